@@ -1,0 +1,54 @@
+//! The envelope: CloudEvents 1.0 over Kafka headers.
+//!
+//! Owns what an event is and how it stands in a record. Knows neither client nor catalogue.
+
+mod attributes;
+mod binding;
+mod headers;
+mod id;
+mod record;
+mod trace;
+
+pub use attributes::Attributes;
+pub use binding::{ContentMode, DecodeError, Envelope, OutgoingRecord, decode, encode};
+pub use headers::{Headers, HeadersIter};
+pub use id::{derived_id, new_id};
+pub use record::{Record, RecordBatch, RecordBatchBuilder};
+pub use trace::TraceContext;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A domain event's type: its versioned name, the topic it travels on and the key that orders it.
+pub trait EventType: Serialize + DeserializeOwned + Send + 'static {
+    /// The CloudEvents type with its version, for example `shop.order-placed.v1`.
+    const TYPE: &'static str;
+    /// The topic that events of this type are published to.
+    const TOPIC: &'static str;
+    /// The record key. Events of one key keep their order.
+    fn key(&self) -> String;
+    /// The CloudEvents subject; none by default.
+    fn subject(&self) -> Option<String> {
+        None
+    }
+}
+
+/// A domain event: CloudEvents attributes around a payload.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event<T> {
+    /// CloudEvents attributes; `(source, id)` is the event's identity.
+    pub attributes: Attributes,
+    /// The payload.
+    pub data: T,
+}
+
+impl<T: EventType> Event<T> {
+    /// A new event from `source` with a fresh UUIDv7 id and the present time.
+    pub fn new(source: impl Into<String>, data: T) -> Self {
+        let mut attributes = Attributes::new(new_id(), source, T::TYPE);
+        attributes.subject = data.subject();
+        attributes.time = Some(jiff::Timestamp::now());
+        attributes.datacontenttype = Some("application/json".to_owned());
+        Self { attributes, data }
+    }
+}

@@ -1,0 +1,158 @@
+//! Async functions as handlers: the first argument is the event (or the raw record), further ones come from the context.
+
+use super::{Context, HandlerError, IntoOutcome, Outcome};
+use crate::event::{Event, Record};
+use std::any::{Any, TypeId};
+use std::future::Future;
+use std::pin::Pin;
+
+/// A handler argument after the event.
+///
+/// Implemented by [`Context`], [`State`] and the transactions of the inbox stores.
+pub trait FromContext: Sized + Send + 'static {
+    /// The type of transaction this argument needs; a consumer whose inbox has no such transaction is refused when it
+    /// is built.
+    fn transaction_type() -> Option<TypeId> {
+        None
+    }
+
+    /// The type of shared state this argument needs; checked when the consumer is built.
+    fn state_type() -> Option<(TypeId, &'static str)> {
+        None
+    }
+
+    /// Takes the argument from the delivery's context.
+    ///
+    /// # Errors
+    /// When the context does not have it.
+    fn from_context(context: &Context) -> Result<Self, HandlerError>;
+}
+
+impl FromContext for Context {
+    fn from_context(context: &Context) -> Result<Self, HandlerError> {
+        Ok(context.clone())
+    }
+}
+
+/// The router's shared state as a handler argument.
+#[derive(Debug, Clone)]
+pub struct State<S>(pub S);
+
+impl<S: Any + Clone + Send + Sync> FromContext for State<S> {
+    fn state_type() -> Option<(TypeId, &'static str)> {
+        Some((TypeId::of::<S>(), std::any::type_name::<S>()))
+    }
+
+    fn from_context(context: &Context) -> Result<Self, HandlerError> {
+        context.shared::<S>().map(State).ok_or_else(|| {
+            HandlerError::permanent("the router has no such state; give it with Router::with_state")
+        })
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl FromContext for crate::inbox::SqliteTx {
+    fn transaction_type() -> Option<TypeId> {
+        Some(TypeId::of::<Self>())
+    }
+
+    fn from_context(context: &Context) -> Result<Self, HandlerError> {
+        context.take_transaction::<Self>().ok_or_else(|| {
+            HandlerError::permanent(
+                "the SQLite transaction is taken already: name it once among the arguments",
+            )
+        })
+    }
+}
+
+/// What a handler needs beside its event, as its arguments declare it.
+#[derive(Debug, Clone, Default)]
+pub struct Needs {
+    /// Transaction types.
+    pub(crate) transactions: Vec<TypeId>,
+    /// State types with their names.
+    pub(crate) states: Vec<(TypeId, &'static str)>,
+}
+
+impl Needs {
+    fn of<A: FromContext>(mut self) -> Self {
+        self.transactions.extend(A::transaction_type());
+        self.states.extend(A::state_type());
+        self
+    }
+}
+
+type OutcomeFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// An async function that handles events of type `T`. `Args` only tells the implementations apart.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler",
+    note = "a handler is an async function whose first argument is `Event<T>`, whose other arguments (at most three) are `Context`, `State<S>` or a transaction, and that returns `()`, an `Outcome` or a `Result` of either"
+)]
+pub trait Function<T, Args>: Clone + Send + Sync + 'static {
+    /// What its arguments need.
+    fn needs() -> Needs;
+    /// Calls it.
+    fn call(&self, event: Event<T>, context: &Context) -> OutcomeFuture;
+}
+
+/// An async function that handles raw records.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler of raw records",
+    note = "a raw handler is an async function whose first argument is `Record`, whose other arguments (at most three) are `Context`, `State<S>` or a transaction, and that returns `()`, an `Outcome` or a `Result` of either"
+)]
+pub trait RawFunction<Args>: Clone + Send + Sync + 'static {
+    /// What its arguments need.
+    fn needs() -> Needs;
+    /// Calls it.
+    fn call(&self, record: Record, context: &Context) -> OutcomeFuture;
+}
+
+macro_rules! functions {
+    ($($arg:ident),*) => {
+        impl<F, Fut, Out, T, $($arg,)*> Function<T, (T, $($arg,)*)> for F
+        where
+            F: Fn(Event<T>, $($arg,)*) -> Fut + Clone + Send + Sync + 'static,
+            Fut: Future<Output = Out> + Send + 'static,
+            Out: IntoOutcome,
+            T: Send + 'static,
+            $($arg: FromContext,)*
+        {
+            fn needs() -> Needs {
+                Needs::default()$(.of::<$arg>())*
+            }
+
+            functions!(@call Event<T>, $($arg),*);
+        }
+
+        impl<F, Fut, Out, $($arg,)*> RawFunction<(Record, $($arg,)*)> for F
+        where
+            F: Fn(Record, $($arg,)*) -> Fut + Clone + Send + Sync + 'static,
+            Fut: Future<Output = Out> + Send + 'static,
+            Out: IntoOutcome,
+            $($arg: FromContext,)*
+        {
+            fn needs() -> Needs {
+                Needs::default()$(.of::<$arg>())*
+            }
+
+            functions!(@call Record, $($arg),*);
+        }
+    };
+    (@call $input:ty, $($arg:ident),*) => {
+        #[allow(non_snake_case, unused_variables)]
+        fn call(&self, input: $input, context: &Context) -> OutcomeFuture {
+            $(let $arg = match $arg::from_context(context) {
+                Ok(argument) => argument,
+                Err(error) => return Box::pin(std::future::ready(Outcome::Retry(error))),
+            };)*
+            let handled = self(input, $($arg,)*);
+            Box::pin(async move { handled.await.into_outcome() })
+        }
+    };
+}
+
+functions!();
+functions!(A);
+functions!(A, B);
+functions!(A, B, C);

@@ -1,0 +1,1 @@
+//! The layers around a handler; any `tower` layer fits too.

@@ -1,0 +1,1 @@
+//! What a handler published, as the inbox keeps it.

@@ -1,0 +1,86 @@
+//! Idempotency: an event's inbox row and its effect commit together, so a redelivery is a no-op.
+
+pub mod conformance;
+mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+pub use memory::MemoryInbox;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteInbox, SqliteTx};
+
+use std::any::{Any, TypeId};
+use std::future::Future;
+use std::pin::Pin;
+
+/// A boxed future, as the port's methods return it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What makes a delivery the same one: group, handler, and the event's identity.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct InboxKey {
+    /// Consumer group.
+    pub group: String,
+    /// Handler name; stable across releases.
+    pub handler: String,
+    /// CloudEvents source.
+    pub source: String,
+    /// CloudEvents id.
+    pub id: String,
+}
+
+/// What the inbox says of a delivery.
+pub enum Claimed {
+    /// Never completed before: handle it, then complete or abandon the claim.
+    Fresh(Box<dyn Claim>),
+    /// Completed before: do not handle it again. `replies` is what `complete` was given.
+    Duplicate {
+        /// The replies stored at completion.
+        replies: Vec<u8>,
+    },
+}
+
+/// An idempotency store.
+pub trait Inbox: Send + Sync + 'static {
+    /// Claims a delivery. May wait for a concurrent claim of the same key to end.
+    fn claim<'a>(&'a self, key: &'a InboxKey) -> BoxFuture<'a, Result<Claimed, InboxError>>;
+    /// The type of transaction that claims hand to handlers, if any: checked when a consumer is built.
+    fn transaction_type(&self) -> Option<TypeId> {
+        None
+    }
+}
+
+/// A claimed delivery. Dropping it abandons it.
+pub trait Claim: Send {
+    /// The transaction for the handler, once; none where the store has no transactions.
+    fn transaction(&mut self) -> Option<Box<dyn Any + Send>>;
+    /// Records the delivery as done together with `replies` (what the handler published, encoded), and commits the effect.
+    fn complete(self: Box<Self>, replies: Vec<u8>) -> BoxFuture<'static, Result<(), InboxError>>;
+    /// Gives the claim back: the effect is undone, the next delivery is fresh.
+    fn abandon(self: Box<Self>) -> BoxFuture<'static, Result<(), InboxError>>;
+}
+
+/// What can go wrong with an idempotency store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InboxError {
+    /// Busy, locked or not reachable now: the delivery is tried again.
+    #[error("the inbox store is not available: {0}")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The disk is full, or the file cannot be written.
+    #[error(
+        "the inbox store cannot be written: {0}; free space or fix permissions, the event is tried again"
+    )]
+    NotWritable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The store is another group's, or of a newer version.
+    #[error("the store {path} {reason}")]
+    Foreign {
+        /// Which store.
+        path: String,
+        /// Whose it is and what to do.
+        reason: String,
+    },
+    /// Anything else.
+    #[error("the inbox store failed: {0}")]
+    Other(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

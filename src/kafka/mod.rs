@@ -1,0 +1,9 @@
+//! The only place that names rdkafka besides the poll thread and the publisher's adapter.
+
+pub mod admin;
+mod config;
+mod error;
+pub(crate) mod queue;
+
+pub use config::{ConfigError, KafkaConfig};
+pub use error::KafkaError;

@@ -1,0 +1,1 @@
+//! Dead letters: the original record byte for byte, with the reason in its headers.

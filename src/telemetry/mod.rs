@@ -1,0 +1,9 @@
+//! What operators see: metric names, health, trace spans and the admin server.
+
+#[cfg(feature = "daemon")]
+pub mod daemon;
+mod health;
+mod metric;
+
+pub use health::Health;
+pub use metric::Metric;
