@@ -1,4 +1,30 @@
-//! Every metric's name, type, unit and labels, in one enum.
+//! Every metric's name, kind, unit and labels, in one enum.
+//!
+//! Owns the names under which evenkeel reports through the `metrics` facade. Knows no exporter: the program that installs
+//! a recorder decides where the numbers go. No label ever holds a key, an event id or an error's text, so that the number
+//! of series is bounded by topics, partitions, groups and handlers.
+//!
+//! | metric | name | kind | labels | OpenTelemetry's name for it |
+//! |---|---|---|---|---|
+//! | [`Metric::Received`] | `evenkeel_records_received_total` | counter | group, topic | `messaging.client.consumed.messages` |
+//! | [`Metric::Settled`] | `evenkeel_records_settled_total` | counter | group, topic, outcome | – |
+//! | [`Metric::InFlight`] | `evenkeel_records_in_flight` | gauge | group | – |
+//! | [`Metric::InFlightBytes`] | `evenkeel_in_flight_bytes` | gauge | group | – |
+//! | [`Metric::Lag`] | `kafka_consumergroup_lag` | gauge | consumergroup, topic, partition | – |
+//! | [`Metric::OldestUnsettledSeconds`] | `evenkeel_oldest_unsettled_seconds` | gauge | group, topic, partition | – |
+//! | [`Metric::HandlerSeconds`] | `evenkeel_handler_duration_seconds` | histogram | group | `messaging.process.duration` |
+//! | [`Metric::Commits`] | `evenkeel_commits_total` | counter | group, result | – |
+//! | [`Metric::Rebalances`] | `evenkeel_rebalances_total` | counter | group, kind | – |
+//! | [`Metric::Duplicates`] | `evenkeel_duplicates_suppressed_total` | counter | group, handler | – |
+//! | [`Metric::Failures`] | `evenkeel_handler_failures_total` | counter | group, class | – |
+//! | [`Metric::DeadLetters`] | `evenkeel_dead_letters_total` | counter | group, topic, stage | – |
+//! | [`Metric::Published`] | `evenkeel_records_published_total` | counter | topic, result | `messaging.client.sent.messages` |
+//! | [`Metric::PublisherBufferBytes`] | `evenkeel_publisher_buffer_bytes` | gauge | – | – |
+//!
+//! The lag carries the name and the labels of kafka_exporter, so that boards and alerts made for it work unchanged. Where
+//! both are scraped, tell the two apart by `job` before summing.
+
+use metrics::Unit;
 
 /// A metric that evenkeel reports through the `metrics` facade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,7 +38,7 @@ pub enum Metric {
     InFlight,
     /// Bytes held for them (gauge; group).
     InFlightBytes,
-    /// Records between the committed position and the end of the partition (gauge; group, topic, partition).
+    /// Records between the committed position and the end of the partition (gauge; consumergroup, topic, partition).
     Lag,
     /// Age of the oldest record that is not settled, in seconds (gauge; group, topic, partition).
     OldestUnsettledSeconds,
@@ -34,13 +60,180 @@ pub enum Metric {
     PublisherBufferBytes,
 }
 
+/// What a metric's values are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only grows while the process runs.
+    Counter,
+    /// The present value.
+    Gauge,
+    /// A distribution over [`Metric::DURATION_BUCKETS`].
+    Histogram,
+}
+
 impl Metric {
+    /// All metrics, in the order of the table above.
+    pub const ALL: &[Self] = &[
+        Self::Received,
+        Self::Settled,
+        Self::InFlight,
+        Self::InFlightBytes,
+        Self::Lag,
+        Self::OldestUnsettledSeconds,
+        Self::HandlerSeconds,
+        Self::Commits,
+        Self::Rebalances,
+        Self::Duplicates,
+        Self::Failures,
+        Self::DeadLetters,
+        Self::Published,
+        Self::PublisherBufferBytes,
+    ];
+
+    /// Upper bounds of the duration histogram's buckets in seconds: OpenTelemetry's advice for messaging durations.
+    pub const DURATION_BUCKETS: &[f64] = &[
+        0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    ];
+
     /// The name under which it is reported.
     pub fn name(self) -> &'static str {
-        todo!()
+        match self {
+            Self::Received => "evenkeel_records_received_total",
+            Self::Settled => "evenkeel_records_settled_total",
+            Self::InFlight => "evenkeel_records_in_flight",
+            Self::InFlightBytes => "evenkeel_in_flight_bytes",
+            Self::Lag => "kafka_consumergroup_lag",
+            Self::OldestUnsettledSeconds => "evenkeel_oldest_unsettled_seconds",
+            Self::HandlerSeconds => "evenkeel_handler_duration_seconds",
+            Self::Commits => "evenkeel_commits_total",
+            Self::Rebalances => "evenkeel_rebalances_total",
+            Self::Duplicates => "evenkeel_duplicates_suppressed_total",
+            Self::Failures => "evenkeel_handler_failures_total",
+            Self::DeadLetters => "evenkeel_dead_letters_total",
+            Self::Published => "evenkeel_records_published_total",
+            Self::PublisherBufferBytes => "evenkeel_publisher_buffer_bytes",
+        }
     }
-    /// Registers descriptions of all metrics with the installed recorder.
+
+    /// What its values are.
+    pub fn kind(self) -> MetricKind {
+        match self {
+            Self::HandlerSeconds => MetricKind::Histogram,
+            Self::InFlight
+            | Self::InFlightBytes
+            | Self::Lag
+            | Self::OldestUnsettledSeconds
+            | Self::PublisherBufferBytes => MetricKind::Gauge,
+            Self::Received
+            | Self::Settled
+            | Self::Commits
+            | Self::Rebalances
+            | Self::Duplicates
+            | Self::Failures
+            | Self::DeadLetters
+            | Self::Published => MetricKind::Counter,
+        }
+    }
+
+    /// The labels it is reported with, in order.
+    pub fn labels(self) -> &'static [&'static str] {
+        match self {
+            Self::Received => &["group", "topic"],
+            Self::Settled => &["group", "topic", "outcome"],
+            Self::InFlight | Self::InFlightBytes | Self::HandlerSeconds => &["group"],
+            Self::Lag => &["consumergroup", "topic", "partition"],
+            Self::OldestUnsettledSeconds => &["group", "topic", "partition"],
+            Self::Commits => &["group", "result"],
+            Self::Rebalances => &["group", "kind"],
+            Self::Duplicates => &["group", "handler"],
+            Self::Failures => &["group", "class"],
+            Self::DeadLetters => &["group", "topic", "stage"],
+            Self::Published => &["topic", "result"],
+            Self::PublisherBufferBytes => &[],
+        }
+    }
+
+    /// What an operator reads beside the number.
+    pub fn help(self) -> &'static str {
+        match self {
+            Self::Received => "Records received from Kafka",
+            Self::Settled => "Records settled, by outcome",
+            Self::InFlight => "Records admitted and not settled",
+            Self::InFlightBytes => "Bytes held for records that are not settled",
+            Self::Lag => {
+                "Records between the group's committed position and the end of the partition"
+            }
+            Self::OldestUnsettledSeconds => "Age of the partition's oldest record not settled",
+            Self::HandlerSeconds => "Duration of one attempt of the handler",
+            Self::Commits => "Offset commits, by result",
+            Self::Rebalances => "Changes of this member's assignment, by kind",
+            Self::Duplicates => "Redelivered events whose effect was suppressed",
+            Self::Failures => "Attempts that failed, by class of error",
+            Self::DeadLetters => "Records written to a dead-letter topic",
+            Self::Published => "Records published, by result",
+            Self::PublisherBufferBytes => "Bytes that wait for the brokers' acknowledgement",
+        }
+    }
+
+    fn unit(self) -> Unit {
+        match self {
+            Self::InFlightBytes | Self::PublisherBufferBytes => Unit::Bytes,
+            Self::OldestUnsettledSeconds | Self::HandlerSeconds => Unit::Seconds,
+            _ => Unit::Count,
+        }
+    }
+
+    /// Registers the descriptions of all metrics with the installed recorder. Call it once the recorder is installed;
+    /// without one it does nothing.
     pub fn describe_all() {
-        todo!()
+        for metric in Self::ALL {
+            let (name, unit, help) = (metric.name(), metric.unit(), metric.help());
+            match metric.kind() {
+                MetricKind::Counter => metrics::describe_counter!(name, unit, help),
+                MetricKind::Gauge => metrics::describe_gauge!(name, unit, help),
+                MetricKind::Histogram => metrics::describe_histogram!(name, unit, help),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Metric, MetricKind};
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_distinct_and_follow_prometheus_conventions() {
+        let mut seen = HashSet::new();
+        for metric in Metric::ALL {
+            let name = metric.name();
+            assert!(seen.insert(name), "{name} is used twice");
+            assert!(
+                name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+                "{name}"
+            );
+            assert_eq!(
+                metric.kind() == MetricKind::Counter,
+                name.ends_with("_total"),
+                "{name}: exactly the counters end in _total"
+            );
+        }
+    }
+
+    #[test]
+    fn the_table_in_the_module_docs_lists_every_metric_as_the_code_has_it() {
+        let source = include_str!("metric.rs");
+        for metric in Metric::ALL {
+            let labels = match metric.labels() {
+                [] => "–".to_owned(),
+                labels => labels.join(", "),
+            };
+            let kind = format!("{:?}", metric.kind()).to_lowercase();
+            let row = format!(
+                "//! | [`Metric::{metric:?}`] | `{}` | {kind} | {labels} |",
+                metric.name()
+            );
+            assert!(source.contains(&row), "missing in the table: {row}");
+        }
     }
 }

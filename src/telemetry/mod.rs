@@ -3,7 +3,7 @@
 #[cfg(feature = "daemon")]
 pub mod daemon;
 mod health;
-mod metric;
+pub mod metric;
 
 pub use health::Health;
-pub use metric::Metric;
+pub use metric::{Metric, MetricKind};
