@@ -1,5 +1,8 @@
 //! The consumer: poll, admit, lane, handle, settle, commit.
 
+mod lanes;
+mod ledger;
+mod metadata;
 mod settings;
 
 pub use settings::{Assignment, Bound, ConsumerSettings, Keyless, Ordering};

@@ -1,9 +1,17 @@
 //! A received record, and the batch whose one buffer holds its bytes.
+//!
+//! Owns the layout of records in memory: keys, values and headers of a batch stand in one buffer, a record is an index
+//! into it. Knows nothing of clients or consumers.
 
 use super::HeadersIter;
+use super::headers::pack;
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A received Kafka record: a cheap handle into the buffer it was received in.
+///
+/// A handle keeps its whole batch in memory; [`Record::detached`] copies one record out.
 #[derive(Clone)]
 pub struct Record {
     batch: Arc<RecordBatch>,
@@ -13,35 +21,306 @@ pub struct Record {
 impl Record {
     /// The topic it was read from.
     pub fn topic(&self) -> &str {
-        todo!()
+        &self.batch.sources[self.position().source as usize].topic
     }
+
     /// The partition it was read from.
     pub fn partition(&self) -> i32 {
-        todo!()
+        self.batch.sources[self.position().source as usize].partition
     }
+
     /// Its offset.
     pub fn offset(&self) -> i64 {
-        todo!()
+        self.position().offset
     }
+
     /// Its timestamp in milliseconds since the epoch; none if it has none.
     pub fn timestamp_ms(&self) -> Option<i64> {
-        todo!()
+        let timestamp = self.position().timestamp_ms;
+        (timestamp >= 0).then_some(timestamp)
     }
+
     /// Its key.
     pub fn key(&self) -> Option<&[u8]> {
-        todo!()
+        let position = self.position();
+        self.slice(position.start, position.key)
     }
+
     /// Its value; none is a tombstone.
     pub fn value(&self) -> Option<&[u8]> {
-        todo!()
+        let position = self.position();
+        self.slice(position.start + length(position.key), position.value)
     }
+
     /// Its headers in order.
     pub fn headers(&self) -> HeadersIter<'_> {
-        todo!()
+        let position = self.position();
+        let start = position.start + length(position.key) + length(position.value);
+        HeadersIter::over(&self.batch.buffer[start as usize..(start + position.headers) as usize])
+    }
+
+    /// A copy in a batch of its own, charged to `budget`, so that a record that waits long does not keep others' bytes.
+    pub fn detached(&self, budget: Option<&Arc<AtomicUsize>>) -> Self {
+        let position = self.position();
+        let source = &self.batch.sources[position.source as usize];
+        let bytes = (length(position.key) + length(position.value) + position.headers) as usize;
+        let start = position.start as usize;
+        let mut builder = RecordBatchBuilder::with_capacity(bytes, 1);
+        builder
+            .buffer
+            .extend_from_slice(&self.batch.buffer[start..start + bytes]);
+        builder.sources.push(source.clone());
+        builder.positions.push(Position {
+            source: 0,
+            start: 0,
+            ..*position
+        });
+        let batch = builder.build(budget.cloned());
+        Self { batch, index: 0 }
+    }
+
+    fn position(&self) -> &Position {
+        &self.batch.positions[self.index as usize]
+    }
+
+    fn slice(&self, start: u32, length: u32) -> Option<&[u8]> {
+        (length != ABSENT).then(|| &self.batch.buffer[start as usize..(start + length) as usize])
     }
 }
 
-/// A run of records in one buffer.
-pub struct RecordBatch {}
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}@{}", self.topic(), self.partition(), self.offset())
+    }
+}
+
+/// Marks an absent key or value, where a length would stand.
+const ABSENT: u32 = u32::MAX;
+
+fn length(length: u32) -> u32 {
+    if length == ABSENT { 0 } else { length }
+}
+
+/// Where a record came from.
+#[derive(Clone)]
+struct Source {
+    topic: Arc<str>,
+    partition: i32,
+}
+
+#[derive(Clone, Copy)]
+struct Position {
+    offset: i64,
+    timestamp_ms: i64,
+    source: u32,
+    start: u32,
+    key: u32,
+    value: u32,
+    headers: u32,
+}
+
+/// A run of records in one buffer. Its bytes count against a budget until the last record of it is dropped.
+pub struct RecordBatch {
+    buffer: Vec<u8>,
+    sources: Vec<Source>,
+    positions: Vec<Position>,
+    budget: Option<Arc<AtomicUsize>>,
+}
+
+impl RecordBatch {
+    /// How many records it holds.
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// The record at `index`; none past the end.
+    pub fn record(self: &Arc<Self>, index: usize) -> Option<Record> {
+        (index < self.len()).then(|| Record {
+            batch: Arc::clone(self),
+            index: index as u32,
+        })
+    }
+
+    /// The bytes it keeps in memory.
+    fn bytes(&self) -> usize {
+        self.buffer.capacity() + self.positions.capacity() * size_of::<Position>()
+    }
+}
+
+impl Drop for RecordBatch {
+    fn drop(&mut self) {
+        if let Some(budget) = &self.budget {
+            budget.fetch_sub(self.bytes(), Ordering::Relaxed);
+        }
+    }
+}
+
 /// Fills a [`RecordBatch`].
-pub struct RecordBatchBuilder {}
+#[derive(Default)]
+pub struct RecordBatchBuilder {
+    buffer: Vec<u8>,
+    sources: Vec<Source>,
+    positions: Vec<Position>,
+}
+
+impl RecordBatchBuilder {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty batch with room for that many bytes and records.
+    pub fn with_capacity(bytes: usize, records: usize) -> Self {
+        Self {
+            buffer: Vec::with_capacity(bytes),
+            sources: Vec::new(),
+            positions: Vec::with_capacity(records),
+        }
+    }
+
+    /// Adds a place that records come from, and returns the number that [`RecordBatchBuilder::push`] takes for it.
+    pub fn source(&mut self, topic: Arc<str>, partition: i32) -> u32 {
+        self.sources.push(Source { topic, partition });
+        (self.sources.len() - 1) as u32
+    }
+
+    /// Appends a record; `timestamp_ms` is negative where there is none.
+    pub fn push<'h>(
+        &mut self,
+        source: u32,
+        offset: i64,
+        timestamp_ms: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl IntoIterator<Item = (&'h [u8], Option<&'h [u8]>)>,
+    ) {
+        let start = self.buffer.len() as u32;
+        self.buffer.extend_from_slice(key.unwrap_or_default());
+        self.buffer.extend_from_slice(value.unwrap_or_default());
+        let headers_start = self.buffer.len();
+        for (name, value) in headers {
+            pack(&mut self.buffer, name, value);
+        }
+        let position = Position {
+            offset,
+            timestamp_ms,
+            source,
+            start,
+            key: key.map_or(ABSENT, |key| key.len() as u32),
+            value: value.map_or(ABSENT, |value| value.len() as u32),
+            headers: (self.buffer.len() - headers_start) as u32,
+        };
+        self.positions.push(position);
+    }
+
+    /// How many records it holds so far.
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Whether it holds none yet.
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// How many bytes of keys, values and headers it holds so far.
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The batch; its bytes are added to `budget` and taken off again when its last record is dropped.
+    pub fn build(self, budget: Option<Arc<AtomicUsize>>) -> Arc<RecordBatch> {
+        let batch = RecordBatch {
+            buffer: self.buffer,
+            sources: self.sources,
+            positions: self.positions,
+            budget,
+        };
+        if let Some(budget) = &batch.budget {
+            budget.fetch_add(batch.bytes(), Ordering::Relaxed);
+        }
+        Arc::new(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_a_batch_read_back_as_pushed() {
+        let mut builder = RecordBatchBuilder::new();
+        let orders = builder.source("orders".into(), 3);
+        builder.push(
+            orders,
+            7,
+            1_000,
+            Some(b"k"),
+            Some(b"value"),
+            [(b"h".as_slice(), Some(b"1".as_slice())), (b"h", None)],
+        );
+        builder.push(orders, 9, -1, None, None, []);
+        builder.push(orders, 10, 0, Some(b""), Some(b""), []);
+        let batch = builder.build(None);
+
+        let first = batch.record(0).expect("three records");
+        assert_eq!(
+            (first.topic(), first.partition(), first.offset()),
+            ("orders", 3, 7)
+        );
+        assert_eq!(
+            (first.key(), first.value(), first.timestamp_ms()),
+            (
+                Some(b"k".as_slice()),
+                Some(b"value".as_slice()),
+                Some(1_000)
+            )
+        );
+        assert_eq!(
+            first.headers().collect::<Vec<_>>(),
+            [(b"h".as_slice(), Some(b"1".as_slice())), (b"h", None)]
+        );
+        let second = batch.record(1).expect("three records");
+        assert_eq!(
+            (second.key(), second.value(), second.timestamp_ms()),
+            (None, None, None)
+        );
+        let third = batch.record(2).expect("three records");
+        assert_eq!(
+            (third.key(), third.value()),
+            (Some(b"".as_slice()), Some(b"".as_slice()))
+        );
+        assert!(batch.record(3).is_none());
+    }
+
+    #[test]
+    fn a_budget_is_charged_until_the_last_record_is_gone() {
+        let budget = Arc::new(AtomicUsize::new(0));
+        let mut builder = RecordBatchBuilder::new();
+        let source = builder.source("t".into(), 0);
+        builder.push(source, 0, -1, None, Some(&[0; 100]), []);
+        builder.push(source, 1, -1, None, Some(&[1; 100]), []);
+        let batch = builder.build(Some(Arc::clone(&budget)));
+        let record = batch.record(1).expect("two records");
+        drop(batch);
+        assert!(budget.load(Ordering::Relaxed) >= 200);
+        let copy = record.detached(Some(&budget));
+        drop(record);
+        let held = budget.load(Ordering::Relaxed);
+        assert!(
+            (100..200).contains(&held),
+            "{held} bytes held for one record of 100"
+        );
+        assert_eq!(
+            (copy.offset(), copy.value()),
+            (1, Some([1; 100].as_slice()))
+        );
+        drop(copy);
+        assert_eq!(budget.load(Ordering::Relaxed), 0);
+    }
+}

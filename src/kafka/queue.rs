@@ -1,1 +1,374 @@
-//! The one audited module of unsafe code: partition queues forwarded to a queue of our own.
+//! Partition queues forwarded to a queue of our own, committed metadata and cached watermarks: the one audited module
+//! of unsafe code.
+//!
+//! rust-rdkafka has no safe interface for these librdkafka calls. Every function below keeps these rules:
+//! - a native handle is used only while the client it belongs to is alive: callers pass the client by reference, and
+//!   [`ForwardedQueue`] holds the client itself;
+//! - pointers that librdkafka lends (keys, values, headers, metadata, topic names) are read before the call returns
+//!   and copied by whoever keeps them;
+//! - every message, queue and header list is given back exactly once.
+#![allow(unsafe_code)]
+
+use rdkafka::bindings as sys;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{TopicPartitionList, error::KafkaError};
+use std::ffi::{CStr, CString};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A queue of our own that partitions' queues are forwarded to, so that the consumer's queue carries nothing but
+/// events: neither back-pressure nor a slow handler delays a rebalance, and nothing prefetched is thrown away.
+pub(crate) struct ForwardedQueue<C: ConsumerContext + 'static> {
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    // Last field: the queue must be given back before the client may go.
+    consumer: Arc<BaseConsumer<C>>,
+}
+
+// SAFETY: librdkafka's queues are internally locked; every `rd_kafka_queue_*` call may come from any thread.
+unsafe impl<C: ConsumerContext + 'static> Send for ForwardedQueue<C> {}
+// SAFETY: as above.
+unsafe impl<C: ConsumerContext + 'static> Sync for ForwardedQueue<C> {}
+
+impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
+    /// A new queue of this client.
+    pub(crate) fn new(consumer: Arc<BaseConsumer<C>>) -> Self {
+        // SAFETY: the client is alive; `rd_kafka_queue_new` never returns null.
+        let queue = unsafe {
+            NonNull::new_unchecked(sys::rd_kafka_queue_new(consumer.client().native_ptr()))
+        };
+        Self { queue, consumer }
+    }
+
+    /// The address under which [`forward`] knows this queue. Valid while `self` lives.
+    pub(crate) fn target(&self) -> ForwardTarget {
+        ForwardTarget(self.queue)
+    }
+
+    /// Takes up to `messages.capacity()` messages: waits up to `timeout` for the first, then takes what is there.
+    pub(crate) fn take(&self, messages: &mut Messages, timeout: Duration) {
+        messages.clear();
+        let capacity = messages.pointers.capacity();
+        if capacity == 0 {
+            return;
+        }
+        // A batch read with a timeout waits until its array is full or the time is up, so it is asked without one.
+        let mut taken = self.take_batch(messages, capacity);
+        if taken == 0 {
+            // SAFETY: the queue is alive; the message, if any, is owned by us until destroyed in `Messages::clear`.
+            let first = unsafe {
+                sys::rd_kafka_consume_queue(self.queue.as_ptr(), timeout.as_millis() as i32)
+            };
+            if let Some(first) = NonNull::new(first) {
+                messages.pointers.push(first);
+                taken = self.take_batch(messages, capacity - 1);
+            }
+        }
+        let _ = taken;
+    }
+
+    fn take_batch(&self, messages: &mut Messages, room: usize) -> usize {
+        let length = messages.pointers.len();
+        debug_assert!(length + room <= messages.pointers.capacity());
+        // SAFETY: `pointers` has room for `room` more elements (NonNull has the layout of a raw pointer), librdkafka
+        // writes at most that many valid pointers and returns their number, or -1 on error; only those become visible.
+        unsafe {
+            let end = messages
+                .pointers
+                .as_mut_ptr()
+                .add(length)
+                .cast::<*mut sys::rd_kafka_message_t>();
+            let taken = sys::rd_kafka_consume_batch_queue(self.queue.as_ptr(), 0, end, room).max(0)
+                as usize;
+            messages.pointers.set_len(length + taken);
+            taken
+        }
+    }
+}
+
+impl<C: ConsumerContext + 'static> Drop for ForwardedQueue<C> {
+    fn drop(&mut self) {
+        let _ = &self.consumer;
+        // SAFETY: the queue is ours and the client, held by `self.consumer`, is still alive.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) }
+    }
+}
+
+/// Where [`forward`] sends a partition's queue.
+#[derive(Clone, Copy)]
+pub(crate) struct ForwardTarget(NonNull<sys::rd_kafka_queue_t>);
+
+// SAFETY: only an address; it is used in `forward` alone, whose caller keeps the queue alive.
+unsafe impl Send for ForwardTarget {}
+// SAFETY: as above.
+unsafe impl Sync for ForwardTarget {}
+
+/// Forwards a partition's queue to `target`. Call it before the assignment takes effect, so that nothing of the
+/// partition is on the consumer's queue already. The [`ForwardedQueue`] behind `target` must be alive.
+pub(crate) fn forward<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+    target: ForwardTarget,
+) -> KafkaResult<()> {
+    with_partition_queue(consumer, topic, partition, target.0.as_ptr())
+}
+
+/// Ends the forwarding of a partition's queue.
+pub(crate) fn unforward<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+) -> KafkaResult<()> {
+    with_partition_queue(consumer, topic, partition, ptr::null_mut())
+}
+
+fn with_partition_queue<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+    target: *mut sys::rd_kafka_queue_t,
+) -> KafkaResult<()> {
+    let topic = CString::new(topic)?;
+    // SAFETY: the client is alive; the partition queue's reference is given back below; `target` is alive or null.
+    unsafe {
+        let queue = sys::rd_kafka_queue_get_partition(
+            consumer.client().native_ptr(),
+            topic.as_ptr(),
+            partition,
+        );
+        if queue.is_null() {
+            return Err(KafkaError::MessageConsumption(
+                RDKafkaErrorCode::UnknownPartition,
+            ));
+        }
+        sys::rd_kafka_queue_forward(queue, target);
+        sys::rd_kafka_queue_destroy(queue);
+    }
+    Ok(())
+}
+
+/// Messages taken from a queue, given back when cleared or dropped.
+pub(crate) struct Messages {
+    pointers: Vec<NonNull<sys::rd_kafka_message_t>>,
+}
+
+impl Messages {
+    /// Room for `capacity` messages.
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        Self {
+            pointers: Vec::with_capacity(capacity),
+        }
+    }
+
+    /// The messages, valid until they are cleared.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Message<'_>> {
+        // SAFETY: every pointer was handed to us by librdkafka and is destroyed in `clear` only.
+        self.pointers
+            .iter()
+            .map(|pointer| Message(unsafe { pointer.as_ref() }))
+    }
+
+    /// Gives all messages back.
+    pub(crate) fn clear(&mut self) {
+        for pointer in self.pointers.drain(..) {
+            // SAFETY: owned by us, destroyed once: `drain` removes it.
+            unsafe { sys::rd_kafka_message_destroy(pointer.as_ptr()) }
+        }
+    }
+}
+
+impl Drop for Messages {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// A message that librdkafka lends.
+#[derive(Clone, Copy)]
+pub(crate) struct Message<'a>(&'a sys::rd_kafka_message_t);
+
+impl<'a> Message<'a> {
+    /// The error that stands in a record's place, such as the end of a partition.
+    pub(crate) fn error(&self) -> Option<RDKafkaErrorCode> {
+        (self.0.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| self.0.err.into())
+    }
+
+    /// A number that is the same for messages of one topic among those taken together.
+    pub(crate) fn topic_handle(&self) -> usize {
+        self.0.rkt as usize
+    }
+
+    /// The topic's name; none for an error that belongs to no topic.
+    pub(crate) fn topic(&self) -> Option<&'a str> {
+        if self.0.rkt.is_null() {
+            return None;
+        }
+        // SAFETY: the message holds a reference to its topic, whose name is a C string.
+        unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.0.rkt)) }
+            .to_str()
+            .ok()
+    }
+
+    pub(crate) fn partition(&self) -> i32 {
+        self.0.partition
+    }
+
+    pub(crate) fn offset(&self) -> i64 {
+        self.0.offset
+    }
+
+    /// Milliseconds since the epoch, negative where there is none.
+    pub(crate) fn timestamp_ms(&self) -> i64 {
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: the message is valid and `kind` outlives the call.
+        unsafe { sys::rd_kafka_message_timestamp(self.0, &mut kind) }
+    }
+
+    pub(crate) fn key(&self) -> Option<&'a [u8]> {
+        // SAFETY: librdkafka's key pointer and length describe one buffer that lives as long as the message.
+        unsafe { bytes(self.0.key, self.0.key_len) }
+    }
+
+    pub(crate) fn value(&self) -> Option<&'a [u8]> {
+        // SAFETY: as for the key.
+        unsafe { bytes(self.0.payload, self.0.len) }
+    }
+
+    /// The headers in order. Asking for them makes librdkafka parse them.
+    pub(crate) fn headers(&self) -> MessageHeaders<'a> {
+        let mut headers = ptr::null_mut();
+        // SAFETY: the list stays owned by the message; it is null unless the call succeeds.
+        let error = unsafe { sys::rd_kafka_message_headers(self.0, &mut headers) };
+        let headers = if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            headers
+        } else {
+            ptr::null_mut()
+        };
+        MessageHeaders {
+            headers,
+            next: 0,
+            message: self.0,
+        }
+    }
+}
+
+/// The headers of a message, in order.
+pub(crate) struct MessageHeaders<'a> {
+    headers: *mut sys::rd_kafka_headers_t,
+    next: usize,
+    #[allow(
+        dead_code,
+        reason = "keeps the message borrowed while its headers are read"
+    )]
+    message: &'a sys::rd_kafka_message_t,
+}
+
+impl<'a> Iterator for MessageHeaders<'a> {
+    type Item = (&'a [u8], Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.headers.is_null() {
+            return None;
+        }
+        let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: the list belongs to the borrowed message; the out-pointers are set when the call succeeds.
+        unsafe {
+            let error = sys::rd_kafka_header_get_all(
+                self.headers,
+                self.next,
+                &mut name,
+                &mut value,
+                &mut size,
+            );
+            if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return None;
+            }
+            self.next += 1;
+            Some((CStr::from_ptr(name).to_bytes(), bytes(value, size)))
+        }
+    }
+}
+
+/// # Safety
+/// `pointer` is null, or points to `length` bytes that live for `'a`.
+unsafe fn bytes<'a>(pointer: *const std::ffi::c_void, length: usize) -> Option<&'a [u8]> {
+    // SAFETY: the caller's promise.
+    (!pointer.is_null()).then(|| unsafe { std::slice::from_raw_parts(pointer.cast(), length) })
+}
+
+/// A partition's committed offset with its metadata as bytes: another tool may have committed anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Committed {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    /// The next offset; none when the group has committed none.
+    pub(crate) offset: Option<i64>,
+    pub(crate) metadata: Vec<u8>,
+}
+
+/// The group's committed offsets of these partitions; blocks up to `timeout`.
+pub(crate) fn committed<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    partitions: &TopicPartitionList,
+    timeout: Duration,
+) -> KafkaResult<Vec<Committed>> {
+    let list = partitions.clone();
+    // SAFETY: client and list are alive during the call, which fills in offset and metadata of the list's elements.
+    let error = unsafe {
+        sys::rd_kafka_committed(
+            consumer.client().native_ptr(),
+            list.ptr(),
+            timeout.as_millis() as i32,
+        )
+    };
+    if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Err(KafkaError::OffsetFetch(error.into()));
+    }
+    // SAFETY: `elems` points to `cnt` elements that the list owns; topic is a C string, metadata null or `metadata_size` bytes.
+    unsafe {
+        let raw = &*list.ptr();
+        let elements = if raw.cnt > 0 {
+            std::slice::from_raw_parts(raw.elems, raw.cnt as usize)
+        } else {
+            &[]
+        };
+        Ok(elements
+            .iter()
+            .map(|element| Committed {
+                topic: CStr::from_ptr(element.topic).to_string_lossy().into_owned(),
+                partition: element.partition,
+                offset: (element.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+                    && element.offset >= 0)
+                    .then_some(element.offset),
+                metadata: bytes(element.metadata, element.metadata_size)
+                    .unwrap_or_default()
+                    .to_vec(),
+            })
+            .collect())
+    }
+}
+
+/// The first and the next offset of a partition as the client last saw them, without asking the brokers; none before
+/// the first fetch.
+pub(crate) fn cached_watermarks<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+) -> Option<(i64, i64)> {
+    let topic = CString::new(topic).ok()?;
+    let (mut low, mut high) = (-1, -1);
+    // SAFETY: client, name and out-pointers are alive during the call.
+    let error = unsafe {
+        sys::rd_kafka_get_watermark_offsets(
+            consumer.client().native_ptr(),
+            topic.as_ptr(),
+            partition,
+            &mut low,
+            &mut high,
+        )
+    };
+    (error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some((low, high))
+}

@@ -1,0 +1,321 @@
+//! Which records are settled, and what may therefore be committed.
+//!
+//! Owns the books: an epoch per assigned partition, and for every received batch a bitmap that its worker fills as it
+//! settles. Pure state: no client, no task, no clock. Workers touch nothing but their own batch's bitmap; the position
+//! of a partition is worked out when a commit is due, from the batches that are not finished.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+/// One assignment of one partition. A partition that comes back has another epoch, so results of the time before
+/// never count for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Epoch(pub(crate) u64);
+
+/// The books of one received batch: which record belongs to which epoch and offset, and which are settled.
+pub(crate) struct LedgerBatch {
+    epochs: Vec<Epoch>,
+    entries: Vec<Entry>,
+    settled: Box<[AtomicU64]>,
+    unsettled: AtomicU32,
+    received_at: Instant,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    offset: i64,
+    epoch: u32,
+}
+
+impl LedgerBatch {
+    /// Empty books for a batch received now.
+    pub(crate) fn new(records: usize, received_at: Instant) -> Self {
+        Self {
+            epochs: Vec::new(),
+            entries: Vec::with_capacity(records),
+            settled: Box::default(),
+            unsettled: AtomicU32::new(0),
+            received_at,
+        }
+    }
+
+    /// Adds an epoch, and returns the number that [`LedgerBatch::push`] takes for it.
+    pub(crate) fn epoch(&mut self, epoch: Epoch) -> u32 {
+        self.epochs.push(epoch);
+        (self.epochs.len() - 1) as u32
+    }
+
+    /// Adds the next record.
+    pub(crate) fn push(&mut self, epoch: u32, offset: i64) {
+        self.entries.push(Entry { offset, epoch });
+    }
+
+    /// Marks the record at `index` settled; a second time changes nothing.
+    pub(crate) fn settle(&self, index: usize) {
+        let bit = 1_u64 << (index % 64);
+        // Release: whoever sees the bit also sees what the handler did before.
+        if self.settled[index / 64].fetch_or(bit, Ordering::Release) & bit == 0 {
+            self.unsettled.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.unsettled.load(Ordering::Acquire) == 0
+    }
+
+    /// The entries not settled yet.
+    fn unsettled(&self) -> impl Iterator<Item = Entry> + '_ {
+        self.settled
+            .iter()
+            .enumerate()
+            .flat_map(move |(word_index, word)| {
+                let first = word_index * 64;
+                let count = (self.entries.len() - first).min(64);
+                let all = if count == 64 {
+                    u64::MAX
+                } else {
+                    (1 << count) - 1
+                };
+                let mut open = !word.load(Ordering::Acquire) & all;
+                std::iter::from_fn(move || {
+                    let bit = (open != 0).then(|| open.trailing_zeros() as usize)?;
+                    open &= open - 1;
+                    Some(self.entries[first + bit])
+                })
+            })
+    }
+
+    fn seal(&mut self) {
+        self.settled = (0..self.entries.len().div_ceil(64))
+            .map(|_| AtomicU64::new(0))
+            .collect();
+        *self.unsettled.get_mut() = self.entries.len() as u32;
+    }
+}
+
+/// Where a partition stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) epoch: Epoch,
+    /// The first offset that is not settled: what may be committed. None before the first record.
+    pub(crate) watermark: Option<i64>,
+    /// The offset after the last one received.
+    pub(crate) next: Option<i64>,
+    /// Offsets from the watermark up to `next` that are not settled, as ascending ranges.
+    pub(crate) unsettled: Vec<Range<i64>>,
+    /// When the record at the watermark was received; none when all are settled.
+    pub(crate) oldest_received_at: Option<Instant>,
+}
+
+/// The books of all assigned partitions.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    tracks: HashMap<Epoch, Track>,
+    batches: Vec<Arc<LedgerBatch>>,
+    finished_seen: usize,
+}
+
+struct Track {
+    next: Option<i64>,
+}
+
+impl Ledger {
+    /// Opens the books of an assignment.
+    pub(crate) fn assign(&mut self, epoch: Epoch) {
+        self.tracks.insert(epoch, Track { next: None });
+    }
+
+    /// Closes the books of an assignment: what its records still do counts for nothing.
+    pub(crate) fn revoke(&mut self, epoch: Epoch) {
+        self.tracks.remove(&epoch);
+        self.compact();
+    }
+
+    /// The offset expected next; none before the first record.
+    pub(crate) fn next(&self, epoch: Epoch) -> Option<i64> {
+        self.tracks.get(&epoch)?.next
+    }
+
+    /// Enters a received batch.
+    pub(crate) fn admit(&mut self, mut batch: LedgerBatch) -> Arc<LedgerBatch> {
+        batch.seal();
+        for entry in &batch.entries {
+            if let Some(track) = self.tracks.get_mut(&batch.epochs[entry.epoch as usize]) {
+                track.next = Some(entry.offset + 1);
+            }
+        }
+        let batch = Arc::new(batch);
+        if !batch.is_finished() {
+            self.batches.push(Arc::clone(&batch));
+        }
+        // Looking at every batch each time would cost more than keeping some finished ones for a while.
+        self.finished_seen += 1;
+        if self.finished_seen * 2 > self.batches.len() {
+            self.compact();
+        }
+        batch
+    }
+
+    /// Notes that everything before `offset` was seen, though no record stands there: the end of a partition after
+    /// transaction markers, or records settled in an earlier life.
+    pub(crate) fn advance(&mut self, epoch: Epoch, offset: i64) {
+        if let Some(track) = self.tracks.get_mut(&epoch) {
+            track.next = Some(track.next.map_or(offset, |next| next.max(offset)));
+        }
+    }
+
+    /// Drops finished batches, and those of which no unsettled record belongs to an open assignment.
+    fn compact(&mut self) {
+        let tracks = &self.tracks;
+        self.batches.retain(|batch| {
+            !batch.is_finished() && batch.epochs.iter().any(|epoch| tracks.contains_key(epoch))
+        });
+        self.finished_seen = 0;
+    }
+
+    /// Where every assigned partition stands, all from one look.
+    pub(crate) fn positions(&mut self) -> Vec<Position> {
+        self.compact();
+        let mut open: HashMap<Epoch, Open> = HashMap::with_capacity(self.tracks.len());
+        for batch in &self.batches {
+            for entry in batch.unsettled() {
+                let open = open.entry(batch.epochs[entry.epoch as usize]).or_default();
+                if open.first.is_none_or(|(first, _)| entry.offset < first) {
+                    open.first = Some((entry.offset, batch.received_at));
+                }
+                open.offsets.push(entry.offset);
+            }
+        }
+        let position = |(&epoch, track): (&Epoch, &Track)| {
+            let open = open.remove(&epoch).unwrap_or_default();
+            Position {
+                epoch,
+                watermark: open.first.map(|(offset, _)| offset).or(track.next),
+                next: track.next,
+                unsettled: ranges(open.offsets),
+                oldest_received_at: open.first.map(|(_, received_at)| received_at),
+            }
+        };
+        self.tracks.iter().map(position).collect()
+    }
+}
+
+#[derive(Default)]
+struct Open {
+    first: Option<(i64, Instant)>,
+    offsets: Vec<i64>,
+}
+
+fn ranges(mut offsets: Vec<i64>) -> Vec<Range<i64>> {
+    offsets.sort_unstable();
+    let mut ranges: Vec<Range<i64>> = Vec::new();
+    for offset in offsets {
+        match ranges.last_mut() {
+            Some(last) if last.end == offset => last.end += 1,
+            _ => ranges.push(offset..offset + 1),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admit(
+        ledger: &mut Ledger,
+        epoch: Epoch,
+        offsets: impl IntoIterator<Item = i64>,
+    ) -> Arc<LedgerBatch> {
+        let mut batch = LedgerBatch::new(0, Instant::now());
+        let number = batch.epoch(epoch);
+        offsets
+            .into_iter()
+            .for_each(|offset| batch.push(number, offset));
+        ledger.admit(batch)
+    }
+
+    fn watermark(ledger: &mut Ledger, epoch: Epoch) -> Option<i64> {
+        ledger
+            .positions()
+            .into_iter()
+            .find(|position| position.epoch == epoch)
+            .and_then(|position| position.watermark)
+    }
+
+    #[test]
+    fn the_watermark_is_the_first_unsettled_offset_whatever_is_settled_behind_it() {
+        let (mut ledger, epoch) = (Ledger::default(), Epoch(1));
+        ledger.assign(epoch);
+        assert_eq!(watermark(&mut ledger, epoch), None);
+        let batch = admit(&mut ledger, epoch, 10..80);
+        (1..70).for_each(|index| batch.settle(index));
+        assert_eq!(watermark(&mut ledger, epoch), Some(10));
+        batch.settle(0);
+        assert_eq!(watermark(&mut ledger, epoch), Some(80));
+    }
+
+    #[test]
+    fn offsets_that_do_not_exist_are_jumped() {
+        let (mut ledger, epoch) = (Ledger::default(), Epoch(1));
+        ledger.assign(epoch);
+        let batch = admit(&mut ledger, epoch, [3, 7, 20]);
+        batch.settle(0);
+        assert_eq!(watermark(&mut ledger, epoch), Some(7));
+        batch.settle(1);
+        batch.settle(1);
+        assert_eq!(watermark(&mut ledger, epoch), Some(20));
+        batch.settle(2);
+        ledger.advance(epoch, 25);
+        assert_eq!(watermark(&mut ledger, epoch), Some(25));
+    }
+
+    #[test]
+    fn a_late_result_of_an_earlier_epoch_moves_nothing() {
+        let (mut ledger, before, after) = (Ledger::default(), Epoch(1), Epoch(2));
+        ledger.assign(before);
+        let late = admit(&mut ledger, before, 0..3);
+        ledger.revoke(before);
+        ledger.assign(after);
+        let fresh = admit(&mut ledger, after, 0..3);
+        (0..3).for_each(|index| late.settle(index));
+        assert_eq!(watermark(&mut ledger, after), Some(0));
+        fresh.settle(0);
+        assert_eq!(watermark(&mut ledger, after), Some(1));
+        assert_eq!(watermark(&mut ledger, before), None);
+    }
+
+    #[test]
+    fn finished_and_orphaned_batches_are_dropped() {
+        let (mut ledger, epoch) = (Ledger::default(), Epoch(1));
+        ledger.assign(epoch);
+        let stuck = admit(&mut ledger, epoch, [0]);
+        for offset in 1..1_000 {
+            admit(&mut ledger, epoch, [offset]).settle(0);
+        }
+        assert!(
+            ledger.batches.len() < 8,
+            "{} batches kept",
+            ledger.batches.len()
+        );
+        drop(stuck);
+        ledger.revoke(epoch);
+        assert!(ledger.batches.is_empty());
+    }
+
+    #[test]
+    fn what_is_unsettled_is_told_as_ranges() {
+        let (mut ledger, epoch) = (Ledger::default(), Epoch(1));
+        ledger.assign(epoch);
+        let batch = admit(&mut ledger, epoch, 0..10);
+        [0, 3, 4, 9]
+            .into_iter()
+            .for_each(|index| batch.settle(index));
+        let position = ledger.positions().remove(0);
+        assert_eq!((position.watermark, position.next), (Some(1), Some(10)));
+        assert_eq!(position.unsettled, [1..3, 5..9]);
+    }
+}
