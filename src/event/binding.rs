@@ -1,7 +1,20 @@
 //! The CloudEvents Kafka protocol binding: binary and structured content mode.
+//!
+//! Owns how an event stands in a record, in both directions. Knows nothing of clients, schemas or handlers; the payload
+//! is bytes to it.
+
+mod base64;
+mod binary;
+mod draft;
+mod structured;
 
 use super::{Attributes, Event, EventType, Headers, HeadersIter, TraceContext};
 use bytes::Bytes;
+use serde::ser::Error;
+use std::borrow::Cow;
+
+/// The header that tells the content modes apart.
+const CONTENT_TYPE: &str = "content-type";
 
 /// How an event stands in a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,15 +48,17 @@ pub struct OutgoingRecord {
 pub struct Envelope<'a> {
     /// The attributes.
     pub attributes: Attributes,
-    /// The payload's JSON bytes (`data` of a structured event); none for an event without data.
-    pub data: Option<std::borrow::Cow<'a, [u8]>>,
+    /// The payload's bytes, as its `datacontenttype` says (JSON for everything [`encode`] writes); none for an event
+    /// without data.
+    pub data: Option<Cow<'a, [u8]>>,
 }
 
-/// Why a record that claims to be a CloudEvent could not be read.
+/// Why a record could not be read as a CloudEvent. Never holds a value of the record.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The record carries none, or not all, of the mandatory attributes: it is a raw record.
+    /// The record carries none, or not all, of the mandatory attributes, or it is in an event format other than JSON:
+    /// it is a raw record.
     #[error("the record is not a CloudEvent")]
     NotAnEvent,
     /// An attribute is not valid.
@@ -59,19 +74,103 @@ pub enum DecodeError {
     Structured(String),
 }
 
-/// Encodes an event into the record that carries it. `trace` is written as the hop's context.
+impl DecodeError {
+    fn attribute(name: &str, reason: impl Into<String>) -> Self {
+        Self::Attribute {
+            name: name.to_owned(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Encodes an event into the record that carries it. `trace` is written as the hop's context, in the plain headers
+/// `traceparent` and `tracestate`.
+///
+/// The record's timestamp is left to the client: an event can tell of something long past, and a topic's retention would
+/// delete its record at once.
+///
+/// # Errors
+/// When the payload cannot be serialised, or when the attributes could not be read back: an empty `id`, `source` or
+/// `type`, or an extension name that the specification forbids.
+///
+/// # Examples
+/// ```
+/// use evenkeel::event::{ContentMode, Event, EventType, decode, encode};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Opened {
+///     account: String,
+/// }
+///
+/// impl EventType for Opened {
+///     const TYPE: &'static str = "bank.account-opened.v1";
+///     const TOPIC: &'static str = "bank.accounts";
+///     fn key(&self) -> String {
+///         self.account.clone()
+///     }
+/// }
+///
+/// let event = Event::new("/bank/branch", Opened { account: "a-1".to_owned() });
+/// let record = encode(&event, ContentMode::Binary, None)?;
+/// assert_eq!(record.topic, "bank.accounts");
+/// assert_eq!(record.headers.last("ce_type"), Some(&b"bank.account-opened.v1"[..]));
+///
+/// let envelope = decode(record.headers.iter(), record.value.as_deref())?;
+/// assert_eq!(envelope.attributes, event.attributes);
+/// assert_eq!(envelope.data.as_deref(), Some(&br#"{"account":"a-1"}"#[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn encode<T: EventType>(
-    _event: &Event<T>,
-    _mode: ContentMode,
-    _trace: Option<&TraceContext>,
+    event: &Event<T>,
+    mode: ContentMode,
+    trace: Option<&TraceContext>,
 ) -> Result<OutgoingRecord, serde_json::Error> {
-    todo!()
+    if let Some(flaw) = event.attributes.flaw() {
+        return Err(serde_json::Error::custom(flaw));
+    }
+    let (mut headers, value) = match mode {
+        ContentMode::Binary => binary::write(&event.attributes, &event.data)?,
+        ContentMode::Structured => structured::write(&event.attributes, &event.data)?,
+    };
+    if let Some(trace) = trace {
+        trace.write(&mut headers);
+    }
+    Ok(OutgoingRecord {
+        topic: T::TOPIC.to_owned(),
+        partition: None,
+        key: Some(Bytes::from(event.data.key())),
+        value: Some(Bytes::from(value)),
+        headers,
+        timestamp_ms: None,
+    })
 }
 
 /// Decodes a record's headers and value. Total: any bytes in, an envelope or an error out.
+///
+/// - A `content-type` that begins with `application/cloudevents`, in any case, marks a structured event; anything else is
+///   binary. Where a header or a member repeats, the last one counts.
+/// - Binary: the record is an event when all four mandatory attributes are present, else [`DecodeError::NotAnEvent`].
+///   The value is the payload, untouched; a record without a value is an event without data.
+/// - Structured: the JSON event format, with the payload in `data` or `data_base64`. Another format (such as
+///   `application/cloudevents+avro`, or a batch, which Kafka does not have) is [`DecodeError::NotAnEvent`], so that the
+///   record can be handled raw and passed on untouched.
+/// - Headers and members whose name is no valid attribute name are no attributes and are left alone.
+///
+/// # Errors
+/// [`DecodeError::NotAnEvent`] for a raw record; otherwise what is wrong with a record that claims to be an event:
+/// a `specversion` other than 1.0, text that is not UTF-8, an empty mandatory attribute, a `time` that is not RFC 3339, or
+/// a structured value that is not a JSON object of the event format.
 pub fn decode<'a>(
-    _headers: HeadersIter<'_>,
-    _value: Option<&'a [u8]>,
+    headers: HeadersIter<'_>,
+    value: Option<&'a [u8]>,
 ) -> Result<Envelope<'a>, DecodeError> {
-    todo!()
+    let content_type = headers.clone().last_value(CONTENT_TYPE);
+    match content_type.and_then(structured::format) {
+        None => binary::read(headers, content_type, value),
+        Some(format) if format.eq_ignore_ascii_case(b"+json") => structured::read(value),
+        Some(_) => Err(DecodeError::NotAnEvent),
+    }
 }
+
+#[cfg(test)]
+mod tests;

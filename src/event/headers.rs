@@ -35,10 +35,7 @@ impl Headers {
 
     /// The value of the last header of that name, which is the one that counts; names are case-sensitive.
     pub fn last(&self, name: &str) -> Option<&[u8]> {
-        self.iter()
-            .filter(|(n, _)| *n == name.as_bytes())
-            .last()
-            .and_then(|(_, value)| value)
+        self.iter().last_value(name)
     }
 }
 
@@ -71,6 +68,14 @@ pub struct HeadersIter<'a> {
 impl<'a> HeadersIter<'a> {
     pub(crate) fn over(packed: &'a [u8]) -> Self {
         Self { rest: packed }
+    }
+
+    /// The value of the last header of that name, which is the one that counts; names are case-sensitive. None when
+    /// there is no such header or the last one has no value.
+    pub fn last_value(self, name: &str) -> Option<&'a [u8]> {
+        self.filter(|(header, _)| *header == name.as_bytes())
+            .last()
+            .and_then(|(_, value)| value)
     }
 
     fn take(&mut self, length: u32) -> Option<&'a [u8]> {

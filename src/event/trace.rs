@@ -1,6 +1,34 @@
 //! W3C trace context.
+//!
+//! Owns the validity of `traceparent` and how a context continues over a hop. Must not know any tracing library: a
+//! service without one still passes its callers' context on.
+
+use super::{Headers, HeadersIter};
+
+const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
+
+/// Length of a `traceparent` of version 00, and of the part of a later version that is understood.
+const LENGTH: usize = 55;
+
+/// The flags that are defined, and therefore passed on: sampled (1) and random trace id (2).
+const KNOWN_FLAGS: u8 = 0b11;
 
 /// The trace context of a hop: `traceparent` and `tracestate` as they stand in the headers.
+///
+/// # Examples
+/// ```
+/// use evenkeel::event::{Headers, TraceContext};
+///
+/// let mut headers = Headers::new();
+/// let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+/// headers.push("traceparent", Some(traceparent.as_bytes()));
+///
+/// let context = TraceContext::from_headers(headers.iter()).expect("a valid traceparent");
+/// let child = context.child();
+/// assert!(child.traceparent.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"));
+/// assert_ne!(child.traceparent, traceparent);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceContext {
     /// A valid `traceparent`.
@@ -10,16 +38,111 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Reads the context from headers; none when absent or malformed.
-    pub fn from_headers(_headers: super::HeadersIter<'_>) -> Option<Self> {
-        todo!()
+    /// Reads the context from headers; none when `traceparent` is absent or malformed.
+    ///
+    /// A `tracestate` that is empty or no UTF-8 is dropped, as is any that comes without a valid `traceparent`.
+    pub fn from_headers(headers: HeadersIter<'_>) -> Option<Self> {
+        let traceparent = text(headers.clone().last_value(TRACEPARENT)?)?;
+        Parent::parse(traceparent)?;
+        let tracestate = headers
+            .last_value(TRACESTATE)
+            .and_then(text)
+            .filter(|state| !state.is_empty())
+            .map(str::to_owned);
+        Some(Self {
+            traceparent: traceparent.to_owned(),
+            tracestate,
+        })
     }
-    /// A child of this context: same trace id and flags, new span id.
+
+    /// A child of this context: same trace id, flags and `tracestate`, new span id.
+    ///
+    /// Written as version 00, whose flags are all that is kept of a later version. A `traceparent` that was set by hand
+    /// and is not valid has no child: the result is a new root.
     pub fn child(&self) -> Self {
-        todo!()
+        Parent::parse(&self.traceparent).map_or_else(Self::root, |parent| Self {
+            traceparent: format(parent.trace_id, parent.flags & KNOWN_FLAGS),
+            tracestate: self.tracestate.clone(),
+        })
     }
-    /// A new root context.
+
+    /// A new root context, marked as sampled so that services that record spans record this trace's.
     pub fn root() -> Self {
-        todo!()
+        let trace_id = nonzero(rand::random::<u128>);
+        Self {
+            traceparent: format(&format!("{trace_id:032x}"), 1),
+            tracestate: None,
+        }
+    }
+
+    /// Writes the context's headers.
+    pub(crate) fn write(&self, headers: &mut Headers) {
+        headers.push(TRACEPARENT, Some(self.traceparent.as_bytes()));
+        if let Some(tracestate) = &self.tracestate {
+            headers.push(TRACESTATE, Some(tracestate.as_bytes()));
+        }
     }
 }
+
+fn text(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value).ok()
+}
+
+/// A `traceparent` of version 00 with a fresh span id.
+fn format(trace_id: &str, flags: u8) -> String {
+    let span_id = nonzero(rand::random::<u64>);
+    format!("00-{trace_id}-{span_id:016x}-{flags:02x}")
+}
+
+/// Draws until the number is not zero: an all-zero id is invalid.
+fn nonzero<N: Default + PartialEq>(mut draw: impl FnMut() -> N) -> N {
+    loop {
+        let number = draw();
+        if number != N::default() {
+            return number;
+        }
+    }
+}
+
+/// The fields of a valid `traceparent` that a child needs.
+#[derive(Debug, PartialEq)]
+struct Parent<'a> {
+    trace_id: &'a str,
+    flags: u8,
+}
+
+impl<'a> Parent<'a> {
+    /// Validates as the specification says: lower-case hexadecimal, no all-zero id, no version ff; version 00 has
+    /// exactly four fields, a later one may have more.
+    fn parse(traceparent: &'a str) -> Option<Self> {
+        let (known, rest) = traceparent.split_at_checked(LENGTH)?;
+        let mut fields = known.split('-');
+        let version = hex(fields.next()?, 2)?;
+        let trace_id = hex(fields.next()?, 32)?;
+        let span_id = hex(fields.next()?, 16)?;
+        let flags = hex(fields.next()?, 2)?;
+        let rest_valid = rest.is_empty() || (version != "00" && rest.starts_with('-'));
+        let ids_valid = [trace_id, span_id]
+            .iter()
+            .all(|id| id.bytes().any(|digit| digit != b'0'));
+        if version == "ff" || !ids_valid || !rest_valid {
+            return None;
+        }
+        Some(Self {
+            trace_id,
+            flags: u8::from_str_radix(flags, 16).ok()?,
+        })
+    }
+}
+
+/// The text, if it is that many lower-case hexadecimal digits.
+fn hex(text: &str, digits: usize) -> Option<&str> {
+    let valid = text.len() == digits
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    valid.then_some(text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,53 @@
+//! Binary content mode: attributes as `ce_*` headers, the payload as the record's value.
+
+use super::draft::Draft;
+use super::{CONTENT_TYPE, DecodeError, Envelope};
+use crate::event::{Attributes, Headers, HeadersIter};
+use serde::Serialize;
+use std::borrow::Cow;
+
+/// What stands before an attribute's name in its header.
+const PREFIX: &str = "ce_";
+
+/// The one attribute whose header is [`CONTENT_TYPE`] instead.
+const DATA_CONTENT_TYPE: &str = "datacontenttype";
+
+pub(super) fn write<T: Serialize>(
+    attributes: &Attributes,
+    data: &T,
+) -> Result<(Headers, Vec<u8>), serde_json::Error> {
+    let mut headers = Headers::new();
+    let mut header = String::from(PREFIX);
+    for (name, value) in attributes.entries() {
+        if name == DATA_CONTENT_TYPE {
+            headers.push(CONTENT_TYPE, Some(value.as_bytes()));
+            continue;
+        }
+        header.truncate(PREFIX.len());
+        header.push_str(name);
+        headers.push(&header, Some(value.as_bytes()));
+    }
+    Ok((headers, serde_json::to_vec(data)?))
+}
+
+pub(super) fn read<'a>(
+    headers: HeadersIter<'_>,
+    content_type: Option<&[u8]>,
+    value: Option<&'a [u8]>,
+) -> Result<Envelope<'a>, DecodeError> {
+    let mut draft = Draft::default();
+    for (header, value) in headers {
+        if let Some(name) = header.strip_prefix(PREFIX.as_bytes()) {
+            draft.set(name, value);
+        }
+    }
+    if !draft.is_complete() {
+        return Err(DecodeError::NotAnEvent);
+    }
+    // Set last: a stray header `ce_datacontenttype` does not count.
+    draft.set(DATA_CONTENT_TYPE.as_bytes(), content_type);
+    Ok(Envelope {
+        attributes: draft.finish()?,
+        data: value.map(Cow::Borrowed),
+    })
+}
