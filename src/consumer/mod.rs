@@ -64,7 +64,7 @@ pub enum ConsumerError {
 impl<H> Consumer<H>
 where
     H: tower::Service<Delivery, Response = Outcome> + Clone + Send + Sync + 'static,
-    H::Error: Into<HandlerError> + Send,
+    H::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
     H::Future: Send,
 {
     /// A member that calls `handler`, usually a [`Router`](crate::handler::Router), for every record.

@@ -182,6 +182,15 @@ impl Context {
             .unwrap_or_else(PoisonError::into_inner) = Some(transaction);
     }
 
+    /// Drops a transaction that the handler did not take, which hands it back to its claim.
+    pub(crate) fn discard_transaction(&self) {
+        self.state
+            .transaction
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
     /// Takes the transaction, if it is of type `T` and nobody took it before.
     pub fn take_transaction<T: Any>(&self) -> Option<T> {
         let mut slot = self

@@ -8,6 +8,7 @@ use crate::kafka::ConfigError;
 use crate::schema::{Catalogue, ValidationError};
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,10 +17,10 @@ use std::task::{self, Poll};
 mod replies;
 
 type OutcomeFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
-type Invoke = dyn Fn(Attributes, Payload<'_>, &Context) -> Result<OutcomeFuture, serde_json::Error>
-    + Send
-    + Sync;
-type InvokeRaw = dyn Fn(Record, &Context) -> OutcomeFuture + Send + Sync;
+/// A handler with its event, waiting for the context to run in.
+type Call = Box<dyn FnOnce(&Context) -> OutcomeFuture + Send>;
+type Prepare = dyn Fn(Attributes, Payload<'_>) -> Result<Call, serde_json::Error> + Send + Sync;
+type PrepareRaw = dyn Fn(Record) -> Call + Send + Sync;
 
 /// Routes each event to the handler of its type.
 ///
@@ -46,13 +47,13 @@ struct Inner {
 struct Route {
     handler: String,
     needs: Needs,
-    invoke: Arc<Invoke>,
+    prepare: Arc<Prepare>,
 }
 
 #[derive(Clone)]
 struct RawRoute {
     needs: Needs,
-    invoke: Arc<InvokeRaw>,
+    prepare: Arc<PrepareRaw>,
 }
 
 /// A payload on its way to a handler: parsed already where a schema had to see it.
@@ -109,34 +110,34 @@ impl Router {
         handler: impl Into<String>,
         function: F,
     ) -> Self {
-        let invoke: Arc<Invoke> = Arc::new(move |attributes, payload, context| {
-            let event = Event {
-                attributes,
-                data: payload.read::<T>()?,
-            };
-            Ok(function.call(event, context))
+        let prepare: Arc<Prepare> = Arc::new(move |attributes, payload| {
+            let data = payload.read::<T>()?;
+            let function = function.clone();
+            Ok(Box::new(move |context| {
+                function.call(Event { attributes, data }, context)
+            }))
         });
+        let route = Route {
+            handler: handler.into(),
+            needs: F::needs(),
+            prepare,
+        };
         self.change(|inner| {
-            inner.routes.insert(
-                T::TYPE,
-                Route {
-                    handler: handler.into(),
-                    needs: F::needs(),
-                    invoke,
-                },
-            );
+            inner.routes.insert(T::TYPE, route);
         })
     }
 
     /// Handles records that are no CloudEvents.
     pub fn raw<Args, F: RawFunction<Args>>(self, function: F) -> Self {
-        let invoke: Arc<InvokeRaw> =
-            Arc::new(move |record, context| function.call(record, context));
+        let prepare: Arc<PrepareRaw> = Arc::new(move |record| {
+            let function = function.clone();
+            Box::new(move |context| function.call(record, context))
+        });
         self.change(|inner| {
             inner.raw = Some(RawRoute {
                 needs: F::needs(),
-                invoke,
-            })
+                prepare,
+            });
         })
     }
 
@@ -203,10 +204,10 @@ impl Router {
 
 impl tower::Service<Delivery> for Router {
     type Response = Outcome;
-    type Error = HandlerError;
-    type Future = Pin<Box<dyn Future<Output = Result<Outcome, HandlerError>> + Send>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Outcome, Infallible>> + Send>>;
 
-    fn poll_ready(&mut self, _cx: &mut task::Context<'_>) -> Poll<Result<(), HandlerError>> {
+    fn poll_ready(&mut self, _cx: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
@@ -216,16 +217,17 @@ impl tower::Service<Delivery> for Router {
     }
 }
 
-/// A handler picked for a record, ready to run.
+/// A handler picked for a record, with its event read.
 struct Picked {
-    handler: String,
+    /// What makes the delivery the same one for the inbox: source and id.
     identity: (String, String),
+    handler: String,
     context: Context,
-    future: Box<dyn FnOnce(&Context) -> Result<OutcomeFuture, Outcome> + Send>,
+    call: Call,
 }
 
 impl Inner {
-    async fn dispatch(self: Arc<Self>, delivery: Delivery) -> Outcome {
+    async fn dispatch(&self, delivery: Delivery) -> Outcome {
         let picked = match self.pick(delivery) {
             Ok(picked) => picked,
             Err(outcome) => return outcome,
@@ -236,23 +238,22 @@ impl Inner {
         }
     }
 
-    /// Decodes and validates the record and finds its handler; or the outcome for a record that no handler sees.
-    fn pick(self: &Arc<Self>, delivery: Delivery) -> Result<Picked, Outcome> {
+    /// Reads the record and finds its handler; or the outcome for a record that no handler sees.
+    fn pick(&self, delivery: Delivery) -> Result<Picked, Outcome> {
         let record = delivery.record.clone();
         let envelope = match decode(record.headers(), record.value()) {
             Ok(envelope) => envelope,
-            Err(DecodeError::NotAnEvent) => return self.pick_raw(delivery),
-            Err(error) => return Err(dead(Stage::Decode, &error)),
+            Err(DecodeError::NotAnEvent) if self.raw.is_some() => return self.pick_raw(delivery),
+            Err(error) => return Err(dead(Stage::Decode, error)),
         };
-        let Some(route) = self.routes.get(envelope.attributes.ty.as_str()) else {
+        let ty = envelope.attributes.ty.clone();
+        let Some(route) = self.routes.get(ty.as_str()) else {
             return Err(Outcome::Ignored);
         };
         let data = envelope.data.as_deref().unwrap_or(b"null");
         let payload = match &self.catalogue {
             None => Payload::Bytes(data),
-            Some(catalogue) => {
-                Payload::Parsed(validated(catalogue, &envelope.attributes.ty, data)?)
-            }
+            Some(catalogue) => Payload::Parsed(validated(catalogue, &ty, data)?),
         };
         let attributes = envelope.attributes;
         let identity = (attributes.source.clone(), attributes.id.clone());
@@ -262,31 +263,159 @@ impl Inner {
             Some(&attributes),
             Arc::clone(&self.state),
         );
-        todo!("{:?} {:?}", identity.0, context.attempt())
+        let call = (route.prepare)(attributes, payload).map_err(|error| unreadable(&ty, &error))?;
+        Ok(Picked {
+            identity,
+            handler: route.handler.clone(),
+            context,
+            call,
+        })
     }
 
-    fn pick_raw(self: &Arc<Self>, _delivery: Delivery) -> Result<Picked, Outcome> {
-        todo!()
+    fn pick_raw(&self, delivery: Delivery) -> Result<Picked, Outcome> {
+        let Some(route) = &self.raw else {
+            return Err(dead(Stage::Decode, DecodeError::NotAnEvent));
+        };
+        let record = delivery.record.clone();
+        let identity = (
+            format!("{}/{}", record.topic(), record.partition()),
+            record.offset().to_string(),
+        );
+        let context = Context::new(delivery, RAW_HANDLER, None, Arc::clone(&self.state));
+        Ok(Picked {
+            identity,
+            handler: RAW_HANDLER.to_owned(),
+            context,
+            call: (route.prepare)(record),
+        })
     }
 }
 
-fn dead(stage: Stage, error: &dyn std::fmt::Display) -> Outcome {
+/// The raw handler's name in the inbox.
+const RAW_HANDLER: &str = "raw";
+
+fn dead(stage: Stage, error: impl std::fmt::Display) -> Outcome {
     Outcome::Dead(DeadReason::new(stage, error.to_string()))
 }
 
+/// Says where a payload is wrong without repeating any of it, which `serde_json`'s own message would.
+fn unreadable(ty: &str, error: &serde_json::Error) -> Outcome {
+    let problem = if error.is_data() {
+        "does not have the shape of its type"
+    } else {
+        "is not JSON"
+    };
+    dead(
+        Stage::Decode,
+        format!(
+            "the payload of {ty} {problem} (line {}, column {})",
+            error.line(),
+            error.column()
+        ),
+    )
+}
+
 fn validated(catalogue: &Catalogue, ty: &str, data: &[u8]) -> Result<serde_json::Value, Outcome> {
-    let value = serde_json::from_slice(data).map_err(|error| dead(Stage::Decode, &error))?;
+    let value = serde_json::from_slice(data).map_err(|error| unreadable(ty, &error))?;
     match catalogue.validate(ty, &value) {
         // A type that the catalogue does not know is judged by `serde` alone.
         Ok(()) | Err(ValidationError::UnknownType(_)) => Ok(value),
-        Err(error) => Err(dead(Stage::Schema, &error)),
+        Err(error) => Err(dead(Stage::Schema, error)),
     }
 }
 
-async fn without_inbox(_picked: Picked) -> Outcome {
-    todo!()
+async fn without_inbox(picked: Picked) -> Outcome {
+    let outcome = (picked.call)(&picked.context).await;
+    if !is_success(&outcome) {
+        return outcome;
+    }
+    publish(&picked.context, picked.context.take_staged(), outcome).await
 }
-async fn with_inbox(_inbox: &dyn Inbox, _picked: Picked) -> Outcome {
-    let _: Option<(Claimed, InboxKey, InboxError, OutgoingRecord)> = None;
-    todo!()
+
+async fn with_inbox(inbox: &dyn Inbox, picked: Picked) -> Outcome {
+    let Picked {
+        identity: (source, id),
+        handler,
+        context,
+        call,
+    } = picked;
+    let key = InboxKey {
+        group: context.group().to_owned(),
+        handler,
+        source,
+        id,
+    };
+    let mut claim = match inbox.claim(&key).await {
+        Ok(Claimed::Fresh(claim)) => claim,
+        Ok(Claimed::Duplicate { replies }) => return repeat(&context, &replies).await,
+        Err(error) => return Outcome::Retry(store_error(error)),
+    };
+    if let Some(transaction) = claim.transaction() {
+        context.offer_transaction(transaction);
+    }
+    let outcome = call(&context).await;
+    context.discard_transaction();
+    if !is_success(&outcome) {
+        if let Err(error) = claim.abandon().await {
+            tracing::warn!(%error, handler = key.handler, "a failed handler's claim could not be given back at once");
+        }
+        return outcome;
+    }
+    let staged = context.take_staged();
+    match claim.complete(replies::encode(&staged)).await {
+        Ok(()) => publish(&context, staged, outcome).await,
+        Err(error) => Outcome::Retry(store_error(error)),
+    }
+}
+
+/// Publishes what the first delivery of this event published, with the same ids: it may have ended before its
+/// publications were acknowledged.
+async fn repeat(context: &Context, replies: &[u8]) -> Outcome {
+    match replies::decode(replies) {
+        Ok(records) => publish(context, records, Outcome::Duplicate).await,
+        Err(error) => Outcome::Retry(HandlerError::permanent(format!(
+            "the stored replies cannot be read: {error}"
+        ))),
+    }
+}
+
+/// Publishes in order, waits for every acknowledgement, and only then lets `outcome` stand.
+async fn publish(context: &Context, records: Vec<OutgoingRecord>, outcome: Outcome) -> Outcome {
+    if records.is_empty() {
+        return outcome;
+    }
+    let Some(publisher) = context.publisher() else {
+        return Outcome::Retry(HandlerError::permanent(
+            "stored replies cannot be sent: this consumer has no publisher",
+        ));
+    };
+    let mut receipts = Vec::with_capacity(records.len());
+    for record in records {
+        match publisher.enqueue_record(record).await {
+            Ok(receipt) => receipts.push(receipt),
+            // The brokers are what failed, not the event: it is tried again until they take it.
+            Err(error) => return Outcome::Retry(HandlerError::outage(error)),
+        }
+    }
+    for receipt in receipts {
+        if let Err(error) = receipt.await {
+            return Outcome::Retry(HandlerError::outage(error));
+        }
+    }
+    outcome
+}
+
+fn is_success(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Done | Outcome::Ignored | Outcome::Duplicate
+    )
+}
+
+/// A store that cannot be used now is an outage: the events wait for it and none is dead-lettered.
+fn store_error(error: InboxError) -> HandlerError {
+    match error {
+        InboxError::Other(_) => HandlerError::transient(error),
+        error => HandlerError::outage(error),
+    }
 }
