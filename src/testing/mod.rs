@@ -1,7 +1,44 @@
-//! A Kafka found or started for tests, the demo and users' own tests; names, waits and faults.
+//! A Kafka found or started for tests, the demo, `evenkeel dev` and the tests of other crates; names and waits.
+//!
+//! [`TestKafka::start`] takes the first of these that this machine has, and says in one line which and why:
+//!
+//! 1. the brokers that `KAFKA_BOOTSTRAP_SERVERS` (or `KAFKA_BROKERS`) names: somebody chose them, so they are used or
+//!    reported as unreachable, never passed over;
+//! 2. Docker: Apache Kafka's own image, or a local one of the same name;
+//! 3. Java 17: Apache Kafka from Maven Central's jars, downloaded once with Maven into the user's cache;
+//! 4. librdkafka's mock cluster, in this process: in memory, 5 MiB or 100,000 records a partition, no admin requests.
+//!
+//! What was started ends with the value, and with the process however that ends: a shell waits for the end of a pipe that
+//! only we hold open, then kills and removes. So a test may keep a broker in a static, and a SIGKILL leaves nothing behind.
+//!
+//! This module knows no consumer, publisher or store; it only brings a cluster and creates topics on it.
+
+mod broker;
+pub mod dev;
+mod docker;
+mod environment;
+mod error;
+mod jars;
+mod java;
+mod leash;
+mod mock;
+mod names;
+mod shared;
+mod tool;
+mod wait;
+
+pub use error::StartError;
+pub use names::unique;
+pub use shared::real_kafka;
+pub use wait::eventually;
 
 use crate::kafka::KafkaConfig;
+use crate::kafka::admin::{Admin, NewTopic};
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// How long an admin request to a test broker may take.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Which Kafka to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,55 +54,127 @@ pub enum KafkaKind {
     Mock,
 }
 
-/// A Kafka that was found or started; what was started ends when this is dropped.
-pub struct TestKafka {}
+/// A Kafka that was found or started; what was started ends when this is dropped, at the latest with the process.
+pub struct TestKafka {
+    kind: KafkaKind,
+    config: KafkaConfig,
+    description: String,
+    backing: Backing,
+}
+
+/// What keeps the cluster alive.
+enum Backing {
+    /// Somebody else.
+    Found,
+    /// A shell that ends a container or a process as soon as it is dropped.
+    Leashed { _leash: leash::Leash },
+    /// A thread of this process.
+    Mock(mock::Mock),
+}
 
 impl TestKafka {
-    /// Finds or starts one; the line says what it uses and why.
-    pub async fn start(_kind: KafkaKind) -> Result<Self, StartError> {
-        todo!()
+    /// Finds or starts one of `kind`.
+    ///
+    /// [`KafkaKind::Auto`] goes through the list above and only ends without a Kafka when the environment names brokers
+    /// that do not answer. Any other kind is used or reported as not to be had. The first start may download: about
+    /// 45 MB of jars, or the image.
+    pub async fn start(kind: KafkaKind) -> Result<Self, StartError> {
+        match kind {
+            KafkaKind::Auto => {
+                Self::first_of(&[KafkaKind::Docker, KafkaKind::Java, KafkaKind::Mock]).await
+            }
+            KafkaKind::Docker => docker::start().await,
+            KafkaKind::Java => java::start().await,
+            KafkaKind::Mock => mock::start(),
+        }
     }
-    /// Starts a real Apache Kafka or says why there is none. One per process, shared by its tests.
+
+    /// The Apache Kafka that the tests of this process share: found or started by the first that asks, gone with the process.
+    ///
+    /// Tests keep out of each other's way by [`unique`] names. Never the mock cluster: where neither the environment nor
+    /// Docker nor Java has one, the error says why for each, the same one at every call.
     pub async fn shared_real() -> Result<&'static TestKafka, StartError> {
-        todo!()
+        shared::shared_real().await
     }
-    /// Bootstrap servers.
+
+    /// Bootstrap servers, comma separated.
     pub fn brokers(&self) -> &str {
-        todo!()
+        &self.config.brokers
     }
+
     /// What is used and why, in one line.
     pub fn description(&self) -> &str {
-        todo!()
+        &self.description
     }
+
     /// Which kind it is; `Auto` stands for one found through the environment.
     pub fn kind(&self) -> KafkaKind {
-        todo!()
+        self.kind
     }
+
     /// Connection settings.
     pub fn config(&self) -> KafkaConfig {
-        KafkaConfig::new(self.brokers())
+        self.config.clone()
     }
-    /// Creates a topic (on the mock cluster too).
-    pub async fn create_topic(&self, _name: &str, _partitions: i32) -> Result<(), StartError> {
-        todo!()
+
+    /// Creates a topic with the broker's default replication, on the mock cluster too; returns when its leaders are known.
+    ///
+    /// A topic that exists already is an error: names in tests are [`unique`].
+    pub async fn create_topic(&self, name: &str, partitions: i32) -> Result<(), StartError> {
+        if let Backing::Mock(mock) = &self.backing {
+            return mock.create_topic(name, partitions).await;
+        }
+        let admin = Admin::connect(&self.config, ADMIN_TIMEOUT).await?;
+        let topic = NewTopic {
+            name: name.to_owned(),
+            partitions,
+            replication: -1,
+            config: BTreeMap::new(),
+        };
+        let (_, existing) = admin.create_topics(&[topic]).await?;
+        if !existing.is_empty() {
+            return Err(StartError::TopicExists {
+                topic: name.to_owned(),
+            });
+        }
+        await_leaders(&admin, name).await
+    }
+
+    /// The brokers of the environment if it names any, else the first of `kinds` that is to be had.
+    async fn first_of(kinds: &[KafkaKind]) -> Result<Self, StartError> {
+        if let Some(found) = environment::find().await? {
+            return Ok(found);
+        }
+        let mut passed_over = vec![format!("{} is not set", environment::VARIABLE)];
+        for kind in kinds {
+            match Box::pin(Self::start(*kind)).await {
+                Ok(mut kafka) => {
+                    kafka.description += &format!(" ({})", passed_over.join("; "));
+                    return Ok(kafka);
+                }
+                Err(error) => passed_over.push(error.to_string()),
+            }
+        }
+        Err(StartError::NoneFound {
+            tried: passed_over.join("; "),
+        })
     }
 }
 
-/// Why no Kafka could be had.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StartError(pub String);
-
-/// A name that no other test uses: `prefix` and a random part.
-pub fn unique(_prefix: &str) -> String {
-    todo!()
-}
-
-/// Polls `check` until it returns a value, for at most `within`; panics with `what` otherwise.
-pub async fn eventually<T, F, Fut>(_what: &str, _within: Duration, _check: F) -> T
-where
-    F: FnMut() -> Fut,
-    Fut: std::future::Future<Output = Option<T>>,
-{
-    todo!()
+/// Waits until every partition has a leader: a record produced earlier would only be retried, but lists would lack it.
+async fn await_leaders(admin: &Admin, topic: &str) -> Result<(), StartError> {
+    let led = async {
+        loop {
+            let description = admin.describe_topic(topic).await;
+            if description.is_ok_and(|topic| topic.partitions.iter().all(|p| p.leader >= 0)) {
+                return;
+            }
+            tokio::time::sleep(wait::POLL_INTERVAL).await;
+        }
+    };
+    tokio::time::timeout(ADMIN_TIMEOUT, led)
+        .await
+        .map_err(|_| StartError::NoLeader {
+            topic: topic.to_owned(),
+        })
 }

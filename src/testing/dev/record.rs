@@ -1,0 +1,91 @@
+//! The file that remembers which Kafka was started.
+
+use super::DevStatus;
+use crate::testing::{KafkaKind, StartError};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// What was started, as `kafka.json` keeps it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) running: Running,
+    pub(super) brokers: String,
+    pub(super) description: String,
+}
+
+/// What to look for and to end.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub(super) enum Running {
+    Container { name: String },
+    Process { pid: u32 },
+}
+
+impl Record {
+    /// The last one written; none when there is none.
+    pub(super) fn read() -> Result<Option<Self>, StartError> {
+        let path = file();
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|source| state(&path, source))?,
+        };
+        let record = serde_json::from_str(&text).map_err(|source| state(&path, source.into()))?;
+        Ok(Some(record))
+    }
+
+    /// Replaces the file at once, so that no reader sees half of it.
+    pub(super) fn write(&self) -> Result<(), StartError> {
+        let path = file();
+        let write = || {
+            let part = path.with_extension("part");
+            std::fs::create_dir_all(directory())?;
+            std::fs::write(&part, serde_json::to_vec_pretty(self)?)?;
+            std::fs::rename(part, &path)
+        };
+        write().map_err(|source| state(&path, source))
+    }
+
+    /// Removes the file, and the data of a Kafka that ran with Java.
+    pub(super) fn remove() -> Result<(), StartError> {
+        let path = directory();
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(state(&path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn status(&self) -> DevStatus {
+        DevStatus {
+            kind: match self.running {
+                Running::Container { .. } => KafkaKind::Docker,
+                Running::Process { .. } => KafkaKind::Java,
+            },
+            brokers: self.brokers.clone(),
+            description: self.description.clone(),
+        }
+    }
+}
+
+/// `$XDG_STATE_HOME/evenkeel/dev`, `~/.local/state/evenkeel/dev`, or below the directory for temporary files.
+pub(super) fn directory() -> PathBuf {
+    let named = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    named("XDG_STATE_HOME")
+        .or_else(|| named("HOME").map(|home| home.join(".local/state")))
+        .unwrap_or_else(std::env::temp_dir)
+        .join("evenkeel/dev")
+}
+
+pub(super) fn state(path: &Path, source: std::io::Error) -> StartError {
+    StartError::State {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn file() -> PathBuf {
+    directory().join("kafka.json")
+}

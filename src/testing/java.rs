@@ -1,0 +1,254 @@
+//! Apache Kafka as a Java process of this machine: one broker with its own controller, on free ports of 127.0.0.1.
+
+use super::broker::{HEAP, READY_LINE, SETTINGS, VERSION, cluster_id};
+use super::leash::Leash;
+use super::{Backing, KafkaKind, StartError, TestKafka, jars, tool, wait};
+use crate::kafka::KafkaConfig;
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The oldest Java that Kafka's broker runs on.
+const OLDEST_JAVA: u32 = 17;
+
+/// Starting takes 3 s on an idle machine.
+pub(super) const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// Between choosing a free port and Kafka's taking it, somebody else may.
+const ATTEMPTS: usize = 3;
+
+/// Runs `$2...` until our end of the pipe closes; then removes the directory `$1`. When Kafka ends by itself, the script
+/// says so in the log and stays until the pipe closes, so that the log can still be read.
+const RUN: &str = r#"
+exec 3<&0
+directory=$1
+shift
+"$@" </dev/null 2>&1 3<&- &
+kafka=$!
+{ read -r _ <&3; kill -KILL "$kafka"; } &
+watch=$!
+wait "$kafka"
+kill "$watch" 2>/dev/null
+echo "KAFKA HAS ENDED"
+read -r _ <&3
+rm -rf -- "$directory"
+"#;
+
+/// What [`RUN`] writes when Kafka has ended.
+const ENDED_LINE: &str = "KAFKA HAS ENDED";
+
+/// A Java that is new enough, and Kafka's jars.
+pub(super) struct Installation {
+    java: OsString,
+    version: u32,
+    libs: PathBuf,
+}
+
+pub(super) async fn start() -> Result<TestKafka, StartError> {
+    let installation = Installation::find().await?;
+    let mut attempt = 1;
+    loop {
+        match launch(&installation).await {
+            Err(error) if attempt < ATTEMPTS && error.to_string().contains("already in use") => {
+                attempt += 1
+            }
+            launched => return launched,
+        }
+    }
+}
+
+async fn launch(installation: &Installation) -> Result<TestKafka, StartError> {
+    let failed = |error: std::io::Error| StartError::java(error.to_string());
+    let directory = tempfile::Builder::new()
+        .prefix("evenkeel-kafka-")
+        .tempdir()
+        .map_err(failed)?;
+    let port = free_port().map_err(failed)?;
+    let properties = write_properties(directory.path(), port).map_err(failed)?;
+    installation.format(&properties).await?;
+
+    let log = directory.path().join("kafka.log");
+    let output = File::create(&log).map_err(failed)?;
+    let mut arguments = vec![directory.path().into()];
+    arguments.extend(installation.command("kafka.Kafka", &[properties.into()]));
+    let leash = Leash::hold(RUN, arguments, output.into()).map_err(failed)?;
+    // From here on the shell removes the directory, also when we are killed.
+    let _ = directory.keep();
+    await_ready(&log, |text| text.contains(ENDED_LINE)).await?;
+
+    let brokers = format!("127.0.0.1:{port}");
+    Ok(TestKafka {
+        kind: KafkaKind::Java,
+        description: format!(
+            "Apache Kafka {VERSION} on Java {} at {brokers}",
+            installation.version
+        ),
+        config: KafkaConfig::new(brokers),
+        backing: Backing::Leashed { _leash: leash },
+    })
+}
+
+impl Installation {
+    pub(super) async fn find() -> Result<Self, StartError> {
+        let java = std::env::var_os("JAVA_HOME")
+            .filter(|home| !home.is_empty())
+            .map_or_else(
+                || "java".into(),
+                |home| Path::new(&home).join("bin/java").into_os_string(),
+            );
+        // Standard output, because `java -version` writes to standard error.
+        let printed = tool::output(&java, ["--version"], Duration::from_secs(20))
+            .await
+            .map_err(StartError::java)?;
+        let version = major_version(&printed).ok_or_else(|| {
+            StartError::java(format!(
+                "cannot read its version from {:?}",
+                printed.lines().next()
+            ))
+        })?;
+        if version < OLDEST_JAVA {
+            return Err(StartError::java(format!(
+                "version {version} is too old, Kafka {VERSION} needs {OLDEST_JAVA}"
+            )));
+        }
+        let libs = jars::directory().await?;
+        Ok(Self {
+            java,
+            version,
+            libs,
+        })
+    }
+
+    pub(super) fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// The command line that runs `main`.
+    pub(super) fn command(&self, main: &str, arguments: &[OsString]) -> Vec<OsString> {
+        let mut command = vec![self.java.clone()];
+        command.extend(HEAP.map(OsString::from));
+        command.push("-Dorg.slf4j.simpleLogger.logFile=System.out".into());
+        command.push("-cp".into());
+        command.push(self.libs.join("*").into());
+        command.push(main.into());
+        command.extend_from_slice(arguments);
+        command
+    }
+
+    /// Prepares the directory that `properties` names for a new cluster.
+    pub(super) async fn format(&self, properties: &Path) -> Result<(), StartError> {
+        let arguments = [
+            "format".into(),
+            "-t".into(),
+            cluster_id().into(),
+            "-c".into(),
+            properties.into(),
+        ];
+        let command = self.command("kafka.tools.StorageTool", &arguments);
+        tool::output(&command[0], &command[1..], START_LIMIT)
+            .await
+            .map_err(|reason| StartError::java(format!("formatting the storage: {reason}")))?;
+        Ok(())
+    }
+}
+
+/// Writes `server.properties` into `directory`, which gets the data too; the controller takes a free port.
+pub(super) fn write_properties(directory: &Path, port: u16) -> std::io::Result<PathBuf> {
+    let controller = free_port()?;
+    let internal = free_port()?;
+    let mut text = format!(
+        "listeners=PLAINTEXT://127.0.0.1:{port},BROKER://127.0.0.1:{internal},CONTROLLER://127.0.0.1:{controller}\n\
+         controller.quorum.voters=1@127.0.0.1:{controller}\n\
+         log.dirs={}\n",
+        directory.join("data").display()
+    );
+    for (name, value) in SETTINGS {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name}={value}");
+    }
+    let path = directory.join("server.properties");
+    std::fs::write(&path, text)?;
+    Ok(path)
+}
+
+/// Watches the log until Kafka serves; an error with what it complained of when it has `ended` or takes too long.
+pub(super) async fn await_ready(
+    log: &Path,
+    mut ended: impl FnMut(&str) -> bool,
+) -> Result<(), StartError> {
+    let started = Instant::now();
+    loop {
+        let text = std::fs::read_to_string(log).map_err(|source| StartError::State {
+            path: log.to_owned(),
+            source,
+        })?;
+        if text.contains(READY_LINE) {
+            return Ok(());
+        }
+        if ended(&text) {
+            return Err(StartError::java(format!(
+                "Kafka ended: {}",
+                complaint(&text)
+            )));
+        }
+        if started.elapsed() > START_LIMIT {
+            return Err(StartError::java(format!(
+                "Kafka does not serve after {} s: {}",
+                START_LIMIT.as_secs(),
+                complaint(&text)
+            )));
+        }
+        tokio::time::sleep(wait::POLL_INTERVAL).await;
+    }
+}
+
+/// The line of a log that most likely says what went wrong.
+fn complaint(log: &str) -> &str {
+    ["already in use", "Exception", "Error", "ERROR"]
+        .into_iter()
+        .find_map(|sign| log.lines().find(|line| line.contains(sign)))
+        .unwrap_or_else(|| tool::last_words(log, ""))
+        .trim()
+}
+
+/// `17` from `openjdk 17.0.15 2025-04-15`.
+fn major_version(printed: &str) -> Option<u32> {
+    let number = printed.split_whitespace().nth(1)?;
+    number.split(['.', '-', '+']).next()?.parse().ok()
+}
+
+/// A port that was free a moment ago.
+pub(super) fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_major_version_is_read_from_what_vendors_print() {
+        for (printed, expected) in [
+            (
+                "openjdk 17.0.15 2025-04-15\nOpenJDK Runtime Environment",
+                Some(17),
+            ),
+            ("java 21 2023-09-19 LTS", Some(21)),
+            ("openjdk 24-ea 2025-03-18", Some(24)),
+            ("Unrecognized option: --version", None),
+            ("", None),
+        ] {
+            assert_eq!(major_version(printed), expected, "{printed}");
+        }
+    }
+
+    #[test]
+    fn the_complaint_is_the_bind_failure_rather_than_what_follows_it() {
+        let log = "[main] INFO starting\n[main] ERROR x\nKafkaException: Address already in use.\n[main] INFO bye\n";
+        assert_eq!(complaint(log), "KafkaException: Address already in use.");
+        assert_eq!(complaint("one\ntwo\n"), "two");
+    }
+}

@@ -1,0 +1,25 @@
+//! Names that do not collide between tests, runs and machines.
+
+/// A name that no other test uses: `prefix`, a hyphen and twelve random hexadecimal digits.
+///
+/// Legal as a topic and as a group where `prefix` is.
+pub fn unique(prefix: &str) -> String {
+    let digits = rand::random::<u64>() & 0xffff_ffff_ffff;
+    format!("{prefix}-{digits:012x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unique;
+
+    #[test]
+    fn two_names_of_one_prefix_differ_and_are_legal_topics() {
+        let (first, second) = (unique("orders"), unique("orders"));
+        assert_ne!(first, second);
+        for name in [first, second] {
+            let suffix = name.strip_prefix("orders-").expect("keeps its prefix");
+            assert_eq!(suffix.len(), 12);
+            assert!(suffix.chars().all(|c| c.is_ascii_hexdigit()), "{name}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Waiting for a state instead of sleeping.
+
+use std::time::Duration;
+
+/// Pause between two looks at a state: short beside anything a broker does, long beside a look.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Looks with `check` again and again until it returns a value, for at most `within`.
+///
+/// The deadline also cuts off a `check` that hangs. For tests.
+///
+/// # Panics
+/// With `what` and the time waited when the deadline passes first.
+pub async fn eventually<T, F, Fut>(what: &str, within: Duration, mut check: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Option<T>>,
+{
+    let seen = async {
+        loop {
+            if let Some(value) = check().await {
+                return value;
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    };
+    match tokio::time::timeout(within, seen).await {
+        Ok(value) => value,
+        Err(_) => panic!("not within {within:?}: {what}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_value_ends_the_wait() {
+        let mut looks = 0;
+        let value = eventually("third look", Duration::from_secs(1), || {
+            looks += 1;
+            ready((looks == 3).then_some("seen"))
+        })
+        .await;
+        assert_eq!((value, looks), ("seen", 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[should_panic(expected = "not within 2s: the moon falls")]
+    async fn the_deadline_panics_with_what_was_awaited() {
+        eventually("the moon falls", Duration::from_secs(2), || {
+            ready(None::<()>)
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[should_panic(expected = "not within 2s: an answer")]
+    async fn the_deadline_cuts_off_a_check_that_hangs() {
+        eventually("an answer", Duration::from_secs(2), pending::<Option<()>>).await;
+    }
+}
