@@ -1,1 +1,296 @@
 //! The suite that every idempotency store passes.
+//!
+//! Owns the contract of [`Inbox`] and [`Claim`] as executable statements. Knows no store: a transactional one brings an
+//! [`Effects`] that writes through the transaction which its claims hand out. Each case uses keys of its own, so the suite
+//! runs on one store, also on one that is not empty. A case that does not hold panics and says which.
+
+use super::{Claim, Claimed, Inbox, InboxKey};
+use crate::inbox::BoxFuture;
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// The power of a transactional store: effects that commit with the inbox row.
+pub trait Effects: Send + Sync {
+    /// Writes the effect `name` through `transaction`, which a claim handed out, and gives the transaction back by
+    /// dropping it.
+    fn write<'a>(&'a self, transaction: Box<dyn Any + Send>, name: &'a str) -> BoxFuture<'a, ()>;
+    /// How often the effect `name` is committed, as another reader sees it.
+    fn count<'a>(&'a self, name: &'a str) -> BoxFuture<'a, u64>;
+}
+
+/// Longer than any case takes on a slow machine: a wait that ends here is a deadlock.
+const DEADLOCK: Duration = Duration::from_secs(60);
+
+/// Runs the whole suite. `effects` says that the store is transactional and how to write through it.
+///
+/// # Panics
+/// When the store breaks the contract.
+pub async fn check(inbox: Arc<dyn Inbox>, effects: Option<Arc<dyn Effects>>) {
+    let run = async {
+        completed_is_a_duplicate_with_its_replies(&*inbox).await;
+        abandoned_is_fresh_again(&*inbox).await;
+        dropped_is_fresh_again(&*inbox).await;
+        other_groups_handlers_and_sources_are_other_deliveries(&*inbox).await;
+        any_text_is_an_identity(&*inbox).await;
+        concurrent_claims_of_one_key_have_one_effect(&inbox).await;
+        concurrent_claims_of_many_keys_all_end(&inbox).await;
+        assert_eq!(
+            inbox.transaction_type().is_some(),
+            effects.is_some(),
+            "a store names its transaction type exactly when its claims hand out transactions"
+        );
+        match &effects {
+            Some(effects) => {
+                effect_and_row_commit_together(&*inbox, &**effects).await;
+                an_effect_that_is_not_completed_is_undone(&*inbox, &**effects).await;
+                a_transaction_that_is_kept_commits_nothing(&*inbox, &**effects).await;
+            }
+            None => no_transaction_is_handed_out(&*inbox).await,
+        }
+    };
+    tokio::time::timeout(DEADLOCK, run)
+        .await
+        .expect("the inbox stands still: a claim waits for one that has ended");
+}
+
+/// Keys that no other case and no other run has.
+fn key(case: &str) -> InboxKey {
+    InboxKey {
+        group: "conformance".to_owned(),
+        handler: case.to_owned(),
+        source: "/conformance".to_owned(),
+        id: uuid::Uuid::now_v7().to_string(),
+    }
+}
+
+async fn claim(inbox: &dyn Inbox, key: &InboxKey) -> Claimed {
+    inbox.claim(key).await.expect("a claim is answered")
+}
+
+async fn fresh(inbox: &dyn Inbox, key: &InboxKey, why: &str) -> Box<dyn Claim> {
+    match claim(inbox, key).await {
+        Claimed::Fresh(claim) => claim,
+        Claimed::Duplicate { .. } => panic!("{key:?} is reported as a duplicate, but {why}"),
+    }
+}
+
+async fn duplicate(inbox: &dyn Inbox, key: &InboxKey, why: &str) -> Vec<u8> {
+    match claim(inbox, key).await {
+        Claimed::Duplicate { replies } => replies,
+        Claimed::Fresh(_) => panic!("{key:?} is reported as fresh, but {why}"),
+    }
+}
+
+async fn complete(claim: Box<dyn Claim>, replies: &[u8]) {
+    claim
+        .complete(replies.to_vec())
+        .await
+        .expect("a claim completes");
+}
+
+async fn completed_is_a_duplicate_with_its_replies(inbox: &dyn Inbox) {
+    for replies in [&b""[..], b"\x00\xff replies", &[7; 100_000]] {
+        let key = key("completed");
+        complete(fresh(inbox, &key, "it is new").await, replies).await;
+        for _ in 0..2 {
+            let stored = duplicate(inbox, &key, "it was completed").await;
+            assert_eq!(stored, replies, "the replies come back as they were stored");
+        }
+    }
+}
+
+async fn abandoned_is_fresh_again(inbox: &dyn Inbox) {
+    let key = key("abandoned");
+    for _ in 0..2 {
+        let claim = fresh(inbox, &key, "it was abandoned at most").await;
+        claim.abandon().await.expect("a claim is given back");
+    }
+    complete(fresh(inbox, &key, "it was abandoned").await, b"").await;
+    duplicate(inbox, &key, "it was completed in the end").await;
+}
+
+async fn dropped_is_fresh_again(inbox: &dyn Inbox) {
+    let key = key("dropped");
+    drop(fresh(inbox, &key, "it is new").await);
+    let mut second = fresh(inbox, &key, "its claim was dropped").await;
+    let transaction = second.transaction();
+    drop(second);
+    drop(transaction);
+    let mut third = fresh(inbox, &key, "its claim was dropped before its transaction").await;
+    let transaction = third.transaction();
+    drop(transaction);
+    drop(third);
+    complete(fresh(inbox, &key, "it never was completed").await, b"").await;
+}
+
+async fn other_groups_handlers_and_sources_are_other_deliveries(inbox: &dyn Inbox) {
+    let first = key("independent");
+    complete(fresh(inbox, &first, "it is new").await, b"").await;
+    let others = [
+        InboxKey {
+            group: "another".to_owned(),
+            ..first.clone()
+        },
+        InboxKey {
+            handler: "independent too".to_owned(),
+            ..first.clone()
+        },
+        InboxKey {
+            source: "/another".to_owned(),
+            ..first.clone()
+        },
+    ];
+    for other in &others {
+        complete(
+            fresh(inbox, other, "only its sibling was completed").await,
+            b"",
+        )
+        .await;
+    }
+    for other in &others {
+        duplicate(inbox, other, "it was completed").await;
+    }
+}
+
+async fn any_text_is_an_identity(inbox: &dyn Inbox) {
+    let run = key("text").id;
+    let long = "x".repeat(100_000);
+    let texts = [
+        "",
+        " ",
+        "a'b\"c;--",
+        "%_*?",
+        "A",
+        "a",
+        "ä",
+        "a\u{308}",
+        "null\0byte",
+        "\0",
+        "🦀\n",
+        &long,
+    ];
+    let keys: Vec<InboxKey> = texts
+        .iter()
+        .map(|text| InboxKey {
+            id: format!("{run}{text}"),
+            source: (*text).to_owned(),
+            ..key("text")
+        })
+        .collect();
+    for key in &keys {
+        complete(
+            fresh(inbox, key, "its text is another").await,
+            key.source.as_bytes(),
+        )
+        .await;
+    }
+    for key in &keys {
+        let stored = duplicate(inbox, key, "it was completed").await;
+        assert_eq!(stored, key.source.as_bytes());
+    }
+}
+
+async fn concurrent_claims_of_one_key_have_one_effect(inbox: &Arc<dyn Inbox>) {
+    let key = key("race");
+    let effects = Arc::new(AtomicU32::new(0));
+    let racers: Vec<_> = (0..8)
+        .map(|racer: u8| {
+            let (inbox, key, effects) = (inbox.clone(), key.clone(), effects.clone());
+            tokio::spawn(async move {
+                if let Claimed::Fresh(claim) = claim(&*inbox, &key).await {
+                    effects.fetch_add(1, Ordering::SeqCst);
+                    tokio::task::yield_now().await;
+                    complete(claim, &[racer]).await;
+                }
+            })
+        })
+        .collect();
+    for racer in racers {
+        racer.await.expect("no racer panics");
+    }
+    assert_eq!(
+        effects.load(Ordering::SeqCst),
+        1,
+        "one claim of the key is fresh"
+    );
+}
+
+async fn concurrent_claims_of_many_keys_all_end(inbox: &Arc<dyn Inbox>) {
+    let tasks: Vec<_> = (0..64)
+        .map(|n| {
+            let inbox = inbox.clone();
+            tokio::spawn(async move {
+                let key = key("many");
+                let claim = fresh(&*inbox, &key, "it is new").await;
+                match n % 3 {
+                    0 => drop(claim),
+                    1 => claim.abandon().await.expect("a claim is given back"),
+                    _ => complete(claim, b"").await,
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("every claim ends");
+    }
+}
+
+async fn no_transaction_is_handed_out(inbox: &dyn Inbox) {
+    let mut claim = fresh(inbox, &key("plain"), "it is new").await;
+    assert!(claim.transaction().is_none());
+}
+
+async fn effect_and_row_commit_together(inbox: &dyn Inbox, effects: &dyn Effects) {
+    let key = key("together");
+    let mut claim = fresh(inbox, &key, "it is new").await;
+    let transaction = claim.transaction().expect("the store is transactional");
+    assert!(
+        claim.transaction().is_none(),
+        "the transaction is handed out once"
+    );
+    effects.write(transaction, &key.id).await;
+    assert_eq!(
+        effects.count(&key.id).await,
+        0,
+        "nothing shows before the commit"
+    );
+    complete(claim, b"").await;
+    assert_eq!(effects.count(&key.id).await, 1);
+    duplicate(inbox, &key, "it was completed").await;
+}
+
+async fn an_effect_that_is_not_completed_is_undone(inbox: &dyn Inbox, effects: &dyn Effects) {
+    let key = key("undone");
+    for abandon in [true, false] {
+        let mut claim = fresh(inbox, &key, "it never was completed").await;
+        let transaction = claim.transaction().expect("the store is transactional");
+        effects.write(transaction, &key.id).await;
+        if abandon {
+            claim.abandon().await.expect("a claim is given back");
+        } else {
+            drop(claim);
+        }
+    }
+    complete(fresh(inbox, &key, "it never was completed").await, b"").await;
+    assert_eq!(
+        effects.count(&key.id).await,
+        0,
+        "the failed attempts left nothing"
+    );
+}
+
+async fn a_transaction_that_is_kept_commits_nothing(inbox: &dyn Inbox, effects: &dyn Effects) {
+    let key = key("kept");
+    let mut claim = fresh(inbox, &key, "it is new").await;
+    let kept = claim.transaction();
+    let error = claim.complete(Vec::new()).await;
+    assert!(
+        error.is_err(),
+        "completing fails while the handler still holds its transaction"
+    );
+    drop(kept);
+    complete(fresh(inbox, &key, "its completion failed").await, b"").await;
+    assert_eq!(effects.count(&key.id).await, 0);
+}

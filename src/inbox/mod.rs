@@ -1,5 +1,6 @@
 //! Idempotency: an event's inbox row and its effect commit together, so a redelivery is a no-op.
 
+#[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod memory;
 #[cfg(feature = "sqlite")]
@@ -7,7 +8,7 @@ mod sqlite;
 
 pub use memory::MemoryInbox;
 #[cfg(feature = "sqlite")]
-pub use sqlite::{SqliteInbox, SqliteTx};
+pub use sqlite::{Durability, SqliteInbox, SqliteSettings, SqliteTx};
 
 use std::any::{Any, TypeId};
 use std::future::Future;
@@ -68,9 +69,7 @@ pub enum InboxError {
     #[error("the inbox store is not available: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The disk is full, or the file cannot be written.
-    #[error(
-        "the inbox store cannot be written: {0}; free space or fix permissions, the event is tried again"
-    )]
+    #[error("the inbox store cannot be written: {0}")]
     NotWritable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The store is another group's, or of a newer version.
     #[error("the store {path} {reason}")]
@@ -78,6 +77,12 @@ pub enum InboxError {
         /// Which store.
         path: String,
         /// Whose it is and what to do.
+        reason: String,
+    },
+    /// The handler kept, committed or rolled back the transaction of its claim: a mistake in the handler.
+    #[error("the inbox transaction was misused: {reason}")]
+    Transaction {
+        /// What happened and what to do.
         reason: String,
     },
     /// Anything else.

@@ -4,6 +4,8 @@
 pub mod daemon;
 mod health;
 pub mod metric;
+mod span;
 
 pub use health::Health;
 pub use metric::{Metric, MetricKind};
+pub use span::{PROCESS_TARGET, process_span};

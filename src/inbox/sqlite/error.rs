@@ -1,0 +1,102 @@
+//! SQLite's result codes as inbox errors, with what to do.
+
+use crate::inbox::InboxError;
+use std::error::Error;
+use std::fmt;
+
+/// SQLite's primary result codes (the low byte of an extended one).
+mod code {
+    pub(super) const PERM: u32 = 3;
+    pub(super) const BUSY: u32 = 5;
+    pub(super) const LOCKED: u32 = 6;
+    pub(super) const READONLY: u32 = 8;
+    pub(super) const IOERR: u32 = 10;
+    pub(super) const FULL: u32 = 13;
+    pub(super) const CANTOPEN: u32 = 14;
+    pub(super) const NOTADB: u32 = 26;
+}
+
+/// What failed on which store, and what to do about it.
+#[derive(Debug)]
+pub(super) struct Failure {
+    message: String,
+    source: sqlx::Error,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+impl Failure {
+    /// The inbox error for `error`, which happened to the store `path` during `doing`.
+    pub(super) fn of(path: &str, doing: &'static str, error: sqlx::Error) -> InboxError {
+        let advice = advice(&error);
+        if primary_code(&error) == Some(code::NOTADB) {
+            return InboxError::Foreign {
+                path: path.to_owned(),
+                reason: "is no SQLite database: name another file".to_owned(),
+            };
+        }
+        let failure = |advice: &str| {
+            Box::new(Self {
+                message: format!("{doing} on {path}: {advice}: {error}"),
+                source: error,
+            })
+        };
+        match advice {
+            Advice::Wait(advice) => InboxError::Unavailable(failure(advice)),
+            Advice::Mend(advice) => InboxError::NotWritable(failure(advice)),
+            Advice::None => InboxError::Other(failure("SQLite refused it")),
+        }
+    }
+}
+
+enum Advice {
+    /// It may pass by itself.
+    Wait(&'static str),
+    /// Somebody has to do something.
+    Mend(&'static str),
+    None,
+}
+
+fn advice(error: &sqlx::Error) -> Advice {
+    match error {
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+            return Advice::Wait("no connection to the file; it may be closing");
+        }
+        _ => {}
+    }
+    match primary_code(error) {
+        Some(code::BUSY | code::LOCKED) => {
+            Advice::Wait("another process holds the write lock; find it with `fuser FILE`")
+        }
+        Some(code::FULL) => Advice::Mend("the disk is full; free some space"),
+        Some(code::READONLY | code::PERM) => Advice::Mend(
+            "this user may not write to the file and its directory; fix the permissions",
+        ),
+        Some(code::IOERR) => Advice::Mend("the disk reports an error; look at the system's log"),
+        Some(code::CANTOPEN) => Advice::Mend(
+            "the file cannot be opened; see that its directory exists and that this user may create files in it (SQLite \
+             keeps FILE-wal and FILE-shm beside it)",
+        ),
+        _ => Advice::None,
+    }
+}
+
+/// Whether another connection has the lock.
+pub(super) fn is_busy(error: &sqlx::Error) -> bool {
+    matches!(primary_code(error), Some(code::BUSY | code::LOCKED))
+}
+
+fn primary_code(error: &sqlx::Error) -> Option<u32> {
+    let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(code & 0xff)
+}

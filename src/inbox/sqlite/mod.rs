@@ -1,0 +1,240 @@
+//! An inbox in one SQLite file (WAL), shared by the instances of a service on one machine.
+//!
+//! Owns the connections and the queue of writers. Knows nothing of Kafka, and waits for nothing but SQLite while it holds
+//! the write lock: whoever holds a claim keeps every other writer of the file waiting, so a handler reads what it needs
+//! from elsewhere before it is called, and its publications leave after the commit.
+
+mod error;
+mod settings;
+mod store;
+mod transaction;
+mod turn;
+
+#[cfg(test)]
+mod tests;
+
+pub use settings::{Durability, SqliteSettings};
+pub use transaction::SqliteTx;
+
+use super::{BoxFuture, Claimed, Inbox, InboxError, InboxKey};
+use error::Failure;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection, Sqlite, SqlitePool, Transaction};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
+use transaction::{Held, SqliteClaim};
+use turn::Turns;
+
+/// `IMMEDIATE` takes the write lock at once: a transaction that began by reading could not be promoted once another
+/// process had written. The savepoint is the mark by which a completion sees that the handler ended the transaction.
+const BEGIN: &str = "BEGIN IMMEDIATE; SAVEPOINT evenkeel_claim";
+
+/// Pause between two tries to get the write lock from another process.
+const LOCK_RETRY: Duration = Duration::from_millis(2);
+
+/// How many connections read at a time.
+const READERS_MAX: u32 = 4;
+
+/// An inbox in a SQLite file. Cheap to clone; clones share the connections.
+///
+/// Writers queue fairly within the process and take turns with other processes on the same file. The effect that a
+/// handler writes through [`SqliteTx`] commits with the inbox row or not at all.
+#[derive(Clone)]
+pub struct SqliteInbox {
+    store: Arc<Store>,
+}
+
+struct Store {
+    path: String,
+    /// One connection: SQLite has one writer at a time, and waiting here is fair where SQLite's lock is not.
+    writer: SqlitePool,
+    readers: SqlitePool,
+    turns: Turns,
+    lock_timeout: Duration,
+}
+
+impl SqliteInbox {
+    /// Opens or creates the store of `group` with the default settings. `schema` is the service's own DDL
+    /// (`CREATE TABLE IF NOT EXISTS …`), run in the transaction that brings the inbox's tables up to date.
+    ///
+    /// # Errors
+    /// See [`SqliteInbox::open_with`].
+    pub async fn open(path: &Path, group: &str, schema: &str) -> Result<Self, InboxError> {
+        Self::open_with(path, &SqliteSettings::new(group, schema)).await
+    }
+
+    /// Opens or creates the store that `settings` describe. Several processes may open it at once.
+    ///
+    /// # Errors
+    /// [`InboxError::Foreign`] for a store of another group, of a newer version, or a file that is no SQLite database;
+    /// [`InboxError::NotWritable`] where the file or its directory cannot be written; [`InboxError::Unavailable`] when
+    /// another process keeps it locked for longer than the lock timeout.
+    pub async fn open_with(path: &Path, settings: &SqliteSettings) -> Result<Self, InboxError> {
+        let name = path.display().to_string();
+        if name.is_empty() || name.starts_with(":memory:") {
+            return Err(InboxError::Foreign {
+                path: name,
+                reason: "is no file; name a file, or use MemoryInbox".to_owned(),
+            });
+        }
+        let inbox = Self {
+            store: Arc::new(Store::connect(path, name, settings)),
+        };
+        inbox.prepare(settings).await?;
+        Ok(inbox)
+    }
+
+    /// A pool for reading: its connections refuse to write, as only the claims' transactions do that.
+    pub fn pool(&self) -> &SqlitePool {
+        &self.store.readers
+    }
+
+    /// Forgets deliveries that were completed longer than `older_than` ago, `batch` rows to a transaction so that claims
+    /// get through in between. Returns how many rows went.
+    ///
+    /// Keep rows for longer than a record can come back: the retention of the topics plus that of the dead-letter topics.
+    /// A replay of an event whose row is gone has its effect a second time.
+    ///
+    /// # Errors
+    /// As for a claim; the batches before stay deleted.
+    pub async fn purge(&self, older_than: Duration, batch: u32) -> Result<u64, InboxError> {
+        let before_ms = now_ms() - i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX);
+        let batch = batch.max(1);
+        let mut purged = 0;
+        loop {
+            let mut held = self.begin("purge").await?;
+            let gone = store::purge(&mut held.transaction, before_ms, batch)
+                .await
+                .map_err(|error| self.failed("purge", error))?;
+            held.commit()
+                .await
+                .map_err(|error| self.failed("purge", error))?;
+            purged += gone;
+            if gone < u64::from(batch) {
+                return Ok(purged);
+            }
+        }
+    }
+
+    /// Closes all connections; claims that run finish first.
+    pub async fn close(&self) {
+        self.store.writer.close().await;
+        self.store.readers.close().await;
+    }
+
+    async fn prepare(&self, settings: &SqliteSettings) -> Result<(), InboxError> {
+        let mut held = self.begin("open").await?;
+        store::prepare(&mut held.transaction, settings)
+            .await
+            .map_err(|problem| match problem {
+                store::Problem::Foreign(reason) => InboxError::Foreign {
+                    path: self.store.path.clone(),
+                    reason,
+                },
+                store::Problem::Sqlite(error) => self.failed("prepare", error),
+            })?;
+        held.commit()
+            .await
+            .map_err(|error| self.failed("prepare", error))
+    }
+
+    /// Waits for this process's turn, then for the file's write lock.
+    async fn begin(&self, doing: &'static str) -> Result<Held, InboxError> {
+        let turn = self.store.turns.next().await;
+        let deadline = Instant::now() + self.store.lock_timeout;
+        loop {
+            match self.store.writer.begin_with(BEGIN).await {
+                Ok(transaction) => return Ok(Held { transaction, turn }),
+                Err(error) if error::is_busy(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(LOCK_RETRY).await;
+                }
+                Err(error) => return Err(self.failed(doing, error)),
+            }
+        }
+    }
+
+    fn failed(&self, doing: &'static str, error: sqlx::Error) -> InboxError {
+        Failure::of(&self.store.path, doing, error)
+    }
+}
+
+impl Store {
+    fn connect(path: &Path, name: String, settings: &SqliteSettings) -> Self {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(match settings.durability {
+                Durability::ProcessCrash => SqliteSynchronous::Normal,
+                Durability::PowerLoss => SqliteSynchronous::Full,
+            });
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            // A transaction that SQLite or the handler ended behind the driver's back leaves the driver's count of open
+            // transactions wrong: such a connection is replaced.
+            .before_acquire(|connection, _| {
+                let clean = !connection.is_in_transaction();
+                Box::pin(async move { Ok(clean) })
+            })
+            // The queue and the retries for the lock are ours, as SQLite's own waiting favours whoever had it last.
+            .connect_lazy_with(
+                options
+                    .clone()
+                    .create_if_missing(true)
+                    .busy_timeout(Duration::ZERO),
+            );
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS_MAX)
+            .connect_lazy_with(
+                options
+                    .busy_timeout(settings.lock_timeout)
+                    .pragma("query_only", "1"),
+            );
+        Self {
+            path: name,
+            writer,
+            readers,
+            turns: Turns::default(),
+            lock_timeout: settings.lock_timeout,
+        }
+    }
+}
+
+impl Inbox for SqliteInbox {
+    fn claim<'a>(&'a self, key: &'a InboxKey) -> BoxFuture<'a, Result<Claimed, InboxError>> {
+        Box::pin(async move {
+            let mut held = self.begin("claim").await?;
+            let completed = store::claim(&mut held.transaction, key)
+                .await
+                .map_err(|error| self.failed("claim", error))?;
+            if let Some(replies) = completed {
+                held.roll_back()
+                    .await
+                    .map_err(|error| self.failed("claim", error))?;
+                return Ok(Claimed::Duplicate { replies });
+            }
+            let claim = SqliteClaim::new(self.clone(), key.clone(), held);
+            Ok(Claimed::Fresh(Box::new(claim)))
+        })
+    }
+
+    fn transaction_type(&self) -> Option<std::any::TypeId> {
+        Some(std::any::TypeId::of::<SqliteTx>())
+    }
+}
+
+/// The wall clock, as rows are kept for days and compared across processes.
+fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        })
+}
+
+/// A write transaction of the store.
+type WriteTransaction = Transaction<'static, Sqlite>;

@@ -1,0 +1,54 @@
+//! How a SQLite store is opened.
+
+use std::time::Duration;
+
+/// How a SQLite store is opened.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SqliteSettings {
+    /// The consumer group that the store belongs to. Another group's store is refused.
+    pub group: String,
+    /// The service's own DDL, idempotent (`CREATE TABLE IF NOT EXISTS …`): it runs at every start, in a transaction.
+    pub schema: String,
+    /// What a completed delivery survives.
+    pub durability: Durability,
+    /// How long a claim waits while another process holds the write lock, before it fails as unavailable. 10 s by default.
+    /// Waiting for claims of the same process has no limit: it is a queue, and each in it is served.
+    pub lock_timeout: Duration,
+}
+
+/// What a completed delivery survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// The process being killed at any moment (SQLite's `synchronous=NORMAL`). After a power cut or a crash of the
+    /// operating system the file is sound, but the last completions may be missing although their offsets are committed in
+    /// Kafka: those effects are then lost. Fast: no wait for the disk.
+    #[default]
+    ProcessCrash,
+    /// A power cut, too (`synchronous=FULL`): every completion waits until the disk has it.
+    PowerLoss,
+}
+
+impl SqliteSettings {
+    /// The settings of `group` with the service's DDL; everything else by default.
+    pub fn new(group: impl Into<String>, schema: impl Into<String>) -> Self {
+        Self {
+            group: group.into(),
+            schema: schema.into(),
+            durability: Durability::default(),
+            lock_timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// The same with another durability.
+    pub fn with_durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// The same with another lock timeout.
+    pub fn with_lock_timeout(mut self, lock_timeout: Duration) -> Self {
+        self.lock_timeout = lock_timeout;
+        self
+    }
+}

@@ -1,0 +1,451 @@
+//! What only a store in a shared file can get wrong.
+
+use super::{Durability, SqliteInbox, SqliteSettings, SqliteTx, store};
+use crate::inbox::conformance::{self, Effects};
+use crate::inbox::{BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey};
+use sqlx::{Connection, SqliteConnection};
+use std::any::Any;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS effects (name TEXT NOT NULL)";
+
+struct File {
+    directory: TempDir,
+}
+
+impl File {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        Self { directory }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("store.db")
+    }
+
+    /// Another instance on the same file: as another process, it shares nothing but the file.
+    async fn open(&self) -> SqliteInbox {
+        SqliteInbox::open(&self.path(), "payments", SCHEMA)
+            .await
+            .unwrap()
+    }
+
+    /// As [`File::open`], but gives up on the lock soon.
+    async fn open_impatient(&self) -> SqliteInbox {
+        let settings =
+            SqliteSettings::new("payments", SCHEMA).with_lock_timeout(Duration::from_millis(50));
+        SqliteInbox::open_with(&self.path(), &settings)
+            .await
+            .unwrap()
+    }
+}
+
+fn key(id: &str) -> InboxKey {
+    InboxKey {
+        group: "payments".to_owned(),
+        handler: "authorize".to_owned(),
+        source: "/shop/orders".to_owned(),
+        id: id.to_owned(),
+    }
+}
+
+async fn fresh(inbox: &SqliteInbox, id: &str) -> Box<dyn Claim> {
+    match inbox.claim(&key(id)).await.unwrap() {
+        Claimed::Fresh(claim) => claim,
+        Claimed::Duplicate { .. } => panic!("{id} is a duplicate"),
+    }
+}
+
+async fn is_duplicate(inbox: &SqliteInbox, id: &str) -> bool {
+    matches!(
+        inbox.claim(&key(id)).await.unwrap(),
+        Claimed::Duplicate { .. }
+    )
+}
+
+fn transaction(claim: &mut Box<dyn Claim>) -> SqliteTx {
+    *claim.transaction().unwrap().downcast().unwrap()
+}
+
+async fn write(transaction: &mut SqliteTx, name: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO effects (name) VALUES (?)")
+        .bind(name)
+        .execute(&mut **transaction)
+        .await
+        .map(drop)
+}
+
+async fn count(inbox: &SqliteInbox, name: &str) -> u64 {
+    sqlx::query_scalar("SELECT count(*) FROM effects WHERE name = ?")
+        .bind(name)
+        .fetch_one(inbox.pool())
+        .await
+        .unwrap()
+}
+
+async fn refused(path: &Path, group: &str) -> String {
+    match SqliteInbox::open(path, group, SCHEMA).await {
+        Err(InboxError::Foreign { path, reason }) => format!("{path} {reason}"),
+        Err(error) => panic!("refused, but as {error:?}"),
+        Ok(_) => panic!("not refused"),
+    }
+}
+
+impl Effects for SqliteInbox {
+    fn write<'a>(&'a self, transaction: Box<dyn Any + Send>, name: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let mut transaction = transaction.downcast::<SqliteTx>().unwrap();
+            write(&mut transaction, name).await.unwrap();
+        })
+    }
+
+    fn count<'a>(&'a self, name: &'a str) -> BoxFuture<'a, u64> {
+        Box::pin(count(self, name))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sqlite_inbox_keeps_the_contract() {
+    let file = File::new();
+    let inbox = Arc::new(file.open().await);
+    conformance::check(inbox.clone(), Some(inbox)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sqlite_inbox_keeps_the_contract_when_every_commit_waits_for_the_disk() {
+    let file = File::new();
+    let settings = SqliteSettings::new("payments", SCHEMA).with_durability(Durability::PowerLoss);
+    let inbox = SqliteInbox::open_with(&file.path(), &settings)
+        .await
+        .unwrap();
+    let mut claim = fresh(&inbox, "1").await;
+    let mut transaction = transaction(&mut claim);
+    let synchronous: u32 = sqlx::query_scalar("PRAGMA synchronous")
+        .fetch_one(&mut *transaction)
+        .await
+        .unwrap();
+    assert_eq!(synchronous, 2, "2 is FULL");
+    drop((transaction, claim));
+    let inbox = Arc::new(inbox);
+    conformance::check(inbox.clone(), Some(inbox)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_open_a_new_file_at_once_all_get_it() {
+    let file = Arc::new(File::new());
+    let openers: Vec<_> = (0..8)
+        .map(|_| {
+            let file = file.clone();
+            tokio::spawn(async move { file.open().await })
+        })
+        .collect();
+    for opener in openers {
+        let inbox = opener.await.unwrap();
+        let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
+            .fetch_one(inbox.pool())
+            .await
+            .unwrap();
+        assert_eq!(mode, "wal");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_on_one_file_that_get_the_same_events_have_each_effect_once() {
+    let file = File::new();
+    let mut racers = Vec::new();
+    for _ in 0..2 {
+        let inbox = file.open().await;
+        racers.extend((0..4).map(|_| {
+            let inbox = inbox.clone();
+            tokio::spawn(async move {
+                for id in 0..50 {
+                    let id = id.to_string();
+                    if let Claimed::Fresh(mut claim) = inbox.claim(&key(&id)).await.unwrap() {
+                        let mut transaction = transaction(&mut claim);
+                        write(&mut transaction, &id).await.unwrap();
+                        drop(transaction);
+                        claim.complete(id.into_bytes()).await.unwrap();
+                    }
+                }
+            })
+        }));
+    }
+    for racer in racers {
+        racer.await.unwrap();
+    }
+    let inbox = file.open().await;
+    for id in 0..50 {
+        assert_eq!(count(&inbox, &id.to_string()).await, 1, "event {id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_with_a_long_queue_does_not_starve_another() {
+    let file = File::new();
+    let (busy, modest) = (file.open().await, file.open().await);
+    let stop = tokio_util::sync::CancellationToken::new();
+    let writers: Vec<_> = (0..8)
+        .map(|writer| {
+            let (inbox, stop) = (busy.clone(), stop.clone());
+            tokio::spawn(async move {
+                for n in 0.. {
+                    if stop.is_cancelled() {
+                        return;
+                    }
+                    let claim = fresh(&inbox, &format!("busy {writer} {n}")).await;
+                    // A slow handler: the lock is held nearly all the time.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    claim.complete(Vec::new()).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for n in 0..10 {
+        let claim = fresh(&modest, &format!("modest {n}")).await;
+        claim.complete(Vec::new()).await.unwrap();
+    }
+    stop.cancel();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_lock_that_another_process_keeps_is_reported_as_unavailable_and_passes() {
+    let file = File::new();
+    let (keeper, other) = (file.open().await, file.open_impatient().await);
+    let kept = fresh(&keeper, "1").await;
+    match other.claim(&key("2")).await {
+        Err(error @ InboxError::Unavailable(_)) => {
+            let message = error.to_string();
+            assert!(
+                message.contains("another process holds the write lock"),
+                "{message}"
+            );
+            assert!(message.contains("store.db"), "{message}");
+        }
+        Err(error) => panic!("{error:?}"),
+        Ok(_) => panic!("two writers at once"),
+    }
+    kept.complete(Vec::new()).await.unwrap();
+    fresh(&other, "2").await.complete(Vec::new()).await.unwrap();
+    assert!(is_duplicate(&other, "1").await);
+}
+
+#[tokio::test]
+async fn an_instance_that_dies_in_the_middle_of_a_transaction_leaves_nothing() {
+    let file = File::new();
+    let survivor = file.open().await;
+    let dying = file.open().await;
+    let mut claim = fresh(&dying, "1").await;
+    let mut transaction = transaction(&mut claim);
+    write(&mut transaction, "1").await.unwrap();
+    drop((claim, transaction, dying));
+    fresh(&survivor, "1")
+        .await
+        .complete(Vec::new())
+        .await
+        .unwrap();
+    assert_eq!(count(&survivor, "1").await, 0);
+}
+
+#[tokio::test]
+async fn a_store_of_another_group_or_of_a_newer_version_is_refused_untouched() {
+    let file = File::new();
+    file.open().await.close().await;
+    let message = refused(&file.path(), "inventory").await;
+    assert!(
+        message.contains("belongs to the group \"payments\""),
+        "{message}"
+    );
+    assert!(message.contains("store of its own"), "{message}");
+
+    let mut connection = connect(&file).await;
+    let newer = (store::VERSION + 1).to_string();
+    sqlx::query("UPDATE evenkeel_meta SET value = ? WHERE name = 'version'")
+        .bind(&newer)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let message = refused(&file.path(), "payments").await;
+    assert!(message.contains("run the newer release"), "{message}");
+    let stored: String =
+        sqlx::query_scalar("SELECT value FROM evenkeel_meta WHERE name = 'version'")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+    assert_eq!(stored, newer, "a refused store is not written to");
+}
+
+async fn connect(file: &File) -> SqliteConnection {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file.path());
+    SqliteConnection::connect_with(&options).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused() {
+    let file = File::new();
+    std::fs::write(
+        file.path(),
+        "not a database, but long enough to have a header".repeat(4),
+    )
+    .unwrap();
+    let message = refused(&file.path(), "payments").await;
+    assert!(message.contains("is no SQLite database"), "{message}");
+    let message = refused(Path::new(":memory:"), "payments").await;
+    assert!(message.contains("is no file"), "{message}");
+}
+
+#[tokio::test]
+async fn a_path_that_cannot_be_opened_says_what_to_check() {
+    let file = File::new();
+    let path = file.directory.path().join("absent").join("store.db");
+    match SqliteInbox::open(&path, "payments", SCHEMA).await {
+        Err(error @ InboxError::NotWritable(_)) => {
+            let message = error.to_string();
+            assert!(message.contains("directory exists"), "{message}");
+        }
+        Err(error) => panic!("{error:?}"),
+        Ok(_) => panic!("opened"),
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_reported_and_nothing_is_half_written() {
+    let file = File::new();
+    let inbox = file.open().await;
+    fresh(&inbox, "before")
+        .await
+        .complete(Vec::new())
+        .await
+        .unwrap();
+    let pages: u32 = sqlx::query_scalar("PRAGMA page_count")
+        .fetch_one(inbox.pool())
+        .await
+        .unwrap();
+    // The limit counts for the connection and below the present size it means the present size.
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "PRAGMA max_page_count = {pages}"
+    )))
+    .execute(&inbox.store.writer)
+    .await
+    .unwrap();
+    let mut claim = fresh(&inbox, "full").await;
+    let mut transaction = transaction(&mut claim);
+    write(&mut transaction, "full").await.unwrap();
+    drop(transaction);
+    match claim.complete(vec![0; 100_000]).await {
+        Err(error @ InboxError::NotWritable(_)) => {
+            let message = error.to_string();
+            assert!(message.contains("free some space"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(count(&inbox, "full").await, 0);
+    sqlx::raw_sql("PRAGMA max_page_count = 1000000")
+        .execute(&inbox.store.writer)
+        .await
+        .unwrap();
+    fresh(&inbox, "full")
+        .await
+        .complete(vec![0; 100_000])
+        .await
+        .unwrap();
+    assert!(is_duplicate(&inbox, "before").await);
+}
+
+#[tokio::test]
+async fn a_handler_that_ends_the_transaction_by_hand_is_found_out_and_loses_no_event() {
+    for sql in ["COMMIT", "ROLLBACK", "COMMIT; BEGIN", "ROLLBACK; BEGIN"] {
+        let file = File::new();
+        let inbox = file.open().await;
+        for end in [true, false] {
+            let mut claim = fresh(&inbox, "1").await;
+            let mut transaction = transaction(&mut claim);
+            write(&mut transaction, "1").await.unwrap();
+            sqlx::raw_sql(sql).execute(&mut *transaction).await.unwrap();
+            drop(transaction);
+            if end {
+                let error = claim.complete(Vec::new()).await.unwrap_err();
+                assert!(
+                    matches!(error, InboxError::Transaction { .. }),
+                    "{sql}: {error:?}"
+                );
+            } else {
+                drop(claim);
+            }
+        }
+        fresh(&inbox, "1").await.complete(Vec::new()).await.unwrap();
+        assert!(is_duplicate(&inbox, "1").await, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_handlers_own_savepoints_are_part_of_its_transaction() {
+    let file = File::new();
+    let inbox = file.open().await;
+    let mut claim = fresh(&inbox, "1").await;
+    let mut transaction = transaction(&mut claim);
+    let nested = transaction.begin().await.unwrap();
+    nested.rollback().await.unwrap();
+    write(&mut transaction, "1").await.unwrap();
+    drop(transaction.begin().await.unwrap());
+    drop(transaction);
+    claim.complete(Vec::new()).await.unwrap();
+    assert_eq!(count(&inbox, "1").await, 1);
+}
+
+#[tokio::test]
+async fn a_transaction_moved_into_a_task_commits_nothing_and_frees_the_store_when_the_task_ends() {
+    let file = File::new();
+    let inbox = file.open().await;
+    let mut claim = fresh(&inbox, "1").await;
+    let mut transaction = transaction(&mut claim);
+    let (finish, finished) = tokio::sync::oneshot::channel::<()>();
+    let leak = tokio::spawn(async move {
+        write(&mut transaction, "1").await.unwrap();
+        finished.await.unwrap();
+    });
+    let error = claim.complete(Vec::new()).await.unwrap_err();
+    assert!(error.to_string().contains("still holds it"), "{error}");
+    finish.send(()).unwrap();
+    leak.await.unwrap();
+    fresh(&inbox, "1").await.complete(Vec::new()).await.unwrap();
+    assert_eq!(count(&inbox, "1").await, 0);
+}
+
+#[tokio::test]
+async fn purging_forgets_old_completions_in_batches_and_keeps_young_ones() {
+    let file = File::new();
+    let inbox = file.open().await;
+    for id in 0..25 {
+        fresh(&inbox, &id.to_string())
+            .await
+            .complete(Vec::new())
+            .await
+            .unwrap();
+    }
+    let day = Duration::from_secs(24 * 3600);
+    assert_eq!(inbox.purge(day, 10).await.unwrap(), 0);
+    sqlx::query("UPDATE evenkeel_inbox SET completed_at = completed_at - ? WHERE id <> '7'")
+        .bind(2 * 24 * 3600 * 1000_i64)
+        .execute(&inbox.store.writer)
+        .await
+        .unwrap();
+    assert_eq!(inbox.purge(day, 10).await.unwrap(), 24);
+    assert!(is_duplicate(&inbox, "7").await);
+    assert!(!is_duplicate(&inbox, "8").await);
+}
+
+#[tokio::test]
+async fn the_pool_for_reading_refuses_to_write() {
+    let file = File::new();
+    let inbox = file.open().await;
+    let written = sqlx::query("INSERT INTO effects (name) VALUES ('x')")
+        .execute(inbox.pool())
+        .await;
+    assert!(written.is_err());
+}

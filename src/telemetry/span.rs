@@ -1,0 +1,63 @@
+//! The span of one record being handled, with OpenTelemetry's messaging attribute names.
+//!
+//! Owns the attribute names. Knows no exporter: `otel.name` and `otel.kind` are what `tracing-opentelemetry` reads, and
+//! a plain log shows the rest.
+
+use crate::event::Record;
+use tracing::Span;
+use tracing::field::Empty;
+
+/// The target of [`process_span`]: `RUST_LOG=info,evenkeel::process=off` takes these spans away.
+pub const PROCESS_TARGET: &str = "evenkeel::process";
+
+/// The span `process {topic}` of one attempt at a record, at level INFO.
+///
+/// Enter it (or instrument the handler's future with it) so that everything the handler logs says which record it was
+/// about. Where nobody listens it costs one check and reads nothing of the record. `error.type` is empty: record it when
+/// the attempt fails. Neither key nor value is an attribute, as both may hold personal data.
+pub fn process_span(record: &Record, group: &str, attempt: u32) -> Span {
+    if !tracing::enabled!(target: PROCESS_TARGET, tracing::Level::INFO) {
+        return Span::none();
+    }
+    let [id, source, ty] = event_attributes(record);
+    let topic = record.topic();
+    let value = record.value();
+    tracing::info_span!(
+        target: PROCESS_TARGET,
+        "process",
+        otel.name = format!("process {topic}"),
+        otel.kind = "consumer",
+        messaging.system = "kafka",
+        messaging.operation.name = "process",
+        messaging.operation.r#type = "process",
+        messaging.destination.name = topic,
+        // A string by the convention, as other systems name their partitions.
+        messaging.destination.partition.id = record.partition().to_string(),
+        messaging.kafka.offset = record.offset(),
+        messaging.kafka.message.tombstone = value.is_none().then_some(true),
+        messaging.consumer.group.name = group,
+        messaging.message.id = id,
+        messaging.message.body.size = value.map(<[u8]>::len),
+        cloudevents.event_id = id,
+        cloudevents.event_source = source,
+        cloudevents.event_type = ty,
+        evenkeel.attempt = (attempt > 1).then_some(attempt),
+        error.type = Empty,
+    )
+}
+
+/// Id, source and type as the headers have them: the last one of a name counts, and what is no UTF-8 is left out.
+/// A structured event has them in its value, which is not parsed for a span.
+fn event_attributes(record: &Record) -> [Option<&str>; 3] {
+    let mut found = [None; 3];
+    for (name, value) in record.headers() {
+        let slot = match name {
+            b"ce_id" => 0,
+            b"ce_source" => 1,
+            b"ce_type" => 2,
+            _ => continue,
+        };
+        found[slot] = value.and_then(|value| std::str::from_utf8(value).ok());
+    }
+    found
+}
