@@ -1,0 +1,232 @@
+//! The catalogue from outside: which documents it takes, and what it says of payloads.
+
+use super::*;
+use serde_json::json;
+
+fn catalogue(schema: &Value) -> Catalogue {
+    Catalogue::from_texts([("test.thing.v1", schema.to_string().as_str())]).expect("compiles")
+}
+
+fn refusal(schema: &str) -> String {
+    Catalogue::from_texts([("test.thing.v1", schema)])
+        .expect_err(schema)
+        .to_string()
+}
+
+fn violation(schema: &Value, data: &Value) -> Violation {
+    match catalogue(schema).validate("test.thing.v1", data) {
+        Err(ValidationError::Violation(violation)) => violation,
+        other => panic!("{data} against {schema}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_violation_names_type_pointer_and_keyword() {
+    let schema = json!({
+        "type": "object",
+        "required": ["id", "a/b"],
+        "additionalProperties": false,
+        "properties": {
+            "id": {"type": "string", "format": "uuid"},
+            "a/b": {"type": "integer"},
+            "at": {"type": "string", "format": "date-time"},
+            "code": {"type": "string", "pattern": "^[a-z]+$"},
+            "kind": {"enum": ["x", "y"]},
+            "rows": {"type": "array", "items": {"type": "object", "required": ["n"]}}
+        }
+    });
+    let id = "6f1c2b7e-8a43-4c1e-9a39-2d1a5b0c7f10";
+    let rows = [
+        (json!({"id": id}), "/a~1b", "required"),
+        (
+            json!({"id": id, "a/b": 1, "extra": 1}),
+            "",
+            "additionalProperties",
+        ),
+        (json!({"id": "no uuid", "a/b": 1}), "/id", "format"),
+        (json!({"id": id, "a/b": 1.5}), "/a~1b", "type"),
+        (
+            json!({"id": id, "a/b": 1, "at": "yesterday"}),
+            "/at",
+            "format",
+        ),
+        (json!({"id": id, "a/b": 1, "code": "A"}), "/code", "pattern"),
+        (json!({"id": id, "a/b": 1, "kind": "z"}), "/kind", "enum"),
+        (
+            json!({"id": id, "a/b": 1, "rows": [{"n": 1}, {}]}),
+            "/rows/1/n",
+            "required",
+        ),
+        (json!("text"), "", "type"),
+    ];
+    for (data, pointer, keyword) in rows {
+        let violation = violation(&schema, &data);
+        let found = (violation.pointer.as_str(), violation.keyword.as_str());
+        assert_eq!(found, (pointer, keyword), "{data}");
+        assert_eq!(violation.ty, "test.thing.v1");
+    }
+}
+
+#[test]
+fn a_violation_never_shows_the_value() {
+    let secret = "hunter2-4111111111111111";
+    let schemas = [
+        json!({"properties": {"card": {"type": "integer"}}}),
+        json!({"properties": {"card": {"maxLength": 3}}}),
+        json!({"properties": {"card": {"pattern": "^[0-9]+$"}}}),
+        json!({"properties": {"card": {"format": "email"}}}),
+        json!({"properties": {"card": {"enum": [1, 2]}}}),
+        json!({"properties": {"card": {"const": 1}}}),
+        json!({"properties": {"card": {"not": {"type": "string"}}}}),
+        json!({"properties": {"card": {"anyOf": [{"type": "null"}, {"type": "array"}]}}}),
+        json!({"properties": {"card": {"oneOf": [{"type": "string"}, {"minLength": 1}]}}}),
+        json!({"properties": {"card": false}}),
+        json!({"maxProperties": 0}),
+    ];
+    for schema in schemas {
+        let catalogue = catalogue(&schema);
+        let error = catalogue
+            .validate("test.thing.v1", &json!({"card": secret}))
+            .expect_err("refused");
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("hunter2"), "{schema}: {shown}");
+        assert!(std::error::Error::source(&error).is_none(), "{schema}");
+    }
+}
+
+#[test]
+fn an_unknown_type_is_an_error() {
+    let refused = catalogue(&json!({})).validate("test.thing.v2", &json!(1));
+    let expected = ValidationError::UnknownType("test.thing.v2".to_owned());
+    assert_eq!(refused, Err(expected));
+}
+
+#[test]
+fn references_within_the_document_are_followed() {
+    let schema = json!({
+        "$id": "https://schemas.example/thing",
+        "properties": {
+            "by_pointer": {"$ref": "#/$defs/short"},
+            "by_anchor": {"$ref": "#brief"},
+            "by_id": {"$ref": "embedded"}
+        },
+        "$defs": {
+            "short": {"maxLength": 2},
+            "named": {"$anchor": "brief", "maxLength": 2},
+            "embedded": {"$id": "embedded", "maxLength": 2}
+        }
+    });
+    for name in ["by_pointer", "by_anchor", "by_id"] {
+        let violation = violation(&schema, &json!({name: "long"}));
+        assert_eq!(violation.pointer, format!("/{name}"));
+        assert_eq!(violation.keyword, "maxLength");
+    }
+}
+
+#[test]
+fn references_to_other_documents_are_refused() {
+    for uri in [
+        "https://schemas.example/other.json",
+        "http://127.0.0.1:1/other.json",
+        "file:///etc/passwd",
+        "other.json",
+        "other.json#/$defs/x",
+        "urn:example:other",
+    ] {
+        for keyword in ["$ref", "$dynamicRef"] {
+            let schema = json!({"properties": {"x": {keyword: uri}}});
+            let message = refusal(&schema.to_string());
+            assert!(message.contains("test.thing.v1"), "{message}");
+            assert!(message.contains("under $defs"), "{message}");
+            assert!(
+                message.contains("other") || message.contains("passwd"),
+                "{message}"
+            );
+        }
+    }
+}
+
+#[test]
+fn documents_that_are_no_usable_schema_are_refused() {
+    for (schema, expected) in [
+        ("{", "not JSON"),
+        ("3", "3"),
+        (r#"{"type": "strin"}"#, "strin"),
+        (r#"{"minimum": "1"}"#, "minimum"),
+        (r#"{"pattern": "("}"#, "pattern"),
+        (r#"{"pattern": "(?=x)y"}"#, "pattern"),
+        (r#"{"format": "date-tme"}"#, "date-tme"),
+        (r##"{"$ref": "#/$defs/absent"}"##, "absent"),
+        (
+            r#"{"$schema": "http://json-schema.org/draft-07/schema#"}"#,
+            "only https://json-schema.org/draft/2020-12",
+        ),
+    ] {
+        let message = refusal(schema);
+        assert!(message.contains(expected), "{schema}: {message}");
+    }
+}
+
+#[test]
+fn two_documents_for_one_type_are_refused() {
+    let refused = Catalogue::from_texts([("a.v1", "{}"), ("b.v1", "{}"), ("a.v1", "{}")]);
+    let message = refused.expect_err("twice").to_string();
+    assert_eq!(
+        message,
+        "the schema of a.v1 is not usable: there are two documents for it"
+    );
+}
+
+#[test]
+fn a_folder_is_read_with_the_folders_below_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let below = dir.path().join("below");
+    let hidden = dir.path().join("..2026");
+    for folder in [&below, &hidden] {
+        std::fs::create_dir(folder).expect("made");
+    }
+    for path in [
+        dir.path().join("b.v1.schema.json"),
+        below.join("a.v1.schema.json"),
+        hidden.join("b.v1.schema.json"),
+    ] {
+        std::fs::write(path, r#"{"type": "integer"}"#).expect("written");
+    }
+    std::fs::write(dir.path().join("notes.json"), "no schema").expect("written");
+
+    let catalogue = Catalogue::from_dir(dir.path()).expect("read");
+    assert_eq!(catalogue.types().collect::<Vec<_>>(), ["a.v1", "b.v1"]);
+    assert_eq!(catalogue.schema("a.v1"), Some(&json!({"type": "integer"})));
+    assert_eq!(catalogue.schema("c.v1"), None);
+    assert!(catalogue.validate("a.v1", &json!("1")).is_err());
+}
+
+#[test]
+fn a_folder_without_schemas_or_that_is_not_there_is_an_error() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let empty = Catalogue::from_dir(dir.path()).expect_err("empty");
+    assert!(matches!(empty, SchemaError::Empty { .. }), "{empty}");
+    let absent = dir.path().join("absent");
+    let message = Catalogue::from_dir(&absent)
+        .expect_err("absent")
+        .to_string();
+    assert!(message.contains(&absent.display().to_string()), "{message}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_linked_file_is_read_and_a_linked_folder_is_not() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = dir.path().join(".data");
+    std::fs::create_dir(&data).expect("made");
+    std::fs::write(data.join("a.v1.schema.json"), "{}").expect("written");
+    let link = |from: &Path, name: &str| {
+        std::os::unix::fs::symlink(from, dir.path().join(name)).expect("linked");
+    };
+    link(&data.join("a.v1.schema.json"), "a.v1.schema.json");
+    link(&data, "data");
+    link(dir.path(), "round");
+
+    let catalogue = Catalogue::from_dir(dir.path()).expect("read");
+    assert_eq!(catalogue.types().collect::<Vec<_>>(), ["a.v1"]);
+}
