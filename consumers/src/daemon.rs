@@ -1,0 +1,134 @@
+//! Runs a service: store, publisher, router and consumer put together, from the flags to the exit code.
+
+use crate::exit;
+use crate::journal;
+use crate::options::{Options, Settings};
+use anyhow::{Context, Result};
+use clap::{Args, Command, FromArgMatches};
+use evenkeel::consumer::{Bound, Consumer, RunReport, Stopped};
+use evenkeel::handler::Router;
+use evenkeel::inbox::SqliteInbox;
+use evenkeel::publisher::{Publisher, PublisherSettings};
+use evenkeel::telemetry::daemon::{Daemon, DaemonSettings};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// A service: what distinguishes one daemon from the others.
+#[derive(Debug, Clone, Copy)]
+pub struct Service {
+    /// Its name, which is its consumer group, and `/shop/<name>` the source of the events it publishes.
+    pub name: &'static str,
+    /// What it does, in a line of help.
+    pub about: &'static str,
+    /// Its tables (`CREATE TABLE IF NOT EXISTS …`), beside inbox and journal.
+    pub schema: &'static str,
+    /// Adds its handlers to a router.
+    pub handlers: fn(Router) -> Router,
+}
+
+/// A daemon's `main`: reads the flags, runs the service, says on standard error what went wrong.
+pub async fn main(service: &Service) -> ExitCode {
+    let command = Options::augment_args(Command::new(service.name))
+        .about(service.about)
+        .version(env!("CARGO_PKG_VERSION"));
+    let matches = command.get_matches();
+    match Options::from_arg_matches(&matches) {
+        Ok(options) => exit(start(service, options).await),
+        Err(error) => error.exit(),
+    }
+}
+
+/// The exit code of a run; an error is said on standard error first.
+pub fn exit(result: Result<u8>) -> ExitCode {
+    let code = result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        exit::code(&error)
+    });
+    ExitCode::from(code)
+}
+
+/// Runs a service with these flags and returns its exit code.
+///
+/// # Errors
+/// See [`run`], and when a flag, a variable or the configuration file cannot be used.
+pub async fn start(service: &Service, options: Options) -> Result<u8> {
+    let settings = options.settings(service.name)?;
+    let bound = settings.consumer.bound;
+    let report = run(service, settings).await?;
+    Ok(code(bound, &report))
+}
+
+/// Runs a service until it is stopped or its bound is reached.
+///
+/// # Errors
+/// When the store, the admin address or the cluster cannot be used, or the client fails for good.
+pub async fn run(service: &Service, settings: Settings) -> Result<RunReport> {
+    let daemon = Daemon::start(DaemonSettings {
+        service: service.name.to_owned(),
+        admin: settings.admin,
+        log_json: settings.log_json,
+    })
+    .await
+    .context("cannot start the admin server")?;
+    let schema = [journal::SCHEMA, service.schema].concat();
+    let inbox = SqliteInbox::open(&settings.store, service.name, &schema).await?;
+    let catalogue = Arc::new(shop_schemas::catalogue()?);
+    let mut router = (service.handlers)(Router::new()).with_inbox(inbox.clone());
+    if settings.validate {
+        router = router.with_catalogue(Arc::clone(&catalogue));
+    }
+    let mut publishing = PublisherSettings::new(format!("/shop/{}", service.name));
+    publishing.catalogue = Some(catalogue);
+    let publisher = Publisher::new(&settings.kafka, publishing)?;
+    let drain_timeout = settings.consumer.drain_timeout;
+    let report = Consumer::new(settings.kafka, settings.consumer, router)?
+        .with_publisher(publisher.clone())
+        .with_health(daemon.health)
+        .run(daemon.stop)
+        .await?;
+    tracing::info!(
+        stopped = ?report.stopped,
+        received = report.received,
+        settled = report.settled,
+        duplicates = report.duplicates,
+        dead_letters = report.dead_letters,
+        clean = report.clean,
+        "run ended"
+    );
+    publisher.flush(drain_timeout).await?;
+    inbox.close().await;
+    Ok(report)
+}
+
+fn code(bound: Bound, report: &RunReport) -> u8 {
+    match report.stopped {
+        _ if !report.clean => exit::TIMEOUT,
+        Stopped::Requested if bound != Bound::Endless => exit::INTERRUPTED,
+        _ => exit::OK,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_says_how_the_run_ended() {
+        for (bound, stopped, clean, expected) in [
+            (Bound::Endless, Stopped::Requested, true, exit::OK),
+            (Bound::UntilEnd, Stopped::BoundReached, true, exit::OK),
+            (Bound::UntilEnd, Stopped::Requested, true, exit::INTERRUPTED),
+            (Bound::Endless, Stopped::Requested, false, exit::TIMEOUT),
+        ] {
+            let report = RunReport {
+                stopped,
+                received: 0,
+                settled: 0,
+                duplicates: 0,
+                dead_letters: 0,
+                clean,
+            };
+            assert_eq!(code(bound, &report), expected, "{bound:?} {report:?}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Every order of arrival of a delivery, an order, its declined payment and its cancellation.
+
+use super::*;
+use crate::testing::{permutations, store};
+use shop_schemas::OrderLine;
+use sqlx::SqliteConnection;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Received,
+    Placed,
+    Declined,
+    Cancelled,
+}
+
+fn delivery(article: &str, quantity: u32) -> StockReceived {
+    StockReceived {
+        article: article.to_owned(),
+        quantity,
+        delivery_id: "d-1".to_owned(),
+    }
+}
+
+fn order(order_id: &str, lines: &[(&str, u32)]) -> OrderPlaced {
+    OrderPlaced {
+        order_id: order_id.to_owned(),
+        customer_id: "c-1".to_owned(),
+        lines: lines
+            .iter()
+            .map(|(article, quantity)| OrderLine {
+                article: (*article).to_owned(),
+                quantity: *quantity,
+                price_cents: 100,
+            })
+            .collect(),
+        total_cents: 100,
+        placed_at: "2026-01-01T00:00:00Z".to_owned(),
+    }
+}
+
+async fn level(store: &mut SqliteConnection, article: &str) -> (i64, i64) {
+    sqlx::query_as("SELECT available, reserved FROM stock WHERE article = ?")
+        .bind(article)
+        .fetch_optional(store)
+        .await
+        .unwrap()
+        .unwrap_or((0, 0))
+}
+
+/// What was published about order `o-1` after these events.
+async fn play(store: &mut SqliteConnection, events: &[Kind]) -> (Vec<Answer>, usize) {
+    let mut answers = Vec::new();
+    let mut releases = 0;
+    for event in events {
+        match event {
+            Kind::Received => receive(store, &delivery("tea", 5)).await.unwrap(),
+            Kind::Placed => {
+                answers.extend(reserve(store, &order("o-1", &[("tea", 5)])).await.unwrap());
+            }
+            Kind::Declined | Kind::Cancelled => {
+                let released = release(store, "o-1", "over").await.unwrap();
+                releases += usize::from(released.is_some());
+            }
+        }
+        assert_eq!(
+            audit(store).await.unwrap(),
+            [],
+            "after {event:?} of {events:?}"
+        );
+    }
+    (answers, releases)
+}
+
+#[tokio::test]
+async fn an_order_is_answered_once_and_an_order_that_is_over_holds_no_stock() {
+    use Kind::{Cancelled, Declined, Placed, Received};
+    for kinds in [
+        &[Received, Placed][..],
+        &[Received, Placed, Cancelled],
+        &[Received, Placed, Declined, Cancelled],
+        &[Received, Placed, Placed, Cancelled],
+    ] {
+        for events in permutations(kinds) {
+            let mut store = store(SCHEMA).await;
+            let (answers, releases) = play(&mut store, &events).await;
+            let at = |kind| events.iter().position(|event| *event == kind);
+            let over = [at(Declined), at(Cancelled)].into_iter().flatten().min();
+            let stocked = at(Received) < at(Placed);
+            let barred = over.is_some_and(|over| Some(over) < at(Placed));
+            assert_eq!(answers.len(), 1, "{events:?}");
+            let reserved = matches!(answers[0], Answer::Reserved(_));
+            assert_eq!(reserved, stocked && !barred, "{events:?}");
+            assert_eq!(
+                releases,
+                usize::from(reserved && over.is_some()),
+                "{events:?}"
+            );
+            let held = if reserved && over.is_none() { 5 } else { 0 };
+            assert_eq!(
+                level(&mut store, "tea").await,
+                (5 - held, held),
+                "{events:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_order_is_reserved_as_a_whole_or_not_at_all() {
+    let mut store = store(SCHEMA).await;
+    receive(&mut store, &delivery("tea", 5)).await.unwrap();
+    receive(&mut store, &delivery("rice", 1)).await.unwrap();
+    let answer = reserve(
+        &mut store,
+        &order("o-1", &[("tea", 5), ("rice", 2), ("salt", 1)]),
+    )
+    .await;
+    let Some(Answer::Rejected(rejected)) = answer.unwrap() else {
+        panic!("there is not enough");
+    };
+    assert_eq!(rejected.article, "rice");
+    assert_eq!(level(&mut store, "tea").await, (5, 0));
+}
+
+#[tokio::test]
+async fn an_article_named_twice_is_asked_for_as_often() {
+    let mut store = store(SCHEMA).await;
+    receive(&mut store, &delivery("tea", 5)).await.unwrap();
+    let twice = order("o-1", &[("tea", 3), ("tea", 3)]);
+    let answer = reserve(&mut store, &twice).await.unwrap();
+    assert!(matches!(answer, Some(Answer::Rejected(_))), "{answer:?}");
+    let fits = order("o-2", &[("tea", 3), ("tea", 2)]);
+    let answer = reserve(&mut store, &fits).await.unwrap();
+    assert!(matches!(answer, Some(Answer::Reserved(_))), "{answer:?}");
+    assert_eq!(level(&mut store, "tea").await, (0, 5));
+    assert!(release(&mut store, "o-2", "over").await.unwrap().is_some());
+    assert_eq!(level(&mut store, "tea").await, (5, 0));
+}
+
+#[tokio::test]
+async fn the_audit_names_an_article_whose_level_was_changed_behind_its_back() {
+    let mut store = store(SCHEMA).await;
+    receive(&mut store, &delivery("tea", 5)).await.unwrap();
+    sqlx::raw_sql("UPDATE stock SET available = available + 1")
+        .execute(&mut store)
+        .await
+        .unwrap();
+    let found = audit(&mut store).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].level, found[0].moves), ((6, 0), (5, 0)));
+}
+
+#[tokio::test]
+async fn an_order_without_lines_is_refused() {
+    let mut store = store(SCHEMA).await;
+    assert!(reserve(&mut store, &order("o-1", &[])).await.is_err());
+}

@@ -1,0 +1,174 @@
+//! A daemon's flags, and the settings they make together with the environment and the configuration file.
+//!
+//! Two stages: [`Options`] is text that clap understood, [`Settings`] is what the library takes. Knows no service but its
+//! name.
+
+use crate::file::ConfigFile;
+use clap::Args;
+use evenkeel::consumer::{Bound, ConsumerSettings};
+use evenkeel::kafka::{ConfigError, KafkaConfig};
+use jiff::SignedDuration;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The flags that every daemon has.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Options {
+    /// Bootstrap servers, comma separated [env: KAFKA_BOOTSTRAP_SERVERS] [default: localhost:9092]
+    #[arg(short, long, alias = "bootstrap-server", value_name = "HOST:PORT,...")]
+    pub brokers: Option<String>,
+    /// SQLite file of the service, shared by its instances on this machine [default: <service>.db]
+    #[arg(long, env = "SHOP_STORE", value_name = "PATH")]
+    pub store: Option<PathBuf>,
+    /// Handlers running at the same time, over all partitions [default: 64]
+    #[arg(long, env = "SHOP_CONCURRENCY", value_name = "N")]
+    pub concurrency: Option<NonZeroUsize>,
+    /// Serve /livez, /readyz and /metrics here [default: nowhere]
+    #[arg(long, env = "SHOP_ADMIN", value_name = "ADDR")]
+    pub admin: Option<SocketAddr>,
+    /// How long a stop waits for running handlers [default: 25s]
+    #[arg(long, env = "SHOP_DRAIN_TIMEOUT", value_name = "TIME", value_parser = duration)]
+    pub drain_timeout: Option<Duration>,
+    /// Static membership: a name that this instance keeps across restarts
+    #[arg(long, env = "SHOP_INSTANCE_ID", value_name = "NAME")]
+    pub instance_id: Option<String>,
+    /// Configuration file (TOML); flags and variables win over it
+    #[arg(long, env = "SHOP_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set a librdkafka property; may be repeated
+    #[arg(short = 'X', value_name = "KEY=VALUE")]
+    pub properties: Vec<String>,
+    /// Stop when everything that was there at the start is settled
+    #[arg(long, conflicts_with = "idle")]
+    pub until_end: bool,
+    /// Stop when no record came for this long
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub idle: Option<Duration>,
+    /// Log as JSON lines
+    #[arg(long)]
+    pub log_json: bool,
+    /// Do not check payloads against their schemas
+    #[arg(long)]
+    pub no_validate: bool,
+}
+
+/// How a daemon runs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How to reach Kafka.
+    pub kafka: KafkaConfig,
+    /// How the consumer behaves.
+    pub consumer: ConsumerSettings,
+    /// The service's SQLite file.
+    pub store: PathBuf,
+    /// Where the admin server listens; nowhere when none.
+    pub admin: Option<SocketAddr>,
+    /// Log as JSON lines.
+    pub log_json: bool,
+    /// Check payloads against their schemas.
+    pub validate: bool,
+}
+
+impl Options {
+    /// Builds the settings of `service`: a flag wins over a variable, a variable over the file, the file over the default.
+    ///
+    /// # Errors
+    /// When the file or a value cannot be used; the message names it.
+    pub fn settings(self, service: &str) -> Result<Settings, ConfigError> {
+        let file = match &self.config {
+            Some(path) => ConfigFile::read(path)?,
+            None => ConfigFile::default(),
+        };
+        let kafka = kafka(&self, &file, service)?;
+        let drain_timeout = match (self.drain_timeout, &file.drain_timeout) {
+            (Some(time), _) => Some(time),
+            (None, Some(text)) => {
+                Some(duration(text).map_err(|reason| ConfigError::new("drain_timeout", reason))?)
+            }
+            (None, None) => None,
+        };
+        let mut consumer = ConsumerSettings::new(service, topics(service));
+        if let Some(concurrency) = self.concurrency.or(file.concurrency) {
+            consumer.concurrency = concurrency.get();
+        }
+        if let Some(drain_timeout) = drain_timeout {
+            consumer.drain_timeout = drain_timeout;
+        }
+        consumer.instance_id = self.instance_id.or(file.instance_id);
+        consumer.bound = match self.idle {
+            Some(time) => Bound::Idle(time),
+            None if self.until_end => Bound::UntilEnd,
+            None => Bound::Endless,
+        };
+        consumer.validate()?;
+        Ok(Settings {
+            kafka,
+            consumer,
+            store: self
+                .store
+                .or(file.store)
+                .unwrap_or_else(|| PathBuf::from(format!("{service}.db"))),
+            admin: self.admin.or(file.admin),
+            log_json: self.log_json || file.log_json.unwrap_or(false),
+            validate: !self.no_validate && file.validate.unwrap_or(true),
+        })
+    }
+}
+
+/// The topics that declare `service` among their consumers.
+fn topics(service: &str) -> impl Iterator<Item = &'static str> {
+    shop_schemas::topics()
+        .iter()
+        .filter(move |topic| topic.consumers.iter().any(|consumer| consumer == service))
+        .map(|topic| topic.name.as_str())
+}
+
+fn kafka(options: &Options, file: &ConfigFile, service: &str) -> Result<KafkaConfig, ConfigError> {
+    let environment = KafkaConfig::from_env()?;
+    let mut kafka = KafkaConfig::new(environment.brokers.clone());
+    kafka.client_id = service.to_owned();
+    if let Some(brokers) = &file.brokers
+        && !brokers_in_environment()
+    {
+        kafka.brokers.clone_from(brokers);
+    }
+    for (name, value) in file.kafka.iter().chain(&environment.properties) {
+        kafka.set(&format!("{name}={value}"))?;
+    }
+    for assignment in &options.properties {
+        kafka.set(assignment)?;
+    }
+    if let Some(brokers) = &options.brokers {
+        kafka.brokers.clone_from(brokers);
+    }
+    kafka.validate()?;
+    Ok(kafka)
+}
+
+/// Whether a variable names the brokers: the library's reading of the environment falls back to a default.
+fn brokers_in_environment() -> bool {
+    [
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "KAFKA_BROKERS",
+        "BOOTSTRAP_SERVERS",
+    ]
+    .iter()
+    .flat_map(|name| [(*name).to_owned(), format!("{name}_FILE")])
+    .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
+/// Reads a time such as `5s`, `500ms` or `1m 30s`; it must not be zero or negative.
+fn duration(text: &str) -> Result<Duration, String> {
+    let time: SignedDuration = text
+        .parse()
+        .map_err(|error| format!("{text:?} is no time such as 5s or 500ms: {error}"))?;
+    match Duration::try_from(time) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err(format!("{text:?} must be longer than nothing")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! Precedence and refusals. Variables are not set here: a test must not change its process's environment.
+
+use super::*;
+use clap::Parser;
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    options: Options,
+}
+
+fn settings(service: &str, arguments: &[&str]) -> Result<Settings, ConfigError> {
+    let arguments = std::iter::once("daemon").chain(arguments.iter().copied());
+    Command::try_parse_from(arguments)
+        .expect("the flags are known")
+        .options
+        .settings(service)
+}
+
+fn config(text: &str) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (dir, path)
+}
+
+#[test]
+fn a_service_reads_the_topics_that_declare_it() {
+    for (service, topics) in [
+        ("payments", &["shop.orders"][..]),
+        (
+            "inventory",
+            &["shop.deliveries", "shop.orders", "shop.payments"],
+        ),
+        ("shipping", &["shop.orders", "shop.payments", "shop.stock"]),
+        (
+            "orderboard",
+            &[
+                "shop.orders",
+                "shop.payments",
+                "shop.shipments",
+                "shop.stock",
+            ],
+        ),
+    ] {
+        let settings = settings(service, &[]).unwrap();
+        assert_eq!(settings.consumer.topics, topics, "{service}");
+        assert_eq!(settings.consumer.group, service);
+    }
+}
+
+#[test]
+fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+    let (_dir, path) = config(
+        "store = \"file.db\"\nconcurrency = 7\ndrain_timeout = \"3s\"\nvalidate = false\n\
+         [kafka]\n\"session.timeout.ms\" = \"9000\"",
+    );
+    let default = settings("payments", &[]).unwrap();
+    assert_eq!(default.store, PathBuf::from("payments.db"));
+    assert!(default.validate);
+    let file = settings("payments", &["--config", &path]).unwrap();
+    assert_eq!(file.store, PathBuf::from("file.db"));
+    assert_eq!(file.consumer.concurrency, 7);
+    assert_eq!(file.consumer.drain_timeout, Duration::from_secs(3));
+    assert_eq!(file.kafka.properties["session.timeout.ms"], "9000");
+    assert!(!file.validate);
+    let flags = [
+        "--config",
+        &path,
+        "--store",
+        "flag.db",
+        "--concurrency",
+        "9",
+        "-b",
+        "kafka:9092",
+        "-X",
+        "session.timeout.ms=8000",
+    ];
+    let flag = settings("payments", &flags).unwrap();
+    assert_eq!(flag.store, PathBuf::from("flag.db"));
+    assert_eq!(flag.consumer.concurrency, 9);
+    assert_eq!(flag.kafka.brokers, "kafka:9092");
+    assert_eq!(flag.kafka.properties["session.timeout.ms"], "8000");
+}
+
+#[test]
+fn a_bounded_run_ends_at_the_end_or_when_idle() {
+    let bound = |arguments: &[&str]| settings("payments", arguments).unwrap().consumer.bound;
+    assert_eq!(bound(&[]), Bound::Endless);
+    assert_eq!(bound(&["--until-end"]), Bound::UntilEnd);
+    assert_eq!(
+        bound(&["--idle", "500ms"]),
+        Bound::Idle(Duration::from_millis(500))
+    );
+    assert!(Command::try_parse_from(["daemon", "--until-end", "--idle", "1s"]).is_err());
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_by_name() {
+    let (_dir, path) = config("drain_timeout = \"soon\"");
+    for (arguments, expected) in [
+        (&["--config", path.as_str()][..], "drain_timeout"),
+        (&["-X", "no-such.property=1"], "no-such.property"),
+        (&["-X", "session.timeout.ms"], "session.timeout.ms"),
+        (&["--config", "/no/such/file.toml"], "/no/such/file.toml"),
+    ] {
+        let message = settings("payments", arguments).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+    for wrong in [
+        ["--concurrency", "0"],
+        ["--idle", "-5s"],
+        ["--drain-timeout", "5 apples"],
+    ] {
+        assert!(
+            Command::try_parse_from(["daemon", wrong[0], wrong[1]]).is_err(),
+            "{wrong:?}"
+        );
+    }
+}

@@ -1,0 +1,146 @@
+//! The `orderboard` command: the daemon, and what it says of the orders.
+//!
+//! Without a subcommand it is the daemon, as every other service is; `run` says the same in a word. `show` and `list` read
+//! the store, whether a daemon runs on it or not.
+
+use super::view::{self, Line, Order};
+use super::{SERVICE, State};
+use crate::options::Options;
+use crate::{daemon, exit};
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use comfy_table::{Table, presets};
+use serde::Serialize;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Keeps what state each order is in, and shows it
+#[derive(Debug, Parser)]
+#[command(name = "orderboard", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon (also without a subcommand)
+    Run(Options),
+    /// Show one order: its state, and every fact that led there
+    Show {
+        /// The order
+        order: String,
+        #[command(flatten)]
+        reading: Reading,
+    },
+    /// List the orders and their states
+    List {
+        /// Only those in this state
+        #[arg(long)]
+        state: Option<State>,
+        #[command(flatten)]
+        reading: Reading,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Reading {
+    /// SQLite file of the orderboard
+    #[arg(
+        long,
+        env = "SHOP_STORE",
+        value_name = "PATH",
+        default_value = "orderboard.db"
+    )]
+    store: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+/// How the board prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    Table,
+    /// One JSON document
+    Json,
+    /// One JSON document per line
+    Jsonl,
+}
+
+/// The command's `main`.
+pub async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        None => daemon::start(&SERVICE, cli.options).await,
+        Some(Command::Run(options)) => daemon::start(&SERVICE, options).await,
+        Some(Command::Show { order, reading }) => show(&order, &reading).await,
+        Some(Command::List { state, reading }) => list(state, &reading).await,
+    };
+    daemon::exit(result)
+}
+
+async fn show(order_id: &str, reading: &Reading) -> Result<u8> {
+    let mut store = view::open(&reading.store).await?;
+    let Some(order) = view::order(&mut store, order_id).await? else {
+        anyhow::bail!("no event told of the order {order_id} yet");
+    };
+    print(match reading.output {
+        Output::Table => order_table(&order),
+        Output::Json => serde_json::to_string_pretty(&order)?,
+        Output::Jsonl => serde_json::to_string(&order)?,
+    })
+}
+
+async fn list(state: Option<State>, reading: &Reading) -> Result<u8> {
+    let mut store = view::open(&reading.store).await?;
+    let lines = view::orders(&mut store, state).await?;
+    print(match reading.output {
+        Output::Table => list_table(&lines),
+        Output::Json => serde_json::to_string_pretty(&lines)?,
+        Output::Jsonl => json_lines(&lines)?,
+    })
+}
+
+fn order_table(order: &Order) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["FACT", "AT", "DETAIL"]);
+    for told in &order.facts {
+        table.add_row([&told.fact, &told.at, &told.detail]);
+    }
+    format!("{} is {}\n{table}", order.order_id, order.state)
+}
+
+fn list_table(lines: &[Line]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["ORDER", "STATE"]);
+    for line in lines {
+        table.add_row([&line.order_id, &line.state]);
+    }
+    table.to_string()
+}
+
+fn json_lines<T: Serialize>(items: &[T]) -> Result<String> {
+    let lines: Vec<String> = items
+        .iter()
+        .map(serde_json::to_string)
+        .collect::<Result<_, _>>()?;
+    Ok(lines.join("\n"))
+}
+
+/// Prints `text`, unless it is empty; a reader that has gone away, such as `head`, is no error.
+fn print(text: String) -> Result<u8> {
+    if text.is_empty() {
+        return Ok(exit::OK);
+    }
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(exit::OK),
+    }
+}

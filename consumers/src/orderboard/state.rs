@@ -1,0 +1,111 @@
+//! The state of an order as a function of the facts about it. Pure.
+
+use std::str::FromStr;
+
+macro_rules! named {
+    ($(#[$meta:meta])* $enum:ident { $($(#[$doc:meta])* $variant:ident = $name:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $enum {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl $enum {
+            /// Every value, in the order of the declaration.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name in the store and on the screen.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+
+        impl FromStr for $enum {
+            type Err = String;
+
+            fn from_str(name: &str) -> Result<Self, String> {
+                Self::ALL
+                    .iter()
+                    .copied()
+                    .find(|value| value.as_str() == name)
+                    .ok_or_else(|| {
+                        let known: Vec<_> = Self::ALL.iter().map(|value| value.as_str()).collect();
+                        format!("{name:?} is none of {}", known.join(", "))
+                    })
+            }
+        }
+    };
+}
+
+named! {
+    /// Something that an event told about an order.
+    Fact {
+        /// The order was placed.
+        Placed = "placed",
+        /// Its payment is authorized.
+        Paid = "paid",
+        /// Its payment is declined.
+        Declined = "declined",
+        /// Its stock is reserved.
+        Reserved = "reserved",
+        /// There is not enough stock for it.
+        Rejected = "rejected",
+        /// Its reserved stock was released.
+        Released = "released",
+        /// It was cancelled.
+        Cancelled = "cancelled",
+        /// It is on its way.
+        Shipped = "shipped",
+    }
+}
+
+named! {
+    /// What state an order is in.
+    State {
+        /// Known, and nothing has come of it yet.
+        Placed = "placed",
+        /// Paid, and waits for its stock.
+        Paid = "paid",
+        /// Stock reserved, and waits for its payment.
+        Reserved = "reserved",
+        /// Paid and reserved, and waits for its dispatch.
+        Ready = "ready",
+        /// Its stock was released; the declined payment or the cancellation that says why is still to come.
+        Released = "released",
+        /// Over: there was not enough stock.
+        Rejected = "rejected",
+        /// Over: its payment was declined.
+        Declined = "declined",
+        /// Over: it was cancelled before it left.
+        Cancelled = "cancelled",
+        /// Over: it is on its way, whatever came later.
+        Shipped = "shipped",
+    }
+}
+
+impl State {
+    /// The state that follows from `facts`, in whatever order they came: the one that says most about how it ends.
+    pub fn of(facts: &[Fact]) -> Self {
+        let told = |fact| facts.contains(&fact);
+        if told(Fact::Shipped) {
+            Self::Shipped
+        } else if told(Fact::Cancelled) {
+            Self::Cancelled
+        } else if told(Fact::Declined) {
+            Self::Declined
+        } else if told(Fact::Rejected) {
+            Self::Rejected
+        } else if told(Fact::Released) {
+            Self::Released
+        } else {
+            match (told(Fact::Paid), told(Fact::Reserved)) {
+                (true, true) => Self::Ready,
+                (true, false) => Self::Paid,
+                (false, true) => Self::Reserved,
+                (false, false) => Self::Placed,
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Every order of arrival of an order and its cancellation.
+
+use super::*;
+use crate::testing::{permutations, store};
+
+fn placed(total_cents: u64) -> OrderPlaced {
+    OrderPlaced {
+        order_id: "o-1".to_owned(),
+        customer_id: "c-1".to_owned(),
+        lines: Vec::new(),
+        total_cents,
+        placed_at: "2026-01-01T00:00:00Z".to_owned(),
+    }
+}
+
+fn cancelled() -> OrderCancelled {
+    OrderCancelled {
+        order_id: "o-1".to_owned(),
+        reason: "changed my mind".to_owned(),
+    }
+}
+
+async fn state(store: &mut SqliteConnection) -> String {
+    sqlx::query_scalar("SELECT state FROM payments WHERE order_id = 'o-1'")
+        .fetch_one(store)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_total_up_to_the_limit_is_authorized_and_above_it_declined() {
+    for (total, authorized) in [
+        (0, true),
+        (AMOUNT_CENTS_MAX, true),
+        (AMOUNT_CENTS_MAX + 1, false),
+    ] {
+        let mut store = store(SCHEMA).await;
+        let decision = decide(&mut store, &placed(total)).await.unwrap();
+        assert_eq!(
+            matches!(decision, Some(Decision::Authorized(_))),
+            authorized,
+            "{decision:?}"
+        );
+        let expected = if authorized { "authorized" } else { "declined" };
+        assert_eq!(state(&mut store).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn an_order_is_decided_once() {
+    let mut store = store(SCHEMA).await;
+    assert!(decide(&mut store, &placed(100)).await.unwrap().is_some());
+    assert_eq!(decide(&mut store, &placed(100)).await.unwrap(), None);
+    void(&mut store, &cancelled()).await.unwrap();
+    assert_eq!(decide(&mut store, &placed(100)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_cancelled_order_holds_no_authorization_whichever_event_comes_first() {
+    for cancelled_at in permutations(&[true, false]) {
+        let mut store = store(SCHEMA).await;
+        let mut decisions = Vec::new();
+        for is_cancellation in &cancelled_at {
+            if *is_cancellation {
+                void(&mut store, &cancelled()).await.unwrap();
+            } else {
+                decisions.extend(decide(&mut store, &placed(100)).await.unwrap());
+            }
+        }
+        assert_eq!(decisions.len(), 1);
+        assert_ne!(state(&mut store).await, "authorized");
+        let was_authorized = matches!(decisions[0], Decision::Authorized(_));
+        assert_eq!(was_authorized, !cancelled_at[0]);
+    }
+}
+
+#[tokio::test]
+async fn an_amount_that_the_store_cannot_hold_is_refused() {
+    let mut store = store(SCHEMA).await;
+    assert!(decide(&mut store, &placed(u64::MAX)).await.is_err());
+}
