@@ -212,6 +212,7 @@ impl KafkaConfig {
                 config.set(name, value);
             }
         }
+        super::log::set_level(&mut config);
         Ok(config)
     }
 }

@@ -3,6 +3,7 @@
 pub mod admin;
 mod config;
 mod error;
+pub(crate) mod log;
 pub(crate) mod queue;
 
 pub use config::{ConfigError, KafkaConfig};

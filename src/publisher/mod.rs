@@ -1,10 +1,35 @@
 //! Typed publishing: acknowledged by all in-sync replicas, idempotent, in order, with back-pressure.
+//!
+//! Owns the way of an event to the log and the receipt back. Knows schemas and the client's producer, but neither
+//! handlers nor groups.
+//!
+//! [`Publisher::publish`] returns when the brokers have the event. For throughput, [`Publisher::enqueue`] many and
+//! await their [`PendingReceipt`]s afterwards: calls made one after the other keep their order on the log. The buffer is
+//! bounded in bytes and records; when it is full, enqueuing waits, first come, first served, and nothing is ever taken
+//! out and put in again, so that back-pressure cannot change the order.
+//!
+//! Before a process ends it calls [`Publisher::flush`]. What is still in the buffer when the last clone goes is lost;
+//! that is logged as an error with the count, and its receipts resolve to an error.
 
-use crate::event::{ContentMode, Event, EventType, OutgoingRecord, TraceContext};
+mod client;
+mod delivery;
+mod error;
+mod room;
+mod span;
+
+#[cfg(test)]
+mod tests;
+
+pub use delivery::{PendingReceipt, Receipt};
+pub use error::{PublishError, Unsent};
+
+use crate::event::{self, ContentMode, Event, EventType, OutgoingRecord, TraceContext};
 use crate::kafka::{ConfigError, KafkaConfig};
 use crate::schema::Catalogue;
+use client::Client;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::Instrument;
 
 /// How a publisher behaves.
 #[derive(Clone)]
@@ -15,81 +40,15 @@ pub struct PublisherSettings {
     pub content_mode: ContentMode,
     /// Validates payloads before they are sent; none sends unchecked.
     pub catalogue: Option<Arc<Catalogue>>,
-    /// Bytes of records that wait for their acknowledgement at most; enqueuing waits for room.
+    /// Bytes of records that wait for their acknowledgement at most, up to 4 GiB; enqueuing waits for room. A record
+    /// larger than this goes alone.
     pub buffer_bytes_max: usize,
     /// Records that wait for their acknowledgement at most.
     pub buffer_records_max: usize,
 }
 
-/// Publishes events. Cheap to clone; clones share one client and one buffer.
-#[derive(Clone)]
-pub struct Publisher {}
-
-/// Where the brokers put a record.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Receipt {
-    /// Topic.
-    pub topic: String,
-    /// Partition.
-    pub partition: i32,
-    /// Offset.
-    pub offset: i64,
-}
-
-/// Why an event is not (known to be) published.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PublishError {
-    /// The payload does not follow its schema; nothing was sent.
-    #[error(transparent)]
-    Invalid(#[from] crate::schema::ValidationError),
-    /// The payload could not be serialised; nothing was sent.
-    #[error("the payload cannot be serialised: {0}")]
-    Serialize(#[from] serde_json::Error),
-    /// The brokers refused it for good; it is not on the log.
-    #[error("not published to {topic}: {reason}")]
-    Refused {
-        /// Topic.
-        topic: String,
-        /// What the brokers said and what to do.
-        reason: String,
-    },
-    /// It may or may not be on the log: publish it again with the same event id, consumers suppress the second.
-    #[error("outcome unknown on {topic}: {reason}; publish again with the same id")]
-    Unknown {
-        /// Topic.
-        topic: String,
-        /// Why.
-        reason: String,
-    },
-    /// The client is unusable; the process should end and start again.
-    #[error("the producer failed for good: {0}")]
-    Fatal(String),
-}
-
-/// An enqueued record's receipt to come.
-pub struct PendingReceipt {}
-
-impl std::future::Future for PendingReceipt {
-    type Output = Result<Receipt, PublishError>;
-    fn poll(
-        self: std::pin::Pin<&mut Self>,
-        _cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Self::Output> {
-        todo!()
-    }
-}
-
-/// What a flush could not send before its deadline.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{records} records were not acknowledged before the deadline")]
-pub struct Unsent {
-    /// Records without an acknowledgement.
-    pub records: usize,
-}
-
 impl PublisherSettings {
-    /// Defaults for a source.
+    /// Defaults for a source: binary mode, unchecked payloads, 64 MiB or 100,000 records in the buffer.
     pub fn new(source: impl Into<String>) -> Self {
         Self {
             source: source.into(),
@@ -99,50 +58,143 @@ impl PublisherSettings {
             buffer_records_max: 100_000,
         }
     }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        if self.source.is_empty() {
+            return Err(ConfigError::new(
+                "source",
+                "a publisher needs the CloudEvents source of its events, for example /shop/orders",
+            ));
+        }
+        if self.buffer_records_max == 0 {
+            return Err(ConfigError::new(
+                "buffer_records_max",
+                "the buffer must hold at least one record",
+            ));
+        }
+        if self.buffer_bytes_max == 0 || u32::try_from(self.buffer_bytes_max).is_err() {
+            return Err(ConfigError::new(
+                "buffer_bytes_max",
+                "the buffer must hold at least one byte and less than 4 GiB",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Publishes events. Cheap to clone; clones share one client and one buffer.
+///
+/// Dropping the last clone waits up to half a second for the client to end; flush first, or what is in the buffer is
+/// lost (and logged as lost).
+#[derive(Clone)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: PublisherSettings,
+    client: Client,
 }
 
 impl Publisher {
     /// A publisher; connects in the background.
-    pub fn new(_kafka: &KafkaConfig, _settings: PublisherSettings) -> Result<Self, ConfigError> {
-        todo!()
+    ///
+    /// Counts through the `metrics` recorder that is installed at this moment.
+    ///
+    /// # Errors
+    /// A setting that cannot be used. An unreachable broker is no error here: records wait in the buffer for it.
+    pub fn new(kafka: &KafkaConfig, settings: PublisherSettings) -> Result<Self, ConfigError> {
+        settings.validate()?;
+        let client = Client::new(
+            kafka,
+            settings.buffer_bytes_max,
+            settings.buffer_records_max,
+        )?;
+        Ok(Self {
+            shared: Arc::new(Shared { settings, client }),
+        })
     }
+
     /// The source of what this publisher sends.
     pub fn source(&self) -> &str {
-        todo!()
+        &self.shared.settings.source
     }
+
     /// Publishes and waits for the brokers' acknowledgement.
-    pub async fn publish<T: EventType>(&self, _event: &Event<T>) -> Result<Receipt, PublishError> {
-        todo!()
+    ///
+    /// # Errors
+    /// See [`PublishError`]; only [`PublishError::Unknown`] and [`PublishError::Fatal`] leave open whether the event is
+    /// on the log.
+    pub async fn publish<T: EventType>(&self, event: &Event<T>) -> Result<Receipt, PublishError> {
+        self.enqueue(event).await?.await
     }
+
     /// Enqueues in order, waiting for room in the buffer; the receipt comes later. Calls made one after the other keep
-    /// their order on the log.
+    /// their order on the log. Dropping the receipt does not take the event back.
+    ///
+    /// # Errors
+    /// What is known at once: an invalid payload, a record too large for the client, a failed client.
     pub async fn enqueue<T: EventType>(
         &self,
-        _event: &Event<T>,
+        event: &Event<T>,
     ) -> Result<PendingReceipt, PublishError> {
-        todo!()
+        let record = self.encode(event, Some(&TraceContext::root()))?;
+        self.enqueue_record(record).await
     }
+
     /// Validates and encodes without sending: what `publish` would send.
+    ///
+    /// # Errors
+    /// A payload that cannot be serialised or does not follow its schema.
     pub fn encode<T: EventType>(
         &self,
-        _event: &Event<T>,
-        _trace: Option<&TraceContext>,
+        event: &Event<T>,
+        trace: Option<&TraceContext>,
     ) -> Result<OutgoingRecord, PublishError> {
-        todo!()
+        let settings = &self.shared.settings;
+        if let Some(catalogue) = &settings.catalogue {
+            let data = serde_json::to_value(&event.data)?;
+            catalogue.validate(&event.attributes.ty, &data)?;
+        }
+        Ok(event::encode(event, settings.content_mode, trace)?)
     }
+
     /// [`Publisher::publish`] for a record that is already encoded.
-    pub async fn publish_record(&self, _record: OutgoingRecord) -> Result<Receipt, PublishError> {
-        todo!()
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub async fn publish_record(&self, record: OutgoingRecord) -> Result<Receipt, PublishError> {
+        self.enqueue_record(record).await?.await
     }
+
     /// [`Publisher::enqueue`] for a record that is already encoded.
+    ///
+    /// # Errors
+    /// As [`Publisher::enqueue`].
     pub async fn enqueue_record(
         &self,
-        _record: OutgoingRecord,
+        record: OutgoingRecord,
     ) -> Result<PendingReceipt, PublishError> {
-        todo!()
+        let span = span::send(&record);
+        if span.is_disabled() {
+            return self.shared.client.enqueue(record, span).await;
+        }
+        let waiting = span.clone();
+        self.shared
+            .client
+            .enqueue(record, span)
+            .instrument(waiting)
+            .await
     }
+
     /// Waits until everything enqueued is acknowledged; says what is not by the deadline.
-    pub async fn flush(&self, _deadline: Duration) -> Result<(), Unsent> {
-        todo!()
+    ///
+    /// Records that others enqueue meanwhile are waited for too. The buffer is left as it is: what was not sent by the
+    /// deadline is still tried while the publisher lives.
+    ///
+    /// # Errors
+    /// How many records have neither an acknowledgement nor an error when the deadline is over.
+    pub async fn flush(&self, deadline: Duration) -> Result<(), Unsent> {
+        self.shared.client.flush(deadline).await
     }
 }

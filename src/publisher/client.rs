@@ -1,0 +1,304 @@
+//! The client's producer behind a publisher.
+//!
+//! Owns the producer, its buffer's accounting and what its delivery reports settle. Knows records, but no events.
+
+use super::delivery::{Delivery, PendingReceipt};
+use super::error::{Failure, PublishError, Unsent, classify};
+use super::room::{Entry, Room};
+use super::span;
+use crate::event::{Headers, OutgoingRecord};
+use crate::kafka::{ConfigError, KafkaConfig, log};
+use crate::telemetry::Metric;
+use metrics::{Counter, Gauge, counter, gauge};
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::types::RDKafkaErrorCode as Code;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use tracing::Span;
+
+/// How long a connection error is worth mentioning beside a timeout.
+const CONNECTION_ERROR_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// A producer with a thread of its own that serves delivery reports.
+pub(super) struct Client {
+    producer: ThreadedProducer<Buffer>,
+}
+
+/// What is enqueued and not settled, shared between those who enqueue and the thread that serves delivery reports.
+struct Buffer {
+    room: Room,
+    pending: AtomicUsize,
+    /// Told whenever nothing is pending.
+    idle: Notify,
+    bytes: Gauge,
+    published: Mutex<Published>,
+    connection_error: Mutex<Option<(Instant, String)>>,
+    fatal: Mutex<Option<String>>,
+}
+
+impl Client {
+    pub(super) fn new(
+        kafka: &KafkaConfig,
+        bytes_max: usize,
+        records_max: usize,
+    ) -> Result<Self, ConfigError> {
+        let buffer = Buffer {
+            room: Room::new(u32::try_from(bytes_max).unwrap_or(u32::MAX), records_max),
+            pending: AtomicUsize::new(0),
+            idle: Notify::new(),
+            bytes: gauge!(Metric::PublisherBufferBytes.name()),
+            published: Mutex::new(Published::default()),
+            connection_error: Mutex::new(None),
+            fatal: Mutex::new(None),
+        };
+        let producer = kafka
+            .producer()?
+            .create_with_context(buffer)
+            .map_err(ConfigError::from_client)?;
+        Ok(Self { producer })
+    }
+
+    fn buffer(&self) -> &Buffer {
+        self.producer.client().context()
+    }
+
+    /// Waits for room, then enqueues.
+    pub(super) async fn enqueue(
+        &self,
+        record: OutgoingRecord,
+        span: Span,
+    ) -> Result<PendingReceipt, PublishError> {
+        if !is_topic_name(&record.topic) {
+            // The client would take it and wait for the brokers to say so.
+            let failure = classify(Code::InvalidTopic, &record.topic, 0);
+            return Err(failure.into_error(&record.topic));
+        }
+        let bytes = size(&record);
+        let entry = self.buffer().room.enter(bytes).await;
+        self.send(record, bytes, entry, span)
+    }
+
+    fn send(
+        &self,
+        record: OutgoingRecord,
+        bytes: usize,
+        entry: Entry<'_>,
+        span: Span,
+    ) -> Result<PendingReceipt, PublishError> {
+        let buffer = self.buffer();
+        let delivery = Arc::new(Delivery::new(record.topic, entry.charge(), bytes));
+        let mut native =
+            BaseRecord::<[u8], [u8], _>::with_opaque_to(&delivery.topic, Arc::clone(&delivery));
+        native.partition = record.partition;
+        native.key = record.key.as_deref();
+        native.payload = record.value.as_deref();
+        native.timestamp = record.timestamp_ms;
+        native.headers = native_headers(&record.headers);
+        // Counted before the client has it, because its report may come before `send` returns.
+        buffer.enqueued(bytes);
+        match self.producer.send(native) {
+            Ok(()) => {
+                entry.keep();
+                Ok(PendingReceipt { delivery, span })
+            }
+            Err((error, refused)) => {
+                drop(refused);
+                buffer.settled(bytes);
+                let code = error.rdkafka_error_code().unwrap_or(Code::InvalidArgument);
+                let failure = buffer.failure(code, &delivery);
+                buffer.count(&delivery.topic, Some(&failure));
+                span::end(&span, Err(&failure));
+                Err(failure.into_error(&delivery.topic))
+            }
+        }
+    }
+
+    /// Waits until nothing is pending. The client's own flush would do the same on a blocked thread.
+    pub(super) async fn flush(&self, deadline: Duration) -> Result<(), Unsent> {
+        let buffer = self.buffer();
+        let idle = async {
+            loop {
+                let told = buffer.idle.notified();
+                if buffer.pending.load(Ordering::SeqCst) == 0 {
+                    return;
+                }
+                told.await;
+            }
+        };
+        if tokio::time::timeout(deadline, idle).await.is_ok() {
+            return Ok(());
+        }
+        match buffer.pending.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            records => Err(Unsent { records }),
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let lost = self.buffer().pending.load(Ordering::SeqCst);
+        if lost > 0 {
+            tracing::error!(
+                records = lost,
+                "the publisher ends with unacknowledged records, which are lost; flush before the last clone is dropped"
+            );
+        }
+    }
+}
+
+impl Buffer {
+    fn enqueued(&self, bytes: usize) {
+        self.pending.fetch_add(1, Ordering::SeqCst);
+        self.bytes.increment(bytes as f64);
+    }
+
+    fn settled(&self, bytes: usize) {
+        self.bytes.decrement(bytes as f64);
+        if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// Classes an error, with what else is known about the connection.
+    fn failure(&self, code: Code, delivery: &Delivery) -> Failure {
+        let failure = classify(code, &delivery.topic, delivery.bytes);
+        let fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
+        match (failure, fatal.as_ref()) {
+            (Failure::Refused(reason), _) => Failure::Refused(reason),
+            (_, Some(fatal)) => Failure::Fatal(fatal.clone()),
+            (Failure::Unknown(reason), None) => Failure::Unknown(self.with_connection(reason)),
+            (fatal @ Failure::Fatal(_), None) => fatal,
+        }
+    }
+
+    fn with_connection(&self, reason: String) -> String {
+        let error = self
+            .connection_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match &*error {
+            Some((at, error)) if at.elapsed() < CONNECTION_ERROR_AGE_MAX => {
+                format!("{reason} (last connection error: {error})")
+            }
+            _ => reason,
+        }
+    }
+
+    fn count(&self, topic: &str, failure: Option<&Failure>) {
+        self.published
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .count(topic, failure);
+    }
+}
+
+impl ClientContext for Buffer {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log::forward(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(Code::Fatal) => {
+                tracing::error!(reason, "the producer failed for good");
+                let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
+                *fatal = Some(reason.to_owned());
+            }
+            // It follows the errors of the single brokers, which say more.
+            Some(Code::AllBrokersDown) => tracing::warn!(target: "librdkafka", "{reason}"),
+            _ => {
+                tracing::warn!(target: "librdkafka", %error, "{reason}");
+                let mut last = self
+                    .connection_error
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                *last = Some((Instant::now(), reason.to_owned()));
+            }
+        }
+    }
+}
+
+impl ProducerContext for Buffer {
+    type DeliveryOpaque = Arc<Delivery>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Arc<Delivery>) {
+        let outcome = match result {
+            Ok(message) => Ok((message.partition(), message.offset())),
+            Err((error, _)) => {
+                let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+                Err(self.failure(code, &delivery))
+            }
+        };
+        self.count(&delivery.topic, outcome.as_ref().err());
+        self.room.leave(delivery.charge);
+        let bytes = delivery.bytes;
+        // The receipt first: whom a flush wakes finds it settled.
+        delivery.settle(outcome);
+        self.settled(bytes);
+    }
+}
+
+/// Counters by topic, looked up in the recorder once and kept.
+#[derive(Default)]
+struct Published {
+    by_topic: HashMap<String, [Counter; 3]>,
+}
+
+impl Published {
+    fn count(&mut self, topic: &str, failure: Option<&Failure>) {
+        let result = match failure {
+            None => 0,
+            Some(Failure::Refused(_)) => 1,
+            Some(Failure::Unknown(_) | Failure::Fatal(_)) => 2,
+        };
+        if let Some(counters) = self.by_topic.get(topic) {
+            counters[result].increment(1);
+            return;
+        }
+        let counters = ["ok", "refused", "unknown"].map(|result| {
+            counter!(Metric::Published.name(), "topic" => topic.to_owned(), "result" => result)
+        });
+        counters[result].increment(1);
+        self.by_topic.insert(topic.to_owned(), counters);
+    }
+}
+
+/// Whether brokers accept a topic of this name.
+fn is_topic_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=249).contains(&name.len()) && name.bytes().all(allowed) && name != "." && name != ".."
+}
+
+/// What a record takes in memory, roughly, and on the wire before compression.
+fn size(record: &OutgoingRecord) -> usize {
+    let headers: usize = record
+        .headers
+        .iter()
+        .map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len))
+        .sum();
+    record.key.as_ref().map_or(0, |key| key.len())
+        + record.value.as_ref().map_or(0, |value| value.len())
+        + headers
+}
+
+/// The client's form of headers: same order, repeated names and absent values kept.
+fn native_headers(headers: &Headers) -> Option<OwnedHeaders> {
+    if headers.is_empty() {
+        return None;
+    }
+    let native = OwnedHeaders::new_with_capacity(headers.iter().count());
+    Some(headers.iter().fold(native, |native, (name, value)| {
+        native.insert(Header {
+            key: &String::from_utf8_lossy(name),
+            value,
+        })
+    }))
+}

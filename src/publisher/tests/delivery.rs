@@ -1,0 +1,154 @@
+//! What arrives, where, and what the receipt says.
+
+use super::*;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers as _, Message};
+use rdkafka::{Offset, TopicPartitionList};
+
+/// Reads one record of a partition back.
+fn read_back<T>(
+    cluster: &Cluster,
+    receipt: &Receipt,
+    read: impl FnOnce(&rdkafka::message::BorrowedMessage<'_>) -> T,
+) -> T {
+    let consumer: BaseConsumer = KafkaConfig::new(cluster.bootstrap_servers())
+        .consumer("reader")
+        .expect("settings")
+        .create()
+        .expect("consumer");
+    let mut partitions = TopicPartitionList::new();
+    partitions
+        .add_partition_offset(
+            &receipt.topic,
+            receipt.partition,
+            Offset::Offset(receipt.offset),
+        )
+        .expect("offset");
+    consumer.assign(&partitions).expect("assign");
+    let message = consumer.poll(LONG).expect("a record").expect("no error");
+    read(&message)
+}
+
+#[tokio::test]
+async fn a_receipt_says_where_the_record_is() {
+    let cluster = cluster();
+    let topic = topic(&cluster, 4);
+    let publisher = publisher(&cluster, &[]);
+    let first = publisher
+        .publish_record(record(&topic, "k", "1"))
+        .await
+        .expect("published");
+    let second = publisher
+        .publish_record(record(&topic, "k", "2"))
+        .await
+        .expect("published");
+    assert_eq!((&first.topic, first.offset), (&topic, 0));
+    assert_eq!((second.partition, second.offset), (first.partition, 1));
+    let value = read_back(&cluster, &second, |message| {
+        message.payload().map(<[u8]>::to_vec)
+    });
+    assert_eq!(value.as_deref(), Some(&b"2"[..]));
+}
+
+#[tokio::test]
+async fn bytes_absent_values_and_header_order_survive() {
+    let cluster = cluster();
+    let topic = topic(&cluster, 1);
+    let publisher = publisher(&cluster, &[]);
+    let mut headers = Headers::new();
+    headers.push("twice", Some(&[0, 255, 0xc3]));
+    headers.push("absent", None);
+    headers.push("empty", Some(&[]));
+    headers.push("twice", Some(b"again"));
+    let tombstone = OutgoingRecord {
+        topic: topic.clone(),
+        partition: Some(0),
+        key: Some(Bytes::from_static(&[0, 0xff])),
+        value: None,
+        headers,
+        timestamp_ms: Some(1_700_000_000_123),
+    };
+    let receipt = publisher
+        .publish_record(tombstone)
+        .await
+        .expect("published");
+    read_back(&cluster, &receipt, |message| {
+        assert_eq!(message.key(), Some(&[0, 0xff][..]));
+        assert_eq!(message.payload(), None);
+        assert_eq!(message.timestamp().to_millis(), Some(1_700_000_000_123));
+        let read: Vec<_> = message
+            .headers()
+            .expect("headers")
+            .iter()
+            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+            .collect();
+        let expected = [
+            ("twice", Some(vec![0, 255, 0xc3])),
+            ("absent", None),
+            ("empty", Some(Vec::new())),
+            ("twice", Some(b"again".to_vec())),
+        ];
+        assert_eq!(read, expected.map(|(name, value)| (name.to_owned(), value)));
+    });
+}
+
+/// What `org.apache.kafka.common.utils.Utils.murmur2` gives: hash, made positive, modulo the partition count.
+#[tokio::test]
+async fn keys_land_where_java_puts_them() {
+    // Hashes from Kafka's own unit test of murmur2.
+    let java: [(&str, i32); 6] = [
+        ("21", -973_932_308),
+        ("foobar", -790_332_482),
+        ("a-little-bit-long-string", -985_981_536),
+        ("a-little-bit-longer-string", -1_486_304_829),
+        (
+            "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
+            -58_897_971,
+        ),
+        ("abc", 479_470_107),
+    ];
+    const PARTITIONS: i32 = 12;
+    let cluster = cluster();
+    let topic = topic(&cluster, PARTITIONS);
+    let publisher = publisher(&cluster, &[]);
+    for (key, hash) in java {
+        let receipt = publisher
+            .publish_record(record(&topic, key, "v"))
+            .await
+            .expect("published");
+        let expected = (hash & i32::MAX) % PARTITIONS;
+        assert_eq!(receipt.partition, expected, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_flush_waits_for_everything_enqueued() {
+    let cluster = cluster();
+    let topic = topic(&cluster, 3);
+    let publisher = publisher(&cluster, &["linger.ms=50"]);
+    let mut pending = Vec::new();
+    for number in 0..500 {
+        let record = record(&topic, &number.to_string(), "v");
+        pending.push(publisher.enqueue_record(record).await.expect("enqueued"));
+    }
+    publisher.flush(LONG).await.expect("flushed");
+    for receipt in pending {
+        let ready = futures_util::FutureExt::now_or_never(receipt);
+        ready.expect("settled by the flush").expect("published");
+    }
+    publisher.flush(Duration::ZERO).await.expect("nothing left");
+}
+
+#[tokio::test]
+async fn a_dropped_receipt_does_not_take_the_record_back() {
+    let cluster = cluster();
+    let topic = topic(&cluster, 1);
+    let publisher = publisher(&cluster, &[]);
+    drop(publisher.enqueue_record(record(&topic, "k", "1")).await);
+    publisher.flush(LONG).await.expect("flushed");
+    let next = publisher
+        .publish_record(record(&topic, "k", "2"))
+        .await
+        .expect("published");
+    assert_eq!(next.offset, 1);
+}
