@@ -10,6 +10,7 @@ mod structured;
 
 use super::{Attributes, Event, EventType, Headers, HeadersIter, TraceContext};
 use bytes::Bytes;
+use serde::Serialize;
 use serde::ser::Error;
 use std::borrow::Cow;
 
@@ -41,6 +42,19 @@ pub struct OutgoingRecord {
     pub headers: Headers,
     /// Creation time in milliseconds since the epoch; none lets the client set it.
     pub timestamp_ms: Option<i64>,
+}
+
+/// An event whose type is known only at run time: its payload is any JSON, its destination is given.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JsonEvent {
+    /// CloudEvents attributes; `(source, id)` is the event's identity.
+    pub attributes: Attributes,
+    /// Destination topic.
+    pub topic: String,
+    /// Key bytes; none lets the client choose any partition.
+    pub key: Option<Bytes>,
+    /// The payload.
+    pub data: serde_json::Value,
 }
 
 /// A decoded envelope: attributes and the payload's bytes.
@@ -125,20 +139,61 @@ pub fn encode<T: EventType>(
     mode: ContentMode,
     trace: Option<&TraceContext>,
 ) -> Result<OutgoingRecord, serde_json::Error> {
-    if let Some(flaw) = event.attributes.flaw() {
+    write(
+        &event.attributes,
+        Destination {
+            topic: T::TOPIC.to_owned(),
+            key: Some(Bytes::from(event.data.key())),
+        },
+        &event.data,
+        mode,
+        trace,
+    )
+}
+
+/// [`encode`] for an event whose type is known only at run time: a tool's, a gateway's, a replay's.
+///
+/// # Errors
+/// Those of [`encode`].
+pub fn encode_json(
+    event: &JsonEvent,
+    mode: ContentMode,
+    trace: Option<&TraceContext>,
+) -> Result<OutgoingRecord, serde_json::Error> {
+    let destination = Destination {
+        topic: event.topic.clone(),
+        key: event.key.clone(),
+    };
+    write(&event.attributes, destination, &event.data, mode, trace)
+}
+
+/// Where an event goes.
+struct Destination {
+    topic: String,
+    key: Option<Bytes>,
+}
+
+fn write<T: Serialize>(
+    attributes: &Attributes,
+    destination: Destination,
+    data: &T,
+    mode: ContentMode,
+    trace: Option<&TraceContext>,
+) -> Result<OutgoingRecord, serde_json::Error> {
+    if let Some(flaw) = attributes.flaw() {
         return Err(serde_json::Error::custom(flaw));
     }
     let (mut headers, value) = match mode {
-        ContentMode::Binary => binary::write(&event.attributes, &event.data)?,
-        ContentMode::Structured => structured::write(&event.attributes, &event.data)?,
+        ContentMode::Binary => binary::write(attributes, data)?,
+        ContentMode::Structured => structured::write(attributes, data)?,
     };
     if let Some(trace) = trace {
         trace.write(&mut headers);
     }
     Ok(OutgoingRecord {
-        topic: T::TOPIC.to_owned(),
+        topic: destination.topic,
         partition: None,
-        key: Some(Bytes::from(event.data.key())),
+        key: destination.key,
         value: Some(Bytes::from(value)),
         headers,
         timestamp_ms: None,

@@ -39,6 +39,16 @@ impl Headers {
     }
 }
 
+impl<'a> FromIterator<(&'a [u8], Option<&'a [u8]>)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>>(headers: I) -> Self {
+        let mut packed = Vec::new();
+        for (name, value) in headers {
+            pack(&mut packed, name, value);
+        }
+        Self { packed }
+    }
+}
+
 impl std::fmt::Debug for Headers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list()

@@ -10,7 +10,9 @@ mod record;
 mod trace;
 
 pub use attributes::Attributes;
-pub use binding::{ContentMode, DecodeError, Envelope, OutgoingRecord, decode, encode};
+pub use binding::{
+    ContentMode, DecodeError, Envelope, JsonEvent, OutgoingRecord, decode, encode, encode_json,
+};
 pub use headers::{Headers, HeadersIter};
 pub use id::{derived_id, new_id};
 pub use record::{Record, RecordBatch, RecordBatchBuilder};

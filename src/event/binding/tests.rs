@@ -70,3 +70,26 @@ fn binary_mode_puts_attributes_into_headers_and_the_payload_into_the_value() {
     assert_eq!(record.value.as_deref(), Some(value.as_slice()));
     assert_eq!((record.partition, record.timestamp_ms), (None, None));
 }
+
+#[test]
+fn an_event_known_at_run_time_is_written_like_a_typed_one() {
+    let event = full_event();
+    let untyped = JsonEvent {
+        attributes: event.attributes.clone(),
+        topic: Payload::TOPIC.to_owned(),
+        key: Some(Bytes::from(event.data.key())),
+        data: serde_json::json!({"name": "nüsse", "count": u64::MAX}),
+    };
+    let trace = TraceContext::root();
+    for mode in [ContentMode::Binary, ContentMode::Structured] {
+        let typed = encode(&event, mode, Some(&trace)).expect("encodes");
+        let record = encode_json(&untyped, mode, Some(&trace)).expect("encodes");
+        assert_eq!((&record.topic, &record.key), (&typed.topic, &typed.key));
+        assert_eq!(record.headers, typed.headers);
+        let value = |record: &OutgoingRecord| -> serde_json::Value {
+            let bytes = record.value.as_deref().expect("has a value");
+            serde_json::from_slice(bytes).expect("is JSON")
+        };
+        assert_eq!(value(&record), value(&typed));
+    }
+}
