@@ -13,6 +13,8 @@ pub struct TopicDeclaration {
     pub partitions: i32,
     /// How long records are kept, in milliseconds; -1 keeps them for good.
     pub retention_ms: i64,
+    /// The member of every payload that is its record's key.
+    pub key: String,
     /// Services and commands that write to it.
     pub producers: Vec<String>,
     /// Consumer groups that read it.
@@ -41,4 +43,22 @@ static TOPICS: LazyLock<Vec<TopicDeclaration>> = LazyLock::new(|| {
 /// The shop's topics, sorted by name.
 pub fn topics() -> &'static [TopicDeclaration] {
     &TOPICS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_event_of_a_topic_requires_the_member_that_is_the_key() {
+        let catalogue = crate::catalogue().expect("the schemas compile");
+        for topic in topics() {
+            for event in &topic.events {
+                let schema = catalogue.schema(event).expect("the event has a schema");
+                let required = schema["required"].as_array().expect("some are required");
+                assert!(required.contains(&json!(topic.key)), "{event}");
+            }
+        }
+    }
 }
