@@ -128,6 +128,15 @@ impl KafkaConfig {
         environment::read(std::env::vars_os())
     }
 
+    /// Replaces what the variables of [`Self::from_env`] set and leaves the rest, for settings that were read from a file
+    /// before.
+    ///
+    /// # Errors
+    /// Those of [`Self::from_env`].
+    pub fn apply_env(&mut self) -> Result<(), ConfigError> {
+        environment::apply(self, std::env::vars_os())
+    }
+
     /// Sets a verbatim property from `key=value` text.
     ///
     /// # Errors

@@ -36,14 +36,22 @@ const PASS_THROUGH: &str = "KAFKA_X__";
 pub(super) fn read(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<KafkaConfig, ConfigError> {
+    let mut config = KafkaConfig::new(BROKERS_DEFAULT);
+    apply(&mut config, variables)?;
+    Ok(config)
+}
+
+/// Replaces what the variables set and leaves the rest.
+pub(super) fn apply(
+    config: &mut KafkaConfig,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<(), ConfigError> {
     let variables = relevant(variables)?;
-    let mut brokers = BROKERS_DEFAULT.to_owned();
     for name in BROKERS.iter().rev() {
         if let Some(value) = value_of(&variables, name)? {
-            brokers = value;
+            config.brokers = value;
         }
     }
-    let mut config = KafkaConfig::new(brokers);
     for (name, property) in PROPERTIES {
         if let Some(value) = value_of(&variables, name)? {
             config
@@ -58,8 +66,7 @@ pub(super) fn read(
                 .map_err(|error| ConfigError::new(name, error.to_string()))?;
         }
     }
-    config.validate()?;
-    Ok(config)
+    config.validate()
 }
 
 /// Our variables as text. Empty ones count as not set, as compose files and unit files can leave them.
