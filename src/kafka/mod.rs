@@ -5,6 +5,8 @@ mod config;
 mod error;
 pub(crate) mod log;
 pub(crate) mod queue;
+pub mod reader;
+mod span;
 
 pub use config::{ConfigError, KafkaConfig};
 pub use error::KafkaError;

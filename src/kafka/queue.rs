@@ -9,6 +9,7 @@
 //! - every message, queue and header list is given back exactly once.
 #![allow(unsafe_code)]
 
+use super::reader::TimestampKind;
 use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
@@ -225,6 +226,22 @@ impl<'a> Message<'a> {
         let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: the message is valid and `kind` outlives the call.
         unsafe { sys::rd_kafka_message_timestamp(self.0, &mut kind) }
+    }
+
+    /// Whose clock the timestamp is.
+    pub(crate) fn timestamp_kind(&self) -> TimestampKind {
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: the message is valid and `kind` outlives the call.
+        unsafe { sys::rd_kafka_message_timestamp(self.0, &mut kind) };
+        match kind {
+            sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE => {
+                TimestampKind::Absent
+            }
+            sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_CREATE_TIME => TimestampKind::Create,
+            sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME => {
+                TimestampKind::LogAppend
+            }
+        }
     }
 
     pub(crate) fn key(&self) -> Option<&'a [u8]> {

@@ -1,0 +1,187 @@
+//! Turns "the last ten of this topic" into offsets.
+//!
+//! Owns the questions that a reading asks the cluster before it starts: which partitions, which first and last offsets.
+
+use super::reader::{Reading, Span, Start};
+use super::{KafkaConfig, KafkaError};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError as ClientError;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A partition and the offsets it has.
+struct Bounds {
+    topic: Arc<str>,
+    partition: i32,
+    low: i64,
+    high: i64,
+}
+
+/// The spans that a reading covers now, sorted by topic and partition. Blocks; `timeout` bounds each request.
+pub(super) fn resolve(
+    config: &KafkaConfig,
+    reading: &Reading,
+    timeout: Duration,
+) -> Result<Vec<Span>, KafkaError> {
+    let client: BaseConsumer = config
+        .client()?
+        .create()
+        .map_err(|e| failed("creating a client", e))?;
+    let mut bounds = Vec::new();
+    for topic in &reading.topics {
+        let topic: Arc<str> = topic.as_str().into();
+        for partition in partitions(config, &client, &topic, &reading.partitions, timeout)? {
+            let (low, high) = client
+                .fetch_watermarks(&topic, partition, timeout)
+                .map_err(|e| failed(&format!("asking for the offsets of {topic}"), e))?;
+            bounds.push(Bounds {
+                topic: Arc::clone(&topic),
+                partition,
+                low,
+                high,
+            });
+        }
+    }
+    let starts = offsets(&client, &bounds, reading.start, timeout)?;
+    let ends = match reading.end {
+        Some(end) => offsets(&client, &bounds, end, timeout)?
+            .into_iter()
+            .map(Some)
+            .collect(),
+        None => vec![None; bounds.len()],
+    };
+    Ok(bounds
+        .into_iter()
+        .zip(starts.into_iter().zip(ends))
+        .map(|(at, (start, end))| Span {
+            topic: at.topic,
+            partition: at.partition,
+            start,
+            end,
+        })
+        .collect())
+}
+
+fn partitions(
+    config: &KafkaConfig,
+    client: &BaseConsumer,
+    topic: &str,
+    wanted: &[i32],
+    timeout: Duration,
+) -> Result<Vec<i32>, KafkaError> {
+    let metadata = client
+        .fetch_metadata(Some(topic), timeout)
+        .map_err(|e| unanswered(config, timeout, e))?;
+    let mut existing: Vec<i32> = metadata
+        .topics()
+        .iter()
+        .filter(|found| found.name() == topic && found.error().is_none())
+        .flat_map(|found| found.partitions().iter().map(|partition| partition.id()))
+        .collect();
+    existing.sort_unstable();
+    if existing.is_empty() {
+        let topic = topic.to_owned();
+        return Err(KafkaError::UnknownTopic { topic });
+    }
+    match wanted.iter().find(|wanted| !existing.contains(wanted)) {
+        Some(missing) => Err(KafkaError::Config(super::ConfigError::new(
+            "partition",
+            format!(
+                "{topic} has no partition {missing}, it has {}",
+                existing.len()
+            ),
+        ))),
+        None if wanted.is_empty() => Ok(existing),
+        None => Ok(wanted.to_vec()),
+    }
+}
+
+/// The offset of `at` in each partition.
+fn offsets(
+    client: &BaseConsumer,
+    bounds: &[Bounds],
+    at: Start,
+    timeout: Duration,
+) -> Result<Vec<i64>, KafkaError> {
+    if let Start::Time(ms) = at {
+        return offsets_at(client, bounds, ms, timeout);
+    }
+    Ok(bounds.iter().map(|bounds| bounds.offset(at)).collect())
+}
+
+fn offsets_at(
+    client: &BaseConsumer,
+    bounds: &[Bounds],
+    ms: i64,
+    timeout: Duration,
+) -> Result<Vec<i64>, KafkaError> {
+    let asked = |e| failed("asking for the offsets of a time", e);
+    let mut times = TopicPartitionList::with_capacity(bounds.len());
+    for at in bounds {
+        times
+            .add_partition_offset(&at.topic, at.partition, Offset::Offset(ms))
+            .map_err(asked)?;
+    }
+    let found = client.offsets_for_times(times, timeout).map_err(asked)?;
+    bounds
+        .iter()
+        .map(|at| {
+            let element = found.find_partition(&at.topic, at.partition);
+            if let Some(element) = &element {
+                element.error().map_err(asked)?;
+            }
+            Ok(match element.map(|element| element.offset()) {
+                Some(Offset::Offset(offset)) => offset,
+                // No record is that young.
+                _ => at.high,
+            })
+        })
+        .collect()
+}
+
+impl Bounds {
+    fn offset(&self, at: Start) -> i64 {
+        match at {
+            Start::Beginning => self.low,
+            Start::End | Start::Time(_) => self.high,
+            Start::Offset(offset) => offset.clamp(self.low, self.high),
+            Start::Last(records) => self.high.saturating_sub(records).clamp(self.low, self.high),
+        }
+    }
+}
+
+/// The error of a request, by what its user can do about it.
+pub(super) fn failed(what: &str, error: ClientError) -> KafkaError {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+    let what = what.to_owned();
+    match error.rdkafka_error_code() {
+        Some(
+            code @ (Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::SaslAuthenticationFailed
+            | Code::Authentication),
+        ) => KafkaError::Refused {
+            what,
+            cause: code.to_string(),
+        },
+        _ => KafkaError::Client {
+            what,
+            source: error,
+        },
+    }
+}
+
+fn unanswered(config: &KafkaConfig, timeout: Duration, error: ClientError) -> KafkaError {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+    match error.rdkafka_error_code() {
+        Some(Code::BrokerTransportFailure | Code::OperationTimedOut | Code::Resolve) => {
+            KafkaError::Unreachable {
+                brokers: config.brokers.clone(),
+                seconds: timeout.as_secs(),
+                cause: error.to_string(),
+            }
+        }
+        _ => failed("asking for the topics", error),
+    }
+}
