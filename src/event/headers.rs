@@ -1,7 +1,8 @@
 //! Record headers in one flat buffer.
 //!
 //! Owns the packed form in which headers travel from the poll thread to a handler: copied once, parsed only when a
-//! handler asks. Order and duplicates are kept; names and values are any bytes, and reading them is total.
+//! handler asks. Order and duplicates are kept; names and values are any bytes, and reading them is total. Must not know
+//! what any header means.
 
 /// An ordered list of record headers. Names may repeat; a value may be absent.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -111,5 +112,64 @@ impl<'a> Iterator for HeadersIter<'a> {
             length => Some(self.take(length)?),
         };
         Some((name, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_last_header_of_a_name_counts_even_without_a_value() {
+        let mut headers = Headers::new();
+        assert!(headers.is_empty());
+        headers.push("a", Some(b"1"));
+        headers.push("A", Some(b"2"));
+        headers.push("a", Some(b""));
+        assert_eq!(headers.last("a"), Some(&b""[..]));
+        assert_eq!(headers.last("A"), Some(&b"2"[..]));
+        headers.push("a", None);
+        assert_eq!(headers.last("a"), None);
+        assert_eq!(headers.last("b"), None);
+        assert_eq!(headers.iter().count(), 4);
+    }
+
+    #[test]
+    fn a_large_value_is_kept_whole() {
+        let value = vec![0xff; 1 << 20];
+        let mut headers = Headers::new();
+        headers.push("big", Some(&value));
+        headers.push("after", Some(b"1"));
+        assert_eq!(headers.last("big"), Some(value.as_slice()));
+        assert_eq!(headers.last("after"), Some(&b"1"[..]));
+    }
+
+    #[test]
+    fn debug_shows_names_and_lengths_but_no_values() {
+        let mut headers = Headers::new();
+        headers.push("authorization", Some(b"hunter2"));
+        assert_eq!(format!("{headers:?}"), r#"[("authorization", Some(7))]"#);
+    }
+
+    type Pairs = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+    proptest! {
+        #[test]
+        fn any_names_and_values_are_read_as_they_were_packed(pairs: Pairs) {
+            let mut packed = Vec::new();
+            for (name, value) in &pairs {
+                pack(&mut packed, name, value.as_deref());
+            }
+            let read: Pairs = HeadersIter::over(&packed)
+                .map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec)))
+                .collect();
+            prop_assert_eq!(read, pairs);
+        }
+
+        #[test]
+        fn any_bytes_in_place_of_packed_headers_end_without_panic(bytes: Vec<u8>) {
+            prop_assert!(HeadersIter::over(&bytes).count() <= bytes.len());
+        }
     }
 }

@@ -1,4 +1,11 @@
-//! The binding from outside: what is written is read again, and nothing that is read can make it panic.
+//! The binding from outside.
+//!
+//! - `binary`, `structured`: what each mode writes, and what it says of malformed records
+//! - `properties`: what is written is read again, and nothing that is read can make it panic
+
+mod binary;
+mod properties;
+mod structured;
 
 use super::*;
 use serde::{Deserialize, Serialize};
@@ -34,41 +41,54 @@ fn full_event() -> Event<Payload> {
     event
 }
 
-#[test]
-fn binary_mode_puts_attributes_into_headers_and_the_payload_into_the_value() {
-    let event = full_event();
-    let record = encode(&event, ContentMode::Binary, None).expect("encodes");
+fn headers(pairs: &[(&str, Option<&[u8]>)]) -> Headers {
+    let mut headers = Headers::new();
+    for (name, value) in pairs {
+        headers.push(name, *value);
+    }
+    headers
+}
 
-    let written: Vec<_> = record
-        .headers
-        .iter()
-        .map(|(name, value)| {
-            let value = value.expect("has a value");
-            (
-                String::from_utf8_lossy(name).into_owned(),
-                String::from_utf8_lossy(value).into_owned(),
-            )
-        })
-        .collect();
-    let time = event.attributes.time.expect("set by new").to_string();
-    let expected = [
-        ("ce_specversion", "1.0"),
-        ("ce_id", &event.attributes.id),
-        ("ce_source", "/test/counter"),
-        ("ce_type", "test.counted.v1"),
-        ("ce_subject", "nüsse"),
-        ("ce_time", &time),
-        ("content-type", "application/json"),
-        ("ce_dataschema", "urn:test:counted:1"),
-        ("ce_partitionkey", "a b"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    assert_eq!(written, expected);
-    assert_eq!(record.topic, "test.counts");
-    assert_eq!(record.key.as_deref(), Some("nüsse".as_bytes()));
-    let value = serde_json::to_vec(&event.data).expect("serialises");
-    assert_eq!(record.value.as_deref(), Some(value.as_slice()));
-    assert_eq!((record.partition, record.timestamp_ms), (None, None));
+#[test]
+fn the_trace_of_the_hop_is_written_as_plain_headers() {
+    let mut trace = TraceContext::root();
+    trace.tracestate = Some("vendor=1".to_owned());
+    for mode in [ContentMode::Binary, ContentMode::Structured] {
+        let record = encode(&full_event(), mode, Some(&trace)).expect("encodes");
+        assert_eq!(
+            TraceContext::from_headers(record.headers.iter()),
+            Some(trace.clone())
+        );
+        let without = encode(&full_event(), mode, None).expect("encodes");
+        assert_eq!(TraceContext::from_headers(without.headers.iter()), None);
+    }
+}
+
+#[test]
+fn attributes_that_no_reader_could_take_back_are_not_written() {
+    let spoil: [(&str, fn(&mut Attributes)); 7] = [
+        ("id", |attributes| attributes.id.clear()),
+        ("source", |attributes| attributes.source.clear()),
+        ("type", |attributes| attributes.ty.clear()),
+        ("\"\"", |attributes| extend(attributes, "")),
+        ("Upper", |attributes| extend(attributes, "Upper")),
+        ("data", |attributes| extend(attributes, "data")),
+        ("subject", |attributes| extend(attributes, "subject")),
+    ];
+    for (named, spoil) in spoil {
+        for mode in [ContentMode::Binary, ContentMode::Structured] {
+            let mut event = full_event();
+            spoil(&mut event.attributes);
+            let error = encode(&event, mode, None).expect_err(named).to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}
+
+fn extend(attributes: &mut Attributes, name: &str) {
+    attributes
+        .extensions
+        .insert(name.to_owned(), "value".to_owned());
 }
 
 #[test]

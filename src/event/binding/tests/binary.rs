@@ -1,0 +1,137 @@
+//! Binary mode: `ce_*` headers.
+
+use super::*;
+
+#[test]
+fn binary_mode_puts_attributes_into_headers_and_the_payload_into_the_value() {
+    let event = full_event();
+    let record = encode(&event, ContentMode::Binary, None).expect("encodes");
+
+    let written: Vec<_> = record
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            let value = value.expect("has a value");
+            (
+                String::from_utf8_lossy(name).into_owned(),
+                String::from_utf8_lossy(value).into_owned(),
+            )
+        })
+        .collect();
+    let time = event.attributes.time.expect("set by new").to_string();
+    let expected = [
+        ("ce_specversion", "1.0"),
+        ("ce_id", &event.attributes.id),
+        ("ce_source", "/test/counter"),
+        ("ce_type", "test.counted.v1"),
+        ("ce_subject", "nüsse"),
+        ("ce_time", &time),
+        ("content-type", "application/json"),
+        ("ce_dataschema", "urn:test:counted:1"),
+        ("ce_partitionkey", "a b"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(written, expected);
+    assert_eq!(record.topic, "test.counts");
+    assert_eq!(record.key.as_deref(), Some("nüsse".as_bytes()));
+    let value = serde_json::to_vec(&event.data).expect("serialises");
+    assert_eq!(record.value.as_deref(), Some(value.as_slice()));
+    assert_eq!((record.partition, record.timestamp_ms), (None, None));
+}
+
+/// The headers of a minimal event, with others after them: the last one of a name counts.
+pub(super) fn binary_with(others: &[(&str, Option<&[u8]>)]) -> Headers {
+    let mut all: Vec<(&str, Option<&[u8]>)> = vec![
+        ("ce_specversion", Some(b"1.0")),
+        ("ce_id", Some(b"1")),
+        ("ce_source", Some(b"/s")),
+        ("ce_type", Some(b"t.v1")),
+    ];
+    all.extend(others);
+    headers(&all)
+}
+
+#[test]
+fn malformed_binary_events_say_which_attribute_is_wrong() {
+    let rows: [(&str, &[u8], &str, &str); 13] = [
+        ("ce_specversion", b"0.3", "specversion", "only 1.0"),
+        ("ce_specversion", b"1.0 ", "specversion", "only 1.0"),
+        ("ce_specversion", b"", "specversion", "empty"),
+        ("ce_id", b"", "id", "empty"),
+        ("ce_id", b"\xff", "id", "UTF-8"),
+        ("ce_source", b"", "source", "empty"),
+        ("ce_type", b"\xc3\x28", "type", "UTF-8"),
+        ("ce_subject", b"\xff", "subject", "UTF-8"),
+        ("ce_time", b"\xff", "time", "UTF-8"),
+        ("ce_time", b"yesterday-secret", "time", "RFC 3339"),
+        ("ce_time", b"2026-11-21T08:00:00", "time", "RFC 3339"),
+        ("ce_dataschema", b"\xff", "dataschema", "UTF-8"),
+        ("ce_comment", b"\xff", "comment", "UTF-8"),
+    ];
+    for (header, value, attribute, expected) in rows {
+        let headers = binary_with(&[(header, Some(value))]);
+        let error = decode(headers.iter(), Some(b"{}")).expect_err(header);
+        let DecodeError::Attribute { name, reason } = &error else {
+            panic!("{header}: {error}");
+        };
+        assert_eq!(name, attribute);
+        assert!(reason.contains(expected), "{error}");
+        assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+    }
+    let headers = binary_with(&[("content-type", Some(b"\xff"))]);
+    let error = decode(headers.iter(), None).expect_err("content-type is no text");
+    assert!(error.to_string().contains("datacontenttype"), "{error}");
+}
+
+#[test]
+fn a_record_without_all_mandatory_attributes_is_raw() {
+    for missing in ["ce_specversion", "ce_id", "ce_source", "ce_type"] {
+        let headers = binary_with(&[(missing, None)]);
+        let decoded = decode(headers.iter(), Some(b"{}"));
+        assert_eq!(decoded, Err(DecodeError::NotAnEvent), "{missing}");
+    }
+    let cased = headers(&[
+        ("CE_SPECVERSION", Some(b"1.0")),
+        ("Ce_Id", Some(b"1")),
+        ("\u{fffd}", Some(b"\xff")),
+    ]);
+    assert_eq!(decode(cased.iter(), None), Err(DecodeError::NotAnEvent));
+    assert_eq!(
+        decode(Headers::new().iter(), None),
+        Err(DecodeError::NotAnEvent)
+    );
+}
+
+#[test]
+fn the_last_header_of_a_name_counts() {
+    let headers = binary_with(&[
+        ("ce_id", Some(b"\xff")),
+        ("ce_id", Some(b"2")),
+        ("ce_subject", Some(b"gone")),
+        ("ce_subject", None),
+        ("ce_ext", Some(b"gone")),
+        ("ce_ext", None),
+        ("content-type", Some(b"application/cloudevents+json")),
+        ("content-type", Some(b"text/plain")),
+    ]);
+    let envelope = decode(headers.iter(), Some(b"\xff\x00")).expect("an event");
+    let mut expected = Attributes::new("2", "/s", "t.v1");
+    expected.datacontenttype = Some("text/plain".to_owned());
+    assert_eq!(envelope.attributes, expected);
+    assert_eq!(envelope.data.as_deref(), Some(&b"\xff\x00"[..]));
+}
+
+#[test]
+fn headers_that_cannot_be_attributes_are_left_alone() {
+    let headers = binary_with(&[
+        ("ce_", Some(b"\xff")),
+        ("ce_Comment", Some(b"\xff")),
+        ("ce_with-dash", Some(b"\xff")),
+        ("ce_data", Some(b"\xff")),
+        ("ce_datacontenttype", Some(b"\xff")),
+        ("other", Some(b"\xff")),
+    ]);
+    let envelope = decode(headers.iter(), None).expect("an event");
+    assert_eq!(envelope.attributes, Attributes::new("1", "/s", "t.v1"));
+    assert_eq!(envelope.data, None);
+}
