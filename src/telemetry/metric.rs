@@ -20,9 +20,11 @@
 //! | [`Metric::DeadLetters`] | `evenkeel_dead_letters_total` | counter | group, topic, stage | – |
 //! | [`Metric::Published`] | `evenkeel_records_published_total` | counter | topic, result | `messaging.client.sent.messages` |
 //! | [`Metric::PublisherBufferBytes`] | `evenkeel_publisher_buffer_bytes` | gauge | – | – |
+//! | [`Metric::ServiceInfo`] | `evenkeel_service_info` | gauge | service, version | – |
 //!
 //! The lag carries the name and the labels of kafka_exporter, so that boards and alerts made for it work unchanged. Where
-//! both are scraped, tell the two apart by `job` before summing.
+//! both are scraped, tell the two apart by `job` before summing. A member that loses a partition sets its gauges of that
+//! partition to 0: series are not forgotten while the process runs.
 
 use metrics::Unit;
 
@@ -58,6 +60,8 @@ pub enum Metric {
     Published,
     /// Bytes waiting for an acknowledgement (gauge).
     PublisherBufferBytes,
+    /// Always 1: which service of which release this process is (gauge; service, version).
+    ServiceInfo,
 }
 
 /// What a metric's values are.
@@ -88,6 +92,7 @@ impl Metric {
         Self::DeadLetters,
         Self::Published,
         Self::PublisherBufferBytes,
+        Self::ServiceInfo,
     ];
 
     /// Upper bounds of the duration histogram's buckets in seconds: OpenTelemetry's advice for messaging durations.
@@ -112,6 +117,7 @@ impl Metric {
             Self::DeadLetters => "evenkeel_dead_letters_total",
             Self::Published => "evenkeel_records_published_total",
             Self::PublisherBufferBytes => "evenkeel_publisher_buffer_bytes",
+            Self::ServiceInfo => "evenkeel_service_info",
         }
     }
 
@@ -123,7 +129,8 @@ impl Metric {
             | Self::InFlightBytes
             | Self::Lag
             | Self::OldestUnsettledSeconds
-            | Self::PublisherBufferBytes => MetricKind::Gauge,
+            | Self::PublisherBufferBytes
+            | Self::ServiceInfo => MetricKind::Gauge,
             Self::Received
             | Self::Settled
             | Self::Commits
@@ -150,6 +157,7 @@ impl Metric {
             Self::DeadLetters => &["group", "topic", "stage"],
             Self::Published => &["topic", "result"],
             Self::PublisherBufferBytes => &[],
+            Self::ServiceInfo => &["service", "version"],
         }
     }
 
@@ -172,6 +180,7 @@ impl Metric {
             Self::DeadLetters => "Records written to a dead-letter topic",
             Self::Published => "Records published, by result",
             Self::PublisherBufferBytes => "Bytes that wait for the brokers' acknowledgement",
+            Self::ServiceInfo => "Always 1: which service of which release this process is",
         }
     }
 

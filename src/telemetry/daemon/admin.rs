@@ -1,0 +1,161 @@
+//! The admin server: probes as Kubernetes names them, and the metrics.
+//!
+//! Owns paths and formats. Knows only [`Health`] and the recorder's handle; it reads and never changes anything.
+
+use crate::telemetry::Health;
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use std::fmt::Write;
+use std::io;
+use std::net::SocketAddr;
+use tokio::net::TcpListener;
+
+/// Prometheus' text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Binds before it returns and serves until the runtime ends. Returns where it listens.
+pub(super) async fn serve(
+    address: SocketAddr,
+    health: Health,
+    metrics: PrometheusHandle,
+) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        let advice = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "; another process listens there: choose another port, or 0 for a free one"
+            }
+            io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
+            io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+            _ => "",
+        };
+        let message = format!("cannot serve the admin address {address}: {error}{advice}");
+        io::Error::new(error.kind(), message)
+    })?;
+    let bound = listener.local_addr()?;
+    let router = router(health, metrics);
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "the admin server ended");
+        }
+    });
+    Ok(bound)
+}
+
+/// `/healthz` is an alias of `/livez`, not of `/readyz`: old probes use it to decide on restarts, and a store or a broker
+/// that is away is no reason to restart.
+pub(super) fn router(health: Health, metrics: PrometheusHandle) -> Router {
+    let probes = Router::new()
+        .route("/livez", get(livez))
+        .route("/healthz", get(livez))
+        .route("/readyz", get(readyz))
+        .with_state(health);
+    let metrics = Router::new()
+        .route("/metrics", get(render))
+        .with_state(metrics);
+    probes.merge(metrics)
+}
+
+async fn livez(State(health): State<Health>, query: RawQuery, headers: HeaderMap) -> Response {
+    let failing = health
+        .not_alive()
+        .into_iter()
+        .map(|(name, seconds)| (name, format!("has not moved for {seconds} s")))
+        .collect();
+    Report::new(health.loops(), failing).respond(query, &headers)
+}
+
+async fn readyz(State(health): State<Health>, query: RawQuery, headers: HeaderMap) -> Response {
+    Report::new(health.components(), health.not_ready()).respond(query, &headers)
+}
+
+async fn render(State(metrics): State<PrometheusHandle>) -> Response {
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], metrics.render()).into_response()
+}
+
+/// What a probe is answered.
+#[derive(serde::Serialize)]
+struct Report {
+    status: &'static str,
+    checks: Vec<Check>,
+}
+
+#[derive(serde::Serialize)]
+struct Check {
+    name: String,
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl Report {
+    fn new(names: Vec<String>, mut failing: Vec<(String, String)>) -> Self {
+        let status = if failing.is_empty() { "ok" } else { "failed" };
+        let mut checks: Vec<Check> = names
+            .into_iter()
+            .map(|name| {
+                let at = failing.iter().position(|(failed, _)| *failed == name);
+                let reason = at.map(|at| failing.swap_remove(at).1);
+                Check {
+                    ok: reason.is_none(),
+                    name,
+                    reason,
+                }
+            })
+            .collect();
+        // A check that failed and went between the two readings is still reported.
+        checks.extend(failing.into_iter().map(|(name, reason)| Check {
+            name,
+            ok: false,
+            reason: Some(reason),
+        }));
+        Self { status, checks }
+    }
+
+    fn respond(&self, RawQuery(query): RawQuery, headers: &HeaderMap) -> Response {
+        let code = match self.status {
+            "ok" => StatusCode::OK,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let accepts_json = headers
+            .get(header::ACCEPT)
+            .and_then(|accept| accept.to_str().ok())
+            .is_some_and(|accept| accept.contains("application/json"));
+        if accepts_json {
+            return (code, axum::Json(self)).into_response();
+        }
+        let verbose = query.is_some_and(|query| {
+            query
+                .split('&')
+                .any(|part| part == "verbose" || part.starts_with("verbose="))
+        });
+        (code, self.text(verbose)).into_response()
+    }
+
+    /// `ok` alone, or a line for each check: all of them when verbose, else those that failed.
+    fn text(&self, verbose: bool) -> String {
+        let mut text = String::new();
+        for check in &self.checks {
+            let name = one_line(&check.name);
+            let written = match &check.reason {
+                Some(reason) => writeln!(text, "[-]{name} {}", one_line(reason)),
+                None if verbose => writeln!(text, "[+]{name} ok"),
+                None => Ok(()),
+            };
+            written.expect("writing to a string does not fail");
+        }
+        if text.is_empty() || verbose {
+            text.push_str(self.status);
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// An error's text may have lines of its own.
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}

@@ -1,0 +1,109 @@
+//! Logs on standard error, as text for people or JSON lines for collectors.
+//!
+//! Owns the format. Standard output stays free for what a command is asked to print.
+
+use std::fmt;
+use std::io::{self, IsTerminal};
+use tracing::field::{Field, Visit};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::prelude::*;
+
+/// Installs the subscriber; one that is installed already is kept, as the program chose it.
+pub(super) fn install(json: bool) -> io::Result<()> {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .from_env()
+        .map_err(|error| {
+            let message =
+                format!("RUST_LOG cannot be read: {error}; for example: info,evenkeel=debug");
+            io::Error::new(io::ErrorKind::InvalidInput, message)
+        })?;
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let installed = if json {
+        let layer = layer
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false);
+        tracing_subscriber::registry()
+            .with(filter)
+            .with(layer)
+            .try_init()
+    } else {
+        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let layer = layer.fmt_fields(TextFields).with_ansi(colours);
+        tracing_subscriber::registry()
+            .with(filter)
+            .with(layer)
+            .try_init()
+    };
+    if installed.is_err() {
+        tracing::debug!("a subscriber is installed already and is kept");
+    }
+    Ok(())
+}
+
+/// Fields as `name=value`, without those that say the same of every span: they are for trace collectors.
+struct TextFields;
+
+fn is_constant(name: &str) -> bool {
+    name.starts_with("otel.")
+        || name.starts_with("messaging.operation.")
+        || name == "messaging.system"
+        // What the bridge from the `log` crate adds beside the message.
+        || name.starts_with("log.")
+}
+
+impl<'writer> FormatFields<'writer> for TextFields {
+    fn format_fields<R: tracing_subscriber::field::RecordFields>(
+        &self,
+        writer: Writer<'writer>,
+        fields: R,
+    ) -> fmt::Result {
+        let mut visitor = TextVisitor {
+            writer,
+            separator: "",
+            result: Ok(()),
+        };
+        fields.record(&mut visitor);
+        visitor.result
+    }
+}
+
+struct TextVisitor<'writer> {
+    writer: Writer<'writer>,
+    separator: &'static str,
+    result: fmt::Result,
+}
+
+impl TextVisitor<'_> {
+    fn write(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        let separator = self.separator;
+        if self.result.is_err() || is_constant(field.name()) {
+            return;
+        }
+        self.result = match field.name() {
+            "message" => write!(self.writer, "{separator}{value}"),
+            name => write!(self.writer, "{separator}{name}={value}"),
+        };
+        self.separator = " ";
+    }
+}
+
+impl Visit for TextVisitor<'_> {
+    /// Debug form, so that an attribute from outside cannot break the line or reach the terminal.
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" || value.bytes().all(|byte| byte.is_ascii_graphic()) {
+            self.write(field, format_args!("{value}"));
+        } else {
+            self.write(field, format_args!("{value:?}"));
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.write(field, format_args!("{value:?}"));
+    }
+}

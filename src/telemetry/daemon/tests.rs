@@ -1,0 +1,207 @@
+//! The surroundings of a daemon as probes, Prometheus and an init system see them.
+
+use super::{Daemon, DaemonSettings, admin, recorder};
+use crate::telemetry::{Health, Metric};
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, StatusCode, header};
+use std::io::{BufRead, BufReader, Lines};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tower::ServiceExt;
+
+fn settings(admin: Option<SocketAddr>) -> DaemonSettings {
+    DaemonSettings {
+        service: "payments".to_owned(),
+        admin,
+        log_json: false,
+    }
+}
+
+async fn get(health: &Health, uri: &str, accept: &str) -> (StatusCode, String) {
+    let request = Request::get(uri)
+        .header(header::ACCEPT, accept)
+        .body(Body::empty())
+        .unwrap();
+    let router = admin::router(health.clone(), recorder().unwrap());
+    let response = router.oneshot(request).await.unwrap();
+    let status = response.status();
+    let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn readyz_says_which_component_is_not_ready_and_why() {
+    let health = Health::default();
+    health.set_ready("store", Ok(()));
+    assert_eq!(
+        get(&health, "/readyz", "*/*").await,
+        (StatusCode::OK, "ok\n".to_owned())
+    );
+    health.set_ready("consumer", Err("no brokers:\n  refused".to_owned()));
+    assert_eq!(
+        get(&health, "/readyz", "*/*").await,
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "[-]consumer no brokers:   refused\n".to_owned()
+        )
+    );
+    let (_, verbose) = get(&health, "/readyz?verbose", "*/*").await;
+    assert_eq!(
+        verbose,
+        "[-]consumer no brokers:   refused\n[+]store ok\nfailed\n"
+    );
+    let (status, json) = get(&health, "/readyz", "application/json").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        json,
+        serde_json::json!({"status": "failed", "checks": [
+            {"name": "consumer", "ok": false, "reason": "no brokers:\n  refused"},
+            {"name": "store", "ok": true},
+        ]})
+    );
+}
+
+#[tokio::test]
+async fn livez_names_a_loop_that_stands_still_and_does_not_ask_for_readiness() {
+    let now_s = Arc::new(AtomicU64::new(0));
+    let clock = now_s.clone();
+    let health = Health::with_clock(move || Duration::from_secs(clock.load(Ordering::Relaxed)));
+    health.expect_beat("poll", Duration::from_secs(10));
+    health.set_ready("store", Err("locked".to_owned()));
+    for path in ["/livez", "/healthz"] {
+        now_s.store(0, Ordering::Relaxed);
+        assert_eq!(get(&health, path, "*/*").await.0, StatusCode::OK);
+        now_s.store(12, Ordering::Relaxed);
+        assert_eq!(
+            get(&health, path, "*/*").await,
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "[-]poll has not moved for 12 s\n".to_owned()
+            )
+        );
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_served_with_help_and_the_duration_as_a_histogram() {
+    recorder().unwrap();
+    Metric::describe_all();
+    let topic = crate::testing::unique("metrics");
+    metrics::counter!(Metric::Received.name(), "group" => "payments", "topic" => topic.clone())
+        .increment(3);
+    metrics::histogram!(Metric::HandlerSeconds.name(), "group" => topic.clone()).record(0.03);
+    let (status, text) = get(&Health::default(), "/metrics", "*/*").await;
+    assert_eq!(status, StatusCode::OK);
+    for line in [
+        "# TYPE evenkeel_records_received_total counter".to_owned(),
+        "# HELP evenkeel_records_received_total Records received from Kafka".to_owned(),
+        format!("evenkeel_records_received_total{{group=\"payments\",topic=\"{topic}\"}} 3"),
+        format!("evenkeel_handler_duration_seconds_bucket{{group=\"{topic}\",le=\"0.025\"}} 0"),
+        format!("evenkeel_handler_duration_seconds_bucket{{group=\"{topic}\",le=\"0.05\"}} 1"),
+    ] {
+        assert!(
+            text.lines().any(|l| l == line),
+            "{line} is missing in:\n{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named_with_what_to_do() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let error = Daemon::start(settings(Some(address))).await.unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains(&address.to_string()), "{message}");
+    assert!(message.contains("choose another port"), "{message}");
+}
+
+#[tokio::test]
+async fn a_daemon_answers_probes_once_started_and_is_not_ready_once_it_stops() {
+    let daemon = Daemon::start(settings(Some(([127, 0, 0, 1], 0).into())))
+        .await
+        .unwrap();
+    std::net::TcpStream::connect(daemon.admin.unwrap()).unwrap();
+    assert!(daemon.health.not_ready().is_empty());
+    daemon.stop.cancel();
+    crate::testing::eventually("readiness ends", Duration::from_secs(10), async || {
+        let stopping = ("process".to_owned(), "stopping".to_owned());
+        daemon.health.not_ready().contains(&stopping).then_some(())
+    })
+    .await;
+}
+
+/// Not a test by itself: the process that the tests below send signals to.
+#[tokio::test]
+#[ignore = "started by the tests of signals"]
+async fn a_daemon_that_never_drains() {
+    let daemon = Daemon::start(settings(None)).await.unwrap();
+    daemon.stop.cancelled().await;
+    std::future::pending::<()>().await;
+}
+
+struct Process {
+    child: Child,
+    log: Lines<BufReader<ChildStderr>>,
+}
+
+impl Process {
+    fn start() -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "--nocapture"])
+            .arg("telemetry::daemon::tests::a_daemon_that_never_drains")
+            .env("RUST_LOG", "info")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        Self { child, log }
+    }
+
+    fn wait_for(&mut self, text: &str) {
+        assert!(
+            self.log.any(|line| line.unwrap().contains(text)),
+            "the log ended without {text:?}"
+        );
+    }
+
+    fn send(&self, signal: &str) {
+        let status = Command::new("sh")
+            .arg("-c")
+            .arg(format!("kill -{signal} {}", self.child.id()))
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Already gone when the test has passed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_first_signal_asks_to_stop_and_the_second_ends_the_process_with_its_code() {
+    for (first, second, code) in [
+        ("TERM", "TERM", 143),
+        ("INT", "INT", 130),
+        ("TERM", "INT", 130),
+    ] {
+        let mut process = Process::start();
+        process.wait_for("started");
+        process.send(first);
+        process.wait_for("a second signal ends the process at once");
+        assert!(process.child.try_wait().unwrap().is_none(), "it drains");
+        process.send(second);
+        process.wait_for("ending at once");
+        assert_eq!(process.child.wait().unwrap().code(), Some(code));
+    }
+}
