@@ -4,8 +4,11 @@ use super::broker::{HEAP, READY_LINE, SETTINGS, VERSION, cluster_id};
 use super::leash::Leash;
 use super::{Backing, KafkaKind, StartError, TestKafka, shared, tool, unique};
 use crate::kafka::KafkaConfig;
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::process::Stdio;
 use std::time::Duration;
+use testcontainers::bollard::models::{HostConfig, PortBinding};
 use testcontainers::core::{ContainerPort, ContainerState, ExecCommand, WaitFor};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{Image, ImageExt, TestcontainersError};
@@ -40,6 +43,7 @@ pub(super) async fn start() -> Result<TestKafka, StartError> {
     let container = KafkaImage
         .with_container_name(&name)
         .with_startup_timeout(START_LIMIT)
+        .with_host_config_modifier(publish_to_this_machine)
         .start()
         .await
         .map_err(failed)?;
@@ -132,6 +136,21 @@ pub(super) fn advertised(host: &str, port: u16) -> String {
     format!("PLAINTEXT://{host}:{port},BROKER://localhost:9093")
 }
 
+/// Maps the port to a free one of 127.0.0.1 instead of every address: the broker asks nobody for a password. An engine on
+/// another machine has to publish to that machine's addresses, as testcontainers does.
+fn publish_to_this_machine(host: &mut HostConfig) {
+    let remote = std::env::var("DOCKER_HOST").is_ok_and(|engine| engine.starts_with("tcp://"));
+    if !remote {
+        let binding = PortBinding {
+            host_ip: Some("127.0.0.1".to_owned()),
+            host_port: None,
+        };
+        let bindings = HashMap::from([(format!("{PORT}/tcp"), Some(vec![binding]))]);
+        host.publish_all_ports = Some(false);
+        host.port_bindings = Some(bindings);
+    }
+}
+
 /// `localhost` may mean `::1` first, where no port is mapped.
 fn reachable(host: &str) -> String {
     if host == "localhost" {
@@ -172,16 +191,11 @@ impl Image for KafkaImage {
 
     fn env_vars(
         &self,
-    ) -> impl IntoIterator<
-        Item = (
-            impl Into<std::borrow::Cow<'_, str>>,
-            impl Into<std::borrow::Cow<'_, str>>,
-        ),
-    > {
+    ) -> impl IntoIterator<Item = (impl Into<Cow<'_, str>>, impl Into<Cow<'_, str>>)> {
         environment()
     }
 
-    fn cmd(&self) -> impl IntoIterator<Item = impl Into<std::borrow::Cow<'_, str>>> {
+    fn cmd(&self) -> impl IntoIterator<Item = impl Into<Cow<'_, str>>> {
         ["sh", "-c", RUN_WHEN_ADVERTISED]
     }
 

@@ -5,6 +5,9 @@ use super::{StartError, shared, tool};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// A Maven project that is nothing but its dependencies; the image for Docker is built of the same.
+const PROJECT: &str = include_str!("../../deploy/kafka-image/pom.xml");
+
 /// 45 MB over a slow line.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(600);
 
@@ -39,7 +42,7 @@ pub(super) async fn directory() -> Result<PathBuf, StartError> {
 
 async fn download(work: &Path) -> Result<PathBuf, StartError> {
     let pom = work.join("pom.xml");
-    std::fs::write(&pom, project()).map_err(|source| StartError::State {
+    std::fs::write(&pom, PROJECT).map_err(|source| StartError::State {
         path: pom.clone(),
         source,
     })?;
@@ -65,32 +68,6 @@ async fn download(work: &Path) -> Result<PathBuf, StartError> {
     Ok(libs)
 }
 
-/// A Maven project that is nothing but its dependencies: the broker, and somewhere for its log to go.
-fn project() -> String {
-    format!(
-        r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>evenkeel</groupId>
-  <artifactId>kafka-for-tests</artifactId>
-  <version>1</version>
-  <packaging>pom</packaging>
-  <dependencies>
-    <dependency>
-      <groupId>org.apache.kafka</groupId>
-      <artifactId>kafka_2.13</artifactId>
-      <version>{VERSION}</version>
-    </dependency>
-    <dependency>
-      <groupId>org.slf4j</groupId>
-      <artifactId>slf4j-simple</artifactId>
-      <version>1.7.36</version>
-    </dependency>
-  </dependencies>
-</project>
-"#
-    )
-}
-
 /// `$XDG_CACHE_HOME/evenkeel`, `~/.cache/evenkeel`, or below the directory for temporary files.
 fn cache_directory() -> PathBuf {
     let named = |name: &str| {
@@ -102,4 +79,14 @@ fn cache_directory() -> PathBuf {
         .or_else(|| named("HOME").map(|home| home.join(".cache")))
         .unwrap_or_else(std::env::temp_dir)
         .join("evenkeel")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_downloaded_is_the_version_that_is_announced() {
+        assert!(PROJECT.contains(&format!("<kafka.version>{VERSION}</kafka.version>")));
+    }
 }
