@@ -2,14 +2,19 @@
 //!
 //! Uses rdkafka directly, so that a broken test kit is not mistaken for a broken library.
 
+use crate::rerun;
 use evenkeel::testing::{KafkaKind, StartError, TestKafka, eventually, real_kafka, unique};
 use rdkafka::ClientConfig;
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
+
+/// Stands before the brokers in what the process to be killed prints.
+const BROKERS_MARK: &str = "brokers: ";
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -119,6 +124,41 @@ async fn an_apache_kafka_of_our_own_ends_with_its_value() {
     assert!(listens(&brokers), "{}", kafka.description());
     drop(kafka);
     assert!(!listens(&brokers));
+}
+
+#[tokio::test]
+async fn a_killed_process_leaves_no_kafka_behind() {
+    if let Some(kind) = rerun::asked_for() {
+        let kafka = TestKafka::start(kind).await.expect("asked for by kind");
+        println!("{BROKERS_MARK}{}", kafka.brokers());
+        return std::future::pending().await;
+    }
+    let Some(shared) = real_kafka().await else {
+        return;
+    };
+    if shared.kind() == KafkaKind::Auto {
+        return;
+    }
+    let mut child = rerun::this_test(
+        "kafka::a_killed_process_leaves_no_kafka_behind",
+        shared.kind(),
+    )
+    .stdout(Stdio::piped())
+    .spawn()
+    .expect("this test again, as a process of its own");
+    let output = BufReader::new(child.stdout.take().expect("piped"));
+    let brokers = output
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| Some(line.split_once(BROKERS_MARK)?.1.to_owned()))
+        .expect("it says where its Kafka is");
+    assert!(listens(&brokers));
+    child.kill().expect("killed");
+    child.wait().expect("gone");
+    eventually("its Kafka is gone too", WITHIN, || async {
+        (!listens(&brokers)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
