@@ -24,6 +24,11 @@ impl Headers {
         pack(&mut self.packed, name.as_bytes(), value);
     }
 
+    /// [`Headers::push`] for a name that may be any bytes, as a received one.
+    pub fn push_bytes(&mut self, name: &[u8], value: Option<&[u8]>) {
+        pack(&mut self.packed, name, value);
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.packed.is_empty()

@@ -87,6 +87,9 @@ const PRODUCER: &[(&str, &str)] = &[
     // full" instead, and trying again later could overtake a record of the same key.
     ("queue.buffering.max.messages", "0"),
     ("queue.buffering.max.kbytes", "2147483647"),
+    // The topic's own limit decides. The client's default is below the brokers', so a record that could be read could not
+    // be written to a dead-letter topic.
+    ("message.max.bytes", "16777216"),
     // How long a topic may be unknown before its records are refused. The client's 30 s are long for a mistyped name.
     ("topic.metadata.propagation.max.ms", "5000"),
 ];

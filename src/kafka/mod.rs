@@ -7,6 +7,8 @@ pub(crate) mod log;
 pub(crate) mod queue;
 pub mod reader;
 mod span;
+mod topic;
 
 pub use config::{ConfigError, KafkaConfig};
 pub use error::KafkaError;
+pub use topic::is_topic_name;

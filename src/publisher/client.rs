@@ -7,7 +7,7 @@ use super::error::{Failure, PublishError, Unsent, classify};
 use super::room::{Entry, Room};
 use super::span;
 use crate::event::{Headers, OutgoingRecord};
-use crate::kafka::{ConfigError, KafkaConfig, log};
+use crate::kafka::{ConfigError, KafkaConfig, is_topic_name, log};
 use crate::telemetry::Metric;
 use metrics::{Counter, Gauge, counter, gauge};
 use rdkafka::ClientContext;
@@ -269,12 +269,6 @@ impl Published {
         counters[result].increment(1);
         self.by_topic.insert(topic.to_owned(), counters);
     }
-}
-
-/// Whether brokers accept a topic of this name.
-fn is_topic_name(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    (1..=249).contains(&name.len()) && name.bytes().all(allowed) && name != "." && name != ".."
 }
 
 /// What a record takes in memory, roughly, and on the wire before compression.
