@@ -120,6 +120,14 @@ impl Admin {
     ) -> Result<(Vec<String>, Vec<String>), KafkaError> {
         todo!()
     }
+    /// Changes settings of a topic and leaves its others as they are.
+    pub async fn alter_topic(
+        &self,
+        _topic: &str,
+        _settings: &BTreeMap<String, String>,
+    ) -> Result<(), KafkaError> {
+        todo!()
+    }
     /// The groups' names, sorted.
     pub async fn groups(&self) -> Result<Vec<GroupDescription>, KafkaError> {
         todo!()
