@@ -105,7 +105,7 @@ impl DecodeError {
 ///
 /// # Errors
 /// When the payload cannot be serialised, or when the attributes could not be read back: an empty `id`, `source` or
-/// `type`, or an extension name that the specification forbids.
+/// `type`, an extension name that the specification forbids, or a `datacontenttype` of CloudEvents in binary mode.
 ///
 /// # Examples
 /// ```

@@ -36,6 +36,30 @@ pub trait EventType: Serialize + DeserializeOwned + Send + 'static {
 }
 
 /// A domain event: CloudEvents attributes around a payload.
+///
+/// # Examples
+/// ```
+/// use evenkeel::event::{Event, EventType};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Opened {
+///     account: String,
+/// }
+///
+/// impl EventType for Opened {
+///     const TYPE: &'static str = "bank.account-opened.v1";
+///     const TOPIC: &'static str = "bank.accounts";
+///     fn key(&self) -> String {
+///         self.account.clone()
+///     }
+/// }
+///
+/// let mut event = Event::new("/bank/branch", Opened { account: "a-1".to_owned() });
+/// assert_eq!(event.attributes.ty, "bank.account-opened.v1");
+///
+/// // A row of a file that may be imported twice: the same row must give the same id.
+/// event.attributes.id = "2026-11-21/accounts.csv/17".to_owned();
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event<T> {
     /// CloudEvents attributes; `(source, id)` is the event's identity.

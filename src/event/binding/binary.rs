@@ -1,9 +1,10 @@
 //! Binary content mode: attributes as `ce_*` headers, the payload as the record's value.
 
 use super::draft::Draft;
-use super::{CONTENT_TYPE, DecodeError, Envelope};
+use super::{CONTENT_TYPE, DecodeError, Envelope, structured};
 use crate::event::{Attributes, Headers, HeadersIter};
 use serde::Serialize;
+use serde::ser::Error;
 use std::borrow::Cow;
 
 /// What stands before an attribute's name in its header.
@@ -20,6 +21,12 @@ pub(super) fn write<T: Serialize>(
     let mut header = String::from(PREFIX);
     for (name, value) in attributes.entries() {
         if name == DATA_CONTENT_TYPE {
+            if structured::format(value.as_bytes()).is_some() {
+                return Err(serde_json::Error::custom(
+                    "a payload that is itself a CloudEvent can only be written in structured mode: in binary mode its \
+                     datacontenttype would say that the record is structured",
+                ));
+            }
             headers.push(CONTENT_TYPE, Some(value.as_bytes()));
             continue;
         }

@@ -39,6 +39,17 @@ fn binary_mode_puts_attributes_into_headers_and_the_payload_into_the_value() {
     assert_eq!((record.partition, record.timestamp_ms), (None, None));
 }
 
+#[test]
+fn a_payload_that_is_a_cloud_event_is_written_in_structured_mode_only() {
+    let mut event = full_event();
+    event.attributes.datacontenttype = Some("Application/CloudEvents+json".to_owned());
+    let error = encode(&event, ContentMode::Binary, None).expect_err("ambiguous");
+    assert!(error.to_string().contains("structured mode"), "{error}");
+    let record = encode(&event, ContentMode::Structured, None).expect("encodes");
+    let envelope = decode(record.headers.iter(), record.value.as_deref()).expect("an event");
+    assert_eq!(envelope.attributes, event.attributes);
+}
+
 /// The headers of a minimal event, with others after them: the last one of a name counts.
 pub(super) fn binary_with(others: &[(&str, Option<&[u8]>)]) -> Headers {
     let mut all: Vec<(&str, Option<&[u8]>)> = vec![
