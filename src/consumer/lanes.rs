@@ -175,10 +175,10 @@ impl<T> Lanes<T> {
 
     fn close(&mut self, lane: u32) {
         let slot = &mut self.slots[lane as usize];
-        if let Some(name) = slot.name.take() {
-            if let Ok(entry) = self.by_key.find_entry(name.hash, |found| *found == lane) {
-                entry.remove();
-            }
+        if let Some(name) = slot.name.take()
+            && let Ok(entry) = self.by_key.find_entry(name.hash, |found| *found == lane)
+        {
+            entry.remove();
         }
         // A burst on one key must not keep its room for ever.
         if slot.queue.capacity() > 64 {

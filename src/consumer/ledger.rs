@@ -134,17 +134,13 @@ impl Ledger {
         self.compact();
     }
 
-    /// The offset expected next; none before the first record.
-    pub(crate) fn next(&self, epoch: Epoch) -> Option<i64> {
-        self.tracks.get(&epoch)?.next
-    }
-
     /// Enters a received batch.
     pub(crate) fn admit(&mut self, mut batch: LedgerBatch) -> Arc<LedgerBatch> {
         batch.seal();
         for entry in &batch.entries {
             if let Some(track) = self.tracks.get_mut(&batch.epochs[entry.epoch as usize]) {
-                track.next = Some(entry.offset + 1);
+                let next = entry.offset + 1;
+                track.next = Some(track.next.map_or(next, |seen| seen.max(next)));
             }
         }
         let batch = Arc::new(batch);

@@ -1,21 +1,70 @@
 //! The consumer: poll, admit, lane, handle, settle, commit.
 
+mod commit;
+mod dead;
+mod engine;
+mod flow;
+mod intake;
 mod lanes;
 mod ledger;
 mod metadata;
+mod partition;
+mod permits;
+mod poll;
+mod prepare;
+mod rebalance;
+mod recover;
+mod running;
 mod settings;
+mod tally;
+mod watch;
+mod worker;
 
-pub use settings::{Assignment, Bound, ConsumerSettings, Keyless, Ordering};
+pub use settings::{Assignment, Bound, ConsumerSettings, Keyless, Ordering, RecordHeaders};
 
-use crate::handler::{Classifier, Delivery, HandlerError, Outcome};
+use crate::handler::{Classifier, Delivery, Outcome, Scope, default_classifier};
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 use crate::publisher::Publisher;
 use crate::telemetry::Health;
+use dead::DeadLetterWriter;
+use engine::Engine;
+use permits::{Permits, Pool};
+use poll::Ended;
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering as Memory};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tower::timeout::TimeoutLayer;
+use tower::{BoxError, ServiceBuilder, ServiceExt};
 
 /// A member of a consumer group.
+///
+/// ```no_run
+/// use evenkeel::consumer::{Consumer, ConsumerSettings};
+/// use evenkeel::event::Record;
+/// use evenkeel::handler::Router;
+/// use evenkeel::kafka::KafkaConfig;
+/// use tokio_util::sync::CancellationToken;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let router = Router::new().raw(async |record: Record| println!("{record:?}"));
+/// let settings = ConsumerSettings::new("audit", ["orders"]);
+/// let consumer = Consumer::new(KafkaConfig::new("localhost:9092"), settings, router)?;
+/// let report = consumer.run(CancellationToken::new()).await?;
+/// println!("{} records settled", report.settled);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Consumer<H> {
+    kafka: KafkaConfig,
+    settings: ConsumerSettings,
     handler: H,
+    publisher: Option<Publisher>,
+    health: Health,
+    classifier: Classifier,
 }
 
 /// Why a run ended.
@@ -64,38 +113,187 @@ pub enum ConsumerError {
 impl<H> Consumer<H>
 where
     H: tower::Service<Delivery, Response = Outcome> + Clone + Send + Sync + 'static,
-    H::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    H::Error: Into<Box<dyn Error + Send + Sync>> + Send,
     H::Future: Send,
 {
-    /// A member that calls `handler`, usually a [`Router`](crate::handler::Router), for every record.
+    /// A member that calls `handler`, usually a [`Router`](crate::handler::Router), for every record. Layers of `tower`
+    /// fit around it.
     ///
     /// # Errors
     /// When a setting cannot be used.
     pub fn new(
-        _kafka: KafkaConfig,
-        _settings: ConsumerSettings,
+        kafka: KafkaConfig,
+        settings: ConsumerSettings,
         handler: H,
     ) -> Result<Self, ConfigError> {
-        Ok(Self { handler })
+        kafka.validate()?;
+        settings.validate()?;
+        Ok(Self {
+            kafka,
+            settings,
+            handler,
+            publisher: None,
+            health: Health::default(),
+            classifier: default_classifier(),
+        })
     }
+
     /// Gives handlers a publisher: [`Context::publish`](crate::handler::Context::publish).
-    pub fn with_publisher(self, _publisher: Publisher) -> Self {
+    pub fn with_publisher(mut self, publisher: Publisher) -> Self {
+        self.publisher = Some(publisher);
         self
     }
+
     /// Reports readiness and liveness to `health`.
-    pub fn with_health(self, _health: Health) -> Self {
+    pub fn with_health(mut self, health: Health) -> Self {
+        self.health = health;
         self
     }
+
     /// Replaces the classifier of errors that handlers did not class themselves.
-    pub fn with_classifier(self, _classifier: Classifier) -> Self {
+    pub fn with_classifier(mut self, classifier: Classifier) -> Self {
+        self.classifier = classifier;
         self
     }
+
     /// Runs until `stop` is cancelled or the bound is reached, then drains, commits and leaves the group.
+    ///
+    /// Dropping the returned future stops the consumer too, but waits for nothing.
     ///
     /// # Errors
     /// When the cluster cannot be reached at the start, or the client fails for good.
-    pub async fn run(self, _stop: CancellationToken) -> Result<RunReport, ConsumerError> {
-        let _ = &self.handler;
-        todo!()
+    pub async fn run(self, stop: CancellationToken) -> Result<RunReport, ConsumerError> {
+        self.health
+            .set_ready(rebalance::COMPONENT, Err("joining the group".to_owned()));
+        prepare::topics(&self.kafka, &self.settings).await?;
+        let config = prepare::client(&self.kafka, &self.settings)?;
+        let dead_letters =
+            DeadLetterWriter::new(&self.settings.group, self.kafka, self.health.clone());
+        let scope = Scope {
+            group: self.settings.group.clone(),
+            publisher: self.publisher,
+        };
+        let handler_timeout = self.settings.handler_timeout.map(TimeoutLayer::new);
+        let engine = Arc::new(Engine::new(
+            self.settings,
+            scope,
+            self.classifier,
+            dead_letters,
+            self.health,
+        ));
+        let into_error: fn(H::Error) -> BoxError = Into::into;
+        let handler = ServiceBuilder::new()
+            .option_layer(handler_timeout)
+            .service(self.handler.map_err(into_error));
+
+        let workers = spawn_workers(&engine, &handler);
+        let (ended, stop_polling) = spawn_poll_thread(&engine, config)?;
+        let ended = until_ended(&engine, ended, stop_polling, stop).await;
+        finish_workers(&engine, workers).await;
+        let unsent = engine.dead_letters.flush(rebalance::COMMIT_WITHIN).await;
+        let (stopped, clean) = ended?;
+        Ok(engine.report(stopped, clean && unsent == 0))
+    }
+}
+
+fn spawn_workers<H>(engine: &Arc<Engine>, handler: &H) -> JoinSet<()>
+where
+    H: tower::Service<Delivery, Response = Outcome> + Clone + Send + Sync + 'static,
+    H::Error: Into<Box<dyn Error + Send + Sync>> + Send,
+    H::Future: Send,
+{
+    let pool = Pool::new(engine.settings.concurrency, engine.workers.len());
+    let mut workers = JoinSet::new();
+    for inbox in &engine.workers {
+        let permits = Permits::new(Arc::clone(&pool));
+        let worker = worker::run(
+            handler.clone(),
+            Arc::clone(engine),
+            Arc::clone(inbox),
+            permits,
+        );
+        // Many handlers share the worker's task: tokio's budget per task would make them look as if they were waiting.
+        workers.spawn(tokio::task::unconstrained(worker));
+    }
+    workers
+}
+
+/// Tells the poll thread to stop when the run is dropped.
+struct StopPolling {
+    engine: Arc<Engine>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Drop for StopPolling {
+    fn drop(&mut self) {
+        self.stop.store(true, Memory::Relaxed);
+        self.engine.wake_intake();
+    }
+}
+
+type PollEnded = oneshot::Receiver<Result<Ended, ConsumerError>>;
+
+fn spawn_poll_thread(
+    engine: &Arc<Engine>,
+    config: rdkafka::ClientConfig,
+) -> Result<(PollEnded, StopPolling), ConsumerError> {
+    let (ended, has_ended) = oneshot::channel();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stop_polling = StopPolling {
+        engine: Arc::clone(engine),
+        stop: Arc::clone(&stop),
+    };
+    let engine = Arc::clone(engine);
+    let poll = move || {
+        // The run may have been dropped meanwhile.
+        let _ = ended.send(poll::run(engine, &config, stop));
+    };
+    let spawned = std::thread::Builder::new()
+        .name("evenkeel-poll".to_owned())
+        .spawn(poll);
+    spawned.map_err(|error| ConsumerError::Fatal(format!("no thread for the client: {error}")))?;
+    Ok((has_ended, stop_polling))
+}
+
+/// How long closing the client may take after the drain: brokers that are gone make it wait for its session to end.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+
+async fn until_ended(
+    engine: &Engine,
+    mut ended: PollEnded,
+    stop_polling: StopPolling,
+    stop: CancellationToken,
+) -> Result<(Stopped, bool), ConsumerError> {
+    let panicked = || ConsumerError::Fatal("the poll thread panicked".to_owned());
+    let result = tokio::select! {
+        result = &mut ended => result,
+        () = stop.cancelled() => {
+            drop(stop_polling);
+            let deadline = engine.settings.drain_timeout + rebalance::COMMIT_WITHIN + CLOSE_WITHIN;
+            match tokio::time::timeout(deadline, ended).await {
+                Ok(result) => result,
+                Err(_) => {
+                    tracing::error!(group = engine.group, "the client does not close; giving it up");
+                    return Ok((Stopped::Requested, false));
+                }
+            }
+        }
+    };
+    let ended = result.map_err(|_| panicked())??;
+    Ok((ended.stopped, ended.clean))
+}
+
+/// Ends the workers; what still runs was given its time in the drain.
+async fn finish_workers(engine: &Engine, mut workers: JoinSet<()>) {
+    engine
+        .workers
+        .iter()
+        .for_each(|worker| worker.send(worker::Message::Close));
+    let idle = async { while workers.join_next().await.is_some() {} };
+    if tokio::time::timeout(Duration::from_millis(100), idle)
+        .await
+        .is_err()
+    {
+        workers.shutdown().await;
     }
 }

@@ -26,6 +26,16 @@ pub enum Keyless {
     Partition,
 }
 
+/// Whether records come with their headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RecordHeaders {
+    /// With headers, which CloudEvents in binary mode need. The default.
+    #[default]
+    Read,
+    /// Without: for raw handlers that need none, at a little less cost per record.
+    Skip,
+}
+
 /// How partitions are assigned to the group's members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Assignment {
@@ -65,6 +75,8 @@ pub struct ConsumerSettings {
     pub ordering: Ordering,
     /// What orders records without a key.
     pub keyless: Keyless,
+    /// Whether records come with their headers.
+    pub headers: RecordHeaders,
     /// Handlers running at the same time, over all partitions.
     pub concurrency: usize,
     /// Tasks that own the lanes; none picks twice the processors, at most `concurrency`.
@@ -77,8 +89,8 @@ pub struct ConsumerSettings {
     pub commit_interval: Duration,
     /// How long a stop waits for running handlers.
     pub drain_timeout: Duration,
-    /// How long a revoke waits for running handlers; none is the smaller of 10 s and a third of `max.poll.interval.ms`.
-    pub revoke_timeout: Option<Duration>,
+    /// How long a revoke waits for running handlers. Keep it well below `max.poll.interval.ms` (5 minutes by default).
+    pub revoke_timeout: Duration,
     /// How long the start waits for the brokers.
     pub startup_timeout: Duration,
     /// How long one attempt may take before it counts as failed; none never cuts off.
@@ -106,13 +118,14 @@ impl ConsumerSettings {
             topics: topics.into_iter().map(Into::into).collect(),
             ordering: Ordering::Key,
             keyless: Keyless::Unordered,
+            headers: RecordHeaders::Read,
             concurrency: 64,
             workers: None,
             in_flight_records_max: None,
             in_flight_bytes_max: 32 << 20,
             commit_interval: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(25),
-            revoke_timeout: None,
+            revoke_timeout: Duration::from_secs(10),
             startup_timeout: Duration::from_secs(10),
             handler_timeout: None,
             stuck_after: Duration::from_secs(60),
@@ -123,11 +136,72 @@ impl ConsumerSettings {
         }
     }
 
+    /// The number of workers in effect.
+    pub fn workers(&self) -> usize {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.workers
+            .unwrap_or(processors * 2)
+            .clamp(1, self.concurrency.max(1))
+    }
+
+    /// The limit of admitted records in effect.
+    pub fn in_flight_records_max(&self) -> usize {
+        self.in_flight_records_max
+            .unwrap_or_else(|| (4 * self.concurrency).max(4096))
+    }
+
     /// Checks the settings against each other.
     ///
     /// # Errors
     /// Names the setting and what to do about it.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        todo!()
+        if self.group.is_empty() {
+            return Err(ConfigError::new(
+                "group",
+                "is empty; give the consumer group a name",
+            ));
+        }
+        if self.topics.is_empty() {
+            return Err(ConfigError::new(
+                "topics",
+                "is empty; name at least one topic",
+            ));
+        }
+        if let Some(topic) = self.topics.iter().find(|topic| !is_topic_name(topic)) {
+            return Err(ConfigError::new(
+                "topics",
+                format!(
+                    "{topic:?} is no topic name; use at most 249 letters, digits, dots, underscores and hyphens"
+                ),
+            ));
+        }
+        let positive = [
+            ("concurrency", self.concurrency),
+            ("workers", self.workers.unwrap_or(1)),
+            ("in_flight_records_max", self.in_flight_records_max()),
+            ("in_flight_bytes_max", self.in_flight_bytes_max),
+        ];
+        if let Some((setting, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(ConfigError::new(*setting, "is 0; it must be at least 1"));
+        }
+        if self.in_flight_records_max() < self.concurrency {
+            return Err(ConfigError::new(
+                "in_flight_records_max",
+                "is smaller than concurrency; handlers could never all run",
+            ));
+        }
+        if self.commit_interval.is_zero() {
+            return Err(ConfigError::new(
+                "commit_interval",
+                "is 0; commit at an interval such as 1 s, settled records are not lost in between",
+            ));
+        }
+        Ok(())
     }
+}
+
+/// Whether a topic may have this name.
+fn is_topic_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=249).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(legal)
 }

@@ -9,6 +9,7 @@ use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What all deliveries of one consumer share.
+#[derive(Clone)]
 pub struct Scope {
     /// The consumer group.
     pub group: String,

@@ -48,26 +48,25 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
         ForwardTarget(self.queue)
     }
 
-    /// Takes up to `messages.capacity()` messages: waits up to `timeout` for the first, then takes what is there.
-    pub(crate) fn take(&self, messages: &mut Messages, timeout: Duration) {
+    /// Takes up to `limit` messages, or as many as there is room for: waits up to `timeout` for the first, then takes
+    /// what is there.
+    pub(crate) fn take(&self, messages: &mut Messages, limit: usize, timeout: Duration) {
         messages.clear();
-        let capacity = messages.pointers.capacity();
-        if capacity == 0 {
+        let limit = limit.min(messages.pointers.capacity());
+        if limit == 0 {
             return;
         }
         // A batch read with a timeout waits until its array is full or the time is up, so it is asked without one.
-        let mut taken = self.take_batch(messages, capacity);
-        if taken == 0 {
-            // SAFETY: the queue is alive; the message, if any, is owned by us until destroyed in `Messages::clear`.
-            let first = unsafe {
-                sys::rd_kafka_consume_queue(self.queue.as_ptr(), timeout.as_millis() as i32)
-            };
-            if let Some(first) = NonNull::new(first) {
-                messages.pointers.push(first);
-                taken = self.take_batch(messages, capacity - 1);
-            }
+        if self.take_batch(messages, limit) > 0 {
+            return;
         }
-        let _ = taken;
+        // SAFETY: the queue is alive; the message, if any, is owned by us until destroyed in `Messages::clear`.
+        let first =
+            unsafe { sys::rd_kafka_consume_queue(self.queue.as_ptr(), timeout.as_millis() as i32) };
+        if let Some(first) = NonNull::new(first) {
+            messages.pointers.push(first);
+            self.take_batch(messages, limit - 1);
+        }
     }
 
     fn take_batch(&self, messages: &mut Messages, room: usize) -> usize {
@@ -164,12 +163,14 @@ impl Messages {
         }
     }
 
-    /// The messages, valid until they are cleared.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Message<'_>> {
+    pub(crate) fn len(&self) -> usize {
+        self.pointers.len()
+    }
+
+    /// The message at `index`, valid until they are cleared.
+    pub(crate) fn get(&self, index: usize) -> Message<'_> {
         // SAFETY: every pointer was handed to us by librdkafka and is destroyed in `clear` only.
-        self.pointers
-            .iter()
-            .map(|pointer| Message(unsafe { pointer.as_ref() }))
+        Message(unsafe { self.pointers[index].as_ref() })
     }
 
     /// Gives all messages back.

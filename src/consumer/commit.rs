@@ -1,0 +1,280 @@
+//! Commits: a thread of its own, an explicit list, sync, never backwards, and only for partitions that are owned.
+//!
+//! All commits of a consumer happen here, one after the other, so that none can overtake another. The poll thread asks
+//! with a deadline and shares no lock with this thread.
+
+use super::engine::Engine;
+use super::ledger::{Epoch, Position};
+use super::metadata::{self, Tag};
+use super::watch::Watch;
+use crate::kafka::queue::cached_watermarks;
+use crate::telemetry::Metric;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Instant;
+
+/// What the committer is told.
+pub(crate) enum Order {
+    /// These partitions are ours from now on.
+    Assigned(Vec<Owned>),
+    /// Commit what is settled of these epochs now, forget them, and say whether it worked.
+    Release(Vec<Epoch>, mpsc::Sender<bool>),
+    /// Forget these epochs without a commit: another member owns the partitions already.
+    Forget(Vec<Epoch>),
+    /// End.
+    Close,
+}
+
+/// A partition that may be committed for.
+pub(crate) struct Owned {
+    pub(crate) epoch: Epoch,
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: i32,
+    /// The group's committed offset as far as this member knows.
+    pub(crate) committed: Option<i64>,
+}
+
+struct Track {
+    owned: Owned,
+    metadata: Option<String>,
+    lag: metrics::Gauge,
+    oldest_seconds: metrics::Gauge,
+}
+
+/// What is due for a partition: never less than what is committed already.
+fn due(track: &Track, position: &Position, group: &str) -> Option<(i64, Option<String>)> {
+    let watermark = position.watermark?;
+    let owned = &track.owned;
+    if owned
+        .committed
+        .is_some_and(|committed| watermark < committed)
+    {
+        return None;
+    }
+    let tag = Tag {
+        group,
+        topic: &owned.topic,
+        partition: owned.partition,
+    };
+    let metadata = metadata::encode(tag, watermark, position.next?, &position.unsettled);
+    let is_new = owned.committed != Some(watermark) || track.metadata != metadata;
+    is_new.then_some((watermark, metadata))
+}
+
+/// The committer's state.
+pub(crate) struct Committer<C: ConsumerContext + 'static> {
+    engine: Arc<Engine>,
+    consumer: Arc<BaseConsumer<C>>,
+    orders: mpsc::Receiver<Order>,
+    tracks: HashMap<Epoch, Track>,
+    watch: Watch,
+    ok: metrics::Counter,
+    failed: metrics::Counter,
+}
+
+impl<C: ConsumerContext + 'static> Committer<C> {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        consumer: Arc<BaseConsumer<C>>,
+        orders: mpsc::Receiver<Order>,
+    ) -> Self {
+        let counter = |result: &'static str| metrics::counter!(Metric::Commits.name(), "group" => engine.group.clone(), "result" => result);
+        let (ok, failed) = (counter("ok"), counter("error"));
+        let watch = Watch::new(Arc::clone(&engine));
+        Self {
+            engine,
+            consumer,
+            orders,
+            tracks: HashMap::new(),
+            watch,
+            ok,
+            failed,
+        }
+    }
+
+    /// Commits at the interval and on request until told to end.
+    pub(crate) fn run(mut self) {
+        let interval = self.engine.settings.commit_interval;
+        let mut next_tick = Instant::now() + interval;
+        loop {
+            match self
+                .orders
+                .recv_timeout(next_tick.saturating_duration_since(Instant::now()))
+            {
+                Ok(Order::Assigned(owned)) => owned.into_iter().for_each(|owned| self.own(owned)),
+                Ok(Order::Release(epochs, answer)) => {
+                    let committed = self.commit(|epoch| epochs.contains(&epoch));
+                    self.forget(&epochs);
+                    // Whoever asked may have reached its deadline.
+                    let _ = answer.send(committed);
+                }
+                Ok(Order::Forget(epochs)) => self.forget(&epochs),
+                Err(RecvTimeoutError::Timeout) => {
+                    next_tick = Instant::now() + interval;
+                    self.commit(|_| true);
+                    self.watch
+                        .look(self.tracks.values().map(|track| &track.owned));
+                }
+                Ok(Order::Close) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn own(&mut self, owned: Owned) {
+        let (group, topic, partition) = (
+            &self.engine.group,
+            &owned.topic,
+            owned.partition.to_string(),
+        );
+        let lag = metrics::gauge!(Metric::Lag.name(), "consumergroup" => group.clone(), "topic" => topic.to_string(), "partition" => partition.clone());
+        let oldest_seconds = metrics::gauge!(Metric::OldestUnsettledSeconds.name(), "group" => group.clone(), "topic" => topic.to_string(), "partition" => partition);
+        let track = Track {
+            metadata: None,
+            lag,
+            oldest_seconds,
+            owned,
+        };
+        self.tracks.insert(track.owned.epoch, track);
+    }
+
+    fn forget(&mut self, epochs: &[Epoch]) {
+        for epoch in epochs {
+            if let Some(track) = self.tracks.remove(epoch) {
+                track.lag.set(0.0);
+                track.oldest_seconds.set(0.0);
+            }
+        }
+    }
+
+    /// Commits what is due of the epochs that `wanted` picks; false when it failed.
+    fn commit(&mut self, wanted: impl Fn(Epoch) -> bool) -> bool {
+        let positions = self.engine.ledger().positions();
+        let group = &self.engine.group;
+        let mut due_now = Vec::new();
+        for position in &positions {
+            let Some(track) = self.tracks.get(&position.epoch) else {
+                continue;
+            };
+            self.report(track, position);
+            if wanted(position.epoch) {
+                due_now.extend(
+                    due(track, position, group)
+                        .map(|(offset, metadata)| (position.epoch, offset, metadata)),
+                );
+            }
+        }
+        if due_now.is_empty() {
+            return true;
+        }
+        match self.send(&due_now) {
+            Ok(()) => {
+                self.ok.increment(1);
+                for (epoch, offset, metadata) in due_now {
+                    if let Some(track) = self.tracks.get_mut(&epoch) {
+                        track.owned.committed = Some(offset);
+                        track.metadata = metadata;
+                    }
+                }
+                true
+            }
+            Err(error) => {
+                self.failed.increment(1);
+                tracing::warn!(group, %error, partitions = due_now.len(), "offsets not committed; they are committed with the next ones, or their records come again");
+                false
+            }
+        }
+    }
+
+    fn send(&self, due: &[(Epoch, i64, Option<String>)]) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::with_capacity(due.len());
+        for (epoch, offset, metadata) in due {
+            let Some(track) = self.tracks.get(epoch) else {
+                continue;
+            };
+            let mut element = list.add_partition(&track.owned.topic, track.owned.partition);
+            element.set_offset(Offset::Offset(*offset))?;
+            if let Some(metadata) = metadata {
+                element.set_metadata(metadata.as_str());
+            }
+        }
+        self.consumer.commit(&list, CommitMode::Sync)
+    }
+
+    fn report(&self, track: &Track, position: &Position) {
+        let owned = &track.owned;
+        let settled_to = position.watermark.or(owned.committed);
+        if let Some((low, high)) = cached_watermarks(&self.consumer, &owned.topic, owned.partition)
+        {
+            track
+                .lag
+                .set((high - settled_to.unwrap_or(low)).max(0) as f64);
+        }
+        track.oldest_seconds.set(
+            position
+                .oldest_received_at
+                .map_or(0.0, |at| at.elapsed().as_secs_f64()),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn track(committed: Option<i64>) -> Track {
+        let owned = Owned {
+            epoch: Epoch(1),
+            topic: "t".into(),
+            partition: 0,
+            committed,
+        };
+        Track {
+            owned,
+            metadata: None,
+            lag: metrics::Gauge::noop(),
+            oldest_seconds: metrics::Gauge::noop(),
+        }
+    }
+
+    fn position(watermark: Option<i64>, next: Option<i64>) -> Position {
+        Position {
+            epoch: Epoch(1),
+            watermark,
+            next,
+            unsettled: Vec::new(),
+            oldest_received_at: None,
+        }
+    }
+
+    #[test]
+    fn only_progress_is_committed_and_never_a_step_back() {
+        let offset = |committed, watermark| {
+            due(&track(committed), &position(watermark, watermark), "g").map(|(offset, _)| offset)
+        };
+        assert_eq!(offset(None, None), None);
+        assert_eq!(offset(None, Some(5)), Some(5));
+        assert_eq!(offset(Some(5), Some(5)), None);
+        assert_eq!(offset(Some(5), Some(6)), Some(6));
+        assert_eq!(offset(Some(5), Some(4)), None);
+    }
+
+    #[test]
+    fn records_settled_above_a_slow_one_are_committed_as_metadata() {
+        let position = Position {
+            unsettled: vec![5..6],
+            ..position(Some(5), Some(9))
+        };
+        let (offset, metadata) =
+            due(&track(Some(5)), &position, "g").expect("three offsets are settled above");
+        assert_eq!(offset, 5);
+        let again = Track {
+            metadata: metadata.clone(),
+            ..track(Some(5))
+        };
+        assert!(metadata.is_some() && due(&again, &position, "g").is_none());
+    }
+}

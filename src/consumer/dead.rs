@@ -1,0 +1,108 @@
+//! Writes dead letters for a consumer, through a producer of its own that is made when the first one is due.
+
+use crate::event::Record;
+use crate::handler::{Class, DeadReason};
+use crate::kafka::{ConfigError, KafkaConfig};
+use crate::publisher::{PublishError, Publisher, PublisherSettings};
+use crate::recovery::dead_letter::{Failure, dead_letter, shortened};
+use crate::telemetry::{Health, Metric};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+/// The component under which a dead-letter topic that cannot be written shows in the health.
+const COMPONENT: &str = "dead_letters";
+
+/// Writes a group's dead letters.
+pub(crate) struct DeadLetterWriter {
+    group: String,
+    kafka: KafkaConfig,
+    health: Health,
+    publisher: OnceCell<Publisher>,
+}
+
+/// Why a dead letter is not written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+impl DeadLetterWriter {
+    pub(crate) fn new(group: &str, kafka: KafkaConfig, health: Health) -> Self {
+        Self {
+            group: group.to_owned(),
+            kafka,
+            health,
+            publisher: OnceCell::new(),
+        }
+    }
+
+    /// Writes one, and returns when the brokers have acknowledged it.
+    pub(crate) async fn write(
+        &self,
+        record: &Record,
+        class: Class,
+        reason: &DeadReason,
+        attempts: u32,
+    ) -> Result<(), WriteError> {
+        let written = self.publish(record, class, reason, attempts).await;
+        let state = match &written {
+            Ok(()) => Ok(()),
+            Err(error) => Err(format!(
+                "the dead-letter topic of {} cannot be written: {error}",
+                record.topic()
+            )),
+        };
+        self.health.set_ready(COMPONENT, state);
+        if written.is_ok() {
+            let (group, topic) = (self.group.clone(), record.topic().to_owned());
+            metrics::counter!(Metric::DeadLetters.name(), "group" => group, "topic" => topic, "stage" => reason.stage.as_str()).increment(1);
+        }
+        written
+    }
+
+    async fn publish(
+        &self,
+        record: &Record,
+        class: Class,
+        reason: &DeadReason,
+        attempts: u32,
+    ) -> Result<(), WriteError> {
+        let publisher = self
+            .publisher
+            .get_or_try_init(async || {
+                Publisher::new(&self.kafka, PublisherSettings::new(&self.group))
+            })
+            .await?;
+        let failure = Failure {
+            group: &self.group,
+            service: &self.kafka.client_id,
+            reason,
+            class,
+            attempts,
+            now: jiff::Timestamp::now(),
+        };
+        match publisher.publish_record(dead_letter(record, &failure)).await {
+            // With its headers it may be larger than the topic allows.
+            Err(PublishError::Refused { .. }) => {
+                publisher.publish_record(shortened(record, &failure)).await?
+            }
+            other => other?,
+        };
+        Ok(())
+    }
+
+    /// Waits for what is on its way; says how many are not acknowledged by the deadline.
+    pub(crate) async fn flush(&self, deadline: Duration) -> usize {
+        match self.publisher.get() {
+            Some(publisher) => publisher
+                .flush(deadline)
+                .await
+                .err()
+                .map_or(0, |unsent| unsent.records),
+            None => 0,
+        }
+    }
+}

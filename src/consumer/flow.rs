@@ -1,0 +1,149 @@
+//! How much may be taken from Kafka now, and whether a bounded run has reached its end.
+//!
+//! Pure: limits, counts and clock come in as arguments.
+
+use super::settings::Bound;
+use std::time::Duration;
+
+/// Records taken in one go, at most.
+pub(crate) const BURST_RECORDS_MAX: usize = 1024;
+
+/// The limits of intake, and what a record weighs by experience.
+#[derive(Debug, Clone)]
+pub(crate) struct Flow {
+    records_max: usize,
+    bytes_max: usize,
+    /// Exponentially weighted mean of the bytes a record takes.
+    record_bytes: usize,
+}
+
+impl Flow {
+    pub(crate) fn new(records_max: usize, bytes_max: usize) -> Self {
+        // A first guess on the heavy side: a burst of large records must not overshoot before the mean is known.
+        Self {
+            records_max,
+            bytes_max,
+            record_bytes: 64 << 10,
+        }
+    }
+
+    /// How many records may be taken while `records` and `bytes` are in flight. One is always taken when nothing is in
+    /// flight, or a record larger than the limit would never be.
+    pub(crate) fn room(&self, records: usize, bytes: usize) -> usize {
+        if records == 0 {
+            return self
+                .by_bytes(bytes)
+                .clamp(1, BURST_RECORDS_MAX.min(self.records_max));
+        }
+        self.by_bytes(bytes)
+            .min(self.records_max.saturating_sub(records))
+            .min(BURST_RECORDS_MAX)
+    }
+
+    fn by_bytes(&self, bytes: usize) -> usize {
+        self.bytes_max.saturating_sub(bytes) / self.record_bytes.max(1)
+    }
+
+    /// Learns from a burst what a record weighs: at once when they got heavier, slowly when lighter.
+    pub(crate) fn took(&mut self, records: usize, bytes: usize) {
+        if records == 0 {
+            return;
+        }
+        let mean = bytes / records + 1;
+        self.record_bytes = mean.max((self.record_bytes + mean) / 2);
+    }
+}
+
+/// What a bounded run has to look at to know whether it is done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Progress {
+    pub(crate) received: u64,
+    pub(crate) in_flight: usize,
+    /// Since the last record, or since partitions were assigned first; none before.
+    pub(crate) idle_for: Option<Duration>,
+    /// Whether every assigned partition is settled up to the end it had at its assignment; false before the first.
+    pub(crate) ends_reached: bool,
+}
+
+/// How many more records a bounded run takes.
+pub(crate) fn wanted(bound: Bound, received: u64) -> usize {
+    match bound {
+        Bound::Records(records) => {
+            usize::try_from(records.saturating_sub(received)).unwrap_or(usize::MAX)
+        }
+        Bound::Endless | Bound::UntilEnd | Bound::Idle(_) => usize::MAX,
+    }
+}
+
+/// Whether the run is done.
+pub(crate) fn is_done(bound: Bound, progress: Progress) -> bool {
+    match bound {
+        Bound::Endless => false,
+        Bound::UntilEnd => progress.ends_reached,
+        Bound::Records(records) => progress.received >= records && progress.in_flight == 0,
+        Bound::Idle(idle) => {
+            progress.in_flight == 0 && progress.idle_for.is_some_and(|waited| waited >= idle)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_ends_at_either_limit_but_one_record_always_fits_alone() {
+        let mut flow = Flow::new(100, 10_000);
+        flow.took(100, 100_000 - 100);
+        assert_eq!(flow.record_bytes, 33_267);
+        for _ in 0..20 {
+            flow.took(10, 990);
+        }
+        assert_eq!(flow.record_bytes, 100);
+        assert_eq!(flow.room(0, 0), 100);
+        assert_eq!(flow.room(99, 0), 1);
+        assert_eq!(flow.room(100, 0), 0);
+        assert_eq!(flow.room(1, 9_950), 0);
+        assert_eq!(flow.room(1, 20_000), 0);
+        assert_eq!(flow.room(0, 20_000), 1);
+    }
+
+    #[test]
+    fn heavier_records_shrink_the_next_burst_at_once() {
+        let mut flow = Flow::new(10_000, 1 << 20);
+        for _ in 0..20 {
+            flow.took(10, 990);
+        }
+        assert_eq!(flow.room(0, 0), BURST_RECORDS_MAX);
+        flow.took(1, 900_000);
+        assert_eq!(flow.room(1, 0), 1);
+    }
+
+    #[test]
+    fn a_run_of_n_records_takes_no_more_and_ends_when_they_are_settled() {
+        let progress = Progress {
+            received: 10,
+            in_flight: 1,
+            idle_for: None,
+            ends_reached: false,
+        };
+        assert_eq!(wanted(Bound::Records(12), 10), 2);
+        assert_eq!(wanted(Bound::Records(12), 13), 0);
+        assert!(!is_done(Bound::Records(10), progress));
+        assert!(is_done(
+            Bound::Records(10),
+            Progress {
+                in_flight: 0,
+                ..progress
+            }
+        ));
+        assert!(!is_done(Bound::Idle(Duration::ZERO), progress));
+        assert!(!is_done(
+            Bound::Endless,
+            Progress {
+                ends_reached: true,
+                ..progress
+            }
+        ));
+    }
+}

@@ -1,0 +1,279 @@
+//! Takes records from the forwarded queue, and hands each worker its share in one buffer.
+//!
+//! Runs on the poll thread. Between taking messages and handing them over no event is served, so that every message
+//! belongs to the assignment it is booked for.
+
+use super::engine::Engine;
+use super::flow::{BURST_RECORDS_MAX, Flow};
+use super::ledger::{Epoch, LedgerBatch};
+use super::partition::Partition;
+use super::rebalance::{Assigned, Assignments, Member};
+use super::settings::{Keyless, Ordering, RecordHeaders};
+use super::worker::{Burst, BurstEntry, Message as WorkerMessage};
+use crate::event::RecordBatchBuilder;
+use crate::kafka::queue::{ForwardedQueue, Message, Messages};
+use foldhash::fast::RandomState;
+use rdkafka::error::RDKafkaErrorCode;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// The poll thread's way from messages to workers.
+pub(crate) struct Intake {
+    engine: Arc<Engine>,
+    flow: Flow,
+    messages: Messages,
+    shares: Vec<Share>,
+    hasher: RandomState,
+    /// Spreads records that are ordered with no other.
+    turn: u64,
+    /// Where partitions stand after records that an earlier life of the group had settled already.
+    advances: Vec<(Epoch, i64)>,
+}
+
+/// What one worker gets of a burst.
+#[derive(Default)]
+struct Share {
+    records: RecordBatchBuilder,
+    ledger: Option<LedgerBatch>,
+    entries: Vec<BurstEntry>,
+    partitions: Vec<Arc<Partition>>,
+    /// The run of messages that the last of `partitions` was added for.
+    run: Option<usize>,
+}
+
+impl Intake {
+    pub(crate) fn new(engine: Arc<Engine>) -> Self {
+        let flow = Flow::new(
+            engine.settings.in_flight_records_max(),
+            engine.settings.in_flight_bytes_max,
+        );
+        let shares = engine.workers.iter().map(|_| Share::default()).collect();
+        Self {
+            flow,
+            shares,
+            messages: Messages::with_capacity(BURST_RECORDS_MAX),
+            hasher: RandomState::default(),
+            turn: 0,
+            advances: Vec::new(),
+            engine,
+        }
+    }
+
+    /// How many records may be taken now.
+    pub(crate) fn room(&self) -> usize {
+        self.flow
+            .room(self.engine.in_flight(), self.engine.budget.load(Relaxed))
+    }
+
+    /// Takes up to `room` records, waiting up to `timeout` for the first, and hands them to the workers. Errors that
+    /// stand in records' places go to `on_error`. Returns how many records were received.
+    pub(crate) fn take(
+        &mut self,
+        queue: &ForwardedQueue<Member>,
+        member: &Member,
+        room: usize,
+        timeout: Duration,
+        mut on_error: impl FnMut(RDKafkaErrorCode, &Message<'_>),
+    ) -> usize {
+        let mut messages = std::mem::replace(&mut self.messages, Messages::with_capacity(0));
+        queue.take(&mut messages, room, timeout);
+        let received = self.share_out(&messages, &mut member.assignments(), &mut on_error);
+        messages.clear();
+        self.messages = messages;
+        self.hand_over();
+        self.engine
+            .counters
+            .received
+            .fetch_add(received as u64, Relaxed);
+        received
+    }
+
+    fn share_out(
+        &mut self,
+        messages: &Messages,
+        assignments: &mut Assignments,
+        on_error: &mut impl FnMut(RDKafkaErrorCode, &Message<'_>),
+    ) -> usize {
+        let (mut at, mut run, mut received) = (0, 0, 0);
+        while at < messages.len() {
+            let first = messages.get(at);
+            if let Some(error) = first.error() {
+                on_error(error, &first);
+                at += 1;
+                continue;
+            }
+            let is_of_run = |message: Message<'_>| {
+                message.topic_handle() == first.topic_handle()
+                    && message.partition() == first.partition()
+                    && message.error().is_none()
+            };
+            let end = (at + 1..messages.len())
+                .find(|index| !is_of_run(messages.get(*index)))
+                .unwrap_or(messages.len());
+            // A partition that is not assigned any more: its records are its next owner's.
+            if let Some(assigned) = first
+                .topic()
+                .and_then(|topic| assignments.get(topic, first.partition()))
+            {
+                received +=
+                    self.share_run(run, (at..end).map(|index| messages.get(index)), assigned);
+            }
+            (at, run) = (end, run + 1);
+        }
+        received
+    }
+
+    /// Shares out neighbouring messages of one partition.
+    fn share_run<'m>(
+        &mut self,
+        run: usize,
+        messages: impl Iterator<Item = Message<'m>>,
+        assigned: &mut Assigned,
+    ) -> usize {
+        // Mixed into key hashes, so that one key of two topics makes two lanes.
+        let seed = self.hasher.hash_one(&*assigned.partition.topic);
+        let (mut handed, mut skipped) = (0, false);
+        for message in messages {
+            let offset = message.offset();
+            if assigned.next.is_some_and(|next| offset < next) {
+                continue;
+            }
+            assigned.next = Some(offset + 1);
+            if !assigned.settled_above.is_empty() {
+                if assigned.settled_above.contains(offset) {
+                    skipped = true;
+                    continue;
+                }
+                assigned.settled_above.forget_before(offset);
+            }
+            let hash = self.hash(seed, &message);
+            let worker = ((hash >> 32) * self.shares.len() as u64) >> 32;
+            self.shares[worker as usize].push(
+                run,
+                &assigned.partition,
+                hash,
+                &message,
+                self.engine.settings.headers,
+            );
+            handed += 1;
+        }
+        if skipped {
+            self.advances
+                .extend(assigned.next.map(|next| (assigned.partition.epoch, next)));
+        }
+        assigned.received.increment(handed as u64);
+        handed
+    }
+
+    /// The hash that picks the worker and finds the lane.
+    fn hash(&mut self, seed: u64, message: &Message<'_>) -> u64 {
+        let settings = &self.engine.settings;
+        let mut hasher = self.hasher.build_hasher();
+        match (settings.ordering, message.key()) {
+            (Ordering::Key, Some(key)) => {
+                hasher.write_u64(seed);
+                hasher.write(key);
+            }
+            (Ordering::Partition, _) => {
+                hasher.write_u64(seed.wrapping_add(message.partition() as u64))
+            }
+            (Ordering::Key, None) if settings.keyless == Keyless::Partition => {
+                hasher.write_u64(seed.wrapping_add(message.partition() as u64))
+            }
+            (Ordering::Key | Ordering::Unordered, _) => {
+                self.turn += 1;
+                hasher.write_u64(self.turn);
+            }
+        }
+        hasher.finish()
+    }
+
+    /// Enters the shares in the books, then sends them.
+    fn hand_over(&mut self) {
+        let mut bursts = Vec::with_capacity(self.shares.len());
+        let (mut records, mut bytes) = (0, 0);
+        {
+            let mut ledger = self.engine.ledger();
+            for (worker, share) in self.shares.iter_mut().enumerate() {
+                let Some(books) = share.ledger.take() else {
+                    continue;
+                };
+                records += share.records.len();
+                bytes += share.records.buffered();
+                let next = share.emptied();
+                let share = std::mem::replace(share, next);
+                let batch = share.records.build(Some(Arc::clone(&self.engine.budget)));
+                bursts.push((
+                    worker,
+                    Burst {
+                        records: batch,
+                        ledger: ledger.admit(books),
+                        entries: share.entries,
+                        partitions: share.partitions,
+                    },
+                ));
+            }
+            // Only now: before its burst was entered, nothing showed that records below are unsettled.
+            for (epoch, next) in self.advances.drain(..) {
+                ledger.advance(epoch, next);
+            }
+        }
+        self.flow.took(records, bytes);
+        self.engine.admitted(records);
+        for (worker, burst) in bursts {
+            self.engine.workers[worker].send(WorkerMessage::Burst(burst));
+        }
+    }
+}
+
+impl Share {
+    fn push(
+        &mut self,
+        run: usize,
+        partition: &Arc<Partition>,
+        hash: u64,
+        message: &Message<'_>,
+        headers: RecordHeaders,
+    ) {
+        let ledger = self
+            .ledger
+            .get_or_insert_with(|| LedgerBatch::new(self.entries.capacity(), Instant::now()));
+        if self.run != Some(run) {
+            self.run = Some(run);
+            self.records
+                .source(Arc::clone(&partition.topic), partition.partition);
+            ledger.epoch(partition.epoch);
+            self.partitions.push(Arc::clone(partition));
+        }
+        // Source, epoch and partition of a run have the same number in all three lists.
+        let number = (self.partitions.len() - 1) as u32;
+        let headers = match headers {
+            RecordHeaders::Read => Some(message.headers()),
+            RecordHeaders::Skip => None,
+        };
+        self.records.push(
+            number,
+            message.offset(),
+            message.timestamp_ms(),
+            message.key(),
+            message.value(),
+            headers.into_iter().flatten(),
+        );
+        ledger.push(number, message.offset());
+        self.entries.push(BurstEntry {
+            partition: number,
+            hash,
+        });
+    }
+
+    /// An empty share with room for as much as this one holds.
+    fn emptied(&self) -> Self {
+        Self {
+            records: RecordBatchBuilder::with_capacity(self.records.buffered(), self.records.len()),
+            entries: Vec::with_capacity(self.entries.len()),
+            ..Self::default()
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Concurrency is one number for the consumer, shared by its workers.
+//!
+//! Every worker owns one permit for good, so that none can starve and a handler that is ready at once touches nothing
+//! shared; the rest are drawn from a common pool and kept while they are useful.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The permits that workers share.
+pub(crate) struct Pool {
+    shared: Arc<Semaphore>,
+    fair_share: usize,
+    hungry: AtomicUsize,
+}
+
+impl Pool {
+    /// A pool for `concurrency` handlers over `workers` workers, each of which owns one permit beside it.
+    pub(crate) fn new(concurrency: usize, workers: usize) -> Arc<Self> {
+        let shared = Arc::new(Semaphore::new(concurrency.saturating_sub(workers)));
+        Arc::new(Self {
+            shared,
+            fair_share: (concurrency / workers).max(1),
+            hungry: AtomicUsize::new(0),
+        })
+    }
+}
+
+type Acquire = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
+
+/// One worker's permits.
+pub(crate) struct Permits {
+    pool: Arc<Pool>,
+    /// Handlers that may run now: the worker's own permit and those drawn from the pool.
+    held: usize,
+    running: usize,
+    acquiring: Option<Acquire>,
+}
+
+impl Permits {
+    pub(crate) fn new(pool: Arc<Pool>) -> Self {
+        Self {
+            pool,
+            held: 1,
+            running: 0,
+            acquiring: None,
+        }
+    }
+
+    /// Whether one more handler may start now.
+    pub(crate) fn may_start(&mut self) -> bool {
+        if self.running < self.held {
+            return true;
+        }
+        match self.pool.shared.try_acquire() {
+            Ok(permit) => {
+                permit.forget();
+                self.held += 1;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// A handler that may start did not finish at once.
+    pub(crate) fn started(&mut self) {
+        self.running += 1;
+    }
+
+    /// A running handler finished. Keeps its permit when records wait for one here, unless that is more than this
+    /// worker's share and another worker is short of permits.
+    pub(crate) fn finished(&mut self, waiting: bool) {
+        self.running -= 1;
+        let others_wait = self.pool.hungry.load(Ordering::Relaxed) > 0;
+        let keep = waiting && !(others_wait && self.held > self.pool.fair_share);
+        if !keep && self.held > 1 {
+            self.held -= 1;
+            self.pool.shared.add_permits(1);
+        }
+    }
+
+    /// Waits in the pool's queue for one more permit; ready when there is one.
+    pub(crate) fn poll_acquire(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let pool = &self.pool;
+        let acquiring = self.acquiring.get_or_insert_with(|| {
+            pool.hungry.fetch_add(1, Ordering::Relaxed);
+            let shared = Arc::clone(&pool.shared);
+            Box::pin(async move { shared.acquire_owned().await.ok() })
+        });
+        match acquiring.as_mut().poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(permit) => {
+                self.stop_acquiring();
+                if let Some(permit) = permit {
+                    permit.forget();
+                    self.held += 1;
+                }
+                Poll::Ready(())
+            }
+        }
+    }
+
+    /// Leaves the pool's queue: nothing waits any more.
+    pub(crate) fn stop_acquiring(&mut self) {
+        if self.acquiring.take().is_some() {
+            self.pool.hungry.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Permits {
+    fn drop(&mut self) {
+        self.stop_acquiring();
+        self.pool.shared.add_permits(self.held - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_never_run_more_than_the_concurrency_together() {
+        let pool = Pool::new(3, 2);
+        let (mut a, mut b) = (Permits::new(Arc::clone(&pool)), Permits::new(pool));
+        let start = |permits: &mut Permits| {
+            permits.may_start() && {
+                permits.started();
+                true
+            }
+        };
+        assert!(start(&mut a) && start(&mut a) && !start(&mut a));
+        assert!(start(&mut b) && !start(&mut b));
+        a.finished(false);
+        assert!(start(&mut b) && !start(&mut b) && !start(&mut a));
+    }
+
+    #[test]
+    fn a_worker_over_its_share_gives_a_permit_to_one_that_is_short() {
+        let pool = Pool::new(4, 2);
+        let (mut a, mut b) = (Permits::new(Arc::clone(&pool)), Permits::new(pool));
+        while a.may_start() {
+            a.started();
+        }
+        b.may_start();
+        b.started();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(b.poll_acquire(&mut cx).is_pending());
+        a.finished(true);
+        assert!(
+            b.poll_acquire(&mut cx).is_ready(),
+            "a held 3 of 4 permits and let one go"
+        );
+        assert!(b.may_start());
+    }
+}

@@ -1,0 +1,409 @@
+//! The poll thread: owns the client, serves its events all the time, and takes records only while there is room.
+//!
+//! It never waits for a handler, except in the bounded drain of a revoke and of the stop.
+
+use super::commit::{Committer, Order};
+use super::engine::Engine;
+use super::flow::{self, Progress};
+use super::intake::Intake;
+use super::rebalance::{COMPONENT, Drain, Member};
+use super::{ConsumerError, Stopped};
+use crate::kafka::KafkaError;
+use crate::kafka::queue::{ForwardedQueue, Message};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+/// How often the client's events are served: rebalances wait no longer than this.
+const EVENTS_EVERY: Duration = Duration::from_millis(20);
+/// How long to wait for the end of a partition, for runs that stop there.
+const END_WITHIN: Duration = Duration::from_secs(10);
+/// The loop that has to move for the process to be alive.
+const LOOP: &str = "consumer_poll";
+/// The longest the loop may stand still: a revoke's drain, its commit, and the look-up of committed offsets fit in.
+const BEAT_WITHIN: Duration = Duration::from_secs(60);
+
+/// How the run ended on this thread.
+pub(crate) struct Ended {
+    pub(crate) stopped: Stopped,
+    /// Whether everything that ran was drained, and everything settled committed, in time.
+    pub(crate) clean: bool,
+}
+
+/// What the poll thread is made of.
+pub(crate) struct PollThread {
+    engine: Arc<Engine>,
+    // Before the client: the queue must go first.
+    queue: ForwardedQueue<Member>,
+    consumer: Arc<BaseConsumer<Member>>,
+    orders: mpsc::Sender<Order>,
+    intake: Intake,
+    stop: Arc<AtomicBool>,
+    events_served_at: Instant,
+    last_record_at: Option<Instant>,
+    bounded_received: u64,
+}
+
+/// Runs a consumer from the first poll to the closed client.
+pub(crate) fn run(
+    engine: Arc<Engine>,
+    config: &ClientConfig,
+    stop: Arc<AtomicBool>,
+) -> Result<Ended, ConsumerError> {
+    let (orders, taken) = mpsc::channel();
+    let member = Member::new(Arc::clone(&engine), orders.clone());
+    let consumer: BaseConsumer<Member> =
+        config
+            .create_with_context(member)
+            .map_err(|source| KafkaError::Client {
+                what: "the consumer cannot be created".to_owned(),
+                source,
+            })?;
+    let consumer = Arc::new(consumer);
+    let committer = Committer::new(Arc::clone(&engine), Arc::clone(&consumer), taken);
+    let committing = std::thread::Builder::new()
+        .name("evenkeel-commit".to_owned())
+        .spawn(move || committer.run())
+        .map_err(|error| ConsumerError::Fatal(format!("no thread for commits: {error}")))?;
+    let queue = ForwardedQueue::new(Arc::clone(&consumer));
+    consumer.context().set_target(Some(queue.target()));
+    engine.intake_is_here();
+    engine.health.expect_beat(LOOP, BEAT_WITHIN);
+    let intake = Intake::new(Arc::clone(&engine));
+    let mut thread = PollThread {
+        engine,
+        queue,
+        consumer,
+        orders,
+        intake,
+        stop,
+        events_served_at: Instant::now(),
+        last_record_at: None,
+        bounded_received: 0,
+    };
+    let ran = thread.subscribe_and_poll();
+    let clean = thread.shut_down(ran.is_ok());
+    let ended = ran.map(|stopped| Ended { stopped, clean });
+    thread.close(committing);
+    ended
+}
+
+impl PollThread {
+    fn subscribe_and_poll(&mut self) -> Result<Stopped, ConsumerError> {
+        let topics: Vec<&str> = self
+            .engine
+            .settings
+            .topics
+            .iter()
+            .map(String::as_str)
+            .collect();
+        self.consumer
+            .subscribe(&topics)
+            .map_err(|source| KafkaError::Client {
+                what: format!("cannot subscribe to {}", topics.join(", ")),
+                source,
+            })?;
+        loop {
+            if self.events_served_at.elapsed() >= EVENTS_EVERY {
+                self.serve_events()?;
+                if self.stop.load(Ordering::Relaxed) {
+                    return Ok(Stopped::Requested);
+                }
+                if self.bound_reached()? {
+                    return Ok(Stopped::BoundReached);
+                }
+            }
+            self.take_records()?;
+        }
+    }
+
+    fn take_records(&mut self) -> Result<(), ConsumerError> {
+        let until_events = EVENTS_EVERY.saturating_sub(self.events_served_at.elapsed());
+        let wanted = flow::wanted(self.engine.settings.bound, self.bounded_received);
+        let room = self.intake.room().min(wanted);
+        if room == 0 {
+            self.engine.wait_for_room(until_events);
+            return Ok(());
+        }
+        let mut errors = Vec::new();
+        let on_error = |code: RDKafkaErrorCode, message: &Message<'_>| {
+            errors.push((
+                code,
+                message.topic().unwrap_or_default().to_owned(),
+                message.partition(),
+                message.offset(),
+            ));
+        };
+        // At least a millisecond: a wait of none would spin until the next events are due.
+        let timeout = until_events.max(Duration::from_millis(1));
+        let received = self.intake.take(
+            &self.queue,
+            self.consumer.context(),
+            room,
+            timeout,
+            on_error,
+        );
+        if received > 0 {
+            self.bounded_received += received as u64;
+            self.last_record_at = Some(self.events_served_at);
+        }
+        for (code, topic, partition, offset) in errors {
+            self.partition_error(code, &topic, partition, offset)?;
+        }
+        Ok(())
+    }
+
+    fn partition_error(
+        &self,
+        code: RDKafkaErrorCode,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+    ) -> Result<(), ConsumerError> {
+        match code {
+            RDKafkaErrorCode::PartitionEOF => {
+                let mut assignments = self.consumer.context().assignments();
+                if let Some(assigned) = assignments.get(topic, partition) {
+                    // Nothing below the end is missing: what stands there, such as a transaction's marker, is no record.
+                    self.engine
+                        .ledger()
+                        .advance(assigned.partition.epoch, offset);
+                }
+                Ok(())
+            }
+            RDKafkaErrorCode::AutoOffsetReset => {
+                tracing::error!(
+                    group = self.engine.group,
+                    topic,
+                    partition,
+                    "the committed offset is out of range and auto.offset.reset says not to guess; reset the group's offset"
+                );
+                self.complain(&format!(
+                    "the committed offset of {topic}/{partition} is out of range"
+                ));
+                Ok(())
+            }
+            code => {
+                tracing::error!(group = self.engine.group, topic, partition, error = %code, "the partition cannot be read");
+                self.complain(&format!("{topic}/{partition} cannot be read: {code}"));
+                Ok(())
+            }
+        }
+    }
+
+    fn complain(&self, reason: &str) {
+        self.engine
+            .health
+            .set_ready(COMPONENT, Err(reason.to_owned()));
+    }
+
+    /// Serves rebalances and errors. Polling is what keeps this member in the group.
+    fn serve_events(&mut self) -> Result<(), ConsumerError> {
+        self.events_served_at = Instant::now();
+        self.engine.health.beat(LOOP);
+        while let Some(event) = self.consumer.poll(Duration::ZERO) {
+            match event {
+                // Partitions are forwarded before they are assigned, so no record comes this way.
+                Ok(message) => {
+                    return Err(ConsumerError::Fatal(format!(
+                        "a record of {} came outside of its partition's queue",
+                        rdkafka::Message::topic(&message)
+                    )));
+                }
+                Err(error) => self.client_error(&error)?,
+            }
+        }
+        for complaint in self.consumer.context().take_complaints() {
+            self.client_error(&complaint)?;
+        }
+        Ok(())
+    }
+
+    fn client_error(&self, error: &ClientError) -> Result<(), ConsumerError> {
+        if let Some((code, reason)) = self.consumer.client().fatal_error() {
+            return Err(ConsumerError::Fatal(format!("{code}: {reason}")));
+        }
+        if let ClientError::MessageConsumptionFatal(code) = error {
+            return Err(ConsumerError::Fatal(code.to_string()));
+        }
+        let code = error.rdkafka_error_code();
+        let joined = self.consumer.context().assignments().joined;
+        match code {
+            Some(code) if is_refusal(code) && !joined => Err(KafkaError::Refused {
+                what: format!("joining the group {}", self.engine.group),
+                cause: code.to_string(),
+            }
+            .into()),
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                self.complain("no broker can be reached");
+                Ok(())
+            }
+            Some(code) if is_refusal(code) => {
+                self.complain(&format!("refused: {code}"));
+                Ok(())
+            }
+            _ => {
+                tracing::debug!(group = self.engine.group, %error, "client error");
+                Ok(())
+            }
+        }
+    }
+
+    fn bound_reached(&mut self) -> Result<bool, ConsumerError> {
+        let bound = self.engine.settings.bound;
+        if bound == super::Bound::Endless {
+            return Ok(false);
+        }
+        let joined = self.consumer.context().assignments().joined;
+        if joined && self.last_record_at.is_none() {
+            self.last_record_at = Some(Instant::now());
+        }
+        let ends_reached = joined && bound == super::Bound::UntilEnd && self.ends_reached()?;
+        let progress = Progress {
+            received: self.bounded_received,
+            in_flight: self.engine.in_flight(),
+            idle_for: self.last_record_at.map(|at| at.elapsed()),
+            ends_reached,
+        };
+        Ok(flow::is_done(bound, progress))
+    }
+
+    /// Whether every assigned partition is settled up to the end that it had when it was assigned.
+    fn ends_reached(&self) -> Result<bool, ConsumerError> {
+        self.look_up_ends()?;
+        let settled: HashMap<_, _> = self
+            .engine
+            .ledger()
+            .positions()
+            .into_iter()
+            .map(|position| (position.epoch, position.watermark))
+            .collect();
+        let mut assignments = self.consumer.context().assignments();
+        Ok(assignments.all().all(|assigned| {
+            let watermark = settled
+                .get(&assigned.partition.epoch)
+                .copied()
+                .flatten()
+                .unwrap_or(i64::MIN);
+            assigned.end.is_some_and(|end| watermark >= end)
+        }))
+    }
+
+    /// Asks for the ends of partitions that were assigned since the last look, all in one request: one for each would
+    /// wait behind the partition's fetches.
+    fn look_up_ends(&self) -> Result<(), ConsumerError> {
+        let mut unknown = TopicPartitionList::new();
+        for assigned in self.consumer.context().assignments().all() {
+            if assigned.end.is_none() {
+                let partition = &assigned.partition;
+                let element = unknown.add_partition_offset(
+                    &partition.topic,
+                    partition.partition,
+                    Offset::End,
+                );
+                element.map_err(cannot_read_ends)?;
+            }
+        }
+        if unknown.count() == 0 {
+            return Ok(());
+        }
+        let ends = self
+            .consumer
+            .offsets_for_times(unknown, END_WITHIN)
+            .map_err(cannot_read_ends)?;
+        let mut assignments = self.consumer.context().assignments();
+        for element in ends.elements() {
+            element.error().map_err(cannot_read_ends)?;
+            let Some(assigned) = assignments.get(element.topic(), element.partition()) else {
+                continue;
+            };
+            let end = element.offset().to_raw().unwrap_or(0).max(0);
+            let is_there = assigned.committed.unwrap_or(0) >= end;
+            assigned.end = Some(if is_there { i64::MIN } else { end });
+        }
+        Ok(())
+    }
+
+    /// Drains what runs and commits what is settled; true when both were done in time.
+    fn shut_down(&mut self, commit: bool) -> bool {
+        let engine = Arc::clone(&self.engine);
+        engine
+            .health
+            .set_ready(COMPONENT, Err("stopping".to_owned()));
+        let epochs = self.consumer.context().fence_all();
+        let mut drain = self.consumer.context().fence(&epochs);
+        let drained = self.drain(&mut drain);
+        let committed = !commit || self.consumer.context().commit(&epochs);
+        if !drained {
+            tracing::warn!(
+                group = engine.group,
+                in_flight = engine.in_flight(),
+                "stopped before every running handler was done; their records come again"
+            );
+        }
+        drained && committed
+    }
+
+    /// Waits for running handlers, and goes on serving events meanwhile: this member keeps its place until the end.
+    fn drain(&mut self, drain: &mut Drain) -> bool {
+        let deadline = Instant::now() + self.engine.settings.drain_timeout;
+        loop {
+            if drain.wait(EVENTS_EVERY) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            if let Err(error) = self.serve_events() {
+                tracing::warn!(group = self.engine.group, %error, "the client failed while handlers were drained");
+                return false;
+            }
+        }
+    }
+
+    /// Leaves the group and gives the client back. Everything of it must be gone before, or it would never end.
+    fn close(self, committing: std::thread::JoinHandle<()>) {
+        let Self {
+            engine,
+            queue,
+            consumer,
+            orders,
+            intake,
+            ..
+        } = self;
+        drop(intake);
+        let _ = orders.send(Order::Close);
+        if committing.join().is_err() {
+            tracing::error!(group = engine.group, "the thread for commits panicked");
+        }
+        consumer.context().set_closing();
+        consumer.context().set_target(None);
+        drop(queue);
+        drop(consumer);
+        engine.health.retire(LOOP);
+    }
+}
+
+fn cannot_read_ends(source: ClientError) -> ConsumerError {
+    KafkaError::Client {
+        what: "the ends of the assigned partitions cannot be read".to_owned(),
+        source,
+    }
+    .into()
+}
+
+/// Errors that no waiting mends before the group was joined.
+fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+    )
+}

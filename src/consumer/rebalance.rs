@@ -1,0 +1,374 @@
+//! What happens when partitions come and go: the client's callbacks, and the assignments they keep.
+//!
+//! The callbacks run on the poll thread, inside the client's poll. On assign a partition's queue is forwarded before the
+//! assignment takes effect; on revoke nothing new starts, what runs is drained up to a deadline, what is settled is
+//! committed, and only then the partition goes.
+
+use super::commit::{Order, Owned};
+use super::engine::Engine;
+use super::ledger::Epoch;
+use super::metadata::{self, SettledAbove, Tag};
+use super::partition::Partition;
+use super::worker::Message;
+use crate::kafka::queue::{ForwardTarget, committed, forward, unforward};
+use crate::telemetry::Metric;
+use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long an assignment waits for the group's committed offsets; after that, records settled above them come again.
+const COMMITTED_WITHIN: Duration = Duration::from_secs(5);
+/// How long a revoke waits for its commit.
+pub(crate) const COMMIT_WITHIN: Duration = Duration::from_secs(5);
+/// The component under which the consumer shows in the health.
+pub(crate) const COMPONENT: &str = "consumer";
+
+/// An assigned partition, as intake sees it.
+pub(crate) struct Assigned {
+    pub(crate) partition: Arc<Partition>,
+    /// Settled by an earlier life of the group, above its committed offset.
+    pub(crate) settled_above: SettledAbove,
+    /// The offset expected next; a lower one is a leftover of an earlier assignment.
+    pub(crate) next: Option<i64>,
+    pub(crate) committed: Option<i64>,
+    /// The end at which a bounded run stops; looked up after the assignment.
+    pub(crate) end: Option<i64>,
+    pub(crate) received: metrics::Counter,
+}
+
+/// The partitions that are assigned now.
+#[derive(Default)]
+pub(crate) struct Assignments {
+    pub(crate) topics: HashMap<Arc<str>, HashMap<i32, Assigned>>,
+    last_epoch: u64,
+    /// Whether the group has assigned anything yet, be it nothing.
+    pub(crate) joined: bool,
+}
+
+impl Assignments {
+    pub(crate) fn get(&mut self, topic: &str, partition: i32) -> Option<&mut Assigned> {
+        self.topics.get_mut(topic)?.get_mut(&partition)
+    }
+
+    pub(crate) fn all(&mut self) -> impl Iterator<Item = &mut Assigned> {
+        self.topics.values_mut().flat_map(HashMap::values_mut)
+    }
+
+    fn insert(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        received: metrics::Counter,
+    ) -> Arc<Partition> {
+        self.last_epoch += 1;
+        let name = self
+            .topics
+            .keys()
+            .find(|name| ***name == *topic)
+            .cloned()
+            .unwrap_or_else(|| topic.into());
+        let assigned = Arc::new(Partition::new(
+            Arc::clone(&name),
+            partition,
+            Epoch(self.last_epoch),
+        ));
+        let entry = Assigned {
+            partition: Arc::clone(&assigned),
+            settled_above: SettledAbove::default(),
+            next: None,
+            committed: None,
+            end: None,
+            received,
+        };
+        self.topics
+            .entry(name)
+            .or_default()
+            .insert(partition, entry);
+        assigned
+    }
+
+    fn remove(&mut self, topic: &str, partition: i32) -> Option<Assigned> {
+        self.topics.get_mut(topic)?.remove(&partition)
+    }
+}
+
+/// The client's context: this member of the group.
+pub(crate) struct Member {
+    engine: Arc<Engine>,
+    orders: mpsc::Sender<Order>,
+    assignments: Mutex<Assignments>,
+    target: Mutex<Option<ForwardTarget>>,
+    /// Set once everything is committed and the client is only to be given back.
+    closing: AtomicBool,
+    /// What the client complained about since the last look.
+    complaints: Mutex<Vec<KafkaError>>,
+}
+
+impl Member {
+    pub(crate) fn new(engine: Arc<Engine>, orders: mpsc::Sender<Order>) -> Self {
+        Self {
+            engine,
+            orders,
+            assignments: Mutex::default(),
+            target: Mutex::default(),
+            closing: AtomicBool::new(false),
+            complaints: Mutex::default(),
+        }
+    }
+
+    /// Where partitions' queues are forwarded to from now on; none before and after the run.
+    pub(crate) fn set_target(&self, target: Option<ForwardTarget>) {
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
+    }
+
+    /// From now on partitions go without a drain or a commit: both were done.
+    pub(crate) fn set_closing(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// The assignments. Only the poll thread takes this lock.
+    pub(crate) fn assignments(&self) -> MutexGuard<'_, Assignments> {
+        self.assignments
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Errors that the client reported outside of its poll.
+    pub(crate) fn take_complaints(&self) -> Vec<KafkaError> {
+        std::mem::take(
+            &mut *self
+                .complaints
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Fences every assigned partition, for a stop: no record starts any more.
+    pub(crate) fn fence_all(&self) -> Vec<Epoch> {
+        let fence = |assigned: &mut Assigned| {
+            assigned.partition.fence();
+            assigned.partition.epoch
+        };
+        self.assignments().all().map(fence).collect()
+    }
+
+    /// Asks the workers to drop what waits of these epochs. Each answers when nothing of them runs any more.
+    pub(crate) fn fence(&self, epochs: &[Epoch]) -> Drain {
+        let (answer, answers) = mpsc::channel();
+        for worker in &self.engine.workers {
+            worker.send(Message::Fence(epochs.to_vec(), answer.clone()));
+        }
+        Drain {
+            answers,
+            open: self.engine.workers.len(),
+        }
+    }
+
+    /// Has what is settled of these epochs committed; false when that failed or took too long.
+    pub(crate) fn commit(&self, epochs: &[Epoch]) -> bool {
+        let (answer, answered) = mpsc::channel();
+        let asked = self.orders.send(Order::Release(epochs.to_vec(), answer));
+        asked.is_ok() && answered.recv_timeout(COMMIT_WITHIN).unwrap_or(false)
+    }
+
+    fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        let engine = &self.engine;
+        let target = *self.target.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut assignments = self.assignments();
+        assignments.joined = true;
+        for element in list.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            if let Some(target) = target
+                && let Err(error) = forward(consumer, topic, partition, target)
+            {
+                // Its records would come on the consumer's queue, where nobody takes them.
+                tracing::error!(group = engine.group, topic, partition, %error, "the partition's queue cannot be forwarded");
+            }
+            let received = metrics::counter!(Metric::Received.name(), "group" => engine.group.clone(), "topic" => topic.to_owned());
+            let assigned = assignments.insert(topic, partition, received);
+            engine.ledger().assign(assigned.epoch);
+        }
+        if list.count() > 0 {
+            self.resume(consumer, list, &mut assignments);
+        }
+        let owned = |element: &TopicPartitionListElem<'_>| {
+            let assigned = assignments.get(element.topic(), element.partition())?;
+            let Partition {
+                epoch, partition, ..
+            } = *assigned.partition;
+            let topic = Arc::clone(&assigned.partition.topic);
+            Some(Owned {
+                epoch,
+                topic,
+                partition,
+                committed: assigned.committed,
+            })
+        };
+        let owned = list.elements().iter().filter_map(owned).collect();
+        // The committer ends after this thread only.
+        let _ = self.orders.send(Order::Assigned(owned));
+        tracing::info!(group = engine.group, partitions = %names(list), "partitions assigned");
+        engine.health.set_ready(COMPONENT, Ok(()));
+    }
+
+    /// Reads where the group stands, and which records above it are settled already.
+    fn resume(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        list: &TopicPartitionList,
+        assignments: &mut Assignments,
+    ) {
+        let group = &self.engine.group;
+        match committed(consumer, list, COMMITTED_WITHIN) {
+            Ok(found) => {
+                for partition in found {
+                    let Some(assigned) = assignments.get(&partition.topic, partition.partition)
+                    else {
+                        continue;
+                    };
+                    assigned.committed = partition.offset;
+                    if let Some(offset) = partition.offset {
+                        let tag = Tag {
+                            group,
+                            topic: &partition.topic,
+                            partition: partition.partition,
+                        };
+                        assigned.settled_above = metadata::decode(tag, offset, &partition.metadata);
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(group, %error, "the committed offsets cannot be read; records settled above them are handled again")
+            }
+        }
+    }
+
+    fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        // To be asked before the unassignment, which resets it.
+        let lost = consumer.assignment_lost();
+        let removed: Vec<Assigned> = {
+            let mut assignments = self.assignments();
+            list.elements()
+                .iter()
+                .filter_map(|element| assignments.remove(element.topic(), element.partition()))
+                .collect()
+        };
+        let epochs: Vec<Epoch> = removed
+            .iter()
+            .map(|assigned| assigned.partition.epoch)
+            .collect();
+        removed
+            .iter()
+            .for_each(|assigned| assigned.partition.fence());
+        let began = Instant::now();
+        if self.closing.load(Ordering::Relaxed) {
+            self.fence(&epochs);
+        } else if lost {
+            self.fence(&epochs);
+            let _ = self.orders.send(Order::Forget(epochs.clone()));
+        } else if !epochs.is_empty() {
+            let drained = self
+                .fence(&epochs)
+                .wait(self.engine.settings.revoke_timeout);
+            let committed = self.commit(&epochs);
+            if !drained || !committed {
+                tracing::warn!(
+                    group = self.engine.group,
+                    drained,
+                    committed,
+                    "partitions go before everything on them was settled and committed; some records come again"
+                );
+            }
+        }
+        {
+            let mut ledger = self.engine.ledger();
+            epochs.iter().for_each(|epoch| ledger.revoke(*epoch));
+        }
+        for assigned in &removed {
+            // An unknown partition has no queue that could be forwarded.
+            let _ = unforward(
+                consumer,
+                &assigned.partition.topic,
+                assigned.partition.partition,
+            );
+        }
+        tracing::info!(group = self.engine.group, partitions = %names(list), lost, took_ms = began.elapsed().as_millis() as u64, "partitions revoked");
+    }
+
+    fn count(&self, kind: &'static str) {
+        metrics::counter!(Metric::Rebalances.name(), "group" => self.engine.group.clone(), "kind" => kind).increment(1);
+    }
+}
+
+fn names(list: &TopicPartitionList) -> String {
+    let names: Vec<String> = list
+        .elements()
+        .iter()
+        .map(|element| format!("{}/{}", element.topic(), element.partition()))
+        .collect();
+    names.join(" ")
+}
+
+impl ClientContext for Member {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(group = self.engine.group, %error, reason, "the Kafka client reports an error");
+        self.complaints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(error);
+    }
+}
+
+impl ConsumerContext for Member {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(list) => {
+                self.count("assigned");
+                self.assign(consumer, list);
+            }
+            Rebalance::Revoke(list) => {
+                self.count(if consumer.assignment_lost() {
+                    "lost"
+                } else {
+                    "revoked"
+                });
+                self.revoke(consumer, list);
+            }
+            Rebalance::Error(error) => {
+                tracing::error!(group = self.engine.group, %error, "the rebalance failed")
+            }
+        }
+    }
+}
+
+/// Workers that finish what runs of some epochs.
+pub(crate) struct Drain {
+    answers: mpsc::Receiver<()>,
+    open: usize,
+}
+
+impl Drain {
+    /// Waits up to `at_most`; whether all workers are done.
+    pub(crate) fn wait(&mut self, at_most: Duration) -> bool {
+        let deadline = Instant::now() + at_most;
+        while self.open > 0 {
+            match self
+                .answers
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
+                Ok(()) => self.open -= 1,
+                Err(RecvTimeoutError::Timeout) => return false,
+                // A worker that is gone runs nothing.
+                Err(RecvTimeoutError::Disconnected) => return true,
+            }
+        }
+        true
+    }
+}

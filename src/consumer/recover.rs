@@ -1,0 +1,187 @@
+//! What happens to a record whose attempt failed: wait and try again, or dead-letter it.
+//!
+//! Runs beside the record's lane, which waits meanwhile. Ends without settling when the record's partition is fenced.
+
+use super::engine::Engine;
+use super::partition::Partition;
+use super::tally::{Settlement, Verdict};
+use crate::handler::{Class, DeadReason, Delivery, HandlerError, Outcome};
+use crate::recovery::Decision;
+use futures_util::FutureExt;
+use std::error::Error;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tower::ServiceExt;
+
+/// A record's recovery.
+pub(crate) type Recovering = Pin<Box<dyn Future<Output = Verdict> + Send>>;
+
+/// Recovers from `outcome`, which is not a success; none for a record whose first attempt is still to be made.
+pub(crate) fn recover<H>(
+    handler: H,
+    engine: Arc<Engine>,
+    delivery: Delivery,
+    partition: Arc<Partition>,
+    outcome: Option<Outcome>,
+) -> Recovering
+where
+    H: tower::Service<Delivery, Response = Outcome> + Clone + Send + Sync + 'static,
+    H::Error: Into<Box<dyn Error + Send + Sync>> + Send,
+    H::Future: Send,
+{
+    Box::pin(async move {
+        let mut recovery = Recovery {
+            engine,
+            delivery,
+            partition,
+            attempts: 1,
+            transient_failures: 0,
+            outage_failures: 0,
+        };
+        let mut outcome = match outcome {
+            Some(outcome) => outcome,
+            None => attempt(handler.clone(), recovery.delivery.clone()).await,
+        };
+        loop {
+            outcome = match Verdict::of(outcome) {
+                Ok(verdict) => return verdict,
+                Err(outcome) => outcome,
+            };
+            match recovery.next_step(outcome) {
+                Step::Abandon => return Verdict::Abandoned,
+                Step::DeadLetter(class, reason) => {
+                    return recovery.dead_letter(class, &reason).await;
+                }
+                Step::TryAfter(delay) => {
+                    tokio::select! {
+                        () = tokio::time::sleep(delay) => {}
+                        () = recovery.partition.fenced() => return Verdict::Abandoned,
+                    }
+                }
+            }
+            recovery.attempts = recovery.attempts.saturating_add(1);
+            recovery.delivery.attempt = recovery.attempts;
+            outcome = attempt(handler.clone(), recovery.delivery.clone()).await;
+        }
+    })
+}
+
+/// Calls the handler once it has room; a panic is an outcome.
+async fn attempt<H>(handler: H, delivery: Delivery) -> Outcome
+where
+    H: tower::Service<Delivery, Response = Outcome>,
+    H::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    match AssertUnwindSafe(handler.oneshot(delivery))
+        .catch_unwind()
+        .await
+    {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) => Outcome::Retry(error.into().into()),
+        Err(panic) => Outcome::Dead(DeadReason::panic(panic.as_ref())),
+    }
+}
+
+struct Recovery {
+    engine: Arc<Engine>,
+    delivery: Delivery,
+    partition: Arc<Partition>,
+    /// Attempts made, by whatever class they failed.
+    attempts: u32,
+    transient_failures: u32,
+    outage_failures: u32,
+}
+
+enum Step {
+    TryAfter(Duration),
+    DeadLetter(Class, DeadReason),
+    Abandon,
+}
+
+impl Recovery {
+    fn next_step(&mut self, outcome: Outcome) -> Step {
+        let error = match outcome {
+            Outcome::Dead(reason) => {
+                self.engine.failed(Class::Permanent);
+                return Step::DeadLetter(Class::Permanent, reason);
+            }
+            Outcome::Retry(error) => error,
+            // Successes were sorted out before.
+            Outcome::Done | Outcome::Duplicate | Outcome::Ignored => return Step::Abandon,
+        };
+        let class = error.class(&self.engine.classifier);
+        self.engine.failed(class);
+        if self.partition.is_fenced() {
+            return Step::Abandon;
+        }
+        // Only failures of their own kind count: an outage spends no attempt.
+        let failures = match class {
+            Class::Outage => &mut self.outage_failures,
+            Class::Transient | Class::Permanent => &mut self.transient_failures,
+        };
+        *failures = failures.saturating_add(1);
+        match self
+            .engine
+            .settings
+            .retry
+            .decide(class, *failures, rand::random())
+        {
+            Decision::RetryAfter(delay) => {
+                self.log_retry(&error, class, delay);
+                Step::TryAfter(delay)
+            }
+            Decision::DeadLetter => {
+                Step::DeadLetter(class, DeadReason::new(error.stage(), error.message()))
+            }
+        }
+    }
+
+    fn log_retry(&self, error: &HandlerError, class: Class, delay: Duration) {
+        tracing::warn!(
+            group = self.engine.group,
+            record = ?self.delivery.record,
+            attempt = self.attempts,
+            class = class.as_str(),
+            %error,
+            retry_in_ms = delay.as_millis() as u64,
+            "attempt failed"
+        );
+    }
+
+    /// Writes the dead letter; the record is settled only when the brokers have acknowledged it.
+    async fn dead_letter(&self, class: Class, reason: &DeadReason) -> Verdict {
+        let record = &self.delivery.record;
+        tracing::error!(
+            group = self.engine.group,
+            record = ?record,
+            attempts = self.attempts,
+            class = class.as_str(),
+            stage = %reason.stage,
+            reason = reason.message,
+            "record failed for good; writing it to the dead-letter topic"
+        );
+        let backoff = self.engine.settings.retry.backoff;
+        let mut tries = 0_u32;
+        loop {
+            match self
+                .engine
+                .dead_letters
+                .write(record, class, reason, self.attempts)
+                .await
+            {
+                Ok(()) => return Verdict::Settled(Settlement::Dead),
+                Err(error) => {
+                    tracing::error!(group = self.engine.group, record = ?record, %error, "the dead letter cannot be written; the record stays unsettled and is tried again")
+                }
+            }
+            tries = tries.saturating_add(1);
+            tokio::select! {
+                () = tokio::time::sleep(backoff.delay(tries, rand::random())) => {}
+                () = self.partition.fenced() => return Verdict::Abandoned,
+            }
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! A worker: owns its lanes, drives their handlers, fills its batches' bitmaps.
+//!
+//! One task per worker. Records come in bursts, one wake a burst. A handler is polled in place, in a reused slot; only
+//! one that is not ready then enters a lane and the set of running ones. Knows no client: it is told what arrived and
+//! what is fenced, and says what is settled.
+
+use super::engine::Engine;
+use super::lanes::{LaneId, LaneKey, Lanes};
+use super::ledger::{Epoch, LedgerBatch};
+use super::partition::Partition;
+use super::permits::Permits;
+use super::recover::{Recovering, recover};
+use super::running::{Finished, Running, Slot, poll_attempt};
+use super::settings::{Keyless, Ordering};
+use super::tally::{Tally, Verdict};
+use crate::event::{Record, RecordBatch};
+use crate::handler::{DeadReason, Delivery, Outcome, Scope};
+use futures_util::Stream;
+use futures_util::stream::FuturesUnordered;
+use futures_util::task::AtomicWaker;
+use std::error::Error;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// Records after which a worker lets other tasks of its thread run.
+const RECORDS_PER_TURN: usize = 1024;
+
+/// A burst of records for one worker, with their books.
+pub(crate) struct Burst {
+    pub(crate) records: Arc<RecordBatch>,
+    pub(crate) ledger: Arc<LedgerBatch>,
+    /// For each record its partition's index in `partitions` and its key's hash.
+    pub(crate) entries: Vec<BurstEntry>,
+    pub(crate) partitions: Vec<Arc<Partition>>,
+}
+
+/// What a worker needs to know of a record before it looks at its bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct BurstEntry {
+    pub(crate) partition: u32,
+    pub(crate) hash: u64,
+}
+
+/// What a worker is told.
+pub(crate) enum Message {
+    Burst(Burst),
+    /// These epochs are fenced: drop what waits, and answer when nothing of them runs.
+    Fence(Vec<Epoch>, mpsc::Sender<()>),
+    /// Say which handler has been running longest.
+    LongestRunning(mpsc::Sender<Option<LongestRunning>>),
+    /// Nothing more comes.
+    Close,
+}
+
+/// The record whose handler has been running longest.
+#[derive(Debug)]
+pub(crate) struct LongestRunning {
+    pub(crate) record: Record,
+    pub(crate) running_for: Duration,
+}
+
+/// A worker's inbox: swapped whole, one wake per message.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    messages: Mutex<Vec<Message>>,
+    worker: AtomicWaker,
+}
+
+impl Inbox {
+    pub(crate) fn send(&self, message: Message) {
+        self.lock().push(message);
+        self.worker.wake();
+    }
+
+    fn take_into(&self, messages: &mut Vec<Message>) {
+        std::mem::swap(messages, &mut self.lock());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Message>> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A record on its way through its lane.
+pub(crate) struct Item {
+    pub(crate) record: Record,
+    pub(crate) partition: Arc<Partition>,
+    ledger: Arc<LedgerBatch>,
+    index: usize,
+    hash: u64,
+}
+
+/// Asked to say when nothing of these epochs runs any more.
+struct Fence {
+    epochs: Vec<Epoch>,
+    answer: mpsc::Sender<()>,
+}
+
+/// Drives the handlers of the records that its inbox brings, until it is closed and nothing runs.
+pub(crate) async fn run<H>(handler: H, engine: Arc<Engine>, inbox: Arc<Inbox>, permits: Permits)
+where
+    H: tower::Service<Delivery, Response = Outcome> + Clone + Send + Sync + 'static,
+    H::Error: Into<Box<dyn Error + Send + Sync>> + Send,
+    H::Future: Send,
+{
+    // A clone of its own, so that workers do not fight over one reference count.
+    let scope = Arc::new(Scope::clone(&engine.scope));
+    let mut worker = Worker {
+        tally: Tally::new(&engine.group),
+        lanes: Lanes::default(),
+        running: FuturesUnordered::new(),
+        slots: Vec::new(),
+        fences: Vec::new(),
+        messages: Vec::new(),
+        closed: false,
+        now: Instant::now(),
+        handler,
+        scope,
+        engine,
+        inbox,
+        permits,
+    };
+    poll_fn(|cx| worker.turn(cx)).await;
+}
+
+struct Worker<H: tower::Service<Delivery>> {
+    handler: H,
+    engine: Arc<Engine>,
+    scope: Arc<Scope>,
+    inbox: Arc<Inbox>,
+    permits: Permits,
+    lanes: Lanes<Item>,
+    running: FuturesUnordered<Running<H::Future>>,
+    /// Slots of finished first attempts, to be used again.
+    slots: Vec<Slot<H::Future>>,
+    fences: Vec<Fence>,
+    messages: Vec<Message>,
+    tally: Tally,
+    /// Read once a turn: handlers that take microseconds need no clock of their own.
+    now: Instant,
+    closed: bool,
+}
+
+impl<H> Worker<H>
+where
+    H: tower::Service<Delivery, Response = Outcome> + Clone + Send + Sync + 'static,
+    H::Error: Into<Box<dyn Error + Send + Sync>> + Send,
+    H::Future: Send,
+{
+    /// Does what there is to do; ready when closed and idle.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Registered before the inbox is read, or a message between the two would not wake.
+        self.inbox.worker.register(cx.waker());
+        self.now = Instant::now();
+        let mut records = 0;
+        loop {
+            let before = records;
+            records += self.finish_ready(cx, RECORDS_PER_TURN);
+            records += self.take_messages(cx);
+            records += self.start_waiting(cx, RECORDS_PER_TURN);
+            if records == before {
+                if !self.lanes.has_ready() {
+                    self.permits.stop_acquiring();
+                    break;
+                }
+                if self.permits.poll_acquire(cx).is_pending() {
+                    break;
+                }
+            } else if records >= RECORDS_PER_TURN {
+                cx.waker().wake_by_ref();
+                break;
+            }
+        }
+        self.answer_fences();
+        self.tally.report(&self.engine);
+        if self.closed && self.running.is_empty() && self.lanes.waiting() == 0 {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Settles what finished, at most `limit` records.
+    fn finish_ready(&mut self, cx: &mut Context<'_>, limit: usize) -> usize {
+        let mut finished = 0;
+        while finished < limit {
+            let Poll::Ready(Some(done)) = Pin::new(&mut self.running).poll_next(cx) else {
+                break;
+            };
+            finished += 1;
+            let Finished {
+                item,
+                lane,
+                started_at,
+                verdict,
+                slot,
+            } = done;
+            self.slots.extend(slot);
+            match verdict {
+                Ok(verdict) => {
+                    self.tally
+                        .handler_ran_for(self.now.saturating_duration_since(started_at));
+                    self.settle(&item, verdict);
+                    self.permits.finished(self.lanes.has_ready());
+                    self.lanes.finished(lane);
+                }
+                Err(outcome) => {
+                    let recovering = self.recover(&item, Some(outcome));
+                    self.running
+                        .push(Running::recovering(item, lane, recovering, started_at));
+                }
+            }
+        }
+        finished
+    }
+
+    fn take_messages(&mut self, cx: &mut Context<'_>) -> usize {
+        let mut messages = std::mem::take(&mut self.messages);
+        self.inbox.take_into(&mut messages);
+        let mut records = 0;
+        for message in messages.drain(..) {
+            match message {
+                Message::Burst(burst) => {
+                    records += burst.entries.len();
+                    self.admit(burst, cx);
+                }
+                Message::Fence(epochs, answer) => self.fence(Fence { epochs, answer }),
+                Message::LongestRunning(answer) => {
+                    // The asker may have given up waiting.
+                    let _ = answer.send(self.longest_running());
+                }
+                Message::Close => self.closed = true,
+            }
+        }
+        self.messages = messages;
+        records
+    }
+
+    fn admit(&mut self, burst: Burst, cx: &mut Context<'_>) {
+        let began = Instant::now();
+        let records = burst.entries.len();
+        let mut at_once = 0;
+        for (index, entry) in burst.entries.iter().enumerate() {
+            let Some(record) = burst.records.record(index) else {
+                break;
+            };
+            let partition = Arc::clone(&burst.partitions[entry.partition as usize]);
+            let item = Item {
+                record,
+                partition,
+                ledger: Arc::clone(&burst.ledger),
+                index,
+                hash: entry.hash,
+            };
+            let must_wait = self.lanes.has_ready()
+                || lane_key(&self.engine, &item).is_some_and(|key| self.lanes.is_occupied(key));
+            if must_wait || !self.permits.may_start() {
+                self.wait(item);
+            } else if self.start(item, None, cx) {
+                at_once += 1;
+            }
+        }
+        if at_once * 2 > records {
+            self.tally.handler_ran_for(began.elapsed() / records as u32);
+        }
+    }
+
+    /// Queues a record in its lane, in memory of its own: what waits long must not keep a whole burst.
+    fn wait(&mut self, item: Item) {
+        let item = Item {
+            record: item.record.detached(Some(&self.engine.budget)),
+            ..item
+        };
+        let key = lane_key(&self.engine, &item);
+        // The key is read from the record that moves into the lane; the lane copies it only when it is opened.
+        let key = key.map(|key| (key.hash, key.topic.to_owned(), key.key.to_vec()));
+        self.lanes.wait(
+            key.as_ref().map(|(hash, topic, key)| LaneKey {
+                hash: *hash,
+                topic,
+                key,
+            }),
+            item,
+        );
+    }
+
+    fn start_waiting(&mut self, cx: &mut Context<'_>, limit: usize) -> usize {
+        let mut started = 0;
+        while started < limit && self.lanes.has_ready() && self.permits.may_start() {
+            let Some((lane, item)) = self.lanes.start_next() else {
+                break;
+            };
+            self.start(item, Some(lane), cx);
+            started += 1;
+        }
+        started
+    }
+
+    /// Starts a record's first attempt; whether it finished at once.
+    fn start(&mut self, item: Item, lane: Option<LaneId>, cx: &mut Context<'_>) -> bool {
+        if item.partition.is_fenced() {
+            self.settle(&item, Verdict::Abandoned);
+            lane.into_iter().for_each(|lane| self.lanes.finished(lane));
+            return true;
+        }
+        let mut slot = self.slots.pop().unwrap_or_else(|| Box::pin(None));
+        let outcome = match self.call(&item, &mut slot, cx) {
+            Poll::Ready(outcome) => {
+                self.slots.push(slot);
+                outcome
+            }
+            Poll::Pending => {
+                let lane = lane.unwrap_or_else(|| self.lanes.occupy(lane_key(&self.engine, &item)));
+                self.permits.started();
+                self.running
+                    .push(Running::first(item, lane, slot, self.now));
+                return false;
+            }
+        };
+        match outcome.map(Verdict::of).transpose() {
+            Ok(Some(verdict)) => {
+                self.settle(&item, verdict);
+                lane.into_iter().for_each(|lane| self.lanes.finished(lane));
+                true
+            }
+            failed => {
+                let lane = lane.unwrap_or_else(|| self.lanes.occupy(lane_key(&self.engine, &item)));
+                let recovering = self.recover(&item, failed.err());
+                self.permits.started();
+                self.running
+                    .push(Running::recovering(item, lane, recovering, self.now));
+                false
+            }
+        }
+    }
+
+    /// Calls the handler and polls it once. A panic in either is an outcome; none means that a layer around the handler
+    /// has no room yet, and that the recovery waits for it.
+    fn call(
+        &mut self,
+        item: &Item,
+        slot: &mut Slot<H::Future>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Outcome>> {
+        let delivery = self.delivery(item);
+        let called = catch_unwind(AssertUnwindSafe(|| match self.handler.poll_ready(cx) {
+            Poll::Ready(Ok(())) => {
+                slot.set(Some(self.handler.call(delivery)));
+                None
+            }
+            Poll::Ready(Err(error)) => Some(Some(Outcome::Retry(error.into().into()))),
+            Poll::Pending => Some(None),
+        }));
+        match called {
+            Ok(None) => poll_attempt(slot, cx).map(Some),
+            Ok(Some(outcome)) => Poll::Ready(outcome),
+            Err(panic) => Poll::Ready(Some(Outcome::Dead(DeadReason::panic(panic.as_ref())))),
+        }
+    }
+
+    fn delivery(&self, item: &Item) -> Delivery {
+        Delivery {
+            record: item.record.clone(),
+            attempt: 1,
+            scope: Arc::clone(&self.scope),
+        }
+    }
+
+    fn recover(&self, item: &Item, outcome: Option<Outcome>) -> Recovering {
+        recover(
+            self.handler.clone(),
+            Arc::clone(&self.engine),
+            self.delivery(item),
+            Arc::clone(&item.partition),
+            outcome,
+        )
+    }
+
+    fn settle(&mut self, item: &Item, verdict: Verdict) {
+        if let Verdict::Settled(settlement) = verdict {
+            item.ledger.settle(item.index);
+            self.tally.settled(&item.partition.topic, settlement);
+        } else {
+            self.tally.abandoned();
+        }
+    }
+
+    fn fence(&mut self, fence: Fence) {
+        let purged = self
+            .lanes
+            .purge(|item| fence.epochs.contains(&item.partition.epoch));
+        (0..purged).for_each(|_| self.tally.abandoned());
+        self.fences.push(fence);
+    }
+
+    fn answer_fences(&mut self) {
+        if self.fences.is_empty() {
+            return;
+        }
+        for fence in std::mem::take(&mut self.fences) {
+            let runs = self.running.iter().any(|running| {
+                running
+                    .epoch()
+                    .is_some_and(|epoch| fence.epochs.contains(&epoch))
+            });
+            if runs {
+                self.fences.push(fence);
+            } else {
+                // Whoever asked may have reached its deadline.
+                let _ = fence.answer.send(());
+            }
+        }
+    }
+
+    fn longest_running(&self) -> Option<LongestRunning> {
+        let running = self
+            .running
+            .iter()
+            .min_by_key(|running| running.started_at())?;
+        let running_for = self.now.saturating_duration_since(running.started_at());
+        running.record().map(|record| LongestRunning {
+            record: record.clone(),
+            running_for,
+        })
+    }
+}
+
+/// The lane that a record belongs to; none when it is ordered with no other.
+fn lane_key<'a>(engine: &Engine, item: &'a Item) -> Option<LaneKey<'a>> {
+    let topic = item.record.topic();
+    let partition = || LaneKey {
+        hash: item.hash,
+        topic,
+        key: b"",
+    };
+    match (engine.settings.ordering, item.record.key()) {
+        (Ordering::Unordered, _) => None,
+        (Ordering::Partition, _) => Some(partition()),
+        (Ordering::Key, Some(key)) => Some(LaneKey {
+            hash: item.hash,
+            topic,
+            key,
+        }),
+        (Ordering::Key, None) if engine.settings.keyless == Keyless::Partition => Some(partition()),
+        (Ordering::Key, None) => None,
+    }
+}
