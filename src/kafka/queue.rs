@@ -167,6 +167,11 @@ impl Messages {
         self.pointers.len()
     }
 
+    /// The messages, valid until they are cleared.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Message<'_>> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+
     /// The message at `index`, valid until they are cleared.
     pub(crate) fn get(&self, index: usize) -> Message<'_> {
         // SAFETY: every pointer was handed to us by librdkafka and is destroyed in `clear` only.

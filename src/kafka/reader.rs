@@ -224,7 +224,7 @@ impl Reader {
     /// Takes what the client has fetched, and copies what belongs to the reading.
     fn take(&mut self, wait: Duration) -> Result<(), KafkaError> {
         let mut trouble = Ok(());
-        self.queue.take(&mut self.taken, wait);
+        self.queue.take(&mut self.taken, usize::MAX, wait);
         for message in self.taken.iter() {
             let at = message
                 .topic()
