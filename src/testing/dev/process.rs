@@ -6,7 +6,7 @@ use crate::testing::java::{self, Installation};
 use crate::testing::{StartError, tool, wait};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A clean stop takes Kafka about a second.
@@ -24,8 +24,11 @@ pub(super) async fn start(port: u16) -> Result<Record, StartError> {
     let properties = java::write_properties(&directory, port).map_err(in_directory)?;
     installation.format(&properties).await?;
     let log = directory.join("kafka.log");
-    let pid = spawn(&installation, &properties, &log).map_err(in_directory)?;
-    if let Err(error) = java::await_ready(&log, |_| !is_ours(pid)).await {
+    let mut child = spawn(&installation, &properties, &log).map_err(in_directory)?;
+    let pid = child.id();
+    // Not by its command line, which is empty for a moment while `nohup` becomes `java`.
+    let ended = |_: &str| matches!(child.try_wait(), Ok(Some(_)) | Err(_));
+    if let Err(error) = java::await_ready(&log, ended).await {
         stop(pid).await?;
         return Err(error);
     }
@@ -71,7 +74,7 @@ pub(super) fn is_ours(pid: u32) -> bool {
 }
 
 /// Starts Kafka so that neither our end nor that of the terminal reaches it.
-fn spawn(installation: &Installation, properties: &Path, log: &Path) -> std::io::Result<u32> {
+fn spawn(installation: &Installation, properties: &Path, log: &Path) -> std::io::Result<Child> {
     let output = File::create(log)?;
     let mut command = Command::new("nohup");
     command
@@ -81,7 +84,7 @@ fn spawn(installation: &Installation, properties: &Path, log: &Path) -> std::io:
         .stderr(output);
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    Ok(command.spawn()?.id())
+    command.spawn()
 }
 
 /// The arguments of a running process; none when it is gone or only waits to be reaped.
