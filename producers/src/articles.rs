@@ -1,0 +1,50 @@
+//! What the shop sells. Knows neither orders nor stock.
+
+/// How many articles there are: `article-000` to `article-049`.
+pub const ARTICLE_COUNT: u32 = 50;
+
+/// The number of the one article whose price is above what the shop's payments authorize for an order.
+pub const LUXURY_NUMBER: u32 = ARTICLE_COUNT - 1;
+
+/// Something to sell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Article {
+    /// Its name, `article-000` and so on.
+    pub name: String,
+    /// Its price in cents.
+    pub price_cents: u64,
+}
+
+/// The article of a number; numbers from [`ARTICLE_COUNT`] on start again from the first.
+pub fn article(number: u32) -> Article {
+    let number = number % ARTICLE_COUNT;
+    let price_cents = if number == LUXURY_NUMBER {
+        600_000
+    } else {
+        500 + 370 * u64::from(number)
+    };
+    Article {
+        name: format!("article-{number:03}"),
+        price_cents,
+    }
+}
+
+/// Every article in the order of its number.
+pub fn articles() -> impl Iterator<Item = Article> {
+    (0..ARTICLE_COUNT).map(article)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn articles_are_numbered_from_000_to_049_and_only_the_last_is_a_luxury() {
+        let all: Vec<_> = articles().collect();
+        assert_eq!(all.len(), 50);
+        assert_eq!(all[0].name, "article-000");
+        assert_eq!(all[49].name, "article-049");
+        let luxuries = all.iter().filter(|article| article.price_cents > 100_000);
+        assert_eq!(luxuries.count(), 1);
+    }
+}

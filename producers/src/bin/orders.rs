@@ -1,0 +1,8 @@
+//! `orders`: places, cancels, imports and simulates orders.
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    shop_producers::exit::run(shop_producers::orders::OrdersArgs::parse().run())
+}

@@ -1,0 +1,207 @@
+//! From a line's bytes to a row: CSV with a header, or one JSON object per line. Knows no file and no client.
+//!
+//! Reasons name columns and what was expected, never what stands there: it may be a customer's.
+
+use super::row::Row;
+use clap::ValueEnum;
+use csv::StringRecord;
+use std::path::Path;
+
+/// How the lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A header, then one row per line
+    Csv,
+    /// One JSON object per line
+    Jsonl,
+}
+
+/// Why a line is no row.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    /// Not text.
+    #[error("it is not UTF-8")]
+    NotUtf8,
+    /// Not CSV, or a field is missing or of the wrong kind.
+    #[error("{0}")]
+    Csv(String),
+    /// Not JSON, or a field is missing or of the wrong kind.
+    #[error("{0}")]
+    Json(String),
+}
+
+/// Turns lines into rows.
+#[derive(Debug, Clone)]
+pub enum Parser {
+    /// With the header's names.
+    Csv(StringRecord),
+    /// Names are in every line.
+    Jsonl,
+}
+
+impl Format {
+    /// The format that a file's name tells; none for a name that tells nothing.
+    pub fn of_name(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+            "csv" => Some(Self::Csv),
+            "jsonl" | "ndjson" | "json" => Some(Self::Jsonl),
+            _ => None,
+        }
+    }
+}
+
+impl Parser {
+    /// A parser for CSV with this header; fails when the header misses a column or has one that rows do not have.
+    pub fn with_header<R: Row>(line: &[u8]) -> Result<Self, LineError> {
+        let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+        let header = csv_record(line)?;
+        let required = R::COLUMNS_REQUIRED;
+        if let Some(missing) = required.iter().find(|name| !header.iter().any(|found| found == **name)) {
+            return Err(LineError::Csv(format!(
+                "the header has no column {missing}; {} need {}",
+                R::NOUN,
+                required.join(", ")
+            )));
+        }
+        let known = |name: &str| required.contains(&name) || R::COLUMNS_OPTIONAL.contains(&name);
+        if let Some(position) = header.iter().position(|name| !known(name)) {
+            return Err(LineError::Csv(format!(
+                "column {} of the header is none that {} have: {}",
+                position + 1,
+                R::NOUN,
+                [required, R::COLUMNS_OPTIONAL].concat().join(", ")
+            )));
+        }
+        Ok(Self::Csv(header))
+    }
+
+    /// The row that a line holds.
+    pub fn row<R: Row>(&self, line: &[u8]) -> Result<R, LineError> {
+        match self {
+            Self::Csv(header) => csv_record(line)?
+                .deserialize(Some(header))
+                .map_err(|error| LineError::Csv(csv_reason(&error, header))),
+            Self::Jsonl => serde_json::from_slice(line)
+                .map_err(|error| LineError::Json(without_value(&error.to_string()))),
+        }
+    }
+}
+
+/// A line's fields. Every line is read on its own, so that an unclosed quote spoils one line and not the rest of the file.
+fn csv_record(line: &[u8]) -> Result<StringRecord, LineError> {
+    let mut record = StringRecord::new();
+    csv::ReaderBuilder::new()
+        .has_headers(false)
+        .trim(csv::Trim::All)
+        .buffer_capacity(line.len().max(1))
+        .from_reader(line)
+        .read_record(&mut record)
+        .map_err(|error| match error.kind() {
+            csv::ErrorKind::Utf8 { .. } => LineError::NotUtf8,
+            _ => LineError::Csv(error.to_string()),
+        })?;
+    Ok(record)
+}
+
+fn csv_reason(error: &csv::Error, header: &StringRecord) -> String {
+    let csv::ErrorKind::Deserialize { err, .. } = error.kind() else {
+        return error.to_string();
+    };
+    let reason = without_value(&err.kind().to_string());
+    match err.field().and_then(|field| header.get(field as usize)) {
+        Some(column) => format!("{column}: {reason}"),
+        None => reason,
+    }
+}
+
+/// Takes the value out of serde's `invalid type: string "Jane", expected u32 at line 1 column 8`.
+fn without_value(message: &str) -> String {
+    let Some((kind, rest)) = message.split_once(": ").filter(|(kind, _)| kind.starts_with("invalid ")) else {
+        return message.to_owned();
+    };
+    match rest.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("{kind}, expected {expected}"),
+        None => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stock::row::DeliveryRow;
+
+    fn check(parser: &Parser, line: &str, expected: Result<(&str, u32), &str>) {
+        let found = parser
+            .row::<DeliveryRow>(line.as_bytes())
+            .map(|row| (row.article, row.quantity))
+            .map_err(|error| error.to_string());
+        let expected = expected
+            .map(|(article, quantity)| (article.to_owned(), quantity))
+            .map_err(str::to_owned);
+        assert_eq!(found, expected, "{line}");
+    }
+
+    #[test]
+    fn a_json_line_is_a_row_or_says_why_not_without_its_values() {
+        let check = |line, expected| check(&Parser::Jsonl, line, expected);
+        check(
+            r#"{"article":"a","quantity":2,"delivery_id":"d"}"#,
+            Ok(("a", 2)),
+        );
+        check(
+            r#"{"article":"a","quantity":"secret","delivery_id":"d"}"#,
+            Err("invalid type, expected u32 at line 1 column 34"),
+        );
+        check(
+            r#"{"article":"a","quantity":-2,"delivery_id":"d"}"#,
+            Err("invalid value, expected u32 at line 1 column 28"),
+        );
+        check(
+            r#"{"article":"a","delivery_id":"d"}"#,
+            Err("missing field `quantity` at line 1 column 33"),
+        );
+        check(r#"{"article":"#, Err("EOF while parsing a value at line 1 column 11"));
+        check("secret", Err("expected value at line 1 column 1"));
+    }
+
+    #[test]
+    fn a_csv_line_is_a_row_or_says_why_not_without_its_values() {
+        let parser = Parser::with_header::<DeliveryRow>("\u{feff}quantity, article,delivery_id".as_bytes())
+            .expect("a complete header");
+        let check = |line, expected| check(&parser, line, expected);
+        check("2,a,d", Ok(("a", 2)));
+        check("\"2\", \"a\" ,d", Ok(("a", 2)));
+        check("secret,a,d", Err("quantity: invalid digit found in string"));
+        check("2,a", Err("missing field `delivery_id`"));
+        check("2,\"a,d", Err("missing field `delivery_id`"));
+        let error = parser.row::<DeliveryRow>(b"2,\xff,d").expect_err("no text");
+        assert_eq!(error, LineError::NotUtf8);
+    }
+
+    #[test]
+    fn a_header_must_have_the_columns_needed_and_no_unknown_ones() {
+        let check = |header: &str, expected: &str| {
+            let error = Parser::with_header::<DeliveryRow>(header.as_bytes()).expect_err(header);
+            assert_eq!(error.to_string(), expected);
+        };
+        check(
+            "article,delivery_id",
+            "the header has no column quantity; deliveries need article, quantity, delivery_id",
+        );
+        check(
+            "article,quantity,delivery_id,colour",
+            "column 4 of the header is none that deliveries have: article, quantity, delivery_id",
+        );
+    }
+
+    #[test]
+    fn the_format_is_guessed_from_the_names_ending() {
+        let check = |name: &str, expected| assert_eq!(Format::of_name(Path::new(name)), expected, "{name}");
+        check("orders.csv", Some(Format::Csv));
+        check("ORDERS.CSV", Some(Format::Csv));
+        check("orders.2026.jsonl", Some(Format::Jsonl));
+        check("orders.ndjson", Some(Format::Jsonl));
+        check("orders.txt", None);
+        check("orders", None);
+    }
+}
