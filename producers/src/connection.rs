@@ -94,7 +94,8 @@ impl Connection {
 /// A length of time above zero, as in `60s`, `5m` or `1h 30m`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let hint = "write it with a unit, for example 60s, 5m or 1h";
-    let duration: jiff::SignedDuration = text.parse().map_err(|error| format!("{error}; {hint}"))?;
+    let duration: jiff::SignedDuration =
+        text.parse().map_err(|error| format!("{error}; {hint}"))?;
     Duration::try_from(duration)
         .ok()
         .filter(|duration| !duration.is_zero())

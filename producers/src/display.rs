@@ -50,7 +50,9 @@ impl Display {
 
     /// Notes how many events are acknowledged and which position, of the total, that is.
     pub fn advance(&self, acknowledged: u64, position: u64) {
-        self.counts.acknowledged.store(acknowledged, Ordering::Relaxed);
+        self.counts
+            .acknowledged
+            .store(acknowledged, Ordering::Relaxed);
         self.counts.position.store(position, Ordering::Relaxed);
     }
 
@@ -87,7 +89,11 @@ fn bar(total: Option<u64>) -> ProgressBar {
 
 async fn paint(counts: Arc<Counts>, bar: Option<ProgressBar>, total: Option<u64>) {
     let started = Instant::now();
-    let period = if bar.is_some() { TERMINAL_PERIOD } else { LINE_PERIOD };
+    let period = if bar.is_some() {
+        TERMINAL_PERIOD
+    } else {
+        LINE_PERIOD
+    };
     let mut ticks = tokio::time::interval(period);
     ticks.tick().await;
     loop {
@@ -140,8 +146,18 @@ mod tests {
             let text = sentence(acknowledged, position, total, Duration::from_secs(10));
             assert_eq!(text, expected);
         };
-        check(1000, 250, Some(1000), "1000 acknowledged, 100/s, 25 %, 30s left");
-        check(1000, 100, Some(1000), "1000 acknowledged, 100/s, 10 %, 1m 30s left");
+        check(
+            1000,
+            250,
+            Some(1000),
+            "1000 acknowledged, 100/s, 25 %, 30s left",
+        );
+        check(
+            1000,
+            100,
+            Some(1000),
+            "1000 acknowledged, 100/s, 10 %, 1m 30s left",
+        );
         check(0, 0, Some(1000), "0 acknowledged, 0/s, 0 %");
         check(1000, 0, None, "1000 acknowledged, 100/s");
         check(5, 5, Some(0), "5 acknowledged, 0/s");

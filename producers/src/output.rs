@@ -32,7 +32,12 @@ impl Output {
         let text = match self {
             Self::Table => {
                 let mut table = plain_table();
-                table.add_rows(T::NAMES.iter().zip(item.texts()).map(|(name, text)| [name.replace('_', " "), text]));
+                table.add_rows(
+                    T::NAMES
+                        .iter()
+                        .zip(item.texts())
+                        .map(|(name, text)| [name.replace('_', " "), text]),
+                );
                 table.trim_fmt()
             }
             Self::Json => serde_json::to_string_pretty(item)?,
@@ -47,7 +52,11 @@ impl Output {
         match self {
             Self::Table => {
                 let mut table = plain_table();
-                table.set_header(T::NAMES.iter().map(|name| name.to_uppercase().replace('_', "-")));
+                table.set_header(
+                    T::NAMES
+                        .iter()
+                        .map(|name| name.to_uppercase().replace('_', "-")),
+                );
                 table.add_rows(items.iter().map(Columns::texts));
                 writeln!(stdout, "{}", table.trim_fmt())?;
             }
@@ -64,6 +73,6 @@ impl Output {
 
 fn plain_table() -> Table {
     let mut table = Table::new();
-    table.load_preset(NOTHING);
+    table.load_style(NOTHING);
     table
 }

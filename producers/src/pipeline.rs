@@ -109,23 +109,37 @@ mod tests {
             answer.send(Ok(receipt(item as i64))).expect("awaited");
         }
         let mut settled = Vec::new();
-        settle_in_order(queue, &CancellationToken::new(), Duration::MAX, |item, outcome| {
-            assert!(matches!(outcome, Outcome::Answered(Ok(receipt)) if receipt.offset == item));
-            settled.push(item);
-            ControlFlow::Continue(())
-        })
+        settle_in_order(
+            queue,
+            &CancellationToken::new(),
+            Duration::MAX,
+            |item, outcome| {
+                assert!(
+                    matches!(outcome, Outcome::Answered(Ok(receipt)) if receipt.offset == item)
+                );
+                settled.push(item);
+                ControlFlow::Continue(())
+            },
+        )
         .await;
         assert_eq!(settled, [0, 1, 2]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_a_stop_items_without_an_answer_are_unanswered_at_the_deadline_and_answered_ones_are_not() {
+    async fn after_a_stop_items_without_an_answer_are_unanswered_at_the_deadline_and_answered_ones_are_not()
+     {
         let (sender, queue) = mpsc::channel(WINDOW);
         let (_never, pending) = oneshot::channel();
-        sender.send((0, Underway::Sent(answered(pending)))).await.expect("room");
+        sender
+            .send((0, Underway::Sent(answered(pending))))
+            .await
+            .expect("room");
         let (answer, pending) = oneshot::channel();
         answer.send(Ok(receipt(1))).expect("awaited");
-        sender.send((1, Underway::Sent(answered(pending)))).await.expect("room");
+        sender
+            .send((1, Underway::Sent(answered(pending))))
+            .await
+            .expect("room");
         drop(sender);
         let stop = CancellationToken::new();
         stop.cancel();
@@ -144,15 +158,25 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_settled_after_a_break() {
-        let (sender, queue) = mpsc::channel::<(i32, Underway<std::future::Pending<Answer>>)>(WINDOW);
+        let (sender, queue) =
+            mpsc::channel::<(i32, Underway<std::future::Pending<Answer>>)>(WINDOW);
         for item in 0..3 {
             sender.send((item, Underway::NotSent)).await.expect("room");
         }
         let mut settled = 0;
-        settle_in_order(queue, &CancellationToken::new(), Duration::MAX, |item, _| {
-            settled += 1;
-            if item == 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
+        settle_in_order(
+            queue,
+            &CancellationToken::new(),
+            Duration::MAX,
+            |item, _| {
+                settled += 1;
+                if item == 1 {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            },
+        )
         .await;
         assert_eq!(settled, 2);
     }

@@ -4,26 +4,28 @@ use std::io::{BufRead, BufReader, Read};
 use tokio::sync::mpsc;
 
 /// The longest line that is read; what is longer is passed by and reported. Brokers take records of 1 MB by default.
-pub const LINE_BYTES_MAX: usize = 512 * 1024;
+pub(super) const LINE_BYTES_MAX: usize = 512 * 1024;
 /// Lines are handed on in runs of about this many bytes.
 const RUN_BYTES: usize = 64 * 1024;
+/// What some programs put before the first line of UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// How many runs wait to be taken.
 const RUNS_MAX: usize = 4;
 
 /// A line of an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub(super) struct Line {
     /// Its number, from 1.
-    pub number: u64,
+    pub(super) number: u64,
     /// Where in the input the next line begins, in bytes.
-    pub end_bytes: u64,
+    pub(super) end_bytes: u64,
     /// Its bytes without the line break, or none where it was too long.
-    pub content: Option<Vec<u8>>,
+    pub(super) content: Option<Vec<u8>>,
 }
 
 /// Reads lines one by one.
 #[derive(Debug)]
-pub struct Lines<R> {
+pub(super) struct Lines<R> {
     reader: BufReader<R>,
     number: u64,
     end_bytes: u64,
@@ -31,7 +33,7 @@ pub struct Lines<R> {
 
 impl<R: Read> Lines<R> {
     /// Lines of an input that stands behind line `number`, which ended at `end_bytes`; both 0 at the beginning.
-    pub fn after(reader: R, number: u64, end_bytes: u64) -> Self {
+    pub(super) fn after(reader: R, number: u64, end_bytes: u64) -> Self {
         Self {
             reader: BufReader::with_capacity(RUN_BYTES, reader),
             number,
@@ -40,10 +42,14 @@ impl<R: Read> Lines<R> {
     }
 
     /// The next line; none at the end. The last line needs no line break.
-    pub fn next(&mut self) -> std::io::Result<Option<Line>> {
+    pub(super) fn next(&mut self) -> std::io::Result<Option<Line>> {
         let mut content = Vec::new();
         let limit = LINE_BYTES_MAX as u64 + 1;
-        let mut length_bytes = self.reader.by_ref().take(limit).read_until(b'\n', &mut content)? as u64;
+        let mut length_bytes = self
+            .reader
+            .by_ref()
+            .take(limit)
+            .read_until(b'\n', &mut content)? as u64;
         if length_bytes == 0 {
             return Ok(None);
         }
@@ -51,9 +57,15 @@ impl<R: Read> Lines<R> {
         if too_long {
             length_bytes += self.pass_by_line()?;
         }
+        if self.number == 0 && content.starts_with(BYTE_ORDER_MARK) {
+            content.drain(..BYTE_ORDER_MARK.len());
+        }
         self.number += 1;
         self.end_bytes += length_bytes;
-        while content.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+        while content
+            .last()
+            .is_some_and(|byte| matches!(byte, b'\n' | b'\r'))
+        {
             content.pop();
         }
         Ok(Some(Line {
@@ -87,7 +99,7 @@ impl<R: Read> Lines<R> {
 
 /// Reads on a thread of its own, because reading standard input cannot be interrupted, and hands on runs of lines. The
 /// thread ends with the input, at the first error, or when the receiver is gone and the next run is there.
-pub fn read_on_thread<R: Read + Send + 'static>(
+pub(super) fn read_on_thread<R: Read + Send + 'static>(
     mut lines: Lines<R>,
 ) -> mpsc::Receiver<std::io::Result<Vec<Line>>> {
     let (sender, receiver) = mpsc::channel(RUNS_MAX);
@@ -132,7 +144,7 @@ mod tests {
 
     #[test]
     fn lines_are_numbered_and_say_where_they_end_with_any_line_break_or_none() {
-        let lines = read(b"a\r\n\nbc");
+        let lines = read(b"\xef\xbb\xbfa\r\n\nbc");
         let found: Vec<_> = lines
             .iter()
             .map(|line| (line.number, line.end_bytes, line.content.as_deref()))
@@ -140,9 +152,9 @@ mod tests {
         assert_eq!(
             found,
             [
-                (1, 3, Some(b"a".as_slice())),
-                (2, 4, Some(b"")),
-                (3, 6, Some(b"bc")),
+                (1, 6, Some(b"a".as_slice())),
+                (2, 7, Some(b"")),
+                (3, 9, Some(b"bc")),
             ]
         );
     }
@@ -162,8 +174,17 @@ mod tests {
     fn the_longest_line_allowed_is_kept() {
         let mut input = vec![b'x'; LINE_BYTES_MAX];
         input.push(b'\n');
-        assert_eq!(read(&input)[0].content.as_ref().map(Vec::len), Some(LINE_BYTES_MAX));
-        assert_eq!(read(&input[..LINE_BYTES_MAX])[0].content.as_ref().map(Vec::len), Some(LINE_BYTES_MAX));
+        assert_eq!(
+            read(&input)[0].content.as_ref().map(Vec::len),
+            Some(LINE_BYTES_MAX)
+        );
+        assert_eq!(
+            read(&input[..LINE_BYTES_MAX])[0]
+                .content
+                .as_ref()
+                .map(Vec::len),
+            Some(LINE_BYTES_MAX)
+        );
     }
 
     #[test]
@@ -177,7 +198,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_thread_hands_on_every_line_in_order() {
-        let text: String = (1..=20_000).map(|number| format!("line {number}\n")).collect();
+        let text: String = (1..=20_000)
+            .map(|number| format!("line {number}\n"))
+            .collect();
         let input = std::io::Cursor::new(text.into_bytes());
         let mut runs = read_on_thread(Lines::after(input, 0, 0));
         let mut numbers = Vec::new();

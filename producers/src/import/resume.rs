@@ -62,7 +62,8 @@ pub struct ResumeFile {
 impl Identity {
     /// What is imported where, from the file's metadata; fails where the system keeps no modification time.
     pub fn new(event_type: &str, brokers: &str, metadata: &Metadata) -> std::io::Result<Self> {
-        let modified_at = Timestamp::try_from(metadata.modified()?).map_err(std::io::Error::other)?;
+        let modified_at =
+            Timestamp::try_from(metadata.modified()?).map_err(std::io::Error::other)?;
         Ok(Self {
             event_type: event_type.to_owned(),
             brokers: brokers.to_owned(),
@@ -150,7 +151,10 @@ mod tests {
 
     fn resume_file(input: &Path, event_type: &str, brokers: &str) -> ResumeFile {
         let metadata = std::fs::metadata(input).expect("the input is there");
-        ResumeFile::beside(input, Identity::new(event_type, brokers, &metadata).expect("has a time"))
+        ResumeFile::beside(
+            input,
+            Identity::new(event_type, brokers, &metadata).expect("has a time"),
+        )
     }
 
     #[test]
@@ -161,8 +165,12 @@ mod tests {
         let ours = resume_file(&input, "order", "one:9092");
         assert_eq!(ours.load().expect("reads"), Found::Nothing);
         ours.save(PROGRESS).expect("saves");
-        let check = |file: ResumeFile, expected: Found| assert_eq!(file.load().expect("reads"), expected);
-        check(resume_file(&input, "order", "one:9092"), Found::Progress(PROGRESS));
+        let check =
+            |file: ResumeFile, expected: Found| assert_eq!(file.load().expect("reads"), expected);
+        check(
+            resume_file(&input, "order", "one:9092"),
+            Found::Progress(PROGRESS),
+        );
         check(
             resume_file(&input, "delivery", "one:9092"),
             Found::NotOurs("it belongs to another kind of import"),
@@ -187,7 +195,10 @@ mod tests {
         file.save(PROGRESS).expect("saves");
         let text = std::fs::read(file.path()).expect("reads");
         std::fs::write(file.path(), &text[..text.len() / 2]).expect("written");
-        assert_eq!(file.load().expect("reads"), Found::NotOurs("it cannot be understood"));
+        assert_eq!(
+            file.load().expect("reads"),
+            Found::NotOurs("it cannot be understood")
+        );
         file.remove().expect("removes");
         file.remove().expect("removing what is gone is no error");
         assert_eq!(file.load().expect("reads"), Found::Nothing);
@@ -203,6 +214,9 @@ mod tests {
         file.save(Progress::default()).expect("replaces");
         let names = std::fs::read_dir(folder.path()).expect("reads").count();
         assert_eq!(names, 2);
-        assert_eq!(file.load().expect("reads"), Found::Progress(Progress::default()));
+        assert_eq!(
+            file.load().expect("reads"),
+            Found::Progress(Progress::default())
+        );
     }
 }

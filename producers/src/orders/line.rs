@@ -19,11 +19,17 @@ impl FromStr for Line {
     fn from_str(text: &str) -> Result<Self, String> {
         let form = "write it as ARTICLE:QUANTITY:PRICE_CENTS, for example article-001:2:1999";
         let mut parts = text.rsplitn(3, ':');
-        let (Some(price), Some(quantity), Some(article)) = (parts.next(), parts.next(), parts.next()) else {
+        let (Some(price), Some(quantity), Some(article)) =
+            (parts.next(), parts.next(), parts.next())
+        else {
             return Err(form.to_owned());
         };
-        let quantity = quantity.parse().map_err(|_| format!("the quantity is no whole number; {form}"))?;
-        let price_cents = price.parse().map_err(|_| format!("the price is no whole number of cents; {form}"))?;
+        let quantity = quantity
+            .parse()
+            .map_err(|_| format!("the quantity is no whole number; {form}"))?;
+        let price_cents = price
+            .parse()
+            .map_err(|_| format!("the price is no whole number of cents; {form}"))?;
         Self::new(article.to_owned(), quantity, price_cents)
     }
 }
@@ -62,7 +68,9 @@ pub fn total_cents(lines: &[OrderLine]) -> Option<u64> {
 }
 
 /// Reads lines written as one text, separated by spaces or semicolons, or as a list of objects.
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Line>, D::Error> {
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Line>, D::Error> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Fields {
@@ -86,10 +94,16 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
                 .collect()
         }
 
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<Line>, A::Error> {
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(
+            self,
+            mut sequence: A,
+        ) -> Result<Vec<Line>, A::Error> {
             let mut lines = Vec::new();
             while let Some(line) = sequence.next_element::<Fields>()? {
-                lines.push(Line::new(line.article, line.quantity, line.price_cents).map_err(A::Error::custom)?);
+                lines.push(
+                    Line::new(line.article, line.quantity, line.price_cents)
+                        .map_err(A::Error::custom)?,
+                );
             }
             Ok(lines)
         }
@@ -105,7 +119,9 @@ mod tests {
     fn a_line_has_an_article_a_quantity_and_a_price() {
         let check = |text: &str, expected: Option<(&str, u32, u64)>| {
             let found = text.parse::<Line>().ok();
-            let found = found.as_ref().map(|line| (line.article.as_str(), line.quantity, line.price_cents));
+            let found = found
+                .as_ref()
+                .map(|line| (line.article.as_str(), line.quantity, line.price_cents));
             assert_eq!(found, expected, "{text}");
         };
         check("article-001:2:1999", Some(("article-001", 2, 1999)));

@@ -1,0 +1,62 @@
+//! `orders cancel`.
+
+use super::SOURCE;
+use super::receipt::OrderReceipt;
+use crate::connection::Connection;
+use crate::exit::Ended;
+use crate::output::Output;
+use crate::publish::publish;
+use clap::Args;
+use evenkeel::event::{Event, EventType};
+use shop_schemas::OrderCancelled;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  orders cancel o-1001 --reason 'ordered twice'";
+
+/// A cancellation, as given on the command line.
+#[derive(Debug, Clone, Args)]
+pub(super) struct CancelArgs {
+    /// The order
+    #[arg(value_name = "ORDER")]
+    order_id: String,
+    /// Why
+    #[arg(long)]
+    reason: String,
+    /// The event's id, to repeat an event whose outcome is not known; a fresh one where left out
+    #[arg(long)]
+    event_id: Option<String>,
+}
+
+impl CancelArgs {
+    /// The event that cancels the order.
+    pub(super) fn build(self) -> Event<OrderCancelled> {
+        let mut event = Event::new(
+            SOURCE,
+            OrderCancelled {
+                order_id: self.order_id,
+                reason: self.reason,
+            },
+        );
+        if let Some(id) = self.event_id {
+            event.attributes.id = id;
+        }
+        event
+    }
+}
+
+/// Publishes the event and writes its receipt.
+pub(super) async fn cancel(
+    event: Event<OrderCancelled>,
+    connection: &Connection,
+    output: Output,
+) -> anyhow::Result<Ended> {
+    let publisher = connection.publisher(SOURCE, OrderCancelled::TOPIC).await?;
+    let receipt = publish(&publisher, &event, &event.data.order_id).await?;
+    output.one(&OrderReceipt {
+        order_id: event.data.order_id,
+        event_id: event.attributes.id,
+        receipt,
+    })?;
+    Ok(Ended::Complete)
+}

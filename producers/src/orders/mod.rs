@@ -1,0 +1,96 @@
+//! `orders`: places, cancels, imports and simulates orders.
+
+mod cancel;
+pub mod line;
+mod place;
+mod receipt;
+pub mod row;
+
+use crate::connection::ConnectionArgs;
+use crate::exit::Ended;
+use crate::import::{ImportArgs, import};
+use crate::output::Output;
+use crate::simulate::{SimulateArgs, simulate};
+use clap::{Parser, Subcommand};
+
+/// The CloudEvents source of everything published here.
+pub const SOURCE: &str = "/shop/orders";
+
+/// Places, cancels, imports and simulates orders of the shop.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES)]
+pub struct OrdersArgs {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    /// The form of what is written to standard output
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// The last words of every help text.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 some or all events failed; 2 wrong usage; 4 no broker answered; 5 the outcome is not known in time;
+130 or 143 ended by a signal.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Place an order
+    #[command(after_help = place::EXAMPLES)]
+    Place(place::PlaceArgs),
+    /// Cancel an order
+    #[command(after_help = cancel::EXAMPLES)]
+    Cancel(cancel::CancelArgs),
+    /// Place the orders of a file, CSV or JSON lines
+    #[command(after_long_help = IMPORT_HELP)]
+    Import(ImportArgs),
+    /// Place and cancel made-up orders at a steady rate
+    #[command(after_help = SIMULATE_EXAMPLES)]
+    Simulate(SimulateArgs),
+}
+
+const IMPORT_HELP: &str = "\
+One line is one order. A CSV begins with a header that names order_id, customer_id and lines, and maybe total_cents and
+placed_at (RFC 3339), in any order. The lines of an order are one column, ARTICLE:QUANTITY:PRICE_CENTS separated by spaces:
+
+  order_id,customer_id,lines,placed_at
+  o-1001,customer-0001,article-001:2:870 article-007:1:3090,2026-11-21T08:00:00Z
+
+A CSV row cannot run over several lines. As JSON lines the same order is
+
+  {\"order_id\":\"o-1001\",\"customer_id\":\"customer-0001\",\"lines\":[{\"article\":\"article-001\",\"quantity\":2,\"price_cents\":870}]}
+
+An event's id follows from the content of its row, so importing a file twice, or a part of it, has no second effect. Two
+equal rows are one order; order_id tells two orders apart.
+
+A bad line is named by its number and counted. After Ctrl-C, or a failure, the command says up to which line all is settled;
+progress is kept in FILE.progress, so that the same command goes on there. It counts only for the unchanged file and the
+same brokers.
+
+Examples:
+  orders import orders.csv
+  orders import --on-error stop orders.jsonl
+  zcat orders.csv.gz | orders import --format csv --quiet --output json";
+
+const SIMULATE_EXAMPLES: &str = "\
+Examples:
+  orders simulate --rate 200 --for 60s --seed 7
+  orders simulate --rate 1000 --for 5m --cancel-share 0.1 --journal journal.jsonl --output json";
+
+impl OrdersArgs {
+    /// Builds what the texts say and runs it.
+    pub async fn run(self) -> anyhow::Result<Ended> {
+        let connection = self.connection.build()?;
+        match self.command {
+            Command::Place(args) => place::place(args.build()?, &connection, self.output).await,
+            Command::Cancel(args) => cancel::cancel(args.build(), &connection, self.output).await,
+            Command::Import(args) => {
+                import::<row::OrderRow>(args.build()?, &connection, SOURCE, self.output).await
+            }
+            Command::Simulate(args) => {
+                simulate(args.build()?, &connection, SOURCE, self.output).await
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `orders place`.
+
+use super::SOURCE;
+use super::line::{Line, total_cents};
+use super::receipt::OrderReceipt;
+use crate::connection::Connection;
+use crate::exit::{Ended, UsageError};
+use crate::output::Output;
+use crate::publish::publish;
+use clap::Args;
+use evenkeel::event::{Event, EventType, new_id};
+use jiff::Timestamp;
+use shop_schemas::{OrderLine, OrderPlaced};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  orders place --customer customer-0001 --line article-001:2:870 --line article-007:1:3090
+  orders place --customer customer-0001 --line article-001:2:870 --order-id o-1001 --output json";
+
+/// An order, as given on the command line.
+#[derive(Debug, Clone, Args)]
+pub(super) struct PlaceArgs {
+    /// Who orders
+    #[arg(long)]
+    customer: String,
+    /// What is ordered; repeat it for more lines
+    #[arg(
+        long = "line",
+        value_name = "ARTICLE:QUANTITY:PRICE_CENTS",
+        required = true
+    )]
+    lines: Vec<Line>,
+    /// The order's id; a fresh one where left out
+    #[arg(long)]
+    order_id: Option<String>,
+    /// The event's id, to repeat an event whose outcome is not known; a fresh one where left out
+    #[arg(long)]
+    event_id: Option<String>,
+}
+
+impl PlaceArgs {
+    /// The event that places the order; fails where its total cannot be counted.
+    pub(super) fn build(self) -> Result<Event<OrderPlaced>, UsageError> {
+        let lines: Vec<OrderLine> = self.lines.into_iter().map(OrderLine::from).collect();
+        let total_cents =
+            total_cents(&lines).ok_or_else(|| UsageError("the total is too large".to_owned()))?;
+        let order = OrderPlaced {
+            order_id: self.order_id.unwrap_or_else(|| format!("o-{}", new_id())),
+            customer_id: self.customer,
+            lines,
+            total_cents,
+            placed_at: Timestamp::now().to_string(),
+        };
+        let mut event = Event::new(SOURCE, order);
+        if let Some(id) = self.event_id {
+            event.attributes.id = id;
+        }
+        Ok(event)
+    }
+}
+
+/// Publishes the event and writes its receipt.
+pub(super) async fn place(
+    event: Event<OrderPlaced>,
+    connection: &Connection,
+    output: Output,
+) -> anyhow::Result<Ended> {
+    let publisher = connection.publisher(SOURCE, OrderPlaced::TOPIC).await?;
+    let same_event = format!("--order-id {}", event.data.order_id);
+    let receipt = publish(&publisher, &event, &same_event).await?;
+    output.one(&OrderReceipt {
+        order_id: event.data.order_id,
+        event_id: event.attributes.id,
+        receipt,
+    })?;
+    Ok(Ended::Complete)
+}

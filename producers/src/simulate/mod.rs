@@ -1,0 +1,87 @@
+//! `orders simulate`: seeded orders and cancellations at a steady rate.
+
+pub mod content;
+pub mod journal;
+mod run;
+mod tally;
+
+pub use run::simulate;
+
+use crate::connection::parse_duration;
+use crate::exit::UsageError;
+use clap::Args;
+use content::Content;
+use std::path::PathBuf;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// What to simulate, as given on the command line.
+#[derive(Debug, Clone, Args)]
+pub struct SimulateArgs {
+    /// Events per second; what a slow moment held up is made up for
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+    /// How long
+    #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    length: Duration,
+    /// How many customers order
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    customers: u32,
+    /// The same seed and run id make the same events; chosen and told where left out
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Names the run; order ids begin with it. A run with the name and seed of an earlier one has no second effect
+    #[arg(long, value_name = "NAME")]
+    run_id: Option<String>,
+    /// The share of events that cancel an earlier order, from 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
+    cancel_share: f64,
+    /// Append a JSON line per event with its outcome to this file
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// Show no progress
+    #[arg(short, long)]
+    quiet: bool,
+    /// How long to wait for acknowledgements after Ctrl-C
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    drain_timeout: Duration,
+}
+
+/// What to simulate, built and checked.
+#[derive(Debug, Clone)]
+pub struct Simulation {
+    rate: u32,
+    length: Duration,
+    content: Content,
+    journal: Option<PathBuf>,
+    quiet: bool,
+    drain_timeout: Duration,
+}
+
+impl SimulateArgs {
+    /// Chooses seed and run id where none are given.
+    pub fn build(self) -> Result<Simulation, UsageError> {
+        if !(0.0..=1.0).contains(&self.cancel_share) {
+            return Err(UsageError(
+                "--cancel-share is a share from 0 to 1".to_owned(),
+            ));
+        }
+        let run_id = self.run_id.unwrap_or_else(|| {
+            let id = Uuid::now_v7().simple().to_string();
+            format!("run-{id}")
+        });
+        Ok(Simulation {
+            rate: self.rate,
+            length: self.length,
+            content: Content {
+                run_id,
+                seed: self.seed.unwrap_or_else(rand::random),
+                customers: self.customers,
+                cancel_share: self.cancel_share,
+            },
+            journal: self.journal,
+            quiet: self.quiet,
+            drain_timeout: self.drain_timeout,
+        })
+    }
+}

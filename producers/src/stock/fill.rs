@@ -1,0 +1,92 @@
+//! `stock fill`.
+
+use super::SOURCE;
+use super::receipt::DeliveryReceipt;
+use crate::articles::articles;
+use crate::connection::Connection;
+use crate::exit::Ended;
+use crate::import::row::event;
+use crate::output::Output;
+use crate::stock::row::DeliveryRow;
+use anyhow::Context;
+use clap::Args;
+use evenkeel::event::{Event, EventType, new_id};
+use jiff::Timestamp;
+use shop_schemas::StockReceived;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  stock fill --quantity 1000
+  stock fill --quantity 1000 --delivery-id opening --output jsonl";
+
+/// A delivery of everything, as given on the command line.
+#[derive(Debug, Clone, Args)]
+pub(super) struct FillArgs {
+    /// How many of every article
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    quantity: u32,
+    /// The supplier's delivery; a fresh one where left out. Repeating one has no second effect
+    #[arg(long)]
+    delivery_id: Option<String>,
+}
+
+/// A delivery of everything.
+#[derive(Debug, Clone)]
+pub(super) struct Fill {
+    quantity: u32,
+    delivery_id: String,
+}
+
+impl FillArgs {
+    /// Chooses a delivery id where none is given.
+    pub(super) fn build(self) -> Fill {
+        Fill {
+            quantity: self.quantity,
+            delivery_id: self
+                .delivery_id
+                .unwrap_or_else(|| format!("d-{}", new_id())),
+        }
+    }
+}
+
+impl Fill {
+    /// The event of an article; the same delivery has the same ids again.
+    fn event(&self, article: String) -> anyhow::Result<Event<StockReceived>> {
+        let row = DeliveryRow {
+            article,
+            quantity: self.quantity,
+            delivery_id: self.delivery_id.clone(),
+        };
+        event(&row, SOURCE, Timestamp::now()).map_err(anyhow::Error::msg)
+    }
+}
+
+/// Publishes an event per article and writes their receipts.
+pub(super) async fn fill(
+    fill: Fill,
+    connection: &Connection,
+    output: Output,
+) -> anyhow::Result<Ended> {
+    let publisher = connection.publisher(SOURCE, StockReceived::TOPIC).await?;
+    let mut pending = Vec::new();
+    for article in articles() {
+        let event = fill.event(article.name)?;
+        let receipt = publisher.enqueue(&event).await?;
+        pending.push((event, receipt));
+    }
+    let mut receipts = Vec::new();
+    for (event, receipt) in pending {
+        let repeat = || {
+            format!(
+                "repeat it with --delivery-id {} --quantity {}",
+                fill.delivery_id, fill.quantity
+            )
+        };
+        receipts.push(DeliveryReceipt::new(
+            event,
+            receipt.await.with_context(repeat)?,
+        ));
+    }
+    output.list(&receipts)?;
+    Ok(Ended::Complete)
+}

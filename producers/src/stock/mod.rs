@@ -1,0 +1,79 @@
+//! `stock`: receives deliveries into the warehouse.
+
+mod fill;
+mod receipt;
+mod receive;
+pub mod row;
+
+use crate::connection::ConnectionArgs;
+use crate::exit::Ended;
+use crate::import::{ImportArgs, import};
+use crate::orders::EXIT_CODES;
+use crate::output::Output;
+use clap::{Parser, Subcommand};
+
+/// The CloudEvents source of everything published here.
+pub const SOURCE: &str = "/shop/stock";
+
+/// Receives deliveries into the shop's warehouse.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES)]
+pub struct StockArgs {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    /// The form of what is written to standard output
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Receive some of one article
+    #[command(after_help = receive::EXAMPLES)]
+    Receive(receive::ReceiveArgs),
+    /// Receive some of every article of the shop
+    #[command(after_help = fill::EXAMPLES)]
+    Fill(fill::FillArgs),
+    /// Receive the deliveries of a file, CSV or JSON lines
+    #[command(after_long_help = IMPORT_HELP)]
+    Import(ImportArgs),
+}
+
+const IMPORT_HELP: &str = "\
+One line is one delivery of one article. A CSV begins with a header that names the columns, in any order:
+
+  article,quantity,delivery_id
+  article-001,100,d-2026-0001
+
+A CSV row cannot run over several lines. As JSON lines the same delivery is
+
+  {\"article\":\"article-001\",\"quantity\":100,\"delivery_id\":\"d-2026-0001\"}
+
+An event's id follows from the content of its row, so importing a file twice, or a part of it, has no second effect. Two
+equal rows are one delivery; delivery_id tells two deliveries apart.
+
+A bad line is named by its number and counted. After Ctrl-C, or a failure, the command says up to which line all is settled;
+progress is kept in FILE.progress, so that the same command goes on there. It counts only for the unchanged file and the
+same brokers.
+
+Examples:
+  stock import deliveries.csv
+  generate-deliveries | stock import --format jsonl --quiet --output json";
+
+impl StockArgs {
+    /// Builds what the texts say and runs it.
+    pub async fn run(self) -> anyhow::Result<Ended> {
+        let connection = self.connection.build()?;
+        match self.command {
+            Command::Receive(args) => {
+                receive::receive(args.build(), &connection, self.output).await
+            }
+            Command::Fill(args) => fill::fill(args.build(), &connection, self.output).await,
+            Command::Import(args) => {
+                import::<row::DeliveryRow>(args.build()?, &connection, SOURCE, self.output).await
+            }
+        }
+    }
+}
