@@ -80,13 +80,24 @@ impl Parser {
     /// The row that a line holds.
     pub fn row<R: Row>(&self, line: &[u8]) -> Result<R, LineError> {
         match self {
-            Self::Csv(header) => csv_record(line)?
-                .deserialize(Some(header))
-                .map_err(|error| LineError::Csv(csv_reason(&error, header))),
+            Self::Csv(header) => csv_row(&csv_record(line)?, header),
             Self::Jsonl => serde_json::from_slice(line)
                 .map_err(|error| LineError::Json(without_value(&error.to_string()))),
         }
     }
+}
+
+fn csv_row<R: Row>(record: &StringRecord, header: &StringRecord) -> Result<R, LineError> {
+    if record.len() != header.len() {
+        return Err(LineError::Csv(format!(
+            "it has {} fields and the header has {}",
+            record.len(),
+            header.len()
+        )));
+    }
+    record
+        .deserialize(Some(header))
+        .map_err(|error| LineError::Csv(csv_reason(&error, header)))
 }
 
 /// A line's fields. Every line is read on its own, so that an unclosed quote spoils one line and not the rest of the file.
@@ -180,8 +191,9 @@ mod tests {
         check("2,a,d", Ok(("a", 2)));
         check("\"2\", a ,d", Ok(("a", 2)));
         check("secret,a,d", Err("quantity: invalid digit found in string"));
-        check("2,a", Err("missing field `delivery_id`"));
-        check("2,\"a,d", Err("missing field `delivery_id`"));
+        check("2,a", Err("it has 2 fields and the header has 3"));
+        check("2,a,d,e", Err("it has 4 fields and the header has 3"));
+        check("2,\"a,d", Err("it has 2 fields and the header has 3"));
         let error = parser.row::<DeliveryRow>(b"2,\xff,d").expect_err("no text");
         assert_eq!(error, LineError::NotUtf8);
     }

@@ -112,7 +112,8 @@ fn conclude(run: &Run, sent: anyhow::Result<Sent>, mut settled: Settled) -> anyh
     }
     sent?;
     if let Some((number, error)) = settled.failure {
-        return Err(error).with_context(|| format!("line {number}"));
+        return Err(error)
+            .with_context(|| format!("line {number} (--skip-lines {number} leaves it out)"));
     }
     Ok(match run.stop.signal() {
         Some(signal) if !complete => Ended::Interrupted { signal },
