@@ -412,10 +412,11 @@ fn is_success(outcome: &Outcome) -> bool {
     )
 }
 
-/// A store that cannot be used now is an outage: the events wait for it and none is dead-lettered.
+/// A store that cannot be used now is an outage: the events wait for it and none is dead-lettered. A handler's mistake with
+/// its transaction is the handler's failure and counts as an attempt.
 fn store_error(error: InboxError) -> HandlerError {
     match error {
-        InboxError::Other(_) => HandlerError::transient(error),
+        InboxError::Other(_) | InboxError::Transaction { .. } => HandlerError::transient(error),
         error => HandlerError::outage(error),
     }
 }

@@ -29,7 +29,7 @@ pub fn process_span(record: &Record, group: &str, attempt: u32) -> Span {
         otel.kind = "consumer",
         messaging.system = "kafka",
         messaging.operation.name = "process",
-        messaging.operation.r#type = "process",
+        "messaging.operation.type" = "process",
         messaging.destination.name = topic,
         // A string by the convention, as other systems name their partitions.
         messaging.destination.partition.id = record.partition().to_string(),
@@ -60,4 +60,74 @@ fn event_attributes(record: &Record) -> [Option<&str>; 3] {
         found[slot] = value.and_then(|value| std::str::from_utf8(value).ok());
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::process_span;
+    use crate::event::{Record, RecordBatchBuilder};
+    use crate::telemetry::captured::capture;
+    use serde_json::{Value, json};
+    use tracing_subscriber::fmt::format::JsonFields;
+
+    fn record(value: Option<&[u8]>) -> Record {
+        let mut batch = RecordBatchBuilder::new();
+        let source = batch.source("shop.orders".into(), 3);
+        let headers: [(&[u8], Option<&[u8]>); 4] = [
+            (b"ce_id", Some(b"older")),
+            (b"ce_id", Some(b"4711")),
+            (b"ce_source", Some(b"\xff")),
+            (b"ce_type", Some(b"shop.order-placed.v1")),
+        ];
+        batch.push(source, 42, -1, Some(b"key"), value, headers);
+        batch.build(None).record(0).unwrap()
+    }
+
+    fn attributes(value: Option<&[u8]>, attempt: u32) -> Value {
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .fmt_fields(JsonFields::new());
+        let log = capture(subscriber, || {
+            let _entered = process_span(&record(value), "payments", attempt).entered();
+            tracing::info!("handling");
+        });
+        let mut line: Value = serde_json::from_str(&log).unwrap();
+        line["span"].take()
+    }
+
+    #[test]
+    fn the_span_of_a_record_has_opentelemetrys_attribute_names() {
+        let expected = json!({
+            "name": "process",
+            "otel.name": "process shop.orders",
+            "otel.kind": "consumer",
+            "messaging.system": "kafka",
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": "shop.orders",
+            "messaging.destination.partition.id": "3",
+            "messaging.kafka.offset": 42,
+            "messaging.consumer.group.name": "payments",
+            "messaging.message.id": "4711",
+            "messaging.message.body.size": 5,
+            "cloudevents.event_id": "4711",
+            "cloudevents.event_type": "shop.order-placed.v1",
+        });
+        assert_eq!(attributes(Some(b"value"), 1), expected);
+    }
+
+    #[test]
+    fn a_tombstone_and_a_further_attempt_say_so() {
+        let attributes = attributes(None, 2);
+        assert_eq!(attributes["messaging.kafka.message.tombstone"], json!(true));
+        assert_eq!(attributes["messaging.message.body.size"], Value::Null);
+        assert_eq!(attributes["evenkeel.attempt"], json!(2));
+    }
+
+    #[test]
+    fn where_nobody_listens_there_is_no_span() {
+        tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), || {
+            assert!(process_span(&record(None), "payments", 1).is_none());
+        });
+    }
 }

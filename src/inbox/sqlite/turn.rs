@@ -60,3 +60,41 @@ impl Drop for Turn {
         self.run.since = Some((self.started, Instant::now()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{GAP, REST, RUN_MAX, Turns};
+    use std::time::Duration;
+    use tokio::time::{Instant, advance};
+
+    /// How long the next turn is waited for when none is held, and then holds it for `held`.
+    async fn turn(turns: &Turns, held: Duration) -> Duration {
+        let asked = Instant::now();
+        let turn = turns.next().await;
+        let waited = asked.elapsed();
+        advance(held).await;
+        drop(turn);
+        waited
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_writes_without_a_gap_rests_after_each_run() {
+        let turns = Turns::default();
+        let most_of_a_run = RUN_MAX * 2 / 3;
+        for _ in 0..3 {
+            assert_eq!(turn(&turns, most_of_a_run).await, Duration::ZERO);
+            assert_eq!(turn(&turns, most_of_a_run).await, Duration::ZERO);
+            assert!(turn(&turns, Duration::ZERO).await >= REST);
+            advance(GAP).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gap_is_rest_enough() {
+        let turns = Turns::default();
+        for _ in 0..3 {
+            assert_eq!(turn(&turns, RUN_MAX * 2).await, Duration::ZERO);
+            advance(GAP).await;
+        }
+    }
+}

@@ -107,3 +107,32 @@ impl Visit for TextVisitor<'_> {
         self.write(field, format_args!("{value:?}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::TextFields;
+    use crate::telemetry::captured::capture;
+
+    #[test]
+    fn a_line_shows_what_differs_between_spans_and_stays_one_line() {
+        let subscriber = tracing_subscriber::fmt()
+            .without_time()
+            .with_target(false)
+            .fmt_fields(TextFields);
+        let log = capture(subscriber, || {
+            let span = tracing::info_span!(
+                "process",
+                otel.kind = "consumer",
+                messaging.system = "kafka",
+                messaging.destination.name = "shop.orders",
+                messaging.message.id = "4711\n\u{1b}[2J",
+            );
+            span.in_scope(|| tracing::info!(attempt = 2, "handling"));
+        });
+        let expected = concat!(
+            " INFO process{messaging.destination.name=shop.orders messaging.message.id=\"4711\\n\\u{1b}[2J\"}:",
+            " handling attempt=2\n",
+        );
+        assert_eq!(log, expected);
+    }
+}

@@ -135,10 +135,16 @@ async fn a_daemon_answers_probes_once_started_and_is_not_ready_once_it_stops() {
     .await;
 }
 
+/// Set for the process that is sent signals, so that running all ignored tests does not start a second one.
+const SIGNALLED: &str = "EVENKEEL_TEST_SIGNALLED";
+
 /// Not a test by itself: the process that the tests below send signals to.
 #[tokio::test]
 #[ignore = "started by the tests of signals"]
 async fn a_daemon_that_never_drains() {
+    if std::env::var_os(SIGNALLED).is_none() {
+        return;
+    }
     let daemon = Daemon::start(settings(None)).await.unwrap();
     daemon.stop.cancelled().await;
     std::future::pending::<()>().await;
@@ -155,6 +161,7 @@ impl Process {
             .args(["--exact", "--ignored", "--nocapture"])
             .arg("telemetry::daemon::tests::a_daemon_that_never_drains")
             .env("RUST_LOG", "info")
+            .env(SIGNALLED, "1")
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

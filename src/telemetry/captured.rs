@@ -1,0 +1,42 @@
+//! What a subscriber writes, for tests.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::Format;
+use tracing_subscriber::fmt::{FormatEvent, FormatFields, SubscriberBuilder};
+use tracing_subscriber::registry::Registry;
+
+#[derive(Clone, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What `subscriber` writes of what `run` logs on this thread.
+pub(super) fn capture<Fields, L, T>(
+    subscriber: SubscriberBuilder<Fields, Format<L, T>, LevelFilter>,
+    run: impl FnOnce(),
+) -> String
+where
+    Fields: for<'w> FormatFields<'w> + Send + Sync + 'static,
+    Format<L, T>: FormatEvent<Registry, Fields> + Send + Sync + 'static,
+{
+    let buffer = Buffer::default();
+    let writer = buffer.clone();
+    let subscriber = subscriber
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, run);
+    let bytes = std::mem::take(&mut *buffer.0.lock().unwrap());
+    String::from_utf8(bytes).unwrap()
+}
