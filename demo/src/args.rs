@@ -1,0 +1,106 @@
+//! The command line.
+
+use clap::{Parser, ValueEnum};
+use evenkeel::testing::KafkaKind;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole shop on one machine: starts or finds a Kafka, starts every daemon as its own process, simulates orders, and
+/// audits at the end that every event had its effect exactly once and in order.
+#[derive(Debug, Parser)]
+#[command(name = "shop-demo", bin_name = "cargo demo --", version)]
+pub(crate) struct Args {
+    /// How long orders are simulated, such as 30s or 2m.
+    #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub(crate) load: Duration,
+    /// Orders a second.
+    #[arg(long, value_name = "ORDERS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: u32,
+    /// Which Kafka to start; auto takes what KAFKA_BOOTSTRAP_SERVERS names, else Docker, else Java, else the mock cluster.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) kafka: Kafka,
+    /// Bootstrap servers of a Kafka that runs already.
+    #[arg(long, short, visible_alias = "bootstrap-server", conflicts_with = "kafka")]
+    pub(crate) brokers: Option<String>,
+    /// Kills, freezes and stops daemons at random, and starts them again.
+    #[arg(long)]
+    pub(crate) chaos: bool,
+    /// Seed of the orders and of the chaos; without it, a random one, which is printed.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// How the ledger is printed.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+    /// Keeps stores, logs and the journal in this directory, which must be empty or new; else they are kept only if the
+    /// books do not balance.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+}
+
+/// Which Kafka to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Kafka {
+    /// The first of the others that is to be had.
+    #[default]
+    Auto,
+    /// Apache Kafka in a container.
+    Docker,
+    /// Apache Kafka as a Java process.
+    Java,
+    /// librdkafka's mock cluster.
+    Mock,
+}
+
+impl From<Kafka> for KafkaKind {
+    fn from(kafka: Kafka) -> Self {
+        match kafka {
+            Kafka::Auto => Self::Auto,
+            Kafka::Docker => Self::Docker,
+            Kafka::Java => Self::Java,
+            Kafka::Mock => Self::Mock,
+        }
+    }
+}
+
+/// How the ledger is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Output {
+    /// A table and a sentence.
+    #[default]
+    Table,
+    /// One JSON object, and nothing else on standard output.
+    Json,
+}
+
+/// Reads `90s`, `2m` or a bare number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit_seconds) = match text.strip_suffix('m') {
+        Some(minutes) => (minutes, 60),
+        None => (text.strip_suffix('s').unwrap_or(text), 1),
+    };
+    match number.parse::<u64>() {
+        Ok(number @ 1..=86_400) => Ok(Duration::from_secs(number * unit_seconds)),
+        _ => Err("expected a time such as 30s or 2m".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_seconds_unless_they_say_minutes() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
+        for wrong in ["", "s", "0s", "-1s", "1h", "99999999999999999999m"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What each service has to handle, by topic and event type.
+//!
+//! Written down here rather than asked of the services: an auditor that believed them would miss a handler that was
+//! forgotten. A test holds it against the topics' declarations.
+
+use evenkeel::event::EventType;
+use shop_schemas::{
+    OrderCancelled, OrderPlaced, PaymentAuthorized, PaymentDeclined, ShipmentDispatched,
+    StockReceived, StockRejected, StockReleased, StockReserved,
+};
+
+/// A topic and a type of event on it.
+type Kind<'a> = (&'a str, &'a str);
+
+/// Services by group name, and what they have to handle.
+pub(crate) type Duties<'a> = &'a [(&'a str, &'a [Kind<'a>])];
+
+/// The shop's services, in the order in which they are shown.
+pub(crate) const DUTIES: Duties<'static> = &[
+    ("payments", &[kind::<OrderPlaced>(), kind::<OrderCancelled>()]),
+    (
+        "inventory",
+        &[
+            kind::<StockReceived>(),
+            kind::<OrderPlaced>(),
+            kind::<OrderCancelled>(),
+            kind::<PaymentDeclined>(),
+        ],
+    ),
+    (
+        "shipping",
+        &[
+            kind::<PaymentAuthorized>(),
+            kind::<StockReserved>(),
+            kind::<StockReleased>(),
+            kind::<OrderCancelled>(),
+        ],
+    ),
+    ("notifications", ABOUT_ORDERS),
+    ("orderboard", ABOUT_ORDERS),
+];
+
+const ABOUT_ORDERS: &[Kind<'static>] = &[
+    kind::<OrderPlaced>(),
+    kind::<OrderCancelled>(),
+    kind::<StockReserved>(),
+    kind::<StockRejected>(),
+    kind::<StockReleased>(),
+    kind::<PaymentAuthorized>(),
+    kind::<PaymentDeclined>(),
+    kind::<ShipmentDispatched>(),
+];
+
+const fn kind<T: EventType>() -> Kind<'static> {
+    (T::TOPIC, T::TYPE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_duty_is_on_a_topic_that_declares_the_type_and_the_service() {
+        for (service, kinds) in DUTIES {
+            for (topic, ty) in *kinds {
+                let declaration = shop_schemas::topics()
+                    .iter()
+                    .find(|declaration| declaration.name == *topic)
+                    .unwrap_or_else(|| panic!("{topic} is not declared"));
+                assert!(declaration.events.contains(ty), "{ty} on {topic}");
+                assert!(declaration.consumers.contains(service), "{service} of {topic}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_declared_consumer_has_a_duty_on_its_topic() {
+        let duties: BTreeSet<(&str, &str)> = DUTIES
+            .iter()
+            .flat_map(|(service, kinds)| kinds.iter().map(|(topic, _)| (*topic, *service)))
+            .collect();
+        let declared: BTreeSet<(&str, &str)> = shop_schemas::topics()
+            .iter()
+            .flat_map(|topic| topic.consumers.iter().map(|service| (&*topic.name, &**service)))
+            .collect();
+        assert_eq!(duties, declared);
+    }
+
+    #[test]
+    fn every_event_of_the_shop_is_somebodys_duty() {
+        for declaration in shop_schemas::topics() {
+            for ty in declaration.events {
+                assert!(
+                    DUTIES.iter().any(|(_, kinds)| kinds.contains(&(&*declaration.name, &**ty))),
+                    "{ty}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What the audit judges: facts read afresh from topics, stores and the producers' journals.
+//!
+//! Knows neither Kafka nor SQLite: the readers turn what they find into these.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What makes an event the same one wherever it turns up: CloudEvents source and id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Identity {
+    pub(crate) source: String,
+    pub(crate) id: String,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.source, self.id)
+    }
+}
+
+/// A place on the log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Position {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}@{}", self.topic, self.partition, self.offset)
+    }
+}
+
+/// An event found on a topic. One identity may stand there several times: a redelivery publishes again.
+#[derive(Debug, Clone)]
+pub(crate) struct Published {
+    pub(crate) identity: Identity,
+    pub(crate) ty: String,
+    pub(crate) at: Position,
+}
+
+/// An event whose acknowledgement a producer command wrote into its journal.
+#[derive(Debug, Clone)]
+pub(crate) struct Acknowledged {
+    pub(crate) identity: Identity,
+    pub(crate) ty: String,
+    pub(crate) topic: String,
+}
+
+/// A committed effect of a service, in the order of its commits.
+#[derive(Debug, Clone)]
+pub(crate) struct Effect {
+    pub(crate) identity: Identity,
+    pub(crate) at: Position,
+    pub(crate) key: String,
+}
+
+/// Everything the audit looks at. Services are named by their consumer group.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) published: Vec<Published>,
+    pub(crate) acknowledged: Vec<Acknowledged>,
+    pub(crate) effects: BTreeMap<String, Vec<Effect>>,
+    pub(crate) dead_letters: BTreeMap<String, Vec<Identity>>,
+    /// Whether retention took records of the run before the audit could read them.
+    pub(crate) log_truncated: bool,
+}

@@ -1,0 +1,152 @@
+//! The audit: does every acknowledged event have its effect exactly once, in order, in every service that handles it?
+//!
+//! Owns the judgement, which is pure: facts in, findings out. Knows nothing of how the facts were had.
+
+mod duties;
+mod facts;
+mod order;
+mod stock;
+
+pub(crate) use duties::{DUTIES, Duties};
+pub(crate) use facts::{Acknowledged, Effect, Facts, Identity, Position, Published};
+pub(crate) use stock::{Books, Moved, unbalanced};
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// How many examples of one kind of finding are kept.
+const EXAMPLES_MAX: usize = 5;
+
+/// A count, and a few of what was counted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) count: u64,
+    pub(crate) examples: Vec<String>,
+}
+
+impl Tally {
+    fn add(&mut self, example: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples.push(example());
+        }
+    }
+}
+
+/// What the audit found. One event that is missing in two services counts twice in `lost`.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    /// Distinct events on the topics.
+    pub(crate) published: u64,
+    /// Distinct events that the producer commands saw acknowledged.
+    pub(crate) acknowledged: u64,
+    /// Distinct events with an effect, by service.
+    pub(crate) effects: BTreeMap<String, u64>,
+    /// Second appearances on a topic that had no second effect, over all services.
+    pub(crate) duplicates_suppressed: u64,
+    /// Dead letters of all groups.
+    pub(crate) dead_letters: u64,
+    /// Neither effect nor dead letter in a service that handles the type.
+    pub(crate) lost: Tally,
+    /// Effects beyond the first.
+    pub(crate) twice: Tally,
+    /// Effects that came after a later one of the same topic and key.
+    pub(crate) out_of_order: Tally,
+    /// Effects of events that stand on no topic, though the topics are whole.
+    pub(crate) unexplained: Tally,
+}
+
+impl Findings {
+    /// Whether nothing is wrong.
+    pub(crate) fn balanced(&self) -> bool {
+        [
+            &self.lost,
+            &self.twice,
+            &self.out_of_order,
+            &self.unexplained,
+        ]
+        .iter()
+        .all(|tally| tally.count == 0)
+    }
+}
+
+/// Judges the facts by what each service has to handle.
+pub(crate) fn audit(facts: &Facts, duties: Duties) -> Findings {
+    let appearances = appearances(&facts.published);
+    let mut expected: BTreeMap<&Identity, (&str, &str)> = facts
+        .acknowledged
+        .iter()
+        .map(|event| (&event.identity, (event.topic.as_str(), event.ty.as_str())))
+        .collect();
+    let acknowledged = expected.len() as u64;
+    for event in &facts.published {
+        expected.insert(&event.identity, (&event.at.topic, &event.ty));
+    }
+    let mut findings = Findings {
+        published: appearances.len() as u64,
+        acknowledged,
+        dead_letters: facts.dead_letters.values().map(|all| all.len() as u64).sum(),
+        ..Findings::default()
+    };
+    for (service, handles) in duties {
+        let effects = facts.effects.get(*service).map_or(&[][..], Vec::as_slice);
+        let dead: HashSet<&Identity> = facts.dead_letters.get(*service).into_iter().flatten().collect();
+        let done = count_effects(service, effects, &mut findings);
+        order::check(service, effects, &mut findings.out_of_order);
+        for (identity, (topic, ty)) in &expected {
+            if !handles.contains(&(*topic, *ty)) {
+                continue;
+            }
+            match done.get(identity) {
+                None if !dead.contains(identity) => findings
+                    .lost
+                    .add(|| format!("{service} has no effect of {ty} {identity}")),
+                Some(1) => {
+                    findings.duplicates_suppressed +=
+                        appearances.get(identity).copied().unwrap_or(1) - 1;
+                }
+                _ => {}
+            }
+        }
+        if !facts.log_truncated {
+            let unknown: BTreeSet<_> = done.keys().filter(|id| !appearances.contains_key(**id)).collect();
+            for identity in unknown {
+                findings
+                    .unexplained
+                    .add(|| format!("{service} has an effect of {identity}, which is on no topic"));
+            }
+        }
+    }
+    findings
+}
+
+/// How often each event stands on the topics.
+fn appearances(published: &[Published]) -> HashMap<&Identity, u64> {
+    let mut appearances = HashMap::new();
+    for event in published {
+        *appearances.entry(&event.identity).or_default() += 1;
+    }
+    appearances
+}
+
+/// Counts a service's effects by event; every one beyond the first is a finding.
+fn count_effects<'a>(
+    service: &str,
+    effects: &'a [Effect],
+    findings: &mut Findings,
+) -> HashMap<&'a Identity, u64> {
+    let mut done: HashMap<&Identity, u64> = HashMap::with_capacity(effects.len());
+    for effect in effects {
+        let times = done.entry(&effect.identity).or_default();
+        *times += 1;
+        if *times > 1 {
+            findings.twice.add(|| {
+                format!("{service} has effect {times} of {} at {}", effect.identity, effect.at)
+            });
+        }
+    }
+    findings.effects.insert(service.to_owned(), done.len() as u64);
+    done
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! A run whose books balance, and what the audit says once one thing in it is broken.
+
+use super::*;
+
+const DUTIES_HERE: Duties<'_> = &[
+    ("billing", &[("orders", "placed"), ("orders", "cancelled")]),
+    ("board", &[("orders", "placed"), ("bills", "billed")]),
+];
+
+fn identity(source: &str, number: usize) -> Identity {
+    Identity {
+        source: source.to_owned(),
+        id: number.to_string(),
+    }
+}
+
+fn position(topic: &str, offset: usize) -> Position {
+    Position {
+        topic: topic.to_owned(),
+        partition: 0,
+        offset: offset as i64,
+    }
+}
+
+fn published(topic: &str, source: &str, ty: &str, number: usize) -> Published {
+    Published {
+        identity: identity(source, number),
+        ty: ty.to_owned(),
+        at: position(topic, number),
+    }
+}
+
+fn effect_of(event: &Published) -> Effect {
+    Effect {
+        identity: event.identity.clone(),
+        at: event.at.clone(),
+        key: (event.at.offset % 3).to_string(),
+    }
+}
+
+/// Twenty orders, each billed; the board sees orders and bills.
+fn balanced() -> Facts {
+    let orders: Vec<_> = (0..20)
+        .map(|n| published("orders", "/shop", "placed", n))
+        .collect();
+    let bills: Vec<_> = (0..20)
+        .map(|n| published("bills", "/billing", "billed", n))
+        .collect();
+    let acknowledged = orders
+        .iter()
+        .map(|order| Acknowledged {
+            identity: order.identity.clone(),
+            ty: order.ty.clone(),
+            topic: order.at.topic.clone(),
+        })
+        .collect();
+    let billing = orders.iter().map(effect_of).collect();
+    let board = orders.iter().chain(&bills).map(effect_of).collect();
+    Facts {
+        acknowledged,
+        effects: [("billing".to_owned(), billing), ("board".to_owned(), board)].into(),
+        published: orders.into_iter().chain(bills).collect(),
+        ..Facts::default()
+    }
+}
+
+/// Counts of lost, twice, out of order, unexplained after `change`.
+fn check(change: impl FnOnce(&mut Facts), expected: [u64; 4]) -> Findings {
+    let mut facts = balanced();
+    change(&mut facts);
+    let findings = audit(&facts, DUTIES_HERE);
+    let found = [
+        findings.lost.count,
+        findings.twice.count,
+        findings.out_of_order.count,
+        findings.unexplained.count,
+    ];
+    assert_eq!(found, expected, "{findings:?}");
+    assert_eq!(findings.balanced(), expected == [0; 4]);
+    findings
+}
+
+fn effects<'a>(facts: &'a mut Facts, service: &str) -> &'a mut Vec<Effect> {
+    facts.effects.entry(service.to_owned()).or_default()
+}
+
+#[test]
+fn an_untouched_run_balances() {
+    let findings = check(|_| {}, [0, 0, 0, 0]);
+    assert_eq!((findings.published, findings.acknowledged), (40, 20));
+    assert_eq!(
+        findings.effects,
+        [("billing".to_owned(), 20), ("board".to_owned(), 40)].into()
+    );
+    assert_eq!(findings.duplicates_suppressed, 0);
+}
+
+#[test]
+fn a_dropped_effect_is_one_lost_event_and_is_named() {
+    let findings = check(|facts| drop(effects(facts, "billing").remove(7)), [1, 0, 0, 0]);
+    assert_eq!(
+        findings.lost.examples,
+        ["billing has no effect of placed /shop 7"]
+    );
+}
+
+#[test]
+fn a_service_without_any_effect_has_lost_everything_it_handles() {
+    check(|facts| drop(facts.effects.remove("board")), [40, 0, 0, 0]);
+}
+
+#[test]
+fn an_acknowledged_event_that_is_on_no_topic_and_has_no_effect_is_lost_in_each_service() {
+    check(
+        |facts| {
+            facts.acknowledged.push(Acknowledged {
+                identity: identity("/shop", 99),
+                ty: "placed".to_owned(),
+                topic: "orders".to_owned(),
+            });
+        },
+        [2, 0, 0, 0],
+    );
+}
+
+#[test]
+fn an_event_of_a_type_that_nobody_handles_is_not_missed() {
+    check(
+        |facts| facts.published.push(published("orders", "/shop", "viewed", 50)),
+        [0, 0, 0, 0],
+    );
+}
+
+#[test]
+fn a_type_is_only_expected_from_the_topic_that_the_service_reads() {
+    check(
+        |facts| facts.published.push(published("archive", "/shop", "placed", 50)),
+        [0, 0, 0, 0],
+    );
+}
+
+#[test]
+fn a_dead_letter_stands_for_the_effect_in_its_own_group_only() {
+    let findings = check(
+        |facts| {
+            effects(facts, "billing").remove(7);
+            let dead = vec![identity("/shop", 7)];
+            facts.dead_letters.insert("billing".to_owned(), dead);
+        },
+        [0, 0, 0, 0],
+    );
+    assert_eq!(findings.dead_letters, 1);
+    check(
+        |facts| {
+            effects(facts, "billing").remove(7);
+            let dead = vec![identity("/shop", 7)];
+            facts.dead_letters.insert("board".to_owned(), dead);
+        },
+        [1, 0, 0, 0],
+    );
+}
+
+#[test]
+fn a_doubled_effect_is_found_once_and_is_no_matter_of_order() {
+    check(
+        |facts| {
+            let again = effects(facts, "board")[3].clone();
+            effects(facts, "board").insert(4, again);
+        },
+        [0, 1, 0, 0],
+    );
+}
+
+#[test]
+fn two_effects_of_one_key_that_changed_places_are_one_violation() {
+    let findings = check(|facts| effects(facts, "billing").swap(3, 6), [0, 0, 1, 0]);
+    assert_eq!(
+        findings.out_of_order.examples,
+        ["billing handled orders/0@3 of key 0 after offset 6"]
+    );
+}
+
+#[test]
+fn effects_of_different_keys_have_no_order() {
+    check(|facts| effects(facts, "billing").swap(3, 4), [0, 0, 0, 0]);
+}
+
+#[test]
+fn a_second_appearance_without_a_second_effect_was_suppressed() {
+    let again = |facts: &mut Facts| {
+        let mut again = facts.published[5].clone();
+        again.at.offset = 40;
+        facts.published.push(again);
+    };
+    let findings = check(again, [0, 0, 0, 0]);
+    assert_eq!(findings.duplicates_suppressed, 2, "billing's and the board's");
+    assert_eq!(findings.published, 40);
+}
+
+#[test]
+fn a_second_appearance_with_a_second_effect_was_not_suppressed() {
+    let findings = check(
+        |facts| {
+            let mut again = facts.published[5].clone();
+            again.at.offset = 40;
+            effects(facts, "billing").push(effect_of(&again));
+            facts.published.push(again);
+        },
+        [0, 1, 0, 0],
+    );
+    assert_eq!(findings.duplicates_suppressed, 1, "the board's alone");
+}
+
+#[test]
+fn an_effect_of_nothing_is_unexplained_unless_retention_took_records() {
+    let invent = |facts: &mut Facts| {
+        let event = published("orders", "/elsewhere", "placed", 60);
+        effects(facts, "billing").push(effect_of(&event));
+    };
+    check(invent, [0, 0, 0, 1]);
+    let truncated = |facts: &mut Facts| {
+        invent(facts);
+        facts.log_truncated = true;
+    };
+    check(truncated, [0, 0, 0, 0]);
+}
+
+#[test]
+fn examples_stay_few_however_much_is_lost() {
+    let findings = check(|facts| facts.effects.clear(), [60, 0, 0, 0]);
+    assert_eq!(findings.lost.examples.len(), EXAMPLES_MAX);
+}

@@ -1,0 +1,142 @@
+//! The Kafka of the run: started, found or named; its topics; and where they end now, which is where the run begins.
+
+use crate::args::Args;
+use crate::audit::DUTIES;
+use anyhow::{Context, bail};
+use evenkeel::kafka::KafkaConfig;
+use evenkeel::kafka::admin::{Admin, NewTopic};
+use evenkeel::testing::{KafkaKind, TestKafka};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long one admin request may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Offsets by topic and partition.
+pub(crate) type Offsets = BTreeMap<(String, i32), i64>;
+
+/// The Kafka of the run. What was started for it ends when this is dropped.
+pub(crate) struct Cluster {
+    pub(crate) config: KafkaConfig,
+    /// What is used and why, in one line.
+    pub(crate) description: String,
+    pub(crate) admin: Admin,
+    started: Option<TestKafka>,
+}
+
+impl Cluster {
+    /// Connects to the brokers that `args` names, or finds or starts a Kafka.
+    pub(crate) async fn get(args: &Args) -> anyhow::Result<Self> {
+        let (config, description, started) = match &args.brokers {
+            Some(brokers) => {
+                let description = format!("Kafka at {brokers} (named by --brokers)");
+                (KafkaConfig::new(brokers), description, None)
+            }
+            None => {
+                let kafka = TestKafka::start(args.kafka.into()).await?;
+                (kafka.config(), kafka.description().to_owned(), Some(kafka))
+            }
+        };
+        let admin = Admin::connect(&config, TIMEOUT).await?;
+        Ok(Self {
+            config,
+            description,
+            admin,
+            started,
+        })
+    }
+
+    /// Creates the declared topics; those that exist are used as they are.
+    pub(crate) async fn create_topics(&self) -> anyhow::Result<()> {
+        if let Some(mock) = self.mock() {
+            for topic in shop_schemas::topics() {
+                mock.create_topic(&topic.name, topic.partitions).await?;
+            }
+            return Ok(());
+        }
+        let topics: Vec<NewTopic> = shop_schemas::topics()
+            .iter()
+            .map(|topic| NewTopic {
+                name: topic.name.to_string(),
+                partitions: topic.partitions,
+                replication: -1,
+                config: [("retention.ms".to_owned(), topic.retention_ms.to_string())].into(),
+            })
+            .collect();
+        self.admin.create_topics(&topics).await?;
+        Ok(())
+    }
+
+    /// Refuses a cluster on which other members of the shop's groups run: their effects are in stores that the audit
+    /// cannot see.
+    pub(crate) async fn refuse_strangers(&self) -> anyhow::Result<()> {
+        if self.mock().is_some() {
+            return Ok(());
+        }
+        for (service, _) in DUTIES {
+            let members = self
+                .admin
+                .describe_group(service)
+                .await?
+                .map_or(0, |group| group.members.len());
+            if members > 0 {
+                bail!(
+                    "the group {service} has {members} members already; stop them, or use another Kafka: the audit needs every store"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The topics that the audit reads: the declared ones, and the dead-letter topics that exist.
+    pub(crate) async fn audited_topics(&self) -> anyhow::Result<Vec<String>> {
+        let mut topics: Vec<String> = shop_schemas::topics()
+            .iter()
+            .map(|topic| topic.name.to_string())
+            .collect();
+        let all = self.admin.topics().await?;
+        topics.extend(all.into_iter().filter(|topic| dead_letters_of(topic).is_some()));
+        Ok(topics)
+    }
+
+    /// Where `topics` begin and end now.
+    pub(crate) async fn bounds(&self, topics: &[String]) -> anyhow::Result<(Offsets, Offsets)> {
+        let (mut low, mut high) = (Offsets::new(), Offsets::new());
+        for topic in topics {
+            let description = self.admin.describe_topic(topic).await;
+            let description = description.with_context(|| format!("cannot look at {topic}"))?;
+            for partition in description.partitions {
+                let place = (topic.clone(), partition.partition);
+                low.insert(place.clone(), partition.low);
+                high.insert(place, partition.high);
+            }
+        }
+        Ok((low, high))
+    }
+
+    fn mock(&self) -> Option<&TestKafka> {
+        self.started.as_ref().filter(|kafka| kafka.kind() == KafkaKind::Mock)
+    }
+}
+
+/// The service whose dead letters `topic` holds, if it is such a topic of the shop.
+pub(crate) fn dead_letters_of(topic: &str) -> Option<&'static str> {
+    let rest = topic.strip_prefix("dlq.")?;
+    DUTIES
+        .iter()
+        .map(|(service, _)| *service)
+        .find(|service| rest.strip_prefix(service).is_some_and(|rest| rest.starts_with('.')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_topic_names_its_service() {
+        assert_eq!(dead_letters_of("dlq.payments.shop.orders"), Some("payments"));
+        assert_eq!(dead_letters_of("dlq.paymentsx.shop.orders"), None);
+        assert_eq!(dead_letters_of("dlq.strangers.shop.orders"), None);
+        assert_eq!(dead_letters_of("shop.orders"), None);
+    }
+}

@@ -1,0 +1,163 @@
+//! One instance of a daemon: what state it is in, what was done to it, and when it comes back.
+
+use super::guard::Guard;
+use super::process::{Process, Program};
+use super::signal::Signal;
+use crate::chaos::Harm;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+/// How long a daemon that ended by itself stays down.
+const AFTER_CRASH: Duration = Duration::from_secs(1);
+
+/// What state a daemon is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Running.
+    Up,
+    /// Frozen until then.
+    Frozen(Instant),
+    /// Told to stop, or killed: it is started again that long after its end; none lets it rest.
+    Ending(Harm, Option<Duration>),
+    /// Started again at that time; none lets it rest.
+    Down(Option<Instant>),
+}
+
+/// One instance of a daemon.
+pub(crate) struct Daemon {
+    pub(crate) program: Program,
+    pub(crate) service: &'static str,
+    /// Port of its admin endpoints on 127.0.0.1.
+    pub(crate) admin_port: u16,
+    pub(crate) state: State,
+    process: Option<Process>,
+}
+
+/// What a tick saw.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Nothing new.
+    Nothing,
+    /// It was started (again), or goes on after a freeze.
+    Back,
+    /// It ended as it was told to.
+    Ended,
+    /// It ended though nobody told it to, or not the way it was told.
+    Failed(String),
+}
+
+impl Daemon {
+    /// One that is not started yet.
+    pub(crate) fn new(program: Program, service: &'static str, admin_port: u16) -> Self {
+        Self {
+            program,
+            service,
+            admin_port,
+            state: State::Down(None),
+            process: None,
+        }
+    }
+
+    /// Starts it.
+    pub(crate) fn start(&mut self, guard: &mut Guard) -> anyhow::Result<()> {
+        self.process = Some(Process::start(&self.program, guard)?);
+        self.state = State::Up;
+        Ok(())
+    }
+
+    /// Whether `harm` can be done to it now. A kill hits everything that lives, also what is frozen or draining.
+    pub(crate) fn can_suffer(&self, harm: Harm) -> bool {
+        match (harm, self.state) {
+            (Harm::Kill, State::Up | State::Frozen(_) | State::Ending(Harm::Stop, _)) => true,
+            (Harm::Freeze | Harm::Stop, State::Up) => true,
+            _ => false,
+        }
+    }
+
+    /// Does `harm` to it; it is back `span` later.
+    pub(crate) async fn suffer(&mut self, harm: Harm, span: Duration) -> anyhow::Result<()> {
+        let Some(process) = &self.process else {
+            return Ok(());
+        };
+        let signal = match harm {
+            Harm::Kill => Signal::Kill,
+            Harm::Freeze => Signal::Stop,
+            Harm::Stop => Signal::Terminate,
+        };
+        process.signal(signal).await?;
+        self.state = match harm {
+            Harm::Freeze => State::Frozen(Instant::now() + span),
+            harm => State::Ending(harm, Some(span)),
+        };
+        Ok(())
+    }
+
+    /// Sees what became of it, and brings it back when its time has come.
+    pub(crate) async fn tick(&mut self, guard: &mut Guard, now: Instant) -> anyhow::Result<Seen> {
+        if let Some(process) = &mut self.process
+            && let Some(status) = process.ended(guard)?
+        {
+            self.process = None;
+            return Ok(self.ended(status, now));
+        }
+        match self.state {
+            State::Frozen(until) if until <= now => self.thaw().await?,
+            State::Down(Some(until)) if until <= now => self.start(guard)?,
+            _ => return Ok(Seen::Nothing),
+        }
+        Ok(Seen::Back)
+    }
+
+    /// Lets it go on if it is frozen.
+    async fn thaw(&mut self) -> anyhow::Result<()> {
+        if let (State::Frozen(_), Some(process)) = (self.state, &self.process) {
+            process.signal(Signal::Continue).await?;
+            self.state = State::Up;
+        }
+        Ok(())
+    }
+
+    /// Tells it to stop for good; true if it has ended already.
+    pub(crate) async fn finish(&mut self) -> anyhow::Result<()> {
+        self.thaw().await?;
+        match (self.state, &self.process) {
+            (State::Up, Some(process)) => {
+                process.signal(Signal::Terminate).await?;
+                self.state = State::Ending(Harm::Stop, None);
+            }
+            (State::Ending(harm, _), Some(_)) => self.state = State::Ending(harm, None),
+            _ => self.state = State::Down(None),
+        }
+        Ok(())
+    }
+
+    /// Kills what is left of it.
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
+        if let Some(process) = &self.process {
+            process.signal(Signal::Kill).await?;
+            self.state = State::Ending(Harm::Kill, None);
+        }
+        Ok(())
+    }
+
+    /// Whether a process of it is still there.
+    pub(crate) fn lives(&self) -> bool {
+        self.process.is_some()
+    }
+
+    fn ended(&mut self, status: ExitStatus, now: Instant) -> Seen {
+        let (expected, again) = match self.state {
+            State::Ending(Harm::Kill, again) => (status.signal() == Some(9), again),
+            State::Ending(_, again) => (status.success(), again),
+            _ => (false, Some(AFTER_CRASH)),
+        };
+        let told = matches!(self.state, State::Ending(..));
+        self.state = State::Down(again.map(|span| now + span));
+        if expected {
+            return Seen::Ended;
+        }
+        let when = if told { "when told to stop" } else { "by itself" };
+        Seen::Failed(format!("{} ended {when} with {status}", self.program.name))
+    }
+}
