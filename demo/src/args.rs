@@ -20,7 +20,12 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) kafka: Kafka,
     /// Bootstrap servers of a Kafka that runs already.
-    #[arg(long, short, visible_alias = "bootstrap-server", conflicts_with = "kafka")]
+    #[arg(
+        long,
+        short,
+        visible_alias = "bootstrap-server",
+        conflicts_with = "kafka"
+    )]
     pub(crate) brokers: Option<String>,
     /// Kills, freezes and stops daemons at random, and starts them again.
     #[arg(long)]

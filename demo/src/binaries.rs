@@ -52,7 +52,12 @@ async fn build(cargo: &Path, own_directory: &Path) -> anyhow::Result<Binaries> {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     let mut command = Command::new(cargo);
     command
-        .args(["build", "--bins", "--message-format", "json-render-diagnostics"])
+        .args([
+            "build",
+            "--bins",
+            "--message-format",
+            "json-render-diagnostics",
+        ])
         .args(["--manifest-path", manifest, "--profile", profile]);
     for package in PACKAGES {
         command.args(["--package", package]);
@@ -67,7 +72,10 @@ async fn build(cargo: &Path, own_directory: &Path) -> anyhow::Result<Binaries> {
         bail!("the shop's programs could not be built: cargo said why above");
     }
     let paths = executables(&String::from_utf8_lossy(&output.stdout));
-    let origin = format!("built by cargo from {} (profile {profile})", PACKAGES.join(" and "));
+    let origin = format!(
+        "built by cargo from {} (profile {profile})",
+        PACKAGES.join(" and ")
+    );
     Ok(Binaries { paths, origin })
 }
 
@@ -97,7 +105,9 @@ fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
 
 fn beside(directory: &Path, names: &[&str]) -> Binaries {
     let found = |name: &&str| {
-        let path = directory.join(name).with_extension(std::env::consts::EXE_EXTENSION);
+        let path = directory
+            .join(name)
+            .with_extension(std::env::consts::EXE_EXTENSION);
         path.is_file().then(|| ((*name).to_owned(), path))
     };
     Binaries {

@@ -45,7 +45,9 @@ pub(crate) fn schedule(seed: u64, load: Duration, processes: usize) -> Vec<Blow>
         let slot_ms = load.as_millis() as u64 / slots as u64;
         for number in 0..slots as u64 {
             blows.push(Blow {
-                at: Duration::from_millis(number * slot_ms + random.random_range(0..slot_ms.max(1))),
+                at: Duration::from_millis(
+                    number * slot_ms + random.random_range(0..slot_ms.max(1)),
+                ),
                 harm,
                 victim: random.random_range(0..processes),
                 span: Duration::from_millis(random.random_range(spans_ms.clone())),

@@ -57,7 +57,7 @@ impl Cluster {
         let topics: Vec<NewTopic> = shop_schemas::topics()
             .iter()
             .map(|topic| NewTopic {
-                name: topic.name.to_string(),
+                name: topic.name.clone(),
                 partitions: topic.partitions,
                 replication: -1,
                 config: [("retention.ms".to_owned(), topic.retention_ms.to_string())].into(),
@@ -92,10 +92,13 @@ impl Cluster {
     pub(crate) async fn audited_topics(&self) -> anyhow::Result<Vec<String>> {
         let mut topics: Vec<String> = shop_schemas::topics()
             .iter()
-            .map(|topic| topic.name.to_string())
+            .map(|topic| topic.name.clone())
             .collect();
         let all = self.admin.topics().await?;
-        topics.extend(all.into_iter().filter(|topic| dead_letters_of(topic).is_some()));
+        topics.extend(
+            all.into_iter()
+                .filter(|topic| dead_letters_of(topic).is_some()),
+        );
         Ok(topics)
     }
 
@@ -115,17 +118,19 @@ impl Cluster {
     }
 
     fn mock(&self) -> Option<&TestKafka> {
-        self.started.as_ref().filter(|kafka| kafka.kind() == KafkaKind::Mock)
+        self.started
+            .as_ref()
+            .filter(|kafka| kafka.kind() == KafkaKind::Mock)
     }
 }
 
 /// The service whose dead letters `topic` holds, if it is such a topic of the shop.
 pub(crate) fn dead_letters_of(topic: &str) -> Option<&'static str> {
     let rest = topic.strip_prefix("dlq.")?;
-    DUTIES
-        .iter()
-        .map(|(service, _)| *service)
-        .find(|service| rest.strip_prefix(service).is_some_and(|rest| rest.starts_with('.')))
+    DUTIES.iter().map(|(service, _)| *service).find(|service| {
+        rest.strip_prefix(service)
+            .is_some_and(|rest| rest.starts_with('.'))
+    })
 }
 
 #[cfg(test)]
@@ -134,7 +139,10 @@ mod tests {
 
     #[test]
     fn a_dead_letter_topic_names_its_service() {
-        assert_eq!(dead_letters_of("dlq.payments.shop.orders"), Some("payments"));
+        assert_eq!(
+            dead_letters_of("dlq.payments.shop.orders"),
+            Some("payments")
+        );
         assert_eq!(dead_letters_of("dlq.paymentsx.shop.orders"), None);
         assert_eq!(dead_letters_of("dlq.strangers.shop.orders"), None);
         assert_eq!(dead_letters_of("shop.orders"), None);

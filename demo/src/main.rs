@@ -1,2 +1,34 @@
-//! placeholder
-fn main() {}
+//! `cargo demo`: the whole shop on one machine, and an audit at its end.
+//!
+//! - [`args`]: the command line · [`run`]: the phases of a run, in order
+//! - [`cluster`]: the Kafka · [`binaries`]: the shop's programs · [`shop`]: which of them run, with which flags
+//! - [`fleet`]: processes and what is done to them · [`chaos`]: when what is done to whom
+//! - [`sample`], [`live`]: what a watcher sees · [`read`], [`audit`], [`ledger`]: what is read, judged and said at the end
+
+mod args;
+mod audit;
+mod binaries;
+mod chaos;
+mod cluster;
+mod fleet;
+mod ledger;
+mod live;
+mod read;
+mod run;
+mod sample;
+mod shop;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = args::Args::parse();
+    match run::run(&args).await {
+        Ok(exit) => exit,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            run::exit_code(&error)
+        }
+    }
+}

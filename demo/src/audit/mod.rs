@@ -70,7 +70,7 @@ impl Findings {
 }
 
 /// Judges the facts by what each service has to handle.
-pub(crate) fn audit(facts: &Facts, duties: Duties) -> Findings {
+pub(crate) fn audit(facts: &Facts, duties: Duties<'_>) -> Findings {
     let appearances = appearances(&facts.published);
     let mut expected: BTreeMap<&Identity, (&str, &str)> = facts
         .acknowledged
@@ -84,12 +84,21 @@ pub(crate) fn audit(facts: &Facts, duties: Duties) -> Findings {
     let mut findings = Findings {
         published: appearances.len() as u64,
         acknowledged,
-        dead_letters: facts.dead_letters.values().map(|all| all.len() as u64).sum(),
+        dead_letters: facts
+            .dead_letters
+            .values()
+            .map(|all| all.len() as u64)
+            .sum(),
         ..Findings::default()
     };
     for (service, handles) in duties {
         let effects = facts.effects.get(*service).map_or(&[][..], Vec::as_slice);
-        let dead: HashSet<&Identity> = facts.dead_letters.get(*service).into_iter().flatten().collect();
+        let dead: HashSet<&Identity> = facts
+            .dead_letters
+            .get(*service)
+            .into_iter()
+            .flatten()
+            .collect();
         let done = count_effects(service, effects, &mut findings);
         order::check(service, effects, &mut findings.out_of_order);
         for (identity, (topic, ty)) in &expected {
@@ -108,7 +117,10 @@ pub(crate) fn audit(facts: &Facts, duties: Duties) -> Findings {
             }
         }
         if !facts.log_truncated {
-            let unknown: BTreeSet<_> = done.keys().filter(|id| !appearances.contains_key(**id)).collect();
+            let unknown: BTreeSet<_> = done
+                .keys()
+                .filter(|id| !appearances.contains_key(**id))
+                .collect();
             for identity in unknown {
                 findings
                     .unexplained
@@ -140,11 +152,16 @@ fn count_effects<'a>(
         *times += 1;
         if *times > 1 {
             findings.twice.add(|| {
-                format!("{service} has effect {times} of {} at {}", effect.identity, effect.at)
+                format!(
+                    "{service} has effect {times} of {} at {}",
+                    effect.identity, effect.at
+                )
             });
         }
     }
-    findings.effects.insert(service.to_owned(), done.len() as u64);
+    findings
+        .effects
+        .insert(service.to_owned(), done.len() as u64);
     done
 }
 

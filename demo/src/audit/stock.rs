@@ -28,9 +28,17 @@ pub(crate) struct Books {
 
 /// The articles whose level is not what was booked, or whose bookings are not what the topics say (`announced`; none where
 /// the log is not whole).
-pub(crate) fn unbalanced(books: &Books, announced: Option<&BTreeMap<String, Moved>>) -> Vec<String> {
+pub(crate) fn unbalanced(
+    books: &Books,
+    announced: Option<&BTreeMap<String, Moved>>,
+) -> Vec<String> {
     let announced_here = announced.into_iter().flat_map(BTreeMap::keys);
-    let mut articles: Vec<&String> = books.available.keys().chain(books.booked.keys()).chain(announced_here).collect();
+    let mut articles: Vec<&String> = books
+        .available
+        .keys()
+        .chain(books.booked.keys())
+        .chain(announced_here)
+        .collect();
     articles.sort();
     articles.dedup();
     let mut found = Vec::new();
@@ -38,11 +46,15 @@ pub(crate) fn unbalanced(books: &Books, announced: Option<&BTreeMap<String, Move
         let available = books.available.get(article).copied().unwrap_or_default();
         let booked = books.booked.get(article).copied().unwrap_or_default();
         if available != booked.available() || available < 0 {
-            found.push(format!("{article}: {available} available, but booked are {booked:?}"));
+            found.push(format!(
+                "{article}: {available} available, but booked are {booked:?}"
+            ));
         }
         let said = announced.map(|announced| announced.get(article).copied().unwrap_or_default());
         if let Some(said) = said.filter(|said| *said != booked) {
-            found.push(format!("{article}: booked are {booked:?}, but the topics say {said:?}"));
+            found.push(format!(
+                "{article}: booked are {booked:?}, but the topics say {said:?}"
+            ));
         }
     }
     found
@@ -79,7 +91,10 @@ mod tests {
     fn a_level_that_fell_twice_is_named() {
         let found = unbalanced(&books(0, moved(10, 5, 0)), None);
         assert_eq!(found.len(), 1);
-        assert!(found[0].starts_with("lamp: 0 available, but booked"), "{found:?}");
+        assert!(
+            found[0].starts_with("lamp: 0 available, but booked"),
+            "{found:?}"
+        );
     }
 
     #[test]
@@ -91,7 +106,10 @@ mod tests {
 
     #[test]
     fn an_article_that_only_the_topics_know_is_named() {
-        assert_eq!(unbalanced(&Books::default(), Some(&moved(10, 0, 0))).len(), 1);
+        assert_eq!(
+            unbalanced(&Books::default(), Some(&moved(10, 0, 0))).len(),
+            1
+        );
     }
 
     #[test]

@@ -97,7 +97,10 @@ fn an_untouched_run_balances() {
 
 #[test]
 fn a_dropped_effect_is_one_lost_event_and_is_named() {
-    let findings = check(|facts| drop(effects(facts, "billing").remove(7)), [1, 0, 0, 0]);
+    let findings = check(
+        |facts| drop(effects(facts, "billing").remove(7)),
+        [1, 0, 0, 0],
+    );
     assert_eq!(
         findings.lost.examples,
         ["billing has no effect of placed /shop 7"]
@@ -126,7 +129,11 @@ fn an_acknowledged_event_that_is_on_no_topic_and_has_no_effect_is_lost_in_each_s
 #[test]
 fn an_event_of_a_type_that_nobody_handles_is_not_missed() {
     check(
-        |facts| facts.published.push(published("orders", "/shop", "viewed", 50)),
+        |facts| {
+            facts
+                .published
+                .push(published("orders", "/shop", "viewed", 50))
+        },
         [0, 0, 0, 0],
     );
 }
@@ -134,7 +141,11 @@ fn an_event_of_a_type_that_nobody_handles_is_not_missed() {
 #[test]
 fn a_type_is_only_expected_from_the_topic_that_the_service_reads() {
     check(
-        |facts| facts.published.push(published("archive", "/shop", "placed", 50)),
+        |facts| {
+            facts
+                .published
+                .push(published("archive", "/shop", "placed", 50))
+        },
         [0, 0, 0, 0],
     );
 }
@@ -193,7 +204,10 @@ fn a_second_appearance_without_a_second_effect_was_suppressed() {
         facts.published.push(again);
     };
     let findings = check(again, [0, 0, 0, 0]);
-    assert_eq!(findings.duplicates_suppressed, 2, "billing's and the board's");
+    assert_eq!(
+        findings.duplicates_suppressed, 2,
+        "billing's and the board's"
+    );
     assert_eq!(findings.published, 40);
 }
 

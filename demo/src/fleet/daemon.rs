@@ -157,7 +157,11 @@ impl Daemon {
         if expected {
             return Seen::Ended;
         }
-        let when = if told { "when told to stop" } else { "by itself" };
+        let when = if told {
+            "when told to stop"
+        } else {
+            "by itself"
+        };
         Seen::Failed(format!("{} ended {when} with {status}", self.program.name))
     }
 }

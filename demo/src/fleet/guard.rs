@@ -71,7 +71,10 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     fn sleeper() -> Child {
-        Command::new("sleep").arg("600").spawn().expect("sleep runs")
+        Command::new("sleep")
+            .arg("600")
+            .spawn()
+            .expect("sleep runs")
     }
 
     #[test]

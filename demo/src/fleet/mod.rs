@@ -11,7 +11,6 @@ mod signal;
 pub(crate) use daemon::{Daemon, State};
 pub(crate) use guard::Guard;
 pub(crate) use process::{Process, Program, tail};
-pub(crate) use signal::Signal;
 
 use crate::chaos::{Blow, Harm};
 use daemon::Seen;
@@ -69,7 +68,10 @@ impl Fleet {
         };
         *count += 1;
         let seconds = blow.span.as_secs_f64();
-        Ok(Some(format!("{} {done} after {seconds:.1} s", daemon.program.name)))
+        Ok(Some(format!(
+            "{} {done} after {seconds:.1} s",
+            daemon.program.name
+        )))
     }
 
     /// Looks after every daemon once. Returns lines about what went wrong.
@@ -109,7 +111,10 @@ impl Fleet {
         }
         for daemon in self.daemons.iter_mut().filter(|daemon| daemon.lives()) {
             let name = &daemon.program.name;
-            let line = format!("{name} had not ended {} s after it was told to", within.as_secs());
+            let line = format!(
+                "{name} had not ended {} s after it was told to",
+                within.as_secs()
+            );
             self.toll.failures.push(line);
             daemon.kill().await?;
         }

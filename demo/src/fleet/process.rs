@@ -44,7 +44,9 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot run {}", program.executable.display()))?;
-        let pid = child.id().context("a child that was just started has an id")?;
+        let pid = child
+            .id()
+            .context("a child that was just started has an id")?;
         guard.watch(pid)?;
         Ok(Self { pid, child })
     }

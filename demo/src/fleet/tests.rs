@@ -40,7 +40,9 @@ async fn until(fleet: &mut Fleet, seen: impl Fn(&Fleet) -> bool) {
         }
     };
     let within = Duration::from_secs(20);
-    tokio::time::timeout(within, ticking).await.expect("seen within 20 s");
+    tokio::time::timeout(within, ticking)
+        .await
+        .expect("seen within 20 s");
 }
 
 /// Ticks until `script-number` has started `times` times and is up.
@@ -83,7 +85,10 @@ async fn a_blow_on_one_that_is_frozen_falls_on_the_next() {
     freeze.span = Duration::from_secs(600);
     fleet.strike(&freeze).await.expect("strikes");
     let line = fleet.strike(&freeze).await.expect("strikes");
-    assert_eq!(line.as_deref(), Some("script-1 frozen, goes on after 600.0 s"));
+    assert_eq!(
+        line.as_deref(),
+        Some("script-1 frozen, goes on after 600.0 s")
+    );
     assert_eq!(fleet.strike(&freeze).await.expect("strikes"), None);
     assert_eq!(fleet.toll.freezes, 2);
 }

@@ -1,0 +1,291 @@
+//! The ledger: what the run came to, as one JSON object or as a table and a sentence.
+
+use crate::audit::{Findings, Tally};
+use crate::fleet::Toll;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// What the run came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Ledger {
+    /// Which Kafka, and why.
+    pub(crate) kafka: String,
+    /// Distinct events on the topics.
+    pub(crate) published: u64,
+    /// Distinct events that the producer commands saw acknowledged.
+    pub(crate) acknowledged: u64,
+    /// Distinct events with an effect, by service.
+    pub(crate) effects: BTreeMap<String, u64>,
+    /// Second appearances of an event on a topic that had no second effect.
+    pub(crate) duplicates_suppressed: u64,
+    /// Records in the groups' dead-letter topics.
+    pub(crate) dead_letters: u64,
+    /// Acknowledged or found on a topic, but neither effect nor dead letter in a service that handles it.
+    pub(crate) lost: u64,
+    /// Effects beyond the first.
+    pub(crate) twice: u64,
+    /// Effects that came after a later one of the same topic and key.
+    pub(crate) out_of_order: u64,
+    /// Effects of events that are on no topic.
+    pub(crate) unexplained: u64,
+    /// Articles whose stock does not add up.
+    pub(crate) stock_off: u64,
+    /// Daemons killed with SIGKILL.
+    pub(crate) kills: u64,
+    /// Daemons frozen for a while.
+    pub(crate) freezes: u64,
+    /// Daemons stopped with SIGTERM in the middle of the load.
+    pub(crate) stops: u64,
+    /// Seed of orders and chaos.
+    pub(crate) seed: u64,
+    /// Seconds from the first order to the end of the audit.
+    pub(crate) seconds: u64,
+    /// Whether nothing is wrong.
+    pub(crate) balanced: bool,
+    /// What else there is to know: examples of what is wrong, and what could not be audited.
+    pub(crate) notes: Vec<String>,
+}
+
+/// What a ledger is made of.
+pub(crate) struct Entries {
+    pub(crate) kafka: String,
+    pub(crate) findings: Findings,
+    /// Articles whose stock does not add up.
+    pub(crate) stock: Vec<String>,
+    pub(crate) toll: Toll,
+    /// What else went wrong: such a run does not balance, whatever its books say.
+    pub(crate) faults: Vec<String>,
+    /// What else is worth knowing.
+    pub(crate) remarks: Vec<String>,
+    pub(crate) seed: u64,
+    pub(crate) seconds: u64,
+}
+
+impl Ledger {
+    /// Adds up.
+    pub(crate) fn new(entries: Entries) -> Self {
+        let Entries {
+            findings,
+            toll,
+            stock,
+            faults,
+            ..
+        } = entries;
+        let balanced = findings.balanced()
+            && stock.is_empty()
+            && faults.is_empty()
+            && toll.failures.is_empty();
+        let mut notes = Vec::new();
+        for (name, tally) in [
+            ("lost", &findings.lost),
+            ("twice", &findings.twice),
+            ("out of order", &findings.out_of_order),
+            ("unexplained", &findings.unexplained),
+        ] {
+            notes.extend(examples(name, tally));
+        }
+        notes.extend(stock.iter().map(|line| format!("stock: {line}")));
+        notes.extend(toll.failures);
+        notes.extend(faults);
+        notes.extend(entries.remarks);
+        Self {
+            kafka: entries.kafka,
+            published: findings.published,
+            acknowledged: findings.acknowledged,
+            effects: findings.effects,
+            duplicates_suppressed: findings.duplicates_suppressed,
+            dead_letters: findings.dead_letters,
+            lost: findings.lost.count,
+            twice: findings.twice.count,
+            out_of_order: findings.out_of_order.count,
+            unexplained: findings.unexplained.count,
+            stock_off: stock.len() as u64,
+            kills: toll.kills,
+            freezes: toll.freezes,
+            stops: toll.stops,
+            seed: entries.seed,
+            seconds: entries.seconds,
+            balanced,
+            notes,
+        }
+    }
+
+    /// The table and the sentence below it.
+    pub(crate) fn human(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        let mut row = |name: String, value: u64| {
+            table.add_row([name, grouped(value)]);
+        };
+        row("events published".to_owned(), self.published);
+        row(
+            "  acknowledged to the producer commands".to_owned(),
+            self.acknowledged,
+        );
+        for (service, effects) in &self.effects {
+            row(format!("effects in {service}"), *effects);
+        }
+        row(
+            "duplicates suppressed".to_owned(),
+            self.duplicates_suppressed,
+        );
+        row("dead letters".to_owned(), self.dead_letters);
+        row("lost".to_owned(), self.lost);
+        row("twice".to_owned(), self.twice);
+        row("out of order".to_owned(), self.out_of_order);
+        row("unexplained".to_owned(), self.unexplained);
+        row("articles whose stock is off".to_owned(), self.stock_off);
+        if let Some(column) = table.column_mut(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        let mut text = format!("{table}\n");
+        for note in &self.notes {
+            text.push_str(&format!("note: {note}\n"));
+        }
+        text + &self.sentence()
+    }
+
+    fn sentence(&self) -> String {
+        let chaos = match self.kills + self.freezes + self.stops {
+            0 => String::new(),
+            _ => format!(
+                ", through {} kills, {} freezes and {} stops",
+                self.kills, self.freezes, self.stops
+            ),
+        };
+        if self.balanced {
+            let effects: u64 = self.effects.values().sum();
+            return format!(
+                "The books balance: {} events had {} effects in {} services, none lost, none twice, none out of order{chaos}.",
+                grouped(self.published),
+                grouped(effects),
+                self.effects.len()
+            );
+        }
+        format!(
+            "The books do not balance: {} lost, {} twice, {} out of order{chaos} (seed {}); the notes above say more.",
+            self.lost, self.twice, self.out_of_order, self.seed
+        )
+    }
+}
+
+fn examples(name: &str, tally: &Tally) -> Vec<String> {
+    let more = tally.count - tally.examples.len() as u64;
+    let mut lines: Vec<String> = tally
+        .examples
+        .iter()
+        .map(|example| format!("{name}: {example}"))
+        .collect();
+    if more > 0 {
+        lines.push(format!("{name}: and {more} more"));
+    }
+    lines
+}
+
+/// A number with its thousands apart.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries() -> Entries {
+        Entries {
+            kafka: "a mock".to_owned(),
+            findings: Findings {
+                published: 1_234_567,
+                effects: [("payments".to_owned(), 12)].into(),
+                ..Findings::default()
+            },
+            stock: Vec::new(),
+            toll: Toll::default(),
+            faults: Vec::new(),
+            remarks: vec!["a remark".to_owned()],
+            seed: 7,
+            seconds: 60,
+        }
+    }
+
+    fn balances(change: impl FnOnce(&mut Entries)) -> bool {
+        let mut entries = entries();
+        change(&mut entries);
+        Ledger::new(entries).balanced
+    }
+
+    #[test]
+    fn only_a_run_without_any_fault_balances() {
+        assert!(balances(|_| {}));
+        let tally = || Tally {
+            count: 1,
+            examples: Vec::new(),
+        };
+        assert!(!balances(|entries| entries.findings.lost = tally()));
+        assert!(!balances(|entries| entries.findings.twice = tally()));
+        assert!(!balances(|entries| entries.findings.out_of_order = tally()));
+        assert!(!balances(|entries| entries.findings.unexplained = tally()));
+        assert!(!balances(|entries| entries.stock.push("off".to_owned())));
+        assert!(!balances(|entries| entries
+            .faults
+            .push("no drain".to_owned())));
+        assert!(!balances(|entries| entries
+            .toll
+            .failures
+            .push("crash".to_owned())));
+    }
+
+    #[test]
+    fn the_object_has_the_promised_members() {
+        let ledger = serde_json::to_value(Ledger::new(entries())).expect("it serialises");
+        for name in [
+            "kafka",
+            "published",
+            "acknowledged",
+            "effects",
+            "duplicates_suppressed",
+            "dead_letters",
+            "lost",
+            "twice",
+            "out_of_order",
+            "kills",
+            "balanced",
+        ] {
+            assert!(ledger.get(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_table_ends_in_a_sentence_that_says_whether_it_balances() {
+        let text = Ledger::new(entries()).human();
+        assert!(text.contains("1,234,567"), "{text}");
+        assert!(text.contains("note: a remark"), "{text}");
+        assert!(
+            text.lines()
+                .last()
+                .is_some_and(|line| line.starts_with("The books balance: "))
+        );
+        let mut lossy = entries();
+        lossy.findings.lost.count = 9;
+        lossy
+            .findings
+            .lost
+            .examples
+            .push("payments lacks it".to_owned());
+        let text = Ledger::new(lossy).human();
+        assert!(
+            text.contains("note: lost: payments lacks it\nnote: lost: and 8 more\n"),
+            "{text}"
+        );
+        assert!(text.contains("The books do not balance: 9 lost"), "{text}");
+    }
+}

@@ -1,0 +1,90 @@
+//! Reads the services' stores. Read-only: the audit must not change what it judges.
+
+use crate::audit::{Books, Effect, Identity, Moved, Position};
+use anyhow::Context;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, Row};
+use std::path::Path;
+use std::time::Duration;
+
+async fn open(store: &Path) -> anyhow::Result<SqliteConnection> {
+    SqliteConnectOptions::new()
+        .filename(store)
+        .read_only(true)
+        .busy_timeout(Duration::from_secs(5))
+        .connect()
+        .await
+        .with_context(|| format!("cannot read the store {}", store.display()))
+}
+
+/// All effects of a service in the order of their commits.
+pub(crate) async fn read_effects(store: &Path) -> anyhow::Result<Vec<Effect>> {
+    let mut connection = open(store).await?;
+    let rows = sqlx::query(
+        r#"SELECT source, id, topic, partition, "offset", record_key FROM effects ORDER BY seq"#,
+    )
+    .fetch_all(&mut connection)
+    .await?;
+    connection.close().await?;
+    let effect = |row: &sqlx::sqlite::SqliteRow| -> Result<Effect, sqlx::Error> {
+        Ok(Effect {
+            identity: Identity {
+                source: row.try_get("source")?,
+                id: row.try_get("id")?,
+            },
+            at: Position {
+                topic: row.try_get("topic")?,
+                partition: row.try_get("partition")?,
+                offset: row.try_get("offset")?,
+            },
+            key: row.try_get("record_key")?,
+        })
+    };
+    Ok(rows.iter().map(effect).collect::<Result<_, _>>()?)
+}
+
+/// How many effects a store has; none before the daemon has made it.
+pub(crate) async fn count_effects(store: &Path) -> anyhow::Result<u64> {
+    if !store.exists() {
+        return Ok(0);
+    }
+    let mut connection = open(store).await?;
+    // Rows are only ever appended, one number each, so the highest number is the count; counting would read them all.
+    let count: Option<i64> = sqlx::query_scalar("SELECT max(seq) FROM effects")
+        .fetch_one(&mut connection)
+        .await?;
+    connection.close().await?;
+    Ok(count.unwrap_or_default().unsigned_abs())
+}
+
+/// Inventory's levels, and what its moves add up to.
+pub(crate) async fn read_books(store: &Path) -> anyhow::Result<Books> {
+    let mut connection = open(store).await?;
+    let levels: Vec<(String, i64)> = sqlx::query_as("SELECT article, available FROM stock")
+        .fetch_all(&mut connection)
+        .await?;
+    let moves: Vec<(String, String, i64)> = sqlx::query_as(
+        "SELECT article, kind, sum(quantity) FROM stock_moves GROUP BY article, kind",
+    )
+    .fetch_all(&mut connection)
+    .await?;
+    connection.close().await?;
+    let mut books = Books {
+        available: levels.into_iter().collect(),
+        ..Books::default()
+    };
+    for (article, kind, quantity) in moves {
+        let Moved {
+            received,
+            reserved,
+            released,
+        } = books.booked.entry(article).or_default();
+        match kind.as_str() {
+            "received" => *received += quantity,
+            "reserved" => *reserved += quantity,
+            "released" => *released += quantity,
+            other => anyhow::bail!("inventory's store has a move of the unknown kind {other}"),
+        }
+    }
+    Ok(books)
+}

@@ -1,0 +1,206 @@
+//! Reads topics from given offsets to given offsets, with a client of its own that joins no group and commits nothing.
+
+use super::super::audit::{Facts, Identity, Moved, Position, Published};
+use crate::cluster::{Offsets, dead_letters_of};
+use anyhow::{Context, bail};
+use evenkeel::event::EventType;
+use evenkeel::kafka::KafkaConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use serde::de::DeserializeOwned;
+use shop_schemas::{ReservedLine, StockReceived, StockReleased, StockReserved};
+use std::collections::{BTreeMap, HashSet};
+use std::time::{Duration, Instant};
+
+/// Without a record or an end of a partition for that long, the brokers are taken to be gone.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// What to read: from the first offsets to the second, where the log still has them.
+pub(crate) struct Span {
+    pub(crate) from: Offsets,
+    pub(crate) to: Offsets,
+}
+
+/// What the topics say beside the facts.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    /// Units that moved, by article, each event counted once.
+    pub(crate) moved: BTreeMap<String, Moved>,
+    /// Records without CloudEvents source, id and type.
+    pub(crate) no_events: u64,
+}
+
+/// Reads everything in `span` into `facts`. Blocks.
+pub(crate) fn read_topics(
+    kafka: &KafkaConfig,
+    span: &Span,
+    facts: &mut Facts,
+) -> anyhow::Result<Said> {
+    let mut open: HashSet<(String, i32)> = span
+        .to
+        .iter()
+        .filter(|(place, to)| span.from.get(*place).is_none_or(|from| from < to))
+        .map(|(place, _)| place.clone())
+        .collect();
+    let mut said = Said::default();
+    if open.is_empty() {
+        return Ok(said);
+    }
+    let consumer = reader(kafka)?;
+    let mut assignment = TopicPartitionList::new();
+    for place in &open {
+        let from = span.from.get(place).copied().unwrap_or_default();
+        assignment.add_partition_offset(&place.0, place.1, Offset::Offset(from))?;
+    }
+    consumer.assign(&assignment)?;
+    let mut moved_by = HashSet::new();
+    let mut heard = Instant::now();
+    while !open.is_empty() {
+        match consumer.poll(Duration::from_millis(100)) {
+            None if heard.elapsed() > SILENCE_MAX => {
+                bail!(
+                    "no record came for {} s while reading the topics",
+                    SILENCE_MAX.as_secs()
+                )
+            }
+            None => continue,
+            Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => {
+                close_passed(&consumer, span, &mut open)?
+            }
+            Some(Err(error)) => return Err(error).context("cannot read the topics"),
+            Some(Ok(record)) => {
+                let place = (record.topic().to_owned(), record.partition());
+                let to = span.to.get(&place).copied().unwrap_or_default();
+                if record.offset() < to {
+                    take(&record, facts, &mut said, &mut moved_by)?;
+                }
+                if record.offset() + 1 >= to {
+                    open.remove(&place);
+                }
+            }
+        }
+        heard = Instant::now();
+    }
+    Ok(said)
+}
+
+fn reader(kafka: &KafkaConfig) -> anyhow::Result<BaseConsumer> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &kafka.brokers);
+    for (name, value) in &kafka.properties {
+        config.set(name, value);
+    }
+    config
+        // The client cannot assign without a name; nothing is ever committed under it.
+        .set("group.id", "shop-demo-audit")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        .set("fetch.queue.backoff.ms", "10")
+        // Where retention has taken the first offsets, what is left is read; the cluster's low offsets tell.
+        .set("auto.offset.reset", "earliest");
+    config.create().context("cannot make a reader")
+}
+
+/// Closes the partitions whose end was reached without a record at the last offset: offsets may have gaps.
+fn close_passed(
+    consumer: &BaseConsumer,
+    span: &Span,
+    open: &mut HashSet<(String, i32)>,
+) -> anyhow::Result<()> {
+    for element in consumer.position()?.elements() {
+        let place = (element.topic().to_owned(), element.partition());
+        if let (Offset::Offset(next), Some(to)) = (element.offset(), span.to.get(&place))
+            && next >= *to
+        {
+            open.remove(&place);
+        }
+    }
+    Ok(())
+}
+
+fn take(
+    record: &BorrowedMessage<'_>,
+    facts: &mut Facts,
+    said: &mut Said,
+    moved_by: &mut HashSet<Identity>,
+) -> anyhow::Result<()> {
+    let attribute = |name| attribute(record, name);
+    let (Some(source), Some(id), Some(ty)) = (
+        attribute("ce_source"),
+        attribute("ce_id"),
+        attribute("ce_type"),
+    ) else {
+        said.no_events += 1;
+        return Ok(());
+    };
+    let identity = Identity { source, id };
+    if let Some(service) = dead_letters_of(record.topic()) {
+        let dead = facts.dead_letters.entry(service.to_owned()).or_default();
+        dead.push(identity);
+        return Ok(());
+    }
+    let at = Position {
+        topic: record.topic().to_owned(),
+        partition: record.partition(),
+        offset: record.offset(),
+    };
+    add_moves(
+        &ty,
+        record.payload().unwrap_or_default(),
+        &identity,
+        said,
+        moved_by,
+    )
+    .with_context(|| format!("{ty} at {at} cannot be read"))?;
+    facts.published.push(Published { identity, ty, at });
+    Ok(())
+}
+
+/// The last header of that name, as the binary content mode of CloudEvents has it.
+fn attribute(record: &BorrowedMessage<'_>, name: &str) -> Option<String> {
+    let header = record
+        .headers()?
+        .iter()
+        .filter(|header| header.key == name)
+        .last()?;
+    let text = std::str::from_utf8(header.value?).ok()?;
+    Some(text.to_owned())
+}
+
+/// Adds what an event moved, unless the same event moved it before.
+fn add_moves(
+    ty: &str,
+    payload: &[u8],
+    identity: &Identity,
+    said: &mut Said,
+    moved_by: &mut HashSet<Identity>,
+) -> anyhow::Result<()> {
+    fn read<T: DeserializeOwned>(payload: &[u8]) -> anyhow::Result<T> {
+        Ok(serde_json::from_slice(payload)?)
+    }
+    let (lines, amount): (Vec<ReservedLine>, fn(&mut Moved) -> &mut i64) = match ty {
+        StockReceived::TYPE => {
+            let StockReceived {
+                article, quantity, ..
+            } = read(payload)?;
+            (vec![ReservedLine { article, quantity }], |moved| {
+                &mut moved.received
+            })
+        }
+        StockReserved::TYPE => (read::<StockReserved>(payload)?.lines, |moved| {
+            &mut moved.reserved
+        }),
+        StockReleased::TYPE => (read::<StockReleased>(payload)?.lines, |moved| {
+            &mut moved.released
+        }),
+        _ => return Ok(()),
+    };
+    if moved_by.insert(identity.clone()) {
+        for line in lines {
+            *amount(said.moved.entry(line.article).or_default()) += i64::from(line.quantity);
+        }
+    }
+    Ok(())
+}

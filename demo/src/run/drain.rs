@@ -1,0 +1,97 @@
+//! The drain: waits until every group has settled everything, also what the others' settling brought.
+
+use super::load::show;
+use crate::fleet::Fleet;
+use crate::live::Live;
+use crate::sample::{Sample, Watch};
+use std::time::{Duration, Instant};
+
+/// Without any progress for that long, the drain is given up: longer than a dead member's session and a rebalance.
+const STILL_MAX: Duration = Duration::from_secs(90);
+/// However much progress there is, the drain is given up after that.
+const DRAIN_MAX: Duration = Duration::from_secs(900);
+
+/// Waits until the groups are drained. Returns what is wrong if they are not by the deadline.
+pub(super) async fn until_drained(
+    fleet: &mut Fleet,
+    watch: &mut Watch,
+    live: &mut Live,
+) -> anyhow::Result<Vec<String>> {
+    let started = Instant::now();
+    let mut moved = started;
+    let mut before: Option<Sample> = None;
+    loop {
+        for line in fleet.tick().await? {
+            live.say(&line);
+        }
+        let Ok(next) = tokio::time::timeout(Duration::from_millis(100), watch.next()).await else {
+            continue;
+        };
+        if let Ok(sample) = next? {
+            if drained(before.as_ref(), &sample) {
+                live.say(&format!(
+                    "drained after {:.1} s",
+                    started.elapsed().as_secs_f64()
+                ));
+                return Ok(Vec::new());
+            }
+            if before.as_ref() != Some(&sample) {
+                moved = Instant::now();
+            }
+            before = Some(sample);
+        }
+        show("draining", fleet, watch, live).await;
+        if moved.elapsed() > STILL_MAX || started.elapsed() > DRAIN_MAX {
+            return Ok(vec![given_up(before.as_ref(), started.elapsed())]);
+        }
+    }
+}
+
+/// Two looks without lag and with the same ends. One would not do: a group that was looked at first may have been given
+/// something by one that was looked at last.
+fn drained(before: Option<&Sample>, sample: &Sample) -> bool {
+    before.is_some_and(|before| before.lag() == 0 && sample.lag() == 0 && before.end == sample.end)
+}
+
+fn given_up(last: Option<&Sample>, waited: Duration) -> String {
+    let lags: Vec<String> = last
+        .iter()
+        .flat_map(|sample| &sample.services)
+        .filter(|(_, progress)| progress.lag > 0)
+        .map(|(service, progress)| format!("{service} {}", progress.lag))
+        .collect();
+    format!(
+        "not drained after {} s, lag: {}",
+        waited.as_secs(),
+        lags.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::Progress;
+
+    fn sample(lag: i64, end: i64) -> Sample {
+        let progress = Progress { lag, effects: 5 };
+        Sample {
+            services: [("payments", progress)].into(),
+            end,
+        }
+    }
+
+    #[test]
+    fn one_look_without_lag_is_not_enough() {
+        assert!(!drained(None, &sample(0, 10)));
+        assert!(!drained(Some(&sample(1, 10)), &sample(0, 10)));
+        assert!(!drained(Some(&sample(0, 9)), &sample(0, 10)));
+        assert!(!drained(Some(&sample(0, 10)), &sample(2, 10)));
+        assert!(drained(Some(&sample(0, 10)), &sample(0, 10)));
+    }
+
+    #[test]
+    fn giving_up_names_the_groups_that_lag() {
+        let line = given_up(Some(&sample(3, 10)), Duration::from_secs(91));
+        assert_eq!(line, "not drained after 91 s, lag: payments 3");
+    }
+}

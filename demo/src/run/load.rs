@@ -1,0 +1,81 @@
+//! The load: orders come in, and chaos strikes if it is asked for.
+
+use super::ended_well;
+use crate::args::Args;
+use crate::chaos::schedule;
+use crate::fleet::{Daemon, Fleet, Process};
+use crate::live::Live;
+use crate::sample::{Watch, is_ready};
+use crate::shop::Shop;
+use anyhow::bail;
+use std::time::{Duration, Instant};
+
+const TICK: Duration = Duration::from_millis(100);
+/// How often the display is refreshed.
+const SHOW_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the orders command may take beyond its time, for the last acknowledgements.
+const OVERTIME_MAX: Duration = Duration::from_secs(120);
+
+/// Carries the load until the orders command has ended.
+pub(super) async fn carry(
+    args: &Args,
+    seed: u64,
+    shop: &Shop<'_>,
+    fleet: &mut Fleet,
+    watch: &Watch,
+    live: &mut Live,
+) -> anyhow::Result<()> {
+    let program = shop.orders(args, seed)?;
+    let mut orders = Process::start(&program, &mut fleet.guard)?;
+    let started = Instant::now();
+    let blows = match args.chaos {
+        true => schedule(seed, args.load, fleet.daemons.len()),
+        false => Vec::new(),
+    };
+    let mut blows = blows.into_iter().peekable();
+    let mut show_due = started;
+    loop {
+        if let Some(status) = orders.ended(&mut fleet.guard)? {
+            ended_well(&program, status)?;
+            live.say("no more orders");
+            return Ok(());
+        }
+        while let Some(blow) = blows.next_if(|blow| blow.at <= started.elapsed()) {
+            if let Some(line) = fleet.strike(&blow).await? {
+                live.say(&line);
+            }
+        }
+        for line in fleet.tick().await? {
+            live.say(&line);
+        }
+        if show_due <= Instant::now() {
+            show_due += SHOW_INTERVAL;
+            show("orders come in", fleet, watch, live).await;
+        }
+        if started.elapsed() > args.load + OVERTIME_MAX {
+            bail!(
+                "the orders command had not ended {} s after its time",
+                OVERTIME_MAX.as_secs()
+            );
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// Shows the latest sample with the daemons' states.
+pub(super) async fn show(phase: &str, fleet: &Fleet, watch: &Watch, live: &mut Live) {
+    let sample = match watch.latest() {
+        Ok(sample) => sample,
+        Err(error) => {
+            live.say(&format!("no sample: {error}"));
+            return;
+        }
+    };
+    let mut daemons: Vec<(&Daemon, bool)> = Vec::new();
+    for daemon in &fleet.daemons {
+        // One that is frozen accepts and never answers: asking it would only cost time.
+        let up = daemon.state == crate::fleet::State::Up;
+        daemons.push((daemon, up && is_ready(daemon.admin_port).await));
+    }
+    live.show(phase, &sample, &daemons);
+}
