@@ -84,7 +84,7 @@ async fn phases(args: &Args) -> anyhow::Result<Ledger> {
     ));
 
     let started = Instant::now();
-    produce(&shop.stock()?, &mut fleet).await?;
+    produce(&shop.stock(args)?, &mut fleet).await?;
     let sampler = Sampler {
         admin: Admin::connect(&cluster.config, ADMIN_TIMEOUT).await?,
         directory: files.path().to_owned(),

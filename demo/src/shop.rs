@@ -16,6 +16,10 @@ const PRODUCERS: [&str; 2] = ["orders", "stock"];
 /// Services of which two instances run: they share the group and the store.
 const TWICE: [&str; 3] = ["payments", "inventory", "shipping"];
 
+/// An order asks for six units on average (two lines of three), of one of fifty articles each: one unit of an article for
+/// about eight orders. A tenth less is delivered.
+const UNITS_DIVISOR: u64 = 9;
+
 /// A member that was killed holds its partitions for as long as its session lasts. 6 s is the least that brokers allow by
 /// default, so that a group that is struck again and again still gets something done in between.
 const SESSION: [&str; 2] = ["session.timeout.ms=6000", "heartbeat.interval.ms=1000"];
@@ -71,16 +75,22 @@ impl Shop<'_> {
         ] {
             arguments.extend([flag.into(), value.into()]);
         }
+        arguments.push("--quiet".into());
         arguments.extend(["--journal".into(), self.journal("orders").into()]);
         self.program("orders", "orders", arguments)
     }
 
-    /// Fills inventory's shelves.
-    pub(crate) fn stock(&self) -> anyhow::Result<Program> {
+    /// Fills inventory's shelves with a little less than the orders will ask for, so that the last of them are rejected.
+    /// The receipts on its standard output are its journal.
+    pub(crate) fn stock(&self, args: &Args) -> anyhow::Result<Program> {
+        let quantity = u64::from(args.rate) * args.load.as_secs() / UNITS_DIVISOR;
         let mut arguments = vec!["fill".into()];
         arguments.extend(self.connection());
-        arguments.extend(["--journal".into(), self.journal("stock").into()]);
-        self.program("stock", "stock", arguments)
+        arguments.extend(["--quantity".into(), quantity.max(1).to_string().into()]);
+        arguments.extend(["--output".into(), "jsonl".into()]);
+        let mut program = self.program("stock", "stock", arguments)?;
+        program.output = Some(self.journal("stock"));
+        Ok(program)
     }
 
     /// Where a producer command writes what was acknowledged.
@@ -103,6 +113,7 @@ impl Shop<'_> {
             executable: self.binaries.path(executable)?.to_owned(),
             arguments,
             log: self.logs().join(format!("{name}.log")),
+            output: None,
         })
     }
 

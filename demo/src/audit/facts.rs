@@ -46,6 +46,16 @@ pub(crate) struct Acknowledged {
     pub(crate) identity: Identity,
     pub(crate) ty: String,
     pub(crate) topic: String,
+    /// Where it came among the events of its key, for producers that say so.
+    pub(crate) sent: Option<Sent>,
+}
+
+/// An event's place among the events of its key, as its producer sent them and as the brokers acknowledged it.
+#[derive(Debug, Clone)]
+pub(crate) struct Sent {
+    pub(crate) key: String,
+    pub(crate) number: u64,
+    pub(crate) offset: i64,
 }
 
 /// A committed effect of a service, in the order of its commits.
@@ -54,6 +64,8 @@ pub(crate) struct Effect {
     pub(crate) identity: Identity,
     pub(crate) at: Position,
     pub(crate) key: String,
+    /// Whether the record stood on the log before the run began: it explains itself, and is not counted.
+    pub(crate) before_run: bool,
 }
 
 /// Everything the audit looks at. Services are named by their consumer group.

@@ -8,10 +8,10 @@ mod order;
 mod stock;
 
 pub(crate) use duties::{DUTIES, Duties};
-pub(crate) use facts::{Acknowledged, Effect, Facts, Identity, Position, Published};
+pub(crate) use facts::{Acknowledged, Effect, Facts, Identity, Position, Published, Sent};
 pub(crate) use stock::{Books, Moved, unbalanced};
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// How many examples of one kind of finding are kept.
 const EXAMPLES_MAX: usize = 5;
@@ -49,7 +49,7 @@ pub(crate) struct Findings {
     pub(crate) lost: Tally,
     /// Effects beyond the first.
     pub(crate) twice: Tally,
-    /// Effects that came after a later one of the same topic and key.
+    /// Effects that came after a later one of the same topic and key, and events that stand so on the log.
     pub(crate) out_of_order: Tally,
     /// Effects of events that stand on no topic, though the topics are whole.
     pub(crate) unexplained: Tally,
@@ -82,6 +82,7 @@ pub(crate) fn audit(facts: &Facts, duties: Duties<'_>) -> Findings {
         expected.insert(&event.identity, (&event.at.topic, &event.ty));
     }
     let mut findings = Findings {
+        out_of_order: order::check_log(&facts.acknowledged),
         published: appearances.len() as u64,
         acknowledged,
         dead_letters: facts
@@ -117,14 +118,15 @@ pub(crate) fn audit(facts: &Facts, duties: Duties<'_>) -> Findings {
             }
         }
         if !facts.log_truncated {
-            let unknown: BTreeSet<_> = done
-                .keys()
-                .filter(|id| !appearances.contains_key(**id))
-                .collect();
-            for identity in unknown {
-                findings
-                    .unexplained
-                    .add(|| format!("{service} has an effect of {identity}, which is on no topic"));
+            for effect in effects.iter().filter(|effect| !effect.before_run) {
+                if !appearances.contains_key(&effect.identity) {
+                    findings.unexplained.add(|| {
+                        format!(
+                            "{service} has an effect of {}, which is on no topic",
+                            effect.identity
+                        )
+                    });
+                }
             }
         }
     }
@@ -140,7 +142,8 @@ fn appearances(published: &[Published]) -> HashMap<&Identity, u64> {
     appearances
 }
 
-/// Counts a service's effects by event; every one beyond the first is a finding.
+/// Counts a service's effects by event; every one beyond the first is a finding. Those from before the run are known, so
+/// that an event which was published again during the run is not missed, but they are not the run's effects.
 fn count_effects<'a>(
     service: &str,
     effects: &'a [Effect],
@@ -159,9 +162,14 @@ fn count_effects<'a>(
             });
         }
     }
+    let run: HashSet<&Identity> = effects
+        .iter()
+        .filter(|effect| !effect.before_run)
+        .map(|effect| &effect.identity)
+        .collect();
     findings
         .effects
-        .insert(service.to_owned(), done.len() as u64);
+        .insert(service.to_owned(), run.len() as u64);
     done
 }
 

@@ -1,7 +1,33 @@
-//! Order per key: within a service, one topic's records of one key take effect in the order of their offsets.
+//! Order per key: events stand on the log in the order in which they were sent, and take effect in the order in which they
+//! stand there.
 
-use super::{Effect, Tally};
+use super::{Acknowledged, Effect, Sent, Tally};
 use std::collections::HashMap;
+
+/// Counts the acknowledged events that stand on the log before one of the same topic and key that was sent earlier.
+pub(super) fn check_log(acknowledged: &[Acknowledged]) -> Tally {
+    let mut sent: Vec<(&Acknowledged, &Sent)> = acknowledged
+        .iter()
+        .filter_map(|event| Some((event, event.sent.as_ref()?)))
+        .collect();
+    sent.sort_by_key(|(event, sent)| (&event.topic, &sent.key, sent.number));
+    let mut out_of_order = Tally::default();
+    for pair in sent.windows(2) {
+        let [(before, first), (event, second)] = pair else {
+            continue;
+        };
+        let same = before.topic == event.topic && first.key == second.key;
+        if same && second.offset <= first.offset {
+            out_of_order.add(|| {
+                format!(
+                    "{} of key {} stands at offset {}, before the one sent ahead of it",
+                    event.identity, second.key, second.offset
+                )
+            });
+        }
+    }
+    out_of_order
+}
 
 /// Counts the effects that came after one of a later record of the same topic and key. Equal offsets are the same record
 /// and no matter of order: a doubled effect is found as such.

@@ -4,7 +4,7 @@ use super::guard::Guard;
 use super::signal::{self, Signal};
 use anyhow::Context;
 use std::ffi::OsString;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use tokio::process::{Child, Command};
@@ -16,8 +16,9 @@ pub(crate) struct Program {
     pub(crate) name: String,
     pub(crate) executable: PathBuf,
     pub(crate) arguments: Vec<OsString>,
-    /// Where its output goes, appended.
+    /// Where its standard error goes, appended; standard output too, unless `output` says otherwise.
     pub(crate) log: PathBuf,
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// A running process, or one that ended and was not reaped yet. Dropping it kills it.
@@ -30,15 +31,21 @@ impl Process {
     /// Starts `program` in a process group of its own (Ctrl-C is for the demo, which stops the others in order) and has
     /// the guard watch it.
     pub(crate) fn start(program: &Program, guard: &mut Guard) -> anyhow::Result<Self> {
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&program.log)
-            .with_context(|| format!("cannot write {}", program.log.display()))?;
-        let child = Command::new(&program.executable)
+        let log = append_to(&program.log)?;
+        let output = match &program.output {
+            Some(path) => append_to(path)?,
+            None => log.try_clone()?,
+        };
+        let mut command = Command::new(&program.executable);
+        // The shop's own variables would win over the defaults that the demo relies on.
+        let variables = std::env::vars_os().map(|(name, _)| name);
+        for name in variables.filter(|name| name.to_string_lossy().starts_with("SHOP_")) {
+            command.env_remove(name);
+        }
+        let child = command
             .args(&program.arguments)
             .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
+            .stdout(output)
             .stderr(log)
             .process_group(0)
             .kill_on_drop(true)
@@ -64,6 +71,11 @@ impl Process {
         }
         Ok(status)
     }
+}
+
+fn append_to(path: &Path) -> anyhow::Result<File> {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    file.with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The last lines of a log, to show why a process failed.

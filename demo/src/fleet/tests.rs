@@ -15,6 +15,7 @@ fn fleet(directory: &Path, scripts: &[&str]) -> Fleet {
             executable: "/bin/sh".into(),
             arguments: ["-c", script].map(Into::into).to_vec(),
             log: directory.join(number.to_string()),
+            output: None,
         };
         Daemon::new(program, "script", 0)
     });

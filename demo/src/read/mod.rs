@@ -6,6 +6,6 @@ mod journal;
 mod stores;
 mod topics;
 
-pub(crate) use journal::read_journal;
+pub(crate) use journal::{Defaults, read_journal};
 pub(crate) use stores::{count_effects, read_books, read_effects};
 pub(crate) use topics::{Span, read_topics};

@@ -38,6 +38,7 @@ pub(crate) async fn read_effects(store: &Path) -> anyhow::Result<Vec<Effect>> {
                 offset: row.try_get("offset")?,
             },
             key: row.try_get("record_key")?,
+            before_run: false,
         })
     };
     Ok(rows.iter().map(effect).collect::<Result<_, _>>()?)

@@ -2,10 +2,22 @@
 
 use crate::audit::{DUTIES, Facts, Findings, audit, unbalanced};
 use crate::cluster::{Cluster, Offsets};
-use crate::read::{Span, read_books, read_effects, read_journal, read_topics};
+use crate::read::{Defaults, Span, read_books, read_effects, read_journal, read_topics};
 use crate::sample::store_of;
 use crate::shop::Shop;
 use anyhow::Context;
+use evenkeel::event::EventType;
+use shop_schemas::{OrderPlaced, StockReceived};
+
+/// What the lines of the producers' journals leave out.
+const DELIVERY: Defaults = Defaults {
+    source: "/shop/stock",
+    ty: StockReceived::TYPE,
+};
+const ORDER: Defaults = Defaults {
+    source: "/shop/orders",
+    ty: OrderPlaced::TYPE,
+};
 
 /// What came of it.
 pub(super) struct Books {
@@ -23,39 +35,31 @@ pub(super) async fn audit_all(
     from: Offsets,
 ) -> anyhow::Result<Books> {
     let (low, to) = cluster.bounds(&cluster.audited_topics().await?).await?;
-    let mut facts = Facts::default();
-    let mut remarks = Vec::new();
-    for (place, low) in &low {
-        let taken = low - from.get(place).copied().unwrap_or_default();
-        if taken > 0 {
-            facts.log_truncated = true;
-            remarks.push(format!(
-                "retention has already taken {taken} records of {}/{}: what is missing there is audited only as far as the producers' journals name it",
-                place.0, place.1
-            ));
-        }
+    let mut remarks = taken_by_retention(&from, &low);
+    let mut facts = Facts {
+        log_truncated: !remarks.is_empty(),
+        ..Facts::default()
+    };
+    for (producer, defaults) in [("stock", DELIVERY), ("orders", ORDER)] {
+        let events = read_journal(&shop.journal(producer), &defaults)?;
+        facts.acknowledged.extend(events);
     }
-    for producer in ["stock", "orders"] {
-        facts
-            .acknowledged
-            .extend(read_journal(&shop.journal(producer))?);
-    }
-    let mut earlier = false;
+    let mut earlier = 0;
     for (service, _) in DUTIES {
         let mut effects = read_effects(&store_of(shop.directory, service)).await?;
-        let all = effects.len();
-        effects.retain(|effect| {
+        for effect in &mut effects {
             let place = (effect.at.topic.clone(), effect.at.partition);
-            effect.at.offset >= from.get(&place).copied().unwrap_or_default()
-        });
-        if effects.len() < all {
-            earlier = true;
-            remarks.push(format!(
-                "{service} also handled {} records from before the run",
-                all - effects.len()
-            ));
+            effect.before_run = from
+                .get(&place)
+                .is_some_and(|from| effect.at.offset < *from);
+            earlier += u64::from(effect.before_run);
         }
         facts.effects.insert((*service).to_owned(), effects);
+    }
+    if earlier > 0 {
+        remarks.push(format!(
+            "the services also handled {earlier} records from before the run"
+        ));
     }
     let (kafka, span) = (cluster.config.clone(), Span { from, to });
     let (facts, said) = tokio::task::spawn_blocking(move || {
@@ -75,12 +79,44 @@ pub(super) async fn audit_all(
         faults.push("the producers' journals are empty: there is nothing to audit".to_owned());
     }
     let books = read_books(&store_of(shop.directory, "inventory")).await?;
-    let comparable = !facts.log_truncated && !earlier;
-    let stock = unbalanced(&books, comparable.then_some(&said.moved));
+    let comparable = !facts.log_truncated && earlier == 0;
     Ok(Books {
         findings: audit(&facts, DUTIES),
-        stock,
+        stock: unbalanced(&books, comparable.then_some(&said.moved)),
         faults,
         remarks,
     })
+}
+
+/// Says which partitions no longer have everything since `from`.
+fn taken_by_retention(from: &Offsets, low: &Offsets) -> Vec<String> {
+    let taken = |(place, low): (&(String, i32), &i64)| {
+        let taken = low - from.get(place).copied().unwrap_or_default();
+        let (topic, partition) = place;
+        (taken > 0).then(|| {
+            format!(
+                "retention has already taken {taken} records of {topic}/{partition}: they are audited only as far as the producers' journals name them"
+            )
+        })
+    };
+    low.iter().filter_map(taken).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_retention_took_since_the_start_is_said_and_what_it_took_before_is_not() {
+        let offsets = |values: [i64; 3]| -> Offsets {
+            let places = (0..).map(|partition| ("shop.orders".to_owned(), partition));
+            places.zip(values).collect()
+        };
+        let remarks = taken_by_retention(&offsets([10, 10, 10]), &offsets([4, 10, 13]));
+        assert_eq!(remarks.len(), 1);
+        assert!(
+            remarks[0].contains("3 records of shop.orders/2"),
+            "{remarks:?}"
+        );
+    }
 }
