@@ -68,9 +68,9 @@ impl Daemon {
 
     /// Whether `harm` can be done to it now. A kill hits everything that lives, also what is frozen or draining.
     pub(crate) fn can_suffer(&self, harm: Harm) -> bool {
-        match (harm, self.state) {
-            (Harm::Kill, State::Up | State::Frozen(_) | State::Ending(Harm::Stop, _)) => true,
-            (Harm::Freeze | Harm::Stop, State::Up) => true,
+        match self.state {
+            State::Up => true,
+            State::Frozen(_) | State::Ending(Harm::Stop, _) => harm == Harm::Kill,
             _ => false,
         }
     }

@@ -1,4 +1,7 @@
-//! Reads topics from given offsets to given offsets, with a client of its own that joins no group and commits nothing.
+//! Reads topics from given offsets to given offsets, with a plain client of its own that joins no group and commits nothing.
+//!
+//! The library has a reader too, but it shares its queues with the consumer that is judged here: an audit must not be blind in
+//! the same eye.
 
 use super::super::audit::{Facts, Identity, Moved, Position, Published};
 use crate::cluster::{Offsets, dead_letters_of};

@@ -1,0 +1,85 @@
+//! What this process has used: wall clock, processor time, and the most memory it ever held. Read from `/proc`.
+
+use anyhow::Context;
+use std::time::{Duration, Instant};
+
+/// Ticks of a second in `/proc/self/stat`: Linux shows every architecture's programs a hundred.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// A moment, and the processor time of all threads until then.
+#[derive(Debug, Clone)]
+pub(crate) struct Moment {
+    at: Instant,
+    processor: Option<Duration>,
+}
+
+/// What passed between two moments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spent {
+    pub(crate) wall: Duration,
+    pub(crate) processor: Duration,
+}
+
+impl Moment {
+    /// This moment.
+    pub(crate) fn now() -> Self {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok();
+        Self {
+            at: Instant::now(),
+            processor: stat.as_deref().and_then(processor_time),
+        }
+    }
+
+    /// What passed since `earlier`.
+    pub(crate) fn since(&self, earlier: &Self) -> anyhow::Result<Spent> {
+        let until = self.processor.zip(earlier.processor);
+        let (until, from) = until.context("/proc/self/stat cannot be read: this needs Linux")?;
+        Ok(Spent {
+            wall: self.at.duration_since(earlier.at),
+            processor: until.saturating_sub(from),
+        })
+    }
+}
+
+/// User and system time, the 14th and 15th fields of `stat`. The second field, in parentheses, may hold anything.
+fn processor_time(stat: &str) -> Option<Duration> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split(' ').skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(Duration::from_millis(
+        (user + system) * 1_000 / TICKS_PER_SECOND,
+    ))
+}
+
+/// The most resident memory that this process ever held, in KiB.
+pub(crate) fn resident_max_kib() -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status");
+    let status = status.context("/proc/self/status cannot be read: this needs Linux")?;
+    resident_max(&status).context("/proc/self/status has no VmHWM")
+}
+
+fn resident_max(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_is_user_and_system_whatever_the_program_is_called() {
+        let stat = "42 (a) b 7 (c)) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 9 0 12345 1 2";
+        assert_eq!(processor_time(stat), Some(Duration::from_millis(3_000)));
+        assert_eq!(processor_time("nonsense"), None);
+    }
+
+    #[test]
+    fn the_most_memory_is_the_high_water_mark() {
+        let status = "Name:\tx\nVmPeak:\t  900 kB\nVmHWM:\t   512 kB\nVmRSS:\t 400 kB\n";
+        assert_eq!(resident_max(status), Some(512));
+    }
+}
