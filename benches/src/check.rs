@@ -145,9 +145,9 @@ mod tests {
             records.remove(missing);
             check(&records, false);
         }
-        for doubled in 0..RIGHT.len() {
+        for (place, doubled) in RIGHT.into_iter().enumerate() {
             let mut records = RIGHT.to_vec();
-            records.insert(doubled, RIGHT[doubled]);
+            records.insert(place, doubled);
             check(&records, false);
         }
         let mut swapped = RIGHT.to_vec();
