@@ -1,2 +1,17 @@
-//! placeholder
-fn main() {}
+//! `evenkeel`: publish, read and look after events on Apache Kafka from the command line.
+
+mod args;
+mod catalogue;
+mod commands;
+mod connection;
+mod exit;
+mod format;
+mod output;
+mod stop;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    exit::report(commands::run(args::Args::parse()))
+}

@@ -1,0 +1,32 @@
+//! The top level of the command line. Doc comments are the help text.
+
+use crate::commands::{completions, consume, dev, groups, publish, schemas, topics};
+use clap::{Parser, Subcommand};
+
+/// Publish, read and look after events on Apache Kafka.
+///
+/// Data goes to standard output, everything else to standard error.
+///
+/// Exit codes: 0 done; 1 failed, for some records or all; 2 wrong usage; 3 looked and found something bad (lag over the
+/// threshold, an invalid schema); 4 cannot reach the cluster; 5 no answer in time; 130 and 143 stopped by a signal.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", version, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[command(visible_alias = "produce")]
+    Publish(publish::PublishArgs),
+    #[command(visible_alias = "tail")]
+    Consume(consume::ConsumeArgs),
+    Topics(topics::TopicsArgs),
+    Groups(groups::GroupsArgs),
+    Schemas(schemas::SchemasArgs),
+    Dev(dev::DevArgs),
+    Completions(completions::CompletionsArgs),
+    Man(completions::ManArgs),
+}

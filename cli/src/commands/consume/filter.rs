@@ -1,0 +1,188 @@
+//! Which records are shown. Pure.
+
+use evenkeel::event::decode;
+use evenkeel::kafka::reader::LogRecord;
+use std::str::FromStr;
+
+/// What a filter looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Type,
+    Source,
+    Id,
+    Subject,
+    Key,
+}
+
+/// One `FIELD=PATTERN`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Filter {
+    field: Field,
+    pattern: Vec<u8>,
+}
+
+impl FromStr for Filter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (field, pattern) = text
+            .split_once('=')
+            .ok_or("write FIELD=PATTERN, for example type=shop.order-*")?;
+        let field = match field {
+            "type" => Field::Type,
+            "source" => Field::Source,
+            "id" => Field::Id,
+            "subject" => Field::Subject,
+            "key" => Field::Key,
+            other => {
+                return Err(format!(
+                    "no field {other:?}; there are type, source, id, subject and key"
+                ));
+            }
+        };
+        let pattern = pattern.as_bytes().to_vec();
+        Ok(Self { field, pattern })
+    }
+}
+
+/// All filters of a command: alternatives within a field, a conjunction over the fields.
+pub(super) struct Filters {
+    by_field: Vec<(Field, Vec<Vec<u8>>)>,
+}
+
+impl Filters {
+    pub(super) fn new(filters: Vec<Filter>) -> Self {
+        let mut by_field: Vec<(Field, Vec<Vec<u8>>)> = Vec::new();
+        for Filter { field, pattern } in filters {
+            match by_field.iter_mut().find(|(known, _)| *known == field) {
+                Some((_, patterns)) => patterns.push(pattern),
+                None => by_field.push((field, vec![pattern])),
+            }
+        }
+        Self { by_field }
+    }
+
+    /// Whether the record is to be shown. A field that the record lacks matches nothing.
+    pub(super) fn admit(&self, record: &LogRecord) -> bool {
+        let reads_event = self.by_field.iter().any(|(field, _)| *field != Field::Key);
+        let attributes = reads_event
+            .then(|| decode(record.headers.iter(), record.value.as_deref()).ok())
+            .flatten()
+            .map(|envelope| envelope.attributes);
+        self.by_field.iter().all(|(field, patterns)| {
+            let event = attributes.as_ref();
+            let text = match field {
+                Field::Key => record.key.as_deref(),
+                Field::Type => event.map(|event| event.ty.as_bytes()),
+                Field::Source => event.map(|event| event.source.as_bytes()),
+                Field::Id => event.map(|event| event.id.as_bytes()),
+                Field::Subject => event.and_then(|e| e.subject.as_deref().map(str::as_bytes)),
+            };
+            text.is_some_and(|text| patterns.iter().any(|pattern| matches(pattern, text)))
+        })
+    }
+}
+
+/// Whether the whole text matches a pattern in which `*` stands for any bytes and `?` for one. Linear in practice: only
+/// the last star is ever tried again.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut at, mut seen) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    while seen < text.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                retry = Some((at, seen));
+                at += 1;
+            }
+            Some(&byte) if byte == b'?' || byte == text[seen] => {
+                at += 1;
+                seen += 1;
+            }
+            _ => match retry {
+                Some((star, from)) => {
+                    retry = Some((star, from + 1));
+                    at = star + 1;
+                    seen = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[at..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel::event::Headers;
+    use evenkeel::kafka::reader::TimestampKind;
+
+    #[test]
+    fn a_pattern_matches_the_whole_text() {
+        let check = |pattern: &str, text: &str, expected| {
+            assert_eq!(
+                matches(pattern.as_bytes(), text.as_bytes()),
+                expected,
+                "{pattern} {text}"
+            );
+        };
+        check("", "", true);
+        check("", "a", false);
+        check("abc", "abc", true);
+        check("abc", "abcd", false);
+        check("*", "", true);
+        check("shop.order-*.v1", "shop.order-placed.v1", true);
+        check("shop.order-*.v1", "shop.order-placed.v2", false);
+        check("*a*b", "xaxbxab", true);
+        check("*a*b", "xaxbxabx", false);
+        check("o-?", "o-1", true);
+        check("o-?", "o-", false);
+        check("a**", "a", true);
+    }
+
+    fn record(ty: &str, key: &str) -> LogRecord {
+        let mut headers = Headers::new();
+        for (name, value) in [
+            ("ce_specversion", "1.0"),
+            ("ce_id", "1"),
+            ("ce_source", "/s"),
+            ("ce_type", ty),
+        ] {
+            headers.push(name, Some(value.as_bytes()));
+        }
+        LogRecord {
+            topic: "t".into(),
+            partition: 0,
+            offset: 0,
+            timestamp_kind: TimestampKind::Absent,
+            timestamp_ms: None,
+            key: Some(key.as_bytes().to_vec()),
+            value: Some(b"{}".to_vec()),
+            headers,
+        }
+    }
+
+    #[test]
+    fn one_field_offers_alternatives_and_all_fields_must_match() {
+        let filters =
+            |texts: &[&str]| Filters::new(texts.iter().map(|text| text.parse().unwrap()).collect());
+        let check = |texts: &[&str], expected| {
+            let admitted = filters(texts).admit(&record("shop.order-placed.v1", "o-1"));
+            assert_eq!(admitted, expected, "{texts:?}");
+        };
+        check(&[], true);
+        check(&["type=shop.order-*"], true);
+        check(&["type=shop.stock-*", "type=shop.order-*"], true);
+        check(&["type=shop.order-*", "key=o-2"], false);
+        check(&["key=o-1", "source=/s", "id=1"], true);
+        check(&["subject=*"], false);
+    }
+
+    #[test]
+    fn a_record_that_is_no_event_has_a_key_only() {
+        let mut raw = record("", "o-1");
+        raw.headers = Headers::new();
+        assert!(Filters::new(vec!["key=o-1".parse().unwrap()]).admit(&raw));
+        assert!(!Filters::new(vec!["type=*".parse().unwrap()]).admit(&raw));
+    }
+}

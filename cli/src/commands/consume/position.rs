@@ -1,0 +1,92 @@
+//! The positions that kcat, rpk and people write: `beginning`, `-10`, `@2026-05-01T12:00:00Z`, `s@1700000000000`. Pure.
+
+use evenkeel::kafka::reader::Start;
+use std::str::FromStr;
+
+/// Where to start, or where to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Position {
+    /// Start there.
+    Start(Start),
+    /// Stop before it.
+    Until(Start),
+}
+
+impl FromStr for Position {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse(text, jiff::Timestamp::now())
+    }
+}
+
+fn parse(text: &str, now: jiff::Timestamp) -> Result<Position, String> {
+    if let Some(time) = text.strip_prefix("e@") {
+        return Ok(Position::Until(Start::Time(time_ms(time, now)?)));
+    }
+    if let Some(time) = text.strip_prefix("s@").or_else(|| text.strip_prefix('@')) {
+        return Ok(Position::Start(Start::Time(time_ms(time, now)?)));
+    }
+    Ok(Position::Start(match text {
+        "beginning" | "start" | "earliest" => Start::Beginning,
+        "end" | "latest" => Start::End,
+        "stored" => {
+            return Err(
+                "there is no stored offset without a group; see: evenkeel groups lag".to_owned(),
+            );
+        }
+        _ => match text.parse::<i64>() {
+            Ok(before_end) if before_end < 0 => Start::Last(before_end.saturating_neg()),
+            Ok(offset) => Start::Offset(offset),
+            Err(_) => {
+                return Err("write beginning, end, an offset, -N, @TIME, s@MS or e@MS".to_owned());
+            }
+        },
+    }))
+}
+
+/// Milliseconds since the epoch, a date and time with its zone, or an age such as `-1h`.
+fn time_ms(text: &str, now: jiff::Timestamp) -> Result<i64, String> {
+    if let Ok(ms) = text.parse::<i64>()
+        && ms >= 0
+    {
+        return Ok(ms);
+    }
+    if let Some(age) = text.strip_prefix('-')
+        && let Ok(age) = age.parse::<jiff::SignedDuration>()
+        && let Ok(then) = now.checked_sub(age)
+    {
+        return Ok(then.as_millisecond());
+    }
+    text.parse::<jiff::Timestamp>()
+        .map(jiff::Timestamp::as_millisecond)
+        .map_err(|_| {
+            "a time is milliseconds since the epoch, 2026-05-01T12:00:00Z, or an age such as -1h"
+                .to_owned()
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_read_as_kcat_and_rpk_write_them() {
+        let now = jiff::Timestamp::from_millisecond(10_000_000).unwrap();
+        let check = |text, expected| assert_eq!(parse(text, now).ok(), expected, "{text}");
+        let start = |at| Some(Position::Start(at));
+        check("beginning", start(Start::Beginning));
+        check("start", start(Start::Beginning));
+        check("end", start(Start::End));
+        check("0", start(Start::Offset(0)));
+        check("+7", start(Start::Offset(7)));
+        check("-10", start(Start::Last(10)));
+        check("s@1700000000000", start(Start::Time(1_700_000_000_000)));
+        check("@1970-01-01T00:00:01Z", start(Start::Time(1_000)));
+        check("@-1h", start(Start::Time(10_000_000 - 3_600_000)));
+        check("e@5", Some(Position::Until(Start::Time(5))));
+        check("stored", None);
+        check("@yesterday", None);
+        check("", None);
+    }
+}

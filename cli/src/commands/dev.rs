@@ -1,0 +1,127 @@
+//! `evenkeel dev`: a Kafka on this machine to try things with.
+
+use crate::exit::Ending;
+use crate::output::{Listing, OutputArgs, OutputFormat, Row};
+use clap::{Args, Subcommand, ValueEnum};
+use evenkeel::testing::{KafkaKind, dev};
+use serde::Serialize;
+
+/// Start, stop and find a Kafka on this machine, for development.
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    #[command(subcommand)]
+    command: DevCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DevCommand {
+    /// Start a Kafka that stays until `down`, or find the one that runs.
+    Up(UpArgs),
+    /// Stop it and delete its data.
+    Down,
+    /// Say whether it runs; exits with 3 when it does not.
+    Status(OutputArgs),
+}
+
+#[derive(Debug, Args)]
+struct UpArgs {
+    /// How to run it.
+    #[arg(long, value_enum, default_value = "auto")]
+    kafka: Kind,
+
+    /// Port on 127.0.0.1.
+    #[arg(short, long, default_value_t = 9092)]
+    port: u16,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Docker, else Java.
+    Auto,
+    /// A container.
+    Docker,
+    /// A process of Java 17 with jars from Maven Central.
+    Java,
+}
+
+#[derive(Serialize)]
+struct Status {
+    running: bool,
+    brokers: String,
+    description: String,
+}
+
+impl Row for Status {
+    const COLUMNS: &'static [&'static str] = &["brokers", "description"];
+
+    fn cells(&self) -> Vec<Vec<String>> {
+        vec![vec![self.brokers.clone(), self.description.clone()]]
+    }
+}
+
+impl From<dev::DevStatus> for Status {
+    fn from(status: dev::DevStatus) -> Self {
+        Self {
+            running: true,
+            brokers: status.brokers,
+            description: status.description,
+        }
+    }
+}
+
+/// Runs one of the development commands.
+pub(crate) async fn run(args: DevArgs) -> anyhow::Result<Ending> {
+    match args.command {
+        DevCommand::Up(args) => up(args).await,
+        DevCommand::Down => down().await,
+        DevCommand::Status(output) => status(output.output).await,
+    }
+}
+
+async fn up(args: UpArgs) -> anyhow::Result<Ending> {
+    let kind = match args.kafka {
+        Kind::Auto => KafkaKind::Auto,
+        Kind::Docker => KafkaKind::Docker,
+        Kind::Java => KafkaKind::Java,
+    };
+    let status = Status::from(dev::up(kind, args.port).await?);
+    if args.output.output != OutputFormat::Table {
+        Listing::print(args.output.output, [status])?;
+        return Ok(Ending::Done);
+    }
+    anstream::println!("{}", status.description);
+    anstream::println!("export KAFKA_BOOTSTRAP_SERVERS={}", status.brokers);
+    anstream::eprintln!(
+        "\nWith that variable set, every command finds it:\n\
+         \x20 evenkeel topics apply --execute       create the shop's topics\n\
+         \x20 evenkeel tail shop.orders             watch events come in\n\
+         \x20 evenkeel publish shop.order-cancelled.v1 -d order_id=o-1 -d reason=test\n\
+         \x20 evenkeel dev down                     stop it and delete its data"
+    );
+    Ok(Ending::Done)
+}
+
+async fn down() -> anyhow::Result<Ending> {
+    match dev::down().await? {
+        Some(status) => anstream::println!("stopped: {}", status.description),
+        None => anstream::println!("nothing was running"),
+    }
+    Ok(Ending::Done)
+}
+
+async fn status(output: OutputFormat) -> anyhow::Result<Ending> {
+    match dev::status().await? {
+        Some(status) => {
+            Listing::print(output, [Status::from(status)])?;
+            Ok(Ending::Done)
+        }
+        None => {
+            Listing::<_, Status>::print(output, [])?;
+            anstream::eprintln!("evenkeel: no Kafka runs; start one with: evenkeel dev up");
+            Ok(Ending::FoundBad)
+        }
+    }
+}

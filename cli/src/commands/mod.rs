@@ -1,0 +1,49 @@
+//! The commands, one a file, and the runtime they run on.
+
+pub(crate) mod completions;
+pub(crate) mod consume;
+pub(crate) mod dev;
+pub(crate) mod groups;
+pub(crate) mod publish;
+pub(crate) mod schemas;
+pub(crate) mod topics;
+
+use crate::args::{Args, Command};
+use crate::exit::Ending;
+use crate::stop::Stop;
+use anyhow::Context;
+
+/// Runs the command to its end.
+pub(crate) fn run(args: Args) -> anyhow::Result<Ending> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("starting the runtime")?
+        .block_on(dispatch(args.command))
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<Ending> {
+    let mut stop = Stop::listen().context("listening for signals")?;
+    match command {
+        // These have something to finish when they are asked to stop.
+        Command::Publish(args) => publish::run(args, stop).await,
+        Command::Consume(args) => consume::run(args, stop).await,
+        command => tokio::select! {
+            ending = dispatch_short(command) => ending,
+            signal = stop.signalled() => Ok(Ending::Stopped(signal)),
+        },
+    }
+}
+
+async fn dispatch_short(command: Command) -> anyhow::Result<Ending> {
+    match command {
+        Command::Topics(args) => topics::run(args).await,
+        Command::Groups(args) => groups::run(args).await,
+        Command::Schemas(args) => schemas::run(args),
+        Command::Dev(args) => dev::run(args).await,
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => completions::run_man(args),
+        Command::Publish(_) | Command::Consume(_) => unreachable!("dispatched by the caller"),
+    }
+}

@@ -1,0 +1,254 @@
+//! From a payload, or a full CloudEvent in JSON, to a checked event with its topic and key. Pure.
+
+use evenkeel::event::{
+    Attributes, ContentMode, Headers, JsonEvent, OutgoingRecord, TraceContext, decode, encode_json,
+    new_id,
+};
+use evenkeel::schema::Catalogue;
+use serde_json::Value;
+use shop_schemas::TopicDeclaration;
+
+/// Where the record key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum KeyRule {
+    /// The member that the topic's declaration names.
+    Declared,
+    /// The value at a JSON pointer.
+    At(String),
+    /// Always this.
+    Fixed(String),
+    /// No key.
+    None,
+}
+
+/// Makes events of what the input holds.
+pub(super) struct Drafter {
+    pub(super) catalogue: Catalogue,
+    /// The type that every event must have; none takes each event's own.
+    pub(super) ty: Option<String>,
+    /// The topic for all; none takes the declared one.
+    pub(super) topic: Option<String>,
+    pub(super) key: KeyRule,
+    pub(super) source: String,
+    pub(super) subject: Option<String>,
+    pub(super) mode: ContentMode,
+}
+
+impl Drafter {
+    /// Refuses what would fail for every line.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match &self.ty {
+            None => Ok(()),
+            Some(ty) => {
+                self.topic_of(ty)?;
+                self.key_pointer(ty).map(drop)
+            }
+        }
+    }
+
+    /// The topic that every event goes to, if it is one.
+    pub(super) fn topic(&self) -> Option<&str> {
+        let ty = self.ty.as_deref();
+        ty.and_then(|ty| self.topic_of(ty).ok())
+            .or(self.topic.as_deref())
+    }
+
+    /// The event of one JSON object.
+    pub(super) fn draft(&self, input: Value) -> Result<JsonEvent, String> {
+        let (mut attributes, data, own) = match is_event(&input) {
+            true => {
+                let (attributes, data) = read_event(&input)?;
+                (attributes, data, true)
+            }
+            false => (self.new_attributes()?, input, false),
+        };
+        let ty = &attributes.ty;
+        if let Some(wanted) = self.ty.as_ref().filter(|wanted| *wanted != ty) {
+            return Err(format!("it is a {ty}, not a {wanted}"));
+        }
+        self.catalogue
+            .validate(ty, &data)
+            .map_err(|error| error.to_string())?;
+        let key = self.key_of(ty, &data)?;
+        let topic = self.topic_of(ty)?.to_owned();
+        if !own {
+            attributes.subject = self.subject.clone().or_else(|| key.clone());
+        }
+        Ok(JsonEvent {
+            attributes,
+            topic,
+            key: key.map(Into::into),
+            data,
+        })
+    }
+
+    /// The record of an event, the first hop of its trace.
+    pub(super) fn encode(&self, event: &JsonEvent) -> Result<OutgoingRecord, String> {
+        encode_json(event, self.mode, Some(&TraceContext::root()))
+            .map_err(|error| error.to_string())
+    }
+
+    fn new_attributes(&self) -> Result<Attributes, String> {
+        let ty = self
+            .ty
+            .as_ref()
+            .ok_or("no CloudEvent (specversion, type, source, id), and no TYPE is given")?;
+        let mut attributes = Attributes::new(new_id(), &self.source, ty);
+        attributes.time = Some(jiff::Timestamp::now());
+        attributes.datacontenttype = Some("application/json".to_owned());
+        Ok(attributes)
+    }
+
+    fn topic_of<'a>(&'a self, ty: &str) -> Result<&'a str, String> {
+        match (&self.topic, declaration(ty)) {
+            (Some(topic), _) => Ok(topic),
+            (None, Some(declared)) => Ok(&declared.name),
+            (None, None) => Err(format!("no topic is declared for {ty}; give --topic")),
+        }
+    }
+
+    /// Where the key is in the payload; none for a fixed key or no key.
+    fn key_pointer(&self, ty: &str) -> Result<Option<String>, String> {
+        match (&self.key, declaration(ty)) {
+            (KeyRule::Fixed(_) | KeyRule::None, _) => Ok(None),
+            (KeyRule::At(pointer), _) => Ok(Some(pointer.clone())),
+            (KeyRule::Declared, Some(declared)) => Ok(Some(format!("/{}", declared.key))),
+            (KeyRule::Declared, None) => Err(format!(
+                "no key is declared for {ty}; give --key-field, --key or --no-key"
+            )),
+        }
+    }
+
+    fn key_of(&self, ty: &str, data: &Value) -> Result<Option<String>, String> {
+        if let KeyRule::Fixed(key) = &self.key {
+            return Ok(Some(key.clone()));
+        }
+        let Some(pointer) = self.key_pointer(ty)? else {
+            return Ok(None);
+        };
+        match data.pointer(&pointer) {
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(Value::Number(number)) => Ok(Some(number.to_string())),
+            _ => Err(format!("no text or number at {pointer} to be its key")),
+        }
+    }
+}
+
+/// The declaration of the topic that a type travels on.
+fn declaration(ty: &str) -> Option<&'static TopicDeclaration> {
+    let travels = |topic: &&TopicDeclaration| topic.events.iter().any(|event| event == ty);
+    shop_schemas::topics().iter().find(travels)
+}
+
+/// Whether an object is a CloudEvent rather than a payload: it has all that an event must have.
+fn is_event(input: &Value) -> bool {
+    ["specversion", "id", "source", "type"]
+        .iter()
+        .all(|name| input.get(name).is_some_and(Value::is_string))
+}
+
+/// Reads a CloudEvent by the reader that consumers use.
+fn read_event(input: &Value) -> Result<(Attributes, Value), String> {
+    let mut headers = Headers::new();
+    headers.push("content-type", Some(b"application/cloudevents+json"));
+    let text = input.to_string();
+    let envelope =
+        decode(headers.iter(), Some(text.as_bytes())).map_err(|error| error.to_string())?;
+    let data = envelope.data.ok_or("the event has no data")?;
+    let data = serde_json::from_slice(&data).map_err(|_| "the event's data is not JSON")?;
+    Ok((envelope.attributes, data))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const TYPE: &str = "shop.order-cancelled.v1";
+
+    fn drafter() -> Drafter {
+        Drafter {
+            catalogue: shop_schemas::catalogue().unwrap(),
+            ty: Some(TYPE.to_owned()),
+            topic: None,
+            key: KeyRule::Declared,
+            source: "/test".to_owned(),
+            subject: None,
+            mode: ContentMode::Binary,
+        }
+    }
+
+    fn payload() -> Value {
+        json!({"order_id": "o-1", "reason": "changed my mind"})
+    }
+
+    fn event(ty: &str) -> Value {
+        json!({"specversion": "1.0", "id": "7", "source": "/elsewhere", "type": ty, "data": payload()})
+    }
+
+    #[test]
+    fn a_payload_becomes_an_event_with_the_declared_topic_and_key() {
+        let draft = drafter().draft(payload()).unwrap();
+        assert_eq!(draft.topic, "shop.orders");
+        assert_eq!(draft.key.as_deref(), Some(&b"o-1"[..]));
+        assert_eq!(draft.attributes.ty, TYPE);
+        assert_eq!(draft.attributes.source, "/test");
+        assert_eq!(draft.attributes.subject.as_deref(), Some("o-1"));
+        assert_eq!(draft.data, payload());
+    }
+
+    #[test]
+    fn a_full_event_keeps_its_identity() {
+        let draft = drafter().draft(event(TYPE)).unwrap();
+        let attributes = draft.attributes;
+        assert_eq!(
+            (attributes.id.as_str(), attributes.source.as_str()),
+            ("7", "/elsewhere")
+        );
+        assert_eq!(draft.data, payload());
+    }
+
+    #[test]
+    fn what_cannot_be_published_is_refused_with_the_reason() {
+        let check = |drafter: Drafter, input: Value, expected: &str| {
+            let reason = drafter.draft(input).unwrap_err();
+            assert!(reason.contains(expected), "{reason}");
+        };
+        check(drafter(), json!({"order_id": "o-1"}), "required");
+        check(
+            drafter(),
+            event("shop.order-placed.v1"),
+            "not a shop.order-cancelled.v1",
+        );
+        let untyped = || Drafter {
+            ty: None,
+            ..drafter()
+        };
+        check(untyped(), payload(), "no TYPE");
+        check(untyped(), event("unknown.v1"), "unknown.v1");
+        let no_such_member = Drafter {
+            key: KeyRule::At("/lines".to_owned()),
+            ..drafter()
+        };
+        check(no_such_member, payload(), "/lines");
+        let mut without_data = event(TYPE);
+        without_data.as_object_mut().unwrap().remove("data");
+        check(drafter(), without_data, "no data");
+    }
+
+    #[test]
+    fn an_undeclared_type_needs_a_topic_and_a_key() {
+        let undeclared = |topic: Option<&str>, key| {
+            let drafter = Drafter {
+                ty: Some("other.v1".to_owned()),
+                topic: topic.map(str::to_owned),
+                key,
+                ..drafter()
+            };
+            drafter.check()
+        };
+        assert!(undeclared(None, KeyRule::None).is_err());
+        assert!(undeclared(Some("t"), KeyRule::Declared).is_err());
+        assert!(undeclared(Some("t"), KeyRule::None).is_ok());
+    }
+}
