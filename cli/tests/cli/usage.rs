@@ -1,0 +1,145 @@
+//! Exit codes, configuration, completions and schemas: what needs no cluster.
+
+use crate::tool::{command, run, run_command};
+use std::time::{Duration, Instant};
+
+const TYPE: &str = "shop.order-cancelled.v1";
+
+/// A port where nothing listens.
+fn closed_port() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("it is bound").to_string()
+}
+
+#[tokio::test]
+async fn unreachable_brokers_are_named_within_seconds() {
+    let address = closed_port();
+    let check = async |args: &[&str]| {
+        let mut args = args.to_vec();
+        args.extend(["-b", &address, "--timeout", "2s"]);
+        let started = Instant::now();
+        let run = run(&args).await.code(4);
+        assert!(run.err.contains(&address), "{}", run.err);
+        assert!(started.elapsed() < Duration::from_secs(10));
+    };
+    check(&["consume", "t", "-e"]).await;
+    check(&["publish", TYPE, "-d", "order_id=o-1", "-d", "reason=r"]).await;
+    check(&["topics", "list"]).await;
+    check(&["groups", "lag"]).await;
+}
+
+#[tokio::test]
+async fn wrong_usage_is_told_from_failure() {
+    let check = async |args: &[&str], expected: &str| {
+        let run = run(args).await.code(2);
+        assert!(run.err.contains(expected), "{}", run.err);
+    };
+    check(&[], "Usage").await;
+    check(&["consume", "t", "-f", "%q"], "%q").await;
+    check(&["consume", "t", "-o", "-1", "-o", "5"], "--from twice").await;
+    check(&["consume", "t", "-o", "stored"], "without a group").await;
+    check(&["consume", "t", "--filter", "colour=red"], "colour").await;
+    check(&["topics", "list", "--timeout", "soon"], "10s").await;
+    check(
+        &["topics", "list", "-X", "no.such.property=1"],
+        "no.such.property",
+    )
+    .await;
+    check(&["topics", "list", "-b", ""], "brokers").await;
+}
+
+#[tokio::test]
+async fn a_secret_is_not_repeated_in_an_error() {
+    let args = [
+        "topics",
+        "list",
+        "-X",
+        "ssl.key.password=swordfish",
+        "-X",
+        "nonsense=1",
+    ];
+    let run = run(&args).await.code(2);
+    assert!(!run.err.contains("swordfish"), "{}", run.err);
+}
+
+#[tokio::test]
+async fn a_flag_goes_before_the_environment_and_that_before_the_file() {
+    let [file, env, flag] = [closed_port(), closed_port(), closed_port()];
+    let dir = tempfile::tempdir().expect("a folder for the test");
+    let path = dir.path().join("evenkeel.toml");
+    std::fs::write(&path, format!("[kafka]\nbootstrap.servers = \"{file}\"\n"))
+        .expect("it can be written");
+    let attempt = async |in_env: bool, args: &[&str]| {
+        let mut command = command(&["topics", "list", "--timeout", "1s"]);
+        command.env("EVENKEEL_CONFIG", &path).args(args);
+        if in_env {
+            command.env("KAFKA_BROKERS", &env);
+        }
+        run_command(command, "").await.code(4).err
+    };
+    assert!(attempt(false, &[]).await.contains(&file));
+    assert!(attempt(true, &[]).await.contains(&env));
+    assert!(attempt(true, &["-b", &flag]).await.contains(&flag));
+}
+
+#[tokio::test]
+async fn an_unreadable_configuration_is_named() {
+    let run = run(&["topics", "list", "--config", "/no/such/file.toml"]).await;
+    assert!(run.code(1).err.contains("/no/such/file.toml"));
+}
+
+#[tokio::test]
+async fn payloads_are_checked_one_by_one() {
+    let payloads = "{\"order_id\":\"o-1\",\"reason\":\"r\"}\n{\"order_id\":\"o-1\"}";
+    let args = ["schemas", "check", TYPE, "--output", "jsonl"];
+    let run = run_command(command(&args), payloads).await.code(3);
+    let rows = run.rows();
+    assert_eq!(rows[0]["valid"], true);
+    assert_eq!(rows[1]["valid"], false);
+    assert!(
+        rows[1]["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("required")),
+        "{rows:?}"
+    );
+    let valid = run_command(command(&args), "{\"order_id\":\"o-1\",\"reason\":\"r\"}").await;
+    valid.code(0);
+}
+
+#[tokio::test]
+async fn schema_files_are_checked_and_shown() {
+    let dir = tempfile::tempdir().expect("a folder for the test");
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("it can be written");
+        path.to_string_lossy().into_owned()
+    };
+    let good = write("a.v1.schema.json", r#"{"type": "object"}"#);
+    let bad = write("b.v1.schema.json", r#"{"type": "no such type"}"#);
+    run(&["schemas", "check", &good]).await.code(0);
+    let both = run(&["schemas", "check", &good, &bad, "--output", "jsonl"]).await;
+    assert_eq!(both.code(3).rows()[1]["valid"], false);
+    run(&["schemas", "check", "no-such-file-or-type"])
+        .await
+        .code(2);
+
+    std::fs::remove_file(bad).expect("it is there");
+    let folder = dir.path().to_string_lossy();
+    let listed = run(&["schemas", "list", "--schemas", &folder, "--output", "jsonl"]).await;
+    assert_eq!(listed.code(0).rows()[0]["type"], "a.v1");
+    let shown = run(&["schemas", "show", "a.v1", "--schemas", &folder]).await;
+    assert!(shown.code(0).out.contains("\"object\""));
+}
+
+#[tokio::test]
+async fn shells_and_manuals_know_every_command() {
+    let bash = run(&["completions", "bash"]).await.code(0).out;
+    let man = run(&["man"]).await.code(0).out;
+    for name in ["publish", "consume", "topics", "groups", "schemas", "dev"] {
+        assert!(bash.contains(name) && man.contains(name), "{name}");
+    }
+    let dir = tempfile::tempdir().expect("a folder for the test");
+    let folder = dir.path().to_string_lossy();
+    run(&["man", "--dir", &folder]).await.code(0);
+    assert!(dir.path().join("evenkeel-topics-apply.1").exists());
+}
