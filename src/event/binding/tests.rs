@@ -66,7 +66,7 @@ fn the_trace_of_the_hop_is_written_as_plain_headers() {
 
 #[test]
 fn attributes_that_no_reader_could_take_back_are_not_written() {
-    let spoil: [(&str, fn(&mut Attributes)); 7] = [
+    let spoil: [(&str, Spoil); 7] = [
         ("id", |attributes| attributes.id.clear()),
         ("source", |attributes| attributes.source.clear()),
         ("type", |attributes| attributes.ty.clear()),
@@ -84,6 +84,8 @@ fn attributes_that_no_reader_could_take_back_are_not_written() {
         }
     }
 }
+
+type Spoil = fn(&mut Attributes);
 
 fn extend(attributes: &mut Attributes, name: &str) {
     attributes
