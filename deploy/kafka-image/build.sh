@@ -20,7 +20,7 @@ chmod 755 "$root"
 mkdir -p "$root"/{usr/bin,tmp,opt/kafka/config,mnt/shared/config,etc/kafka/docker}
 chmod 1777 "$root/tmp"
 
-mvn --batch-mode --quiet --file pom.xml dependency:copy-dependencies -DincludeScope=runtime \
+mvn --batch-mode --quiet -Dstyle.color=never --file pom.xml dependency:copy-dependencies -DincludeScope=runtime \
   -DoutputDirectory="$root/opt/kafka/libs"
 jlink --add-modules "$modules" --strip-java-debug-attributes --no-header-files --no-man-pages --compress=2 \
   --output "$root/opt/java"
