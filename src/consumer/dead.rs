@@ -84,10 +84,15 @@ impl DeadLetterWriter {
             attempts,
             now: jiff::Timestamp::now(),
         };
-        match publisher.publish_record(dead_letter(record, &failure)).await {
+        match publisher
+            .publish_record(dead_letter(record, &failure))
+            .await
+        {
             // With its headers it may be larger than the topic allows.
             Err(PublishError::Refused { .. }) => {
-                publisher.publish_record(shortened(record, &failure)).await?
+                publisher
+                    .publish_record(shortened(record, &failure))
+                    .await?
             }
             other => other?,
         };

@@ -155,6 +155,9 @@ pub(crate) struct Messages {
     pointers: Vec<NonNull<sys::rd_kafka_message_t>>,
 }
 
+// SAFETY: the messages are ours alone, and librdkafka lets any thread read and destroy a message that it owns.
+unsafe impl Send for Messages {}
+
 impl Messages {
     /// Room for `capacity` messages.
     pub(crate) fn with_capacity(capacity: usize) -> Self {

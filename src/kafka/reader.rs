@@ -348,3 +348,6 @@ fn to_record(message: Message<'_>, topic: Arc<str>) -> LogRecord {
         headers: message.headers().collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;
