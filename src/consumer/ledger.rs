@@ -102,7 +102,7 @@ pub(crate) struct Position {
     pub(crate) epoch: Epoch,
     /// The first offset that is not settled: what may be committed. None before the first record.
     pub(crate) watermark: Option<i64>,
-    /// The offset after the last one received.
+    /// The offset after the last one that was received, or is known to be settled.
     pub(crate) next: Option<i64>,
     /// Offsets from the watermark up to `next` that are not settled, as ascending ranges.
     pub(crate) unsettled: Vec<Range<i64>>,
@@ -120,12 +120,15 @@ pub(crate) struct Ledger {
 
 struct Track {
     next: Option<i64>,
+    /// Settled by an earlier life of the group: told again in every commit until intake has passed it.
+    above: Vec<Range<i64>>,
 }
 
 impl Ledger {
-    /// Opens the books of an assignment.
-    pub(crate) fn assign(&mut self, epoch: Epoch) {
-        self.tracks.insert(epoch, Track { next: None });
+    /// Opens the books of an assignment; `above` was settled before it, beyond the group's committed offset.
+    pub(crate) fn assign(&mut self, epoch: Epoch, above: &[Range<i64>]) {
+        let above = above.to_vec();
+        self.tracks.insert(epoch, Track { next: None, above });
     }
 
     /// Closes the books of an assignment: what its records still do counts for nothing.
@@ -187,15 +190,36 @@ impl Ledger {
         }
         let position = |(&epoch, track): (&Epoch, &Track)| {
             let open = open.remove(&epoch).unwrap_or_default();
-            Position {
-                epoch,
-                watermark: open.first.map(|(offset, _)| offset).or(track.next),
-                next: track.next,
-                unsettled: ranges(open.offsets),
-                oldest_received_at: open.first.map(|(_, received_at)| received_at),
-            }
+            track.position(epoch, open)
         };
         self.tracks.iter().map(position).collect()
+    }
+}
+
+impl Track {
+    fn position(&self, epoch: Epoch, open: Open) -> Position {
+        let first = open.first.map(|(offset, _)| offset);
+        let mut unsettled = ranges(open.offsets);
+        let mut end = self.next;
+        if let Some(next) = self.next {
+            let mut at = next;
+            for run in self.above.iter().filter(|run| run.end > next) {
+                if run.start > at {
+                    unsettled.push(at..run.start);
+                }
+                at = run.end;
+            }
+            end = Some(at);
+        }
+        Position {
+            epoch,
+            watermark: first
+                .or_else(|| unsettled.first().map(|range| range.start))
+                .or(end),
+            next: end,
+            unsettled,
+            oldest_received_at: open.first.map(|(_, received_at)| received_at),
+        }
     }
 }
 
@@ -245,7 +269,7 @@ mod tests {
     #[test]
     fn the_watermark_is_the_first_unsettled_offset_whatever_is_settled_behind_it() {
         let (mut ledger, epoch) = (Ledger::default(), Epoch(1));
-        ledger.assign(epoch);
+        ledger.assign(epoch, &[]);
         assert_eq!(watermark(&mut ledger, epoch), None);
         let batch = admit(&mut ledger, epoch, 10..80);
         (1..70).for_each(|index| batch.settle(index));
@@ -257,7 +281,7 @@ mod tests {
     #[test]
     fn offsets_that_do_not_exist_are_jumped() {
         let (mut ledger, epoch) = (Ledger::default(), Epoch(1));
-        ledger.assign(epoch);
+        ledger.assign(epoch, &[]);
         let batch = admit(&mut ledger, epoch, [3, 7, 20]);
         batch.settle(0);
         assert_eq!(watermark(&mut ledger, epoch), Some(7));
@@ -272,10 +296,10 @@ mod tests {
     #[test]
     fn a_late_result_of_an_earlier_epoch_moves_nothing() {
         let (mut ledger, before, after) = (Ledger::default(), Epoch(1), Epoch(2));
-        ledger.assign(before);
+        ledger.assign(before, &[]);
         let late = admit(&mut ledger, before, 0..3);
         ledger.revoke(before);
-        ledger.assign(after);
+        ledger.assign(after, &[]);
         let fresh = admit(&mut ledger, after, 0..3);
         (0..3).for_each(|index| late.settle(index));
         assert_eq!(watermark(&mut ledger, after), Some(0));
@@ -287,7 +311,7 @@ mod tests {
     #[test]
     fn finished_and_orphaned_batches_are_dropped() {
         let (mut ledger, epoch) = (Ledger::default(), Epoch(1));
-        ledger.assign(epoch);
+        ledger.assign(epoch, &[]);
         let stuck = admit(&mut ledger, epoch, [0]);
         for offset in 1..1_000 {
             admit(&mut ledger, epoch, [offset]).settle(0);
@@ -303,9 +327,25 @@ mod tests {
     }
 
     #[test]
+    fn what_an_earlier_life_settled_is_told_until_intake_has_passed_it() {
+        let (mut ledger, epoch) = (Ledger::default(), Epoch(1));
+        ledger.assign(epoch, &[7..10, 12..14]);
+        let slow = admit(&mut ledger, epoch, [5, 6]);
+        let position = ledger.positions().remove(0);
+        assert_eq!((position.watermark, position.next), (Some(5), Some(14)));
+        assert_eq!(position.unsettled, [5..7, 10..12]);
+        slow.settle(0);
+        slow.settle(1);
+        assert_eq!(watermark(&mut ledger, epoch), Some(10));
+        ledger.advance(epoch, 10);
+        admit(&mut ledger, epoch, [10, 11]).settle(0);
+        assert_eq!(watermark(&mut ledger, epoch), Some(11));
+    }
+
+    #[test]
     fn what_is_unsettled_is_told_as_ranges() {
         let (mut ledger, epoch) = (Ledger::default(), Epoch(1));
-        ledger.assign(epoch);
+        ledger.assign(epoch, &[]);
         let batch = admit(&mut ledger, epoch, 0..10);
         [0, 3, 4, 9]
             .into_iter()

@@ -16,6 +16,8 @@ mod rebalance;
 mod recover;
 mod running;
 mod settings;
+#[cfg(test)]
+mod simulation;
 mod tally;
 mod watch;
 mod worker;

@@ -61,26 +61,13 @@ impl Assignments {
         self.topics.values_mut().flat_map(HashMap::values_mut)
     }
 
-    fn insert(
-        &mut self,
-        topic: &str,
-        partition: i32,
-        received: metrics::Counter,
-    ) -> Arc<Partition> {
+    fn insert(&mut self, topic: &str, partition: i32, received: metrics::Counter) {
         self.last_epoch += 1;
-        let name = self
-            .topics
-            .keys()
-            .find(|name| ***name == *topic)
-            .cloned()
-            .unwrap_or_else(|| topic.into());
-        let assigned = Arc::new(Partition::new(
-            Arc::clone(&name),
-            partition,
-            Epoch(self.last_epoch),
-        ));
-        let entry = Assigned {
-            partition: Arc::clone(&assigned),
+        let known = self.topics.keys().find(|name| ***name == *topic).cloned();
+        let name = known.unwrap_or_else(|| topic.into());
+        let epoch = Epoch(self.last_epoch);
+        let assigned = Assigned {
+            partition: Arc::new(Partition::new(Arc::clone(&name), partition, epoch)),
             settled_above: SettledAbove::default(),
             next: None,
             committed: None,
@@ -90,8 +77,7 @@ impl Assignments {
         self.topics
             .entry(name)
             .or_default()
-            .insert(partition, entry);
-        assigned
+            .insert(partition, assigned);
     }
 
     fn remove(&mut self, topic: &str, partition: i32) -> Option<Assigned> {
@@ -192,14 +178,17 @@ impl Member {
                 tracing::error!(group = engine.group, topic, partition, %error, "the partition's queue cannot be forwarded");
             }
             let received = metrics::counter!(Metric::Received.name(), "group" => engine.group.clone(), "topic" => topic.to_owned());
-            let assigned = assignments.insert(topic, partition, received);
-            engine.ledger().assign(assigned.epoch);
+            assignments.insert(topic, partition, received);
         }
         if list.count() > 0 {
             self.resume(consumer, list, &mut assignments);
         }
         let owned = |element: &TopicPartitionListElem<'_>| {
             let assigned = assignments.get(element.topic(), element.partition())?;
+            let settled_above = assigned.settled_above.runs();
+            engine
+                .ledger()
+                .assign(assigned.partition.epoch, settled_above);
             let Partition {
                 epoch, partition, ..
             } = *assigned.partition;

@@ -6,6 +6,7 @@ use crate::event::{Attributes, DecodeError, Event, EventType, OutgoingRecord, Re
 use crate::inbox::{Claimed, Inbox, InboxError, InboxKey};
 use crate::kafka::ConfigError;
 use crate::schema::{Catalogue, ValidationError};
+use crate::telemetry::process_span;
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -13,6 +14,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll};
+use tracing::Instrument;
 
 mod replies;
 
@@ -213,7 +215,8 @@ impl tower::Service<Delivery> for Router {
 
     fn call(&mut self, delivery: Delivery) -> Self::Future {
         let inner = Arc::clone(&self.inner);
-        Box::pin(async move { Ok(inner.dispatch(delivery).await) })
+        let span = process_span(&delivery.record, &delivery.scope.group, delivery.attempt);
+        Box::pin(async move { Ok(inner.dispatch(delivery).await) }.instrument(span))
     }
 }
 
