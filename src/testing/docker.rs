@@ -6,6 +6,8 @@ use super::{Backing, KafkaKind, StartError, TestKafka, shared, tool, unique};
 use crate::kafka::KafkaConfig;
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use testcontainers::bollard::models::{HostConfig, PortBinding};
@@ -19,6 +21,8 @@ const IMAGE: &str = "apache/kafka";
 /// The port inside the container that is mapped to one of this machine.
 pub(super) const PORT: u16 = 9092;
 
+/// A port of this machine answers at once or not at all.
+const PROBE_LIMIT: Duration = Duration::from_millis(500);
 const ENGINE_LIMIT: Duration = Duration::from_secs(10);
 const PULL_LIMIT: Duration = Duration::from_secs(600);
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -43,16 +47,16 @@ pub(super) async fn start() -> Result<TestKafka, StartError> {
     let container = KafkaImage
         .with_container_name(&name)
         .with_startup_timeout(START_LIMIT)
-        .with_host_config_modifier(publish_to_this_machine)
+        .with_host_config_modifier(publish_narrowly)
         .start()
         .await
         .map_err(failed)?;
-    let host = reachable(&container.get_host().await.map_err(failed)?.to_string());
     let port = container.get_host_port_ipv4(PORT).await.map_err(failed)?;
+    let host = container.get_host().await.map_err(failed)?.to_string();
     // Its drop needs a runtime, and a static is never dropped: the leash ends the container in every case.
     std::mem::forget(container);
 
-    let brokers = format!("{host}:{port}");
+    let brokers = format!("{}:{port}", reachable(&host, port));
     Ok(TestKafka {
         kind: KafkaKind::Docker,
         description: format!("Apache Kafka {VERSION} in {engine} at {brokers}"),
@@ -136,29 +140,39 @@ pub(super) fn advertised(host: &str, port: u16) -> String {
     format!("PLAINTEXT://{host}:{port},BROKER://localhost:9093")
 }
 
-/// Maps the port to a free one of 127.0.0.1 instead of every address: the broker asks nobody for a password. An engine on
-/// another machine has to publish to that machine's addresses, as testcontainers does.
-fn publish_to_this_machine(host: &mut HostConfig) {
-    let remote = std::env::var("DOCKER_HOST").is_ok_and(|engine| engine.starts_with("tcp://"));
-    if !remote {
-        let binding = PortBinding {
-            host_ip: Some("127.0.0.1".to_owned()),
-            host_port: None,
-        };
-        let bindings = HashMap::from([(format!("{PORT}/tcp"), Some(vec![binding]))]);
-        host.publish_all_ports = Some(false);
-        host.port_bindings = Some(bindings);
+/// Maps the port to a free one of 127.0.0.1 instead of every address: the broker asks nobody for a password. Inside a
+/// container and with an engine on another machine that address may be the wrong one, so all are taken.
+fn publish_narrowly(host: &mut HostConfig) {
+    if engine_is_remote() || Path::new("/.dockerenv").exists() {
+        return;
+    }
+    let binding = PortBinding {
+        host_ip: Some(Ipv4Addr::LOCALHOST.to_string()),
+        host_port: None,
+    };
+    host.publish_all_ports = Some(false);
+    host.port_bindings = Some(HashMap::from([(
+        format!("{PORT}/tcp"),
+        Some(vec![binding]),
+    )]));
+}
+
+/// The address for a published port: this machine's own where it answers there, else what testcontainers says.
+///
+/// The engine may run beside us in a container, where testcontainers names the bridge's gateway though 127.0.0.1 serves,
+/// or outside of it, where only the gateway does. Docker listens before Kafka does.
+fn reachable(host: &str, port: u16) -> String {
+    let loopback = Ipv4Addr::LOCALHOST;
+    let answers = || TcpStream::connect_timeout(&(loopback, port).into(), PROBE_LIMIT).is_ok();
+    if !engine_is_remote() && (host == "localhost" || answers()) {
+        loopback.to_string()
+    } else {
+        host.to_owned()
     }
 }
 
-/// `localhost` may mean `::1` first, where no port is mapped.
-fn reachable(host: &str) -> String {
-    if host == "localhost" {
-        "127.0.0.1"
-    } else {
-        host
-    }
-    .to_owned()
+fn engine_is_remote() -> bool {
+    std::env::var("DOCKER_HOST").is_ok_and(|engine| engine.starts_with("tcp://"))
 }
 
 fn failed(error: TestcontainersError) -> StartError {
@@ -207,8 +221,8 @@ impl Image for KafkaImage {
         &self,
         state: ContainerState,
     ) -> Result<Vec<ExecCommand>, TestcontainersError> {
-        let host = reachable(&state.host().to_string());
         let port = state.host_port_ipv4(ContainerPort::Tcp(PORT))?;
+        let host = reachable(&state.host().to_string(), port);
         let listeners = advertised(&host, port);
         Ok(vec![ExecCommand::new([
             "sh", "-c", ADVERTISE, "sh", &listeners,
