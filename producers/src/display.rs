@@ -119,7 +119,7 @@ fn sentence(acknowledged: u64, position: u64, total: Option<u64>, elapsed: Durat
         return done;
     };
     let percent = 100 * position.min(total) / total;
-    if position == 0 {
+    if acknowledged == 0 {
         return format!("{done}, {percent} %");
     }
     let left = elapsed.as_secs_f64() * total.saturating_sub(position) as f64 / position as f64;

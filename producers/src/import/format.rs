@@ -5,6 +5,7 @@
 use super::row::Row;
 use clap::ValueEnum;
 use csv::StringRecord;
+use std::io::{Cursor, SeekFrom};
 use std::path::Path;
 
 /// How the lines are written.
@@ -31,12 +32,22 @@ pub enum LineError {
 }
 
 /// Turns lines into rows.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Parser {
     /// With the header's names.
-    Csv(StringRecord),
+    Csv(CsvParser),
     /// Names are in every line.
     Jsonl,
+}
+
+/// Turns lines of CSV into rows.
+///
+/// Every line is read on its own, so that an unclosed quote spoils one line and not the rest of the file. The reader is kept
+/// all the same: each new one builds its state machine again, which takes longer than reading a line.
+#[derive(Debug)]
+pub struct CsvParser {
+    header: StringRecord,
+    reader: csv::Reader<Cursor<Vec<u8>>>,
 }
 
 impl Format {
@@ -53,7 +64,8 @@ impl Format {
 impl Parser {
     /// A parser for CSV with this header; fails when the header misses a column or has one that rows do not have.
     pub fn with_header<R: Row>(line: &[u8]) -> Result<Self, LineError> {
-        let header = csv_record(line)?;
+        let mut parser = CsvParser::new();
+        let header = parser.record(line)?;
         let required = R::COLUMNS_REQUIRED;
         if let Some(missing) = required
             .iter()
@@ -74,46 +86,62 @@ impl Parser {
                 [required, R::COLUMNS_OPTIONAL].concat().join(", ")
             )));
         }
-        Ok(Self::Csv(header))
+        parser.header = header;
+        Ok(Self::Csv(parser))
     }
 
     /// The row that a line holds.
-    pub fn row<R: Row>(&self, line: &[u8]) -> Result<R, LineError> {
+    pub fn row<R: Row>(&mut self, line: &[u8]) -> Result<R, LineError> {
         match self {
-            Self::Csv(header) => csv_row(&csv_record(line)?, header),
+            Self::Csv(parser) => parser.row(line),
             Self::Jsonl => serde_json::from_slice(line)
                 .map_err(|error| LineError::Json(without_value(&error.to_string()))),
         }
     }
 }
 
-fn csv_row<R: Row>(record: &StringRecord, header: &StringRecord) -> Result<R, LineError> {
-    if record.len() != header.len() {
-        return Err(LineError::Csv(format!(
-            "it has {} fields and the header has {}",
-            record.len(),
-            header.len()
-        )));
+impl CsvParser {
+    fn new() -> Self {
+        let reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .trim(csv::Trim::All)
+            .from_reader(Cursor::new(Vec::new()));
+        Self {
+            header: StringRecord::new(),
+            reader,
+        }
     }
-    record
-        .deserialize(Some(header))
-        .map_err(|error| LineError::Csv(csv_reason(&error, header)))
-}
 
-/// A line's fields. Every line is read on its own, so that an unclosed quote spoils one line and not the rest of the file.
-fn csv_record(line: &[u8]) -> Result<StringRecord, LineError> {
-    let mut record = StringRecord::new();
-    csv::ReaderBuilder::new()
-        .has_headers(false)
-        .trim(csv::Trim::All)
-        .buffer_capacity(line.len().max(1))
-        .from_reader(line)
-        .read_record(&mut record)
-        .map_err(|error| match error.kind() {
-            csv::ErrorKind::Utf8 { .. } => LineError::NotUtf8,
-            _ => LineError::Csv(error.to_string()),
-        })?;
-    Ok(record)
+    fn row<R: Row>(&mut self, line: &[u8]) -> Result<R, LineError> {
+        let record = self.record(line)?;
+        if record.len() != self.header.len() {
+            return Err(LineError::Csv(format!(
+                "it has {} fields and the header has {}",
+                record.len(),
+                self.header.len()
+            )));
+        }
+        record
+            .deserialize(Some(&self.header))
+            .map_err(|error| LineError::Csv(csv_reason(&error, &self.header)))
+    }
+
+    /// A line's fields.
+    fn record(&mut self, line: &[u8]) -> Result<StringRecord, LineError> {
+        let input = self.reader.get_mut().get_mut();
+        input.clear();
+        input.extend_from_slice(line);
+        let mut record = StringRecord::new();
+        self.reader
+            .seek_raw(SeekFrom::Start(0), csv::Position::new())
+            .and_then(|()| self.reader.read_record(&mut record))
+            .map_err(|error| match error.kind() {
+                csv::ErrorKind::Utf8 { .. } => LineError::NotUtf8,
+                _ => LineError::Csv(error.to_string()),
+            })?;
+        Ok(record)
+    }
 }
 
 fn csv_reason(error: &csv::Error, header: &StringRecord) -> String {
@@ -146,7 +174,7 @@ mod tests {
     use super::*;
     use crate::stock::row::DeliveryRow;
 
-    fn check(parser: &Parser, line: &str, expected: Result<(&str, u32), &str>) {
+    fn check(parser: &mut Parser, line: &str, expected: Result<(&str, u32), &str>) {
         let found = parser
             .row::<DeliveryRow>(line.as_bytes())
             .map(|row| (row.article, row.quantity))
@@ -159,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_json_line_is_a_row_or_says_why_not_without_its_values() {
-        let check = |line, expected| check(&Parser::Jsonl, line, expected);
+        let check = |line, expected| check(&mut Parser::Jsonl, line, expected);
         check(
             r#"{"article":"a","quantity":2,"delivery_id":"d"}"#,
             Ok(("a", 2)),
@@ -185,9 +213,9 @@ mod tests {
 
     #[test]
     fn a_csv_line_is_a_row_or_says_why_not_without_its_values() {
-        let parser = Parser::with_header::<DeliveryRow>(b"quantity, article,delivery_id")
+        let mut parser = Parser::with_header::<DeliveryRow>(b"quantity, article,delivery_id")
             .expect("a complete header");
-        let check = |line, expected| check(&parser, line, expected);
+        let mut check = |line, expected| check(&mut parser, line, expected);
         check("2,a,d", Ok(("a", 2)));
         check("\"2\", a ,d", Ok(("a", 2)));
         check("secret,a,d", Err("quantity: invalid digit found in string"));

@@ -21,6 +21,18 @@ use format::Format;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// What every import promises, for help texts.
+pub(crate) const PROMISES: &str = "\
+A CSV row cannot run over several lines.
+
+An event's id follows from the content of its line, so importing a file twice, or a part of it, has no second effect.
+
+A bad line is named by its number and counted. After Ctrl-C, or a failure, the command says up to which line all is \
+settled, and keeps that in FILE.progress, so that the same command goes on there. It counts only for the unchanged file and \
+the same brokers.
+
+";
+
 /// What to import and how, as given on the command line.
 #[derive(Debug, Clone, Args)]
 pub struct ImportArgs {

@@ -216,7 +216,7 @@ impl<R: Row> Sender<'_, R> {
         let Some(content) = &line.content else {
             return Ok(Err(format!("it is longer than {LINE_BYTES_MAX} bytes")));
         };
-        let Some(parser) = &self.parser else {
+        let Some(parser) = &mut self.parser else {
             let parser = Parser::with_header::<R>(content);
             self.parser = Some(parser.with_context(|| format!("line {}", line.number))?);
             return Ok(Ok(None));

@@ -8,7 +8,7 @@ pub mod row;
 
 use crate::connection::ConnectionArgs;
 use crate::exit::Ended;
-use crate::import::{ImportArgs, import};
+use crate::import::{self, ImportArgs, import};
 use crate::output::Output;
 use crate::simulate::{SimulateArgs, simulate};
 use clap::{Parser, Subcommand};
@@ -31,7 +31,7 @@ pub struct OrdersArgs {
 
 /// The last words of every help text.
 pub(crate) const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 some or all events failed; 2 wrong usage; 4 no broker answered; 5 the outcome is not known in time;
+Exit codes: 0 done; 1 some or all events failed; 2 wrong usage; 4 no broker answered; 5 the outcome is not known in time; \
 130 or 143 ended by a signal.";
 
 #[derive(Debug, Subcommand)]
@@ -43,31 +43,30 @@ enum Command {
     #[command(after_help = cancel::EXAMPLES)]
     Cancel(cancel::CancelArgs),
     /// Place the orders of a file, CSV or JSON lines
-    #[command(after_long_help = IMPORT_HELP)]
+    #[command(after_long_help = [IMPORT_LINES, import::PROMISES, IMPORT_EXAMPLES].concat())]
     Import(ImportArgs),
     /// Place and cancel made-up orders at a steady rate
     #[command(after_help = SIMULATE_EXAMPLES)]
     Simulate(SimulateArgs),
 }
 
-const IMPORT_HELP: &str = "\
-One line is one order. A CSV begins with a header that names order_id, customer_id and lines, and maybe total_cents and
+const IMPORT_LINES: &str = "\
+One line is one order. A CSV begins with a header that names order_id, customer_id and lines, and maybe total_cents and \
 placed_at (RFC 3339), in any order. The lines of an order are one column, ARTICLE:QUANTITY:PRICE_CENTS separated by spaces:
 
   order_id,customer_id,lines,placed_at
-  o-1001,customer-0001,article-001:2:870 article-007:1:3090,2026-11-21T08:00:00Z
+  o-1001,c-0001,article-001:2:870 article-007:1:3090,2026-11-21T08:00:00Z
 
-A CSV row cannot run over several lines. As JSON lines the same order is
+As JSON lines the same order, without the time, is
 
-  {\"order_id\":\"o-1001\",\"customer_id\":\"customer-0001\",\"lines\":[{\"article\":\"article-001\",\"quantity\":2,\"price_cents\":870}]}
+  {\"order_id\":\"o-1001\",\"customer_id\":\"c-0001\",\"lines\":\"article-001:2:870 article-007:1:3090\"}
 
-An event's id follows from the content of its row, so importing a file twice, or a part of it, has no second effect. Two
-equal rows are one order; order_id tells two orders apart.
+or its lines are a list of objects with article, quantity and price_cents. Two equal lines are one order; order_id tells \
+two orders apart.
 
-A bad line is named by its number and counted. After Ctrl-C, or a failure, the command says up to which line all is settled;
-progress is kept in FILE.progress, so that the same command goes on there. It counts only for the unchanged file and the
-same brokers.
+";
 
+const IMPORT_EXAMPLES: &str = "\
 Examples:
   orders import orders.csv
   orders import --on-error stop orders.jsonl

@@ -65,7 +65,7 @@ mod tests {
     use crate::import::row::event;
 
     fn csv(line: &str) -> Result<OrderPlaced, String> {
-        let parser = Parser::with_header::<OrderRow>(b"order_id,customer_id,lines,placed_at")
+        let mut parser = Parser::with_header::<OrderRow>(b"order_id,customer_id,lines,placed_at")
             .expect("a header");
         let row: OrderRow = parser
             .row(line.as_bytes())
@@ -99,20 +99,21 @@ mod tests {
 
     #[test]
     fn csv_and_json_of_the_same_order_are_the_same_event_with_or_without_its_total() {
-        let id = |parser: &Parser, line: &str| {
+        let id = |parser: &mut Parser, line: &str| {
             let row: OrderRow = parser.row(line.as_bytes()).expect("a row");
             event(&row, "/shop/orders", Timestamp::now())
                 .expect("an order")
                 .attributes
                 .id
         };
-        let csv = Parser::with_header::<OrderRow>(b"order_id,customer_id,lines").expect("a header");
-        let first = id(&csv, "o-1,c-1,article-001:2:1999");
+        let mut csv =
+            Parser::with_header::<OrderRow>(b"order_id,customer_id,lines").expect("a header");
+        let first = id(&mut csv, "o-1,c-1,article-001:2:1999");
         let json = r#"{"order_id":"o-1","customer_id":"c-1","lines":[{"article":"article-001","quantity":2,"price_cents":1999}]}"#;
-        assert_eq!(id(&Parser::Jsonl, json), first);
+        assert_eq!(id(&mut Parser::Jsonl, json), first);
         let with_total = json.replace("]}", r#"],"total_cents":3998}"#);
-        assert_eq!(id(&Parser::Jsonl, &with_total), first);
-        assert_ne!(id(&csv, "o-2,c-1,article-001:2:1999"), first);
+        assert_eq!(id(&mut Parser::Jsonl, &with_total), first);
+        assert_ne!(id(&mut csv, "o-2,c-1,article-001:2:1999"), first);
     }
 
     #[test]

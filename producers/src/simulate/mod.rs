@@ -11,9 +11,9 @@ use crate::connection::parse_duration;
 use crate::exit::UsageError;
 use clap::Args;
 use content::Content;
+use evenkeel::event::new_id;
 use std::path::PathBuf;
 use std::time::Duration;
-use uuid::Uuid;
 
 /// What to simulate, as given on the command line.
 #[derive(Debug, Clone, Args)]
@@ -66,10 +66,7 @@ impl SimulateArgs {
                 "--cancel-share is a share from 0 to 1".to_owned(),
             ));
         }
-        let run_id = self.run_id.unwrap_or_else(|| {
-            let id = Uuid::now_v7().simple().to_string();
-            format!("run-{id}")
-        });
+        let run_id = self.run_id.unwrap_or_else(|| format!("run-{}", new_id()));
         Ok(Simulation {
             rate: self.rate,
             length: self.length,

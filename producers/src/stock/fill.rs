@@ -75,18 +75,19 @@ pub(super) async fn fill(
         pending.push((event, receipt));
     }
     let mut receipts = Vec::new();
+    let mut failure = None;
     for (event, receipt) in pending {
-        let repeat = || {
-            format!(
-                "repeat it with --delivery-id {} --quantity {}",
-                fill.delivery_id, fill.quantity
-            )
-        };
-        receipts.push(DeliveryReceipt::new(
-            event,
-            receipt.await.with_context(repeat)?,
-        ));
+        match receipt.await {
+            Ok(receipt) => receipts.push(DeliveryReceipt::new(event, receipt)),
+            Err(error) => failure = Some(error),
+        }
     }
     output.list(&receipts)?;
-    Ok(Ended::Complete)
+    match failure {
+        Some(error) => Err(error).with_context(|| {
+            let Fill { quantity, delivery_id } = &fill;
+            format!("not every article; repeat it with --quantity {quantity} --delivery-id {delivery_id}")
+        }),
+        None => Ok(Ended::Complete),
+    }
 }

@@ -7,7 +7,7 @@ pub mod row;
 
 use crate::connection::ConnectionArgs;
 use crate::exit::Ended;
-use crate::import::{ImportArgs, import};
+use crate::import::{self, ImportArgs, import};
 use crate::orders::EXIT_CODES;
 use crate::output::Output;
 use clap::{Parser, Subcommand};
@@ -37,27 +37,25 @@ enum Command {
     #[command(after_help = fill::EXAMPLES)]
     Fill(fill::FillArgs),
     /// Receive the deliveries of a file, CSV or JSON lines
-    #[command(after_long_help = IMPORT_HELP)]
+    #[command(after_long_help = [IMPORT_LINES, import::PROMISES, IMPORT_EXAMPLES].concat())]
     Import(ImportArgs),
 }
 
-const IMPORT_HELP: &str = "\
+const IMPORT_LINES: &str = "\
 One line is one delivery of one article. A CSV begins with a header that names the columns, in any order:
 
   article,quantity,delivery_id
   article-001,100,d-2026-0001
 
-A CSV row cannot run over several lines. As JSON lines the same delivery is
+As JSON lines the same delivery is
 
   {\"article\":\"article-001\",\"quantity\":100,\"delivery_id\":\"d-2026-0001\"}
 
-An event's id follows from the content of its row, so importing a file twice, or a part of it, has no second effect. Two
-equal rows are one delivery; delivery_id tells two deliveries apart.
+Two equal lines are one delivery; delivery_id tells two deliveries apart.
 
-A bad line is named by its number and counted. After Ctrl-C, or a failure, the command says up to which line all is settled;
-progress is kept in FILE.progress, so that the same command goes on there. It counts only for the unchanged file and the
-same brokers.
+";
 
+const IMPORT_EXAMPLES: &str = "\
 Examples:
   stock import deliveries.csv
   generate-deliveries | stock import --format jsonl --quiet --output json";
