@@ -1,18 +1,38 @@
 //! Topics and groups: list, describe, create; offsets and lag.
+//!
+//! Owns what operators and start-up checks ask a cluster. Joins no group and commits nothing. Every method runs the
+//! client's blocking calls on a thread that may block, and takes no longer than the timeout given to
+//! [`Admin::connect`].
+
+mod assignment;
+mod connection;
+mod groups;
+mod lag;
+mod topics;
+
+#[cfg(test)]
+mod tests;
 
 use super::{KafkaConfig, KafkaError};
+use connection::Connection;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An admin client. Methods block the calling task only on awaits; no method takes longer than `timeout`.
-pub struct Admin {}
+///
+/// Cheap to clone. Dropping the last clone waits a moment for the client's thread to end.
+#[derive(Clone)]
+pub struct Admin {
+    connection: Arc<Connection>,
+}
 
 /// A topic to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTopic {
     /// Name.
     pub name: String,
-    /// Partition count.
+    /// Partition count; -1 is the broker's default.
     pub partitions: i32,
     /// Replication factor; -1 is the broker's default.
     pub replication: i32,
@@ -42,9 +62,9 @@ pub struct PartitionDescription {
     pub replicas: Vec<i32>,
     /// In-sync replica broker ids.
     pub in_sync: Vec<i32>,
-    /// First offset still there.
+    /// First offset still there, -1 where there is no leader to ask.
     pub low: i64,
-    /// Offset after the last record.
+    /// Offset after the last record, -1 where there is no leader to ask.
     pub high: i64,
 }
 
@@ -55,9 +75,9 @@ pub struct GroupDescription {
     pub group: String,
     /// State such as `Stable` or `Empty`.
     pub state: String,
-    /// Protocol type and assignor where known.
+    /// Protocol type and assignor where known, for example `consumer/cooperative-sticky`.
     pub protocol: String,
-    /// Members.
+    /// Members. Those of a group that uses the newer protocol (KIP-848) are not told by the request that we use.
     pub members: Vec<MemberDescription>,
 }
 
@@ -70,7 +90,7 @@ pub struct MemberDescription {
     pub client_id: String,
     /// Host it connects from.
     pub host: String,
-    /// Assigned partitions by topic.
+    /// Assigned partitions by topic; empty where its protocol is not the consumers' own.
     pub assignment: BTreeMap<String, Vec<i32>>,
 }
 
@@ -87,7 +107,7 @@ pub struct PartitionLag {
     pub low: i64,
     /// Offset after the last record.
     pub high: i64,
-    /// Records still to be settled.
+    /// Records still to be settled, by offsets: those that compaction took away count until the group is past them.
     pub lag: i64,
     /// Age in milliseconds of the oldest record still to be settled; none when there is none or it is unknown.
     pub age_ms: Option<i64>,
@@ -95,56 +115,129 @@ pub struct PartitionLag {
 
 impl Admin {
     /// Connects; fails with [`KafkaError::Unreachable`] when no broker answers in time.
-    pub async fn connect(_config: &KafkaConfig, _timeout: Duration) -> Result<Self, KafkaError> {
-        todo!()
+    ///
+    /// # Errors
+    /// Also [`KafkaError::Refused`], as soon as a broker does not accept the credentials.
+    pub async fn connect(config: &KafkaConfig, timeout: Duration) -> Result<Self, KafkaError> {
+        let config = config.clone();
+        let open = move || Connection::open(config, timeout);
+        let connection = connection::blocking("connecting", open).await?;
+        Ok(Self {
+            connection: Arc::new(connection),
+        })
     }
+
     /// The topics' names, sorted, without internal ones.
     pub async fn topics(&self) -> Result<Vec<String>, KafkaError> {
-        todo!()
+        self.run("listing topics", topics::list).await
     }
+
     /// Partition count by topic for those that exist.
     pub async fn partition_counts(
         &self,
-        _topics: &[String],
+        topics: &[String],
     ) -> Result<BTreeMap<String, usize>, KafkaError> {
-        todo!()
+        let topics = topics.to_vec();
+        self.run("counting partitions", move |connection| {
+            topics::partition_counts(connection, &topics)
+        })
+        .await
     }
+
     /// Describes one topic.
-    pub async fn describe_topic(&self, _topic: &str) -> Result<TopicDescription, KafkaError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`KafkaError::UnknownTopic`] if there is none of this name.
+    pub async fn describe_topic(&self, topic: &str) -> Result<TopicDescription, KafkaError> {
+        let topic = topic.to_owned();
+        self.run("describing a topic", move |connection| {
+            topics::describe(connection, &topic)
+        })
+        .await
     }
+
     /// Creates topics; those that exist are left alone and named in the second list.
+    ///
+    /// Returns when the created topics can be written to.
+    ///
+    /// # Errors
+    /// The first topic that cannot be created; others of the list may have been, so that calling again is safe.
     pub async fn create_topics(
         &self,
-        _topics: &[NewTopic],
+        topics: &[NewTopic],
     ) -> Result<(Vec<String>, Vec<String>), KafkaError> {
-        todo!()
+        let topics = topics.to_vec();
+        self.run("creating topics", move |connection| {
+            topics::create(connection, &topics)
+        })
+        .await
     }
+
     /// Changes settings of a topic and leaves its others as they are.
+    ///
+    /// The present settings are read and written back with the changes, so two who change one topic in the same moment
+    /// may undo each other.
+    ///
+    /// # Errors
+    /// [`KafkaError::UnknownTopic`], or a setting that the brokers do not accept.
     pub async fn alter_topic(
         &self,
-        _topic: &str,
-        _settings: &BTreeMap<String, String>,
+        topic: &str,
+        settings: &BTreeMap<String, String>,
     ) -> Result<(), KafkaError> {
-        todo!()
+        let (topic, settings) = (topic.to_owned(), settings.clone());
+        self.run("changing a topic's settings", move |connection| {
+            topics::alter(connection, &topic, &settings)
+        })
+        .await
     }
-    /// The groups' names, sorted.
+
+    /// All groups, sorted by name.
     pub async fn groups(&self) -> Result<Vec<GroupDescription>, KafkaError> {
-        todo!()
+        self.run("listing groups", |connection| {
+            groups::describe(connection, None)
+        })
+        .await
     }
+
     /// Describes one group; none if unknown.
     pub async fn describe_group(
         &self,
-        _group: &str,
+        group: &str,
     ) -> Result<Option<GroupDescription>, KafkaError> {
-        todo!()
+        let group = group.to_owned();
+        self.run("describing a group", move |connection| {
+            Ok(groups::describe(connection, Some(&group))?.pop())
+        })
+        .await
     }
-    /// Committed offsets and lag of `group` on every partition of `topics` (all topics when empty).
+
+    /// Committed offsets and lag of `group` on every partition of `topics`, sorted. When `topics` is empty, of every
+    /// topic on which the group has committed anything.
+    ///
+    /// The age comes from the record at the committed offset, which is read without joining the group. Where that takes
+    /// too long it is left out.
+    ///
+    /// # Errors
+    /// [`KafkaError::UnknownTopic`] for a topic of the list that does not exist.
     pub async fn group_lag(
         &self,
-        _group: &str,
-        _topics: &[String],
+        group: &str,
+        topics: &[String],
     ) -> Result<Vec<PartitionLag>, KafkaError> {
-        todo!()
+        let (group, topics) = (group.to_owned(), topics.to_vec());
+        self.run("reading lag", move |connection| {
+            lag::of_group(connection, &group, &topics)
+        })
+        .await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        ask: impl FnOnce(&Connection) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, KafkaError> {
+        let connection = self.connection.begin();
+        connection::blocking(what, move || ask(&connection)).await
     }
 }

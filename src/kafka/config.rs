@@ -71,6 +71,8 @@ impl ConfigError {
 const COMMON: &[(&str, &str)] = &[
     // Firewalls drop idle connections silently; without this a quiet service finds out at its next request.
     ("socket.keepalive.enable", "true"),
+    // A topic that nobody declared is a mistake in its name; brokers would create it with defaults that nobody chose.
+    ("allow.auto.create.topics", "false"),
 ];
 
 /// What a producer is told beside the common part.
@@ -103,7 +105,6 @@ const CONSUMER: &[(&str, &str)] = &[
     // The default of a second makes every full local queue a pause of a second.
     ("fetch.queue.backoff.ms", "10"),
     ("queued.max.messages.kbytes", "16384"),
-    ("allow.auto.create.topics", "false"),
 ];
 
 impl KafkaConfig {

@@ -1,4 +1,10 @@
 //! What can go wrong with a cluster, in words that say what to do.
+//!
+//! Owns the classes that a caller acts on (and that the tool's exit codes follow), and how the client's error codes fall
+//! into them. Never holds a secret: addresses are printed without user information.
+
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
+use std::time::Duration;
 
 /// A cluster that could not be reached or refused us.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +25,14 @@ pub enum KafkaError {
         /// What the client said.
         cause: String,
     },
+    /// The cluster is there, but the answer took too long.
+    #[error("{what} took longer than {seconds} s; try again, or allow more time")]
+    Timeout {
+        /// What was tried.
+        what: String,
+        /// How long was waited.
+        seconds: u64,
+    },
     /// Authentication or authorisation failed.
     #[error("{what} refused: {cause}; check the credentials and the ACLs")]
     Refused {
@@ -33,12 +47,88 @@ pub enum KafkaError {
         /// The topic.
         topic: String,
     },
+    /// The brokers cannot do this, as librdkafka's mock cluster or a very old Kafka.
+    #[error("{what} is not supported by these brokers: {cause}")]
+    Unsupported {
+        /// What was tried.
+        what: String,
+        /// What the client said.
+        cause: String,
+    },
+    /// An answer that could not be read.
+    #[error("{what}: the answer could not be read: {cause}")]
+    Unreadable {
+        /// What was tried.
+        what: String,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// Anything else the client reported.
     #[error("{what}: {source}")]
     Client {
         /// What was tried.
         what: String,
         /// The client's error.
-        source: rdkafka::error::KafkaError,
+        source: ClientError,
     },
+}
+
+/// The error of a request, by what its user can do about it.
+pub(super) fn failed(what: &str, error: ClientError) -> KafkaError {
+    if matches!(
+        error,
+        ClientError::ClientConfig(..) | ClientError::ClientCreation(_)
+    ) {
+        return super::ConfigError::from_client(error).into();
+    }
+    let what = what.to_owned();
+    match error.rdkafka_error_code() {
+        Some(
+            code @ (Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::SaslAuthenticationFailed
+            | Code::Authentication),
+        ) => KafkaError::Refused {
+            what,
+            cause: code.to_string(),
+        },
+        Some(code @ (Code::UnsupportedFeature | Code::UnsupportedVersion)) => {
+            KafkaError::Unsupported {
+                what,
+                cause: code.to_string(),
+            }
+        }
+        _ => KafkaError::Client {
+            what,
+            source: error,
+        },
+    }
+}
+
+/// [`failed`] for a request that needs a connection and was given `timeout`.
+pub(super) fn unanswered(
+    brokers: &str,
+    what: &str,
+    timeout: Duration,
+    error: ClientError,
+) -> KafkaError {
+    match error.rdkafka_error_code() {
+        Some(
+            Code::BrokerTransportFailure
+            | Code::OperationTimedOut
+            | Code::Resolve
+            | Code::AllBrokersDown,
+        ) => unreachable(brokers, timeout, &error.to_string()),
+        _ => failed(what, error),
+    }
+}
+
+/// No broker answered within `timeout`.
+pub(super) fn unreachable(brokers: &str, timeout: Duration, cause: &str) -> KafkaError {
+    KafkaError::Unreachable {
+        brokers: super::config::mask_userinfo(brokers).into_owned(),
+        seconds: timeout.as_secs(),
+        cause: cause.to_owned(),
+    }
 }

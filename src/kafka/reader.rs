@@ -2,8 +2,9 @@
 //!
 //! Owns where a reading starts and ends, partition by partition. Knows no handler, no group and no event.
 
+use super::error::failed;
 use super::queue::{ForwardedQueue, Message, Messages, forward};
-use super::span::{self, failed};
+use super::span;
 use super::{KafkaConfig, KafkaError};
 use crate::event::Headers;
 use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};

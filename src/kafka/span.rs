@@ -2,10 +2,10 @@
 //!
 //! Owns the questions that a reading asks the cluster before it starts: which partitions, which first and last offsets.
 
+use super::error::{failed, unanswered};
 use super::reader::{Reading, Span, Start};
 use super::{KafkaConfig, KafkaError};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError as ClientError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,7 +72,7 @@ fn partitions(
 ) -> Result<Vec<i32>, KafkaError> {
     let metadata = client
         .fetch_metadata(Some(topic), timeout)
-        .map_err(|e| unanswered(config, timeout, e))?;
+        .map_err(|e| unanswered(&config.brokers, "asking for the topics", timeout, e))?;
     let mut existing: Vec<i32> = metadata
         .topics()
         .iter()
@@ -148,40 +148,5 @@ impl Bounds {
             Start::Offset(offset) => offset.clamp(self.low, self.high),
             Start::Last(records) => self.high.saturating_sub(records).clamp(self.low, self.high),
         }
-    }
-}
-
-/// The error of a request, by what its user can do about it.
-pub(super) fn failed(what: &str, error: ClientError) -> KafkaError {
-    use rdkafka::error::RDKafkaErrorCode as Code;
-    let what = what.to_owned();
-    match error.rdkafka_error_code() {
-        Some(
-            code @ (Code::TopicAuthorizationFailed
-            | Code::ClusterAuthorizationFailed
-            | Code::SaslAuthenticationFailed
-            | Code::Authentication),
-        ) => KafkaError::Refused {
-            what,
-            cause: code.to_string(),
-        },
-        _ => KafkaError::Client {
-            what,
-            source: error,
-        },
-    }
-}
-
-fn unanswered(config: &KafkaConfig, timeout: Duration, error: ClientError) -> KafkaError {
-    use rdkafka::error::RDKafkaErrorCode as Code;
-    match error.rdkafka_error_code() {
-        Some(Code::BrokerTransportFailure | Code::OperationTimedOut | Code::Resolve) => {
-            KafkaError::Unreachable {
-                brokers: config.brokers.clone(),
-                seconds: timeout.as_secs(),
-                cause: error.to_string(),
-            }
-        }
-        _ => failed("asking for the topics", error),
     }
 }

@@ -110,7 +110,9 @@ impl Client {
             }
             Err((error, refused)) => {
                 drop(refused);
-                buffer.settled(bytes);
+                if buffer.settled(bytes) {
+                    buffer.idle.notify_waiters();
+                }
                 let code = error.rdkafka_error_code().unwrap_or(Code::InvalidArgument);
                 let failure = buffer.failure(code, &delivery);
                 buffer.count(&delivery.topic, Some(&failure));
@@ -160,11 +162,10 @@ impl Buffer {
         self.bytes.increment(bytes as f64);
     }
 
-    fn settled(&self, bytes: usize) {
+    /// Takes a record off the books; whether it was the last one.
+    fn settled(&self, bytes: usize) -> bool {
         self.bytes.decrement(bytes as f64);
-        if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.idle.notify_waiters();
-        }
+        self.pending.fetch_sub(1, Ordering::SeqCst) == 1
     }
 
     /// Classes an error, with what else is known about the connection.
@@ -212,8 +213,9 @@ impl ClientContext for Buffer {
                 let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
                 *fatal = Some(reason.to_owned());
             }
-            // It follows the errors of the single brokers, which say more.
-            Some(Code::AllBrokersDown) => tracing::warn!(target: "librdkafka", "{reason}"),
+            // It follows the errors of the single brokers, which say more, and also comes when the bootstrap connection
+            // is given up for a better one.
+            Some(Code::AllBrokersDown) => tracing::debug!(target: "librdkafka", "{reason}"),
             _ => {
                 tracing::warn!(target: "librdkafka", %error, "{reason}");
                 let mut last = self
@@ -239,10 +241,12 @@ impl ProducerContext for Buffer {
         };
         self.count(&delivery.topic, outcome.as_ref().err());
         self.room.leave(delivery.charge);
-        let bytes = delivery.bytes;
-        // The receipt first: whom a flush wakes finds it settled.
+        // Off the books before the receipt is there: who has it may end the publisher at once.
+        let last = self.settled(delivery.bytes);
         delivery.settle(outcome);
-        self.settled(bytes);
+        if last {
+            self.idle.notify_waiters();
+        }
     }
 }
 

@@ -195,6 +195,12 @@ pub(super) fn check_brokers(brokers: &str) -> Result<(), ConfigError> {
     }
     for server in brokers.split(',').map(str::trim) {
         let address = server.split_once("://").map_or(server, |(_, rest)| rest);
+        if address.contains('@') {
+            return refuse(
+                "credentials do not belong into an address; set sasl.username and sasl.password"
+                    .to_owned(),
+            );
+        }
         let (host, port) = match address.rsplit_once(':') {
             // The colons of a bare IPv6 address are no port's.
             Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),

@@ -1,6 +1,7 @@
 //! What arrives, where, and what the receipt says.
 
 use super::*;
+use crate::kafka::admin::Admin;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers as _, Message};
 use rdkafka::{Offset, TopicPartitionList};
@@ -125,18 +126,36 @@ async fn keys_land_where_java_puts_them() {
 async fn a_flush_waits_for_everything_enqueued() {
     let cluster = cluster();
     let topic = topic(&cluster, 3);
-    let publisher = publisher(&cluster, &["linger.ms=50"]);
+    let kafka = KafkaConfig::new(cluster.bootstrap_servers());
+    let admin = Admin::connect(&kafka, LONG).await.expect("connected");
+    // Long enough that nothing is on the log yet when a flush that does not wait returns.
+    let publisher = publisher(&cluster, &["linger.ms=500"]);
     let mut pending = Vec::new();
     for number in 0..500 {
         let record = record(&topic, &number.to_string(), "v");
         pending.push(publisher.enqueue_record(record).await.expect("enqueued"));
     }
     publisher.flush(LONG).await.expect("flushed");
-    for receipt in pending {
-        let ready = futures_util::FutureExt::now_or_never(receipt);
-        ready.expect("settled by the flush").expect("published");
-    }
+    let described = admin.describe_topic(&topic).await.expect("described");
+    let on_the_log: i64 = described.partitions.iter().map(|p| p.high).sum();
+    assert_eq!(on_the_log, 500);
     publisher.flush(Duration::ZERO).await.expect("nothing left");
+    for receipt in pending {
+        receipt.await.expect("published");
+    }
+}
+
+#[tokio::test]
+async fn whoever_has_a_receipt_finds_the_buffer_without_the_record() {
+    let cluster = cluster();
+    let topic = topic(&cluster, 1);
+    let publisher = publisher(&cluster, &[]);
+    for _ in 0..200 {
+        let record = record(&topic, "k", "v");
+        publisher.publish_record(record).await.expect("published");
+        let left = publisher.flush(Duration::ZERO).await;
+        left.expect("nothing pending");
+    }
 }
 
 #[tokio::test]
