@@ -2,6 +2,7 @@
 //!
 //! Owns the producer, its buffer's accounting and what its delivery reports settle. Knows records, but no events.
 
+use super::counters::Published;
 use super::delivery::{Delivery, PendingReceipt};
 use super::error::{Failure, PublishError, Unsent, classify};
 use super::room::{Entry, Room};
@@ -9,14 +10,13 @@ use super::span;
 use crate::event::{Headers, OutgoingRecord};
 use crate::kafka::{ConfigError, KafkaConfig, is_topic_name, log};
 use crate::telemetry::Metric;
-use metrics::{Counter, Gauge, counter, gauge};
+use metrics::{Gauge, gauge};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode as Code;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -247,31 +247,6 @@ impl ProducerContext for Buffer {
         if last {
             self.idle.notify_waiters();
         }
-    }
-}
-
-/// Counters by topic, looked up in the recorder once and kept.
-#[derive(Default)]
-struct Published {
-    by_topic: HashMap<String, [Counter; 3]>,
-}
-
-impl Published {
-    fn count(&mut self, topic: &str, failure: Option<&Failure>) {
-        let result = match failure {
-            None => 0,
-            Some(Failure::Refused(_)) => 1,
-            Some(Failure::Unknown(_) | Failure::Fatal(_)) => 2,
-        };
-        if let Some(counters) = self.by_topic.get(topic) {
-            counters[result].increment(1);
-            return;
-        }
-        let counters = ["ok", "refused", "unknown"].map(|result| {
-            counter!(Metric::Published.name(), "topic" => topic.to_owned(), "result" => result)
-        });
-        counters[result].increment(1);
-        self.by_topic.insert(topic.to_owned(), counters);
     }
 }
 

@@ -12,6 +12,7 @@
 //! that is logged as an error with the count, and its receipts resolve to an error.
 
 mod client;
+mod counters;
 mod delivery;
 mod error;
 mod room;

@@ -22,7 +22,13 @@ const EVENTS_WAIT: Duration = Duration::from_millis(5);
 /// The last error of a connection, for the message of the request that needed it.
 #[derive(Clone, Default)]
 pub(super) struct LastError {
-    last: Arc<Mutex<Option<(Option<Code>, String)>>>,
+    last: Arc<Mutex<Option<ConnectionError>>>,
+}
+
+#[derive(Clone)]
+struct ConnectionError {
+    code: Option<Code>,
+    reason: String,
 }
 
 impl ClientContext for LastError {
@@ -35,7 +41,10 @@ impl ClientContext for LastError {
         // "All brokers are down" follows the errors of the single brokers, which say more.
         if error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
             let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            *last = Some((error.rdkafka_error_code(), reason.to_owned()));
+            *last = Some(ConnectionError {
+                code: error.rdkafka_error_code(),
+                reason: reason.to_owned(),
+            });
         }
     }
 }
@@ -152,14 +161,17 @@ impl Connection {
             let last = last.unwrap_or_else(PoisonError::into_inner).clone();
             match last {
                 // Trying again with the same credentials only locks accounts.
-                Some((Some(Code::Authentication | Code::SaslAuthenticationFailed), reason)) => {
+                Some(ConnectionError {
+                    code: Some(Code::Authentication | Code::SaslAuthenticationFailed),
+                    reason,
+                }) => {
                     return Err(KafkaError::Refused {
                         what: format!("connecting to {}", self.config().brokers),
                         cause: reason,
                     });
                 }
                 _ if left > ATTEMPT => {}
-                Some((_, reason)) => {
+                Some(ConnectionError { reason, .. }) => {
                     let brokers = &self.config().brokers;
                     return Err(unreachable(brokers, self.handles.timeout, &reason));
                 }
