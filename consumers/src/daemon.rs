@@ -3,7 +3,7 @@
 use crate::exit;
 use crate::journal;
 use crate::options::{Options, Settings};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, Command, FromArgMatches};
 use evenkeel::consumer::{Bound, Consumer, RunReport, Stopped};
 use evenkeel::handler::Router;
@@ -68,8 +68,7 @@ pub async fn run(service: &Service, settings: Settings) -> Result<RunReport> {
         admin: settings.admin,
         log_json: settings.log_json,
     })
-    .await
-    .context("cannot start the admin server")?;
+    .await?;
     let schema = [journal::SCHEMA, service.schema].concat();
     let inbox = SqliteInbox::open(&settings.store, service.name, &schema).await?;
     let catalogue = Arc::new(shop_schemas::catalogue()?);

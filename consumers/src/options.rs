@@ -13,6 +13,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Where a local Kafka listens.
+const BROKERS_DEFAULT: &str = "localhost:9092";
+
 /// The flags that every daemon has.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Options {
@@ -126,17 +129,13 @@ fn topics(service: &str) -> impl Iterator<Item = &'static str> {
 }
 
 fn kafka(options: &Options, file: &ConfigFile, service: &str) -> Result<KafkaConfig, ConfigError> {
-    let environment = KafkaConfig::from_env()?;
-    let mut kafka = KafkaConfig::new(environment.brokers.clone());
+    let brokers = file.brokers.as_deref().unwrap_or(BROKERS_DEFAULT);
+    let mut kafka = KafkaConfig::new(brokers);
     kafka.client_id = service.to_owned();
-    if let Some(brokers) = &file.brokers
-        && !brokers_in_environment()
-    {
-        kafka.brokers.clone_from(brokers);
-    }
-    for (name, value) in file.kafka.iter().chain(&environment.properties) {
+    for (name, value) in &file.kafka {
         kafka.set(&format!("{name}={value}"))?;
     }
+    kafka.apply_env()?;
     for assignment in &options.properties {
         kafka.set(assignment)?;
     }
@@ -145,18 +144,6 @@ fn kafka(options: &Options, file: &ConfigFile, service: &str) -> Result<KafkaCon
     }
     kafka.validate()?;
     Ok(kafka)
-}
-
-/// Whether a variable names the brokers: the library's reading of the environment falls back to a default.
-fn brokers_in_environment() -> bool {
-    [
-        "KAFKA_BOOTSTRAP_SERVERS",
-        "KAFKA_BROKERS",
-        "BOOTSTRAP_SERVERS",
-    ]
-    .iter()
-    .flat_map(|name| [(*name).to_owned(), format!("{name}_FILE")])
-    .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
 /// Reads a time such as `5s`, `500ms` or `1m 30s`; it must not be zero or negative.
