@@ -1,7 +1,13 @@
 //! Integration tests of the shop's daemons.
 //!
+//! - `command_line`: exit codes and messages of the binaries, and what `orderboard` shows
+//! - `daemons`: the whole shop as processes on a cluster
 //! - `interleavings`: the whole shop's decisions, with the topics' events in random orders
+//! - `process`: a daemon as a child process
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod command_line;
+mod daemons;
 mod interleavings;
+mod process;

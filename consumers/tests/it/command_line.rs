@@ -1,0 +1,162 @@
+//! What the binaries say and how they exit when they cannot run, and what `orderboard` shows.
+
+use shop_consumers::orderboard;
+use shop_schemas::{OrderCancelled, PaymentAuthorized};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+use std::path::Path;
+use std::process::{Command, Output};
+
+const PAYMENTS: &str = env!("CARGO_BIN_EXE_payments");
+const INVENTORY: &str = env!("CARGO_BIN_EXE_inventory");
+const ORDERBOARD: &str = env!("CARGO_BIN_EXE_orderboard");
+
+fn run(binary: &str, arguments: &[&str]) -> Output {
+    Command::new(binary).args(arguments).output().unwrap()
+}
+
+#[track_caller]
+fn fails(binary: &str, arguments: &[&str], code: i32, expected: &str) {
+    let output = run(binary, arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    assert!(said.contains(expected), "{arguments:?}: {said}");
+}
+
+#[test]
+fn what_cannot_be_used_exits_with_2_and_says_what() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    std::fs::write(&config, "brokerz = \"kafka:9092\"").unwrap();
+    let config = config.to_str().unwrap();
+    fails(PAYMENTS, &["--config", config], 2, "brokerz");
+    fails(PAYMENTS, &["--config", "/no/such/file"], 2, "/no/such/file");
+    fails(PAYMENTS, &["--idle", "soon"], 2, "--idle");
+    fails(
+        PAYMENTS,
+        &["-X", "enable.auto.commit=true"],
+        2,
+        "enable.auto.commit",
+    );
+    fails(ORDERBOARD, &["list", "--state", "shiped"], 2, "shipped");
+}
+
+#[test]
+fn a_cluster_that_does_not_answer_exits_with_4_and_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("payments.db");
+    let store = store.to_str().unwrap();
+    // Nothing listens on the discard port.
+    fails(
+        PAYMENTS,
+        &["-b", "127.0.0.1:9", "--store", store],
+        4,
+        "127.0.0.1:9",
+    );
+}
+
+#[test]
+fn a_variable_wins_over_the_file_and_a_flag_over_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    let store = dir.path().join("payments.db");
+    std::fs::write(&config, "brokers = \"127.0.0.1:7\"").unwrap();
+    for (flags, expected) in [
+        (&[][..], "127.0.0.1:9"),
+        (&["-b", "127.0.0.1:13"], "127.0.0.1:13"),
+    ] {
+        let output = Command::new(PAYMENTS)
+            .args(flags)
+            .arg("--config")
+            .arg(&config)
+            .env("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
+            .env("SHOP_STORE", &store)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let error = said.lines().find(|line| line.starts_with("error: "));
+        assert!(
+            error.is_some_and(|error| error.contains(expected)),
+            "{said}"
+        );
+        assert!(store.exists());
+    }
+}
+
+#[test]
+fn the_store_of_another_service_exits_with_3_and_names_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("payments.db");
+    let store = store.to_str().unwrap();
+    let arguments = ["-b", "127.0.0.1:9", "--store", store];
+    fails(PAYMENTS, &arguments, 4, "127.0.0.1:9");
+    fails(INVENTORY, &arguments, 3, "payments");
+}
+
+async fn board(path: &Path) {
+    let mut store = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .connect()
+        .await
+        .unwrap();
+    sqlx::raw_sql(orderboard::SERVICE.schema)
+        .execute(&mut store)
+        .await
+        .unwrap();
+    let at = "2026-01-01T00:00:00Z".parse().unwrap();
+    let paid = PaymentAuthorized {
+        order_id: "o-1".to_owned(),
+        amount_cents: 100,
+        authorization: "a-1".to_owned(),
+    };
+    let cancelled = OrderCancelled {
+        order_id: "o-2".to_owned(),
+        reason: "changed my mind".to_owned(),
+    };
+    orderboard::learn(&mut store, &paid, at).await.unwrap();
+    orderboard::learn(&mut store, &cancelled, at).await.unwrap();
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_board_shows_one_order_and_lists_those_in_a_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("orderboard.db");
+    board(&path).await;
+    let store = ["--store", path.to_str().unwrap()];
+    let says = |arguments: &[&str]| {
+        let output = run(ORDERBOARD, &[arguments, &store].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown: serde_json::Value =
+        serde_json::from_str(&says(&["show", "o-1", "--output", "json"])).unwrap();
+    let expected = serde_json::json!({
+        "order_id": "o-1",
+        "state": "paid",
+        "facts": [{"fact": "paid", "at": "2026-01-01T00:00:00.000000Z", "detail": "authorization a-1"}],
+    });
+    assert_eq!(shown, expected);
+    assert!(says(&["show", "o-2"]).starts_with("o-2 is cancelled"));
+    assert_eq!(
+        says(&["list", "--state", "cancelled", "--output", "jsonl"]),
+        "{\"order_id\":\"o-2\",\"state\":\"cancelled\"}\n"
+    );
+    assert_eq!(
+        says(&["list", "--state", "shipped", "--output", "jsonl"]),
+        ""
+    );
+    let unknown = ["show", "o-3", "--store", path.to_str().unwrap()];
+    fails(ORDERBOARD, &unknown, 1, "o-3");
+}
+
+#[test]
+fn a_board_without_a_store_says_how_to_get_one() {
+    fails(
+        ORDERBOARD,
+        &["list", "--store", "/no/such/board.db"],
+        1,
+        "--store /no/such/board.db",
+    );
+}
