@@ -1,0 +1,259 @@
+//! Files and standard input, bad lines, importing twice, interrupting and going on.
+
+use crate::shop::{Finished, Published, Shop, argument, finish, orders, signal, stock};
+use evenkeel::testing::eventually;
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::future::ready;
+use std::io::Write as _;
+use std::process::Stdio;
+use std::time::Duration;
+
+const HEADER: &str = "order_id,customer_id,lines\n";
+/// Slows sending down to at most a window per second, so that an import can be interrupted half-way.
+const SLOW: [&str; 2] = ["-X", "linger.ms=1000"];
+const MANY: u64 = 30_000;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn rows(numbers: impl IntoIterator<Item = u64>) -> String {
+    numbers.into_iter().fold(String::new(), |mut text, number| {
+        writeln!(text, "o-{number},c-1,article-001:2:870").expect("writes to memory");
+        text
+    })
+}
+
+fn ids(events: &[Published]) -> HashSet<&str> {
+    events.iter().map(|event| event.id.as_str()).collect()
+}
+
+fn keys(events: &[Published]) -> HashSet<&str> {
+    events.iter().map(|event| event.key.as_str()).collect()
+}
+
+fn check_summary(finished: &Finished, lines: u64, acknowledged: u64, bad_lines: u64) {
+    let summary = finished.json();
+    let counts = ["lines", "acknowledged", "bad_lines"].map(|name| summary[name].as_u64());
+    assert_eq!(
+        counts,
+        [lines, acknowledged, bad_lines].map(Some),
+        "{finished}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn importing_a_file_twice_publishes_the_same_ids_in_the_files_order_for_each_key() {
+    let shop = Shop::open().await;
+    let file = shop.file("orders.csv", &format!("{HEADER}{}", rows(0..500)));
+    for _ in 0..2 {
+        let imported = shop.run(orders(), &["import", argument(&file), "--output", "json"]);
+        assert_eq!(imported.code, Some(0), "{imported}");
+        check_summary(&imported, 501, 500, 0);
+        assert_eq!(imported.json()["complete"], true);
+        assert!(!shop.path("orders.csv.progress").exists());
+    }
+    let events = shop.published("shop.orders");
+    assert_eq!(events.len(), 1000);
+    assert_eq!(ids(&events).len(), 500);
+    assert_eq!(keys(&events).len(), 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_lines_come_from_standard_input_and_events_of_one_key_keep_their_order() {
+    let shop = Shop::open().await;
+    let lines: String = (1..=200)
+        .map(|number| {
+            format!(
+                "{{\"article\":\"article-00{}\",\"quantity\":{number},\"delivery_id\":\"d\"}}\n",
+                number % 3
+            )
+        })
+        .collect();
+    let mut command = stock();
+    command.stdin(Stdio::piped());
+    let mut child = shop.start(
+        command,
+        &["import", "--format", "jsonl", "--output", "json"],
+    );
+    let mut input = child.stdin.take().expect("piped");
+    input.write_all(lines.as_bytes()).expect("it reads");
+    drop(input);
+    let imported = finish(child);
+    assert_eq!(imported.code, Some(0), "{imported}");
+    check_summary(&imported, 200, 200, 0);
+    let events = shop.published("shop.deliveries");
+    for article in keys(&events) {
+        let quantities = events
+            .iter()
+            .filter(|event| event.key == article)
+            .map(|event| event.data["quantity"].as_u64());
+        assert!(quantities.is_sorted(), "{article}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_lines_are_named_by_number_without_their_content_and_the_rest_is_imported() {
+    let shop = Shop::open().await;
+    let bad = "secret name,c-1,article-001:2:870\no-2,c-1,article-001\no-3\n";
+    let file = shop.file(
+        "orders.csv",
+        &format!("{HEADER}{}{bad}{}", rows(0..1), rows(4..5)),
+    );
+    let imported = shop.run(orders(), &["import", argument(&file), "--output", "json"]);
+    assert_eq!(imported.code, Some(1), "{imported}");
+    check_summary(&imported, 6, 2, 3);
+    for expected in [
+        "line 3: ",
+        "/order_id",
+        "line 4: ",
+        "ARTICLE:QUANTITY:PRICE_CENTS",
+        "line 5: it has 1 fields",
+    ] {
+        assert!(imported.stderr.contains(expected), "{expected}: {imported}");
+    }
+    assert!(!imported.stderr.contains("secret"), "{imported}");
+    assert_eq!(
+        keys(&shop.published("shop.orders")),
+        HashSet::from(["o-0", "o-4"])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_error_stop_publishes_nothing_behind_the_first_bad_line_and_goes_on_behind_the_good_ones()
+ {
+    let shop = Shop::open().await;
+    let file = shop.file(
+        "orders.csv",
+        &format!("{HEADER}{}o-2\n{}", rows(0..2), rows(3..5)),
+    );
+    let stopped = shop.run(
+        orders(),
+        &[
+            "import",
+            argument(&file),
+            "--on-error",
+            "stop",
+            "--output",
+            "json",
+        ],
+    );
+    assert_eq!(stopped.code, Some(1), "{stopped}");
+    check_summary(&stopped, 3, 2, 0);
+    assert!(stopped.stderr.contains("line 4: "), "{stopped}");
+    assert!(stopped.stderr.contains("goes on at line 4"), "{stopped}");
+    assert_eq!(shop.published("shop.orders").len(), 2);
+
+    let rest = shop.run(orders(), &["import", argument(&file), "--output", "json"]);
+    assert_eq!(rest.code, Some(1), "{rest}");
+    check_summary(&rest, 6, 4, 1);
+    assert_eq!(rest.json()["resumed_after_line"], 3);
+    assert_eq!(shop.published("shop.orders").len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_ctrl_c_the_same_command_goes_on_and_every_row_is_published_exactly_once() {
+    let shop = Shop::open().await;
+    let file = shop.file("orders.csv", &format!("{HEADER}{}", rows(0..MANY)));
+    let import = [&["import", argument(&file), "--output", "json"], &SLOW[..]].concat();
+    let child = shop.start(orders(), &import);
+    eventually("the first events are on the log", PATIENCE, || {
+        ready((!shop.published("shop.orders").is_empty()).then_some(()))
+    })
+    .await;
+    signal(&child, "INT");
+    let interrupted = finish(child);
+    assert_eq!(interrupted.code, Some(130), "{interrupted}");
+    assert!(
+        interrupted
+            .stderr
+            .contains("the same command goes on at line"),
+        "{interrupted}"
+    );
+    let first = shop.published("shop.orders").len() as u64;
+    assert!(first < MANY);
+    check_summary(&interrupted, first + 1, first, 0);
+
+    let rest = shop.run(orders(), &["import", argument(&file), "--output", "json"]);
+    assert_eq!(rest.code, Some(0), "{rest}");
+    check_summary(&rest, MANY + 1, MANY, 0);
+    assert_eq!(rest.json()["resumed_after_line"], first + 1);
+    let events = shop.published("shop.orders");
+    assert_eq!(events.len() as u64, MANY);
+    assert_eq!(ids(&events).len() as u64, MANY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_sigkill_no_row_is_missing_and_rows_sent_again_have_the_same_ids() {
+    let shop = Shop::open().await;
+    let file = shop.file("orders.csv", &format!("{HEADER}{}", rows(0..MANY)));
+    let import = [&["import", argument(&file), "--quiet"], &SLOW[..]].concat();
+    let mut child = shop.start(orders(), &import);
+    let progress = shop.path("orders.csv.progress");
+    eventually("progress is saved", PATIENCE, || {
+        ready(progress.exists().then_some(()))
+    })
+    .await;
+    child.kill().expect("it runs");
+    assert_eq!(finish(child).code, None);
+
+    let rest = shop.run(orders(), &["import", argument(&file), "--output", "json"]);
+    assert_eq!(rest.code, Some(0), "{rest}");
+    check_summary(&rest, MANY + 1, MANY, 0);
+    assert!(
+        rest.json()["resumed_after_line"].as_u64() > Some(1),
+        "{rest}"
+    );
+    let events = shop.published("shop.orders");
+    assert_eq!(ids(&events).len() as u64, MANY);
+    assert_eq!(keys(&events).len() as u64, MANY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_ctrl_c_on_standard_input_the_number_told_goes_on() {
+    let shop = Shop::open().await;
+    let mut command = orders();
+    command.stdin(Stdio::piped());
+    let mut child = shop.start(command, &["import", "--format", "csv"]);
+    let mut input = child.stdin.take().expect("piped");
+    input
+        .write_all(format!("{HEADER}{}", rows(0..100)).as_bytes())
+        .expect("it reads");
+    eventually("what was written is on the log", PATIENCE, || {
+        ready((shop.published("shop.orders").len() == 100).then_some(()))
+    })
+    .await;
+    signal(&child, "INT");
+    let interrupted = finish(child);
+    assert_eq!(interrupted.code, Some(130), "{interrupted}");
+    assert!(
+        interrupted.stderr.contains("--skip-lines 101"),
+        "{interrupted}"
+    );
+
+    let whole = shop.file("whole.csv", &format!("{HEADER}{}", rows(0..150)));
+    let mut command = orders();
+    command.stdin(std::fs::File::open(whole).expect("was written"));
+    let rest = shop.run(
+        command,
+        &["import", "--format", "csv", "--skip-lines", "101"],
+    );
+    assert_eq!(rest.code, Some(0), "{rest}");
+    let events = shop.published("shop.orders");
+    assert_eq!((events.len(), ids(&events).len()), (150, 150));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_cannot_be_imported_is_named() {
+    let shop = Shop::open().await;
+    let headless = shop.file("headless.csv", &rows(0..3));
+    let check = |path: &str, expected: &str| {
+        let imported = shop.run(orders(), &["import", path]);
+        assert_eq!(imported.code, Some(1), "{imported}");
+        assert!(imported.stderr.contains(expected), "{imported}");
+    };
+    check("missing.csv", "missing.csv");
+    check(argument(&headless), "the header has no column order_id");
+    let folder = shop.path("folder.csv");
+    std::fs::create_dir(&folder).expect("a folder");
+    check(argument(&folder), "is a folder");
+    assert!(shop.published("shop.orders").is_empty());
+}

@@ -1,0 +1,173 @@
+//! A cluster with the shop's topics, and running commands against it.
+
+use evenkeel::kafka::reader::{Reader, Reading};
+use evenkeel::testing::{KafkaKind, TestKafka};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// What a command left behind.
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// An event as it stands on the log.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Published {
+    pub(crate) id: String,
+    pub(crate) ty: String,
+    pub(crate) source: String,
+    pub(crate) key: String,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) data: Value,
+}
+
+/// A cluster of one test and a folder for its files.
+pub(crate) struct Shop {
+    kafka: TestKafka,
+    folder: TempDir,
+}
+
+/// The `orders` command, with none of our own environment's brokers.
+pub(crate) fn orders() -> Command {
+    command(env!("CARGO_BIN_EXE_orders"))
+}
+
+/// The `stock` command, likewise.
+pub(crate) fn stock() -> Command {
+    command(env!("CARGO_BIN_EXE_stock"))
+}
+
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for name in [
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "KAFKA_BROKERS",
+        "BOOTSTRAP_SERVERS",
+    ] {
+        command.env_remove(name);
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+impl Shop {
+    pub(crate) async fn open() -> Self {
+        let kafka = TestKafka::start(KafkaKind::Mock)
+            .await
+            .expect("the mock cluster needs nothing");
+        for topic in ["shop.orders", "shop.deliveries"] {
+            kafka.create_topic(topic, 6).await.expect("a new topic");
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        Self { kafka, folder }
+    }
+
+    pub(crate) fn brokers(&self) -> &str {
+        self.kafka.brokers()
+    }
+
+    /// Writes a file into the test's folder.
+    pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).expect("the folder is writable");
+        path
+    }
+
+    /// A path in the test's folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Starts a command against this cluster.
+    pub(crate) fn start(&self, mut command: Command, arguments: &[&str]) -> Child {
+        command.args(["--brokers", self.brokers()]).args(arguments);
+        command
+            .spawn()
+            .expect("the binary was built with this test")
+    }
+
+    /// Runs a command against this cluster to its end.
+    pub(crate) fn run(&self, command: Command, arguments: &[&str]) -> Finished {
+        finish(self.start(command, arguments))
+    }
+
+    /// Everything a topic holds now, by partition and offset.
+    pub(crate) fn published(&self, topic: &str) -> Vec<Published> {
+        let second = Duration::from_secs(1);
+        let mut reader = Reader::open(&self.kafka.config(), &Reading::whole([topic]), 10 * second)
+            .expect("opens");
+        let mut events = Vec::new();
+        while !reader.at_end() {
+            let Some(record) = reader.next(second).expect("reads") else {
+                continue;
+            };
+            let header = |name| text(record.headers.last(name).unwrap_or_default());
+            events.push(Published {
+                id: header("ce_id"),
+                ty: header("ce_type"),
+                source: header("ce_source"),
+                key: text(record.key.as_deref().unwrap_or_default()),
+                partition: record.partition,
+                offset: record.offset,
+                data: serde_json::from_slice(record.value.as_deref().unwrap_or_default())
+                    .expect("JSON"),
+            });
+        }
+        events.sort_by_key(|event| (event.partition, event.offset));
+        events
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+/// Waits for a command's end.
+pub(crate) fn finish(child: Child) -> Finished {
+    let output = child.wait_with_output().expect("was started");
+    Finished {
+        code: output.status.code(),
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr),
+    }
+}
+
+/// Sends a signal such as `INT`.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill")
+        .args([&format!("-{name}"), &child.id().to_string()])
+        .status();
+    assert!(status.expect("kill is there").success());
+}
+
+impl Finished {
+    /// Standard output as one JSON document.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self}"))
+    }
+}
+
+impl std::fmt::Display for Finished {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            code,
+            stdout,
+            stderr,
+        } = self;
+        write!(formatter, "code {code:?}\n{stdout}\n{stderr}")
+    }
+}
+
+/// A path as an argument.
+pub(crate) fn argument(path: &Path) -> &str {
+    path.to_str().expect("a temporary path is text")
+}

@@ -1,0 +1,131 @@
+//! Rate, journal and summary of a simulation.
+
+use crate::shop::{Shop, argument, finish, orders, signal};
+use evenkeel::testing::eventually;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::future::ready;
+use std::path::Path;
+use std::time::Duration;
+
+fn journal(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("whole lines"))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journal_names_every_event_where_it_stands_on_the_log_and_the_rate_is_held() {
+    let shop = Shop::open().await;
+    let path = shop.path("journal.jsonl");
+    let run = [
+        "simulate", "--rate", "200", "--for", "2s", "--seed", "7", "--run-id", "run",
+    ];
+    let more = [
+        "--cancel-share",
+        "0.2",
+        "--journal",
+        argument(&path),
+        "--output",
+        "json",
+    ];
+    let simulated = shop.run(orders(), &[&run[..], &more].concat());
+    assert_eq!(simulated.code, Some(0), "{simulated}");
+    let summary = simulated.json();
+    assert_eq!(summary["published"], 400);
+    assert_eq!(summary["acknowledged"], 400);
+    assert_eq!(
+        (&summary["failed"], &summary["unknown"]),
+        (&Value::from(0), &Value::from(0))
+    );
+    assert!(
+        summary["elapsed_seconds"].as_f64() >= Some(1.9),
+        "{simulated}"
+    );
+
+    let written: HashMap<_, _> = journal(&path)
+        .into_iter()
+        .map(|line| (line["event_id"].as_str().expect("an id").to_owned(), line))
+        .collect();
+    let events = shop.published("shop.orders");
+    assert_eq!((written.len(), events.len()), (400, 400));
+    let mut sequences: HashMap<&str, u64> = HashMap::new();
+    for event in &events {
+        let line = &written[&event.id];
+        let sequence = sequences.entry(&event.key).or_default();
+        assert_eq!(line["seq"], *sequence, "{event:?}");
+        *sequence += 1;
+        assert_eq!(
+            (&line["outcome"], &line["topic"]),
+            (&"acknowledged".into(), &"shop.orders".into())
+        );
+        assert_eq!(
+            (&line["type"], &line["source"]),
+            (&event.ty.as_str().into(), &event.source.as_str().into())
+        );
+        assert_eq!(
+            (&line["partition"], &line["offset"]),
+            (&event.partition.into(), &event.offset.into())
+        );
+        assert_eq!(line["key"], event.key);
+    }
+    assert!(
+        sequences.values().any(|events| *events == 2),
+        "nothing was cancelled"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_repeated_with_its_seed_and_name_repeats_its_events() {
+    let shop = Shop::open().await;
+    let run = [
+        "simulate", "--rate", "500", "--for", "1s", "--seed", "7", "--run-id", "run", "--quiet",
+    ];
+    for _ in 0..2 {
+        let simulated = shop.run(orders(), &run);
+        assert_eq!(simulated.code, Some(0), "{simulated}");
+    }
+    let mut seen: HashMap<String, (usize, Value)> = HashMap::new();
+    for mut event in shop.published("shop.orders") {
+        event.data["placed_at"].take();
+        let (count, data) = seen
+            .entry(event.id)
+            .or_insert_with(|| (0, event.data.clone()));
+        *count += 1;
+        assert_eq!(*data, event.data);
+    }
+    assert_eq!(seen.len(), 500);
+    assert!(seen.values().all(|(count, _)| *count == 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_ctrl_c_every_event_sent_is_in_the_journal_and_on_the_log() {
+    let shop = Shop::open().await;
+    let path = shop.path("journal.jsonl");
+    let run = [
+        "simulate",
+        "--rate",
+        "500",
+        "--for",
+        "1h",
+        "--journal",
+        argument(&path),
+        "--output",
+        "json",
+    ];
+    let child = shop.start(orders(), &run);
+    eventually(
+        "some events are acknowledged",
+        Duration::from_secs(30),
+        || ready((journal(&path).len() > 100).then_some(())),
+    )
+    .await;
+    signal(&child, "TERM");
+    let simulated = finish(child);
+    assert_eq!(simulated.code, Some(143), "{simulated}");
+    let written = journal(&path);
+    assert!(written.iter().all(|line| line["outcome"] == "acknowledged"));
+    assert_eq!(simulated.json()["acknowledged"], written.len());
+    assert_eq!(shop.published("shop.orders").len(), written.len());
+}
