@@ -110,6 +110,18 @@ impl Member {
     }
 }
 
+impl Member {
+    /// Some running record of an epoch: its worker, and its place there.
+    fn running_of(&self, epoch: Epoch) -> Option<(usize, usize)> {
+        let place = |worker: &Worker| {
+            let mut running = worker.running.iter();
+            running.position(|(_, item)| item.epoch == epoch)
+        };
+        let mut workers = self.workers.iter().enumerate();
+        workers.find_map(|(number, worker)| Some((number, place(worker)?)))
+    }
+}
+
 fn key_bytes(key: u64) -> [u8; 8] {
     key.to_le_bytes()
 }
@@ -279,6 +291,13 @@ impl World {
                 "two records of key {} run in one member",
                 item.key
             );
+            let owned = member.assigned.get(&item.partition);
+            let is_owned = owned.is_some_and(|assignment| assignment.epoch == item.epoch);
+            assert!(
+                is_owned,
+                "offset {} started after its partition had gone",
+                item.offset
+            );
             member.workers[worker].running.push((lane, item));
         }
     }
@@ -386,26 +405,10 @@ impl World {
             purged += worker.lanes.purge(|item| item.epoch == epoch);
         }
         self.members[number].in_flight -= purged;
-        let drained = self.random.chance(70);
-        while drained {
-            let running =
-                self.members[number]
-                    .workers
-                    .iter()
-                    .enumerate()
-                    .find_map(|(worker, state)| {
-                        Some((
-                            worker,
-                            state
-                                .running
-                                .iter()
-                                .position(|(_, item)| item.epoch == epoch)?,
-                        ))
-                    });
-            let Some((worker, index)) = running else {
-                break;
-            };
-            self.finish(number, worker, index);
+        if self.random.chance(70) {
+            while let Some((worker, index)) = self.members[number].running_of(epoch) {
+                self.finish(number, worker, index);
+            }
         }
         let refused = self.random.chance(10);
         let on_record = self.commit(number, Some(partition), refused);
