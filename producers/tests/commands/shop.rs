@@ -1,5 +1,6 @@
 //! A cluster with the shop's topics, and running commands against it.
 
+use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::reader::{Reader, Reading};
 use evenkeel::testing::{KafkaKind, TestKafka};
 use serde_json::Value;
@@ -29,7 +30,8 @@ pub(crate) struct Published {
 
 /// A cluster of one test and a folder for its files.
 pub(crate) struct Shop {
-    kafka: TestKafka,
+    kafka: Option<TestKafka>,
+    config: KafkaConfig,
     folder: TempDir,
 }
 
@@ -68,11 +70,20 @@ impl Shop {
             kafka.create_topic(topic, 6).await.expect("a new topic");
         }
         let folder = tempfile::tempdir().expect("a folder");
-        Self { kafka, folder }
+        Self {
+            config: kafka.config(),
+            kafka: Some(kafka),
+            folder,
+        }
+    }
+
+    /// Takes the brokers away for good.
+    pub(crate) fn lose_brokers(&mut self) {
+        self.kafka = None;
     }
 
     pub(crate) fn brokers(&self) -> &str {
-        self.kafka.brokers()
+        &self.config.brokers
     }
 
     /// Writes a file into the test's folder.
@@ -103,8 +114,8 @@ impl Shop {
     /// Everything a topic holds now, by partition and offset.
     pub(crate) fn published(&self, topic: &str) -> Vec<Published> {
         let second = Duration::from_secs(1);
-        let mut reader = Reader::open(&self.kafka.config(), &Reading::whole([topic]), 10 * second)
-            .expect("opens");
+        let mut reader =
+            Reader::open(&self.config, &Reading::whole([topic]), 10 * second).expect("opens");
         let mut events = Vec::new();
         while !reader.at_end() {
             let Some(record) = reader.next(second).expect("reads") else {

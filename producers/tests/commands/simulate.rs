@@ -6,7 +6,10 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::future::ready;
 use std::path::Path;
+use std::process::Child;
 use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn journal(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -100,6 +103,67 @@ async fn a_run_repeated_with_its_seed_and_name_repeats_its_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_brokers_a_stop_ends_at_its_deadline_and_what_was_under_way_is_unknown() {
+    let mut shop = Shop::open().await;
+    let path = shop.path("journal.jsonl");
+    let child = without_brokers(&mut shop, &path, "1s").await;
+    signal(&child, "INT");
+    let simulated = finish(child);
+    assert_eq!(simulated.code, Some(130), "{simulated}");
+    let unknown = journal(&path)
+        .iter()
+        .filter(|line| line["outcome"] == "unknown" && line["offset"].is_null())
+        .count();
+    assert!(unknown > 0, "{simulated}");
+    assert_eq!(simulated.json()["unknown"], unknown);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_at_once() {
+    let mut shop = Shop::open().await;
+    let path = shop.path("journal.jsonl");
+    let mut child = without_brokers(&mut shop, &path, "1h").await;
+    let code = eventually("it ends", PATIENCE, || {
+        signal(&child, "INT");
+        ready(child.try_wait().expect("was started"))
+    })
+    .await
+    .code();
+    assert_eq!(code, Some(130));
+    assert!(
+        finish(child).stdout.is_empty(),
+        "it took the time for a summary"
+    );
+}
+
+/// A simulation that has acknowledged events and then loses its brokers.
+async fn without_brokers(shop: &mut Shop, path: &Path, drain_timeout: &str) -> Child {
+    let run = [
+        "simulate",
+        "--rate",
+        "500",
+        "--for",
+        "1h",
+        "--journal",
+        argument(path),
+    ];
+    let more = ["--drain-timeout", drain_timeout, "--output", "json"];
+    let child = shop.start(orders(), &[&run[..], &more].concat());
+    eventually("some events are acknowledged", PATIENCE, || {
+        ready((journal(path).len() > 100).then_some(()))
+    })
+    .await;
+    shop.lose_brokers();
+    let mut acknowledged = 0;
+    eventually("no more events are acknowledged", PATIENCE, || {
+        let before = std::mem::replace(&mut acknowledged, journal(path).len());
+        ready((before == acknowledged).then_some(()))
+    })
+    .await;
+    child
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_ctrl_c_every_event_sent_is_in_the_journal_and_on_the_log() {
     let shop = Shop::open().await;
     let path = shop.path("journal.jsonl");
@@ -115,11 +179,9 @@ async fn after_ctrl_c_every_event_sent_is_in_the_journal_and_on_the_log() {
         "json",
     ];
     let child = shop.start(orders(), &run);
-    eventually(
-        "some events are acknowledged",
-        Duration::from_secs(30),
-        || ready((journal(&path).len() > 100).then_some(())),
-    )
+    eventually("some events are acknowledged", PATIENCE, || {
+        ready((journal(&path).len() > 100).then_some(()))
+    })
     .await;
     signal(&child, "TERM");
     let simulated = finish(child);
