@@ -1,5 +1,5 @@
-//! Partition queues forwarded to a queue of our own, committed metadata and cached watermarks: the one audited module
-//! of unsafe code.
+//! Partition queues forwarded to a queue of our own, committed metadata, cached watermarks and headers with names of any
+//! bytes: the one audited module of unsafe code.
 //!
 //! rust-rdkafka has no safe interface for these librdkafka calls. Every function below keeps these rules:
 //! - a native handle is used only while the client it belongs to is alive: callers pass the client by reference, and
@@ -10,9 +10,11 @@
 #![allow(unsafe_code)]
 
 use super::reader::TimestampKind;
+use crate::event::Headers;
 use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedHeaders, OwnedHeaders};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{TopicPartitionList, error::KafkaError};
 use std::ffi::{CStr, CString};
@@ -397,4 +399,33 @@ pub(crate) fn cached_watermarks<C: ConsumerContext>(
         )
     };
     (error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some((low, high))
+}
+
+/// The client's form of headers: same order, repeated names and absent values kept. A received name may be any bytes, and
+/// the safe interface takes only text.
+pub(crate) fn native_headers(headers: &Headers) -> Result<OwnedHeaders, RDKafkaErrorCode> {
+    let native = OwnedHeaders::new_with_capacity(headers.iter().count());
+    let list = ptr::from_ref::<BorrowedHeaders>(native.as_borrowed())
+        .cast::<sys::rd_kafka_headers_t>()
+        .cast_mut();
+    for (name, value) in headers.iter() {
+        // A null pointer is an absent value; an empty slice's is not null.
+        let (pointer, length) =
+            value.map_or((ptr::null(), 0), |value| (value.as_ptr(), value.len()));
+        // SAFETY: `native` owns the list, which is new and therefore writable, and nothing else uses it; name and value
+        // are copied before the call returns.
+        let error = unsafe {
+            sys::rd_kafka_header_add(
+                list,
+                name.as_ptr().cast(),
+                name.len() as isize,
+                pointer.cast(),
+                length as isize,
+            )
+        };
+        if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(error.into());
+        }
+    }
+    Ok(native)
 }

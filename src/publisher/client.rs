@@ -7,14 +7,15 @@ use super::delivery::{Delivery, PendingReceipt};
 use super::error::{Failure, PublishError, Unsent, classify};
 use super::room::{Entry, Room};
 use super::span;
-use crate::event::{Headers, OutgoingRecord};
+use crate::event::OutgoingRecord;
+use crate::kafka::queue::native_headers;
 use crate::kafka::{ConfigError, KafkaConfig, is_topic_name, log};
 use crate::telemetry::Metric;
 use metrics::{Gauge, gauge};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -100,7 +101,11 @@ impl Client {
         native.key = record.key.as_deref();
         native.payload = record.value.as_deref();
         native.timestamp = record.timestamp_ms;
-        native.headers = native_headers(&record.headers);
+        if !record.headers.is_empty() {
+            native.headers = Some(native_headers(&record.headers).map_err(|code| {
+                classify(code, &delivery.topic, bytes).into_error(&delivery.topic)
+            })?);
+        }
         // Counted before the client has it, because its report may come before `send` returns.
         buffer.enqueued(bytes);
         match self.producer.send(native) {
@@ -260,18 +265,4 @@ fn size(record: &OutgoingRecord) -> usize {
     record.key.as_ref().map_or(0, |key| key.len())
         + record.value.as_ref().map_or(0, |value| value.len())
         + headers
-}
-
-/// The client's form of headers: same order, repeated names and absent values kept.
-fn native_headers(headers: &Headers) -> Option<OwnedHeaders> {
-    if headers.is_empty() {
-        return None;
-    }
-    let native = OwnedHeaders::new_with_capacity(headers.iter().count());
-    Some(headers.iter().fold(native, |native, (name, value)| {
-        native.insert(Header {
-            key: &String::from_utf8_lossy(name),
-            value,
-        })
-    }))
 }

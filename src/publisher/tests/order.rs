@@ -86,14 +86,16 @@ async fn nobody_passes_one_who_waits() {
     let mut small = Box::pin(room.enter(5));
     assert!(
         small.as_mut().now_or_never().is_none(),
-        "it fitted, but it is later"
+        "it fits, but it is later"
     );
-    // Room for both: the later one still has to let the earlier one run first.
+    // Now there is room for all, but the earlier ones have not run yet.
     room.leave(90);
+    let mut newcomer = Box::pin(room.enter(5));
+    assert!(newcomer.as_mut().now_or_never().is_none());
     assert!(small.as_mut().now_or_never().is_none());
-    let entry = large.as_mut().now_or_never().expect("its turn");
-    entry.keep();
-    small.now_or_never().expect("its turn").keep();
+    large.as_mut().now_or_never().expect("its turn").keep();
+    small.as_mut().now_or_never().expect("its turn").keep();
+    newcomer.now_or_never().expect("its turn").keep();
 }
 
 #[tokio::test]
