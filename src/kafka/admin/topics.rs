@@ -121,10 +121,27 @@ pub(super) fn watermarks(
     partition: i32,
 ) -> Result<(i64, i64), KafkaError> {
     let what = format!("asking for the offsets of {topic}/{partition}");
-    connection
-        .client()
-        .fetch_watermarks(topic, partition, connection.left(&what)?)
-        .map_err(|error| connection.unanswered(&what, error))
+    loop {
+        let left = connection.left(&what)?;
+        match connection.client().fetch_watermarks(topic, partition, left) {
+            // A topic that was created a moment ago: its leader is still taking over.
+            Err(error) if is_settling(&error) && left > LEADER_PAUSE => {
+                std::thread::sleep(LEADER_PAUSE);
+            }
+            answered => return answered.map_err(|error| connection.unanswered(&what, error)),
+        }
+    }
+}
+
+/// How long to wait before a partition's leader is asked again.
+const LEADER_PAUSE: Duration = Duration::from_millis(100);
+
+/// Whether the partition is there and only has no leader yet that answers for it.
+fn is_settling(error: &ClientError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable)
+    )
 }
 
 /// The settings that were given to this topic; empty where they are kept from us.
