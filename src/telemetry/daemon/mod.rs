@@ -33,6 +33,17 @@ pub struct DaemonSettings {
     pub log_json: bool,
 }
 
+impl DaemonSettings {
+    /// A service by its name, with no admin server and logs as text.
+    pub fn new(service: impl Into<String>) -> Self {
+        Self {
+            service: service.into(),
+            admin: None,
+            log_json: false,
+        }
+    }
+}
+
 /// A running daemon's surroundings. They last as long as the runtime, so dropping this ends nothing: a daemon answers its
 /// probes until its process ends.
 #[derive(Debug)]
