@@ -1,4 +1,23 @@
 //! The consumer: poll, admit, lane, handle, settle, commit.
+//!
+//! Owns a member of a group from its first poll to its last commit. Knows nothing of what a handler does: a record goes to
+//! it as a [`Delivery`], and an [`Outcome`] comes back.
+//!
+//! - **poll**: one thread owns the client. It serves rebalances and errors all the time, and takes records from the
+//!   partitions' queues only while there is room. It waits for handlers nowhere but in the bounded drain of a revoke.
+//! - **admit**: room is limited by records and by bytes in flight ([`ConsumerSettings::in_flight_records_max`],
+//!   [`ConsumerSettings::in_flight_bytes_max`]), whatever the backlog.
+//! - **lane**: a record waits behind the unsettled ones of its key, or of its partition, as [`Ordering`] says. A key's hash
+//!   picks the worker that owns its lane, so order needs no lock.
+//! - **handle**: at most [`ConsumerSettings::concurrency`] handlers run at a time, over all partitions. A failed record is
+//!   retried in its lane, and dead-lettered when that is hopeless; the other lanes go on.
+//! - **settle**: each record's bit in the ledger, kept per assignment of its partition; a result that comes after the
+//!   partition went counts for nothing.
+//! - **commit**: a thread of its own commits the first unsettled offset of each partition, at an interval, on a revoke and
+//!   at the stop. What is settled above it travels in the commit's metadata, so that a restart does not repeat it.
+//!
+//! The decisions (`lanes`, `ledger`, `flow`, `metadata`) are pure and are driven through seeded schedules of revokes, late
+//! results and crashes by `simulation`.
 
 mod commit;
 mod dead;

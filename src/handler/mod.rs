@@ -1,4 +1,41 @@
 //! Handlers: async functions of an event and a context, a router by event type, outcomes and errors.
+//!
+//! Owns the way of one delivery: read the record, check its payload, claim it in the inbox, call the function, commit,
+//! publish. Knows no client, no lane and no offset; when a delivery is tried again, and when its record counts as settled, is
+//! the consumer's business.
+//!
+//! A handler takes an [`Event`](crate::event::Event) or a raw [`Record`](crate::event::Record), and up to three more
+//! arguments: [`Context`], [`State`], or the transaction of the inbox. It returns `()`, an [`Outcome`], or a `Result` of
+//! either. What an error leads to is decided by its [`Class`], never by its text:
+//!
+//! | class | what follows |
+//! |---|---|
+//! | transient | retried in place with growing, jittered waits; dead-lettered when the attempts are used up |
+//! | permanent | dead-lettered at once |
+//! | outage | retried until it passes; no attempt is counted |
+//!
+//! ```
+//! use evenkeel::event::Record;
+//! use evenkeel::handler::{HandlerError, Router, State};
+//!
+//! #[derive(Clone)]
+//! struct Limit(usize);
+//!
+//! async fn measure(record: Record, State(limit): State<Limit>) -> Result<(), HandlerError> {
+//!     let bytes = record.value().map_or(0, <[u8]>::len);
+//!     if bytes > limit.0 {
+//!         return Err(HandlerError::permanent(format!("{bytes} bytes are too many")));
+//!     }
+//!     Ok(())
+//! }
+//!
+//! let router = Router::new().raw(measure).with_state(Limit(1024));
+//! router.validate()?;
+//! # Ok::<(), evenkeel::kafka::ConfigError>(())
+//! ```
+//!
+//! A [`Router`] is a [`tower::Service`] of [`Delivery`]; so is whatever else is given to a consumer, and every `tower` layer
+//! fits around it. A handler that panics costs its record a dead letter and nothing else.
 
 mod context;
 mod error;
