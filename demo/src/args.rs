@@ -2,6 +2,7 @@
 
 use clap::{Parser, ValueEnum};
 use evenkeel::testing::KafkaKind;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +41,21 @@ pub(crate) struct Args {
     /// books do not balance.
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
+}
+
+impl Args {
+    /// Reads the command line, or ends the process with what is wrong about it.
+    pub(crate) fn read() -> Self {
+        Self::parse_from(without_separator(std::env::args_os()))
+    }
+}
+
+/// The alias `cargo demo` ends in `--`, so that flags may follow at once; whoever writes a `--` before them, as for
+/// `cargo run`, means the same.
+fn without_separator(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    args.enumerate()
+        .filter(|(index, arg)| *index != 1 || arg != "--")
+        .map(|(_, arg)| arg)
 }
 
 /// Which Kafka to start.
@@ -97,6 +113,18 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_follow_with_or_without_a_separator() {
+        for line in [
+            &["demo", "--for", "30s"][..],
+            &["demo", "--", "--for", "30s"],
+        ] {
+            let args = without_separator(line.iter().map(OsString::from));
+            let args = Args::try_parse_from(args).expect("a usable command line");
+            assert_eq!(args.load, Duration::from_secs(30), "{line:?}");
+        }
     }
 
     #[test]

@@ -18,12 +18,11 @@ mod run;
 mod sample;
 mod shop;
 
-use clap::Parser;
 use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let args = args::Args::read();
     match run::run(&args).await {
         Ok(exit) => exit,
         Err(error) => {
