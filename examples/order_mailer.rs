@@ -42,6 +42,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let settings = ConsumerSettings::new("order-mailer", [OrderPlaced::TOPIC]);
     let consumer = Consumer::new(KafkaConfig::from_env()?, settings, router)?;
     let report = consumer.with_health(daemon.health).run(daemon.stop).await?;
-    println!("{} orders", report.settled);
+    println!("{} records settled", report.settled);
     Ok(())
 }
