@@ -4,9 +4,12 @@
 
 use super::error::{failed, unanswered};
 use super::reader::{Reading, Span, Start};
-use super::{KafkaConfig, KafkaError};
+use super::{KafkaConfig, KafkaError, is_topic_name};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError as ClientError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,9 +32,12 @@ pub(super) fn resolve(
         .create()
         .map_err(|e| failed("creating a client", e))?;
     let mut bounds = Vec::new();
-    for topic in &reading.topics {
+    // A topic or partition that is named twice is read once.
+    let topics: BTreeSet<&String> = reading.topics.iter().collect();
+    let wanted: BTreeSet<i32> = reading.partitions.iter().copied().collect();
+    for topic in topics {
         let topic: Arc<str> = topic.as_str().into();
-        for partition in partitions(config, &client, &topic, &reading.partitions, timeout)? {
+        for partition in partitions(config, &client, &topic, &wanted, timeout)? {
             let (low, high) = client
                 .fetch_watermarks(&topic, partition, timeout)
                 .map_err(|e| failed(&format!("asking for the offsets of {topic}"), e))?;
@@ -63,28 +69,34 @@ pub(super) fn resolve(
         .collect())
 }
 
+/// The wanted partitions of a topic, sorted, or all of them.
 fn partitions(
     config: &KafkaConfig,
     client: &BaseConsumer,
     topic: &str,
-    wanted: &[i32],
+    wanted: &BTreeSet<i32>,
     timeout: Duration,
-) -> Result<Vec<i32>, KafkaError> {
+) -> Result<BTreeSet<i32>, KafkaError> {
+    let unknown = || KafkaError::UnknownTopic {
+        topic: topic.to_owned(),
+    };
+    // The bindings panic over a name that cannot be.
+    if !is_topic_name(topic) {
+        return Err(unknown());
+    }
+    let what = "asking for the topics";
     let metadata = client
         .fetch_metadata(Some(topic), timeout)
-        .map_err(|e| unanswered(&config.brokers, "asking for the topics", timeout, e))?;
-    let mut existing: Vec<i32> = metadata
-        .topics()
-        .iter()
-        .filter(|found| found.name() == topic && found.error().is_none())
-        .flat_map(|found| found.partitions().iter().map(|partition| partition.id()))
-        .collect();
-    existing.sort_unstable();
-    if existing.is_empty() {
-        let topic = topic.to_owned();
-        return Err(KafkaError::UnknownTopic { topic });
+        .map_err(|e| unanswered(&config.brokers, what, timeout, e))?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    let found = found.ok_or_else(unknown)?;
+    match found.error() {
+        None => {}
+        Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => return Err(unknown()),
+        Some(error) => return Err(failed(what, ClientError::MetadataFetch(error.into()))),
     }
-    match wanted.iter().find(|wanted| !existing.contains(wanted)) {
+    let existing: BTreeSet<i32> = found.partitions().iter().map(|p| p.id()).collect();
+    match wanted.difference(&existing).next() {
         Some(missing) => Err(KafkaError::Config(super::ConfigError::new(
             "partition",
             format!(
@@ -93,7 +105,7 @@ fn partitions(
             ),
         ))),
         None if wanted.is_empty() => Ok(existing),
-        None => Ok(wanted.to_vec()),
+        None => Ok(wanted.clone()),
     }
 }
 

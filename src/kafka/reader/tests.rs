@@ -196,11 +196,34 @@ async fn only_the_named_partitions_are_read() {
         partitions: partitions.to_vec(),
         ..Reading::whole([&topic])
     };
-    let reader = cluster.open(named(&[1])).await.expect("open");
+    let reader = cluster.open(named(&[1, 1])).await.expect("open");
     let expected = [(topic.as_str(), 1, 0), (topic.as_str(), 1, 1)];
     assert_eq!(places(&read(reader).await), expected);
     let missing = cluster.open(named(&[3])).await.err().expect("refused");
     assert!(matches!(missing, KafkaError::Config(_)), "{missing}");
+}
+
+#[tokio::test]
+async fn a_topic_that_is_named_twice_is_read_once() {
+    let cluster = Cluster::new();
+    let topic = cluster.topic(1);
+    cluster.publish(&topic, 0, 0..2).await;
+    let twice = Reading::whole([&topic, &topic]);
+    let reader = cluster.open(twice).await.expect("open");
+    let expected = [(topic.as_str(), 0, 0), (topic.as_str(), 0, 1)];
+    assert_eq!(places(&read(reader).await), expected);
+}
+
+#[tokio::test]
+async fn a_name_that_no_topic_can_have_is_unknown() {
+    let cluster = Cluster::new();
+    for name in ["", "a/b", "nul\0", "no-such-topic"] {
+        let refused = cluster.open(Reading::whole([name])).await.err();
+        assert!(
+            matches!(&refused, Some(KafkaError::UnknownTopic { topic }) if topic == name),
+            "{refused:?}"
+        );
+    }
 }
 
 #[tokio::test]
