@@ -22,20 +22,29 @@ pub(crate) enum Ending {
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
 
-/// The cluster is there but did not answer in time.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Timeout(pub(crate) String);
-
 /// Prints what went wrong, if anything, and gives the exit code.
 pub(crate) fn report(result: anyhow::Result<Ending>) -> ExitCode {
     ExitCode::from(match result {
         Ok(ending) => ending.code(),
         Err(error) if is_broken_pipe(&error) => 0,
         Err(error) => {
-            anstream::eprintln!("evenkeel: {error:#}");
+            anstream::eprintln!("evenkeel: {}", message(&error));
             code(&error)
         }
+    })
+}
+
+/// The error and its causes, each unless the text before it says the same already.
+fn message(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |mut message, cause| {
+        let cause = cause.to_string();
+        if !message.contains(&cause) {
+            if !message.is_empty() {
+                message.push_str(": ");
+            }
+            message.push_str(&cause);
+        }
+        message
     })
 }
 
@@ -67,12 +76,10 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<Usage>() || cause.is::<evenkeel::kafka::ConfigError>() {
         return Some(2);
     }
-    if cause.is::<Timeout>() {
-        return Some(5);
-    }
     match cause.downcast_ref::<KafkaError>()? {
         KafkaError::Config(_) => Some(2),
         KafkaError::Unreachable { .. } => Some(4),
+        KafkaError::Timeout { .. } => Some(5),
         _ => None,
     }
 }
@@ -103,7 +110,21 @@ mod tests {
                 .unwrap_err(),
             4,
         );
-        check(Timeout("no answer".to_owned()).into(), 5);
+        let timeout = KafkaError::Timeout {
+            what: "listing topics".to_owned(),
+            seconds: 1,
+        };
+        check(timeout.into(), 5);
+    }
+
+    #[test]
+    fn a_cause_that_was_told_is_not_told_again() {
+        let cause = io::Error::other("disk full");
+        let error = anyhow::Error::from(cause).context("writing: disk full");
+        assert_eq!(message(&error), "writing: disk full");
+        let cause = io::Error::other("disk full");
+        let error = anyhow::Error::from(cause).context("writing");
+        assert_eq!(message(&error), "writing: disk full");
     }
 
     #[test]

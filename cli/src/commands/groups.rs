@@ -6,9 +6,10 @@ use crate::connection::ConnectionArgs;
 use crate::exit::Ending;
 use crate::output::{Listing, OutputArgs, OutputFormat, Row};
 use clap::{Args, Subcommand};
-use evenkeel::kafka::admin::{GroupDescription, MemberDescription, PartitionLag};
+use evenkeel::kafka::KafkaError;
+use evenkeel::kafka::admin::{Admin, GroupDescription, MemberDescription, PartitionLag};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// List and describe consumer groups, and show their lag.
 #[derive(Debug, Args)]
@@ -156,24 +157,32 @@ async fn describe(connection: &ConnectionArgs, args: DescribeArgs) -> anyhow::Re
         let Some(group) = admin.describe_group(name).await? else {
             return Err(unknown(name));
         };
-        let offsets = known_lag(admin.group_lag(name, &[]).await?, &group);
+        let offsets = lag_of(&admin, &group, &[]).await?;
         rows.push(Described { group, offsets });
     }
     Listing::print(args.output.output, rows)?;
     Ok(Ending::Done)
 }
 
-/// The partitions that concern the group: it has committed there, or one of its members is assigned to it.
-fn known_lag(lag: Vec<PartitionLag>, group: &GroupDescription) -> Vec<PartitionLag> {
-    let assigned = |at: &PartitionLag| {
-        group.members.iter().any(|member| {
-            let partitions = member.assignment.get(&at.topic);
-            partitions.is_some_and(|partitions| partitions.contains(&at.partition))
-        })
-    };
-    lag.into_iter()
-        .filter(|at| at.committed.is_some() || assigned(at))
-        .collect()
+/// How far the group is on `topics`, or on every topic that it has committed to or is assigned to.
+async fn lag_of(
+    admin: &Admin,
+    group: &GroupDescription,
+    topics: &[String],
+) -> Result<Vec<PartitionLag>, KafkaError> {
+    let mut lag = admin.group_lag(&group.group, topics).await?;
+    let uncommitted: BTreeSet<String> = group
+        .members
+        .iter()
+        .flat_map(|member| member.assignment.keys())
+        .filter(|topic| topics.is_empty() && lag.iter().all(|at| at.topic != **topic))
+        .cloned()
+        .collect();
+    if !uncommitted.is_empty() {
+        let uncommitted: Vec<String> = uncommitted.into_iter().collect();
+        lag.extend(admin.group_lag(&group.group, &uncommitted).await?);
+    }
+    Ok(lag)
 }
 
 fn unknown(group: &str) -> anyhow::Error {

@@ -12,15 +12,28 @@ use crate::args::{Args, Command};
 use crate::exit::Ending;
 use crate::stop::Stop;
 use anyhow::Context;
+use tracing_subscriber::EnvFilter;
 
 /// Runs the command to its end.
 pub(crate) fn run(args: Args) -> anyhow::Result<Ending> {
+    log_to_stderr();
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("starting the runtime")?
         .block_on(dispatch(args.command))
+}
+
+/// What the library and the client log, as far as `RUST_LOG` asks for it: nothing when it is not set, since a command
+/// reports its errors itself.
+fn log_to_stderr() {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(EnvFilter::builder().parse_lossy(
+            std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| "off".to_owned()),
+        ))
+        .init();
 }
 
 async fn dispatch(command: Command) -> anyhow::Result<Ending> {

@@ -57,7 +57,7 @@ struct CreateArgs {
     replication: Option<i32>,
 
     /// A topic setting, for example retention.ms=86400000; may be repeated.
-    #[arg(short, long = "setting", visible_alias = "topic-config", value_name = "NAME=VALUE", value_parser = parse_setting)]
+    #[arg(short = 'c', long = "setting", visible_alias = "topic-config", value_name = "NAME=VALUE", value_parser = parse_setting)]
     settings: Vec<(String, String)>,
 
     /// Succeed when the topic exists already.

@@ -1,6 +1,6 @@
 //! `evenkeel groups lag`: how many records, and how old, each group has still to settle.
 
-use super::{known_lag, unknown};
+use super::{lag_of, unknown};
 use crate::connection::{ConnectionArgs, parse_duration};
 use crate::exit::Ending;
 use crate::output::{Listing, OutputArgs, Row};
@@ -91,7 +91,7 @@ pub(super) async fn run(connection: &ConnectionArgs, args: LagArgs) -> anyhow::R
     let mut ending = Ending::Done;
     let mut listing = Listing::stdout(args.output.output);
     for group in groups {
-        let lag = known_lag(admin.group_lag(&group.group, &args.topic).await?, &group);
+        let lag = lag_of(&admin, &group, &args.topic).await?;
         if let Some(complaint) = complaint(&lag, args.threshold, args.max_age) {
             anstream::eprintln!("evenkeel: {}: {complaint}", group.group);
             ending = Ending::FoundBad;

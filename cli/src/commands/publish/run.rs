@@ -73,12 +73,17 @@ pub(super) struct Run {
 }
 
 /// Fails when the topic does not exist, with what to do about it.
-pub(super) async fn require_topic(admin: &Admin, topic: &str) -> Result<(), KafkaError> {
+pub(super) async fn require_topic(admin: &Admin, topic: &str) -> anyhow::Result<()> {
     let topic = topic.to_owned();
     let counts = admin.partition_counts(std::slice::from_ref(&topic)).await?;
+    let is_declared = || shop_schemas::topics().iter().any(|d| d.name == topic);
+    anyhow::ensure!(
+        counts.contains_key(&topic) || !is_declared(),
+        "the topic {topic} does not exist; create it as it is declared with: evenkeel topics apply --execute"
+    );
     match counts.contains_key(&topic) {
         true => Ok(()),
-        false => Err(KafkaError::UnknownTopic { topic }),
+        false => Err(KafkaError::UnknownTopic { topic }.into()),
     }
 }
 
