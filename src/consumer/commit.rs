@@ -15,7 +15,10 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long the brokers have to show that they are back.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// What the committer is told.
 pub(crate) enum Order {
@@ -116,11 +119,30 @@ impl<C: ConsumerContext + 'static> Committer<C> {
                 Err(RecvTimeoutError::Timeout) => {
                     next_tick = Instant::now() + interval;
                     self.commit(|_| true);
+                    self.look_for_the_cluster();
                     self.watch
                         .look(self.tracks.values().map(|track| &track.owned));
                 }
                 Ok(Order::Close) | Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+
+    /// After a complaint asks the brokers for a sign of life: librdkafka tells when they go, and not when they are back.
+    fn look_for_the_cluster(&self) {
+        let topic = self.engine.settings.topics.first().map(String::as_str);
+        let is_back = self.engine.has_complained()
+            && self
+                .consumer
+                .fetch_metadata(topic, ANSWER_WITHIN)
+                .is_ok_and(|metadata| {
+                    metadata
+                        .topics()
+                        .iter()
+                        .all(|topic| topic.error().is_none())
+                });
+        if is_back {
+            self.engine.cluster_answers();
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::dead::DeadLetterWriter;
 use super::ledger::Ledger;
+use super::rebalance::COMPONENT;
 use super::settings::ConsumerSettings;
 use super::worker::Inbox;
 use super::{RunReport, Stopped};
@@ -26,6 +27,8 @@ pub(crate) struct Engine {
     pub(crate) budget: Arc<AtomicUsize>,
     in_flight: AtomicUsize,
     ledger: Mutex<Ledger>,
+    /// Whether the client complained since the cluster was last seen to answer.
+    complained: AtomicBool,
     intake: OnceLock<Thread>,
     intake_waits: AtomicBool,
 }
@@ -60,6 +63,7 @@ impl Engine {
             budget: Arc::default(),
             in_flight: AtomicUsize::new(0),
             ledger: Mutex::default(),
+            complained: AtomicBool::new(false),
             intake: OnceLock::new(),
             intake_waits: AtomicBool::new(false),
         }
@@ -107,6 +111,24 @@ impl Engine {
     pub(crate) fn wake_intake(&self) {
         if let Some(thread) = self.intake.get() {
             thread.unpark();
+        }
+    }
+
+    /// The cluster cannot be used as it should: shown as not ready until it answers again.
+    pub(crate) fn complain(&self, reason: &str) {
+        self.complained.store(true, Relaxed);
+        self.health.set_ready(COMPONENT, Err(reason.to_owned()));
+    }
+
+    /// Whether the client complained since the cluster was last seen to answer.
+    pub(crate) fn has_complained(&self) -> bool {
+        self.complained.load(Relaxed)
+    }
+
+    /// The cluster answers.
+    pub(crate) fn cluster_answers(&self) {
+        if self.complained.swap(false, Relaxed) {
+            self.health.set_ready(COMPONENT, Ok(()));
         }
     }
 

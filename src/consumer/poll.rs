@@ -182,23 +182,18 @@ impl PollThread {
                     partition,
                     "the committed offset is out of range and auto.offset.reset says not to guess; reset the group's offset"
                 );
-                self.complain(&format!(
+                self.engine.complain(&format!(
                     "the committed offset of {topic}/{partition} is out of range"
                 ));
                 Ok(())
             }
             code => {
                 tracing::error!(group = self.engine.group, topic, partition, error = %code, "the partition cannot be read");
-                self.complain(&format!("{topic}/{partition} cannot be read: {code}"));
+                self.engine
+                    .complain(&format!("{topic}/{partition} cannot be read: {code}"));
                 Ok(())
             }
         }
-    }
-
-    fn complain(&self, reason: &str) {
-        self.engine
-            .health
-            .set_ready(COMPONENT, Err(reason.to_owned()));
     }
 
     /// Serves rebalances and errors. Polling is what keeps this member in the group.
@@ -239,11 +234,11 @@ impl PollThread {
             }
             .into()),
             Some(RDKafkaErrorCode::AllBrokersDown) => {
-                self.complain("no broker can be reached");
+                self.engine.complain("no broker can be reached");
                 Ok(())
             }
             Some(code) if is_refusal(code) => {
-                self.complain(&format!("refused: {code}"));
+                self.engine.complain(&format!("refused: {code}"));
                 Ok(())
             }
             _ => {

@@ -10,10 +10,12 @@ use super::ledger::Epoch;
 use super::metadata::{self, SettledAbove, Tag};
 use super::partition::Partition;
 use super::worker::Message;
+use crate::kafka::log;
 use crate::kafka::queue::{ForwardTarget, committed, forward, unforward};
 use crate::telemetry::Metric;
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
@@ -306,6 +308,17 @@ fn names(list: &TopicPartitionList) -> String {
 }
 
 impl ClientContext for Member {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log::forward(level, facility, message);
+        // librdkafka tells of a reset in no other way, and it may mean records that nobody will handle.
+        if facility == "OFFSET" && message.contains("offset reset") {
+            tracing::error!(
+                group = self.engine.group,
+                "a position was lost and set anew, as auto.offset.reset says: {message}"
+            );
+        }
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(group = self.engine.group, %error, reason, "the Kafka client reports an error");
         self.complaints
