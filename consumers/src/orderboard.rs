@@ -137,7 +137,7 @@ tellings! {
     OrderCancelled(order) => Cancelled, "{}", order.reason;
     PaymentAuthorized(payment) => Paid, "authorization {}", payment.authorization;
     PaymentDeclined(payment) => Declined, "{}", payment.reason;
-    StockReserved(stock) => Reserved, "{} lines", stock.lines.len();
+    StockReserved(stock) => Reserved, "lines: {}", stock.lines.len();
     StockRejected(stock) => Rejected, "{}: {}", stock.article, stock.reason;
     StockReleased(stock) => Released, "{}", stock.reason;
     ShipmentDispatched(shipment) => Shipped, "tracking {}", shipment.tracking;

@@ -107,23 +107,34 @@ async fn list(state: Option<State>, reading: &Reading) -> Result<u8> {
 }
 
 fn order_table(order: &Order) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["FACT", "AT", "DETAIL"]);
-    for told in &order.facts {
-        table.add_row([&told.fact, &told.at, &told.detail]);
-    }
-    format!("{} is {}\n{table}", order.order_id, order.state)
+    let facts = order
+        .facts
+        .iter()
+        .map(|told| [&told.fact, &told.at, &told.detail]);
+    let facts = table(["FACT", "AT", "DETAIL"], facts);
+    format!("{} is {}\n{facts}", order.order_id, order.state)
 }
 
 fn list_table(lines: &[Line]) -> String {
+    let lines = lines.iter().map(|line| [&line.order_id, &line.state]);
+    table(["ORDER", "STATE"], lines)
+}
+
+/// Columns without lines between them, as the operator's tool prints them.
+fn table<'a, const N: usize>(
+    header: [&str; N],
+    rows: impl Iterator<Item = [&'a String; N]>,
+) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["ORDER", "STATE"]);
-    for line in lines {
-        table.add_row([&line.order_id, &line.state]);
+    table.set_header(header);
+    for row in rows {
+        table.add_row(row);
     }
-    table.to_string()
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
 }
 
 fn json_lines<T: Serialize>(items: &[T]) -> Result<String> {

@@ -10,11 +10,12 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a daemon on a store; it logs where the test does.
-    pub(crate) fn start(binary: &str, brokers: &str, store: &Path) -> Self {
+    /// Starts a daemon on a store, with further flags; it logs where the test does.
+    pub(crate) fn start(binary: &str, brokers: &str, store: &Path, flags: &[&str]) -> Self {
         let child = Command::new(binary)
             .args(["--brokers", brokers, "--drain-timeout", "10s", "--store"])
             .arg(store)
+            .args(flags)
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
@@ -22,13 +23,17 @@ impl Daemon {
         Self { binary, child }
     }
 
-    /// Asks the daemon to stop, and expects that it does so cleanly.
-    pub(crate) fn stop_cleanly(mut self) {
+    /// Asks the daemon to stop.
+    pub(crate) fn stop(&self) {
         let asked = Command::new("sh")
             .args(["-c", &format!("kill -TERM {}", self.child.id())])
             .status()
             .unwrap();
         assert!(asked.success(), "{} is gone already", self.binary);
+    }
+
+    /// Waits for the end of a run that has a bound or was asked to stop, and expects that all was drained and committed.
+    pub(crate) fn ends_cleanly(mut self) {
         let ended = self.child.wait().unwrap();
         assert!(ended.success(), "{}: {ended}", self.binary);
     }
