@@ -12,7 +12,7 @@ pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 /// What was found is not what it should be, such as another service's store.
 pub const FOUND_BAD: u8 = 3;
-/// The cluster cannot be reached or refuses us.
+/// The cluster cannot be reached.
 pub const UNREACHABLE: u8 = 4;
 /// A deadline passed, such as that of a drain.
 pub const TIMEOUT: u8 = 5;
@@ -47,7 +47,8 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 fn of_kafka(error: &KafkaError) -> Option<u8> {
     match error {
         KafkaError::Config(_) => Some(USAGE),
-        KafkaError::Unreachable { .. } | KafkaError::Refused { .. } => Some(UNREACHABLE),
+        KafkaError::Unreachable { .. } => Some(UNREACHABLE),
+        KafkaError::Timeout { .. } => Some(TIMEOUT),
         _ => None,
     }
 }
@@ -64,6 +65,10 @@ mod tests {
             seconds: 10,
             cause: "refused".to_owned(),
         };
+        let slow = KafkaError::Timeout {
+            what: "describing topics".to_owned(),
+            seconds: 10,
+        };
         let foreign = InboxError::Foreign {
             path: "payments.db".to_owned(),
             reason: "belongs to the group inventory".to_owned(),
@@ -73,6 +78,7 @@ mod tests {
             (ConfigError::new("concurrency", "is 0").into(), USAGE),
             (anyhow::Error::new(unreachable()), UNREACHABLE),
             (ConsumerError::Kafka(unreachable()).into(), UNREACHABLE),
+            (ConsumerError::Kafka(slow).into(), TIMEOUT),
             (anyhow::Error::new(foreign), FOUND_BAD),
             (fatal.into(), FAILED),
         ] {

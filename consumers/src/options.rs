@@ -22,7 +22,7 @@ pub struct Options {
     /// Bootstrap servers, comma separated [env: KAFKA_BOOTSTRAP_SERVERS] [default: localhost:9092]
     #[arg(short, long, alias = "bootstrap-server", value_name = "HOST:PORT,...")]
     pub brokers: Option<String>,
-    /// SQLite file of the service, shared by its instances on this machine [default: <service>.db]
+    /// SQLite file of the service, shared by its instances on this machine [default: SERVICE.db]
     #[arg(long, env = "SHOP_STORE", value_name = "PATH")]
     pub store: Option<PathBuf>,
     /// Handlers running at the same time, over all partitions [default: 64]
