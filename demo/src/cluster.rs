@@ -7,7 +7,7 @@ use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::admin::{Admin, NewTopic};
 use evenkeel::testing::{KafkaKind, TestKafka};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long one admin request may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -64,7 +64,28 @@ impl Cluster {
             })
             .collect();
         self.admin.create_topics(&topics).await?;
+        for topic in &topics {
+            self.await_leaders(&topic.name).await?;
+        }
         Ok(())
+    }
+
+    /// Waits until every partition of `topic` can be asked for its offsets: brokers say that a topic is created before it
+    /// has leaders.
+    async fn await_leaders(&self, topic: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            let description = self.admin.describe_topic(topic).await;
+            let description = match description {
+                Ok(topic) if topic.partitions.iter().all(|p| p.leader >= 0) => return Ok(()),
+                other => other.map(drop),
+            };
+            if deadline <= Instant::now() {
+                description.with_context(|| format!("cannot look at {topic}"))?;
+                bail!("{topic} has partitions without a leader");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Refuses a cluster on which other members of the shop's groups run: their effects are in stores that the audit

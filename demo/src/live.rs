@@ -10,12 +10,16 @@ use std::time::{Duration, Instant};
 /// How often a plain line is written where nothing can be redrawn.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Samples come every second or two: one that stays the same for that long means that nothing is published.
+const STILL: Duration = Duration::from_secs(4);
+
 /// The display.
 pub(crate) struct Live {
     bar: ProgressBar,
     started: Instant,
     plain_due: Instant,
     before: Option<(Instant, Sample)>,
+    rate: f64,
 }
 
 impl Live {
@@ -29,6 +33,7 @@ impl Live {
             started: now,
             plain_due: now + PLAIN_INTERVAL,
             before: None,
+            rate: 0.0,
         }
     }
 
@@ -75,14 +80,20 @@ impl Live {
         self.bar.finish_and_clear();
     }
 
-    /// Records published a second since the sample before.
+    /// Records published a second between the last two samples that differ; none once nothing has changed for a while.
     fn rate(&mut self, now: Instant, sample: &Sample) -> u64 {
-        let rate = self.before.as_ref().map_or(0.0, |(then, before)| {
-            let seconds = now.duration_since(*then).as_secs_f64().max(0.001);
-            (sample.end - before.end).max(0) as f64 / seconds
-        });
-        self.before = Some((now, sample.clone()));
-        rate.round() as u64
+        let Some((then, before)) = &self.before else {
+            self.before = Some((now, sample.clone()));
+            return 0;
+        };
+        let seconds = now.duration_since(*then).as_secs_f64();
+        if before != sample {
+            self.rate = (sample.end - before.end).max(0) as f64 / seconds.max(0.001);
+            self.before = Some((now, sample.clone()));
+        } else if seconds > STILL.as_secs_f64() {
+            self.rate = 0.0;
+        }
+        self.rate.round() as u64
     }
 }
 

@@ -20,10 +20,15 @@ mod shop;
 
 use std::process::ExitCode;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let args = args::Args::read();
-    match run::run(&args).await {
+    let result = tokio::runtime::Runtime::new().map(|runtime| {
+        let result = runtime.block_on(run::run(&args));
+        // Requests to brokers that are gone by now are not waited for.
+        runtime.shutdown_background();
+        result
+    });
+    match result.map_err(anyhow::Error::from).flatten() {
         Ok(exit) => exit,
         Err(error) => {
             eprintln!("error: {error:#}");
