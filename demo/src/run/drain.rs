@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Without any progress for that long, the drain is given up: longer than a dead member's session and a rebalance.
 const STILL_MAX: Duration = Duration::from_secs(90);
 /// However much progress there is, the drain is given up after that.
-const DRAIN_MAX: Duration = Duration::from_secs(900);
+const DRAIN_MAX: Duration = Duration::from_secs(3_600);
 
 /// Waits until the groups are drained. Returns what is wrong if they are not by the deadline.
 pub(super) async fn until_drained(
