@@ -19,10 +19,24 @@ use std::time::{Duration, Instant};
 /// Without a record or an end of a partition for that long, the brokers are taken to be gone.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// What to read: from the first offsets to the second, where the log still has them.
+/// What to read: from some offsets to others, where the log still has them. Partitions that came into being later than
+/// the first are read from their beginning.
 pub(crate) struct Span {
     pub(crate) from: Offsets,
+    pub(crate) low: Offsets,
     pub(crate) to: Offsets,
+}
+
+impl Span {
+    /// The partitions that have something to read, and where their reading starts.
+    fn starts(&self) -> Offsets {
+        let start = |(place, to): (&(String, i32), &i64)| {
+            let of = |offsets: &Offsets| offsets.get(place).copied().unwrap_or_default();
+            let start = of(&self.from).max(of(&self.low));
+            (start < *to).then(|| (place.clone(), start))
+        };
+        self.to.iter().filter_map(start).collect()
+    }
 }
 
 /// What the topics say beside the facts.
@@ -40,21 +54,16 @@ pub(crate) fn read_topics(
     span: &Span,
     facts: &mut Facts,
 ) -> anyhow::Result<Said> {
-    let mut open: HashSet<(String, i32)> = span
-        .to
-        .iter()
-        .filter(|(place, to)| span.from.get(*place).is_none_or(|from| from < to))
-        .map(|(place, _)| place.clone())
-        .collect();
+    let starts = span.starts();
+    let mut open: HashSet<(String, i32)> = starts.keys().cloned().collect();
     let mut said = Said::default();
     if open.is_empty() {
         return Ok(said);
     }
     let consumer = reader(kafka)?;
     let mut assignment = TopicPartitionList::new();
-    for place in &open {
-        let from = span.from.get(place).copied().unwrap_or_default();
-        assignment.add_partition_offset(&place.0, place.1, Offset::Offset(from))?;
+    for ((topic, partition), start) in &starts {
+        assignment.add_partition_offset(topic, *partition, Offset::Offset(*start))?;
     }
     consumer.assign(&assignment)?;
     let mut moved_by = HashSet::new();
@@ -206,4 +215,23 @@ fn add_moves(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_with_nothing_to_read_are_left_out_and_the_others_start_where_the_log_does() {
+        let offsets = |values: &[(i32, i64)]| -> Offsets {
+            let place = |(partition, offset): &(i32, i64)| (("t".to_owned(), *partition), *offset);
+            values.iter().map(place).collect()
+        };
+        let span = Span {
+            from: offsets(&[(0, 5), (1, 5), (2, 5)]),
+            low: offsets(&[(0, 0), (1, 7), (2, 9), (3, 0), (4, 0)]),
+            to: offsets(&[(0, 5), (1, 9), (2, 9), (3, 0), (4, 2)]),
+        };
+        assert_eq!(span.starts(), offsets(&[(1, 7), (4, 0)]));
+    }
 }

@@ -61,7 +61,7 @@ pub(super) async fn audit_all(
             "the services also handled {earlier} records from before the run"
         ));
     }
-    let (kafka, span) = (cluster.config.clone(), Span { from, to });
+    let (kafka, span) = (cluster.config.clone(), Span { from, low, to });
     let (facts, said) = tokio::task::spawn_blocking(move || {
         let said = read_topics(&kafka, &span, &mut facts);
         said.map(|said| (facts, said))
