@@ -24,9 +24,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) enum Order {
     /// These partitions are ours from now on.
     Assigned(Vec<Owned>),
-    /// Commit what is settled of these epochs now, forget them, and say whether it worked.
-    Release(Vec<Epoch>, mpsc::Sender<bool>),
-    /// Forget these epochs without a commit: another member owns the partitions already.
+    /// Commit what is settled of these epochs now, and say whether it worked.
+    Commit(Vec<Epoch>, mpsc::Sender<bool>),
+    /// Forget these epochs: the partitions are another member's from now on.
     Forget(Vec<Epoch>),
     /// End.
     Close,
@@ -109,9 +109,8 @@ impl<C: ConsumerContext + 'static> Committer<C> {
                 .recv_timeout(next_tick.saturating_duration_since(Instant::now()))
             {
                 Ok(Order::Assigned(owned)) => owned.into_iter().for_each(|owned| self.own(owned)),
-                Ok(Order::Release(epochs, answer)) => {
+                Ok(Order::Commit(epochs, answer)) => {
                     let committed = self.commit(|epoch| epochs.contains(&epoch));
-                    self.forget(&epochs);
                     // Whoever asked may have reached its deadline.
                     let _ = answer.send(committed);
                 }

@@ -6,6 +6,7 @@ use super::commit::{Committer, Order};
 use super::engine::Engine;
 use super::flow::{self, Progress};
 use super::intake::Intake;
+use super::ledger::Epoch;
 use super::rebalance::{COMPONENT, Drain, Member};
 use super::{ConsumerError, Stopped};
 use crate::kafka::KafkaError;
@@ -330,9 +331,10 @@ impl PollThread {
             .health
             .set_ready(COMPONENT, Err("stopping".to_owned()));
         let epochs = self.consumer.context().fence_all();
+        let deadline = Instant::now() + engine.settings.drain_timeout;
         let mut drain = self.consumer.context().fence(&epochs);
-        let drained = self.drain(&mut drain);
-        let committed = !commit || self.consumer.context().commit(&epochs);
+        let drained = self.drain(&mut drain, deadline);
+        let committed = !commit || self.commit_last(&epochs, deadline);
         if !drained {
             tracing::warn!(
                 group = engine.group,
@@ -343,9 +345,21 @@ impl PollThread {
         drained && committed
     }
 
+    /// Commits what is settled of these epochs, again and again until it is taken or the drain's time is up: a commit is
+    /// refused while the group rebalances, which it does whenever several members stop together.
+    fn commit_last(&mut self, epochs: &[Epoch], deadline: Instant) -> bool {
+        while !self.consumer.context().commit(epochs) {
+            std::thread::sleep(EVENTS_EVERY);
+            // The rebalance goes on only while this member takes part in it.
+            if Instant::now() >= deadline || self.serve_events().is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Waits for running handlers, and goes on serving events meanwhile: this member keeps its place until the end.
-    fn drain(&mut self, drain: &mut Drain) -> bool {
-        let deadline = Instant::now() + self.engine.settings.drain_timeout;
+    fn drain(&mut self, drain: &mut Drain, deadline: Instant) -> bool {
         loop {
             if drain.wait(EVENTS_EVERY) {
                 return true;

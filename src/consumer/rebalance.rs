@@ -162,7 +162,7 @@ impl Member {
     /// Has what is settled of these epochs committed; false when that failed or took too long.
     pub(crate) fn commit(&self, epochs: &[Epoch]) -> bool {
         let (answer, answered) = mpsc::channel();
-        let asked = self.orders.send(Order::Release(epochs.to_vec(), answer));
+        let asked = self.orders.send(Order::Commit(epochs.to_vec(), answer));
         asked.is_ok() && answered.recv_timeout(COMMIT_WITHIN).unwrap_or(false)
     }
 
@@ -259,11 +259,8 @@ impl Member {
             .iter()
             .for_each(|assigned| assigned.partition.fence());
         let began = Instant::now();
-        if self.closing.load(Ordering::Relaxed) {
+        if lost || self.closing.load(Ordering::Relaxed) {
             self.fence(&epochs);
-        } else if lost {
-            self.fence(&epochs);
-            let _ = self.orders.send(Order::Forget(epochs.clone()));
         } else if !epochs.is_empty() {
             let drained = self
                 .fence(&epochs)
@@ -278,6 +275,8 @@ impl Member {
                 );
             }
         }
+        // The committer may have ended already when the client is only to be given back.
+        let _ = self.orders.send(Order::Forget(epochs.clone()));
         {
             let mut ledger = self.engine.ledger();
             epochs.iter().for_each(|epoch| ledger.revoke(*epoch));
