@@ -1,10 +1,17 @@
 //! What is on the log is shown, in every form, to the end or until stopped.
 
-use crate::tool::{Cluster, end_of};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use crate::tool::{Cluster, PATIENCE, end_of};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::ChildStdout;
 
 fn orders(count: usize) -> impl Iterator<Item = String> {
     (0..count).map(|number| format!("o-{number}"))
+}
+
+/// The next line of a command that goes on running.
+async fn next_line(lines: &mut Lines<BufReader<ChildStdout>>, why: &str) -> String {
+    let line = tokio::time::timeout(PATIENCE, lines.next_line()).await;
+    line.expect(why).expect("it can be read").expect(why)
 }
 
 #[tokio::test]
@@ -63,7 +70,7 @@ async fn a_broken_pipe_ends_it_quietly() {
         .spawn()
         .expect("the binary starts");
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-    lines.next_line().await.expect("it can be read");
+    next_line(&mut lines, "there are records").await;
     drop(lines);
     let run = end_of(child).await.code(0);
     assert_eq!(run.err, "");
@@ -79,17 +86,9 @@ async fn it_follows_the_topic_until_a_signal_and_says_so_by_its_exit_code() {
             .spawn()
             .expect("the binary starts");
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        lines
-            .next_line()
-            .await
-            .expect("it can be read")
-            .expect("a record that waits in a buffer is passed on");
+        next_line(&mut lines, "a record that waits in a buffer is passed on").await;
         cluster.publish_orders(orders(1)).await;
-        lines
-            .next_line()
-            .await
-            .expect("it can be read")
-            .expect("it follows the topic");
+        next_line(&mut lines, "it follows the topic").await;
         let pid = child.id().expect("it runs").to_string();
         let kill = tokio::process::Command::new("kill")
             .args([signal, &pid])
