@@ -5,6 +5,7 @@ use crate::fleet::{Daemon, State};
 use crate::ledger::grouped;
 use crate::sample::Sample;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 /// How often a plain line is written where nothing can be redrawn.
@@ -41,7 +42,7 @@ impl Live {
     pub(crate) fn say(&self, line: &str) {
         let line = format!("{:6.1} s  {line}", self.started.elapsed().as_secs_f64());
         if self.bar.is_hidden() {
-            eprintln!("{line}");
+            tell(&line);
         } else {
             self.bar.println(line);
         }
@@ -95,6 +96,11 @@ impl Live {
         }
         self.rate.round() as u64
     }
+}
+
+/// Writes a line to standard error. Where nobody reads it any more, the run goes on without.
+pub(crate) fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn block(phase: &str, sample: &Sample, rate: u64, daemons: &[(&Daemon, bool)]) -> String {

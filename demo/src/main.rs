@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     match result.map_err(anyhow::Error::from).flatten() {
         Ok(exit) => exit,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            live::tell(&format!("error: {error:#}"));
             run::exit_code(&error)
         }
     }

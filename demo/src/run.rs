@@ -9,12 +9,13 @@ use crate::binaries::Binaries;
 use crate::cluster::Cluster;
 use crate::fleet::{Fleet, Guard, Process, Program, tail};
 use crate::ledger::{Entries, Ledger};
-use crate::live::Live;
+use crate::live::{Live, tell};
 use crate::sample::{Sampler, Watch, is_ready};
 use crate::shop::{Shop, program_names};
 use anyhow::{Context, bail};
 use evenkeel::kafka::KafkaError;
 use evenkeel::kafka::admin::Admin;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -36,7 +37,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         _ = interrupt.recv() => 130,
         _ = terminate.recv() => 143,
     };
-    eprintln!("interrupted: everything that was started has been ended");
+    tell("interrupted: everything that was started has been ended");
     Ok(ExitCode::from(code))
 }
 
@@ -49,10 +50,11 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
 }
 
 fn print(ledger: &Ledger, output: Output) -> anyhow::Result<ExitCode> {
-    match output {
-        Output::Json => println!("{}", serde_json::to_string(ledger)?),
-        Output::Table => println!("{}", ledger.human()),
-    }
+    let text = match output {
+        Output::Json => serde_json::to_string(ledger)?,
+        Output::Table => ledger.human(),
+    };
+    writeln!(std::io::stdout(), "{text}").context("cannot print the ledger")?;
     Ok(ExitCode::from(u8::from(!ledger.balanced)))
 }
 
