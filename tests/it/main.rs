@@ -4,7 +4,33 @@
 
 /// A Kafka for development that stays until it is taken down.
 mod dev;
+/// Faults of brokers: refused commits, moved coordinators, outages and slow round trips cost time, never a record.
+mod faults;
+/// G10: a receipt means acknowledged, unknown is said to be unknown, and the buffer pushes back.
+mod g10_publish;
+/// G1: no loss, whatever is killed whenever, and no commit past what is unsettled.
+mod g1_no_loss;
+/// G2: order per key, through retries too, and no waiting between keys.
+mod g2_key_order;
+/// G3: one effect for each event however often it comes, and replies with the same ids.
+mod g3_effects_once;
+/// G4: records, bytes and resident memory stay bounded under any backlog.
+mod g4_bounded_memory;
+/// G5: slow handlers keep their member's place, and stuck ones are named.
+mod g5_slow_handler;
+/// G6: clean stops redeliver nothing, stuck handlers do not delay them past their deadline.
+mod g6_clean_stop;
+/// G7: revokes drain, commit and fence, with every assignor.
+mod g7_revoke;
+/// G8: poison goes to the dead-letter topic or stops its partition, and blocks nothing else.
+mod g8_poison;
+/// kcat reads what we publish, and we read what kcat publishes.
+mod interop;
 /// The test kit itself: a Kafka of every kind is found or started, serves, and ends.
 mod kafka;
+/// Helper: a member of a group as a process of its own, which can be killed.
+mod member;
 /// Helper: a test of this binary as a process of its own.
 mod rerun;
+/// Helper: topics and groups of their own, members in this process, records, gates, and looks at committed offsets.
+mod support;

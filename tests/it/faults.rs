@@ -1,0 +1,233 @@
+//! Brokers that refuse, move, go away and answer late: nothing is lost, nothing is committed past what is unsettled, and
+//! the consumer goes on. On librdkafka's mock cluster, which can be told to fail.
+
+use crate::support::{Case, Gate, Log, Member, WITHIN};
+use evenkeel::event::Record;
+use evenkeel::handler::Router;
+use evenkeel::kafka::KafkaConfig;
+use evenkeel::testing::{eventually, unique};
+use rdkafka::mocking::{MockCluster, MockCoordinator};
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Code};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+type Cluster = MockCluster<'static, DefaultProducerContext>;
+
+const RECORDS: usize = 3000;
+const PARTITIONS: i32 = 3;
+
+/// A member at work on a mock cluster, and what it has handled.
+struct Scene {
+    cluster: Cluster,
+    case: Case,
+    member: Member,
+    handled: Log<(i32, i64)>,
+    /// Lets the second half of the records be handled.
+    second_half: Gate,
+    /// How far each partition was seen committed.
+    seen: Mutex<BTreeMap<i32, i64>>,
+}
+
+impl Scene {
+    /// Publishes the records, and lets a member handle the first half of them.
+    async fn begin() -> Self {
+        let cluster = Cluster::new(3).expect("a mock cluster");
+        let topic = unique("it-faults");
+        cluster
+            .create_topic(&topic, PARTITIONS, 3)
+            .expect("a topic");
+        let case = Case::named(
+            KafkaConfig::new(cluster.bootstrap_servers()),
+            topic,
+            PARTITIONS,
+        );
+        let record = |n: usize| {
+            let mut record = case.record(Some(&format!("k{n}")), n.to_string());
+            record.partition = Some((n % PARTITIONS as usize) as i32);
+            record
+        };
+        case.publish((0..RECORDS).map(record)).await;
+        let (handled, second_half) = (Log::new(), Gate::closed());
+        let (log, gate) = (handled.clone(), second_half.clone());
+        let router = Router::new().raw(move |record: Record| {
+            let (log, gate) = (log.clone(), gate.clone());
+            async move {
+                if record.offset() >= (RECORDS / 2 / PARTITIONS as usize) as i64 {
+                    gate.pass().await;
+                }
+                tokio::time::sleep(Duration::from_micros(500)).await;
+                log.push((record.partition(), record.offset()));
+            }
+        });
+        let mut settings = case.settings();
+        // Records of the second half wait beside those of the first, not in front of them.
+        settings.concurrency = RECORDS;
+        let member = Member::start(&case.kafka, settings, router);
+        handled
+            .reach("records of the first half", RECORDS / 2)
+            .await;
+        Self {
+            cluster,
+            case,
+            member,
+            handled,
+            second_half,
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Checks that no partition's commit went back or is past a record that was not handled.
+    async fn look(&self) -> Option<i64> {
+        let committed = self.case.offsets().committed().await?;
+        let handled: HashSet<(i32, i64)> = self.handled.entries().into_iter().collect();
+        let mut seen = self.seen.lock().expect("no panic");
+        for (partition, offset) in &committed {
+            let before = seen.insert(*partition, *offset).unwrap_or(0);
+            assert!(
+                before <= *offset,
+                "{partition} went from {before} to {offset}"
+            );
+            assert!(
+                (0..*offset).all(|offset| handled.contains(&(*partition, offset))),
+                "{partition} is committed to {offset}, past a record that was not handled"
+            );
+        }
+        Some(seen.values().sum())
+    }
+
+    /// Lets the rest be handled, and waits until all is committed.
+    async fn finish(self) {
+        self.second_half.open();
+        eventually("everything is committed", 2 * WITHIN, || async {
+            (self.look().await? == RECORDS as i64).then_some(())
+        })
+        .await;
+        let handled: HashSet<(i32, i64)> = self.handled.entries().into_iter().collect();
+        assert_eq!(handled.len(), RECORDS);
+        assert!(self.member.stop().await.clean);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_that_are_refused_are_made_again() {
+    let scene = Scene::begin().await;
+    let refusals = [
+        Code::RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
+        Code::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
+        Code::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+        Code::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID,
+        Code::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS,
+        Code::RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE,
+        Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+        Code::RD_KAFKA_RESP_ERR__TRANSPORT,
+    ];
+    scene
+        .cluster
+        .request_errors(RDKafkaApiKey::OffsetCommit, &refusals);
+    scene.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_moves_is_followed() {
+    let scene = Scene::begin().await;
+    for broker in [2, 3, 1] {
+        let coordinator = MockCoordinator::Group(scene.case.group.clone());
+        scene
+            .cluster
+            .coordinator(coordinator, broker)
+            .expect("moved");
+    }
+    scene.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_that_go_and_come_back_cost_nothing_but_time() {
+    let scene = Scene::begin().await;
+    scene.cluster.broker_down(-1).expect("down");
+    let complaint = scene.member.complaint("consumer").await;
+    assert!(complaint.contains("no broker"), "{complaint}");
+    // Handled while nothing can be committed.
+    scene.second_half.open();
+    scene
+        .handled
+        .reach("records handled", RECORDS / 2 + 1)
+        .await;
+    scene.cluster.broker_up(-1).expect("up");
+    scene.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_broker_after_the_other_goes_and_comes_back() {
+    let scene = Scene::begin().await;
+    for broker in 1..=3 {
+        scene.cluster.broker_down(broker).expect("down");
+        let handled = scene.handled.len();
+        scene.second_half.open();
+        scene
+            .handled
+            .reach("records handled", (handled + 1).min(RECORDS))
+            .await;
+        scene.cluster.broker_up(broker).expect("up");
+    }
+    scene.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_round_trips_slow_commits_and_nothing_else() {
+    let scene = Scene::begin().await;
+    scene
+        .cluster
+        .broker_round_trip_time(-1, Duration::from_millis(400))
+        .expect("slow");
+    scene.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fetches_and_heartbeats_that_fail_are_tried_again() {
+    let scene = Scene::begin().await;
+    let errors = [
+        Code::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+        Code::RD_KAFKA_RESP_ERR__TRANSPORT,
+    ];
+    scene.cluster.request_errors(RDKafkaApiKey::Fetch, &errors);
+    let errors = [
+        Code::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS,
+        Code::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID,
+        Code::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION,
+    ];
+    scene
+        .cluster
+        .request_errors(RDKafkaApiKey::Heartbeat, &errors);
+    scene.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_without_brokers_ends_in_time_and_says_that_it_is_not_clean() {
+    let scene = Scene::begin().await;
+    scene.second_half.open();
+    scene.cluster.broker_down(-1).expect("down");
+    scene.member.complaint("consumer").await;
+    let asked = Instant::now();
+    let report = scene.member.stop().await;
+    assert!(
+        asked.elapsed() < Duration::from_secs(45),
+        "{:?}",
+        asked.elapsed()
+    );
+    scene.cluster.broker_up(-1).expect("up");
+    let committed: i64 = scene
+        .case
+        .offsets()
+        .committed()
+        .await
+        .expect("answered")
+        .values()
+        .sum();
+    assert!(
+        committed <= report.settled as i64,
+        "{committed} of {report:?}"
+    );
+}

@@ -1,0 +1,152 @@
+//! A member of a group as a process of its own, which can be killed: a test of this binary run again.
+//!
+//! It ends when its standard input does, so a test that dies leaves no member behind.
+
+use crate::support::Step;
+use evenkeel::consumer::{Consumer, ConsumerSettings};
+use evenkeel::event::{Event, Record};
+use evenkeel::handler::{Context, HandlerError, Router};
+use evenkeel::inbox::{SqliteInbox, SqliteTx};
+use evenkeel::kafka::KafkaConfig;
+use serde::{Deserialize, Serialize};
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Tells the second process that it is a member, and which.
+const SPEC: &str = "EVENKEEL_IT_MEMBER";
+
+/// A row per effect, without a unique constraint, so that a doubled effect would show.
+pub(crate) const EFFECTS: &str = "
+CREATE TABLE IF NOT EXISTS effects (
+    seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+    id          TEXT NOT NULL,
+    record_key  TEXT NOT NULL,
+    number      INTEGER NOT NULL,
+    partition   INTEGER NOT NULL,
+    \"offset\"  INTEGER NOT NULL,
+    process     INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS effects_by_place ON effects (partition, \"offset\");
+";
+
+/// What a member does.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Spec {
+    pub(crate) brokers: String,
+    pub(crate) properties: Vec<String>,
+    pub(crate) group: String,
+    pub(crate) topic: String,
+    /// Static membership.
+    pub(crate) instance: Option<String>,
+    pub(crate) work: Work,
+}
+
+/// What its handlers do.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) enum Work {
+    /// Write each step as an effect into this store.
+    Journal(PathBuf),
+    /// Never finish, and hold at most these bytes.
+    Stall { in_flight_bytes_max: usize },
+}
+
+/// A running member; killed when dropped.
+pub(crate) struct Process(Child);
+
+impl Process {
+    /// Runs the test of this name, as libtest lists it, again as a member.
+    pub(crate) fn start(test: &str, spec: &Spec) -> Self {
+        let spec = serde_json::to_string(spec).expect("a specification is JSON");
+        let child = Command::new(std::env::current_exe().expect("the test binary"))
+            .args([test, "--exact", "--nocapture"])
+            .env(SPEC, spec)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn();
+        Self(child.expect("this test again, as a member"))
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().expect("killed");
+        self.0.wait().expect("reaped");
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// How it ended, if it did: a member that ends by itself has failed.
+    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.0.try_wait().expect("its state")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that ended already needs no kill.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// In the second process: what it is to do.
+pub(crate) fn asked_for() -> Option<Spec> {
+    let spec = std::env::var(SPEC).ok()?;
+    Some(serde_json::from_str(&spec).expect("our own JSON"))
+}
+
+/// In the second process: does it until killed.
+pub(crate) async fn run(spec: Spec) {
+    std::thread::spawn(|| {
+        // Nothing is ever written to it: its end is all there is to read.
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(1);
+    });
+    let mut kafka = KafkaConfig::new(&spec.brokers);
+    for property in &spec.properties {
+        kafka.set(property).expect("a property of librdkafka");
+    }
+    let mut settings = ConsumerSettings::new(&spec.group, [&spec.topic]);
+    settings.commit_interval = Duration::from_millis(100);
+    settings.instance_id = spec.instance;
+    let router = match spec.work {
+        Work::Journal(store) => {
+            let inbox = SqliteInbox::open(&store, &spec.group, EFFECTS).await;
+            Router::new()
+                .on(journal)
+                .with_inbox(inbox.expect("the store"))
+        }
+        Work::Stall {
+            in_flight_bytes_max,
+        } => {
+            settings.in_flight_bytes_max = in_flight_bytes_max;
+            Router::new().raw(async |_record: Record| std::future::pending::<()>().await)
+        }
+    };
+    let consumer = Consumer::new(kafka, settings, router).expect("settings that can be used");
+    let ended = consumer.run(CancellationToken::new()).await;
+    panic!("a member ends by a kill only: {ended:?}");
+}
+
+async fn journal(
+    event: Event<Step>,
+    context: Context,
+    mut tx: SqliteTx,
+) -> Result<(), HandlerError> {
+    let insert = "INSERT INTO effects (id, record_key, number, partition, \"offset\", process) VALUES (?, ?, ?, ?, ?, ?)";
+    sqlx::query(insert)
+        .bind(event.attributes.id)
+        .bind(event.data.key)
+        .bind(i64::try_from(event.data.number)?)
+        .bind(context.partition())
+        .bind(context.offset())
+        .bind(std::process::id())
+        .execute(&mut *tx)
+        .await?;
+    Ok(())
+}
