@@ -28,7 +28,7 @@ pub(crate) struct ConnectionArgs {
     #[arg(short = 'X', value_name = "KEY=VALUE", global = true)]
     property: Vec<String>,
 
-    /// File in TOML whose table [kafka] holds librdkafka properties.
+    /// File in TOML whose table `[kafka]` holds librdkafka properties.
     #[arg(long, value_name = "FILE", env = "EVENKEEL_CONFIG", global = true)]
     config: Option<PathBuf>,
 

@@ -43,7 +43,7 @@ mod worker;
 
 pub use settings::{Assignment, Bound, ConsumerSettings, Keyless, Ordering, RecordHeaders};
 
-use crate::handler::{Classifier, Delivery, Outcome, Scope, default_classifier};
+use crate::handler::{Classifier, Delivery, Outcome, Router, Scope, default_classifier};
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 use crate::publisher::Publisher;
 use crate::telemetry::Health;
@@ -51,6 +51,7 @@ use dead::DeadLetterWriter;
 use engine::Engine;
 use permits::{Permits, Pool};
 use poll::Ended;
+use std::any::Any;
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering as Memory};
@@ -149,6 +150,10 @@ where
     ) -> Result<Self, ConfigError> {
         kafka.validate()?;
         settings.validate()?;
+        // A router inside of layers is out of sight here; its owner can ask it with `Router::validate`.
+        if let Some(router) = (&handler as &dyn Any).downcast_ref::<Router>() {
+            router.validate()?;
+        }
         Ok(Self {
             kafka,
             settings,

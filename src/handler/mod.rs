@@ -40,7 +40,6 @@
 mod context;
 mod error;
 mod extract;
-pub mod layers;
 mod outcome;
 mod router;
 

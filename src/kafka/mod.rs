@@ -1,4 +1,4 @@
-//! The only place that names rdkafka besides the poll thread and the publisher's adapter.
+//! Connecting to a cluster: settings, errors, administration, and reading without a group.
 
 pub mod admin;
 mod config;

@@ -1,1 +1,0 @@
-//! The layers around a handler; any `tower` layer fits too.
