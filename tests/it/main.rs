@@ -30,6 +30,8 @@ mod interop;
 mod kafka;
 /// Helper: a member of a group as a process of its own, which can be killed.
 mod member;
+/// README: what it names is there, and what it shows is what is compiled.
+mod readme;
 /// Helper: a test of this binary as a process of its own.
 mod rerun;
 /// Helper: topics and groups of their own, members in this process, records, gates, and looks at committed offsets.
