@@ -138,7 +138,7 @@ where
     H::Error: Into<Box<dyn Error + Send + Sync>> + Send,
     H::Future: Send,
 {
-    /// A member that calls `handler`, usually a [`Router`](crate::handler::Router), for every record. Layers of `tower`
+    /// A member that calls `handler`, usually a [`Router`], for every record. Layers of `tower`
     /// fit around it.
     ///
     /// # Errors
