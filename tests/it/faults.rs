@@ -1,7 +1,7 @@
 //! Brokers that refuse, move, go away and answer late: nothing is lost, nothing is committed past what is unsettled, and
 //! the consumer goes on. On librdkafka's mock cluster, which can be told to fail.
 
-use crate::support::{Case, Gate, Log, Member, WITHIN};
+use crate::support::{Case, Gate, Log, Member, WITHIN, set};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
 use evenkeel::kafka::KafkaConfig;
@@ -38,11 +38,13 @@ impl Scene {
         cluster
             .create_topic(&topic, PARTITIONS, 3)
             .expect("a topic");
-        let case = Case::named(
+        let mut case = Case::named(
             KafkaConfig::new(cluster.bootstrap_servers()),
             topic,
             PARTITIONS,
         );
+        // A member that has to join again is not waited for under its old name for long.
+        set(&mut case.kafka, "session.timeout.ms=6000");
         let record = |n: usize| {
             let mut record = case.record(Some(&format!("k{n}")), n.to_string());
             record.partition = Some((n % PARTITIONS as usize) as i32);
@@ -97,9 +99,15 @@ impl Scene {
         Some(seen.values().sum())
     }
 
-    /// Lets the rest be handled, and waits until all is committed.
+    /// Waits until what was handled is committed and no more, then lets the rest be handled, and waits for that.
     async fn finish(self) {
-        self.second_half.open();
+        if !self.second_half.is_open() {
+            eventually("the first half is committed", 2 * WITHIN, || async {
+                (self.look().await? == (RECORDS / 2) as i64).then_some(())
+            })
+            .await;
+            self.second_half.open();
+        }
         eventually("everything is committed", 2 * WITHIN, || async {
             (self.look().await? == RECORDS as i64).then_some(())
         })

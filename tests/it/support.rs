@@ -362,6 +362,10 @@ impl Gate {
         self.0.send_replace(true);
     }
 
+    pub(crate) fn is_open(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Waits until it is open.
     pub(crate) async fn pass(&self) {
         let opened = self.0.subscribe().wait_for(|open| *open).await.map(drop);
