@@ -17,7 +17,7 @@ pub(crate) struct Epoch(pub(crate) u64);
 
 /// The books of one received batch: which record belongs to which epoch and offset, and which are settled.
 pub(crate) struct LedgerBatch {
-    epochs: Vec<Epoch>,
+    epochs: Vec<EpochRun>,
     entries: Vec<Entry>,
     settled: Box<[AtomicU64]>,
     unsettled: AtomicU32,
@@ -28,6 +28,12 @@ pub(crate) struct LedgerBatch {
 struct Entry {
     offset: i64,
     epoch: u32,
+}
+
+/// An epoch of a batch, with the offset after its highest record.
+struct EpochRun {
+    epoch: Epoch,
+    next: i64,
 }
 
 impl LedgerBatch {
@@ -44,22 +50,31 @@ impl LedgerBatch {
 
     /// Adds an epoch, and returns the number that [`LedgerBatch::push`] takes for it.
     pub(crate) fn epoch(&mut self, epoch: Epoch) -> u32 {
-        self.epochs.push(epoch);
+        self.epochs.push(EpochRun {
+            epoch,
+            next: i64::MIN,
+        });
         (self.epochs.len() - 1) as u32
     }
 
     /// Adds the next record.
     pub(crate) fn push(&mut self, epoch: u32, offset: i64) {
         self.entries.push(Entry { offset, epoch });
+        let run = &mut self.epochs[epoch as usize];
+        run.next = run.next.max(offset + 1);
     }
 
     /// Marks the record at `index` settled; a second time changes nothing.
     pub(crate) fn settle(&self, index: usize) {
-        let bit = 1_u64 << (index % 64);
-        // Release: whoever sees the bit also sees what the handler did before.
-        if self.settled[index / 64].fetch_or(bit, Ordering::Release) & bit == 0 {
-            self.unsettled.fetch_sub(1, Ordering::Release);
-        }
+        self.settle_word(index / 64, 1 << (index % 64));
+    }
+
+    /// Marks the records settled that `bits` stand for in a word of the bitmap.
+    fn settle_word(&self, word: usize, bits: u64) {
+        // Release: whoever sees a bit also sees what the handler did before.
+        let before = self.settled[word].fetch_or(bits, Ordering::Release);
+        let fresh = (bits & !before).count_ones();
+        self.unsettled.fetch_sub(fresh, Ordering::Release);
     }
 
     fn is_finished(&self) -> bool {
@@ -93,6 +108,45 @@ impl LedgerBatch {
             .map(|_| AtomicU64::new(0))
             .collect();
         *self.unsettled.get_mut() = self.entries.len() as u32;
+    }
+}
+
+/// Records of one batch that are settled one after the other: entered a word at a time, the rest when it is dropped.
+pub(crate) struct Settled<'a> {
+    batch: &'a LedgerBatch,
+    word: usize,
+    bits: u64,
+}
+
+impl<'a> Settled<'a> {
+    pub(crate) fn of(batch: &'a LedgerBatch) -> Self {
+        Self {
+            batch,
+            word: 0,
+            bits: 0,
+        }
+    }
+
+    /// The record at `index` is settled.
+    pub(crate) fn add(&mut self, index: usize) {
+        if index / 64 != self.word {
+            self.enter();
+            self.word = index / 64;
+        }
+        self.bits |= 1 << (index % 64);
+    }
+
+    fn enter(&mut self) {
+        if self.bits != 0 {
+            self.batch
+                .settle_word(self.word, std::mem::take(&mut self.bits));
+        }
+    }
+}
+
+impl Drop for Settled<'_> {
+    fn drop(&mut self) {
+        self.enter();
     }
 }
 
@@ -140,10 +194,9 @@ impl Ledger {
     /// Enters a received batch.
     pub(crate) fn admit(&mut self, mut batch: LedgerBatch) -> Arc<LedgerBatch> {
         batch.seal();
-        for entry in &batch.entries {
-            if let Some(track) = self.tracks.get_mut(&batch.epochs[entry.epoch as usize]) {
-                let next = entry.offset + 1;
-                track.next = Some(track.next.map_or(next, |seen| seen.max(next)));
+        for run in batch.epochs.iter().filter(|run| run.next > i64::MIN) {
+            if let Some(track) = self.tracks.get_mut(&run.epoch) {
+                track.advance(run.next);
             }
         }
         let batch = Arc::new(batch);
@@ -162,7 +215,7 @@ impl Ledger {
     /// transaction markers, or records settled in an earlier life.
     pub(crate) fn advance(&mut self, epoch: Epoch, offset: i64) {
         if let Some(track) = self.tracks.get_mut(&epoch) {
-            track.next = Some(track.next.map_or(offset, |next| next.max(offset)));
+            track.advance(offset);
         }
     }
 
@@ -170,7 +223,11 @@ impl Ledger {
     fn compact(&mut self) {
         let tracks = &self.tracks;
         self.batches.retain(|batch| {
-            !batch.is_finished() && batch.epochs.iter().any(|epoch| tracks.contains_key(epoch))
+            !batch.is_finished()
+                && batch
+                    .epochs
+                    .iter()
+                    .any(|run| tracks.contains_key(&run.epoch))
         });
         self.finished_seen = 0;
     }
@@ -181,7 +238,9 @@ impl Ledger {
         let mut open: HashMap<Epoch, Open> = HashMap::with_capacity(self.tracks.len());
         for batch in &self.batches {
             for entry in batch.unsettled() {
-                let open = open.entry(batch.epochs[entry.epoch as usize]).or_default();
+                let open = open
+                    .entry(batch.epochs[entry.epoch as usize].epoch)
+                    .or_default();
                 if open.first.is_none_or(|(first, _)| entry.offset < first) {
                     open.first = Some((entry.offset, batch.received_at));
                 }
@@ -197,6 +256,10 @@ impl Ledger {
 }
 
 impl Track {
+    fn advance(&mut self, offset: i64) {
+        self.next = Some(self.next.map_or(offset, |next| next.max(offset)));
+    }
+
     fn position(&self, epoch: Epoch, open: Open) -> Position {
         let first = open.first.map(|(offset, _)| offset);
         let mut unsettled = ranges(open.offsets);

@@ -46,8 +46,8 @@ where
             None => attempt(handler.clone(), recovery.delivery.clone()).await,
         };
         loop {
-            outcome = match Verdict::of(outcome) {
-                Ok(verdict) => return verdict,
+            outcome = match Settlement::of(outcome) {
+                Ok(settlement) => return Verdict::Settled(settlement),
                 Err(outcome) => outcome,
             };
             match recovery.next_step(outcome) {

@@ -6,7 +6,7 @@
 use super::lanes::LaneId;
 use super::ledger::Epoch;
 use super::recover::Recovering;
-use super::tally::Verdict;
+use super::tally::{Settlement, Verdict};
 use super::worker::Item;
 use crate::event::Record;
 use crate::handler::{DeadReason, Outcome};
@@ -103,7 +103,7 @@ where
                 let Poll::Ready(outcome) = poll_attempt(future, cx) else {
                     return Poll::Pending;
                 };
-                (Verdict::of(outcome), slot.take())
+                (Settlement::of(outcome).map(Verdict::Settled), slot.take())
             }
             Attempt::Recovering(future) => match future.as_mut().poll(cx) {
                 Poll::Ready(verdict) => (Ok(verdict), None),

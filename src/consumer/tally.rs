@@ -19,6 +19,16 @@ pub(crate) enum Settlement {
 impl Settlement {
     const ALL: [Self; 4] = [Self::Done, Self::Duplicate, Self::Ignored, Self::Dead];
 
+    /// How an outcome settles its record, or the outcome itself where it has to be recovered from.
+    pub(crate) fn of(outcome: Outcome) -> Result<Self, Outcome> {
+        match outcome {
+            Outcome::Done => Ok(Self::Done),
+            Outcome::Duplicate => Ok(Self::Duplicate),
+            Outcome::Ignored => Ok(Self::Ignored),
+            outcome => Err(outcome),
+        }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -36,18 +46,6 @@ pub(crate) enum Verdict {
     Settled(Settlement),
     /// It was let go unsettled: its partition is another member's now, or the consumer stops.
     Abandoned,
-}
-
-impl Verdict {
-    /// The verdict on an outcome, or the outcome itself where it has to be recovered from.
-    pub(crate) fn of(outcome: Outcome) -> Result<Self, Outcome> {
-        match outcome {
-            Outcome::Done => Ok(Self::Settled(Settlement::Done)),
-            Outcome::Duplicate => Ok(Self::Settled(Settlement::Duplicate)),
-            Outcome::Ignored => Ok(Self::Settled(Settlement::Ignored)),
-            outcome => Err(outcome),
-        }
-    }
 }
 
 /// One worker's counts.

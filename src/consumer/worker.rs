@@ -6,13 +6,13 @@
 
 use super::engine::Engine;
 use super::lanes::{LaneId, LaneKey, Lanes};
-use super::ledger::{Epoch, LedgerBatch};
+use super::ledger::{Epoch, LedgerBatch, Settled};
 use super::partition::Partition;
 use super::permits::Permits;
 use super::recover::{Recovering, recover};
 use super::running::{Finished, Running, Slot, poll_attempt};
 use super::settings::{Keyless, Ordering};
-use super::tally::{Tally, Verdict};
+use super::tally::{Settlement, Tally, Verdict};
 use crate::event::{Record, RecordBatch};
 use crate::handler::{DeadReason, Delivery, Outcome, Scope};
 use futures_util::Stream;
@@ -92,6 +92,40 @@ pub(crate) struct Item {
     ledger: Arc<LedgerBatch>,
     index: usize,
     hash: u64,
+}
+
+impl Burst {
+    /// One of its records, to be kept beyond the burst.
+    fn item(&self, index: usize, record: Record) -> Item {
+        let entry = self.entries[index];
+        Item {
+            record,
+            partition: Arc::clone(&self.partitions[entry.partition as usize]),
+            ledger: Arc::clone(&self.ledger),
+            index,
+            hash: entry.hash,
+        }
+    }
+}
+
+/// How far a first attempt came in one poll.
+enum Attempted<F> {
+    Settled(Settlement),
+    /// The handler goes on.
+    Running(Slot<F>),
+    /// The handler ended with an outcome that has to be recovered from.
+    Failed(Outcome),
+    /// A layer around the handler has no room yet: the recovery waits for it.
+    NoRoom,
+}
+
+impl<F> Attempted<F> {
+    fn failure(self) -> Option<Outcome> {
+        match self {
+            Self::Failed(outcome) => Some(outcome),
+            Self::Settled(_) | Self::Running(_) | Self::NoRoom => None,
+        }
+    }
 }
 
 /// Asked to say when nothing of these epochs runs any more.
@@ -240,32 +274,47 @@ where
         records
     }
 
+    /// Starts a burst's records in order, or queues them where they have to wait. A record that is done at its first
+    /// poll touches nothing that is shared.
     fn admit(&mut self, burst: Burst, cx: &mut Context<'_>) {
         let began = Instant::now();
-        let records = burst.entries.len();
         let mut at_once = 0;
+        let mut settled = Settled::of(&burst.ledger);
         for (index, entry) in burst.entries.iter().enumerate() {
             let Some(record) = burst.records.record(index) else {
                 break;
             };
-            let partition = Arc::clone(&burst.partitions[entry.partition as usize]);
-            let item = Item {
-                record,
-                partition,
-                ledger: Arc::clone(&burst.ledger),
-                index,
-                hash: entry.hash,
+            let partition = &burst.partitions[entry.partition as usize];
+            let must_wait = self.lanes.has_ready() || {
+                let key = lane_key(&self.engine, &record, entry.hash);
+                key.is_some_and(|key| self.lanes.is_occupied(key))
             };
-            let must_wait = self.lanes.has_ready()
-                || lane_key(&self.engine, &item).is_some_and(|key| self.lanes.is_occupied(key));
             if must_wait || !self.permits.may_start() {
-                self.wait(item);
-            } else if self.start(item, None, cx) {
-                at_once += 1;
+                self.wait(burst.item(index, record));
+                continue;
+            }
+            if partition.is_fenced() {
+                self.tally.abandoned();
+                continue;
+            }
+            match self.first_attempt(record, cx) {
+                Attempted::Settled(settlement) => {
+                    settled.add(index);
+                    self.tally.settled(&partition.topic, settlement);
+                    at_once += 1;
+                }
+                unsettled => {
+                    let Some(record) = burst.records.record(index) else {
+                        break;
+                    };
+                    self.go_on(burst.item(index, record), None, unsettled);
+                }
             }
         }
-        if at_once * 2 > records {
-            self.tally.handler_ran_for(began.elapsed() / records as u32);
+        drop(settled);
+        if at_once * 2 > burst.entries.len() {
+            let records = burst.entries.len() as u32;
+            self.tally.handler_ran_for(began.elapsed() / records);
         }
     }
 
@@ -275,7 +324,7 @@ where
             record: item.record.detached(Some(&self.engine.budget)),
             ..item
         };
-        let key = lane_key(&self.engine, &item);
+        let key = lane_key(&self.engine, &item.record, item.hash);
         // The key is read from the record that moves into the lane; the lane copies it only when it is opened.
         let key = key.map(|key| (key.hash, key.topic.to_owned(), key.key.to_vec()));
         self.lanes.wait(
@@ -294,77 +343,74 @@ where
             let Some((lane, item)) = self.lanes.start_next() else {
                 break;
             };
-            self.start(item, Some(lane), cx);
+            self.start(item, lane, cx);
             started += 1;
         }
         started
     }
 
-    /// Starts a record's first attempt; whether it finished at once.
-    fn start(&mut self, item: Item, lane: Option<LaneId>, cx: &mut Context<'_>) -> bool {
+    /// Starts a record that has waited in its lane.
+    fn start(&mut self, item: Item, lane: LaneId, cx: &mut Context<'_>) {
         if item.partition.is_fenced() {
-            self.settle(&item, Verdict::Abandoned);
-            lane.into_iter().for_each(|lane| self.lanes.finished(lane));
-            return true;
+            self.tally.abandoned();
+            self.lanes.finished(lane);
+            return;
         }
-        let mut slot = self.slots.pop().unwrap_or_else(|| Box::pin(None));
-        let outcome = match self.call(&item, &mut slot, cx) {
-            Poll::Ready(outcome) => {
-                self.slots.push(slot);
-                outcome
+        match self.first_attempt(item.record.clone(), cx) {
+            Attempted::Settled(settlement) => {
+                self.settle(&item, Verdict::Settled(settlement));
+                self.lanes.finished(lane);
             }
-            Poll::Pending => {
-                let lane = lane.unwrap_or_else(|| self.lanes.occupy(lane_key(&self.engine, &item)));
-                self.permits.started();
-                self.running
-                    .push(Running::first(item, lane, slot, self.now));
-                return false;
-            }
-        };
-        match outcome.map(Verdict::of).transpose() {
-            Ok(Some(verdict)) => {
-                self.settle(&item, verdict);
-                lane.into_iter().for_each(|lane| self.lanes.finished(lane));
-                true
-            }
-            failed => {
-                let lane = lane.unwrap_or_else(|| self.lanes.occupy(lane_key(&self.engine, &item)));
-                let recovering = self.recover(&item, failed.err());
-                self.permits.started();
-                self.running
-                    .push(Running::recovering(item, lane, recovering, self.now));
-                false
-            }
+            unsettled => self.go_on(item, Some(lane), unsettled),
         }
     }
 
-    /// Calls the handler and polls it once. A panic in either is an outcome; none means that a layer around the handler
-    /// has no room yet, and that the recovery waits for it.
-    fn call(
-        &mut self,
-        item: &Item,
-        slot: &mut Slot<H::Future>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Outcome>> {
-        let delivery = self.delivery(item);
+    /// Keeps running a record that its first poll did not settle; its lane is occupied until it is.
+    fn go_on(&mut self, item: Item, lane: Option<LaneId>, attempted: Attempted<H::Future>) {
+        let lane = lane.unwrap_or_else(|| {
+            let key = lane_key(&self.engine, &item.record, item.hash);
+            self.lanes.occupy(key)
+        });
+        self.permits.started();
+        self.running.push(match attempted {
+            Attempted::Running(slot) => Running::first(item, lane, slot, self.now),
+            attempted => {
+                let recovering = self.recover(&item, attempted.failure());
+                Running::recovering(item, lane, recovering, self.now)
+            }
+        });
+    }
+
+    /// Calls the handler and polls it once. A panic in either is an outcome.
+    fn first_attempt(&mut self, record: Record, cx: &mut Context<'_>) -> Attempted<H::Future> {
+        let delivery = self.delivery(record);
+        let mut slot = self.slots.pop().unwrap_or_else(|| Box::pin(None));
         let called = catch_unwind(AssertUnwindSafe(|| match self.handler.poll_ready(cx) {
             Poll::Ready(Ok(())) => {
                 slot.set(Some(self.handler.call(delivery)));
                 None
             }
-            Poll::Ready(Err(error)) => Some(Some(Outcome::Retry(error.into().into()))),
-            Poll::Pending => Some(None),
+            Poll::Ready(Err(error)) => Some(Attempted::Failed(Outcome::Retry(error.into().into()))),
+            Poll::Pending => Some(Attempted::NoRoom),
         }));
-        match called {
-            Ok(None) => poll_attempt(slot, cx).map(Some),
-            Ok(Some(outcome)) => Poll::Ready(outcome),
-            Err(panic) => Poll::Ready(Some(Outcome::Dead(DeadReason::panic(panic.as_ref())))),
+        let outcome = match called {
+            Ok(None) => match poll_attempt(&mut slot, cx) {
+                Poll::Ready(outcome) => outcome,
+                Poll::Pending => return Attempted::Running(slot),
+            },
+            Ok(Some(attempted)) => return attempted,
+            Err(panic) => Outcome::Dead(DeadReason::panic(panic.as_ref())),
+        };
+        self.slots.push(slot);
+        match Settlement::of(outcome) {
+            Ok(settlement) => Attempted::Settled(settlement),
+            Err(outcome) => Attempted::Failed(outcome),
         }
     }
 
-    fn delivery(&self, item: &Item) -> Delivery {
+    fn delivery(&self, record: Record) -> Delivery {
         Delivery {
-            record: item.record.clone(),
+            record,
             attempt: 1,
             scope: Arc::clone(&self.scope),
         }
@@ -374,7 +420,7 @@ where
         recover(
             self.handler.clone(),
             Arc::clone(&self.engine),
-            self.delivery(item),
+            self.delivery(item.record.clone()),
             Arc::clone(&item.partition),
             outcome,
         )
@@ -430,22 +476,14 @@ where
 }
 
 /// The lane that a record belongs to; none when it is ordered with no other.
-fn lane_key<'a>(engine: &Engine, item: &'a Item) -> Option<LaneKey<'a>> {
-    let topic = item.record.topic();
-    let partition = || LaneKey {
-        hash: item.hash,
-        topic,
-        key: b"",
+fn lane_key<'a>(engine: &Engine, record: &'a Record, hash: u64) -> Option<LaneKey<'a>> {
+    let settings = &engine.settings;
+    let key = match (settings.ordering, record.key()) {
+        (Ordering::Unordered, _) => return None,
+        (Ordering::Key, Some(key)) => key,
+        (Ordering::Key, None) if settings.keyless != Keyless::Partition => return None,
+        (Ordering::Partition | Ordering::Key, _) => b"",
     };
-    match (engine.settings.ordering, item.record.key()) {
-        (Ordering::Unordered, _) => None,
-        (Ordering::Partition, _) => Some(partition()),
-        (Ordering::Key, Some(key)) => Some(LaneKey {
-            hash: item.hash,
-            topic,
-            key,
-        }),
-        (Ordering::Key, None) if engine.settings.keyless == Keyless::Partition => Some(partition()),
-        (Ordering::Key, None) => None,
-    }
+    let topic = record.topic();
+    Some(LaneKey { hash, topic, key })
 }

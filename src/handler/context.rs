@@ -1,12 +1,15 @@
 //! What a handler knows about the delivery it handles.
 
 use super::HandlerError;
+use super::router::routes::{RouteId, Routes, raw_identity};
 use crate::event::{
-    Attributes, Event, EventType, HeadersIter, OutgoingRecord, Record, TraceContext, derived_id,
+    Envelope, Event, EventType, HeadersIter, OutgoingRecord, Record, TraceContext, decode,
+    derived_id,
 };
-use crate::publisher::{PublishError, Publisher};
+use crate::publisher::Publisher;
 use std::any::Any;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::cell::OnceCell;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What all deliveries of one consumer share.
 #[derive(Clone)]
@@ -34,88 +37,122 @@ pub struct Delivery {
 /// the record is settled after the brokers acknowledged them. A handler that fails publishes nothing.
 #[derive(Clone)]
 pub struct Context {
-    delivery: Delivery,
-    state: Arc<State>,
+    inner: Arc<Inner>,
 }
 
-/// What the router gives a delivery and takes back afterwards.
-struct State {
-    handler: String,
-    /// The handled event's identity; none for a raw record.
-    identity: Option<(String, String)>,
-    trace: Option<TraceContext>,
+struct Inner {
+    delivery: Delivery,
+    routes: Arc<Arc<Routes>>,
+    route: RouteId,
+    /// Read from the record when they are asked for first.
+    identity: OnceLock<(String, String)>,
+    trace: OnceLock<Option<TraceContext>>,
     staged: Mutex<Vec<OutgoingRecord>>,
     transaction: Mutex<Option<Box<dyn Any + Send>>>,
-    extensions: Arc<dyn Any + Send + Sync>,
+}
+
+/// Where a call takes its [`Context`] from: made only for a handler that has an argument to take from it.
+pub struct ContextSource<'a> {
+    delivery: &'a Delivery,
+    routes: &'a Arc<Arc<Routes>>,
+    route: RouteId,
+    made: OnceCell<Context>,
+}
+
+impl<'a> ContextSource<'a> {
+    pub(super) fn new(
+        delivery: &'a Delivery,
+        routes: &'a Arc<Arc<Routes>>,
+        route: RouteId,
+        made: Option<Context>,
+    ) -> Self {
+        Self {
+            delivery,
+            routes,
+            route,
+            made: made.map_or_else(OnceCell::new, OnceCell::from),
+        }
+    }
+
+    pub(super) fn delivery(&self) -> &'a Delivery {
+        self.delivery
+    }
+
+    pub(super) fn get(&self) -> &Context {
+        self.made
+            .get_or_init(|| Context::new(self.delivery, self.routes, self.route))
+    }
+
+    /// The context, if the call needed one.
+    pub(super) fn taken(self) -> Option<Context> {
+        self.made.into_inner()
+    }
 }
 
 impl Context {
-    pub(crate) fn new(
-        delivery: Delivery,
-        handler: &str,
-        attributes: Option<&Attributes>,
-        extensions: Arc<dyn Any + Send + Sync>,
-    ) -> Self {
-        let trace = TraceContext::from_headers(delivery.record.headers());
-        let state = State {
-            handler: handler.to_owned(),
-            identity: attributes
-                .map(|attributes| (attributes.source.clone(), attributes.id.clone())),
-            trace,
+    pub(super) fn new(delivery: &Delivery, routes: &Arc<Arc<Routes>>, route: RouteId) -> Self {
+        let inner = Inner {
+            delivery: delivery.clone(),
+            routes: Arc::clone(routes),
+            route,
+            identity: OnceLock::new(),
+            trace: OnceLock::new(),
             staged: Mutex::default(),
             transaction: Mutex::default(),
-            extensions,
         };
         Self {
-            delivery,
-            state: Arc::new(state),
+            inner: Arc::new(inner),
         }
     }
 
     /// Which attempt at the record this is, from 1; a redelivery to another process counts anew.
     pub fn attempt(&self) -> u32 {
-        self.delivery.attempt
+        self.inner.delivery.attempt
     }
 
     /// The record's topic.
     pub fn topic(&self) -> &str {
-        self.delivery.record.topic()
+        self.inner.delivery.record.topic()
     }
 
     /// The record's partition.
     pub fn partition(&self) -> i32 {
-        self.delivery.record.partition()
+        self.inner.delivery.record.partition()
     }
 
     /// The record's offset.
     pub fn offset(&self) -> i64 {
-        self.delivery.record.offset()
+        self.inner.delivery.record.offset()
     }
 
     /// The record's key.
     pub fn key(&self) -> Option<&[u8]> {
-        self.delivery.record.key()
+        self.inner.delivery.record.key()
     }
 
     /// The record's headers in order.
     pub fn headers(&self) -> HeadersIter<'_> {
-        self.delivery.record.headers()
+        self.inner.delivery.record.headers()
     }
 
     /// The consumer group that handles it.
     pub fn group(&self) -> &str {
-        &self.delivery.scope.group
+        &self.inner.delivery.scope.group
     }
 
     /// The trace context that the record carries; none if it has none.
     pub fn trace(&self) -> Option<&TraceContext> {
-        self.state.trace.as_ref()
+        let headers = || self.headers();
+        let trace = &self.inner.trace;
+        trace
+            .get_or_init(|| TraceContext::from_headers(headers()))
+            .as_ref()
     }
 
     /// The publisher, for a handler that needs a receipt at once. What it sends is not undone when the handler fails;
     /// prefer [`Context::publish`].
     pub fn publisher(&self) -> Option<&Publisher> {
-        self.delivery.scope.publisher.as_ref()
+        self.inner.delivery.scope.publisher.as_ref()
     }
 
     /// Publishes an event once this delivery has succeeded.
@@ -133,41 +170,46 @@ impl Context {
         };
         let mut event = Event::new(publisher.source(), data);
         let mut staged = self
-            .state
+            .inner
             .staged
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some((source, id)) = &self.state.identity {
-            event.attributes.id = derived_id(source, id, &self.state.handler, staged.len() as u32);
-        } else {
-            let record = format!("{}/{}", self.topic(), self.partition());
-            event.attributes.id = derived_id(
-                &record,
-                &self.offset().to_string(),
-                &self.state.handler,
-                staged.len() as u32,
-            );
-        }
+        let (source, id) = self.identity();
+        let handler = self.inner.routes.handler_name(self.inner.route);
+        event.attributes.id = derived_id(source, id, handler, staged.len() as u32);
         let trace = self
-            .state
-            .trace
-            .as_ref()
+            .trace()
             .map_or_else(TraceContext::root, TraceContext::child);
         let record = publisher
             .encode(&event, Some(&trace))
-            .map_err(|error| match error {
-                PublishError::Invalid(error) => HandlerError::permanent(error),
-                error => HandlerError::permanent(error),
-            })?;
+            .map_err(HandlerError::permanent)?;
         staged.push(record);
         Ok(())
+    }
+
+    /// What makes the record the same one in every delivery, as source and id.
+    fn identity(&self) -> &(String, String) {
+        self.inner.identity.get_or_init(|| {
+            let record = &self.inner.delivery.record;
+            match decode(record.headers(), record.value()) {
+                Ok(Envelope { attributes, .. }) if self.inner.route.is_some() => {
+                    (attributes.source, attributes.id)
+                }
+                _ => raw_identity(record),
+            }
+        })
+    }
+
+    /// Whether publications have to wait for an inbox to commit.
+    pub(super) fn has_inbox(&self) -> bool {
+        self.inner.routes.inbox.is_some()
     }
 
     /// Takes what the handler published, in order.
     pub(crate) fn take_staged(&self) -> Vec<OutgoingRecord> {
         std::mem::take(
             &mut *self
-                .state
+                .inner
                 .staged
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
@@ -177,7 +219,7 @@ impl Context {
     /// Puts the inbox's transaction where the handler's argument finds it.
     pub(crate) fn offer_transaction(&self, transaction: Box<dyn Any + Send>) {
         *self
-            .state
+            .inner
             .transaction
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(transaction);
@@ -185,7 +227,7 @@ impl Context {
 
     /// Drops a transaction that the handler did not take, which hands it back to its claim.
     pub(crate) fn discard_transaction(&self) {
-        self.state
+        self.inner
             .transaction
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -195,7 +237,7 @@ impl Context {
     /// Takes the transaction, if it is of type `T` and nobody took it before.
     pub fn take_transaction<T: Any>(&self) -> Option<T> {
         let mut slot = self
-            .state
+            .inner
             .transaction
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -206,6 +248,6 @@ impl Context {
 
     /// The router's shared state, if it is of type `S`.
     pub(crate) fn shared<S: Any + Clone>(&self) -> Option<S> {
-        self.state.extensions.downcast_ref::<S>().cloned()
+        self.inner.routes.state.downcast_ref::<S>().cloned()
     }
 }

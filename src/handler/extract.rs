@@ -1,10 +1,10 @@
 //! Async functions as handlers: the first argument is the event (or the raw record), further ones come from the context.
 
-use super::{Context, HandlerError, IntoOutcome, Outcome};
+use super::context::{Context, ContextSource};
+use super::{HandlerError, IntoOutcome, Outcome};
 use crate::event::{Event, Record};
 use std::any::{Any, TypeId};
 use std::future::Future;
-use std::pin::Pin;
 
 /// A handler argument after the event.
 ///
@@ -82,8 +82,6 @@ impl Needs {
     }
 }
 
-type OutcomeFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
-
 /// An async function that handles events of type `T`. `Args` only tells the implementations apart.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",
@@ -93,7 +91,11 @@ pub trait Function<T, Args>: Clone + Send + Sync + 'static {
     /// What its arguments need.
     fn needs() -> Needs;
     /// Calls it.
-    fn call(&self, event: Event<T>, context: &Context) -> OutcomeFuture;
+    fn call(
+        &self,
+        event: Event<T>,
+        source: &ContextSource<'_>,
+    ) -> impl Future<Output = Outcome> + Send + 'static + use<Self, T, Args>;
 }
 
 /// An async function that handles raw records.
@@ -105,7 +107,11 @@ pub trait RawFunction<Args>: Clone + Send + Sync + 'static {
     /// What its arguments need.
     fn needs() -> Needs;
     /// Calls it.
-    fn call(&self, record: Record, context: &Context) -> OutcomeFuture;
+    fn call(
+        &self,
+        record: Record,
+        source: &ContextSource<'_>,
+    ) -> impl Future<Output = Outcome> + Send + 'static + use<Self, Args>;
 }
 
 macro_rules! functions {
@@ -122,7 +128,7 @@ macro_rules! functions {
                 Needs::default()$(.of::<$arg>())*
             }
 
-            functions!(@call Event<T>, $($arg),*);
+            functions!(@call Event<T>, (T $(, $arg)*), $($arg),*);
         }
 
         impl<F, Fut, Out, $($arg,)*> RawFunction<(Record, $($arg,)*)> for F
@@ -136,18 +142,27 @@ macro_rules! functions {
                 Needs::default()$(.of::<$arg>())*
             }
 
-            functions!(@call Record, $($arg),*);
+            functions!(@call Record, ($($arg),*), $($arg),*);
         }
     };
-    (@call $input:ty, $($arg:ident),*) => {
-        #[allow(non_snake_case, unused_variables)]
-        fn call(&self, input: $input, context: &Context) -> OutcomeFuture {
-            $(let $arg = match $arg::from_context(context) {
-                Ok(argument) => argument,
-                Err(error) => return Box::pin(std::future::ready(Outcome::Retry(error))),
-            };)*
-            let handled = self(input, $($arg,)*);
-            Box::pin(async move { handled.await.into_outcome() })
+    (@call $input:ty, ($($captured:ident),*), $($arg:ident),*) => {
+        #[allow(non_snake_case, unused_variables, reason = "a function without further arguments takes nothing")]
+        fn call(
+            &self,
+            input: $input,
+            source: &ContextSource<'_>,
+        ) -> impl Future<Output = Outcome> + Send + 'static + use<F, Fut, Out, $($captured,)*> {
+            let called = || {
+                $(let $arg = $arg::from_context(source.get())?;)*
+                Ok(self(input, $($arg,)*))
+            };
+            let called: Result<Fut, HandlerError> = called();
+            async move {
+                match called {
+                    Ok(handled) => handled.await.into_outcome(),
+                    Err(error) => Outcome::Retry(error),
+                }
+            }
         }
     };
 }

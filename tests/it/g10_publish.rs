@@ -55,7 +55,7 @@ fn cut_off(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_goes_away_leaves_an_unknown_outcome() {
-    let (cluster, case, publisher) = cut_off(&["delivery.timeout.ms=1000"]);
+    let (cluster, case, publisher) = cut_off(&["delivery.timeout.ms=5000"]);
     let first = publisher
         .publish_record(case.step(&publisher, "k", 0))
         .await;

@@ -1,0 +1,366 @@
+//! The way of one delivery: read the record, claim it in the inbox, call its handler, commit, publish.
+
+use super::replies;
+use crate::event::{Attributes, DecodeError, Event, EventType, OutgoingRecord, Record, decode};
+use crate::handler::context::ContextSource;
+use crate::handler::extract::{Function, Needs, RawFunction};
+use crate::handler::{Context, DeadReason, Delivery, HandlerError, Outcome, Stage};
+use crate::inbox::{Claimed, Inbox, InboxError, InboxKey};
+use crate::schema::{Catalogue, ValidationError};
+use std::any::{Any, TypeId};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// The raw handler's name in the inbox.
+pub(in crate::handler) const RAW_HANDLER: &str = "raw";
+
+pub(super) type OutcomeFuture = Pin<Box<dyn Future<Output = Result<Outcome, Infallible>> + Send>>;
+
+/// Reads a payload and calls the handler with it.
+type Call = dyn Fn(Attributes, Payload<'_>, ContextSource<'_>) -> Result<OutcomeFuture, serde_json::Error>
+    + Send
+    + Sync;
+type CallRaw = dyn Fn(Record, ContextSource<'_>) -> OutcomeFuture + Send + Sync;
+
+/// The handlers of a router, and what they are given.
+#[derive(Clone)]
+pub(in crate::handler) struct Routes {
+    /// By event type, with the type's number in `typed`.
+    by_type: HashMap<&'static str, usize>,
+    typed: Vec<Route>,
+    pub(super) raw: Option<RawRoute>,
+    pub(in crate::handler) inbox: Option<Arc<dyn Inbox>>,
+    pub(super) catalogue: Option<Arc<Catalogue>>,
+    pub(in crate::handler) state: Arc<dyn Any + Send + Sync>,
+    pub(super) state_type: TypeId,
+}
+
+/// The handler of one event type.
+#[derive(Clone)]
+pub(super) struct Route {
+    pub(super) handler: String,
+    pub(super) needs: Needs,
+    call: Arc<Call>,
+}
+
+/// The handler of records that are no CloudEvents.
+#[derive(Clone)]
+pub(super) struct RawRoute {
+    pub(super) needs: Needs,
+    call: Arc<CallRaw>,
+}
+
+/// Which of a router's handlers: the number of a typed one, or none for the raw one.
+pub(in crate::handler) type RouteId = Option<usize>;
+
+impl Default for Routes {
+    fn default() -> Self {
+        Self {
+            by_type: HashMap::new(),
+            typed: Vec::new(),
+            raw: None,
+            inbox: None,
+            catalogue: None,
+            state: Arc::new(()),
+            state_type: TypeId::of::<()>(),
+        }
+    }
+}
+
+impl Routes {
+    /// Gives events of this type to `route`, instead of the one that had them.
+    pub(super) fn insert(&mut self, ty: &'static str, route: Route) {
+        self.by_type.insert(ty, self.typed.len());
+        self.typed.push(route);
+    }
+
+    /// The handlers of event types.
+    pub(super) fn typed(&self) -> impl Iterator<Item = &Route> {
+        self.by_type.values().map(|route| &self.typed[*route])
+    }
+
+    /// The name by which the inbox knows a handler.
+    pub(in crate::handler) fn handler_name(&self, route: RouteId) -> &str {
+        route.map_or(RAW_HANDLER, |route| &self.typed[route].handler)
+    }
+}
+
+impl Route {
+    pub(super) fn new<T: EventType, Args, F: Function<T, Args>>(
+        handler: String,
+        function: F,
+    ) -> Self {
+        let call: Arc<Call> = Arc::new(move |attributes, payload, source| {
+            let data = payload.read::<T>()?;
+            let handled = function.call(Event { attributes, data }, &source);
+            Ok(finishing(handled, source.taken()))
+        });
+        let needs = F::needs();
+        Self {
+            handler,
+            needs,
+            call,
+        }
+    }
+}
+
+impl RawRoute {
+    pub(super) fn new<Args, F: RawFunction<Args>>(function: F) -> Self {
+        let call: Arc<CallRaw> = Arc::new(move |record, source| {
+            let handled = function.call(record, &source);
+            finishing(handled, source.taken())
+        });
+        let needs = F::needs();
+        Self { needs, call }
+    }
+}
+
+/// A payload on its way to a handler: parsed already where a schema had to see it.
+enum Payload<'a> {
+    Bytes(Cow<'a, [u8]>),
+    Parsed(serde_json::Value),
+}
+
+impl Payload<'_> {
+    fn read<T: EventType>(self) -> Result<T, serde_json::Error> {
+        match self {
+            Self::Bytes(bytes) => serde_json::from_slice(&bytes),
+            Self::Parsed(value) => serde_json::from_value(value),
+        }
+    }
+}
+
+/// A record as a handler will get it.
+enum Input<'a> {
+    Event {
+        route: usize,
+        attributes: Attributes,
+        payload: Payload<'a>,
+    },
+    Raw,
+}
+
+impl<'a> Input<'a> {
+    /// Reads the record and finds its handler; or the outcome for a record that no handler sees.
+    fn read(routes: &Routes, record: &'a Record) -> Result<Self, Outcome> {
+        let envelope = match decode(record.headers(), record.value()) {
+            Ok(envelope) => envelope,
+            Err(DecodeError::NotAnEvent) if routes.raw.is_some() => return Ok(Self::Raw),
+            Err(error) => return Err(dead(Stage::Decode, error)),
+        };
+        let attributes = envelope.attributes;
+        let Some(route) = routes.by_type.get(attributes.ty.as_str()) else {
+            return Err(Outcome::Ignored);
+        };
+        let data = envelope.data.unwrap_or(Cow::Borrowed(b"null"));
+        let payload = match &routes.catalogue {
+            None => Payload::Bytes(data),
+            Some(catalogue) => Payload::Parsed(validated(catalogue, &attributes.ty, &data)?),
+        };
+        Ok(Self::Event {
+            route: *route,
+            attributes,
+            payload,
+        })
+    }
+
+    fn route(&self) -> RouteId {
+        match self {
+            Self::Event { route, .. } => Some(*route),
+            Self::Raw => None,
+        }
+    }
+
+    /// What makes the record the same one in every delivery, as source and id.
+    fn identity(&self, record: &Record) -> (String, String) {
+        match self {
+            Self::Event { attributes, .. } => (attributes.source.clone(), attributes.id.clone()),
+            Self::Raw => raw_identity(record),
+        }
+    }
+
+    /// Calls the handler; or the outcome for a payload that is not of its type.
+    fn call(self, routes: &Routes, source: ContextSource<'_>) -> Result<OutcomeFuture, Outcome> {
+        match (self, &routes.raw) {
+            (
+                Self::Event {
+                    route,
+                    attributes,
+                    payload,
+                },
+                _,
+            ) => {
+                let ty = attributes.ty.clone();
+                let route = &routes.typed[route];
+                (route.call)(attributes, payload, source).map_err(|error| unreadable(&ty, &error))
+            }
+            (Self::Raw, Some(raw)) => Ok((raw.call)(source.delivery().record.clone(), source)),
+            (Self::Raw, None) => Err(dead(Stage::Decode, DecodeError::NotAnEvent)),
+        }
+    }
+}
+
+/// A raw record is known by where it stands.
+pub(in crate::handler) fn raw_identity(record: &Record) -> (String, String) {
+    let partition = format!("{}/{}", record.topic(), record.partition());
+    (partition, record.offset().to_string())
+}
+
+/// Handles one delivery.
+pub(super) fn deliver(routes: &Arc<Arc<Routes>>, delivery: Delivery) -> OutcomeFuture {
+    if let Some(inbox) = &routes.inbox {
+        let (routes, inbox) = (Arc::clone(routes), Arc::clone(inbox));
+        return Box::pin(async move { Ok(with_inbox(&routes, inbox.as_ref(), delivery).await) });
+    }
+    let called = Input::read(routes, &delivery.record).and_then(|input| {
+        let source = ContextSource::new(&delivery, routes, input.route(), None);
+        input.call(routes, source)
+    });
+    called.unwrap_or_else(|outcome| Box::pin(std::future::ready(Ok(outcome))))
+}
+
+/// Runs a handler, and publishes what it published through its context; with an inbox, that waits for the claim.
+fn finishing(
+    handled: impl Future<Output = Outcome> + Send + 'static,
+    context: Option<Context>,
+) -> OutcomeFuture {
+    Box::pin(async move {
+        let outcome = handled.await;
+        Ok(match context {
+            Some(context) if !context.has_inbox() && is_success(&outcome) => {
+                publish(&context, context.take_staged(), outcome).await
+            }
+            _ => outcome,
+        })
+    })
+}
+
+async fn with_inbox(routes: &Arc<Arc<Routes>>, inbox: &dyn Inbox, delivery: Delivery) -> Outcome {
+    let input = match Input::read(routes, &delivery.record) {
+        Ok(input) => input,
+        Err(outcome) => return outcome,
+    };
+    let route = input.route();
+    let context = Context::new(&delivery, routes, route);
+    let (source, id) = input.identity(&delivery.record);
+    let key = InboxKey {
+        group: delivery.scope.group.clone(),
+        handler: routes.handler_name(route).to_owned(),
+        source,
+        id,
+    };
+    let mut claim = match inbox.claim(&key).await {
+        Ok(Claimed::Fresh(claim)) => claim,
+        Ok(Claimed::Duplicate { replies }) => return repeat(&context, &replies).await,
+        Err(error) => return Outcome::Retry(store_error(error)),
+    };
+    if let Some(transaction) = claim.transaction() {
+        context.offer_transaction(transaction);
+    }
+    let source = ContextSource::new(&delivery, routes, route, Some(context.clone()));
+    let outcome = match input.call(routes, source) {
+        Ok(handled) => match handled.await {
+            Ok(outcome) => outcome,
+        },
+        Err(outcome) => outcome,
+    };
+    context.discard_transaction();
+    if !is_success(&outcome) {
+        if let Err(error) = claim.abandon().await {
+            tracing::warn!(%error, handler = key.handler, "a failed handler's claim could not be given back at once");
+        }
+        return outcome;
+    }
+    let staged = context.take_staged();
+    match claim.complete(replies::encode(&staged)).await {
+        Ok(()) => publish(&context, staged, outcome).await,
+        Err(error) => Outcome::Retry(store_error(error)),
+    }
+}
+
+/// Publishes what the first delivery of this event published, with the same ids: it may have ended before its
+/// publications were acknowledged.
+async fn repeat(context: &Context, replies: &[u8]) -> Outcome {
+    match replies::decode(replies) {
+        Ok(records) => publish(context, records, Outcome::Duplicate).await,
+        Err(error) => Outcome::Retry(HandlerError::permanent(format!(
+            "the stored replies cannot be read: {error}"
+        ))),
+    }
+}
+
+/// Publishes in order, waits for every acknowledgement, and only then lets `outcome` stand.
+async fn publish(context: &Context, records: Vec<OutgoingRecord>, outcome: Outcome) -> Outcome {
+    if records.is_empty() {
+        return outcome;
+    }
+    let Some(publisher) = context.publisher() else {
+        return Outcome::Retry(HandlerError::permanent(
+            "stored replies cannot be sent: this consumer has no publisher",
+        ));
+    };
+    let mut receipts = Vec::with_capacity(records.len());
+    for record in records {
+        match publisher.enqueue_record(record).await {
+            Ok(receipt) => receipts.push(receipt),
+            // The brokers are what failed, not the event: it is tried again until they take it.
+            Err(error) => return Outcome::Retry(HandlerError::outage(error)),
+        }
+    }
+    for receipt in receipts {
+        if let Err(error) = receipt.await {
+            return Outcome::Retry(HandlerError::outage(error));
+        }
+    }
+    outcome
+}
+
+fn is_success(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Done | Outcome::Ignored | Outcome::Duplicate
+    )
+}
+
+/// A store that cannot be used now is an outage: the events wait for it and none is dead-lettered. A handler's mistake with
+/// its transaction is the handler's failure and counts as an attempt.
+fn store_error(error: InboxError) -> HandlerError {
+    match error {
+        InboxError::Other(_) | InboxError::Transaction { .. } => HandlerError::transient(error),
+        error => HandlerError::outage(error),
+    }
+}
+
+fn dead(stage: Stage, error: impl std::fmt::Display) -> Outcome {
+    Outcome::Dead(DeadReason::new(stage, error.to_string()))
+}
+
+/// Says where a payload is wrong without repeating any of it, which `serde_json`'s own message would.
+fn unreadable(ty: &str, error: &serde_json::Error) -> Outcome {
+    let problem = if error.is_data() {
+        "does not have the shape of its type"
+    } else {
+        "is not JSON"
+    };
+    dead(
+        Stage::Decode,
+        format!(
+            "the payload of {ty} {problem} (line {}, column {})",
+            error.line(),
+            error.column()
+        ),
+    )
+}
+
+fn validated(catalogue: &Catalogue, ty: &str, data: &[u8]) -> Result<serde_json::Value, Outcome> {
+    let value = serde_json::from_slice(data).map_err(|error| unreadable(ty, &error))?;
+    match catalogue.validate(ty, &value) {
+        // A type that the catalogue does not know is judged by `serde` alone.
+        Ok(()) | Err(ValidationError::UnknownType(_)) => Ok(value),
+        Err(error) => Err(dead(Stage::Schema, error)),
+    }
+}
