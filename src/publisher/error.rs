@@ -22,6 +22,14 @@ pub enum PublishError {
         /// What was said and what to do.
         reason: String,
     },
+    /// It is larger than the client or the topic allows; it is not on the log.
+    #[error("not published to {topic}: {reason}")]
+    TooLarge {
+        /// Topic.
+        topic: String,
+        /// How large it is and what to do.
+        reason: String,
+    },
     /// It may or may not be on the log: publish it again with the same event id, consumers suppress the second.
     #[error("outcome unknown on {topic}: {reason}; publish again with the same id")]
     Unknown {
@@ -47,6 +55,7 @@ pub struct Unsent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
     Refused(String),
+    TooLarge(String),
     Unknown(String),
     Fatal(String),
 }
@@ -57,6 +66,7 @@ impl Failure {
         let topic = topic.to_owned();
         match self {
             Self::Refused(reason) => PublishError::Refused { topic, reason },
+            Self::TooLarge(reason) => PublishError::TooLarge { topic, reason },
             Self::Unknown(reason) => PublishError::Unknown { topic, reason },
             Self::Fatal(reason) => PublishError::Fatal(reason),
         }
@@ -69,10 +79,10 @@ impl Failure {
 pub(super) fn classify(code: Code, topic: &str, bytes: usize) -> Failure {
     let reason = match code {
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => {
-            format!(
+            return Failure::TooLarge(format!(
                 "the record of {bytes} bytes is larger than the client's message.max.bytes or the topic's \
                  max.message.bytes allows; make it smaller or raise both"
-            )
+            ));
         }
         Code::UnknownTopic | Code::UnknownTopicOrPartition => {
             format!("the topic does not exist; create it with: evenkeel topics create {topic}")

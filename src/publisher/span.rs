@@ -46,6 +46,7 @@ pub(super) fn end(span: &Span, outcome: Result<&(i32, i64), &Failure>) {
         Err(failure) => {
             let kind = match failure {
                 Failure::Refused(_) => "refused",
+                Failure::TooLarge(_) => "too_large",
                 Failure::Unknown(_) => "unknown",
                 Failure::Fatal(_) => "fatal",
             };

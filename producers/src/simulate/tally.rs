@@ -82,9 +82,10 @@ impl Tally {
 /// What an error says about the log: only a refusal says that the event is not there.
 fn fate_of(error: &PublishError) -> Fate {
     match error {
-        PublishError::Invalid(_) | PublishError::Serialize(_) | PublishError::Refused { .. } => {
-            Fate::Failed
-        }
+        PublishError::Invalid(_)
+        | PublishError::Serialize(_)
+        | PublishError::Refused { .. }
+        | PublishError::TooLarge { .. } => Fate::Failed,
         _ => Fate::Unknown,
     }
 }

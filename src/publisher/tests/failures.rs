@@ -51,7 +51,7 @@ async fn a_record_that_is_too_large_is_refused_and_the_next_goes_through() {
         .publish_record(record(&topic, "k", vec![b'x'; 5000]))
         .await;
     let error = outcome.expect_err("too large");
-    assert!(matches!(error, PublishError::Refused { .. }), "{error:?}");
+    assert!(matches!(error, PublishError::TooLarge { .. }), "{error:?}");
     let text = error.to_string();
     assert!(
         text.contains("5001 bytes") && text.contains("max.message.bytes"),
@@ -161,11 +161,12 @@ async fn receipts_of_a_publisher_that_ended_resolve_to_an_error() {
 fn only_listed_codes_are_refusals() {
     let class = |code| match classify(code, "t", 1) {
         Failure::Refused(_) => "refused",
+        Failure::TooLarge(_) => "too large",
         Failure::Unknown(_) => "unknown",
         Failure::Fatal(_) => "fatal",
     };
     for (code, expected) in [
-        (Code::MessageSizeTooLarge, "refused"),
+        (Code::MessageSizeTooLarge, "too large"),
         (Code::UnknownTopicOrPartition, "refused"),
         (Code::PurgeQueue, "refused"),
         (Code::PurgeInflight, "unknown"),
