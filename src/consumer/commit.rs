@@ -48,14 +48,14 @@ struct Track {
     oldest_seconds: metrics::Gauge,
 }
 
-/// What is due for a partition: never less than what is committed already.
+/// What is due for a partition: never less than what is committed already, unless the partition itself fell back.
 fn due(track: &Track, position: &Position, group: &str) -> Option<(i64, Option<String>)> {
     let watermark = position.watermark?;
     let owned = &track.owned;
-    if owned
+    let is_step_back = owned
         .committed
-        .is_some_and(|committed| watermark < committed)
-    {
+        .is_some_and(|committed| watermark < committed);
+    if is_step_back && !position.fell_back {
         return None;
     }
     let tag = Tag {
@@ -267,6 +267,7 @@ mod tests {
             watermark,
             next,
             unsettled: Vec::new(),
+            fell_back: false,
             oldest_received_at: None,
         }
     }
@@ -281,6 +282,16 @@ mod tests {
         assert_eq!(offset(Some(5), Some(5)), None);
         assert_eq!(offset(Some(5), Some(6)), Some(6));
         assert_eq!(offset(Some(5), Some(4)), None);
+    }
+
+    #[test]
+    fn a_partition_that_fell_back_is_committed_below_what_it_lost() {
+        let fallen = Position {
+            fell_back: true,
+            ..position(Some(4), Some(4))
+        };
+        let due = due(&track(Some(900)), &fallen, "g").map(|(offset, _)| offset);
+        assert_eq!(due, Some(4));
     }
 
     #[test]

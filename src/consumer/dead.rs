@@ -12,6 +12,8 @@ use tokio::sync::OnceCell;
 /// The component under which a dead-letter topic that cannot be written shows in the health.
 const COMPONENT: &str = "dead_letters";
 
+const MESSAGE_BYTES_MAX: &str = "message.max.bytes=1000000000";
+
 /// Writes a group's dead letters.
 pub(crate) struct DeadLetterWriter {
     group: String,
@@ -73,7 +75,10 @@ impl DeadLetterWriter {
         let publisher = self
             .publisher
             .get_or_try_init(async || {
-                Publisher::new(&self.kafka, PublisherSettings::new(&self.group))
+                let mut kafka = self.kafka.clone();
+                // The topic decides what is too large, not this client.
+                kafka.set(MESSAGE_BYTES_MAX)?;
+                Publisher::new(&kafka, PublisherSettings::new(&self.group))
             })
             .await?;
         let failure = Failure {
@@ -89,7 +94,7 @@ impl DeadLetterWriter {
             .await
         {
             // With its headers it may be larger than the topic allows.
-            Err(PublishError::Refused { .. }) => {
+            Err(PublishError::TooLarge { .. } | PublishError::Refused { .. }) => {
                 publisher
                     .publish_record(shortened(record, &failure))
                     .await?

@@ -2,12 +2,15 @@
 
 use super::dead::DeadLetterWriter;
 use super::ledger::Ledger;
+use super::partition::Partition;
+use super::permits::Pool;
 use super::rebalance::COMPONENT;
 use super::settings::ConsumerSettings;
 use super::worker::Inbox;
 use super::{RunReport, Stopped};
 use crate::handler::{Class, Classifier, Scope};
 use crate::telemetry::{Health, Metric};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -23,6 +26,7 @@ pub(crate) struct Engine {
     pub(crate) health: Health,
     pub(crate) counters: Counters,
     pub(crate) workers: Vec<Arc<Inbox>>,
+    pub(crate) permits: Arc<Pool>,
     /// Bytes of the batches whose records are still held.
     pub(crate) budget: Arc<AtomicUsize>,
     in_flight: AtomicUsize,
@@ -31,12 +35,20 @@ pub(crate) struct Engine {
     complained: AtomicBool,
     intake: OnceLock<Thread>,
     intake_waits: AtomicBool,
+    position_lost: AtomicBool,
+    /// Partitions that cannot be read, and why; the flag spares a look.
+    unreadable: Mutex<BTreeMap<String, String>>,
+    has_unreadable: AtomicBool,
+    /// Why the run cannot go on.
+    failure: OnceLock<String>,
 }
 
 /// What a run has done so far.
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) received: AtomicU64,
+    /// Let go unsettled: their partitions went, or the run ends.
+    pub(crate) abandoned: AtomicU64,
     pub(crate) settled: AtomicU64,
     pub(crate) duplicates: AtomicU64,
     pub(crate) dead_letters: AtomicU64,
@@ -50,7 +62,8 @@ impl Engine {
         dead_letters: DeadLetterWriter,
         health: Health,
     ) -> Self {
-        let workers = (0..settings.workers()).map(|_| Arc::default()).collect();
+        let workers: Vec<Arc<Inbox>> = (0..settings.workers()).map(|_| Arc::default()).collect();
+        let permits = Pool::new(settings.concurrency, workers.len());
         Self {
             group: settings.group.clone(),
             settings,
@@ -60,12 +73,17 @@ impl Engine {
             health,
             counters: Counters::default(),
             workers,
+            permits,
             budget: Arc::default(),
             in_flight: AtomicUsize::new(0),
             ledger: Mutex::default(),
             complained: AtomicBool::new(false),
             intake: OnceLock::new(),
             intake_waits: AtomicBool::new(false),
+            position_lost: AtomicBool::new(false),
+            unreadable: Mutex::default(),
+            has_unreadable: AtomicBool::new(false),
+            failure: OnceLock::new(),
         }
     }
 
@@ -128,7 +146,77 @@ impl Engine {
     /// The cluster answers.
     pub(crate) fn cluster_answers(&self) {
         if self.complained.swap(false, Relaxed) {
-            self.health.set_ready(COMPONENT, Ok(()));
+            self.show_readable(&self.unreadable());
+        }
+    }
+
+    /// A partition cannot be read: shown as not ready until it is read again, or goes.
+    pub(crate) fn cannot_read(&self, topic: &str, partition: i32, why: &str) {
+        let mut unreadable = self.unreadable();
+        let name = format!("{topic}/{partition}");
+        unreadable.insert(name.clone(), format!("{name} cannot be read: {why}"));
+        self.has_unreadable.store(true, Relaxed);
+        self.show_readable(&unreadable);
+    }
+
+    /// A partition is read, or gone.
+    pub(crate) fn can_read(&self, partition: &Partition) {
+        if !self.has_unreadable.load(Relaxed) {
+            return;
+        }
+        let mut unreadable = self.unreadable();
+        let name = format!("{}/{}", partition.topic, partition.partition);
+        if unreadable.remove(&name).is_some() {
+            self.has_unreadable.store(!unreadable.is_empty(), Relaxed);
+            if !self.has_complained() {
+                self.show_readable(&unreadable);
+            }
+        }
+    }
+
+    fn show_readable(&self, unreadable: &BTreeMap<String, String>) {
+        let reasons: Vec<&str> = unreadable.values().map(String::as_str).collect();
+        let state = if reasons.is_empty() {
+            Ok(())
+        } else {
+            Err(reasons.join("; "))
+        };
+        self.health.set_ready(COMPONENT, state);
+    }
+
+    fn unreadable(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.unreadable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The run cannot go on: it ends with this error, and a fresh process is better off.
+    pub(crate) fn fail(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        tracing::error!(group = self.group, reason, "the consumer cannot go on");
+        // The first failure is the one to tell.
+        let _ = self.failure.set(reason);
+        self.wake_intake();
+    }
+
+    /// Why the run cannot go on; none while it can.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    /// The client lost a partition's position and set it anew.
+    pub(crate) fn lost_a_position(&self) {
+        self.position_lost.store(true, Relaxed);
+    }
+
+    /// A record came below those that came before. After a lost position its offset means another record than before, which only a
+    /// fresh assignment can tell apart; otherwise it is a leftover of an earlier assignment.
+    pub(crate) fn check_leftover(&self, partition: &Partition, offset: i64) {
+        if self.position_lost.load(Relaxed) {
+            self.fail(format!(
+                "the position of {}/{} fell back to {offset} while it was being read",
+                partition.topic, partition.partition
+            ));
         }
     }
 

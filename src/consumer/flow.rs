@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// Records taken in one go, at most.
 pub(crate) const BURST_RECORDS_MAX: usize = 1024;
+/// Bytes taken in one go, roughly and at most: a burst's bytes stay until the last of its records is let go.
+const BURST_BYTES_MAX: usize = 1 << 20;
 
 /// The limits of intake, and what a record weighs by experience.
 #[derive(Debug, Clone)]
@@ -33,11 +35,15 @@ impl Flow {
         if records == 0 {
             return self
                 .by_bytes(bytes)
-                .clamp(1, BURST_RECORDS_MAX.min(self.records_max));
+                .clamp(1, self.burst().min(self.records_max));
         }
         self.by_bytes(bytes)
             .min(self.records_max.saturating_sub(records))
-            .min(BURST_RECORDS_MAX)
+            .min(self.burst())
+    }
+
+    fn burst(&self) -> usize {
+        (BURST_BYTES_MAX / self.record_bytes.max(1)).clamp(1, BURST_RECORDS_MAX)
     }
 
     fn by_bytes(&self, bytes: usize) -> usize {

@@ -6,6 +6,7 @@
 use super::engine::Engine;
 use super::flow::{BURST_RECORDS_MAX, Flow};
 use super::ledger::{Epoch, LedgerBatch};
+use super::metadata::SettledAbove;
 use super::partition::Partition;
 use super::rebalance::{Assigned, Assignments, Member};
 use super::settings::{Keyless, Ordering, RecordHeaders};
@@ -117,6 +118,7 @@ impl Intake {
                 .topic()
                 .and_then(|topic| assignments.get(topic, first.partition()))
             {
+                self.engine.can_read(&assigned.partition);
                 received +=
                     self.share_run(run, (at..end).map(|index| messages.get(index)), assigned);
             }
@@ -137,8 +139,15 @@ impl Intake {
         let (mut handed, mut skipped) = (0, false);
         for message in messages {
             let offset = message.offset();
-            if assigned.next.is_some_and(|next| offset < next) {
-                continue;
+            match (assigned.next, assigned.committed) {
+                (Some(next), _) if offset < next => {
+                    self.engine.check_leftover(&assigned.partition, offset);
+                    continue;
+                }
+                (None, Some(committed)) if offset < committed => {
+                    fell_back(&self.engine, assigned, offset)
+                }
+                _ => {}
             }
             assigned.next = Some(offset + 1);
             if !assigned.settled_above.is_empty() {
@@ -226,6 +235,17 @@ impl Intake {
             self.engine.workers[worker].send(WorkerMessage::Burst(burst));
         }
     }
+}
+
+/// The cluster no longer has what the group committed: the partition was made anew, or lost its end. Its offsets mean
+/// other records now, so nothing known of them counts, and the group's position follows.
+fn fell_back(engine: &Engine, assigned: &mut Assigned, offset: i64) {
+    let Partition {
+        topic, partition, ..
+    } = &*assigned.partition;
+    tracing::error!(group = engine.group, %topic, partition, committed = assigned.committed, offset, "the partition begins again below the committed offset; its records are handled from there");
+    assigned.settled_above = SettledAbove::default();
+    engine.ledger().fall_back(assigned.partition.epoch);
 }
 
 impl Share {

@@ -160,6 +160,8 @@ pub(crate) struct Position {
     pub(crate) next: Option<i64>,
     /// Offsets from the watermark up to `next` that are not settled, as ascending ranges.
     pub(crate) unsettled: Vec<Range<i64>>,
+    /// Whether it began below what the group had committed, and therefore may be committed below it.
+    pub(crate) fell_back: bool,
     /// When the record at the watermark was received; none when all are settled.
     pub(crate) oldest_received_at: Option<Instant>,
 }
@@ -174,6 +176,7 @@ pub(crate) struct Ledger {
 
 struct Track {
     next: Option<i64>,
+    fell_back: bool,
     /// Settled by an earlier life of the group: told again in every commit until intake has passed it.
     above: Vec<Range<i64>>,
 }
@@ -182,13 +185,32 @@ impl Ledger {
     /// Opens the books of an assignment; `above` was settled before it, beyond the group's committed offset.
     pub(crate) fn assign(&mut self, epoch: Epoch, above: &[Range<i64>]) {
         let above = above.to_vec();
-        self.tracks.insert(epoch, Track { next: None, above });
+        let track = Track {
+            next: None,
+            fell_back: false,
+            above,
+        };
+        self.tracks.insert(epoch, track);
+    }
+
+    /// The assignment begins below what was committed: what was known of its offsets counts for nothing.
+    pub(crate) fn fall_back(&mut self, epoch: Epoch) {
+        if let Some(track) = self.tracks.get_mut(&epoch) {
+            track.fell_back = true;
+            track.above.clear();
+        }
     }
 
     /// Closes the books of an assignment: what its records still do counts for nothing.
     pub(crate) fn revoke(&mut self, epoch: Epoch) {
         self.tracks.remove(&epoch);
-        self.compact();
+        let tracks = &self.tracks;
+        // A batch that others share goes with the last of their records.
+        self.batches.retain(|batch| {
+            let mut open = batch.unsettled();
+            open.any(|entry| tracks.contains_key(&batch.epochs[entry.epoch as usize].epoch))
+        });
+        self.finished_seen = 0;
     }
 
     /// Enters a received batch.
@@ -219,16 +241,9 @@ impl Ledger {
         }
     }
 
-    /// Drops finished batches, and those of which no unsettled record belongs to an open assignment.
+    /// Drops finished batches.
     fn compact(&mut self) {
-        let tracks = &self.tracks;
-        self.batches.retain(|batch| {
-            !batch.is_finished()
-                && batch
-                    .epochs
-                    .iter()
-                    .any(|run| tracks.contains_key(&run.epoch))
-        });
+        self.batches.retain(|batch| !batch.is_finished());
         self.finished_seen = 0;
     }
 
@@ -281,6 +296,7 @@ impl Track {
                 .or(end),
             next: end,
             unsettled,
+            fell_back: self.fell_back,
             oldest_received_at: open.first.map(|(_, received_at)| received_at),
         }
     }
@@ -385,8 +401,20 @@ mod tests {
             ledger.batches.len()
         );
         drop(stuck);
+        let other = Epoch(2);
+        ledger.assign(other, &[]);
+        let mut shared = LedgerBatch::new(2, Instant::now());
+        let numbers = [epoch, other].map(|epoch| shared.epoch(epoch));
+        numbers
+            .into_iter()
+            .for_each(|number| shared.push(number, 2_000));
+        let shared = ledger.admit(shared);
+        shared.settle(1);
         ledger.revoke(epoch);
-        assert!(ledger.batches.is_empty());
+        assert!(
+            ledger.batches.is_empty(),
+            "what is left of the shared batch belongs to no open assignment"
+        );
     }
 
     #[test]

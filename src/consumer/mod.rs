@@ -49,10 +49,12 @@ use crate::publisher::Publisher;
 use crate::telemetry::Health;
 use dead::DeadLetterWriter;
 use engine::Engine;
-use permits::{Permits, Pool};
+use futures_util::FutureExt;
+use permits::Permits;
 use poll::Ended;
 use std::any::Any;
 use std::error::Error;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering as Memory};
 use std::time::Duration;
@@ -228,16 +230,22 @@ where
     H::Error: Into<Box<dyn Error + Send + Sync>> + Send,
     H::Future: Send,
 {
-    let pool = Pool::new(engine.settings.concurrency, engine.workers.len());
     let mut workers = JoinSet::new();
     for inbox in &engine.workers {
-        let permits = Permits::new(Arc::clone(&pool));
+        let permits = Permits::new(Arc::clone(&engine.permits));
         let worker = worker::run(
             handler.clone(),
             Arc::clone(engine),
             Arc::clone(inbox),
             permits,
         );
+        let engine = Arc::clone(engine);
+        let worker = async move {
+            // Handlers' panics are outcomes; what is left is a bug, here or in a classifier, and its lanes would stand still.
+            if AssertUnwindSafe(worker).catch_unwind().await.is_err() {
+                engine.fail("a worker panicked");
+            }
+        };
         // Many handlers share the worker's task: tokio's budget per task would make them look as if they were waiting.
         workers.spawn(tokio::task::unconstrained(worker));
     }
@@ -309,7 +317,8 @@ async fn until_ended(
     Ok((ended.stopped, ended.clean))
 }
 
-/// Ends the workers; what still runs was given its time in the drain.
+/// Ends the workers; what still runs was given its time in the drain. A handler that blocks its thread cannot be ended and is
+/// not waited for.
 async fn finish_workers(engine: &Engine, mut workers: JoinSet<()>) {
     engine
         .workers
@@ -320,6 +329,7 @@ async fn finish_workers(engine: &Engine, mut workers: JoinSet<()>) {
         .await
         .is_err()
     {
-        workers.shutdown().await;
+        workers.abort_all();
+        workers.detach_all();
     }
 }

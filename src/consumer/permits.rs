@@ -15,6 +15,8 @@ pub(crate) struct Pool {
     shared: Arc<Semaphore>,
     fair_share: usize,
     hungry: AtomicUsize,
+    /// Permits that were lent and not taken back: so many that are given back do not return to the pool.
+    owed: AtomicUsize,
 }
 
 impl Pool {
@@ -25,7 +27,73 @@ impl Pool {
             shared,
             fair_share: (concurrency / workers).max(1),
             hungry: AtomicUsize::new(0),
+            owed: AtomicUsize::new(0),
         })
+    }
+}
+
+impl Pool {
+    /// Lends out the permit of a handler that only waits.
+    pub(crate) fn lend(self: &Arc<Self>) -> Lent {
+        self.give_back();
+        Lent {
+            pool: Arc::clone(self),
+            is_lent: true,
+        }
+    }
+
+    fn give_back(&self) {
+        let owed = self
+            .owed
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |owed| {
+                owed.checked_sub(1)
+            });
+        if owed.is_err() {
+            self.shared.add_permits(1);
+        }
+    }
+}
+
+/// A permit that others use meanwhile.
+pub(crate) struct Lent {
+    pool: Arc<Pool>,
+    is_lent: bool,
+}
+
+impl Lent {
+    /// Waits until the permit can be had again.
+    pub(crate) async fn take_back(mut self) {
+        let _hungry = Hungry::new(&self.pool);
+        // The pool is never closed.
+        if let Ok(permit) = self.pool.shared.acquire().await {
+            permit.forget();
+            self.is_lent = false;
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // Who lent it goes on without it: the next one that is given back makes up for it.
+        if self.is_lent && self.pool.shared.forget_permits(1) == 0 {
+            self.pool.owed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Counts among those short of permits while it lives.
+struct Hungry<'a>(&'a Pool);
+
+impl<'a> Hungry<'a> {
+    fn new(pool: &'a Pool) -> Self {
+        pool.hungry.fetch_add(1, Ordering::Relaxed);
+        Self(pool)
+    }
+}
+
+impl Drop for Hungry<'_> {
+    fn drop(&mut self) {
+        self.0.hungry.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -78,7 +146,16 @@ impl Permits {
         let keep = waiting && !(others_wait && self.held > self.pool.fair_share);
         if !keep && self.held > 1 {
             self.held -= 1;
-            self.pool.shared.add_permits(1);
+            self.pool.give_back();
+        }
+    }
+
+    /// Gives back what is held and not used: nothing waits here.
+    pub(crate) fn rest(&mut self) {
+        self.stop_acquiring();
+        while self.held > self.running.max(1) {
+            self.held -= 1;
+            self.pool.give_back();
         }
     }
 
@@ -103,8 +180,7 @@ impl Permits {
         }
     }
 
-    /// Leaves the pool's queue: nothing waits any more.
-    pub(crate) fn stop_acquiring(&mut self) {
+    fn stop_acquiring(&mut self) {
         if self.acquiring.take().is_some() {
             self.pool.hungry.fetch_sub(1, Ordering::Relaxed);
         }
@@ -113,8 +189,8 @@ impl Permits {
 
 impl Drop for Permits {
     fn drop(&mut self) {
-        self.stop_acquiring();
-        self.pool.shared.add_permits(self.held - 1);
+        self.running = 0;
+        self.rest();
     }
 }
 
@@ -136,6 +212,54 @@ mod tests {
         assert!(start(&mut b) && !start(&mut b));
         a.finished(false);
         assert!(start(&mut b) && !start(&mut b) && !start(&mut a));
+    }
+
+    #[test]
+    fn a_lent_permit_is_used_by_others_and_none_is_made_of_it() {
+        let pool = Pool::new(3, 2);
+        let (mut a, mut b) = (
+            Permits::new(Arc::clone(&pool)),
+            Permits::new(Arc::clone(&pool)),
+        );
+        while a.may_start() {
+            a.started();
+        }
+        b.may_start();
+        b.started();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let lent = pool.lend();
+        assert!(b.may_start(), "what a waits with, b may use");
+        b.started();
+        let mut back = std::pin::pin!(lent.take_back());
+        assert!(back.as_mut().poll(&mut cx).is_pending());
+        b.finished(true);
+        assert!(back.poll(&mut cx).is_ready(), "b held more than its share");
+
+        drop(pool.lend());
+        assert!(!b.may_start(), "what was lent and not used is no more");
+        let lent = pool.lend();
+        assert!(b.may_start());
+        b.started();
+        drop(lent);
+        a.finished(false);
+        assert!(!a.may_start(), "the first one given back makes up for it");
+        b.finished(false);
+        assert!(a.may_start());
+    }
+
+    #[test]
+    fn a_worker_without_records_keeps_nothing_but_its_own_permit() {
+        let pool = Pool::new(4, 2);
+        let (mut a, mut b) = (Permits::new(Arc::clone(&pool)), Permits::new(pool));
+        while a.may_start() {
+            a.started();
+        }
+        (0..3).for_each(|_| a.finished(true));
+        assert!(b.may_start());
+        b.started();
+        assert!(!b.may_start());
+        a.rest();
+        assert!(b.may_start());
     }
 
     #[test]

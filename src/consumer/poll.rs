@@ -15,6 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -25,8 +26,8 @@ const EVENTS_EVERY: Duration = Duration::from_millis(20);
 const END_WITHIN: Duration = Duration::from_secs(10);
 /// The loop that has to move for the process to be alive.
 const LOOP: &str = "consumer_poll";
-/// The longest the loop may stand still: a revoke's drain, its commit, and the look-up of committed offsets fit in.
-const BEAT_WITHIN: Duration = Duration::from_secs(60);
+/// How much longer than a revoke's drain the loop may stand still: its commit and the look-up of committed offsets fit in.
+const BEAT_WITHIN: Duration = Duration::from_secs(50);
 
 /// How the run ended on this thread.
 pub(crate) struct Ended {
@@ -66,14 +67,21 @@ pub(crate) fn run(
             })?;
     let consumer = Arc::new(consumer);
     let committer = Committer::new(Arc::clone(&engine), Arc::clone(&consumer), taken);
+    let committed_for = Arc::clone(&engine);
+    let commit = move || {
+        if catch_unwind(AssertUnwindSafe(|| committer.run())).is_err() {
+            committed_for.fail("the committing thread panicked");
+        }
+    };
     let committing = std::thread::Builder::new()
         .name("evenkeel-commit".to_owned())
-        .spawn(move || committer.run())
+        .spawn(commit)
         .map_err(|error| ConsumerError::Fatal(format!("no thread for commits: {error}")))?;
     let queue = ForwardedQueue::new(Arc::clone(&consumer));
     consumer.context().set_target(Some(queue.target()));
     engine.intake_is_here();
-    engine.health.expect_beat(LOOP, BEAT_WITHIN);
+    let beat_within = engine.settings.revoke_timeout + BEAT_WITHIN;
+    engine.health.expect_beat(LOOP, beat_within);
     let intake = Intake::new(Arc::clone(&engine));
     let mut thread = PollThread {
         engine,
@@ -111,6 +119,9 @@ impl PollThread {
         loop {
             if self.events_served_at.elapsed() >= EVENTS_EVERY {
                 self.serve_events()?;
+                if let Some(reason) = self.engine.failure() {
+                    return Err(ConsumerError::Fatal(reason.to_owned()));
+                }
                 if self.stop.load(Ordering::Relaxed) {
                     return Ok(Stopped::Requested);
                 }
@@ -124,7 +135,7 @@ impl PollThread {
 
     fn take_records(&mut self) -> Result<(), ConsumerError> {
         let until_events = EVENTS_EVERY.saturating_sub(self.events_served_at.elapsed());
-        let wanted = flow::wanted(self.engine.settings.bound, self.bounded_received);
+        let wanted = flow::wanted(self.engine.settings.bound, self.kept());
         let room = self.intake.room().min(wanted);
         if room == 0 {
             self.engine.wait_for_room(until_events);
@@ -183,15 +194,13 @@ impl PollThread {
                     partition,
                     "the committed offset is out of range and auto.offset.reset says not to guess; reset the group's offset"
                 );
-                self.engine.complain(&format!(
-                    "the committed offset of {topic}/{partition} is out of range"
-                ));
+                self.engine
+                    .cannot_read(topic, partition, "the committed offset is out of range");
                 Ok(())
             }
             code => {
                 tracing::error!(group = self.engine.group, topic, partition, error = %code, "the partition cannot be read");
-                self.engine
-                    .complain(&format!("{topic}/{partition} cannot be read: {code}"));
+                self.engine.cannot_read(topic, partition, &code.to_string());
                 Ok(())
             }
         }
@@ -254,18 +263,25 @@ impl PollThread {
         if bound == super::Bound::Endless {
             return Ok(false);
         }
-        let joined = self.consumer.context().assignments().joined;
+        // Between a revoke and the assignment that follows, nothing assigned means nothing.
+        let joined = self.consumer.context().assignments().settled;
         if joined && self.last_record_at.is_none() {
             self.last_record_at = Some(Instant::now());
         }
         let ends_reached = joined && bound == super::Bound::UntilEnd && self.ends_reached()?;
         let progress = Progress {
-            received: self.bounded_received,
+            received: self.kept(),
             in_flight: self.engine.in_flight(),
             idle_for: self.last_record_at.map(|at| at.elapsed()),
             ends_reached,
         };
         Ok(flow::is_done(bound, progress))
+    }
+
+    /// Records received and not let go unsettled: those come again, here or elsewhere.
+    fn kept(&self) -> u64 {
+        let abandoned = self.engine.counters.abandoned.load(Ordering::Relaxed);
+        self.bounded_received.saturating_sub(abandoned)
     }
 
     /// Whether every assigned partition is settled up to the end that it had when it was assigned.
@@ -318,7 +334,8 @@ impl PollThread {
                 continue;
             };
             let end = element.offset().to_raw().unwrap_or(0).max(0);
-            let is_there = assigned.committed.unwrap_or(0) >= end;
+            // More committed than there is: the partition fell back, and is read from its beginning.
+            let is_there = assigned.committed.unwrap_or(0) == end;
             assigned.end = Some(if is_there { i64::MIN } else { end });
         }
         Ok(())

@@ -7,6 +7,11 @@ use crate::recovery::dead_letter::dead_letter_topic;
 use rdkafka::ClientConfig;
 use std::collections::BTreeMap;
 
+/// No dead-letter topic takes less a record than this: the broker's own default for the source is not told.
+const DEAD_LETTER_BYTES_MIN: u32 = 8 << 20;
+/// Room for the headers of a dead letter.
+const HEADERS_BYTES: u32 = 1 << 20;
+
 /// Checks that the brokers answer and the topics exist, and creates the dead-letter topics that are missing.
 pub(super) async fn topics(
     kafka: &KafkaConfig,
@@ -23,22 +28,24 @@ pub(super) async fn topics(
             topic: topic.clone(),
         });
     }
-    let letters: BTreeMap<String, usize> = sources
-        .iter()
-        .map(|(topic, partitions)| (dead_letter_topic(&settings.group, topic), *partitions))
-        .collect();
-    let names: Vec<String> = letters.keys().cloned().collect();
+    let letters = sources
+        .keys()
+        .map(|topic| dead_letter_topic(&settings.group, topic));
+    let names: Vec<String> = letters.collect();
     let present = admin.partition_counts(&names).await.unwrap_or_default();
-    let missing: Vec<NewTopic> = letters
-        .into_iter()
-        .filter(|(name, _)| !present.contains_key(name))
-        .map(|(name, partitions)| NewTopic {
-            name,
-            partitions: partitions as i32,
-            replication: -1,
-            config: BTreeMap::new(),
-        })
-        .collect();
+    let mut missing = Vec::new();
+    for (topic, partitions) in sources {
+        let name = dead_letter_topic(&settings.group, &topic);
+        if !present.contains_key(&name) {
+            let source = admin.describe_topic(&topic).await?;
+            missing.push(NewTopic {
+                name,
+                partitions: partitions as i32,
+                replication: -1,
+                config: dead_letter_config(&source.config),
+            });
+        }
+    }
     if missing.is_empty() {
         return Ok(());
     }
@@ -48,6 +55,17 @@ pub(super) async fn topics(
         tracing::warn!(group = settings.group, topics = ?names, %error, "dead-letter topics cannot be created; create them before a record fails for good");
     }
     Ok(())
+}
+
+/// Dead letters stay until someone has looked at them, and have room for every record of the source with headers besides.
+fn dead_letter_config(source: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let largest = source.get("max.message.bytes");
+    let largest = largest.and_then(|bytes| bytes.parse::<u32>().ok());
+    let largest = largest.unwrap_or_default().max(DEAD_LETTER_BYTES_MIN) + HEADERS_BYTES;
+    BTreeMap::from([
+        ("retention.ms".to_owned(), "-1".to_owned()),
+        ("max.message.bytes".to_owned(), largest.to_string()),
+    ])
 }
 
 /// The client's properties for these settings.
@@ -74,6 +92,7 @@ pub(super) fn client(
             config.set("group.protocol", "consumer")
         }
     };
+    check_revoke_timeout(&config, settings)?;
     if let Some(instance) = &settings.instance_id {
         config.set("group.instance.id", instance);
     }
@@ -81,4 +100,21 @@ pub(super) fn client(
         config.set("enable.partition.eof", "true");
     }
     Ok(config)
+}
+
+/// A revoke that waits for as long as the group waits for a member costs the member its place.
+fn check_revoke_timeout(
+    config: &ClientConfig,
+    settings: &ConsumerSettings,
+) -> Result<(), ConfigError> {
+    const DEFAULT_MS: u128 = 300_000;
+    let interval = config.get("max.poll.interval.ms");
+    let interval = interval.and_then(|interval| interval.parse().ok());
+    if settings.revoke_timeout.as_millis() >= interval.unwrap_or(DEFAULT_MS) {
+        return Err(ConfigError::new(
+            "revoke_timeout",
+            "is not shorter than max.poll.interval.ms; the group would give the member up while it drains",
+        ));
+    }
+    Ok(())
 }

@@ -52,6 +52,8 @@ pub(crate) struct Assignments {
     last_epoch: u64,
     /// Whether the group has assigned anything yet, be it nothing.
     pub(crate) joined: bool,
+    /// Whether the latest change was an assignment: after a revoke or a loss another one is to come.
+    pub(crate) settled: bool,
 }
 
 impl Assignments {
@@ -171,6 +173,7 @@ impl Member {
         let target = *self.target.lock().unwrap_or_else(PoisonError::into_inner);
         let mut assignments = self.assignments();
         assignments.joined = true;
+        assignments.settled = true;
         for element in list.elements() {
             let (topic, partition) = (element.topic(), element.partition());
             if let Some(target) = target
@@ -246,6 +249,7 @@ impl Member {
         let lost = consumer.assignment_lost();
         let removed: Vec<Assigned> = {
             let mut assignments = self.assignments();
+            assignments.settled = false;
             list.elements()
                 .iter()
                 .filter_map(|element| assignments.remove(element.topic(), element.partition()))
@@ -282,6 +286,7 @@ impl Member {
             epochs.iter().for_each(|epoch| ledger.revoke(*epoch));
         }
         for assigned in &removed {
+            self.engine.can_read(&assigned.partition);
             // An unknown partition has no queue that could be forwarded.
             let _ = unforward(
                 consumer,
@@ -311,6 +316,7 @@ impl ClientContext for Member {
         log::forward(level, facility, message);
         // librdkafka tells of a reset in no other way, and it may mean records that nobody will handle.
         if facility == "OFFSET" && message.contains("offset reset") {
+            self.engine.lost_a_position();
             tracing::error!(
                 group = self.engine.group,
                 "a position was lost and set anew, as auto.offset.reset says: {message}"

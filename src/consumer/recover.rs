@@ -2,10 +2,12 @@
 //!
 //! Runs beside the record's lane, which waits meanwhile. Ends without settling when the record's partition is fenced.
 
+use super::dead::WriteError;
 use super::engine::Engine;
 use super::partition::Partition;
 use super::tally::{Settlement, Verdict};
 use crate::handler::{Class, DeadReason, Delivery, HandlerError, Outcome};
+use crate::publisher::PublishError;
 use crate::recovery::Decision;
 use futures_util::FutureExt;
 use std::error::Error;
@@ -41,9 +43,11 @@ where
             transient_failures: 0,
             outage_failures: 0,
         };
+        // Which instance waited for room matters to the layers that gave it a place in their queue.
+        let next = handler.clone();
         let mut outcome = match outcome {
             Some(outcome) => outcome,
-            None => attempt(handler.clone(), recovery.delivery.clone()).await,
+            None => attempt(handler, recovery.delivery.clone()).await,
         };
         loop {
             outcome = match Settlement::of(outcome) {
@@ -56,15 +60,14 @@ where
                     return recovery.dead_letter(class, &reason).await;
                 }
                 Step::TryAfter(delay) => {
-                    tokio::select! {
-                        () = tokio::time::sleep(delay) => {}
-                        () = recovery.partition.fenced() => return Verdict::Abandoned,
+                    if !recovery.wait(delay).await {
+                        return Verdict::Abandoned;
                     }
                 }
             }
             recovery.attempts = recovery.attempts.saturating_add(1);
             recovery.delivery.attempt = recovery.attempts;
-            outcome = attempt(handler.clone(), recovery.delivery.clone()).await;
+            outcome = attempt(next.clone(), recovery.delivery.clone()).await;
         }
     })
 }
@@ -112,6 +115,10 @@ impl Recovery {
             // Successes were sorted out before.
             Outcome::Done | Outcome::Duplicate | Outcome::Ignored => return Step::Abandon,
         };
+        if let Some(reason) = error.fatal() {
+            self.engine.fail(reason);
+            return Step::Abandon;
+        }
         let class = error.class(&self.engine.classifier);
         self.engine.failed(class);
         if self.partition.is_fenced() {
@@ -173,15 +180,31 @@ impl Recovery {
                 .await
             {
                 Ok(()) => return Verdict::Settled(Settlement::Dead),
+                Err(WriteError::Publish(error @ PublishError::Fatal(_))) => {
+                    self.engine.fail(error.to_string());
+                    return Verdict::Abandoned;
+                }
                 Err(error) => {
                     tracing::error!(group = self.engine.group, record = ?record, %error, "the dead letter cannot be written; the record stays unsettled and is tried again")
                 }
             }
             tries = tries.saturating_add(1);
-            tokio::select! {
-                () = tokio::time::sleep(backoff.delay(tries, rand::random())) => {}
-                () = self.partition.fenced() => return Verdict::Abandoned,
+            if !self.wait(backoff.delay(tries, rand::random())).await {
+                return Verdict::Abandoned;
             }
+        }
+    }
+
+    /// Waits, and lets other handlers run meanwhile; false when the partition went.
+    async fn wait(&self, delay: Duration) -> bool {
+        let lent = self.engine.permits.lend();
+        let waited = async {
+            tokio::time::sleep(delay).await;
+            lent.take_back().await;
+        };
+        tokio::select! {
+            () = waited => true,
+            () = self.partition.fenced() => false,
         }
     }
 }

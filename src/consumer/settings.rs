@@ -1,7 +1,8 @@
 //! How a consumer behaves: documented fields, defaults, one `validate`.
 
-use crate::kafka::ConfigError;
+use crate::kafka::{ConfigError, is_topic_name};
 use crate::recovery::RetryPolicy;
+use crate::recovery::dead_letter::dead_letter_topic;
 use std::time::Duration;
 
 /// What keeps its order.
@@ -175,6 +176,21 @@ impl ConsumerSettings {
                 ),
             ));
         }
+        let letters = |topic: &String| dead_letter_topic(&self.group, topic);
+        if let Some(topic) = self
+            .topics
+            .iter()
+            .map(letters)
+            .find(|topic| !is_topic_name(topic))
+        {
+            return Err(ConfigError::new(
+                "group",
+                format!(
+                    "its dead-letter topic would be {topic:?}, which is no topic name; use letters, digits, dots, \
+                     underscores and hyphens, and keep group and topic short enough for 249 bytes"
+                ),
+            ));
+        }
         let positive = [
             ("concurrency", self.concurrency),
             ("workers", self.workers.unwrap_or(1)),
@@ -198,10 +214,4 @@ impl ConsumerSettings {
         }
         Ok(())
     }
-}
-
-/// Whether a topic may have this name.
-fn is_topic_name(name: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    (1..=249).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(legal)
 }

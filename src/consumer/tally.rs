@@ -54,6 +54,7 @@ pub(crate) struct Tally {
     topics: Vec<TopicTally>,
     /// Records that left intake, settled or not.
     left: usize,
+    abandoned: u64,
     handler_seconds: metrics::Histogram,
 }
 
@@ -71,6 +72,7 @@ impl Tally {
             group: group.to_owned(),
             topics: Vec::new(),
             left: 0,
+            abandoned: 0,
             handler_seconds,
         }
     }
@@ -89,6 +91,7 @@ impl Tally {
     /// A record was let go unsettled.
     pub(crate) fn abandoned(&mut self) {
         self.left += 1;
+        self.abandoned += 1;
     }
 
     /// A handler took that long. For handlers that are ready at once the mean of a burst is told, once per burst.
@@ -116,6 +119,8 @@ impl Tally {
                 }
             }
         }
+        let abandoned = std::mem::take(&mut self.abandoned);
+        counters.abandoned.fetch_add(abandoned, Relaxed);
         engine.left(std::mem::take(&mut self.left));
     }
 

@@ -48,10 +48,15 @@ impl Watch {
             return;
         }
         self.next_look = Instant::now() + stuck_after / 2;
-        let stuck = self
-            .longest_running()
-            .filter(|longest| longest.running_for >= stuck_after);
+        let (longest, silent) = self.longest_running();
+        let stuck = longest.filter(|longest| longest.running_for >= stuck_after);
         match stuck {
+            None if silent > 0 => {
+                let reason =
+                    format!("{silent} workers do not answer: a handler blocks their threads");
+                engine.health.set_ready(COMPONENT, Err(reason));
+                self.complained = true;
+            }
             Some(longest) => {
                 tracing::warn!(group = engine.group, record = ?longest.record, running_for_s = longest.running_for.as_secs(), partitions = owned.count(), "a handler has been running for long; its key waits, its partition cannot be committed past it");
                 let reason = format!(
@@ -70,8 +75,8 @@ impl Watch {
         }
     }
 
-    /// Asks all workers at once; complains about those that do not answer.
-    fn longest_running(&self) -> Option<LongestRunning> {
+    /// Asks all workers at once; complains about those that do not answer, and counts them.
+    fn longest_running(&self) -> (Option<LongestRunning>, usize) {
         let (answer, answers) = mpsc::channel();
         for worker in &self.engine.workers {
             worker.send(Message::LongestRunning(answer.clone()));
@@ -102,6 +107,6 @@ impl Watch {
                 "workers do not answer: a handler blocks their threads; move blocking work into spawn_blocking"
             );
         }
-        longest
+        (longest, silent)
     }
 }

@@ -108,24 +108,14 @@ impl Burst {
     }
 }
 
-/// How far a first attempt came in one poll.
-enum Attempted<F> {
-    Settled(Settlement),
+/// Why a first attempt did not settle its record in one poll.
+enum Unsettled<F> {
     /// The handler goes on.
     Running(Slot<F>),
     /// The handler ended with an outcome that has to be recovered from.
     Failed(Outcome),
     /// A layer around the handler has no room yet: the recovery waits for it.
     NoRoom,
-}
-
-impl<F> Attempted<F> {
-    fn failure(self) -> Option<Outcome> {
-        match self {
-            Self::Failed(outcome) => Some(outcome),
-            Self::Settled(_) | Self::Running(_) | Self::NoRoom => None,
-        }
-    }
 }
 
 /// Asked to say when nothing of these epochs runs any more.
@@ -198,7 +188,7 @@ where
             records += self.start_waiting(cx, RECORDS_PER_TURN);
             if records == before {
                 if !self.lanes.has_ready() {
-                    self.permits.stop_acquiring();
+                    self.permits.rest();
                     break;
                 }
                 if self.permits.poll_acquire(cx).is_pending() {
@@ -243,7 +233,7 @@ where
                     self.lanes.finished(lane);
                 }
                 Err(outcome) => {
-                    let recovering = self.recover(&item, Some(outcome));
+                    let recovering = self.recover(self.handler.clone(), &item, Some(outcome));
                     self.running
                         .push(Running::recovering(item, lane, recovering, started_at));
                 }
@@ -298,15 +288,17 @@ where
                 continue;
             }
             match self.first_attempt(record, cx) {
-                Attempted::Settled(settlement) => {
+                Ok(settlement) => {
                     settled.add(index);
                     self.tally.settled(&partition.topic, settlement);
                     at_once += 1;
                 }
-                unsettled => {
+                Err(unsettled) => {
                     let Some(record) = burst.records.record(index) else {
                         break;
                     };
+                    // What goes on must not keep the whole burst.
+                    let record = record.detached(Some(&self.engine.budget));
                     self.go_on(burst.item(index, record), None, unsettled);
                 }
             }
@@ -357,32 +349,43 @@ where
             return;
         }
         match self.first_attempt(item.record.clone(), cx) {
-            Attempted::Settled(settlement) => {
+            Ok(settlement) => {
                 self.settle(&item, Verdict::Settled(settlement));
                 self.lanes.finished(lane);
             }
-            unsettled => self.go_on(item, Some(lane), unsettled),
+            Err(unsettled) => self.go_on(item, Some(lane), unsettled),
         }
     }
 
     /// Keeps running a record that its first poll did not settle; its lane is occupied until it is.
-    fn go_on(&mut self, item: Item, lane: Option<LaneId>, attempted: Attempted<H::Future>) {
+    fn go_on(&mut self, item: Item, lane: Option<LaneId>, unsettled: Unsettled<H::Future>) {
         let lane = lane.unwrap_or_else(|| {
             let key = lane_key(&self.engine, &item.record, item.hash);
             self.lanes.occupy(key)
         });
         self.permits.started();
-        self.running.push(match attempted {
-            Attempted::Running(slot) => Running::first(item, lane, slot, self.now),
-            attempted => {
-                let recovering = self.recover(&item, attempted.failure());
+        self.running.push(match unsettled {
+            Unsettled::Running(slot) => Running::first(item, lane, slot, self.now),
+            Unsettled::NoRoom => {
+                // The instance that asked for room has a place in the layers' queues: it goes with the record.
+                let fresh = self.handler.clone();
+                let asked = std::mem::replace(&mut self.handler, fresh);
+                let recovering = self.recover(asked, &item, None);
+                Running::recovering(item, lane, recovering, self.now)
+            }
+            Unsettled::Failed(outcome) => {
+                let recovering = self.recover(self.handler.clone(), &item, Some(outcome));
                 Running::recovering(item, lane, recovering, self.now)
             }
         });
     }
 
     /// Calls the handler and polls it once. A panic in either is an outcome.
-    fn first_attempt(&mut self, record: Record, cx: &mut Context<'_>) -> Attempted<H::Future> {
+    fn first_attempt(
+        &mut self,
+        record: Record,
+        cx: &mut Context<'_>,
+    ) -> Result<Settlement, Unsettled<H::Future>> {
         let delivery = self.delivery(record);
         let mut slot = self.slots.pop().unwrap_or_else(|| Box::pin(None));
         let called = catch_unwind(AssertUnwindSafe(|| match self.handler.poll_ready(cx) {
@@ -390,22 +393,19 @@ where
                 slot.set(Some(self.handler.call(delivery)));
                 None
             }
-            Poll::Ready(Err(error)) => Some(Attempted::Failed(Outcome::Retry(error.into().into()))),
-            Poll::Pending => Some(Attempted::NoRoom),
+            Poll::Ready(Err(error)) => Some(Unsettled::Failed(Outcome::Retry(error.into().into()))),
+            Poll::Pending => Some(Unsettled::NoRoom),
         }));
         let outcome = match called {
             Ok(None) => match poll_attempt(&mut slot, cx) {
                 Poll::Ready(outcome) => outcome,
-                Poll::Pending => return Attempted::Running(slot),
+                Poll::Pending => return Err(Unsettled::Running(slot)),
             },
-            Ok(Some(attempted)) => return attempted,
+            Ok(Some(unsettled)) => return Err(unsettled),
             Err(panic) => Outcome::Dead(DeadReason::panic(panic.as_ref())),
         };
         self.slots.push(slot);
-        match Settlement::of(outcome) {
-            Ok(settlement) => Attempted::Settled(settlement),
-            Err(outcome) => Attempted::Failed(outcome),
-        }
+        Settlement::of(outcome).map_err(Unsettled::Failed)
     }
 
     fn delivery(&self, record: Record) -> Delivery {
@@ -416,9 +416,9 @@ where
         }
     }
 
-    fn recover(&self, item: &Item, outcome: Option<Outcome>) -> Recovering {
+    fn recover(&self, handler: H, item: &Item, outcome: Option<Outcome>) -> Recovering {
         recover(
-            self.handler.clone(),
+            handler,
             Arc::clone(&self.engine),
             self.delivery(item.record.clone()),
             Arc::clone(&item.partition),

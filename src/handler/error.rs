@@ -1,6 +1,7 @@
 //! Handler errors and the classes that decide what becomes of them.
 
 use super::Stage;
+use crate::publisher::PublishError;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -78,6 +79,14 @@ impl HandlerError {
     pub fn class(&self, classifier: &Classifier) -> Class {
         self.class
             .unwrap_or_else(|| classifier(self.source.as_ref()))
+    }
+
+    /// Why the process has to end, if that is what the error means: a producer that failed for good sends nothing any more.
+    pub(crate) fn fatal(&self) -> Option<String> {
+        match self.source.downcast_ref::<PublishError>() {
+            Some(error @ PublishError::Fatal(_)) => Some(error.to_string()),
+            _ => None,
+        }
     }
 
     /// Where it happened.

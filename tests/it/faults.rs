@@ -10,7 +10,9 @@ use rdkafka::mocking::{MockCluster, MockCoordinator};
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Code};
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
@@ -26,6 +28,7 @@ struct Scene {
     handled: Log<(i32, i64)>,
     /// Lets the second half of the records be handled.
     second_half: Gate,
+    published: AtomicUsize,
     /// How far each partition was seen committed.
     seen: Mutex<BTreeMap<i32, i64>>,
 }
@@ -45,12 +48,7 @@ impl Scene {
         );
         // A member that has to join again is not waited for under its old name for long.
         set(&mut case.kafka, "session.timeout.ms=6000");
-        let record = |n: usize| {
-            let mut record = case.record(Some(&format!("k{n}")), n.to_string());
-            record.partition = Some((n % PARTITIONS as usize) as i32);
-            record
-        };
-        case.publish((0..RECORDS).map(record)).await;
+        publish(&case, 0..RECORDS).await;
         let (handled, second_half) = (Log::new(), Gate::closed());
         let (log, gate) = (handled.clone(), second_half.clone());
         let router = Router::new().raw(move |record: Record| {
@@ -76,8 +74,24 @@ impl Scene {
             member,
             handled,
             second_half,
+            published: AtomicUsize::new(RECORDS),
             seen: Mutex::default(),
         }
+    }
+
+    /// Publishes so many more.
+    async fn more(&self, records: usize) {
+        let first = self.published.fetch_add(records, Ordering::Relaxed);
+        publish(&self.case, first..first + records).await;
+    }
+
+    /// Waits until everything that was published is committed.
+    async fn all_committed(&self) {
+        let published = self.published.load(Ordering::Relaxed);
+        eventually("everything is committed", 2 * WITHIN, || async {
+            (self.look().await? == published as i64).then_some(())
+        })
+        .await;
     }
 
     /// Checks that no partition's commit went back or is past a record that was not handled.
@@ -108,14 +122,21 @@ impl Scene {
             .await;
             self.second_half.open();
         }
-        eventually("everything is committed", 2 * WITHIN, || async {
-            (self.look().await? == RECORDS as i64).then_some(())
-        })
-        .await;
+        self.all_committed().await;
         let handled: HashSet<(i32, i64)> = self.handled.entries().into_iter().collect();
-        assert_eq!(handled.len(), RECORDS);
+        assert_eq!(handled.len(), self.published.load(Ordering::Relaxed));
         assert!(self.member.stop().await.clean);
     }
+}
+
+/// Publishes records by their number, to the partitions in turn.
+async fn publish(case: &Case, numbers: Range<usize>) {
+    let record = |n: usize| {
+        let mut record = case.record(Some(&format!("k{n}")), n.to_string());
+        record.partition = Some((n % PARTITIONS as usize) as i32);
+        record
+    };
+    case.publish(numbers.map(record)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,12 +161,16 @@ async fn commits_that_are_refused_are_made_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_moves_is_followed() {
     let scene = Scene::begin().await;
+    scene.second_half.open();
     for broker in [2, 3, 1] {
         let coordinator = MockCoordinator::Group(scene.case.group.clone());
         scene
             .cluster
             .coordinator(coordinator, broker)
             .expect("moved");
+        // Each move finds something to commit.
+        scene.more(300).await;
+        scene.all_committed().await;
     }
     scene.finish().await;
 }
@@ -209,6 +234,9 @@ async fn fetches_and_heartbeats_that_fail_are_tried_again() {
     scene
         .cluster
         .request_errors(RDKafkaApiKey::Heartbeat, &errors);
+    // What comes now can only be had by fetching again.
+    scene.second_half.open();
+    scene.more(RECORDS).await;
     scene.finish().await;
 }
 
@@ -226,6 +254,7 @@ async fn a_stop_without_brokers_ends_in_time_and_says_that_it_is_not_clean() {
         asked.elapsed()
     );
     scene.cluster.broker_up(-1).expect("up");
+    assert!(!report.clean, "nothing could be committed: {report:?}");
     let committed: i64 = scene
         .case
         .offsets()

@@ -149,8 +149,12 @@ async fn publishing_waits_for_the_acknowledgement() {
         let publisher = publisher.clone();
         async move { publisher.publish_record(record).await }
     });
-    let unsent = publisher.flush(Duration::from_millis(300)).await;
-    assert!(!publishing.is_finished(), "{unsent:?}");
+    eventually("the record is in the buffer", WITHIN, || async {
+        let unsent = publisher.flush(Duration::from_millis(300)).await;
+        (unsent == Err(Unsent { records: 1 })).then_some(())
+    })
+    .await;
+    assert!(!publishing.is_finished());
     cluster.broker_up(-1).expect("up");
     let receipt = eventually("the acknowledgement", WITHIN, || async {
         publishing.is_finished().then_some(())

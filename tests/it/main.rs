@@ -2,6 +2,8 @@
 //!
 //! Tests that need Apache Kafka share one broker (`evenkeel::testing::real_kafka`) and skip, saying why, where there is none.
 
+/// Parts that push back, break or wait hold nothing up, or end the run with the reason.
+mod breakdown;
 /// A Kafka for development that stays until it is taken down.
 mod dev;
 /// Faults of brokers: refused commits, moved coordinators, outages and slow round trips cost time, never a record.

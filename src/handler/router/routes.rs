@@ -6,6 +6,7 @@ use crate::handler::context::ContextSource;
 use crate::handler::extract::{Function, Needs, RawFunction};
 use crate::handler::{Context, DeadReason, Delivery, HandlerError, Outcome, Stage};
 use crate::inbox::{Claimed, Inbox, InboxError, InboxKey};
+use crate::publisher::PublishError;
 use crate::schema::{Catalogue, ValidationError};
 use std::any::{Any, TypeId};
 use std::borrow::Cow;
@@ -307,16 +308,24 @@ async fn publish(context: &Context, records: Vec<OutgoingRecord>, outcome: Outco
     for record in records {
         match publisher.enqueue_record(record).await {
             Ok(receipt) => receipts.push(receipt),
-            // The brokers are what failed, not the event: it is tried again until they take it.
-            Err(error) => return Outcome::Retry(HandlerError::outage(error)),
+            Err(error) => return Outcome::Retry(unpublished(error)),
         }
     }
     for receipt in receipts {
         if let Err(error) = receipt.await {
-            return Outcome::Retry(HandlerError::outage(error));
+            return Outcome::Retry(unpublished(error));
         }
     }
     outcome
+}
+
+/// The brokers are what failed, not the event: it is tried again until they take it. A record that is too large is the
+/// handler's, and stays too large.
+fn unpublished(error: PublishError) -> HandlerError {
+    match error {
+        PublishError::TooLarge { .. } => HandlerError::permanent(error),
+        error => HandlerError::outage(error),
+    }
 }
 
 fn is_success(outcome: &Outcome) -> bool {
