@@ -3,6 +3,7 @@
 //! A record's key is `k` and the key's number, its value begins with the record's place among those of its key. The
 //! check is two short numbers and one slot of an array, the same for every contestant, so that it costs each the same.
 
+use crate::spec::Data;
 use crate::usage::{Moment, Spent};
 use anyhow::bail;
 use std::sync::OnceLock;
@@ -17,14 +18,18 @@ pub(crate) fn value(place: u64, size: usize) -> String {
     let head = format!(r#"{{"seq":"{place:0width$}","pad":""#, width = PLACE_DIGITS);
     let tail = "\"}";
     let pad = size.saturating_sub(head.len() + tail.len());
-    // Digits that vary, so that no compression makes the data smaller than it looks.
-    let noise = (0..pad as u64).map(|n| {
-        let mixed = (place + 1)
+    head.clone() + &noise(place, pad) + tail
+}
+
+/// Letters that vary, so that no compression makes the data smaller than it looks.
+pub(crate) fn noise(seed: u64, length: usize) -> String {
+    let letter = |n: u64| {
+        let mixed = (seed + 1)
             .wrapping_mul(n + 1)
             .wrapping_mul(0x9E37_79B9_7F4A_7C15);
         char::from(b'a' + (mixed >> 59) as u8 % 26)
-    });
-    head.clone() + &noise.collect::<String>() + tail
+    };
+    (0..length as u64).map(letter).collect()
 }
 
 /// The key with this number.
@@ -44,8 +49,13 @@ pub(crate) struct Check {
 }
 
 impl Check {
+    /// Expects this data.
+    pub(crate) fn of(data: &Data) -> Self {
+        Self::new(data.keys, data.records / data.keys as u64)
+    }
+
     /// Expects `keys` keys with `per_key` records each.
-    pub(crate) fn new(keys: usize, per_key: u64) -> Self {
+    fn new(keys: usize, per_key: u64) -> Self {
         Self {
             next: (0..keys).map(|_| AtomicU64::new(0)).collect(),
             per_key,
@@ -59,17 +69,26 @@ impl Check {
 
     /// Sees a record. Returns whether it was the last one.
     pub(crate) fn see(&self, key: Option<&[u8]>, value: Option<&[u8]>) -> bool {
-        if !self.begun.load(Ordering::Relaxed) && !self.begun.swap(true, Ordering::Relaxed) {
-            self.first.get_or_init(Moment::now);
-        }
-        let slot =
-            number(key.unwrap_or_default().get(1..)).and_then(|key| self.next.get(key as usize));
         let place = number(
             value
                 .unwrap_or_default()
                 .get(PLACE_START..PLACE_START + PLACE_DIGITS),
         );
-        let (Some(slot), Some(place)) = (slot, place) else {
+        match number(key.unwrap_or_default().get(1..)).zip(place) {
+            Some((key, place)) => self.see_place(key, place),
+            None => {
+                self.wrong.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+        }
+    }
+
+    /// [`Check::see`] for a record whose key's number and place are known.
+    pub(crate) fn see_place(&self, key: u64, place: u64) -> bool {
+        if !self.begun.load(Ordering::Relaxed) && !self.begun.swap(true, Ordering::Relaxed) {
+            self.first.get_or_init(Moment::now);
+        }
+        let Some(slot) = self.next.get(key as usize) else {
             self.wrong.fetch_add(1, Ordering::Relaxed);
             return false;
         };

@@ -1,11 +1,15 @@
 //! The Kafka that is measured against, and the data on it, prepared once.
 
 use crate::check::{key, value};
-use anyhow::{Context, bail};
+use crate::sample::Sample;
+use crate::spec::{Data, Form};
+use anyhow::{Context, anyhow, bail};
 use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::admin::{Admin, NewTopic};
 use evenkeel::testing::{KafkaKind, TestKafka};
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
@@ -20,15 +24,6 @@ pub(crate) struct Cluster {
     pub(crate) config: KafkaConfig,
     pub(crate) description: String,
     _started: Option<TestKafka>,
-}
-
-/// The data of a topic: `records` records, each key's share in order, keys mixed.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Data {
-    pub(crate) records: u64,
-    pub(crate) size: usize,
-    pub(crate) partitions: i32,
-    pub(crate) keys: usize,
 }
 
 impl Cluster {
@@ -63,21 +58,20 @@ impl Cluster {
             size,
             partitions,
             keys,
+            form,
         } = data;
-        let topic = format!("evenkeel-bench.{records}x{size}.{partitions}p.{keys}k");
-        let admin = Admin::connect(&self.config, TIMEOUT).await?;
-        let new = NewTopic {
-            name: topic.clone(),
-            partitions,
-            replication: -1,
-            config: [("retention.ms".to_owned(), "-1".to_owned())].into(),
+        let form = match form {
+            Form::Plain => "plain",
+            Form::Event => "events",
         };
-        let (created, _) = admin.create_topics(&[new]).await?;
-        if !created.is_empty() {
+        let topic = format!("evenkeel-bench.{form}.{records}x{size}.{partitions}p.{keys}k");
+        if self.create(&topic, partitions).await? {
+            eprintln!("writing {records} records of {size} bytes to {topic}");
             let config = self.config.clone();
             let name = topic.clone();
             tokio::task::spawn_blocking(move || write(&config, &name, data)).await??;
         }
+        let admin = Admin::connect(&self.config, TIMEOUT).await?;
         let description = admin.describe_topic(&topic).await?;
         let found: i64 = description.partitions.iter().map(|p| p.high - p.low).sum();
         if found.unsigned_abs() != records {
@@ -86,6 +80,40 @@ impl Cluster {
             );
         }
         Ok(topic)
+    }
+
+    /// Creates a topic that keeps its records; false if it is there already.
+    pub(crate) async fn create(&self, topic: &str, partitions: i32) -> anyhow::Result<bool> {
+        let admin = Admin::connect(&self.config, TIMEOUT).await?;
+        let new = NewTopic {
+            name: topic.to_owned(),
+            partitions,
+            replication: -1,
+            config: [("retention.ms".to_owned(), "-1".to_owned())].into(),
+        };
+        let (created, _) = admin.create_topics(&[new]).await?;
+        Ok(!created.is_empty())
+    }
+
+    /// Deletes topics that were written to.
+    pub(crate) async fn delete(&self, topics: &[String]) -> anyhow::Result<()> {
+        if topics.is_empty() {
+            return Ok(());
+        }
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.config.brokers);
+        let admin: AdminClient<DefaultClientContext> = config.create()?;
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let deleted = admin
+            .delete_topics(
+                &topics,
+                &AdminOptions::new().operation_timeout(Some(TIMEOUT)),
+            )
+            .await?;
+        for topic in deleted {
+            topic.map_err(|(topic, error)| anyhow!("cannot delete {topic}: {error}"))?;
+        }
+        Ok(())
     }
 }
 
@@ -102,11 +130,21 @@ fn write(kafka: &KafkaConfig, topic: &str, data: Data) -> anyhow::Result<()> {
     for number in 0..data.records {
         let (place, within) = (number / data.keys as u64, number % data.keys as u64);
         let key_number = mixed(within as usize, data.keys);
-        let (key, value) = (key(key_number), value(place, data.size));
+        let key = key(key_number);
+        let (value, headers) = match data.form {
+            Form::Plain => (value(place, data.size).into_bytes(), None),
+            Form::Event => {
+                let (value, headers) = Sample::new(key_number, place, data.size).encoded()?;
+                (value, Some(headers))
+            }
+        };
         let mut record = BaseRecord::to(topic)
             .partition((key_number % data.partitions as usize) as i32)
             .key(&key)
             .payload(&value);
+        if let Some(headers) = headers {
+            record = record.headers(headers);
+        }
         while let Err((error, refused)) = producer.send(record) {
             let full = KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
             if error != full {

@@ -1,29 +1,227 @@
-//! Measurements beside raw librdkafka: `cargo run --release -p evenkeel-bench -- WORKLOAD`.
+//! Measurements beside raw librdkafka: `cargo run --release -p evenkeel-bench -- all`.
 //!
-//! - [`workloads`]: one file per workload: its flags, its data, its contestants
-//! - [`contest`]: contestants take turns, each turn in a process of its own
-//! - [`cluster`]: the Kafka, and data prepared once · [`check`]: a fast wrong answer fails
-//! - [`usage`]: processor time and memory of a process · [`report`]: medians, spread and ratio
+//! - [`workloads`]: one file per workload: its data, its contestants, its aims
+//! - [`spec`]: what a workload is and what a turn is told · [`contest`]: contestants take turns, each turn in a process of its own
+//! - [`cluster`]: the Kafka, and data prepared once · [`check`]: a fast wrong answer fails · [`sample`]: the event
+//! - [`run`], [`paced`]: what turns have in common · [`usage`]: processor time and memory · [`machine`]: what was measured on
+//! - [`report`]: medians, spread, ratio and aims
 
 mod check;
 mod cluster;
 mod contest;
+mod machine;
+mod paced;
 mod report;
+mod run;
+mod sample;
+mod spec;
 mod usage;
 mod workloads;
 
-use clap::Parser;
+use anyhow::bail;
+use clap::{Parser, ValueEnum};
+use cluster::Cluster;
+use machine::Machine;
+use report::Report;
+use spec::{Data, Spec};
 use std::process::ExitCode;
+use workloads::Workload;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Measurements of evenkeel beside raw librdkafka, in the same run.
+///
+/// Contestants take turns on one Apache Kafka, each turn in a process of its own that checks its own result. Exit codes:
+/// 0 measured, 1 failed or a wrong answer, 3 a ratio or an aim was missed and --ratio-min or --aims asked for it.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel-bench", version)]
+struct Arguments {
+    /// What to measure: workloads, or `all`.
+    #[arg(required_unless_present = "turn")]
+    workloads: Vec<Choice>,
+    /// Records to prepare; a multiple of the keys.
+    #[arg(long)]
+    records: Option<u64>,
+    /// Bytes of a record's value, which is JSON.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(60..=1_000_000))]
+    size: Option<u64>,
+    /// Partitions.
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..=1_000))]
+    partitions: Option<i32>,
+    /// Keys.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    keys: Option<u64>,
+    /// Turns of each contestant; each workload has its own default.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    runs: Option<u64>,
+    /// Bootstrap servers; without them, KAFKA_BOOTSTRAP_SERVERS, or an Apache Kafka that is started.
+    #[arg(long, short, visible_alias = "bootstrap-server")]
+    brokers: Option<String>,
+    /// Fails (exit code 3) if a ratio is less than this share of raw.
+    #[arg(long, value_name = "SHARE")]
+    ratio_min: Option<f64>,
+    /// Fails (exit code 3) if an aim is missed.
+    #[arg(long)]
+    aims: bool,
+    /// A table each, or one JSON object each.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+    /// Takes one turn, in this process.
+    #[arg(long, hide = true)]
+    turn: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    All,
+    One(Workload),
+}
+
+impl ValueEnum for Choice {
+    fn value_variants<'a>() -> &'a [Self] {
+        const CHOICES: &[Choice] = &[
+            Choice::All,
+            Choice::One(Workload::Consume),
+            Choice::One(Workload::Decode),
+            Choice::One(Workload::Slow),
+            Choice::One(Workload::Publish),
+            Choice::One(Workload::Latency),
+            Choice::One(Workload::Effects),
+            Choice::One(Workload::Backlog),
+            Choice::One(Workload::Keys),
+            Choice::One(Workload::HotKey),
+            Choice::One(Workload::Rebalance),
+            Choice::One(Workload::Lifecycle),
+        ];
+        CHOICES
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        match self {
+            Self::All => Some(clap::builder::PossibleValue::new("all").help("Every workload.")),
+            Self::One(workload) => workload.to_possible_value(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Output {
+    /// A table a workload.
+    #[default]
+    Table,
+    /// One JSON object a workload, one a line.
+    Json,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let workload = workloads::Workload::parse();
-    workload.run().await.unwrap_or_else(|error| {
+    let arguments = Arguments::parse();
+    let done = match &arguments.turn {
+        Some(spec) => take_turn(spec).await,
+        None => measure(&arguments).await,
+    };
+    done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+async fn take_turn(spec: &str) -> anyhow::Result<ExitCode> {
+    let spec: Spec = serde_json::from_str(spec)?;
+    let turn = spec.workload.turn(&spec).await?;
+    println!("{}", serde_json::to_string(&turn)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn measure(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let mut workloads: Vec<Workload> = Vec::new();
+    for choice in &arguments.workloads {
+        match choice {
+            Choice::All => workloads.extend(Workload::value_variants()),
+            Choice::One(workload) => workloads.push(*workload),
+        }
+    }
+    let cluster = Cluster::get(arguments.brokers.as_deref()).await?;
+    eprintln!("Kafka: {}", cluster.description);
+    let (mut valid, mut enough) = (true, true);
+    for workload in workloads {
+        let report = contend(workload, arguments, &cluster).await?;
+        match arguments.output {
+            Output::Table => println!("{}", report.human()),
+            Output::Json => println!("{}", serde_json::to_string(&report)?),
+        }
+        valid &= report.valid;
+        let least = arguments.ratio_min.zip(report.ratio);
+        enough &= least.is_none_or(|(least, ratio)| ratio >= least);
+        enough &= !arguments.aims || report.aims_met();
+    }
+    Ok(ExitCode::from(match (valid, enough) {
+        (false, _) => 1,
+        (true, false) => 3,
+        (true, true) => 0,
+    }))
+}
+
+/// Prepares a workload's data, lets its contestants take their turns, and works out the report.
+async fn contend(
+    workload: Workload,
+    arguments: &Arguments,
+    cluster: &Cluster,
+) -> anyhow::Result<Report> {
+    let plan = workload.plan();
+    eprintln!("{}: {}", workload.name(), plan.title);
+    let mut specs = Vec::with_capacity(plan.contestants.len());
+    let mut written = Vec::new();
+    for contestant in &plan.contestants {
+        let data = arguments.shaped(contestant.data.unwrap_or(workload.writes()))?;
+        let topic = if contestant.data.is_some() {
+            cluster.prepare(data).await?
+        } else {
+            let topic = evenkeel::testing::unique("evenkeel-bench");
+            cluster.create(&topic, data.partitions).await?;
+            written.push(topic.clone());
+            topic
+        };
+        specs.push(Spec {
+            workload,
+            contestant: contestant.name.to_owned(),
+            brokers: cluster.config.brokers.clone(),
+            topic,
+            data,
+        });
+    }
+    let runs = arguments.runs.map_or(plan.runs, |runs| runs as usize);
+    let scores = contest::hold(&specs, runs, plan.unit).await;
+    cluster.delete(&written).await?;
+    let kafka = cluster.description.clone();
+    Ok(Report::new(
+        workload.name(),
+        &plan,
+        scores,
+        kafka,
+        Machine::here(),
+    ))
+}
+
+impl Arguments {
+    /// The data as the flags want it.
+    fn shaped(&self, data: Data) -> anyhow::Result<Data> {
+        let data = Data {
+            records: self.records.unwrap_or(data.records),
+            size: self.size.map_or(data.size, |size| size as usize),
+            partitions: self.partitions.unwrap_or(data.partitions),
+            keys: self.keys.map_or(data.keys, |keys| keys as usize),
+            form: data.form,
+        };
+        if data.records == 0 || !data.records.is_multiple_of(data.keys as u64) {
+            bail!(
+                "{} records are no multiple of {} keys: every key has the same number of records",
+                data.records,
+                data.keys
+            );
+        }
+        Ok(data)
+    }
 }

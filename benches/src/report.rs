@@ -1,94 +1,222 @@
-//! The report: medians, spread and ratio of a contest's scores.
+//! The report: medians, spread, ratio and aims of a contest's scores.
 
-use crate::contest::{Score, Turn};
+use crate::contest::Score;
+use crate::machine::Machine;
+use crate::spec::{Aim, Bound, Figure, Plan, Turn};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
-/// What a contest came to. Ratios are of the first contestant's medians.
+/// What a workload came to.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    workload: String,
-    kafka: String,
+    pub(crate) workload: String,
+    title: String,
+    unit: &'static str,
+    /// The median of the contestant that stands for raw librdkafka; none for a workload that has no such.
+    raw: Option<f64>,
+    evenkeel: Option<f64>,
+    pub(crate) ratio: Option<f64>,
+    us_per_message: Option<f64>,
+    rss_mib: Option<f64>,
+    /// Whether every turn gave the right answer.
+    pub(crate) valid: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    aim: Vec<AimLine>,
     contestants: Vec<Line>,
+    kafka: String,
+    machine: Machine,
 }
 
 #[derive(Debug, Serialize)]
 struct Line {
     name: String,
-    records_per_second: f64,
-    /// The slowest and the fastest turn.
+    value: f64,
+    /// The lowest and the highest turn.
     spread: [f64; 2],
-    processor_us_per_record: f64,
-    resident_max_mib: f64,
-    ratio: f64,
+    us_per_message: Option<f64>,
+    rss_mib: f64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    details: BTreeMap<String, f64>,
     turns: Vec<Turn>,
 }
 
+#[derive(Debug, Serialize)]
+struct AimLine {
+    what: String,
+    measured: Option<f64>,
+    met: bool,
+}
+
+/// The contestant whose figures stand for evenkeel's.
+const EVENKEEL: &str = "evenkeel";
+
 impl Report {
     /// Works it out.
-    pub(crate) fn new(workload: String, kafka: String, scores: Vec<Score>) -> Self {
-        let baseline = scores.first().map_or(f64::NAN, |score| {
-            median(score, |turn| turn.records_per_second)
-        });
-        let line = |score: Score| {
-            let rates = || score.turns.iter().map(|turn| turn.records_per_second);
-            let records_per_second = median(&score, |turn| turn.records_per_second);
-            Line {
-                records_per_second,
-                spread: [
-                    rates().fold(f64::INFINITY, f64::min),
-                    rates().fold(0.0, f64::max),
-                ],
-                processor_us_per_record: median(&score, |turn| turn.processor_us_per_record),
-                resident_max_mib: median(&score, |turn| turn.resident_max_mib),
-                ratio: records_per_second / baseline,
-                name: score.name,
-                turns: score.turns,
-            }
+    pub(crate) fn new(
+        workload: String,
+        plan: &Plan,
+        scores: anyhow::Result<Vec<Score>>,
+        kafka: String,
+        machine: Machine,
+    ) -> Self {
+        let (scores, error) = match scores {
+            Ok(scores) => (scores, None),
+            Err(error) => (Vec::new(), Some(format!("{error:#}"))),
         };
+        let lines: Vec<Line> = scores.into_iter().map(Line::new).collect();
+        let find = |name: &str| lines.iter().find(|line| line.name == name);
+        let first = plan.contestants.first().map(|contestant| contestant.name);
+        let raw = first.filter(|name| *name != EVENKEEL).and_then(find);
+        let ours = find(EVENKEEL);
+        let aim = |aim: &Aim| AimLine::new(aim, find);
         Self {
             workload,
+            title: plan.title.clone(),
+            unit: plan.unit,
+            raw: raw.map(|line| line.value),
+            evenkeel: ours.map(|line| line.value),
+            ratio: ours
+                .zip(raw)
+                .map(|(ours, raw)| rounded(ours.value / raw.value)),
+            us_per_message: ours.and_then(|line| line.us_per_message),
+            rss_mib: ours.map(|line| line.rss_mib),
+            valid: error.is_none(),
+            error,
+            aim: plan.aims.iter().map(aim).collect(),
+            contestants: lines,
             kafka,
-            contestants: scores.into_iter().map(line).collect(),
+            machine,
         }
     }
 
-    /// The last contestant's rate as a share of the first one's.
-    pub(crate) fn ratio(&self) -> f64 {
-        self.contestants.last().map_or(f64::NAN, |line| line.ratio)
+    /// Whether every aim was reached.
+    pub(crate) fn aims_met(&self) -> bool {
+        self.aim.iter().all(|aim| aim.met)
     }
 
     /// A table with a heading.
     pub(crate) fn human(&self) -> String {
+        let mut text = format!("{}: {}\n", self.workload, self.title);
+        if let Some(error) = &self.error {
+            return text + &format!("not valid: {error}\n");
+        }
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         table.set_header([
             "",
-            "records/s",
-            "slowest - fastest",
-            "µs/record",
+            self.unit,
+            "lowest - highest",
+            "µs/message",
             "MiB",
-            "ratio",
+            "further",
         ]);
         for line in &self.contestants {
+            let details = line
+                .details
+                .iter()
+                .map(|(name, value)| format!("{name} {value:.2}"));
             table.add_row([
                 line.name.clone(),
-                format!("{:.0}", line.records_per_second),
-                format!("{:.0} - {:.0}", line.spread[0], line.spread[1]),
-                format!("{:.2}", line.processor_us_per_record),
-                format!("{:.0}", line.resident_max_mib),
-                format!("{:.2}", line.ratio),
+                format!("{:.1}", line.value),
+                format!("{:.1} - {:.1}", line.spread[0], line.spread[1]),
+                line.us_per_message
+                    .map_or_else(|| "-".to_owned(), |us| format!("{us:.2}")),
+                format!("{:.0}", line.rss_mib),
+                details.collect::<Vec<_>>().join(", "),
             ]);
         }
-        for column in table.column_iter_mut().skip(1) {
+        for column in table.column_iter_mut().skip(1).take(4) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        format!("{}\n{}\n\n{table}", self.workload, self.kafka)
+        text += &format!("{table}\n");
+        for aim in &self.aim {
+            let (met, measured) = (
+                if aim.met { "met   " } else { "MISSED" },
+                aim.measured.unwrap_or(f64::NAN),
+            );
+            text += &format!("  {met}  {}: {measured:.2}\n", aim.what);
+        }
+        text
     }
 }
 
-fn median(score: &Score, of: impl Fn(&Turn) -> f64) -> f64 {
-    let mut values: Vec<f64> = score.turns.iter().map(of).collect();
+impl Line {
+    fn new(score: Score) -> Self {
+        let turns = &score.turns;
+        let values = || turns.iter().map(|turn| turn.value);
+        let names = turns.first().map(|turn| turn.details.keys());
+        let details = names.into_iter().flatten().map(|name| {
+            let values = turns
+                .iter()
+                .filter_map(|turn| turn.details.get(name).copied());
+            (name.clone(), rounded(median(values)))
+        });
+        let us: Vec<f64> = turns
+            .iter()
+            .filter_map(|turn| turn.us_per_message)
+            .collect();
+        Self {
+            value: rounded(median(values())),
+            spread: [
+                rounded(values().fold(f64::INFINITY, f64::min)),
+                rounded(values().fold(f64::NEG_INFINITY, f64::max)),
+            ],
+            us_per_message: (!us.is_empty()).then(|| rounded(median(us))),
+            rss_mib: rounded(median(turns.iter().map(|turn| turn.rss_mib))),
+            details: details.collect(),
+            name: score.name,
+            turns: score.turns,
+        }
+    }
+}
+
+impl AimLine {
+    fn new<'a>(aim: &Aim, find: impl Fn(&str) -> Option<&'a Line>) -> Self {
+        let detail = |line: &Line, name: &str| line.details.get(name).copied();
+        let measured = find(aim.contestant).and_then(|line| match aim.figure {
+            Figure::Value => Some(line.value),
+            Figure::RatioTo(other) => Some(line.value / find(other)?.value),
+            Figure::MoreThan(other) => Some(line.value - find(other)?.value),
+            Figure::UsPerMessage => line.us_per_message,
+            Figure::UsMoreThan(other) => Some(line.us_per_message? - find(other)?.us_per_message?),
+            Figure::RssMib => Some(line.rss_mib),
+            Figure::Detail(name) => detail(line, name),
+            Figure::DetailRatioTo(name, other) => {
+                Some(detail(line, name)? / detail(find(other)?, name)?)
+            }
+        });
+        let measured = measured.map(rounded);
+        let figure = match aim.figure {
+            Figure::Value => "the value".to_owned(),
+            Figure::RatioTo(other) => format!("share of {other}"),
+            Figure::MoreThan(other) => format!("more than {other}"),
+            Figure::UsPerMessage => "µs a message".to_owned(),
+            Figure::UsMoreThan(other) => format!("µs a message more than {other}"),
+            Figure::RssMib => "MiB resident".to_owned(),
+            Figure::Detail(name) => name.to_owned(),
+            Figure::DetailRatioTo(name, other) => format!("{name} as a share of {other}'s"),
+        };
+        let bound = match aim.bound {
+            Bound::AtLeast(least) => format!("at least {least}"),
+            Bound::AtMost(most) => format!("at most {most}"),
+        };
+        Self {
+            what: format!("{}, {figure}, {bound}", aim.contestant),
+            measured,
+            met: measured.is_some_and(|measured| aim.bound.holds(measured)),
+        }
+    }
+}
+
+/// Three places after the point: no measurement here is worth more.
+fn rounded(value: f64) -> f64 {
+    (value * 1_000.0).round() / 1_000.0
+}
+
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => f64::NAN,
@@ -100,36 +228,68 @@ fn median(score: &Score, of: impl Fn(&Turn) -> f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Contestant;
 
-    fn score(name: &str, rates: &[f64]) -> Score {
-        let turn = |rate: &f64| Turn {
-            records_per_second: *rate,
-            processor_us_per_record: 1.0,
-            resident_max_mib: 50.0,
+    fn score(name: &str, values: &[f64]) -> Score {
+        let turn = |value: &f64| Turn {
+            value: *value,
+            us_per_message: Some(1.0),
+            rss_mib: 50.0,
+            details: [("p99_ms".to_owned(), value / 100.0)].into(),
         };
         Score {
             name: name.to_owned(),
-            turns: rates.iter().map(turn).collect(),
+            turns: values.iter().map(turn).collect(),
         }
+    }
+
+    fn report(scores: anyhow::Result<Vec<Score>>) -> Report {
+        let contestant = |name| Contestant { name, data: None };
+        let plan = Plan {
+            title: "a test".to_owned(),
+            unit: "messages/s",
+            contestants: ["raw", "evenkeel"].map(contestant).into(),
+            aims: vec![
+                Aim::new("evenkeel", Figure::RatioTo("raw"), Bound::AtLeast(0.6)),
+                Aim::new(
+                    "evenkeel",
+                    Figure::DetailRatioTo("p99_ms", "raw"),
+                    Bound::AtMost(0.5),
+                ),
+            ],
+            runs: 3,
+        };
+        Report::new(
+            "test".to_owned(),
+            &plan,
+            scores,
+            "a Kafka".to_owned(),
+            Machine::here(),
+        )
     }
 
     #[test]
     fn the_ratio_is_of_medians_so_that_one_odd_turn_changes_little() {
-        let scores = vec![
+        let report = report(Ok(vec![
             score("raw", &[100.0, 200.0, 10_000.0]),
-            score("ours", &[120.0, 1.0, 140.0]),
-        ];
-        let report = Report::new("consume".to_owned(), "a Kafka".to_owned(), scores);
-        assert_eq!(report.ratio(), 0.6);
+            score("evenkeel", &[120.0, 1.0, 140.0]),
+        ]));
+        assert_eq!(report.ratio, Some(0.6));
         assert_eq!(report.contestants[1].spread, [1.0, 140.0]);
+        let met: Vec<bool> = report.aim.iter().map(|aim| aim.met).collect();
+        assert_eq!(met, [true, false]);
+    }
+
+    #[test]
+    fn a_turn_that_failed_makes_a_report_without_figures_that_is_not_valid() {
+        let report = report(Err(anyhow::anyhow!("wrong answer")));
+        assert!(!report.valid && report.ratio.is_none());
+        assert!(report.aim.iter().all(|aim| !aim.met));
+        assert!(report.human().contains("wrong answer"));
     }
 
     #[test]
     fn the_median_of_an_even_number_lies_between_the_middle_two() {
-        assert_eq!(
-            median(&score("x", &[1.0, 9.0, 3.0, 5.0]), |turn| turn
-                .records_per_second),
-            4.0
-        );
+        assert_eq!(median([1.0, 9.0, 3.0, 5.0]), 4.0);
     }
 }

@@ -52,17 +52,26 @@ fn processor_time(stat: &str) -> Option<Duration> {
     ))
 }
 
-/// The most resident memory that this process ever held, in KiB.
-pub(crate) fn resident_max_kib() -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status");
-    let status = status.context("/proc/self/status cannot be read: this needs Linux")?;
-    resident_max(&status).context("/proc/self/status has no VmHWM")
+/// The most resident memory that this process ever held, in MiB.
+pub(crate) fn resident_max_mib() -> anyhow::Result<f64> {
+    memory_mib("VmHWM:")
 }
 
-fn resident_max(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+/// The resident memory of this process now, in MiB.
+pub(crate) fn resident_mib() -> anyhow::Result<f64> {
+    memory_mib("VmRSS:")
+}
+
+fn memory_mib(name: &str) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status");
+    let status = status.context("/proc/self/status cannot be read: this needs Linux")?;
+    let kib = memory_kib(&status, name);
+    let kib = kib.with_context(|| format!("/proc/self/status has no {name}"))?;
+    Ok(kib as f64 / 1024.0)
+}
+
+fn memory_kib(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
@@ -78,8 +87,10 @@ mod tests {
     }
 
     #[test]
-    fn the_most_memory_is_the_high_water_mark() {
+    fn memory_is_found_by_its_name() {
         let status = "Name:\tx\nVmPeak:\t  900 kB\nVmHWM:\t   512 kB\nVmRSS:\t 400 kB\n";
-        assert_eq!(resident_max(status), Some(512));
+        assert_eq!(memory_kib(status, "VmHWM:"), Some(512));
+        assert_eq!(memory_kib(status, "VmRSS:"), Some(400));
+        assert_eq!(memory_kib(status, "VmSwap:"), None);
     }
 }

@@ -1,7 +1,7 @@
 //! What a handler knows about the delivery it handles.
 
 use super::HandlerError;
-use super::router::routes::{RouteId, Routes, raw_identity};
+use super::router::routes::{Own, RouteId, raw_identity};
 use crate::event::{
     Envelope, Event, EventType, HeadersIter, OutgoingRecord, Record, TraceContext, decode,
     derived_id,
@@ -42,7 +42,7 @@ pub struct Context {
 
 struct Inner {
     delivery: Delivery,
-    routes: Arc<Arc<Routes>>,
+    routes: Arc<Own>,
     route: RouteId,
     /// Read from the record when they are asked for first.
     identity: OnceLock<(String, String)>,
@@ -54,7 +54,7 @@ struct Inner {
 /// Where a call takes its [`Context`] from: made only for a handler that has an argument to take from it.
 pub struct ContextSource<'a> {
     delivery: &'a Delivery,
-    routes: &'a Arc<Arc<Routes>>,
+    routes: &'a Arc<Own>,
     route: RouteId,
     made: OnceCell<Context>,
 }
@@ -62,7 +62,7 @@ pub struct ContextSource<'a> {
 impl<'a> ContextSource<'a> {
     pub(super) fn new(
         delivery: &'a Delivery,
-        routes: &'a Arc<Arc<Routes>>,
+        routes: &'a Arc<Own>,
         route: RouteId,
         made: Option<Context>,
     ) -> Self {
@@ -90,7 +90,7 @@ impl<'a> ContextSource<'a> {
 }
 
 impl Context {
-    pub(super) fn new(delivery: &Delivery, routes: &Arc<Arc<Routes>>, route: RouteId) -> Self {
+    pub(super) fn new(delivery: &Delivery, routes: &Arc<Own>, route: RouteId) -> Self {
         let inner = Inner {
             delivery: delivery.clone(),
             routes: Arc::clone(routes),

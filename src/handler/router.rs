@@ -7,7 +7,7 @@ use crate::inbox::Inbox;
 use crate::kafka::ConfigError;
 use crate::schema::Catalogue;
 use crate::telemetry::process_span;
-use routes::{OutcomeFuture, RAW_HANDLER, RawRoute, Route, Routes};
+use routes::{OutcomeFuture, Own, RAW_HANDLER, RawRoute, Route, Routes};
 use std::any::{Any, TypeId};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,15 +24,13 @@ pub(super) mod routes;
 ///
 /// Without an inbox every redelivery runs the handler again: effects are then at least once.
 pub struct Router {
-    // Counted twice: deliveries count their references on the inner one, which is this router's own, so that workers
-    // with a clone each never write to the same counter.
-    routes: Arc<Arc<Routes>>,
+    routes: Arc<Own>,
 }
 
 impl Clone for Router {
     fn clone(&self) -> Self {
         Self {
-            routes: Arc::new(Arc::clone(&self.routes)),
+            routes: Arc::new(Own::clone(&self.routes)),
         }
     }
 }
@@ -52,7 +50,7 @@ impl Router {
     }
 
     fn change(mut self, change: impl FnOnce(&mut Routes)) -> Self {
-        change(Arc::make_mut(Arc::make_mut(&mut self.routes)));
+        change(Arc::make_mut(&mut self.routes).change());
         self
     }
 

@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -38,6 +39,26 @@ pub(in crate::handler) struct Routes {
     pub(super) catalogue: Option<Arc<Catalogue>>,
     pub(in crate::handler) state: Arc<dyn Any + Send + Sync>,
     pub(super) state_type: TypeId,
+}
+
+/// The routes as one router has them. Deliveries count their references on this, which no clone of the router shares, so that
+/// workers with a clone each never write to the same counter.
+#[derive(Clone, Default)]
+pub(in crate::handler) struct Own(Arc<Routes>);
+
+impl Own {
+    /// The routes, to be changed for this router alone.
+    pub(super) fn change(&mut self) -> &mut Routes {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl Deref for Own {
+    type Target = Routes;
+
+    fn deref(&self) -> &Routes {
+        &self.0
+    }
 }
 
 /// The handler of one event type.
@@ -136,6 +157,10 @@ impl Payload<'_> {
 }
 
 /// A record as a handler will get it.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "on the stack, and gone when the handler is called"
+)]
 enum Input<'a> {
     Event {
         route: usize,
@@ -212,7 +237,7 @@ pub(in crate::handler) fn raw_identity(record: &Record) -> (String, String) {
 }
 
 /// Handles one delivery.
-pub(super) fn deliver(routes: &Arc<Arc<Routes>>, delivery: Delivery) -> OutcomeFuture {
+pub(super) fn deliver(routes: &Arc<Own>, delivery: Delivery) -> OutcomeFuture {
     if let Some(inbox) = &routes.inbox {
         let (routes, inbox) = (Arc::clone(routes), Arc::clone(inbox));
         return Box::pin(async move { Ok(with_inbox(&routes, inbox.as_ref(), delivery).await) });
@@ -240,7 +265,7 @@ fn finishing(
     })
 }
 
-async fn with_inbox(routes: &Arc<Arc<Routes>>, inbox: &dyn Inbox, delivery: Delivery) -> Outcome {
+async fn with_inbox(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: Delivery) -> Outcome {
     let input = match Input::read(routes, &delivery.record) {
         Ok(input) => input,
         Err(outcome) => return outcome,

@@ -1,0 +1,105 @@
+//! What turns have in common: a raw consumer's loop, a run of evenkeel's consumer, a rate.
+
+use crate::spec::{Spec, Turn};
+use crate::usage::{Spent, resident_max_mib};
+use anyhow::{Context, bail};
+use evenkeel::consumer::{Bound, Consumer, ConsumerSettings};
+use evenkeel::handler::Router;
+use evenkeel::kafka::KafkaConfig;
+use evenkeel::testing::unique;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::BorrowedMessage;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Without a record for that long, a turn has failed.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// The settings of a raw consumer: tuned as evenkeel's is.
+pub(crate) fn raw_config(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", brokers)
+        .set("group.id", unique("bench-raw"))
+        .set("auto.offset.reset", "earliest")
+        .set("enable.auto.commit", "false")
+        .set("fetch.queue.backoff.ms", "10");
+    config
+}
+
+/// What a program without a framework does: polls and handles, one record after the other, until `see` has seen the last.
+pub(crate) fn raw_loop(
+    spec: &Spec,
+    mut see: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let consumer: BaseConsumer = raw_config(&spec.brokers).create()?;
+    consumer.subscribe(&[&spec.topic])?;
+    let mut silent_since = None;
+    loop {
+        let Some(record) = consumer.poll(Duration::from_millis(100)) else {
+            if silent_since.get_or_insert_with(Instant::now).elapsed() > SILENCE_MAX {
+                bail!("no record came for {} s", SILENCE_MAX.as_secs());
+            }
+            continue;
+        };
+        silent_since = None;
+        if see(&record.context("cannot read")?)? {
+            break;
+        }
+    }
+    consumer.unsubscribe();
+    Ok(())
+}
+
+/// Handles everything on the topic with evenkeel, as its defaults are but for `adjust`.
+pub(crate) async fn evenkeel(
+    spec: &Spec,
+    router: Router,
+    adjust: impl FnOnce(&mut ConsumerSettings),
+) -> anyhow::Result<()> {
+    let mut settings = ConsumerSettings::new(unique("bench-evenkeel"), [spec.topic.clone()]);
+    settings.bound = Bound::UntilEnd;
+    adjust(&mut settings);
+    let report = Consumer::new(KafkaConfig::new(&spec.brokers), settings, router)?
+        .run(CancellationToken::new())
+        .await?;
+    if report.settled != spec.data.records || !report.clean {
+        bail!("wrong answer: {report:?}");
+    }
+    Ok(())
+}
+
+/// A turn whose value is messages a second.
+pub(crate) fn rate(messages: u64, spent: Spent) -> anyhow::Result<Turn> {
+    Ok(Turn {
+        value: messages as f64 / spent.wall.as_secs_f64(),
+        us_per_message: Some(spent.processor.as_secs_f64() * 1e6 / messages as f64),
+        rss_mib: resident_max_mib()?,
+        details: BTreeMap::new(),
+    })
+}
+
+/// The share `quantile` of these is not above the result; they are sorted for it.
+pub(crate) fn quantile(values: &mut [f64], quantile: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let last = values.len().saturating_sub(1);
+    values
+        .get((last as f64 * quantile).round() as usize)
+        .copied()
+        .unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quantile;
+
+    #[test]
+    fn quantiles_are_values_that_occurred() {
+        let mut values: Vec<f64> = (0..101).rev().map(f64::from).collect();
+        assert_eq!(quantile(&mut values, 0.5), 50.0);
+        assert_eq!(quantile(&mut values, 0.99), 99.0);
+        assert!(quantile(&mut [], 0.5).is_nan());
+    }
+}

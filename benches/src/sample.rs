@@ -1,0 +1,127 @@
+//! The event of the workloads that read CloudEvents: an order as a shop might have it.
+
+use anyhow::Context;
+use evenkeel::event::{ContentMode, Event, EventType, encode};
+use evenkeel::schema::Catalogue;
+use rdkafka::message::{Header, OwnedHeaders};
+use serde::{Deserialize, Serialize};
+
+/// An order. `key` and `place` are what the check looks at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    pub(crate) key: u32,
+    pub(crate) place: u64,
+    pub(crate) customer: String,
+    pub(crate) total_cents: i64,
+    pub(crate) express: bool,
+    pub(crate) lines: Vec<SampleLine>,
+    pub(crate) note: String,
+}
+
+/// A line of an order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SampleLine {
+    pub(crate) article: String,
+    pub(crate) quantity: u32,
+    pub(crate) price_cents: i64,
+}
+
+/// What a [`Sample`] has to look like.
+const SCHEMA: &str = r#"{
+  "$schema": "https://json-schema.org/draft/2020-12/schema",
+  "title": "bench.sample.v1",
+  "type": "object",
+  "required": ["key", "place", "customer", "total_cents", "express", "lines", "note"],
+  "additionalProperties": false,
+  "properties": {
+    "key": { "type": "integer", "minimum": 0 },
+    "place": { "type": "integer", "minimum": 0 },
+    "customer": { "type": "string", "minLength": 1 },
+    "total_cents": { "type": "integer" },
+    "express": { "type": "boolean" },
+    "lines": {
+      "type": "array",
+      "minItems": 1,
+      "items": {
+        "type": "object",
+        "required": ["article", "quantity", "price_cents"],
+        "additionalProperties": false,
+        "properties": {
+          "article": { "type": "string", "minLength": 1 },
+          "quantity": { "type": "integer", "minimum": 1 },
+          "price_cents": { "type": "integer" }
+        }
+      }
+    },
+    "note": { "type": "string" }
+  }
+}"#;
+
+impl EventType for Sample {
+    const TYPE: &'static str = "bench.sample.v1";
+    const TOPIC: &'static str = "bench.samples";
+
+    fn key(&self) -> String {
+        crate::check::key(self.key as usize)
+    }
+}
+
+impl Sample {
+    /// The order of this key and place, `size` bytes of JSON long.
+    pub(crate) fn new(key: usize, place: u64, size: usize) -> Self {
+        let line = |number: u64| SampleLine {
+            article: format!("article-{:04}", (place + number) % 10_000),
+            quantity: 1 + (number as u32),
+            price_cents: 1_000 + place as i64 % 1_000,
+        };
+        let mut sample = Self {
+            key: key as u32,
+            place,
+            customer: format!("customer-{key:06}"),
+            total_cents: 3_000,
+            express: place.is_multiple_of(2),
+            lines: vec![line(0), line(1)],
+            note: String::new(),
+        };
+        let bare = serde_json::to_vec(&sample).map_or(0, |json| json.len());
+        sample.note = crate::check::noise(place, size.saturating_sub(bare));
+        sample
+    }
+
+    /// Its record's value and headers.
+    pub(crate) fn encoded(self) -> anyhow::Result<(Vec<u8>, OwnedHeaders)> {
+        let record = encode(
+            &Event::new("/bench/samples", self),
+            ContentMode::Binary,
+            None,
+        )?;
+        let mut headers = OwnedHeaders::new();
+        for (name, value) in record.headers.iter() {
+            let key = std::str::from_utf8(name)?;
+            headers = headers.insert(Header { key, value });
+        }
+        let value = record.value.context("an event has a payload")?;
+        Ok((value.to_vec(), headers))
+    }
+
+    /// Its schema, compiled.
+    pub(crate) fn catalogue() -> anyhow::Result<Catalogue> {
+        Ok(Catalogue::from_texts([("bench.sample.v1", SCHEMA)])?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_as_long_as_asked_and_follows_its_schema() {
+        let sample = Sample::new(7, 42, 328);
+        let json = serde_json::to_value(&sample).expect("it serialises");
+        assert_eq!(json.to_string().len(), 328);
+        let catalogue = Sample::catalogue().expect("the schema compiles");
+        catalogue
+            .validate(Sample::TYPE, &json)
+            .expect("it is valid");
+    }
+}
