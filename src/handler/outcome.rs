@@ -19,6 +19,17 @@ pub enum Outcome {
     Dead(DeadReason),
 }
 
+impl Outcome {
+    /// What kind of failure it is, for a span; none for a success.
+    pub(super) fn error_type(&self) -> Option<&'static str> {
+        match self {
+            Self::Done | Self::Duplicate | Self::Ignored => None,
+            Self::Retry(error) => Some(error.stage().as_str()),
+            Self::Dead(reason) => Some(reason.stage.as_str()),
+        }
+    }
+}
+
 /// Where a record failed for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

@@ -12,7 +12,7 @@ use std::any::{Any, TypeId};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{self, Poll};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 mod replies;
 pub(super) mod routes;
@@ -146,6 +146,13 @@ impl tower::Service<Delivery> for Router {
             return routes::deliver(&self.routes, delivery);
         }
         let delivered = span.in_scope(|| routes::deliver(&self.routes, delivery));
-        Box::pin(delivered.instrument(span))
+        let told = async move {
+            let delivered = delivered.await;
+            if let Some(kind) = delivered.as_ref().ok().and_then(Outcome::error_type) {
+                Span::current().record("error.type", kind);
+            }
+            delivered
+        };
+        Box::pin(told.instrument(span))
     }
 }
