@@ -61,7 +61,7 @@ fn lanes(criterion: &mut Criterion) {
             let mut lanes: Lanes<usize> = Lanes::default();
             for number in 0..RECORDS {
                 // Four records a key.
-                lanes.wait(Some(key(number % (RECORDS / 4))), number);
+                lanes.wait(number, |number| Some(key(number % (RECORDS / 4))));
             }
             while let Some((lane, record)) = lanes.start_next() {
                 black_box(record);

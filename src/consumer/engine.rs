@@ -6,7 +6,7 @@ use super::partition::Partition;
 use super::permits::Pool;
 use super::rebalance::COMPONENT;
 use super::settings::ConsumerSettings;
-use super::worker::Inbox;
+use super::worker::{Inbox, Message};
 use super::{RunReport, Stopped};
 use crate::handler::{Class, Classifier, Scope};
 use crate::telemetry::{Health, Metric};
@@ -123,6 +123,13 @@ impl Engine {
         self.intake_waits.store(true, Relaxed);
         std::thread::park_timeout(at_most);
         self.intake_waits.store(false, Relaxed);
+    }
+
+    /// Room for bytes is short: has the workers let go of what they keep beside their records.
+    pub(crate) fn compact(&self) {
+        for worker in &self.workers {
+            worker.send(Message::Compact);
+        }
     }
 
     /// Wakes the intake thread.

@@ -29,6 +29,10 @@ impl Flow {
         }
     }
 
+    pub(crate) fn records_max(&self) -> usize {
+        self.records_max
+    }
+
     /// How many records may be taken while `records` and `bytes` are in flight. One is always taken when nothing is in
     /// flight, or a record larger than the limit would never be.
     pub(crate) fn room(&self, records: usize, bytes: usize) -> usize {

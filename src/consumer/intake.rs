@@ -68,6 +68,11 @@ impl Intake {
             .room(self.engine.in_flight(), self.engine.budget.load(Relaxed))
     }
 
+    /// How many records may be in flight.
+    pub(crate) fn records_max(&self) -> usize {
+        self.flow.records_max()
+    }
+
     /// Takes up to `room` records, waiting up to `timeout` for the first, and hands them to the workers. Errors that
     /// stand in records' places go to `on_error`. Returns how many records were received.
     pub(crate) fn take(

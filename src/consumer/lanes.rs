@@ -75,7 +75,8 @@ impl<T> Lanes<T> {
     }
 
     /// Queues a record behind the others of its key; with no lane yet, the lane is ready to start it.
-    pub(crate) fn wait(&mut self, key: Option<LaneKey<'_>>, record: T) {
+    pub(crate) fn wait(&mut self, record: T, key: impl FnOnce(&T) -> Option<LaneKey<'_>>) {
+        let key = key(&record);
         let lane = match key.and_then(|key| self.find(key)) {
             Some(lane) => lane,
             None => {
@@ -86,6 +87,11 @@ impl<T> Lanes<T> {
         };
         self.slots[lane as usize].queue.push_back(record);
         self.waiting += 1;
+    }
+
+    /// The records that wait, in no order.
+    pub(crate) fn waiting_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().flat_map(|lane| &mut lane.queue)
     }
 
     /// Opens the lane of a record that was started and is not done: its followers wait from now on.
@@ -210,8 +216,8 @@ mod tests {
             topic: "u",
             ..key("a")
         }));
-        lanes.wait(Some(key("a")), 1);
-        lanes.wait(Some(key("a")), 2);
+        lanes.wait(1, |_| Some(key("a")));
+        lanes.wait(2, |_| Some(key("a")));
         assert!(lanes.start_next().is_none());
         lanes.finished(running);
         let (again, record) = lanes.start_next().expect("1 is ready");
@@ -228,10 +234,10 @@ mod tests {
     fn ready_lanes_take_turns() {
         let mut lanes = Lanes::default();
         for record in [10, 11, 12] {
-            lanes.wait(Some(key("a")), record);
+            lanes.wait(record, |_| Some(key("a")));
         }
-        lanes.wait(Some(key("b")), 20);
-        lanes.wait(None, 30);
+        lanes.wait(20, |_| Some(key("b")));
+        lanes.wait(30, |_| None);
         let mut order = Vec::new();
         while let Some((lane, record)) = lanes.start_next() {
             order.push(record);
@@ -244,8 +250,8 @@ mod tests {
     fn purged_records_never_start_and_their_lane_ends() {
         let mut lanes = Lanes::default();
         let running = lanes.occupy(Some(key("a")));
-        (1..=4).for_each(|record| lanes.wait(Some(key("a")), record));
-        lanes.wait(Some(key("b")), 6);
+        (1..=4).for_each(|record| lanes.wait(record, |_| Some(key("a"))));
+        lanes.wait(6, |_| Some(key("b")));
         assert_eq!(lanes.purge(|record| record % 2 == 0), 3);
         assert_eq!(lanes.waiting(), 2);
         assert!(lanes.start_next().is_none());

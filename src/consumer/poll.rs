@@ -138,6 +138,9 @@ impl PollThread {
         let wanted = flow::wanted(self.engine.settings.bound, self.kept());
         let room = self.intake.room().min(wanted);
         if room == 0 {
+            if wanted > 0 && self.engine.in_flight() < self.intake.records_max() {
+                self.engine.compact();
+            }
             self.engine.wait_for_room(until_events);
             return Ok(());
         }

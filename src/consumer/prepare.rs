@@ -92,7 +92,7 @@ pub(super) fn client(
             config.set("group.protocol", "consumer")
         }
     };
-    check_revoke_timeout(&config, settings)?;
+    warn_of_long_revokes(&config, settings);
     if let Some(instance) = &settings.instance_id {
         config.set("group.instance.id", instance);
     }
@@ -103,18 +103,14 @@ pub(super) fn client(
 }
 
 /// A revoke that waits for as long as the group waits for a member costs the member its place.
-fn check_revoke_timeout(
-    config: &ClientConfig,
-    settings: &ConsumerSettings,
-) -> Result<(), ConfigError> {
+fn warn_of_long_revokes(config: &ClientConfig, settings: &ConsumerSettings) {
     const DEFAULT_MS: u128 = 300_000;
     let interval = config.get("max.poll.interval.ms");
     let interval = interval.and_then(|interval| interval.parse().ok());
     if settings.revoke_timeout.as_millis() >= interval.unwrap_or(DEFAULT_MS) {
-        return Err(ConfigError::new(
-            "revoke_timeout",
-            "is not shorter than max.poll.interval.ms; the group would give the member up while it drains",
-        ));
+        tracing::warn!(
+            group = settings.group,
+            "revoke_timeout is not shorter than max.poll.interval.ms: while a revoke waits that long for handlers, the group gives the member up"
+        );
     }
-    Ok(())
 }

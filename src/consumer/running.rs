@@ -78,6 +78,10 @@ impl<F> Running<F> {
         self.item.as_ref().map(|item| &item.record)
     }
 
+    pub(super) fn record_mut(&mut self) -> Option<&mut Record> {
+        self.item.as_mut().map(|item| &mut item.record)
+    }
+
     pub(super) fn started_at(&self) -> Instant {
         self.started_at
     }

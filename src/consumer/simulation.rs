@@ -69,6 +69,7 @@ struct Item {
     epoch: Epoch,
     offset: i64,
     key: u64,
+    key_bytes: [u8; 8],
     ledger: Arc<LedgerBatch>,
     index: usize,
 }
@@ -122,16 +123,12 @@ impl Member {
     }
 }
 
-fn key_bytes(key: u64) -> [u8; 8] {
-    key.to_le_bytes()
-}
-
 /// Every second key shares a hash with its neighbour, so that lanes must tell keys apart.
-fn lane_key<'a>(key: u64, bytes: &'a [u8]) -> LaneKey<'a> {
+fn lane_key(item: &Item) -> LaneKey<'_> {
     LaneKey {
-        hash: key / 2,
+        hash: item.key / 2,
         topic: "t",
-        key: bytes,
+        key: &item.key_bytes,
     }
 }
 
@@ -246,6 +243,7 @@ impl World {
                     epoch,
                     offset,
                     key,
+                    key_bytes: key.to_le_bytes(),
                     ledger: Arc::clone(&ledger),
                     index,
                 };
@@ -266,12 +264,10 @@ impl World {
     fn admit(member: &mut Member, worker: usize, item: Item) {
         let free = member.running() < CONCURRENCY;
         let lanes = &mut member.workers[worker].lanes;
-        let bytes = key_bytes(item.key);
-        let key = lane_key(item.key, &bytes);
-        if lanes.has_ready() || lanes.is_occupied(key) || !free {
-            lanes.wait(Some(key), item);
+        if lanes.has_ready() || lanes.is_occupied(lane_key(&item)) || !free {
+            lanes.wait(item, |item| Some(lane_key(item)));
         } else {
-            let lane = lanes.occupy(Some(key));
+            let lane = lanes.occupy(Some(lane_key(&item)));
             member.workers[worker].running.push((lane, item));
         }
         Self::start_waiting(member, worker);

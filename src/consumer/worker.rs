@@ -52,6 +52,8 @@ pub(crate) enum Message {
     Fence(Vec<Epoch>, mpsc::Sender<()>),
     /// Say which handler has been running longest.
     LongestRunning(mpsc::Sender<Option<LongestRunning>>),
+    /// Room for bytes is short: keep no burst for the sake of a few of its records.
+    Compact,
     /// Nothing more comes.
     Close,
 }
@@ -257,6 +259,7 @@ where
                     // The asker may have given up waiting.
                     let _ = answer.send(self.longest_running());
                 }
+                Message::Compact => self.compact(),
                 Message::Close => self.closed = true,
             }
         }
@@ -297,8 +300,6 @@ where
                     let Some(record) = burst.records.record(index) else {
                         break;
                     };
-                    // What goes on must not keep the whole burst.
-                    let record = record.detached(Some(&self.engine.budget));
                     self.go_on(burst.item(index, record), None, unsettled);
                 }
             }
@@ -310,23 +311,22 @@ where
         }
     }
 
-    /// Queues a record in its lane, in memory of its own: what waits long must not keep a whole burst.
+    /// Queues a record in its lane.
     fn wait(&mut self, item: Item) {
-        let item = Item {
-            record: item.record.detached(Some(&self.engine.budget)),
-            ..item
-        };
-        let key = lane_key(&self.engine, &item.record, item.hash);
-        // The key is read from the record that moves into the lane; the lane copies it only when it is opened.
-        let key = key.map(|key| (key.hash, key.topic.to_owned(), key.key.to_vec()));
-        self.lanes.wait(
-            key.as_ref().map(|(hash, topic, key)| LaneKey {
-                hash: *hash,
-                topic,
-                key,
-            }),
-            item,
-        );
+        let engine = &self.engine;
+        self.lanes
+            .wait(item, |item| lane_key(engine, &item.record, item.hash));
+    }
+
+    /// Gives records memory of their own where few of their burst are left: room for bytes is short, and they keep all of it.
+    fn compact(&mut self) {
+        let running = self.running.iter_mut().filter_map(Running::record_mut);
+        let waiting = self.lanes.waiting_mut().map(|item| &mut item.record);
+        for record in waiting.chain(running) {
+            if record.is_one_of_few() {
+                *record = record.detached(Some(&self.engine.budget));
+            }
+        }
     }
 
     fn start_waiting(&mut self, cx: &mut Context<'_>, limit: usize) -> usize {

@@ -79,6 +79,11 @@ impl Record {
         Self { batch, index: 0 }
     }
 
+    /// Whether few handles are left of its batch, so that a copy of its own takes less memory.
+    pub(crate) fn is_one_of_few(&self) -> bool {
+        Arc::strong_count(&self.batch) * 2 < self.batch.len()
+    }
+
     fn position(&self) -> &Position {
         &self.batch.positions[self.index as usize]
     }

@@ -123,3 +123,37 @@ async fn a_partition_below_its_committed_offset_is_handled_from_its_beginning() 
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_records_keep_no_more_than_their_own_bytes() {
+    const SLOW: usize = 8;
+    let (_cluster, case) = scene();
+    // Slow ones first: one or more in every worker's share of the first burst.
+    let record = |n: usize| {
+        let key = if n % 16 == 0 && n / 16 < SLOW {
+            format!("slow{n}")
+        } else {
+            format!("k{n}")
+        };
+        case.record(Some(&key), vec![b'x'; 8 << 10])
+    };
+    case.publish((0..400).map(record)).await;
+    let handled = Log::new();
+    let log = handled.clone();
+    let router = Router::new().raw(move |record: Record| {
+        let is_slow = record.key().unwrap_or_default().starts_with(b"slow");
+        drop(record);
+        let log = log.clone();
+        async move {
+            if is_slow {
+                std::future::pending::<()>().await;
+            }
+            log.push(());
+        }
+    });
+    let mut settings = case.settings();
+    settings.in_flight_bytes_max = 1 << 20;
+    let member = Member::start(&case.kafka, settings, router);
+    handled.reach("other records", 400 - SLOW).await;
+    drop(member);
+}
