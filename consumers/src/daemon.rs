@@ -3,6 +3,7 @@
 use crate::exit;
 use crate::journal;
 use crate::options::{Options, Settings};
+use crate::purge;
 use anyhow::Result;
 use clap::{Args, Command, FromArgMatches};
 use evenkeel::consumer::{Bound, Consumer, RunReport, Stopped};
@@ -10,6 +11,7 @@ use evenkeel::handler::Router;
 use evenkeel::inbox::SqliteInbox;
 use evenkeel::publisher::{Publisher, PublisherSettings};
 use evenkeel::telemetry::daemon::{Daemon, DaemonSettings};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -80,11 +82,13 @@ pub async fn run(service: &Service, settings: Settings) -> Result<RunReport> {
     publishing.catalogue = Some(catalogue);
     let publisher = Publisher::new(&settings.kafka, publishing)?;
     let drain_timeout = settings.consumer.drain_timeout;
-    let report = Consumer::new(settings.kafka, settings.consumer, router)?
+    let stop = daemon.stop.clone();
+    let consuming = Consumer::new(settings.kafka, settings.consumer, router)?
         .with_publisher(publisher.clone())
         .with_health(daemon.health)
-        .run(daemon.stop)
-        .await?;
+        .run(daemon.stop);
+    let purging = purge::hourly(&inbox, settings.inbox_retention);
+    let report = beside(consuming, stop.run_until_cancelled(purging)).await?;
     tracing::info!(
         stopped = ?report.stopped,
         received = report.received,
@@ -97,6 +101,15 @@ pub async fn run(service: &Service, settings: Settings) -> Result<RunReport> {
     publisher.flush(drain_timeout).await?;
     inbox.close().await;
     Ok(report)
+}
+
+/// Runs to the end of `run`, with `task` beside it until then.
+async fn beside<T>(run: impl Future<Output = T>, task: impl Future) -> T {
+    let mut run = pin!(run);
+    tokio::select! {
+        outcome = &mut run => outcome,
+        _ = task => run.await,
+    }
 }
 
 fn code(bound: Bound, report: &RunReport) -> u8 {

@@ -24,6 +24,8 @@ pub struct ConfigFile {
     pub admin: Option<SocketAddr>,
     /// How long a stop waits for running handlers, such as `25s`.
     pub drain_timeout: Option<String>,
+    /// How long a handled event is remembered, such as `45d`.
+    pub inbox_retention: Option<String>,
     /// Static membership.
     pub instance_id: Option<String>,
     /// Log as JSON lines.
@@ -64,6 +66,7 @@ mod tests {
             concurrency: Some(_),
             admin: Some(_),
             drain_timeout: Some(_),
+            inbox_retention: Some(_),
             instance_id: Some(_),
             log_json: Some(_),
             validate: Some(_),

@@ -13,7 +13,8 @@
 //! - [`notifications`]: one message to the customer per event.
 //! - [`orderboard`]: what state each order is in.
 //! - [`journal`]: the `effects` table that every store has, from which an audit counts.
-//! - [`daemon`]: runs a service; [`options`] its flags, [`file`](mod@file) its configuration file, [`exit`] its exit codes.
+//! - [`daemon`]: runs a service; [`options`] its flags, [`file`](mod@file) its configuration file, [`exit`] its exit codes,
+//!   [`purge`] what keeps its inbox from growing.
 
 pub mod daemon;
 pub mod exit;
@@ -24,6 +25,7 @@ pub mod notifications;
 pub mod options;
 pub mod orderboard;
 pub mod payments;
+pub mod purge;
 pub mod shipping;
 #[cfg(test)]
 mod testing;

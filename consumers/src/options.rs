@@ -4,10 +4,11 @@
 //! name.
 
 use crate::file::ConfigFile;
+use crate::purge;
 use clap::Args;
 use evenkeel::consumer::{Bound, ConsumerSettings};
 use evenkeel::kafka::{ConfigError, KafkaConfig};
-use jiff::SignedDuration;
+use jiff::{Span, SpanRelativeTo};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -34,6 +35,9 @@ pub struct Options {
     /// How long a stop waits for running handlers [default: 25s]
     #[arg(long, env = "SHOP_DRAIN_TIMEOUT", value_name = "TIME", value_parser = duration)]
     pub drain_timeout: Option<Duration>,
+    /// How long a handled event is remembered; longer than topics keep it and dead letters wait [default: 45d]
+    #[arg(long, env = "SHOP_INBOX_RETENTION", value_name = "TIME", value_parser = duration)]
+    pub inbox_retention: Option<Duration>,
     /// Static membership: a name that this instance keeps across restarts
     #[arg(long, env = "SHOP_INSTANCE_ID", value_name = "NAME")]
     pub instance_id: Option<String>,
@@ -66,6 +70,8 @@ pub struct Settings {
     pub consumer: ConsumerSettings,
     /// The service's SQLite file.
     pub store: PathBuf,
+    /// How long the store remembers handled events.
+    pub inbox_retention: Duration,
     /// Where the admin server listens; nowhere when none.
     pub admin: Option<SocketAddr>,
     /// Log as JSON lines.
@@ -85,13 +91,12 @@ impl Options {
             None => ConfigFile::default(),
         };
         let kafka = kafka(&self, &file, service)?;
-        let drain_timeout = match (self.drain_timeout, &file.drain_timeout) {
-            (Some(time), _) => Some(time),
-            (None, Some(text)) => {
-                Some(duration(text).map_err(|reason| ConfigError::new("drain_timeout", reason))?)
-            }
-            (None, None) => None,
-        };
+        let drain_timeout = time("drain_timeout", self.drain_timeout, file.drain_timeout)?;
+        let inbox_retention = time(
+            "inbox_retention",
+            self.inbox_retention,
+            file.inbox_retention,
+        )?;
         let mut consumer = ConsumerSettings::new(service, topics(service));
         if let Some(concurrency) = self.concurrency.or(file.concurrency) {
             consumer.concurrency = concurrency.get();
@@ -113,6 +118,7 @@ impl Options {
                 .store
                 .or(file.store)
                 .unwrap_or_else(|| PathBuf::from(format!("{service}.db"))),
+            inbox_retention: inbox_retention.unwrap_or(purge::RETENTION_DEFAULT),
             admin: self.admin.or(file.admin),
             log_json: self.log_json || file.log_json.unwrap_or(false),
             validate: !self.no_validate && file.validate.unwrap_or(true),
@@ -146,11 +152,26 @@ fn kafka(options: &Options, file: &ConfigFile, service: &str) -> Result<KafkaCon
     Ok(kafka)
 }
 
-/// Reads a time such as `5s`, `500ms` or `1m 30s`; it must not be zero or negative.
+/// The time that a flag gives, else the file under this name.
+fn time(
+    name: &str,
+    flag: Option<Duration>,
+    file: Option<String>,
+) -> Result<Option<Duration>, ConfigError> {
+    match (flag, file) {
+        (None, Some(text)) => duration(&text)
+            .map(Some)
+            .map_err(|reason| ConfigError::new(name, reason)),
+        (flag, _) => Ok(flag),
+    }
+}
+
+/// Reads a time such as `5s`, `500ms`, `1m 30s` or `45d`, a day being 24 hours; it must not be zero or negative.
 fn duration(text: &str) -> Result<Duration, String> {
-    let time: SignedDuration = text
+    let time = text
         .parse()
-        .map_err(|error| format!("{text:?} is no time such as 5s or 500ms: {error}"))?;
+        .and_then(|span: Span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
+        .map_err(|error| format!("{text:?} is no time such as 5s, 500ms or 45d: {error}"))?;
     match Duration::try_from(time) {
         Ok(time) if !time.is_zero() => Ok(time),
         _ => Err(format!("{text:?} must be longer than nothing")),

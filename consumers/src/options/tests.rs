@@ -53,16 +53,18 @@ fn a_service_reads_the_topics_that_declare_it() {
 #[test]
 fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     let (_dir, path) = config(
-        "store = \"file.db\"\nconcurrency = 7\ndrain_timeout = \"3s\"\nvalidate = false\n\
+        "store = \"file.db\"\nconcurrency = 7\ndrain_timeout = \"3s\"\ninbox_retention = \"60d\"\nvalidate = false\n\
          [kafka]\n\"session.timeout.ms\" = \"9000\"",
     );
     let default = settings("payments", &[]).unwrap();
     assert_eq!(default.store, PathBuf::from("payments.db"));
+    assert_eq!(default.inbox_retention, purge::RETENTION_DEFAULT);
     assert!(default.validate);
     let file = settings("payments", &["--config", &path]).unwrap();
     assert_eq!(file.store, PathBuf::from("file.db"));
     assert_eq!(file.consumer.concurrency, 7);
     assert_eq!(file.consumer.drain_timeout, Duration::from_secs(3));
+    assert_eq!(file.inbox_retention, Duration::from_hours(60 * 24));
     assert_eq!(file.kafka.properties["session.timeout.ms"], "9000");
     assert!(!file.validate);
     let flags = [
@@ -72,6 +74,8 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
         "flag.db",
         "--concurrency",
         "9",
+        "--inbox-retention",
+        "12w 12h",
         "-b",
         "kafka:9092",
         "-X",
@@ -80,6 +84,7 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     let flag = settings("payments", &flags).unwrap();
     assert_eq!(flag.store, PathBuf::from("flag.db"));
     assert_eq!(flag.consumer.concurrency, 9);
+    assert_eq!(flag.inbox_retention, Duration::from_hours(12 * 7 * 24 + 12));
     assert_eq!(flag.kafka.brokers, "kafka:9092");
     assert_eq!(flag.kafka.properties["session.timeout.ms"], "8000");
 }
@@ -99,8 +104,10 @@ fn a_bounded_run_ends_at_the_end_or_when_idle() {
 #[test]
 fn what_cannot_be_used_is_refused_by_name() {
     let (_dir, path) = config("drain_timeout = \"soon\"");
+    let (_other, retention) = config("inbox_retention = \"for ever\"");
     for (arguments, expected) in [
         (&["--config", path.as_str()][..], "drain_timeout"),
+        (&["--config", retention.as_str()], "inbox_retention"),
         (&["-X", "no-such.property=1"], "no-such.property"),
         (&["-X", "session.timeout.ms"], "session.timeout.ms"),
         (&["--config", "/no/such/file.toml"], "/no/such/file.toml"),
@@ -112,6 +119,7 @@ fn what_cannot_be_used_is_refused_by_name() {
         ["--concurrency", "0"],
         ["--idle", "-5s"],
         ["--drain-timeout", "5 apples"],
+        ["--inbox-retention", "1 month"],
     ] {
         assert!(
             Command::try_parse_from(["daemon", wrong[0], wrong[1]]).is_err(),

@@ -94,8 +94,9 @@ impl SqliteInbox {
     /// Forgets deliveries that were completed longer than `older_than` ago, `batch` rows to a transaction so that claims
     /// get through in between. Returns how many rows went.
     ///
-    /// Keep rows for longer than a record can come back: the retention of the topics plus that of the dead-letter topics.
-    /// A replay of an event whose row is gone has its effect a second time.
+    /// Keep rows for longer than a record can come back: for the retention of the topics, and the time in which dead letters
+    /// are replayed besides (their topics keep them for good, unless made otherwise). A replay of an event whose row is gone
+    /// has its effect a second time.
     ///
     /// # Errors
     /// As for a claim; the batches before stay deleted.
