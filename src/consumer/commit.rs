@@ -130,7 +130,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     /// After a complaint asks the brokers for a sign of life: librdkafka tells when they go, and not when they are back.
     fn look_for_the_cluster(&self) {
         let topic = self.engine.settings.topics.first().map(String::as_str);
-        let is_back = self.engine.has_complained()
+        let is_back = self.engine.readiness.has_complained()
             && self
                 .consumer
                 .fetch_metadata(topic, ANSWER_WITHIN)
@@ -141,7 +141,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
                         .all(|topic| topic.error().is_none())
                 });
         if is_back {
-            self.engine.cluster_answers();
+            self.engine.readiness.cluster_answers();
         }
     }
 

@@ -4,13 +4,12 @@ use super::dead::DeadLetterWriter;
 use super::ledger::Ledger;
 use super::partition::Partition;
 use super::permits::Pool;
-use super::rebalance::COMPONENT;
+use super::readiness::Readiness;
 use super::settings::ConsumerSettings;
 use super::worker::{Inbox, Message};
 use super::{RunReport, Stopped};
 use crate::handler::{Class, Classifier, Scope};
 use crate::telemetry::{Health, Metric};
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -24,6 +23,7 @@ pub(crate) struct Engine {
     pub(crate) classifier: Classifier,
     pub(crate) dead_letters: DeadLetterWriter,
     pub(crate) health: Health,
+    pub(crate) readiness: Readiness,
     pub(crate) counters: Counters,
     pub(crate) workers: Vec<Arc<Inbox>>,
     pub(crate) permits: Arc<Pool>,
@@ -31,14 +31,9 @@ pub(crate) struct Engine {
     pub(crate) budget: Arc<AtomicUsize>,
     in_flight: AtomicUsize,
     ledger: Mutex<Ledger>,
-    /// Whether the client complained since the cluster was last seen to answer.
-    complained: AtomicBool,
     intake: OnceLock<Thread>,
     intake_waits: AtomicBool,
     position_lost: AtomicBool,
-    /// Partitions that cannot be read, and why; the flag spares a look.
-    unreadable: Mutex<BTreeMap<String, String>>,
-    has_unreadable: AtomicBool,
     /// Why the run cannot go on.
     failure: OnceLock<String>,
 }
@@ -61,6 +56,7 @@ impl Engine {
         classifier: Classifier,
         dead_letters: DeadLetterWriter,
         health: Health,
+        readiness: Readiness,
     ) -> Self {
         let workers: Vec<Arc<Inbox>> = (0..settings.workers()).map(|_| Arc::default()).collect();
         let permits = Pool::new(settings.concurrency, workers.len());
@@ -71,18 +67,16 @@ impl Engine {
             classifier,
             dead_letters,
             health,
+            readiness,
             counters: Counters::default(),
             workers,
             permits,
             budget: Arc::default(),
             in_flight: AtomicUsize::new(0),
             ledger: Mutex::default(),
-            complained: AtomicBool::new(false),
             intake: OnceLock::new(),
             intake_waits: AtomicBool::new(false),
             position_lost: AtomicBool::new(false),
-            unreadable: Mutex::default(),
-            has_unreadable: AtomicBool::new(false),
             failure: OnceLock::new(),
         }
     }
@@ -137,64 +131,6 @@ impl Engine {
         if let Some(thread) = self.intake.get() {
             thread.unpark();
         }
-    }
-
-    /// The cluster cannot be used as it should: shown as not ready until it answers again.
-    pub(crate) fn complain(&self, reason: &str) {
-        self.complained.store(true, Relaxed);
-        self.health.set_ready(COMPONENT, Err(reason.to_owned()));
-    }
-
-    /// Whether the client complained since the cluster was last seen to answer.
-    pub(crate) fn has_complained(&self) -> bool {
-        self.complained.load(Relaxed)
-    }
-
-    /// The cluster answers.
-    pub(crate) fn cluster_answers(&self) {
-        if self.complained.swap(false, Relaxed) {
-            self.show_readable(&self.unreadable());
-        }
-    }
-
-    /// A partition cannot be read: shown as not ready until it is read again, or goes.
-    pub(crate) fn cannot_read(&self, topic: &str, partition: i32, why: &str) {
-        let mut unreadable = self.unreadable();
-        let name = format!("{topic}/{partition}");
-        unreadable.insert(name.clone(), format!("{name} cannot be read: {why}"));
-        self.has_unreadable.store(true, Relaxed);
-        self.show_readable(&unreadable);
-    }
-
-    /// A partition is read, or gone.
-    pub(crate) fn can_read(&self, partition: &Partition) {
-        if !self.has_unreadable.load(Relaxed) {
-            return;
-        }
-        let mut unreadable = self.unreadable();
-        let name = format!("{}/{}", partition.topic, partition.partition);
-        if unreadable.remove(&name).is_some() {
-            self.has_unreadable.store(!unreadable.is_empty(), Relaxed);
-            if !self.has_complained() {
-                self.show_readable(&unreadable);
-            }
-        }
-    }
-
-    fn show_readable(&self, unreadable: &BTreeMap<String, String>) {
-        let reasons: Vec<&str> = unreadable.values().map(String::as_str).collect();
-        let state = if reasons.is_empty() {
-            Ok(())
-        } else {
-            Err(reasons.join("; "))
-        };
-        self.health.set_ready(COMPONENT, state);
-    }
-
-    fn unreadable(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.unreadable
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The run cannot go on: it ends with this error, and a fresh process is better off.

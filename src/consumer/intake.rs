@@ -123,7 +123,7 @@ impl Intake {
                 .topic()
                 .and_then(|topic| assignments.get(topic, first.partition()))
             {
-                self.engine.can_read(&assigned.partition);
+                self.engine.readiness.can_read(&assigned.partition);
                 received +=
                     self.share_run(run, (at..end).map(|index| messages.get(index)), assigned);
             }

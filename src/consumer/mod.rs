@@ -31,6 +31,7 @@ mod partition;
 mod permits;
 mod poll;
 mod prepare;
+mod readiness;
 mod rebalance;
 mod recover;
 mod running;
@@ -52,6 +53,7 @@ use engine::Engine;
 use futures_util::FutureExt;
 use permits::Permits;
 use poll::Ended;
+use readiness::Readiness;
 use std::any::Any;
 use std::error::Error;
 use std::panic::AssertUnwindSafe;
@@ -191,8 +193,7 @@ where
     /// # Errors
     /// When the cluster cannot be reached at the start, or the client fails for good.
     pub async fn run(self, stop: CancellationToken) -> Result<RunReport, ConsumerError> {
-        self.health
-            .set_ready(rebalance::COMPONENT, Err("joining the group".to_owned()));
+        let readiness = Readiness::joining(self.health.clone());
         prepare::topics(&self.kafka, &self.settings).await?;
         let config = prepare::client(&self.kafka, &self.settings)?;
         let dead_letters =
@@ -208,6 +209,7 @@ where
             self.classifier,
             dead_letters,
             self.health,
+            readiness,
         ));
         let into_error: fn(H::Error) -> BoxError = Into::into;
         let handler = ServiceBuilder::new()

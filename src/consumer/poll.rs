@@ -7,7 +7,7 @@ use super::engine::Engine;
 use super::flow::{self, Progress};
 use super::intake::Intake;
 use super::ledger::Epoch;
-use super::rebalance::{COMPONENT, Drain, Member};
+use super::rebalance::{Drain, Member};
 use super::{ConsumerError, Stopped};
 use crate::kafka::KafkaError;
 use crate::kafka::queue::{ForwardedQueue, Message};
@@ -197,13 +197,18 @@ impl PollThread {
                     partition,
                     "the committed offset is out of range and auto.offset.reset says not to guess; reset the group's offset"
                 );
-                self.engine
-                    .cannot_read(topic, partition, "the committed offset is out of range");
+                self.engine.readiness.cannot_read(
+                    topic,
+                    partition,
+                    "the committed offset is out of range",
+                );
                 Ok(())
             }
             code => {
                 tracing::error!(group = self.engine.group, topic, partition, error = %code, "the partition cannot be read");
-                self.engine.cannot_read(topic, partition, &code.to_string());
+                self.engine
+                    .readiness
+                    .cannot_read(topic, partition, &code.to_string());
                 Ok(())
             }
         }
@@ -247,11 +252,11 @@ impl PollThread {
             }
             .into()),
             Some(RDKafkaErrorCode::AllBrokersDown) => {
-                self.engine.complain("no broker can be reached");
+                self.engine.readiness.complain("no broker can be reached");
                 Ok(())
             }
             Some(code) if is_refusal(code) => {
-                self.engine.complain(&format!("refused: {code}"));
+                self.engine.readiness.complain(&format!("refused: {code}"));
                 Ok(())
             }
             _ => {
@@ -347,9 +352,7 @@ impl PollThread {
     /// Drains what runs and commits what is settled; true when both were done in time.
     fn shut_down(&mut self, commit: bool) -> bool {
         let engine = Arc::clone(&self.engine);
-        engine
-            .health
-            .set_ready(COMPONENT, Err("stopping".to_owned()));
+        engine.readiness.stop();
         let epochs = self.consumer.context().fence_all();
         let deadline = Instant::now() + engine.settings.drain_timeout;
         let mut drain = self.consumer.context().fence(&epochs);

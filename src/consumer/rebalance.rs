@@ -29,8 +29,6 @@ use std::time::{Duration, Instant};
 const COMMITTED_WITHIN: Duration = Duration::from_secs(5);
 /// How long a revoke waits for its commit.
 pub(crate) const COMMIT_WITHIN: Duration = Duration::from_secs(5);
-/// The component under which the consumer shows in the health.
-pub(crate) const COMPONENT: &str = "consumer";
 
 /// An assigned partition, as intake sees it.
 pub(crate) struct Assigned {
@@ -209,7 +207,7 @@ impl Member {
         // The committer ends after this thread only.
         let _ = self.orders.send(Order::Assigned(owned));
         tracing::info!(group = engine.group, partitions = %names(list), "partitions assigned");
-        engine.health.set_ready(COMPONENT, Ok(()));
+        engine.readiness.assigned();
     }
 
     /// Reads where the group stands, and which records above it are settled already.
@@ -286,7 +284,7 @@ impl Member {
             epochs.iter().for_each(|epoch| ledger.revoke(*epoch));
         }
         for assigned in &removed {
-            self.engine.can_read(&assigned.partition);
+            self.engine.readiness.can_read(&assigned.partition);
             // An unknown partition has no queue that could be forwarded.
             let _ = unforward(
                 consumer,

@@ -1,0 +1,196 @@
+//! Whether the consumer is ready, as the health shows it.
+//!
+//! Owns what speaks against it. The threads report what happens, and none of them sets the health itself: what is shown
+//! follows from all that was reported, in whatever order.
+
+use super::partition::Partition;
+use crate::telemetry::Health;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The component under which the consumer shows in the health.
+const COMPONENT: &str = "consumer";
+
+/// The consumer's readiness, shared by its threads.
+pub(crate) struct Readiness {
+    health: Health,
+    /// Held while the health is told, so that it is told in the order of the changes.
+    state: Mutex<State>,
+    /// Spares those that read records a look at the state.
+    has_unreadable: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    joined: bool,
+    stopping: bool,
+    /// Why the cluster cannot be used as it should, until it answers again.
+    complaint: Option<String>,
+    /// Partitions that cannot be read, and why.
+    unreadable: BTreeMap<String, String>,
+}
+
+impl State {
+    fn shown(&self) -> Result<(), String> {
+        if self.stopping {
+            return Err("stopping".to_owned());
+        }
+        let reasons: Vec<&str> = self
+            .complaint
+            .iter()
+            .chain(self.unreadable.values())
+            .map(String::as_str)
+            .collect();
+        match reasons[..] {
+            [] if self.joined => Ok(()),
+            [] => Err("joining the group".to_owned()),
+            _ => Err(reasons.join("; ")),
+        }
+    }
+}
+
+impl Readiness {
+    /// Not ready until partitions are assigned, be it none.
+    pub(super) fn joining(health: Health) -> Self {
+        let readiness = Self {
+            health,
+            state: Mutex::default(),
+            has_unreadable: AtomicBool::new(false),
+        };
+        readiness.change(|_| {});
+        readiness
+    }
+
+    /// The group has assigned what this member is to read, which the cluster's answer is needed for.
+    pub(crate) fn assigned(&self) {
+        self.change(|state| {
+            state.joined = true;
+            state.complaint = None;
+        });
+    }
+
+    /// The cluster cannot be used as it should: not ready until it answers again.
+    pub(crate) fn complain(&self, reason: &str) {
+        self.change(|state| state.complaint = Some(reason.to_owned()));
+    }
+
+    /// Whether there was a complaint since the cluster was last seen to answer.
+    pub(crate) fn has_complained(&self) -> bool {
+        self.state().complaint.is_some()
+    }
+
+    /// The cluster answers.
+    pub(crate) fn cluster_answers(&self) {
+        self.change(|state| state.complaint = None);
+    }
+
+    /// A partition cannot be read: not ready until it is read again, or goes.
+    pub(crate) fn cannot_read(&self, topic: &str, partition: i32, why: &str) {
+        let name = format!("{topic}/{partition}");
+        let reason = format!("{name} cannot be read: {why}");
+        self.change(|state| {
+            state.unreadable.insert(name, reason);
+        });
+    }
+
+    /// A partition is read, or gone.
+    pub(crate) fn can_read(&self, partition: &Partition) {
+        if self.has_unreadable.load(Ordering::Relaxed) {
+            let name = format!("{}/{}", partition.topic, partition.partition);
+            self.change(|state| {
+                state.unreadable.remove(&name);
+            });
+        }
+    }
+
+    /// The run ends: not ready from now on, whatever the group still assigns while handlers are drained.
+    pub(crate) fn stop(&self) {
+        self.change(|state| state.stopping = true);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        change(&mut state);
+        self.has_unreadable
+            .store(!state.unreadable.is_empty(), Ordering::Relaxed);
+        self.health.set_ready(COMPONENT, state.shown());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::ledger::Epoch;
+
+    fn joined() -> (Readiness, Health) {
+        let health = Health::default();
+        let readiness = Readiness::joining(health.clone());
+        assert_eq!(reason(&health), "joining the group");
+        readiness.assigned();
+        assert_eq!(reason(&health), "");
+        (readiness, health)
+    }
+
+    /// Why the consumer is not ready; empty when it is.
+    fn reason(health: &Health) -> String {
+        health
+            .not_ready()
+            .pop()
+            .map_or_else(String::new, |(_, reason)| reason)
+    }
+
+    fn partition() -> Partition {
+        Partition::new("orders".into(), 3, Epoch(1))
+    }
+
+    #[test]
+    fn a_complaint_lasts_until_the_cluster_answers() {
+        let (readiness, health) = joined();
+        readiness.complain("no broker can be reached");
+        assert!(readiness.has_complained());
+        assert_eq!(reason(&health), "no broker can be reached");
+        readiness.cluster_answers();
+        assert!(!readiness.has_complained());
+        assert_eq!(reason(&health), "");
+    }
+
+    #[test]
+    fn an_unreadable_partition_is_shown_until_it_is_read_whatever_happens_to_others() {
+        let (readiness, health) = joined();
+        readiness.cannot_read("orders", 3, "gone");
+        readiness.complain("no broker can be reached");
+        let unreadable = "orders/3 cannot be read: gone";
+        assert_eq!(
+            reason(&health),
+            format!("no broker can be reached; {unreadable}")
+        );
+        readiness.assigned();
+        readiness.can_read(&Partition::new("orders".into(), 4, Epoch(1)));
+        assert_eq!(reason(&health), unreadable);
+        readiness.can_read(&partition());
+        assert_eq!(reason(&health), "");
+    }
+
+    #[test]
+    fn a_consumer_that_stops_is_not_ready_again_whatever_happens_meanwhile() {
+        let (readiness, health) = joined();
+        readiness.cannot_read("orders", 3, "gone");
+        readiness.complain("no broker can be reached");
+        readiness.stop();
+        let meanwhile: [fn(&Readiness); 4] = [
+            Readiness::assigned,
+            |readiness| readiness.complain("refused"),
+            Readiness::cluster_answers,
+            |readiness| readiness.can_read(&partition()),
+        ];
+        for happens in meanwhile {
+            happens(&readiness);
+            assert_eq!(reason(&health), "stopping");
+        }
+    }
+}
