@@ -9,9 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::Command;
 
-/// The packages that hold the programs.
-const PACKAGES: [&str; 2] = ["shop-consumers", "shop-producers"];
-
 /// Where each program is, by name.
 pub(crate) struct Binaries {
     paths: BTreeMap<String, PathBuf>,
@@ -25,7 +22,7 @@ impl Binaries {
         let own = std::env::current_exe().context("the demo does not know where it is")?;
         let directory = own.parent().context("an executable is in a directory")?;
         let binaries = match std::env::var_os("CARGO") {
-            Some(cargo) => build(Path::new(&cargo), directory).await?,
+            Some(cargo) => build(Path::new(&cargo), directory, names).await?,
             None => beside(directory, names),
         };
         for name in names {
@@ -47,20 +44,23 @@ impl Binaries {
 }
 
 /// Builds them. What cargo says while it works goes to standard error.
-async fn build(cargo: &Path, own_directory: &Path) -> anyhow::Result<Binaries> {
+///
+/// The whole workspace is selected, as by the alias `cargo demo`: features are unified over what is selected, and another
+/// selection would compile many of the dependencies a second time.
+async fn build(cargo: &Path, own_directory: &Path, names: &[&str]) -> anyhow::Result<Binaries> {
     let profile = profile(own_directory);
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     let mut command = Command::new(cargo);
     command
         .args([
             "build",
-            "--bins",
+            "--workspace",
             "--message-format",
             "json-render-diagnostics",
         ])
         .args(["--manifest-path", manifest, "--profile", profile]);
-    for package in PACKAGES {
-        command.args(["--package", package]);
+    for name in names {
+        command.args(["--bin", name]);
     }
     let output = command
         .stdin(Stdio::null())
@@ -72,10 +72,7 @@ async fn build(cargo: &Path, own_directory: &Path) -> anyhow::Result<Binaries> {
         bail!("the shop's programs could not be built: cargo said why above");
     }
     let paths = executables(&String::from_utf8_lossy(&output.stdout));
-    let origin = format!(
-        "built by cargo from {} (profile {profile})",
-        PACKAGES.join(" and ")
-    );
+    let origin = format!("built by cargo from this workspace (profile {profile})");
     Ok(Binaries { paths, origin })
 }
 
