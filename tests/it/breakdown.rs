@@ -130,7 +130,7 @@ async fn slow_records_keep_no_more_than_their_own_bytes() {
     let (_cluster, case) = scene();
     // Slow ones first: one or more in every worker's share of the first burst.
     let record = |n: usize| {
-        let key = if n % 16 == 0 && n / 16 < SLOW {
+        let key = if n.is_multiple_of(16) && n / 16 < SLOW {
             format!("slow{n}")
         } else {
             format!("k{n}")
