@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::hint::black_box;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 #[allow(dead_code, unreachable_pub, reason = "only what is measured is called")]
@@ -35,13 +36,18 @@ const BUDGETS: [(&str, f64); 6] = [
 
 const RECORDS: usize = 1_024;
 
-fn lanes(criterion: &mut Criterion) {
-    let names: Vec<String> = (0..RECORDS).map(|number| format!("k{number}")).collect();
-    let key = |number: usize| LaneKey {
+static NAMES: LazyLock<Vec<String>> =
+    LazyLock::new(|| (0..RECORDS).map(|number| format!("k{number}")).collect());
+
+fn key(number: usize) -> LaneKey<'static> {
+    LaneKey {
         hash: (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
         topic: "orders",
-        key: names[number].as_bytes(),
-    };
+        key: NAMES[number].as_bytes(),
+    }
+}
+
+fn lanes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pure");
     group.throughput(Throughput::Elements(RECORDS as u64));
     // A record that is done at its first poll, while other keys' records run.
