@@ -271,8 +271,12 @@ impl PollThread {
         if bound == super::Bound::Endless {
             return Ok(false);
         }
-        // Between a revoke and the assignment that follows, nothing assigned means nothing.
-        let joined = self.consumer.context().assignments().settled;
+        let joined = {
+            let mut assignments = self.consumer.context().assignments();
+            // That nothing is assigned between a revoke and the assignment that follows says nothing about the ends.
+            let is_between = assignments.awaited && assignments.all().next().is_none();
+            assignments.joined && !is_between
+        };
         if joined && self.last_record_at.is_none() {
             self.last_record_at = Some(Instant::now());
         }

@@ -50,8 +50,8 @@ pub(crate) struct Assignments {
     last_epoch: u64,
     /// Whether the group has assigned anything yet, be it nothing.
     pub(crate) joined: bool,
-    /// Whether the latest change was an assignment: after a revoke or a loss another one is to come.
-    pub(crate) settled: bool,
+    /// Whether a revoke or a loss was the latest change: another assignment is to come.
+    pub(crate) awaited: bool,
 }
 
 impl Assignments {
@@ -171,7 +171,7 @@ impl Member {
         let target = *self.target.lock().unwrap_or_else(PoisonError::into_inner);
         let mut assignments = self.assignments();
         assignments.joined = true;
-        assignments.settled = true;
+        assignments.awaited = false;
         for element in list.elements() {
             let (topic, partition) = (element.topic(), element.partition());
             if let Some(target) = target
@@ -247,7 +247,7 @@ impl Member {
         let lost = consumer.assignment_lost();
         let removed: Vec<Assigned> = {
             let mut assignments = self.assignments();
-            assignments.settled = false;
+            assignments.awaited = true;
             list.elements()
                 .iter()
                 .filter_map(|element| assignments.remove(element.topic(), element.partition()))
