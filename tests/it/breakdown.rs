@@ -126,18 +126,15 @@ async fn a_partition_below_its_committed_offset_is_handled_from_its_beginning() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_records_keep_no_more_than_their_own_bytes() {
-    const SLOW: usize = 8;
+    const SLOW: usize = 16;
     let (_cluster, case) = scene();
-    // Slow ones first: one or more in every worker's share of the first burst.
+    // Slow ones in every worker's share of a burst, once bursts are as large as they may be.
+    let is_slow = |n: usize| (400..400 + 8 * SLOW).contains(&n) && n.is_multiple_of(8);
     let record = |n: usize| {
-        let key = if n.is_multiple_of(16) && n / 16 < SLOW {
-            format!("slow{n}")
-        } else {
-            format!("k{n}")
-        };
-        case.record(Some(&key), vec![b'x'; 8 << 10])
+        let name = if is_slow(n) { "slow" } else { "k" };
+        case.record(Some(&format!("{name}{n}")), vec![b'x'; 8 << 10])
     };
-    case.publish((0..400).map(record)).await;
+    case.publish((0..1_000).map(record)).await;
     let handled = Log::new();
     let log = handled.clone();
     let router = Router::new().raw(move |record: Record| {
@@ -154,6 +151,6 @@ async fn slow_records_keep_no_more_than_their_own_bytes() {
     let mut settings = case.settings();
     settings.in_flight_bytes_max = 1 << 20;
     let member = Member::start(&case.kafka, settings, router);
-    handled.reach("other records", 400 - SLOW).await;
+    handled.reach("other records", 1_000 - SLOW).await;
     drop(member);
 }
