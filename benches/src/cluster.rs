@@ -95,23 +95,14 @@ impl Cluster {
         Ok(!created.is_empty())
     }
 
-    /// Deletes topics that were written to.
-    pub(crate) async fn delete(&self, topics: &[String]) -> anyhow::Result<()> {
-        if topics.is_empty() {
-            return Ok(());
-        }
+    /// Deletes a topic that was written to.
+    pub(crate) async fn delete(&self, topic: &str) -> anyhow::Result<()> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.config.brokers);
         let admin: AdminClient<DefaultClientContext> = config.create()?;
-        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-        let deleted = admin
-            .delete_topics(
-                &topics,
-                &AdminOptions::new().operation_timeout(Some(TIMEOUT)),
-            )
-            .await?;
-        for topic in deleted {
-            topic.map_err(|(topic, error)| anyhow!("cannot delete {topic}: {error}"))?;
+        let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
+        for deleted in admin.delete_topics(&[topic], &options).await? {
+            deleted.map_err(|(topic, error)| anyhow!("cannot delete {topic}: {error}"))?;
         }
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! A contest: contestants take turns, so that whatever else the machine does falls on all of them, and each turn is a
 //! process of its own, so that none inherits another's memory.
 
+use crate::cluster::Cluster;
 use crate::spec::{Spec, Turn};
 use anyhow::{Context, bail};
+use evenkeel::testing::unique;
 use serde::Serialize;
 use std::process::Stdio;
 use tokio::process::Command;
@@ -14,23 +16,36 @@ pub(crate) struct Score {
     pub(crate) turns: Vec<Turn>,
 }
 
+/// Who takes part.
+pub(crate) struct Entrant {
+    pub(crate) spec: Spec,
+    /// Whether it writes to its topic itself: each turn then has an empty one.
+    pub(crate) writes: bool,
+}
+
 /// Lets each contestant take `turns` turns, one after the other and in every second round the other way round.
-pub(crate) async fn hold(specs: &[Spec], turns: usize, unit: &str) -> anyhow::Result<Vec<Score>> {
-    let mut scores: Vec<Score> = specs
+pub(crate) async fn hold(
+    cluster: &Cluster,
+    entrants: &[Entrant],
+    turns: usize,
+    unit: &str,
+) -> anyhow::Result<Vec<Score>> {
+    let mut scores: Vec<Score> = entrants
         .iter()
-        .map(|spec| Score {
-            name: spec.contestant.clone(),
+        .map(|entrant| Score {
+            name: entrant.spec.contestant.clone(),
             turns: Vec::new(),
         })
         .collect();
     for round in 0..turns {
-        let mut order: Vec<usize> = (0..specs.len()).collect();
+        let mut order: Vec<usize> = (0..entrants.len()).collect();
         if round % 2 == 1 {
             order.reverse();
         }
         for number in order {
-            let name = &specs[number].contestant;
-            let turn = take(&specs[number])
+            let name = &entrants[number].spec.contestant;
+            let turn = entrants[number]
+                .turn(cluster)
                 .await
                 .with_context(|| format!("{name} in round {}", round + 1))?;
             eprintln!(
@@ -42,6 +57,23 @@ pub(crate) async fn hold(specs: &[Spec], turns: usize, unit: &str) -> anyhow::Re
         }
     }
     Ok(scores)
+}
+
+impl Entrant {
+    async fn turn(&self, cluster: &Cluster) -> anyhow::Result<Turn> {
+        if !self.writes {
+            return take(&self.spec).await;
+        }
+        let topic = unique("evenkeel-bench");
+        cluster.create(&topic, self.spec.data.partitions).await?;
+        let spec = Spec {
+            topic: topic.clone(),
+            ..self.spec.clone()
+        };
+        let taken = take(&spec).await;
+        cluster.delete(&topic).await?;
+        taken
+    }
 }
 
 async fn take(spec: &Spec) -> anyhow::Result<Turn> {

@@ -21,6 +21,7 @@ mod workloads;
 use anyhow::bail;
 use clap::{Parser, ValueEnum};
 use cluster::Cluster;
+use contest::Entrant;
 use machine::Machine;
 use report::Report;
 use spec::{Data, Spec};
@@ -59,6 +60,9 @@ struct Arguments {
     /// Bootstrap servers; without them, KAFKA_BOOTSTRAP_SERVERS, or an Apache Kafka that is started.
     #[arg(long, short, visible_alias = "bootstrap-server")]
     brokers: Option<String>,
+    /// A property of the client for every contestant, again and again; not checked for the raw ones.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    properties: Vec<String>,
     /// Fails (exit code 3) if a ratio is less than this share of raw.
     #[arg(long, value_name = "SHARE")]
     ratio_min: Option<f64>,
@@ -172,29 +176,27 @@ async fn contend(
 ) -> anyhow::Result<Report> {
     let plan = workload.plan();
     eprintln!("{}: {}", workload.name(), plan.title);
-    let mut specs = Vec::with_capacity(plan.contestants.len());
-    let mut written = Vec::new();
+    let mut entrants = Vec::with_capacity(plan.contestants.len());
     for contestant in &plan.contestants {
         let data = arguments.shaped(contestant.data.unwrap_or(workload.writes()))?;
-        let topic = if contestant.data.is_some() {
-            cluster.prepare(data).await?
+        let writes = contestant.data.is_none();
+        let topic = if writes {
+            String::new()
         } else {
-            let topic = evenkeel::testing::unique("evenkeel-bench");
-            cluster.create(&topic, data.partitions).await?;
-            written.push(topic.clone());
-            topic
+            cluster.prepare(data).await?
         };
-        specs.push(Spec {
+        let spec = Spec {
             workload,
             contestant: contestant.name.to_owned(),
             brokers: cluster.config.brokers.clone(),
             topic,
             data,
-        });
+            properties: arguments.properties.clone(),
+        };
+        entrants.push(Entrant { spec, writes });
     }
     let runs = arguments.runs.map_or(plan.runs, |runs| runs as usize);
-    let scores = contest::hold(&specs, runs, plan.unit).await;
-    cluster.delete(&written).await?;
+    let scores = contest::hold(cluster, &entrants, runs, plan.unit).await;
     let kafka = cluster.description.clone();
     Ok(Report::new(
         workload.name(),

@@ -80,6 +80,9 @@ impl Paced {
     }
 
     /// Waits until every record was seen.
+    ///
+    /// # Errors
+    /// When a record does not come, or came before it was published: somebody else's is on the topic.
     pub(crate) async fn all_seen(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + STRAGGLERS;
         while self.left.load(Ordering::Relaxed) > 0 {
@@ -92,7 +95,19 @@ impl Paced {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        let at = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        if (self.seen.iter().zip(&self.sent)).any(|(seen, sent)| at(seen) < at(sent)) {
+            bail!("wrong answer: a record came before it was published");
+        }
         Ok(())
+    }
+
+    /// Fails if a record was handled more than once.
+    pub(crate) fn none_twice(&self) -> anyhow::Result<()> {
+        match self.twice() {
+            0 => Ok(()),
+            twice => bail!("wrong answer: {twice} records were handled more than once"),
+        }
     }
 
     /// Records that were handled more than once.

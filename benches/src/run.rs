@@ -5,7 +5,6 @@ use crate::usage::{Spent, resident_max_mib};
 use anyhow::{Context, bail};
 use evenkeel::consumer::{Bound, Consumer, ConsumerSettings};
 use evenkeel::handler::Router;
-use evenkeel::kafka::KafkaConfig;
 use evenkeel::testing::unique;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -18,15 +17,13 @@ use tokio_util::sync::CancellationToken;
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// The settings of a raw consumer: tuned as evenkeel's is.
-pub(crate) fn raw_config(brokers: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", brokers)
-        .set("group.id", unique("bench-raw"))
-        .set("auto.offset.reset", "earliest")
-        .set("enable.auto.commit", "false")
-        .set("fetch.queue.backoff.ms", "10");
-    config
+pub(crate) fn raw_config(spec: &Spec) -> ClientConfig {
+    spec.raw(&[
+        ("group.id", &unique("bench-raw")),
+        ("auto.offset.reset", "earliest"),
+        ("enable.auto.commit", "false"),
+        ("fetch.queue.backoff.ms", "10"),
+    ])
 }
 
 /// What a program without a framework does: polls and handles, one record after the other, until `see` has seen the last.
@@ -34,7 +31,7 @@ pub(crate) fn raw_loop(
     spec: &Spec,
     mut see: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
-    let consumer: BaseConsumer = raw_config(&spec.brokers).create()?;
+    let consumer: BaseConsumer = raw_config(spec).create()?;
     consumer.subscribe(&[&spec.topic])?;
     let mut silent_since = None;
     loop {
@@ -62,7 +59,7 @@ pub(crate) async fn evenkeel(
     let mut settings = ConsumerSettings::new(unique("bench-evenkeel"), [spec.topic.clone()]);
     settings.bound = Bound::UntilEnd;
     adjust(&mut settings);
-    let report = Consumer::new(KafkaConfig::new(&spec.brokers), settings, router)?
+    let report = Consumer::new(spec.kafka()?, settings, router)?
         .run(CancellationToken::new())
         .await?;
     if report.settled != spec.data.records || !report.clean {

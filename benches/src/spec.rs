@@ -1,6 +1,8 @@
 //! What a workload is, what one turn of it is told, and what the turn came to.
 
 use crate::workloads::Workload;
+use evenkeel::kafka::KafkaConfig;
+use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -53,6 +55,31 @@ pub(crate) struct Spec {
     /// The prepared topic, or an empty one to write to.
     pub(crate) topic: String,
     pub(crate) data: Data,
+    /// Properties of the client, as `name=value`, for every contestant.
+    pub(crate) properties: Vec<String>,
+}
+
+impl Spec {
+    /// evenkeel's connection, with the properties.
+    pub(crate) fn kafka(&self) -> anyhow::Result<KafkaConfig> {
+        let mut kafka = KafkaConfig::new(&self.brokers);
+        for property in &self.properties {
+            kafka.set(property)?;
+        }
+        Ok(kafka)
+    }
+
+    /// A raw client's configuration: `tuning`, and the properties over it.
+    pub(crate) fn raw(&self, tuning: &[(&str, &str)]) -> ClientConfig {
+        let given = self.properties.iter();
+        let given = given.filter_map(|property| property.split_once('='));
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers);
+        for (name, value) in tuning.iter().copied().chain(given) {
+            config.set(name, value);
+        }
+        config
+    }
 }
 
 /// What one turn came to.

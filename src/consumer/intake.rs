@@ -12,7 +12,7 @@ use super::rebalance::{Assigned, Assignments, Member};
 use super::settings::{Keyless, Ordering, RecordHeaders};
 use super::worker::{Burst, BurstEntry, Message as WorkerMessage};
 use crate::event::RecordBatchBuilder;
-use crate::kafka::queue::{ForwardedQueue, Message, Messages};
+use crate::kafka::queue::{ForwardedQueue, Message, MessageHeaders, Messages};
 use foldhash::fast::RandomState;
 use rdkafka::error::RDKafkaErrorCode;
 use std::hash::{BuildHasher, Hasher};
@@ -275,8 +275,8 @@ impl Share {
         // Source, epoch and partition of a run have the same number in all three lists.
         let number = (self.partitions.len() - 1) as u32;
         let headers = match headers {
-            RecordHeaders::Read => Some(message.headers()),
-            RecordHeaders::Skip => None,
+            RecordHeaders::Read => message.take_headers(),
+            RecordHeaders::Skip => MessageHeaders::NONE,
         };
         self.records.push(
             number,
@@ -284,7 +284,7 @@ impl Share {
             message.timestamp_ms(),
             message.key(),
             message.value(),
-            headers.into_iter().flatten(),
+            headers.iter(),
         );
         ledger.push(number, message.offset());
         self.entries.push(BurstEntry {

@@ -219,9 +219,9 @@ pub fn decode<'a>(
     headers: HeadersIter<'_>,
     value: Option<&'a [u8]>,
 ) -> Result<Envelope<'a>, DecodeError> {
-    let content_type = headers.clone().last_value(CONTENT_TYPE);
-    match content_type.and_then(structured::format) {
-        None => binary::read(headers, content_type, value),
+    let found = binary::Found::among(headers);
+    match found.content_type.and_then(structured::format) {
+        None => found.into_envelope(value),
         Some(format) if format.eq_ignore_ascii_case(b"+json") => structured::read(value),
         Some(_) => Err(DecodeError::NotAnEvent),
     }

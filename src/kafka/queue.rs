@@ -18,6 +18,7 @@ use rdkafka::message::{BorrowedHeaders, OwnedHeaders};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{TopicPartitionList, error::KafkaError};
 use std::ffi::{CStr, CString};
+use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Duration;
@@ -179,8 +180,10 @@ impl Messages {
 
     /// The message at `index`, valid until they are cleared.
     pub(crate) fn get(&self, index: usize) -> Message<'_> {
-        // SAFETY: every pointer was handed to us by librdkafka and is destroyed in `clear` only.
-        Message(unsafe { self.pointers[index].as_ref() })
+        Message {
+            pointer: self.pointers[index],
+            messages: PhantomData,
+        }
     }
 
     /// Gives all messages back.
@@ -200,50 +203,60 @@ impl Drop for Messages {
 
 /// A message that librdkafka lends.
 #[derive(Clone, Copy)]
-pub(crate) struct Message<'a>(&'a sys::rd_kafka_message_t);
+pub(crate) struct Message<'a> {
+    pointer: NonNull<sys::rd_kafka_message_t>,
+    messages: PhantomData<&'a Messages>,
+}
 
 impl<'a> Message<'a> {
+    fn native(self) -> &'a sys::rd_kafka_message_t {
+        // SAFETY: librdkafka handed us the pointer, and it is destroyed only when its `Messages`, borrowed for `'a`, are
+        // cleared.
+        unsafe { self.pointer.as_ref() }
+    }
+
     /// The error that stands in a record's place, such as the end of a partition.
     pub(crate) fn error(&self) -> Option<RDKafkaErrorCode> {
-        (self.0.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| self.0.err.into())
+        (self.native().err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR)
+            .then(|| self.native().err.into())
     }
 
     /// A number that is the same for messages of one topic among those taken together.
     pub(crate) fn topic_handle(&self) -> usize {
-        self.0.rkt as usize
+        self.native().rkt as usize
     }
 
     /// The topic's name; none for an error that belongs to no topic.
     pub(crate) fn topic(&self) -> Option<&'a str> {
-        if self.0.rkt.is_null() {
+        if self.native().rkt.is_null() {
             return None;
         }
         // SAFETY: the message holds a reference to its topic, whose name is a C string.
-        unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.0.rkt)) }
+        unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.native().rkt)) }
             .to_str()
             .ok()
     }
 
     pub(crate) fn partition(&self) -> i32 {
-        self.0.partition
+        self.native().partition
     }
 
     pub(crate) fn offset(&self) -> i64 {
-        self.0.offset
+        self.native().offset
     }
 
     /// Milliseconds since the epoch, negative where there is none.
     pub(crate) fn timestamp_ms(&self) -> i64 {
         let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: the message is valid and `kind` outlives the call.
-        unsafe { sys::rd_kafka_message_timestamp(self.0, &mut kind) }
+        unsafe { sys::rd_kafka_message_timestamp(self.native(), &mut kind) }
     }
 
     /// Whose clock the timestamp is.
     pub(crate) fn timestamp_kind(&self) -> TimestampKind {
         let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: the message is valid and `kind` outlives the call.
-        unsafe { sys::rd_kafka_message_timestamp(self.0, &mut kind) };
+        unsafe { sys::rd_kafka_message_timestamp(self.native(), &mut kind) };
         match kind {
             sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE => {
                 TimestampKind::Absent
@@ -257,55 +270,68 @@ impl<'a> Message<'a> {
 
     pub(crate) fn key(&self) -> Option<&'a [u8]> {
         // SAFETY: librdkafka's key pointer and length describe one buffer that lives as long as the message.
-        unsafe { bytes(self.0.key, self.0.key_len) }
+        unsafe { bytes(self.native().key, self.native().key_len) }
     }
 
     pub(crate) fn value(&self) -> Option<&'a [u8]> {
         // SAFETY: as for the key.
-        unsafe { bytes(self.0.payload, self.0.len) }
+        unsafe { bytes(self.native().payload, self.native().len) }
     }
 
-    /// The headers in order. Asking for them makes librdkafka parse them.
-    pub(crate) fn headers(&self) -> MessageHeaders<'a> {
-        let mut headers = ptr::null_mut();
-        // SAFETY: the list stays owned by the message; it is null unless the call succeeds.
-        let error = unsafe { sys::rd_kafka_message_headers(self.0, &mut headers) };
-        let headers = if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-            headers
-        } else {
-            ptr::null_mut()
-        };
-        MessageHeaders {
-            headers,
+    /// Takes the headers out of the message; a second time there are none. librdkafka parses them now, and allocates for
+    /// each: let go before the next message's are taken, they leave their memory to those, where the headers of a whole
+    /// burst would not fit the allocator's caches.
+    pub(crate) fn take_headers(self) -> MessageHeaders {
+        let mut list = ptr::null_mut();
+        // SAFETY: the message is valid, and ours to change: this thread alone has it. A list that comes out is ours.
+        let error =
+            unsafe { sys::rd_kafka_message_detach_headers(self.pointer.as_ptr(), &mut list) };
+        let is_there = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+        MessageHeaders(is_there.then(|| NonNull::new(list)).flatten())
+    }
+}
+
+/// The headers of a message, if it has any.
+pub(crate) struct MessageHeaders(Option<NonNull<sys::rd_kafka_headers_t>>);
+
+impl MessageHeaders {
+    /// No headers.
+    pub(crate) const NONE: Self = Self(None);
+
+    /// In order.
+    pub(crate) fn iter(&self) -> MessageHeadersIter<'_> {
+        MessageHeadersIter {
+            headers: self,
             next: 0,
-            message: self.0,
         }
     }
 }
 
-/// The headers of a message, in order.
-pub(crate) struct MessageHeaders<'a> {
-    headers: *mut sys::rd_kafka_headers_t,
-    next: usize,
-    #[allow(
-        dead_code,
-        reason = "keeps the message borrowed while its headers are read"
-    )]
-    message: &'a sys::rd_kafka_message_t,
+impl Drop for MessageHeaders {
+    fn drop(&mut self) {
+        if let Some(list) = self.0 {
+            // SAFETY: detached from its message, so it is ours, and destroyed here only.
+            unsafe { sys::rd_kafka_headers_destroy(list.as_ptr()) }
+        }
+    }
 }
 
-impl<'a> Iterator for MessageHeaders<'a> {
+/// Iterates over the headers of a message.
+pub(crate) struct MessageHeadersIter<'a> {
+    headers: &'a MessageHeaders,
+    next: usize,
+}
+
+impl<'a> Iterator for MessageHeadersIter<'a> {
     type Item = (&'a [u8], Option<&'a [u8]>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.headers.is_null() {
-            return None;
-        }
+        let list = self.headers.0?;
         let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
-        // SAFETY: the list belongs to the borrowed message; the out-pointers are set when the call succeeds.
+        // SAFETY: the list is alive and not changed while it is borrowed; the out-pointers are set when the call succeeds.
         unsafe {
             let error = sys::rd_kafka_header_get_all(
-                self.headers,
+                list.as_ptr(),
                 self.next,
                 &mut name,
                 &mut value,

@@ -351,7 +351,7 @@ fn to_record(message: Message<'_>, topic: Arc<str>) -> LogRecord {
         timestamp_ms: (timestamp_kind != TimestampKind::Absent).then(|| message.timestamp_ms()),
         key: message.key().map(<[u8]>::to_vec),
         value: message.value().map(<[u8]>::to_vec),
-        headers: message.headers().collect(),
+        headers: message.take_headers().iter().collect(),
     }
 }
 

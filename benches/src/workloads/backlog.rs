@@ -8,7 +8,6 @@ use anyhow::bail;
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
-use evenkeel::kafka::KafkaConfig;
 use evenkeel::testing::unique;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,7 +55,7 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
     });
     let at_start = resident_mib()?;
     let stop = CancellationToken::new();
-    let kafka = KafkaConfig::new(&spec.brokers);
+    let kafka = spec.kafka()?;
     let settings = ConsumerSettings::new(unique("bench-evenkeel"), [spec.topic.clone()]);
     let running = tokio::spawn(Consumer::new(kafka, settings, router)?.run(stop.clone()));
     let mut samples = Vec::new();

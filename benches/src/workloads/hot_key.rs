@@ -13,7 +13,6 @@ use crate::usage::resident_max_mib;
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
-use evenkeel::kafka::KafkaConfig;
 use evenkeel::testing::unique;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -70,10 +69,10 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
         }
     });
     let stop = CancellationToken::new();
-    let kafka = KafkaConfig::new(&spec.brokers);
+    let kafka = spec.kafka()?;
     let settings = ConsumerSettings::new(unique("bench-evenkeel"), [spec.topic.clone()]);
     let running = tokio::spawn(Consumer::new(kafka, settings, router)?.run(stop.clone()));
-    let publisher = publisher(&spec.brokers)?;
+    let publisher = publisher(spec)?;
     paced
         .publish(|number| {
             let key = if is_odd(number) {
@@ -87,6 +86,7 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
     paced.all_seen().await?;
     stop.cancel();
     running.await??;
+    paced.none_twice()?;
     let mut details = paced.latency("others_", |number| !is_odd(number));
     if every < u64::MAX {
         details.extend(paced.latency("odd_", is_odd));

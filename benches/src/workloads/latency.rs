@@ -9,7 +9,6 @@ use crate::usage::{Moment, resident_max_mib};
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::{Headers, OutgoingRecord, Record};
 use evenkeel::handler::Router;
-use evenkeel::kafka::KafkaConfig;
 use evenkeel::publisher::{Publisher, PublisherSettings};
 use evenkeel::testing::unique;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -52,6 +51,7 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
     } else {
         evenkeel(spec, &paced).await?;
     }
+    paced.none_twice()?;
     let details = paced.latency("", |_| true);
     let spent = Moment::now().since(&begun)?;
     Ok(Turn {
@@ -63,7 +63,7 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
 }
 
 async fn raw(spec: &Spec, paced: &Arc<Paced>) -> anyhow::Result<()> {
-    let consumer: BaseConsumer = raw_config(&spec.brokers).create()?;
+    let consumer: BaseConsumer = raw_config(spec).create()?;
     consumer.subscribe(&[&spec.topic])?;
     let stop = Arc::new(AtomicBool::new(false));
     let (stopped, seen) = (Arc::clone(&stop), Arc::clone(paced));
@@ -101,11 +101,11 @@ async fn evenkeel(spec: &Spec, paced: &Arc<Paced>) -> anyhow::Result<()> {
         std::future::ready(())
     });
     let stop = CancellationToken::new();
-    let kafka = KafkaConfig::new(&spec.brokers);
+    let kafka = spec.kafka()?;
     let settings = ConsumerSettings::new(unique("bench-evenkeel"), [spec.topic.clone()]);
     let consumer = Consumer::new(kafka, settings, router)?;
     let running = tokio::spawn(consumer.run(stop.clone()));
-    let publisher = publisher(&spec.brokers)?;
+    let publisher = publisher(spec)?;
     paced
         .publish(|number| {
             send(
@@ -123,8 +123,8 @@ async fn evenkeel(spec: &Spec, paced: &Arc<Paced>) -> anyhow::Result<()> {
 }
 
 /// A publisher that does not linger.
-pub(crate) fn publisher(brokers: &str) -> anyhow::Result<Publisher> {
-    let mut kafka = KafkaConfig::new(brokers);
+pub(crate) fn publisher(spec: &Spec) -> anyhow::Result<Publisher> {
+    let mut kafka = spec.kafka()?;
     kafka.set("linger.ms=0")?;
     Ok(Publisher::new(
         &kafka,

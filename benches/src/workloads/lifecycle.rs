@@ -9,7 +9,6 @@ use anyhow::{Context, bail};
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
-use evenkeel::kafka::KafkaConfig;
 use evenkeel::telemetry::Health;
 use evenkeel::testing::unique;
 use std::sync::{Arc, OnceLock};
@@ -44,7 +43,7 @@ pub(crate) fn plan() -> Plan {
 }
 
 pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
-    let publisher = publisher(&spec.brokers)?;
+    let publisher = publisher(spec)?;
     for number in 0..100 {
         send(&publisher, &spec.topic, format!("k{number}"), number).await?;
     }
@@ -58,7 +57,7 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
     });
     let (stop, health) = (CancellationToken::new(), Health::default());
     let settings = ConsumerSettings::new(unique("bench-evenkeel"), [spec.topic.clone()]);
-    let consumer = Consumer::new(KafkaConfig::new(&spec.brokers), settings, router)?;
+    let consumer = Consumer::new(spec.kafka()?, settings, router)?;
     let started = Instant::now();
     let running = tokio::spawn(consumer.with_health(health.clone()).run(stop.clone()));
     let mut assigned = None;

@@ -1,7 +1,8 @@
 //! `publish`: as fast as it goes, every receipt awaited, acks=all, idempotent.
 //!
 //! `threaded` is a `ThreadedProducer` with a delivery callback, `future` a `FutureProducer` with a future for each record;
-//! both as they are used by hand, with the same linger and buffer as evenkeel's publisher.
+//! both as they are used by hand, with the same linger and buffer as evenkeel's publisher. None of the three compresses;
+//! `evenkeel-lz4` does, as evenkeel's publisher does by default.
 
 use crate::check::{key, value};
 use crate::run::rate;
@@ -10,7 +11,6 @@ use crate::usage::{Moment, Spent};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use evenkeel::event::{Headers, OutgoingRecord};
-use evenkeel::kafka::KafkaConfig;
 use evenkeel::publisher::{Publisher, PublisherSettings};
 use rdkafka::ClientContext;
 use rdkafka::config::ClientConfig;
@@ -33,7 +33,9 @@ pub(crate) fn plan() -> Plan {
     Plan {
         title: "publishes, pipelined, every receipt awaited".to_owned(),
         unit: "messages/s",
-        contestants: ["threaded", "future", "evenkeel"].map(contestant).into(),
+        contestants: ["threaded", "future", "evenkeel", "evenkeel-lz4"]
+            .map(contestant)
+            .into(),
         aims: vec![
             Aim::new("evenkeel", Figure::RatioTo("future"), Bound::AtLeast(1.0)),
             Aim::new(
@@ -60,15 +62,13 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
     rate(records, spent)
 }
 
-fn config(brokers: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", brokers)
-        .set("enable.idempotence", "true")
-        .set("linger.ms", "2")
-        .set("queue.buffering.max.messages", "100000")
-        .set("queue.buffering.max.kbytes", "65536");
-    config
+fn config(spec: &Spec) -> ClientConfig {
+    spec.raw(&[
+        ("enable.idempotence", "true"),
+        ("linger.ms", "2"),
+        ("queue.buffering.max.messages", "100000"),
+        ("queue.buffering.max.kbytes", "65536"),
+    ])
 }
 
 /// Keys and values, made before the clock starts.
@@ -115,7 +115,7 @@ impl ProducerContext for Delivered {
 fn threaded(spec: &Spec) -> anyhow::Result<Spent> {
     let delivered = Delivered::default();
     let producer: ThreadedProducer<Delivered> =
-        config(&spec.brokers).create_with_context(delivered.clone())?;
+        config(spec).create_with_context(delivered.clone())?;
     let prepared = Prepared::new(&spec.data);
     let begun = Moment::now();
     for number in 0..spec.data.records {
@@ -142,7 +142,7 @@ fn threaded(spec: &Spec) -> anyhow::Result<Spent> {
 }
 
 async fn future(spec: &Spec) -> anyhow::Result<Spent> {
-    let producer: FutureProducer = config(&spec.brokers).create()?;
+    let producer: FutureProducer = config(spec).create()?;
     let prepared = Prepared::new(&spec.data);
     let begun = Moment::now();
     let mut pending = VecDeque::with_capacity(PIPELINED);
@@ -174,10 +174,11 @@ async fn future(spec: &Spec) -> anyhow::Result<Spent> {
 }
 
 async fn evenkeel(spec: &Spec) -> anyhow::Result<Spent> {
-    let publisher = Publisher::new(
-        &KafkaConfig::new(&spec.brokers),
-        PublisherSettings::new("/bench/publish"),
-    )?;
+    let mut kafka = spec.kafka()?;
+    if spec.contestant == "evenkeel" {
+        kafka.set("compression.type=none")?;
+    }
+    let publisher = Publisher::new(&kafka, PublisherSettings::new("/bench/publish"))?;
     let prepared = Prepared::new(&spec.data);
     let begun = Moment::now();
     let mut pending = VecDeque::with_capacity(PIPELINED);

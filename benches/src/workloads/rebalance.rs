@@ -11,7 +11,6 @@ use crate::usage::resident_max_mib;
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
-use evenkeel::kafka::KafkaConfig;
 use evenkeel::testing::unique;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message;
@@ -44,7 +43,7 @@ pub(crate) fn plan() -> Plan {
 
 pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
     let paced = Arc::new(Paced::new(PACE));
-    let publisher = publisher(&spec.brokers)?;
+    let publisher = publisher(spec)?;
     let publishing = paced.publish(|number| {
         send(
             &publisher,
@@ -97,7 +96,7 @@ impl Member {
 }
 
 fn raw(spec: &Spec, group: &str, paced: &Arc<Paced>) -> anyhow::Result<Member> {
-    let consumer: BaseConsumer = raw_config(&spec.brokers)
+    let consumer: BaseConsumer = raw_config(spec)
         .set("group.id", group)
         .set("enable.auto.commit", "true")
         .set("auto.commit.interval.ms", "1000")
@@ -134,7 +133,7 @@ fn evenkeel(spec: &Spec, group: &str, paced: &Arc<Paced>) -> anyhow::Result<Memb
         std::future::ready(())
     });
     let settings = ConsumerSettings::new(group, [spec.topic.clone()]);
-    let consumer = Consumer::new(KafkaConfig::new(&spec.brokers), settings, router)?;
+    let consumer = Consumer::new(spec.kafka()?, settings, router)?;
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let running = tokio::spawn(async move {

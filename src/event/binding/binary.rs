@@ -37,24 +37,41 @@ pub(super) fn write<T: Serialize>(
     Ok((headers, serde_json::to_vec(data)?))
 }
 
-pub(super) fn read<'a>(
-    headers: HeadersIter<'_>,
-    content_type: Option<&[u8]>,
-    value: Option<&'a [u8]>,
-) -> Result<Envelope<'a>, DecodeError> {
-    let mut draft = Draft::default();
-    for (header, value) in headers {
-        if let Some(name) = header.strip_prefix(PREFIX.as_bytes()) {
-            draft.set(name, value);
+/// What the headers of a record say, found in one pass.
+#[derive(Default)]
+pub(super) struct Found<'a> {
+    /// The last `content-type`: of the payload in binary mode, else of the event.
+    pub(super) content_type: Option<&'a [u8]>,
+    attributes: Draft<'a>,
+}
+
+impl<'a> Found<'a> {
+    pub(super) fn among(headers: HeadersIter<'a>) -> Self {
+        let mut found = Self::default();
+        for (header, value) in headers {
+            if let Some(name) = header.strip_prefix(PREFIX.as_bytes()) {
+                found.attributes.set(name, value);
+            } else if header == CONTENT_TYPE.as_bytes() {
+                found.content_type = value;
+            }
         }
+        found
     }
-    if !draft.is_complete() {
-        return Err(DecodeError::NotAnEvent);
+
+    /// The event in binary mode.
+    pub(super) fn into_envelope<'v>(
+        mut self,
+        value: Option<&'v [u8]>,
+    ) -> Result<Envelope<'v>, DecodeError> {
+        if !self.attributes.is_complete() {
+            return Err(DecodeError::NotAnEvent);
+        }
+        // Set last: a stray header `ce_datacontenttype` does not count.
+        self.attributes
+            .set(DATA_CONTENT_TYPE.as_bytes(), self.content_type);
+        Ok(Envelope {
+            attributes: self.attributes.finish()?,
+            data: value.map(Cow::Borrowed),
+        })
     }
-    // Set last: a stray header `ce_datacontenttype` does not count.
-    draft.set(DATA_CONTENT_TYPE.as_bytes(), content_type);
-    Ok(Envelope {
-        attributes: draft.finish()?,
-        data: value.map(Cow::Borrowed),
-    })
 }

@@ -8,6 +8,7 @@ use crate::handler::{Context, DeadReason, Delivery, HandlerError, Outcome, Stage
 use crate::inbox::{Claimed, Inbox, InboxError, InboxKey};
 use crate::publisher::PublishError;
 use crate::schema::{Catalogue, ValidationError};
+use foldhash::fast::RandomState;
 use std::any::{Any, TypeId};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -22,8 +23,8 @@ pub(in crate::handler) const RAW_HANDLER: &str = "raw";
 
 pub(super) type OutcomeFuture = Pin<Box<dyn Future<Output = Result<Outcome, Infallible>> + Send>>;
 
-/// Reads a payload and calls the handler with it.
-type Call = dyn Fn(Attributes, Payload<'_>, ContextSource<'_>) -> Result<OutcomeFuture, serde_json::Error>
+/// Reads a payload and calls the handler with it; or the outcome for a payload that is not of its type.
+type Call = dyn Fn(Attributes, Payload<'_>, ContextSource<'_>) -> Result<OutcomeFuture, Outcome>
     + Send
     + Sync;
 type CallRaw = dyn Fn(Record, ContextSource<'_>) -> OutcomeFuture + Send + Sync;
@@ -32,7 +33,7 @@ type CallRaw = dyn Fn(Record, ContextSource<'_>) -> OutcomeFuture + Send + Sync;
 #[derive(Clone)]
 pub(in crate::handler) struct Routes {
     /// By event type, with the type's number in `typed`.
-    by_type: HashMap<&'static str, usize>,
+    by_type: HashMap<&'static str, usize, RandomState>,
     typed: Vec<Route>,
     pub(super) raw: Option<RawRoute>,
     pub(in crate::handler) inbox: Option<Arc<dyn Inbox>>,
@@ -82,7 +83,7 @@ pub(in crate::handler) type RouteId = Option<usize>;
 impl Default for Routes {
     fn default() -> Self {
         Self {
-            by_type: HashMap::new(),
+            by_type: HashMap::default(),
             typed: Vec::new(),
             raw: None,
             inbox: None,
@@ -117,7 +118,9 @@ impl Route {
         function: F,
     ) -> Self {
         let call: Arc<Call> = Arc::new(move |attributes, payload, source| {
-            let data = payload.read::<T>()?;
+            let data = payload
+                .read::<T>()
+                .map_err(|error| unreadable(T::TYPE, &error))?;
             let handled = function.call(Event { attributes, data }, &source);
             Ok(finishing(handled, source.taken()))
         });
@@ -150,7 +153,12 @@ enum Payload<'a> {
 impl Payload<'_> {
     fn read<T: EventType>(self) -> Result<T, serde_json::Error> {
         match self {
-            Self::Bytes(bytes) => serde_json::from_slice(&bytes),
+            // Text is checked once as a whole, which is much faster than string by string; what is wrong with other
+            // bytes is the parser's to say.
+            Self::Bytes(bytes) => match std::str::from_utf8(&bytes) {
+                Ok(text) => serde_json::from_str(text),
+                Err(_) => serde_json::from_slice(&bytes),
+            },
             Self::Parsed(value) => serde_json::from_value(value),
         }
     }
@@ -220,9 +228,8 @@ impl<'a> Input<'a> {
                 },
                 _,
             ) => {
-                let ty = attributes.ty.clone();
                 let route = &routes.typed[route];
-                (route.call)(attributes, payload, source).map_err(|error| unreadable(&ty, &error))
+                (route.call)(attributes, payload, source)
             }
             (Self::Raw, Some(raw)) => Ok((raw.call)(source.delivery().record.clone(), source)),
             (Self::Raw, None) => Err(dead(Stage::Decode, DecodeError::NotAnEvent)),

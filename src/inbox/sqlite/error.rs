@@ -16,6 +16,13 @@ mod code {
     pub(super) const NOTADB: u32 = 26;
 }
 
+/// Whether a savepoint was released that is not there: the transaction in which it was set has ended.
+pub(super) fn is_missing_savepoint(error: &sqlx::Error) -> bool {
+    // SQLite has no code of its own for it.
+    let error = error.as_database_error();
+    error.is_some_and(|error| error.message().starts_with("no such savepoint"))
+}
+
 /// What failed on which store, and what to do about it.
 #[derive(Debug)]
 pub(super) struct Failure {

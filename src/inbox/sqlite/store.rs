@@ -36,9 +36,13 @@ const REPLIES: &str = "
     SELECT replies FROM evenkeel_inbox
     WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ? AND completed_at IS NOT NULL";
 
+/// In one call, as each costs a way to the connection's thread and back. The savepoint is gone when the transaction in which
+/// it was set has ended.
 const COMPLETE: &str = "
+    RELEASE evenkeel_claim;
     UPDATE evenkeel_inbox SET replies = ?, completed_at = ?
-    WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ? AND completed_at IS NULL";
+    WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ? AND completed_at IS NULL
+    RETURNING 1";
 
 const PURGE: &str = "
     DELETE FROM evenkeel_inbox WHERE (consumer_group, handler, source, id) IN (
@@ -161,7 +165,8 @@ pub(super) async fn claim(
     row.map(|row| row.try_get("replies")).transpose()
 }
 
-/// Marks the claimed delivery as completed. False when its row is gone: the handler rolled back by hand.
+/// Marks the claimed delivery as completed. False when its row is gone: the handler rolled back by hand. Fails when the
+/// transaction is not the one that the claim was made in.
 pub(super) async fn complete(
     connection: &mut SqliteConnection,
     key: &InboxKey,
@@ -175,9 +180,9 @@ pub(super) async fn complete(
         .bind(&key.handler)
         .bind(&key.source)
         .bind(&key.id)
-        .execute(connection)
+        .fetch_optional(connection)
         .await?;
-    Ok(updated.rows_affected() == 1)
+    Ok(updated.is_some())
 }
 
 /// Deletes at most `batch` rows completed before `before_ms`; returns how many.

@@ -2,7 +2,7 @@
 //!
 //! Owns who has the transaction. Knows none of the tables.
 
-use super::{SqliteInbox, WriteTransaction, now_ms, store, turn::Turn};
+use super::{SqliteInbox, WriteTransaction, error, now_ms, store, turn::Turn};
 use crate::inbox::{BoxFuture, Claim, InboxError, InboxKey};
 use sqlx::SqliteConnection;
 use std::any::Any;
@@ -115,16 +115,12 @@ impl SqliteClaim {
 
     async fn commit(&self, mut held: Held, replies: &[u8]) -> Result<(), InboxError> {
         let failed = |error| self.inbox.failed("complete", error);
-        // Fails when the transaction in which it was set has ended.
-        if let Err(error) = sqlx::query("RELEASE evenkeel_claim")
-            .execute(&mut *held.transaction)
-            .await
-        {
-            return Err(ended_by_hand(error));
-        }
         let completed = store::complete(&mut held.transaction, &self.key, replies, now_ms())
             .await
-            .map_err(failed)?;
+            .map_err(|error| match error::is_missing_savepoint(&error) {
+                true => ended_by_hand(error),
+                false => failed(error),
+            })?;
         if !completed {
             return Err(ended_by_hand("its inbox row is gone"));
         }
