@@ -104,7 +104,7 @@ const CONSUMER: &[(&str, &str)] = &[
     ("auto.offset.reset", "earliest"),
     // The default of a second makes every full local queue a pause of a second.
     ("fetch.queue.backoff.ms", "10"),
-    ("queued.max.messages.kbytes", "16384"),
+    ("queued.max.messages.kbytes", "6144"),
 ];
 
 impl KafkaConfig {

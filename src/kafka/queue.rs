@@ -278,9 +278,9 @@ impl<'a> Message<'a> {
         unsafe { bytes(self.native().payload, self.native().len) }
     }
 
-    /// Takes the headers out of the message; a second time there are none. librdkafka parses them now, and allocates for
-    /// each: let go before the next message's are taken, they leave their memory to those, where the headers of a whole
-    /// burst would not fit the allocator's caches.
+    /// The headers, parsed anew by each call and ours from then on. librdkafka allocates for each of them: let go before the
+    /// next message's are taken, they leave their memory to those, where the headers of a whole burst would not fit the
+    /// allocator's caches.
     pub(crate) fn take_headers(self) -> MessageHeaders {
         let mut list = ptr::null_mut();
         // SAFETY: the message is valid, and ours to change: this thread alone has it. A list that comes out is ours.
@@ -455,3 +455,6 @@ pub(crate) fn native_headers(headers: &Headers) -> Result<OwnedHeaders, RDKafkaE
     }
     Ok(native)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,13 +2,14 @@
 
 use super::error::Failure;
 use crate::telemetry::Metric;
+use foldhash::fast::RandomState;
 use metrics::{Counter, counter};
 use std::collections::HashMap;
 
 /// Counters by topic, looked up in the recorder once and kept.
 #[derive(Default)]
 pub(super) struct Published {
-    by_topic: HashMap<String, [Counter; 3]>,
+    by_topic: HashMap<String, [Counter; 3], RandomState>,
 }
 
 impl Published {

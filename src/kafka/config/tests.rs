@@ -134,7 +134,7 @@ fn our_defaults_stand_and_the_users_properties_win() {
         ("enable.auto.offset.store", "false"),
         ("auto.offset.reset", "earliest"),
         ("fetch.queue.backoff.ms", "10"),
-        ("queued.max.messages.kbytes", "16384"),
+        ("queued.max.messages.kbytes", "6144"),
     ] {
         assert_eq!(consumer.get(name), Some(expected), "{name}");
     }
