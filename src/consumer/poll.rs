@@ -8,7 +8,7 @@ use super::flow::{self, Progress};
 use super::intake::Intake;
 use super::ledger::Epoch;
 use super::rebalance::{Drain, Member};
-use super::{ConsumerError, Stopped};
+use super::{Bound, ConsumerError, Stopped};
 use crate::kafka::KafkaError;
 use crate::kafka::queue::{ForwardedQueue, Message};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -22,6 +22,10 @@ use std::time::{Duration, Instant};
 
 /// How often the client's events are served: rebalances wait no longer than this.
 const EVENTS_EVERY: Duration = Duration::from_millis(20);
+/// The same while nothing happens: looking costs a wake-up, and those are all that an idle consumer costs.
+const EVENTS_EVERY_QUIET: Duration = Duration::from_millis(100);
+/// How long no record came when it is quiet.
+const QUIET_AFTER: Duration = Duration::from_secs(1);
 /// How long to wait for the end of a partition, for runs that stop there.
 const END_WITHIN: Duration = Duration::from_secs(10);
 /// The loop that has to move for the process to be alive.
@@ -117,7 +121,7 @@ impl PollThread {
                 source,
             })?;
         loop {
-            if self.events_served_at.elapsed() >= EVENTS_EVERY {
+            if self.events_served_at.elapsed() >= self.events_every() {
                 self.serve_events()?;
                 if let Some(reason) = self.engine.failure() {
                     return Err(ConsumerError::Fatal(reason.to_owned()));
@@ -133,8 +137,21 @@ impl PollThread {
         }
     }
 
+    fn events_every(&self) -> Duration {
+        let is_quiet = self
+            .last_record_at
+            .is_some_and(|at| at.elapsed() > QUIET_AFTER && self.engine.in_flight() == 0);
+        if is_quiet && self.engine.settings.bound == Bound::Endless {
+            EVENTS_EVERY_QUIET
+        } else {
+            EVENTS_EVERY
+        }
+    }
+
     fn take_records(&mut self) -> Result<(), ConsumerError> {
-        let until_events = EVENTS_EVERY.saturating_sub(self.events_served_at.elapsed());
+        let until_events = self
+            .events_every()
+            .saturating_sub(self.events_served_at.elapsed());
         let wanted = flow::wanted(self.engine.settings.bound, self.kept());
         let room = self.intake.room().min(wanted);
         if room == 0 {
@@ -268,7 +285,7 @@ impl PollThread {
 
     fn bound_reached(&mut self) -> Result<bool, ConsumerError> {
         let bound = self.engine.settings.bound;
-        if bound == super::Bound::Endless {
+        if bound == Bound::Endless {
             return Ok(false);
         }
         let joined = {
@@ -280,7 +297,7 @@ impl PollThread {
         if joined && self.last_record_at.is_none() {
             self.last_record_at = Some(Instant::now());
         }
-        let ends_reached = joined && bound == super::Bound::UntilEnd && self.ends_reached()?;
+        let ends_reached = joined && bound == Bound::UntilEnd && self.ends_reached()?;
         let progress = Progress {
             received: self.kept(),
             in_flight: self.engine.in_flight(),
@@ -418,6 +435,12 @@ impl PollThread {
         }
         consumer.context().set_closing();
         consumer.context().set_target(None);
+        let has_partitions = consumer.context().assignments().all().next().is_some();
+        if !has_partitions {
+            // With the cooperative protocol librdkafka's close leaves the group only once partitions were unassigned: a rebalance
+            // would wait for a member without any until its session times out.
+            consumer.unsubscribe();
+        }
         drop(queue);
         drop(consumer);
         engine.health.retire(LOOP);

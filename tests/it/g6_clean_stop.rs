@@ -1,9 +1,11 @@
 //! G6: a clean stop drains, commits and leaves within its deadline, and the next start redelivers nothing settled.
 
-use crate::support::{Case, Gate, Log, Member};
+use crate::g5_slow_handler::members;
+use crate::support::{Case, Gate, Log, Member, WITHIN, set};
 use evenkeel::consumer::{Bound, Stopped};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
+use evenkeel::testing::eventually;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -129,4 +131,31 @@ async fn a_member_that_stopped_leaves_its_group_at_once() {
         crate::g5_slow_handler::members(&case).await,
         Vec::<String>::new()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_in_the_middle_of_a_rebalance_leaves_the_group_at_once() {
+    let Some(mut case) = Case::new("it-g6", 4).await else {
+        return;
+    };
+    // As by default: a rebalance then takes seconds, and has several states to stop in.
+    set(&mut case.kafka, "heartbeat.interval.ms=3000");
+    // Longer than the test waits: a member that does not leave is not forgotten meanwhile.
+    set(&mut case.kafka, "session.timeout.ms=300000");
+    let router = || Router::new().raw(async |_: Record| {});
+    let first = Member::start(&case.kafka, case.settings(), router());
+    first.joined().await;
+    for joined_for_ms in [500, 2_000, 3_500, 5_000] {
+        let second = Member::start(&case.kafka, case.settings(), router());
+        tokio::time::sleep(Duration::from_millis(joined_for_ms)).await;
+        assert!(second.stop().await.clean);
+        let what = format!("one that stopped after {joined_for_ms} ms is gone");
+        eventually(&what, WITHIN, || async {
+            (members(&case).await.len() == 1).then_some(())
+        })
+        .await;
+    }
+    case.publish_load(40, 10).await;
+    case.all_committed().await;
+    assert_eq!(first.stop().await.settled, 40);
 }

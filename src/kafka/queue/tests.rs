@@ -31,7 +31,9 @@ fn record(number: usize) -> OutgoingRecord {
     let mut record = OutgoingRecord {
         topic: TOPIC.to_owned(),
         partition: Some(0),
-        key: number.is_multiple_of(2).then(|| format!("k{number}").into()),
+        key: number
+            .is_multiple_of(2)
+            .then(|| format!("k{number}").into()),
         value: (number > 0).then(|| vec![number as u8; number * 100].into()),
         headers: Headers::new(),
         timestamp_ms: Some(1_700_000_000_000 + number as i64),
