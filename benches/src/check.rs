@@ -7,7 +7,7 @@ use crate::spec::Data;
 use crate::usage::{Moment, Spent};
 use anyhow::bail;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Digits of a place, after `{"seq":"`.
 const PLACE_DIGITS: usize = 10;
@@ -39,7 +39,8 @@ pub(crate) fn key(number: usize) -> String {
 
 /// Sees every record of a turn, from any thread, and knows when the first and the last came.
 pub(crate) struct Check {
-    next: Vec<AtomicU64>,
+    /// Places fit into less than a word, and a million keys into the processor's cache.
+    next: Vec<AtomicU32>,
     per_key: u64,
     open_keys: AtomicUsize,
     wrong: AtomicU64,
@@ -57,7 +58,7 @@ impl Check {
     /// Expects `keys` keys with `per_key` records each.
     fn new(keys: usize, per_key: u64) -> Self {
         Self {
-            next: (0..keys).map(|_| AtomicU64::new(0)).collect(),
+            next: (0..keys).map(|_| AtomicU32::new(0)).collect(),
             per_key,
             open_keys: AtomicUsize::new(keys),
             wrong: AtomicU64::new(0),
@@ -93,7 +94,8 @@ impl Check {
             return false;
         };
         // Records of one key come one after the other, or that is the very fault this finds.
-        if slot.swap(place + 1, Ordering::Relaxed) != place {
+        let place_after = (place + 1) as u32;
+        if u64::from(slot.swap(place_after, Ordering::Relaxed)) != place {
             self.wrong.fetch_add(1, Ordering::Relaxed);
         }
         if place + 1 == self.per_key && self.open_keys.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -112,7 +114,7 @@ impl Check {
         let seen: u64 = self
             .next
             .iter()
-            .map(|next| next.load(Ordering::Relaxed))
+            .map(|next| u64::from(next.load(Ordering::Relaxed)))
             .sum();
         let expected = self.per_key * self.next.len() as u64;
         if wrong > 0 || seen != expected {

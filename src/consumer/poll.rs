@@ -250,6 +250,10 @@ impl PollThread {
         for complaint in self.consumer.context().take_complaints() {
             self.client_error(&complaint)?;
         }
+        if self.last_record_at.is_none() && self.consumer.context().assignments().joined {
+            // Nothing came since then, which counts as quiet and as idle from then on.
+            self.last_record_at = Some(self.events_served_at);
+        }
         Ok(())
     }
 
@@ -294,9 +298,6 @@ impl PollThread {
             let is_between = assignments.awaited && assignments.all().next().is_none();
             assignments.joined && !is_between
         };
-        if joined && self.last_record_at.is_none() {
-            self.last_record_at = Some(Instant::now());
-        }
         let ends_reached = joined && bound == Bound::UntilEnd && self.ends_reached()?;
         let progress = Progress {
             received: self.kept(),
