@@ -1,5 +1,6 @@
 //! What the parts of one running consumer share.
 
+use super::breakers::Breakers;
 use super::dead::DeadLetterWriter;
 use super::ledger::Ledger;
 use super::partition::Partition;
@@ -27,6 +28,7 @@ pub(crate) struct Engine {
     pub(crate) counters: Counters,
     pub(crate) workers: Vec<Arc<Inbox>>,
     pub(crate) permits: Arc<Pool>,
+    pub(crate) breakers: Breakers,
     /// Bytes of the batches whose records are still held.
     pub(crate) budget: Arc<AtomicUsize>,
     in_flight: AtomicUsize,
@@ -62,6 +64,7 @@ impl Engine {
         let permits = Pool::new(settings.concurrency, workers.len());
         Self {
             group: settings.group.clone(),
+            breakers: Breakers::new(settings.breaker),
             settings,
             scope,
             classifier,

@@ -19,6 +19,7 @@
 //! The decisions (`lanes`, `ledger`, `flow`, `metadata`) are pure and are driven through seeded schedules of revokes, late
 //! results and crashes by `simulation`.
 
+mod breakers;
 mod commit;
 mod dead;
 mod engine;

@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -17,6 +17,8 @@ pub(crate) struct Pool {
     hungry: AtomicUsize,
     /// Permits that were lent and not taken back: so many that are given back do not return to the pool.
     owed: AtomicUsize,
+    /// Whether no handler may start, permit or not.
+    is_held: AtomicBool,
 }
 
 impl Pool {
@@ -28,6 +30,7 @@ impl Pool {
             fair_share: (concurrency / workers).max(1),
             hungry: AtomicUsize::new(0),
             owed: AtomicUsize::new(0),
+            is_held: AtomicBool::new(false),
         })
     }
 }
@@ -40,6 +43,15 @@ impl Pool {
             pool: Arc::clone(self),
             is_lent: true,
         }
+    }
+
+    /// Lets no handler start, or lets them start again: whoever found that none may has to be told.
+    pub(crate) fn hold(&self, hold: bool) {
+        self.is_held.store(hold, Ordering::Relaxed);
+    }
+
+    fn is_held(&self) -> bool {
+        self.is_held.load(Ordering::Relaxed)
     }
 
     fn give_back(&self) {
@@ -120,6 +132,9 @@ impl Permits {
 
     /// Whether one more handler may start now.
     pub(crate) fn may_start(&mut self) -> bool {
+        if self.pool.is_held() {
+            return false;
+        }
         if self.running < self.held {
             return true;
         }
@@ -162,6 +177,9 @@ impl Permits {
     /// Waits in the pool's queue for one more permit; ready when there is one.
     pub(crate) fn poll_acquire(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let pool = &self.pool;
+        if pool.is_held() {
+            return Poll::Pending;
+        }
         let acquiring = self.acquiring.get_or_insert_with(|| {
             pool.hungry.fetch_add(1, Ordering::Relaxed);
             let shared = Arc::clone(&pool.shared);
@@ -245,6 +263,19 @@ mod tests {
         assert!(!a.may_start(), "the first one given back makes up for it");
         b.finished(false);
         assert!(a.may_start());
+    }
+
+    #[test]
+    fn while_they_are_held_none_starts_whatever_is_free() {
+        let pool = Pool::new(4, 2);
+        let mut a = Permits::new(Arc::clone(&pool));
+        pool.hold(true);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(!a.may_start());
+        assert!(a.poll_acquire(&mut cx).is_pending());
+        pool.hold(false);
+        assert!(a.may_start());
+        assert!(a.poll_acquire(&mut cx).is_ready());
     }
 
     #[test]

@@ -154,7 +154,8 @@ impl PollThread {
             .saturating_sub(self.events_served_at.elapsed());
         let wanted = flow::wanted(self.engine.settings.bound, self.kept());
         let room = self.intake.room().min(wanted);
-        if room == 0 {
+        // What is in flight waits for what is down, and what would come would wait as well.
+        if room == 0 || self.engine.breakers.is_open() {
             if wanted > 0 && self.engine.in_flight() < self.intake.records_max() {
                 self.engine.compact();
             }
@@ -235,6 +236,7 @@ impl PollThread {
     fn serve_events(&mut self) -> Result<(), ConsumerError> {
         self.events_served_at = Instant::now();
         self.engine.health.beat(LOOP);
+        self.engine.mind_breakers();
         while let Some(event) = self.consumer.poll(Duration::ZERO) {
             match event {
                 // Partitions are forwarded before they are assigned, so no record comes this way.

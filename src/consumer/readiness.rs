@@ -29,6 +29,8 @@ struct State {
     complaint: Option<String>,
     /// Partitions that cannot be read, and why.
     unreadable: BTreeMap<String, String>,
+    /// What handlers depend on and that is down, and how that shows.
+    down: BTreeMap<String, String>,
 }
 
 impl State {
@@ -40,6 +42,7 @@ impl State {
             .complaint
             .iter()
             .chain(self.unreadable.values())
+            .chain(self.down.values())
             .map(String::as_str)
             .collect();
         match reasons[..] {
@@ -73,6 +76,14 @@ impl Readiness {
     /// The cluster cannot be used as it should: not ready until it answers again.
     pub(crate) fn complain(&self, reason: &str) {
         self.change(|state| state.complaint = Some(reason.to_owned()));
+    }
+
+    /// Something that handlers depend on is down, or (with none) answers again.
+    pub(crate) fn down(&self, dependency: &str, reason: Option<String>) {
+        self.change(|state| match reason {
+            Some(reason) => drop(state.down.insert(dependency.to_owned(), reason)),
+            None => drop(state.down.remove(dependency)),
+        });
     }
 
     /// Whether there was a complaint since the cluster was last seen to answer.

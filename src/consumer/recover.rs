@@ -2,6 +2,7 @@
 //!
 //! Runs beside the record's lane, which waits meanwhile. Ends without settling when the record's partition is fenced.
 
+use super::breakers::Probe;
 use super::dead::WriteError;
 use super::engine::Engine;
 use super::partition::Partition;
@@ -54,20 +55,24 @@ where
                 Ok(settlement) => return Verdict::Settled(settlement),
                 Err(outcome) => outcome,
             };
-            match recovery.next_step(outcome) {
+            let waited = match recovery.next_step(outcome) {
                 Step::Abandon => return Verdict::Abandoned,
                 Step::DeadLetter(class, reason) => {
                     return recovery.dead_letter(class, &reason).await;
                 }
-                Step::TryAfter(delay) => {
-                    if !recovery.wait(delay).await {
-                        return Verdict::Abandoned;
-                    }
+                Step::TryAfter(delay, outage_of) => {
+                    recovery.wait(delay, outage_of.as_deref()).await
                 }
-            }
+            };
+            let Some(probe) = waited else {
+                return Verdict::Abandoned;
+            };
             recovery.attempts = recovery.attempts.saturating_add(1);
             recovery.delivery.attempt = recovery.attempts;
             outcome = attempt(next.clone(), recovery.delivery.clone()).await;
+            if let Some(probe) = probe {
+                probe.ended(recovery.outage_of(&outcome));
+            }
         }
     })
 }
@@ -99,7 +104,8 @@ struct Recovery {
 }
 
 enum Step {
-    TryAfter(Duration),
+    /// After that time, and when what is down answers.
+    TryAfter(Duration, Option<String>),
     DeadLetter(Class, DeadReason),
     Abandon,
 }
@@ -125,9 +131,13 @@ impl Recovery {
             return Step::Abandon;
         }
         // Only failures of their own kind count: an outage spends no attempt.
-        let failures = match class {
-            Class::Outage => &mut self.outage_failures,
-            Class::Transient | Class::Permanent => &mut self.transient_failures,
+        let (failures, outage_of) = match class {
+            Class::Outage => {
+                self.engine.outage(error.dependency(), &error.message());
+                let dependency = error.dependency().to_owned();
+                (&mut self.outage_failures, Some(dependency))
+            }
+            Class::Transient | Class::Permanent => (&mut self.transient_failures, None),
         };
         *failures = failures.saturating_add(1);
         match self
@@ -138,11 +148,21 @@ impl Recovery {
         {
             Decision::RetryAfter(delay) => {
                 self.log_retry(&error, class, delay);
-                Step::TryAfter(delay)
+                Step::TryAfter(delay, outage_of)
             }
             Decision::DeadLetter => {
                 Step::DeadLetter(class, DeadReason::new(error.stage(), error.message()))
             }
+        }
+    }
+
+    /// What is down, if that is why the attempt failed.
+    fn outage_of<'a>(&self, outcome: &'a Outcome) -> Option<&'a str> {
+        match outcome {
+            Outcome::Retry(error) => {
+                (error.class(&self.engine.classifier) == Class::Outage).then(|| error.dependency())
+            }
+            _ => None,
         }
     }
 
@@ -189,22 +209,39 @@ impl Recovery {
                 }
             }
             tries = tries.saturating_add(1);
-            if !self.wait(backoff.delay(tries, rand::random())).await {
+            let delay = backoff.delay(tries, rand::random());
+            if self.wait_for(tokio::time::sleep(delay)).await.is_none() {
                 return Verdict::Abandoned;
             }
         }
     }
 
-    /// Waits, and lets other handlers run meanwhile; false when the partition went.
-    async fn wait(&self, delay: Duration) -> bool {
+    /// Waits until the next attempt may be made; none when the partition went. It may be the one that finds out whether what
+    /// is down answers.
+    async fn wait(&self, delay: Duration, outage_of: Option<&str>) -> Option<Option<Probe>> {
+        let engine = &self.engine;
+        let is_down = outage_of.is_some_and(|dependency| engine.breakers.is_open_for(dependency));
+        self.wait_for(async {
+            // The breaker knows better when to try again.
+            if !is_down {
+                tokio::time::sleep(delay).await;
+            }
+            engine.may_try(outage_of).await
+        })
+        .await
+    }
+
+    /// Waits for `until`, and lets other handlers run meanwhile; none when the partition went.
+    async fn wait_for<T>(&self, until: impl Future<Output = T>) -> Option<T> {
         let lent = self.engine.permits.lend();
         let waited = async {
-            tokio::time::sleep(delay).await;
+            let value = until.await;
             lent.take_back().await;
+            value
         };
         tokio::select! {
-            () = waited => true,
-            () = self.partition.fenced() => false,
+            value = waited => Some(value),
+            () = self.partition.fenced() => None,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! How a consumer behaves: documented fields, defaults, one `validate`.
 
 use crate::kafka::{ConfigError, is_topic_name};
-use crate::recovery::RetryPolicy;
 use crate::recovery::dead_letter::dead_letter_topic;
+use crate::recovery::{BreakerPolicy, RetryPolicy};
 use std::time::Duration;
 
 /// What keeps its order.
@@ -106,6 +106,8 @@ pub struct ConsumerSettings {
     pub bound: Bound,
     /// How failures are retried.
     pub retry: RetryPolicy,
+    /// When an outage of something that handlers depend on stops them all.
+    pub breaker: BreakerPolicy,
 }
 
 impl ConsumerSettings {
@@ -134,6 +136,7 @@ impl ConsumerSettings {
             instance_id: None,
             bound: Bound::Endless,
             retry: RetryPolicy::default(),
+            breaker: BreakerPolicy::default(),
         }
     }
 

@@ -105,12 +105,14 @@ impl Tally {
             return;
         }
         let counters = &engine.counters;
+        let mut handled = 0;
         for tally in &mut self.topics {
             for settlement in Settlement::ALL {
                 let count = std::mem::take(&mut tally.settled[settlement as usize]);
                 if count > 0 {
                     tally.counters[settlement as usize].increment(count);
                     counters.settled.fetch_add(count, Relaxed);
+                    handled += count;
                     match settlement {
                         Settlement::Duplicate => counters.duplicates.fetch_add(count, Relaxed),
                         Settlement::Dead => counters.dead_letters.fetch_add(count, Relaxed),
@@ -119,6 +121,7 @@ impl Tally {
                 }
             }
         }
+        engine.breakers.others(handled);
         let abandoned = std::mem::take(&mut self.abandoned);
         counters.abandoned.fetch_add(abandoned, Relaxed);
         engine.left(std::mem::take(&mut self.left));

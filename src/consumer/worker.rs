@@ -54,6 +54,8 @@ pub(crate) enum Message {
     LongestRunning(mpsc::Sender<Option<LongestRunning>>),
     /// Room for bytes is short: keep no burst for the sake of a few of its records.
     Compact,
+    /// Handlers may start again.
+    GoOn,
     /// Nothing more comes.
     Close,
 }
@@ -185,6 +187,8 @@ where
         let mut records = 0;
         loop {
             let before = records;
+            // Before failures are looked at, or a breaker would see them without the successes beside them.
+            self.tally.report(&self.engine);
             records += self.finish_ready(cx, RECORDS_PER_TURN);
             records += self.take_messages(cx);
             records += self.start_waiting(cx, RECORDS_PER_TURN);
@@ -260,6 +264,8 @@ where
                     let _ = answer.send(self.longest_running());
                 }
                 Message::Compact => self.compact(),
+                // That it came has the waiting records looked at.
+                Message::GoOn => {}
                 Message::Close => self.closed = true,
             }
         }

@@ -2,6 +2,7 @@
 
 use super::Stage;
 use crate::publisher::PublishError;
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ pub type Classifier = Arc<dyn Fn(&(dyn Error + Send + Sync + 'static)) -> Class 
 pub struct HandlerError {
     class: Option<Class>,
     stage: Stage,
+    dependency: Option<Cow<'static, str>>,
     source: Box<dyn Error + Send + Sync>,
 }
 
@@ -47,6 +49,7 @@ impl HandlerError {
         Self {
             class: Some(Class::Transient),
             stage: Stage::Handler,
+            dependency: None,
             source: source.into(),
         }
     }
@@ -56,17 +59,31 @@ impl HandlerError {
         Self {
             class: Some(Class::Permanent),
             stage: Stage::Handler,
+            dependency: None,
             source: source.into(),
         }
     }
 
-    /// A dependency is down.
+    /// Something that the handler depends on is down.
     pub fn outage(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             class: Some(Class::Outage),
             stage: Stage::Handler,
+            dependency: None,
             source: source.into(),
         }
+    }
+
+    /// The same error, said to be about `dependency`: each has a breaker of its own, and its name stands in logs, health and
+    /// metrics. Use few fixed names such as `payment-provider`.
+    pub fn of(mut self, dependency: impl Into<Cow<'static, str>>) -> Self {
+        self.dependency = Some(dependency.into());
+        self
+    }
+
+    /// What it depends on and that failed, as [`HandlerError::of`] named it; errors without a name are taken together.
+    pub fn dependency(&self) -> &str {
+        self.dependency.as_deref().unwrap_or("unnamed")
     }
 
     /// The same error, said to have happened at `stage`.
@@ -121,6 +138,7 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for HandlerError {
         Self {
             class: None,
             stage,
+            dependency: None,
             source,
         }
     }

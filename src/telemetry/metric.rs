@@ -17,6 +17,7 @@
 //! | [`Metric::Rebalances`] | `evenkeel_rebalances_total` | counter | group, kind | – |
 //! | [`Metric::Duplicates`] | `evenkeel_duplicates_suppressed_total` | counter | group, handler | – |
 //! | [`Metric::Failures`] | `evenkeel_handler_failures_total` | counter | group, class | – |
+//! | [`Metric::BreakerOpen`] | `evenkeel_breaker_open` | gauge | group, dependency | – |
 //! | [`Metric::DeadLetters`] | `evenkeel_dead_letters_total` | counter | group, topic, stage | – |
 //! | [`Metric::Published`] | `evenkeel_records_published_total` | counter | topic, result | `messaging.client.sent.messages` |
 //! | [`Metric::PublisherBufferBytes`] | `evenkeel_publisher_buffer_bytes` | gauge | – | – |
@@ -54,6 +55,8 @@ pub enum Metric {
     Duplicates,
     /// Attempts that failed (counter; group, class).
     Failures,
+    /// 1 while handlers wait for a dependency that is down (gauge; group, dependency).
+    BreakerOpen,
     /// Records written to a dead-letter topic (counter; group, topic, stage).
     DeadLetters,
     /// Records published (counter; topic, result = ok|refused|unknown).
@@ -89,6 +92,7 @@ impl Metric {
         Self::Rebalances,
         Self::Duplicates,
         Self::Failures,
+        Self::BreakerOpen,
         Self::DeadLetters,
         Self::Published,
         Self::PublisherBufferBytes,
@@ -114,6 +118,7 @@ impl Metric {
             Self::Rebalances => "evenkeel_rebalances_total",
             Self::Duplicates => "evenkeel_duplicates_suppressed_total",
             Self::Failures => "evenkeel_handler_failures_total",
+            Self::BreakerOpen => "evenkeel_breaker_open",
             Self::DeadLetters => "evenkeel_dead_letters_total",
             Self::Published => "evenkeel_records_published_total",
             Self::PublisherBufferBytes => "evenkeel_publisher_buffer_bytes",
@@ -129,6 +134,7 @@ impl Metric {
             | Self::InFlightBytes
             | Self::Lag
             | Self::OldestUnsettledSeconds
+            | Self::BreakerOpen
             | Self::PublisherBufferBytes
             | Self::ServiceInfo => MetricKind::Gauge,
             Self::Received
@@ -154,6 +160,7 @@ impl Metric {
             Self::Rebalances => &["group", "kind"],
             Self::Duplicates => &["group", "handler"],
             Self::Failures => &["group", "class"],
+            Self::BreakerOpen => &["group", "dependency"],
             Self::DeadLetters => &["group", "topic", "stage"],
             Self::Published => &["topic", "result"],
             Self::PublisherBufferBytes => &[],
@@ -177,6 +184,7 @@ impl Metric {
             Self::Rebalances => "Changes of this member's assignment, by kind",
             Self::Duplicates => "Redelivered events whose effect was suppressed",
             Self::Failures => "Attempts that failed, by class of error",
+            Self::BreakerOpen => "1 while handlers wait for a dependency that is down",
             Self::DeadLetters => "Records written to a dead-letter topic",
             Self::Published => "Records published, by result",
             Self::PublisherBufferBytes => "Bytes that wait for the brokers' acknowledgement",

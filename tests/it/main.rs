@@ -26,6 +26,8 @@ mod g6_clean_stop;
 mod g7_revoke;
 /// G8: poison goes to the dead-letter topic or stops its partition, and blocks nothing else.
 mod g8_poison;
+/// G9: outages pause and probe, and cost nothing but time.
+mod g9_outage;
 /// kcat reads what we publish, and we read what kcat publishes.
 mod interop;
 /// The test kit itself: a Kafka of every kind is found or started, serves, and ends.

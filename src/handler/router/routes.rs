@@ -356,7 +356,7 @@ async fn publish(context: &Context, records: Vec<OutgoingRecord>, outcome: Outco
 fn unpublished(error: PublishError) -> HandlerError {
     match error {
         PublishError::TooLarge { .. } => HandlerError::permanent(error),
-        error => HandlerError::outage(error),
+        error => HandlerError::outage(error).of("kafka"),
     }
 }
 
@@ -372,7 +372,7 @@ fn is_success(outcome: &Outcome) -> bool {
 fn store_error(error: InboxError) -> HandlerError {
     match error {
         InboxError::Other(_) | InboxError::Transaction { .. } => HandlerError::transient(error),
-        error => HandlerError::outage(error),
+        error => HandlerError::outage(error).of("inbox"),
     }
 }
 

@@ -1,0 +1,88 @@
+//! A count over the time just passed: pure; the clock comes in as an argument.
+
+use std::time::Duration;
+
+/// Steps of a window: what leaves it leaves by a step at a time.
+const STEPS: u64 = 10;
+
+/// Counts what happened within a time. `now` is the time since any fixed moment, never less than before.
+#[derive(Debug, Clone)]
+pub(crate) struct Window {
+    step: Duration,
+    counts: [(u64, u64); STEPS as usize],
+}
+
+impl Window {
+    /// Nothing yet, over `length`; less than 10 ms is read as that.
+    pub(crate) fn new(length: Duration) -> Self {
+        Self {
+            step: (length / STEPS as u32).max(Duration::from_millis(1)),
+            counts: [(0, 0); STEPS as usize],
+        }
+    }
+
+    /// So many more happened.
+    pub(crate) fn add(&mut self, count: u64, now: Duration) {
+        let step = self.number(now);
+        let (of, counted) = &mut self.counts[(step % STEPS) as usize];
+        if *of != step {
+            (*of, *counted) = (step, 0);
+        }
+        *counted = counted.saturating_add(count);
+    }
+
+    /// How many happened in the last `length`, and in less than a step before.
+    pub(crate) fn sum(&self, now: Duration) -> u64 {
+        let oldest = self.number(now).saturating_sub(STEPS - 1);
+        let counted = self.counts.iter().filter(|(of, _)| *of >= oldest);
+        counted.fold(0, |sum, (_, count)| sum.saturating_add(*count))
+    }
+
+    fn number(&self, now: Duration) -> u64 {
+        u64::try_from(now.as_nanos() / self.step.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_older_than_its_length_is_forgotten() {
+        let ms = Duration::from_millis;
+        let mut window = Window::new(ms(100));
+        window.add(1, ms(0));
+        window.add(2, ms(55));
+        let check = |now, expected| assert_eq!(window.sum(ms(now)), expected, "at {now} ms");
+        check(55, 3);
+        check(99, 3);
+        check(100, 2);
+        check(149, 2);
+        check(150, 0);
+        check(1_000_000, 0);
+    }
+
+    proptest! {
+        #[test]
+        fn it_counts_its_length_to_a_step(
+            length_ms in 1..100_000_u64,
+            steps in proptest::collection::vec((0..10_000_u64, 0..100_u64), 1..50),
+        ) {
+            let length = Duration::from_millis(length_ms);
+            let mut window = Window::new(length);
+            let (mut now, mut all) = (Duration::ZERO, Vec::new());
+            for (pause_ms, count) in steps {
+                now += Duration::from_millis(pause_ms);
+                window.add(count, now);
+                all.push((now, count));
+            }
+            let since = |age: Duration| -> u64 {
+                all.iter().filter(|(at, _)| now - *at < age).map(|(_, count)| count).sum()
+            };
+            let length = length.max(Duration::from_millis(10));
+            let sum = window.sum(now);
+            prop_assert!(since(length - window.step) <= sum && sum <= since(length + window.step), "{sum}");
+        }
+    }
+}
