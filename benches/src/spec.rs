@@ -60,10 +60,16 @@ pub(crate) struct Spec {
 }
 
 impl Spec {
-    /// evenkeel's connection, with the properties.
+    /// evenkeel's connection with the properties.
     pub(crate) fn kafka(&self) -> anyhow::Result<KafkaConfig> {
+        self.tuned(&[])
+    }
+
+    /// evenkeel's connection: `tuning`, and the properties over it.
+    pub(crate) fn tuned(&self, tuning: &[&str]) -> anyhow::Result<KafkaConfig> {
         let mut kafka = KafkaConfig::new(&self.brokers);
-        for property in &self.properties {
+        let given = self.properties.iter().map(String::as_str);
+        for property in tuning.iter().copied().chain(given) {
             kafka.set(property)?;
         }
         Ok(kafka)

@@ -28,6 +28,7 @@ pub(crate) struct Breakers {
 struct State {
     /// Attempts that ended by no outage.
     others: Window,
+    others_ever: u64,
     by_dependency: BTreeMap<String, Entry>,
 }
 
@@ -35,6 +36,10 @@ struct Entry {
     breaker: Breaker,
     /// Records that wait to be tried again.
     waiting: usize,
+    /// What `others_ever` was when another record was let start beside the probes.
+    others_at_trial: Option<u64>,
+    /// How it shows that the dependency is down.
+    reason: String,
 }
 
 /// What a record that waits may do.
@@ -45,10 +50,23 @@ enum Turn {
     Wait(Option<Duration>),
 }
 
+impl State {
+    /// Attempts that say nothing against `dependency`.
+    fn beside(&self, dependency: &str, now: Duration) -> u64 {
+        let other_outages = self
+            .by_dependency
+            .iter()
+            .filter(|(name, _)| *name != dependency)
+            .map(|(_, entry)| entry.breaker.failures(now));
+        other_outages.fold(self.others.sum(now), u64::saturating_add)
+    }
+}
+
 impl Breakers {
     pub(crate) fn new(policy: BreakerPolicy) -> Self {
         let state = State {
             others: Window::new(policy.window),
+            others_ever: 0,
             by_dependency: BTreeMap::new(),
         };
         Self {
@@ -74,8 +92,12 @@ impl Breakers {
 
     /// So many attempts ended by no outage.
     pub(crate) fn others(&self, attempts: u64) {
-        let now = self.now();
-        self.state().others.add(attempts, now);
+        if attempts > 0 {
+            let now = self.now();
+            let mut state = self.state();
+            state.others.add(attempts, now);
+            state.others_ever += attempts;
+        }
     }
 
     fn turn(&self, dependency: Option<&str>) -> Turn {
@@ -106,31 +128,25 @@ impl Breakers {
 }
 
 impl Engine {
-    /// An attempt failed because `dependency` is down.
+    /// A record's first attempt failed because `dependency` is down. Its further attempts say nothing new.
     pub(crate) fn outage(&self, dependency: &str, reason: &str) {
-        let breakers = &self.breakers;
-        let now = breakers.now();
-        let change = {
-            let mut state = breakers.state();
-            let others = state.others.sum(now);
-            let entry = state
-                .by_dependency
-                .entry(dependency.to_owned())
-                .or_insert_with(|| Entry {
-                    breaker: Breaker::new(breakers.policy),
-                    waiting: 0,
-                });
-            entry.breaker.failed(others, now, rand::random())
-        };
-        if change == Some(Change::Opened) {
-            tracing::error!(
-                group = self.group,
-                dependency,
-                reason,
-                "a dependency is down: no handler starts until it answers; nothing is lost, and no attempt is counted"
-            );
+        let now = self.breakers.now();
+        let mut state = self.breakers.state();
+        let beside = state.beside(dependency, now);
+        let entry = state
+            .by_dependency
+            .entry(dependency.to_owned())
+            .or_insert_with(|| Entry {
+                breaker: Breaker::new(self.breakers.policy),
+                waiting: 0,
+                others_at_trial: None,
+                reason: String::new(),
+            });
+        if !entry.breaker.is_open() {
+            reason.clone_into(&mut entry.reason);
         }
-        self.breaker_changed(dependency, change, reason);
+        let change = entry.breaker.failed(beside, now, rand::random());
+        self.show(state, dependency, change);
     }
 
     /// Waits until the record may be tried again: at once while all is well, else when what is down answers. A record whose
@@ -153,9 +169,9 @@ impl Engine {
                 }
                 (Turn::Wait(due), _) => due,
             };
-            match due {
+            match due.and_then(|due| self.breakers.begun.checked_add(due)) {
                 Some(due) => {
-                    let due = tokio::time::sleep_until(self.breakers.begun + due);
+                    let due = tokio::time::sleep_until(due);
                     tokio::select! { () = changed => {}, () = due => {} }
                 }
                 None => changed.await,
@@ -163,59 +179,102 @@ impl Engine {
         }
     }
 
-    /// Closes breakers that nobody waits for, called all the time.
+    /// Closes breakers that nobody waits for, and those that other records got past. Called all the time.
     pub(crate) fn mind_breakers(&self) {
         if !self.breakers.is_open() {
             return;
         }
         let now = self.breakers.now();
-        let mut closed = Vec::new();
-        for (dependency, entry) in &mut self.breakers.state().by_dependency {
-            if entry.waiting == 0 && entry.breaker.close_for_want_of_probes(now).is_some() {
-                closed.push(dependency.clone());
-            }
-        }
-        for dependency in closed {
-            self.breaker_changed(&dependency, Some(Change::Closed), "");
+        let names: Vec<String> = self
+            .breakers
+            .state()
+            .by_dependency
+            .keys()
+            .cloned()
+            .collect();
+        for dependency in names {
+            let mut state = self.breakers.state();
+            let others_ever = state.others_ever;
+            let Some(entry) = state.by_dependency.get_mut(&dependency) else {
+                continue;
+            };
+            let change = if entry.waiting == 0 {
+                entry.breaker.close_for_want_of_probes(now)
+            } else if entry.others_at_trial.is_some_and(|at| others_ever > at) {
+                entry.breaker.others_get_through()
+            } else {
+                None
+            };
+            self.show(state, &dependency, change);
         }
     }
 
-    fn breaker_changed(&self, dependency: &str, change: Option<Change>, reason: &str) {
+    /// The run ends: what it shows of its breakers is over.
+    pub(crate) fn end_breakers(&self) {
+        for dependency in self.breakers.state().by_dependency.keys() {
+            self.gauge(dependency, false);
+        }
+    }
+
+    /// Has everybody see the state of `dependency`'s breaker. Under the lock of the state, so that what is shown last is what
+    /// holds.
+    fn show(&self, mut state: MutexGuard<'_, State>, dependency: &str, change: Option<Change>) {
         let Some(change) = change else {
             return;
         };
-        let any_open = {
-            let state = self.breakers.state();
-            let any_open = state
-                .by_dependency
-                .values()
-                .any(|entry| entry.breaker.is_open());
-            self.breakers.is_open.store(any_open, Ordering::Relaxed);
-            self.permits.hold(any_open);
-            any_open
-        };
-        let down = match change {
-            Change::Opened => Some(format!("{dependency} is down: {reason}")),
-            Change::Closed => {
-                tracing::warn!(
-                    group = self.group,
-                    dependency,
-                    "the dependency answers again"
-                );
-                None
-            }
-        };
+        let breakers = &self.breakers;
+        let any_open = state
+            .by_dependency
+            .values()
+            .any(|entry| entry.breaker.is_open());
+        breakers.is_open.store(any_open, Ordering::Relaxed);
+        self.permits.hold(any_open);
+        let is_down = change == Change::Opened;
+        let mut reason = String::new();
+        if let Some(entry) = state.by_dependency.get_mut(dependency) {
+            entry.others_at_trial = None;
+            reason.clone_from(&entry.reason);
+        }
+        let shown = is_down.then(|| format!("{dependency} is down: {reason}"));
+        self.readiness.down(dependency, shown);
+        self.gauge(dependency, is_down);
+        drop(state);
+        if is_down {
+            tracing::error!(
+                group = self.group,
+                dependency,
+                reason,
+                "a dependency is down: no handler starts until it answers; nothing is lost, and no attempt is counted"
+            );
+        } else {
+            tracing::warn!(
+                group = self.group,
+                dependency,
+                "the dependency answers again"
+            );
+        }
+        breakers.changed.notify_waiters();
+        self.have_workers_look();
+    }
+
+    /// Another record may start beside a probe that failed: where few records come, those that are refused may be most of them.
+    fn try_another(&self) {
+        self.permits.try_one();
+        self.have_workers_look();
+    }
+
+    /// Workers look again whether handlers may start: they let go of permits that they wait with while none may.
+    fn have_workers_look(&self) {
+        for worker in &self.workers {
+            worker.send(Message::Look);
+        }
+        self.wake_intake();
+    }
+
+    fn gauge(&self, dependency: &str, is_down: bool) {
         let (group, name) = (self.group.clone(), dependency.to_owned());
         metrics::gauge!(Metric::BreakerOpen.name(), "group" => group, "dependency" => name)
-            .set(if down.is_some() { 1.0 } else { 0.0 });
-        self.readiness.down(dependency, down);
-        self.breakers.changed.notify_waiters();
-        if !any_open {
-            for worker in &self.workers {
-                worker.send(Message::GoOn);
-            }
-            self.wake_intake();
-        }
+            .set(if is_down { 1.0 } else { 0.0 });
     }
 }
 
@@ -227,29 +286,31 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// The attempt ended: with an outage of this dependency, or otherwise, which means that what was down answers.
-    pub(crate) fn ended(mut self, outage_of: Option<&str>) {
+    /// The attempt ended; `answered` says whether what was down had its say in it.
+    pub(crate) fn ended(mut self, answered: bool) {
         self.ended = true;
-        let is_down = outage_of == Some(self.dependency.as_str());
-        self.tell(|breaker, now| match is_down {
-            true => {
-                breaker.probe_failed(now, rand::random());
-                None
+        self.tell(|entry, others_ever, now| {
+            if answered {
+                return entry.breaker.probe_answered();
             }
-            false => breaker.probe_answered(),
+            entry.breaker.probe_failed(now, rand::random());
+            entry.others_at_trial.get_or_insert(others_ever);
+            None
         });
+        if !answered {
+            self.engine.try_another();
+        }
     }
 
-    fn tell(&self, tell: impl FnOnce(&mut Breaker, Duration) -> Option<Change>) {
+    fn tell(&self, tell: impl FnOnce(&mut Entry, u64, Duration) -> Option<Change>) {
         let breakers = &self.engine.breakers;
         let now = breakers.now();
-        let change = {
-            let mut state = breakers.state();
-            let entry = state.by_dependency.get_mut(&self.dependency);
-            entry.and_then(|entry| tell(&mut entry.breaker, now))
-        };
+        let mut state = breakers.state();
+        let others_ever = state.others_ever;
+        let entry = state.by_dependency.get_mut(&self.dependency);
+        let change = entry.and_then(|entry| tell(entry, others_ever, now));
         match change {
-            Some(_) => self.engine.breaker_changed(&self.dependency, change, ""),
+            Some(_) => self.engine.show(state, &self.dependency, change),
             // When the next probe is due has changed.
             None => breakers.changed.notify_waiters(),
         }
@@ -259,8 +320,8 @@ impl Probe {
 impl Drop for Probe {
     fn drop(&mut self) {
         if !self.ended {
-            self.tell(|breaker, now| {
-                breaker.probe_abandoned(now);
+            self.tell(|entry, _, now| {
+                entry.breaker.probe_abandoned(now);
                 None
             });
         }

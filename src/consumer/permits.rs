@@ -19,6 +19,8 @@ pub(crate) struct Pool {
     owed: AtomicUsize,
     /// Whether no handler may start, permit or not.
     is_held: AtomicBool,
+    /// Handlers that may start all the same.
+    trials: AtomicUsize,
 }
 
 impl Pool {
@@ -31,6 +33,7 @@ impl Pool {
             hungry: AtomicUsize::new(0),
             owed: AtomicUsize::new(0),
             is_held: AtomicBool::new(false),
+            trials: AtomicUsize::new(0),
         })
     }
 }
@@ -47,11 +50,30 @@ impl Pool {
 
     /// Lets no handler start, or lets them start again: whoever found that none may has to be told.
     pub(crate) fn hold(&self, hold: bool) {
+        self.trials.store(0, Ordering::Relaxed);
         self.is_held.store(hold, Ordering::Relaxed);
+    }
+
+    /// Lets one handler start although they are held, to see how it fares.
+    pub(crate) fn try_one(&self) {
+        self.trials.store(1, Ordering::Relaxed);
+    }
+
+    /// Whether one may be tried that has not started yet.
+    pub(crate) fn has_trial(&self) -> bool {
+        self.trials.load(Ordering::Relaxed) > 0
     }
 
     fn is_held(&self) -> bool {
         self.is_held.load(Ordering::Relaxed)
+    }
+
+    fn take_trial(&self) -> bool {
+        let less = |trials: usize| trials.checked_sub(1);
+        let taken = self
+            .trials
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        taken.is_ok()
     }
 
     fn give_back(&self) {
@@ -133,11 +155,14 @@ impl Permits {
     /// Whether one more handler may start now.
     pub(crate) fn may_start(&mut self) -> bool {
         if self.pool.is_held() {
-            return false;
+            let is_free = self.running < self.held || self.draw();
+            return is_free && self.pool.take_trial();
         }
-        if self.running < self.held {
-            return true;
-        }
+        self.running < self.held || self.draw()
+    }
+
+    /// Draws a permit from the pool, if there is one.
+    fn draw(&mut self) -> bool {
         match self.pool.shared.try_acquire() {
             Ok(permit) => {
                 permit.forget();
@@ -176,10 +201,12 @@ impl Permits {
 
     /// Waits in the pool's queue for one more permit; ready when there is one.
     pub(crate) fn poll_acquire(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let pool = &self.pool;
-        if pool.is_held() {
+        if self.pool.is_held() {
+            // What is queued or held here may be all that the one record which is tried waits for.
+            self.rest();
             return Poll::Pending;
         }
+        let pool = &self.pool;
         let acquiring = self.acquiring.get_or_insert_with(|| {
             pool.hungry.fetch_add(1, Ordering::Relaxed);
             let shared = Arc::clone(&pool.shared);
@@ -273,9 +300,29 @@ mod tests {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(!a.may_start());
         assert!(a.poll_acquire(&mut cx).is_pending());
+        pool.try_one();
+        assert!(
+            a.may_start() && !a.may_start(),
+            "but one, where that is asked for"
+        );
         pool.hold(false);
         assert!(a.may_start());
         assert!(a.poll_acquire(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn a_worker_that_waits_for_a_permit_while_they_are_held_takes_none_from_who_lent_it() {
+        let pool = Pool::new(1, 1);
+        let mut a = Permits::new(Arc::clone(&pool));
+        assert!(a.may_start());
+        a.started();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(a.poll_acquire(&mut cx).is_pending());
+        pool.hold(true);
+        let lent = pool.lend();
+        assert!(a.poll_acquire(&mut cx).is_pending());
+        let mut back = std::pin::pin!(lent.take_back());
+        assert!(back.as_mut().poll(&mut cx).is_ready());
     }
 
     #[test]

@@ -154,9 +154,15 @@ impl PollThread {
             .saturating_sub(self.events_served_at.elapsed());
         let wanted = flow::wanted(self.engine.settings.bound, self.kept());
         let room = self.intake.room().min(wanted);
-        // What is in flight waits for what is down, and what would come would wait as well.
-        if room == 0 || self.engine.breakers.is_open() {
-            if wanted > 0 && self.engine.in_flight() < self.intake.records_max() {
+        // What is in flight waits for what is down, and what would come would wait as well, but for one that is tried.
+        let is_open = self.engine.breakers.is_open();
+        let room = match is_open {
+            true if self.engine.permits.has_trial() => room.min(1),
+            true => 0,
+            false => room,
+        };
+        if room == 0 {
+            if !is_open && wanted > 0 && self.engine.in_flight() < self.intake.records_max() {
                 self.engine.compact();
             }
             self.engine.wait_for_room(until_events);
@@ -254,7 +260,11 @@ impl PollThread {
         }
         if self.last_record_at.is_none() && self.consumer.context().assignments().joined {
             // Nothing came since then, which counts as quiet and as idle from then on.
-            self.last_record_at = Some(self.events_served_at);
+            self.last_record_at = Some(Instant::now());
+        }
+        if self.engine.breakers.is_open() {
+            // Nothing is taken, which does not mean that nothing is there.
+            self.last_record_at = self.last_record_at.map(|_| Instant::now());
         }
         Ok(())
     }
@@ -439,13 +449,14 @@ impl PollThread {
         consumer.context().set_closing();
         consumer.context().set_target(None);
         let has_partitions = consumer.context().assignments().all().next().is_some();
-        if !has_partitions {
+        if !has_partitions && engine.settings.instance_id.is_none() {
             // With the cooperative protocol librdkafka's close leaves the group only once partitions were unassigned: a rebalance
-            // would wait for a member without any until its session times out.
+            // would wait for a member without any until its session times out. Static members stay, as they are meant to.
             consumer.unsubscribe();
         }
         drop(queue);
         drop(consumer);
+        engine.end_breakers();
         engine.health.retire(LOOP);
     }
 }

@@ -7,7 +7,7 @@ use super::dead::WriteError;
 use super::engine::Engine;
 use super::partition::Partition;
 use super::tally::{Settlement, Verdict};
-use crate::handler::{Class, DeadReason, Delivery, HandlerError, Outcome};
+use crate::handler::{Class, DeadReason, Delivery, HandlerError, Outcome, Stage};
 use crate::publisher::PublishError;
 use crate::recovery::Decision;
 use futures_util::FutureExt;
@@ -71,7 +71,7 @@ where
             recovery.delivery.attempt = recovery.attempts;
             outcome = attempt(next.clone(), recovery.delivery.clone()).await;
             if let Some(probe) = probe {
-                probe.ended(recovery.outage_of(&outcome));
+                probe.ended(recovery.is_answer(&outcome));
             }
         }
     })
@@ -133,11 +133,16 @@ impl Recovery {
         // Only failures of their own kind count: an outage spends no attempt.
         let (failures, outage_of) = match class {
             Class::Outage => {
-                self.engine.outage(error.dependency(), &error.message());
+                if self.outage_failures == 0 {
+                    self.engine.outage(error.dependency(), &error.message());
+                }
                 let dependency = error.dependency().to_owned();
                 (&mut self.outage_failures, Some(dependency))
             }
-            Class::Transient | Class::Permanent => (&mut self.transient_failures, None),
+            Class::Transient | Class::Permanent => {
+                self.engine.breakers.others(1);
+                (&mut self.transient_failures, None)
+            }
         };
         *failures = failures.saturating_add(1);
         match self
@@ -156,13 +161,15 @@ impl Recovery {
         }
     }
 
-    /// What is down, if that is why the attempt failed.
-    fn outage_of<'a>(&self, outcome: &'a Outcome) -> Option<&'a str> {
+    /// Whether an attempt got so far that what was down must have answered. One that ended by another outage or by its time
+    /// may not have got there.
+    fn is_answer(&self, outcome: &Outcome) -> bool {
         match outcome {
             Outcome::Retry(error) => {
-                (error.class(&self.engine.classifier) == Class::Outage).then(|| error.dependency())
+                error.class(&self.engine.classifier) != Class::Outage
+                    && error.stage() != Stage::Timeout
             }
-            _ => None,
+            _ => true,
         }
     }
 
@@ -221,14 +228,20 @@ impl Recovery {
     async fn wait(&self, delay: Duration, outage_of: Option<&str>) -> Option<Option<Probe>> {
         let engine = &self.engine;
         let is_down = outage_of.is_some_and(|dependency| engine.breakers.is_open_for(dependency));
-        self.wait_for(async {
-            // The breaker knows better when to try again.
-            if !is_down {
+        // The breaker knows better when to try again.
+        let mut delay = if is_down { Duration::ZERO } else { delay };
+        loop {
+            let waited = self.wait_for(async {
                 tokio::time::sleep(delay).await;
+                engine.may_try(outage_of).await
+            });
+            let probe = waited.await?;
+            // One may have opened while this record waited for its permit.
+            if probe.is_some() || !engine.breakers.is_open() {
+                return Some(probe);
             }
-            engine.may_try(outage_of).await
-        })
-        .await
+            delay = Duration::ZERO;
+        }
     }
 
     /// Waits for `until`, and lets other handlers run meanwhile; none when the partition went.

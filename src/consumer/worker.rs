@@ -54,8 +54,8 @@ pub(crate) enum Message {
     LongestRunning(mpsc::Sender<Option<LongestRunning>>),
     /// Room for bytes is short: keep no burst for the sake of a few of its records.
     Compact,
-    /// Handlers may start again.
-    GoOn,
+    /// Whether handlers may start has changed.
+    Look,
     /// Nothing more comes.
     Close,
 }
@@ -265,7 +265,7 @@ where
                 }
                 Message::Compact => self.compact(),
                 // That it came has the waiting records looked at.
-                Message::GoOn => {}
+                Message::Look => {}
                 Message::Close => self.closed = true,
             }
         }

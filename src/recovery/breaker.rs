@@ -19,11 +19,13 @@ use std::time::Duration;
 /// and no dead letters; the member stays in its group. One record at a time is tried until the dependency answers.
 ///
 /// Both bounds must be reached, so that neither a single failure nor a dependency that refuses a few customers stops everybody
-/// else: those records wait with their keys.
+/// else: those records wait with their keys, and their further attempts do not count. Where few records come, a handful that
+/// is refused can be most of them; so beside each probe that fails another record may start, and if that is handled the breaker
+/// closes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BreakerPolicy {
-    /// Attempts within [`Self::window`] that must have failed with [`Class::Outage`](crate::handler::Class::Outage); 0 is
-    /// read as 1.
+    /// Records within [`Self::window`] whose first attempt must have failed with
+    /// [`Class::Outage`](crate::handler::Class::Outage); 0 is read as 1.
     pub failures_min: u32,
     /// Their share of all attempts in that time, 0 to 1; what is not a number is read as 1.
     pub failure_share_min: f64,
@@ -106,6 +108,11 @@ impl Breaker {
         Some(Change::Opened)
     }
 
+    /// How many failures count now.
+    pub(crate) fn failures(&self, now: Duration) -> u64 {
+        self.failures.sum(now)
+    }
+
     /// Whether the caller may be the probe now. It then owes [`Breaker::probe_failed`], [`Breaker::probe_answered`] or
     /// [`Breaker::probe_abandoned`].
     pub(crate) fn may_probe(&mut self, now: Duration) -> bool {
@@ -131,6 +138,14 @@ impl Breaker {
         if let State::Probing { probes } = self.state {
             self.open(probes.saturating_add(1), now, random);
         }
+    }
+
+    /// Records that were let start beside the probes are handled: whatever is down, most do not need it.
+    pub(crate) fn others_get_through(&mut self) -> Option<Change> {
+        self.is_open().then(|| {
+            self.close();
+            Change::Closed
+        })
     }
 
     /// The probe found the dependency answering. What came before is forgotten.
@@ -295,6 +310,16 @@ mod tests {
     }
 
     #[test]
+    fn others_that_get_through_close_it_whatever_the_probe_says() {
+        let mut breaker = opened(s(100));
+        assert!(breaker.may_probe(s(101)));
+        assert_eq!(breaker.others_get_through(), Some(Change::Closed));
+        breaker.probe_failed(s(102), 0.5);
+        assert!(!breaker.is_open());
+        assert_eq!(breaker.others_get_through(), None);
+    }
+
+    #[test]
     fn what_comes_late_changes_nothing() {
         let mut breaker = opened(s(100));
         let due = breaker.probe_at();
@@ -313,6 +338,7 @@ mod tests {
         ProbeAnswered,
         ProbeAbandoned,
         NobodyToProbe,
+        OthersGetThrough,
         Pass(u32),
     }
 
@@ -326,6 +352,7 @@ mod tests {
             Just(Told::ProbeAnswered),
             Just(Told::ProbeAbandoned),
             Just(Told::NobodyToProbe),
+            Just(Told::OthersGetThrough),
             (0..20_000_u32).prop_map(Told::Pass),
         ]
     }
@@ -356,6 +383,7 @@ mod tests {
                     Told::ProbeAnswered => { probing = false; breaker.probe_answered() }
                     Told::ProbeAbandoned => { breaker.probe_abandoned(now); probing = false; None }
                     Told::NobodyToProbe => breaker.close_for_want_of_probes(now),
+                    Told::OthersGetThrough => { probing = false; breaker.others_get_through() }
                     Told::Pass(ms) => { now += Duration::from_millis(ms.into()); None }
                 };
                 let expected = match (was_open, breaker.is_open()) {

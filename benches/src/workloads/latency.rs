@@ -124,12 +124,8 @@ async fn evenkeel(spec: &Spec, paced: &Arc<Paced>) -> anyhow::Result<()> {
 
 /// A publisher that does not linger.
 pub(crate) fn publisher(spec: &Spec) -> anyhow::Result<Publisher> {
-    let mut kafka = spec.kafka()?;
-    kafka.set("linger.ms=0")?;
-    Ok(Publisher::new(
-        &kafka,
-        PublisherSettings::new("/bench/paced"),
-    )?)
+    let settings = PublisherSettings::new("/bench/paced");
+    Ok(Publisher::new(&spec.tuned(&["linger.ms=0"])?, settings)?)
 }
 
 /// Enqueues the record with this number, without waiting for its receipt.

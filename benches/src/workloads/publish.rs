@@ -174,10 +174,11 @@ async fn future(spec: &Spec) -> anyhow::Result<Spent> {
 }
 
 async fn evenkeel(spec: &Spec) -> anyhow::Result<Spent> {
-    let mut kafka = spec.kafka()?;
-    if spec.contestant == "evenkeel" {
-        kafka.set("compression.type=none")?;
-    }
+    let compression = match spec.contestant.as_str() {
+        "evenkeel" => "compression.type=none",
+        _ => "compression.type=lz4",
+    };
+    let kafka = spec.tuned(&[compression])?;
     let publisher = Publisher::new(&kafka, PublisherSettings::new("/bench/publish"))?;
     let prepared = Prepared::new(&spec.data);
     let begun = Moment::now();
