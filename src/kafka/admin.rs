@@ -1,4 +1,4 @@
-//! Topics and groups: list, describe, create; offsets and lag.
+//! Topics and groups: list, describe, create; offsets and lag; deleting records.
 //!
 //! Owns what operators and start-up checks ask a cluster. Joins no group and commits nothing. Every method runs the
 //! client's blocking calls on a thread that may block, and takes no longer than the timeout given to
@@ -8,6 +8,7 @@ mod assignment;
 mod connection;
 mod groups;
 mod lag;
+mod records;
 mod topics;
 
 #[cfg(test)]
@@ -188,6 +189,25 @@ impl Admin {
         let (topic, settings) = (topic.to_owned(), settings.clone());
         self.run("changing a topic's settings", move |connection| {
             topics::alter(connection, &topic, &settings)
+        })
+        .await
+    }
+
+    /// Deletes the records of a topic before these offsets, by partition; returns the first offsets still there.
+    ///
+    /// Only the beginning of a partition can be deleted, and it cannot be had back. Partitions are asked for together, but
+    /// each is deleted by its own leader: after an error others may be deleted, and calling again is safe.
+    ///
+    /// # Errors
+    /// [`KafkaError::UnknownTopic`], an offset beyond the end, or a topic that is only compacted.
+    pub async fn delete_records(
+        &self,
+        topic: &str,
+        before: &BTreeMap<i32, i64>,
+    ) -> Result<BTreeMap<i32, i64>, KafkaError> {
+        let (topic, before) = (topic.to_owned(), before.clone());
+        self.run("deleting records", move |connection| {
+            records::delete_before(connection, &topic, &before)
         })
         .await
     }

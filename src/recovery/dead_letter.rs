@@ -6,7 +6,8 @@
 //! The names under `__dlq.errors.` are Kafka's own (KIP-1191) with Kafka's meaning; what Kafka has no name for goes under
 //! `evenkeel.dlq.`. All values are UTF-8 text. A record that comes from a dead letter, because it was replayed or because
 //! somebody consumes the dead-letter topic, already carries these headers: they are replaced, so that they always tell
-//! about the latest failure and do not grow with each trip. Every other header stays where it was.
+//! about the latest failure and do not grow with each trip. Every other header stays where it was, those of a replay too
+//! (`replay.rs`): how often a record was replayed and when it failed first must survive its next failure.
 
 use crate::event::{Headers, OutgoingRecord, Record};
 use crate::handler::{Class, DeadReason};
@@ -123,6 +124,7 @@ mod tests {
     use super::*;
     use crate::event::RecordBatchBuilder;
     use crate::handler::Stage;
+    use crate::recovery::{DeadLetter, Destination, Provenance, replayed};
 
     type Header<'a> = (&'a [u8], Option<&'a [u8]>);
 
@@ -231,6 +233,44 @@ mod tests {
         assert_eq!(second.headers.iter().count(), headers.len());
         assert_eq!(second.headers.last("mine"), Some(&b"1"[..]));
         assert_eq!(second.headers.last(MESSAGE), Some(&b"second"[..]));
+    }
+
+    #[test]
+    fn what_is_known_about_replays_survives_the_next_failure() {
+        let first = letter_of(&record_of(None, None, &[(b"ce_id", Some(b"1"))]), "first");
+        let replay = |letter: OutgoingRecord| {
+            let record = crate::kafka::reader::LogRecord {
+                topic: letter.topic.as_str().into(),
+                partition: 3,
+                offset: 9,
+                timestamp_kind: crate::kafka::reader::TimestampKind::Absent,
+                timestamp_ms: None,
+                key: None,
+                value: None,
+                headers: letter.headers,
+            };
+            let failure = DeadLetter::read(record.headers.iter());
+            let to = Destination::source(&failure, |_| 4).expect("a source");
+            let provenance = Provenance {
+                by: "ada",
+                at: jiff::Timestamp::UNIX_EPOCH,
+                edited: false,
+            };
+            replayed(record, to, &provenance)
+        };
+        let once = replay(first);
+        let headers: Vec<_> = once.headers.iter().collect();
+        let second = letter_of(&record_of(None, None, &headers), "second");
+        let read = DeadLetter::read(second.headers.iter());
+        assert_eq!(
+            (read.replay_count, read.message.as_deref()),
+            (1, Some("second"))
+        );
+        assert_eq!(read.first_failure, "2026-11-21T10:11:12Z".parse().ok());
+        let twice = replay(second);
+        let read = DeadLetter::read(twice.headers.iter());
+        assert_eq!((read.replay_count, read.family), (2, None));
+        assert_eq!(twice.headers.last("ce_id"), Some(&b"1"[..]));
     }
 
     #[test]

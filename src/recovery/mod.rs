@@ -1,13 +1,22 @@
-//! What happens to a record that fails: in-place retries and dead letters; and to all records while something that their
-//! handlers depend on is down.
+//! What happens to a record that fails: in-place retries, dead letters and their way back; and to all records while
+//! something that their handlers depend on is down.
 
 mod breaker;
 pub(crate) mod dead_letter;
+mod letter;
+mod mark;
+mod pattern;
 mod policy;
+mod position;
+mod replay;
 mod window;
 
 pub use breaker::BreakerPolicy;
 pub(crate) use breaker::{Breaker, Change};
-pub(crate) use window::Window;
-
+pub use letter::{DeadLetter, Family};
+pub use mark::{Ends, Mark, Replayed, Replays, Run, replay_topic};
+pub use pattern::message_pattern;
 pub use policy::{Backoff, Decision, RetryPolicy};
+pub use position::Position;
+pub use replay::{Destination, Provenance, is_failure_header, replay_of, replayed};
+pub(crate) use window::Window;

@@ -135,6 +135,10 @@ async fn what_the_mock_cluster_cannot_do_is_said() {
     let altered = fixture.admin.alter_topic("new", &BTreeMap::new()).await;
     let error = altered.expect_err("no AlterConfigs");
     assert!(matches!(error, KafkaError::Unsupported { .. }), "{error:?}");
+    let before = BTreeMap::from([(0, 1)]);
+    let deleted = fixture.admin.delete_records("new", &before).await;
+    let error = deleted.expect_err("no DeleteRecords");
+    assert!(matches!(error, KafkaError::Unsupported { .. }), "{error:?}");
     let error = fixture.admin.groups().await.expect_err("no ListGroups");
     assert!(matches!(error, KafkaError::Unsupported { .. }), "{error:?}");
     let nothing = fixture

@@ -66,7 +66,7 @@ pub(super) fn describe(
 }
 
 /// The name, if a topic can have it: the bindings panic over one that cannot be.
-fn known(topic: &str) -> Result<&str, KafkaError> {
+pub(super) fn known(topic: &str) -> Result<&str, KafkaError> {
     if is_topic_name(topic) {
         Ok(topic)
     } else {

@@ -1,0 +1,46 @@
+//! Deleting records: the beginning of a partition, which is all that Kafka can delete.
+
+use super::connection::Connection;
+use super::topics::known;
+use crate::kafka::KafkaError;
+use crate::kafka::error::failed;
+use rdkafka::admin::AdminOptions;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use tokio::runtime::Handle;
+
+/// Deletes what stands before these offsets; the first offsets still there.
+pub(super) fn delete_before(
+    connection: &Connection,
+    topic: &str,
+    before: &BTreeMap<i32, i64>,
+) -> Result<BTreeMap<i32, i64>, KafkaError> {
+    let what = format!("deleting records of the topic {topic}");
+    let topic = known(topic)?;
+    if before.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    connection.beyond_mock(&what)?;
+    let refused = |error| failed(&what, error);
+    let mut list = TopicPartitionList::with_capacity(before.len());
+    for (partition, offset) in before {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
+            .map_err(refused)?;
+    }
+    let left = Some(connection.left(&what)?);
+    let options = AdminOptions::new()
+        .request_timeout(left)
+        .operation_timeout(left);
+    let answer = connection.admin()?.delete_records(&list, &options);
+    let answer = Handle::current()
+        .block_on(answer)
+        .map_err(|error| connection.unanswered(&what, error))?;
+    let mut first = BTreeMap::new();
+    for element in answer.elements() {
+        element.error().map_err(refused)?;
+        if let Offset::Offset(offset) = element.offset() {
+            first.insert(element.partition(), offset);
+        }
+    }
+    Ok(first)
+}

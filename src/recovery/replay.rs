@@ -1,0 +1,302 @@
+//! What a replayed record looks like: the original one, with what is known about the replay instead of the failure.
+//!
+//! Pure. Owns the headers of a replay. Key, value and all other headers stay byte for byte and in order, the event's id
+//! among them: it is what lets a consumer with an inbox know the event again that it had its effect of already.
+//!
+//! A record that fails again becomes a dead letter again, which keeps these headers: only those of the failure are
+//! replaced there. So the count grows with each trip, and the first failure's time stays known.
+
+use super::{DeadLetter, Position};
+use crate::event::{Headers, OutgoingRecord};
+use crate::kafka::reader::LogRecord;
+use jiff::Timestamp;
+
+pub(crate) const REPLAY_COUNT: &str = "evenkeel.dlq.replay-count";
+pub(crate) const REPLAY_OF: &str = "evenkeel.dlq.replay-of";
+pub(crate) const REPLAYED_BY: &str = "evenkeel.dlq.replayed-by";
+pub(crate) const REPLAYED_AT: &str = "evenkeel.dlq.replayed-at";
+pub(crate) const FIRST_FAILURE: &str = "evenkeel.dlq.first-failure";
+pub(crate) const EDITED: &str = "evenkeel.dlq.edited";
+
+/// What the names of failure headers begin with, and of those that an earlier replay added.
+///
+/// Spring's count of attempts is among them: with it, a replayed record would have none left.
+const FAILURE_PREFIXES: &[&str] = &[
+    "__dlq.",
+    "evenkeel.dlq.",
+    "__streams.errors.",
+    "__connect.errors.",
+    "kafka_dlt-",
+    "retry_topic-",
+];
+
+/// Who replays a letter, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Provenance<'a> {
+    /// Who.
+    pub by: &'a str,
+    /// When.
+    pub at: Timestamp,
+    /// Whether somebody may have changed the letter before.
+    pub edited: bool,
+}
+
+/// Where a replayed record goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// Topic.
+    pub topic: String,
+    /// Partition; none lets the key decide.
+    pub partition: Option<i32>,
+}
+
+impl Destination {
+    /// Back to where the record failed; none where the letter does not say it.
+    ///
+    /// It goes to the partition that it came from, among the records of its key, if the topic (which has `partitions` of
+    /// them) still has it.
+    pub fn source(letter: &DeadLetter, partitions: impl Fn(&str) -> usize) -> Option<Self> {
+        let topic = letter.topic.clone()?;
+        let count = partitions(&topic);
+        let exists = |number: &i32| usize::try_from(*number).is_ok_and(|number| number < count);
+        let partition = letter.partition.filter(exists);
+        Some(Self { topic, partition })
+    }
+}
+
+/// Whether a header tells about a failure or a replay, so that a replayed record does not keep it.
+pub fn is_failure_header(name: &[u8]) -> bool {
+    let mut prefixes = FAILURE_PREFIXES.iter();
+    prefixes.any(|prefix| name.starts_with(prefix.as_bytes()))
+}
+
+/// The record that a letter's replay publishes.
+///
+/// It carries the time of its replay, not the failed record's: retention counts from a record's timestamp.
+pub fn replayed(letter: LogRecord, to: Destination, provenance: &Provenance<'_>) -> OutgoingRecord {
+    let failure = DeadLetter::read(letter.headers.iter());
+    let edited = provenance.edited || letter.headers.last(EDITED) == Some(b"true");
+    let mut headers: Headers = letter
+        .headers
+        .iter()
+        .filter(|(name, _)| !is_failure_header(name))
+        .collect();
+    let position = Position {
+        topic: letter.topic.to_string(),
+        partition: letter.partition,
+        offset: letter.offset,
+    };
+    let mut add = |name, value: &str| headers.push(name, Some(value.as_bytes()));
+    add(
+        REPLAY_COUNT,
+        &failure.replay_count.saturating_add(1).to_string(),
+    );
+    add(REPLAY_OF, &position.to_string());
+    add(REPLAYED_BY, provenance.by);
+    add(REPLAYED_AT, &provenance.at.to_string());
+    if let Some(first) = failure.first_failure {
+        add(FIRST_FAILURE, &first.to_string());
+    }
+    if edited {
+        add(EDITED, "true");
+    }
+    OutgoingRecord {
+        topic: to.topic,
+        partition: to.partition,
+        key: letter.key.map(Into::into),
+        value: letter.value.map(Into::into),
+        headers,
+        timestamp_ms: None,
+    }
+}
+
+/// The letter that a record is the replay of, with who replayed it and when; none for any other record.
+///
+/// A dead letter of a replayed record still has these headers, but it is no replay.
+pub fn replay_of(headers: &Headers) -> Option<(Position, String, Timestamp)> {
+    let text = |name| {
+        headers
+            .last(name)
+            .and_then(|value| std::str::from_utf8(value).ok())
+    };
+    let position = text(REPLAY_OF)?.parse().ok()?;
+    if DeadLetter::read(headers.iter()).family.is_some() {
+        return None;
+    }
+    let by = text(REPLAYED_BY)?.to_owned();
+    Some((position, by, text(REPLAYED_AT)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::reader::TimestampKind;
+
+    type Header<'a> = (&'a [u8], Option<&'a [u8]>);
+
+    const AT: &str = "2026-11-21T12:00:00Z";
+
+    fn letter(headers: &[Header<'_>]) -> LogRecord {
+        LogRecord {
+            topic: "dlq.payments.orders".into(),
+            partition: 3,
+            offset: 42,
+            timestamp_kind: TimestampKind::Create,
+            timestamp_ms: Some(1),
+            key: Some(vec![0, 0xff]),
+            value: Some(vec![0xc3, 0x28]),
+            headers: headers.iter().copied().collect(),
+        }
+    }
+
+    fn replay(headers: &[Header<'_>], edited: bool) -> OutgoingRecord {
+        let provenance = Provenance {
+            by: "ada",
+            at: AT.parse().expect("a timestamp"),
+            edited,
+        };
+        let to = Destination {
+            topic: "orders".to_owned(),
+            partition: Some(3),
+        };
+        replayed(letter(headers), to, &provenance)
+    }
+
+    #[test]
+    fn all_but_the_failure_stays_byte_for_byte_and_in_order() {
+        let kept: [Header<'_>; 6] = [
+            (b"ce_id", Some(b"1")),
+            (b"\xff\xfe", Some(&[0, 0xff])),
+            (b"absent", None),
+            (b"empty", Some(&[])),
+            (b"ce_id", Some(b"2")),
+            (b"__dlqX", Some(b"a near miss")),
+        ];
+        let failure: [Header<'_>; 7] = [
+            (b"__dlq.errors.topic", Some(b"orders")),
+            (b"evenkeel.dlq.error.class", Some(b"permanent")),
+            (b"evenkeel.dlq.anything", None),
+            (b"__streams.errors.offset", Some(b"1")),
+            (b"__connect.errors.stage", Some(b"TASK_PUT")),
+            (b"kafka_dlt-original-offset", Some(&[0; 8])),
+            (b"retry_topic-attempts", Some(&[0, 0, 0, 3])),
+        ];
+        let mixed: Vec<Header<'_>> = failure
+            .into_iter()
+            .zip(kept)
+            .flat_map(|(f, k)| [f, k])
+            .collect();
+        let record = replay(&mixed, false);
+        assert!(record.headers.iter().take(kept.len()).eq(kept));
+        let added: Vec<&[u8]> = record
+            .headers
+            .iter()
+            .skip(kept.len())
+            .map(|(name, _)| name)
+            .collect();
+        let expected = [REPLAY_COUNT, REPLAY_OF, REPLAYED_BY, REPLAYED_AT].map(str::as_bytes);
+        assert_eq!(added, expected);
+        assert_eq!(record.key.as_deref(), Some(&[0, 0xff][..]));
+        assert_eq!(record.value.as_deref(), Some(&[0xc3, 0x28][..]));
+        assert_eq!(
+            (record.topic.as_str(), record.partition),
+            ("orders", Some(3))
+        );
+        assert_eq!(record.timestamp_ms, None);
+    }
+
+    #[test]
+    fn absent_and_empty_stay_apart() {
+        let provenance = Provenance {
+            by: "ada",
+            at: Timestamp::UNIX_EPOCH,
+            edited: false,
+        };
+        let mut empty = letter(&[]);
+        (empty.key, empty.value) = (None, Some(Vec::new()));
+        let to = Destination {
+            topic: "t".to_owned(),
+            partition: None,
+        };
+        let record = replayed(empty, to, &provenance);
+        assert_eq!(
+            (record.key, record.value.as_deref()),
+            (None, Some(&b""[..]))
+        );
+    }
+
+    #[test]
+    fn the_count_grows_and_who_when_and_which_are_said_once() {
+        let check = |before: Option<&[u8]>, expected: &str| {
+            let count = before.map(|before| (REPLAY_COUNT.as_bytes(), Some(before)));
+            let old: [Header<'_>; 2] = [
+                (REPLAYED_BY.as_bytes(), Some(b"bob")),
+                (REPLAY_OF.as_bytes(), Some(b"dlq.payments.orders/3@1")),
+            ];
+            let headers: Vec<Header<'_>> = old.into_iter().chain(count).collect();
+            let record = replay(&headers, false);
+            let all: Vec<Header<'_>> = record.headers.iter().collect();
+            let expected: [Header<'_>; 4] = [
+                (REPLAY_COUNT.as_bytes(), Some(expected.as_bytes())),
+                (REPLAY_OF.as_bytes(), Some(b"dlq.payments.orders/3@42")),
+                (REPLAYED_BY.as_bytes(), Some(b"ada")),
+                (REPLAYED_AT.as_bytes(), Some(AT.as_bytes())),
+            ];
+            assert_eq!(all, expected);
+        };
+        check(None, "1");
+        check(Some(b"1"), "2");
+        check(Some(b"-7"), "1");
+        check(Some(b"99999999999999999999"), "4294967295");
+    }
+
+    #[test]
+    fn the_first_failure_and_an_edit_are_handed_on() {
+        let failed: Header<'_> = (
+            b"evenkeel.dlq.error.timestamp",
+            Some(b"2026-11-20T00:00:00Z"),
+        );
+        let once = replay(&[failed], true);
+        assert_eq!(once.headers.last(FIRST_FAILURE), failed.1);
+        assert_eq!(once.headers.last(EDITED), Some(&b"true"[..]));
+        let mut again: Vec<Header<'_>> = once.headers.iter().collect();
+        again.push((failed.0, Some(b"2026-11-21T00:00:00Z")));
+        let twice = replay(&again, false);
+        assert_eq!(twice.headers.last(FIRST_FAILURE), failed.1);
+        assert_eq!(twice.headers.last(EDITED), Some(&b"true"[..]));
+        assert_eq!(replay(&[failed], false).headers.last(EDITED), None);
+    }
+
+    #[test]
+    fn a_replay_is_known_again_and_a_dead_letter_of_it_is_none() {
+        let record = replay(&[(b"ce_id", Some(b"1"))], false);
+        let (position, by, at) = replay_of(&record.headers).expect("a replay");
+        assert_eq!(position.to_string(), "dlq.payments.orders/3@42");
+        assert_eq!((by.as_str(), at.to_string().as_str()), ("ada", AT));
+        let mut dead = record.headers;
+        dead.push("__dlq.errors.topic", Some(b"orders"));
+        assert_eq!(replay_of(&dead), None);
+        assert_eq!(replay_of(&Headers::new()), None);
+    }
+
+    #[test]
+    fn it_goes_back_to_its_partition_where_there_is_one() {
+        let check = |topic: Option<&str>, partition, expected: Option<Option<i32>>| {
+            let failure = DeadLetter {
+                topic: topic.map(str::to_owned),
+                partition,
+                ..DeadLetter::default()
+            };
+            let to = Destination::source(&failure, |_| 4);
+            assert_eq!(
+                to.map(|to| to.partition),
+                expected,
+                "{topic:?} {partition:?}"
+            );
+        };
+        check(None, Some(0), None);
+        check(Some("orders"), Some(3), Some(Some(3)));
+        check(Some("orders"), Some(4), Some(None));
+        check(Some("orders"), None, Some(None));
+    }
+}
