@@ -1,15 +1,21 @@
 //! A record as one JSON object with the names that kcat -J uses, and `ce`, the CloudEvents attributes. Pure.
 //!
-//! Bytes that are not UTF-8 stand in `key_hex` and `payload_hex`, beside a null, so that nothing is lost or repaired.
+//! Bytes that are not UTF-8 stand in `key_hex` and `payload_hex`, beside a null, and in headers as `{"hex": "…"}`, so that
+//! nothing is lost or repaired, and a record can be read back.
+
+mod read;
+
+pub(crate) use read::read;
 
 use evenkeel::event::{Attributes, decode};
 use evenkeel::kafka::reader::{LogRecord, TimestampKind};
+use evenkeel::recovery::DeadLetter;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 /// The object of a record; its members keep this order.
 #[derive(Serialize)]
-pub(super) struct Envelope<'a> {
+pub(crate) struct Envelope<'a> {
     topic: &'a str,
     partition: i32,
     offset: i64,
@@ -24,10 +30,12 @@ pub(super) struct Envelope<'a> {
     payload_hex: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ce: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'a DeadLetter>,
 }
 
-/// The object of a record.
-pub(super) fn of(record: &LogRecord) -> Envelope<'_> {
+/// The object of a record; of a dead letter, with what its headers say about the failure.
+pub(crate) fn of<'a>(record: &'a LogRecord, failure: Option<&'a DeadLetter>) -> Envelope<'a> {
     let (key, key_hex) = text_or_hex(record.key.as_deref());
     let (payload, payload_hex) = text_or_hex(record.value.as_deref());
     let event = decode(record.headers.iter(), record.value.as_deref());
@@ -43,6 +51,7 @@ pub(super) fn of(record: &LogRecord) -> Envelope<'_> {
         payload,
         payload_hex,
         ce: event.ok().map(|event| attributes(event.attributes)),
+        failure,
     }
 }
 
@@ -70,11 +79,18 @@ fn headers(record: &LogRecord) -> Value {
         .iter()
         .flat_map(|(name, value)| {
             [
-                json!(String::from_utf8_lossy(name)),
-                json!(value.map(String::from_utf8_lossy)),
+                text_or_object(name),
+                value.map_or(Value::Null, text_or_object),
             ]
         })
         .collect()
+}
+
+fn text_or_object(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json!(text),
+        Err(_) => json!({ "hex": hex(bytes) }),
+    }
 }
 
 fn attributes(attributes: Attributes) -> Value {
@@ -137,18 +153,23 @@ mod tests {
             r#""headers":["ce_specversion","1.0","ce_id","7","ce_source","/s","ce_type","t.v1","trace",null],"#,
             r#""key":"k","payload":"{}","ce":{"id":"7","source":"/s","specversion":"1.0","type":"t.v1"}}"#,
         );
-        assert_eq!(serde_json::to_string(&of(&record())).unwrap(), expected);
+        assert_eq!(
+            serde_json::to_string(&of(&record(), None)).unwrap(),
+            expected
+        );
     }
 
     #[test]
     fn bytes_that_are_no_text_are_kept_as_digits() {
         let mut raw = record();
         raw.headers = Headers::new();
+        raw.headers.push("offset", Some(&[0, 0xff]));
         (raw.key, raw.value) = (None, Some(vec![0xff, 0x0a]));
-        let object = serde_json::to_value(of(&raw)).unwrap();
+        let object = serde_json::to_value(of(&raw, None)).unwrap();
         assert_eq!(object["key"], Value::Null);
         assert_eq!(object["payload"], Value::Null);
         assert_eq!(object["payload_hex"], "ff0a");
+        assert_eq!(object["headers"], json!(["offset", {"hex": "00ff"}]));
         assert_eq!(object.get("key_hex"), None);
         assert_eq!(object.get("ce"), None);
     }

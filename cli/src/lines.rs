@@ -1,7 +1,6 @@
-//! Where payloads come from: the command line, or lines of a file or of standard input.
+//! Lines of a file or of standard input.
 
 use anyhow::Context;
-use serde_json::Value;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::PathBuf;
@@ -13,44 +12,31 @@ const LINE_BYTES_MAX: u64 = 16 << 20;
 /// Lines that are read ahead.
 const AHEAD_LINES: usize = 64;
 
-/// What to publish.
-pub(super) enum Source {
-    /// One payload.
-    One(Value),
-    /// Lines.
-    Lines(Box<dyn BufRead + Send>),
-}
-
 /// A line and its number, from 1.
-pub(super) struct Line {
-    pub(super) number: u64,
-    pub(super) content: Result<Vec<u8>, String>,
+pub(crate) struct Line {
+    pub(crate) number: u64,
+    pub(crate) content: Result<Vec<u8>, String>,
 }
 
-impl Source {
-    /// Lines of a file, or of standard input for none and `-`.
-    pub(super) fn lines(path: Option<PathBuf>) -> anyhow::Result<Self> {
-        match path.filter(|path| path.as_os_str() != "-") {
-            Some(path) => {
-                let file =
-                    File::open(&path).with_context(|| format!("opening {}", path.display()))?;
-                Ok(Self::Lines(Box::new(BufReader::new(file))))
+/// Opens a file, or standard input for none and `-`.
+pub(crate) fn open(path: Option<PathBuf>) -> anyhow::Result<Box<dyn BufRead + Send>> {
+    match path.filter(|path| path.as_os_str() != "-") {
+        Some(path) => {
+            let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+            Ok(Box::new(BufReader::new(file)))
+        }
+        None => {
+            if io::stdin().is_terminal() {
+                anstream::eprintln!("evenkeel: reading one JSON object a line; end with Ctrl-D");
             }
-            None => {
-                if io::stdin().is_terminal() {
-                    anstream::eprintln!(
-                        "evenkeel: reading one JSON object a line; end with Ctrl-D"
-                    );
-                }
-                Ok(Self::Lines(Box::new(BufReader::new(io::stdin()))))
-            }
+            Ok(Box::new(BufReader::new(io::stdin())))
         }
     }
 }
 
 /// Reads lines on a thread of its own, because a read from a terminal or a pipe cannot be taken back. Empty lines are
 /// passed over; the thread ends with the input, or when nobody listens.
-pub(super) fn read(mut input: Box<dyn BufRead + Send>) -> mpsc::Receiver<io::Result<Line>> {
+pub(crate) fn read(mut input: Box<dyn BufRead + Send>) -> mpsc::Receiver<io::Result<Line>> {
     let (sender, receiver) = mpsc::channel(AHEAD_LINES);
     std::thread::spawn(move || {
         let mut number = 0;

@@ -4,10 +4,16 @@ mod args;
 mod catalogue;
 mod commands;
 mod connection;
+mod envelope;
 mod exit;
 mod format;
+mod lines;
 mod output;
+mod progress;
+mod receipt;
 mod stop;
+mod time;
+mod wildcard;
 
 use clap::Parser;
 use std::process::ExitCode;

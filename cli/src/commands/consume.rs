@@ -1,10 +1,10 @@
 //! `evenkeel consume`: shows what is on the log, without a group.
 
-mod envelope;
 mod filter;
 mod position;
 
 use crate::connection::ConnectionArgs;
+use crate::envelope;
 use crate::exit::{Ending, Usage};
 use crate::format::{Format, without_control};
 use crate::stop::Stop;
@@ -225,7 +225,7 @@ impl Screen {
                 self.out.write_all(&self.scratch)?;
             }
             shape @ (Shape::JsonLines | Shape::JsonArray) => {
-                serde_json::to_writer(&mut self.scratch, &envelope::of(record))?;
+                serde_json::to_writer(&mut self.scratch, &envelope::of(record, None))?;
                 let before: &[u8] = match shape {
                     Shape::JsonArray if self.shown == 0 => b"[\n",
                     Shape::JsonArray => b",\n",

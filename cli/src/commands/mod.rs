@@ -3,6 +3,7 @@
 pub(crate) mod completions;
 pub(crate) mod consume;
 pub(crate) mod dev;
+pub(crate) mod dlq;
 pub(crate) mod groups;
 pub(crate) mod publish;
 pub(crate) mod schemas;
@@ -42,6 +43,7 @@ async fn dispatch(command: Command) -> anyhow::Result<Ending> {
         // These have something to finish when they are asked to stop.
         Command::Publish(args) => publish::run(args, stop).await,
         Command::Consume(args) => consume::run(args, stop).await,
+        Command::Dlq(args) => dlq::run(args, stop).await,
         command => tokio::select! {
             ending = dispatch_short(command) => ending,
             signal = stop.signalled() => Ok(Ending::Stopped(signal)),
@@ -57,6 +59,8 @@ async fn dispatch_short(command: Command) -> anyhow::Result<Ending> {
         Command::Dev(args) => dev::run(args).await,
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => completions::run_man(args),
-        Command::Publish(_) | Command::Consume(_) => unreachable!("dispatched by the caller"),
+        Command::Publish(_) | Command::Consume(_) | Command::Dlq(_) => {
+            unreachable!("dispatched by the caller")
+        }
     }
 }

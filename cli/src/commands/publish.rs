@@ -1,20 +1,20 @@
 //! `evenkeel publish`: events from flags or lines, checked against their schema, acknowledged by the brokers.
 
 mod draft;
-mod lines;
 mod payload;
 mod run;
 
 use crate::catalogue::{CatalogueArgs, known_types};
 use crate::connection::ConnectionArgs;
 use crate::exit::{Ending, Usage};
+use crate::lines;
 use crate::output::OutputArgs;
 use crate::stop::Stop;
 use clap::{Args, ValueEnum};
 use draft::{Drafter, KeyRule};
 use evenkeel::event::ContentMode;
 use evenkeel::publisher::{Publisher, PublisherSettings};
-use lines::Source;
+use run::Source;
 use std::path::PathBuf;
 
 /// Publish events and wait until the brokers have them.
@@ -130,7 +130,7 @@ fn prepare(args: PublishArgs) -> anyhow::Result<(Drafter, Source)> {
         (Some(ty), None) if !args.data.is_empty() => {
             Source::One(payload::from_fields(&catalogue, ty, &args.data).map_err(Usage)?)
         }
-        _ => Source::lines(args.from_file)?,
+        _ => Source::Lines(lines::open(args.from_file)?),
     };
     let key = match (args.key, args.key_field) {
         (Some(key), _) => KeyRule::Fixed(key),

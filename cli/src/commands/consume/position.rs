@@ -1,5 +1,6 @@
 //! The positions that kcat, rpk and people write: `beginning`, `-10`, `@2026-05-01T12:00:00Z`, `s@1700000000000`. Pure.
 
+use crate::time::time_ms;
 use evenkeel::kafka::reader::Start;
 use std::str::FromStr;
 
@@ -43,27 +44,6 @@ fn parse(text: &str, now: jiff::Timestamp) -> Result<Position, String> {
             }
         },
     }))
-}
-
-/// Milliseconds since the epoch, a date and time with its zone, or an age such as `-1h`.
-fn time_ms(text: &str, now: jiff::Timestamp) -> Result<i64, String> {
-    if let Ok(ms) = text.parse::<i64>()
-        && ms >= 0
-    {
-        return Ok(ms);
-    }
-    if let Some(age) = text.strip_prefix('-')
-        && let Ok(age) = age.parse::<jiff::SignedDuration>()
-        && let Ok(then) = now.checked_sub(age)
-    {
-        return Ok(then.as_millisecond());
-    }
-    text.parse::<jiff::Timestamp>()
-        .map(jiff::Timestamp::as_millisecond)
-        .map_err(|_| {
-            "a time is milliseconds since the epoch, 2026-05-01T12:00:00Z, or an age such as -1h"
-                .to_owned()
-        })
 }
 
 #[cfg(test)]

@@ -1,21 +1,30 @@
 //! Sends drafts in order and gives receipts in order, with as many on their way as the publisher takes.
 
 use super::draft::Drafter;
-use super::lines::{self, Line, Source};
 use super::payload;
 use crate::exit::Ending;
+use crate::lines::{self, Line};
 use crate::output::{Listing, OutputFormat, Row};
+use crate::receipt::ready_or_never;
 use crate::stop::Stop;
 use evenkeel::event::JsonEvent;
 use evenkeel::kafka::{KafkaError, admin::Admin};
 use evenkeel::publisher::{PendingReceipt, PublishError, Publisher};
 use serde::Serialize;
 use std::collections::{HashSet, VecDeque};
-use std::io::{BufWriter, StdoutLock};
+use std::io::{BufRead, BufWriter, StdoutLock};
 use std::time::Duration;
 
 /// Events that wait for their receipt at most.
 const PENDING_MAX: usize = 10_000;
+
+/// What to publish.
+pub(super) enum Source {
+    /// One payload.
+    One(serde_json::Value),
+    /// Lines.
+    Lines(Box<dyn BufRead + Send>),
+}
 
 /// What the brokers took, as it is listed.
 #[derive(Serialize)]
@@ -267,15 +276,6 @@ impl Run {
             );
         }
         Ok(())
-    }
-}
-
-async fn ready_or_never(
-    receipt: Option<&mut PendingReceipt>,
-) -> Result<evenkeel::publisher::Receipt, PublishError> {
-    match receipt {
-        Some(receipt) => receipt.await,
-        None => std::future::pending().await,
     }
 }
 

@@ -1,0 +1,87 @@
+//! Reads dead letters up to the ends that their topics have when the reading begins.
+
+use super::Cluster;
+use crate::stop::Stop;
+use evenkeel::kafka::reader::{LogRecord, Reader, Reading};
+use evenkeel::recovery::{DeadLetter, Position};
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// How long the reader waits for a record before it looks whether it was asked to stop.
+const TURN: Duration = Duration::from_millis(100);
+
+/// A record of a dead-letter topic, and what its headers say.
+#[derive(Debug, Clone)]
+pub(super) struct Letter {
+    pub(super) record: LogRecord,
+    pub(super) failure: DeadLetter,
+}
+
+impl Letter {
+    pub(super) fn new(record: LogRecord) -> Self {
+        let failure = DeadLetter::read(record.headers.iter());
+        Self { record, failure }
+    }
+
+    /// When the record was given up, or else when the letter was written.
+    pub(super) fn time(&self) -> Option<Timestamp> {
+        let written = || Timestamp::from_millisecond(self.record.timestamp_ms?).ok();
+        self.failure.last_failure.or_else(written)
+    }
+
+    pub(super) fn position(&self) -> Position {
+        Position {
+            topic: self.record.topic.to_string(),
+            partition: self.record.partition,
+            offset: self.record.offset,
+        }
+    }
+}
+
+/// How a reading ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// All was read.
+    Whole,
+    /// A signal of that number came first.
+    Stopped(u8),
+    /// Who took the records had enough.
+    Enough,
+}
+
+/// Whether more records are wanted.
+pub(super) type Wanted = anyhow::Result<bool>;
+
+/// Gives every record of the topics to `each`, in offset order within each partition. Blocks.
+pub(super) fn read(
+    cluster: &Cluster,
+    topics: &[String],
+    stop: &Stop,
+    each: impl FnMut(LogRecord) -> Wanted,
+) -> anyhow::Result<End> {
+    if topics.is_empty() {
+        return Ok(End::Whole);
+    }
+    let reading = Reading::whole(topics);
+    let mut reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
+    drain(&mut reader, stop, each)
+}
+
+/// [`read`] with a reader that is open.
+pub(super) fn drain(
+    reader: &mut Reader,
+    stop: &Stop,
+    mut each: impl FnMut(LogRecord) -> Wanted,
+) -> anyhow::Result<End> {
+    while !reader.at_end() {
+        if let Some(signal) = stop.requested() {
+            return Ok(End::Stopped(signal));
+        }
+        if let Some(record) = reader.next(TURN)?
+            && !each(record)?
+        {
+            return Ok(End::Enough);
+        }
+    }
+    Ok(End::Whole)
+}
