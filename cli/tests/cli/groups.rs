@@ -1,15 +1,9 @@
 //! Groups on Apache Kafka: the mock cluster cannot list them.
 
-use crate::tool::{Run, command, run_command};
+use crate::tool::run_on;
 use evenkeel::testing::{TestKafka, real_kafka, unique};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-
-async fn run_on(kafka: &TestKafka, args: &[&str], input: &str) -> Run {
-    let mut command = command(args);
-    command.env("KAFKA_BOOTSTRAP_SERVERS", kafka.brokers());
-    run_command(command, input).await
-}
 
 /// Commits for a group that has no members.
 async fn commit(kafka: &TestKafka, group: &str, topic: &str, offset: i64) {

@@ -3,11 +3,16 @@
 //! - `consume`: what is on the log is shown, in every form, to the end or until stopped
 //! - `publish`: input is checked, failures are named by line, receipts are given
 //! - `topics`, `groups`: against Apache Kafka, because the mock cluster knows no admin requests
+//! - `dlq`: dead letters of every family are listed, shown, exported and purged
+//! - `replay`: dead letters go back once and in order, whatever is killed, stopped or refused
 //! - `usage`: exit codes, configuration, completions, schemas: what needs no cluster
 
 mod consume;
+mod dlq;
 mod groups;
+mod letters;
 mod publish;
+mod replay;
 mod tool;
 mod topics;
 mod usage;

@@ -70,6 +70,13 @@ pub(crate) async fn run(args: &[&str]) -> Run {
     run_command(command(args), "").await
 }
 
+/// Runs to the end against this Kafka.
+pub(crate) async fn run_on(kafka: &TestKafka, args: &[&str], input: &str) -> Run {
+    let mut command = command(args);
+    command.env("KAFKA_BOOTSTRAP_SERVERS", kafka.brokers());
+    run_command(command, input).await
+}
+
 /// Waits for the end of a child.
 pub(crate) async fn end_of(child: Child) -> Run {
     let output = tokio::time::timeout(PATIENCE, child.wait_with_output())

@@ -1,13 +1,11 @@
 //! Topics on Apache Kafka: the mock cluster knows no admin requests.
 
-use crate::tool::{Run, command, run_command};
+use crate::tool::{self, Run};
 use evenkeel::testing::{TestKafka, real_kafka, unique};
 use serde_json::{Value, json};
 
 async fn run_on(kafka: &TestKafka, args: &[&str]) -> Run {
-    let mut command = command(args);
-    command.env("KAFKA_BOOTSTRAP_SERVERS", kafka.brokers());
-    run_command(command, "").await
+    tool::run_on(kafka, args, "").await
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ async fn unreachable_brokers_are_named_within_seconds() {
     check(&["publish", TYPE, "-d", "order_id=o-1", "-d", "reason=r"]).await;
     check(&["topics", "list"]).await;
     check(&["groups", "lag"]).await;
+    check(&["dlq", "list"]).await;
 }
 
 #[tokio::test]
@@ -46,6 +47,11 @@ async fn wrong_usage_is_told_from_failure() {
     )
     .await;
     check(&["topics", "list", "-b", ""], "brokers").await;
+    check(&["dlq", "show", "dlq.g.t/0"], "TOPIC/PARTITION@OFFSET").await;
+    check(&["dlq", "replay"], "--group").await;
+    check(&["dlq", "replay", "dlq.g.t", "--to", "a b"], "a b").await;
+    check(&["dlq", "purge", "dlq.g.t"], "--before").await;
+    check(&["dlq", "purge", "--all-replayed"], "--group").await;
 }
 
 #[tokio::test]
@@ -135,7 +141,9 @@ async fn schema_files_are_checked_and_shown() {
 async fn shells_and_manuals_know_every_command() {
     let bash = run(&["completions", "bash"]).await.code(0).out;
     let man = run(&["man"]).await.code(0).out;
-    for name in ["publish", "consume", "topics", "groups", "schemas", "dev"] {
+    for name in [
+        "publish", "consume", "topics", "groups", "dlq", "schemas", "dev",
+    ] {
         assert!(bash.contains(name) && man.contains(name), "{name}");
     }
     let dir = tempfile::tempdir().expect("a folder for the test");
