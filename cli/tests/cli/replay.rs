@@ -261,7 +261,11 @@ async fn of_two_replays_that_begin_together_one_does_the_work() {
     let (one, other) = tokio::join!(one, other);
     let mut codes = [one.code, other.code];
     codes.sort_unstable();
-    assert_eq!(codes, [Some(0), Some(1)], "{one:?} {other:?}");
+    // One that starts late, on a slow machine, finds nothing left to do.
+    assert!(
+        codes == [Some(0), Some(1)] || codes == [Some(0); 2],
+        "{one:?} {other:?}"
+    );
     Mailbox::assert_once_and_in_order(&mailbox.read(&mailbox.source).await, 30, KEYS);
 }
 

@@ -87,12 +87,28 @@ fn each(cluster: &Cluster, topic: &str, mut take: impl FnMut(Mark)) -> Result<i6
         .spans()
         .find(|span| span.partition == 0)
         .and_then(|span| span.end);
-    while !reader.at_end() {
-        if let Some(mark) = reader.next(TURN)?.as_ref().and_then(mark_of) {
+    records(&mut reader, |record| {
+        if let Some(mark) = mark_of(&record) {
             take(mark);
         }
-    }
+        true
+    })?;
     Ok(end.unwrap_or(0))
+}
+
+/// Gives out what is left of a reading, for as long as `take` wants more. Blocks.
+pub(super) fn records(
+    reader: &mut Reader,
+    mut take: impl FnMut(LogRecord) -> bool,
+) -> Result<(), KafkaError> {
+    while !reader.at_end() {
+        if let Some(record) = reader.next(TURN)?
+            && !take(record)
+        {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The mark that a record is.

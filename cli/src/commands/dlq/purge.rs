@@ -65,6 +65,8 @@ struct Cut {
     before: i64,
     /// Offsets that go.
     delete: i64,
+    /// Letters among them that were replayed.
+    replayed: usize,
     /// Offsets that stay.
     keep: i64,
     /// Whether it was done; false in a dry run.
@@ -78,6 +80,7 @@ impl Row for Cut {
         "first offset",
         "delete before",
         "delete",
+        "replayed",
         "keep",
     ];
 
@@ -88,6 +91,7 @@ impl Row for Cut {
             self.first.to_string(),
             self.before.to_string(),
             self.delete.to_string(),
+            self.replayed.to_string(),
             self.keep.to_string(),
         ]]
     }
@@ -118,7 +122,7 @@ pub(super) async fn run(
         if let Some(signal) = stop.requested() {
             return Ok(Ending::Stopped(signal));
         }
-        let mut cuts = with_bounds(admin, topic, &cuts.unwrap_or_default()).await?;
+        let mut cuts = with_bounds(admin, topic, &cuts.unwrap_or_default(), &replays).await?;
         if args.all_replayed {
             stranded += cuts.iter().map(|cut| behind(&replays, cut)).sum::<usize>();
         }
@@ -128,6 +132,7 @@ pub(super) async fn run(
         rows.extend(cuts);
     }
     let letters: i64 = rows.iter().map(|cut| cut.delete).sum();
+    let replayed: usize = rows.iter().map(|cut| cut.replayed).sum();
     Listing::print(args.output.output, rows)?;
     if stranded > 0 {
         anstream::eprintln!(
@@ -137,7 +142,8 @@ pub(super) async fn run(
     }
     if !args.execute {
         anstream::eprintln!(
-            "evenkeel: up to {letters} letters would be deleted for good; nothing was changed, --execute does it"
+            "evenkeel: up to {letters} letters would be deleted for good, {replayed} of them were replayed; nothing was \
+             changed, --execute does it"
         );
     }
     Ok(Ending::Done)
@@ -186,7 +192,12 @@ fn cuts_replayed(
 }
 
 /// The cuts with what each partition has.
-async fn with_bounds(admin: &Admin, topic: &str, cuts: &Cuts) -> anyhow::Result<Vec<Cut>> {
+async fn with_bounds(
+    admin: &Admin,
+    topic: &str,
+    cuts: &Cuts,
+    replays: &Replays,
+) -> anyhow::Result<Vec<Cut>> {
     let described = admin.describe_topic(topic).await?;
     let cut = |partition: &evenkeel::kafka::admin::PartitionDescription| {
         let (first, end) = (partition.low, partition.high);
@@ -199,6 +210,10 @@ async fn with_bounds(admin: &Admin, topic: &str, cuts: &Cuts) -> anyhow::Result<
             first,
             before,
             delete: before - first,
+            replayed: replays
+                .before(partition.partition, before)
+                .filter(|offset| *offset >= first)
+                .count(),
             keep: end - before,
             done: false,
         }

@@ -1,10 +1,11 @@
 //! `evenkeel dlq replay`: letters go back to where they failed, or elsewhere, each once.
 //!
 //! - [`source`]: which letters · [`plan`]: what becomes of each · [`journal`]: what was done, so that a killed run is resumed
-//! - [`leftovers`]: what a killed run published and did not note · [`sender`]: publishing in order
+//! - [`leftovers`]: what a killed run published and did not note · [`sender`]: publishing in order · [`pace`]: how fast
 
 mod journal;
 mod leftovers;
+mod pace;
 mod plan;
 mod sender;
 mod source;
@@ -59,7 +60,7 @@ pub(crate) struct ReplayArgs {
     #[arg(short = 'n', long, value_name = "LETTERS")]
     limit: Option<u64>,
 
-    /// Replay also what was replayed before.
+    /// Replay also what was replayed before; if it is stopped, it begins anew the next time.
     #[arg(long)]
     again: bool,
 
@@ -129,8 +130,8 @@ pub(super) async fn run(
             &mut sender,
         )
         .await;
-        Listing::print(args.output.output, plan.rows(true))?;
         sender.summarise();
+        Listing::print(args.output.output, plan.rows(true))?;
         return ending;
     }
     Listing::print(args.output.output, plan.rows(false))?;
@@ -157,7 +158,7 @@ async fn carry_out(
         let Some(batch) = plan.batches.get_mut(&topic) else {
             continue;
         };
-        if (batch.letters() == 0 && memory.leftovers.is_empty()) || sender.is_over() {
+        if (batch.letters() == 0 && !memory.unfinished) || sender.is_over() {
             continue;
         }
         let journal = Journal::begin(cluster, admin, publisher, batch, &memory, &sender.by).await?;

@@ -6,7 +6,7 @@
 use super::leftovers::{Memory, SIGN_OF_LIFE, busy};
 use super::plan::Batch;
 use crate::commands::dlq::Cluster;
-use crate::commands::dlq::marks::mark_of;
+use crate::commands::dlq::marks::{mark_of, records};
 use anyhow::Context;
 use evenkeel::event::{Headers, OutgoingRecord, new_id};
 use evenkeel::kafka::admin::{Admin, NewTopic};
@@ -15,11 +15,7 @@ use evenkeel::publisher::{PendingReceipt, Publisher, Receipt};
 use evenkeel::recovery::{Ends, Mark, Position, Replayed, Run, replay_topic};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
-use std::time::Duration;
 use tokio::task::JoinHandle;
-
-/// How long one look for a record takes.
-const TURN: Duration = Duration::from_millis(100);
 
 /// Marks that are on their way at most.
 const UNACKNOWLEDGED_MAX: usize = 1000;
@@ -184,12 +180,14 @@ async fn rival(
     let cluster = cluster.clone();
     let read = move || {
         let mut reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
-        while !reader.at_end() {
-            if let Some(Mark::Run(run)) = reader.next(TURN)?.as_ref().and_then(mark_of) {
-                return Ok(Some(run));
+        let mut rival = None;
+        records(&mut reader, |record| {
+            if let Some(Mark::Run(run)) = mark_of(&record) {
+                rival = Some(run);
             }
-        }
-        Ok(None)
+            rival.is_none()
+        })?;
+        Ok(rival)
     };
     tokio::task::spawn_blocking(read).await?
 }

@@ -5,7 +5,7 @@
 
 use super::source::Source;
 use crate::commands::dlq::Cluster;
-use crate::commands::dlq::marks::{mark_of, of_topic};
+use crate::commands::dlq::marks::{mark_of, of_topic, records};
 use evenkeel::kafka::KafkaError;
 use evenkeel::kafka::admin::Admin;
 use evenkeel::kafka::reader::{LogRecord, Reader, Reading, Start};
@@ -25,7 +25,9 @@ pub(super) struct Memory {
     pub(super) replays: Replays,
     /// Where the marks ended when they were read.
     pub(super) end: i64,
-    /// What a dead run published and did not mark; `replays` has it already.
+    /// Whether the latest run did not come to its end.
+    pub(super) unfinished: bool,
+    /// What it published and did not mark; `replays` has it already.
     pub(super) leftovers: Vec<Mark>,
 }
 
@@ -45,9 +47,11 @@ pub(super) async fn memories(
         let mut memory = Memory {
             replays: known.replays,
             end: known.end,
+            unfinished: false,
             leftovers: Vec::new(),
         };
         if let Some(run) = memory.replays.unfinished().cloned() {
+            memory.unfinished = true;
             if alone {
                 listen(cluster, topic).await?;
             }
@@ -147,11 +151,10 @@ async fn replays_of(
     let read = move || {
         let mut reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
         let mut marks = Vec::new();
-        while !reader.at_end() {
-            if let Some(record) = reader.next(TURN)? {
-                marks.extend(mark_for(&record, &topic, &run));
-            }
-        }
+        records(&mut reader, |record| {
+            marks.extend(mark_for(&record, &topic, &run));
+            true
+        })?;
         Ok(marks)
     };
     tokio::task::spawn_blocking(read).await?

@@ -4,6 +4,7 @@
 //! letters of the key are held back: they would come before it.
 
 use super::journal::Journal;
+use super::pace::Pace;
 use super::plan::{Batch, Choice, Fate};
 use crate::commands::dlq::letters::Letter;
 use crate::exit::Ending;
@@ -44,9 +45,8 @@ pub(super) struct Sender {
     pub(super) by: String,
     pub(super) stop: Stop,
     patience: Duration,
-    rate: Option<u32>,
+    pace: Option<Pace>,
     limit: u64,
-    started: Instant,
     tried: u64,
     replayed: u64,
     failed: u64,
@@ -77,9 +77,8 @@ impl Sender {
             by: by.to_owned(),
             stop,
             patience,
-            rate: None,
+            pace: None,
             limit: u64::MAX,
-            started: Instant::now(),
             tried: 0,
             replayed: 0,
             failed: 0,
@@ -97,8 +96,9 @@ impl Sender {
 
     /// The same with at most so many records a second, and in all.
     pub(super) fn limited(self, rate: Option<u32>, limit: u64) -> Self {
+        let pace = rate.map(|rate| Pace::new(rate, Instant::now()));
         Self {
-            rate,
+            pace,
             limit,
             ..self
         }
@@ -170,6 +170,9 @@ impl Sender {
             return Ok(());
         }
         self.tried += 1;
+        if let Some(pace) = &mut self.pace {
+            pace.goes(Instant::now());
+        }
         let provenance = Provenance {
             by: &self.by,
             at: Timestamp::now(),
@@ -203,10 +206,8 @@ impl Sender {
         journal: &Journal,
         batch: &mut Batch,
     ) -> anyhow::Result<()> {
-        if let Some(rate) = self.rate {
-            let after = Duration::from_secs_f64(self.tried as f64 / f64::from(rate));
-            let due = sleep_until(self.started + after);
-            self.until(due, journal, batch).await?;
+        if let Some(due) = self.pace.as_ref().map(Pace::due) {
+            self.until(sleep_until(due), journal, batch).await?;
         }
         let waits = |sender: &Self| {
             sender.underway.len() >= UNDERWAY_MAX
@@ -343,15 +344,18 @@ impl Sender {
     }
 
     /// Says in a line what was done.
-    pub(super) fn summarise(&self) {
+    pub(super) fn summarise(self) {
+        drop(self.progress);
         let stopped = if self.stopped.is_some() {
             ", stopped"
         } else {
             ""
         };
-        self.progress.say(&format!(
+        anstream::eprintln!(
             "evenkeel: replayed {}, failed {}, held back {}{stopped}",
-            self.replayed, self.failed, self.held_back
-        ));
+            self.replayed,
+            self.failed,
+            self.held_back
+        );
     }
 }
