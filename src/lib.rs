@@ -38,7 +38,7 @@
 //! - [`kafka`]: connection settings, admin requests, reading without a group
 //! - [`publisher`]: typed publishing with receipts and back-pressure
 //! - [`inbox`]: idempotency stores, in memory and in SQLite
-//! - [`recovery`]: what happens to a record that fails: retries in place, dead letters, breakers
+//! - [`recovery`]: what happens to a record that fails: retries in place, dead letters and their replay, breakers
 //! - [`handler`]: handlers, their context, the router, outcomes and errors
 //! - [`consumer`]: a member of a group: poll, admit, lane, handle, settle, commit
 //! - [`telemetry`]: metrics, health, trace spans and, with the feature `daemon`, logs, signals and the admin server
