@@ -6,7 +6,7 @@ use evenkeel::consumer::{Bound, Consumer, ConsumerSettings};
 use evenkeel::event::{Headers, OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Router};
 use evenkeel::kafka::reader::LogRecord;
-use evenkeel::recovery::{Mark, Position};
+use evenkeel::recovery::{Mark, Position, Run as ReplayRun};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
@@ -207,20 +207,61 @@ async fn a_replay_that_is_killed_twice_and_resumed_replays_each_letter_once_and_
     assert_eq!(nothing.rows()[0]["letters"], 0);
 }
 
+#[tokio::test]
+async fn a_killed_replay_that_left_nothing_to_do_is_ended_by_the_next() {
+    let Some(mailbox) = Mailbox::new(1).await else {
+        return;
+    };
+    mailbox
+        .publish([mailbox.letter("k", 0, "transient", "m")])
+        .await;
+    end_of(mailbox.start_replay(&[])).await.code(0);
+    let marks = format!("replays.{}", mailbox.letters);
+    let latest_run = async || {
+        let records = mailbox.read(&marks).await;
+        let marks = records
+            .iter()
+            .map(|record| Mark::read(record.key.as_deref(), record.value.as_deref()));
+        let runs = marks.filter_map(|mark| match mark {
+            Some(Mark::Run(run)) => Some(run),
+            _ => None,
+        });
+        runs.last().expect("a run is noted")
+    };
+    let ended = latest_run().await;
+    assert!(
+        ended.done && ended.ends.contains_key(&mailbox.source),
+        "{ended:?}"
+    );
+    let killed = Mark::Run(ReplayRun {
+        done: false,
+        ..ended
+    });
+    let value = killed.value().expect("it can be written");
+    mailbox.publish([note(&mailbox, &killed, value)]).await;
+    end_of(mailbox.start_replay(&[])).await.code(0);
+    assert!(latest_run().await.done);
+    assert_eq!(mailbox.read(&mailbox.source).await.len(), 1);
+}
+
+/// A record of the topic that remembers replays.
+fn note(mailbox: &Mailbox, mark: &Mark, value: Option<Vec<u8>>) -> OutgoingRecord {
+    OutgoingRecord {
+        topic: format!("replays.{}", mailbox.letters),
+        partition: mark.partition(),
+        key: Some(mark.key().into()),
+        value: value.map(Into::into),
+        headers: Headers::new(),
+        timestamp_ms: None,
+    }
+}
+
 /// Takes the mark of a replayed record's letter back.
 async fn unmark(mailbox: &Mailbox, record: &LogRecord) {
     let letter = header(&record.headers, "evenkeel.dlq.replay-of").expect("a replay");
     let letter: Position = letter.parse().expect("a position");
     let tombstone = Mark::of(&letter, None);
-    let record = OutgoingRecord {
-        topic: format!("replays.{}", mailbox.letters),
-        partition: tombstone.partition(),
-        key: Some(tombstone.key().into()),
-        value: None,
-        headers: Headers::new(),
-        timestamp_ms: None,
-    };
-    mailbox.publish([record]).await;
+    mailbox.publish([note(mailbox, &tombstone, None)]).await;
 }
 
 #[tokio::test]
