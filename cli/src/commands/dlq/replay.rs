@@ -115,21 +115,15 @@ pub(super) async fn run(
         let mut kafka = cluster.kafka.clone();
         // Brokers refuse a batch whole: a letter that is too large must not take its neighbours with it.
         kafka.set("batch.num.messages=1")?;
-        let publisher = Publisher::new(&kafka, PublisherSettings::new("/evenkeel/cli"))?;
+        let settings = PublisherSettings::new("/evenkeel/cli");
+        let publisher = Publisher::new(&kafka, settings.clone())?;
+        let notes = Publisher::new(&cluster.kafka, settings)?;
         let by = args.by.unwrap_or_else(user);
         let total = plan.letters().min(limit);
         let patience = cluster.timeout;
         let mut sender =
-            Sender::new(publisher.clone(), &by, stop, patience, total).limited(args.rate, limit);
-        let ending = carry_out(
-            &cluster,
-            admin,
-            &mut plan,
-            memories,
-            &publisher,
-            &mut sender,
-        )
-        .await;
+            Sender::new(publisher, &by, stop, patience, total).limited(args.rate, limit);
+        let ending = carry_out(&cluster, admin, &mut plan, memories, &notes, &mut sender).await;
         sender.summarise();
         Listing::print(args.output.output, plan.rows(true))?;
         return ending;
@@ -150,7 +144,7 @@ async fn carry_out(
     admin: &Admin,
     plan: &mut Plan,
     memories: leftovers::Memories,
-    publisher: &Publisher,
+    notes: &Publisher,
     sender: &mut Sender,
 ) -> anyhow::Result<Ending> {
     let choice = Arc::clone(&plan.choice);
@@ -161,7 +155,7 @@ async fn carry_out(
         if (batch.letters() == 0 && !memory.unfinished) || sender.is_over() {
             continue;
         }
-        let journal = Journal::begin(cluster, admin, publisher, batch, &memory, &sender.by).await?;
+        let journal = Journal::begin(cluster, admin, notes, batch, &memory, &sender.by).await?;
         let letters = batch.read(cluster, sender.stop.clone());
         let sent = sender
             .all(letters, &choice, &memory.replays, &journal, batch)
