@@ -186,7 +186,7 @@ async fn a_replay_that_is_killed_twice_and_resumed_replays_each_letter_once_and_
     };
     mailbox.publish_letters(COUNT, KEYS, PARTITIONS).await;
     for reached in [40, 110] {
-        let mut run = mailbox.start_replay(&["--rate", "100"]);
+        let mut run = mailbox.start_replay(&["--rate", "50"]);
         mailbox.reach(reached).await;
         run.kill().await.expect("it was still at work");
         let records = mailbox.read(&mailbox.source).await;
@@ -222,11 +222,11 @@ async fn a_killed_replay_that_left_nothing_to_do_is_ended_by_the_next() {
         let marks = records
             .iter()
             .map(|record| Mark::read(record.key.as_deref(), record.value.as_deref()));
-        let runs = marks.filter_map(|mark| match mark {
+        let mut runs = marks.filter_map(|mark| match mark {
             Some(Mark::Run(run)) => Some(run),
             _ => None,
         });
-        runs.last().expect("a run is noted")
+        runs.next_back().expect("a run is noted")
     };
     let ended = latest_run().await;
     assert!(
