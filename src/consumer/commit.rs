@@ -6,6 +6,8 @@
 use super::engine::Engine;
 use super::ledger::{Epoch, Position};
 use super::metadata::{self, Tag};
+use super::parking::RetryPartition;
+use super::partition::Partition;
 use super::watch::Watch;
 use crate::kafka::queue::cached_watermarks;
 use crate::telemetry::Metric;
@@ -19,6 +21,9 @@ use std::time::{Duration, Instant};
 
 /// How long the brokers have to show that they are back.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// How old a retry partition's commit may become before it is made again.
+const AGAIN_AFTER: Duration = Duration::from_secs(12 * 3_600);
 
 /// What the committer is told.
 pub(crate) enum Order {
@@ -39,10 +44,13 @@ pub(crate) struct Owned {
     pub(crate) partition: i32,
     /// The group's committed offset as far as this member knows.
     pub(crate) committed: Option<i64>,
+    /// The partition whose retry partition this is.
+    pub(crate) parked_of: Option<Arc<Partition>>,
 }
 
 struct Track {
     owned: Owned,
+    committed_at: Instant,
     metadata: Option<String>,
     lag: metrics::Gauge,
     oldest_seconds: metrics::Gauge,
@@ -65,6 +73,8 @@ fn due(track: &Track, position: &Position, group: &str) -> Option<(i64, Option<S
     };
     let metadata = metadata::encode(tag, watermark, position.next?, &position.unsettled);
     let is_new = owned.committed != Some(watermark) || track.metadata != metadata;
+    // Offsets of a topic that the group does not subscribe to expire (KIP-211) when they are not committed for days.
+    let is_new = is_new || owned.parked_of.is_some() && track.committed_at.elapsed() > AGAIN_AFTER;
     is_new.then_some((watermark, metadata))
 }
 
@@ -155,6 +165,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
         let oldest_seconds = metrics::gauge!(Metric::OldestUnsettledSeconds.name(), "group" => group.clone(), "topic" => topic.to_string(), "partition" => partition);
         let track = Track {
             metadata: None,
+            committed_at: Instant::now(),
             lag,
             oldest_seconds,
             owned,
@@ -167,13 +178,23 @@ impl<C: ConsumerContext + 'static> Committer<C> {
             if let Some(track) = self.tracks.remove(epoch) {
                 track.lag.set(0.0);
                 track.oldest_seconds.set(0.0);
+                let Owned {
+                    topic,
+                    partition,
+                    parked_of,
+                    ..
+                } = &track.owned;
+                if parked_of.is_some() {
+                    self.engine.parking.set_committed(topic, *partition, None);
+                }
             }
         }
     }
 
     /// Commits what is due of the epochs that `wanted` picks; false when it failed.
     fn commit(&mut self, wanted: impl Fn(Epoch) -> bool) -> bool {
-        let positions = self.engine.ledger().positions();
+        let mut positions = self.engine.ledger().positions();
+        positions.extend(self.parked_positions());
         let group = &self.engine.group;
         let mut due_now = Vec::new();
         for position in &positions {
@@ -197,7 +218,19 @@ impl<C: ConsumerContext + 'static> Committer<C> {
                 for (epoch, offset, metadata) in due_now {
                     if let Some(track) = self.tracks.get_mut(&epoch) {
                         track.owned.committed = Some(offset);
+                        let Owned {
+                            topic,
+                            partition,
+                            parked_of,
+                            ..
+                        } = &track.owned;
+                        if parked_of.is_some() {
+                            self.engine
+                                .parking
+                                .set_committed(topic, *partition, Some(offset));
+                        }
                         track.metadata = metadata;
+                        track.committed_at = Instant::now();
                     }
                 }
                 true
@@ -208,6 +241,15 @@ impl<C: ConsumerContext + 'static> Committer<C> {
                 false
             }
         }
+    }
+
+    fn parked_positions(&self) -> impl Iterator<Item = Position> {
+        let partitions = self
+            .tracks
+            .values()
+            .filter_map(|track| track.owned.parked_of.as_ref());
+        let retries = partitions.filter_map(|partition| partition.retry.as_ref());
+        retries.filter_map(RetryPartition::position)
     }
 
     fn send(&self, due: &[(Epoch, i64, Option<String>)]) -> KafkaResult<()> {
@@ -252,9 +294,11 @@ mod tests {
             topic: "t".into(),
             partition: 0,
             committed,
+            parked_of: None,
         };
         Track {
             owned,
+            committed_at: Instant::now(),
             metadata: None,
             lag: metrics::Gauge::noop(),
             oldest_seconds: metrics::Gauge::noop(),

@@ -28,6 +28,7 @@ mod intake;
 mod lanes;
 mod ledger;
 mod metadata;
+mod parking;
 mod partition;
 mod permits;
 mod poll;
@@ -35,6 +36,7 @@ mod prepare;
 mod readiness;
 mod rebalance;
 mod recover;
+mod routing;
 mod running;
 mod settings;
 #[cfg(test)]
@@ -43,7 +45,9 @@ mod tally;
 mod watch;
 mod worker;
 
-pub use settings::{Assignment, Bound, ConsumerSettings, Keyless, Ordering, RecordHeaders};
+pub use settings::{
+    AfterDeadLetter, Assignment, Bound, ConsumerSettings, Keyless, Ordering, RecordHeaders,
+};
 
 use crate::handler::{Classifier, Delivery, Outcome, Router, Scope, default_classifier};
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
@@ -118,6 +122,8 @@ pub struct RunReport {
     pub duplicates: u64,
     /// Of those, dead letters.
     pub dead_letters: u64,
+    /// Of those, parked: they stand in the retry topic, and count again when they are settled there.
+    pub parked: u64,
     /// Whether everything was drained and committed in time.
     pub clean: bool,
 }
@@ -195,10 +201,13 @@ where
     /// When the cluster cannot be reached at the start, or the client fails for good.
     pub async fn run(self, stop: CancellationToken) -> Result<RunReport, ConsumerError> {
         let readiness = Readiness::joining(self.health.clone());
-        prepare::topics(&self.kafka, &self.settings).await?;
+        let retry_topics = prepare::topics(&self.kafka, &self.settings).await?;
         let config = prepare::client(&self.kafka, &self.settings)?;
-        let dead_letters =
-            DeadLetterWriter::new(&self.settings.group, self.kafka, self.health.clone());
+        let dead_letters = DeadLetterWriter::new(
+            &self.settings.group,
+            self.kafka.clone(),
+            self.health.clone(),
+        );
         let scope = Scope {
             group: self.settings.group.clone(),
             publisher: self.publisher,
@@ -212,14 +221,17 @@ where
             self.health,
             readiness,
         ));
+        engine.parking.set_topics(retry_topics);
         let into_error: fn(H::Error) -> BoxError = Into::into;
         let handler = ServiceBuilder::new()
             .option_layer(handler_timeout)
             .service(self.handler.map_err(into_error));
 
         let workers = spawn_workers(&engine, &handler);
-        let (ended, stop_polling) = spawn_poll_thread(&engine, config)?;
+        let cleaning = parking::clean::spawn(&engine, self.kafka.clone());
+        let (ended, stop_polling) = spawn_poll_thread(&engine, config, self.kafka)?;
         let ended = until_ended(&engine, ended, stop_polling, stop).await;
+        drop(cleaning);
         finish_workers(&engine, workers).await;
         let unsent = engine.dead_letters.flush(rebalance::COMMIT_WITHIN).await;
         let (stopped, clean) = ended?;
@@ -273,6 +285,7 @@ type PollEnded = oneshot::Receiver<Result<Ended, ConsumerError>>;
 fn spawn_poll_thread(
     engine: &Arc<Engine>,
     config: rdkafka::ClientConfig,
+    kafka: KafkaConfig,
 ) -> Result<(PollEnded, StopPolling), ConsumerError> {
     let (ended, has_ended) = oneshot::channel();
     let stop = Arc::new(AtomicBool::new(false));
@@ -281,9 +294,10 @@ fn spawn_poll_thread(
         stop: Arc::clone(&stop),
     };
     let engine = Arc::clone(engine);
+    let runtime = tokio::runtime::Handle::current();
     let poll = move || {
         // The run may have been dropped meanwhile.
-        let _ = ended.send(poll::run(engine, &config, stop));
+        let _ = ended.send(poll::run(engine, &config, &kafka, runtime, stop));
     };
     let spawned = std::thread::Builder::new()
         .name("evenkeel-poll".to_owned())

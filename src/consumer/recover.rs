@@ -1,4 +1,4 @@
-//! What happens to a record whose attempt failed: wait and try again, or dead-letter it.
+//! What happens to a record whose attempt failed: wait and try again, park it, or dead-letter it.
 //!
 //! Runs beside the record's lane, which waits meanwhile. Ends without settling when the record's partition is fenced.
 
@@ -6,10 +6,13 @@ use super::breakers::Probe;
 use super::dead::WriteError;
 use super::engine::Engine;
 use super::partition::Partition;
+use super::settings::AfterDeadLetter;
 use super::tally::{Settlement, Verdict};
 use crate::handler::{Class, DeadReason, Delivery, HandlerError, Outcome, Stage};
 use crate::publisher::PublishError;
 use crate::recovery::Decision;
+use crate::recovery::parked::Wait;
+use crate::recovery::parking::Ticket;
 use futures_util::FutureExt;
 use std::error::Error;
 use std::future::Future;
@@ -22,28 +25,55 @@ use tower::ServiceExt;
 /// A record's recovery.
 pub(crate) type Recovering = Pin<Box<dyn Future<Output = Verdict> + Send>>;
 
+/// A record, and what is known of its way so far.
+pub(crate) struct Recovery {
+    pub(super) engine: Arc<Engine>,
+    pub(super) delivery: Delivery,
+    pub(super) partition: Arc<Partition>,
+    /// Its place in the retry partition, if it is parked.
+    pub(super) ticket: Option<Ticket>,
+    pub(super) wait: Wait,
+    /// Attempts made, by whatever class they failed.
+    pub(super) attempts: u32,
+    transient_failures: u32,
+    outage_failures: u32,
+}
+
+impl Recovery {
+    /// The recovery of a record; a parked one has a ticket, and its wait until now.
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        delivery: Delivery,
+        partition: Arc<Partition>,
+        ticket: Option<Ticket>,
+        wait: Wait,
+    ) -> Self {
+        Self {
+            engine,
+            attempts: delivery.attempt,
+            delivery,
+            partition,
+            ticket,
+            wait,
+            transient_failures: 0,
+            outage_failures: 0,
+        }
+    }
+}
+
+/// Parks a record behind the others of its key.
+pub(crate) fn park_behind(recovery: Recovery) -> Recovering {
+    Box::pin(async move { recovery.park_behind().await })
+}
+
 /// Recovers from `outcome`, which is not a success; none for a record whose first attempt is still to be made.
-pub(crate) fn recover<H>(
-    handler: H,
-    engine: Arc<Engine>,
-    delivery: Delivery,
-    partition: Arc<Partition>,
-    outcome: Option<Outcome>,
-) -> Recovering
+pub(crate) fn recover<H>(handler: H, mut recovery: Recovery, outcome: Option<Outcome>) -> Recovering
 where
     H: tower::Service<Delivery, Response = Outcome> + Clone + Send + Sync + 'static,
     H::Error: Into<Box<dyn Error + Send + Sync>> + Send,
     H::Future: Send,
 {
     Box::pin(async move {
-        let mut recovery = Recovery {
-            engine,
-            delivery,
-            partition,
-            attempts: 1,
-            transient_failures: 0,
-            outage_failures: 0,
-        };
         // Which instance waited for room matters to the layers that gave it a place in their queue.
         let next = handler.clone();
         let mut outcome = match outcome {
@@ -57,6 +87,9 @@ where
             };
             let waited = match recovery.next_step(outcome) {
                 Step::Abandon => return Verdict::Abandoned,
+                Step::Park(class, error, delay) => {
+                    return recovery.park(class, &error, delay).await;
+                }
                 Step::DeadLetter(class, reason) => {
                     return recovery.dead_letter(class, &reason).await;
                 }
@@ -93,19 +126,10 @@ where
     }
 }
 
-struct Recovery {
-    engine: Arc<Engine>,
-    delivery: Delivery,
-    partition: Arc<Partition>,
-    /// Attempts made, by whatever class they failed.
-    attempts: u32,
-    transient_failures: u32,
-    outage_failures: u32,
-}
-
 enum Step {
     /// After that time, and when what is down answers.
     TryAfter(Duration, Option<String>),
+    Park(Class, HandlerError, Duration),
     DeadLetter(Class, DeadReason),
     Abandon,
 }
@@ -145,17 +169,17 @@ impl Recovery {
             }
         };
         *failures = failures.saturating_add(1);
-        match self
-            .engine
-            .settings
-            .retry
-            .decide(class, *failures, rand::random())
-        {
+        let (policy, rounds) = (&self.engine.settings.retry, self.wait.rounds);
+        match policy.decide(class, *failures, rounds, rand::random()) {
             Decision::RetryAfter(delay) => {
                 self.log_retry(&error, class, delay);
                 Step::TryAfter(delay, outage_of)
             }
-            Decision::DeadLetter => {
+            // Without a retry topic nothing can be parked.
+            Decision::Park(delay) if self.partition.retry.is_some() => {
+                Step::Park(class, error, delay)
+            }
+            Decision::Park(_) | Decision::DeadLetter => {
                 Step::DeadLetter(class, DeadReason::new(error.stage(), error.message()))
             }
         }
@@ -206,7 +230,7 @@ impl Recovery {
                 .write(record, class, reason, self.attempts)
                 .await
             {
-                Ok(()) => return Verdict::Settled(Settlement::Dead),
+                Ok(()) => break,
                 Err(WriteError::Publish(error @ PublishError::Fatal(_))) => {
                     self.engine.fail(error.to_string());
                     return Verdict::Abandoned;
@@ -221,6 +245,12 @@ impl Recovery {
                 return Verdict::Abandoned;
             }
         }
+        if self.engine.settings.after_dead_letter == AfterDeadLetter::HoldKey
+            && self.hold().await.is_none()
+        {
+            return Verdict::Abandoned;
+        }
+        Verdict::Settled(Settlement::Dead)
     }
 
     /// Waits until the next attempt may be made; none when the partition went. It may be the one that finds out whether what
@@ -245,7 +275,7 @@ impl Recovery {
     }
 
     /// Waits for `until`, and lets other handlers run meanwhile; none when the partition went.
-    async fn wait_for<T>(&self, until: impl Future<Output = T>) -> Option<T> {
+    pub(super) async fn wait_for<T>(&self, until: impl Future<Output = T>) -> Option<T> {
         let lent = self.engine.permits.lend();
         let waited = async {
             let value = until.await;

@@ -2,6 +2,7 @@
 
 use super::engine::Engine;
 use crate::handler::Outcome;
+use crate::recovery::parked::Wait;
 use crate::telemetry::Metric;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,10 +15,18 @@ pub(crate) enum Settlement {
     Duplicate,
     Ignored,
     Dead,
+    /// It stands in the retry topic.
+    Parked,
 }
 
 impl Settlement {
-    const ALL: [Self; 4] = [Self::Done, Self::Duplicate, Self::Ignored, Self::Dead];
+    const ALL: [Self; 5] = [
+        Self::Done,
+        Self::Duplicate,
+        Self::Ignored,
+        Self::Dead,
+        Self::Parked,
+    ];
 
     /// How an outcome settles its record, or the outcome itself where it has to be recovered from.
     pub(crate) fn of(outcome: Outcome) -> Result<Self, Outcome> {
@@ -35,6 +44,7 @@ impl Settlement {
             Self::Duplicate => "duplicate",
             Self::Ignored => "ignored",
             Self::Dead => "dead",
+            Self::Parked => "parked",
         }
     }
 }
@@ -44,6 +54,8 @@ impl Settlement {
 pub(crate) enum Verdict {
     /// It counts as handled.
     Settled(Settlement),
+    /// A parked record failed again, and waits again.
+    PutBack(Wait),
     /// It was let go unsettled: its partition is another member's now, or the consumer stops.
     Abandoned,
 }
@@ -60,8 +72,8 @@ pub(crate) struct Tally {
 
 struct TopicTally {
     topic: Arc<str>,
-    settled: [u64; 4],
-    counters: [metrics::Counter; 4],
+    settled: [u64; 5],
+    counters: [metrics::Counter; 5],
 }
 
 impl Tally {
@@ -86,6 +98,11 @@ impl Tally {
             .position(|tally| Arc::ptr_eq(&tally.topic, topic));
         let index = known.unwrap_or_else(|| self.add_topic(topic));
         self.topics[index].settled[settlement as usize] += 1;
+    }
+
+    /// A parked record left, and comes again in its turn.
+    pub(crate) fn put_back(&mut self) {
+        self.left += 1;
     }
 
     /// A record was let go unsettled.
@@ -116,6 +133,7 @@ impl Tally {
                     match settlement {
                         Settlement::Duplicate => counters.duplicates.fetch_add(count, Relaxed),
                         Settlement::Dead => counters.dead_letters.fetch_add(count, Relaxed),
+                        Settlement::Parked => counters.parked.fetch_add(count, Relaxed),
                         Settlement::Done | Settlement::Ignored => 0,
                     };
                 }
@@ -134,7 +152,7 @@ impl Tally {
         });
         self.topics.push(TopicTally {
             topic: Arc::clone(topic),
-            settled: [0; 4],
+            settled: [0; 5],
             counters,
         });
         self.topics.len() - 1

@@ -341,9 +341,15 @@ mod tests {
         assert_eq!((written.partition, written.timestamp_ms), (Some(3), None));
         let headers = written.headers.iter();
         let read = restored(&"orders".into(), stored(&written), headers, None).expect("a record");
-        assert_eq!((read.topic(), read.partition(), read.offset()), ("orders", 3, 42));
+        assert_eq!(
+            (read.topic(), read.partition(), read.offset()),
+            ("orders", 3, 42)
+        );
         assert_eq!(read.timestamp_ms(), Some(1_700));
-        assert_eq!((read.key(), read.value()), (Some(&b"k"[..]), Some(&b"v"[..])));
+        assert_eq!(
+            (read.key(), read.value()),
+            (Some(&b"k"[..]), Some(&b"v"[..]))
+        );
         assert_eq!(read.headers().collect::<Vec<_>>(), own);
         let again = parked("g", &read, Wait::default(), None, 6);
         let entry = Entry::Parked {
@@ -373,7 +379,10 @@ mod tests {
             wait: WAIT,
         };
         assert_eq!(Entry::read(failed.headers.iter()), entry);
-        assert_eq!((failed.key.as_deref(), failed.value), (Some(&b"k"[..]), None));
+        assert_eq!(
+            (failed.key.as_deref(), failed.value),
+            (Some(&b"k"[..]), None)
+        );
         let held = held("g", &record, 5);
         assert_eq!(Entry::read(held.headers.iter()), Entry::Held { origin: 42 });
     }
@@ -388,13 +397,19 @@ mod tests {
             }
         };
         for bad in ["", "-1", "x", "9223372036854775808", "1e3", " 1"] {
-            assert_eq!(wait_of(ROUNDS, Some(bad.as_bytes())).rounds, u32::MAX, "{bad}");
+            assert_eq!(
+                wait_of(ROUNDS, Some(bad.as_bytes())).rounds,
+                u32::MAX,
+                "{bad}"
+            );
             assert_eq!(wait_of(NOT_BEFORE, Some(bad.as_bytes())).not_before_ms, 0);
         }
         assert_eq!(wait_of(ROUNDS, None).rounds, u32::MAX);
         assert_eq!(wait_of(ROUNDS, Some(b"4294967296")).rounds, u32::MAX);
         assert_eq!(wait_of("other", Some(b"1")), Wait::default());
-        let headers: Headers = [(KIND.as_bytes(), Some(&b"failed"[..]))].into_iter().collect();
+        let headers: Headers = [(KIND.as_bytes(), Some(&b"failed"[..]))]
+            .into_iter()
+            .collect();
         assert_eq!(Entry::read(headers.iter()), Entry::Unknown);
     }
 

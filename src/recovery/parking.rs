@@ -117,7 +117,12 @@ impl Key {
 
 impl Parking {
     /// The set of a retry partition that is read from `start` on and ends at `end` now. `settled_above` was settled before.
-    pub(crate) fn new(start: i64, end: i64, settled_above: &[Range<i64>], wait_max_ms: i64) -> Self {
+    pub(crate) fn new(
+        start: i64,
+        end: i64,
+        settled_above: &[Range<i64>],
+        wait_max_ms: i64,
+    ) -> Self {
         Self {
             wait_max_ms,
             keys: Vec::new(),
@@ -195,7 +200,11 @@ impl Parking {
     ) {
         let id = self.open(name, offset);
         let key = &mut self.keys[id as usize];
-        if let Some(at) = key.writing.iter().position(|writing| Some(*writing) == origin) {
+        if let Some(at) = key
+            .writing
+            .iter()
+            .position(|writing| Some(*writing) == origin)
+        {
             key.writing.swap_remove(at);
         }
         let mut holds = key.holds.iter_mut();
@@ -290,7 +299,11 @@ impl Parking {
                 break;
             };
             let key = &mut self.keys[id as usize];
-            key.loaded = key.queue.len().min(RUN_RECORDS_MAX).min(room - tickets.len());
+            key.loaded = key
+                .queue
+                .len()
+                .min(RUN_RECORDS_MAX)
+                .min(room - tickets.len());
             let run = key.queue.iter().take(key.loaded);
             tickets.extend(run.map(|offset| Ticket {
                 key: id,
@@ -343,11 +356,18 @@ impl Parking {
         }
     }
 
-    /// What was handed out of this record's key cannot be had now: it is due again at that time.
-    pub(crate) fn put_off(&mut self, ticket: Ticket, until_ms: i64) {
-        if self.key_of(ticket).is_some() {
-            let key = &mut self.keys[ticket.key as usize];
-            key.loaded = 0;
+    /// A record that was taken as due cannot be had now: it and those behind it come again, the first of its key not before
+    /// `until_ms`.
+    pub(crate) fn hand_back(&mut self, ticket: Ticket, until_ms: i64) {
+        let Some(key) = self.keys.get_mut(ticket.key as usize) else {
+            return;
+        };
+        let mut loaded = key.queue.iter().take(key.loaded);
+        let Some(at) = loaded.position(|offset| *offset == ticket.offset) else {
+            return;
+        };
+        key.loaded = at;
+        if at == 0 {
             key.wait.not_before_ms = key.wait.not_before_ms.max(until_ms);
             self.schedule(ticket.key);
         }
@@ -396,10 +416,16 @@ impl Parking {
     }
 
     fn was_settled(&mut self, offset: i64) -> bool {
-        while self.settled_above.first().is_some_and(|run| run.end <= offset) {
+        while self
+            .settled_above
+            .first()
+            .is_some_and(|run| run.end <= offset)
+        {
             self.settled_above.remove(0);
         }
-        self.settled_above.first().is_some_and(|run| run.contains(&offset))
+        self.settled_above
+            .first()
+            .is_some_and(|run| run.contains(&offset))
     }
 
     fn clamped(&self, wait: Wait, now_ms: i64) -> Wait {
@@ -430,7 +456,9 @@ impl Parking {
 
     fn find(&self, name: &[u8]) -> Option<u32> {
         let is_it = |id: &u32| self.keys[*id as usize].name.as_deref() == Some(name);
-        self.by_name.find(self.hasher.hash_one(name), is_it).copied()
+        self.by_name
+            .find(self.hasher.hash_one(name), is_it)
+            .copied()
     }
 
     fn open(&mut self, name: Option<&[u8]>, offset: i64) -> u32 {
@@ -459,7 +487,8 @@ impl Parking {
                     let name = keys[*id as usize].name.as_deref();
                     hasher.hash_one(name.unwrap_or_default())
                 };
-                self.by_name.insert_unique(hasher.hash_one(name), id, hash_of);
+                self.by_name
+                    .insert_unique(hasher.hash_one(name), id, hash_of);
             }
             None => drop(self.nameless.insert(offset, id)),
         }

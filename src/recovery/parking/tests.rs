@@ -161,7 +161,10 @@ fn records_without_a_key_wait_for_themselves() {
     assert_eq!(due(&mut parking, 20), [0]);
     settle(&mut parking, 0);
     settle(&mut parking, 1);
-    assert_eq!((parking.keys(), parking.standing().expect("whole").watermark), (0, 3));
+    assert_eq!(
+        (parking.keys(), parking.standing().expect("whole").watermark),
+        (0, 3)
+    );
 }
 
 #[test]
