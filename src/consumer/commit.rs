@@ -54,6 +54,7 @@ struct Track {
     metadata: Option<String>,
     lag: metrics::Gauge,
     oldest_seconds: metrics::Gauge,
+    parked: [metrics::Gauge; 2],
 }
 
 /// What is due for a partition: never less than what is committed already, unless the partition itself fell back.
@@ -162,12 +163,18 @@ impl<C: ConsumerContext + 'static> Committer<C> {
             owned.partition.to_string(),
         );
         let lag = metrics::gauge!(Metric::Lag.name(), "consumergroup" => group.clone(), "topic" => topic.to_string(), "partition" => partition.clone());
-        let oldest_seconds = metrics::gauge!(Metric::OldestUnsettledSeconds.name(), "group" => group.clone(), "topic" => topic.to_string(), "partition" => partition);
+        let gauge = |metric: Metric| metrics::gauge!(metric.name(), "group" => group.clone(), "topic" => topic.to_string(), "partition" => partition.clone());
+        let oldest_seconds = gauge(Metric::OldestUnsettledSeconds);
+        let parked = match owned.parked_of {
+            Some(_) => [gauge(Metric::ParkedKeys), gauge(Metric::ParkedRecords)],
+            None => [metrics::Gauge::noop(), metrics::Gauge::noop()],
+        };
         let track = Track {
             metadata: None,
             committed_at: Instant::now(),
             lag,
             oldest_seconds,
+            parked,
             owned,
         };
         self.tracks.insert(track.owned.epoch, track);
@@ -178,6 +185,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
             if let Some(track) = self.tracks.remove(epoch) {
                 track.lag.set(0.0);
                 track.oldest_seconds.set(0.0);
+                track.parked.iter().for_each(|gauge| gauge.set(0.0));
                 let Owned {
                     topic,
                     partition,
@@ -269,6 +277,15 @@ impl<C: ConsumerContext + 'static> Committer<C> {
 
     fn report(&self, track: &Track, position: &Position) {
         let owned = &track.owned;
+        let retry = owned
+            .parked_of
+            .as_ref()
+            .and_then(|partition| partition.retry.as_ref());
+        if let Some(retry) = retry {
+            let (keys, records) = retry.waiting();
+            track.parked[0].set(keys as f64);
+            track.parked[1].set(records as f64);
+        }
         let settled_to = position.watermark.or(owned.committed);
         if let Some((low, high)) = cached_watermarks(&self.consumer, &owned.topic, owned.partition)
         {
@@ -302,6 +319,7 @@ mod tests {
             metadata: None,
             lag: metrics::Gauge::noop(),
             oldest_seconds: metrics::Gauge::noop(),
+            parked: [metrics::Gauge::noop(), metrics::Gauge::noop()],
         }
     }
 

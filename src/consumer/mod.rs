@@ -45,6 +45,7 @@ mod tally;
 mod watch;
 mod worker;
 
+pub use parking::{ParkedKey, parked_keys};
 pub use settings::{
     AfterDeadLetter, Assignment, Bound, ConsumerSettings, Keyless, Ordering, RecordHeaders,
 };

@@ -6,7 +6,10 @@
 pub(super) mod clean;
 mod fetch;
 pub(super) mod follow;
+mod look;
 pub(super) mod write;
+
+pub use look::{ParkedKey, parked_keys};
 
 use super::ledger::{Epoch, Position};
 use super::settings::{ConsumerSettings, Keyless, Ordering};

@@ -118,6 +118,9 @@ pub struct ConsumerSettings {
     pub retry: RetryPolicy,
     /// What becomes of a key after a record of it is dead-lettered.
     pub after_dead_letter: AfterDeadLetter,
+    /// How long a record of a retry topic stays after it was settled. A replay that was killed looks there for what it had
+    /// published already.
+    pub settled_parked_kept: Duration,
     /// When an outage of something that handlers depend on stops them all.
     pub breaker: BreakerPolicy,
 }
@@ -149,6 +152,7 @@ impl ConsumerSettings {
             bound: Bound::Endless,
             retry: RetryPolicy::default(),
             after_dead_letter: AfterDeadLetter::GoOn,
+            settled_parked_kept: Duration::from_secs(3_600),
             breaker: BreakerPolicy::default(),
         }
     }

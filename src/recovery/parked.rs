@@ -63,7 +63,7 @@ pub enum Entry {
 }
 
 /// A record's wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Wait {
     /// How often it was parked after a failure; 0 for a record that waits behind another.
     pub rounds: u32,
@@ -216,7 +216,11 @@ pub(crate) fn held(group: &str, record: &Record, now_ms: i64) -> OutgoingRecord 
 }
 
 /// Adds to a dead letter's replay, which goes to a retry topic, where the record once stood.
-pub fn push_replay_origin(headers: &mut Headers, offset: Option<i64>, timestamp_ms: Option<i64>) {
+pub(super) fn push_replay_origin(
+    headers: &mut Headers,
+    offset: Option<i64>,
+    timestamp_ms: Option<i64>,
+) {
     headers.push(KIND, Some(b"record"));
     if let Some(offset) = offset {
         headers.push(OFFSET, Some(offset.to_string().as_bytes()));

@@ -40,6 +40,17 @@ pub(crate) struct Ticket {
     pub(crate) offset: i64,
 }
 
+/// A key that waits.
+pub(crate) struct WaitingKey<'a> {
+    pub(crate) name: Option<&'a [u8]>,
+    /// Offsets of its records in the retry partition, in the order in which they are handled.
+    pub(crate) queue: &'a VecDeque<i64>,
+    /// The wait of the first of them.
+    pub(crate) wait: Wait,
+    /// The dead letter whose replay it waits for, by its offset in the source topic.
+    pub(crate) held_for: Option<i64>,
+}
+
 /// Where the group stands in a retry partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standing {
@@ -399,6 +410,21 @@ impl Parking {
         }
         self.schedule(id);
         self.leave(id);
+    }
+
+    /// The keys that wait, in no order.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = WaitingKey<'_>> {
+        let used = self.keys.iter().filter(|key| !key.is_done());
+        used.map(|key| WaitingKey {
+            name: key.name.as_deref(),
+            queue: &key.queue,
+            wait: key.wait,
+            held_for: key
+                .holds
+                .iter()
+                .find(|hold| hold.replay.is_none())
+                .map(|hold| hold.origin),
+        })
     }
 
     /// Where the group stands; none before the set is whole, and where nothing was ever parked.

@@ -18,6 +18,8 @@
 //! | [`Metric::Duplicates`] | `evenkeel_duplicates_suppressed_total` | counter | group, handler | – |
 //! | [`Metric::Failures`] | `evenkeel_handler_failures_total` | counter | group, class | – |
 //! | [`Metric::BreakerOpen`] | `evenkeel_breaker_open` | gauge | group, dependency | – |
+//! | [`Metric::ParkedKeys`] | `evenkeel_parked_keys` | gauge | group, topic, partition | – |
+//! | [`Metric::ParkedRecords`] | `evenkeel_parked_records` | gauge | group, topic, partition | – |
 //! | [`Metric::DeadLetters`] | `evenkeel_dead_letters_total` | counter | group, topic, stage | – |
 //! | [`Metric::Published`] | `evenkeel_records_published_total` | counter | topic, result | `messaging.client.sent.messages` |
 //! | [`Metric::PublisherBufferBytes`] | `evenkeel_publisher_buffer_bytes` | gauge | – | – |
@@ -35,7 +37,7 @@ use metrics::Unit;
 pub enum Metric {
     /// Records received from Kafka (counter; group, topic).
     Received,
-    /// Records settled (counter; group, topic, outcome = done|duplicate|skipped|dead|ignored).
+    /// Records settled (counter; group, topic, outcome = done|duplicate|ignored|dead|parked).
     Settled,
     /// Records admitted and not settled (gauge; group).
     InFlight,
@@ -57,6 +59,10 @@ pub enum Metric {
     Failures,
     /// 1 while handlers wait for a dependency that is down (gauge; group, dependency).
     BreakerOpen,
+    /// Keys with parked records (gauge; group, topic, partition).
+    ParkedKeys,
+    /// Parked records (gauge; group, topic, partition).
+    ParkedRecords,
     /// Records written to a dead-letter topic (counter; group, topic, stage).
     DeadLetters,
     /// Records published (counter; topic, result = ok|refused|unknown).
@@ -93,6 +99,8 @@ impl Metric {
         Self::Duplicates,
         Self::Failures,
         Self::BreakerOpen,
+        Self::ParkedKeys,
+        Self::ParkedRecords,
         Self::DeadLetters,
         Self::Published,
         Self::PublisherBufferBytes,
@@ -119,6 +127,8 @@ impl Metric {
             Self::Duplicates => "evenkeel_duplicates_suppressed_total",
             Self::Failures => "evenkeel_handler_failures_total",
             Self::BreakerOpen => "evenkeel_breaker_open",
+            Self::ParkedKeys => "evenkeel_parked_keys",
+            Self::ParkedRecords => "evenkeel_parked_records",
             Self::DeadLetters => "evenkeel_dead_letters_total",
             Self::Published => "evenkeel_records_published_total",
             Self::PublisherBufferBytes => "evenkeel_publisher_buffer_bytes",
@@ -135,6 +145,8 @@ impl Metric {
             | Self::Lag
             | Self::OldestUnsettledSeconds
             | Self::BreakerOpen
+            | Self::ParkedKeys
+            | Self::ParkedRecords
             | Self::PublisherBufferBytes
             | Self::ServiceInfo => MetricKind::Gauge,
             Self::Received
@@ -155,7 +167,9 @@ impl Metric {
             Self::Settled => &["group", "topic", "outcome"],
             Self::InFlight | Self::InFlightBytes | Self::HandlerSeconds => &["group"],
             Self::Lag => &["consumergroup", "topic", "partition"],
-            Self::OldestUnsettledSeconds => &["group", "topic", "partition"],
+            Self::OldestUnsettledSeconds | Self::ParkedKeys | Self::ParkedRecords => {
+                &["group", "topic", "partition"]
+            }
             Self::Commits => &["group", "result"],
             Self::Rebalances => &["group", "kind"],
             Self::Duplicates => &["group", "handler"],
@@ -185,6 +199,8 @@ impl Metric {
             Self::Duplicates => "Redelivered events whose effect was suppressed",
             Self::Failures => "Attempts that failed, by class of error",
             Self::BreakerOpen => "1 while handlers wait for a dependency that is down",
+            Self::ParkedKeys => "Keys that wait in a retry topic",
+            Self::ParkedRecords => "Records that wait in a retry topic",
             Self::DeadLetters => "Records written to a dead-letter topic",
             Self::Published => "Records published, by result",
             Self::PublisherBufferBytes => "Bytes that wait for the brokers' acknowledgement",

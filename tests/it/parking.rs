@@ -1,13 +1,18 @@
 //! Parking: a key that fails waits in the retry topic with everything behind it, and nobody else waits with it.
 
+use crate::member::{self, EFFECTS, Process, Spec, Work};
 use crate::support::{Case, Gate, Log, Member, WITHIN};
 use evenkeel::consumer::{AfterDeadLetter, ConsumerSettings};
 use evenkeel::event::{Headers, OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Outcome, Router};
+use evenkeel::inbox::SqliteInbox;
+use evenkeel::kafka::admin::Admin;
 use evenkeel::recovery::retry_topic;
 use evenkeel::testing::eventually;
-use std::collections::BTreeMap;
-use std::time::Duration;
+use sqlx::SqlitePool;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const FAILING: &str = "failing";
 
@@ -225,4 +230,227 @@ async fn a_held_key_waits_until_its_dead_letter_is_replayed() {
     effects.check(12);
     nothing_parked(&case).await;
     member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settled_records_are_deleted_from_the_retry_topic() {
+    let Some(case) = Case::new("it-park", 1).await else {
+        return;
+    };
+    let effects = Effects::new();
+    let mut settings = settings(&case);
+    settings.settled_parked_kept = Duration::from_secs(1);
+    let member = Member::start(&case.kafka, settings, effects.router(0, fails));
+    publish(&case, &[FAILING.to_owned()], 0, 5).await;
+    case.all_committed().await;
+    let retry = retry_topic(&case.group, &case.topic);
+    assert!(case.read(&retry).await.len() >= 5);
+    effects.mended.open();
+    effects.done.reach("effects", 5).await;
+    eventually("the retry topic is empty", WITHIN, || async {
+        case.read(&retry).await.is_empty().then_some(())
+    })
+    .await;
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_topic_grows_with_its_source() {
+    let Some(case) = Case::new("it-park", 1).await else {
+        return;
+    };
+    let mut kafka = case.kafka.clone();
+    crate::support::set(&mut kafka, "topic.metadata.refresh.interval.ms=1000");
+    let effects = Effects::new();
+    let member = Member::start(&kafka, settings(&case), effects.router(0, fails));
+    member.joined().await;
+    let admin = Admin::connect(&case.kafka, WITHIN)
+        .await
+        .expect("the cluster");
+    admin.grow_topic(&case.topic, 2).await.expect("grown");
+    let record = |number: u64| OutgoingRecord {
+        partition: Some(1),
+        ..case.record(Some(FAILING), number.to_string())
+    };
+    case.publish((0..3).map(record)).await;
+    let grown = Case {
+        partitions: 2,
+        ..case
+    };
+    grown.all_committed().await;
+    assert_eq!(effects.done.len(), 0);
+    effects.mended.open();
+    effects.done.reach("effects", 3).await;
+    effects.check(3);
+    nothing_parked(&grown).await;
+    member.stop().await;
+}
+
+const MINUTE_TEST: &str =
+    "parking::a_key_that_fails_for_a_minute_keeps_its_order_and_costs_the_others_nothing";
+const OTHERS: u64 = 10_000;
+const PER_SECOND: u64 = 250;
+const BASELINE: Duration = Duration::from_secs(20);
+const FAILS_FOR: Duration = Duration::from_secs(60);
+
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    i64::try_from(now.expect("after 1970").as_millis()).expect("before the year 292 million")
+}
+
+/// When each step was published, by key and number.
+type Published = HashMap<(String, i64), i64>;
+
+/// Publishes steps of the other keys at a steady rate for so long, and one of the failing key each so often.
+async fn publish_for(
+    case: &Case,
+    published: &mut Published,
+    lasts: Duration,
+    failing_every: Duration,
+) {
+    let publisher = case.publisher();
+    let ticks = lasts.as_secs() * PER_SECOND;
+    let failing_every = failing_every.as_secs() * PER_SECOND;
+    let mut tick = tokio::time::interval(Duration::from_secs(1) / PER_SECOND as u32);
+    let mut receipts = Vec::new();
+    for n in 0..ticks {
+        tick.tick().await;
+        let all = published.len() as u64;
+        let mut keys = vec![format!("k{}", all % OTHERS)];
+        if n.is_multiple_of(failing_every) {
+            keys.push(FAILING.to_owned());
+        }
+        for key in keys {
+            let number = (0..).find(|number| !published.contains_key(&(key.clone(), *number)));
+            let number = number.expect("there is always another number");
+            published.insert((key.clone(), number), now_ms());
+            let record = case.step(&publisher, &key, number.unsigned_abs());
+            receipts.push(publisher.enqueue_record(record).await.expect("enqueued"));
+        }
+    }
+    for receipt in receipts {
+        receipt.await.expect("acknowledged");
+    }
+}
+
+/// How long steps of the other keys took that were published from `from` to `to`: the share 0.99 was not slower, in
+/// milliseconds.
+async fn p99(pool: &SqlitePool, published: &Published, from: i64, to: i64) -> i64 {
+    let rows: Vec<(String, i64, i64)> =
+        sqlx::query_as("SELECT record_key, number, at_ms FROM effects")
+            .fetch_all(pool)
+            .await
+            .expect("the effects");
+    let taken = rows.into_iter().filter_map(|(key, number, at_ms)| {
+        let is_other = key != FAILING;
+        let sent = published.get(&(key, number)).copied()?;
+        (is_other && (from..to).contains(&sent)).then_some(at_ms - sent)
+    });
+    let mut taken: Vec<i64> = taken.collect();
+    taken.sort_unstable();
+    assert!(taken.len() > 1_000, "{} steps to look at", taken.len());
+    taken[taken.len() * 99 / 100]
+}
+
+fn start(case: &Case, store: &Path, fails: &Path) -> Process {
+    let spec = Spec {
+        brokers: case.kafka.brokers.clone(),
+        properties: ["session.timeout.ms=6000", "heartbeat.interval.ms=300"]
+            .map(str::to_owned)
+            .into(),
+        group: case.group.clone(),
+        topic: case.topic.clone(),
+        instance: None,
+        work: Work::Fail {
+            store: store.to_owned(),
+            key: FAILING.to_owned(),
+            from: 5,
+            while_exists: fails.to_owned(),
+        },
+    };
+    Process::start(MINUTE_TEST, &spec)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_fails_for_a_minute_keeps_its_order_and_costs_the_others_nothing() {
+    if let Some(spec) = member::asked_for() {
+        return member::run(spec).await;
+    }
+    let Some(case) = Case::new("it-park", 6).await else {
+        return;
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let (store, fails) = (
+        directory.path().join("effects.db"),
+        directory.path().join("fails"),
+    );
+    let inbox = SqliteInbox::open(&store, &case.group, EFFECTS).await;
+    let pool = inbox.expect("the store").pool().clone();
+    let mut members: Vec<Process> = (0..3).map(|_| start(&case, &store, &fails)).collect();
+    let mut published = Published::new();
+    // So that the baseline knows no start.
+    publish_for(
+        &case,
+        &mut published,
+        Duration::from_secs(5),
+        Duration::from_secs(60),
+    )
+    .await;
+    case.all_committed().await;
+
+    let baseline = now_ms();
+    publish_for(&case, &mut published, BASELINE, BASELINE / 4).await;
+    let began = now_ms();
+    std::fs::write(&fails, "").expect("a file");
+    let third = FAILS_FOR / 3;
+    publish_for(&case, &mut published, third, Duration::from_secs(1)).await;
+    let disturbed = now_ms();
+    // Whoever applied the key's last step owns it, unless it moved since.
+    let owner: i64 =
+        sqlx::query_scalar("SELECT process FROM effects WHERE record_key = ? ORDER BY seq DESC")
+            .bind(FAILING)
+            .fetch_one(&pool)
+            .await
+            .expect("an effect of the key");
+    let owner = members
+        .iter_mut()
+        .find(|member| i64::from(member.id()) == owner);
+    owner.expect("one of the members").kill();
+    members.push(start(&case, &store, &fails));
+    publish_for(&case, &mut published, third, Duration::from_secs(1)).await;
+    members.push(start(&case, &store, &fails));
+    publish_for(&case, &mut published, third, Duration::from_secs(1)).await;
+
+    let applied = "SELECT COUNT(*) FROM effects WHERE record_key = ?";
+    let applied: i64 = sqlx::query_scalar(applied)
+        .bind(FAILING)
+        .fetch_one(&pool)
+        .await
+        .expect("a count");
+    assert_eq!(applied, 5, "nothing of the key from its failing step on");
+    std::fs::remove_file(&fails).expect("removed");
+    case.all_committed().await;
+    nothing_parked(&case).await;
+
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as("SELECT record_key, number FROM effects ORDER BY seq")
+            .fetch_all(&pool)
+            .await
+            .expect("the effects");
+    assert_eq!(rows.len(), published.len(), "each once");
+    let mut next: HashMap<String, i64> = HashMap::new();
+    for (key, number) in rows {
+        let expected = next.entry(key.clone()).or_default();
+        assert_eq!(number, *expected, "of {key}");
+        *expected += 1;
+    }
+    assert!(next[FAILING] > 60);
+    let before = p99(&pool, &published, baseline, began).await;
+    let meanwhile = p99(&pool, &published, began, disturbed).await;
+    println!("p99 of the others: {before} ms before, {meanwhile} ms meanwhile");
+    // Of few milliseconds the machine's noise is more than twice as much.
+    assert!(
+        meanwhile < 2 * before.max(50),
+        "{before} ms before, {meanwhile} ms meanwhile"
+    );
 }

@@ -3,22 +3,32 @@
 use super::super::engine::Engine;
 use crate::kafka::admin::Admin;
 use crate::kafka::{KafkaConfig, KafkaError};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 
-/// How often settled records are deleted.
+/// How often settled records are looked for, at most.
 const CLEAN_EVERY: Duration = Duration::from_secs(60);
 
-/// Deletes what is settled from time to time, until the handle is dropped.
+/// Committed offsets of retry partitions.
+type Committed = HashMap<(Arc<str>, i32), i64>;
+
+/// Deletes what has been settled for long enough, until the handle is dropped.
 pub(in super::super) fn spawn(engine: &Arc<Engine>, kafka: KafkaConfig) -> AbortOnDropHandle<()> {
     let engine = Arc::clone(engine);
     AbortOnDropHandle::new(tokio::spawn(async move {
-        let mut deleted = HashMap::new();
+        let kept = engine.settings.settled_parked_kept;
+        let every = kept.clamp(Duration::from_secs(1), CLEAN_EVERY);
+        let (mut deleted, mut looks) = (Committed::new(), VecDeque::new());
         loop {
-            tokio::time::sleep(CLEAN_EVERY).await;
-            if let Err(error) = clean(&engine, &kafka, &mut deleted).await {
+            tokio::time::sleep(every).await;
+            looks.push_back((Instant::now(), engine.parking.committed()));
+            let mut due = Committed::new();
+            while let Some((_, look)) = looks.pop_front_if(|(at, _)| at.elapsed() >= kept) {
+                due = look;
+            }
+            if let Err(error) = clean(&engine, &kafka, due, &mut deleted).await {
                 // Brokers may refuse it. What is settled then stays where it is, and costs its room only.
                 tracing::debug!(group = engine.group, %error, "settled records of the retry topics are not deleted");
             }
@@ -26,14 +36,15 @@ pub(in super::super) fn spawn(engine: &Arc<Engine>, kafka: KafkaConfig) -> Abort
     }))
 }
 
-/// Deletes what was settled since the last time. Only what is committed: nobody may look for the rest again.
+/// Deletes what was committed, and not deleted before.
 async fn clean(
     engine: &Engine,
     kafka: &KafkaConfig,
-    deleted: &mut HashMap<(Arc<str>, i32), i64>,
+    committed: Committed,
+    deleted: &mut Committed,
 ) -> Result<(), KafkaError> {
     let mut due: BTreeMap<Arc<str>, BTreeMap<i32, i64>> = BTreeMap::new();
-    for ((topic, partition), committed) in engine.parking.committed() {
+    for ((topic, partition), committed) in committed {
         let place = (Arc::clone(&topic), partition);
         if deleted.get(&place).copied().unwrap_or(0) < committed {
             due.entry(topic).or_default().insert(partition, committed);
