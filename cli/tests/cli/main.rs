@@ -5,12 +5,14 @@
 //! - `topics`, `groups`: against Apache Kafka, because the mock cluster knows no admin requests
 //! - `dlq`: dead letters of every family are listed, shown, exported and purged
 //! - `replay`: dead letters go back once and in order, whatever is killed, stopped or refused
+//! - `parked`: what waits is listed, and dead letters come back to their group alone
 //! - `usage`: exit codes, configuration, completions, schemas: what needs no cluster
 
 mod consume;
 mod dlq;
 mod groups;
 mod letters;
+mod parked;
 mod publish;
 mod replay;
 mod tool;
