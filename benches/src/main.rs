@@ -98,6 +98,7 @@ impl ValueEnum for Choice {
             Choice::One(Workload::HotKey),
             Choice::One(Workload::Rebalance),
             Choice::One(Workload::Lifecycle),
+            Choice::One(Workload::Parked),
         ];
         CHOICES
     }
