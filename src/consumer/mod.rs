@@ -16,11 +16,15 @@
 //! - **commit**: a thread of its own commits the first unsettled offset of each partition, at an interval, on a revoke and
 //!   at the stop. What is settled above it travels in the commit's metadata, so that a restart does not repeat it.
 //!
+//! A running group is controlled through its topic `control.<group>` ([`crate::control`]): `steering` follows it on the poll
+//! thread, `pause` holds partitions, and a record to be skipped is found where it starts or waits.
+//!
 //! The decisions (`lanes`, `ledger`, `flow`, `metadata`) are pure and are driven through seeded schedules of revokes, late
 //! results and crashes by `simulation`.
 
 mod breakers;
 mod commit;
+mod control;
 mod dead;
 mod engine;
 mod flow;
@@ -29,6 +33,7 @@ mod lanes;
 mod ledger;
 mod metadata;
 mod partition;
+mod pause;
 mod permits;
 mod poll;
 mod prepare;
@@ -39,6 +44,7 @@ mod running;
 mod settings;
 #[cfg(test)]
 mod simulation;
+mod steering;
 mod tally;
 mod watch;
 mod worker;
@@ -46,9 +52,11 @@ mod worker;
 pub use settings::{Assignment, Bound, ConsumerSettings, Keyless, Ordering, RecordHeaders};
 
 use crate::handler::{Classifier, Delivery, Outcome, Router, Scope, default_classifier};
+use crate::kafka::reader::Reader;
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 use crate::publisher::Publisher;
 use crate::telemetry::Health;
+use control::Control;
 use dead::DeadLetterWriter;
 use engine::Engine;
 use futures_util::FutureExt;
@@ -195,7 +203,15 @@ where
     /// When the cluster cannot be reached at the start, or the client fails for good.
     pub async fn run(self, stop: CancellationToken) -> Result<RunReport, ConsumerError> {
         let readiness = Readiness::joining(self.health.clone());
-        prepare::topics(&self.kafka, &self.settings).await?;
+        let is_controlled = prepare::topics(&self.kafka, &self.settings).await?;
+        let (commands, state) =
+            steering::follow(is_controlled, &self.kafka, &self.settings).await?;
+        let (control, acks) = Control::new(state);
+        let acks = tokio::spawn(control::write_acks(
+            self.settings.group.clone(),
+            self.kafka.clone(),
+            acks,
+        ));
         let config = prepare::client(&self.kafka, &self.settings)?;
         let dead_letters =
             DeadLetterWriter::new(&self.settings.group, self.kafka, self.health.clone());
@@ -211,6 +227,7 @@ where
             dead_letters,
             self.health,
             readiness,
+            control,
         ));
         let into_error: fn(H::Error) -> BoxError = Into::into;
         let handler = ServiceBuilder::new()
@@ -218,9 +235,12 @@ where
             .service(self.handler.map_err(into_error));
 
         let workers = spawn_workers(&engine, &handler);
-        let (ended, stop_polling) = spawn_poll_thread(&engine, config)?;
+        let (ended, stop_polling) = spawn_poll_thread(&engine, config, commands)?;
         let ended = until_ended(&engine, ended, stop_polling, stop).await;
         finish_workers(&engine, workers).await;
+        engine.control.close();
+        // What is not written by then would only tell its author late.
+        let _ = tokio::time::timeout(rebalance::COMMIT_WITHIN, acks).await;
         let unsent = engine.dead_letters.flush(rebalance::COMMIT_WITHIN).await;
         let (stopped, clean) = ended?;
         Ok(engine.report(stopped, clean && unsent == 0))
@@ -273,6 +293,7 @@ type PollEnded = oneshot::Receiver<Result<Ended, ConsumerError>>;
 fn spawn_poll_thread(
     engine: &Arc<Engine>,
     config: rdkafka::ClientConfig,
+    commands: Option<Reader>,
 ) -> Result<(PollEnded, StopPolling), ConsumerError> {
     let (ended, has_ended) = oneshot::channel();
     let stop = Arc::new(AtomicBool::new(false));
@@ -283,7 +304,7 @@ fn spawn_poll_thread(
     let engine = Arc::clone(engine);
     let poll = move || {
         // The run may have been dropped meanwhile.
-        let _ = ended.send(poll::run(engine, &config, stop));
+        let _ = ended.send(poll::run(engine, &config, commands, stop));
     };
     let spawned = std::thread::Builder::new()
         .name("evenkeel-poll".to_owned())

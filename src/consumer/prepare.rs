@@ -1,6 +1,7 @@
 //! What a run checks and sets up before it joins its group.
 
 use super::settings::{Assignment, Bound, ConsumerSettings};
+use crate::control::{control_topic, control_topic_config};
 use crate::kafka::admin::{Admin, NewTopic};
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 use crate::recovery::dead_letter::dead_letter_topic;
@@ -12,11 +13,12 @@ const DEAD_LETTER_BYTES_MIN: u32 = 8 << 20;
 /// Room for the headers of a dead letter.
 const HEADERS_BYTES: u32 = 1 << 20;
 
-/// Checks that the brokers answer and the topics exist, and creates the dead-letter topics that are missing.
+/// Checks that the brokers answer and the topics exist, and creates the dead-letter topics and the control topic where they
+/// are missing. Says whether there is a control topic.
 pub(super) async fn topics(
     kafka: &KafkaConfig,
     settings: &ConsumerSettings,
-) -> Result<(), KafkaError> {
+) -> Result<bool, KafkaError> {
     let admin = Admin::connect(kafka, settings.startup_timeout).await?;
     let sources = admin.partition_counts(&settings.topics).await?;
     if let Some(topic) = settings
@@ -31,8 +33,13 @@ pub(super) async fn topics(
     let letters = sources
         .keys()
         .map(|topic| dead_letter_topic(&settings.group, topic));
-    let names: Vec<String> = letters.collect();
+    let control = control_topic(&settings.group);
+    let names: Vec<String> = letters.chain([control.clone()]).collect();
     let present = admin.partition_counts(&names).await.unwrap_or_default();
+    let is_controlled = match present.get(&control) {
+        Some(partitions) => is_usable(&control, *partitions),
+        None => create_control_topic(&admin, &control).await,
+    };
     let mut missing = Vec::new();
     for (topic, partitions) in sources {
         let name = dead_letter_topic(&settings.group, &topic);
@@ -46,15 +53,42 @@ pub(super) async fn topics(
             });
         }
     }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    if let Err(error) = admin.create_topics(&missing).await {
+    if !missing.is_empty()
+        && let Err(error) = admin.create_topics(&missing).await
+    {
         // Not every service may create topics. A dead letter that cannot be written stops its partition, loses nothing,
         // and says so.
+        let names: Vec<&String> = missing.iter().map(|topic| &topic.name).collect();
         tracing::warn!(group = settings.group, topics = ?names, %error, "dead-letter topics cannot be created; create them before a record fails for good");
     }
-    Ok(())
+    Ok(is_controlled)
+}
+
+/// A service that may not create topics is one that cannot be controlled until somebody else has.
+async fn create_control_topic(admin: &Admin, name: &str) -> bool {
+    let topic = NewTopic {
+        name: name.to_owned(),
+        partitions: 1,
+        replication: -1,
+        config: control_topic_config(),
+    };
+    let created = admin.create_topics(&[topic]).await;
+    if let Err(error) = &created {
+        tracing::warn!(topic = name, %error, "the control topic is not there and cannot be created: this member takes no commands until it is there and the member is started again");
+    }
+    created.is_ok()
+}
+
+/// Of several partitions no two members would see the entries in the same order.
+fn is_usable(name: &str, partitions: usize) -> bool {
+    if partitions != 1 {
+        tracing::warn!(
+            topic = name,
+            partitions,
+            "the control topic has to have one partition: this member takes no commands"
+        );
+    }
+    partitions == 1
 }
 
 /// Dead letters stay until someone has looked at them, and have room for every record of the source with headers besides.

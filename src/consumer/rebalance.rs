@@ -9,6 +9,7 @@ use super::engine::Engine;
 use super::ledger::Epoch;
 use super::metadata::{self, SettledAbove, Tag};
 use super::partition::Partition;
+use super::pause::Held;
 use super::worker::Message;
 use crate::kafka::log;
 use crate::kafka::queue::{ForwardTarget, committed, forward, unforward};
@@ -26,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long an assignment waits for the group's committed offsets; after that, records settled above them come again.
-const COMMITTED_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const COMMITTED_WITHIN: Duration = Duration::from_secs(5);
 /// How long a revoke waits for its commit.
 pub(crate) const COMMIT_WITHIN: Duration = Duration::from_secs(5);
 
@@ -40,6 +41,8 @@ pub(crate) struct Assigned {
     pub(crate) committed: Option<i64>,
     /// The end at which a bounded run stops; looked up after the assignment.
     pub(crate) end: Option<i64>,
+    /// How far it has come in being paused, while an operator wants it to be.
+    pub(crate) held: Option<Held>,
     pub(crate) received: metrics::Counter,
 }
 
@@ -47,7 +50,7 @@ pub(crate) struct Assigned {
 #[derive(Default)]
 pub(crate) struct Assignments {
     pub(crate) topics: HashMap<Arc<str>, HashMap<i32, Assigned>>,
-    last_epoch: u64,
+    pub(super) last_epoch: u64,
     /// Whether the group has assigned anything yet, be it nothing.
     pub(crate) joined: bool,
     /// Whether a revoke or a loss was the latest change: another assignment is to come.
@@ -63,7 +66,7 @@ impl Assignments {
         self.topics.values_mut().flat_map(HashMap::values_mut)
     }
 
-    fn insert(&mut self, topic: &str, partition: i32, received: metrics::Counter) {
+    pub(super) fn insert(&mut self, topic: &str, partition: i32, received: metrics::Counter) {
         self.last_epoch += 1;
         let known = self.topics.keys().find(|name| ***name == *topic).cloned();
         let name = known.unwrap_or_else(|| topic.into());
@@ -74,6 +77,7 @@ impl Assignments {
             next: None,
             committed: None,
             end: None,
+            held: None,
             received,
         };
         self.topics
@@ -82,15 +86,15 @@ impl Assignments {
             .insert(partition, assigned);
     }
 
-    fn remove(&mut self, topic: &str, partition: i32) -> Option<Assigned> {
+    pub(super) fn remove(&mut self, topic: &str, partition: i32) -> Option<Assigned> {
         self.topics.get_mut(topic)?.remove(&partition)
     }
 }
 
 /// The client's context: this member of the group.
 pub(crate) struct Member {
-    engine: Arc<Engine>,
-    orders: mpsc::Sender<Order>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) orders: mpsc::Sender<Order>,
     assignments: Mutex<Assignments>,
     target: Mutex<Option<ForwardTarget>>,
     /// Set once everything is committed and the client is only to be given back.
@@ -114,6 +118,10 @@ impl Member {
     /// Where partitions' queues are forwarded to from now on; none before and after the run.
     pub(crate) fn set_target(&self, target: Option<ForwardTarget>) {
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
+    }
+
+    pub(super) fn target(&self) -> Option<ForwardTarget> {
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on partitions go without a drain or a commit: both were done.
@@ -168,20 +176,29 @@ impl Member {
 
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let engine = &self.engine;
-        let target = *self.target.lock().unwrap_or_else(PoisonError::into_inner);
+        let target = self.target();
         let mut assignments = self.assignments();
         assignments.joined = true;
         assignments.awaited = false;
         for element in list.elements() {
             let (topic, partition) = (element.topic(), element.partition());
-            if let Some(target) = target
-                && let Err(error) = forward(consumer, topic, partition, target)
-            {
+            let is_paused = engine.control.is_paused(topic, partition);
+            let forwarded = match target {
+                // Its records stay in a queue of its own.
+                Some(_) if is_paused => unforward(consumer, topic, partition),
+                Some(target) => forward(consumer, topic, partition, target),
+                None => Ok(()),
+            };
+            if let Err(error) = forwarded {
                 // Its records would come on the consumer's queue, where nobody takes them.
                 tracing::error!(group = engine.group, topic, partition, %error, "the partition's queue cannot be forwarded");
             }
             let received = metrics::counter!(Metric::Received.name(), "group" => engine.group.clone(), "topic" => topic.to_owned());
             assignments.insert(topic, partition, received);
+            if is_paused && let Some(assigned) = assignments.get(topic, partition) {
+                assigned.partition.fence();
+                assigned.held = Some(Held::FromTheStart);
+            }
         }
         if list.count() > 0 {
             self.resume(consumer, list, &mut assignments);
@@ -283,6 +300,7 @@ impl Member {
             let mut ledger = self.engine.ledger();
             epochs.iter().for_each(|epoch| ledger.revoke(*epoch));
         }
+        self.forget_pauses(consumer, &removed);
         for assigned in &removed {
             self.engine.readiness.can_read(&assigned.partition);
             // An unknown partition has no queue that could be forwarded.

@@ -3,10 +3,12 @@
 //! Runs beside the record's lane, which waits meanwhile. Ends without settling when the record's partition is fenced.
 
 use super::breakers::Probe;
+use super::control::{Waiting, position};
 use super::dead::WriteError;
 use super::engine::Engine;
 use super::partition::Partition;
 use super::tally::{Settlement, Verdict};
+use crate::control::{Command, Outcome as CommandOutcome};
 use crate::handler::{Class, DeadReason, Delivery, HandlerError, Outcome, Stage};
 use crate::publisher::PublishError;
 use crate::recovery::Decision;
@@ -36,14 +38,8 @@ where
     H::Future: Send,
 {
     Box::pin(async move {
-        let mut recovery = Recovery {
-            engine,
-            delivery,
-            partition,
-            attempts: 1,
-            transient_failures: 0,
-            outage_failures: 0,
-        };
+        let waiting = Waiting::new(&engine, &delivery.record);
+        let mut recovery = Recovery::new(engine, delivery, partition);
         // Which instance waited for room matters to the layers that gave it a place in their queue.
         let next = handler.clone();
         let mut outcome = match outcome {
@@ -55,14 +51,21 @@ where
                 Ok(settlement) => return Verdict::Settled(settlement),
                 Err(outcome) => outcome,
             };
-            let waited = match recovery.next_step(outcome) {
+            let step = recovery.next_step(outcome);
+            if !matches!(step, Step::Abandon)
+                && let Some(command) = recovery.skip_command()
+            {
+                return recovery.skip(&command).await;
+            }
+            let waited = match step {
                 Step::Abandon => return Verdict::Abandoned,
                 Step::DeadLetter(class, reason) => {
                     return recovery.dead_letter(class, &reason).await;
                 }
-                Step::TryAfter(delay, outage_of) => {
-                    recovery.wait(delay, outage_of.as_deref()).await
-                }
+                Step::TryAfter(delay, outage_of) => tokio::select! {
+                    waited = recovery.wait(delay, outage_of.as_deref(), &waiting) => waited,
+                    command = waiting.skipped() => return recovery.skip(&command).await,
+                },
             };
             let Some(probe) = waited else {
                 return Verdict::Abandoned;
@@ -75,6 +78,18 @@ where
             }
         }
     })
+}
+
+/// Settles a record that an operator has skipped, without a handler.
+pub(crate) fn skip(
+    engine: Arc<Engine>,
+    delivery: Delivery,
+    partition: Arc<Partition>,
+    command: Box<Command>,
+) -> Recovering {
+    let mut recovery = Recovery::new(engine, delivery, partition);
+    recovery.attempts = 0;
+    Box::pin(async move { recovery.skip(&command).await })
 }
 
 /// Calls the handler once it has room; a panic is an outcome.
@@ -111,6 +126,17 @@ enum Step {
 }
 
 impl Recovery {
+    fn new(engine: Arc<Engine>, delivery: Delivery, partition: Arc<Partition>) -> Self {
+        Self {
+            engine,
+            delivery,
+            partition,
+            attempts: 1,
+            transient_failures: 0,
+            outage_failures: 0,
+        }
+    }
+
     fn next_step(&mut self, outcome: Outcome) -> Step {
         let error = match outcome {
             Outcome::Dead(reason) => {
@@ -185,6 +211,39 @@ impl Recovery {
         );
     }
 
+    /// The command that has the record skipped, if one does.
+    fn skip_command(&self) -> Option<Command> {
+        let control = &self.engine.control;
+        let is_asked = control.has_skips();
+        is_asked.then(|| control.skip_of(&self.delivery.record))?
+    }
+
+    /// Has the record settled as an operator wants it: written to the dead-letter topic, and not handled.
+    async fn skip(&self, command: &Command) -> Verdict {
+        let record = &self.delivery.record;
+        tracing::warn!(
+            group = self.engine.group,
+            record = ?record,
+            command = command.id,
+            by = command.by,
+            why = command.why,
+            "record skipped by an operator; writing it to the dead-letter topic"
+        );
+        let reason = DeadReason::new(
+            Stage::Skipped,
+            format!("skipped by {}: {}", command.by, command.why),
+        );
+        match self.write(Class::Permanent, &reason, Some(command)).await {
+            Verdict::Settled(_) => {
+                let detail = "written to the dead-letter topic and settled";
+                let control = &self.engine.control;
+                control.skip_ended(&position(record), CommandOutcome::Skipped, detail);
+                Verdict::Settled(Settlement::Skipped)
+            }
+            abandoned => abandoned,
+        }
+    }
+
     /// Writes the dead letter; the record is settled only when the brokers have acknowledged it.
     async fn dead_letter(&self, class: Class, reason: &DeadReason) -> Verdict {
         let record = &self.delivery.record;
@@ -197,13 +256,19 @@ impl Recovery {
             reason = reason.message,
             "record failed for good; writing it to the dead-letter topic"
         );
+        self.write(class, reason, None).await
+    }
+
+    /// Writes to the dead-letter topic, again and again until the brokers have it.
+    async fn write(&self, class: Class, reason: &DeadReason, skip: Option<&Command>) -> Verdict {
+        let record = &self.delivery.record;
         let backoff = self.engine.settings.retry.backoff;
         let mut tries = 0_u32;
         loop {
             match self
                 .engine
                 .dead_letters
-                .write(record, class, reason, self.attempts)
+                .write(record, class, reason, self.attempts, skip)
                 .await
             {
                 Ok(()) => return Verdict::Settled(Settlement::Dead),
@@ -225,14 +290,19 @@ impl Recovery {
 
     /// Waits until the next attempt may be made; none when the partition went. It may be the one that finds out whether what
     /// is down answers.
-    async fn wait(&self, delay: Duration, outage_of: Option<&str>) -> Option<Option<Probe>> {
+    async fn wait(
+        &self,
+        delay: Duration,
+        outage_of: Option<&str>,
+        waiting: &Waiting,
+    ) -> Option<Option<Probe>> {
         let engine = &self.engine;
         let is_down = outage_of.is_some_and(|dependency| engine.breakers.is_open_for(dependency));
         // The breaker knows better when to try again.
         let mut delay = if is_down { Duration::ZERO } else { delay };
         loop {
             let waited = self.wait_for(async {
-                tokio::time::sleep(delay).await;
+                waiting.unless_retried(tokio::time::sleep(delay)).await;
                 engine.may_try(outage_of).await
             });
             let probe = waited.await?;

@@ -14,10 +14,18 @@ pub(crate) enum Settlement {
     Duplicate,
     Ignored,
     Dead,
+    /// An operator had it skipped.
+    Skipped,
 }
 
 impl Settlement {
-    const ALL: [Self; 4] = [Self::Done, Self::Duplicate, Self::Ignored, Self::Dead];
+    const ALL: [Self; 5] = [
+        Self::Done,
+        Self::Duplicate,
+        Self::Ignored,
+        Self::Dead,
+        Self::Skipped,
+    ];
 
     /// How an outcome settles its record, or the outcome itself where it has to be recovered from.
     pub(crate) fn of(outcome: Outcome) -> Result<Self, Outcome> {
@@ -35,6 +43,7 @@ impl Settlement {
             Self::Duplicate => "duplicate",
             Self::Ignored => "ignored",
             Self::Dead => "dead",
+            Self::Skipped => "skipped",
         }
     }
 }
@@ -60,8 +69,8 @@ pub(crate) struct Tally {
 
 struct TopicTally {
     topic: Arc<str>,
-    settled: [u64; 4],
-    counters: [metrics::Counter; 4],
+    settled: [u64; 5],
+    counters: [metrics::Counter; 5],
 }
 
 impl Tally {
@@ -116,7 +125,7 @@ impl Tally {
                     match settlement {
                         Settlement::Duplicate => counters.duplicates.fetch_add(count, Relaxed),
                         Settlement::Dead => counters.dead_letters.fetch_add(count, Relaxed),
-                        Settlement::Done | Settlement::Ignored => 0,
+                        Settlement::Done | Settlement::Ignored | Settlement::Skipped => 0,
                     };
                 }
             }
@@ -134,7 +143,7 @@ impl Tally {
         });
         self.topics.push(TopicTally {
             topic: Arc::clone(topic),
-            settled: [0; 4],
+            settled: [0; 5],
             counters,
         });
         self.topics.len() - 1

@@ -9,10 +9,11 @@ use super::lanes::{LaneId, LaneKey, Lanes};
 use super::ledger::{Epoch, LedgerBatch, Settled};
 use super::partition::Partition;
 use super::permits::Permits;
-use super::recover::{Recovering, recover};
+use super::recover::{Recovering, recover, skip};
 use super::running::{Finished, Running, Slot, poll_attempt};
 use super::settings::{Keyless, Ordering};
 use super::tally::{Settlement, Tally, Verdict};
+use crate::control::Command;
 use crate::event::{Record, RecordBatch};
 use crate::handler::{DeadReason, Delivery, Outcome, Scope};
 use futures_util::Stream;
@@ -120,6 +121,8 @@ enum Unsettled<F> {
     Failed(Outcome),
     /// A layer around the handler has no room yet: the recovery waits for it.
     NoRoom,
+    /// An operator has it skipped: no handler sees it.
+    Skipped(Box<Command>),
 }
 
 /// Asked to say when nothing of these epochs runs any more.
@@ -383,6 +386,12 @@ where
                 let recovering = self.recover(self.handler.clone(), &item, Some(outcome));
                 Running::recovering(item, lane, recovering, self.now)
             }
+            Unsettled::Skipped(command) => {
+                let engine = Arc::clone(&self.engine);
+                let (record, partition) = (item.record.clone(), Arc::clone(&item.partition));
+                let skipping = skip(engine, self.delivery(record), partition, command);
+                Running::recovering(item, lane, skipping, self.now)
+            }
         });
     }
 
@@ -392,6 +401,12 @@ where
         record: Record,
         cx: &mut Context<'_>,
     ) -> Result<Settlement, Unsettled<H::Future>> {
+        let control = &self.engine.control;
+        if control.has_skips()
+            && let Some(command) = control.skip_of(&record)
+        {
+            return Err(Unsettled::Skipped(Box::new(command)));
+        }
         let delivery = self.delivery(record);
         let mut slot = self.slots.pop().unwrap_or_else(|| Box::pin(None));
         let called = catch_unwind(AssertUnwindSafe(|| match self.handler.poll_ready(cx) {

@@ -18,6 +18,7 @@
 //! | [`Metric::Duplicates`] | `evenkeel_duplicates_suppressed_total` | counter | group, handler | – |
 //! | [`Metric::Failures`] | `evenkeel_handler_failures_total` | counter | group, class | – |
 //! | [`Metric::BreakerOpen`] | `evenkeel_breaker_open` | gauge | group, dependency | – |
+//! | [`Metric::PausedPartitions`] | `evenkeel_paused_partitions` | gauge | group | – |
 //! | [`Metric::DeadLetters`] | `evenkeel_dead_letters_total` | counter | group, topic, stage | – |
 //! | [`Metric::Published`] | `evenkeel_records_published_total` | counter | topic, result | `messaging.client.sent.messages` |
 //! | [`Metric::PublisherBufferBytes`] | `evenkeel_publisher_buffer_bytes` | gauge | – | – |
@@ -57,6 +58,8 @@ pub enum Metric {
     Failures,
     /// 1 while handlers wait for a dependency that is down (gauge; group, dependency).
     BreakerOpen,
+    /// Partitions of this member that an operator has paused (gauge; group).
+    PausedPartitions,
     /// Records written to a dead-letter topic (counter; group, topic, stage).
     DeadLetters,
     /// Records published (counter; topic, result = ok|refused|unknown).
@@ -93,6 +96,7 @@ impl Metric {
         Self::Duplicates,
         Self::Failures,
         Self::BreakerOpen,
+        Self::PausedPartitions,
         Self::DeadLetters,
         Self::Published,
         Self::PublisherBufferBytes,
@@ -119,6 +123,7 @@ impl Metric {
             Self::Duplicates => "evenkeel_duplicates_suppressed_total",
             Self::Failures => "evenkeel_handler_failures_total",
             Self::BreakerOpen => "evenkeel_breaker_open",
+            Self::PausedPartitions => "evenkeel_paused_partitions",
             Self::DeadLetters => "evenkeel_dead_letters_total",
             Self::Published => "evenkeel_records_published_total",
             Self::PublisherBufferBytes => "evenkeel_publisher_buffer_bytes",
@@ -135,6 +140,7 @@ impl Metric {
             | Self::Lag
             | Self::OldestUnsettledSeconds
             | Self::BreakerOpen
+            | Self::PausedPartitions
             | Self::PublisherBufferBytes
             | Self::ServiceInfo => MetricKind::Gauge,
             Self::Received
@@ -153,7 +159,10 @@ impl Metric {
         match self {
             Self::Received => &["group", "topic"],
             Self::Settled => &["group", "topic", "outcome"],
-            Self::InFlight | Self::InFlightBytes | Self::HandlerSeconds => &["group"],
+            Self::InFlight
+            | Self::InFlightBytes
+            | Self::HandlerSeconds
+            | Self::PausedPartitions => &["group"],
             Self::Lag => &["consumergroup", "topic", "partition"],
             Self::OldestUnsettledSeconds => &["group", "topic", "partition"],
             Self::Commits => &["group", "result"],
@@ -185,6 +194,7 @@ impl Metric {
             Self::Duplicates => "Redelivered events whose effect was suppressed",
             Self::Failures => "Attempts that failed, by class of error",
             Self::BreakerOpen => "1 while handlers wait for a dependency that is down",
+            Self::PausedPartitions => "Partitions of this member that an operator has paused",
             Self::DeadLetters => "Records written to a dead-letter topic",
             Self::Published => "Records published, by result",
             Self::PublisherBufferBytes => "Bytes that wait for the brokers' acknowledgement",
