@@ -7,6 +7,7 @@ use evenkeel::control::{Action, Command, Entry, History, Outcome, Recorded, Scop
 use evenkeel::event::{Headers, OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Router};
 use evenkeel::kafka::reader::LogRecord;
+use evenkeel::publisher::Publisher;
 use evenkeel::testing::eventually;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -29,7 +30,28 @@ fn logging(handled: &Log<(Instant, Place)>) -> Router {
     })
 }
 
-impl Case {
+/// A case with a publisher that stays: one for each command would take longer than the command.
+struct Desk {
+    case: Case,
+    publisher: Publisher,
+}
+
+impl std::ops::Deref for Desk {
+    type Target = Case;
+
+    fn deref(&self) -> &Case {
+        &self.case
+    }
+}
+
+impl Desk {
+    /// On the shared Apache Kafka; none where there is none.
+    async fn new(partitions: i32) -> Option<Self> {
+        let case = Case::new("it-control", partitions).await?;
+        let publisher = case.publisher();
+        Some(Self { case, publisher })
+    }
+
     fn partition_scope(&self, partition: i32) -> Scope {
         let topic = self.topic.clone();
         Scope::Partition { topic, partition }
@@ -58,7 +80,8 @@ impl Case {
             headers: Headers::new(),
             timestamp_ms: None,
         };
-        self.publish([record]).await;
+        let written = self.publisher.publish_record(record).await;
+        written.expect("written");
     }
 
     /// All that the control topic remembers.
@@ -92,17 +115,19 @@ impl Case {
 
     /// Publishes that many records to each of these partitions, round by round.
     async fn publish_rounds(&self, partitions: &[i32], rounds: std::ops::Range<usize>) {
-        let records = rounds.flat_map(|round| {
-            partitions.iter().map(move |partition| {
-                let mut record = self.record(
-                    Some(&format!("p{partition}-{}", round % 7)),
-                    round.to_string(),
-                );
+        let mut pending = Vec::new();
+        for round in rounds {
+            for partition in partitions {
+                let key = format!("p{partition}-{}", round % 7);
+                let mut record = self.record(Some(&key), round.to_string());
                 record.partition = Some(*partition);
-                record
-            })
-        });
-        self.publish(records.collect::<Vec<_>>()).await;
+                let enqueued = self.publisher.enqueue_record(record).await;
+                pending.push(enqueued.expect("enqueued"));
+            }
+        }
+        for receipt in pending {
+            receipt.await.expect("acknowledged");
+        }
     }
 }
 
@@ -114,7 +139,7 @@ fn of(handled: &Log<(Instant, Place)>, partition: i32) -> Vec<(Instant, i64)> {
 
 /// Publishes rounds until told to stop; how many it published.
 fn load(
-    case: &Arc<Case>,
+    case: &Arc<Desk>,
     partitions: i32,
     stop: &Arc<AtomicBool>,
 ) -> tokio::task::JoinHandle<usize> {
@@ -125,6 +150,8 @@ fn load(
         while !stop.load(Ordering::Relaxed) {
             case.publish_rounds(&partitions, rounds..rounds + 5).await;
             rounds += 5;
+            // Enough to be busy, and little enough for a test to look at.
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         rounds
     })
@@ -134,7 +161,7 @@ fn load(
 async fn pause_skip_and_resume_on_a_group_of_three_under_load_do_exactly_what_they_say() {
     const PARTITIONS: i32 = 6;
     const PAUSED: i32 = 2;
-    let Some(case) = Case::new("it-control", PARTITIONS).await else {
+    let Some(case) = Desk::new(PARTITIONS).await else {
         return;
     };
     let case = Arc::new(case);
@@ -281,7 +308,7 @@ fn in_order_by_key(offsets: &[i64]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_survives_a_rebalance_and_a_restart_of_all_members() {
-    let Some(case) = Case::new("it-control", 4).await else {
+    let Some(case) = Desk::new(4).await else {
         return;
     };
     let handled = Log::new();
@@ -352,7 +379,7 @@ async fn a_pause_survives_a_rebalance_and_a_restart_of_all_members() {
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_paused_and_resumed_again_and_again_under_load_lose_and_double_nothing() {
     const PARTITIONS: i32 = 4;
-    let Some(case) = Case::new("it-control", PARTITIONS).await else {
+    let Some(case) = Desk::new(PARTITIONS).await else {
         return;
     };
     let case = Arc::new(case);
@@ -416,7 +443,7 @@ async fn partitions_paused_and_resumed_again_and_again_under_load_lose_and_doubl
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_waits_for_its_next_attempt_is_skipped_or_tried_again_at_once() {
-    let Some(case) = Case::new("it-control", 1).await else {
+    let Some(case) = Desk::new(1).await else {
         return;
     };
     let (attempts, works) = (Log::new(), Arc::new(AtomicBool::new(false)));
@@ -476,7 +503,7 @@ async fn a_record_that_waits_for_its_next_attempt_is_skipped_or_tried_again_at_o
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_skip_of_a_record_whose_handler_runs_is_pending_until_it_ends() {
-    let Some(case) = Case::new("it-control", 1).await else {
+    let Some(case) = Desk::new(1).await else {
         return;
     };
     let (gate, started) = (crate::support::Gate::closed(), Log::new());
@@ -523,7 +550,7 @@ async fn a_skip_of_a_record_whose_handler_runs_is_pending_until_it_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_holds_until_it_is_taken_away_and_outlives_a_member() {
     const RATE: u32 = 50;
-    let Some(case) = Case::new("it-control", 2).await else {
+    let Some(case) = Desk::new(2).await else {
         return;
     };
     let handled = Log::new();
@@ -579,7 +606,7 @@ async fn a_rate_holds_until_it_is_taken_away_and_outlives_a_member() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_command_is_passed_over_and_the_next_one_holds() {
-    let Some(case) = Case::new("it-control", 1).await else {
+    let Some(case) = Desk::new(1).await else {
         return;
     };
     let handled = Log::new();
@@ -614,7 +641,7 @@ async fn what_is_no_command_is_passed_over_and_the_next_one_holds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_to_the_end_waits_for_what_is_paused() {
-    let Some(case) = Case::new("it-control", 2).await else {
+    let Some(case) = Desk::new(2).await else {
         return;
     };
     let handled = Log::new();
