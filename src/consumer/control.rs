@@ -15,12 +15,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+/// Partition and offset: with the topic beside it, a record is looked up without a copy of the topic's name.
+type Place = (i32, i64);
+
 /// A consumer's live control.
 #[derive(Default)]
 pub(crate) struct Control {
     state: Mutex<ControlState>,
-    /// Records of our partitions that are not to be handled, by partition and offset.
-    skips: Mutex<HashMap<(i32, i64), Vec<(String, Command)>>>,
+    /// Records of our partitions that are not to be handled.
+    skips: Mutex<HashMap<Place, Vec<(String, Command)>>>,
     /// Whether there are any, for those who ask for every record.
     has_skips: AtomicBool,
     /// Records that failed and wait.

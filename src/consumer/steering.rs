@@ -79,7 +79,7 @@ fn catch_up(
     topic: &str,
     within: Duration,
 ) -> Result<(Reader, ControlState), KafkaError> {
-    let mut reader = Reader::follow(kafka, [topic], within)?;
+    let mut reader = open(kafka, topic, within)?;
     let mut state = ControlState::default();
     let mut quiet_since = Instant::now();
     while !reader.has_caught_up() {
@@ -95,6 +95,21 @@ fn catch_up(
         }
     }
     Ok((reader, state))
+}
+
+/// Opens the topic, which another member may be creating at this moment: brokers know it before it can be read.
+fn open(kafka: &KafkaConfig, topic: &str, within: Duration) -> Result<Reader, KafkaError> {
+    let deadline = Instant::now() + within;
+    loop {
+        match Reader::follow(kafka, [topic], within) {
+            Err(KafkaError::UnknownTopic { .. } | KafkaError::Client { .. })
+                if Instant::now() < deadline =>
+            {
+                std::thread::sleep(TURN);
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// Takes an entry in; gives back what is to be carried out once.
@@ -438,7 +453,11 @@ impl Steering {
             }
             let is_held = assigned.held.is_some();
             drop(assignments);
-            control.skip(record, &skipping.skip.command);
+            match is_held {
+                // Nothing of it starts, and every other record would be looked up for its sake.
+                true => control.unskip(record),
+                false => control.skip(record, &skipping.skip.command),
+            }
             if !skipping.is_told && (is_held || skipping.since.elapsed() >= PENDING_AFTER) {
                 skipping.is_told = true;
                 let detail = match is_held {
