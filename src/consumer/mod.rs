@@ -16,13 +16,15 @@
 //! - **commit**: a thread of its own commits the first unsettled offset of each partition, at an interval, on a revoke and
 //!   at the stop. What is settled above it travels in the commit's metadata, so that a restart does not repeat it.
 //!
-//! A running group is controlled through its topic `control.<group>` ([`crate::control`]): `steering` follows it on the poll
-//! thread, `pause` holds partitions, and a record to be skipped is found where it starts or waits.
+//! A running group is controlled through its topic `control.<group>` ([`crate::control`]): `commands` follows it,
+//! `steering` compares on the poll thread what is with what is to be, `pause` holds partitions, and a record to be skipped is
+//! found where it starts or waits.
 //!
 //! The decisions (`lanes`, `ledger`, `flow`, `metadata`) are pure and are driven through seeded schedules of revokes, late
 //! results and crashes by `simulation`.
 
 mod breakers;
+mod commands;
 mod commit;
 mod control;
 mod dead;
@@ -44,6 +46,7 @@ mod running;
 mod settings;
 #[cfg(test)]
 mod simulation;
+mod skipping;
 mod steering;
 mod tally;
 mod watch;
@@ -52,10 +55,10 @@ mod worker;
 pub use settings::{Assignment, Bound, ConsumerSettings, Keyless, Ordering, RecordHeaders};
 
 use crate::handler::{Classifier, Delivery, Outcome, Router, Scope, default_classifier};
-use crate::kafka::reader::Reader;
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 use crate::publisher::Publisher;
 use crate::telemetry::Health;
+use commands::Commands;
 use control::Control;
 use dead::DeadLetterWriter;
 use engine::Engine;
@@ -205,7 +208,7 @@ where
         let readiness = Readiness::joining(self.health.clone());
         let is_controlled = prepare::topics(&self.kafka, &self.settings).await?;
         let (commands, state) =
-            steering::follow(is_controlled, &self.kafka, &self.settings).await?;
+            commands::follow(is_controlled, &self.kafka, &self.settings).await?;
         let (control, acks) = Control::new(state);
         let acks = tokio::spawn(control::write_acks(
             self.settings.group.clone(),
@@ -293,7 +296,7 @@ type PollEnded = oneshot::Receiver<Result<Ended, ConsumerError>>;
 fn spawn_poll_thread(
     engine: &Arc<Engine>,
     config: rdkafka::ClientConfig,
-    commands: Option<Reader>,
+    commands: Option<Commands>,
 ) -> Result<(PollEnded, StopPolling), ConsumerError> {
     let (ended, has_ended) = oneshot::channel();
     let stop = Arc::new(AtomicBool::new(false));

@@ -2,6 +2,7 @@
 //!
 //! It never waits for a handler, except in the bounded drain of a revoke and of the stop.
 
+use super::commands::Commands;
 use super::commit::{Committer, Order};
 use super::engine::Engine;
 use super::flow::{self, Progress};
@@ -12,7 +13,6 @@ use super::steering::Steering;
 use super::{Bound, ConsumerError, Stopped};
 use crate::kafka::KafkaError;
 use crate::kafka::queue::{ForwardedQueue, Message};
-use crate::kafka::reader::Reader;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -61,7 +61,7 @@ pub(crate) struct PollThread {
 pub(crate) fn run(
     engine: Arc<Engine>,
     config: &ClientConfig,
-    commands: Option<Reader>,
+    commands: Option<Commands>,
     stop: Arc<AtomicBool>,
 ) -> Result<Ended, ConsumerError> {
     let (orders, taken) = mpsc::channel();

@@ -1,134 +1,31 @@
-//! Follows the group's control topic, and has this member do what it says.
+//! Has this member do what the group's control topic says.
 //!
 //! Runs on the poll thread, which asks for news each time it serves the client's events: looking costs next to nothing, and
 //! the brokers answer as soon as there is an entry. What is to be is worked out anew from the topic's state and the
 //! assignments whenever either has changed, so it does not matter which comes first.
 
+use super::commands::Commands;
 use super::control::Control;
 use super::engine::Engine;
-use super::ledger::{Epoch, Position as Progress};
 use super::pause::{Held, Place};
 use super::rebalance::Member;
-use super::settings::ConsumerSettings;
-use crate::control::{
-    Action, Command, ControlState, Entry, Outcome, Pace, Scope, Skip, control_topic,
-};
+use super::skipping::Skipping;
+use crate::control::{Action, Command, Outcome, Pace, Scope};
 use crate::kafka::queue::member_id;
-use crate::kafka::reader::{LogRecord, Reader};
-use crate::kafka::{KafkaConfig, KafkaError};
-use crate::recovery::Position;
 use crate::telemetry::Metric;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long the brokers hold a look at the topic back while there is nothing new: an idle member costs so much less.
-const FETCH_WAIT_MS: &str = "10000";
-/// Entries taken in at a time, so that a flood of them does not keep the poll thread.
-const ENTRIES_PER_TURN: usize = 256;
-/// A record to be skipped that is not settled after this time is acknowledged as pending.
-const PENDING_AFTER: Duration = Duration::from_millis(500);
 /// How long partitions wait that could not go on: they are being drained still, or the group's offsets cannot be had.
 const RELEASE_AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// How long one look for what the topic holds takes at the start.
-const TURN: Duration = Duration::from_millis(100);
-
-/// Reads all that the control topic holds, and gives back who goes on reading it. Without a topic nothing is read.
-pub(super) async fn follow(
-    is_controlled: bool,
-    kafka: &KafkaConfig,
-    settings: &ConsumerSettings,
-) -> Result<(Option<Reader>, ControlState), KafkaError> {
-    if !is_controlled {
-        return Ok((None, ControlState::default()));
-    }
-    let topic = control_topic(&settings.group);
-    let (kafka, within) = (client(kafka), settings.startup_timeout);
-    let name = topic.clone();
-    let read = tokio::task::spawn_blocking(move || catch_up(&kafka, &name, within)).await;
-    match read {
-        Ok(Ok((reader, state))) => Ok((Some(reader), state)),
-        Ok(Err(error @ (KafkaError::Refused { .. } | KafkaError::UnknownTopic { .. }))) => {
-            tracing::warn!(topic, %error, "the control topic cannot be read: this member takes no commands");
-            Ok((None, ControlState::default()))
-        }
-        // What is paused is not known, and must not be handled.
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(KafkaError::Timeout {
-            what: format!("reading {topic}"),
-            seconds: within.as_secs(),
-        }),
-    }
-}
-
-/// The settings of the client that follows the topic.
-fn client(kafka: &KafkaConfig) -> KafkaConfig {
-    let mut kafka = kafka.clone();
-    let properties = &mut kafka.properties;
-    // Shorter than the client's own wait for an answer, which somebody may have set.
-    if !properties.contains_key("socket.timeout.ms") {
-        properties.insert("fetch.wait.max.ms".to_owned(), FETCH_WAIT_MS.to_owned());
-    }
-    properties.insert("fetch.min.bytes".to_owned(), "1".to_owned());
-    kafka
-}
-
-fn catch_up(
-    kafka: &KafkaConfig,
-    topic: &str,
-    within: Duration,
-) -> Result<(Reader, ControlState), KafkaError> {
-    let mut reader = open(kafka, topic, within)?;
-    let mut state = ControlState::default();
-    let mut quiet_since = Instant::now();
-    while !reader.has_caught_up() {
-        if let Some(record) = reader.next(TURN)? {
-            apply(&mut state, &record, false);
-            quiet_since = Instant::now();
-        }
-        if quiet_since.elapsed() >= within {
-            return Err(KafkaError::Timeout {
-                what: format!("reading {topic}"),
-                seconds: within.as_secs(),
-            });
-        }
-    }
-    Ok((reader, state))
-}
-
-/// Opens the topic, which another member may be creating at this moment: brokers know it before it can be read.
-fn open(kafka: &KafkaConfig, topic: &str, within: Duration) -> Result<Reader, KafkaError> {
-    let deadline = Instant::now() + within;
-    loop {
-        match Reader::follow(kafka, [topic], within) {
-            Err(KafkaError::UnknownTopic { .. } | KafkaError::Client { .. })
-                if Instant::now() < deadline =>
-            {
-                std::thread::sleep(TURN);
-            }
-            opened => return opened,
-        }
-    }
-}
-
-/// Takes an entry in; gives back what is to be carried out once.
-fn apply(state: &mut ControlState, record: &LogRecord, is_live: bool) -> Option<Command> {
-    let entry = Entry::read(record.key.as_deref(), record.value.as_deref());
-    match entry.and_then(|entry| state.apply(entry, is_live)) {
-        Ok(command) => command,
-        Err(reason) => {
-            tracing::warn!(topic = %record.topic, offset = record.offset, %reason, "an entry of the control topic is passed over");
-            None
-        }
-    }
-}
 
 /// This member's way from commands to what they change.
 pub(crate) struct Steering {
     engine: Arc<Engine>,
     /// None where there is no control topic.
-    reader: Option<Reader>,
+    commands: Option<Commands>,
     began: Instant,
     pace: Option<Pace>,
     /// The latest epoch and the number of partitions that were looked at last.
@@ -140,27 +37,18 @@ pub(crate) struct Steering {
     is_throttled: bool,
     /// Partitions that are paused here.
     held: usize,
-    /// Records of our partitions to be skipped that are not settled, by the id of the command.
-    skipping: HashMap<String, Skipping>,
-    complaint: Option<String>,
+    skipping: Skipping,
     is_over: bool,
     gauge: metrics::Gauge,
 }
 
-struct Skipping {
-    skip: Skip,
-    since: Instant,
-    /// Whether it was said that it is pending.
-    is_told: bool,
-}
-
 impl Steering {
-    pub(crate) fn new(engine: Arc<Engine>, reader: Option<Reader>) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, commands: Option<Commands>) -> Self {
         let gauge =
             metrics::gauge!(Metric::PausedPartitions.name(), "group" => engine.group.clone());
         Self {
             engine,
-            reader,
+            commands,
             began: Instant::now(),
             pace: None,
             seen: (0, 0),
@@ -169,8 +57,7 @@ impl Steering {
             is_draining: false,
             is_throttled: false,
             held: 0,
-            skipping: HashMap::new(),
-            complaint: None,
+            skipping: Skipping::default(),
             is_over: false,
             gauge,
         }
@@ -208,10 +95,11 @@ impl Steering {
     /// Looks for commands, and brings what is closer to what is to be. Blocks for nothing but the look at committed offsets
     /// when partitions go on.
     pub(crate) fn serve(&mut self, consumer: &BaseConsumer<Member>) {
-        if self.reader.is_none() || self.is_over {
+        let Some(commands) = self.commands.as_mut().filter(|_| !self.is_over) else {
             return;
-        }
-        let once = self.take_entries();
+        };
+        let (once, is_news) = commands.take(&self.engine);
+        self.has_news |= is_news;
         let member = consumer.context();
         let seen = {
             let mut assignments = member.assignments();
@@ -235,43 +123,13 @@ impl Steering {
             self.carry_out(member, &command);
         }
         if is_changed {
-            self.find_skips(member);
+            self.skipping.find(&self.engine, member);
         }
-        if !self.skipping.is_empty() {
-            self.mind_skips(member);
-        }
+        self.skipping.mind(&self.engine, member);
     }
 
     fn control(&self) -> &Control {
         &self.engine.control
-    }
-
-    /// Takes in what came; gives back what is to be carried out once.
-    fn take_entries(&mut self) -> Vec<Command> {
-        let mut once = Vec::new();
-        let Some(reader) = &mut self.reader else {
-            return once;
-        };
-        for _ in 0..ENTRIES_PER_TURN {
-            match reader.next(Duration::ZERO) {
-                Ok(Some(record)) => {
-                    self.has_news = true;
-                    self.complaint = None;
-                    let mut state = self.engine.control.state();
-                    once.extend(apply(&mut state, &record, true));
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    let error = error.to_string();
-                    if self.complaint.as_ref() != Some(&error) {
-                        tracing::warn!(group = self.engine.group, %error, "the control topic cannot be read: commands wait");
-                        self.complaint = Some(error);
-                    }
-                    break;
-                }
-            }
-        }
-        once
     }
 
     /// Pauses and resumes partitions; false when not all that are to go on could.
@@ -400,75 +258,6 @@ impl Steering {
         self.control()
             .acknowledge(&command.id, partitions, outcome, &detail);
     }
-
-    /// Finds the records of our partitions that are to be skipped.
-    fn find_skips(&mut self, member: &Member) {
-        let skips: Vec<Skip> = self.control().state().skips().cloned().collect();
-        for skip in skips {
-            let record = &skip.record;
-            let is_ours = member
-                .assignments()
-                .get(&record.topic, record.partition)
-                .is_some();
-            if is_ours && !self.skipping.contains_key(&skip.command.id) {
-                let skipping = Skipping {
-                    since: Instant::now(),
-                    is_told: skip.outcome.is_some(),
-                    skip,
-                };
-                self.skipping
-                    .insert(skipping.skip.command.id.clone(), skipping);
-            }
-        }
-    }
-
-    /// Looks what has become of the records that are to be skipped.
-    fn mind_skips(&mut self, member: &Member) {
-        let progress = self.engine.ledger().positions();
-        let progress: HashMap<Epoch, Progress> = progress
-            .into_iter()
-            .map(|position| (position.epoch, position))
-            .collect();
-        let control = &self.engine.control;
-        self.skipping.retain(|_, skipping| {
-            let record = &skipping.skip.record;
-            let mut assignments = member.assignments();
-            let Some(assigned) = assignments.get(&record.topic, record.partition) else {
-                control.unskip(record);
-                return false;
-            };
-            let is_before = assigned
-                .committed
-                .is_some_and(|committed| record.offset < committed);
-            let is_settled = is_before
-                || assigned.settled_above.contains(record.offset)
-                || progress
-                    .get(&assigned.partition.epoch)
-                    .is_some_and(|progress| is_settled(progress, record));
-            if is_settled {
-                control.unskip(record);
-                let detail = "it was settled before it could be skipped";
-                control.skip_ended(record, Outcome::AlreadySettled, detail);
-                return false;
-            }
-            let is_held = assigned.held.is_some();
-            drop(assignments);
-            match is_held {
-                // Nothing of it starts, and every other record would be looked up for its sake.
-                true => control.unskip(record),
-                false => control.skip(record, &skipping.skip.command),
-            }
-            if !skipping.is_told && (is_held || skipping.since.elapsed() >= PENDING_AFTER) {
-                skipping.is_told = true;
-                let detail = match is_held {
-                    true => "its partition is paused; it is skipped when that goes on",
-                    false => "it is skipped when its turn comes, or when its running attempt fails",
-                };
-                control.skip_ended(record, Outcome::Pending, detail);
-            }
-            true
-        });
-    }
 }
 
 /// What has come of a lasting command on a partition, once it is in force there.
@@ -490,13 +279,6 @@ fn in_force(action: &Action, is_paused: bool, held: Option<&Held>) -> Option<&'s
         }),
         (Action::Skip { .. } | Action::RetryNow { .. }, _) => None,
     }
-}
-
-/// Whether nothing is left to be done for the record.
-fn is_settled(progress: &Progress, record: &Position) -> bool {
-    let is_seen = progress.next.is_some_and(|next| record.offset < next);
-    let mut unsettled = progress.unsettled.iter();
-    is_seen && !unsettled.any(|range| range.contains(&record.offset))
 }
 
 fn names(places: &[Place]) -> String {

@@ -264,11 +264,11 @@ mod tests {
                 .map(|command| command.id)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(owed(&state, "a", 0), [paused.id.clone()]);
+        assert_eq!(owed(&state, "a", 0), std::slice::from_ref(&paused.id));
         assert!(owed(&state, "b", 0).is_empty());
         let pending = ack(&paused, "partition/a/0", Outcome::Pending);
         state.apply(pending, true).expect("applied");
-        assert_eq!(owed(&state, "a", 0), [paused.id.clone()]);
+        assert_eq!(owed(&state, "a", 0), std::slice::from_ref(&paused.id));
         let applied = ack(&paused, "partition/a/0", Outcome::Applied);
         state.apply(applied, true).expect("applied");
         assert!(owed(&state, "a", 0).is_empty());
