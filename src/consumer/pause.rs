@@ -24,8 +24,6 @@ pub(crate) type Place = (Arc<str>, i32);
 
 /// How far a partition has come in being paused.
 pub(crate) enum Held {
-    /// It was paused when it was assigned: nothing of it has started.
-    FromTheStart,
     /// What had started is given time to end.
     Draining { drain: Drain, until: Instant },
     /// Nothing of it runs, or what does was given up waiting for.
@@ -55,16 +53,11 @@ impl Member {
     }
 
     /// Goes on with what was begun: says whether partitions are still being drained.
-    pub(crate) fn mind_held(&self, consumer: &BaseConsumer<Self>) -> bool {
-        let (mut fresh, mut drained, mut is_draining) = (Vec::new(), Vec::new(), false);
+    pub(crate) fn mind_held(&self) -> bool {
+        let (mut drained, mut is_draining) = (Vec::new(), false);
         for assigned in self.assignments().all() {
             let epoch = assigned.partition.epoch;
             match &mut assigned.held {
-                Some(Held::FromTheStart) => {
-                    let partition = &assigned.partition;
-                    fresh.push((Arc::clone(&partition.topic), partition.partition));
-                    assigned.held = Some(Held::Still { drained: true });
-                }
                 Some(Held::Draining { drain, until }) => {
                     let is_done = drain.wait(Duration::ZERO);
                     if is_done || Instant::now() >= *until {
@@ -77,8 +70,6 @@ impl Member {
                 Some(Held::Still { .. }) | None => {}
             }
         }
-        // Before its assignment has taken effect the client knows of no partition to be paused.
-        self.stop_fetching(consumer, &fresh);
         if !drained.is_empty() {
             let (answer, _) = mpsc::channel();
             // Committed again, and waited for, when it is let go on.
@@ -123,9 +114,7 @@ impl Member {
         let is_still = |place: &&Place| {
             let mut assignments = self.assignments();
             let assigned = assignments.get(&place.0, place.1);
-            assigned.is_some_and(|assigned| {
-                matches!(assigned.held, Some(Held::Still { .. } | Held::FromTheStart))
-            })
+            assigned.is_some_and(|assigned| matches!(assigned.held, Some(Held::Still { .. })))
         };
         let places: Vec<Place> = places.iter().filter(is_still).cloned().collect();
         if places.is_empty() {

@@ -182,23 +182,14 @@ impl Member {
         assignments.awaited = false;
         for element in list.elements() {
             let (topic, partition) = (element.topic(), element.partition());
-            let is_paused = engine.control.is_paused(topic, partition);
-            let forwarded = match target {
-                // Its records stay in a queue of its own.
-                Some(_) if is_paused => unforward(consumer, topic, partition),
-                Some(target) => forward(consumer, topic, partition, target),
-                None => Ok(()),
-            };
-            if let Err(error) = forwarded {
+            if let Some(target) = target
+                && let Err(error) = forward(consumer, topic, partition, target)
+            {
                 // Its records would come on the consumer's queue, where nobody takes them.
                 tracing::error!(group = engine.group, topic, partition, %error, "the partition's queue cannot be forwarded");
             }
             let received = metrics::counter!(Metric::Received.name(), "group" => engine.group.clone(), "topic" => topic.to_owned());
             assignments.insert(topic, partition, received);
-            if is_paused && let Some(assigned) = assignments.get(topic, partition) {
-                assigned.partition.fence();
-                assigned.held = Some(Held::FromTheStart);
-            }
         }
         if list.count() > 0 {
             self.resume(consumer, list, &mut assignments);

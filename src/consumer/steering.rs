@@ -2,7 +2,8 @@
 //!
 //! Runs on the poll thread, which asks for news each time it serves the client's events: looking costs next to nothing, and
 //! the brokers answer as soon as there is an entry. What is to be is worked out anew from the topic's state and the
-//! assignments whenever either has changed, so it does not matter which comes first.
+//! assignments whenever either has changed, so it does not matter which comes first. That happens before records are taken: of a
+//! paused partition that was just assigned, none is.
 
 use super::commands::Commands;
 use super::control::Control;
@@ -114,7 +115,7 @@ impl Steering {
             }
             // What could not be done now stays news.
             self.has_news = !self.hold_and_release(consumer);
-            self.is_draining = member.mind_held(consumer);
+            self.is_draining = member.mind_held();
             self.set_pace();
             self.acknowledge(member);
             self.show(member);
@@ -201,7 +202,8 @@ impl Steering {
                 });
             }
         }
-        for ((id, detail), partitions) in done {
+        for ((id, detail), mut partitions) in done {
+            partitions.sort();
             self.control()
                 .acknowledge(&id, partitions, Outcome::Applied, detail);
         }

@@ -25,14 +25,29 @@ async fn pause_skip_and_resume_on_a_group_of_three_under_load_do_exactly_what_th
     };
     let case = Arc::new(case);
     let handled = Log::new();
-    let start = || Member::start(&case.kafka, case.settings(), logging(&handled));
-    let members = [start(), start(), start()];
-    for member in &members {
-        member.joined().await;
-    }
+    let own = [Log::new(), Log::new(), Log::new()];
+    let members = own.each_ref().map(|own| {
+        let (handled, own) = (handled.clone(), own.clone());
+        let router = Router::new().raw(move |record: Record| {
+            own.push(record.partition());
+            handled.push((Instant::now(), place(&record)));
+            async {}
+        });
+        Member::start(&case.kafka, case.settings(), router)
+    });
     let stop = Arc::new(AtomicBool::new(false));
     let publishing = load(&case, PARTITIONS, &stop);
-    handled.reach("records handled", 500).await;
+    // Each has its two partitions: the group is in no rebalance.
+    eventually("all three members work", WITHIN, || async {
+        let latest = own.each_ref().map(|own| own.entries());
+        let latest = latest.iter().flat_map(|own| own.iter().rev().take(100));
+        let mut working: Vec<i32> = latest.copied().collect();
+        working.sort_unstable();
+        working.dedup();
+        let all_work = own.iter().all(|own| own.len() >= 200);
+        (all_work && working.len() == PARTITIONS as usize).then_some(())
+    })
+    .await;
 
     let scope = case.partition_scope(PAUSED);
     let (pause, paused_at) = case
@@ -240,12 +255,15 @@ async fn partitions_paused_and_resumed_again_and_again_under_load_lose_and_doubl
         Router::new().raw(move |record: Record| {
             let handled = handled.clone();
             async move {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
                 handled.push((Instant::now(), place(&record)));
             }
         })
     };
-    let member = Member::start(&case.kafka, case.settings(), slow);
+    // Fewer than what comes: at each pause records wait in their lanes, which have to come again.
+    let mut settings = case.settings();
+    settings.concurrency = 4;
+    let member = Member::start(&case.kafka, settings, slow);
     member.joined().await;
     let stop = Arc::new(AtomicBool::new(false));
     let publishing = load(&case, PARTITIONS, &stop);
@@ -350,6 +368,44 @@ async fn a_record_that_waits_for_its_next_attempt_is_skipped_or_tried_again_at_o
         .read(&format!("dlq.{}.{}", case.group, case.topic))
         .await;
     assert_eq!(letters.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_lets_go_of_a_record_that_waits_for_its_next_attempt() {
+    let Some(case) = Desk::new(1).await else {
+        return;
+    };
+    let attempts = Log::new();
+    let router = {
+        let attempts = attempts.clone();
+        Router::new().raw(move |record: Record| {
+            attempts.push(record.offset());
+            async { Err::<(), _>(HandlerError::from(std::io::Error::other("not now"))) }
+        })
+    };
+    let mut settings = case.settings();
+    settings.retry.backoff.initial = Duration::from_secs(600);
+    settings.retry.backoff.max = Duration::from_secs(600);
+    settings.revoke_timeout = WITHIN * 2;
+    let member = Member::start(&case.kafka, settings, router);
+    case.publish_rounds(&[0], 0..1).await;
+    attempts.reach("attempts", 1).await;
+    let scope = case.partition_scope(0);
+    let (pause, _) = case
+        .command(Action::Pause {
+            scope: scope.clone(),
+        })
+        .await;
+    // It would not be drained before its next attempt is due, and that is later than the test waits.
+    assert_eq!(
+        case.acknowledged(&pause, &[0]).await,
+        [Outcome::Applied],
+        "nothing of it runs"
+    );
+    assert_eq!(attempts.len(), 1);
+    case.command(Action::Resume { scope }).await;
+    attempts.reach("attempts after the resume", 2).await;
+    assert!(member.stop().await.clean);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -62,10 +62,15 @@ impl Row for Given {
             return vec![row];
         }
         let row = |(at, ack): (usize, &Ack)| {
-            // A command stands once, before its first answer.
+            // A command stands once, before its first answer; further answers have their own times.
             let mut row = match at {
                 0 => given.to_vec(),
-                _ => vec![String::new(); given.len()],
+                _ => vec![
+                    format!("{:.0}", ack.at),
+                    String::new(),
+                    String::new(),
+                    String::new(),
+                ],
             };
             row.extend(answer(ack));
             row

@@ -76,20 +76,20 @@ pub(super) async fn give(
     args: OrderArgs,
     action: Action,
 ) -> anyhow::Result<Ending> {
-    let command = args.command(action)?;
     let admin = connection.admin().await?;
     let Some(log) = ControlLog::open(connection, &admin, group).await? else {
         return Err(no_topic(group));
     };
     let description = admin.describe_group(group).await?;
-    check(&admin, group, description.as_ref(), &command.action, &log).await?;
+    check(&admin, group, description.as_ref(), &action, &log).await?;
     let owners = match &description {
-        Some(description) => owned(&admin, description, &command.action.scope()).await?,
+        Some(description) => owned(&admin, description, &action.scope()).await?,
         None => BTreeSet::new(),
     };
-    if owners.is_empty() && matches!(command.action, Action::RetryNow { .. }) {
+    if owners.is_empty() && matches!(action, Action::RetryNow { .. }) {
         anyhow::bail!("no member of {group} runs that: nothing waits there");
     }
+    let command = args.command(action)?;
     publish(connection, group, &command, &log).await?;
     anstream::eprintln!("evenkeel: command {} is given", command.id);
     if owners.is_empty() {
