@@ -76,7 +76,8 @@ impl Entrant {
     }
 }
 
-async fn take(spec: &Spec) -> anyhow::Result<Turn> {
+/// Has the turn taken by a process of its own.
+pub(crate) async fn take(spec: &Spec) -> anyhow::Result<Turn> {
     let output = Command::new(std::env::current_exe()?)
         .arg("--turn")
         .arg(serde_json::to_string(spec)?)

@@ -8,6 +8,7 @@ mod hot_key;
 mod keys;
 mod latency;
 mod lifecycle;
+mod parked;
 mod publish;
 mod rebalance;
 mod slow;
@@ -42,6 +43,8 @@ pub(crate) enum Workload {
     Rebalance,
     /// Start, idling and stop.
     Lifecycle,
+    /// An assignment with a million parked records.
+    Parked,
 }
 
 impl Workload {
@@ -65,6 +68,7 @@ impl Workload {
             Self::HotKey => hot_key::plan(),
             Self::Rebalance => rebalance::plan(),
             Self::Lifecycle => lifecycle::plan(),
+            Self::Parked => parked::plan(),
         }
     }
 
@@ -87,6 +91,7 @@ impl Workload {
             Self::HotKey => hot_key::turn(spec).await,
             Self::Rebalance => rebalance::turn(spec).await,
             Self::Lifecycle => lifecycle::turn(spec).await,
+            Self::Parked => parked::turn(spec).await,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The top level of the command line. Doc comments are the help text.
 
-use crate::commands::{completions, consume, dev, dlq, groups, publish, schemas, topics};
+use crate::commands::{completions, consume, dev, dlq, groups, parked, publish, schemas, topics};
 use clap::{Parser, Subcommand};
 
 /// Publish, read and look after events on Apache Kafka.
@@ -26,6 +26,7 @@ pub(crate) enum Command {
     Topics(topics::TopicsArgs),
     Groups(groups::GroupsArgs),
     Dlq(dlq::DlqArgs),
+    Parked(parked::ParkedArgs),
     Schemas(schemas::SchemasArgs),
     Dev(dev::DevArgs),
     Completions(completions::CompletionsArgs),

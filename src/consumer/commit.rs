@@ -6,6 +6,8 @@
 use super::engine::Engine;
 use super::ledger::{Epoch, Position};
 use super::metadata::{self, Tag};
+use super::parking::RetryPartition;
+use super::partition::Partition;
 use super::watch::Watch;
 use crate::kafka::queue::cached_watermarks;
 use crate::telemetry::Metric;
@@ -19,6 +21,9 @@ use std::time::{Duration, Instant};
 
 /// How long the brokers have to show that they are back.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// How old a retry partition's commit may become before it is made again.
+const AGAIN_AFTER: Duration = Duration::from_secs(12 * 3_600);
 
 /// What the committer is told.
 pub(crate) enum Order {
@@ -39,13 +44,17 @@ pub(crate) struct Owned {
     pub(crate) partition: i32,
     /// The group's committed offset as far as this member knows.
     pub(crate) committed: Option<i64>,
+    /// The partition whose retry partition this is.
+    pub(crate) parked_of: Option<Arc<Partition>>,
 }
 
 struct Track {
     owned: Owned,
+    committed_at: Instant,
     metadata: Option<String>,
     lag: metrics::Gauge,
     oldest_seconds: metrics::Gauge,
+    parked: [metrics::Gauge; 2],
 }
 
 /// What is due for a partition: never less than what is committed already, unless the partition itself fell back.
@@ -65,6 +74,8 @@ fn due(track: &Track, position: &Position, group: &str) -> Option<(i64, Option<S
     };
     let metadata = metadata::encode(tag, watermark, position.next?, &position.unsettled);
     let is_new = owned.committed != Some(watermark) || track.metadata != metadata;
+    // Offsets of a topic that the group does not subscribe to expire (KIP-211) when they are not committed for days.
+    let is_new = is_new || owned.parked_of.is_some() && track.committed_at.elapsed() > AGAIN_AFTER;
     is_new.then_some((watermark, metadata))
 }
 
@@ -152,11 +163,18 @@ impl<C: ConsumerContext + 'static> Committer<C> {
             owned.partition.to_string(),
         );
         let lag = metrics::gauge!(Metric::Lag.name(), "consumergroup" => group.clone(), "topic" => topic.to_string(), "partition" => partition.clone());
-        let oldest_seconds = metrics::gauge!(Metric::OldestUnsettledSeconds.name(), "group" => group.clone(), "topic" => topic.to_string(), "partition" => partition);
+        let gauge = |metric: Metric| metrics::gauge!(metric.name(), "group" => group.clone(), "topic" => topic.to_string(), "partition" => partition.clone());
+        let oldest_seconds = gauge(Metric::OldestUnsettledSeconds);
+        let parked = match owned.parked_of {
+            Some(_) => [gauge(Metric::ParkedKeys), gauge(Metric::ParkedRecords)],
+            None => [metrics::Gauge::noop(), metrics::Gauge::noop()],
+        };
         let track = Track {
             metadata: None,
+            committed_at: Instant::now(),
             lag,
             oldest_seconds,
+            parked,
             owned,
         };
         self.tracks.insert(track.owned.epoch, track);
@@ -167,13 +185,24 @@ impl<C: ConsumerContext + 'static> Committer<C> {
             if let Some(track) = self.tracks.remove(epoch) {
                 track.lag.set(0.0);
                 track.oldest_seconds.set(0.0);
+                track.parked.iter().for_each(|gauge| gauge.set(0.0));
+                let Owned {
+                    topic,
+                    partition,
+                    parked_of,
+                    ..
+                } = &track.owned;
+                if parked_of.is_some() {
+                    self.engine.parking.set_committed(topic, *partition, None);
+                }
             }
         }
     }
 
     /// Commits what is due of the epochs that `wanted` picks; false when it failed.
     fn commit(&mut self, wanted: impl Fn(Epoch) -> bool) -> bool {
-        let positions = self.engine.ledger().positions();
+        let mut positions = self.engine.ledger().positions();
+        positions.extend(self.parked_positions());
         let group = &self.engine.group;
         let mut due_now = Vec::new();
         for position in &positions {
@@ -197,7 +226,19 @@ impl<C: ConsumerContext + 'static> Committer<C> {
                 for (epoch, offset, metadata) in due_now {
                     if let Some(track) = self.tracks.get_mut(&epoch) {
                         track.owned.committed = Some(offset);
+                        let Owned {
+                            topic,
+                            partition,
+                            parked_of,
+                            ..
+                        } = &track.owned;
+                        if parked_of.is_some() {
+                            self.engine
+                                .parking
+                                .set_committed(topic, *partition, Some(offset));
+                        }
                         track.metadata = metadata;
+                        track.committed_at = Instant::now();
                     }
                 }
                 true
@@ -208,6 +249,15 @@ impl<C: ConsumerContext + 'static> Committer<C> {
                 false
             }
         }
+    }
+
+    fn parked_positions(&self) -> impl Iterator<Item = Position> {
+        let partitions = self
+            .tracks
+            .values()
+            .filter_map(|track| track.owned.parked_of.as_ref());
+        let retries = partitions.filter_map(|partition| partition.retry.as_ref());
+        retries.filter_map(RetryPartition::position)
     }
 
     fn send(&self, due: &[(Epoch, i64, Option<String>)]) -> KafkaResult<()> {
@@ -227,6 +277,15 @@ impl<C: ConsumerContext + 'static> Committer<C> {
 
     fn report(&self, track: &Track, position: &Position) {
         let owned = &track.owned;
+        let retry = owned
+            .parked_of
+            .as_ref()
+            .and_then(|partition| partition.retry.as_ref());
+        if let Some(retry) = retry {
+            let (keys, records) = retry.waiting();
+            track.parked[0].set(keys as f64);
+            track.parked[1].set(records as f64);
+        }
         let settled_to = position.watermark.or(owned.committed);
         if let Some((low, high)) = cached_watermarks(&self.consumer, &owned.topic, owned.partition)
         {
@@ -252,12 +311,15 @@ mod tests {
             topic: "t".into(),
             partition: 0,
             committed,
+            parked_of: None,
         };
         Track {
             owned,
+            committed_at: Instant::now(),
             metadata: None,
             lag: metrics::Gauge::noop(),
             oldest_seconds: metrics::Gauge::noop(),
+            parked: [metrics::Gauge::noop(), metrics::Gauge::noop()],
         }
     }
 

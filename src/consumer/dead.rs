@@ -1,7 +1,7 @@
 //! Writes dead letters for a consumer, through a producer of its own that is made when the first one is due.
 
 use crate::control::Command;
-use crate::event::Record;
+use crate::event::{OutgoingRecord, Record};
 use crate::handler::{Class, DeadReason};
 use crate::kafka::{ConfigError, KafkaConfig};
 use crate::publisher::{PublishError, Publisher, PublisherSettings};
@@ -67,6 +67,22 @@ impl DeadLetterWriter {
         written
     }
 
+    /// Writes a record to one of the group's own topics, and returns when the brokers have acknowledged it.
+    pub(crate) async fn send(&self, record: OutgoingRecord) -> Result<(), WriteError> {
+        self.publisher().await?.publish_record(record).await?;
+        Ok(())
+    }
+
+    async fn publisher(&self) -> Result<&Publisher, WriteError> {
+        let made = self.publisher.get_or_try_init(async || {
+            let mut kafka = self.kafka.clone();
+            // The topic decides what is too large, not this client.
+            kafka.set(MESSAGE_BYTES_MAX)?;
+            Publisher::new(&kafka, PublisherSettings::new(&self.group))
+        });
+        Ok(made.await?)
+    }
+
     async fn publish(
         &self,
         record: &Record,
@@ -75,15 +91,7 @@ impl DeadLetterWriter {
         attempts: u32,
         skip: Option<&Command>,
     ) -> Result<(), WriteError> {
-        let publisher = self
-            .publisher
-            .get_or_try_init(async || {
-                let mut kafka = self.kafka.clone();
-                // The topic decides what is too large, not this client.
-                kafka.set(MESSAGE_BYTES_MAX)?;
-                Publisher::new(&kafka, PublisherSettings::new(&self.group))
-            })
-            .await?;
+        let publisher = self.publisher().await?;
         let failure = Failure {
             group: &self.group,
             service: &self.kafka.client_id,

@@ -4,9 +4,11 @@ use super::breakers::Breakers;
 use super::control::Control;
 use super::dead::DeadLetterWriter;
 use super::ledger::Ledger;
+use super::parking::ParkingLot;
 use super::partition::Partition;
 use super::permits::Pool;
 use super::readiness::Readiness;
+use super::routing::Routing;
 use super::settings::ConsumerSettings;
 use super::worker::{Inbox, Message};
 use super::{RunReport, Stopped};
@@ -29,6 +31,8 @@ pub(crate) struct Engine {
     pub(crate) counters: Counters,
     pub(crate) workers: Vec<Arc<Inbox>>,
     pub(crate) permits: Arc<Pool>,
+    pub(crate) routing: Routing,
+    pub(crate) parking: ParkingLot,
     pub(crate) breakers: Breakers,
     pub(crate) control: Control,
     /// Bytes of the batches whose records are still held.
@@ -51,6 +55,7 @@ pub(crate) struct Counters {
     pub(crate) settled: AtomicU64,
     pub(crate) duplicates: AtomicU64,
     pub(crate) dead_letters: AtomicU64,
+    pub(crate) parked: AtomicU64,
 }
 
 impl Engine {
@@ -68,6 +73,8 @@ impl Engine {
         Self {
             group: settings.group.clone(),
             breakers: Breakers::new(settings.breaker),
+            routing: Routing::new(&settings),
+            parking: ParkingLot::default(),
             settings,
             scope,
             classifier,
@@ -179,6 +186,7 @@ impl Engine {
             settled: counters.settled.load(Relaxed),
             duplicates: counters.duplicates.load(Relaxed),
             dead_letters: counters.dead_letters.load(Relaxed),
+            parked: counters.parked.load(Relaxed),
             clean,
         }
     }

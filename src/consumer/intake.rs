@@ -9,13 +9,12 @@ use super::ledger::{Epoch, LedgerBatch};
 use super::metadata::SettledAbove;
 use super::partition::Partition;
 use super::rebalance::{Assigned, Assignments, Member};
-use super::settings::{Keyless, Ordering, RecordHeaders};
+use super::routing::Routing;
+use super::settings::RecordHeaders;
 use super::worker::{Burst, BurstEntry, Message as WorkerMessage};
 use crate::event::RecordBatchBuilder;
 use crate::kafka::queue::{ForwardedQueue, Message, MessageHeaders, Messages};
-use foldhash::fast::RandomState;
 use rdkafka::error::RDKafkaErrorCode;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -26,7 +25,7 @@ pub(crate) struct Intake {
     flow: Flow,
     messages: Messages,
     shares: Vec<Share>,
-    hasher: RandomState,
+    routing: Routing,
     /// Spreads records that are ordered with no other.
     turn: u64,
     /// Where partitions stand after records that an earlier life of the group had settled already.
@@ -55,7 +54,7 @@ impl Intake {
             flow,
             shares,
             messages: Messages::with_capacity(BURST_RECORDS_MAX),
-            hasher: RandomState::default(),
+            routing: engine.routing.clone(),
             turn: 0,
             advances: Vec::new(),
             engine,
@@ -140,8 +139,7 @@ impl Intake {
         messages: impl Iterator<Item = Message<'m>>,
         assigned: &mut Assigned,
     ) -> usize {
-        // Mixed into key hashes, so that one key of two topics makes two lanes.
-        let seed = self.hasher.hash_one(&*assigned.partition.topic);
+        let seed = self.routing.seed(&assigned.partition.topic);
         let (mut handed, mut skipped) = (0, false);
         for message in messages {
             let offset = message.offset();
@@ -163,9 +161,11 @@ impl Intake {
                 }
                 assigned.settled_above.forget_before(offset);
             }
-            let hash = self.hash(seed, &message);
-            let worker = ((hash >> 32) * self.shares.len() as u64) >> 32;
-            self.shares[worker as usize].push(
+            self.turn += 1;
+            let hash = self
+                .routing
+                .hash(seed, message.partition(), message.key(), self.turn);
+            self.shares[self.routing.worker(hash)].push(
                 run,
                 &assigned.partition,
                 hash,
@@ -180,29 +180,6 @@ impl Intake {
         }
         assigned.received.increment(handed as u64);
         handed
-    }
-
-    /// The hash that picks the worker and finds the lane.
-    fn hash(&mut self, seed: u64, message: &Message<'_>) -> u64 {
-        let settings = &self.engine.settings;
-        let mut hasher = self.hasher.build_hasher();
-        match (settings.ordering, message.key()) {
-            (Ordering::Key, Some(key)) => {
-                hasher.write_u64(seed);
-                hasher.write(key);
-            }
-            (Ordering::Partition, _) => {
-                hasher.write_u64(seed.wrapping_add(message.partition() as u64))
-            }
-            (Ordering::Key, None) if settings.keyless == Keyless::Partition => {
-                hasher.write_u64(seed.wrapping_add(message.partition() as u64))
-            }
-            (Ordering::Key | Ordering::Unordered, _) => {
-                self.turn += 1;
-                hasher.write_u64(self.turn);
-            }
-        }
-        hasher.finish()
     }
 
     /// Enters the shares in the books, then sends them.

@@ -34,6 +34,7 @@ mod intake;
 mod lanes;
 mod ledger;
 mod metadata;
+mod parking;
 mod partition;
 mod pause;
 mod permits;
@@ -42,6 +43,7 @@ mod prepare;
 mod readiness;
 mod rebalance;
 mod recover;
+mod routing;
 mod running;
 mod settings;
 #[cfg(test)]
@@ -52,7 +54,10 @@ mod tally;
 mod watch;
 mod worker;
 
-pub use settings::{Assignment, Bound, ConsumerSettings, Keyless, Ordering, RecordHeaders};
+pub use parking::{ParkedKey, parked_keys};
+pub use settings::{
+    AfterDeadLetter, Assignment, Bound, ConsumerSettings, Keyless, Ordering, RecordHeaders,
+};
 
 use crate::handler::{Classifier, Delivery, Outcome, Router, Scope, default_classifier};
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
@@ -129,6 +134,8 @@ pub struct RunReport {
     pub duplicates: u64,
     /// Of those, dead letters.
     pub dead_letters: u64,
+    /// Of those, parked: they stand in the retry topic, and count again when they are settled there.
+    pub parked: u64,
     /// Whether everything was drained and committed in time.
     pub clean: bool,
 }
@@ -206,7 +213,7 @@ where
     /// When the cluster cannot be reached at the start, or the client fails for good.
     pub async fn run(self, stop: CancellationToken) -> Result<RunReport, ConsumerError> {
         let readiness = Readiness::joining(self.health.clone());
-        let is_controlled = prepare::topics(&self.kafka, &self.settings).await?;
+        let (retry_topics, is_controlled) = prepare::topics(&self.kafka, &self.settings).await?;
         let (commands, state) =
             commands::follow(is_controlled, &self.kafka, &self.settings).await?;
         let (control, acks) = Control::new(state);
@@ -216,8 +223,11 @@ where
             acks,
         ));
         let config = prepare::client(&self.kafka, &self.settings)?;
-        let dead_letters =
-            DeadLetterWriter::new(&self.settings.group, self.kafka, self.health.clone());
+        let dead_letters = DeadLetterWriter::new(
+            &self.settings.group,
+            self.kafka.clone(),
+            self.health.clone(),
+        );
         let scope = Scope {
             group: self.settings.group.clone(),
             publisher: self.publisher,
@@ -232,14 +242,17 @@ where
             readiness,
             control,
         ));
+        engine.parking.set_topics(retry_topics);
         let into_error: fn(H::Error) -> BoxError = Into::into;
         let handler = ServiceBuilder::new()
             .option_layer(handler_timeout)
             .service(self.handler.map_err(into_error));
 
         let workers = spawn_workers(&engine, &handler);
-        let (ended, stop_polling) = spawn_poll_thread(&engine, config, commands)?;
+        let cleaning = parking::clean::spawn(&engine, self.kafka.clone());
+        let (ended, stop_polling) = spawn_poll_thread(&engine, config, self.kafka, commands)?;
         let ended = until_ended(&engine, ended, stop_polling, stop).await;
+        drop(cleaning);
         finish_workers(&engine, workers).await;
         engine.control.close();
         // What is not written by then would only tell its author late.
@@ -296,6 +309,7 @@ type PollEnded = oneshot::Receiver<Result<Ended, ConsumerError>>;
 fn spawn_poll_thread(
     engine: &Arc<Engine>,
     config: rdkafka::ClientConfig,
+    kafka: KafkaConfig,
     commands: Option<Commands>,
 ) -> Result<(PollEnded, StopPolling), ConsumerError> {
     let (ended, has_ended) = oneshot::channel();
@@ -305,9 +319,10 @@ fn spawn_poll_thread(
         stop: Arc::clone(&stop),
     };
     let engine = Arc::clone(engine);
+    let runtime = tokio::runtime::Handle::current();
     let poll = move || {
         // The run may have been dropped meanwhile.
-        let _ = ended.send(poll::run(engine, &config, commands, stop));
+        let _ = ended.send(poll::run(engine, &config, &kafka, commands, runtime, stop));
     };
     let spawned = std::thread::Builder::new()
         .name("evenkeel-poll".to_owned())

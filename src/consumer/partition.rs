@@ -1,6 +1,7 @@
 //! One assignment of one partition, as poll thread, workers and handlers share it.
 
 use super::ledger::Epoch;
+use super::parking::RetryPartition;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
@@ -10,16 +11,24 @@ pub(crate) struct Partition {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
     pub(crate) epoch: Epoch,
+    /// Where its records are parked; none where there is no retry topic.
+    pub(crate) retry: Option<RetryPartition>,
     fenced: AtomicBool,
     fence: Notify,
 }
 
 impl Partition {
-    pub(crate) fn new(topic: Arc<str>, partition: i32, epoch: Epoch) -> Self {
+    pub(crate) fn new(
+        topic: Arc<str>,
+        partition: i32,
+        epoch: Epoch,
+        retry: Option<RetryPartition>,
+    ) -> Self {
         Self {
             topic,
             partition,
             epoch,
+            retry,
             fenced: AtomicBool::new(false),
             fence: Notify::new(),
         }

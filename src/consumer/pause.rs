@@ -4,10 +4,11 @@
 //! longer, and the client fetches nothing of it. It goes on under a fresh epoch from the committed offset: what was fetched
 //! before is outdated for the client by then, so that no record is booked under an epoch that it does not belong to.
 
-use super::commit::{Order, Owned};
+use super::commit::Order;
 use super::ledger::Epoch;
 use super::metadata::{self, Tag};
-use super::rebalance::{Assigned, COMMITTED_WITHIN, Drain, Member};
+use super::parking::follow;
+use super::rebalance::{Assigned, COMMITTED_WITHIN, Drain, Member, epochs_of, owned_of};
 use crate::kafka::queue::{committed, forward, unforward};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
@@ -35,16 +36,20 @@ impl Member {
     pub(crate) fn hold(&self, consumer: &BaseConsumer<Self>, places: &[Place]) {
         let until = Instant::now() + self.engine.settings.revoke_timeout;
         for (topic, partition) in places {
-            let Some(epoch) = self.assignments().get(topic, *partition).map(|assigned| {
+            let Some(held) = self.assignments().get(topic, *partition).map(|assigned| {
                 assigned.partition.fence();
-                assigned.partition.epoch
+                Arc::clone(&assigned.partition)
             }) else {
                 continue;
             };
+            // What is parked of it is read and handed out no longer, either.
+            let epochs: Vec<Epoch> = epochs_of(&held).collect();
+            let _ = self.followed.send(follow::Order::Revoked(epochs.clone()));
+            self.engine.parking.wake();
             if let Err(error) = unforward(consumer, topic, *partition) {
                 tracing::warn!(group = self.engine.group, %topic, partition, %error, "the paused partition's queue goes on being served; its records are passed over");
             }
-            let drain = self.fence(&[epoch]);
+            let drain = self.fence(&epochs);
             if let Some(assigned) = self.assignments().get(topic, *partition) {
                 assigned.held = Some(Held::Draining { drain, until });
             }
@@ -56,13 +61,12 @@ impl Member {
     pub(crate) fn mind_held(&self) -> bool {
         let (mut drained, mut is_draining) = (Vec::new(), false);
         for assigned in self.assignments().all() {
-            let epoch = assigned.partition.epoch;
             match &mut assigned.held {
                 Some(Held::Draining { drain, until }) => {
                     let is_done = drain.wait(Duration::ZERO);
                     if is_done || Instant::now() >= *until {
                         assigned.held = Some(Held::Still { drained: is_done });
-                        drained.push(epoch);
+                        drained.extend(epochs_of(&assigned.partition));
                     } else {
                         is_draining = true;
                     }
@@ -138,7 +142,7 @@ impl Member {
         let mut begun = HashSet::new();
         for place in places {
             if let Some(assigned) = self.assignments().get(&place.0, place.1) {
-                old.push(assigned.partition.epoch);
+                old.extend(epochs_of(&assigned.partition));
                 if assigned.committed.is_some() || assigned.next.is_some() {
                     begun.insert(place);
                 }
@@ -191,10 +195,14 @@ impl Member {
         let Some(before) = assignments.remove(topic, *partition) else {
             return;
         };
-        let old = before.partition.epoch;
-        let _ = self.orders.send(Order::Forget(vec![old]));
-        self.engine.ledger().revoke(old);
-        assignments.insert(topic, *partition, before.received);
+        let old: Vec<Epoch> = epochs_of(&before.partition).collect();
+        let _ = self.orders.send(Order::Forget(old.clone()));
+        {
+            let mut ledger = self.engine.ledger();
+            old.into_iter().for_each(|old| ledger.revoke(old));
+        }
+        let retry = self.retry_partition(&mut assignments, topic);
+        assignments.insert(topic, *partition, before.received, retry);
         let Some(assigned) = assignments.get(topic, *partition) else {
             return;
         };
@@ -214,20 +222,22 @@ impl Member {
         self.engine
             .ledger()
             .assign(epoch, assigned.settled_above.runs());
-        let owned = Owned {
-            epoch,
-            topic: Arc::clone(topic),
-            partition: *partition,
-            committed: assigned.committed,
-        };
-        let _ = self.orders.send(Order::Assigned(vec![owned]));
+        self.own(owned_of(assigned));
     }
 
     /// Lets the records of partitions come again.
     fn let_through(&self, consumer: &BaseConsumer<Self>, places: &[Place]) -> KafkaResult<()> {
         if let Some(target) = self.target() {
             for (topic, partition) in places {
-                forward(consumer, topic, *partition, target)?;
+                let is_gated = |assigned: &mut Assigned| assigned.is_gated;
+                // Those whose parked set is to be rebuilt are let through when that is whole.
+                if !self
+                    .assignments()
+                    .get(topic, *partition)
+                    .is_some_and(is_gated)
+                {
+                    forward(consumer, topic, *partition, target)?;
+                }
             }
         }
         consumer.resume(&list(places))

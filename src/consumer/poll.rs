@@ -8,11 +8,12 @@ use super::engine::Engine;
 use super::flow::{self, Progress};
 use super::intake::Intake;
 use super::ledger::Epoch;
+use super::parking::follow::{self, Follower};
 use super::rebalance::{Drain, Member};
 use super::steering::Steering;
 use super::{Bound, ConsumerError, Stopped};
-use crate::kafka::KafkaError;
 use crate::kafka::queue::{ForwardedQueue, Message};
+use crate::kafka::{KafkaConfig, KafkaError};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -21,6 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 
 /// How often the client's events are served: rebalances wait no longer than this.
 const EVENTS_EVERY: Duration = Duration::from_millis(20);
@@ -54,6 +56,8 @@ pub(crate) struct PollThread {
     stop: Arc<AtomicBool>,
     events_served_at: Instant,
     last_record_at: Option<Instant>,
+    /// Whether partitions wait for their parked sets.
+    are_gated: bool,
     bounded_received: u64,
 }
 
@@ -61,11 +65,15 @@ pub(crate) struct PollThread {
 pub(crate) fn run(
     engine: Arc<Engine>,
     config: &ClientConfig,
+    kafka: &KafkaConfig,
     commands: Option<Commands>,
+    runtime: Handle,
     stop: Arc<AtomicBool>,
 ) -> Result<Ended, ConsumerError> {
     let (orders, taken) = mpsc::channel();
-    let member = Member::new(Arc::clone(&engine), orders.clone());
+    let (followed, follow) = mpsc::channel();
+    let follower = Follower::new(Arc::clone(&engine), kafka, runtime, follow)?;
+    let member = Member::new(Arc::clone(&engine), orders.clone(), followed.clone());
     let consumer: BaseConsumer<Member> =
         config
             .create_with_context(member)
@@ -85,6 +93,7 @@ pub(crate) fn run(
         .name("evenkeel-commit".to_owned())
         .spawn(commit)
         .map_err(|error| ConsumerError::Fatal(format!("no thread for commits: {error}")))?;
+    let following = spawn_follower(&engine, follower)?;
     let queue = ForwardedQueue::new(Arc::clone(&consumer));
     consumer.context().set_target(Some(queue.target()));
     engine.intake_is_here();
@@ -102,13 +111,39 @@ pub(crate) fn run(
         stop,
         events_served_at: Instant::now(),
         last_record_at: None,
+        are_gated: false,
         bounded_received: 0,
     };
     let ran = thread.subscribe_and_poll();
     let clean = thread.shut_down(ran.is_ok());
     let ended = ran.map(|stopped| Ended { stopped, clean });
+    // It ends by itself when nobody is left to tell it anything.
+    let _ = followed.send(follow::Order::Close);
+    thread.engine.parking.wake();
+    if following.join().is_err() {
+        tracing::error!(
+            group = thread.engine.group,
+            "the thread for parked records panicked"
+        );
+    }
     thread.close(committing);
     ended
+}
+
+fn spawn_follower(
+    engine: &Arc<Engine>,
+    follower: Follower,
+) -> Result<std::thread::JoinHandle<()>, ConsumerError> {
+    let engine = Arc::clone(engine);
+    let follow = move || {
+        if catch_unwind(AssertUnwindSafe(|| follower.run())).is_err() {
+            engine.fail("the thread for parked records panicked");
+        }
+    };
+    std::thread::Builder::new()
+        .name("evenkeel-parked".to_owned())
+        .spawn(follow)
+        .map_err(|error| ConsumerError::Fatal(format!("no thread for parked records: {error}")))
 }
 
 impl PollThread {
@@ -256,6 +291,7 @@ impl PollThread {
         self.events_served_at = Instant::now();
         self.engine.health.beat(LOOP);
         self.engine.mind_breakers();
+        self.are_gated = self.consumer.context().open_gates(&self.consumer);
         while let Some(event) = self.consumer.poll(Duration::ZERO) {
             match event {
                 // Partitions are forwarded before they are assigned, so no record comes this way.
@@ -278,7 +314,10 @@ impl PollThread {
         self.steering.serve(&self.consumer);
         // A run without an end has nothing to wait for.
         let is_bounded = self.engine.settings.bound != Bound::Endless;
-        if self.engine.breakers.is_open() || (is_bounded && self.steering.holds_back()) {
+        if self.engine.breakers.is_open()
+            || self.are_gated
+            || (is_bounded && self.steering.holds_back())
+        {
             // Nothing is taken, which does not mean that nothing is there.
             self.last_record_at = self.last_record_at.map(|_| Instant::now());
         }

@@ -5,20 +5,21 @@ use crate::control::{control_topic, control_topic_config};
 use crate::kafka::admin::{Admin, NewTopic};
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 use crate::recovery::dead_letter::dead_letter_topic;
+use crate::recovery::retry_topic;
 use rdkafka::ClientConfig;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-/// No dead-letter topic takes less a record than this: the broker's own default for the source is not told.
-const DEAD_LETTER_BYTES_MIN: u32 = 8 << 20;
-/// Room for the headers of a dead letter.
+/// No topic of the group's own takes less a record than this: the broker's own default for the source is not told.
+const RECORD_BYTES_MIN: u32 = 8 << 20;
+/// Room for headers of our own.
 const HEADERS_BYTES: u32 = 1 << 20;
 
-/// Checks that the brokers answer and the topics exist, and creates the dead-letter topics and the control topic where they
-/// are missing. Says whether there is a control topic.
+/// Checks that the brokers answer and the topics exist, and sees to the group's own topics. Returns the retry topics that are
+/// there, with their numbers of partitions, and whether there is a control topic.
 pub(super) async fn topics(
     kafka: &KafkaConfig,
     settings: &ConsumerSettings,
-) -> Result<bool, KafkaError> {
+) -> Result<(HashMap<String, usize>, bool), KafkaError> {
     let admin = Admin::connect(kafka, settings.startup_timeout).await?;
     let sources = admin.partition_counts(&settings.topics).await?;
     if let Some(topic) = settings
@@ -30,38 +31,14 @@ pub(super) async fn topics(
             topic: topic.clone(),
         });
     }
-    let letters = sources
-        .keys()
-        .map(|topic| dead_letter_topic(&settings.group, topic));
-    let control = control_topic(&settings.group);
-    let names: Vec<String> = letters.chain([control.clone()]).collect();
-    let present = admin.partition_counts(&names).await.unwrap_or_default();
-    let is_controlled = match present.get(&control) {
-        Some(partitions) => is_usable(&control, *partitions),
-        None => create_control_topic(&admin, &control).await,
+    let own = Own {
+        admin: &admin,
+        settings,
+        sources: &sources,
     };
-    let mut missing = Vec::new();
-    for (topic, partitions) in sources {
-        let name = dead_letter_topic(&settings.group, &topic);
-        if !present.contains_key(&name) {
-            let source = admin.describe_topic(&topic).await?;
-            missing.push(NewTopic {
-                name,
-                partitions: partitions as i32,
-                replication: -1,
-                config: dead_letter_config(&source.config),
-            });
-        }
-    }
-    if !missing.is_empty()
-        && let Err(error) = admin.create_topics(&missing).await
-    {
-        // Not every service may create topics. A dead letter that cannot be written stops its partition, loses nothing,
-        // and says so.
-        let names: Vec<&String> = missing.iter().map(|topic| &topic.name).collect();
-        tracing::warn!(group = settings.group, topics = ?names, %error, "dead-letter topics cannot be created; create them before a record fails for good");
-    }
-    Ok(is_controlled)
+    own.create_missing().await?;
+    let is_controlled = own.see_to_control_topic().await;
+    Ok((own.grow_retry_topics().await?, is_controlled))
 }
 
 /// A service that may not create topics is one that cannot be controlled until somebody else has.
@@ -91,11 +68,114 @@ fn is_usable(name: &str, partitions: usize) -> bool {
     partitions == 1
 }
 
-/// Dead letters stay until someone has looked at them, and have room for every record of the source with headers besides.
-fn dead_letter_config(source: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+/// Gives retry topics as many partitions as their sources have now.
+pub(super) async fn grow(
+    kafka: &KafkaConfig,
+    settings: &ConsumerSettings,
+) -> Result<HashMap<String, usize>, KafkaError> {
+    let admin = Admin::connect(kafka, settings.startup_timeout).await?;
+    let sources = admin.partition_counts(&settings.topics).await?;
+    let own = Own {
+        admin: &admin,
+        settings,
+        sources: &sources,
+    };
+    own.grow_retry_topics().await
+}
+
+/// The topics that a group has for itself.
+struct Own<'a> {
+    admin: &'a Admin,
+    settings: &'a ConsumerSettings,
+    /// The topics it reads, and how many partitions they have.
+    sources: &'a BTreeMap<String, usize>,
+}
+
+impl Own<'_> {
+    /// Whether there is a control topic that can be used.
+    async fn see_to_control_topic(&self) -> bool {
+        let name = control_topic(&self.settings.group);
+        let names = std::slice::from_ref(&name);
+        let present = self.admin.partition_counts(names).await;
+        match present.unwrap_or_default().get(&name) {
+            Some(partitions) => is_usable(&name, *partitions),
+            None => create_control_topic(self.admin, &name).await,
+        }
+    }
+
+    async fn create_missing(&self) -> Result<(), KafkaError> {
+        let group = &self.settings.group;
+        let of = |topic: &String| [dead_letter_topic(group, topic), retry_topic(group, topic)];
+        let names: Vec<String> = self.sources.keys().flat_map(of).collect();
+        let present = self
+            .admin
+            .partition_counts(&names)
+            .await
+            .unwrap_or_default();
+        let mut missing = Vec::new();
+        for (topic, partitions) in self.sources {
+            let names = of(topic)
+                .into_iter()
+                .filter(|name| !present.contains_key(name));
+            let names: Vec<String> = names.collect();
+            if names.is_empty() {
+                continue;
+            }
+            let source = self.admin.describe_topic(topic).await?;
+            missing.extend(names.into_iter().map(|name| NewTopic {
+                name,
+                partitions: *partitions as i32,
+                replication: -1,
+                config: own_config(&source.config),
+            }));
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.admin.create_topics(&missing).await {
+            // Not every service may create topics. A dead letter that cannot be written stops its partition, loses nothing,
+            // and says so.
+            let topics: Vec<&str> = missing.iter().map(|topic| topic.name.as_str()).collect();
+            tracing::warn!(group, ?topics, %error, "topics for parked records and dead letters cannot be created; create them: without the first nothing can be parked, without the second a record that fails for good stops its partition");
+        }
+        Ok(())
+    }
+
+    /// A record is parked in the partition of its own number, so there has to be one.
+    async fn grow_retry_topics(&self) -> Result<HashMap<String, usize>, KafkaError> {
+        let group = &self.settings.group;
+        let names: Vec<String> = self
+            .sources
+            .keys()
+            .map(|topic| retry_topic(group, topic))
+            .collect();
+        let mut present = self
+            .admin
+            .partition_counts(&names)
+            .await
+            .unwrap_or_default();
+        for (topic, partitions) in self.sources {
+            let name = retry_topic(group, topic);
+            let Some(count) = present.get_mut(&name).filter(|count| **count < *partitions) else {
+                continue;
+            };
+            match self.admin.grow_topic(&name, *partitions).await {
+                Ok(()) => *count = *partitions,
+                Err(error) => {
+                    tracing::warn!(group, topic = name, partitions, %error, "the retry topic has fewer partitions than its source and cannot be given more; add them")
+                }
+            }
+        }
+        Ok(present.into_iter().collect())
+    }
+}
+
+/// What stands in a topic of the group's own stays until it is settled or someone has looked at it. It has room for every record of
+/// the source, with headers besides.
+fn own_config(source: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let largest = source.get("max.message.bytes");
     let largest = largest.and_then(|bytes| bytes.parse::<u32>().ok());
-    let largest = largest.unwrap_or_default().max(DEAD_LETTER_BYTES_MIN) + HEADERS_BYTES;
+    let largest = largest.unwrap_or_default().max(RECORD_BYTES_MIN) + HEADERS_BYTES;
     BTreeMap::from([
         ("retention.ms".to_owned(), "-1".to_owned()),
         ("max.message.bytes".to_owned(), largest.to_string()),

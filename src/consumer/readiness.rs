@@ -161,7 +161,7 @@ mod tests {
     }
 
     fn partition() -> Partition {
-        Partition::new("orders".into(), 3, Epoch(1))
+        Partition::new("orders".into(), 3, Epoch(1), None)
     }
 
     #[test]
@@ -186,7 +186,7 @@ mod tests {
             format!("no broker can be reached; {unreadable}")
         );
         readiness.assigned();
-        readiness.can_read(&Partition::new("orders".into(), 4, Epoch(1)));
+        readiness.can_read(&Partition::new("orders".into(), 4, Epoch(1), None));
         assert_eq!(reason(&health), unreadable);
         readiness.can_read(&partition());
         assert_eq!(reason(&health), "");

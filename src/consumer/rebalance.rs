@@ -8,11 +8,13 @@ use super::commit::{Order, Owned};
 use super::engine::Engine;
 use super::ledger::Epoch;
 use super::metadata::{self, SettledAbove, Tag};
+use super::parking::{RetryPartition, follow};
 use super::partition::Partition;
 use super::pause::Held;
 use super::worker::Message;
 use crate::kafka::log;
 use crate::kafka::queue::{ForwardTarget, committed, forward, unforward};
+use crate::recovery::retry_topic;
 use crate::telemetry::Metric;
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
@@ -39,6 +41,8 @@ pub(crate) struct Assigned {
     /// The offset expected next; a lower one is a leftover of an earlier assignment.
     pub(crate) next: Option<i64>,
     pub(crate) committed: Option<i64>,
+    /// Whether its records wait until its parked set is whole.
+    pub(crate) is_gated: bool,
     /// The end at which a bounded run stops; looked up after the assignment.
     pub(crate) end: Option<i64>,
     /// How far it has come in being paused, while an operator wants it to be.
@@ -66,13 +70,24 @@ impl Assignments {
         self.topics.values_mut().flat_map(HashMap::values_mut)
     }
 
-    pub(super) fn insert(&mut self, topic: &str, partition: i32, received: metrics::Counter) {
+    pub(super) fn next_epoch(&mut self) -> Epoch {
         self.last_epoch += 1;
+        Epoch(self.last_epoch)
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        received: metrics::Counter,
+        retry: Option<RetryPartition>,
+    ) {
         let known = self.topics.keys().find(|name| ***name == *topic).cloned();
         let name = known.unwrap_or_else(|| topic.into());
-        let epoch = Epoch(self.last_epoch);
+        let epoch = self.next_epoch();
         let assigned = Assigned {
-            partition: Arc::new(Partition::new(Arc::clone(&name), partition, epoch)),
+            is_gated: retry.is_some(),
+            partition: Arc::new(Partition::new(Arc::clone(&name), partition, epoch, retry)),
             settled_above: SettledAbove::default(),
             next: None,
             committed: None,
@@ -95,6 +110,7 @@ impl Assignments {
 pub(crate) struct Member {
     pub(super) engine: Arc<Engine>,
     pub(super) orders: mpsc::Sender<Order>,
+    pub(super) followed: mpsc::Sender<follow::Order>,
     assignments: Mutex<Assignments>,
     target: Mutex<Option<ForwardTarget>>,
     /// Set once everything is committed and the client is only to be given back.
@@ -104,10 +120,15 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn new(engine: Arc<Engine>, orders: mpsc::Sender<Order>) -> Self {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        orders: mpsc::Sender<Order>,
+        followed: mpsc::Sender<follow::Order>,
+    ) -> Self {
         Self {
             engine,
             orders,
+            followed,
             assignments: Mutex::default(),
             target: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -148,11 +169,12 @@ impl Member {
 
     /// Fences every assigned partition, for a stop: no record starts any more.
     pub(crate) fn fence_all(&self) -> Vec<Epoch> {
-        let fence = |assigned: &mut Assigned| {
+        let mut epochs = Vec::new();
+        for assigned in self.assignments().all() {
             assigned.partition.fence();
-            assigned.partition.epoch
-        };
-        self.assignments().all().map(fence).collect()
+            epochs.extend(epochs_of(&assigned.partition));
+        }
+        epochs
     }
 
     /// Asks the workers to drop what waits of these epochs. Each answers when nothing of them runs any more.
@@ -174,6 +196,38 @@ impl Member {
         asked.is_ok() && answered.recv_timeout(COMMIT_WITHIN).unwrap_or(false)
     }
 
+    /// Lets the records come of partitions whose parked set is whole; whether others wait.
+    pub(crate) fn open_gates(&self, consumer: &BaseConsumer<Self>) -> bool {
+        let Some(target) = self.target() else {
+            return false;
+        };
+        let mut are_closed = false;
+        for assigned in self
+            .assignments()
+            .all()
+            .filter(|assigned| assigned.is_gated && assigned.held.is_none())
+        {
+            let Partition {
+                topic,
+                partition,
+                retry,
+                ..
+            } = &*assigned.partition;
+            if retry.as_ref().is_some_and(|retry| !retry.is_open()) {
+                are_closed = true;
+                continue;
+            }
+            match forward(consumer, topic, *partition, target) {
+                Ok(()) => assigned.is_gated = false,
+                Err(error) => {
+                    are_closed = true;
+                    tracing::error!(group = self.engine.group, %topic, partition, %error, "the partition's queue cannot be forwarded");
+                }
+            }
+        }
+        are_closed
+    }
+
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let engine = &self.engine;
         let target = self.target();
@@ -182,14 +236,20 @@ impl Member {
         assignments.awaited = false;
         for element in list.elements() {
             let (topic, partition) = (element.topic(), element.partition());
-            if let Some(target) = target
-                && let Err(error) = forward(consumer, topic, partition, target)
-            {
+            let retry = self.retry_partition(&mut assignments, topic);
+            // Which of its keys wait has to be known before its first record is handled: until then its records stay on its own
+            // queue.
+            let forwarded = match target {
+                Some(target) if retry.is_none() => forward(consumer, topic, partition, target),
+                Some(_) => unforward(consumer, topic, partition),
+                None => Ok(()),
+            };
+            if let Err(error) = forwarded {
                 // Its records would come on the consumer's queue, where nobody takes them.
                 tracing::error!(group = engine.group, topic, partition, %error, "the partition's queue cannot be forwarded");
             }
             let received = metrics::counter!(Metric::Received.name(), "group" => engine.group.clone(), "topic" => topic.to_owned());
-            assignments.insert(topic, partition, received);
+            assignments.insert(topic, partition, received, retry);
         }
         if list.count() > 0 {
             self.resume(consumer, list, &mut assignments);
@@ -200,22 +260,36 @@ impl Member {
             engine
                 .ledger()
                 .assign(assigned.partition.epoch, settled_above);
-            let Partition {
-                epoch, partition, ..
-            } = *assigned.partition;
-            let topic = Arc::clone(&assigned.partition.topic);
-            Some(Owned {
-                epoch,
-                topic,
-                partition,
-                committed: assigned.committed,
-            })
+            Some(owned_of(assigned))
         };
-        let owned = list.elements().iter().filter_map(owned).collect();
-        // The committer ends after this thread only.
-        let _ = self.orders.send(Order::Assigned(owned));
+        let elements = list.elements();
+        let owned = elements.iter().filter_map(owned).flatten().collect();
+        self.own(owned);
         tracing::info!(group = engine.group, partitions = %names(list), "partitions assigned");
         engine.readiness.assigned();
+    }
+
+    /// Where the records of a partition that is about to be assigned are parked, if there is a place.
+    pub(super) fn retry_partition(
+        &self,
+        assignments: &mut Assignments,
+        topic: &str,
+    ) -> Option<RetryPartition> {
+        let name = retry_topic(&self.engine.group, topic);
+        let exists = self.engine.parking.exists(&name);
+        exists.then(|| RetryPartition::new(name.into(), assignments.next_epoch()))
+    }
+
+    /// Has partitions committed for from now on, and their retry partitions followed.
+    pub(super) fn own(&self, owned: Vec<Owned>) {
+        let followed = owned
+            .iter()
+            .filter_map(|owned| owned.parked_of.clone())
+            .collect();
+        // Both end after this thread only.
+        let _ = self.orders.send(Order::Assigned(owned));
+        let _ = self.followed.send(follow::Order::Assigned(followed));
+        self.engine.parking.wake();
     }
 
     /// Reads where the group stands, and which records above it are settled already.
@@ -263,7 +337,7 @@ impl Member {
         };
         let epochs: Vec<Epoch> = removed
             .iter()
-            .map(|assigned| assigned.partition.epoch)
+            .flat_map(|assigned| epochs_of(&assigned.partition))
             .collect();
         removed
             .iter()
@@ -287,6 +361,8 @@ impl Member {
         }
         // The committer may have ended already when the client is only to be given back.
         let _ = self.orders.send(Order::Forget(epochs.clone()));
+        let _ = self.followed.send(follow::Order::Revoked(epochs.clone()));
+        self.engine.parking.wake();
         {
             let mut ledger = self.engine.ledger();
             epochs.iter().for_each(|epoch| ledger.revoke(*epoch));
@@ -307,6 +383,32 @@ impl Member {
     fn count(&self, kind: &'static str) {
         metrics::counter!(Metric::Rebalances.name(), "group" => self.engine.group.clone(), "kind" => kind).increment(1);
     }
+}
+
+/// What is committed for a partition: its own position, and that of those parked of it.
+pub(super) fn owned_of(assigned: &Assigned) -> Vec<Owned> {
+    let partition = &assigned.partition;
+    let own = Owned {
+        epoch: partition.epoch,
+        topic: Arc::clone(&partition.topic),
+        partition: partition.partition,
+        committed: assigned.committed,
+        parked_of: None,
+    };
+    let retry = partition.retry.as_ref().map(|retry| Owned {
+        epoch: retry.epoch,
+        topic: Arc::clone(&retry.topic),
+        partition: partition.partition,
+        committed: None,
+        parked_of: Some(Arc::clone(partition)),
+    });
+    std::iter::once(own).chain(retry).collect()
+}
+
+/// What a partition's records, and those parked of it, are committed under.
+pub(super) fn epochs_of(partition: &Partition) -> impl Iterator<Item = Epoch> {
+    let retry = partition.retry.as_ref().map(|retry| retry.epoch);
+    std::iter::once(partition.epoch).chain(retry)
 }
 
 fn names(list: &TopicPartitionList) -> String {

@@ -1,4 +1,4 @@
-//! What happens to a record whose attempt failed: wait and try again, or dead-letter it.
+//! What happens to a record whose attempt failed: wait and try again, park it, or dead-letter it.
 //!
 //! Runs beside the record's lane, which waits meanwhile. Ends without settling when the record's partition is fenced.
 
@@ -7,11 +7,14 @@ use super::control::{Waiting, position};
 use super::dead::WriteError;
 use super::engine::Engine;
 use super::partition::Partition;
+use super::settings::AfterDeadLetter;
 use super::tally::{Settlement, Verdict};
 use crate::control::{Command, Outcome as CommandOutcome};
 use crate::handler::{Class, DeadReason, Delivery, HandlerError, Outcome, Stage};
 use crate::publisher::PublishError;
 use crate::recovery::Decision;
+use crate::recovery::parked::Wait;
+use crate::recovery::parking::Ticket;
 use futures_util::FutureExt;
 use std::error::Error;
 use std::future::Future;
@@ -24,22 +27,56 @@ use tower::ServiceExt;
 /// A record's recovery.
 pub(crate) type Recovering = Pin<Box<dyn Future<Output = Verdict> + Send>>;
 
+/// A record, and what is known of its way so far.
+pub(crate) struct Recovery {
+    pub(super) engine: Arc<Engine>,
+    pub(super) delivery: Delivery,
+    pub(super) partition: Arc<Partition>,
+    /// Its place in the retry partition, if it is parked.
+    pub(super) ticket: Option<Ticket>,
+    pub(super) wait: Wait,
+    /// Attempts made, by whatever class they failed.
+    pub(super) attempts: u32,
+    transient_failures: u32,
+    outage_failures: u32,
+}
+
+impl Recovery {
+    /// The recovery of a record; a parked one has a ticket, and its wait until now.
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        delivery: Delivery,
+        partition: Arc<Partition>,
+        ticket: Option<Ticket>,
+        wait: Wait,
+    ) -> Self {
+        Self {
+            engine,
+            attempts: delivery.attempt,
+            delivery,
+            partition,
+            ticket,
+            wait,
+            transient_failures: 0,
+            outage_failures: 0,
+        }
+    }
+}
+
+/// Parks a record behind the others of its key.
+pub(crate) fn park_behind(recovery: Recovery) -> Recovering {
+    Box::pin(async move { recovery.park_behind().await })
+}
+
 /// Recovers from `outcome`, which is not a success; none for a record whose first attempt is still to be made.
-pub(crate) fn recover<H>(
-    handler: H,
-    engine: Arc<Engine>,
-    delivery: Delivery,
-    partition: Arc<Partition>,
-    outcome: Option<Outcome>,
-) -> Recovering
+pub(crate) fn recover<H>(handler: H, mut recovery: Recovery, outcome: Option<Outcome>) -> Recovering
 where
     H: tower::Service<Delivery, Response = Outcome> + Clone + Send + Sync + 'static,
     H::Error: Into<Box<dyn Error + Send + Sync>> + Send,
     H::Future: Send,
 {
     Box::pin(async move {
-        let waiting = Waiting::new(&engine, &delivery.record);
-        let mut recovery = Recovery::new(engine, delivery, partition);
+        let waiting = Waiting::new(&recovery.engine, &recovery.delivery.record);
         // Which instance waited for room matters to the layers that gave it a place in their queue.
         let next = handler.clone();
         let mut outcome = match outcome {
@@ -59,6 +96,9 @@ where
             }
             let waited = match step {
                 Step::Abandon => return Verdict::Abandoned,
+                Step::Park(class, error, delay) => {
+                    return recovery.park(class, &error, delay).await;
+                }
                 Step::DeadLetter(class, reason) => {
                     return recovery.dead_letter(class, &reason).await;
                 }
@@ -81,14 +121,9 @@ where
 }
 
 /// Settles a record that an operator has skipped, without a handler.
-pub(crate) fn skip(
-    engine: Arc<Engine>,
-    delivery: Delivery,
-    partition: Arc<Partition>,
-    command: Box<Command>,
-) -> Recovering {
-    let mut recovery = Recovery::new(engine, delivery, partition);
-    recovery.attempts = 0;
+pub(crate) fn skip(mut recovery: Recovery, command: Box<Command>) -> Recovering {
+    // The attempt that it stands before is not made.
+    recovery.attempts = recovery.attempts.saturating_sub(1);
     Box::pin(async move { recovery.skip(&command).await })
 }
 
@@ -108,35 +143,15 @@ where
     }
 }
 
-struct Recovery {
-    engine: Arc<Engine>,
-    delivery: Delivery,
-    partition: Arc<Partition>,
-    /// Attempts made, by whatever class they failed.
-    attempts: u32,
-    transient_failures: u32,
-    outage_failures: u32,
-}
-
 enum Step {
     /// After that time, and when what is down answers.
     TryAfter(Duration, Option<String>),
+    Park(Class, HandlerError, Duration),
     DeadLetter(Class, DeadReason),
     Abandon,
 }
 
 impl Recovery {
-    fn new(engine: Arc<Engine>, delivery: Delivery, partition: Arc<Partition>) -> Self {
-        Self {
-            engine,
-            delivery,
-            partition,
-            attempts: 1,
-            transient_failures: 0,
-            outage_failures: 0,
-        }
-    }
-
     fn next_step(&mut self, outcome: Outcome) -> Step {
         let error = match outcome {
             Outcome::Dead(reason) => {
@@ -171,17 +186,17 @@ impl Recovery {
             }
         };
         *failures = failures.saturating_add(1);
-        match self
-            .engine
-            .settings
-            .retry
-            .decide(class, *failures, rand::random())
-        {
+        let (policy, rounds) = (&self.engine.settings.retry, self.wait.rounds);
+        match policy.decide(class, *failures, rounds, rand::random()) {
             Decision::RetryAfter(delay) => {
                 self.log_retry(&error, class, delay);
                 Step::TryAfter(delay, outage_of)
             }
-            Decision::DeadLetter => {
+            // Without a retry topic nothing can be parked.
+            Decision::Park(delay) if self.partition.retry.is_some() => {
+                Step::Park(class, error, delay)
+            }
+            Decision::Park(_) | Decision::DeadLetter => {
                 Step::DeadLetter(class, DeadReason::new(error.stage(), error.message()))
             }
         }
@@ -233,7 +248,10 @@ impl Recovery {
             Stage::Skipped,
             format!("skipped by {}: {}", command.by, command.why),
         );
-        match self.write(Class::Permanent, &reason, Some(command)).await {
+        match self
+            .write_letter(Class::Permanent, &reason, Some(command))
+            .await
+        {
             Verdict::Settled(_) => {
                 let detail = "written to the dead-letter topic and settled";
                 let control = &self.engine.control;
@@ -256,11 +274,23 @@ impl Recovery {
             reason = reason.message,
             "record failed for good; writing it to the dead-letter topic"
         );
-        self.write(class, reason, None).await
+        let written = self.write_letter(class, reason, None).await;
+        if written == Verdict::Settled(Settlement::Dead)
+            && self.engine.settings.after_dead_letter == AfterDeadLetter::HoldKey
+            && self.hold().await.is_none()
+        {
+            return Verdict::Abandoned;
+        }
+        written
     }
 
     /// Writes to the dead-letter topic, again and again until the brokers have it.
-    async fn write(&self, class: Class, reason: &DeadReason, skip: Option<&Command>) -> Verdict {
+    async fn write_letter(
+        &self,
+        class: Class,
+        reason: &DeadReason,
+        skip: Option<&Command>,
+    ) -> Verdict {
         let record = &self.delivery.record;
         let backoff = self.engine.settings.retry.backoff;
         let mut tries = 0_u32;
@@ -271,7 +301,7 @@ impl Recovery {
                 .write(record, class, reason, self.attempts, skip)
                 .await
             {
-                Ok(()) => return Verdict::Settled(Settlement::Dead),
+                Ok(()) => break,
                 Err(WriteError::Publish(error @ PublishError::Fatal(_))) => {
                     self.engine.fail(error.to_string());
                     return Verdict::Abandoned;
@@ -286,6 +316,7 @@ impl Recovery {
                 return Verdict::Abandoned;
             }
         }
+        Verdict::Settled(Settlement::Dead)
     }
 
     /// Waits until the next attempt may be made; none when the partition went. It may be the one that finds out whether what
@@ -315,7 +346,7 @@ impl Recovery {
     }
 
     /// Waits for `until`, and lets other handlers run meanwhile; none when the partition went.
-    async fn wait_for<T>(&self, until: impl Future<Output = T>) -> Option<T> {
+    pub(super) async fn wait_for<T>(&self, until: impl Future<Output = T>) -> Option<T> {
         let lent = self.engine.permits.lend();
         let waited = async {
             let value = until.await;

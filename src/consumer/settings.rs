@@ -2,7 +2,7 @@
 
 use crate::kafka::{ConfigError, is_topic_name};
 use crate::recovery::dead_letter::dead_letter_topic;
-use crate::recovery::{BreakerPolicy, RetryPolicy};
+use crate::recovery::{BreakerPolicy, RetryPolicy, retry_topic};
 use std::time::Duration;
 
 /// What keeps its order.
@@ -49,6 +49,16 @@ pub enum Assignment {
     RoundRobin,
     /// The brokers assign (KIP-848, `group.protocol=consumer`, brokers from 4.0).
     Broker,
+}
+
+/// What becomes of a key after a record of it is dead-lettered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AfterDeadLetter {
+    /// Its later records are handled. The default.
+    #[default]
+    GoOn,
+    /// Its later records are parked, until the dead letter is replayed to the group's retry topic, or the key is released.
+    HoldKey,
 }
 
 /// When a run ends by itself.
@@ -106,6 +116,11 @@ pub struct ConsumerSettings {
     pub bound: Bound,
     /// How failures are retried.
     pub retry: RetryPolicy,
+    /// What becomes of a key after a record of it is dead-lettered.
+    pub after_dead_letter: AfterDeadLetter,
+    /// How long a record of a retry topic stays after it was settled. A replay that was killed looks there for what it had
+    /// published already.
+    pub settled_parked_kept: Duration,
     /// When an outage of something that handlers depend on stops them all.
     pub breaker: BreakerPolicy,
 }
@@ -136,6 +151,8 @@ impl ConsumerSettings {
             instance_id: None,
             bound: Bound::Endless,
             retry: RetryPolicy::default(),
+            after_dead_letter: AfterDeadLetter::GoOn,
+            settled_parked_kept: Duration::from_secs(3_600),
             breaker: BreakerPolicy::default(),
         }
     }
@@ -179,17 +196,22 @@ impl ConsumerSettings {
                 ),
             ));
         }
-        let letters = |topic: &String| dead_letter_topic(&self.group, topic);
+        let own = |topic: &String| {
+            [
+                dead_letter_topic(&self.group, topic),
+                retry_topic(&self.group, topic),
+            ]
+        };
         if let Some(topic) = self
             .topics
             .iter()
-            .map(letters)
+            .flat_map(own)
             .find(|topic| !is_topic_name(topic))
         {
             return Err(ConfigError::new(
                 "group",
                 format!(
-                    "its dead-letter topic would be {topic:?}, which is no topic name; use letters, digits, dots, \
+                    "a topic of its own would be {topic:?}, which is no topic name; use letters, digits, dots, \
                      underscores and hyphens, and keep group and topic short enough for 249 bytes"
                 ),
             ));

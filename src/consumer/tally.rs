@@ -2,6 +2,7 @@
 
 use super::engine::Engine;
 use crate::handler::Outcome;
+use crate::recovery::parked::Wait;
 use crate::telemetry::Metric;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,15 +17,18 @@ pub(crate) enum Settlement {
     Dead,
     /// An operator had it skipped.
     Skipped,
+    /// It stands in the retry topic.
+    Parked,
 }
 
 impl Settlement {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Done,
         Self::Duplicate,
         Self::Ignored,
         Self::Dead,
         Self::Skipped,
+        Self::Parked,
     ];
 
     /// How an outcome settles its record, or the outcome itself where it has to be recovered from.
@@ -44,6 +48,7 @@ impl Settlement {
             Self::Ignored => "ignored",
             Self::Dead => "dead",
             Self::Skipped => "skipped",
+            Self::Parked => "parked",
         }
     }
 }
@@ -53,6 +58,8 @@ impl Settlement {
 pub(crate) enum Verdict {
     /// It counts as handled.
     Settled(Settlement),
+    /// A parked record failed again, and waits again.
+    PutBack(Wait),
     /// It was let go unsettled: its partition is another member's now, or the consumer stops.
     Abandoned,
 }
@@ -69,8 +76,8 @@ pub(crate) struct Tally {
 
 struct TopicTally {
     topic: Arc<str>,
-    settled: [u64; 5],
-    counters: [metrics::Counter; 5],
+    settled: [u64; 6],
+    counters: [metrics::Counter; 6],
 }
 
 impl Tally {
@@ -95,6 +102,11 @@ impl Tally {
             .position(|tally| Arc::ptr_eq(&tally.topic, topic));
         let index = known.unwrap_or_else(|| self.add_topic(topic));
         self.topics[index].settled[settlement as usize] += 1;
+    }
+
+    /// A parked record left, and comes again in its turn.
+    pub(crate) fn put_back(&mut self) {
+        self.left += 1;
     }
 
     /// A record was let go unsettled.
@@ -125,6 +137,7 @@ impl Tally {
                     match settlement {
                         Settlement::Duplicate => counters.duplicates.fetch_add(count, Relaxed),
                         Settlement::Dead => counters.dead_letters.fetch_add(count, Relaxed),
+                        Settlement::Parked => counters.parked.fetch_add(count, Relaxed),
                         Settlement::Done | Settlement::Ignored | Settlement::Skipped => 0,
                     };
                 }
@@ -143,7 +156,7 @@ impl Tally {
         });
         self.topics.push(TopicTally {
             topic: Arc::clone(topic),
-            settled: [0; 5],
+            settled: [0; 6],
             counters,
         });
         self.topics.len() - 1

@@ -7,15 +7,17 @@
 use super::engine::Engine;
 use super::lanes::{LaneId, LaneKey, Lanes};
 use super::ledger::{Epoch, LedgerBatch, Settled};
+use super::parking::order_name;
 use super::partition::Partition;
 use super::permits::Permits;
-use super::recover::{Recovering, recover, skip};
+use super::recover::{Recovering, Recovery, park_behind, recover, skip};
 use super::running::{Finished, Running, Slot, poll_attempt};
-use super::settings::{Keyless, Ordering};
 use super::tally::{Settlement, Tally, Verdict};
 use crate::control::Command;
 use crate::event::{Record, RecordBatch};
 use crate::handler::{DeadReason, Delivery, Outcome, Scope};
+use crate::recovery::parked::Wait;
+use crate::recovery::parking::Ticket;
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 use futures_util::task::AtomicWaker;
@@ -46,9 +48,18 @@ pub(crate) struct BurstEntry {
     pub(crate) hash: u64,
 }
 
+/// A parked record whose turn has come, or will come in its lane.
+pub(crate) struct ParkedRecord {
+    pub(crate) record: Record,
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) ticket: Ticket,
+    pub(crate) hash: u64,
+}
+
 /// What a worker is told.
 pub(crate) enum Message {
     Burst(Burst),
+    Parked(ParkedRecord),
     /// These epochs are fenced: drop what waits, and answer when nothing of them runs.
     Fence(Vec<Epoch>, mpsc::Sender<()>),
     /// Say which handler has been running longest.
@@ -94,9 +105,35 @@ impl Inbox {
 pub(crate) struct Item {
     pub(crate) record: Record,
     pub(crate) partition: Arc<Partition>,
-    ledger: Arc<LedgerBatch>,
-    index: usize,
+    books: Books,
     hash: u64,
+}
+
+/// Where it is entered that a record is settled.
+enum Books {
+    /// In those of its burst.
+    Burst(Arc<LedgerBatch>, usize),
+    /// In those of its retry partition; with what is known of its wait, once it starts.
+    Parked(Ticket, Wait),
+}
+
+impl Item {
+    fn parked(parked: ParkedRecord) -> Self {
+        Self {
+            record: parked.record,
+            partition: parked.partition,
+            books: Books::Parked(parked.ticket, Wait::default()),
+            hash: parked.hash,
+        }
+    }
+
+    /// The place in the retry partition of a parked record, and its wait so far.
+    fn wait(&self) -> (Option<Ticket>, Wait) {
+        match self.books {
+            Books::Burst(..) => (None, Wait::default()),
+            Books::Parked(ticket, wait) => (Some(ticket), wait),
+        }
+    }
 }
 
 impl Burst {
@@ -106,8 +143,7 @@ impl Burst {
         Item {
             record,
             partition: Arc::clone(&self.partitions[entry.partition as usize]),
-            ledger: Arc::clone(&self.ledger),
-            index,
+            books: Books::Burst(Arc::clone(&self.ledger), index),
             hash: entry.hash,
         }
     }
@@ -123,6 +159,8 @@ enum Unsettled<F> {
     NoRoom,
     /// An operator has it skipped: no handler sees it.
     Skipped(Box<Command>),
+    /// Records of its key are parked, and it has to be parked behind them.
+    Behind,
 }
 
 /// Asked to say when nothing of these epochs runs any more.
@@ -261,6 +299,10 @@ where
                     records += burst.entries.len();
                     self.admit(burst, cx);
                 }
+                Message::Parked(parked) => {
+                    records += 1;
+                    self.wait(Item::parked(parked));
+                }
                 Message::Fence(epochs, answer) => self.fence(Fence { epochs, answer }),
                 Message::LongestRunning(answer) => {
                     // The asker may have given up waiting.
@@ -299,7 +341,11 @@ where
                 self.tally.abandoned();
                 continue;
             }
-            match self.first_attempt(record, cx) {
+            if joins_parked(&self.engine, partition, &record) {
+                self.go_on(burst.item(index, record), None, Unsettled::Behind);
+                continue;
+            }
+            match self.first_attempt(record, 1, cx) {
                 Ok(settlement) => {
                     settled.add(index);
                     self.tally.settled(&partition.topic, settlement);
@@ -351,13 +397,35 @@ where
     }
 
     /// Starts a record that has waited in its lane.
-    fn start(&mut self, item: Item, lane: LaneId, cx: &mut Context<'_>) {
+    fn start(&mut self, mut item: Item, lane: LaneId, cx: &mut Context<'_>) {
         if item.partition.is_fenced() {
-            self.tally.abandoned();
+            self.abandon(&item);
             self.lanes.finished(lane);
             return;
         }
-        match self.first_attempt(item.record.clone(), cx) {
+        let mut attempt = 1;
+        match &mut item.books {
+            Books::Burst(..) => {
+                if joins_parked(&self.engine, &item.partition, &item.record) {
+                    return self.go_on(item, Some(lane), Unsettled::Behind);
+                }
+            }
+            Books::Parked(ticket, wait) => {
+                let retry = item.partition.retry.as_ref();
+                let Some(until_now) = retry.and_then(|retry| retry.start(*ticket)) else {
+                    // The one before it waits again: so does this, and comes again in its turn.
+                    let ticket = *ticket;
+                    let retry = item.partition.retry.iter();
+                    retry.for_each(|retry| retry.change(|state| state.hand_back(ticket, 0)));
+                    self.abandon(&item);
+                    self.lanes.finished(lane);
+                    return;
+                };
+                *wait = until_now;
+                attempt = until_now.attempts.saturating_add(1);
+            }
+        }
+        match self.first_attempt(item.record.clone(), attempt, cx) {
             Ok(settlement) => {
                 self.settle(&item, Verdict::Settled(settlement));
                 self.lanes.finished(lane);
@@ -375,6 +443,10 @@ where
         self.permits.started();
         self.running.push(match unsettled {
             Unsettled::Running(slot) => Running::first(item, lane, slot, self.now),
+            Unsettled::Behind => {
+                let behind = park_behind(self.recovery(&item));
+                Running::recovering(item, lane, behind, self.now)
+            }
             Unsettled::NoRoom => {
                 // The instance that asked for room has a place in the layers' queues: it goes with the record.
                 let fresh = self.handler.clone();
@@ -387,9 +459,7 @@ where
                 Running::recovering(item, lane, recovering, self.now)
             }
             Unsettled::Skipped(command) => {
-                let engine = Arc::clone(&self.engine);
-                let (record, partition) = (item.record.clone(), Arc::clone(&item.partition));
-                let skipping = skip(engine, self.delivery(record), partition, command);
+                let skipping = skip(self.recovery(&item), command);
                 Running::recovering(item, lane, skipping, self.now)
             }
         });
@@ -399,6 +469,7 @@ where
     fn first_attempt(
         &mut self,
         record: Record,
+        attempt: u32,
         cx: &mut Context<'_>,
     ) -> Result<Settlement, Unsettled<H::Future>> {
         let control = &self.engine.control;
@@ -407,7 +478,7 @@ where
         {
             return Err(Unsettled::Skipped(Box::new(command)));
         }
-        let delivery = self.delivery(record);
+        let delivery = self.delivery(record, attempt);
         let mut slot = self.slots.pop().unwrap_or_else(|| Box::pin(None));
         let called = catch_unwind(AssertUnwindSafe(|| match self.handler.poll_ready(cx) {
             Poll::Ready(Ok(())) => {
@@ -429,38 +500,74 @@ where
         Settlement::of(outcome).map_err(Unsettled::Failed)
     }
 
-    fn delivery(&self, record: Record) -> Delivery {
+    fn delivery(&self, record: Record, attempt: u32) -> Delivery {
         Delivery {
             record,
-            attempt: 1,
+            attempt,
             scope: Arc::clone(&self.scope),
         }
     }
 
     fn recover(&self, handler: H, item: &Item, outcome: Option<Outcome>) -> Recovering {
-        recover(
-            handler,
+        recover(handler, self.recovery(item), outcome)
+    }
+
+    fn recovery(&self, item: &Item) -> Recovery {
+        let (ticket, wait) = item.wait();
+        Recovery::new(
             Arc::clone(&self.engine),
-            self.delivery(item.record.clone()),
+            self.delivery(item.record.clone(), wait.attempts.saturating_add(1)),
             Arc::clone(&item.partition),
-            outcome,
+            ticket,
+            wait,
         )
     }
 
     fn settle(&mut self, item: &Item, verdict: Verdict) {
-        if let Verdict::Settled(settlement) = verdict {
-            item.ledger.settle(item.index);
-            self.tally.settled(&item.partition.topic, settlement);
-        } else {
-            self.tally.abandoned();
+        let Verdict::Settled(settlement) = verdict else {
+            if let (Verdict::PutBack(wait), Some(ticket)) = (verdict, item.wait().0) {
+                let retry = item.partition.retry.iter();
+                retry.for_each(|retry| retry.change(|state| state.put_back(ticket, wait)));
+            }
+            return self.abandon(item);
+        };
+        match &item.books {
+            Books::Burst(ledger, index) => ledger.settle(*index),
+            Books::Parked(ticket, _) => {
+                let retry = item.partition.retry.iter();
+                retry.for_each(|retry| retry.change(|state| state.settle(*ticket)));
+                self.engine.parking.left();
+            }
+        }
+        self.tally.settled(&item.partition.topic, settlement);
+    }
+
+    /// A record leaves unsettled.
+    fn abandon(&mut self, item: &Item) {
+        match item.books {
+            Books::Burst(..) => self.tally.abandoned(),
+            Books::Parked(..) => {
+                self.tally.put_back();
+                self.engine.parking.left();
+            }
         }
     }
 
     fn fence(&mut self, fence: Fence) {
-        let purged = self
-            .lanes
-            .purge(|item| fence.epochs.contains(&item.partition.epoch));
+        let (mut purged, mut parked) = (0, 0);
+        self.lanes.purge(|item| {
+            let is_purged = fence.epochs.contains(&item.partition.epoch);
+            match item.books {
+                Books::Burst(..) => purged += usize::from(is_purged),
+                Books::Parked(..) => parked += usize::from(is_purged),
+            }
+            is_purged
+        });
         (0..purged).for_each(|_| self.tally.abandoned());
+        for _ in 0..parked {
+            self.tally.put_back();
+            self.engine.parking.left();
+        }
         self.fences.push(fence);
     }
 
@@ -498,13 +605,15 @@ where
 
 /// The lane that a record belongs to; none when it is ordered with no other.
 fn lane_key<'a>(engine: &Engine, record: &'a Record, hash: u64) -> Option<LaneKey<'a>> {
-    let settings = &engine.settings;
-    let key = match (settings.ordering, record.key()) {
-        (Ordering::Unordered, _) => return None,
-        (Ordering::Key, Some(key)) => key,
-        (Ordering::Key, None) if settings.keyless != Keyless::Partition => return None,
-        (Ordering::Partition | Ordering::Key, _) => b"",
-    };
+    let key = order_name(&engine.settings, record.key())?;
     let topic = record.topic();
     Some(LaneKey { hash, topic, key })
+}
+
+/// Whether a record has to be parked behind others of its key. If so it counts as on its way.
+fn joins_parked(engine: &Engine, partition: &Partition, record: &Record) -> bool {
+    let retry = partition.retry.as_ref().filter(|retry| !retry.is_empty());
+    retry.is_some_and(|retry| {
+        retry.joins(order_name(&engine.settings, record.key()), record.offset())
+    })
 }

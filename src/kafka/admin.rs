@@ -174,6 +174,20 @@ impl Admin {
         .await
     }
 
+    /// Gives a topic more partitions, as many as `partitions` in all.
+    ///
+    /// Keys of records that are published without a partition may move to others by that.
+    ///
+    /// # Errors
+    /// A topic that does not exist, or has as many already.
+    pub async fn grow_topic(&self, topic: &str, partitions: usize) -> Result<(), KafkaError> {
+        let topic = topic.to_owned();
+        self.run("adding partitions", move |connection| {
+            topics::grow(connection, &topic, partitions)
+        })
+        .await
+    }
+
     /// Changes settings of a topic and leaves its others as they are.
     ///
     /// The present settings are read and written back with the changes, so two who change one topic in the same moment

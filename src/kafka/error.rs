@@ -74,7 +74,7 @@ pub enum KafkaError {
 }
 
 /// The error of a request, by what its user can do about it.
-pub(super) fn failed(what: &str, error: ClientError) -> KafkaError {
+pub(crate) fn failed(what: &str, error: ClientError) -> KafkaError {
     if matches!(
         error,
         ClientError::ClientConfig(..) | ClientError::ClientCreation(_)

@@ -2,7 +2,7 @@
 
 pub mod admin;
 mod config;
-mod error;
+pub(crate) mod error;
 pub(crate) mod log;
 pub(crate) mod queue;
 pub mod reader;

@@ -72,6 +72,29 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
         }
     }
 
+    /// [`Self::take`] that [`Self::wake`] ends, whatever the moment.
+    pub(crate) fn wait_and_take(&self, messages: &mut Messages, limit: usize, timeout: Duration) {
+        messages.clear();
+        let limit = limit.min(messages.pointers.capacity());
+        if limit == 0 {
+            return;
+        }
+        // A batch read first would take the wake-up, and tell nobody.
+        // SAFETY: as in `take`.
+        let first =
+            unsafe { sys::rd_kafka_consume_queue(self.queue.as_ptr(), timeout.as_millis() as i32) };
+        if let Some(first) = NonNull::new(first) {
+            messages.pointers.push(first);
+            self.take_batch(messages, limit - 1);
+        }
+    }
+
+    /// Ends a wait for messages, or the next one if there is none now.
+    pub(crate) fn wake(&self) {
+        // SAFETY: the queue is alive.
+        unsafe { sys::rd_kafka_queue_yield(self.queue.as_ptr()) }
+    }
+
     fn take_batch(&self, messages: &mut Messages, room: usize) -> usize {
         let length = messages.pointers.len();
         debug_assert!(length + room <= messages.pointers.capacity());

@@ -24,16 +24,19 @@ pub struct Backoff {
     pub jitter: f64,
 }
 
-/// How failed attempts are retried in place.
+/// How failed attempts are retried: in place first, then parked, then not any more.
 ///
 /// Only transient failures use up attempts: while a dependency is down every record fails, and counting those attempts
 /// would empty the topic into the dead-letter topic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
-    /// Attempts at a transiently failing record before it is dead-lettered; 0 is read as 1.
+    /// Attempts in place at a transiently failing record before it is parked; 0 is read as 1.
     pub attempts_max: u32,
     /// The waits between them.
     pub backoff: Backoff,
+    /// How long a record is parked before each of its further attempts, one after each wait. Then it is dead-lettered; at once
+    /// where there are none.
+    pub park_delays: Vec<Duration>,
 }
 
 /// What to do after a failed attempt.
@@ -41,6 +44,8 @@ pub struct RetryPolicy {
 pub enum Decision {
     /// Wait that long, then try again.
     RetryAfter(Duration),
+    /// Park it for that long: its key waits, and its partition goes on.
+    Park(Duration),
     /// Write it to the dead-letter topic.
     DeadLetter,
 }
@@ -71,30 +76,41 @@ fn share(number: f64) -> f64 {
 }
 
 impl RetryPolicy {
-    /// Decides after attempt number `attempt` (from 1) failed with `class`; `random` is uniform in [0, 1).
+    /// Decides after attempt number `attempt` (from 1) failed with `class`; `random` is uniform in [0, 1). `rounds` is how often
+    /// the record was parked before.
     ///
-    /// A transient failure is tried again until the attempts are used up, an outage always, a permanent one never.
-    pub fn decide(&self, class: Class, attempt: u32, random: f64) -> Decision {
+    /// A transient failure is tried again until the attempts in place are used up, then parked until the delays are, an
+    /// outage is tried again always, a permanent one never.
+    pub fn decide(&self, class: Class, attempt: u32, rounds: u32, random: f64) -> Decision {
+        let again = Decision::RetryAfter(self.backoff.delay(attempt, random));
         match class {
             Class::Permanent => Decision::DeadLetter,
-            Class::Transient if attempt >= self.attempts_max.max(1) => Decision::DeadLetter,
-            Class::Transient | Class::Outage => {
-                Decision::RetryAfter(self.backoff.delay(attempt, random))
-            }
+            Class::Outage => again,
+            Class::Transient if rounds == 0 && attempt < self.attempts_max => again,
+            Class::Transient => match self.park_delays.get(rounds as usize) {
+                Some(delay) => Decision::Park(*delay),
+                None => Decision::DeadLetter,
+            },
         }
+    }
+
+    /// The longest that a record is parked at a time.
+    pub(crate) fn park_delay_max(&self) -> Duration {
+        self.park_delays.iter().copied().max().unwrap_or_default()
     }
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
-            attempts_max: 10,
+            attempts_max: 5,
             backoff: Backoff {
                 initial: Duration::from_millis(100),
                 max: Duration::from_secs(30),
                 factor: 2.0,
                 jitter: 0.2,
             },
+            park_delays: [10, 60, 600].map(Duration::from_secs).to_vec(),
         }
     }
 }
@@ -112,6 +128,7 @@ mod tests {
                 jitter: 0.0,
                 ..RetryPolicy::default().backoff
             },
+            park_delays: [10, 60].map(Duration::from_secs).to_vec(),
         }
     }
 
@@ -122,21 +139,46 @@ mod tests {
     #[test]
     fn the_class_and_the_attempt_decide() {
         let check = |class, attempts_max, attempt, expected| {
-            let decided = policy(attempts_max).decide(class, attempt, 0.5);
+            let decided = policy(attempts_max).decide(class, attempt, 0, 0.5);
             assert_eq!(decided, expected, "{class:?} {attempt} of {attempts_max}");
         };
+        let parked = Decision::Park(Duration::from_secs(10));
         check(Class::Transient, 3, 1, after_ms(100));
         check(Class::Transient, 3, 2, after_ms(200));
-        check(Class::Transient, 3, 3, Decision::DeadLetter);
-        check(Class::Transient, 3, u32::MAX, Decision::DeadLetter);
-        check(Class::Transient, 1, 1, Decision::DeadLetter);
-        check(Class::Transient, 0, 1, Decision::DeadLetter);
+        check(Class::Transient, 3, 3, parked);
+        check(Class::Transient, 3, u32::MAX, parked);
+        check(Class::Transient, 1, 1, parked);
+        check(Class::Transient, 0, 1, parked);
         check(Class::Permanent, 10, 1, Decision::DeadLetter);
         check(Class::Permanent, u32::MAX, 0, Decision::DeadLetter);
         check(Class::Outage, 3, 3, after_ms(400));
         check(Class::Outage, 0, 1, after_ms(100));
         check(Class::Outage, 3, 1_000, after_ms(30_000));
         check(Class::Outage, 3, u32::MAX, after_ms(30_000));
+    }
+
+    #[test]
+    fn each_wait_of_a_parked_record_ends_in_one_attempt_and_the_last_in_a_dead_letter() {
+        let check = |class, rounds, expected| {
+            assert_eq!(
+                policy(5).decide(class, 1, rounds, 0.5),
+                expected,
+                "{class:?} {rounds}"
+            );
+        };
+        check(Class::Transient, 1, Decision::Park(Duration::from_secs(60)));
+        check(Class::Transient, 2, Decision::DeadLetter);
+        check(Class::Transient, u32::MAX, Decision::DeadLetter);
+        check(Class::Permanent, 1, Decision::DeadLetter);
+        check(Class::Outage, u32::MAX, after_ms(100));
+        let in_place = RetryPolicy {
+            park_delays: Vec::new(),
+            ..policy(1)
+        };
+        assert_eq!(
+            in_place.decide(Class::Transient, 1, 0, 0.5),
+            Decision::DeadLetter
+        );
     }
 
     #[test]

@@ -6,7 +6,9 @@
 //! A record that fails again becomes a dead letter again, which keeps these headers: only those of the failure are
 //! replaced there. So the count grows with each trip, and the first failure's time stays known.
 
-use super::{DeadLetter, Position};
+use super::dead_letter::RECORD_TIMESTAMP;
+use super::parked::push_replay_origin;
+use super::{DeadLetter, Position, retry_topic};
 use crate::event::{Headers, OutgoingRecord};
 use crate::kafka::reader::LogRecord;
 use jiff::Timestamp;
@@ -48,6 +50,8 @@ pub struct Destination {
     pub topic: String,
     /// Partition; none lets the key decide.
     pub partition: Option<i32>,
+    /// Whether it is a retry topic, whose group alone handles what stands there.
+    pub is_retry: bool,
 }
 
 impl Destination {
@@ -60,7 +64,26 @@ impl Destination {
         let count = partitions(&topic);
         let exists = |number: &i32| usize::try_from(*number).is_ok_and(|number| number < count);
         let partition = letter.partition.filter(exists);
-        Some(Self { topic, partition })
+        Some(Self {
+            topic,
+            partition,
+            is_retry: false,
+        })
+    }
+
+    /// To the retry topic of the group that gave it up; none where the letter does not say whose that is, or the group has no
+    /// such partition.
+    ///
+    /// Only that group handles it, behind the other parked records of its key, or in the place that was held for it.
+    pub fn retry(letter: &DeadLetter, partitions: impl Fn(&str) -> usize) -> Option<Self> {
+        let topic = retry_topic(letter.group.as_ref()?, letter.topic.as_ref()?);
+        let count = partitions(&topic);
+        let exists = |number: &i32| usize::try_from(*number).is_ok_and(|number| number < count);
+        Some(Self {
+            partition: Some(letter.partition.filter(exists)?),
+            topic,
+            is_retry: true,
+        })
     }
 }
 
@@ -100,6 +123,11 @@ pub fn replayed(letter: LogRecord, to: Destination, provenance: &Provenance<'_>)
     if edited {
         add(EDITED, "true");
     }
+    if to.is_retry {
+        let timestamp = letter.headers.last(RECORD_TIMESTAMP);
+        let timestamp = timestamp.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+        push_replay_origin(&mut headers, failure.offset, timestamp);
+    }
     OutgoingRecord {
         topic: to.topic,
         partition: to.partition,
@@ -131,6 +159,7 @@ pub fn replay_of(headers: &Headers) -> Option<(Position, String, Timestamp)> {
 mod tests {
     use super::*;
     use crate::kafka::reader::TimestampKind;
+    use crate::recovery::{Entry, Wait};
 
     type Header<'a> = (&'a [u8], Option<&'a [u8]>);
 
@@ -158,8 +187,45 @@ mod tests {
         let to = Destination {
             topic: "orders".to_owned(),
             partition: Some(3),
+            is_retry: false,
         };
         replayed(letter(headers), to, &provenance)
+    }
+
+    #[test]
+    fn to_a_retry_topic_it_says_where_it_stood() {
+        let letter_headers: [Header<'_>; 6] = [
+            (b"ce_id", Some(b"1")),
+            (b"__dlq.errors.topic", Some(b"orders")),
+            (b"__dlq.errors.partition", Some(b"3")),
+            (b"__dlq.errors.offset", Some(b"17")),
+            (b"__dlq.errors.group", Some(b"payments")),
+            (RECORD_TIMESTAMP.as_bytes(), Some(b"1700")),
+        ];
+        let letter = letter(&letter_headers);
+        let failure = DeadLetter::read(letter.headers.iter());
+        assert_eq!(Destination::retry(&failure, |_| 3), None);
+        let to = Destination::retry(&failure, |_| 4).expect("the group has that partition");
+        assert_eq!(
+            (&*to.topic, to.partition),
+            ("retry.payments.orders", Some(3))
+        );
+        let provenance = Provenance {
+            by: "ada",
+            at: AT.parse().expect("a timestamp"),
+            edited: false,
+        };
+        let replay = replayed(letter, to, &provenance);
+        let entry = Entry::Parked {
+            origin: Some(17),
+            wait: Wait::default(),
+            is_replay: true,
+        };
+        assert_eq!(Entry::read(replay.headers.iter()), entry);
+        assert_eq!(
+            replay.headers.last("evenkeel.parked.timestamp"),
+            Some(&b"1700"[..])
+        );
     }
 
     #[test]
@@ -217,6 +283,7 @@ mod tests {
         let to = Destination {
             topic: "t".to_owned(),
             partition: None,
+            is_retry: false,
         };
         let record = replayed(empty, to, &provenance);
         assert_eq!(

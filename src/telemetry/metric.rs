@@ -19,6 +19,8 @@
 //! | [`Metric::Failures`] | `evenkeel_handler_failures_total` | counter | group, class | – |
 //! | [`Metric::BreakerOpen`] | `evenkeel_breaker_open` | gauge | group, dependency | – |
 //! | [`Metric::PausedPartitions`] | `evenkeel_paused_partitions` | gauge | group | – |
+//! | [`Metric::ParkedKeys`] | `evenkeel_parked_keys` | gauge | group, topic, partition | – |
+//! | [`Metric::ParkedRecords`] | `evenkeel_parked_records` | gauge | group, topic, partition | – |
 //! | [`Metric::DeadLetters`] | `evenkeel_dead_letters_total` | counter | group, topic, stage | – |
 //! | [`Metric::Published`] | `evenkeel_records_published_total` | counter | topic, result | `messaging.client.sent.messages` |
 //! | [`Metric::PublisherBufferBytes`] | `evenkeel_publisher_buffer_bytes` | gauge | – | – |
@@ -36,7 +38,7 @@ use metrics::Unit;
 pub enum Metric {
     /// Records received from Kafka (counter; group, topic).
     Received,
-    /// Records settled (counter; group, topic, outcome = done|duplicate|skipped|dead|ignored).
+    /// Records settled (counter; group, topic, outcome = done|duplicate|ignored|dead|parked).
     Settled,
     /// Records admitted and not settled (gauge; group).
     InFlight,
@@ -60,6 +62,10 @@ pub enum Metric {
     BreakerOpen,
     /// Partitions of this member that an operator has paused (gauge; group).
     PausedPartitions,
+    /// Keys with parked records (gauge; group, topic, partition).
+    ParkedKeys,
+    /// Parked records (gauge; group, topic, partition).
+    ParkedRecords,
     /// Records written to a dead-letter topic (counter; group, topic, stage).
     DeadLetters,
     /// Records published (counter; topic, result = ok|refused|unknown).
@@ -97,6 +103,8 @@ impl Metric {
         Self::Failures,
         Self::BreakerOpen,
         Self::PausedPartitions,
+        Self::ParkedKeys,
+        Self::ParkedRecords,
         Self::DeadLetters,
         Self::Published,
         Self::PublisherBufferBytes,
@@ -124,6 +132,8 @@ impl Metric {
             Self::Failures => "evenkeel_handler_failures_total",
             Self::BreakerOpen => "evenkeel_breaker_open",
             Self::PausedPartitions => "evenkeel_paused_partitions",
+            Self::ParkedKeys => "evenkeel_parked_keys",
+            Self::ParkedRecords => "evenkeel_parked_records",
             Self::DeadLetters => "evenkeel_dead_letters_total",
             Self::Published => "evenkeel_records_published_total",
             Self::PublisherBufferBytes => "evenkeel_publisher_buffer_bytes",
@@ -141,6 +151,8 @@ impl Metric {
             | Self::OldestUnsettledSeconds
             | Self::BreakerOpen
             | Self::PausedPartitions
+            | Self::ParkedKeys
+            | Self::ParkedRecords
             | Self::PublisherBufferBytes
             | Self::ServiceInfo => MetricKind::Gauge,
             Self::Received
@@ -164,7 +176,9 @@ impl Metric {
             | Self::HandlerSeconds
             | Self::PausedPartitions => &["group"],
             Self::Lag => &["consumergroup", "topic", "partition"],
-            Self::OldestUnsettledSeconds => &["group", "topic", "partition"],
+            Self::OldestUnsettledSeconds | Self::ParkedKeys | Self::ParkedRecords => {
+                &["group", "topic", "partition"]
+            }
             Self::Commits => &["group", "result"],
             Self::Rebalances => &["group", "kind"],
             Self::Duplicates => &["group", "handler"],
@@ -195,6 +209,8 @@ impl Metric {
             Self::Failures => "Attempts that failed, by class of error",
             Self::BreakerOpen => "1 while handlers wait for a dependency that is down",
             Self::PausedPartitions => "Partitions of this member that an operator has paused",
+            Self::ParkedKeys => "Keys that wait in a retry topic",
+            Self::ParkedRecords => "Records that wait in a retry topic",
             Self::DeadLetters => "Records written to a dead-letter topic",
             Self::Published => "Records published, by result",
             Self::PublisherBufferBytes => "Bytes that wait for the brokers' acknowledgement",

@@ -36,6 +36,8 @@ mod interop;
 mod kafka;
 /// Helper: a member of a group as a process of its own, which can be killed.
 mod member;
+/// Parking: failing keys wait in the retry topic with what is behind them, over restarts, and nobody waits with them.
+mod parking;
 /// README: what it names is there, and what it shows is what is compiled.
 mod readme;
 /// Helper: a test of this binary as a process of its own.

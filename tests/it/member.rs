@@ -27,7 +27,8 @@ CREATE TABLE IF NOT EXISTS effects (
     number      INTEGER NOT NULL,
     partition   INTEGER NOT NULL,
     \"offset\"  INTEGER NOT NULL,
-    process     INTEGER NOT NULL
+    process     INTEGER NOT NULL,
+    at_ms       INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000 AS INTEGER))
 );
 CREATE INDEX IF NOT EXISTS effects_by_place ON effects (partition, \"offset\");
 ";
@@ -49,6 +50,14 @@ pub(crate) struct Spec {
 pub(crate) enum Work {
     /// Write each step as an effect into this store.
     Journal(PathBuf),
+    /// The same, but the steps of this key from this number on fail for as long as the file is there. They are parked after one
+    /// attempt.
+    Fail {
+        store: PathBuf,
+        key: String,
+        from: u64,
+        while_exists: PathBuf,
+    },
     /// Never finish, and hold at most these bytes.
     Stall { in_flight_bytes_max: usize },
 }
@@ -120,6 +129,27 @@ pub(crate) async fn run(spec: Spec) {
             Router::new()
                 .on(journal)
                 .with_inbox(inbox.expect("the store"))
+        }
+        Work::Fail {
+            store,
+            key,
+            from,
+            while_exists,
+        } => {
+            settings.retry.attempts_max = 1;
+            settings.retry.park_delays = vec![Duration::from_secs(1); 1_000];
+            let inbox = SqliteInbox::open(&store, &spec.group, EFFECTS).await;
+            let fail = move |event: Event<Step>, context: Context, tx: SqliteTx| {
+                let is_doomed = event.data.key == key && event.data.number >= from;
+                let fails = is_doomed && while_exists.exists();
+                async move {
+                    match fails {
+                        true => Err(HandlerError::transient("not now")),
+                        false => journal(event, context, tx).await,
+                    }
+                }
+            };
+            Router::new().on(fail).with_inbox(inbox.expect("the store"))
         }
         Work::Stall {
             in_flight_bytes_max,

@@ -48,7 +48,7 @@ pub(crate) struct Case {
     pub(crate) kafka: KafkaConfig,
     pub(crate) topic: String,
     pub(crate) group: String,
-    partitions: i32,
+    pub(crate) partitions: i32,
 }
 
 impl Case {

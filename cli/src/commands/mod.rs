@@ -5,6 +5,7 @@ pub(crate) mod consume;
 pub(crate) mod dev;
 pub(crate) mod dlq;
 pub(crate) mod groups;
+pub(crate) mod parked;
 pub(crate) mod publish;
 pub(crate) mod schemas;
 pub(crate) mod topics;
@@ -55,6 +56,7 @@ async fn dispatch_short(command: Command) -> anyhow::Result<Ending> {
     match command {
         Command::Topics(args) => topics::run(args).await,
         Command::Groups(args) => groups::run(args).await,
+        Command::Parked(args) => parked::run(args).await,
         Command::Schemas(args) => schemas::run(args),
         Command::Dev(args) => dev::run(args).await,
         Command::Completions(args) => completions::run(args),

@@ -262,6 +262,32 @@ pub(super) fn create(
     Ok((created, existing))
 }
 
+/// Adds partitions to a topic, and returns when they have leaders.
+pub(super) fn grow(
+    connection: &Connection,
+    topic: &str,
+    partitions: usize,
+) -> Result<(), KafkaError> {
+    let what = format!("adding partitions to the topic {topic}");
+    let topic = known(topic)?;
+    connection.beyond_mock(&what)?;
+    let left = Some(connection.left(&what)?);
+    let options = AdminOptions::new()
+        .request_timeout(left)
+        .operation_timeout(left);
+    let wanted = [rdkafka::admin::NewPartitions::new(topic, partitions)];
+    let answer = connection.admin()?.create_partitions(&wanted, &options);
+    let results = Handle::current()
+        .block_on(answer)
+        .map_err(|error| connection.unanswered(&what, error))?;
+    for result in results {
+        if let Err((_, code)) = result {
+            return Err(failed(&what, ClientError::AdminOp(code)));
+        }
+    }
+    wait_for_leaders(connection, &[topic.to_owned()])
+}
+
 fn native(topic: &NewTopic) -> rdkafka::admin::NewTopic<'_> {
     let replication = TopicReplication::Fixed(topic.replication);
     let new = rdkafka::admin::NewTopic::new(&topic.name, topic.partitions, replication);

@@ -33,8 +33,8 @@ pub(super) use journal::write as write_marks;
 /// A record goes back with its key, value and headers, the event's id among them, in the order of its key. What says why it
 /// failed is taken off, and who replayed it and how often is added. A topic replays.TOPIC remembers what was replayed: a
 /// run that was stopped or killed is resumed by calling it again. It ends where the letters ended when it began. A letter
-/// that cannot be published is reported, and the later letters of its key wait for the next run. Every group that reads the
-/// destination is given the records; those that have handled such an event know it by its id, if they have an inbox.
+/// that cannot be published is reported, and the later letters of its key wait for the next run. Without --to a record goes to the
+/// retry topic of the group that gave it up, or to its source where the group has none: the dry run says which.
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
     #[command(flatten)]
@@ -45,8 +45,13 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["topics", "group"])]
     from_file: Option<PathBuf>,
 
-    /// Where to: source is the topic that each record failed on.
-    #[arg(long, value_name = "source|TOPIC", default_value = "source")]
+    /// Where to: retry is the retry topic of the group that gave a record up, which no other group reads; source is the topic
+    /// that it failed on, whose groups all read it.
+    #[arg(
+        long,
+        value_name = "retry|source|TOPIC",
+        default_value = "retry-or-source"
+    )]
     to: Target,
 
     /// Do it, instead of showing it.

@@ -19,6 +19,10 @@ use tokio::sync::mpsc;
 /// Where letters go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
+    /// To the retry topic of the group that gave them up, and where there is none to where they failed.
+    RetryOrSource,
+    /// To that retry topic.
+    Retry,
     /// Where they failed.
     Source,
     /// This topic, by key.
@@ -30,6 +34,8 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
+            "retry-or-source" => Ok(Self::RetryOrSource),
+            "retry" => Ok(Self::Retry),
             "source" => Ok(Self::Source),
             topic if is_topic_name(topic) => Ok(Self::Topic(topic.to_owned())),
             other => Err(format!("{other:?} is no topic's name")),
@@ -67,10 +73,14 @@ impl Choice {
         }
         let count = |topic: &str| self.partitions.get(topic).copied().unwrap_or_default();
         let to = match &self.target {
+            Target::RetryOrSource => Destination::retry(&letter.failure, count)
+                .or_else(|| Destination::source(&letter.failure, count)),
+            Target::Retry => Destination::retry(&letter.failure, count),
             Target::Source => Destination::source(&letter.failure, count),
             Target::Topic(topic) => Some(Destination {
                 topic: topic.clone(),
                 partition: None,
+                is_retry: false,
             }),
         };
         let before = replays.contains(letter.record.partition, letter.record.offset);
@@ -244,8 +254,8 @@ impl Plan {
     pub(super) fn check(&self) -> anyhow::Result<()> {
         if let Some((letters, example)) = &self.homeless {
             anyhow::bail!(
-                "{letters} letters do not say which topic they failed on, for example {example}; give --to TOPIC, or leave \
-                 them out by a filter such as --class '*'"
+                "{letters} letters do not say where they failed, or it has no retry topic, for example {example}; give another \
+                 --to, or leave them out by a filter such as --class '*'"
             );
         }
         for batch in self.batches.values() {
@@ -288,9 +298,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_the_source_or_a_topic() {
+    fn a_target_is_a_retry_topic_the_source_or_a_topic() {
         let check = |text: &str, expected| assert_eq!(text.parse().ok(), expected, "{text}");
         check("source", Some(Target::Source));
+        check("retry", Some(Target::Retry));
+        check("retry-or-source", Some(Target::RetryOrSource));
         check("orders", Some(Target::Topic("orders".to_owned())));
         check("a b", None);
         check("", None);

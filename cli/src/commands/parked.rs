@@ -1,0 +1,95 @@
+//! `evenkeel parked`: which keys of a group wait, since when, behind which record and why.
+
+mod list;
+mod show;
+
+use crate::connection::ConnectionArgs;
+use crate::exit::Ending;
+use clap::{Args, Subcommand};
+use evenkeel::consumer::{ParkedKey, parked_keys};
+use evenkeel::kafka::admin::Admin;
+use evenkeel::recovery::retry_topic;
+
+/// List and show what waits in a group's retry topics.
+///
+/// A record that keeps failing is parked in retry.GROUP.TOPIC, and the later records of its key behind it. They are tried
+/// again when they are due; nobody has to do anything for that.
+#[derive(Debug, Args)]
+pub(crate) struct ParkedArgs {
+    #[command(subcommand)]
+    command: ParkedCommand,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum ParkedCommand {
+    #[command(visible_alias = "ls")]
+    List(list::ListArgs),
+    Show(show::ShowArgs),
+}
+
+/// Whose parked records are meant.
+#[derive(Debug, Args)]
+struct GroupArgs {
+    /// The consumer group.
+    group: String,
+
+    /// Only what comes from these topics; all of the group's when left out.
+    #[arg(long = "topic", value_name = "TOPIC")]
+    topics: Vec<String>,
+}
+
+/// Runs one of the commands.
+pub(crate) async fn run(args: ParkedArgs) -> anyhow::Result<Ending> {
+    let connection = args.connection;
+    match args.command {
+        ParkedCommand::List(args) => list::run(&connection, args).await,
+        ParkedCommand::Show(args) => show::run(&connection, args).await,
+    }
+}
+
+/// The keys that wait.
+async fn keys_of(connection: &ConnectionArgs, args: &GroupArgs) -> anyhow::Result<Vec<ParkedKey>> {
+    let admin = connection.admin().await?;
+    let topics = sources(&admin, args).await?;
+    let (kafka, timeout) = (connection.kafka()?, connection.timeout());
+    let group = args.group.clone();
+    let look = move || {
+        let mut keys = Vec::new();
+        for topic in topics {
+            keys.extend(parked_keys(&kafka, &group, &topic, timeout)?);
+        }
+        anyhow::Ok(keys)
+    };
+    tokio::task::spawn_blocking(look).await?
+}
+
+/// The topics of the group that have a retry topic.
+async fn sources(admin: &Admin, args: &GroupArgs) -> anyhow::Result<Vec<String>> {
+    let names = admin.topics().await?;
+    let has_retry = |topic: &&String| names.contains(&retry_topic(&args.group, topic));
+    if let Some(topic) = args.topics.iter().find(|topic| !has_retry(topic)) {
+        anyhow::bail!(
+            "the group {} has no retry topic for {topic}: it would be {}",
+            args.group,
+            retry_topic(&args.group, topic)
+        );
+    }
+    if !args.topics.is_empty() {
+        return Ok(args.topics.clone());
+    }
+    let sources: Vec<String> = names.iter().filter(has_retry).cloned().collect();
+    anyhow::ensure!(
+        !sources.is_empty(),
+        "the group {} has no retry topics; see: evenkeel groups list",
+        args.group
+    );
+    Ok(sources)
+}
+
+/// A key as text: what is no UTF-8 in it is shown as such.
+fn text_of(key: Option<&[u8]>) -> Option<String> {
+    key.map(|key| String::from_utf8_lossy(key).into_owned())
+}

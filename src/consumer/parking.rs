@@ -1,0 +1,193 @@
+//! Parking in a running consumer: the parked sets of the assigned partitions, and who is told of them.
+//!
+//! Owns what workers, recovery, the committer and the thread that reads the retry topics share. Decides nothing: that is
+//! [`Parking`]'s. A partition's set lives as long as its assignment.
+
+pub(super) mod clean;
+mod fetch;
+pub(super) mod follow;
+mod look;
+pub(super) mod write;
+
+pub use look::{ParkedKey, parked_keys};
+
+use super::ledger::{Epoch, Position};
+use super::settings::{ConsumerSettings, Keyless, Ordering};
+use crate::kafka::queue::ForwardedQueue;
+use crate::recovery::parked::{Entry, Wait};
+use crate::recovery::parking::{Parking, Ticket};
+use rdkafka::consumer::DefaultConsumerContext;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Parked records that are handed to workers and not back yet, at most.
+const LOADED_MAX: usize = 1024;
+
+/// The retry partition of an assigned partition.
+pub(crate) struct RetryPartition {
+    pub(crate) topic: Arc<str>,
+    /// What it is committed under.
+    pub(crate) epoch: Epoch,
+    state: Mutex<Parking>,
+    /// How many keys wait, for those who ask all the time.
+    keys: AtomicUsize,
+    is_open: AtomicBool,
+}
+
+impl RetryPartition {
+    pub(crate) fn new(topic: Arc<str>, epoch: Epoch) -> Self {
+        Self {
+            topic,
+            epoch,
+            // Whole it is only once it is known where it ends.
+            state: Mutex::new(Parking::new(0, i64::MAX, &[], 0)),
+            keys: AtomicUsize::new(0),
+            is_open: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the parked set is whole, so that records of the partition may be handled.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open.load(Relaxed)
+    }
+
+    /// Whether no key waits, so that nobody has to be asked.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.load(Relaxed) == 0
+    }
+
+    /// Whether a record has to be parked behind others of its key. If so it counts as on its way.
+    pub(crate) fn joins(&self, name: Option<&[u8]>, origin: i64) -> bool {
+        !self.is_empty() && name.is_some_and(|name| self.change(|state| state.joins(name, origin)))
+    }
+
+    /// The wait behind a parked record that is about to start; none when it is not its turn.
+    pub(crate) fn start(&self, ticket: Ticket) -> Option<Wait> {
+        self.state().start(ticket)
+    }
+
+    /// Keys and records that wait.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.keys(), state.records())
+    }
+
+    /// Where the group stands in it.
+    pub(crate) fn position(&self) -> Option<Position> {
+        let standing = self.state().standing()?;
+        Some(Position {
+            epoch: self.epoch,
+            watermark: Some(standing.watermark),
+            next: Some(standing.next),
+            unsettled: standing.unsettled,
+            // Where it was read from follows the log, also where that was made anew.
+            fell_back: true,
+            oldest_received_at: None,
+        })
+    }
+
+    /// Changes the set.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Parking) -> T) -> T {
+        let mut state = self.state();
+        let changed = change(&mut state);
+        self.keys.store(state.keys(), Relaxed);
+        changed
+    }
+
+    fn state(&self) -> MutexGuard<'_, Parking> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes the thread that reads retry partitions, whose queue it is.
+type Waker = Arc<ForwardedQueue<DefaultConsumerContext>>;
+
+/// What the consumer's parts share of parking.
+#[derive(Default)]
+pub(crate) struct ParkingLot {
+    /// Retry topics that exist.
+    topics: Mutex<HashSet<String>>,
+    loaded: AtomicUsize,
+    /// Committed offsets of owned retry partitions.
+    committed: Mutex<HashMap<(Arc<str>, i32), i64>>,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl ParkingLot {
+    /// The retry topics that are there.
+    pub(crate) fn set_topics(&self, topics: HashMap<String, usize>) {
+        *self.topics() = topics.into_keys().collect();
+    }
+
+    /// Whether a retry topic exists. Where it has too few partitions it is given more.
+    pub(crate) fn exists(&self, topic: &str) -> bool {
+        self.topics().contains(topic)
+    }
+
+    /// A retry partition was committed at `offset`; with none it is another member's now.
+    pub(crate) fn set_committed(&self, topic: &Arc<str>, partition: i32, offset: Option<i64>) {
+        let mut committed = self
+            .committed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match offset {
+            Some(offset) => drop(committed.insert((Arc::clone(topic), partition), offset)),
+            None => drop(committed.remove(&(Arc::clone(topic), partition))),
+        }
+    }
+
+    /// Owned retry partitions by their committed offsets.
+    fn committed(&self) -> HashMap<(Arc<str>, i32), i64> {
+        let committed = self
+            .committed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        committed.clone()
+    }
+
+    /// Has the thread that hands out parked records look again.
+    pub(crate) fn wake(&self) {
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        waker.iter().for_each(|waker| waker.wake());
+    }
+
+    /// A parked record left its worker.
+    pub(crate) fn left(&self) {
+        self.loaded.fetch_sub(1, Relaxed);
+        self.wake();
+    }
+
+    fn room(&self) -> usize {
+        LOADED_MAX.saturating_sub(self.loaded.load(Relaxed))
+    }
+
+    fn set_waker(&self, waker: Option<Waker>) {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = waker;
+    }
+
+    fn topics(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What orders a record of this key with others of its partition; none for one that is ordered with no other.
+pub(crate) fn order_name<'a>(
+    settings: &ConsumerSettings,
+    key: Option<&'a [u8]>,
+) -> Option<&'a [u8]> {
+    match (settings.ordering, key) {
+        (Ordering::Unordered, _) => None,
+        (Ordering::Key, Some(key)) => Some(key),
+        (Ordering::Key, None) if settings.keyless != Keyless::Partition => None,
+        (Ordering::Partition | Ordering::Key, _) => Some(b""),
+    }
+}
+
+/// An entry that was read from a retry partition.
+struct Seen<'a> {
+    offset: i64,
+    name: Option<&'a [u8]>,
+    entry: Entry,
+}

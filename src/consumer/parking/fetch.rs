@@ -1,0 +1,227 @@
+//! Fetches the content of parked records that are due: only where they stand is kept in memory.
+//!
+//! A client of its own, made when something is due first, so that the reader of the retry partitions keeps its place.
+
+use super::super::engine::Engine;
+use super::super::partition::Partition;
+use crate::event::Record;
+use crate::kafka::queue::{ForwardedQueue, Message, Messages, forward, unforward};
+use crate::recovery::parked::{Stored, restored};
+use crate::recovery::parking::Ticket;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a fetch may take.
+const FETCH_WITHIN: Duration = Duration::from_secs(5);
+/// Records that are read past on the way to the next one that is wanted.
+const GAP_MAX: i64 = 5_000;
+/// Bytes that one fetch hands out, roughly and at most.
+const BYTES_MAX: usize = 4 << 20;
+const BURST_RECORDS: usize = 256;
+
+/// What a fetch brought.
+#[derive(Default)]
+pub(super) struct Fetched {
+    pub(super) records: Vec<(Arc<Partition>, Ticket, Record)>,
+    /// Not on the log any more.
+    pub(super) missing: Vec<(Arc<Partition>, Ticket)>,
+    /// Not fetched this time.
+    pub(super) left: Vec<(Arc<Partition>, Ticket)>,
+    /// Whether the brokers did not answer as they should.
+    pub(super) failed: bool,
+}
+
+/// Reads records by their offsets.
+pub(super) struct Fetcher {
+    config: ClientConfig,
+    messages: Messages,
+    // Before the client: the queue must go first.
+    client: Option<(ForwardedQueue<DefaultConsumerContext>, Arc<BaseConsumer>)>,
+}
+
+/// One partition's records that are wanted, by ascending offset.
+struct Line<'a> {
+    partition: &'a Arc<Partition>,
+    tickets: Vec<Ticket>,
+    found: usize,
+}
+
+/// Lines by retry topic and partition.
+type Lines<'a> = HashMap<Arc<str>, HashMap<i32, Line<'a>>>;
+
+impl Line<'_> {
+    fn is_done(&self) -> bool {
+        self.found == self.tickets.len()
+    }
+}
+
+impl Fetcher {
+    pub(super) fn new(config: ClientConfig) -> Self {
+        Self {
+            config,
+            messages: Messages::with_capacity(BURST_RECORDS),
+            client: None,
+        }
+    }
+
+    /// Fetches these records, in each key's order; blocks for a few seconds at most.
+    pub(super) fn fetch(
+        &mut self,
+        engine: &Engine,
+        wanted: &[(Arc<Partition>, Vec<Ticket>)],
+    ) -> Fetched {
+        let mut fetched = Fetched::default();
+        let mut lines = Lines::default();
+        for (partition, tickets) in wanted {
+            let Some(retry) = &partition.retry else {
+                continue;
+            };
+            let mut tickets = tickets.clone();
+            tickets.sort_unstable_by_key(|ticket| ticket.offset);
+            let far = tickets
+                .windows(2)
+                .position(|pair| pair[1].offset - pair[0].offset > GAP_MAX);
+            let later = tickets.split_off(far.map_or(tickets.len(), |at| at + 1));
+            fetched.left.extend(
+                later
+                    .into_iter()
+                    .map(|ticket| (Arc::clone(partition), ticket)),
+            );
+            let line = Line {
+                partition,
+                tickets,
+                found: 0,
+            };
+            let partitions = lines.entry(Arc::clone(&retry.topic)).or_default();
+            partitions.insert(partition.partition, line);
+        }
+        if let Err(error) = self.read(engine, &mut lines, &mut fetched) {
+            tracing::warn!(group = engine.group, %error, "parked records that are due cannot be fetched; they are fetched again");
+            fetched.failed = true;
+        }
+        // In the order in which they are wanted: a replay stands behind those that it goes before.
+        let wanted = wanted.iter().flat_map(|(partition, tickets)| {
+            let epoch = partition.epoch;
+            tickets.iter().map(move |ticket| (epoch, ticket.offset))
+        });
+        let places: HashMap<_, _> = wanted.enumerate().map(|(at, place)| (place, at)).collect();
+        fetched.records.sort_by_key(|(partition, ticket, _)| {
+            places.get(&(partition.epoch, ticket.offset)).copied()
+        });
+        for line in lines.values().flat_map(HashMap::values) {
+            let rest = line.tickets[line.found..].iter();
+            fetched
+                .left
+                .extend(rest.map(|ticket| (Arc::clone(line.partition), *ticket)));
+        }
+        fetched
+    }
+
+    fn read(
+        &mut self,
+        engine: &Engine,
+        lines: &mut Lines<'_>,
+        fetched: &mut Fetched,
+    ) -> KafkaResult<()> {
+        if self.client.is_none() {
+            let consumer: Arc<BaseConsumer> = Arc::new(self.config.create()?);
+            self.client = Some((ForwardedQueue::new(Arc::clone(&consumer)), consumer));
+        }
+        let Some((queue, consumer)) = &self.client else {
+            return Ok(());
+        };
+        let mut list = TopicPartitionList::new();
+        for (topic, partitions) in lines.iter() {
+            for (partition, line) in partitions {
+                let first = line.tickets.first().map_or(0, |ticket| ticket.offset);
+                list.add_partition_offset(topic, *partition, Offset::Offset(first))?;
+                forward(consumer, topic, *partition, queue.target())?;
+            }
+        }
+        consumer.assign(&list)?;
+        let deadline = Instant::now() + FETCH_WITHIN;
+        let mut bytes = 0;
+        let are_done = |lines: &Lines<'_>| {
+            let mut lines = lines.values().flat_map(HashMap::values);
+            lines.all(Line::is_done)
+        };
+        while !are_done(lines) && bytes < BYTES_MAX {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                fetched.failed = true;
+                break;
+            }
+            queue.take(
+                &mut self.messages,
+                BURST_RECORDS,
+                left.min(Duration::from_millis(500)),
+            );
+            for message in self.messages.iter() {
+                let topic = message.topic().unwrap_or_default();
+                let partitions = lines.get_mut(topic);
+                let line = partitions.and_then(|found| found.get_mut(&message.partition()));
+                if let Some(line) = line {
+                    bytes += pick(engine, line, message, fetched);
+                }
+            }
+            self.messages.clear();
+            // Serves the client's events; records come on our queue.
+            let _ = consumer.poll(Duration::ZERO);
+        }
+        consumer.unassign()?;
+        for (topic, partitions) in lines.iter() {
+            for partition in partitions.keys() {
+                unforward(consumer, topic, *partition)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes a record if it is wanted; how many bytes it has.
+fn pick(
+    engine: &Engine,
+    line: &mut Line<'_>,
+    message: Message<'_>,
+    fetched: &mut Fetched,
+) -> usize {
+    // An error of the client, or the end of the partition: what is wanted beyond it is not there.
+    let is_record = message.error().is_none();
+    if !is_record && message.error() != Some(rdkafka::error::RDKafkaErrorCode::PartitionEOF) {
+        return 0;
+    }
+    let offset = message.offset();
+    while let Some(ticket) = line.tickets.get(line.found).copied() {
+        if ticket.offset > offset {
+            return 0;
+        }
+        let partition = Arc::clone(line.partition);
+        if ticket.offset < offset || !is_record {
+            line.found += 1;
+            fetched.missing.push((partition, ticket));
+            continue;
+        }
+        line.found += 1;
+        let stored = Stored {
+            partition: message.partition(),
+            offset,
+            timestamp_ms: message.timestamp_ms(),
+            key: message.key(),
+            value: message.value(),
+        };
+        let headers = message.take_headers();
+        let budget = Some(Arc::clone(&engine.budget));
+        let topic = Arc::clone(&partition.topic);
+        let bytes = stored.value.map_or(0, <[u8]>::len) + stored.key.map_or(0, <[u8]>::len);
+        if let Some(record) = restored(&topic, stored, headers.iter(), budget) {
+            fetched.records.push((partition, ticket, record));
+        }
+        return bytes;
+    }
+    0
+}

@@ -1,0 +1,125 @@
+//! Writes parked records and the notes about them.
+//!
+//! A write that fails is tried again until the brokers take it or the partition goes: a record counts as parked only when
+//! it stands in the retry topic.
+
+use super::super::dead::WriteError;
+use super::super::recover::Recovery;
+use super::super::tally::{Settlement, Verdict};
+use super::order_name;
+use crate::event::OutgoingRecord;
+use crate::handler::{Class, HandlerError};
+use crate::publisher::PublishError;
+use crate::recovery::parked::{self, Reason, Wait};
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// The component under which a retry topic that cannot be written shows in the health.
+const COMPONENT: &str = "retry_topics";
+
+pub(crate) fn now_ms() -> i64 {
+    Timestamp::now().as_millisecond()
+}
+
+impl Recovery {
+    /// Parks a record of the source topic behind the others of its key.
+    pub(crate) async fn park_behind(&self) -> Verdict {
+        let record = &self.delivery.record;
+        let written = parked::parked(&self.engine.group, record, Wait::default(), None, now_ms());
+        self.parked(written).await
+    }
+
+    /// Parks a record that failed, until `delay` is over; or again, if it is parked already.
+    pub(crate) async fn park(
+        &self,
+        class: Class,
+        error: &HandlerError,
+        delay: Duration,
+    ) -> Verdict {
+        let (record, group) = (&self.delivery.record, &self.engine.group);
+        let message = error.message();
+        let reason = Reason {
+            class,
+            message: &message,
+        };
+        let now_ms = now_ms();
+        let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+        let wait = Wait {
+            rounds: self.wait.rounds.saturating_add(1),
+            attempts: self.attempts,
+            not_before_ms: now_ms.saturating_add(delay_ms),
+        };
+        tracing::warn!(
+            group,
+            record = ?record,
+            attempts = self.attempts,
+            class = class.as_str(),
+            %error,
+            retry_in_s = delay.as_secs(),
+            "attempts failed; the record is parked, and its key waits"
+        );
+        let Some(ticket) = self.ticket else {
+            let name = order_name(&self.engine.settings, record.key());
+            if let Some(retry) = &self.partition.retry {
+                retry.change(|state| state.begin(name, record.offset()));
+            }
+            return self
+                .parked(parked::parked(group, record, wait, Some(reason), now_ms))
+                .await;
+        };
+        let note = parked::failed_again(group, record, ticket.offset, wait, reason, now_ms);
+        match self.write(note).await {
+            Some(()) => Verdict::PutBack(wait),
+            None => Verdict::Abandoned,
+        }
+    }
+
+    /// The record is a dead letter: holds its key, so that later records wait for its replay. None when the partition went.
+    pub(crate) async fn hold(&self) -> Option<()> {
+        let record = &self.delivery.record;
+        let name = order_name(&self.engine.settings, record.key());
+        let (Some(retry), Some(name)) = (&self.partition.retry, name) else {
+            return Some(());
+        };
+        retry.change(|state| state.begin_hold(name, record.offset()));
+        self.write(parked::held(&self.engine.group, record, now_ms()))
+            .await
+    }
+
+    async fn parked(&self, record: OutgoingRecord) -> Verdict {
+        match self.write(record).await {
+            Some(()) => Verdict::Settled(Settlement::Parked),
+            None => Verdict::Abandoned,
+        }
+    }
+
+    /// Writes to the retry topic until the brokers have acknowledged it; none when the partition went.
+    async fn write(&self, record: OutgoingRecord) -> Option<()> {
+        let backoff = self.engine.settings.retry.backoff;
+        let mut tries = 0_u32;
+        loop {
+            let topic = record.topic.clone();
+            let written = self.engine.dead_letters.send(record.clone()).await;
+            let state = match &written {
+                Ok(_) => Ok(()),
+                Err(error) => Err(format!(
+                    "the retry topic {topic} cannot be written: {error}"
+                )),
+            };
+            self.engine.health.set_ready(COMPONENT, state);
+            match written {
+                Ok(_) => return Some(()),
+                Err(WriteError::Publish(error @ PublishError::Fatal(_))) => {
+                    self.engine.fail(error.to_string());
+                    return None;
+                }
+                Err(error) => {
+                    tracing::error!(group = self.engine.group, record = ?self.delivery.record, topic, %error, "the record cannot be parked; it stays unsettled and is tried again")
+                }
+            }
+            tries = tries.saturating_add(1);
+            let delay = backoff.delay(tries, rand::random());
+            self.wait_for(tokio::time::sleep(delay)).await?;
+        }
+    }
+}

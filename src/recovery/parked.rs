@@ -1,0 +1,430 @@
+//! What stands in a retry topic: parked records, and notes about them.
+//!
+//! Pure. Owns the names and forms of their headers. A parked record has key, value and headers of the record that failed,
+//! or that waits behind one; what is known about the wait is in headers of our own, which the record loses when it is
+//! handled. Total: headers are anybody's bytes. A number that makes no sense never makes a record wait for ever, be tried
+//! for ever or be lost: what is unreadable counts as tried often enough, and a time counts only up to the policy's
+//! longest wait.
+
+use super::replay::REPLAY_OF;
+use crate::event::{Headers, HeadersIter, OutgoingRecord, Record, RecordBatchBuilder};
+use crate::handler::Class;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+/// What the names of our headers begin with.
+const PREFIX: &[u8] = b"evenkeel.parked.";
+const KIND: &str = "evenkeel.parked.kind";
+const OFFSET: &str = "evenkeel.parked.offset";
+const TIMESTAMP: &str = "evenkeel.parked.timestamp";
+const ROUNDS: &str = "evenkeel.parked.rounds";
+const ATTEMPTS: &str = "evenkeel.parked.attempts";
+const NOT_BEFORE: &str = "evenkeel.parked.not-before";
+const SINCE: &str = "evenkeel.parked.since";
+const CLASS: &str = "evenkeel.parked.class";
+const MESSAGE: &str = "evenkeel.parked.message";
+const OF: &str = "evenkeel.parked.of";
+
+/// Bytes of a failure's message at most.
+const MESSAGE_BYTES_MAX: usize = 512;
+
+/// The topic of what `group` parks of `topic`. It needs as many partitions.
+pub fn retry_topic(group: &str, topic: &str) -> String {
+    format!("retry.{group}.{topic}")
+}
+
+/// What a record of a retry topic is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// A record that waits: for its next attempt, or behind one of its key.
+    Parked {
+        /// Its offset in the topic it came from; none where that cannot be told.
+        origin: Option<i64>,
+        /// What is known of its attempts.
+        wait: Wait,
+        /// Whether it is a dead letter's replay, which takes the place that was held for it.
+        is_replay: bool,
+    },
+    /// A parked record failed again, and waits again.
+    Failed {
+        /// Its offset in the retry topic.
+        of: i64,
+        /// What is known of its attempts now.
+        wait: Wait,
+    },
+    /// The record of this offset in the source topic is a dead letter, and its key's later records wait for its replay.
+    Held {
+        /// Its offset in the topic it came from.
+        origin: i64,
+    },
+    /// Nothing that can be understood: it is let go.
+    Unknown,
+}
+
+/// A record's wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Wait {
+    /// How often it was parked after a failure; 0 for a record that waits behind another.
+    pub rounds: u32,
+    /// How often its handler was tried.
+    pub attempts: u32,
+    /// When it may be tried again, in milliseconds since the epoch; 0 for at once.
+    pub not_before_ms: i64,
+}
+
+/// Why a record waits, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Why {
+    /// The last failure's class; none for a record that waits behind another.
+    pub class: Option<String>,
+    /// What happened.
+    pub message: Option<String>,
+    /// Since when it waits, in milliseconds since the epoch.
+    pub since_ms: Option<i64>,
+}
+
+/// A failure that makes a record wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reason<'a> {
+    pub(crate) class: Class,
+    pub(crate) message: &'a str,
+}
+
+impl Entry {
+    /// Reads the headers of a record of a retry topic.
+    pub fn read(headers: HeadersIter<'_>) -> Self {
+        let values = Values(headers);
+        let origin = values.number(OFFSET);
+        match values.0.clone().last_value(KIND) {
+            Some(b"failed") => match values.number(OF) {
+                Some(of) => Self::Failed {
+                    of,
+                    wait: values.wait(),
+                },
+                None => Self::Unknown,
+            },
+            Some(b"held") => origin.map_or(Self::Unknown, |origin| Self::Held { origin }),
+            // Whatever else was written there is a record that somebody wants handled.
+            _ => Self::Parked {
+                origin,
+                wait: values.wait(),
+                is_replay: values.0.clone().last_value(REPLAY_OF).is_some(),
+            },
+        }
+    }
+}
+
+impl Why {
+    /// Reads the headers of a parked record or of a note.
+    pub fn read(headers: HeadersIter<'_>) -> Self {
+        let values = Values(headers);
+        let text = |name| {
+            let bytes = values.0.clone().last_value(name)?;
+            Some(String::from_utf8_lossy(bytes).into_owned())
+        };
+        Self {
+            class: text(CLASS),
+            message: text(MESSAGE),
+            since_ms: values.number(SINCE),
+        }
+    }
+}
+
+struct Values<'a>(HeadersIter<'a>);
+
+impl Values<'_> {
+    /// A number that is none of the negative ones; none for anything else.
+    fn number(&self, name: &str) -> Option<i64> {
+        let text = std::str::from_utf8(self.0.clone().last_value(name)?).ok()?;
+        text.parse().ok().filter(|number: &i64| *number >= 0)
+    }
+
+    /// A count: 0 where there is none, and as many as there can be where it is unreadable.
+    fn count(&self, name: &str) -> u32 {
+        let is_there = self.0.clone().any(|(header, _)| header == name.as_bytes());
+        match self.number(name) {
+            Some(number) => u32::try_from(number).unwrap_or(u32::MAX),
+            None if is_there => u32::MAX,
+            None => 0,
+        }
+    }
+
+    fn wait(&self) -> Wait {
+        Wait {
+            rounds: self.count(ROUNDS),
+            attempts: self.count(ATTEMPTS),
+            not_before_ms: self.number(NOT_BEFORE).unwrap_or(0),
+        }
+    }
+}
+
+/// Whether a header is one that only a retry topic has.
+pub(crate) fn is_parking_header(name: &[u8]) -> bool {
+    name.starts_with(PREFIX)
+}
+
+/// A record as it is parked: to the partition of the same number. Without a reason it waits behind another of its key.
+pub(crate) fn parked(
+    group: &str,
+    record: &Record,
+    wait: Wait,
+    reason: Option<Reason<'_>>,
+    now_ms: i64,
+) -> OutgoingRecord {
+    let mut headers: Headers = record
+        .headers()
+        .filter(|(name, _)| !is_parking_header(name))
+        .collect();
+    headers.push(KIND, Some(b"record"));
+    push_origin(&mut headers, record);
+    push_wait(&mut headers, wait, now_ms);
+    if let Some(reason) = reason {
+        push_reason(&mut headers, reason);
+    }
+    OutgoingRecord {
+        value: record.value().map(Bytes::copy_from_slice),
+        ..note(group, record, headers)
+    }
+}
+
+/// The note that the parked record at offset `of` of the retry topic failed again.
+pub(crate) fn failed_again(
+    group: &str,
+    record: &Record,
+    of: i64,
+    wait: Wait,
+    reason: Reason<'_>,
+    now_ms: i64,
+) -> OutgoingRecord {
+    let mut headers = Headers::new();
+    headers.push(KIND, Some(b"failed"));
+    headers.push(OF, Some(of.to_string().as_bytes()));
+    push_origin(&mut headers, record);
+    push_wait(&mut headers, wait, now_ms);
+    push_reason(&mut headers, reason);
+    note(group, record, headers)
+}
+
+/// The note that `record` is a dead letter, and that its key waits for its replay.
+pub(crate) fn held(group: &str, record: &Record, now_ms: i64) -> OutgoingRecord {
+    let mut headers = Headers::new();
+    headers.push(KIND, Some(b"held"));
+    push_origin(&mut headers, record);
+    push_wait(&mut headers, Wait::default(), now_ms);
+    note(group, record, headers)
+}
+
+/// Adds to a dead letter's replay, which goes to a retry topic, where the record once stood.
+pub(super) fn push_replay_origin(
+    headers: &mut Headers,
+    offset: Option<i64>,
+    timestamp_ms: Option<i64>,
+) {
+    headers.push(KIND, Some(b"record"));
+    if let Some(offset) = offset {
+        headers.push(OFFSET, Some(offset.to_string().as_bytes()));
+    }
+    if let Some(timestamp_ms) = timestamp_ms {
+        headers.push(TIMESTAMP, Some(timestamp_ms.to_string().as_bytes()));
+    }
+}
+
+fn note(group: &str, record: &Record, headers: Headers) -> OutgoingRecord {
+    OutgoingRecord {
+        topic: retry_topic(group, record.topic()),
+        partition: Some(record.partition()),
+        key: record.key().map(Bytes::copy_from_slice),
+        value: None,
+        headers,
+        // The time of writing: retention counts from a record's timestamp.
+        timestamp_ms: None,
+    }
+}
+
+fn push_origin(headers: &mut Headers, record: &Record) {
+    headers.push(OFFSET, Some(record.offset().to_string().as_bytes()));
+    if let Some(timestamp_ms) = record.timestamp_ms() {
+        headers.push(TIMESTAMP, Some(timestamp_ms.to_string().as_bytes()));
+    }
+}
+
+fn push_wait(headers: &mut Headers, wait: Wait, now_ms: i64) {
+    if wait.rounds > 0 {
+        headers.push(ROUNDS, Some(wait.rounds.to_string().as_bytes()));
+    }
+    if wait.attempts > 0 {
+        headers.push(ATTEMPTS, Some(wait.attempts.to_string().as_bytes()));
+    }
+    if wait.not_before_ms > 0 {
+        headers.push(NOT_BEFORE, Some(wait.not_before_ms.to_string().as_bytes()));
+    }
+    headers.push(SINCE, Some(now_ms.to_string().as_bytes()));
+}
+
+fn push_reason(headers: &mut Headers, reason: Reason<'_>) {
+    headers.push(CLASS, Some(reason.class.as_str().as_bytes()));
+    let message = &reason.message[..reason.message.floor_char_boundary(MESSAGE_BYTES_MAX)];
+    headers.push(MESSAGE, Some(message.as_bytes()));
+}
+
+/// A record of a retry topic as it stands on the log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stored<'a> {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) timestamp_ms: i64,
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) value: Option<&'a [u8]>,
+}
+
+/// The record that was parked, as it was read from `topic`. Where its place there cannot be told it stands at the offset
+/// that it has in the retry topic.
+pub(crate) fn restored<'h>(
+    topic: &Arc<str>,
+    stored: Stored<'_>,
+    headers: impl IntoIterator<Item = (&'h [u8], Option<&'h [u8]>)>,
+    budget: Option<Arc<AtomicUsize>>,
+) -> Option<Record> {
+    let headers: Headers = headers.into_iter().collect();
+    let values = Values(headers.iter());
+    let origin = values.number(OFFSET).unwrap_or(stored.offset);
+    let timestamp_ms = values.number(TIMESTAMP).unwrap_or(stored.timestamp_ms);
+    let mut builder = RecordBatchBuilder::new();
+    let source = builder.source(Arc::clone(topic), stored.partition);
+    let own = headers.iter().filter(|(name, _)| !is_parking_header(name));
+    builder.push(source, origin, timestamp_ms, stored.key, stored.value, own);
+    builder.build(budget).record(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    type Header<'a> = (&'a [u8], Option<&'a [u8]>);
+
+    fn record(headers: &[Header<'_>]) -> Record {
+        let mut builder = RecordBatchBuilder::new();
+        let source = builder.source("orders".into(), 3);
+        let headers = headers.iter().copied();
+        builder.push(source, 42, 1_700, Some(b"k"), Some(b"v"), headers);
+        builder.build(None).record(0).expect("a record")
+    }
+
+    fn stored(record: &OutgoingRecord) -> Stored<'_> {
+        Stored {
+            partition: 3,
+            offset: 900,
+            timestamp_ms: 1,
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+        }
+    }
+
+    const WAIT: Wait = Wait {
+        rounds: 2,
+        attempts: 7,
+        not_before_ms: 99,
+    };
+    const REASON: Reason<'_> = Reason {
+        class: Class::Transient,
+        message: "no answer",
+    };
+
+    #[test]
+    fn a_parked_record_comes_back_byte_for_byte_with_its_own_place_and_time() {
+        let own: [Header<'_>; 4] = [
+            (b"ce_id", Some(b"1")),
+            (b"\xff", Some(&[0, 0xff])),
+            (b"absent", None),
+            (b"ce_id", Some(b"2")),
+        ];
+        let written = parked("g", &record(&own), WAIT, Some(REASON), 5);
+        assert_eq!(written.topic, "retry.g.orders");
+        assert_eq!((written.partition, written.timestamp_ms), (Some(3), None));
+        let headers = written.headers.iter();
+        let read = restored(&"orders".into(), stored(&written), headers, None).expect("a record");
+        assert_eq!(
+            (read.topic(), read.partition(), read.offset()),
+            ("orders", 3, 42)
+        );
+        assert_eq!(read.timestamp_ms(), Some(1_700));
+        assert_eq!(
+            (read.key(), read.value()),
+            (Some(&b"k"[..]), Some(&b"v"[..]))
+        );
+        assert_eq!(read.headers().collect::<Vec<_>>(), own);
+        let again = parked("g", &read, Wait::default(), None, 6);
+        let entry = Entry::Parked {
+            origin: Some(42),
+            wait: Wait::default(),
+            is_replay: false,
+        };
+        assert_eq!(Entry::read(again.headers.iter()), entry);
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let record = record(&[]);
+        let why = |written: &OutgoingRecord| Why::read(written.headers.iter());
+        let parked = parked("g", &record, WAIT, Some(REASON), 5);
+        let entry = Entry::Parked {
+            origin: Some(42),
+            wait: WAIT,
+            is_replay: false,
+        };
+        assert_eq!(Entry::read(parked.headers.iter()), entry);
+        assert_eq!(why(&parked).message.as_deref(), Some("no answer"));
+        assert_eq!(why(&parked).since_ms, Some(5));
+        let failed = failed_again("g", &record, 900, WAIT, REASON, 5);
+        let entry = Entry::Failed {
+            of: 900,
+            wait: WAIT,
+        };
+        assert_eq!(Entry::read(failed.headers.iter()), entry);
+        assert_eq!(
+            (failed.key.as_deref(), failed.value),
+            (Some(&b"k"[..]), None)
+        );
+        let held = held("g", &record, 5);
+        assert_eq!(Entry::read(held.headers.iter()), Entry::Held { origin: 42 });
+    }
+
+    #[test]
+    fn hostile_numbers_are_never_trusted() {
+        let wait_of = |name: &str, value: Option<&[u8]>| {
+            let headers: Headers = [(name.as_bytes(), value)].into_iter().collect();
+            match Entry::read(headers.iter()) {
+                Entry::Parked { wait, .. } => wait,
+                other => panic!("{other:?}"),
+            }
+        };
+        for bad in ["", "-1", "x", "9223372036854775808", "1e3", " 1"] {
+            assert_eq!(
+                wait_of(ROUNDS, Some(bad.as_bytes())).rounds,
+                u32::MAX,
+                "{bad}"
+            );
+            assert_eq!(wait_of(NOT_BEFORE, Some(bad.as_bytes())).not_before_ms, 0);
+        }
+        assert_eq!(wait_of(ROUNDS, None).rounds, u32::MAX);
+        assert_eq!(wait_of(ROUNDS, Some(b"4294967296")).rounds, u32::MAX);
+        assert_eq!(wait_of("other", Some(b"1")), Wait::default());
+        let headers: Headers = [(KIND.as_bytes(), Some(&b"failed"[..]))]
+            .into_iter()
+            .collect();
+        assert_eq!(Entry::read(headers.iter()), Entry::Unknown);
+    }
+
+    proptest! {
+        #[test]
+        fn any_headers_are_read(headers: Vec<(usize, Option<Vec<u8>>)>) {
+            let names = [KIND, OFFSET, TIMESTAMP, ROUNDS, ATTEMPTS, NOT_BEFORE, SINCE, OF, REPLAY_OF];
+            let headers: Headers = headers.iter()
+                .map(|(name, value)| (names[name % names.len()].as_bytes(), value.as_deref()))
+                .collect();
+            let _ = (Entry::read(headers.iter()), Why::read(headers.iter()));
+        }
+    }
+}

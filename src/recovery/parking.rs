@@ -1,0 +1,540 @@
+//! Which keys of a partition wait, in what order their records go on, and what of the retry partition is settled.
+//!
+//! Pure state: no client, no task, no clock. Owns the parked set of one partition, which is nothing but the unsettled part
+//! of its retry partition: whoever reads that from the group's committed offset on has the same set. Times are
+//! milliseconds since the epoch, as they stand on the log.
+//!
+//! - A key is in the set from the moment when a record of it is about to be written to the retry topic until the last of
+//!   its records there is settled. What comes of the key meanwhile joins it: is written to the retry topic as well. It
+//!   stays in the set while a written record was not yet seen on the log, so that no follower can slip through between.
+//! - Only the first of a key's records may be handled. A record behind it may be handed out before, to be at hand: whether
+//!   it may start is decided when it is about to.
+//! - A failed record stays where it is on the log. When it may be tried again is written behind it, as a note, which stays
+//!   unsettled for as long as it says something that a restart has to know.
+//! - A held key waits for the replay of its dead letter, which takes the place of the record that died.
+
+mod unsettled;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use super::parked::{Entry, Wait};
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::BuildHasher;
+use std::ops::Range;
+use unsettled::Unsettled;
+
+/// How many records of one key are handed out at a time.
+const RUN_RECORDS_MAX: usize = 64;
+/// Ranges of unsettled offsets that a position tells at most: a commit's metadata takes no more.
+const RANGES_MAX: usize = 2048;
+
+/// A parked record: its key's number, and its offset in the retry partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    key: u32,
+    pub(crate) offset: i64,
+}
+
+/// A key that waits.
+pub(crate) struct WaitingKey<'a> {
+    pub(crate) name: Option<&'a [u8]>,
+    /// Offsets of its records in the retry partition, in the order in which they are handled.
+    pub(crate) queue: &'a VecDeque<i64>,
+    /// The wait of the first of them.
+    pub(crate) wait: Wait,
+    /// The dead letter whose replay it waits for, by its offset in the source topic.
+    pub(crate) held_for: Option<i64>,
+}
+
+/// Where the group stands in a retry partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) watermark: i64,
+    pub(crate) next: i64,
+    pub(crate) unsettled: Vec<Range<i64>>,
+}
+
+/// The parked set of one partition.
+pub(crate) struct Parking {
+    /// No record waits for longer, whatever its headers say.
+    wait_max_ms: i64,
+    keys: Vec<Key>,
+    free: Vec<u32>,
+    by_name: HashTable<u32>,
+    hasher: RandomState,
+    /// Records without a key by their offset: each waits for itself.
+    nameless: HashMap<i64, u32>,
+    /// Keys whose first record is not handed out and not held, by when it is due.
+    due: BTreeSet<(i64, u32)>,
+    unsettled: Unsettled,
+    /// Settled by an earlier life of the group, as ascending ranges.
+    settled_above: Vec<Range<i64>>,
+    next: i64,
+    /// What was there when this began: the set is whole once it was seen.
+    end: i64,
+    touched: bool,
+    records: usize,
+    in_use: usize,
+}
+
+#[derive(Default)]
+struct Key {
+    name: Option<Box<[u8]>>,
+    /// Offsets of its parked records, in the order in which they are handled.
+    queue: VecDeque<i64>,
+    /// The wait of the first of them.
+    wait: Wait,
+    /// The note that says it.
+    note: Option<i64>,
+    /// Origins of records on their way to the log.
+    writing: Vec<i64>,
+    /// Origins of dead letters whose note is on its way to the log.
+    holding: Vec<i64>,
+    holds: Vec<Hold>,
+    /// How many of the queue are handed out.
+    loaded: usize,
+    scheduled: Option<i64>,
+}
+
+/// What a key waits for after a dead letter. A key has several only after a restart, when what settled the older ones was
+/// not committed.
+#[derive(Clone, Copy)]
+struct Hold {
+    /// The note's offset.
+    note: i64,
+    /// The dead letter's origin.
+    origin: i64,
+    /// The replay that takes its place.
+    replay: Option<i64>,
+}
+
+impl Key {
+    fn is_held(&self) -> bool {
+        !self.holding.is_empty() || self.holds.iter().any(|hold| hold.replay.is_none())
+    }
+
+    fn is_done(&self) -> bool {
+        self.queue.is_empty()
+            && self.writing.is_empty()
+            && self.holding.is_empty()
+            && self.holds.is_empty()
+    }
+}
+
+impl Parking {
+    /// The set of a retry partition that is read from `start` on and ends at `end` now. `settled_above` was settled before.
+    pub(crate) fn new(
+        start: i64,
+        end: i64,
+        settled_above: &[Range<i64>],
+        wait_max_ms: i64,
+    ) -> Self {
+        Self {
+            wait_max_ms,
+            keys: Vec::new(),
+            free: Vec::new(),
+            by_name: HashTable::new(),
+            hasher: RandomState::default(),
+            nameless: HashMap::new(),
+            due: BTreeSet::new(),
+            unsettled: Unsettled::default(),
+            settled_above: settled_above.to_vec(),
+            next: start,
+            end,
+            touched: false,
+            records: 0,
+            in_use: 0,
+        }
+    }
+
+    /// Whether everything was seen that was there when it began: before, it cannot be said which keys wait.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.next >= self.end
+    }
+
+    /// The offset after the last one seen.
+    pub(crate) fn next(&self) -> i64 {
+        self.next
+    }
+
+    /// How many keys wait.
+    pub(crate) fn keys(&self) -> usize {
+        self.in_use
+    }
+
+    /// How many records wait.
+    pub(crate) fn records(&self) -> usize {
+        self.records
+    }
+
+    /// The entry at `offset` was seen on the log. What was seen before, or was settled in an earlier life, changes nothing.
+    pub(crate) fn seen(&mut self, offset: i64, name: Option<&[u8]>, entry: Entry, now_ms: i64) {
+        if offset < self.next {
+            return;
+        }
+        self.next = offset + 1;
+        self.touched = true;
+        if self.was_settled(offset) {
+            return;
+        }
+        match entry {
+            Entry::Parked {
+                origin,
+                wait,
+                is_replay,
+            } => self.seen_parked(offset, name, origin, self.clamped(wait, now_ms), is_replay),
+            Entry::Failed { of, wait } => {
+                self.seen_failed(offset, name, of, self.clamped(wait, now_ms));
+            }
+            Entry::Held { origin } => self.seen_held(offset, name, origin),
+            Entry::Unknown => {}
+        }
+    }
+
+    /// There is nothing before `offset` that was not seen.
+    pub(crate) fn reached(&mut self, offset: i64) {
+        self.next = self.next.max(offset);
+    }
+
+    fn seen_parked(
+        &mut self,
+        offset: i64,
+        name: Option<&[u8]>,
+        origin: Option<i64>,
+        wait: Wait,
+        is_replay: bool,
+    ) {
+        let id = self.open(name, offset);
+        let key = &mut self.keys[id as usize];
+        if let Some(at) = key
+            .writing
+            .iter()
+            .position(|writing| Some(*writing) == origin)
+        {
+            key.writing.swap_remove(at);
+        }
+        let mut holds = key.holds.iter_mut();
+        let takes_place = |hold: &&mut Hold| hold.replay.is_none() && Some(hold.origin) == origin;
+        if let Some(hold) = holds.find(takes_place).filter(|_| is_replay) {
+            hold.replay = Some(offset);
+            // When its record died, everything before it was settled.
+            key.queue.push_front(offset);
+            key.wait = wait;
+        } else {
+            key.queue.push_back(offset);
+            if key.queue.len() == 1 {
+                key.wait = wait;
+            }
+        }
+        self.unsettled.add(offset);
+        self.records += 1;
+        self.schedule(id);
+    }
+
+    fn seen_failed(&mut self, offset: i64, name: Option<&[u8]>, of: i64, wait: Wait) {
+        let id = match name {
+            Some(name) => self.find(name),
+            None => self.nameless.get(&of).copied(),
+        };
+        let Some(id) = id else { return };
+        let key = &mut self.keys[id as usize];
+        if key.queue.front() != Some(&of) {
+            return;
+        }
+        key.wait = wait;
+        if let Some(older) = key.note.replace(offset) {
+            self.unsettled.remove(older);
+        }
+        self.unsettled.add(offset);
+        self.schedule(id);
+    }
+
+    fn seen_held(&mut self, offset: i64, name: Option<&[u8]>, origin: i64) {
+        if name.is_none() {
+            return;
+        }
+        let id = self.open(name, offset);
+        let key = &mut self.keys[id as usize];
+        key.holding.retain(|holding| *holding != origin);
+        // Written twice, as a crash between can have it, the first one counts: the replay may be there already.
+        if key.holds.iter().all(|hold| hold.origin != origin) {
+            key.holds.push(Hold {
+                note: offset,
+                origin,
+                replay: None,
+            });
+            key.loaded = 0;
+            self.unsettled.add(offset);
+        }
+        self.schedule(id);
+    }
+
+    /// Whether a record of this key has to be parked behind others. If so it counts as on its way from now on.
+    pub(crate) fn joins(&mut self, name: &[u8], origin: i64) -> bool {
+        let Some(id) = self.find(name) else {
+            return false;
+        };
+        self.keys[id as usize].writing.push(origin);
+        true
+    }
+
+    /// A record is about to be written to the retry topic: its key waits from now on.
+    pub(crate) fn begin(&mut self, name: Option<&[u8]>, origin: i64) {
+        if name.is_some() {
+            let id = self.open(name, origin);
+            self.keys[id as usize].writing.push(origin);
+        }
+    }
+
+    /// A record is a dead letter, and its key is held from now on.
+    pub(crate) fn begin_hold(&mut self, name: &[u8], origin: i64) {
+        let id = self.open(Some(name), origin);
+        let key = &mut self.keys[id as usize];
+        key.holding.push(origin);
+        key.loaded = 0;
+        self.schedule(id);
+    }
+
+    /// The keys whose first record is due, with up to `room` records to be handed out, in each key's order. None before the set
+    /// is whole: what is not seen yet may have to go before.
+    pub(crate) fn take_due(&mut self, now_ms: i64, room: usize) -> Vec<Ticket> {
+        let mut tickets = Vec::new();
+        let room = if self.is_whole() { room } else { 0 };
+        while tickets.len() < room {
+            let Some((_, id)) = self.due.first().copied().filter(|(due, _)| *due <= now_ms) else {
+                break;
+            };
+            let key = &mut self.keys[id as usize];
+            key.loaded = key
+                .queue
+                .len()
+                .min(RUN_RECORDS_MAX)
+                .min(room - tickets.len());
+            let run = key.queue.iter().take(key.loaded);
+            tickets.extend(run.map(|offset| Ticket {
+                key: id,
+                offset: *offset,
+            }));
+            self.schedule(id);
+        }
+        tickets
+    }
+
+    /// When the next record is due; none when none waits for its time.
+    pub(crate) fn due_ms(&self) -> Option<i64> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// The wait behind a record that is about to start; none when it may not: it comes again in its turn.
+    pub(crate) fn start(&self, ticket: Ticket) -> Option<Wait> {
+        let key = self.key_of(ticket)?;
+        (!key.is_held()).then_some(key.wait)
+    }
+
+    /// A parked record is settled.
+    pub(crate) fn settle(&mut self, ticket: Ticket) {
+        if self.key_of(ticket).is_none() {
+            return;
+        }
+        let Ticket { key: id, offset } = ticket;
+        let key = &mut self.keys[id as usize];
+        key.queue.pop_front();
+        key.wait = Wait::default();
+        key.loaded = key.loaded.saturating_sub(1);
+        let note = key.note.take();
+        let holds = key.holds.extract_if(.., |hold| hold.replay == Some(offset));
+        let settled = holds.map(|hold| hold.note).chain(note).chain([offset]);
+        settled.for_each(|offset| self.unsettled.remove(offset));
+        self.records -= 1;
+        self.touched = true;
+        self.nameless.remove(&offset);
+        self.schedule(id);
+        self.leave(id);
+    }
+
+    /// A parked record failed, and waits again.
+    pub(crate) fn put_back(&mut self, ticket: Ticket, wait: Wait) {
+        if self.key_of(ticket).is_some() {
+            let key = &mut self.keys[ticket.key as usize];
+            key.wait = wait;
+            key.loaded = 0;
+            self.schedule(ticket.key);
+        }
+    }
+
+    /// A record that was taken as due cannot be had now: it and those behind it come again, the first of its key not before
+    /// `until_ms`.
+    pub(crate) fn hand_back(&mut self, ticket: Ticket, until_ms: i64) {
+        let Some(key) = self.keys.get_mut(ticket.key as usize) else {
+            return;
+        };
+        let mut loaded = key.queue.iter().take(key.loaded);
+        let Some(at) = loaded.position(|offset| *offset == ticket.offset) else {
+            return;
+        };
+        key.loaded = at;
+        if at == 0 {
+            key.wait.not_before_ms = key.wait.not_before_ms.max(until_ms);
+            self.schedule(ticket.key);
+        }
+    }
+
+    /// Lets a key go on at once, held or not; whether it was waiting.
+    pub(crate) fn release(&mut self, name: &[u8]) -> bool {
+        let Some(id) = self.find(name) else {
+            return false;
+        };
+        self.release_key(id);
+        true
+    }
+
+    /// Lets everything go on that waits for its time: what is held stays held.
+    pub(crate) fn release_waiting(&mut self) {
+        let waiting: Vec<u32> = self.due.iter().map(|(_, id)| *id).collect();
+        for id in waiting {
+            self.keys[id as usize].wait.not_before_ms = 0;
+            self.schedule(id);
+        }
+    }
+
+    fn release_key(&mut self, id: u32) {
+        let key = &mut self.keys[id as usize];
+        key.wait.not_before_ms = 0;
+        for hold in key.holds.extract_if(.., |hold| hold.replay.is_none()) {
+            self.unsettled.remove(hold.note);
+        }
+        self.schedule(id);
+        self.leave(id);
+    }
+
+    /// The keys that wait, in no order.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = WaitingKey<'_>> {
+        let used = self.keys.iter().filter(|key| !key.is_done());
+        used.map(|key| WaitingKey {
+            name: key.name.as_deref(),
+            queue: &key.queue,
+            wait: key.wait,
+            held_for: key
+                .holds
+                .iter()
+                .find(|hold| hold.replay.is_none())
+                .map(|hold| hold.origin),
+        })
+    }
+
+    /// Where the group stands; none before the set is whole, and where nothing was ever parked.
+    pub(crate) fn standing(&self) -> Option<Standing> {
+        if !self.is_whole() || !self.touched {
+            return None;
+        }
+        let (unsettled, is_all) = self.unsettled.ranges(RANGES_MAX);
+        let told = unsettled.last().map_or(self.next, |last| last.end);
+        Some(Standing {
+            watermark: unsettled.first().map_or(self.next, |first| first.start),
+            next: if is_all { self.next } else { told },
+            unsettled,
+        })
+    }
+
+    fn was_settled(&mut self, offset: i64) -> bool {
+        while self
+            .settled_above
+            .first()
+            .is_some_and(|run| run.end <= offset)
+        {
+            self.settled_above.remove(0);
+        }
+        self.settled_above
+            .first()
+            .is_some_and(|run| run.contains(&offset))
+    }
+
+    fn clamped(&self, wait: Wait, now_ms: i64) -> Wait {
+        let latest = now_ms.saturating_add(self.wait_max_ms);
+        Wait {
+            not_before_ms: wait.not_before_ms.min(latest),
+            ..wait
+        }
+    }
+
+    /// The key of a record that is the first of its key.
+    fn key_of(&self, ticket: Ticket) -> Option<&Key> {
+        let key = self.keys.get(ticket.key as usize)?;
+        (key.queue.front() == Some(&ticket.offset)).then_some(key)
+    }
+
+    /// Enters the key among those due, or takes it out, as its state says.
+    fn schedule(&mut self, id: u32) {
+        let key = &mut self.keys[id as usize];
+        if let Some(due) = key.scheduled.take() {
+            self.due.remove(&(due, id));
+        }
+        if !key.queue.is_empty() && key.loaded == 0 && !key.is_held() {
+            key.scheduled = Some(key.wait.not_before_ms);
+            self.due.insert((key.wait.not_before_ms, id));
+        }
+    }
+
+    fn find(&self, name: &[u8]) -> Option<u32> {
+        let is_it = |id: &u32| self.keys[*id as usize].name.as_deref() == Some(name);
+        self.by_name
+            .find(self.hasher.hash_one(name), is_it)
+            .copied()
+    }
+
+    fn open(&mut self, name: Option<&[u8]>, offset: i64) -> u32 {
+        if let Some(id) = name.and_then(|name| self.find(name)) {
+            return id;
+        }
+        let key = Key {
+            name: name.map(Into::into),
+            ..Key::default()
+        };
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.keys[id as usize] = key;
+                id
+            }
+            None => {
+                self.keys.push(key);
+                (self.keys.len() - 1) as u32
+            }
+        };
+        self.in_use += 1;
+        match name {
+            Some(name) => {
+                let (keys, hasher) = (&self.keys, &self.hasher);
+                let hash_of = |id: &u32| {
+                    let name = keys[*id as usize].name.as_deref();
+                    hasher.hash_one(name.unwrap_or_default())
+                };
+                self.by_name
+                    .insert_unique(hasher.hash_one(name), id, hash_of);
+            }
+            None => drop(self.nameless.insert(offset, id)),
+        }
+        id
+    }
+
+    /// Takes a key out of the set that has nothing there any more.
+    fn leave(&mut self, id: u32) {
+        let key = &mut self.keys[id as usize];
+        if !key.is_done() {
+            return;
+        }
+        if let Some(name) = key.name.take() {
+            let hash = self.hasher.hash_one(&*name);
+            if let Ok(entry) = self.by_name.find_entry(hash, |found| *found == id) {
+                entry.remove();
+            }
+        }
+        *key = Key::default();
+        self.in_use -= 1;
+        self.free.push(id);
+    }
+}

@@ -1,0 +1,383 @@
+//! Drives the parked set through random schedules of failures, late writes, crashes and replays, beside a naive model of
+//! what may have its effect when.
+//!
+//! One partition, a few keys, an inbox that suppresses what had its effect, and a log that a crash cannot touch. Whatever
+//! happens, no record has its effect before an earlier one of its key (but for one that is dead and not held for), and in
+//! the end each had its effect once.
+
+use super::*;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::collections::BTreeMap;
+
+const KEYS: usize = 3;
+const RECORDS: i64 = 30;
+const WAIT_MS: i64 = 50;
+
+/// What is to become of a record.
+#[derive(Clone, Copy)]
+struct Plan {
+    key: usize,
+    /// Attempts that fail before one succeeds.
+    failures: u32,
+    /// Whether it dies at its first attempt, until it is replayed.
+    dies: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Waiting {
+    Source(i64),
+    Parked(Ticket),
+}
+
+/// What a key's lane waits for: an entry to be written, and then acknowledged.
+#[derive(Clone, Copy)]
+struct Busy {
+    entry: Entry,
+    is_written: bool,
+    of: Waiting,
+}
+
+/// What a crash takes.
+struct Life {
+    parking: Parking,
+    lanes: Vec<VecDeque<Waiting>>,
+    busy: Vec<Option<Busy>>,
+    delivered: i64,
+    settled: Vec<bool>,
+}
+
+/// What a crash leaves.
+struct World {
+    random: StdRng,
+    holds: bool,
+    plans: Vec<Plan>,
+    log: Vec<(usize, Entry, i64)>,
+    now_ms: i64,
+    committed: i64,
+    standing: (i64, Vec<Range<i64>>),
+    applied: Vec<bool>,
+    /// Dead letters, and whether they were replayed.
+    dead: BTreeMap<i64, bool>,
+    lost_writes: Vec<(usize, Entry, i64)>,
+}
+
+impl Parking {
+    fn held_for(&self, name: &[u8]) -> Vec<i64> {
+        let key = self.find(name).map(|id| &self.keys[id as usize]);
+        let holds = key.into_iter().flat_map(|key| &key.holds);
+        let open = holds.filter(|hold| hold.replay.is_none());
+        open.map(|hold| hold.origin).collect()
+    }
+}
+
+fn name(key: usize) -> [u8; 1] {
+    [key as u8]
+}
+
+impl World {
+    fn new(seed: u64, holds: bool) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let plan = |_| Plan {
+            key: random.random_range(0..KEYS),
+            failures: [0, 0, 0, 1, 3][random.random_range(0..5)],
+            dies: random.random_bool(0.1),
+        };
+        let plans = (0..RECORDS).map(plan).collect();
+        Self {
+            holds,
+            plans,
+            log: Vec::new(),
+            now_ms: 1_000,
+            committed: 0,
+            standing: (0, Vec::new()),
+            applied: vec![false; RECORDS as usize],
+            dead: BTreeMap::new(),
+            lost_writes: Vec::new(),
+            random,
+        }
+    }
+
+    fn life(&self) -> Life {
+        let (start, settled_above) = &self.standing;
+        let end = self.log.len() as i64;
+        Life {
+            parking: Parking::new(*start, end, settled_above, WAIT_MS),
+            lanes: vec![VecDeque::new(); KEYS],
+            busy: vec![None; KEYS],
+            delivered: self.committed,
+            settled: (0..RECORDS).map(|offset| offset < self.committed).collect(),
+        }
+    }
+
+    fn step(&mut self, life: &mut Life, may_crash: bool) {
+        let key = self.random.random_range(0..KEYS);
+        match self.random.random_range(0..100) {
+            0..=14 if life.parking.is_whole() && life.delivered < RECORDS => {
+                let lane = self.plans[life.delivered as usize].key;
+                life.lanes[lane].push_back(Waiting::Source(life.delivered));
+                life.delivered += 1;
+            }
+            15..=44 => self.lane(life, key),
+            45..=59 => self.see(life),
+            60..=69 => {
+                let room = self.random.random_range(1..6);
+                for ticket in life.parking.take_due(self.now_ms, room) {
+                    let lane = self.log[ticket.offset as usize].0;
+                    life.lanes[lane].push_back(Waiting::Parked(ticket));
+                }
+            }
+            70..=79 => self.now_ms += self.random.random_range(1..30),
+            80..=87 => self.commit(life),
+            88..=90 => self.operate(life),
+            91..=93 if may_crash => {
+                let lost = life.busy.iter().enumerate().filter_map(|(key, busy)| {
+                    busy.filter(|busy| !busy.is_written).map(|busy| (key, busy))
+                });
+                let lost = lost.map(|(key, busy)| (key, busy.entry, self.origin(busy.of)));
+                let lost: Vec<_> = lost.collect();
+                self.lost_writes.extend(lost);
+                *life = self.life();
+            }
+            // What a dead process had sent may arrive late.
+            94 if !self.lost_writes.is_empty() => {
+                let write = self.lost_writes.swap_remove(0);
+                if self.random.random_bool(0.3) {
+                    self.log.push(write);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn see(&self, life: &mut Life) {
+        let at = life.parking.next();
+        if let Some((key, entry, _)) = self.log.get(at as usize) {
+            life.parking
+                .seen(at, Some(&name(*key)), *entry, self.now_ms);
+        }
+    }
+
+    fn commit(&mut self, life: &Life) {
+        let first_open = life.settled.iter().position(|settled| !settled);
+        self.committed = first_open.map_or(RECORDS, |offset| offset as i64);
+        if let Some(standing) = life.parking.standing() {
+            assert!(
+                standing.watermark >= self.standing.0,
+                "the commit goes backwards"
+            );
+            let mut at = standing.watermark;
+            let mut settled = Vec::new();
+            for range in standing.unsettled {
+                settled.push(at..range.start);
+                at = range.end;
+            }
+            settled.push(at..standing.next);
+            settled.retain(|range| !range.is_empty());
+            self.standing = (standing.watermark, settled);
+        }
+    }
+
+    /// An operator replays a dead letter, or releases a key that is held for nothing: what a dead process sent late may have held
+    /// it again.
+    fn operate(&mut self, life: &mut Life) {
+        for key in 0..KEYS {
+            let held = life.parking.held_for(&name(key));
+            if !held.is_empty() && held.iter().all(|origin| self.applied[*origin as usize]) {
+                life.parking.release(&name(key));
+            }
+        }
+        let open = self.dead.iter().find(|(_, replayed)| !**replayed);
+        if let Some((&origin, _)) = open.filter(|_| self.holds) {
+            // The operator does not see the letter before its key is held.
+            let is_noted = |entry: &(usize, Entry, i64)| entry.1 == Entry::Held { origin };
+            if self.log.iter().any(is_noted) {
+                self.dead.insert(origin, true);
+                let entry = Entry::Parked {
+                    origin: Some(origin),
+                    wait: Wait::default(),
+                    is_replay: true,
+                };
+                self.log
+                    .push((self.plans[origin as usize].key, entry, origin));
+            }
+        }
+    }
+
+    fn origin(&self, of: Waiting) -> i64 {
+        match of {
+            Waiting::Source(origin) => origin,
+            Waiting::Parked(ticket) => self.log[ticket.offset as usize].2,
+        }
+    }
+
+    fn lane(&mut self, life: &mut Life, key: usize) {
+        if let Some(busy) = life.busy[key] {
+            if busy.is_written {
+                life.busy[key] = None;
+                self.acknowledged(life, busy);
+            } else {
+                self.log.push((key, busy.entry, self.origin(busy.of)));
+                life.busy[key] = Some(Busy {
+                    is_written: true,
+                    ..busy
+                });
+            }
+            return;
+        }
+        let Some(of) = life.lanes[key].pop_front() else {
+            return;
+        };
+        let origin = self.origin(of);
+        let wait = match of {
+            Waiting::Source(_) if life.parking.joins(&name(key), origin) => {
+                life.busy[key] = Some(Busy {
+                    entry: parked(origin, Wait::default()),
+                    is_written: false,
+                    of,
+                });
+                return;
+            }
+            Waiting::Source(_) => Wait::default(),
+            Waiting::Parked(ticket) => match life.parking.start(ticket) {
+                Some(wait) => wait,
+                None => return,
+            },
+        };
+        let entry = self.handle(life, key, of, origin, wait);
+        life.busy[key] = entry.map(|entry| Busy {
+            entry,
+            is_written: false,
+            of,
+        });
+    }
+
+    /// Handles a record; what has to be written because it failed.
+    fn handle(
+        &mut self,
+        life: &mut Life,
+        key: usize,
+        of: Waiting,
+        origin: i64,
+        wait: Wait,
+    ) -> Option<Entry> {
+        let plan = &mut self.plans[origin as usize];
+        let is_dead = plan.dies && self.dead.get(&origin) != Some(&true);
+        if !self.applied[origin as usize] && is_dead {
+            self.dead.entry(origin).or_insert(false);
+            if !self.holds {
+                settle(life, of);
+                return None;
+            }
+            life.parking.begin_hold(&name(key), origin);
+            return Some(Entry::Held { origin });
+        }
+        if !self.applied[origin as usize] && plan.failures > 0 {
+            plan.failures -= 1;
+            let wait = Wait {
+                rounds: wait.rounds + 1,
+                attempts: wait.attempts + 1,
+                not_before_ms: self.now_ms + WAIT_MS,
+            };
+            return Some(match of {
+                Waiting::Source(_) => {
+                    life.parking.begin(Some(&name(key)), origin);
+                    parked(origin, wait)
+                }
+                Waiting::Parked(ticket) => Entry::Failed {
+                    of: ticket.offset,
+                    wait,
+                },
+            });
+        }
+        self.apply(key, origin);
+        settle(life, of);
+        None
+    }
+
+    fn acknowledged(&mut self, life: &mut Life, busy: Busy) {
+        match (busy.of, busy.entry) {
+            (Waiting::Parked(ticket), Entry::Failed { wait, .. }) => {
+                life.parking.put_back(ticket, wait);
+            }
+            (of, _) => settle(life, of),
+        }
+    }
+
+    fn apply(&mut self, key: usize, origin: i64) {
+        if self.applied[origin as usize] {
+            return;
+        }
+        for earlier in (0..origin).filter(|earlier| self.plans[*earlier as usize].key == key) {
+            let is_over = self.dead.contains_key(&earlier) && !self.holds;
+            assert!(
+                self.applied[earlier as usize] || is_over,
+                "{origin} of key {key} before {earlier}"
+            );
+        }
+        self.applied[origin as usize] = true;
+    }
+}
+
+fn parked(origin: i64, wait: Wait) -> Entry {
+    Entry::Parked {
+        origin: Some(origin),
+        wait,
+        is_replay: false,
+    }
+}
+
+fn settle(life: &mut Life, of: Waiting) {
+    match of {
+        Waiting::Source(origin) => life.settled[origin as usize] = true,
+        Waiting::Parked(ticket) => life.parking.settle(ticket),
+    }
+}
+
+fn run(seed: u64, holds: bool) {
+    let mut world = World::new(seed, holds);
+    let mut life = world.life();
+    for _ in 0..1_500 {
+        world.step(&mut life, true);
+    }
+    let is_over = |world: &World, life: &Life| {
+        life.settled.iter().all(|settled| *settled)
+            && life.parking.next() == world.log.len() as i64
+            && life.parking.keys() == 0
+    };
+    for _ in 0..200_000 {
+        if is_over(&world, &life) {
+            break;
+        }
+        world.step(&mut life, false);
+    }
+    assert!(is_over(&world, &life), "it does not end");
+    for (origin, applied) in world.applied.iter().enumerate() {
+        let is_dead = world.dead.contains_key(&(origin as i64)) && !holds;
+        assert!(*applied || is_dead, "{origin} is lost");
+    }
+    let standing = life.parking.standing();
+    let watermark = standing.map_or(world.log.len() as i64, |standing| standing.watermark);
+    assert_eq!(
+        watermark,
+        world.log.len() as i64,
+        "something stays unsettled"
+    );
+}
+
+fn run_seeds(holds: bool) {
+    for seed in 0..1_000 {
+        let ran = std::panic::catch_unwind(|| run(seed, holds));
+        assert!(ran.is_ok(), "seed {seed}");
+    }
+}
+
+#[test]
+fn keys_keep_their_order_and_nothing_is_lost_whatever_crashes() {
+    run_seeds(false);
+}
+
+#[test]
+fn held_keys_wait_for_their_replay_whatever_crashes() {
+    run_seeds(true);
+}

@@ -1,0 +1,177 @@
+//! The parked set, step by step.
+
+use super::*;
+
+const A: &[u8] = b"a";
+const B: &[u8] = b"b";
+
+fn parked(origin: i64, rounds: u32, not_before_ms: i64) -> Entry {
+    Entry::Parked {
+        origin: Some(origin),
+        wait: Wait {
+            rounds,
+            attempts: rounds,
+            not_before_ms,
+        },
+        is_replay: false,
+    }
+}
+
+fn replay(origin: i64) -> Entry {
+    Entry::Parked {
+        origin: Some(origin),
+        wait: Wait::default(),
+        is_replay: true,
+    }
+}
+
+fn empty() -> Parking {
+    Parking::new(0, 0, &[], 1_000)
+}
+
+fn due(parking: &mut Parking, now_ms: i64) -> Vec<i64> {
+    let tickets = parking.take_due(now_ms, usize::MAX);
+    tickets.iter().map(|ticket| ticket.offset).collect()
+}
+
+fn settle(parking: &mut Parking, offset: i64) {
+    let id = (0..parking.keys.len() as u32)
+        .find(|id| parking.keys[*id as usize].queue.front() == Some(&offset));
+    let key = id.expect("the first of a key");
+    parking.settle(Ticket { key, offset });
+}
+
+#[test]
+fn a_key_waits_from_the_decision_to_park_until_its_last_record_is_settled() {
+    let mut parking = empty();
+    assert!(!parking.joins(A, 5));
+    parking.begin(Some(A), 5);
+    assert!(parking.joins(A, 6) && !parking.joins(B, 7));
+    parking.seen(0, Some(A), parked(5, 1, 100), 0);
+    assert!(due(&mut parking, 99).is_empty());
+    assert_eq!(due(&mut parking, 100), [0]);
+    settle(&mut parking, 0);
+    assert!(parking.joins(A, 8), "6 was written and not seen");
+    parking.seen(1, Some(A), parked(6, 0, 0), 0);
+    parking.seen(2, Some(A), parked(8, 0, 0), 0);
+    assert_eq!(due(&mut parking, 100), [1, 2]);
+    settle(&mut parking, 1);
+    settle(&mut parking, 2);
+    assert!(!parking.joins(A, 9));
+    assert_eq!((parking.keys(), parking.records()), (0, 0));
+}
+
+#[test]
+fn a_record_behind_one_that_failed_again_does_not_start() {
+    let mut parking = empty();
+    parking.seen(0, Some(A), parked(5, 1, 0), 0);
+    parking.seen(1, Some(A), parked(6, 0, 0), 0);
+    let tickets = parking.take_due(0, 10);
+    assert!(parking.start(tickets[0]).is_some() && parking.start(tickets[1]).is_none());
+    let wait = Wait {
+        rounds: 2,
+        attempts: 2,
+        not_before_ms: 50,
+    };
+    parking.put_back(tickets[0], wait);
+    assert!(parking.start(tickets[1]).is_none());
+    assert!(due(&mut parking, 49).is_empty());
+    assert_eq!(parking.due_ms(), Some(50));
+    let again = parking.take_due(50, 10);
+    assert_eq!(parking.start(again[0]), Some(wait));
+}
+
+#[test]
+fn what_is_known_of_a_wait_is_known_after_a_restart() {
+    let mut parking = Parking::new(0, 3, &[], 1_000);
+    parking.seen(0, Some(A), parked(5, 1, 10), 0);
+    let second = Entry::Failed {
+        of: 0,
+        wait: Wait {
+            rounds: 2,
+            attempts: 5,
+            not_before_ms: 70,
+        },
+    };
+    assert!(!parking.is_whole() && parking.standing().is_none());
+    parking.seen(1, Some(A), second, 0);
+    parking.reached(3);
+    let standing = parking.standing().expect("the set is whole");
+    assert_eq!((standing.watermark, standing.next), (0, 3));
+    assert_eq!(standing.unsettled, [0..2]);
+    assert!(due(&mut parking, 69).is_empty());
+    let ticket = parking.take_due(70, 1)[0];
+    assert_eq!(parking.start(ticket).map(|wait| wait.rounds), Some(2));
+    parking.settle(ticket);
+    let standing = parking.standing().expect("the set is whole");
+    assert_eq!((standing.watermark, standing.unsettled), (3, vec![]));
+}
+
+#[test]
+fn no_record_waits_for_longer_than_the_policy_says() {
+    let mut parking = empty();
+    parking.seen(0, Some(A), parked(5, 1, i64::MAX), 40);
+    assert_eq!(parking.due_ms(), Some(1_040));
+}
+
+#[test]
+fn a_held_key_goes_on_with_the_replay_of_its_dead_letter() {
+    let mut parking = empty();
+    parking.begin_hold(A, 5);
+    assert!(parking.joins(A, 6));
+    parking.seen(0, Some(A), Entry::Held { origin: 5 }, 0);
+    parking.seen(1, Some(A), parked(6, 0, 0), 0);
+    parking.seen(2, Some(A), replay(4), 0);
+    assert!(due(&mut parking, i64::MAX).is_empty());
+    parking.seen(3, Some(A), replay(5), 0);
+    assert_eq!(due(&mut parking, 0), [3, 1, 2]);
+    assert_eq!(parking.standing().expect("whole").watermark, 0);
+    settle(&mut parking, 3);
+    assert_eq!(parking.standing().expect("whole").watermark, 1);
+    settle(&mut parking, 1);
+    settle(&mut parking, 2);
+    assert_eq!(parking.keys(), 0);
+}
+
+#[test]
+fn a_released_key_goes_on_at_once() {
+    let mut parking = empty();
+    parking.seen(0, Some(A), Entry::Held { origin: 5 }, 0);
+    parking.seen(1, Some(A), parked(6, 0, 0), 0);
+    parking.seen(2, Some(B), parked(7, 1, 900), 0);
+    assert!(!parking.release(b"c") && parking.release(A));
+    assert_eq!(due(&mut parking, 0), [1]);
+    parking.release_waiting();
+    assert_eq!(due(&mut parking, 0), [2]);
+}
+
+#[test]
+fn records_without_a_key_wait_for_themselves() {
+    let mut parking = empty();
+    parking.begin(None, 5);
+    parking.seen(0, None, parked(5, 1, 10), 0);
+    parking.seen(1, None, parked(6, 1, 0), 0);
+    let wait = Wait {
+        rounds: 2,
+        attempts: 2,
+        not_before_ms: 20,
+    };
+    parking.seen(2, None, Entry::Failed { of: 0, wait }, 0);
+    assert_eq!(due(&mut parking, 19), [1]);
+    assert_eq!(due(&mut parking, 20), [0]);
+    settle(&mut parking, 0);
+    settle(&mut parking, 1);
+    assert_eq!(
+        (parking.keys(), parking.standing().expect("whole").watermark),
+        (0, 3)
+    );
+}
+
+#[test]
+fn what_an_earlier_life_settled_is_not_parked_again() {
+    let mut parking = Parking::new(4, 8, &[5..6, 7..8], 1_000);
+    for offset in 4..8 {
+        parking.seen(offset, Some(A), parked(offset, 0, 0), 0);
+    }
+    assert_eq!(due(&mut parking, 0), [4, 6]);
+}
