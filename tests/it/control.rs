@@ -409,6 +409,63 @@ async fn a_pause_lets_go_of_a_record_that_waits_for_its_next_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pause_holds_what_is_parked_and_a_resume_lets_it_go_on_in_order() {
+    const DELAY: Duration = Duration::from_millis(300);
+    let Some(case) = Desk::new(1).await else {
+        return;
+    };
+    let (attempts, done, works) = (Log::new(), Log::new(), Arc::new(AtomicBool::new(false)));
+    let router = {
+        let (attempts, done, works) = (attempts.clone(), done.clone(), Arc::clone(&works));
+        Router::new().raw(move |record: Record| {
+            attempts.push(Instant::now());
+            let result = match works.load(Ordering::Relaxed) {
+                true => Ok(()),
+                false => Err(HandlerError::from(std::io::Error::other("not now"))),
+            };
+            if result.is_ok() {
+                let value = record.value().unwrap_or_default();
+                done.push(String::from_utf8_lossy(value).into_owned());
+            }
+            async { result }
+        })
+    };
+    let mut settings = case.settings();
+    settings.retry.attempts_max = 1;
+    settings.retry.park_delays = vec![DELAY; 1_000];
+    let member = Member::start(&case.kafka, settings, router);
+    // Rounds 0, 7, 14 have one key.
+    case.publish_rounds(&[0], 0..21).await;
+    attempts.reach("attempts of parked records", 30).await;
+    let scope = case.partition_scope(0);
+    let pause = Action::Pause {
+        scope: scope.clone(),
+    };
+    let (pause, _) = case.command(pause).await;
+    let outcomes = case.acknowledged(&pause, &[0]).await;
+    assert_eq!(outcomes, [Outcome::Applied]);
+    let before = attempts.len();
+    // Several rounds of parking would be due in that time.
+    tokio::time::sleep(DELAY * 5).await;
+    assert_eq!(attempts.len(), before, "tried while it was paused");
+
+    works.store(true, Ordering::Relaxed);
+    let (resume, _) = case.command(Action::Resume { scope }).await;
+    let outcomes = case.acknowledged(&resume, &[0]).await;
+    assert_eq!(outcomes, [Outcome::Applied]);
+    done.reach("records handled", 21).await;
+    case.all_committed().await;
+    let done: Vec<i64> = done
+        .entries()
+        .iter()
+        .map(|at| at.parse().expect("a number"))
+        .collect();
+    in_order_by_key(&done);
+    assert_eq!(done.len(), 21, "each once");
+    assert!(member.stop().await.clean);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_skip_of_a_record_whose_handler_runs_is_pending_until_it_ends() {
     let Some(case) = Desk::new(1).await else {
         return;
