@@ -14,7 +14,7 @@ pub use look::{ParkedKey, parked_keys};
 use super::ledger::{Epoch, Position};
 use super::settings::{ConsumerSettings, Keyless, Ordering};
 use crate::kafka::queue::ForwardedQueue;
-use crate::recovery::parked::{Entry, Wait};
+use crate::recovery::parked::Wait;
 use crate::recovery::parking::{Parking, Ticket};
 use rdkafka::consumer::DefaultConsumerContext;
 use std::collections::{HashMap, HashSet};
@@ -183,11 +183,4 @@ pub(crate) fn order_name<'a>(
         (Ordering::Key, None) if settings.keyless != Keyless::Partition => None,
         (Ordering::Partition | Ordering::Key, _) => Some(b""),
     }
-}
-
-/// An entry that was read from a retry partition.
-struct Seen<'a> {
-    offset: i64,
-    name: Option<&'a [u8]>,
-    entry: Entry,
 }

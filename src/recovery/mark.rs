@@ -69,6 +69,10 @@ pub struct Run {
     pub done: bool,
     /// Where the destinations ended before it published anything.
     pub ends: Ends,
+    /// Where the letters ended when it began, by partition: a run that goes on where this one was killed ends there, too, or
+    /// letters that fail again meanwhile would be replayed by it once more. Empty once that was reached.
+    #[serde(default)]
+    pub until: BTreeMap<i32, i64>,
 }
 
 impl Mark {
@@ -205,6 +209,7 @@ mod tests {
             at: Timestamp::UNIX_EPOCH,
             done,
             ends: BTreeMap::from([("orders".to_owned(), BTreeMap::from([(0, 3), (1, 0)]))]),
+            until: BTreeMap::from([(0, 9)]),
         }
     }
 

@@ -6,6 +6,7 @@
 //! - `dlq`: dead letters of every family are listed, shown, exported and purged
 //! - `replay`: dead letters go back once and in order, whatever is killed, stopped or refused
 //! - `control`: running groups are paused, resumed, slowed down, and skip and retry records, and their history shows it
+//! - `parked`: what waits is listed, and dead letters come back to their group alone
 //! - `usage`: exit codes, configuration, completions, schemas: what needs no cluster
 
 mod consume;
@@ -13,6 +14,7 @@ mod control;
 mod dlq;
 mod groups;
 mod letters;
+mod parked;
 mod publish;
 mod replay;
 mod tool;

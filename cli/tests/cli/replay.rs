@@ -343,7 +343,12 @@ async fn what_a_consumer_gave_up_comes_back_to_it_with_its_id_and_its_history() 
     let mut record = mailbox.written("k", 0, &[("id", b"id-0")]);
     record.topic.clone_from(&mailbox.source);
     mailbox.publish([record]).await;
-    let replay = ["dlq", "replay", "--group", &mailbox.group, "--execute"];
+    let to_source = ["--to", "source", "--execute"];
+    let replay = [
+        &["dlq", "replay", "--group", &mailbox.group][..],
+        &to_source,
+    ]
+    .concat();
     for trip in 0..2 {
         assert_eq!(consume(&mailbox, true).await.len(), 1);
         let letter = format!("{}/0@{trip}", mailbox.letters);

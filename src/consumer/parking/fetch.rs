@@ -153,7 +153,7 @@ impl Fetcher {
         while !are_done(lines) && bytes < BYTES_MAX {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                fetched.failed = true;
+                look_for_missing(consumer, lines, fetched)?;
                 break;
             }
             queue.take(
@@ -183,45 +183,59 @@ impl Fetcher {
     }
 }
 
-/// Takes a record if it is wanted; how many bytes it has.
+/// What did not come in time is not there any more if it stands before the beginning of its partition.
+fn look_for_missing(
+    consumer: &BaseConsumer,
+    lines: &mut Lines<'_>,
+    fetched: &mut Fetched,
+) -> KafkaResult<()> {
+    for (topic, partitions) in lines {
+        for (partition, line) in partitions.iter_mut().filter(|(_, line)| !line.is_done()) {
+            let (low, _) = consumer.fetch_watermarks(topic, *partition, FETCH_WITHIN)?;
+            let rest = line.tickets[line.found..].iter();
+            let missing: Vec<Ticket> = rest
+                .copied()
+                .take_while(|ticket| ticket.offset < low)
+                .collect();
+            line.found += missing.len();
+            fetched.failed |= !line.is_done();
+            let missing = missing.into_iter();
+            fetched
+                .missing
+                .extend(missing.map(|ticket| (Arc::clone(line.partition), ticket)));
+        }
+    }
+    Ok(())
+}
+
+/// Takes a record if it is the next one that is wanted; how many bytes it has. Any other is let go by: a leftover of an earlier
+/// fetch, or one that nobody waits for.
 fn pick(
     engine: &Engine,
     line: &mut Line<'_>,
     message: Message<'_>,
     fetched: &mut Fetched,
 ) -> usize {
-    // An error of the client, or the end of the partition: what is wanted beyond it is not there.
-    let is_record = message.error().is_none();
-    if !is_record && message.error() != Some(rdkafka::error::RDKafkaErrorCode::PartitionEOF) {
+    let Some(ticket) = line.tickets.get(line.found).copied() else {
+        return 0;
+    };
+    if message.error().is_some() || message.offset() != ticket.offset {
         return 0;
     }
-    let offset = message.offset();
-    while let Some(ticket) = line.tickets.get(line.found).copied() {
-        if ticket.offset > offset {
-            return 0;
-        }
-        let partition = Arc::clone(line.partition);
-        if ticket.offset < offset || !is_record {
-            line.found += 1;
-            fetched.missing.push((partition, ticket));
-            continue;
-        }
-        line.found += 1;
-        let stored = Stored {
-            partition: message.partition(),
-            offset,
-            timestamp_ms: message.timestamp_ms(),
-            key: message.key(),
-            value: message.value(),
-        };
-        let headers = message.take_headers();
-        let budget = Some(Arc::clone(&engine.budget));
-        let topic = Arc::clone(&partition.topic);
-        let bytes = stored.value.map_or(0, <[u8]>::len) + stored.key.map_or(0, <[u8]>::len);
-        if let Some(record) = restored(&topic, stored, headers.iter(), budget) {
-            fetched.records.push((partition, ticket, record));
-        }
-        return bytes;
+    line.found += 1;
+    let stored = Stored {
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp_ms(),
+        key: message.key(),
+        value: message.value(),
+    };
+    let headers = message.take_headers();
+    let budget = Some(Arc::clone(&engine.budget));
+    let partition = Arc::clone(line.partition);
+    let bytes = stored.value.map_or(0, <[u8]>::len) + stored.key.map_or(0, <[u8]>::len);
+    if let Some(record) = restored(&partition.topic, stored, headers.iter(), budget) {
+        fetched.records.push((partition, ticket, record));
     }
-    0
+    bytes
 }

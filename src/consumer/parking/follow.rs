@@ -11,7 +11,7 @@ use super::super::prepare;
 use super::super::worker::{Message as WorkerMessage, ParkedRecord};
 use super::fetch::Fetcher;
 use super::write::now_ms;
-use super::{RetryPartition, Seen, order_name};
+use super::{RetryPartition, order_name};
 use crate::event::Headers;
 use crate::kafka::queue::{ForwardedQueue, Message, Messages, committed, forward, unforward};
 use crate::kafka::{KafkaConfig, KafkaError};
@@ -285,17 +285,26 @@ impl Follower {
         let Some(retry) = &partition.retry else {
             return;
         };
+        let mut next = retry.state().next();
+        let mut is_fresh = |message: &&Message<'_>| {
+            // Offsets of a retry topic have no gaps but at its beginning.
+            let offset = message.offset();
+            let is_gap = message.error().is_none() && offset > next;
+            if is_gap && self.is_leftover(retry, partition, next) {
+                return false;
+            }
+            next = next.max(offset + i64::from(message.error().is_none()));
+            true
+        };
+        let fresh: Vec<&Message<'_>> = run.iter().filter(|message| is_fresh(message)).collect();
         retry.change(|state| {
-            for message in run {
+            for message in fresh {
                 match message.error() {
                     None => {
                         let headers: Headers = message.take_headers().iter().collect();
-                        let seen = Seen {
-                            offset: message.offset(),
-                            name: order_name(&self.engine.settings, message.key()),
-                            entry: Entry::read(headers.iter()),
-                        };
-                        state.seen(seen.offset, seen.name, seen.entry, now_ms);
+                        let name = order_name(&self.engine.settings, message.key());
+                        let entry = Entry::read(headers.iter());
+                        state.seen(message.offset(), name, entry, now_ms);
                     }
                     Some(RDKafkaErrorCode::PartitionEOF) => state.reached(message.offset()),
                     Some(error) => {
@@ -305,6 +314,14 @@ impl Follower {
             }
         });
         self.open(retry);
+    }
+
+    /// Whether a record beyond `next` is one of an earlier assignment, because those before it are still there.
+    fn is_leftover(&self, retry: &RetryPartition, partition: &Partition, next: i64) -> bool {
+        let ends = self
+            .consumer
+            .fetch_watermarks(&retry.topic, partition.partition, ANSWER_WITHIN);
+        ends.map_or(true, |(low, _)| low <= next)
     }
 
     fn wait(&self) -> Duration {

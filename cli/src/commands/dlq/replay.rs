@@ -99,7 +99,7 @@ pub(super) async fn run(
     admin: &Admin,
     stop: Stop,
 ) -> anyhow::Result<Ending> {
-    let source = match args.from_file {
+    let mut source = match args.from_file {
         Some(file) => Source::file(file).await?,
         None => Source::topics(args.topics.resolve(admin).await?),
     };
@@ -111,6 +111,9 @@ pub(super) async fn run(
         partitions: admin.partition_counts(&names).await?,
     };
     let mut memories = leftovers::memories(&cluster, admin, &source, args.execute).await?;
+    if !choice.again {
+        go_on(&mut source, &memories);
+    }
     let plan = Plan::make(&cluster, source, choice, &mut memories, &stop).await?;
     let Some(mut plan) = plan else {
         return Ok(Ending::Stopped(stop.requested().unwrap_or_default()));
@@ -166,8 +169,26 @@ async fn carry_out(
         let sent = sender
             .all(letters, &choice, &memory.replays, &journal, batch)
             .await;
-        journal.end(sent.as_ref().is_ok_and(|clean| *clean)).await?;
+        let clean = sent.as_ref().is_ok_and(|clean| *clean);
+        let stopped = sender.stop.requested().is_some();
+        journal.end(clean, stopped).await?;
         sent?;
     }
     Ok(sender.ending())
+}
+
+/// Goes on with runs that were killed, to their ends and not beyond.
+fn go_on(source: &mut Source, memories: &leftovers::Memories) {
+    for (topic, memory) in memories
+        .iter()
+        .filter(|(_, memory)| !memory.until.is_empty())
+    {
+        if let Some(letters) = source.by_topic.get_mut(topic) {
+            anstream::eprintln!(
+                "evenkeel: a replay of {topic} did not come to its end: this goes on with it, and leaves letters that were written \
+                 since it began to the next replay"
+            );
+            letters.end_at(&memory.until);
+        }
+    }
 }

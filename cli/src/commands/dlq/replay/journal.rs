@@ -47,6 +47,7 @@ impl Journal {
             at: Timestamp::now(),
             done: false,
             ends: ends(admin, batch).await?,
+            until: batch.letters.ends(),
         };
         let record = record(&marks, &Mark::Run(run.clone()))?;
         let receipt = publisher.publish_record(record.clone()).await;
@@ -86,16 +87,18 @@ impl Journal {
         pending.with_context(|| format!("noting that {letter} was replayed"))
     }
 
-    /// Ends the run. Only a clean one says that all is marked; the next run looks for what another one left.
-    pub(super) async fn end(self, clean: bool) -> anyhow::Result<()> {
+    /// Ends the run. Only a clean one says that all is marked; the next run looks for what another one left. One that was
+    /// stopped is gone on with.
+    pub(super) async fn end(self, clean: bool, stopped: bool) -> anyhow::Result<()> {
         self.signs_of_life.abort();
         // It is gone before the last word, so that none of its words comes after that.
         let _ = self.signs_of_life.await;
-        if !clean {
+        if stopped && !clean {
             return Ok(());
         }
         let done = Run {
-            done: true,
+            done: clean,
+            until: BTreeMap::new(),
             ..self.run
         };
         let record = record(&self.marks, &Mark::Run(done))?;

@@ -27,6 +27,8 @@ pub(super) struct Memory {
     pub(super) end: i64,
     /// Whether the latest run did not come to its end.
     pub(super) unfinished: bool,
+    /// Where that run would have ended; empty when it got there.
+    pub(super) until: BTreeMap<i32, i64>,
     /// What it published and did not mark; `replays` has it already.
     pub(super) leftovers: Vec<Mark>,
 }
@@ -48,10 +50,12 @@ pub(super) async fn memories(
             replays: known.replays,
             end: known.end,
             unfinished: false,
+            until: BTreeMap::new(),
             leftovers: Vec::new(),
         };
         if let Some(run) = memory.replays.unfinished().cloned() {
             memory.unfinished = true;
+            memory.until.clone_from(&run.until);
             if alone {
                 listen(cluster, topic).await?;
             }

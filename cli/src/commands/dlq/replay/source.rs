@@ -68,6 +68,21 @@ impl Source {
 }
 
 impl Letters {
+    /// Where they end, once that is known.
+    pub(super) fn ends(&self) -> BTreeMap<i32, i64> {
+        match self {
+            Self::Log { ends } => ends.clone(),
+            Self::Given(_) => BTreeMap::new(),
+        }
+    }
+
+    /// Has them end where a run that is gone on with began.
+    pub(super) fn end_at(&mut self, until: &BTreeMap<i32, i64>) {
+        if let Self::Log { ends } = self {
+            ends.clone_from(until);
+        }
+    }
+
     /// Whether somebody may have changed them.
     pub(super) fn are_edited(&self) -> bool {
         matches!(self, Self::Given(_))

@@ -1,0 +1,231 @@
+//! What is parked is listed and shown, and dead letters come back to the group that gave them up, and to no other.
+
+use crate::letters::{Mailbox, header};
+use crate::tool::end_of;
+use evenkeel::consumer::{AfterDeadLetter, Consumer, ConsumerSettings};
+use evenkeel::event::{Event, EventType, OutgoingRecord, Record};
+use evenkeel::handler::{HandlerError, Router};
+use evenkeel::recovery::retry_topic;
+use evenkeel::testing::eventually;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// Keys and numbers in the order in which they were handled.
+type Handled = Arc<Mutex<Vec<(String, usize)>>>;
+
+#[derive(Serialize, Deserialize)]
+struct Happened {
+    number: usize,
+}
+
+impl EventType for Happened {
+    const TYPE: &'static str = "test.happened.v1";
+    const TOPIC: &'static str = "test";
+
+    fn key(&self) -> String {
+        String::new()
+    }
+}
+
+/// A member of the mailbox's group.
+struct Member {
+    handled: Handled,
+    stop: CancellationToken,
+    run: JoinHandle<()>,
+}
+
+impl Member {
+    /// Handles records, but those that `dies` picks.
+    fn start(
+        mailbox: &Mailbox,
+        settings: ConsumerSettings,
+        dies: impl Fn(&str, usize) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let (handled, stop) = (Handled::default(), CancellationToken::new());
+        let list = Arc::clone(&handled);
+        let handle = Arc::new(move |key: String, number: usize| {
+            let is_dead = dies(&key, number);
+            list.lock().expect("no panic").push((key, number));
+            match is_dead {
+                true => Err(HandlerError::permanent("no stock")),
+                false => Ok(()),
+            }
+        });
+        let handle_event = Arc::clone(&handle);
+        let router = Router::new()
+            .on(move |event: Event<Happened>| {
+                std::future::ready(handle_event(String::new(), event.data.number))
+            })
+            .raw(move |record: Record| {
+                let value = serde_json::from_slice(record.value().expect("a value"));
+                let Happened { number } = value.expect("JSON");
+                let key = String::from_utf8_lossy(record.key().expect("a key"));
+                std::future::ready(handle(key.into_owned(), number))
+            });
+        let consumer = Consumer::new(mailbox.kafka.config(), settings, router).expect("settings");
+        let stopped = stop.clone();
+        let run = tokio::spawn(async move {
+            consumer.run(stopped).await.expect("it ends well");
+        });
+        Self { handled, stop, run }
+    }
+
+    fn handled(&self) -> Vec<(String, usize)> {
+        self.handled.lock().expect("no panic").clone()
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.run.await.expect("it does not panic");
+    }
+}
+
+fn settings(mailbox: &Mailbox) -> ConsumerSettings {
+    let mut settings = ConsumerSettings::new(&mailbox.group, [&mailbox.source]);
+    settings.commit_interval = Duration::from_millis(100);
+    settings
+}
+
+/// Waits until a topic holds so many records.
+async fn reach(mailbox: &Mailbox, topic: &str, records: usize) {
+    eventually(&format!("{records} records in {topic}"), WITHIN, || async {
+        let names = mailbox.run(&["topics", "list", "-o", "jsonl"]).await.out;
+        let is_there = names.contains(&format!("\"{topic}\""));
+        (is_there && mailbox.read(topic).await.len() >= records).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_letters_come_back_once_to_their_group_alone_though_the_replay_is_killed_twice()
+ {
+    const COUNT: usize = 10_000;
+    const KEYS: usize = 100;
+    let Some(mailbox) = Mailbox::new(3).await else {
+        return;
+    };
+    let retry = retry_topic(&mailbox.group, &mailbox.source);
+    let member = Member::start(&mailbox, settings(&mailbox), |_, number| number % 2 == 0);
+    reach(&mailbox, &retry, 0).await;
+    mailbox.publish_letters(COUNT, KEYS, 3).await;
+    for reached in [1_000, 4_000] {
+        let mut replay = mailbox.start_replay(&["--rate", "1500"]);
+        reach(&mailbox, &retry, reached).await;
+        replay.kill().await.expect("it was still at work");
+    }
+    let done = end_of(mailbox.start_replay(&["-o", "jsonl"])).await.code(0);
+    assert_eq!(done.rows()[0]["to"], json!(retry));
+    // Half of them fail again, and come back after the end of the run that replayed them.
+    reach(&mailbox, &mailbox.letters, COUNT + COUNT / 2).await;
+    eventually("every letter was handled", WITHIN, || async {
+        (member.handled().len() >= COUNT).then_some(())
+    })
+    .await;
+    let handled = member.handled();
+    for key in 0..KEYS {
+        let of_key = handled.iter().map(|(_, number)| *number);
+        let of_key: Vec<usize> = of_key.filter(|number| number % KEYS == key).collect();
+        assert!(of_key.is_sorted(), "key {key}: {of_key:?}");
+    }
+    let mut numbers: Vec<usize> = handled.into_iter().map(|(_, number)| number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..COUNT).collect::<Vec<_>>(), "each once");
+    let letters = mailbox.read(&mailbox.letters).await;
+    let (first, second): (Vec<_>, Vec<_>) = letters
+        .iter()
+        .partition(|letter| header(&letter.headers, "evenkeel.dlq.replay-count").is_none());
+    assert_eq!((first.len(), second.len()), (COUNT, COUNT / 2));
+    for letter in second {
+        let value = |name| header(&letter.headers, name);
+        let number = crate::letters::number_of(letter);
+        assert_eq!(value("evenkeel.dlq.replay-count").as_deref(), Some("1"));
+        assert_eq!(value("ce_id"), Some(format!("id-{number}")));
+        assert_eq!(value("__dlq.errors.message").as_deref(), Some("no stock"));
+        assert_eq!(value("__dlq.errors.topic"), Some(mailbox.source.clone()));
+        assert_eq!(value("__dlq.errors.offset"), Some(number.to_string()));
+    }
+    assert_eq!(
+        mailbox.read(&mailbox.source).await.len(),
+        0,
+        "no other group sees anything"
+    );
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_key_is_listed_and_goes_on_with_the_replay_of_its_dead_letter() {
+    let Some(mailbox) = Mailbox::new(1).await else {
+        return;
+    };
+    let mut settings = settings(&mailbox);
+    settings.after_dead_letter = AfterDeadLetter::HoldKey;
+    let mended = Arc::new(AtomicBool::new(false));
+    let is_mended = Arc::clone(&mended);
+    let member = Member::start(&mailbox, settings, move |key, number| {
+        key == "held" && number == 3 && !is_mended.load(Ordering::SeqCst)
+    });
+    let record = |(key, number): (&str, usize)| OutgoingRecord {
+        topic: mailbox.source.clone(),
+        ..mailbox.written(key, number, &[("id", b"1")])
+    };
+    let steps = (0..6).flat_map(|number| ["held", "other"].map(|key| (key, number)));
+    mailbox.publish(steps.map(record)).await;
+    let list = ["parked", "list", &mailbox.group, "-o", "jsonl"];
+    let row = eventually(
+        "the key is listed as held, with two records",
+        WITHIN,
+        || async {
+            let rows = mailbox.run(&list).await.rows();
+            rows.into_iter()
+                .find(|row| row["records"] == 2 && !row["held_for"].is_null())
+        },
+    )
+    .await;
+    assert_eq!(row["key"], "held");
+    assert_eq!(row["held_for"], json!(format!("{}/0@6", mailbox.source)));
+    let show = [
+        "parked",
+        "show",
+        &mailbox.group,
+        "--key",
+        "held",
+        "-o",
+        "jsonl",
+    ];
+    assert_eq!(mailbox.run(&show).await.code(0).rows().len(), 2);
+    let unknown = ["parked", "show", &mailbox.group, "--key", "other"];
+    assert!(
+        mailbox
+            .run(&unknown)
+            .await
+            .code(1)
+            .err
+            .contains("parked list")
+    );
+    let of = |key: &str| {
+        let handled = member.handled().into_iter();
+        let numbers = handled
+            .filter(|(found, _)| found == key)
+            .map(|(_, number)| number);
+        numbers.collect::<Vec<usize>>()
+    };
+    assert_eq!((of("held"), of("other").len()), (vec![0, 1, 2, 3], 6));
+    mended.store(true, Ordering::SeqCst);
+    end_of(mailbox.start_replay(&[])).await.code(0);
+    eventually("the key goes on", WITHIN, || async {
+        (of("held") == [0, 1, 2, 3, 3, 4, 5]).then_some(())
+    })
+    .await;
+    eventually("nothing is listed", WITHIN, || async {
+        mailbox.run(&list).await.rows().is_empty().then_some(())
+    })
+    .await;
+    member.stop().await;
+}
