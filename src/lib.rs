@@ -41,6 +41,7 @@
 //! - [`recovery`]: what happens to a record that fails: retries in place, dead letters and their replay, breakers
 //! - [`handler`]: handlers, their context, the router, outcomes and errors
 //! - [`consumer`]: a member of a group: poll, admit, lane, handle, settle, commit
+//! - [`control`]: commands to a running group: pause, resume, skip, retry now, rate
 //! - [`telemetry`]: metrics, health, trace spans and, with the feature `daemon`, logs, signals and the admin server
 //! - `testing`: with the feature `testing`, a Kafka found or started for tests, unique names, waits
 //!
@@ -63,6 +64,7 @@
 //! of other crates. `ssl`, `ssl-vendored`: TLS to the brokers. `zstd`: that compression.
 
 pub mod consumer;
+pub mod control;
 pub mod event;
 pub mod handler;
 pub mod inbox;

@@ -22,6 +22,11 @@ pub(crate) enum Ending {
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
 
+/// Nobody answered in time.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NoAnswer(pub(crate) String);
+
 /// Prints what went wrong, if anything, and gives the exit code.
 pub(crate) fn report(result: anyhow::Result<Ending>) -> ExitCode {
     ExitCode::from(match result {
@@ -76,6 +81,9 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<Usage>() || cause.is::<evenkeel::kafka::ConfigError>() {
         return Some(2);
     }
+    if cause.is::<NoAnswer>() {
+        return Some(5);
+    }
     match cause.downcast_ref::<KafkaError>()? {
         KafkaError::Config(_) => Some(2),
         KafkaError::Unreachable { .. } => Some(4),
@@ -115,6 +123,7 @@ mod tests {
             seconds: 1,
         };
         check(timeout.into(), 5);
+        check(NoAnswer("nobody".to_owned()).into(), 5);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod progress;
 mod receipt;
 mod stop;
 mod time;
+mod user;
 mod wildcard;
 
 use clap::Parser;

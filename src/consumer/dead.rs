@@ -1,5 +1,6 @@
 //! Writes dead letters for a consumer, through a producer of its own that is made when the first one is due.
 
+use crate::control::Command;
 use crate::event::{OutgoingRecord, Record};
 use crate::handler::{Class, DeadReason};
 use crate::kafka::{ConfigError, KafkaConfig};
@@ -41,15 +42,16 @@ impl DeadLetterWriter {
         }
     }
 
-    /// Writes one, and returns when the brokers have acknowledged it.
+    /// Writes one, and returns when the brokers have acknowledged it. `skip` is the command that had the record skipped.
     pub(crate) async fn write(
         &self,
         record: &Record,
         class: Class,
         reason: &DeadReason,
         attempts: u32,
+        skip: Option<&Command>,
     ) -> Result<(), WriteError> {
-        let written = self.publish(record, class, reason, attempts).await;
+        let written = self.publish(record, class, reason, attempts, skip).await;
         let state = match &written {
             Ok(()) => Ok(()),
             Err(error) => Err(format!(
@@ -87,6 +89,7 @@ impl DeadLetterWriter {
         class: Class,
         reason: &DeadReason,
         attempts: u32,
+        skip: Option<&Command>,
     ) -> Result<(), WriteError> {
         let publisher = self.publisher().await?;
         let failure = Failure {
@@ -96,6 +99,7 @@ impl DeadLetterWriter {
             class,
             attempts,
             now: jiff::Timestamp::now(),
+            skip,
         };
         match publisher
             .publish_record(dead_letter(record, &failure))

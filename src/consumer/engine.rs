@@ -1,6 +1,7 @@
 //! What the parts of one running consumer share.
 
 use super::breakers::Breakers;
+use super::control::Control;
 use super::dead::DeadLetterWriter;
 use super::ledger::Ledger;
 use super::parking::ParkingLot;
@@ -33,6 +34,7 @@ pub(crate) struct Engine {
     pub(crate) routing: Routing,
     pub(crate) parking: ParkingLot,
     pub(crate) breakers: Breakers,
+    pub(crate) control: Control,
     /// Bytes of the batches whose records are still held.
     pub(crate) budget: Arc<AtomicUsize>,
     in_flight: AtomicUsize,
@@ -64,6 +66,7 @@ impl Engine {
         dead_letters: DeadLetterWriter,
         health: Health,
         readiness: Readiness,
+        control: Control,
     ) -> Self {
         let workers: Vec<Arc<Inbox>> = (0..settings.workers()).map(|_| Arc::default()).collect();
         let permits = Pool::new(settings.concurrency, workers.len());
@@ -78,6 +81,7 @@ impl Engine {
             dead_letters,
             health,
             readiness,
+            control,
             counters: Counters::default(),
             workers,
             permits,

@@ -117,10 +117,11 @@ impl Intake {
             let end = (at + 1..messages.len())
                 .find(|index| !is_of_run(messages.get(*index)))
                 .unwrap_or(messages.len());
-            // A partition that is not assigned any more: its records are its next owner's.
+            // A partition that is not assigned any more: its records are its next owner's. One that is paused: they come again.
             if let Some(assigned) = first
                 .topic()
                 .and_then(|topic| assignments.get(topic, first.partition()))
+                .filter(|assigned| assigned.held.is_none())
             {
                 self.engine.readiness.can_read(&assigned.partition);
                 received +=

@@ -16,11 +16,17 @@
 //! - **commit**: a thread of its own commits the first unsettled offset of each partition, at an interval, on a revoke and
 //!   at the stop. What is settled above it travels in the commit's metadata, so that a restart does not repeat it.
 //!
+//! A running group is controlled through its topic `control.<group>` ([`crate::control`]): `commands` follows it,
+//! `steering` compares on the poll thread what is with what is to be, `pause` holds partitions, and a record to be skipped is
+//! found where it starts or waits.
+//!
 //! The decisions (`lanes`, `ledger`, `flow`, `metadata`) are pure and are driven through seeded schedules of revokes, late
 //! results and crashes by `simulation`.
 
 mod breakers;
+mod commands;
 mod commit;
+mod control;
 mod dead;
 mod engine;
 mod flow;
@@ -30,6 +36,7 @@ mod ledger;
 mod metadata;
 mod parking;
 mod partition;
+mod pause;
 mod permits;
 mod poll;
 mod prepare;
@@ -41,6 +48,8 @@ mod running;
 mod settings;
 #[cfg(test)]
 mod simulation;
+mod skipping;
+mod steering;
 mod tally;
 mod watch;
 mod worker;
@@ -54,6 +63,8 @@ use crate::handler::{Classifier, Delivery, Outcome, Router, Scope, default_class
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 use crate::publisher::Publisher;
 use crate::telemetry::Health;
+use commands::Commands;
+use control::Control;
 use dead::DeadLetterWriter;
 use engine::Engine;
 use futures_util::FutureExt;
@@ -202,7 +213,15 @@ where
     /// When the cluster cannot be reached at the start, or the client fails for good.
     pub async fn run(self, stop: CancellationToken) -> Result<RunReport, ConsumerError> {
         let readiness = Readiness::joining(self.health.clone());
-        let retry_topics = prepare::topics(&self.kafka, &self.settings).await?;
+        let (retry_topics, is_controlled) = prepare::topics(&self.kafka, &self.settings).await?;
+        let (commands, state) =
+            commands::follow(is_controlled, &self.kafka, &self.settings).await?;
+        let (control, acks) = Control::new(state);
+        let acks = tokio::spawn(control::write_acks(
+            self.settings.group.clone(),
+            self.kafka.clone(),
+            acks,
+        ));
         let config = prepare::client(&self.kafka, &self.settings)?;
         let dead_letters = DeadLetterWriter::new(
             &self.settings.group,
@@ -221,6 +240,7 @@ where
             dead_letters,
             self.health,
             readiness,
+            control,
         ));
         engine.parking.set_topics(retry_topics);
         let into_error: fn(H::Error) -> BoxError = Into::into;
@@ -230,10 +250,13 @@ where
 
         let workers = spawn_workers(&engine, &handler);
         let cleaning = parking::clean::spawn(&engine, self.kafka.clone());
-        let (ended, stop_polling) = spawn_poll_thread(&engine, config, self.kafka)?;
+        let (ended, stop_polling) = spawn_poll_thread(&engine, config, self.kafka, commands)?;
         let ended = until_ended(&engine, ended, stop_polling, stop).await;
         drop(cleaning);
         finish_workers(&engine, workers).await;
+        engine.control.close();
+        // What is not written by then would only tell its author late.
+        let _ = tokio::time::timeout(rebalance::COMMIT_WITHIN, acks).await;
         let unsent = engine.dead_letters.flush(rebalance::COMMIT_WITHIN).await;
         let (stopped, clean) = ended?;
         Ok(engine.report(stopped, clean && unsent == 0))
@@ -287,6 +310,7 @@ fn spawn_poll_thread(
     engine: &Arc<Engine>,
     config: rdkafka::ClientConfig,
     kafka: KafkaConfig,
+    commands: Option<Commands>,
 ) -> Result<(PollEnded, StopPolling), ConsumerError> {
     let (ended, has_ended) = oneshot::channel();
     let stop = Arc::new(AtomicBool::new(false));
@@ -298,7 +322,7 @@ fn spawn_poll_thread(
     let runtime = tokio::runtime::Handle::current();
     let poll = move || {
         // The run may have been dropped meanwhile.
-        let _ = ended.send(poll::run(engine, &config, &kafka, runtime, stop));
+        let _ = ended.send(poll::run(engine, &config, &kafka, commands, runtime, stop));
     };
     let spawned = std::thread::Builder::new()
         .name("evenkeel-poll".to_owned())

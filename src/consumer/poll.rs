@@ -2,6 +2,7 @@
 //!
 //! It never waits for a handler, except in the bounded drain of a revoke and of the stop.
 
+use super::commands::Commands;
 use super::commit::{Committer, Order};
 use super::engine::Engine;
 use super::flow::{self, Progress};
@@ -9,6 +10,7 @@ use super::intake::Intake;
 use super::ledger::Epoch;
 use super::parking::follow::{self, Follower};
 use super::rebalance::{Drain, Member};
+use super::steering::Steering;
 use super::{Bound, ConsumerError, Stopped};
 use crate::kafka::queue::{ForwardedQueue, Message};
 use crate::kafka::{KafkaConfig, KafkaError};
@@ -50,6 +52,7 @@ pub(crate) struct PollThread {
     consumer: Arc<BaseConsumer<Member>>,
     orders: mpsc::Sender<Order>,
     intake: Intake,
+    steering: Steering,
     stop: Arc<AtomicBool>,
     events_served_at: Instant,
     last_record_at: Option<Instant>,
@@ -63,6 +66,7 @@ pub(crate) fn run(
     engine: Arc<Engine>,
     config: &ClientConfig,
     kafka: &KafkaConfig,
+    commands: Option<Commands>,
     runtime: Handle,
     stop: Arc<AtomicBool>,
 ) -> Result<Ended, ConsumerError> {
@@ -96,7 +100,9 @@ pub(crate) fn run(
     let beat_within = engine.settings.revoke_timeout + BEAT_WITHIN;
     engine.health.expect_beat(LOOP, beat_within);
     let intake = Intake::new(Arc::clone(&engine));
+    let steering = Steering::new(Arc::clone(&engine), commands);
     let mut thread = PollThread {
+        steering,
         engine,
         queue,
         consumer,
@@ -188,7 +194,7 @@ impl PollThread {
             .events_every()
             .saturating_sub(self.events_served_at.elapsed());
         let wanted = flow::wanted(self.engine.settings.bound, self.kept());
-        let room = self.intake.room().min(wanted);
+        let room = self.steering.room(self.intake.room().min(wanted));
         // What is in flight waits for what is down, and what would come would wait as well, but for one that is tried.
         let is_open = self.engine.breakers.is_open();
         let room = match is_open {
@@ -197,7 +203,11 @@ impl PollThread {
             false => room,
         };
         if room == 0 {
-            if !is_open && wanted > 0 && self.engine.in_flight() < self.intake.records_max() {
+            if !is_open
+                && wanted > 0
+                && !self.steering.holds_back()
+                && self.engine.in_flight() < self.intake.records_max()
+            {
                 self.engine.compact();
             }
             self.engine.wait_for_room(until_events);
@@ -222,6 +232,7 @@ impl PollThread {
             on_error,
         );
         if received > 0 {
+            self.steering.took(received);
             self.bounded_received += received as u64;
             self.last_record_at = Some(self.events_served_at);
         }
@@ -241,7 +252,9 @@ impl PollThread {
         match code {
             RDKafkaErrorCode::PartitionEOF => {
                 let mut assignments = self.consumer.context().assignments();
-                if let Some(assigned) = assignments.get(topic, partition) {
+                if let Some(assigned) = assignments.get(topic, partition)
+                    && assigned.held.is_none()
+                {
                     // Nothing below the end is missing: what stands there, such as a transaction's marker, is no record.
                     self.engine
                         .ledger()
@@ -298,7 +311,13 @@ impl PollThread {
             // Nothing came since then, which counts as quiet and as idle from then on.
             self.last_record_at = Some(Instant::now());
         }
-        if self.engine.breakers.is_open() || self.are_gated {
+        self.steering.serve(&self.consumer);
+        // A run without an end has nothing to wait for.
+        let is_bounded = self.engine.settings.bound != Bound::Endless;
+        if self.engine.breakers.is_open()
+            || self.are_gated
+            || (is_bounded && self.steering.holds_back())
+        {
             // Nothing is taken, which does not mean that nothing is there.
             self.last_record_at = self.last_record_at.map(|_| Instant::now());
         }
@@ -423,6 +442,7 @@ impl PollThread {
     fn shut_down(&mut self, commit: bool) -> bool {
         let engine = Arc::clone(&self.engine);
         engine.readiness.stop();
+        self.steering.stop();
         let epochs = self.consumer.context().fence_all();
         let deadline = Instant::now() + engine.settings.drain_timeout;
         let mut drain = self.consumer.context().fence(&epochs);
@@ -475,9 +495,11 @@ impl PollThread {
             consumer,
             orders,
             intake,
+            steering,
             ..
         } = self;
         drop(intake);
+        drop(steering);
         let _ = orders.send(Order::Close);
         if committing.join().is_err() {
             tracing::error!(group = engine.group, "the thread for commits panicked");

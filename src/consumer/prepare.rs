@@ -1,6 +1,7 @@
 //! What a run checks and sets up before it joins its group.
 
 use super::settings::{Assignment, Bound, ConsumerSettings};
+use crate::control::{control_topic, control_topic_config};
 use crate::kafka::admin::{Admin, NewTopic};
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 use crate::recovery::dead_letter::dead_letter_topic;
@@ -14,11 +15,11 @@ const RECORD_BYTES_MIN: u32 = 8 << 20;
 const HEADERS_BYTES: u32 = 1 << 20;
 
 /// Checks that the brokers answer and the topics exist, and sees to the group's own topics. Returns the retry topics that are
-/// there, with their numbers of partitions.
+/// there, with their numbers of partitions, and whether there is a control topic.
 pub(super) async fn topics(
     kafka: &KafkaConfig,
     settings: &ConsumerSettings,
-) -> Result<HashMap<String, usize>, KafkaError> {
+) -> Result<(HashMap<String, usize>, bool), KafkaError> {
     let admin = Admin::connect(kafka, settings.startup_timeout).await?;
     let sources = admin.partition_counts(&settings.topics).await?;
     if let Some(topic) = settings
@@ -36,7 +37,35 @@ pub(super) async fn topics(
         sources: &sources,
     };
     own.create_missing().await?;
-    own.grow_retry_topics().await
+    let is_controlled = own.see_to_control_topic().await;
+    Ok((own.grow_retry_topics().await?, is_controlled))
+}
+
+/// A service that may not create topics is one that cannot be controlled until somebody else has.
+async fn create_control_topic(admin: &Admin, name: &str) -> bool {
+    let topic = NewTopic {
+        name: name.to_owned(),
+        partitions: 1,
+        replication: -1,
+        config: control_topic_config(),
+    };
+    let created = admin.create_topics(&[topic]).await;
+    if let Err(error) = &created {
+        tracing::warn!(topic = name, %error, "the control topic is not there and cannot be created: this member takes no commands until it is there and the member is started again");
+    }
+    created.is_ok()
+}
+
+/// Of several partitions no two members would see the entries in the same order.
+fn is_usable(name: &str, partitions: usize) -> bool {
+    if partitions != 1 {
+        tracing::warn!(
+            topic = name,
+            partitions,
+            "the control topic has to have one partition: this member takes no commands"
+        );
+    }
+    partitions == 1
 }
 
 /// Gives retry topics as many partitions as their sources have now.
@@ -63,6 +92,17 @@ struct Own<'a> {
 }
 
 impl Own<'_> {
+    /// Whether there is a control topic that can be used.
+    async fn see_to_control_topic(&self) -> bool {
+        let name = control_topic(&self.settings.group);
+        let names = std::slice::from_ref(&name);
+        let present = self.admin.partition_counts(names).await;
+        match present.unwrap_or_default().get(&name) {
+            Some(partitions) => is_usable(&name, *partitions),
+            None => create_control_topic(self.admin, &name).await,
+        }
+    }
+
     async fn create_missing(&self) -> Result<(), KafkaError> {
         let group = &self.settings.group;
         let of = |topic: &String| [dead_letter_topic(group, topic), retry_topic(group, topic)];

@@ -115,6 +115,11 @@ impl Readiness {
         }
     }
 
+    /// What is worth knowing while it is ready, if anything.
+    pub(crate) fn note(&self, note: Option<String>) {
+        self.health.set_note(COMPONENT, note);
+    }
+
     /// The run ends: not ready from now on, whatever the group still assigns while handlers are drained.
     pub(crate) fn stop(&self) {
         self.change(|state| state.stopping = true);

@@ -10,6 +10,7 @@ use super::ledger::Epoch;
 use super::metadata::{self, SettledAbove, Tag};
 use super::parking::{RetryPartition, follow};
 use super::partition::Partition;
+use super::pause::Held;
 use super::worker::Message;
 use crate::kafka::log;
 use crate::kafka::queue::{ForwardTarget, committed, forward, unforward};
@@ -28,7 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long an assignment waits for the group's committed offsets; after that, records settled above them come again.
-const COMMITTED_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const COMMITTED_WITHIN: Duration = Duration::from_secs(5);
 /// How long a revoke waits for its commit.
 pub(crate) const COMMIT_WITHIN: Duration = Duration::from_secs(5);
 
@@ -44,6 +45,8 @@ pub(crate) struct Assigned {
     pub(crate) is_gated: bool,
     /// The end at which a bounded run stops; looked up after the assignment.
     pub(crate) end: Option<i64>,
+    /// How far it has come in being paused, while an operator wants it to be.
+    pub(crate) held: Option<Held>,
     pub(crate) received: metrics::Counter,
 }
 
@@ -51,7 +54,7 @@ pub(crate) struct Assigned {
 #[derive(Default)]
 pub(crate) struct Assignments {
     pub(crate) topics: HashMap<Arc<str>, HashMap<i32, Assigned>>,
-    last_epoch: u64,
+    pub(super) last_epoch: u64,
     /// Whether the group has assigned anything yet, be it nothing.
     pub(crate) joined: bool,
     /// Whether a revoke or a loss was the latest change: another assignment is to come.
@@ -67,12 +70,12 @@ impl Assignments {
         self.topics.values_mut().flat_map(HashMap::values_mut)
     }
 
-    fn next_epoch(&mut self) -> Epoch {
+    pub(super) fn next_epoch(&mut self) -> Epoch {
         self.last_epoch += 1;
         Epoch(self.last_epoch)
     }
 
-    fn insert(
+    pub(super) fn insert(
         &mut self,
         topic: &str,
         partition: i32,
@@ -89,6 +92,7 @@ impl Assignments {
             next: None,
             committed: None,
             end: None,
+            held: None,
             received,
         };
         self.topics
@@ -97,16 +101,16 @@ impl Assignments {
             .insert(partition, assigned);
     }
 
-    fn remove(&mut self, topic: &str, partition: i32) -> Option<Assigned> {
+    pub(super) fn remove(&mut self, topic: &str, partition: i32) -> Option<Assigned> {
         self.topics.get_mut(topic)?.remove(&partition)
     }
 }
 
 /// The client's context: this member of the group.
 pub(crate) struct Member {
-    engine: Arc<Engine>,
-    orders: mpsc::Sender<Order>,
-    followed: mpsc::Sender<follow::Order>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) followed: mpsc::Sender<follow::Order>,
     assignments: Mutex<Assignments>,
     target: Mutex<Option<ForwardTarget>>,
     /// Set once everything is committed and the client is only to be given back.
@@ -135,6 +139,10 @@ impl Member {
     /// Where partitions' queues are forwarded to from now on; none before and after the run.
     pub(crate) fn set_target(&self, target: Option<ForwardTarget>) {
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
+    }
+
+    pub(super) fn target(&self) -> Option<ForwardTarget> {
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on partitions go without a drain or a commit: both were done.
@@ -190,15 +198,14 @@ impl Member {
 
     /// Lets the records come of partitions whose parked set is whole; whether others wait.
     pub(crate) fn open_gates(&self, consumer: &BaseConsumer<Self>) -> bool {
-        let target = *self.target.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(target) = target else {
+        let Some(target) = self.target() else {
             return false;
         };
         let mut are_closed = false;
         for assigned in self
             .assignments()
             .all()
-            .filter(|assigned| assigned.is_gated)
+            .filter(|assigned| assigned.is_gated && assigned.held.is_none())
         {
             let Partition {
                 topic,
@@ -223,15 +230,13 @@ impl Member {
 
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let engine = &self.engine;
-        let target = *self.target.lock().unwrap_or_else(PoisonError::into_inner);
+        let target = self.target();
         let mut assignments = self.assignments();
         assignments.joined = true;
         assignments.awaited = false;
         for element in list.elements() {
             let (topic, partition) = (element.topic(), element.partition());
-            let name = retry_topic(&engine.group, topic);
-            let retry = engine.parking.exists(&name);
-            let retry = retry.then(|| RetryPartition::new(name.into(), assignments.next_epoch()));
+            let retry = self.retry_partition(&mut assignments, topic);
             // Which of its keys wait has to be known before its first record is handled: until then its records stay on its own
             // queue.
             let forwarded = match target {
@@ -255,29 +260,28 @@ impl Member {
             engine
                 .ledger()
                 .assign(assigned.partition.epoch, settled_above);
-            let Partition {
-                epoch, partition, ..
-            } = *assigned.partition;
-            let topic = Arc::clone(&assigned.partition.topic);
-            let own = Owned {
-                epoch,
-                topic,
-                partition,
-                committed: assigned.committed,
-                parked_of: None,
-            };
-            let retry = assigned.partition.retry.as_ref().map(|retry| Owned {
-                epoch: retry.epoch,
-                topic: Arc::clone(&retry.topic),
-                partition,
-                committed: None,
-                parked_of: Some(Arc::clone(&assigned.partition)),
-            });
-            Some([Some(own), retry])
+            Some(owned_of(assigned))
         };
         let elements = list.elements();
-        let owned = elements.iter().filter_map(owned).flatten().flatten();
-        let owned: Vec<Owned> = owned.collect();
+        let owned = elements.iter().filter_map(owned).flatten().collect();
+        self.own(owned);
+        tracing::info!(group = engine.group, partitions = %names(list), "partitions assigned");
+        engine.readiness.assigned();
+    }
+
+    /// Where the records of a partition that is about to be assigned are parked, if there is a place.
+    pub(super) fn retry_partition(
+        &self,
+        assignments: &mut Assignments,
+        topic: &str,
+    ) -> Option<RetryPartition> {
+        let name = retry_topic(&self.engine.group, topic);
+        let exists = self.engine.parking.exists(&name);
+        exists.then(|| RetryPartition::new(name.into(), assignments.next_epoch()))
+    }
+
+    /// Has partitions committed for from now on, and their retry partitions followed.
+    pub(super) fn own(&self, owned: Vec<Owned>) {
         let followed = owned
             .iter()
             .filter_map(|owned| owned.parked_of.clone())
@@ -285,9 +289,7 @@ impl Member {
         // Both end after this thread only.
         let _ = self.orders.send(Order::Assigned(owned));
         let _ = self.followed.send(follow::Order::Assigned(followed));
-        engine.parking.wake();
-        tracing::info!(group = engine.group, partitions = %names(list), "partitions assigned");
-        engine.readiness.assigned();
+        self.engine.parking.wake();
     }
 
     /// Reads where the group stands, and which records above it are settled already.
@@ -365,6 +367,7 @@ impl Member {
             let mut ledger = self.engine.ledger();
             epochs.iter().for_each(|epoch| ledger.revoke(*epoch));
         }
+        self.forget_pauses(consumer, &removed);
         for assigned in &removed {
             self.engine.readiness.can_read(&assigned.partition);
             // An unknown partition has no queue that could be forwarded.
@@ -382,8 +385,28 @@ impl Member {
     }
 }
 
+/// What is committed for a partition: its own position, and that of those parked of it.
+pub(super) fn owned_of(assigned: &Assigned) -> Vec<Owned> {
+    let partition = &assigned.partition;
+    let own = Owned {
+        epoch: partition.epoch,
+        topic: Arc::clone(&partition.topic),
+        partition: partition.partition,
+        committed: assigned.committed,
+        parked_of: None,
+    };
+    let retry = partition.retry.as_ref().map(|retry| Owned {
+        epoch: retry.epoch,
+        topic: Arc::clone(&retry.topic),
+        partition: partition.partition,
+        committed: None,
+        parked_of: Some(Arc::clone(partition)),
+    });
+    std::iter::once(own).chain(retry).collect()
+}
+
 /// What a partition's records, and those parked of it, are committed under.
-fn epochs_of(partition: &Partition) -> impl Iterator<Item = Epoch> {
+pub(super) fn epochs_of(partition: &Partition) -> impl Iterator<Item = Epoch> {
     let retry = partition.retry.as_ref().map(|retry| retry.epoch);
     std::iter::once(partition.epoch).chain(retry)
 }

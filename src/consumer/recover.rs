@@ -3,11 +3,13 @@
 //! Runs beside the record's lane, which waits meanwhile. Ends without settling when the record's partition is fenced.
 
 use super::breakers::Probe;
+use super::control::{Waiting, position};
 use super::dead::WriteError;
 use super::engine::Engine;
 use super::partition::Partition;
 use super::settings::AfterDeadLetter;
 use super::tally::{Settlement, Verdict};
+use crate::control::{Command, Outcome as CommandOutcome};
 use crate::handler::{Class, DeadReason, Delivery, HandlerError, Outcome, Stage};
 use crate::publisher::PublishError;
 use crate::recovery::Decision;
@@ -74,6 +76,7 @@ where
     H::Future: Send,
 {
     Box::pin(async move {
+        let waiting = Waiting::new(&recovery.engine, &recovery.delivery.record);
         // Which instance waited for room matters to the layers that gave it a place in their queue.
         let next = handler.clone();
         let mut outcome = match outcome {
@@ -85,7 +88,13 @@ where
                 Ok(settlement) => return Verdict::Settled(settlement),
                 Err(outcome) => outcome,
             };
-            let waited = match recovery.next_step(outcome) {
+            let step = recovery.next_step(outcome);
+            if !matches!(step, Step::Abandon)
+                && let Some(command) = recovery.skip_command()
+            {
+                return recovery.skip(&command).await;
+            }
+            let waited = match step {
                 Step::Abandon => return Verdict::Abandoned,
                 Step::Park(class, error, delay) => {
                     return recovery.park(class, &error, delay).await;
@@ -93,9 +102,10 @@ where
                 Step::DeadLetter(class, reason) => {
                     return recovery.dead_letter(class, &reason).await;
                 }
-                Step::TryAfter(delay, outage_of) => {
-                    recovery.wait(delay, outage_of.as_deref()).await
-                }
+                Step::TryAfter(delay, outage_of) => tokio::select! {
+                    waited = recovery.wait(delay, outage_of.as_deref(), &waiting) => waited,
+                    command = waiting.skipped() => return recovery.skip(&command).await,
+                },
             };
             let Some(probe) = waited else {
                 return Verdict::Abandoned;
@@ -108,6 +118,13 @@ where
             }
         }
     })
+}
+
+/// Settles a record that an operator has skipped, without a handler.
+pub(crate) fn skip(mut recovery: Recovery, command: Box<Command>) -> Recovering {
+    // The attempt that it stands before is not made.
+    recovery.attempts = recovery.attempts.saturating_sub(1);
+    Box::pin(async move { recovery.skip(&command).await })
 }
 
 /// Calls the handler once it has room; a panic is an outcome.
@@ -209,6 +226,42 @@ impl Recovery {
         );
     }
 
+    /// The command that has the record skipped, if one does.
+    fn skip_command(&self) -> Option<Command> {
+        let control = &self.engine.control;
+        let is_asked = control.has_skips();
+        is_asked.then(|| control.skip_of(&self.delivery.record))?
+    }
+
+    /// Has the record settled as an operator wants it: written to the dead-letter topic, and not handled.
+    async fn skip(&self, command: &Command) -> Verdict {
+        let record = &self.delivery.record;
+        tracing::warn!(
+            group = self.engine.group,
+            record = ?record,
+            command = command.id,
+            by = command.by,
+            why = command.why,
+            "record skipped by an operator; writing it to the dead-letter topic"
+        );
+        let reason = DeadReason::new(
+            Stage::Skipped,
+            format!("skipped by {}: {}", command.by, command.why),
+        );
+        match self
+            .write_letter(Class::Permanent, &reason, Some(command))
+            .await
+        {
+            Verdict::Settled(_) => {
+                let detail = "written to the dead-letter topic and settled";
+                let control = &self.engine.control;
+                control.skip_ended(&position(record), CommandOutcome::Skipped, detail);
+                Verdict::Settled(Settlement::Skipped)
+            }
+            abandoned => abandoned,
+        }
+    }
+
     /// Writes the dead letter; the record is settled only when the brokers have acknowledged it.
     async fn dead_letter(&self, class: Class, reason: &DeadReason) -> Verdict {
         let record = &self.delivery.record;
@@ -221,13 +274,31 @@ impl Recovery {
             reason = reason.message,
             "record failed for good; writing it to the dead-letter topic"
         );
+        let written = self.write_letter(class, reason, None).await;
+        if written == Verdict::Settled(Settlement::Dead)
+            && self.engine.settings.after_dead_letter == AfterDeadLetter::HoldKey
+            && self.hold().await.is_none()
+        {
+            return Verdict::Abandoned;
+        }
+        written
+    }
+
+    /// Writes to the dead-letter topic, again and again until the brokers have it.
+    async fn write_letter(
+        &self,
+        class: Class,
+        reason: &DeadReason,
+        skip: Option<&Command>,
+    ) -> Verdict {
+        let record = &self.delivery.record;
         let backoff = self.engine.settings.retry.backoff;
         let mut tries = 0_u32;
         loop {
             match self
                 .engine
                 .dead_letters
-                .write(record, class, reason, self.attempts)
+                .write(record, class, reason, self.attempts, skip)
                 .await
             {
                 Ok(()) => break,
@@ -245,24 +316,24 @@ impl Recovery {
                 return Verdict::Abandoned;
             }
         }
-        if self.engine.settings.after_dead_letter == AfterDeadLetter::HoldKey
-            && self.hold().await.is_none()
-        {
-            return Verdict::Abandoned;
-        }
         Verdict::Settled(Settlement::Dead)
     }
 
     /// Waits until the next attempt may be made; none when the partition went. It may be the one that finds out whether what
     /// is down answers.
-    async fn wait(&self, delay: Duration, outage_of: Option<&str>) -> Option<Option<Probe>> {
+    async fn wait(
+        &self,
+        delay: Duration,
+        outage_of: Option<&str>,
+        waiting: &Waiting,
+    ) -> Option<Option<Probe>> {
         let engine = &self.engine;
         let is_down = outage_of.is_some_and(|dependency| engine.breakers.is_open_for(dependency));
         // The breaker knows better when to try again.
         let mut delay = if is_down { Duration::ZERO } else { delay };
         loop {
             let waited = self.wait_for(async {
-                tokio::time::sleep(delay).await;
+                waiting.unless_retried(tokio::time::sleep(delay)).await;
                 engine.may_try(outage_of).await
             });
             let probe = waited.await?;

@@ -15,16 +15,19 @@ pub(crate) enum Settlement {
     Duplicate,
     Ignored,
     Dead,
+    /// An operator had it skipped.
+    Skipped,
     /// It stands in the retry topic.
     Parked,
 }
 
 impl Settlement {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Done,
         Self::Duplicate,
         Self::Ignored,
         Self::Dead,
+        Self::Skipped,
         Self::Parked,
     ];
 
@@ -44,6 +47,7 @@ impl Settlement {
             Self::Duplicate => "duplicate",
             Self::Ignored => "ignored",
             Self::Dead => "dead",
+            Self::Skipped => "skipped",
             Self::Parked => "parked",
         }
     }
@@ -72,8 +76,8 @@ pub(crate) struct Tally {
 
 struct TopicTally {
     topic: Arc<str>,
-    settled: [u64; 5],
-    counters: [metrics::Counter; 5],
+    settled: [u64; 6],
+    counters: [metrics::Counter; 6],
 }
 
 impl Tally {
@@ -134,7 +138,7 @@ impl Tally {
                         Settlement::Duplicate => counters.duplicates.fetch_add(count, Relaxed),
                         Settlement::Dead => counters.dead_letters.fetch_add(count, Relaxed),
                         Settlement::Parked => counters.parked.fetch_add(count, Relaxed),
-                        Settlement::Done | Settlement::Ignored => 0,
+                        Settlement::Done | Settlement::Ignored | Settlement::Skipped => 0,
                     };
                 }
             }
@@ -152,7 +156,7 @@ impl Tally {
         });
         self.topics.push(TopicTally {
             topic: Arc::clone(topic),
-            settled: [0; 5],
+            settled: [0; 6],
             counters,
         });
         self.topics.len() - 1

@@ -10,9 +10,10 @@ use super::ledger::{Epoch, LedgerBatch, Settled};
 use super::parking::order_name;
 use super::partition::Partition;
 use super::permits::Permits;
-use super::recover::{Recovering, Recovery, park_behind, recover};
+use super::recover::{Recovering, Recovery, park_behind, recover, skip};
 use super::running::{Finished, Running, Slot, poll_attempt};
 use super::tally::{Settlement, Tally, Verdict};
+use crate::control::Command;
 use crate::event::{Record, RecordBatch};
 use crate::handler::{DeadReason, Delivery, Outcome, Scope};
 use crate::recovery::parked::Wait;
@@ -156,6 +157,8 @@ enum Unsettled<F> {
     Failed(Outcome),
     /// A layer around the handler has no room yet: the recovery waits for it.
     NoRoom,
+    /// An operator has it skipped: no handler sees it.
+    Skipped(Box<Command>),
     /// Records of its key are parked, and it has to be parked behind them.
     Behind,
 }
@@ -455,6 +458,10 @@ where
                 let recovering = self.recover(self.handler.clone(), &item, Some(outcome));
                 Running::recovering(item, lane, recovering, self.now)
             }
+            Unsettled::Skipped(command) => {
+                let skipping = skip(self.recovery(&item), command);
+                Running::recovering(item, lane, skipping, self.now)
+            }
         });
     }
 
@@ -465,6 +472,12 @@ where
         attempt: u32,
         cx: &mut Context<'_>,
     ) -> Result<Settlement, Unsettled<H::Future>> {
+        let control = &self.engine.control;
+        if control.has_skips()
+            && let Some(command) = control.skip_of(&record)
+        {
+            return Err(Unsettled::Skipped(Box::new(command)));
+        }
         let delivery = self.delivery(record, attempt);
         let mut slot = self.slots.pop().unwrap_or_else(|| Box::pin(None));
         let called = catch_unwind(AssertUnwindSafe(|| match self.handler.poll_ready(cx) {

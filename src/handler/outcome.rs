@@ -44,6 +44,8 @@ pub enum Stage {
     Timeout,
     /// The handler panicked.
     Panic,
+    /// It was not handled: an operator had it skipped.
+    Skipped,
 }
 
 impl Stage {
@@ -55,6 +57,7 @@ impl Stage {
             Self::Handler => "handler",
             Self::Timeout => "timeout",
             Self::Panic => "panic",
+            Self::Skipped => "skipped",
         }
     }
 }

@@ -428,6 +428,22 @@ pub(crate) fn committed<C: ConsumerContext>(
     }
 }
 
+/// The id that the group gave this member; none before it has joined.
+pub(crate) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<String> {
+    // SAFETY: the client is alive; what it returns is null, or a C string that is ours and given back once, after it was
+    // copied.
+    unsafe {
+        let client = consumer.client().native_ptr();
+        let id = sys::rd_kafka_memberid(client);
+        if id.is_null() {
+            return None;
+        }
+        let copy = CStr::from_ptr(id).to_string_lossy().into_owned();
+        sys::rd_kafka_mem_free(client, id.cast());
+        Some(copy).filter(|id| !id.is_empty())
+    }
+}
+
 /// The first and the next offset of a partition as the client last saw them, without asking the brokers; none before
 /// the first fetch.
 pub(crate) fn cached_watermarks<C: ConsumerContext>(

@@ -131,6 +131,8 @@ pub struct Reader {
 struct Line {
     span: Span,
     done: bool,
+    /// Where the log ended when it was opened, for a line that goes on beyond it and has not got there yet.
+    behind: Option<i64>,
 }
 
 impl Reading {
@@ -190,6 +192,28 @@ impl Reader {
             queue,
             consumer,
         })
+    }
+
+    /// Reads the topics from their beginnings and goes on with what comes after; [`Reader::has_caught_up`] says when what
+    /// they hold now was read.
+    ///
+    /// # Errors
+    /// Those of [`Reader::open`].
+    pub fn follow<T: Into<String>>(
+        config: &KafkaConfig,
+        topics: impl IntoIterator<Item = T>,
+        timeout: Duration,
+    ) -> Result<Self, KafkaError> {
+        let mut reader = Self::open(config, &Reading::whole(topics), timeout)?;
+        // Nothing was taken yet, so nothing beyond the ends was passed over.
+        reader.lines.iter_mut().for_each(Line::go_on);
+        reader.open_lines = reader.lines.len();
+        Ok(reader)
+    }
+
+    /// Whether everything was given out that the topics held when [`Reader::follow`] was called.
+    pub fn has_caught_up(&self) -> bool {
+        self.records.is_empty() && self.lines.iter().all(|line| line.behind.is_none())
     }
 
     /// The partitions and the offsets that this reader covers.
@@ -291,19 +315,28 @@ impl Line {
         Self {
             done: span.end.is_some_and(|end| span.start >= end),
             span,
+            behind: None,
         }
+    }
+
+    /// Has no end from now on.
+    fn go_on(&mut self) {
+        self.behind = self.span.end.take().filter(|end| self.span.start < *end);
+        self.done = false;
     }
 
     /// Whether a record of that offset belongs to the reading; the line moves past it.
     fn admit(&mut self, offset: i64) -> bool {
         let inside = !self.done && self.span.end.is_none_or(|end| offset < end);
         self.done |= self.span.end.is_some_and(|end| offset + 1 >= end);
+        self.behind = self.behind.filter(|end| offset + 1 < *end);
         inside
     }
 
     /// The end of the log is at or beyond the end of the span, so what is missing before it (transaction markers,
     /// compacted records) will not come.
     fn reached_end_of_log(&mut self) {
+        self.behind = None;
         self.done |= self.span.end.is_some();
     }
 }

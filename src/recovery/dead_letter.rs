@@ -9,6 +9,7 @@
 //! about the latest failure and do not grow with each trip. Every other header stays where it was, those of a replay too
 //! (`replay.rs`): how often a record was replayed and when it failed first must survive its next failure.
 
+use crate::control::Command;
 use crate::event::{Headers, OutgoingRecord, Record};
 use crate::handler::{Class, DeadReason};
 use bytes::Bytes;
@@ -27,6 +28,12 @@ pub(crate) const STAGE: &str = "evenkeel.dlq.error.stage";
 pub(crate) const TIMESTAMP: &str = "evenkeel.dlq.error.timestamp";
 pub(crate) const SERVICE: &str = "evenkeel.dlq.error.service";
 pub(crate) const RECORD_TIMESTAMP: &str = "evenkeel.dlq.record.timestamp";
+pub(crate) const SKIPPED_BY: &str = "evenkeel.dlq.skipped-by";
+pub(crate) const SKIPPED_WHY: &str = "evenkeel.dlq.skipped-why";
+pub(crate) const SKIP_COMMAND: &str = "evenkeel.dlq.skip-command";
+
+/// What the letter of a record that an operator had skipped adds.
+const SKIP: &[&str] = &[SKIPPED_BY, SKIPPED_WHY, SKIP_COMMAND];
 
 /// All headers that a dead letter adds.
 const OURS: &[&str] = &[
@@ -58,6 +65,8 @@ pub(crate) struct Failure<'a> {
     pub(crate) attempts: u32,
     /// When it was given up.
     pub(crate) now: jiff::Timestamp,
+    /// The command that had it skipped, if it did not fail.
+    pub(crate) skip: Option<&'a Command>,
 }
 
 /// The topic of what `group` gives up of `topic`.
@@ -87,7 +96,8 @@ pub(crate) fn shortened(record: &Record, failure: &Failure<'_>) -> OutgoingRecor
 fn letter(record: &Record, failure: &Failure<'_>, message_bytes_max: usize) -> OutgoingRecord {
     let mut headers = Headers::new();
     for (name, value) in record.headers() {
-        if !OURS.iter().any(|ours| ours.as_bytes() == name) {
+        let mut ours = OURS.iter().chain(SKIP);
+        if !ours.any(|ours| ours.as_bytes() == name) {
             headers.push_bytes(name, value);
         }
     }
@@ -108,6 +118,11 @@ fn letter(record: &Record, failure: &Failure<'_>, message_bytes_max: usize) -> O
     add(SERVICE, failure.service);
     if let Some(timestamp_ms) = record.timestamp_ms() {
         add(RECORD_TIMESTAMP, &timestamp_ms.to_string());
+    }
+    if let Some(command) = failure.skip {
+        add(SKIPPED_BY, &command.by);
+        add(SKIPPED_WHY, &command.why);
+        add(SKIP_COMMAND, &command.id);
     }
     OutgoingRecord {
         topic: dead_letter_topic(failure.group, record.topic()),
@@ -159,6 +174,7 @@ mod tests {
             class: Class::Permanent,
             attempts: 7,
             now: "2026-11-21T10:11:12Z".parse().expect("a timestamp"),
+            skip: None,
         }
     }
 
@@ -271,6 +287,30 @@ mod tests {
         let read = DeadLetter::read(twice.headers.iter());
         assert_eq!((read.replay_count, read.family), (2, None));
         assert_eq!(twice.headers.last("ce_id"), Some(&b"1"[..]));
+    }
+
+    #[test]
+    fn the_letter_of_a_skipped_record_says_who_and_why_and_the_next_failure_does_not() {
+        let record = "orders/3@42".parse().expect("a position");
+        let action = crate::control::Action::Skip { record };
+        let command = Command::new("ada", "poison", action).expect("a command");
+        let reason = DeadReason::new(Stage::Skipped, "skipped by ada: poison");
+        let failure = Failure {
+            skip: Some(&command),
+            ..with_reason(&reason)
+        };
+        let skipped = dead_letter(&record_of(None, None, &[]), &failure);
+        let text = |letter: &OutgoingRecord, name| {
+            let value = letter.headers.last(name)?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        };
+        assert_eq!(text(&skipped, STAGE).as_deref(), Some("skipped"));
+        assert_eq!(text(&skipped, SKIPPED_BY).as_deref(), Some("ada"));
+        assert_eq!(text(&skipped, SKIPPED_WHY).as_deref(), Some("poison"));
+        assert_eq!(text(&skipped, SKIP_COMMAND), Some(command.id.clone()));
+        let headers: Vec<_> = skipped.headers.iter().collect();
+        let failed = letter_of(&record_of(None, None, &headers), "again");
+        assert!(SKIP.iter().all(|name| text(&failed, name).is_none()));
     }
 
     #[test]

@@ -24,6 +24,7 @@ type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 #[derive(Default)]
 struct State {
     components: BTreeMap<String, Result<(), String>>,
+    notes: BTreeMap<String, String>,
     loops: BTreeMap<String, Beat>,
 }
 
@@ -57,6 +58,25 @@ impl Health {
                 this.components.insert(component.to_owned(), state);
             }
         }
+    }
+
+    /// Notes what is worth knowing of `component` whether it can serve or not, such as that an operator has paused a part of
+    /// it; none takes the note away.
+    pub fn set_note(&self, component: &str, note: Option<String>) {
+        let mut this = self.lock();
+        match note {
+            Some(note) => drop(this.notes.insert(component.to_owned(), note)),
+            None => drop(this.notes.remove(component)),
+        }
+    }
+
+    /// What is noted of components, by their names.
+    pub fn notes(&self) -> Vec<(String, String)> {
+        let this = self.lock();
+        let notes = this.notes.iter();
+        notes
+            .map(|(name, note)| (name.clone(), note.clone()))
+            .collect()
     }
 
     /// Registers a loop that must call [`Health::beat`] at least this often to count as alive. Registering counts as a beat.
@@ -160,6 +180,20 @@ mod tests {
         health.clone().set_ready("consumer", Ok(()));
         assert!(health.not_ready().is_empty());
         assert_eq!(health.components(), ["consumer", "store"]);
+    }
+
+    #[test]
+    fn a_note_says_nothing_about_whether_a_component_is_ready() {
+        let (health, _) = health();
+        health.set_ready("consumer", Ok(()));
+        health.set_note("consumer", Some("paused".to_owned()));
+        assert!(health.not_ready().is_empty());
+        assert_eq!(
+            health.notes(),
+            [("consumer".to_owned(), "paused".to_owned())]
+        );
+        health.set_note("consumer", None);
+        assert!(health.notes().is_empty());
     }
 
     #[test]

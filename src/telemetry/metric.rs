@@ -18,6 +18,7 @@
 //! | [`Metric::Duplicates`] | `evenkeel_duplicates_suppressed_total` | counter | group, handler | – |
 //! | [`Metric::Failures`] | `evenkeel_handler_failures_total` | counter | group, class | – |
 //! | [`Metric::BreakerOpen`] | `evenkeel_breaker_open` | gauge | group, dependency | – |
+//! | [`Metric::PausedPartitions`] | `evenkeel_paused_partitions` | gauge | group | – |
 //! | [`Metric::ParkedKeys`] | `evenkeel_parked_keys` | gauge | group, topic, partition | – |
 //! | [`Metric::ParkedRecords`] | `evenkeel_parked_records` | gauge | group, topic, partition | – |
 //! | [`Metric::DeadLetters`] | `evenkeel_dead_letters_total` | counter | group, topic, stage | – |
@@ -59,6 +60,8 @@ pub enum Metric {
     Failures,
     /// 1 while handlers wait for a dependency that is down (gauge; group, dependency).
     BreakerOpen,
+    /// Partitions of this member that an operator has paused (gauge; group).
+    PausedPartitions,
     /// Keys with parked records (gauge; group, topic, partition).
     ParkedKeys,
     /// Parked records (gauge; group, topic, partition).
@@ -99,6 +102,7 @@ impl Metric {
         Self::Duplicates,
         Self::Failures,
         Self::BreakerOpen,
+        Self::PausedPartitions,
         Self::ParkedKeys,
         Self::ParkedRecords,
         Self::DeadLetters,
@@ -127,6 +131,7 @@ impl Metric {
             Self::Duplicates => "evenkeel_duplicates_suppressed_total",
             Self::Failures => "evenkeel_handler_failures_total",
             Self::BreakerOpen => "evenkeel_breaker_open",
+            Self::PausedPartitions => "evenkeel_paused_partitions",
             Self::ParkedKeys => "evenkeel_parked_keys",
             Self::ParkedRecords => "evenkeel_parked_records",
             Self::DeadLetters => "evenkeel_dead_letters_total",
@@ -145,6 +150,7 @@ impl Metric {
             | Self::Lag
             | Self::OldestUnsettledSeconds
             | Self::BreakerOpen
+            | Self::PausedPartitions
             | Self::ParkedKeys
             | Self::ParkedRecords
             | Self::PublisherBufferBytes
@@ -165,7 +171,10 @@ impl Metric {
         match self {
             Self::Received => &["group", "topic"],
             Self::Settled => &["group", "topic", "outcome"],
-            Self::InFlight | Self::InFlightBytes | Self::HandlerSeconds => &["group"],
+            Self::InFlight
+            | Self::InFlightBytes
+            | Self::HandlerSeconds
+            | Self::PausedPartitions => &["group"],
             Self::Lag => &["consumergroup", "topic", "partition"],
             Self::OldestUnsettledSeconds | Self::ParkedKeys | Self::ParkedRecords => {
                 &["group", "topic", "partition"]
@@ -199,6 +208,7 @@ impl Metric {
             Self::Duplicates => "Redelivered events whose effect was suppressed",
             Self::Failures => "Attempts that failed, by class of error",
             Self::BreakerOpen => "1 while handlers wait for a dependency that is down",
+            Self::PausedPartitions => "Partitions of this member that an operator has paused",
             Self::ParkedKeys => "Keys that wait in a retry topic",
             Self::ParkedRecords => "Records that wait in a retry topic",
             Self::DeadLetters => "Records written to a dead-letter topic",

@@ -4,6 +4,8 @@
 
 /// Parts that push back, break or wait hold nothing up, or end the run with the reason.
 mod breakdown;
+/// Live control: pause, skip, retry now and rate hold within a second, exactly, and are acknowledged.
+mod control;
 /// A Kafka for development that stays until it is taken down.
 mod dev;
 /// Faults of brokers: refused commits, moved coordinators, outages and slow round trips cost time, never a record.

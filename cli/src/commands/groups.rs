@@ -1,17 +1,32 @@
-//! `evenkeel groups`: who reads what, and how far behind.
+//! `evenkeel groups`: who reads what and how far behind, and commands to those who do.
+//!
+//! - [`pause`], [`skip`], [`retry_now`], [`rate`]: a command each · [`order`]: how it is given and answered
+//! - [`target`]: what it is about · [`log`]: the control topic, read · [`history`]: what was commanded
 
+mod history;
 mod lag;
+mod log;
+mod order;
+mod pause;
+mod rate;
+mod retry_now;
+mod skip;
+mod target;
 
 use crate::connection::ConnectionArgs;
-use crate::exit::Ending;
+use crate::exit::{Ending, Usage};
 use crate::output::{Listing, OutputArgs, OutputFormat, Row};
 use clap::{Args, Subcommand};
+use evenkeel::control::{Command, ControlState, Scope};
 use evenkeel::kafka::KafkaError;
 use evenkeel::kafka::admin::{Admin, GroupDescription, MemberDescription, PartitionLag};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// List and describe consumer groups, and show their lag.
+/// List and describe consumer groups, show their lag, and command those that run.
+///
+/// Commands go to members that are built with evenkeel, through the topic control.GROUP, and are answered by them. Who may
+/// write that topic commands the group.
 #[derive(Debug, Args)]
 pub(crate) struct GroupsArgs {
     #[command(subcommand)]
@@ -29,6 +44,26 @@ enum GroupsCommand {
     /// Members, assignments and offsets of groups.
     Describe(DescribeArgs),
     Lag(lag::LagArgs),
+    Pause(pause::PauseArgs),
+    Resume(pause::ResumeArgs),
+    Skip(skip::SkipArgs),
+    RetryNow(retry_now::RetryNowArgs),
+    Rate(rate::RateArgs),
+    History(history::HistoryArgs),
+}
+
+impl GroupsCommand {
+    /// Refuses what means nothing, before anything is asked of the cluster.
+    fn check(&self) -> Result<(), Usage> {
+        match self {
+            Self::List(_) | Self::Describe(_) | Self::Lag(_) | Self::History(_) => Ok(()),
+            Self::Pause(args) => args.check(),
+            Self::Resume(args) => args.check(),
+            Self::Skip(args) => args.check(),
+            Self::RetryNow(args) => args.check(),
+            Self::Rate(args) => args.check(),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -43,11 +78,18 @@ struct DescribeArgs {
 
 /// Runs one of the group commands.
 pub(crate) async fn run(args: GroupsArgs) -> anyhow::Result<Ending> {
+    args.command.check()?;
     let connection = args.connection;
     match args.command {
         GroupsCommand::List(output) => list(&connection, output.output).await,
         GroupsCommand::Describe(args) => describe(&connection, args).await,
         GroupsCommand::Lag(args) => lag::run(&connection, args).await,
+        GroupsCommand::Pause(args) => pause::run(&connection, args).await,
+        GroupsCommand::Resume(args) => pause::run_resume(&connection, args).await,
+        GroupsCommand::Skip(args) => skip::run(&connection, args).await,
+        GroupsCommand::RetryNow(args) => retry_now::run(&connection, args).await,
+        GroupsCommand::Rate(args) => rate::run(&connection, args).await,
+        GroupsCommand::History(args) => history::run(&connection, args).await,
     }
 }
 
@@ -90,6 +132,35 @@ struct Described {
     #[serde(flatten)]
     group: GroupDescription,
     offsets: Vec<PartitionLag>,
+    /// What operators have paused.
+    paused: Vec<InForce>,
+    /// The rate that they have set.
+    rate: Option<InForce>,
+    #[serde(skip)]
+    control: ControlState,
+}
+
+/// A command that holds.
+#[derive(Serialize)]
+struct InForce {
+    scope: Scope,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    records_per_second: Option<u32>,
+    by: String,
+    why: String,
+    at: jiff::Timestamp,
+}
+
+impl InForce {
+    fn new(command: &Command, records_per_second: Option<u32>) -> Self {
+        Self {
+            scope: command.action.scope(),
+            records_per_second,
+            by: command.by.clone(),
+            why: command.why.clone(),
+            at: command.at,
+        }
+    }
 }
 
 impl Row for Described {
@@ -103,6 +174,7 @@ impl Row for Described {
         "consumer-id",
         "host",
         "client-id",
+        "paused",
     ];
 
     fn cells(&self) -> Vec<Vec<String>> {
@@ -129,6 +201,11 @@ impl Row for Described {
                 owner.map_or_else(absent, |member| member.member_id.clone()),
                 owner.map_or_else(absent, |member| member.host.clone()),
                 owner.map_or_else(absent, |member| member.client_id.clone()),
+                self.control
+                    .pause_of(&at.topic, at.partition)
+                    .map_or_else(absent, |command| {
+                        format!("by {}: {}", command.by, command.why)
+                    }),
             ]);
         }
         // Members without a partition stand by: they count, too.
@@ -144,6 +221,7 @@ impl Row for Described {
                 member.member_id.clone(),
                 member.host.clone(),
                 member.client_id.clone(),
+                absent(),
             ]);
         }
         rows
@@ -158,7 +236,25 @@ async fn describe(connection: &ConnectionArgs, args: DescribeArgs) -> anyhow::Re
             return Err(unknown(name));
         };
         let offsets = lag_of(&admin, &group, &[]).await?;
-        rows.push(Described { group, offsets });
+        let control = log::state(connection, &admin, name).await?;
+        let rate = control.rate();
+        if let Some((rate, command)) = rate {
+            anstream::eprintln!(
+                "evenkeel: {name}: at most {rate} records a second and member, by {}: {}",
+                command.by,
+                command.why
+            );
+        }
+        rows.push(Described {
+            paused: control
+                .paused()
+                .map(|(_, command)| InForce::new(command, None))
+                .collect(),
+            rate: rate.map(|(rate, command)| InForce::new(command, Some(rate.get()))),
+            group,
+            offsets,
+            control,
+        });
     }
     Listing::print(args.output.output, rows)?;
     Ok(Ending::Done)

@@ -5,10 +5,12 @@
 //! - `topics`, `groups`: against Apache Kafka, because the mock cluster knows no admin requests
 //! - `dlq`: dead letters of every family are listed, shown, exported and purged
 //! - `replay`: dead letters go back once and in order, whatever is killed, stopped or refused
+//! - `control`: running groups are paused, resumed, slowed down, and skip and retry records, and their history shows it
 //! - `parked`: what waits is listed, and dead letters come back to their group alone
 //! - `usage`: exit codes, configuration, completions, schemas: what needs no cluster
 
 mod consume;
+mod control;
 mod dlq;
 mod groups;
 mod letters;

@@ -26,6 +26,7 @@ async fn unreachable_brokers_are_named_within_seconds() {
     check(&["publish", TYPE, "-d", "order_id=o-1", "-d", "reason=r"]).await;
     check(&["topics", "list"]).await;
     check(&["groups", "lag"]).await;
+    check(&["groups", "pause", "g", "--why", "w"]).await;
     check(&["dlq", "list"]).await;
 }
 
@@ -52,6 +53,17 @@ async fn wrong_usage_is_told_from_failure() {
     check(&["dlq", "replay", "dlq.g.t", "--to", "a b"], "a b").await;
     check(&["dlq", "purge", "dlq.g.t"], "--before").await;
     check(&["dlq", "purge", "--all-replayed"], "--group").await;
+    check(&["groups", "pause", "g"], "--why").await;
+    check(&["groups", "pause", "g", "--why", " "], "reason").await;
+    let of_partition = ["groups", "resume", "g", "--partition", "1", "--why", "w"];
+    check(&of_partition, "--topic").await;
+    let of_key = [
+        "groups", "pause", "g", "--topic", "t", "--key", "k", "--why", "w",
+    ];
+    check(&of_key, "key").await;
+    let of_position = ["groups", "skip", "g", "--record", "t/0", "--why", "w"];
+    check(&of_position, "TOPIC/PARTITION@OFFSET").await;
+    check(&["groups", "rate", "g", "0", "--why", "w"], "off").await;
 }
 
 #[tokio::test]

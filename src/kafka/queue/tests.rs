@@ -154,6 +154,42 @@ async fn what_is_not_looked_at_is_given_back_as_well() {
 }
 
 #[tokio::test]
+async fn what_was_fetched_before_a_pause_and_a_new_position_does_not_come_after_it() {
+    let cluster = cluster(50).await;
+    let queue = forwarded(&cluster);
+    let mut first = Vec::new();
+    take_all(&queue, 3, 1, |message| first.push(message.offset()));
+    assert_eq!(first, [0, 1, 2]);
+    // The others are on our queue by now, and stay there.
+    let (consumer, mut partitions) = (&queue.consumer, TopicPartitionList::new());
+    partitions.add_partition(TOPIC, 0);
+    unforward(consumer, TOPIC, 0).expect("no more forwarded");
+    consumer.pause(&partitions).expect("paused");
+    let mut messages = Messages::with_capacity(64);
+    queue.take(&mut messages, 64, Duration::from_millis(500));
+    assert_eq!(messages.len(), 0, "what is outdated is dropped");
+
+    let mut position = TopicPartitionList::new();
+    let added = position.add_partition_offset(TOPIC, 0, Offset::Offset(1));
+    added.expect("a position");
+    let sought = consumer.seek_partitions(position, LONG).expect("sought");
+    let elements = sought.elements();
+    elements[0].error().expect("sought");
+    forward(consumer, TOPIC, 0, queue.target()).expect("forwarded");
+    consumer.resume(&partitions).expect("resumed");
+    let mut again = Vec::new();
+    take_all(&queue, 49, 8, |message| again.push(message.offset()));
+    assert_eq!(again, (1..50).collect::<Vec<i64>>());
+}
+
+#[tokio::test]
+async fn a_client_outside_of_a_group_has_no_member_id() {
+    let cluster = cluster(0).await;
+    let queue = forwarded(&cluster);
+    assert_eq!(member_id(&queue.consumer), None);
+}
+
+#[tokio::test]
 async fn committed_metadata_and_watermarks_are_read() {
     let cluster = cluster(4).await;
     let queue = forwarded(&cluster);

@@ -261,3 +261,39 @@ async fn an_outage_is_reported_and_outlived() {
     .await;
     assert_eq!(record.expect("a record").offset, 0);
 }
+
+#[tokio::test]
+async fn a_follower_knows_when_it_has_caught_up_and_misses_nothing_that_comes_after() {
+    let cluster = Cluster::new();
+    let (full, empty) = (cluster.topic(1), cluster.topic(1));
+    cluster.publish(&full, 0, 0..10).await;
+    let config = cluster.config();
+    let topics = [full.clone(), empty];
+    let mut reader = blocking(move || Reader::follow(&config, topics, LONG).expect("open")).await;
+    // What came after the opening is no part of what is to be caught up with, and is given out all the same.
+    cluster.publish(&full, 0, 10..20).await;
+    blocking(move || {
+        let mut read = 0;
+        let mut behind_at = 0;
+        while read < 20 {
+            if !reader.has_caught_up() {
+                behind_at = read;
+            }
+            let record = reader.next(LONG).expect("read").expect("a record");
+            assert_eq!(record.value.as_deref(), Some(read.to_string().as_bytes()));
+            read += 1;
+        }
+        assert!(reader.has_caught_up() && !reader.at_end());
+        assert!((9..20).contains(&behind_at), "{behind_at}");
+        assert!(reader.next(Duration::ZERO).expect("read").is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_follower_of_nothing_has_caught_up_at_once() {
+    let cluster = Cluster::new();
+    let (topic, config) = (cluster.topic(1), cluster.config());
+    let reader = blocking(move || Reader::follow(&config, [topic], LONG).expect("open")).await;
+    assert!(reader.has_caught_up());
+}

@@ -65,11 +65,11 @@ async fn livez(State(health): State<Health>, query: RawQuery, headers: HeaderMap
         .into_iter()
         .map(|(name, seconds)| (name, format!("has not moved for {seconds} s")))
         .collect();
-    Report::new(health.loops(), failing).respond(query, &headers)
+    Report::new(health.loops(), failing, Vec::new()).respond(query, &headers)
 }
 
 async fn readyz(State(health): State<Health>, query: RawQuery, headers: HeaderMap) -> Response {
-    Report::new(health.components(), health.not_ready()).respond(query, &headers)
+    Report::new(health.components(), health.not_ready(), health.notes()).respond(query, &headers)
 }
 
 async fn render(State(metrics): State<PrometheusHandle>) -> Response {
@@ -89,17 +89,25 @@ struct Check {
     ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
 }
 
 impl Report {
-    fn new(names: Vec<String>, mut failing: Vec<(String, String)>) -> Self {
+    fn new(
+        names: Vec<String>,
+        mut failing: Vec<(String, String)>,
+        mut notes: Vec<(String, String)>,
+    ) -> Self {
         let status = if failing.is_empty() { "ok" } else { "failed" };
         let mut checks: Vec<Check> = names
             .into_iter()
             .map(|name| {
                 let at = failing.iter().position(|(failed, _)| *failed == name);
                 let reason = at.map(|at| failing.swap_remove(at).1);
+                let noted = notes.iter().position(|(noted, _)| *noted == name);
                 Check {
+                    note: noted.map(|at| notes.swap_remove(at).1),
                     ok: reason.is_none(),
                     name,
                     reason,
@@ -111,6 +119,7 @@ impl Report {
             name,
             ok: false,
             reason: Some(reason),
+            note: None,
         }));
         Self { status, checks }
     }
@@ -140,10 +149,12 @@ impl Report {
         let mut text = String::new();
         for check in &self.checks {
             let name = one_line(&check.name);
-            let written = match &check.reason {
-                Some(reason) => writeln!(text, "[-]{name} {}", one_line(reason)),
-                None if verbose => writeln!(text, "[+]{name} ok"),
-                None => Ok(()),
+            let note = check.note.as_deref().map(one_line);
+            let written = match (&check.reason, note) {
+                (Some(reason), _) => writeln!(text, "[-]{name} {}", one_line(reason)),
+                (None, Some(note)) if verbose => writeln!(text, "[+]{name} ok; {note}"),
+                (None, None) if verbose => writeln!(text, "[+]{name} ok"),
+                (None, _) => Ok(()),
             };
             written.expect("writing to a string does not fail");
         }

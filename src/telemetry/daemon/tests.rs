@@ -66,6 +66,21 @@ async fn readyz_says_which_component_is_not_ready_and_why() {
 }
 
 #[tokio::test]
+async fn readyz_tells_what_is_noted_of_a_component_that_is_ready() {
+    let health = Health::default();
+    health.set_ready("consumer", Ok(()));
+    health.set_note("consumer", Some("paused: orders/3".to_owned()));
+    let plain = get(&health, "/readyz", "*/*").await;
+    assert_eq!(plain, (StatusCode::OK, "ok\n".to_owned()));
+    let (_, verbose) = get(&health, "/readyz?verbose", "*/*").await;
+    assert_eq!(verbose, "[+]consumer ok; paused: orders/3\nok\n");
+    let (_, json) = get(&health, "/readyz", "application/json").await;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let check = serde_json::json!({"name": "consumer", "ok": true, "note": "paused: orders/3"});
+    assert_eq!(json["checks"][0], check);
+}
+
+#[tokio::test]
 async fn livez_names_a_loop_that_stands_still_and_does_not_ask_for_readiness() {
     let now_s = Arc::new(AtomicU64::new(0));
     let clock = now_s.clone();

@@ -15,6 +15,7 @@ use super::select::{Filter, FilterArgs, TopicArgs};
 use crate::exit::{Ending, Usage};
 use crate::output::{Listing, OutputArgs};
 use crate::stop::Stop;
+use crate::user;
 use clap::Args;
 use evenkeel::kafka::admin::Admin;
 use evenkeel::publisher::{Publisher, PublisherSettings};
@@ -126,7 +127,7 @@ pub(super) async fn run(
         let settings = PublisherSettings::new("/evenkeel/cli");
         let publisher = Publisher::new(&kafka, settings.clone())?;
         let notes = Publisher::new(&cluster.kafka, settings)?;
-        let by = args.by.unwrap_or_else(user);
+        let by = args.by.unwrap_or_else(user::name);
         let total = plan.letters().min(limit);
         let patience = cluster.timeout;
         let mut sender =
@@ -190,12 +191,4 @@ fn go_on(source: &mut Source, memories: &leftovers::Memories) {
             letters.end_at(&memory.until);
         }
     }
-}
-
-/// Who is at the keyboard, as far as the environment says.
-fn user() -> String {
-    let named = |name| std::env::var(name).ok().filter(|user| !user.is_empty());
-    named("USER")
-        .or_else(|| named("LOGNAME"))
-        .unwrap_or_else(|| "unknown".to_owned())
 }

@@ -1,0 +1,283 @@
+//! What the parts of a consumer share of its live control: the state of the control topic, the records to be skipped, the
+//! records that wait for their next attempt, and the way of acknowledgements back to the topic.
+//!
+//! Reads no topic and holds no partition: that is the poll thread's part (`steering`, `pause`).
+
+use super::engine::Engine;
+use crate::control::{Ack, Command, ControlState, Outcome, Scope, control_topic};
+use crate::event::{Headers, OutgoingRecord, Record};
+use crate::kafka::KafkaConfig;
+use crate::publisher::{PublishError, Publisher, PublisherSettings};
+use crate::recovery::Position;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// Partition and offset: with the topic beside it, a record is looked up without a copy of the topic's name.
+type Place = (i32, i64);
+
+/// A consumer's live control.
+#[derive(Default)]
+pub(crate) struct Control {
+    state: Mutex<ControlState>,
+    /// Records of our partitions that are not to be handled.
+    skips: Mutex<HashMap<Place, Vec<(String, Command)>>>,
+    /// Whether there are any, for those who ask for every record.
+    has_skips: AtomicBool,
+    /// Records that failed and wait.
+    waiting: Mutex<HashMap<Position, Arc<Waiter>>>,
+    member: Mutex<String>,
+    acks: Mutex<Option<UnboundedSender<Ack>>>,
+}
+
+impl Control {
+    /// With what the topic held, and the way for acknowledgements.
+    pub(crate) fn new(state: ControlState) -> (Self, UnboundedReceiver<Ack>) {
+        let (sender, receiver) = unbounded_channel();
+        let control = Self {
+            state: Mutex::new(state),
+            acks: Mutex::new(Some(sender)),
+            ..Self::default()
+        };
+        (control, receiver)
+    }
+
+    /// The state of the topic. Held for moments only, and never across a call into the client.
+    pub(crate) fn state(&self) -> MutexGuard<'_, ControlState> {
+        lock(&self.state)
+    }
+
+    /// Whether an operator has paused that partition.
+    pub(crate) fn is_paused(&self, topic: &str, partition: i32) -> bool {
+        self.state().pause_of(topic, partition).is_some()
+    }
+
+    /// Whether any record is to be skipped.
+    pub(crate) fn has_skips(&self) -> bool {
+        self.has_skips.load(Ordering::Relaxed)
+    }
+
+    /// The command that has this record skipped, if one does. To be asked when [`Control::has_skips`].
+    pub(crate) fn skip_of(&self, record: &Record) -> Option<Command> {
+        let skips = lock(&self.skips);
+        let there = skips.get(&(record.partition(), record.offset()))?;
+        let here = there.iter().find(|(topic, _)| topic == record.topic());
+        here.map(|(_, command)| command.clone())
+    }
+
+    /// From now on the record is skipped when it would start, or when its attempt fails, or at once where it waits.
+    pub(crate) fn skip(&self, record: &Position, command: &Command) {
+        let mut skips = lock(&self.skips);
+        let there = skips.entry((record.partition, record.offset)).or_default();
+        if there.iter().any(|(topic, _)| *topic == record.topic) {
+            return;
+        }
+        there.push((record.topic.clone(), command.clone()));
+        self.has_skips.store(true, Ordering::Relaxed);
+        drop(skips);
+        if let Some(waiter) = lock(&self.waiting).get(record) {
+            waiter.skip.notify_one();
+        }
+    }
+
+    /// The record is not to be skipped any more, or not by us.
+    pub(crate) fn unskip(&self, record: &Position) {
+        let mut skips = lock(&self.skips);
+        let place = (record.partition, record.offset);
+        if let Some(there) = skips.get_mut(&place) {
+            there.retain(|(topic, _)| *topic != record.topic);
+            if there.is_empty() {
+                skips.remove(&place);
+            }
+        }
+        self.has_skips.store(!skips.is_empty(), Ordering::Relaxed);
+    }
+
+    /// Says what became of a record that was to be skipped, to all who asked for it and have not heard the last word.
+    pub(crate) fn skip_ended(&self, record: &Position, outcome: Outcome, detail: &str) {
+        let open: Vec<String> = self
+            .state()
+            .skips()
+            .filter(|skip| skip.record == *record)
+            .filter(|skip| skip.outcome.is_none_or(|before| !before.is_final()))
+            .map(|skip| skip.command.id.clone())
+            .collect();
+        let partition = Scope::Partition {
+            topic: record.topic.clone(),
+            partition: record.partition,
+        };
+        for id in open {
+            self.state().skip_was(&id, outcome);
+            self.acknowledge(&id, vec![partition.clone()], outcome, detail);
+        }
+    }
+
+    /// Has the records of `scope` that wait in place for their next attempt tried again at once; says how many. A breaker
+    /// that is open holds them all the same.
+    ///
+    /// Parked records, and the keys that they stand for, are to be released from here, too.
+    pub(crate) fn retry_now(&self, scope: &Scope) -> usize {
+        let waiting = lock(&self.waiting);
+        let concerned = waiting.iter().filter(|(record, waiter)| {
+            scope.has(&record.topic, record.partition, record.offset)
+                && waiter.waits.load(Ordering::Relaxed)
+        });
+        concerned
+            .map(|(_, waiter)| waiter.retry.notify_one())
+            .count()
+    }
+
+    /// The id under which acknowledgements are written.
+    pub(crate) fn set_member(&self, id: String) {
+        *lock(&self.member) = id;
+    }
+
+    /// Writes an acknowledgement, in the background.
+    pub(crate) fn acknowledge(
+        &self,
+        command: &str,
+        partitions: Vec<Scope>,
+        outcome: Outcome,
+        detail: &str,
+    ) {
+        let ack = Ack {
+            command: command.to_owned(),
+            member: lock(&self.member).clone(),
+            partitions,
+            outcome,
+            at: jiff::Timestamp::now(),
+            detail: detail.to_owned(),
+        };
+        if let Some(acks) = &*lock(&self.acks) {
+            // Who writes them ends after this end is closed.
+            let _ = acks.send(ack);
+        }
+    }
+
+    /// Nothing is acknowledged any more.
+    pub(crate) fn close(&self) {
+        lock(&self.acks).take();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How a record that failed hears of commands.
+#[derive(Default)]
+struct Waiter {
+    waits: AtomicBool,
+    retry: Notify,
+    skip: Notify,
+}
+
+/// A record that failed, as long as it is neither settled nor let go.
+pub(crate) struct Waiting {
+    engine: Arc<Engine>,
+    record: Record,
+    position: Position,
+    waiter: Arc<Waiter>,
+}
+
+impl Waiting {
+    pub(crate) fn new(engine: &Arc<Engine>, record: &Record) -> Self {
+        let waiting = Self {
+            engine: Arc::clone(engine),
+            record: record.clone(),
+            position: position(record),
+            waiter: Arc::default(),
+        };
+        let waiter = Arc::clone(&waiting.waiter);
+        lock(&engine.control.waiting).insert(waiting.position.clone(), waiter);
+        waiting
+    }
+
+    /// Waits until a command has the record skipped.
+    pub(crate) async fn skipped(&self) -> Command {
+        loop {
+            if self.engine.control.has_skips()
+                && let Some(command) = self.engine.control.skip_of(&self.record)
+            {
+                return command;
+            }
+            self.waiter.skip.notified().await;
+        }
+    }
+
+    /// Waits for `until`, or until a command has the record tried again at once.
+    pub(crate) async fn unless_retried(&self, until: impl Future<Output = ()>) {
+        self.waiter.waits.store(true, Ordering::Relaxed);
+        tokio::select! {
+            () = until => {}
+            () = self.waiter.retry.notified() => {}
+        }
+        self.waiter.waits.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut waiting = lock(&self.engine.control.waiting);
+        // A record that came again under a new assignment may have taken its place.
+        if waiting
+            .get(&self.position)
+            .is_some_and(|waiter| Arc::ptr_eq(waiter, &self.waiter))
+        {
+            waiting.remove(&self.position);
+        }
+    }
+}
+
+/// Where a record stands.
+pub(crate) fn position(record: &Record) -> Position {
+    Position {
+        topic: record.topic().to_owned(),
+        partition: record.partition(),
+        offset: record.offset(),
+    }
+}
+
+/// Writes acknowledgements one after the other, through a producer that is made for the first. Ends when no more can come.
+pub(crate) async fn write_acks(
+    group: String,
+    kafka: KafkaConfig,
+    mut acks: UnboundedReceiver<Ack>,
+) {
+    let mut publisher = None;
+    while let Some(ack) = acks.recv().await {
+        if let Err(error) = write_ack(&group, &kafka, &mut publisher, &ack).await {
+            // The command is in force all the same; only its author does not hear of it.
+            tracing::warn!(group, command = ack.command, %error, "an acknowledgement cannot be written to the control topic");
+        }
+    }
+}
+
+async fn write_ack(
+    group: &str,
+    kafka: &KafkaConfig,
+    publisher: &mut Option<Publisher>,
+    ack: &Ack,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    if publisher.is_none() {
+        *publisher = Some(Publisher::new(kafka, PublisherSettings::new(group))?);
+    }
+    let record = OutgoingRecord {
+        topic: control_topic(group),
+        partition: Some(0),
+        key: Some(ack.key().into()),
+        value: Some(ack.value()?.into()),
+        headers: Headers::new(),
+        timestamp_ms: None,
+    };
+    if let Some(made) = &*publisher {
+        let written = made.publish_record(record).await;
+        if matches!(written, Err(PublishError::Fatal(_))) {
+            *publisher = None;
+        }
+        written?;
+    }
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! How a partition stops being handled, and how it goes on, while it stays assigned.
+//!
+//! Runs on the poll thread. The partition's epoch is fenced, so that nothing of it starts any more; its queue is forwarded no
+//! longer, and the client fetches nothing of it. It goes on under a fresh epoch from the committed offset: what was fetched
+//! before is outdated for the client by then, so that no record is booked under an epoch that it does not belong to.
+
+use super::commit::Order;
+use super::ledger::Epoch;
+use super::metadata::{self, Tag};
+use super::parking::follow;
+use super::rebalance::{Assigned, COMMITTED_WITHIN, Drain, Member, epochs_of, owned_of};
+use crate::kafka::queue::{committed, forward, unforward};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+/// How long the client may take to set a position.
+const SEEK_WITHIN: Duration = Duration::from_secs(5);
+
+/// A partition by name.
+pub(crate) type Place = (Arc<str>, i32);
+
+/// How far a partition has come in being paused.
+pub(crate) enum Held {
+    /// What had started is given time to end.
+    Draining { drain: Drain, until: Instant },
+    /// Nothing of it runs, or what does was given up waiting for.
+    Still { drained: bool },
+}
+
+impl Member {
+    /// Stops handling these partitions.
+    pub(crate) fn hold(&self, consumer: &BaseConsumer<Self>, places: &[Place]) {
+        let until = Instant::now() + self.engine.settings.revoke_timeout;
+        for (topic, partition) in places {
+            let Some(held) = self.assignments().get(topic, *partition).map(|assigned| {
+                assigned.partition.fence();
+                Arc::clone(&assigned.partition)
+            }) else {
+                continue;
+            };
+            // What is parked of it is read and handed out no longer, either.
+            let epochs: Vec<Epoch> = epochs_of(&held).collect();
+            let _ = self.followed.send(follow::Order::Revoked(epochs.clone()));
+            self.engine.parking.wake();
+            if let Err(error) = unforward(consumer, topic, *partition) {
+                tracing::warn!(group = self.engine.group, %topic, partition, %error, "the paused partition's queue goes on being served; its records are passed over");
+            }
+            let drain = self.fence(&epochs);
+            if let Some(assigned) = self.assignments().get(topic, *partition) {
+                assigned.held = Some(Held::Draining { drain, until });
+            }
+        }
+        self.stop_fetching(consumer, places);
+    }
+
+    /// Goes on with what was begun: says whether partitions are still being drained.
+    pub(crate) fn mind_held(&self) -> bool {
+        let (mut drained, mut is_draining) = (Vec::new(), false);
+        for assigned in self.assignments().all() {
+            match &mut assigned.held {
+                Some(Held::Draining { drain, until }) => {
+                    let is_done = drain.wait(Duration::ZERO);
+                    if is_done || Instant::now() >= *until {
+                        assigned.held = Some(Held::Still { drained: is_done });
+                        drained.extend(epochs_of(&assigned.partition));
+                    } else {
+                        is_draining = true;
+                    }
+                }
+                Some(Held::Still { .. }) | None => {}
+            }
+        }
+        if !drained.is_empty() {
+            let (answer, _) = mpsc::channel();
+            // Committed again, and waited for, when it is let go on.
+            let _ = self.orders.send(Order::Commit(drained, answer));
+        }
+        is_draining
+    }
+
+    /// Partitions go: the client must not remember that they were paused when they come back.
+    pub(super) fn forget_pauses(&self, consumer: &BaseConsumer<Self>, gone: &[Assigned]) {
+        let held = gone.iter().filter(|assigned| assigned.held.is_some());
+        let places: Vec<Place> = held
+            .map(|assigned| {
+                let partition = &assigned.partition;
+                (Arc::clone(&partition.topic), partition.partition)
+            })
+            .collect();
+        if !places.is_empty() {
+            // A partition that is gone already has nothing to be resumed.
+            let _ = consumer.resume(&list(&places));
+        }
+    }
+
+    fn stop_fetching(&self, consumer: &BaseConsumer<Self>, places: &[Place]) {
+        if places.is_empty() {
+            return;
+        }
+        let list = list(places);
+        let paused = consumer.pause(&list).and_then(|()| {
+            let elements = list.elements();
+            elements.iter().try_for_each(|element| element.error())
+        });
+        if let Err(error) = paused {
+            // Its queue is bounded, and nobody takes from it.
+            tracing::debug!(group = self.engine.group, %error, "the client goes on fetching paused partitions");
+        }
+    }
+
+    /// Lets partitions go on from where they stand; says which of the places did. The others stay paused and are to be tried
+    /// again.
+    pub(crate) fn release(&self, consumer: &BaseConsumer<Self>, places: &[Place]) -> Vec<Place> {
+        let is_still = |place: &&Place| {
+            let mut assignments = self.assignments();
+            let assigned = assignments.get(&place.0, place.1);
+            assigned.is_some_and(|assigned| matches!(assigned.held, Some(Held::Still { .. })))
+        };
+        let places: Vec<Place> = places.iter().filter(is_still).cloned().collect();
+        if places.is_empty() {
+            return places;
+        }
+        match self.try_release(consumer, &places) {
+            Ok(released) => released,
+            Err(error) => {
+                tracing::warn!(group = self.engine.group, %error, "paused partitions cannot go on yet; it is tried again");
+                Vec::new()
+            }
+        }
+    }
+
+    fn try_release(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        places: &[Place],
+    ) -> KafkaResult<Vec<Place>> {
+        let mut old: Vec<Epoch> = Vec::with_capacity(places.len());
+        let mut begun = HashSet::new();
+        for place in places {
+            if let Some(assigned) = self.assignments().get(&place.0, place.1) {
+                old.extend(epochs_of(&assigned.partition));
+                if assigned.committed.is_some() || assigned.next.is_some() {
+                    begun.insert(place);
+                }
+            }
+        }
+        if !self.commit(&old) {
+            // The committer said why.
+            return Ok(Vec::new());
+        }
+        let mut stands = HashMap::new();
+        for found in committed(consumer, &list(places), COMMITTED_WITHIN)? {
+            stands.insert((found.topic.clone(), found.partition), found);
+        }
+        let stand = |place: &Place| stands.get(&(place.0.to_string(), place.1));
+        let is_unknown = |place: &&Place| {
+            begun.contains(place) && stand(place).and_then(|stand| stand.offset).is_none()
+        };
+        if let Some((topic, partition)) = places.iter().find(is_unknown) {
+            // The client would go on behind what it gave out last, and what was let go unsettled would be lost.
+            tracing::warn!(group = self.engine.group, %topic, partition, "where the paused partition stands is not told; it is asked again");
+            return Ok(Vec::new());
+        }
+        // Without a committed offset nothing was received: the client begins where it would have begun.
+        let mut seeks = TopicPartitionList::new();
+        for place in places {
+            if let Some(offset) = stand(place).and_then(|stand| stand.offset) {
+                seeks.add_partition_offset(&place.0, place.1, Offset::Offset(offset))?;
+            }
+        }
+        if seeks.count() > 0 {
+            let sought = consumer.seek_partitions(seeks, SEEK_WITHIN)?;
+            sought
+                .elements()
+                .iter()
+                .try_for_each(|element| element.error())?;
+        }
+        for place in places {
+            self.go_on(place, stand(place));
+        }
+        if let Err(error) = self.let_through(consumer, places) {
+            self.engine
+                .fail(format!("paused partitions cannot be read again: {error}"));
+        }
+        Ok(places.to_vec())
+    }
+
+    /// Gives a partition a fresh epoch.
+    fn go_on(&self, (topic, partition): &Place, stand: Option<&crate::kafka::queue::Committed>) {
+        let mut assignments = self.assignments();
+        let Some(before) = assignments.remove(topic, *partition) else {
+            return;
+        };
+        let old: Vec<Epoch> = epochs_of(&before.partition).collect();
+        let _ = self.orders.send(Order::Forget(old.clone()));
+        {
+            let mut ledger = self.engine.ledger();
+            old.into_iter().for_each(|old| ledger.revoke(old));
+        }
+        let retry = self.retry_partition(&mut assignments, topic);
+        assignments.insert(topic, *partition, before.received, retry);
+        let Some(assigned) = assignments.get(topic, *partition) else {
+            return;
+        };
+        assigned.end = before.end;
+        assigned.committed = stand.and_then(|stand| stand.offset);
+        if let (Some(offset), Some(stand)) = (assigned.committed, stand) {
+            let group = &self.engine.group;
+            let partition = *partition;
+            let tag = Tag {
+                group,
+                topic,
+                partition,
+            };
+            assigned.settled_above = metadata::decode(tag, offset, &stand.metadata);
+        }
+        let epoch = assigned.partition.epoch;
+        self.engine
+            .ledger()
+            .assign(epoch, assigned.settled_above.runs());
+        self.own(owned_of(assigned));
+    }
+
+    /// Lets the records of partitions come again.
+    fn let_through(&self, consumer: &BaseConsumer<Self>, places: &[Place]) -> KafkaResult<()> {
+        if let Some(target) = self.target() {
+            for (topic, partition) in places {
+                let is_gated = |assigned: &mut Assigned| assigned.is_gated;
+                // Those whose parked set is to be rebuilt are let through when that is whole.
+                if !self
+                    .assignments()
+                    .get(topic, *partition)
+                    .is_some_and(is_gated)
+                {
+                    forward(consumer, topic, *partition, target)?;
+                }
+            }
+        }
+        consumer.resume(&list(places))
+    }
+}
+
+/// These partitions as the client's list.
+fn list(places: &[Place]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(places.len());
+    for (topic, partition) in places {
+        list.add_partition(topic, *partition);
+    }
+    list
+}

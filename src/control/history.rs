@@ -1,0 +1,177 @@
+//! Commands with what became of them, to be listed.
+
+use super::{Ack, Command, Entry};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a control topic remembers.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// By id, which is the order in which they were given.
+    recorded: BTreeMap<String, Recorded>,
+    /// Acknowledgements by the id of their command, each with its key.
+    acks: BTreeMap<String, Vec<(String, Ack)>>,
+    /// What holds under each key of those that last.
+    latest: BTreeMap<String, String>,
+}
+
+/// A command and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// The command.
+    pub command: Command,
+    /// What members said of it, in the order in which they did.
+    pub acks: Vec<Ack>,
+}
+
+impl History {
+    /// Takes the next entry in, which stood under `key`.
+    pub fn apply(&mut self, key: &str, entry: Entry) {
+        match entry {
+            Entry::Command(command) => {
+                if command.action.lasting_key().is_some() {
+                    self.latest.insert(key.to_owned(), command.id.clone());
+                }
+                let recorded = Recorded {
+                    command,
+                    acks: Vec::new(),
+                };
+                self.recorded.insert(recorded.command.id.clone(), recorded);
+            }
+            Entry::Ack(ack) => {
+                let acks = self.acks.entry(ack.command.clone()).or_default();
+                acks.push((key.to_owned(), ack));
+            }
+            Entry::Deleted(key) => {
+                if let Some(id) = key.strip_prefix("command/") {
+                    self.recorded.remove(id);
+                }
+                for acks in self.acks.values_mut() {
+                    acks.retain(|(at, _)| *at != key);
+                }
+            }
+        }
+    }
+
+    /// All commands, the latest last.
+    pub fn recorded(&self) -> impl Iterator<Item = Recorded> {
+        self.recorded.values().map(|recorded| Recorded {
+            command: recorded.command.clone(),
+            acks: self.acks_of(&recorded.command.id).cloned().collect(),
+        })
+    }
+
+    /// What members said of a command.
+    pub fn acks_of(&self, id: &str) -> impl Iterator<Item = &Ack> {
+        self.acks.get(id).into_iter().flatten().map(|(_, ack)| ack)
+    }
+
+    /// The keys of what is older than `before` and holds no more: those of commands that were carried out once, and of the
+    /// acknowledgements of all but the commands that are in force.
+    pub fn outdated(&self, before: Timestamp) -> Vec<String> {
+        let in_force: BTreeSet<&String> = self.latest.values().collect();
+        let old = |id: &String, at: Timestamp| at < before && !in_force.contains(id);
+        let mut keys: Vec<String> = self
+            .recorded
+            .values()
+            .map(|recorded| &recorded.command)
+            .filter(|command| command.action.lasting_key().is_none())
+            .filter(|command| old(&command.id, command.at))
+            .map(Command::key)
+            .collect();
+        for (id, acks) in &self.acks {
+            let acks = acks.iter().filter(|(_, ack)| old(id, ack.at));
+            keys.extend(acks.map(|(key, _)| key.clone()));
+        }
+        keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Action, Outcome, Scope};
+    use super::*;
+
+    fn command(action: Action, at: i64) -> Command {
+        let mut command = Command::new("ada", "because", action).expect("a command");
+        command.at = Timestamp::from_second(at).expect("a time");
+        command
+    }
+
+    fn ack(command: &Command, at: i64) -> Ack {
+        Ack {
+            command: command.id.clone(),
+            member: "m".to_owned(),
+            partitions: Vec::new(),
+            outcome: Outcome::Applied,
+            at: Timestamp::from_second(at).expect("a time"),
+            detail: String::new(),
+        }
+    }
+
+    fn pause(at: i64) -> Command {
+        command(
+            Action::Pause {
+                scope: Scope::Group,
+            },
+            at,
+        )
+    }
+
+    fn retry(at: i64) -> Command {
+        command(
+            Action::RetryNow {
+                scope: Scope::Group,
+            },
+            at,
+        )
+    }
+
+    #[test]
+    fn commands_are_listed_in_their_order_each_with_its_acknowledgements() {
+        let mut history = History::default();
+        let (first, second) = (pause(1), retry(2));
+        let acks = [ack(&second, 3), ack(&first, 4), ack(&second, 5)];
+        for command in [&first, &second] {
+            history.apply(&command.key(), Entry::Command(command.clone()));
+        }
+        for ack in &acks {
+            history.apply(&ack.key(), Entry::Ack(ack.clone()));
+        }
+        let listed: Vec<Recorded> = history.recorded().collect();
+        let expected = [
+            (first, vec![acks[1].clone()]),
+            (second, vec![acks[0].clone(), acks[2].clone()]),
+        ];
+        let expected = expected.map(|(command, acks)| Recorded { command, acks });
+        assert_eq!(listed, expected);
+    }
+
+    #[test]
+    fn only_what_is_old_and_holds_no_more_is_outdated() {
+        let mut history = History::default();
+        let (superseded, in_force) = (pause(1), pause(2));
+        let (old, new) = (retry(3), retry(100));
+        let mut keys = Vec::new();
+        for command in [superseded, in_force, old, new] {
+            let ack = ack(&command, command.at.as_second());
+            let key = ack.key();
+            history.apply(&command.key(), Entry::Command(command.clone()));
+            history.apply(&key, Entry::Ack(ack));
+            keys.push((command.key(), key));
+        }
+        let mut outdated = history.outdated(Timestamp::from_second(50).expect("a time"));
+        outdated.sort();
+        let mut expected = vec![keys[0].1.clone(), keys[2].0.clone(), keys[2].1.clone()];
+        expected.sort();
+        assert_eq!(outdated, expected);
+        for key in outdated {
+            history.apply(&key, Entry::Deleted(key.clone()));
+        }
+        assert!(
+            history
+                .outdated(Timestamp::from_second(50).expect("a time"))
+                .is_empty()
+        );
+    }
+}

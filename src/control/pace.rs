@@ -1,0 +1,110 @@
+//! How many records may be taken at a rate: a bucket of tokens.
+//!
+//! Pure: the time comes in as an argument.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// The bucket holds what comes in that time: short enough for an even flow, long enough for batches.
+const BURST: Duration = Duration::from_millis(100);
+
+/// Counts what may be taken.
+#[derive(Debug, Clone)]
+pub(crate) struct Pace {
+    records_per_second: NonZeroU32,
+    tokens: f64,
+    at: Duration,
+}
+
+impl Pace {
+    /// A full bucket.
+    pub(crate) fn new(records_per_second: NonZeroU32, now: Duration) -> Self {
+        let mut pace = Self {
+            records_per_second,
+            tokens: 0.0,
+            at: now,
+        };
+        pace.tokens = pace.capacity();
+        pace
+    }
+
+    /// The rate that it keeps.
+    pub(crate) fn rate(&self) -> NonZeroU32 {
+        self.records_per_second
+    }
+
+    /// How many records may be taken now.
+    pub(crate) fn room(&mut self, now: Duration) -> usize {
+        let passed = now.saturating_sub(self.at);
+        self.at = now.max(self.at);
+        self.tokens = (self.tokens + passed.as_secs_f64() * self.per_second()).min(self.capacity());
+        self.tokens as usize
+    }
+
+    /// So many were taken.
+    pub(crate) fn took(&mut self, records: usize) {
+        self.tokens -= records as f64;
+    }
+
+    fn per_second(&self) -> f64 {
+        f64::from(self.records_per_second.get())
+    }
+
+    /// At least one, or none would ever be taken.
+    fn capacity(&self) -> f64 {
+        (self.per_second() * BURST.as_secs_f64()).max(1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn pace(rate: u32) -> Pace {
+        Pace::new(
+            NonZeroU32::new(rate).expect("more than none"),
+            Duration::ZERO,
+        )
+    }
+
+    #[test]
+    fn a_burst_is_a_tenth_of_a_second_and_at_least_one() {
+        assert_eq!(pace(1000).room(Duration::ZERO), 100);
+        assert_eq!(pace(2).room(Duration::ZERO), 1);
+        assert_eq!(pace(1000).room(Duration::from_secs(60)), 100);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_gives_nothing() {
+        let mut pace = pace(1000);
+        pace.room(500 * MS);
+        pace.took(100);
+        assert_eq!(pace.room(400 * MS), 0);
+        assert_eq!(pace.room(500 * MS), 0);
+        assert_eq!(pace.room(510 * MS), 10);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_keeps_the_rate_however_often_it_is_asked_for(
+            rate in 1..5_000_u32,
+            steps in proptest::collection::vec(1..50_u32, 100..200),
+        ) {
+            let mut pace = pace(rate);
+            let (mut now, mut taken) = (Duration::ZERO, 0);
+            for step in steps {
+                now += step * MS;
+                let room = pace.room(now);
+                pace.took(room);
+                taken += room;
+            }
+            let due = now.as_secs_f64() * f64::from(rate);
+            let burst = (f64::from(rate) / 10.0).max(1.0);
+            prop_assert!(taken as f64 <= due + burst + 1.0, "{} of {}", taken, due);
+            prop_assert!(taken as f64 >= due - 1.0 || rate < 20 , "{} of {}", taken, due);
+        }
+    }
+}

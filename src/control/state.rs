@@ -1,0 +1,363 @@
+//! What a control topic adds up to: what is paused, the rate, and which records are to be skipped.
+//!
+//! Pure. The same entries in the same order give the same state in every member and in the tool.
+
+use super::{Ack, Action, Command, Entry, Malformed, Outcome, Scope};
+use crate::recovery::Position;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+
+/// Skips kept at most: each is a record that somebody looked at, so more than these are a mistake, and memory is bounded.
+const SKIPS_MAX: usize = 10_000;
+
+/// The state of a group's control topic, entry by entry.
+#[derive(Debug, Clone, Default)]
+pub struct ControlState {
+    /// The latest command under each key of those that last.
+    lasting: BTreeMap<String, Lasting>,
+    /// By the command's id, which is their order.
+    skips: BTreeMap<String, Skip>,
+}
+
+/// A command that holds until another takes its place.
+#[derive(Debug, Clone)]
+struct Lasting {
+    command: Command,
+    /// Whether it came while the topic was followed, and not from its past.
+    is_live: bool,
+    acknowledged: BTreeSet<(String, i32)>,
+}
+
+/// A record to be skipped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Skip {
+    pub(crate) record: Position,
+    pub(crate) command: Command,
+    /// What its owner said of it last.
+    pub(crate) outcome: Option<Outcome>,
+}
+
+impl ControlState {
+    /// Takes the next entry in; `is_live` says that it came while the topic was followed. Gives back a command that is to
+    /// be carried out once and changes no state.
+    ///
+    /// # Errors
+    /// A skip beyond what is kept.
+    pub fn apply(&mut self, entry: Entry, is_live: bool) -> Result<Option<Command>, Malformed> {
+        match entry {
+            Entry::Command(command) => self.command(command, is_live),
+            Entry::Ack(ack) => {
+                self.ack(&ack);
+                Ok(None)
+            }
+            Entry::Deleted(key) => {
+                self.lasting.remove(&key);
+                if let Some(id) = key.strip_prefix("command/") {
+                    self.skips.remove(id);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command, is_live: bool) -> Result<Option<Command>, Malformed> {
+        if let Some(key) = command.action.lasting_key() {
+            let lasting = Lasting {
+                command,
+                is_live,
+                acknowledged: BTreeSet::new(),
+            };
+            self.lasting.insert(key, lasting);
+            return Ok(None);
+        }
+        let Action::Skip { record } = &command.action else {
+            return Ok(is_live.then_some(command));
+        };
+        if self.skips.len() >= SKIPS_MAX {
+            return Err(Malformed::new(format!(
+                "{SKIPS_MAX} records are to be skipped already"
+            )));
+        }
+        let skip = Skip {
+            record: record.clone(),
+            outcome: None,
+            command: command.clone(),
+        };
+        self.skips.insert(command.id, skip);
+        Ok(None)
+    }
+
+    fn ack(&mut self, ack: &Ack) {
+        self.skip_was(&ack.command, ack.outcome);
+        if !ack.outcome.is_final() {
+            return;
+        }
+        for scope in &ack.partitions {
+            if let Scope::Partition { topic, partition } = scope {
+                self.acknowledge(&ack.command, topic, *partition);
+            }
+        }
+    }
+
+    /// Notes that a lasting command was acknowledged for a partition.
+    pub(crate) fn acknowledge(&mut self, id: &str, topic: &str, partition: i32) {
+        let lasting = self.lasting.values_mut();
+        for lasting in lasting.filter(|lasting| lasting.command.id == id) {
+            lasting.acknowledged.insert((topic.to_owned(), partition));
+        }
+    }
+
+    /// The pause that a partition is under, if it is.
+    pub fn pause_of(&self, topic: &str, partition: i32) -> Option<&Command> {
+        self.paused()
+            .find(|(scope, _)| scope.covers(topic, partition))
+            .map(|(_, command)| command)
+    }
+
+    /// All that is paused, and by which command.
+    pub fn paused(&self) -> impl Iterator<Item = (&Scope, &Command)> {
+        self.lasting
+            .values()
+            .filter_map(|lasting| match &lasting.command.action {
+                Action::Pause { scope } => Some((scope, &lasting.command)),
+                _ => None,
+            })
+    }
+
+    /// Records per second and member, and the command that says so; none without a limit.
+    pub fn rate(&self) -> Option<(NonZeroU32, &Command)> {
+        let command = &self.lasting.get("rate")?.command;
+        match command.action {
+            Action::Rate { records_per_second } => Some((records_per_second?, command)),
+            _ => None,
+        }
+    }
+
+    /// The lasting commands that concern a partition and that nobody has acknowledged for it. One that takes something
+    /// back counts only while it is news.
+    pub(crate) fn unacknowledged(&self, topic: &str, partition: i32) -> Vec<Command> {
+        let is_open = |lasting: &&Lasting| {
+            let restricts = match lasting.command.action {
+                Action::Pause { .. } => true,
+                Action::Rate { records_per_second } => records_per_second.is_some(),
+                _ => false,
+            };
+            (restricts || lasting.is_live)
+                && lasting.command.action.scope().covers(topic, partition)
+                && !lasting
+                    .acknowledged
+                    .contains(&(topic.to_owned(), partition))
+        };
+        let open = self.lasting.values().filter(is_open);
+        open.map(|lasting| lasting.command.clone()).collect()
+    }
+
+    /// The records to be skipped, also those of which their owner says that it is done: a record that comes again, because
+    /// its offset was not committed in time, is skipped again.
+    pub(crate) fn skips(&self) -> impl Iterator<Item = &Skip> {
+        self.skips.values()
+    }
+
+    /// Notes what the owner of a record to be skipped says of it.
+    pub(crate) fn skip_was(&mut self, id: &str, outcome: Outcome) {
+        if let Some(skip) = self.skips.get_mut(id) {
+            // A late word of a former owner does not undo a final one.
+            if skip.outcome.is_none_or(|before| !before.is_final()) {
+                skip.outcome = Some(outcome);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn command(action: Action) -> Command {
+        Command::new("ada", "because", action).expect("a command")
+    }
+
+    fn scope(text: &str) -> Scope {
+        text.parse().expect("a scope")
+    }
+
+    fn pause(text: &str) -> Command {
+        command(Action::Pause { scope: scope(text) })
+    }
+
+    fn resume(text: &str) -> Command {
+        command(Action::Resume { scope: scope(text) })
+    }
+
+    fn skip(record: &str) -> Command {
+        command(Action::Skip {
+            record: record.parse().expect("a position"),
+        })
+    }
+
+    fn ack(command: &Command, partition: &str, outcome: Outcome) -> Entry {
+        Entry::Ack(Ack {
+            command: command.id.clone(),
+            member: "m".to_owned(),
+            partitions: vec![scope(partition)],
+            outcome,
+            at: jiff::Timestamp::UNIX_EPOCH,
+            detail: String::new(),
+        })
+    }
+
+    fn state(entries: impl IntoIterator<Item = Entry>) -> ControlState {
+        let mut state = ControlState::default();
+        for entry in entries {
+            state.apply(entry, true).expect("applied");
+        }
+        state
+    }
+
+    #[test]
+    fn a_partition_is_paused_while_any_pause_covers_it() {
+        let mut state = state([pause("topic/a"), pause("partition/a/1")].map(Entry::Command));
+        let mut paused_after = |command: Command| {
+            state.apply(Entry::Command(command), true).expect("applied");
+            [("a", 0), ("a", 1), ("b", 0)]
+                .map(|(topic, number)| state.pause_of(topic, number).is_some())
+        };
+        assert_eq!(paused_after(resume("group")), [true, true, false]);
+        assert_eq!(paused_after(resume("topic/a")), [false, true, false]);
+        assert_eq!(paused_after(pause("group")), [true, true, true]);
+        assert_eq!(paused_after(resume("partition/a/1")), [true, true, true]);
+        assert_eq!(paused_after(resume("group")), [false, false, false]);
+    }
+
+    #[test]
+    fn what_was_deleted_holds_no_more() {
+        let pause = pause("group");
+        let skip = skip("a/0@1");
+        let deleted = [pause.key(), skip.key()].map(Entry::Deleted);
+        let entries = [pause, skip].map(Entry::Command);
+        let state = state(entries.into_iter().chain(deleted));
+        assert!(state.pause_of("a", 0).is_none());
+        assert_eq!(state.skips().count(), 0);
+    }
+
+    #[test]
+    fn the_latest_rate_holds_and_off_takes_it_away() {
+        let rate = |records| {
+            Entry::Command(command(Action::Rate {
+                records_per_second: NonZeroU32::new(records),
+            }))
+        };
+        let of = |entries: Vec<Entry>| state(entries).rate().map(|(rate, _)| rate.get());
+        assert_eq!(of(vec![]), None);
+        assert_eq!(of(vec![rate(5), rate(7)]), Some(7));
+        assert_eq!(of(vec![rate(5), rate(0)]), None);
+    }
+
+    #[test]
+    fn each_partition_owes_an_acknowledgement_of_what_is_in_force_once() {
+        let paused = pause("topic/a");
+        let mut state = state([Entry::Command(paused.clone())]);
+        let owed = |state: &ControlState, topic, partition| {
+            let open = state.unacknowledged(topic, partition);
+            open.into_iter()
+                .map(|command| command.id)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(owed(&state, "a", 0), std::slice::from_ref(&paused.id));
+        assert!(owed(&state, "b", 0).is_empty());
+        let pending = ack(&paused, "partition/a/0", Outcome::Pending);
+        state.apply(pending, true).expect("applied");
+        assert_eq!(owed(&state, "a", 0), std::slice::from_ref(&paused.id));
+        let applied = ack(&paused, "partition/a/0", Outcome::Applied);
+        state.apply(applied, true).expect("applied");
+        assert!(owed(&state, "a", 0).is_empty());
+        assert_eq!(owed(&state, "a", 1), [paused.id]);
+    }
+
+    #[test]
+    fn a_resume_from_the_past_is_owed_no_acknowledgement() {
+        let mut state = ControlState::default();
+        let mut owed_after = |is_live| {
+            let resume = Entry::Command(resume("group"));
+            state.apply(resume, is_live).expect("applied");
+            state.unacknowledged("a", 0).len()
+        };
+        assert_eq!(owed_after(false), 0);
+        assert_eq!(owed_after(true), 1);
+    }
+
+    #[test]
+    fn a_retry_is_carried_out_when_it_comes_and_never_from_the_past() {
+        let retry = command(Action::RetryNow {
+            scope: Scope::Group,
+        });
+        let mut state = ControlState::default();
+        let given = |state: &mut ControlState, is_live| {
+            let entry = Entry::Command(retry.clone());
+            state.apply(entry, is_live).expect("applied").is_some()
+        };
+        assert!(!given(&mut state, false));
+        assert!(given(&mut state, true));
+    }
+
+    #[test]
+    fn a_skip_stays_in_force_when_it_was_done_and_its_last_word_stands() {
+        let skip = skip("a/0@1");
+        let [done, late] = [Outcome::Skipped, Outcome::Pending]
+            .map(|outcome| ack(&skip, "partition/a/0", outcome));
+        let state = state([Entry::Command(skip), done, late]);
+        let outcomes: Vec<_> = state.skips().map(|skip| skip.outcome).collect();
+        assert_eq!(outcomes, [Some(Outcome::Skipped)]);
+    }
+
+    #[test]
+    fn more_skips_than_anybody_looked_at_are_refused() {
+        let mut state = ControlState::default();
+        let mut apply = |offset: usize| {
+            let skip = Entry::Command(skip(&format!("a/0@{offset}")));
+            state.apply(skip, true)
+        };
+        assert!((0..SKIPS_MAX).all(|offset| apply(offset).is_ok()));
+        assert!(apply(SKIPS_MAX).is_err());
+    }
+
+    /// Pauses and resumes of a few scopes.
+    fn changes() -> impl Strategy<Value = Vec<(bool, usize)>> {
+        proptest::collection::vec((any::<bool>(), 0..5_usize), 0..40)
+    }
+
+    const SCOPES: [&str; 5] = [
+        "group",
+        "topic/a",
+        "topic/b",
+        "partition/a/0",
+        "partition/b/1",
+    ];
+
+    proptest! {
+        /// What compaction leaves, the latest entry of each key, holds as much as all of them.
+        #[test]
+        fn a_compacted_log_means_the_same(changes in changes()) {
+            let commands: Vec<Command> = changes
+                .iter()
+                .map(|(paused, at)| if *paused { pause(SCOPES[*at]) } else { resume(SCOPES[*at]) })
+                .collect();
+            let is_latest = |at: usize| {
+                commands[at + 1..].iter().all(|later| later.key() != commands[at].key())
+            };
+            let left = (0..commands.len()).filter(|at| is_latest(*at)).map(|at| commands[at].clone());
+            let compacted = state(left.map(Entry::Command));
+            let mut paused = BTreeSet::new();
+            for (is_pause, at) in changes {
+                if is_pause { paused.insert(SCOPES[at]); } else { paused.remove(SCOPES[at]); }
+            }
+            let whole = state(commands.into_iter().map(Entry::Command));
+            for (topic, partition) in [("a", 0), ("a", 1), ("b", 0), ("b", 1), ("c", 0)] {
+                let expected = paused.iter().any(|text| scope(text).covers(topic, partition));
+                prop_assert_eq!(whole.pause_of(topic, partition).is_some(), expected);
+                prop_assert_eq!(compacted.pause_of(topic, partition).is_some(), expected);
+            }
+        }
+    }
+}

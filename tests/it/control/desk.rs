@@ -1,0 +1,162 @@
+//! Helper: where the commands of these tests are given, and looked at.
+
+use crate::support::{Case, Log, WITHIN};
+use evenkeel::control::{Action, Command, Entry, History, Outcome, Recorded, Scope, control_topic};
+use evenkeel::event::{Headers, OutgoingRecord, Record};
+use evenkeel::handler::Router;
+use evenkeel::kafka::reader::LogRecord;
+use evenkeel::publisher::Publisher;
+use evenkeel::testing::eventually;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+pub(super) type Place = (i32, i64);
+
+pub(super) fn place(record: &Record) -> Place {
+    (record.partition(), record.offset())
+}
+
+/// Logs what it handles.
+pub(super) fn logging(handled: &Log<(Instant, Place)>) -> Router {
+    let handled = handled.clone();
+    Router::new().raw(move |record: Record| {
+        let handled = handled.clone();
+        async move { handled.push((Instant::now(), place(&record))) }
+    })
+}
+
+/// A case with a publisher that stays: one for each command would take longer than the command.
+pub(super) struct Desk {
+    case: Case,
+    publisher: Publisher,
+}
+
+impl std::ops::Deref for Desk {
+    type Target = Case;
+
+    fn deref(&self) -> &Case {
+        &self.case
+    }
+}
+
+impl Desk {
+    /// On the shared Apache Kafka; none where there is none.
+    pub(super) async fn new(partitions: i32) -> Option<Self> {
+        let case = Case::new("it-control", partitions).await?;
+        let publisher = case.publisher();
+        Some(Self { case, publisher })
+    }
+
+    pub(super) fn partition_scope(&self, partition: i32) -> Scope {
+        let topic = self.topic.clone();
+        Scope::Partition { topic, partition }
+    }
+
+    pub(super) fn position(&self, partition: i32, offset: i64) -> evenkeel::recovery::Position {
+        let text = format!("{}/{partition}@{offset}", self.topic);
+        text.parse().expect("a position")
+    }
+
+    /// Gives a command, and returns it with the moment at which it stood on the topic.
+    pub(super) async fn command(&self, action: Action) -> (Command, Instant) {
+        let command = Command::new("ada", "a test", action).expect("a command");
+        self.write(&command.key(), Some(command.value().expect("JSON")))
+            .await;
+        (command, Instant::now())
+    }
+
+    /// Writes to the control topic.
+    pub(super) async fn write(&self, key: &str, value: Option<Vec<u8>>) {
+        let record = OutgoingRecord {
+            topic: control_topic(&self.group),
+            partition: None,
+            key: Some(key.to_owned().into()),
+            value: value.map(Into::into),
+            headers: Headers::new(),
+            timestamp_ms: None,
+        };
+        let written = self.publisher.publish_record(record).await;
+        written.expect("written");
+    }
+
+    /// All that the control topic remembers.
+    pub(super) async fn history(&self) -> Vec<Recorded> {
+        let mut history = History::default();
+        for LogRecord { key, value, .. } in self.read(&control_topic(&self.group)).await {
+            if let Ok(entry) = Entry::read(key.as_deref(), value.as_deref()) {
+                let key = String::from_utf8(key.unwrap_or_default()).expect("text");
+                history.apply(&key, entry);
+            }
+        }
+        history.recorded().collect()
+    }
+
+    /// Waits until the owners of these partitions have acknowledged the command finally; what each said.
+    pub(super) async fn acknowledged(&self, command: &Command, partitions: &[i32]) -> Vec<Outcome> {
+        eventually("the command is acknowledged", WITHIN, || async {
+            let history = self.history().await;
+            let recorded = history.iter().find(|at| at.command.id == command.id)?;
+            let last = |partition: &i32| {
+                let scope = self.partition_scope(*partition);
+                let mut acks = recorded.acks.iter().rev();
+                let ack = acks.find(|ack| ack.partitions.contains(&scope))?;
+                assert!(!ack.member.is_empty(), "{ack:?}");
+                ack.outcome.is_final().then_some(ack.outcome)
+            };
+            partitions.iter().map(last).collect()
+        })
+        .await
+    }
+
+    /// Publishes that many records to each of these partitions, round by round.
+    pub(super) async fn publish_rounds(&self, partitions: &[i32], rounds: std::ops::Range<usize>) {
+        let mut pending = Vec::new();
+        for round in rounds {
+            for partition in partitions {
+                let key = format!("p{partition}-{}", round % 7);
+                let mut record = self.record(Some(&key), round.to_string());
+                record.partition = Some(*partition);
+                let enqueued = self.publisher.enqueue_record(record).await;
+                pending.push(enqueued.expect("enqueued"));
+            }
+        }
+        for receipt in pending {
+            receipt.await.expect("acknowledged");
+        }
+    }
+}
+
+pub(super) fn of(handled: &Log<(Instant, Place)>, partition: i32) -> Vec<(Instant, i64)> {
+    let all = handled.entries().into_iter();
+    let own = all.filter(|(_, (number, _))| *number == partition);
+    own.map(|(at, (_, offset))| (at, offset)).collect()
+}
+
+/// Publishes rounds until told to stop; how many it published.
+pub(super) fn load(
+    case: &Arc<Desk>,
+    partitions: i32,
+    stop: &Arc<AtomicBool>,
+) -> tokio::task::JoinHandle<usize> {
+    let (case, stop) = (Arc::clone(case), Arc::clone(stop));
+    tokio::spawn(async move {
+        let partitions: Vec<i32> = (0..partitions).collect();
+        let mut rounds = 0;
+        while !stop.load(Ordering::Relaxed) {
+            case.publish_rounds(&partitions, rounds..rounds + 5).await;
+            rounds += 5;
+            // Enough to be busy, and little enough for a test to look at.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        rounds
+    })
+}
+
+/// Keys come round robin, seven of them: the offsets of each are to be handled in their order.
+pub(super) fn in_order_by_key(offsets: &[i64]) {
+    for key in 0..7 {
+        let own = offsets.iter().filter(|offset| *offset % 7 == key);
+        assert!(own.is_sorted(), "key {key}");
+    }
+}
