@@ -4,6 +4,7 @@
 //! Reads no topic and holds no partition: that is the poll thread's part (`steering`, `pause`).
 
 use super::engine::Engine;
+use super::ledger::Epoch;
 use crate::control::{Ack, Command, ControlState, Outcome, Scope, control_topic};
 use crate::event::{Headers, OutgoingRecord, Record};
 use crate::kafka::KafkaConfig;
@@ -26,6 +27,10 @@ pub(crate) struct Control {
     skips: Mutex<HashMap<Place, Vec<(String, Command)>>>,
     /// Whether there are any, for those who ask for every record.
     has_skips: AtomicBool,
+    /// Parked records that are not to be handled, by their partition's epoch and their offsets in the retry topic.
+    drops: Mutex<HashMap<(Epoch, i64), Command>>,
+    /// Whether there are any.
+    has_drops: AtomicBool,
     /// Records that failed and wait.
     waiting: Mutex<HashMap<Position, Arc<Waiter>>>,
     member: Mutex<String>,
@@ -116,8 +121,6 @@ impl Control {
 
     /// Has the records of `scope` that wait in place for their next attempt tried again at once; says how many. A breaker
     /// that is open holds them all the same.
-    ///
-    /// Parked records, and the keys that they stand for, are to be released from here, too.
     pub(crate) fn retry_now(&self, scope: &Scope) -> usize {
         let waiting = lock(&self.waiting);
         let concerned = waiting.iter().filter(|(record, waiter)| {
@@ -127,6 +130,24 @@ impl Control {
         concerned
             .map(|(_, waiter)| waiter.retry.notify_one())
             .count()
+    }
+
+    /// From now on this parked record is given up when it would start.
+    pub(crate) fn drop_parked(&self, epoch: Epoch, offset: i64, command: &Command) {
+        let mut drops = lock(&self.drops);
+        drops.insert((epoch, offset), command.clone());
+        self.has_drops.store(true, Ordering::Relaxed);
+    }
+
+    /// The command that has this parked record given up, if one does. It is asked for once.
+    pub(crate) fn take_drop(&self, epoch: Epoch, offset: i64) -> Option<Command> {
+        if !self.has_drops.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut drops = lock(&self.drops);
+        let command = drops.remove(&(epoch, offset));
+        self.has_drops.store(!drops.is_empty(), Ordering::Relaxed);
+        command
     }
 
     /// The id under which acknowledgements are written.

@@ -7,9 +7,11 @@ pub(super) mod clean;
 mod fetch;
 pub(super) mod follow;
 mod look;
+mod steer;
 pub(super) mod write;
 
 pub use look::{ParkedKey, parked_keys};
+pub(super) use steer::Dropped;
 
 use super::ledger::{Epoch, Position};
 use super::settings::{ConsumerSettings, Keyless, Ordering};

@@ -73,7 +73,7 @@ impl Skipping {
             drop(assignments);
             if is_over {
                 control.unskip(record);
-                let detail = "it was settled before it could be skipped";
+                let detail = "it was settled or parked before it could be skipped; see also: evenkeel parked list";
                 control.skip_ended(record, Outcome::AlreadySettled, detail);
             } else {
                 open.stays(control, is_held);

@@ -8,6 +8,8 @@
 use super::commands::Commands;
 use super::control::Control;
 use super::engine::Engine;
+use super::parking::Dropped;
+use super::partition::Partition;
 use super::pause::{Held, Place};
 use super::rebalance::Member;
 use super::skipping::Skipping;
@@ -233,32 +235,82 @@ impl Steering {
 
     /// Does what is to be done once.
     fn carry_out(&self, member: &Member, command: &Command) {
-        let Action::RetryNow { scope } = &command.action else {
-            return;
-        };
-        let mut partitions = Vec::new();
+        let scope = command.action.scope();
+        let mut concerned = Vec::new();
         for assigned in member.assignments().all() {
-            let (topic, partition) = (&*assigned.partition.topic, assigned.partition.partition);
-            if scope.touches(topic, partition) {
-                partitions.push(Scope::Partition {
-                    topic: topic.to_owned(),
-                    partition,
-                });
+            let partition = &assigned.partition;
+            if scope.touches(&partition.topic, partition.partition) {
+                concerned.push(Arc::clone(partition));
             }
         }
-        if partitions.is_empty() {
+        if concerned.is_empty() {
             return;
         }
-        let (outcome, detail) = match scope {
-            Scope::Key { .. } => (Outcome::Refused, "no key can be released yet".to_owned()),
-            _ => match self.control().retry_now(scope) {
-                0 => (Outcome::Applied, "no record waited".to_owned()),
-                1 => (Outcome::Applied, "1 record is tried again".to_owned()),
-                more => (Outcome::Applied, format!("{more} records are tried again")),
-            },
+        let (outcome, detail) = match &command.action {
+            Action::RetryNow { .. } => (Outcome::Applied, self.retry_now(&concerned, &scope)),
+            Action::Drop { .. } => self.drop_parked(&concerned, command),
+            _ => return,
         };
+        let partitions = concerned.iter().map(|partition| Scope::Partition {
+            topic: partition.topic.to_string(),
+            partition: partition.partition,
+        });
         self.control()
-            .acknowledge(&command.id, partitions, outcome, &detail);
+            .acknowledge(&command.id, partitions.collect(), outcome, &detail);
+    }
+
+    fn retry_now(&self, concerned: &[Arc<Partition>], scope: &Scope) -> String {
+        let parked = concerned
+            .iter()
+            .map(|partition| self.engine.release_parked(partition, scope));
+        let parked: usize = parked.sum();
+        let in_place = match scope {
+            Scope::Key { .. } => 0,
+            _ => self.control().retry_now(scope),
+        };
+        let count = |count: usize, one: &str, more: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            more_than_one => Some(format!("{more_than_one} {more}")),
+        };
+        let records = count(in_place, "record is tried again", "records are tried again");
+        let keys = count(parked, "parked key goes on", "parked keys go on");
+        let done: Vec<String> = records.into_iter().chain(keys).collect();
+        match done.is_empty() {
+            true => "nothing waited".to_owned(),
+            false => done.join(", "),
+        }
+    }
+
+    fn drop_parked(&self, concerned: &[Arc<Partition>], command: &Command) -> (Outcome, String) {
+        let Action::Drop {
+            scope: Scope::Key { key, .. },
+        } = &command.action
+        else {
+            let detail = "only the first parked record of a key can be dropped";
+            return (Outcome::Refused, detail.to_owned());
+        };
+        let dropped = concerned
+            .iter()
+            .map(|partition| self.engine.drop_parked(partition, key, command));
+        // All of them: a producer may have spread a key over partitions.
+        let dropped: Vec<Dropped> = dropped.collect();
+        let mut dropped = dropped.into_iter();
+        let found = dropped.rfind(|dropped| *dropped != Dropped::NothingThere);
+        let (outcome, detail) = match found {
+            Some(Dropped::First) => (
+                Outcome::Applied,
+                "its first parked record goes to the dead-letter topic, the next one is tried",
+            ),
+            Some(Dropped::IsHeld) => (
+                Outcome::Refused,
+                "the key waits for the replay of its dead letter; release it instead",
+            ),
+            Some(Dropped::NothingThere) | None => {
+                (Outcome::Applied, "nothing of the key is parked here")
+            }
+        };
+        (outcome, detail.to_owned())
     }
 }
 
@@ -279,7 +331,7 @@ fn in_force(action: &Action, is_paused: bool, held: Option<&Held>) -> Option<&'s
             Some(_) => "the rate is kept",
             None => "no limit any more",
         }),
-        (Action::Skip { .. } | Action::RetryNow { .. }, _) => None,
+        (Action::Skip { .. } | Action::RetryNow { .. } | Action::Drop { .. }, _) => None,
     }
 }
 

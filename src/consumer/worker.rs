@@ -423,6 +423,11 @@ where
                 };
                 *wait = until_now;
                 attempt = until_now.attempts.saturating_add(1);
+                let (control, epoch) = (&self.engine.control, item.partition.epoch);
+                if let Some(command) = control.take_drop(epoch, ticket.offset) {
+                    let skipped = Unsettled::Skipped(Box::new(command));
+                    return self.go_on(item, Some(lane), skipped);
+                }
             }
         }
         match self.first_attempt(item.record.clone(), attempt, cx) {

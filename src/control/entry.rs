@@ -50,9 +50,14 @@ pub enum Action {
         #[serde(with = "as_text")]
         record: Position,
     },
-    /// Try again at once what waits for its next attempt.
+    /// Try again at once what waits for its next attempt, in place or parked; a key that is held goes on.
     RetryNow {
         /// Which records.
+        scope: Scope,
+    },
+    /// Settle the first parked record of a key without handling it; it goes to the dead-letter topic, marked as skipped.
+    Drop {
+        /// The key.
         scope: Scope,
     },
     /// Handle no more records a second and member than that; none takes the limit away. Lasts.
@@ -70,6 +75,7 @@ impl Action {
             Self::Resume { .. } => "resume",
             Self::Skip { .. } => "skip",
             Self::RetryNow { .. } => "retry-now",
+            Self::Drop { .. } => "drop",
             Self::Rate { .. } => "rate",
         }
     }
@@ -77,9 +83,10 @@ impl Action {
     /// What it is about.
     pub fn scope(&self) -> Scope {
         match self {
-            Self::Pause { scope } | Self::Resume { scope } | Self::RetryNow { scope } => {
-                scope.clone()
-            }
+            Self::Pause { scope }
+            | Self::Resume { scope }
+            | Self::RetryNow { scope }
+            | Self::Drop { scope } => scope.clone(),
             Self::Skip { record } => Scope::Record(record.clone()),
             Self::Rate { .. } => Scope::Group,
         }
@@ -90,7 +97,7 @@ impl Action {
         match self {
             Self::Pause { scope } | Self::Resume { scope } => Some(format!("pause/{scope}")),
             Self::Rate { .. } => Some("rate".to_owned()),
-            Self::Skip { .. } | Self::RetryNow { .. } => None,
+            Self::Skip { .. } | Self::RetryNow { .. } | Self::Drop { .. } => None,
         }
     }
 }

@@ -389,20 +389,6 @@ impl Parking {
         let Some(id) = self.find(name) else {
             return false;
         };
-        self.release_key(id);
-        true
-    }
-
-    /// Lets everything go on that waits for its time: what is held stays held.
-    pub(crate) fn release_waiting(&mut self) {
-        let waiting: Vec<u32> = self.due.iter().map(|(_, id)| *id).collect();
-        for id in waiting {
-            self.keys[id as usize].wait.not_before_ms = 0;
-            self.schedule(id);
-        }
-    }
-
-    fn release_key(&mut self, id: u32) {
         let key = &mut self.keys[id as usize];
         key.wait.not_before_ms = 0;
         for hold in key.holds.extract_if(.., |hold| hold.replay.is_none()) {
@@ -410,6 +396,24 @@ impl Parking {
         }
         self.schedule(id);
         self.leave(id);
+        true
+    }
+
+    /// Lets every key go on that waits for its time, and says how many: what is held stays held.
+    pub(crate) fn release_waiting(&mut self, now_ms: i64) -> usize {
+        let waiting = self.due.range((now_ms.saturating_add(1), 0)..);
+        let waiting: Vec<u32> = waiting.map(|(_, id)| *id).collect();
+        for id in &waiting {
+            self.keys[*id as usize].wait.not_before_ms = 0;
+            self.schedule(*id);
+        }
+        waiting.len()
+    }
+
+    /// The first parked record of a key, by its offset, and whether the key is held; none where none is parked.
+    pub(crate) fn first_of(&self, name: &[u8]) -> Option<(i64, bool)> {
+        let key = &self.keys[self.find(name)? as usize];
+        key.queue.front().map(|offset| (*offset, key.is_held()))
     }
 
     /// The keys that wait, in no order.

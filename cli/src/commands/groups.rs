@@ -6,7 +6,7 @@
 mod history;
 mod lag;
 mod log;
-mod order;
+pub(super) mod order;
 mod pause;
 mod rate;
 mod retry_now;

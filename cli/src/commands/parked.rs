@@ -1,16 +1,17 @@
-//! `evenkeel parked`: which keys of a group wait, since when, behind which record and why.
+//! `evenkeel parked`: which keys of a group wait, since when, behind which record and why; and what to do about one.
 
 mod list;
+mod release;
 mod show;
 
 use crate::connection::ConnectionArgs;
-use crate::exit::Ending;
+use crate::exit::{Ending, Usage};
 use clap::{Args, Subcommand};
 use evenkeel::consumer::{ParkedKey, parked_keys};
 use evenkeel::kafka::admin::Admin;
 use evenkeel::recovery::retry_topic;
 
-/// List and show what waits in a group's retry topics.
+/// List and show what waits in a group's retry topics, let a key go on, or give its first record up.
 ///
 /// A record that keeps failing is parked in retry.GROUP.TOPIC, and the later records of its key behind it. They are tried
 /// again when they are due; nobody has to do anything for that.
@@ -28,6 +29,19 @@ enum ParkedCommand {
     #[command(visible_alias = "ls")]
     List(list::ListArgs),
     Show(show::ShowArgs),
+    Release(release::ReleaseArgs),
+    Drop(release::DropArgs),
+}
+
+impl ParkedCommand {
+    /// Refuses what means nothing, before anything is asked of the cluster.
+    fn check(&self) -> Result<(), Usage> {
+        match self {
+            Self::List(_) | Self::Show(_) => Ok(()),
+            Self::Release(args) => args.check(),
+            Self::Drop(args) => args.check(),
+        }
+    }
 }
 
 /// Whose parked records are meant.
@@ -43,10 +57,13 @@ struct GroupArgs {
 
 /// Runs one of the commands.
 pub(crate) async fn run(args: ParkedArgs) -> anyhow::Result<Ending> {
+    args.command.check()?;
     let connection = args.connection;
     match args.command {
         ParkedCommand::List(args) => list::run(&connection, args).await,
         ParkedCommand::Show(args) => show::run(&connection, args).await,
+        ParkedCommand::Release(args) => release::run(&connection, args).await,
+        ParkedCommand::Drop(args) => release::run_drop(&connection, args).await,
     }
 }
 

@@ -48,15 +48,23 @@ impl Member {
         settings: ConsumerSettings,
         dies: impl Fn(&str, usize) -> bool + Send + Sync + 'static,
     ) -> Self {
+        Self::start_failing(mailbox, settings, move |key, number| {
+            dies(key, number).then(|| HandlerError::permanent("no stock"))
+        })
+    }
+
+    /// Handles records, but those that `fails` picks.
+    fn start_failing(
+        mailbox: &Mailbox,
+        settings: ConsumerSettings,
+        fails: impl Fn(&str, usize) -> Option<HandlerError> + Send + Sync + 'static,
+    ) -> Self {
         let (handled, stop) = (Handled::default(), CancellationToken::new());
         let list = Arc::clone(&handled);
         let handle = Arc::new(move |key: String, number: usize| {
-            let is_dead = dies(&key, number);
+            let failure = fails(&key, number);
             list.lock().expect("no panic").push((key, number));
-            match is_dead {
-                true => Err(HandlerError::permanent("no stock")),
-                false => Ok(()),
-            }
+            failure.map_or(Ok(()), Err)
         });
         let handle_event = Arc::clone(&handle);
         let router = Router::new()
@@ -227,5 +235,99 @@ async fn a_held_key_is_listed_and_goes_on_with_the_replay_of_its_dead_letter() {
         mailbox.run(&list).await.rows().is_empty().then_some(())
     })
     .await;
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_waits_is_released_and_a_record_of_it_dropped_by_command() {
+    let Some(mailbox) = Mailbox::new(2).await else {
+        return;
+    };
+    let mut settings = settings(&mailbox);
+    settings.after_dead_letter = AfterDeadLetter::HoldKey;
+    settings.retry.attempts_max = 1;
+    settings.retry.park_delays = vec![Duration::from_secs(3_600); 9];
+    let member = Member::start_failing(&mailbox, settings, |key, number| match (key, number) {
+        ("held", 1) => Some(HandlerError::permanent("no stock")),
+        ("waits", 1) => Some(HandlerError::transient("not now")),
+        _ => None,
+    });
+    let record = |(key, number): (&str, usize)| OutgoingRecord {
+        topic: mailbox.source.clone(),
+        ..mailbox.written(key, number, &[("id", b"1")])
+    };
+    let steps = (0..4).flat_map(|number| ["held", "waits"].map(|key| (key, number)));
+    mailbox.publish(steps.map(record)).await;
+    let list = ["parked", "list", &mailbox.group, "-o", "jsonl"];
+    eventually("both keys wait with all behind them", WITHIN, || async {
+        let rows = mailbox.run(&list).await.rows();
+        let records = |key: &str| {
+            rows.iter()
+                .find(|row| row["key"] == key)
+                .map(|row| &row["records"])
+        };
+        (records("held") == Some(&json!(2)) && records("waits") == Some(&json!(3))).then_some(())
+    })
+    .await;
+    let command = async |what: &str, key: &str| {
+        let args = [
+            "parked",
+            what,
+            &mailbox.group,
+            "--key",
+            key,
+            "--why",
+            "test",
+            "-o",
+            "jsonl",
+        ];
+        mailbox.run(&args).await
+    };
+    let of = |key: &str| {
+        let handled = member.handled().into_iter();
+        let numbers = handled
+            .filter(|(found, _)| found == key)
+            .map(|(_, number)| number);
+        numbers.collect::<Vec<usize>>()
+    };
+    let refused = command("drop", "held").await.code(1);
+    assert!(refused.out.contains("release it instead"), "{refused:?}");
+    let released = command("release", "held").await.code(0);
+    assert!(
+        released.out.contains("1 parked key goes on"),
+        "{released:?}"
+    );
+    eventually("the held key goes on", WITHIN, || async {
+        (of("held") == [0, 1, 2, 3]).then_some(())
+    })
+    .await;
+    assert_eq!(of("waits"), [0, 1]);
+    command("release", "waits").await.code(0);
+    eventually("the key that waits is tried again", WITHIN, || async {
+        (of("waits") == [0, 1, 1]).then_some(())
+    })
+    .await;
+    command("drop", "waits").await.code(0);
+    eventually(
+        "what is behind the dropped record goes on",
+        WITHIN,
+        || async { (of("waits") == [0, 1, 1, 2, 3]).then_some(()) },
+    )
+    .await;
+    let letters = mailbox.read(&mailbox.letters).await;
+    let stages: Vec<_> = letters
+        .iter()
+        .map(|letter| header(&letter.headers, "evenkeel.dlq.error.stage"))
+        .collect();
+    assert_eq!(
+        stages,
+        [Some("handler".to_owned()), Some("skipped".to_owned())]
+    );
+    let history = ["groups", "history", &mailbox.group, "-o", "jsonl"];
+    let history = mailbox.run(&history).await.code(0).out;
+    assert!(
+        history.contains("retry-now") && history.contains("\"drop\""),
+        "{history}"
+    );
     member.stop().await;
 }

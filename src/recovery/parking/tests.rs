@@ -141,8 +141,10 @@ fn a_released_key_goes_on_at_once() {
     parking.seen(2, Some(B), parked(7, 1, 900), 0);
     assert!(!parking.release(b"c") && parking.release(A));
     assert_eq!(due(&mut parking, 0), [1]);
-    parking.release_waiting();
+    assert_eq!(parking.first_of(B), Some((2, false)));
+    assert_eq!(parking.release_waiting(0), 1);
     assert_eq!(due(&mut parking, 0), [2]);
+    assert_eq!(parking.release_waiting(0), 0);
 }
 
 #[test]

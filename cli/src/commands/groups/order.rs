@@ -25,7 +25,7 @@ const FORGET_MAX: usize = 1000;
 
 /// Who gives a command and why, and how its answers are shown.
 #[derive(Debug, Args)]
-pub(super) struct OrderArgs {
+pub(crate) struct OrderArgs {
     /// Why; the members log it and the history keeps it.
     #[arg(long, value_name = "TEXT")]
     why: String,
@@ -44,7 +44,7 @@ pub(super) struct OrderArgs {
 
 impl OrderArgs {
     /// Refuses what no member would accept.
-    pub(super) fn check(&self, action: Action) -> Result<(), Usage> {
+    pub(crate) fn check(&self, action: Action) -> Result<(), Usage> {
         self.command(action).map(drop)
     }
 
@@ -70,7 +70,7 @@ impl Row for Answered {
 }
 
 /// Gives the command, and shows what came of it.
-pub(super) async fn give(
+pub(crate) async fn give(
     connection: &ConnectionArgs,
     group: &str,
     args: OrderArgs,
@@ -86,7 +86,7 @@ pub(super) async fn give(
         Some(description) => owned(&admin, description, &action.scope()).await?,
         None => BTreeSet::new(),
     };
-    if owners.is_empty() && matches!(action, Action::RetryNow { .. }) {
+    if owners.is_empty() && matches!(action, Action::RetryNow { .. } | Action::Drop { .. }) {
         anyhow::bail!("no member of {group} runs that: nothing waits there");
     }
     let command = args.command(action)?;

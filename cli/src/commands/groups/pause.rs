@@ -5,7 +5,7 @@ use super::target::TargetArgs;
 use crate::connection::ConnectionArgs;
 use crate::exit::{Ending, Usage};
 use clap::Args;
-use evenkeel::control::Action;
+use evenkeel::control::{Action, Scope};
 
 /// Stop handling a group, a topic or a partition until it is resumed.
 ///
@@ -40,15 +40,26 @@ pub(super) struct ResumeArgs {
 
 impl PauseArgs {
     pub(super) fn check(&self) -> Result<(), Usage> {
-        let scope = self.target.scope()?;
+        let scope = no_key(self.target.scope()?)?;
         self.order.check(Action::Pause { scope })
     }
 }
 
 impl ResumeArgs {
     pub(super) fn check(&self) -> Result<(), Usage> {
-        let scope = self.target.scope()?;
+        let scope = no_key(self.target.scope()?)?;
         self.order.check(Action::Resume { scope })
+    }
+}
+
+/// A key's records wait when one of them fails: nobody has to pause it.
+fn no_key(scope: Scope) -> Result<Scope, Usage> {
+    match scope {
+        Scope::Key { .. } => {
+            let text = "a key cannot be paused; name its partition";
+            Err(Usage(text.to_owned()))
+        }
+        scope => Ok(scope),
     }
 }
 

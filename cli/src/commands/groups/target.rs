@@ -16,7 +16,7 @@ pub(super) struct TargetArgs {
     #[arg(short, long, value_name = "NUMBER", requires = "topic")]
     partition: Option<i32>,
 
-    /// Only this key of --topic; not possible yet.
+    /// Only this key of --topic: its parked records go on, also where it is held. A key cannot be paused.
     #[arg(
         long,
         value_name = "KEY",
@@ -34,9 +34,11 @@ impl TargetArgs {
         };
         let text = match (self.partition, &self.key) {
             (Some(partition), _) => format!("partition/{topic}/{partition}"),
-            (None, Some(_)) => {
-                let text = "a key alone cannot be commanded yet; name its partition";
-                return Err(Usage(text.to_owned()));
+            (None, Some(key)) => {
+                return Ok(Scope::Key {
+                    topic: topic.clone(),
+                    key: key.as_bytes().to_vec(),
+                });
             }
             (None, None) => format!("topic/{topic}"),
         };
@@ -72,7 +74,9 @@ pub(super) fn in_words(scope: &Scope) -> String {
         Scope::Topic(topic) => format!("the topic {topic}"),
         Scope::Partition { topic, partition } => format!("{topic}/{partition}"),
         Scope::Record(record) => format!("the record {record}"),
-        Scope::Key { .. } => format!("the key {scope}"),
+        Scope::Key { topic, key } => {
+            format!("the key {} of {topic}", String::from_utf8_lossy(key))
+        }
     }
 }
 
@@ -94,7 +98,7 @@ mod tests {
         check(None, None, None, Some("group"));
         check(Some("t"), None, None, Some("topic/t"));
         check(Some("t"), Some(3), None, Some("partition/t/3"));
-        check(Some("t"), None, Some("k"), None);
+        check(Some("t"), None, Some("k 1"), Some("key/t/k%201"));
         check(Some("a b"), None, None, None);
         check(Some("t"), Some(-1), None, None);
     }
