@@ -161,7 +161,7 @@ async fn a_running_group_does_what_it_is_told_and_the_history_has_it() {
         .order("skip", &["--record", &record, "--wait", "20s"])
         .await
         .code(0);
-    assert_eq!(outcomes(&skip), ["pending"]);
+    assert_eq!(outcomes(&skip), ["pending"], "{skip:?}");
     assert!(
         asked.elapsed() < Duration::from_secs(15),
         "it does not wait for the resume"

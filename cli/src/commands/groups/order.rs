@@ -15,7 +15,7 @@ use evenkeel::kafka::admin::{Admin, GroupDescription};
 use evenkeel::publisher::{Publisher, PublisherSettings};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// How long one look for an answer takes.
@@ -80,7 +80,7 @@ pub(crate) async fn give(
     let Some(log) = ControlLog::open(connection, &admin, group).await? else {
         return Err(no_topic(group));
     };
-    let description = admin.describe_group(group).await?;
+    let description = settled(&admin, group, args.wait).await?;
     check(&admin, group, description.as_ref(), &action, &log).await?;
     let owners = match &description {
         Some(description) => owned(&admin, description, &action.scope()).await?,
@@ -106,6 +106,43 @@ pub(crate) async fn give(
     let rows = acks.iter().cloned().map(|ack| Answered { ack });
     Listing::print(args.output.output, rows)?;
     order.judge(&acks, group, args.wait)
+}
+
+/// The group as it is once its members know what is theirs. In the middle of a rebalance the brokers do not tell who owns what,
+/// and between the two of a cooperative one nobody owns what moves.
+async fn settled(
+    admin: &Admin,
+    group: &str,
+    wait: Duration,
+) -> anyhow::Result<Option<GroupDescription>> {
+    let deadline = Instant::now() + wait;
+    loop {
+        let Some(description) = admin.describe_group(group).await? else {
+            return Ok(None);
+        };
+        let is_moving =
+            description.state.ends_with("Rebalance") || !is_whole(admin, &description).await?;
+        if !is_moving || Instant::now() >= deadline {
+            return Ok(Some(description));
+        }
+        tokio::time::sleep(TURN).await;
+    }
+}
+
+/// Whether every partition of the topics that members are assigned is one of a member.
+async fn is_whole(admin: &Admin, group: &GroupDescription) -> anyhow::Result<bool> {
+    let mut owned: BTreeMap<String, usize> = BTreeMap::new();
+    for (topic, partitions) in group.members.iter().flat_map(|member| &member.assignment) {
+        *owned.entry(topic.clone()).or_default() += partitions.len();
+    }
+    let topics: Vec<String> = owned.keys().cloned().collect();
+    if topics.is_empty() {
+        return Ok(true);
+    }
+    let counts = admin.partition_counts(&topics).await?;
+    Ok(owned
+        .iter()
+        .all(|(topic, owned)| counts.get(topic).is_none_or(|count| owned >= count)))
 }
 
 /// A command that was given, and the partitions whose owners are to answer.
