@@ -1,26 +1,55 @@
 //! Writes dead letters for a consumer, through a producer of its own that is made when the first one is due.
+//!
+//! - [`alarms`]: what the health shows of it · [`gate`]: where letters wait in a flood
 
+mod alarms;
+mod gate;
+
+use super::settings::ConsumerSettings;
 use crate::control::Command;
 use crate::event::{OutgoingRecord, Record};
 use crate::handler::{Class, DeadReason};
 use crate::kafka::{ConfigError, KafkaConfig};
 use crate::publisher::{PublishError, Publisher, PublisherSettings};
-use crate::recovery::dead_letter::{Failure, dead_letter, shortened};
-use crate::telemetry::{Health, Metric};
+use crate::recovery::DeadLetterTopic;
+use crate::recovery::dead_letter::{Failure, Form, dead_letter};
+use crate::telemetry::{Health, Metric, instance};
+use alarms::{Alarm, Alarms};
+use gate::Gate;
+use jiff::Timestamp;
+use std::future::Future;
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
-/// The component under which a dead-letter topic that cannot be written shows in the health.
-const COMPONENT: &str = "dead_letters";
-
+/// The topic decides what is too large, not this client.
 const MESSAGE_BYTES_MAX: &str = "message.max.bytes=1000000000";
+/// Brokers refuse a batch whole: a letter that is too large must not take its neighbours with it.
+const ONE_BY_ONE: &str = "batch.num.messages=1";
 
 /// Writes a group's dead letters.
 pub(crate) struct DeadLetterWriter {
     group: String,
+    topic: DeadLetterTopic,
+    instance: String,
     kafka: KafkaConfig,
-    health: Health,
-    publisher: OnceCell<Publisher>,
+    alarms: Alarms,
+    gate: Gate,
+    /// Of letters, one by one.
+    letters: OnceCell<Publisher>,
+    /// Of records for the group's other topics, which come in numbers and always have room there.
+    others: OnceCell<Publisher>,
+}
+
+/// What is known of a record that is given up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GivenUp<'a> {
+    pub(crate) class: Class,
+    pub(crate) reason: &'a DeadReason,
+    pub(crate) attempts: u32,
+    /// When the first attempt failed, if one did.
+    pub(crate) first_failure: Option<Timestamp>,
+    /// The command that had it skipped, if one did.
+    pub(crate) skip: Option<&'a Command>,
 }
 
 /// Why a dead letter is not written.
@@ -32,99 +61,147 @@ pub(crate) enum WriteError {
     Publish(#[from] PublishError),
 }
 
-impl DeadLetterWriter {
-    pub(crate) fn new(group: &str, kafka: KafkaConfig, health: Health) -> Self {
-        Self {
-            group: group.to_owned(),
-            kafka,
-            health,
-            publisher: OnceCell::new(),
-        }
-    }
+/// The letter of one record, on its way. The alarm that it raises when it cannot be written ends with it.
+pub(crate) struct Letter<'a> {
+    writer: &'a DeadLetterWriter,
+    record: &'a Record,
+    given_up: GivenUp<'a>,
+    alarm: Alarm<'a>,
+}
 
-    /// Writes one, and returns when the brokers have acknowledged it. `skip` is the command that had the record skipped.
-    pub(crate) async fn write(
-        &self,
-        record: &Record,
-        class: Class,
-        reason: &DeadReason,
-        attempts: u32,
-        skip: Option<&Command>,
-    ) -> Result<(), WriteError> {
-        let written = self.publish(record, class, reason, attempts, skip).await;
-        let state = match &written {
-            Ok(()) => Ok(()),
-            Err(error) => Err(format!(
-                "the dead-letter topic of {} cannot be written: {error}",
-                record.topic()
-            )),
-        };
-        self.health.set_ready(COMPONENT, state);
-        if written.is_ok() {
-            let (group, topic) = (self.group.clone(), record.topic().to_owned());
-            metrics::counter!(Metric::DeadLetters.name(), "group" => group, "topic" => topic, "stage" => reason.stage.as_str()).increment(1);
+impl DeadLetterWriter {
+    pub(crate) fn new(settings: &ConsumerSettings, kafka: KafkaConfig, health: Health) -> Self {
+        let group = &settings.group;
+        Self {
+            group: group.clone(),
+            topic: settings.dead_letter_topic.clone(),
+            instance: instance(settings.instance_id.as_deref()),
+            kafka,
+            alarms: Alarms::new(group, health),
+            gate: Gate::new(group, settings.flood_guard),
+            letters: OnceCell::new(),
+            others: OnceCell::new(),
         }
-        written
     }
 
     /// Writes a record to one of the group's own topics, and returns when the brokers have acknowledged it.
     pub(crate) async fn send(&self, record: OutgoingRecord) -> Result<(), WriteError> {
-        self.publisher().await?.publish_record(record).await?;
+        let publisher = self.publisher(&self.others, &[MESSAGE_BYTES_MAX]).await?;
+        publisher.publish_record(record).await?;
         Ok(())
     }
 
-    async fn publisher(&self) -> Result<&Publisher, WriteError> {
-        let made = self.publisher.get_or_try_init(async || {
-            let mut kafka = self.kafka.clone();
-            // The topic decides what is too large, not this client.
-            kafka.set(MESSAGE_BYTES_MAX)?;
-            Publisher::new(&kafka, PublisherSettings::new(&self.group))
-        });
-        Ok(made.await?)
+    /// The letter of a record that is given up, to be written when no flood stops it.
+    pub(crate) fn letter<'a>(&'a self, record: &'a Record, given_up: GivenUp<'a>) -> Letter<'a> {
+        Letter {
+            writer: self,
+            record,
+            given_up,
+            alarm: self.alarms.of(record.topic()),
+        }
     }
 
-    async fn publish(
+    /// Waits until the flood guard lets one more letter be written.
+    pub(crate) fn pass_flood_guard(&self) -> impl Future<Output = ()> {
+        self.gate.pass(&self.alarms)
+    }
+
+    /// Lets letters be written again that the flood guard has stopped.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for a command of an operator"))]
+    pub(crate) fn release_flood(&self) {
+        self.gate.release(&self.alarms);
+    }
+
+    /// So many records were handled.
+    pub(crate) fn handled(&self, records: u64) {
+        self.gate.handled(records);
+    }
+
+    /// Has the flood guard count what was handled. Called all the time.
+    pub(crate) fn mind_flood(&self) {
+        self.gate.mind();
+    }
+
+    async fn publisher<'a>(
         &self,
-        record: &Record,
-        class: Class,
-        reason: &DeadReason,
-        attempts: u32,
-        skip: Option<&Command>,
-    ) -> Result<(), WriteError> {
-        let publisher = self.publisher().await?;
-        let failure = Failure {
-            group: &self.group,
-            service: &self.kafka.client_id,
-            reason,
-            class,
-            attempts,
-            now: jiff::Timestamp::now(),
-            skip,
-        };
-        match publisher
-            .publish_record(dead_letter(record, &failure))
-            .await
-        {
-            // With its headers it may be larger than the topic allows.
-            Err(PublishError::TooLarge { .. } | PublishError::Refused { .. }) => {
-                publisher
-                    .publish_record(shortened(record, &failure))
-                    .await?
+        publisher: &'a OnceCell<Publisher>,
+        properties: &[&str],
+    ) -> Result<&'a Publisher, ConfigError> {
+        let make = async || {
+            let mut kafka = self.kafka.clone();
+            for property in properties {
+                kafka.set(property)?;
             }
-            other => other?,
+            Publisher::new(&kafka, PublisherSettings::new(&self.group))
         };
-        Ok(())
+        publisher.get_or_try_init(make).await
     }
 
     /// Waits for what is on its way; says how many are not acknowledged by the deadline.
     pub(crate) async fn flush(&self, deadline: Duration) -> usize {
-        match self.publisher.get() {
-            Some(publisher) => publisher
-                .flush(deadline)
-                .await
-                .err()
-                .map_or(0, |unsent| unsent.records),
+        let unsent = async |publisher: &OnceCell<Publisher>| match publisher.get() {
+            Some(publisher) => {
+                let flushed = publisher.flush(deadline).await;
+                flushed.err().map_or(0, |unsent| unsent.records)
+            }
             None => 0,
+        };
+        let (letters, others) = tokio::join!(unsent(&self.letters), unsent(&self.others));
+        letters + others
+    }
+}
+
+impl Letter<'_> {
+    /// Tries to write it, and returns when the brokers have acknowledged it. Where they do not, the health says so until it is
+    /// written or dropped.
+    pub(crate) async fn write(&mut self) -> Result<(), WriteError> {
+        let written = self.publish().await;
+        match &written {
+            Ok(()) => {
+                let (group, topic) = (self.writer.group.clone(), self.record.topic().to_owned());
+                let stage = self.given_up.reason.stage.as_str();
+                metrics::counter!(Metric::DeadLetters.name(), "group" => group, "topic" => topic, "stage" => stage).increment(1);
+            }
+            Err(error) => self.alarm.raise(&error.to_string()),
         }
+        written
+    }
+
+    /// Publishes as much of the record as the topic has room for.
+    async fn publish(&self) -> Result<(), WriteError> {
+        let writer = self.writer;
+        let properties = [MESSAGE_BYTES_MAX, ONE_BY_ONE];
+        let publisher = writer.publisher(&writer.letters, &properties).await?;
+        let mut too_large = None;
+        for form in Form::ALL {
+            match publisher.publish_record(self.form(form)).await {
+                Ok(_) => {
+                    if form == Form::Reference {
+                        tracing::warn!(group = writer.group, record = ?self.record, "the record is too large for the dead-letter topic: its letter only refers to it, and is worth as much as the source keeps it");
+                    }
+                    return Ok(());
+                }
+                Err(error @ PublishError::TooLarge { .. }) => too_large = Some(error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        too_large.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn form(&self, form: Form) -> OutgoingRecord {
+        let (writer, given_up) = (self.writer, &self.given_up);
+        let failure = Failure {
+            to: &writer.topic,
+            group: &writer.group,
+            service: &writer.kafka.client_id,
+            instance: &writer.instance,
+            reason: given_up.reason,
+            class: given_up.class,
+            attempts: given_up.attempts,
+            first_failure: given_up.first_failure,
+            now: Timestamp::now(),
+            skip: given_up.skip,
+        };
+        dead_letter(self.record, &failure, form)
     }
 }

@@ -223,11 +223,8 @@ where
             acks,
         ));
         let config = prepare::client(&self.kafka, &self.settings)?;
-        let dead_letters = DeadLetterWriter::new(
-            &self.settings.group,
-            self.kafka.clone(),
-            self.health.clone(),
-        );
+        let dead_letters =
+            DeadLetterWriter::new(&self.settings, self.kafka.clone(), self.health.clone());
         let scope = Scope {
             group: self.settings.group.clone(),
             publisher: self.publisher,

@@ -292,6 +292,7 @@ impl PollThread {
         self.engine.health.beat(LOOP);
         self.engine.mind_breakers();
         self.are_gated = self.consumer.context().open_gates(&self.consumer);
+        self.engine.dead_letters.mind_flood();
         while let Some(event) = self.consumer.poll(Duration::ZERO) {
             match event {
                 // Partitions are forwarded before they are assigned, so no record comes this way.

@@ -4,10 +4,9 @@ use super::settings::{Assignment, Bound, ConsumerSettings};
 use crate::control::{control_topic, control_topic_config};
 use crate::kafka::admin::{Admin, NewTopic};
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
-use crate::recovery::dead_letter::dead_letter_topic;
 use crate::recovery::retry_topic;
 use rdkafka::ClientConfig;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// No topic of the group's own takes less a record than this: the broker's own default for the source is not told.
 const RECORD_BYTES_MIN: u32 = 8 << 20;
@@ -105,30 +104,44 @@ impl Own<'_> {
 
     async fn create_missing(&self) -> Result<(), KafkaError> {
         let group = &self.settings.group;
-        let of = |topic: &String| [dead_letter_topic(group, topic), retry_topic(group, topic)];
-        let names: Vec<String> = self.sources.keys().flat_map(of).collect();
+        let of = |topic: &String| {
+            [
+                self.settings.dead_letter_topic.of(group, topic),
+                retry_topic(group, topic),
+            ]
+        };
+        let names: BTreeSet<String> = self.sources.keys().flat_map(of).collect();
+        let names: Vec<String> = names.into_iter().collect();
         let present = self
             .admin
             .partition_counts(&names)
             .await
             .unwrap_or_default();
-        let mut missing = Vec::new();
+        // One for several topics has the partitions of the largest of them.
+        let mut missing: BTreeMap<String, (usize, u32)> = BTreeMap::new();
         for (topic, partitions) in self.sources {
-            let names = of(topic)
-                .into_iter()
-                .filter(|name| !present.contains_key(name));
-            let names: Vec<String> = names.collect();
-            if names.is_empty() {
+            let names = of(topic);
+            let mut names = names
+                .iter()
+                .filter(|name| !present.contains_key(*name))
+                .peekable();
+            if names.peek().is_none() {
                 continue;
             }
             let source = self.admin.describe_topic(topic).await?;
-            missing.extend(names.into_iter().map(|name| NewTopic {
-                name,
-                partitions: *partitions as i32,
-                replication: -1,
-                config: own_config(&source.config),
-            }));
+            for name in names {
+                let (most, largest) = missing.entry(name.clone()).or_default();
+                *most = (*partitions).max(*most);
+                *largest = largest_record(&source.config).max(*largest);
+            }
         }
+        let topic = |(name, (partitions, largest))| NewTopic {
+            name,
+            partitions: partitions as i32,
+            replication: -1,
+            config: own_config(largest),
+        };
+        let missing: Vec<NewTopic> = missing.into_iter().map(topic).collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -172,14 +185,20 @@ impl Own<'_> {
 
 /// What stands in a topic of the group's own stays until it is settled or someone has looked at it. It has room for every record of
 /// the source, with headers besides.
-fn own_config(source: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let largest = source.get("max.message.bytes");
-    let largest = largest.and_then(|bytes| bytes.parse::<u32>().ok());
-    let largest = largest.unwrap_or_default().max(RECORD_BYTES_MIN) + HEADERS_BYTES;
+fn own_config(largest: u32) -> BTreeMap<String, String> {
+    let bytes_max = largest.max(RECORD_BYTES_MIN).saturating_add(HEADERS_BYTES);
     BTreeMap::from([
         ("retention.ms".to_owned(), "-1".to_owned()),
-        ("max.message.bytes".to_owned(), largest.to_string()),
+        ("max.message.bytes".to_owned(), bytes_max.to_string()),
     ])
+}
+
+/// Bytes of the largest record that a topic takes; 0 where it does not say.
+fn largest_record(config: &BTreeMap<String, String>) -> u32 {
+    let bytes = config.get("max.message.bytes");
+    bytes
+        .and_then(|bytes| bytes.parse().ok())
+        .unwrap_or_default()
 }
 
 /// The client's properties for these settings.

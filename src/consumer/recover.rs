@@ -4,7 +4,7 @@
 
 use super::breakers::Probe;
 use super::control::{Waiting, position};
-use super::dead::WriteError;
+use super::dead::{GivenUp, WriteError};
 use super::engine::Engine;
 use super::partition::Partition;
 use super::settings::AfterDeadLetter;
@@ -16,6 +16,7 @@ use crate::recovery::Decision;
 use crate::recovery::parked::Wait;
 use crate::recovery::parking::Ticket;
 use futures_util::FutureExt;
+use jiff::Timestamp;
 use std::error::Error;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -39,6 +40,8 @@ pub(crate) struct Recovery {
     pub(super) attempts: u32,
     transient_failures: u32,
     outage_failures: u32,
+    /// When an attempt failed first.
+    first_failure: Option<Timestamp>,
 }
 
 impl Recovery {
@@ -59,6 +62,7 @@ impl Recovery {
             wait,
             transient_failures: 0,
             outage_failures: 0,
+            first_failure: None,
         }
     }
 }
@@ -153,6 +157,7 @@ enum Step {
 
 impl Recovery {
     fn next_step(&mut self, outcome: Outcome) -> Step {
+        self.first_failure.get_or_insert_with(Timestamp::now);
         let error = match outcome {
             Outcome::Dead(reason) => {
                 self.engine.failed(Class::Permanent);
@@ -274,6 +279,11 @@ impl Recovery {
             reason = reason.message,
             "record failed for good; writing it to the dead-letter topic"
         );
+        // What an operator has skipped is no flood.
+        let writer = &self.engine.dead_letters;
+        if self.wait_for(writer.pass_flood_guard()).await.is_none() {
+            return Verdict::Abandoned;
+        }
         let written = self.write_letter(class, reason, None).await;
         if written == Verdict::Settled(Settlement::Dead)
             && self.engine.settings.after_dead_letter == AfterDeadLetter::HoldKey
@@ -292,15 +302,18 @@ impl Recovery {
         skip: Option<&Command>,
     ) -> Verdict {
         let record = &self.delivery.record;
+        let given_up = GivenUp {
+            class,
+            reason,
+            attempts: self.attempts,
+            first_failure: self.first_failure,
+            skip,
+        };
+        let mut letter = self.engine.dead_letters.letter(record, given_up);
         let backoff = self.engine.settings.retry.backoff;
         let mut tries = 0_u32;
         loop {
-            match self
-                .engine
-                .dead_letters
-                .write(record, class, reason, self.attempts, skip)
-                .await
-            {
+            match letter.write().await {
                 Ok(()) => break,
                 Err(WriteError::Publish(error @ PublishError::Fatal(_))) => {
                     self.engine.fail(error.to_string());

@@ -1,8 +1,7 @@
 //! How a consumer behaves: documented fields, defaults, one `validate`.
 
 use crate::kafka::{ConfigError, is_topic_name};
-use crate::recovery::dead_letter::dead_letter_topic;
-use crate::recovery::{BreakerPolicy, RetryPolicy, retry_topic};
+use crate::recovery::{BreakerPolicy, DeadLetterTopic, FloodGuardPolicy, RetryPolicy, retry_topic};
 use std::time::Duration;
 
 /// What keeps its order.
@@ -123,6 +122,10 @@ pub struct ConsumerSettings {
     pub settled_parked_kept: Duration,
     /// When an outage of something that handlers depend on stops them all.
     pub breaker: BreakerPolicy,
+    /// Where records go that are given up.
+    pub dead_letter_topic: DeadLetterTopic,
+    /// When so many are given up that the member stops doing it.
+    pub flood_guard: FloodGuardPolicy,
 }
 
 impl ConsumerSettings {
@@ -154,6 +157,8 @@ impl ConsumerSettings {
             after_dead_letter: AfterDeadLetter::GoOn,
             settled_parked_kept: Duration::from_secs(3_600),
             breaker: BreakerPolicy::default(),
+            dead_letter_topic: DeadLetterTopic::default(),
+            flood_guard: FloodGuardPolicy::default(),
         }
     }
 
@@ -196,26 +201,7 @@ impl ConsumerSettings {
                 ),
             ));
         }
-        let own = |topic: &String| {
-            [
-                dead_letter_topic(&self.group, topic),
-                retry_topic(&self.group, topic),
-            ]
-        };
-        if let Some(topic) = self
-            .topics
-            .iter()
-            .flat_map(own)
-            .find(|topic| !is_topic_name(topic))
-        {
-            return Err(ConfigError::new(
-                "group",
-                format!(
-                    "a topic of its own would be {topic:?}, which is no topic name; use letters, digits, dots, \
-                     underscores and hyphens, and keep group and topic short enough for 249 bytes"
-                ),
-            ));
-        }
+        self.validate_own_topics()?;
         let positive = [
             ("concurrency", self.concurrency),
             ("workers", self.workers.unwrap_or(1)),
@@ -238,5 +224,49 @@ impl ConsumerSettings {
             ));
         }
         Ok(())
+    }
+
+    /// The topics that the group has for itself.
+    fn validate_own_topics(&self) -> Result<(), ConfigError> {
+        if let DeadLetterTopic::One(name) = &self.dead_letter_topic {
+            let reason = if !is_topic_name(name) {
+                Some(
+                    "is no topic name; use at most 249 letters, digits, dots, underscores and hyphens",
+                )
+            } else if self.topics.contains(name) {
+                Some(
+                    "is one of the topics that the group reads; a record that fails there would come again for ever",
+                )
+            } else {
+                None
+            };
+            if let Some(reason) = reason {
+                return Err(ConfigError::new(
+                    "dead_letter_topic",
+                    format!("{name:?} {reason}"),
+                ));
+            }
+        }
+        let own = |topic: &String| {
+            [
+                self.dead_letter_topic.of(&self.group, topic),
+                retry_topic(&self.group, topic),
+            ]
+        };
+        match self
+            .topics
+            .iter()
+            .flat_map(own)
+            .find(|name| !is_topic_name(name))
+        {
+            None => Ok(()),
+            Some(name) => Err(ConfigError::new(
+                "group",
+                format!(
+                    "a topic of its own would be {name:?}, which is no topic name; use letters, digits, dots, \
+                     underscores and hyphens, and keep group and topic short enough for 249 bytes"
+                ),
+            )),
+        }
     }
 }

@@ -126,7 +126,7 @@ impl Tally {
             return;
         }
         let counters = &engine.counters;
-        let mut handled = 0;
+        let (mut handled, mut answered) = (0, 0);
         for tally in &mut self.topics {
             for settlement in Settlement::ALL {
                 let count = std::mem::take(&mut tally.settled[settlement as usize]);
@@ -140,10 +140,18 @@ impl Tally {
                         Settlement::Parked => counters.parked.fetch_add(count, Relaxed),
                         Settlement::Done | Settlement::Ignored | Settlement::Skipped => 0,
                     };
+                    answered += match settlement {
+                        Settlement::Done | Settlement::Duplicate => count,
+                        Settlement::Ignored
+                        | Settlement::Dead
+                        | Settlement::Parked
+                        | Settlement::Skipped => 0,
+                    };
                 }
             }
         }
         engine.breakers.others(handled);
+        engine.dead_letters.handled(answered);
         let abandoned = std::mem::take(&mut self.abandoned);
         counters.abandoned.fetch_add(abandoned, Relaxed);
         engine.left(std::mem::take(&mut self.left));

@@ -8,14 +8,21 @@
 //! somebody consumes the dead-letter topic, already carries these headers: they are replaced, so that they always tell
 //! about the latest failure and do not grow with each trip. Every other header stays where it was, those of a replay too
 //! (`replay.rs`): how often a record was replayed and when it failed first must survive its next failure.
+//!
+//! A record that the dead-letter topic has no room for becomes a [`Form::Reference`]: what it was, without what it held.
 
+use super::replay::{EDITED, FIRST_FAILURE, REPLAY_COUNT, REPLAY_OF, REPLAYED_AT, REPLAYED_BY};
 use crate::control::Command;
 use crate::event::{Headers, OutgoingRecord, Record};
 use crate::handler::{Class, DeadReason};
 use bytes::Bytes;
+use jiff::Timestamp;
 
 /// Bytes of the failure's message at most. Brokers bound the whole record, and the payload needs the room.
 const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// Bytes of the original's own headers that a reference keeps at most: enough for an event's type, id and trace.
+const REFERENCE_HEADERS_BYTES_MAX: usize = 4096;
 
 pub(crate) const TOPIC: &str = "__dlq.errors.topic";
 pub(crate) const PARTITION: &str = "__dlq.errors.partition";
@@ -27,7 +34,9 @@ pub(crate) const CLASS: &str = "evenkeel.dlq.error.class";
 pub(crate) const STAGE: &str = "evenkeel.dlq.error.stage";
 pub(crate) const TIMESTAMP: &str = "evenkeel.dlq.error.timestamp";
 pub(crate) const SERVICE: &str = "evenkeel.dlq.error.service";
+pub(crate) const INSTANCE: &str = "evenkeel.dlq.error.instance";
 pub(crate) const RECORD_TIMESTAMP: &str = "evenkeel.dlq.record.timestamp";
+pub(crate) const REFERENCE: &str = "evenkeel.dlq.reference";
 pub(crate) const SKIPPED_BY: &str = "evenkeel.dlq.skipped-by";
 pub(crate) const SKIPPED_WHY: &str = "evenkeel.dlq.skipped-why";
 pub(crate) const SKIP_COMMAND: &str = "evenkeel.dlq.skip-command";
@@ -35,7 +44,7 @@ pub(crate) const SKIP_COMMAND: &str = "evenkeel.dlq.skip-command";
 /// What the letter of a record that an operator had skipped adds.
 const SKIP: &[&str] = &[SKIPPED_BY, SKIPPED_WHY, SKIP_COMMAND];
 
-/// All headers that a dead letter adds.
+/// All headers that a dead letter adds and that replace older ones of their name.
 const OURS: &[&str] = &[
     TOPIC,
     PARTITION,
@@ -47,60 +56,107 @@ const OURS: &[&str] = &[
     STAGE,
     TIMESTAMP,
     SERVICE,
+    INSTANCE,
     RECORD_TIMESTAMP,
+    REFERENCE,
 ];
+
+/// What a replay adds: short, and what the next replay goes on counting from.
+const OF_REPLAYS: &[&str] = &[
+    REPLAY_COUNT,
+    REPLAY_OF,
+    REPLAYED_BY,
+    REPLAYED_AT,
+    FIRST_FAILURE,
+    EDITED,
+];
+
+/// Bytes of a replay's header at most in a reference: anybody may have written it.
+const REPLAY_HEADER_BYTES_MAX: usize = 512;
+
+/// Where a group's dead letters go.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum DeadLetterTopic {
+    /// For each topic one of its own, `dlq.<group>.<topic>`, and there to the partition of the same number. The default.
+    #[default]
+    PerTopic,
+    /// This one for all topics of the group, and there to the partition that the key picks. `evenkeel dlq` has to be told its
+    /// name unless it begins with `dlq.`.
+    One(String),
+}
+
+impl DeadLetterTopic {
+    /// The topic of what `group` gives up of `topic`.
+    ///
+    /// One per topic needs as many partitions as `topic`. A group whose name has characters that no topic may have cannot
+    /// have one: that is for the consumer to check before it starts.
+    pub(crate) fn of(&self, group: &str, topic: &str) -> String {
+        match self {
+            Self::PerTopic => format!("dlq.{group}.{topic}"),
+            Self::One(name) => name.clone(),
+        }
+    }
+
+    fn partition(&self, record: &Record) -> Option<i32> {
+        match self {
+            Self::PerTopic => Some(record.partition()),
+            Self::One(_) => None,
+        }
+    }
+}
 
 /// What is known about a failure beside the record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Failure<'a> {
+    /// Where the letter goes.
+    pub(crate) to: &'a DeadLetterTopic,
     /// The group that gives the record up.
     pub(crate) group: &'a str,
     /// The service in it, as its client id says.
     pub(crate) service: &'a str,
+    /// The service's instance.
+    pub(crate) instance: &'a str,
     /// Where and why it failed.
     pub(crate) reason: &'a DeadReason,
     /// The last error's class.
     pub(crate) class: Class,
     /// How often its handler was tried.
     pub(crate) attempts: u32,
+    /// When its first attempt failed; none for one that was skipped before.
+    pub(crate) first_failure: Option<Timestamp>,
     /// When it was given up.
-    pub(crate) now: jiff::Timestamp,
+    pub(crate) now: Timestamp,
     /// The command that had it skipped, if it did not fail.
     pub(crate) skip: Option<&'a Command>,
 }
 
-/// The topic of what `group` gives up of `topic`.
-///
-/// It needs as many partitions as `topic`. A group whose name has characters that no topic may have cannot have one:
-/// that is for the consumer to check before it starts.
-pub(crate) fn dead_letter_topic(group: &str, topic: &str) -> String {
-    format!("dlq.{group}.{topic}")
+/// How much of a record its dead letter has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Key, value and headers as they are.
+    Whole,
+    /// Without the failure's message.
+    Shortened,
+    /// Without the value, and with the first few kilobytes of the headers.
+    ///
+    /// It says where the original stands on its own topic, which is where tools fetch it from for as long as it is kept there.
+    Reference,
 }
 
-/// The dead letter of a record: to the partition of the same number, with key, value and headers as they are.
+impl Form {
+    /// From the one that is wanted to the one that still says what failed. Where even the last is too large, because the key
+    /// is, nothing can be written: the topic has to be given a larger `max.message.bytes`, and until then the partition stands
+    /// still.
+    pub(crate) const ALL: [Self; 3] = [Self::Whole, Self::Shortened, Self::Reference];
+}
+
+/// The dead letter of a record.
 ///
 /// It carries the time of writing, not the record's own: retention counts from a record's timestamp, and a dead letter
 /// of an old record would be deleted before anybody has seen it. The record's own time is in a header.
-pub(crate) fn dead_letter(record: &Record, failure: &Failure<'_>) -> OutgoingRecord {
-    letter(record, failure, MESSAGE_BYTES_MAX)
-}
-
-/// The dead letter without the failure's message, for a record that is too large for the brokers with it.
-///
-/// Where this is still too large, no dead letter can be written: the topic has to be given a larger `max.message.bytes`,
-/// and until then the partition stands still. A record that only refers to the source is not written instead.
-pub(crate) fn shortened(record: &Record, failure: &Failure<'_>) -> OutgoingRecord {
-    letter(record, failure, 0)
-}
-
-fn letter(record: &Record, failure: &Failure<'_>, message_bytes_max: usize) -> OutgoingRecord {
-    let mut headers = Headers::new();
-    for (name, value) in record.headers() {
-        let mut ours = OURS.iter().chain(SKIP);
-        if !ours.any(|ours| ours.as_bytes() == name) {
-            headers.push_bytes(name, value);
-        }
-    }
+pub(crate) fn dead_letter(record: &Record, failure: &Failure<'_>, form: Form) -> OutgoingRecord {
+    let known_first = known_first_failure(record, failure.now);
+    let mut headers = kept(record, known_first.is_some(), form);
     let mut add = |name, value: &str| headers.push(name, Some(value.as_bytes()));
     add(TOPIC, record.topic());
     add(PARTITION, &record.partition().to_string());
@@ -108,6 +164,10 @@ fn letter(record: &Record, failure: &Failure<'_>, message_bytes_max: usize) -> O
     add(GROUP, failure.group);
     add(DELIVERY_COUNT, &failure.attempts.to_string());
     let message = &failure.reason.message;
+    let message_bytes_max = match form {
+        Form::Shortened => 0,
+        Form::Whole | Form::Reference => MESSAGE_BYTES_MAX,
+    };
     add(
         MESSAGE,
         &message[..message.floor_char_boundary(message_bytes_max)],
@@ -116,220 +176,64 @@ fn letter(record: &Record, failure: &Failure<'_>, message_bytes_max: usize) -> O
     add(STAGE, failure.reason.stage.as_str());
     add(TIMESTAMP, &failure.now.to_string());
     add(SERVICE, failure.service);
+    add(INSTANCE, failure.instance);
     if let Some(timestamp_ms) = record.timestamp_ms() {
         add(RECORD_TIMESTAMP, &timestamp_ms.to_string());
+    }
+    if let (None, Some(first_failure)) = (known_first, failure.first_failure) {
+        add(FIRST_FAILURE, &first_failure.to_string());
     }
     if let Some(command) = failure.skip {
         add(SKIPPED_BY, &command.by);
         add(SKIPPED_WHY, &command.why);
         add(SKIP_COMMAND, &command.id);
     }
+    let value = match form {
+        Form::Reference => {
+            add(REFERENCE, "true");
+            None
+        }
+        Form::Whole | Form::Shortened => record.value(),
+    };
     OutgoingRecord {
-        topic: dead_letter_topic(failure.group, record.topic()),
-        partition: Some(record.partition()),
+        topic: failure.to.of(failure.group, record.topic()),
+        partition: failure.to.partition(record),
         key: record.key().map(Bytes::copy_from_slice),
-        value: record.value().map(Bytes::copy_from_slice),
+        value: value.map(Bytes::copy_from_slice),
         headers,
         timestamp_ms: None,
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::event::RecordBatchBuilder;
-    use crate::handler::Stage;
-    use crate::recovery::{DeadLetter, Destination, Provenance, replayed};
-
-    type Header<'a> = (&'a [u8], Option<&'a [u8]>);
-
-    fn record_of(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<'_>]) -> Record {
-        let mut builder = RecordBatchBuilder::new();
-        let source = builder.source("orders".into(), 3);
-        builder.push(
-            source,
-            42,
-            1_700_000_000_123,
-            key,
-            value,
-            headers.iter().copied(),
-        );
-        builder.build(None).record(0).expect("a record")
-    }
-
-    fn letter_of(record: &Record, message: &str) -> OutgoingRecord {
-        let failure = failure(message);
-        dead_letter(record, &with_reason(&failure))
-    }
-
-    fn failure(message: &str) -> DeadReason {
-        DeadReason::new(Stage::Schema, message)
-    }
-
-    fn with_reason(reason: &DeadReason) -> Failure<'_> {
-        Failure {
-            group: "payments",
-            service: "payments-1",
-            reason,
-            class: Class::Permanent,
-            attempts: 7,
-            now: "2026-11-21T10:11:12Z".parse().expect("a timestamp"),
-            skip: None,
+/// The original's headers that its letter keeps, in order.
+fn kept(record: &Record, keeps_first_failure: bool, form: Form) -> Headers {
+    let mut room = match form {
+        Form::Reference => REFERENCE_HEADERS_BYTES_MAX,
+        Form::Whole | Form::Shortened => usize::MAX,
+    };
+    let mut headers = Headers::new();
+    for (name, value) in record.headers() {
+        let is = |known: &&str| known.as_bytes() == name;
+        if OURS.iter().chain(SKIP).any(is) || (is(&FIRST_FAILURE) && !keeps_first_failure) {
+            continue;
+        }
+        let bytes = name.len() + value.map_or(0, <[u8]>::len);
+        let is_of_replay = OF_REPLAYS.iter().any(is) && bytes <= REPLAY_HEADER_BYTES_MAX;
+        if bytes <= room || is_of_replay {
+            room = room.saturating_sub(bytes);
+            headers.push_bytes(name, value);
         }
     }
-
-    /// One assertion per header, each a test of its own by name.
-    macro_rules! header_tests {
-        ($($test:ident: $name:expr => $expected:expr;)*) => {$(
-            #[test]
-            fn $test() {
-                let letter = letter_of(&record_of(None, None, &[]), "no total");
-                let values: Vec<_> = letter.headers.iter().filter(|(name, _)| *name == $name.as_bytes()).collect();
-                let expected: &str = $expected;
-                assert_eq!(values, [($name.as_bytes(), Some(expected.as_bytes()))]);
-            }
-        )*};
-    }
-
-    header_tests! {
-        the_topic_is_the_sources: "__dlq.errors.topic" => "orders";
-        the_partition_is_the_sources: "__dlq.errors.partition" => "3";
-        the_offset_is_the_sources: "__dlq.errors.offset" => "42";
-        the_group_is_the_one_that_gave_up: "__dlq.errors.group" => "payments";
-        the_delivery_count_is_the_attempts: "__dlq.errors.delivery.count" => "7";
-        the_message_is_the_reasons: "__dlq.errors.message" => "no total";
-        the_class_is_the_errors: "evenkeel.dlq.error.class" => "permanent";
-        the_stage_is_the_reasons: "evenkeel.dlq.error.stage" => "schema";
-        the_timestamp_is_when_it_was_given_up: "evenkeel.dlq.error.timestamp" => "2026-11-21T10:11:12Z";
-        the_service_is_named: "evenkeel.dlq.error.service" => "payments-1";
-        the_records_own_time_is_kept: "evenkeel.dlq.record.timestamp" => "1700000000123";
-    }
-
-    #[test]
-    fn it_goes_to_the_groups_topic_and_the_same_partition_with_a_time_of_its_own() {
-        let letter = letter_of(&record_of(None, None, &[]), "");
-        assert_eq!(letter.topic, "dlq.payments.orders");
-        assert_eq!(letter.partition, Some(3));
-        assert_eq!(letter.timestamp_ms, None);
-    }
-
-    #[test]
-    fn key_value_and_headers_are_kept_byte_for_byte_and_in_order() {
-        let headers: [Header<'_>; 5] = [
-            (b"ce_id", Some(b"1")),
-            (b"\xff\xfe", Some(&[0, 0xff])),
-            (b"absent", None),
-            (b"empty", Some(&[])),
-            (b"ce_id", Some(b"2")),
-        ];
-        let record = record_of(Some(&[0, 0xff]), Some(&[0xc3, 0x28]), &headers);
-        let letter = letter_of(&record, "");
-        assert_eq!(letter.key.as_deref(), Some(&[0, 0xff][..]));
-        assert_eq!(letter.value.as_deref(), Some(&[0xc3, 0x28][..]));
-        assert!(letter.headers.iter().take(headers.len()).eq(headers));
-        assert_eq!(letter.headers.iter().count(), headers.len() + OURS.len());
-    }
-
-    #[test]
-    fn absent_and_empty_stay_apart() {
-        let absent = letter_of(&record_of(None, None, &[]), "");
-        assert_eq!((absent.key, absent.value), (None, None));
-        let empty = letter_of(&record_of(Some(b""), Some(b""), &[]), "");
-        assert_eq!(
-            (empty.key, empty.value),
-            (Some(Bytes::new()), Some(Bytes::new()))
-        );
-    }
-
-    #[test]
-    fn a_second_trip_replaces_what_the_first_one_added() {
-        let first = letter_of(&record_of(None, None, &[(b"mine", Some(b"1"))]), "first");
-        let headers: Vec<_> = first.headers.iter().collect();
-        let second = letter_of(&record_of(None, None, &headers), "second");
-        assert_eq!(second.headers.iter().count(), headers.len());
-        assert_eq!(second.headers.last("mine"), Some(&b"1"[..]));
-        assert_eq!(second.headers.last(MESSAGE), Some(&b"second"[..]));
-    }
-
-    #[test]
-    fn what_is_known_about_replays_survives_the_next_failure() {
-        let first = letter_of(&record_of(None, None, &[(b"ce_id", Some(b"1"))]), "first");
-        let replay = |letter: OutgoingRecord| {
-            let record = crate::kafka::reader::LogRecord {
-                topic: letter.topic.as_str().into(),
-                partition: 3,
-                offset: 9,
-                timestamp_kind: crate::kafka::reader::TimestampKind::Absent,
-                timestamp_ms: None,
-                key: None,
-                value: None,
-                headers: letter.headers,
-            };
-            let failure = DeadLetter::read(record.headers.iter());
-            let to = Destination::source(&failure, |_| 4).expect("a source");
-            let provenance = Provenance {
-                by: "ada",
-                at: jiff::Timestamp::UNIX_EPOCH,
-                edited: false,
-            };
-            replayed(record, to, &provenance)
-        };
-        let once = replay(first);
-        let headers: Vec<_> = once.headers.iter().collect();
-        let second = letter_of(&record_of(None, None, &headers), "second");
-        let read = DeadLetter::read(second.headers.iter());
-        assert_eq!(
-            (read.replay_count, read.message.as_deref()),
-            (1, Some("second"))
-        );
-        assert_eq!(read.first_failure, "2026-11-21T10:11:12Z".parse().ok());
-        let twice = replay(second);
-        let read = DeadLetter::read(twice.headers.iter());
-        assert_eq!((read.replay_count, read.family), (2, None));
-        assert_eq!(twice.headers.last("ce_id"), Some(&b"1"[..]));
-    }
-
-    #[test]
-    fn the_letter_of_a_skipped_record_says_who_and_why_and_the_next_failure_does_not() {
-        let record = "orders/3@42".parse().expect("a position");
-        let action = crate::control::Action::Skip { record };
-        let command = Command::new("ada", "poison", action).expect("a command");
-        let reason = DeadReason::new(Stage::Skipped, "skipped by ada: poison");
-        let failure = Failure {
-            skip: Some(&command),
-            ..with_reason(&reason)
-        };
-        let skipped = dead_letter(&record_of(None, None, &[]), &failure);
-        let text = |letter: &OutgoingRecord, name| {
-            let value = letter.headers.last(name)?;
-            Some(String::from_utf8_lossy(value).into_owned())
-        };
-        assert_eq!(text(&skipped, STAGE).as_deref(), Some("skipped"));
-        assert_eq!(text(&skipped, SKIPPED_BY).as_deref(), Some("ada"));
-        assert_eq!(text(&skipped, SKIPPED_WHY).as_deref(), Some("poison"));
-        assert_eq!(text(&skipped, SKIP_COMMAND), Some(command.id.clone()));
-        let headers: Vec<_> = skipped.headers.iter().collect();
-        let failed = letter_of(&record_of(None, None, &headers), "again");
-        assert!(SKIP.iter().all(|name| text(&failed, name).is_none()));
-    }
-
-    #[test]
-    fn long_messages_are_cut_between_characters() {
-        let letter = letter_of(
-            &record_of(None, None, &[]),
-            &format!("x{}", "é".repeat(1000)),
-        );
-        let message = letter.headers.last(MESSAGE).expect("a message");
-        assert_eq!(message.len(), 1023);
-        assert!(std::str::from_utf8(message).is_ok());
-    }
-
-    #[test]
-    fn shortened_it_still_says_class_and_stage() {
-        let reason = failure(&"x".repeat(2000));
-        let letter = shortened(&record_of(None, None, &[]), &with_reason(&reason));
-        assert_eq!(letter.headers.last(MESSAGE), Some(&b""[..]));
-        assert_eq!(letter.headers.last(STAGE), Some(&b"schema"[..]));
-        assert_eq!(letter.headers.last(CLASS), Some(&b"permanent"[..]));
-    }
+    headers
 }
+
+/// When the record failed for the first time ever, as an earlier letter or a replay of it says; none where that is no time or
+/// has not come yet, since anybody may have written it.
+fn known_first_failure(record: &Record, now: Timestamp) -> Option<Timestamp> {
+    let value = record.headers().last_value(FIRST_FAILURE)?;
+    let time: Timestamp = std::str::from_utf8(value).ok()?.parse().ok()?;
+    (time <= now).then_some(time)
+}
+
+#[cfg(test)]
+mod tests;

@@ -49,14 +49,18 @@ pub struct DeadLetter {
     pub message: Option<String>,
     /// How often it was tried.
     pub attempts: Option<u32>,
-    /// When it was given up for the first time, as far as replays have handed that on.
+    /// When it failed for the first time, or was given up where that is not said, as far as replays have handed that on.
     pub first_failure: Option<Timestamp>,
     /// When it was given up.
     pub last_failure: Option<Timestamp>,
     /// The service that gave it up.
     pub service: Option<String>,
+    /// The process of the service.
+    pub instance: Option<String>,
     /// How often it was replayed before.
     pub replay_count: u32,
+    /// Whether it lacks the value, which stands where it failed for as long as it is kept there.
+    pub is_reference: bool,
 }
 
 impl DeadLetter {

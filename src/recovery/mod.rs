@@ -3,6 +3,7 @@
 
 mod breaker;
 pub(crate) mod dead_letter;
+mod flood_guard;
 mod letter;
 mod mark;
 pub(crate) mod parked;
@@ -15,6 +16,9 @@ mod window;
 
 pub use breaker::BreakerPolicy;
 pub(crate) use breaker::{Breaker, Change};
+pub use dead_letter::DeadLetterTopic;
+pub use flood_guard::FloodGuardPolicy;
+pub(crate) use flood_guard::{Flood, FloodGuard};
 pub use letter::{DeadLetter, Family};
 pub use mark::{Ends, Mark, Replayed, Replays, Run, replay_topic};
 pub use parked::{Entry, Wait, Why, retry_topic};

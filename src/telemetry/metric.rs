@@ -22,6 +22,8 @@
 //! | [`Metric::ParkedKeys`] | `evenkeel_parked_keys` | gauge | group, topic, partition | – |
 //! | [`Metric::ParkedRecords`] | `evenkeel_parked_records` | gauge | group, topic, partition | – |
 //! | [`Metric::DeadLetters`] | `evenkeel_dead_letters_total` | counter | group, topic, stage | – |
+//! | [`Metric::DeadLettersWaiting`] | `evenkeel_dead_letters_waiting` | gauge | group, topic | – |
+//! | [`Metric::DeadLetterFlood`] | `evenkeel_dead_letter_flood` | gauge | group | – |
 //! | [`Metric::Published`] | `evenkeel_records_published_total` | counter | topic, result | `messaging.client.sent.messages` |
 //! | [`Metric::PublisherBufferBytes`] | `evenkeel_publisher_buffer_bytes` | gauge | – | – |
 //! | [`Metric::ServiceInfo`] | `evenkeel_service_info` | gauge | service, version | – |
@@ -68,6 +70,10 @@ pub enum Metric {
     ParkedRecords,
     /// Records written to a dead-letter topic (counter; group, topic, stage).
     DeadLetters,
+    /// Records that wait because their dead letters cannot be written (gauge; group, topic).
+    DeadLettersWaiting,
+    /// 1 while the flood guard lets no dead letter be written (gauge; group).
+    DeadLetterFlood,
     /// Records published (counter; topic, result = ok|refused|unknown).
     Published,
     /// Bytes waiting for an acknowledgement (gauge).
@@ -106,6 +112,8 @@ impl Metric {
         Self::ParkedKeys,
         Self::ParkedRecords,
         Self::DeadLetters,
+        Self::DeadLettersWaiting,
+        Self::DeadLetterFlood,
         Self::Published,
         Self::PublisherBufferBytes,
         Self::ServiceInfo,
@@ -135,6 +143,8 @@ impl Metric {
             Self::ParkedKeys => "evenkeel_parked_keys",
             Self::ParkedRecords => "evenkeel_parked_records",
             Self::DeadLetters => "evenkeel_dead_letters_total",
+            Self::DeadLettersWaiting => "evenkeel_dead_letters_waiting",
+            Self::DeadLetterFlood => "evenkeel_dead_letter_flood",
             Self::Published => "evenkeel_records_published_total",
             Self::PublisherBufferBytes => "evenkeel_publisher_buffer_bytes",
             Self::ServiceInfo => "evenkeel_service_info",
@@ -153,6 +163,8 @@ impl Metric {
             | Self::PausedPartitions
             | Self::ParkedKeys
             | Self::ParkedRecords
+            | Self::DeadLettersWaiting
+            | Self::DeadLetterFlood
             | Self::PublisherBufferBytes
             | Self::ServiceInfo => MetricKind::Gauge,
             Self::Received
@@ -174,7 +186,8 @@ impl Metric {
             Self::InFlight
             | Self::InFlightBytes
             | Self::HandlerSeconds
-            | Self::PausedPartitions => &["group"],
+            | Self::PausedPartitions
+            | Self::DeadLetterFlood => &["group"],
             Self::Lag => &["consumergroup", "topic", "partition"],
             Self::OldestUnsettledSeconds | Self::ParkedKeys | Self::ParkedRecords => {
                 &["group", "topic", "partition"]
@@ -185,6 +198,7 @@ impl Metric {
             Self::Failures => &["group", "class"],
             Self::BreakerOpen => &["group", "dependency"],
             Self::DeadLetters => &["group", "topic", "stage"],
+            Self::DeadLettersWaiting => &["group", "topic"],
             Self::Published => &["topic", "result"],
             Self::PublisherBufferBytes => &[],
             Self::ServiceInfo => &["service", "version"],
@@ -212,6 +226,10 @@ impl Metric {
             Self::ParkedKeys => "Keys that wait in a retry topic",
             Self::ParkedRecords => "Records that wait in a retry topic",
             Self::DeadLetters => "Records written to a dead-letter topic",
+            Self::DeadLettersWaiting => {
+                "Records that wait because their dead letters cannot be written"
+            }
+            Self::DeadLetterFlood => "1 while so many records are given up that no more are",
             Self::Published => "Records published, by result",
             Self::PublisherBufferBytes => "Bytes that wait for the brokers' acknowledgement",
             Self::ServiceInfo => "Always 1: which service of which release this process is",

@@ -5,9 +5,11 @@ mod captured;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 mod health;
+mod instance;
 pub mod metric;
 mod span;
 
 pub use health::Health;
+pub(crate) use instance::instance;
 pub use metric::{Metric, MetricKind};
 pub use span::{PROCESS_TARGET, process_span};

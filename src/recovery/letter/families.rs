@@ -44,6 +44,8 @@ fn kafka(values: &Values<'_>) -> DeadLetter {
         attempts: values.count(ours::DELIVERY_COUNT),
         last_failure: values.time(ours::TIMESTAMP),
         service: values.text(ours::SERVICE),
+        instance: values.text(ours::INSTANCE),
+        is_reference: values.bytes(ours::REFERENCE) == Some(b"true"),
         ..DeadLetter::default()
     }
 }

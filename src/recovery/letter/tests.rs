@@ -65,7 +65,9 @@ fn a_letter_of_ours_is_read() {
         first_failure: failed,
         last_failure: failed,
         service: owned("payments-1"),
+        instance: None,
         replay_count: 0,
+        is_reference: false,
     };
     assert_eq!(read(OURS), expected);
 }

@@ -1,0 +1,139 @@
+//! Where dead letters wait while the flood guard has stopped them.
+//!
+//! Decides nothing: that is the [`FloodGuard`]'s. Owns its clock, what it is told by the workers, and the alarm.
+
+use super::alarms::Alarms;
+use crate::recovery::{Flood, FloodGuard, FloodGuardPolicy};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// A consumer's gate.
+pub(super) struct Gate {
+    group: String,
+    begun: Instant,
+    guard: Mutex<FloodGuard>,
+    /// Handled records that the guard has not been told of: workers add to it all the time, and are not to wait for a lock.
+    handled: AtomicU64,
+    released: Notify,
+}
+
+impl Gate {
+    pub(super) fn new(group: &str, policy: FloodGuardPolicy) -> Self {
+        Self {
+            group: group.to_owned(),
+            begun: Instant::now(),
+            guard: Mutex::new(FloodGuard::new(policy)),
+            handled: AtomicU64::new(0),
+            released: Notify::new(),
+        }
+    }
+
+    /// So many records were handled.
+    pub(super) fn handled(&self, records: u64) {
+        self.handled.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// Tells the guard what was handled, so that it counts for the time that it happened in. Called all the time.
+    pub(super) fn mind(&self) {
+        if self.handled.load(Ordering::Relaxed) > 0 {
+            drop(self.told());
+        }
+    }
+
+    /// Waits until one more letter may be written.
+    pub(super) async fn pass(&self, alarms: &Alarms) {
+        loop {
+            let released = self.released.notified();
+            tokio::pin!(released);
+            // Registered before the look, or a release between the two would go unnoticed.
+            released.as_mut().enable();
+            if self.admit(alarms) {
+                return;
+            }
+            released.await;
+        }
+    }
+
+    fn admit(&self, alarms: &Alarms) -> bool {
+        let mut guard = self.told();
+        let had_stopped = guard.is_stopped();
+        let Err(flood) = guard.admit(self.begun.elapsed()) else {
+            return true;
+        };
+        if !had_stopped {
+            self.stopped(flood, alarms);
+        }
+        false
+    }
+
+    fn stopped(&self, flood: Flood, alarms: &Alarms) {
+        let group = &self.group;
+        let reason = format!(
+            "dead-letter flood: {flood}; no more are written and the records wait, look why with: evenkeel dlq list \
+             --group {group}; a restart goes on"
+        );
+        tracing::error!(group, "{reason}");
+        alarms.flood(Some(reason));
+    }
+
+    /// Lets letters be written again.
+    pub(super) fn release(&self, alarms: &Alarms) {
+        let mut guard = self.told();
+        if guard.release() {
+            tracing::warn!(group = self.group, "the dead-letter flood is let pass");
+            alarms.flood(None);
+            self.released.notify_waiters();
+        }
+    }
+
+    /// The guard, told of everything so far.
+    fn told(&self) -> MutexGuard<'_, FloodGuard> {
+        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let handled = self.handled.swap(0, Ordering::Relaxed);
+        guard.handled(handled, self.begun.elapsed());
+        guard
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Health;
+    use futures_util::FutureExt;
+
+    fn gate(run_max: u64) -> (Gate, Alarms, Health) {
+        let health = Health::default();
+        let alarms = Alarms::new("payments", health.clone());
+        let policy = FloodGuardPolicy {
+            run_max,
+            ..FloodGuardPolicy::OFF
+        };
+        (Gate::new("payments", policy), alarms, health)
+    }
+
+    #[tokio::test]
+    async fn who_waits_in_a_flood_goes_on_when_it_is_released() {
+        let (gate, alarms, health) = gate(2);
+        gate.pass(&alarms).await;
+        gate.handled(1);
+        gate.pass(&alarms).await;
+        gate.pass(&alarms).await;
+        assert!(health.not_ready().is_empty());
+        let mut waiting = Box::pin(gate.pass(&alarms));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        let (component, reason) = health.not_ready().pop().expect("an alarm");
+        assert_eq!(component, "dead_letters");
+        assert!(
+            reason.contains("dead-letter flood: 2 records in a row"),
+            "{reason}"
+        );
+        gate.handled(1_000);
+        gate.mind();
+        assert!(waiting.as_mut().now_or_never().is_none());
+        gate.release(&alarms);
+        assert!(waiting.as_mut().now_or_never().is_some());
+        assert!(health.not_ready().is_empty());
+    }
+}
