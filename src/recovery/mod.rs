@@ -11,6 +11,7 @@ pub(crate) mod parking;
 mod pattern;
 mod policy;
 mod position;
+mod reference;
 mod replay;
 mod window;
 
@@ -25,5 +26,6 @@ pub use parked::{Entry, Wait, Why, retry_topic};
 pub use pattern::message_pattern;
 pub use policy::{Backoff, Decision, RetryPolicy};
 pub use position::Position;
+pub use reference::{NotTheOriginal, restored};
 pub use replay::{Destination, Provenance, is_failure_header, replay_of, replayed};
 pub(crate) use window::Window;

@@ -4,6 +4,7 @@ mod export;
 mod letters;
 mod list;
 mod marks;
+mod originals;
 mod purge;
 mod replay;
 mod select;

@@ -2,6 +2,7 @@
 
 use super::Cluster;
 use super::letters::{End, Letter, read};
+use super::originals::{Restored, restore};
 use super::select::{Filter, FilterArgs, TopicArgs};
 use crate::envelope;
 use crate::exit::Ending;
@@ -15,7 +16,8 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 ///
 /// The names are those of consume --output jsonl (topic, partition, offset, tstype, ts, headers, key, payload, ce), and
 /// failure, which is what the headers say. Bytes that are not text stand in key_hex, payload_hex, and in headers as
-/// {"hex": "00ff"}. Change key, payload and headers, and give the file to: evenkeel dlq replay --from-file FILE
+/// {"hex": "00ff"}. A letter that was too large for its topic refers to the record that failed, and is written with what that
+/// one held; where it is gone, that is said, and the exit code is 1. Change key, payload and headers, and give the file to: evenkeel dlq replay --from-file FILE
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
     #[command(flatten)]
@@ -42,10 +44,19 @@ pub(super) async fn run(
     let write = move || {
         let strip = io::stdout().is_terminal();
         let mut out = BufWriter::new(io::stdout().lock());
-        let mut written = 0;
+        let (mut written, mut gone) = (0, 0);
         let end = read(&cluster, &topics, &stop, |record| {
             let letter = Letter::new(record);
             if written < limit && filter.admits(&letter) {
+                let letter = match restore(&cluster, letter, &stop)? {
+                    Restored::Whole(letter) => letter,
+                    Restored::Gone(letter, why) => {
+                        anstream::eprintln!("evenkeel: {}: {why}", letter.position());
+                        gone += 1;
+                        return Ok(true);
+                    }
+                    Restored::Stopped(_) => return Ok(true),
+                };
                 let line =
                     serde_json::to_vec(&envelope::of(&letter.record, Some(&letter.failure)))?;
                 let shown = if strip {
@@ -60,10 +71,11 @@ pub(super) async fn run(
             Ok(written < limit)
         })?;
         out.flush()?;
-        anyhow::Ok(end)
+        anyhow::Ok((end, gone))
     };
     Ok(match tokio::task::spawn_blocking(write).await?? {
-        End::Stopped(signal) => Ending::Stopped(signal),
-        End::Whole | End::Enough => Ending::Done,
+        (End::Stopped(signal), _) => Ending::Stopped(signal),
+        (End::Whole | End::Enough, 0) => Ending::Done,
+        (End::Whole | End::Enough, _) => Ending::SomeFailed,
     })
 }

@@ -2,7 +2,7 @@
 
 use super::Cluster;
 use crate::stop::Stop;
-use evenkeel::kafka::reader::{LogRecord, Reader, Reading};
+use evenkeel::kafka::reader::{LogRecord, Reader, Reading, Start};
 use evenkeel::recovery::{DeadLetter, Position};
 use jiff::Timestamp;
 use std::time::Duration;
@@ -84,4 +84,36 @@ pub(super) fn drain(
         }
     }
     Ok(End::Whole)
+}
+
+/// What a look at one offset found.
+pub(super) enum Look {
+    Record(Box<LogRecord>),
+    /// It was deleted, compacted away or not written yet.
+    Nothing,
+    /// A signal of that number came first.
+    Stopped(u8),
+}
+
+/// Looks at one offset. Blocks.
+pub(super) fn look(cluster: &Cluster, at: &Position, stop: &Stop) -> anyhow::Result<Look> {
+    let reading = Reading {
+        topics: vec![at.topic.clone()],
+        partitions: vec![at.partition],
+        start: Start::Offset(at.offset),
+        end: Some(Start::Offset(at.offset.saturating_add(1))),
+    };
+    let mut reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
+    let mut found = None;
+    let end = drain(&mut reader, stop, |record| {
+        if record.offset == at.offset {
+            found = Some(Box::new(record));
+        }
+        Ok(found.is_none())
+    })?;
+    Ok(match (found, end) {
+        (Some(record), _) => Look::Record(record),
+        (None, End::Stopped(signal)) => Look::Stopped(signal),
+        (None, _) => Look::Nothing,
+    })
 }

@@ -33,8 +33,9 @@ pub(super) use journal::write as write_marks;
 /// A record goes back with its key, value and headers, the event's id among them, in the order of its key. What says why it
 /// failed is taken off, and who replayed it and how often is added. A topic replays.TOPIC remembers what was replayed: a
 /// run that was stopped or killed is resumed by calling it again. It ends where the letters ended when it began. A letter
-/// that cannot be published is reported, and the later letters of its key wait for the next run. Without --to a record goes to the
-/// retry topic of the group that gave it up, or to its source where the group has none: the dry run says which.
+/// that cannot be published is reported, and the later letters of its key wait for the next run. A letter that was too large for
+/// its topic refers to the record that failed, which is replayed if its topic still has it, and reported if not. Without --to a
+/// record goes to the retry topic of the group that gave it up, or to its source where the group has none: the dry run says which.
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
     #[command(flatten)]
@@ -124,14 +125,15 @@ pub(super) async fn run(
         let mut kafka = cluster.kafka.clone();
         // Brokers refuse a batch whole: a letter that is too large must not take its neighbours with it.
         kafka.set("batch.num.messages=1")?;
+        // What came from the topic has room there, whatever this client's own limit is.
+        kafka.set("message.max.bytes=1000000000")?;
         let settings = PublisherSettings::new("/evenkeel/cli");
         let publisher = Publisher::new(&kafka, settings.clone())?;
         let notes = Publisher::new(&cluster.kafka, settings)?;
         let by = args.by.unwrap_or_else(user::name);
         let total = plan.letters().min(limit);
-        let patience = cluster.timeout;
         let mut sender =
-            Sender::new(publisher, &by, stop, patience, total).limited(args.rate, limit);
+            Sender::new(publisher, &by, stop, cluster.clone(), total).limited(args.rate, limit);
         let ending = carry_out(&cluster, admin, &mut plan, memories, &notes, &mut sender).await;
         sender.summarise();
         Listing::print(args.output.output, plan.rows(true))?;

@@ -1,15 +1,15 @@
 //! `evenkeel dlq show`: one letter, whole.
 
 use super::Cluster;
-use super::letters::{End, Letter, drain};
+use super::letters::{Letter, Look, look};
 use super::marks;
+use super::originals::{Restored, restore};
 use crate::envelope;
 use crate::exit::{Ending, Usage};
 use crate::format::{printable, without_control};
 use crate::stop::Stop;
 use clap::{Args, ValueEnum};
 use evenkeel::kafka::admin::Admin;
-use evenkeel::kafka::reader::{Reader, Reading, Start};
 use evenkeel::recovery::{Position, Replayed, is_failure_header};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -62,11 +62,14 @@ pub(super) async fn run(
     let position = args.position()?;
     let replayed = marks::of_letter(&cluster, admin, &position).await?;
     let wanted = position.clone();
-    let look = move || find(&cluster, &wanted, &stop);
-    let letter = match tokio::task::spawn_blocking(look).await?? {
-        Found::Letter(letter) => letter,
-        Found::Stopped(signal) => return Ok(Ending::Stopped(signal)),
-        Found::Nothing(spans) => anyhow::bail!("there is no record at {position}: {spans}"),
+    let find = move || find(&cluster, &wanted, &stop);
+    let (letter, gone) = match tokio::task::spawn_blocking(find).await?? {
+        Some(Restored::Whole(letter)) => (letter, None),
+        Some(Restored::Gone(letter, why)) => (letter, Some(why)),
+        Some(Restored::Stopped(signal)) => return Ok(Ending::Stopped(signal)),
+        None => anyhow::bail!(
+            "there is no record at {position}: it was deleted, compacted away or not written yet"
+        ),
     };
     let mut text = match args.output {
         LetterOutput::Text => describe(&letter, replayed.as_ref()),
@@ -82,36 +85,22 @@ pub(super) async fn run(
         out.write_all(text.as_bytes())?;
     }
     out.flush()?;
-    Ok(Ending::Done)
-}
-
-enum Found {
-    Letter(Box<Letter>),
-    /// With what the partition has.
-    Nothing(String),
-    Stopped(u8),
-}
-
-fn find(cluster: &Cluster, at: &Position, stop: &Stop) -> anyhow::Result<Found> {
-    let reading = Reading {
-        topics: vec![at.topic.clone()],
-        partitions: vec![at.partition],
-        start: Start::Offset(at.offset),
-        end: Some(Start::Offset(at.offset.saturating_add(1))),
-    };
-    let mut reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
-    let mut found = None;
-    let end = drain(&mut reader, stop, |record| {
-        if record.offset == at.offset {
-            found = Some(Box::new(Letter::new(record)));
+    Ok(match gone {
+        None => Ending::Done,
+        Some(why) => {
+            anstream::eprintln!("evenkeel: {position}: {why}");
+            Ending::SomeFailed
         }
-        Ok(found.is_none())
-    })?;
-    Ok(match (found, end) {
-        (Some(letter), _) => Found::Letter(letter),
-        (None, End::Stopped(signal)) => Found::Stopped(signal),
-        (None, _) => Found::Nothing("it was deleted, compacted away or not written yet".to_owned()),
     })
+}
+
+/// The letter at that position, with its value if it is a reference and that is to be had.
+fn find(cluster: &Cluster, at: &Position, stop: &Stop) -> anyhow::Result<Option<Restored>> {
+    match look(cluster, at, stop)? {
+        Look::Record(record) => restore(cluster, Letter::new(*record), stop).map(Some),
+        Look::Stopped(signal) => Ok(Some(Restored::Stopped(signal))),
+        Look::Nothing => Ok(None),
+    }
 }
 
 /// The letter in words.
@@ -134,6 +123,7 @@ fn describe(letter: &Letter, replayed: Option<&Replayed>) -> String {
     line("failed on", source);
     line("group", failure.group.clone());
     line("service", failure.service.clone());
+    line("instance", failure.instance.clone());
     line("class", failure.class.clone());
     line("stage", failure.stage.clone());
     line("message", failure.message.clone());
@@ -171,6 +161,9 @@ fn describe(letter: &Letter, replayed: Option<&Replayed>) -> String {
         );
     }
     match letter.record.value.as_deref().map(content) {
+        None if failure.is_reference => {
+            text.push_str("\nno value: this letter refers to a record that is gone");
+        }
         None => text.push_str("\nno value: a tombstone"),
         Some((value, kind)) => {
             let _ = write!(text, "\nvalue, {kind}\n{value}");

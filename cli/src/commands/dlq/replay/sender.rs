@@ -6,7 +6,9 @@
 use super::journal::Journal;
 use super::pace::Pace;
 use super::plan::{Batch, Choice, Fate};
+use crate::commands::dlq::Cluster;
 use crate::commands::dlq::letters::Letter;
+use crate::commands::dlq::originals::{Restored, restore};
 use crate::exit::Ending;
 use crate::progress::Progress;
 use crate::receipt::ready_or_never;
@@ -18,7 +20,6 @@ use evenkeel::recovery::{Destination, Position, Provenance, Replays, replayed};
 use jiff::Timestamp;
 use std::collections::{HashSet, VecDeque};
 use std::pin::pin;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -44,12 +45,14 @@ pub(super) struct Sender {
     publisher: Publisher,
     pub(super) by: String,
     pub(super) stop: Stop,
-    patience: Duration,
+    cluster: Cluster,
     pace: Option<Pace>,
     limit: u64,
     tried: u64,
     replayed: u64,
     failed: u64,
+    /// References whose originals are gone.
+    gone: u64,
     held_back: u64,
     underway: VecDeque<Underway>,
     busy: HashSet<Lane>,
@@ -64,24 +67,25 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// One that waits for `patience` for what is on its way when it is asked to stop.
+    /// One that waits for as long as for any answer of the cluster when it is asked to stop.
     pub(super) fn new(
         publisher: Publisher,
         by: &str,
         stop: Stop,
-        patience: Duration,
+        cluster: Cluster,
         total: u64,
     ) -> Self {
         Self {
             publisher,
             by: by.to_owned(),
             stop,
-            patience,
+            cluster,
             pace: None,
             limit: u64::MAX,
             tried: 0,
             replayed: 0,
             failed: 0,
+            gone: 0,
             held_back: 0,
             underway: VecDeque::new(),
             busy: HashSet::new(),
@@ -170,6 +174,9 @@ impl Sender {
             return Ok(());
         }
         self.tried += 1;
+        let Some(letter) = self.restore(letter, &to, batch).await? else {
+            return Ok(());
+        };
         if let Some(pace) = &mut self.pace {
             pace.goes(Instant::now());
         }
@@ -197,6 +204,32 @@ impl Sender {
             }
         }
         Ok(())
+    }
+
+    /// The letter with its value, wherever that stands; none when it is gone, or a signal comes. That the original is gone is
+    /// final, so that later letters of its key do not wait for it.
+    async fn restore(
+        &mut self,
+        letter: Letter,
+        to: &Destination,
+        batch: &mut Batch,
+    ) -> anyhow::Result<Option<Letter>> {
+        if !letter.failure.is_reference {
+            return Ok(Some(letter));
+        }
+        let (cluster, stop) = (self.cluster.clone(), self.stop.clone());
+        let restoring = move || restore(&cluster, letter, &stop);
+        match tokio::task::spawn_blocking(restoring).await?? {
+            Restored::Whole(letter) => return Ok(Some(letter)),
+            Restored::Stopped(signal) => self.stopped = Some(signal),
+            Restored::Gone(letter, why) => {
+                self.gone += 1;
+                batch.way(&to.topic).failed += 1;
+                self.progress
+                    .say(&format!("evenkeel: {}: {why}", letter.position()));
+            }
+        }
+        Ok(None)
     }
 
     /// Waits for the rate, for room, and until no record of the key is on its way.
@@ -310,7 +343,7 @@ impl Sender {
         while self.stopped.is_none() && !self.underway.is_empty() {
             self.settle_front(journal, batch).await?;
         }
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.cluster.timeout;
         while let Some(front) = self.underway.front_mut() {
             match timeout_at(deadline, &mut front.receipt).await {
                 Ok(outcome) => self.receive(outcome, journal, batch).await?,
@@ -338,7 +371,7 @@ impl Sender {
     pub(super) fn ending(&self) -> Ending {
         match self.stopped {
             Some(signal) => Ending::Stopped(signal),
-            None if self.failed + self.held_back > 0 => Ending::SomeFailed,
+            None if self.failed + self.gone + self.held_back > 0 => Ending::SomeFailed,
             None => Ending::Done,
         }
     }
@@ -354,7 +387,7 @@ impl Sender {
         anstream::eprintln!(
             "evenkeel: replayed {}, failed {}, held back {}{stopped}",
             self.replayed,
-            self.failed,
+            self.failed + self.gone,
             self.held_back
         );
     }
