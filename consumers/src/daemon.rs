@@ -7,10 +7,11 @@ use crate::purge;
 use anyhow::Result;
 use clap::{Args, Command, FromArgMatches};
 use evenkeel::consumer::{Bound, Consumer, RunReport, Stopped};
-use evenkeel::handler::Router;
+use evenkeel::handler::{Delivery, Outcome, Router};
 use evenkeel::inbox::SqliteInbox;
 use evenkeel::publisher::{Publisher, PublisherSettings};
 use evenkeel::telemetry::daemon::{Daemon, DaemonSettings};
+use std::convert::Infallible;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,14 +31,18 @@ pub struct Service {
 
 /// A daemon's `main`: reads the flags, runs the service, says on standard error what went wrong.
 pub async fn main(service: &Service) -> ExitCode {
-    let command = Options::augment_args(Command::new(service.name))
-        .about(service.about)
-        .version(env!("CARGO_PKG_VERSION"));
-    let matches = command.get_matches();
+    let matches = command(service).get_matches();
     match Options::from_arg_matches(&matches) {
         Ok(options) => exit(start(service, options).await),
         Err(error) => error.exit(),
     }
+}
+
+/// A service's command line: the flags that every daemon has.
+pub fn command(service: &Service) -> Command {
+    Options::augment_args(Command::new(service.name))
+        .about(service.about)
+        .version(env!("CARGO_PKG_VERSION"))
 }
 
 /// The exit code of a run; an error is said on standard error first.
@@ -54,17 +59,52 @@ pub fn exit(result: Result<u8>) -> ExitCode {
 /// # Errors
 /// See [`run`], and when a flag, a variable or the configuration file cannot be used.
 pub async fn start(service: &Service, options: Options) -> Result<u8> {
+    start_with(service, options, |router| router).await
+}
+
+/// [`start`] with something around the router, such as what has to happen before a handler has its transaction.
+///
+/// # Errors
+/// As for [`start`].
+pub async fn start_with<H: Handle>(
+    service: &Service,
+    options: Options,
+    around: impl FnOnce(Router) -> H,
+) -> Result<u8> {
     let settings = options.settings(service.name)?;
     let bound = settings.consumer.bound;
-    let report = run(service, settings).await?;
+    let report = run(service, settings, around).await?;
     Ok(code(bound, &report))
+}
+
+/// What a consumer calls for each record: a router, or layers around one.
+pub trait Handle:
+    tower::Service<Delivery, Response = Outcome, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<H> Handle for H where
+    H: tower::Service<Delivery, Response = Outcome, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
 }
 
 /// Runs a service until it is stopped or its bound is reached.
 ///
 /// # Errors
 /// When the store, the admin address or the cluster cannot be used, or the client fails for good.
-pub async fn run(service: &Service, settings: Settings) -> Result<RunReport> {
+pub async fn run<H: Handle>(
+    service: &Service,
+    settings: Settings,
+    around: impl FnOnce(Router) -> H,
+) -> Result<RunReport> {
     let daemon = Daemon::start(DaemonSettings {
         service: service.name.to_owned(),
         admin: settings.admin,
@@ -83,7 +123,9 @@ pub async fn run(service: &Service, settings: Settings) -> Result<RunReport> {
     let publisher = Publisher::new(&settings.kafka, publishing)?;
     let drain_timeout = settings.consumer.drain_timeout;
     let stop = daemon.stop.clone();
-    let consuming = Consumer::new(settings.kafka, settings.consumer, router)?
+    // Out of the consumer's sight where something is around it.
+    router.validate()?;
+    let consuming = Consumer::new(settings.kafka, settings.consumer, around(router))?
         .with_publisher(publisher.clone())
         .with_health(daemon.health)
         .run(daemon.stop);

@@ -8,6 +8,7 @@
 //! order. Every service here copes with every interleaving, and says in its file how.
 //!
 //! - [`payments`]: authorizes or declines the payment of each order.
+//! - [`provider`]: whom `payments` may ask, or rather who stands in for it.
 //! - [`inventory`]: keeps stock, reserves it for orders and releases it again.
 //! - [`shipping`]: dispatches an order once it is paid and its stock is reserved.
 //! - [`notifications`]: one message to the customer per event.
@@ -25,6 +26,7 @@ pub mod notifications;
 pub mod options;
 pub mod orderboard;
 pub mod payments;
+pub mod provider;
 pub mod purge;
 pub mod shipping;
 #[cfg(test)]

@@ -1,15 +1,25 @@
 //! The `payments` service: authorizes or declines the payment of each placed order.
 //!
+//! With `--provider-url` a payment provider is asked for each order ([`asking`]), and its answer counts; without, the service
+//! decides by itself.
+//!
 //! Each order is decided once; the decision is its row. A cancellation voids what was authorized. One that comes before
 //! its order leaves a void row without an amount, and the order is then declined instead of authorized.
 
-use crate::daemon::Service;
+pub mod asking;
+
+use crate::daemon::{self, Service};
 use crate::journal;
+use crate::options::Options;
+use crate::provider::Answer;
+use asking::{Answers, Asking};
+use clap::{Args, FromArgMatches};
 use evenkeel::event::{Event, derived_id};
-use evenkeel::handler::{Context, HandlerError, Router};
+use evenkeel::handler::{Context, HandlerError, Router, State};
 use evenkeel::inbox::SqliteTx;
 use shop_schemas::{OrderCancelled, OrderPlaced, PaymentAuthorized, PaymentDeclined};
 use sqlx::SqliteConnection;
+use std::process::ExitCode;
 
 /// The largest total that is authorized, in cents.
 pub const AMOUNT_CENTS_MAX: u64 = 500_000;
@@ -33,17 +43,50 @@ CREATE TABLE IF NOT EXISTS payments (
 );
 ";
 
+/// The flags that only this service has.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PaymentsArgs {
+    /// Ask the payment provider at this URL; without it, every payment up to a limit is authorized
+    #[arg(long, env = "SHOP_PROVIDER_URL", value_name = "URL")]
+    pub provider_url: Option<String>,
+}
+
+/// The daemon's `main`.
+pub async fn main() -> ExitCode {
+    let command = PaymentsArgs::augment_args(daemon::command(&SERVICE));
+    let matches = command.get_matches();
+    let (options, args) = match (
+        Options::from_arg_matches(&matches),
+        PaymentsArgs::from_arg_matches(&matches),
+    ) {
+        (Ok(options), Ok(args)) => (options, args),
+        (Err(error), _) | (_, Err(error)) => error.exit(),
+    };
+    daemon::exit(match args.provider_url {
+        None => daemon::start(&SERVICE, options).await,
+        Some(url) => {
+            daemon::start_with(&SERVICE, options, |router| Asking::new(router, &url)).await
+        }
+    })
+}
+
 fn handlers(router: Router) -> Router {
-    router.on(order_placed).on(order_cancelled)
+    // Whoever asks a provider replaces the answers by those that it fills.
+    router
+        .on(order_placed)
+        .on(order_cancelled)
+        .with_state(Answers::default())
 }
 
 async fn order_placed(
     event: Event<OrderPlaced>,
     context: Context,
+    State(answers): State<Answers>,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
     journal::record(&mut tx, &context, &event.attributes).await?;
-    match decide(&mut tx, &event.data).await? {
+    let answer = answers.of(&event.attributes.id);
+    match decide(&mut tx, &event.data, answer).await? {
         Some(Decision::Authorized(authorized)) => context.publish(authorized),
         Some(Decision::Declined(declined)) => context.publish(declined),
         None => Ok(()),
@@ -69,13 +112,15 @@ pub enum Decision {
     Declined(PaymentDeclined),
 }
 
-/// Decides about a placed order and stores the decision; none when it was decided before.
+/// Decides about a placed order and stores the decision; none when it was decided before. The provider's answer counts where
+/// there is one.
 ///
 /// # Errors
 /// When the store fails, or the amount is beyond what it can hold.
 pub async fn decide(
     store: &mut SqliteConnection,
     order: &OrderPlaced,
+    answer: Option<Answer>,
 ) -> Result<Option<Decision>, HandlerError> {
     let amount = i64::try_from(order.total_cents).map_err(HandlerError::permanent)?;
     let known: Option<(Option<i64>,)> =
@@ -86,22 +131,24 @@ pub async fn decide(
     if let Some((Some(_),)) = known {
         return Ok(None);
     }
-    let refusal = if known.is_some() {
-        Some("the order was cancelled".to_owned())
+    let answer = if known.is_some() {
+        declined("the order was cancelled".to_owned())
     } else if order.total_cents > AMOUNT_CENTS_MAX {
-        Some(format!(
+        declined(format!(
             "the total is above the limit of {AMOUNT_CENTS_MAX} cents"
         ))
     } else {
-        None
+        answer.unwrap_or_else(|| Answer::Authorized {
+            authorization: derived_id("/shop/payments", &order.order_id, "authorization", 0),
+        })
     };
-    let decision = match refusal {
-        None => Decision::Authorized(PaymentAuthorized {
+    let decision = match answer {
+        Answer::Authorized { authorization } => Decision::Authorized(PaymentAuthorized {
             order_id: order.order_id.clone(),
             amount_cents: order.total_cents,
-            authorization: derived_id("/shop/payments", &order.order_id, "authorization", 0),
+            authorization,
         }),
-        Some(reason) => Decision::Declined(PaymentDeclined {
+        Answer::Declined { reason } => Decision::Declined(PaymentDeclined {
             order_id: order.order_id.clone(),
             amount_cents: order.total_cents,
             reason,
@@ -123,6 +170,10 @@ pub async fn decide(
     .execute(store)
     .await?;
     Ok(Some(decision))
+}
+
+fn declined(reason: String) -> Answer {
+    Answer::Declined { reason }
 }
 
 /// Voids the payment of a cancelled order; a declined one stays declined.

@@ -37,15 +37,18 @@
 //! A [`Router`] is a [`tower::Service`] of [`Delivery`]; so is whatever else is given to a consumer, and every `tower` layer
 //! fits around it. A handler that panics costs its record a dead letter and nothing else.
 
+mod classify;
 mod context;
 mod error;
 mod extract;
+mod http;
 mod outcome;
 mod router;
 
+pub(crate) use classify::default_classifier;
 pub use context::{Context, Delivery, Scope};
-pub(crate) use error::default_classifier;
 pub use error::{Class, Classifier, HandlerError};
 pub use extract::{FromContext, Function, Needs, RawFunction, State};
+pub use http::HttpStatus;
 pub use outcome::{DeadReason, IntoOutcome, Outcome, Stage};
 pub use router::Router;

@@ -1,4 +1,4 @@
-//! Apache Kafka's jars: downloaded from Maven Central once, kept in the user's cache, shared by every process.
+//! Jars: downloaded from Maven Central once, kept in the user's cache, shared by every process.
 
 use super::broker::VERSION;
 use super::{StartError, shared, tool};
@@ -12,9 +12,15 @@ const PROJECT: &str = include_str!("../../deploy/kafka-image/pom.xml");
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(600);
 
 /// The directory with the jars of Kafka and all it needs; downloaded when it is not there.
-pub(super) async fn directory() -> Result<PathBuf, StartError> {
+pub(super) async fn of_kafka() -> Result<PathBuf, StartError> {
+    directory(&format!("kafka-{VERSION}"), PROJECT).await
+}
+
+/// The directory with the jars that the Maven project `project` depends on; downloaded when it is not there. Another `project`
+/// needs another `name`.
+pub(super) async fn directory(name: &str, project: &str) -> Result<PathBuf, StartError> {
     let cache = cache_directory();
-    let libs = cache.join(format!("kafka-{VERSION}"));
+    let libs = cache.join(name);
     // The directory is moved into place when it is whole, so that its presence is enough.
     if libs.is_dir() {
         return Ok(libs);
@@ -28,10 +34,10 @@ pub(super) async fn directory() -> Result<PathBuf, StartError> {
         source,
     })?;
     shared::say(&format!(
-        "downloading Apache Kafka {VERSION} from Maven Central into {}, once",
+        "downloading {name} from Maven Central into {}, once",
         libs.display()
     ));
-    let downloaded = download(work.path()).await?;
+    let downloaded = download(work.path(), project).await?;
     match std::fs::rename(&downloaded, &libs) {
         // Another process was faster.
         Err(_) if libs.is_dir() => Ok(libs),
@@ -40,9 +46,9 @@ pub(super) async fn directory() -> Result<PathBuf, StartError> {
     }
 }
 
-async fn download(work: &Path) -> Result<PathBuf, StartError> {
+async fn download(work: &Path, project: &str) -> Result<PathBuf, StartError> {
     let pom = work.join("pom.xml");
-    std::fs::write(&pom, PROJECT).map_err(|source| StartError::State {
+    std::fs::write(&pom, project).map_err(|source| StartError::State {
         path: pom.clone(),
         source,
     })?;
@@ -61,9 +67,7 @@ async fn download(work: &Path) -> Result<PathBuf, StartError> {
     tool::output("mvn", arguments, DOWNLOAD_LIMIT)
         .await
         .map_err(|reason| {
-            StartError::java(format!(
-                "{reason}; Maven is needed once, to download Kafka's jars"
-            ))
+            StartError::java(format!("{reason}; Maven is needed once, to download jars"))
         })?;
     Ok(libs)
 }

@@ -47,11 +47,12 @@ pub(super) struct Installation {
     libs: PathBuf,
 }
 
-pub(super) async fn start() -> Result<TestKafka, StartError> {
+/// Starts one, with these settings beside those that every test broker has.
+pub(super) async fn start(settings: &[(&str, &str)]) -> Result<TestKafka, StartError> {
     let installation = Installation::find().await?;
     let mut attempt = 1;
     loop {
-        match launch(&installation).await {
+        match launch(&installation, settings).await {
             Err(error) if attempt < ATTEMPTS && error.to_string().contains("already in use") => {
                 attempt += 1
             }
@@ -60,14 +61,17 @@ pub(super) async fn start() -> Result<TestKafka, StartError> {
     }
 }
 
-async fn launch(installation: &Installation) -> Result<TestKafka, StartError> {
+async fn launch(
+    installation: &Installation,
+    settings: &[(&str, &str)],
+) -> Result<TestKafka, StartError> {
     let failed = |error: std::io::Error| StartError::java(error.to_string());
     let directory = tempfile::Builder::new()
         .prefix("evenkeel-kafka-")
         .tempdir()
         .map_err(failed)?;
     let port = free_port().map_err(failed)?;
-    let properties = write_properties(directory.path(), port).map_err(failed)?;
+    let properties = write_properties(directory.path(), port, settings).map_err(failed)?;
     installation.format(&properties).await?;
 
     let log = directory.path().join("kafka.log");
@@ -93,12 +97,7 @@ async fn launch(installation: &Installation) -> Result<TestKafka, StartError> {
 
 impl Installation {
     pub(super) async fn find() -> Result<Self, StartError> {
-        let java = std::env::var_os("JAVA_HOME")
-            .filter(|home| !home.is_empty())
-            .map_or_else(
-                || "java".into(),
-                |home| Path::new(&home).join("bin/java").into_os_string(),
-            );
+        let java = java();
         // Standard output, because `java -version` writes to standard error.
         let printed = tool::output(&java, ["--version"], Duration::from_secs(20))
             .await
@@ -114,7 +113,7 @@ impl Installation {
                 "version {version} is too old, Kafka {VERSION} needs {OLDEST_JAVA}"
             )));
         }
-        let libs = jars::directory().await?;
+        let libs = jars::of_kafka().await?;
         Ok(Self {
             java,
             version,
@@ -155,8 +154,21 @@ impl Installation {
     }
 }
 
-/// Writes `server.properties` into `directory`, which gets the data too; the controller takes a free port.
-pub(super) fn write_properties(directory: &Path, port: u16) -> std::io::Result<PathBuf> {
+/// The Java that the environment names, or the one that is found.
+pub(super) fn java() -> OsString {
+    let home = std::env::var_os("JAVA_HOME").filter(|home| !home.is_empty());
+    home.map_or_else(
+        || "java".into(),
+        |home| Path::new(&home).join("bin/java").into_os_string(),
+    )
+}
+
+/// Writes `server.properties` with `settings` into `directory`, which gets the data too; the controller takes a free port.
+pub(super) fn write_properties(
+    directory: &Path,
+    port: u16,
+    settings: &[(&str, &str)],
+) -> std::io::Result<PathBuf> {
     let controller = free_port()?;
     let internal = free_port()?;
     let mut text = format!(
@@ -165,7 +177,7 @@ pub(super) fn write_properties(directory: &Path, port: u16) -> std::io::Result<P
          log.dirs={}\n",
         directory.join("data").display()
     );
-    for (name, value) in SETTINGS {
+    for (name, value) in SETTINGS.iter().chain(settings) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name}={value}");
     }

@@ -20,6 +20,7 @@ mod environment;
 mod error;
 mod jars;
 mod java;
+mod java_program;
 mod leash;
 mod mock;
 mod names;
@@ -28,8 +29,9 @@ mod tool;
 mod wait;
 
 pub use error::StartError;
+pub use java_program::{JavaProgram, Libraries};
 pub use names::unique;
-pub use shared::real_kafka;
+pub use shared::{real_kafka, required};
 pub use wait::eventually;
 
 use crate::kafka::KafkaConfig;
@@ -84,9 +86,17 @@ impl TestKafka {
                 Self::first_of(&[KafkaKind::Docker, KafkaKind::Java, KafkaKind::Mock]).await
             }
             KafkaKind::Docker => docker::start().await,
-            KafkaKind::Java => java::start().await,
+            KafkaKind::Java => java::start(&[]).await,
             KafkaKind::Mock => mock::start(),
         }
+    }
+
+    /// Apache Kafka as a Java process with broker settings of its own, for what the shared one cannot show: `name`, `value`.
+    ///
+    /// # Errors
+    /// Where there is no Java, or no jars of Kafka and no Maven to fetch them with.
+    pub async fn start_with(settings: &[(&str, &str)]) -> Result<Self, StartError> {
+        java::start(settings).await
     }
 
     /// The Apache Kafka that the tests of this process share: found or started by the first that asks, gone with the process.

@@ -47,8 +47,16 @@ pub(super) async fn shared_real() -> Result<&'static TestKafka, StartError> {
 /// # Panics
 /// Where `EVENKEEL_REQUIRE_KAFKA=1` is set and there is no Apache Kafka: CI must not pass by skipping.
 pub async fn real_kafka() -> Option<&'static TestKafka> {
-    let reason = match shared_real().await {
-        Ok(kafka) => return Some(kafka),
+    required(shared_real().await)
+}
+
+/// What a test needs and may not be there; none after saying on standard error why the test is skipped.
+///
+/// # Panics
+/// Where `EVENKEEL_REQUIRE_KAFKA=1` is set: CI must not pass by skipping.
+pub fn required<T>(needed: Result<T, StartError>) -> Option<T> {
+    let reason = match needed {
+        Ok(needed) => return Some(needed),
         Err(reason) => reason,
     };
     assert!(

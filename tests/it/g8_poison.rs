@@ -156,6 +156,30 @@ fn poison_set() -> Vec<Poison> {
             with("__dlq.errors.delivery.count", Some(b"9223372036854775808")),
             Some("decode"),
         ),
+        poison(
+            "headers of a replay, forged, empty and twice",
+            Some(b"["),
+            [
+                (
+                    b"evenkeel.dlq.replay-count".as_slice(),
+                    Some(b"".as_slice()),
+                ),
+                (b"evenkeel.dlq.replay-count", Some(b"9223372036854775808")),
+                (b"evenkeel.dlq.replayed-at", Some(b"")),
+                (b"evenkeel.dlq.first-failure", Some(b"")),
+                (b"retry_topic-attempts", Some(&[0x80, 0, 0, 0, 0, 0, 0, 0])),
+                (b"retry_topic-attempts", None),
+            ]
+            .into_iter()
+            .collect(),
+            Some("decode"),
+        ),
+        poison(
+            "a sound event with the headers of an attempt that cannot be",
+            Some(GOOD),
+            with("retry_topic-attempts", Some(&[0x80, 0, 0, 0, 0, 0, 0, 0])),
+            None,
+        ),
         Poison {
             key: None,
             ..poison("no key", Some(b"{"), event(), Some("decode"))
@@ -246,8 +270,8 @@ async fn poison_goes_to_the_dead_letter_topic_byte_for_byte_and_blocks_nothing()
     assert_eq!(report.settled as usize, 2 * set.len());
     assert_eq!(report.dead_letters as usize, given_up);
     assert!(report.clean);
-    // The three strange but sound records and the good one behind each of the set.
-    assert_eq!(handled.len(), set.len() + 3);
+    // The four strange but sound records and the good one behind each of the set.
+    assert_eq!(handled.len(), set.len() + 4);
     assert!(
         handled.entries().contains(&"2".to_owned()),
         "of two ids the last one counts"
@@ -282,7 +306,7 @@ fn check_letter(case: &Case, poison: &Poison, letter: Option<&LogRecord>) {
     };
     assert_eq!(letter.key, poison.key, "{name}");
     assert_eq!(letter.value, poison.value, "{name}");
-    let forged = |name: &[u8]| name.starts_with(b"__dlq.");
+    let forged = |name: &[u8]| name.starts_with(b"__dlq.") || name == b"evenkeel.dlq.first-failure";
     let original: Vec<_> = poison
         .headers
         .iter()
@@ -301,6 +325,15 @@ fn check_letter(case: &Case, poison: &Poison, letter: Option<&LogRecord>) {
         "{name}"
     );
     assert!(!header(letter, "__dlq.errors.message").is_empty(), "{name}");
+    let first: jiff::Timestamp = header(letter, "evenkeel.dlq.first-failure")
+        .parse()
+        .expect("a time, whatever was forged");
+    let last = header(letter, "evenkeel.dlq.error.timestamp").parse();
+    assert!(first <= last.expect("a time"), "{name}");
+    assert!(
+        header(letter, "evenkeel.dlq.error.instance").ends_with(&std::process::id().to_string()),
+        "{name}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -411,6 +444,10 @@ async fn a_dead_letter_topic_that_is_missing_stops_its_partition_until_it_is_the
     };
     admin.create_topics(&[topic]).await.expect("created");
     offsets.reach(0, 2).await;
+    eventually("it is ready again", WITHIN, || async {
+        member.health.not_ready().is_empty().then_some(())
+    })
+    .await;
     assert_eq!(case.read(&letters).await.len(), 1);
     assert!(member.stop().await.clean);
 }

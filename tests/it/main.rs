@@ -26,6 +26,8 @@ mod g5_slow_handler;
 mod g6_clean_stop;
 /// G7: revokes drain, commit and fence, with every assignor.
 mod g7_revoke;
+/// G8: where a dead letter cannot be written as it should, its partition stops or its letter is smaller, and nothing is lost.
+mod g8_dead_letters;
 /// G8: poison goes to the dead-letter topic or stops its partition, and blocks nothing else.
 mod g8_poison;
 /// G9: outages pause and probe, and cost nothing but time.

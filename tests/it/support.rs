@@ -147,6 +147,11 @@ impl Case {
 
     /// A look at this group's offsets.
     pub(crate) fn offsets(&self) -> Offsets {
+        self.offsets_of(&self.topic, self.partitions)
+    }
+
+    /// A look at this group's offsets of another topic.
+    pub(crate) fn offsets_of(&self, topic: &str, partitions: i32) -> Offsets {
         let client: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.kafka.brokers)
             .set("group.id", &self.group)
@@ -154,8 +159,8 @@ impl Case {
             .expect("a client that never joins");
         Offsets {
             client: Arc::new(client),
-            topic: self.topic.clone(),
-            partitions: self.partitions,
+            topic: topic.to_owned(),
+            partitions,
         }
     }
 

@@ -7,6 +7,7 @@
 //! - `replay`: dead letters go back once and in order, whatever is killed, stopped or refused
 //! - `control`: running groups are paused, resumed, slowed down, and skip and retry records, and their history shows it
 //! - `parked`: what waits is listed, and dead letters come back to their group alone
+//! - `spring`: letters of Spring Kafka's own recoverer, and Spring Kafka with a letter of ours
 //! - `usage`: exit codes, configuration, completions, schemas: what needs no cluster
 
 mod consume;
@@ -17,6 +18,7 @@ mod letters;
 mod parked;
 mod publish;
 mod replay;
+mod spring;
 mod tool;
 mod topics;
 mod usage;

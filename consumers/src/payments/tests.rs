@@ -35,7 +35,7 @@ async fn a_total_up_to_the_limit_is_authorized_and_above_it_declined() {
         (AMOUNT_CENTS_MAX + 1, false),
     ] {
         let mut store = store(SCHEMA).await;
-        let decision = decide(&mut store, &placed(total)).await.unwrap();
+        let decision = decide(&mut store, &placed(total), None).await.unwrap();
         assert_eq!(
             matches!(decision, Some(Decision::Authorized(_))),
             authorized,
@@ -49,10 +49,15 @@ async fn a_total_up_to_the_limit_is_authorized_and_above_it_declined() {
 #[tokio::test]
 async fn an_order_is_decided_once() {
     let mut store = store(SCHEMA).await;
-    assert!(decide(&mut store, &placed(100)).await.unwrap().is_some());
-    assert_eq!(decide(&mut store, &placed(100)).await.unwrap(), None);
+    assert!(
+        decide(&mut store, &placed(100), None)
+            .await
+            .unwrap()
+            .is_some()
+    );
+    assert_eq!(decide(&mut store, &placed(100), None).await.unwrap(), None);
     void(&mut store, &cancelled()).await.unwrap();
-    assert_eq!(decide(&mut store, &placed(100)).await.unwrap(), None);
+    assert_eq!(decide(&mut store, &placed(100), None).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -64,7 +69,7 @@ async fn a_cancelled_order_holds_no_authorization_whichever_event_comes_first() 
             if *is_cancellation {
                 void(&mut store, &cancelled()).await.unwrap();
             } else {
-                decisions.extend(decide(&mut store, &placed(100)).await.unwrap());
+                decisions.extend(decide(&mut store, &placed(100), None).await.unwrap());
             }
         }
         assert_eq!(decisions.len(), 1);
@@ -77,5 +82,36 @@ async fn a_cancelled_order_holds_no_authorization_whichever_event_comes_first() 
 #[tokio::test]
 async fn an_amount_that_the_store_cannot_hold_is_refused() {
     let mut store = store(SCHEMA).await;
-    assert!(decide(&mut store, &placed(u64::MAX)).await.is_err());
+    assert!(decide(&mut store, &placed(u64::MAX), None).await.is_err());
+}
+
+#[tokio::test]
+async fn the_providers_answer_counts_but_not_for_a_cancelled_order() {
+    let authorized = || Answer::Authorized {
+        authorization: "a-1".to_owned(),
+    };
+    let mut fresh = store(SCHEMA).await;
+    let decision = decide(&mut fresh, &placed(100), Some(authorized())).await;
+    let Ok(Some(Decision::Authorized(event))) = decision else {
+        panic!("{decision:?}");
+    };
+    assert_eq!(event.authorization, "a-1");
+    let mut fresh = store(SCHEMA).await;
+    let decision = decide(
+        &mut fresh,
+        &placed(100),
+        Some(declined("no money".to_owned())),
+    )
+    .await;
+    let Ok(Some(Decision::Declined(event))) = decision else {
+        panic!("{decision:?}");
+    };
+    assert_eq!(event.reason, "no money");
+    let mut cancelled_before = store(SCHEMA).await;
+    void(&mut cancelled_before, &cancelled()).await.unwrap();
+    let decision = decide(&mut cancelled_before, &placed(100), Some(authorized())).await;
+    assert!(
+        matches!(decision, Ok(Some(Decision::Declined(_)))),
+        "{decision:?}"
+    );
 }

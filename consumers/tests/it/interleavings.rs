@@ -126,11 +126,13 @@ impl Shop {
 
     async fn pay(&mut self, event: ShopEvent) {
         match event {
-            ShopEvent::Placed(event) => match payments::decide(&mut self.payments, &event).await {
-                Ok(Some(Decision::Authorized(event))) => self.publish(event),
-                Ok(Some(Decision::Declined(event))) => self.publish(event),
-                other => panic!("not decided: {other:?}"),
-            },
+            ShopEvent::Placed(event) => {
+                match payments::decide(&mut self.payments, &event, None).await {
+                    Ok(Some(Decision::Authorized(event))) => self.publish(event),
+                    Ok(Some(Decision::Declined(event))) => self.publish(event),
+                    other => panic!("not decided: {other:?}"),
+                }
+            }
             ShopEvent::Cancelled(event) => {
                 payments::void(&mut self.payments, &event).await.unwrap();
             }

@@ -21,7 +21,7 @@ pub(super) async fn start(port: u16) -> Result<Record, StartError> {
     let directory = data_directory();
     let in_directory = |source| record::state(&directory, source);
     std::fs::create_dir_all(&directory).map_err(in_directory)?;
-    let properties = java::write_properties(&directory, port).map_err(in_directory)?;
+    let properties = java::write_properties(&directory, port, &[]).map_err(in_directory)?;
     installation.format(&properties).await?;
     let log = directory.join("kafka.log");
     let mut child = spawn(&installation, &properties, &log).map_err(in_directory)?;

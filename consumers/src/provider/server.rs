@@ -1,0 +1,125 @@
+//! The stand-in's two addresses: payments on one, and on the other what it is told to do, which has to be heard while the first
+//! refuses connections.
+
+use super::behaviour::Behaviour;
+use super::{Answer, IDEMPOTENCY_KEY, PaymentRequest};
+use anyhow::Context;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use clap::Parser;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// A payment provider that stands in for a real one, and misbehaves when it is told to.
+///
+/// POST /payments answers {"decision":"authorized",...} or {"decision":"declined",...}, the same for the same Idempotency-Key.
+/// On the other address, PUT /behaviour takes one of
+///   {"behaviour":"normal"}
+///   {"behaviour":"slow","latency_ms":800}
+///   {"behaviour":"declining"}
+///   {"behaviour":"failing","customer_id":"customer-0001","status":500}
+///   {"behaviour":"down"}          answers 503
+///   {"behaviour":"unreachable"}   refuses connections
+/// and GET /behaviour says which it is. What it has answered is forgotten at its end.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "payment-provider", version, verbatim_doc_comment)]
+pub struct ProviderArgs {
+    /// Where payments are asked for
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8085")]
+    pub listen: SocketAddr,
+    /// Where it is told how to behave
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8086")]
+    pub admin: SocketAddr,
+}
+
+/// A provider's state.
+struct Provider {
+    behaviour: watch::Sender<Behaviour>,
+    /// What was answered, by key.
+    answers: Mutex<HashMap<String, Answer>>,
+}
+
+/// Serves both addresses until the future is dropped.
+///
+/// # Errors
+/// When an address cannot be listened on.
+pub async fn serve(args: &ProviderArgs) -> anyhow::Result<()> {
+    let provider = Arc::new(Provider {
+        behaviour: watch::Sender::new(Behaviour::Normal),
+        answers: Mutex::default(),
+    });
+    let admin = Router::new()
+        .route("/behaviour", get(tell).put(be_told))
+        .with_state(Arc::clone(&provider));
+    let payments = Router::new()
+        .route("/payments", post(pay))
+        .with_state(Arc::clone(&provider));
+    let admin_listener = listen(args.admin).await?;
+    tokio::try_join!(
+        async { Ok(axum::serve(admin_listener, admin).await?) },
+        serve_payments(args.listen, payments, &provider),
+    )?;
+    Ok(())
+}
+
+/// Serves payments, and closes the address for as long as it is to be unreachable.
+async fn serve_payments(
+    address: SocketAddr,
+    payments: Router,
+    provider: &Provider,
+) -> anyhow::Result<()> {
+    loop {
+        let mut told = provider.behaviour.subscribe();
+        let unreachable = |behaviour: &Behaviour| *behaviour == Behaviour::Unreachable;
+        let listener = listen(address).await?;
+        let mut until = told.clone();
+        axum::serve(listener, payments.clone())
+            .with_graceful_shutdown(async move {
+                // The sender lives as long as this function.
+                let _ = until.wait_for(unreachable).await;
+            })
+            .await?;
+        told.wait_for(|behaviour| !unreachable(behaviour)).await?;
+    }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("cannot listen on {address}"))
+}
+
+async fn tell(State(provider): State<Arc<Provider>>) -> Json<Behaviour> {
+    Json(provider.behaviour.borrow().clone())
+}
+
+async fn be_told(State(provider): State<Arc<Provider>>, Json(behaviour): Json<Behaviour>) {
+    provider.behaviour.send_replace(behaviour);
+}
+
+async fn pay(
+    State(provider): State<Arc<Provider>>,
+    headers: HeaderMap,
+    Json(payment): Json<PaymentRequest>,
+) -> Result<Json<Answer>, StatusCode> {
+    let key = headers
+        .get(IDEMPOTENCY_KEY)
+        .and_then(|key| key.to_str().ok());
+    let key = key.ok_or(StatusCode::BAD_REQUEST)?;
+    let behaviour = provider.behaviour.borrow().clone();
+    tokio::time::sleep(behaviour.latency()).await;
+    let answer = behaviour.answer(key, &payment).map_err(|status| {
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    })?;
+    let mut answers = provider
+        .answers
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    Ok(Json(
+        answers.entry(key.to_owned()).or_insert(answer).clone(),
+    ))
+}

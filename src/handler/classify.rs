@@ -1,0 +1,299 @@
+//! The default classifier: what the errors of common libraries mean.
+//!
+//! Goes by types and codes, never by text. The first error of the chain that is known decides, so that a wrapped error is
+//! judged by what it wraps.
+
+use super::{Class, Classifier, HttpStatus};
+use std::error::Error;
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+/// The default classifier: what is not known may pass.
+pub(crate) fn default_classifier() -> Classifier {
+    Arc::new(|error| {
+        let mut next: Option<&(dyn Error + 'static)> = Some(error);
+        while let Some(cause) = next {
+            if let Some(class) = known(cause) {
+                return class;
+            }
+            next = wrapped(cause);
+        }
+        Class::Transient
+    })
+}
+
+/// What an error wraps. The `source` of an I/O error is that of the error in it, not the error in it.
+fn wrapped<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    let io = error.downcast_ref::<std::io::Error>();
+    match io.and_then(std::io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => error.source(),
+    }
+}
+
+fn known(error: &(dyn Error + 'static)) -> Option<Class> {
+    if error.is::<serde_json::Error>() {
+        return Some(Class::Permanent);
+    }
+    if error.is::<tower::timeout::error::Elapsed>() || error.is::<tokio::time::error::Elapsed>() {
+        return Some(Class::Transient);
+    }
+    if let Some(status) = error.downcast_ref::<HttpStatus>() {
+        return Some(status.class());
+    }
+    if let Some(error) = error.downcast_ref::<std::io::Error>() {
+        return known_io(error);
+    }
+    #[cfg(feature = "reqwest")]
+    if let Some(error) = error.downcast_ref::<reqwest::Error>() {
+        return known_reqwest(error);
+    }
+    #[cfg(feature = "sqlite")]
+    if let Some(error) = error.downcast_ref::<sqlx::Error>() {
+        return known_sqlx(error);
+    }
+    None
+}
+
+fn known_io(error: &std::io::Error) -> Option<Class> {
+    match error.kind() {
+        ErrorKind::ConnectionRefused
+        | ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::NotConnected
+        | ErrorKind::BrokenPipe
+        | ErrorKind::HostUnreachable
+        | ErrorKind::NetworkUnreachable
+        | ErrorKind::NetworkDown
+        | ErrorKind::StorageFull
+        | ErrorKind::QuotaExceeded
+        | ErrorKind::ReadOnlyFilesystem => Some(Class::Outage),
+        ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::Unsupported => {
+            Some(Class::Permanent)
+        }
+        // A wrapper without a meaning of its own.
+        ErrorKind::Other => None,
+        _ => Some(Class::Transient),
+    }
+}
+
+/// A connection that does not come about is an outage, be it for want of time; an answer that does not come in time may be the
+/// next request's. The rest is what the error wraps.
+#[cfg(feature = "reqwest")]
+fn known_reqwest(error: &reqwest::Error) -> Option<Class> {
+    if let Some(status) = error.status() {
+        return Some(HttpStatus(status.as_u16()).class());
+    }
+    if error.is_connect() {
+        return Some(Class::Outage);
+    }
+    if error.is_timeout() {
+        return Some(Class::Transient);
+    }
+    error.is_builder().then_some(Class::Permanent)
+}
+
+#[cfg(feature = "sqlite")]
+fn known_sqlx(error: &sqlx::Error) -> Option<Class> {
+    use sqlx::error::ErrorKind as Kind;
+    match error {
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+            Some(Class::Outage)
+        }
+        sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
+            Some(Class::Permanent)
+        }
+        sqlx::Error::Database(error) => match error.kind() {
+            Kind::UniqueViolation
+            | Kind::CheckViolation
+            | Kind::ForeignKeyViolation
+            | Kind::NotNullViolation => Some(Class::Permanent),
+            _ => known_sqlite(error.as_ref()),
+        },
+        _ => None,
+    }
+}
+
+/// SQLite's primary codes; the extended ones have them in their lowest byte.
+#[cfg(feature = "sqlite")]
+fn known_sqlite(error: &dyn sqlx::error::DatabaseError) -> Option<Class> {
+    const READONLY: i64 = 8;
+    const IOERR: i64 = 10;
+    const CORRUPT: i64 = 11;
+    const FULL: i64 = 13;
+    const CANTOPEN: i64 = 14;
+    const NOTADB: i64 = 26;
+    error.try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
+    let code: i64 = error.code()?.parse().ok()?;
+    // Somebody has to see to the file first, and then every record passes.
+    let is_of_the_file = matches!(
+        code & 0xff,
+        READONLY | IOERR | CORRUPT | FULL | CANTOPEN | NOTADB
+    );
+    is_of_the_file.then_some(Class::Outage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handler::HandlerError;
+    use std::io;
+
+    fn class(error: impl Into<HandlerError>) -> Class {
+        error.into().class(&default_classifier())
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("calling the provider")]
+    struct Wrapped(#[source] Box<dyn Error + Send + Sync>);
+
+    #[test]
+    fn io_errors_are_known_by_their_kind() {
+        for (expected, kinds) in [
+            (
+                Class::Outage,
+                &[
+                    ErrorKind::ConnectionRefused,
+                    ErrorKind::NetworkUnreachable,
+                    ErrorKind::StorageFull,
+                    ErrorKind::ReadOnlyFilesystem,
+                ][..],
+            ),
+            (
+                Class::Transient,
+                &[
+                    ErrorKind::TimedOut,
+                    ErrorKind::UnexpectedEof,
+                    ErrorKind::Interrupted,
+                    ErrorKind::Other,
+                ],
+            ),
+            (
+                Class::Permanent,
+                &[ErrorKind::InvalidInput, ErrorKind::InvalidData],
+            ),
+        ] {
+            for kind in kinds {
+                assert_eq!(class(io::Error::from(*kind)), expected, "{kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrapped_decides() {
+        let wrapped = |error: Box<dyn Error + Send + Sync>| class(Wrapped(error));
+        assert_eq!(wrapped(HttpStatus(503).into()), Class::Outage);
+        assert_eq!(
+            wrapped(io::Error::other(HttpStatus(404)).into()),
+            Class::Permanent
+        );
+        assert_eq!(wrapped("anything".into()), Class::Transient);
+        let json = serde_json::from_str::<u8>("x").expect_err("no number");
+        assert_eq!(wrapped(json.into()), Class::Permanent);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_took_too_long_may_pass() {
+        let elapsed = tokio::time::timeout(std::time::Duration::ZERO, std::future::pending::<()>());
+        assert_eq!(
+            class(elapsed.await.expect_err("too late")),
+            Class::Transient
+        );
+        assert_eq!(
+            class(tower::timeout::error::Elapsed::new()),
+            Class::Transient
+        );
+    }
+
+    #[test]
+    fn a_handlers_own_word_counts_more() {
+        let error = HandlerError::permanent(HttpStatus(503));
+        assert_eq!(error.class(&default_classifier()), Class::Permanent);
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn what_sqlite_says_is_known_by_its_code() {
+        use sqlx::{ConnectOptions, Connection, SqliteConnection};
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file.path());
+        let mut store = options.connect().await.expect("a store");
+        let run = async |store: &mut SqliteConnection, sql: &'static str| {
+            sqlx::raw_sql(sql).execute(store).await
+        };
+        run(
+            &mut store,
+            "CREATE TABLE t (a TEXT PRIMARY KEY, b INT NOT NULL CHECK (b > 0)); INSERT INTO t VALUES ('x', 1)",
+        )
+        .await
+        .expect("a table");
+        for (sql, expected) in [
+            ("INSERT INTO t VALUES ('x', 1)", Class::Permanent),
+            ("INSERT INTO t VALUES ('y', 0)", Class::Permanent),
+            ("INSERT INTO t VALUES ('y', NULL)", Class::Permanent),
+            ("SELECT nothing FROM nowhere", Class::Transient),
+            (
+                "PRAGMA query_only = ON; INSERT INTO t VALUES ('y', 1)",
+                Class::Outage,
+            ),
+        ] {
+            let error = run(&mut store, sql).await.expect_err(sql);
+            assert_eq!(class(error), expected, "{sql}");
+        }
+        store.close().await.expect("closed");
+        std::fs::write(file.path(), "no database at all").expect("written");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file.path());
+        let error = match options.connect().await {
+            Err(error) => error,
+            Ok(mut store) => run(&mut store, "SELECT * FROM t")
+                .await
+                .expect_err("spoilt"),
+        };
+        assert_eq!(class(error), Class::Outage);
+        assert_eq!(class(sqlx::Error::PoolTimedOut), Class::Outage);
+    }
+
+    #[cfg(feature = "reqwest")]
+    #[tokio::test]
+    async fn what_reqwest_says_is_known_by_its_kind() {
+        use std::time::Duration;
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        use tokio::net::TcpListener;
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        // Each request has a connection of its own, as each answer here has.
+        let client = reqwest::Client::builder().pool_max_idle_per_host(0).build();
+        let client = client.expect("a client");
+        let get = async |path: &str, within: Duration| {
+            let asked = client
+                .get(format!("http://{address}{path}"))
+                .timeout(within);
+            asked
+                .send()
+                .await
+                .and_then(|answer| answer.error_for_status())
+        };
+        let serve = async |answer: &[u8]| {
+            let (mut peer, _) = listener.accept().await.expect("a client");
+            let mut request = [0; 1024];
+            let _ = peer.read(&mut request).await.expect("a request");
+            peer.write_all(answer).await.expect("answered");
+            peer
+        };
+        let minute = Duration::from_secs(60);
+        let unavailable = b"HTTP/1.1 503 x\r\ncontent-length: 0\r\n\r\n";
+        let (error, _) = tokio::join!(get("/", minute), serve(unavailable));
+        assert_eq!(class(error.expect_err("503")), Class::Outage);
+        let refused = b"HTTP/1.1 422 x\r\ncontent-length: 0\r\n\r\n";
+        let (error, _) = tokio::join!(get("/", minute), serve(refused));
+        assert_eq!(class(error.expect_err("422")), Class::Permanent);
+        let (error, _) = tokio::join!(get("/", Duration::from_millis(50)), serve(b""));
+        assert_eq!(class(error.expect_err("silence")), Class::Transient);
+        drop(listener);
+        let error = get("/", minute).await.expect_err("nobody listens");
+        assert_eq!(class(error), Class::Outage);
+        let error = client.get("no address").send().await.expect_err("no URL");
+        assert_eq!(class(error), Class::Permanent);
+    }
+}
