@@ -8,6 +8,7 @@ use crate::purge;
 use clap::Args;
 use evenkeel::consumer::{Bound, ConsumerSettings};
 use evenkeel::kafka::{ConfigError, KafkaConfig};
+use evenkeel::recovery::FloodGuardPolicy;
 use jiff::{Span, SpanRelativeTo};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -59,6 +60,9 @@ pub struct Options {
     /// Do not check payloads against their schemas
     #[arg(long)]
     pub no_validate: bool,
+    /// Go on writing dead letters however many there are; for when it is known why
+    #[arg(long)]
+    pub no_flood_guard: bool,
 }
 
 /// How a daemon runs.
@@ -110,6 +114,9 @@ impl Options {
             None if self.until_end => Bound::UntilEnd,
             None => Bound::Endless,
         };
+        if self.no_flood_guard {
+            consumer.flood_guard = FloodGuardPolicy::OFF;
+        }
         consumer.validate()?;
         Ok(Settings {
             kafka,

@@ -1,6 +1,8 @@
-//! Chaos: when which process is killed, frozen or stopped. Pure: a seed and a span in, a schedule out.
+//! Chaos: when which process is killed, frozen or stopped, and what the payment provider does meanwhile. Pure: a seed and a
+//! span in, a schedule out.
 
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use std::time::Duration;
 
@@ -58,6 +60,71 @@ pub(crate) fn schedule(seed: u64, load: Duration, processes: usize) -> Vec<Blow>
     blows
 }
 
+/// How the payment provider behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Conduct {
+    /// As it should.
+    Normal,
+    /// Answers late.
+    Slow,
+    /// Declines every payment.
+    Declining,
+    /// Answers HTTP status 500 to this customer, which passes.
+    FailingFor(u32),
+    /// Answers HTTP status 422 to this customer, which does not: what comes of it is dead.
+    RejectingOf(u32),
+    /// Answers HTTP status 503.
+    Down,
+    /// Refuses connections.
+    Unreachable,
+}
+
+/// A change of the provider's conduct.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Turn {
+    /// When, from the start of the load.
+    pub(crate) at: Duration,
+    /// What it does from then on.
+    pub(crate) conduct: Conduct,
+}
+
+/// It misbehaves once in every slot of this length. Each time ends long before a record would have used up its attempts.
+const TURN_SLOT: Duration = Duration::from_secs(4);
+const TURN_SPAN_MS: std::ops::Range<u64> = 1_000..2_500;
+
+/// The provider's turns in a run of `load` with so many customers: every kind in turn, in an order that the seed picks, and
+/// back to normal after each. The same seed gives the same turns.
+pub(crate) fn turns(seed: u64, load: Duration, customers: u32) -> Vec<Turn> {
+    // Another stream than the blows', so that these do not depend on how many there are of those.
+    let mut random = StdRng::seed_from_u64(!seed);
+    let customer = random.random_range(0..customers.max(1));
+    let mut kinds = [
+        Conduct::Slow,
+        Conduct::Declining,
+        Conduct::FailingFor(customer),
+        Conduct::RejectingOf(customer),
+        Conduct::Down,
+        Conduct::Unreachable,
+    ];
+    kinds.shuffle(&mut random);
+    let slots = (load.as_millis() / TURN_SLOT.as_millis()) as u32;
+    let mut turns = Vec::new();
+    for (slot, conduct) in (0..slots).zip(kinds.iter().cycle()) {
+        let span = Duration::from_millis(random.random_range(TURN_SPAN_MS));
+        let latest = (TURN_SLOT - span).as_millis() as u64;
+        let at = TURN_SLOT * slot + Duration::from_millis(random.random_range(0..latest));
+        turns.push(Turn {
+            at,
+            conduct: *conduct,
+        });
+        turns.push(Turn {
+            at: at + span,
+            conduct: Conduct::Normal,
+        });
+    }
+    turns
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +169,26 @@ mod tests {
             .map(|blow| blow.victim)
             .collect();
         assert_eq!(victims, (0..8).collect());
+    }
+
+    #[test]
+    fn the_provider_takes_every_turn_in_half_a_minute_and_always_comes_back() {
+        for seed in 0..1_000 {
+            let load = Duration::from_secs(30);
+            let turns = turns(seed, load, 10);
+            assert!(turns.is_sorted_by_key(|turn| turn.at), "seed {seed}");
+            let bad: BTreeSet<String> = turns
+                .iter()
+                .step_by(2)
+                .map(|turn| format!("{:?}", turn.conduct))
+                .collect();
+            assert_eq!(bad.len(), 6, "seed {seed}");
+            for pair in turns.chunks(2) {
+                assert_eq!(pair[1].conduct, Conduct::Normal, "seed {seed}");
+                assert!(pair[1].at <= load, "seed {seed}");
+            }
+        }
+        assert_eq!(turns(7, MINUTE, 10), turns(7, MINUTE, 10));
+        assert_ne!(turns(7, MINUTE, 10), turns(8, MINUTE, 10));
     }
 }

@@ -51,6 +51,11 @@ impl Cluster {
         if let Some(mock) = self.mock() {
             for topic in shop_schemas::topics() {
                 mock.create_topic(&topic.name, topic.partitions).await?;
+                // It lets nobody else create topics.
+                for service in &topic.consumers {
+                    let letters = format!("dlq.{service}.{}", topic.name);
+                    mock.create_topic(&letters, topic.partitions).await?;
+                }
             }
             return Ok(());
         }
@@ -121,6 +126,23 @@ impl Cluster {
                 .filter(|topic| dead_letters_of(topic).is_some()),
         );
         Ok(topics)
+    }
+
+    /// The records that wait on the services' retry topics, by service.
+    pub(crate) async fn parked(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        let all = self.admin.topics().await?;
+        let mut parked = BTreeMap::new();
+        for (service, _) in DUTIES {
+            let prefix = format!("retry.{service}.");
+            let of_service = all.iter().filter(|topic| topic.starts_with(&prefix));
+            let topics: Vec<String> = of_service.cloned().collect();
+            if !topics.is_empty() {
+                let partitions = self.admin.group_lag(service, &topics).await?;
+                let waiting: i64 = partitions.iter().map(|partition| partition.lag).sum();
+                parked.insert((*service).to_owned(), waiting.unsigned_abs());
+            }
+        }
+        Ok(parked)
     }
 
     /// Where `topics` begin and end now.

@@ -21,6 +21,10 @@ pub(crate) struct Ledger {
     pub(crate) duplicates_suppressed: u64,
     /// Records in the groups' dead-letter topics.
     pub(crate) dead_letters: u64,
+    /// What they are and why they are there.
+    pub(crate) dead: Vec<String>,
+    /// Records that wait on the groups' retry topics.
+    pub(crate) parked: u64,
     /// Acknowledged or found on a topic, but neither effect nor dead letter in a service that handles it.
     pub(crate) lost: u64,
     /// Effects beyond the first.
@@ -76,7 +80,11 @@ impl Ledger {
             && stock.is_empty()
             && faults.is_empty()
             && toll.failures.is_empty();
-        let mut notes = Vec::new();
+        let causes = findings.causes.iter();
+        let dead: Vec<String> = causes
+            .map(|((service, cause), count)| format!("{service} gave up {count} of {cause}"))
+            .collect();
+        let mut notes: Vec<String> = dead.iter().map(|line| format!("dead: {line}")).collect();
         for (name, tally) in [
             ("lost", &findings.lost),
             ("twice", &findings.twice),
@@ -96,6 +104,8 @@ impl Ledger {
             effects: findings.effects,
             duplicates_suppressed: findings.duplicates_suppressed,
             dead_letters: findings.dead_letters,
+            dead,
+            parked: findings.parked,
             lost: findings.lost.count,
             twice: findings.twice.count,
             out_of_order: findings.out_of_order.count,
@@ -131,6 +141,7 @@ impl Ledger {
             self.duplicates_suppressed,
         );
         row("dead letters".to_owned(), self.dead_letters);
+        row("parked".to_owned(), self.parked);
         row("lost".to_owned(), self.lost);
         row("twice".to_owned(), self.twice);
         row("out of order".to_owned(), self.out_of_order);
@@ -156,8 +167,12 @@ impl Ledger {
         };
         if self.balanced {
             let effects: u64 = self.effects.values().sum();
+            let dead = match self.dead_letters {
+                0 => String::new(),
+                dead => format!(", {} accounted for as dead letters", grouped(dead)),
+            };
             return format!(
-                "The books balance: {} events had {} effects in {} services, none lost, none twice, none out of order{chaos}.",
+                "The books balance: {} events had {} effects in {} services{dead}, none lost, none twice, none out of order{chaos}.",
                 grouped(self.published),
                 grouped(effects),
                 self.effects.len()
@@ -254,6 +269,8 @@ mod tests {
             "effects",
             "duplicates_suppressed",
             "dead_letters",
+            "dead",
+            "parked",
             "lost",
             "twice",
             "out_of_order",

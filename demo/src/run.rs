@@ -6,12 +6,14 @@ mod load;
 
 use crate::args::{Args, Output};
 use crate::binaries::Binaries;
+use crate::chaos::Conduct;
 use crate::cluster::Cluster;
 use crate::fleet::{Fleet, Guard, Process, Program, tail};
 use crate::ledger::{Entries, Ledger};
 use crate::live::{Live, tell};
+use crate::provider::Provider;
 use crate::sample::{Sampler, Watch, is_ready};
-use crate::shop::{Shop, program_names};
+use crate::shop::{Shop, free_port, program_names};
 use anyhow::{Context, bail};
 use evenkeel::kafka::KafkaError;
 use evenkeel::kafka::admin::Admin;
@@ -74,9 +76,13 @@ async fn phases(args: &Args) -> anyhow::Result<Ledger> {
         binaries: &binaries,
         brokers: &cluster.config.brokers,
         directory: files.path(),
+        provider_ports: (free_port()?, free_port()?),
     };
     std::fs::create_dir_all(shop.logs())?;
-    let mut fleet = Fleet::start(shop.daemons()?, Guard::start()?)?;
+    let mut guard = Guard::start()?;
+    let provider = shop.provider()?;
+    let mut provider = Provider::start(&provider, shop.provider_ports.1, &mut guard).await?;
+    let mut fleet = Fleet::start(shop.daemons()?, guard)?;
     let took = until_ready(&mut fleet).await?;
     let daemons = fleet.daemons.len();
     live.say(&format!(
@@ -97,7 +103,17 @@ async fn phases(args: &Args) -> anyhow::Result<Ledger> {
         args.rate,
         args.load.as_secs()
     ));
-    load::carry(args, seed, &shop, &mut fleet, &watch, &mut live).await?;
+    let mut load = load::Load {
+        shop: &shop,
+        fleet: &mut fleet,
+        provider: &mut provider,
+        watch: &watch,
+        live: &mut live,
+    };
+    load.carry(args, seed).await?;
+    if args.chaos {
+        live.say(&provider.tell(Conduct::Normal).await?);
+    }
     fleet.relieve();
     let mut faults = drain::until_drained(&mut fleet, &mut watch, &mut live).await?;
     drop(watch);

@@ -13,6 +13,12 @@ use std::path::{Path, PathBuf};
 /// The producer commands that are used.
 const PRODUCERS: [&str; 2] = ["orders", "stock"];
 
+/// How many customers order: so few that each orders a few times a second, and one that the payment provider fails is missed.
+pub(crate) const CUSTOMERS: u32 = 50;
+
+/// Whom payments asks.
+const PROVIDER: &str = "payment-provider";
+
 /// Services of which two instances run: they share the group and the store.
 const TWICE: [&str; 3] = ["payments", "inventory", "shipping"];
 
@@ -27,7 +33,7 @@ const SESSION: [&str; 2] = ["session.timeout.ms=6000", "heartbeat.interval.ms=10
 /// All programs that a run needs.
 pub(crate) fn program_names() -> Vec<&'static str> {
     let services = DUTIES.iter().map(|(service, _)| *service);
-    services.chain(PRODUCERS).collect()
+    services.chain(PRODUCERS).chain([PROVIDER]).collect()
 }
 
 /// Where a run keeps its files, and which brokers it talks to.
@@ -35,6 +41,8 @@ pub(crate) struct Shop<'a> {
     pub(crate) binaries: &'a Binaries,
     pub(crate) brokers: &'a str,
     pub(crate) directory: &'a Path,
+    /// Ports of the payment provider on 127.0.0.1: where it is asked, and where it is told how to behave.
+    pub(crate) provider_ports: (u16, u16),
 }
 
 impl Shop<'_> {
@@ -60,8 +68,25 @@ impl Shop<'_> {
         for setting in SESSION {
             arguments.extend(["-X".into(), setting.into()]);
         }
+        if service == "payments" {
+            let url = format!("http://127.0.0.1:{}", self.provider_ports.0);
+            arguments.extend(["--provider-url".into(), url.into()]);
+        }
         let program = self.program(service, &format!("{service}-{number}"), arguments)?;
         Ok(Daemon::new(program, service, admin_port))
+    }
+
+    /// The payment provider.
+    pub(crate) fn provider(&self) -> anyhow::Result<Program> {
+        let (asked, told) = self.provider_ports;
+        let address = |port: u16| format!("127.0.0.1:{port}").into();
+        let arguments = vec![
+            "--listen".into(),
+            address(asked),
+            "--admin".into(),
+            address(told),
+        ];
+        self.program(PROVIDER, PROVIDER, arguments)
     }
 
     /// Simulates orders and writes those that were acknowledged into its journal.
@@ -72,6 +97,7 @@ impl Shop<'_> {
             ("--rate", args.rate.to_string()),
             ("--for", format!("{}s", args.load.as_secs())),
             ("--seed", seed.to_string()),
+            ("--customers", CUSTOMERS.to_string()),
         ] {
             arguments.extend([flag.into(), value.into()]);
         }
@@ -125,7 +151,7 @@ impl Shop<'_> {
 
 /// A port that is free now. A daemon keeps it across restarts; should another program take it in between, the daemon says
 /// so in its log and ends, which the run reports.
-fn free_port() -> anyhow::Result<u16> {
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("no port is free on 127.0.0.1")?;
     Ok(listener.local_addr()?.port())
 }

@@ -21,7 +21,9 @@ fn router(handled: &Log<String>, message_bytes: usize) -> Router {
             handled.push(String::from_utf8_lossy(value).into_owned());
             Outcome::Done
         } else {
-            Outcome::Retry(HandlerError::permanent("x".repeat(message_bytes)))
+            let digits = noise(message_bytes / 2, 0).into_iter();
+            let message: String = digits.map(|byte| format!("{byte:02x}")).collect();
+            Outcome::Retry(HandlerError::permanent(message))
         };
         std::future::ready(outcome)
     })
@@ -97,7 +99,7 @@ async fn a_record_too_large_for_its_letter_is_shortened_or_referred_to_and_takes
     };
     admin.create_topics(&[topic]).await.expect("a small topic");
     // Whole with the message, whole without it, and neither.
-    let sizes = [100, 8_800, 50_000];
+    let sizes = [100, 8_900, 50_000];
     let value = |n: usize| noise(sizes[n % sizes.len()], n as u64);
     let records = (0..60).map(|n| record(&case, &format!("k{n}"), value(n)));
     case.publish(records).await;
@@ -189,7 +191,7 @@ async fn a_flood_of_dead_letters_stops_the_member_and_a_restart_goes_on_with_eve
     let bad = |n: usize| record(&case, &format!("k{n}"), format!("bad {n}"));
     case.publish((0..RECORDS).map(bad)).await;
 
-    let member = Member::start(&case.kafka, settings(&case), router(&Log::new(), 1));
+    let member = Member::start(&case.kafka, settings(&case), router(&Log::new(), 2));
     let complaint = member.complaint("dead_letters").await;
     assert!(
         complaint.contains("dead-letter flood: 100 records in a row")
@@ -201,14 +203,14 @@ async fn a_flood_of_dead_letters_stops_the_member_and_a_restart_goes_on_with_eve
     assert_eq!((report.settled, report.dead_letters), (100, 100));
     assert_eq!(case.read(&letters_of(&case)).await.len(), 100);
 
-    let member = Member::start(&case.kafka, settings(&case), router(&Log::new(), 1));
+    let member = Member::start(&case.kafka, settings(&case), router(&Log::new(), 2));
     member.complaint("dead_letters").await;
     letters_reach(&case, 200).await;
     assert_eq!(member.stop().await.dead_letters, 100);
 
     let mut settings = settings(&case);
     settings.flood_guard = FloodGuardPolicy::OFF;
-    let member = Member::start(&case.kafka, settings, router(&Log::new(), 1));
+    let member = Member::start(&case.kafka, settings, router(&Log::new(), 2));
     case.all_committed().await;
     assert!(member.health.not_ready().is_empty());
     assert_eq!(member.stop().await.dead_letters as usize, RECORDS - 200);
@@ -234,7 +236,7 @@ async fn one_topic_takes_the_letters_of_all_topics_of_a_group() {
     case.publish([case.record(Some("k"), "bad")]).await;
     other.publish([other.record(Some("k"), "bad")]).await;
 
-    let member = Member::start(&case.kafka, settings, router(&Log::new(), 1));
+    let member = Member::start(&case.kafka, settings, router(&Log::new(), 2));
     case.all_committed().await;
     let other_offsets = case.offsets_of(&other.topic, 5);
     eventually("both are committed", WITHIN, || async {

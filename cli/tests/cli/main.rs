@@ -4,6 +4,7 @@
 //! - `publish`: input is checked, failures are named by line, receipts are given
 //! - `topics`, `groups`: against Apache Kafka, because the mock cluster knows no admin requests
 //! - `dlq`: dead letters of every family are listed, shown, exported and purged
+//! - `references`: letters of records that were too large are fetched whole, or said to be gone
 //! - `replay`: dead letters go back once and in order, whatever is killed, stopped or refused
 //! - `control`: running groups are paused, resumed, slowed down, and skip and retry records, and their history shows it
 //! - `parked`: what waits is listed, and dead letters come back to their group alone
@@ -17,6 +18,7 @@ mod groups;
 mod letters;
 mod parked;
 mod publish;
+mod references;
 mod replay;
 mod spring;
 mod tool;

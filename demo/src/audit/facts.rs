@@ -68,13 +68,43 @@ pub(crate) struct Effect {
     pub(crate) before_run: bool,
 }
 
+/// A record that a service gave up, and why, as its dead letter says.
+#[derive(Debug, Clone)]
+pub(crate) struct Dead {
+    pub(crate) identity: Identity,
+    pub(crate) cause: Cause,
+}
+
+/// What dead letters of one kind have in common.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Cause {
+    pub(crate) ty: String,
+    pub(crate) class: String,
+    pub(crate) stage: String,
+    pub(crate) message: String,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            ty,
+            class,
+            stage,
+            message,
+        } = self;
+        write!(f, "{ty}: {message} ({class}, {stage})")
+    }
+}
+
 /// Everything the audit looks at. Services are named by their consumer group.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) published: Vec<Published>,
     pub(crate) acknowledged: Vec<Acknowledged>,
     pub(crate) effects: BTreeMap<String, Vec<Effect>>,
-    pub(crate) dead_letters: BTreeMap<String, Vec<Identity>>,
+    pub(crate) dead_letters: BTreeMap<String, Vec<Dead>>,
+    /// Records that wait on the services' retry topics: they have no effect yet, and are lost unless they get one.
+    pub(crate) parked: BTreeMap<String, u64>,
     /// Whether retention took records of the run before the audit could read them.
     pub(crate) log_truncated: bool,
 }

@@ -8,7 +8,9 @@ mod order;
 mod stock;
 
 pub(crate) use duties::{DUTIES, Duties};
-pub(crate) use facts::{Acknowledged, Effect, Facts, Identity, Position, Published, Sent};
+pub(crate) use facts::{
+    Acknowledged, Cause, Dead, Effect, Facts, Identity, Position, Published, Sent,
+};
 pub(crate) use stock::{Books, Moved, unbalanced};
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -45,6 +47,10 @@ pub(crate) struct Findings {
     pub(crate) duplicates_suppressed: u64,
     /// Dead letters of all groups.
     pub(crate) dead_letters: u64,
+    /// Of those, how many of each service had which cause.
+    pub(crate) causes: BTreeMap<(String, Cause), u64>,
+    /// Records that wait on retry topics at the end.
+    pub(crate) parked: u64,
     /// Neither effect nor dead letter in a service that handles the type.
     pub(crate) lost: Tally,
     /// Effects beyond the first.
@@ -90,8 +96,15 @@ pub(crate) fn audit(facts: &Facts, duties: Duties<'_>) -> Findings {
             .values()
             .map(|all| all.len() as u64)
             .sum(),
+        parked: facts.parked.values().sum(),
         ..Findings::default()
     };
+    for (service, dead) in &facts.dead_letters {
+        for letter in dead {
+            let cause = (service.clone(), letter.cause.clone());
+            *findings.causes.entry(cause).or_default() += 1;
+        }
+    }
     for (service, handles) in duties {
         let effects = facts.effects.get(*service).map_or(&[][..], Vec::as_slice);
         let dead: HashSet<&Identity> = facts
@@ -99,6 +112,7 @@ pub(crate) fn audit(facts: &Facts, duties: Duties<'_>) -> Findings {
             .get(*service)
             .into_iter()
             .flatten()
+            .map(|letter| &letter.identity)
             .collect();
         let done = count_effects(service, effects, &mut findings);
         order::check(service, effects, &mut findings.out_of_order);

@@ -30,6 +30,18 @@ fn published(topic: &str, source: &str, ty: &str, number: usize) -> Published {
     }
 }
 
+fn dead(number: usize) -> Dead {
+    Dead {
+        identity: identity("/shop", number),
+        cause: Cause {
+            ty: "placed".to_owned(),
+            class: "permanent".to_owned(),
+            stage: "handler".to_owned(),
+            message: "no card".to_owned(),
+        },
+    }
+}
+
 fn effect_of(event: &Published) -> Effect {
     Effect {
         identity: event.identity.clone(),
@@ -162,16 +174,22 @@ fn a_dead_letter_stands_for_the_effect_in_its_own_group_only() {
     let findings = check(
         |facts| {
             effects(facts, "billing").remove(7);
-            let dead = vec![identity("/shop", 7)];
+            let dead = vec![dead(7)];
             facts.dead_letters.insert("billing".to_owned(), dead);
         },
         [0, 0, 0, 0],
     );
     assert_eq!(findings.dead_letters, 1);
+    let causes: Vec<_> = findings.causes.iter().collect();
+    assert_eq!(
+        causes,
+        [(&("billing".to_owned(), dead(7).cause), &1)],
+        "what is dead, and why"
+    );
     check(
         |facts| {
             effects(facts, "billing").remove(7);
-            let dead = vec![identity("/shop", 7)];
+            let dead = vec![dead(7)];
             facts.dead_letters.insert("board".to_owned(), dead);
         },
         [1, 0, 0, 0],

@@ -3,7 +3,7 @@
 //! The library has a reader too, but it shares its queues with the consumer that is judged here: an audit must not be blind in
 //! the same eye.
 
-use super::super::audit::{Facts, Identity, Moved, Position, Published};
+use super::super::audit::{Cause, Dead, Facts, Identity, Moved, Position, Published};
 use crate::cluster::{Offsets, dead_letters_of};
 use anyhow::{Context, bail};
 use evenkeel::event::EventType;
@@ -150,7 +150,14 @@ fn take(
     let identity = Identity { source, id };
     if let Some(service) = dead_letters_of(record.topic()) {
         let dead = facts.dead_letters.entry(service.to_owned()).or_default();
-        dead.push(identity);
+        let said = |name| attribute(name).unwrap_or_else(|| "not said".to_owned());
+        let cause = Cause {
+            ty,
+            class: said("evenkeel.dlq.error.class"),
+            stage: said("evenkeel.dlq.error.stage"),
+            message: said("__dlq.errors.message"),
+        };
+        dead.push(Dead { identity, cause });
         return Ok(());
     }
     let at = Position {

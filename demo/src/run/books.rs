@@ -38,6 +38,7 @@ pub(super) async fn audit_all(
     let mut remarks = taken_by_retention(&from, &low);
     let mut facts = Facts {
         log_truncated: !remarks.is_empty(),
+        parked: cluster.parked().await?,
         ..Facts::default()
     };
     for (producer, defaults) in [("stock", DELIVERY), ("orders", ORDER)] {

@@ -2,11 +2,12 @@
 
 use super::ended_well;
 use crate::args::Args;
-use crate::chaos::schedule;
+use crate::chaos::{schedule, turns};
 use crate::fleet::{Daemon, Fleet, Process};
 use crate::live::Live;
+use crate::provider::Provider;
 use crate::sample::{Watch, is_ready};
-use crate::shop::Shop;
+use crate::shop::{CUSTOMERS, Shop};
 use anyhow::bail;
 use std::time::{Duration, Instant};
 
@@ -16,49 +17,62 @@ const SHOW_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the orders command may take beyond its time, for the last acknowledgements.
 const OVERTIME_MAX: Duration = Duration::from_secs(120);
 
-/// Carries the load until the orders command has ended.
-pub(super) async fn carry(
-    args: &Args,
-    seed: u64,
-    shop: &Shop<'_>,
-    fleet: &mut Fleet,
-    watch: &Watch,
-    live: &mut Live,
-) -> anyhow::Result<()> {
-    let program = shop.orders(args, seed)?;
-    let mut orders = Process::start(&program, &mut fleet.guard)?;
-    let started = Instant::now();
-    let blows = match args.chaos {
-        true => schedule(seed, args.load, fleet.daemons.len()),
-        false => Vec::new(),
-    };
-    let mut blows = blows.into_iter().peekable();
-    let mut show_due = started;
-    loop {
-        if let Some(status) = orders.ended(&mut fleet.guard)? {
-            ended_well(&program, status)?;
-            live.say("no more orders");
-            return Ok(());
-        }
-        while let Some(blow) = blows.next_if(|blow| blow.at <= started.elapsed()) {
-            if let Some(line) = fleet.strike(&blow).await? {
-                live.say(&line);
+/// What takes part in the load.
+pub(super) struct Load<'a> {
+    pub(super) shop: &'a Shop<'a>,
+    pub(super) fleet: &'a mut Fleet,
+    pub(super) provider: &'a mut Provider,
+    pub(super) watch: &'a Watch,
+    pub(super) live: &'a mut Live,
+}
+
+impl Load<'_> {
+    /// Carries the load until the orders command has ended.
+    pub(super) async fn carry(&mut self, args: &Args, seed: u64) -> anyhow::Result<()> {
+        let program = self.shop.orders(args, seed)?;
+        let mut orders = Process::start(&program, &mut self.fleet.guard)?;
+        let started = Instant::now();
+        let (blows, turns) = match args.chaos {
+            true => (
+                schedule(seed, args.load, self.fleet.daemons.len()),
+                turns(seed, args.load, CUSTOMERS),
+            ),
+            false => (Vec::new(), Vec::new()),
+        };
+        let mut blows = blows.into_iter().peekable();
+        let mut turns = turns.into_iter().peekable();
+        let mut show_due = started;
+        loop {
+            if let Some(status) = orders.ended(&mut self.fleet.guard)? {
+                ended_well(&program, status)?;
+                self.live.say("no more orders");
+                return Ok(());
             }
+            while let Some(blow) = blows.next_if(|blow| blow.at <= started.elapsed()) {
+                if let Some(line) = self.fleet.strike(&blow).await? {
+                    self.live.say(&line);
+                }
+            }
+            while let Some(turn) = turns.next_if(|turn| turn.at <= started.elapsed()) {
+                let line = self.provider.tell(turn.conduct).await?;
+                self.live.say(&line);
+            }
+            self.provider.must_live(&mut self.fleet.guard)?;
+            for line in self.fleet.tick().await? {
+                self.live.say(&line);
+            }
+            if show_due <= Instant::now() {
+                show_due += SHOW_INTERVAL;
+                show("orders come in", self.fleet, self.watch, self.live).await;
+            }
+            if started.elapsed() > args.load + OVERTIME_MAX {
+                bail!(
+                    "the orders command had not ended {} s after its time",
+                    OVERTIME_MAX.as_secs()
+                );
+            }
+            tokio::time::sleep(TICK).await;
         }
-        for line in fleet.tick().await? {
-            live.say(&line);
-        }
-        if show_due <= Instant::now() {
-            show_due += SHOW_INTERVAL;
-            show("orders come in", fleet, watch, live).await;
-        }
-        if started.elapsed() > args.load + OVERTIME_MAX {
-            bail!(
-                "the orders command had not ended {} s after its time",
-                OVERTIME_MAX.as_secs()
-            );
-        }
-        tokio::time::sleep(TICK).await;
     }
 }
 

@@ -1,0 +1,119 @@
+//! The payment provider: a process of its own that payments asks, and that chaos has misbehave.
+
+use crate::chaos::Conduct;
+use crate::fleet::{Guard, Process, Program, tail};
+use anyhow::{Context, bail, ensure};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// How late it answers when it is slow: far below what payments waits for.
+const LATENCY_MS: u64 = 300;
+/// How long it may take to start, and to answer.
+const START_MAX: Duration = Duration::from_secs(30);
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// The running provider.
+pub(crate) struct Provider {
+    process: Process,
+    log: std::path::PathBuf,
+    admin_port: u16,
+}
+
+impl Provider {
+    /// Starts it, and waits until it listens.
+    pub(crate) async fn start(
+        program: &Program,
+        admin_port: u16,
+        guard: &mut Guard,
+    ) -> anyhow::Result<Self> {
+        let mut provider = Self {
+            process: Process::start(program, guard)?,
+            log: program.log.clone(),
+            admin_port,
+        };
+        let started = Instant::now();
+        while provider.told(Conduct::Normal).await.is_err() {
+            provider.must_live(guard)?;
+            if started.elapsed() > START_MAX {
+                bail!("{} does not answer", program.name);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(provider)
+    }
+
+    /// Fails when it has ended: payments would wait for it for ever.
+    pub(crate) fn must_live(&mut self, guard: &mut Guard) -> anyhow::Result<()> {
+        if let Some(status) = self.process.ended(guard)? {
+            let log = tail(&self.log, 5);
+            bail!("the payment provider ended with {status}; its log ends:\n{log}");
+        }
+        Ok(())
+    }
+
+    /// Tells it how to behave. Returns a line that says what that means.
+    pub(crate) async fn tell(&self, conduct: Conduct) -> anyhow::Result<String> {
+        self.told(conduct)
+            .await
+            .context("the payment provider does not listen")?;
+        let line = match conduct {
+            Conduct::Normal => "behaves again".to_owned(),
+            Conduct::Slow => format!("answers {LATENCY_MS} ms late"),
+            Conduct::Declining => "declines every payment".to_owned(),
+            Conduct::FailingFor(customer) => {
+                format!("fails for {} with HTTP status 500", name_of(customer))
+            }
+            Conduct::RejectingOf(customer) => {
+                format!("rejects {} with HTTP status 422", name_of(customer))
+            }
+            Conduct::Down => "answers with HTTP status 503".to_owned(),
+            Conduct::Unreachable => "refuses connections".to_owned(),
+        };
+        Ok(format!("the payment provider {line}"))
+    }
+
+    async fn told(&self, conduct: Conduct) -> anyhow::Result<()> {
+        let body = body(conduct);
+        let request = format!(
+            "PUT /behaviour HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let asked = async {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.admin_port)).await?;
+            stream.write_all(request.as_bytes()).await?;
+            let mut status = [0; 12];
+            stream.read_exact(&mut status).await?;
+            std::io::Result::Ok(status)
+        };
+        let status = tokio::time::timeout(ANSWER_MAX, asked).await??;
+        ensure!(
+            &status == b"HTTP/1.1 200",
+            "it answers {}",
+            String::from_utf8_lossy(&status)
+        );
+        Ok(())
+    }
+}
+
+/// The name under which the simulated customer of that number orders.
+fn name_of(customer: u32) -> String {
+    format!("customer-{customer:04}")
+}
+
+fn body(conduct: Conduct) -> String {
+    let failing = |customer, status: u16| {
+        let customer = name_of(customer);
+        format!(r#"{{"behaviour":"failing","customer_id":"{customer}","status":{status}}}"#)
+    };
+    match conduct {
+        Conduct::Normal => r#"{"behaviour":"normal"}"#.to_owned(),
+        Conduct::Slow => format!(r#"{{"behaviour":"slow","latency_ms":{LATENCY_MS}}}"#),
+        Conduct::Declining => r#"{"behaviour":"declining"}"#.to_owned(),
+        Conduct::FailingFor(customer) => failing(customer, 500),
+        Conduct::RejectingOf(customer) => failing(customer, 422),
+        Conduct::Down => r#"{"behaviour":"down"}"#.to_owned(),
+        Conduct::Unreachable => r#"{"behaviour":"unreachable"}"#.to_owned(),
+    }
+}
