@@ -5,10 +5,14 @@ use crate::support::{Case, Log, Member, WITHIN};
 use evenkeel::consumer::ConsumerSettings;
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Outcome, Router};
+use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::admin::{Admin, NewTopic};
 use evenkeel::kafka::reader::LogRecord;
 use evenkeel::recovery::{DeadLetter, DeadLetterTopic, FloodGuardPolicy};
 use evenkeel::testing::{JavaProgram, Libraries, TestKafka, eventually, required, unique};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Code};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -180,6 +184,34 @@ async fn a_forbidden_dead_letter_topic_stops_its_partition_until_it_is_permitted
     assert_eq!(letters[0].value.as_deref(), Some(&b"bad"[..]));
     assert_eq!(text(&letters[0], "__dlq.errors.message").len(), 1_000);
     assert_eq!(handled.len(), 2, "nothing was handled again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_refusal_but_that_of_its_size_makes_a_letter_smaller() {
+    let cluster: MockCluster<'static, DefaultProducerContext> =
+        MockCluster::new(1).expect("a mock cluster");
+    for (refusal, is_of_size) in [
+        (Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, true),
+        (Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, false),
+        (Code::RD_KAFKA_RESP_ERR_INVALID_RECORD, false),
+        (Code::RD_KAFKA_RESP_ERR_POLICY_VIOLATION, false),
+    ] {
+        let topic = unique("it-g8-refused");
+        let case = Case::named(KafkaConfig::new(cluster.bootstrap_servers()), topic, 1);
+        let letters = letters_of(&case);
+        for topic in [&case.topic, &letters] {
+            cluster.create_topic(topic, 1, 1).expect("a topic");
+        }
+        case.publish([record(&case, "k", "bad")]).await;
+        cluster.request_errors(RDKafkaApiKey::Produce, &[refusal]);
+        let member = Member::start(&case.kafka, settings(&case), router(&Log::new(), 100));
+        case.all_committed().await;
+        assert_eq!(member.stop().await.dead_letters, 1);
+        let letters = case.read(&letters).await;
+        assert_eq!(letters.len(), 1);
+        let message = text(&letters[0], "__dlq.errors.message");
+        assert_eq!(message.is_empty(), is_of_size, "{refusal:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
