@@ -137,6 +137,7 @@ pub async fn run<H: Handle>(
         settled = report.settled,
         duplicates = report.duplicates,
         dead_letters = report.dead_letters,
+        parked = report.parked,
         clean = report.clean,
         "run ended"
     );
@@ -180,6 +181,7 @@ mod tests {
                 settled: 0,
                 duplicates: 0,
                 dead_letters: 0,
+                parked: 0,
                 clean,
             };
             assert_eq!(code(bound, &report), expected, "{bound:?} {report:?}");

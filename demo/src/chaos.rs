@@ -107,6 +107,13 @@ pub(crate) fn turns(seed: u64, load: Duration, customers: u32) -> Vec<Turn> {
         Conduct::Unreachable,
     ];
     kinds.shuffle(&mut random);
+    // What fails for longer than it is tried in place is parked for ten seconds: early enough, or the drain waits for it.
+    let failing = kinds
+        .iter()
+        .position(|kind| matches!(kind, Conduct::FailingFor(_)));
+    if let Some(place) = failing {
+        kinds.swap(place, place % 3);
+    }
     let slots = (load.as_millis() / TURN_SLOT.as_millis()) as u32;
     let mut turns = Vec::new();
     for (slot, conduct) in (0..slots).zip(kinds.iter().cycle()) {

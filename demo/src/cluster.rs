@@ -2,6 +2,7 @@
 
 use crate::args::Args;
 use crate::audit::DUTIES;
+use crate::sample::parked;
 use anyhow::{Context, bail};
 use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::admin::{Admin, NewTopic};
@@ -53,8 +54,10 @@ impl Cluster {
                 mock.create_topic(&topic.name, topic.partitions).await?;
                 // It lets nobody else create topics.
                 for service in &topic.consumers {
-                    let letters = format!("dlq.{service}.{}", topic.name);
-                    mock.create_topic(&letters, topic.partitions).await?;
+                    for kind in ["dlq", "retry"] {
+                        let own = format!("{kind}.{service}.{}", topic.name);
+                        mock.create_topic(&own, topic.partitions).await?;
+                    }
                 }
             }
             return Ok(());
@@ -130,19 +133,13 @@ impl Cluster {
 
     /// The records that wait on the services' retry topics, by service.
     pub(crate) async fn parked(&self) -> anyhow::Result<BTreeMap<String, u64>> {
-        let all = self.admin.topics().await?;
-        let mut parked = BTreeMap::new();
+        let existing = self.admin.topics().await?;
+        let mut waiting = BTreeMap::new();
         for (service, _) in DUTIES {
-            let prefix = format!("retry.{service}.");
-            let of_service = all.iter().filter(|topic| topic.starts_with(&prefix));
-            let topics: Vec<String> = of_service.cloned().collect();
-            if !topics.is_empty() {
-                let partitions = self.admin.group_lag(service, &topics).await?;
-                let waiting: i64 = partitions.iter().map(|partition| partition.lag).sum();
-                parked.insert((*service).to_owned(), waiting.unsigned_abs());
-            }
+            let records = parked(&self.admin, service, &existing).await?;
+            waiting.insert((*service).to_owned(), records.unsigned_abs());
         }
-        Ok(parked)
+        Ok(waiting)
     }
 
     /// Where `topics` begin and end now.

@@ -30,7 +30,7 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Records that some group still has to settle.
+    /// Records that some group still has to settle, parked or not.
     pub(crate) fn lag(&self) -> i64 {
         self.services.values().map(|progress| progress.lag).sum()
     }
@@ -47,14 +47,16 @@ impl Sampler {
     pub(crate) async fn take(&self) -> anyhow::Result<Sample> {
         let mut sample = Sample::default();
         let mut ends = BTreeMap::new();
+        let existing = self.admin.topics().await?;
         for (service, kinds) in DUTIES {
             let mut topics: Vec<String> =
                 kinds.iter().map(|(topic, _)| (*topic).to_owned()).collect();
             topics.sort();
             topics.dedup();
             let partitions = self.admin.group_lag(service, &topics).await?;
+            let lag: i64 = partitions.iter().map(|partition| partition.lag).sum();
             let progress = Progress {
-                lag: partitions.iter().map(|partition| partition.lag).sum(),
+                lag: lag + parked(&self.admin, service, &existing).await?,
                 effects: count_effects(&store_of(&self.directory, service)).await?,
             };
             sample.services.insert(service, progress);
@@ -67,6 +69,22 @@ impl Sampler {
         sample.end = ends.values().sum();
         Ok(sample)
     }
+}
+
+/// The records that wait on a service's retry topics: those of `existing` that are named after its group.
+pub(crate) async fn parked(
+    admin: &Admin,
+    service: &str,
+    existing: &[String],
+) -> anyhow::Result<i64> {
+    let prefix = format!("retry.{service}.");
+    let own = existing.iter().filter(|topic| topic.starts_with(&prefix));
+    let topics: Vec<String> = own.cloned().collect();
+    if topics.is_empty() {
+        return Ok(0);
+    }
+    let partitions = admin.group_lag(service, &topics).await?;
+    Ok(partitions.iter().map(|partition| partition.lag).sum())
 }
 
 /// Takes samples in the background until it is dropped.
