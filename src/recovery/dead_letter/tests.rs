@@ -274,3 +274,14 @@ fn the_letter_of_a_skipped_record_says_who_and_why_and_the_next_failure_does_not
     let failed = letter_of(&record_of(None, None, &headers), "again");
     assert!(SKIP.iter().all(|name| text(&failed, name).is_none()));
 }
+
+#[test]
+fn every_header_is_in_the_table_of_the_docs() {
+    let docs = include_str!("../../../docs/failures.md");
+    for header in OURS.iter().chain(OF_REPLAYS).chain(SKIP) {
+        let row = docs
+            .lines()
+            .find(|line| line.starts_with("| `") && line.contains(&format!("`{header}`")));
+        assert!(row.is_some(), "{header}");
+    }
+}
