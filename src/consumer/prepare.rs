@@ -120,17 +120,14 @@ impl Own<'_> {
         // One for several topics has the partitions of the largest of them.
         let mut missing: BTreeMap<String, (usize, u32)> = BTreeMap::new();
         for (topic, partitions) in self.sources {
-            let names = of(topic);
-            let mut names = names
-                .iter()
-                .filter(|name| !present.contains_key(*name))
-                .peekable();
-            if names.peek().is_none() {
+            let mut names = Vec::from(of(topic));
+            names.retain(|name| !present.contains_key(name));
+            if names.is_empty() {
                 continue;
             }
             let source = self.admin.describe_topic(topic).await?;
             for name in names {
-                let (most, largest) = missing.entry(name.clone()).or_default();
+                let (most, largest) = missing.entry(name).or_default();
                 *most = (*partitions).max(*most);
                 *largest = largest_record(&source.config).max(*largest);
             }
