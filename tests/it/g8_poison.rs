@@ -259,6 +259,7 @@ async fn poison_goes_to_the_dead_letter_topic_byte_for_byte_and_blocks_nothing()
     let handled = Log::new();
     let mut settings = case.settings();
     settings.retry.attempts_max = 3;
+    settings.retry.park_delays.clear();
     settings.retry.backoff.initial = Duration::from_millis(1);
     let member = Member::start(&case.kafka, settings, router(&handled));
     case.all_committed().await;
