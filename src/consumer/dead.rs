@@ -107,7 +107,6 @@ impl DeadLetterWriter {
     }
 
     /// Lets letters be written again that the flood guard has stopped.
-    #[allow(dead_code, reason = "for a command of an operator")]
     pub(crate) fn release_flood(&self) {
         self.gate.release(&self.alarms);
     }

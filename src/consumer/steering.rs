@@ -268,6 +268,10 @@ impl Steering {
             Scope::Key { .. } => 0,
             _ => self.control().retry_now(scope),
         };
+        if *scope == Scope::Group {
+            // What the flood guard has stopped waits, too.
+            self.engine.dead_letters.release_flood();
+        }
         let count = |count: usize, one: &str, more: &str| match count {
             0 => None,
             1 => Some(format!("1 {one}")),

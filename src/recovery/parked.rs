@@ -6,10 +6,11 @@
 //! for ever or be lost: what is unreadable counts as tried often enough, and a time counts only up to the policy's
 //! longest wait.
 
-use super::replay::REPLAY_OF;
+use super::replay::{FIRST_FAILURE, REPLAY_OF};
 use crate::event::{Headers, HeadersIter, OutgoingRecord, Record, RecordBatchBuilder};
 use crate::handler::Class;
 use bytes::Bytes;
+use jiff::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -181,6 +182,12 @@ pub(crate) fn parked(
     push_wait(&mut headers, wait, now_ms);
     if let Some(reason) = reason {
         push_reason(&mut headers, reason);
+        // Not one of ours: it stays with the record until its dead letter, should there be one.
+        if headers.last(FIRST_FAILURE).is_none()
+            && let Ok(now) = Timestamp::from_millisecond(now_ms)
+        {
+            headers.push(FIRST_FAILURE, Some(now.to_string().as_bytes()));
+        }
     }
     OutgoingRecord {
         value: record.value().map(Bytes::copy_from_slice),
@@ -354,7 +361,14 @@ mod tests {
             (read.key(), read.value()),
             (Some(&b"k"[..]), Some(&b"v"[..]))
         );
-        assert_eq!(read.headers().collect::<Vec<_>>(), own);
+        let first = (
+            FIRST_FAILURE.as_bytes(),
+            Some(&b"1970-01-01T00:00:00.005Z"[..]),
+        );
+        assert_eq!(
+            read.headers().collect::<Vec<_>>(),
+            [&own[..], &[first]].concat()
+        );
         let again = parked("g", &read, Wait::default(), None, 6);
         let entry = Entry::Parked {
             origin: Some(42),

@@ -72,7 +72,7 @@ impl Gate {
         let group = &self.group;
         let reason = format!(
             "dead-letter flood: {flood}; no more are written and the records wait, look why with: evenkeel dlq list \
-             --group {group}; a restart goes on"
+             --group {group}; evenkeel groups retry-now {group} goes on"
         );
         tracing::error!(group, "{reason}");
         alarms.flood(Some(reason));
