@@ -57,6 +57,9 @@ struct Track {
     parked: [metrics::Gauge; 2],
 }
 
+/// What is to be committed: the offset, and what is settled above it.
+type Due = (Epoch, i64, Option<String>);
+
 /// What is due for a partition: never less than what is committed already, unless the partition itself fell back.
 fn due(track: &Track, position: &Position, group: &str) -> Option<(i64, Option<String>)> {
     let watermark = position.watermark?;
@@ -217,38 +220,41 @@ impl<C: ConsumerContext + 'static> Committer<C> {
                 );
             }
         }
+        // Apart, so that a retry topic that somebody deleted does not spoil what is said of the others.
+        let is_parked = |(epoch, ..): &Due| {
+            let track = self.tracks.get(epoch);
+            track.is_some_and(|track| track.owned.parked_of.is_some())
+        };
+        let (parked, own): (Vec<Due>, Vec<Due>) = due_now.into_iter().partition(is_parked);
+        self.commit_due(parked);
+        self.commit_due(own)
+    }
+
+    /// Commits these; false when that failed.
+    fn commit_due(&mut self, due_now: Vec<Due>) -> bool {
         if due_now.is_empty() {
             return true;
         }
-        match self.send(&due_now) {
-            Ok(()) => {
-                self.ok.increment(1);
-                for (epoch, offset, metadata) in due_now {
-                    if let Some(track) = self.tracks.get_mut(&epoch) {
-                        track.owned.committed = Some(offset);
-                        let Owned {
-                            topic,
-                            partition,
-                            parked_of,
-                            ..
-                        } = &track.owned;
-                        if parked_of.is_some() {
-                            self.engine
-                                .parking
-                                .set_committed(topic, *partition, Some(offset));
-                        }
-                        track.metadata = metadata;
-                        track.committed_at = Instant::now();
-                    }
-                }
-                true
-            }
-            Err(error) => {
-                self.failed.increment(1);
-                tracing::warn!(group, %error, partitions = due_now.len(), "offsets not committed; they are committed with the next ones, or their records come again");
-                false
+        if let Err(error) = self.send(&due_now) {
+            self.failed.increment(1);
+            tracing::warn!(group = self.engine.group, %error, partitions = due_now.len(), "offsets not committed; they are committed with the next ones, or their records come again");
+            return false;
+        }
+        self.ok.increment(1);
+        for (epoch, offset, metadata) in due_now {
+            let Some(track) = self.tracks.get_mut(&epoch) else {
+                continue;
+            };
+            track.owned.committed = Some(offset);
+            track.metadata = metadata;
+            track.committed_at = Instant::now();
+            let owned = &track.owned;
+            if owned.parked_of.is_some() {
+                let parking = &self.engine.parking;
+                parking.set_committed(&owned.topic, owned.partition, Some(offset));
             }
         }
+        true
     }
 
     fn parked_positions(&self) -> impl Iterator<Item = Position> {
@@ -260,7 +266,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
         retries.filter_map(RetryPartition::position)
     }
 
-    fn send(&self, due: &[(Epoch, i64, Option<String>)]) -> KafkaResult<()> {
+    fn send(&self, due: &[Due]) -> KafkaResult<()> {
         let mut list = TopicPartitionList::with_capacity(due.len());
         for (epoch, offset, metadata) in due {
             let Some(track) = self.tracks.get(epoch) else {

@@ -139,6 +139,18 @@ impl Control {
         self.has_drops.store(true, Ordering::Relaxed);
     }
 
+    /// Whether this parked record is to be given up.
+    pub(crate) fn is_dropped(&self, epoch: Epoch, offset: i64) -> bool {
+        self.has_drops.load(Ordering::Relaxed) && lock(&self.drops).contains_key(&(epoch, offset))
+    }
+
+    /// These partitions went: what was to be given up there is not any more.
+    pub(crate) fn forget_drops(&self, epochs: &[Epoch]) {
+        let mut drops = lock(&self.drops);
+        drops.retain(|(epoch, _), _| !epochs.contains(epoch));
+        self.has_drops.store(!drops.is_empty(), Ordering::Relaxed);
+    }
+
     /// The command that has this parked record given up, if one does. It is asked for once.
     pub(crate) fn take_drop(&self, epoch: Epoch, offset: i64) -> Option<Command> {
         if !self.has_drops.load(Ordering::Relaxed) {

@@ -239,7 +239,7 @@ where
             readiness,
             control,
         ));
-        engine.parking.set_topics(retry_topics);
+        engine.parking.add_topics(retry_topics);
         let into_error: fn(H::Error) -> BoxError = Into::into;
         let handler = ServiceBuilder::new()
             .option_layer(handler_timeout)

@@ -3,6 +3,7 @@
 //! Owns what workers, recovery, the committer and the thread that reads the retry topics share. Decides nothing: that is
 //! [`Parking`]'s. A partition's set lives as long as its assignment.
 
+mod begin;
 pub(super) mod clean;
 mod fetch;
 pub(super) mod follow;
@@ -20,7 +21,7 @@ use crate::recovery::parked::Wait;
 use crate::recovery::parking::{Parking, Ticket};
 use rdkafka::consumer::DefaultConsumerContext;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -44,7 +45,7 @@ impl RetryPartition {
             topic,
             epoch,
             // Whole it is only once it is known where it ends.
-            state: Mutex::new(Parking::new(0, i64::MAX, &[], 0)),
+            state: Mutex::new(Parking::new(0, i64::MAX, &[], 0, false)),
             keys: AtomicUsize::new(0),
             is_open: AtomicBool::new(false),
         }
@@ -52,7 +53,12 @@ impl RetryPartition {
 
     /// Whether the parked set is whole, so that records of the partition may be handled.
     pub(crate) fn is_open(&self) -> bool {
-        self.is_open.load(Relaxed)
+        // Whoever sees it open sees the keys that wait.
+        self.is_open.load(Acquire)
+    }
+
+    fn set_open(&self) {
+        self.is_open.store(true, Release);
     }
 
     /// Whether no key waits, so that nobody has to be asked.
@@ -112,15 +118,17 @@ pub(crate) struct ParkingLot {
     /// Retry topics that exist.
     topics: Mutex<HashSet<String>>,
     loaded: AtomicUsize,
+    /// Records that wait for their retry topic to be writable.
+    unwritten: AtomicUsize,
     /// Committed offsets of owned retry partitions.
     committed: Mutex<HashMap<(Arc<str>, i32), i64>>,
     waker: Mutex<Option<Waker>>,
 }
 
 impl ParkingLot {
-    /// The retry topics that are there.
-    pub(crate) fn set_topics(&self, topics: HashMap<String, usize>) {
-        *self.topics() = topics.into_keys().collect();
+    /// Retry topics that are there.
+    pub(crate) fn add_topics(&self, topics: HashMap<String, usize>) {
+        self.topics().extend(topics.into_keys());
     }
 
     /// Whether a retry topic exists. Where it has too few partitions it is given more.
@@ -161,8 +169,14 @@ impl ParkingLot {
         self.wake();
     }
 
-    fn room(&self) -> usize {
-        LOADED_MAX.saturating_sub(self.loaded.load(Relaxed))
+    /// How many parked records may be handed out now: beside them there has to be room for the others, by count and by bytes.
+    fn room(&self, settings: &ConsumerSettings, held_bytes: usize) -> usize {
+        let loaded = self.loaded.load(Relaxed);
+        if loaded > 0 && held_bytes >= settings.in_flight_bytes_max {
+            return 0;
+        }
+        let most = LOADED_MAX.min(settings.in_flight_records_max() / 2).max(1);
+        most.saturating_sub(loaded)
     }
 
     fn set_waker(&self, waker: Option<Waker>) {

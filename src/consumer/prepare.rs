@@ -67,7 +67,7 @@ fn is_usable(name: &str, partitions: usize) -> bool {
     partitions == 1
 }
 
-/// Gives retry topics as many partitions as their sources have now.
+/// Creates retry topics that are missing, and gives them as many partitions as their sources have now.
 pub(super) async fn grow(
     kafka: &KafkaConfig,
     settings: &ConsumerSettings,
@@ -79,6 +79,7 @@ pub(super) async fn grow(
         settings,
         sources: &sources,
     };
+    own.create_missing().await?;
     own.grow_retry_topics().await
 }
 
@@ -159,11 +160,8 @@ impl Own<'_> {
             .keys()
             .map(|topic| retry_topic(group, topic))
             .collect();
-        let mut present = self
-            .admin
-            .partition_counts(&names)
-            .await
-            .unwrap_or_default();
+        // Where it is not known which retry topics there are, nothing may be handled: what waits in them would be overtaken.
+        let mut present = self.admin.partition_counts(&names).await?;
         for (topic, partitions) in self.sources {
             let name = retry_topic(group, topic);
             let Some(count) = present.get_mut(&name).filter(|count| **count < *partitions) else {

@@ -530,7 +530,12 @@ where
 
     fn settle(&mut self, item: &Item, verdict: Verdict) {
         let Verdict::Settled(settlement) = verdict else {
-            if let (Verdict::PutBack(wait), Some(ticket)) = (verdict, item.wait().0) {
+            if let (Verdict::PutBack(mut wait), Some(ticket)) = (verdict, item.wait().0) {
+                let control = &self.engine.control;
+                if control.is_dropped(item.partition.epoch, ticket.offset) {
+                    // It is given up instead, and that need not wait.
+                    wait.not_before_ms = 0;
+                }
                 let retry = item.partition.retry.iter();
                 retry.for_each(|retry| retry.change(|state| state.put_back(ticket, wait)));
             }
@@ -541,6 +546,11 @@ where
             Books::Parked(ticket, _) => {
                 let retry = item.partition.retry.iter();
                 retry.for_each(|retry| retry.change(|state| state.settle(*ticket)));
+                // It succeeded before it could be given up.
+                let _ = self
+                    .engine
+                    .control
+                    .take_drop(item.partition.epoch, ticket.offset);
                 self.engine.parking.left();
             }
         }

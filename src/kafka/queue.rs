@@ -384,6 +384,8 @@ pub(crate) struct Committed {
     /// The next offset; none when the group has committed none.
     pub(crate) offset: Option<i64>,
     pub(crate) metadata: Vec<u8>,
+    /// Why it is not known what the group has committed.
+    pub(crate) error: Option<RDKafkaErrorCode>,
 }
 
 /// The group's committed offsets of these partitions; blocks up to `timeout`.
@@ -420,6 +422,8 @@ pub(crate) fn committed<C: ConsumerContext>(
                 offset: (element.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
                     && element.offset >= 0)
                     .then_some(element.offset),
+                error: (element.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR)
+                    .then(|| element.err.into()),
                 metadata: bytes(element.metadata, element.metadata_size)
                     .unwrap_or_default()
                     .to_vec(),

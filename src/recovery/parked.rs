@@ -6,7 +6,7 @@
 //! for ever or be lost: what is unreadable counts as tried often enough, and a time counts only up to the policy's
 //! longest wait.
 
-use super::replay::{FIRST_FAILURE, REPLAY_OF};
+use super::replay::FIRST_FAILURE;
 use crate::event::{Headers, HeadersIter, OutgoingRecord, Record, RecordBatchBuilder};
 use crate::handler::Class;
 use bytes::Bytes;
@@ -110,7 +110,7 @@ impl Entry {
             _ => Self::Parked {
                 origin,
                 wait: values.wait(),
-                is_replay: values.0.clone().last_value(REPLAY_OF).is_some(),
+                is_replay: values.0.clone().last_value(KIND) == Some(b"replay"),
             },
         }
     }
@@ -228,7 +228,7 @@ pub(super) fn push_replay_origin(
     offset: Option<i64>,
     timestamp_ms: Option<i64>,
 ) {
-    headers.push(KIND, Some(b"record"));
+    headers.push(KIND, Some(b"replay"));
     if let Some(offset) = offset {
         headers.push(OFFSET, Some(offset.to_string().as_bytes()));
     }
@@ -434,7 +434,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_headers_are_read(headers: Vec<(usize, Option<Vec<u8>>)>) {
-            let names = [KIND, OFFSET, TIMESTAMP, ROUNDS, ATTEMPTS, NOT_BEFORE, SINCE, OF, REPLAY_OF];
+            let names = [KIND, OFFSET, TIMESTAMP, ROUNDS, ATTEMPTS, NOT_BEFORE, SINCE, OF];
             let headers: Headers = headers.iter()
                 .map(|(name, value)| (names[name % names.len()].as_bytes(), value.as_deref()))
                 .collect();

@@ -77,6 +77,7 @@ pub(crate) struct Parking {
     next: i64,
     /// What was there when this began: the set is whole once it was seen.
     end: i64,
+    /// Whether the group has anything to say about it.
     touched: bool,
     records: usize,
     in_use: usize,
@@ -96,6 +97,8 @@ struct Key {
     /// Origins of dead letters whose note is on its way to the log.
     holding: Vec<i64>,
     holds: Vec<Hold>,
+    /// Replays among its records, by origin and offset, that came before what they are the replay of was held.
+    early_replays: Vec<(i64, i64)>,
     /// How many of the queue are handed out.
     loaded: usize,
     scheduled: Option<i64>,
@@ -128,11 +131,13 @@ impl Key {
 
 impl Parking {
     /// The set of a retry partition that is read from `start` on and ends at `end` now. `settled_above` was settled before.
+    /// With `committed` the group has committed an offset there, which has to be kept from expiring.
     pub(crate) fn new(
         start: i64,
         end: i64,
         settled_above: &[Range<i64>],
         wait_max_ms: i64,
+        committed: bool,
     ) -> Self {
         Self {
             wait_max_ms,
@@ -146,7 +151,7 @@ impl Parking {
             settled_above: settled_above.to_vec(),
             next: start,
             end,
-            touched: false,
+            touched: committed,
             records: 0,
             in_use: 0,
         }
@@ -226,6 +231,8 @@ impl Parking {
             key.queue.push_front(offset);
             key.wait = wait;
         } else {
+            let early = origin.filter(|_| is_replay).map(|origin| (origin, offset));
+            key.early_replays.extend(early);
             key.queue.push_back(offset);
             if key.queue.len() == 1 {
                 key.wait = wait;
@@ -260,13 +267,23 @@ impl Parking {
         }
         let id = self.open(name, offset);
         let key = &mut self.keys[id as usize];
+        let is_own = key.holding.contains(&origin);
         key.holding.retain(|holding| *holding != origin);
-        // Written twice, as a crash between can have it, the first one counts: the replay may be there already.
-        if key.holds.iter().all(|hold| hold.origin != origin) {
+        // Written twice, as a crash between can have it, the first one counts: the replay may be there already. But where the
+        // replay has died as well, the key is held anew.
+        if is_own || key.holds.iter().all(|hold| hold.origin != origin) {
+            let is_it = |(early, _): &(i64, i64)| *early == origin;
+            let replay = key.early_replays.iter().position(is_it);
+            let replay = replay.map(|at| key.early_replays.swap_remove(at).1);
+            if let Some(replay) = replay {
+                key.queue.retain(|queued| *queued != replay);
+                key.queue.push_front(replay);
+                key.wait = Wait::default();
+            }
             key.holds.push(Hold {
                 note: offset,
                 origin,
-                replay: None,
+                replay,
             });
             key.loaded = 0;
             self.unsettled.add(offset);
@@ -310,11 +327,11 @@ impl Parking {
                 break;
             };
             let key = &mut self.keys[id as usize];
-            key.loaded = key
-                .queue
-                .len()
-                .min(RUN_RECORDS_MAX)
-                .min(room - tickets.len());
+            // A replay stands far behind those that it goes before: it goes alone.
+            let pairs = key.queue.iter().zip(key.queue.iter().skip(1));
+            let ascending = 1 + pairs.take_while(|(offset, next)| offset < next).count();
+            let room_left = room - tickets.len();
+            key.loaded = ascending.min(RUN_RECORDS_MAX).min(room_left);
             let run = key.queue.iter().take(key.loaded);
             tickets.extend(run.map(|offset| Ticket {
                 key: id,
@@ -338,15 +355,24 @@ impl Parking {
 
     /// A parked record is settled.
     pub(crate) fn settle(&mut self, ticket: Ticket) {
-        if self.key_of(ticket).is_none() {
-            return;
-        }
         let Ticket { key: id, offset } = ticket;
-        let key = &mut self.keys[id as usize];
-        key.queue.pop_front();
-        key.wait = Wait::default();
-        key.loaded = key.loaded.saturating_sub(1);
-        let note = key.note.take();
+        let Some(key) = self.keys.get_mut(id as usize) else {
+            return;
+        };
+        let Some(at) = key.queue.iter().position(|queued| *queued == offset) else {
+            return;
+        };
+        key.queue.remove(at);
+        if at < key.loaded {
+            key.loaded -= 1;
+        }
+        let note = if at == 0 {
+            key.wait = Wait::default();
+            key.note.take()
+        } else {
+            None
+        };
+        key.early_replays.retain(|(_, replay)| *replay != offset);
         let holds = key.holds.extract_if(.., |hold| hold.replay == Some(offset));
         let settled = holds.map(|hold| hold.note).chain(note).chain([offset]);
         settled.for_each(|offset| self.unsettled.remove(offset));

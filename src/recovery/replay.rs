@@ -7,7 +7,7 @@
 //! replaced there. So the count grows with each trip, and the first failure's time stays known.
 
 use super::dead_letter::RECORD_TIMESTAMP;
-use super::parked::push_replay_origin;
+use super::parked::{is_parking_header, push_replay_origin};
 use super::{DeadLetter, Position, retry_topic};
 use crate::event::{Headers, OutgoingRecord};
 use crate::kafka::reader::LogRecord;
@@ -102,7 +102,7 @@ pub fn replayed(letter: LogRecord, to: Destination, provenance: &Provenance<'_>)
     let mut headers: Headers = letter
         .headers
         .iter()
-        .filter(|(name, _)| !is_failure_header(name))
+        .filter(|(name, _)| !is_failure_header(name) && !is_parking_header(name))
         .collect();
     let position = Position {
         topic: letter.topic.to_string(),

@@ -217,7 +217,7 @@ async fn a_held_key_waits_until_its_dead_letter_is_replayed() {
     });
     let offset = offset.expect("step 5").offset.to_string();
     let mut headers = Headers::new();
-    headers.push("evenkeel.dlq.replay-of", Some(b"dlq/0@0"));
+    headers.push("evenkeel.parked.kind", Some(b"replay"));
     headers.push("evenkeel.parked.offset", Some(offset.as_bytes()));
     let replay = OutgoingRecord {
         topic: retry_topic(&case.group, &case.topic),

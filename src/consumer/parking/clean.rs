@@ -54,10 +54,17 @@ async fn clean(
         return Ok(());
     }
     let admin = Admin::connect(kafka, engine.settings.startup_timeout).await?;
+    let mut refusal = Ok(());
     for (topic, before) in due {
-        for (partition, first) in admin.delete_records(&topic, &before).await? {
-            deleted.insert((Arc::clone(&topic), partition), first);
+        match admin.delete_records(&topic, &before).await {
+            Ok(firsts) => {
+                let places = firsts.into_iter();
+                deleted.extend(
+                    places.map(|(partition, first)| ((Arc::clone(&topic), partition), first)),
+                );
+            }
+            Err(error) => refusal = Err(error),
         }
     }
-    Ok(())
+    refusal
 }

@@ -3,6 +3,7 @@
 //! A client of its own, made when something is due first, so that the reader of the retry partitions keeps its place.
 
 use super::super::engine::Engine;
+use super::super::ledger::Epoch;
 use super::super::partition::Partition;
 use crate::event::Record;
 use crate::kafka::queue::{ForwardedQueue, Message, Messages, forward, unforward};
@@ -12,7 +13,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,8 +33,8 @@ pub(super) struct Fetched {
     pub(super) missing: Vec<(Arc<Partition>, Ticket)>,
     /// Not fetched this time.
     pub(super) left: Vec<(Arc<Partition>, Ticket)>,
-    /// Whether the brokers did not answer as they should.
-    pub(super) failed: bool,
+    /// Partitions that the brokers did not answer for as they should.
+    pub(super) unanswered: HashSet<Epoch>,
 }
 
 /// Reads records by their offsets.
@@ -102,7 +103,10 @@ impl Fetcher {
         }
         if let Err(error) = self.read(engine, &mut lines, &mut fetched) {
             tracing::warn!(group = engine.group, %error, "parked records that are due cannot be fetched; they are fetched again");
-            fetched.failed = true;
+            let all = lines.values().flat_map(HashMap::values);
+            fetched
+                .unanswered
+                .extend(all.map(|line| line.partition.epoch));
         }
         // In the order in which they are wanted: a replay stands behind those that it goes before.
         let wanted = wanted.iter().flat_map(|(partition, tickets)| {
@@ -162,6 +166,9 @@ impl Fetcher {
                 left.min(Duration::from_millis(500)),
             );
             for message in self.messages.iter() {
+                if bytes >= BYTES_MAX {
+                    break;
+                }
                 let topic = message.topic().unwrap_or_default();
                 let partitions = lines.get_mut(topic);
                 let line = partitions.and_then(|found| found.get_mut(&message.partition()));
@@ -183,7 +190,7 @@ impl Fetcher {
     }
 }
 
-/// What did not come in time is not there any more if it stands before the beginning of its partition.
+/// What did not come in time is not there any more if it stands outside of its partition.
 fn look_for_missing(
     consumer: &BaseConsumer,
     lines: &mut Lines<'_>,
@@ -191,14 +198,16 @@ fn look_for_missing(
 ) -> KafkaResult<()> {
     for (topic, partitions) in lines {
         for (partition, line) in partitions.iter_mut().filter(|(_, line)| !line.is_done()) {
-            let (low, _) = consumer.fetch_watermarks(topic, *partition, FETCH_WITHIN)?;
+            let (low, high) = consumer.fetch_watermarks(topic, *partition, FETCH_WITHIN)?;
             let rest = line.tickets[line.found..].iter();
             let missing: Vec<Ticket> = rest
                 .copied()
-                .take_while(|ticket| ticket.offset < low)
+                .take_while(|ticket| ticket.offset < low || ticket.offset >= high)
                 .collect();
             line.found += missing.len();
-            fetched.failed |= !line.is_done();
+            if !line.is_done() {
+                fetched.unanswered.insert(line.partition.epoch);
+            }
             let missing = missing.into_iter();
             fetched
                 .missing

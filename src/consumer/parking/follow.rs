@@ -5,21 +5,19 @@
 
 use super::super::engine::Engine;
 use super::super::ledger::Epoch;
-use super::super::metadata::{self, Tag};
 use super::super::partition::Partition;
-use super::super::prepare;
 use super::super::worker::{Message as WorkerMessage, ParkedRecord};
 use super::fetch::Fetcher;
 use super::write::now_ms;
 use super::{RetryPartition, order_name};
 use crate::event::Headers;
-use crate::kafka::queue::{ForwardedQueue, Message, Messages, committed, forward, unforward};
+use crate::kafka::queue::{ForwardedQueue, Message, Messages, unforward};
 use crate::kafka::{KafkaConfig, KafkaError};
 use crate::recovery::parked::Entry;
-use crate::recovery::parking::{Parking, Ticket};
+use crate::recovery::parking::Ticket;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
-use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -30,13 +28,9 @@ use tokio::runtime::Handle;
 /// Entries that are read at a time.
 const BURST_RECORDS: usize = 1024;
 /// How long to wait for the brokers to say where retry partitions begin and end.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long the thread waits when nothing is due. Orders and workers wake it.
 const QUIET: Duration = Duration::from_secs(1);
-/// How long it waits before it asks again what was not answered.
-const AGAIN_AFTER: Duration = Duration::from_millis(100);
-/// How long to wait before the retry topics are looked at again for partitions that they lack.
-const GROW_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How long a record waits that could not be fetched.
 const FETCH_AGAIN_AFTER_MS: i64 = 1_000;
 
@@ -52,20 +46,23 @@ pub(crate) enum Order {
 
 /// The reader of retry partitions.
 pub(crate) struct Follower {
-    engine: Arc<Engine>,
-    kafka: KafkaConfig,
-    runtime: Handle,
-    grown_at: Option<Instant>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) kafka: KafkaConfig,
+    pub(super) runtime: Handle,
+    pub(super) grown_at: Option<Instant>,
     orders: mpsc::Receiver<Order>,
     /// By the name of the retry topic and the partition's number.
-    followed: HashMap<Arc<str>, HashMap<i32, Arc<Partition>>>,
+    pub(super) followed: HashMap<Arc<str>, HashMap<i32, Arc<Partition>>>,
     /// Assigned, and not known yet where their retry partitions begin and end.
-    unknown: Vec<Arc<Partition>>,
+    pub(super) unknown: Vec<Arc<Partition>>,
+    pub(super) look_up_at: Instant,
+    /// Where a gap was seen, by epoch: what was left out is asked for once more.
+    gaps: HashMap<Epoch, i64>,
     fetcher: Fetcher,
     messages: Messages,
     // Before the client: the queue must go first.
-    queue: Arc<ForwardedQueue<DefaultConsumerContext>>,
-    consumer: Arc<BaseConsumer>,
+    pub(super) queue: Arc<ForwardedQueue<DefaultConsumerContext>>,
+    pub(super) consumer: Arc<BaseConsumer>,
 }
 
 impl Follower {
@@ -85,7 +82,11 @@ impl Follower {
         let queue = Arc::new(ForwardedQueue::new(Arc::clone(&consumer)));
         engine.parking.set_waker(Some(Arc::clone(&queue)));
         Ok(Self {
-            fetcher: Fetcher::new(config),
+            fetcher: Fetcher::new({
+                let mut config = config;
+                config.set("auto.offset.reset", "earliest");
+                config
+            }),
             engine,
             kafka: kafka.clone(),
             runtime,
@@ -93,6 +94,8 @@ impl Follower {
             orders,
             followed: HashMap::new(),
             unknown: Vec::new(),
+            look_up_at: Instant::now(),
+            gaps: HashMap::new(),
             messages: Messages::with_capacity(BURST_RECORDS),
             queue,
             consumer,
@@ -132,107 +135,11 @@ impl Follower {
         }
     }
 
-    /// Finds out where newly assigned retry partitions begin and end, and starts to read them.
-    fn look_up(&mut self) {
-        if self.unknown.is_empty() {
-            return;
-        }
-        match self.begin() {
-            Ok(()) => self.unknown.clear(),
-            Err(error) => {
-                tracing::warn!(group = self.engine.group, %error, "the retry partitions cannot be looked up; their partitions wait for that");
-                if error.rdkafka_error_code().is_some_and(is_unknown) {
-                    self.grow();
-                }
-            }
-        }
-    }
-
-    /// The source has partitions that the retry topic lacks: it was given more.
-    fn grow(&mut self) {
-        let is_early = |grown_at: Instant| grown_at.elapsed() < GROW_AGAIN_AFTER;
-        if self.grown_at.is_some_and(is_early) {
-            return;
-        }
-        self.grown_at = Some(Instant::now());
-        let growing = prepare::grow(&self.kafka, &self.engine.settings);
-        match self.runtime.block_on(growing) {
-            Ok(topics) => self.engine.parking.set_topics(topics),
-            Err(error) => {
-                tracing::warn!(group = self.engine.group, %error, "retry topics cannot be given more partitions");
-            }
-        }
-    }
-
-    fn begin(&mut self) -> KafkaResult<()> {
-        let mut list = TopicPartitionList::new();
-        for partition in &self.unknown {
-            if let Some(retry) = &partition.retry {
-                list.add_partition_offset(&retry.topic, partition.partition, Offset::End)?;
-            }
-        }
-        let committed = committed(&self.consumer, &list, ANSWER_WITHIN)?;
-        let ends = self.consumer.offsets_for_times(list, ANSWER_WITHIN)?;
-        let mut assigned = TopicPartitionList::new();
-        for partition in &self.unknown {
-            let Some(retry) = &partition.retry else {
-                continue;
-            };
-            let number = partition.partition;
-            let Some(element) = ends.find_partition(&retry.topic, number) else {
-                continue;
-            };
-            element.error()?;
-            let end = element.offset().to_raw().unwrap_or(0).max(0);
-            let found = committed
-                .iter()
-                .find(|found| found.topic == *retry.topic && found.partition == number);
-            // Beyond the end: the topic was made anew.
-            let start = found
-                .and_then(|found| found.offset)
-                .filter(|start| *start <= end);
-            let settled_above = match (start, found) {
-                (Some(start), Some(found)) => {
-                    let tag = Tag {
-                        group: &self.engine.group,
-                        topic: &retry.topic,
-                        partition: number,
-                    };
-                    metadata::decode(tag, start, &found.metadata)
-                }
-                _ => metadata::SettledAbove::default(),
-            };
-            let wait_max = self.engine.settings.retry.park_delay_max();
-            let wait_max_ms = i64::try_from(wait_max.as_millis()).unwrap_or(i64::MAX);
-            let from = start.unwrap_or(0);
-            let state = Parking::new(from, end, settled_above.runs(), wait_max_ms);
-            retry.change(|set| *set = state);
-            forward(&self.consumer, &retry.topic, number, self.queue.target())?;
-            let offset = start.map_or(Offset::Beginning, Offset::Offset);
-            assigned.add_partition_offset(&retry.topic, number, offset)?;
-        }
-        self.consumer.incremental_assign(&assigned)?;
-        for partition in &self.unknown {
-            if let Some(retry) = &partition.retry {
-                self.open(retry);
-                let partitions = self.followed.entry(Arc::clone(&retry.topic)).or_default();
-                partitions.insert(partition.partition, Arc::clone(partition));
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets the partition's own records come once the set is whole.
-    fn open(&self, retry: &RetryPartition) {
-        if !retry.is_open() && retry.state().is_whole() {
-            retry.is_open.store(true, Relaxed);
-            self.engine.wake_intake();
-        }
-    }
-
     fn forget(&mut self, epochs: &[Epoch]) {
         self.unknown
             .retain(|partition| !epochs.contains(&partition.epoch));
+        self.gaps.retain(|epoch, _| !epochs.contains(epoch));
+        self.engine.control.forget_drops(epochs);
         let mut gone = TopicPartitionList::new();
         for (topic, partitions) in &mut self.followed {
             partitions.retain(|number, partition| {
@@ -262,6 +169,8 @@ impl Follower {
         self.queue
             .wait_and_take(&mut messages, BURST_RECORDS, timeout);
         let now_ms = now_ms();
+        // Of these, what was taken already is passed over: it comes again.
+        let mut interrupted = Vec::new();
         let mut at = 0;
         while at < messages.len() {
             let first = messages.get(at);
@@ -273,32 +182,45 @@ impl Follower {
             let run: Vec<Message<'_>> = run.take_while(is_of_run).collect();
             at += run.len();
             let followed = first.topic().and_then(|topic| self.followed.get(topic));
-            if let Some(partition) = followed.and_then(|found| found.get(&first.partition())) {
-                self.enter(&run, partition, now_ms);
+            let followed = followed.and_then(|found| found.get(&first.partition()));
+            if let Some(partition) = followed.cloned()
+                && !interrupted.contains(&partition.epoch)
+                && !self.enter(&run, &partition, now_ms)
+            {
+                interrupted.push(partition.epoch);
             }
         }
         messages.clear();
         self.messages = messages;
     }
 
-    fn enter(&self, run: &[Message<'_>], partition: &Partition, now_ms: i64) {
+    /// Enters a run; false when what follows is to come again.
+    fn enter(&mut self, run: &[Message<'_>], partition: &Partition, now_ms: i64) -> bool {
         let Some(retry) = &partition.retry else {
-            return;
+            return true;
         };
         let mut next = retry.state().next();
-        let mut is_fresh = |message: &&Message<'_>| {
-            // Offsets of a retry topic have no gaps but at its beginning.
+        let gap = run.iter().position(|message| {
             let offset = message.offset();
             let is_gap = message.error().is_none() && offset > next;
-            if is_gap && self.is_leftover(retry, partition, next) {
-                return false;
+            next = next.max(offset + 1);
+            is_gap
+        });
+        let is_believed = match gap {
+            Some(_) => {
+                let before = retry.state().next();
+                // Seen again after everything was asked for anew, it is one.
+                self.gaps.insert(partition.epoch, before) == Some(before)
             }
-            next = next.max(offset + i64::from(message.error().is_none()));
-            true
+            None => true,
         };
-        let fresh: Vec<&Message<'_>> = run.iter().filter(|message| is_fresh(message)).collect();
+        let whole = if is_believed {
+            run.len()
+        } else {
+            gap.unwrap_or(0)
+        };
         retry.change(|state| {
-            for message in fresh {
+            for message in &run[..whole] {
                 match message.error() {
                     None => {
                         let headers: Headers = message.take_headers().iter().collect();
@@ -307,31 +229,52 @@ impl Follower {
                         state.seen(message.offset(), name, entry, now_ms);
                     }
                     Some(RDKafkaErrorCode::PartitionEOF) => state.reached(message.offset()),
+                    Some(RDKafkaErrorCode::AutoOffsetReset) => self.engine.fail(format!(
+                        "the retry partition {}/{} does not have the offset {} any more that comes next",
+                        retry.topic, partition.partition, state.next()
+                    )),
                     Some(error) => {
                         tracing::error!(group = self.engine.group, topic = %retry.topic, partition = partition.partition, %error, "the retry partition cannot be read");
                     }
                 }
             }
         });
-        self.open(retry);
+        open(&self.engine, retry);
+        if is_believed {
+            if gap.is_some() {
+                tracing::error!(group = self.engine.group, topic = %retry.topic, partition = partition.partition, "the retry partition has a gap: records were taken from its middle");
+            }
+            return true;
+        }
+        let next = retry.state().next();
+        self.gaps.insert(partition.epoch, next);
+        let place = Offset::Offset(next);
+        if let Err(error) =
+            self.consumer
+                .seek(&retry.topic, partition.partition, place, ANSWER_WITHIN)
+        {
+            tracing::warn!(group = self.engine.group, topic = %retry.topic, partition = partition.partition, %error, "the retry partition cannot be read again from where a gap is");
+            self.gaps.remove(&partition.epoch);
+        }
+        false
     }
 
-    /// Whether a record beyond `next` is one of an earlier assignment, because those before it are still there.
-    fn is_leftover(&self, retry: &RetryPartition, partition: &Partition, next: i64) -> bool {
-        let ends = self
-            .consumer
-            .fetch_watermarks(&retry.topic, partition.partition, ANSWER_WITHIN);
-        ends.map_or(true, |(low, _)| low <= next)
+    fn room(&self) -> usize {
+        let held_bytes = self.engine.budget.load(Relaxed);
+        self.engine.parking.room(&self.engine.settings, held_bytes)
     }
 
     fn wait(&self) -> Duration {
         if !self.unknown.is_empty() {
-            return AGAIN_AFTER;
+            let left = self.look_up_at.saturating_duration_since(Instant::now());
+            return left.min(QUIET);
         }
-        if self.engine.parking.room() == 0 {
+        if self.room() == 0 {
             return QUIET;
         }
-        let used = self.partitions().filter(|retry| !retry.is_empty());
+        let used = self
+            .partitions()
+            .filter(|retry| !retry.is_empty() && retry.is_open());
         let due_ms = used.filter_map(|retry| retry.state().due_ms()).min();
         let Some(due_ms) = due_ms else { return QUIET };
         let left_ms = due_ms.saturating_sub(now_ms()).max(0);
@@ -346,7 +289,7 @@ impl Follower {
     /// Hands what is due to the workers.
     fn hand_out(&mut self) {
         let now_ms = now_ms();
-        let mut room = self.engine.parking.room();
+        let mut room = self.room();
         let mut wanted = Vec::new();
         for partition in self.followed.values().flat_map(HashMap::values) {
             let Some(retry) = partition.retry.as_ref().filter(|retry| !retry.is_empty()) else {
@@ -362,12 +305,17 @@ impl Follower {
             return;
         }
         let fetched = self.fetcher.fetch(&self.engine, &wanted);
-        let until_ms = match fetched.failed {
-            true => now_ms.saturating_add(FETCH_AGAIN_AFTER_MS),
-            false => now_ms,
-        };
         self.settle_missing(&fetched.missing);
+        // The fetch may have taken its time.
+        let now_ms = super::write::now_ms();
         for (partition, ticket) in fetched.left.iter().rev() {
+            let is_unanswered = fetched.unanswered.contains(&partition.epoch);
+            let later_ms = if is_unanswered {
+                FETCH_AGAIN_AFTER_MS
+            } else {
+                0
+            };
+            let until_ms = now_ms.saturating_add(later_ms);
             if let Some(retry) = &partition.retry {
                 retry.change(|state| state.hand_back(*ticket, until_ms));
             }
@@ -415,7 +363,7 @@ impl Follower {
     }
 }
 
-fn is_unknown(code: RDKafkaErrorCode) -> bool {
+pub(super) fn is_unknown(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
         RDKafkaErrorCode::UnknownTopicOrPartition
@@ -428,10 +376,18 @@ fn is_unknown(code: RDKafkaErrorCode) -> bool {
 fn client(kafka: &KafkaConfig, group: &str) -> Result<ClientConfig, KafkaError> {
     let mut config = kafka.consumer(group)?;
     config
-        .set("auto.offset.reset", "earliest")
+        .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true")
         .set("queued.min.messages", "10000");
     config.remove("group.instance.id");
     config.remove("group.protocol");
     Ok(config)
+}
+
+/// Lets the partition's own records come once the set is whole.
+pub(super) fn open(engine: &Engine, retry: &RetryPartition) {
+    if !retry.is_open() && retry.state().is_whole() {
+        retry.set_open();
+        engine.wake_intake();
+    }
 }

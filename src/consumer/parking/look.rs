@@ -117,7 +117,7 @@ fn read(
 ) -> Result<Vec<ParkedKey>, KafkaError> {
     let mut known: HashMap<i64, Known> = HashMap::new();
     // As their headers say it: no policy is known here.
-    let mut set = Parking::new(start, 0, settled_above.runs(), i64::MAX);
+    let mut set = Parking::new(start, 0, settled_above.runs(), i64::MAX, false);
     while !reader.at_end() {
         let Some(record) = reader.next(timeout)? else {
             continue;

@@ -2,6 +2,7 @@
 
 use super::super::engine::Engine;
 use super::super::partition::Partition;
+use super::order_name;
 use super::write::now_ms;
 use crate::control::{Command, Scope};
 
@@ -13,7 +14,10 @@ impl Engine {
             return 0;
         };
         let released = retry.change(|state| match scope {
-            Scope::Key { key, .. } => usize::from(state.release(key)),
+            Scope::Key { key, .. } => {
+                let name = order_name(&self.settings, Some(key));
+                usize::from(name.is_some_and(|name| state.release(name)))
+            }
             Scope::Record(_) => 0,
             _ => state.release_waiting(now_ms()),
         });
@@ -32,15 +36,16 @@ impl Engine {
         let Some(retry) = &partition.retry else {
             return Dropped::NothingThere;
         };
-        let first = retry.change(|state| state.first_of(key));
-        let Some((offset, is_held)) = first else {
+        let name = order_name(&self.settings, Some(key));
+        let first = name.and_then(|name| retry.change(|state| state.first_of(name)));
+        let (Some((offset, is_held)), Some(name)) = (first, name) else {
             return Dropped::NothingThere;
         };
         if is_held {
             return Dropped::IsHeld;
         }
         self.control.drop_parked(partition.epoch, offset, command);
-        retry.change(|state| state.release(key));
+        retry.change(|state| state.release(name));
         self.parking.wake();
         Dropped::First
     }

@@ -4,6 +4,7 @@
 //! it stands in the retry topic.
 
 use super::super::dead::WriteError;
+use super::super::engine::Engine;
 use super::super::recover::Recovery;
 use super::super::tally::{Settlement, Verdict};
 use super::order_name;
@@ -12,6 +13,7 @@ use crate::handler::{Class, HandlerError};
 use crate::publisher::PublishError;
 use crate::recovery::parked::{self, Reason, Wait};
 use jiff::Timestamp;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// The component under which a retry topic that cannot be written shows in the health.
@@ -96,30 +98,49 @@ impl Recovery {
     /// Writes to the retry topic until the brokers have acknowledged it; none when the partition went.
     async fn write(&self, record: OutgoingRecord) -> Option<()> {
         let backoff = self.engine.settings.retry.backoff;
+        let mut alarm = None;
         let mut tries = 0_u32;
         loop {
             let topic = record.topic.clone();
-            let written = self.engine.dead_letters.send(record.clone()).await;
-            let state = match &written {
-                Ok(_) => Ok(()),
-                Err(error) => Err(format!(
-                    "the retry topic {topic} cannot be written: {error}"
-                )),
-            };
-            self.engine.health.set_ready(COMPONENT, state);
-            match written {
-                Ok(_) => return Some(()),
+            match self.engine.dead_letters.send(record.clone()).await {
+                Ok(()) => return Some(()),
                 Err(WriteError::Publish(error @ PublishError::Fatal(_))) => {
                     self.engine.fail(error.to_string());
                     return None;
                 }
                 Err(error) => {
-                    tracing::error!(group = self.engine.group, record = ?self.delivery.record, topic, %error, "the record cannot be parked; it stays unsettled and is tried again")
+                    tracing::error!(group = self.engine.group, record = ?self.delivery.record, topic, %error, "the record cannot be parked; it stays unsettled and is tried again");
+                    let reason = format!("the retry topic {topic} cannot be written: {error}");
+                    alarm
+                        .get_or_insert_with(|| Alarm::new(&self.engine))
+                        .tell(reason);
                 }
             }
             tries = tries.saturating_add(1);
             let delay = backoff.delay(tries, rand::random());
             self.wait_for(tokio::time::sleep(delay)).await?;
+        }
+    }
+}
+
+/// A record that waits for its retry topic to be writable. The health says so until none does.
+struct Alarm<'a>(&'a Engine);
+
+impl<'a> Alarm<'a> {
+    fn new(engine: &'a Engine) -> Self {
+        engine.parking.unwritten.fetch_add(1, Relaxed);
+        Self(engine)
+    }
+
+    fn tell(&self, reason: String) {
+        self.0.health.set_ready(COMPONENT, Err(reason));
+    }
+}
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if self.0.parking.unwritten.fetch_sub(1, Relaxed) == 1 {
+            self.0.health.set_ready(COMPONENT, Ok(()));
         }
     }
 }

@@ -258,7 +258,9 @@ pub(super) fn create(
             }
         }
     }
-    wait_for_leaders(connection, &created)?;
+    // Those that another member is creating at this moment, too.
+    let all: Vec<String> = created.iter().chain(&existing).cloned().collect();
+    wait_for_leaders(connection, &all)?;
     Ok((created, existing))
 }
 

@@ -211,6 +211,7 @@ async fn committed_metadata_and_watermarks_are_read() {
         partition: 0,
         offset: Some(3),
         metadata: b"above=1".to_vec(),
+        error: None,
     };
     assert_eq!(after, [expected]);
 }
