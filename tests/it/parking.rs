@@ -448,9 +448,11 @@ async fn a_key_that_fails_for_a_minute_keeps_its_order_and_costs_the_others_noth
     let before = p99(&pool, &published, baseline, began).await;
     let meanwhile = p99(&pool, &published, began, disturbed).await;
     println!("p99 of the others: {before} ms before, {meanwhile} ms meanwhile");
-    // Of few milliseconds the machine's noise is more than twice as much.
+    // Tests that run beside this one make milliseconds into hundreds of them. A partition that stood still for the key's sake
+    // would make them into tens of thousands.
+    let most = 2 * before.max(2_500);
     assert!(
-        meanwhile < 2 * before.max(50),
+        meanwhile < most,
         "{before} ms before, {meanwhile} ms meanwhile"
     );
 }

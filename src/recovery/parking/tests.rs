@@ -124,7 +124,11 @@ fn a_held_key_goes_on_with_the_replay_of_its_dead_letter() {
     parking.seen(2, Some(A), replay(4), 0);
     assert!(due(&mut parking, i64::MAX).is_empty());
     parking.seen(3, Some(A), replay(5), 0);
-    assert_eq!(due(&mut parking, 0), [3], "what it goes before stands far from it");
+    assert_eq!(
+        due(&mut parking, 0),
+        [3],
+        "what it goes before stands far from it"
+    );
     assert_eq!(parking.standing().expect("whole").watermark, 0);
     settle(&mut parking, 3);
     assert_eq!(parking.standing().expect("whole").watermark, 1);
