@@ -211,7 +211,10 @@ impl Engine {
 
     /// The run ends: what it shows of its breakers is over.
     pub(crate) fn end_breakers(&self) {
-        for dependency in self.breakers.state().by_dependency.keys() {
+        for (dependency, entry) in &self.breakers.state().by_dependency {
+            if entry.breaker.is_open() {
+                self.control.down(dependency, None);
+            }
             self.gauge(dependency, false);
         }
     }
@@ -236,6 +239,7 @@ impl Engine {
             reason.clone_from(&entry.reason);
         }
         let shown = is_down.then(|| format!("{dependency} is down: {reason}"));
+        self.control.down(dependency, is_down.then_some(&*reason));
         self.readiness.down(dependency, shown);
         self.gauge(dependency, is_down);
         drop(state);

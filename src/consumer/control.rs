@@ -5,7 +5,7 @@
 
 use super::engine::Engine;
 use super::ledger::Epoch;
-use crate::control::{Ack, Command, ControlState, Outcome, Scope, control_topic};
+use crate::control::{Ack, Command, ControlState, Outcome, Scope, Status, control_topic};
 use crate::event::{Headers, OutgoingRecord, Record};
 use crate::kafka::KafkaConfig;
 use crate::publisher::{PublishError, Publisher, PublisherSettings};
@@ -34,16 +34,16 @@ pub(crate) struct Control {
     /// Records that failed and wait.
     waiting: Mutex<HashMap<Position, Arc<Waiter>>>,
     member: Mutex<String>,
-    acks: Mutex<Option<UnboundedSender<Ack>>>,
+    notes: Mutex<Option<UnboundedSender<Note>>>,
 }
 
 impl Control {
-    /// With what the topic held, and the way for acknowledgements.
-    pub(crate) fn new(state: ControlState) -> (Self, UnboundedReceiver<Ack>) {
+    /// With what the topic held, and the way for what is written there.
+    pub(crate) fn new(state: ControlState) -> (Self, UnboundedReceiver<Note>) {
         let (sender, receiver) = unbounded_channel();
         let control = Self {
             state: Mutex::new(state),
-            acks: Mutex::new(Some(sender)),
+            notes: Mutex::new(Some(sender)),
             ..Self::default()
         };
         (control, receiver)
@@ -183,15 +183,40 @@ impl Control {
             at: jiff::Timestamp::now(),
             detail: detail.to_owned(),
         };
-        if let Some(acks) = &*lock(&self.acks) {
-            // Who writes them ends after this end is closed.
-            let _ = acks.send(ack);
+        self.note(ack.key(), ack.value().map(Some));
+    }
+
+    /// Says to the group's operators that a dependency is down, or with no reason that it answers again.
+    pub(crate) fn down(&self, dependency: &str, reason: Option<&str>) {
+        let status = Status {
+            member: lock(&self.member).clone(),
+            dependency: dependency.to_owned(),
+            reason: reason.unwrap_or_default().to_owned(),
+            at: jiff::Timestamp::now(),
+        };
+        let value = match reason {
+            Some(_) => status.value().map(Some),
+            None => Ok(None),
+        };
+        self.note(status.key(), value);
+    }
+
+    fn note(&self, key: String, value: Result<Option<Vec<u8>>, serde_json::Error>) {
+        match (value, &*lock(&self.notes)) {
+            (Ok(value), Some(notes)) => {
+                // Who writes them ends after this end is closed.
+                let _ = notes.send(Note { key, value });
+            }
+            (Ok(_), None) => {}
+            (Err(error), _) => {
+                tracing::warn!(key, %error, "a note for the control topic cannot be written");
+            }
         }
     }
 
-    /// Nothing is acknowledged any more.
+    /// Nothing is written any more.
     pub(crate) fn close(&self) {
-        lock(&self.acks).take();
+        lock(&self.notes).take();
     }
 }
 
@@ -273,26 +298,34 @@ pub(crate) fn position(record: &Record) -> Position {
     }
 }
 
-/// Writes acknowledgements one after the other, through a producer that is made for the first. Ends when no more can come.
-pub(crate) async fn write_acks(
+/// What is written to the control topic: an acknowledgement, or what is down.
+pub(crate) struct Note {
+    key: String,
+    /// None takes back what stood there.
+    value: Option<Vec<u8>>,
+}
+
+/// Writes notes one after the other, through a producer that is made for the first. Ends when no more can come.
+pub(crate) async fn write_notes(
     group: String,
     kafka: KafkaConfig,
-    mut acks: UnboundedReceiver<Ack>,
+    mut notes: UnboundedReceiver<Note>,
 ) {
     let mut publisher = None;
-    while let Some(ack) = acks.recv().await {
-        if let Err(error) = write_ack(&group, &kafka, &mut publisher, &ack).await {
-            // The command is in force all the same; only its author does not hear of it.
-            tracing::warn!(group, command = ack.command, %error, "an acknowledgement cannot be written to the control topic");
+    while let Some(note) = notes.recv().await {
+        let key = note.key.clone();
+        if let Err(error) = write_note(&group, &kafka, &mut publisher, note).await {
+            // A command is in force all the same; only its author does not hear of it.
+            tracing::warn!(group, key, %error, "a note cannot be written to the control topic");
         }
     }
 }
 
-async fn write_ack(
+async fn write_note(
     group: &str,
     kafka: &KafkaConfig,
     publisher: &mut Option<Publisher>,
-    ack: &Ack,
+    note: Note,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     if publisher.is_none() {
         *publisher = Some(Publisher::new(kafka, PublisherSettings::new(group))?);
@@ -300,8 +333,8 @@ async fn write_ack(
     let record = OutgoingRecord {
         topic: control_topic(group),
         partition: Some(0),
-        key: Some(ack.key().into()),
-        value: Some(ack.value()?.into()),
+        key: Some(note.key.into()),
+        value: note.value.map(Into::into),
         headers: Headers::new(),
         timestamp_ms: None,
     };

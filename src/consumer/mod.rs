@@ -216,11 +216,15 @@ where
         let (retry_topics, is_controlled) = prepare::topics(&self.kafka, &self.settings).await?;
         let (commands, state) =
             commands::follow(is_controlled, &self.kafka, &self.settings).await?;
-        let (control, acks) = Control::new(state);
-        let acks = tokio::spawn(control::write_acks(
+        let (control, notes) = Control::new(state);
+        if commands.is_none() {
+            // There is nobody to tell.
+            control.close();
+        }
+        let notes = tokio::spawn(control::write_notes(
             self.settings.group.clone(),
             self.kafka.clone(),
-            acks,
+            notes,
         ));
         let config = prepare::client(&self.kafka, &self.settings)?;
         let dead_letters =
@@ -253,7 +257,7 @@ where
         finish_workers(&engine, workers).await;
         engine.control.close();
         // What is not written by then would only tell its author late.
-        let _ = tokio::time::timeout(rebalance::COMMIT_WITHIN, acks).await;
+        let _ = tokio::time::timeout(rebalance::COMMIT_WITHIN, notes).await;
         let unsent = engine.dead_letters.flush(rebalance::COMMIT_WITHIN).await;
         let (stopped, clean) = ended?;
         Ok(engine.report(stopped, clean && unsent == 0))

@@ -153,6 +153,34 @@ impl Outcome {
     }
 }
 
+/// What a member has found to be down. It is taken back when that answers again, or the member stops.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The member's id in its group.
+    pub member: String,
+    /// What is down, as handlers name it.
+    pub dependency: String,
+    /// How that shows.
+    pub reason: String,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+impl Status {
+    /// The key under which it stands on the log.
+    pub fn key(&self) -> String {
+        format!("status/{}/{}", self.member, self.dependency)
+    }
+
+    /// Its form on the log.
+    ///
+    /// # Errors
+    /// None that its types allow; JSON's writer has the last word.
+    pub fn value(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+}
+
 /// What stands on a control topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
@@ -160,6 +188,8 @@ pub enum Entry {
     Command(Command),
     /// An acknowledgement.
     Ack(Ack),
+    /// What a member has found to be down.
+    Status(Status),
     /// What stood under this key was deleted.
     Deleted(String),
 }
@@ -264,6 +294,13 @@ impl Entry {
             return match key.starts_with(&format!("ack/{}/", ack.command)) {
                 true => Ok(Self::Ack(ack)),
                 false => Err(Malformed("its key belongs to another command".to_owned())),
+            };
+        }
+        if key.starts_with("status/") {
+            let status: Status = parse(value)?;
+            return match status.key() == key {
+                true => Ok(Self::Status(status)),
+                false => Err(Malformed("its key is another status's".to_owned())),
             };
         }
         let command: Command = parse(value)?;

@@ -42,6 +42,7 @@ impl History {
                 let acks = self.acks.entry(ack.command.clone()).or_default();
                 acks.push((key.to_owned(), ack));
             }
+            Entry::Status(_) => {}
             Entry::Deleted(key) => {
                 if let Some(id) = key.strip_prefix("command/") {
                     self.recorded.remove(id);

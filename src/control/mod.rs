@@ -16,7 +16,7 @@ mod pace;
 mod scope;
 mod state;
 
-pub use entry::{Ack, Action, Command, Entry, Malformed, Outcome};
+pub use entry::{Ack, Action, Command, Entry, Malformed, Outcome, Status};
 pub use history::{History, Recorded};
 pub(crate) use pace::Pace;
 pub use scope::Scope;

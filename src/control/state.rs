@@ -2,13 +2,15 @@
 //!
 //! Pure. The same entries in the same order give the same state in every member and in the tool.
 
-use super::{Ack, Action, Command, Entry, Malformed, Outcome, Scope};
+use super::{Ack, Action, Command, Entry, Malformed, Outcome, Scope, Status};
 use crate::recovery::Position;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
 /// Skips kept at most: each is a record that somebody looked at, so more than these are a mistake, and memory is bounded.
 const SKIPS_MAX: usize = 10_000;
+/// Members' reports of what is down that are kept at most.
+const STATUS_MAX: usize = 10_000;
 
 /// The state of a group's control topic, entry by entry.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +19,8 @@ pub struct ControlState {
     lasting: BTreeMap<String, Lasting>,
     /// By the command's id, which is their order.
     skips: BTreeMap<String, Skip>,
+    /// What members have found to be down, by its key.
+    down: BTreeMap<String, Status>,
 }
 
 /// A command that holds until another takes its place.
@@ -50,7 +54,14 @@ impl ControlState {
                 self.ack(&ack);
                 Ok(None)
             }
+            Entry::Status(status) => {
+                if self.down.len() < STATUS_MAX {
+                    self.down.insert(status.key(), status);
+                }
+                Ok(None)
+            }
             Entry::Deleted(key) => {
+                self.down.remove(&key);
                 self.lasting.remove(&key);
                 if let Some(id) = key.strip_prefix("command/") {
                     self.skips.remove(id);
@@ -122,6 +133,11 @@ impl ControlState {
                 Action::Pause { scope } => Some((scope, &lasting.command)),
                 _ => None,
             })
+    }
+
+    /// What members have found to be down. One that was killed cannot take it back: ask whether it still is a member.
+    pub fn down(&self) -> impl Iterator<Item = &Status> {
+        self.down.values()
     }
 
     /// Records per second and member, and the command that says so; none without a limit.

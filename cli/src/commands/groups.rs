@@ -17,7 +17,7 @@ use crate::connection::ConnectionArgs;
 use crate::exit::{Ending, Usage};
 use crate::output::{Listing, OutputArgs, OutputFormat, Row};
 use clap::{Args, Subcommand};
-use evenkeel::control::{Command, ControlState, Scope};
+use evenkeel::control::{Command, ControlState, Scope, Status};
 use evenkeel::kafka::KafkaError;
 use evenkeel::kafka::admin::{Admin, GroupDescription, MemberDescription, PartitionLag};
 use serde::Serialize;
@@ -136,6 +136,8 @@ struct Described {
     paused: Vec<InForce>,
     /// The rate that they have set.
     rate: Option<InForce>,
+    /// What members wait for because it is down.
+    down: Vec<Status>,
     #[serde(skip)]
     control: ControlState,
 }
@@ -245,12 +247,23 @@ async fn describe(connection: &ConnectionArgs, args: DescribeArgs) -> anyhow::Re
                 command.why
             );
         }
+        let down = down_of(&control, &group);
+        for status in &down {
+            anstream::eprintln!(
+                "evenkeel: {name}: {} is down for {} since {}: {}",
+                status.dependency,
+                status.member,
+                status.at,
+                status.reason
+            );
+        }
         rows.push(Described {
             paused: control
                 .paused()
                 .map(|(_, command)| InForce::new(command, None))
                 .collect(),
             rate: rate.map(|(rate, command)| InForce::new(command, Some(rate.get()))),
+            down,
             group,
             offsets,
             control,
@@ -258,6 +271,16 @@ async fn describe(connection: &ConnectionArgs, args: DescribeArgs) -> anyhow::Re
     }
     Listing::print(args.output.output, rows)?;
     Ok(Ending::Done)
+}
+
+/// What its members wait for. A member that was killed could not take back what it said; where the brokers tell no members, all
+/// that was said is shown.
+fn down_of(control: &ControlState, group: &GroupDescription) -> Vec<Status> {
+    let is_member = |status: &&Status| {
+        let mut members = group.members.iter();
+        group.members.is_empty() || members.any(|member| member.member_id == status.member)
+    };
+    control.down().filter(is_member).cloned().collect()
 }
 
 /// How far the group is on `topics`, or on every topic that it has committed to or is assigned to.

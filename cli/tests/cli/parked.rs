@@ -5,7 +5,7 @@ use crate::tool::end_of;
 use evenkeel::consumer::{AfterDeadLetter, Consumer, ConsumerSettings};
 use evenkeel::event::{Event, EventType, OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Router};
-use evenkeel::recovery::retry_topic;
+use evenkeel::recovery::{FloodGuardPolicy, retry_topic};
 use evenkeel::testing::eventually;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -120,7 +120,10 @@ async fn ten_thousand_letters_come_back_once_to_their_group_alone_though_the_rep
         return;
     };
     let retry = retry_topic(&mailbox.group, &mailbox.source);
-    let member = Member::start(&mailbox, settings(&mailbox), |_, number| number % 2 == 0);
+    let mut settings = settings(&mailbox);
+    // Half of them die, which is what the guard is there to stop.
+    settings.flood_guard = FloodGuardPolicy::OFF;
+    let member = Member::start(&mailbox, settings, |_, number| number % 2 == 0);
     reach(&mailbox, &retry, 0).await;
     mailbox.publish_letters(COUNT, KEYS, 3).await;
     for reached in [1_000, 4_000] {
@@ -329,5 +332,48 @@ async fn a_key_that_waits_is_released_and_a_record_of_it_dropped_by_command() {
         history.contains("retry-now") && history.contains("\"drop\""),
         "{history}"
     );
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_group_waits_for_because_it_is_down_is_described() {
+    let Some(mailbox) = Mailbox::new(1).await else {
+        return;
+    };
+    let is_down = Arc::new(AtomicBool::new(true));
+    let answers = Arc::clone(&is_down);
+    let member = Member::start_failing(&mailbox, settings(&mailbox), move |_, _| {
+        let outage = || HandlerError::outage("refused").of("bank");
+        answers.load(Ordering::SeqCst).then(outage)
+    });
+    let record = |number: usize| OutgoingRecord {
+        topic: mailbox.source.clone(),
+        ..mailbox.written(&format!("k{number}"), number, &[("id", b"1")])
+    };
+    mailbox.publish((0..50).map(record)).await;
+    let describe = ["groups", "describe", &mailbox.group, "-o", "jsonl"];
+    eventually("the bank is said to be down", WITHIN, || async {
+        let run = mailbox.run(&describe).await;
+        let down = run.rows().first()?["down"].as_array()?.clone();
+        let [status] = down.as_slice() else {
+            return None;
+        };
+        assert_eq!(
+            (&status["dependency"], &status["reason"]),
+            (&json!("bank"), &json!("refused"))
+        );
+        assert!(run.err.contains("bank is down"), "{}", run.err);
+        Some(())
+    })
+    .await;
+    is_down.store(false, Ordering::SeqCst);
+    eventually("nothing is said to be down", WITHIN, || async {
+        let run = mailbox.run(&describe).await;
+        run.rows().first()?["down"]
+            .as_array()?
+            .is_empty()
+            .then_some(())
+    })
+    .await;
     member.stop().await;
 }
