@@ -60,15 +60,8 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
             return;
         }
         // A batch read with a timeout waits until its array is full or the time is up, so it is asked without one.
-        if self.take_batch(messages, limit) > 0 {
-            return;
-        }
-        // SAFETY: the queue is alive; the message, if any, is owned by us until destroyed in `Messages::clear`.
-        let first =
-            unsafe { sys::rd_kafka_consume_queue(self.queue.as_ptr(), timeout.as_millis() as i32) };
-        if let Some(first) = NonNull::new(first) {
-            messages.pointers.push(first);
-            self.take_batch(messages, limit - 1);
+        if self.take_batch(messages, limit) == 0 {
+            self.take_from_first(messages, limit, timeout);
         }
     }
 
@@ -76,11 +69,15 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
     pub(crate) fn wait_and_take(&self, messages: &mut Messages, limit: usize, timeout: Duration) {
         messages.clear();
         let limit = limit.min(messages.pointers.capacity());
-        if limit == 0 {
-            return;
+        if limit > 0 {
+            // A batch read first would take the wake-up, and tell nobody.
+            self.take_from_first(messages, limit, timeout);
         }
-        // A batch read first would take the wake-up, and tell nobody.
-        // SAFETY: as in `take`.
+    }
+
+    /// Waits for a message, and takes those behind it that are there; `limit` is not 0, and there is room for so many.
+    fn take_from_first(&self, messages: &mut Messages, limit: usize, timeout: Duration) {
+        // SAFETY: the queue is alive; the message, if any, is owned by us until destroyed in `Messages::clear`.
         let first =
             unsafe { sys::rd_kafka_consume_queue(self.queue.as_ptr(), timeout.as_millis() as i32) };
         if let Some(first) = NonNull::new(first) {
