@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use tracing::{Instrument, Span};
 
-mod replies;
 pub(super) mod routes;
 
 /// Routes each event to the handler of its type.

@@ -5,7 +5,9 @@
 //! runs on one store, also on one that is not empty. A case that does not hold panics and says which.
 
 use super::{Claim, Claimed, Inbox, InboxKey};
+use crate::event::{Headers, OutgoingRecord};
 use crate::inbox::BoxFuture;
+use bytes::Bytes;
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,7 +31,7 @@ const DEADLOCK: Duration = Duration::from_secs(60);
 /// When the store breaks the contract.
 pub async fn check(inbox: Arc<dyn Inbox>, effects: Option<Arc<dyn Effects>>) {
     let run = async {
-        completed_is_a_duplicate_with_its_replies(&*inbox).await;
+        completed_is_a_duplicate_with_what_it_left_to_publish(&*inbox).await;
         abandoned_is_fresh_again(&*inbox).await;
         dropped_is_fresh_again(&*inbox).await;
         other_groups_handlers_and_sources_are_other_deliveries(&*inbox).await;
@@ -76,27 +78,39 @@ async fn fresh(inbox: &dyn Inbox, key: &InboxKey, why: &str) -> Box<dyn Claim> {
     }
 }
 
-async fn duplicate(inbox: &dyn Inbox, key: &InboxKey, why: &str) -> Vec<u8> {
+async fn duplicate(inbox: &dyn Inbox, key: &InboxKey, why: &str) -> Vec<OutgoingRecord> {
     match claim(inbox, key).await {
-        Claimed::Duplicate { replies } => replies,
+        Claimed::Duplicate { unsent } => unsent,
         Claimed::Fresh(_) => panic!("{key:?} is reported as fresh, but {why}"),
     }
 }
 
-async fn complete(claim: Box<dyn Claim>, replies: &[u8]) {
-    claim
-        .complete(replies.to_vec())
-        .await
-        .expect("a claim completes");
+async fn complete(claim: Box<dyn Claim>) {
+    complete_with(claim, Vec::new()).await;
 }
 
-async fn completed_is_a_duplicate_with_its_replies(inbox: &dyn Inbox) {
-    for replies in [&b""[..], b"\x00\xff replies", &[7; 100_000]] {
+async fn complete_with(
+    claim: Box<dyn Claim>,
+    published: Vec<OutgoingRecord>,
+) -> Vec<OutgoingRecord> {
+    let completed = claim.complete(published).await;
+    completed.expect("a claim completes")
+}
+
+async fn completed_is_a_duplicate_with_what_it_left_to_publish(inbox: &dyn Inbox) {
+    let long = "x".repeat(100_000);
+    for values in [&[][..], &["\0 text"], &["second", "first", &long]] {
+        let published: Vec<OutgoingRecord> = values.iter().map(|value| record(value)).collect();
         let key = key("completed");
-        complete(fresh(inbox, &key, "it is new").await, replies).await;
+        let claim = fresh(inbox, &key, "it is new").await;
+        let unsent = complete_with(claim, published.clone()).await;
+        assert!(
+            unsent.is_empty() || unsent == published,
+            "a store publishes all of it or leaves all of it to the caller"
+        );
         for _ in 0..2 {
-            let stored = duplicate(inbox, &key, "it was completed").await;
-            assert_eq!(stored, replies, "the replies come back as they were stored");
+            let again = duplicate(inbox, &key, "it was completed").await;
+            assert_eq!(again, unsent, "what the caller had to publish comes back");
         }
     }
 }
@@ -107,7 +121,7 @@ async fn abandoned_is_fresh_again(inbox: &dyn Inbox) {
         let claim = fresh(inbox, &key, "it was abandoned at most").await;
         claim.abandon().await.expect("a claim is given back");
     }
-    complete(fresh(inbox, &key, "it was abandoned").await, b"").await;
+    complete(fresh(inbox, &key, "it was abandoned").await).await;
     duplicate(inbox, &key, "it was completed in the end").await;
 }
 
@@ -122,12 +136,12 @@ async fn dropped_is_fresh_again(inbox: &dyn Inbox) {
     let transaction = third.transaction();
     drop(transaction);
     drop(third);
-    complete(fresh(inbox, &key, "it never was completed").await, b"").await;
+    complete(fresh(inbox, &key, "it never was completed").await).await;
 }
 
 async fn other_groups_handlers_and_sources_are_other_deliveries(inbox: &dyn Inbox) {
     let first = key("independent");
-    complete(fresh(inbox, &first, "it is new").await, b"").await;
+    complete(fresh(inbox, &first, "it is new").await).await;
     let others = [
         InboxKey {
             group: "another".to_owned(),
@@ -143,11 +157,7 @@ async fn other_groups_handlers_and_sources_are_other_deliveries(inbox: &dyn Inbo
         },
     ];
     for other in &others {
-        complete(
-            fresh(inbox, other, "only its sibling was completed").await,
-            b"",
-        )
-        .await;
+        complete(fresh(inbox, other, "only its sibling was completed").await).await;
     }
     for other in &others {
         duplicate(inbox, other, "it was completed").await;
@@ -180,15 +190,21 @@ async fn any_text_is_an_identity(inbox: &dyn Inbox) {
         })
         .collect();
     for key in &keys {
-        complete(
-            fresh(inbox, key, "its text is another").await,
-            key.source.as_bytes(),
-        )
-        .await;
+        complete(fresh(inbox, key, "its text is another").await).await;
     }
     for key in &keys {
-        let stored = duplicate(inbox, key, "it was completed").await;
-        assert_eq!(stored, key.source.as_bytes());
+        duplicate(inbox, key, "it was completed").await;
+    }
+}
+
+pub(super) fn record(value: &str) -> OutgoingRecord {
+    OutgoingRecord {
+        topic: "conformance".to_owned(),
+        partition: None,
+        key: Some(Bytes::from_static(b"key")),
+        value: Some(Bytes::copy_from_slice(value.as_bytes())),
+        headers: Headers::new(),
+        timestamp_ms: None,
     }
 }
 
@@ -196,13 +212,13 @@ async fn concurrent_claims_of_one_key_have_one_effect(inbox: &Arc<dyn Inbox>) {
     let key = key("race");
     let effects = Arc::new(AtomicU32::new(0));
     let racers: Vec<_> = (0..8)
-        .map(|racer: u8| {
+        .map(|_| {
             let (inbox, key, effects) = (inbox.clone(), key.clone(), effects.clone());
             tokio::spawn(async move {
                 if let Claimed::Fresh(claim) = claim(&*inbox, &key).await {
                     effects.fetch_add(1, Ordering::SeqCst);
                     tokio::task::yield_now().await;
-                    complete(claim, &[racer]).await;
+                    complete(claim).await;
                 }
             })
         })
@@ -227,7 +243,7 @@ async fn concurrent_claims_of_many_keys_all_end(inbox: &Arc<dyn Inbox>) {
                 match n % 3 {
                     0 => drop(claim),
                     1 => claim.abandon().await.expect("a claim is given back"),
-                    _ => complete(claim, b"").await,
+                    _ => complete(claim).await,
                 }
             })
         })
@@ -256,7 +272,7 @@ async fn effect_and_row_commit_together(inbox: &dyn Inbox, effects: &dyn Effects
         0,
         "nothing shows before the commit"
     );
-    complete(claim, b"").await;
+    complete(claim).await;
     assert_eq!(effects.count(&key.id).await, 1);
     duplicate(inbox, &key, "it was completed").await;
 }
@@ -273,7 +289,7 @@ async fn an_effect_that_is_not_completed_is_undone(inbox: &dyn Inbox, effects: &
             drop(claim);
         }
     }
-    complete(fresh(inbox, &key, "it never was completed").await, b"").await;
+    complete(fresh(inbox, &key, "it never was completed").await).await;
     assert_eq!(
         effects.count(&key.id).await,
         0,
@@ -291,6 +307,6 @@ async fn a_transaction_that_is_kept_commits_nothing(inbox: &dyn Inbox, effects: 
         "completing fails while the handler still holds its transaction"
     );
     drop(kept);
-    complete(fresh(inbox, &key, "its completion failed").await, b"").await;
+    complete(fresh(inbox, &key, "its completion failed").await).await;
     assert_eq!(effects.count(&key.id).await, 0);
 }

@@ -4,6 +4,7 @@
 //! the process is at least once with it, never exactly once.
 
 use super::{BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey};
+use crate::event::OutgoingRecord;
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,8 +18,8 @@ pub struct MemoryInbox {
     deliveries: Arc<Mutex<HashMap<InboxKey, Delivery>>>,
 }
 
-/// The replies of a completed delivery. Whoever holds the lock has the claim; the others wait in order.
-type Delivery = Arc<tokio::sync::Mutex<Option<Vec<u8>>>>;
+/// What a completed delivery published. Whoever holds the lock has the claim; the others wait in order.
+type Delivery = Arc<tokio::sync::Mutex<Option<Vec<OutgoingRecord>>>>;
 
 impl MemoryInbox {
     fn delivery(&self, key: &InboxKey) -> Delivery {
@@ -38,8 +39,8 @@ impl Inbox for MemoryInbox {
         Box::pin(async move {
             let delivery = self.delivery(key).lock_owned().await;
             Ok(match &*delivery {
-                Some(replies) => Claimed::Duplicate {
-                    replies: replies.clone(),
+                Some(published) => Claimed::Duplicate {
+                    unsent: published.clone(),
                 },
                 None => Claimed::Fresh(Box::new(MemoryClaim { delivery })),
             })
@@ -48,7 +49,7 @@ impl Inbox for MemoryInbox {
 }
 
 struct MemoryClaim {
-    delivery: OwnedMutexGuard<Option<Vec<u8>>>,
+    delivery: OwnedMutexGuard<Option<Vec<OutgoingRecord>>>,
 }
 
 impl Claim for MemoryClaim {
@@ -58,10 +59,10 @@ impl Claim for MemoryClaim {
 
     fn complete(
         mut self: Box<Self>,
-        replies: Vec<u8>,
-    ) -> BoxFuture<'static, Result<(), InboxError>> {
-        *self.delivery = Some(replies);
-        Box::pin(std::future::ready(Ok(())))
+        published: Vec<OutgoingRecord>,
+    ) -> BoxFuture<'static, Result<Vec<OutgoingRecord>, InboxError>> {
+        *self.delivery = Some(published.clone());
+        Box::pin(std::future::ready(Ok(published)))
     }
 
     fn abandon(self: Box<Self>) -> BoxFuture<'static, Result<(), InboxError>> {

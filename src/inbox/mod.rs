@@ -3,6 +3,7 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod memory;
+mod replies;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -10,6 +11,7 @@ pub use memory::MemoryInbox;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Durability, SqliteInbox, SqliteSettings, SqliteTx};
 
+use crate::event::OutgoingRecord;
 use std::any::{Any, TypeId};
 use std::future::Future;
 use std::pin::Pin;
@@ -34,10 +36,11 @@ pub struct InboxKey {
 pub enum Claimed {
     /// Never completed before: handle it, then complete or abandon the claim.
     Fresh(Box<dyn Claim>),
-    /// Completed before: do not handle it again. `replies` is what `complete` was given.
+    /// Completed before: do not handle it again.
     Duplicate {
-        /// The replies stored at completion.
-        replies: Vec<u8>,
+        /// What its completion left the caller to publish, in order: publish it again, as whoever completed it may have
+        /// ended before the brokers had it.
+        unsent: Vec<OutgoingRecord>,
     },
 }
 
@@ -55,8 +58,12 @@ pub trait Inbox: Send + Sync + 'static {
 pub trait Claim: Send {
     /// The transaction for the handler, once; none where the store has no transactions.
     fn transaction(&mut self) -> Option<Box<dyn Any + Send>>;
-    /// Records the delivery as done together with `replies` (what the handler published, encoded), and commits the effect.
-    fn complete(self: Box<Self>, replies: Vec<u8>) -> BoxFuture<'static, Result<(), InboxError>>;
+    /// Records the delivery as done together with what its handler published, and commits the effect. Answers with what
+    /// the caller has to publish now.
+    fn complete(
+        self: Box<Self>,
+        published: Vec<OutgoingRecord>,
+    ) -> BoxFuture<'static, Result<Vec<OutgoingRecord>, InboxError>>;
     /// Gives the claim back: the effect is undone, the next delivery is fresh.
     fn abandon(self: Box<Self>) -> BoxFuture<'static, Result<(), InboxError>>;
 }
@@ -85,6 +92,9 @@ pub enum InboxError {
         /// What happened and what to do.
         reason: String,
     },
+    /// What a delivery published cannot be read back: somebody else wrote to the store.
+    #[error("what the delivery published cannot be read from the inbox store: {0}")]
+    Replies(#[source] serde_json::Error),
     /// Anything else.
     #[error("the inbox store failed: {0}")]
     Other(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -1,6 +1,5 @@
 //! The way of one delivery: read the record, claim it in the inbox, call its handler, commit, publish.
 
-use super::replies;
 use crate::event::{Attributes, DecodeError, Event, EventType, OutgoingRecord, Record, decode};
 use crate::handler::context::ContextSource;
 use crate::handler::extract::{Function, Needs, RawFunction};
@@ -288,7 +287,10 @@ async fn with_inbox(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: Delivery) ->
     };
     let mut claim = match inbox.claim(&key).await {
         Ok(Claimed::Fresh(claim)) => claim,
-        Ok(Claimed::Duplicate { replies }) => return repeat(&context, &replies).await,
+        // With the same ids: whoever published it first may have ended before it was acknowledged.
+        Ok(Claimed::Duplicate { unsent }) => {
+            return publish(&context, unsent, Outcome::Duplicate).await;
+        }
         Err(error) => return Outcome::Retry(store_error(error)),
     };
     if let Some(transaction) = claim.transaction() {
@@ -308,21 +310,9 @@ async fn with_inbox(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: Delivery) ->
         }
         return outcome;
     }
-    let staged = context.take_staged();
-    match claim.complete(replies::encode(&staged)).await {
-        Ok(()) => publish(&context, staged, outcome).await,
+    match claim.complete(context.take_staged()).await {
+        Ok(unsent) => publish(&context, unsent, outcome).await,
         Err(error) => Outcome::Retry(store_error(error)),
-    }
-}
-
-/// Publishes what the first delivery of this event published, with the same ids: it may have ended before its
-/// publications were acknowledged.
-async fn repeat(context: &Context, replies: &[u8]) -> Outcome {
-    match replies::decode(replies) {
-        Ok(records) => publish(context, records, Outcome::Duplicate).await,
-        Err(error) => Outcome::Retry(HandlerError::permanent(format!(
-            "the stored replies cannot be read: {error}"
-        ))),
     }
 }
 
@@ -372,6 +362,7 @@ fn is_success(outcome: &Outcome) -> bool {
 fn store_error(error: InboxError) -> HandlerError {
     match error {
         InboxError::Other(_) | InboxError::Transaction { .. } => HandlerError::transient(error),
+        InboxError::Replies(_) => HandlerError::permanent(error),
         error => HandlerError::outage(error).of("inbox"),
     }
 }

@@ -16,7 +16,7 @@ mod tests;
 pub use settings::{Durability, SqliteSettings};
 pub use transaction::SqliteTx;
 
-use super::{BoxFuture, Claimed, Inbox, InboxError, InboxKey};
+use super::{BoxFuture, Claimed, Inbox, InboxError, InboxKey, replies};
 use error::Failure;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, Sqlite, SqlitePool, Transaction};
@@ -216,7 +216,8 @@ impl Inbox for SqliteInbox {
                 held.roll_back()
                     .await
                     .map_err(|error| self.failed("claim", error))?;
-                return Ok(Claimed::Duplicate { replies });
+                let unsent = replies::decode(&replies)?;
+                return Ok(Claimed::Duplicate { unsent });
             }
             let claim = SqliteClaim::new(self.clone(), key.clone(), held);
             Ok(Claimed::Fresh(Box::new(claim)))

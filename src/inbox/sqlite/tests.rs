@@ -167,7 +167,7 @@ async fn instances_on_one_file_that_get_the_same_events_have_each_effect_once() 
                         let mut transaction = transaction(&mut claim);
                         write(&mut transaction, &id).await.unwrap();
                         drop(transaction);
-                        claim.complete(id.into_bytes()).await.unwrap();
+                        claim.complete(Vec::new()).await.unwrap();
                     }
                 }
             })
@@ -337,7 +337,10 @@ async fn a_full_disk_is_reported_and_nothing_is_half_written() {
     let mut transaction = transaction(&mut claim);
     write(&mut transaction, "full").await.unwrap();
     drop(transaction);
-    match claim.complete(vec![0; 100_000]).await {
+    match claim
+        .complete(vec![conformance::record(&"x".repeat(100_000))])
+        .await
+    {
         Err(error @ InboxError::NotWritable(_)) => {
             let message = error.to_string();
             assert!(message.contains("free some space"), "{message}");
@@ -351,7 +354,7 @@ async fn a_full_disk_is_reported_and_nothing_is_half_written() {
         .unwrap();
     fresh(&inbox, "full")
         .await
-        .complete(vec![0; 100_000])
+        .complete(vec![conformance::record(&"x".repeat(100_000))])
         .await
         .unwrap();
     assert!(is_duplicate(&inbox, "before").await);

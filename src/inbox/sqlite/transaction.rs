@@ -3,7 +3,8 @@
 //! Owns who has the transaction. Knows none of the tables.
 
 use super::{SqliteInbox, WriteTransaction, error, now_ms, store, turn::Turn};
-use crate::inbox::{BoxFuture, Claim, InboxError, InboxKey};
+use crate::event::OutgoingRecord;
+use crate::inbox::{BoxFuture, Claim, InboxError, InboxKey, replies};
 use sqlx::SqliteConnection;
 use std::any::Any;
 use std::ops::{Deref, DerefMut};
@@ -113,9 +114,14 @@ impl SqliteClaim {
         }
     }
 
-    async fn commit(&self, mut held: Held, replies: &[u8]) -> Result<(), InboxError> {
+    async fn commit(
+        &self,
+        mut held: Held,
+        published: Vec<OutgoingRecord>,
+    ) -> Result<Vec<OutgoingRecord>, InboxError> {
         let failed = |error| self.inbox.failed("complete", error);
-        let completed = store::complete(&mut held.transaction, &self.key, replies, now_ms())
+        let replies = replies::encode(&published);
+        let completed = store::complete(&mut held.transaction, &self.key, &replies, now_ms())
             .await
             .map_err(|error| match error::is_missing_savepoint(&error) {
                 true => ended_by_hand(error),
@@ -124,7 +130,8 @@ impl SqliteClaim {
         if !completed {
             return Err(ended_by_hand("its inbox row is gone"));
         }
-        held.commit().await.map_err(failed)
+        held.commit().await.map_err(failed)?;
+        Ok(published)
     }
 }
 
@@ -149,10 +156,13 @@ impl Claim for SqliteClaim {
         }
     }
 
-    fn complete(self: Box<Self>, replies: Vec<u8>) -> BoxFuture<'static, Result<(), InboxError>> {
+    fn complete(
+        self: Box<Self>,
+        published: Vec<OutgoingRecord>,
+    ) -> BoxFuture<'static, Result<Vec<OutgoingRecord>, InboxError>> {
         Box::pin(async move {
             match self.end() {
-                Some(held) => self.commit(held, &replies).await,
+                Some(held) => self.commit(held, published).await,
                 None => Err(InboxError::Transaction {
                     reason: "the handler still holds it, in a task that outlives the handler or in a value it kept: \
                              drop it before the handler returns; nothing was committed"

@@ -1,5 +1,6 @@
-//! What a handler published, as the inbox keeps it: JSON that a person can read in the store.
+//! What a handler published, as a store keeps it beside the delivery: JSON that a person can read.
 
+use super::InboxError;
 use crate::event::{Headers, OutgoingRecord};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -33,11 +34,11 @@ pub(super) fn encode(records: &[OutgoingRecord]) -> Vec<u8> {
 }
 
 /// Decodes what [`encode`] made.
-pub(super) fn decode(replies: &[u8]) -> serde_json::Result<Vec<OutgoingRecord>> {
+pub(super) fn decode(replies: &[u8]) -> Result<Vec<OutgoingRecord>, InboxError> {
     if replies.is_empty() {
         return Ok(Vec::new());
     }
-    let replies: Vec<Reply> = serde_json::from_slice(replies)?;
+    let replies: Vec<Reply> = serde_json::from_slice(replies).map_err(InboxError::Replies)?;
     let record = |reply: Reply| {
         let mut headers = Headers::new();
         for (name, value) in &reply.headers {
