@@ -48,6 +48,7 @@ pub async fn check(inbox: Arc<dyn Inbox>, effects: Option<Arc<dyn Effects>>) {
                 effect_and_row_commit_together(&*inbox, &**effects).await;
                 an_effect_that_is_not_completed_is_undone(&*inbox, &**effects).await;
                 a_transaction_that_is_kept_commits_nothing(&*inbox, &**effects).await;
+                what_fails_beside_others_undoes_only_its_own(&inbox, effects).await;
             }
             None => no_transaction_is_handed_out(&*inbox).await,
         }
@@ -309,4 +310,37 @@ async fn a_transaction_that_is_kept_commits_nothing(inbox: &dyn Inbox, effects: 
     drop(kept);
     complete(fresh(inbox, &key, "its completion failed").await).await;
     assert_eq!(effects.count(&key.id).await, 0);
+}
+
+/// Many at once, as they share a transaction where the store has group commit.
+async fn what_fails_beside_others_undoes_only_its_own(
+    inbox: &Arc<dyn Inbox>,
+    effects: &Arc<dyn Effects>,
+) {
+    let keys: Vec<InboxKey> = (0..64).map(|_| key("beside")).collect();
+    let deliver = |(at, key): (usize, InboxKey)| {
+        let (inbox, effects) = (inbox.clone(), effects.clone());
+        tokio::spawn(async move {
+            let mut claim = fresh(&*inbox, &key, "it is new").await;
+            let transaction = claim.transaction().expect("the store is transactional");
+            effects.write(transaction, &key.id).await;
+            match at % 4 {
+                0 => drop(claim),
+                1 => claim.abandon().await.expect("a claim is given back"),
+                _ => complete(claim).await,
+            }
+        })
+    };
+    let tasks: Vec<_> = keys.iter().cloned().enumerate().map(deliver).collect();
+    for task in tasks {
+        task.await.expect("every claim ends");
+    }
+    for (at, key) in keys.iter().enumerate() {
+        let is_completed = at % 4 > 1;
+        assert_eq!(effects.count(&key.id).await, u64::from(is_completed));
+        match claim(&**inbox, key).await {
+            Claimed::Duplicate { .. } => assert!(is_completed, "{key:?} failed"),
+            Claimed::Fresh(_) => assert!(!is_completed, "{key:?} was completed"),
+        }
+    }
 }

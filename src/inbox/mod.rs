@@ -2,6 +2,8 @@
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod group;
 mod memory;
 mod replies;
 #[cfg(feature = "sqlite")]

@@ -23,6 +23,16 @@ pub(super) fn is_missing_savepoint(error: &sqlx::Error) -> bool {
     error.is_some_and(|error| error.message().starts_with("no such savepoint"))
 }
 
+/// The error for a transaction that ended before its time.
+pub(super) fn ended_by_hand(cause: impl fmt::Display) -> InboxError {
+    InboxError::Transaction {
+        reason: format!(
+            "the handler (or SQLite, for a full disk) ended it before its completion ({cause}): leave COMMIT and ROLLBACK \
+             to evenkeel; the event is handled again"
+        ),
+    }
+}
+
 /// What failed on which store, and what to do about it.
 #[derive(Debug)]
 pub(super) struct Failure {

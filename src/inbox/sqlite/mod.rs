@@ -16,20 +16,22 @@ mod tests;
 pub use settings::{Durability, SqliteSettings};
 pub use transaction::SqliteTx;
 
+use super::group::{GroupStore, Groups, Known, Lent};
 use super::{BoxFuture, Claimed, Inbox, InboxError, InboxKey, replies};
+use crate::event::OutgoingRecord;
 use error::Failure;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, Sqlite, SqlitePool, Transaction};
+use std::any::{Any, TypeId};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
-use transaction::{Held, SqliteClaim};
+use transaction::Held;
 use turn::Turns;
 
-/// `IMMEDIATE` takes the write lock at once: a transaction that began by reading could not be promoted once another
-/// process had written. The savepoint is the mark by which a completion sees that the handler ended the transaction.
-const BEGIN: &str = "BEGIN IMMEDIATE; SAVEPOINT evenkeel_claim";
+/// Takes the write lock at once: a transaction that began by reading could not be promoted once another process had written.
+const BEGIN: &str = "BEGIN IMMEDIATE";
 
 /// Pause between two tries to get the write lock from another process.
 const LOCK_RETRY: Duration = Duration::from_millis(2);
@@ -39,12 +41,15 @@ const READERS_MAX: u32 = 4;
 
 /// An inbox in a SQLite file. Cheap to clone; clones share the connections.
 ///
-/// Writers queue fairly within the process and take turns with other processes on the same file. The effect that a
-/// handler writes through [`SqliteTx`] commits with the inbox row or not at all.
+/// Deliveries that are ready together share a transaction, each under a savepoint of its own, and processes take turns on the
+/// file. The effect that a handler writes through [`SqliteTx`] commits with the inbox row or not at all.
 #[derive(Clone)]
 pub struct SqliteInbox {
-    store: Arc<Store>,
+    groups: Arc<Groups<Store>>,
 }
+
+/// SQLite has one writer at a time.
+const OPEN_MAX: usize = 1;
 
 struct Store {
     path: String,
@@ -79,16 +84,16 @@ impl SqliteInbox {
                 reason: "is no file; name a file, or use MemoryInbox".to_owned(),
             });
         }
-        let inbox = Self {
-            store: Arc::new(Store::connect(path, name, settings)),
-        };
-        inbox.prepare(settings).await?;
-        Ok(inbox)
+        let store = Store::connect(path, name, settings);
+        store.prepare(settings).await?;
+        Ok(Self {
+            groups: Groups::new(store, OPEN_MAX),
+        })
     }
 
     /// A pool for reading: its connections refuse to write, as only the claims' transactions do that.
     pub fn pool(&self) -> &SqlitePool {
-        &self.store.readers
+        &self.store().readers
     }
 
     /// Forgets deliveries that were completed longer than `older_than` ago, `batch` rows to a transaction so that claims
@@ -104,14 +109,13 @@ impl SqliteInbox {
         let before_ms = now_ms() - i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX);
         let batch = batch.max(1);
         let mut purged = 0;
+        let store = self.store();
+        let failed = |error| store.failed("purge", error);
         loop {
-            let mut held = self.begin("purge").await?;
-            let gone = store::purge(&mut held.transaction, before_ms, batch)
-                .await
-                .map_err(|error| self.failed("purge", error))?;
-            held.commit()
-                .await
-                .map_err(|error| self.failed("purge", error))?;
+            let mut held = store.write("purge").await?;
+            let gone = store::purge(&mut held.transaction, before_ms, batch).await;
+            let gone = gone.map_err(failed)?;
+            held.commit().await.map_err(failed)?;
             purged += gone;
             if gone < u64::from(batch) {
                 return Ok(purged);
@@ -121,43 +125,12 @@ impl SqliteInbox {
 
     /// Closes all connections; claims that run finish first.
     pub async fn close(&self) {
-        self.store.writer.close().await;
-        self.store.readers.close().await;
+        self.store().writer.close().await;
+        self.store().readers.close().await;
     }
 
-    async fn prepare(&self, settings: &SqliteSettings) -> Result<(), InboxError> {
-        let mut held = self.begin("open").await?;
-        store::prepare(&mut held.transaction, settings)
-            .await
-            .map_err(|problem| match problem {
-                store::Problem::Foreign(reason) => InboxError::Foreign {
-                    path: self.store.path.clone(),
-                    reason,
-                },
-                store::Problem::Sqlite(error) => self.failed("prepare", error),
-            })?;
-        held.commit()
-            .await
-            .map_err(|error| self.failed("prepare", error))
-    }
-
-    /// Waits for this process's turn, then for the file's write lock.
-    async fn begin(&self, doing: &'static str) -> Result<Held, InboxError> {
-        let turn = self.store.turns.next().await;
-        let deadline = Instant::now() + self.store.lock_timeout;
-        loop {
-            match self.store.writer.begin_with(BEGIN).await {
-                Ok(transaction) => return Ok(Held { transaction, turn }),
-                Err(error) if error::is_busy(&error) && Instant::now() < deadline => {
-                    tokio::time::sleep(LOCK_RETRY).await;
-                }
-                Err(error) => return Err(self.failed(doing, error)),
-            }
-        }
-    }
-
-    fn failed(&self, doing: &'static str, error: sqlx::Error) -> InboxError {
-        Failure::of(&self.store.path, doing, error)
+    fn store(&self) -> &Store {
+        self.groups.store()
     }
 }
 
@@ -165,6 +138,7 @@ impl Store {
     fn connect(path: &Path, name: String, settings: &SqliteSettings) -> Self {
         let options = SqliteConnectOptions::new()
             .filename(path)
+            .foreign_keys(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(match settings.durability {
                 Durability::ProcessCrash => SqliteSynchronous::Normal,
@@ -203,29 +177,114 @@ impl Store {
             lock_timeout: settings.lock_timeout,
         }
     }
+
+    async fn prepare(&self, settings: &SqliteSettings) -> Result<(), InboxError> {
+        let mut held = self.write("open").await?;
+        store::prepare(&mut held.transaction, settings)
+            .await
+            .map_err(|problem| match problem {
+                store::Problem::Foreign(reason) => InboxError::Foreign {
+                    path: self.path.clone(),
+                    reason,
+                },
+                store::Problem::Sqlite(error) => self.failed("prepare", error),
+            })?;
+        held.commit()
+            .await
+            .map_err(|error| self.failed("prepare", error))
+    }
+
+    /// Waits for this process's turn, then for the file's write lock.
+    async fn write(&self, doing: &'static str) -> Result<Held, InboxError> {
+        let turn = self.turns.next().await;
+        let deadline = Instant::now() + self.lock_timeout;
+        loop {
+            match self.writer.begin_with(BEGIN).await {
+                Ok(transaction) => return Ok(Held { transaction, turn }),
+                Err(error) if error::is_busy(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(LOCK_RETRY).await;
+                }
+                Err(error) => return Err(self.failed(doing, error)),
+            }
+        }
+    }
+
+    fn failed(&self, doing: &'static str, error: sqlx::Error) -> InboxError {
+        Failure::of(&self.path, doing, error)
+    }
+
+    /// The same, where the transaction may have been ended by hand.
+    fn ended(&self, doing: &'static str, error: sqlx::Error) -> InboxError {
+        match error::is_missing_savepoint(&error) {
+            true => error::ended_by_hand(error),
+            false => self.failed(doing, error),
+        }
+    }
 }
 
 impl Inbox for SqliteInbox {
     fn claim<'a>(&'a self, key: &'a InboxKey) -> BoxFuture<'a, Result<Claimed, InboxError>> {
-        Box::pin(async move {
-            let mut held = self.begin("claim").await?;
-            let completed = store::claim(&mut held.transaction, key)
-                .await
-                .map_err(|error| self.failed("claim", error))?;
-            if let Some(replies) = completed {
-                held.roll_back()
-                    .await
-                    .map_err(|error| self.failed("claim", error))?;
-                let unsent = replies::decode(&replies)?;
-                return Ok(Claimed::Duplicate { unsent });
-            }
-            let claim = SqliteClaim::new(self.clone(), key.clone(), held);
-            Ok(Claimed::Fresh(Box::new(claim)))
-        })
+        Box::pin(self.groups.claim(key.clone()))
     }
 
-    fn transaction_type(&self) -> Option<std::any::TypeId> {
-        Some(std::any::TypeId::of::<SqliteTx>())
+    fn transaction_type(&self) -> Option<TypeId> {
+        Some(TypeId::of::<SqliteTx>())
+    }
+}
+
+impl GroupStore for Store {
+    type Open = Held;
+
+    fn to_handler(lent: Lent<Held>) -> Box<dyn Any + Send> {
+        Box::new(SqliteTx::new(lent))
+    }
+
+    async fn begin(&self, keys: &[InboxKey]) -> Result<(Held, Vec<Known>), InboxError> {
+        let mut held = self.write("claim").await?;
+        let known = store::claim(&mut held.transaction, keys, now_ms())
+            .await
+            .map_err(|error| self.failed("claim", error))?;
+        let known = known.into_iter().map(|replies| match replies {
+            None => Known::Nothing,
+            Some(replies) => Known::Completed(replies::decode(&replies)),
+        });
+        Ok((held, known.collect()))
+    }
+
+    async fn mark(&self, held: &mut Held) -> Result<(), InboxError> {
+        let marked = store::mark(&mut held.transaction).await;
+        marked.map_err(|error| self.ended("complete", error))
+    }
+
+    async fn keep(
+        &self,
+        held: &mut Held,
+        key: &InboxKey,
+        published: Vec<OutgoingRecord>,
+    ) -> Result<Vec<OutgoingRecord>, InboxError> {
+        if !published.is_empty() {
+            store::keep(&mut held.transaction, key, &replies::encode(&published))
+                .await
+                .map_err(|error| self.failed("complete", error))?;
+        }
+        Ok(published)
+    }
+
+    async fn undo(&self, held: &mut Held, key: &InboxKey) -> Result<(), InboxError> {
+        let undone = store::undo(&mut held.transaction, key).await;
+        undone.map_err(|error| self.ended("abandon", error))
+    }
+
+    async fn commit(&self, mut held: Held) -> Result<(), InboxError> {
+        let closed = store::close(&mut held.transaction).await;
+        closed.map_err(|error| self.ended("complete", error))?;
+        let committed = held.commit().await;
+        committed.map_err(|error| self.failed("complete", error))
+    }
+
+    async fn roll_back(&self, held: Held) -> Result<(), InboxError> {
+        let rolled_back = held.roll_back().await;
+        rolled_back.map_err(|error| self.failed("abandon", error))
     }
 }
 

@@ -4,13 +4,18 @@
 
 use super::SqliteSettings;
 use crate::inbox::InboxKey;
-use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
 
 /// The version of the tables below. A store of a newer version is refused, an older one is brought up to date.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
-/// `WITHOUT ROWID` keeps a row once, in the index that decides. A row without `completed_at` shows only inside the
-/// transaction that claimed it, unless a handler committed by hand.
+/// `WITHOUT ROWID` keeps a row once, in the index that decides. A row says that its delivery is completed: it is inserted when
+/// the delivery is claimed, and shows to others once the transaction of the claim is committed.
+///
+/// While a claim's transaction is open it holds a row in `evenkeel_open` whose foreign key is never met. SQLite looks at it
+/// when the transaction is to be committed, so that a handler's own `COMMIT` is refused: it would complete events whose
+/// handlers have not run.
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS evenkeel_meta (
         name TEXT PRIMARY KEY,
@@ -26,23 +31,43 @@ const TABLES: &str = "
         PRIMARY KEY (consumer_group, handler, source, id)
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS evenkeel_inbox_completed_at ON evenkeel_inbox (completed_at);
+    CREATE TABLE IF NOT EXISTS evenkeel_never (
+        id INTEGER PRIMARY KEY
+    );
+    CREATE TABLE IF NOT EXISTS evenkeel_open (
+        leave_commit_to_evenkeel INTEGER NOT NULL
+            REFERENCES evenkeel_never (id) DEFERRABLE INITIALLY DEFERRED
+    );
 ";
 
+/// Version 1 left a row without a time where a handler committed by hand: its delivery was not completed.
+const FROM_1: &str = "DELETE FROM evenkeel_inbox WHERE completed_at IS NULL";
+
+/// What is known of the claims, by their place; then they are claimed. Nobody else writes in between, as this transaction has
+/// the lock. All in one call, as each costs a way to the connection's thread and back.
 const CLAIM: &str = "
-    INSERT INTO evenkeel_inbox (consumer_group, handler, source, id) VALUES (?, ?, ?, ?)
-    ON CONFLICT DO NOTHING";
+    WITH claims (place, consumer_group, handler, source, id) AS (VALUES /*claims*/)
+    SELECT claims.place, evenkeel_inbox.replies FROM claims
+        JOIN evenkeel_inbox USING (consumer_group, handler, source, id);
+    INSERT INTO evenkeel_inbox (consumer_group, handler, source, id, completed_at)
+        WITH claims (place, consumer_group, handler, source, id) AS (VALUES /*claims*/)
+        SELECT consumer_group, handler, source, id, ? FROM claims WHERE id IS NOT NULL
+        ON CONFLICT DO NOTHING;
+    INSERT INTO evenkeel_open VALUES (1);
+    SAVEPOINT evenkeel_claim";
 
-const REPLIES: &str = "
-    SELECT replies FROM evenkeel_inbox
-    WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ? AND completed_at IS NOT NULL";
+/// The savepoint is gone when the transaction in which it was set has ended.
+const MARK: &str = "RELEASE evenkeel_claim; SAVEPOINT evenkeel_claim";
 
-/// In one call, as each costs a way to the connection's thread and back. The savepoint is gone when the transaction in which
-/// it was set has ended.
-const COMPLETE: &str = "
-    RELEASE evenkeel_claim;
-    UPDATE evenkeel_inbox SET replies = ?, completed_at = ?
-    WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ? AND completed_at IS NULL
-    RETURNING 1";
+const UNDO: &str = "
+    ROLLBACK TO evenkeel_claim;
+    DELETE FROM evenkeel_inbox WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";
+
+const KEEP: &str = "
+    UPDATE evenkeel_inbox SET replies = ?
+    WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";
+
+const CLOSE: &str = "RELEASE evenkeel_claim; DELETE FROM evenkeel_open";
 
 const PURGE: &str = "
     DELETE FROM evenkeel_inbox WHERE (consumer_group, handler, source, id) IN (
@@ -76,6 +101,7 @@ pub(super) async fn prepare(
         check_group(meta(connection, "group").await?, &settings.group)?;
     }
     sqlx::raw_sql(TABLES).execute(&mut *connection).await?;
+    sqlx::raw_sql(FROM_1).execute(&mut *connection).await?;
     set_meta(connection, "version", &VERSION.to_string()).await?;
     set_meta(connection, "group", &settings.group).await?;
     sqlx::raw_sql(AssertSqlSafe(settings.schema.as_str()))
@@ -136,53 +162,79 @@ async fn set_meta(
     Ok(())
 }
 
-/// Inserts the delivery and lets the unique key decide: none when it is this transaction's, or else the replies of its
-/// completion.
-///
-/// A row that was never completed counts as this transaction's, too: only a handler that commits by hand leaves one, and to
-/// call it a duplicate would lose the event.
+/// Claims deliveries, all different. What was left to publish of each that was completed before, and none of the others.
 pub(super) async fn claim(
     connection: &mut SqliteConnection,
-    key: &InboxKey,
-) -> Result<Option<Vec<u8>>, sqlx::Error> {
-    let inserted = sqlx::query(CLAIM)
-        .bind(&key.group)
-        .bind(&key.handler)
-        .bind(&key.source)
-        .bind(&key.id)
-        .execute(&mut *connection)
-        .await?;
-    if inserted.rows_affected() == 1 {
-        return Ok(None);
+    keys: &[InboxKey],
+    now_ms: i64,
+) -> Result<Vec<Option<Vec<u8>>>, sqlx::Error> {
+    // Few lengths, so that the connection knows the statement already. A claim of nulls is like no row.
+    let length = keys.len().next_power_of_two();
+    let sql = CLAIM.replace("/*claims*/", &vec!["(?, ?, ?, ?, ?)"; length].join(", "));
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for _ in 0..2 {
+        for place in 0..length {
+            let key = keys.get(place);
+            query = query
+                .bind(place as i64)
+                .bind(key.map(|key| &key.group))
+                .bind(key.map(|key| &key.handler))
+                .bind(key.map(|key| &key.source))
+                .bind(key.map(|key| &key.id));
+        }
     }
-    let row = sqlx::query(REPLIES)
-        .bind(&key.group)
-        .bind(&key.handler)
-        .bind(&key.source)
-        .bind(&key.id)
-        .fetch_optional(connection)
-        .await?;
-    row.map(|row| row.try_get("replies")).transpose()
+    let rows = query.bind(now_ms).fetch_all(connection).await?;
+    let mut known = vec![None; keys.len()];
+    for row in rows {
+        let place: i64 = row.try_get("place")?;
+        let replies: Option<Vec<u8>> = row.try_get("replies")?;
+        if let Some(known) = usize::try_from(place).ok().and_then(|at| known.get_mut(at)) {
+            *known = Some(replies.unwrap_or_default());
+        }
+    }
+    Ok(known)
 }
 
-/// Marks the claimed delivery as completed. False when its row is gone: the handler rolled back by hand. Fails when the
-/// transaction is not the one that the claim was made in.
-pub(super) async fn complete(
+/// Keeps what was written since the last mark, and marks this place.
+pub(super) async fn mark(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(MARK).execute(connection).await?;
+    Ok(())
+}
+
+/// Keeps what a claimed delivery published.
+pub(super) async fn keep(
     connection: &mut SqliteConnection,
     key: &InboxKey,
     replies: &[u8],
-    now_ms: i64,
-) -> Result<bool, sqlx::Error> {
-    let updated = sqlx::query(COMPLETE)
-        .bind(replies)
-        .bind(now_ms)
+) -> Result<(), sqlx::Error> {
+    let query = sqlx::query(KEEP).bind(replies);
+    bind(query, key).execute(connection).await?;
+    Ok(())
+}
+
+/// Undoes what was written since the last mark, and the claim.
+pub(super) async fn undo(
+    connection: &mut SqliteConnection,
+    key: &InboxKey,
+) -> Result<(), sqlx::Error> {
+    bind(sqlx::query(UNDO), key).execute(connection).await?;
+    Ok(())
+}
+
+/// Keeps what was written since the last mark; the transaction may be committed then.
+pub(super) async fn close(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(CLOSE).execute(connection).await?;
+    Ok(())
+}
+
+type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
+
+fn bind<'q>(query: Query<'q>, key: &'q InboxKey) -> Query<'q> {
+    query
         .bind(&key.group)
         .bind(&key.handler)
         .bind(&key.source)
         .bind(&key.id)
-        .fetch_optional(connection)
-        .await?;
-    Ok(updated.is_some())
 }
 
 /// Deletes at most `batch` rows completed before `before_ms`; returns how many.

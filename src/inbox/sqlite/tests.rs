@@ -280,6 +280,30 @@ async fn a_store_of_another_group_or_of_a_newer_version_is_refused_untouched() {
     assert_eq!(stored, newer, "a refused store is not written to");
 }
 
+#[tokio::test]
+async fn a_store_of_the_first_version_is_brought_up_to_date() {
+    let file = File::new();
+    let inbox = file.open().await;
+    fresh(&inbox, "1").await.complete(Vec::new()).await.unwrap();
+    inbox.close().await;
+    let mut connection = connect(&file).await;
+    sqlx::raw_sql(
+        "DROP TABLE evenkeel_open;
+         DROP TABLE evenkeel_never;
+         UPDATE evenkeel_meta SET value = '1' WHERE name = 'version';
+         INSERT INTO evenkeel_inbox SELECT consumer_group, handler, source, '2', NULL, NULL FROM evenkeel_inbox",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    drop(connection);
+    let inbox = file.open().await;
+    assert!(is_duplicate(&inbox, "1").await);
+    // Left behind by a handler that committed by hand: it was never completed.
+    fresh(&inbox, "2").await.complete(Vec::new()).await.unwrap();
+    assert!(is_duplicate(&inbox, "2").await);
+}
+
 async fn connect(file: &File) -> SqliteConnection {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file.path());
     SqliteConnection::connect_with(&options).await.unwrap()
@@ -330,7 +354,7 @@ async fn a_full_disk_is_reported_and_nothing_is_half_written() {
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
         "PRAGMA max_page_count = {pages}"
     )))
-    .execute(&inbox.store.writer)
+    .execute(&inbox.store().writer)
     .await
     .unwrap();
     let mut claim = fresh(&inbox, "full").await;
@@ -349,7 +373,7 @@ async fn a_full_disk_is_reported_and_nothing_is_half_written() {
     }
     assert_eq!(count(&inbox, "full").await, 0);
     sqlx::raw_sql("PRAGMA max_page_count = 1000000")
-        .execute(&inbox.store.writer)
+        .execute(&inbox.store().writer)
         .await
         .unwrap();
     fresh(&inbox, "full")
@@ -361,8 +385,8 @@ async fn a_full_disk_is_reported_and_nothing_is_half_written() {
 }
 
 #[tokio::test]
-async fn a_handler_that_ends_the_transaction_by_hand_is_found_out_and_loses_no_event() {
-    for sql in ["COMMIT", "ROLLBACK", "COMMIT; BEGIN", "ROLLBACK; BEGIN"] {
+async fn a_handler_that_rolls_back_by_hand_is_found_out_and_loses_no_event() {
+    for sql in ["ROLLBACK", "ROLLBACK; BEGIN"] {
         let file = File::new();
         let inbox = file.open().await;
         for end in [true, false] {
@@ -383,6 +407,26 @@ async fn a_handler_that_ends_the_transaction_by_hand_is_found_out_and_loses_no_e
         }
         fresh(&inbox, "1").await.complete(Vec::new()).await.unwrap();
         assert!(is_duplicate(&inbox, "1").await, "{sql}");
+        assert_eq!(count(&inbox, "1").await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_handlers_own_commit_is_refused_and_takes_nothing_from_it() {
+    for sql in ["COMMIT", "COMMIT; BEGIN", "RELEASE evenkeel_claim; COMMIT"] {
+        let file = File::new();
+        let inbox = file.open().await;
+        let mut claim = fresh(&inbox, "1").await;
+        let mut transaction = transaction(&mut claim);
+        write(&mut transaction, "1").await.unwrap();
+        let refused = sqlx::raw_sql(sql).execute(&mut *transaction).await;
+        assert!(refused.is_err(), "{sql}");
+        drop(transaction);
+        let completed = claim.complete(Vec::new()).await;
+        let is_kept = completed.is_ok();
+        assert_eq!(is_kept, !sql.starts_with("RELEASE"), "{sql}: {completed:?}");
+        assert_eq!(is_duplicate(&inbox, "1").await, is_kept);
+        assert_eq!(count(&inbox, "1").await, u64::from(is_kept));
     }
 }
 
@@ -435,7 +479,7 @@ async fn purging_forgets_old_completions_in_batches_and_keeps_young_ones() {
     assert_eq!(inbox.purge(day, 10).await.unwrap(), 0);
     sqlx::query("UPDATE evenkeel_inbox SET completed_at = completed_at - ? WHERE id <> '7'")
         .bind(2 * 24 * 3600 * 1000_i64)
-        .execute(&inbox.store.writer)
+        .execute(&inbox.store().writer)
         .await
         .unwrap();
     assert_eq!(inbox.purge(day, 10).await.unwrap(), 24);

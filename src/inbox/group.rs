@@ -1,0 +1,338 @@
+//! Group commit: deliveries that are ready together share one transaction, so that the disk is waited for once.
+//!
+//! A claim waits in a queue. As soon as a transaction may be opened it is opened for all that wait, and each handler has it in
+//! turn, under a savepoint of its own: what fails is undone alone. When the last has had its turn the transaction is committed,
+//! and only then are the completions answered; so nothing is called done that a crash could still undo. A claim that comes
+//! alone has a transaction alone, at once.
+//!
+//! Owns the order of events in a group. Knows no SQL: a store says how its transactions are begun and ended
+//! ([`GroupStore`]).
+
+mod lend;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+pub(super) use lend::Lent;
+
+use super::{BoxFuture, Claim, Claimed, InboxError, InboxKey};
+use crate::event::OutgoingRecord;
+use lend::{Completed, Loan, Returned, lend};
+use queue::{Ended, Queue};
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// How a store does what a group needs. Called by one group at a time for each open transaction, in the order given here.
+pub(super) trait GroupStore: Send + Sync + 'static {
+    /// An open transaction. Dropping it rolls it back.
+    type Open: Send + 'static;
+
+    /// What a handler names as its argument, made of an open transaction.
+    fn to_handler(lent: Lent<Self::Open>) -> Box<dyn Any + Send>;
+
+    /// Begins a transaction, claims these keys in it, all different, and marks that place; says of each what the store knew.
+    /// May wait for others who claimed one of them, but not for ever.
+    fn begin(
+        &self,
+        keys: &[InboxKey],
+    ) -> impl Future<Output = Result<(Self::Open, Vec<Known>), InboxError>> + Send;
+
+    /// Keeps what was written since the last mark, and marks this place: what is written from here on can be undone alone.
+    fn mark(&self, open: &mut Self::Open) -> impl Future<Output = Result<(), InboxError>> + Send;
+
+    /// Keeps what a completed delivery published; answers with what its caller has to publish.
+    fn keep(
+        &self,
+        open: &mut Self::Open,
+        key: &InboxKey,
+        published: Vec<OutgoingRecord>,
+    ) -> impl Future<Output = Completed> + Send;
+
+    /// Undoes what was written since the last mark, and this claim with it.
+    fn undo(
+        &self,
+        open: &mut Self::Open,
+        key: &InboxKey,
+    ) -> impl Future<Output = Result<(), InboxError>> + Send;
+
+    /// Commits.
+    fn commit(&self, open: Self::Open) -> impl Future<Output = Result<(), InboxError>> + Send;
+
+    /// Ends a transaction that has nothing to commit.
+    fn roll_back(&self, open: Self::Open) -> impl Future<Output = Result<(), InboxError>> + Send;
+}
+
+/// What a store knew of a key when it was claimed.
+pub(super) enum Known {
+    /// Nothing: it is claimed now.
+    Nothing,
+    /// It was completed, with this left to publish; it cannot be read where somebody else wrote it.
+    Completed(Result<Vec<OutgoingRecord>, InboxError>),
+}
+
+/// The claims of one store.
+pub(super) struct Groups<S: GroupStore> {
+    store: S,
+    queue: Mutex<Queue<oneshot::Sender<Answer<S::Open>>>>,
+}
+
+type Answer<O> = Result<Turn<O>, InboxError>;
+
+/// What a claim is answered with.
+enum Turn<O> {
+    Fresh(Loan<O>),
+    Duplicate(Vec<OutgoingRecord>),
+}
+
+impl<S: GroupStore> Groups<S> {
+    /// Claims on `store`, in at most `open_max` transactions at a time.
+    pub(super) fn new(store: S, open_max: usize) -> Arc<Self> {
+        let queue = Mutex::new(Queue::new(open_max));
+        Arc::new(Self { store, queue })
+    }
+
+    /// The store.
+    pub(super) fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// Claims a delivery, together with those that wait as it does.
+    pub(super) async fn claim(self: &Arc<Self>, key: InboxKey) -> Result<Claimed, InboxError> {
+        let (asker, answered) = oneshot::channel();
+        self.lock().push(key, asker);
+        self.open();
+        // Without an answer the runtime ends.
+        match answered.await.unwrap_or_else(|_| Err(closing()))? {
+            Turn::Fresh(loan) => Ok(Claimed::Fresh(Box::new(GroupClaim::<S> { loan }))),
+            Turn::Duplicate(unsent) => Ok(Claimed::Duplicate { unsent }),
+        }
+    }
+
+    /// Opens a transaction for what waits, if one may be opened now.
+    fn open(self: &Arc<Self>) {
+        if let Some(group) = Group::next(self) {
+            tokio::spawn(group.run());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue<oneshot::Sender<Answer<S::Open>>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Claims that share a transaction. Dropped, its keys are free to be claimed again, and the next group is opened.
+struct Group<S: GroupStore> {
+    groups: Arc<Groups<S>>,
+    keys: Vec<InboxKey>,
+    books: Books<S::Open>,
+    ended: Ended,
+}
+
+/// Who in a group is owed an answer.
+struct Books<O> {
+    /// Those that had no turn yet, in reverse order.
+    waiting: Vec<oneshot::Sender<Answer<O>>>,
+    /// Those that are done once the transaction is committed, with what they have to publish then.
+    completed: Vec<Completion>,
+    /// The same, of the turn that was taken last: what it wrote may have ended the transaction.
+    last: Option<Completion>,
+}
+
+type Completion = (oneshot::Sender<Completed>, Vec<OutgoingRecord>);
+
+impl<S: GroupStore> Group<S> {
+    fn next(groups: &Arc<Groups<S>>) -> Option<Self> {
+        let claims = groups.lock().open();
+        if claims.is_empty() {
+            return None;
+        }
+        let (keys, mut waiting): (Vec<_>, Vec<_>) = claims.into_iter().unzip();
+        waiting.reverse();
+        Some(Self {
+            groups: Arc::clone(groups),
+            keys,
+            books: Books {
+                waiting,
+                completed: Vec::new(),
+                last: None,
+            },
+            ended: Ended::Lost,
+        })
+    }
+
+    async fn run(mut self) {
+        let began = Instant::now();
+        match self.take_turns().await {
+            Ok(()) => {
+                self.ended = Ended::After(began.elapsed());
+                self.books.committed();
+            }
+            Err(error) => self.books.lost(error),
+        }
+    }
+
+    /// Claims, gives each its turn, and commits.
+    async fn take_turns(&mut self) -> Result<(), InboxError> {
+        let store = &self.groups.store;
+        let (mut open, known) = store.begin(&self.keys).await?;
+        let mut is_marked = true;
+        for (key, known) in self.keys.iter().zip(known) {
+            let is_turn = matches!(known, Known::Nothing);
+            // A store marks when it begins. What undoes a claim is marked as well, or it would be undone with the next.
+            if is_turn && !std::mem::take(&mut is_marked) {
+                store.mark(&mut open).await?;
+                self.books.last_is_kept();
+            }
+            let Some(asker) = self.books.waiting.pop() else {
+                break;
+            };
+            if let Known::Completed(unsent) = known {
+                // Whoever asked may have given up.
+                let _ = asker.send(unsent.map(Turn::Duplicate));
+                continue;
+            }
+            let (loan, returned) = lend(open);
+            // A loan that nobody takes comes back at once.
+            let _ = asker.send(Ok(Turn::Fresh(loan)));
+            let is_kept;
+            (open, is_kept) = match returned.await.map_err(|_| closing())? {
+                Returned::Abandoned(open) => (open, false),
+                Returned::Complete(mut open, published, answer) => {
+                    match store.keep(&mut open, key, published).await {
+                        Ok(unsent) => {
+                            self.books.last = Some((answer, unsent));
+                            (open, true)
+                        }
+                        Err(error) => {
+                            // It may have been dropped meanwhile.
+                            let _ = answer.send(Err(error));
+                            (open, false)
+                        }
+                    }
+                }
+            };
+            if !is_kept {
+                store.undo(&mut open, key).await?;
+            }
+        }
+        if self.books.is_empty() {
+            return store.roll_back(open).await;
+        }
+        store.commit(open).await
+    }
+}
+
+impl<S: GroupStore> Drop for Group<S> {
+    fn drop(&mut self) {
+        self.groups.lock().ended(self.keys.iter(), self.ended);
+        // When the runtime ends there is none to run the next.
+        if tokio::runtime::Handle::try_current().is_ok() {
+            self.groups.open();
+        }
+    }
+}
+
+impl<O> Books<O> {
+    fn is_empty(&self) -> bool {
+        self.completed.is_empty() && self.last.is_none()
+    }
+
+    fn last_is_kept(&mut self) {
+        self.completed.extend(self.last.take());
+    }
+
+    fn committed(&mut self) {
+        self.last_is_kept();
+        for (answer, unsent) in self.completed.drain(..) {
+            // A handler's deadline may have passed meanwhile: its event comes again, and is a duplicate.
+            let _ = answer.send(Ok(unsent));
+        }
+    }
+
+    /// Nothing of it is committed. The one that had the transaction last is told why; to the others it is an outage.
+    fn lost(&mut self, error: InboxError) {
+        let (error, own) = match (error, self.last.take()) {
+            (error @ InboxError::Transaction { .. }, Some((answer, _))) => {
+                let neighbours = InboxError::Unavailable(error.to_string().into());
+                (neighbours, Some((answer, error)))
+            }
+            (error, last) => {
+                self.completed.extend(last);
+                (error, None)
+            }
+        };
+        if let Some((answer, error)) = own {
+            let _ = answer.send(Err(error));
+        }
+        let error = Arc::new(error);
+        for (answer, _) in self.completed.drain(..) {
+            let _ = answer.send(Err(shared(&error)));
+        }
+        for asker in self.waiting.drain(..) {
+            let _ = asker.send(Err(shared(&error)));
+        }
+    }
+}
+
+/// A claim whose transaction others share.
+struct GroupClaim<S: GroupStore> {
+    loan: Loan<S::Open>,
+}
+
+impl<S: GroupStore> Claim for GroupClaim<S> {
+    fn transaction(&mut self) -> Option<Box<dyn Any + Send>> {
+        self.loan.to_handler().map(S::to_handler)
+    }
+
+    fn complete(
+        self: Box<Self>,
+        published: Vec<OutgoingRecord>,
+    ) -> BoxFuture<'static, Result<Vec<OutgoingRecord>, InboxError>> {
+        Box::pin(self.loan.complete(published))
+    }
+
+    fn abandon(self: Box<Self>) -> BoxFuture<'static, Result<(), InboxError>> {
+        // The group undoes it before the key can be claimed again.
+        drop(self);
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// What every member of a group is told: an error of the same kind.
+fn shared(error: &Arc<InboxError>) -> InboxError {
+    let same = || Box::new(Shared(Arc::clone(error)));
+    match **error {
+        InboxError::NotWritable(_) => InboxError::NotWritable(same()),
+        InboxError::Other(_) => InboxError::Other(same()),
+        _ => InboxError::Unavailable(same()),
+    }
+}
+
+/// An error that several claims are told of.
+#[derive(Debug)]
+struct Shared(Arc<InboxError>);
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.source() {
+            Some(source) => fmt::Display::fmt(source, f),
+            None => fmt::Display::fmt(&self.0, f),
+        }
+    }
+}
+
+impl Error for Shared {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source().and_then(Error::source)
+    }
+}
+
+/// The process ends, and with it what would have answered.
+fn closing() -> InboxError {
+    InboxError::Unavailable("the runtime of its connections is ending".into())
+}

@@ -1,0 +1,194 @@
+//! Which claims share the next transaction. Pure: claims come and groups end, and what follows is said.
+//!
+//! Owns the claims that wait and the keys that are in an open transaction. Knows no store, no task and no clock.
+
+use crate::inbox::InboxKey;
+use foldhash::fast::RandomState;
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+/// Claims of one transaction at most. More would save nothing: the disk is waited for once in so many.
+const GROUP_MAX: usize = 256;
+
+/// How long a transaction should last. The first of a group waits for the last, and so do others who want the same rows; a
+/// disk takes a tenth of it.
+const AIM: Duration = Duration::from_millis(50);
+
+/// The claims that wait for a transaction, with what their askers gave (`W`).
+pub(super) struct Queue<W> {
+    waiting: VecDeque<(InboxKey, W)>,
+    /// In open transactions.
+    claimed: HashSet<InboxKey, RandomState>,
+    open: usize,
+    open_max: usize,
+    size: usize,
+}
+
+/// How a group ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Its transaction was committed, or had nothing to commit, after so long.
+    After(Duration),
+    /// Its transaction failed, and with it every claim in it.
+    Lost,
+}
+
+impl<W> Queue<W> {
+    /// A queue for at most `open_max` transactions at a time.
+    pub(super) fn new(open_max: usize) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            claimed: HashSet::default(),
+            open: 0,
+            open_max,
+            size: 1,
+        }
+    }
+
+    /// A claim that waits.
+    pub(super) fn push(&mut self, key: InboxKey, asker: W) {
+        self.waiting.push_back((key, asker));
+    }
+
+    /// The claims of a transaction to be opened now, in the order they came; none when there is nothing to open it for, or
+    /// enough are open. Followed by [`Queue::ended`].
+    ///
+    /// Claims are spread over the transactions that may be open. One whose key is in an open transaction waits for its end:
+    /// it is a duplicate then, or fresh again.
+    pub(super) fn open(&mut self) -> Vec<(InboxKey, W)> {
+        if self.waiting.is_empty() || self.open == self.open_max {
+            return Vec::new();
+        }
+        let share = self.waiting.len().div_ceil(self.open_max - self.open);
+        let size = share.min(self.size);
+        let mut group = Vec::with_capacity(size);
+        let mut later = VecDeque::new();
+        while group.len() < size
+            && let Some((key, asker)) = self.waiting.pop_front()
+        {
+            if self.claimed.contains(&key) {
+                later.push_back((key, asker));
+            } else {
+                self.claimed.insert(key.clone());
+                group.push((key, asker));
+            }
+        }
+        later.append(&mut self.waiting);
+        self.waiting = later;
+        self.open += usize::from(!group.is_empty());
+        group
+    }
+
+    /// The transaction of these claims has ended.
+    ///
+    /// Groups grow while they take less than they may, and a transaction that failed is followed by single ones: what made it
+    /// fail then meets only itself.
+    pub(super) fn ended<'a>(&mut self, keys: impl Iterator<Item = &'a InboxKey>, ended: Ended) {
+        let mut count = 0;
+        for key in keys {
+            self.claimed.remove(key);
+            count += 1;
+        }
+        self.open -= 1;
+        self.size = match ended {
+            Ended::Lost => 1,
+            Ended::After(took) if took > AIM => (self.size / 2).max(1),
+            Ended::After(took) if took < AIM / 2 && count >= self.size => {
+                (self.size * 2).min(GROUP_MAX)
+            }
+            Ended::After(_) => self.size,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Ended = Ended::After(Duration::from_millis(1));
+
+    fn key(id: u32) -> InboxKey {
+        InboxKey {
+            group: "g".to_owned(),
+            handler: "h".to_owned(),
+            source: "/s".to_owned(),
+            id: id.to_string(),
+        }
+    }
+
+    fn queue(open_max: usize, size: usize, ids: impl Iterator<Item = u32>) -> Queue<u32> {
+        let mut queue = Queue::new(open_max);
+        queue.size = size;
+        ids.for_each(|id| queue.push(key(id), id));
+        queue
+    }
+
+    fn open(queue: &mut Queue<u32>) -> Vec<u32> {
+        queue.open().into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn end(queue: &mut Queue<u32>, ids: &[u32], ended: Ended) {
+        let keys: Vec<InboxKey> = ids.iter().map(|id| key(*id)).collect();
+        queue.ended(keys.iter(), ended);
+    }
+
+    #[test]
+    fn one_alone_is_opened_at_once() {
+        let mut queue = queue(1, 64, 0..1);
+        assert_eq!(open(&mut queue), [0]);
+        assert_eq!(open(&mut queue), [0; 0]);
+    }
+
+    #[test]
+    fn what_waits_shares_a_transaction_once_one_may_be_opened() {
+        let mut queue = queue(1, 64, 0..1);
+        open(&mut queue);
+        (1..4).for_each(|id| queue.push(key(id), id));
+        assert_eq!(open(&mut queue), [0; 0], "one is open");
+        end(&mut queue, &[0], SOON);
+        assert_eq!(open(&mut queue), [1, 2, 3]);
+    }
+
+    #[test]
+    fn claims_are_spread_over_the_transactions_that_may_be_open() {
+        let mut queue = queue(4, 64, 0..10);
+        let opened: Vec<usize> = (0..5).map(|_| open(&mut queue).len()).collect();
+        assert_eq!(opened, [3, 3, 2, 2, 0]);
+    }
+
+    #[test]
+    fn a_key_is_in_one_open_transaction_and_those_after_it_do_not_wait_for_it() {
+        let mut queue = queue(2, 64, [1, 1, 1, 2, 3].into_iter());
+        assert_eq!(open(&mut queue), [1, 2, 3]);
+        assert_eq!(open(&mut queue), [0; 0], "all that wait are claimed");
+        end(&mut queue, &[1, 2, 3], SOON);
+        assert_eq!(open(&mut queue), [1], "and one of a key to a transaction");
+    }
+
+    #[test]
+    fn groups_grow_while_they_are_full_and_quick_and_shrink_when_they_are_slow() {
+        let mut queue = queue(1, 1, 0..1000);
+        let group = |queue: &mut Queue<u32>, ended| {
+            let ids = open(queue);
+            end(queue, &ids, ended);
+            ids.len()
+        };
+        let sizes: Vec<usize> = (0..10).map(|_| group(&mut queue, SOON)).collect();
+        assert_eq!(sizes, [1, 2, 4, 8, 16, 32, 64, 128, 256, 256]);
+        (0..200).for_each(|id| queue.push(key(1000 + id), id));
+        let slow = Ended::After(AIM * 2);
+        assert_eq!(group(&mut queue, slow), 256);
+        assert_eq!(group(&mut queue, Ended::Lost), 128.min(256 / 2));
+        assert_eq!(group(&mut queue, Ended::After(AIM)), 1);
+        assert_eq!(group(&mut queue, SOON), 1);
+        assert_eq!(group(&mut queue, SOON), 2);
+    }
+
+    #[test]
+    fn groups_that_are_not_full_say_nothing_of_how_large_one_may_be() {
+        let mut queue = queue(1, 8, 0..3);
+        let ids = open(&mut queue);
+        end(&mut queue, &ids, SOON);
+        assert_eq!(queue.size, 8);
+    }
+}

@@ -1,0 +1,342 @@
+use super::*;
+use crate::inbox::conformance;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tokio::sync::Semaphore;
+
+/// A store that keeps in memory what was committed.
+struct Fake {
+    committed: Mutex<HashSet<InboxKey>>,
+    transactions: AtomicUsize,
+    /// Transactions may begin while there are permits.
+    gate: Semaphore,
+    fails_to_commit: AtomicBool,
+}
+
+#[derive(Default)]
+struct Open {
+    kept: HashSet<InboxKey>,
+    marks: usize,
+    /// Rolled back by hand.
+    is_over: bool,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self {
+            committed: Mutex::default(),
+            transactions: AtomicUsize::new(0),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            fails_to_commit: AtomicBool::new(false),
+        }
+    }
+}
+
+fn down() -> InboxError {
+    InboxError::Unavailable("the store is down".into())
+}
+
+fn over(open: &Open) -> Result<(), InboxError> {
+    match open.is_over {
+        true => Err(InboxError::Transaction {
+            reason: "it is over".to_owned(),
+        }),
+        false => Ok(()),
+    }
+}
+
+impl GroupStore for Fake {
+    type Open = Open;
+
+    fn to_handler(lent: Lent<Open>) -> Box<dyn Any + Send> {
+        Box::new(lent)
+    }
+
+    async fn begin(&self, keys: &[InboxKey]) -> Result<(Open, Vec<Known>), InboxError> {
+        self.gate.acquire().await.expect("never closed").forget();
+        self.transactions.fetch_add(1, Ordering::Relaxed);
+        let committed = self.committed.lock().unwrap();
+        let known = keys.iter().map(|key| match committed.contains(key) {
+            true => Known::Completed(Ok(Vec::new())),
+            false => Known::Nothing,
+        });
+        let known = known.collect();
+        let kept = keys.iter().cloned().collect();
+        let open = Open {
+            kept,
+            ..Open::default()
+        };
+        Ok((open, known))
+    }
+
+    async fn mark(&self, open: &mut Open) -> Result<(), InboxError> {
+        open.marks += 1;
+        over(open)
+    }
+
+    async fn keep(&self, _: &mut Open, _: &InboxKey, _: Vec<OutgoingRecord>) -> Completed {
+        Ok(Vec::new())
+    }
+
+    async fn undo(&self, open: &mut Open, key: &InboxKey) -> Result<(), InboxError> {
+        open.kept.remove(key);
+        over(open)
+    }
+
+    async fn commit(&self, open: Open) -> Result<(), InboxError> {
+        over(&open)?;
+        if self.fails_to_commit.swap(false, Ordering::Relaxed) {
+            return Err(down());
+        }
+        self.committed.lock().unwrap().extend(open.kept);
+        Ok(())
+    }
+
+    async fn roll_back(&self, _: Open) -> Result<(), InboxError> {
+        Ok(())
+    }
+}
+
+fn key(id: usize) -> InboxKey {
+    InboxKey {
+        group: "g".to_owned(),
+        handler: "h".to_owned(),
+        source: "/s".to_owned(),
+        id: id.to_string(),
+    }
+}
+
+/// Groups whose transactions begin when the test says so, once they have grown to hold 16.
+async fn grown() -> Arc<Groups<Fake>> {
+    let groups = Groups::new(Fake::default(), 1);
+    for id in 1000..1004 {
+        let claims = (0..16).map(|n| deliver(&groups, id * 100 + n));
+        futures_util::future::join_all(claims.collect::<Vec<_>>()).await;
+    }
+    let fake = groups.store();
+    fake.gate.forget_permits(Semaphore::MAX_PERMITS);
+    fake.transactions.store(0, Ordering::Relaxed);
+    groups
+}
+
+async fn fresh(groups: &Arc<Groups<Fake>>, id: usize) -> Box<dyn Claim> {
+    match groups.claim(key(id)).await.expect("answered") {
+        Claimed::Fresh(claim) => claim,
+        Claimed::Duplicate { .. } => panic!("{id} is new"),
+    }
+}
+
+async fn deliver(groups: &Arc<Groups<Fake>>, id: usize) -> Result<(), InboxError> {
+    let claim = fresh(groups, id).await;
+    claim.complete(Vec::new()).await.map(drop)
+}
+
+/// `tasks` claims that wait behind one that has a transaction alone, and their outcomes once they go on together.
+async fn together<T: Send + 'static>(
+    groups: &Arc<Groups<Fake>>,
+    tasks: Vec<impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    let first = groups.claim(key(0));
+    let mut first = std::pin::pin!(first);
+    assert!(futures_util::poll!(&mut first).is_pending());
+    let tasks: Vec<_> = tasks.into_iter().map(tokio::spawn).collect();
+    // On one thread: each of them has asked before this goes on.
+    tokio::task::yield_now().await;
+    groups.store().gate.add_permits(2);
+    let Ok(Claimed::Fresh(claim)) = first.await else {
+        panic!("the first is new");
+    };
+    drop(claim);
+    let mut outcomes = Vec::new();
+    for task in tasks {
+        outcomes.push(task.await.expect("no task panics"));
+    }
+    outcomes
+}
+
+fn committed(groups: &Groups<Fake>) -> HashSet<String> {
+    let committed = groups.store().committed.lock().unwrap();
+    let ids = committed.iter().map(|key| key.id.clone());
+    ids.filter(|id| id.len() < 3).collect()
+}
+
+fn ids(ids: &[usize]) -> HashSet<String> {
+    ids.iter().map(usize::to_string).collect()
+}
+
+#[tokio::test]
+async fn what_waits_together_is_committed_together_and_answered_after_the_commit() {
+    let groups = grown().await;
+    let tasks = (1..=5).map(|id| {
+        let groups = Arc::clone(&groups);
+        async move {
+            deliver(&groups, id).await.expect("committed");
+            committed(&groups).len()
+        }
+    });
+    let seen = together(&groups, tasks.collect()).await;
+    assert_eq!(seen, [5; 5], "each was answered when all were committed");
+    assert_eq!(groups.store().transactions.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn what_fails_is_undone_alone() {
+    let groups = grown().await;
+    let tasks = (1..=6).map(|id| {
+        let groups = Arc::clone(&groups);
+        async move {
+            let mut claim = fresh(&groups, id).await;
+            let lent = claim.transaction();
+            match id % 3 {
+                0 => drop(claim),
+                1 => claim.abandon().await.expect("given back"),
+                _ => {
+                    drop(lent);
+                    return claim.complete(Vec::new()).await.map(drop);
+                }
+            }
+            drop(lent);
+            Ok(())
+        }
+    });
+    let outcomes = together(&groups, tasks.collect()).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(committed(&groups), ids(&[2, 5]));
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_completes_none_and_the_next_is_of_one_alone() {
+    let groups = grown().await;
+    groups
+        .store()
+        .fails_to_commit
+        .store(true, Ordering::Relaxed);
+    let tasks = (1..=3).map(|id| {
+        let groups = Arc::clone(&groups);
+        async move { deliver(&groups, id).await }
+    });
+    for outcome in together(&groups, tasks.collect()).await {
+        let error = outcome.expect_err("not committed");
+        assert!(matches!(error, InboxError::Unavailable(_)), "{error:?}");
+        let message = error.to_string();
+        assert_eq!(message, down().to_string());
+    }
+    assert_eq!(committed(&groups), ids(&[]));
+    groups.store().gate.add_permits(3);
+    let again = (1..=3).map(|id| deliver(&groups, id));
+    let again = futures_util::future::join_all(again.collect::<Vec<_>>()).await;
+    assert!(again.iter().all(Result::is_ok), "{again:?}");
+    let transactions = groups.store().transactions.load(Ordering::Relaxed);
+    assert_eq!(transactions, 2 + 2, "one of one, one of two");
+}
+
+#[tokio::test]
+async fn who_ends_the_transaction_is_told_and_the_others_are_tried_again() {
+    let groups = grown().await;
+    let tasks = (1..=4).map(|id| {
+        let groups = Arc::clone(&groups);
+        async move {
+            let Claimed::Fresh(mut claim) = groups.claim(key(id)).await? else {
+                panic!("{id} is new");
+            };
+            let lent = claim.transaction().expect("there");
+            let mut lent = lent.downcast::<Lent<Open>>().expect("of the store");
+            lent.is_over |= id == 2;
+            drop(lent);
+            claim.complete(Vec::new()).await.map(drop)
+        }
+    });
+    let outcomes = together(&groups, tasks.collect()).await;
+    for (at, outcome) in outcomes.iter().enumerate() {
+        let is_told = matches!(outcome, Err(InboxError::Transaction { .. }));
+        let is_outage = matches!(outcome, Err(InboxError::Unavailable(_)));
+        assert!(if at == 1 { is_told } else { is_outage }, "{outcomes:?}");
+    }
+    assert_eq!(committed(&groups), ids(&[]));
+}
+
+#[tokio::test]
+async fn a_claim_that_nobody_waits_for_any_more_is_passed_over() {
+    let groups = grown().await;
+    let tasks = (1..=3).map(|id| {
+        let groups = Arc::clone(&groups);
+        async move {
+            let delivery = deliver(&groups, id);
+            if id == 2 {
+                let _ = futures_util::poll!(std::pin::pin!(delivery));
+            } else {
+                delivery.await.expect("committed");
+            }
+        }
+    });
+    together(&groups, tasks.collect()).await;
+    assert_eq!(committed(&groups), ids(&[1, 3]));
+}
+
+#[tokio::test]
+async fn a_transaction_that_a_handler_keeps_is_waited_for_and_commits_nothing_of_it() {
+    let groups = grown().await;
+    let (keep, kept) = oneshot::channel();
+    let keep = Mutex::new(Some(keep));
+    let tasks: Vec<BoxFuture<'static, Result<(), InboxError>>> = vec![
+        {
+            let groups = Arc::clone(&groups);
+            let keep = keep.lock().unwrap().take().expect("once");
+            Box::pin(async move {
+                let mut claim = fresh(&groups, 1).await;
+                keep.send(claim.transaction()).ok().expect("awaited");
+                claim.complete(Vec::new()).await.map(drop)
+            })
+        },
+        {
+            let groups = Arc::clone(&groups);
+            Box::pin(async move { deliver(&groups, 2).await })
+        },
+        Box::pin(async move {
+            let kept = kept.await.expect("sent");
+            tokio::task::yield_now().await;
+            drop(kept);
+            Ok(())
+        }),
+    ];
+    let outcomes = together(&groups, tasks).await;
+    let error = outcomes[0].as_ref().expect_err("the handler kept it");
+    assert!(error.to_string().contains("still holds it"), "{error}");
+    assert!(outcomes[1].is_ok());
+    assert_eq!(committed(&groups), ids(&[2]));
+}
+
+#[tokio::test]
+async fn a_group_keeps_the_contract() {
+    conformance::check(Arc::new(FakeInbox(Groups::new(Fake::default(), 3))), None).await;
+}
+
+/// The contract of claims, without that of transactions.
+struct FakeInbox(Arc<Groups<Fake>>);
+
+struct Plain(Box<dyn Claim>);
+
+impl crate::inbox::Inbox for FakeInbox {
+    fn claim<'a>(&'a self, key: &'a InboxKey) -> BoxFuture<'a, Result<Claimed, InboxError>> {
+        Box::pin(async move {
+            Ok(match self.0.claim(key.clone()).await? {
+                Claimed::Fresh(claim) => Claimed::Fresh(Box::new(Plain(claim))),
+                duplicate => duplicate,
+            })
+        })
+    }
+}
+
+impl Claim for Plain {
+    fn transaction(&mut self) -> Option<Box<dyn Any + Send>> {
+        None
+    }
+
+    fn complete(self: Box<Self>, published: Vec<OutgoingRecord>) -> BoxFuture<'static, Completed> {
+        self.0.complete(published)
+    }
+
+    fn abandon(self: Box<Self>) -> BoxFuture<'static, Result<(), InboxError>> {
+        self.0.abandon()
+    }
+}
