@@ -50,20 +50,27 @@ impl<S: Any + Clone + Send + Sync> FromContext for State<S> {
     }
 }
 
-#[cfg(feature = "sqlite")]
-impl FromContext for crate::inbox::SqliteTx {
-    fn transaction_type() -> Option<TypeId> {
-        Some(TypeId::of::<Self>())
-    }
+/// The transactions of the stores, which claims offer to their handlers.
+macro_rules! transactions {
+    ($($feature:literal: $transaction:ty),*) => {$(
+        #[cfg(feature = $feature)]
+        impl FromContext for $transaction {
+            fn transaction_type() -> Option<TypeId> {
+                Some(TypeId::of::<Self>())
+            }
 
-    fn from_context(context: &Context) -> Result<Self, HandlerError> {
-        context.take_transaction::<Self>().ok_or_else(|| {
-            HandlerError::permanent(
-                "the SQLite transaction is taken already: name it once among the arguments",
-            )
-        })
-    }
+            fn from_context(context: &Context) -> Result<Self, HandlerError> {
+                context.take_transaction::<Self>().ok_or_else(|| {
+                    HandlerError::permanent(
+                        "the store's transaction is taken already: name it once among the arguments",
+                    )
+                })
+            }
+        }
+    )*};
 }
+
+transactions!("postgres": crate::inbox::PostgresTx, "sqlite": crate::inbox::SqliteTx);
 
 /// What a handler needs beside its event, as its arguments declare it.
 #[derive(Debug, Clone, Default)]

@@ -60,11 +60,23 @@ pub(super) trait GroupStore: Send + Sync + 'static {
         key: &InboxKey,
     ) -> impl Future<Output = Result<(), InboxError>> + Send;
 
-    /// Commits.
+    /// Keeps what was written since the last mark, and makes the transaction ready to be committed.
+    fn close(&self, open: &mut Self::Open) -> impl Future<Output = Result<(), InboxError>> + Send;
+
+    /// Commits a transaction that is closed.
     fn commit(&self, open: Self::Open) -> impl Future<Output = Result<(), InboxError>> + Send;
 
     /// Ends a transaction that has nothing to commit.
     fn roll_back(&self, open: Self::Open) -> impl Future<Output = Result<(), InboxError>> + Send;
+}
+
+/// How the writing of one claim ends.
+#[derive(Clone, Copy)]
+enum Next {
+    /// With the turn of another.
+    Turn,
+    /// With the commit.
+    Commit,
 }
 
 /// What a store knew of a key when it was claimed.
@@ -139,8 +151,8 @@ struct Books<O> {
     waiting: Vec<oneshot::Sender<Answer<O>>>,
     /// Those that are done once the transaction is committed, with what they have to publish then.
     completed: Vec<Completion>,
-    /// The same, of the turn that was taken last: what it wrote may have ended the transaction.
-    last: Option<Completion>,
+    /// The same, of the turn that was taken last, with the place of its key: whether what it wrote can be kept is not known yet.
+    last: Option<(usize, Completion)>,
 }
 
 type Completion = (oneshot::Sender<Completed>, Vec<OutgoingRecord>);
@@ -178,15 +190,15 @@ impl<S: GroupStore> Group<S> {
 
     /// Claims, gives each its turn, and commits.
     async fn take_turns(&mut self) -> Result<(), InboxError> {
-        let store = &self.groups.store;
+        let groups = Arc::clone(&self.groups);
+        let store = &groups.store;
         let (mut open, known) = store.begin(&self.keys).await?;
         let mut is_marked = true;
-        for (key, known) in self.keys.iter().zip(known) {
+        for (place, known) in known.into_iter().enumerate() {
             let is_turn = matches!(known, Known::Nothing);
             // A store marks when it begins. What undoes a claim is marked as well, or it would be undone with the next.
             if is_turn && !std::mem::take(&mut is_marked) {
-                store.mark(&mut open).await?;
-                self.books.last_is_kept();
+                self.keep_last(&mut open, Next::Turn).await?;
             }
             let Some(asker) = self.books.waiting.pop() else {
                 break;
@@ -199,31 +211,56 @@ impl<S: GroupStore> Group<S> {
             let (loan, returned) = lend(open);
             // A loan that nobody takes comes back at once.
             let _ = asker.send(Ok(Turn::Fresh(loan)));
-            let is_kept;
-            (open, is_kept) = match returned.await.map_err(|_| closing())? {
-                Returned::Abandoned(open) => (open, false),
+            open = match returned.await.map_err(|_| closing())? {
+                Returned::Abandoned(mut open) => {
+                    store.undo(&mut open, &self.keys[place]).await?;
+                    open
+                }
                 Returned::Complete(mut open, published, answer) => {
+                    let key = &self.keys[place];
                     match store.keep(&mut open, key, published).await {
-                        Ok(unsent) => {
-                            self.books.last = Some((answer, unsent));
-                            (open, true)
-                        }
+                        Ok(unsent) => self.books.last = Some((place, (answer, unsent))),
                         Err(error) => {
                             // It may have been dropped meanwhile.
                             let _ = answer.send(Err(error));
-                            (open, false)
+                            store.undo(&mut open, key).await?;
                         }
                     }
+                    open
                 }
             };
-            if !is_kept {
-                store.undo(&mut open, key).await?;
-            }
         }
+        if !self.books.is_empty() {
+            self.keep_last(&mut open, Next::Commit).await?;
+        }
+        // The last may have been undone.
         if self.books.is_empty() {
             return store.roll_back(open).await;
         }
         store.commit(open).await
+    }
+
+    /// Keeps what the last turn wrote. Where that cannot be, because one of its statements failed and its handler went on, it
+    /// alone is undone.
+    async fn keep_last(&mut self, open: &mut S::Open, next: Next) -> Result<(), InboxError> {
+        let groups = Arc::clone(&self.groups);
+        let step = async |open: &mut S::Open| match next {
+            Next::Turn => groups.store.mark(open).await,
+            Next::Commit => groups.store.close(open).await,
+        };
+        let Err(error) = step(open).await else {
+            self.books.last_is_kept();
+            return Ok(());
+        };
+        let Some((place, completion)) = self.books.last.take() else {
+            return Err(error);
+        };
+        if groups.store.undo(open, &self.keys[place]).await.is_err() {
+            self.books.last = Some((place, completion));
+            return Err(error);
+        }
+        let _ = completion.0.send(Err(error));
+        step(open).await
     }
 }
 
@@ -243,11 +280,11 @@ impl<O> Books<O> {
     }
 
     fn last_is_kept(&mut self) {
-        self.completed.extend(self.last.take());
+        self.completed
+            .extend(self.last.take().map(|(_, completion)| completion));
     }
 
     fn committed(&mut self) {
-        self.last_is_kept();
         for (answer, unsent) in self.completed.drain(..) {
             // A handler's deadline may have passed meanwhile: its event comes again, and is a duplicate.
             let _ = answer.send(Ok(unsent));
@@ -257,12 +294,13 @@ impl<O> Books<O> {
     /// Nothing of it is committed. The one that had the transaction last is told why; to the others it is an outage.
     fn lost(&mut self, error: InboxError) {
         let (error, own) = match (error, self.last.take()) {
-            (error @ InboxError::Transaction { .. }, Some((answer, _))) => {
+            (error @ InboxError::Transaction { .. }, Some((_, (answer, _)))) => {
                 let neighbours = InboxError::Unavailable(error.to_string().into());
                 (neighbours, Some((answer, error)))
             }
             (error, last) => {
-                self.completed.extend(last);
+                self.completed
+                    .extend(last.map(|(_, completion)| completion));
                 (error, None)
             }
         };

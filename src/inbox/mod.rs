@@ -2,14 +2,20 @@
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+#[cfg(feature = "postgres")]
+mod digest;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod group;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod replies;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub use memory::MemoryInbox;
+#[cfg(feature = "postgres")]
+pub use postgres::{Migration, PostgresInbox, PostgresSettings, PostgresTx};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Durability, SqliteInbox, SqliteSettings, SqliteTx};
 

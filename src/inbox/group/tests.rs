@@ -83,8 +83,11 @@ impl GroupStore for Fake {
         over(open)
     }
 
+    async fn close(&self, open: &mut Open) -> Result<(), InboxError> {
+        over(open)
+    }
+
     async fn commit(&self, open: Open) -> Result<(), InboxError> {
-        over(&open)?;
         if self.fails_to_commit.swap(false, Ordering::Relaxed) {
             return Err(down());
         }

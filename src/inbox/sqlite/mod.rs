@@ -275,9 +275,12 @@ impl GroupStore for Store {
         undone.map_err(|error| self.ended("abandon", error))
     }
 
-    async fn commit(&self, mut held: Held) -> Result<(), InboxError> {
+    async fn close(&self, held: &mut Held) -> Result<(), InboxError> {
         let closed = store::close(&mut held.transaction).await;
-        closed.map_err(|error| self.ended("complete", error))?;
+        closed.map_err(|error| self.ended("complete", error))
+    }
+
+    async fn commit(&self, held: Held) -> Result<(), InboxError> {
         let committed = held.commit().await;
         committed.map_err(|error| self.failed("complete", error))
     }

@@ -1,0 +1,120 @@
+//! PostgreSQL's error codes as inbox errors, with what to do.
+//!
+//! Codes: PostgreSQL's documentation, appendix A.
+
+use crate::inbox::InboxError;
+use std::error::Error;
+use std::fmt;
+
+/// The error for a transaction that ended before its time.
+pub(super) fn ended_by_hand(cause: impl fmt::Display) -> InboxError {
+    InboxError::Transaction {
+        reason: format!(
+            "the handler ended it before its completion ({cause}): leave COMMIT and ROLLBACK to evenkeel; the event is handled \
+             again"
+        ),
+    }
+}
+
+/// The error for what a handler did to its transaction, if it is that.
+pub(super) fn misuse(error: &sqlx::Error) -> Option<InboxError> {
+    match code(error)?.as_str() {
+        // The savepoint does not exist; there is no transaction.
+        "3B001" | "25P01" => Some(ended_by_hand(error)),
+        "25P02" => Some(InboxError::Transaction {
+            reason: "one of the handler's statements failed, after which PostgreSQL keeps nothing of it, and the handler went \
+                     on as if it had not: return the error, or put what may fail under a savepoint (`Connection::begin`)"
+                .to_owned(),
+        }),
+        _ => None,
+    }
+}
+
+/// What failed, and what to do about it.
+#[derive(Debug)]
+pub(super) struct Failure {
+    message: String,
+    source: sqlx::Error,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+impl Failure {
+    /// The inbox error for `error`, which happened to the store `name` during `doing`.
+    pub(super) fn of(name: &str, doing: &'static str, error: sqlx::Error) -> InboxError {
+        let advice = advice(&error);
+        let failure = |advice: &str| {
+            Box::new(Self {
+                message: format!("{doing} on {name}: {advice}: {error}"),
+                source: error,
+            })
+        };
+        match advice {
+            Advice::Wait(advice) => InboxError::Unavailable(failure(advice)),
+            Advice::Mend(advice) => InboxError::NotWritable(failure(advice)),
+            Advice::None => InboxError::Other(failure("PostgreSQL refused it")),
+        }
+    }
+}
+
+enum Advice {
+    /// It may pass by itself.
+    Wait(&'static str),
+    /// Somebody has to do something.
+    Mend(&'static str),
+    None,
+}
+
+fn advice(error: &sqlx::Error) -> Advice {
+    use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Protocol, Tls, WorkerCrashed};
+    match error {
+        PoolTimedOut => {
+            return Advice::Wait(
+                "no connection in time; is the server up, and is its max_connections enough for all instances?",
+            );
+        }
+        Io(_) | PoolClosed | Protocol(_) | WorkerCrashed => {
+            return Advice::Wait("the connection broke; is the server up?");
+        }
+        Tls(_) => return Advice::Mend("TLS failed; look at sslmode and the certificates"),
+        _ => {}
+    }
+    let Some(code) = code(error) else {
+        return Advice::None;
+    };
+    match code.as_str() {
+        "53100" => Advice::Mend("the server's disk is full; free some space"),
+        "42501" => Advice::Mend("its user may not do that; grant it the rights on the tables"),
+        "42P01" | "42703" => Advice::Mend(
+            "a table of evenkeel is not there or not of this version; run `evenkeel store migrate`",
+        ),
+        "25006" => Advice::Mend("the server is a replica or read-only; connect to the primary"),
+        "28000" | "28P01" | "3D000" => {
+            Advice::Mend("the server refuses this user or database; check the store's URL")
+        }
+        "40001" | "40P01" => Advice::Wait("it was in the way of another transaction"),
+        "55P03" => Advice::Wait(
+            "another transaction holds a lock; find it with `SELECT * FROM pg_stat_activity WHERE wait_event_type = 'Lock'`",
+        ),
+        code => match &code[..code.len().min(2)] {
+            "08" | "57" | "58" => Advice::Wait("the server is going down or coming up"),
+            "53" => Advice::Wait("the server is out of connections, memory or locks"),
+            _ => Advice::None,
+        },
+    }
+}
+
+fn code(error: &sqlx::Error) -> Option<String> {
+    let code = error.as_database_error()?.code()?;
+    Some(code.into_owned())
+}

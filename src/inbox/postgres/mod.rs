@@ -1,0 +1,237 @@
+//! An inbox in PostgreSQL, shared by the instances of a service wherever they run.
+//!
+//! Owns the connections. Knows nothing of Kafka. Several transactions are open at a time, each for a group of deliveries; that
+//! a delivery is in one of them only, also towards other processes, is the unique key's to decide.
+
+mod error;
+mod settings;
+mod store;
+mod transaction;
+
+#[cfg(test)]
+mod tests;
+
+pub use settings::{Migration, PostgresSettings};
+pub use transaction::PostgresTx;
+
+use super::group::{GroupStore, Groups, Known, Lent};
+use super::{BoxFuture, Claimed, Inbox, InboxError, InboxKey, replies};
+use crate::event::OutgoingRecord;
+use error::Failure;
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use std::any::{Any, TypeId};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+use transaction::Open;
+
+/// An inbox in a PostgreSQL database. Cheap to clone; clones share the connections.
+///
+/// Deliveries that are ready together share a transaction, each under a savepoint of its own. The effect that a handler writes
+/// through [`PostgresTx`] commits with the inbox row or not at all. Several services may share a database: deliveries are known
+/// by their group.
+#[derive(Clone)]
+pub struct PostgresInbox {
+    groups: Arc<Groups<Store>>,
+}
+
+/// How many connections serve other than claims.
+const OTHERS_MAX: u32 = 2;
+
+struct Store {
+    pool: PgPool,
+    /// Host, port and database, without user and password.
+    name: String,
+}
+
+impl PostgresInbox {
+    /// Opens the store at `url` (`postgres://user:password@host:port/database`) with the default settings; creates or upgrades
+    /// its tables. `schema` is the service's own DDL (`CREATE TABLE IF NOT EXISTS …`), run in the same transaction.
+    ///
+    /// # Errors
+    /// See [`PostgresInbox::open_with`].
+    pub async fn open(url: &str, schema: &str) -> Result<Self, InboxError> {
+        Self::open_with(url, &PostgresSettings::new(schema)).await
+    }
+
+    /// Opens the store at `url` as `settings` say. Several processes may open it at once.
+    ///
+    /// # Errors
+    /// [`InboxError::Foreign`] for a store of a newer version, or one that has yet to be brought up to date by somebody else;
+    /// [`InboxError::NotWritable`] where the server refuses the user, or the user may not create tables;
+    /// [`InboxError::Unavailable`] where the server cannot be reached; [`InboxError::Other`] where the URL cannot be read.
+    pub async fn open_with(url: &str, settings: &PostgresSettings) -> Result<Self, InboxError> {
+        // Its error names what is wrong and repeats no part of the URL.
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|error| Failure::of("the URL of the store", "open", error))?;
+        let store = Store::connect(options, settings);
+        store.prepare(settings).await?;
+        Ok(Self {
+            groups: Groups::new(store, settings.connections.max(1) as usize),
+        })
+    }
+
+    /// The connections, for reading and for writing outside of deliveries. Two are left to that while claims use theirs.
+    pub fn pool(&self) -> &PgPool {
+        &self.store().pool
+    }
+
+    /// Forgets deliveries that were completed longer than `older_than` ago, `batch` rows to a transaction. Returns how many
+    /// rows went.
+    ///
+    /// Keep rows for longer than a record can come back: for the retention of the topics, and the time in which dead letters
+    /// are replayed besides (their topics keep them for good, unless made otherwise). A replay of an event whose row is gone
+    /// has its effect a second time.
+    ///
+    /// # Errors
+    /// As for a claim; the batches before stay deleted.
+    pub async fn purge(&self, older_than: Duration, batch: u32) -> Result<u64, InboxError> {
+        let batch = batch.max(1);
+        let store = self.store();
+        let failed = |error| store.failed("purge", error);
+        let mut purged = 0;
+        loop {
+            let mut connection = store.pool.acquire().await.map_err(failed)?;
+            let gone = store::purge(&mut connection, older_than, batch).await;
+            let gone = gone.map_err(failed)?;
+            purged += gone;
+            if gone < u64::from(batch) {
+                return Ok(purged);
+            }
+        }
+    }
+
+    /// Closes all connections; claims that run finish first.
+    pub async fn close(&self) {
+        self.store().pool.close().await;
+    }
+
+    fn store(&self) -> &Store {
+        self.groups.store()
+    }
+}
+
+impl Store {
+    fn connect(options: PgConnectOptions, settings: &PostgresSettings) -> Self {
+        let database = options.get_database().unwrap_or(options.get_username());
+        let name = format!("{}:{}/{database}", options.get_host(), options.get_port());
+        let lock_timeout = format!("{}ms", settings.lock_timeout.as_millis());
+        let options = options.options([("lock_timeout", lock_timeout.as_str())]);
+        let pool = PgPoolOptions::new()
+            .max_connections(settings.connections.max(1) + OTHERS_MAX)
+            .acquire_timeout(settings.lock_timeout)
+            // A broken one is noticed when it is used, and that delivery is tried again.
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
+        Self { pool, name }
+    }
+
+    async fn prepare(&self, settings: &PostgresSettings) -> Result<(), InboxError> {
+        let failed = |error| self.failed("open", error);
+        let mut transaction = self.pool.begin().await.map_err(failed)?;
+        let prepared = store::prepare(&mut transaction, settings).await;
+        prepared.map_err(|problem| match problem {
+            store::Problem::Foreign(reason) => InboxError::Foreign {
+                path: self.name.clone(),
+                reason,
+            },
+            store::Problem::Postgres(error) => self.failed("prepare", error),
+        })?;
+        transaction.commit().await.map_err(failed)
+    }
+
+    fn failed(&self, doing: &'static str, error: sqlx::Error) -> InboxError {
+        Failure::of(&self.name, doing, error)
+    }
+
+    /// The same, where the transaction may have been ended by hand.
+    fn ended(&self, doing: &'static str, error: sqlx::Error) -> InboxError {
+        error::misuse(&error).unwrap_or_else(|| self.failed(doing, error))
+    }
+}
+
+impl Inbox for PostgresInbox {
+    fn claim<'a>(&'a self, key: &'a InboxKey) -> BoxFuture<'a, Result<Claimed, InboxError>> {
+        Box::pin(self.groups.claim(key.clone()))
+    }
+
+    fn transaction_type(&self) -> Option<TypeId> {
+        Some(TypeId::of::<PostgresTx>())
+    }
+}
+
+impl GroupStore for Store {
+    type Open = Open;
+
+    fn to_handler(lent: Lent<Open>) -> Box<dyn Any + Send> {
+        Box::new(PostgresTx::new(lent))
+    }
+
+    async fn begin(&self, keys: &[InboxKey]) -> Result<(Open, Vec<Known>), InboxError> {
+        let failed = |error| self.failed("claim", error);
+        let mut transaction = self.pool.begin().await.map_err(failed)?;
+        let claimed = store::claim(&mut transaction, keys).await;
+        let known = claimed.map_err(failed)?;
+        let is_single = known.iter().filter(|known| known.is_none()).count() == 1;
+        if !is_single {
+            let marked = store::mark_first(&mut transaction).await;
+            marked.map_err(failed)?;
+        }
+        let known = known.into_iter().map(|replies| match replies {
+            None => Known::Nothing,
+            Some(replies) => Known::Completed(replies::decode(&replies)),
+        });
+        let open = Open {
+            transaction,
+            is_single,
+        };
+        Ok((open, known.collect()))
+    }
+
+    async fn mark(&self, open: &mut Open) -> Result<(), InboxError> {
+        let marked = store::mark(&mut open.transaction).await;
+        marked.map_err(|error| self.ended("complete", error))
+    }
+
+    async fn keep(
+        &self,
+        open: &mut Open,
+        key: &InboxKey,
+        published: Vec<OutgoingRecord>,
+    ) -> Result<Vec<OutgoingRecord>, InboxError> {
+        if !published.is_empty() {
+            let replies = replies::encode(&published);
+            let kept = store::keep(&mut open.transaction, key, &replies).await;
+            kept.map_err(|error| self.failed("complete", error))?;
+        }
+        Ok(published)
+    }
+
+    async fn undo(&self, open: &mut Open, key: &InboxKey) -> Result<(), InboxError> {
+        if open.is_single {
+            // Nothing else is in it: it is rolled back as a whole.
+            return Ok(());
+        }
+        let undone = store::undo(&mut open.transaction, key).await;
+        undone.map_err(|error| self.ended("abandon", error))
+    }
+
+    async fn close(&self, open: &mut Open) -> Result<(), InboxError> {
+        let closed = store::close(&mut open.transaction).await;
+        match closed.map_err(|error| self.ended("complete", error))? {
+            true => Ok(()),
+            false => Err(error::ended_by_hand("its claim is gone")),
+        }
+    }
+
+    async fn commit(&self, open: Open) -> Result<(), InboxError> {
+        let committed = open.transaction.commit().await;
+        committed.map_err(|error| self.failed("complete", error))
+    }
+
+    async fn roll_back(&self, open: Open) -> Result<(), InboxError> {
+        let rolled_back = open.transaction.rollback().await;
+        rolled_back.map_err(|error| self.failed("abandon", error))
+    }
+}

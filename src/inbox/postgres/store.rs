@@ -1,0 +1,259 @@
+//! The store's tables and the statements on them.
+//!
+//! Owns all SQL of the inbox. Knows no connection handling: each function runs in the transaction it is given.
+
+use super::settings::{Migration, PostgresSettings};
+use crate::inbox::InboxKey;
+use crate::inbox::digest::digest;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+use std::time::Duration;
+
+/// The version of the tables below. A store of a newer version is refused, an older one is brought up to date.
+pub(super) const VERSION: u32 = 1;
+
+/// Held while the tables are brought up to date. The number is ours alone: the first bytes of SHA-256 of "evenkeel store".
+const LOCK: &str = "SELECT pg_advisory_xact_lock(6142337270958473412)";
+
+/// A row says that its delivery is completed: it is inserted when the delivery is claimed, and shows to others once the
+/// transaction of the claim is committed. The digest decides, as ids may be longer than an index takes; the texts beside it are
+/// for people.
+///
+/// While a claim's transaction is open it holds a row in `evenkeel_open` whose foreign key is never met. PostgreSQL looks at it
+/// when the transaction is to be committed, so that a handler's own `COMMIT` is refused: it would complete events whose
+/// handlers have not run.
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS evenkeel_meta (
+        name text PRIMARY KEY,
+        value text NOT NULL
+    );
+    CREATE TABLE IF NOT EXISTS evenkeel_inbox (
+        digest bytea PRIMARY KEY,
+        consumer_group text NOT NULL,
+        handler text NOT NULL,
+        source text NOT NULL,
+        id text NOT NULL,
+        replies bytea,
+        completed_at timestamptz NOT NULL DEFAULT now()
+    );
+    CREATE INDEX IF NOT EXISTS evenkeel_inbox_completed_at ON evenkeel_inbox (completed_at);
+    CREATE TABLE IF NOT EXISTS evenkeel_never (
+        id integer PRIMARY KEY
+    );
+    CREATE TABLE IF NOT EXISTS evenkeel_open (
+        leave_commit_to_evenkeel integer NOT NULL
+            REFERENCES evenkeel_never (id) DEFERRABLE INITIALLY DEFERRED
+    );
+";
+
+/// In one statement, as each costs a way to the server and back. Who claims several does it in the same order as everybody,
+/// or two could wait for each other.
+const CLAIM: &str = "
+    WITH claimed AS (
+        INSERT INTO evenkeel_inbox (digest, consumer_group, handler, source, id)
+        SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[])
+            AS claims (digest, consumer_group, handler, source, id)
+        ORDER BY digest
+        ON CONFLICT DO NOTHING
+        RETURNING digest
+    ), guard AS (
+        INSERT INTO evenkeel_open VALUES (1)
+    )
+    SELECT digest FROM claimed";
+
+const KNOWN: &str = "SELECT digest, replies FROM evenkeel_inbox WHERE digest = ANY($1)";
+
+const KEEP: &str = "UPDATE evenkeel_inbox SET replies = $2 WHERE digest = $1";
+
+const UNDO: &str = "DELETE FROM evenkeel_inbox WHERE digest = $1";
+
+const CLOSE: &str = "DELETE FROM evenkeel_open";
+
+const PURGE: &str = "
+    DELETE FROM evenkeel_inbox WHERE digest IN (
+        SELECT digest FROM evenkeel_inbox WHERE completed_at < now() - make_interval(secs => $1)
+        LIMIT $2 FOR UPDATE SKIP LOCKED)";
+
+/// The readable columns are cut at this many characters.
+const TEXT_MAX: usize = 256;
+
+/// Why a store cannot be used.
+pub(super) enum Problem {
+    /// It is not of this version: what to do.
+    Foreign(String),
+    /// PostgreSQL failed.
+    Postgres(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Postgres(error)
+    }
+}
+
+/// Checks of what version the store is, before anything is changed, then creates what is missing, if that is ours to do.
+pub(super) async fn prepare(
+    connection: &mut PgConnection,
+    settings: &PostgresSettings,
+) -> Result<(), Problem> {
+    sqlx::query(LOCK).execute(&mut *connection).await?;
+    let version = version(connection).await?;
+    check_version(version.as_deref(), settings.migration)?;
+    if settings.migration == Migration::Elsewhere {
+        return Ok(());
+    }
+    sqlx::raw_sql(TABLES).execute(&mut *connection).await?;
+    sqlx::query(
+        "INSERT INTO evenkeel_meta (name, value) VALUES ('version', $1)
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    )
+    .bind(VERSION.to_string())
+    .execute(&mut *connection)
+    .await?;
+    sqlx::raw_sql(AssertSqlSafe(settings.schema.as_str()))
+        .execute(&mut *connection)
+        .await?;
+    Ok(())
+}
+
+async fn version(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
+    let known: bool = sqlx::query_scalar("SELECT to_regclass('evenkeel_meta') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await?;
+    if !known {
+        return Ok(None);
+    }
+    sqlx::query_scalar("SELECT value FROM evenkeel_meta WHERE name = 'version'")
+        .fetch_optional(connection)
+        .await
+}
+
+fn check_version(stored: Option<&str>, migration: Migration) -> Result<(), Problem> {
+    let foreign = |reason: String| Err(Problem::Foreign(reason));
+    let migrate = "run `evenkeel store migrate` first, or let the service bring it up to date";
+    match (stored.map(str::parse::<u32>), migration) {
+        (None, Migration::OnOpen) => Ok(()),
+        (None, Migration::Elsewhere) => foreign(format!("has no tables of evenkeel: {migrate}")),
+        (Some(Ok(version)), _) if version > VERSION => foreign(format!(
+            "has version {version}, written by a newer release; this one knows versions up to {VERSION}: run the newer \
+             release, or give this one a database of its own"
+        )),
+        (Some(Ok(version)), Migration::Elsewhere) if version < VERSION => foreign(format!(
+            "has version {version}, and this release needs {VERSION}: {migrate}"
+        )),
+        (Some(Ok(_)), _) => Ok(()),
+        (Some(Err(_)), _) => foreign(
+            "says it is of a version that no release of evenkeel writes: give the service a database of its own"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Claims deliveries, all different. What was left to publish of each that was completed before, and none of the others.
+pub(super) async fn claim(
+    connection: &mut PgConnection,
+    keys: &[InboxKey],
+) -> Result<Vec<Option<Vec<u8>>>, sqlx::Error> {
+    let digests: Vec<[u8; 32]> = keys.iter().map(digest).collect();
+    let column = |text: fn(&InboxKey) -> &str| -> Vec<String> {
+        keys.iter().map(|key| readable(text(key))).collect()
+    };
+    let rows = sqlx::query(CLAIM)
+        .bind(&digests)
+        .bind(column(|key| &key.group))
+        .bind(column(|key| &key.handler))
+        .bind(column(|key| &key.source))
+        .bind(column(|key| &key.id))
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut known: Vec<Option<Vec<u8>>> = vec![Some(Vec::new()); keys.len()];
+    let mut at: Vec<usize> = (0..keys.len()).collect();
+    at.sort_unstable_by_key(|at| digests[*at]);
+    let place = |digest: &[u8]| {
+        let found = at.binary_search_by(|at| digests[*at].as_slice().cmp(digest));
+        found.ok().map(|found| at[found])
+    };
+    for row in &rows {
+        if let Some(place) = place(row.try_get("digest")?) {
+            known[place] = None;
+        }
+    }
+    if rows.len() == keys.len() {
+        return Ok(known);
+    }
+    let completed = sqlx::query(KNOWN).bind(&digests);
+    for row in completed.fetch_all(connection).await? {
+        if let (Some(place), Some(replies)) = (
+            place(row.try_get("digest")?),
+            row.try_get::<Option<Vec<u8>>, _>("replies")?,
+        ) {
+            known[place] = known[place].take().map(|_| replies);
+        }
+    }
+    Ok(known)
+}
+
+/// Without what PostgreSQL's texts cannot hold, and not too long.
+fn readable(text: &str) -> String {
+    let characters = text.chars().take(TEXT_MAX);
+    characters
+        .map(|character| match character {
+            '\0' => char::REPLACEMENT_CHARACTER,
+            other => other,
+        })
+        .collect()
+}
+
+/// Marks the first place of a transaction.
+pub(super) async fn mark_first(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    run(connection, "SAVEPOINT evenkeel_claim").await
+}
+
+/// Keeps what was written since the last mark, and marks this place.
+pub(super) async fn mark(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let sql = "RELEASE SAVEPOINT evenkeel_claim; SAVEPOINT evenkeel_claim";
+    run(connection, sql).await
+}
+
+/// Undoes what was written since the last mark, and the claim.
+pub(super) async fn undo(connection: &mut PgConnection, key: &InboxKey) -> Result<(), sqlx::Error> {
+    run(connection, "ROLLBACK TO SAVEPOINT evenkeel_claim").await?;
+    let undo = sqlx::query(UNDO).bind(digest(key));
+    undo.execute(connection).await?;
+    Ok(())
+}
+
+async fn run(connection: &mut PgConnection, sql: &'static str) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(sql).execute(connection).await?;
+    Ok(())
+}
+
+/// Keeps what a claimed delivery published.
+pub(super) async fn keep(
+    connection: &mut PgConnection,
+    key: &InboxKey,
+    replies: &[u8],
+) -> Result<(), sqlx::Error> {
+    let keep = sqlx::query(KEEP).bind(digest(key)).bind(replies);
+    keep.execute(connection).await?;
+    Ok(())
+}
+
+/// Lets the transaction be committed. False when it is not the one that the claims were made in.
+pub(super) async fn close(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let closed = sqlx::query(CLOSE).execute(connection).await?;
+    Ok(closed.rows_affected() == 1)
+}
+
+/// Deletes at most `batch` rows completed longer ago than this; returns how many.
+pub(super) async fn purge(
+    connection: &mut PgConnection,
+    older_than: Duration,
+    batch: u32,
+) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query(PURGE)
+        .bind(older_than.as_secs_f64())
+        .bind(i64::from(batch))
+        .execute(connection)
+        .await?;
+    Ok(deleted.rows_affected())
+}

@@ -1,0 +1,266 @@
+use super::*;
+use crate::inbox::conformance::{self, Effects};
+use crate::inbox::{Claim, Claimed, Inbox, InboxKey};
+use crate::testing::{TestPostgres, postgres};
+use sqlx::Connection;
+
+const EFFECTS: &str = "CREATE TABLE IF NOT EXISTS effects (name text NOT NULL)";
+
+/// An empty database, if there is a PostgreSQL.
+async fn database() -> Option<String> {
+    let postgres: &TestPostgres = postgres().await?;
+    Some(postgres.database().await.expect("a database"))
+}
+
+async fn open(url: &str) -> PostgresInbox {
+    PostgresInbox::open(url, EFFECTS).await.expect("a store")
+}
+
+fn key(id: &str) -> InboxKey {
+    InboxKey {
+        group: "group".to_owned(),
+        handler: "handler".to_owned(),
+        source: "/source".to_owned(),
+        id: id.to_owned(),
+    }
+}
+
+async fn fresh(inbox: &PostgresInbox, id: &str) -> Box<dyn Claim> {
+    match inbox.claim(&key(id)).await.expect("an answer") {
+        Claimed::Fresh(claim) => claim,
+        Claimed::Duplicate { .. } => panic!("{id} is a duplicate"),
+    }
+}
+
+async fn is_duplicate(inbox: &PostgresInbox, id: &str) -> bool {
+    let claimed = inbox.claim(&key(id)).await.expect("an answer");
+    matches!(claimed, Claimed::Duplicate { .. })
+}
+
+fn transaction(claim: &mut Box<dyn Claim>) -> PostgresTx {
+    let transaction = claim.transaction().expect("the transaction");
+    *transaction.downcast().expect("of PostgreSQL")
+}
+
+async fn write(transaction: &mut PostgresTx, name: &str) -> Result<(), sqlx::Error> {
+    let insert = sqlx::query("INSERT INTO effects VALUES ($1)").bind(name);
+    insert.execute(&mut **transaction).await.map(drop)
+}
+
+async fn count(inbox: &PostgresInbox, name: &str) -> u64 {
+    let count = sqlx::query_scalar("SELECT count(*) FROM effects WHERE name = $1").bind(name);
+    let count: i64 = count.fetch_one(inbox.pool()).await.expect("readable");
+    count as u64
+}
+
+async fn complete(claim: Box<dyn Claim>) -> Result<(), InboxError> {
+    claim.complete(Vec::new()).await.map(drop)
+}
+
+struct Table(PostgresInbox);
+
+impl Effects for Table {
+    fn write<'a>(&'a self, transaction: Box<dyn Any + Send>, name: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let mut transaction: PostgresTx = *transaction.downcast().expect("of PostgreSQL");
+            write(&mut transaction, name).await.expect("written");
+        })
+    }
+
+    fn count<'a>(&'a self, name: &'a str) -> BoxFuture<'a, u64> {
+        Box::pin(count(&self.0, name))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_postgres_inbox_keeps_the_contract() {
+    let Some(url) = database().await else { return };
+    for connections in [1, 4] {
+        let settings = PostgresSettings::new(EFFECTS).with_connections(connections);
+        let inbox = PostgresInbox::open_with(&url, &settings).await.unwrap();
+        let effects = Arc::new(Table(inbox.clone()));
+        conformance::check(Arc::new(inbox), Some(effects)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_get_the_same_events_at_once_have_each_effect_once() {
+    let Some(url) = database().await else { return };
+    let mut racers = Vec::new();
+    for _ in 0..3 {
+        let inbox = open(&url).await;
+        racers.extend((0..16).map(|offset| {
+            let inbox = inbox.clone();
+            tokio::spawn(async move {
+                for id in 0..50 {
+                    // From another place each, so that they meet in any order.
+                    let id = ((id + offset * 3) % 50).to_string();
+                    let claimed = loop {
+                        match inbox.claim(&key(&id)).await {
+                            Ok(claimed) => break claimed,
+                            Err(InboxError::Unavailable(_)) => {}
+                            Err(error) => panic!("{error}"),
+                        }
+                    };
+                    if let Claimed::Fresh(mut claim) = claimed {
+                        let mut transaction = transaction(&mut claim);
+                        write(&mut transaction, &id).await.unwrap();
+                        drop(transaction);
+                        complete(claim).await.unwrap();
+                    }
+                }
+            })
+        }));
+    }
+    for racer in racers {
+        racer.await.unwrap();
+    }
+    let inbox = open(&url).await;
+    for id in 0..50 {
+        assert_eq!(count(&inbox, &id.to_string()).await, 1, "event {id}");
+    }
+}
+
+#[tokio::test]
+async fn instances_that_open_an_empty_database_at_once_all_get_it() {
+    let Some(url) = database().await else { return };
+    let opened = (0..8).map(|_| open(&url));
+    for inbox in futures_util::future::join_all(opened).await {
+        complete(fresh(&inbox, &crate::event::new_id()).await)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_handlers_own_commit_is_refused_and_its_rollback_found_out() {
+    let Some(url) = database().await else { return };
+    let inbox = open(&url).await;
+    for (at, sql) in ["COMMIT", "ROLLBACK", "ROLLBACK; BEGIN"].iter().enumerate() {
+        let id = at.to_string();
+        let mut claim = fresh(&inbox, &id).await;
+        let mut transaction = transaction(&mut claim);
+        write(&mut transaction, &id).await.unwrap();
+        let ended = sqlx::raw_sql(*sql).execute(&mut *transaction).await;
+        assert_eq!(ended.is_err(), *sql == "COMMIT", "{sql}: {ended:?}");
+        drop(transaction);
+        let error = complete(claim).await.expect_err(sql);
+        assert!(
+            matches!(error, InboxError::Transaction { .. }),
+            "{sql}: {error:?}"
+        );
+        assert_eq!(count(&inbox, &id).await, 0, "{sql}");
+        complete(fresh(&inbox, &id).await).await.unwrap();
+    }
+}
+
+/// PostgreSQL keeps nothing after a failed statement, whatever the handler makes of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_swallows_a_failed_statement_is_told_and_takes_no_neighbour_with_it() {
+    let Some(url) = database().await else { return };
+    let settings = PostgresSettings::new(EFFECTS).with_connections(1);
+    let inbox = PostgresInbox::open_with(&url, &settings).await.unwrap();
+    let deliver = |id: usize| {
+        let inbox = inbox.clone();
+        tokio::spawn(async move {
+            let mut claim = fresh(&inbox, &id.to_string()).await;
+            let mut transaction = transaction(&mut claim);
+            write(&mut transaction, &id.to_string()).await.unwrap();
+            if id % 5 == 4 {
+                let failed = sqlx::raw_sql("SELECT 1 / 0")
+                    .execute(&mut *transaction)
+                    .await;
+                assert!(failed.is_err());
+            }
+            drop(transaction);
+            (id, complete(claim).await)
+        })
+    };
+    let tasks: Vec<_> = (0..100).map(deliver).collect();
+    for task in tasks {
+        let (id, completed) = task.await.unwrap();
+        match completed {
+            Ok(()) => assert_ne!(id % 5, 4),
+            Err(InboxError::Transaction { reason }) => {
+                assert_eq!(id % 5, 4);
+                assert!(reason.contains("one of the handler's statements failed"));
+            }
+            Err(error) => panic!("{id}: {error}"),
+        }
+        assert_eq!(count(&inbox, &id.to_string()).await, u64::from(id % 5 != 4));
+    }
+}
+
+#[tokio::test]
+async fn a_handlers_own_savepoints_are_part_of_its_transaction() {
+    let Some(url) = database().await else { return };
+    let inbox = open(&url).await;
+    let mut claim = fresh(&inbox, "1").await;
+    let mut transaction = transaction(&mut claim);
+    let mut nested = transaction.begin().await.unwrap();
+    let failed = sqlx::raw_sql("SELECT 1 / 0").execute(&mut *nested).await;
+    assert!(failed.is_err());
+    nested.rollback().await.unwrap();
+    write(&mut transaction, "1").await.unwrap();
+    drop(transaction);
+    complete(claim).await.unwrap();
+    assert_eq!(count(&inbox, "1").await, 1);
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_brought_up_to_date_or_is_newer_is_refused() {
+    let Some(url) = database().await else { return };
+    let settings = PostgresSettings::new(EFFECTS).with_migration(Migration::Elsewhere);
+    let refused = async || match PostgresInbox::open_with(&url, &settings).await {
+        Err(error @ InboxError::Foreign { .. }) => error.to_string(),
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("it was opened"),
+    };
+    assert!(refused().await.contains("evenkeel store migrate"));
+    let inbox = open(&url).await;
+    PostgresInbox::open_with(&url, &settings).await.unwrap();
+    sqlx::raw_sql("UPDATE evenkeel_meta SET value = '99' WHERE name = 'version'")
+        .execute(inbox.pool())
+        .await
+        .unwrap();
+    assert!(refused().await.contains("newer release"));
+    assert!(PostgresInbox::open(&url, "").await.is_err());
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_reported_as_unavailable_without_the_password() {
+    let settings = PostgresSettings::new("").with_lock_timeout(Duration::from_millis(300));
+    let url = "postgres://user:secret@127.0.0.1:1/database";
+    let Err(error) = PostgresInbox::open_with(url, &settings).await else {
+        panic!("there is no server");
+    };
+    assert!(matches!(error, InboxError::Unavailable(_)), "{error:?}");
+    let message = format!("{error} {error:?}");
+    assert!(!message.contains("secret"), "{message}");
+    let Err(error) = PostgresInbox::open("no url with a secret", "").await else {
+        panic!("that is no URL");
+    };
+    assert!(!error.to_string().contains("secret"), "{error}");
+}
+
+#[tokio::test]
+async fn purging_forgets_old_completions_in_batches_and_keeps_young_ones() {
+    let Some(url) = database().await else { return };
+    let inbox = open(&url).await;
+    for id in 0..25 {
+        complete(fresh(&inbox, &id.to_string()).await)
+            .await
+            .unwrap();
+    }
+    let day = Duration::from_secs(24 * 3600);
+    assert_eq!(inbox.purge(day, 10).await.unwrap(), 0);
+    sqlx::raw_sql(
+        "UPDATE evenkeel_inbox SET completed_at = completed_at - interval '2 days' WHERE id <> '7'",
+    )
+    .execute(inbox.pool())
+    .await
+    .unwrap();
+    assert_eq!(inbox.purge(day, 10).await.unwrap(), 24);
+    assert!(is_duplicate(&inbox, "7").await);
+    assert!(!is_duplicate(&inbox, "8").await);
+}
