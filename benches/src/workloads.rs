@@ -31,7 +31,7 @@ pub(crate) enum Workload {
     Publish,
     /// Publish to handler at 500 a second.
     Latency,
-    /// One effect an event in SQLite, inbox on.
+    /// One effect an event in SQLite and PostgreSQL, inbox on.
     Effects,
     /// Memory before a backlog of 10 million.
     Backlog,

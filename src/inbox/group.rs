@@ -14,6 +14,7 @@ mod queue;
 mod tests;
 
 pub(super) use lend::Lent;
+pub(super) use queue::GROUP_MAX;
 
 use super::{BoxFuture, Claim, Claimed, InboxError, InboxKey};
 use crate::event::OutgoingRecord;
@@ -102,9 +103,9 @@ enum Turn<O> {
 }
 
 impl<S: GroupStore> Groups<S> {
-    /// Claims on `store`, in at most `open_max` transactions at a time.
-    pub(super) fn new(store: S, open_max: usize) -> Arc<Self> {
-        let queue = Mutex::new(Queue::new(open_max));
+    /// Claims on `store`, in at most `open_max` transactions at a time, of `size_max` claims at most.
+    pub(super) fn new(store: S, open_max: u32, size_max: u32) -> Arc<Self> {
+        let queue = Mutex::new(Queue::new(open_max, size_max));
         Arc::new(Self { store, queue })
     }
 

@@ -1,112 +1,135 @@
-//! `effects`: one row inserted into SQLite for each event, in the same transaction as the inbox's row (WAL, synchronous=NORMAL).
+//! `effects`: one row inserted for each event, in the same transaction as the inbox's row, and every commit waits for the disk.
 //!
-//! `sqlx` is the ceiling: the same two inserts in a transaction each, in a loop on one connection, without Kafka.
+//! On each store a transaction an event comes first, as a service without group commit has it, then what is ready together.
 
 use crate::check::Check;
 use crate::run::{evenkeel, rate};
 use crate::sample::Sample;
 use crate::spec::{Aim, Bound, Contestant, Data, Figure, Form, Plan, Spec, Turn};
-use crate::usage::Moment;
-use anyhow::bail;
+use anyhow::{Context, bail};
 use evenkeel::event::Event;
 use evenkeel::handler::{HandlerError, Router};
-use evenkeel::inbox::{SqliteInbox, SqliteTx};
-use evenkeel::testing::unique;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{Connection, SqliteConnection};
-use std::path::Path;
+use evenkeel::inbox::{
+    Durability, PostgresInbox, PostgresSettings, PostgresTx, SqliteInbox, SqliteSettings, SqliteTx,
+};
+use evenkeel::testing::{TestPostgres, unique};
 use std::sync::Arc;
 
 const EFFECTS: &str =
-    "CREATE TABLE IF NOT EXISTS effects (key INTEGER, place INTEGER, total_cents INTEGER)";
-const INSERT: &str = "INSERT INTO effects (key, place, total_cents) VALUES (?, ?, ?)";
+    "CREATE TABLE IF NOT EXISTS effects (key INTEGER, place BIGINT, total_cents BIGINT)";
+const INSERT: &str = "INSERT INTO effects (key, place, total_cents) VALUES ($1, $2, $3)";
+const COUNT: &str = "SELECT count(*) FROM (SELECT DISTINCT key, place FROM effects) AS effects";
+
+/// What is ready together at most: as many events share a transaction.
+const CONCURRENCY: usize = 256;
 
 pub(crate) fn plan() -> Plan {
-    let contestant = |name| Contestant {
+    let contestant = |(name, records)| Contestant {
         name,
         data: Some(Data {
-            records: 50_000,
+            records,
             keys: 1_000,
             form: Form::Event,
             ..super::consume::DATA
         }),
     };
+    let contestants = [
+        ("sqlite-single", 20_000),
+        ("sqlite", 100_000),
+        ("postgres-single", 20_000),
+        ("postgres", 100_000),
+    ];
+    let aim = |contestant, figure, bound| Aim::new(contestant, figure, Bound::AtLeast(bound));
     Plan {
-        title: "one effect an event in SQLite, inbox on, a transaction an event".to_owned(),
+        title: "one effect an event, inbox on, the disk waited for".to_owned(),
         unit: "events/s",
-        contestants: ["sqlx", "evenkeel"].map(contestant).into(),
-        aims: vec![Aim::new(
-            "evenkeel",
-            Figure::Value,
-            Bound::AtLeast(10_000.0),
-        )],
+        contestants: contestants.map(contestant).into(),
+        aims: vec![
+            aim("sqlite", Figure::RatioTo("sqlite-single"), 5.0),
+            aim("sqlite", Figure::Value, 40_000.0),
+            aim("postgres", Figure::RatioTo("postgres-single"), 10.0),
+            aim("postgres", Figure::Value, 15_000.0),
+        ],
         runs: 3,
     }
 }
 
 pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("effects.db");
-    if spec.contestant == "sqlx" {
-        return bare(spec, &path).await;
-    }
-    let check = Arc::new(Check::of(&spec.data));
-    let seen = Arc::clone(&check);
-    let group = unique("bench-effects");
-    let inbox = SqliteInbox::open(&path, &group, EFFECTS).await?;
-    let handle = move |event: Event<Sample>, mut tx: SqliteTx| {
-        let seen = Arc::clone(&seen);
-        async move {
-            sqlx::query(INSERT)
-                .bind(event.data.key)
-                .bind(event.data.place as i64)
-                .bind(event.data.total_cents)
-                .execute(&mut *tx)
-                .await?;
-            seen.see_place(event.data.key.into(), event.data.place);
-            Ok::<_, HandlerError>(())
-        }
+    let (store, group_max) = match spec.contestant.strip_suffix("-single") {
+        Some(store) => (store, Some(1)),
+        None => (spec.contestant.as_str(), None),
     };
-    let router = Router::new().on(handle).with_inbox(inbox.clone());
-    evenkeel(spec, router, |settings| settings.group = group).await?;
-    let effects: i64 = sqlx::query_scalar("SELECT count(*) FROM effects")
-        .fetch_one(inbox.pool())
-        .await?;
-    if effects as u64 != spec.data.records {
-        bail!(
-            "wrong answer: {effects} effects of {} events",
-            spec.data.records
-        );
+    match store {
+        "sqlite" => sqlite(spec, group_max).await,
+        _ => postgres(spec, group_max).await,
     }
-    rate(spec.data.records, check.finish()?)
 }
 
-async fn bare(spec: &Spec, path: &Path) -> anyhow::Result<Turn> {
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Normal);
-    let mut connection = SqliteConnection::connect_with(&options).await?;
-    let inbox = "CREATE TABLE inbox (source TEXT, id TEXT, at INTEGER, PRIMARY KEY (source, id)) WITHOUT ROWID";
-    sqlx::query(inbox).execute(&mut connection).await?;
-    sqlx::query(EFFECTS).execute(&mut connection).await?;
-    let begun = Moment::now();
-    for number in 0..spec.data.records as i64 {
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("INSERT INTO inbox (source, id, at) VALUES (?, ?, ?)")
-            .bind("/bench/samples")
-            .bind(format!("{number:036}"))
-            .bind(number)
-            .execute(&mut *transaction)
-            .await?;
-        sqlx::query(INSERT)
-            .bind(number % 1_000)
-            .bind(number)
-            .bind(number)
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
+/// Handlers of both stores differ in the transaction that they name.
+macro_rules! insert {
+    ($check:expr, $transaction:ty) => {{
+        let seen = Arc::clone(&$check);
+        move |event: Event<Sample>, mut tx: $transaction| {
+            let seen = Arc::clone(&seen);
+            async move {
+                sqlx::query(INSERT)
+                    .bind(event.data.key as i32)
+                    .bind(event.data.place as i64)
+                    .bind(event.data.total_cents as i64)
+                    .execute(&mut *tx)
+                    .await?;
+                seen.see_place(event.data.key.into(), event.data.place);
+                Ok::<_, HandlerError>(())
+            }
+        }
+    }};
+}
+
+async fn sqlite(spec: &Spec, group_max: Option<u32>) -> anyhow::Result<Turn> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("effects.db");
+    let group = unique("bench-effects");
+    let settings = SqliteSettings::new(&group, EFFECTS).with_durability(Durability::PowerLoss);
+    let settings = match group_max {
+        Some(group_max) => settings.with_group_max(group_max),
+        None => settings,
+    };
+    let inbox = SqliteInbox::open_with(&path, &settings).await?;
+    let check = Arc::new(Check::of(&spec.data));
+    let router = Router::new().on(insert!(check, SqliteTx));
+    run(spec, router.with_inbox(inbox.clone()), group).await?;
+    let effects: i64 = sqlx::query_scalar(COUNT).fetch_one(inbox.pool()).await?;
+    finish(spec, &check, effects)
+}
+
+async fn postgres(spec: &Spec, group_max: Option<u32>) -> anyhow::Result<Turn> {
+    let server = TestPostgres::start().await.context("no PostgreSQL")?;
+    let settings = PostgresSettings::new(EFFECTS);
+    let settings = match group_max {
+        Some(group_max) => settings.with_group_max(group_max),
+        None => settings,
+    };
+    let inbox = PostgresInbox::open_with(&server.database().await?, &settings).await?;
+    let check = Arc::new(Check::of(&spec.data));
+    let router = Router::new().on(insert!(check, PostgresTx));
+    let group = unique("bench-effects");
+    run(spec, router.with_inbox(inbox.clone()), group).await?;
+    let effects: i64 = sqlx::query_scalar(COUNT).fetch_one(inbox.pool()).await?;
+    finish(spec, &check, effects)
+}
+
+async fn run(spec: &Spec, router: Router, group: String) -> anyhow::Result<()> {
+    evenkeel(spec, router, |settings| {
+        settings.group = group;
+        settings.concurrency = CONCURRENCY;
+    })
+    .await
+}
+
+fn finish(spec: &Spec, check: &Check, effects: i64) -> anyhow::Result<Turn> {
+    if effects as u64 != spec.data.records {
+        let events = spec.data.records;
+        bail!("wrong answer: {effects} effects of {events} events");
     }
-    rate(spec.data.records, Moment::now().since(&begun)?)
+    rate(spec.data.records, check.finish()?)
 }

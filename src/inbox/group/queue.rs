@@ -7,8 +7,9 @@ use foldhash::fast::RandomState;
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-/// Claims of one transaction at most. More would save nothing: the disk is waited for once in so many.
-const GROUP_MAX: usize = 256;
+/// Claims of one transaction at most, unless a store is told otherwise. More would save nothing: the disk is waited for once in
+/// so many.
+pub(crate) const GROUP_MAX: u32 = 256;
 
 /// How long a transaction should last. The first of a group waits for the last, and so do others who want the same rows; a
 /// disk takes a tenth of it.
@@ -22,6 +23,7 @@ pub(super) struct Queue<W> {
     open: usize,
     open_max: usize,
     size: usize,
+    size_max: usize,
 }
 
 /// How a group ended.
@@ -34,14 +36,15 @@ pub(super) enum Ended {
 }
 
 impl<W> Queue<W> {
-    /// A queue for at most `open_max` transactions at a time.
-    pub(super) fn new(open_max: usize) -> Self {
+    /// A queue for at most `open_max` transactions at a time, of `size_max` claims at most.
+    pub(super) fn new(open_max: u32, size_max: u32) -> Self {
         Self {
             waiting: VecDeque::new(),
             claimed: HashSet::default(),
             open: 0,
-            open_max,
+            open_max: open_max.max(1) as usize,
             size: 1,
+            size_max: size_max.max(1) as usize,
         }
     }
 
@@ -94,7 +97,7 @@ impl<W> Queue<W> {
             Ended::Lost => 1,
             Ended::After(took) if took > AIM => (self.size / 2).max(1),
             Ended::After(took) if took < AIM / 2 && count >= self.size => {
-                (self.size * 2).min(GROUP_MAX)
+                (self.size * 2).min(self.size_max)
             }
             Ended::After(_) => self.size,
         };
@@ -116,8 +119,8 @@ mod tests {
         }
     }
 
-    fn queue(open_max: usize, size: usize, ids: impl Iterator<Item = u32>) -> Queue<u32> {
-        let mut queue = Queue::new(open_max);
+    fn queue(open_max: u32, size: usize, ids: impl Iterator<Item = u32>) -> Queue<u32> {
+        let mut queue = Queue::new(open_max, GROUP_MAX);
         queue.size = size;
         ids.for_each(|id| queue.push(key(id), id));
         queue
@@ -178,7 +181,7 @@ mod tests {
         (0..200).for_each(|id| queue.push(key(1000 + id), id));
         let slow = Ended::After(AIM * 2);
         assert_eq!(group(&mut queue, slow), 256);
-        assert_eq!(group(&mut queue, Ended::Lost), 128.min(256 / 2));
+        assert_eq!(group(&mut queue, Ended::Lost), 128);
         assert_eq!(group(&mut queue, Ended::After(AIM)), 1);
         assert_eq!(group(&mut queue, SOON), 1);
         assert_eq!(group(&mut queue, SOON), 2);

@@ -111,7 +111,7 @@ fn key(id: usize) -> InboxKey {
 
 /// Groups whose transactions begin when the test says so, once they have grown to hold 16.
 async fn grown() -> Arc<Groups<Fake>> {
-    let groups = Groups::new(Fake::default(), 1);
+    let groups = Groups::new(Fake::default(), 1, GROUP_MAX);
     for id in 1000..1004 {
         let claims = (0..16).map(|n| deliver(&groups, id * 100 + n));
         futures_util::future::join_all(claims.collect::<Vec<_>>()).await;
@@ -287,7 +287,7 @@ async fn a_transaction_that_a_handler_keeps_is_waited_for_and_commits_nothing_of
             let keep = keep.lock().unwrap().take().expect("once");
             Box::pin(async move {
                 let mut claim = fresh(&groups, 1).await;
-                keep.send(claim.transaction()).ok().expect("awaited");
+                assert!(keep.send(claim.transaction()).is_ok());
                 claim.complete(Vec::new()).await.map(drop)
             })
         },
@@ -311,7 +311,11 @@ async fn a_transaction_that_a_handler_keeps_is_waited_for_and_commits_nothing_of
 
 #[tokio::test]
 async fn a_group_keeps_the_contract() {
-    conformance::check(Arc::new(FakeInbox(Groups::new(Fake::default(), 3))), None).await;
+    conformance::check(
+        Arc::new(FakeInbox(Groups::new(Fake::default(), 3, GROUP_MAX))),
+        None,
+    )
+    .await;
 }
 
 /// The contract of claims, without that of transactions.

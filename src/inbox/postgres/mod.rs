@@ -68,7 +68,7 @@ impl PostgresInbox {
         let store = Store::connect(options, settings);
         store.prepare(settings).await?;
         Ok(Self {
-            groups: Groups::new(store, settings.connections.max(1) as usize),
+            groups: Groups::new(store, settings.connections, settings.group_max),
         })
     }
 

@@ -1,5 +1,6 @@
 //! How a PostgreSQL store is opened.
 
+use crate::inbox::group::GROUP_MAX;
 use std::time::Duration;
 
 /// How a PostgreSQL store is opened.
@@ -17,6 +18,9 @@ pub struct PostgresSettings {
     /// How long a claim waits for a connection, and a statement for somebody else's lock, before it fails as unavailable. 10 s
     /// by default.
     pub lock_timeout: Duration,
+    /// How many deliveries share a transaction at most; 256 by default, 1 for a transaction each. It is what is ready that
+    /// decides: nothing waits for others to come.
+    pub group_max: u32,
 }
 
 /// Who brings the tables of a store up to date.
@@ -38,6 +42,7 @@ impl PostgresSettings {
             migration: Migration::default(),
             connections: 4,
             lock_timeout: Duration::from_secs(10),
+            group_max: GROUP_MAX,
         }
     }
 
@@ -56,6 +61,12 @@ impl PostgresSettings {
     /// The same with another lock timeout.
     pub fn with_lock_timeout(mut self, lock_timeout: Duration) -> Self {
         self.lock_timeout = lock_timeout;
+        self
+    }
+
+    /// The same with another number of deliveries to a transaction.
+    pub fn with_group_max(mut self, group_max: u32) -> Self {
+        self.group_max = group_max;
         self
     }
 }

@@ -49,7 +49,7 @@ pub struct SqliteInbox {
 }
 
 /// SQLite has one writer at a time.
-const OPEN_MAX: usize = 1;
+const OPEN_MAX: u32 = 1;
 
 struct Store {
     path: String,
@@ -87,7 +87,7 @@ impl SqliteInbox {
         let store = Store::connect(path, name, settings);
         store.prepare(settings).await?;
         Ok(Self {
-            groups: Groups::new(store, OPEN_MAX),
+            groups: Groups::new(store, OPEN_MAX, settings.group_max),
         })
     }
 

@@ -1,5 +1,6 @@
 //! How a SQLite store is opened.
 
+use crate::inbox::group::GROUP_MAX;
 use std::time::Duration;
 
 /// How a SQLite store is opened.
@@ -15,6 +16,9 @@ pub struct SqliteSettings {
     /// How long a claim waits while another process holds the write lock, before it fails as unavailable. 10 s by default.
     /// Waiting for claims of the same process has no limit: it is a queue, and each in it is served.
     pub lock_timeout: Duration,
+    /// How many deliveries share a transaction at most; 256 by default, 1 for a transaction each. It is what is ready that
+    /// decides: nothing waits for others to come.
+    pub group_max: u32,
 }
 
 /// What a completed delivery survives.
@@ -37,6 +41,7 @@ impl SqliteSettings {
             schema: schema.into(),
             durability: Durability::default(),
             lock_timeout: Duration::from_secs(10),
+            group_max: GROUP_MAX,
         }
     }
 
@@ -49,6 +54,12 @@ impl SqliteSettings {
     /// The same with another lock timeout.
     pub fn with_lock_timeout(mut self, lock_timeout: Duration) -> Self {
         self.lock_timeout = lock_timeout;
+        self
+    }
+
+    /// The same with another number of deliveries to a transaction.
+    pub fn with_group_max(mut self, group_max: u32) -> Self {
+        self.group_max = group_max;
         self
     }
 }
