@@ -196,22 +196,18 @@ impl Follower {
             return true;
         };
         let next = retry.state().next();
-        let gap = gap::find(next, run.iter().map(came));
-        let is_believed = match &gap {
-            Some(gap) => self.gaps.is_known(partition.epoch, gap),
-            None => true,
+        let Some(gap) = gap::find(next, run.iter().map(came)) else {
+            self.enter(run, partition, retry, now_ms);
+            return true;
         };
-        match gap {
-            Some(gap) if !is_believed => {
-                self.enter(&run[..gap.at], partition, retry, now_ms);
-                self.ask_again(&gap, partition, retry);
-            }
-            Some(_) | None => self.enter(run, partition, retry, now_ms),
+        if self.gaps.is_known(partition.epoch, &gap) {
+            tracing::error!(group = self.engine.group, topic = %retry.topic, partition = partition.partition, offset = gap.missing, "the retry partition has a gap: records were taken from its middle");
+            self.enter(run, partition, retry, now_ms);
+            return true;
         }
-        if is_believed && gap.is_some() {
-            tracing::error!(group = self.engine.group, topic = %retry.topic, partition = partition.partition, offset = next, "the retry partition has a gap: records were taken from its middle");
-        }
-        is_believed
+        self.enter(&run[..gap.at], partition, retry, now_ms);
+        self.ask_again(&gap, partition, retry);
+        false
     }
 
     /// Enters what came into the parked set.
