@@ -300,5 +300,6 @@ async fn a_stop_does_not_wait_for_parked_records_that_no_broker_brings() {
     let began = Instant::now();
     member.stop().await;
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    // A fetch that nobody answers takes ten seconds.
+    assert!(took < Duration::from_secs(6), "{took:?}");
 }
