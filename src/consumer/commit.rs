@@ -61,7 +61,12 @@ struct Track {
 type Due = (Epoch, i64, Option<String>);
 
 /// What is due for a partition: never less than what is committed already, unless the partition itself fell back.
-fn due(track: &Track, position: &Position, group: &str) -> Option<(i64, Option<String>)> {
+fn due(
+    track: &Track,
+    position: &Position,
+    group: &str,
+    now: Instant,
+) -> Option<(i64, Option<String>)> {
     let watermark = position.watermark?;
     let owned = &track.owned;
     let is_step_back = owned
@@ -78,8 +83,8 @@ fn due(track: &Track, position: &Position, group: &str) -> Option<(i64, Option<S
     let metadata = metadata::encode(tag, watermark, position.next?, &position.unsettled);
     let is_new = owned.committed != Some(watermark) || track.metadata != metadata;
     // Offsets of a topic that the group does not subscribe to expire (KIP-211) when they are not committed for days.
-    let is_new = is_new || owned.parked_of.is_some() && track.committed_at.elapsed() > AGAIN_AFTER;
-    is_new.then_some((watermark, metadata))
+    let is_old = now.saturating_duration_since(track.committed_at) > AGAIN_AFTER;
+    (is_new || owned.parked_of.is_some() && is_old).then_some((watermark, metadata))
 }
 
 /// The committer's state.
@@ -206,7 +211,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     fn commit(&mut self, wanted: impl Fn(Epoch) -> bool) -> bool {
         let mut positions = self.engine.ledger().positions();
         positions.extend(self.parked_positions());
-        let group = &self.engine.group;
+        let (group, now) = (&self.engine.group, Instant::now());
         let mut due_now = Vec::new();
         for position in &positions {
             let Some(track) = self.tracks.get(&position.epoch) else {
@@ -215,7 +220,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
             self.report(track, position);
             if wanted(position.epoch) {
                 due_now.extend(
-                    due(track, position, group)
+                    due(track, position, group, now)
                         .map(|(offset, metadata)| (position.epoch, offset, metadata)),
                 );
             }
@@ -340,10 +345,14 @@ mod tests {
         }
     }
 
+    fn due_now(track: &Track, position: &Position) -> Option<(i64, Option<String>)> {
+        due(track, position, "g", Instant::now())
+    }
+
     #[test]
     fn only_progress_is_committed_and_never_a_step_back() {
         let offset = |committed, watermark| {
-            due(&track(committed), &position(watermark, watermark), "g").map(|(offset, _)| offset)
+            due_now(&track(committed), &position(watermark, watermark)).map(|(offset, _)| offset)
         };
         assert_eq!(offset(None, None), None);
         assert_eq!(offset(None, Some(5)), Some(5));
@@ -358,7 +367,7 @@ mod tests {
             fell_back: true,
             ..position(Some(4), Some(4))
         };
-        let due = due(&track(Some(900)), &fallen, "g").map(|(offset, _)| offset);
+        let due = due_now(&track(Some(900)), &fallen).map(|(offset, _)| offset);
         assert_eq!(due, Some(4));
     }
 
@@ -369,12 +378,30 @@ mod tests {
             ..position(Some(5), Some(9))
         };
         let (offset, metadata) =
-            due(&track(Some(5)), &position, "g").expect("three offsets are settled above");
+            due_now(&track(Some(5)), &position).expect("three offsets are settled above");
         assert_eq!(offset, 5);
         let again = Track {
             metadata: metadata.clone(),
             ..track(Some(5))
         };
-        assert!(metadata.is_some() && due(&again, &position, "g").is_none());
+        assert!(metadata.is_some() && due_now(&again, &position).is_none());
+    }
+
+    #[test]
+    fn only_a_retry_partition_is_committed_again_when_its_commit_is_old() {
+        let retry_of = |parked_of| {
+            let mut track = track(Some(5));
+            track.owned.parked_of = parked_of;
+            track
+        };
+        let source = Partition::new("s".into(), 0, Epoch(2), None);
+        let (retry, own) = (retry_of(Some(Arc::new(source))), retry_of(None));
+        let is_due = |track: &Track, age: Duration| {
+            let now = track.committed_at + age;
+            due(track, &position(Some(5), Some(5)), "g", now).is_some()
+        };
+        assert!(!is_due(&retry, AGAIN_AFTER));
+        assert!(is_due(&retry, AGAIN_AFTER * 2));
+        assert!(!is_due(&own, AGAIN_AFTER * 2));
     }
 }

@@ -3,6 +3,9 @@
 //!
 //! Reads no topic and holds no partition: that is the poll thread's part (`steering`, `pause`).
 
+#[cfg(test)]
+mod tests;
+
 use super::engine::Engine;
 use super::ledger::Epoch;
 use crate::control::{Ack, Command, ControlState, Outcome, Scope, Status, control_topic};

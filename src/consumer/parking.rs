@@ -7,6 +7,8 @@ mod begin;
 pub(super) mod clean;
 mod fetch;
 pub(super) mod follow;
+mod gap;
+mod hand_out;
 mod look;
 mod steer;
 pub(super) mod write;
@@ -198,5 +200,24 @@ pub(crate) fn order_name<'a>(
         (Ordering::Key, Some(key)) => Some(key),
         (Ordering::Key, None) if settings.keyless != Keyless::Partition => None,
         (Ordering::Partition | Ordering::Key, _) => Some(b""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parked_records_leave_room_for_the_others_by_count_and_by_bytes() {
+        let (settings, lot) = (ConsumerSettings::new("g", ["t"]), ParkingLot::default());
+        let most = lot.room(&settings, 0);
+        assert!(most > 0 && most <= settings.in_flight_records_max() / 2);
+        let full = settings.in_flight_bytes_max;
+        assert_eq!(lot.room(&settings, full), most, "others hold all of it");
+        lot.loaded.store(1, Relaxed);
+        assert_eq!(lot.room(&settings, full - 1), most - 1);
+        assert_eq!(lot.room(&settings, full), 0);
+        lot.loaded.store(most + 1, Relaxed);
+        assert_eq!(lot.room(&settings, 0), 0);
     }
 }

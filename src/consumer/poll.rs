@@ -20,6 +20,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -115,27 +116,33 @@ pub(crate) fn run(
         bounded_received: 0,
     };
     let ran = thread.subscribe_and_poll();
-    let clean = thread.shut_down(ran.is_ok());
-    let ended = ran.map(|stopped| Ended { stopped, clean });
     // It ends by itself when nobody is left to tell it anything.
     let _ = followed.send(follow::Order::Close);
     thread.engine.parking.wake();
-    if following.join().is_err() {
-        tracing::error!(
+    let deadline = Instant::now() + thread.engine.settings.drain_timeout;
+    let clean = thread.shut_down(ran.is_ok(), deadline);
+    let ended = ran.map(|stopped| Ended { stopped, clean });
+    let left = deadline.saturating_duration_since(Instant::now());
+    if following.recv_timeout(left.max(EVENTS_EVERY)) == Err(RecvTimeoutError::Timeout) {
+        // It waits for brokers that do not answer, with a client of its own, and nobody waits for what they would say.
+        tracing::debug!(
             group = thread.engine.group,
-            "the thread for parked records panicked"
+            "stopped before the reader of the retry topics was done"
         );
     }
     thread.close(committing);
     ended
 }
 
+/// Starts the reader of the retry topics. What it gives back is disconnected when that ends.
 fn spawn_follower(
     engine: &Arc<Engine>,
     follower: Follower,
-) -> Result<std::thread::JoinHandle<()>, ConsumerError> {
+) -> Result<mpsc::Receiver<()>, ConsumerError> {
     let engine = Arc::clone(engine);
+    let (runs, ended) = mpsc::channel();
     let follow = move || {
+        let _runs: mpsc::Sender<()> = runs;
         if catch_unwind(AssertUnwindSafe(|| follower.run())).is_err() {
             engine.fail("the thread for parked records panicked");
         }
@@ -143,6 +150,7 @@ fn spawn_follower(
     std::thread::Builder::new()
         .name("evenkeel-parked".to_owned())
         .spawn(follow)
+        .map(|_| ended)
         .map_err(|error| ConsumerError::Fatal(format!("no thread for parked records: {error}")))
 }
 
@@ -440,12 +448,11 @@ impl PollThread {
     }
 
     /// Drains what runs and commits what is settled; true when both were done in time.
-    fn shut_down(&mut self, commit: bool) -> bool {
+    fn shut_down(&mut self, commit: bool, deadline: Instant) -> bool {
         let engine = Arc::clone(&self.engine);
         engine.readiness.stop();
         self.steering.stop();
         let epochs = self.consumer.context().fence_all();
-        let deadline = Instant::now() + engine.settings.drain_timeout;
         let mut drain = self.consumer.context().fence(&epochs);
         let drained = self.drain(&mut drain, deadline);
         let committed = !commit || self.commit_last(&epochs, deadline);

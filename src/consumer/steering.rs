@@ -255,8 +255,10 @@ impl Steering {
             topic: partition.topic.to_string(),
             partition: partition.partition,
         });
+        let mut partitions: Vec<Scope> = partitions.collect();
+        partitions.sort();
         self.control()
-            .acknowledge(&command.id, partitions.collect(), outcome, &detail);
+            .acknowledge(&command.id, partitions, outcome, &detail);
     }
 
     fn retry_now(&self, concerned: &[Arc<Partition>], scope: &Scope) -> String {

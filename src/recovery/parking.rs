@@ -13,6 +13,7 @@
 //!   unsettled for as long as it says something that a restart has to know.
 //! - A held key waits for the replay of its dead letter, which takes the place of the record that died.
 
+mod seen;
 mod unsettled;
 
 #[cfg(test)]
@@ -20,7 +21,7 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-use super::parked::{Entry, Wait};
+use super::parked::Wait;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -175,120 +176,6 @@ impl Parking {
     /// How many records wait.
     pub(crate) fn records(&self) -> usize {
         self.records
-    }
-
-    /// The entry at `offset` was seen on the log. What was seen before, or was settled in an earlier life, changes nothing.
-    pub(crate) fn seen(&mut self, offset: i64, name: Option<&[u8]>, entry: Entry, now_ms: i64) {
-        if offset < self.next {
-            return;
-        }
-        self.next = offset + 1;
-        self.touched = true;
-        if self.was_settled(offset) {
-            return;
-        }
-        match entry {
-            Entry::Parked {
-                origin,
-                wait,
-                is_replay,
-            } => self.seen_parked(offset, name, origin, self.clamped(wait, now_ms), is_replay),
-            Entry::Failed { of, wait } => {
-                self.seen_failed(offset, name, of, self.clamped(wait, now_ms));
-            }
-            Entry::Held { origin } => self.seen_held(offset, name, origin),
-            Entry::Unknown => {}
-        }
-    }
-
-    /// There is nothing before `offset` that was not seen.
-    pub(crate) fn reached(&mut self, offset: i64) {
-        self.next = self.next.max(offset);
-    }
-
-    fn seen_parked(
-        &mut self,
-        offset: i64,
-        name: Option<&[u8]>,
-        origin: Option<i64>,
-        wait: Wait,
-        is_replay: bool,
-    ) {
-        let id = self.open(name, offset);
-        let key = &mut self.keys[id as usize];
-        if let Some(at) = key
-            .writing
-            .iter()
-            .position(|writing| Some(*writing) == origin)
-        {
-            key.writing.swap_remove(at);
-        }
-        let mut holds = key.holds.iter_mut();
-        let takes_place = |hold: &&mut Hold| hold.replay.is_none() && Some(hold.origin) == origin;
-        if let Some(hold) = holds.find(takes_place).filter(|_| is_replay) {
-            hold.replay = Some(offset);
-            // When its record died, everything before it was settled.
-            key.queue.push_front(offset);
-            key.wait = wait;
-        } else {
-            let early = origin.filter(|_| is_replay).map(|origin| (origin, offset));
-            key.early_replays.extend(early);
-            key.queue.push_back(offset);
-            if key.queue.len() == 1 {
-                key.wait = wait;
-            }
-        }
-        self.unsettled.add(offset);
-        self.records += 1;
-        self.schedule(id);
-    }
-
-    fn seen_failed(&mut self, offset: i64, name: Option<&[u8]>, of: i64, wait: Wait) {
-        let id = match name {
-            Some(name) => self.find(name),
-            None => self.nameless.get(&of).copied(),
-        };
-        let Some(id) = id else { return };
-        let key = &mut self.keys[id as usize];
-        if key.queue.front() != Some(&of) {
-            return;
-        }
-        key.wait = wait;
-        if let Some(older) = key.note.replace(offset) {
-            self.unsettled.remove(older);
-        }
-        self.unsettled.add(offset);
-        self.schedule(id);
-    }
-
-    fn seen_held(&mut self, offset: i64, name: Option<&[u8]>, origin: i64) {
-        if name.is_none() {
-            return;
-        }
-        let id = self.open(name, offset);
-        let key = &mut self.keys[id as usize];
-        let is_own = key.holding.contains(&origin);
-        key.holding.retain(|holding| *holding != origin);
-        // Written twice, as a crash between can have it, the first one counts: the replay may be there already. But where the
-        // replay has died as well, the key is held anew.
-        if is_own || key.holds.iter().all(|hold| hold.origin != origin) {
-            let is_it = |(early, _): &(i64, i64)| *early == origin;
-            let replay = key.early_replays.iter().position(is_it);
-            let replay = replay.map(|at| key.early_replays.swap_remove(at).1);
-            if let Some(replay) = replay {
-                key.queue.retain(|queued| *queued != replay);
-                key.queue.push_front(replay);
-                key.wait = Wait::default();
-            }
-            key.holds.push(Hold {
-                note: offset,
-                origin,
-                replay,
-            });
-            key.loaded = 0;
-            self.unsettled.add(offset);
-        }
-        self.schedule(id);
     }
 
     /// Whether a record of this key has to be parked behind others. If so it counts as on its way from now on.
@@ -469,27 +356,6 @@ impl Parking {
             next: if is_all { self.next } else { told },
             unsettled,
         })
-    }
-
-    fn was_settled(&mut self, offset: i64) -> bool {
-        while self
-            .settled_above
-            .first()
-            .is_some_and(|run| run.end <= offset)
-        {
-            self.settled_above.remove(0);
-        }
-        self.settled_above
-            .first()
-            .is_some_and(|run| run.contains(&offset))
-    }
-
-    fn clamped(&self, wait: Wait, now_ms: i64) -> Wait {
-        let latest = now_ms.saturating_add(self.wait_max_ms);
-        Wait {
-            not_before_ms: wait.not_before_ms.min(latest),
-            ..wait
-        }
     }
 
     /// The key of a record that is the first of its key.

@@ -1,16 +1,16 @@
 //! Live control: what an operator says to a running group through its control topic, holds within a second, exactly, and is
 //! acknowledged.
 
-mod desk;
+mod answers;
+pub(crate) mod desk;
+mod pauses;
 
 use crate::support::{Gate, Log, Member, WITHIN};
-use desk::{Desk, Place, in_order_by_key, load, logging, of, place};
-use evenkeel::consumer::{Bound, ConsumerSettings};
+use desk::{Desk, in_order_by_key, load, logging, of, place};
 use evenkeel::control::{Action, Command, Outcome, Scope};
 use evenkeel::event::Record;
 use evenkeel::handler::{HandlerError, Router};
 use evenkeel::testing::eventually;
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -182,15 +182,7 @@ async fn a_pause_survives_a_rebalance_and_a_restart_of_all_members() {
     let first = start();
     first.joined().await;
     let topic = case.topic.clone();
-    let (pause, _) = case
-        .command(Action::Pause {
-            scope: Scope::Topic(topic.clone()),
-        })
-        .await;
-    assert_eq!(
-        case.acknowledged(&pause, &[0, 1, 2, 3]).await,
-        [Outcome::Applied; 4]
-    );
+    let pause = case.pause(Scope::Topic(topic.clone())).await;
     case.publish_rounds(&[0, 1, 2, 3], 0..50).await;
 
     let second = start();
@@ -220,15 +212,7 @@ async fn a_pause_survives_a_rebalance_and_a_restart_of_all_members() {
     );
     assert_eq!(handled.len(), 0, "handled while it was paused");
 
-    let (resume, _) = case
-        .command(Action::Resume {
-            scope: Scope::Topic(topic),
-        })
-        .await;
-    assert_eq!(
-        case.acknowledged(&resume, &[0, 1, 2, 3]).await,
-        [Outcome::Applied; 4]
-    );
+    case.resume(Scope::Topic(topic)).await;
     handled.reach("records handled", 200).await;
     case.all_committed().await;
     assert!(third.health.notes().is_empty());
@@ -371,101 +355,6 @@ async fn a_record_that_waits_for_its_next_attempt_is_skipped_or_tried_again_at_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_lets_go_of_a_record_that_waits_for_its_next_attempt() {
-    let Some(case) = Desk::new(1).await else {
-        return;
-    };
-    let attempts = Log::new();
-    let router = {
-        let attempts = attempts.clone();
-        Router::new().raw(move |record: Record| {
-            attempts.push(record.offset());
-            async { Err::<(), _>(HandlerError::from(std::io::Error::other("not now"))) }
-        })
-    };
-    let mut settings = case.settings();
-    settings.retry.backoff.initial = Duration::from_secs(600);
-    settings.retry.backoff.max = Duration::from_secs(600);
-    settings.revoke_timeout = WITHIN * 2;
-    let member = Member::start(&case.kafka, settings, router);
-    case.publish_rounds(&[0], 0..1).await;
-    attempts.reach("attempts", 1).await;
-    let scope = case.partition_scope(0);
-    let (pause, _) = case
-        .command(Action::Pause {
-            scope: scope.clone(),
-        })
-        .await;
-    // It would not be drained before its next attempt is due, and that is later than the test waits.
-    assert_eq!(
-        case.acknowledged(&pause, &[0]).await,
-        [Outcome::Applied],
-        "nothing of it runs"
-    );
-    assert_eq!(attempts.len(), 1);
-    case.command(Action::Resume { scope }).await;
-    attempts.reach("attempts after the resume", 2).await;
-    assert!(member.stop().await.clean);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pause_holds_what_is_parked_and_a_resume_lets_it_go_on_in_order() {
-    const DELAY: Duration = Duration::from_millis(300);
-    let Some(case) = Desk::new(1).await else {
-        return;
-    };
-    let (attempts, done, works) = (Log::new(), Log::new(), Arc::new(AtomicBool::new(false)));
-    let router = {
-        let (attempts, done, works) = (attempts.clone(), done.clone(), Arc::clone(&works));
-        Router::new().raw(move |record: Record| {
-            attempts.push(Instant::now());
-            let result = match works.load(Ordering::Relaxed) {
-                true => Ok(()),
-                false => Err(HandlerError::from(std::io::Error::other("not now"))),
-            };
-            if result.is_ok() {
-                let value = record.value().unwrap_or_default();
-                done.push(String::from_utf8_lossy(value).into_owned());
-            }
-            async { result }
-        })
-    };
-    let mut settings = case.settings();
-    settings.retry.attempts_max = 1;
-    settings.retry.park_delays = vec![DELAY; 1_000];
-    let member = Member::start(&case.kafka, settings, router);
-    // Rounds 0, 7, 14 have one key.
-    case.publish_rounds(&[0], 0..21).await;
-    attempts.reach("attempts of parked records", 30).await;
-    let scope = case.partition_scope(0);
-    let pause = Action::Pause {
-        scope: scope.clone(),
-    };
-    let (pause, _) = case.command(pause).await;
-    let outcomes = case.acknowledged(&pause, &[0]).await;
-    assert_eq!(outcomes, [Outcome::Applied]);
-    let before = attempts.len();
-    // Several rounds of parking would be due in that time.
-    tokio::time::sleep(DELAY * 5).await;
-    assert_eq!(attempts.len(), before, "tried while it was paused");
-
-    works.store(true, Ordering::Relaxed);
-    let (resume, _) = case.command(Action::Resume { scope }).await;
-    let outcomes = case.acknowledged(&resume, &[0]).await;
-    assert_eq!(outcomes, [Outcome::Applied]);
-    done.reach("records handled", 21).await;
-    case.all_committed().await;
-    let done: Vec<i64> = done
-        .entries()
-        .iter()
-        .map(|at| at.parse().expect("a number"))
-        .collect();
-    in_order_by_key(&done);
-    assert_eq!(done.len(), 21, "each once");
-    assert!(member.stop().await.clean);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_skip_of_a_record_whose_handler_runs_is_pending_until_it_ends() {
     let Some(case) = Desk::new(1).await else {
         return;
@@ -589,12 +478,7 @@ async fn what_is_no_command_is_passed_over_and_the_next_one_holds() {
         case.write("command/1", Some(value.to_vec())).await;
     }
     case.write("", None).await;
-    let (pause, _) = case
-        .command(Action::Pause {
-            scope: Scope::Group,
-        })
-        .await;
-    assert_eq!(case.acknowledged(&pause, &[0]).await, [Outcome::Applied]);
+    case.pause(Scope::Group).await;
     assert!(member.stop().await.clean);
     // A member that begins with such a topic starts all the same.
     let again = Member::start(&case.kafka, case.settings(), logging(&handled));
@@ -606,40 +490,43 @@ async fn what_is_no_command_is_passed_over_and_the_next_one_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_to_the_end_waits_for_what_is_paused() {
-    let Some(case) = Desk::new(2).await else {
+async fn a_parked_record_that_is_dropped_while_its_handler_runs_does_not_wait_again() {
+    let Some(case) = Desk::new(1).await else {
         return;
     };
-    let handled = Log::new();
-    let run = |bound: Bound| {
-        let mut settings: ConsumerSettings = case.settings();
-        settings.bound = bound;
-        Member::start(&case.kafka, settings, logging(&handled))
+    let (gate, attempts) = (Gate::closed(), Log::new());
+    let router = {
+        let (gate, attempts) = (gate.clone(), attempts.clone());
+        Router::new().raw(move |record: Record| {
+            let (gate, attempts) = (gate.clone(), attempts.clone());
+            async move {
+                attempts.push(record.offset());
+                if attempts.len() > 1 {
+                    gate.pass().await;
+                }
+                Err::<(), _>(HandlerError::transient("not now"))
+            }
+        })
     };
-    case.publish_rounds(&[0, 1], 0..10).await;
-    let before = run(Bound::Records(5));
-    before.ended().await;
-    let rest = 20 - handled.len();
-    let scope = case.partition_scope(1);
-    case.command(Action::Pause {
-        scope: scope.clone(),
+    let mut settings = case.settings();
+    settings.retry.attempts_max = 1;
+    // The second wait is longer than the test.
+    settings.retry.park_delays = vec![Duration::ZERO, WITHIN * 10];
+    let member = Member::start(&case.kafka, settings, router);
+    case.publish([case.record(Some("k"), "v")]).await;
+    attempts.reach("attempts", 2).await;
+    let scope = Scope::Key {
+        topic: case.topic.clone(),
+        key: b"k".to_vec(),
+    };
+    let (drop, _) = case.command(Action::Drop { scope }).await;
+    assert_eq!(case.acknowledged(&drop, &[0]).await, [Outcome::Applied]);
+    gate.open();
+    eventually("it is a dead letter", WITHIN, || async {
+        let letters = format!("dlq.{}.{}", case.group, case.topic);
+        (case.read(&letters).await.len() == 1).then_some(())
     })
     .await;
-    let member = run(Bound::UntilEnd);
-    eventually("the other partition is done", WITHIN, || async {
-        (of(&handled, 0).len() == 10).then_some(())
-    })
-    .await;
-    assert!(handled.len() < 20);
-    case.command(Action::Resume { scope }).await;
-    let report = member.ended().await;
-    assert_eq!(report.settled, rest as u64);
-    let mut times: BTreeMap<Place, usize> = BTreeMap::new();
-    for (_, place) in handled.entries() {
-        *times.entry(place).or_default() += 1;
-    }
-    assert!(
-        times.len() == 20 && times.values().all(|times| *times == 1),
-        "{times:?}"
-    );
+    assert_eq!(attempts.len(), 2, "no third attempt");
+    assert!(member.stop().await.clean);
 }

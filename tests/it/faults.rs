@@ -3,8 +3,9 @@
 
 use crate::support::{Case, Gate, Log, Member, WITHIN, set};
 use evenkeel::event::Record;
-use evenkeel::handler::Router;
+use evenkeel::handler::{HandlerError, Router};
 use evenkeel::kafka::KafkaConfig;
+use evenkeel::recovery::retry_topic;
 use evenkeel::testing::{eventually, unique};
 use rdkafka::mocking::{MockCluster, MockCoordinator};
 use rdkafka::producer::DefaultProducerContext;
@@ -267,4 +268,38 @@ async fn a_stop_without_brokers_ends_in_time_and_says_that_it_is_not_clean() {
         committed <= report.settled as i64,
         "{committed} of {report:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_parked_records_that_no_broker_brings() {
+    const DELAY: Duration = Duration::from_millis(500);
+    let cluster = Cluster::new(1).expect("a mock cluster");
+    let kafka = KafkaConfig::new(cluster.bootstrap_servers());
+    let case = Case::named(kafka, unique("it-faults-parked"), 1);
+    for topic in [&case.topic, &retry_topic(&case.group, &case.topic)] {
+        cluster.create_topic(topic, 1, 1).expect("a topic");
+    }
+    let attempts = Log::new();
+    let router = {
+        let attempts = attempts.clone();
+        Router::new().raw(move |_: Record| {
+            attempts.push(());
+            async { Err::<(), _>(HandlerError::transient("not now")) }
+        })
+    };
+    let mut settings = case.settings();
+    settings.drain_timeout = DELAY;
+    settings.retry.attempts_max = 1;
+    settings.retry.park_delays = vec![DELAY; 1_000];
+    let member = Member::start(&case.kafka, settings, router);
+    case.publish([case.record(Some("k"), "v")]).await;
+    attempts.reach("attempts", 3).await;
+    cluster.broker_down(1).expect("a broker that goes");
+    // The record is due by then, and looked for.
+    tokio::time::sleep(DELAY * 3).await;
+    let began = Instant::now();
+    member.stop().await;
+    let took = began.elapsed();
+    // A fetch that nobody answers takes ten seconds.
+    assert!(took < Duration::from_secs(6), "{took:?}");
 }

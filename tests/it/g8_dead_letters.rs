@@ -1,7 +1,7 @@
 //! G8: where a dead letter cannot be written as it should, or should not be: nothing is lost, nothing is skipped, and an alarm
 //! is raised and cleared.
 
-use crate::support::{Case, Log, Member, WITHIN};
+use crate::support::{Case, Log, Member, WITHIN, guarded};
 use evenkeel::consumer::ConsumerSettings;
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Outcome, Router};
@@ -9,7 +9,7 @@ use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::admin::{Admin, NewTopic};
 use evenkeel::kafka::reader::LogRecord;
 use evenkeel::recovery::{DeadLetter, DeadLetterTopic, FloodGuardPolicy};
-use evenkeel::testing::{JavaProgram, Libraries, TestKafka, eventually, required, unique};
+use evenkeel::testing::{eventually, unique};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Code};
@@ -130,20 +130,9 @@ async fn a_record_too_large_for_its_letter_is_shortened_or_referred_to_and_takes
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forbidden_dead_letter_topic_stops_its_partition_until_it_is_permitted_and_costs_no_letter_a_word()
  {
-    // The shared broker asks nobody's permission for anything.
-    let authorizer = [
-        (
-            "authorizer.class.name",
-            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        ),
-        ("allow.everyone.if.no.acl.found", "true"),
-    ];
-    let Some(cluster) = required(TestKafka::start_with(&authorizer).await) else {
+    let Some((cluster, acl)) = guarded().await else {
         return;
     };
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/java/Acl.java");
-    let acl = JavaProgram::new(source, Libraries::Kafka).await;
-    let acl = required(acl).expect("jars that the broker has");
     let case = Case::on(&cluster, "it-g8-forbidden", 2).await;
     let letters = letters_of(&case);
     let acl = async |what: &str| {

@@ -44,5 +44,7 @@ mod parking;
 mod readme;
 /// Helper: a test of this binary as a process of its own.
 mod rerun;
+/// Retry topics that are closed or gone: who waits for that, and who does not.
+mod retry_topics;
 /// Helper: topics and groups of their own, members in this process, records, gates, and looks at committed offsets.
 mod support;

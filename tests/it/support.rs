@@ -10,7 +10,9 @@ use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::reader::{LogRecord, Reader, Reading};
 use evenkeel::publisher::{Publisher, PublisherSettings, Receipt};
 use evenkeel::telemetry::Health;
-use evenkeel::testing::{TestKafka, eventually, real_kafka, unique};
+use evenkeel::testing::{
+    JavaProgram, Libraries, TestKafka, eventually, real_kafka, required, unique,
+};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
@@ -190,6 +192,22 @@ impl Case {
         };
         tokio::task::spawn_blocking(read).await.expect("read")
     }
+}
+
+/// A Kafka of one's own that asks for permission, and the program that takes and gives it (`java/Acl.java`); none where there is
+/// no Kafka. The shared broker permits everything.
+pub(crate) async fn guarded() -> Option<(TestKafka, JavaProgram)> {
+    let authorizer = [
+        (
+            "authorizer.class.name",
+            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        ),
+        ("allow.everyone.if.no.acl.found", "true"),
+    ];
+    let cluster = required(TestKafka::start_with(&authorizer).await)?;
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/java/Acl.java");
+    let acl = JavaProgram::new(source, Libraries::Kafka).await;
+    Some((cluster, required(acl).expect("jars that the broker has")))
 }
 
 /// Shows what `RUST_LOG` asks for, to find out why a test fails.

@@ -89,6 +89,13 @@ impl Member {
         self.handled.lock().expect("no panic").clone()
     }
 
+    /// The numbers of a key in the order in which they were handled.
+    fn of(&self, key: &str) -> Vec<usize> {
+        let handled = self.handled().into_iter();
+        let own = handled.filter(|(found, _)| found == key);
+        own.map(|(_, number)| number).collect()
+    }
+
     async fn stop(self) {
         self.stop.cancel();
         self.run.await.expect("it does not panic");
@@ -99,6 +106,14 @@ fn settings(mailbox: &Mailbox) -> ConsumerSettings {
     let mut settings = ConsumerSettings::new(&mailbox.group, [&mailbox.source]);
     settings.commit_interval = Duration::from_millis(100);
     settings
+}
+
+/// A record of the source topic.
+fn record(mailbox: &Mailbox, (key, number): (&str, usize)) -> OutgoingRecord {
+    OutgoingRecord {
+        topic: mailbox.source.clone(),
+        ..mailbox.written(key, number, &[("id", b"1")])
+    }
 }
 
 /// Waits until a topic holds so many records.
@@ -182,12 +197,8 @@ async fn a_held_key_is_listed_and_goes_on_with_the_replay_of_its_dead_letter() {
     let member = Member::start(&mailbox, settings, move |key, number| {
         key == "held" && number == 3 && !is_mended.load(Ordering::SeqCst)
     });
-    let record = |(key, number): (&str, usize)| OutgoingRecord {
-        topic: mailbox.source.clone(),
-        ..mailbox.written(key, number, &[("id", b"1")])
-    };
     let steps = (0..6).flat_map(|number| ["held", "other"].map(|key| (key, number)));
-    mailbox.publish(steps.map(record)).await;
+    mailbox.publish(steps.map(|at| record(&mailbox, at))).await;
     let list = ["parked", "list", &mailbox.group, "-o", "jsonl"];
     let row = eventually(
         "the key is listed as held, with two records",
@@ -220,18 +231,14 @@ async fn a_held_key_is_listed_and_goes_on_with_the_replay_of_its_dead_letter() {
             .err
             .contains("parked list")
     );
-    let of = |key: &str| {
-        let handled = member.handled().into_iter();
-        let numbers = handled
-            .filter(|(found, _)| found == key)
-            .map(|(_, number)| number);
-        numbers.collect::<Vec<usize>>()
-    };
-    assert_eq!((of("held"), of("other").len()), (vec![0, 1, 2, 3], 6));
+    assert_eq!(
+        (member.of("held"), member.of("other").len()),
+        (vec![0, 1, 2, 3], 6)
+    );
     mended.store(true, Ordering::SeqCst);
     end_of(mailbox.start_replay(&[])).await.code(0);
     eventually("the key goes on", WITHIN, || async {
-        (of("held") == [0, 1, 2, 3, 3, 4, 5]).then_some(())
+        (member.of("held") == [0, 1, 2, 3, 3, 4, 5]).then_some(())
     })
     .await;
     eventually("nothing is listed", WITHIN, || async {
@@ -255,12 +262,8 @@ async fn a_key_that_waits_is_released_and_a_record_of_it_dropped_by_command() {
         ("waits", 1) => Some(HandlerError::transient("not now")),
         _ => None,
     });
-    let record = |(key, number): (&str, usize)| OutgoingRecord {
-        topic: mailbox.source.clone(),
-        ..mailbox.written(key, number, &[("id", b"1")])
-    };
     let steps = (0..4).flat_map(|number| ["held", "waits"].map(|key| (key, number)));
-    mailbox.publish(steps.map(record)).await;
+    mailbox.publish(steps.map(|at| record(&mailbox, at))).await;
     let list = ["parked", "list", &mailbox.group, "-o", "jsonl"];
     eventually("both keys wait with all behind them", WITHIN, || async {
         let rows = mailbox.run(&list).await.rows();
@@ -286,13 +289,6 @@ async fn a_key_that_waits_is_released_and_a_record_of_it_dropped_by_command() {
         ];
         mailbox.run(&args).await
     };
-    let of = |key: &str| {
-        let handled = member.handled().into_iter();
-        let numbers = handled
-            .filter(|(found, _)| found == key)
-            .map(|(_, number)| number);
-        numbers.collect::<Vec<usize>>()
-    };
     let refused = command("drop", "held").await.code(1);
     assert!(refused.out.contains("release it instead"), "{refused:?}");
     let released = command("release", "held").await.code(0);
@@ -301,20 +297,20 @@ async fn a_key_that_waits_is_released_and_a_record_of_it_dropped_by_command() {
         "{released:?}"
     );
     eventually("the held key goes on", WITHIN, || async {
-        (of("held") == [0, 1, 2, 3]).then_some(())
+        (member.of("held") == [0, 1, 2, 3]).then_some(())
     })
     .await;
-    assert_eq!(of("waits"), [0, 1]);
+    assert_eq!(member.of("waits"), [0, 1]);
     command("release", "waits").await.code(0);
     eventually("the key that waits is tried again", WITHIN, || async {
-        (of("waits") == [0, 1, 1]).then_some(())
+        (member.of("waits") == [0, 1, 1]).then_some(())
     })
     .await;
     command("drop", "waits").await.code(0);
     eventually(
         "what is behind the dropped record goes on",
         WITHIN,
-        || async { (of("waits") == [0, 1, 1, 2, 3]).then_some(()) },
+        || async { (member.of("waits") == [0, 1, 1, 2, 3]).then_some(()) },
     )
     .await;
     let letters = mailbox.read(&mailbox.letters).await;
@@ -346,11 +342,8 @@ async fn what_a_group_waits_for_because_it_is_down_is_described() {
         let outage = || HandlerError::outage("refused").of("bank");
         answers.load(Ordering::SeqCst).then(outage)
     });
-    let record = |number: usize| OutgoingRecord {
-        topic: mailbox.source.clone(),
-        ..mailbox.written(&format!("k{number}"), number, &[("id", b"1")])
-    };
-    mailbox.publish((0..50).map(record)).await;
+    let records = (0..50).map(|number| record(&mailbox, (&format!("k{number}"), number)));
+    mailbox.publish(records).await;
     let describe = ["groups", "describe", &mailbox.group, "-o", "jsonl"];
     eventually("the bank is said to be down", WITHIN, || async {
         let run = mailbox.run(&describe).await;

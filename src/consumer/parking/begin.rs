@@ -1,6 +1,6 @@
 //! Finds out where newly assigned retry partitions begin and end, and starts to read them.
 //!
-//! Each on its own: one that does not answer keeps its own partition waiting, and no other.
+//! Topic by topic: one that does not answer keeps its own partitions waiting, and no others.
 
 use super::super::metadata::{self, SettledAbove, Tag};
 use super::super::partition::Partition;
@@ -11,6 +11,7 @@ use crate::recovery::parking::Parking;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError as ClientError, KafkaResult};
 use rdkafka::{Offset, TopicPartitionList};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,24 +35,27 @@ impl Follower {
         if self.unknown.is_empty() || Instant::now() < self.look_up_at {
             return;
         }
-        let asked = std::mem::take(&mut self.unknown);
-        let mut refusal = None;
-        match self.ask(&asked) {
-            Ok(answers) => {
-                for partition in asked {
-                    if let Err(error) = self.begin(&partition, &answers) {
-                        self.unknown.push(partition);
-                        refusal = Some(error);
-                    }
-                }
+        let mut topics: HashMap<Arc<str>, Vec<Arc<Partition>>> = HashMap::new();
+        for partition in std::mem::take(&mut self.unknown) {
+            if let Some(retry) = &partition.retry {
+                let of_topic = topics.entry(Arc::clone(&retry.topic)).or_default();
+                of_topic.push(partition);
             }
-            Err(error) => {
-                self.unknown = asked;
-                refusal = Some(error);
+        }
+        let mut refusals = Vec::new();
+        // Asked about topics together, the client answers for none of them when it may not look at one.
+        for partitions in topics.into_values() {
+            let answers = self.ask(&partitions);
+            for partition in partitions {
+                let answers = answers.as_ref().map_err(ClientError::clone);
+                if let Err(error) = answers.and_then(|answers| self.begin(&partition, answers)) {
+                    self.unknown.push(partition);
+                    refusals.push(error);
+                }
             }
         }
         self.look_up_at = Instant::now() + AGAIN_AFTER;
-        let state = match &refusal {
+        let state = match refusals.first() {
             None => Ok(()),
             Some(error) => Err(format!(
                 "{} retry partitions cannot be read, and their partitions wait for that: {error}",
@@ -59,11 +63,12 @@ impl Follower {
             )),
         };
         self.engine.health.set_ready(COMPONENT, state);
-        if let Some(error) = refusal {
+        if let Some(error) = refusals.first() {
             tracing::warn!(group = self.engine.group, partitions = self.unknown.len(), %error, "retry partitions cannot be looked up; their partitions wait for that");
-            if error.rdkafka_error_code().is_some_and(is_unknown) {
-                self.grow();
-            }
+        }
+        let mut codes = refusals.iter().filter_map(ClientError::rdkafka_error_code);
+        if codes.any(is_unknown) {
+            self.grow();
         }
     }
 

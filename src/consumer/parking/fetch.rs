@@ -84,10 +84,8 @@ impl Fetcher {
             };
             let mut tickets = tickets.clone();
             tickets.sort_unstable_by_key(|ticket| ticket.offset);
-            let far = tickets
-                .windows(2)
-                .position(|pair| pair[1].offset - pair[0].offset > GAP_MAX);
-            let later = tickets.split_off(far.map_or(tickets.len(), |at| at + 1));
+            let offsets: Vec<i64> = tickets.iter().map(|ticket| ticket.offset).collect();
+            let later = tickets.split_off(near(&offsets));
             fetched.left.extend(
                 later
                     .into_iter()
@@ -190,6 +188,13 @@ impl Fetcher {
     }
 }
 
+/// How many of these ascending offsets are read in one go: what stands far behind them is fetched on its own.
+fn near(offsets: &[i64]) -> usize {
+    let mut pairs = offsets.windows(2);
+    let far = pairs.position(|pair| pair[1] - pair[0] > GAP_MAX);
+    far.map_or(offsets.len(), |at| at + 1)
+}
+
 /// What did not come in time is not there any more if it stands outside of its partition.
 fn look_for_missing(
     consumer: &BaseConsumer,
@@ -247,4 +252,19 @@ fn pick(
         fetched.records.push((partition, ticket, record));
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_far_behind_the_others_is_fetched_on_its_own() {
+        let check = |offsets: &[i64], expected| assert_eq!(near(offsets), expected, "{offsets:?}");
+        check(&[], 0);
+        check(&[7], 1);
+        check(&[1, 2, 3 + GAP_MAX], 2);
+        check(&[1, 2, 2 + GAP_MAX], 3);
+        check(&[1, 2 + GAP_MAX, 3 + GAP_MAX, 9 * GAP_MAX], 1);
+    }
 }

@@ -1,4 +1,4 @@
-//! The thread that reads the retry partitions of the assigned partitions, and hands out what is due.
+//! The thread that reads the retry partitions of the assigned partitions, and hands out what is due (`hand_out`).
 //!
 //! Owns a second client, which is assigned to its partitions directly and joins no group: whoever owns a partition reads
 //! its retry partition, whatever the assignor. It commits nothing: that is the group's member's.
@@ -6,15 +6,14 @@
 use super::super::engine::Engine;
 use super::super::ledger::Epoch;
 use super::super::partition::Partition;
-use super::super::worker::{Message as WorkerMessage, ParkedRecord};
 use super::fetch::Fetcher;
+use super::gap::{self, Came, Gap, Gaps};
 use super::write::now_ms;
 use super::{RetryPartition, order_name};
 use crate::event::Headers;
 use crate::kafka::queue::{ForwardedQueue, Message, Messages, unforward};
 use crate::kafka::{KafkaConfig, KafkaError};
 use crate::recovery::parked::Entry;
-use crate::recovery::parking::Ticket;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
@@ -31,8 +30,6 @@ const BURST_RECORDS: usize = 1024;
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long the thread waits when nothing is due. Orders and workers wake it.
 const QUIET: Duration = Duration::from_secs(1);
-/// How long a record waits that could not be fetched.
-const FETCH_AGAIN_AFTER_MS: i64 = 1_000;
 
 /// What the thread is told.
 pub(crate) enum Order {
@@ -56,9 +53,8 @@ pub(crate) struct Follower {
     /// Assigned, and not known yet where their retry partitions begin and end.
     pub(super) unknown: Vec<Arc<Partition>>,
     pub(super) look_up_at: Instant,
-    /// Where a gap was seen, by epoch: what was left out is asked for once more.
-    gaps: HashMap<Epoch, i64>,
-    fetcher: Fetcher,
+    gaps: Gaps,
+    pub(super) fetcher: Fetcher,
     messages: Messages,
     // Before the client: the queue must go first.
     pub(super) queue: Arc<ForwardedQueue<DefaultConsumerContext>>,
@@ -95,7 +91,7 @@ impl Follower {
             followed: HashMap::new(),
             unknown: Vec::new(),
             look_up_at: Instant::now(),
-            gaps: HashMap::new(),
+            gaps: Gaps::default(),
             messages: Messages::with_capacity(BURST_RECORDS),
             queue,
             consumer,
@@ -138,7 +134,7 @@ impl Follower {
     fn forget(&mut self, epochs: &[Epoch]) {
         self.unknown
             .retain(|partition| !epochs.contains(&partition.epoch));
-        self.gaps.retain(|epoch, _| !epochs.contains(epoch));
+        self.gaps.forget(epochs);
         self.engine.control.forget_drops(epochs);
         let mut gone = TopicPartitionList::new();
         for (topic, partitions) in &mut self.followed {
@@ -185,7 +181,7 @@ impl Follower {
             let followed = followed.and_then(|found| found.get(&first.partition()));
             if let Some(partition) = followed.cloned()
                 && !interrupted.contains(&partition.epoch)
-                && !self.enter(&run, &partition, now_ms)
+                && !self.take_in(&run, &partition, now_ms)
             {
                 interrupted.push(partition.epoch);
             }
@@ -194,33 +190,36 @@ impl Follower {
         self.messages = messages;
     }
 
-    /// Enters a run; false when what follows is to come again.
-    fn enter(&mut self, run: &[Message<'_>], partition: &Partition, now_ms: i64) -> bool {
+    /// Takes in a run; false when what follows is to come again.
+    fn take_in(&mut self, run: &[Message<'_>], partition: &Partition, now_ms: i64) -> bool {
         let Some(retry) = &partition.retry else {
             return true;
         };
-        let mut next = retry.state().next();
-        let gap = run.iter().position(|message| {
-            let offset = message.offset();
-            let is_gap = message.error().is_none() && offset > next;
-            next = next.max(offset + 1);
-            is_gap
-        });
-        let is_believed = match gap {
-            Some(_) => {
-                let before = retry.state().next();
-                // Seen again after everything was asked for anew, it is one.
-                self.gaps.insert(partition.epoch, before) == Some(before)
-            }
-            None => true,
+        let next = retry.state().next();
+        let Some(gap) = gap::find(next, run.iter().map(came)) else {
+            self.enter(run, partition, retry, now_ms);
+            return true;
         };
-        let whole = if is_believed {
-            run.len()
-        } else {
-            gap.unwrap_or(0)
-        };
+        if self.gaps.is_known(partition.epoch, &gap) {
+            tracing::error!(group = self.engine.group, topic = %retry.topic, partition = partition.partition, offset = gap.missing, "the retry partition has a gap: records were taken from its middle");
+            self.enter(run, partition, retry, now_ms);
+            return true;
+        }
+        self.enter(&run[..gap.at], partition, retry, now_ms);
+        self.ask_again(&gap, partition, retry);
+        false
+    }
+
+    /// Enters what came into the parked set.
+    fn enter(
+        &self,
+        run: &[Message<'_>],
+        partition: &Partition,
+        retry: &RetryPartition,
+        now_ms: i64,
+    ) {
         retry.change(|state| {
-            for message in &run[..whole] {
+            for message in run {
                 match message.error() {
                     None => {
                         let headers: Headers = message.take_headers().iter().collect();
@@ -240,26 +239,21 @@ impl Follower {
             }
         });
         open(&self.engine, retry);
-        if is_believed {
-            if gap.is_some() {
-                tracing::error!(group = self.engine.group, topic = %retry.topic, partition = partition.partition, "the retry partition has a gap: records were taken from its middle");
-            }
-            return true;
-        }
-        let next = retry.state().next();
-        self.gaps.insert(partition.epoch, next);
-        let place = Offset::Offset(next);
-        if let Err(error) =
-            self.consumer
-                .seek(&retry.topic, partition.partition, place, ANSWER_WITHIN)
-        {
-            tracing::warn!(group = self.engine.group, topic = %retry.topic, partition = partition.partition, %error, "the retry partition cannot be read again from where a gap is");
-            self.gaps.remove(&partition.epoch);
-        }
-        false
     }
 
-    fn room(&self) -> usize {
+    /// Has everything come again from where a gap begins.
+    fn ask_again(&mut self, gap: &Gap, partition: &Partition, retry: &RetryPartition) {
+        let (topic, number) = (&retry.topic, partition.partition);
+        let place = Offset::Offset(gap.missing);
+        match self.consumer.seek(topic, number, place, ANSWER_WITHIN) {
+            Ok(()) => self.gaps.asked(partition.epoch, gap),
+            Err(error) => {
+                tracing::warn!(group = self.engine.group, %topic, partition = number, %error, "the retry partition cannot be read again from where a gap is");
+            }
+        }
+    }
+
+    pub(super) fn room(&self) -> usize {
         let held_bytes = self.engine.budget.load(Relaxed);
         self.engine.parking.room(&self.engine.settings, held_bytes)
     }
@@ -285,81 +279,14 @@ impl Follower {
         let followed = self.followed.values().flat_map(HashMap::values);
         followed.filter_map(|partition| partition.retry.as_ref())
     }
+}
 
-    /// Hands what is due to the workers.
-    fn hand_out(&mut self) {
-        let now_ms = now_ms();
-        let mut room = self.room();
-        let mut wanted = Vec::new();
-        for partition in self.followed.values().flat_map(HashMap::values) {
-            let Some(retry) = partition.retry.as_ref().filter(|retry| !retry.is_empty()) else {
-                continue;
-            };
-            let tickets = retry.change(|state| state.take_due(now_ms, room));
-            room -= tickets.len();
-            if !tickets.is_empty() {
-                wanted.push((Arc::clone(partition), tickets));
-            }
-        }
-        if wanted.is_empty() {
-            return;
-        }
-        let fetched = self.fetcher.fetch(&self.engine, &wanted);
-        self.settle_missing(&fetched.missing);
-        // The fetch may have taken its time.
-        let now_ms = super::write::now_ms();
-        for (partition, ticket) in fetched.left.iter().rev() {
-            let is_unanswered = fetched.unanswered.contains(&partition.epoch);
-            let later_ms = if is_unanswered {
-                FETCH_AGAIN_AFTER_MS
-            } else {
-                0
-            };
-            let until_ms = now_ms.saturating_add(later_ms);
-            if let Some(retry) = &partition.retry {
-                retry.change(|state| state.hand_back(*ticket, until_ms));
-            }
-        }
-        self.engine.admitted(fetched.records.len());
-        self.engine
-            .parking
-            .loaded
-            .fetch_add(fetched.records.len(), Relaxed);
-        for (partition, ticket, record) in fetched.records {
-            let hash = {
-                let routing = &self.engine.routing;
-                let seed = routing.seed(&partition.topic);
-                routing.hash(
-                    seed,
-                    partition.partition,
-                    record.key(),
-                    ticket.offset as u64,
-                )
-            };
-            let worker = self.engine.routing.worker(hash);
-            let parked = ParkedRecord {
-                record,
-                partition,
-                ticket,
-                hash,
-            };
-            self.engine.workers[worker].send(WorkerMessage::Parked(parked));
-        }
-    }
-
-    /// Records that are not on the log any more: somebody deleted them. What waits behind them goes on.
-    fn settle_missing(&self, missing: &[(Arc<Partition>, Ticket)]) {
-        for (partition, ticket) in missing {
-            let Some(retry) = &partition.retry else {
-                continue;
-            };
-            tracing::error!(group = self.engine.group, topic = %retry.topic, partition = partition.partition, offset = ticket.offset, "a parked record is not in the retry topic any more: it was deleted there, and is lost");
-            retry.change(|state| {
-                state.settle(*ticket);
-                // It was not the first of its key: it is found missing again in its turn.
-                state.hand_back(*ticket, 0);
-            });
-        }
+/// What a message says of the offsets of its partition.
+fn came(message: &Message<'_>) -> Came {
+    match message.error() {
+        None => Came::Entry(message.offset()),
+        Some(RDKafkaErrorCode::PartitionEOF) => Came::End(message.offset()),
+        Some(_) => Came::Nothing,
     }
 }
 

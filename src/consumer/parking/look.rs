@@ -130,8 +130,10 @@ fn read(
             }
             Entry::Failed { of, .. } => {
                 if let Some(known) = known.get_mut(&of) {
-                    let since_ms = known.why.since_ms;
-                    known.why = Why { since_ms, ..why() };
+                    let why = why();
+                    // A replay does not say since when: its first note does.
+                    let since_ms = known.why.since_ms.or(why.since_ms);
+                    known.why = Why { since_ms, ..why };
                 }
             }
             Entry::Held { .. } | Entry::Unknown => {}

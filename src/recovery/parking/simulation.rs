@@ -5,6 +5,7 @@
 //! happens, no record has its effect before an earlier one of its key (but for one that is dead and not held for), and in
 //! the end each had its effect once.
 
+use super::super::parked::Entry;
 use super::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

@@ -1,5 +1,6 @@
 //! The parked set, step by step.
 
+use super::super::parked::Entry;
 use super::*;
 
 const A: &[u8] = b"a";
@@ -181,4 +182,124 @@ fn what_an_earlier_life_settled_is_not_parked_again() {
         parking.seen(offset, Some(A), parked(offset, 0, 0), 0);
     }
     assert_eq!(due(&mut parking, 0), [4, 6]);
+}
+
+#[test]
+fn a_committed_offset_is_told_also_where_nothing_is_parked() {
+    let standing = |committed| Parking::new(7, 7, &[], 1_000, committed).standing();
+    let expected = Standing {
+        watermark: 7,
+        next: 7,
+        unsettled: vec![],
+    };
+    assert_eq!((standing(true), standing(false)), (Some(expected), None));
+}
+
+#[test]
+fn what_a_commit_has_no_room_for_counts_as_not_seen() {
+    let mut parking = empty();
+    let end = 2 * RANGES_MAX as i64 + 10;
+    for offset in 0..end {
+        parking.seen(offset, None, parked(offset, 0, 0), 0);
+    }
+    let tickets = parking.take_due(0, usize::MAX);
+    let settled = tickets.iter().filter(|ticket| ticket.offset % 2 == 1);
+    settled.for_each(|ticket| parking.settle(*ticket));
+    let standing = parking.standing().expect("whole");
+    assert_eq!(standing.unsettled.len(), RANGES_MAX);
+    let told = standing.unsettled.last().map(|last| last.end);
+    assert!(Some(standing.next) == told && standing.next < end);
+}
+
+#[test]
+fn a_key_hands_out_only_so_many_records_at_a_time() {
+    let mut parking = empty();
+    for offset in 0..2 * RUN_RECORDS_MAX as i64 {
+        parking.seen(offset, Some(A), parked(offset, 0, 0), 0);
+    }
+    let run: Vec<i64> = (0..RUN_RECORDS_MAX as i64).collect();
+    assert_eq!(due(&mut parking, 0), run);
+    assert!(due(&mut parking, 0).is_empty());
+    run.iter().for_each(|offset| settle(&mut parking, *offset));
+    assert_eq!(due(&mut parking, 0).len(), RUN_RECORDS_MAX);
+}
+
+#[test]
+fn a_record_that_cannot_be_had_comes_again_with_those_behind_it() {
+    let mut parking = empty();
+    for offset in 0..3 {
+        parking.seen(offset, Some(A), parked(offset, 1, 0), 0);
+    }
+    let tickets = parking.take_due(0, 10);
+    parking.hand_back(tickets[1], 500);
+    assert!(due(&mut parking, 499).is_empty(), "the first is handed out");
+    parking.settle(tickets[0]);
+    assert_eq!(
+        due(&mut parking, 0),
+        [1, 2],
+        "only the first of a key waits"
+    );
+    parking.hand_back(tickets[1], 500);
+    assert!(due(&mut parking, 499).is_empty());
+    assert_eq!(due(&mut parking, 500), [1, 2]);
+}
+
+#[test]
+fn a_record_that_is_lost_behind_the_first_takes_nothing_from_it() {
+    let mut parking = empty();
+    parking.seen(0, Some(A), parked(5, 1, 50), 0);
+    parking.seen(1, Some(A), parked(6, 0, 0), 0);
+    let tickets = parking.take_due(50, 10);
+    parking.settle(tickets[1]);
+    assert_eq!(parking.start(tickets[0]).map(|wait| wait.rounds), Some(1));
+    assert_eq!(parking.records(), 1);
+}
+
+#[test]
+fn a_released_key_leaves_no_note_behind() {
+    let mut parking = empty();
+    parking.seen(0, Some(A), Entry::Held { origin: 5 }, 0);
+    assert!(parking.release(A));
+    assert_eq!(parking.keys(), 0);
+    assert_eq!(parking.standing().expect("whole").watermark, 1);
+}
+
+#[test]
+fn a_key_whose_replay_dies_again_is_held_again() {
+    let mut parking = empty();
+    parking.seen(0, Some(A), Entry::Held { origin: 5 }, 0);
+    parking.seen(1, Some(A), parked(6, 0, 0), 0);
+    parking.seen(2, Some(A), replay(5), 0);
+    assert_eq!(due(&mut parking, 0), [2]);
+    parking.begin_hold(A, 5);
+    parking.seen(3, Some(A), Entry::Held { origin: 5 }, 0);
+    settle(&mut parking, 2);
+    assert!(due(&mut parking, i64::MAX).is_empty());
+    parking.seen(4, Some(A), replay(5), 0);
+    assert_eq!(due(&mut parking, 0), [4]);
+}
+
+#[test]
+fn a_replay_that_comes_before_its_key_is_held_takes_the_held_place() {
+    let mut parking = empty();
+    parking.seen(0, Some(A), parked(6, 1, 900), 0);
+    parking.seen(1, Some(A), replay(5), 0);
+    parking.seen(2, Some(A), Entry::Held { origin: 5 }, 0);
+    assert_eq!(due(&mut parking, 0), [1]);
+    settle(&mut parking, 1);
+    assert_eq!(due(&mut parking, 0), [0]);
+    settle(&mut parking, 0);
+    assert_eq!(parking.standing().expect("whole").watermark, 3);
+}
+
+#[test]
+fn a_replay_that_is_settled_holds_no_place() {
+    let mut parking = empty();
+    parking.seen(0, Some(A), replay(5), 0);
+    assert_eq!(due(&mut parking, 0), [0]);
+    parking.begin_hold(A, 5);
+    settle(&mut parking, 0);
+    parking.seen(1, Some(A), Entry::Held { origin: 5 }, 0);
+    parking.seen(2, Some(A), parked(6, 0, 0), 0);
+    assert!(due(&mut parking, i64::MAX).is_empty());
 }

@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub(super) type Place = (i32, i64);
+pub(crate) type Place = (i32, i64);
 
-pub(super) fn place(record: &Record) -> Place {
+pub(crate) fn place(record: &Record) -> Place {
     (record.partition(), record.offset())
 }
 
 /// Logs what it handles.
-pub(super) fn logging(handled: &Log<(Instant, Place)>) -> Router {
+pub(crate) fn logging(handled: &Log<(Instant, Place)>) -> Router {
     let handled = handled.clone();
     Router::new().raw(move |record: Record| {
         let handled = handled.clone();
@@ -27,7 +27,7 @@ pub(super) fn logging(handled: &Log<(Instant, Place)>) -> Router {
 }
 
 /// A case with a publisher that stays: one for each command would take longer than the command.
-pub(super) struct Desk {
+pub(crate) struct Desk {
     case: Case,
     publisher: Publisher,
 }
@@ -42,32 +42,60 @@ impl std::ops::Deref for Desk {
 
 impl Desk {
     /// On the shared Apache Kafka; none where there is none.
-    pub(super) async fn new(partitions: i32) -> Option<Self> {
+    pub(crate) async fn new(partitions: i32) -> Option<Self> {
         let case = Case::new("it-control", partitions).await?;
-        let publisher = case.publisher();
-        Some(Self { case, publisher })
+        Some(Self::of(case))
     }
 
-    pub(super) fn partition_scope(&self, partition: i32) -> Scope {
+    /// For this case.
+    pub(crate) fn of(case: Case) -> Self {
+        let publisher = case.publisher();
+        Self { case, publisher }
+    }
+
+    pub(crate) fn partition_scope(&self, partition: i32) -> Scope {
         let topic = self.topic.clone();
         Scope::Partition { topic, partition }
     }
 
-    pub(super) fn position(&self, partition: i32, offset: i64) -> evenkeel::recovery::Position {
+    pub(crate) fn position(&self, partition: i32, offset: i64) -> evenkeel::recovery::Position {
         let text = format!("{}/{partition}@{offset}", self.topic);
         text.parse().expect("a position")
     }
 
     /// Gives a command, and returns it with the moment at which it stood on the topic.
-    pub(super) async fn command(&self, action: Action) -> (Command, Instant) {
+    pub(crate) async fn command(&self, action: Action) -> (Command, Instant) {
         let command = Command::new("ada", "a test", action).expect("a command");
         self.write(&command.key(), Some(command.value().expect("JSON")))
             .await;
         (command, Instant::now())
     }
 
+    /// Pauses, and returns when all owners say that it is done.
+    pub(crate) async fn pause(&self, scope: Scope) -> Command {
+        self.applied(Action::Pause { scope }).await
+    }
+
+    /// Resumes, and returns when all owners say that it is done.
+    pub(crate) async fn resume(&self, scope: Scope) -> Command {
+        self.applied(Action::Resume { scope }).await
+    }
+
+    async fn applied(&self, action: Action) -> Command {
+        let scope = action.scope();
+        let concerned = (0..self.partitions).filter(|number| scope.covers(&self.topic, *number));
+        let concerned: Vec<i32> = concerned.collect();
+        let (command, _) = self.command(action).await;
+        let outcomes = self.acknowledged(&command, &concerned).await;
+        assert!(
+            outcomes.iter().all(|outcome| *outcome == Outcome::Applied),
+            "{command:?}: {outcomes:?}"
+        );
+        command
+    }
+
     /// Writes to the control topic.
-    pub(super) async fn write(&self, key: &str, value: Option<Vec<u8>>) {
+    pub(crate) async fn write(&self, key: &str, value: Option<Vec<u8>>) {
         let record = OutgoingRecord {
             topic: control_topic(&self.group),
             partition: None,
@@ -81,7 +109,7 @@ impl Desk {
     }
 
     /// All that the control topic remembers.
-    pub(super) async fn history(&self) -> Vec<Recorded> {
+    pub(crate) async fn history(&self) -> Vec<Recorded> {
         let mut history = History::default();
         for LogRecord { key, value, .. } in self.read(&control_topic(&self.group)).await {
             if let Ok(entry) = Entry::read(key.as_deref(), value.as_deref()) {
@@ -93,7 +121,7 @@ impl Desk {
     }
 
     /// Waits until the owners of these partitions have acknowledged the command finally; what each said.
-    pub(super) async fn acknowledged(&self, command: &Command, partitions: &[i32]) -> Vec<Outcome> {
+    pub(crate) async fn acknowledged(&self, command: &Command, partitions: &[i32]) -> Vec<Outcome> {
         eventually("the command is acknowledged", WITHIN, || async {
             let history = self.history().await;
             let recorded = history.iter().find(|at| at.command.id == command.id)?;
@@ -109,8 +137,16 @@ impl Desk {
         .await
     }
 
+    /// The partitions that each acknowledgement of the command is about.
+    pub(crate) async fn answers(&self, command: &Command) -> Vec<Vec<Scope>> {
+        let history = self.history().await;
+        let recorded = history.into_iter().find(|at| at.command.id == command.id);
+        let acks = recorded.map(|recorded| recorded.acks).unwrap_or_default();
+        acks.into_iter().map(|ack| ack.partitions).collect()
+    }
+
     /// Publishes that many records to each of these partitions, round by round.
-    pub(super) async fn publish_rounds(&self, partitions: &[i32], rounds: std::ops::Range<usize>) {
+    pub(crate) async fn publish_rounds(&self, partitions: &[i32], rounds: std::ops::Range<usize>) {
         let mut pending = Vec::new();
         for round in rounds {
             for partition in partitions {
@@ -127,14 +163,14 @@ impl Desk {
     }
 }
 
-pub(super) fn of(handled: &Log<(Instant, Place)>, partition: i32) -> Vec<(Instant, i64)> {
+pub(crate) fn of(handled: &Log<(Instant, Place)>, partition: i32) -> Vec<(Instant, i64)> {
     let all = handled.entries().into_iter();
     let own = all.filter(|(_, (number, _))| *number == partition);
     own.map(|(at, (_, offset))| (at, offset)).collect()
 }
 
 /// Publishes rounds until told to stop; how many it published.
-pub(super) fn load(
+pub(crate) fn load(
     case: &Arc<Desk>,
     partitions: i32,
     stop: &Arc<AtomicBool>,
@@ -154,7 +190,7 @@ pub(super) fn load(
 }
 
 /// Keys come round robin, seven of them: the offsets of each are to be handled in their order.
-pub(super) fn in_order_by_key(offsets: &[i64]) {
+pub(crate) fn in_order_by_key(offsets: &[i64]) {
     for key in 0..7 {
         let own = offsets.iter().filter(|offset| *offset % 7 == key);
         assert!(own.is_sorted(), "key {key}");

@@ -11,13 +11,17 @@ import org.apache.kafka.common.resource.PatternType;
 import org.apache.kafka.common.resource.ResourcePattern;
 import org.apache.kafka.common.resource.ResourceType;
 
-/** Forbids everybody to write to a topic, or permits it again: {@code Acl.java BROKERS forbid|permit TOPIC}. */
+/**
+ * Forbids everybody to write to a topic, or all that can be done with it, or permits it again:
+ * {@code Acl.java BROKERS forbid|hide|permit TOPIC}.
+ */
 public class Acl {
     public static void main(String[] args) throws Exception {
         var topic = new ResourcePattern(ResourceType.TOPIC, args[2], PatternType.LITERAL);
         try (var admin = Admin.create(Map.<String, Object>of("bootstrap.servers", args[0]))) {
-            if (args[1].equals("forbid")) {
-                var forbidden = entry(AclOperation.WRITE, AclPermissionType.DENY);
+            if (!args[1].equals("permit")) {
+                var operation = args[1].equals("hide") ? AclOperation.ALL : AclOperation.WRITE;
+                var forbidden = entry(operation, AclPermissionType.DENY);
                 // A topic that has a rule at all is closed to all that none permits.
                 var permitted = entry(AclOperation.ALL, AclPermissionType.ALLOW);
                 admin.createAcls(List.of(new AclBinding(topic, permitted), new AclBinding(topic, forbidden))).all().get();

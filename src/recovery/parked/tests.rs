@@ -1,0 +1,137 @@
+//! What is written to a retry topic, and read back, whoever wrote it.
+
+use super::*;
+use proptest::prelude::*;
+
+type Header<'a> = (&'a [u8], Option<&'a [u8]>);
+
+fn record(headers: &[Header<'_>]) -> Record {
+    let mut builder = RecordBatchBuilder::new();
+    let source = builder.source("orders".into(), 3);
+    let headers = headers.iter().copied();
+    builder.push(source, 42, 1_700, Some(b"k"), Some(b"v"), headers);
+    builder.build(None).record(0).expect("a record")
+}
+
+fn stored(record: &OutgoingRecord) -> Stored<'_> {
+    Stored {
+        partition: 3,
+        offset: 900,
+        timestamp_ms: 1,
+        key: record.key.as_deref(),
+        value: record.value.as_deref(),
+    }
+}
+
+const WAIT: Wait = Wait {
+    rounds: 2,
+    attempts: 7,
+    not_before_ms: 99,
+};
+const REASON: Reason<'_> = Reason {
+    class: Class::Transient,
+    message: "no answer",
+};
+
+#[test]
+fn a_parked_record_comes_back_byte_for_byte_with_its_own_place_and_time() {
+    let own: [Header<'_>; 4] = [
+        (b"ce_id", Some(b"1")),
+        (b"\xff", Some(&[0, 0xff])),
+        (b"absent", None),
+        (b"ce_id", Some(b"2")),
+    ];
+    let written = parked("g", &record(&own), WAIT, Some(REASON), 5);
+    assert_eq!(written.topic, "retry.g.orders");
+    assert_eq!((written.partition, written.timestamp_ms), (Some(3), None));
+    let headers = written.headers.iter();
+    let read = restored(&"orders".into(), stored(&written), headers, None).expect("a record");
+    assert_eq!(
+        (read.topic(), read.partition(), read.offset()),
+        ("orders", 3, 42)
+    );
+    assert_eq!(read.timestamp_ms(), Some(1_700));
+    assert_eq!(
+        (read.key(), read.value()),
+        (Some(&b"k"[..]), Some(&b"v"[..]))
+    );
+    let first = (
+        FIRST_FAILURE.as_bytes(),
+        Some(&b"1970-01-01T00:00:00.005Z"[..]),
+    );
+    assert_eq!(
+        read.headers().collect::<Vec<_>>(),
+        [&own[..], &[first]].concat()
+    );
+    let again = parked("g", &read, Wait::default(), None, 6);
+    let entry = Entry::Parked {
+        origin: Some(42),
+        wait: Wait::default(),
+        is_replay: false,
+    };
+    assert_eq!(Entry::read(again.headers.iter()), entry);
+}
+
+#[test]
+fn what_was_written_is_read() {
+    let record = record(&[]);
+    let why = |written: &OutgoingRecord| Why::read(written.headers.iter());
+    let parked = parked("g", &record, WAIT, Some(REASON), 5);
+    let entry = Entry::Parked {
+        origin: Some(42),
+        wait: WAIT,
+        is_replay: false,
+    };
+    assert_eq!(Entry::read(parked.headers.iter()), entry);
+    assert_eq!(why(&parked).message.as_deref(), Some("no answer"));
+    assert_eq!(why(&parked).since_ms, Some(5));
+    let failed = failed_again("g", &record, 900, WAIT, REASON, 5);
+    let entry = Entry::Failed {
+        of: 900,
+        wait: WAIT,
+    };
+    assert_eq!(Entry::read(failed.headers.iter()), entry);
+    assert_eq!(
+        (failed.key.as_deref(), failed.value),
+        (Some(&b"k"[..]), None)
+    );
+    let held = held("g", &record, 5);
+    assert_eq!(Entry::read(held.headers.iter()), Entry::Held { origin: 42 });
+}
+
+#[test]
+fn hostile_numbers_are_never_trusted() {
+    let wait_of = |name: &str, value: Option<&[u8]>| {
+        let headers: Headers = [(name.as_bytes(), value)].into_iter().collect();
+        match Entry::read(headers.iter()) {
+            Entry::Parked { wait, .. } => wait,
+            other => panic!("{other:?}"),
+        }
+    };
+    for bad in ["", "-1", "x", "9223372036854775808", "1e3", " 1"] {
+        assert_eq!(
+            wait_of(ROUNDS, Some(bad.as_bytes())).rounds,
+            u32::MAX,
+            "{bad}"
+        );
+        assert_eq!(wait_of(NOT_BEFORE, Some(bad.as_bytes())).not_before_ms, 0);
+    }
+    assert_eq!(wait_of(ROUNDS, None).rounds, u32::MAX);
+    assert_eq!(wait_of(ROUNDS, Some(b"4294967296")).rounds, u32::MAX);
+    assert_eq!(wait_of("other", Some(b"1")), Wait::default());
+    let headers: Headers = [(KIND.as_bytes(), Some(&b"failed"[..]))]
+        .into_iter()
+        .collect();
+    assert_eq!(Entry::read(headers.iter()), Entry::Unknown);
+}
+
+proptest! {
+    #[test]
+    fn any_headers_are_read(headers: Vec<(usize, Option<Vec<u8>>)>) {
+        let names = [KIND, OFFSET, TIMESTAMP, ROUNDS, ATTEMPTS, NOT_BEFORE, SINCE, OF];
+        let headers: Headers = headers.iter()
+            .map(|(name, value)| (names[name % names.len()].as_bytes(), value.as_deref()))
+            .collect();
+        let _ = (Entry::read(headers.iter()), Why::read(headers.iter()));
+    }
+}
