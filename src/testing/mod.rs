@@ -20,6 +20,7 @@
 mod broker;
 pub mod dev;
 mod docker;
+pub mod drills;
 mod environment;
 mod error;
 mod jars;

@@ -2,6 +2,8 @@
 //!
 //! Tests that need Apache Kafka share one broker (`evenkeel::testing::real_kafka`) and skip, saying why, where there is none.
 
+/// Helper: accounts on either store, whose effects would show if they were doubled.
+mod account;
 /// Parts that push back, break or wait hold nothing up, or end the run with the reason.
 mod breakdown;
 /// Live control: pause, skip, retry now and rate hold within a second, exactly, and are acknowledged.
@@ -16,6 +18,8 @@ mod g10_publish;
 mod g1_no_loss;
 /// G2: order per key, through retries too, and no waiting between keys.
 mod g2_key_order;
+/// G3 under drills: kills, crashes at every point, refused commits, stores that are away.
+mod g3_drills;
 /// G3: one effect for each event however often it comes, and replies with the same ids.
 mod g3_effects_once;
 /// G4: records, bytes and resident memory stay bounded under any backlog.

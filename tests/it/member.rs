@@ -2,12 +2,14 @@
 //!
 //! It ends when its standard input does, so a test that dies leaves no member behind.
 
+use crate::account::{self, CrashAt, Store};
 use crate::support::Step;
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::{Event, Record};
 use evenkeel::handler::{Context, HandlerError, Router};
 use evenkeel::inbox::{SqliteInbox, SqliteTx};
 use evenkeel::kafka::KafkaConfig;
+use evenkeel::testing::drills::Drills;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::path::PathBuf;
@@ -57,6 +59,12 @@ pub(crate) enum Work {
         key: String,
         from: u64,
         while_exists: PathBuf,
+    },
+    /// Add each step to its account's balance, while this share of commits is refused, until the crash.
+    Account {
+        store: Store,
+        refused: f64,
+        crash: Option<CrashAt>,
     },
     /// Never finish, and hold at most these bytes.
     Stall { in_flight_bytes_max: usize },
@@ -150,6 +158,18 @@ pub(crate) async fn run(spec: Spec) {
                 }
             };
             Router::new().on(fail).with_inbox(inbox.expect("the store"))
+        }
+        Work::Account {
+            store,
+            refused,
+            crash,
+        } => {
+            settings.retry.backoff.initial = Duration::from_millis(5);
+            let mut drills = Drills::seeded(spec.group.len() as u64).refuse_commits(refused);
+            if let Some(CrashAt { point, nth }) = crash {
+                drills = drills.crash_at(point, nth);
+            }
+            account::router(&store, &spec.group, Some(&drills)).await
         }
         Work::Stall {
             in_flight_bytes_max,

@@ -5,7 +5,7 @@
 
 use evenkeel::consumer::{Consumer, ConsumerError, ConsumerSettings, RunReport};
 use evenkeel::event::{Event, EventType, Headers, OutgoingRecord};
-use evenkeel::handler::Router;
+use evenkeel::handler::{Delivery, Outcome};
 use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::reader::{LogRecord, Reader, Reading};
 use evenkeel::publisher::{Publisher, PublisherSettings, Receipt};
@@ -17,6 +17,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -313,21 +314,44 @@ pub(crate) struct Member {
     run: JoinHandle<Result<RunReport, ConsumerError>>,
 }
 
+/// A router, or something around one.
+pub(crate) trait Handle:
+    tower::Service<Delivery, Response = Outcome, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<H> Handle for H where
+    H: tower::Service<Delivery, Response = Outcome, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 impl Member {
     /// Starts a consumer.
-    pub(crate) fn start(kafka: &KafkaConfig, settings: ConsumerSettings, router: Router) -> Self {
-        Self::start_with(kafka, settings, router, None)
+    pub(crate) fn start(
+        kafka: &KafkaConfig,
+        settings: ConsumerSettings,
+        handler: impl Handle,
+    ) -> Self {
+        Self::start_with(kafka, settings, handler, None)
     }
 
     /// [`Member::start`] with a publisher for its handlers.
     pub(crate) fn start_with(
         kafka: &KafkaConfig,
         settings: ConsumerSettings,
-        router: Router,
+        handler: impl Handle,
         publisher: Option<Publisher>,
     ) -> Self {
         let (health, stop) = (Health::default(), CancellationToken::new());
-        let mut consumer = Consumer::new(kafka.clone(), settings, router)
+        let mut consumer = Consumer::new(kafka.clone(), settings, handler)
             .expect("settings that can be used")
             .with_health(health.clone());
         if let Some(publisher) = publisher {

@@ -1,0 +1,105 @@
+//! A store under drills.
+
+use super::{CrashPoint, Drills, drilled};
+use crate::event::OutgoingRecord;
+use crate::inbox::{BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey};
+use std::any::{Any, TypeId};
+use std::sync::atomic::Ordering;
+
+/// A store that refuses, forgets to answer, is slow or is down, as its [`Drills`] have it.
+#[derive(Clone)]
+pub struct DrilledInbox<I> {
+    inner: I,
+    drills: Drills,
+}
+
+impl<I> DrilledInbox<I> {
+    pub(super) fn new(inner: I, drills: Drills) -> Self {
+        Self { inner, drills }
+    }
+}
+
+impl<I: Inbox> Inbox for DrilledInbox<I> {
+    fn claim<'a>(&'a self, key: &'a InboxKey) -> BoxFuture<'a, Result<Claimed, InboxError>> {
+        Box::pin(async move {
+            self.drills.store().await?;
+            let claimed = self.inner.claim(key).await?;
+            self.drills.state.claims.fetch_add(1, Ordering::Relaxed);
+            let attempt = match &claimed {
+                Claimed::Fresh(_) => self.drills.book().started(key),
+                Claimed::Duplicate { .. } => {
+                    self.drills.book().suppressed(key);
+                    0
+                }
+            };
+            Ok(match claimed {
+                Claimed::Fresh(inner) => {
+                    self.drills.crash_if_at(CrashPoint::BeforeEffect);
+                    Claimed::Fresh(Box::new(DrilledClaim {
+                        inner,
+                        key: key.clone(),
+                        attempt,
+                        drills: self.drills.clone(),
+                    }))
+                }
+                duplicate => duplicate,
+            })
+        })
+    }
+
+    fn transaction_type(&self) -> Option<TypeId> {
+        self.inner.transaction_type()
+    }
+}
+
+struct DrilledClaim {
+    inner: Box<dyn Claim>,
+    key: InboxKey,
+    attempt: u32,
+    drills: Drills,
+}
+
+impl Claim for DrilledClaim {
+    fn transaction(&mut self) -> Option<Box<dyn Any + Send>> {
+        self.inner.transaction()
+    }
+
+    fn complete(
+        self: Box<Self>,
+        published: Vec<OutgoingRecord>,
+    ) -> BoxFuture<'static, Result<Vec<OutgoingRecord>, InboxError>> {
+        Box::pin(async move {
+            let Self {
+                inner,
+                key,
+                attempt,
+                drills,
+            } = *self;
+            drills.crash_if_at(CrashPoint::BeforeCommit);
+            if drills.state.committing.load(Ordering::Relaxed) > 0 {
+                drills.crash_if_at(CrashPoint::InGroup);
+            }
+            drills.store().await?;
+            let id = (&key.source, &key.id, attempt);
+            if drills.strikes(drills.plan.refused, ("refused", id)) {
+                inner.abandon().await?;
+                drills.book().refused(&key);
+                return Err(drilled("the commit is refused"));
+            }
+            drills.state.committing.fetch_add(1, Ordering::Relaxed);
+            let completed = inner.complete(published).await;
+            drills.state.committing.fetch_sub(1, Ordering::Relaxed);
+            let unsent = completed?;
+            drills.book().completed(&key);
+            drills.crash_if_at(CrashPoint::AfterCommit);
+            if drills.strikes(drills.plan.lost, ("lost", id)) {
+                return Err(drilled("the answer to the commit is lost"));
+            }
+            Ok(unsent)
+        })
+    }
+
+    fn abandon(self: Box<Self>) -> BoxFuture<'static, Result<(), InboxError>> {
+        self.inner.abandon()
+    }
+}

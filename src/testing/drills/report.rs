@@ -1,0 +1,161 @@
+//! What came of the drills, by handler.
+
+use crate::inbox::InboxKey;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+/// Events that are named of each handler at most.
+const NAMED_MAX: usize = 10;
+
+/// What came of the drills.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DrillReport {
+    /// By handler: its name in the inbox, and the event's type where no inbox was asked.
+    pub handlers: BTreeMap<String, HandlerReport>,
+}
+
+/// What came of the drills for one handler.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HandlerReport {
+    /// How often the handler was given an event.
+    pub started: u64,
+    /// How often its effect was committed.
+    pub completed: u64,
+    /// How often the inbox kept an event from it that it had completed.
+    pub suppressed: u64,
+    /// How often its commit was refused.
+    pub refused: u64,
+    /// Events for which it ran again although it had completed them: the first of them.
+    pub ran_again: Vec<String>,
+    /// How many there were.
+    pub ran_again_count: u64,
+    /// Events by which effects changed although the delivery was not completed, or was the second: the first of them.
+    pub changed: Vec<String>,
+    /// How many there were.
+    pub changed_count: u64,
+}
+
+/// A handler is not idempotent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct NotIdempotent {
+    /// Those that are not.
+    pub handlers: BTreeMap<String, HandlerReport>,
+}
+
+impl fmt::Display for NotIdempotent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (name, report)) in self.handlers.iter().enumerate() {
+            let separator = if at == 0 { "" } else { "; " };
+            write!(f, "{separator}the handler of {name} is not idempotent:")?;
+            if report.ran_again_count > 0 {
+                let (count, named) = (report.ran_again_count, report.ran_again.join(", "));
+                write!(
+                    f,
+                    " it ran again for {count} events that it had completed ({named}): give its router an inbox that outlives the \
+                     process"
+                )?;
+            }
+            if report.changed_count > 0 {
+                let (count, named) = (report.changed_count, report.changed.join(", "));
+                write!(
+                    f,
+                    " effects changed by {count} deliveries that came twice or were not completed ({named}): write them \
+                     through the store's transaction"
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl DrillReport {
+    /// Whether every handler is idempotent, as far as was seen.
+    ///
+    /// # Errors
+    /// Names those that are not, and the events.
+    pub fn check(&self) -> Result<(), NotIdempotent> {
+        let is_wrong = |report: &HandlerReport| report.ran_again_count + report.changed_count > 0;
+        let wrong = self.handlers.iter().filter(|(_, report)| is_wrong(report));
+        let handlers: BTreeMap<_, _> = wrong
+            .map(|(name, report)| (name.clone(), report.clone()))
+            .collect();
+        match handlers.is_empty() {
+            true => Ok(()),
+            false => Err(NotIdempotent { handlers }),
+        }
+    }
+}
+
+/// The books behind a report.
+#[derive(Default)]
+pub(super) struct Book {
+    report: DrillReport,
+    /// By delivery, how often it was started and whether it was completed.
+    deliveries: HashMap<InboxKey, (u32, bool)>,
+}
+
+impl Book {
+    pub(super) fn report(&self) -> DrillReport {
+        self.report.clone()
+    }
+
+    fn handler(&mut self, name: &str) -> &mut HandlerReport {
+        self.report.handlers.entry(name.to_owned()).or_default()
+    }
+
+    /// A handler is given an event; answers which attempt at it that is, from 1.
+    pub(super) fn started(&mut self, key: &InboxKey) -> u32 {
+        let delivery = self.deliveries.entry(key.clone()).or_default();
+        delivery.0 += 1;
+        let (attempt, was_completed) = *delivery;
+        self.handler(&key.handler).started += 1;
+        if was_completed {
+            self.ran_again(&key.handler, &key.id);
+        }
+        attempt
+    }
+
+    pub(super) fn suppressed(&mut self, key: &InboxKey) {
+        self.handler(&key.handler).suppressed += 1;
+    }
+
+    pub(super) fn refused(&mut self, key: &InboxKey) {
+        self.handler(&key.handler).refused += 1;
+    }
+
+    pub(super) fn completed(&mut self, key: &InboxKey) {
+        self.deliveries.entry(key.clone()).or_default().1 = true;
+        self.handler(&key.handler).completed += 1;
+    }
+
+    /// How many deliveries were completed, of all handlers.
+    pub(super) fn completions(&self) -> u64 {
+        let handlers = self.report.handlers.values();
+        handlers.map(|handler| handler.completed).sum()
+    }
+
+    /// A second delivery was handled as if it were the first. Where there is an inbox it was noted when it was claimed.
+    pub(super) fn ran_again_without_inbox(&mut self, name: &str, id: &str) {
+        if self.completions() == 0 {
+            self.ran_again(name, id);
+        }
+    }
+
+    fn ran_again(&mut self, name: &str, id: &str) {
+        let handler = self.handler(name);
+        handler.ran_again_count += 1;
+        note(&mut handler.ran_again, id);
+    }
+
+    pub(super) fn changed(&mut self, name: &str, id: &str) {
+        let handler = self.handler(name);
+        handler.changed_count += 1;
+        note(&mut handler.changed, id);
+    }
+}
+
+fn note(named: &mut Vec<String>, id: &str) {
+    if named.len() < NAMED_MAX {
+        named.push(id.to_owned());
+    }
+}

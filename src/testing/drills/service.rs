@@ -1,0 +1,106 @@
+//! A router under drills.
+
+use super::Drills;
+use crate::event::decode;
+use crate::handler::{Delivery, Outcome};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tower::{Service, ServiceExt};
+
+/// A router, or layers around one, that gets events twice and answers late, as its [`Drills`] have it.
+#[derive(Clone)]
+pub struct Drilled<S> {
+    inner: S,
+    drills: Drills,
+}
+
+impl<S> Drilled<S> {
+    pub(super) fn new(inner: S, drills: Drills) -> Self {
+        Self { inner, drills }
+    }
+}
+
+impl<S> Service<Delivery> for Drilled<S>
+where
+    S: Service<Delivery, Response = Outcome> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    type Response = Outcome;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Outcome, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, delivery: Delivery) -> Self::Future {
+        let drills = self.drills.clone();
+        let fresh = self.inner.clone();
+        // The one that is ready, not its clone.
+        let service = std::mem::replace(&mut self.inner, fresh);
+        Box::pin(async move { deliver(&drills, service, delivery).await })
+    }
+}
+
+async fn deliver<S: Service<Delivery, Response = Outcome>>(
+    drills: &Drills,
+    mut service: S,
+    delivery: Delivery,
+) -> Result<Outcome, S::Error> {
+    let (name, id) = identity(&delivery);
+    let alone = match &drills.plan.look {
+        Some(_) => Some(drills.state.alone.lock().await),
+        None => None,
+    };
+    let (before, completed) = (look(drills).await, drills.book().completions());
+    let outcome = service.call(delivery.clone()).await?;
+    let after = look(drills).await;
+    // One whose answer was lost is completed all the same.
+    let is_completed = matches!(outcome, Outcome::Done) || drills.book().completions() > completed;
+    if !is_completed && before != after {
+        drills.book().changed(&name, &id);
+    }
+    if drills.plan.twice && matches!(outcome, Outcome::Done | Outcome::Duplicate) {
+        let again = service.ready().await?.call(delivery).await?;
+        if matches!(again, Outcome::Done) {
+            drills.book().ran_again_without_inbox(&name, &id);
+        }
+        if after != look(drills).await {
+            drills.book().changed(&name, &id);
+        }
+    }
+    drop(alone);
+    if let Some((share, hold)) = drills.plan.held
+        && drills.strikes(share, ("held", &id))
+    {
+        tokio::time::sleep(hold).await;
+    }
+    Ok(outcome)
+}
+
+async fn look(drills: &Drills) -> Option<String> {
+    let look = drills.plan.look.as_ref()?;
+    Some(look().await)
+}
+
+/// The event's type, which is its handler's name unless it was given another, and its id; a raw record's place.
+fn identity(delivery: &Delivery) -> (String, String) {
+    let record = &delivery.record;
+    match decode(record.headers(), record.value()) {
+        Ok(envelope) => (
+            envelope.attributes.ty.to_string(),
+            envelope.attributes.id.to_string(),
+        ),
+        Err(_) => (
+            "raw".to_owned(),
+            format!(
+                "{}/{}/{}",
+                record.topic(),
+                record.partition(),
+                record.offset()
+            ),
+        ),
+    }
+}
