@@ -37,13 +37,13 @@
 //! - [`schema`]: the catalogue of event types, from JSON Schema documents
 //! - [`kafka`]: connection settings, admin requests, reading without a group
 //! - [`publisher`]: typed publishing with receipts and back-pressure
-//! - [`inbox`]: idempotency stores, in memory and in SQLite
+//! - [`inbox`]: idempotency stores, in memory, in SQLite and in Redis
 //! - [`recovery`]: what happens to a record that fails: retries in place, dead letters and their replay, breakers
 //! - [`handler`]: handlers, their context, the router, outcomes and errors
 //! - [`consumer`]: a member of a group: poll, admit, lane, handle, settle, commit
 //! - [`control`]: commands to a running group: pause, resume, skip, retry now, rate
 //! - [`telemetry`]: metrics, health, trace spans and, with the feature `daemon`, logs, signals and the admin server
-//! - `testing`: with the feature `testing`, a Kafka found or started for tests, unique names, waits
+//! - `testing`: with the feature `testing`, a Kafka, a PostgreSQL or a Redis found or started for tests, unique names, waits
 //!
 //! # Guarantees
 //! - An offset is committed only when every record at or below it is settled: handled, suppressed as a duplicate, ignored
@@ -60,7 +60,7 @@
 //! The README names the test behind each of them, and what is not promised.
 //!
 //! # Features
-//! `sqlite` (default): the SQLite inbox. `daemon`: what a daemon needs around its consumer. `testing`: for tests, also those
+//! `sqlite` (default): the SQLite inbox. `redis`: the Redis inbox. `daemon`: what a daemon needs around its consumer. `testing`: for tests, also those
 //! of other crates. `ssl`, `ssl-vendored`: TLS to the brokers. `zstd`: that compression.
 
 pub mod consumer;

@@ -1,8 +1,10 @@
 //! The suite that every idempotency store passes.
 //!
 //! Owns the contract of [`Inbox`] and [`Claim`] as executable statements. Knows no store: a transactional one brings an
-//! [`Effects`] that writes through the transaction which its claims hand out. Each case uses keys of its own, so the suite
+//! [`Effects`] that writes through the transaction which its claims hand out, and one whose claims run out a [`Leases`]. Each case uses keys of its own, so the suite
 //! runs on one store, also on one that is not empty. A case that does not hold panics and says which.
+
+mod leases;
 
 use super::{Claim, Claimed, Inbox, InboxKey};
 use crate::event::{Headers, OutgoingRecord};
@@ -22,10 +24,20 @@ pub trait Effects: Send + Sync {
     fn count<'a>(&'a self, name: &'a str) -> BoxFuture<'a, u64>;
 }
 
+/// The power of a store whose claims are leases: they run out when their owner no longer renews them.
+pub trait Leases: Send + Sync {
+    /// How long a claim lasts that is not renewed. The suite waits for some of them: a second or two is right.
+    fn lease(&self) -> Duration;
+    /// Opens the same store as another process would: sharing nothing, and with tasks of its own on the runtime it is called
+    /// on. Its claims wait for longer than three leases.
+    fn open(&self) -> BoxFuture<'static, Arc<dyn Inbox>>;
+}
+
 /// Longer than any case takes on a slow machine: a wait that ends here is a deadlock.
 const DEADLOCK: Duration = Duration::from_secs(60);
 
-/// Runs the whole suite. `effects` says that the store is transactional and how to write through it.
+/// Runs the whole suite. `effects` says that the store is transactional and how to write through it; [`check_leases`] is for a
+/// store whose claims run out.
 ///
 /// # Panics
 /// When the store breaks the contract.
@@ -52,6 +64,24 @@ pub async fn check(inbox: Arc<dyn Inbox>, effects: Option<Arc<dyn Effects>>) {
             }
             None => no_transaction_is_handed_out(&*inbox).await,
         }
+    };
+    tokio::time::timeout(DEADLOCK, run)
+        .await
+        .expect("the inbox stands still: a claim waits for one that has ended");
+}
+
+/// Runs what a store with leases keeps besides: a claim ends with its owner, and only then.
+///
+/// # Panics
+/// When the store breaks the contract.
+pub async fn check_leases(leases: Arc<dyn Leases>) {
+    let run = async {
+        tokio::join!(
+            leases::a_crashed_owners_delivery_is_taken_over_after_its_lease(&*leases),
+            leases::a_lease_that_is_renewed_is_not_taken_over(&*leases),
+            leases::a_completion_after_the_lease_was_lost_fails_and_the_others_stands(&*leases),
+            leases::a_completion_after_a_lease_that_nobody_took_stands(&*leases),
+        )
     };
     tokio::time::timeout(DEADLOCK, run)
         .await

@@ -2,13 +2,15 @@
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod digest;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod group;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
 mod replies;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -16,6 +18,8 @@ mod sqlite;
 pub use memory::MemoryInbox;
 #[cfg(feature = "postgres")]
 pub use postgres::{Migration, PostgresInbox, PostgresSettings, PostgresTx};
+#[cfg(feature = "redis")]
+pub use redis::{RedisInbox, RedisSettings};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Durability, SqliteInbox, SqliteSettings, SqliteTx};
 
@@ -103,6 +107,19 @@ pub enum InboxError {
     /// What a delivery published cannot be read back: somebody else wrote to the store.
     #[error("what the delivery published cannot be read from the inbox store: {0}")]
     Replies(#[source] serde_json::Error),
+    /// The claim ran out before its completion, and another owner took the delivery: the record is tried again, and is then
+    /// a duplicate, or handled again if the other owner failed.
+    #[error("the claim was lost: {reason}")]
+    Lost {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The store's address or a setting cannot be used.
+    #[error("the inbox's settings cannot be used: {reason}")]
+    Settings {
+        /// Which one, and what to do.
+        reason: String,
+    },
     /// Anything else.
     #[error("the inbox store failed: {0}")]
     Other(#[source] Box<dyn std::error::Error + Send + Sync>),

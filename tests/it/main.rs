@@ -46,6 +46,8 @@ mod member;
 mod parking;
 /// README: what it names is there, and what it shows is what is compiled.
 mod readme;
+/// Redis as the inbox: effects once while nothing crashes, and events wait while it is down.
+mod redis;
 /// Helper: a test of this binary as a process of its own.
 mod rerun;
 /// Retry topics that are closed or gone: who waits for that, and who does not.

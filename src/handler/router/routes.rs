@@ -358,10 +358,12 @@ fn is_success(outcome: &Outcome) -> bool {
 }
 
 /// A store that cannot be used now is an outage: the events wait for it and none is dead-lettered. A handler's mistake with
-/// its transaction is the handler's failure and counts as an attempt.
+/// its transaction is the handler's failure and counts as an attempt, and so does a claim that ran out.
 fn store_error(error: InboxError) -> HandlerError {
     match error {
-        InboxError::Other(_) | InboxError::Transaction { .. } => HandlerError::transient(error),
+        InboxError::Other(_) | InboxError::Transaction { .. } | InboxError::Lost { .. } => {
+            HandlerError::transient(error)
+        }
         InboxError::Replies(_) => HandlerError::permanent(error),
         error => HandlerError::outage(error).of("inbox"),
     }

@@ -1,0 +1,120 @@
+//! The cases of a store whose claims are leases.
+
+use super::{Leases, claim, complete, complete_with, duplicate, fresh, key, record};
+use crate::inbox::{Claim, Claimed, InboxKey};
+use std::future::Future;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::Instant;
+
+/// A process of its own, as far as a store can tell: its tasks run only while it does something. Between two doings it stands
+/// still, as one that was stopped or has no processor.
+struct Process(Runtime);
+
+impl Process {
+    fn new() -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        Self(runtime.expect("a runtime"))
+    }
+
+    /// Does something, and stands still again.
+    async fn run<F>(self, doing: F) -> (Self, F::Output)
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        let run = tokio::task::spawn_blocking(move || {
+            let done = self.0.block_on(doing);
+            (self, done)
+        });
+        run.await.expect("the process does what it is to do")
+    }
+
+    /// Opens the store and claims a delivery.
+    async fn claim(leases: &dyn Leases, key: &InboxKey) -> (Self, Box<dyn Claim>) {
+        let (open, key) = (leases.open(), key.clone());
+        Self::new()
+            .run(async move { fresh(&*open.await, &key, "it is new").await })
+            .await
+    }
+
+    /// Ends; its runtime may not be dropped where that could block.
+    fn end(self) {
+        self.0.shutdown_background();
+    }
+
+    /// Dies on the spot, with what it claimed.
+    fn crash(self, claim: Box<dyn Claim>) {
+        self.end();
+        // A process that is gone drops nothing.
+        std::mem::forget(claim);
+    }
+}
+
+pub(super) async fn a_crashed_owners_delivery_is_taken_over_after_its_lease(leases: &dyn Leases) {
+    let key = key("crashed");
+    let begun = Instant::now();
+    let (process, claimed) = Process::claim(leases, &key).await;
+    process.crash(claimed);
+    let other = leases.open().await;
+    let taken_over = fresh(&*other, &key, "its owner crashed").await;
+    assert!(
+        begun.elapsed() >= leases.lease(),
+        "a delivery is taken over before its owner's lease has run out"
+    );
+    complete(taken_over).await;
+    duplicate(&*other, &key, "it was completed").await;
+}
+
+pub(super) async fn a_lease_that_is_renewed_is_not_taken_over(leases: &dyn Leases) {
+    let key = key("renewed");
+    let (owner, other) = (leases.open().await, leases.open().await);
+    let slow = fresh(&*owner, &key, "it is new").await;
+    let mut waiting = Box::pin(claim(&*other, &key));
+    let early = tokio::time::timeout(3 * leases.lease(), &mut waiting).await;
+    assert!(
+        early.is_err(),
+        "a delivery is taken over while its owner renews its lease"
+    );
+    complete(slow).await;
+    assert!(
+        matches!(waiting.await, Claimed::Duplicate { .. }),
+        "{key:?} is reported as fresh, but was completed"
+    );
+}
+
+pub(super) async fn a_completion_after_the_lease_was_lost_fails_and_the_others_stands(
+    leases: &dyn Leases,
+) {
+    for other_completes_first in [true, false] {
+        let key = key("lost");
+        let others = vec![record("other")];
+        let (process, frozen) = Process::claim(leases, &key).await;
+        let other = leases.open().await;
+        let claimed = fresh(&*other, &key, "its owner stands still").await;
+        let mut claimed = Some(claimed);
+        if other_completes_first {
+            complete_with(claimed.take().expect("claimed"), others.clone()).await;
+        }
+        let (process, late) = process.run(frozen.complete(vec![record("late")])).await;
+        assert!(
+            late.is_err(),
+            "who lost its lease to another completes nothing"
+        );
+        if let Some(claimed) = claimed {
+            complete_with(claimed, others.clone()).await;
+        }
+        let stored = duplicate(&*other, &key, "it was completed").await;
+        assert_eq!(stored, others);
+        process.end();
+    }
+}
+
+pub(super) async fn a_completion_after_a_lease_that_nobody_took_stands(leases: &dyn Leases) {
+    let key = key("expired");
+    let (process, frozen) = Process::claim(leases, &key).await;
+    tokio::time::sleep(leases.lease() * 3 / 2).await;
+    let (process, late) = process.run(frozen.complete(vec![record("late")])).await;
+    assert!(late.is_ok(), "nobody else has handled it: {late:?}");
+    let stored = duplicate(&*leases.open().await, &key, "it was completed").await;
+    assert_eq!(stored, [record("late")]);
+    process.end();
+}

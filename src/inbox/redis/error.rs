@@ -1,0 +1,119 @@
+//! Redis's errors as inbox errors, with what to do.
+//!
+//! The scripts are ours and the same for every delivery, so nothing that Redis refuses is the event's fault: what is not known
+//! counts as unavailable, and the events wait.
+
+use crate::inbox::InboxError;
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+/// What failed on which store, and what to do about it.
+#[derive(Debug)]
+pub(super) struct Failure {
+    message: String,
+    source: Option<RedisError>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}
+
+impl Failure {
+    /// The inbox error for `error`, which happened to the store at `address` during `doing`.
+    pub(super) fn of(address: &str, doing: &'static str, error: RedisError) -> InboxError {
+        let advice = advice(&error);
+        let failure = |advice: &str| {
+            Box::new(Self {
+                message: format!("{doing} on Redis at {address}: {advice}: {error}"),
+                source: Some(error),
+            })
+        };
+        match advice {
+            Advice::Wait(advice) => InboxError::Unavailable(failure(advice)),
+            Advice::Mend(advice) => InboxError::NotWritable(failure(advice)),
+        }
+    }
+
+    /// Redis did not answer in time.
+    pub(super) fn silence(address: &str, doing: &'static str, waited: Duration) -> InboxError {
+        Self::unavailable(format!(
+            "{doing} on Redis at {address}: no answer within {waited:?}; see that it runs and is not overloaded (SLOWLOG GET)"
+        ))
+    }
+
+    /// Another owner has the delivery for longer than one waits.
+    pub(super) fn held(address: &str, waited: Duration) -> InboxError {
+        Self::unavailable(format!(
+            "claim on Redis at {address}: another instance has been handling this delivery for more than {waited:?}; look for \
+             a handler that is stuck"
+        ))
+    }
+
+    fn unavailable(message: String) -> InboxError {
+        InboxError::Unavailable(Box::new(Self {
+            message,
+            source: None,
+        }))
+    }
+}
+
+enum Advice {
+    /// It may pass by itself.
+    Wait(&'static str),
+    /// Somebody has to do something.
+    Mend(&'static str),
+}
+
+fn advice(error: &RedisError) -> Advice {
+    match error.kind() {
+        ErrorKind::Io => {
+            return Advice::Wait("no connection; see that it runs and can be reached from here");
+        }
+        ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => {
+            return Advice::Mend(
+                "this user may not; give the URL user and password of one that may run scripts and write the prefix's keys",
+            );
+        }
+        ErrorKind::Server(
+            ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::CrossSlot,
+        ) => {
+            return Advice::Mend(
+                "it is a node of a Redis Cluster, which is not supported; name a single primary",
+            );
+        }
+        _ => {}
+    }
+    match error.code() {
+        Some("LOADING") => Advice::Wait("it has just started and still reads its data"),
+        Some("BUSY") => {
+            Advice::Wait("it is busy with a long script of somebody else; SCRIPT KILL ends it")
+        }
+        Some("MASTERDOWN" | "TRYAGAIN" | "CLUSTERDOWN") => Advice::Wait("a failover is under way"),
+        Some("NOREPLICAS") => {
+            Advice::Wait("too few of its replicas are connected (min-replicas-to-write)")
+        }
+        Some("READONLY") => {
+            Advice::Mend("it is a replica; name the primary, or wait for the failover to end")
+        }
+        Some("OOM") => Advice::Mend(
+            "its memory is used up (maxmemory); give it more, or shorten the retention",
+        ),
+        Some("MISCONF") => Advice::Mend(
+            "it cannot write its data to disk and takes no more; look at its log and free some space",
+        ),
+        Some("NOAUTH" | "WRONGPASS") => {
+            Advice::Mend("it asks for a password; put the right one into the URL")
+        }
+        _ => Advice::Wait("it refused"),
+    }
+}

@@ -1,0 +1,189 @@
+//! Faults of the server and of owners: what waits goes on, and nothing that was completed is handled again.
+
+use super::tests::{fresh, is_duplicate, key, refused, settings};
+use super::{RedisInbox, RedisSettings};
+use crate::inbox::{Claimed, Inbox, InboxError};
+use crate::testing::{TestRedis, eventually, redis, required};
+use std::time::{Duration, Instant};
+
+/// Long, because test machines are slow and a pass does not wait for it.
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// A server of its own, and settings under which its faults show soon.
+async fn start() -> Option<(TestRedis, RedisSettings)> {
+    let redis = required(TestRedis::start().await)?;
+    Some((redis, settings().with_timeout(Duration::from_millis(500))))
+}
+
+async fn open(redis: &TestRedis, settings: &RedisSettings) -> RedisInbox {
+    RedisInbox::open_with(redis.url(), settings).await.unwrap()
+}
+
+/// Claims as a consumer does: again and again while the store is not available.
+async fn claimed(inbox: &RedisInbox, id: &str) -> Claimed {
+    eventually("the claim is answered", WITHIN, || async {
+        match inbox.claim(&key(id)).await {
+            Ok(claimed) => Some(claimed),
+            Err(InboxError::Unavailable(_)) => None,
+            Err(error) => panic!("{error:?}"),
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_wait_for_a_server_that_is_down_and_go_on_when_it_is_back() {
+    let Some((redis, settings)) = start().await else {
+        return;
+    };
+    let (inbox, other) = (open(&redis, &settings).await, open(&redis, &settings).await);
+    fresh(&inbox, "before")
+        .await
+        .complete(Vec::new())
+        .await
+        .unwrap();
+    let running = fresh(&inbox, "running").await;
+    let waiting = {
+        let other = other.clone();
+        tokio::spawn(async move { claimed(&other, "running").await })
+    };
+    redis.kill().await.unwrap();
+    let begun = Instant::now();
+    let error = refused(&inbox, "new").await;
+    assert!(matches!(error, InboxError::Unavailable(_)), "{error:?}");
+    assert!(error.to_string().contains("see that it runs"), "{error}");
+    assert!(begun.elapsed() < WITHIN / 2, "it is said soon");
+    let many: Vec<_> = (0..50)
+        .map(|n| {
+            let inbox = inbox.clone();
+            tokio::spawn(async move { claimed(&inbox, &format!("many {n}")).await })
+        })
+        .collect();
+    // An outage, not a blink.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    redis.start_again().await.unwrap();
+
+    let mut completed = running.complete(Vec::new()).await;
+    if let Err(InboxError::Unavailable(_)) = completed {
+        // The first request may find the old connection broken. Then the record is handled again, as effects here are at least
+        // once.
+        match claimed(&inbox, "running").await {
+            Claimed::Fresh(claim) => completed = claim.complete(Vec::new()).await,
+            Claimed::Duplicate { .. } => completed = Ok(Vec::new()),
+        }
+    }
+    match waiting.await.unwrap() {
+        Claimed::Duplicate { .. } => drop(completed.unwrap()),
+        Claimed::Fresh(claim) => drop(claim.complete(Vec::new()).await.unwrap()),
+    }
+    for claim in many {
+        match claim.await.unwrap() {
+            Claimed::Fresh(claim) => drop(claim.complete(Vec::new()).await.unwrap()),
+            Claimed::Duplicate { .. } => panic!("nobody handled it"),
+        }
+    }
+    for id in ["before", "running", "many 0", "many 49"] {
+        assert!(is_duplicate(&inbox, id).await, "{id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_whose_answer_was_not_heard_blocks_nobody_until_its_lease_is_over() {
+    let Some((redis, settings)) = start().await else {
+        return;
+    };
+    // A lease that no test would sit out.
+    let settings = settings.with_lease(Duration::from_secs(600));
+    let inbox = open(&redis, &settings).await;
+    redis.freeze().await.unwrap();
+    // Redis finds these requests when it goes on, and grants the claims to owners that have given up.
+    for n in 0..5 {
+        let error = refused(&inbox, &format!("frozen {n}")).await;
+        assert!(matches!(error, InboxError::Unavailable(_)), "{error:?}");
+        assert!(
+            error.to_string().contains("no answer within 500ms"),
+            "{error}"
+        );
+    }
+    redis.thaw().await.unwrap();
+    for n in 0..5 {
+        let id = format!("frozen {n}");
+        match tokio::time::timeout(WITHIN, claimed(&inbox, &id))
+            .await
+            .unwrap()
+        {
+            Claimed::Fresh(claim) => drop(claim.complete(Vec::new()).await.unwrap()),
+            Claimed::Duplicate { .. } => panic!("nobody handled it"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_completion_that_a_frozen_server_takes_late_is_found_as_a_duplicate() {
+    let Some((redis, settings)) = start().await else {
+        return;
+    };
+    let inbox = open(&redis, &settings).await;
+    let claim = fresh(&inbox, "1").await;
+    redis.freeze().await.unwrap();
+    let error = claim.complete(Vec::new()).await.unwrap_err();
+    assert!(matches!(error, InboxError::Unavailable(_)), "{error:?}");
+    redis.thaw().await.unwrap();
+    match claimed(&inbox, "1").await {
+        Claimed::Duplicate { .. } => {}
+        Claimed::Fresh(_) => panic!("it was completed, and what gives claims back left it so"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_kept_over_an_outage_that_is_shorter_than_it() {
+    let Some((redis, settings)) = start().await else {
+        return;
+    };
+    let settings = settings.with_lease(Duration::from_secs(4));
+    let (owner, other) = (open(&redis, &settings).await, open(&redis, &settings).await);
+    let claim = fresh(&owner, "1").await;
+    // At the end of each outage the lease is renewed, not run out.
+    for _ in 0..2 {
+        redis.kill().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        redis.start_again().await.unwrap();
+        let held = tokio::time::timeout(Duration::from_secs(2), claimed(&other, "1")).await;
+        assert!(held.is_err(), "the owner is at work, and others wait");
+    }
+    eventually("the completion is taken", WITHIN, || async {
+        owner.claim(&key("unrelated")).await.is_ok().then_some(())
+    })
+    .await;
+    claim.complete(Vec::new()).await.unwrap();
+    assert!(is_duplicate(&other, "1").await);
+}
+
+/// The delivery of a dropped claim is free at once, not after its lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_is_cut_off_gives_its_delivery_back() {
+    let Some(redis) = redis().await else {
+        return;
+    };
+    let settings = settings().with_lease(Duration::from_secs(600));
+    let inbox = open(redis, &settings).await;
+    let handler = {
+        let inbox = inbox.clone();
+        tokio::spawn(async move {
+            let claim = fresh(&inbox, "1").await;
+            std::future::pending::<()>().await;
+            drop(claim);
+        })
+    };
+    let name = super::scripts::redis_key(&settings.prefix, &key("1"));
+    eventually("the delivery is claimed", WITHIN, || async {
+        let exists: i64 = super::tests::ask(redis.url(), &["EXISTS", &name]).await;
+        (exists == 1).then_some(())
+    })
+    .await;
+    handler.abort();
+    let claim = tokio::time::timeout(WITHIN, fresh(&inbox, "1"))
+        .await
+        .unwrap();
+    claim.complete(Vec::new()).await.unwrap();
+}

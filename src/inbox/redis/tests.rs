@@ -1,0 +1,280 @@
+//! The contract, and what only a store in Redis can get wrong.
+
+use super::{RedisInbox, RedisSettings, scripts};
+use crate::inbox::conformance::{self, Leases};
+use crate::inbox::{BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey};
+use crate::testing::{TestRedis, redis, required, unique};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Long beside what a busy machine delays a renewal by, short beside a test.
+const LEASE: Duration = Duration::from_millis(1_500);
+
+pub(super) fn key(id: &str) -> InboxKey {
+    InboxKey {
+        group: "payments".to_owned(),
+        handler: "authorize".to_owned(),
+        source: "/shop/orders".to_owned(),
+        id: id.to_owned(),
+    }
+}
+
+/// Settings with keys that no other test has.
+pub(super) fn settings() -> RedisSettings {
+    RedisSettings::default().with_prefix(unique("evenkeel-test") + ":")
+}
+
+/// The delivery's claim, which is fresh.
+pub(super) async fn fresh(inbox: &RedisInbox, id: &str) -> Box<dyn Claim> {
+    match inbox.claim(&key(id)).await.unwrap() {
+        Claimed::Fresh(claim) => claim,
+        Claimed::Duplicate { .. } => panic!("{id} is a duplicate"),
+    }
+}
+
+pub(super) async fn is_duplicate(inbox: &RedisInbox, id: &str) -> bool {
+    let claimed = inbox.claim(&key(id)).await.unwrap();
+    matches!(claimed, Claimed::Duplicate { .. })
+}
+
+/// The error of a claim.
+pub(super) async fn refused(inbox: &RedisInbox, id: &str) -> InboxError {
+    match inbox.claim(&key(id)).await {
+        Err(error) => error,
+        Ok(Claimed::Fresh(_)) => panic!("{id} is fresh"),
+        Ok(Claimed::Duplicate { .. }) => panic!("{id} is a duplicate"),
+    }
+}
+
+/// What Redis answers to a command.
+pub(super) async fn ask<T: redis::FromRedisValue>(url: &str, command: &[&str]) -> T {
+    let client = redis::Client::open(url).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut asked = redis::Cmd::new();
+    for word in command {
+        asked.arg(word);
+    }
+    asked.query_async(&mut connection).await.unwrap()
+}
+
+/// A store whose leases are short.
+struct Short {
+    url: String,
+    settings: RedisSettings,
+}
+
+impl Leases for Short {
+    fn lease(&self) -> Duration {
+        self.settings.lease
+    }
+
+    fn open(&self) -> BoxFuture<'static, Arc<dyn Inbox>> {
+        let (url, settings) = (self.url.clone(), self.settings.clone());
+        Box::pin(async move {
+            let inbox = RedisInbox::open_with(&url, &settings).await.unwrap();
+            Arc::new(inbox) as Arc<dyn Inbox>
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_redis_inbox_keeps_the_contract() {
+    let Some(redis) = redis().await else {
+        return;
+    };
+    let inbox = RedisInbox::open_with(redis.url(), &settings())
+        .await
+        .unwrap();
+    conformance::check(Arc::new(inbox), None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_of_the_redis_inbox_lasts_as_long_as_its_owner() {
+    let Some(redis) = redis().await else {
+        return;
+    };
+    let (url, settings) = (redis.url().to_owned(), settings().with_lease(LEASE));
+    conformance::check_leases(Arc::new(Short { url, settings })).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_get_the_same_events_at_once_handle_each_once() {
+    let Some(redis) = redis().await else {
+        return;
+    };
+    let settings = settings();
+    let handled = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut racers = Vec::new();
+    for _ in 0..4 {
+        let inbox = RedisInbox::open_with(redis.url(), &settings).await.unwrap();
+        racers.extend((0..4).map(|_| {
+            let (inbox, handled) = (inbox.clone(), handled.clone());
+            tokio::spawn(async move {
+                for id in 0..100 {
+                    let id = id.to_string();
+                    if let Claimed::Fresh(claim) = inbox.claim(&key(&id)).await.unwrap() {
+                        handled.lock().unwrap().push(id.clone());
+                        claim.complete(Vec::new()).await.unwrap();
+                    }
+                }
+            })
+        }));
+    }
+    for racer in racers {
+        racer.await.unwrap();
+    }
+    let mut handled = handled.lock().unwrap().clone();
+    handled.sort_unstable();
+    let events = handled.len();
+    handled.dedup();
+    assert_eq!((handled.len(), events), (100, 100));
+}
+
+#[tokio::test]
+async fn a_claim_waits_no_longer_for_another_owner_than_it_is_told() {
+    let Some(redis) = redis().await else {
+        return;
+    };
+    let settings = settings().with_wait(Duration::from_millis(300));
+    let owner = RedisInbox::open_with(redis.url(), &settings).await.unwrap();
+    let other = RedisInbox::open_with(redis.url(), &settings).await.unwrap();
+    let claim = fresh(&owner, "1").await;
+    let error = refused(&other, "1").await;
+    let message = error.to_string();
+    assert!(matches!(error, InboxError::Unavailable(_)), "{error:?}");
+    assert!(
+        message.contains("more than 300ms; look for a handler that is stuck"),
+        "{message}"
+    );
+    claim.complete(Vec::new()).await.unwrap();
+    assert!(is_duplicate(&other, "1").await);
+}
+
+#[tokio::test]
+async fn a_delivery_is_remembered_for_the_retention_and_its_claim_for_the_lease() {
+    let Some(redis) = redis().await else {
+        return;
+    };
+    let settings = settings()
+        .with_lease(Duration::from_secs(100))
+        .with_retention(Duration::from_secs(10_000));
+    let inbox = RedisInbox::open_with(redis.url(), &settings).await.unwrap();
+    let name = scripts::redis_key(&settings.prefix, &key("1"));
+    assert_eq!(name.len(), settings.prefix.len() + 64);
+    let left = async || ask::<i64>(redis.url(), &["TTL", &name]).await;
+    let claim = fresh(&inbox, "1").await;
+    assert!((90..=100).contains(&left().await), "{} s", left().await);
+    claim.complete(Vec::new()).await.unwrap();
+    assert!(
+        (9_900..=10_000).contains(&left().await),
+        "{} s",
+        left().await
+    );
+    fresh(&inbox, "2").await.abandon().await.unwrap();
+    let name = scripts::redis_key(&settings.prefix, &key("2"));
+    assert_eq!(ask::<i64>(redis.url(), &["EXISTS", &name]).await, 0);
+}
+
+/// Has a server of its own refuse writes, and looks at the claim's error; then has it take them again.
+async fn check_refusal(
+    refuse: &[&str],
+    kind: fn(&InboxError) -> bool,
+    advice: &str,
+    relent: &[&str],
+) {
+    let Some(redis) = required(TestRedis::start().await) else {
+        return;
+    };
+    let inbox = RedisInbox::open_with(redis.url(), &settings())
+        .await
+        .unwrap();
+    ask::<redis::Value>(redis.url(), refuse).await;
+    let error = refused(&inbox, "1").await;
+    let message = error.to_string();
+    assert!(kind(&error), "{error:?}");
+    assert!(message.contains(advice), "{message}");
+    assert!(
+        message.contains("claim on Redis at 127.0.0.1:"),
+        "{message}"
+    );
+    ask::<redis::Value>(redis.url(), relent).await;
+    fresh(&inbox, "1").await.complete(Vec::new()).await.unwrap();
+    assert!(is_duplicate(&inbox, "1").await);
+}
+
+fn is_not_writable(error: &InboxError) -> bool {
+    matches!(error, InboxError::NotWritable(_))
+}
+
+#[tokio::test]
+async fn a_redis_without_memory_left_says_what_to_do_and_takes_claims_again() {
+    check_refusal(
+        &["CONFIG", "SET", "maxmemory", "1"],
+        is_not_writable,
+        "its memory is used up (maxmemory)",
+        &["CONFIG", "SET", "maxmemory", "0"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_replica_says_so_and_takes_claims_once_it_is_the_primary() {
+    check_refusal(
+        &["REPLICAOF", "127.0.0.1", "1"],
+        is_not_writable,
+        "it is a replica; name the primary",
+        &["REPLICAOF", "NO", "ONE"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn too_few_replicas_are_waited_for() {
+    check_refusal(
+        &["CONFIG", "SET", "min-replicas-to-write", "1"],
+        |error| matches!(error, InboxError::Unavailable(_)),
+        "too few of its replicas are connected",
+        &["CONFIG", "SET", "min-replicas-to-write", "0"],
+    )
+    .await;
+}
+
+/// The error of opening a store.
+async fn not_opened(url: &str) -> InboxError {
+    match RedisInbox::open_with(url, &settings()).await {
+        Err(error) => error,
+        Ok(_) => panic!("opened"),
+    }
+}
+
+#[tokio::test]
+async fn a_url_that_cannot_be_used_is_refused_without_its_password() {
+    for (url, expected) in [
+        ("rediss://user:secret@cache:6379/", "asks for TLS"),
+        ("http://user:secret@cache/", "cannot be read"),
+        ("", "cannot be read"),
+    ] {
+        let error = not_opened(url).await;
+        let message = format!("{error} {error:?}");
+        assert!(matches!(error, InboxError::Settings { .. }), "{message}");
+        assert!(message.contains(expected), "{message}");
+        assert!(!message.contains("secret"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_said_to_be_one_and_not_shown() {
+    let Some(redis) = required(TestRedis::start().await) else {
+        return;
+    };
+    ask::<redis::Value>(redis.url(), &["CONFIG", "SET", "requirepass", "right"]).await;
+    for user in ["", ":wrongsecret@"] {
+        let error = not_opened(&redis.url().replace("//", &format!("//{user}"))).await;
+        let message = format!("{error} {error:?}");
+        assert!(is_not_writable(&error), "{message}");
+        assert!(message.contains("password"), "{message}");
+        assert!(!message.contains("wrongsecret"), "{message}");
+    }
+    let right = redis.url().replace("//", "//:right@");
+    RedisInbox::open_with(&right, &settings()).await.unwrap();
+}
