@@ -75,8 +75,8 @@ async fn an_event_produced_twice_has_its_effect_once_while_nothing_crashes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_wait_while_redis_is_down_and_none_becomes_a_dead_letter() {
-    const KEYS: u64 = 10;
-    const NUMBERS: u64 = 50;
+    const KEYS: u64 = 100;
+    const NUMBERS: u64 = 6;
     let Some(case) = Case::new("it-redis", 3).await else {
         return;
     };

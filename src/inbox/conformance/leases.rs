@@ -94,6 +94,8 @@ pub(super) async fn a_completion_after_the_lease_was_lost_fails_and_the_others_s
         if other_completes_first {
             complete_with(claimed.take().expect("claimed"), others.clone()).await;
         }
+        // It goes on for a while before its handler ends, as if it still had its lease.
+        let (process, ()) = process.run(tokio::time::sleep(leases.lease() / 2)).await;
         let (process, late) = process.run(frozen.complete(vec![record("late")])).await;
         assert!(
             late.is_err(),
