@@ -93,7 +93,8 @@ async fn events_wait_while_redis_is_down_and_none_becomes_a_dead_letter() {
     let router = router(inbox.expect("the store"), &effects);
     let member = Member::start(&case.kafka, consumer, router);
     let steps = steps(&case, KEYS, NUMBERS);
-    let (before, after) = steps.split_at(steps.len() / 2);
+    // Few at first: an outage is when most of the attempts of the last seconds fail, and of each key one record is attempted.
+    let (before, after) = steps.split_at(steps.len() / 20);
     case.publish(before.iter().cloned()).await;
     case.all_committed().await;
     redis.kill().await.expect("killed");
