@@ -14,6 +14,8 @@ use shop_schemas::{
 };
 use sqlx::SqliteConnection;
 
+pub mod cache;
+mod caching;
 pub mod command;
 mod state;
 pub mod view;

@@ -1,8 +1,10 @@
 //! The `orderboard` command: the daemon, and what it says of the orders.
 //!
 //! Without a subcommand it is the daemon, as every other service is; `run` says the same in a word. `show` and `list` read
-//! the store, whether a daemon runs on it or not.
+//! the cache or the store, whether a daemon runs or not.
 
+use super::cache::Cache;
+use super::caching::Caching;
 use super::view::{self, Line, Order};
 use super::{SERVICE, State};
 use crate::options::Options;
@@ -22,13 +24,13 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    options: Options,
+    running: Running,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon (also without a subcommand)
-    Run(Options),
+    Run(Running),
     /// Show one order: its state, and every fact that led there
     Show {
         /// The order
@@ -47,6 +49,33 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+struct Running {
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    shared: Shared,
+}
+
+#[derive(Debug, Args)]
+struct Shared {
+    /// Redis that the instances share what they know in (redis://host:port), so that any of them answers; the store answers when
+    /// it is down
+    #[arg(
+        long = "cache",
+        env = "SHOP_CACHE",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    cache: Option<String>,
+}
+
+impl Shared {
+    fn open(&self) -> Result<Option<Cache>> {
+        self.cache.as_deref().map(Cache::new).transpose()
+    }
+}
+
+#[derive(Debug, Args)]
 struct Reading {
     /// SQLite file of the orderboard
     #[arg(
@@ -56,6 +85,8 @@ struct Reading {
         default_value = "orderboard.db"
     )]
     store: PathBuf,
+    #[command(flatten)]
+    shared: Shared,
     /// How to print
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -76,17 +107,54 @@ enum Output {
 pub async fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        None => daemon::start(&SERVICE, cli.options).await,
-        Some(Command::Run(options)) => daemon::start(&SERVICE, options).await,
+        None => run(cli.running).await,
+        Some(Command::Run(running)) => run(running).await,
         Some(Command::Show { order, reading }) => show(&order, &reading).await,
         Some(Command::List { state, reading }) => list(state, &reading).await,
     };
     daemon::exit(result)
 }
 
-async fn show(order_id: &str, reading: &Reading) -> Result<u8> {
+async fn run(running: Running) -> Result<u8> {
+    let cache = running.shared.open()?;
+    let store = running.options.clone().settings(SERVICE.name)?.store;
+    daemon::start_with(&SERVICE, running.options, |router| {
+        Caching::new(router, store, cache)
+    })
+    .await
+}
+
+/// The order as the cache has it, or else as the store has it.
+async fn find(order_id: &str, reading: &Reading) -> Result<Option<Order>> {
+    if let Some(cache) = reading.shared.open()? {
+        match cache.order(order_id).await {
+            Ok(None) => {}
+            Ok(order) => return Ok(order),
+            Err(error) => unanswered(&error),
+        }
+    }
     let mut store = view::open(&reading.store).await?;
-    let Some(order) = view::order(&mut store, order_id).await? else {
+    view::order(&mut store, order_id).await
+}
+
+/// The orders as the store has them, and where there is none, as the cache does, which may have dropped some.
+async fn find_all(state: Option<State>, reading: &Reading) -> Result<Vec<Line>> {
+    if let (Some(cache), false) = (reading.shared.open()?, reading.store.exists()) {
+        match cache.orders(state).await {
+            Ok(lines) => return Ok(lines),
+            Err(error) => unanswered(&error),
+        }
+    }
+    let mut store = view::open(&reading.store).await?;
+    view::orders(&mut store, state).await
+}
+
+fn unanswered(error: &anyhow::Error) {
+    eprintln!("the cache does not answer, so the store does: {error:#}");
+}
+
+async fn show(order_id: &str, reading: &Reading) -> Result<u8> {
+    let Some(order) = find(order_id, reading).await? else {
         anyhow::bail!("no event told of the order {order_id} yet");
     };
     print(match reading.output {
@@ -97,8 +165,7 @@ async fn show(order_id: &str, reading: &Reading) -> Result<u8> {
 }
 
 async fn list(state: Option<State>, reading: &Reading) -> Result<u8> {
-    let mut store = view::open(&reading.store).await?;
-    let lines = view::orders(&mut store, state).await?;
+    let lines = find_all(state, reading).await?;
     print(match reading.output {
         Output::Table => list_table(&lines),
         Output::Json => serde_json::to_string_pretty(&lines)?,

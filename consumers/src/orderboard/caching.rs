@@ -1,0 +1,169 @@
+//! Keeps the shared cache up to date, beside the handlers: they neither wait for it nor fail with it.
+//!
+//! Owns which orders the cache does not have yet as the store has them. An order is written after its event was committed, from
+//! the store, whole; what cannot be written is tried again, and a daemon that starts writes all.
+
+use super::cache::Cache;
+use super::view;
+use anyhow::Result;
+use evenkeel::handler::{Delivery, Outcome, Router};
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tower::{Service, ServiceExt};
+
+/// Orders that wait to be written, before all of them are read anew instead.
+const WAITING_MAX: usize = 100_000;
+
+/// Orders to one write.
+const BATCH: usize = 200;
+
+/// The pause after a write, in which orders gather, and after one that failed.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// The orders that the cache does not have as the store has them.
+#[derive(Default)]
+struct Stale {
+    orders: Mutex<Orders>,
+    more: Notify,
+}
+
+#[derive(Default)]
+enum Orders {
+    /// Every order of the store.
+    #[default]
+    All,
+    Some(BTreeSet<String>),
+}
+
+impl Stale {
+    fn lock(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, order_ids: impl IntoIterator<Item = String>) {
+        let mut orders = self.lock();
+        if let Orders::Some(waiting) = &mut *orders {
+            waiting.extend(order_ids);
+            if waiting.len() > WAITING_MAX {
+                *orders = Orders::All;
+            }
+        }
+        self.more.notify_one();
+    }
+
+    /// Takes what waits.
+    fn take(&self) -> Orders {
+        std::mem::replace(&mut *self.lock(), Orders::Some(BTreeSet::new()))
+    }
+}
+
+/// A router whose changes reach the cache.
+#[derive(Clone)]
+pub(super) struct Caching {
+    router: Router,
+    stale: Option<Arc<Stale>>,
+}
+
+impl Caching {
+    /// Has `cache` follow what `router` does to `store`, for as long as the runtime runs; without a cache, nothing.
+    pub(super) fn new(router: Router, store: PathBuf, cache: Option<Cache>) -> Self {
+        let stale = cache.map(|cache| {
+            let stale = Arc::new(Stale::default());
+            tokio::spawn(follow(stale.clone(), store, cache));
+            stale
+        });
+        Self { router, stale }
+    }
+
+    async fn deliver(self, delivery: Delivery) -> Outcome {
+        // The key of every event of the shop that is about an order is the order's id.
+        let order_id = delivery
+            .record
+            .key()
+            .and_then(|key| String::from_utf8(key.to_vec()).ok());
+        let outcome = match self.router.oneshot(delivery).await {
+            Ok(outcome) => outcome,
+        };
+        if let (Some(stale), Outcome::Done) = (&self.stale, &outcome) {
+            stale.add(order_id);
+        }
+        outcome
+    }
+}
+
+impl Service<Delivery> for Caching {
+    type Response = Outcome;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Outcome, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, delivery: Delivery) -> Self::Future {
+        let caching = self.clone();
+        Box::pin(async move { Ok(caching.deliver(delivery).await) })
+    }
+}
+
+async fn follow(stale: Arc<Stale>, store: PathBuf, cache: Cache) {
+    let mut failing = false;
+    loop {
+        let mut waiting = match stale.take() {
+            Orders::Some(orders) => orders,
+            Orders::All => match all(&store).await {
+                Ok(orders) => orders,
+                Err(error) => {
+                    tracing::warn!("the orders for the cache cannot be read: {error:#}");
+                    *stale.lock() = Orders::All;
+                    tokio::time::sleep(PAUSES.1).await;
+                    continue;
+                }
+            },
+        };
+        while let Some(first) = waiting.pop_first() {
+            let rest = std::iter::from_fn(|| waiting.pop_first());
+            let batch: Vec<String> = std::iter::once(first).chain(rest.take(BATCH - 1)).collect();
+            match write(&store, &cache, &batch).await {
+                Ok(()) if failing => tracing::info!("the cache takes orders again"),
+                Ok(()) => {}
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!(
+                            "the cache takes no orders, and is behind until it does: {error:#}"
+                        );
+                    }
+                    failing = true;
+                    waiting.extend(batch);
+                    tokio::time::sleep(PAUSES.1).await;
+                    continue;
+                }
+            }
+            failing = false;
+        }
+        stale.more.notified().await;
+        tokio::time::sleep(PAUSES.0).await;
+    }
+}
+
+/// Every order of the store.
+async fn all(store: &Path) -> Result<BTreeSet<String>> {
+    let mut store = view::open(store).await?;
+    let lines = view::orders(&mut store, None).await?;
+    Ok(lines.into_iter().map(|line| line.order_id).collect())
+}
+
+async fn write(store: &Path, cache: &Cache, order_ids: &[String]) -> Result<()> {
+    let mut store = view::open(store).await?;
+    let mut orders = Vec::with_capacity(order_ids.len());
+    for order_id in order_ids {
+        orders.extend(view::order(&mut store, order_id).await?);
+    }
+    cache.add(&orders).await
+}
