@@ -131,6 +131,18 @@ async fn any_instance_answers_from_the_cache_and_each_from_its_store_while_the_c
 
     redis.start_again().await.unwrap();
     says(&["show", "o-8"], &elsewhere, &redis, "o-8 is paid").await;
+
+    // A cache that lost everything is filled by the next daemon that starts.
+    let emptied = redis::Client::open(redis.url()).unwrap();
+    let mut emptied = emptied.get_multiplexed_async_connection().await.unwrap();
+    let () = redis::cmd("FLUSHALL")
+        .query_async(&mut emptied)
+        .await
+        .unwrap();
+    let third = start();
+    says(&["show", "o-8"], &elsewhere, &redis, "o-8 is paid").await;
+    says(&["show", "o-19"], &elsewhere, &redis, "o-19 is placed").await;
+    let daemons: Vec<Daemon> = daemons.into_iter().chain([third]).collect();
     daemons.iter().for_each(Daemon::stop);
     daemons.into_iter().for_each(Daemon::ends_cleanly);
 }
