@@ -87,9 +87,7 @@ impl Caching {
             .record
             .key()
             .and_then(|key| String::from_utf8(key.to_vec()).ok());
-        let outcome = match self.router.oneshot(delivery).await {
-            Ok(outcome) => outcome,
-        };
+        let Ok(outcome) = self.router.oneshot(delivery).await;
         if let (Some(stale), Outcome::Done) = (&self.stale, &outcome) {
             stale.add(order_id);
         }
