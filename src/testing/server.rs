@@ -20,7 +20,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// carried out. When the pipe closes it kills what runs, with its children, and removes the directory `$1`.
 ///
 /// The children are looked up before their parent dies: one that is stopped would not notice.
+///
+/// When we die while the server is stopped, the system hangs up on the whole group, as nobody is left to have it go on. The
+/// shell must live through that to clean up.
 const FOLLOW: &str = r#"
+trap : HUP
 directory=$1
 shift
 server=
