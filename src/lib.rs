@@ -37,7 +37,7 @@
 //! - [`schema`]: the catalogue of event types, from JSON Schema documents
 //! - [`kafka`]: connection settings, admin requests, reading without a group
 //! - [`publisher`]: typed publishing with receipts and back-pressure
-//! - [`inbox`]: idempotency stores, in memory, in SQLite and in Redis
+//! - [`inbox`]: idempotency stores, in memory, SQLite, PostgreSQL and Redis
 //! - [`recovery`]: what happens to a record that fails: retries in place, dead letters and their replay, breakers
 //! - [`handler`]: handlers, their context, the router, outcomes and errors
 //! - [`consumer`]: a member of a group: poll, admit, lane, handle, settle, commit

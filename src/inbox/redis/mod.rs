@@ -42,7 +42,7 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mi
 /// forgets. It forgets at a failover, as replication is asynchronous; at a crash of its machine, with the last second's
 /// completions, unless `appendfsync` is `always`; at a restart, everything, unless `appendonly` is `yes`; and when it evicts
 /// keys, unless `maxmemory-policy` is `noeviction`. Handlers whose effects must be exactly once write them through a store
-/// with transactions, such as [`SqliteInbox`](super::SqliteInbox).
+/// with transactions, such as [`SqliteInbox`](super::SqliteInbox), or `PostgresInbox`, which machines share as well.
 ///
 /// # What it needs
 /// Redis 2.6 or later, or a server that speaks as it does; a single primary, no Redis Cluster; no TLS of its own. A completed
