@@ -1,9 +1,9 @@
-//! Why no Kafka could be had, or a topic not created on it.
+//! Why no Kafka or other server could be had, or a topic not created on it.
 
 use crate::kafka::{ConfigError, KafkaError};
 use std::path::PathBuf;
 
-/// Why no Kafka could be had, or a topic not created on it.
+/// Why no Kafka or other server could be had, or a topic not created on it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -18,7 +18,7 @@ pub enum StartError {
     /// The kind asked for is not to be had on this machine.
     #[error("{kind}: {reason}")]
     Unavailable {
-        /// `Docker`, `Java` or `mock cluster`.
+        /// `Docker`, `Java`, `mock cluster`, `PostgreSQL` or `Redis`.
         kind: &'static str,
         /// What is missing or went wrong, with the last words of what was started.
         reason: String,
@@ -75,6 +75,21 @@ impl StartError {
         Self::Unavailable {
             kind: "Java",
             reason: reason.into(),
+        }
+    }
+
+    pub(super) fn server(name: &'static str, reason: impl Into<String>) -> Self {
+        Self::Unavailable {
+            kind: name,
+            reason: reason.into(),
+        }
+    }
+
+    /// Why it is not to be had, without the kind before it.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Self::Unavailable { reason, .. } => reason.clone(),
+            other => other.to_string(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! destructors (statics), a panic and SIGKILL all close it. A signal hook or a parent-death signal would not do: the first
 //! misses SIGKILL, the second fires when the thread that started the child ends, as a test's thread does.
 
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
 /// A running shell script that cleans up when its standard input ends. Unix only: it needs `sh`.
@@ -32,6 +33,14 @@ impl Leash {
         Ok(Self {
             shell: command.spawn()?,
         })
+    }
+
+    /// Writes `line` to the script's standard input.
+    pub(super) fn tell(&mut self, line: &str) -> std::io::Result<()> {
+        match &mut self.shell.stdin {
+            Some(input) => input.write_all(line.as_bytes()),
+            None => Err(std::io::ErrorKind::BrokenPipe.into()),
+        }
     }
 }
 

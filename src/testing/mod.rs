@@ -1,4 +1,5 @@
-//! A Kafka found or started for tests, the demo, `evenkeel dev` and the tests of other crates; names and waits.
+//! A Kafka found or started for tests, the demo, `evenkeel dev` and the tests of other crates; PostgreSQL and Redis for
+//! tests; names and waits.
 //!
 //! [`TestKafka::start`] takes the first of these that this machine has, and says in one line which and why:
 //!
@@ -10,6 +11,9 @@
 //!
 //! What was started ends with the value, and with the process however that ends: a shell waits for the end of a pipe that
 //! only we hold open, then kills and removes. So a test may keep a broker in a static, and a SIGKILL leaves nothing behind.
+//!
+//! [`postgres`] and [`redis`] take the server that `EVENKEEL_POSTGRES_URL` or `EVENKEEL_REDIS_URL` names, or else start one
+//! from a program of this machine, as a plain process on a free port of 127.0.0.1.
 //!
 //! This module knows no consumer, publisher or store; it only brings a cluster and creates topics on it.
 
@@ -24,6 +28,9 @@ mod java_program;
 mod leash;
 mod mock;
 mod names;
+mod postgres;
+mod redis;
+mod server;
 mod shared;
 mod tool;
 mod wait;
@@ -31,6 +38,8 @@ mod wait;
 pub use error::StartError;
 pub use java_program::{JavaProgram, Libraries};
 pub use names::unique;
+pub use postgres::{TestPostgres, postgres};
+pub use redis::{TestRedis, redis};
 pub use shared::{real_kafka, required};
 pub use wait::eventually;
 

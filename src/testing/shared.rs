@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::OnceCell;
 
-/// Set to `1` where a test without Apache Kafka is a failure: on CI.
+/// Set to `1` where a test without Apache Kafka, or without another server that it needs, is a failure: on CI.
 const REQUIRE: &str = "EVENKEEL_REQUIRE_KAFKA";
 
 /// Never dropped: the leash ends what was started when the process ends.

@@ -1,0 +1,379 @@
+//! A PostgreSQL found or started for tests.
+
+use super::server::{self, Server};
+use super::shared::{self, required};
+use super::{StartError, java, tool, unique};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+/// Names a PostgreSQL that runs already, as `postgres://user:password@host:port/database`; its user may create databases.
+const VARIABLE: &str = "EVENKEEL_POSTGRES_URL";
+
+const NAME: &str = "PostgreSQL";
+
+/// Making an empty cluster takes a second on an idle machine.
+const INIT_LIMIT: Duration = Duration::from_secs(90);
+
+const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+
+/// Who runs it when we are root, which PostgreSQL refuses: the first of these that this machine has.
+const USERS: [&str; 2] = ["postgres", "nobody"];
+
+/// Never dropped: the leash ends what was started when the process ends.
+static SHARED: OnceCell<Result<TestPostgres, String>> = OnceCell::const_new();
+
+/// A PostgreSQL for tests; what was started ends when this is dropped, at the latest with the process.
+///
+/// One that was started keeps its promises to the disk (`fsync` is on), so that measurements mean something.
+pub struct TestPostgres {
+    /// URL without the database.
+    base: String,
+    /// What stands behind the database's name in the URL, with its question mark.
+    parameters: String,
+    /// The database to connect to for creating others.
+    first: String,
+    psql: PathBuf,
+    server: Option<(Server, PathBuf)>,
+    description: String,
+}
+
+/// The PostgreSQL that the tests of this process share; none after saying on standard error why the test is skipped.
+///
+/// # Panics
+/// Where `EVENKEEL_REQUIRE_KAFKA=1` is set and there is no PostgreSQL: CI must not pass by skipping.
+pub async fn postgres() -> Option<&'static TestPostgres> {
+    let shared = SHARED
+        .get_or_init(|| async {
+            let found = match server::variable(VARIABLE) {
+                Some(url) => TestPostgres::found(&url).await,
+                None => TestPostgres::start().await,
+            };
+            if let Ok(postgres) = &found {
+                shared::say(&format!(
+                    "PostgreSQL for these tests: {}",
+                    postgres.description
+                ));
+            }
+            found.map_err(|error| error.reason())
+        })
+        .await;
+    required(
+        shared
+            .as_ref()
+            .map_err(|reason| StartError::server(NAME, reason)),
+    )
+}
+
+impl TestPostgres {
+    /// Starts one of its own, for tests that stop it: with `initdb` and `postgres` of `/usr/lib/postgresql/*/bin`, the newest,
+    /// or on PATH.
+    ///
+    /// # Errors
+    /// Where these programs are not there or fail.
+    pub async fn start() -> Result<Self, StartError> {
+        let failed = |reason: String| StartError::server(NAME, reason);
+        let in_files = |error: std::io::Error| failed(error.to_string());
+        let initdb = program("initdb").ok_or_else(|| {
+            failed(format!(
+                "{VARIABLE} is not set, and there is no initdb in /usr/lib/postgresql/*/bin or on PATH; install postgresql"
+            ))
+        })?;
+        let (postgres, ready) = (
+            initdb.with_file_name("postgres"),
+            initdb.with_file_name("pg_isready"),
+        );
+        let psql = program("psql").ok_or_else(|| failed("there is no psql".to_owned()))?;
+        let user = user().await?;
+        let directory = tempfile::Builder::new()
+            .prefix("evenkeel-postgres-")
+            .tempdir()
+            .map_err(in_files)?;
+        if let Some(user) = &user {
+            std::os::unix::fs::chown(directory.path(), Some(user.id), None).map_err(in_files)?;
+        }
+        let data = directory.path().join("data");
+        let mut init = command(user.as_ref(), &initdb);
+        init.extend(
+            [
+                "--username=postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
+                "-D",
+            ]
+            .map(OsString::from),
+        );
+        init.push(data.clone().into());
+        tool::output(&init[0], &init[1..], INIT_LIMIT)
+            .await
+            .map_err(failed)?;
+
+        let port = java::free_port().map_err(in_files)?;
+        let mut run = command(user.as_ref(), &postgres);
+        run.push("-D".into());
+        run.push(data.into());
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            &format!("port={port}"),
+            "unix_socket_directories=",
+            "max_connections=200",
+        ] {
+            run.extend(["-c".into(), setting.into()]);
+        }
+        // SIGINT is its fast stop: it ends sessions, where SIGTERM would wait for them.
+        let server = Server::new(NAME, directory, "INT", run)?;
+        let this = Self {
+            base: format!("postgres://postgres@127.0.0.1:{port}/"),
+            parameters: String::new(),
+            first: "postgres".to_owned(),
+            psql,
+            description: format!("{} at 127.0.0.1:{port}", postgres.display()),
+            server: Some((server, ready)),
+        };
+        this.start_again().await?;
+        Ok(this)
+    }
+
+    /// The one that the environment names; an error when it does not answer, as somebody chose it.
+    async fn found(url: &str) -> Result<Self, StartError> {
+        let failed = |reason: String| StartError::server(NAME, format!("{VARIABLE}: {reason}"));
+        let (address, parameters) = match url.split_once('?') {
+            Some((address, parameters)) => (address, format!("?{parameters}")),
+            None => (url, String::new()),
+        };
+        let (scheme, rest) = address.split_once("://").ok_or_else(|| {
+            failed("is no URL; postgres://user:password@host:port/database".to_owned())
+        })?;
+        let (authority, first) = rest.split_once('/').unwrap_or((rest, ""));
+        let first = if first.is_empty() { "postgres" } else { first };
+        let this = Self {
+            base: format!("{scheme}://{authority}/"),
+            parameters,
+            first: first.to_owned(),
+            psql: program("psql")
+                .ok_or_else(|| failed("there is no psql to create databases with".to_owned()))?,
+            server: None,
+            description: format!("the one that {VARIABLE} names"),
+        };
+        this.run("SELECT 1").await.map_err(failed)?;
+        Ok(this)
+    }
+
+    /// Creates an empty database that no other test uses, and returns its URL.
+    ///
+    /// It is gone with a server that was started; on one that the environment names it stays.
+    ///
+    /// # Errors
+    /// When the server does not answer or refuses.
+    pub async fn database(&self) -> Result<String, StartError> {
+        let name = unique("evenkeel-test");
+        self.run(&format!("CREATE DATABASE \"{name}\""))
+            .await
+            .map_err(|reason| StartError::server(NAME, reason))?;
+        Ok(format!("{}{name}{}", self.base, self.parameters))
+    }
+
+    /// What is used, in one line.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// Ends the server in good order; sessions are cut off.
+    ///
+    /// # Errors
+    /// When it does not end, or the environment named it.
+    pub async fn stop(&self) -> Result<(), StartError> {
+        self.own()?.0.stop().await
+    }
+
+    /// Ends the server and its sessions as a crash would.
+    ///
+    /// # Errors
+    /// As for [`TestPostgres::stop`].
+    pub async fn kill(&self) -> Result<(), StartError> {
+        self.own()?.0.kill().await
+    }
+
+    /// Starts the server again after a stop or a kill, on the same port and data, and returns when it serves.
+    ///
+    /// # Errors
+    /// When it does not come up, or the environment named it.
+    pub async fn start_again(&self) -> Result<(), StartError> {
+        let (server, ready) = self.own()?;
+        let port = self
+            .base
+            .trim_end_matches('/')
+            .rsplit(':')
+            .next()
+            .unwrap_or_default();
+        server
+            .start(|| async {
+                let arguments = ["-h", "127.0.0.1", "-p", port, "-q"];
+                tool::output(ready, arguments, COMMAND_LIMIT).await.is_ok()
+            })
+            .await
+    }
+
+    /// Stops the server's processes where they stand: connections stay open, and nothing answers. Linux only.
+    ///
+    /// # Errors
+    /// When the environment named the server.
+    pub async fn freeze(&self) -> Result<(), StartError> {
+        self.own()?.0.freeze().await
+    }
+
+    /// Has the server go on after [`TestPostgres::freeze`].
+    ///
+    /// # Errors
+    /// When the environment named the server.
+    pub async fn thaw(&self) -> Result<(), StartError> {
+        self.own()?.0.thaw().await
+    }
+
+    fn own(&self) -> Result<&(Server, PathBuf), StartError> {
+        self.server.as_ref().ok_or_else(|| {
+            StartError::server(
+                NAME,
+                format!(
+                    "the one that {VARIABLE} names is not ours to stop; use TestPostgres::start"
+                ),
+            )
+        })
+    }
+
+    /// Runs a statement in the first database.
+    async fn run(&self, statement: &str) -> Result<String, String> {
+        let url = format!("{}{}{}", self.base, self.first, self.parameters);
+        let arguments = [
+            "--no-psqlrc",
+            "--quiet",
+            "--no-password",
+            "--command",
+            statement,
+            &url,
+        ];
+        tool::output(&self.psql, arguments, COMMAND_LIMIT).await
+    }
+}
+
+/// A program of PostgreSQL, of its newest version that this machine has.
+fn program(name: &str) -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    let mut versions: Vec<PathBuf> = versions.flatten().map(|entry| entry.path()).collect();
+    let number = |path: &PathBuf| -> Option<u32> { path.file_name()?.to_str()?.parse().ok() };
+    versions.sort_by_key(|path| std::cmp::Reverse(number(path)));
+    let directories: Vec<PathBuf> = versions.iter().map(|path| path.join("bin")).collect();
+    server::find(name, &directories)
+}
+
+/// A user of this machine.
+struct User {
+    name: &'static str,
+    id: u32,
+}
+
+/// Who is to run the server: nobody in particular unless we are root.
+async fn user() -> Result<Option<User>, StartError> {
+    let id = async |arguments: &[&str]| -> Option<u32> {
+        let printed = tool::output("id", arguments, COMMAND_LIMIT).await.ok()?;
+        printed.trim().parse().ok()
+    };
+    if id(&["-u"]).await != Some(0) {
+        return Ok(None);
+    }
+    for name in USERS {
+        if let Some(id) = id(&["-u", name]).await {
+            return Ok(Some(User { name, id }));
+        }
+    }
+    Err(StartError::server(
+        NAME,
+        "it refuses to be run by root, and there is no user postgres or nobody",
+    ))
+}
+
+/// The beginning of a command line that runs `program` as `user`, by the process that is started and not by a child of it.
+fn command(user: Option<&User>, program: &Path) -> Vec<OsString> {
+    let mut command = Vec::new();
+    if let Some(user) = user {
+        command.push("setpriv".into());
+        command.push(format!("--reuid={}", user.name).into());
+        command.push(format!("--regid={}", user.id).into());
+        command.push("--clear-groups".into());
+    }
+    command.push(program.into());
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_database_outlives_a_crash_of_its_server_and_a_frozen_server_answers_later() {
+        let Some(postgres) = required(TestPostgres::start().await) else {
+            return;
+        };
+        let url = postgres.database().await.expect("a database");
+        let ask = async |sql: &str, within: Duration| {
+            let arguments = [
+                "--no-psqlrc",
+                "--tuples-only",
+                "--no-align",
+                "--command",
+                sql,
+                &url,
+            ];
+            tool::output(&postgres.psql, arguments, within).await
+        };
+        ask(
+            "CREATE TABLE t (n int); INSERT INTO t VALUES (7)",
+            COMMAND_LIMIT,
+        )
+        .await
+        .expect("a row");
+        for crash in [true, false] {
+            match crash {
+                true => postgres.kill().await.expect("killed"),
+                false => postgres.stop().await.expect("stopped"),
+            }
+            ask("SELECT n FROM t", COMMAND_LIMIT)
+                .await
+                .expect_err("it is down");
+            postgres.start_again().await.expect("started again");
+            assert_eq!(
+                ask("SELECT n FROM t", COMMAND_LIMIT).await.as_deref(),
+                Ok("7\n")
+            );
+        }
+        assert_eq!(
+            ask("SHOW fsync", COMMAND_LIMIT).await.as_deref(),
+            Ok("on\n")
+        );
+        postgres.freeze().await.expect("frozen");
+        let short = Duration::from_millis(300);
+        let error = ask("SELECT n FROM t", short)
+            .await
+            .expect_err("it is frozen");
+        assert!(error.contains("did not end"), "{error}");
+        postgres.thaw().await.expect("thawed");
+        assert_eq!(
+            ask("SELECT n FROM t", COMMAND_LIMIT).await.as_deref(),
+            Ok("7\n")
+        );
+    }
+
+    #[tokio::test]
+    async fn the_shared_server_gives_each_test_a_database_of_its_own() {
+        let Some(postgres) = postgres().await else {
+            return;
+        };
+        let (first, second) = (postgres.database().await, postgres.database().await);
+        assert_ne!(first.expect("a database"), second.expect("another"));
+    }
+}
