@@ -9,6 +9,8 @@ mod sqlite;
 
 pub use memory::MemoryInbox;
 #[cfg(feature = "sqlite")]
+pub(crate) use sqlite::is_busy;
+#[cfg(feature = "sqlite")]
 pub use sqlite::{Durability, SqliteInbox, SqliteSettings, SqliteTx};
 
 use crate::event::OutgoingRecord;

@@ -35,14 +35,6 @@ pub enum OutboxError {
         /// How long was waited.
         seconds: u64,
     },
-    /// A stored record cannot be read back: somebody else wrote to the table.
-    #[error("the row {sequence} of the outbox cannot be read: {reason}")]
-    Row {
-        /// The row's number.
-        sequence: i64,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// A setting that cannot be used.
     #[error("{0}")]
     Setting(String),

@@ -2,6 +2,7 @@
 //!
 //! Owns the columns' meaning and the hash that orders and shares out the work. Knows no SQL.
 
+use super::store::StoredRow;
 use crate::event::{Headers, OutgoingRecord, decode};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -77,6 +78,22 @@ impl Row {
             headers: decode_headers(&self.headers)?,
             timestamp_ms: self.timestamp_ms,
         })
+    }
+}
+
+impl Row {
+    /// The row as a relay takes it.
+    pub(super) fn into_stored(self, sequence: i64, bytes: i64) -> StoredRow {
+        StoredRow {
+            sequence,
+            key_hash: self.key_hash,
+            slot: self.slot,
+            topic: self.topic.clone(),
+            bytes: usize::try_from(bytes).unwrap_or(0),
+            record: self
+                .into_record()
+                .map_err(|error| format!("the row cannot be read: {error}")),
+        }
     }
 }
 

@@ -5,16 +5,20 @@
 
 mod append;
 mod schema;
+mod store;
+mod wake_up;
 
 pub(crate) use append::append;
 pub(crate) use schema::prepare;
 
-use super::{OutboxError, OutboxSettings};
+use super::{OutboxError, OutboxSettings, OutboxVersions};
 use crate::event::{Event, EventType, OutgoingRecord};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
+use wake_up::WakeUp;
 
 /// A relay needs one, and one that listens; `publish` needs none.
 const CONNECTIONS_MAX: u32 = 4;
@@ -27,6 +31,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 pub struct PostgresOutbox {
     pool: PgPool,
     settings: OutboxSettings,
+    wake_up: Arc<WakeUp>,
 }
 
 impl PostgresOutbox {
@@ -57,6 +62,21 @@ impl PostgresOutbox {
         Ok(Self {
             pool,
             settings: OutboxSettings::default(),
+            wake_up: Arc::default(),
+        })
+    }
+
+    /// The versions of the outbox in the database of this URL.
+    pub(super) async fn versions(url: &str) -> Result<OutboxVersions, OutboxError> {
+        let failed = OutboxError::during("open");
+        let options = PgConnectOptions::from_str(url).map_err(&failed)?;
+        let mut connection = options.connect().await.map_err(&failed)?;
+        let stored = schema::version(&mut connection).await?;
+        // The answer is there, and the server ends what is not closed in good order.
+        let _ = connection.close().await;
+        Ok(OutboxVersions {
+            stored,
+            newest: schema::NEWEST,
         })
     }
 

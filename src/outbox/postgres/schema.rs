@@ -53,6 +53,9 @@ const MIGRATIONS: &[&str] = &["
     );
 "];
 
+/// The version that this release makes.
+pub(super) const NEWEST: usize = MIGRATIONS.len();
+
 /// Creates what is missing and checks the version, in the transaction in which `connection` is, which holds the lock of the
 /// schema from then on.
 pub(crate) async fn prepare(connection: &mut PgConnection) -> Result<(), OutboxError> {
@@ -63,7 +66,7 @@ pub(crate) async fn prepare(connection: &mut PgConnection) -> Result<(), OutboxE
         .await
         .map_err(&failed)?;
     let version = version(connection).await?;
-    if version == MIGRATIONS.len() {
+    if version == NEWEST {
         return Ok(());
     }
     sqlx::raw_sql(META)
@@ -86,7 +89,7 @@ pub(crate) async fn prepare(connection: &mut PgConnection) -> Result<(), OutboxE
          ON CONFLICT (name) DO UPDATE SET value = excluded.value",
     )
     .bind(VERSION_NAME)
-    .bind(MIGRATIONS.len().to_string())
+    .bind(NEWEST.to_string())
     .execute(connection)
     .await
     .map_err(&failed)?;
@@ -109,5 +112,5 @@ pub(super) async fn version(connection: &mut PgConnection) -> Result<usize, Outb
             .fetch_optional(connection)
             .await
             .map_err(&failed)?;
-    version::check(stored.as_deref(), MIGRATIONS.len())
+    version::check(stored.as_deref(), NEWEST)
 }

@@ -5,28 +5,29 @@
 
 mod append;
 mod schema;
+mod store;
 
 pub(crate) use append::append;
 pub(crate) use schema::prepare;
 
-use super::{OutboxError, OutboxSettings};
+use super::{OutboxError, OutboxSettings, OutboxVersions};
 use crate::event::{Event, EventType, OutgoingRecord};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
-use sqlx::{SqliteConnection, SqlitePool};
+use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// A relay needs one at a time; `publish` needs none.
 const CONNECTIONS_MAX: u32 = 2;
-
-/// How long SQLite's write lock is waited for.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An outbox in a SQLite file. Cheap to clone.
 #[derive(Clone)]
 pub struct SqliteOutbox {
     pool: SqlitePool,
     settings: OutboxSettings,
+    committed: Arc<Notify>,
 }
 
 impl SqliteOutbox {
@@ -40,18 +41,41 @@ impl SqliteOutbox {
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .busy_timeout(LOCK_TIMEOUT);
+            // SQLite's own waiting favours whoever had the lock last.
+            .busy_timeout(Duration::ZERO);
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .connect_lazy_with(options);
-        let failed = OutboxError::during("open");
-        let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(&failed)?;
-        prepare(&mut transaction).await?;
-        transaction.commit().await.map_err(&failed)?;
-        Ok(Self {
+        let outbox = Self {
             pool,
             settings: OutboxSettings::default(),
-        })
+            committed: Arc::default(),
+        };
+        outbox.prepare().await?;
+        Ok(outbox)
+    }
+
+    async fn prepare(&self) -> Result<(), OutboxError> {
+        let mut transaction = self.begin("open").await?;
+        prepare(&mut transaction).await?;
+        transaction
+            .commit()
+            .await
+            .map_err(OutboxError::during("open"))
+    }
+
+    /// The versions of the outbox in this file; does not create it.
+    pub(super) async fn versions(path: &Path) -> Result<OutboxVersions, OutboxError> {
+        let newest = schema::NEWEST;
+        if !path.exists() {
+            return Ok(OutboxVersions { stored: 0, newest });
+        }
+        let failed = OutboxError::during("open");
+        let options = SqliteConnectOptions::new().filename(path).read_only(true);
+        let mut connection = options.connect().await.map_err(&failed)?;
+        let stored = schema::version(&mut connection).await?;
+        connection.close().await.map_err(&failed)?;
+        Ok(OutboxVersions { stored, newest })
     }
 
     /// The same with other settings.
@@ -60,9 +84,9 @@ impl SqliteOutbox {
         self
     }
 
-    /// A pool of connections to the file, with a timeout for its write lock.
-    pub fn pool(&self) -> &SqlitePool {
-        &self.pool
+    /// Wakes this process's relays: call it after a commit, so that they need not find out by polling.
+    pub fn wake(&self) {
+        self.committed.notify_one();
     }
 
     /// Publishes an event with the transaction in which `connection` is: once that commits, a relay takes the event to Kafka;

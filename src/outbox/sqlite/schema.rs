@@ -49,11 +49,14 @@ const MIGRATIONS: &[&str] = &["
     ) WITHOUT ROWID;
 "];
 
+/// The version that this release makes.
+pub(super) const NEWEST: usize = MIGRATIONS.len();
+
 /// Creates what is missing and checks the version, in the transaction in which `connection` is.
 pub(crate) async fn prepare(connection: &mut SqliteConnection) -> Result<(), OutboxError> {
     let failed = OutboxError::during("prepare its tables");
     let version = version(connection).await?;
-    if version == MIGRATIONS.len() {
+    if version == NEWEST {
         return Ok(());
     }
     sqlx::raw_sql(META)
@@ -79,7 +82,7 @@ pub(crate) async fn prepare(connection: &mut SqliteConnection) -> Result<(), Out
          ON CONFLICT (name) DO UPDATE SET value = excluded.value",
     )
     .bind(VERSION_NAME)
-    .bind(MIGRATIONS.len().to_string())
+    .bind(NEWEST.to_string())
     .execute(connection)
     .await
     .map_err(&failed)?;
@@ -103,5 +106,5 @@ pub(super) async fn version(connection: &mut SqliteConnection) -> Result<usize, 
             .fetch_optional(connection)
             .await
             .map_err(&failed)?;
-    version::check(stored.as_deref(), MIGRATIONS.len())
+    version::check(stored.as_deref(), NEWEST)
 }
