@@ -8,6 +8,8 @@
 //! at least once, always with the same id, so that the next inbox suppresses a second one. `docs/outbox.md` says what else
 //! holds and what does not.
 
+#[cfg(test)]
+mod conformance;
 mod error;
 mod handle;
 #[cfg(feature = "postgres")]

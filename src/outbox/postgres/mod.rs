@@ -6,6 +6,8 @@
 mod append;
 mod schema;
 mod store;
+#[cfg(test)]
+mod tests;
 mod wake_up;
 
 pub(crate) use append::append;

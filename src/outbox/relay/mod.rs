@@ -9,6 +9,11 @@ mod settings;
 mod shares;
 mod window;
 
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
 pub use settings::RelaySettings;
 
 use super::{OutboxError, OutboxStore};

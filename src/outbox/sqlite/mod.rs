@@ -6,6 +6,8 @@
 mod append;
 mod schema;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use append::append;
 pub(crate) use schema::prepare;
