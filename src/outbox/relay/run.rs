@@ -30,10 +30,27 @@ const LOOK_LATER: Duration = Duration::from_millis(20);
 /// How a row's way to the brokers ended, and of which key it was; none when it was not sent.
 type Sent = (i64, Option<Result<(), PublishError>>);
 
+/// How long an answer of the store is waited for.
+#[derive(Clone, Copy)]
+struct Patience(Duration);
+
+impl Patience {
+    async fn ask<T>(self, doing: &'static str, answer: Answer<'_, T>) -> Result<T, OutboxError> {
+        match timeout(self.0, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(OutboxError::NoAnswer {
+                doing,
+                seconds: self.0.as_secs(),
+            }),
+        }
+    }
+}
+
 pub(super) struct Running {
     store: Arc<dyn Store>,
     publisher: Publisher,
     settings: RelaySettings,
+    patience: Patience,
     health: Option<Health>,
     /// This relay's name towards the others.
     name: String,
@@ -60,6 +77,7 @@ impl Running {
             health: relay.health,
             name: format!("{}-{}", instance(None), uuid::Uuid::now_v7().simple()),
             window: Window::new(&relay.settings),
+            patience: Patience(relay.settings.answer_within()),
             settings: relay.settings,
             leases: Leases::default(),
             sends: FuturesUnordered::new(),
@@ -182,7 +200,7 @@ impl Running {
     /// Renews what we have, and takes or gives back what makes the shares even.
     async fn renew(&mut self) -> Result<(), OutboxError> {
         let lease = self.settings.lease;
-        let standing = self.ask(
+        let standing = self.patience.ask(
             "say who publishes from it",
             self.store.attend(&self.name, lease),
         );
@@ -193,7 +211,7 @@ impl Running {
         // Counted from before the question, so that the store's count ends later than ours.
         let until = Instant::now() + lease - self.settings.margin();
         let granted = self.store.lease(&self.name, &shares.wanted, lease);
-        let granted = self.ask("lease slots", granted).await?;
+        let granted = self.patience.ask("lease slots", granted).await?;
         let lost = self.leases.granted(&granted, until);
         self.window.lose(&lost);
         facts::slots_leased(granted.len());
@@ -210,7 +228,8 @@ impl Running {
         if published.is_empty() {
             return Ok(());
         }
-        self.ask("delete published events", self.store.delete(&published))
+        self.patience
+            .ask("delete published events", self.store.delete(&published))
             .await?;
         self.window.deleted(published.len());
         // Their keys were left out of what was read meanwhile.
@@ -220,7 +239,8 @@ impl Running {
 
     async fn mark(&mut self) -> Result<(), OutboxError> {
         while let Some((sequence, reason)) = self.marks.last() {
-            self.ask("mark a refused event", self.store.mark(*sequence, reason))
+            self.patience
+                .ask("mark a refused event", self.store.mark(*sequence, reason))
                 .await?;
             self.marks.pop();
         }
@@ -234,7 +254,8 @@ impl Running {
         if idle.is_empty() {
             return Ok(());
         }
-        self.ask("give slots back", self.store.release(&self.name, &idle))
+        self.patience
+            .ask("give slots back", self.store.release(&self.name, &idle))
             .await?;
         self.leases.released(&idle);
         Ok(())
@@ -247,7 +268,10 @@ impl Running {
         let Some(page) = self.window.page(&self.leases.slots()) else {
             return Ok(());
         };
-        let read = self.ask("read events", self.store.read(&page)).await?;
+        let read = self
+            .patience
+            .ask("read events", self.store.read(&page))
+            .await?;
         self.may_have_more = self.window.take(read);
         Ok(())
     }
@@ -256,13 +280,17 @@ impl Running {
     async fn watch(&mut self) -> Result<(), OutboxError> {
         self.watch_at = Instant::now() + self.settings.watch_interval;
         let backlog = self
+            .patience
             .ask("measure its backlog", self.store.backlog())
             .await?;
         facts::backlog_measured(&backlog);
         let open = self
             .store
             .open_transaction(self.settings.open_transaction_max);
-        let open = self.ask("look for open transactions", open).await?;
+        let open = self
+            .patience
+            .ask("look for open transactions", open)
+            .await?;
         facts::transaction_seen(open.as_ref());
         if let Some(health) = &self.health {
             let held = self.window.held_keys();
@@ -271,15 +299,6 @@ impl Running {
             health.set_note(COMPONENT, (held > 0).then_some(note));
         }
         Ok(())
-    }
-
-    async fn ask<T>(&self, doing: &'static str, answer: Answer<'_, T>) -> Result<T, OutboxError> {
-        let within = self.settings.answer_within();
-        let seconds = within.as_secs();
-        match timeout(within, answer).await {
-            Ok(answer) => answer,
-            Err(_) => Err(OutboxError::NoAnswer { doing, seconds }),
-        }
     }
 
     /// Hands over what can be sent. Room in the publisher's buffer is waited for beside everything else, but not for longer
@@ -345,11 +364,13 @@ impl Running {
     }
 
     /// Whether nothing is left that can be published.
-    async fn is_drained(&self) -> bool {
+    async fn is_drained(&mut self) -> bool {
         if !self.window.is_empty() || self.may_have_more || self.store_down_until.is_some() {
             return false;
         }
-        let is_drained = self.ask("see whether it is empty", self.store.is_drained());
+        let is_drained = self
+            .patience
+            .ask("see whether it is empty", self.store.is_drained());
         is_drained.await.unwrap_or(false)
     }
 
@@ -367,7 +388,8 @@ impl Running {
         let left = async {
             self.delete().await?;
             self.mark().await?;
-            self.ask("give slots back", self.store.leave(&self.name))
+            self.patience
+                .ask("give slots back", self.store.leave(&self.name))
                 .await
         };
         if let Err(error) = left.await {
