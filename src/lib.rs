@@ -69,6 +69,8 @@ pub mod event;
 pub mod handler;
 pub mod inbox;
 pub mod kafka;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub mod outbox;
 pub mod publisher;
 pub mod recovery;
 pub mod schema;

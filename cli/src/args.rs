@@ -1,6 +1,8 @@
 //! The top level of the command line. Doc comments are the help text.
 
-use crate::commands::{completions, consume, dev, dlq, groups, parked, publish, schemas, topics};
+use crate::commands::{
+    completions, consume, dev, dlq, groups, outbox, parked, publish, schemas, store, topics,
+};
 use clap::{Parser, Subcommand};
 
 /// Publish, read and look after events on Apache Kafka.
@@ -27,6 +29,8 @@ pub(crate) enum Command {
     Groups(groups::GroupsArgs),
     Dlq(dlq::DlqArgs),
     Parked(parked::ParkedArgs),
+    Outbox(outbox::OutboxArgs),
+    Store(store::StoreCommandArgs),
     Schemas(schemas::SchemasArgs),
     Dev(dev::DevArgs),
     Completions(completions::CompletionsArgs),

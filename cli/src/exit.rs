@@ -1,6 +1,7 @@
 //! How a run ends: the exit codes that scripts rely on, and the one place that prints an error.
 
 use evenkeel::kafka::KafkaError;
+use evenkeel::outbox::OutboxError;
 use std::io;
 use std::process::ExitCode;
 
@@ -83,6 +84,13 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if cause.is::<NoAnswer>() {
         return Some(5);
+    }
+    if let Some(error) = cause.downcast_ref::<OutboxError>() {
+        return match error {
+            OutboxError::Setting(_) => Some(2),
+            OutboxError::NoAnswer { .. } => Some(5),
+            _ => None,
+        };
     }
     match cause.downcast_ref::<KafkaError>()? {
         KafkaError::Config(_) => Some(2),

@@ -12,6 +12,7 @@ mod output;
 mod progress;
 mod receipt;
 mod stop;
+mod store;
 mod time;
 mod user;
 mod wildcard;

@@ -21,6 +21,8 @@ pub use postgres::{Migration, PostgresInbox, PostgresSettings, PostgresTx};
 #[cfg(feature = "redis")]
 pub use redis::{RedisInbox, RedisSettings};
 #[cfg(feature = "sqlite")]
+pub(crate) use sqlite::is_busy;
+#[cfg(feature = "sqlite")]
 pub use sqlite::{Durability, SqliteInbox, SqliteSettings, SqliteTx};
 
 use crate::event::OutgoingRecord;

@@ -153,11 +153,12 @@ impl Publisher {
         trace: Option<&TraceContext>,
     ) -> Result<OutgoingRecord, PublishError> {
         let settings = &self.shared.settings;
-        if let Some(catalogue) = &settings.catalogue {
-            let data = serde_json::to_value(&event.data)?;
-            catalogue.validate(&event.attributes.ty, &data)?;
-        }
-        Ok(event::encode(event, settings.content_mode, trace)?)
+        encode(
+            event,
+            settings.content_mode,
+            settings.catalogue.as_deref(),
+            trace,
+        )
     }
 
     /// [`Publisher::publish`] for a record that is already encoded.
@@ -198,4 +199,18 @@ impl Publisher {
     pub async fn flush(&self, deadline: Duration) -> Result<(), Unsent> {
         self.shared.client.flush(deadline).await
     }
+}
+
+/// Validates and encodes; also what an outbox does.
+pub(crate) fn encode<T: EventType>(
+    event: &Event<T>,
+    mode: ContentMode,
+    catalogue: Option<&Catalogue>,
+    trace: Option<&TraceContext>,
+) -> Result<OutgoingRecord, PublishError> {
+    if let Some(catalogue) = catalogue {
+        let data = serde_json::to_value(&event.data)?;
+        catalogue.validate(&event.attributes.ty, &data)?;
+    }
+    Ok(event::encode(event, mode, trace)?)
 }

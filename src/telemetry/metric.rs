@@ -26,6 +26,13 @@
 //! | [`Metric::DeadLetterFlood`] | `evenkeel_dead_letter_flood` | gauge | group | – |
 //! | [`Metric::Published`] | `evenkeel_records_published_total` | counter | topic, result | `messaging.client.sent.messages` |
 //! | [`Metric::PublisherBufferBytes`] | `evenkeel_publisher_buffer_bytes` | gauge | – | – |
+//! | [`Metric::OutboxPending`] | `evenkeel_outbox_pending` | gauge | – | – |
+//! | [`Metric::OutboxOldestSeconds`] | `evenkeel_outbox_oldest_seconds` | gauge | – | – |
+//! | [`Metric::OutboxPublished`] | `evenkeel_outbox_published_total` | counter | topic | – |
+//! | [`Metric::OutboxFailed`] | `evenkeel_outbox_failures_total` | counter | topic, result | – |
+//! | [`Metric::OutboxHeldKeys`] | `evenkeel_outbox_held_keys` | gauge | – | – |
+//! | [`Metric::OutboxSlots`] | `evenkeel_outbox_slots` | gauge | – | – |
+//! | [`Metric::OutboxOpenTransactionSeconds`] | `evenkeel_outbox_open_transaction_seconds` | gauge | – | – |
 //! | [`Metric::ServiceInfo`] | `evenkeel_service_info` | gauge | service, version | – |
 //!
 //! The lag carries the name and the labels of kafka_exporter, so that boards and alerts made for it work unchanged. Where
@@ -78,6 +85,20 @@ pub enum Metric {
     Published,
     /// Bytes waiting for an acknowledgement (gauge).
     PublisherBufferBytes,
+    /// Committed events in the outbox that are not published yet (gauge).
+    OutboxPending,
+    /// Age of the oldest of them in seconds (gauge).
+    OutboxOldestSeconds,
+    /// Events of the outbox that the brokers acknowledged (counter; topic).
+    OutboxPublished,
+    /// Attempts to publish them that failed (counter; topic, result = refused|unknown).
+    OutboxFailed,
+    /// Keys that wait because their first event was refused (gauge).
+    OutboxHeldKeys,
+    /// Slots of the outbox that this relay looks after (gauge).
+    OutboxSlots,
+    /// Age of the oldest open transaction that has written to the outbox, once it is too old; else 0 (gauge).
+    OutboxOpenTransactionSeconds,
     /// Always 1: which service of which release this process is (gauge; service, version).
     ServiceInfo,
 }
@@ -116,6 +137,13 @@ impl Metric {
         Self::DeadLetterFlood,
         Self::Published,
         Self::PublisherBufferBytes,
+        Self::OutboxPending,
+        Self::OutboxOldestSeconds,
+        Self::OutboxPublished,
+        Self::OutboxFailed,
+        Self::OutboxHeldKeys,
+        Self::OutboxSlots,
+        Self::OutboxOpenTransactionSeconds,
         Self::ServiceInfo,
     ];
 
@@ -147,6 +175,13 @@ impl Metric {
             Self::DeadLetterFlood => "evenkeel_dead_letter_flood",
             Self::Published => "evenkeel_records_published_total",
             Self::PublisherBufferBytes => "evenkeel_publisher_buffer_bytes",
+            Self::OutboxPending => "evenkeel_outbox_pending",
+            Self::OutboxOldestSeconds => "evenkeel_outbox_oldest_seconds",
+            Self::OutboxPublished => "evenkeel_outbox_published_total",
+            Self::OutboxFailed => "evenkeel_outbox_failures_total",
+            Self::OutboxHeldKeys => "evenkeel_outbox_held_keys",
+            Self::OutboxSlots => "evenkeel_outbox_slots",
+            Self::OutboxOpenTransactionSeconds => "evenkeel_outbox_open_transaction_seconds",
             Self::ServiceInfo => "evenkeel_service_info",
         }
     }
@@ -166,6 +201,11 @@ impl Metric {
             | Self::DeadLettersWaiting
             | Self::DeadLetterFlood
             | Self::PublisherBufferBytes
+            | Self::OutboxPending
+            | Self::OutboxOldestSeconds
+            | Self::OutboxHeldKeys
+            | Self::OutboxSlots
+            | Self::OutboxOpenTransactionSeconds
             | Self::ServiceInfo => MetricKind::Gauge,
             Self::Received
             | Self::Settled
@@ -174,6 +214,8 @@ impl Metric {
             | Self::Duplicates
             | Self::Failures
             | Self::DeadLetters
+            | Self::OutboxPublished
+            | Self::OutboxFailed
             | Self::Published => MetricKind::Counter,
         }
     }
@@ -199,8 +241,14 @@ impl Metric {
             Self::BreakerOpen => &["group", "dependency"],
             Self::DeadLetters => &["group", "topic", "stage"],
             Self::DeadLettersWaiting => &["group", "topic"],
-            Self::Published => &["topic", "result"],
-            Self::PublisherBufferBytes => &[],
+            Self::Published | Self::OutboxFailed => &["topic", "result"],
+            Self::OutboxPublished => &["topic"],
+            Self::PublisherBufferBytes
+            | Self::OutboxPending
+            | Self::OutboxOldestSeconds
+            | Self::OutboxHeldKeys
+            | Self::OutboxSlots
+            | Self::OutboxOpenTransactionSeconds => &[],
             Self::ServiceInfo => &["service", "version"],
         }
     }
@@ -232,6 +280,15 @@ impl Metric {
             Self::DeadLetterFlood => "1 while so many records are given up that no more are",
             Self::Published => "Records published, by result",
             Self::PublisherBufferBytes => "Bytes that wait for the brokers' acknowledgement",
+            Self::OutboxPending => "Committed events in the outbox not published yet",
+            Self::OutboxOldestSeconds => "Age of the outbox's oldest event",
+            Self::OutboxPublished => "Events of the outbox that the brokers acknowledged",
+            Self::OutboxFailed => "Attempts to publish events of the outbox that failed, by result",
+            Self::OutboxHeldKeys => "Keys that wait because their first event was refused",
+            Self::OutboxSlots => "Slots of the outbox that this relay looks after",
+            Self::OutboxOpenTransactionSeconds => {
+                "Age of the oldest open transaction that has written to the outbox, once too old"
+            }
             Self::ServiceInfo => "Always 1: which service of which release this process is",
         }
     }
@@ -239,7 +296,10 @@ impl Metric {
     fn unit(self) -> Unit {
         match self {
             Self::InFlightBytes | Self::PublisherBufferBytes => Unit::Bytes,
-            Self::OldestUnsettledSeconds | Self::HandlerSeconds => Unit::Seconds,
+            Self::OldestUnsettledSeconds
+            | Self::HandlerSeconds
+            | Self::OutboxOldestSeconds
+            | Self::OutboxOpenTransactionSeconds => Unit::Seconds,
             _ => Unit::Count,
         }
     }

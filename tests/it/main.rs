@@ -42,6 +42,8 @@ mod interop;
 mod kafka;
 /// Helper: a member of a group as a process of its own, which can be killed.
 mod member;
+/// Outbox: what commits is published in order per key, what rolls back is not, whatever is killed, held up or down.
+mod outbox;
 /// Parking: failing keys wait in the retry topic with what is behind them, over restarts, and nobody waits with them.
 mod parking;
 /// README: what it names is there, and what it shows is what is compiled.

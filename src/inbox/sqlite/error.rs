@@ -109,7 +109,7 @@ fn advice(error: &sqlx::Error) -> Advice {
 }
 
 /// Whether another connection has the lock.
-pub(super) fn is_busy(error: &sqlx::Error) -> bool {
+pub(crate) fn is_busy(error: &sqlx::Error) -> bool {
     matches!(primary_code(error), Some(code::BUSY | code::LOCKED))
 }
 

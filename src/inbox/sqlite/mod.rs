@@ -13,6 +13,7 @@ mod turn;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use error::is_busy;
 pub use settings::{Durability, SqliteSettings};
 pub use transaction::SqliteTx;
 

@@ -1,0 +1,110 @@
+//! `evenkeel outbox status`: what waits, what does not get out and why, who looks after it.
+
+use crate::exit::Ending;
+use crate::format::printable;
+use crate::output::{OutputArgs, OutputFormat};
+use crate::store::StoreArgs;
+use clap::Args;
+use evenkeel::outbox::{HeldKey, OutboxStatus, OutboxStore};
+use jiff::Timestamp;
+use std::io::Write;
+use std::time::Duration;
+
+/// Show how much waits and since when, the keys that are held behind a refused event, and the relays.
+///
+/// Ends with 3 when keys are held, when events wait and nobody publishes some of them, or with --max-age when the oldest is
+/// older.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+
+    /// Find it bad when the oldest event is older.
+    #[arg(long, value_name = "TIME", value_parser = crate::connection::parse_duration)]
+    max_age: Option<Duration>,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl StatusArgs {
+    fn is_bad(&self, status: &OutboxStatus) -> bool {
+        let age = Duration::from_millis(status.oldest_age_ms.unwrap_or(0));
+        !status.held.is_empty()
+            || status.pending > 0 && status.slots_free > 0
+            || self.max_age.is_some_and(|max| age > max)
+    }
+}
+
+/// Shows it.
+pub(super) async fn run(args: StatusArgs) -> anyhow::Result<Ending> {
+    let versions = OutboxStore::versions(&args.store.address).await?;
+    anyhow::ensure!(
+        versions.stored > 0,
+        "the store has no outbox; create it with: evenkeel store migrate --store URL"
+    );
+    let status = OutboxStore::open(&args.store.address)
+        .await?
+        .status()
+        .await?;
+    let mut out = std::io::stdout().lock();
+    match args.output.output {
+        OutputFormat::Table => write_text(&mut out, &status)?,
+        OutputFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?,
+        OutputFormat::Jsonl => writeln!(out, "{}", serde_json::to_string(&status)?)?,
+    }
+    match args.is_bad(&status) {
+        true => Ok(Ending::FoundBad),
+        false => Ok(Ending::Done),
+    }
+}
+
+fn write_text(out: &mut impl Write, status: &OutboxStatus) -> std::io::Result<()> {
+    let seconds = |milliseconds: u64| format!("{} s", milliseconds / 1_000);
+    let oldest = status.oldest_age_ms.map_or("-".to_owned(), seconds);
+    writeln!(out, "pending  {}", status.pending)?;
+    writeln!(out, "oldest   {oldest}")?;
+    for relay in &status.relays {
+        let name = printable(&relay.relay);
+        writeln!(out, "relay    {name} has {} slots", relay.slots)?;
+    }
+    if status.slots_free > 0 {
+        writeln!(
+            out,
+            "free     {} slots: nobody publishes their events",
+            status.slots_free
+        )?;
+    }
+    if let Some(open) = &status.open_transaction {
+        writeln!(
+            out,
+            "open     transaction of process {} ({}), {}, for {}: its events and their keys wait",
+            open.pid,
+            printable(&open.application),
+            printable(&open.state),
+            seconds(open.age_ms)
+        )?;
+    }
+    status
+        .held
+        .iter()
+        .try_for_each(|held| write_held(out, held))
+}
+
+fn write_held(out: &mut impl Write, held: &HeldKey) -> std::io::Result<()> {
+    let since = Timestamp::from_millisecond(held.since_ms).map_or_else(
+        |_| "?".to_owned(),
+        |since| since.strftime("%FT%TZ").to_string(),
+    );
+    writeln!(
+        out,
+        "held     key {} of {} since {since}: {} events wait behind row {}, event {} ({}): {}",
+        printable(held.key.as_deref().unwrap_or("-")),
+        printable(&held.topic),
+        held.pending,
+        held.sequence,
+        printable(&held.id),
+        printable(&held.r#type),
+        printable(&held.reason)
+    )
+}

@@ -1,0 +1,280 @@
+//! The suite that every outbox's store passes.
+//!
+//! Owns the contract of [`Store`] as executable statements. Knows no store: each brings a [`Writer`] that writes in a
+//! transaction of its own and ends it as told. The suite wants an empty store to itself.
+
+use super::store::{Page, Standing, Store};
+use crate::event::{Headers, OutgoingRecord};
+use crate::outbox::row::{self, SLOTS};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use std::time::Duration;
+
+/// Somebody who publishes through the outbox.
+pub(super) trait Writer: Send + Sync {
+    /// Writes the records in one transaction, and commits it or rolls it back.
+    fn write(&self, records: Vec<OutgoingRecord>, commit: bool) -> BoxFuture<'_, ()>;
+}
+
+/// Longer than any case takes on a slow machine.
+const DEADLOCK: Duration = Duration::from_secs(60);
+
+/// A lease that does not run out during the suite.
+const LONG: Duration = Duration::from_secs(600);
+
+/// Runs the whole suite.
+pub(super) async fn check(store: &dyn Store, writer: &dyn Writer) {
+    let run = async {
+        a_record_comes_back_as_it_was_written(store, writer).await;
+        only_what_is_committed_is_read(store, writer).await;
+        a_page_holds_the_first_rows_within_its_limits(store, writer).await;
+        what_is_left_out_is_not_read(store, writer).await;
+        a_marked_row_is_shown_with_its_reason(store, writer).await;
+        a_slot_has_one_relay_until_its_lease_ends(store).await;
+        who_leaves_gives_everything_back(store).await;
+    };
+    tokio::time::timeout(DEADLOCK, run)
+        .await
+        .expect("the store stands still");
+}
+
+fn record(topic: &str, key: &str) -> OutgoingRecord {
+    OutgoingRecord {
+        topic: topic.to_owned(),
+        partition: None,
+        key: Some(Bytes::copy_from_slice(key.as_bytes())),
+        value: Some(Bytes::from_static(b"{}")),
+        headers: Headers::new(),
+        timestamp_ms: None,
+    }
+}
+
+fn everything() -> Page {
+    Page {
+        slots: (0..SLOTS).collect(),
+        rows_max: 1_000,
+        bytes_max: 1 << 30,
+        ..Page::default()
+    }
+}
+
+async fn read(store: &dyn Store, page: &Page) -> (Vec<(String, String)>, bool) {
+    let read = store.read(page).await.expect("readable");
+    let name = |row: super::store::StoredRow| {
+        let record = row.record.expect("our own record");
+        let key = record.key.expect("a key");
+        (record.topic, String::from_utf8_lossy(&key).into_owned())
+    };
+    (read.rows.into_iter().map(name).collect(), read.is_whole)
+}
+
+fn named(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    let name = |(topic, key): &(&str, &str)| ((*topic).to_owned(), (*key).to_owned());
+    pairs.iter().map(name).collect()
+}
+
+async fn clear(store: &dyn Store) {
+    let read = store.read(&everything()).await.expect("readable");
+    let sequences: Vec<i64> = read.rows.iter().map(|row| row.sequence).collect();
+    store.delete(&sequences).await.expect("deleted");
+    // A second time, because a relay cannot know whether its first order arrived.
+    store.delete(&sequences).await.expect("gone already");
+    assert!(store.is_drained().await.expect("an answer"));
+}
+
+async fn a_record_comes_back_as_it_was_written(store: &dyn Store, writer: &dyn Writer) {
+    let mut event = record("t", "k'\"\u{1F600}");
+    event.headers.push("ce_id", Some(b"1"));
+    event.headers.push("twice", Some(b"a"));
+    event.headers.push("twice", Some(&[0, 0xff]));
+    event.headers.push_bytes(&[0xfe], None);
+    let binary = OutgoingRecord {
+        partition: Some(3),
+        key: Some(Bytes::from_static(&[0, 0xff])),
+        timestamp_ms: Some(-5),
+        ..record("t", "")
+    };
+    let tombstone = OutgoingRecord {
+        value: None,
+        ..record("t", "gone")
+    };
+    let bare = OutgoingRecord {
+        key: None,
+        value: Some(Bytes::new()),
+        ..record("t", "")
+    };
+    let written = vec![event, binary, tombstone, bare];
+    writer.write(written.clone(), true).await;
+    let read = store.read(&everything()).await.expect("readable");
+    assert!(read.rows.is_sorted_by_key(|row| row.sequence));
+    let topic_and_slot =
+        |row: &super::store::StoredRow| row.topic == "t" && row.slot == row::slot(row.key_hash);
+    assert!(read.rows.iter().all(topic_and_slot));
+    let records: Vec<_> = read
+        .rows
+        .into_iter()
+        .map(|row| row.record.expect("readable"))
+        .collect();
+    assert_eq!(records, written);
+    clear(store).await;
+}
+
+async fn only_what_is_committed_is_read(store: &dyn Store, writer: &dyn Writer) {
+    writer.write(vec![record("t", "rolled-back")], false).await;
+    writer.write(vec![record("t", "committed")], true).await;
+    let (rows, is_whole) = read(store, &everything()).await;
+    assert_eq!((rows, is_whole), (named(&[("t", "committed")]), true));
+    clear(store).await;
+}
+
+async fn a_page_holds_the_first_rows_within_its_limits(store: &dyn Store, writer: &dyn Writer) {
+    let keys = ["a", "b", "c"];
+    writer
+        .write(keys.map(|key| record("t", key)).to_vec(), true)
+        .await;
+    let check = async |rows_max, bytes_max, expected: &[&str], is_whole| {
+        let page = Page {
+            rows_max,
+            bytes_max,
+            ..everything()
+        };
+        let expected: Vec<_> = expected.iter().map(|key| ("t", *key)).collect();
+        assert_eq!(read(store, &page).await, (named(&expected), is_whole));
+    };
+    check(4, 1 << 20, &["a", "b", "c"], true).await;
+    check(2, 1 << 20, &["a", "b"], false).await;
+    // Full is not known to be all.
+    check(3, 1 << 20, &["a", "b", "c"], false).await;
+    check(4, 1, &["a"], false).await;
+    let of = |key: &str| row::slot(row::key_hash("t", key.as_bytes()));
+    let page = Page {
+        slots: vec![of("b")],
+        ..everything()
+    };
+    let in_slot: Vec<_> = keys
+        .into_iter()
+        .filter(|key| of(key) == of("b"))
+        .map(|key| ("t", key))
+        .collect();
+    assert_eq!(read(store, &page).await, (named(&in_slot), true));
+    assert_eq!(store.backlog().await.expect("an answer").pending, 3);
+    clear(store).await;
+}
+
+async fn what_is_left_out_is_not_read(store: &dyn Store, writer: &dyn Writer) {
+    let records = [("t", "a"), ("t", "b"), ("u", "a"), ("u", "b")];
+    writer
+        .write(
+            records.map(|(topic, key)| record(topic, key)).to_vec(),
+            true,
+        )
+        .await;
+    let hash = |topic: &str, key: &str| row::key_hash(topic, key.as_bytes());
+    let page = Page {
+        without_keys: vec![hash("t", "a")],
+        without_topics: vec!["u".to_owned()],
+        yet_keys: vec![hash("u", "b")],
+        ..everything()
+    };
+    let (rows, _) = read(store, &page).await;
+    assert_eq!(rows, named(&[("t", "b"), ("u", "b")]));
+    clear(store).await;
+}
+
+async fn a_marked_row_is_shown_with_its_reason(store: &dyn Store, writer: &dyn Writer) {
+    writer
+        .write(vec![record("t", "held"), record("t", "held")], true)
+        .await;
+    let read = store.read(&everything()).await.expect("readable");
+    let first = read.rows[0].sequence;
+    assert!(!store.is_drained().await.expect("an answer"));
+    store.mark(first, "too\0 large").await.expect("marked");
+    let before = store.status().await.expect("a status").held;
+    store.mark(first, "no such topic").await.expect("marked");
+    let status = store.status().await.expect("a status");
+    let [held] = &status.held[..] else {
+        panic!("one key is held: {:?}", status.held);
+    };
+    assert_eq!(
+        (held.sequence, held.pending, held.key.as_deref()),
+        (first, 2, Some("held"))
+    );
+    assert_eq!(
+        (before[0].reason.as_str(), held.reason.as_str()),
+        ("too large", "no such topic")
+    );
+    assert_eq!(held.since_ms, before[0].since_ms, "the first time counts");
+    assert_eq!(status.pending, 2);
+    let backlog = store.backlog().await.expect("an answer");
+    assert_eq!((backlog.pending, backlog.held_keys), (2, 1));
+    assert!(backlog.oldest.is_some());
+    assert!(
+        store.is_drained().await.expect("an answer"),
+        "held keys do not count"
+    );
+    clear(store).await;
+}
+
+async fn attend(store: &dyn Store, relay: &str, lease: Duration) -> Standing {
+    store.attend(relay, lease).await.expect("attended")
+}
+
+async fn lease(store: &dyn Store, relay: &str, slots: &[i16], lease: Duration) -> Vec<i16> {
+    let mut granted = store.lease(relay, slots, lease).await.expect("answered");
+    granted.sort_unstable();
+    granted
+}
+
+async fn a_slot_has_one_relay_until_its_lease_ends(store: &dyn Store) {
+    let short = Duration::from_millis(200);
+    assert_eq!(attend(store, "b", LONG).await.relays, ["b"]);
+    assert_eq!(attend(store, "a", LONG).await.relays, ["a", "b"]);
+    assert_eq!(lease(store, "a", &[1, 2], short).await, [1, 2]);
+    assert_eq!(lease(store, "b", &[2, 3], LONG).await, [3]);
+    let standing = attend(store, "b", LONG).await;
+    let owners: Vec<_> = standing
+        .leases
+        .iter()
+        .map(|lease| (lease.slot, lease.owner.as_str()))
+        .collect();
+    assert_eq!(owners, [(1, "a"), (2, "a"), (3, "b")]);
+    assert!(standing.leases.iter().all(|lease| lease.expires_in <= LONG));
+    // Long enough for another, by its owner.
+    assert_eq!(lease(store, "a", &[1], LONG).await, [1]);
+    let taken = crate::testing::eventually("the lease ends", DEADLOCK, || async {
+        let granted = lease(store, "b", &[1, 2], LONG).await;
+        (!granted.is_empty()).then_some(granted)
+    });
+    assert_eq!(taken.await, [2], "1 was renewed");
+    assert_eq!(
+        lease(store, "a", &[2], LONG).await,
+        [0_i16; 0],
+        "2 is another's now"
+    );
+    store
+        .release("a", &[2, 3])
+        .await
+        .expect("nothing to give back");
+    assert_eq!(lease(store, "a", &[3], LONG).await, [0_i16; 0]);
+    store.release("b", &[3]).await.expect("given back");
+    assert_eq!(lease(store, "a", &[3], LONG).await, [3]);
+}
+
+async fn who_leaves_gives_everything_back(store: &dyn Store) {
+    let status = store.status().await.expect("a status");
+    let shares: Vec<_> = status
+        .relays
+        .iter()
+        .map(|share| (share.relay.as_str(), share.slots))
+        .collect();
+    assert_eq!((shares, status.slots_free), (vec![("a", 2), ("b", 1)], 61));
+    store.leave("a").await.expect("left");
+    let standing = attend(store, "b", LONG).await;
+    assert_eq!(standing.relays, ["b"]);
+    assert_eq!(standing.leases.len(), 1);
+    store.leave("b").await.expect("left");
+    attend(store, "c", Duration::ZERO).await;
+    let gone = attend(store, "d", LONG).await;
+    assert_eq!(gone.relays, ["d"], "who does not come back is forgotten");
+    store.leave("d").await.expect("left");
+}

@@ -1,0 +1,98 @@
+//! Writing rows in somebody else's transaction.
+
+use super::super::OutboxError;
+use super::super::row::Row;
+use crate::event::OutgoingRecord;
+use sqlx::PgConnection;
+
+/// The channel on which a commit wakes the relays.
+pub(super) const CHANNEL: &str = "evenkeel_outbox";
+
+/// In one statement and round trip: the keys' locks, in the order of their numbers, so that two statements cannot wait for
+/// each other; then the rows, whose numbers are drawn under the locks; and the wake-up, which leaves with the commit.
+///
+/// The locks are taken before the first number is drawn because the counts are worked out before the first row is.
+const APPEND: &str = "
+    WITH locked AS MATERIALIZED (
+        SELECT pg_advisory_xact_lock(hash)
+        FROM (SELECT DISTINCT hash FROM unnest($1::bigint[]) AS hash ORDER BY hash) AS ordered
+    ), woken AS MATERIALIZED (
+        SELECT pg_notify('evenkeel_outbox', '')
+    )
+    INSERT INTO evenkeel_outbox
+        (id, aggregatetype, aggregateid, type, payload, headers, binary_key, partition, timestamp_ms, key_hash, slot)
+    SELECT id, topic, key, type, payload, headers, binary_key, partition, timestamp_ms, key_hash, slot
+    FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::text[], $8::bytea[], $9::integer[],
+                $10::bigint[], $11::bigint[], $12::smallint[]) WITH ORDINALITY
+        AS record (id, topic, key, type, payload, headers, binary_key, partition, timestamp_ms, key_hash, slot, ordinal)
+    WHERE (SELECT count(*) FROM locked) + (SELECT count(*) FROM woken) > 0
+    ORDER BY ordinal";
+
+/// Writes `records` in the transaction in which `connection` is, in this order, in one round trip.
+///
+/// For each key its order among all transactions is that of their commits: a key's lock is held to the end of the
+/// transaction, or back to the savepoint before which it was not held. Records without a key have no order and take no lock.
+pub(crate) async fn append(
+    connection: &mut PgConnection,
+    records: &[OutgoingRecord],
+) -> Result<(), OutboxError> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let mut columns = Columns::default();
+    records.iter().for_each(|record| columns.push(record));
+    sqlx::query(APPEND)
+        .bind(columns.locks)
+        .bind(columns.ids)
+        .bind(columns.topics)
+        .bind(columns.keys)
+        .bind(columns.types)
+        .bind(columns.payloads)
+        .bind(columns.headers)
+        .bind(columns.binary_keys)
+        .bind(columns.partitions)
+        .bind(columns.timestamps)
+        .bind(columns.hashes)
+        .bind(columns.slots)
+        .execute(connection)
+        .await
+        .map_err(OutboxError::during("write an event"))?;
+    Ok(())
+}
+
+/// Rows by column, as `unnest` takes them.
+#[derive(Default)]
+struct Columns {
+    locks: Vec<i64>,
+    ids: Vec<String>,
+    topics: Vec<String>,
+    keys: Vec<Option<String>>,
+    types: Vec<String>,
+    payloads: Vec<Option<Vec<u8>>>,
+    headers: Vec<String>,
+    binary_keys: Vec<Option<Vec<u8>>>,
+    partitions: Vec<Option<i32>>,
+    timestamps: Vec<Option<i64>>,
+    hashes: Vec<i64>,
+    slots: Vec<i16>,
+}
+
+impl Columns {
+    fn push(&mut self, record: &OutgoingRecord) {
+        let row = Row::of(record);
+        if record.key.is_some() {
+            self.locks.push(row.key_hash);
+        }
+        self.ids.push(row.id);
+        self.topics.push(row.topic);
+        self.keys.push(row.key);
+        self.types.push(row.ty);
+        self.payloads.push(row.payload);
+        self.headers.push(row.headers);
+        self.binary_keys.push(row.binary_key);
+        self.partitions.push(row.partition);
+        self.timestamps.push(row.timestamp_ms);
+        self.hashes.push(row.key_hash);
+        self.slots.push(row.slot);
+    }
+}

@@ -1,0 +1,320 @@
+//! What a relay and an operator ask, in PostgreSQL's SQL.
+//!
+//! Owns all statements but those that write events and make tables. One statement is one transaction, so that an answer that
+//! is no longer waited for leaves nothing half done. Times are `clock_timestamp()`: the server's clock, not the transaction's.
+
+use super::super::row::{Row, SLOTS};
+use super::super::status::{HeldKey, OpenTransaction, OutboxStatus, RelayShare};
+use super::super::store::{Answer, Backlog, Leased, Page, ReadPage, Standing, Store, StoredRow};
+use super::super::{OutboxError, store};
+use super::PostgresOutbox;
+use futures_util::future::BoxFuture;
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+use std::time::Duration;
+
+const ATTEND: &str = "
+    WITH gone AS (
+        DELETE FROM evenkeel_outbox_relay WHERE expires_at < clock_timestamp() AND id <> $1
+    )
+    INSERT INTO evenkeel_outbox_relay (id, expires_at) VALUES ($1, clock_timestamp() + $2 * interval '1 millisecond')
+    ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at";
+
+const RELAYS: &str = "SELECT id FROM evenkeel_outbox_relay WHERE expires_at > clock_timestamp() ORDER BY id COLLATE \"C\"";
+
+const LEASES: &str = "
+    SELECT slot, owner, (extract(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint AS expires_in_ms
+    FROM evenkeel_outbox_lease WHERE owner IS NOT NULL AND expires_at > clock_timestamp() ORDER BY slot";
+
+const LEASE: &str = "
+    UPDATE evenkeel_outbox_lease SET owner = $1, expires_at = clock_timestamp() + $3 * interval '1 millisecond'
+    WHERE slot = ANY($2) AND (owner IS NULL OR owner = $1 OR expires_at <= clock_timestamp())
+    RETURNING slot";
+
+const RELEASE: &str = "UPDATE evenkeel_outbox_lease SET owner = NULL, expires_at = NULL WHERE owner = $1 AND slot = ANY($2)";
+
+const LEAVE: &str = "
+    WITH gone AS (DELETE FROM evenkeel_outbox_relay WHERE id = $1)
+    UPDATE evenkeel_outbox_lease SET owner = NULL, expires_at = NULL WHERE owner = $1";
+
+/// The sizes are added up in the order of the rows, and those that begin within the limit are taken.
+const READ: &str = "
+    SELECT * FROM (
+        SELECT *, sum(size) OVER (ORDER BY sequence) AS total, count(*) OVER () AS found FROM (
+            SELECT sequence, key_hash, slot, aggregatetype, aggregateid, binary_key, payload, headers, partition,
+                   timestamp_ms, coalesce(octet_length(payload), 0) + octet_length(headers) + 256 AS size
+            FROM evenkeel_outbox
+            WHERE slot = ANY($1) AND key_hash <> ALL($2) AND (aggregatetype <> ALL($3) OR key_hash = ANY($4))
+            ORDER BY sequence LIMIT $5
+        ) AS first
+    ) AS paged
+    WHERE total - size < $6 ORDER BY sequence";
+
+/// A delete that a crash of the server undoes costs a repetition, which no delete is worth waiting for the disk.
+const DELETE: &str = "
+    WITH unsynced AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+    DELETE FROM evenkeel_outbox WHERE sequence = ANY($1) AND (SELECT count(*) FROM unsynced) > 0";
+
+const MARK: &str = "
+    UPDATE evenkeel_outbox SET failure = $2, failed_at = coalesce(failed_at, clock_timestamp()) WHERE sequence = $1";
+
+const IS_DRAINED: &str = "
+    SELECT NOT EXISTS (
+        SELECT 1 FROM evenkeel_outbox
+        WHERE key_hash NOT IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL)
+    )";
+
+/// Counts up to the limit, and estimates beyond.
+const BACKLOG: &str = "
+    SELECT counted.rows AS counted,
+           (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'evenkeel_outbox'::regclass) AS estimated,
+           (SELECT (extract(epoch FROM clock_timestamp() - created_at) * 1000)::bigint
+            FROM evenkeel_outbox ORDER BY sequence LIMIT 1) AS oldest_ms,
+           (SELECT count(DISTINCT key_hash) FROM evenkeel_outbox WHERE failure IS NOT NULL) AS held
+    FROM (SELECT count(*) AS rows FROM (SELECT 1 FROM evenkeel_outbox LIMIT $1) AS first) AS counted";
+
+/// Who has written to the table holds a lock on it until the transaction ends.
+const OPEN_TRANSACTION: &str = "
+    SELECT a.pid, coalesce(a.application_name, '') AS application, coalesce(a.state, '') AS state,
+           (extract(epoch FROM clock_timestamp() - a.xact_start) * 1000)::bigint AS age_ms
+    FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+    WHERE l.locktype = 'relation' AND l.relation = 'evenkeel_outbox'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND a.xact_start < clock_timestamp() - $1 * interval '1 millisecond'
+    ORDER BY a.xact_start LIMIT 1";
+
+const HELD: &str = "
+    SELECT sequence, id, type, aggregatetype, aggregateid, failure, waiting.rows AS pending,
+           (extract(epoch FROM failed_at) * 1000)::bigint AS since_ms
+    FROM evenkeel_outbox JOIN (
+        SELECT key_hash, count(*) AS rows FROM evenkeel_outbox
+        WHERE key_hash IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL) GROUP BY key_hash
+    ) AS waiting USING (key_hash)
+    WHERE failure IS NOT NULL ORDER BY failed_at, sequence LIMIT 1000";
+
+impl Store for PostgresOutbox {
+    fn attend<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, Standing> {
+        let failed = OutboxError::during("say who publishes from it");
+        Box::pin(async move {
+            sqlx::query(ATTEND)
+                .bind(relay)
+                .bind(store::milliseconds(lease))
+                .execute(&self.pool)
+                .await
+                .map_err(&failed)?;
+            let relays = sqlx::query_scalar(RELAYS).fetch_all(&self.pool).await;
+            let leases = sqlx::query(LEASES).fetch_all(&self.pool).await;
+            let leased = |row: PgRow| {
+                Ok(Leased {
+                    slot: row.try_get("slot")?,
+                    owner: row.try_get("owner")?,
+                    expires_in: store::duration(row.try_get("expires_in_ms")?),
+                })
+            };
+            let leases: Result<_, sqlx::Error> =
+                leases.and_then(|rows| rows.into_iter().map(leased).collect());
+            Ok(Standing {
+                relays: relays.map_err(&failed)?,
+                leases: leases.map_err(&failed)?,
+            })
+        })
+    }
+
+    fn lease<'a>(
+        &'a self,
+        relay: &'a str,
+        slots: &'a [i16],
+        lease: Duration,
+    ) -> Answer<'a, Vec<i16>> {
+        Box::pin(async move {
+            sqlx::query_scalar(LEASE)
+                .bind(relay)
+                .bind(slots)
+                .bind(store::milliseconds(lease))
+                .fetch_all(&self.pool)
+                .await
+                .map_err(OutboxError::during("lease slots"))
+        })
+    }
+
+    fn release<'a>(&'a self, relay: &'a str, slots: &'a [i16]) -> Answer<'a, ()> {
+        let query = sqlx::query(RELEASE).bind(relay).bind(slots);
+        self.execute("give slots back", query)
+    }
+
+    fn leave<'a>(&'a self, relay: &'a str) -> Answer<'a, ()> {
+        self.execute("give slots back", sqlx::query(LEAVE).bind(relay))
+    }
+
+    fn read<'a>(&'a self, page: &'a Page) -> Answer<'a, ReadPage> {
+        Box::pin(async move {
+            let rows = sqlx::query(READ)
+                .bind(&page.slots)
+                .bind(&page.without_keys)
+                .bind(&page.without_topics)
+                .bind(&page.yet_keys)
+                .bind(store::limit(page.rows_max))
+                .bind(store::limit(page.bytes_max))
+                .fetch_all(&self.pool)
+                .await;
+            rows.and_then(|rows| read_page(rows, page.rows_max))
+                .map_err(OutboxError::during("read events"))
+        })
+    }
+
+    fn delete<'a>(&'a self, sequences: &'a [i64]) -> Answer<'a, ()> {
+        self.execute(
+            "delete published events",
+            sqlx::query(DELETE).bind(sequences),
+        )
+    }
+
+    fn mark<'a>(&'a self, sequence: i64, failure: &'a str) -> Answer<'a, ()> {
+        let query = sqlx::query(MARK)
+            .bind(sequence)
+            .bind(store::reason(failure));
+        self.execute("mark a refused event", query)
+    }
+
+    fn is_drained(&self) -> Answer<'_, bool> {
+        Box::pin(async move {
+            sqlx::query_scalar(IS_DRAINED)
+                .fetch_one(&self.pool)
+                .await
+                .map_err(OutboxError::during("see whether it is empty"))
+        })
+    }
+
+    fn backlog(&self) -> Answer<'_, Backlog> {
+        Box::pin(async move {
+            let row = sqlx::query(BACKLOG)
+                .bind(store::limit(Backlog::EXACT_MAX as usize + 1))
+                .fetch_one(&self.pool)
+                .await;
+            row.and_then(|row| {
+                let (counted, estimated) = (row.try_get("counted")?, row.try_get("estimated")?);
+                let oldest: Option<i64> = row.try_get("oldest_ms")?;
+                Ok(Backlog {
+                    pending: Backlog::pending(counted, estimated),
+                    oldest: oldest.map(store::duration),
+                    held_keys: store::count(row.try_get("held")?),
+                })
+            })
+            .map_err(OutboxError::during("measure its backlog"))
+        })
+    }
+
+    fn open_transaction(&self, age: Duration) -> Answer<'_, Option<OpenTransaction>> {
+        Box::pin(async move {
+            let row = sqlx::query(OPEN_TRANSACTION)
+                .bind(store::milliseconds(age))
+                .fetch_optional(&self.pool)
+                .await;
+            row.and_then(|row| {
+                row.map(|row| {
+                    Ok(OpenTransaction {
+                        pid: row.try_get("pid")?,
+                        application: row.try_get("application")?,
+                        state: row.try_get("state")?,
+                        age_ms: store::count(row.try_get("age_ms")?),
+                    })
+                })
+                .transpose()
+            })
+            .map_err(OutboxError::during("look for open transactions"))
+        })
+    }
+
+    fn status(&self) -> Answer<'_, OutboxStatus> {
+        Box::pin(async move {
+            let failed = OutboxError::during("read its status");
+            let backlog = self.backlog().await?;
+            let held = sqlx::query(HELD).fetch_all(&self.pool).await;
+            let held: Result<Vec<HeldKey>, sqlx::Error> =
+                held.and_then(|rows| rows.into_iter().map(held_key).collect());
+            let shares: Vec<(String, i64)> = sqlx::query_as(
+                "SELECT id, (SELECT count(*) FROM evenkeel_outbox_lease
+                             WHERE owner = id AND evenkeel_outbox_lease.expires_at > clock_timestamp())
+                 FROM evenkeel_outbox_relay WHERE expires_at > clock_timestamp() ORDER BY id",
+            )
+            .fetch_all(&self.pool)
+            .await
+            .map_err(&failed)?;
+            let leased: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM evenkeel_outbox_lease WHERE owner IS NOT NULL AND expires_at > clock_timestamp()",
+            )
+            .fetch_one(&self.pool)
+            .await
+            .map_err(&failed)?;
+            Ok(OutboxStatus {
+                pending: backlog.pending,
+                oldest_age_ms: backlog.oldest.map(|age| age.as_millis() as u64),
+                held: held.map_err(&failed)?,
+                relays: shares.into_iter().map(RelayShare::of).collect(),
+                slots_free: SLOTS as u32 - leased.clamp(0, i64::from(SLOTS)) as u32,
+                open_transaction: self.open_transaction(Duration::from_secs(1)).await?,
+            })
+        })
+    }
+
+    fn committed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.wake_up.committed(&self.pool))
+    }
+}
+
+impl PostgresOutbox {
+    fn execute<'a>(
+        &'a self,
+        doing: &'static str,
+        query: sqlx::query::Query<'a, sqlx::Postgres, sqlx::postgres::PgArguments>,
+    ) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let done = query.execute(&self.pool).await;
+            done.map(drop).map_err(OutboxError::during(doing))
+        })
+    }
+}
+
+fn read_page(rows: Vec<PgRow>, rows_max: usize) -> Result<ReadPage, sqlx::Error> {
+    let found: i64 = match rows.first() {
+        Some(row) => row.try_get("found")?,
+        None => 0,
+    };
+    let taken = rows.len();
+    let rows: Result<_, sqlx::Error> = rows.into_iter().map(stored_row).collect();
+    Ok(ReadPage {
+        rows: rows?,
+        is_whole: taken < rows_max && store::limit(taken) == found,
+    })
+}
+
+fn stored_row(row: PgRow) -> Result<StoredRow, sqlx::Error> {
+    let columns = Row {
+        id: String::new(),
+        ty: String::new(),
+        topic: row.try_get("aggregatetype")?,
+        key: row.try_get("aggregateid")?,
+        binary_key: row.try_get("binary_key")?,
+        payload: row.try_get("payload")?,
+        headers: row.try_get("headers")?,
+        partition: row.try_get("partition")?,
+        timestamp_ms: row.try_get("timestamp_ms")?,
+        key_hash: row.try_get("key_hash")?,
+        slot: row.try_get("slot")?,
+    };
+    let size: i32 = row.try_get("size")?;
+    Ok(columns.into_stored(row.try_get("sequence")?, i64::from(size)))
+}
+
+fn held_key(row: PgRow) -> Result<HeldKey, sqlx::Error> {
+    Ok(HeldKey {
+        sequence: row.try_get("sequence")?,
+        id: row.try_get("id")?,
+        r#type: row.try_get("type")?,
+        topic: row.try_get("aggregatetype")?,
+        key: row.try_get("aggregateid")?,
+        since_ms: row.try_get("since_ms")?,
+        reason: row.try_get("failure")?,
+        pending: store::count(row.try_get("pending")?),
+    })
+}

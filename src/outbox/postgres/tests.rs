@@ -1,0 +1,207 @@
+//! PostgreSQL passes the suite, and what is its own: whose turn it is on a key, who opens first, and who holds things up.
+
+use super::super::store::{Page, Store};
+use super::PostgresOutbox;
+use crate::event::{Headers, OutgoingRecord};
+use crate::outbox::conformance::{self, Writer};
+use crate::outbox::row::SLOTS;
+use crate::outbox::{OutboxError, OutboxStore};
+use crate::testing::eventually;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use std::time::Duration;
+
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// The URL of an empty database; none where there is no PostgreSQL.
+async fn database() -> Option<String> {
+    let postgres = crate::testing::postgres().await?;
+    Some(postgres.database().await.expect("an empty database"))
+}
+
+async fn outbox(url: &str) -> PostgresOutbox {
+    PostgresOutbox::open(url).await.expect("an outbox")
+}
+
+fn record(key: &str) -> OutgoingRecord {
+    OutgoingRecord {
+        topic: "t".to_owned(),
+        partition: None,
+        key: Some(key.to_owned().into()),
+        value: None,
+        headers: Headers::new(),
+        timestamp_ms: None,
+    }
+}
+
+async fn keys(outbox: &PostgresOutbox) -> Vec<String> {
+    let page = Page {
+        slots: (0..SLOTS).collect(),
+        rows_max: 100,
+        bytes_max: 1 << 20,
+        ..Page::default()
+    };
+    let read = outbox.read(&page).await.expect("readable");
+    let key = |row: super::super::store::StoredRow| {
+        let key = row.record.expect("a record").key.expect("a key");
+        String::from_utf8_lossy(&key).into_owned()
+    };
+    read.rows.into_iter().map(key).collect()
+}
+
+impl Writer for PostgresOutbox {
+    fn write(&self, records: Vec<OutgoingRecord>, commit: bool) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let mut transaction = self.pool.begin().await.expect("a transaction");
+            let written = self.publish_records(&mut transaction, &records).await;
+            written.expect("written");
+            match commit {
+                true => transaction.commit().await.expect("committed"),
+                false => transaction.rollback().await.expect("rolled back"),
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn postgres_keeps_the_contract() {
+    let Some(url) = database().await else { return };
+    let outbox = outbox(&url).await;
+    conformance::check(&outbox, &outbox).await;
+}
+
+#[tokio::test]
+async fn many_that_open_an_empty_database_at_once_find_one_outbox() {
+    let Some(url) = database().await else { return };
+    let opened = (0..8).map(|_| PostgresOutbox::open(&url));
+    for opened in futures_util::future::join_all(opened).await {
+        opened.expect("an outbox");
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_refused() {
+    let Some(url) = database().await else { return };
+    assert_eq!(
+        OutboxStore::versions(&url).await.expect("none yet").stored,
+        0
+    );
+    let outbox = outbox(&url).await;
+    let versions = OutboxStore::versions(&url).await.expect("versions");
+    assert_eq!(versions.stored, versions.newest);
+    let newer = sqlx::query("UPDATE evenkeel_meta SET value = '99' WHERE name = 'outbox_version'");
+    newer.execute(outbox.pool()).await.expect("changed");
+    let refused = PostgresOutbox::open(&url).await.err();
+    assert!(
+        matches!(refused, Some(OutboxError::Foreign { .. })),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_transaction_waits_for_the_one_that_published_on_its_key_before_it() {
+    let Some(url) = database().await else { return };
+    let outbox = outbox(&url).await;
+    let mut first = outbox.pool().begin().await.expect("a transaction");
+    let mut second = outbox.pool().begin().await.expect("a transaction");
+    let mut other = outbox.pool().begin().await.expect("a transaction");
+    let (a, b) = ([record("k"), record("z")], [record("a"), record("k")]);
+    outbox
+        .publish_records(&mut first, &a)
+        .await
+        .expect("written");
+    // Another key waits for nobody.
+    let others = outbox.publish_records(&mut other, &[record("other")]).await;
+    others.expect("written");
+    other.commit().await.expect("committed");
+
+    let mut waiting = Box::pin(outbox.publish_records(&mut second, &b));
+    let waits = "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    eventually("the second waits", WITHIN, || {
+        assert!((&mut waiting).now_or_never().is_none(), "it did not wait");
+        async {
+            let waits: bool = sqlx::query_scalar(waits)
+                .fetch_one(outbox.pool())
+                .await
+                .expect("an answer");
+            waits.then_some(())
+        }
+    })
+    .await;
+    assert_eq!(keys(&outbox).await, ["other"]);
+    first.commit().await.expect("committed");
+    waiting.await.expect("written");
+    second.commit().await.expect("committed");
+    // Not even the row of its other key got a number before its turn.
+    assert_eq!(keys(&outbox).await, ["k", "z", "other", "a", "k"]);
+}
+
+#[tokio::test]
+async fn statements_that_share_keys_in_opposite_orders_do_not_wait_for_each_other_in_a_circle() {
+    let Some(url) = database().await else { return };
+    let outbox = outbox(&url).await;
+    let forth: Vec<_> = (0..50).map(|key| record(&key.to_string())).collect();
+    let back: Vec<_> = forth.iter().rev().cloned().collect();
+    let writes = (0..20).map(|n| {
+        outbox.write(
+            if n % 2 == 0 {
+                forth.clone()
+            } else {
+                back.clone()
+            },
+            true,
+        )
+    });
+    futures_util::future::join_all(writes).await;
+}
+
+#[tokio::test]
+async fn a_commit_is_heard_of() {
+    let Some(url) = database().await else { return };
+    let outbox = outbox(&url).await;
+    // The first time it says that it listens now.
+    outbox.committed().await;
+    outbox.write(vec![record("k")], false).await;
+    assert!(
+        outbox.committed().now_or_never().is_none(),
+        "nothing was committed"
+    );
+    outbox.write(vec![record("k")], true).await;
+    let heard = tokio::time::timeout(WITHIN, outbox.committed()).await;
+    heard.expect("a commit is heard of");
+}
+
+#[tokio::test]
+async fn an_open_transaction_that_wrote_is_named_and_one_that_did_not_is_not() {
+    let Some(url) = database().await else { return };
+    let outbox = outbox(&url).await;
+    let mut reader = outbox.pool().begin().await.expect("a transaction");
+    let look = sqlx::query("SELECT 1 FROM evenkeel_outbox");
+    look.execute(&mut *reader).await.expect("read");
+    let none = outbox
+        .open_transaction(Duration::ZERO)
+        .await
+        .expect("an answer");
+    assert_eq!(none, None);
+
+    let mut writer = outbox.pool().begin().await.expect("a transaction");
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()")
+        .fetch_one(&mut *writer)
+        .await
+        .expect("its process");
+    outbox
+        .publish_records(&mut writer, &[record("k")])
+        .await
+        .expect("written");
+    let long = outbox.open_transaction(Duration::from_secs(3_600)).await;
+    assert_eq!(long.expect("an answer"), None, "not old enough");
+    let open = outbox
+        .open_transaction(Duration::ZERO)
+        .await
+        .expect("an answer");
+    let open = open.expect("it is open");
+    assert_eq!(
+        (open.pid, open.application.as_str(), open.state.as_str()),
+        (pid, "evenkeel", "idle in transaction")
+    );
+}

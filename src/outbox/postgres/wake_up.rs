@@ -1,0 +1,61 @@
+//! Hearing of commits: LISTEN on a connection of its own.
+//!
+//! Owns that connection. Where it fails, for example behind a pooler that hands connections from one transaction to the next,
+//! relays still poll.
+
+use super::append::CHANNEL;
+use sqlx::PgPool;
+use sqlx::postgres::PgListener;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// Pause before the connection is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The listening connection, once there is one.
+#[derive(Default)]
+pub(super) struct WakeUp {
+    listener: Mutex<Option<PgListener>>,
+}
+
+impl WakeUp {
+    /// Returns when something was committed, or may have been while nobody listened.
+    pub(super) async fn committed(&self, pool: &PgPool) {
+        let mut listener = self.listener.lock().await;
+        loop {
+            let Some(listening) = listener.as_mut() else {
+                match listen(pool).await {
+                    Ok(fresh) => {
+                        *listener = Some(fresh);
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "no notifications of the outbox; polling goes on");
+                        tokio::time::sleep(RETRY).await;
+                        continue;
+                    }
+                }
+            };
+            match listening.try_recv().await {
+                Ok(Some(_)) => {
+                    // One look finds what all of them tell of.
+                    while listening.next_buffered().is_some() {}
+                    return;
+                }
+                // The connection was lost: what was told meanwhile was not heard.
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "no notifications of the outbox; polling goes on");
+                    *listener = None;
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+}
+
+async fn listen(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
+}

@@ -1,0 +1,406 @@
+//! The relay's task: asks the store, the publisher and the clock, and does what `window` and `shares` decide.
+//!
+//! Owns the order of the steps and what happens when the store does not answer. Every question to the store has a deadline that
+//! leaves time to renew a lease.
+
+use super::super::OutboxError;
+use super::super::store::{Answer, Store};
+use super::shares::{self, Leases};
+use super::window::{Fact, Outcome, Window};
+use super::{Relay, RelayReport, RelaySettings, facts};
+use crate::publisher::{PublishError, Publisher};
+use crate::telemetry::{Health, instance};
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+/// The component's name in health.
+const COMPONENT: &str = "relay";
+
+/// Pause after the store did not answer.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// A lease of another relay is looked at again so long after its end.
+const LOOK_LATER: Duration = Duration::from_millis(20);
+
+/// How a row's way to the brokers ended, and of which key it was; none when it was not sent.
+type Sent = (i64, Option<Result<(), PublishError>>);
+
+/// How long an answer of the store is waited for.
+#[derive(Clone, Copy)]
+struct Patience(Duration);
+
+impl Patience {
+    async fn ask<T>(self, doing: &'static str, answer: Answer<'_, T>) -> Result<T, OutboxError> {
+        match timeout(self.0, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(OutboxError::NoAnswer {
+                doing,
+                seconds: self.0.as_secs(),
+            }),
+        }
+    }
+}
+
+pub(super) struct Running {
+    store: Arc<dyn Store>,
+    publisher: Publisher,
+    settings: RelaySettings,
+    patience: Patience,
+    health: Option<Health>,
+    /// This relay's name towards the others.
+    name: String,
+    window: Window,
+    leases: Leases,
+    sends: FuturesUnordered<BoxFuture<'static, Sent>>,
+    /// Refused rows, and why: to be written beside them.
+    marks: Vec<(i64, String)>,
+    /// There may be rows that were not read.
+    may_have_more: bool,
+    renew_at: Instant,
+    watch_at: Instant,
+    /// The store did not answer: nothing is asked of it until then.
+    store_down_until: Option<Instant>,
+    report: RelayReport,
+}
+
+impl Running {
+    pub(super) fn new(relay: Relay) -> Self {
+        let now = Instant::now();
+        Self {
+            store: relay.store.port(),
+            publisher: relay.publisher,
+            health: relay.health,
+            name: format!("{}-{}", instance(None), uuid::Uuid::now_v7().simple()),
+            window: Window::new(&relay.settings),
+            patience: Patience(relay.settings.answer_within()),
+            settings: relay.settings,
+            leases: Leases::default(),
+            sends: FuturesUnordered::new(),
+            marks: Vec::new(),
+            may_have_more: true,
+            renew_at: now,
+            watch_at: now,
+            store_down_until: None,
+            report: RelayReport::default(),
+        }
+    }
+
+    /// Publishes until `stop`, or until nothing is left that can be published.
+    pub(super) async fn run(
+        mut self,
+        stop: CancellationToken,
+        until_empty: bool,
+    ) -> Result<RelayReport, OutboxError> {
+        let ended = self.go_on(stop, until_empty).await;
+        self.finish().await;
+        ended.map(|()| self.report)
+    }
+
+    async fn go_on(
+        &mut self,
+        stop: CancellationToken,
+        until_empty: bool,
+    ) -> Result<(), OutboxError> {
+        let store = Arc::clone(&self.store);
+        let mut committed = store.committed();
+        let mut poll_at = Instant::now();
+        loop {
+            self.ask_store().await;
+            self.send();
+            if stop.is_cancelled() || until_empty && self.is_drained().await {
+                return Ok(());
+            }
+            let wake_at = self.wake_at().min(poll_at);
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                Some(sent) = self.sends.next() => self.settle(sent)?,
+                () = &mut committed => {
+                    self.may_have_more = true;
+                    committed = store.committed();
+                }
+                () = sleep_until(wake_at) => {}
+            }
+            while let Some(Some(sent)) = self.sends.next().now_or_never() {
+                self.settle(sent)?;
+            }
+            if Instant::now() >= poll_at {
+                self.may_have_more = true;
+                poll_at = Instant::now() + self.settings.poll_interval;
+            }
+        }
+    }
+
+    /// When something is to be done without being told.
+    fn wake_at(&self) -> Instant {
+        let now = Instant::now();
+        let ask_at = match self.store_down_until {
+            Some(until) => until,
+            None if self.may_have_more && self.can_read() => now,
+            None => self.renew_at.min(self.watch_at),
+        };
+        let others = [self.window.next_wake(), self.leases.next_end()];
+        others.into_iter().flatten().fold(ask_at, Instant::min)
+    }
+
+    fn can_read(&self) -> bool {
+        self.window.has_room() && !self.leases.slots().is_empty()
+    }
+
+    /// What is to be asked of the store now. An answer that does not come is no reason to end.
+    async fn ask_store(&mut self) {
+        let now = Instant::now();
+        let over = self.leases.expire(now);
+        self.window.lose(&over);
+        self.may_have_more |= self.window.wake(now);
+        if self.store_down_until.is_some_and(|until| now < until) {
+            return;
+        }
+        let was_down = self.store_down_until.take().is_some();
+        match self.ask_in_turn(now).await {
+            Ok(()) if was_down => {
+                tracing::info!("the outbox answers again");
+                self.say_ready(Ok(()));
+            }
+            Ok(()) => {}
+            Err(error) => {
+                if !was_down {
+                    tracing::warn!(%error, "the outbox does not answer; the relay waits for it");
+                }
+                self.say_ready(Err(error.to_string()));
+                self.store_down_until = Some(Instant::now() + STORE_RETRY);
+            }
+        }
+    }
+
+    fn say_ready(&self, state: Result<(), String>) {
+        if let Some(health) = &self.health {
+            health.set_ready(COMPONENT, state);
+        }
+    }
+
+    async fn ask_in_turn(&mut self, now: Instant) -> Result<(), OutboxError> {
+        if now >= self.renew_at {
+            self.renew().await?;
+        }
+        self.delete().await?;
+        self.mark().await?;
+        self.release().await?;
+        self.read().await?;
+        if now >= self.watch_at {
+            self.watch().await?;
+        }
+        Ok(())
+    }
+
+    /// Renews what we have, and takes or gives back what makes the shares even.
+    async fn renew(&mut self) -> Result<(), OutboxError> {
+        let lease = self.settings.lease;
+        let standing = self.patience.ask(
+            "say who publishes from it",
+            self.store.attend(&self.name, lease),
+        );
+        let standing = standing.await?;
+        let shares = shares::decide(&self.name, &standing, &self.leases.slots());
+        self.leases.leave(&shares.surplus);
+        self.window.lose(&shares.surplus);
+        // Counted from before the question, so that the store's count ends later than ours.
+        let until = Instant::now() + lease - self.settings.margin();
+        let granted = self.store.lease(&self.name, &shares.wanted, lease);
+        let granted = self.patience.ask("lease slots", granted).await?;
+        let lost = self.leases.granted(&granted, until);
+        self.window.lose(&lost);
+        facts::slots_leased(granted.len());
+        self.may_have_more = true;
+        let look_again = shares.look_again_after.map(|after| after + LOOK_LATER);
+        let renew_after = self.settings.renew_interval();
+        self.renew_at = Instant::now() + look_again.map_or(renew_after, |at| at.min(renew_after));
+        self.say_ready(Ok(()));
+        Ok(())
+    }
+
+    async fn delete(&mut self) -> Result<(), OutboxError> {
+        let published = self.window.published();
+        if published.is_empty() {
+            return Ok(());
+        }
+        self.patience
+            .ask("delete published events", self.store.delete(&published))
+            .await?;
+        self.window.deleted(published.len());
+        // Their keys were left out of what was read meanwhile.
+        self.may_have_more = true;
+        Ok(())
+    }
+
+    async fn mark(&mut self) -> Result<(), OutboxError> {
+        while let Some((sequence, reason)) = self.marks.last() {
+            self.patience
+                .ask("mark a refused event", self.store.mark(*sequence, reason))
+                .await?;
+            self.marks.pop();
+        }
+        Ok(())
+    }
+
+    /// Gives back what is too much, once nothing of it is under way.
+    async fn release(&mut self) -> Result<(), OutboxError> {
+        let mut idle = self.leases.leaving();
+        idle.retain(|slot| !self.window.is_busy(*slot));
+        if idle.is_empty() {
+            return Ok(());
+        }
+        self.patience
+            .ask("give slots back", self.store.release(&self.name, &idle))
+            .await?;
+        self.leases.released(&idle);
+        Ok(())
+    }
+
+    async fn read(&mut self) -> Result<(), OutboxError> {
+        if !self.may_have_more {
+            return Ok(());
+        }
+        let Some(page) = self.window.page(&self.leases.slots()) else {
+            return Ok(());
+        };
+        let read = self
+            .patience
+            .ask("read events", self.store.read(&page))
+            .await?;
+        self.may_have_more = self.window.take(read);
+        Ok(())
+    }
+
+    /// Measures what operators look at.
+    async fn watch(&mut self) -> Result<(), OutboxError> {
+        self.watch_at = Instant::now() + self.settings.watch_interval;
+        let backlog = self
+            .patience
+            .ask("measure its backlog", self.store.backlog())
+            .await?;
+        facts::backlog_measured(&backlog);
+        let open = self
+            .store
+            .open_transaction(self.settings.open_transaction_max);
+        let open = self
+            .patience
+            .ask("look for open transactions", open)
+            .await?;
+        facts::transaction_seen(open.as_ref());
+        if let Some(health) = &self.health {
+            let held = self.window.held_keys();
+            let note =
+                format!("{held} keys wait behind a refused event; see: evenkeel outbox status");
+            health.set_note(COMPONENT, (held > 0).then_some(note));
+        }
+        Ok(())
+    }
+
+    /// Hands over what can be sent. Room in the publisher's buffer is waited for beside everything else, but not for longer
+    /// than the slot is ours.
+    fn send(&mut self) {
+        let now = Instant::now();
+        let leases = &self.leases;
+        let is_ours = |slot| leases.until(slot).is_some_and(|until| now < until);
+        while let Some(row) = self.window.next(is_ours) {
+            let Some(until) = leases.until(row.slot) else {
+                continue;
+            };
+            let publisher = self.publisher.clone();
+            let key = row.key_hash;
+            let send = async move {
+                let record = match row.record {
+                    Ok(record) => record,
+                    Err(reason) => {
+                        let topic = row.topic;
+                        return (key, Some(Err(PublishError::TooLarge { topic, reason })));
+                    }
+                };
+                let Ok(enqueued) = timeout_at(until, publisher.enqueue_record(record)).await else {
+                    return (key, None);
+                };
+                let published = match enqueued {
+                    Ok(receipt) => receipt.await.map(drop),
+                    Err(error) => Err(error),
+                };
+                (key, Some(published))
+            };
+            self.sends.push(send.boxed());
+        }
+    }
+
+    fn settle(&mut self, (key, sent): Sent) -> Result<(), OutboxError> {
+        let outcome = match sent {
+            None => Outcome::NotSent,
+            Some(Ok(())) => Outcome::Published,
+            Some(Err(error @ PublishError::Fatal(_))) => return Err(OutboxError::Producer(error)),
+            Some(Err(error @ PublishError::Unknown { .. })) => Outcome::Unknown(error.to_string()),
+            Some(Err(error @ PublishError::Refused { .. })) => Outcome::Refused(error.to_string()),
+            Some(Err(error)) => Outcome::Unfit(error.to_string()),
+        };
+        let fact = self
+            .window
+            .settle(key, outcome, Instant::now(), rand::random());
+        let Some(fact) = fact else {
+            return Ok(());
+        };
+        match &fact {
+            Fact::Published { .. } => self.report.published += 1,
+            Fact::Held {
+                sequence, reason, ..
+            } => {
+                self.report.failed += 1;
+                self.marks.push((*sequence, reason.clone()));
+            }
+            Fact::Delayed { .. } => self.report.failed += 1,
+        }
+        facts::row_settled(&fact);
+        Ok(())
+    }
+
+    /// Whether nothing is left that can be published.
+    async fn is_drained(&mut self) -> bool {
+        if !self.window.is_empty() || self.may_have_more || self.store_down_until.is_some() {
+            return false;
+        }
+        let is_drained = self
+            .patience
+            .ask("see whether it is empty", self.store.is_drained());
+        is_drained.await.unwrap_or(false)
+    }
+
+    /// Waits for what is under way, notes it, and gives everything back, within the drain timeout and what the store takes.
+    async fn finish(&mut self) {
+        let deadline = Instant::now() + self.settings.drain_timeout;
+        self.window.close();
+        while let Ok(Some(sent)) = timeout_at(deadline, self.sends.next()).await {
+            if self.settle(sent).is_err() {
+                break;
+            }
+        }
+        self.report.unacknowledged = self.sends.len();
+        self.report.held_keys = self.window.held_keys();
+        let left = async {
+            self.delete().await?;
+            self.mark().await?;
+            self.patience
+                .ask("give slots back", self.store.leave(&self.name))
+                .await
+        };
+        if let Err(error) = left.await {
+            tracing::warn!(
+                %error,
+                "the relay ends without a last word to the outbox: what was not noted is published again, and others take over \
+                 when its leases end"
+            );
+        }
+        if let Some(health) = &self.health {
+            health.retire(COMPONENT);
+        }
+    }
+}

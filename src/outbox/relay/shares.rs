@@ -1,0 +1,210 @@
+//! Who gets which slots: pure; the clock comes in as an argument.
+//!
+//! Owns the decision which slots to keep, claim and give back, and the memory of how long each is ours. Knows no store: what
+//! it decides is a wish, and the store grants or refuses.
+
+use super::super::row::SLOTS;
+use super::super::store::Standing;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What to do about the slots.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Shares {
+    /// Renew or claim these.
+    pub(super) wanted: Vec<i16>,
+    /// Give these back, once nothing of them is under way.
+    pub(super) surplus: Vec<i16>,
+    /// When a lease of another relay ends, if nobody renews it: look again then.
+    pub(super) look_again_after: Option<Duration>,
+}
+
+/// Decides for `me`. `mine` are the slots that it takes to be its own.
+///
+/// Each of n relays gets the n-th part; the first by name get one more while there is a rest. A relay keeps what it has up
+/// to its part, takes what is free up to its part, and gives back the rest, so that slots move only when relays come or go.
+pub(super) fn decide(me: &str, standing: &Standing, mine: &BTreeSet<i16>) -> Shares {
+    let part = part(me, &standing.relays);
+    let others: BTreeMap<i16, Duration> = standing
+        .leases
+        .iter()
+        .filter(|lease| lease.owner != me)
+        .map(|lease| (lease.slot, lease.expires_in))
+        .collect();
+    let held = mine.iter().filter(|slot| !others.contains_key(*slot));
+    let free = (0..SLOTS).filter(|slot| !mine.contains(slot) && !others.contains_key(slot));
+    Shares {
+        surplus: held.clone().skip(part).copied().collect(),
+        wanted: held.copied().chain(free).take(part).collect(),
+        look_again_after: others.values().min().copied(),
+    }
+}
+
+/// How many slots `me` gets.
+fn part(me: &str, relays: &[String]) -> usize {
+    let slots = SLOTS as usize;
+    let count = relays.len().max(1);
+    let rank = relays.iter().position(|relay| relay == me).unwrap_or(count);
+    slots / count + usize::from(rank < slots % count)
+}
+
+/// The slots that are ours, each until a moment of this process's clock.
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    until: BTreeMap<i16, Instant>,
+    /// Ours still, but nothing more is sent.
+    leaving: BTreeSet<i16>,
+}
+
+impl Leases {
+    /// The store granted these until then, counted from before it was asked; whatever else we had is not ours any more.
+    /// Returns what was lost.
+    pub(super) fn granted(&mut self, slots: &[i16], until: Instant) -> Vec<i16> {
+        let lost = self
+            .until
+            .keys()
+            .filter(|slot| !slots.contains(slot) && !self.leaving.contains(slot))
+            .copied()
+            .collect();
+        self.until.retain(|slot, _| self.leaving.contains(slot));
+        for slot in slots {
+            self.leaving.remove(slot);
+            self.until.insert(*slot, until);
+        }
+        lost
+    }
+
+    /// Nothing more is to be sent of these.
+    pub(super) fn leave(&mut self, slots: &[i16]) {
+        self.leaving
+            .extend(slots.iter().filter(|slot| self.until.contains_key(*slot)));
+    }
+
+    /// These were given back.
+    pub(super) fn released(&mut self, slots: &[i16]) {
+        for slot in slots {
+            self.leaving.remove(slot);
+            self.until.remove(slot);
+        }
+    }
+
+    /// Forgets what has run out by now; returns it.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<i16> {
+        let over = self.until.iter().filter(|(_, until)| **until <= now);
+        let over: Vec<i16> = over.map(|(slot, _)| *slot).collect();
+        self.released(&over);
+        over
+    }
+
+    /// Until when rows of this slot may be sent; none when it is not ours.
+    pub(super) fn until(&self, slot: i16) -> Option<Instant> {
+        let until = self.until.get(&slot).copied();
+        until.filter(|_| !self.leaving.contains(&slot))
+    }
+
+    /// The slots that may be sent from.
+    pub(super) fn slots(&self) -> BTreeSet<i16> {
+        let ours = self
+            .until
+            .keys()
+            .filter(|slot| !self.leaving.contains(slot));
+        ours.copied().collect()
+    }
+
+    /// The slots to be given back.
+    pub(super) fn leaving(&self) -> Vec<i16> {
+        self.leaving.iter().copied().collect()
+    }
+
+    /// When the first of them runs out.
+    pub(super) fn next_end(&self) -> Option<Instant> {
+        self.until.values().min().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::store::Leased;
+    use super::*;
+
+    /// Relays that look one after the other, for some rounds; returns what each has in the end.
+    fn settle(relays: &[&str], mut owners: BTreeMap<i16, String>) -> BTreeMap<String, usize> {
+        for _ in 0..4 {
+            for me in relays {
+                let standing = Standing {
+                    relays: relays.iter().map(|relay| (*relay).to_owned()).collect(),
+                    leases: owners
+                        .iter()
+                        .map(|(slot, owner)| Leased {
+                            slot: *slot,
+                            owner: owner.clone(),
+                            expires_in: Duration::from_secs(1),
+                        })
+                        .collect(),
+                };
+                let mine = owners.iter().filter(|(_, owner)| owner == me);
+                let mine = mine.map(|(slot, _)| *slot).collect();
+                let shares = decide(me, &standing, &mine);
+                owners.retain(|slot, _| !shares.surplus.contains(slot));
+                for slot in shares.wanted {
+                    let previous = owners.insert(slot, (*me).to_owned());
+                    assert!(previous.is_none_or(|owner| owner == *me), "taken away");
+                }
+            }
+        }
+        assert_eq!(owners.len(), SLOTS as usize, "every slot has an owner");
+        let mut counts = BTreeMap::new();
+        for owner in owners.into_values() {
+            *counts.entry(owner).or_default() += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn shares_become_equal_whoever_had_what() {
+        let all_of = |owner: &str| (0..SLOTS).map(|slot| (slot, owner.to_owned())).collect();
+        let check = |relays: &[&str], owners, expected: &[usize]| {
+            let counts: Vec<usize> = settle(relays, owners).into_values().collect();
+            assert_eq!(counts, expected, "{relays:?}");
+        };
+        check(&["a"], BTreeMap::new(), &[64]);
+        check(&["a", "b"], all_of("a"), &[32, 32]);
+        check(&["a", "b", "c"], all_of("c"), &[22, 21, 21]);
+    }
+
+    #[test]
+    fn a_lease_of_another_is_looked_at_again_when_it_ends() {
+        let standing = Standing {
+            relays: vec!["a".to_owned()],
+            leases: vec![Leased {
+                slot: 3,
+                owner: "killed".to_owned(),
+                expires_in: Duration::from_secs(7),
+            }],
+        };
+        let shares = decide("a", &standing, &BTreeSet::new());
+        assert_eq!(shares.look_again_after, Some(Duration::from_secs(7)));
+        assert_eq!(shares.wanted.len(), 63);
+        assert!(!shares.wanted.contains(&3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_is_ours_until_its_lease_ends_or_it_is_left() {
+        let (mut leases, now) = (Leases::default(), Instant::now());
+        let second = Duration::from_secs(1);
+        assert!(leases.granted(&[1, 2, 3], now + second).is_empty());
+        assert_eq!(leases.granted(&[1, 2], now + second * 2), [3]);
+        leases.leave(&[2, 9]);
+        assert_eq!(leases.until(1), Some(now + second * 2));
+        assert_eq!((leases.until(2), leases.until(3)), (None, None));
+        assert_eq!(leases.leaving(), [2]);
+        assert!(
+            leases.granted(&[1], now + second * 3).is_empty(),
+            "2 is left, not lost"
+        );
+        assert_eq!(leases.expire(now + second * 2), [2]);
+        assert_eq!(leases.expire(now + second * 3), [1]);
+        assert_eq!(leases.next_end(), None);
+    }
+}

@@ -1,0 +1,309 @@
+//! Thousands of random schedules of relays, brokers and crashes, and what must hold in each: every event on the log at least
+//! once, first occurrences of a key in order, whatever lands however late, and nothing left in a window.
+
+use super::super::store::{ReadPage, StoredRow};
+use super::settings::RelaySettings;
+use super::window::{Outcome, Window};
+use crate::event::{Headers, OutgoingRecord};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::time::Instant;
+
+const KEYS: i64 = 24;
+const RELAYS: usize = 3;
+const STEPS: usize = 600;
+
+/// The one slot there is: relays have it by turns, and some believe so for too long.
+const SLOT: i16 = 0;
+
+struct World {
+    random: StdRng,
+    now: Instant,
+    table: BTreeMap<i64, StoredRow>,
+    next_sequence: i64,
+    /// Key and row, as they landed.
+    log: Vec<(i64, i64)>,
+    /// Events that were given up by deleting their rows.
+    given_up: BTreeSet<i64>,
+    relays: Vec<Relay>,
+    /// Sends of relays that are gone, which may still land.
+    orphans: Vec<StoredRow>,
+    settings: RelaySettings,
+}
+
+struct Relay {
+    window: Window,
+    under_way: Vec<StoredRow>,
+    has_slot: bool,
+    may_have_more: bool,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut settings = RelaySettings::default();
+        settings.rows_max = 40;
+        settings.bytes_max = 3_000;
+        let relay = || Relay {
+            window: Window::new(&settings),
+            under_way: Vec::new(),
+            has_slot: true,
+            may_have_more: true,
+        };
+        Self {
+            random: StdRng::seed_from_u64(seed),
+            now: Instant::now(),
+            table: BTreeMap::new(),
+            next_sequence: 0,
+            log: Vec::new(),
+            given_up: BTreeSet::new(),
+            relays: (0..RELAYS).map(|_| relay()).collect(),
+            orphans: Vec::new(),
+            settings,
+        }
+    }
+
+    fn chance(&mut self, one_in: u32) -> bool {
+        self.random.random_range(0..one_in) == 0
+    }
+
+    fn write(&mut self) {
+        self.next_sequence += 1;
+        // A few keys have most of the rows.
+        let key = self
+            .random
+            .random_range(0..KEYS)
+            .min(self.random.random_range(0..KEYS));
+        let topic = format!("t{}", key % 2);
+        let row = StoredRow {
+            sequence: self.next_sequence,
+            key_hash: key,
+            slot: SLOT,
+            topic: topic.clone(),
+            bytes: 100,
+            record: Ok(OutgoingRecord {
+                topic,
+                partition: None,
+                key: None,
+                value: None,
+                headers: Headers::new(),
+                timestamp_ms: None,
+            }),
+        };
+        self.table.insert(self.next_sequence, row);
+    }
+
+    /// What the store would answer.
+    fn read(&mut self, relay: usize) {
+        let relay = &mut self.relays[relay];
+        let slots = BTreeSet::from([SLOT]);
+        let Some(page) = relay.window.page(&slots).filter(|_| relay.has_slot) else {
+            return;
+        };
+        let wanted = |row: &&StoredRow| {
+            !page.without_keys.contains(&row.key_hash)
+                && (!page.without_topics.contains(&row.topic)
+                    || page.yet_keys.contains(&row.key_hash))
+        };
+        let found: Vec<_> = self
+            .table
+            .values()
+            .filter(wanted)
+            .take(page.rows_max)
+            .collect();
+        let mut total = 0;
+        let fits = |row: &&&StoredRow| {
+            total += row.bytes;
+            total - row.bytes < page.bytes_max
+        };
+        let rows: Vec<StoredRow> = found.iter().take_while(fits).copied().cloned().collect();
+        let is_whole = found.len() < page.rows_max && rows.len() == found.len();
+        relay.may_have_more = relay.window.take(ReadPage { rows, is_whole });
+    }
+
+    fn send(&mut self, relay: usize) {
+        let relay = &mut self.relays[relay];
+        let has_slot = relay.has_slot;
+        while let Some(row) = relay.window.next(|_| has_slot) {
+            assert!(
+                !relay
+                    .under_way
+                    .iter()
+                    .any(|other| other.key_hash == row.key_hash),
+                "two rows of a key under way"
+            );
+            relay.under_way.push(row);
+        }
+    }
+
+    fn land(&mut self, row: &StoredRow) {
+        self.log.push((row.key_hash, row.sequence));
+    }
+
+    /// One row that is under way comes to an end, good or bad.
+    fn end_one(&mut self, relay: usize, with_faults: bool) {
+        let count = self.relays[relay].under_way.len();
+        if count == 0 {
+            return;
+        }
+        let index = self.random.random_range(0..count);
+        let row = self.relays[relay].under_way.swap_remove(index);
+        let outcome = match self.random.random_range(0..20) {
+            0 if with_faults => Outcome::Refused("no".to_owned()),
+            1 if with_faults => Outcome::Unfit("no".to_owned()),
+            2 if with_faults => Outcome::NotSent,
+            3 if with_faults => Outcome::Unknown("lost".to_owned()),
+            4 if with_faults => {
+                self.land(&row);
+                Outcome::Unknown("landed, but who knows".to_owned())
+            }
+            5 if with_faults => {
+                // Unknown now, and lands later.
+                self.orphans.push(row.clone());
+                Outcome::Unknown("on its way".to_owned())
+            }
+            _ => {
+                self.land(&row);
+                Outcome::Published
+            }
+        };
+        let random = self.random.random();
+        let window = &mut self.relays[relay].window;
+        window.settle(row.key_hash, outcome, self.now, random);
+    }
+
+    fn delete(&mut self, relay: usize) {
+        let published = self.relays[relay].window.published();
+        for sequence in &published {
+            self.table.remove(sequence);
+        }
+        let relay = &mut self.relays[relay];
+        relay.window.deleted(published.len());
+        relay.may_have_more |= !published.is_empty();
+    }
+
+    fn fault(&mut self, relay: usize) {
+        match self.random.random_range(0..5) {
+            0 => {
+                // Killed: what it had under way may still land.
+                let window = Window::new(&self.settings);
+                let killed = std::mem::replace(&mut self.relays[relay].window, window);
+                drop(killed);
+                let under_way = std::mem::take(&mut self.relays[relay].under_way);
+                self.orphans.extend(under_way);
+            }
+            1 => {
+                self.relays[relay].has_slot = false;
+                self.relays[relay].window.lose(&[SLOT]);
+            }
+            2 => self.relays[relay].has_slot = true,
+            3 => {
+                // An operator gives an event up: the first row of some key that nobody has under way or published.
+                let free = |row: &&StoredRow| {
+                    let is_first = self.table.values().find(|r| r.key_hash == row.key_hash);
+                    let is_known = self
+                        .log
+                        .iter()
+                        .any(|(_, sequence)| *sequence == row.sequence);
+                    let is_sent = |relay: &Relay| relay.under_way.contains(row);
+                    is_first == Some(*row)
+                        && !is_known
+                        && !self.relays.iter().any(is_sent)
+                        && !self.orphans.contains(row)
+                };
+                if let Some(sequence) = self.table.values().find(free).map(|row| row.sequence) {
+                    self.table.remove(&sequence);
+                    self.given_up.insert(sequence);
+                }
+            }
+            _ => {
+                if !self.orphans.is_empty() {
+                    let index = self.random.random_range(0..self.orphans.len());
+                    let row = self.orphans.swap_remove(index);
+                    self.land(&row);
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, with_faults: bool) {
+        let relay = self.random.random_range(0..RELAYS);
+        match self.random.random_range(0..7) {
+            0 if with_faults => self.write(),
+            1 => self.read(relay),
+            2 => self.send(relay),
+            3 | 4 => self.end_one(relay, with_faults),
+            5 => self.delete(relay),
+            _ => {
+                self.now += Duration::from_millis(self.random.random_range(0..400));
+                self.relays[relay].window.wake(self.now);
+            }
+        }
+        if with_faults && self.chance(20) {
+            self.fault(relay);
+        }
+    }
+
+    fn check(&self, seed: u64) {
+        let mut seen: BTreeMap<i64, i64> = BTreeMap::new();
+        let mut landed = BTreeSet::new();
+        for (key, sequence) in &self.log {
+            // Of what was given up, a relay that had read it before may still publish it.
+            if landed.insert(*sequence) && !self.given_up.contains(sequence) {
+                let before = seen.insert(*key, *sequence);
+                assert!(
+                    before < Some(*sequence),
+                    "seed {seed}: {before:?} before {sequence} of {key}"
+                );
+            }
+        }
+        let missing = (1..=self.next_sequence)
+            .filter(|sequence| !landed.contains(sequence) && !self.given_up.contains(sequence));
+        assert_eq!(missing.collect::<Vec<_>>(), [0_i64; 0], "seed {seed}: lost");
+    }
+}
+
+fn run(seed: u64) {
+    let mut world = World::new(seed);
+    for _ in 0..STEPS {
+        world.step(true);
+    }
+    for relay in &mut world.relays {
+        relay.has_slot = true;
+    }
+    let mut rounds = 0;
+    while !world.table.is_empty() || world.relays.iter().any(|relay| !relay.window.is_empty()) {
+        world.now += Duration::from_secs(1);
+        for relay in 0..RELAYS {
+            world.relays[relay].window.wake(world.now);
+            world.read(relay);
+            world.send(relay);
+            while !world.relays[relay].under_way.is_empty() {
+                world.end_one(relay, false);
+            }
+            world.delete(relay);
+        }
+        rounds += 1;
+        assert!(rounds < 1_000, "seed {seed}: rows stay where they are");
+    }
+    world.check(seed);
+    for relay in &mut world.relays {
+        let page = relay
+            .window
+            .page(&BTreeSet::from([SLOT]))
+            .expect("an empty window reads");
+        assert_eq!(
+            (page.rows_max, page.bytes_max),
+            (40, 3_000),
+            "seed {seed}: books"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_fails_each_event_lands_and_first_occurrences_are_in_order() {
+    for seed in 0..3_000 {
+        run(seed);
+    }
+}

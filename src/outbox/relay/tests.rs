@@ -1,0 +1,169 @@
+//! The window's rules one by one.
+
+use super::super::store::{ReadPage, StoredRow};
+use super::settings::RelaySettings;
+use super::window::{Fact, Outcome, Window};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::Instant;
+
+fn row(sequence: i64, key: i64, topic: &str) -> StoredRow {
+    StoredRow {
+        sequence,
+        key_hash: key,
+        slot: 0,
+        topic: topic.to_owned(),
+        bytes: 1,
+        record: Err("none is needed".to_owned()),
+    }
+}
+
+fn whole(rows: impl IntoIterator<Item = StoredRow>) -> ReadPage {
+    ReadPage {
+        rows: rows.into_iter().collect(),
+        is_whole: true,
+    }
+}
+
+fn next(window: &mut Window) -> Option<i64> {
+    window.next(|_| true).map(|row| row.sequence)
+}
+
+fn page(window: &Window) -> super::super::store::Page {
+    window.page(&BTreeSet::from([0])).expect("room")
+}
+
+fn refused() -> Outcome {
+    Outcome::Refused("no such topic".to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_row_of_a_key_waits_for_the_acknowledgement_of_the_one_before() {
+    let mut window = Window::new(&RelaySettings::default());
+    window.take(whole([row(1, 7, "t"), row(2, 7, "t"), row(3, 8, "t")]));
+    assert_eq!([next(&mut window), next(&mut window)], [Some(1), Some(3)]);
+    assert_eq!(next(&mut window), None);
+    window.settle(7, Outcome::Published, Instant::now(), 0.0);
+    assert_eq!(next(&mut window), Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_not_read_again_before_its_published_rows_are_deleted() {
+    let mut window = Window::new(&RelaySettings::default());
+    window.take(whole([row(1, 7, "t")]));
+    next(&mut window);
+    window.settle(7, Outcome::Published, Instant::now(), 0.0);
+    assert_eq!(page(&window).without_keys, [7]);
+    assert_eq!(window.published(), [1]);
+    window.deleted(1);
+    assert_eq!(page(&window).without_keys, [0_i64; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_key_waits_and_is_read_again_from_its_first_row() {
+    let mut window = Window::new(&RelaySettings::default());
+    window.take(whole([row(1, 7, "t"), row(2, 7, "t")]));
+    next(&mut window);
+    let fact = window.settle(7, refused(), Instant::now(), 0.0);
+    assert!(
+        matches!(
+            fact,
+            Some(Fact::Held {
+                sequence: 1,
+                is_new: true,
+                ..
+            })
+        ),
+        "{fact:?}"
+    );
+    assert!(window.is_empty(), "its rows are dropped");
+    assert_eq!((next(&mut window), window.held_keys()), (None, 1));
+    assert_eq!(page(&window).without_keys, [7]);
+    assert!(!window.wake(Instant::now()));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(window.wake(Instant::now()));
+    assert_eq!(page(&window).without_keys, [0_i64; 0]);
+    window.take(whole([row(1, 7, "t"), row(2, 7, "t")]));
+    next(&mut window);
+    let fact = window.settle(7, refused(), Instant::now(), 0.0);
+    assert!(
+        matches!(fact, Some(Fact::Held { is_new: false, .. })),
+        "{fact:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_key_whose_row_was_deleted_is_held_no_more() {
+    let mut window = Window::new(&RelaySettings::default());
+    window.take(whole([row(1, 7, "t")]));
+    next(&mut window);
+    window.settle(7, refused(), Instant::now(), 0.0);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    window.wake(Instant::now());
+    window.take(whole([]));
+    assert_eq!(window.held_keys(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_refuses_many_keys_is_tried_by_those_only_until_one_gets_through() {
+    let mut window = Window::new(&RelaySettings::default());
+    window.take(whole((0..16).map(|key| row(key, key, "missing"))));
+    while next(&mut window).is_some() {}
+    for key in 0..16 {
+        window.settle(key, refused(), Instant::now(), 0.5);
+    }
+    assert_eq!(page(&window).without_topics, ["missing"]);
+    // The first is due before the others.
+    window.wake(window.next_wake().expect("all wait"));
+    let due = page(&window).yet_keys;
+    assert!(!due.is_empty());
+    window.take(whole(due.iter().map(|key| row(*key, *key, "missing"))));
+    next(&mut window);
+    window.settle(due[0], Outcome::Published, Instant::now(), 0.5);
+    let page = page(&window);
+    assert_eq!(page.without_topics, [""; 0]);
+    let due_again = page.yet_keys.len() + due.len();
+    assert_eq!(due_again, 16, "the others need not wait");
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_are_refused_for_what_they_are_stop_no_topic() {
+    let mut window = Window::new(&RelaySettings::default());
+    window.take(whole((0..40).map(|key| row(key, key, "t"))));
+    while next(&mut window).is_some() {}
+    for key in 0..40 {
+        window.settle(
+            key,
+            Outcome::Unfit("too large".to_owned()),
+            Instant::now(),
+            0.5,
+        );
+    }
+    assert_eq!(
+        (page(&window).without_topics.len(), window.held_keys()),
+        (0, 40)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_with_many_rows_leaves_room_for_others() {
+    let mut window = Window::new(&RelaySettings::default());
+    let may_have_more = window.take(whole((0..1_000).map(|sequence| row(sequence, 7, "t"))));
+    assert!(may_have_more);
+    assert_eq!(page(&window).rows_max, 2_000 - 32);
+    assert_eq!(page(&window).without_keys, [7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_is_lost_is_forgotten_but_for_what_is_under_way() {
+    let mut window = Window::new(&RelaySettings::default());
+    window.take(whole([row(1, 7, "t"), row(2, 7, "t"), row(3, 8, "t")]));
+    assert_eq!(next(&mut window), Some(1));
+    window.lose(&[0]);
+    assert_eq!(next(&mut window), None);
+    assert!(window.is_busy(0));
+    window.settle(7, Outcome::Published, Instant::now(), 0.0);
+    assert_eq!(window.published(), [1]);
+    window.deleted(1);
+    assert!(window.is_empty() && !window.is_busy(0));
+}

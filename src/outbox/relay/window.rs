@@ -1,0 +1,452 @@
+//! What a relay has read and not settled: pure; clock and randomness come in as arguments.
+//!
+//! Owns the order. Of each key at most one row is under way at a time, and the next is sent only after the brokers'
+//! acknowledgement of the one before. So a row that lands late, from a relay that was cut off or taken over, is a repetition or
+//! the next one, and never one ahead of its time. A key whose row fails is dropped from memory and read again after a while,
+//! from its first row; meanwhile other keys go on. Knows no store, no publisher and no lease.
+
+use super::super::store::{Page, ReadPage, StoredRow};
+use super::settings::RelaySettings;
+use crate::recovery::Backoff;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use tokio::time::Instant;
+
+/// Rows of one key in memory at most, so that a key with many leaves room for others.
+const LANE_ROWS_MAX: usize = 32;
+
+/// When so many keys of a topic are refused, it is the topic: no more of its keys are tried until one of these gets through.
+const REFUSED_KEYS_MAX: usize = 16;
+
+/// What became of a row that was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The brokers have it.
+    Published,
+    /// It was refused, and so will others of the topic be.
+    Refused(String),
+    /// It was refused for what it is.
+    Unfit(String),
+    /// It may or may not be there.
+    Unknown(String),
+    /// It was not sent, because the slot was lost meanwhile.
+    NotSent,
+}
+
+/// What follows from an outcome for those who watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fact {
+    /// A key is held from now on, or still.
+    Held {
+        /// The refused row.
+        sequence: i64,
+        topic: String,
+        reason: String,
+        /// It was not held before.
+        is_new: bool,
+    },
+    /// A key waits, as the outcome is not known.
+    Delayed { topic: String, reason: String },
+    /// A row was published.
+    Published { topic: String },
+}
+
+/// Rows read and not settled, by key.
+pub(super) struct Window {
+    rows_max: usize,
+    bytes_max: usize,
+    retry: Backoff,
+    lanes: BTreeMap<i64, Lane>,
+    /// Keys whose next row can be sent, in turn.
+    ready: VecDeque<i64>,
+    /// When failed keys are read again.
+    waiting: BTreeSet<(Instant, i64)>,
+    /// How many keys of a topic are refused.
+    refused: BTreeMap<String, usize>,
+    /// Published, to be deleted: row and key.
+    published: Vec<(i64, i64)>,
+    rows: usize,
+    bytes: usize,
+}
+
+/// A key's rows, the first ones that the store has of it.
+struct Lane {
+    slot: i16,
+    topic: String,
+    queue: VecDeque<StoredRow>,
+    state: State,
+    /// Published rows that the store still has: while there are any, the key is not read again.
+    undeleted: usize,
+    failures: u32,
+    held: Held,
+    /// The slot was lost while a row was under way.
+    is_lost: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum State {
+    /// Its next row can be sent, if there is one.
+    Open,
+    /// A row is under way.
+    Sending { sequence: i64, bytes: usize },
+    /// A row failed; read again then.
+    Waiting(Instant),
+    /// To be read again now.
+    Due,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Held {
+    No,
+    /// For what its row is.
+    Unfit,
+    /// As others of its topic.
+    Refused,
+}
+
+impl Window {
+    pub(super) fn new(settings: &RelaySettings) -> Self {
+        Self {
+            rows_max: settings.rows_max,
+            bytes_max: settings.bytes_max,
+            retry: settings.retry,
+            lanes: BTreeMap::new(),
+            ready: VecDeque::new(),
+            waiting: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            published: Vec::new(),
+            rows: 0,
+            bytes: 0,
+        }
+    }
+
+    /// What to read from these slots; none while there is little room.
+    pub(super) fn page(&self, slots: &BTreeSet<i16>) -> Option<Page> {
+        if slots.is_empty() || !self.has_room() {
+            return None;
+        }
+        let (yet, without): (Vec<_>, Vec<_>) = self
+            .lanes
+            .iter()
+            .partition(|(_, lane)| lane.is_to_be_read());
+        let keys = |lanes: Vec<(&i64, &Lane)>| lanes.into_iter().map(|(key, _)| *key).collect();
+        let stopped = self.refused.iter().filter(|(_, keys)| is_stopped(**keys));
+        Some(Page {
+            slots: slots.iter().copied().collect(),
+            without_keys: keys(without),
+            without_topics: stopped.map(|(topic, _)| topic.clone()).collect(),
+            yet_keys: keys(yet),
+            rows_max: self.rows_max - self.rows,
+            bytes_max: self.bytes_max - self.bytes,
+        })
+    }
+
+    /// Whether reading is worth it: a quarter, so that a full window does not ask for a row at a time.
+    pub(super) fn has_room(&self) -> bool {
+        let free = self.rows_max.saturating_sub(self.rows);
+        free > 0 && free >= self.rows_max / 4 && self.bytes < self.bytes_max
+    }
+
+    /// Takes in what was read, and says whether there may be more to read at once.
+    pub(super) fn take(&mut self, page: ReadPage) -> bool {
+        let mut fresh = BTreeSet::new();
+        let mut is_whole = page.is_whole;
+        for row in page.rows {
+            let key = row.key_hash;
+            let lane = self.lanes.entry(key).or_insert_with(|| Lane::of(&row));
+            if fresh.insert(key) {
+                if !lane.is_to_be_read() {
+                    // It was asked for without this key.
+                    fresh.remove(&key);
+                    continue;
+                }
+                lane.state = State::Open;
+                self.ready.push_back(key);
+            }
+            if lane.queue.len() == LANE_ROWS_MAX {
+                is_whole = false;
+                continue;
+            }
+            self.rows += 1;
+            self.bytes += row.bytes;
+            lane.queue.push_back(row);
+        }
+        if page.is_whole {
+            // Somebody deleted their rows: they are held no more.
+            let gone = self.lanes.iter().filter(|(_, lane)| lane.is_to_be_read());
+            let gone: Vec<i64> = gone.map(|(key, _)| *key).collect();
+            gone.into_iter().for_each(|key| self.forget(key));
+        }
+        !is_whole
+    }
+
+    /// The next row to send. `may_send` says whether a slot is ours.
+    pub(super) fn next(&mut self, may_send: impl Fn(i16) -> bool) -> Option<StoredRow> {
+        loop {
+            let key = self.ready.pop_front()?;
+            let Some(lane) = self.lanes.get_mut(&key) else {
+                continue;
+            };
+            if lane.state != State::Open {
+                continue;
+            }
+            if !may_send(lane.slot) {
+                // Read again when the slot is ours again.
+                self.empty(key);
+                self.forget(key);
+                continue;
+            }
+            if let Some(row) = lane.queue.pop_front() {
+                lane.state = State::Sending {
+                    sequence: row.sequence,
+                    bytes: row.bytes,
+                };
+                return Some(row);
+            }
+        }
+    }
+
+    /// Notes what became of the row of this key that was under way; `random` is uniform in [0, 1).
+    pub(super) fn settle(
+        &mut self,
+        key: i64,
+        outcome: Outcome,
+        now: Instant,
+        random: f64,
+    ) -> Option<Fact> {
+        let lane = self.lanes.get_mut(&key)?;
+        let State::Sending { sequence, bytes } = lane.state else {
+            return None;
+        };
+        lane.state = State::Open;
+        self.bytes -= bytes;
+        let topic = lane.topic.clone();
+        let (reason, held) = match outcome {
+            Outcome::Published => {
+                lane.undeleted += 1;
+                lane.failures = 0;
+                if !lane.queue.is_empty() {
+                    self.ready.push_back(key);
+                }
+                self.published.push((sequence, key));
+                self.let_go(key);
+                return Some(Fact::Published { topic });
+            }
+            Outcome::NotSent => {
+                self.rows -= 1;
+                self.empty(key);
+                self.forget(key);
+                return None;
+            }
+            Outcome::Unknown(reason) => (reason, None),
+            Outcome::Refused(reason) => (reason, Some(Held::Refused)),
+            Outcome::Unfit(reason) => (reason, Some(Held::Unfit)),
+        };
+        self.rows -= 1;
+        self.empty(key);
+        if self.lanes.get(&key).is_some_and(|lane| lane.is_lost) {
+            self.forget(key);
+            return Some(Fact::Delayed { topic, reason });
+        }
+        self.wait(key, now, random);
+        let Some(held) = held else {
+            return Some(Fact::Delayed { topic, reason });
+        };
+        let is_new = self.hold(key, held);
+        Some(Fact::Held {
+            sequence,
+            topic,
+            reason,
+            is_new,
+        })
+    }
+
+    /// The published rows that the store still has.
+    pub(super) fn published(&self) -> Vec<i64> {
+        self.published
+            .iter()
+            .map(|(sequence, _)| *sequence)
+            .collect()
+    }
+
+    /// The store has deleted the first `count` of [`Window::published`].
+    pub(super) fn deleted(&mut self, count: usize) {
+        for (_, key) in self.published.drain(..count).collect::<Vec<_>>() {
+            self.rows -= 1;
+            if let Some(lane) = self.lanes.get_mut(&key) {
+                lane.undeleted -= 1;
+                self.forget_if_done(key);
+            }
+        }
+    }
+
+    /// Makes due what has waited long enough; whether anything is.
+    pub(super) fn wake(&mut self, now: Instant) -> bool {
+        let mut is_any = false;
+        while let Some((at, key)) = self.waiting.first().copied()
+            && at <= now
+        {
+            self.waiting.pop_first();
+            if let Some(lane) = self.lanes.get_mut(&key) {
+                lane.state = State::Due;
+                is_any = true;
+            }
+        }
+        is_any
+    }
+
+    /// When the next failed key is read again.
+    pub(super) fn next_wake(&self) -> Option<Instant> {
+        self.waiting.first().map(|(at, _)| *at)
+    }
+
+    /// These slots are no longer ours: forgets their rows, but for those under way.
+    pub(super) fn lose(&mut self, slots: &[i16]) {
+        let lost = self
+            .lanes
+            .iter()
+            .filter(|(_, lane)| slots.contains(&lane.slot));
+        for key in lost.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.empty(key);
+            self.forget(key);
+        }
+    }
+
+    /// Forgets all rows but those under way.
+    pub(super) fn close(&mut self) {
+        for key in self.lanes.keys().copied().collect::<Vec<_>>() {
+            self.empty(key);
+        }
+    }
+
+    /// Whether anything of this slot is under way or not deleted yet.
+    pub(super) fn is_busy(&self, slot: i16) -> bool {
+        let mut lanes = self.lanes.values().filter(|lane| lane.slot == slot);
+        lanes.any(|lane| lane.undeleted > 0 || matches!(lane.state, State::Sending { .. }))
+    }
+
+    /// Whether it holds no rows.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// How many keys wait because their first row was refused.
+    pub(super) fn held_keys(&self) -> usize {
+        self.lanes
+            .values()
+            .filter(|lane| lane.held != Held::No)
+            .count()
+    }
+
+    fn empty(&mut self, key: i64) {
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            for row in lane.queue.drain(..) {
+                self.rows -= 1;
+                self.bytes -= row.bytes;
+            }
+        }
+    }
+
+    /// Forgets an empty lane, as soon as nothing of it is under way or undeleted.
+    fn forget(&mut self, key: i64) {
+        self.let_go(key);
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            match lane.state {
+                State::Sending { .. } => lane.is_lost = true,
+                State::Waiting(at) => {
+                    self.waiting.remove(&(at, key));
+                    lane.state = State::Open;
+                }
+                State::Due | State::Open => lane.state = State::Open,
+            }
+            self.forget_if_done(key);
+        }
+    }
+
+    fn forget_if_done(&mut self, key: i64) {
+        if self.lanes.get(&key).is_some_and(Lane::is_done) {
+            self.lanes.remove(&key);
+        }
+    }
+
+    fn wait(&mut self, key: i64, now: Instant, random: f64) {
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            lane.failures = lane.failures.saturating_add(1);
+            let at = now + self.retry.delay(lane.failures, random);
+            lane.state = State::Waiting(at);
+            self.waiting.insert((at, key));
+        }
+    }
+
+    /// Marks a key as held; whether it was not.
+    fn hold(&mut self, key: i64, held: Held) -> bool {
+        let was = match self.lanes.get(&key) {
+            Some(lane) if lane.held == held => return false,
+            Some(lane) => lane.held,
+            None => return false,
+        };
+        self.let_go(key);
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            lane.held = held;
+            if held == Held::Refused {
+                *self.refused.entry(lane.topic.clone()).or_default() += 1;
+            }
+        }
+        was == Held::No
+    }
+
+    /// A key is held no more. When its topic had been stopped, the topic's other keys are tried at once.
+    fn let_go(&mut self, key: i64) {
+        let Some(lane) = self.lanes.get_mut(&key) else {
+            return;
+        };
+        if std::mem::replace(&mut lane.held, Held::No) != Held::Refused {
+            return;
+        }
+        let topic = lane.topic.clone();
+        let Some(keys) = self.refused.get_mut(&topic) else {
+            return;
+        };
+        let was_stopped = is_stopped(*keys);
+        *keys -= 1;
+        if *keys == 0 {
+            self.refused.remove(&topic);
+        }
+        if was_stopped {
+            let refused = |lane: &Lane| lane.topic == topic && lane.held == Held::Refused;
+            for (key, lane) in self.lanes.iter_mut().filter(|(_, lane)| refused(lane)) {
+                if let State::Waiting(at) = lane.state {
+                    self.waiting.remove(&(at, *key));
+                    lane.state = State::Due;
+                }
+            }
+        }
+    }
+}
+
+impl Lane {
+    fn of(row: &StoredRow) -> Self {
+        Self {
+            slot: row.slot,
+            topic: row.topic.clone(),
+            queue: VecDeque::new(),
+            state: State::Due,
+            undeleted: 0,
+            failures: 0,
+            held: Held::No,
+            is_lost: false,
+        }
+    }
+
+    /// Whether the store has rows of it that are not here, and its first ones are what a read brings.
+    fn is_to_be_read(&self) -> bool {
+        self.state == State::Due && self.undeleted == 0
+    }
+
+    fn is_done(&self) -> bool {
+        self.state == State::Open && self.queue.is_empty() && self.undeleted == 0
+    }
+}
+
+fn is_stopped(refused_keys: usize) -> bool {
+    refused_keys >= REFUSED_KEYS_MAX
+}

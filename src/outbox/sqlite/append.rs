@@ -1,0 +1,45 @@
+//! Writing rows in somebody else's transaction.
+
+use super::super::OutboxError;
+use super::super::row::Row;
+use crate::event::OutgoingRecord;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+
+const INSERT: &str = "INSERT INTO evenkeel_outbox (id, aggregatetype, aggregateid, type, payload, headers, binary_key, \
+                      \"partition\", timestamp_ms, key_hash, slot) ";
+
+/// Rows of one statement: each has 11 parameters, of which SQLite takes 32,766.
+const ROWS_MAX: usize = 500;
+
+/// Writes `records` in the transaction in which `connection` is, in this order. Each statement costs a way to the
+/// connection's thread and back, so there are few.
+pub(crate) async fn append(
+    connection: &mut SqliteConnection,
+    records: &[OutgoingRecord],
+) -> Result<(), OutboxError> {
+    for records in records.chunks(ROWS_MAX) {
+        let mut insert = QueryBuilder::<Sqlite>::new(INSERT);
+        insert.push_values(records.iter().map(Row::of), |mut values, row| {
+            values
+                .push_bind(row.id)
+                .push_bind(row.topic)
+                .push_bind(row.key)
+                .push_bind(row.ty)
+                .push_bind(row.payload)
+                .push_bind(row.headers)
+                .push_bind(row.binary_key)
+                .push_bind(row.partition)
+                .push_bind(row.timestamp_ms)
+                .push_bind(row.key_hash)
+                .push_bind(row.slot);
+        });
+        insert
+            .build()
+            // A statement for each number of rows would push more useful ones out of the cache.
+            .persistent(records.len() == 1)
+            .execute(&mut *connection)
+            .await
+            .map_err(OutboxError::during("write an event"))?;
+    }
+    Ok(())
+}

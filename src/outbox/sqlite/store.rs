@@ -1,0 +1,361 @@
+//! What a relay and an operator ask, in SQLite's SQL.
+//!
+//! Owns all statements but those that write events and make tables. One statement is one transaction. Lists are JSON arrays,
+//! as SQLite has no others. Times are the machine's clock in milliseconds.
+
+use super::super::row::{Row, SLOTS};
+use super::super::status::{HeldKey, OpenTransaction, OutboxStatus, RelayShare};
+use super::super::store::{Answer, Backlog, Leased, Page, ReadPage, Standing, Store, StoredRow};
+use super::super::{OutboxError, store};
+use super::SqliteOutbox;
+use crate::inbox::is_busy;
+use futures_util::future::BoxFuture;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, Sqlite, Transaction};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Pause between two tries to get the write lock: shorter than the rest that an inbox takes between its turns.
+const LOCK_RETRY: Duration = Duration::from_millis(2);
+
+/// How long the write lock is tried for; a relay gives up earlier.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+macro_rules! now {
+    () => {
+        "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+    };
+}
+
+const ATTEND: &str = concat!(
+    "INSERT INTO evenkeel_outbox_relay (id, expires_at) VALUES (?1, ",
+    now!(),
+    " + ?2) ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at"
+);
+
+const FORGET: &str = concat!(
+    "DELETE FROM evenkeel_outbox_relay WHERE id <> ?1 AND expires_at < ",
+    now!()
+);
+
+const RELAYS: &str = concat!(
+    "SELECT id FROM evenkeel_outbox_relay WHERE expires_at > ",
+    now!(),
+    " ORDER BY id"
+);
+
+const LEASES: &str = concat!(
+    "SELECT slot, owner, expires_at - ",
+    now!(),
+    " AS expires_in_ms FROM evenkeel_outbox_lease WHERE owner IS NOT NULL AND expires_at > ",
+    now!(),
+    " ORDER BY slot"
+);
+
+const LEASE: &str = concat!(
+    "UPDATE evenkeel_outbox_lease SET owner = ?1, expires_at = ",
+    now!(),
+    " + ?3 WHERE slot IN (SELECT value FROM json_each(?2)) AND (owner IS NULL OR owner = ?1 OR expires_at <= ",
+    now!(),
+    ") RETURNING slot"
+);
+
+const RELEASE: &str = "
+    UPDATE evenkeel_outbox_lease SET owner = NULL, expires_at = NULL
+    WHERE owner = ?1 AND slot IN (SELECT value FROM json_each(?2))";
+
+const RELEASE_ALL: &str =
+    "UPDATE evenkeel_outbox_lease SET owner = NULL, expires_at = NULL WHERE owner = ?1";
+
+const LEAVE: &str = "DELETE FROM evenkeel_outbox_relay WHERE id = ?1";
+
+/// The sizes are added up in the order of the rows, and those that begin within the limit are taken.
+const READ: &str = "
+    SELECT * FROM (
+        SELECT *, sum(size) OVER (ORDER BY sequence) AS total, count(*) OVER () AS found FROM (
+            SELECT sequence, key_hash, slot, aggregatetype, aggregateid, binary_key, payload, headers, \"partition\",
+                   timestamp_ms, coalesce(length(payload), 0) + length(CAST(headers AS BLOB)) + 256 AS size
+            FROM evenkeel_outbox
+            WHERE slot IN (SELECT value FROM json_each(?1)) AND key_hash NOT IN (SELECT value FROM json_each(?2))
+              AND (aggregatetype NOT IN (SELECT value FROM json_each(?3)) OR key_hash IN (SELECT value FROM json_each(?4)))
+            ORDER BY sequence LIMIT ?5
+        )
+    )
+    WHERE total - size < ?6 ORDER BY sequence";
+
+const DELETE: &str =
+    "DELETE FROM evenkeel_outbox WHERE sequence IN (SELECT value FROM json_each(?1))";
+
+const MARK: &str = concat!(
+    "UPDATE evenkeel_outbox SET failure = ?2, failed_at = coalesce(failed_at, ",
+    now!(),
+    ") WHERE sequence = ?1"
+);
+
+const IS_DRAINED: &str = "
+    SELECT NOT EXISTS (
+        SELECT 1 FROM evenkeel_outbox
+        WHERE key_hash NOT IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL)
+    )";
+
+/// Counts up to the limit, and estimates beyond: rows are deleted in about the order in which they were numbered.
+const BACKLOG: &str = concat!(
+    "SELECT (SELECT count(*) FROM (SELECT 1 FROM evenkeel_outbox LIMIT ?1)) AS counted,
+            (SELECT coalesce(max(sequence) - min(sequence) + 1, 0) FROM evenkeel_outbox) AS estimated,
+            (SELECT ",
+    now!(),
+    " - created_at FROM evenkeel_outbox ORDER BY sequence LIMIT 1) AS oldest_ms,
+            (SELECT count(DISTINCT key_hash) FROM evenkeel_outbox WHERE failure IS NOT NULL) AS held"
+);
+
+const HELD: &str = "
+    SELECT sequence, id, type, aggregatetype, aggregateid, failure, failed_at AS since_ms,
+           (SELECT count(*) FROM evenkeel_outbox AS waiting WHERE waiting.key_hash = evenkeel_outbox.key_hash) AS pending
+    FROM evenkeel_outbox WHERE failure IS NOT NULL ORDER BY failed_at, sequence LIMIT 1000";
+
+const SHARES: &str = concat!(
+    "SELECT id, (SELECT count(*) FROM evenkeel_outbox_lease AS lease WHERE owner = id AND lease.expires_at > ",
+    now!(),
+    ") FROM evenkeel_outbox_relay WHERE expires_at > ",
+    now!(),
+    " ORDER BY id"
+);
+
+const LEASED: &str = concat!(
+    "SELECT count(*) FROM evenkeel_outbox_lease WHERE owner IS NOT NULL AND expires_at > ",
+    now!()
+);
+
+impl Store for SqliteOutbox {
+    fn attend<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, Standing> {
+        Box::pin(
+            self.patiently("say who publishes from it", move || async move {
+                let pool = &self.pool;
+                sqlx::query(ATTEND)
+                    .bind(relay)
+                    .bind(store::milliseconds(lease))
+                    .execute(pool)
+                    .await?;
+                sqlx::query(FORGET).bind(relay).execute(pool).await?;
+                let leases = sqlx::query(LEASES).fetch_all(pool).await?;
+                let leased = |row: SqliteRow| {
+                    Ok(Leased {
+                        slot: row.try_get("slot")?,
+                        owner: row.try_get("owner")?,
+                        expires_in: store::duration(row.try_get("expires_in_ms")?),
+                    })
+                };
+                Ok(Standing {
+                    relays: sqlx::query_scalar(RELAYS).fetch_all(pool).await?,
+                    leases: leases
+                        .into_iter()
+                        .map(leased)
+                        .collect::<Result<_, sqlx::Error>>()?,
+                })
+            }),
+        )
+    }
+
+    fn lease<'a>(
+        &'a self,
+        relay: &'a str,
+        slots: &'a [i16],
+        lease: Duration,
+    ) -> Answer<'a, Vec<i16>> {
+        Box::pin(self.patiently("lease slots", move || async move {
+            sqlx::query_scalar(LEASE)
+                .bind(relay)
+                .bind(list(slots))
+                .bind(store::milliseconds(lease))
+                .fetch_all(&self.pool)
+                .await
+        }))
+    }
+
+    fn release<'a>(&'a self, relay: &'a str, slots: &'a [i16]) -> Answer<'a, ()> {
+        Box::pin(self.patiently("give slots back", move || async move {
+            let query = sqlx::query(RELEASE).bind(relay).bind(list(slots));
+            query.execute(&self.pool).await.map(drop)
+        }))
+    }
+
+    fn leave<'a>(&'a self, relay: &'a str) -> Answer<'a, ()> {
+        Box::pin(self.patiently("give slots back", move || async move {
+            for statement in [RELEASE_ALL, LEAVE] {
+                sqlx::query(statement)
+                    .bind(relay)
+                    .execute(&self.pool)
+                    .await?;
+            }
+            Ok(())
+        }))
+    }
+
+    fn read<'a>(&'a self, page: &'a Page) -> Answer<'a, ReadPage> {
+        Box::pin(self.patiently("read events", move || async move {
+            let rows = sqlx::query(READ)
+                .bind(list(&page.slots))
+                .bind(list(&page.without_keys))
+                .bind(list(&page.without_topics))
+                .bind(list(&page.yet_keys))
+                .bind(store::limit(page.rows_max))
+                .bind(store::limit(page.bytes_max))
+                .fetch_all(&self.pool)
+                .await?;
+            read_page(rows, page.rows_max)
+        }))
+    }
+
+    fn delete<'a>(&'a self, sequences: &'a [i64]) -> Answer<'a, ()> {
+        Box::pin(
+            self.patiently("delete published events", move || async move {
+                let query = sqlx::query(DELETE).bind(list(sequences));
+                query.execute(&self.pool).await.map(drop)
+            }),
+        )
+    }
+
+    fn mark<'a>(&'a self, sequence: i64, failure: &'a str) -> Answer<'a, ()> {
+        Box::pin(self.patiently("mark a refused event", move || async move {
+            let query = sqlx::query(MARK)
+                .bind(sequence)
+                .bind(store::reason(failure));
+            query.execute(&self.pool).await.map(drop)
+        }))
+    }
+
+    fn is_drained(&self) -> Answer<'_, bool> {
+        Box::pin(
+            self.patiently("see whether it is empty", move || async move {
+                sqlx::query_scalar(IS_DRAINED).fetch_one(&self.pool).await
+            }),
+        )
+    }
+
+    fn backlog(&self) -> Answer<'_, Backlog> {
+        Box::pin(self.patiently("measure its backlog", move || async move {
+            let row = sqlx::query(BACKLOG)
+                .bind(store::limit(Backlog::EXACT_MAX as usize + 1))
+                .fetch_one(&self.pool)
+                .await?;
+            let (counted, estimated) = (row.try_get("counted")?, row.try_get("estimated")?);
+            let oldest: Option<i64> = row.try_get("oldest_ms")?;
+            Ok(Backlog {
+                pending: Backlog::pending(counted, estimated),
+                oldest: oldest.map(store::duration),
+                held_keys: store::count(row.try_get("held")?),
+            })
+        }))
+    }
+
+    /// None: while one has written, nobody else can, so it shows as a store that does not answer.
+    fn open_transaction(&self, _age: Duration) -> Answer<'_, Option<OpenTransaction>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn status(&self) -> Answer<'_, OutboxStatus> {
+        Box::pin(async move {
+            let backlog = self.backlog().await?;
+            self.patiently("read its status", move || async move {
+                let held = sqlx::query(HELD).fetch_all(&self.pool).await?;
+                let held: Result<Vec<HeldKey>, sqlx::Error> =
+                    held.into_iter().map(held_key).collect();
+                let shares: Vec<(String, i64)> =
+                    sqlx::query_as(SHARES).fetch_all(&self.pool).await?;
+                let leased: i64 = sqlx::query_scalar(LEASED).fetch_one(&self.pool).await?;
+                Ok(OutboxStatus {
+                    pending: backlog.pending,
+                    oldest_age_ms: backlog.oldest.map(|age| age.as_millis() as u64),
+                    held: held?,
+                    relays: shares.into_iter().map(RelayShare::of).collect(),
+                    slots_free: SLOTS as u32 - leased.clamp(0, i64::from(SLOTS)) as u32,
+                    open_transaction: None,
+                })
+            })
+            .await
+        })
+    }
+
+    /// Another process's commit is not heard of: that is what polling is for.
+    fn committed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.committed.notified())
+    }
+}
+
+impl SqliteOutbox {
+    /// A transaction that has the write lock.
+    pub(super) async fn begin(
+        &self,
+        doing: &'static str,
+    ) -> Result<Transaction<'static, Sqlite>, OutboxError> {
+        self.patiently(doing, move || async move {
+            self.pool.begin_with("BEGIN IMMEDIATE").await
+        })
+        .await
+    }
+
+    /// Tries until the write lock is to be had.
+    async fn patiently<T, F: Future<Output = Result<T, sqlx::Error>>>(
+        &self,
+        doing: &'static str,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, OutboxError> {
+        let deadline = Instant::now() + LOCK_TIMEOUT;
+        loop {
+            match attempt().await {
+                Err(error) if is_busy(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(LOCK_RETRY).await;
+                }
+                result => return result.map_err(OutboxError::during(doing)),
+            }
+        }
+    }
+}
+
+fn list<T: serde::Serialize>(values: &[T]) -> String {
+    serde_json::to_string(values)
+        .unwrap_or_else(|_| unreachable!("numbers and names always serialise"))
+}
+
+fn read_page(rows: Vec<SqliteRow>, rows_max: usize) -> Result<ReadPage, sqlx::Error> {
+    let found: i64 = match rows.first() {
+        Some(row) => row.try_get("found")?,
+        None => 0,
+    };
+    let taken = rows.len();
+    let rows: Result<_, sqlx::Error> = rows.into_iter().map(stored_row).collect();
+    Ok(ReadPage {
+        rows: rows?,
+        is_whole: taken < rows_max && store::limit(taken) == found,
+    })
+}
+
+fn stored_row(row: SqliteRow) -> Result<StoredRow, sqlx::Error> {
+    let columns = Row {
+        id: String::new(),
+        ty: String::new(),
+        topic: row.try_get("aggregatetype")?,
+        key: row.try_get("aggregateid")?,
+        binary_key: row.try_get("binary_key")?,
+        payload: row.try_get("payload")?,
+        headers: row.try_get("headers")?,
+        partition: row.try_get("partition")?,
+        timestamp_ms: row.try_get("timestamp_ms")?,
+        key_hash: row.try_get("key_hash")?,
+        slot: row.try_get("slot")?,
+    };
+    Ok(columns.into_stored(row.try_get("sequence")?, row.try_get("size")?))
+}
+
+fn held_key(row: SqliteRow) -> Result<HeldKey, sqlx::Error> {
+    Ok(HeldKey {
+        sequence: row.try_get("sequence")?,
+        id: row.try_get("id")?,
+        r#type: row.try_get("type")?,
+        topic: row.try_get("aggregatetype")?,
+        key: row.try_get("aggregateid")?,
+        since_ms: row.try_get("since_ms")?,
+        reason: row.try_get("failure")?,
+        pending: store::count(row.try_get("pending")?),
+    })
+}

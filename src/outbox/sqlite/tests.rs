@@ -1,0 +1,48 @@
+//! SQLite passes the suite, and what is its own.
+
+use super::SqliteOutbox;
+use crate::event::OutgoingRecord;
+use crate::outbox::conformance::{self, Writer};
+use crate::outbox::{OutboxError, OutboxStore};
+use futures_util::future::BoxFuture;
+
+impl Writer for SqliteOutbox {
+    fn write(&self, records: Vec<OutgoingRecord>, commit: bool) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let mut transaction = self.begin("write").await.expect("a transaction");
+            let written = self.publish_records(&mut transaction, &records).await;
+            written.expect("written");
+            match commit {
+                true => transaction.commit().await.expect("committed"),
+                false => transaction.rollback().await.expect("rolled back"),
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn sqlite_keeps_the_contract() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let outbox = SqliteOutbox::open(&directory.path().join("outbox.db")).await;
+    let outbox = outbox.expect("an outbox");
+    conformance::check(&outbox, &outbox).await;
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_version_is_refused_and_left_as_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("outbox.db");
+    let address = format!("sqlite:{}", path.display());
+    let versions = OutboxStore::versions(&address).await.expect("none yet");
+    assert_eq!((versions.stored, path.exists()), (0, false));
+    let outbox = SqliteOutbox::open(&path).await.expect("an outbox");
+    let versions = OutboxStore::versions(&address).await.expect("versions");
+    assert_eq!(versions.stored, versions.newest);
+    let newer = sqlx::query("UPDATE evenkeel_meta SET value = '99' WHERE name = 'outbox_version'");
+    newer.execute(&outbox.pool).await.expect("changed");
+    let refused = SqliteOutbox::open(&path).await.err();
+    assert!(
+        matches!(refused, Some(OutboxError::Foreign { .. })),
+        "{refused:?}"
+    );
+}
