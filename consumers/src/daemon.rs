@@ -4,17 +4,20 @@ use crate::exit;
 use crate::journal;
 use crate::options::{Options, Settings};
 use crate::purge;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Command, FromArgMatches};
 use evenkeel::consumer::{Bound, Consumer, RunReport, Stopped};
 use evenkeel::handler::{Delivery, Outcome, Router};
 use evenkeel::inbox::SqliteInbox;
+use evenkeel::outbox::{Relay, RelaySettings, SqliteOutbox};
 use evenkeel::publisher::{Publisher, PublisherSettings};
 use evenkeel::telemetry::daemon::{Daemon, DaemonSettings};
 use std::convert::Infallible;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// A service: what distinguishes one daemon from the others.
 #[derive(Debug, Clone, Copy)]
@@ -112,7 +115,10 @@ pub async fn run<H: Handle>(
     })
     .await?;
     let schema = [journal::SCHEMA, service.schema].concat();
-    let inbox = SqliteInbox::open(&settings.store, service.name, &schema).await?;
+    let outbox = SqliteOutbox::open(&settings.store).await?;
+    let inbox = SqliteInbox::open(&settings.store, service.name, &schema)
+        .await?
+        .with_outbox(outbox.clone())?;
     let catalogue = Arc::new(shop_schemas::catalogue()?);
     let mut router = (service.handlers)(Router::new()).with_inbox(inbox.clone());
     if settings.validate {
@@ -127,10 +133,17 @@ pub async fn run<H: Handle>(
     router.validate()?;
     let consuming = Consumer::new(settings.kafka, settings.consumer, around(router))?
         .with_publisher(publisher.clone())
-        .with_health(daemon.health)
+        .with_health(daemon.health.clone())
         .run(daemon.stop);
     let purging = purge::hourly(&inbox, settings.inbox_retention);
-    let report = beside(consuming, stop.run_until_cancelled(purging)).await?;
+    let consuming = beside(consuming, stop.run_until_cancelled(purging));
+    let mut relaying = RelaySettings::default();
+    relaying.drain_timeout = drain_timeout;
+    let relay = Relay::new(outbox.clone(), publisher.clone())
+        .with_settings(relaying)
+        .with_health(daemon.health);
+    let report = with_relay(relay, async { Ok(consuming.await?) }).await?;
+    empty(Relay::new(outbox, publisher.clone()), drain_timeout).await?;
     tracing::info!(
         stopped = ?report.stopped,
         received = report.received,
@@ -144,6 +157,34 @@ pub async fn run<H: Handle>(
     publisher.flush(drain_timeout).await?;
     inbox.close().await;
     Ok(report)
+}
+
+/// Runs to the end of `run`, with a relay that takes to Kafka what the handlers publish. One that cannot go on ends both.
+async fn with_relay<T>(relay: Relay, run: impl Future<Output = Result<T>>) -> Result<T> {
+    let stop = CancellationToken::new();
+    let relaying = relay.run(stop.clone());
+    let relaying = async { relaying.await.context("the outbox's relay failed") };
+    let running = async {
+        let ended = run.await;
+        stop.cancel();
+        ended
+    };
+    let (ended, _) = tokio::try_join!(running, relaying)?;
+    Ok(ended)
+}
+
+/// Publishes what the last handlers left in the outbox, for as long as a stop may take. What is left then is published by another
+/// instance, or after the next start.
+async fn empty(relay: Relay, within: Duration) -> Result<()> {
+    let stop = CancellationToken::new();
+    let emptying = relay.run_until_empty(stop.clone());
+    let late = async {
+        tokio::time::sleep(within).await;
+        stop.cancel();
+        tracing::warn!("events are left in the outbox; they are published after the next start");
+    };
+    beside(emptying, late).await?;
+    Ok(())
 }
 
 /// Runs to the end of `run`, with `task` beside it until then.

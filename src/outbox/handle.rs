@@ -24,7 +24,15 @@ pub struct OutboxVersions {
 
 /// A store's kind and where it is.
 enum Address<'a> {
+    #[cfg_attr(
+        not(feature = "postgres"),
+        allow(dead_code, reason = "known, and not built in")
+    )]
     Postgres(&'a str),
+    #[cfg_attr(
+        not(feature = "sqlite"),
+        allow(dead_code, reason = "known, and not built in")
+    )]
     Sqlite(&'a Path),
 }
 

@@ -27,8 +27,12 @@ pub use error::OutboxError;
 pub use handle::{OutboxStore, OutboxVersions};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresOutbox;
+#[cfg(feature = "postgres")]
+pub(crate) use postgres::append as append_in_postgres;
 pub use relay::{Relay, RelayReport, RelaySettings};
 pub use settings::OutboxSettings;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteOutbox;
+#[cfg(feature = "sqlite")]
+pub(crate) use sqlite::append as append_in_sqlite;
 pub use status::{HeldKey, OpenTransaction, OutboxStatus, RelayShare};

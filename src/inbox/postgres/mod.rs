@@ -17,12 +17,13 @@ pub use transaction::PostgresTx;
 use super::group::{GroupStore, Groups, Known, Lent};
 use super::{BoxFuture, Claimed, Inbox, InboxError, InboxKey, replies};
 use crate::event::OutgoingRecord;
+use crate::outbox::{self, OutboxError, PostgresOutbox};
 use error::Failure;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use std::any::{Any, TypeId};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use transaction::Open;
 
@@ -43,6 +44,7 @@ struct Store {
     pool: PgPool,
     /// Host, port and database, without user and password.
     name: String,
+    outbox: OnceLock<PostgresOutbox>,
 }
 
 impl PostgresInbox {
@@ -70,6 +72,28 @@ impl PostgresInbox {
         Ok(Self {
             groups: Groups::new(store, settings.connections, settings.group_max),
         })
+    }
+
+    /// The same, where what handlers publish through their context is written to this outbox of the same database, with the
+    /// inbox row and the effect: a [`Relay`](crate::outbox::Relay) has to take it to Kafka. Without an outbox it is kept beside
+    /// the row and published after the commit, by whoever handles the event.
+    ///
+    /// # Errors
+    /// [`InboxError::Foreign`] for the outbox of another database, or a second one.
+    pub fn with_outbox(self, outbox: PostgresOutbox) -> Result<Self, InboxError> {
+        let store = self.store();
+        let foreign = |reason: &str| InboxError::Foreign {
+            path: store.name.clone(),
+            reason: reason.to_owned(),
+        };
+        if store.name != name(&outbox.pool().connect_options()) {
+            return Err(foreign(
+                "is not the database of the outbox: open both on one",
+            ));
+        }
+        let set = store.outbox.set(outbox);
+        set.map_err(|_| foreign("has an outbox already"))?;
+        Ok(self)
     }
 
     /// The connections, for reading and for writing outside of deliveries. Two are left to that while claims use theirs.
@@ -114,8 +138,7 @@ impl PostgresInbox {
 
 impl Store {
     fn connect(options: PgConnectOptions, settings: &PostgresSettings) -> Self {
-        let database = options.get_database().unwrap_or(options.get_username());
-        let name = format!("{}:{}/{database}", options.get_host(), options.get_port());
+        let name = name(&options);
         let lock_timeout = format!("{}ms", settings.lock_timeout.as_millis());
         let options = options.options([("lock_timeout", lock_timeout.as_str())]);
         let pool = PgPoolOptions::new()
@@ -124,7 +147,11 @@ impl Store {
             // A broken one is noticed when it is used, and that delivery is tried again.
             .test_before_acquire(false)
             .connect_lazy_with(options);
-        Self { pool, name }
+        Self {
+            pool,
+            name,
+            outbox: OnceLock::new(),
+        }
     }
 
     async fn prepare(&self, settings: &PostgresSettings) -> Result<(), InboxError> {
@@ -149,6 +176,12 @@ impl Store {
     fn ended(&self, doing: &'static str, error: sqlx::Error) -> InboxError {
         error::misuse(&error).unwrap_or_else(|| self.failed(doing, error))
     }
+}
+
+/// A database, without user and password.
+fn name(options: &PgConnectOptions) -> String {
+    let database = options.get_database().unwrap_or(options.get_username());
+    format!("{}:{}/{database}", options.get_host(), options.get_port())
 }
 
 impl Inbox for PostgresInbox {
@@ -200,11 +233,20 @@ impl GroupStore for Store {
         key: &InboxKey,
         published: Vec<OutgoingRecord>,
     ) -> Result<Vec<OutgoingRecord>, InboxError> {
-        if !published.is_empty() {
-            let replies = replies::encode(&published);
-            let kept = store::keep(&mut open.transaction, key, &replies).await;
-            kept.map_err(|error| self.failed("complete", error))?;
+        if published.is_empty() {
+            return Ok(published);
         }
+        if self.outbox.get().is_some() {
+            let appended = outbox::append_in_postgres(&mut open.transaction, &published).await;
+            appended.map_err(|error| match error {
+                OutboxError::Store { source, .. } => self.failed("publish", source),
+                other => InboxError::Other(other.into()),
+            })?;
+            return Ok(Vec::new());
+        }
+        let replies = replies::encode(&published);
+        let kept = store::keep(&mut open.transaction, key, &replies).await;
+        kept.map_err(|error| self.failed("complete", error))?;
         Ok(published)
     }
 

@@ -264,3 +264,46 @@ async fn purging_forgets_old_completions_in_batches_and_keeps_young_ones() {
     assert!(is_duplicate(&inbox, "7").await);
     assert!(!is_duplicate(&inbox, "8").await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_handlers_publish_is_in_the_outbox_with_their_effects_and_the_contract_holds() {
+    use crate::outbox::PostgresOutbox;
+    let Some(url) = database().await else { return };
+    let outbox = PostgresOutbox::open(&url).await.unwrap();
+    let inbox = open(&url).await.with_outbox(outbox).unwrap();
+    for id in ["kept", "undone"] {
+        let mut claim = fresh(&inbox, id).await;
+        let mut transaction = transaction(&mut claim);
+        write(&mut transaction, id).await.unwrap();
+        drop(transaction);
+        if id == "kept" {
+            let unsent = claim
+                .complete(vec![conformance::record("1")])
+                .await
+                .unwrap();
+            assert!(unsent.is_empty(), "the relay publishes it");
+        } else {
+            claim.abandon().await.unwrap();
+        }
+    }
+    let waiting: Vec<Vec<u8>> = sqlx::query_scalar("SELECT payload FROM evenkeel_outbox")
+        .fetch_all(inbox.pool())
+        .await
+        .unwrap();
+    assert_eq!(waiting, [b"1"]);
+    let effects = Arc::new(Table(inbox.clone()));
+    conformance::check(Arc::new(inbox), Some(effects)).await;
+}
+
+#[tokio::test]
+async fn the_outbox_of_another_database_is_refused() {
+    use crate::outbox::PostgresOutbox;
+    let (Some(url), Some(other)) = (database().await, database().await) else {
+        return;
+    };
+    let outbox = PostgresOutbox::open(&other).await.unwrap();
+    let Err(error) = open(&url).await.with_outbox(outbox) else {
+        panic!("it is of another database");
+    };
+    assert!(error.to_string().contains("open both on one"), "{error}");
+}

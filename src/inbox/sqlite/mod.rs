@@ -20,12 +20,13 @@ pub use transaction::SqliteTx;
 use super::group::{GroupStore, Groups, Known, Lent};
 use super::{BoxFuture, Claimed, Inbox, InboxError, InboxKey, replies};
 use crate::event::OutgoingRecord;
+use crate::outbox::{self, OutboxError, SqliteOutbox};
 use error::Failure;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, Sqlite, SqlitePool, Transaction};
 use std::any::{Any, TypeId};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 use transaction::Held;
@@ -59,6 +60,7 @@ struct Store {
     readers: SqlitePool,
     turns: Turns,
     lock_timeout: Duration,
+    outbox: OnceLock<SqliteOutbox>,
 }
 
 impl SqliteInbox {
@@ -90,6 +92,29 @@ impl SqliteInbox {
         Ok(Self {
             groups: Groups::new(store, OPEN_MAX, settings.group_max),
         })
+    }
+
+    /// The same, where what handlers publish through their context is written to this outbox of the same file, with the inbox
+    /// row and the effect: a [`Relay`](crate::outbox::Relay) has to take it to Kafka. Without an outbox it is kept beside the
+    /// row and published after the commit, by whoever handles the event.
+    ///
+    /// # Errors
+    /// [`InboxError::Foreign`] for the outbox of another file, or a second one.
+    pub fn with_outbox(self, outbox: SqliteOutbox) -> Result<Self, InboxError> {
+        let store = self.store();
+        let foreign = |reason: &str| InboxError::Foreign {
+            path: store.path.clone(),
+            reason: reason.to_owned(),
+        };
+        let file = store.readers.connect_options();
+        if file.get_filename() != outbox.file().as_path() {
+            return Err(foreign(
+                "is not the file of the outbox: open both on one file",
+            ));
+        }
+        let set = store.outbox.set(outbox);
+        set.map_err(|_| foreign("has an outbox already"))?;
+        Ok(self)
     }
 
     /// A pool for reading: its connections refuse to write, as only the claims' transactions do that.
@@ -176,6 +201,7 @@ impl Store {
             readers,
             turns: Turns::default(),
             lock_timeout: settings.lock_timeout,
+            outbox: OnceLock::new(),
         }
     }
 
@@ -201,7 +227,13 @@ impl Store {
         let deadline = Instant::now() + self.lock_timeout;
         loop {
             match self.writer.begin_with(BEGIN).await {
-                Ok(transaction) => return Ok(Held { transaction, turn }),
+                Ok(transaction) => {
+                    return Ok(Held {
+                        transaction,
+                        turn,
+                        has_published: false,
+                    });
+                }
                 Err(error) if error::is_busy(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(LOCK_RETRY).await;
                 }
@@ -263,11 +295,21 @@ impl GroupStore for Store {
         key: &InboxKey,
         published: Vec<OutgoingRecord>,
     ) -> Result<Vec<OutgoingRecord>, InboxError> {
-        if !published.is_empty() {
-            store::keep(&mut held.transaction, key, &replies::encode(&published))
-                .await
-                .map_err(|error| self.failed("complete", error))?;
+        if published.is_empty() {
+            return Ok(published);
         }
+        if self.outbox.get().is_some() {
+            let appended = outbox::append_in_sqlite(&mut held.transaction, &published).await;
+            appended.map_err(|error| match error {
+                OutboxError::Store { source, .. } => self.failed("publish", source),
+                other => InboxError::Other(other.into()),
+            })?;
+            held.has_published = true;
+            return Ok(Vec::new());
+        }
+        let replies = replies::encode(&published);
+        let kept = store::keep(&mut held.transaction, key, &replies).await;
+        kept.map_err(|error| self.failed("complete", error))?;
         Ok(published)
     }
 
@@ -282,8 +324,13 @@ impl GroupStore for Store {
     }
 
     async fn commit(&self, held: Held) -> Result<(), InboxError> {
+        let has_published = held.has_published;
         let committed = held.commit().await;
-        committed.map_err(|error| self.failed("complete", error))
+        committed.map_err(|error| self.failed("complete", error))?;
+        if let Some(outbox) = self.outbox.get().filter(|_| has_published) {
+            outbox.wake();
+        }
+        Ok(())
     }
 
     async fn roll_back(&self, held: Held) -> Result<(), InboxError> {

@@ -11,18 +11,24 @@ use std::ops::{Deref, DerefMut};
 pub(super) struct Held {
     pub(super) transaction: WriteTransaction,
     pub(super) turn: Turn,
+    /// Whether its commit has something for the outbox's relay.
+    pub(super) has_published: bool,
 }
 
 impl Held {
     pub(super) async fn commit(self) -> Result<(), sqlx::Error> {
-        let Self { transaction, turn } = self;
+        let Self {
+            transaction, turn, ..
+        } = self;
         let committed = transaction.commit().await;
         drop(turn);
         committed
     }
 
     pub(super) async fn roll_back(self) -> Result<(), sqlx::Error> {
-        let Self { transaction, turn } = self;
+        let Self {
+            transaction, turn, ..
+        } = self;
         let rolled_back = transaction.rollback().await;
         drop(turn);
         rolled_back

@@ -86,6 +86,11 @@ impl SqliteOutbox {
         self
     }
 
+    /// The file.
+    pub(crate) fn file(&self) -> std::path::PathBuf {
+        self.pool.connect_options().get_filename().to_owned()
+    }
+
     /// Wakes this process's relays: call it after a commit, so that they need not find out by polling.
     pub fn wake(&self) {
         self.committed.notify_one();
