@@ -482,12 +482,13 @@ async fn rows_wait_while_kafka_is_down_and_none_is_lost() {
 
 #[tokio::test]
 async fn a_refused_event_holds_its_key_is_shown_and_never_skipped_while_other_keys_go_on() {
-    let Some((case, outbox, _)) = case_on_postgres("outbox-refused").await else {
+    let Some((mut case, outbox, _)) = case_on_postgres("outbox-refused").await else {
         return;
     };
+    set(&mut case.kafka, "message.max.bytes=10000");
     let store = OutboxStore::from(outbox.clone());
     let large = OutgoingRecord {
-        value: Some(vec![b'x'; 2 << 20].into()),
+        value: Some(vec![b'x'; 20_000].into()),
         ..record(&case, "held", "1")
     };
     commit(
