@@ -129,10 +129,8 @@ async fn a_job_publishes_what_waits_and_ends_and_what_is_held_is_named() {
 async fn a_daemon_publishes_until_sigterm_and_leaves_no_lease() {
     let (cluster, store) = (Cluster::with_topic(1).await, Store::new());
     store.commit(&cluster.topic, "k", b"1").await;
-    let mut relay = command(&["outbox", "relay"]);
-    relay
-        .env("KAFKA_BOOTSTRAP_SERVERS", cluster.brokers())
-        .env("EVENKEEL_STORE", store.address());
+    let mut relay = cluster.command(&["outbox", "relay"]);
+    relay.env("EVENKEEL_STORE", store.address());
     let relay = relay.spawn().expect("the binary starts");
     eventually(
         "the event is published",
