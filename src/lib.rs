@@ -38,6 +38,7 @@
 //! - [`kafka`]: connection settings, admin requests, reading without a group
 //! - [`publisher`]: typed publishing with receipts and back-pressure
 //! - [`inbox`]: idempotency stores, in memory, SQLite, PostgreSQL and Redis
+//! - `outbox`: with a store's feature, events that leave with a transaction in SQLite or PostgreSQL, and their relay
 //! - [`recovery`]: what happens to a record that fails: retries in place, dead letters and their replay, breakers
 //! - [`handler`]: handlers, their context, the router, outcomes and errors
 //! - [`consumer`]: a member of a group: poll, admit, lane, handle, settle, commit

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -401,13 +401,49 @@ async fn two_relays_have_half_of_the_slots_each() {
     }
 }
 
+/// What is logged on this thread.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl Logged {
+    /// Logs into it until the guard is dropped.
+    fn start(&self) -> tracing::subscriber::DefaultGuard {
+        let writer = self.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false);
+        let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    fn text(&self) -> String {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn an_open_transaction_holds_up_its_keys_alone_is_named_and_nothing_of_it_is_skipped() {
     let Some((case, outbox, _)) = case_on_postgres("outbox-open").await else {
         return;
     };
+    let logged = Logged::default();
+    let _logging = logged.start();
     let store = OutboxStore::from(outbox.clone());
-    let running = Running::start(relay(&case, store.clone()));
+    let mut alarmed = settings();
+    alarmed.open_transaction_max = Duration::from_millis(500);
+    alarmed.watch_interval = Duration::from_millis(200);
+    let running = Running::start(relay(&case, store.clone()).with_settings(alarmed));
     let mut idle = outbox.pool().begin().await.expect("a transaction");
     let written = outbox
         .publish_records(&mut idle, &[record(&case, "slow", "1")])
@@ -436,6 +472,14 @@ async fn an_open_transaction_holds_up_its_keys_alone_is_named_and_nothing_of_it_
         ("evenkeel", "idle in transaction")
     );
     assert!(open.age_ms >= 1_000);
+    let named = format!(
+        "pid={} application=\"evenkeel\" state=\"idle in transaction\"",
+        open.pid
+    );
+    eventually("the relay warns", WITHIN, || async {
+        logged.text().contains(&named).then_some(())
+    })
+    .await;
     assert!(!follower.is_finished(), "its key waits");
     idle.commit().await.expect("committed");
     follower.await.expect("written");
@@ -482,12 +526,13 @@ async fn rows_wait_while_kafka_is_down_and_none_is_lost() {
 
 #[tokio::test]
 async fn a_refused_event_holds_its_key_is_shown_and_never_skipped_while_other_keys_go_on() {
-    let Some((case, outbox, _)) = case_on_postgres("outbox-refused").await else {
+    let Some((mut case, outbox, _)) = case_on_postgres("outbox-refused").await else {
         return;
     };
+    set(&mut case.kafka, "message.max.bytes=10000");
     let store = OutboxStore::from(outbox.clone());
     let large = OutgoingRecord {
-        value: Some(vec![b'x'; 2 << 20].into()),
+        value: Some(vec![b'x'; 20_000].into()),
         ..record(&case, "held", "1")
     };
     commit(

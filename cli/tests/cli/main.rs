@@ -7,6 +7,7 @@
 //! - `references`: letters of records that were too large are fetched whole, or said to be gone
 //! - `replay`: dead letters go back once and in order, whatever is killed, stopped or refused
 //! - `control`: running groups are paused, resumed, slowed down, and skip and retry records, and their history shows it
+//! - `outbox`, `store`: tables are made, committed events are published, what waits is shown, and no password is
 //! - `parked`: what waits is listed, and dead letters come back to their group alone
 //! - `spring`: letters of Spring Kafka's own recoverer, and Spring Kafka with a letter of ours
 //! - `usage`: exit codes, configuration, completions, schemas: what needs no cluster
@@ -16,6 +17,7 @@ mod control;
 mod dlq;
 mod groups;
 mod letters;
+mod outbox;
 mod parked;
 mod publish;
 mod references;

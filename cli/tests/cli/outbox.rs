@@ -1,0 +1,188 @@
+//! `outbox` and `store`: the tables are made, what is committed is published, what waits is shown, and no password is.
+
+use crate::tool::{Cluster, command, end_of, run, run_command};
+use evenkeel::event::{Headers, OutgoingRecord};
+use evenkeel::outbox::SqliteOutbox;
+use evenkeel::testing::eventually;
+use serde_json::Value;
+use sqlx::Connection;
+use sqlx::sqlite::SqliteConnection;
+use std::time::Duration;
+
+/// An outbox in a file of its own.
+struct Store {
+    directory: tempfile::TempDir,
+}
+
+impl Store {
+    fn new() -> Self {
+        Self {
+            directory: tempfile::tempdir().expect("a directory"),
+        }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.directory.path().join("outbox.db")
+    }
+
+    fn address(&self) -> String {
+        format!("sqlite:{}", self.path().display())
+    }
+
+    /// Commits an event of this topic and key.
+    async fn commit(&self, topic: &str, key: &str, value: &[u8]) {
+        let outbox = SqliteOutbox::open(&self.path()).await.expect("an outbox");
+        let url = self.path().display().to_string();
+        let mut connection = SqliteConnection::connect(&url).await.expect("a connection");
+        let record = OutgoingRecord {
+            topic: topic.to_owned(),
+            partition: None,
+            key: Some(key.to_owned().into()),
+            value: Some(value.to_vec().into()),
+            headers: Headers::new(),
+            timestamp_ms: None,
+        };
+        let written = outbox.publish_records(&mut connection, &[record]).await;
+        written.expect("written");
+    }
+
+    async fn status(&self) -> (Option<i32>, Value) {
+        let run = run(&["outbox", "status", "--store", &self.address(), "-o", "json"]).await;
+        let status = serde_json::from_str(&run.out).expect("JSON");
+        (run.code, status)
+    }
+}
+
+#[tokio::test]
+async fn the_tables_are_made_once_and_a_dry_run_makes_none() {
+    let store = Store::new();
+    let migrate = ["store", "migrate", "--store", &store.address()];
+    let dry = run(&[&migrate[..], &["--dry-run"]].concat()).await.code(0);
+    assert_eq!(dry.out, "outbox  version 0 -> 1  would be migrated\n");
+    assert!(!store.path().exists());
+    let none = run(&["outbox", "status", "--store", &store.address()])
+        .await
+        .code(1);
+    assert!(none.err.contains("evenkeel store migrate"), "{}", none.err);
+    let first = run(&migrate).await.code(0);
+    assert_eq!(first.out, "outbox  version 0 -> 1  migrated\n");
+    let second = run(&migrate).await.code(0);
+    assert_eq!(second.out, "outbox  version 1 -> 1  is up to date\n");
+    let status = run(&["outbox", "status", "--store", &store.address()])
+        .await
+        .code(0);
+    assert!(status.out.contains("pending  0\n"), "{}", status.out);
+}
+
+#[tokio::test]
+async fn a_job_publishes_what_waits_and_ends_and_what_is_held_is_named() {
+    let (cluster, store) = (Cluster::with_topic(1).await, Store::new());
+    store.commit(&cluster.topic, "free", b"1").await;
+    store.commit(&cluster.topic, "held", &[b'x'; 5_000]).await;
+    store.commit(&cluster.topic, "held", b"2").await;
+    let (code, before) = store.status().await;
+    assert_eq!(
+        (code, &before["pending"], &before["slots_free"]),
+        (Some(3), &3.into(), &64.into())
+    );
+
+    let address = store.address();
+    let job = [
+        "outbox",
+        "relay",
+        "--until-empty",
+        "--store",
+        &address,
+        "-X",
+        "message.max.bytes=2000",
+    ];
+    let job = cluster.run(&job, "").await.code(1);
+    assert!(
+        job.err.contains("1 events published") && job.err.contains("1 keys held"),
+        "{}",
+        job.err
+    );
+    assert!(
+        job.err.contains("is refused"),
+        "the alarm is logged: {}",
+        job.err
+    );
+    let shown = cluster
+        .run(&["consume", &cluster.topic, "-e", "-f", "%k=%s\\n"], "")
+        .await
+        .code(0);
+    assert_eq!(shown.out, "free=1\n");
+    let (code, status) = store.status().await;
+    let held = &status["held"][0];
+    assert_eq!(
+        (code, &held["key"], &held["pending"]),
+        (Some(3), &"held".into(), &2.into())
+    );
+
+    let job = ["outbox", "relay", "--until-empty", "--store", &address];
+    cluster.run(&job, "").await.code(0);
+    let (code, status) = store.status().await;
+    assert_eq!((code, &status["pending"]), (Some(0), &0.into()));
+}
+
+#[tokio::test]
+async fn a_daemon_publishes_until_sigterm_and_leaves_no_lease() {
+    let (cluster, store) = (Cluster::with_topic(1).await, Store::new());
+    store.commit(&cluster.topic, "k", b"1").await;
+    let mut relay = cluster.command(&["outbox", "relay"]);
+    relay.env("EVENKEEL_STORE", store.address());
+    let relay = relay.spawn().expect("the binary starts");
+    eventually(
+        "the event is published",
+        Duration::from_secs(30),
+        || async {
+            let (_, status) = store.status().await;
+            (status["pending"] == 0 && status["slots_free"] == 0).then_some(())
+        },
+    )
+    .await;
+    let pid = relay.id().expect("it runs").to_string();
+    let kill = std::process::Command::new("kill")
+        .args(["-TERM", &pid])
+        .status();
+    assert!(kill.expect("kill").success());
+    let ended = end_of(relay).await.code(0);
+    assert!(ended.err.contains("1 events published"), "{}", ended.err);
+    let (_, status) = store.status().await;
+    assert_eq!(
+        (&status["slots_free"], &status["relays"]),
+        (&64.into(), &Value::Array(vec![]))
+    );
+}
+
+#[tokio::test]
+async fn an_address_is_never_printed() {
+    let secret = "postgres://user:hunter2@127.0.0.1:1/shop?connect_timeout=1";
+    for args in [
+        &["store", "migrate", "--store", secret][..],
+        &["outbox", "status", "--store", secret],
+        &["outbox", "relay", "--store", secret],
+        &[
+            "outbox",
+            "status",
+            "--store",
+            "mysql://user:hunter2@127.0.0.1/shop",
+        ],
+        &["outbox", "relay", "--help"],
+    ] {
+        let mut command = command(args);
+        command
+            .env("EVENKEEL_STORE", secret)
+            .env("RUST_LOG", "debug");
+        let run = run_command(command, "").await;
+        assert!(
+            !run.out.contains("hunter2") && !run.err.contains("hunter2"),
+            "{run:?}"
+        );
+        assert_ne!(run.code, None);
+    }
+    run(&["outbox", "status", "--store", "mysql://127.0.0.1/shop"])
+        .await
+        .code(2);
+    run(&["outbox", "status"]).await.code(2);
+}
