@@ -116,8 +116,8 @@ pub(crate) fn slot(key_hash: i64) -> i16 {
 fn identity(record: &OutgoingRecord) -> (String, String) {
     let column = |text: &[u8]| String::from_utf8_lossy(text).replace('\0', "");
     let header = |name| record.headers.last(name).map(column);
-    if let (Some(id), Some(ty)) = (header("ce_id"), header("ce_type")) {
-        return (id, ty);
+    if let Some(id) = header("ce_id") {
+        return (id, header("ce_type").unwrap_or_default());
     }
     // A structured event has them in its value; what is no event has none.
     match decode(record.headers.iter(), record.value.as_deref()) {

@@ -42,9 +42,11 @@ struct Relay {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut settings = RelaySettings::default();
-        settings.rows_max = 40;
-        settings.bytes_max = 3_000;
+        let settings = RelaySettings {
+            rows_max: 40,
+            bytes_max: 3_000,
+            ..RelaySettings::default()
+        };
         let relay = || Relay {
             window: Window::new(&settings),
             under_way: Vec::new(),

@@ -60,6 +60,21 @@ async fn a_key_is_not_read_again_before_its_published_rows_are_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_that_is_due_is_read_again_only_when_its_published_rows_are_deleted() {
+    let mut window = Window::new(&RelaySettings::default());
+    window.take(whole([row(1, 7, "t"), row(2, 7, "t")]));
+    next(&mut window);
+    window.settle(7, Outcome::Published, Instant::now(), 0.0);
+    next(&mut window);
+    window.settle(7, refused(), Instant::now(), 0.0);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(window.wake(Instant::now()));
+    assert_eq!(page(&window).without_keys, [7]);
+    window.deleted(1);
+    assert_eq!(page(&window).without_keys, [0_i64; 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_key_waits_and_is_read_again_from_its_first_row() {
     let mut window = Window::new(&RelaySettings::default());
     window.take(whole([row(1, 7, "t"), row(2, 7, "t")]));
