@@ -23,8 +23,8 @@ use std::time::Duration;
 /// How a batch handler's events are taken together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchSettings {
-    /// Events of a batch at most. Smaller batches are the rule: one holds what is ready, and no more than the consumer's
-    /// concurrency. Default: 500.
+    /// Events of a batch at most, up to 2,000: stores claim them in one statement. Smaller batches are the rule: one holds what
+    /// is ready, and no more than the consumer's concurrency. Default: 500.
     pub records_max: usize,
     /// How long the first event of a batch waits for others. Default: not at all; events that come while a batch runs make
     /// the next one anyway. Keep it well below the handler's timeout, which runs meanwhile.
@@ -44,17 +44,24 @@ impl BatchSettings {
     /// Checks the values.
     ///
     /// # Errors
-    /// When a batch could hold nothing.
+    /// When a batch could hold nothing, or more than stores take.
     pub fn validate(&self) -> Result<(), ConfigError> {
         match self.records_max {
             0 => Err(ConfigError::new(
                 "records_max",
                 "is 0: a batch holds at least one event",
             )),
-            _ => Ok(()),
+            1..=RECORDS_MAX => Ok(()),
+            more => Err(ConfigError::new(
+                "records_max",
+                format!("is {more}: a batch holds {RECORDS_MAX} events at most"),
+            )),
         }
     }
 }
+
+/// More placeholders than SQLite takes in a statement would be needed for more.
+const RECORDS_MAX: usize = 2_000;
 
 /// An event of a batch, and what is known of its delivery.
 pub struct Delivered<T> {

@@ -463,8 +463,10 @@ async fn a_router_that_was_changed_shares_no_batch_with_the_one_it_was_cloned_fr
 #[tokio::test]
 async fn what_a_batch_handler_needs_is_checked() {
     let refused = |router: Router| router.validate().expect_err("refused").to_string();
-    let message = refused(Router::new().on_batch_with(limits(0), see));
-    assert!(message.contains("records_max"), "{message}");
+    for records_max in [0, RECORDS_MAX + 1] {
+        let message = refused(Router::new().on_batch_with(limits(records_max), see));
+        assert!(message.contains("records_max"), "{message}");
+    }
     let message = refused(Router::new().on_batch(see));
     assert!(message.contains("Seen"), "{message}");
     let router = Router::new().on_batch(pay).with_state(Seen::default());
