@@ -6,6 +6,7 @@ use crate::event::{
     Envelope, Event, EventType, HeadersIter, OutgoingRecord, Record, TraceContext, decode,
     derived_id,
 };
+use crate::inbox::{Inbox, InboxKey};
 use crate::publisher::Publisher;
 use std::any::Any;
 use std::cell::OnceCell;
@@ -72,6 +73,17 @@ impl<'a> ContextSource<'a> {
             route,
             made: made.map_or_else(OnceCell::new, OnceCell::from),
         }
+    }
+
+    /// For a call that has its context already.
+    pub(super) fn of(context: &'a Context) -> Self {
+        let Inner {
+            delivery,
+            routes,
+            route,
+            ..
+        } = &*context.inner;
+        Self::new(delivery, routes, *route, Some(context.clone()))
     }
 
     pub(super) fn delivery(&self) -> &'a Delivery {
@@ -200,9 +212,25 @@ impl Context {
         })
     }
 
-    /// Whether publications have to wait for an inbox to commit.
-    pub(super) fn has_inbox(&self) -> bool {
-        self.inner.routes.inbox.is_some()
+    /// The inbox, for whose commit publications have to wait.
+    pub(super) fn inbox(&self) -> Option<&Arc<dyn Inbox>> {
+        self.inner.routes.inbox.as_ref()
+    }
+
+    /// The delivery as the inbox knows it, with what makes its record the same one in every delivery.
+    pub(super) fn inbox_key(&self, source: String, id: String) -> InboxKey {
+        let Inner {
+            delivery,
+            routes,
+            route,
+            ..
+        } = &*self.inner;
+        InboxKey {
+            group: delivery.scope.group.clone(),
+            handler: routes.handler_name(*route).to_owned(),
+            source,
+            id,
+        }
     }
 
     /// Takes what the handler published, in order.

@@ -40,37 +40,46 @@ pub struct HandlerError {
     class: Option<Class>,
     stage: Stage,
     dependency: Option<Cow<'static, str>>,
-    source: Box<dyn Error + Send + Sync>,
+    source: Arc<dyn Error + Send + Sync>,
+    /// Of several events that failed together, which is to blame is not known.
+    is_shared: bool,
 }
 
 impl HandlerError {
     /// A failure that may pass by itself.
     pub fn transient(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self {
-            class: Some(Class::Transient),
-            stage: Stage::Handler,
-            dependency: None,
-            source: source.into(),
-        }
+        Self::classed(Class::Transient, source.into())
     }
 
     /// A failure that will repeat.
     pub fn permanent(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self {
-            class: Some(Class::Permanent),
-            stage: Stage::Handler,
-            dependency: None,
-            source: source.into(),
-        }
+        Self::classed(Class::Permanent, source.into())
     }
 
     /// Something that the handler depends on is down.
     pub fn outage(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::classed(Class::Outage, source.into())
+    }
+
+    fn classed(class: Class, source: Box<dyn Error + Send + Sync>) -> Self {
         Self {
-            class: Some(Class::Outage),
+            class: Some(class),
             stage: Stage::Handler,
             dependency: None,
             source: source.into(),
+            is_shared: false,
+        }
+    }
+
+    /// The same error for one of several events that failed together. Which of them is to blame is not known, so that none is
+    /// given up for it: where it is permanent, it counts as transient.
+    pub(super) fn shared(&self) -> Self {
+        Self {
+            class: self.class,
+            stage: self.stage,
+            dependency: self.dependency.clone(),
+            source: Arc::clone(&self.source),
+            is_shared: true,
         }
     }
 
@@ -94,8 +103,11 @@ impl HandlerError {
 
     /// The class, by the handler's own word or else by `classifier`.
     pub fn class(&self, classifier: &Classifier) -> Class {
-        self.class
-            .unwrap_or_else(|| classifier(self.source.as_ref()))
+        let class = self.class;
+        match class.unwrap_or_else(|| classifier(self.source.as_ref())) {
+            Class::Permanent if self.is_shared => Class::Transient,
+            class => class,
+        }
     }
 
     /// Why the process has to end, if that is what the error means: a producer that failed for good sends nothing any more.
@@ -129,7 +141,7 @@ impl HandlerError {
 
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for HandlerError {
     fn from(source: E) -> Self {
-        let source = source.into();
+        let source: Box<dyn Error + Send + Sync> = source.into();
         let stage = if source.is::<tower::timeout::error::Elapsed>() {
             Stage::Timeout
         } else {
@@ -139,7 +151,8 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for HandlerError {
             class: None,
             stage,
             dependency: None,
-            source,
+            source: source.into(),
+            is_shared: false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Async functions as handlers: the first argument is the event (or the raw record), further ones come from the context.
 
 use super::context::{Context, ContextSource};
-use super::{HandlerError, IntoOutcome, Outcome};
+use super::{BatchOutcome, Delivered, HandlerError, IntoBatchOutcome, IntoOutcome, Outcome};
 use crate::event::{Event, Record};
 use std::any::{Any, TypeId};
 use std::future::Future;
@@ -50,6 +50,13 @@ impl<S: Any + Clone + Send + Sync> FromContext for State<S> {
     }
 }
 
+/// A batch handler's argument after the events: what is the same for all of them.
+///
+/// Implemented by [`State`] and the transactions of the inbox stores. A [`Context`] is of one event: each has its own beside it.
+pub trait BatchArgument: FromContext {}
+
+impl<S: Any + Clone + Send + Sync> BatchArgument for State<S> {}
+
 /// The transactions of the stores, which claims offer to their handlers.
 macro_rules! transactions {
     ($($feature:literal: $transaction:ty),*) => {$(
@@ -67,6 +74,9 @@ macro_rules! transactions {
                 })
             }
         }
+
+        #[cfg(feature = $feature)]
+        impl BatchArgument for $transaction {}
     )*};
 }
 
@@ -121,6 +131,22 @@ pub trait RawFunction<Args>: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Outcome> + Send + 'static + use<Self, Args>;
 }
 
+/// An async function that handles a batch of events of type `T`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a batch handler",
+    note = "a batch handler is an async function whose first argument is `Vec<Delivered<T>>`, whose other arguments (at most three) are `State<S>` or a transaction, and that returns `()`, a `Vec<Outcome>` or a `Result` of either"
+)]
+pub trait BatchFunction<T, Args>: Clone + Send + Sync + 'static {
+    /// What its arguments need.
+    fn needs() -> Needs;
+    /// Calls it.
+    fn call(
+        &self,
+        events: Vec<Delivered<T>>,
+        source: &ContextSource<'_>,
+    ) -> impl Future<Output = BatchOutcome> + Send + 'static + use<Self, T, Args>;
+}
+
 macro_rules! functions {
     ($($arg:ident),*) => {
         impl<F, Fut, Out, T, $($arg,)*> Function<T, (T, $($arg,)*)> for F
@@ -135,7 +161,7 @@ macro_rules! functions {
                 Needs::default()$(.of::<$arg>())*
             }
 
-            functions!(@call Event<T>, (T $(, $arg)*), $($arg),*);
+            functions!(@call Event<T> => Outcome, into_outcome, (T $(, $arg)*), $($arg),*);
         }
 
         impl<F, Fut, Out, $($arg,)*> RawFunction<(Record, $($arg,)*)> for F
@@ -149,16 +175,35 @@ macro_rules! functions {
                 Needs::default()$(.of::<$arg>())*
             }
 
-            functions!(@call Record, ($($arg),*), $($arg),*);
+            functions!(@call Record => Outcome, into_outcome, ($($arg),*), $($arg),*);
+        }
+
+        impl<F, Fut, Out, T, $($arg,)*> BatchFunction<T, (T, $($arg,)*)> for F
+        where
+            F: Fn(Vec<Delivered<T>>, $($arg,)*) -> Fut + Clone + Send + Sync + 'static,
+            Fut: Future<Output = Out> + Send + 'static,
+            Out: IntoBatchOutcome,
+            T: Send + 'static,
+            $($arg: BatchArgument,)*
+        {
+            fn needs() -> Needs {
+                Needs::default()$(.of::<$arg>())*
+            }
+
+            functions!(
+                @call Vec<Delivered<T>> => BatchOutcome, into_batch_outcome, (T $(, $arg)*), $($arg),*
+            );
         }
     };
-    (@call $input:ty, ($($captured:ident),*), $($arg:ident),*) => {
+    (
+        @call $input:ty => $output:ty, $into:ident, ($($captured:ident),*), $($arg:ident),*
+    ) => {
         #[allow(non_snake_case, unused_variables, reason = "a function without further arguments takes nothing")]
         fn call(
             &self,
             input: $input,
             source: &ContextSource<'_>,
-        ) -> impl Future<Output = Outcome> + Send + 'static + use<F, Fut, Out, $($captured,)*> {
+        ) -> impl Future<Output = $output> + Send + 'static + use<F, Fut, Out, $($captured,)*> {
             let called = || {
                 $(let $arg = $arg::from_context(source.get())?;)*
                 Ok(self(input, $($arg,)*))
@@ -166,8 +211,8 @@ macro_rules! functions {
             let called: Result<Fut, HandlerError> = called();
             async move {
                 match called {
-                    Ok(handled) => handled.await.into_outcome(),
-                    Err(error) => Outcome::Retry(error),
+                    Ok(handled) => handled.await.$into(),
+                    Err(error) => Err::<(), _>(error).$into(),
                 }
             }
         }

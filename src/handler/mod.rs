@@ -34,9 +34,13 @@
 //! # Ok::<(), evenkeel::kafka::ConfigError>(())
 //! ```
 //!
+//! A batch handler takes a run of events of one type at a time, with one transaction for all and an outcome for each
+//! ([`Router::on_batch`]): many rows go in one statement.
+//!
 //! A [`Router`] is a [`tower::Service`] of [`Delivery`]; so is whatever else is given to a consumer, and every `tower` layer
 //! fits around it. A handler that panics costs its record a dead letter and nothing else.
 
+mod batch;
 mod classify;
 mod context;
 mod error;
@@ -45,10 +49,11 @@ mod http;
 mod outcome;
 mod router;
 
+pub use batch::{BatchOutcome, BatchSettings, Delivered, IntoBatchOutcome};
 pub(crate) use classify::default_classifier;
 pub use context::{Context, Delivery, Scope};
 pub use error::{Class, Classifier, HandlerError};
-pub use extract::{FromContext, Function, Needs, RawFunction, State};
+pub use extract::{BatchArgument, BatchFunction, FromContext, Function, Needs, RawFunction, State};
 pub use http::HttpStatus;
 pub use outcome::{DeadReason, IntoOutcome, Outcome, Stage};
 pub use router::Router;

@@ -1,7 +1,7 @@
 //! A router by event type: which handler gets which event, and what it is given.
 
-use super::extract::{Function, RawFunction};
-use super::{Delivery, Outcome};
+use super::extract::{BatchFunction, Function, RawFunction};
+use super::{BatchSettings, Delivery, Outcome};
 use crate::event::EventType;
 use crate::inbox::Inbox;
 use crate::kafka::ConfigError;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use tracing::{Instrument, Span};
 
+mod batches;
 pub(super) mod routes;
 
 /// Routes each event to the handler of its type.
@@ -69,6 +70,60 @@ impl Router {
         self.change(|routes| routes.insert(T::TYPE, route))
     }
 
+    /// Handles events of type `T` in batches: `function` takes a `Vec` of [`Delivered`](super::Delivered) events, and an outcome
+    /// is settled for each. The event type's name is also the handler's name in the inbox.
+    ///
+    /// With a transactional inbox a batch has one transaction, for all its inbox rows and all that the handler writes; events
+    /// that were handled before are not in it. An event that failed is tried again alone.
+    ///
+    /// ```
+    /// use evenkeel::event::EventType;
+    /// use evenkeel::handler::{Delivered, HandlerError, Router};
+    /// use evenkeel::inbox::SqliteTx;
+    ///
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct Paid { cents: i64 }
+    /// # impl EventType for Paid {
+    /// #     const TYPE: &'static str = "example.paid.v1";
+    /// #     const TOPIC: &'static str = "example.payments";
+    /// #     fn key(&self) -> String { String::new() }
+    /// # }
+    /// async fn add_up(paid: Vec<Delivered<Paid>>, mut tx: SqliteTx) -> Result<(), HandlerError> {
+    ///     let cents: i64 = paid.iter().map(|paid| paid.event.data.cents).sum();
+    ///     sqlx::query("UPDATE balance SET cents = cents + ?")
+    ///         .bind(cents)
+    ///         .execute(&mut *tx)
+    ///         .await?;
+    ///     Ok(())
+    /// }
+    ///
+    /// let router = Router::new().on_batch(add_up);
+    /// ```
+    pub fn on_batch<T: EventType, Args>(self, function: impl BatchFunction<T, Args>) -> Self {
+        self.on_batch_with(BatchSettings::default(), function)
+    }
+
+    /// [`Router::on_batch`] with settings of its own.
+    pub fn on_batch_with<T: EventType, Args>(
+        self,
+        settings: BatchSettings,
+        function: impl BatchFunction<T, Args>,
+    ) -> Self {
+        self.on_batch_named(T::TYPE, settings, function)
+    }
+
+    /// [`Router::on_batch_with`] with a handler name of its own, which must stay the same across releases: the inbox knows
+    /// deliveries by it.
+    pub fn on_batch_named<T: EventType, Args, F: BatchFunction<T, Args>>(
+        self,
+        handler: impl Into<String>,
+        settings: BatchSettings,
+        function: F,
+    ) -> Self {
+        let route = Route::batch(handler.into(), settings, function);
+        self.change(|routes| routes.insert(T::TYPE, route))
+    }
+
     /// Handles records that are no CloudEvents.
     pub fn raw<Args, F: RawFunction<Args>>(self, function: F) -> Self {
         self.change(|routes| routes.raw = Some(RawRoute::new(function)))
@@ -92,12 +147,15 @@ impl Router {
         self.change(|routes| routes.catalogue = Some(catalogue))
     }
 
-    /// Checks that every handler's arguments can be had.
+    /// Checks that every handler's arguments can be had, and the settings of batch handlers.
     ///
     /// # Errors
-    /// Names the handler and what is missing.
+    /// Names the handler and what is missing, or the setting.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let routes = &self.routes;
+        for batch in routes.typed().filter_map(|route| route.batch.as_ref()) {
+            batch.settings.validate()?;
+        }
         let inbox = routes.inbox.as_ref();
         let offered = inbox.and_then(|inbox| inbox.transaction_type());
         let typed = routes.typed();

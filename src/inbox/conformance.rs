@@ -4,6 +4,7 @@
 //! [`Effects`] that writes through the transaction which its claims hand out, and one whose claims run out a [`Leases`]. Each case uses keys of its own, so the suite
 //! runs on one store, also on one that is not empty. A case that does not hold panics and says which.
 
+mod batches;
 mod leases;
 
 use super::{Claim, Claimed, Inbox, InboxKey};
@@ -61,6 +62,7 @@ pub async fn check(inbox: Arc<dyn Inbox>, effects: Option<Arc<dyn Effects>>) {
                 an_effect_that_is_not_completed_is_undone(&*inbox, &**effects).await;
                 a_transaction_that_is_kept_commits_nothing(&*inbox, &**effects).await;
                 what_fails_beside_others_undoes_only_its_own(&inbox, effects).await;
+                batches::check(&inbox, &**effects).await;
             }
             None => no_transaction_is_handed_out(&*inbox).await,
         }

@@ -8,6 +8,7 @@
 //! Owns the order of events in a group. Knows no SQL: a store says how its transactions are begun and ended
 //! ([`GroupStore`]).
 
+mod batch;
 mod lend;
 mod queue;
 #[cfg(test)]
@@ -25,7 +26,7 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 /// How a store does what a group needs. Called by one group at a time for each open transaction, in the order given here.
@@ -61,6 +62,13 @@ pub(super) trait GroupStore: Send + Sync + 'static {
         key: &InboxKey,
     ) -> impl Future<Output = Result<(), InboxError>> + Send;
 
+    /// Takes these claims back, and nothing of what was written.
+    fn forget(
+        &self,
+        open: &mut Self::Open,
+        keys: &[InboxKey],
+    ) -> impl Future<Output = Result<(), InboxError>> + Send;
+
     /// Keeps what was written since the last mark, and makes the transaction ready to be committed.
     fn close(&self, open: &mut Self::Open) -> impl Future<Output = Result<(), InboxError>> + Send;
 
@@ -92,6 +100,8 @@ pub(super) enum Known {
 pub(super) struct Groups<S: GroupStore> {
     store: S,
     queue: Mutex<Queue<oneshot::Sender<Answer<S::Open>>>>,
+    /// As many as transactions may be open: batches take theirs beside the queue.
+    places: Arc<Semaphore>,
 }
 
 type Answer<O> = Result<Turn<O>, InboxError>;
@@ -105,8 +115,11 @@ enum Turn<O> {
 impl<S: GroupStore> Groups<S> {
     /// Claims on `store`, in at most `open_max` transactions at a time, of `size_max` claims at most.
     pub(super) fn new(store: S, open_max: u32, size_max: u32) -> Arc<Self> {
-        let queue = Mutex::new(Queue::new(open_max, size_max));
-        Arc::new(Self { store, queue })
+        Arc::new(Self {
+            store,
+            queue: Mutex::new(Queue::new(open_max, size_max)),
+            places: Arc::new(Semaphore::new(open_max.max(1) as usize)),
+        })
     }
 
     /// The store.
@@ -179,6 +192,8 @@ impl<S: GroupStore> Group<S> {
     }
 
     async fn run(mut self) {
+        let places = Arc::clone(&self.groups.places);
+        let _place = places.acquire().await;
         let began = Instant::now();
         match self.take_turns().await {
             Ok(()) => {

@@ -1,5 +1,6 @@
 //! Idempotency: an event's inbox row and its effect commit together, so a redelivery is a no-op.
 
+mod batch;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 #[cfg(any(feature = "postgres", feature = "redis"))]
@@ -15,6 +16,7 @@ mod replies;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+pub use batch::{BatchClaim, BatchInbox, ClaimedBatch};
 pub use memory::MemoryInbox;
 #[cfg(feature = "postgres")]
 pub use postgres::{Migration, PostgresInbox, PostgresSettings, PostgresTx};
@@ -64,6 +66,11 @@ pub trait Inbox: Send + Sync + 'static {
     fn claim<'a>(&'a self, key: &'a InboxKey) -> BoxFuture<'a, Result<Claimed, InboxError>>;
     /// The type of transaction that claims hand to handlers, if any: checked when a consumer is built.
     fn transaction_type(&self) -> Option<TypeId> {
+        None
+    }
+    /// The power to claim several deliveries in one transaction, of a store that has it. Without it a batch handler's
+    /// deliveries are claimed one by one, and alone where a claim hands out a transaction.
+    fn batches(&self) -> Option<&dyn BatchInbox> {
         None
     }
 }

@@ -34,6 +34,7 @@
 //! events come. Late results need a consumer: [`Drills::hold_results`] keeps results back for longer than the consumer's
 //! `revoke_timeout`, and whoever has the partition by then handles the event.
 
+mod batch;
 mod inbox;
 mod report;
 mod service;

@@ -18,6 +18,8 @@ mod g10_publish;
 mod g1_no_loss;
 /// G2: order per key, through retries too, and no waiting between keys.
 mod g2_key_order;
+/// G3 in batches: one transaction for several events, an effect and an outcome for each.
+mod g3_batches;
 /// G3 under drills: kills, crashes at every point, refused commits, stores that are away.
 mod g3_drills;
 /// G3: one effect for each event however often it comes, and replies with the same ids.

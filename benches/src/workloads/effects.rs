@@ -1,6 +1,7 @@
 //! `effects`: one row inserted for each event, in the same transaction as the inbox's row, and every commit waits for the disk.
 //!
-//! On each store a transaction an event comes first, as a service without group commit has it, then what is ready together.
+//! On each store a transaction an event comes first, as a service without group commit has it, then what is ready together; last
+//! a batch handler, which inserts the rows of its events in one statement.
 
 use crate::check::Check;
 use crate::run::{evenkeel, rate};
@@ -8,11 +9,12 @@ use crate::sample::Sample;
 use crate::spec::{Aim, Bound, Contestant, Data, Figure, Form, Plan, Spec, Turn};
 use anyhow::{Context, bail};
 use evenkeel::event::Event;
-use evenkeel::handler::{HandlerError, Router};
+use evenkeel::handler::{Delivered, HandlerError, Router};
 use evenkeel::inbox::{
     Durability, PostgresInbox, PostgresSettings, PostgresTx, SqliteInbox, SqliteSettings, SqliteTx,
 };
 use evenkeel::testing::{TestPostgres, unique};
+use sqlx::{Postgres, QueryBuilder, Sqlite};
 use std::sync::Arc;
 
 const EFFECTS: &str =
@@ -36,8 +38,10 @@ pub(crate) fn plan() -> Plan {
     let contestants = [
         ("sqlite-single", 20_000),
         ("sqlite", 100_000),
+        ("sqlite-batch", 200_000),
         ("postgres-single", 20_000),
         ("postgres", 100_000),
+        ("postgres-batch", 200_000),
     ];
     let aim = |contestant, figure, bound| Aim::new(contestant, figure, Bound::AtLeast(bound));
     Plan {
@@ -47,22 +51,36 @@ pub(crate) fn plan() -> Plan {
         aims: vec![
             aim("sqlite", Figure::RatioTo("sqlite-single"), 5.0),
             aim("sqlite", Figure::Value, 40_000.0),
+            aim("sqlite-batch", Figure::Value, 60_000.0),
             aim("postgres", Figure::RatioTo("postgres-single"), 10.0),
             aim("postgres", Figure::Value, 15_000.0),
+            aim("postgres-batch", Figure::Value, 60_000.0),
         ],
         runs: 3,
     }
 }
 
 pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
-    let (store, group_max) = match spec.contestant.strip_suffix("-single") {
-        Some(store) => (store, Some(1)),
-        None => (spec.contestant.as_str(), None),
+    let (store, way) = match spec.contestant.split_once('-') {
+        Some((store, "single")) => (store, Way::Single),
+        Some((store, _)) => (store, Way::Batch),
+        None => (spec.contestant.as_str(), Way::Group),
     };
     match store {
-        "sqlite" => sqlite(spec, group_max).await,
-        _ => postgres(spec, group_max).await,
+        "sqlite" => sqlite(spec, way).await,
+        _ => postgres(spec, way).await,
     }
+}
+
+/// How events come to their effects.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// A transaction for each.
+    Single,
+    /// What is ready together shares a transaction.
+    Group,
+    /// A batch handler.
+    Batch,
 }
 
 /// Handlers of both stores differ in the transaction that they name.
@@ -85,33 +103,66 @@ macro_rules! insert {
     }};
 }
 
-async fn sqlite(spec: &Spec, group_max: Option<u32>) -> anyhow::Result<Turn> {
+/// The same for a batch handler.
+macro_rules! insert_all {
+    ($check:expr, $database:ty, $transaction:ty) => {{
+        let seen = Arc::clone(&$check);
+        move |events: Vec<Delivered<Sample>>, mut tx: $transaction| {
+            let seen = Arc::clone(&seen);
+            async move {
+                let mut insert = QueryBuilder::<$database>::new(
+                    "INSERT INTO effects (key, place, total_cents) ",
+                );
+                insert.push_values(&events, |mut row, delivered| {
+                    let sample = &delivered.event.data;
+                    row.push_bind(sample.key as i32)
+                        .push_bind(sample.place as i64)
+                        .push_bind(sample.total_cents);
+                });
+                insert.build().execute(&mut *tx).await?;
+                for delivered in &events {
+                    let sample = &delivered.event.data;
+                    seen.see_place(sample.key.into(), sample.place);
+                }
+                Ok::<_, HandlerError>(())
+            }
+        }
+    }};
+}
+
+async fn sqlite(spec: &Spec, way: Way) -> anyhow::Result<Turn> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("effects.db");
     let group = unique("bench-effects");
     let settings = SqliteSettings::new(&group, EFFECTS).with_durability(Durability::PowerLoss);
-    let settings = match group_max {
-        Some(group_max) => settings.with_group_max(group_max),
-        None => settings,
+    let settings = match way {
+        Way::Single => settings.with_group_max(1),
+        Way::Group | Way::Batch => settings,
     };
     let inbox = SqliteInbox::open_with(&path, &settings).await?;
     let check = Arc::new(Check::of(&spec.data));
-    let router = Router::new().on(insert!(check, SqliteTx));
+    let router = match way {
+        Way::Batch => Router::new().on_batch(insert_all!(check, Sqlite, SqliteTx)),
+        Way::Single | Way::Group => Router::new().on(insert!(check, SqliteTx)),
+    };
     run(spec, router.with_inbox(inbox.clone()), group).await?;
     let effects: i64 = sqlx::query_scalar(COUNT).fetch_one(inbox.pool()).await?;
     finish(spec, &check, effects)
 }
 
-async fn postgres(spec: &Spec, group_max: Option<u32>) -> anyhow::Result<Turn> {
+async fn postgres(spec: &Spec, way: Way) -> anyhow::Result<Turn> {
     let server = TestPostgres::start().await.context("no PostgreSQL")?;
     let settings = PostgresSettings::new(EFFECTS);
-    let settings = match group_max {
-        Some(group_max) => settings.with_group_max(group_max),
-        None => settings,
+    let settings = match way {
+        Way::Single => settings.with_group_max(1),
+        Way::Group | Way::Batch => settings,
     };
     let inbox = PostgresInbox::open_with(&server.database().await?, &settings).await?;
     let check = Arc::new(Check::of(&spec.data));
-    let router = Router::new().on(insert!(check, PostgresTx));
+    let router = match way {
+        Way::Batch => Router::new().on_batch(insert_all!(check, Postgres, PostgresTx)),
+        Way::Single | Way::Group => Router::new().on(insert!(check, PostgresTx)),
+    };
     let group = unique("bench-effects");
     run(spec, router.with_inbox(inbox.clone()), group).await?;
     let effects: i64 = sqlx::query_scalar(COUNT).fetch_one(inbox.pool()).await?;

@@ -1,10 +1,11 @@
 //! The way of one delivery: read the record, claim it in the inbox, call its handler, commit, publish.
 
+use super::batches::BatchRoute;
 use crate::event::{Attributes, DecodeError, Event, EventType, OutgoingRecord, Record, decode};
 use crate::handler::context::ContextSource;
 use crate::handler::extract::{Function, Needs, RawFunction};
 use crate::handler::{Context, DeadReason, Delivery, HandlerError, Outcome, Stage};
-use crate::inbox::{Claimed, Inbox, InboxError, InboxKey};
+use crate::inbox::{Claimed, Inbox, InboxError};
 use crate::publisher::PublishError;
 use crate::schema::{Catalogue, ValidationError};
 use foldhash::fast::RandomState;
@@ -23,7 +24,7 @@ pub(in crate::handler) const RAW_HANDLER: &str = "raw";
 pub(super) type OutcomeFuture = Pin<Box<dyn Future<Output = Result<Outcome, Infallible>> + Send>>;
 
 /// Reads a payload and calls the handler with it; or the outcome for a payload that is not of its type.
-type Call = dyn Fn(Attributes, Payload<'_>, ContextSource<'_>) -> Result<OutcomeFuture, Outcome>
+pub(super) type Call = dyn Fn(Attributes, Payload<'_>, ContextSource<'_>) -> Result<OutcomeFuture, Outcome>
     + Send
     + Sync;
 type CallRaw = dyn Fn(Record, ContextSource<'_>) -> OutcomeFuture + Send + Sync;
@@ -62,11 +63,27 @@ impl Deref for Own {
 }
 
 /// The handler of one event type.
-#[derive(Clone)]
 pub(super) struct Route {
     pub(super) handler: String,
     pub(super) needs: Needs,
-    call: Arc<Call>,
+    pub(super) call: Arc<Call>,
+    /// Of a batch handler.
+    pub(super) batch: Option<Arc<BatchRoute>>,
+}
+
+impl Clone for Route {
+    fn clone(&self) -> Self {
+        let call = match &self.batch {
+            Some(batch) => batch.renewed(),
+            None => Arc::clone(&self.call),
+        };
+        Self {
+            handler: self.handler.clone(),
+            needs: self.needs.clone(),
+            call,
+            batch: self.batch.clone(),
+        }
+    }
 }
 
 /// The handler of records that are no CloudEvents.
@@ -117,10 +134,7 @@ impl Route {
         function: F,
     ) -> Self {
         let call: Arc<Call> = Arc::new(move |attributes, payload, source| {
-            let data = payload
-                .read::<T>()
-                .map_err(|error| unreadable(T::TYPE, &error))?;
-            let handled = function.call(Event { attributes, data }, &source);
+            let handled = function.call(read::<T>(attributes, payload)?, &source);
             Ok(finishing(handled, source.taken()))
         });
         let needs = F::needs();
@@ -128,6 +142,7 @@ impl Route {
             handler,
             needs,
             call,
+            batch: None,
         }
     }
 }
@@ -144,7 +159,7 @@ impl RawRoute {
 }
 
 /// A payload on its way to a handler: parsed already where a schema had to see it.
-enum Payload<'a> {
+pub(super) enum Payload<'a> {
     Bytes(Cow<'a, [u8]>),
     Parsed(serde_json::Value),
 }
@@ -160,6 +175,17 @@ impl Payload<'_> {
             },
             Self::Parsed(value) => serde_json::from_value(value),
         }
+    }
+}
+
+/// The event that a handler gets; or the outcome for a payload that is not of its type.
+pub(super) fn read<T: EventType>(
+    attributes: Attributes,
+    payload: Payload<'_>,
+) -> Result<Event<T>, Outcome> {
+    match payload.read() {
+        Ok(data) => Ok(Event { attributes, data }),
+        Err(error) => Err(unreadable(T::TYPE, &error)),
     }
 }
 
@@ -263,7 +289,7 @@ fn finishing(
     Box::pin(async move {
         let outcome = handled.await;
         Ok(match context {
-            Some(context) if !context.has_inbox() && is_success(&outcome) => {
+            Some(context) if context.inbox().is_none() && is_success(&outcome) => {
                 publish(&context, context.take_staged(), outcome).await
             }
             _ => outcome,
@@ -278,13 +304,18 @@ async fn with_inbox(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: Delivery) ->
     };
     let route = input.route();
     let context = Context::new(&delivery, routes, route);
+    if route.is_some_and(|route| routes.typed[route].batch.is_some()) {
+        // It is claimed with its batch.
+        let source = ContextSource::new(&delivery, routes, route, Some(context));
+        return match input.call(routes, source) {
+            Ok(answered) => match answered.await {
+                Ok(outcome) => outcome,
+            },
+            Err(outcome) => outcome,
+        };
+    }
     let (source, id) = input.identity(&delivery.record);
-    let key = InboxKey {
-        group: delivery.scope.group.clone(),
-        handler: routes.handler_name(route).to_owned(),
-        source,
-        id,
-    };
+    let key = context.inbox_key(source, id);
     let mut claim = match inbox.claim(&key).await {
         Ok(Claimed::Fresh(claim)) => claim,
         // With the same ids: whoever published it first may have ended before it was acknowledged.
@@ -317,7 +348,11 @@ async fn with_inbox(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: Delivery) ->
 }
 
 /// Publishes in order, waits for every acknowledgement, and only then lets `outcome` stand.
-async fn publish(context: &Context, records: Vec<OutgoingRecord>, outcome: Outcome) -> Outcome {
+pub(super) async fn publish(
+    context: &Context,
+    records: Vec<OutgoingRecord>,
+    outcome: Outcome,
+) -> Outcome {
     if records.is_empty() {
         return outcome;
     }
@@ -350,7 +385,7 @@ fn unpublished(error: PublishError) -> HandlerError {
     }
 }
 
-fn is_success(outcome: &Outcome) -> bool {
+pub(in crate::handler) fn is_success(outcome: &Outcome) -> bool {
     matches!(
         outcome,
         Outcome::Done | Outcome::Ignored | Outcome::Duplicate
@@ -359,7 +394,7 @@ fn is_success(outcome: &Outcome) -> bool {
 
 /// A store that cannot be used now is an outage: the events wait for it and none is dead-lettered. A handler's mistake with
 /// its transaction is the handler's failure and counts as an attempt, and so does a claim that ran out.
-fn store_error(error: InboxError) -> HandlerError {
+pub(in crate::handler) fn store_error(error: InboxError) -> HandlerError {
     match error {
         InboxError::Other(_) | InboxError::Transaction { .. } | InboxError::Lost { .. } => {
             HandlerError::transient(error)

@@ -81,20 +81,21 @@ impl<O> Loan<O> {
 
     /// Gives the transaction back as completed and waits for the commit. An error where the handler still has it.
     pub(super) async fn complete(self, published: Vec<OutgoingRecord>) -> Completed {
-        let completed = {
-            let mut place = lock(&self.place);
-            match std::mem::replace(&mut place.at, At::Ended) {
-                At::Home(open) => {
-                    let (answer, completed) = oneshot::channel();
-                    place.give_back(Returned::Complete(open, published, answer));
-                    Some(completed)
-                }
-                At::Lent | At::Ended => None,
-            }
-        };
-        match completed {
-            Some(completed) => completed.await.unwrap_or_else(|_| Err(super::closing())),
-            None => Err(InboxError::Transaction {
+        let open = self.end()?;
+        let (answer, completed) = oneshot::channel();
+        lock(&self.place).give_back(Returned::Complete(open, published, answer));
+        completed.await.unwrap_or_else(|_| Err(super::closing()))
+    }
+
+    /// Takes the transaction, which does not come back. An error where the handler still has it.
+    pub(super) fn take(self) -> Result<O, InboxError> {
+        self.end()
+    }
+
+    fn end(&self) -> Result<O, InboxError> {
+        match std::mem::replace(&mut lock(&self.place).at, At::Ended) {
+            At::Home(open) => Ok(open),
+            At::Lent | At::Ended => Err(InboxError::Transaction {
                 reason: "the handler still holds it, in a task that outlives the handler or in a value it kept: \
                          drop it before the handler returns; nothing was committed"
                     .to_owned(),

@@ -83,6 +83,13 @@ impl GroupStore for Fake {
         over(open)
     }
 
+    async fn forget(&self, open: &mut Open, keys: &[InboxKey]) -> Result<(), InboxError> {
+        keys.iter().for_each(|key| {
+            open.kept.remove(key);
+        });
+        over(open)
+    }
+
     async fn close(&self, open: &mut Open) -> Result<(), InboxError> {
         over(open)
     }

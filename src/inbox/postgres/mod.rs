@@ -15,7 +15,7 @@ pub use settings::{Migration, PostgresSettings};
 pub use transaction::PostgresTx;
 
 use super::group::{GroupStore, Groups, Known, Lent};
-use super::{BoxFuture, Claimed, Inbox, InboxError, InboxKey, replies};
+use super::{BatchInbox, BoxFuture, Claimed, ClaimedBatch, Inbox, InboxError, InboxKey, replies};
 use crate::event::OutgoingRecord;
 use crate::outbox::{self, OutboxError, PostgresOutbox};
 use error::Failure;
@@ -192,6 +192,19 @@ impl Inbox for PostgresInbox {
     fn transaction_type(&self) -> Option<TypeId> {
         Some(TypeId::of::<PostgresTx>())
     }
+
+    fn batches(&self) -> Option<&dyn BatchInbox> {
+        Some(self)
+    }
+}
+
+impl BatchInbox for PostgresInbox {
+    fn claim_batch<'a>(
+        &'a self,
+        keys: &'a [InboxKey],
+    ) -> BoxFuture<'a, Result<ClaimedBatch, InboxError>> {
+        Box::pin(self.groups.claim_batch(keys))
+    }
 }
 
 impl GroupStore for Store {
@@ -257,6 +270,11 @@ impl GroupStore for Store {
         }
         let undone = store::undo(&mut open.transaction, key).await;
         undone.map_err(|error| self.ended("abandon", error))
+    }
+
+    async fn forget(&self, open: &mut Open, keys: &[InboxKey]) -> Result<(), InboxError> {
+        let forgotten = store::forget(&mut open.transaction, keys).await;
+        forgotten.map_err(|error| self.ended("complete", error))
     }
 
     async fn close(&self, open: &mut Open) -> Result<(), InboxError> {

@@ -64,7 +64,7 @@ const KNOWN: &str = "SELECT digest, replies FROM evenkeel_inbox WHERE digest = A
 
 const KEEP: &str = "UPDATE evenkeel_inbox SET replies = $2 WHERE digest = $1";
 
-const UNDO: &str = "DELETE FROM evenkeel_inbox WHERE digest = $1";
+const FORGET: &str = "DELETE FROM evenkeel_inbox WHERE digest = ANY($1)";
 
 const CLOSE: &str = "DELETE FROM evenkeel_open";
 
@@ -217,8 +217,17 @@ pub(super) async fn mark(connection: &mut PgConnection) -> Result<(), sqlx::Erro
 /// Undoes what was written since the last mark, and the claim.
 pub(super) async fn undo(connection: &mut PgConnection, key: &InboxKey) -> Result<(), sqlx::Error> {
     run(connection, "ROLLBACK TO SAVEPOINT evenkeel_claim").await?;
-    let undo = sqlx::query(UNDO).bind(digest(key));
-    undo.execute(connection).await?;
+    forget(connection, std::slice::from_ref(key)).await
+}
+
+/// Takes claims back.
+pub(super) async fn forget(
+    connection: &mut PgConnection,
+    keys: &[InboxKey],
+) -> Result<(), sqlx::Error> {
+    let digests: Vec<[u8; 32]> = keys.iter().map(digest).collect();
+    let forget = sqlx::query(FORGET).bind(digests);
+    forget.execute(connection).await?;
     Ok(())
 }
 

@@ -18,7 +18,7 @@ pub use settings::{Durability, SqliteSettings};
 pub use transaction::SqliteTx;
 
 use super::group::{GroupStore, Groups, Known, Lent};
-use super::{BoxFuture, Claimed, Inbox, InboxError, InboxKey, replies};
+use super::{BatchInbox, BoxFuture, Claimed, ClaimedBatch, Inbox, InboxError, InboxKey, replies};
 use crate::event::OutgoingRecord;
 use crate::outbox::{self, OutboxError, SqliteOutbox};
 use error::Failure;
@@ -263,6 +263,19 @@ impl Inbox for SqliteInbox {
     fn transaction_type(&self) -> Option<TypeId> {
         Some(TypeId::of::<SqliteTx>())
     }
+
+    fn batches(&self) -> Option<&dyn BatchInbox> {
+        Some(self)
+    }
+}
+
+impl BatchInbox for SqliteInbox {
+    fn claim_batch<'a>(
+        &'a self,
+        keys: &'a [InboxKey],
+    ) -> BoxFuture<'a, Result<ClaimedBatch, InboxError>> {
+        Box::pin(self.groups.claim_batch(keys))
+    }
 }
 
 impl GroupStore for Store {
@@ -316,6 +329,11 @@ impl GroupStore for Store {
     async fn undo(&self, held: &mut Held, key: &InboxKey) -> Result<(), InboxError> {
         let undone = store::undo(&mut held.transaction, key).await;
         undone.map_err(|error| self.ended("abandon", error))
+    }
+
+    async fn forget(&self, held: &mut Held, keys: &[InboxKey]) -> Result<(), InboxError> {
+        let forgotten = store::forget(&mut held.transaction, keys).await;
+        forgotten.map_err(|error| self.ended("complete", error))
     }
 
     async fn close(&self, held: &mut Held) -> Result<(), InboxError> {

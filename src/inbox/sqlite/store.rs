@@ -63,6 +63,9 @@ const UNDO: &str = "
     ROLLBACK TO evenkeel_claim;
     DELETE FROM evenkeel_inbox WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";
 
+const FORGET: &str = "
+    DELETE FROM evenkeel_inbox WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";
+
 const KEEP: &str = "
     UPDATE evenkeel_inbox SET replies = ?
     WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";
@@ -218,6 +221,18 @@ pub(super) async fn undo(
     key: &InboxKey,
 ) -> Result<(), sqlx::Error> {
     bind(sqlx::query(UNDO), key).execute(connection).await?;
+    Ok(())
+}
+
+/// Takes claims back.
+pub(super) async fn forget(
+    connection: &mut SqliteConnection,
+    keys: &[InboxKey],
+) -> Result<(), sqlx::Error> {
+    for key in keys {
+        let forget = bind(sqlx::query(FORGET), key);
+        forget.execute(&mut *connection).await?;
+    }
     Ok(())
 }
 

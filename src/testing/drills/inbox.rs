@@ -2,15 +2,15 @@
 
 use super::{CrashPoint, Drills, drilled};
 use crate::event::OutgoingRecord;
-use crate::inbox::{BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey};
+use crate::inbox::{BatchInbox, BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey};
 use std::any::{Any, TypeId};
 use std::sync::atomic::Ordering;
 
 /// A store that refuses, forgets to answer, is slow or is down, as its [`Drills`] have it.
 #[derive(Clone)]
 pub struct DrilledInbox<I> {
-    inner: I,
-    drills: Drills,
+    pub(super) inner: I,
+    pub(super) drills: Drills,
 }
 
 impl<I> DrilledInbox<I> {
@@ -49,6 +49,10 @@ impl<I: Inbox> Inbox for DrilledInbox<I> {
 
     fn transaction_type(&self) -> Option<TypeId> {
         self.inner.transaction_type()
+    }
+
+    fn batches(&self) -> Option<&dyn BatchInbox> {
+        self.inner.batches().map(|_| self as &dyn BatchInbox)
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::event::{Event, EventType, Headers, RecordBatchBuilder};
-use crate::handler::{Delivery, HandlerError, Outcome, Router, Scope};
+use crate::handler::{Delivered, Delivery, HandlerError, Outcome, Router, Scope};
 use crate::inbox::{MemoryInbox, SqliteInbox, SqliteTx};
 use std::sync::atomic::AtomicU64;
 use tower::{Service, ServiceExt};
@@ -45,12 +45,20 @@ fn delivery(id: usize) -> Delivery {
 }
 
 /// Delivers `events` events, each until it is handled.
-async fn run<S>(mut service: S, events: usize)
+async fn run<S>(service: S, events: usize)
 where
     S: Service<Delivery, Response = Outcome>,
     S::Error: std::fmt::Debug,
 {
-    for id in 0..events {
+    run_these(service, 0..events).await;
+}
+
+async fn run_these<S>(mut service: S, ids: std::ops::Range<usize>)
+where
+    S: Service<Delivery, Response = Outcome>,
+    S::Error: std::fmt::Debug,
+{
+    for id in ids {
         let mut attempts = 0;
         loop {
             let ready = service.ready().await.expect("ready");
@@ -165,6 +173,31 @@ async fn an_effect_in_the_transaction_adds_up_whatever_is_refused_lost_or_twice(
         .on(pay)
         .with_inbox(drills.inbox(inbox.clone()));
     run(drills.around(router), 100).await;
+    let report = drills.report();
+    report.check().expect("idempotent");
+    assert!(handler(&report).refused > 20, "{report:?}");
+    assert_eq!(balance(&inbox).await, 500);
+}
+
+#[tokio::test]
+async fn a_batch_adds_up_whatever_is_refused_lost_or_twice() {
+    let (_folder, inbox) = sqlite().await;
+    let drills = Drills::seeded(8)
+        .deliver_twice()
+        .refuse_commits(0.3)
+        .lose_answers(0.2);
+    let pay_all = async |paid: Vec<Delivered<Paid>>, mut tx: SqliteTx| {
+        let cents: i64 = paid.iter().map(|paid| paid.event.data.cents).sum();
+        let update = sqlx::query("UPDATE balance SET cents = cents + ?").bind(cents);
+        update.execute(&mut *tx).await?;
+        Ok::<_, HandlerError>(())
+    };
+    let router = Router::new()
+        .on_batch(pay_all)
+        .with_inbox(drills.inbox(inbox.clone()));
+    let service = drills.around(router);
+    let runs = (0..5).map(|run| run_these(service.clone(), run * 20..(run + 1) * 20));
+    futures_util::future::join_all(runs).await;
     let report = drills.report();
     report.check().expect("idempotent");
     assert!(handler(&report).refused > 20, "{report:?}");

@@ -1,0 +1,285 @@
+//! Which deliveries make the next batch. Pure: deliveries come, batches end, and what follows is said.
+//!
+//! Owns the deliveries that wait. Knows no handler, no task and no clock.
+
+use crate::inbox::InboxKey;
+use foldhash::fast::RandomState;
+use std::collections::{HashSet, VecDeque};
+use std::hash::BuildHasher;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A delivery that waits, with what its asker gave (`W`).
+pub(super) struct Waiting<W> {
+    /// None where no inbox has to tell deliveries apart.
+    pub(super) key: Option<InboxKey>,
+    /// From 1.
+    pub(super) attempt: u32,
+    pub(super) since: Instant,
+    pub(super) asker: W,
+}
+
+impl<W> Waiting<W> {
+    fn taken(self) -> (Option<InboxKey>, W) {
+        (self.key, self.asker)
+    }
+}
+
+/// How large a batch may be, and how long its first delivery waits for others.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) records_max: usize,
+    pub(super) wait_max: Duration,
+}
+
+/// What a batch that has been started is to do.
+pub(super) enum Next<W> {
+    /// Handle these, in the order in which they came.
+    Batch(Vec<(Option<InboxKey>, W)>),
+    /// Ask again then, or when another delivery has come.
+    At(Instant),
+    /// End: nobody waits any more.
+    Nothing,
+}
+
+/// The deliveries that wait for a batch handler.
+pub(super) struct Queue<W> {
+    waiting: VecDeque<Waiting<W>>,
+    is_running: bool,
+    hasher: RandomState,
+}
+
+impl<W> Queue<W> {
+    pub(super) fn new() -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            is_running: false,
+            hasher: RandomState::default(),
+        }
+    }
+
+    /// A delivery that waits.
+    pub(super) fn push(&mut self, waiting: Waiting<W>) {
+        self.waiting.push_back(waiting);
+    }
+
+    /// Who came first of those that wait.
+    pub(super) fn first(&self) -> Option<&W> {
+        self.waiting.front().map(|waiting| &waiting.asker)
+    }
+
+    /// Whether a batch is to be started now: none runs, and something waits. Followed by [`Queue::ended`].
+    pub(super) fn start(&mut self) -> bool {
+        let starts = !self.is_running && !self.waiting.is_empty();
+        self.is_running |= starts;
+        starts
+    }
+
+    /// The batch that was started has ended.
+    pub(super) fn ended(&mut self) {
+        self.is_running = false;
+    }
+
+    /// What the batch that was started is to do, once those are gone of whom `is_gone` says so.
+    ///
+    /// Who came first is in it. A delivery that failed before is handled alone, so that it cannot keep failing others, and of
+    /// two of the same key one waits for the next batch: it is a duplicate then, or fresh again.
+    pub(super) fn next(
+        &mut self,
+        limits: Limits,
+        now: Instant,
+        is_gone: impl Fn(&W) -> bool,
+    ) -> Next<W> {
+        self.waiting.retain(|waiting| !is_gone(&waiting.asker));
+        let Some(first) = self.waiting.front() else {
+            return Next::Nothing;
+        };
+        if first.attempt > 1 {
+            let alone = self.waiting.pop_front().into_iter();
+            return Next::Batch(alone.map(Waiting::taken).collect());
+        }
+        let until = first.since + limits.wait_max;
+        let new = self.waiting.iter().filter(|waiting| waiting.attempt == 1);
+        if now < until && new.count() < limits.records_max {
+            return Next::At(until);
+        }
+        Next::Batch(self.take(limits.records_max))
+    }
+
+    fn take(&mut self, records_max: usize) -> Vec<(Option<InboxKey>, W)> {
+        let mut batch = Vec::new();
+        // Two keys of one hash only wait for each other.
+        let mut keys = HashSet::new();
+        let mut later = VecDeque::new();
+        while batch.len() < records_max
+            && let Some(waiting) = self.waiting.pop_front()
+        {
+            let key = waiting.key.as_ref();
+            let key = key.map(|key| self.hasher.hash_one(key));
+            if waiting.attempt == 1 && key.is_none_or(|key| keys.insert(key)) {
+                batch.push(waiting.taken());
+            } else {
+                later.push_back(waiting);
+            }
+        }
+        later.append(&mut self.waiting);
+        self.waiting = later;
+        batch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY: Limits = Limits {
+        records_max: 500,
+        wait_max: Duration::ZERO,
+    };
+
+    fn waiting(id: u32, attempt: u32, since: Instant) -> Waiting<u32> {
+        let key = InboxKey {
+            group: "g".to_owned(),
+            handler: "h".to_owned(),
+            source: "/s".to_owned(),
+            id: id.to_string(),
+        };
+        Waiting {
+            key: Some(key),
+            attempt,
+            since,
+            asker: id,
+        }
+    }
+
+    /// A queue of ids with their attempts, all since `now`.
+    fn queue(now: Instant, ids: &[(u32, u32)]) -> Queue<u32> {
+        let mut queue = Queue::new();
+        for (id, attempt) in ids {
+            queue.push(waiting(*id, *attempt, now));
+        }
+        queue
+    }
+
+    fn all(queue: &mut Queue<u32>, limits: Limits, now: Instant) -> Vec<Vec<u32>> {
+        let mut batches = Vec::new();
+        while let Step::Batch(batch) = next(queue, limits, now) {
+            batches.push(batch);
+        }
+        batches
+    }
+
+    /// [`Next`], without the keys.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Step {
+        Batch(Vec<u32>),
+        At(Instant),
+        Nothing,
+    }
+
+    fn next(queue: &mut Queue<u32>, limits: Limits, now: Instant) -> Step {
+        next_without(queue, limits, now, |_| false)
+    }
+
+    fn next_without(
+        queue: &mut Queue<u32>,
+        limits: Limits,
+        now: Instant,
+        is_gone: impl Fn(&u32) -> bool,
+    ) -> Step {
+        match queue.next(limits, now, is_gone) {
+            Next::Batch(batch) => Step::Batch(batch.into_iter().map(|(_, id)| id).collect()),
+            Next::At(until) => Step::At(until),
+            Next::Nothing => Step::Nothing,
+        }
+    }
+
+    fn check(ids: &[(u32, u32)], limits: Limits, expected: &[&[u32]]) {
+        let now = Instant::now();
+        assert_eq!(all(&mut queue(now, ids), limits, now), expected);
+    }
+
+    #[test]
+    fn what_waits_is_a_batch_in_the_order_it_came() {
+        check(&[(3, 1), (1, 1), (2, 1)], ANY, &[&[3, 1, 2]]);
+        check(&[], ANY, &[]);
+    }
+
+    #[test]
+    fn a_batch_is_no_larger_than_it_may_be() {
+        let limits = Limits {
+            records_max: 2,
+            ..ANY
+        };
+        let ids = [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)];
+        check(&ids, limits, &[&[1, 2], &[3, 4], &[5]]);
+    }
+
+    #[test]
+    fn what_failed_before_is_alone_and_waits_for_nobody_who_came_later() {
+        let ids = [(1, 1), (2, 2), (3, 1), (4, 3), (5, 1)];
+        check(&ids, ANY, &[&[1, 3, 5], &[2], &[4]]);
+        check(&[(2, 2), (3, 1), (5, 1)], ANY, &[&[2], &[3, 5]]);
+    }
+
+    #[test]
+    fn of_the_same_key_one_is_in_a_batch() {
+        check(
+            &[(1, 1), (1, 1), (2, 1), (1, 1)],
+            ANY,
+            &[&[1, 2], &[1], &[1]],
+        );
+        let now = Instant::now();
+        let mut queue = queue(now, &[(1, 1), (1, 1)]);
+        queue
+            .waiting
+            .iter_mut()
+            .for_each(|waiting| waiting.key = None);
+        assert_eq!(all(&mut queue, ANY, now), [[1, 1]], "no inbox minds");
+    }
+
+    #[test]
+    fn one_batch_runs_at_a_time() {
+        let now = Instant::now();
+        let mut queue = queue(now, &[]);
+        assert!(!queue.start(), "nothing waits");
+        queue.push(waiting(1, 1, now));
+        assert!(queue.start());
+        queue.push(waiting(2, 1, now));
+        assert!(!queue.start(), "one runs");
+        queue.ended();
+        assert!(queue.start());
+    }
+
+    #[test]
+    fn the_first_waits_for_others_as_long_as_it_may_and_no_longer() {
+        let limits = Limits {
+            records_max: 3,
+            wait_max: Duration::from_secs(1),
+        };
+        let now = Instant::now();
+        let mut queue = queue(now, &[(1, 1)]);
+        let until = now + limits.wait_max;
+        assert_eq!(next(&mut queue, limits, now), Step::At(until));
+        let later = now + limits.wait_max / 2;
+        queue.push(waiting(2, 1, later));
+        queue.push(waiting(3, 2, later));
+        assert_eq!(next(&mut queue, limits, later), Step::At(until));
+        assert_eq!(next(&mut queue, limits, until), Step::Batch(vec![1, 2]));
+        assert_eq!(next(&mut queue, limits, until), Step::Batch(vec![3]));
+        (4..7).for_each(|id| queue.push(waiting(id, 1, until)));
+        let full = Step::Batch(vec![4, 5, 6]);
+        assert_eq!(next(&mut queue, limits, until), full, "no wait");
+    }
+
+    #[test]
+    fn who_is_gone_is_in_no_batch() {
+        let now = Instant::now();
+        let mut queue = queue(now, &[(1, 2), (2, 1), (3, 1)]);
+        assert_eq!(
+            next_without(&mut queue, ANY, now, |id| *id < 3),
+            Step::Batch(vec![3])
+        );
+        assert_eq!(next_without(&mut queue, ANY, now, |_| true), Step::Nothing);
+    }
+}

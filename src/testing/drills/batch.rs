@@ -1,0 +1,101 @@
+//! A store under drills whose transaction holds a batch.
+
+use super::{CrashPoint, DrilledInbox, Drills, drilled};
+use crate::event::OutgoingRecord;
+use crate::inbox::{BatchClaim, BatchInbox, BoxFuture, ClaimedBatch, Inbox, InboxError, InboxKey};
+use std::any::Any;
+use std::sync::atomic::Ordering;
+
+impl<I: Inbox> BatchInbox for DrilledInbox<I> {
+    fn claim_batch<'a>(
+        &'a self,
+        keys: &'a [InboxKey],
+    ) -> BoxFuture<'a, Result<ClaimedBatch, InboxError>> {
+        Box::pin(async move {
+            let drills = &self.drills;
+            let Some(batches) = self.inner.batches() else {
+                return Err(drilled("the store has no batches"));
+            };
+            drills.store().await?;
+            let ClaimedBatch { known, claim } = batches.claim_batch(keys).await?;
+            drills.state.claims.fetch_add(1, Ordering::Relaxed);
+            let mut fresh = Vec::new();
+            for (key, known) in keys.iter().zip(&known) {
+                match known {
+                    None => fresh.push((key.clone(), drills.book().started(key))),
+                    Some(_) => drills.book().suppressed(key),
+                }
+            }
+            let claim = claim.map(|inner| -> Box<dyn BatchClaim> {
+                drills.crash_if_at(CrashPoint::BeforeEffect);
+                Box::new(DrilledBatch {
+                    inner,
+                    keys: fresh,
+                    drills: drills.clone(),
+                })
+            });
+            Ok(ClaimedBatch { known, claim })
+        })
+    }
+}
+
+struct DrilledBatch {
+    inner: Box<dyn BatchClaim>,
+    /// With the attempt at each.
+    keys: Vec<(InboxKey, u32)>,
+    drills: Drills,
+}
+
+impl BatchClaim for DrilledBatch {
+    fn transaction(&mut self) -> Option<Box<dyn Any + Send>> {
+        self.inner.transaction()
+    }
+
+    fn complete(
+        self: Box<Self>,
+        published: Vec<Option<Vec<OutgoingRecord>>>,
+    ) -> BoxFuture<'static, Result<Vec<Vec<OutgoingRecord>>, InboxError>> {
+        Box::pin(async move {
+            let Self {
+                inner,
+                keys,
+                drills,
+            } = *self;
+            drills.crash_if_at(CrashPoint::BeforeCommit);
+            if keys.len() > 1 {
+                drills.crash_if_at(CrashPoint::InGroup);
+            }
+            drills.store().await?;
+            let succeeded = keys.into_iter().zip(&published);
+            let succeeded = succeeded.filter(|(_, published)| published.is_some());
+            let succeeded: Vec<_> = succeeded.map(|(key, _)| key).collect();
+            // What strikes one of a transaction strikes it whole.
+            let strikes = |share, what| {
+                let first = succeeded.first();
+                first.is_some_and(|(key, attempt)| {
+                    drills.strikes(share, (what, (&key.source, &key.id, *attempt)))
+                })
+            };
+            if strikes(drills.plan.refused, "refused") {
+                inner.abandon().await?;
+                for (key, _) in &succeeded {
+                    drills.book().refused(key);
+                }
+                return Err(drilled("the commit is refused"));
+            }
+            let unsent = inner.complete(published).await?;
+            for (key, _) in &succeeded {
+                drills.book().completed(key);
+            }
+            drills.crash_if_at(CrashPoint::AfterCommit);
+            if strikes(drills.plan.lost, "lost") {
+                return Err(drilled("the answer to the commit is lost"));
+            }
+            Ok(unsent)
+        })
+    }
+
+    fn abandon(self: Box<Self>) -> BoxFuture<'static, Result<(), InboxError>> {
+        self.inner.abandon()
+    }
+}
