@@ -52,3 +52,4 @@ pub use extract::{FromContext, Function, Needs, RawFunction, State};
 pub use http::HttpStatus;
 pub use outcome::{DeadReason, IntoOutcome, Outcome, Stage};
 pub use router::Router;
+pub(crate) use router::routes::{RAW_HANDLER, raw_identity};

@@ -1,5 +1,6 @@
 //! Idempotency: an event's inbox row and its effect commit together, so a redelivery is a no-op.
 
+pub mod completions;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 #[cfg(any(feature = "postgres", feature = "redis"))]
@@ -15,6 +16,7 @@ mod replies;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+pub use completions::Completions;
 pub use memory::MemoryInbox;
 #[cfg(feature = "postgres")]
 pub use postgres::{Migration, PostgresInbox, PostgresSettings, PostgresTx};
@@ -23,7 +25,7 @@ pub use redis::{RedisInbox, RedisSettings};
 #[cfg(feature = "sqlite")]
 pub(crate) use sqlite::is_busy;
 #[cfg(feature = "sqlite")]
-pub use sqlite::{Durability, SqliteInbox, SqliteSettings, SqliteTx};
+pub use sqlite::{Durability, SqliteCompletions, SqliteInbox, SqliteSettings, SqliteTx};
 
 use crate::event::OutgoingRecord;
 use std::any::{Any, TypeId};
