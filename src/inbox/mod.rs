@@ -1,5 +1,6 @@
 //! Idempotency: an event's inbox row and its effect commit together, so a redelivery is a no-op.
 
+pub(crate) mod address;
 pub mod completions;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
@@ -124,6 +125,9 @@ pub enum InboxError {
         /// Which one, and what to do.
         reason: String,
     },
+    /// A setting that cannot be used.
+    #[error("{0}")]
+    Setting(String),
     /// Anything else.
     #[error("the inbox store failed: {0}")]
     Other(#[source] Box<dyn std::error::Error + Send + Sync>),
