@@ -43,6 +43,7 @@
 //! - [`handler`]: handlers, their context, the router, outcomes and errors
 //! - [`consumer`]: a member of a group: poll, admit, lane, handle, settle, commit
 //! - [`control`]: commands to a running group: pause, resume, skip, retry now, rate
+//! - [`audit`]: whether every event of a topic had its end in a group, once and in order, from log and store
 //! - [`telemetry`]: metrics, health, trace spans and, with the feature `daemon`, logs, signals and the admin server
 //! - `testing`: with the feature `testing`, a Kafka, a PostgreSQL or a Redis found or started for tests, unique names, waits
 //!
@@ -64,6 +65,7 @@
 //! `sqlite` (default): the SQLite inbox. `redis`: the Redis inbox. `daemon`: what a daemon needs around its consumer. `testing`: for tests, also those
 //! of other crates. `ssl`, `ssl-vendored`: TLS to the brokers. `zstd`: that compression.
 
+pub mod audit;
 pub mod consumer;
 pub mod control;
 pub mod event;

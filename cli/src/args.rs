@@ -1,7 +1,7 @@
 //! The top level of the command line. Doc comments are the help text.
 
 use crate::commands::{
-    completions, consume, dev, dlq, groups, outbox, parked, publish, schemas, store, topics,
+    audit, completions, consume, dev, dlq, groups, outbox, parked, publish, schemas, store, topics,
 };
 use clap::{Parser, Subcommand};
 
@@ -10,7 +10,8 @@ use clap::{Parser, Subcommand};
 /// Data goes to standard output, everything else to standard error.
 ///
 /// Exit codes: 0 done; 1 failed, for some records or all; 2 wrong usage; 3 looked and found something bad (lag over the
-/// threshold, an invalid schema); 4 cannot reach the cluster; 5 no answer in time; 130 and 143 stopped by a signal.
+/// threshold, an invalid schema, an event without its effect); 4 cannot reach the cluster; 5 no answer in time; 130 and 143
+/// stopped by a signal.
 #[derive(Debug, Parser)]
 #[command(name = "evenkeel", version, disable_help_subcommand = true)]
 pub(crate) struct Args {
@@ -29,6 +30,7 @@ pub(crate) enum Command {
     Groups(groups::GroupsArgs),
     Dlq(dlq::DlqArgs),
     Parked(parked::ParkedArgs),
+    Audit(audit::AuditArgs),
     Outbox(outbox::OutboxArgs),
     Store(store::StoreCommandArgs),
     Schemas(schemas::SchemasArgs),

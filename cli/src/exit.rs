@@ -1,5 +1,6 @@
 //! How a run ends: the exit codes that scripts rely on, and the one place that prints an error.
 
+use evenkeel::inbox::InboxError;
 use evenkeel::kafka::KafkaError;
 use evenkeel::outbox::OutboxError;
 use std::io;
@@ -84,6 +85,9 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if cause.is::<NoAnswer>() {
         return Some(5);
+    }
+    if let Some(InboxError::Setting(_)) = cause.downcast_ref::<InboxError>() {
+        return Some(2);
     }
     if let Some(error) = cause.downcast_ref::<OutboxError>() {
         return match error {

@@ -25,6 +25,16 @@ impl Progress {
         self.0.inc(1);
     }
 
+    /// So many are done.
+    pub(crate) fn reach(&self, done: u64) {
+        self.0.set_position(done);
+    }
+
+    /// Whether anybody sees a bar.
+    pub(crate) fn is_shown() -> bool {
+        std::io::stderr().is_terminal()
+    }
+
     /// Writes a line that stays, above the bar where there is one.
     pub(crate) fn say(&self, line: &str) {
         self.0.suspend(|| anstream::eprintln!("{line}"));
@@ -32,7 +42,7 @@ impl Progress {
 }
 
 fn target() -> ProgressDrawTarget {
-    if std::io::stderr().is_terminal() {
+    if Progress::is_shown() {
         ProgressDrawTarget::stderr()
     } else {
         ProgressDrawTarget::hidden()

@@ -17,6 +17,8 @@ pub(crate) struct Ledger {
     pub(crate) acknowledged: u64,
     /// Distinct events with an effect, by service.
     pub(crate) effects: BTreeMap<String, u64>,
+    /// Records whose end the library's audit proved, each in every group that reads it.
+    pub(crate) proven: u64,
     /// Second appearances of an event on a topic that had no second effect.
     pub(crate) duplicates_suppressed: u64,
     /// Records in the groups' dead-letter topics.
@@ -55,6 +57,8 @@ pub(crate) struct Ledger {
 pub(crate) struct Entries {
     pub(crate) kafka: String,
     pub(crate) findings: Findings,
+    /// Records whose end was proven, each in every group that reads it.
+    pub(crate) proven: u64,
     /// Articles whose stock does not add up.
     pub(crate) stock: Vec<String>,
     pub(crate) toll: Toll,
@@ -102,6 +106,7 @@ impl Ledger {
             published: findings.published,
             acknowledged: findings.acknowledged,
             effects: findings.effects,
+            proven: entries.proven,
             duplicates_suppressed: findings.duplicates_suppressed,
             dead_letters: findings.dead_letters,
             dead,
@@ -136,6 +141,7 @@ impl Ledger {
         for (service, effects) in &self.effects {
             row(format!("effects in {service}"), *effects);
         }
+        row("ends proven, by group".to_owned(), self.proven);
         row(
             "duplicates suppressed".to_owned(),
             self.duplicates_suppressed,
@@ -223,6 +229,7 @@ mod tests {
                 effects: [("payments".to_owned(), 12)].into(),
                 ..Findings::default()
             },
+            proven: 12,
             stock: Vec::new(),
             toll: Toll::default(),
             faults: Vec::new(),
@@ -267,6 +274,7 @@ mod tests {
             "published",
             "acknowledged",
             "effects",
+            "proven",
             "duplicates_suppressed",
             "dead_letters",
             "dead",

@@ -2,6 +2,7 @@
 
 mod books;
 mod drain;
+mod groups;
 mod load;
 
 use crate::args::{Args, Output};
@@ -20,7 +21,7 @@ use evenkeel::kafka::admin::Admin;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long the daemons may take to become ready, and a producer command to end once its work is done.
@@ -70,6 +71,7 @@ async fn phases(args: &Args) -> anyhow::Result<Ledger> {
     live.say(&format!("Kafka: {}", cluster.description));
     cluster.refuse_strangers().await?;
     cluster.create_topics().await?;
+    let since_ms = now_ms()?;
     let (_, from) = cluster.bounds(&cluster.audited_topics().await?).await?;
 
     let shop = Shop {
@@ -120,11 +122,12 @@ async fn phases(args: &Args) -> anyhow::Result<Ledger> {
     fleet.finish(STOP_MAX).await?;
     live.end();
 
-    let books = books::audit_all(&cluster, &shop, from).await?;
+    let books = books::audit_all(&cluster, &shop, from, since_ms).await?;
     faults.extend(books.faults);
     let mut entries = Entries {
         kafka: cluster.description.clone(),
         findings: books.findings,
+        proven: books.proven,
         stock: books.stock,
         toll: std::mem::take(&mut fleet.toll),
         faults,
@@ -134,6 +137,11 @@ async fn phases(args: &Args) -> anyhow::Result<Ledger> {
     };
     entries.remarks.extend(files.kept());
     Ok(files.settle(Ledger::new(entries)))
+}
+
+fn now_ms() -> anyhow::Result<i64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(i64::try_from(since.as_millis())?)
 }
 
 /// Waits until every daemon says that it is ready.

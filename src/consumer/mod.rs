@@ -54,6 +54,7 @@ mod tally;
 mod watch;
 mod worker;
 
+pub(crate) use parking::parked_records;
 pub use parking::{ParkedKey, parked_keys};
 pub use settings::{
     AfterDeadLetter, Assignment, Bound, ConsumerSettings, Keyless, Ordering, RecordHeaders,

@@ -13,6 +13,7 @@ mod look;
 mod steer;
 pub(super) mod write;
 
+pub(crate) use look::parked_records;
 pub use look::{ParkedKey, parked_keys};
 pub(super) use steer::Dropped;
 

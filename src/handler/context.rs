@@ -207,7 +207,7 @@ impl Context {
                 Ok(Envelope { attributes, .. }) if self.inner.route.is_some() => {
                     (attributes.source, attributes.id)
                 }
-                _ => raw_identity(record),
+                _ => raw_identity(record.topic(), record.partition(), record.offset()),
             }
         })
     }

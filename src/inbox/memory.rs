@@ -3,11 +3,11 @@
 //! Owns one lock per delivery. Knows nothing of effects: it has no transaction to hand out, so an effect that outlives
 //! the process is at least once with it, never exactly once.
 
-use super::{BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey};
+use super::{BoxFuture, Claim, Claimed, Completions, Inbox, InboxError, InboxKey};
 use crate::event::OutgoingRecord;
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OwnedMutexGuard;
 
 /// Remembers completed deliveries until the process ends; clones share what they remember.
@@ -18,20 +18,39 @@ pub struct MemoryInbox {
     deliveries: Arc<Mutex<HashMap<InboxKey, Delivery>>>,
 }
 
-/// What a completed delivery published. Whoever holds the lock has the claim; the others wait in order.
-type Delivery = Arc<tokio::sync::Mutex<Option<Vec<OutgoingRecord>>>>;
+/// A completed delivery. Whoever holds the lock has the claim; the others wait in order.
+type Delivery = Arc<tokio::sync::Mutex<Option<Completed>>>;
+
+struct Completed {
+    published: Vec<OutgoingRecord>,
+    at_ms: i64,
+}
 
 impl MemoryInbox {
+    fn deliveries(&self) -> MutexGuard<'_, HashMap<InboxKey, Delivery>> {
+        let deliveries = self.deliveries.lock();
+        deliveries.unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn delivery(&self, key: &InboxKey) -> Delivery {
-        let mut deliveries = self
-            .deliveries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut deliveries = self.deliveries();
         match deliveries.get(key) {
             Some(known) => known.clone(),
             None => deliveries.entry(key.clone()).or_default().clone(),
         }
     }
+
+    fn has(&self, is_meant: impl Fn(&InboxKey) -> bool) -> bool {
+        let deliveries = self.deliveries();
+        let mut meant = deliveries.iter().filter(|(key, _)| is_meant(key));
+        meant.any(|(_, delivery)| completed_at(delivery).is_some())
+    }
+}
+
+/// Without waiting for an open claim, whose delivery is not completed.
+fn completed_at(delivery: &Delivery) -> Option<i64> {
+    let delivery = delivery.try_lock().ok()?;
+    delivery.as_ref().map(|completed| completed.at_ms)
 }
 
 impl Inbox for MemoryInbox {
@@ -39,8 +58,8 @@ impl Inbox for MemoryInbox {
         Box::pin(async move {
             let delivery = self.delivery(key).lock_owned().await;
             Ok(match &*delivery {
-                Some(published) => Claimed::Duplicate {
-                    unsent: published.clone(),
+                Some(completed) => Claimed::Duplicate {
+                    unsent: completed.published.clone(),
                 },
                 None => Claimed::Fresh(Box::new(MemoryClaim { delivery })),
             })
@@ -48,8 +67,33 @@ impl Inbox for MemoryInbox {
     }
 }
 
+impl Completions for MemoryInbox {
+    fn completed<'a>(
+        &'a self,
+        keys: &'a [InboxKey],
+    ) -> BoxFuture<'a, Result<Vec<Option<i64>>, InboxError>> {
+        let deliveries = self.deliveries();
+        let told = keys.iter().map(|key| completed_at(deliveries.get(key)?));
+        Box::pin(std::future::ready(Ok(told.collect())))
+    }
+
+    fn has_handlers<'a>(
+        &'a self,
+        group: &'a str,
+        handlers: &'a [String],
+    ) -> BoxFuture<'a, Result<Vec<bool>, InboxError>> {
+        let has = |handler: &String| self.has(|key| key.group == group && key.handler == *handler);
+        Box::pin(std::future::ready(Ok(handlers.iter().map(has).collect())))
+    }
+
+    fn has_group<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<bool, InboxError>> {
+        let has = self.has(|key| key.group == group);
+        Box::pin(std::future::ready(Ok(has)))
+    }
+}
+
 struct MemoryClaim {
-    delivery: OwnedMutexGuard<Option<Vec<OutgoingRecord>>>,
+    delivery: OwnedMutexGuard<Option<Completed>>,
 }
 
 impl Claim for MemoryClaim {
@@ -61,7 +105,10 @@ impl Claim for MemoryClaim {
         mut self: Box<Self>,
         published: Vec<OutgoingRecord>,
     ) -> BoxFuture<'static, Result<Vec<OutgoingRecord>, InboxError>> {
-        *self.delivery = Some(published.clone());
+        *self.delivery = Some(Completed {
+            published: published.clone(),
+            at_ms: jiff::Timestamp::now().as_millisecond(),
+        });
         Box::pin(std::future::ready(Ok(published)))
     }
 
@@ -73,11 +120,17 @@ impl Claim for MemoryClaim {
 #[cfg(test)]
 mod tests {
     use super::MemoryInbox;
-    use crate::inbox::conformance;
+    use crate::inbox::{completions, conformance};
     use std::sync::Arc;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn the_memory_inbox_keeps_the_contract() {
         conformance::check(Arc::new(MemoryInbox::default()), None).await;
+    }
+
+    #[tokio::test]
+    async fn the_memory_inbox_tells_what_was_completed() {
+        let inbox = MemoryInbox::default();
+        completions::conformance::check("group", &inbox, &inbox).await;
     }
 }

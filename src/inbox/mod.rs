@@ -1,6 +1,8 @@
 //! Idempotency: an event's inbox row and its effect commit together, so a redelivery is a no-op.
 
+pub(crate) mod address;
 mod batch;
+pub mod completions;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 #[cfg(any(feature = "postgres", feature = "redis"))]
@@ -17,6 +19,7 @@ mod replies;
 mod sqlite;
 
 pub use batch::{BatchClaim, BatchInbox, ClaimedBatch};
+pub use completions::Completions;
 pub use memory::MemoryInbox;
 #[cfg(feature = "postgres")]
 pub use postgres::{Migration, PostgresInbox, PostgresSettings, PostgresTx};
@@ -25,7 +28,7 @@ pub use redis::{RedisInbox, RedisSettings};
 #[cfg(feature = "sqlite")]
 pub(crate) use sqlite::is_busy;
 #[cfg(feature = "sqlite")]
-pub use sqlite::{Durability, SqliteInbox, SqliteSettings, SqliteTx};
+pub use sqlite::{Durability, SqliteCompletions, SqliteInbox, SqliteSettings, SqliteTx};
 
 use crate::event::OutgoingRecord;
 use std::any::{Any, TypeId};
@@ -129,6 +132,9 @@ pub enum InboxError {
         /// Which one, and what to do.
         reason: String,
     },
+    /// A setting that cannot be used.
+    #[error("{0}")]
+    Setting(String),
     /// Anything else.
     #[error("the inbox store failed: {0}")]
     Other(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -158,7 +158,18 @@ impl Reader {
         reading: &Reading,
         timeout: Duration,
     ) -> Result<Self, KafkaError> {
-        let spans = span::resolve(config, reading, timeout)?;
+        Self::over(config, span::resolve(config, reading, timeout)?, timeout)
+    }
+
+    /// Reads these offsets, each partition its own. Those that are not there any more, or not yet, are passed over.
+    ///
+    /// # Errors
+    /// Those of the client; a topic that does not exist is found out while it is read.
+    pub fn over(
+        config: &KafkaConfig,
+        spans: Vec<Span>,
+        timeout: Duration,
+    ) -> Result<Self, KafkaError> {
         // The client insists on a group to assign at all; nothing ever joins this one or commits to it.
         let mut client = config.consumer("evenkeel-reader")?;
         client

@@ -1,10 +1,10 @@
 //! An outbox of any kind, for those who do not write to it: relays and operators.
 //!
-//! Owns the addresses by which stores are named, and never tells one further, as it may hold a password.
+//! Never tells an address further, as it may hold a password.
 
 use super::store::Store;
 use super::{OutboxError, OutboxStatus};
-use std::path::Path;
+use crate::inbox::address::{StoreAddress, not_built_in};
 use std::sync::Arc;
 
 /// An outbox of any kind. Cheap to clone.
@@ -22,33 +22,19 @@ pub struct OutboxVersions {
     pub newest: usize,
 }
 
-/// A store's kind and where it is.
-enum Address<'a> {
-    #[cfg_attr(
-        not(feature = "postgres"),
-        allow(dead_code, reason = "known, and not built in")
-    )]
-    Postgres(&'a str),
-    #[cfg_attr(
-        not(feature = "sqlite"),
-        allow(dead_code, reason = "known, and not built in")
-    )]
-    Sqlite(&'a Path),
-}
-
 impl OutboxStore {
     /// Opens the outbox at `postgres://user@host/database` or `sqlite:PATH`, and creates its tables or brings them up to date.
     ///
     /// # Errors
     /// For an address of another form, and those of the kind's own `open`.
     pub async fn open(address: &str) -> Result<Self, OutboxError> {
-        match Address::of(address)? {
+        match address_of(address)? {
             #[cfg(feature = "postgres")]
-            Address::Postgres(url) => Ok(super::PostgresOutbox::open(url).await?.into()),
+            StoreAddress::Postgres(url) => Ok(super::PostgresOutbox::open(url).await?.into()),
             #[cfg(feature = "sqlite")]
-            Address::Sqlite(path) => Ok(super::SqliteOutbox::open(path).await?.into()),
+            StoreAddress::Sqlite(path) => Ok(super::SqliteOutbox::open(path).await?.into()),
             #[allow(unreachable_patterns)]
-            _ => Err(not_built_in()),
+            _ => Err(OutboxError::Setting(not_built_in())),
         }
     }
 
@@ -57,13 +43,13 @@ impl OutboxStore {
     /// # Errors
     /// As for [`OutboxStore::open`].
     pub async fn versions(address: &str) -> Result<OutboxVersions, OutboxError> {
-        match Address::of(address)? {
+        match address_of(address)? {
             #[cfg(feature = "postgres")]
-            Address::Postgres(url) => super::PostgresOutbox::versions(url).await,
+            StoreAddress::Postgres(url) => super::PostgresOutbox::versions(url).await,
             #[cfg(feature = "sqlite")]
-            Address::Sqlite(path) => super::SqliteOutbox::versions(path).await,
+            StoreAddress::Sqlite(path) => super::SqliteOutbox::versions(path).await,
             #[allow(unreachable_patterns)]
-            _ => Err(not_built_in()),
+            _ => Err(OutboxError::Setting(not_built_in())),
         }
     }
 
@@ -80,25 +66,8 @@ impl OutboxStore {
     }
 }
 
-impl<'a> Address<'a> {
-    fn of(address: &'a str) -> Result<Self, OutboxError> {
-        if address.starts_with("postgres://") || address.starts_with("postgresql://") {
-            return Ok(Self::Postgres(address));
-        }
-        match address.strip_prefix("sqlite:") {
-            Some(path) if !path.is_empty() => Ok(Self::Sqlite(Path::new(
-                path.strip_prefix("//").unwrap_or(path),
-            ))),
-            _ => Err(OutboxError::Setting(
-                "a store is named as postgres://user@host/database or sqlite:PATH".to_owned(),
-            )),
-        }
-    }
-}
-
-#[allow(dead_code)]
-fn not_built_in() -> OutboxError {
-    OutboxError::Setting("this program was built without that kind of store".to_owned())
+fn address_of(address: &str) -> Result<StoreAddress<'_>, OutboxError> {
+    StoreAddress::of(address).map_err(OutboxError::Setting)
 }
 
 #[cfg(feature = "postgres")]

@@ -1,7 +1,7 @@
 //! `evenkeel consume`: shows what is on the log, without a group.
 
 mod filter;
-mod position;
+pub(super) mod position;
 
 use crate::connection::ConnectionArgs;
 use crate::envelope;

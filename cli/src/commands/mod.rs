@@ -1,5 +1,6 @@
 //! The commands, one a file, and the runtime they run on.
 
+pub(crate) mod audit;
 pub(crate) mod completions;
 pub(crate) mod consume;
 pub(crate) mod dev;
@@ -63,6 +64,7 @@ async fn dispatch_short(command: Command) -> anyhow::Result<Ending> {
         Command::Topics(args) => topics::run(args).await,
         Command::Groups(args) => groups::run(args).await,
         Command::Parked(args) => parked::run(args).await,
+        Command::Audit(args) => audit::run(args).await,
         Command::Schemas(args) => schemas::run(args),
         Command::Store(args) => store::run(args).await,
         Command::Dev(args) => dev::run(args).await,

@@ -10,8 +10,10 @@
 //! - `outbox`, `store`: tables are made, committed events are published, what waits is shown, and no password is
 //! - `parked`: what waits is listed, and dead letters come back to their group alone
 //! - `spring`: letters of Spring Kafka's own recoverer, and Spring Kafka with a letter of ours
+//! - `audit`: a group proves what became of every record, on each store; what is taken away, moved or unknown is found
 //! - `usage`: exit codes, configuration, completions, schemas: what needs no cluster
 
+mod audit;
 mod consume;
 mod control;
 mod dlq;

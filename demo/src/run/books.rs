@@ -1,5 +1,6 @@
 //! The audit's errands: reads everything afresh and has it judged.
 
+use super::groups::Scope;
 use crate::audit::{DUTIES, Facts, Findings, audit, unbalanced};
 use crate::cluster::{Cluster, Offsets};
 use crate::read::{Defaults, Span, read_books, read_effects, read_journal, read_topics};
@@ -22,17 +23,20 @@ const ORDER: Defaults = Defaults {
 /// What came of it.
 pub(super) struct Books {
     pub(super) findings: Findings,
+    /// Records whose end the library's audit proved, each in every group that reads it.
+    pub(super) proven: u64,
     pub(super) stock: Vec<String>,
     /// What makes the audit unfit to balance.
     pub(super) faults: Vec<String>,
     pub(super) remarks: Vec<String>,
 }
 
-/// Audits everything since the offsets `from`.
+/// Audits everything since the offsets `from`, which were there at the time `since_ms`.
 pub(super) async fn audit_all(
     cluster: &Cluster,
     shop: &Shop<'_>,
     from: Offsets,
+    since_ms: i64,
 ) -> anyhow::Result<Books> {
     let (low, to) = cluster.bounds(&cluster.audited_topics().await?).await?;
     let mut remarks = taken_by_retention(&from, &low);
@@ -62,6 +66,12 @@ pub(super) async fn audit_all(
             "the services also handled {earlier} records from before the run"
         ));
     }
+    let scope = Scope {
+        cluster,
+        directory: shop.directory,
+        from: &from.clone(),
+        since_ms,
+    };
     let (kafka, span) = (cluster.config.clone(), Span { from, low, to });
     let (facts, said) = tokio::task::spawn_blocking(move || {
         let said = read_topics(&kafka, &span, &mut facts);
@@ -69,13 +79,9 @@ pub(super) async fn audit_all(
     })
     .await
     .context("reading the topics panicked")??;
-    if said.no_events > 0 {
-        remarks.push(format!(
-            "{} records are no CloudEvents and were not audited",
-            said.no_events
-        ));
-    }
-    let mut faults = Vec::new();
+    let groups = scope.audit(&facts, said.no_events).await?;
+    remarks.extend(groups.remarks);
+    let mut faults = groups.faults;
     if facts.acknowledged.is_empty() {
         faults.push("the producers' journals are empty: there is nothing to audit".to_owned());
     }
@@ -83,6 +89,7 @@ pub(super) async fn audit_all(
     let comparable = !facts.log_truncated && earlier == 0;
     Ok(Books {
         findings: audit(&facts, DUTIES),
+        proven: groups.proven,
         stock: unbalanced(&books, comparable.then_some(&said.moved)),
         faults,
         remarks,

@@ -3,7 +3,7 @@
 use super::super::metadata::{self, SettledAbove, Tag};
 use crate::kafka::error::failed;
 use crate::kafka::queue::{Committed, committed};
-use crate::kafka::reader::{Reader, Reading, Start};
+use crate::kafka::reader::{LogRecord, Reader, Reading, Span};
 use crate::kafka::{KafkaConfig, KafkaError};
 use crate::recovery::parking::Parking;
 use crate::recovery::{Entry, Wait, Why, retry_topic};
@@ -54,39 +54,91 @@ pub fn parked_keys(
     topic: &str,
     timeout: Duration,
 ) -> Result<Vec<ParkedKey>, KafkaError> {
-    let retry = retry_topic(group, topic);
-    let whole = Reading::whole([retry.clone()]);
-    let partitions: Vec<i32> = {
-        let reader = Reader::open(kafka, &whole, timeout)?;
-        reader.spans().map(|span| span.partition).collect()
-    };
-    let committed = committed_of(kafka, group, &retry, &partitions, timeout)?;
     let mut keys = Vec::new();
-    for found in committed {
-        let tag = Tag {
-            group,
-            topic: &retry,
-            partition: found.partition,
-        };
-        let start = found.offset.unwrap_or(0);
-        let settled_above = found
-            .offset
-            .map(|start| metadata::decode(tag, start, &found.metadata));
-        let reading = Reading {
-            partitions: vec![found.partition],
-            start: found.offset.map_or(Start::Beginning, Start::Offset),
-            ..whole.clone()
-        };
-        let reader = Reader::open(kafka, &reading, timeout)?;
-        let mut own = read(reader, start, &settled_above.unwrap_or_default(), timeout)?;
+    for part in unsettled_parts(kafka, group, topic, timeout)? {
+        let reader = Reader::over(kafka, vec![part.span.clone()], timeout)?;
+        let mut own = read(reader, part.span.start, &part.settled_above, timeout)?;
         for key in &mut own {
             topic.clone_into(&mut key.topic);
-            key.partition = found.partition;
+            key.partition = part.span.partition;
         }
         own.sort_by_key(|key| key.offsets.first().copied());
         keys.extend(own);
     }
     Ok(keys)
+}
+
+/// Gives out the records that `group` has parked of `topic` and not settled, as they stand in the retry topic; notes are left
+/// out. In offset order within each partition, and without remembering any. Blocks, and `wait`s for each record.
+///
+/// # Errors
+/// When the cluster cannot be reached, there is no retry topic, or `each` fails.
+pub(crate) fn parked_records<E: From<KafkaError>>(
+    kafka: &KafkaConfig,
+    group: &str,
+    topic: &str,
+    timeout: Duration,
+    mut drain: impl FnMut(Reader, &mut dyn FnMut(LogRecord) -> Result<(), E>) -> Result<(), E>,
+    each: &mut dyn FnMut(LogRecord) -> Result<(), E>,
+) -> Result<(), E> {
+    for part in unsettled_parts(kafka, group, topic, timeout)? {
+        let reader = Reader::over(kafka, vec![part.span], timeout)?;
+        drain(reader, &mut |record| {
+            let is_parked = matches!(Entry::read(record.headers.iter()), Entry::Parked { .. });
+            match is_parked && !part.settled_above.contains(record.offset) {
+                true => each(record),
+                false => Ok(()),
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// What of a retry partition is not settled.
+struct Unsettled {
+    span: Span,
+    settled_above: SettledAbove,
+}
+
+fn unsettled_parts(
+    kafka: &KafkaConfig,
+    group: &str,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Vec<Unsettled>, KafkaError> {
+    let retry = retry_topic(group, topic);
+    let mut spans: Vec<Span> = {
+        let reader = Reader::open(kafka, &Reading::whole([retry.clone()]), timeout)?;
+        reader.spans().cloned().collect()
+    };
+    let partitions: Vec<i32> = spans.iter().map(|span| span.partition).collect();
+    let mut parts = Vec::with_capacity(spans.len());
+    for found in committed_of(kafka, group, &retry, &partitions, timeout)? {
+        let tag = Tag {
+            group,
+            topic: &retry,
+            partition: found.partition,
+        };
+        let Some(at) = spans
+            .iter()
+            .position(|span| span.partition == found.partition)
+        else {
+            continue;
+        };
+        let span = spans.swap_remove(at);
+        let settled_above = found
+            .offset
+            .map(|start| metadata::decode(tag, start, &found.metadata));
+        parts.push(Unsettled {
+            span: Span {
+                // What was deleted is settled.
+                start: found.offset.unwrap_or(0).max(span.start),
+                ..span
+            },
+            settled_above: settled_above.unwrap_or_default(),
+        });
+    }
+    Ok(parts)
 }
 
 fn committed_of(

@@ -19,7 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 /// The raw handler's name in the inbox.
-pub(in crate::handler) const RAW_HANDLER: &str = "raw";
+pub(crate) const RAW_HANDLER: &str = "raw";
 
 pub(super) type OutcomeFuture = Pin<Box<dyn Future<Output = Result<Outcome, Infallible>> + Send>>;
 
@@ -238,7 +238,7 @@ impl<'a> Input<'a> {
     fn identity(&self, record: &Record) -> (String, String) {
         match self {
             Self::Event { attributes, .. } => (attributes.source.clone(), attributes.id.clone()),
-            Self::Raw => raw_identity(record),
+            Self::Raw => raw_identity(record.topic(), record.partition(), record.offset()),
         }
     }
 
@@ -262,10 +262,9 @@ impl<'a> Input<'a> {
     }
 }
 
-/// A raw record is known by where it stands.
-pub(in crate::handler) fn raw_identity(record: &Record) -> (String, String) {
-    let partition = format!("{}/{}", record.topic(), record.partition());
-    (partition, record.offset().to_string())
+/// A raw record is known by where it stands: its source and id in the inbox.
+pub(crate) fn raw_identity(topic: &str, partition: i32, offset: i64) -> (String, String) {
+    (format!("{topic}/{partition}"), offset.to_string())
 }
 
 /// Handles one delivery.

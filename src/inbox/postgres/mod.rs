@@ -3,6 +3,7 @@
 //! Owns the connections. Knows nothing of Kafka. Several transactions are open at a time, each for a group of deliveries; that
 //! a delivery is in one of them only, also towards other processes, is the unique key's to decide.
 
+mod completions;
 mod error;
 mod settings;
 mod store;

@@ -6,6 +6,7 @@ use super::settings::{Migration, PostgresSettings};
 use crate::inbox::InboxKey;
 use crate::inbox::digest::digest;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// The version of the tables below. A store of a newer version is refused, an older one is brought up to date.
@@ -61,6 +62,19 @@ const CLAIM: &str = "
     SELECT digest FROM claimed";
 
 const KNOWN: &str = "SELECT digest, replies FROM evenkeel_inbox WHERE digest = ANY($1)";
+
+/// How many deliveries are looked up at a time.
+pub(super) const LOOK_MAX: usize = 4096;
+
+const COMPLETED: &str = "
+    SELECT digest, floor(extract(epoch FROM completed_at) * 1000)::bigint AS at_ms
+    FROM evenkeel_inbox WHERE digest = ANY($1)";
+
+/// A handler's rows have no index: what the group never handled costs a look at all rows, once for each such handler.
+const HAS: &str = "
+    SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = $1 AND handler = $2)";
+
+const HAS_ANY: &str = "SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = $1)";
 
 const KEEP: &str = "UPDATE evenkeel_inbox SET replies = $2 WHERE digest = $1";
 
@@ -190,6 +204,35 @@ pub(super) async fn claim(
         }
     }
     Ok(known)
+}
+
+/// When each of at most [`LOOK_MAX`] deliveries was completed.
+pub(super) async fn completed(
+    connection: &mut PgConnection,
+    keys: &[InboxKey],
+) -> Result<Vec<Option<i64>>, sqlx::Error> {
+    let digests: Vec<[u8; 32]> = keys.iter().map(digest).collect();
+    let mut at_ms: HashMap<Vec<u8>, i64> = HashMap::new();
+    let query = sqlx::query(COMPLETED).bind(&digests);
+    for row in query.fetch_all(connection).await? {
+        at_ms.insert(row.try_get("digest")?, row.try_get("at_ms")?);
+    }
+    let told = digests.iter().map(|digest| at_ms.get(digest.as_slice()));
+    Ok(told.map(Option::<&i64>::copied).collect())
+}
+
+/// Whether there is any delivery of the group, and of the handler where one is named.
+pub(super) async fn has(
+    connection: &mut PgConnection,
+    group: &str,
+    handler: Option<&str>,
+) -> Result<bool, sqlx::Error> {
+    let group = readable(group);
+    let query = match handler {
+        Some(handler) => sqlx::query_scalar(HAS).bind(group).bind(readable(handler)),
+        None => sqlx::query_scalar(HAS_ANY).bind(group),
+    };
+    query.fetch_one(connection).await
 }
 
 /// Without what PostgreSQL's texts cannot hold, and not too long.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::inbox::conformance::{self, Effects};
-use crate::inbox::{Claim, Claimed, Inbox, InboxKey};
+use crate::inbox::{Claim, Claimed, Inbox, InboxKey, completions};
 use crate::testing::{TestPostgres, postgres};
 use sqlx::Connection;
 
@@ -306,4 +306,13 @@ async fn the_outbox_of_another_database_is_refused() {
         panic!("it is of another database");
     };
     assert!(error.to_string().contains("open both on one"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_postgres_inbox_tells_what_was_completed() {
+    let Some(url) = database().await else {
+        return;
+    };
+    let inbox = open(&url).await;
+    completions::conformance::check("group", &inbox, &inbox).await;
 }

@@ -4,6 +4,7 @@
 //! the write lock: whoever holds a claim keeps every other writer of the file waiting, so a handler reads what it needs
 //! from elsewhere before it is called, and its publications leave after the commit.
 
+mod completions;
 mod error;
 mod settings;
 mod store;
@@ -13,6 +14,7 @@ mod turn;
 #[cfg(test)]
 mod tests;
 
+pub use completions::SqliteCompletions;
 pub(crate) use error::is_busy;
 pub use settings::{Durability, SqliteSettings};
 pub use transaction::SqliteTx;
@@ -209,13 +211,7 @@ impl Store {
         let mut held = self.write("open").await?;
         store::prepare(&mut held.transaction, settings)
             .await
-            .map_err(|problem| match problem {
-                store::Problem::Foreign(reason) => InboxError::Foreign {
-                    path: self.path.clone(),
-                    reason,
-                },
-                store::Problem::Sqlite(error) => self.failed("prepare", error),
-            })?;
+            .map_err(|problem| problem.on(&self.path, "prepare"))?;
         held.commit()
             .await
             .map_err(|error| self.failed("prepare", error))

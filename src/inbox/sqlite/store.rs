@@ -3,7 +3,8 @@
 //! Owns all SQL of the inbox. Knows no connection handling: each function runs in the transaction it is given.
 
 use super::SqliteSettings;
-use crate::inbox::InboxKey;
+use super::error::Failure;
+use crate::inbox::{InboxError, InboxKey};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
 
@@ -76,12 +77,38 @@ const PURGE: &str = "
     DELETE FROM evenkeel_inbox WHERE (consumer_group, handler, source, id) IN (
         SELECT consumer_group, handler, source, id FROM evenkeel_inbox WHERE completed_at < ? LIMIT ?)";
 
+/// How many deliveries are looked up at a time: SQLite takes 32,766 parameters.
+pub(super) const LOOK_MAX: usize = 1024;
+
+const COMPLETED: &str = "
+    WITH asked (place, consumer_group, handler, source, id) AS (VALUES /*asked*/)
+    SELECT asked.place, evenkeel_inbox.completed_at FROM asked
+        JOIN evenkeel_inbox USING (consumer_group, handler, source, id)";
+
+const HAS: &str = "
+    SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = ?1 AND handler = ?2)";
+
+const HAS_ANY: &str = "SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = ?1)";
+
 /// Why a store cannot be used.
 pub(super) enum Problem {
     /// It is not this group's or not of this version: whose it is and what to do.
     Foreign(String),
     /// SQLite failed.
     Sqlite(sqlx::Error),
+}
+
+impl Problem {
+    /// As an error of the store at `path`, found when `doing` that.
+    pub(super) fn on(self, path: &str, doing: &'static str) -> InboxError {
+        match self {
+            Self::Foreign(reason) => InboxError::Foreign {
+                path: path.to_owned(),
+                reason,
+            },
+            Self::Sqlite(error) => Failure::of(path, doing, error),
+        }
+    }
 }
 
 impl From<sqlx::Error> for Problem {
@@ -111,6 +138,27 @@ pub(super) async fn prepare(
         .execute(&mut *connection)
         .await?;
     Ok(())
+}
+
+/// Checks that somebody may look at a store: whose it is, and that its tables are of this version.
+pub(super) async fn check(connection: &mut SqliteConnection, group: &str) -> Result<(), Problem> {
+    let foreign = |reason: String| Err(Problem::Foreign(reason));
+    let known = sqlx::query("SELECT 1 FROM sqlite_schema WHERE name = 'evenkeel_meta'")
+        .fetch_optional(&mut *connection)
+        .await?
+        .is_some();
+    if !known {
+        return foreign("has no tables of evenkeel: name a service's store".to_owned());
+    }
+    check_group(meta(connection, "group").await?, group)?;
+    let version = meta(connection, "version").await?;
+    check_version(version.clone())?;
+    match version.as_deref().map(str::parse) {
+        Some(Ok(VERSION)) => Ok(()),
+        _ => foreign(format!(
+            "is older than version {VERSION}: start its service once, which brings it up to date"
+        )),
+    }
 }
 
 fn check_version(stored: Option<String>) -> Result<(), Problem> {
@@ -177,13 +225,7 @@ pub(super) async fn claim(
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for _ in 0..2 {
         for place in 0..length {
-            let key = keys.get(place);
-            query = query
-                .bind(place as i64)
-                .bind(key.map(|key| &key.group))
-                .bind(key.map(|key| &key.handler))
-                .bind(key.map(|key| &key.source))
-                .bind(key.map(|key| &key.id));
+            query = bind_claim(query, place, keys.get(place));
         }
     }
     let rows = query.bind(now_ms).fetch_all(connection).await?;
@@ -196,6 +238,40 @@ pub(super) async fn claim(
         }
     }
     Ok(known)
+}
+
+/// When each of at most [`LOOK_MAX`] deliveries was completed.
+pub(super) async fn completed(
+    connection: &mut SqliteConnection,
+    keys: &[InboxKey],
+) -> Result<Vec<Option<i64>>, sqlx::Error> {
+    let length = keys.len().next_power_of_two();
+    let sql = COMPLETED.replace("/*asked*/", &vec!["(?, ?, ?, ?, ?)"; length].join(", "));
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for place in 0..length {
+        query = bind_claim(query, place, keys.get(place));
+    }
+    let mut told = vec![None; keys.len()];
+    for row in query.fetch_all(connection).await? {
+        let place: i64 = row.try_get("place")?;
+        if let Some(told) = usize::try_from(place).ok().and_then(|at| told.get_mut(at)) {
+            *told = row.try_get("completed_at")?;
+        }
+    }
+    Ok(told)
+}
+
+/// Whether there is any delivery of the group, and of the handler where one is named.
+pub(super) async fn has(
+    connection: &mut SqliteConnection,
+    group: &str,
+    handler: Option<&str>,
+) -> Result<bool, sqlx::Error> {
+    let query = match handler {
+        Some(handler) => sqlx::query_scalar(HAS).bind(group).bind(handler),
+        None => sqlx::query_scalar(HAS_ANY).bind(group),
+    };
+    query.fetch_one(connection).await
 }
 
 /// Keeps what was written since the last mark, and marks this place.
@@ -243,6 +319,16 @@ pub(super) async fn close(connection: &mut SqliteConnection) -> Result<(), sqlx:
 }
 
 type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
+
+/// A row of claims, or one of nulls.
+fn bind_claim<'q>(query: Query<'q>, place: usize, key: Option<&'q InboxKey>) -> Query<'q> {
+    query
+        .bind(place as i64)
+        .bind(key.map(|key| &key.group))
+        .bind(key.map(|key| &key.handler))
+        .bind(key.map(|key| &key.source))
+        .bind(key.map(|key| &key.id))
+}
 
 fn bind<'q>(query: Query<'q>, key: &'q InboxKey) -> Query<'q> {
     query

@@ -1,8 +1,8 @@
 //! What only a store in a shared file can get wrong.
 
-use super::{Durability, SqliteInbox, SqliteSettings, SqliteTx, store};
+use super::{Durability, SqliteCompletions, SqliteInbox, SqliteSettings, SqliteTx, store};
 use crate::inbox::conformance::{self, Effects};
-use crate::inbox::{BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey};
+use crate::inbox::{BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey, completions};
 use sqlx::{Connection, SqliteConnection};
 use std::any::Any;
 use std::path::{Path, PathBuf};
@@ -554,4 +554,38 @@ async fn with_an_outbox_the_contract_holds_too() {
     let inbox = file.open().await.with_outbox(outbox).unwrap();
     let inbox = Arc::new(inbox);
     conformance::check(inbox.clone(), Some(inbox)).await;
+}
+
+#[tokio::test]
+async fn the_sqlite_inbox_tells_what_was_completed_and_only_looking_changes_nothing() {
+    let file = File::new();
+    let inbox = file.open().await;
+    let look = SqliteCompletions::open(&file.path(), "payments")
+        .await
+        .unwrap();
+    completions::conformance::check("payments", &inbox, &look).await;
+    completions::conformance::check("payments", &inbox, &inbox.completions()).await;
+    let written = sqlx::query("DELETE FROM evenkeel_inbox")
+        .execute(&look.pool)
+        .await;
+    assert!(written.is_err());
+}
+
+#[tokio::test]
+async fn only_a_store_of_the_group_and_of_this_version_is_looked_at() {
+    let file = File::new();
+    let open = async |group| SqliteCompletions::open(&file.path(), group).await;
+    assert!(open("payments").await.is_err());
+    assert!(!file.path().exists(), "looking makes no file");
+    let inbox = file.open().await;
+    let error = open("another").await.err().unwrap();
+    assert!(matches!(error, InboxError::Foreign { .. }), "{error}");
+    for (version, is_readable) in [("1", false), ("2", true), ("3", false)] {
+        sqlx::query("UPDATE evenkeel_meta SET value = ? WHERE name = 'version'")
+            .bind(version)
+            .execute(&inbox.store().writer)
+            .await
+            .unwrap();
+        assert_eq!(open("payments").await.is_ok(), is_readable, "{version}");
+    }
 }

@@ -24,6 +24,10 @@ const COMPONENT: &str = "relay";
 /// Pause after the store did not answer.
 const STORE_RETRY: Duration = Duration::from_millis(500);
 
+/// The store is left alone for so long after each round of questions: what is committed and acknowledged meanwhile is read and
+/// deleted together, where each question costs those who write a turn.
+const REST: Duration = Duration::from_millis(5);
+
 /// A lease of another relay is looked at again so long after its end.
 const LOOK_LATER: Duration = Duration::from_millis(20);
 
@@ -65,6 +69,7 @@ pub(super) struct Running {
     watch_at: Instant,
     /// The store did not answer: nothing is asked of it until then.
     store_down_until: Option<Instant>,
+    rest_until: Instant,
     report: RelayReport,
 }
 
@@ -86,6 +91,7 @@ impl Running {
             renew_at: now,
             watch_at: now,
             store_down_until: None,
+            rest_until: now,
             report: RelayReport::default(),
         }
     }
@@ -137,14 +143,19 @@ impl Running {
 
     /// When something is to be done without being told.
     fn wake_at(&self) -> Instant {
-        let now = Instant::now();
         let ask_at = match self.store_down_until {
             Some(until) => until,
-            None if self.may_have_more && self.can_read() => now,
-            None => self.renew_at.min(self.watch_at),
+            None if self.has_to_ask() => self.rest_until,
+            None => self.renew_at.min(self.watch_at).max(self.rest_until),
         };
         let others = [self.window.next_wake(), self.leases.next_end()];
         others.into_iter().flatten().fold(ask_at, Instant::min)
+    }
+
+    fn has_to_ask(&self) -> bool {
+        self.may_have_more && self.can_read()
+            || self.window.has_published()
+            || !self.marks.is_empty()
     }
 
     fn can_read(&self) -> bool {
@@ -157,11 +168,13 @@ impl Running {
         let over = self.leases.expire(now);
         self.window.lose(&over);
         self.may_have_more |= self.window.wake(now);
-        if self.store_down_until.is_some_and(|until| now < until) {
+        if now < self.rest_until || self.store_down_until.is_some_and(|until| now < until) {
             return;
         }
         let was_down = self.store_down_until.take().is_some();
-        match self.ask_in_turn(now).await {
+        let asked = self.ask_in_turn(now).await;
+        self.rest_until = Instant::now() + REST;
+        match asked {
             Ok(()) if was_down => {
                 tracing::info!("the outbox answers again");
                 self.say_ready(Ok(()));

@@ -268,6 +268,11 @@ impl Window {
             .collect()
     }
 
+    /// Whether rows are published that the store has not deleted.
+    pub(super) fn has_published(&self) -> bool {
+        !self.published.is_empty()
+    }
+
     /// The store has deleted the first `count` of [`Window::published`].
     pub(super) fn deleted(&mut self, count: usize) {
         for (_, key) in self.published.drain(..count).collect::<Vec<_>>() {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 /// Where to start, or where to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Position {
+pub(in crate::commands) enum Position {
     /// Start there.
     Start(Start),
     /// Stop before it.

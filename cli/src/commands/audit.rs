@@ -1,0 +1,332 @@
+//! `evenkeel audit`: whether every event of a topic had its end in a group, once and in order.
+
+use super::consume::position::Position;
+use crate::connection::ConnectionArgs;
+use crate::exit::Ending;
+use crate::output::{Listing, OutputArgs, OutputFormat, Row};
+use crate::progress::Progress;
+use crate::store::StoreArgs;
+use clap::Args;
+use evenkeel::audit::{
+    AuditReport, AuditSettings, Finding, Findings, Handlers, Step, Tally, audit,
+};
+use evenkeel::inbox::completions;
+use evenkeel::kafka::reader::Start;
+use evenkeel::recovery::DeadLetterTopic;
+use serde::Serialize;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// Prove that every event of a topic had its end in a group: an effect, a dead letter, a parked record or a recorded skip.
+///
+/// Reads the topic, the group's retry, dead-letter and control topics and its store afresh, and changes nothing; the group may
+/// go on meanwhile. Lists what is missing, doubled or out of order. What the group has not committed yet is told as lag. Types
+/// that the group does not handle are told as ignored, with their numbers: a handler that was forgotten shows there.
+///
+/// Exits with 3 when anything was found.
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// The consumer group.
+    #[arg(short, long)]
+    group: String,
+
+    /// The topic.
+    #[arg(short, long)]
+    topic: String,
+
+    #[command(flatten)]
+    store: StoreArgs,
+
+    /// Where to start in each partition: beginning, an offset, -N (the last N) or @TIME.
+    #[arg(
+        long,
+        value_name = "POSITION",
+        default_value = "beginning",
+        allow_hyphen_values = true,
+        value_parser = position
+    )]
+    from: Start,
+
+    /// Where to stop: end, an offset, -N or @TIME.
+    #[arg(
+        long,
+        value_name = "POSITION",
+        default_value = "end",
+        allow_hyphen_values = true,
+        value_parser = position
+    )]
+    to: Start,
+
+    /// The handler of an event type, where the inbox does not know it by the type; TYPE alone says that the type is handled. May
+    /// be repeated, for one type too: after a handler was renamed.
+    #[arg(long = "handler", value_name = "TYPE=NAME", value_parser = handler)]
+    handlers: Vec<(String, String)>,
+
+    /// Where the group's dead letters are, if not in dlq.GROUP.TOPIC.
+    #[arg(long, value_name = "TOPIC")]
+    dead_letter_topic: Option<String>,
+
+    /// Do not ask for the order of keys: the group handles records in any order.
+    #[arg(long)]
+    unordered: bool,
+
+    /// Memory for the audit's tables; less means more passes over the topic.
+    #[arg(long, value_name = "MIB", default_value = "256", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    memory: u32,
+
+    /// How many findings of each kind are listed; all are counted.
+    #[arg(long, value_name = "FINDINGS", default_value = "100")]
+    limit: usize,
+
+    #[command(flatten)]
+    output: OutputArgs,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+/// A position, wherever it was meant to be.
+fn position(text: &str) -> Result<Start, String> {
+    match text.parse()? {
+        Position::Start(at) | Position::Until(at) => Ok(at),
+    }
+}
+
+/// `TYPE=NAME`, or `TYPE` for a handler of the type's name.
+fn handler(text: &str) -> Result<(String, String), String> {
+    let (ty, name) = text.split_once('=').unwrap_or((text, text));
+    match ty.is_empty() || name.is_empty() {
+        true => Err("write TYPE=NAME, for example shop.order-placed.v1=mailer".to_owned()),
+        false => Ok((ty.to_owned(), name.to_owned())),
+    }
+}
+
+impl AuditArgs {
+    fn settings(&self) -> AuditSettings {
+        let mut settings = AuditSettings::new(&self.group, &self.topic);
+        settings.from = self.from;
+        settings.to = self.to;
+        settings.handlers = self
+            .handlers
+            .iter()
+            .fold(Handlers::default(), |handlers, (ty, name)| {
+                handlers.with(ty, name)
+            });
+        if let Some(topic) = &self.dead_letter_topic {
+            settings.dead_letter_topic = DeadLetterTopic::One(topic.clone());
+        }
+        settings.is_ordered = !self.unordered;
+        settings.memory_bytes = (self.memory as usize) << 20;
+        settings.listed_max = self.limit;
+        settings
+    }
+}
+
+/// Audits, and says what was found.
+pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<Ending> {
+    let kafka = args.connection.kafka()?;
+    let store = completions::open(&args.store.address, &args.group).await?;
+    let mut told = Told::default();
+    let watch = move |progress| told.take(progress);
+    let settings = args.settings();
+    let report = audit(&kafka, settings, store, args.connection.timeout(), watch).await?;
+    let mut out = std::io::stdout().lock();
+    match args.output.output {
+        OutputFormat::Table => {
+            drop(out);
+            print(&report)?;
+        }
+        OutputFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
+        OutputFormat::Jsonl => writeln!(out, "{}", serde_json::to_string(&report)?)?,
+    }
+    anstream::eprintln!("evenkeel: {}", sentence(&report));
+    Ok(match report.proven {
+        true => Ending::Done,
+        false => Ending::FoundBad,
+    })
+}
+
+/// Tells on standard error how far a long audit is.
+#[derive(Default)]
+struct Told {
+    bar: Option<(Step, u32, Progress)>,
+    line_at: Option<Instant>,
+}
+
+/// Without a terminal, a line that often.
+const LINE_INTERVAL: Duration = Duration::from_secs(30);
+
+impl Told {
+    fn take(&mut self, progress: evenkeel::audit::Progress) {
+        let evenkeel::audit::Progress {
+            step,
+            pass,
+            done,
+            total,
+        } = progress;
+        let what = match step {
+            Step::Letters => "dead letters",
+            Step::Topic => "records",
+            Step::Copies => "records, for copies",
+        };
+        let is_same = |bar: &(Step, u32, Progress)| (bar.0, bar.1) == (step, pass);
+        if !self.bar.as_ref().is_some_and(is_same) {
+            let bar = Progress::start(total, &format!("{what} in pass {pass}"));
+            self.bar = Some((step, pass, bar));
+        }
+        if let Some((_, _, bar)) = &self.bar {
+            bar.reach(done);
+        }
+        let since = *self.line_at.get_or_insert_with(Instant::now);
+        if since.elapsed() >= LINE_INTERVAL {
+            self.line_at = Some(Instant::now());
+            if !Progress::is_shown() {
+                anstream::eprintln!("evenkeel: {done} of {total} {what} in pass {pass}");
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct TypeRow<'a> {
+    ty: &'a str,
+    tally: &'a Tally,
+}
+
+impl Row for TypeRow<'_> {
+    const COLUMNS: &'static [&'static str] = &[
+        "type",
+        "records",
+        "effects",
+        "dead letters",
+        "parked",
+        "skipped",
+        "ignored",
+    ];
+
+    fn cells(&self) -> Vec<Vec<String>> {
+        let tally = self.tally;
+        let mut cells = vec![self.ty.to_owned()];
+        let numbers = [
+            tally.records,
+            tally.effects,
+            tally.dead_letters,
+            tally.parked,
+            tally.skipped,
+            tally.ignored,
+        ];
+        cells.extend(numbers.iter().map(u64::to_string));
+        vec![cells]
+    }
+}
+
+#[derive(Serialize)]
+struct FindingRow<'a> {
+    kind: &'a str,
+    topic: &'a str,
+    #[serde(flatten)]
+    finding: &'a Finding,
+}
+
+impl Row for FindingRow<'_> {
+    const COLUMNS: &'static [&'static str] = &["found", "record", "type", "source", "id", "what"];
+
+    fn cells(&self) -> Vec<Vec<String>> {
+        let found = self.finding;
+        vec![vec![
+            self.kind.to_owned(),
+            format!("{}/{}@{}", self.topic, found.partition, found.offset),
+            found.ty.clone(),
+            found.source.clone(),
+            found.id.clone(),
+            found.detail.clone(),
+        ]]
+    }
+}
+
+/// What kinds of findings there are, by name.
+fn kinds(report: &AuditReport) -> [(&'static str, &Findings); 3] {
+    [
+        ("missing", &report.missing),
+        ("doubled", &report.doubled),
+        ("out of order", &report.out_of_order),
+    ]
+}
+
+/// A table of the types, and one of the findings, if there are any.
+fn print(report: &AuditReport) -> anyhow::Result<()> {
+    let types = report.types.iter().map(|(ty, tally)| TypeRow { ty, tally });
+    let total = TypeRow {
+        ty: "all",
+        tally: &report.total,
+    };
+    Listing::print(OutputFormat::Table, types.chain([total]))?;
+    if report.proven {
+        return Ok(());
+    }
+    anstream::println!();
+    let rows = kinds(report).into_iter().flat_map(|(kind, findings)| {
+        findings.listed.iter().map(move |finding| FindingRow {
+            kind,
+            topic: &report.topic,
+            finding,
+        })
+    });
+    Listing::print(OutputFormat::Table, rows)?;
+    for (kind, findings) in kinds(report) {
+        let more = findings.count - findings.listed.len() as u64;
+        if more > 0 {
+            anstream::println!("and {more} more are {kind}");
+        }
+    }
+    Ok(())
+}
+
+fn sentence(report: &AuditReport) -> String {
+    let AuditReport {
+        group,
+        topic,
+        lag,
+        total,
+        ..
+    } = report;
+    let behind = match lag {
+        0 => String::new(),
+        lag => format!("; {lag} are still to be settled and were not judged"),
+    };
+    let records = total.records;
+    match report.proven {
+        true => format!("proven: {records} records of {topic} had their end in {group}{behind}"),
+        false => {
+            let counts = kinds(report).map(|(kind, findings)| format!("{} {kind}", findings.count));
+            format!(
+                "not proven: of {records} records of {topic}, in {group}, {}{behind}",
+                counts.join(", ")
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handler_is_named_by_its_type_or_by_itself() {
+        let pair = |ty: &str, name: &str| Some((ty.to_owned(), name.to_owned()));
+        let check = |text, expected| assert_eq!(handler(text).ok(), expected, "{text}");
+        check("a.v1=mailer", pair("a.v1", "mailer"));
+        check("a.v1=mailer=2", pair("a.v1", "mailer=2"));
+        check("a.v1", pair("a.v1", "a.v1"));
+        check("=mailer", None);
+        check("a.v1=", None);
+        check("", None);
+    }
+
+    #[test]
+    fn a_range_is_of_positions_as_consume_has_them() {
+        assert_eq!(position("-5"), Ok(Start::Last(5)));
+        assert_eq!(position("@1970-01-01T00:00:01Z"), Ok(Start::Time(1_000)));
+        assert!(position("yesterday").is_err());
+    }
+}

@@ -1,0 +1,172 @@
+//! The library's own audit of each group and topic: what the inboxes, dead letters and retry topics say.
+//!
+//! It judges other evidence than the demo's audit, which reads the effects themselves with a client of its own: a row in the inbox
+//! without its effect shows there, a record that is no event shows here. Where the two do not see as many records, one is blind.
+
+use crate::audit::{DUTIES, Facts};
+use crate::cluster::{Cluster, Offsets};
+use crate::sample::store_of;
+use anyhow::Context;
+use evenkeel::audit::{AuditError, AuditReport, AuditSettings, Findings, Handlers, audit};
+use evenkeel::inbox::SqliteCompletions;
+use evenkeel::kafka::reader::Start;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the brokers may take to answer a request.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What the audits of all groups came to.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    /// Records whose end was proven, each in every group that reads it.
+    pub(super) proven: u64,
+    pub(super) faults: Vec<String>,
+    pub(super) remarks: Vec<String>,
+}
+
+/// What is audited.
+pub(super) struct Scope<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) directory: &'a Path,
+    /// Where the topics ended before the run.
+    pub(super) from: &'a Offsets,
+    /// When that was, in milliseconds since the epoch.
+    pub(super) since_ms: i64,
+}
+
+impl Scope<'_> {
+    /// Audits every group on every topic that it has a duty on.
+    pub(super) async fn audit(&self, facts: &Facts, no_events: u64) -> anyhow::Result<Groups> {
+        let mut groups = Groups::default();
+        let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
+        for event in &facts.published {
+            *seen.entry(&event.at.topic).or_default() += 1;
+        }
+        for (service, kinds) in DUTIES {
+            let store = store_of(self.directory, service);
+            let store = Arc::new(SqliteCompletions::open(&store, service).await?);
+            let mut topics: BTreeMap<&str, Handlers> = BTreeMap::new();
+            for (topic, ty) in *kinds {
+                let handlers = topics.entry(topic).or_default();
+                *handlers = std::mem::take(handlers).with(*ty, *ty);
+            }
+            for (topic, handlers) in topics {
+                let mut settings = AuditSettings::new(*service, topic);
+                settings.handlers = handlers;
+                settings.from = self.start(topic);
+                let config = &self.cluster.config;
+                let report = audit(config, settings, store.clone(), TIMEOUT, |_| {}).await;
+                let seen = seen.get(topic).copied().unwrap_or_default();
+                match report {
+                    // Nothing was published there in so short a run.
+                    Err(AuditError::NeverCommitted { .. }) if seen == 0 => {}
+                    report => {
+                        let report =
+                            report.with_context(|| format!("cannot audit {service} on {topic}"))?;
+                        let is_whole = !facts.log_truncated && no_events == 0;
+                        groups.add(&report, is_whole.then_some(seen));
+                    }
+                }
+            }
+            store.close().await;
+        }
+        Ok(groups)
+    }
+
+    /// Where the run began. By offset where the topic was empty; a mock cluster, which always is, knows no times.
+    fn start(&self, topic: &str) -> Start {
+        let mut own = self.from.iter().filter(|((name, _), _)| name == topic);
+        match own.all(|(_, offset)| *offset == 0) {
+            true => Start::Beginning,
+            false => Start::Time(self.since_ms),
+        }
+    }
+}
+
+impl Groups {
+    /// `seen` is how many events the demo's own reader found on the topic.
+    fn add(&mut self, report: &AuditReport, seen: Option<u64>) {
+        let AuditReport { group, topic, .. } = report;
+        let lines = |what: &str, findings: &Findings| -> Vec<String> {
+            let listed = findings.listed.iter().take(5);
+            let line = |found: &evenkeel::audit::Finding| {
+                let (partition, offset) = (found.partition, found.offset);
+                let detail = &found.detail;
+                format!("{what}: {group} on {topic}/{partition}@{offset}: {detail}")
+            };
+            listed.map(line).collect()
+        };
+        self.faults.extend(lines("missing", &report.missing));
+        self.faults
+            .extend(lines("out of order", &report.out_of_order));
+        // A kill between the letter and the commit leaves this: the record came again and was handled.
+        self.remarks.extend(lines("doubled", &report.doubled));
+        let records = report.total.records;
+        if let Some(seen) = seen.filter(|seen| *seen != records + report.lag) {
+            self.faults.push(format!(
+                "the audit of {group} saw {records} of the {seen} events of {topic}"
+            ));
+        }
+        if report.missing.count + report.out_of_order.count == 0 {
+            self.proven += records;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel::audit::{Finding, Tally};
+
+    fn report(change: impl FnOnce(&mut AuditReport)) -> AuditReport {
+        let mut report = AuditReport {
+            group: "payments".to_owned(),
+            topic: "shop.orders".to_owned(),
+            proven: true,
+            partitions: Vec::new(),
+            types: BTreeMap::new(),
+            total: Tally::default(),
+            lag: 0,
+            missing: Findings::default(),
+            doubled: Findings::default(),
+            out_of_order: Findings::default(),
+            passes: 1,
+        };
+        report.total.records = 7;
+        change(&mut report);
+        report
+    }
+
+    fn found() -> Findings {
+        let finding = Finding {
+            partition: 1,
+            offset: 2,
+            ty: "t".to_owned(),
+            source: "s".to_owned(),
+            id: "i".to_owned(),
+            detail: "no effect".to_owned(),
+        };
+        Findings {
+            count: 1,
+            listed: vec![finding],
+        }
+    }
+
+    #[test]
+    fn what_is_missing_out_of_order_or_unseen_is_a_fault_and_a_contradiction_a_remark() {
+        let check = |change: fn(&mut AuditReport), faults: usize, remarks: usize, proven| {
+            let mut groups = Groups::default();
+            groups.add(&report(change), Some(7));
+            let told = (groups.faults.len(), groups.remarks.len(), groups.proven);
+            assert_eq!(told, (faults, remarks, proven), "{groups:?}");
+        };
+        check(|_| {}, 0, 0, 7);
+        check(|report| report.missing = found(), 1, 0, 0);
+        check(|report| report.out_of_order = found(), 1, 0, 0);
+        check(|report| report.doubled = found(), 0, 1, 7);
+        check(|report| report.total.records = 6, 1, 0, 6);
+    }
+}

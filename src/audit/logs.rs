@@ -1,0 +1,261 @@
+//! The evidence as it is: topics read without a group, and a store.
+//!
+//! Owns the readers, and the way from threads that block to a store that is awaited. Judges nothing.
+
+use super::evidence::{Each, Evidence, Offsets};
+use super::judge::{Limits, judge};
+use super::report::{AuditReport, Stretch};
+use super::settings::AuditSettings;
+use super::subject::Place;
+use super::{AuditError, Progress};
+use crate::consumer::parked_records;
+use crate::control::{Action, Entry, History, Outcome, control_topic};
+use crate::inbox::{Completions, InboxKey};
+use crate::kafka::admin::Admin;
+use crate::kafka::reader::{LogRecord, Reader, Reading, Span};
+use crate::kafka::{KafkaConfig, KafkaError, is_topic_name};
+use crate::recovery::{Mark, replay_topic};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+/// How long one look for a record takes.
+const TURN: Duration = Duration::from_millis(100);
+
+/// Without a record for that long, or for as long as a request may take, a log is taken to be gone.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// Audits a group and a topic against its store. `timeout` bounds each request to the cluster, and `watch` is told how far it
+/// is, on a thread that may block.
+///
+/// The group may go on meanwhile: what it has committed at the start is what is judged. It ends soon after the future is
+/// dropped.
+///
+/// # Errors
+/// Where the cluster or the store cannot be asked, or there is nothing to prove; see [`AuditError`].
+pub async fn audit(
+    kafka: &KafkaConfig,
+    settings: AuditSettings,
+    store: Arc<dyn Completions>,
+    timeout: Duration,
+    mut watch: impl FnMut(Progress) + Send + 'static,
+) -> Result<AuditReport, AuditError> {
+    let committed = committed(kafka, &settings, timeout).await?;
+    let stop = CancellationToken::new();
+    let logs = Logs {
+        kafka: kafka.clone(),
+        group: settings.group.clone(),
+        topic: settings.topic.clone(),
+        letters: settings
+            .dead_letter_topic
+            .of(&settings.group, &settings.topic),
+        timeout,
+        store,
+        runtime: Handle::current(),
+        stop: stop.clone(),
+    };
+    let _guard = stop.drop_guard();
+    let work = move || {
+        let stretches = logs.stretches(&settings, &committed)?;
+        let limits = Limits::of(settings.memory_bytes);
+        judge(&logs, &settings, limits, stretches, &mut watch)
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(report) => report,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(AuditError::Stopped),
+    }
+}
+
+/// What the group has committed, by partition.
+async fn committed(
+    kafka: &KafkaConfig,
+    settings: &AuditSettings,
+    timeout: Duration,
+) -> Result<BTreeMap<i32, i64>, AuditError> {
+    let admin = Admin::connect(kafka, timeout).await?;
+    let topic = std::slice::from_ref(&settings.topic);
+    let lag = admin.group_lag(&settings.group, topic).await?;
+    let committed = lag
+        .into_iter()
+        .filter_map(|part| Some((part.partition, part.committed?)));
+    let committed: BTreeMap<i32, i64> = committed.collect();
+    match committed.is_empty() {
+        true => Err(AuditError::NeverCommitted {
+            group: settings.group.clone(),
+            topic: settings.topic.clone(),
+        }),
+        false => Ok(committed),
+    }
+}
+
+struct Logs {
+    kafka: KafkaConfig,
+    group: String,
+    topic: String,
+    /// The dead-letter topic.
+    letters: String,
+    timeout: Duration,
+    store: Arc<dyn Completions>,
+    runtime: Handle,
+    stop: CancellationToken,
+}
+
+impl Logs {
+    /// What is to be read of each partition.
+    fn stretches(
+        &self,
+        settings: &AuditSettings,
+        committed: &BTreeMap<i32, i64>,
+    ) -> Result<Vec<Stretch>, AuditError> {
+        let spans = |start, end| -> Result<Vec<Span>, KafkaError> {
+            let reading = Reading {
+                topics: vec![self.topic.clone()],
+                partitions: Vec::new(),
+                start,
+                end: Some(end),
+            };
+            let reader = Reader::open(&self.kafka, &reading, self.timeout)?;
+            Ok(reader.spans().cloned().collect())
+        };
+        let asked = spans(settings.from, settings.to)?;
+        let low = spans(crate::kafka::reader::Start::Beginning, settings.to)?;
+        let low: BTreeMap<i32, i64> = low
+            .into_iter()
+            .map(|span| (span.partition, span.start))
+            .collect();
+        let stretches = asked.into_iter().map(|span| Stretch {
+            partition: span.partition,
+            low: low.get(&span.partition).copied().unwrap_or(span.start),
+            from: span.start,
+            to: span.end.unwrap_or(span.start).max(span.start),
+            committed: committed.get(&span.partition).copied(),
+        });
+        Ok(stretches.collect())
+    }
+
+    /// Gives out what is left of a reading.
+    fn drain(&self, mut reader: Reader, each: &mut Each<'_>) -> Result<(), AuditError> {
+        let silence_max = self.timeout.max(SILENCE_MAX);
+        let mut heard = Instant::now();
+        while !reader.at_end() {
+            if self.stop.is_cancelled() {
+                return Err(AuditError::Stopped);
+            }
+            match reader.next(TURN)? {
+                Some(record) => {
+                    each(record)?;
+                    heard = Instant::now();
+                }
+                None if heard.elapsed() > silence_max => {
+                    return Err(AuditError::Kafka(KafkaError::Timeout {
+                        what: "reading what stands on the log".to_owned(),
+                        seconds: silence_max.as_secs(),
+                    }));
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a topic that need not exist.
+    fn whole(&self, topic: &str, each: &mut Each<'_>) -> Result<(), AuditError> {
+        if !is_topic_name(topic) {
+            return Ok(());
+        }
+        let reading = Reading::whole([topic]);
+        match Reader::open(&self.kafka, &reading, self.timeout) {
+            Ok(reader) => self.drain(reader, each),
+            Err(KafkaError::UnknownTopic { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Evidence for Logs {
+    fn topic(&self, parts: &[Offsets], each: &mut Each<'_>) -> Result<(), AuditError> {
+        let topic: Arc<str> = self.topic.as_str().into();
+        let spans = parts.iter().map(|part| Span {
+            topic: Arc::clone(&topic),
+            partition: part.partition,
+            start: part.start,
+            end: Some(part.end),
+        });
+        let reader = Reader::over(&self.kafka, spans.collect(), self.timeout)?;
+        self.drain(reader, each)
+    }
+
+    fn letters(&self, each: &mut Each<'_>) -> Result<(), AuditError> {
+        self.whole(&self.letters, each)
+    }
+
+    fn parked(&self, each: &mut Each<'_>) -> Result<(), AuditError> {
+        let drain = |reader, each: &mut Each<'_>| self.drain(reader, each);
+        let (kafka, group, topic) = (&self.kafka, &self.group, &self.topic);
+        match parked_records(kafka, group, topic, self.timeout, drain, each) {
+            Err(AuditError::Kafka(KafkaError::UnknownTopic { .. })) => Ok(()),
+            read => read,
+        }
+    }
+
+    fn replays(&self, each: &mut dyn FnMut(Place, bool)) -> Result<(), AuditError> {
+        let Some(marks) = replay_topic(&self.letters) else {
+            return Ok(());
+        };
+        self.whole(&marks, &mut |record| {
+            if let Some(Mark::Letter {
+                partition,
+                offset,
+                replayed,
+            }) = Mark::read(record.key.as_deref(), record.value.as_deref())
+            {
+                each(Place { partition, offset }, replayed.is_some());
+            }
+            Ok(())
+        })
+    }
+
+    fn skipped(&self) -> Result<HashSet<Place>, AuditError> {
+        let mut history = History::default();
+        self.whole(&control_topic(&self.group), &mut |record| {
+            record_of(&mut history, &record);
+            Ok(())
+        })?;
+        let skipped = history.recorded().filter_map(|recorded| {
+            let Action::Skip { record } = recorded.command.action else {
+                return None;
+            };
+            let mut acks = recorded.acks.iter();
+            let is_done = acks.any(|ack| ack.outcome == Outcome::Skipped);
+            (is_done && record.topic == self.topic).then_some(Place {
+                partition: record.partition,
+                offset: record.offset,
+            })
+        });
+        Ok(skipped.collect())
+    }
+
+    fn completed(&self, keys: &[InboxKey]) -> Result<Vec<Option<i64>>, AuditError> {
+        Ok(self.runtime.block_on(self.store.completed(keys))?)
+    }
+
+    fn has_handlers(&self, group: &str, handlers: &[String]) -> Result<Vec<bool>, AuditError> {
+        let asked = self.store.has_handlers(group, handlers);
+        Ok(self.runtime.block_on(asked)?)
+    }
+
+    fn has_group(&self, group: &str) -> Result<bool, AuditError> {
+        Ok(self.runtime.block_on(self.store.has_group(group))?)
+    }
+}
+
+/// Members pass over what they cannot read; so does this.
+fn record_of(history: &mut History, record: &LogRecord) {
+    if let Ok(entry) = Entry::read(record.key.as_deref(), record.value.as_deref()) {
+        let key = record.key.as_deref().unwrap_or_default();
+        history.apply(&String::from_utf8_lossy(key), entry);
+    }
+}

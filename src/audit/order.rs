@@ -1,0 +1,169 @@
+//! Order per key: events take effect in the order in which they stand on the log.
+//!
+//! Pure. Owns a table of what each key did last, which never has more entries than it was given room for: where there are more
+//! keys it lets the half of them go that another pass looks at. Keys are known by their fingerprints, and a pass looks at those
+//! of a range, so each is looked at in exactly one pass.
+
+use super::subject::Place;
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+
+/// What the keys of one pass did.
+pub(super) struct OrderTable {
+    lanes: RangeInclusive<u128>,
+    entries_max: usize,
+    last: HashMap<u128, Last>,
+    /// Records whose place in the order was given up, by their lane: they were dead letters before they had their effect.
+    late: HashMap<Place, u128>,
+}
+
+/// The latest completion of a key so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Last {
+    pub(super) offset: i64,
+    pub(super) at_ms: i64,
+    /// The event's fingerprint.
+    pub(super) identity: u128,
+}
+
+impl OrderTable {
+    /// For the lanes from `start` on, as many as there is room for.
+    pub(super) fn new(start: u128, entries_max: usize) -> Self {
+        Self {
+            lanes: start..=u128::MAX,
+            entries_max: entries_max.max(1),
+            last: HashMap::new(),
+            late: HashMap::new(),
+        }
+    }
+
+    /// Whether this pass looks at the lane.
+    pub(super) fn has(&self, lane: u128) -> bool {
+        self.lanes.contains(&lane)
+    }
+
+    /// Where the next pass begins; none when this was the last.
+    pub(super) fn rest(&self) -> Option<u128> {
+        self.lanes.end().checked_add(1)
+    }
+
+    /// A record that may have its effect at any time.
+    pub(super) fn excuse(&mut self, lane: u128, place: Place) {
+        if self.has(lane) {
+            self.late.insert(place, lane);
+            self.shrink();
+        }
+    }
+
+    /// A record whose event was completed then. In offset order within each partition. Returns the completion of an earlier
+    /// record of the key that is later than this one.
+    pub(super) fn see(
+        &mut self,
+        lane: u128,
+        place: Place,
+        at_ms: i64,
+        identity: u128,
+    ) -> Option<Last> {
+        if !self.has(lane) || self.late.contains_key(&place) {
+            return None;
+        }
+        let now = Last {
+            offset: place.offset,
+            at_ms,
+            identity,
+        };
+        let last = self.last.entry(lane).or_insert(now);
+        if at_ms < last.at_ms {
+            return Some(*last);
+        }
+        *last = now;
+        self.shrink();
+        None
+    }
+
+    /// Leaves half of the lanes to a later pass; false where only one is left.
+    pub(super) fn halve(&mut self) -> bool {
+        let (start, end) = (*self.lanes.start(), *self.lanes.end());
+        let lanes = start..=start + (end - start) / 2;
+        self.last.retain(|lane, _| lanes.contains(lane));
+        self.late.retain(|_, lane| lanes.contains(lane));
+        self.lanes = lanes;
+        start < end
+    }
+
+    fn shrink(&mut self) {
+        while self.last.len() + self.late.len() > self.entries_max && self.halve() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn place(offset: i64) -> Place {
+        Place {
+            partition: 0,
+            offset,
+        }
+    }
+
+    #[test]
+    fn a_completion_before_that_of_an_earlier_record_is_told_and_an_equal_one_is_not() {
+        let mut table = OrderTable::new(0, 10);
+        let last = |offset, at_ms| {
+            Some(Last {
+                offset,
+                at_ms,
+                identity: 0,
+            })
+        };
+        assert_eq!(table.see(1, place(5), 100, 0), None);
+        assert_eq!(table.see(1, place(6), 100, 0), None);
+        assert_eq!(table.see(2, place(7), 50, 0), None, "another key");
+        assert_eq!(table.see(1, place(8), 99, 0), last(6, 100));
+        assert_eq!(table.see(1, place(9), 101, 0), None);
+        table.excuse(1, place(10));
+        assert_eq!(table.see(1, place(10), 500, 0), None);
+        assert_eq!(table.see(1, place(11), 102, 0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn passes_of_any_size_find_together_what_one_pass_finds(
+            events in proptest::collection::vec((any::<u128>().prop_map(|lane| lane >> 121 << 121), 0_i64..20), 0..200),
+            excused in proptest::collection::btree_set(0_i64..200, 0..20),
+            entries_max in 1_usize..40,
+        ) {
+            let found = |entries_max| {
+                let (mut found, mut passes) = (BTreeSet::new(), 0);
+                let mut start = Some(0);
+                while let Some(from) = start {
+                    passes += 1;
+                    let mut table = OrderTable::new(from, entries_max);
+                    for (offset, (lane, _)) in (0..).zip(&events) {
+                        if excused.contains(&offset) {
+                            table.excuse(*lane, place(offset));
+                        }
+                    }
+                    let mut seen = BTreeSet::new();
+                    for (offset, (lane, at_ms)) in (0..).zip(&events) {
+                        if let Some(last) = table.see(*lane, place(offset), *at_ms, 0) {
+                            seen.insert((*lane, offset, last.offset));
+                        }
+                        // All of one lane share an entry, so only excuses can be more than there is room for.
+                        let is_crowded = table.last.len() + table.late.len() > entries_max;
+                        assert!(!is_crowded || table.lanes.start() == table.lanes.end());
+                    }
+                    found.extend(seen.into_iter().filter(|(lane, ..)| table.has(*lane)));
+                    start = table.rest();
+                }
+                (found, passes)
+            };
+            let (whole, passes) = found(usize::MAX);
+            prop_assert_eq!(passes, 1);
+            prop_assert_eq!(found(entries_max).0, whole);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Records without an effect, until it is known what else became of them.
+//!
+//! They are kept up to a number of bytes, and then looked up all together: what is parked is read first, then the dead
+//! letters, then the store again. A group that goes on meanwhile takes its records only in that direction, so none can slip
+//! through between two looks.
+
+use super::AuditError;
+use super::evidence::Evidence;
+use super::subject::{Place, Subject};
+use crate::handler::Stage;
+use crate::kafka::reader::LogRecord;
+use crate::recovery::{DeadLetter, Entry};
+use std::collections::HashMap;
+
+/// What became of a record that has no effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Parked,
+    Dead,
+    Skipped,
+    /// It has its effect by now.
+    Effect,
+    Missing,
+}
+
+/// Records whose end is to be found.
+#[derive(Default)]
+pub(super) struct Pending {
+    subjects: HashMap<Place, Subject>,
+    bytes: usize,
+}
+
+impl Pending {
+    pub(super) fn add(&mut self, subject: Subject) {
+        self.bytes += subject.bytes();
+        self.subjects.insert(subject.place, subject);
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Looks all of them up; tells what became of each, in the order of their places.
+    pub(super) fn settle(
+        &mut self,
+        letters: &Letters<'_>,
+        has_effect: impl Fn(&[Subject]) -> Result<Vec<bool>, AuditError>,
+    ) -> Result<Vec<(Subject, End)>, AuditError> {
+        let mut open = std::mem::take(self).subjects;
+        let mut ends = Vec::with_capacity(open.len());
+        if open.is_empty() {
+            return Ok(ends);
+        }
+        let mut end = |open: &mut HashMap<Place, Subject>, found: &Subject, end| {
+            if open.get(&found.place).is_some_and(|own| own.may_be(found)) {
+                ends.extend(open.remove(&found.place).map(|subject| (subject, end)));
+            }
+        };
+        letters.parked(&mut |subject| {
+            end(&mut open, &subject, End::Parked);
+            Ok(())
+        })?;
+        letters.each(&mut |letter| {
+            let is_skip = letter.is_skip;
+            let what = if is_skip { End::Skipped } else { End::Dead };
+            end(&mut open, &letter.subject, what);
+            Ok(())
+        })?;
+        for place in letters.evidence.skipped()? {
+            ends.extend(open.remove(&place).map(|subject| (subject, End::Skipped)));
+        }
+        let left: Vec<Subject> = open.into_values().collect();
+        let has_effect = has_effect(&left)?;
+        ends.extend(left.into_iter().zip(has_effect).map(|(subject, has)| {
+            let end = if has { End::Effect } else { End::Missing };
+            (subject, end)
+        }));
+        ends.sort_by_key(|(subject, _)| subject.place);
+        Ok(ends)
+    }
+}
+
+/// A dead letter of the audited group and topic.
+pub(super) struct Letter {
+    /// The record that it is of, by its place in the topic.
+    pub(super) subject: Subject,
+    /// Where the letter stands.
+    pub(super) place: Place,
+    /// Whether the record did not fail but was skipped by command.
+    pub(super) is_skip: bool,
+}
+
+/// The records that a group has put aside, by where they stood.
+pub(super) struct Letters<'a> {
+    pub(super) evidence: &'a dyn Evidence,
+    pub(super) group: &'a str,
+    pub(super) topic: &'a str,
+}
+
+impl Letters<'_> {
+    /// Every dead letter of the group and the topic: the dead-letter topic may be that of others, too.
+    pub(super) fn each(
+        &self,
+        each: &mut dyn FnMut(Letter) -> Result<(), AuditError>,
+    ) -> Result<(), AuditError> {
+        self.evidence.letters(&mut |record| {
+            let failure = DeadLetter::read(record.headers.iter());
+            let (Some(partition), Some(offset)) = (failure.partition, failure.offset) else {
+                return Ok(());
+            };
+            if failure.topic.as_deref() != Some(self.topic)
+                || failure.group.as_deref() != Some(self.group)
+            {
+                return Ok(());
+            }
+            let origin = Place { partition, offset };
+            each(Letter {
+                subject: Subject::new(self.topic, origin, &record),
+                place: Place {
+                    partition: record.partition,
+                    offset: record.offset,
+                },
+                is_skip: failure.stage.as_deref() == Some(Stage::Skipped.as_str()),
+            })
+        })
+    }
+
+    /// Every parked record.
+    pub(super) fn parked(
+        &self,
+        each: &mut dyn FnMut(Subject) -> Result<(), AuditError>,
+    ) -> Result<(), AuditError> {
+        self.evidence.parked(&mut |record| match origin(&record) {
+            Some(place) => each(Subject::new(self.topic, place, &record)),
+            None => Ok(()),
+        })
+    }
+
+    /// Every parked record that failed before: a record that waits behind another was not looked at yet.
+    pub(super) fn failed(
+        &self,
+        each: &mut dyn FnMut(Subject) -> Result<(), AuditError>,
+    ) -> Result<(), AuditError> {
+        self.evidence.parked(&mut |record| {
+            let has_failed = matches!(
+                Entry::read(record.headers.iter()),
+                Entry::Parked { wait, .. } if wait.rounds > 0
+            );
+            match origin(&record).filter(|_| has_failed) {
+                Some(place) => each(Subject::new(self.topic, place, &record)),
+                None => Ok(()),
+            }
+        })
+    }
+}
+
+/// Where a parked record stood: a retry partition has the number of its source.
+fn origin(record: &LogRecord) -> Option<Place> {
+    match Entry::read(record.headers.iter()) {
+        Entry::Parked { origin, .. } => origin.map(|offset| Place {
+            partition: record.partition,
+            offset,
+        }),
+        _ => None,
+    }
+}
