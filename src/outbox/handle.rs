@@ -4,7 +4,6 @@
 
 use super::store::Store;
 use super::{OutboxError, OutboxStatus};
-use std::path::Path;
 use std::sync::Arc;
 
 /// An outbox of any kind. Cheap to clone.
@@ -24,16 +23,10 @@ pub struct OutboxVersions {
 
 /// A store's kind and where it is.
 enum Address<'a> {
-    #[cfg_attr(
-        not(feature = "postgres"),
-        allow(dead_code, reason = "known, and not built in")
-    )]
+    #[cfg(feature = "postgres")]
     Postgres(&'a str),
-    #[cfg_attr(
-        not(feature = "sqlite"),
-        allow(dead_code, reason = "known, and not built in")
-    )]
-    Sqlite(&'a Path),
+    #[cfg(feature = "sqlite")]
+    Sqlite(&'a std::path::Path),
 }
 
 impl OutboxStore {
@@ -47,8 +40,6 @@ impl OutboxStore {
             Address::Postgres(url) => Ok(super::PostgresOutbox::open(url).await?.into()),
             #[cfg(feature = "sqlite")]
             Address::Sqlite(path) => Ok(super::SqliteOutbox::open(path).await?.into()),
-            #[allow(unreachable_patterns)]
-            _ => Err(not_built_in()),
         }
     }
 
@@ -62,8 +53,6 @@ impl OutboxStore {
             Address::Postgres(url) => super::PostgresOutbox::versions(url).await,
             #[cfg(feature = "sqlite")]
             Address::Sqlite(path) => super::SqliteOutbox::versions(path).await,
-            #[allow(unreachable_patterns)]
-            _ => Err(not_built_in()),
         }
     }
 
@@ -82,23 +71,23 @@ impl OutboxStore {
 
 impl<'a> Address<'a> {
     fn of(address: &'a str) -> Result<Self, OutboxError> {
+        #[cfg(feature = "postgres")]
         if address.starts_with("postgres://") || address.starts_with("postgresql://") {
             return Ok(Self::Postgres(address));
         }
-        match address.strip_prefix("sqlite:") {
-            Some(path) if !path.is_empty() => Ok(Self::Sqlite(Path::new(
-                path.strip_prefix("//").unwrap_or(path),
-            ))),
-            _ => Err(OutboxError::Setting(
-                "a store is named as postgres://user@host/database or sqlite:PATH".to_owned(),
-            )),
+        #[cfg(feature = "sqlite")]
+        if let Some(path) = address
+            .strip_prefix("sqlite:")
+            .filter(|path| !path.is_empty())
+        {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return Ok(Self::Sqlite(path.as_ref()));
         }
+        Err(OutboxError::Setting(
+            "a store is named as postgres://user@host/database or sqlite:PATH, for a program that was built for its kind"
+                .to_owned(),
+        ))
     }
-}
-
-#[allow(dead_code)]
-fn not_built_in() -> OutboxError {
-    OutboxError::Setting("this program was built without that kind of store".to_owned())
 }
 
 #[cfg(feature = "postgres")]
