@@ -142,7 +142,8 @@ pub async fn run<H: Handle>(
     let relay = Relay::new(outbox.clone(), publisher.clone())
         .with_settings(relaying)
         .with_health(daemon.health);
-    let report = with_relay(relay, async { Ok(consuming.await?) }).await?;
+    let consuming = Box::pin(async { Ok(consuming.await?) });
+    let report = with_relay(relay, consuming).await?;
     empty(Relay::new(outbox, publisher.clone()), drain_timeout).await?;
     tracing::info!(
         stopped = ?report.stopped,
@@ -162,7 +163,7 @@ pub async fn run<H: Handle>(
 /// Runs to the end of `run`, with a relay that takes to Kafka what the handlers publish. One that cannot go on ends both.
 async fn with_relay<T>(relay: Relay, run: impl Future<Output = Result<T>>) -> Result<T> {
     let stop = CancellationToken::new();
-    let relaying = relay.run(stop.clone());
+    let relaying = Box::pin(relay.run(stop.clone()));
     let relaying = async { relaying.await.context("the outbox's relay failed") };
     let running = async {
         let ended = run.await;
@@ -177,7 +178,7 @@ async fn with_relay<T>(relay: Relay, run: impl Future<Output = Result<T>>) -> Re
 /// instance, or after the next start.
 async fn empty(relay: Relay, within: Duration) -> Result<()> {
     let stop = CancellationToken::new();
-    let emptying = relay.run_until_empty(stop.clone());
+    let emptying = Box::pin(relay.run_until_empty(stop.clone()));
     let late = async {
         tokio::time::sleep(within).await;
         stop.cancel();
