@@ -114,7 +114,7 @@ async fn one_that_fails_is_fresh_again_and_the_others_stand(
     assert_eq!(unsent.len(), 3, "for each that did not fail");
     assert_eq!(effects.count(&keys[0].id).await, 1, "committed as a whole");
     for (place, key) in keys.iter().enumerate() {
-        if place % 2 == 0 {
+        if place.is_multiple_of(2) {
             let again = duplicate(inbox, key, "it was completed").await;
             assert_eq!(again, unsent[place / 2]);
         } else {

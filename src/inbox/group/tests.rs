@@ -317,6 +317,23 @@ async fn a_transaction_that_a_handler_keeps_is_waited_for_and_commits_nothing_of
 }
 
 #[tokio::test]
+async fn a_batch_takes_one_of_the_transactions_that_may_be_open() {
+    let groups = Groups::new(Fake::default(), 1, GROUP_MAX);
+    let batch = groups.claim_batch(&[key(1), key(2)]).await;
+    let batch = batch.expect("claimed");
+    let mut other = std::pin::pin!(groups.claim(key(3)));
+    assert!(futures_util::poll!(&mut other).is_pending());
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    let transactions = || groups.store().transactions.load(Ordering::Relaxed);
+    assert_eq!(transactions(), 1, "the other waits");
+    drop(batch);
+    assert!(matches!(other.await, Ok(Claimed::Fresh(_))));
+    assert_eq!(transactions(), 2);
+}
+
+#[tokio::test]
 async fn a_group_keeps_the_contract() {
     conformance::check(
         Arc::new(FakeInbox(Groups::new(Fake::default(), 3, GROUP_MAX))),
