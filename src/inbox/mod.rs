@@ -14,6 +14,7 @@ mod memory;
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod replies;
 #[cfg(feature = "sqlite")]
 mod sqlite;
