@@ -23,7 +23,7 @@ pub use batch::{BatchClaim, BatchInbox, ClaimedBatch};
 pub use completions::Completions;
 pub use memory::MemoryInbox;
 #[cfg(feature = "postgres")]
-pub use postgres::{Migration, PostgresInbox, PostgresSettings, PostgresTx};
+pub use postgres::{InboxVersions, Migration, PostgresInbox, PostgresSettings, PostgresTx};
 #[cfg(feature = "redis")]
 pub use redis::{RedisInbox, RedisSettings};
 #[cfg(feature = "sqlite")]

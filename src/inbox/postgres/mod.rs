@@ -38,6 +38,15 @@ pub struct PostgresInbox {
     groups: Arc<Groups<Store>>,
 }
 
+/// Which version of its tables an inbox has, and which this release makes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InboxVersions {
+    /// The version in the store; 0 where there is no inbox yet.
+    pub stored: u32,
+    /// The newest that this release knows.
+    pub newest: u32,
+}
+
 /// How many connections serve other than claims.
 const OTHERS_MAX: u32 = 2;
 
@@ -72,6 +81,33 @@ impl PostgresInbox {
         store.prepare(settings).await?;
         Ok(Self {
             groups: Groups::new(store, settings.connections, settings.group_max),
+        })
+    }
+
+    /// The versions of the inbox in the database at `url`; changes nothing.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached, or refuses; [`InboxError::Foreign`] for a version that no release writes.
+    pub async fn versions(url: &str) -> Result<InboxVersions, InboxError> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|error| Failure::of("the URL of the store", "open", error))?;
+        let store = Store::connect(options, &PostgresSettings::new("").with_connections(1));
+        let failed = |error| store.failed("look at", error);
+        let mut connection = store.pool.acquire().await.map_err(failed)?;
+        let stored = store::version(&mut connection).await.map_err(failed)?;
+        let stored = match stored.as_deref().map(str::parse) {
+            None => 0,
+            Some(Ok(version)) => version,
+            Some(Err(_)) => {
+                return Err(InboxError::Foreign {
+                    path: store.name.clone(),
+                    reason: "is of a version that no release of evenkeel writes".to_owned(),
+                });
+            }
+        };
+        Ok(InboxVersions {
+            stored,
+            newest: store::VERSION,
         })
     }
 

@@ -129,7 +129,7 @@ pub(super) async fn prepare(
     Ok(())
 }
 
-async fn version(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
+pub(super) async fn version(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
     let known: bool = sqlx::query_scalar("SELECT to_regclass('evenkeel_meta') IS NOT NULL")
         .fetch_one(&mut *connection)
         .await?;

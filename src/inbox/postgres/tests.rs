@@ -217,7 +217,11 @@ async fn a_database_that_is_not_brought_up_to_date_or_is_newer_is_refused() {
         Ok(_) => panic!("it was opened"),
     };
     assert!(refused().await.contains("evenkeel store migrate"));
+    let versions = PostgresInbox::versions(&url).await.unwrap();
+    assert_eq!((versions.stored, versions.newest), (0, store::VERSION));
     let inbox = open(&url).await;
+    let versions = PostgresInbox::versions(&url).await.unwrap();
+    assert_eq!(versions.stored, store::VERSION);
     PostgresInbox::open_with(&url, &settings).await.unwrap();
     sqlx::raw_sql("UPDATE evenkeel_meta SET value = '99' WHERE name = 'version'")
         .execute(inbox.pool())
