@@ -25,12 +25,20 @@ struct Suspect {
 pub(super) struct Suspects {
     all: Vec<Suspect>,
     bytes: usize,
+    /// Up to what offset a lane was reported that has more suspects than there is room for.
+    reported: HashMap<u128, i64>,
 }
 
 impl Suspects {
     fn add(&mut self, suspect: Suspect) {
         self.bytes += suspect.subject.bytes();
         self.all.push(suspect);
+    }
+
+    /// Whether it was reported before its pass came to its end.
+    fn is_reported(&self, lane: u128, place: Place) -> bool {
+        let upto = self.reported.get(&lane);
+        upto.is_some_and(|upto| place.offset <= *upto)
     }
 
     /// Forgets those that another pass will find again.
@@ -53,6 +61,9 @@ impl Audit<'_> {
         let Some(before) = order.see(lane, subject.place, at_ms, identity) else {
             return Ok(());
         };
+        if self.suspects.is_reported(lane, subject.place) {
+            return Ok(());
+        }
         self.suspects.add(Suspect {
             lane,
             subject,
@@ -60,19 +71,32 @@ impl Audit<'_> {
             before,
         });
         while self.suspects.bytes >= self.limits.suspects_bytes {
-            if !order.halve() {
-                // One lane is left, and no other pass will come to it.
-                return self.verify(order);
-            }
+            let is_less = order.halve();
             self.suspects.keep(order);
+            if !is_less {
+                self.report_early(order)?;
+            }
         }
+        Ok(())
+    }
+
+    /// Reports what cannot be left to another pass, as all of it is of one lane.
+    fn report_early(&mut self, order: &OrderTable) -> Result<(), AuditError> {
+        let all = self.suspects.all.iter();
+        let upto: Vec<(u128, i64)> = all
+            .map(|suspect| (suspect.lane, suspect.subject.place.offset))
+            .collect();
+        self.verify(order)?;
+        // In offset order, so the last of a lane counts.
+        self.suspects.reported.extend(upto);
         Ok(())
     }
 
     /// Reports those of the suspects that are no copies, nor compared with one.
     pub(super) fn verify(&mut self, order: &OrderTable) -> Result<(), AuditError> {
         self.suspects.keep(order);
-        let suspects = std::mem::take(&mut self.suspects).all;
+        self.suspects.bytes = 0;
+        let suspects = std::mem::take(&mut self.suspects.all);
         if suspects.is_empty() {
             return Ok(());
         }
