@@ -5,12 +5,15 @@
 //! a pass looks at those of a range, so each is looked at in exactly one pass.
 
 use super::subject::Place;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 /// What the keys of one pass did.
 pub(super) struct OrderTable {
     lanes: RangeInclusive<u128>,
+    /// Whether there are lanes beyond those.
+    has_rest: Cell<bool>,
     entries_max: usize,
     last: HashMap<u128, Last>,
     /// Records whose place in the order was given up, by their lane: they were dead letters before they had their effect.
@@ -31,6 +34,7 @@ impl OrderTable {
     pub(super) fn new(start: u128, entries_max: usize) -> Self {
         Self {
             lanes: start..=u128::MAX,
+            has_rest: Cell::new(false),
             entries_max: entries_max.max(1),
             last: HashMap::new(),
             late: HashMap::new(),
@@ -39,12 +43,16 @@ impl OrderTable {
 
     /// Whether this pass looks at the lane.
     pub(super) fn has(&self, lane: u128) -> bool {
+        if lane > *self.lanes.end() {
+            self.has_rest.set(true);
+        }
         self.lanes.contains(&lane)
     }
 
-    /// Where the next pass begins; none when this was the last.
+    /// Where the next pass begins; none when this was the last, as no lane was asked for that it does not look at.
     pub(super) fn rest(&self) -> Option<u128> {
-        self.lanes.end().checked_add(1)
+        let next = self.lanes.end().checked_add(1);
+        next.filter(|_| self.has_rest.get())
     }
 
     /// A record that may have its effect at any time.
@@ -101,6 +109,9 @@ impl OrderTable {
         self.last.retain(|lane, _| lanes.contains(lane));
         self.late.retain(|_, lane| lanes.contains(lane));
         self.lanes = lanes;
+        if found.len() > 1 {
+            self.has_rest.set(true);
+        }
         found.len() > 1
     }
 
