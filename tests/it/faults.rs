@@ -297,7 +297,7 @@ async fn a_stop_does_not_wait_for_parked_records_that_no_broker_brings() {
     cluster.broker_down(1).expect("a broker that goes");
     let down_since = Instant::now();
     // The record is due by then, and looked for.
-    tokio::time::sleep(DELAY * 3).await;
+    tokio::time::sleep(DELAY * 3 / 2).await;
     member.stop().await;
     let stopped_after = down_since.elapsed();
     // A fetch that nobody answers takes ten seconds, and began after the broker went.
