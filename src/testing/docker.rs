@@ -27,8 +27,15 @@ const ENGINE_LIMIT: Duration = Duration::from_secs(10);
 const PULL_LIMIT: Duration = Duration::from_secs(600);
 const START_LIMIT: Duration = Duration::from_secs(90);
 
-/// Removes the container `$1` when our end of the pipe closes.
-const REMOVE: &str = r#"read -r _; exec docker rm --force --volumes "$1""#;
+/// Removes the container `$1` when our end of the pipe closes, and tries again in the background until one was removed: a busy
+/// engine gives up on a kill that takes long, and a container that was being created when we were killed appears later.
+const REMOVE: &str = r#"read -r _
+removed() { [ -n "$(docker rm --force --volumes "$1")" ]; }
+removed "$1" && exit
+for pause in 1 2 4 8 15 30 60; do
+  sleep "$pause"
+  removed "$1" && exit
+done &"#;
 
 /// The container's command: Kafka must know its port on this machine, which is only mapped once the container runs.
 const RUN_WHEN_ADVERTISED: &str = "while [ ! -s /tmp/advertised ]; do sleep 0.05; done; \
@@ -227,5 +234,46 @@ impl Image for KafkaImage {
         Ok(vec![ExecCommand::new([
             "sh", "-c", ADVERTISE, "sh", &listeners,
         ])])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::eventually;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A `docker` whose first removal removes nothing.
+    const BUSY_ONCE: &str = "#!/bin/sh
+        dir=$(dirname \"$0\")
+        [ \"$*\" = 'rm --force --volumes a-name' ] || exit 1
+        if [ -e \"$dir/asked\" ]; then echo a-name; : >\"$dir/removed\"; fi
+        : >\"$dir/asked\"
+    ";
+
+    #[tokio::test]
+    async fn a_container_that_an_engine_does_not_remove_at_once_is_removed_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let docker = dir.path().join("docker");
+        std::fs::write(&docker, BUSY_ONCE).unwrap();
+        std::fs::set_permissions(&docker, PermissionsExt::from_mode(0o755)).unwrap();
+        let path = format!("{}:/usr/bin:/bin", dir.path().display());
+        let removing = std::process::Command::new("sh")
+            .args(["-c", REMOVE, "sh", "a-name"])
+            .env("PATH", path)
+            .stdin(Stdio::null())
+            .status();
+        assert!(removing.unwrap().success());
+        assert!(
+            dir.path().join("asked").exists(),
+            "nobody waits for an engine that is busy"
+        );
+        assert!(!dir.path().join("removed").exists());
+        eventually(
+            "the container is removed",
+            Duration::from_secs(60),
+            async || dir.path().join("removed").exists().then_some(()),
+        )
+        .await;
     }
 }
