@@ -14,7 +14,7 @@ use evenkeel::inbox::{
     Durability, PostgresInbox, PostgresSettings, PostgresTx, SqliteInbox, SqliteSettings, SqliteTx,
 };
 use evenkeel::testing::{TestPostgres, unique};
-use sqlx::{Postgres, QueryBuilder, Sqlite};
+use sqlx::{QueryBuilder, Sqlite};
 use std::sync::Arc;
 
 const EFFECTS: &str =
@@ -22,8 +22,13 @@ const EFFECTS: &str =
 const INSERT: &str = "INSERT INTO effects (key, place, total_cents) VALUES ($1, $2, $3)";
 const COUNT: &str = "SELECT count(*) FROM (SELECT DISTINCT key, place FROM effects) AS effects";
 
-/// What is ready together at most: as many events share a transaction.
-const CONCURRENCY: usize = 256;
+/// What is ready together at most. A batch is made of what waits while the one before it runs, so that it takes more.
+fn concurrency(way: Way) -> usize {
+    match way {
+        Way::Single | Way::Group => 256,
+        Way::Batch => 1_000,
+    }
+}
 
 pub(crate) fn plan() -> Plan {
     let contestant = |(name, records)| Contestant {
@@ -103,31 +108,51 @@ macro_rules! insert {
     }};
 }
 
-/// The same for a batch handler.
+/// The same for a batch handler, in one statement.
 macro_rules! insert_all {
-    ($check:expr, $database:ty, $transaction:ty) => {{
+    ($check:expr, $transaction:ty, $insert:expr) => {{
         let seen = Arc::clone(&$check);
         move |events: Vec<Delivered<Sample>>, mut tx: $transaction| {
             let seen = Arc::clone(&seen);
             async move {
-                let mut insert = QueryBuilder::<$database>::new(
-                    "INSERT INTO effects (key, place, total_cents) ",
-                );
-                insert.push_values(&events, |mut row, delivered| {
-                    let sample = &delivered.event.data;
-                    row.push_bind(sample.key as i32)
-                        .push_bind(sample.place as i64)
-                        .push_bind(sample.total_cents);
-                });
-                insert.build().execute(&mut *tx).await?;
-                for delivered in &events {
-                    let sample = &delivered.event.data;
-                    seen.see_place(sample.key.into(), sample.place);
+                $insert(&mut tx, &events).await?;
+                for Delivered { event, .. } in &events {
+                    seen.see_place(event.data.key.into(), event.data.place);
                 }
                 Ok::<_, HandlerError>(())
             }
         }
     }};
+}
+
+async fn insert_in_sqlite(
+    tx: &mut SqliteTx,
+    events: &[Delivered<Sample>],
+) -> Result<(), sqlx::Error> {
+    let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO effects (key, place, total_cents) ");
+    insert.push_values(events, |mut row, Delivered { event, .. }| {
+        row.push_bind(event.data.key as i32)
+            .push_bind(event.data.place as i64)
+            .push_bind(event.data.total_cents);
+    });
+    insert.build().execute(&mut **tx).await.map(drop)
+}
+
+async fn insert_in_postgres(
+    tx: &mut PostgresTx,
+    events: &[Delivered<Sample>],
+) -> Result<(), sqlx::Error> {
+    let column = |member: fn(&Sample) -> i64| -> Vec<i64> {
+        let samples = events.iter().map(|delivered| &delivered.event.data);
+        samples.map(member).collect()
+    };
+    let insert = sqlx::query(
+        "INSERT INTO effects SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[])",
+    )
+    .bind(column(|sample| sample.key.into()))
+    .bind(column(|sample| sample.place as i64))
+    .bind(column(|sample| sample.total_cents));
+    insert.execute(&mut **tx).await.map(drop)
 }
 
 async fn sqlite(spec: &Spec, way: Way) -> anyhow::Result<Turn> {
@@ -142,10 +167,10 @@ async fn sqlite(spec: &Spec, way: Way) -> anyhow::Result<Turn> {
     let inbox = SqliteInbox::open_with(&path, &settings).await?;
     let check = Arc::new(Check::of(&spec.data));
     let router = match way {
-        Way::Batch => Router::new().on_batch(insert_all!(check, Sqlite, SqliteTx)),
+        Way::Batch => Router::new().on_batch(insert_all!(check, SqliteTx, insert_in_sqlite)),
         Way::Single | Way::Group => Router::new().on(insert!(check, SqliteTx)),
     };
-    run(spec, router.with_inbox(inbox.clone()), group).await?;
+    run(spec, way, router.with_inbox(inbox.clone()), group).await?;
     let effects: i64 = sqlx::query_scalar(COUNT).fetch_one(inbox.pool()).await?;
     finish(spec, &check, effects)
 }
@@ -160,19 +185,19 @@ async fn postgres(spec: &Spec, way: Way) -> anyhow::Result<Turn> {
     let inbox = PostgresInbox::open_with(&server.database().await?, &settings).await?;
     let check = Arc::new(Check::of(&spec.data));
     let router = match way {
-        Way::Batch => Router::new().on_batch(insert_all!(check, Postgres, PostgresTx)),
+        Way::Batch => Router::new().on_batch(insert_all!(check, PostgresTx, insert_in_postgres)),
         Way::Single | Way::Group => Router::new().on(insert!(check, PostgresTx)),
     };
     let group = unique("bench-effects");
-    run(spec, router.with_inbox(inbox.clone()), group).await?;
+    run(spec, way, router.with_inbox(inbox.clone()), group).await?;
     let effects: i64 = sqlx::query_scalar(COUNT).fetch_one(inbox.pool()).await?;
     finish(spec, &check, effects)
 }
 
-async fn run(spec: &Spec, router: Router, group: String) -> anyhow::Result<()> {
+async fn run(spec: &Spec, way: Way, router: Router, group: String) -> anyhow::Result<()> {
     evenkeel(spec, router, |settings| {
         settings.group = group;
-        settings.concurrency = CONCURRENCY;
+        settings.concurrency = concurrency(way);
     })
     .await
 }
