@@ -28,7 +28,7 @@ pub use handle::{OutboxStore, OutboxVersions};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresOutbox;
 #[cfg(feature = "postgres")]
-pub(crate) use postgres::append as append_in_postgres;
+pub(crate) use postgres::{append as append_in_postgres, lock_schema};
 pub use relay::{Relay, RelayReport, RelaySettings};
 pub use settings::OutboxSettings;
 #[cfg(feature = "sqlite")]

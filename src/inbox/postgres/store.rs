@@ -5,15 +5,13 @@
 use super::settings::{Migration, PostgresSettings};
 use crate::inbox::InboxKey;
 use crate::inbox::digest::digest;
+use crate::outbox::lock_schema;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use std::collections::HashMap;
 use std::time::Duration;
 
 /// The version of the tables below. A store of a newer version is refused, an older one is brought up to date.
 pub(super) const VERSION: u32 = 1;
-
-/// Held while the tables are brought up to date. The number is ours alone: the first bytes of SHA-256 of "evenkeel store".
-const LOCK: &str = "SELECT pg_advisory_xact_lock(6142337270958473412)";
 
 /// A row says that its delivery is completed: it is inserted when the delivery is claimed, and shows to others once the
 /// transaction of the claim is committed. The digest decides, as ids may be longer than an index takes; the texts beside it are
@@ -109,7 +107,7 @@ pub(super) async fn prepare(
     connection: &mut PgConnection,
     settings: &PostgresSettings,
 ) -> Result<(), Problem> {
-    sqlx::query(LOCK).execute(&mut *connection).await?;
+    lock_schema(connection).await?;
     let version = version(connection).await?;
     check_version(version.as_deref(), settings.migration)?;
     if settings.migration == Migration::Elsewhere {

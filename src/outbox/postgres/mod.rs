@@ -11,7 +11,7 @@ mod tests;
 mod wake_up;
 
 pub(crate) use append::append;
-pub(crate) use schema::prepare;
+pub(crate) use schema::{lock_schema, prepare};
 
 use super::{OutboxError, OutboxSettings, OutboxVersions};
 use crate::event::{Event, EventType, OutgoingRecord};

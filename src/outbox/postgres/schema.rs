@@ -7,9 +7,8 @@ use super::super::row::SLOTS;
 use super::super::version;
 use sqlx::{AssertSqlSafe, PgConnection};
 
-/// Whoever creates or changes tables of evenkeel in a database holds this lock of its transaction meanwhile, because
-/// `CREATE TABLE IF NOT EXISTS` fails when two run at once.
-pub(crate) const SCHEMA_LOCK: i64 = 0x6576_656e_6b65_656c;
+/// The advisory lock of evenkeel's schema; the letters of its name.
+const SCHEMA_LOCK: i64 = 0x6576_656e_6b65_656c;
 
 /// The row of `evenkeel_meta` that holds the outbox's version.
 const VERSION_NAME: &str = "outbox_version";
@@ -56,15 +55,18 @@ const MIGRATIONS: &[&str] = &["
 /// The version that this release makes.
 pub(super) const NEWEST: usize = MIGRATIONS.len();
 
+/// Waits until nobody else creates or changes tables of evenkeel in the database, and keeps others from it until the transaction
+/// ends: `CREATE TABLE IF NOT EXISTS` fails when two run at once, and `evenkeel_meta` is the inbox's and the outbox's.
+pub(crate) async fn lock_schema(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let lock = sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(SCHEMA_LOCK);
+    lock.execute(connection).await.map(drop)
+}
+
 /// Creates what is missing and checks the version, in the transaction in which `connection` is, which holds the lock of the
 /// schema from then on.
 pub(crate) async fn prepare(connection: &mut PgConnection) -> Result<(), OutboxError> {
     let failed = OutboxError::during("prepare its tables");
-    sqlx::query("SELECT pg_advisory_xact_lock($1)")
-        .bind(SCHEMA_LOCK)
-        .execute(&mut *connection)
-        .await
-        .map_err(&failed)?;
+    lock_schema(connection).await.map_err(&failed)?;
     let version = version(connection).await?;
     if version == NEWEST {
         return Ok(());
