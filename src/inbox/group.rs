@@ -17,7 +17,7 @@ mod tests;
 pub(super) use lend::Lent;
 pub(super) use queue::GROUP_MAX;
 
-use super::{BoxFuture, Claim, Claimed, InboxError, InboxKey};
+use super::{BoxFuture, Claim, Claimed, InboxError, InboxKey, replies};
 use crate::event::OutgoingRecord;
 use lend::{Completed, Loan, Returned, lend};
 use queue::{Ended, Queue};
@@ -94,6 +94,16 @@ pub(super) enum Known {
     Nothing,
     /// It was completed, with this left to publish; it cannot be read where somebody else wrote it.
     Completed(Result<Vec<OutgoingRecord>, InboxError>),
+}
+
+impl Known {
+    /// What a row says: none, or what it was completed with.
+    pub(super) fn of(replies: Option<Vec<u8>>) -> Self {
+        match replies {
+            None => Self::Nothing,
+            Some(replies) => Self::Completed(replies::decode(&replies)),
+        }
+    }
 }
 
 /// The claims of one store.

@@ -7,6 +7,8 @@ pub mod completions;
 pub mod conformance;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod digest;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+mod failure;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod group;
 mod memory;

@@ -3,6 +3,7 @@
 //! Owns the errors of all stores. Knows no statement; a store's own error is kept as the source, for those who judge by its
 //! type.
 
+use crate::inbox::InboxError;
 use crate::publisher::PublishError;
 
 /// What can go wrong with an outbox.
@@ -48,5 +49,14 @@ impl OutboxError {
     /// For `map_err`: what was tried when the store failed.
     pub(crate) fn during(doing: &'static str) -> impl Fn(sqlx::Error) -> Self {
         move |source| Self::Store { doing, source }
+    }
+
+    /// As an error of the inbox in the same store: where the store failed, what `failed` makes of it.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn into_inbox(self, failed: impl FnOnce(sqlx::Error) -> InboxError) -> InboxError {
+        match self {
+            Self::Store { source, .. } => failed(source),
+            other => InboxError::Other(other.into()),
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! Codes: PostgreSQL's documentation, appendix A.
 
 use crate::inbox::InboxError;
-use std::error::Error;
+use crate::inbox::failure::{Advice, Failure};
 use std::fmt;
 
 /// The error for a transaction that ended before its time.
@@ -30,50 +30,12 @@ pub(super) fn misuse(error: &sqlx::Error) -> Option<InboxError> {
     }
 }
 
-/// What failed, and what to do about it.
-#[derive(Debug)]
-pub(super) struct Failure {
-    message: String,
-    source: sqlx::Error,
+/// The inbox error for `error`, which happened to the store `name` during `doing`.
+pub(super) fn failed(name: &str, doing: &'static str, error: sqlx::Error) -> InboxError {
+    Failure::of(name, doing, &advice(&error), error)
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Error for Failure {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.source)
-    }
-}
-
-impl Failure {
-    /// The inbox error for `error`, which happened to the store `name` during `doing`.
-    pub(super) fn of(name: &str, doing: &'static str, error: sqlx::Error) -> InboxError {
-        let advice = advice(&error);
-        let failure = |advice: &str| {
-            Box::new(Self {
-                message: format!("{doing} on {name}: {advice}: {error}"),
-                source: error,
-            })
-        };
-        match advice {
-            Advice::Wait(advice) => InboxError::Unavailable(failure(advice)),
-            Advice::Mend(advice) => InboxError::NotWritable(failure(advice)),
-            Advice::None => InboxError::Other(failure("PostgreSQL refused it")),
-        }
-    }
-}
-
-enum Advice {
-    /// It may pass by itself.
-    Wait(&'static str),
-    /// Somebody has to do something.
-    Mend(&'static str),
-    None,
-}
+const REFUSED: Advice = Advice::None("PostgreSQL refused it");
 
 fn advice(error: &sqlx::Error) -> Advice {
     use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Protocol, Tls, WorkerCrashed};
@@ -90,7 +52,7 @@ fn advice(error: &sqlx::Error) -> Advice {
         _ => {}
     }
     let Some(code) = code(error) else {
-        return Advice::None;
+        return REFUSED;
     };
     match code.as_str() {
         "53100" => Advice::Mend("the server's disk is full; free some space"),
@@ -109,7 +71,7 @@ fn advice(error: &sqlx::Error) -> Advice {
         code => match &code[..code.len().min(2)] {
             "08" | "57" | "58" => Advice::Wait("the server is going down or coming up"),
             "53" => Advice::Wait("the server is out of connections, memory or locks"),
-            _ => Advice::None,
+            _ => REFUSED,
         },
     }
 }

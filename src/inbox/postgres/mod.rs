@@ -15,11 +15,11 @@ mod tests;
 pub use settings::{Migration, PostgresSettings};
 pub use transaction::PostgresTx;
 
+use super::address::StoreAddress;
 use super::group::{GroupStore, Groups, Known, Lent};
 use super::{BatchInbox, BoxFuture, Claimed, ClaimedBatch, Inbox, InboxError, InboxKey, replies};
 use crate::event::OutgoingRecord;
-use crate::outbox::{self, OutboxError, PostgresOutbox};
-use error::Failure;
+use crate::outbox::{self, PostgresOutbox};
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use std::any::{Any, TypeId};
@@ -76,7 +76,7 @@ impl PostgresInbox {
     pub async fn open_with(url: &str, settings: &PostgresSettings) -> Result<Self, InboxError> {
         // Its error names what is wrong and repeats no part of the URL.
         let options = PgConnectOptions::from_str(url)
-            .map_err(|error| Failure::of("the URL of the store", "open", error))?;
+            .map_err(|error| error::failed("the URL of the store", "open", error))?;
         let store = Store::connect(options, settings);
         store.prepare(settings).await?;
         Ok(Self {
@@ -84,13 +84,19 @@ impl PostgresInbox {
         })
     }
 
-    /// The versions of the inbox in the database at `url`; changes nothing.
+    /// The versions of the inbox in the database at `address`; changes nothing. None for the address of another kind of store,
+    /// whose inbox belongs to one service and is brought up to date by it alone.
     ///
     /// # Errors
-    /// Where the server cannot be reached, or refuses; [`InboxError::Foreign`] for a version that no release writes.
-    pub async fn versions(url: &str) -> Result<InboxVersions, InboxError> {
+    /// Where the server cannot be reached, or refuses; [`InboxError::Foreign`] for a version that no release writes;
+    /// [`InboxError::Setting`] for an address of no store.
+    pub async fn versions(address: &str) -> Result<Option<InboxVersions>, InboxError> {
+        let StoreAddress::Postgres(url) = StoreAddress::of(address).map_err(InboxError::Setting)?
+        else {
+            return Ok(None);
+        };
         let options = PgConnectOptions::from_str(url)
-            .map_err(|error| Failure::of("the URL of the store", "open", error))?;
+            .map_err(|error| error::failed("the URL of the store", "open", error))?;
         let store = Store::connect(options, &PostgresSettings::new("").with_connections(1));
         let failed = |error| store.failed("look at", error);
         let mut connection = store.pool.acquire().await.map_err(failed)?;
@@ -105,10 +111,10 @@ impl PostgresInbox {
                 });
             }
         };
-        Ok(InboxVersions {
+        Ok(Some(InboxVersions {
             stored,
             newest: store::VERSION,
-        })
+        }))
     }
 
     /// The same, where what handlers publish through their context is written to this outbox of the same database, with the
@@ -206,7 +212,7 @@ impl Store {
     }
 
     fn failed(&self, doing: &'static str, error: sqlx::Error) -> InboxError {
-        Failure::of(&self.name, doing, error)
+        error::failed(&self.name, doing, error)
     }
 
     /// The same, where the transaction may have been ended by hand.
@@ -261,15 +267,11 @@ impl GroupStore for Store {
             let marked = store::mark_first(&mut transaction).await;
             marked.map_err(failed)?;
         }
-        let known = known.into_iter().map(|replies| match replies {
-            None => Known::Nothing,
-            Some(replies) => Known::Completed(replies::decode(&replies)),
-        });
         let open = Open {
             transaction,
             is_single,
         };
-        Ok((open, known.collect()))
+        Ok((open, known.into_iter().map(Known::of).collect()))
     }
 
     async fn mark(&self, open: &mut Open) -> Result<(), InboxError> {
@@ -288,10 +290,7 @@ impl GroupStore for Store {
         }
         if self.outbox.get().is_some() {
             let appended = outbox::append_in_postgres(&mut open.transaction, &published).await;
-            appended.map_err(|error| match error {
-                OutboxError::Store { source, .. } => self.failed("publish", source),
-                other => InboxError::Other(other.into()),
-            })?;
+            appended.map_err(|error| error.into_inbox(|error| self.failed("publish", error)))?;
             return Ok(Vec::new());
         }
         let replies = replies::encode(&published);

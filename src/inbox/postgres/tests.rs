@@ -217,11 +217,13 @@ async fn a_database_that_is_not_brought_up_to_date_or_is_newer_is_refused() {
         Ok(_) => panic!("it was opened"),
     };
     assert!(refused().await.contains("evenkeel store migrate"));
-    let versions = PostgresInbox::versions(&url).await.unwrap();
-    assert_eq!((versions.stored, versions.newest), (0, store::VERSION));
+    let versions = async || PostgresInbox::versions(&url).await.unwrap().unwrap();
+    let before = versions().await;
+    assert_eq!((before.stored, before.newest), (0, store::VERSION));
     let inbox = open(&url).await;
-    let versions = PostgresInbox::versions(&url).await.unwrap();
-    assert_eq!(versions.stored, store::VERSION);
+    assert_eq!(versions().await.stored, store::VERSION);
+    let of_sqlite = PostgresInbox::versions("sqlite:service.db").await;
+    assert!(of_sqlite.unwrap().is_none());
     PostgresInbox::open_with(&url, &settings).await.unwrap();
     sqlx::raw_sql("UPDATE evenkeel_meta SET value = '99' WHERE name = 'version'")
         .execute(inbox.pool())

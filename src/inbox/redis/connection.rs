@@ -3,7 +3,7 @@
 //! Owns how long a request may take and which error becomes of its failure. Knows no state of a delivery.
 
 use super::RedisSettings;
-use super::error::Failure;
+use super::error;
 use crate::inbox::InboxError;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
@@ -41,7 +41,7 @@ impl Store {
             .map_err(|_| refused("cannot be read; redis://user:password@host:port/database"))?;
         let address = info.addr().to_string();
         let info = info.set_tcp_settings(tcp(settings));
-        let failed = |error| Failure::of(&address, "open", error);
+        let failed = |error| error::failed(&address, "open", error);
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(settings.timeout))
             .set_response_timeout(Some(settings.timeout))
@@ -88,8 +88,10 @@ impl Store {
         let mut connection = self.connection.clone();
         match tokio::time::timeout(limit, command.query_async(&mut connection)).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) if !error.is_timeout() => Err(Failure::of(&self.address, doing, error)),
-            _ => Err(Failure::silence(&self.address, doing, limit)),
+            Ok(Err(error)) if !error.is_timeout() => {
+                Err(error::failed(&self.address, doing, error))
+            }
+            _ => Err(error::silent(&self.address, doing, limit)),
         }
     }
 

@@ -4,74 +4,29 @@
 //! counts as unavailable, and the events wait.
 
 use crate::inbox::InboxError;
+use crate::inbox::failure::{Advice, Failure};
 use redis::{ErrorKind, RedisError, ServerErrorKind};
-use std::error::Error;
-use std::fmt;
 use std::time::Duration;
 
-/// What failed on which store, and what to do about it.
-#[derive(Debug)]
-pub(super) struct Failure {
-    message: String,
-    source: Option<RedisError>,
+/// The inbox error for `error`, which happened to the store at `address` during `doing`.
+pub(super) fn failed(address: &str, doing: &'static str, error: RedisError) -> InboxError {
+    let store = format_args!("Redis at {address}");
+    Failure::of(store, doing, &advice(&error), error)
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
+/// Redis did not answer in time.
+pub(super) fn silent(address: &str, doing: &'static str, waited: Duration) -> InboxError {
+    Failure::unavailable(format!(
+        "{doing} on Redis at {address}: no answer within {waited:?}; see that it runs and is not overloaded (SLOWLOG GET)"
+    ))
 }
 
-impl Error for Failure {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
-    }
-}
-
-impl Failure {
-    /// The inbox error for `error`, which happened to the store at `address` during `doing`.
-    pub(super) fn of(address: &str, doing: &'static str, error: RedisError) -> InboxError {
-        let advice = advice(&error);
-        let failure = |advice: &str| {
-            Box::new(Self {
-                message: format!("{doing} on Redis at {address}: {advice}: {error}"),
-                source: Some(error),
-            })
-        };
-        match advice {
-            Advice::Wait(advice) => InboxError::Unavailable(failure(advice)),
-            Advice::Mend(advice) => InboxError::NotWritable(failure(advice)),
-        }
-    }
-
-    /// Redis did not answer in time.
-    pub(super) fn silence(address: &str, doing: &'static str, waited: Duration) -> InboxError {
-        Self::unavailable(format!(
-            "{doing} on Redis at {address}: no answer within {waited:?}; see that it runs and is not overloaded (SLOWLOG GET)"
-        ))
-    }
-
-    /// Another owner has the delivery for longer than one waits.
-    pub(super) fn held(address: &str, waited: Duration) -> InboxError {
-        Self::unavailable(format!(
-            "claim on Redis at {address}: another instance has been handling this delivery for more than {waited:?}; look for \
-             a handler that is stuck"
-        ))
-    }
-
-    fn unavailable(message: String) -> InboxError {
-        InboxError::Unavailable(Box::new(Self {
-            message,
-            source: None,
-        }))
-    }
-}
-
-enum Advice {
-    /// It may pass by itself.
-    Wait(&'static str),
-    /// Somebody has to do something.
-    Mend(&'static str),
+/// Another owner has the delivery for longer than one waits.
+pub(super) fn held(address: &str, waited: Duration) -> InboxError {
+    Failure::unavailable(format!(
+        "claim on Redis at {address}: another instance has been handling this delivery for more than {waited:?}; look for a \
+         handler that is stuck"
+    ))
 }
 
 fn advice(error: &RedisError) -> Advice {

@@ -18,7 +18,6 @@ pub use settings::RedisSettings;
 use super::{BoxFuture, Claimed, Inbox, InboxError, InboxKey, replies};
 use claim::{Lease, RedisClaim, Unheard};
 use connection::Store;
-use error::Failure;
 use redis::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,7 +112,7 @@ impl Inbox for RedisInbox {
                     }
                     Err(_) if begun.elapsed() >= settings.wait => {
                         asked.heard();
-                        return Err(Failure::held(&self.store.address, settings.wait));
+                        return Err(error::held(&self.store.address, settings.wait));
                     }
                     Err(left) => tokio::time::sleep(jittered(pause).min(left)).await,
                 }

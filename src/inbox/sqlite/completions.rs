@@ -1,7 +1,6 @@
 //! What a SQLite store says of deliveries, asked by its own service or by somebody who only looks.
 
-use super::error::Failure;
-use super::{SqliteInbox, store};
+use super::{SqliteInbox, error, store};
 use crate::inbox::{BoxFuture, Completions, InboxError, InboxKey};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
@@ -60,7 +59,7 @@ impl SqliteCompletions {
     }
 
     fn failed(&self, error: sqlx::Error) -> InboxError {
-        Failure::of(&self.path, "read", error)
+        error::failed(&self.path, "read", error)
     }
 }
 

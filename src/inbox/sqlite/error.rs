@@ -1,7 +1,7 @@
 //! SQLite's result codes as inbox errors, with what to do.
 
 use crate::inbox::InboxError;
-use std::error::Error;
+use crate::inbox::failure::{Advice, Failure};
 use std::fmt;
 
 /// SQLite's primary result codes (the low byte of an extended one).
@@ -33,55 +33,15 @@ pub(super) fn ended_by_hand(cause: impl fmt::Display) -> InboxError {
     }
 }
 
-/// What failed on which store, and what to do about it.
-#[derive(Debug)]
-pub(super) struct Failure {
-    message: String,
-    source: sqlx::Error,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Error for Failure {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.source)
-    }
-}
-
-impl Failure {
-    /// The inbox error for `error`, which happened to the store `path` during `doing`.
-    pub(super) fn of(path: &str, doing: &'static str, error: sqlx::Error) -> InboxError {
-        let advice = advice(&error);
-        if primary_code(&error) == Some(code::NOTADB) {
-            return InboxError::Foreign {
-                path: path.to_owned(),
-                reason: "is no SQLite database: name another file".to_owned(),
-            };
-        }
-        let failure = |advice: &str| {
-            Box::new(Self {
-                message: format!("{doing} on {path}: {advice}: {error}"),
-                source: error,
-            })
+/// The inbox error for `error`, which happened to the store `path` during `doing`.
+pub(super) fn failed(path: &str, doing: &'static str, error: sqlx::Error) -> InboxError {
+    if primary_code(&error) == Some(code::NOTADB) {
+        return InboxError::Foreign {
+            path: path.to_owned(),
+            reason: "is no SQLite database: name another file".to_owned(),
         };
-        match advice {
-            Advice::Wait(advice) => InboxError::Unavailable(failure(advice)),
-            Advice::Mend(advice) => InboxError::NotWritable(failure(advice)),
-            Advice::None => InboxError::Other(failure("SQLite refused it")),
-        }
     }
-}
-
-enum Advice {
-    /// It may pass by itself.
-    Wait(&'static str),
-    /// Somebody has to do something.
-    Mend(&'static str),
-    None,
+    Failure::of(path, doing, &advice(&error), error)
 }
 
 fn advice(error: &sqlx::Error) -> Advice {
@@ -104,7 +64,7 @@ fn advice(error: &sqlx::Error) -> Advice {
             "the file cannot be opened; see that its directory exists and that this user may create files in it (SQLite \
              keeps FILE-wal and FILE-shm beside it)",
         ),
-        _ => Advice::None,
+        _ => Advice::None("SQLite refused it"),
     }
 }
 

@@ -22,8 +22,7 @@ pub use transaction::SqliteTx;
 use super::group::{GroupStore, Groups, Known, Lent};
 use super::{BatchInbox, BoxFuture, Claimed, ClaimedBatch, Inbox, InboxError, InboxKey, replies};
 use crate::event::OutgoingRecord;
-use crate::outbox::{self, OutboxError, SqliteOutbox};
-use error::Failure;
+use crate::outbox::{self, SqliteOutbox};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, Sqlite, SqlitePool, Transaction};
 use std::any::{Any, TypeId};
@@ -239,7 +238,7 @@ impl Store {
     }
 
     fn failed(&self, doing: &'static str, error: sqlx::Error) -> InboxError {
-        Failure::of(&self.path, doing, error)
+        error::failed(&self.path, doing, error)
     }
 
     /// The same, where the transaction may have been ended by hand.
@@ -286,11 +285,7 @@ impl GroupStore for Store {
         let known = store::claim(&mut held.transaction, keys, now_ms())
             .await
             .map_err(|error| self.failed("claim", error))?;
-        let known = known.into_iter().map(|replies| match replies {
-            None => Known::Nothing,
-            Some(replies) => Known::Completed(replies::decode(&replies)),
-        });
-        Ok((held, known.collect()))
+        Ok((held, known.into_iter().map(Known::of).collect()))
     }
 
     async fn mark(&self, held: &mut Held) -> Result<(), InboxError> {
@@ -309,10 +304,7 @@ impl GroupStore for Store {
         }
         if self.outbox.get().is_some() {
             let appended = outbox::append_in_sqlite(&mut held.transaction, &published).await;
-            appended.map_err(|error| match error {
-                OutboxError::Store { source, .. } => self.failed("publish", source),
-                other => InboxError::Other(other.into()),
-            })?;
+            appended.map_err(|error| error.into_inbox(|error| self.failed("publish", error)))?;
             held.has_published = true;
             return Ok(Vec::new());
         }

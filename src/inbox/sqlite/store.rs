@@ -2,8 +2,7 @@
 //!
 //! Owns all SQL of the inbox. Knows no connection handling: each function runs in the transaction it is given.
 
-use super::SqliteSettings;
-use super::error::Failure;
+use super::{SqliteSettings, error};
 use crate::inbox::{InboxError, InboxKey};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
@@ -106,7 +105,7 @@ impl Problem {
                 path: path.to_owned(),
                 reason,
             },
-            Self::Sqlite(error) => Failure::of(path, doing, error),
+            Self::Sqlite(error) => error::failed(path, doing, error),
         }
     }
 }
