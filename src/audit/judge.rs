@@ -275,9 +275,6 @@ impl<'a> Audit<'a> {
 
     fn tally(&mut self, kind: &Kind) -> &mut Tally {
         let types = &mut self.report.types;
-        if !types.contains_key(kind.name()) {
-            types.insert(kind.name().to_owned(), Tally::default());
-        }
         types.entry(kind.name().to_owned()).or_default()
     }
 }

@@ -97,6 +97,16 @@ pub(crate) struct ReadPage {
     pub(crate) is_whole: bool,
 }
 
+impl ReadPage {
+    /// A page of at most `rows_max` rows, where so many were found before the bytes were limited.
+    pub(crate) fn of(rows: Vec<StoredRow>, found: i64, rows_max: usize) -> Self {
+        Self {
+            is_whole: rows.len() < rows_max && limit(rows.len()) == found,
+            rows,
+        }
+    }
+}
+
 /// A row as it was read.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StoredRow {

@@ -48,8 +48,7 @@ async fn migrate(args: MigrateArgs) -> anyhow::Result<Ending> {
     let done = done.await?;
     let (from, to) = (outbox.stored, outbox.newest);
     anstream::println!("outbox  version {from} -> {to}  {done}");
-    if address.starts_with("postgres") {
-        let inbox = PostgresInbox::versions(address).await?;
+    if let Some(inbox) = PostgresInbox::versions(address).await? {
         let done = self::done(inbox.stored == inbox.newest, &args, async {
             PostgresInbox::open(address, "").await.map(drop)
         });

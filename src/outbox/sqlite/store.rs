@@ -322,12 +322,8 @@ fn read_page(rows: Vec<SqliteRow>, rows_max: usize) -> Result<ReadPage, sqlx::Er
         Some(row) => row.try_get("found")?,
         None => 0,
     };
-    let taken = rows.len();
     let rows: Result<_, sqlx::Error> = rows.into_iter().map(stored_row).collect();
-    Ok(ReadPage {
-        rows: rows?,
-        is_whole: taken < rows_max && store::limit(taken) == found,
-    })
+    Ok(ReadPage::of(rows?, found, rows_max))
 }
 
 fn stored_row(row: SqliteRow) -> Result<StoredRow, sqlx::Error> {
