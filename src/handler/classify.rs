@@ -48,7 +48,7 @@ fn known(error: &(dyn Error + 'static)) -> Option<Class> {
     if let Some(error) = error.downcast_ref::<reqwest::Error>() {
         return known_reqwest(error);
     }
-    #[cfg(feature = "sqlite")]
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     if let Some(error) = error.downcast_ref::<sqlx::Error>() {
         return known_sqlx(error);
     }
@@ -93,13 +93,17 @@ fn known_reqwest(error: &reqwest::Error) -> Option<Class> {
     error.is_builder().then_some(Class::Permanent)
 }
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 fn known_sqlx(error: &sqlx::Error) -> Option<Class> {
     use sqlx::error::ErrorKind as Kind;
     match error {
-        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-            Some(Class::Outage)
-        }
+        // A connection ends early, answers nonsense or cannot be had: none of it is an event's doing.
+        sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_) => Some(Class::Outage),
         sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
             Some(Class::Permanent)
         }
@@ -108,10 +112,46 @@ fn known_sqlx(error: &sqlx::Error) -> Option<Class> {
             | Kind::CheckViolation
             | Kind::ForeignKeyViolation
             | Kind::NotNullViolation => Some(Class::Permanent),
-            _ => known_sqlite(error.as_ref()),
+            _ => known_code(error.as_ref()),
         },
         _ => None,
     }
+}
+
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+fn known_code(error: &dyn sqlx::error::DatabaseError) -> Option<Class> {
+    #[cfg(feature = "postgres")]
+    if let Some(class) = known_postgres(error) {
+        return Some(class);
+    }
+    #[cfg(feature = "sqlite")]
+    if let Some(class) = known_sqlite(error) {
+        return Some(class);
+    }
+    None
+}
+
+/// PostgreSQL's codes, by its documentation's appendix A.
+///
+/// A deadlock or a serialisation failure (`40...`) may pass at once, and so may a statement that took too long (57014).
+#[cfg(feature = "postgres")]
+fn known_postgres(error: &dyn sqlx::error::DatabaseError) -> Option<Class> {
+    const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    const INVALID_CATALOG_NAME: &str = "3D000";
+    const LOCK_NOT_AVAILABLE: &str = "55P03";
+    const READ_ONLY_SQL_TRANSACTION: &str = "25006";
+    /// Connections, authorisation, resources, the operator's intervention, and the system.
+    const CLASSES: [&str; 5] = ["08", "28", "53", "57P", "58"];
+    error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?;
+    let code = error.code()?;
+    let is_of_the_server = matches!(
+        &*code,
+        INSUFFICIENT_PRIVILEGE
+            | INVALID_CATALOG_NAME
+            | LOCK_NOT_AVAILABLE
+            | READ_ONLY_SQL_TRANSACTION
+    ) || CLASSES.iter().any(|class| code.starts_with(class));
+    is_of_the_server.then_some(Class::Outage)
 }
 
 /// SQLite's primary codes; the extended ones have them in their lowest byte.
@@ -251,6 +291,41 @@ mod tests {
         };
         assert_eq!(class(error), Class::Outage);
         assert_eq!(class(sqlx::Error::PoolTimedOut), Class::Outage);
+    }
+
+    #[cfg(feature = "postgres")]
+    #[tokio::test]
+    async fn what_postgres_says_is_known_by_its_code() {
+        use sqlx::{Connection, PgConnection};
+        let Some(postgres) = crate::testing::postgres().await else {
+            return;
+        };
+        let url = postgres.database().await.expect("a database");
+        let mut store = PgConnection::connect(&url).await.expect("a connection");
+        for (code, expected) in [
+            ("23505", Class::Permanent),
+            ("25006", Class::Outage),
+            ("40001", Class::Transient),
+            ("40P01", Class::Transient),
+            ("42501", Class::Outage),
+            ("42P01", Class::Transient),
+            ("53100", Class::Outage),
+            ("53300", Class::Outage),
+            ("55P03", Class::Outage),
+            ("57014", Class::Transient),
+            ("57P01", Class::Outage),
+        ] {
+            let raise = format!("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$");
+            let raised = sqlx::raw_sql(sqlx::AssertSqlSafe(raise))
+                .execute(&mut store)
+                .await;
+            assert_eq!(class(raised.expect_err(code)), expected, "{code}");
+        }
+        let ended = "SELECT pg_terminate_backend(pg_backend_pid())";
+        let error = sqlx::raw_sql(ended).execute(&mut store).await;
+        assert_eq!(class(error.expect_err(ended)), Class::Outage);
+        let error = sqlx::raw_sql("SELECT 1").execute(&mut store).await;
+        assert_eq!(class(error.expect_err("it is closed")), Class::Outage);
     }
 
     #[cfg(feature = "reqwest")]
