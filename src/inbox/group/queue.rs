@@ -15,11 +15,16 @@ pub(crate) const GROUP_MAX: u32 = 256;
 /// disk takes a tenth of it.
 const AIM: Duration = Duration::from_millis(50);
 
+/// Of so many claims is remembered that they were refused together; then the oldest are as good as new.
+const SUSPECTS_MAX: usize = 4 * GROUP_MAX as usize;
+
 /// The claims that wait for a transaction, with what their askers gave (`W`).
 pub(super) struct Queue<W> {
     waiting: VecDeque<(InboxKey, W)>,
     /// In open transactions.
     claimed: HashSet<InboxKey, RandomState>,
+    /// Whose transaction was refused when others were in it as well: which of them is to blame shows when each is alone.
+    suspects: HashSet<InboxKey, RandomState>,
     open: usize,
     open_max: usize,
     size: usize,
@@ -33,6 +38,8 @@ pub(super) enum Ended {
     After(Duration),
     /// Its transaction failed, and with it every claim in it.
     Lost,
+    /// The same, for what was written in it.
+    Refused,
 }
 
 impl<W> Queue<W> {
@@ -41,6 +48,7 @@ impl<W> Queue<W> {
         Self {
             waiting: VecDeque::new(),
             claimed: HashSet::default(),
+            suspects: HashSet::default(),
             open: 0,
             open_max: open_max.max(1) as usize,
             size: 1,
@@ -57,7 +65,7 @@ impl<W> Queue<W> {
     /// enough are open. Followed by [`Queue::ended`].
     ///
     /// Claims are spread over the transactions that may be open. One whose key is in an open transaction waits for its end:
-    /// it is a duplicate then, or fresh again.
+    /// it is a duplicate then, or fresh again. One that was refused together with others is alone.
     pub(super) fn open(&mut self) -> Vec<(InboxKey, W)> {
         if self.waiting.is_empty() || self.open == self.open_max {
             return Vec::new();
@@ -69,11 +77,16 @@ impl<W> Queue<W> {
         while group.len() < size
             && let Some((key, asker)) = self.waiting.pop_front()
         {
-            if self.claimed.contains(&key) {
+            let is_suspect = self.suspects.contains(&key);
+            if self.claimed.contains(&key) || is_suspect && !group.is_empty() {
                 later.push_back((key, asker));
-            } else {
-                self.claimed.insert(key.clone());
-                group.push((key, asker));
+                continue;
+            }
+            self.suspects.remove(&key);
+            self.claimed.insert(key.clone());
+            group.push((key, asker));
+            if is_suspect {
+                break;
             }
         }
         later.append(&mut self.waiting);
@@ -84,17 +97,21 @@ impl<W> Queue<W> {
 
     /// The transaction of these claims has ended.
     ///
-    /// Groups grow while they take less than they may, and a transaction that failed is followed by single ones: what made it
-    /// fail then meets only itself.
-    pub(super) fn ended<'a>(&mut self, keys: impl Iterator<Item = &'a InboxKey>, ended: Ended) {
-        let mut count = 0;
+    /// Groups grow while they take less than they may, and begin anew with single ones after a transaction that failed.
+    pub(super) fn ended(&mut self, keys: &[InboxKey], ended: Ended) {
+        let count = keys.len();
         for key in keys {
             self.claimed.remove(key);
-            count += 1;
+        }
+        if ended == Ended::Refused && count > 1 {
+            if self.suspects.len() + count > SUSPECTS_MAX {
+                self.suspects.clear();
+            }
+            self.suspects.extend(keys.iter().cloned());
         }
         self.open -= 1;
         self.size = match ended {
-            Ended::Lost => 1,
+            Ended::Lost | Ended::Refused => 1,
             Ended::After(took) if took > AIM => (self.size / 2).max(1),
             Ended::After(took) if took < AIM / 2 && count >= self.size => {
                 (self.size * 2).min(self.size_max)
@@ -132,7 +149,7 @@ mod tests {
 
     fn end(queue: &mut Queue<u32>, ids: &[u32], ended: Ended) {
         let keys: Vec<InboxKey> = ids.iter().map(|id| key(*id)).collect();
-        queue.ended(keys.iter(), ended);
+        queue.ended(&keys, ended);
     }
 
     #[test]
@@ -166,6 +183,25 @@ mod tests {
         assert_eq!(open(&mut queue), [0; 0], "all that wait are claimed");
         end(&mut queue, &[1, 2, 3], SOON);
         assert_eq!(open(&mut queue), [1], "and one of a key to a transaction");
+    }
+
+    #[test]
+    fn what_was_refused_together_is_tried_alone_and_those_behind_it_are_not() {
+        let mut queue = queue(1, 64, 0..3);
+        let refused = open(&mut queue);
+        end(&mut queue, &refused, Ended::Refused);
+        queue.size = 64;
+        for id in [8, 0, 9, 2, 1] {
+            queue.push(key(id), id);
+        }
+        for expected in [&[8, 9][..], &[0], &[2], &[1]] {
+            assert_eq!(open(&mut queue), expected);
+            end(&mut queue, expected, SOON);
+        }
+        for id in [0, 2] {
+            queue.push(key(id), id);
+        }
+        assert_eq!(open(&mut queue), [0, 2], "each was alone once");
     }
 
     #[test]
