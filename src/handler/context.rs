@@ -10,7 +10,7 @@ use crate::inbox::{Inbox, InboxKey};
 use crate::publisher::Publisher;
 use std::any::Any;
 use std::cell::OnceCell;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What all deliveries of one consumer share.
 #[derive(Clone)]
@@ -244,31 +244,22 @@ impl Context {
         )
     }
 
-    /// Puts the inbox's transaction where the handler's argument finds it.
-    pub(crate) fn offer_transaction(&self, transaction: Box<dyn Any + Send>) {
-        *self
-            .inner
-            .transaction
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(transaction);
+    /// Puts the inbox's transaction where the handler's argument finds it, for as long as what is returned lives: then one that
+    /// was not taken goes back to its claim, also when the handler is cancelled while others have its context.
+    pub(crate) fn offer_transaction(&self, transaction: Box<dyn Any + Send>) -> Offered {
+        *self.transaction() = Some(transaction);
+        Offered(self.clone())
     }
 
-    /// Drops a transaction that the handler did not take, which hands it back to its claim.
-    pub(crate) fn discard_transaction(&self) {
-        self.inner
-            .transaction
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+    fn transaction(&self) -> MutexGuard<'_, Option<Box<dyn Any + Send>>> {
+        let transaction = &self.inner.transaction;
+        transaction.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the transaction, if it is of type `T` and nobody took it before.
+    /// Takes the transaction, if it is of type `T` and nobody took it before. There is one only for a handler one of whose
+    /// arguments says so by [`FromContext::transaction_type`](super::FromContext::transaction_type).
     pub fn take_transaction<T: Any>(&self) -> Option<T> {
-        let mut slot = self
-            .inner
-            .transaction
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.transaction();
         slot.take_if(|offered| offered.is::<T>())
             .and_then(|offered| offered.downcast().ok())
             .map(|offered| *offered)
@@ -277,5 +268,14 @@ impl Context {
     /// The router's shared state, if it is of type `S`.
     pub(crate) fn shared<S: Any + Clone>(&self) -> Option<S> {
         self.inner.routes.state.downcast_ref::<S>().cloned()
+    }
+}
+
+/// A transaction that waits in a context for its handler to take it. Dropped, it waits no longer.
+pub(crate) struct Offered(Context);
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        self.0.transaction().take();
     }
 }

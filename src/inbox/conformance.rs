@@ -5,6 +5,7 @@
 //! runs on one store, also on one that is not empty. A case that does not hold panics and says which.
 
 mod batches;
+mod late;
 mod leases;
 
 use super::{Claim, Claimed, Inbox, InboxKey};
@@ -51,6 +52,7 @@ pub async fn check(inbox: Arc<dyn Inbox>, effects: Option<Arc<dyn Effects>>) {
         any_text_is_an_identity(&*inbox).await;
         concurrent_claims_of_one_key_have_one_effect(&inbox).await;
         concurrent_claims_of_many_keys_all_end(&inbox).await;
+        late::without_a_transaction_completed_is_a_duplicate_too(&*inbox).await;
         assert_eq!(
             inbox.transaction_type().is_some(),
             effects.is_some(),
@@ -63,6 +65,7 @@ pub async fn check(inbox: Arc<dyn Inbox>, effects: Option<Arc<dyn Effects>>) {
                 a_transaction_that_is_kept_commits_nothing(&*inbox, &**effects).await;
                 what_fails_beside_others_undoes_only_its_own(&inbox, effects).await;
                 batches::check(&inbox, &**effects).await;
+                late::without_a_transaction_nothing_is_held(&*inbox).await;
             }
             None => no_transaction_is_handed_out(&*inbox).await,
         }

@@ -47,7 +47,7 @@ impl Failure {
     }
 
     /// The error for a store that says nothing.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(super) fn unavailable(message: String) -> InboxError {
         InboxError::Unavailable(Box::new(Self {
             message,

@@ -9,6 +9,7 @@
 //! ([`GroupStore`]).
 
 mod batch;
+mod late;
 mod lend;
 mod queue;
 #[cfg(test)]
@@ -29,6 +30,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
+/// Claims of one transaction at most, whatever a store is told: they are made in one statement.
+const SIZE_MAX: u32 = 2_000;
+
 /// How a store does what a group needs. Called by one group at a time for each open transaction, in the order given here.
 pub(super) trait GroupStore: Send + Sync + 'static {
     /// An open transaction. Dropping it rolls it back.
@@ -36,6 +40,9 @@ pub(super) trait GroupStore: Send + Sync + 'static {
 
     /// What a handler names as its argument, made of an open transaction.
     fn to_handler(lent: Lent<Self::Open>) -> Box<dyn Any + Send>;
+
+    /// What is known of a delivery; nothing of one that is claimed. Waits for nobody.
+    fn look(&self, key: &InboxKey) -> impl Future<Output = Result<Known, InboxError>> + Send;
 
     /// Begins a transaction, claims these keys in it, all different, and marks that place; says of each what the store knew.
     /// May wait for others who claimed one of them, but not for ever.
@@ -90,7 +97,7 @@ enum Next {
 
 /// What a store knew of a key when it was claimed.
 pub(super) enum Known {
-    /// Nothing: it is claimed now.
+    /// Nothing: a claim has it now.
     Nothing,
     /// It was completed, with this left to publish; it cannot be read where somebody else wrote it.
     Completed(Result<Vec<OutgoingRecord>, InboxError>),
@@ -127,7 +134,7 @@ impl<S: GroupStore> Groups<S> {
     pub(super) fn new(store: S, open_max: u32, size_max: u32) -> Arc<Self> {
         Arc::new(Self {
             store,
-            queue: Mutex::new(Queue::new(open_max, size_max)),
+            queue: Mutex::new(Queue::new(open_max, size_max.min(SIZE_MAX))),
             places: Arc::new(Semaphore::new(open_max.max(1) as usize)),
         })
     }
@@ -210,7 +217,12 @@ impl<S: GroupStore> Group<S> {
                 self.ended = Ended::After(began.elapsed());
                 self.books.committed();
             }
-            Err(error) => self.books.lost(error),
+            Err(error) => {
+                if matches!(error, InboxError::Other(_)) {
+                    self.ended = Ended::Refused;
+                }
+                self.books.lost(error);
+            }
         }
     }
 
@@ -292,7 +304,7 @@ impl<S: GroupStore> Group<S> {
 
 impl<S: GroupStore> Drop for Group<S> {
     fn drop(&mut self) {
-        self.groups.lock().ended(self.keys.iter(), self.ended);
+        self.groups.lock().ended(&self.keys, self.ended);
         // When the runtime ends there is none to run the next.
         if tokio::runtime::Handle::try_current().is_ok() {
             self.groups.open();

@@ -70,6 +70,15 @@ pub enum Claimed {
 pub trait Inbox: Send + Sync + 'static {
     /// Claims a delivery. May wait for a concurrent claim of the same key to end.
     fn claim<'a>(&'a self, key: &'a InboxKey) -> BoxFuture<'a, Result<Claimed, InboxError>>;
+    /// Claims a delivery whose handler names no transaction: nothing of the store is held while it runs, so that it may take long
+    /// and write to the same store by other ways. Where another owner claims the same delivery meanwhile both are fresh, and what
+    /// the second published is dropped. A store whose claims hold nothing that others wait for has no need of it.
+    fn claim_without_transaction<'a>(
+        &'a self,
+        key: &'a InboxKey,
+    ) -> BoxFuture<'a, Result<Claimed, InboxError>> {
+        self.claim(key)
+    }
     /// The type of transaction that claims hand to handlers, if any: checked when a consumer is built.
     fn transaction_type(&self) -> Option<TypeId> {
         None
@@ -129,13 +138,7 @@ pub enum InboxError {
         /// Why, and what to do.
         reason: String,
     },
-    /// The store's address or a setting cannot be used.
-    #[error("the inbox's settings cannot be used: {reason}")]
-    Settings {
-        /// Which one, and what to do.
-        reason: String,
-    },
-    /// A setting that cannot be used.
+    /// The store's address or a setting cannot be used: which one, and what to do.
     #[error("{0}")]
     Setting(String),
     /// Anything else.

@@ -184,15 +184,14 @@ impl<T: Send + 'static> Running<T> {
         mut askers: Vec<oneshot::Sender<Answer>>,
     ) {
         let contexts: Vec<_> = events.iter().map(|event| event.context.clone()).collect();
-        if let Some(transaction) = claims.transaction() {
-            contexts[0].offer_transaction(transaction);
-        }
+        let offered = claims.transaction();
+        let offered = offered.map(|transaction| contexts[0].offer_transaction(transaction));
         let called = async {
             let source = ContextSource::of(&contexts[0]);
             (self.0.handle)(events, source).await
         };
         let ended = unless_nobody_waits(called, &mut askers).await;
-        contexts[0].discard_transaction();
+        drop(offered);
         let outcomes = match ended.map(|ended| outcomes(ended, askers.len())) {
             Some(Ok(outcomes)) => outcomes,
             Some(Err(failure)) => {

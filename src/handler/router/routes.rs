@@ -122,6 +122,15 @@ impl Routes {
         self.by_type.values().map(|route| &self.typed[*route])
     }
 
+    /// Whether a handler names the store's transaction.
+    fn names_transaction(&self, route: RouteId) -> bool {
+        let needs = match route {
+            Some(route) => Some(&self.typed[route].needs),
+            None => self.raw.as_ref().map(|raw| &raw.needs),
+        };
+        needs.is_some_and(|needs| !needs.transactions.is_empty())
+    }
+
     /// The name by which the inbox knows a handler.
     pub(in crate::handler) fn handler_name(&self, route: RouteId) -> &str {
         route.map_or(RAW_HANDLER, |route| &self.typed[route].handler)
@@ -315,7 +324,11 @@ async fn with_inbox(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: Delivery) ->
     }
     let (source, id) = input.identity(&delivery.record);
     let key = context.inbox_key(source, id);
-    let mut claim = match inbox.claim(&key).await {
+    let claimed = match routes.names_transaction(route) {
+        true => inbox.claim(&key).await,
+        false => inbox.claim_without_transaction(&key).await,
+    };
+    let mut claim = match claimed {
         Ok(Claimed::Fresh(claim)) => claim,
         // With the same ids: whoever published it first may have ended before it was acknowledged.
         Ok(Claimed::Duplicate { unsent }) => {
@@ -323,9 +336,8 @@ async fn with_inbox(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: Delivery) ->
         }
         Err(error) => return Outcome::Retry(store_error(error)),
     };
-    if let Some(transaction) = claim.transaction() {
-        context.offer_transaction(transaction);
-    }
+    let offered = claim.transaction();
+    let offered = offered.map(|transaction| context.offer_transaction(transaction));
     let source = ContextSource::new(&delivery, routes, route, Some(context.clone()));
     let outcome = match input.call(routes, source) {
         Ok(handled) => match handled.await {
@@ -333,7 +345,7 @@ async fn with_inbox(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: Delivery) ->
         },
         Err(outcome) => outcome,
     };
-    context.discard_transaction();
+    drop(offered);
     if !is_success(&outcome) {
         if let Err(error) = claim.abandon().await {
             tracing::warn!(%error, handler = key.handler, "a failed handler's claim could not be given back at once");

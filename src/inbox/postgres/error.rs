@@ -5,6 +5,7 @@
 use crate::inbox::InboxError;
 use crate::inbox::failure::{Advice, Failure};
 use std::fmt;
+use std::time::Duration;
 
 /// The error for a transaction that ended before its time.
 pub(super) fn ended_by_hand(cause: impl fmt::Display) -> InboxError {
@@ -33,6 +34,13 @@ pub(super) fn misuse(error: &sqlx::Error) -> Option<InboxError> {
 /// The inbox error for `error`, which happened to the store `name` during `doing`.
 pub(super) fn failed(name: &str, doing: &'static str, error: sqlx::Error) -> InboxError {
     Failure::of(name, doing, &advice(&error), error)
+}
+
+/// The server said nothing.
+pub(super) fn silent(name: &str, doing: &'static str, waited: Duration) -> InboxError {
+    Failure::unavailable(format!(
+        "{doing} on {name}: no answer within {waited:?}; is the server up, and is the way to it?"
+    ))
 }
 
 const REFUSED: Advice = Advice::None("PostgreSQL refused it");

@@ -20,9 +20,10 @@ use super::group::{GroupStore, Groups, Known, Lent};
 use super::{BatchInbox, BoxFuture, Claimed, ClaimedBatch, Inbox, InboxError, InboxKey, replies};
 use crate::event::OutgoingRecord;
 use crate::outbox::{self, PostgresOutbox};
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
 use std::any::{Any, TypeId};
+use std::io::ErrorKind;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -47,6 +48,9 @@ pub struct InboxVersions {
     pub newest: u32,
 }
 
+/// How long an answer of the server is waited for at least; it may itself wait for a lock.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
 /// How many connections serve other than claims.
 const OTHERS_MAX: u32 = 2;
 
@@ -54,6 +58,8 @@ struct Store {
     pool: PgPool,
     /// Host, port and database, without user and password.
     name: String,
+    /// How long an answer is waited for.
+    answer_limit: Duration,
     outbox: OnceLock<PostgresOutbox>,
 }
 
@@ -189,10 +195,12 @@ impl Store {
             .acquire_timeout(settings.lock_timeout)
             // A broken one is noticed when it is used, and that delivery is tried again.
             .test_before_acquire(false)
+            .after_release(|connection, _| Box::pin(answers(connection)))
             .connect_lazy_with(options);
         Self {
             pool,
             name,
+            answer_limit: ANSWER_LIMIT.max(2 * settings.lock_timeout),
             outbox: OnceLock::new(),
         }
     }
@@ -211,6 +219,17 @@ impl Store {
         transaction.commit().await.map_err(failed)
     }
 
+    /// Gives `work` up when the server says nothing. What it had is not used again: a connection on which nothing comes back
+    /// would be waited for until the system gives it up, in a quarter of an hour or never.
+    async fn within<T>(
+        &self,
+        doing: &'static str,
+        work: impl Future<Output = Result<T, InboxError>>,
+    ) -> Result<T, InboxError> {
+        let done = tokio::time::timeout(self.answer_limit, work).await;
+        done.unwrap_or_else(|_| Err(error::silent(&self.name, doing, self.answer_limit)))
+    }
+
     fn failed(&self, doing: &'static str, error: sqlx::Error) -> InboxError {
         error::failed(&self.name, doing, error)
     }
@@ -218,6 +237,14 @@ impl Store {
     /// The same, where the transaction may have been ended by hand.
     fn ended(&self, doing: &'static str, error: sqlx::Error) -> InboxError {
         error::misuse(&error).unwrap_or_else(|| self.failed(doing, error))
+    }
+}
+
+/// Whether a connection that is given back can be used again. The pool would ask as well, and wait for ever.
+async fn answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    match tokio::time::timeout(ANSWER_LIMIT, connection.ping()).await {
+        Ok(answered) => answered.map(|()| true),
+        Err(_) => Err(sqlx::Error::Io(ErrorKind::TimedOut.into())),
     }
 }
 
@@ -230,6 +257,13 @@ fn name(options: &PgConnectOptions) -> String {
 impl Inbox for PostgresInbox {
     fn claim<'a>(&'a self, key: &'a InboxKey) -> BoxFuture<'a, Result<Claimed, InboxError>> {
         Box::pin(self.groups.claim(key.clone()))
+    }
+
+    fn claim_without_transaction<'a>(
+        &'a self,
+        key: &'a InboxKey,
+    ) -> BoxFuture<'a, Result<Claimed, InboxError>> {
+        Box::pin(self.groups.claim_at_completion(key.clone()))
     }
 
     fn transaction_type(&self) -> Option<TypeId> {
@@ -257,26 +291,42 @@ impl GroupStore for Store {
         Box::new(PostgresTx::new(lent))
     }
 
-    async fn begin(&self, keys: &[InboxKey]) -> Result<(Open, Vec<Known>), InboxError> {
-        let failed = |error| self.failed("claim", error);
-        let mut transaction = self.pool.begin().await.map_err(failed)?;
-        let claimed = store::claim(&mut transaction, keys).await;
-        let known = claimed.map_err(failed)?;
-        let is_single = known.iter().filter(|known| known.is_none()).count() == 1;
-        if !is_single {
-            let marked = store::mark_first(&mut transaction).await;
-            marked.map_err(failed)?;
-        }
-        let open = Open {
-            transaction,
-            is_single,
+    async fn look(&self, key: &InboxKey) -> Result<Known, InboxError> {
+        let work = async {
+            let failed = |error| self.failed("look", error);
+            let mut connection = self.pool.acquire().await.map_err(failed)?;
+            let known = store::known(&mut connection, key).await;
+            known.map(Known::of).map_err(failed)
         };
-        Ok((open, known.into_iter().map(Known::of).collect()))
+        self.within("look", work).await
+    }
+
+    async fn begin(&self, keys: &[InboxKey]) -> Result<(Open, Vec<Known>), InboxError> {
+        let work = async {
+            let failed = |error| self.failed("claim", error);
+            let mut transaction = self.pool.begin().await.map_err(failed)?;
+            let claimed = store::claim(&mut transaction, keys).await;
+            let known = claimed.map_err(failed)?;
+            let is_single = known.iter().filter(|known| known.is_none()).count() == 1;
+            if !is_single {
+                let marked = store::mark_first(&mut transaction).await;
+                marked.map_err(failed)?;
+            }
+            let open = Open {
+                transaction,
+                is_single,
+            };
+            Ok((open, known.into_iter().map(Known::of).collect()))
+        };
+        self.within("claim", work).await
     }
 
     async fn mark(&self, open: &mut Open) -> Result<(), InboxError> {
-        let marked = store::mark(&mut open.transaction).await;
-        marked.map_err(|error| self.ended("complete", error))
+        let work = async {
+            let marked = store::mark(&mut open.transaction).await;
+            marked.map_err(|error| self.ended("complete", error))
+        };
+        self.within("complete", work).await
     }
 
     async fn keep(
@@ -285,49 +335,71 @@ impl GroupStore for Store {
         key: &InboxKey,
         published: Vec<OutgoingRecord>,
     ) -> Result<Vec<OutgoingRecord>, InboxError> {
-        if published.is_empty() {
-            return Ok(published);
-        }
-        if self.outbox.get().is_some() {
-            let appended = outbox::append_in_postgres(&mut open.transaction, &published).await;
-            appended.map_err(|error| error.into_inbox(|error| self.failed("publish", error)))?;
-            return Ok(Vec::new());
-        }
-        let replies = replies::encode(&published);
-        let kept = store::keep(&mut open.transaction, key, &replies).await;
-        kept.map_err(|error| self.failed("complete", error))?;
-        Ok(published)
+        let work = async {
+            if published.is_empty() {
+                return Ok(published);
+            }
+            if self.outbox.get().is_some() {
+                let is_open = store::is_open(&mut open.transaction).await;
+                if !is_open.map_err(|error| self.ended("publish", error))? {
+                    return Err(error::ended_by_hand("its claim is gone"));
+                }
+                let appended = outbox::append_in_postgres(&mut open.transaction, &published).await;
+                appended.map_err(|error| error.into_inbox(|error| self.ended("publish", error)))?;
+                return Ok(Vec::new());
+            }
+            let replies = replies::encode(&published);
+            let kept = store::keep(&mut open.transaction, key, &replies).await;
+            kept.map_err(|error| self.ended("complete", error))?;
+            Ok(published)
+        };
+        self.within("publish", work).await
     }
 
     async fn undo(&self, open: &mut Open, key: &InboxKey) -> Result<(), InboxError> {
-        if open.is_single {
-            // Nothing else is in it: it is rolled back as a whole.
-            return Ok(());
-        }
-        let undone = store::undo(&mut open.transaction, key).await;
-        undone.map_err(|error| self.ended("abandon", error))
+        let work = async {
+            if open.is_single {
+                // Nothing else is in it: it is rolled back as a whole.
+                return Ok(());
+            }
+            let undone = store::undo(&mut open.transaction, key).await;
+            undone.map_err(|error| self.ended("abandon", error))
+        };
+        self.within("abandon", work).await
     }
 
     async fn forget(&self, open: &mut Open, keys: &[InboxKey]) -> Result<(), InboxError> {
-        let forgotten = store::forget(&mut open.transaction, keys).await;
-        forgotten.map_err(|error| self.ended("complete", error))
+        let work = async {
+            let forgotten = store::forget(&mut open.transaction, keys).await;
+            forgotten.map_err(|error| self.ended("complete", error))
+        };
+        self.within("complete", work).await
     }
 
     async fn close(&self, open: &mut Open) -> Result<(), InboxError> {
-        let closed = store::close(&mut open.transaction).await;
-        match closed.map_err(|error| self.ended("complete", error))? {
-            true => Ok(()),
-            false => Err(error::ended_by_hand("its claim is gone")),
-        }
+        let work = async {
+            let closed = store::close(&mut open.transaction).await;
+            match closed.map_err(|error| self.ended("complete", error))? {
+                true => Ok(()),
+                false => Err(error::ended_by_hand("its claim is gone")),
+            }
+        };
+        self.within("complete", work).await
     }
 
     async fn commit(&self, open: Open) -> Result<(), InboxError> {
-        let committed = open.transaction.commit().await;
-        committed.map_err(|error| self.failed("complete", error))
+        let work = async {
+            let committed = open.transaction.commit().await;
+            committed.map_err(|error| self.failed("complete", error))
+        };
+        self.within("complete", work).await
     }
 
     async fn roll_back(&self, open: Open) -> Result<(), InboxError> {
-        let rolled_back = open.transaction.rollback().await;
-        rolled_back.map_err(|error| self.failed("abandon", error))
+        let work = async {
+            let rolled_back = open.transaction.rollback().await;
+            rolled_back.map_err(|error| self.failed("abandon", error))
+        };
+        self.within("abandon", work).await
     }
 }

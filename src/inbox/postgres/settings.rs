@@ -18,7 +18,7 @@ pub struct PostgresSettings {
     /// How long a claim waits for a connection, and a statement for somebody else's lock, before it fails as unavailable. 10 s
     /// by default.
     pub lock_timeout: Duration,
-    /// How many deliveries share a transaction at most; 256 by default, 1 for a transaction each. It is what is ready that
+    /// How many deliveries share a transaction at most; 256 by default, 2,000 at most, 1 for a transaction each. It is what is ready that
     /// decides: nothing waits for others to come.
     pub group_max: u32,
 }

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 /// The version of the tables below. A store of a newer version is refused, an older one is brought up to date.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// A row says that its delivery is completed: it is inserted when the delivery is claimed, and shows to others once the
 /// transaction of the claim is committed. The digest decides, as ids may be longer than an index takes; the texts beside it are
@@ -19,7 +19,7 @@ pub(super) const VERSION: u32 = 1;
 ///
 /// While a claim's transaction is open it holds a row in `evenkeel_open` whose foreign key is never met. PostgreSQL looks at it
 /// when the transaction is to be committed, so that a handler's own `COMMIT` is refused: it would complete events whose
-/// handlers have not run.
+/// handlers have not run. It is found by its transaction, as dead rows of others stay for as long as any transaction is open.
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS evenkeel_meta (
         name text PRIMARY KEY,
@@ -38,7 +38,9 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS evenkeel_never (
         id integer PRIMARY KEY
     );
-    CREATE TABLE IF NOT EXISTS evenkeel_open (
+    DROP TABLE IF EXISTS evenkeel_open;
+    CREATE TABLE evenkeel_open (
+        transaction_id xid8 PRIMARY KEY DEFAULT pg_current_xact_id(),
         leave_commit_to_evenkeel integer NOT NULL
             REFERENCES evenkeel_never (id) DEFERRABLE INITIALLY DEFERRED
     );
@@ -55,7 +57,7 @@ const CLAIM: &str = "
         ON CONFLICT DO NOTHING
         RETURNING digest
     ), guard AS (
-        INSERT INTO evenkeel_open VALUES (1)
+        INSERT INTO evenkeel_open (leave_commit_to_evenkeel) VALUES (1)
     )
     SELECT digest FROM claimed";
 
@@ -78,7 +80,12 @@ const KEEP: &str = "UPDATE evenkeel_inbox SET replies = $2 WHERE digest = $1";
 
 const FORGET: &str = "DELETE FROM evenkeel_inbox WHERE digest = ANY($1)";
 
-const CLOSE: &str = "DELETE FROM evenkeel_open";
+const CLOSE: &str =
+    "DELETE FROM evenkeel_open WHERE transaction_id = pg_current_xact_id_if_assigned()";
+
+/// False in a transaction without claims, and outside of one.
+const IS_OPEN: &str = "
+    SELECT EXISTS (SELECT 1 FROM evenkeel_open WHERE transaction_id = pg_current_xact_id_if_assigned())";
 
 const PURGE: &str = "
     DELETE FROM evenkeel_inbox WHERE digest IN (
@@ -113,17 +120,21 @@ pub(super) async fn prepare(
     if settings.migration == Migration::Elsewhere {
         return Ok(());
     }
+    // The service's own first: it may take long, and our tables are locked from the moment they are touched.
+    sqlx::raw_sql(AssertSqlSafe(settings.schema.as_str()))
+        .execute(&mut *connection)
+        .await?;
+    if version.as_deref() == Some(VERSION.to_string().as_str()) {
+        return Ok(());
+    }
     sqlx::raw_sql(TABLES).execute(&mut *connection).await?;
     sqlx::query(
         "INSERT INTO evenkeel_meta (name, value) VALUES ('version', $1)
          ON CONFLICT (name) DO UPDATE SET value = excluded.value",
     )
     .bind(VERSION.to_string())
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
-    sqlx::raw_sql(AssertSqlSafe(settings.schema.as_str()))
-        .execute(&mut *connection)
-        .await?;
     Ok(())
 }
 
@@ -202,6 +213,24 @@ pub(super) async fn claim(
         }
     }
     Ok(known)
+}
+
+/// What a delivery left to publish, if it was completed.
+pub(super) async fn known(
+    connection: &mut PgConnection,
+    key: &InboxKey,
+) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    let known = sqlx::query(KNOWN).bind([digest(key)]);
+    let Some(row) = known.fetch_optional(connection).await? else {
+        return Ok(None);
+    };
+    let replies: Option<Vec<u8>> = row.try_get("replies")?;
+    Ok(Some(replies.unwrap_or_default()))
+}
+
+/// Whether the transaction is still the one that the claims were made in.
+pub(super) async fn is_open(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(IS_OPEN).fetch_one(connection).await
 }
 
 /// When each of at most [`LOOK_MAX`] deliveries was completed.

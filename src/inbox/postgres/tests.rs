@@ -301,6 +301,83 @@ async fn what_handlers_publish_is_in_the_outbox_with_their_effects_and_the_contr
     conformance::check(Arc::new(inbox), Some(effects)).await;
 }
 
+/// Outside of a transaction the event would leave, and leave again when its delivery is tried again.
+#[tokio::test]
+async fn what_a_handler_publishes_that_rolled_back_by_hand_does_not_leave() {
+    use crate::outbox::PostgresOutbox;
+    let Some(url) = database().await else { return };
+    let outbox = PostgresOutbox::open(&url).await.unwrap();
+    let inbox = open(&url).await.with_outbox(outbox).unwrap();
+    for sql in ["ROLLBACK", "ROLLBACK; BEGIN"] {
+        let mut claim = fresh(&inbox, "1").await;
+        let mut transaction = transaction(&mut claim);
+        let rolled_back = sqlx::raw_sql(sql).execute(&mut *transaction).await;
+        rolled_back.unwrap();
+        drop(transaction);
+        let error = claim.complete(vec![conformance::record("1")]).await;
+        let error = error.expect_err(sql);
+        assert!(
+            matches!(error, InboxError::Transaction { .. }),
+            "{sql}: {error:?}"
+        );
+    }
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM evenkeel_outbox")
+        .fetch_one(inbox.pool())
+        .await
+        .unwrap();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn opening_does_not_wait_for_claims_nor_claims_for_the_services_ddl() {
+    let Some(url) = database().await else { return };
+    let inbox = open(&url).await;
+    let mut claim = fresh(&inbox, "1").await;
+    let mut transaction = transaction(&mut claim);
+    write(&mut transaction, "1").await.unwrap();
+    let slow = PostgresSettings::new("SELECT pg_sleep(3)");
+    let opening = PostgresInbox::open_with(&url, &slow);
+    let working = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let started = std::time::Instant::now();
+        complete(fresh(&inbox, "2").await).await.unwrap();
+        assert!(started.elapsed() < Duration::from_secs(2), "it waited");
+    };
+    let (opened, ()) = tokio::join!(opening, working);
+    opened.unwrap();
+    drop(transaction);
+    complete(claim).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_falls_silent_is_reported_and_its_connections_are_given_up() {
+    let Some(server) = crate::testing::required(TestPostgres::start().await) else {
+        return;
+    };
+    let url = server.database().await.unwrap();
+    let settings = PostgresSettings::new(EFFECTS)
+        .with_connections(1)
+        .with_lock_timeout(Duration::from_secs(1));
+    let inbox = PostgresInbox::open_with(&url, &settings).await.unwrap();
+    let claim = fresh(&inbox, "1").await;
+    server.freeze().await.unwrap();
+    let limit = ANSWER_LIMIT * 6;
+    let completed = tokio::time::timeout(limit, complete(claim)).await;
+    let error = completed.expect("it waits for ever").expect_err("silence");
+    assert!(matches!(error, InboxError::Unavailable(_)), "{error:?}");
+    assert!(error.to_string().contains("no answer within"), "{error}");
+    server.thaw().await.unwrap();
+    crate::testing::eventually("it goes on", limit, async || {
+        match inbox.claim(&key("1")).await {
+            Ok(Claimed::Fresh(claim)) => complete(claim).await.ok(),
+            // The commit was on its way.
+            Ok(Claimed::Duplicate { .. }) => Some(()),
+            Err(_) => None,
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_outbox_of_another_database_is_refused() {
     use crate::outbox::PostgresOutbox;

@@ -25,9 +25,7 @@ impl Store {
     /// Connects, and looks once whether the server would throw deliveries away.
     pub(super) async fn connect(url: &str, settings: &RedisSettings) -> Result<Self, InboxError> {
         settings.validate()?;
-        let refused = |reason: &str| InboxError::Settings {
-            reason: format!("the URL of Redis {reason}"),
-        };
+        let refused = |reason: &str| InboxError::Setting(format!("the URL of Redis {reason}"));
         if ["rediss:", "valkeys:"]
             .iter()
             .any(|scheme| url.starts_with(scheme))
@@ -97,7 +95,20 @@ impl Store {
 
     /// Looks whether it answers, and warns of what would forget deliveries before their time.
     async fn look(&self) -> Result<(), InboxError> {
-        let info: String = self.ask("open", &redis::cmd("INFO")).await?;
+        let info: String = match self.ask("open", &redis::cmd("INFO")).await {
+            // A user may have no right to it, and all that are needed.
+            Err(InboxError::NotWritable(_)) => {
+                let _: i64 = self
+                    .run("open", "return 1", &self.settings.prefix, &[])
+                    .await?;
+                tracing::warn!(
+                    address = self.address,
+                    "this user may not ask Redis for INFO; see to it that maxmemory-policy is noeviction and appendonly is yes"
+                );
+                return Ok(());
+            }
+            info => info?,
+        };
         let facts: HashMap<&str, &str> = info
             .lines()
             .filter_map(|line| line.split_once(':'))

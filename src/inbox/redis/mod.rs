@@ -63,7 +63,7 @@ impl RedisInbox {
     /// Opens the store at `url` as `settings` say.
     ///
     /// # Errors
-    /// [`InboxError::Settings`] when the URL or a setting cannot be used; [`InboxError::Unavailable`] when Redis does not answer;
+    /// [`InboxError::Setting`] when the URL or a setting cannot be used; [`InboxError::Unavailable`] when Redis does not answer;
     /// [`InboxError::NotWritable`] when it refuses.
     pub async fn open_with(url: &str, settings: &RedisSettings) -> Result<Self, InboxError> {
         let store = Arc::new(Store::connect(url, settings).await?);
@@ -77,7 +77,8 @@ impl RedisInbox {
             Value::BulkString(value) => Ok(Ok(Claimed::Duplicate {
                 unsent: replies::decode(value.get(1..).unwrap_or_default())?,
             })),
-            // A key without a time to live is none of ours: -1 is waited for as any other.
+            // A key without a time to live is none of ours, and is waited for as any other.
+            Value::Int(-1) => Ok(Err(Duration::MAX)),
             Value::Int(left_ms) => Ok(Err(Duration::from_millis(
                 u64::try_from(left_ms).unwrap_or(0),
             ))),

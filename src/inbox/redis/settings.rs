@@ -73,9 +73,9 @@ impl RedisSettings {
     /// Checks that the settings can be used together.
     ///
     /// # Errors
-    /// [`InboxError::Settings`] with the one that cannot, and what to do.
+    /// [`InboxError::Setting`] with the one that cannot, and what to do.
     pub fn validate(&self) -> Result<(), InboxError> {
-        let refused = |reason: String| Err(InboxError::Settings { reason });
+        let refused = |reason: String| Err(InboxError::Setting(reason));
         if self.lease < LEASE_MIN {
             return refused(format!("lease is {:?}; at least {LEASE_MIN:?}", self.lease));
         }

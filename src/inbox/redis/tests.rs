@@ -256,7 +256,7 @@ async fn a_url_that_cannot_be_used_is_refused_without_its_password() {
     ] {
         let error = not_opened(url).await;
         let message = format!("{error} {error:?}");
-        assert!(matches!(error, InboxError::Settings { .. }), "{message}");
+        assert!(matches!(error, InboxError::Setting(_)), "{message}");
         assert!(message.contains(expected), "{message}");
         assert!(!message.contains("secret"), "{message}");
     }

@@ -255,6 +255,13 @@ impl Inbox for SqliteInbox {
         Box::pin(self.groups.claim(key.clone()))
     }
 
+    fn claim_without_transaction<'a>(
+        &'a self,
+        key: &'a InboxKey,
+    ) -> BoxFuture<'a, Result<Claimed, InboxError>> {
+        Box::pin(self.groups.claim_at_completion(key.clone()))
+    }
+
     fn transaction_type(&self) -> Option<TypeId> {
         Some(TypeId::of::<SqliteTx>())
     }
@@ -280,6 +287,13 @@ impl GroupStore for Store {
         Box::new(SqliteTx::new(lent))
     }
 
+    async fn look(&self, key: &InboxKey) -> Result<Known, InboxError> {
+        let failed = |error| self.failed("look", error);
+        let mut reader = self.readers.acquire().await.map_err(failed)?;
+        let known = store::known(&mut reader, key).await;
+        known.map(Known::of).map_err(failed)
+    }
+
     async fn begin(&self, keys: &[InboxKey]) -> Result<(Held, Vec<Known>), InboxError> {
         let mut held = self.write("claim").await?;
         let known = store::claim(&mut held.transaction, keys, now_ms())
@@ -303,6 +317,10 @@ impl GroupStore for Store {
             return Ok(published);
         }
         if self.outbox.get().is_some() {
+            let is_open = store::is_open(&mut held.transaction).await;
+            if !is_open.map_err(|error| self.failed("publish", error))? {
+                return Err(error::ended_by_hand("its claim is gone"));
+            }
             let appended = outbox::append_in_sqlite(&mut held.transaction, &published).await;
             appended.map_err(|error| error.into_inbox(|error| self.failed("publish", error)))?;
             held.has_published = true;

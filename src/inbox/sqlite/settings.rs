@@ -16,7 +16,7 @@ pub struct SqliteSettings {
     /// How long a claim waits while another process holds the write lock, before it fails as unavailable. 10 s by default.
     /// Waiting for claims of the same process has no limit: it is a queue, and each in it is served.
     pub lock_timeout: Duration,
-    /// How many deliveries share a transaction at most; 256 by default, 1 for a transaction each. It is what is ready that
+    /// How many deliveries share a transaction at most; 256 by default, 2,000 at most, 1 for a transaction each. It is what is ready that
     /// decides: nothing waits for others to come.
     pub group_max: u32,
 }

@@ -76,6 +76,12 @@ const PURGE: &str = "
     DELETE FROM evenkeel_inbox WHERE (consumer_group, handler, source, id) IN (
         SELECT consumer_group, handler, source, id FROM evenkeel_inbox WHERE completed_at < ? LIMIT ?)";
 
+const KNOWN: &str = "
+    SELECT replies FROM evenkeel_inbox WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";
+
+/// Whether a transaction with claims is open: its row is gone with it.
+const IS_OPEN: &str = "SELECT EXISTS (SELECT 1 FROM evenkeel_open)";
+
 /// How many deliveries are looked up at a time: SQLite takes 32,766 parameters.
 pub(super) const LOOK_MAX: usize = 1024;
 
@@ -237,6 +243,24 @@ pub(super) async fn claim(
         }
     }
     Ok(known)
+}
+
+/// What a delivery left to publish, if it was completed.
+pub(super) async fn known(
+    connection: &mut SqliteConnection,
+    key: &InboxKey,
+) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    let known = bind(sqlx::query(KNOWN), key);
+    let Some(row) = known.fetch_optional(connection).await? else {
+        return Ok(None);
+    };
+    let replies: Option<Vec<u8>> = row.try_get("replies")?;
+    Ok(Some(replies.unwrap_or_default()))
+}
+
+/// Whether the transaction is still the one that the claims were made in.
+pub(super) async fn is_open(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(IS_OPEN).fetch_one(connection).await
 }
 
 /// When each of at most [`LOOK_MAX`] deliveries was completed.

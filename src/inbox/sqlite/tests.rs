@@ -532,6 +532,32 @@ async fn what_a_handler_publishes_is_in_the_outbox_with_its_effect_or_not_at_all
     assert_eq!(count, 4);
 }
 
+/// Outside of a transaction the event would leave, and leave again when its delivery is tried again.
+#[tokio::test]
+async fn what_a_handler_publishes_that_rolled_back_by_hand_does_not_leave() {
+    use crate::outbox::SqliteOutbox;
+    for sql in ["ROLLBACK", "ROLLBACK; BEGIN"] {
+        let file = File::new();
+        let outbox = SqliteOutbox::open(&file.path()).await.unwrap();
+        let inbox = file.open().await.with_outbox(outbox).unwrap();
+        let mut claim = fresh(&inbox, "1").await;
+        let mut transaction = transaction(&mut claim);
+        sqlx::raw_sql(sql).execute(&mut *transaction).await.unwrap();
+        drop(transaction);
+        let error = claim.complete(vec![conformance::record("1")]).await;
+        let error = error.expect_err(sql);
+        assert!(
+            matches!(error, InboxError::Transaction { .. }),
+            "{sql}: {error:?}"
+        );
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM evenkeel_outbox")
+            .fetch_one(inbox.pool())
+            .await
+            .unwrap();
+        assert_eq!(left, 0, "{sql}");
+    }
+}
+
 #[tokio::test]
 async fn the_outbox_of_another_file_is_refused() {
     use crate::outbox::SqliteOutbox;

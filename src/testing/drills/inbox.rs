@@ -21,30 +21,14 @@ impl<I> DrilledInbox<I> {
 
 impl<I: Inbox> Inbox for DrilledInbox<I> {
     fn claim<'a>(&'a self, key: &'a InboxKey) -> BoxFuture<'a, Result<Claimed, InboxError>> {
-        Box::pin(async move {
-            self.drills.store().await?;
-            let claimed = self.inner.claim(key).await?;
-            self.drills.state.claims.fetch_add(1, Ordering::Relaxed);
-            let attempt = match &claimed {
-                Claimed::Fresh(_) => self.drills.book().started(key),
-                Claimed::Duplicate { .. } => {
-                    self.drills.book().suppressed(key);
-                    0
-                }
-            };
-            Ok(match claimed {
-                Claimed::Fresh(inner) => {
-                    self.drills.crash_if_at(CrashPoint::BeforeEffect);
-                    Claimed::Fresh(Box::new(DrilledClaim {
-                        inner,
-                        key: key.clone(),
-                        attempt,
-                        drills: self.drills.clone(),
-                    }))
-                }
-                duplicate => duplicate,
-            })
-        })
+        Box::pin(self.drilled(key, self.inner.claim(key)))
+    }
+
+    fn claim_without_transaction<'a>(
+        &'a self,
+        key: &'a InboxKey,
+    ) -> BoxFuture<'a, Result<Claimed, InboxError>> {
+        Box::pin(self.drilled(key, self.inner.claim_without_transaction(key)))
     }
 
     fn transaction_type(&self) -> Option<TypeId> {
@@ -53,6 +37,33 @@ impl<I: Inbox> Inbox for DrilledInbox<I> {
 
     fn batches(&self) -> Option<&dyn BatchInbox> {
         self.inner.batches().map(|_| self as &dyn BatchInbox)
+    }
+}
+
+impl<I: Inbox> DrilledInbox<I> {
+    async fn drilled(
+        &self,
+        key: &InboxKey,
+        claim: impl Future<Output = Result<Claimed, InboxError>>,
+    ) -> Result<Claimed, InboxError> {
+        self.drills.store().await?;
+        let claimed = claim.await?;
+        self.drills.state.claims.fetch_add(1, Ordering::Relaxed);
+        let inner = match claimed {
+            Claimed::Fresh(inner) => inner,
+            duplicate => {
+                self.drills.book().suppressed(key);
+                return Ok(duplicate);
+            }
+        };
+        let attempt = self.drills.book().started(key);
+        self.drills.crash_if_at(CrashPoint::BeforeEffect);
+        Ok(Claimed::Fresh(Box::new(DrilledClaim {
+            inner,
+            key: key.clone(),
+            attempt,
+            drills: self.drills.clone(),
+        })))
     }
 }
 
