@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Command, FromArgMatches};
 use evenkeel::consumer::{Bound, Consumer, RunReport, Stopped};
 use evenkeel::handler::{Delivery, Outcome, Router};
-use evenkeel::inbox::SqliteInbox;
+use evenkeel::inbox::{SqliteInbox, SqliteSettings};
 use evenkeel::outbox::{Relay, RelaySettings, SqliteOutbox};
 use evenkeel::publisher::{Publisher, PublisherSettings};
 use evenkeel::telemetry::daemon::{Daemon, DaemonSettings};
@@ -116,7 +116,8 @@ pub async fn run<H: Handle>(
     .await?;
     let schema = [journal::SCHEMA, service.schema].concat();
     let outbox = SqliteOutbox::open(&settings.store).await?;
-    let inbox = SqliteInbox::open(&settings.store, service.name, &schema)
+    let inbox = SqliteSettings::new(service.name, &schema).with_durability(settings.durability);
+    let inbox = SqliteInbox::open_with(&settings.store, &inbox)
         .await?
         .with_outbox(outbox.clone())?;
     let catalogue = Arc::new(shop_schemas::catalogue()?);

@@ -3,6 +3,7 @@
 //! A flag wins over an environment variable, a variable over the file, the file over the default. `reference.toml` beside
 //! this crate's manifest documents every key.
 
+use crate::options::Survives;
 use evenkeel::kafka::ConfigError;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ pub struct ConfigFile {
     pub brokers: Option<String>,
     /// The service's SQLite file.
     pub store: Option<PathBuf>,
+    /// What a handled event survives: `power-loss` or `process-crash`.
+    pub durability: Option<Survives>,
     /// Handlers running at the same time.
     pub concurrency: Option<NonZeroUsize>,
     /// Where /livez, /readyz and /metrics are served.
@@ -63,6 +66,7 @@ mod tests {
         let ConfigFile {
             brokers: Some(_),
             store: Some(_),
+            durability: Some(_),
             concurrency: Some(_),
             admin: Some(_),
             drain_timeout: Some(_),

@@ -5,11 +5,13 @@
 
 use crate::file::ConfigFile;
 use crate::purge;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use evenkeel::consumer::{Bound, ConsumerSettings};
+use evenkeel::inbox::Durability;
 use evenkeel::kafka::{ConfigError, KafkaConfig};
 use evenkeel::recovery::FloodGuardPolicy;
 use jiff::{Span, SpanRelativeTo};
+use serde::Deserialize;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -27,6 +29,9 @@ pub struct Options {
     /// SQLite file of the service, shared by its instances on this machine [default: SERVICE.db]
     #[arg(long, env = "SHOP_STORE", value_name = "PATH")]
     pub store: Option<PathBuf>,
+    /// What a handled event survives [default: power-loss]
+    #[arg(long, env = "SHOP_DURABILITY", value_name = "OF")]
+    pub durability: Option<Survives>,
     /// Handlers running at the same time, over all partitions [default: 64]
     #[arg(long, env = "SHOP_CONCURRENCY", value_name = "N")]
     pub concurrency: Option<NonZeroUsize>,
@@ -65,6 +70,25 @@ pub struct Options {
     pub no_flood_guard: bool,
 }
 
+/// What the store's commits survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Survives {
+    /// A power cut: commits wait until the disk has them.
+    PowerLoss,
+    /// A killed process; a power cut may take what was handled last.
+    ProcessCrash,
+}
+
+impl From<Survives> for Durability {
+    fn from(survives: Survives) -> Self {
+        match survives {
+            Survives::PowerLoss => Self::PowerLoss,
+            Survives::ProcessCrash => Self::ProcessCrash,
+        }
+    }
+}
+
 /// How a daemon runs.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -74,6 +98,8 @@ pub struct Settings {
     pub consumer: ConsumerSettings,
     /// The service's SQLite file.
     pub store: PathBuf,
+    /// What its commits survive.
+    pub durability: Durability,
     /// How long the store remembers handled events.
     pub inbox_retention: Duration,
     /// Where the admin server listens; nowhere when none.
@@ -125,6 +151,10 @@ impl Options {
                 .store
                 .or(file.store)
                 .unwrap_or_else(|| PathBuf::from(format!("{service}.db"))),
+            durability: self
+                .durability
+                .or(file.durability)
+                .map_or_else(Durability::default, Into::into),
             inbox_retention: inbox_retention.unwrap_or(purge::RETENTION_DEFAULT),
             admin: self.admin.or(file.admin),
             log_json: self.log_json || file.log_json.unwrap_or(false),

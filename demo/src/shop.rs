@@ -65,6 +65,8 @@ impl Shop<'_> {
         arguments.push("--store".into());
         arguments.push(store_of(self.directory, service).into());
         arguments.extend(["--admin".into(), admin.into()]);
+        // It kills processes, and cuts no power.
+        arguments.extend(["--durability".into(), "process-crash".into()]);
         for setting in SESSION {
             arguments.extend(["-X".into(), setting.into()]);
         }

@@ -7,7 +7,7 @@ mod pauses;
 
 use crate::support::{Gate, Log, Member, WITHIN};
 use desk::{Desk, in_order_by_key, load, logging, of, place};
-use evenkeel::control::{Action, Command, Outcome, Scope};
+use evenkeel::control::{Action, Outcome, Scope};
 use evenkeel::event::Record;
 use evenkeel::handler::{HandlerError, Router};
 use evenkeel::testing::eventually;
@@ -219,11 +219,16 @@ async fn a_pause_survives_a_rebalance_and_a_restart_of_all_members() {
     assert!(third.stop().await.clean);
     assert_eq!(handled.len(), 200, "each once");
     let history = case.history().await;
-    let acks = |command: &Command| {
-        let recorded = history.iter().find(|at| at.command.id == command.id);
-        recorded.expect("it is in the history").acks.len()
-    };
-    assert_eq!(acks(&pause), 1, "new owners do not acknowledge it again");
+    let recorded = history.iter().find(|at| at.command.id == pause.id);
+    let acks = &recorded.expect("it is in the history").acks;
+    let mut partitions: Vec<_> = acks.iter().flat_map(|ack| &ack.partitions).collect();
+    partitions.sort_unstable();
+    let each: Vec<_> = (0..4).map(|at| case.partition_scope(at)).collect();
+    assert_eq!(
+        partitions,
+        each.iter().collect::<Vec<_>>(),
+        "new owners do not acknowledge it again"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use evenkeel::event::Event;
 use evenkeel::handler::{Delivered, HandlerError, Router};
 use evenkeel::inbox::{
-    Durability, PostgresInbox, PostgresSettings, PostgresTx, SqliteInbox, SqliteSettings, SqliteTx,
+    PostgresInbox, PostgresSettings, PostgresTx, SqliteInbox, SqliteSettings, SqliteTx,
 };
 use evenkeel::testing::{TestPostgres, unique};
 use sqlx::{QueryBuilder, Sqlite};
@@ -159,7 +159,7 @@ async fn sqlite(spec: &Spec, way: Way) -> anyhow::Result<Turn> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("effects.db");
     let group = unique("bench-effects");
-    let settings = SqliteSettings::new(&group, EFFECTS).with_durability(Durability::PowerLoss);
+    let settings = SqliteSettings::new(&group, EFFECTS);
     let settings = match way {
         Way::Single => settings.with_group_max(1),
         Way::Group | Way::Batch => settings,

@@ -53,12 +53,13 @@ fn a_service_reads_the_topics_that_declare_it() {
 #[test]
 fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     let (_dir, path) = config(
-        "store = \"file.db\"\nconcurrency = 7\ndrain_timeout = \"3s\"\ninbox_retention = \"60d\"\nvalidate = false\n\
+        "store = \"file.db\"\ndurability = \"process-crash\"\nconcurrency = 7\ndrain_timeout = \"3s\"\ninbox_retention = \"60d\"\nvalidate = false\n\
          [kafka]\n\"session.timeout.ms\" = \"9000\"",
     );
     let default = settings("payments", &[]).unwrap();
     assert_eq!(default.store, PathBuf::from("payments.db"));
     assert_eq!(default.inbox_retention, purge::RETENTION_DEFAULT);
+    assert_eq!(default.durability, Durability::PowerLoss);
     assert!(default.validate);
     let file = settings("payments", &["--config", &path]).unwrap();
     assert_eq!(file.store, PathBuf::from("file.db"));
@@ -66,12 +67,15 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     assert_eq!(file.consumer.drain_timeout, Duration::from_secs(3));
     assert_eq!(file.inbox_retention, Duration::from_hours(60 * 24));
     assert_eq!(file.kafka.properties["session.timeout.ms"], "9000");
+    assert_eq!(file.durability, Durability::ProcessCrash);
     assert!(!file.validate);
     let flags = [
         "--config",
         &path,
         "--store",
         "flag.db",
+        "--durability",
+        "power-loss",
         "--concurrency",
         "9",
         "--inbox-retention",
@@ -83,6 +87,7 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     ];
     let flag = settings("payments", &flags).unwrap();
     assert_eq!(flag.store, PathBuf::from("flag.db"));
+    assert_eq!(flag.durability, Durability::PowerLoss);
     assert_eq!(flag.consumer.concurrency, 9);
     assert_eq!(flag.inbox_retention, Duration::from_hours(12 * 7 * 24 + 12));
     assert_eq!(flag.kafka.brokers, "kafka:9092");

@@ -444,3 +444,53 @@ fn validated(catalogue: &Catalogue, ty: &str, data: &[u8]) -> Result<serde_json:
         Err(error) => Err(dead(Stage::Schema, error)),
     }
 }
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use super::*;
+    use crate::event::RecordBatchBuilder;
+    use crate::handler::{Router, Scope, State};
+    use crate::inbox::SqliteInbox;
+    use sqlx::SqlitePool;
+    use tower::Service;
+
+    fn delivery() -> Delivery {
+        let mut batch = RecordBatchBuilder::new();
+        let source = batch.source("orders".into(), 0);
+        batch.push(source, 7, 0, None, Some(b"an order"), std::iter::empty());
+        Delivery {
+            record: batch.build(None).record(0).expect("pushed"),
+            attempt: 1,
+            scope: Arc::new(Scope {
+                group: "group".to_owned(),
+                publisher: None,
+            }),
+        }
+    }
+
+    async fn write(_: Record, State(pool): State<SqlitePool>) -> Result<(), HandlerError> {
+        let insert = sqlx::query("INSERT INTO effects DEFAULT VALUES");
+        insert.execute(&pool).await?;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_names_no_transaction_may_write_to_the_store_by_another_connection() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.db");
+        let schema = "CREATE TABLE IF NOT EXISTS effects (id INTEGER PRIMARY KEY)";
+        let inbox = SqliteInbox::open(&path, "group", schema).await;
+        let pool = SqlitePool::connect(&format!("sqlite:{}", path.display())).await;
+        let pool = pool.expect("a second connection");
+        let mut router = Router::new()
+            .with_state(pool.clone())
+            .raw(write)
+            .with_inbox(inbox.expect("a store"));
+        let Ok(first) = router.call(delivery()).await;
+        assert!(matches!(first, Outcome::Done), "{first:?}");
+        let Ok(again) = router.call(delivery()).await;
+        assert!(matches!(again, Outcome::Duplicate), "{again:?}");
+        let effects = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM effects");
+        assert_eq!(effects.fetch_one(&pool).await.expect("readable"), 1);
+    }
+}

@@ -19,7 +19,8 @@ pub(super) struct Open {
 /// in SQL is refused, and after a `ROLLBACK` the completion fails. Savepoints (`Connection::begin` on it) are fine.
 ///
 /// While it lives, the others of its group wait, and whoever wants the rows that they changed: do not await anything but the
-/// store.
+/// store, and write to the store by no other connection, which could wait for the group for ever. What is set for the transaction
+/// (`SET LOCAL`, an advisory lock) lasts until the commit, for the events after it too.
 pub struct PostgresTx(Lent<Open>);
 
 impl PostgresTx {

@@ -27,9 +27,10 @@ pub enum Durability {
     /// The process being killed at any moment (SQLite's `synchronous=NORMAL`). After a power cut or a crash of the
     /// operating system the file is sound, but the last completions may be missing although their offsets are committed in
     /// Kafka: those effects are then lost. Fast: no wait for the disk.
-    #[default]
     ProcessCrash,
-    /// A power cut, too (`synchronous=FULL`): every completion waits until the disk has it.
+    /// A power cut, too (`synchronous=FULL`), which is the default: every completion waits until the disk has it, those that are
+    /// ready together once for all of them.
+    #[default]
     PowerLoss,
 }
 
