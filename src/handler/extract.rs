@@ -92,6 +92,11 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// Whether there is a transaction among the arguments.
+    pub(crate) fn names_transaction(&self) -> bool {
+        !self.transactions.is_empty()
+    }
+
     fn of<A: FromContext>(mut self) -> Self {
         self.transactions.extend(A::transaction_type());
         self.states.extend(A::state_type());

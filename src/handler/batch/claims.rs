@@ -1,9 +1,11 @@
 //! The inbox's part in a batch: claims of all its deliveries, and how they end.
 //!
-//! Owns the choice between one transaction for all, and claims one by one for a store that has none.
+//! Owns the choice between one transaction for all, and claims one by one for a store that has none, or a handler that names
+//! none.
 
 use crate::event::OutgoingRecord;
 use crate::inbox::{BatchClaim, Claim, Claimed, Inbox, InboxError, InboxKey};
+use futures_util::future::join_all;
 use std::any::Any;
 
 /// What the inbox says of the deliveries of a batch.
@@ -33,10 +35,11 @@ pub(super) fn together_max(inbox: Option<&dyn Inbox>, records_max: usize) -> usi
     }
 }
 
-/// Claims deliveries, all different.
+/// Claims deliveries, all different, for a handler that names the store's transaction or does not.
 pub(super) async fn claim(
     inbox: Option<&dyn Inbox>,
     keys: Vec<Option<InboxKey>>,
+    names_transaction: bool,
 ) -> Result<Answered, InboxError> {
     let Some(inbox) = inbox else {
         return Ok(Answered {
@@ -46,7 +49,7 @@ pub(super) async fn claim(
     };
     let keys: Vec<InboxKey> = keys.into_iter().flatten().collect();
     match inbox.batches() {
-        Some(batches) => {
+        Some(batches) if names_transaction => {
             let claimed = batches.claim_batch(&keys).await?;
             let claims = claimed
                 .claim
@@ -56,12 +59,16 @@ pub(super) async fn claim(
                 claims,
             })
         }
-        None => claim_each(inbox, &keys).await,
+        _ => claim_each(inbox, &keys, names_transaction).await,
     }
 }
 
 /// In the same order everywhere, or two processes could wait for each other.
-async fn claim_each(inbox: &dyn Inbox, keys: &[InboxKey]) -> Result<Answered, InboxError> {
+async fn claim_each(
+    inbox: &dyn Inbox,
+    keys: &[InboxKey],
+    names_transaction: bool,
+) -> Result<Answered, InboxError> {
     let mut places: Vec<usize> = (0..keys.len()).collect();
     places.sort_unstable_by_key(|place| {
         let key = &keys[*place];
@@ -70,7 +77,11 @@ async fn claim_each(inbox: &dyn Inbox, keys: &[InboxKey]) -> Result<Answered, In
     let mut known: Vec<_> = keys.iter().map(|_| None).collect();
     let mut claims = Vec::with_capacity(keys.len());
     for place in places {
-        match inbox.claim(&keys[place]).await? {
+        let claimed = match names_transaction {
+            true => inbox.claim(&keys[place]).await,
+            false => inbox.claim_without_transaction(&keys[place]).await,
+        };
+        match claimed? {
             Claimed::Fresh(claim) => claims.push((place, claim)),
             Claimed::Duplicate { unsent } => known[place] = Some(Ok(unsent)),
         }
@@ -107,14 +118,18 @@ impl Claims {
                 Ok(unsent.into_iter().map(Ok).collect())
             }
             Self::Each(claims) => {
-                let mut completed = Vec::with_capacity(claims.len());
-                for (claim, published) in claims.into_iter().zip(published) {
-                    match published {
-                        Some(published) => completed.push(claim.complete(published).await),
-                        None => told(claim.abandon().await),
-                    }
-                }
-                Ok(completed)
+                // Together, as they may share a commit.
+                let ended = claims
+                    .into_iter()
+                    .zip(published)
+                    .map(async |(claim, published)| match published {
+                        Some(published) => Some(claim.complete(published).await),
+                        None => {
+                            told(claim.abandon().await);
+                            None
+                        }
+                    });
+                Ok(join_all(ended).await.into_iter().flatten().collect())
             }
         }
     }

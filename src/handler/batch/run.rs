@@ -25,6 +25,8 @@ type Handle<T> =
 /// The deliveries of one batch handler.
 pub(in crate::handler) struct Batcher<T> {
     handle: Box<Handle<T>>,
+    /// Whether it is one transaction's.
+    names_transaction: bool,
     settings: BatchSettings,
     queue: Mutex<Queue<Member<T>>>,
     /// Tells a batch that waits for others of one that came.
@@ -59,6 +61,7 @@ impl<T: Send + 'static> Batcher<T> {
     ) -> Arc<Self> {
         Arc::new(Self {
             handle: Box::new(move |events, source| Box::pin(function.call(events, &source))),
+            names_transaction: F::needs().names_transaction(),
             settings,
             queue: Mutex::new(Queue::new()),
             came: Notify::new(),
@@ -125,7 +128,7 @@ impl<T: Send + 'static> Running<T> {
             events.push(member.delivered);
             askers.push(member.asker);
         }
-        match claims::claim(inbox.as_deref(), keys).await {
+        match claims::claim(inbox.as_deref(), keys, self.0.names_transaction).await {
             Ok(answered) => self.handle(answered, events, askers).await,
             Err(error) => fail(store_error(error).into(), askers),
         }

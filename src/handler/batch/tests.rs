@@ -425,6 +425,35 @@ async fn a_commit_that_fails_completes_none_and_what_failed_before_keeps_its_out
     }
 }
 
+#[tokio::test]
+async fn a_batch_handler_that_names_no_transaction_holds_none() {
+    async fn wait(_: Vec<Delivered<Paid>>, State(gate): State<Arc<Semaphore>>) {
+        let _ = gate.acquire().await;
+    }
+    let (_folder, inbox) = sqlite().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let router = Router::new().on_batch(wait).with_state(Arc::clone(&gate));
+    let mut router = router.with_inbox(inbox.clone());
+    let other = InboxKey {
+        group: "group".to_owned(),
+        handler: "another".to_owned(),
+        source: "/test".to_owned(),
+        id: "1".to_owned(),
+    };
+    let beside = async {
+        let Ok(Claimed::Fresh(claim)) = inbox.claim(&other).await else {
+            panic!("it is new");
+        };
+        claim.complete(Vec::new()).await.expect("completed");
+        gate.add_permits(1);
+    };
+    let (outcomes, ()) = tokio::join!(deliver(&mut router, [1, 2, 3]), within(beside));
+    assert!(are_done(&outcomes), "{outcomes:?}");
+    let again = deliver(&mut router, [1, 2, 3]).await;
+    let mut again = again.iter();
+    assert!(again.all(|outcome| matches!(outcome, Outcome::Duplicate)));
+}
+
 /// A transactional store without the power of batches.
 struct Single(SqliteInbox);
 

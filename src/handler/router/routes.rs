@@ -128,7 +128,7 @@ impl Routes {
             Some(route) => Some(&self.typed[route].needs),
             None => self.raw.as_ref().map(|raw| &raw.needs),
         };
-        needs.is_some_and(|needs| !needs.transactions.is_empty())
+        needs.is_some_and(Needs::names_transaction)
     }
 
     /// The name by which the inbox knows a handler.
