@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// go on meanwhile. Lists what is missing, doubled or out of order. What the group has not committed yet is told as lag. Types
 /// that the group does not handle are told as ignored, with their numbers: a handler that was forgotten shows there.
 ///
-/// Exits with 3 when anything was found.
+/// Exits with 3 when anything was found, or the lag is above --max-lag.
 #[derive(Debug, Args)]
 pub(crate) struct AuditArgs {
     /// The consumer group.
@@ -61,6 +61,10 @@ pub(crate) struct AuditArgs {
     /// be repeated, for one type too: after a handler was renamed.
     #[arg(long = "handler", value_name = "TYPE=NAME", value_parser = handler)]
     handlers: Vec<(String, String)>,
+
+    /// How many records of the range the group may have yet to commit; any number, unless this says otherwise.
+    #[arg(long, value_name = "RECORDS")]
+    max_lag: Option<u64>,
 
     /// Where the group's dead letters are, if not in dlq.GROUP.TOPIC.
     #[arg(long, value_name = "TOPIC")]
@@ -140,7 +144,15 @@ pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<Ending> {
         OutputFormat::Jsonl => writeln!(out, "{}", serde_json::to_string(&report)?)?,
     }
     anstream::eprintln!("evenkeel: {}", sentence(&report));
-    Ok(match report.proven {
+    let lags = args.max_lag.filter(|max| report.lag > *max);
+    if let Some(max) = lags {
+        let lag = report.lag;
+        anstream::eprintln!(
+            "evenkeel: {lag} records are not committed yet, more than {max}: see `evenkeel groups describe {}`",
+            args.group
+        );
+    }
+    Ok(match report.proven && lags.is_none() {
         true => Ending::Done,
         false => Ending::FoundBad,
     })

@@ -225,6 +225,15 @@ async fn tell(mailbox: &Mailbox, inbox: impl Inbox, store: &Store) {
         (&json!(true), &json!(0))
     );
 
+    mailbox.publish([mine("late", 7)]).await;
+    audit(mailbox, store, &["--max-lag", "1"]).await.code(0);
+    let behind = audit(mailbox, store, &["--max-lag", "0"]).await.code(3);
+    assert!(
+        behind
+            .err
+            .contains("1 records are not committed yet, more than 0")
+    );
+
     out_of_order(mailbox, store).await;
     missing(mailbox, store).await;
     without_letters(mailbox, store).await;
