@@ -1,6 +1,7 @@
 //! What a handler knows about the delivery it handles.
 
 use super::HandlerError;
+use super::recognition::LateEvents;
 use super::router::routes::{Own, RouteId, raw_identity};
 use crate::event::{
     Envelope, Event, EventType, HeadersIter, OutgoingRecord, Record, TraceContext, decode,
@@ -187,8 +188,7 @@ impl Context {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let (source, id) = self.identity();
-        let handler = self.inner.routes.handler_name(self.inner.route);
-        event.attributes.id = derived_id(source, id, handler, staged.len() as u32);
+        event.attributes.id = derived_id(source, id, self.handler(), staged.len() as u32);
         let trace = self
             .trace()
             .map_or_else(TraceContext::root, TraceContext::child);
@@ -200,7 +200,7 @@ impl Context {
     }
 
     /// What makes the record the same one in every delivery, as source and id.
-    fn identity(&self) -> &(String, String) {
+    pub(super) fn identity(&self) -> &(String, String) {
         self.inner.identity.get_or_init(|| {
             let record = &self.inner.delivery.record;
             match decode(record.headers(), record.value()) {
@@ -217,17 +217,26 @@ impl Context {
         self.inner.routes.inbox.as_ref()
     }
 
+    /// The name by which the inbox knows the handler.
+    pub(super) fn handler(&self) -> &str {
+        self.inner.routes.handler_name(self.inner.route)
+    }
+
+    /// The record.
+    pub(super) fn record(&self) -> &Record {
+        &self.inner.delivery.record
+    }
+
+    /// What is said of events that come too late for the inbox.
+    pub(super) fn late(&self) -> &LateEvents {
+        &self.inner.routes.late
+    }
+
     /// The delivery as the inbox knows it, with what makes its record the same one in every delivery.
     pub(super) fn inbox_key(&self, source: String, id: String) -> InboxKey {
-        let Inner {
-            delivery,
-            routes,
-            route,
-            ..
-        } = &*self.inner;
         InboxKey {
-            group: delivery.scope.group.clone(),
-            handler: routes.handler_name(*route).to_owned(),
+            group: self.group().to_owned(),
+            handler: self.handler().to_owned(),
             source,
             id,
         }

@@ -47,6 +47,7 @@ mod error;
 mod extract;
 mod http;
 mod outcome;
+mod recognition;
 mod router;
 
 pub use batch::{BatchOutcome, BatchSettings, Delivered, IntoBatchOutcome};

@@ -5,6 +5,7 @@
 //! runs on one store, also on one that is not empty. A case that does not hold panics and says which.
 
 mod batches;
+mod forgetting;
 mod late;
 mod leases;
 
@@ -35,6 +36,14 @@ pub trait Leases: Send + Sync {
     fn open(&self) -> BoxFuture<'static, Arc<dyn Inbox>>;
 }
 
+/// The power of a store that forgets: whose rows are purged, or run out.
+pub trait Forgetting: Send + Sync {
+    /// Forgets all that was completed before it is called, or sees to it that it is forgotten soon.
+    fn forget<'a>(&'a self) -> BoxFuture<'a, ()>;
+    /// Opens the same store as another process would.
+    fn open(&self) -> BoxFuture<'static, Arc<dyn Inbox>>;
+}
+
 /// Longer than any case takes on a slow machine: a wait that ends here is a deadlock.
 const DEADLOCK: Duration = Duration::from_secs(60);
 
@@ -53,6 +62,7 @@ pub async fn check(inbox: Arc<dyn Inbox>, effects: Option<Arc<dyn Effects>>) {
         concurrent_claims_of_one_key_have_one_effect(&inbox).await;
         concurrent_claims_of_many_keys_all_end(&inbox).await;
         late::without_a_transaction_completed_is_a_duplicate_too(&*inbox).await;
+        forgetting::what_is_remembered_is_not_said_to_be_forgotten(&*inbox).await;
         assert_eq!(
             inbox.transaction_type().is_some(),
             effects.is_some(),
@@ -91,6 +101,17 @@ pub async fn check_leases(leases: Arc<dyn Leases>) {
     tokio::time::timeout(DEADLOCK, run)
         .await
         .expect("the inbox stands still: a claim waits for one that has ended");
+}
+
+/// Runs what a store keeps that forgets, once it was made to: it says so, also to those who did not forget themselves.
+///
+/// # Panics
+/// When the store breaks the contract.
+pub async fn check_forgetting(forgetting: Arc<dyn Forgetting>) {
+    let run = forgetting::what_was_forgotten_is_older_than_the_store_says(&*forgetting);
+    tokio::time::timeout(DEADLOCK, run)
+        .await
+        .expect("the inbox never forgets, although it was made to");
 }
 
 /// Keys that no other case and no other run has.

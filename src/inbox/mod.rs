@@ -11,6 +11,8 @@ mod digest;
 mod failure;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod group;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod horizon;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -86,6 +88,12 @@ pub trait Inbox: Send + Sync + 'static {
     /// The power to claim several deliveries in one transaction, of a store that has it. Without it a batch handler's
     /// deliveries are claimed one by one, and alone where a claim hands out a transaction.
     fn batches(&self) -> Option<&dyn BatchInbox> {
+        None
+    }
+    /// Completions before this time, in milliseconds since the epoch, may be forgotten by now: a delivery of a record that is
+    /// older is claimed as fresh even if it was completed. None where nothing is forgotten, as far as this process knows; it
+    /// learns of what other processes purge within a minute, while it claims. Asked for every delivery: it never waits.
+    fn forgotten_before_ms(&self) -> Option<i64> {
         None
     }
 }

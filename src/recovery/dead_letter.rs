@@ -229,7 +229,7 @@ fn kept(record: &Record, keeps_first_failure: bool, form: Form) -> Headers {
 
 /// When the record failed for the first time ever, as an earlier letter or a replay of it says; none where that is no time or
 /// has not come yet, since anybody may have written it.
-fn known_first_failure(record: &Record, now: Timestamp) -> Option<Timestamp> {
+pub(crate) fn known_first_failure(record: &Record, now: Timestamp) -> Option<Timestamp> {
     let value = record.headers().last_value(FIRST_FAILURE)?;
     let time: Timestamp = std::str::from_utf8(value).ok()?.parse().ok()?;
     (time <= now).then_some(time)

@@ -22,7 +22,7 @@ impl Write for Buffer {
 }
 
 /// What `subscriber` writes of what `run` logs on this thread.
-pub(super) fn capture<Fields, L, T>(
+pub(crate) fn capture<Fields, L, T>(
     subscriber: SubscriberBuilder<Fields, Format<L, T>, LevelFilter>,
     run: impl FnOnce(),
 ) -> String

@@ -16,6 +16,7 @@
 //! | [`Metric::Commits`] | `evenkeel_commits_total` | counter | group, result | – |
 //! | [`Metric::Rebalances`] | `evenkeel_rebalances_total` | counter | group, kind | – |
 //! | [`Metric::Duplicates`] | `evenkeel_duplicates_suppressed_total` | counter | group, handler | – |
+//! | [`Metric::PossibleDuplicates`] | `evenkeel_duplicates_possible_total` | counter | group, handler | – |
 //! | [`Metric::Failures`] | `evenkeel_handler_failures_total` | counter | group, class | – |
 //! | [`Metric::BreakerOpen`] | `evenkeel_breaker_open` | gauge | group, dependency | – |
 //! | [`Metric::PausedPartitions`] | `evenkeel_paused_partitions` | gauge | group | – |
@@ -65,6 +66,8 @@ pub enum Metric {
     Rebalances,
     /// Events that had been handled before and were suppressed (counter; group, handler).
     Duplicates,
+    /// Events handled as new that are older than what the inbox remembers (counter; group, handler).
+    PossibleDuplicates,
     /// Attempts that failed (counter; group, class).
     Failures,
     /// 1 while handlers wait for a dependency that is down (gauge; group, dependency).
@@ -127,6 +130,7 @@ impl Metric {
         Self::Commits,
         Self::Rebalances,
         Self::Duplicates,
+        Self::PossibleDuplicates,
         Self::Failures,
         Self::BreakerOpen,
         Self::PausedPartitions,
@@ -165,6 +169,7 @@ impl Metric {
             Self::Commits => "evenkeel_commits_total",
             Self::Rebalances => "evenkeel_rebalances_total",
             Self::Duplicates => "evenkeel_duplicates_suppressed_total",
+            Self::PossibleDuplicates => "evenkeel_duplicates_possible_total",
             Self::Failures => "evenkeel_handler_failures_total",
             Self::BreakerOpen => "evenkeel_breaker_open",
             Self::PausedPartitions => "evenkeel_paused_partitions",
@@ -212,6 +217,7 @@ impl Metric {
             | Self::Commits
             | Self::Rebalances
             | Self::Duplicates
+            | Self::PossibleDuplicates
             | Self::Failures
             | Self::DeadLetters
             | Self::OutboxPublished
@@ -236,7 +242,7 @@ impl Metric {
             }
             Self::Commits => &["group", "result"],
             Self::Rebalances => &["group", "kind"],
-            Self::Duplicates => &["group", "handler"],
+            Self::Duplicates | Self::PossibleDuplicates => &["group", "handler"],
             Self::Failures => &["group", "class"],
             Self::BreakerOpen => &["group", "dependency"],
             Self::DeadLetters => &["group", "topic", "stage"],
@@ -268,6 +274,9 @@ impl Metric {
             Self::Commits => "Offset commits, by result",
             Self::Rebalances => "Changes of this member's assignment, by kind",
             Self::Duplicates => "Redelivered events whose effect was suppressed",
+            Self::PossibleDuplicates => {
+                "Events handled as new that are older than what the inbox remembers"
+            }
             Self::Failures => "Attempts that failed, by class of error",
             Self::BreakerOpen => "1 while handlers wait for a dependency that is down",
             Self::PausedPartitions => "Partitions of this member that an operator has paused",

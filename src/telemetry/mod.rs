@@ -1,7 +1,7 @@
 //! What operators see: metric names, health, trace spans and the admin server.
 
 #[cfg(test)]
-mod captured;
+pub(crate) mod captured;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 mod health;

@@ -8,6 +8,7 @@ use super::{BatchOutcome, BatchSettings, Delivered};
 use crate::event::OutgoingRecord;
 use crate::handler::context::ContextSource;
 use crate::handler::extract::BatchFunction;
+use crate::handler::recognition;
 use crate::handler::router::routes::{is_success, store_error};
 use crate::handler::{DeadReason, HandlerError, Outcome, Stage};
 use crate::inbox::{BoxFuture, InboxError, InboxKey};
@@ -171,7 +172,10 @@ impl<T: Send + 'static> Running<T> {
                     fresh.push(event);
                     waiting.push(asker);
                 }
-                Some(unsent) => answer(asker, duplicate(unsent)),
+                Some(unsent) => {
+                    recognition::suppressed(&event.context);
+                    answer(asker, duplicate(unsent));
+                }
             }
         }
         if !fresh.is_empty() {
@@ -210,9 +214,12 @@ impl<T: Send + 'static> Running<T> {
         match claims.complete(published).await {
             Ok(completed) => {
                 let mut completed = completed.into_iter();
-                for (asker, outcome) in askers.into_iter().zip(outcomes) {
+                for ((asker, outcome), context) in askers.into_iter().zip(outcomes).zip(&contexts) {
                     match is_success(&outcome).then(|| completed.next()).flatten() {
-                        Some(Ok(unsent)) => answer(asker, Answer { outcome, unsent }),
+                        Some(Ok(unsent)) => {
+                            recognition::completed(context);
+                            answer(asker, Answer { outcome, unsent });
+                        }
                         Some(Err(error)) => answer(asker, Outcome::Retry(store_error(error))),
                         None => answer(asker, outcome),
                     }

@@ -4,6 +4,7 @@ use super::batches::BatchRoute;
 use crate::event::{Attributes, DecodeError, Event, EventType, OutgoingRecord, Record, decode};
 use crate::handler::context::ContextSource;
 use crate::handler::extract::{Function, Needs, RawFunction};
+use crate::handler::recognition::{self, LateEvents};
 use crate::handler::{Context, DeadReason, Delivery, HandlerError, Outcome, Stage};
 use crate::inbox::{Claimed, Inbox, InboxError};
 use crate::publisher::PublishError;
@@ -40,6 +41,7 @@ pub(in crate::handler) struct Routes {
     pub(super) catalogue: Option<Arc<Catalogue>>,
     pub(in crate::handler) state: Arc<dyn Any + Send + Sync>,
     pub(super) state_type: TypeId,
+    pub(in crate::handler) late: Arc<LateEvents>,
 }
 
 /// The routes as one router has them. Deliveries count their references on this, which no clone of the router shares, so that
@@ -106,6 +108,7 @@ impl Default for Routes {
             catalogue: None,
             state: Arc::new(()),
             state_type: TypeId::of::<()>(),
+            late: Arc::default(),
         }
     }
 }
@@ -332,6 +335,7 @@ async fn with_inbox(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: Delivery) ->
         Ok(Claimed::Fresh(claim)) => claim,
         // With the same ids: whoever published it first may have ended before it was acknowledged.
         Ok(Claimed::Duplicate { unsent }) => {
+            recognition::suppressed(&context);
             return publish(&context, unsent, Outcome::Duplicate).await;
         }
         Err(error) => return Outcome::Retry(store_error(error)),
@@ -353,7 +357,10 @@ async fn with_inbox(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: Delivery) ->
         return outcome;
     }
     match claim.complete(context.take_staged()).await {
-        Ok(unsent) => publish(&context, unsent, outcome).await,
+        Ok(unsent) => {
+            recognition::completed(&context);
+            publish(&context, unsent, outcome).await
+        }
         Err(error) => Outcome::Retry(store_error(error)),
     }
 }

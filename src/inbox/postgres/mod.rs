@@ -17,6 +17,7 @@ pub use transaction::PostgresTx;
 
 use super::address::StoreAddress;
 use super::group::{GroupStore, Groups, Known, Lent};
+use super::horizon::Horizon;
 use super::{BatchInbox, BoxFuture, Claimed, ClaimedBatch, Inbox, InboxError, InboxKey, replies};
 use crate::event::OutgoingRecord;
 use crate::outbox::{self, PostgresOutbox};
@@ -61,6 +62,7 @@ struct Store {
     /// How long an answer is waited for.
     answer_limit: Duration,
     outbox: OnceLock<PostgresOutbox>,
+    horizon: Horizon,
 }
 
 impl PostgresInbox {
@@ -155,7 +157,7 @@ impl PostgresInbox {
     ///
     /// Keep rows for longer than a record can come back: for the retention of the topics, and the time in which dead letters
     /// are replayed besides (their topics keep them for good, unless made otherwise). A replay of an event whose row is gone
-    /// has its effect a second time.
+    /// has its effect a second time; the store remembers up to when it forgot, so that such an event is counted and logged.
     ///
     /// # Errors
     /// As for a claim; the batches before stay deleted.
@@ -167,7 +169,8 @@ impl PostgresInbox {
         loop {
             let mut connection = store.pool.acquire().await.map_err(failed)?;
             let gone = store::purge(&mut connection, older_than, batch).await;
-            let gone = gone.map_err(failed)?;
+            let (gone, purged_before) = gone.map_err(failed)?;
+            store.horizon.reach(purged_before.as_deref());
             purged += gone;
             if gone < u64::from(batch) {
                 return Ok(purged);
@@ -202,6 +205,7 @@ impl Store {
             name,
             answer_limit: ANSWER_LIMIT.max(2 * settings.lock_timeout),
             outbox: OnceLock::new(),
+            horizon: Horizon::default(),
         }
     }
 
@@ -273,6 +277,10 @@ impl Inbox for PostgresInbox {
     fn batches(&self) -> Option<&dyn BatchInbox> {
         Some(self)
     }
+
+    fn forgotten_before_ms(&self) -> Option<i64> {
+        self.store().horizon.before_ms()
+    }
 }
 
 impl BatchInbox for PostgresInbox {
@@ -311,6 +319,11 @@ impl GroupStore for Store {
             if !is_single {
                 let marked = store::mark_first(&mut transaction).await;
                 marked.map_err(failed)?;
+            }
+            if self.horizon.is_due() {
+                let purged_before = store::purged_before(&mut transaction).await;
+                self.horizon
+                    .reach(purged_before.map_err(failed)?.as_deref());
             }
             let open = Open {
                 transaction,

@@ -5,6 +5,7 @@
 use super::settings::{Migration, PostgresSettings};
 use crate::inbox::InboxKey;
 use crate::inbox::digest::digest;
+use crate::inbox::horizon::PURGED_BEFORE_MS;
 use crate::outbox::lock_schema;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use std::collections::HashMap;
@@ -87,10 +88,21 @@ const CLOSE: &str =
 const IS_OPEN: &str = "
     SELECT EXISTS (SELECT 1 FROM evenkeel_open WHERE transaction_id = pg_current_xact_id_if_assigned())";
 
+/// Notes up to when it deleted in the same transaction, for whoever gets an event that may have been among it.
 const PURGE: &str = "
-    DELETE FROM evenkeel_inbox WHERE digest IN (
-        SELECT digest FROM evenkeel_inbox WHERE completed_at < now() - make_interval(secs => $1)
-        LIMIT $2 FOR UPDATE SKIP LOCKED)";
+    WITH gone AS (
+        DELETE FROM evenkeel_inbox WHERE digest IN (
+            SELECT digest FROM evenkeel_inbox WHERE completed_at < now() - make_interval(secs => $1)
+            LIMIT $2 FOR UPDATE SKIP LOCKED)
+        RETURNING completed_at
+    ), noted AS (
+        INSERT INTO evenkeel_meta (name, value)
+        SELECT $3, floor(extract(epoch FROM max(completed_at)) * 1000)::bigint + 1 FROM gone HAVING count(*) > 0
+        ON CONFLICT (name) DO UPDATE
+            SET value = greatest(evenkeel_meta.value::bigint, excluded.value::bigint)
+        RETURNING value
+    )
+    SELECT (SELECT count(*) FROM gone) AS gone, (SELECT value FROM noted) AS purged_before";
 
 /// The readable columns are cut at this many characters.
 const TEXT_MAX: usize = 256;
@@ -145,7 +157,19 @@ pub(super) async fn version(connection: &mut PgConnection) -> Result<Option<Stri
     if !known {
         return Ok(None);
     }
-    sqlx::query_scalar("SELECT value FROM evenkeel_meta WHERE name = 'version'")
+    meta(connection, "version").await
+}
+
+/// Before when deliveries were completed that may have been deleted, as it stands in the store.
+pub(super) async fn purged_before(
+    connection: &mut PgConnection,
+) -> Result<Option<String>, sqlx::Error> {
+    meta(connection, PURGED_BEFORE_MS).await
+}
+
+async fn meta(connection: &mut PgConnection, name: &str) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT value FROM evenkeel_meta WHERE name = $1")
+        .bind(name)
         .fetch_optional(connection)
         .await
 }
@@ -323,16 +347,19 @@ pub(super) async fn close(connection: &mut PgConnection) -> Result<bool, sqlx::E
     Ok(closed.rows_affected() == 1)
 }
 
-/// Deletes at most `batch` rows completed longer ago than this; returns how many.
+/// Deletes at most `batch` rows completed longer ago than this; returns how many, and where some went, before when deliveries
+/// were completed that may have been deleted.
 pub(super) async fn purge(
     connection: &mut PgConnection,
     older_than: Duration,
     batch: u32,
-) -> Result<u64, sqlx::Error> {
-    let deleted = sqlx::query(PURGE)
+) -> Result<(u64, Option<String>), sqlx::Error> {
+    let row = sqlx::query(PURGE)
         .bind(older_than.as_secs_f64())
         .bind(i64::from(batch))
-        .execute(connection)
+        .bind(PURGED_BEFORE_MS)
+        .fetch_one(connection)
         .await?;
-    Ok(deleted.rows_affected())
+    let gone: i64 = row.try_get("gone")?;
+    Ok((gone.unsigned_abs(), row.try_get("purged_before")?))
 }

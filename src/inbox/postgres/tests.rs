@@ -1,5 +1,5 @@
 use super::*;
-use crate::inbox::conformance::{self, Effects};
+use crate::inbox::conformance::{self, Effects, Forgetting};
 use crate::inbox::{Claim, Claimed, Inbox, InboxKey, completions};
 use crate::testing::{TestPostgres, postgres};
 use sqlx::Connection;
@@ -269,6 +269,48 @@ async fn purging_forgets_old_completions_in_batches_and_keeps_young_ones() {
     assert_eq!(inbox.purge(day, 10).await.unwrap(), 24);
     assert!(is_duplicate(&inbox, "7").await);
     assert!(!is_duplicate(&inbox, "8").await);
+}
+
+struct Purged(PostgresInbox, String);
+
+impl Forgetting for Purged {
+    fn forget<'a>(&'a self) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            self.0.purge(Duration::ZERO, 10).await.expect("purged");
+        })
+    }
+
+    fn open(&self) -> BoxFuture<'static, Arc<dyn Inbox>> {
+        let url = self.1.clone();
+        Box::pin(async move { Arc::new(open(&url).await) as Arc<dyn Inbox> })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_postgres_inbox_says_up_to_when_it_was_purged() {
+    let Some(url) = database().await else { return };
+    conformance::check_forgetting(Arc::new(Purged(open(&url).await, url))).await;
+}
+
+#[tokio::test]
+async fn a_purge_that_finds_nothing_forgets_nothing_and_a_smaller_one_takes_nothing_back() {
+    let Some(url) = database().await else { return };
+    let inbox = open(&url).await;
+    inbox.purge(Duration::ZERO, 10).await.expect("purged");
+    assert_eq!(inbox.forgotten_before_ms(), None);
+    for (id, completed_s) in [("1", 5.0), ("2", 1.0)] {
+        complete(fresh(&inbox, id).await).await.expect("completed");
+        let set = "UPDATE evenkeel_inbox SET completed_at = to_timestamp($1) WHERE id = $2";
+        let set = sqlx::query(set).bind(completed_s).bind(id);
+        set.execute(inbox.pool()).await.expect("set");
+        let hour = Duration::from_secs(3600);
+        assert_eq!(inbox.purge(hour, 10).await.expect("purged"), 1);
+        // A process that comes later knows what stands in the store, and no more.
+        let later = open(&url).await;
+        drop(fresh(&later, "later").await);
+        assert_eq!(later.forgotten_before_ms(), Some(5_001));
+        assert_eq!(inbox.forgotten_before_ms(), Some(5_001));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

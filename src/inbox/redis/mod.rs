@@ -121,6 +121,14 @@ impl Inbox for RedisInbox {
             }
         })
     }
+
+    /// Redis forgets by itself: what is older than the retention is gone, if it was ever there.
+    fn forgotten_before_ms(&self) -> Option<i64> {
+        let retention_ms = i64::try_from(self.store.settings.retention.as_millis()).ok()?;
+        jiff::Timestamp::now()
+            .as_millisecond()
+            .checked_sub(retention_ms)
+    }
 }
 
 /// Between half of a pause and all of it, so that those who wait for one delivery do not all come at once.

@@ -1,7 +1,7 @@
 //! The contract, and what only a store in Redis can get wrong.
 
 use super::{RedisInbox, RedisSettings, scripts};
-use crate::inbox::conformance::{self, Leases};
+use crate::inbox::conformance::{self, Forgetting, Leases};
 use crate::inbox::{BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey};
 use crate::testing::{TestRedis, redis, required, unique};
 use std::sync::Arc;
@@ -95,6 +95,27 @@ async fn a_claim_of_the_redis_inbox_lasts_as_long_as_its_owner() {
     };
     let (url, settings) = (redis.url().to_owned(), settings().with_lease(LEASE));
     conformance::check_leases(Arc::new(Short { url, settings })).await;
+}
+
+impl Forgetting for Short {
+    /// Its retention is as short as its leases.
+    fn forget<'a>(&'a self) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn open(&self) -> BoxFuture<'static, Arc<dyn Inbox>> {
+        Leases::open(self)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_redis_inbox_says_up_to_when_its_retention_has_run_out() {
+    let Some(redis) = redis().await else {
+        return;
+    };
+    let settings = settings().with_lease(LEASE).with_retention(LEASE);
+    let url = redis.url().to_owned();
+    conformance::check_forgetting(Arc::new(Short { url, settings })).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

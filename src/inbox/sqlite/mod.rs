@@ -20,6 +20,7 @@ pub use settings::{Durability, SqliteSettings};
 pub use transaction::SqliteTx;
 
 use super::group::{GroupStore, Groups, Known, Lent};
+use super::horizon::Horizon;
 use super::{BatchInbox, BoxFuture, Claimed, ClaimedBatch, Inbox, InboxError, InboxKey, replies};
 use crate::event::OutgoingRecord;
 use crate::outbox::{self, SqliteOutbox};
@@ -62,6 +63,7 @@ struct Store {
     turns: Turns,
     lock_timeout: Duration,
     outbox: OnceLock<SqliteOutbox>,
+    horizon: Horizon,
 }
 
 impl SqliteInbox {
@@ -128,7 +130,7 @@ impl SqliteInbox {
     ///
     /// Keep rows for longer than a record can come back: for the retention of the topics, and the time in which dead letters
     /// are replayed besides (their topics keep them for good, unless made otherwise). A replay of an event whose row is gone
-    /// has its effect a second time.
+    /// has its effect a second time; the store remembers up to when it forgot, so that such an event is counted and logged.
     ///
     /// # Errors
     /// As for a claim; the batches before stay deleted.
@@ -140,9 +142,13 @@ impl SqliteInbox {
         let failed = |error| store.failed("purge", error);
         loop {
             let mut held = store.write("purge").await?;
-            let gone = store::purge(&mut held.transaction, before_ms, batch).await;
-            let gone = gone.map_err(failed)?;
+            let purge = async {
+                let gone = store::purge(&mut held.transaction, before_ms, batch).await?;
+                Ok((gone, store::purged_before(&mut held.transaction).await?))
+            };
+            let (gone, purged_before) = purge.await.map_err(failed)?;
             held.commit().await.map_err(failed)?;
+            store.horizon.reach(purged_before.as_deref());
             purged += gone;
             if gone < u64::from(batch) {
                 return Ok(purged);
@@ -203,6 +209,7 @@ impl Store {
             turns: Turns::default(),
             lock_timeout: settings.lock_timeout,
             outbox: OnceLock::new(),
+            horizon: Horizon::default(),
         }
     }
 
@@ -269,6 +276,10 @@ impl Inbox for SqliteInbox {
     fn batches(&self) -> Option<&dyn BatchInbox> {
         Some(self)
     }
+
+    fn forgotten_before_ms(&self) -> Option<i64> {
+        self.store().horizon.before_ms()
+    }
 }
 
 impl BatchInbox for SqliteInbox {
@@ -296,9 +307,14 @@ impl GroupStore for Store {
 
     async fn begin(&self, keys: &[InboxKey]) -> Result<(Held, Vec<Known>), InboxError> {
         let mut held = self.write("claim").await?;
-        let known = store::claim(&mut held.transaction, keys, now_ms())
-            .await
-            .map_err(|error| self.failed("claim", error))?;
+        let failed = |error| self.failed("claim", error);
+        let known = store::claim(&mut held.transaction, keys, now_ms()).await;
+        let known = known.map_err(failed)?;
+        if self.horizon.is_due() {
+            let purged_before = store::purged_before(&mut held.transaction).await;
+            self.horizon
+                .reach(purged_before.map_err(failed)?.as_deref());
+        }
         Ok((held, known.into_iter().map(Known::of).collect()))
     }
 

@@ -3,6 +3,7 @@
 //! Owns all SQL of the inbox. Knows no connection handling: each function runs in the transaction it is given.
 
 use super::{SqliteSettings, error};
+use crate::inbox::horizon::PURGED_BEFORE_MS;
 use crate::inbox::{InboxError, InboxKey};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
@@ -74,7 +75,13 @@ const CLOSE: &str = "RELEASE evenkeel_claim; DELETE FROM evenkeel_open";
 
 const PURGE: &str = "
     DELETE FROM evenkeel_inbox WHERE (consumer_group, handler, source, id) IN (
-        SELECT consumer_group, handler, source, id FROM evenkeel_inbox WHERE completed_at < ? LIMIT ?)";
+        SELECT consumer_group, handler, source, id FROM evenkeel_inbox WHERE completed_at < ? LIMIT ?)
+    RETURNING completed_at";
+
+/// Kept with what is deleted, for whoever gets an event that may have been among it.
+const PURGED: &str = "
+    INSERT INTO evenkeel_meta (name, value) VALUES (?1, ?2)
+    ON CONFLICT (name) DO UPDATE SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))";
 
 const KNOWN: &str = "
     SELECT replies FROM evenkeel_inbox WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";
@@ -361,16 +368,29 @@ fn bind<'q>(query: Query<'q>, key: &'q InboxKey) -> Query<'q> {
         .bind(&key.id)
 }
 
-/// Deletes at most `batch` rows completed before `before_ms`; returns how many.
+/// Deletes at most `batch` rows completed before `before_ms`, and notes up to when; returns how many.
 pub(super) async fn purge(
     connection: &mut SqliteConnection,
     before_ms: i64,
     batch: u32,
 ) -> Result<u64, sqlx::Error> {
-    let deleted = sqlx::query(PURGE)
+    let completed_ms: Vec<i64> = sqlx::query_scalar(PURGE)
         .bind(before_ms)
         .bind(batch)
-        .execute(connection)
+        .fetch_all(&mut *connection)
         .await?;
-    Ok(deleted.rows_affected())
+    if let Some(latest_ms) = completed_ms.iter().max() {
+        let purged = sqlx::query(PURGED)
+            .bind(PURGED_BEFORE_MS)
+            .bind((latest_ms + 1).to_string());
+        purged.execute(connection).await?;
+    }
+    Ok(completed_ms.len() as u64)
+}
+
+/// Before when deliveries were completed that may have been deleted, as it stands in the store.
+pub(super) async fn purged_before(
+    connection: &mut SqliteConnection,
+) -> Result<Option<String>, sqlx::Error> {
+    meta(connection, PURGED_BEFORE_MS).await
 }

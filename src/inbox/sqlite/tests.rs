@@ -1,7 +1,7 @@
 //! What only a store in a shared file can get wrong.
 
 use super::{Durability, SqliteCompletions, SqliteInbox, SqliteSettings, SqliteTx, store};
-use crate::inbox::conformance::{self, Effects};
+use crate::inbox::conformance::{self, Effects, Forgetting};
 use crate::inbox::{BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey, completions};
 use sqlx::{Connection, SqliteConnection};
 use std::any::Any;
@@ -488,6 +488,55 @@ async fn purging_forgets_old_completions_in_batches_and_keeps_young_ones() {
     assert_eq!(inbox.purge(day, 10).await.unwrap(), 24);
     assert!(is_duplicate(&inbox, "7").await);
     assert!(!is_duplicate(&inbox, "8").await);
+}
+
+struct Purged(SqliteInbox, PathBuf);
+
+impl Forgetting for Purged {
+    fn forget<'a>(&'a self) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            // What was completed in this very millisecond is not older than that.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            self.0.purge(Duration::ZERO, 10).await.unwrap();
+        })
+    }
+
+    fn open(&self) -> BoxFuture<'static, Arc<dyn Inbox>> {
+        let path = self.1.clone();
+        Box::pin(async move {
+            let inbox = SqliteInbox::open(&path, "payments", SCHEMA).await.unwrap();
+            Arc::new(inbox) as Arc<dyn Inbox>
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sqlite_inbox_says_up_to_when_it_was_purged() {
+    let file = File::new();
+    conformance::check_forgetting(Arc::new(Purged(file.open().await, file.path()))).await;
+}
+
+#[tokio::test]
+async fn a_purge_that_finds_nothing_forgets_nothing_and_a_smaller_one_takes_nothing_back() {
+    let file = File::new();
+    let inbox = file.open().await;
+    inbox.purge(Duration::ZERO, 10).await.unwrap();
+    assert_eq!(inbox.forgotten_before_ms(), None);
+    for (id, completed_ms) in [("1", 5_000), ("2", 1_000)] {
+        fresh(&inbox, id).await.complete(Vec::new()).await.unwrap();
+        sqlx::query("UPDATE evenkeel_inbox SET completed_at = ? WHERE id = ?")
+            .bind(completed_ms)
+            .bind(id)
+            .execute(&inbox.store().writer)
+            .await
+            .unwrap();
+        inbox.purge(Duration::from_secs(60), 10).await.unwrap();
+        // A process that comes later knows what stands in the store, and no more.
+        let later = file.open().await;
+        drop(fresh(&later, "later").await);
+        assert_eq!(later.forgotten_before_ms(), Some(5_001));
+        assert_eq!(inbox.forgotten_before_ms(), Some(5_001));
+    }
 }
 
 #[tokio::test]

@@ -38,6 +38,10 @@ impl<I: Inbox> Inbox for DrilledInbox<I> {
     fn batches(&self) -> Option<&dyn BatchInbox> {
         self.inner.batches().map(|_| self as &dyn BatchInbox)
     }
+
+    fn forgotten_before_ms(&self) -> Option<i64> {
+        self.inner.forgotten_before_ms()
+    }
 }
 
 impl<I: Inbox> DrilledInbox<I> {

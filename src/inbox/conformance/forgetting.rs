@@ -1,0 +1,55 @@
+//! What a store says of what it has forgotten.
+
+use super::{Forgetting, claim, complete, duplicate, fresh, key};
+use crate::inbox::{Claimed, Inbox, InboxKey};
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// How often a store is looked at that is to forget soon.
+const LOOK: Duration = Duration::from_millis(20);
+
+fn now_ms() -> i64 {
+    Timestamp::now().as_millisecond()
+}
+
+pub(super) async fn what_is_remembered_is_not_said_to_be_forgotten(inbox: &dyn Inbox) {
+    let key = key("remembered");
+    complete(fresh(inbox, &key, "it is new").await).await;
+    let completed_ms = now_ms();
+    duplicate(inbox, &key, "it was completed just now").await;
+    let before_ms = inbox.forgotten_before_ms();
+    assert!(
+        before_ms.is_none_or(|before_ms| before_ms <= completed_ms),
+        "{key:?} was completed at {completed_ms} and is remembered, but what is older than {before_ms:?} is said to be forgotten"
+    );
+}
+
+pub(super) async fn what_was_forgotten_is_older_than_the_store_says(forgetting: &dyn Forgetting) {
+    let earlier = forgetting.open().await;
+    let key = key("forgotten");
+    let appended_ms = now_ms();
+    complete(fresh(&*earlier, &key, "it is new").await).await;
+    forgetting.forget().await;
+    until_forgotten(&*earlier, &key).await;
+    // Who comes later has seen nothing of it, and looks with its first claim.
+    let later = forgetting.open().await;
+    until_forgotten(&*later, &key).await;
+    let (before_ms, now_ms) = (later.forgotten_before_ms(), now_ms());
+    assert!(
+        before_ms.is_some_and(|before_ms| (appended_ms + 1..=now_ms).contains(&before_ms)),
+        "an event of {appended_ms} was forgotten, and what is completed from {now_ms} on is not; but what is older than \
+         {before_ms:?} is said to be"
+    );
+}
+
+async fn until_forgotten(inbox: &dyn Inbox, key: &InboxKey) {
+    loop {
+        match claim(inbox, key).await {
+            Claimed::Fresh(claim) => {
+                claim.abandon().await.expect("a claim is given back");
+                return;
+            }
+            Claimed::Duplicate { .. } => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
