@@ -8,6 +8,7 @@ use super::engine::Engine;
 use super::lanes::{LaneId, LaneKey, Lanes};
 use super::ledger::{Epoch, LedgerBatch, Settled};
 use super::parking::order_name;
+use super::parking::write::tell_drill;
 use super::partition::Partition;
 use super::permits::Permits;
 use super::recover::{Recovering, Recovery, park_behind, recover, skip};
@@ -53,6 +54,8 @@ pub(crate) struct ParkedRecord {
     pub(crate) record: Record,
     pub(crate) partition: Arc<Partition>,
     pub(crate) ticket: Ticket,
+    /// Whether a drill delivers it once more, and is told how it was settled.
+    pub(crate) is_repetition: bool,
     pub(crate) hash: u64,
 }
 
@@ -114,7 +117,11 @@ enum Books {
     /// In those of its burst.
     Burst(Arc<LedgerBatch>, usize),
     /// In those of its retry partition; with what is known of its wait, once it starts.
-    Parked(Ticket, Wait),
+    Parked {
+        ticket: Ticket,
+        wait: Wait,
+        is_repetition: bool,
+    },
 }
 
 impl Item {
@@ -122,7 +129,11 @@ impl Item {
         Self {
             record: parked.record,
             partition: parked.partition,
-            books: Books::Parked(parked.ticket, Wait::default()),
+            books: Books::Parked {
+                ticket: parked.ticket,
+                wait: Wait::default(),
+                is_repetition: parked.is_repetition,
+            },
             hash: parked.hash,
         }
     }
@@ -131,7 +142,7 @@ impl Item {
     fn wait(&self) -> (Option<Ticket>, Wait) {
         match self.books {
             Books::Burst(..) => (None, Wait::default()),
-            Books::Parked(ticket, wait) => (Some(ticket), wait),
+            Books::Parked { ticket, wait, .. } => (Some(ticket), wait),
         }
     }
 }
@@ -410,7 +421,7 @@ where
                     return self.go_on(item, Some(lane), Unsettled::Behind);
                 }
             }
-            Books::Parked(ticket, wait) => {
+            Books::Parked { ticket, wait, .. } => {
                 let retry = item.partition.retry.as_ref();
                 let Some(until_now) = retry.and_then(|retry| retry.start(*ticket)) else {
                     // The one before it waits again: so does this, and comes again in its turn.
@@ -543,7 +554,15 @@ where
         };
         match &item.books {
             Books::Burst(ledger, index) => ledger.settle(*index),
-            Books::Parked(ticket, _) => {
+            Books::Parked {
+                ticket,
+                is_repetition,
+                ..
+            } => {
+                if *is_repetition {
+                    let engine = Arc::clone(&self.engine);
+                    tell_drill(engine, item.record.clone(), *ticket, settlement);
+                }
                 let retry = item.partition.retry.iter();
                 retry.for_each(|retry| retry.change(|state| state.settle(*ticket)));
                 // It succeeded before it could be given up.
@@ -561,7 +580,7 @@ where
     fn abandon(&mut self, item: &Item) {
         match item.books {
             Books::Burst(..) => self.tally.abandoned(),
-            Books::Parked(..) => {
+            Books::Parked { .. } => {
                 self.tally.put_back();
                 self.engine.parking.left();
             }
@@ -574,7 +593,7 @@ where
             let is_purged = fence.epochs.contains(&item.partition.epoch);
             match item.books {
                 Books::Burst(..) => purged += usize::from(is_purged),
-                Books::Parked(..) => parked += usize::from(is_purged),
+                Books::Parked { .. } => parked += usize::from(is_purged),
             }
             is_purged
         });

@@ -90,7 +90,7 @@ impl DeadLetterTopic {
     ///
     /// One per topic needs as many partitions as `topic`. A group whose name has characters that no topic may have cannot
     /// have one: that is for the consumer to check before it starts.
-    pub(crate) fn of(&self, group: &str, topic: &str) -> String {
+    pub fn of(&self, group: &str, topic: &str) -> String {
         match self {
             Self::PerTopic => format!("dlq.{group}.{topic}"),
             Self::One(name) => name.clone(),

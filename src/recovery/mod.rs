@@ -22,6 +22,9 @@ pub use flood_guard::FloodGuardPolicy;
 pub(crate) use flood_guard::{Flood, FloodGuard};
 pub use letter::{DeadLetter, Family};
 pub use mark::{Ends, Mark, Replayed, Replays, Run, replay_topic};
+pub use parked::repetition::{
+    Drill, RepetitionOutcome, repetition, repetition_answer, repetition_of,
+};
 pub use parked::{Entry, Wait, Why, retry_topic};
 pub use pattern::message_pattern;
 pub use policy::{Backoff, Decision, RetryPolicy};

@@ -6,6 +6,7 @@
 //! for ever or be lost: what is unreadable counts as tried often enough, and a time counts only up to the policy's
 //! longest wait.
 
+pub(crate) mod repetition;
 #[cfg(test)]
 mod tests;
 
@@ -62,7 +63,7 @@ pub enum Entry {
         /// Its offset in the topic it came from.
         origin: i64,
     },
-    /// Nothing that can be understood: it is let go.
+    /// Nothing that can be understood, or nothing about what waits: it is let go.
     Unknown,
 }
 
@@ -109,6 +110,7 @@ impl Entry {
                 None => Self::Unknown,
             },
             Some(b"held") => origin.map_or(Self::Unknown, |origin| Self::Held { origin }),
+            Some(repetition::ANSWER) => Self::Unknown,
             // Whatever else was written there is a record that somebody wants handled.
             _ => Self::Parked {
                 origin,
@@ -232,6 +234,10 @@ pub(super) fn push_replay_origin(
     timestamp_ms: Option<i64>,
 ) {
     headers.push(KIND, Some(b"replay"));
+    push_place(headers, offset, timestamp_ms);
+}
+
+fn push_place(headers: &mut Headers, offset: Option<i64>, timestamp_ms: Option<i64>) {
     if let Some(offset) = offset {
         headers.push(OFFSET, Some(offset.to_string().as_bytes()));
     }
@@ -253,10 +259,7 @@ fn note(group: &str, record: &Record, headers: Headers) -> OutgoingRecord {
 }
 
 fn push_origin(headers: &mut Headers, record: &Record) {
-    headers.push(OFFSET, Some(record.offset().to_string().as_bytes()));
-    if let Some(timestamp_ms) = record.timestamp_ms() {
-        headers.push(TIMESTAMP, Some(timestamp_ms.to_string().as_bytes()));
-    }
+    push_place(headers, Some(record.offset()), record.timestamp_ms());
 }
 
 fn push_wait(headers: &mut Headers, wait: Wait, now_ms: i64) {

@@ -7,6 +7,7 @@ use super::super::ledger::Epoch;
 use super::super::partition::Partition;
 use crate::event::Record;
 use crate::kafka::queue::{ForwardedQueue, Message, Messages, forward, unforward};
+use crate::recovery::parked::repetition::is_repetition;
 use crate::recovery::parked::{Stored, restored};
 use crate::recovery::parking::Ticket;
 use rdkafka::ClientConfig;
@@ -28,13 +29,22 @@ const BURST_RECORDS: usize = 256;
 /// What a fetch brought.
 #[derive(Default)]
 pub(super) struct Fetched {
-    pub(super) records: Vec<(Arc<Partition>, Ticket, Record)>,
+    pub(super) records: Vec<Picked>,
     /// Not on the log any more.
     pub(super) missing: Vec<(Arc<Partition>, Ticket)>,
     /// Not fetched this time.
     pub(super) left: Vec<(Arc<Partition>, Ticket)>,
     /// Partitions that the brokers did not answer for as they should.
     pub(super) unanswered: HashSet<Epoch>,
+}
+
+/// A record that was found.
+pub(super) struct Picked {
+    pub(super) partition: Arc<Partition>,
+    pub(super) ticket: Ticket,
+    pub(super) record: Record,
+    /// Whether a drill delivers it once more.
+    pub(super) is_repetition: bool,
 }
 
 /// Reads records by their offsets.
@@ -112,8 +122,9 @@ impl Fetcher {
             tickets.iter().map(move |ticket| (epoch, ticket.offset))
         });
         let places: HashMap<_, _> = wanted.enumerate().map(|(at, place)| (place, at)).collect();
-        fetched.records.sort_by_key(|(partition, ticket, _)| {
-            places.get(&(partition.epoch, ticket.offset)).copied()
+        fetched.records.sort_by_key(|picked| {
+            let place = (picked.partition.epoch, picked.ticket.offset);
+            places.get(&place).copied()
         });
         for line in lines.values().flat_map(HashMap::values) {
             let rest = line.tickets[line.found..].iter();
@@ -249,7 +260,12 @@ fn pick(
     let partition = Arc::clone(line.partition);
     let bytes = stored.value.map_or(0, <[u8]>::len) + stored.key.map_or(0, <[u8]>::len);
     if let Some(record) = restored(&partition.topic, stored, headers.iter(), budget) {
-        fetched.records.push((partition, ticket, record));
+        fetched.records.push(Picked {
+            partition,
+            ticket,
+            record,
+            is_repetition: is_repetition(headers.iter()),
+        });
     }
     bytes
 }

@@ -2,6 +2,7 @@
 
 use super::super::partition::Partition;
 use super::super::worker::{Message, ParkedRecord};
+use super::fetch::Picked;
 use super::follow::Follower;
 use super::write;
 use crate::recovery::parking::Ticket;
@@ -52,7 +53,13 @@ impl Follower {
             .parking
             .loaded
             .fetch_add(fetched.records.len(), Relaxed);
-        for (partition, ticket, record) in fetched.records {
+        for picked in fetched.records {
+            let Picked {
+                partition,
+                ticket,
+                record,
+                is_repetition,
+            } = picked;
             let hash = {
                 let routing = &self.engine.routing;
                 let seed = routing.seed(&partition.topic);
@@ -68,6 +75,7 @@ impl Follower {
                 record,
                 partition,
                 ticket,
+                is_repetition,
                 hash,
             };
             self.engine.workers[worker].send(Message::Parked(parked));

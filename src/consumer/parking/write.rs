@@ -8,11 +8,14 @@ use super::super::engine::Engine;
 use super::super::recover::Recovery;
 use super::super::tally::{Settlement, Verdict};
 use super::order_name;
-use crate::event::OutgoingRecord;
+use crate::event::{OutgoingRecord, Record};
 use crate::handler::{Class, HandlerError};
 use crate::publisher::PublishError;
-use crate::recovery::parked::{self, Reason, Wait};
+use crate::recovery::RepetitionOutcome;
+use crate::recovery::parked::{self, Reason, Wait, repetition};
+use crate::recovery::parking::Ticket;
 use jiff::Timestamp;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -21,6 +24,31 @@ const COMPONENT: &str = "retry_topics";
 
 pub(crate) fn now_ms() -> i64 {
     Timestamp::now().as_millisecond()
+}
+
+/// Notes for a drill how its repetition was settled. Nothing waits for that: where it cannot be written the drill has no answer,
+/// which it says.
+pub(crate) fn tell_drill(
+    engine: Arc<Engine>,
+    record: Record,
+    ticket: Ticket,
+    settlement: Settlement,
+) {
+    let outcome = match settlement {
+        Settlement::Duplicate => RepetitionOutcome::Duplicate,
+        Settlement::Done => RepetitionOutcome::Done,
+        Settlement::Ignored => RepetitionOutcome::Ignored,
+        Settlement::Dead => RepetitionOutcome::Dead,
+        Settlement::Skipped => RepetitionOutcome::Skipped,
+        // What is parked already stays where it is.
+        Settlement::Parked => return,
+    };
+    let note = repetition::answer(&engine.group, &record, ticket.offset, outcome);
+    tokio::spawn(async move {
+        if let Err(error) = engine.dead_letters.send(note).await {
+            tracing::warn!(group = engine.group, ?record, %outcome, %error, "a drill cannot be told how its repetition was settled");
+        }
+    });
 }
 
 impl Recovery {

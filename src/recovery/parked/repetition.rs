@@ -1,0 +1,241 @@
+//! A drill's repetitions: events that a group has settled, delivered to it once more, and what it answers.
+//!
+//! A repetition stands in the group's own retry topic, so that no other group sees it, and behind whatever of its key waits
+//! there; it takes nobody's place. A member handles it like any parked record, and then notes in the same partition how it was
+//! settled. So a drill hears from the group itself whether the event was known again, whatever its store is.
+
+use super::{KIND, OF, OFFSET, PREFIX, Values, note, push_place};
+use crate::event::{Headers, HeadersIter, OutgoingRecord, Record};
+use crate::kafka::reader::LogRecord;
+use crate::recovery::retry_topic;
+use jiff::Timestamp;
+use std::fmt;
+use std::str::FromStr;
+
+const REPETITION: &[u8] = b"repetition";
+/// The kind of an answer. It says nothing about what waits.
+pub(super) const ANSWER: &[u8] = b"repeated";
+const OUTCOME: &str = "evenkeel.parked.outcome";
+const DRILL: &str = "evenkeel.parked.drill";
+const BY: &str = "evenkeel.parked.by";
+const AT: &str = "evenkeel.parked.at";
+
+/// Who repeats events, when, and as part of what.
+#[derive(Debug, Clone)]
+pub struct Drill {
+    /// What tells its repetitions from those of other drills.
+    pub id: String,
+    /// Who.
+    pub by: String,
+    /// When it began.
+    pub at: Timestamp,
+}
+
+/// How a repetition was settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum RepetitionOutcome {
+    /// It was known again, and no handler was called.
+    Duplicate,
+    /// A handler was called again, and succeeded.
+    Done,
+    /// No handler wants it.
+    Ignored,
+    /// It became a dead letter.
+    Dead,
+    /// An operator had it skipped.
+    Skipped,
+}
+
+impl RepetitionOutcome {
+    const ALL: [Self; 5] = [
+        Self::Duplicate,
+        Self::Done,
+        Self::Ignored,
+        Self::Dead,
+        Self::Skipped,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Duplicate => "duplicate",
+            Self::Done => "done",
+            Self::Ignored => "ignored",
+            Self::Dead => "dead",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+impl fmt::Display for RepetitionOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for RepetitionOutcome {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|outcome| outcome.as_str() == text).ok_or(())
+    }
+}
+
+/// The record that delivers `record` to `group` once more, for a drill: with its key, value and headers, the event's id among
+/// them. The handler sees the same event at the same place.
+pub fn repetition(group: &str, record: LogRecord, drill: &Drill) -> OutgoingRecord {
+    let own = record.headers.iter();
+    let mut headers: Headers = own.filter(|(name, _)| !name.starts_with(PREFIX)).collect();
+    headers.push(KIND, Some(REPETITION));
+    push_place(&mut headers, Some(record.offset), record.timestamp_ms);
+    headers.push(DRILL, Some(drill.id.as_bytes()));
+    headers.push(BY, Some(drill.by.as_bytes()));
+    headers.push(AT, Some(drill.at.to_string().as_bytes()));
+    OutgoingRecord {
+        topic: retry_topic(group, &record.topic),
+        partition: Some(record.partition),
+        key: record.key.map(Into::into),
+        value: record.value.map(Into::into),
+        headers,
+        timestamp_ms: None,
+    }
+}
+
+/// The id of the drill that a record of a retry topic is a repetition of, and the offset of what it repeats in the source topic;
+/// none for anything else.
+pub fn repetition_of(headers: HeadersIter<'_>) -> Option<(&str, i64)> {
+    let values = Values(headers.clone());
+    let drill = headers.clone().last_value(DRILL)?;
+    let drill = std::str::from_utf8(drill).ok()?;
+    is_repetition(headers).then(|| Some((drill, values.number(OFFSET)?)))?
+}
+
+/// What a member answered about the repetition at an offset of this partition of the retry topic; none for anything else.
+pub fn repetition_answer(headers: HeadersIter<'_>) -> Option<(i64, RepetitionOutcome)> {
+    let values = Values(headers);
+    let text = |name| std::str::from_utf8(values.0.clone().last_value(name)?).ok();
+    if values.0.clone().last_value(KIND) != Some(ANSWER) {
+        return None;
+    }
+    Some((values.number(OF)?, text(OUTCOME)?.parse().ok()?))
+}
+
+/// Whether a record of a retry topic is one.
+pub(crate) fn is_repetition<'h>(
+    headers: impl Iterator<Item = (&'h [u8], Option<&'h [u8]>)>,
+) -> bool {
+    let kinds = headers.filter(|(name, _)| *name == KIND.as_bytes());
+    kinds
+        .last()
+        .is_some_and(|(_, kind)| kind == Some(REPETITION))
+}
+
+/// What becomes of the repetition at offset `of` of the retry topic, to be noted there.
+pub(crate) fn answer(
+    group: &str,
+    record: &Record,
+    of: i64,
+    outcome: RepetitionOutcome,
+) -> OutgoingRecord {
+    let mut headers = Headers::new();
+    headers.push(KIND, Some(ANSWER));
+    headers.push(OF, Some(of.to_string().as_bytes()));
+    headers.push(OUTCOME, Some(outcome.as_str().as_bytes()));
+    note(group, record, headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Entry, Stored, Wait, restored};
+    use super::*;
+    use crate::kafka::reader::TimestampKind;
+
+    fn drill() -> Drill {
+        Drill {
+            id: "d1".to_owned(),
+            by: "ada".to_owned(),
+            at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn settled(headers: &[(&str, &str)]) -> LogRecord {
+        let headers = headers.iter();
+        LogRecord {
+            topic: "orders".into(),
+            partition: 3,
+            offset: 42,
+            timestamp_kind: TimestampKind::Create,
+            timestamp_ms: Some(1_700),
+            key: Some(b"k".to_vec()),
+            value: Some(b"v".to_vec()),
+            headers: headers
+                .map(|(name, value)| (name.as_bytes(), Some(value.as_bytes())))
+                .collect(),
+        }
+    }
+
+    fn handled(written: &OutgoingRecord) -> Record {
+        let stored = Stored {
+            partition: 3,
+            offset: 900,
+            timestamp_ms: 1,
+            key: written.key.as_deref(),
+            value: written.value.as_deref(),
+        };
+        let headers = written.headers.iter();
+        restored(&"orders".into(), stored, headers, None).expect("a record")
+    }
+
+    #[test]
+    fn a_repetition_is_handled_as_the_same_record_and_takes_no_place_that_is_held() {
+        let own = [("ce_id", "1"), ("evenkeel.parked.not-before", "9999999999")];
+        let written = repetition("g", settled(&own), &drill());
+        assert_eq!(
+            (&*written.topic, written.partition, written.timestamp_ms),
+            ("retry.g.orders", Some(3), None)
+        );
+        assert_eq!(repetition_of(written.headers.iter()), Some(("d1", 42)));
+        let entry = Entry::Parked {
+            origin: Some(42),
+            wait: Wait::default(),
+            is_replay: false,
+        };
+        assert_eq!(Entry::read(written.headers.iter()), entry);
+        let record = handled(&written);
+        assert_eq!((record.offset(), record.timestamp_ms()), (42, Some(1_700)));
+        let seen: Vec<_> = record.headers().collect();
+        assert_eq!(seen, [(&b"ce_id"[..], Some(&b"1"[..]))]);
+    }
+
+    #[test]
+    fn an_answer_is_read_back_and_makes_nothing_wait() {
+        let record = handled(&repetition("g", settled(&[]), &drill()));
+        for outcome in RepetitionOutcome::ALL {
+            let told = answer("g", &record, 900, outcome);
+            assert_eq!((&*told.topic, told.partition), ("retry.g.orders", Some(3)));
+            assert_eq!(repetition_answer(told.headers.iter()), Some((900, outcome)));
+            assert_eq!(Entry::read(told.headers.iter()), Entry::Unknown);
+            assert_eq!(repetition_of(told.headers.iter()), None);
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_is_not_taken_for_one() {
+        let check = |headers: &[(&str, &str)]| {
+            let record = settled(headers);
+            assert_eq!(
+                repetition_answer(record.headers.iter()),
+                None,
+                "{headers:?}"
+            );
+        };
+        check(&[]);
+        check(&[(OF, "1"), (OUTCOME, "duplicate")]);
+        check(&[(KIND, "repetition"), (OF, "1"), (OUTCOME, "duplicate")]);
+        check(&[(KIND, "repeated"), (OF, "-1"), (OUTCOME, "duplicate")]);
+        check(&[(KIND, "repeated"), (OF, "1"), (OUTCOME, "fine")]);
+        check(&[(KIND, "repeated"), (OUTCOME, "done")]);
+    }
+}
