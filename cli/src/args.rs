@@ -1,7 +1,8 @@
 //! The top level of the command line. Doc comments are the help text.
 
 use crate::commands::{
-    audit, completions, consume, dev, dlq, groups, outbox, parked, publish, schemas, store, topics,
+    audit, completions, consume, dev, dlq, drill, groups, outbox, parked, publish, schemas, store,
+    topics,
 };
 use clap::{Parser, Subcommand};
 
@@ -10,7 +11,7 @@ use clap::{Parser, Subcommand};
 /// Data goes to standard output, everything else to standard error.
 ///
 /// Exit codes: 0 done; 1 failed, for some records or all; 2 wrong usage; 3 looked and found something bad (lag over the
-/// threshold, an invalid schema, an event without its effect); 4 cannot reach the cluster; 5 no answer in time; 130 and 143
+/// threshold, an invalid schema, an event without its effect, a handler that is not idempotent); 4 cannot reach the cluster; 5 no answer in time; 130 and 143
 /// stopped by a signal.
 #[derive(Debug, Parser)]
 #[command(name = "evenkeel", version, disable_help_subcommand = true)]
@@ -31,6 +32,7 @@ pub(crate) enum Command {
     Dlq(dlq::DlqArgs),
     Parked(parked::ParkedArgs),
     Audit(audit::AuditArgs),
+    Drill(drill::DrillArgs),
     Outbox(outbox::OutboxArgs),
     Store(store::StoreCommandArgs),
     Schemas(schemas::SchemasArgs),

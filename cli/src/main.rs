@@ -9,6 +9,7 @@ mod exit;
 mod format;
 mod lines;
 mod output;
+mod pace;
 mod progress;
 mod receipt;
 mod stop;

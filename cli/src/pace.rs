@@ -7,13 +7,13 @@ use tokio::time::Instant;
 const LATENESS_MAX: Duration = Duration::from_millis(100);
 
 /// So many records a second at most. Time in which none could go is not made up for.
-pub(super) struct Pace {
+pub(crate) struct Pace {
     gap: Duration,
     due: Instant,
 }
 
 impl Pace {
-    pub(super) fn new(records_a_second: u32, now: Instant) -> Self {
+    pub(crate) fn new(records_a_second: u32, now: Instant) -> Self {
         Self {
             gap: Duration::from_secs(1) / records_a_second.max(1),
             due: now,
@@ -21,12 +21,12 @@ impl Pace {
     }
 
     /// When the next record may go.
-    pub(super) fn due(&self) -> Instant {
+    pub(crate) fn due(&self) -> Instant {
         self.due
     }
 
     /// One goes.
-    pub(super) fn goes(&mut self, now: Instant) {
+    pub(crate) fn goes(&mut self, now: Instant) {
         let earliest = now.checked_sub(LATENESS_MAX).unwrap_or(now);
         self.due = self.due.max(earliest) + self.gap;
     }

@@ -1,6 +1,6 @@
 //! `evenkeel audit`: whether every event of a topic had its end in a group, once and in order.
 
-use super::consume::position::Position;
+use super::consume::position::start;
 use crate::connection::ConnectionArgs;
 use crate::exit::Ending;
 use crate::output::{Listing, OutputArgs, OutputFormat, Row};
@@ -43,7 +43,7 @@ pub(crate) struct AuditArgs {
         value_name = "POSITION",
         default_value = "beginning",
         allow_hyphen_values = true,
-        value_parser = position
+        value_parser = start
     )]
     from: Start,
 
@@ -53,7 +53,7 @@ pub(crate) struct AuditArgs {
         value_name = "POSITION",
         default_value = "end",
         allow_hyphen_values = true,
-        value_parser = position
+        value_parser = start
     )]
     to: Start,
 
@@ -87,13 +87,6 @@ pub(crate) struct AuditArgs {
 
     #[command(flatten)]
     connection: ConnectionArgs,
-}
-
-/// A position, wherever it was meant to be.
-fn position(text: &str) -> Result<Start, String> {
-    match text.parse()? {
-        Position::Start(at) | Position::Until(at) => Ok(at),
-    }
 }
 
 /// `TYPE=NAME`, or `TYPE` for a handler of the type's name.
@@ -333,12 +326,5 @@ mod tests {
         check("=mailer", None);
         check("a.v1=", None);
         check("", None);
-    }
-
-    #[test]
-    fn a_range_is_of_positions_as_consume_has_them() {
-        assert_eq!(position("-5"), Ok(Start::Last(5)));
-        assert_eq!(position("@1970-01-01T00:00:01Z"), Ok(Start::Time(1_000)));
-        assert!(position("yesterday").is_err());
     }
 }

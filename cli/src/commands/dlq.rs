@@ -1,7 +1,7 @@
 //! `evenkeel dlq`: what services gave up: list it, look at it, replay it, take it away.
 
 mod export;
-mod letters;
+pub(super) mod letters;
 mod list;
 mod marks;
 mod originals;
@@ -54,9 +54,9 @@ impl DlqCommand {
 
 /// How the commands reach the cluster.
 #[derive(Clone)]
-struct Cluster {
-    kafka: KafkaConfig,
-    timeout: Duration,
+pub(super) struct Cluster {
+    pub(super) kafka: KafkaConfig,
+    pub(super) timeout: Duration,
 }
 
 /// Runs one of the commands.

@@ -5,6 +5,7 @@ pub(crate) mod completions;
 pub(crate) mod consume;
 pub(crate) mod dev;
 pub(crate) mod dlq;
+pub(crate) mod drill;
 pub(crate) mod groups;
 pub(crate) mod outbox;
 pub(crate) mod parked;
@@ -51,6 +52,7 @@ async fn dispatch(command: Command) -> anyhow::Result<Ending> {
         Command::Publish(args) => publish::run(args, stop).await,
         Command::Consume(args) => consume::run(args, stop).await,
         Command::Dlq(args) => dlq::run(args, stop).await,
+        Command::Drill(args) => drill::run(args, stop).await,
         Command::Outbox(args) => outbox::run(args, stop).await,
         command => tokio::select! {
             ending = dispatch_short(command) => ending,
@@ -70,7 +72,11 @@ async fn dispatch_short(command: Command) -> anyhow::Result<Ending> {
         Command::Dev(args) => dev::run(args).await,
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => completions::run_man(args),
-        Command::Publish(_) | Command::Consume(_) | Command::Dlq(_) | Command::Outbox(_) => {
+        Command::Publish(_)
+        | Command::Consume(_)
+        | Command::Dlq(_)
+        | Command::Drill(_)
+        | Command::Outbox(_) => {
             unreachable!("dispatched by the caller")
         }
     }

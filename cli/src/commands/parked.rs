@@ -70,7 +70,7 @@ pub(crate) async fn run(args: ParkedArgs) -> anyhow::Result<Ending> {
 /// The keys that wait.
 async fn keys_of(connection: &ConnectionArgs, args: &GroupArgs) -> anyhow::Result<Vec<ParkedKey>> {
     let admin = connection.admin().await?;
-    let topics = sources(&admin, args).await?;
+    let topics = sources(&admin, &args.group, &args.topics).await?;
     let (kafka, timeout) = (connection.kafka()?, connection.timeout());
     let group = args.group.clone();
     let look = move || {
@@ -83,25 +83,27 @@ async fn keys_of(connection: &ConnectionArgs, args: &GroupArgs) -> anyhow::Resul
     tokio::task::spawn_blocking(look).await?
 }
 
-/// The topics of the group that have a retry topic.
-async fn sources(admin: &Admin, args: &GroupArgs) -> anyhow::Result<Vec<String>> {
+/// The topics of the group that have a retry topic, or these if they all have one.
+pub(super) async fn sources(
+    admin: &Admin,
+    group: &str,
+    topics: &[String],
+) -> anyhow::Result<Vec<String>> {
     let names = admin.topics().await?;
-    let has_retry = |topic: &&String| names.contains(&retry_topic(&args.group, topic));
-    if let Some(topic) = args.topics.iter().find(|topic| !has_retry(topic)) {
+    let has_retry = |topic: &&String| names.contains(&retry_topic(group, topic));
+    if let Some(topic) = topics.iter().find(|topic| !has_retry(topic)) {
         anyhow::bail!(
-            "the group {} has no retry topic for {topic}: it would be {}",
-            args.group,
-            retry_topic(&args.group, topic)
+            "the group {group} has no retry topic for {topic}: it would be {}",
+            retry_topic(group, topic)
         );
     }
-    if !args.topics.is_empty() {
-        return Ok(args.topics.clone());
+    if !topics.is_empty() {
+        return Ok(topics.to_vec());
     }
     let sources: Vec<String> = names.iter().filter(has_retry).cloned().collect();
     anyhow::ensure!(
         !sources.is_empty(),
-        "the group {} has no retry topics; see: evenkeel groups list",
-        args.group
+        "the group {group} has no retry topics; see: evenkeel groups list"
     );
     Ok(sources)
 }

@@ -11,12 +11,14 @@
 //! - `parked`: what waits is listed, and dead letters come back to their group alone
 //! - `spring`: letters of Spring Kafka's own recoverer, and Spring Kafka with a letter of ours
 //! - `audit`: a group proves what became of every record, on each store; what is taken away, moved or unknown is found
+//! - `drill`: a live group gets what it has settled once more, and handlers that are not idempotent are named
 //! - `usage`: exit codes, configuration, completions, schemas: what needs no cluster
 
 mod audit;
 mod consume;
 mod control;
 mod dlq;
+mod drill;
 mod groups;
 mod letters;
 mod outbox;

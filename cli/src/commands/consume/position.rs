@@ -46,6 +46,13 @@ fn parse(text: &str, now: jiff::Timestamp) -> Result<Position, String> {
     }))
 }
 
+/// A position in a range, wherever it was meant to be.
+pub(in crate::commands) fn start(text: &str) -> Result<Start, String> {
+    match text.parse()? {
+        Position::Start(at) | Position::Until(at) => Ok(at),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +75,12 @@ mod tests {
         check("stored", None);
         check("@yesterday", None);
         check("", None);
+    }
+
+    #[test]
+    fn a_range_is_of_positions_too() {
+        assert_eq!(start("-5"), Ok(Start::Last(5)));
+        assert_eq!(start("@1970-01-01T00:00:01Z"), Ok(Start::Time(1_000)));
+        assert!(start("yesterday").is_err());
     }
 }

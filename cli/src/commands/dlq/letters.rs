@@ -40,7 +40,7 @@ impl Letter {
 
 /// How a reading ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(in crate::commands) enum End {
     /// All was read.
     Whole,
     /// A signal of that number came first.
@@ -50,7 +50,7 @@ pub(super) enum End {
 }
 
 /// Whether more records are wanted.
-pub(super) type Wanted = anyhow::Result<bool>;
+pub(in crate::commands) type Wanted = anyhow::Result<bool>;
 
 /// Gives every record of the topics to `each`, in offset order within each partition. Blocks.
 pub(super) fn read(
@@ -68,7 +68,7 @@ pub(super) fn read(
 }
 
 /// [`read`] with a reader that is open.
-pub(super) fn drain(
+pub(in crate::commands) fn drain(
     reader: &mut Reader,
     stop: &Stop,
     mut each: impl FnMut(LogRecord) -> Wanted,

@@ -1,11 +1,10 @@
 //! `evenkeel dlq replay`: letters go back to where they failed, or elsewhere, each once.
 //!
 //! - [`source`]: which letters · [`plan`]: what becomes of each · [`journal`]: what was done, so that a killed run is resumed
-//! - [`leftovers`]: what a killed run published and did not note · [`sender`]: publishing in order · [`pace`]: how fast
+//! - [`leftovers`]: what a killed run published and did not note · [`sender`]: publishing in order
 
 mod journal;
 mod leftovers;
-mod pace;
 mod plan;
 mod sender;
 mod source;

@@ -57,7 +57,12 @@ impl KeyArgs {
 
     /// The key in the one topic that is named, or that the group has.
     async fn find(&self, connection: &ConnectionArgs) -> anyhow::Result<Scope> {
-        let topics = sources(&connection.admin().await?, &self.group).await?;
+        let topics = sources(
+            &connection.admin().await?,
+            &self.group.group,
+            &self.group.topics,
+        )
+        .await?;
         match topics.as_slice() {
             [topic] => Ok(self.scope(topic)),
             topics => anyhow::bail!(

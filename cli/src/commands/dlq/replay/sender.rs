@@ -4,12 +4,12 @@
 //! letters of the key are held back: they would come before it.
 
 use super::journal::Journal;
-use super::pace::Pace;
 use super::plan::{Batch, Choice, Fate};
 use crate::commands::dlq::Cluster;
 use crate::commands::dlq::letters::Letter;
 use crate::commands::dlq::originals::{Restored, restore};
 use crate::exit::Ending;
+use crate::pace::Pace;
 use crate::progress::Progress;
 use crate::receipt::ready_or_never;
 use crate::stop::Stop;
