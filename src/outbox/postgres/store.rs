@@ -11,6 +11,7 @@ use super::PostgresOutbox;
 use futures_util::future::BoxFuture;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const ATTEND: &str = "
@@ -56,7 +57,9 @@ const DELETE: &str = "
     DELETE FROM evenkeel_outbox WHERE sequence = ANY($1) AND (SELECT count(*) FROM unsynced) > 0";
 
 const MARK: &str = "
-    UPDATE evenkeel_outbox SET failure = $2, failed_at = coalesce(failed_at, clock_timestamp()) WHERE sequence = $1";
+    UPDATE evenkeel_outbox AS refused
+    SET failure = mark.failure, failed_at = coalesce(refused.failed_at, clock_timestamp())
+    FROM unnest($1::bigint[], $2::text[]) AS mark (sequence, failure) WHERE refused.sequence = mark.sequence";
 
 const IS_DRAINED: &str = "
     SELECT NOT EXISTS (
@@ -169,11 +172,11 @@ impl Store for PostgresOutbox {
         )
     }
 
-    fn mark<'a>(&'a self, sequence: i64, failure: &'a str) -> Answer<'a, ()> {
-        let query = sqlx::query(MARK)
-            .bind(sequence)
-            .bind(store::reason(failure));
-        self.execute("mark a refused event", query)
+    fn mark<'a>(&'a self, failures: &'a BTreeMap<i64, String>) -> Answer<'a, ()> {
+        let sequences: Vec<i64> = failures.keys().copied().collect();
+        let reasons: Vec<String> = failures.values().map(|why| store::reason(why)).collect();
+        let query = sqlx::query(MARK).bind(sequences).bind(reasons);
+        self.execute("mark refused events", query)
     }
 
     fn is_drained(&self) -> Answer<'_, bool> {

@@ -18,6 +18,7 @@ pub(super) fn row_settled(fact: &Fact) {
             topic,
             reason,
             is_new,
+            ..
         } => {
             failed(topic, "refused");
             if *is_new {

@@ -13,6 +13,7 @@ use crate::telemetry::{Health, instance};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -62,7 +63,7 @@ pub(super) struct Running {
     leases: Leases,
     sends: FuturesUnordered<BoxFuture<'static, Sent>>,
     /// Refused rows, and why: to be written beside them.
-    marks: Vec<(i64, String)>,
+    marks: BTreeMap<i64, String>,
     /// There may be rows that were not read.
     may_have_more: bool,
     renew_at: Instant,
@@ -86,7 +87,7 @@ impl Running {
             settings: relay.settings,
             leases: Leases::default(),
             sends: FuturesUnordered::new(),
-            marks: Vec::new(),
+            marks: BTreeMap::new(),
             may_have_more: true,
             renew_at: now,
             watch_at: now,
@@ -251,12 +252,13 @@ impl Running {
     }
 
     async fn mark(&mut self) -> Result<(), OutboxError> {
-        while let Some((sequence, reason)) = self.marks.last() {
-            self.patience
-                .ask("mark a refused event", self.store.mark(*sequence, reason))
-                .await?;
-            self.marks.pop();
+        if self.marks.is_empty() {
+            return Ok(());
         }
+        self.patience
+            .ask("mark refused events", self.store.mark(&self.marks))
+            .await?;
+        self.marks.clear();
         Ok(())
     }
 
@@ -365,10 +367,15 @@ impl Running {
         match &fact {
             Fact::Published { .. } => self.report.published += 1,
             Fact::Held {
-                sequence, reason, ..
+                sequence,
+                reason,
+                has_news,
+                ..
             } => {
                 self.report.failed += 1;
-                self.marks.push((*sequence, reason.clone()));
+                if *has_news {
+                    self.marks.insert(*sequence, reason.clone());
+                }
             }
             Fact::Delayed { .. } => self.report.failed += 1,
         }

@@ -182,3 +182,30 @@ async fn a_slot_that_is_lost_is_forgotten_but_for_what_is_under_way() {
     window.deleted(1);
     assert!(window.is_empty() && !window.is_busy(0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_news_when_its_row_or_its_reason_is_another() {
+    let mut window = Window::new(&RelaySettings::default());
+    let mut refuse = async |sequence: i64, reason: &str| {
+        window.take(whole([row(sequence, 7, "t")]));
+        assert_eq!(next(&mut window), Some(sequence));
+        let outcome = Outcome::Unfit(reason.to_owned());
+        let fact = window.settle(7, outcome, Instant::now(), 0.0);
+        tokio::time::advance(Duration::from_secs(100)).await;
+        window.wake(Instant::now());
+        let Some(Fact::Held { has_news, .. }) = fact else {
+            panic!("it is not held: {fact:?}");
+        };
+        has_news
+    };
+    for (sequence, reason, expected) in [
+        (1, "too large", true),
+        (1, "too large", false),
+        (1, "no key", true),
+        (1, "no key", false),
+        (2, "no key", true),
+    ] {
+        let has_news = refuse(sequence, reason).await;
+        assert_eq!(has_news, expected, "{sequence} {reason}");
+    }
+}

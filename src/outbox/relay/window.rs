@@ -9,6 +9,7 @@ use super::super::store::{Page, ReadPage, StoredRow};
 use super::settings::RelaySettings;
 use crate::recovery::Backoff;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use tokio::time::Instant;
 
 /// Rows of one key in memory at most, so that a key with many leaves room for others.
@@ -43,6 +44,8 @@ pub(super) enum Fact {
         reason: String,
         /// It was not held before.
         is_new: bool,
+        /// It was not held by this row for this reason before.
+        has_news: bool,
     },
     /// A key waits, as the outcome is not known.
     Delayed { topic: String, reason: String },
@@ -78,6 +81,8 @@ struct Lane {
     undeleted: usize,
     failures: u32,
     held: Held,
+    /// By which row it was held last, and the hash of the reason.
+    held_by: Option<(i64, u64)>,
     /// The slot was lost while a row was under way.
     is_lost: bool,
 }
@@ -252,11 +257,15 @@ impl Window {
             return Some(Fact::Delayed { topic, reason });
         };
         let is_new = self.hold(key, held);
+        let by = Some((sequence, hash(&reason)));
+        let lane = self.lanes.get_mut(&key)?;
+        let has_news = std::mem::replace(&mut lane.held_by, by) != by;
         Some(Fact::Held {
             sequence,
             topic,
             reason,
             is_new,
+            has_news,
         })
     }
 
@@ -438,6 +447,7 @@ impl Lane {
             undeleted: 0,
             failures: 0,
             held: Held::No,
+            held_by: None,
             is_lost: false,
         }
     }
@@ -450,6 +460,13 @@ impl Lane {
     fn is_done(&self) -> bool {
         self.state == State::Open && self.queue.is_empty() && self.undeleted == 0
     }
+}
+
+/// Stands for a reason where many are remembered.
+fn hash(reason: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    reason.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn is_stopped(refused_keys: usize) -> bool {

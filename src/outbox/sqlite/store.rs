@@ -12,6 +12,7 @@ use crate::inbox::is_busy;
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, Sqlite, Transaction};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -87,9 +88,9 @@ const DELETE: &str =
     "DELETE FROM evenkeel_outbox WHERE sequence IN (SELECT value FROM json_each(?1))";
 
 const MARK: &str = concat!(
-    "UPDATE evenkeel_outbox SET failure = ?2, failed_at = coalesce(failed_at, ",
+    "UPDATE evenkeel_outbox SET failure = mark.value ->> 1, failed_at = coalesce(failed_at, ",
     now!(),
-    ") WHERE sequence = ?1"
+    ") FROM json_each(?1) AS mark WHERE sequence = mark.value ->> 0"
 );
 
 const IS_DRAINED: &str = "
@@ -215,13 +216,18 @@ impl Store for SqliteOutbox {
         )
     }
 
-    fn mark<'a>(&'a self, sequence: i64, failure: &'a str) -> Answer<'a, ()> {
-        Box::pin(self.patiently("mark a refused event", move || async move {
-            let query = sqlx::query(MARK)
-                .bind(sequence)
-                .bind(store::reason(failure));
-            query.execute(&self.pool).await.map(drop)
-        }))
+    fn mark<'a>(&'a self, failures: &'a BTreeMap<i64, String>) -> Answer<'a, ()> {
+        let marks = failures
+            .iter()
+            .map(|(sequence, why)| (sequence, store::reason(why)));
+        let marks = list(&marks.collect::<Vec<_>>());
+        Box::pin(async move {
+            self.patiently("mark refused events", || async {
+                let query = sqlx::query(MARK).bind(&marks);
+                query.execute(&self.pool).await.map(drop)
+            })
+            .await
+        })
     }
 
     fn is_drained(&self) -> Answer<'_, bool> {
