@@ -567,3 +567,25 @@ async fn a_refused_event_holds_its_key_is_shown_and_never_skipped_while_other_ke
     assert_eq!(published(&case).await.0, BTreeMap::from(both));
     running.stop().await;
 }
+
+#[tokio::test]
+async fn many_records_that_are_unfit_each_for_itself_do_not_stop_their_topic() {
+    let Some((case, outbox, _)) = case_on_postgres("outbox-unfit").await else {
+        return;
+    };
+    let store = OutboxStore::from(outbox.clone());
+    let unfit = |key: usize| OutgoingRecord {
+        partition: Some(99),
+        ..record(&case, &format!("unfit-{key}"), "1")
+    };
+    commit(&outbox, &(0..20).map(unfit).collect::<Vec<_>>()).await;
+    let running = Running::start(relay(&case, store.clone()));
+    let status = status_where(&store, "all are held", |status| status.held.len() == 20).await;
+    assert!(status.held[0].reason.contains("no such partition"));
+    commit(&outbox, &[record(&case, "fit", "2")]).await;
+    status_where(&store, "the fit one is published", |status| {
+        status.pending == 20
+    })
+    .await;
+    running.stop().await;
+}
