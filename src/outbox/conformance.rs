@@ -81,7 +81,7 @@ async fn clear(store: &dyn Store) {
     store.delete(&sequences).await.expect("deleted");
     // A second time, because a relay cannot know whether its first order arrived.
     store.delete(&sequences).await.expect("gone already");
-    assert!(store.is_drained().await.expect("an answer"));
+    assert!(store.is_drained(&[]).await.expect("an answer"));
 }
 
 async fn a_record_comes_back_as_it_was_written(store: &dyn Store, writer: &dyn Writer) {
@@ -189,7 +189,7 @@ async fn a_marked_row_is_shown_with_its_reason(store: &dyn Store, writer: &dyn W
         .await;
     let read = store.read(&everything()).await.expect("readable");
     let first = read.rows[0].sequence;
-    assert!(!store.is_drained().await.expect("an answer"));
+    assert!(!store.is_drained(&[]).await.expect("an answer"));
     let mark = async |rows: &[(i64, &str)]| {
         let marks = rows.iter().map(|(row, why)| (*row, (*why).to_owned()));
         store.mark(&marks.collect()).await.expect("marked");
@@ -215,9 +215,16 @@ async fn a_marked_row_is_shown_with_its_reason(store: &dyn Store, writer: &dyn W
     assert_eq!((backlog.pending, backlog.held_keys), (2, 1));
     assert!(backlog.oldest.is_some());
     assert!(
-        store.is_drained().await.expect("an answer"),
+        store.is_drained(&[]).await.expect("an answer"),
         "held keys do not count"
     );
+    writer.write(vec![record("stopped", "free")], true).await;
+    let is_drained = async |without: &str| {
+        let answer = store.is_drained(&[without.to_owned()]).await;
+        answer.expect("an answer")
+    };
+    assert!(!is_drained("another").await);
+    assert!(is_drained("stopped").await, "nor do topics that are named");
     clear(store).await;
 }
 

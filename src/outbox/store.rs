@@ -42,8 +42,8 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// All of them in one statement, as there may be as many as a relay has read. Those that are gone already are no error.
     fn mark<'a>(&'a self, failures: &'a BTreeMap<i64, String>) -> Answer<'a, ()>;
 
-    /// Whether nothing waits but keys whose first row is marked.
-    fn is_drained(&self) -> Answer<'_, bool>;
+    /// Whether nothing waits but keys with a marked row, and rows of these topics.
+    fn is_drained<'a>(&'a self, without_topics: &'a [String]) -> Answer<'a, bool>;
 
     /// How much waits, cheaply.
     fn backlog(&self) -> Answer<'_, Backlog>;

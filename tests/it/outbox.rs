@@ -589,3 +589,28 @@ async fn many_records_that_are_unfit_each_for_itself_do_not_stop_their_topic() {
     .await;
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_run_until_empty_ends_when_nothing_but_a_missing_topic_is_left() {
+    let Some((mut case, outbox, _)) = case_on_postgres("outbox-missing").await else {
+        return;
+    };
+    set(&mut case.kafka, "topic.metadata.propagation.max.ms=500");
+    let missing = format!("{}-missing", case.topic);
+    let lost = |key: usize| OutgoingRecord {
+        topic: missing.clone(),
+        ..record(&case, &key.to_string(), "1")
+    };
+    commit(&outbox, &(0..60).map(lost).collect::<Vec<_>>()).await;
+    commit(&outbox, &[record(&case, "k", "2")]).await;
+    // Most keys are not tried before the topic is stopped.
+    let mut few = settings();
+    few.rows_max = 20;
+    let relay = relay(&case, outbox.clone()).with_settings(few);
+    let run = relay.run_until_empty(CancellationToken::new());
+    let ended = tokio::time::timeout(WITHIN, run).await.expect("it ends");
+    let report = ended.expect("it ends well");
+    assert_eq!((report.published, report.held_keys), (1, 20));
+    let status = OutboxStore::from(outbox).status().await.expect("a status");
+    assert_eq!((status.pending, status.held.len()), (60, 20));
+}

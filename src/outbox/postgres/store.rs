@@ -64,7 +64,8 @@ const MARK: &str = "
 const IS_DRAINED: &str = "
     SELECT NOT EXISTS (
         SELECT 1 FROM evenkeel_outbox
-        WHERE key_hash NOT IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL)
+        WHERE aggregatetype <> ALL($1)
+          AND key_hash NOT IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL)
     )";
 
 /// Counts up to the limit, and estimates beyond.
@@ -179,9 +180,10 @@ impl Store for PostgresOutbox {
         self.execute("mark refused events", query)
     }
 
-    fn is_drained(&self) -> Answer<'_, bool> {
+    fn is_drained<'a>(&'a self, without_topics: &'a [String]) -> Answer<'a, bool> {
         Box::pin(async move {
             sqlx::query_scalar(IS_DRAINED)
+                .bind(without_topics)
                 .fetch_one(&self.pool)
                 .await
                 .map_err(OutboxError::during("see whether it is empty"))

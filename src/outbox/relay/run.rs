@@ -383,14 +383,14 @@ impl Running {
         Ok(())
     }
 
-    /// Whether nothing is left that can be published.
+    /// Whether nothing is left that can be published; a topic that is stopped holds its keys, also those never tried.
     async fn is_drained(&mut self) -> bool {
         if !self.window.is_empty() || self.may_have_more || self.store_down_until.is_some() {
             return false;
         }
-        let is_drained = self
-            .patience
-            .ask("see whether it is empty", self.store.is_drained());
+        let stopped = self.window.stopped_topics();
+        let is_drained = self.store.is_drained(&stopped);
+        let is_drained = self.patience.ask("see whether it is empty", is_drained);
         is_drained.await.unwrap_or(false)
     }
 

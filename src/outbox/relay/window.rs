@@ -134,15 +134,20 @@ impl Window {
             .iter()
             .partition(|(_, lane)| lane.is_to_be_read());
         let keys = |lanes: Vec<(&i64, &Lane)>| lanes.into_iter().map(|(key, _)| *key).collect();
-        let stopped = self.refused.iter().filter(|(_, keys)| is_stopped(**keys));
         Some(Page {
             slots: slots.iter().copied().collect(),
             without_keys: keys(without),
-            without_topics: stopped.map(|(topic, _)| topic.clone()).collect(),
+            without_topics: self.stopped_topics(),
             yet_keys: keys(yet),
             rows_max: self.rows_max - self.rows,
             bytes_max: self.bytes_max - self.bytes,
         })
+    }
+
+    /// The topics of which no more keys are tried.
+    pub(super) fn stopped_topics(&self) -> Vec<String> {
+        let stopped = self.refused.iter().filter(|(_, keys)| is_stopped(**keys));
+        stopped.map(|(topic, _)| topic.clone()).collect()
     }
 
     /// Whether reading is worth it: a quarter, so that a full window does not ask for a row at a time.

@@ -96,7 +96,8 @@ const MARK: &str = concat!(
 const IS_DRAINED: &str = "
     SELECT NOT EXISTS (
         SELECT 1 FROM evenkeel_outbox
-        WHERE key_hash NOT IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL)
+        WHERE aggregatetype NOT IN (SELECT value FROM json_each(?1))
+          AND key_hash NOT IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL)
     )";
 
 /// Counts up to the limit, and estimates beyond: rows are deleted in about the order in which they were numbered.
@@ -230,10 +231,11 @@ impl Store for SqliteOutbox {
         })
     }
 
-    fn is_drained(&self) -> Answer<'_, bool> {
+    fn is_drained<'a>(&'a self, without_topics: &'a [String]) -> Answer<'a, bool> {
         Box::pin(
             self.patiently("see whether it is empty", move || async move {
-                sqlx::query_scalar(IS_DRAINED).fetch_one(&self.pool).await
+                let query = sqlx::query_scalar(IS_DRAINED).bind(list(without_topics));
+                query.fetch_one(&self.pool).await
             }),
         )
     }
