@@ -4,6 +4,7 @@
 //! relays on one store share its slots out among them; one that is killed is taken over when its leases end.
 
 mod facts;
+mod held;
 mod run;
 mod settings;
 mod shares;

@@ -1,6 +1,7 @@
 //! The window's rules one by one.
 
 use super::super::store::{ReadPage, StoredRow};
+use super::held::UNFIT_KEYS_MAX;
 use super::settings::RelaySettings;
 use super::window::{Fact, Outcome, Window};
 use std::collections::BTreeSet;
@@ -208,4 +209,32 @@ async fn a_refusal_is_news_when_its_row_or_its_reason_is_another() {
         let has_news = refuse(sequence, reason).await;
         assert_eq!(has_news, expected, "{sequence} {reason}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_with_too_many_unfit_rows_is_stopped_until_one_of_them_is_gone() {
+    let mut settings = RelaySettings::default();
+    settings.rows_max = 2 * UNFIT_KEYS_MAX;
+    let mut window = Window::new(&settings);
+    window.take(whole((0..).take(UNFIT_KEYS_MAX).map(|n| row(n, n, "t"))));
+    let mut stops = 0;
+    while let Some(key) = next(&mut window) {
+        assert_eq!(page(&window).without_topics, [""; 0]);
+        let outcome = Outcome::Unfit("too large".to_owned());
+        let fact = window.settle(key, outcome, Instant::now(), 0.5);
+        let Some(Fact::Held { stops_topic, .. }) = fact else {
+            panic!("it is not held: {fact:?}");
+        };
+        stops += usize::from(stops_topic);
+    }
+    assert_eq!(
+        (stops, page(&window).without_topics),
+        (1, vec!["t".to_owned()])
+    );
+    tokio::time::advance(Duration::from_secs(1)).await;
+    window.wake(Instant::now());
+    window.take(whole(
+        (1..).take(UNFIT_KEYS_MAX - 1).map(|n| row(n, n, "t")),
+    ));
+    assert_eq!(page(&window).without_topics, [""; 0]);
 }
