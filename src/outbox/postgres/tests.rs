@@ -11,6 +11,7 @@ use crate::publisher::{Publisher, PublisherSettings};
 use crate::testing::eventually;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use sqlx::postgres::PgPoolOptions;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -234,4 +235,22 @@ async fn a_relay_marks_all_rows_that_are_refused_together_in_one_statement() {
         .await
         .expect("an answer");
     assert_eq!(statements, 1);
+}
+
+#[tokio::test]
+async fn a_pool_of_one_connection_is_enough() {
+    let Some(url) = database().await else { return };
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(Duration::from_secs(5))
+        .connect(&url)
+        .await
+        .expect("a connection");
+    let outbox = PostgresOutbox::with_pool(pool).await.expect("an outbox");
+    outbox.committed().await;
+    let listening = outbox.committed();
+    outbox.write(vec![record("k")], true).await;
+    assert_eq!(keys(&outbox).await, ["k"]);
+    let heard = tokio::time::timeout(WITHIN, listening).await;
+    heard.expect("a commit is heard of");
 }

@@ -1,11 +1,11 @@
 //! Hearing of commits: LISTEN on a connection of its own.
 //!
-//! Owns that connection. Where it fails, for example behind a pooler that hands connections from one transaction to the next,
-//! relays still poll.
+//! Owns that connection, which is none of the pool's: it is kept for as long as anybody waits, and a pool may have a single one.
+//! Where it fails, for example behind a pooler that hands connections from one transaction to the next, relays still poll.
 
 use super::append::CHANNEL;
 use sqlx::PgPool;
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -24,7 +24,7 @@ impl WakeUp {
         let mut listener = self.listener.lock().await;
         loop {
             let Some(listening) = listener.as_mut() else {
-                match listen(pool).await {
+                match connect(pool).await {
                     Ok(fresh) => {
                         *listener = Some(fresh);
                         return;
@@ -54,8 +54,14 @@ impl WakeUp {
     }
 }
 
-async fn listen(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
+/// A connection as the pool makes them, but beside it.
+async fn connect(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
+    let own = PgPoolOptions::new()
+        .max_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_lazy_with((*pool.connect_options()).clone());
+    let mut listener = PgListener::connect_with(&own).await?;
     listener.listen(CHANNEL).await?;
     Ok(listener)
 }
