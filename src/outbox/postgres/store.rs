@@ -263,7 +263,7 @@ impl Store for PostgresOutbox {
     }
 
     fn committed(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.wake_up.committed(&self.pool))
+        self.wake_up.committed(&self.pool)
     }
 }
 

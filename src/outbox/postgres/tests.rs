@@ -238,6 +238,17 @@ async fn a_relay_marks_all_rows_that_are_refused_together_in_one_statement() {
 }
 
 #[tokio::test]
+async fn a_commit_is_heard_of_by_all_who_wait() {
+    let Some(url) = database().await else { return };
+    let outbox = outbox(&url).await;
+    outbox.committed().await;
+    let relays = [outbox.committed(), outbox.committed(), outbox.committed()];
+    outbox.write(vec![record("k")], true).await;
+    let heard = tokio::time::timeout(WITHIN, futures_util::future::join_all(relays)).await;
+    heard.expect("all hear of it");
+}
+
+#[tokio::test]
 async fn a_pool_of_one_connection_is_enough() {
     let Some(url) = database().await else { return };
     let pool = PgPoolOptions::new()

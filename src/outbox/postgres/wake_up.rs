@@ -4,10 +4,11 @@
 //! Where it fails, for example behind a pooler that hands connections from one transaction to the next, relays still poll.
 
 use super::append::CHANNEL;
+use futures_util::future::BoxFuture;
 use sqlx::PgPool;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 /// Pause before the connection is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -16,11 +17,23 @@ const RETRY: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct WakeUp {
     listener: Mutex<Option<PgListener>>,
+    /// One of those who wait listens, and tells the others.
+    heard: Notify,
 }
 
 impl WakeUp {
-    /// Returns when something was committed, or may have been while nobody listened.
-    pub(super) async fn committed(&self, pool: &PgPool) {
+    /// Returns when something was committed from the call on, or may have been while nobody listened.
+    pub(super) fn committed<'a>(&'a self, pool: &'a PgPool) -> BoxFuture<'a, ()> {
+        let heard = self.heard.notified();
+        Box::pin(async move {
+            tokio::select! {
+                () = heard => {}
+                () = self.listen(pool) => self.heard.notify_waiters(),
+            }
+        })
+    }
+
+    async fn listen(&self, pool: &PgPool) {
         let mut listener = self.listener.lock().await;
         loop {
             let Some(listening) = listener.as_mut() else {
