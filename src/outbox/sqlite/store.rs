@@ -112,8 +112,12 @@ const BACKLOG: &str = concat!(
 
 const HELD: &str = "
     SELECT sequence, id, type, aggregatetype, aggregateid, failure, failed_at AS since_ms,
-           (SELECT count(*) FROM evenkeel_outbox AS waiting WHERE waiting.key_hash = evenkeel_outbox.key_hash) AS pending
-    FROM evenkeel_outbox WHERE failure IS NOT NULL ORDER BY failed_at, sequence LIMIT 1000";
+           waiting.rows AS pending
+    FROM evenkeel_outbox JOIN (
+        SELECT key_hash, count(*) AS rows FROM evenkeel_outbox
+        WHERE key_hash IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL) GROUP BY key_hash
+    ) AS waiting USING (key_hash)
+    WHERE failure IS NOT NULL ORDER BY failed_at, sequence LIMIT 1000";
 
 const SHARES: &str = concat!(
     "SELECT id, (SELECT count(*) FROM evenkeel_outbox_lease AS lease WHERE owner = id AND lease.expires_at > ",
