@@ -614,3 +614,29 @@ async fn a_run_until_empty_ends_when_nothing_but_a_missing_topic_is_left() {
     let status = OutboxStore::from(outbox).status().await.expect("a status");
     assert_eq!((status.pending, status.held.len()), (60, 20));
 }
+
+#[tokio::test]
+async fn a_relay_beside_handlers_publishes_what_they_leave_and_waits_for_no_more() {
+    let Some((case, outbox, _)) = case_on_postgres("outbox-leave").await else {
+        return;
+    };
+    let records: Vec<_> = (0..100)
+        .map(|id| record(&case, "k", &id.to_string()))
+        .collect();
+    commit(&outbox, &records).await;
+    let (stop, late) = (CancellationToken::new(), CancellationToken::new());
+    stop.cancel();
+    let run = relay(&case, outbox.clone()).run_then_empty(stop.clone(), late.clone());
+    let report = tokio::time::timeout(WITHIN, run).await.expect("it ends");
+    assert_eq!(report.expect("it ends well").published, 100);
+
+    commit(&outbox, &records).await;
+    late.cancel();
+    let run = relay(&case, outbox).run_then_empty(stop, late);
+    let report = tokio::time::timeout(WITHIN, run).await.expect("it ends");
+    let report = report.expect("it ends well");
+    assert!(
+        report.published + report.unacknowledged as u64 <= 1,
+        "{report:?}"
+    );
+}

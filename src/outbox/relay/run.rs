@@ -100,17 +100,32 @@ impl Running {
     /// Publishes until `stop`, or until nothing is left that can be published.
     pub(super) async fn run(
         mut self,
-        stop: CancellationToken,
+        stop: &CancellationToken,
         until_empty: bool,
     ) -> Result<RelayReport, OutboxError> {
         let ended = self.go_on(stop, until_empty).await;
-        self.finish().await;
+        self.finish(&CancellationToken::new()).await;
+        ended.map(|()| self.report)
+    }
+
+    /// Publishes until `stop`, then until nothing is left that can be published, or until `late`.
+    pub(super) async fn run_then_empty(
+        mut self,
+        stop: &CancellationToken,
+        late: &CancellationToken,
+    ) -> Result<RelayReport, OutboxError> {
+        let mut ended = self.go_on(stop, false).await;
+        if ended.is_ok() && !late.is_cancelled() {
+            self.may_have_more = true;
+            ended = self.go_on(late, true).await;
+        }
+        self.finish(late).await;
         ended.map(|()| self.report)
     }
 
     async fn go_on(
         &mut self,
-        stop: CancellationToken,
+        stop: &CancellationToken,
         until_empty: bool,
     ) -> Result<(), OutboxError> {
         let store = Arc::clone(&self.store);
@@ -395,10 +410,17 @@ impl Running {
     }
 
     /// Waits for what is under way, notes it, and gives everything back, within the drain timeout and what the store takes.
-    async fn finish(&mut self) {
+    async fn finish(&mut self, late: &CancellationToken) {
         let deadline = Instant::now() + self.settings.drain_timeout;
         self.window.close();
-        while let Ok(Some(sent)) = timeout_at(deadline, self.sends.next()).await {
+        loop {
+            let sent = tokio::select! {
+                biased;
+                sent = self.sends.next() => sent,
+                () = late.cancelled() => None,
+                () = sleep_until(deadline) => None,
+            };
+            let Some(sent) = sent else { break };
             if self.settle(sent).is_err() {
                 break;
             }
