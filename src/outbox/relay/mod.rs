@@ -97,7 +97,7 @@ impl Relay {
         Running::new(self).run(&stop, false).await
     }
 
-    /// Publishes until nothing is left but keys that are held, or until `stop`.
+    /// Publishes until nothing is left but keys that are held, or until `stop`. Of a topic that refuses many keys, all are held.
     ///
     /// # Errors
     /// As for [`Relay::run`].

@@ -213,8 +213,10 @@ async fn a_refusal_is_news_when_its_row_or_its_reason_is_another() {
 
 #[tokio::test(start_paused = true)]
 async fn a_topic_with_too_many_unfit_rows_is_stopped_until_one_of_them_is_gone() {
-    let mut settings = RelaySettings::default();
-    settings.rows_max = 2 * UNFIT_KEYS_MAX;
+    let settings = RelaySettings {
+        rows_max: 2 * UNFIT_KEYS_MAX,
+        ..RelaySettings::default()
+    };
     let mut window = Window::new(&settings);
     window.take(whole((0..).take(UNFIT_KEYS_MAX).map(|n| row(n, n, "t"))));
     let mut stops = 0;
