@@ -9,14 +9,15 @@ use clap::{Args, Command, FromArgMatches};
 use evenkeel::consumer::{Bound, Consumer, RunReport, Stopped};
 use evenkeel::handler::{Delivery, Outcome, Router};
 use evenkeel::inbox::{SqliteInbox, SqliteSettings};
-use evenkeel::outbox::{Relay, RelaySettings, SqliteOutbox};
+use evenkeel::outbox::{Relay, SqliteOutbox};
 use evenkeel::publisher::{Publisher, PublisherSettings};
 use evenkeel::telemetry::daemon::{Daemon, DaemonSettings};
 use std::convert::Infallible;
 use std::pin::pin;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// A service: what distinguishes one daemon from the others.
@@ -128,7 +129,7 @@ pub async fn run<H: Handle>(
     let mut publishing = PublisherSettings::new(format!("/shop/{}", service.name));
     publishing.catalogue = Some(catalogue);
     let publisher = Publisher::new(&settings.kafka, publishing)?;
-    let drain_timeout = settings.consumer.drain_timeout;
+    let ending = Ending::within(settings.consumer.drain_timeout);
     let stop = daemon.stop.clone();
     // Out of the consumer's sight where something is around it.
     router.validate()?;
@@ -137,15 +138,14 @@ pub async fn run<H: Handle>(
         .with_health(daemon.health.clone())
         .run(daemon.stop);
     let purging = purge::hourly(&inbox, settings.inbox_retention);
-    let consuming = beside(consuming, stop.run_until_cancelled(purging));
-    let mut relaying = RelaySettings::default();
-    relaying.drain_timeout = drain_timeout;
-    let relay = Relay::new(outbox.clone(), publisher.clone())
-        .with_settings(relaying)
-        .with_health(daemon.health);
+    let until_stop = async {
+        stop.run_until_cancelled(purging).await;
+        ending.begin();
+    };
+    let consuming = beside(consuming, until_stop);
+    let relay = Relay::new(outbox, publisher.clone()).with_health(daemon.health);
     let consuming = Box::pin(async { Ok(consuming.await?) });
-    let report = with_relay(relay, consuming).await?;
-    empty(Relay::new(outbox, publisher.clone()), drain_timeout).await?;
+    let report = with_relay(relay, &ending, consuming).await?;
     tracing::info!(
         stopped = ?report.stopped,
         received = report.received,
@@ -156,37 +156,62 @@ pub async fn run<H: Handle>(
         clean = report.clean,
         "run ended"
     );
-    publisher.flush(drain_timeout).await?;
+    publisher.flush(ending.left()).await?;
     inbox.close().await;
     Ok(report)
 }
 
+/// The one deadline that all parts of a stop share.
+struct Ending {
+    within: Duration,
+    begun: OnceLock<Instant>,
+}
+
+impl Ending {
+    fn within(within: Duration) -> Self {
+        Self {
+            within,
+            begun: OnceLock::new(),
+        }
+    }
+
+    /// Counts from now on, if it does not yet; says until when.
+    fn begin(&self) -> Instant {
+        *self.begun.get_or_init(Instant::now) + self.within
+    }
+
+    /// What is left of it.
+    fn left(&self) -> Duration {
+        self.begin().saturating_duration_since(Instant::now())
+    }
+}
+
 /// Runs to the end of `run`, with a relay that takes to Kafka what the handlers publish. One that cannot go on ends both.
-async fn with_relay<T>(relay: Relay, run: impl Future<Output = Result<T>>) -> Result<T> {
-    let stop = CancellationToken::new();
-    let relaying = Box::pin(relay.run(stop.clone()));
+///
+/// What the last handlers left in the outbox is published for as long as the stop may take; what is left then is published by
+/// another instance, or after the next start.
+async fn with_relay<T>(
+    relay: Relay,
+    ending: &Ending,
+    run: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let (stop, late) = (CancellationToken::new(), CancellationToken::new());
+    let relaying = Box::pin(relay.run_then_empty(stop.clone(), late.clone()));
     let relaying = async { relaying.await.context("the outbox's relay failed") };
     let running = async {
         let ended = run.await;
         stop.cancel();
         ended
     };
-    let (ended, _) = tokio::try_join!(running, relaying)?;
-    Ok(ended)
-}
-
-/// Publishes what the last handlers left in the outbox, for as long as a stop may take. What is left then is published by another
-/// instance, or after the next start.
-async fn empty(relay: Relay, within: Duration) -> Result<()> {
-    let stop = CancellationToken::new();
-    let emptying = Box::pin(relay.run_until_empty(stop.clone()));
-    let late = async {
-        tokio::time::sleep(within).await;
-        stop.cancel();
+    let limit = async {
+        stop.cancelled().await;
+        tokio::time::sleep_until(ending.begin()).await;
+        late.cancel();
         tracing::warn!("events are left in the outbox; they are published after the next start");
     };
-    beside(emptying, late).await?;
-    Ok(())
+    let both = async { tokio::try_join!(running, relaying) };
+    let (ended, _) = beside(both, limit).await?;
+    Ok(ended)
 }
 
 /// Runs to the end of `run`, with `task` beside it until then.
@@ -209,6 +234,10 @@ fn code(bound: Bound, report: &RunReport) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use evenkeel::event::{Headers, OutgoingRecord};
+    use evenkeel::kafka::KafkaConfig;
+    use sqlx::ConnectOptions;
+    use sqlx::sqlite::SqliteConnectOptions;
 
     #[test]
     fn the_exit_code_says_how_the_run_ended() {
@@ -229,5 +258,45 @@ mod tests {
             };
             assert_eq!(code(bound, &report), expected, "{bound:?} {report:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_parts_of_a_stop_share_one_deadline_also_while_the_brokers_are_away() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("service.db");
+        let outbox = SqliteOutbox::open(&path).await.expect("an outbox");
+        let record = OutgoingRecord {
+            topic: "t".to_owned(),
+            partition: None,
+            key: None,
+            value: None,
+            headers: Headers::new(),
+            timestamp_ms: None,
+        };
+        let options = SqliteConnectOptions::new().filename(&path);
+        let mut connection = options.connect().await.expect("a connection");
+        let written = outbox.publish_records(&mut connection, &[record]).await;
+        written.expect("written");
+        let settings = PublisherSettings::new("/test");
+        let publisher = Publisher::new(&KafkaConfig::new("127.0.0.1:1"), settings);
+        let publisher = publisher.expect("a publisher");
+
+        let (within, draining) = (Duration::from_secs(4), Duration::from_secs(3));
+        let (began, ending) = (Instant::now(), Ending::within(within));
+        let drain = async {
+            ending.begin();
+            tokio::time::sleep(draining).await;
+            Ok(())
+        };
+        let relay = Relay::new(outbox, publisher.clone());
+        let stop = async {
+            with_relay(relay, &ending, drain).await.expect("it ends");
+            publisher.flush(ending.left()).await
+        };
+        let ended = tokio::time::timeout(within * 3, stop).await;
+        let unsent = ended.expect("it ends").expect_err("nobody took it");
+        assert_eq!(unsent.records, 1);
+        let took = began.elapsed();
+        assert!(took < within + Duration::from_secs(2), "{took:?}");
     }
 }

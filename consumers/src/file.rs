@@ -25,7 +25,7 @@ pub struct ConfigFile {
     pub concurrency: Option<NonZeroUsize>,
     /// Where /livez, /readyz and /metrics are served.
     pub admin: Option<SocketAddr>,
-    /// How long a stop waits for running handlers, such as `25s`.
+    /// How long a stop waits for running handlers and what they publish, such as `25s`.
     pub drain_timeout: Option<String>,
     /// How long a handled event is remembered, such as `45d`.
     pub inbox_retention: Option<String>,

@@ -38,7 +38,7 @@ pub struct Options {
     /// Serve /livez, /readyz and /metrics here [default: nowhere]
     #[arg(long, env = "SHOP_ADMIN", value_name = "ADDR")]
     pub admin: Option<SocketAddr>,
-    /// How long a stop waits for running handlers [default: 25s]
+    /// How long a stop waits for running handlers and what they publish [default: 25s]
     #[arg(long, env = "SHOP_DRAIN_TIMEOUT", value_name = "TIME", value_parser = duration)]
     pub drain_timeout: Option<Duration>,
     /// How long a handled event is remembered; longer than topics keep it and dead letters wait [default: 45d]

@@ -8,6 +8,7 @@ use crate::event::{Headers, OutgoingRecord};
 use crate::outbox::row::{self, SLOTS};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Somebody who publishes through the outbox.
@@ -30,6 +31,7 @@ pub(super) async fn check(store: &dyn Store, writer: &dyn Writer) {
         a_page_holds_the_first_rows_within_its_limits(store, writer).await;
         what_is_left_out_is_not_read(store, writer).await;
         a_marked_row_is_shown_with_its_reason(store, writer).await;
+        many_rows_are_marked_at_once_each_with_its_own_reason(store, writer).await;
         a_slot_has_one_relay_until_its_lease_ends(store).await;
         who_leaves_gives_everything_back(store).await;
     };
@@ -79,7 +81,7 @@ async fn clear(store: &dyn Store) {
     store.delete(&sequences).await.expect("deleted");
     // A second time, because a relay cannot know whether its first order arrived.
     store.delete(&sequences).await.expect("gone already");
-    assert!(store.is_drained().await.expect("an answer"));
+    assert!(store.is_drained(&[]).await.expect("an answer"));
 }
 
 async fn a_record_comes_back_as_it_was_written(store: &dyn Store, writer: &dyn Writer) {
@@ -187,10 +189,14 @@ async fn a_marked_row_is_shown_with_its_reason(store: &dyn Store, writer: &dyn W
         .await;
     let read = store.read(&everything()).await.expect("readable");
     let first = read.rows[0].sequence;
-    assert!(!store.is_drained().await.expect("an answer"));
-    store.mark(first, "too\0 large").await.expect("marked");
+    assert!(!store.is_drained(&[]).await.expect("an answer"));
+    let mark = async |rows: &[(i64, &str)]| {
+        let marks = rows.iter().map(|(row, why)| (*row, (*why).to_owned()));
+        store.mark(&marks.collect()).await.expect("marked");
+    };
+    mark(&[(first, "too\0 large")]).await;
     let before = store.status().await.expect("a status").held;
-    store.mark(first, "no such topic").await.expect("marked");
+    mark(&[(first, "no such topic")]).await;
     let status = store.status().await.expect("a status");
     let [held] = &status.held[..] else {
         panic!("one key is held: {:?}", status.held);
@@ -209,8 +215,38 @@ async fn a_marked_row_is_shown_with_its_reason(store: &dyn Store, writer: &dyn W
     assert_eq!((backlog.pending, backlog.held_keys), (2, 1));
     assert!(backlog.oldest.is_some());
     assert!(
-        store.is_drained().await.expect("an answer"),
+        store.is_drained(&[]).await.expect("an answer"),
         "held keys do not count"
+    );
+    writer.write(vec![record("stopped", "free")], true).await;
+    let is_drained = async |without: &str| {
+        let answer = store.is_drained(&[without.to_owned()]).await;
+        answer.expect("an answer")
+    };
+    assert!(!is_drained("another").await);
+    assert!(is_drained("stopped").await, "nor do topics that are named");
+    clear(store).await;
+}
+
+async fn many_rows_are_marked_at_once_each_with_its_own_reason(
+    store: &dyn Store,
+    writer: &dyn Writer,
+) {
+    let keys: Vec<String> = (0..500).map(|key| key.to_string()).collect();
+    let records = keys.iter().map(|key| record("t", key)).collect();
+    writer.write(records, true).await;
+    let read = store.read(&everything()).await.expect("readable");
+    let (gone, kept) = read.rows.split_first().expect("rows");
+    store.delete(&[gone.sequence]).await.expect("deleted");
+    let why = |sequence: i64| (sequence, format!("\"{sequence}\" is 'bad', [] and {{}}"));
+    let marks = read.rows.iter().map(|row| why(row.sequence)).collect();
+    store.mark(&marks).await.expect("marked, and one is gone");
+    let held = store.status().await.expect("a status").held;
+    let shown = held.into_iter().map(|held| (held.sequence, held.reason));
+    let marked = kept.iter().map(|row| why(row.sequence));
+    assert_eq!(
+        shown.collect::<BTreeMap<_, _>>(),
+        marked.collect::<BTreeMap<_, _>>()
     );
     clear(store).await;
 }

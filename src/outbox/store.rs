@@ -7,6 +7,7 @@ use super::OutboxError;
 use super::status::{OpenTransaction, OutboxStatus};
 use crate::event::OutgoingRecord;
 use futures_util::future::BoxFuture;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The answer of a store.
@@ -37,11 +38,12 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Deletes rows. Those that are gone already are no error.
     fn delete<'a>(&'a self, sequences: &'a [i64]) -> Answer<'a, ()>;
 
-    /// Writes beside a row why it cannot be published, and since when: the first time counts, the last reason.
-    fn mark<'a>(&'a self, sequence: i64, failure: &'a str) -> Answer<'a, ()>;
+    /// Writes beside each of these rows why it cannot be published, and since when: the first time counts, the last reason.
+    /// All of them in one statement, as there may be as many as a relay has read. Those that are gone already are no error.
+    fn mark<'a>(&'a self, failures: &'a BTreeMap<i64, String>) -> Answer<'a, ()>;
 
-    /// Whether nothing waits but keys whose first row is marked.
-    fn is_drained(&self) -> Answer<'_, bool>;
+    /// Whether nothing waits but keys with a marked row, and rows of these topics.
+    fn is_drained<'a>(&'a self, without_topics: &'a [String]) -> Answer<'a, bool>;
 
     /// How much waits, cheaply.
     fn backlog(&self) -> Answer<'_, Backlog>;

@@ -178,7 +178,9 @@ impl Buffer {
         let failure = classify(code, &delivery.topic, delivery.bytes);
         let fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
         match (failure, fatal.as_ref()) {
-            (refused @ (Failure::Refused(_) | Failure::TooLarge(_)), _) => refused,
+            (refused @ (Failure::Refused(_) | Failure::TooLarge(_) | Failure::Unfit(_)), _) => {
+                refused
+            }
             (_, Some(fatal)) => Failure::Fatal(fatal.clone()),
             (Failure::Unknown(reason), None) => Failure::Unknown(self.with_connection(reason)),
             (fatal @ Failure::Fatal(_), None) => fatal,

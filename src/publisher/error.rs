@@ -30,6 +30,14 @@ pub enum PublishError {
         /// How large it is and what to do.
         reason: String,
     },
+    /// The brokers do not take this record, whatever they say to others of the topic; it is not on the log.
+    #[error("not published to {topic}: {reason}")]
+    Unfit {
+        /// Topic.
+        topic: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// It may or may not be on the log: publish it again with the same event id, consumers suppress the second.
     #[error("outcome unknown on {topic}: {reason}; publish again with the same id")]
     Unknown {
@@ -56,6 +64,7 @@ pub struct Unsent {
 pub(super) enum Failure {
     Refused(String),
     TooLarge(String),
+    Unfit(String),
     Unknown(String),
     Fatal(String),
 }
@@ -67,6 +76,7 @@ impl Failure {
         match self {
             Self::Refused(reason) => PublishError::Refused { topic, reason },
             Self::TooLarge(reason) => PublishError::TooLarge { topic, reason },
+            Self::Unfit(reason) => PublishError::Unfit { topic, reason },
             Self::Unknown(reason) => PublishError::Unknown { topic, reason },
             Self::Fatal(reason) => PublishError::Fatal(reason),
         }
@@ -87,7 +97,9 @@ pub(super) fn classify(code: Code, topic: &str, bytes: usize) -> Failure {
         Code::UnknownTopic | Code::UnknownTopicOrPartition => {
             format!("the topic does not exist; create it with: evenkeel topics create {topic}")
         }
-        Code::UnknownPartition => "the topic has no such partition".to_owned(),
+        Code::UnknownPartition => {
+            return Failure::Unfit("the topic has no such partition".to_owned());
+        }
         Code::InvalidTopic | Code::InvalidArgument => {
             "this is no valid topic name; use letters, digits, '.', '_' and '-', at most 249".to_owned()
         }
@@ -100,10 +112,12 @@ pub(super) fn classify(code: Code, topic: &str, bytes: usize) -> Failure {
                 .to_owned()
         }
         Code::InvalidRecord => {
-            "the broker does not accept the record; a compacted topic, for example, needs keys".to_owned()
+            let reason = "the broker does not accept the record; a compacted topic, for example, needs keys";
+            return Failure::Unfit(reason.to_owned());
         }
         Code::InvalidTimestamp => {
-            "the record's timestamp is further from the broker's clock than the topic allows".to_owned()
+            let reason = "the record's timestamp is further from the broker's clock than the topic allows";
+            return Failure::Unfit(reason.to_owned());
         }
         Code::PolicyViolation
         | Code::UnsupportedForMessageFormat

@@ -47,6 +47,7 @@ pub(super) fn end(span: &Span, outcome: Result<&(i32, i64), &Failure>) {
             let kind = match failure {
                 Failure::Refused(_) => "refused",
                 Failure::TooLarge(_) => "too_large",
+                Failure::Unfit(_) => "unfit",
                 Failure::Unknown(_) => "unknown",
                 Failure::Fatal(_) => "fatal",
             };

@@ -567,3 +567,76 @@ async fn a_refused_event_holds_its_key_is_shown_and_never_skipped_while_other_ke
     assert_eq!(published(&case).await.0, BTreeMap::from(both));
     running.stop().await;
 }
+
+#[tokio::test]
+async fn many_records_that_are_unfit_each_for_itself_do_not_stop_their_topic() {
+    let Some((case, outbox, _)) = case_on_postgres("outbox-unfit").await else {
+        return;
+    };
+    let store = OutboxStore::from(outbox.clone());
+    let unfit = |key: usize| OutgoingRecord {
+        partition: Some(99),
+        ..record(&case, &format!("unfit-{key}"), "1")
+    };
+    commit(&outbox, &(0..20).map(unfit).collect::<Vec<_>>()).await;
+    let running = Running::start(relay(&case, store.clone()));
+    let status = status_where(&store, "all are held", |status| status.held.len() == 20).await;
+    assert!(status.held[0].reason.contains("no such partition"));
+    commit(&outbox, &[record(&case, "fit", "2")]).await;
+    status_where(&store, "the fit one is published", |status| {
+        status.pending == 20
+    })
+    .await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_run_until_empty_ends_when_nothing_but_a_missing_topic_is_left() {
+    let Some((mut case, outbox, _)) = case_on_postgres("outbox-missing").await else {
+        return;
+    };
+    set(&mut case.kafka, "topic.metadata.propagation.max.ms=500");
+    let missing = format!("{}-missing", case.topic);
+    let lost = |key: usize| OutgoingRecord {
+        topic: missing.clone(),
+        ..record(&case, &key.to_string(), "1")
+    };
+    commit(&outbox, &(0..60).map(lost).collect::<Vec<_>>()).await;
+    commit(&outbox, &[record(&case, "k", "2")]).await;
+    // Most keys are not tried before the topic is stopped.
+    let mut few = settings();
+    few.rows_max = 20;
+    let relay = relay(&case, outbox.clone()).with_settings(few);
+    let run = relay.run_until_empty(CancellationToken::new());
+    let ended = tokio::time::timeout(WITHIN, run).await.expect("it ends");
+    let report = ended.expect("it ends well");
+    assert_eq!((report.published, report.held_keys), (1, 20));
+    let status = OutboxStore::from(outbox).status().await.expect("a status");
+    assert_eq!((status.pending, status.held.len()), (60, 20));
+}
+
+#[tokio::test]
+async fn a_relay_beside_handlers_publishes_what_they_leave_and_waits_for_no_more() {
+    let Some((case, outbox, _)) = case_on_postgres("outbox-leave").await else {
+        return;
+    };
+    let records: Vec<_> = (0..100)
+        .map(|id| record(&case, "k", &id.to_string()))
+        .collect();
+    commit(&outbox, &records).await;
+    let (stop, late) = (CancellationToken::new(), CancellationToken::new());
+    stop.cancel();
+    let run = relay(&case, outbox.clone()).run_then_empty(stop.clone(), late.clone());
+    let report = tokio::time::timeout(WITHIN, run).await.expect("it ends");
+    assert_eq!(report.expect("it ends well").published, 100);
+
+    commit(&outbox, &records).await;
+    late.cancel();
+    let run = relay(&case, outbox).run_then_empty(stop, late);
+    let report = tokio::time::timeout(WITHIN, run).await.expect("it ends");
+    let report = report.expect("it ends well");
+    assert!(
+        report.published + report.unacknowledged as u64 <= 1,
+        "{report:?}"
+    );
+}

@@ -85,7 +85,8 @@ fn fate_of(error: &PublishError) -> Fate {
         PublishError::Invalid(_)
         | PublishError::Serialize(_)
         | PublishError::Refused { .. }
-        | PublishError::TooLarge { .. } => Fate::Failed,
+        | PublishError::TooLarge { .. }
+        | PublishError::Unfit { .. } => Fate::Failed,
         _ => Fate::Unknown,
     }
 }

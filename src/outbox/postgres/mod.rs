@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use wake_up::WakeUp;
 
-/// A relay needs one, and one that listens; `publish` needs none.
+/// A relay needs one at a time, and one that listens beside the pool; `publish` needs none.
 const CONNECTIONS_MAX: u32 = 4;
 
 /// How long a connection is waited for.
@@ -52,7 +52,8 @@ impl PostgresOutbox {
         Self::with_pool(pool).await
     }
 
-    /// The same on a pool of the service's own.
+    /// The same on a pool of the service's own, which may be as small as one connection. A relay has one more that is not the
+    /// pool's, with the pool's options, on which it hears of commits.
     ///
     /// # Errors
     /// As for [`PostgresOutbox::open`].

@@ -11,6 +11,7 @@ use super::PostgresOutbox;
 use futures_util::future::BoxFuture;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const ATTEND: &str = "
@@ -56,12 +57,15 @@ const DELETE: &str = "
     DELETE FROM evenkeel_outbox WHERE sequence = ANY($1) AND (SELECT count(*) FROM unsynced) > 0";
 
 const MARK: &str = "
-    UPDATE evenkeel_outbox SET failure = $2, failed_at = coalesce(failed_at, clock_timestamp()) WHERE sequence = $1";
+    UPDATE evenkeel_outbox AS refused
+    SET failure = mark.failure, failed_at = coalesce(refused.failed_at, clock_timestamp())
+    FROM unnest($1::bigint[], $2::text[]) AS mark (sequence, failure) WHERE refused.sequence = mark.sequence";
 
 const IS_DRAINED: &str = "
     SELECT NOT EXISTS (
         SELECT 1 FROM evenkeel_outbox
-        WHERE key_hash NOT IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL)
+        WHERE aggregatetype <> ALL($1)
+          AND key_hash NOT IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL)
     )";
 
 /// Counts up to the limit, and estimates beyond.
@@ -169,16 +173,17 @@ impl Store for PostgresOutbox {
         )
     }
 
-    fn mark<'a>(&'a self, sequence: i64, failure: &'a str) -> Answer<'a, ()> {
-        let query = sqlx::query(MARK)
-            .bind(sequence)
-            .bind(store::reason(failure));
-        self.execute("mark a refused event", query)
+    fn mark<'a>(&'a self, failures: &'a BTreeMap<i64, String>) -> Answer<'a, ()> {
+        let sequences: Vec<i64> = failures.keys().copied().collect();
+        let reasons: Vec<String> = failures.values().map(|why| store::reason(why)).collect();
+        let query = sqlx::query(MARK).bind(sequences).bind(reasons);
+        self.execute("mark refused events", query)
     }
 
-    fn is_drained(&self) -> Answer<'_, bool> {
+    fn is_drained<'a>(&'a self, without_topics: &'a [String]) -> Answer<'a, bool> {
         Box::pin(async move {
             sqlx::query_scalar(IS_DRAINED)
+                .bind(without_topics)
                 .fetch_one(&self.pool)
                 .await
                 .map_err(OutboxError::during("see whether it is empty"))
@@ -258,7 +263,7 @@ impl Store for PostgresOutbox {
     }
 
     fn committed(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.wake_up.committed(&self.pool))
+        self.wake_up.committed(&self.pool)
     }
 }
 

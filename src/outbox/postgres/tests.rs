@@ -3,13 +3,17 @@
 use super::super::store::{Page, Store};
 use super::PostgresOutbox;
 use crate::event::{Headers, OutgoingRecord};
+use crate::kafka::KafkaConfig;
 use crate::outbox::conformance::{self, Writer};
 use crate::outbox::row::SLOTS;
-use crate::outbox::{OutboxError, OutboxStore};
+use crate::outbox::{OutboxError, OutboxStore, Relay};
+use crate::publisher::{Publisher, PublisherSettings};
 use crate::testing::eventually;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use sqlx::postgres::PgPoolOptions;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -204,4 +208,60 @@ async fn an_open_transaction_that_wrote_is_named_and_one_that_did_not_is_not() {
         (open.pid, open.application.as_str(), open.state.as_str()),
         (pid, "evenkeel", "idle in transaction")
     );
+}
+
+#[tokio::test]
+async fn a_relay_marks_all_rows_that_are_refused_together_in_one_statement() {
+    let Some(url) = database().await else { return };
+    let outbox = outbox(&url).await;
+    let records: Vec<_> = (0..500).map(|key| record(&key.to_string())).collect();
+    outbox.write(records, true).await;
+    let prepare = sqlx::raw_sql(
+        "UPDATE evenkeel_outbox SET headers = 'no record of ours';
+         CREATE TABLE marked (statement bigint GENERATED ALWAYS AS IDENTITY);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO marked DEFAULT VALUES; RETURN NULL; END';
+         CREATE TRIGGER note AFTER UPDATE ON evenkeel_outbox FOR EACH STATEMENT EXECUTE FUNCTION note()",
+    );
+    prepare.execute(outbox.pool()).await.expect("prepared");
+    // Nothing is sent, as no row can be read.
+    let nowhere = KafkaConfig::new("127.0.0.1:1");
+    let publisher = Publisher::new(&nowhere, PublisherSettings::new("/test")).expect("a publisher");
+    let relay = Relay::new(outbox.clone(), publisher);
+    let run = relay.run_until_empty(CancellationToken::new());
+    let report = tokio::time::timeout(WITHIN, run).await.expect("it ends");
+    assert_eq!(report.expect("it ends well").held_keys, 500);
+    let statements: i64 = sqlx::query_scalar("SELECT count(*) FROM marked")
+        .fetch_one(outbox.pool())
+        .await
+        .expect("an answer");
+    assert_eq!(statements, 1);
+}
+
+#[tokio::test]
+async fn a_commit_is_heard_of_by_all_who_wait() {
+    let Some(url) = database().await else { return };
+    let outbox = outbox(&url).await;
+    outbox.committed().await;
+    let relays = [outbox.committed(), outbox.committed(), outbox.committed()];
+    outbox.write(vec![record("k")], true).await;
+    let heard = tokio::time::timeout(WITHIN, futures_util::future::join_all(relays)).await;
+    heard.expect("all hear of it");
+}
+
+#[tokio::test]
+async fn a_pool_of_one_connection_is_enough() {
+    let Some(url) = database().await else { return };
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(Duration::from_secs(5))
+        .connect(&url)
+        .await
+        .expect("a connection");
+    let outbox = PostgresOutbox::with_pool(pool).await.expect("an outbox");
+    outbox.committed().await;
+    let listening = outbox.committed();
+    outbox.write(vec![record("k")], true).await;
+    assert_eq!(keys(&outbox).await, ["k"]);
+    let heard = tokio::time::timeout(WITHIN, listening).await;
+    heard.expect("a commit is heard of");
 }

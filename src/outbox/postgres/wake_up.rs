@@ -1,13 +1,14 @@
 //! Hearing of commits: LISTEN on a connection of its own.
 //!
-//! Owns that connection. Where it fails, for example behind a pooler that hands connections from one transaction to the next,
-//! relays still poll.
+//! Owns that connection, which is none of the pool's: it is kept for as long as anybody waits, and a pool may have a single one.
+//! Where it fails, for example behind a pooler that hands connections from one transaction to the next, relays still poll.
 
 use super::append::CHANNEL;
+use futures_util::future::BoxFuture;
 use sqlx::PgPool;
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 /// Pause before the connection is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -16,15 +17,27 @@ const RETRY: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct WakeUp {
     listener: Mutex<Option<PgListener>>,
+    /// One of those who wait listens, and tells the others.
+    heard: Notify,
 }
 
 impl WakeUp {
-    /// Returns when something was committed, or may have been while nobody listened.
-    pub(super) async fn committed(&self, pool: &PgPool) {
+    /// Returns when something was committed from the call on, or may have been while nobody listened.
+    pub(super) fn committed<'a>(&'a self, pool: &'a PgPool) -> BoxFuture<'a, ()> {
+        let heard = self.heard.notified();
+        Box::pin(async move {
+            tokio::select! {
+                () = heard => {}
+                () = self.listen(pool) => self.heard.notify_waiters(),
+            }
+        })
+    }
+
+    async fn listen(&self, pool: &PgPool) {
         let mut listener = self.listener.lock().await;
         loop {
             let Some(listening) = listener.as_mut() else {
-                match listen(pool).await {
+                match connect(pool).await {
                     Ok(fresh) => {
                         *listener = Some(fresh);
                         return;
@@ -54,8 +67,14 @@ impl WakeUp {
     }
 }
 
-async fn listen(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
+/// A connection as the pool makes them, but beside it.
+async fn connect(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
+    let own = PgPoolOptions::new()
+        .max_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_lazy_with((*pool.connect_options()).clone());
+    let mut listener = PgListener::connect_with(&own).await?;
     listener.listen(CHANNEL).await?;
     Ok(listener)
 }

@@ -18,6 +18,8 @@ pub(super) fn row_settled(fact: &Fact) {
             topic,
             reason,
             is_new,
+            stops_topic,
+            ..
         } => {
             failed(topic, "refused");
             if *is_new {
@@ -27,6 +29,13 @@ pub(super) fn row_settled(fact: &Fact) {
                     reason,
                     "an event of the outbox is refused; its key waits, and it is tried again until it is accepted or its row is \
                      deleted"
+                );
+            }
+            if *stops_topic {
+                tracing::error!(
+                    topic,
+                    reason,
+                    "too many keys of the topic are held: no others are tried until one of them gets through or its row is deleted"
                 );
             }
         }

@@ -4,6 +4,7 @@
 //! relays on one store share its slots out among them; one that is killed is taken over when its leases end.
 
 mod facts;
+mod held;
 mod run;
 mod settings;
 mod shares;
@@ -93,10 +94,10 @@ impl Relay {
     /// the process should end and start again.
     pub async fn run(self, stop: CancellationToken) -> Result<RelayReport, OutboxError> {
         self.settings.validate()?;
-        Running::new(self).run(stop, false).await
+        Running::new(self).run(&stop, false).await
     }
 
-    /// Publishes until nothing is left but keys that are held, or until `stop`.
+    /// Publishes until nothing is left but keys that are held, or until `stop`. Of a topic that refuses many keys, all are held.
     ///
     /// # Errors
     /// As for [`Relay::run`].
@@ -105,6 +106,22 @@ impl Relay {
         stop: CancellationToken,
     ) -> Result<RelayReport, OutboxError> {
         self.settings.validate()?;
-        Running::new(self).run(stop, true).await
+        Running::new(self).run(&stop, true).await
+    }
+
+    /// Publishes until `stop`, then what is left but keys that are held, until `late`: what is under way then is not waited for.
+    ///
+    /// So a service ends that runs a relay beside its handlers: what the last of them published leaves with it, and one deadline
+    /// holds for all parts of its stop.
+    ///
+    /// # Errors
+    /// As for [`Relay::run`].
+    pub async fn run_then_empty(
+        self,
+        stop: CancellationToken,
+        late: CancellationToken,
+    ) -> Result<RelayReport, OutboxError> {
+        self.settings.validate()?;
+        Running::new(self).run_then_empty(&stop, &late).await
     }
 }

@@ -13,6 +13,7 @@ use crate::telemetry::{Health, instance};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -62,7 +63,7 @@ pub(super) struct Running {
     leases: Leases,
     sends: FuturesUnordered<BoxFuture<'static, Sent>>,
     /// Refused rows, and why: to be written beside them.
-    marks: Vec<(i64, String)>,
+    marks: BTreeMap<i64, String>,
     /// There may be rows that were not read.
     may_have_more: bool,
     renew_at: Instant,
@@ -86,7 +87,7 @@ impl Running {
             settings: relay.settings,
             leases: Leases::default(),
             sends: FuturesUnordered::new(),
-            marks: Vec::new(),
+            marks: BTreeMap::new(),
             may_have_more: true,
             renew_at: now,
             watch_at: now,
@@ -99,17 +100,32 @@ impl Running {
     /// Publishes until `stop`, or until nothing is left that can be published.
     pub(super) async fn run(
         mut self,
-        stop: CancellationToken,
+        stop: &CancellationToken,
         until_empty: bool,
     ) -> Result<RelayReport, OutboxError> {
         let ended = self.go_on(stop, until_empty).await;
-        self.finish().await;
+        self.finish(&CancellationToken::new()).await;
+        ended.map(|()| self.report)
+    }
+
+    /// Publishes until `stop`, then until nothing is left that can be published, or until `late`.
+    pub(super) async fn run_then_empty(
+        mut self,
+        stop: &CancellationToken,
+        late: &CancellationToken,
+    ) -> Result<RelayReport, OutboxError> {
+        let mut ended = self.go_on(stop, false).await;
+        if ended.is_ok() && !late.is_cancelled() {
+            self.may_have_more = true;
+            ended = self.go_on(late, true).await;
+        }
+        self.finish(late).await;
         ended.map(|()| self.report)
     }
 
     async fn go_on(
         &mut self,
-        stop: CancellationToken,
+        stop: &CancellationToken,
         until_empty: bool,
     ) -> Result<(), OutboxError> {
         let store = Arc::clone(&self.store);
@@ -251,12 +267,13 @@ impl Running {
     }
 
     async fn mark(&mut self) -> Result<(), OutboxError> {
-        while let Some((sequence, reason)) = self.marks.last() {
-            self.patience
-                .ask("mark a refused event", self.store.mark(*sequence, reason))
-                .await?;
-            self.marks.pop();
+        if self.marks.is_empty() {
+            return Ok(());
         }
+        self.patience
+            .ask("mark refused events", self.store.mark(&self.marks))
+            .await?;
+        self.marks.clear();
         Ok(())
     }
 
@@ -365,10 +382,15 @@ impl Running {
         match &fact {
             Fact::Published { .. } => self.report.published += 1,
             Fact::Held {
-                sequence, reason, ..
+                sequence,
+                reason,
+                has_news,
+                ..
             } => {
                 self.report.failed += 1;
-                self.marks.push((*sequence, reason.clone()));
+                if *has_news {
+                    self.marks.insert(*sequence, reason.clone());
+                }
             }
             Fact::Delayed { .. } => self.report.failed += 1,
         }
@@ -376,22 +398,29 @@ impl Running {
         Ok(())
     }
 
-    /// Whether nothing is left that can be published.
+    /// Whether nothing is left that can be published; a topic that is stopped holds its keys, also those never tried.
     async fn is_drained(&mut self) -> bool {
         if !self.window.is_empty() || self.may_have_more || self.store_down_until.is_some() {
             return false;
         }
-        let is_drained = self
-            .patience
-            .ask("see whether it is empty", self.store.is_drained());
+        let stopped = self.window.stopped_topics();
+        let is_drained = self.store.is_drained(&stopped);
+        let is_drained = self.patience.ask("see whether it is empty", is_drained);
         is_drained.await.unwrap_or(false)
     }
 
     /// Waits for what is under way, notes it, and gives everything back, within the drain timeout and what the store takes.
-    async fn finish(&mut self) {
+    async fn finish(&mut self, late: &CancellationToken) {
         let deadline = Instant::now() + self.settings.drain_timeout;
         self.window.close();
-        while let Ok(Some(sent)) = timeout_at(deadline, self.sends.next()).await {
+        loop {
+            let sent = tokio::select! {
+                biased;
+                sent = self.sends.next() => sent,
+                () = late.cancelled() => None,
+                () = sleep_until(deadline) => None,
+            };
+            let Some(sent) = sent else { break };
             if self.settle(sent).is_err() {
                 break;
             }

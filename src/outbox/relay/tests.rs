@@ -1,6 +1,7 @@
 //! The window's rules one by one.
 
 use super::super::store::{ReadPage, StoredRow};
+use super::held::UNFIT_KEYS_MAX;
 use super::settings::RelaySettings;
 use super::window::{Fact, Outcome, Window};
 use std::collections::BTreeSet;
@@ -181,4 +182,61 @@ async fn a_slot_that_is_lost_is_forgotten_but_for_what_is_under_way() {
     assert_eq!(window.published(), [1]);
     window.deleted(1);
     assert!(window.is_empty() && !window.is_busy(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_news_when_its_row_or_its_reason_is_another() {
+    let mut window = Window::new(&RelaySettings::default());
+    let mut refuse = async |sequence: i64, reason: &str| {
+        window.take(whole([row(sequence, 7, "t")]));
+        assert_eq!(next(&mut window), Some(sequence));
+        let outcome = Outcome::Unfit(reason.to_owned());
+        let fact = window.settle(7, outcome, Instant::now(), 0.0);
+        tokio::time::advance(Duration::from_secs(100)).await;
+        window.wake(Instant::now());
+        let Some(Fact::Held { has_news, .. }) = fact else {
+            panic!("it is not held: {fact:?}");
+        };
+        has_news
+    };
+    for (sequence, reason, expected) in [
+        (1, "too large", true),
+        (1, "too large", false),
+        (1, "no key", true),
+        (1, "no key", false),
+        (2, "no key", true),
+    ] {
+        let has_news = refuse(sequence, reason).await;
+        assert_eq!(has_news, expected, "{sequence} {reason}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_with_too_many_unfit_rows_is_stopped_until_one_of_them_is_gone() {
+    let settings = RelaySettings {
+        rows_max: 2 * UNFIT_KEYS_MAX,
+        ..RelaySettings::default()
+    };
+    let mut window = Window::new(&settings);
+    window.take(whole((0..).take(UNFIT_KEYS_MAX).map(|n| row(n, n, "t"))));
+    let mut stops = 0;
+    while let Some(key) = next(&mut window) {
+        assert_eq!(page(&window).without_topics, [""; 0]);
+        let outcome = Outcome::Unfit("too large".to_owned());
+        let fact = window.settle(key, outcome, Instant::now(), 0.5);
+        let Some(Fact::Held { stops_topic, .. }) = fact else {
+            panic!("it is not held: {fact:?}");
+        };
+        stops += usize::from(stops_topic);
+    }
+    assert_eq!(
+        (stops, page(&window).without_topics),
+        (1, vec!["t".to_owned()])
+    );
+    tokio::time::advance(Duration::from_secs(1)).await;
+    window.wake(Instant::now());
+    window.take(whole(
+        (1..).take(UNFIT_KEYS_MAX - 1).map(|n| row(n, n, "t")),
+    ));
+    assert_eq!(page(&window).without_topics, [""; 0]);
 }

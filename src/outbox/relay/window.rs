@@ -6,16 +6,15 @@
 //! from its first row; meanwhile other keys go on. Knows no store, no publisher and no lease.
 
 use super::super::store::{Page, ReadPage, StoredRow};
+use super::held::{Held, HeldKeys};
 use super::settings::RelaySettings;
 use crate::recovery::Backoff;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use tokio::time::Instant;
 
 /// Rows of one key in memory at most, so that a key with many leaves room for others.
 const LANE_ROWS_MAX: usize = 32;
-
-/// When so many keys of a topic are refused, it is the topic: no more of its keys are tried until one of these gets through.
-const REFUSED_KEYS_MAX: usize = 16;
 
 /// What became of a row that was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +42,10 @@ pub(super) enum Fact {
         reason: String,
         /// It was not held before.
         is_new: bool,
+        /// It was not held by this row for this reason before.
+        has_news: bool,
+        /// From now on no more keys of the topic are tried.
+        stops_topic: bool,
     },
     /// A key waits, as the outcome is not known.
     Delayed { topic: String, reason: String },
@@ -60,8 +63,7 @@ pub(super) struct Window {
     ready: VecDeque<i64>,
     /// When failed keys are read again.
     waiting: BTreeSet<(Instant, i64)>,
-    /// How many keys of a topic are refused.
-    refused: BTreeMap<String, usize>,
+    held: HeldKeys,
     /// Published, to be deleted: row and key.
     published: Vec<(i64, i64)>,
     rows: usize,
@@ -78,6 +80,8 @@ struct Lane {
     undeleted: usize,
     failures: u32,
     held: Held,
+    /// By which row it was held last, and the hash of the reason.
+    held_by: Option<(i64, u64)>,
     /// The slot was lost while a row was under way.
     is_lost: bool,
 }
@@ -94,15 +98,6 @@ enum State {
     Due,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Held {
-    No,
-    /// For what its row is.
-    Unfit,
-    /// As others of its topic.
-    Refused,
-}
-
 impl Window {
     pub(super) fn new(settings: &RelaySettings) -> Self {
         Self {
@@ -112,7 +107,7 @@ impl Window {
             lanes: BTreeMap::new(),
             ready: VecDeque::new(),
             waiting: BTreeSet::new(),
-            refused: BTreeMap::new(),
+            held: HeldKeys::default(),
             published: Vec::new(),
             rows: 0,
             bytes: 0,
@@ -129,15 +124,19 @@ impl Window {
             .iter()
             .partition(|(_, lane)| lane.is_to_be_read());
         let keys = |lanes: Vec<(&i64, &Lane)>| lanes.into_iter().map(|(key, _)| *key).collect();
-        let stopped = self.refused.iter().filter(|(_, keys)| is_stopped(**keys));
         Some(Page {
             slots: slots.iter().copied().collect(),
             without_keys: keys(without),
-            without_topics: stopped.map(|(topic, _)| topic.clone()).collect(),
+            without_topics: self.held.stopped(),
             yet_keys: keys(yet),
             rows_max: self.rows_max - self.rows,
             bytes_max: self.bytes_max - self.bytes,
         })
+    }
+
+    /// The topics of which no more keys are tried.
+    pub(super) fn stopped_topics(&self) -> Vec<String> {
+        self.held.stopped()
     }
 
     /// Whether reading is worth it: a quarter, so that a full window does not ask for a row at a time.
@@ -251,12 +250,22 @@ impl Window {
         let Some(held) = held else {
             return Some(Fact::Delayed { topic, reason });
         };
-        let is_new = self.hold(key, held);
+        let lane = self.lanes.get_mut(&key)?;
+        let by = Some((sequence, hash(&reason)));
+        let has_news = std::mem::replace(&mut lane.held_by, by) != by;
+        let (is_new, is_other) = (lane.held == Held::No, lane.held != held);
+        let mut stops_topic = false;
+        if is_other {
+            self.let_go(key);
+            stops_topic = self.hold(key, held);
+        }
         Some(Fact::Held {
             sequence,
             topic,
             reason,
             is_new,
+            has_news,
+            stops_topic,
         })
     }
 
@@ -382,21 +391,13 @@ impl Window {
         }
     }
 
-    /// Marks a key as held; whether it was not.
+    /// Marks a key as held that is not; whether that stops its topic.
     fn hold(&mut self, key: i64, held: Held) -> bool {
-        let was = match self.lanes.get(&key) {
-            Some(lane) if lane.held == held => return false,
-            Some(lane) => lane.held,
-            None => return false,
+        let Some(lane) = self.lanes.get_mut(&key) else {
+            return false;
         };
-        self.let_go(key);
-        if let Some(lane) = self.lanes.get_mut(&key) {
-            lane.held = held;
-            if held == Held::Refused {
-                *self.refused.entry(lane.topic.clone()).or_default() += 1;
-            }
-        }
-        was == Held::No
+        lane.held = held;
+        self.held.hold(&lane.topic, held)
     }
 
     /// A key is held no more. When its topic had been stopped, the topic's other keys are tried at once.
@@ -404,19 +405,13 @@ impl Window {
         let Some(lane) = self.lanes.get_mut(&key) else {
             return;
         };
-        if std::mem::replace(&mut lane.held, Held::No) != Held::Refused {
+        let held = std::mem::replace(&mut lane.held, Held::No);
+        if held == Held::No {
             return;
         }
         let topic = lane.topic.clone();
-        let Some(keys) = self.refused.get_mut(&topic) else {
-            return;
-        };
-        let was_stopped = is_stopped(*keys);
-        *keys -= 1;
-        if *keys == 0 {
-            self.refused.remove(&topic);
-        }
-        if was_stopped {
+        let was_stopped = self.held.let_go(&topic, held);
+        if was_stopped && held == Held::Refused {
             let refused = |lane: &Lane| lane.topic == topic && lane.held == Held::Refused;
             for (key, lane) in self.lanes.iter_mut().filter(|(_, lane)| refused(lane)) {
                 if let State::Waiting(at) = lane.state {
@@ -438,6 +433,7 @@ impl Lane {
             undeleted: 0,
             failures: 0,
             held: Held::No,
+            held_by: None,
             is_lost: false,
         }
     }
@@ -452,6 +448,9 @@ impl Lane {
     }
 }
 
-fn is_stopped(refused_keys: usize) -> bool {
-    refused_keys >= REFUSED_KEYS_MAX
+/// Stands for a reason where many are remembered.
+fn hash(reason: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    reason.hash(&mut hasher);
+    hasher.finish()
 }

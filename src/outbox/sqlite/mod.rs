@@ -93,7 +93,7 @@ impl SqliteOutbox {
 
     /// Wakes this process's relays: call it after a commit, so that they need not find out by polling.
     pub fn wake(&self) {
-        self.committed.notify_one();
+        self.committed.notify_waiters();
     }
 
     /// Publishes an event with the transaction in which `connection` is: once that commits, a relay takes the event to Kafka;

@@ -12,6 +12,7 @@ use crate::inbox::is_busy;
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, Sqlite, Transaction};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -87,15 +88,16 @@ const DELETE: &str =
     "DELETE FROM evenkeel_outbox WHERE sequence IN (SELECT value FROM json_each(?1))";
 
 const MARK: &str = concat!(
-    "UPDATE evenkeel_outbox SET failure = ?2, failed_at = coalesce(failed_at, ",
+    "UPDATE evenkeel_outbox SET failure = mark.value ->> 1, failed_at = coalesce(failed_at, ",
     now!(),
-    ") WHERE sequence = ?1"
+    ") FROM json_each(?1) AS mark WHERE sequence = mark.value ->> 0"
 );
 
 const IS_DRAINED: &str = "
     SELECT NOT EXISTS (
         SELECT 1 FROM evenkeel_outbox
-        WHERE key_hash NOT IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL)
+        WHERE aggregatetype NOT IN (SELECT value FROM json_each(?1))
+          AND key_hash NOT IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL)
     )";
 
 /// Counts up to the limit, and estimates beyond: rows are deleted in about the order in which they were numbered.
@@ -110,8 +112,12 @@ const BACKLOG: &str = concat!(
 
 const HELD: &str = "
     SELECT sequence, id, type, aggregatetype, aggregateid, failure, failed_at AS since_ms,
-           (SELECT count(*) FROM evenkeel_outbox AS waiting WHERE waiting.key_hash = evenkeel_outbox.key_hash) AS pending
-    FROM evenkeel_outbox WHERE failure IS NOT NULL ORDER BY failed_at, sequence LIMIT 1000";
+           waiting.rows AS pending
+    FROM evenkeel_outbox JOIN (
+        SELECT key_hash, count(*) AS rows FROM evenkeel_outbox
+        WHERE key_hash IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL) GROUP BY key_hash
+    ) AS waiting USING (key_hash)
+    WHERE failure IS NOT NULL ORDER BY failed_at, sequence LIMIT 1000";
 
 const SHARES: &str = concat!(
     "SELECT id, (SELECT count(*) FROM evenkeel_outbox_lease AS lease WHERE owner = id AND lease.expires_at > ",
@@ -215,19 +221,25 @@ impl Store for SqliteOutbox {
         )
     }
 
-    fn mark<'a>(&'a self, sequence: i64, failure: &'a str) -> Answer<'a, ()> {
-        Box::pin(self.patiently("mark a refused event", move || async move {
-            let query = sqlx::query(MARK)
-                .bind(sequence)
-                .bind(store::reason(failure));
-            query.execute(&self.pool).await.map(drop)
-        }))
+    fn mark<'a>(&'a self, failures: &'a BTreeMap<i64, String>) -> Answer<'a, ()> {
+        let marks = failures
+            .iter()
+            .map(|(sequence, why)| (sequence, store::reason(why)));
+        let marks = list(&marks.collect::<Vec<_>>());
+        Box::pin(async move {
+            self.patiently("mark refused events", || async {
+                let query = sqlx::query(MARK).bind(&marks);
+                query.execute(&self.pool).await.map(drop)
+            })
+            .await
+        })
     }
 
-    fn is_drained(&self) -> Answer<'_, bool> {
+    fn is_drained<'a>(&'a self, without_topics: &'a [String]) -> Answer<'a, bool> {
         Box::pin(
             self.patiently("see whether it is empty", move || async move {
-                sqlx::query_scalar(IS_DRAINED).fetch_one(&self.pool).await
+                let query = sqlx::query_scalar(IS_DRAINED).bind(list(without_topics));
+                query.fetch_one(&self.pool).await
             }),
         )
     }

@@ -3,7 +3,9 @@
 use super::SqliteOutbox;
 use crate::event::OutgoingRecord;
 use crate::outbox::conformance::{self, Writer};
+use crate::outbox::store::Store;
 use crate::outbox::{OutboxError, OutboxStore};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 impl Writer for SqliteOutbox {
@@ -45,4 +47,16 @@ async fn a_file_of_a_newer_version_is_refused_and_left_as_it_is() {
         matches!(refused, Some(OutboxError::Foreign { .. })),
         "{refused:?}"
     );
+}
+
+#[tokio::test]
+async fn all_relays_of_the_process_are_woken() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let outbox = SqliteOutbox::open(&directory.path().join("outbox.db")).await;
+    let outbox = outbox.expect("an outbox");
+    let relays = [outbox.committed(), outbox.committed()];
+    outbox.wake();
+    for woken in relays {
+        woken.now_or_never().expect("woken");
+    }
 }

@@ -114,7 +114,7 @@ async fn impossible_destinations_are_refused() {
         .publish_record(nowhere)
         .await
         .expect_err("no such partition");
-    assert!(matches!(error, PublishError::Refused { .. }), "{error:?}");
+    assert!(matches!(error, PublishError::Unfit { .. }), "{error:?}");
     publisher
         .flush(Duration::ZERO)
         .await
@@ -162,6 +162,7 @@ fn only_listed_codes_are_refusals() {
     let class = |code| match classify(code, "t", 1) {
         Failure::Refused(_) => "refused",
         Failure::TooLarge(_) => "too large",
+        Failure::Unfit(_) => "unfit",
         Failure::Unknown(_) => "unknown",
         Failure::Fatal(_) => "fatal",
     };
@@ -169,6 +170,10 @@ fn only_listed_codes_are_refusals() {
         (Code::MessageSizeTooLarge, "too large"),
         (Code::UnknownTopicOrPartition, "refused"),
         (Code::PurgeQueue, "refused"),
+        (Code::PolicyViolation, "refused"),
+        (Code::InvalidRecord, "unfit"),
+        (Code::InvalidTimestamp, "unfit"),
+        (Code::UnknownPartition, "unfit"),
         (Code::PurgeInflight, "unknown"),
         (Code::MessageTimedOut, "unknown"),
         (Code::RequestTimedOut, "unknown"),

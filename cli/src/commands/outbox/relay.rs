@@ -21,7 +21,7 @@ pub(crate) struct RelayArgs {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// End when nothing is left but keys that are held behind a refused event.
+    /// End when nothing is left but keys that are held behind a refused event, and topics that refuse all.
     #[arg(long)]
     until_empty: bool,
 
