@@ -97,13 +97,12 @@ fn known_reqwest(error: &reqwest::Error) -> Option<Class> {
 fn known_sqlx(error: &sqlx::Error) -> Option<Class> {
     use sqlx::error::ErrorKind as Kind;
     match error {
-        // A connection ends early, answers nonsense or cannot be had: none of it is an event's doing.
+        // A connection ends early or cannot be had: none of it is an event's doing. `Protocol` may be: too many arguments.
         sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_) => Some(Class::Outage),
+        | sqlx::Error::Tls(_) => Some(Class::Outage),
         sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
             Some(Class::Permanent)
         }

@@ -394,11 +394,13 @@ pub(super) async fn publish(
     outcome
 }
 
-/// The brokers are what failed, not the event: it is tried again until they take it. A record that is too large is the
-/// handler's, and stays too large.
+/// The brokers are what failed, not the event: it is tried again until they take it. A record that is too large, or unfit for its
+/// topic, is the handler's, and stays so.
 fn unpublished(error: PublishError) -> HandlerError {
     match error {
-        PublishError::TooLarge { .. } => HandlerError::permanent(error),
+        PublishError::TooLarge { .. } | PublishError::Unfit { .. } => {
+            HandlerError::permanent(error)
+        }
         error => HandlerError::outage(error).of("kafka"),
     }
 }

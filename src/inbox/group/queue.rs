@@ -15,7 +15,7 @@ pub(crate) const GROUP_MAX: u32 = 256;
 /// disk takes a tenth of it.
 const AIM: Duration = Duration::from_millis(50);
 
-/// Of so many claims is remembered that they were refused together; then the oldest are as good as new.
+/// Of so many claims is remembered that they were refused together; then all are as good as new.
 const SUSPECTS_MAX: usize = 4 * GROUP_MAX as usize;
 
 /// The claims that wait for a transaction, with what their askers gave (`W`).

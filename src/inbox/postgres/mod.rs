@@ -167,9 +167,12 @@ impl PostgresInbox {
         let failed = |error| store.failed("purge", error);
         let mut purged = 0;
         loop {
-            let mut connection = store.pool.acquire().await.map_err(failed)?;
-            let gone = store::purge(&mut connection, older_than, batch).await;
-            let (gone, purged_before) = gone.map_err(failed)?;
+            let purge = async {
+                let mut connection = store.pool.acquire().await.map_err(failed)?;
+                let gone = store::purge(&mut connection, older_than, batch).await;
+                gone.map_err(failed)
+            };
+            let (gone, purged_before) = store.within("purge", purge).await?;
             store.horizon.reach(purged_before.as_deref());
             purged += gone;
             if gone < u64::from(batch) {
