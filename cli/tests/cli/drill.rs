@@ -58,14 +58,18 @@ struct Member {
 
 impl Member {
     /// Handles events of one type with an inbox, and of the other without one where `mails_twice`; gives numbers from 10 up,
-    /// and parks those from 20 up.
+    /// and parks those from 20 up; from 1,000 up it handles each once and gives it up the second time.
     fn start(mailbox: &Mailbox, group: &str, mails_twice: bool) -> Self {
         let (handled, stop) = (Handled::default(), CancellationToken::new());
         let list = Arc::clone(&handled);
         let handle = Arc::new(move |context: Context, number: usize| {
-            let key = String::from_utf8_lossy(context.key().expect("a key")).into_owned();
-            list.lock().expect("no panic").push((key, number));
+            let key = String::from_utf8_lossy(context.key().unwrap_or_default()).into_owned();
+            let mut list = list.lock().expect("no panic");
+            let handled = (key, number);
+            let is_again = list.contains(&handled);
+            list.push(handled);
             match number {
+                1_000.. if is_again => Err(HandlerError::permanent("it is there already")),
                 10..20 => Err(HandlerError::permanent("no stock")),
                 20..30 => Err(HandlerError::transient("not now")),
                 _ => Ok(()),
@@ -187,7 +191,16 @@ async fn a_group_with_an_inbox_knows_every_repetition_again_and_no_other_group_s
     let handled = [member.handled(), neighbour.handled()];
     assert_eq!(handled[0].len(), 40);
 
+    let deserted = format!("{}-deserted", mailbox.source);
+    for topic in [&deserted, &retry_topic(&mailbox.group, &deserted)] {
+        let created = mailbox.kafka.create_topic(topic, 1).await;
+        created.expect("the topic is new");
+    }
     let shown = dry(&mailbox).await.code(0);
+    let left = format!("{deserted} is left out: no member");
+    assert!(shown.err.contains(&left), "{}", shown.err);
+    let at = format!("{} at {}", mailbox.group, mailbox.kafka.brokers());
+    assert!(shown.err.contains(&at), "{}", shown.err);
     let names = ["events", "recognised", "verdict", "executed"];
     let expected = [json!(40), json!(0), json!("not-repeated"), json!(false)];
     assert_eq!(row(&shown, Happened::TYPE, names), expected);
@@ -222,6 +235,8 @@ async fn a_group_with_an_inbox_knows_every_repetition_again_and_no_other_group_s
     settled(&mailbox, &mailbox.group).await;
     member.stop().await;
     neighbour.stop().await;
+    let shown = dry(&mailbox).await.code(0);
+    assert!(!shown.err.contains(&left), "nobody tells: {}", shown.err);
     let gone = drill(&mailbox, &[]).await.code(1);
     assert!(gone.err.contains("no member"), "{}", gone.err);
 }
@@ -339,4 +354,142 @@ async fn what_is_not_answered_proves_nothing_and_a_drill_that_is_stopped_says_so
     drill(&mailbox, &[]).await.code(0);
     assert_eq!(member.handled().len(), 20);
     member.stop().await;
+}
+
+/// Stops a group from handling anything, or lets it go on.
+async fn order(mailbox: &Mailbox, what: &str) {
+    let why = ["--why", "a test", "--by", "ada"];
+    let args = [&["groups", what, &mailbox.group][..], &why].concat();
+    mailbox.run(&args).await.code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_answers_nothing_any_more_gets_nothing_more() {
+    let Some(mailbox) = Mailbox::new(1).await else {
+        return;
+    };
+    let member = Member::start(&mailbox, &mailbox.group, false);
+    let happened = (0..200).map(|n| event(&mailbox, Happened::TYPE, &format!("{n}"), 100 + n));
+    mailbox.publish(happened).await;
+    settled(&mailbox, &mailbox.group).await;
+    order(&mailbox, "pause").await;
+    let unanswered = |run: &Run| {
+        let [count] = row(run, Happened::TYPE, ["unanswered"]);
+        count.as_u64().expect("a number")
+    };
+
+    let slow = drill(&mailbox, &["--rate", "5", "--wait", "2s"])
+        .await
+        .code(5);
+    assert!((1..50).contains(&unanswered(&slow)), "{slow:?}");
+    let retry = retry_topic(&mailbox.group, &mailbox.source);
+    let stays = format!(
+        "stays in {retry}, and is handled when {} goes on",
+        mailbox.group
+    );
+    assert!(slow.err.contains(&stays), "{}", slow.err);
+
+    let show = ["parked", "show", &mailbox.group, "--key", "100"];
+    let shown = mailbox.run(&[&show[..], &["-o", "jsonl"]].concat()).await;
+    assert_eq!(shown.code(0).rows()[0]["repeated_by"], "ada");
+
+    let fast = ["--from", "beginning", "--rate", "100000", "--wait", "4s"];
+    let fast = drill(&mailbox, &fast).await.code(5);
+    assert_eq!(unanswered(&fast), 80, "{fast:?}");
+    order(&mailbox, "resume").await;
+    drill(&mailbox, &["--from", "-2"]).await.code(0);
+    assert_eq!(member.handled().len(), 200);
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_fails_of_repetitions_ends_the_drill_before_all_of_them_are_dead_letters() {
+    let Some(mailbox) = Mailbox::new(1).await else {
+        return;
+    };
+    let member = Member::start(&mailbox, &mailbox.group, true);
+    let mail = |n: usize| event(&mailbox, Mailed::TYPE, &format!("{n}"), 1_000 + n);
+    mailbox.publish((0..200).map(mail)).await;
+    settled(&mailbox, &mailbox.group).await;
+
+    let run = drill(&mailbox, &["--from", "beginning"]).await.code(3);
+    let [failed] = row(&run, Mailed::TYPE, ["failed"]);
+    let failed = failed.as_u64().expect("a number");
+    assert!((10..90).contains(&failed), "{run:?}");
+    assert!(run.err.contains("the rest is not delivered"), "{}", run.err);
+    let letters = mailbox.read(&mailbox.letters).await;
+    assert_eq!(letters.len() as u64, failed);
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_without_a_key_that_waits_is_left_out_and_its_neighbours_are_not() {
+    let Some(mailbox) = Mailbox::new(1).await else {
+        return;
+    };
+    let member = Member::start(&mailbox, &mailbox.group, false);
+    let keyless = |number| OutgoingRecord {
+        key: None,
+        ..event(&mailbox, Happened::TYPE, "", number)
+    };
+    mailbox.publish([1, 20, 2, 21].map(keyless)).await;
+    settled(&mailbox, &mailbox.group).await;
+
+    let run = drill(&mailbox, &[]).await.code(0);
+    let names = ["events", "recognised", "key_waits"];
+    let expected = [json!(2), json!(2), json!(2)];
+    assert_eq!(row(&run, Happened::TYPE, names), expected);
+    assert_eq!(member.handled().len(), 4);
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_that_cannot_be_looked_for_are_no_reason_to_repeat_what_died() {
+    let Some(mailbox) = Mailbox::new(1).await else {
+        return;
+    };
+    let named = arguments(&mailbox, &["--dead-letter-topic", "letters-of-nobody"]);
+    let group = format!("{}-fresh", mailbox.group);
+    let retry = retry_topic(&group, &mailbox.source);
+    let own = retry_topic(&mailbox.group, &mailbox.source);
+    for topic in [&retry, &own] {
+        let created = mailbox.kafka.create_topic(topic, 1).await;
+        created.expect("the topic is new");
+    }
+    let refused = mailbox.run(&named).await.code(1);
+    assert!(refused.err.contains("letters-of-nobody"), "{}", refused.err);
+    assert!(
+        refused.err.contains("--dead-letter-topic"),
+        "{}",
+        refused.err
+    );
+
+    let without = ["drill", "duplicates", "--group", &group];
+    let shown = mailbox.run(&without).await.code(0);
+    let absent = format!("there is no dlq.{group}.{}", mailbox.source);
+    assert!(shown.err.contains(&absent), "{}", shown.err);
+    let shown = dry(&mailbox).await.code(0);
+    assert!(!shown.err.contains("there is no"), "{}", shown.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_records_are_those_that_the_group_has_settled_last() {
+    let Some(mailbox) = Mailbox::new(1).await else {
+        return;
+    };
+    let member = Member::start(&mailbox, &mailbox.group, false);
+    let happened = |n: usize| event(&mailbox, Happened::TYPE, "a", 100 + n);
+    mailbox.publish((0..20).map(happened)).await;
+    settled(&mailbox, &mailbox.group).await;
+    member.stop().await;
+    mailbox.publish((20..50).map(happened)).await;
+
+    let check = async |more: &[&str], expected: u64| {
+        let shown = mailbox.run(&arguments(&mailbox, more)).await.code(0);
+        let [events] = row(&shown, Happened::TYPE, ["events"]);
+        assert_eq!(events, json!(expected), "{more:?}");
+    };
+    check(&["--from", "-5"], 5).await;
+    check(&["--from", "-100"], 20).await;
+    check(&["--from", "-5", "--to", "-2"], 3).await;
 }

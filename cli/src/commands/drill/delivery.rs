@@ -18,9 +18,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-/// Repetitions that have no receipt yet, at most.
-const UNDERWAY_MAX: usize = 100;
-/// Failures after which the rest is not tried any more.
+/// Repetitions on their way or not answered for, at most: a group that stands still is not to find a log full of them. With
+/// [`FAILED_MAX`] it is less than the 100 failures in a row at which a group's flood guard stops it.
+const UNANSWERED_MAX: u64 = 80;
+/// Repetitions of which a handler fails, after which the rest is not delivered: each may be a dead letter.
+const FAILED_MAX: u64 = 10;
+/// Events that cannot be delivered after which the rest is not tried any more.
 const FAILURES_MAX: u64 = 100;
 /// How long one look for an answer takes.
 const TURN: Duration = Duration::from_millis(100);
@@ -48,8 +51,9 @@ pub(super) struct Delivery {
     stopped: Option<u8>,
     underway: VecDeque<Underway>,
     failures: u64,
-    /// When something was delivered or answered last.
-    heard_at: Instant,
+    /// Since when the group owes an answer: when it gave its last one, or was delivered the first that it has not answered for.
+    silent_since: Instant,
+    has_given_up: bool,
     progress: Progress,
     tally: Tally,
 }
@@ -97,7 +101,8 @@ impl Delivery {
             stopped: None,
             underway: VecDeque::new(),
             failures: 0,
-            heard_at: now,
+            silent_since: now,
+            has_given_up: false,
             progress: Progress::start(limits.total, "repetitions answered for"),
             tally: Tally::default(),
         })
@@ -110,8 +115,8 @@ impl Delivery {
     ) -> anyhow::Result<()> {
         let mut is_read = false;
         loop {
-            is_read |= self.stopped.is_some() || self.failures >= FAILURES_MAX;
-            let has_room = !is_read && self.underway.len() < UNDERWAY_MAX;
+            is_read |= self.is_ending();
+            let has_room = !is_read && self.has_room();
             if is_read && self.underway.is_empty() && self.has_ended() {
                 return Ok(());
             }
@@ -123,7 +128,8 @@ impl Delivery {
                 Event::Answer(None) => anyhow::bail!("the retry topics are not read any more"),
                 Event::Found(Some(found)) => self.deliver(found?).await,
                 Event::Found(None) => is_read = true,
-                Event::Due => {}
+                // Nothing else has happened, an answer neither.
+                Event::Due => self.give_up_on_silence(is_read),
             }
         }
     }
@@ -133,17 +139,52 @@ impl Delivery {
         (self.tally, self.stopped)
     }
 
+    /// Whether nothing more is delivered, whatever there is.
+    fn is_ending(&self) -> bool {
+        let is_hopeless = self.failures >= FAILURES_MAX || self.tally.failed() >= FAILED_MAX;
+        self.stopped.is_some() || self.has_given_up || is_hopeless
+    }
+
+    fn has_room(&self) -> bool {
+        self.tally.unanswered() + (self.underway.len() as u64) < UNANSWERED_MAX
+    }
+
     /// Whether there is nothing more to wait for once all is sent.
     fn has_ended(&self) -> bool {
-        self.stopped.is_some() || self.tally.is_answered() || self.heard_at.elapsed() >= self.wait
+        self.stopped.is_some() || self.tally.unanswered() == 0 || self.has_given_up
+    }
+
+    /// When the group has been silent for too long.
+    fn silent_until(&self) -> Instant {
+        match self.tally.unanswered() > 0 && !self.has_given_up {
+            true => self.silent_since + self.wait,
+            false => Instant::now() + self.wait,
+        }
+    }
+
+    fn give_up_on_silence(&mut self, is_read: bool) {
+        if self.silent_until() > Instant::now() {
+            return;
+        }
+        self.has_given_up = true;
+        let rest = if is_read {
+            ""
+        } else {
+            ": the rest is not delivered"
+        };
+        let text = format!(
+            "evenkeel: {} has answered nothing for {:?}{rest}",
+            self.group, self.wait
+        );
+        self.progress.say(&text);
     }
 
     async fn next(&mut self, source: Option<&mut mpsc::Receiver<anyhow::Result<Found>>>) -> Event {
         let due = self.pace.due();
         let is_due = source.is_some() && due <= Instant::now();
         let wake = match source.is_some() && !is_due {
-            true => due,
-            false => self.heard_at + self.wait,
+            true => due.min(self.silent_until()),
+            false => self.silent_until(),
         };
         let found = async {
             match source.filter(|_| is_due) {
@@ -190,8 +231,10 @@ impl Delivery {
         };
         match outcome {
             Ok(_) => {
+                if self.tally.unanswered() == 0 {
+                    self.silent_since = Instant::now();
+                }
                 self.tally.delivered();
-                self.heard_at = Instant::now();
             }
             Err(error) => self.fail(&front.topic, &front.ty, &front.event, &error),
         }
@@ -232,11 +275,17 @@ impl Delivery {
                 _ => None,
             },
         };
+        let failed = self.tally.failed();
         if let Some((of, heard)) = heard
             && self.tally.heard(&place(of), &heard)
         {
-            self.heard_at = Instant::now();
+            self.silent_since = Instant::now();
             self.progress.advance();
+        }
+        if failed < FAILED_MAX && self.tally.failed() == FAILED_MAX {
+            self.progress.say(&format!(
+                "evenkeel: handlers failed of {FAILED_MAX} repetitions: the rest is not delivered"
+            ));
         }
     }
 }

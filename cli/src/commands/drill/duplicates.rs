@@ -13,23 +13,31 @@ use crate::stop::Stop;
 use crate::user;
 use clap::Args;
 use evenkeel::event::new_id;
-use evenkeel::kafka::admin::Admin;
+use evenkeel::kafka::admin::GroupDescription;
 use evenkeel::kafka::reader::Start;
 use evenkeel::publisher::{Publisher, PublisherSettings};
-use evenkeel::recovery::{DeadLetterTopic, Drill};
+use evenkeel::recovery::{DeadLetterTopic, Drill, retry_topic};
 use jiff::Timestamp;
 use std::time::Duration;
 
 /// Deliver events to a group a second time, and find the handlers that are not idempotent; shows what it would do until
 /// --execute is given.
 ///
-/// Repeats what the group has settled, up to where it stands now: in order, at a rate, with the events' ids, through the group's own
-/// retry topics, so that no other group sees anything. A member answers for each whether it was known again. A handler that
-/// is called again is not idempotent, unless the same effect twice is the same as once, and that only you know. Left out are
-/// keys that wait in the retry topic, and dead letters.
+/// Repeats what the group has settled, up to where it stands now: at a rate, with the events' ids, through the group's own retry
+/// topics, so that no other group sees anything. A member answers for each whether it was known again. A handler that is
+/// called again is not idempotent, unless the same effect twice is the same as once, and that only you know. Left out are what
+/// waits in the retry topic, the keys that do, and dead letters.
 ///
-/// For groups that may bear it: what a handler does twice is done twice for good. Needs members that run, and their retry topics.
-/// Stopped, it leaves nothing behind but repetitions that the group settles by itself; called again, it begins anew.
+/// The repetitions of a key are in order among themselves, but come after all that the key has had since: a handler without an inbox
+/// that writes the newest state, as an upsert does, goes back to an older one, and stays there until the key's next event.
+///
+/// For groups that may bear it: what a handler does twice is done twice for good. A repetition of which a handler fails is treated as
+/// any record: it becomes a dead letter, at once where the failure is permanent (a unique key that is there already), counts
+/// for the flood guard, and holds its key where the group has AfterDeadLetter::HoldKey. After 10 that failed no more are delivered,
+/// but those that are on their way by then may fail as well.
+///
+/// Needs members that run, and their retry topics. Nothing more is delivered while 80 repetitions are not answered for. What was
+/// not answered for when it ends stays in the retry topic until the group handles it; called again, it begins anew.
 ///
 /// Exits with 3 when a handler is not idempotent, 5 when not all repetitions were answered for, and 1 when nothing was judged.
 #[derive(Debug, Args)]
@@ -42,7 +50,7 @@ pub(crate) struct DuplicatesArgs {
     #[arg(short, long = "topic", value_name = "TOPIC")]
     topics: Vec<String>,
 
-    /// Where to start in each partition: beginning, an offset, -N (the last N) or @TIME.
+    /// Where to start in each partition: beginning, an offset, -N (the last N that are committed) or @TIME.
     #[arg(
         long,
         value_name = "POSITION",
@@ -52,7 +60,7 @@ pub(crate) struct DuplicatesArgs {
     )]
     from: Start,
 
-    /// Where to stop: end, an offset, -N or @TIME; never after what the group has committed.
+    /// Where to stop: end, an offset, -N (all but the last N) or @TIME; never after what the group has committed.
     #[arg(
         long,
         value_name = "POSITION",
@@ -118,9 +126,11 @@ pub(super) async fn run(
     };
     let group = &args.group;
     let topics = sources(&admin, group, &args.topics).await?;
+    let described = admin.describe_group(group).await?;
     if args.execute {
-        check_runs(&admin, group).await?;
+        check_runs(group, described.as_ref())?;
     }
+    let topics = owned(group, described.as_ref(), topics)?;
     let asked = Asked {
         group: group.clone(),
         from: args.from,
@@ -153,6 +163,11 @@ pub(super) async fn run(
         wait: args.wait,
         total: selections.iter().map(Selection::offsets).sum(),
     };
+    anstream::eprintln!(
+        "evenkeel: delivering to {group} at {} what it has settled of {}",
+        cluster.kafka.brokers,
+        topics.join(", ")
+    );
     let begun = Delivery::begin(
         &cluster,
         group,
@@ -169,11 +184,12 @@ pub(super) async fn run(
     Listing::print(args.output.output, tally.rows(true))?;
     delivered?;
     say_left_out(&tally);
+    say_unanswered(&tally, group);
     for named in &tally.named {
         anstream::eprintln!("evenkeel: {named}");
     }
     if let Some(signal) = stopped {
-        anstream::eprintln!("evenkeel: stopped; the group settles what was delivered by itself");
+        anstream::eprintln!("evenkeel: stopped");
         return Ok(Ending::Stopped(signal));
     }
     let (ending, text) = tally.judge(group)?;
@@ -200,9 +216,10 @@ async fn show(
     Listing::print(args.output.output, tally.rows(false))?;
     say_left_out(&tally);
     anstream::eprintln!(
-        "evenkeel: {} events would be delivered to {} again; nothing was changed, --execute --not-production does it",
+        "evenkeel: {} events would be delivered to {} at {} again; nothing was changed, --execute --not-production does it",
         tally.events(),
-        args.group
+        args.group,
+        cluster.kafka.brokers
     );
     Ok(Ending::Done)
 }
@@ -212,19 +229,52 @@ fn say_left_out(tally: &Tally) {
         && waits + died > 0
     {
         anstream::eprintln!(
-            "evenkeel: left out are {waits} events of keys that wait in the retry topic, and {died} dead letters"
+            "evenkeel: left out are {waits} events that wait in the retry topic or whose keys do, and {died} dead letters"
+        );
+    }
+}
+
+fn say_unanswered(tally: &Tally, group: &str) {
+    for topic in tally.unanswered_topics() {
+        anstream::eprintln!(
+            "evenkeel: what was not answered for stays in {}, and is handled when {group} goes on",
+            retry_topic(group, topic)
         );
     }
 }
 
 /// A drill without members would only leave repetitions behind. Of a group whose partitions the brokers assign (KIP-848) they do not
 /// tell who is in it: such a one is asked, and answers or not.
-async fn check_runs(admin: &Admin, group: &str) -> anyhow::Result<()> {
-    let state = admin.describe_group(group).await?.map(|group| group.state);
-    let is_idle = state.is_some_and(|state| state == "Empty");
+fn check_runs(group: &str, described: Option<&GroupDescription>) -> anyhow::Result<()> {
+    let is_idle = described.is_some_and(|group| group.state == "Empty");
     anyhow::ensure!(
         !is_idle,
         "no member of {group} runs: start the service, the drill asks those who handle its events"
     );
     Ok(())
+}
+
+/// The topics that a member reads, where the brokers tell: nobody would handle the repetitions of another.
+fn owned(
+    group: &str,
+    described: Option<&GroupDescription>,
+    topics: Vec<String>,
+) -> anyhow::Result<Vec<String>> {
+    let members = described
+        .filter(|group| group.state == "Stable")
+        .map_or(&[][..], |group| &group.members);
+    let is_told = members.iter().any(|member| !member.assignment.is_empty());
+    let has_owner = |topic: &String| {
+        let mut members = members.iter();
+        !is_told || members.any(|member| member.assignment.contains_key(topic))
+    };
+    let (owned, left): (Vec<String>, Vec<String>) = topics.into_iter().partition(has_owner);
+    for topic in &left {
+        anstream::eprintln!("evenkeel: {topic} is left out: no member of {group} reads it");
+    }
+    anyhow::ensure!(
+        !owned.is_empty(),
+        "no member of {group} reads any of the topics"
+    );
+    Ok(owned)
 }

@@ -97,9 +97,21 @@ impl Tally {
         true
     }
 
-    /// Whether all that was delivered is answered for.
-    pub(super) fn is_answered(&self) -> bool {
-        self.answered >= self.delivered
+    /// How many were delivered and not answered for. An answer may be heard before the brokers' acknowledgement.
+    pub(super) fn unanswered(&self) -> u64 {
+        self.delivered.saturating_sub(self.answered)
+    }
+
+    /// Repetitions of which a handler failed.
+    pub(super) fn failed(&self) -> u64 {
+        self.counts.values().map(|counts| counts.failed).sum()
+    }
+
+    /// The topics whose repetitions were not all answered for.
+    pub(super) fn unanswered_topics(&self) -> BTreeSet<&str> {
+        let counts = self.counts.iter();
+        let open = counts.filter(|(_, counts)| counts.unanswered() > 0);
+        open.map(|((topic, _), _)| topic.as_str()).collect()
     }
 
     /// Events to be repeated.
@@ -134,7 +146,7 @@ impl Tally {
         if !bad.is_empty() {
             let text = format!(
                 "{group} is not idempotent for {bad}: unless the effect of its handler is the same when it is made twice, it is there \
-                 twice now"
+                 twice now; and what it writes as the newest state of a key, as an upsert does, may be an older one now"
             );
             return Ok((Ending::FoundBad, text));
         }
@@ -148,7 +160,10 @@ impl Tally {
         }
         let undelivered = sum(|counts| counts.undelivered);
         if undelivered > 0 {
-            let text = format!("{undelivered} events could not be delivered again");
+            let text = format!(
+                "{undelivered} events could not be delivered again, so that nothing is proven for {}",
+                of(Verdict::Undelivered)
+            );
             return Ok((Ending::SomeFailed, text));
         }
         Ok(match sum(|counts| counts.recognised) {
@@ -234,6 +249,17 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_delivered_is_not_idempotent_by_its_neighbours() {
+        let mut tally = tally(&[("a", settled(RepetitionOutcome::Duplicate))]);
+        tally.found(TOPIC, "a", Fate::Repeated);
+        tally.undelivered(TOPIC, "a");
+        let verdicts: Vec<_> = tally.rows(true).map(|row| row.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Undelivered]);
+        let judged = tally.judge("g").ok();
+        assert_eq!(judged.map(|(ending, _)| ending), Some(Ending::SomeFailed));
+    }
+
+    #[test]
     fn the_ending_never_passes_what_was_not_judged() {
         use RepetitionOutcome::{Done, Duplicate, Ignored};
         let check = |answers: &[(&str, Option<Heard>)], expected: Option<Ending>| {
@@ -263,7 +289,7 @@ mod tests {
         let mut tally = tally(&[("a", Some(Heard::Failed))]);
         let later = Heard::Settled(RepetitionOutcome::Duplicate);
         assert!(!tally.heard(&place(0), &later));
-        assert!(tally.is_answered());
+        assert_eq!(tally.unanswered(), 0);
         let judged = tally.judge("g").ok();
         assert_eq!(judged.map(|(ending, _)| ending), Some(Ending::FoundBad));
         assert_eq!(tally.named.len(), 1);

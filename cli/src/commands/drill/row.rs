@@ -15,6 +15,8 @@ pub(super) enum Verdict {
     Ignored,
     /// Not every repetition was answered for.
     Unanswered,
+    /// Not every event could be delivered again.
+    Undelivered,
     /// Nothing was repeated.
     NotRepeated,
 }
@@ -26,6 +28,7 @@ impl Verdict {
             Self::NotIdempotent => "NOT IDEMPOTENT",
             Self::Ignored => "ignored",
             Self::Unanswered => "unanswered",
+            Self::Undelivered => "undelivered",
             Self::NotRepeated => "-",
         }
     }
@@ -58,6 +61,8 @@ impl Counts {
             Verdict::NotIdempotent
         } else if self.unanswered() + self.skipped > 0 {
             Verdict::Unanswered
+        } else if self.undelivered > 0 {
+            Verdict::Undelivered
         } else if self.recognised > 0 {
             Verdict::Idempotent
         } else if self.ignored > 0 {
