@@ -16,6 +16,7 @@ pub(super) use run::Batcher;
 
 use super::{Context, HandlerError, Outcome};
 use crate::event::Event;
+use crate::inbox::CLAIMS_MAX;
 use crate::kafka::ConfigError;
 use std::fmt;
 use std::time::Duration;
@@ -60,8 +61,7 @@ impl BatchSettings {
     }
 }
 
-/// More placeholders than SQLite takes in a statement would be needed for more.
-const RECORDS_MAX: usize = 2_000;
+const RECORDS_MAX: usize = CLAIMS_MAX as usize;
 
 /// An event of a batch, and what is known of its delivery.
 pub struct Delivered<T> {

@@ -18,7 +18,7 @@ mod tests;
 pub(super) use lend::Lent;
 pub(super) use queue::GROUP_MAX;
 
-use super::{BoxFuture, Claim, Claimed, InboxError, InboxKey, replies};
+use super::{BoxFuture, CLAIMS_MAX, Claim, Claimed, InboxError, InboxKey, replies};
 use crate::event::OutgoingRecord;
 use lend::{Completed, Loan, Returned, lend};
 use queue::{Ended, Queue};
@@ -29,9 +29,6 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
-
-/// Claims of one transaction at most, whatever a store is told: they are made in one statement.
-const SIZE_MAX: u32 = 2_000;
 
 /// How a store does what a group needs. Called by one group at a time for each open transaction, in the order given here.
 pub(super) trait GroupStore: Send + Sync + 'static {
@@ -134,7 +131,7 @@ impl<S: GroupStore> Groups<S> {
     pub(super) fn new(store: S, open_max: u32, size_max: u32) -> Arc<Self> {
         Arc::new(Self {
             store,
-            queue: Mutex::new(Queue::new(open_max, size_max.min(SIZE_MAX))),
+            queue: Mutex::new(Queue::new(open_max, size_max.min(CLAIMS_MAX))),
             places: Arc::new(Semaphore::new(open_max.max(1) as usize)),
         })
     }

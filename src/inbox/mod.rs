@@ -40,6 +40,9 @@ use std::any::{Any, TypeId};
 use std::future::Future;
 use std::pin::Pin;
 
+/// Claims that are made in one statement at most: for more SQLite would need more placeholders than it takes.
+pub(crate) const CLAIMS_MAX: u32 = 2_000;
+
 /// A boxed future, as the port's methods return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
