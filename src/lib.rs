@@ -63,7 +63,7 @@
 //!
 //! # Features
 //! `sqlite` (default): the SQLite inbox. `redis`: the Redis inbox. `daemon`: what a daemon needs around its consumer. `testing`: for tests, also those
-//! of other crates. `ssl`, `ssl-vendored`: TLS to the brokers. `zstd`: that compression.
+//! of other crates. `ssl`, `ssl-vendored`: TLS to the brokers.
 
 pub mod audit;
 pub mod consumer;
