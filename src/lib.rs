@@ -45,6 +45,7 @@
 //! - [`control`]: commands to a running group: pause, resume, skip, retry now, rate
 //! - [`audit`]: whether every event of a topic had its end in a group, once and in order, from log and store
 //! - [`telemetry`]: metrics, health, trace spans and, with the feature `daemon`, logs, signals and the admin server
+//! - [`signals`]: SIGTERM and SIGINT as requests to stop, doubled signals taken as one
 //! - `testing`: with the feature `testing`, a Kafka, a PostgreSQL or a Redis found or started for tests, unique names, waits
 //!
 //! # Guarantees
@@ -77,6 +78,7 @@ pub mod outbox;
 pub mod publisher;
 pub mod recovery;
 pub mod schema;
+pub mod signals;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -1,6 +1,6 @@
-//! The first signal asks a command to stop, the second ends the process.
+//! The first signal asks a command to stop, one that comes a second later or after that ends the process.
 
-use tokio::signal::unix::{SignalKind, signal};
+use evenkeel::signals::{StopRequest, StopRequests};
 use tokio::sync::watch;
 
 /// Tells whether, and by which signal, the command was asked to stop. Cheap to clone.
@@ -9,23 +9,16 @@ pub(crate) struct Stop {
     signal: watch::Receiver<Option<u8>>,
 }
 
-const SIGINT: u8 = 2;
-const SIGTERM: u8 = 15;
-
 impl Stop {
     /// Starts listening for SIGINT and SIGTERM.
     pub(crate) fn listen() -> std::io::Result<Self> {
         let (sender, receiver) = watch::channel(None);
-        let mut interrupts = signal(SignalKind::interrupt())?;
-        let mut terminations = signal(SignalKind::terminate())?;
+        let mut requests = StopRequests::listen()?;
         tokio::spawn(async move {
             loop {
-                let number = tokio::select! {
-                    _ = interrupts.recv() => SIGINT,
-                    _ = terminations.recv() => SIGTERM,
-                };
-                if sender.send_replace(Some(number)).is_some() {
-                    std::process::exit(128 + i32::from(number));
+                match requests.next().await {
+                    StopRequest::Stop(signal) => drop(sender.send_replace(Some(signal.number()))),
+                    StopRequest::EndNow(signal) => std::process::exit(signal.exit_code().into()),
                 }
             }
         });

@@ -1,13 +1,8 @@
-//! Signals: the first one asks to stop, the second ends the process at once.
+//! Signals: the first one asks to stop, one that comes a second later or after that ends the process at once.
 
+use evenkeel::signals::{StopRequest, StopRequests};
 use std::sync::{Arc, OnceLock};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-/// SIGINT's number.
-const SIGINT: u8 = 2;
-/// SIGTERM's number.
-const SIGTERM: u8 = 15;
 
 /// Whether and by which signal the process was asked to stop. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -20,19 +15,17 @@ impl Stop {
     /// Listens for SIGINT and SIGTERM from now on; fails when the handlers cannot be installed.
     pub fn on_signals() -> std::io::Result<Self> {
         let stop = Self::default();
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+        let mut requests = StopRequests::listen()?;
         let handle = stop.clone();
         tokio::spawn(async move {
             loop {
-                let number = tokio::select! {
-                    _ = interrupt.recv() => SIGINT,
-                    _ = terminate.recv() => SIGTERM,
-                };
-                if handle.signal.set(number).is_err() {
-                    std::process::exit(i32::from(128 + number));
+                match requests.next().await {
+                    StopRequest::Stop(signal) => {
+                        handle.signal.get_or_init(|| signal.number());
+                        handle.token.cancel();
+                    }
+                    StopRequest::EndNow(signal) => std::process::exit(signal.exit_code().into()),
                 }
-                handle.token.cancel();
             }
         });
         Ok(stop)

@@ -276,8 +276,9 @@ impl Engine {
     }
 
     fn gauge(&self, dependency: &str, is_down: bool) {
-        let (group, name) = (self.group.clone(), dependency.to_owned());
-        metrics::gauge!(Metric::BreakerOpen.name(), "group" => group, "dependency" => name)
+        let labels = [("group", self.group.as_str()), ("dependency", dependency)];
+        self.health
+            .gauge(Metric::BreakerOpen, &labels)
             .set(if is_down { 1.0 } else { 0.0 });
     }
 }

@@ -166,12 +166,20 @@ impl<C: ConsumerContext + 'static> Committer<C> {
 
     fn own(&mut self, owned: Owned) {
         let (group, topic, partition) = (
-            &self.engine.group,
-            &owned.topic,
+            self.engine.group.as_str(),
+            &*owned.topic,
             owned.partition.to_string(),
         );
-        let lag = metrics::gauge!(Metric::Lag.name(), "consumergroup" => group.clone(), "topic" => topic.to_string(), "partition" => partition.clone());
-        let gauge = |metric: Metric| metrics::gauge!(metric.name(), "group" => group.clone(), "topic" => topic.to_string(), "partition" => partition.clone());
+        let gauge_of = |metric, group_label| {
+            let labels = [
+                (group_label, group),
+                ("topic", topic),
+                ("partition", &*partition),
+            ];
+            self.engine.health.gauge(metric, &labels)
+        };
+        let lag = gauge_of(Metric::Lag, "consumergroup");
+        let gauge = |metric| gauge_of(metric, "group");
         let oldest_seconds = gauge(Metric::OldestUnsettledSeconds);
         let parked = match owned.parked_of {
             Some(_) => [gauge(Metric::ParkedKeys), gauge(Metric::ParkedRecords)],

@@ -13,7 +13,7 @@ use crate::kafka::{ConfigError, KafkaConfig};
 use crate::publisher::{PublishError, Publisher, PublisherSettings};
 use crate::recovery::DeadLetterTopic;
 use crate::recovery::dead_letter::{Failure, Form, dead_letter};
-use crate::telemetry::{Health, Metric, instance};
+use crate::telemetry::{Metric, Part, instance};
 use alarms::{Alarm, Alarms};
 use gate::Gate;
 use jiff::Timestamp;
@@ -70,7 +70,7 @@ pub(crate) struct Letter<'a> {
 }
 
 impl DeadLetterWriter {
-    pub(crate) fn new(settings: &ConsumerSettings, kafka: KafkaConfig, health: Health) -> Self {
+    pub(crate) fn new(settings: &ConsumerSettings, kafka: KafkaConfig, health: Part) -> Self {
         let group = &settings.group;
         Self {
             group: group.clone(),

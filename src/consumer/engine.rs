@@ -13,7 +13,7 @@ use super::settings::ConsumerSettings;
 use super::worker::{Inbox, Message};
 use super::{RunReport, Stopped};
 use crate::handler::{Class, Classifier, Scope};
-use crate::telemetry::{Health, Metric};
+use crate::telemetry::{Metric, Part};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -26,7 +26,8 @@ pub(crate) struct Engine {
     pub(crate) scope: Scope,
     pub(crate) classifier: Classifier,
     pub(crate) dead_letters: DeadLetterWriter,
-    pub(crate) health: Health,
+    /// This consumer's part of the process's health and metrics.
+    pub(crate) health: Part,
     pub(crate) readiness: Readiness,
     pub(crate) counters: Counters,
     pub(crate) workers: Vec<Arc<Inbox>>,
@@ -64,7 +65,7 @@ impl Engine {
         scope: Scope,
         classifier: Classifier,
         dead_letters: DeadLetterWriter,
-        health: Health,
+        health: Part,
         readiness: Readiness,
         control: Control,
     ) -> Self {

@@ -63,7 +63,7 @@ pub use settings::{
 use crate::handler::{Classifier, Delivery, Outcome, Router, Scope, default_classifier};
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 use crate::publisher::Publisher;
-use crate::telemetry::Health;
+use crate::telemetry::{Health, Part};
 use commands::Commands;
 use control::Control;
 use dead::DeadLetterWriter;
@@ -194,7 +194,9 @@ where
         self
     }
 
-    /// Reports readiness and liveness to `health`.
+    /// Reports readiness and liveness to `health`, under names that end in the group: `consumer payments`, and for a second
+    /// member of the group in the same process `consumer payments #2`. Several consumers may report to one health. When the
+    /// run ends its names leave the health; after an error `consumer payments` stays, as not ready.
     pub fn with_health(mut self, health: Health) -> Self {
         self.health = health;
         self
@@ -213,7 +215,23 @@ where
     /// # Errors
     /// When the cluster cannot be reached at the start, or the client fails for good.
     pub async fn run(self, stop: CancellationToken) -> Result<RunReport, ConsumerError> {
-        let readiness = Readiness::joining(self.health.clone());
+        let health = Part::new(
+            self.health.clone(),
+            readiness::COMPONENT,
+            &self.settings.group,
+        );
+        let ran = self.run_as(health.clone(), stop).await;
+        let failure = ran.as_ref().err().map(ToString::to_string);
+        health.end(failure.as_deref());
+        ran
+    }
+
+    async fn run_as(
+        self,
+        health: Part,
+        stop: CancellationToken,
+    ) -> Result<RunReport, ConsumerError> {
+        let readiness = Readiness::joining(health.clone());
         let (retry_topics, is_controlled) = prepare::topics(&self.kafka, &self.settings).await?;
         let (commands, state) =
             commands::follow(is_controlled, &self.kafka, &self.settings).await?;
@@ -229,7 +247,7 @@ where
         ));
         let config = prepare::client(&self.kafka, &self.settings)?;
         let dead_letters =
-            DeadLetterWriter::new(&self.settings, self.kafka.clone(), self.health.clone());
+            DeadLetterWriter::new(&self.settings, self.kafka.clone(), health.clone());
         let scope = Scope {
             group: self.settings.group.clone(),
             publisher: self.publisher,
@@ -240,7 +258,7 @@ where
             scope,
             self.classifier,
             dead_letters,
-            self.health,
+            health,
             readiness,
             control,
         ));

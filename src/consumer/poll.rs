@@ -14,6 +14,7 @@ use super::steering::Steering;
 use super::{Bound, ConsumerError, Stopped};
 use crate::kafka::queue::{ForwardedQueue, Message};
 use crate::kafka::{KafkaConfig, KafkaError};
+use crate::telemetry::Beating;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -54,6 +55,7 @@ pub(crate) struct PollThread {
     orders: mpsc::Sender<Order>,
     intake: Intake,
     steering: Steering,
+    beating: Beating,
     stop: Arc<AtomicBool>,
     events_served_at: Instant,
     last_record_at: Option<Instant>,
@@ -99,7 +101,7 @@ pub(crate) fn run(
     consumer.context().set_target(Some(queue.target()));
     engine.intake_is_here();
     let beat_within = engine.settings.revoke_timeout + BEAT_WITHIN;
-    engine.health.expect_beat(LOOP, beat_within);
+    let beating = engine.health.expect_beat(LOOP, beat_within);
     let intake = Intake::new(Arc::clone(&engine));
     let steering = Steering::new(Arc::clone(&engine), commands);
     let mut thread = PollThread {
@@ -109,6 +111,7 @@ pub(crate) fn run(
         consumer,
         orders,
         intake,
+        beating,
         stop,
         events_served_at: Instant::now(),
         last_record_at: None,
@@ -297,7 +300,7 @@ impl PollThread {
     /// Serves rebalances and errors. Polling is what keeps this member in the group.
     fn serve_events(&mut self) -> Result<(), ConsumerError> {
         self.events_served_at = Instant::now();
-        self.engine.health.beat(LOOP);
+        self.beating.beat();
         self.engine.mind_breakers();
         self.are_gated = self.consumer.context().open_gates(&self.consumer);
         self.engine.dead_letters.mind_flood();
@@ -523,7 +526,6 @@ impl PollThread {
         drop(queue);
         drop(consumer);
         engine.end_breakers();
-        engine.health.retire(LOOP);
     }
 }
 

@@ -4,17 +4,17 @@
 //! follows from all that was reported, in whatever order.
 
 use super::partition::Partition;
-use crate::telemetry::Health;
+use crate::telemetry::Part;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The component under which the consumer shows in the health.
-const COMPONENT: &str = "consumer";
+pub(super) const COMPONENT: &str = "consumer";
 
 /// The consumer's readiness, shared by its threads.
 pub(crate) struct Readiness {
-    health: Health,
+    health: Part,
     /// Held while the health is told, so that it is told in the order of the changes.
     state: Mutex<State>,
     /// Spares those that read records a look at the state.
@@ -55,7 +55,7 @@ impl State {
 
 impl Readiness {
     /// Not ready until partitions are assigned, be it none.
-    pub(super) fn joining(health: Health) -> Self {
+    pub(super) fn joining(health: Part) -> Self {
         let readiness = Self {
             health,
             state: Mutex::default(),
@@ -142,10 +142,11 @@ impl Readiness {
 mod tests {
     use super::*;
     use crate::consumer::ledger::Epoch;
+    use crate::telemetry::Health;
 
     fn joined() -> (Readiness, Health) {
         let health = Health::default();
-        let readiness = Readiness::joining(health.clone());
+        let readiness = Readiness::joining(Part::new(health.clone(), COMPONENT, "payments"));
         assert_eq!(reason(&health), "joining the group");
         readiness.assigned();
         assert_eq!(reason(&health), "");

@@ -47,8 +47,8 @@ pub(crate) struct Steering {
 
 impl Steering {
     pub(crate) fn new(engine: Arc<Engine>, commands: Option<Commands>) -> Self {
-        let gauge =
-            metrics::gauge!(Metric::PausedPartitions.name(), "group" => engine.group.clone());
+        let labels = [("group", engine.group.as_str())];
+        let gauge = engine.health.gauge(Metric::PausedPartitions, &labels);
         Self {
             engine,
             commands,

@@ -24,8 +24,7 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn new(engine: Arc<Engine>) -> Self {
         use crate::telemetry::Metric;
-        let gauge =
-            |metric: Metric| metrics::gauge!(metric.name(), "group" => engine.group.clone());
+        let gauge = |metric| engine.health.gauge(metric, &[("group", &engine.group)]);
         let (in_flight, in_flight_bytes) = (gauge(Metric::InFlight), gauge(Metric::InFlightBytes));
         let next_look = Instant::now() + engine.settings.stuck_after;
         Self {

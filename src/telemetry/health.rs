@@ -3,7 +3,7 @@
 //! Owns the table of components and of loops that have to move. Knows no HTTP and no Kafka: who serves the answer and who
 //! reports is decided elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 #[derive(Clone)]
 pub struct Health {
     state: Arc<Mutex<State>>,
+    /// Names of the parts that report here.
+    names: Arc<Mutex<BTreeSet<String>>>,
     clock: Clock,
 }
 
@@ -45,6 +47,7 @@ impl Health {
     pub fn with_clock(clock: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Self {
             state: Arc::default(),
+            names: Arc::default(),
             clock: Arc::new(clock),
         }
     }
@@ -130,6 +133,19 @@ impl Health {
     /// The names of all registered loops, moving or not.
     pub fn loops(&self) -> Vec<String> {
         self.lock().loops.keys().cloned().collect()
+    }
+
+    /// Shows nothing of this component or loop any more.
+    pub(super) fn forget(&self, name: &str) {
+        let mut this = self.lock();
+        this.components.remove(name);
+        this.notes.remove(name);
+        this.loops.remove(name);
+    }
+
+    /// The names of the running parts that report here, held while one is taken or given back.
+    pub(super) fn names(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A panic elsewhere must not take the health down with it: the table has no invariant that could be half written.

@@ -39,6 +39,9 @@
 //! The lag carries the name and the labels of kafka_exporter, so that boards and alerts made for it work unchanged. Where
 //! both are scraped, tell the two apart by `job` before summing. A member that loses a partition sets its gauges of that
 //! partition to 0: series are not forgotten while the process runs.
+//!
+//! Where two members of one group, or two relays, run in one process, the gauges of the second have a label `member` more
+//! (`member="2"`), so that neither overwrites the other's. Sum over it. Counters are common to both.
 
 use metrics::Unit;
 

@@ -7,9 +7,11 @@ pub mod daemon;
 mod health;
 mod instance;
 pub mod metric;
+mod part;
 mod span;
 
 pub use health::Health;
 pub(crate) use instance::instance;
 pub use metric::{Metric, MetricKind};
+pub(crate) use part::{Beating, Part};
 pub use span::{PROCESS_TARGET, process_span};

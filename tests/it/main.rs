@@ -58,3 +58,5 @@ mod rerun;
 mod retry_topics;
 /// Helper: topics and groups of their own, members in this process, records, gates, and looks at committed offsets.
 mod support;
+/// Several consumers in one process report to one health without hiding each other.
+mod together;

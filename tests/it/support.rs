@@ -350,13 +350,18 @@ impl Member {
         handler: impl Handle,
         publisher: Option<Publisher>,
     ) -> Self {
-        let (health, stop) = (Health::default(), CancellationToken::new());
-        let mut consumer = Consumer::new(kafka.clone(), settings, handler)
-            .expect("settings that can be used")
-            .with_health(health.clone());
+        let mut consumer =
+            Consumer::new(kafka.clone(), settings, handler).expect("settings that can be used");
         if let Some(publisher) = publisher {
             consumer = consumer.with_publisher(publisher);
         }
+        Self::run(consumer, Health::default())
+    }
+
+    /// Runs this consumer, which reports to `health`.
+    pub(crate) fn run(consumer: Consumer<impl Handle>, health: Health) -> Self {
+        let stop = CancellationToken::new();
+        let consumer = consumer.with_health(health.clone());
         let run = tokio::spawn(consumer.run(stop.clone()));
         Self { health, stop, run }
     }
@@ -378,17 +383,19 @@ impl Member {
     pub(crate) async fn joined(&self) {
         eventually("the member has joined", WITHIN, || async {
             // Before its first step it has nothing to complain of.
-            let reports = self.health.components().contains(&"consumer".to_owned());
+            let mut components = self.health.components().into_iter();
+            let reports = components.any(|name| name.starts_with("consumer "));
             (reports && self.health.not_ready().is_empty()).then_some(())
         })
         .await;
     }
 
-    /// Waits until `component` is not ready, and returns its reason.
+    /// Waits until its `component`, which is named with its group, is not ready, and returns its reason.
     pub(crate) async fn complaint(&self, component: &str) -> String {
         eventually(&format!("{component} complains"), WITHIN, || async {
             let complaints = self.health.not_ready();
-            let complaint = complaints.into_iter().find(|(name, _)| name == component);
+            let is_it = |name: &str| name.split(' ').next() == Some(component);
+            let complaint = complaints.into_iter().find(|(name, _)| is_it(name));
             complaint.map(|(_, reason)| reason)
         })
         .await

@@ -77,7 +77,8 @@ async fn measure(spec: &Spec) -> anyhow::Result<Turn> {
     let running = tokio::spawn(consumer.run(stop.clone()));
     let began = Instant::now();
     let is_assigned = || {
-        let is_known = health.components().iter().any(|name| name == "consumer");
+        let mut components = health.components().into_iter();
+        let is_known = components.any(|name| name.starts_with("consumer "));
         is_known && health.not_ready().is_empty()
     };
     wait_until(began, is_assigned).await?;

@@ -3,7 +3,7 @@
 //! Owns the list of it: a flood, and for each topic the records whose letters cannot be written. So a letter that is written
 //! clears its own alarm and nobody else's.
 
-use crate::telemetry::{Health, Metric};
+use crate::telemetry::{Metric, Part};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,7 @@ const COMPONENT: &str = "dead_letters";
 /// The alarms of one consumer.
 pub(super) struct Alarms {
     group: String,
-    health: Health,
+    health: Part,
     state: Mutex<State>,
 }
 
@@ -47,7 +47,7 @@ impl State {
 }
 
 impl Alarms {
-    pub(super) fn new(group: &str, health: Health) -> Self {
+    pub(super) fn new(group: &str, health: Part) -> Self {
         Self {
             group: group.to_owned(),
             health,
@@ -59,7 +59,9 @@ impl Alarms {
     pub(super) fn flood(&self, reason: Option<String>) {
         let mut state = self.lock();
         let flooded = if reason.is_some() { 1.0 } else { 0.0 };
-        metrics::gauge!(Metric::DeadLetterFlood.name(), "group" => self.group.clone()).set(flooded);
+        self.health
+            .gauge(Metric::DeadLetterFlood, &[("group", &self.group)])
+            .set(flooded);
         state.flood = reason;
         self.health.set_ready(COMPONENT, state.shown());
     }
@@ -80,8 +82,9 @@ impl Alarms {
             .unwritable
             .get(topic)
             .map_or(0, |unwritable| unwritable.records);
-        let (group, topic) = (self.group.clone(), topic.to_owned());
-        metrics::gauge!(Metric::DeadLettersWaiting.name(), "group" => group, "topic" => topic)
+        let labels = [("group", self.group.as_str()), ("topic", topic)];
+        self.health
+            .gauge(Metric::DeadLettersWaiting, &labels)
             .set(records as f64);
         self.health.set_ready(COMPONENT, state.shown());
     }
@@ -133,6 +136,7 @@ impl Drop for Alarm<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::Health;
 
     fn reason(health: &Health) -> String {
         health
@@ -144,7 +148,7 @@ mod tests {
     #[test]
     fn the_end_of_one_alarm_clears_no_other() {
         let health = Health::default();
-        let alarms = Alarms::new("payments", health.clone());
+        let alarms = Alarms::new("payments", Part::new(health.clone(), "consumer", ""));
         let mut orders = alarms.of("orders");
         let mut more_orders = alarms.of("orders");
         let mut stock = alarms.of("stock");

@@ -100,12 +100,15 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::Health;
+    use crate::telemetry::{Health, Part};
     use futures_util::FutureExt;
 
     fn gate(run_max: u64) -> (Gate, Alarms, Health) {
         let health = Health::default();
-        let alarms = Alarms::new("payments", health.clone());
+        let alarms = Alarms::new(
+            "payments",
+            Part::new(health.clone(), "consumer", "payments"),
+        );
         let policy = FloodGuardPolicy {
             run_max,
             ..FloodGuardPolicy::OFF
@@ -124,7 +127,7 @@ mod tests {
         let mut waiting = Box::pin(gate.pass(&alarms));
         assert!(waiting.as_mut().now_or_never().is_none());
         let (component, reason) = health.not_ready().pop().expect("an alarm");
-        assert_eq!(component, "dead_letters");
+        assert_eq!(component, "dead_letters payments");
         assert!(
             reason.contains("dead-letter flood: 2 records in a row"),
             "{reason}"

@@ -3,8 +3,8 @@
 use super::super::status::OpenTransaction;
 use super::super::store::Backlog;
 use super::window::Fact;
-use crate::telemetry::Metric;
-use metrics::{counter, gauge};
+use crate::telemetry::{Metric, Part};
+use metrics::counter;
 use std::time::Duration;
 
 /// Logs and counts what became of a row.
@@ -56,22 +56,26 @@ fn failed(topic: &str, result: &'static str) {
 }
 
 /// Reports how much waits.
-pub(super) fn backlog_measured(backlog: &Backlog) {
+pub(super) fn backlog_measured(part: &Part, backlog: &Backlog) {
     let oldest = backlog.oldest.unwrap_or_default();
-    gauge!(Metric::OutboxPending.name()).set(backlog.pending as f64);
-    gauge!(Metric::OutboxOldestSeconds.name()).set(oldest.as_secs_f64());
-    gauge!(Metric::OutboxHeldKeys.name()).set(backlog.held_keys as f64);
+    part.gauge(Metric::OutboxPending, &[])
+        .set(backlog.pending as f64);
+    part.gauge(Metric::OutboxOldestSeconds, &[])
+        .set(oldest.as_secs_f64());
+    part.gauge(Metric::OutboxHeldKeys, &[])
+        .set(backlog.held_keys as f64);
 }
 
 /// Reports how many slots are ours.
-pub(super) fn slots_leased(slots: usize) {
-    gauge!(Metric::OutboxSlots.name()).set(slots as f64);
+pub(super) fn slots_leased(part: &Part, slots: usize) {
+    part.gauge(Metric::OutboxSlots, &[]).set(slots as f64);
 }
 
 /// Warns of a transaction that holds up what it has written, and whoever publishes on the same keys.
-pub(super) fn transaction_seen(open: Option<&OpenTransaction>) {
+pub(super) fn transaction_seen(part: &Part, open: Option<&OpenTransaction>) {
     let age = open.map_or(Duration::ZERO, |open| Duration::from_millis(open.age_ms));
-    gauge!(Metric::OutboxOpenTransactionSeconds.name()).set(age.as_secs_f64());
+    part.gauge(Metric::OutboxOpenTransactionSeconds, &[])
+        .set(age.as_secs_f64());
     if let Some(open) = open {
         tracing::warn!(
             pid = open.pid,

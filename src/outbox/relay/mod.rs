@@ -44,7 +44,7 @@ pub struct Relay {
     store: OutboxStore,
     publisher: Publisher,
     settings: RelaySettings,
-    health: Option<Health>,
+    health: Health,
 }
 
 /// What a relay has done.
@@ -69,7 +69,7 @@ impl Relay {
             store: store.into(),
             publisher,
             settings: RelaySettings::default(),
-            health: None,
+            health: Health::default(),
         }
     }
 
@@ -79,9 +79,9 @@ impl Relay {
         self
     }
 
-    /// The same, saying there whether it reaches its store: component `relay`.
+    /// The same, reporting to `health` whether it reaches its store: component `relay`, or `relay #2` beside another relay.
     pub fn with_health(mut self, health: Health) -> Self {
-        self.health = Some(health);
+        self.health = health;
         self
     }
 

@@ -9,7 +9,7 @@ use super::shares::{self, Leases};
 use super::window::{Fact, Outcome, Window};
 use super::{Relay, RelayReport, RelaySettings, facts};
 use crate::publisher::{PublishError, Publisher};
-use crate::telemetry::{Health, instance};
+use crate::telemetry::{Part, instance};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -56,7 +56,8 @@ pub(super) struct Running {
     publisher: Publisher,
     settings: RelaySettings,
     patience: Patience,
-    health: Option<Health>,
+    /// This relay's part of the process's health and metrics.
+    part: Part,
     /// This relay's name towards the others.
     name: String,
     window: Window,
@@ -80,7 +81,7 @@ impl Running {
         Self {
             store: relay.store.port(),
             publisher: relay.publisher,
-            health: relay.health,
+            part: Part::new(relay.health, COMPONENT, ""),
             name: format!("{}-{}", instance(None), uuid::Uuid::now_v7().simple()),
             window: Window::new(&relay.settings),
             patience: Patience(relay.settings.answer_within()),
@@ -105,6 +106,7 @@ impl Running {
     ) -> Result<RelayReport, OutboxError> {
         let ended = self.go_on(stop, until_empty).await;
         self.finish(&CancellationToken::new()).await;
+        self.end_part(&ended);
         ended.map(|()| self.report)
     }
 
@@ -120,7 +122,13 @@ impl Running {
             ended = self.go_on(late, true).await;
         }
         self.finish(late).await;
+        self.end_part(&ended);
         ended.map(|()| self.report)
+    }
+
+    fn end_part(&self, ended: &Result<(), OutboxError>) {
+        let failure = ended.as_ref().err().map(ToString::to_string);
+        self.part.end(failure.as_deref());
     }
 
     async fn go_on(
@@ -207,9 +215,7 @@ impl Running {
     }
 
     fn say_ready(&self, state: Result<(), String>) {
-        if let Some(health) = &self.health {
-            health.set_ready(COMPONENT, state);
-        }
+        self.part.set_ready(COMPONENT, state);
     }
 
     async fn ask_in_turn(&mut self, now: Instant) -> Result<(), OutboxError> {
@@ -243,7 +249,7 @@ impl Running {
         let granted = self.patience.ask("lease slots", granted).await?;
         let lost = self.leases.granted(&granted, until);
         self.window.lose(&lost);
-        facts::slots_leased(granted.len());
+        facts::slots_leased(&self.part, granted.len());
         self.may_have_more = true;
         let look_again = shares.look_again_after.map(|after| after + LOOK_LATER);
         let renew_after = self.settings.renew_interval();
@@ -313,7 +319,7 @@ impl Running {
             .patience
             .ask("measure its backlog", self.store.backlog())
             .await?;
-        facts::backlog_measured(&backlog);
+        facts::backlog_measured(&self.part, &backlog);
         let open = self
             .store
             .open_transaction(self.settings.open_transaction_max);
@@ -321,13 +327,10 @@ impl Running {
             .patience
             .ask("look for open transactions", open)
             .await?;
-        facts::transaction_seen(open.as_ref());
-        if let Some(health) = &self.health {
-            let held = self.window.held_keys();
-            let note =
-                format!("{held} keys wait behind a refused event; see: evenkeel outbox status");
-            health.set_note(COMPONENT, (held > 0).then_some(note));
-        }
+        facts::transaction_seen(&self.part, open.as_ref());
+        let held = self.window.held_keys();
+        let note = format!("{held} keys wait behind a refused event; see: evenkeel outbox status");
+        self.part.set_note(COMPONENT, (held > 0).then_some(note));
         Ok(())
     }
 
@@ -440,9 +443,6 @@ impl Running {
                 "the relay ends without a last word to the outbox: what was not noted is published again, and others take over \
                  when its leases end"
             );
-        }
-        if let Some(health) = &self.health {
-            health.retire(COMPONENT);
         }
     }
 }

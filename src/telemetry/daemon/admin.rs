@@ -151,7 +151,7 @@ impl Report {
             let name = one_line(&check.name);
             let note = check.note.as_deref().map(one_line);
             let written = match (&check.reason, note) {
-                (Some(reason), _) => writeln!(text, "[-]{name} {}", one_line(reason)),
+                (Some(reason), _) => writeln!(text, "[-]{name}: {}", one_line(reason)),
                 (None, Some(note)) if verbose => writeln!(text, "[+]{name} ok; {note}"),
                 (None, None) if verbose => writeln!(text, "[+]{name} ok"),
                 (None, _) => Ok(()),

@@ -48,7 +48,8 @@ impl DaemonSettings {
 /// probes until its process ends.
 #[derive(Debug)]
 pub struct Daemon {
-    /// Cancelled by the first SIGTERM or SIGINT; a second one ends the process at once with 143 or 130.
+    /// Cancelled by the first SIGTERM or SIGINT. One that comes a second later or after that ends the process at once with 143
+    /// or 130; those in between belong to the first.
     pub stop: CancellationToken,
     /// The health served on /livez and /readyz.
     pub health: Health,

@@ -1,38 +1,31 @@
-//! SIGTERM and SIGINT: the first asks the process to stop, the second ends it.
+//! The daemon's reaction to stop requests: the first cancels, one that insists ends the process.
 
+use crate::signals::{StopRequest, StopRequests};
 use std::io;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-/// Exit code by convention: 128 and the signal's number.
-const EXIT_SIGINT: i32 = 130;
-const EXIT_SIGTERM: i32 = 143;
 
 /// Heeds both signals from its return on.
 pub(super) fn listen(stop: CancellationToken) -> io::Result<()> {
-    let terminate = signal(SignalKind::terminate())?;
-    let interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn(heed(terminate, interrupt, stop));
-    Ok(())
-}
-
-async fn heed(mut terminate: Signal, mut interrupt: Signal, stop: CancellationToken) {
-    loop {
-        let (name, exit_code) = tokio::select! {
-            _ = terminate.recv() => ("SIGTERM", EXIT_SIGTERM),
-            _ = interrupt.recv() => ("SIGINT", EXIT_SIGINT),
-        };
-        if stop.is_cancelled() {
-            tracing::warn!(
-                signal = name,
-                "ending at once; what is not settled is delivered again"
-            );
-            std::process::exit(exit_code);
+    let mut requests = StopRequests::listen()?;
+    tokio::spawn(async move {
+        loop {
+            match requests.next().await {
+                StopRequest::Stop(signal) => {
+                    tracing::info!(
+                        signal = signal.name(),
+                        "stopping: draining what is running; a second signal after a second or later ends the process at once"
+                    );
+                    stop.cancel();
+                }
+                StopRequest::EndNow(signal) => {
+                    tracing::warn!(
+                        signal = signal.name(),
+                        "ending at once; what is not settled is delivered again"
+                    );
+                    std::process::exit(signal.exit_code().into());
+                }
+            }
         }
-        tracing::info!(
-            signal = name,
-            "stopping: draining what is running; a second signal ends the process at once"
-        );
-        stop.cancel();
-    }
+    });
+    Ok(())
 }

@@ -40,18 +40,21 @@ async fn readyz_says_which_component_is_not_ready_and_why() {
         get(&health, "/readyz", "*/*").await,
         (StatusCode::OK, "ok\n".to_owned())
     );
-    health.set_ready("consumer", Err("no brokers:\n  refused".to_owned()));
+    health.set_ready(
+        "consumer payments",
+        Err("no brokers:\n  refused".to_owned()),
+    );
     assert_eq!(
         get(&health, "/readyz", "*/*").await,
         (
             StatusCode::SERVICE_UNAVAILABLE,
-            "[-]consumer no brokers:   refused\n".to_owned()
+            "[-]consumer payments: no brokers:   refused\n".to_owned()
         )
     );
     let (_, verbose) = get(&health, "/readyz?verbose", "*/*").await;
     assert_eq!(
         verbose,
-        "[-]consumer no brokers:   refused\n[+]store ok\nfailed\n"
+        "[-]consumer payments: no brokers:   refused\n[+]store ok\nfailed\n"
     );
     let (status, json) = get(&health, "/readyz", "application/json").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -59,7 +62,7 @@ async fn readyz_says_which_component_is_not_ready_and_why() {
     assert_eq!(
         json,
         serde_json::json!({"status": "failed", "checks": [
-            {"name": "consumer", "ok": false, "reason": "no brokers:\n  refused"},
+            {"name": "consumer payments", "ok": false, "reason": "no brokers:\n  refused"},
             {"name": "store", "ok": true},
         ]})
     );
@@ -68,15 +71,16 @@ async fn readyz_says_which_component_is_not_ready_and_why() {
 #[tokio::test]
 async fn readyz_tells_what_is_noted_of_a_component_that_is_ready() {
     let health = Health::default();
-    health.set_ready("consumer", Ok(()));
-    health.set_note("consumer", Some("paused: orders/3".to_owned()));
+    health.set_ready("consumer payments", Ok(()));
+    health.set_note("consumer payments", Some("paused: orders/3".to_owned()));
     let plain = get(&health, "/readyz", "*/*").await;
     assert_eq!(plain, (StatusCode::OK, "ok\n".to_owned()));
     let (_, verbose) = get(&health, "/readyz?verbose", "*/*").await;
-    assert_eq!(verbose, "[+]consumer ok; paused: orders/3\nok\n");
+    assert_eq!(verbose, "[+]consumer payments ok; paused: orders/3\nok\n");
     let (_, json) = get(&health, "/readyz", "application/json").await;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    let check = serde_json::json!({"name": "consumer", "ok": true, "note": "paused: orders/3"});
+    let check =
+        serde_json::json!({"name": "consumer payments", "ok": true, "note": "paused: orders/3"});
     assert_eq!(json["checks"][0], check);
 }
 
@@ -95,7 +99,7 @@ async fn livez_names_a_loop_that_stands_still_and_does_not_ask_for_readiness() {
             get(&health, path, "*/*").await,
             (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "[-]poll has not moved for 12 s\n".to_owned()
+                "[-]poll: has not moved for 12 s\n".to_owned()
             )
         );
     }
@@ -152,6 +156,8 @@ async fn a_daemon_answers_probes_once_started_and_is_not_ready_once_it_stops() {
 
 /// Set for the process that is sent signals, so that running all ignored tests does not start a second one.
 const SIGNALLED: &str = "EVENKEEL_TEST_SIGNALLED";
+/// Set for one that stops before any signal comes.
+const STOPS_ITSELF: &str = "EVENKEEL_TEST_STOPS_ITSELF";
 
 /// Not a test by itself: the process that the tests below send signals to.
 #[tokio::test]
@@ -161,6 +167,9 @@ async fn a_daemon_that_never_drains() {
         return;
     }
     let daemon = Daemon::start(settings(None)).await.unwrap();
+    if std::env::var_os(STOPS_ITSELF).is_some() {
+        daemon.stop.cancel();
+    }
     daemon.stop.cancelled().await;
     std::future::pending::<()>().await;
 }
@@ -172,11 +181,16 @@ struct Process {
 
 impl Process {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "--ignored", "--nocapture"])
             .arg("telemetry::daemon::tests::a_daemon_that_never_drains")
             .env("RUST_LOG", "info")
             .env(SIGNALLED, "1")
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -192,10 +206,15 @@ impl Process {
         );
     }
 
-    fn send(&self, signal: &str) {
+    /// Sends these, separated by blanks, one right after the other.
+    fn send(&self, signals: &str) {
+        let pid = self.child.id();
+        let kills = signals
+            .split(' ')
+            .map(|signal| format!("kill -{signal} {pid};"));
         let status = Command::new("sh")
             .arg("-c")
-            .arg(format!("kill -{signal} {}", self.child.id()))
+            .arg(kills.collect::<String>())
             .status()
             .unwrap();
         assert!(status.success());
@@ -211,7 +230,7 @@ impl Drop for Process {
 }
 
 #[test]
-fn the_first_signal_asks_to_stop_and_the_second_ends_the_process_with_its_code() {
+fn the_first_signal_asks_to_stop_and_a_later_one_ends_the_process() {
     for (first, second, code) in [
         ("TERM", "TERM", 143),
         ("INT", "INT", 130),
@@ -220,10 +239,34 @@ fn the_first_signal_asks_to_stop_and_the_second_ends_the_process_with_its_code()
         let mut process = Process::start();
         process.wait_for("started");
         process.send(first);
-        process.wait_for("a second signal ends the process at once");
+        process.wait_for("ends the process at once");
         assert!(process.child.try_wait().unwrap().is_none(), "it drains");
+        // Longer than a request may last.
+        std::thread::sleep(Duration::from_millis(1_100));
         process.send(second);
         process.wait_for("ending at once");
         assert_eq!(process.child.wait().unwrap().code(), Some(code));
     }
+}
+
+#[test]
+fn signals_in_quick_succession_ask_once() {
+    for burst in ["TERM TERM", "TERM INT", "INT TERM TERM INT"] {
+        let mut process = Process::start();
+        process.wait_for("started");
+        process.send(burst);
+        process.wait_for("ends the process at once");
+        // A signal that counted would have ended it by now.
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(process.child.try_wait().unwrap().is_none(), "{burst}");
+    }
+}
+
+#[test]
+fn a_stop_from_within_leaves_the_first_signal_its_meaning() {
+    let mut process = Process::start_with(&[(STOPS_ITSELF, "1")]);
+    process.wait_for("started");
+    process.send("TERM");
+    process.wait_for("ends the process at once");
+    assert!(process.child.try_wait().unwrap().is_none(), "it drains");
 }

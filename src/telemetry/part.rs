@@ -1,0 +1,294 @@
+//! A consumer or a relay that runs in this process, as health and metrics show it.
+//!
+//! Owns the names that keep it apart from others of the same process: `consumer payments`, and `consumer payments #2` for a
+//! second member of the same group. When a part ends, its components and loops leave the health and its gauges go to 0.
+
+use super::health::Health;
+use super::metric::Metric;
+use metrics::{Gauge, Key, Label, gauge};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Names in use among the metrics of this process, whichever health their parts report to.
+static SERIES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// A running part of a process. Clones share it; it ends with [`Part::end`], or with its last clone.
+#[derive(Clone)]
+pub(crate) struct Part(Arc<Inner>);
+
+struct Inner {
+    health: Health,
+    /// What kind of part it is, which is also its main component.
+    kind: &'static str,
+    /// Its name in the health.
+    name: String,
+    /// Its name among the metrics, and the label that tells it from a namesake.
+    series: String,
+    member: Option<Label>,
+    gauges: Mutex<HashMap<Key, Gauge>>,
+    /// The components and loops that it has in the health; none once it has ended.
+    shown: Mutex<Option<BTreeSet<String>>>,
+}
+
+impl Part {
+    /// A part of this kind, such as `consumer`, and of this name, such as its group. The name may be empty.
+    pub(crate) fn new(health: Health, kind: &'static str, name: &str) -> Self {
+        let (number, series) = claim(&mut lock(&SERIES), &joined(kind, name));
+        let (_, name) = claim(&mut health.names(), name);
+        Self(Arc::new(Inner {
+            health,
+            kind,
+            name,
+            series,
+            member: (number > 1).then(|| Label::new("member", number.to_string())),
+            gauges: Mutex::default(),
+            shown: Mutex::new(Some(BTreeSet::new())),
+        }))
+    }
+
+    /// Reports that this part's `component` is ready, or why not.
+    pub(crate) fn set_ready(&self, component: &str, state: Result<(), String>) {
+        self.show(component, |health, name| health.set_ready(name, state));
+    }
+
+    /// Notes what is worth knowing of this part's `component`.
+    pub(crate) fn set_note(&self, component: &str, note: Option<String>) {
+        self.show(component, |health, name| health.set_note(name, note));
+    }
+
+    /// Registers a loop of this part that must move at least this often. Its readiness is no matter of this.
+    pub(crate) fn expect_beat(&self, name: &str, within: Duration) -> Beating {
+        self.show(name, |health, name| health.expect_beat(name, within));
+        Beating {
+            part: self.clone(),
+            name: joined(name, &self.0.name),
+        }
+    }
+
+    /// A gauge of this part. One that shares its kind and name with another part of the process has a label `member` more.
+    pub(crate) fn gauge(&self, metric: Metric, labels: &[(&'static str, &str)]) -> Gauge {
+        let labels = labels
+            .iter()
+            .map(|(name, value)| Label::new(*name, (*value).to_owned()));
+        let labels: Vec<Label> = labels.chain(self.0.member.clone()).collect();
+        let key = Key::from_parts(metric.name(), labels.clone());
+        let mut gauges = lock(&self.0.gauges);
+        let gauge = gauges
+            .entry(key)
+            .or_insert_with(|| gauge!(metric.name(), labels));
+        gauge.clone()
+    }
+
+    /// The part ends. After a failure its main component stays in the health as not ready, until a part of the same name
+    /// takes its place.
+    pub(crate) fn end(&self, failure: Option<&str>) {
+        self.0.end(failure);
+    }
+
+    /// Nothing of a part that has ended is shown any more: its name may be another's by now.
+    fn show(&self, component: &str, show: impl FnOnce(&Health, &str)) {
+        if let Some(shown) = &mut *lock(&self.0.shown) {
+            let name = joined(component, &self.0.name);
+            show(&self.0.health, &name);
+            shown.insert(name);
+        }
+    }
+}
+
+impl Inner {
+    fn end(&self, failure: Option<&str>) {
+        let Some(shown) = lock(&self.shown).take() else {
+            return;
+        };
+        shown.iter().for_each(|name| self.health.forget(name));
+        if let Some(failure) = failure {
+            let main = joined(self.kind, &self.name);
+            self.health
+                .set_ready(&main, Err(format!("ended: {failure}")));
+        }
+        self.health.names().remove(&self.name);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.end(None);
+        lock(&self.gauges).values().for_each(|gauge| gauge.set(0.0));
+        lock(&SERIES).remove(&self.series);
+    }
+}
+
+/// A registered loop, as the one who runs it holds it: with its drop the loop's silence no longer counts.
+pub(crate) struct Beating {
+    part: Part,
+    name: String,
+}
+
+impl Beating {
+    /// The loop moved.
+    pub(crate) fn beat(&self) {
+        if lock(&self.part.0.shown).is_some() {
+            self.part.0.health.beat(&self.name);
+        }
+    }
+}
+
+impl Drop for Beating {
+    fn drop(&mut self) {
+        if lock(&self.part.0.shown).is_some() {
+            self.part.0.health.retire(&self.name);
+        }
+    }
+}
+
+/// Takes the name, with the lowest number that nobody has: `payments`, `payments #2`, `payments #3`.
+fn claim(names: &mut BTreeSet<String>, name: &str) -> (usize, String) {
+    let mut number = 1;
+    loop {
+        let numbered = match number {
+            1 => name.to_owned(),
+            number => joined(name, &format!("#{number}")),
+        };
+        if names.insert(numbered.clone()) {
+            return (number, numbered);
+        }
+        number += 1;
+    }
+}
+
+fn joined(first: &str, second: &str) -> String {
+    match first.is_empty() || second.is_empty() {
+        true => [first, second].concat(),
+        false => format!("{first} {second}"),
+    }
+}
+
+/// What these guard is whole after each statement, so a panic elsewhere does not matter.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn consumer(health: &Health, group: &str) -> Part {
+        Part::new(health.clone(), "consumer", group)
+    }
+
+    #[test]
+    fn parts_of_one_process_hide_nothing_of_each_other() {
+        let health = Health::default();
+        let (one, other) = (consumer(&health, "a"), consumer(&health, "b"));
+        one.set_ready("consumer", Err("no broker".to_owned()));
+        other.set_ready("consumer", Ok(()));
+        other.set_note("consumer", Some("paused".to_owned()));
+        let not_ready = [("consumer a".to_owned(), "no broker".to_owned())];
+        assert_eq!(health.not_ready(), not_ready);
+        assert_eq!(
+            health.notes(),
+            [("consumer b".to_owned(), "paused".to_owned())]
+        );
+    }
+
+    #[test]
+    fn namesakes_are_numbered_and_a_free_number_is_used_again() {
+        let health = Health::default();
+        let [first, second, third] = [(); 3].map(|()| consumer(&health, "payments"));
+        for part in [&first, &second, &third] {
+            part.set_ready("handlers", Ok(()));
+        }
+        let names = [
+            "handlers payments",
+            "handlers payments #2",
+            "handlers payments #3",
+        ];
+        assert_eq!(health.components(), names);
+        drop(second);
+        let next = consumer(&health, "payments");
+        next.set_ready("handlers", Err("stuck".to_owned()));
+        assert_eq!(health.not_ready()[0].0, "handlers payments #2");
+    }
+
+    #[test]
+    fn a_group_that_is_called_like_a_numbered_one_has_a_name_of_its_own() {
+        let health = Health::default();
+        let [called, one, two] =
+            ["payments #2", "payments", "payments"].map(|name| consumer(&health, name));
+        for part in [&called, &one, &two] {
+            part.set_ready("consumer", Ok(()));
+        }
+        assert_eq!(health.components().len(), 3);
+    }
+
+    #[test]
+    fn the_end_of_a_part_leaves_the_others_as_they_are() {
+        let health = Health::default();
+        let (ends, stays) = (consumer(&health, "a"), consumer(&health, "a"));
+        let beating = ends.expect_beat("consumer_poll", Duration::ZERO);
+        let other = stays.expect_beat("consumer_poll", Duration::from_secs(60));
+        for part in [&ends, &stays] {
+            part.set_ready("consumer", Err("stopping".to_owned()));
+        }
+        stays.set_ready("consumer", Ok(()));
+        ends.end(None);
+        ends.set_ready("consumer", Err("late".to_owned()));
+        assert!(health.not_ready().is_empty());
+        assert_eq!(health.loops(), ["consumer_poll a #2"]);
+        let next = consumer(&health, "a");
+        let third = next.expect_beat("consumer_poll", Duration::from_secs(60));
+        drop(beating);
+        assert_eq!(
+            health.loops().len(),
+            2,
+            "a late drop retires nobody else's loop"
+        );
+        drop((other, third));
+        assert!(health.loops().is_empty());
+    }
+
+    #[test]
+    fn a_failure_is_shown_until_a_part_takes_the_name_again() {
+        let health = Health::default();
+        let failed = consumer(&health, "a");
+        failed.set_ready("handlers", Err("stuck".to_owned()));
+        failed.end(Some("a worker panicked"));
+        drop(failed);
+        let shown = (
+            "consumer a".to_owned(),
+            "ended: a worker panicked".to_owned(),
+        );
+        assert_eq!(health.not_ready(), [shown]);
+        consumer(&health, "a").set_ready("consumer", Ok(()));
+        assert!(health.not_ready().is_empty());
+    }
+
+    #[test]
+    fn gauges_of_namesakes_are_series_of_their_own_and_end_at_zero() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let group = crate::testing::unique("gauges");
+        let of = |part: &Part, value: f64| {
+            part.gauge(Metric::InFlight, &[("group", &group)])
+                .set(value);
+        };
+        metrics::with_local_recorder(&recorder, || {
+            // Each with a health of its own: the metrics are the process's all the same.
+            let parts = [(); 2].map(|()| consumer(&Health::default(), &group));
+            of(&parts[0], 7.0);
+            of(&parts[1], 5.0);
+            let shown = recorder.handle().render();
+            let name = Metric::InFlight.name();
+            let (first, second) = (
+                format!("{name}{{group=\"{group}\"}} "),
+                format!("{name}{{group=\"{group}\",member=\"2\"}} "),
+            );
+            assert!(shown.contains(&format!("{first}7\n")), "{shown}");
+            assert!(shown.contains(&format!("{second}5\n")), "{shown}");
+            drop(parts);
+            let shown = recorder.handle().render();
+            assert!(shown.contains(&format!("{first}0\n")), "{shown}");
+            assert!(shown.contains(&format!("{second}0\n")), "{shown}");
+        });
+    }
+}
