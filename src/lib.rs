@@ -69,6 +69,7 @@
 pub mod audit;
 pub mod consumer;
 pub mod control;
+mod durations;
 pub mod event;
 pub mod handler;
 pub mod inbox;

@@ -8,6 +8,7 @@ use super::ledger::{Epoch, Position};
 use super::metadata::{self, Tag};
 use super::parking::RetryPartition;
 use super::partition::Partition;
+use super::pause::{Place, Stands, look_up_stands};
 use super::watch::Watch;
 use crate::kafka::queue::cached_watermarks;
 use crate::telemetry::Metric;
@@ -31,6 +32,13 @@ pub(crate) enum Order {
     Assigned(Vec<Owned>),
     /// Commit what is settled of these epochs now, and say whether it worked.
     Commit(Vec<Epoch>, mpsc::Sender<bool>),
+    /// Commit what is settled of these epochs, and look up where the group stands on these partitions then; nothing is looked up when the
+    /// commit failed.
+    Stand(
+        Vec<Epoch>,
+        Vec<Place>,
+        mpsc::Sender<Option<KafkaResult<Stands>>>,
+    ),
     /// Forget these epochs: the partitions are another member's from now on.
     Forget(Vec<Epoch>),
     /// End.
@@ -132,6 +140,12 @@ impl<C: ConsumerContext + 'static> Committer<C> {
                     let committed = self.commit(|epoch| epochs.contains(&epoch));
                     // Whoever asked may have reached its deadline.
                     let _ = answer.send(committed);
+                }
+                Ok(Order::Stand(epochs, places, answer)) => {
+                    let committed = self.commit(|epoch| epochs.contains(&epoch));
+                    let stands = committed.then(|| look_up_stands(&self.consumer, &places));
+                    // The partitions may have gone meanwhile.
+                    let _ = answer.send(stands);
                 }
                 Ok(Order::Forget(epochs)) => self.forget(&epochs),
                 Err(RecvTimeoutError::Timeout) => {
@@ -239,8 +253,8 @@ impl<C: ConsumerContext + 'static> Committer<C> {
             track.is_some_and(|track| track.owned.parked_of.is_some())
         };
         let (parked, own): (Vec<Due>, Vec<Due>) = due_now.into_iter().partition(is_parked);
-        self.commit_due(parked);
-        self.commit_due(own)
+        let are_parked_committed = self.commit_due(parked);
+        self.commit_due(own) && are_parked_committed
     }
 
     /// Commits these; false when that failed.

@@ -3,6 +3,7 @@
 use super::breakers::Breakers;
 use super::control::Control;
 use super::dead::DeadLetterWriter;
+use super::ending::Ending;
 use super::ledger::Ledger;
 use super::parking::ParkingLot;
 use super::partition::Partition;
@@ -36,6 +37,7 @@ pub(crate) struct Engine {
     pub(crate) parking: ParkingLot,
     pub(crate) breakers: Breakers,
     pub(crate) control: Control,
+    pub(crate) ending: Ending,
     /// Bytes of the batches whose records are still held.
     pub(crate) budget: Arc<AtomicUsize>,
     in_flight: AtomicUsize,
@@ -45,6 +47,8 @@ pub(crate) struct Engine {
     position_lost: AtomicBool,
     /// Why the run cannot go on.
     failure: OnceLock<String>,
+    /// Whether offsets may mean other records than they did: nothing may be committed any more.
+    are_positions_doubtful: AtomicBool,
 }
 
 /// What a run has done so far.
@@ -53,6 +57,8 @@ pub(crate) struct Counters {
     pub(crate) received: AtomicU64,
     /// Let go unsettled: their partitions went, or the run ends.
     pub(crate) abandoned: AtomicU64,
+    /// Of those, let go by the end of the run after an attempt had been made.
+    unfinished: AtomicU64,
     pub(crate) settled: AtomicU64,
     pub(crate) duplicates: AtomicU64,
     pub(crate) dead_letters: AtomicU64,
@@ -76,6 +82,7 @@ impl Engine {
             breakers: Breakers::new(settings.breaker),
             routing: Routing::new(&settings),
             parking: ParkingLot::default(),
+            ending: Ending::new(settings.drain_timeout),
             settings,
             scope,
             classifier,
@@ -93,6 +100,7 @@ impl Engine {
             intake_waits: AtomicBool::new(false),
             position_lost: AtomicBool::new(false),
             failure: OnceLock::new(),
+            are_positions_doubtful: AtomicBool::new(false),
         }
     }
 
@@ -109,6 +117,18 @@ impl Engine {
     /// Records were admitted.
     pub(crate) fn admitted(&self, records: usize) {
         self.in_flight.fetch_add(records, Relaxed);
+    }
+
+    /// Records left unsettled after an attempt, in the end of the run.
+    pub(crate) fn left_unfinished(&self) {
+        if self.ending.has_begun() {
+            self.counters.unfinished.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Records that the end of the run left unsettled after an attempt.
+    pub(crate) fn unfinished(&self) -> u64 {
+        self.counters.unfinished.load(Relaxed)
     }
 
     /// Records left, settled or not; wakes intake when it waits and half of the room is free.
@@ -157,6 +177,17 @@ impl Engine {
         self.wake_intake();
     }
 
+    /// [`Engine::fail`] because a position fell back: what is settled by offset may be another record.
+    pub(crate) fn fail_position(&self, reason: impl Into<String>) {
+        self.are_positions_doubtful.store(true, Relaxed);
+        self.fail(reason);
+    }
+
+    /// Whether what is settled may be committed although the run failed: the client works, and offsets mean what they did.
+    pub(crate) fn may_commit_after_failure(&self) -> bool {
+        self.failure().is_some() && !self.are_positions_doubtful.load(Relaxed)
+    }
+
     /// Why the run cannot go on; none while it can.
     pub(crate) fn failure(&self) -> Option<&str> {
         self.failure.get().map(String::as_str)
@@ -171,7 +202,7 @@ impl Engine {
     /// fresh assignment can tell apart; otherwise it is a leftover of an earlier assignment.
     pub(crate) fn check_leftover(&self, partition: &Partition, offset: i64) {
         if self.position_lost.load(Relaxed) {
-            self.fail(format!(
+            self.fail_position(format!(
                 "the position of {}/{} fell back to {offset} while it was being read",
                 partition.topic, partition.partition
             ));

@@ -28,6 +28,7 @@ mod commands;
 mod commit;
 mod control;
 mod dead;
+mod ending;
 mod engine;
 mod flow;
 mod intake;
@@ -67,6 +68,7 @@ use crate::telemetry::{Health, Part};
 use commands::Commands;
 use control::Control;
 use dead::DeadLetterWriter;
+use ending::left_until;
 use engine::Engine;
 use futures_util::FutureExt;
 use permits::Permits;
@@ -180,7 +182,7 @@ where
         }
         Ok(Self {
             kafka,
-            settings,
+            settings: settings.bounded(),
             handler,
             publisher: None,
             health: Health::default(),
@@ -270,16 +272,20 @@ where
 
         let workers = spawn_workers(&engine, &handler);
         let cleaning = parking::clean::spawn(&engine, self.kafka.clone());
-        let (ended, stop_polling) = spawn_poll_thread(&engine, config, self.kafka, commands)?;
-        let ended = until_ended(&engine, ended, stop_polling, stop).await;
+        let (polling, stop_polling) = spawn_poll_thread(&engine, config, self.kafka, commands)?;
+        let ended = until_ended(&engine, polling, stop_polling, stop).await;
         drop(cleaning);
         finish_workers(&engine, workers).await;
         engine.control.close();
+        let last_words = left_until(engine.ending.begin().whole).max(LAST_WORDS_MIN);
         // What is not written by then would only tell its author late.
-        let _ = tokio::time::timeout(rebalance::COMMIT_WITHIN, notes).await;
-        let unsent = engine.dead_letters.flush(rebalance::COMMIT_WITHIN).await;
-        let (stopped, clean) = ended?;
-        Ok(engine.report(stopped, clean && unsent == 0))
+        let (_, unsent) = tokio::join!(
+            tokio::time::timeout(last_words, notes),
+            engine.dead_letters.flush(last_words)
+        );
+        let ended = ended?;
+        let clean = ended.clean && unsent == 0 && engine.unfinished() == 0;
+        Ok(engine.report(ended.stopped, clean))
     }
 }
 
@@ -298,8 +304,10 @@ where
             Arc::clone(inbox),
             permits,
         );
-        let engine = Arc::clone(engine);
+        let (engine, inbox) = (Arc::clone(engine), Arc::clone(inbox));
         let worker = async move {
+            // However the task ends, nobody waits for its answers afterwards.
+            let _open = worker::OpenInbox(inbox);
             // Handlers' panics are outcomes; what is left is a bug, here or in a classifier, and its lanes would stand still.
             if AssertUnwindSafe(worker).catch_unwind().await.is_err() {
                 engine.fail("a worker panicked");
@@ -324,15 +332,22 @@ impl Drop for StopPolling {
     }
 }
 
-type PollEnded = oneshot::Receiver<Result<Ended, ConsumerError>>;
+/// What is heard of the poll thread.
+struct Polling {
+    /// How the run ended; told before the client is given back.
+    ended: oneshot::Receiver<Result<Ended, ConsumerError>>,
+    /// The client is given back.
+    closed: oneshot::Receiver<()>,
+}
 
 fn spawn_poll_thread(
     engine: &Arc<Engine>,
     config: rdkafka::ClientConfig,
     kafka: KafkaConfig,
     commands: Option<Commands>,
-) -> Result<(PollEnded, StopPolling), ConsumerError> {
-    let (ended, has_ended) = oneshot::channel();
+) -> Result<(Polling, StopPolling), ConsumerError> {
+    let (tell_ended, ended) = oneshot::channel();
+    let (is_open, closed) = oneshot::channel();
     let stop = Arc::new(AtomicBool::new(false));
     let stop_polling = StopPolling {
         engine: Arc::clone(engine),
@@ -341,42 +356,52 @@ fn spawn_poll_thread(
     let engine = Arc::clone(engine);
     let runtime = tokio::runtime::Handle::current();
     let poll = move || {
-        // The run may have been dropped meanwhile.
-        let _ = ended.send(poll::run(engine, &config, &kafka, commands, runtime, stop));
+        // Dropped with the thread's end, whatever that is.
+        let _is_open: oneshot::Sender<()> = is_open;
+        poll::run(engine, &config, &kafka, commands, runtime, stop, tell_ended);
     };
     let spawned = std::thread::Builder::new()
         .name("evenkeel-poll".to_owned())
         .spawn(poll);
     spawned.map_err(|error| ConsumerError::Fatal(format!("no thread for the client: {error}")))?;
-    Ok((has_ended, stop_polling))
+    Ok((Polling { ended, closed }, stop_polling))
 }
 
-/// How long closing the client may take after the drain: brokers that are gone make it wait for its session to end.
-const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+/// How long the last notes and dead letters may take after an end that took all of its time.
+const LAST_WORDS_MIN: Duration = Duration::from_millis(100);
 
+/// Waits for the end of the run, by itself or because it is to stop, and then for the client to be given back, in all no longer than the
+/// end may take.
 async fn until_ended(
     engine: &Engine,
-    mut ended: PollEnded,
+    polling: Polling,
     stop_polling: StopPolling,
     stop: CancellationToken,
-) -> Result<(Stopped, bool), ConsumerError> {
-    let panicked = || ConsumerError::Fatal("the poll thread panicked".to_owned());
-    let result = tokio::select! {
-        result = &mut ended => result,
-        () = stop.cancelled() => {
-            drop(stop_polling);
-            let deadline = engine.settings.drain_timeout + rebalance::COMMIT_WITHIN + CLOSE_WITHIN;
-            match tokio::time::timeout(deadline, ended).await {
-                Ok(result) => result,
-                Err(_) => {
-                    tracing::error!(group = engine.group, "the client does not close; giving it up");
-                    return Ok((Stopped::Requested, false));
-                }
-            }
-        }
+) -> Result<Ended, ConsumerError> {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = engine.ending.begun() => {}
+    }
+    let deadline = engine.ending.begin().whole.into();
+    drop(stop_polling);
+    let ended = match tokio::time::timeout_at(deadline, polling.ended).await {
+        Ok(Ok(ended)) => ended,
+        Ok(Err(_)) => Err(ConsumerError::Fatal("the poll thread panicked".to_owned())),
+        Err(_) => Ok(Ended {
+            stopped: Stopped::Requested,
+            clean: false,
+        }),
     };
-    let ended = result.map_err(|_| panicked())??;
-    Ok((ended.stopped, ended.clean))
+    if tokio::time::timeout_at(deadline, polling.closed)
+        .await
+        .is_err()
+    {
+        tracing::error!(
+            group = engine.group,
+            "the client cannot leave the group in time and is given up; the group waits for its session to end"
+        );
+    }
+    ended
 }
 
 /// Ends the workers; what still runs was given its time in the drain. A handler that blocks its thread cannot be ended and is

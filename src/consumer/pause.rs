@@ -9,11 +9,12 @@ use super::ledger::Epoch;
 use super::metadata::{self, Tag};
 use super::parking::follow;
 use super::rebalance::{Assigned, COMMITTED_WITHIN, Drain, Member, epochs_of, owned_of};
-use crate::kafka::queue::{committed, forward, unforward};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use crate::kafka::queue::{Committed, committed, forward, unforward};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::{HashMap, HashSet};
+use std::sync::mpsc::TryRecvError;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,36 @@ const SEEK_WITHIN: Duration = Duration::from_secs(5);
 
 /// A partition by name.
 pub(crate) type Place = (Arc<str>, i32);
+
+/// Where the group stands on partitions.
+pub(crate) type Stands = HashMap<(String, i32), Committed>;
+
+/// What the committing thread is asked for partitions that are to go on.
+pub(crate) struct Question {
+    places: Vec<Place>,
+    /// What they were held under: a partition that went meanwhile has others when it comes back.
+    epochs: Vec<Epoch>,
+    /// None when what is settled could not be committed.
+    answer: mpsc::Receiver<Option<KafkaResult<Stands>>>,
+}
+
+impl Question {
+    fn is_about(&self, places: &[Place], epochs: &[Epoch]) -> bool {
+        self.places == places && self.epochs == epochs
+    }
+}
+
+/// Reads where the group stands on these partitions. Waits for the brokers.
+pub(super) fn look_up_stands<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    places: &[Place],
+) -> KafkaResult<Stands> {
+    let found = committed(consumer, &list(places), COMMITTED_WITHIN)?;
+    let by_place = found
+        .into_iter()
+        .map(|found| ((found.topic.clone(), found.partition), found));
+    Ok(by_place.collect())
+}
 
 /// How far a partition has come in being paused.
 pub(crate) enum Held {
@@ -114,17 +145,24 @@ impl Member {
 
     /// Lets partitions go on from where they stand; says which of the places did. The others stay paused and are to be tried
     /// again.
+    ///
+    /// Where they stand is asked of the brokers by the committing thread: this one, which serves all partitions, does not wait for
+    /// the answer.
     pub(crate) fn release(&self, consumer: &BaseConsumer<Self>, places: &[Place]) -> Vec<Place> {
         let is_still = |place: &&Place| {
             let mut assignments = self.assignments();
             let assigned = assignments.get(&place.0, place.1);
             assigned.is_some_and(|assigned| matches!(assigned.held, Some(Held::Still { .. })))
         };
-        let places: Vec<Place> = places.iter().filter(is_still).cloned().collect();
+        let mut places: Vec<Place> = places.iter().filter(is_still).cloned().collect();
+        places.sort();
         if places.is_empty() {
             return places;
         }
-        match self.try_release(consumer, &places) {
+        let Some(answer) = self.ask_where_they_stand(&places) else {
+            return Vec::new();
+        };
+        match answer.and_then(|stands| self.try_release(consumer, &places, stands)) {
             Ok(released) => released,
             Err(error) => {
                 tracing::warn!(group = self.engine.group, %error, "paused partitions cannot go on yet; it is tried again");
@@ -133,28 +171,62 @@ impl Member {
         }
     }
 
+    /// Has what is settled of these places committed, and where they stand then looked up. None while there is no answer.
+    fn ask_where_they_stand(&self, places: &[Place]) -> Option<KafkaResult<Stands>> {
+        let mut asked = self.asked();
+        if let Some(question) = asked.as_ref()
+            && question.is_about(places, &self.epochs(places))
+        {
+            return match question.answer.try_recv() {
+                Err(TryRecvError::Empty) => None,
+                Ok(answer) => {
+                    *asked = None;
+                    answer
+                }
+                // The committer may end at any time.
+                Err(TryRecvError::Disconnected) => {
+                    *asked = None;
+                    None
+                }
+            };
+        }
+        let (tell, answer) = mpsc::channel();
+        let epochs = self.epochs(places);
+        *asked = Some(Question {
+            places: places.to_vec(),
+            epochs: epochs.clone(),
+            answer,
+        });
+        let _ = self
+            .orders
+            .send(Order::Stand(epochs, places.to_vec(), tell));
+        None
+    }
+
+    fn epochs(&self, places: &[Place]) -> Vec<Epoch> {
+        let mut assignments = self.assignments();
+        let mut epochs = Vec::with_capacity(places.len());
+        for place in places {
+            if let Some(assigned) = assignments.get(&place.0, place.1) {
+                epochs.extend(epochs_of(&assigned.partition));
+            }
+        }
+        epochs
+    }
+
     fn try_release(
         &self,
         consumer: &BaseConsumer<Self>,
         places: &[Place],
+        stands: Stands,
     ) -> KafkaResult<Vec<Place>> {
-        let mut old: Vec<Epoch> = Vec::with_capacity(places.len());
         let mut begun = HashSet::new();
         for place in places {
-            if let Some(assigned) = self.assignments().get(&place.0, place.1) {
-                old.extend(epochs_of(&assigned.partition));
-                if assigned.committed.is_some() || assigned.next.is_some() {
-                    begun.insert(place);
-                }
+            if let Some(assigned) = self.assignments().get(&place.0, place.1)
+                && (assigned.committed.is_some() || assigned.next.is_some())
+            {
+                begun.insert(place);
             }
-        }
-        if !self.commit(&old) {
-            // The committer said why.
-            return Ok(Vec::new());
-        }
-        let mut stands = HashMap::new();
-        for found in committed(consumer, &list(places), COMMITTED_WITHIN)? {
-            stands.insert((found.topic.clone(), found.partition), found);
         }
         let stand = |place: &Place| stands.get(&(place.0.to_string(), place.1));
         let is_unknown = |place: &&Place| {
@@ -190,7 +262,7 @@ impl Member {
     }
 
     /// Gives a partition a fresh epoch.
-    fn go_on(&self, (topic, partition): &Place, stand: Option<&crate::kafka::queue::Committed>) {
+    fn go_on(&self, (topic, partition): &Place, stand: Option<&Committed>) {
         let mut assignments = self.assignments();
         let Some(before) = assignments.remove(topic, *partition) else {
             return;

@@ -4,15 +4,16 @@
 
 use super::commands::Commands;
 use super::commit::{Committer, Order};
+use super::ending::{Deadlines, left_until};
 use super::engine::Engine;
 use super::flow::{self, Progress};
 use super::intake::Intake;
 use super::ledger::Epoch;
 use super::parking::follow::{self, Follower};
-use super::rebalance::{Drain, Member};
+use super::rebalance::{COMMIT_WITHIN, Drain, Member};
 use super::steering::Steering;
 use super::{Bound, ConsumerError, Stopped};
-use crate::kafka::queue::{ForwardedQueue, Message};
+use crate::kafka::queue::{ForwardedQueue, Message, Watched};
 use crate::kafka::{KafkaConfig, KafkaError};
 use crate::telemetry::Beating;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -25,6 +26,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 /// How often the client's events are served: rebalances wait no longer than this.
 const EVENTS_EVERY: Duration = Duration::from_millis(20);
@@ -39,6 +41,9 @@ const LOOP: &str = "consumer_poll";
 /// How much longer than a revoke's drain the loop may stand still: its commit and the look-up of committed offsets fit in.
 const BEAT_WITHIN: Duration = Duration::from_secs(50);
 
+/// What is said of a client that has no broker.
+const NO_BROKER: &str = "no broker can be reached";
+
 /// How the run ended on this thread.
 pub(crate) struct Ended {
     pub(crate) stopped: Stopped,
@@ -48,13 +53,11 @@ pub(crate) struct Ended {
 
 /// What the poll thread is made of.
 pub(crate) struct PollThread {
-    engine: Arc<Engine>,
-    // Before the client: the queue must go first.
-    queue: ForwardedQueue<Member>,
-    consumer: Arc<BaseConsumer<Member>>,
-    orders: mpsc::Sender<Order>,
+    // First, because everything of the client must be gone before the client is given back.
     intake: Intake,
     steering: Steering,
+    client: OwnClient,
+    engine: Arc<Engine>,
     beating: Beating,
     stop: Arc<AtomicBool>,
     events_served_at: Instant,
@@ -64,7 +67,7 @@ pub(crate) struct PollThread {
     bounded_received: u64,
 }
 
-/// Runs a consumer from the first poll to the closed client.
+/// Runs a consumer from the first poll to the closed client. Tells how the run ended before it gives the client back.
 pub(crate) fn run(
     engine: Arc<Engine>,
     config: &ClientConfig,
@@ -72,69 +75,149 @@ pub(crate) fn run(
     commands: Option<Commands>,
     runtime: Handle,
     stop: Arc<AtomicBool>,
-) -> Result<Ended, ConsumerError> {
-    let (orders, taken) = mpsc::channel();
-    let (followed, follow) = mpsc::channel();
-    let follower = Follower::new(Arc::clone(&engine), kafka, runtime, follow)?;
-    let member = Member::new(Arc::clone(&engine), orders.clone(), followed.clone());
-    let consumer: BaseConsumer<Member> =
-        config
-            .create_with_context(member)
-            .map_err(|source| KafkaError::Client {
-                what: "the consumer cannot be created".to_owned(),
-                source,
-            })?;
-    let consumer = Arc::new(consumer);
-    let committer = Committer::new(Arc::clone(&engine), Arc::clone(&consumer), taken);
-    let committed_for = Arc::clone(&engine);
-    let commit = move || {
-        if catch_unwind(AssertUnwindSafe(|| committer.run())).is_err() {
-            committed_for.fail("the committing thread panicked");
+    tell_ended: oneshot::Sender<Result<Ended, ConsumerError>>,
+) {
+    // A panic's way out ends the run, too.
+    let _ends = EndsRun(Arc::clone(&engine));
+    let begun = begin(Arc::clone(&engine), config, kafka, commands, runtime, stop);
+    let (mut thread, follower) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            // The run may have been dropped meanwhile, here and below.
+            let _ = tell_ended.send(Err(error));
+            return;
         }
     };
-    let committing = std::thread::Builder::new()
-        .name("evenkeel-commit".to_owned())
-        .spawn(commit)
-        .map_err(|error| ConsumerError::Fatal(format!("no thread for commits: {error}")))?;
-    let following = spawn_follower(&engine, follower)?;
-    let queue = ForwardedQueue::new(Arc::clone(&consumer));
-    consumer.context().set_target(Some(queue.target()));
+    let ran = thread.subscribe_and_poll();
+    let clean = thread.shut_down(ran.as_ref().err(), follower);
+    let _ = tell_ended.send(ran.map(|stopped| Ended { stopped, clean }));
+    engine.ending.begin();
+    drop(thread);
+    engine.end_breakers();
+}
+
+/// Begins the end of the run, at the latest with its drop.
+struct EndsRun(Arc<Engine>);
+
+impl Drop for EndsRun {
+    fn drop(&mut self) {
+        self.0.ending.begin();
+    }
+}
+
+/// Makes the client and what belongs to it.
+fn begin(
+    engine: Arc<Engine>,
+    config: &ClientConfig,
+    kafka: &KafkaConfig,
+    commands: Option<Commands>,
+    runtime: Handle,
+    stop: Arc<AtomicBool>,
+) -> Result<(PollThread, FollowerThread), ConsumerError> {
+    let (followed, follow) = mpsc::channel();
+    let follower = Follower::new(Arc::clone(&engine), kafka, runtime, follow)?;
+    let client = OwnClient::new(&engine, config, kafka, followed.clone())?;
+    let follower = FollowerThread {
+        orders: followed,
+        ended: spawn_follower(&engine, follower)?,
+    };
     engine.intake_is_here();
     let beat_within = engine.settings.revoke_timeout + BEAT_WITHIN;
-    let beating = engine.health.expect_beat(LOOP, beat_within);
-    let intake = Intake::new(Arc::clone(&engine));
-    let steering = Steering::new(Arc::clone(&engine), commands);
-    let mut thread = PollThread {
-        steering,
+    let thread = PollThread {
+        intake: Intake::new(Arc::clone(&engine)),
+        steering: Steering::new(Arc::clone(&engine), commands),
+        client,
+        beating: engine.health.expect_beat(LOOP, beat_within),
         engine,
-        queue,
-        consumer,
-        orders,
-        intake,
-        beating,
         stop,
         events_served_at: Instant::now(),
         last_record_at: None,
         are_gated: false,
         bounded_received: 0,
     };
-    let ran = thread.subscribe_and_poll();
-    // It ends by itself when nobody is left to tell it anything.
-    let _ = followed.send(follow::Order::Close);
-    thread.engine.parking.wake();
-    let deadline = Instant::now() + thread.engine.settings.drain_timeout;
-    let clean = thread.shut_down(ran.is_ok(), deadline);
-    let ended = ran.map(|stopped| Ended { stopped, clean });
-    let left = deadline.saturating_duration_since(Instant::now());
-    if following.recv_timeout(left.max(EVENTS_EVERY)) == Err(RecvTimeoutError::Timeout) {
-        // It waits for brokers that do not answer, with a client of its own, and nobody waits for what they would say.
-        tracing::debug!(
-            group = thread.engine.group,
-            "stopped before the reader of the retry topics was done"
-        );
+    Ok((thread, follower))
+}
+
+/// The reader of the retry topics, as the poll thread knows it.
+struct FollowerThread {
+    orders: mpsc::Sender<follow::Order>,
+    /// Disconnected when it ends.
+    ended: mpsc::Receiver<()>,
+}
+
+/// The client, its queue and the thread that commits for it. The drop leaves the group and gives the client back, also when the poll
+/// thread panics: otherwise the committing thread would keep a member alive that reads nothing.
+struct OwnClient {
+    engine: Arc<Engine>,
+    orders: mpsc::Sender<Order>,
+    committing: Option<std::thread::JoinHandle<()>>,
+    // These two before the client, and the client last: they must go first.
+    watched: Watched,
+    queue: ForwardedQueue<Member>,
+    consumer: Arc<BaseConsumer<Member>>,
+}
+
+impl OwnClient {
+    fn new(
+        engine: &Arc<Engine>,
+        config: &ClientConfig,
+        kafka: &KafkaConfig,
+        followed: mpsc::Sender<follow::Order>,
+    ) -> Result<Self, ConsumerError> {
+        let (orders, taken) = mpsc::channel();
+        let member = Member::new(Arc::clone(engine), orders.clone(), followed);
+        let consumer: BaseConsumer<Member> =
+            config
+                .create_with_context(member)
+                .map_err(|source| KafkaError::Client {
+                    what: "the consumer cannot be created".to_owned(),
+                    source,
+                })?;
+        let consumer = Arc::new(consumer);
+        let committer = Committer::new(Arc::clone(engine), Arc::clone(&consumer), taken);
+        let committed_for = Arc::clone(engine);
+        let commit = move || {
+            if catch_unwind(AssertUnwindSafe(|| committer.run())).is_err() {
+                committed_for.fail("the committing thread panicked");
+            }
+        };
+        let committing = std::thread::Builder::new()
+            .name("evenkeel-commit".to_owned())
+            .spawn(commit)
+            .map_err(|error| ConsumerError::Fatal(format!("no thread for commits: {error}")))?;
+        let queue = ForwardedQueue::new(Arc::clone(&consumer));
+        consumer.context().set_target(Some(queue.target()));
+        let topic = engine.settings.topics.first().map(String::as_str);
+        Ok(Self {
+            watched: Watched::new(consumer.client(), &kafka.brokers, topic),
+            engine: Arc::clone(engine),
+            orders,
+            committing: Some(committing),
+            queue,
+            consumer,
+        })
     }
-    thread.close(committing);
-    ended
+}
+
+impl Drop for OwnClient {
+    fn drop(&mut self) {
+        let engine = &self.engine;
+        let _ = self.orders.send(Order::Close);
+        if let Some(committing) = self.committing.take()
+            && committing.join().is_err()
+        {
+            tracing::error!(group = engine.group, "the thread for commits panicked");
+        }
+        let member = self.consumer.context();
+        member.set_closing();
+        member.set_target(None);
+        let has_partitions = member.assignments().all().next().is_some();
+        if !has_partitions && engine.settings.instance_id.is_none() {
+            // With the cooperative protocol librdkafka's close leaves the group only once partitions were unassigned: a rebalance
+            // would wait for a member without any until its session times out. Static members stay, as they are meant to.
+            self.consumer.unsubscribe();
+        }
+    }
 }
 
 /// Starts the reader of the retry topics. What it gives back is disconnected when that ends.
@@ -166,7 +249,8 @@ impl PollThread {
             .iter()
             .map(String::as_str)
             .collect();
-        self.consumer
+        self.client
+            .consumer
             .subscribe(&topics)
             .map_err(|source| KafkaError::Client {
                 what: format!("cannot subscribe to {}", topics.join(", ")),
@@ -236,8 +320,8 @@ impl PollThread {
         // At least a millisecond: a wait of none would spin until the next events are due.
         let timeout = until_events.max(Duration::from_millis(1));
         let received = self.intake.take(
-            &self.queue,
-            self.consumer.context(),
+            &self.client.queue,
+            self.client.consumer.context(),
             room,
             timeout,
             on_error,
@@ -262,7 +346,7 @@ impl PollThread {
     ) -> Result<(), ConsumerError> {
         match code {
             RDKafkaErrorCode::PartitionEOF => {
-                let mut assignments = self.consumer.context().assignments();
+                let mut assignments = self.client.consumer.context().assignments();
                 if let Some(assigned) = assignments.get(topic, partition)
                     && assigned.held.is_none()
                 {
@@ -302,9 +386,13 @@ impl PollThread {
         self.events_served_at = Instant::now();
         self.beating.beat();
         self.engine.mind_breakers();
-        self.are_gated = self.consumer.context().open_gates(&self.consumer);
+        self.are_gated = self
+            .client
+            .consumer
+            .context()
+            .open_gates(&self.client.consumer);
         self.engine.dead_letters.mind_flood();
-        while let Some(event) = self.consumer.poll(Duration::ZERO) {
+        while let Some(event) = self.client.consumer.poll(Duration::ZERO) {
             match event {
                 // Partitions are forwarded before they are assigned, so no record comes this way.
                 Ok(message) => {
@@ -316,14 +404,17 @@ impl PollThread {
                 Err(error) => self.client_error(&error)?,
             }
         }
-        for complaint in self.consumer.context().take_complaints() {
+        for complaint in self.client.consumer.context().take_complaints() {
             self.client_error(&complaint)?;
         }
-        if self.last_record_at.is_none() && self.consumer.context().assignments().joined {
+        if self.last_record_at.is_none() && self.client.consumer.context().assignments().joined {
             // Nothing came since then, which counts as quiet and as idle from then on.
             self.last_record_at = Some(Instant::now());
         }
-        self.steering.serve(&self.consumer);
+        if self.client.watched.is_cut_off() {
+            self.engine.readiness.complain(NO_BROKER);
+        }
+        self.steering.serve(&self.client.consumer);
         // A run without an end has nothing to wait for.
         let is_bounded = self.engine.settings.bound != Bound::Endless;
         if self.engine.breakers.is_open()
@@ -337,14 +428,14 @@ impl PollThread {
     }
 
     fn client_error(&self, error: &ClientError) -> Result<(), ConsumerError> {
-        if let Some((code, reason)) = self.consumer.client().fatal_error() {
+        if let Some((code, reason)) = self.client.consumer.client().fatal_error() {
             return Err(ConsumerError::Fatal(format!("{code}: {reason}")));
         }
         if let ClientError::MessageConsumptionFatal(code) = error {
             return Err(ConsumerError::Fatal(code.to_string()));
         }
         let code = error.rdkafka_error_code();
-        let joined = self.consumer.context().assignments().joined;
+        let joined = self.client.consumer.context().assignments().joined;
         match code {
             Some(code) if is_refusal(code) && !joined => Err(KafkaError::Refused {
                 what: format!("joining the group {}", self.engine.group),
@@ -352,7 +443,7 @@ impl PollThread {
             }
             .into()),
             Some(RDKafkaErrorCode::AllBrokersDown) => {
-                self.engine.readiness.complain("no broker can be reached");
+                self.engine.readiness.complain(NO_BROKER);
                 Ok(())
             }
             Some(code) if is_refusal(code) => {
@@ -372,7 +463,7 @@ impl PollThread {
             return Ok(false);
         }
         let joined = {
-            let mut assignments = self.consumer.context().assignments();
+            let mut assignments = self.client.consumer.context().assignments();
             // That nothing is assigned between a revoke and the assignment that follows says nothing about the ends.
             let is_between = assignments.awaited && assignments.all().next().is_none();
             assignments.joined && !is_between
@@ -403,7 +494,7 @@ impl PollThread {
             .into_iter()
             .map(|position| (position.epoch, position.watermark))
             .collect();
-        let mut assignments = self.consumer.context().assignments();
+        let mut assignments = self.client.consumer.context().assignments();
         Ok(assignments.all().all(|assigned| {
             let watermark = settled
                 .get(&assigned.partition.epoch)
@@ -418,7 +509,7 @@ impl PollThread {
     /// wait behind the partition's fetches.
     fn look_up_ends(&self) -> Result<(), ConsumerError> {
         let mut unknown = TopicPartitionList::new();
-        for assigned in self.consumer.context().assignments().all() {
+        for assigned in self.client.consumer.context().assignments().all() {
             if assigned.end.is_none() {
                 let partition = &assigned.partition;
                 let element = unknown.add_partition_offset(
@@ -433,10 +524,11 @@ impl PollThread {
             return Ok(());
         }
         let ends = self
+            .client
             .consumer
             .offsets_for_times(unknown, END_WITHIN)
             .map_err(cannot_read_ends)?;
-        let mut assignments = self.consumer.context().assignments();
+        let mut assignments = self.client.consumer.context().assignments();
         for element in ends.elements() {
             element.error().map_err(cannot_read_ends)?;
             let Some(assigned) = assignments.get(element.topic(), element.partition()) else {
@@ -451,14 +543,23 @@ impl PollThread {
     }
 
     /// Drains what runs and commits what is settled; true when both were done in time.
-    fn shut_down(&mut self, commit: bool, deadline: Instant) -> bool {
+    fn shut_down(&mut self, failure: Option<&ConsumerError>, follower: FollowerThread) -> bool {
         let engine = Arc::clone(&self.engine);
+        let deadlines: Deadlines = engine.ending.begin();
+        // It ends by itself when nobody is left to tell it anything.
+        let _ = follower.orders.send(follow::Order::Close);
+        engine.parking.wake();
         engine.readiness.stop();
         self.steering.stop();
-        let epochs = self.consumer.context().fence_all();
-        let mut drain = self.consumer.context().fence(&epochs);
-        let drained = self.drain(&mut drain, deadline);
-        let committed = !commit || self.commit_last(&epochs, deadline);
+        let member = self.client.consumer.context();
+        let epochs = member.fence_all();
+        let mut drain = member.fence(&epochs);
+        let drained = self.drain(&mut drain, deadlines.handlers);
+        let may_commit = match failure {
+            Some(ConsumerError::Fatal(_)) => engine.may_commit_after_failure(),
+            Some(_) | None => true,
+        };
+        let committed = !may_commit || self.commit_last(&epochs, deadlines.commit);
         if !drained {
             tracing::warn!(
                 group = engine.group,
@@ -466,20 +567,31 @@ impl PollThread {
                 "stopped before every running handler was done; their records come again"
             );
         }
+        let left = left_until(deadlines.commit).max(EVENTS_EVERY);
+        if follower.ended.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
+            // It waits for brokers that do not answer, with a client of its own, and nobody waits for what they would say.
+            tracing::debug!(
+                group = engine.group,
+                "stopped before the reader of the retry topics was done"
+            );
+        }
         drained && committed
     }
 
-    /// Commits what is settled of these epochs, again and again until it is taken or the drain's time is up: a commit is
-    /// refused while the group rebalances, which it does whenever several members stop together.
+    /// Commits what is settled of these epochs, again and again until it is taken or the time is up: a commit is refused while the
+    /// group rebalances, which it does whenever several members stop together.
     fn commit_last(&mut self, epochs: &[Epoch], deadline: Instant) -> bool {
-        while !self.consumer.context().commit(epochs) {
+        loop {
+            let within = left_until(deadline).min(COMMIT_WITHIN);
+            if self.client.consumer.context().commit(epochs, within) {
+                return true;
+            }
             std::thread::sleep(EVENTS_EVERY);
             // The rebalance goes on only while this member takes part in it.
             if Instant::now() >= deadline || self.serve_events().is_err() {
                 return false;
             }
         }
-        true
     }
 
     /// Waits for running handlers, and goes on serving events meanwhile: this member keeps its place until the end.
@@ -496,36 +608,6 @@ impl PollThread {
                 return false;
             }
         }
-    }
-
-    /// Leaves the group and gives the client back. Everything of it must be gone before, or it would never end.
-    fn close(self, committing: std::thread::JoinHandle<()>) {
-        let Self {
-            engine,
-            queue,
-            consumer,
-            orders,
-            intake,
-            steering,
-            ..
-        } = self;
-        drop(intake);
-        drop(steering);
-        let _ = orders.send(Order::Close);
-        if committing.join().is_err() {
-            tracing::error!(group = engine.group, "the thread for commits panicked");
-        }
-        consumer.context().set_closing();
-        consumer.context().set_target(None);
-        let has_partitions = consumer.context().assignments().all().next().is_some();
-        if !has_partitions && engine.settings.instance_id.is_none() {
-            // With the cooperative protocol librdkafka's close leaves the group only once partitions were unassigned: a rebalance
-            // would wait for a member without any until its session times out. Static members stay, as they are meant to.
-            consumer.unsubscribe();
-        }
-        drop(queue);
-        drop(consumer);
-        engine.end_breakers();
     }
 }
 

@@ -10,7 +10,7 @@ use super::ledger::Epoch;
 use super::metadata::{self, SettledAbove, Tag};
 use super::parking::{RetryPartition, follow};
 use super::partition::Partition;
-use super::pause::Held;
+use super::pause::{Held, Question};
 use super::worker::Message;
 use crate::kafka::log;
 use crate::kafka::queue::{ForwardTarget, committed, forward, unforward};
@@ -32,6 +32,9 @@ use std::time::{Duration, Instant};
 pub(super) const COMMITTED_WITHIN: Duration = Duration::from_secs(5);
 /// How long a revoke waits for its commit.
 pub(crate) const COMMIT_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long to wait before a refused commit is tried again.
+const COMMIT_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// An assigned partition, as intake sees it.
 pub(crate) struct Assigned {
@@ -112,6 +115,8 @@ pub(crate) struct Member {
     pub(super) orders: mpsc::Sender<Order>,
     pub(super) followed: mpsc::Sender<follow::Order>,
     assignments: Mutex<Assignments>,
+    /// What is asked for partitions that are to go on.
+    asked: Mutex<Option<Question>>,
     target: Mutex<Option<ForwardTarget>>,
     /// Set once everything is committed and the client is only to be given back.
     closing: AtomicBool,
@@ -130,6 +135,7 @@ impl Member {
             orders,
             followed,
             assignments: Mutex::default(),
+            asked: Mutex::default(),
             target: Mutex::default(),
             closing: AtomicBool::new(false),
             complaints: Mutex::default(),
@@ -155,6 +161,11 @@ impl Member {
         self.assignments
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is asked for partitions that are to go on. Only the poll thread takes this lock.
+    pub(super) fn asked(&self) -> MutexGuard<'_, Option<Question>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Errors that the client reported outside of its poll.
@@ -190,10 +201,24 @@ impl Member {
     }
 
     /// Has what is settled of these epochs committed; false when that failed or took too long.
-    pub(crate) fn commit(&self, epochs: &[Epoch]) -> bool {
+    pub(crate) fn commit(&self, epochs: &[Epoch], within: Duration) -> bool {
         let (answer, answered) = mpsc::channel();
         let asked = self.orders.send(Order::Commit(epochs.to_vec(), answer));
-        asked.is_ok() && answered.recv_timeout(COMMIT_WITHIN).unwrap_or(false)
+        asked.is_ok() && answered.recv_timeout(within).unwrap_or(false)
+    }
+
+    /// [`Member::commit`] before these partitions go: tried again until `deadline` when it is refused, which a coordinator does that is
+    /// loading or moving.
+    fn commit_before_revoke(&self, epochs: &[Epoch], deadline: Instant) -> bool {
+        loop {
+            if self.commit(epochs, COMMIT_WITHIN) {
+                return true;
+            }
+            if Instant::now() + COMMIT_AGAIN_AFTER >= deadline {
+                return false;
+            }
+            std::thread::sleep(COMMIT_AGAIN_AFTER);
+        }
     }
 
     /// Lets the records come of partitions whose parked set is whole; whether others wait.
@@ -346,10 +371,9 @@ impl Member {
         if lost || self.closing.load(Ordering::Relaxed) {
             self.fence(&epochs);
         } else if !epochs.is_empty() {
-            let drained = self
-                .fence(&epochs)
-                .wait(self.engine.settings.revoke_timeout);
-            let committed = self.commit(&epochs);
+            let within = self.engine.settings.revoke_timeout;
+            let drained = self.fence(&epochs).wait(within);
+            let committed = self.commit_before_revoke(&epochs, began + within);
             if !drained || !committed {
                 tracing::warn!(
                     group = self.engine.group,

@@ -1,5 +1,6 @@
 //! How a consumer behaves: documented fields, defaults, one `validate`.
 
+use crate::durations::{CALL_MAX, bound};
 use crate::kafka::{ConfigError, is_topic_name};
 use crate::recovery::{BreakerPolicy, DeadLetterTopic, FloodGuardPolicy, RetryPolicy, retry_topic};
 use std::time::Duration;
@@ -174,6 +175,28 @@ impl ConsumerSettings {
     pub fn in_flight_records_max(&self) -> usize {
         self.in_flight_records_max
             .unwrap_or_else(|| (4 * self.concurrency).max(4096))
+    }
+
+    /// The same with durations that can be reckoned with: [`Duration::MAX`] means for ever.
+    pub(super) fn bounded(mut self) -> Self {
+        bound([
+            &mut self.commit_interval,
+            &mut self.drain_timeout,
+            &mut self.revoke_timeout,
+            &mut self.stuck_after,
+            &mut self.settled_parked_kept,
+            &mut self.flood_guard.window,
+            &mut self.breaker.window,
+        ]);
+        bound(&mut self.handler_timeout);
+        bound(&mut self.retry.park_delays);
+        self.retry.backoff = self.retry.backoff.bounded();
+        self.breaker.probe = self.breaker.probe.bounded();
+        self.startup_timeout = self.startup_timeout.min(CALL_MAX);
+        if let Bound::Idle(idle) = &mut self.bound {
+            bound([idle]);
+        }
+        self
     }
 
     /// Checks the settings against each other.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long partitions wait that could not go on: they are being drained still, or the group's offsets cannot be had.
-const RELEASE_AGAIN_AFTER: Duration = Duration::from_millis(200);
+const RELEASE_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// This member's way from commands to what they change.
 pub(crate) struct Steering {

@@ -85,22 +85,51 @@ pub(crate) struct LongestRunning {
 /// A worker's inbox: swapped whole, one wake per message.
 #[derive(Default)]
 pub(crate) struct Inbox {
-    messages: Mutex<Vec<Message>>,
+    state: Mutex<InboxState>,
     worker: AtomicWaker,
+}
+
+#[derive(Default)]
+struct InboxState {
+    messages: Vec<Message>,
+    /// The worker is gone: what comes is dropped, so that whoever asked hears that there is no answer.
+    is_closed: bool,
 }
 
 impl Inbox {
     pub(crate) fn send(&self, message: Message) {
-        self.lock().push(message);
+        {
+            let mut state = self.lock();
+            if state.is_closed {
+                return;
+            }
+            state.messages.push(message);
+        }
         self.worker.wake();
     }
 
     fn take_into(&self, messages: &mut Vec<Message>) {
-        std::mem::swap(messages, &mut self.lock());
+        std::mem::swap(messages, &mut self.lock().messages);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Message>> {
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, InboxState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An inbox that is closed with the drop of this, which its worker's task holds: a task that panicked or was aborted with the run
+/// answers nothing any more.
+pub(crate) struct OpenInbox(pub(crate) Arc<Inbox>);
+
+impl Drop for OpenInbox {
+    fn drop(&mut self) {
+        let left = {
+            let mut state = self.0.lock();
+            state.is_closed = true;
+            std::mem::take(&mut state.messages)
+        };
+        // Not under the lock: records have destructors.
+        drop(left);
     }
 }
 
@@ -541,6 +570,9 @@ where
 
     fn settle(&mut self, item: &Item, verdict: Verdict) {
         let Verdict::Settled(settlement) = verdict else {
+            if verdict == Verdict::Abandoned {
+                self.engine.left_unfinished();
+            }
             if let (Verdict::PutBack(mut wait), Some(ticket)) = (verdict, item.wait().0) {
                 let control = &self.engine.control;
                 if control.is_dropped(item.partition.epoch, ticket.offset) {

@@ -9,6 +9,10 @@
 //! - every message, queue and header list is given back exactly once.
 #![allow(unsafe_code)]
 
+mod revive;
+
+pub(crate) use revive::Watched;
+
 use super::reader::TimestampKind;
 use crate::event::Headers;
 use rdkafka::bindings as sys;

@@ -3,9 +3,10 @@
 //! Owns where a reading starts and ends, partition by partition. Knows no handler, no group and no event.
 
 use super::error::failed;
-use super::queue::{ForwardedQueue, Message, Messages, forward};
+use super::queue::{ForwardedQueue, Message, Messages, Watched, forward};
 use super::span;
 use super::{KafkaConfig, KafkaError};
+use crate::durations::{CALL_MAX, bounded};
 use crate::event::Headers;
 use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
@@ -123,6 +124,8 @@ pub struct Reader {
     unreachable_since: Option<Instant>,
     brokers: String,
     timeout: Duration,
+    // These two before the client: they must go first.
+    _watched: Watched,
     queue: ForwardedQueue<DefaultConsumerContext>,
     consumer: Arc<BaseConsumer>,
 }
@@ -170,6 +173,7 @@ impl Reader {
         spans: Vec<Span>,
         timeout: Duration,
     ) -> Result<Self, KafkaError> {
+        let timeout = timeout.min(CALL_MAX);
         // The client insists on a group to assign at all; nothing ever joins this one or commits to it.
         let mut client = config.consumer("evenkeel-reader")?;
         client
@@ -200,6 +204,7 @@ impl Reader {
             unreachable_since: None,
             brokers: config.brokers.clone(),
             timeout,
+            _watched: Watched::new(consumer.client(), &config.brokers, None),
             queue,
             consumer,
         })
@@ -245,7 +250,7 @@ impl Reader {
     /// [`KafkaError::Unreachable`] when no broker could be reached for the time given to `open`, and whatever the client
     /// cannot mend by itself, such as a topic that was deleted or access that is refused.
     pub fn next(&mut self, timeout: Duration) -> Result<Option<LogRecord>, KafkaError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + bounded(timeout);
         loop {
             if let Some(record) = self.records.pop_front() {
                 return Ok(Some(record));

@@ -8,7 +8,7 @@ use super::error::{Failure, PublishError, Unsent, classify};
 use super::room::{Entry, Room};
 use super::span;
 use crate::event::OutgoingRecord;
-use crate::kafka::queue::native_headers;
+use crate::kafka::queue::{Watched, native_headers};
 use crate::kafka::{ConfigError, KafkaConfig, is_topic_name, log};
 use crate::telemetry::Metric;
 use metrics::{Gauge, gauge};
@@ -29,6 +29,8 @@ const CONNECTION_ERROR_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// A producer with a thread of its own that serves delivery reports.
 pub(super) struct Client {
+    // Before the producer: it must go first.
+    _watched: Watched,
     producer: ThreadedProducer<Buffer>,
 }
 
@@ -59,11 +61,12 @@ impl Client {
             connection_error: Mutex::new(None),
             fatal: Mutex::new(None),
         };
-        let producer = kafka
+        let producer: ThreadedProducer<Buffer> = kafka
             .producer()?
             .create_with_context(buffer)
             .map_err(ConfigError::from_client)?;
-        Ok(Self { producer })
+        let _watched = Watched::new(producer.client(), &kafka.brokers, None);
+        Ok(Self { _watched, producer })
     }
 
     fn buffer(&self) -> &Buffer {

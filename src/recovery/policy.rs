@@ -2,6 +2,7 @@
 //!
 //! Owns the decision what to do after a failed attempt. Knows no record, no handler and no task.
 
+use crate::durations::bound;
 use crate::handler::Class;
 use std::time::Duration;
 
@@ -51,6 +52,12 @@ pub enum Decision {
 }
 
 impl Backoff {
+    /// The same with durations that can be reckoned with.
+    pub(crate) fn bounded(mut self) -> Self {
+        bound([&mut self.initial, &mut self.max]);
+        self
+    }
+
     /// The wait after attempt number `attempt` (from 1); `random` is uniform in [0, 1).
     pub fn delay(&self, attempt: u32, random: f64) -> Duration {
         let factor = if self.factor >= 1.0 { self.factor } else { 1.0 };

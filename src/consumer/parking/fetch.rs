@@ -6,7 +6,7 @@ use super::super::engine::Engine;
 use super::super::ledger::Epoch;
 use super::super::partition::Partition;
 use crate::event::Record;
-use crate::kafka::queue::{ForwardedQueue, Message, Messages, forward, unforward};
+use crate::kafka::queue::{ForwardedQueue, Message, Messages, Watched, forward, unforward};
 use crate::recovery::parked::repetition::is_repetition;
 use crate::recovery::parked::{Stored, restored};
 use crate::recovery::parking::Ticket;
@@ -51,8 +51,15 @@ pub(super) struct Picked {
 pub(super) struct Fetcher {
     config: ClientConfig,
     messages: Messages,
-    // Before the client: the queue must go first.
-    client: Option<(ForwardedQueue<DefaultConsumerContext>, Arc<BaseConsumer>)>,
+    client: Option<FetchClient>,
+}
+
+/// A fetcher's client.
+struct FetchClient {
+    // These two before the client: they must go first.
+    _watched: Watched,
+    queue: ForwardedQueue<DefaultConsumerContext>,
+    consumer: Arc<BaseConsumer>,
 }
 
 /// One partition's records that are wanted, by ascending offset.
@@ -143,9 +150,17 @@ impl Fetcher {
     ) -> KafkaResult<()> {
         if self.client.is_none() {
             let consumer: Arc<BaseConsumer> = Arc::new(self.config.create()?);
-            self.client = Some((ForwardedQueue::new(Arc::clone(&consumer)), consumer));
+            let brokers = self.config.get("bootstrap.servers").unwrap_or_default();
+            self.client = Some(FetchClient {
+                _watched: Watched::new(consumer.client(), brokers, None),
+                queue: ForwardedQueue::new(Arc::clone(&consumer)),
+                consumer,
+            });
         }
-        let Some((queue, consumer)) = &self.client else {
+        let Some(FetchClient {
+            queue, consumer, ..
+        }) = &self.client
+        else {
             return Ok(());
         };
         let mut list = TopicPartitionList::new();

@@ -11,7 +11,7 @@ use super::gap::{self, Came, Gap, Gaps};
 use super::write::now_ms;
 use super::{RetryPartition, order_name};
 use crate::event::Headers;
-use crate::kafka::queue::{ForwardedQueue, Message, Messages, unforward};
+use crate::kafka::queue::{ForwardedQueue, Message, Messages, Watched, unforward};
 use crate::kafka::{KafkaConfig, KafkaError};
 use crate::recovery::parked::Entry;
 use rdkafka::ClientConfig;
@@ -56,7 +56,8 @@ pub(crate) struct Follower {
     gaps: Gaps,
     pub(super) fetcher: Fetcher,
     messages: Messages,
-    // Before the client: the queue must go first.
+    // These two before the client: they must go first.
+    _watched: Watched,
     pub(super) queue: Arc<ForwardedQueue<DefaultConsumerContext>>,
     pub(super) consumer: Arc<BaseConsumer>,
 }
@@ -93,6 +94,7 @@ impl Follower {
             look_up_at: Instant::now(),
             gaps: Gaps::default(),
             messages: Messages::with_capacity(BURST_RECORDS),
+            _watched: Watched::new(consumer.client(), &kafka.brokers, None),
             queue,
             consumer,
         })
@@ -228,7 +230,7 @@ impl Follower {
                         state.seen(message.offset(), name, entry, now_ms);
                     }
                     Some(RDKafkaErrorCode::PartitionEOF) => state.reached(message.offset()),
-                    Some(RDKafkaErrorCode::AutoOffsetReset) => self.engine.fail(format!(
+                    Some(RDKafkaErrorCode::AutoOffsetReset) => self.engine.fail_position(format!(
                         "the retry partition {}/{} does not have the offset {} any more that comes next",
                         retry.topic, partition.partition, state.next()
                     )),

@@ -5,6 +5,7 @@
 use super::claims::{self, Answered, Claims};
 use super::queue::{Limits, Next, Queue, Waiting};
 use super::{BatchOutcome, BatchSettings, Delivered};
+use crate::durations::bounded;
 use crate::event::OutgoingRecord;
 use crate::handler::context::ContextSource;
 use crate::handler::extract::BatchFunction;
@@ -145,7 +146,7 @@ impl<T: Send + 'static> Running<T> {
                 let inbox = inbox.and_then(|context| context.inbox());
                 let limits = Limits {
                     records_max: claims::together_max(inbox.map(|i| &**i), settings.records_max),
-                    wait_max: settings.wait_max,
+                    wait_max: bounded(settings.wait_max),
                 };
                 match queue.next(limits, Instant::now(), |member| member.asker.is_closed()) {
                     Next::Batch(members) => return members,

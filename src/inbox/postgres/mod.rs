@@ -19,6 +19,7 @@ use super::address::StoreAddress;
 use super::group::{GroupStore, Groups, Known, Lent};
 use super::horizon::Horizon;
 use super::{BatchInbox, BoxFuture, Claimed, ClaimedBatch, Inbox, InboxError, InboxKey, replies};
+use crate::durations::CALL_MAX;
 use crate::event::OutgoingRecord;
 use crate::outbox::{self, PostgresOutbox};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -194,11 +195,13 @@ impl PostgresInbox {
 impl Store {
     fn connect(options: PgConnectOptions, settings: &PostgresSettings) -> Self {
         let name = name(&options);
-        let lock_timeout = format!("{}ms", settings.lock_timeout.as_millis());
+        // PostgreSQL counts it in milliseconds of 31 bits, as librdkafka does.
+        let timeout = settings.lock_timeout.min(CALL_MAX);
+        let lock_timeout = format!("{}ms", timeout.as_millis());
         let options = options.options([("lock_timeout", lock_timeout.as_str())]);
         let pool = PgPoolOptions::new()
             .max_connections(settings.connections.max(1) + OTHERS_MAX)
-            .acquire_timeout(settings.lock_timeout)
+            .acquire_timeout(timeout)
             // A broken one is noticed when it is used, and that delivery is tried again.
             .test_before_acquire(false)
             .after_release(|connection, _| Box::pin(answers(connection)))
@@ -206,7 +209,7 @@ impl Store {
         Self {
             pool,
             name,
-            answer_limit: ANSWER_LIMIT.max(2 * settings.lock_timeout),
+            answer_limit: ANSWER_LIMIT.max(2 * timeout),
             outbox: OnceLock::new(),
             horizon: Horizon::default(),
         }

@@ -66,7 +66,7 @@ impl RedisInbox {
     /// [`InboxError::Setting`] when the URL or a setting cannot be used; [`InboxError::Unavailable`] when Redis does not answer;
     /// [`InboxError::NotWritable`] when it refuses.
     pub async fn open_with(url: &str, settings: &RedisSettings) -> Result<Self, InboxError> {
-        let store = Arc::new(Store::connect(url, settings).await?);
+        let store = Arc::new(Store::connect(url, &settings.clone().bounded()).await?);
         Ok(Self { store })
     }
 

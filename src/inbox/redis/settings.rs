@@ -1,5 +1,6 @@
 //! How a Redis store is used.
 
+use crate::durations::bound;
 use crate::inbox::InboxError;
 use std::time::Duration;
 
@@ -67,6 +68,17 @@ impl RedisSettings {
     /// The same with another retention.
     pub fn with_retention(mut self, retention: Duration) -> Self {
         self.retention = retention;
+        self
+    }
+
+    /// The same with durations that can be reckoned with: [`Duration::MAX`] means for ever.
+    pub(super) fn bounded(mut self) -> Self {
+        bound([
+            &mut self.lease,
+            &mut self.wait,
+            &mut self.timeout,
+            &mut self.retention,
+        ]);
         self
     }
 

@@ -22,6 +22,7 @@ pub use transaction::SqliteTx;
 use super::group::{GroupStore, Groups, Known, Lent};
 use super::horizon::Horizon;
 use super::{BatchInbox, BoxFuture, Claimed, ClaimedBatch, Inbox, InboxError, InboxKey, replies};
+use crate::durations::{CALL_MAX, bounded};
 use crate::event::OutgoingRecord;
 use crate::outbox::{self, SqliteOutbox};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -199,7 +200,7 @@ impl Store {
             .max_connections(READERS_MAX)
             .connect_lazy_with(
                 options
-                    .busy_timeout(settings.lock_timeout)
+                    .busy_timeout(settings.lock_timeout.min(CALL_MAX))
                     .pragma("query_only", "1"),
             );
         Self {
@@ -207,7 +208,7 @@ impl Store {
             writer,
             readers,
             turns: Turns::default(),
-            lock_timeout: settings.lock_timeout,
+            lock_timeout: bounded(settings.lock_timeout),
             outbox: OnceLock::new(),
             horizon: Horizon::default(),
         }

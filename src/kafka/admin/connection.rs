@@ -2,6 +2,7 @@
 //!
 //! Owns how long a request may take and what is known about a connection that failed. Knows no topic and no group.
 
+use crate::durations::CALL_MAX;
 use crate::kafka::error::{failed, unanswered, unreachable};
 use crate::kafka::{KafkaConfig, KafkaError, log};
 use rdkafka::ClientContext;
@@ -71,6 +72,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects and asks for metadata once, so that a wrong address is known now. Blocks.
     pub(super) fn open(config: KafkaConfig, timeout: Duration) -> Result<Self, KafkaError> {
+        let timeout = timeout.min(CALL_MAX);
         let last_error = LastError::default();
         let client = config
             .client()?

@@ -75,7 +75,7 @@ impl Relay {
 
     /// The same with other settings.
     pub fn with_settings(mut self, settings: RelaySettings) -> Self {
-        self.settings = settings;
+        self.settings = settings.bounded();
         self
     }
 

@@ -1,6 +1,7 @@
 //! How a relay behaves.
 
 use super::super::OutboxError;
+use crate::durations::bound;
 use crate::recovery::Backoff;
 use std::time::Duration;
 
@@ -48,6 +49,19 @@ impl Default for RelaySettings {
 }
 
 impl RelaySettings {
+    /// The same with durations that can be reckoned with: [`Duration::MAX`] means for ever.
+    pub(super) fn bounded(mut self) -> Self {
+        bound([
+            &mut self.lease,
+            &mut self.poll_interval,
+            &mut self.drain_timeout,
+            &mut self.watch_interval,
+            &mut self.open_transaction_max,
+        ]);
+        self.retry = self.retry.bounded();
+        self
+    }
+
     /// Refuses what cannot work.
     pub(super) fn validate(&self) -> Result<(), OutboxError> {
         let refuse = |what: &str| Err(OutboxError::Setting(what.to_owned()));
