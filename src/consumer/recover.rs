@@ -10,7 +10,8 @@ use super::partition::Partition;
 use super::settings::AfterDeadLetter;
 use super::tally::{Settlement, Verdict};
 use crate::control::{Command, Outcome as CommandOutcome};
-use crate::handler::{Class, DeadReason, Delivery, HandlerError, Outcome, Stage};
+use crate::handler::panics::{self, Guarded};
+use crate::handler::{Class, DeadReason, Delivery, Failure, HandlerError, Outcome, Stage};
 use crate::publisher::PublishError;
 use crate::recovery::Decision;
 use crate::recovery::parked::Wait;
@@ -81,18 +82,22 @@ where
 {
     Box::pin(async move {
         let waiting = Waiting::new(&recovery.engine, &recovery.delivery.record);
-        // Which instance waited for room matters to the layers that gave it a place in their queue.
-        let next = handler.clone();
-        let mut outcome = match outcome {
+        let mut handler = Guarded::new(handler);
+        let outcome = match outcome {
             Some(outcome) => outcome,
-            None => attempt(handler, recovery.delivery.clone()).await,
+            // Which instance waited for room matters to the layers that gave it a place in their queue.
+            None => match handler.exchanged() {
+                Ok(asked) => attempt(asked, recovery.delivery.clone()).await,
+                Err(reason) => Outcome::Dead(reason),
+            },
         };
+        let mut ended = recovery.judged(outcome);
         loop {
-            outcome = match Settlement::of(outcome) {
-                Ok(settlement) => return Verdict::Settled(settlement),
-                Err(outcome) => outcome,
+            let step = match ended {
+                Ended::Settled(settlement) => return Verdict::Settled(settlement),
+                Ended::Dead(reason) => recovery.given_up(reason),
+                Ended::Failed(failure) => recovery.next_step(failure),
             };
-            let step = recovery.next_step(outcome);
             if !matches!(step, Step::Abandon)
                 && let Some(command) = recovery.skip_command()
             {
@@ -100,9 +105,7 @@ where
             }
             let waited = match step {
                 Step::Abandon => return Verdict::Abandoned,
-                Step::Park(class, error, delay) => {
-                    return recovery.park(class, &error, delay).await;
-                }
+                Step::Park(failure, delay) => return recovery.park(&failure, delay).await,
                 Step::DeadLetter(class, reason) => {
                     return recovery.dead_letter(class, &reason).await;
                 }
@@ -116,10 +119,24 @@ where
             };
             recovery.attempts = recovery.attempts.saturating_add(1);
             recovery.delivery.attempt = recovery.attempts;
-            outcome = attempt(next.clone(), recovery.delivery.clone()).await;
+            let outcome = match handler.cloned() {
+                Ok(next) => attempt(next, recovery.delivery.clone()).await,
+                Err(reason) => Outcome::Dead(reason),
+            };
+            ended = recovery.judged(outcome);
             if let Some(probe) = probe {
-                probe.ended(recovery.is_answer(&outcome));
+                probe.ended(ended.is_answer());
             }
+        }
+    })
+}
+
+/// Gives up a record whose handler, or whose recovery, panicked in a way that left no outcome. Runs none of the service's code.
+pub(crate) fn bury(mut recovery: Recovery, reason: DeadReason) -> Recovering {
+    Box::pin(async move {
+        match recovery.given_up(reason) {
+            Step::DeadLetter(class, reason) => recovery.dead_letter(class, &reason).await,
+            _ => Verdict::Abandoned,
         }
     })
 }
@@ -131,47 +148,79 @@ pub(crate) fn skip(mut recovery: Recovery, command: Box<Command>) -> Recovering 
     Box::pin(async move { recovery.skip(&command).await })
 }
 
-/// Calls the handler once it has room; a panic is an outcome.
+/// Calls the handler once it has room. A panic is an outcome, be it in the conversion of a layer's error or in a drop: both
+/// happen before this is ready.
 async fn attempt<H>(handler: H, delivery: Delivery) -> Outcome
 where
     H: tower::Service<Delivery, Response = Outcome>,
     H::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    match AssertUnwindSafe(handler.oneshot(delivery))
-        .catch_unwind()
-        .await
-    {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(error)) => Outcome::Retry(error.into().into()),
-        Err(panic) => Outcome::Dead(DeadReason::panic(panic.as_ref())),
+    let handled = async move {
+        match handler.oneshot(delivery).await {
+            Ok(outcome) => outcome,
+            Err(error) => Outcome::Retry(HandlerError::from(error.into())),
+        }
+    };
+    match AssertUnwindSafe(handled).catch_unwind().await {
+        Ok(outcome) => outcome,
+        Err(panic) => Outcome::Dead(panics::told("the handler", panic)),
+    }
+}
+
+/// How an attempt ended, without anything of the service in it.
+enum Ended {
+    Settled(Settlement),
+    Dead(DeadReason),
+    Failed(Failure),
+}
+
+impl Ended {
+    /// Whether an attempt got so far that what was down must have answered. One that ended by another outage or by its time
+    /// may not have got there.
+    fn is_answer(&self) -> bool {
+        match self {
+            Self::Failed(failure) => {
+                failure.class != Class::Outage && failure.stage != Stage::Timeout
+            }
+            Self::Settled(_) | Self::Dead(_) => true,
+        }
     }
 }
 
 enum Step {
     /// After that time, and when what is down answers.
     TryAfter(Duration, Option<String>),
-    Park(Class, HandlerError, Duration),
+    Park(Failure, Duration),
     DeadLetter(Class, DeadReason),
     Abandon,
 }
 
 impl Recovery {
-    fn next_step(&mut self, outcome: Outcome) -> Step {
-        self.first_failure.get_or_insert_with(Timestamp::now);
-        let error = match outcome {
-            Outcome::Dead(reason) => {
-                self.engine.failed(Class::Permanent);
-                return Step::DeadLetter(Class::Permanent, reason);
-            }
-            Outcome::Retry(error) => error,
+    fn judged(&self, outcome: Outcome) -> Ended {
+        match Settlement::of(outcome) {
+            Ok(settlement) => Ended::Settled(settlement),
+            Err(Outcome::Retry(error)) => Ended::Failed(error.judged(&self.engine.classifier)),
+            Err(Outcome::Dead(reason)) => Ended::Dead(reason),
             // Successes were sorted out before.
-            Outcome::Done | Outcome::Duplicate | Outcome::Ignored => return Step::Abandon,
-        };
-        if let Some(reason) = error.fatal() {
+            Err(Outcome::Done | Outcome::Duplicate | Outcome::Ignored) => {
+                Ended::Settled(Settlement::Done)
+            }
+        }
+    }
+
+    fn given_up(&mut self, reason: DeadReason) -> Step {
+        self.first_failure.get_or_insert_with(Timestamp::now);
+        self.engine.failed(Class::Permanent);
+        Step::DeadLetter(Class::Permanent, reason)
+    }
+
+    fn next_step(&mut self, failure: Failure) -> Step {
+        self.first_failure.get_or_insert_with(Timestamp::now);
+        if let Some(reason) = failure.fatal {
             self.engine.fail(reason);
             return Step::Abandon;
         }
-        let class = error.class(&self.engine.classifier);
+        let class = failure.class;
         self.engine.failed(class);
         if self.partition.is_fenced() {
             return Step::Abandon;
@@ -180,9 +229,9 @@ impl Recovery {
         let (failures, outage_of) = match class {
             Class::Outage => {
                 if self.outage_failures == 0 {
-                    self.engine.outage(error.dependency(), &error.message());
+                    self.engine.outage(&failure.dependency, &failure.message);
                 }
-                let dependency = error.dependency().to_owned();
+                let dependency = failure.dependency.clone().into_owned();
                 (&mut self.outage_failures, Some(dependency))
             }
             Class::Transient | Class::Permanent => {
@@ -194,38 +243,24 @@ impl Recovery {
         let (policy, rounds) = (&self.engine.settings.retry, self.wait.rounds);
         match policy.decide(class, *failures, rounds, rand::random()) {
             Decision::RetryAfter(delay) => {
-                self.log_retry(&error, class, delay);
+                self.log_retry(&failure, delay);
                 Step::TryAfter(delay, outage_of)
             }
             // Without a retry topic nothing can be parked.
-            Decision::Park(delay) if self.partition.retry.is_some() => {
-                Step::Park(class, error, delay)
-            }
+            Decision::Park(delay) if self.partition.retry.is_some() => Step::Park(failure, delay),
             Decision::Park(_) | Decision::DeadLetter => {
-                Step::DeadLetter(class, DeadReason::new(error.stage(), error.message()))
+                Step::DeadLetter(class, DeadReason::new(failure.stage, failure.message))
             }
         }
     }
 
-    /// Whether an attempt got so far that what was down must have answered. One that ended by another outage or by its time
-    /// may not have got there.
-    fn is_answer(&self, outcome: &Outcome) -> bool {
-        match outcome {
-            Outcome::Retry(error) => {
-                error.class(&self.engine.classifier) != Class::Outage
-                    && error.stage() != Stage::Timeout
-            }
-            _ => true,
-        }
-    }
-
-    fn log_retry(&self, error: &HandlerError, class: Class, delay: Duration) {
+    fn log_retry(&self, failure: &Failure, delay: Duration) {
         tracing::warn!(
             group = self.engine.group,
             record = ?self.delivery.record,
             attempt = self.attempts,
-            class = class.as_str(),
-            %error,
+            class = failure.class.as_str(),
+            error = failure.message,
             retry_in_ms = delay.as_millis() as u64,
             "attempt failed"
         );

@@ -1,7 +1,7 @@
 //! A record whose handler was not ready at its first poll.
 //!
-//! Owns the future of its attempt, or of its recovery. A panic in a handler ends here: it is an outcome, never the end
-//! of the worker.
+//! Owns the future of its attempt, or of its recovery. A panic of the service's code ends here, in a drop too: it is an
+//! outcome, never the end of the worker.
 
 use super::lanes::LaneId;
 use super::ledger::Epoch;
@@ -9,10 +9,10 @@ use super::recover::Recovering;
 use super::tally::{Settlement, Verdict};
 use super::worker::Item;
 use crate::event::Record;
-use crate::handler::{DeadReason, Outcome};
+use crate::handler::panics::{caught, drop_caught};
+use crate::handler::{DeadReason, HandlerError, Outcome};
 use std::error::Error;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -30,8 +30,21 @@ pub(super) struct Running<F> {
 }
 
 enum Attempt<F> {
-    First(Option<Slot<F>>),
+    First(Slot<F>),
     Recovering(Recovering),
+    /// The dead letter of a record whose recovery panicked.
+    Burying(Recovering),
+    Ended,
+}
+
+/// Why a record is not settled, although its future ended.
+pub(super) enum Unsettled {
+    /// It has to be recovered from.
+    Failed(Outcome),
+    /// Its recovery panicked: what is left is to give it up.
+    Panicked(DeadReason),
+    /// Giving it up panicked, which is a bug of ours.
+    Lost(DeadReason),
 }
 
 /// A record that ran to an end, or to an outcome that has to be recovered from.
@@ -39,7 +52,7 @@ pub(super) struct Finished<F> {
     pub(super) item: Item,
     pub(super) lane: LaneId,
     pub(super) started_at: Instant,
-    pub(super) verdict: Result<Verdict, Outcome>,
+    pub(super) verdict: Result<Verdict, Unsettled>,
     /// The first attempt's slot, empty again.
     pub(super) slot: Option<Slot<F>>,
 }
@@ -50,7 +63,7 @@ impl<F> Running<F> {
         Self {
             item: Some(item),
             lane,
-            attempt: Attempt::First(Some(slot)),
+            attempt: Attempt::First(slot),
             started_at,
         }
     }
@@ -66,6 +79,21 @@ impl<F> Running<F> {
             item: Some(item),
             lane,
             attempt: Attempt::Recovering(recovering),
+            started_at,
+        }
+    }
+
+    /// A record that is given up because its recovery panicked.
+    pub(super) fn burying(
+        item: Item,
+        lane: LaneId,
+        burying: Recovering,
+        started_at: Instant,
+    ) -> Self {
+        Self {
+            item: Some(item),
+            lane,
+            attempt: Attempt::Burying(burying),
             started_at,
         }
     }
@@ -90,6 +118,13 @@ impl<F> Running<F> {
 // The futures are pinned on the heap; nothing in `Running` itself is.
 impl<F> Unpin for Running<F> {}
 
+impl<F> Drop for Running<F> {
+    fn drop(&mut self) {
+        let attempt = std::mem::replace(&mut self.attempt, Attempt::Ended);
+        drop_caught("dropping a handler that had not ended", attempt);
+    }
+}
+
 impl<F, E> Future for Running<F>
 where
     F: Future<Output = Result<Outcome, E>>,
@@ -99,20 +134,32 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finished<F>> {
         let this = &mut *self;
-        let (verdict, slot) = match &mut this.attempt {
+        let verdict = match &mut this.attempt {
             Attempt::First(slot) => {
-                let Some(future) = slot.as_mut() else {
+                let Poll::Ready(outcome) = poll_attempt(slot, cx) else {
                     return Poll::Pending;
                 };
-                let Poll::Ready(outcome) = poll_attempt(future, cx) else {
-                    return Poll::Pending;
-                };
-                (Settlement::of(outcome).map(Verdict::Settled), slot.take())
+                let settled = Settlement::of(outcome).map(Verdict::Settled);
+                settled.map_err(Unsettled::Failed)
             }
-            Attempt::Recovering(future) => match future.as_mut().poll(cx) {
-                Poll::Ready(verdict) => (Ok(verdict), None),
-                Poll::Pending => return Poll::Pending,
-            },
+            Attempt::Recovering(future) | Attempt::Burying(future) => {
+                match caught("the recovery", || future.as_mut().poll(cx)) {
+                    Ok(Poll::Pending) => return Poll::Pending,
+                    Ok(Poll::Ready(verdict)) => Ok(verdict),
+                    Err(reason) if matches!(this.attempt, Attempt::Recovering(_)) => {
+                        Err(Unsettled::Panicked(reason))
+                    }
+                    Err(reason) => Err(Unsettled::Lost(reason)),
+                }
+            }
+            Attempt::Ended => return Poll::Pending,
+        };
+        let slot = match std::mem::replace(&mut this.attempt, Attempt::Ended) {
+            Attempt::First(slot) => Some(slot),
+            ended => {
+                drop_caught("dropping a recovery", ended);
+                None
+            }
         };
         let Some(item) = this.item.take() else {
             return Poll::Pending;
@@ -133,16 +180,113 @@ where
     F: Future<Output = Result<Outcome, E>>,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    let polled = catch_unwind(AssertUnwindSafe(|| match slot.as_mut().as_pin_mut() {
-        Some(future) => future.poll(cx),
-        None => Poll::Pending,
-    }));
-    let outcome = match polled {
-        Ok(Poll::Pending) => return Poll::Pending,
-        Ok(Poll::Ready(Ok(outcome))) => outcome,
-        Ok(Poll::Ready(Err(error))) => Outcome::Retry(error.into().into()),
-        Err(panic) => Outcome::Dead(DeadReason::panic(panic.as_ref())),
+    let mut outcome = None;
+    let polled = caught("the handler", || {
+        let future = slot.as_mut().as_pin_mut()?;
+        let Poll::Ready(ended) = future.poll(cx) else {
+            return None;
+        };
+        outcome = Some(match ended {
+            Ok(outcome) => outcome,
+            Err(error) => Outcome::Retry(HandlerError::from(error.into())),
+        });
+        slot.set(None);
+        Some(())
+    });
+    let Err(reason) = polled else {
+        return outcome.map_or(Poll::Pending, Poll::Ready);
     };
-    slot.set(None);
-    Poll::Ready(outcome)
+    Poll::Ready(match outcome {
+        Some(failed @ (Outcome::Retry(_) | Outcome::Dead(_))) => failed,
+        // What panicked was the drop of a handler that had succeeded.
+        Some(_) => Outcome::Dead(reason),
+        None => {
+            // Its record is given up already.
+            let _ = caught("dropping the handler", || slot.set(None));
+            Outcome::Dead(reason)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handler::Stage;
+    use std::task::Waker;
+
+    /// Ready at once, and panics when it is dropped.
+    struct Bomb(Option<Result<Outcome, Rude>>);
+
+    /// Panics when it becomes a boxed error.
+    struct Rude;
+
+    impl From<Rude> for Box<dyn Error + Send + Sync> {
+        fn from(_: Rude) -> Self {
+            panic!("rude")
+        }
+    }
+
+    impl Future for Bomb {
+        type Output = Result<Outcome, Rude>;
+
+        fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+            self.0.take().map_or(Poll::Pending, Poll::Ready)
+        }
+    }
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in the drop");
+        }
+    }
+
+    fn polled(result: Result<Outcome, Rude>) -> (Outcome, bool) {
+        let mut slot: Slot<Bomb> = Box::pin(Some(Bomb(Some(result))));
+        let mut cx = Context::from_waker(Waker::noop());
+        match poll_attempt(&mut slot, &mut cx) {
+            Poll::Ready(outcome) => (outcome, slot.is_none()),
+            Poll::Pending => panic!("it is ready"),
+        }
+    }
+
+    #[test]
+    fn a_panic_in_the_drop_of_a_finished_handler_fails_its_record() {
+        let (outcome, is_empty) = polled(Ok(Outcome::Done));
+        let Outcome::Dead(reason) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(reason.stage, Stage::Panic);
+        assert_eq!(reason.message, "the handler panicked: in the drop");
+        assert!(is_empty, "the slot can be used again");
+    }
+
+    #[test]
+    fn a_failure_stays_what_it_is_when_the_drop_panics() {
+        let (outcome, _) = polled(Ok(Outcome::Retry(HandlerError::outage("down"))));
+        assert!(matches!(outcome, Outcome::Retry(_)), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_panic_in_the_conversion_of_an_error_is_an_outcome() {
+        let (outcome, is_empty) = polled(Err(Rude));
+        let Outcome::Dead(reason) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(reason.message, "the handler panicked: rude");
+        assert!(is_empty);
+    }
+
+    #[test]
+    fn unfinished_handlers_whose_drops_panic_are_dropped_quietly() {
+        let slot: Slot<Bomb> = Box::pin(Some(Bomb(None)));
+        let lane = crate::consumer::lanes::Lanes::<()>::default().occupy(None);
+        let running = |slot| Running {
+            item: None,
+            lane,
+            attempt: Attempt::First(slot),
+            started_at: Instant::now(),
+        };
+        let other: Slot<Bomb> = Box::pin(Some(Bomb(None)));
+        drop((running(slot), running(other)));
+    }
 }

@@ -3,6 +3,7 @@
 //! Goes by types and codes, never by text. The first error of the chain that is known decides, so that a wrapped error is
 //! judged by what it wraps.
 
+use super::error::CAUSES_MAX;
 use super::{Class, Classifier, HttpStatus};
 use std::error::Error;
 use std::io::ErrorKind;
@@ -11,14 +12,10 @@ use std::sync::Arc;
 /// The default classifier: what is not known may pass.
 pub(crate) fn default_classifier() -> Classifier {
     Arc::new(|error| {
-        let mut next: Option<&(dyn Error + 'static)> = Some(error);
-        while let Some(cause) = next {
-            if let Some(class) = known(cause) {
-                return class;
-            }
-            next = wrapped(cause);
-        }
-        Class::Transient
+        let error: &(dyn Error + 'static) = error;
+        let causes = std::iter::successors(Some(error), |cause| wrapped(*cause));
+        let mut known = causes.take(CAUSES_MAX).filter_map(known);
+        known.next().unwrap_or(Class::Transient)
     })
 }
 

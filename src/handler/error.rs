@@ -1,6 +1,7 @@
 //! Handler errors and the classes that decide what becomes of them.
 
-use super::Stage;
+use super::panics::{caught, drop_caught};
+use super::{DeadReason, Stage};
 use crate::publisher::PublishError;
 use std::borrow::Cow;
 use std::error::Error;
@@ -29,6 +30,9 @@ impl Class {
     }
 }
 
+/// Causes of an error that are told and classed, at most: a `source` may lead back to itself.
+pub(super) const CAUSES_MAX: usize = 32;
+
 /// Decides the class of an error that its handler did not class itself.
 pub type Classifier = Arc<dyn Fn(&(dyn Error + Send + Sync + 'static)) -> Class + Send + Sync>;
 
@@ -36,14 +40,58 @@ pub type Classifier = Arc<dyn Fn(&(dyn Error + Send + Sync + 'static)) -> Class 
 ///
 /// `?` turns every standard error (and `anyhow::Error`) into one that the consumer's classifier judges. It does not
 /// implement [`Error`] itself, as that would forbid the conversion.
+///
+/// Printing or dropping it never panics, whatever the error in it does.
 pub struct HandlerError {
     class: Option<Class>,
     stage: Stage,
     dependency: Option<Cow<'static, str>>,
-    source: Arc<dyn Error + Send + Sync>,
+    source: Source,
     /// Of several events that failed together, which is to blame is not known.
     is_shared: bool,
 }
+
+/// The error itself, whose drop is caught.
+#[derive(Clone)]
+struct Source(Option<Arc<dyn Error + Send + Sync>>);
+
+/// Stands for an error that was dropped.
+#[derive(Debug, thiserror::Error)]
+#[error("the error was dropped")]
+struct Gone;
+
+impl Source {
+    fn new(source: Box<dyn Error + Send + Sync>) -> Self {
+        Self(Some(source.into()))
+    }
+
+    fn get(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self.0.as_deref().unwrap_or(&Gone)
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        if let Some(source) = self.0.take() {
+            drop_caught("dropping an error", source);
+        }
+    }
+}
+
+/// All that a failed attempt's error has to say, without the error: none of the service's own code runs after it was made.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) class: Class,
+    /// [`Stage::Panic`] where the error's own code or the classifier panicked.
+    pub(crate) stage: Stage,
+    pub(crate) message: String,
+    pub(crate) dependency: Cow<'static, str>,
+    /// Why the process has to end, if that is what the error means.
+    pub(crate) fatal: Option<String>,
+}
+
+/// The name of what is down where no error names it.
+const UNNAMED: Cow<'static, str> = Cow::Borrowed("unnamed");
 
 impl HandlerError {
     /// A failure that may pass by itself.
@@ -66,7 +114,7 @@ impl HandlerError {
             class: Some(class),
             stage: Stage::Handler,
             dependency: None,
-            source: source.into(),
+            source: Source::new(source),
             is_shared: false,
         }
     }
@@ -78,7 +126,7 @@ impl HandlerError {
             class: self.class,
             stage: self.stage,
             dependency: self.dependency.clone(),
-            source: Arc::clone(&self.source),
+            source: self.source.clone(),
             is_shared: true,
         }
     }
@@ -92,7 +140,7 @@ impl HandlerError {
 
     /// What it depends on and that failed, as [`HandlerError::of`] named it; errors without a name are taken together.
     pub fn dependency(&self) -> &str {
-        self.dependency.as_deref().unwrap_or("unnamed")
+        self.dependency.as_deref().unwrap_or(&UNNAMED)
     }
 
     /// The same error, said to have happened at `stage`.
@@ -104,17 +152,45 @@ impl HandlerError {
     /// The class, by the handler's own word or else by `classifier`.
     pub fn class(&self, classifier: &Classifier) -> Class {
         let class = self.class;
-        match class.unwrap_or_else(|| classifier(self.source.as_ref())) {
+        match class.unwrap_or_else(|| classifier(self.source.get())) {
             Class::Permanent if self.is_shared => Class::Transient,
             class => class,
         }
     }
 
-    /// Why the process has to end, if that is what the error means: a producer that failed for good sends nothing any more.
-    pub(crate) fn fatal(&self) -> Option<String> {
-        match self.source.downcast_ref::<PublishError>() {
+    /// What the consumer has to know of it. A class that is known outlives a panic in the error's own code; where the classifier
+    /// panics the failure is permanent, as it would panic again.
+    pub(crate) fn judged(mut self, classifier: &Classifier) -> Failure {
+        let mut panics = Vec::new();
+        let class = caught("the classifier", || self.class(classifier));
+        let class = class.unwrap_or_else(|reason| {
+            panics.push(reason.message);
+            Class::Permanent
+        });
+        let mut message = self.told().unwrap_or_else(|reason| {
+            panics.push(reason.message);
+            String::new()
+        });
+        let fatal = match self.source.get().downcast_ref::<PublishError>() {
             Some(error @ PublishError::Fatal(_)) => Some(error.to_string()),
             _ => None,
+        };
+        let source = self.source.0.take();
+        if let Err(reason) = caught("dropping the error", || drop(source)) {
+            panics.push(reason.message);
+        }
+        let mut stage = self.stage;
+        if !panics.is_empty() {
+            stage = Stage::Panic;
+            panics.extend((!message.is_empty()).then_some(message));
+            message = panics.join("; ");
+        }
+        Failure {
+            class,
+            stage,
+            message,
+            dependency: self.dependency.take().unwrap_or(UNNAMED),
+            fatal,
         }
     }
 
@@ -123,19 +199,25 @@ impl HandlerError {
         self.stage
     }
 
-    /// The error and its causes in one line.
+    /// The error and its causes in one line; what its `Display` or `source` panicked with, if they do.
     pub fn message(&self) -> String {
-        let mut message = self.source.to_string();
-        let mut cause = self.source.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            if !message.ends_with(&text) {
-                message.push_str(": ");
-                message.push_str(&text);
+        self.told().unwrap_or_else(|reason| reason.message)
+    }
+
+    fn told(&self) -> Result<String, DeadReason> {
+        caught("the error's own Display or source", || {
+            let source = self.source.get();
+            let mut message = source.to_string();
+            let causes = std::iter::successors(source.source(), |error| (*error).source());
+            for error in causes.take(CAUSES_MAX) {
+                let text = error.to_string();
+                if !message.ends_with(&text) {
+                    message.push_str(": ");
+                    message.push_str(&text);
+                }
             }
-            cause = error.source();
-        }
-        message
+            message
+        })
     }
 }
 
@@ -151,7 +233,7 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for HandlerError {
             class: None,
             stage,
             dependency: None,
-            source: source.into(),
+            source: Source::new(source),
             is_shared: false,
         }
     }

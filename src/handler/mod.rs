@@ -38,7 +38,10 @@
 //! ([`Router::on_batch`]): many rows go in one statement.
 //!
 //! A [`Router`] is a [`tower::Service`] of [`Delivery`]; so is whatever else is given to a consumer, and every `tower` layer
-//! fits around it. A handler that panics costs its record a dead letter and nothing else.
+//! fits around it. A handler that panics costs its record a dead letter and nothing else, and so
+//! does a panic in the classifier, in an error's `Display`, `source` or drop, in an extractor, in a layer, or in the drop or
+//! the `Clone` of a handler. Where the class of an error is known, a panic in its `Display` changes nothing about it: the record
+//! is retried as its class says.
 
 mod batch;
 mod classify;
@@ -47,12 +50,14 @@ mod error;
 mod extract;
 mod http;
 mod outcome;
+pub(crate) mod panics;
 mod recognition;
 mod router;
 
 pub use batch::{BatchOutcome, BatchSettings, Delivered, IntoBatchOutcome};
 pub(crate) use classify::default_classifier;
 pub use context::{Context, Delivery, Scope};
+pub(crate) use error::Failure;
 pub use error::{Class, Classifier, HandlerError};
 pub use extract::{BatchArgument, BatchFunction, FromContext, Function, Needs, RawFunction, State};
 pub use http::HttpStatus;

@@ -85,19 +85,6 @@ impl DeadReason {
             message: message.into(),
         }
     }
-
-    /// What a panic said.
-    pub(crate) fn panic(panic: &(dyn std::any::Any + Send)) -> Self {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        Self::new(
-            Stage::Panic,
-            format!(
-                "the handler panicked: {}",
-                text.unwrap_or("it said nothing")
-            ),
-        )
-    }
 }
 
 /// What a handler function may return: `()`, an [`Outcome`], or a `Result` of either.

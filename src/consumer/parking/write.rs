@@ -9,7 +9,7 @@ use super::super::recover::Recovery;
 use super::super::tally::{Settlement, Verdict};
 use super::order_name;
 use crate::event::{OutgoingRecord, Record};
-use crate::handler::{Class, HandlerError};
+use crate::handler::Failure;
 use crate::publisher::PublishError;
 use crate::recovery::RepetitionOutcome;
 use crate::recovery::parked::{self, Reason, Wait, repetition};
@@ -55,22 +55,17 @@ impl Recovery {
     /// Parks a record of the source topic behind the others of its key.
     pub(crate) async fn park_behind(&self) -> Verdict {
         let record = &self.delivery.record;
-        let written = parked::parked(&self.engine.group, record, Wait::default(), None, now_ms());
-        self.parked(written).await
+        let (group, now_ms) = (&self.engine.group, now_ms());
+        self.parked(|| parked::parked(group, record, Wait::default(), None, now_ms))
+            .await
     }
 
     /// Parks a record that failed, until `delay` is over; or again, if it is parked already.
-    pub(crate) async fn park(
-        &self,
-        class: Class,
-        error: &HandlerError,
-        delay: Duration,
-    ) -> Verdict {
+    pub(crate) async fn park(&self, failure: &Failure, delay: Duration) -> Verdict {
         let (record, group) = (&self.delivery.record, &self.engine.group);
-        let message = error.message();
         let reason = Reason {
-            class,
-            message: &message,
+            class: failure.class,
+            message: &failure.message,
         };
         let now_ms = now_ms();
         let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
@@ -83,8 +78,8 @@ impl Recovery {
             group,
             record = ?record,
             attempts = self.attempts,
-            class = class.as_str(),
-            %error,
+            class = failure.class.as_str(),
+            error = failure.message,
             retry_in_s = delay.as_secs(),
             "attempts failed; the record is parked, and its key waits"
         );
@@ -94,10 +89,10 @@ impl Recovery {
                 retry.change(|state| state.begin(name, record.offset()));
             }
             return self
-                .parked(parked::parked(group, record, wait, Some(reason), now_ms))
+                .parked(|| parked::parked(group, record, wait, Some(reason), now_ms))
                 .await;
         };
-        let note = parked::failed_again(group, record, ticket.offset, wait, reason, now_ms);
+        let note = || parked::failed_again(group, record, ticket.offset, wait, reason, now_ms);
         match self.write(note).await {
             Some(()) => Verdict::PutBack(wait),
             None => Verdict::Abandoned,
@@ -112,25 +107,28 @@ impl Recovery {
             return Some(());
         };
         retry.change(|state| state.begin_hold(name, record.offset()));
-        self.write(parked::held(&self.engine.group, record, now_ms()))
+        let now_ms = now_ms();
+        self.write(|| parked::held(&self.engine.group, record, now_ms))
             .await
     }
 
-    async fn parked(&self, record: OutgoingRecord) -> Verdict {
+    async fn parked(&self, record: impl Fn() -> OutgoingRecord) -> Verdict {
         match self.write(record).await {
             Some(()) => Verdict::Settled(Settlement::Parked),
             None => Verdict::Abandoned,
         }
     }
 
-    /// Writes to the retry topic until the brokers have acknowledged it; none when the partition went.
-    async fn write(&self, record: OutgoingRecord) -> Option<()> {
+    /// Writes to the retry topic until the brokers have acknowledged it; none when the partition went. The record is made anew
+    /// for each try: no copy of it is held while it waits.
+    async fn write(&self, record: impl Fn() -> OutgoingRecord) -> Option<()> {
         let backoff = self.engine.settings.retry.backoff;
         let mut alarm = None;
         let mut tries = 0_u32;
         loop {
+            let record = record();
             let topic = record.topic.clone();
-            match self.engine.dead_letters.send(record.clone()).await {
+            match self.engine.dead_letters.send(record).await {
                 Ok(()) => return Some(()),
                 Err(WriteError::Publish(error @ PublishError::Fatal(_))) => {
                     self.engine.fail(error.to_string());

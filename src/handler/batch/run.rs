@@ -11,7 +11,7 @@ use crate::handler::context::ContextSource;
 use crate::handler::extract::BatchFunction;
 use crate::handler::recognition;
 use crate::handler::router::routes::{is_success, store_error};
-use crate::handler::{DeadReason, HandlerError, Outcome, Stage};
+use crate::handler::{DeadReason, HandlerError, Outcome, Stage, panics};
 use crate::inbox::{BoxFuture, InboxError, InboxKey};
 use futures_util::FutureExt;
 use futures_util::future::{Either, join_all, select};
@@ -38,7 +38,43 @@ pub(in crate::handler) struct Batcher<T> {
 /// A delivery, and who waits for its answer.
 struct Member<T> {
     delivered: Delivered<T>,
-    asker: oneshot::Sender<Answer>,
+    asker: Asker,
+}
+
+/// Who waits for what becomes of a delivery. Where the batch's task panics outside of the handler's call, in the drop of an event
+/// perhaps, all of them are told so.
+struct Asker(Option<oneshot::Sender<Answer>>);
+
+impl Asker {
+    /// Whether nobody waits any more.
+    fn is_gone(&self) -> bool {
+        self.0.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    /// Waits until nobody waits any more.
+    async fn gone(&mut self) {
+        if let Some(asker) = &mut self.0 {
+            asker.closed().await;
+        }
+    }
+
+    /// A delivery that nobody waits for any more comes again.
+    fn answer(mut self, answered: impl Into<Answer>) {
+        if let Some(asker) = self.0.take() {
+            let _ = asker.send(answered.into());
+        }
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        if let Some(asker) = self.0.take()
+            && std::thread::panicking()
+        {
+            let error = HandlerError::transient("the batch panicked outside of its handler");
+            let _ = asker.send(Outcome::Retry(error.at(Stage::Panic)).into());
+        }
+    }
 }
 
 /// What becomes of a delivery: its outcome once this is published.
@@ -83,7 +119,10 @@ impl<T: Send + 'static> Batcher<T> {
             key,
             attempt: context.attempt(),
             since: Instant::now(),
-            asker: Member { delivered, asker },
+            asker: Member {
+                delivered,
+                asker: Asker(Some(asker)),
+            },
         });
         self.came.notify_one();
         self.start();
@@ -148,7 +187,7 @@ impl<T: Send + 'static> Running<T> {
                     records_max: claims::together_max(inbox.map(|i| &**i), settings.records_max),
                     wait_max: bounded(settings.wait_max),
                 };
-                match queue.next(limits, Instant::now(), |member| member.asker.is_closed()) {
+                match queue.next(limits, Instant::now(), |member| member.asker.is_gone()) {
                     Next::Batch(members) => return members,
                     Next::Nothing => return Vec::new(),
                     Next::At(until) => until,
@@ -160,12 +199,7 @@ impl<T: Send + 'static> Running<T> {
     }
 
     /// Answers the duplicates, and has the others handled.
-    async fn handle(
-        &self,
-        answered: Answered,
-        events: Vec<Delivered<T>>,
-        askers: Vec<oneshot::Sender<Answer>>,
-    ) {
+    async fn handle(&self, answered: Answered, events: Vec<Delivered<T>>, askers: Vec<Asker>) {
         let (mut fresh, mut waiting) = (Vec::new(), Vec::new());
         for ((known, event), asker) in answered.known.into_iter().zip(events).zip(askers) {
             match known {
@@ -175,7 +209,7 @@ impl<T: Send + 'static> Running<T> {
                 }
                 Some(unsent) => {
                     recognition::suppressed(&event.context);
-                    answer(asker, duplicate(unsent));
+                    asker.answer(duplicate(unsent));
                 }
             }
         }
@@ -185,12 +219,7 @@ impl<T: Send + 'static> Running<T> {
     }
 
     /// Calls the handler, completes what succeeded, and answers.
-    async fn settle(
-        &self,
-        mut claims: Claims,
-        events: Vec<Delivered<T>>,
-        mut askers: Vec<oneshot::Sender<Answer>>,
-    ) {
+    async fn settle(&self, mut claims: Claims, events: Vec<Delivered<T>>, mut askers: Vec<Asker>) {
         let contexts: Vec<_> = events.iter().map(|event| event.context.clone()).collect();
         let offered = claims.transaction();
         let offered = offered.map(|transaction| contexts[0].offer_transaction(transaction));
@@ -219,10 +248,10 @@ impl<T: Send + 'static> Running<T> {
                     match is_success(&outcome).then(|| completed.next()).flatten() {
                         Some(Ok(unsent)) => {
                             recognition::completed(context);
-                            answer(asker, Answer { outcome, unsent });
+                            asker.answer(Answer { outcome, unsent });
                         }
-                        Some(Err(error)) => answer(asker, Outcome::Retry(store_error(error))),
-                        None => answer(asker, outcome),
+                        Some(Err(error)) => asker.answer(Outcome::Retry(store_error(error))),
+                        None => asker.answer(outcome),
                     }
                 }
             }
@@ -232,7 +261,7 @@ impl<T: Send + 'static> Running<T> {
                     .zip(outcomes)
                     .partition(|(_, outcome)| is_success(outcome));
                 for (asker, outcome) in failed {
-                    answer(asker, outcome);
+                    asker.answer(outcome);
                 }
                 let askers = succeeded.into_iter().map(|(asker, _)| asker).collect();
                 fail(store_error(error).into(), askers);
@@ -256,13 +285,13 @@ impl From<HandlerError> for Failure {
 /// How the handler ended; nothing where it was given up, as every delivery had been.
 async fn unless_nobody_waits(
     called: impl Future<Output = BatchOutcome>,
-    askers: &mut [oneshot::Sender<Answer>],
+    askers: &mut [Asker],
 ) -> Option<Result<BatchOutcome, DeadReason>> {
     let handled = pin!(AssertUnwindSafe(called).catch_unwind());
-    let given_up = join_all(askers.iter_mut().map(oneshot::Sender::closed));
+    let given_up = join_all(askers.iter_mut().map(Asker::gone));
     match select(handled, given_up).await {
         Either::Left((handled, _)) => {
-            Some(handled.map_err(|panic| DeadReason::panic(panic.as_ref())))
+            Some(handled.map_err(|panic| panics::told("the handler", panic)))
         }
         Either::Right(_) => None,
     }
@@ -296,28 +325,20 @@ fn duplicate(unsent: Result<Vec<OutgoingRecord>, InboxError>) -> Answer {
 }
 
 /// Tells all of them of what failed them together. What failed one alone is its own.
-fn fail(failure: Failure, mut askers: Vec<oneshot::Sender<Answer>>) {
+fn fail(failure: Failure, mut askers: Vec<Asker>) {
     if askers.len() == 1
         && let Some(alone) = askers.pop()
     {
-        return answer(
-            alone,
-            match failure {
-                Failure::Error(error) => Outcome::Retry(error),
-                Failure::Panic(reason) => Outcome::Dead(reason),
-            },
-        );
+        return alone.answer(match failure {
+            Failure::Error(error) => Outcome::Retry(error),
+            Failure::Panic(reason) => Outcome::Dead(reason),
+        });
     }
     let error = match failure {
         Failure::Error(error) => error,
         Failure::Panic(reason) => HandlerError::transient(reason.message).at(Stage::Panic),
     };
     for asker in askers {
-        answer(asker, Outcome::Retry(error.shared()));
+        asker.answer(Outcome::Retry(error.shared()));
     }
-}
-
-/// A delivery that nobody waits for any more comes again.
-fn answer(asker: oneshot::Sender<Answer>, answered: impl Into<Answer>) {
-    let _ = asker.send(answered.into());
 }

@@ -509,3 +509,40 @@ async fn what_a_batch_handler_needs_is_checked() {
     let message = refused(router.with_inbox(MemoryInbox::default()));
     assert!(message.contains("transaction"), "{message}");
 }
+
+/// An event whose drop panics where its amount is unlucky.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Touchy {
+    cents: i64,
+}
+
+impl EventType for Touchy {
+    const TYPE: &'static str = Paid::TYPE;
+    const TOPIC: &'static str = Paid::TOPIC;
+
+    fn key(&self) -> String {
+        "account".to_owned()
+    }
+}
+
+impl Drop for Touchy {
+    fn drop(&mut self) {
+        assert!(self.cents != 13, "unlucky");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_beside_the_handler_fails_the_batch_and_is_no_outage() {
+    let forget = async |events: Vec<Delivered<Touchy>>| {
+        events.into_iter().for_each(std::mem::forget);
+    };
+    let mut router = Router::new()
+        .on_batch(forget)
+        .with_inbox(MemoryInbox::default());
+    assert!(are_done(&deliver(&mut router, [13]).await));
+    // It is dropped as a duplicate, by the batch itself.
+    let outcomes = deliver(&mut router, [13, 14]).await;
+    assert!(matches!(outcomes[0], Outcome::Duplicate), "it is known");
+    assert_eq!(classes(&outcomes[1..]), [Class::Transient]);
+    assert!(are_done(&deliver(&mut router, [15]).await), "the next runs");
+}
