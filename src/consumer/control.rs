@@ -135,6 +135,11 @@ impl Control {
             .count()
     }
 
+    /// Records that failed and are neither settled nor let go.
+    pub(crate) fn waiting(&self) -> usize {
+        lock(&self.waiting).len()
+    }
+
     /// From now on this parked record is given up when it would start.
     pub(crate) fn drop_parked(&self, epoch: Epoch, offset: i64, command: &Command) {
         let mut drops = lock(&self.drops);

@@ -9,6 +9,9 @@ use std::time::Duration;
 pub(crate) const BURST_RECORDS_MAX: usize = 1024;
 /// Bytes taken in one go, roughly and at most: a burst's bytes stay until the last of its records is let go.
 const BURST_BYTES_MAX: usize = 1 << 20;
+/// The share of the bytes, as its divisor, whose being free is enough for one more record: what came last says little about
+/// what comes next, and one record that is large and waits must not stop all that are small.
+const ENOUGH_FOR_ONE: usize = 8;
 
 /// The limits of intake, and what a record weighs by experience.
 #[derive(Debug, Clone)]
@@ -51,7 +54,9 @@ impl Flow {
     }
 
     fn by_bytes(&self, bytes: usize) -> usize {
-        self.bytes_max.saturating_sub(bytes) / self.record_bytes.max(1)
+        let free = self.bytes_max.saturating_sub(bytes);
+        let fit = free / self.record_bytes.max(1);
+        fit.max(usize::from(free > self.bytes_max / ENOUGH_FOR_ONE))
     }
 
     /// Learns from a burst what a record weighs: at once when they got heavier, slowly when lighter.
@@ -115,6 +120,21 @@ mod tests {
         assert_eq!(flow.room(1, 9_950), 0);
         assert_eq!(flow.room(1, 20_000), 0);
         assert_eq!(flow.room(0, 20_000), 1);
+    }
+
+    #[test]
+    fn a_large_record_that_waits_stops_no_small_ones() {
+        let mut flow = Flow::new(4096, 32 << 20);
+        flow.took(1, 20 << 20);
+        let mut taken = 0;
+        while taken < 1000 {
+            let room = flow.room(1 + taken, (20 << 20) + taken * 1024);
+            assert!(room > 0, "after {taken} small records");
+            flow.took(room, room * 1024);
+            taken += room;
+        }
+        flow.took(1, 20 << 20);
+        assert_eq!(flow.room(1, 29 << 20), 0);
     }
 
     #[test]

@@ -31,6 +31,8 @@ struct State {
     unreadable: BTreeMap<String, String>,
     /// What handlers depend on and that is down, and how that shows.
     down: BTreeMap<String, String>,
+    /// Why nothing more is taken, while records in flight take all the room.
+    crowded: Option<String>,
 }
 
 impl State {
@@ -43,6 +45,7 @@ impl State {
             .iter()
             .chain(self.unreadable.values())
             .chain(self.down.values())
+            .chain(&self.crowded)
             .map(String::as_str)
             .collect();
         match reasons[..] {
@@ -84,6 +87,11 @@ impl Readiness {
             Some(reason) => drop(state.down.insert(dependency.to_owned(), reason)),
             None => drop(state.down.remove(dependency)),
         });
+    }
+
+    /// Records in flight take all the room, or (with none) do so no longer.
+    pub(crate) fn crowded(&self, reason: Option<String>) {
+        self.change(|state| state.crowded = reason);
     }
 
     /// Whether there was a complaint since the cluster was last seen to answer.

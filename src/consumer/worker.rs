@@ -7,16 +7,18 @@
 use super::engine::Engine;
 use super::lanes::{LaneId, LaneKey, Lanes};
 use super::ledger::{Epoch, LedgerBatch, Settled};
+use super::memory::{self, Pinned};
 use super::parking::order_name;
 use super::parking::write::tell_drill;
 use super::partition::Partition;
 use super::permits::Permits;
-use super::recover::{Recovering, Recovery, park_behind, recover, skip};
-use super::running::{Finished, Running, Slot, poll_attempt};
+use super::recover::{Recovering, Recovery, bury, park_behind, recover, skip};
+use super::running::{self, Finished, Running, Slot, poll_attempt};
 use super::tally::{Settlement, Tally, Verdict};
 use crate::control::Command;
 use crate::event::{Record, RecordBatch};
-use crate::handler::{DeadReason, Delivery, Outcome, Scope};
+use crate::handler::panics::caught;
+use crate::handler::{Delivery, HandlerError, Outcome, Scope};
 use crate::recovery::parked::Wait;
 use crate::recovery::parking::Ticket;
 use futures_util::Stream;
@@ -24,7 +26,6 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::task::AtomicWaker;
 use std::error::Error;
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::{Context, Poll};
@@ -220,6 +221,7 @@ where
     let scope = Arc::new(Scope::clone(&engine.scope));
     let mut worker = Worker {
         tally: Tally::new(&engine.group),
+        pinned: Pinned::new(engine.settings.in_flight_bytes_max, engine.workers.len()),
         lanes: Lanes::default(),
         running: FuturesUnordered::new(),
         slots: Vec::new(),
@@ -249,6 +251,7 @@ struct Worker<H: tower::Service<Delivery>> {
     fences: Vec<Fence>,
     messages: Vec<Message>,
     tally: Tally,
+    pinned: Pinned,
     /// Read once a turn: handlers that take microseconds need no clock of their own.
     now: Instant,
     closed: bool,
@@ -319,14 +322,39 @@ where
                     self.permits.finished(self.lanes.has_ready());
                     self.lanes.finished(lane);
                 }
-                Err(outcome) => {
-                    let recovering = self.recover(self.handler.clone(), &item, Some(outcome));
-                    self.running
-                        .push(Running::recovering(item, lane, recovering, started_at));
-                }
+                Err(unsettled) => self.go_on_after(item, lane, started_at, unsettled),
             }
         }
         finished
+    }
+
+    /// Keeps a record running whose attempt or recovery ended without settling it.
+    fn go_on_after(
+        &mut self,
+        mut item: Item,
+        lane: LaneId,
+        started_at: Instant,
+        unsettled: running::Unsettled,
+    ) {
+        self.running.push(match unsettled {
+            running::Unsettled::Failed(outcome) => {
+                let recovering = self.recover(&mut item, outcome);
+                Running::recovering(item, lane, recovering, started_at)
+            }
+            running::Unsettled::Panicked(reason) => {
+                let burying = bury(self.recovery(&mut item), reason);
+                Running::burying(item, lane, burying, started_at)
+            }
+            running::Unsettled::Lost(reason) => {
+                // It would panic again, and its lane must not stand still unseen.
+                self.engine.fail(format!(
+                    "writing the dead letter of {:?}: {}",
+                    item.record, reason.message
+                ));
+                let never = Box::pin(std::future::pending());
+                Running::recovering(item, lane, never, started_at)
+            }
+        });
     }
 
     fn take_messages(&mut self, cx: &mut Context<'_>) -> usize {
@@ -385,14 +413,16 @@ where
                 self.go_on(burst.item(index, record), None, Unsettled::Behind);
                 continue;
             }
-            match self.first_attempt(record, 1, cx) {
+            let copy = self.copy(&record);
+            let handed_out = copy.clone().unwrap_or(record);
+            match self.first_attempt(handed_out, 1, cx) {
                 Ok(settlement) => {
                     settled.add(index);
                     self.tally.settled(&partition.topic, settlement);
                     at_once += 1;
                 }
                 Err(unsettled) => {
-                    let Some(record) = burst.records.record(index) else {
+                    let Some(record) = copy.or_else(|| burst.records.record(index)) else {
                         break;
                     };
                     self.go_on(burst.item(index, record), None, unsettled);
@@ -400,6 +430,7 @@ where
             }
         }
         drop(settled);
+        self.pinned.handed_out(&burst.records);
         if at_once * 2 > burst.entries.len() {
             let records = burst.entries.len() as u32;
             self.tally.handler_ran_for(began.elapsed() / records);
@@ -413,15 +444,21 @@ where
             .wait(item, |item| lane_key(engine, &item.record, item.hash));
     }
 
-    /// Gives records memory of their own where few of their burst are left: room for bytes is short, and they keep all of it.
+    /// The record in a buffer of its own, where handlers keep too many bursts for the sake of a few of their records.
+    fn copy(&self, record: &Record) -> Option<Record> {
+        let is_needed = self.pinned.hands_out_copies();
+        is_needed.then(|| record.detached(Some(&self.engine.budget)))
+    }
+
+    /// Room for bytes is short: frees the bursts of which few records are left.
     fn compact(&mut self) {
-        let running = self.running.iter_mut().filter_map(Running::record_mut);
-        let waiting = self.lanes.waiting_mut().map(|item| &mut item.record);
-        for record in waiting.chain(running) {
-            if record.is_one_of_few() {
-                *record = record.detached(Some(&self.engine.budget));
-            }
-        }
+        let Self { running, lanes, .. } = self;
+        memory::compact(&mut |each| {
+            let running = running.iter_mut().filter_map(Running::record_mut);
+            let waiting = lanes.waiting_mut().map(|item| &mut item.record);
+            waiting.chain(running).for_each(each);
+        });
+        self.pinned.look();
     }
 
     fn start_waiting(&mut self, cx: &mut Context<'_>, limit: usize) -> usize {
@@ -470,6 +507,10 @@ where
                 }
             }
         }
+        self.pinned.started(&item.record);
+        if let Some(copy) = self.copy(&item.record) {
+            item.record = copy;
+        }
         match self.first_attempt(item.record.clone(), attempt, cx) {
             Ok(settlement) => {
                 self.settle(&item, Verdict::Settled(settlement));
@@ -480,34 +521,32 @@ where
     }
 
     /// Keeps running a record that its first poll did not settle; its lane is occupied until it is.
-    fn go_on(&mut self, item: Item, lane: Option<LaneId>, unsettled: Unsettled<H::Future>) {
+    fn go_on(&mut self, mut item: Item, lane: Option<LaneId>, unsettled: Unsettled<H::Future>) {
         let lane = lane.unwrap_or_else(|| {
             let key = lane_key(&self.engine, &item.record, item.hash);
             self.lanes.occupy(key)
         });
         self.permits.started();
-        self.running.push(match unsettled {
-            Unsettled::Running(slot) => Running::first(item, lane, slot, self.now),
-            Unsettled::Behind => {
-                let behind = park_behind(self.recovery(&item));
-                Running::recovering(item, lane, behind, self.now)
+        let recovering = match unsettled {
+            Unsettled::Running(slot) => {
+                self.running
+                    .push(Running::first(item, lane, slot, self.now));
+                return;
             }
-            Unsettled::NoRoom => {
+            Unsettled::Behind => park_behind(self.recovery(&mut item)),
+            Unsettled::NoRoom => match caught("cloning the handler", || self.handler.clone()) {
                 // The instance that asked for room has a place in the layers' queues: it goes with the record.
-                let fresh = self.handler.clone();
-                let asked = std::mem::replace(&mut self.handler, fresh);
-                let recovering = self.recover(asked, &item, None);
-                Running::recovering(item, lane, recovering, self.now)
-            }
-            Unsettled::Failed(outcome) => {
-                let recovering = self.recover(self.handler.clone(), &item, Some(outcome));
-                Running::recovering(item, lane, recovering, self.now)
-            }
-            Unsettled::Skipped(command) => {
-                let skipping = skip(self.recovery(&item), command);
-                Running::recovering(item, lane, skipping, self.now)
-            }
-        });
+                Ok(fresh) => {
+                    let asked = std::mem::replace(&mut self.handler, fresh);
+                    recover(asked, self.recovery(&mut item), None)
+                }
+                Err(reason) => bury(self.recovery(&mut item), reason),
+            },
+            Unsettled::Failed(outcome) => self.recover(&mut item, outcome),
+            Unsettled::Skipped(command) => skip(self.recovery(&mut item), command),
+        };
+        self.running
+            .push(Running::recovering(item, lane, recovering, self.now));
     }
 
     /// Calls the handler and polls it once. A panic in either is an outcome.
@@ -525,21 +564,24 @@ where
         }
         let delivery = self.delivery(record, attempt);
         let mut slot = self.slots.pop().unwrap_or_else(|| Box::pin(None));
-        let called = catch_unwind(AssertUnwindSafe(|| match self.handler.poll_ready(cx) {
+        let called = caught("the handler", || match self.handler.poll_ready(cx) {
             Poll::Ready(Ok(())) => {
                 slot.set(Some(self.handler.call(delivery)));
                 None
             }
-            Poll::Ready(Err(error)) => Some(Unsettled::Failed(Outcome::Retry(error.into().into()))),
+            Poll::Ready(Err(error)) => {
+                let error = HandlerError::from(error.into());
+                Some(Unsettled::Failed(Outcome::Retry(error)))
+            }
             Poll::Pending => Some(Unsettled::NoRoom),
-        }));
+        });
         let outcome = match called {
             Ok(None) => match poll_attempt(&mut slot, cx) {
                 Poll::Ready(outcome) => outcome,
                 Poll::Pending => return Err(Unsettled::Running(slot)),
             },
             Ok(Some(unsettled)) => return Err(unsettled),
-            Err(panic) => Outcome::Dead(DeadReason::panic(panic.as_ref())),
+            Err(reason) => Outcome::Dead(reason),
         };
         self.slots.push(slot);
         Settlement::of(outcome).map_err(Unsettled::Failed)
@@ -553,11 +595,16 @@ where
         }
     }
 
-    fn recover(&self, handler: H, item: &Item, outcome: Option<Outcome>) -> Recovering {
-        recover(handler, self.recovery(item), outcome)
+    fn recover(&self, item: &mut Item, outcome: Outcome) -> Recovering {
+        match caught("cloning the handler", || self.handler.clone()) {
+            Ok(handler) => recover(handler, self.recovery(item), Some(outcome)),
+            Err(reason) => bury(self.recovery(item), reason),
+        }
     }
 
-    fn recovery(&self, item: &Item) -> Recovery {
+    /// The recovery of a record, which keeps nothing of its burst from now on.
+    fn recovery(&self, item: &mut Item) -> Recovery {
+        item.record = item.record.detached(Some(&self.engine.budget));
         let (ticket, wait) = item.wait();
         Recovery::new(
             Arc::clone(&self.engine),

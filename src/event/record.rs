@@ -59,13 +59,19 @@ impl Record {
         HeadersIter::over(&self.batch.buffer[start as usize..(start + position.headers) as usize])
     }
 
-    /// A copy in a batch of its own, charged to `budget`, so that a record that waits long does not keep others' bytes.
+    /// The same record in a batch of its own, charged to `budget`, so that a record that waits long does not keep others' bytes.
+    /// Nothing is copied where it is alone in its batch already, under the same budget.
     pub fn detached(&self, budget: Option<&Arc<AtomicUsize>>) -> Self {
+        let own = self.batch.budget.as_ref();
+        if self.batch.len() == 1 && own.map(Arc::as_ptr) == budget.map(Arc::as_ptr) {
+            return self.clone();
+        }
         let position = self.position();
         let source = &self.batch.sources[position.source as usize];
-        let bytes = (length(position.key) + length(position.value) + position.headers) as usize;
+        let bytes = position.bytes();
         let start = position.start as usize;
         let mut builder = RecordBatchBuilder::with_capacity(bytes, 1);
+        builder.sources.reserve_exact(1);
         builder
             .buffer
             .extend_from_slice(&self.batch.buffer[start..start + bytes]);
@@ -79,9 +85,14 @@ impl Record {
         Self { batch, index: 0 }
     }
 
-    /// Whether few handles are left of its batch, so that a copy of its own takes less memory.
-    pub(crate) fn is_one_of_few(&self) -> bool {
-        Arc::strong_count(&self.batch) * 2 < self.batch.len()
+    /// What keeps its bytes.
+    pub(crate) fn batch(&self) -> &Arc<RecordBatch> {
+        &self.batch
+    }
+
+    /// The bytes that it takes in a batch of its own.
+    pub(crate) fn bytes_alone(&self) -> usize {
+        self.position().bytes() + size_of::<Position>() + size_of::<Source>() + OVERHEAD
     }
 
     fn position(&self) -> &Position {
@@ -124,6 +135,16 @@ struct Position {
     headers: u32,
 }
 
+impl Position {
+    /// The bytes of its key, value and headers.
+    fn bytes(&self) -> usize {
+        (length(self.key) + length(self.value) + self.headers) as usize
+    }
+}
+
+/// What a batch takes beside its buffer and its lists.
+const OVERHEAD: usize = size_of::<RecordBatch>() + 2 * size_of::<usize>();
+
 /// A run of records in one buffer. Its bytes count against a budget until the last record of it is dropped.
 pub struct RecordBatch {
     buffer: Vec<u8>,
@@ -151,9 +172,17 @@ impl RecordBatch {
         })
     }
 
+    /// What its bytes are charged to.
+    pub(crate) fn budget(&self) -> Option<&Arc<AtomicUsize>> {
+        self.budget.as_ref()
+    }
+
     /// The bytes it keeps in memory.
-    fn bytes(&self) -> usize {
-        self.buffer.capacity() + self.positions.capacity() * size_of::<Position>()
+    pub(crate) fn bytes(&self) -> usize {
+        self.buffer.capacity()
+            + self.positions.capacity() * size_of::<Position>()
+            + self.sources.capacity() * size_of::<Source>()
+            + OVERHEAD
     }
 }
 
@@ -317,15 +346,21 @@ mod tests {
         let copy = record.detached(Some(&budget));
         drop(record);
         let held = budget.load(Ordering::Relaxed);
+        assert_eq!(held, copy.bytes_alone());
         assert!(
-            (100..200).contains(&held),
+            (100..300).contains(&held),
             "{held} bytes held for one record of 100"
         );
+        let again = copy.detached(Some(&budget));
+        assert_eq!(budget.load(Ordering::Relaxed), held, "it is alone already");
+        let uncharged = again.detached(None);
+        drop(again);
         assert_eq!(
             (copy.offset(), copy.value()),
             (1, Some([1; 100].as_slice()))
         );
         drop(copy);
         assert_eq!(budget.load(Ordering::Relaxed), 0);
+        assert_eq!(uncharged.value(), Some([1; 100].as_slice()));
     }
 }
