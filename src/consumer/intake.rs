@@ -5,6 +5,7 @@
 
 use super::engine::Engine;
 use super::flow::{BURST_RECORDS_MAX, Flow};
+use super::gates::Gates;
 use super::ledger::{Epoch, LedgerBatch};
 use super::metadata::SettledAbove;
 use super::partition::Partition;
@@ -77,13 +78,20 @@ impl Intake {
     pub(crate) fn take(
         &mut self,
         queue: &ForwardedQueue<Member>,
+        gates: &mut Gates,
         member: &Member,
         room: usize,
         timeout: Duration,
         mut on_error: impl FnMut(RDKafkaErrorCode, &Message<'_>),
     ) -> usize {
         let mut messages = std::mem::replace(&mut self.messages, Messages::with_capacity(0));
-        queue.take(&mut messages, room, timeout);
+        // First what was fetched before a gate opened.
+        if gates.has_open() {
+            gates.hand_on(&mut messages, room, &mut member.assignments());
+        }
+        if messages.len() == 0 {
+            queue.take(&mut messages, room, timeout);
+        }
         let received = self.share_out(&messages, &mut member.assignments(), &mut on_error);
         messages.clear();
         self.messages = messages;

@@ -27,13 +27,16 @@ mod breakers;
 mod commands;
 mod commit;
 mod control;
+mod crowding;
 mod dead;
 mod ending;
 mod engine;
 mod flow;
+mod gates;
 mod intake;
 mod lanes;
 mod ledger;
+mod memory;
 mod metadata;
 mod parking;
 mod partition;
@@ -308,7 +311,7 @@ where
         let worker = async move {
             // However the task ends, nobody waits for its answers afterwards.
             let _open = worker::OpenInbox(inbox);
-            // Handlers' panics are outcomes; what is left is a bug, here or in a classifier, and its lanes would stand still.
+            // Panics of a service's code are outcomes; what is left is a bug of ours, and its lanes would stand still.
             if AssertUnwindSafe(worker).catch_unwind().await.is_err() {
                 engine.fail("a worker panicked");
             }

@@ -237,10 +237,13 @@ impl Member {
             tracing::warn!(group = self.engine.group, %topic, partition, "where the paused partition stands is not told; it is asked again");
             return Ok(Vec::new());
         }
-        // Without a committed offset nothing was received: the client begins where it would have begun.
+        // Without a committed offset nothing was handed on: the client begins where it would have begun, unless records were taken
+        // from it that were not handed on.
         let mut seeks = TopicPartitionList::new();
         for place in places {
-            if let Some(offset) = stand(place).and_then(|stand| stand.offset) {
+            let taken_from = || self.assignments().get(&place.0, place.1)?.taken_from;
+            let committed = stand(place).and_then(|stand| stand.offset);
+            if let Some(offset) = committed.or_else(taken_from) {
                 seeks.add_partition_offset(&place.0, place.1, Offset::Offset(offset))?;
             }
         }
@@ -299,17 +302,16 @@ impl Member {
 
     /// Lets the records of partitions come again.
     fn let_through(&self, consumer: &BaseConsumer<Self>, places: &[Place]) -> KafkaResult<()> {
-        if let Some(target) = self.target() {
+        if let Some(targets) = self.targets() {
             for (topic, partition) in places {
                 let is_gated = |assigned: &mut Assigned| assigned.is_gated;
+                let mut assignments = self.assignments();
                 // Those whose parked set is to be rebuilt are let through when that is whole.
-                if !self
-                    .assignments()
-                    .get(topic, *partition)
-                    .is_some_and(is_gated)
-                {
-                    forward(consumer, topic, *partition, target)?;
-                }
+                let target = match assignments.get(topic, *partition).is_some_and(is_gated) {
+                    true => targets.gated,
+                    false => targets.open,
+                };
+                forward(consumer, topic, *partition, target)?;
             }
         }
         consumer.resume(&list(places))

@@ -4,13 +4,15 @@
 
 use super::commands::Commands;
 use super::commit::{Committer, Order};
+use super::crowding::Crowding;
 use super::ending::{Deadlines, left_until};
 use super::engine::Engine;
 use super::flow::{self, Progress};
+use super::gates::Gates;
 use super::intake::Intake;
 use super::ledger::Epoch;
 use super::parking::follow::{self, Follower};
-use super::rebalance::{COMMIT_WITHIN, Drain, Member};
+use super::rebalance::{COMMIT_WITHIN, Drain, Member, Targets};
 use super::steering::Steering;
 use super::{Bound, ConsumerError, Stopped};
 use crate::kafka::queue::{ForwardedQueue, Message, Watched};
@@ -56,6 +58,7 @@ pub(crate) struct PollThread {
     // First, because everything of the client must be gone before the client is given back.
     intake: Intake,
     steering: Steering,
+    crowding: Crowding,
     client: OwnClient,
     engine: Arc<Engine>,
     beating: Beating,
@@ -126,6 +129,7 @@ fn begin(
     let thread = PollThread {
         intake: Intake::new(Arc::clone(&engine)),
         steering: Steering::new(Arc::clone(&engine), commands),
+        crowding: Crowding::default(),
         client,
         beating: engine.health.expect_beat(LOOP, beat_within),
         engine,
@@ -151,9 +155,10 @@ struct OwnClient {
     engine: Arc<Engine>,
     orders: mpsc::Sender<Order>,
     committing: Option<std::thread::JoinHandle<()>>,
-    // These two before the client, and the client last: they must go first.
+    // These before the client, and the client last: they must go first.
     watched: Watched,
     queue: ForwardedQueue<Member>,
+    gates: Gates,
     consumer: Arc<BaseConsumer<Member>>,
 }
 
@@ -186,7 +191,11 @@ impl OwnClient {
             .spawn(commit)
             .map_err(|error| ConsumerError::Fatal(format!("no thread for commits: {error}")))?;
         let queue = ForwardedQueue::new(Arc::clone(&consumer));
-        consumer.context().set_target(Some(queue.target()));
+        let gates = Gates::new(Arc::clone(&consumer));
+        consumer.context().set_targets(Some(Targets {
+            open: queue.target(),
+            gated: gates.target(),
+        }));
         let topic = engine.settings.topics.first().map(String::as_str);
         Ok(Self {
             watched: Watched::new(consumer.client(), &kafka.brokers, topic),
@@ -194,6 +203,7 @@ impl OwnClient {
             orders,
             committing: Some(committing),
             queue,
+            gates,
             consumer,
         })
     }
@@ -210,7 +220,7 @@ impl Drop for OwnClient {
         }
         let member = self.consumer.context();
         member.set_closing();
-        member.set_target(None);
+        member.set_targets(None);
         let has_partitions = member.assignments().all().next().is_some();
         if !has_partitions && engine.settings.instance_id.is_none() {
             // With the cooperative protocol librdkafka's close leaves the group only once partitions were unassigned: a rebalance
@@ -289,7 +299,8 @@ impl PollThread {
             .events_every()
             .saturating_sub(self.events_served_at.elapsed());
         let wanted = flow::wanted(self.engine.settings.bound, self.kept());
-        let room = self.steering.room(self.intake.room().min(wanted));
+        let free = self.intake.room();
+        let room = self.steering.room(free.min(wanted));
         // What is in flight waits for what is down, and what would come would wait as well, but for one that is tried.
         let is_open = self.engine.breakers.is_open();
         let room = match is_open {
@@ -298,16 +309,11 @@ impl PollThread {
             false => room,
         };
         if room == 0 {
-            if !is_open
-                && wanted > 0
-                && !self.steering.holds_back()
-                && self.engine.in_flight() < self.intake.records_max()
-            {
-                self.engine.compact();
-            }
+            self.mind_crowding(free == 0 && wanted > 0 && !is_open);
             self.engine.wait_for_room(until_events);
             return Ok(());
         }
+        self.crowding.has_room(&self.engine);
         let mut errors = Vec::new();
         let on_error = |code: RDKafkaErrorCode, message: &Message<'_>| {
             errors.push((
@@ -321,6 +327,7 @@ impl PollThread {
         let timeout = until_events.max(Duration::from_millis(1));
         let received = self.intake.take(
             &self.client.queue,
+            &mut self.client.gates,
             self.client.consumer.context(),
             room,
             timeout,
@@ -335,6 +342,18 @@ impl PollThread {
             self.partition_error(code, &topic, partition, offset)?;
         }
         Ok(())
+    }
+
+    /// Nothing can be taken: for want of room, or because of something else.
+    fn mind_crowding(&mut self, is_for_want_of_room: bool) {
+        if !is_for_want_of_room {
+            return self.crowding.has_room(&self.engine);
+        }
+        if self.engine.in_flight() < self.intake.records_max() {
+            self.engine.compact();
+        }
+        let bytes = self.engine.budget.load(Ordering::Relaxed);
+        self.crowding.is_full(&self.engine, bytes);
     }
 
     fn partition_error(
@@ -386,11 +405,7 @@ impl PollThread {
         self.events_served_at = Instant::now();
         self.beating.beat();
         self.engine.mind_breakers();
-        self.are_gated = self
-            .client
-            .consumer
-            .context()
-            .open_gates(&self.client.consumer);
+        self.are_gated = self.client.gates.mind(&self.client.consumer);
         self.engine.dead_letters.mind_flood();
         while let Some(event) = self.client.consumer.poll(Duration::ZERO) {
             match event {

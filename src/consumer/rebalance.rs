@@ -46,11 +46,22 @@ pub(crate) struct Assigned {
     pub(crate) committed: Option<i64>,
     /// Whether its records wait until its parked set is whole.
     pub(crate) is_gated: bool,
+    /// The first record that was taken from the client while it was gated; it may not have been handed on.
+    pub(crate) taken_from: Option<i64>,
+    /// The first record that was given back while it was gated: the client has to fetch from there again.
+    pub(crate) fetch_again_from: Option<i64>,
     /// The end at which a bounded run stops; looked up after the assignment.
     pub(crate) end: Option<i64>,
     /// How far it has come in being paused, while an operator wants it to be.
     pub(crate) held: Option<Held>,
     pub(crate) received: metrics::Counter,
+}
+
+impl Assigned {
+    /// Whether records of this epoch may be handed on.
+    pub(crate) fn is_of(&self, epoch: Epoch) -> bool {
+        self.partition.epoch == epoch && self.held.is_none()
+    }
 }
 
 /// The partitions that are assigned now.
@@ -92,6 +103,8 @@ impl Assignments {
             is_gated: retry.is_some(),
             partition: Arc::new(Partition::new(Arc::clone(&name), partition, epoch, retry)),
             settled_above: SettledAbove::default(),
+            taken_from: None,
+            fetch_again_from: None,
             next: None,
             committed: None,
             end: None,
@@ -109,6 +122,15 @@ impl Assignments {
     }
 }
 
+/// Where partitions' queues are forwarded to.
+#[derive(Clone, Copy)]
+pub(crate) struct Targets {
+    /// For those whose records may be handled.
+    pub(crate) open: ForwardTarget,
+    /// For those whose records wait for their parked sets.
+    pub(crate) gated: ForwardTarget,
+}
+
 /// The client's context: this member of the group.
 pub(crate) struct Member {
     pub(super) engine: Arc<Engine>,
@@ -117,7 +139,7 @@ pub(crate) struct Member {
     assignments: Mutex<Assignments>,
     /// What is asked for partitions that are to go on.
     asked: Mutex<Option<Question>>,
-    target: Mutex<Option<ForwardTarget>>,
+    targets: Mutex<Option<Targets>>,
     /// Set once everything is committed and the client is only to be given back.
     closing: AtomicBool,
     /// What the client complained about since the last look.
@@ -136,19 +158,19 @@ impl Member {
             followed,
             assignments: Mutex::default(),
             asked: Mutex::default(),
-            target: Mutex::default(),
+            targets: Mutex::default(),
             closing: AtomicBool::new(false),
             complaints: Mutex::default(),
         }
     }
 
     /// Where partitions' queues are forwarded to from now on; none before and after the run.
-    pub(crate) fn set_target(&self, target: Option<ForwardTarget>) {
-        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
+    pub(crate) fn set_targets(&self, targets: Option<Targets>) {
+        *self.targets.lock().unwrap_or_else(PoisonError::into_inner) = targets;
     }
 
-    pub(super) fn target(&self) -> Option<ForwardTarget> {
-        *self.target.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn targets(&self) -> Option<Targets> {
+        *self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on partitions go without a drain or a commit: both were done.
@@ -221,55 +243,23 @@ impl Member {
         }
     }
 
-    /// Lets the records come of partitions whose parked set is whole; whether others wait.
-    pub(crate) fn open_gates(&self, consumer: &BaseConsumer<Self>) -> bool {
-        let Some(target) = self.target() else {
-            return false;
-        };
-        let mut are_closed = false;
-        for assigned in self
-            .assignments()
-            .all()
-            .filter(|assigned| assigned.is_gated && assigned.held.is_none())
-        {
-            let Partition {
-                topic,
-                partition,
-                retry,
-                ..
-            } = &*assigned.partition;
-            if retry.as_ref().is_some_and(|retry| !retry.is_open()) {
-                are_closed = true;
-                continue;
-            }
-            match forward(consumer, topic, *partition, target) {
-                Ok(()) => assigned.is_gated = false,
-                Err(error) => {
-                    are_closed = true;
-                    tracing::error!(group = self.engine.group, %topic, partition, %error, "the partition's queue cannot be forwarded");
-                }
-            }
-        }
-        are_closed
-    }
-
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let engine = &self.engine;
-        let target = self.target();
+        let targets = self.targets();
         let mut assignments = self.assignments();
         assignments.joined = true;
         assignments.awaited = false;
         for element in list.elements() {
             let (topic, partition) = (element.topic(), element.partition());
             let retry = self.retry_partition(&mut assignments, topic);
-            // Which of its keys wait has to be known before its first record is handled: until then its records stay on its own
-            // queue.
-            let forwarded = match target {
-                Some(target) if retry.is_none() => forward(consumer, topic, partition, target),
-                Some(_) => unforward(consumer, topic, partition),
-                None => Ok(()),
-            };
-            if let Err(error) = forwarded {
+            // Which of its keys wait has to be known before its first record is handled.
+            let target = targets.map(|targets| match retry {
+                None => targets.open,
+                Some(_) => targets.gated,
+            });
+            if let Some(target) = target
+                && let Err(error) = forward(consumer, topic, partition, target)
+            {
                 // Its records would come on the consumer's queue, where nobody takes them.
                 tracing::error!(group = engine.group, topic, partition, %error, "the partition's queue cannot be forwarded");
             }

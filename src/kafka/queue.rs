@@ -21,7 +21,7 @@ use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedHeaders, OwnedHeaders};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{TopicPartitionList, error::KafkaError};
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_int};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -210,6 +210,18 @@ impl Messages {
         }
     }
 
+    /// Adds one to the end.
+    pub(crate) fn push(&mut self, message: OneMessage) {
+        self.pointers.push(message.0);
+        // It is this list's from now on.
+        std::mem::forget(message);
+    }
+
+    /// Takes all of them out, one by one.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = OneMessage> {
+        self.pointers.drain(..).map(OneMessage)
+    }
+
     /// Gives all messages back.
     pub(crate) fn clear(&mut self) {
         for pointer in self.pointers.drain(..) {
@@ -222,6 +234,29 @@ impl Messages {
 impl Drop for Messages {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+/// A message taken out of its list, given back when dropped.
+pub(crate) struct OneMessage(NonNull<sys::rd_kafka_message_t>);
+
+// SAFETY: as for `Messages`.
+unsafe impl Send for OneMessage {}
+
+impl OneMessage {
+    /// The message, valid as long as this is.
+    pub(crate) fn get(&self) -> Message<'_> {
+        Message {
+            pointer: self.0,
+            messages: PhantomData,
+        }
+    }
+}
+
+impl Drop for OneMessage {
+    fn drop(&mut self) {
+        // SAFETY: owned by us alone: it was taken out of its list.
+        unsafe { sys::rd_kafka_message_destroy(self.0.as_ptr()) }
     }
 }
 
@@ -241,8 +276,12 @@ impl<'a> Message<'a> {
 
     /// The error that stands in a record's place, such as the end of a partition.
     pub(crate) fn error(&self) -> Option<RDKafkaErrorCode> {
-        (self.native().err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR)
-            .then(|| self.native().err.into())
+        // SAFETY: the message is valid, and C wrote an integer there.
+        error_code(unsafe {
+            ptr::addr_of!((*self.pointer.as_ptr()).err)
+                .cast::<i32>()
+                .read()
+        })
     }
 
     /// A number that is the same for messages of one topic among those taken together.
@@ -370,6 +409,25 @@ impl<'a> Iterator for MessageHeadersIter<'a> {
     }
 }
 
+/// A code as C holds it; none for no error. It may be a broker's, and newer than the bindings: as a Rust enum it must not be
+/// read before it is known to be one of its values.
+fn error_code(code: i32) -> Option<RDKafkaErrorCode> {
+    match RDKafkaRespErr::try_from(code) {
+        Ok(RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR) => None,
+        Ok(known) => Some(known.into()),
+        Err(_) => Some(RDKafkaErrorCode::Unknown),
+    }
+}
+
+unsafe extern "C" {
+    /// As in the bindings, but for the type of what it returns: a broker's code among others.
+    fn rd_kafka_committed(
+        client: *mut sys::rd_kafka_t,
+        partitions: *mut sys::rd_kafka_topic_partition_list_t,
+        timeout_ms: c_int,
+    ) -> c_int;
+}
+
 /// # Safety
 /// `pointer` is null, or points to `length` bytes that live for `'a`.
 unsafe fn bytes<'a>(pointer: *const std::ffi::c_void, length: usize) -> Option<&'a [u8]> {
@@ -398,14 +456,14 @@ pub(crate) fn committed<C: ConsumerContext>(
     let list = partitions.clone();
     // SAFETY: client and list are alive during the call, which fills in offset and metadata of the list's elements.
     let error = unsafe {
-        sys::rd_kafka_committed(
+        rd_kafka_committed(
             consumer.client().native_ptr(),
             list.ptr(),
-            timeout.as_millis() as i32,
+            timeout.as_millis() as c_int,
         )
     };
-    if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-        return Err(KafkaError::OffsetFetch(error.into()));
+    if let Some(error) = error_code(error) {
+        return Err(KafkaError::OffsetFetch(error));
     }
     // SAFETY: `elems` points to `cnt` elements that the list owns; topic is a C string, metadata null or `metadata_size` bytes.
     unsafe {
@@ -417,17 +475,17 @@ pub(crate) fn committed<C: ConsumerContext>(
         };
         Ok(elements
             .iter()
-            .map(|element| Committed {
-                topic: CStr::from_ptr(element.topic).to_string_lossy().into_owned(),
-                partition: element.partition,
-                offset: (element.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
-                    && element.offset >= 0)
-                    .then_some(element.offset),
-                error: (element.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR)
-                    .then(|| element.err.into()),
-                metadata: bytes(element.metadata, element.metadata_size)
-                    .unwrap_or_default()
-                    .to_vec(),
+            .map(|element| {
+                let error = error_code(ptr::addr_of!(element.err).cast::<i32>().read());
+                Committed {
+                    topic: CStr::from_ptr(element.topic).to_string_lossy().into_owned(),
+                    partition: element.partition,
+                    offset: (error.is_none() && element.offset >= 0).then_some(element.offset),
+                    error,
+                    metadata: bytes(element.metadata, element.metadata_size)
+                        .unwrap_or_default()
+                        .to_vec(),
+                }
             })
             .collect())
     }

@@ -34,10 +34,16 @@ mod g6_clean_stop;
 mod g7_revoke;
 /// G8: where a dead letter cannot be written as it should, its partition stops or its letter is smaller, and nothing is lost.
 mod g8_dead_letters;
+/// G8: a panic of a service's own code costs one record a dead letter, and nothing else.
+mod g8_panics;
 /// G8: poison goes to the dead-letter topic or stops its partition, and blocks nothing else.
 mod g8_poison;
+/// G9, G4: few records that wait, in whatever way, stop no others.
+mod g9_few_keys;
 /// G9: outages pause and probe, and cost nothing but time.
 mod g9_outage;
+/// Partitions that wait for their retry topic: in bounded memory, once and in order.
+mod gates;
 /// kcat reads what we publish, and we read what kcat publishes.
 mod interop;
 /// The test kit itself: a Kafka of every kind is found or started, serves, and ends.

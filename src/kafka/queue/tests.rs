@@ -215,3 +215,20 @@ async fn committed_metadata_and_watermarks_are_read() {
     };
     assert_eq!(after, [expected]);
 }
+
+#[test]
+fn a_code_that_the_bindings_do_not_know_is_an_unknown_error() {
+    assert_eq!(error_code(0), None);
+    assert_eq!(
+        error_code(3),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition)
+    );
+    assert_eq!(error_code(-191), Some(RDKafkaErrorCode::PartitionEOF));
+    for unknown in [-2, 119, 128, 12_345, i32::MIN] {
+        assert_eq!(
+            error_code(unknown),
+            Some(RDKafkaErrorCode::Unknown),
+            "{unknown}"
+        );
+    }
+}

@@ -12,15 +12,19 @@ import org.apache.kafka.common.resource.ResourcePattern;
 import org.apache.kafka.common.resource.ResourceType;
 
 /**
- * Forbids everybody to write to a topic, or all that can be done with it, or permits it again:
- * {@code Acl.java BROKERS forbid|hide|permit TOPIC}.
+ * Forbids everybody to write to a topic, to read it, or all that can be done with it, or permits it again:
+ * {@code Acl.java BROKERS forbid|close|hide|permit TOPIC}.
  */
 public class Acl {
     public static void main(String[] args) throws Exception {
         var topic = new ResourcePattern(ResourceType.TOPIC, args[2], PatternType.LITERAL);
         try (var admin = Admin.create(Map.<String, Object>of("bootstrap.servers", args[0]))) {
             if (!args[1].equals("permit")) {
-                var operation = args[1].equals("hide") ? AclOperation.ALL : AclOperation.WRITE;
+                var operation = switch (args[1]) {
+                    case "hide" -> AclOperation.ALL;
+                    case "close" -> AclOperation.READ;
+                    default -> AclOperation.WRITE;
+                };
                 var forbidden = entry(operation, AclPermissionType.DENY);
                 // A topic that has a rule at all is closed to all that none permits.
                 var permitted = entry(AclOperation.ALL, AclPermissionType.ALLOW);
