@@ -15,6 +15,7 @@ use std::task::{self, Poll};
 use tracing::{Instrument, Span};
 
 mod batches;
+mod payload;
 pub(super) mod routes;
 
 /// Routes each event to the handler of its type.

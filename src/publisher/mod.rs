@@ -208,9 +208,14 @@ pub(crate) fn encode<T: EventType>(
     catalogue: Option<&Catalogue>,
     trace: Option<&TraceContext>,
 ) -> Result<OutgoingRecord, PublishError> {
+    let record = event::encode(event, mode, trace)?;
     if let Some(catalogue) = catalogue {
-        let data = serde_json::to_value(&event.data)?;
-        catalogue.validate(&event.attributes.ty, &data)?;
+        // By its text, like the consumer: a tree made of the data itself cannot hold every number that its text can.
+        let json = match (mode, &record.value) {
+            (ContentMode::Binary, Some(json)) => json.clone(),
+            _ => serde_json::to_vec(&event.data)?.into(),
+        };
+        catalogue.check(&event.attributes.ty, &json)??;
     }
-    Ok(event::encode(event, mode, trace)?)
+    Ok(record)
 }

@@ -4,6 +4,7 @@
 //! another one is refused.
 
 mod error;
+mod weight;
 
 pub use error::{SchemaError, ValidationError, Violation};
 
@@ -112,6 +113,29 @@ impl Catalogue {
             .validator
             .validate(data)
             .map_err(|error| Violation::new(ty, &error).into())
+    }
+
+    /// Checks a payload as it stands in a record. The tree that it is parsed into is gone when this returns, and large ones take
+    /// turns in the whole process, so that this may block for as long as others are parsed.
+    ///
+    /// # Errors
+    /// Where the bytes are no JSON; within, what is wrong with the payload.
+    pub(crate) fn check(
+        &self,
+        ty: &str,
+        json: &[u8],
+    ) -> serde_json::Result<Result<(), ValidationError>> {
+        if !self.schemas.contains_key(ty) {
+            return Ok(Err(ValidationError::UnknownType(ty.to_owned())));
+        }
+        weight::in_turn(json, || {
+            // Checked as UTF-8 as a whole, which is much faster than string by string.
+            let tree: Value = match std::str::from_utf8(json) {
+                Ok(text) => serde_json::from_str(text)?,
+                Err(_) => serde_json::from_slice(json)?,
+            };
+            Ok(self.validate(ty, &tree))
+        })
     }
 
     fn add_dir(&mut self, dir: &Path) -> Result<(), SchemaError> {

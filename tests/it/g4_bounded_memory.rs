@@ -3,7 +3,7 @@
 use crate::g5_slow_handler::{members, outlast_the_poll_interval};
 use crate::member::{self, Process, Spec, Work};
 use crate::support::{Case, Log, Member, WITHIN, set};
-use evenkeel::event::Record;
+use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::Router;
 use evenkeel::testing::eventually;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
 const RESIDENT_BYTES_MAX: u64 = 112 << 20;
 
 /// Bytes that no compression makes smaller, the same in every run.
-fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
     let mut next = || {
         state = state
@@ -81,8 +81,55 @@ async fn a_backlog_of_large_and_small_records_does_not_grow_a_member() {
     assert_eq!(member.ended().map(|status| status.to_string()), None);
 }
 
+const VALIDATED: &str =
+    "g4_bounded_memory::payloads_that_wait_for_the_store_cost_no_more_than_their_bytes";
+/// One payload as a tree at a time, and what a test binary takes by itself.
+const VALIDATED_BYTES_MAX: u64 = 288 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payloads_that_wait_for_the_store_cost_no_more_than_their_bytes() {
+    if let Some(spec) = member::asked_for() {
+        return member::run(spec).await;
+    }
+    let Some(case) = Case::new("it-g4", 1).await else {
+        return;
+    };
+    // Valid, and as a tree a hundred times as large: 1 GB for all of them.
+    let tiny = r#"{"":0},"#.repeat(130_000);
+    let payload = format!(r#"{{"key":"k","number":1,"x":[{tiny}0]}}"#);
+    let publisher = case.publisher();
+    let record = |n: u64| OutgoingRecord {
+        value: Some(payload.clone().into()),
+        ..case.step(&publisher, &format!("k{n}"), n)
+    };
+    case.publish((0..12).map(record)).await;
+    let spec = Spec {
+        brokers: case.kafka.brokers.clone(),
+        properties: Vec::new(),
+        group: case.group.clone(),
+        topic: case.topic.clone(),
+        instance: None,
+        work: Work::Validate,
+    };
+    let mut member = Process::start(VALIDATED, &spec);
+    let (mut most, mut quiet) = (0, 0);
+    while quiet < 6 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let now = resident_bytes_max(member.id());
+        let has_begun = now > 90 << 20;
+        quiet = if has_begun && now == most {
+            quiet + 1
+        } else {
+            0
+        };
+        most = now;
+        assert!(most < VALIDATED_BYTES_MAX, "{} MiB", most >> 20);
+    }
+    assert_eq!(member.ended().map(|status| status.to_string()), None);
+}
+
 /// The most memory that a process has had.
-fn resident_bytes_max(process: u32) -> u64 {
+pub(crate) fn resident_bytes_max(process: u32) -> u64 {
     let status =
         std::fs::read_to_string(format!("/proc/{process}/status")).expect("a Linux process");
     let line = status

@@ -5,15 +5,17 @@
 use crate::account::{self, CrashAt, Store};
 use crate::support::Step;
 use evenkeel::consumer::{Consumer, ConsumerSettings};
-use evenkeel::event::{Event, Record};
+use evenkeel::event::{Event, EventType, Record};
 use evenkeel::handler::{Context, HandlerError, Router};
-use evenkeel::inbox::{SqliteInbox, SqliteTx};
+use evenkeel::inbox::{BoxFuture, Claimed, Inbox, InboxError, InboxKey, SqliteInbox, SqliteTx};
 use evenkeel::kafka::KafkaConfig;
+use evenkeel::schema::Catalogue;
 use evenkeel::testing::drills::Drills;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +70,17 @@ pub(crate) enum Work {
     },
     /// Never finish, and hold at most these bytes.
     Stall { in_flight_bytes_max: usize },
+    /// Check each step against a schema, and wait for a store that does not answer.
+    Validate,
+}
+
+/// A store that does not answer.
+struct Silent;
+
+impl Inbox for Silent {
+    fn claim<'a>(&'a self, _: &'a InboxKey) -> BoxFuture<'a, Result<Claimed, InboxError>> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// A running member; killed when dropped.
@@ -176,6 +189,14 @@ pub(crate) async fn run(spec: Spec) {
         } => {
             settings.in_flight_bytes_max = in_flight_bytes_max;
             Router::new().raw(async |_record: Record| std::future::pending::<()>().await)
+        }
+        Work::Validate => {
+            let schema = r#"{"type": "object", "properties": {"key": {"type": "string"}}}"#;
+            let catalogue = Catalogue::from_texts([(Step::TYPE, schema)]);
+            Router::new()
+                .on(async |_: Event<Step>| {})
+                .with_catalogue(Arc::new(catalogue.expect("a schema")))
+                .with_inbox(Silent)
         }
     };
     let consumer = Consumer::new(kafka, settings, router).expect("settings that can be used");

@@ -88,7 +88,9 @@ pub(super) fn read(value: Option<&[u8]>) -> Result<Envelope<'_>, DecodeError> {
 
 /// An attribute's text in the type system's canonical form; none for `null`, which means absent.
 fn attribute_text(name: &str, raw: &RawValue) -> Result<Option<String>, DecodeError> {
-    match serde_json::from_str(raw.get()) {
+    // No attribute is worth the tree that an array or an object may become.
+    let is_nested = raw.get().starts_with(['[', '{']);
+    match serde_json::from_str(if is_nested { "[]" } else { raw.get() }) {
         Ok(Value::Null) => Ok(None),
         Ok(Value::String(text)) => Ok(Some(text)),
         Ok(Value::Bool(flag)) => Ok(Some(flag.to_string())),

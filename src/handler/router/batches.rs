@@ -1,6 +1,6 @@
 //! Routes to batch handlers: each delivery is read like any other, and then handed to what makes batches of them.
 
-use super::routes::{Call, Route, publish, read};
+use super::routes::{Call, Route, publish};
 use crate::event::EventType;
 use crate::handler::batch::{BatchSettings, Batcher, Delivered};
 use crate::handler::extract::BatchFunction;
@@ -30,7 +30,7 @@ impl Route {
         let make = move || -> Arc<Call> {
             let batcher = Batcher::new(settings, function.clone());
             Arc::new(move |attributes, payload, source| {
-                let event = read::<T>(attributes, payload)?;
+                let event = payload.read::<T>(attributes)?;
                 let context = source.get().clone();
                 let batcher = Arc::clone(&batcher);
                 Ok(Box::pin(async move {

@@ -1,14 +1,15 @@
 //! The way of one delivery: read the record, claim it in the inbox, call its handler, commit, publish.
 
 use super::batches::BatchRoute;
-use crate::event::{Attributes, DecodeError, Event, EventType, OutgoingRecord, Record, decode};
+use super::payload::{Payload, dead};
+use crate::event::{Attributes, DecodeError, EventType, OutgoingRecord, Record, decode};
 use crate::handler::context::ContextSource;
 use crate::handler::extract::{Function, Needs, RawFunction};
 use crate::handler::recognition::{self, LateEvents};
-use crate::handler::{Context, DeadReason, Delivery, HandlerError, Outcome, Stage};
+use crate::handler::{Context, Delivery, HandlerError, Outcome, Stage};
 use crate::inbox::{Claimed, Inbox, InboxError};
 use crate::publisher::PublishError;
-use crate::schema::{Catalogue, ValidationError};
+use crate::schema::Catalogue;
 use foldhash::fast::RandomState;
 use std::any::{Any, TypeId};
 use std::borrow::Cow;
@@ -146,7 +147,7 @@ impl Route {
         function: F,
     ) -> Self {
         let call: Arc<Call> = Arc::new(move |attributes, payload, source| {
-            let handled = function.call(read::<T>(attributes, payload)?, &source);
+            let handled = function.call(payload.read::<T>(attributes)?, &source);
             Ok(finishing(handled, source.taken()))
         });
         let needs = F::needs();
@@ -167,37 +168,6 @@ impl RawRoute {
         });
         let needs = F::needs();
         Self { needs, call }
-    }
-}
-
-/// A payload on its way to a handler: parsed already where a schema had to see it.
-pub(super) enum Payload<'a> {
-    Bytes(Cow<'a, [u8]>),
-    Parsed(serde_json::Value),
-}
-
-impl Payload<'_> {
-    fn read<T: EventType>(self) -> Result<T, serde_json::Error> {
-        match self {
-            // Text is checked once as a whole, which is much faster than string by string; what is wrong with other
-            // bytes is the parser's to say.
-            Self::Bytes(bytes) => match std::str::from_utf8(&bytes) {
-                Ok(text) => serde_json::from_str(text),
-                Err(_) => serde_json::from_slice(&bytes),
-            },
-            Self::Parsed(value) => serde_json::from_value(value),
-        }
-    }
-}
-
-/// The event that a handler gets; or the outcome for a payload that is not of its type.
-pub(super) fn read<T: EventType>(
-    attributes: Attributes,
-    payload: Payload<'_>,
-) -> Result<Event<T>, Outcome> {
-    match payload.read() {
-        Ok(data) => Ok(Event { attributes, data }),
-        Err(error) => Err(unreadable(T::TYPE, &error)),
     }
 }
 
@@ -228,10 +198,7 @@ impl<'a> Input<'a> {
             return Err(Outcome::Ignored);
         };
         let data = envelope.data.unwrap_or(Cow::Borrowed(b"null"));
-        let payload = match &routes.catalogue {
-            None => Payload::Bytes(data),
-            Some(catalogue) => Payload::Parsed(validated(catalogue, &attributes.ty, &data)?),
-        };
+        let payload = Payload::checked(routes.catalogue.as_deref(), &attributes.ty, data)?;
         Ok(Self::Event {
             route: *route,
             attributes,
@@ -421,36 +388,6 @@ pub(in crate::handler) fn store_error(error: InboxError) -> HandlerError {
         }
         InboxError::Replies(_) => HandlerError::permanent(error),
         error => HandlerError::outage(error).of("inbox"),
-    }
-}
-
-fn dead(stage: Stage, error: impl std::fmt::Display) -> Outcome {
-    Outcome::Dead(DeadReason::new(stage, error.to_string()))
-}
-
-/// Says where a payload is wrong without repeating any of it, which `serde_json`'s own message would.
-fn unreadable(ty: &str, error: &serde_json::Error) -> Outcome {
-    let problem = if error.is_data() {
-        "does not have the shape of its type"
-    } else {
-        "is not JSON"
-    };
-    dead(
-        Stage::Decode,
-        format!(
-            "the payload of {ty} {problem} (line {}, column {})",
-            error.line(),
-            error.column()
-        ),
-    )
-}
-
-fn validated(catalogue: &Catalogue, ty: &str, data: &[u8]) -> Result<serde_json::Value, Outcome> {
-    let value = serde_json::from_slice(data).map_err(|error| unreadable(ty, &error))?;
-    match catalogue.validate(ty, &value) {
-        // A type that the catalogue does not know is judged by `serde` alone.
-        Ok(()) | Err(ValidationError::UnknownType(_)) => Ok(value),
-        Err(error) => Err(dead(Stage::Schema, error)),
     }
 }
 

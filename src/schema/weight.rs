@@ -1,0 +1,139 @@
+//! What a parsed payload takes in memory, and how many of that size there are at a time.
+//!
+//! To be checked against its schema a payload is parsed into a tree that can take a hundred times its bytes: many small
+//! objects do. Such trees take turns, in the whole process, and each is gone before anything else is waited for.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// What trees of large payloads may take together. A tree that takes more is alone.
+const TREES_BYTES_MAX: usize = 64 << 20;
+
+/// Payloads up to this size are parsed without more ado: as many as there are threads fit in memory whatever they hold.
+const SMALL_BYTES: usize = 16 << 10;
+
+/// What one B-tree leaf of an object takes, which the smallest object has.
+const OBJECT_BYTES: usize = 640;
+/// What an array takes that has an element.
+const ARRAY_BYTES: usize = 128;
+/// What one more element or member takes: arrays grow by doubling.
+const ELEMENT_BYTES: usize = 64;
+/// What a member takes beside its value: its place in half-filled leaves, and its name.
+const MEMBER_BYTES: usize = 144;
+
+/// The trees that exist now.
+static TREES: Trees = Trees::new(TREES_BYTES_MAX);
+
+/// Runs `with_tree`, which parses these bytes into a tree and drops it, once there is room for the tree. Blocks the thread for
+/// as long as others parse; never waits for anything else.
+pub(super) fn in_turn<T>(json: &[u8], with_tree: impl FnOnce() -> T) -> T {
+    if json.len() <= SMALL_BYTES {
+        return with_tree();
+    }
+    let _room = TREES.enter(weight(json));
+    with_tree()
+}
+
+/// About what these bytes take as a tree, whatever they are.
+fn weight(json: &[u8]) -> usize {
+    let (mut weight, mut is_text, mut is_escaped) = (json.len(), false, false);
+    for byte in json {
+        if is_text {
+            is_text = is_escaped || *byte != b'"';
+            is_escaped = !is_escaped && *byte == b'\\';
+            continue;
+        }
+        weight += match byte {
+            b'{' => OBJECT_BYTES,
+            b'[' => ARRAY_BYTES,
+            b',' => ELEMENT_BYTES,
+            b':' => MEMBER_BYTES,
+            b'"' => {
+                is_text = true;
+                size_of::<usize>() * 4
+            }
+            _ => 0,
+        };
+    }
+    weight
+}
+
+/// Room for trees.
+struct Trees {
+    bytes_max: usize,
+    bytes: Mutex<usize>,
+    freed: Condvar,
+}
+
+impl Trees {
+    const fn new(bytes_max: usize) -> Self {
+        Self {
+            bytes_max,
+            bytes: Mutex::new(0),
+            freed: Condvar::new(),
+        }
+    }
+
+    /// Waits until there is room for so many bytes, or until there is no other tree.
+    fn enter(&self, bytes: usize) -> Tree<'_> {
+        let bytes = bytes.min(self.bytes_max);
+        let taken = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = |taken: &mut usize| *taken + bytes > self.bytes_max;
+        let waited = self.freed.wait_while(taken, is_full);
+        *waited.unwrap_or_else(PoisonError::into_inner) += bytes;
+        Tree { trees: self, bytes }
+    }
+}
+
+/// The room of one tree.
+struct Tree<'a> {
+    trees: &'a Trees,
+    bytes: usize,
+}
+
+impl Drop for Tree<'_> {
+    fn drop(&mut self) {
+        let taken = self.trees.bytes.lock();
+        *taken.unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+        self.trees.freed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn many_small_things_weigh_many_times_their_bytes() {
+        let of = |part: &str| weight(format!("[{}0]", part.repeat(100_000)).as_bytes());
+        let per_part = |part: &str| of(part) / 100_000;
+        assert!(per_part(r#"{"":0},"#) > 800, "{}", per_part(r#"{"":0},"#));
+        assert!(per_part("[],") > 150);
+        assert!(per_part("0,") >= 64);
+        let text = format!("\"{}\"", r#"\"{[,:"#.repeat(10_000));
+        assert!(weight(text.as_bytes()) < text.len() + 100, "it is a text");
+    }
+
+    #[test]
+    fn trees_take_turns_where_they_do_not_fit_together() {
+        let trees = Trees::new(100);
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for bytes in [30, 30, 30, 60, 100, 1000, 1000] {
+                let (trees, now, most) = (&trees, &now, &most);
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        let tree = trees.enter(bytes);
+                        let held = now.fetch_add(bytes.min(100), Ordering::SeqCst);
+                        most.fetch_max(held + bytes.min(100), Ordering::SeqCst);
+                        std::thread::yield_now();
+                        now.fetch_sub(bytes.min(100), Ordering::SeqCst);
+                        drop(tree);
+                    }
+                });
+            }
+        });
+        assert!(most.load(Ordering::SeqCst) <= 100);
+        assert_eq!(*trees.bytes.lock().expect("no panic"), 0);
+    }
+}
