@@ -191,6 +191,9 @@ impl ParkingLot {
     }
 }
 
+/// What orders a partition's records without a key, where they are ordered. A key of these bytes would only wait with them.
+const KEYLESS: &[u8] = b"\0evenkeel: records without a key\0";
+
 /// What orders a record of this key with others of its partition; none for one that is ordered with no other.
 pub(crate) fn order_name<'a>(
     settings: &ConsumerSettings,
@@ -200,13 +203,29 @@ pub(crate) fn order_name<'a>(
         (Ordering::Unordered, _) => None,
         (Ordering::Key, Some(key)) => Some(key),
         (Ordering::Key, None) if settings.keyless != Keyless::Partition => None,
-        (Ordering::Partition | Ordering::Key, _) => Some(b""),
+        // An empty key is one, too.
+        (Ordering::Key, None) => Some(KEYLESS),
+        (Ordering::Partition, _) => Some(b""),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_without_a_key_and_with_an_empty_one_do_not_wait_for_each_other() {
+        let mut settings = ConsumerSettings::new("g", ["t"]);
+        assert_eq!(order_name(&settings, None), None);
+        settings.keyless = Keyless::Partition;
+        let keyless = order_name(&settings, None);
+        assert!(keyless.is_some() && keyless != order_name(&settings, Some(b"")));
+        settings.ordering = Ordering::Partition;
+        assert_eq!(
+            order_name(&settings, None),
+            order_name(&settings, Some(b"k"))
+        );
+    }
 
     #[test]
     fn parked_records_leave_room_for_the_others_by_count_and_by_bytes() {

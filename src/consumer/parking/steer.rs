@@ -15,8 +15,8 @@ impl Engine {
         };
         let released = retry.change(|state| match scope {
             Scope::Key { key, .. } => {
-                let name = order_name(&self.settings, Some(key));
-                usize::from(name.is_some_and(|name| state.release(name)))
+                let mut names = self.names(key);
+                usize::from(names.any(|name| state.release(name)))
             }
             Scope::Record(_) => 0,
             _ => state.release_waiting(now_ms()),
@@ -36,9 +36,9 @@ impl Engine {
         let Some(retry) = &partition.retry else {
             return Dropped::NothingThere;
         };
-        let name = order_name(&self.settings, Some(key));
-        let first = name.and_then(|name| retry.change(|state| state.first_of(name)));
-        let (Some((offset, is_held)), Some(name)) = (first, name) else {
+        let mut names = self.names(key);
+        let first = |name| Some((name, retry.change(|state| state.first_of(name))?));
+        let Some((name, (offset, is_held))) = names.find_map(first) else {
             return Dropped::NothingThere;
         };
         if is_held {
@@ -48,6 +48,14 @@ impl Engine {
         retry.change(|state| state.release(name));
         self.parking.wake();
         Dropped::First
+    }
+
+    /// What a command may mean by a key: by the empty one the records without a key, too.
+    fn names<'a>(&self, key: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let keyless = key.is_empty().then(|| order_name(&self.settings, None));
+        order_name(&self.settings, Some(key))
+            .into_iter()
+            .chain(keyless.flatten())
     }
 }
 
