@@ -38,6 +38,7 @@ mod lanes;
 mod ledger;
 mod memory;
 mod metadata;
+mod own_topics;
 mod parking;
 mod partition;
 mod pause;
@@ -237,7 +238,7 @@ where
         stop: CancellationToken,
     ) -> Result<RunReport, ConsumerError> {
         let readiness = Readiness::joining(health.clone());
-        let (retry_topics, is_controlled) = prepare::topics(&self.kafka, &self.settings).await?;
+        let is_controlled = prepare::topics(&self.kafka, &self.settings).await?;
         let (commands, state) =
             commands::follow(is_controlled, &self.kafka, &self.settings).await?;
         let (control, notes) = Control::new(state);
@@ -267,7 +268,6 @@ where
             readiness,
             control,
         ));
-        engine.parking.add_topics(retry_topics);
         let into_error: fn(H::Error) -> BoxError = Into::into;
         let handler = ServiceBuilder::new()
             .option_layer(handler_timeout)

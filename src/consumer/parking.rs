@@ -10,7 +10,9 @@ pub(super) mod follow;
 mod gap;
 mod hand_out;
 mod look;
+mod lookup;
 mod steer;
+mod trouble;
 pub(super) mod write;
 
 pub(crate) use look::parked_records;
@@ -23,13 +25,22 @@ use crate::kafka::queue::ForwardedQueue;
 use crate::recovery::parked::Wait;
 use crate::recovery::parking::{Parking, Ticket};
 use rdkafka::consumer::DefaultConsumerContext;
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 /// Parked records that are handed to workers and not back yet, at most.
 const LOADED_MAX: usize = 1024;
+
+/// It is not known yet which keys wait, so that nothing of the partition may be handled.
+const CLOSED: u8 = 0;
+/// The parked set is whole.
+const OPEN: u8 = 1;
+/// The retry topic does not exist: nothing waits, and nothing can be parked.
+const WITHOUT: u8 = 2;
+/// The retry topic exists now, and did not when the partition was opened.
+const APPEARED: u8 = 3;
 
 /// The retry partition of an assigned partition.
 pub(crate) struct RetryPartition {
@@ -39,7 +50,7 @@ pub(crate) struct RetryPartition {
     state: Mutex<Parking>,
     /// How many keys wait, for those who ask all the time.
     keys: AtomicUsize,
-    is_open: AtomicBool,
+    gate: AtomicU8,
 }
 
 impl RetryPartition {
@@ -50,18 +61,28 @@ impl RetryPartition {
             // Whole it is only once it is known where it ends.
             state: Mutex::new(Parking::new(0, i64::MAX, &[], 0, false)),
             keys: AtomicUsize::new(0),
-            is_open: AtomicBool::new(false),
+            gate: AtomicU8::new(CLOSED),
         }
     }
 
-    /// Whether the parked set is whole, so that records of the partition may be handled.
+    /// Whether it is known which keys wait, so that records of the partition may be handled.
     pub(crate) fn is_open(&self) -> bool {
         // Whoever sees it open sees the keys that wait.
-        self.is_open.load(Acquire)
+        self.gate.load(Acquire) != CLOSED
     }
 
-    fn set_open(&self) {
-        self.is_open.store(true, Release);
+    /// Whether records can be parked there.
+    pub(crate) fn can_park(&self) -> bool {
+        self.gate.load(Acquire) == OPEN
+    }
+
+    /// Whether the partition has to begin anew, because its retry topic was not there when it was opened and is now.
+    pub(crate) fn has_appeared(&self) -> bool {
+        self.gate.load(Acquire) == APPEARED
+    }
+
+    fn set_gate(&self, gate: u8) {
+        self.gate.store(gate, Release);
     }
 
     /// Whether no key waits, so that nobody has to be asked.
@@ -118,25 +139,31 @@ type Waker = Arc<ForwardedQueue<DefaultConsumerContext>>;
 /// What the consumer's parts share of parking.
 #[derive(Default)]
 pub(crate) struct ParkingLot {
-    /// Retry topics that exist.
-    topics: Mutex<HashSet<String>>,
+    /// Whether retry topics have appeared since the last look.
+    appeared: AtomicBool,
     loaded: AtomicUsize,
     /// Records that wait for their retry topic to be writable.
     unwritten: AtomicUsize,
     /// Committed offsets of owned retry partitions.
     committed: Mutex<HashMap<(Arc<str>, i32), i64>>,
-    waker: Mutex<Option<Waker>>,
+    wakers: Mutex<Wakers>,
+    /// Whether the thread that hands out parked records has been told to look, and has not looked since.
+    is_told: AtomicBool,
+}
+
+/// Who is woken.
+#[derive(Default)]
+struct Wakers {
+    reader: Option<Waker>,
+    dispatcher: Option<mpsc::Sender<hand_out::Order>>,
+    /// What the dispatcher waits for while it fetches.
+    fetching: Option<Waker>,
 }
 
 impl ParkingLot {
-    /// Retry topics that are there.
-    pub(crate) fn add_topics(&self, topics: HashMap<String, usize>) {
-        self.topics().extend(topics.into_keys());
-    }
-
-    /// Whether a retry topic exists. Where it has too few partitions it is given more.
-    pub(crate) fn exists(&self, topic: &str) -> bool {
-        self.topics().contains(topic)
+    /// Whether retry topics have appeared since the last look, so that their partitions have to begin anew.
+    pub(crate) fn take_appeared(&self) -> bool {
+        self.appeared.load(Relaxed) && self.appeared.swap(false, Acquire)
     }
 
     /// A retry partition was committed at `offset`; with none it is another member's now.
@@ -160,34 +187,55 @@ impl ParkingLot {
         committed.clone()
     }
 
-    /// Has the thread that hands out parked records look again.
-    pub(crate) fn wake(&self) {
-        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        waker.iter().for_each(|waker| waker.wake());
+    /// Has the thread that reads the retry partitions see what it was told.
+    pub(crate) fn wake_reader(&self) {
+        self.wakers().reader.iter().for_each(|reader| reader.wake());
+    }
+
+    /// Has the thread that hands out parked records look what is due.
+    pub(crate) fn wake_dispatcher(&self) {
+        if !self.is_told.swap(true, AcqRel) {
+            self.tell_dispatcher(hand_out::Order::Look);
+        }
+    }
+
+    /// It looks now: what is due from now on it is to be told again.
+    fn has_looked(&self) {
+        self.is_told.store(false, Release);
+    }
+
+    fn tell_dispatcher(&self, order: hand_out::Order) {
+        let wakers = self.wakers();
+        if let Some(dispatcher) = &wakers.dispatcher {
+            // It ends after everybody who would tell it something that matters.
+            let _ = dispatcher.send(order);
+        }
+        wakers.fetching.iter().for_each(|fetching| fetching.wake());
     }
 
     /// A parked record left its worker.
     pub(crate) fn left(&self) {
         self.loaded.fetch_sub(1, Relaxed);
-        self.wake();
+        self.wake_dispatcher();
+    }
+
+    /// Whether no parked record may be handed out because of the bytes that are held.
+    fn is_full(&self, settings: &ConsumerSettings, held_bytes: usize) -> bool {
+        self.loaded.load(Relaxed) > 0 && held_bytes >= settings.in_flight_bytes_max
     }
 
     /// How many parked records may be handed out now: beside them there has to be room for the others, by count and by bytes.
     fn room(&self, settings: &ConsumerSettings, held_bytes: usize) -> usize {
-        let loaded = self.loaded.load(Relaxed);
-        if loaded > 0 && held_bytes >= settings.in_flight_bytes_max {
+        if self.is_full(settings, held_bytes) {
             return 0;
         }
+        let loaded = self.loaded.load(Relaxed);
         let most = LOADED_MAX.min(settings.in_flight_records_max() / 2).max(1);
         most.saturating_sub(loaded)
     }
 
-    fn set_waker(&self, waker: Option<Waker>) {
-        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = waker;
-    }
-
-    fn topics(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    fn wakers(&self) -> MutexGuard<'_, Wakers> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -11,7 +11,7 @@ pub(crate) struct Partition {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
     pub(crate) epoch: Epoch,
-    /// Where its records are parked; none where there is no retry topic.
+    /// Where its records are parked.
     pub(crate) retry: Option<RetryPartition>,
     fenced: AtomicBool,
     fence: Notify,
@@ -32,6 +32,11 @@ impl Partition {
             fenced: AtomicBool::new(false),
             fence: Notify::new(),
         }
+    }
+
+    /// Whether its records can be parked.
+    pub(crate) fn can_park(&self) -> bool {
+        self.retry.as_ref().is_some_and(RetryPartition::can_park)
     }
 
     /// From now on no record of this assignment starts, and waits between attempts end.

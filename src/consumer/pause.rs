@@ -76,7 +76,7 @@ impl Member {
             // What is parked of it is read and handed out no longer, either.
             let epochs: Vec<Epoch> = epochs_of(&held).collect();
             let _ = self.followed.send(follow::Order::Revoked(epochs.clone()));
-            self.engine.parking.wake();
+            self.engine.parking.wake_reader();
             if let Err(error) = unforward(consumer, topic, *partition) {
                 tracing::warn!(group = self.engine.group, %topic, partition, %error, "the paused partition's queue goes on being served; its records are passed over");
             }

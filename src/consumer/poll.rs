@@ -118,11 +118,14 @@ fn begin(
     stop: Arc<AtomicBool>,
 ) -> Result<(PollThread, FollowerThread), ConsumerError> {
     let (followed, follow) = mpsc::channel();
-    let follower = Follower::new(Arc::clone(&engine), kafka, runtime, follow)?;
+    let (follower, dispatcher) = Follower::new(Arc::clone(&engine), kafka, runtime, follow)?;
     let client = OwnClient::new(&engine, config, kafka, followed.clone())?;
+    let (runs, ended) = mpsc::channel();
+    spawn_parked(&engine, "evenkeel-parked", &runs, || follower.run())?;
+    spawn_parked(&engine, "evenkeel-due", &runs, || dispatcher.run())?;
     let follower = FollowerThread {
         orders: followed,
-        ended: spawn_follower(&engine, follower)?,
+        ended,
     };
     engine.intake_is_here();
     let beat_within = engine.settings.revoke_timeout + BEAT_WITHIN;
@@ -142,10 +145,10 @@ fn begin(
     Ok((thread, follower))
 }
 
-/// The reader of the retry topics, as the poll thread knows it.
+/// The reader of the retry topics and what hands out of them, as the poll thread knows it.
 struct FollowerThread {
     orders: mpsc::Sender<follow::Order>,
-    /// Disconnected when it ends.
+    /// Disconnected when both have ended.
     ended: mpsc::Receiver<()>,
 }
 
@@ -230,23 +233,24 @@ impl Drop for OwnClient {
     }
 }
 
-/// Starts the reader of the retry topics. What it gives back is disconnected when that ends.
-fn spawn_follower(
+/// Starts a thread for parked records, which holds `runs` until it ends.
+fn spawn_parked(
     engine: &Arc<Engine>,
-    follower: Follower,
-) -> Result<mpsc::Receiver<()>, ConsumerError> {
-    let engine = Arc::clone(engine);
-    let (runs, ended) = mpsc::channel();
-    let follow = move || {
+    name: &str,
+    runs: &mpsc::Sender<()>,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<(), ConsumerError> {
+    let (engine, runs) = (Arc::clone(engine), runs.clone());
+    let run = move || {
         let _runs: mpsc::Sender<()> = runs;
-        if catch_unwind(AssertUnwindSafe(|| follower.run())).is_err() {
-            engine.fail("the thread for parked records panicked");
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            engine.fail("a thread for parked records panicked");
         }
     };
     std::thread::Builder::new()
-        .name("evenkeel-parked".to_owned())
-        .spawn(follow)
-        .map(|_| ended)
+        .name(name.to_owned())
+        .spawn(run)
+        .map(drop)
         .map_err(|error| ConsumerError::Fatal(format!("no thread for parked records: {error}")))
 }
 
@@ -563,7 +567,7 @@ impl PollThread {
         let deadlines: Deadlines = engine.ending.begin();
         // It ends by itself when nobody is left to tell it anything.
         let _ = follower.orders.send(follow::Order::Close);
-        engine.parking.wake();
+        engine.parking.wake_reader();
         engine.readiness.stop();
         self.steering.stop();
         let member = self.client.consumer.context();

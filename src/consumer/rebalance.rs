@@ -94,14 +94,19 @@ impl Assignments {
         topic: &str,
         partition: i32,
         received: metrics::Counter,
-        retry: Option<RetryPartition>,
+        retry: RetryPartition,
     ) {
         let known = self.topics.keys().find(|name| ***name == *topic).cloned();
         let name = known.unwrap_or_else(|| topic.into());
         let epoch = self.next_epoch();
         let assigned = Assigned {
-            is_gated: retry.is_some(),
-            partition: Arc::new(Partition::new(Arc::clone(&name), partition, epoch, retry)),
+            is_gated: true,
+            partition: Arc::new(Partition::new(
+                Arc::clone(&name),
+                partition,
+                epoch,
+                Some(retry),
+            )),
             settled_above: SettledAbove::default(),
             taken_from: None,
             fetch_again_from: None,
@@ -253,12 +258,8 @@ impl Member {
             let (topic, partition) = (element.topic(), element.partition());
             let retry = self.retry_partition(&mut assignments, topic);
             // Which of its keys wait has to be known before its first record is handled.
-            let target = targets.map(|targets| match retry {
-                None => targets.open,
-                Some(_) => targets.gated,
-            });
-            if let Some(target) = target
-                && let Err(error) = forward(consumer, topic, partition, target)
+            if let Some(targets) = targets
+                && let Err(error) = forward(consumer, topic, partition, targets.gated)
             {
                 // Its records would come on the consumer's queue, where nobody takes them.
                 tracing::error!(group = engine.group, topic, partition, %error, "the partition's queue cannot be forwarded");
@@ -284,15 +285,14 @@ impl Member {
         engine.readiness.assigned();
     }
 
-    /// Where the records of a partition that is about to be assigned are parked, if there is a place.
+    /// Where the records of a partition that is about to be assigned are parked. Whether it is there is asked then.
     pub(super) fn retry_partition(
         &self,
         assignments: &mut Assignments,
         topic: &str,
-    ) -> Option<RetryPartition> {
+    ) -> RetryPartition {
         let name = retry_topic(&self.engine.group, topic);
-        let exists = self.engine.parking.exists(&name);
-        exists.then(|| RetryPartition::new(name.into(), assignments.next_epoch()))
+        RetryPartition::new(name.into(), assignments.next_epoch())
     }
 
     /// Has partitions committed for from now on, and their retry partitions followed.
@@ -304,7 +304,7 @@ impl Member {
         // Both end after this thread only.
         let _ = self.orders.send(Order::Assigned(owned));
         let _ = self.followed.send(follow::Order::Assigned(followed));
-        self.engine.parking.wake();
+        self.engine.parking.wake_reader();
     }
 
     /// Reads where the group stands, and which records above it are settled already.
@@ -376,7 +376,7 @@ impl Member {
         // The committer may have ended already when the client is only to be given back.
         let _ = self.orders.send(Order::Forget(epochs.clone()));
         let _ = self.followed.send(follow::Order::Revoked(epochs.clone()));
-        self.engine.parking.wake();
+        self.engine.parking.wake_reader();
         {
             let mut ledger = self.engine.ledger();
             epochs.iter().for_each(|epoch| ledger.revoke(*epoch));

@@ -247,7 +247,7 @@ impl Recovery {
                 Step::TryAfter(delay, outage_of)
             }
             // Without a retry topic nothing can be parked.
-            Decision::Park(delay) if self.partition.retry.is_some() => Step::Park(failure, delay),
+            Decision::Park(delay) if self.partition.can_park() => Step::Park(failure, delay),
             Decision::Park(_) | Decision::DeadLetter => {
                 Step::DeadLetter(class, DeadReason::new(failure.stage, failure.message))
             }

@@ -8,7 +8,7 @@
 use super::commands::Commands;
 use super::control::Control;
 use super::engine::Engine;
-use super::parking::Dropped;
+use super::parking::{Dropped, RetryPartition};
 use super::partition::Partition;
 use super::pause::{Held, Place};
 use super::rebalance::Member;
@@ -98,11 +98,13 @@ impl Steering {
     /// Looks for commands, and brings what is closer to what is to be. Blocks for nothing but the look at committed offsets
     /// when partitions go on.
     pub(crate) fn serve(&mut self, consumer: &BaseConsumer<Member>) {
-        let Some(commands) = self.commands.as_mut().filter(|_| !self.is_over) else {
+        if self.is_over {
             return;
-        };
-        let (once, is_news) = commands.take(&self.engine);
-        self.has_news |= is_news;
+        }
+        let commands = self.commands.as_mut();
+        let taken = commands.map(|commands| commands.take(&self.engine));
+        let (once, is_news) = taken.unwrap_or_default();
+        self.has_news |= is_news || self.engine.parking.take_appeared();
         let member = consumer.context();
         let seen = {
             let mut assignments = member.assignments();
@@ -135,9 +137,9 @@ impl Steering {
         &self.engine.control
     }
 
-    /// Pauses and resumes partitions; false when not all that are to go on could.
+    /// Pauses and resumes partitions, and has those begin anew whose retry topic has appeared; false when that takes another turn.
     fn hold_and_release(&mut self, consumer: &BaseConsumer<Member>) -> bool {
-        let (mut hold, mut release): (Vec<Place>, Vec<Place>) = (Vec::new(), Vec::new());
+        let (mut hold, mut release, mut anew) = (Vec::new(), Vec::new(), Vec::new());
         let member = consumer.context();
         for assigned in member.assignments().all() {
             let partition = &assigned.partition;
@@ -148,6 +150,7 @@ impl Steering {
             ) {
                 (true, false) => hold.push(place),
                 (false, true) => release.push(place),
+                (false, false) if has_appeared(partition) => anew.push(place),
                 _ => {}
             }
         }
@@ -155,8 +158,11 @@ impl Steering {
             tracing::warn!(group = self.engine.group, partitions = %names(&hold), "partitions are paused by an operator");
             member.hold(consumer, &hold);
         }
+        // They go on at once, and find out then what is parked.
+        member.hold(consumer, &anew);
+        let is_done = anew.is_empty();
         if release.is_empty() || Instant::now() < self.release_at {
-            return release.is_empty();
+            return is_done && release.is_empty();
         }
         let released = member.release(consumer, &release);
         if !released.is_empty() {
@@ -168,7 +174,7 @@ impl Steering {
         if !are_all {
             self.release_at = Instant::now() + RELEASE_AGAIN_AFTER;
         }
-        are_all
+        is_done && are_all
     }
 
     fn set_pace(&mut self) {
@@ -318,6 +324,12 @@ impl Steering {
         };
         (outcome, detail.to_owned())
     }
+}
+
+/// Whether the retry topic was created after the partition was opened without one.
+fn has_appeared(partition: &Partition) -> bool {
+    let retry = partition.retry.as_ref();
+    retry.is_some_and(RetryPartition::has_appeared)
 }
 
 /// What has come of a lasting command on a partition, once it is in force there.

@@ -41,6 +41,20 @@ pub struct NewTopic {
     pub config: BTreeMap<String, String>,
 }
 
+/// Whether a topic exists, as far as a client may know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopicPresence {
+    /// It exists.
+    Present {
+        /// How many partitions it has.
+        partitions: usize,
+    },
+    /// It does not exist.
+    Absent,
+    /// This client may not see it, so that nobody can tell it whether the topic exists.
+    Hidden,
+}
+
 /// A topic as the cluster has it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct TopicDescription {
@@ -133,7 +147,22 @@ impl Admin {
         self.run("listing topics", topics::list).await
     }
 
+    /// Whether these topics exist. Each is asked for by name, so that one that is hidden is not taken for one that is missing.
+    pub async fn presence(
+        &self,
+        topics: &[String],
+    ) -> Result<BTreeMap<String, TopicPresence>, KafkaError> {
+        let topics = topics.to_vec();
+        self.run("looking topics up", move |connection| {
+            topics::presence(connection, &topics)
+        })
+        .await
+    }
+
     /// Partition count by topic for those that exist.
+    ///
+    /// # Errors
+    /// [`KafkaError::Refused`] for a topic that this client may not see.
     pub async fn partition_counts(
         &self,
         topics: &[String],

@@ -1,7 +1,8 @@
-//! Retry topics that are closed or gone: who waits for that, and who does not.
+//! Retry topics that are closed, gone or late: who waits for that, and who does not.
 
 use crate::control::desk::Desk;
 use crate::support::{Case, Gate, Log, Member, WITHIN, guarded};
+use evenkeel::consumer::ConsumerSettings;
 use evenkeel::control::Scope;
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Outcome, Router};
@@ -110,4 +111,215 @@ async fn delete(case: &Case, topic: &str) {
     let deleted = admin.delete_topics(&[topic], &AdminOptions::new()).await;
     let deleted = deleted.expect("the cluster answers");
     assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+}
+
+/// Handlers that log each value, and fail with those that `fails` names while the gate is closed.
+fn failing(handled: &Log<String>, gate: &Gate, fails: &'static [&'static str]) -> Router {
+    let (handled, gate) = (handled.clone(), gate.clone());
+    Router::new().raw(move |record: Record| {
+        let value = String::from_utf8_lossy(record.value().unwrap_or_default()).into_owned();
+        let outcome = if fails.contains(&value.as_str()) && !gate.is_open() {
+            Outcome::Retry(HandlerError::transient("not now"))
+        } else {
+            handled.push(value);
+            Outcome::Done
+        };
+        std::future::ready(outcome)
+    })
+}
+
+/// Settings that park a record after its first attempt, and try it again after `delay`.
+fn parks_after(case: &Case, delay: Duration) -> ConsumerSettings {
+    let mut settings = case.settings();
+    settings.retry.attempts_max = 1;
+    settings.retry.park_delays = vec![delay; 1_000];
+    settings
+}
+
+async fn ready_again(member: &Member) {
+    eventually("it is ready again", WITHIN, || async {
+        member.health.not_ready().is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hidden_retry_topic_keeps_its_partitions_waiting_at_the_start() {
+    let Some((cluster, acl)) = guarded().await else {
+        return;
+    };
+    let case = Case::on(&cluster, "it-retry-hidden", 1).await;
+    let retry = retry_topic(&case.group, &case.topic);
+    let acl = async |what: &str| {
+        let arguments = [cluster.brokers(), what, &retry];
+        acl.run(&arguments, WITHIN).await.expect("done")
+    };
+    let (handled, mended) = (Log::new(), Gate::closed());
+    let start = || {
+        let router = failing(&handled, &mended, &["first"]);
+        Member::start(
+            &case.kafka,
+            parks_after(&case, Duration::from_millis(300)),
+            router,
+        )
+    };
+    let member = start();
+    case.publish([case.record(Some("k"), "first")]).await;
+    case.offsets().reach(0, 1).await;
+    assert!(member.stop().await.clean);
+
+    acl("hide").await;
+    let member = start();
+    case.publish([case.record(Some("k"), "second")]).await;
+    let complaint = member.complaint("retry_partitions").await;
+    assert!(complaint.contains(&retry), "{complaint}");
+    assert!(
+        complaint.contains("allow it DESCRIBE, READ and WRITE"),
+        "{complaint}"
+    );
+    mended.open();
+    acl("permit").await;
+    case.all_committed().await;
+    handled.reach("records", 2).await;
+    assert_eq!(handled.entries(), ["first", "second"]);
+    ready_again(&member).await;
+
+    // Seen and not read: the partition is open by now, and what is parked from now on could not come back.
+    acl("close").await;
+    let complaint = member.complaint("retry_partitions").await;
+    assert!(complaint.contains("READ"), "{complaint}");
+    acl("permit").await;
+    ready_again(&member).await;
+    assert!(member.stop().await.clean);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_topic_that_may_not_be_read_keeps_its_partition_waiting_and_is_told() {
+    let Some((cluster, acl)) = guarded().await else {
+        return;
+    };
+    let case = Case::on(&cluster, "it-retry-unreadable", 1).await;
+    let retry = retry_topic(&case.group, &case.topic);
+    let acl = async |what: &str| {
+        let arguments = [cluster.brokers(), what, &retry];
+        acl.run(&arguments, WITHIN).await.expect("done")
+    };
+    let (handled, mended) = (Log::new(), Gate::closed());
+    let start = || {
+        let router = failing(&handled, &mended, &["first"]);
+        Member::start(
+            &case.kafka,
+            parks_after(&case, Duration::from_millis(300)),
+            router,
+        )
+    };
+    let member = start();
+    case.publish([case.record(Some("k"), "first")]).await;
+    case.offsets().reach(0, 1).await;
+    assert!(member.stop().await.clean);
+
+    acl("close").await;
+    mended.open();
+    let member = start();
+    case.publish([case.record(Some("k"), "second")]).await;
+    let complaint = member.complaint("retry_partitions").await;
+    assert!(complaint.contains("allow it DESCRIBE, READ"), "{complaint}");
+    assert_eq!(handled.entries(), [""; 0]);
+    acl("permit").await;
+    handled.reach("records", 2).await;
+    assert_eq!(handled.entries(), ["first", "second"]);
+    ready_again(&member).await;
+    assert!(member.stop().await.clean);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_topic_made_later_is_used_by_members_that_run() {
+    let Some((cluster, acl)) = guarded().await else {
+        return;
+    };
+    let case = Case::on(&cluster, "it-retry-late", 2).await;
+    let retry = retry_topic(&case.group, &case.topic);
+    let acl = async |what: &str| {
+        let arguments = [cluster.brokers(), what, &retry];
+        acl.run(&arguments, WITHIN).await.expect("done")
+    };
+    acl("uncreatable").await;
+    let (handled, mended) = (Log::new(), Gate::closed());
+    let start = || {
+        let router = failing(&handled, &mended, &["first", "later"]);
+        Member::start(
+            &case.kafka,
+            parks_after(&case, Duration::from_millis(300)),
+            router,
+        )
+    };
+    let old = start();
+    old.joined().await;
+    let to = |partition: i32, value: &str| OutgoingRecord {
+        partition: Some(partition),
+        ..case.record(Some("k"), value.to_owned())
+    };
+    case.publish([to(0, "before"), to(1, "before")]).await;
+    handled.reach("records without a retry topic", 2).await;
+    acl("permit").await;
+    let created = cluster.create_topic(&retry, 2).await;
+    created.expect("the topic is created");
+
+    // Another member parks, and its partition comes back.
+    let new = start();
+    new.joined().await;
+    case.publish([to(0, "first"), to(1, "first")]).await;
+    case.all_committed().await;
+    assert!(new.stop().await.clean);
+    case.publish([to(0, "second"), to(1, "second")]).await;
+    eventually("the old member parks, too", WITHIN, || async {
+        let parked = case.read(&retry).await;
+        let seconds = parked
+            .iter()
+            .filter(|record| record.value.as_deref() == Some(b"second"));
+        (seconds.count() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(handled.len(), 2, "nothing overtakes what is parked");
+    mended.open();
+    handled.reach("records", 6).await;
+    assert_eq!(
+        handled.entries()[2..]
+            .iter()
+            .filter(|value| *value == "first")
+            .count(),
+        2
+    );
+    let report = old.stop().await;
+    assert_eq!(report.dead_letters, 0, "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_start_together_all_park() {
+    let Some(case) = Case::new("it-retry-race", 4).await else {
+        return;
+    };
+    let (handled, mended) = (Log::new(), Gate::closed());
+    let members: Vec<Member> = (0..4)
+        .map(|_| {
+            let router = failing(&handled, &mended, &["fails"]);
+            Member::start(
+                &case.kafka,
+                parks_after(&case, Duration::from_millis(300)),
+                router,
+            )
+        })
+        .collect();
+    let fails = |partition: i32| OutgoingRecord {
+        partition: Some(partition),
+        ..case.record(Some("k"), "fails")
+    };
+    case.publish((0..4).map(fails)).await;
+    case.all_committed().await;
+    mended.open();
+    handled.reach("records", 4).await;
+    for member in members {
+        let report = member.stop().await;
+        assert_eq!(report.dead_letters, 0, "{report:?}");
+    }
 }

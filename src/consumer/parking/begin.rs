@@ -1,95 +1,162 @@
-//! Finds out where newly assigned retry partitions begin and end, and starts to read them.
-//!
-//! Topic by topic: one that does not answer keeps its own partitions waiting, and no others.
+//! Finds out what is known of newly assigned retry partitions, and starts to read them.
 
+use super::super::ledger::Epoch;
 use super::super::metadata::{self, SettledAbove, Tag};
 use super::super::partition::Partition;
-use super::super::prepare;
-use super::follow::{ANSWER_WITHIN, Follower, is_unknown, open};
-use crate::kafka::queue::{Committed, committed, forward};
+use super::follow::{Follower, open};
+use super::hand_out;
+use super::lookup::{Answer, Places, Question, Told};
+use super::trouble::Trouble;
+use super::{APPEARED, RetryPartition, WITHOUT};
+use crate::kafka::queue::forward;
 use crate::recovery::parking::Parking;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError as ClientError, KafkaResult};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Release;
 use std::time::{Duration, Instant};
 
 /// How long to wait before what was not answered is asked again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// How long to wait before the retry topics are looked at again for partitions that they lack.
-const GROW_AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// The component under which retry partitions that cannot be read show in the health.
-const COMPONENT: &str = "retry_partitions";
+/// How often it is asked whether a retry topic that does not exist has been created.
+const APPEARED_EVERY: Duration = Duration::from_secs(5);
 
-/// What the brokers say about some retry partitions.
-struct Answers {
-    committed: Vec<Committed>,
-    beginnings: TopicPartitionList,
-    ends: TopicPartitionList,
+/// Assigned partitions whose retry partitions are not read.
+#[derive(Default)]
+pub(super) struct Unread {
+    /// To be asked about, from that moment on.
+    unknown: Vec<(Instant, Arc<Partition>)>,
+    /// Asked about, and not answered yet.
+    asked: Vec<Arc<Partition>>,
+    /// Those without a retry topic, and when it is looked for again.
+    without: Vec<(Instant, Arc<Partition>)>,
+}
+
+impl Unread {
+    pub(super) fn add(&mut self, partitions: Vec<Arc<Partition>>) {
+        let now = Instant::now();
+        let unknown = partitions.into_iter().map(|partition| (now, partition));
+        self.unknown.extend(unknown);
+    }
+
+    /// Forgets those that went, and gives them back.
+    pub(super) fn forget(&mut self, epochs: &[Epoch]) -> Vec<Arc<Partition>> {
+        let is_gone = |partition: &Partition| epochs.contains(&partition.epoch);
+        let mut gone: Vec<Arc<Partition>> = Vec::new();
+        gone.extend(self.asked.extract_if(.., |partition| is_gone(partition)));
+        for list in [&mut self.unknown, &mut self.without] {
+            let of_list = list.extract_if(.., |(_, partition)| is_gone(partition));
+            gone.extend(of_list.map(|(_, partition)| partition));
+        }
+        gone
+    }
+
+    /// When something is to be asked next.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let timed = self.unknown.iter().chain(&self.without);
+        timed.map(|(at, _)| *at).min()
+    }
+
+    /// Whether this was asked about, and still is to be known.
+    fn answered(&mut self, partition: &Arc<Partition>) -> bool {
+        let at = self
+            .asked
+            .iter()
+            .position(|asked| asked.epoch == partition.epoch);
+        at.map(|at| self.asked.swap_remove(at)).is_some()
+    }
+
+    /// Takes out what is to be asked now, by retry topic.
+    fn due(&mut self) -> Vec<(Question, Arc<str>, Vec<Arc<Partition>>)> {
+        let now = Instant::now();
+        let lists = [
+            (Question::Places, &mut self.unknown),
+            (Question::Appeared, &mut self.without),
+        ];
+        let mut due = Vec::new();
+        for (question, list) in lists {
+            let mut topics: HashMap<Arc<str>, Vec<Arc<Partition>>> = HashMap::new();
+            for (_, partition) in list.extract_if(.., |(at, _)| *at <= now) {
+                if let Some(retry) = &partition.retry {
+                    let of_topic = topics.entry(Arc::clone(&retry.topic)).or_default();
+                    of_topic.push(partition);
+                }
+            }
+            due.extend(topics.into_iter().map(|(topic, of)| (question, topic, of)));
+        }
+        for (_, _, partitions) in &due {
+            self.asked.extend(partitions.iter().cloned());
+        }
+        due
+    }
 }
 
 impl Follower {
     /// Asks about those that are not known yet, and reads those that were answered for.
     pub(super) fn look_up(&mut self) {
-        if self.unknown.is_empty() || Instant::now() < self.look_up_at {
+        while let Ok(answer) = self.answers.try_recv() {
+            self.take_answer(answer);
+        }
+        for (question, topic, partitions) in self.unread.due() {
+            self.asker.ask(topic, partitions, question);
+        }
+    }
+
+    fn take_answer(&mut self, answer: Answer) {
+        for partition in answer.partitions {
+            // It may have gone meanwhile.
+            if !self.unread.answered(&partition) {
+                continue;
+            }
+            let Some(retry) = &partition.retry else {
+                continue;
+            };
+            match &answer.told {
+                Told::Found(places) => {
+                    if let Err(error) = self.begin(&partition, places) {
+                        self.wait_for(&partition, retry, error.into());
+                    }
+                }
+                Told::Appeared => {
+                    tracing::warn!(group = self.engine.group, topic = %retry.topic, partition = partition.partition, "the retry topic exists now; the partition begins anew, so that nothing overtakes what may be parked there");
+                    retry.set_gate(APPEARED);
+                    self.engine.parking.appeared.store(true, Release);
+                }
+                Told::Trouble(trouble) if !retry.is_open() => {
+                    self.wait_for(&partition, retry, trouble.clone());
+                }
+                Told::Absent | Told::Trouble(_) => self.go_without(&partition, retry),
+            }
+        }
+    }
+
+    /// It is not known what waits there: the partition waits, too.
+    fn wait_for(&mut self, partition: &Arc<Partition>, retry: &RetryPartition, trouble: Trouble) {
+        let number = partition.partition;
+        if !self.troubles.has(&retry.topic, number) {
+            tracing::warn!(group = self.engine.group, topic = %retry.topic, partition = number, ?trouble, "it is not known what is parked; the partition waits for that");
+        }
+        self.troubles.add(&retry.topic, number, trouble);
+        let at = Instant::now() + AGAIN_AFTER;
+        self.unread.unknown.push((at, Arc::clone(partition)));
+    }
+
+    /// Nothing can be parked, so nothing has to be waited for. The topic is looked for again.
+    fn go_without(&mut self, partition: &Arc<Partition>, retry: &RetryPartition) {
+        let at = Instant::now() + APPEARED_EVERY;
+        self.unread.without.push((at, Arc::clone(partition)));
+        if retry.is_open() {
             return;
         }
-        let mut topics: HashMap<Arc<str>, Vec<Arc<Partition>>> = HashMap::new();
-        for partition in std::mem::take(&mut self.unknown) {
-            if let Some(retry) = &partition.retry {
-                let of_topic = topics.entry(Arc::clone(&retry.topic)).or_default();
-                of_topic.push(partition);
-            }
-        }
-        let mut refusals = Vec::new();
-        // Asked about topics together, the client answers for none of them when it may not look at one.
-        for partitions in topics.into_values() {
-            let answers = self.ask(&partitions);
-            for partition in partitions {
-                let answers = answers.as_ref().map_err(ClientError::clone);
-                if let Err(error) = answers.and_then(|answers| self.begin(&partition, answers)) {
-                    self.unknown.push(partition);
-                    refusals.push(error);
-                }
-            }
-        }
-        self.look_up_at = Instant::now() + AGAIN_AFTER;
-        let state = match refusals.first() {
-            None => Ok(()),
-            Some(error) => Err(format!(
-                "{} retry partitions cannot be read, and their partitions wait for that: {error}",
-                self.unknown.len()
-            )),
-        };
-        self.engine.health.set_ready(COMPONENT, state);
-        if let Some(error) = refusals.first() {
-            tracing::warn!(group = self.engine.group, partitions = self.unknown.len(), %error, "retry partitions cannot be looked up; their partitions wait for that");
-        }
-        let mut codes = refusals.iter().filter_map(ClientError::rdkafka_error_code);
-        if codes.any(is_unknown) {
-            self.grow();
-        }
+        tracing::warn!(group = self.engine.group, topic = %retry.topic, partition = partition.partition, "the retry topic does not exist and cannot be created: until it is there nothing can be parked, and what fails too often is dead-lettered");
+        self.troubles.remove(&retry.topic, partition.partition);
+        retry.set_gate(WITHOUT);
+        self.engine.wake_intake();
     }
 
-    fn ask(&self, partitions: &[Arc<Partition>]) -> KafkaResult<Answers> {
-        let mut places = [TopicPartitionList::new(), TopicPartitionList::new()];
-        for partition in partitions {
-            if let Some(retry) = &partition.retry {
-                for (list, offset) in places.iter_mut().zip([Offset::Beginning, Offset::End]) {
-                    list.add_partition_offset(&retry.topic, partition.partition, offset)?;
-                }
-            }
-        }
-        let [beginnings, ends] = places;
-        Ok(Answers {
-            committed: committed(&self.consumer, &ends, ANSWER_WITHIN)?,
-            beginnings: self.consumer.offsets_for_times(beginnings, ANSWER_WITHIN)?,
-            ends: self.consumer.offsets_for_times(ends, ANSWER_WITHIN)?,
-        })
-    }
-
-    fn begin(&mut self, partition: &Arc<Partition>, answers: &Answers) -> KafkaResult<()> {
+    fn begin(&mut self, partition: &Arc<Partition>, places: &Places) -> KafkaResult<()> {
         let Some(retry) = &partition.retry else {
             return Ok(());
         };
@@ -100,8 +167,8 @@ impl Follower {
             found.error()?;
             Ok(found.offset().to_raw().unwrap_or(0).max(0))
         };
-        let (low, end) = (offset_in(&answers.beginnings)?, offset_in(&answers.ends)?);
-        let found = answers
+        let (low, end) = (offset_in(&places.beginnings)?, offset_in(&places.ends)?);
+        let found = places
             .committed
             .iter()
             .find(|found| found.topic == *retry.topic && found.partition == number);
@@ -133,25 +200,12 @@ impl Follower {
         let mut assigned = TopicPartitionList::new();
         assigned.add_partition_offset(&retry.topic, number, Offset::Offset(start))?;
         self.consumer.incremental_assign(&assigned)?;
+        self.troubles.remove(&retry.topic, number);
         open(&self.engine, retry);
         let partitions = self.followed.entry(Arc::clone(&retry.topic)).or_default();
         partitions.insert(number, Arc::clone(partition));
+        let begun = hand_out::Order::Begun(Arc::clone(partition));
+        self.engine.parking.tell_dispatcher(begun);
         Ok(())
-    }
-
-    /// The source has partitions that the retry topic lacks, or somebody deleted it: it is made whole.
-    fn grow(&mut self) {
-        let is_early = |grown_at: Instant| grown_at.elapsed() < GROW_AGAIN_AFTER;
-        if self.grown_at.is_some_and(is_early) {
-            return;
-        }
-        self.grown_at = Some(Instant::now());
-        let growing = prepare::grow(&self.kafka, &self.engine.settings);
-        match self.runtime.block_on(growing) {
-            Ok(topics) => self.engine.parking.add_topics(topics),
-            Err(error) => {
-                tracing::warn!(group = self.engine.group, %error, "retry topics cannot be created or given more partitions");
-            }
-        }
     }
 }

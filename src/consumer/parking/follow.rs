@@ -1,4 +1,5 @@
-//! The thread that reads the retry partitions of the assigned partitions, and hands out what is due (`hand_out`).
+//! The thread that reads the retry partitions of the assigned partitions. What is due of them another one hands out
+//! (`hand_out`).
 //!
 //! Owns a second client, which is assigned to its partitions directly and joins no group: whoever owns a partition reads
 //! its retry partition, whatever the assignor. It commits nothing: that is the group's member's.
@@ -6,29 +7,35 @@
 use super::super::engine::Engine;
 use super::super::ledger::Epoch;
 use super::super::partition::Partition;
-use super::fetch::Fetcher;
+use super::begin::Unread;
 use super::gap::{self, Came, Gap, Gaps};
+use super::hand_out::{self, Dispatcher};
+use super::lookup::{Answer, Asker};
+use super::trouble::Troubles;
 use super::write::now_ms;
-use super::{RetryPartition, order_name};
+use super::{OPEN, RetryPartition, order_name};
 use crate::event::Headers;
 use crate::kafka::queue::{ForwardedQueue, Message, Messages, Watched, unforward};
 use crate::kafka::{KafkaConfig, KafkaError};
 use crate::recovery::parked::Entry;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 /// Entries that are read at a time.
 const BURST_RECORDS: usize = 1024;
-/// How long to wait for the brokers to say where retry partitions begin and end.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// How long the thread waits when nothing is due. Orders and workers wake it.
+/// How long the client may take to set a position.
+const SEEK_WITHIN: Duration = Duration::from_secs(5);
+/// How often partitions that could not be read are read anew: the client says nothing of one that it can read again.
+const READ_AGAIN_EVERY: Duration = Duration::from_secs(2);
+/// The component under which retry partitions that cannot be read show in the health.
+const COMPONENT: &str = "retry_partitions";
+/// How long the thread waits for entries. Orders wake it.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// What the thread is told.
@@ -44,17 +51,15 @@ pub(crate) enum Order {
 /// The reader of retry partitions.
 pub(crate) struct Follower {
     pub(super) engine: Arc<Engine>,
-    pub(super) kafka: KafkaConfig,
-    pub(super) runtime: Handle,
-    pub(super) grown_at: Option<Instant>,
     orders: mpsc::Receiver<Order>,
     /// By the name of the retry topic and the partition's number.
     pub(super) followed: HashMap<Arc<str>, HashMap<i32, Arc<Partition>>>,
-    /// Assigned, and not known yet where their retry partitions begin and end.
-    pub(super) unknown: Vec<Arc<Partition>>,
-    pub(super) look_up_at: Instant,
+    pub(super) unread: Unread,
+    pub(super) asker: Asker,
+    pub(super) answers: mpsc::Receiver<Answer>,
+    pub(super) troubles: Troubles,
+    read_again_at: Instant,
     gaps: Gaps,
-    pub(super) fetcher: Fetcher,
     messages: Messages,
     // These two before the client: they must go first.
     _watched: Watched,
@@ -63,41 +68,51 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// A reader that follows nothing yet.
+    /// A reader that follows nothing yet, and what hands out what it reads.
     pub(crate) fn new(
         engine: Arc<Engine>,
         kafka: &KafkaConfig,
         runtime: Handle,
         orders: mpsc::Receiver<Order>,
-    ) -> Result<Self, KafkaError> {
-        let config = client(kafka, &engine.group)?;
+    ) -> Result<(Self, Dispatcher), KafkaError> {
+        let mut config = client(kafka, &engine.group)?;
         let consumer: BaseConsumer = config.create().map_err(|source| KafkaError::Client {
             what: "the reader of the retry topics cannot be created".to_owned(),
             source,
         })?;
         let consumer = Arc::new(consumer);
         let queue = Arc::new(ForwardedQueue::new(Arc::clone(&consumer)));
-        engine.parking.set_waker(Some(Arc::clone(&queue)));
-        Ok(Self {
-            fetcher: Fetcher::new({
-                let mut config = config;
-                config.set("auto.offset.reset", "earliest");
-                config
-            }),
-            engine,
-            kafka: kafka.clone(),
+        let (dispatcher, dispatched) = mpsc::channel();
+        {
+            let mut wakers = engine.parking.wakers();
+            wakers.reader = Some(Arc::clone(&queue));
+            wakers.dispatcher = Some(dispatcher.clone());
+        }
+        config.set("auto.offset.reset", "earliest");
+        let dispatcher = Dispatcher::new(Arc::clone(&engine), config, dispatcher, dispatched);
+        let (asker, answers) = Asker::new(
+            Arc::clone(&engine),
+            kafka.clone(),
             runtime,
-            grown_at: None,
+            Arc::clone(&consumer),
+            Arc::clone(&queue),
+        );
+        let follower = Self {
+            engine,
             orders,
             followed: HashMap::new(),
-            unknown: Vec::new(),
-            look_up_at: Instant::now(),
+            unread: Unread::default(),
+            asker,
+            answers,
+            troubles: Troubles::default(),
+            read_again_at: Instant::now(),
             gaps: Gaps::default(),
             messages: Messages::with_capacity(BURST_RECORDS),
             _watched: Watched::new(consumer.client(), &kafka.brokers, None),
             queue,
             consumer,
-        })
+        };
+        Ok((follower, dispatcher))
     }
 
     /// Follows until told to end.
@@ -105,23 +120,20 @@ impl Follower {
         loop {
             loop {
                 match self.orders.try_recv() {
-                    Ok(Order::Assigned(partitions)) => self.unknown.extend(partitions),
+                    Ok(Order::Assigned(partitions)) => self.unread.add(partitions),
                     Ok(Order::Revoked(epochs)) => self.forget(&epochs),
-                    Ok(Order::Close) | Err(mpsc::TryRecvError::Disconnected) => {
-                        return self.close();
-                    }
+                    Ok(Order::Close) | Err(mpsc::TryRecvError::Disconnected) => return,
                     Err(mpsc::TryRecvError::Empty) => break,
                 }
             }
             self.look_up();
-            self.hand_out();
             self.read();
+            self.read_again();
             self.serve_events();
+            if let Some(state) = self.troubles.news() {
+                self.engine.health.set_ready(COMPONENT, state);
+            }
         }
-    }
-
-    fn close(self) {
-        self.engine.parking.set_waker(None);
     }
 
     /// Errors of this client. The group's member reports on the cluster.
@@ -134,8 +146,13 @@ impl Follower {
     }
 
     fn forget(&mut self, epochs: &[Epoch]) {
-        self.unknown
-            .retain(|partition| !epochs.contains(&partition.epoch));
+        for partition in self.unread.forget(epochs) {
+            if let Some(retry) = &partition.retry {
+                self.troubles.remove(&retry.topic, partition.partition);
+            }
+        }
+        let gone = hand_out::Order::Gone(epochs.to_vec());
+        self.engine.parking.tell_dispatcher(gone);
         self.gaps.forget(epochs);
         self.engine.control.forget_drops(epochs);
         let mut gone = TopicPartitionList::new();
@@ -155,6 +172,8 @@ impl Follower {
             tracing::warn!(group = self.engine.group, %error, "retry partitions cannot be unassigned");
         }
         for element in gone.elements() {
+            self.troubles
+                .remove(&element.topic().into(), element.partition());
             // An unknown partition has no queue that could be forwarded.
             let _ = unforward(&self.consumer, element.topic(), element.partition());
         }
@@ -214,14 +233,16 @@ impl Follower {
 
     /// Enters what came into the parked set.
     fn enter(
-        &self,
+        &mut self,
         run: &[Message<'_>],
         partition: &Partition,
         retry: &RetryPartition,
         now_ms: i64,
     ) {
+        let (mut trouble, mut is_read) = (None, false);
         retry.change(|state| {
             for message in run {
+                is_read |= matches!(came(message), Came::Entry(_) | Came::End(_));
                 match message.error() {
                     None => {
                         let headers: Headers = message.take_headers().iter().collect();
@@ -235,19 +256,54 @@ impl Follower {
                         retry.topic, partition.partition, state.next()
                     )),
                     Some(error) => {
-                        tracing::error!(group = self.engine.group, topic = %retry.topic, partition = partition.partition, %error, "the retry partition cannot be read");
+                        trouble = Some(ClientError::MessageConsumption(error));
                     }
                 }
             }
         });
+        let number = partition.partition;
+        if is_read {
+            self.troubles.remove(&retry.topic, number);
+        }
+        if let Some(error) = trouble {
+            if !self.troubles.has(&retry.topic, number) {
+                tracing::error!(group = self.engine.group, topic = %retry.topic, partition = number, %error, "the retry partition cannot be read");
+            }
+            self.troubles.add(&retry.topic, number, error.into());
+        }
         open(&self.engine, retry);
+        if is_read {
+            self.engine.parking.wake_dispatcher();
+        }
+    }
+
+    /// Reads partitions in trouble anew from where they were read to: when they can be read again, even though nothing new stands
+    /// there, the client tells their end.
+    fn read_again(&mut self) {
+        if self.troubles.is_empty() || Instant::now() < self.read_again_at {
+            return;
+        }
+        self.read_again_at = Instant::now() + READ_AGAIN_EVERY;
+        for (topic, partitions) in &self.followed {
+            for (number, partition) in partitions {
+                let Some(retry) = &partition.retry else {
+                    continue;
+                };
+                if self.troubles.has(topic, *number) {
+                    let place = Offset::Offset(retry.state().next());
+                    if let Err(error) = self.consumer.seek(topic, *number, place, SEEK_WITHIN) {
+                        tracing::debug!(group = self.engine.group, %topic, partition = number, %error, "the retry partition cannot be read anew");
+                    }
+                }
+            }
+        }
     }
 
     /// Has everything come again from where a gap begins.
     fn ask_again(&mut self, gap: &Gap, partition: &Partition, retry: &RetryPartition) {
         let (topic, number) = (&retry.topic, partition.partition);
         let place = Offset::Offset(gap.missing);
-        match self.consumer.seek(topic, number, place, ANSWER_WITHIN) {
+        match self.consumer.seek(topic, number, place, SEEK_WITHIN) {
             Ok(()) => self.gaps.asked(partition.epoch, gap),
             Err(error) => {
                 tracing::warn!(group = self.engine.group, %topic, partition = number, %error, "the retry partition cannot be read again from where a gap is");
@@ -255,31 +311,23 @@ impl Follower {
         }
     }
 
-    pub(super) fn room(&self) -> usize {
-        let held_bytes = self.engine.budget.load(Relaxed);
-        self.engine.parking.room(&self.engine.settings, held_bytes)
-    }
-
     fn wait(&self) -> Duration {
-        if !self.unknown.is_empty() {
-            let left = self.look_up_at.saturating_duration_since(Instant::now());
-            return left.min(QUIET);
+        let mut wait = self
+            .unread
+            .next()
+            .map_or(QUIET, |next| next.saturating_duration_since(Instant::now()));
+        if !self.troubles.is_empty() {
+            wait = wait.min(self.read_again_at.saturating_duration_since(Instant::now()));
         }
-        if self.room() == 0 {
-            return QUIET;
-        }
-        let used = self
-            .partitions()
-            .filter(|retry| !retry.is_empty() && retry.is_open());
-        let due_ms = used.filter_map(|retry| retry.state().due_ms()).min();
-        let Some(due_ms) = due_ms else { return QUIET };
-        let left_ms = due_ms.saturating_sub(now_ms()).max(0);
-        Duration::from_millis(left_ms.unsigned_abs()).min(QUIET)
+        wait.min(QUIET)
     }
+}
 
-    fn partitions(&self) -> impl Iterator<Item = &RetryPartition> {
-        let followed = self.followed.values().flat_map(HashMap::values);
-        followed.filter_map(|partition| partition.retry.as_ref())
+/// However the thread ends, the other one ends with it.
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.engine.parking.tell_dispatcher(hand_out::Order::Close);
+        self.engine.health.set_ready(COMPONENT, Ok(()));
     }
 }
 
@@ -290,15 +338,6 @@ fn came(message: &Message<'_>) -> Came {
         Some(RDKafkaErrorCode::PartitionEOF) => Came::End(message.offset()),
         Some(_) => Came::Nothing,
     }
-}
-
-pub(super) fn is_unknown(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::UnknownTopicOrPartition
-            | RDKafkaErrorCode::UnknownPartition
-            | RDKafkaErrorCode::UnknownTopic
-    )
 }
 
 /// The settings of a client that reads retry partitions.
@@ -316,7 +355,7 @@ fn client(kafka: &KafkaConfig, group: &str) -> Result<ClientConfig, KafkaError> 
 /// Lets the partition's own records come once the set is whole.
 pub(super) fn open(engine: &Engine, retry: &RetryPartition) {
     if !retry.is_open() && retry.state().is_whole() {
-        retry.set_open();
+        retry.set_gate(OPEN);
         engine.wake_intake();
     }
 }

@@ -21,7 +21,7 @@ impl Engine {
             Scope::Record(_) => 0,
             _ => state.release_waiting(now_ms()),
         });
-        self.parking.wake();
+        self.parking.wake_dispatcher();
         released
     }
 
@@ -46,7 +46,7 @@ impl Engine {
         }
         self.control.drop_parked(partition.epoch, offset, command);
         retry.change(|state| state.release(name));
-        self.parking.wake();
+        self.parking.wake_dispatcher();
         Dropped::First
     }
 

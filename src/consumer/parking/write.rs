@@ -103,7 +103,8 @@ impl Recovery {
     pub(crate) async fn hold(&self) -> Option<()> {
         let record = &self.delivery.record;
         let name = order_name(&self.engine.settings, record.key());
-        let (Some(retry), Some(name)) = (&self.partition.retry, name) else {
+        let retry = self.partition.retry.as_ref();
+        let (Some(retry), Some(name)) = (retry.filter(|retry| retry.can_park()), name) else {
             return Some(());
         };
         retry.change(|state| state.begin_hold(name, record.offset()));

@@ -1,7 +1,7 @@
 //! Topics: list, describe, create.
 
 use super::connection::Connection;
-use super::{NewTopic, PartitionDescription, TopicDescription};
+use super::{NewTopic, PartitionDescription, TopicDescription, TopicPresence};
 use crate::kafka::error::failed;
 use crate::kafka::{ConfigError, KafkaError, is_topic_name};
 use rdkafka::admin::{
@@ -11,7 +11,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 use rdkafka::types::RDKafkaRespErr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
@@ -37,13 +37,74 @@ pub(super) fn partition_counts(
     connection: &Connection,
     topics: &[String],
 ) -> Result<BTreeMap<String, usize>, KafkaError> {
-    let metadata = connection.metadata(None)?;
-    let existing = metadata.topics().iter().filter(|found| {
-        !found.partitions().is_empty() && topics.iter().any(|topic| topic == found.name())
-    });
-    Ok(existing
-        .map(|found| (found.name().to_owned(), found.partitions().len()))
-        .collect())
+    let mut counts = BTreeMap::new();
+    for (topic, presence) in presence(connection, topics)? {
+        match presence {
+            TopicPresence::Present { partitions } => drop(counts.insert(topic, partitions)),
+            TopicPresence::Absent => {}
+            TopicPresence::Hidden => return Err(hidden(&topic)),
+        }
+    }
+    Ok(counts)
+}
+
+fn hidden(topic: &str) -> KafkaError {
+    KafkaError::Refused {
+        what: format!("looking the topic {topic} up"),
+        cause: "this client may not see it, whether it exists or not; it takes an ACL for DESCRIBE"
+            .to_owned(),
+    }
+}
+
+/// Whether these topics exist. Those that the list of all topics lacks are asked for by name: the list leaves out what the
+/// client may not see, and an answer about one topic says so.
+pub(super) fn presence(
+    connection: &Connection,
+    topics: &[String],
+) -> Result<BTreeMap<String, TopicPresence>, KafkaError> {
+    let all = connection.metadata(None)?;
+    let partitions: HashMap<&str, usize> = all
+        .topics()
+        .iter()
+        .map(|found| (found.name(), found.partitions().len()))
+        .collect();
+    let mut presences = BTreeMap::new();
+    for topic in topics {
+        let presence = match partitions.get(topic.as_str()) {
+            Some(partitions) if *partitions > 0 => TopicPresence::Present {
+                partitions: *partitions,
+            },
+            _ => presence_by_name(connection, topic)?,
+        };
+        presences.insert(topic.clone(), presence);
+    }
+    Ok(presences)
+}
+
+fn presence_by_name(connection: &Connection, topic: &str) -> Result<TopicPresence, KafkaError> {
+    if !is_topic_name(topic) {
+        return Ok(TopicPresence::Absent);
+    }
+    loop {
+        let metadata = connection.metadata(Some(topic))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let error = found.and_then(MetadataTopic::error).map(Code::from);
+        let what = format!("looking the topic {topic} up");
+        match (error, found.map(|found| found.partitions().len())) {
+            (None, Some(partitions)) if partitions > 0 => {
+                return Ok(TopicPresence::Present { partitions });
+            }
+            (Some(Code::UnknownTopicOrPartition | Code::UnknownTopic), _) => {
+                return Ok(TopicPresence::Absent);
+            }
+            (Some(Code::TopicAuthorizationFailed), _) => return Ok(TopicPresence::Hidden),
+            // It is being created at this moment, or the answer does not hold it: neither says that it does not exist.
+            (None | Some(Code::LeaderNotAvailable), _) => {
+                std::thread::sleep(LEADER_PAUSE.min(connection.left(&what)?));
+            }
+            (Some(error), _) => return Err(failed(&what, ClientError::MetadataFetch(error))),
+        }
+    }
 }
 
 /// One topic with the offsets of its partitions.
@@ -299,11 +360,12 @@ fn native(topic: &NewTopic) -> rdkafka::admin::NewTopic<'_> {
         .fold(new, |new, (name, value)| new.set(name, value))
 }
 
-/// Waits until every partition has a leader: brokers answer a creation before they have spread the word.
+/// Waits until every partition has a leader: brokers answer a creation before they have spread the word. A topic that this
+/// client may create and not see is not waited for.
 fn wait_for_leaders(connection: &Connection, topics: &[String]) -> Result<(), KafkaError> {
     loop {
         let metadata = connection.metadata(None)?;
-        let led = |topic: &String| {
+        let is_led = |topic: &str| {
             metadata.topics().iter().any(|found| {
                 let partitions = found.partitions();
                 found.name() == topic
@@ -311,7 +373,11 @@ fn wait_for_leaders(connection: &Connection, topics: &[String]) -> Result<(), Ka
                     && partitions.iter().all(|partition| partition.leader() >= 0)
             })
         };
-        if topics.iter().all(led) {
+        let mut are_ready = true;
+        for topic in topics.iter().filter(|topic| !is_led(topic)) {
+            are_ready &= presence_by_name(connection, topic)? == TopicPresence::Hidden;
+        }
+        if are_ready {
             return Ok(());
         }
         std::thread::sleep(POLL.min(connection.left("waiting for created topics")?));

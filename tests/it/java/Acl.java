@@ -1,4 +1,4 @@
-import java.util.List;
+import java.util.ArrayList;
 import java.util.Map;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.common.acl.AccessControlEntry;
@@ -12,28 +12,45 @@ import org.apache.kafka.common.resource.ResourcePattern;
 import org.apache.kafka.common.resource.ResourceType;
 
 /**
- * Forbids everybody to write to a topic, to read it, or all that can be done with it, or permits it again:
- * {@code Acl.java BROKERS forbid|close|hide|permit TOPIC}.
+ * Forbids everybody something that can be done with a topic, or permits everything again:
+ * {@code Acl.java BROKERS forbid|hide|close|uncreatable|permit TOPIC}.
+ *
+ * <p>{@code forbid} is to write, {@code hide} all, {@code close} to read; {@code uncreatable} is to create any topic.
  */
 public class Acl {
     public static void main(String[] args) throws Exception {
         var topic = new ResourcePattern(ResourceType.TOPIC, args[2], PatternType.LITERAL);
+        // Who may create in the cluster may create this topic.
+        var cluster = new ResourcePattern(ResourceType.CLUSTER, "kafka-cluster", PatternType.LITERAL);
         try (var admin = Admin.create(Map.<String, Object>of("bootstrap.servers", args[0]))) {
-            if (!args[1].equals("permit")) {
-                var operation = switch (args[1]) {
-                    case "hide" -> AclOperation.ALL;
-                    case "close" -> AclOperation.READ;
-                    default -> AclOperation.WRITE;
-                };
-                var forbidden = entry(operation, AclPermissionType.DENY);
-                // A topic that has a rule at all is closed to all that none permits.
-                var permitted = entry(AclOperation.ALL, AclPermissionType.ALLOW);
-                admin.createAcls(List.of(new AclBinding(topic, permitted), new AclBinding(topic, forbidden))).all().get();
-            } else {
-                var forbidden = new AccessControlEntryFilter(null, null, AclOperation.ANY, AclPermissionType.DENY);
-                admin.deleteAcls(List.of(new AclBindingFilter(topic.toFilter(), forbidden))).all().get();
+            switch (args[1]) {
+                case "permit" -> permit(admin, topic, cluster);
+                case "hide" -> deny(admin, AclOperation.ALL, topic);
+                case "forbid" -> deny(admin, AclOperation.WRITE, topic);
+                case "close" -> deny(admin, AclOperation.READ, topic);
+                case "uncreatable" -> deny(admin, AclOperation.CREATE, topic, cluster);
+                default -> throw new IllegalArgumentException(args[1]);
             }
         }
+    }
+
+    private static void deny(Admin admin, AclOperation operation, ResourcePattern... resources) throws Exception {
+        var rules = new ArrayList<AclBinding>();
+        for (var resource : resources) {
+            // What has a rule at all is closed to all that none permits.
+            rules.add(new AclBinding(resource, entry(AclOperation.ALL, AclPermissionType.ALLOW)));
+            rules.add(new AclBinding(resource, entry(operation, AclPermissionType.DENY)));
+        }
+        admin.createAcls(rules).all().get();
+    }
+
+    private static void permit(Admin admin, ResourcePattern... resources) throws Exception {
+        var denials = new AccessControlEntryFilter(null, null, AclOperation.ANY, AclPermissionType.DENY);
+        var filters = new ArrayList<AclBindingFilter>();
+        for (var resource : resources) {
+            filters.add(new AclBindingFilter(resource.toFilter(), denials));
+        }
+        admin.deleteAcls(filters).all().get();
     }
 
     private static AccessControlEntry entry(AclOperation operation, AclPermissionType permission) {
