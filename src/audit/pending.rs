@@ -9,7 +9,7 @@ use super::evidence::Evidence;
 use super::subject::{Place, Subject};
 use crate::handler::Stage;
 use crate::kafka::reader::LogRecord;
-use crate::recovery::{DeadLetter, Entry};
+use crate::recovery::{DeadLetter, Entry, Owner};
 use std::collections::HashMap;
 
 /// What became of a record that has no effect.
@@ -130,10 +130,11 @@ impl Letters<'_> {
         &self,
         each: &mut dyn FnMut(Subject) -> Result<(), AuditError>,
     ) -> Result<(), AuditError> {
-        self.evidence.parked(&mut |record| match origin(&record) {
-            Some(place) => each(Subject::new(self.topic, place, &record)),
-            None => Ok(()),
-        })
+        self.evidence
+            .parked(&mut |record| match self.origin(&record) {
+                Some(place) => each(Subject::new(self.topic, place, &record)),
+                None => Ok(()),
+            })
     }
 
     /// Every parked record that failed before: a record that waits behind another was not looked at yet.
@@ -143,24 +144,30 @@ impl Letters<'_> {
     ) -> Result<(), AuditError> {
         self.evidence.parked(&mut |record| {
             let has_failed = matches!(
-                Entry::read(record.headers.iter()),
+                self.entry(&record),
                 Entry::Parked { wait, .. } if wait.rounds > 0
             );
-            match origin(&record).filter(|_| has_failed) {
+            match self.origin(&record).filter(|_| has_failed) {
                 Some(place) => each(Subject::new(self.topic, place, &record)),
                 None => Ok(()),
             }
         })
     }
-}
 
-/// Where a parked record stood: a retry partition has the number of its source.
-fn origin(record: &LogRecord) -> Option<Place> {
-    match Entry::read(record.headers.iter()) {
-        Entry::Parked { origin, .. } => origin.map(|offset| Place {
-            partition: record.partition,
-            offset,
-        }),
-        _ => None,
+    /// What a record of the retry topic is: that may be another group's, too.
+    fn entry(&self, record: &LogRecord) -> Entry {
+        let (group, topic) = (self.group, self.topic);
+        Entry::read(record.headers.iter(), Owner { group, topic })
+    }
+
+    /// Where a parked record stood: a retry partition has the number of its source.
+    fn origin(&self, record: &LogRecord) -> Option<Place> {
+        match self.entry(record) {
+            Entry::Parked { origin, .. } => origin.map(|offset| Place {
+                partition: record.partition,
+                offset,
+            }),
+            _ => None,
+        }
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Control {
     waiting: Mutex<HashMap<Position, Arc<Waiter>>>,
     member: Mutex<String>,
     notes: Mutex<Option<UnboundedSender<Note>>>,
+    /// Whether there is no topic to write notes to.
+    is_muted: AtomicBool,
 }
 
 impl Control {
@@ -210,6 +212,9 @@ impl Control {
     }
 
     fn note(&self, key: String, value: Result<Option<Vec<u8>>, serde_json::Error>) {
+        if self.is_muted.load(Ordering::Relaxed) {
+            return;
+        }
         match (value, &*lock(&self.notes)) {
             (Ok(value), Some(notes)) => {
                 // Who writes them ends after this end is closed.
@@ -220,6 +225,11 @@ impl Control {
                 tracing::warn!(key, %error, "a note for the control topic cannot be written");
             }
         }
+    }
+
+    /// Whether there is no topic to write to.
+    pub(crate) fn set_muted(&self, is_muted: bool) {
+        self.is_muted.store(is_muted, Ordering::Relaxed);
     }
 
     /// Nothing is written any more.

@@ -65,11 +65,12 @@ pub use settings::{
     AfterDeadLetter, Assignment, Bound, ConsumerSettings, Keyless, Ordering, RecordHeaders,
 };
 
+use crate::control::ControlState;
 use crate::handler::{Classifier, Delivery, Outcome, Router, Scope, default_classifier};
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 use crate::publisher::Publisher;
 use crate::telemetry::{Health, Part};
-use commands::Commands;
+use commands::{Commands, Followed};
 use control::Control;
 use dead::DeadLetterWriter;
 use ending::left_until;
@@ -145,6 +146,21 @@ pub struct RunReport {
     pub parked: u64,
     /// Whether everything was drained and committed in time.
     pub clean: bool,
+}
+
+impl RunReport {
+    /// Of a run that was stopped before it began.
+    fn of_nothing() -> Self {
+        Self {
+            stopped: Stopped::Requested,
+            received: 0,
+            settled: 0,
+            duplicates: 0,
+            dead_letters: 0,
+            parked: 0,
+            clean: true,
+        }
+    }
 }
 
 /// Why a run failed.
@@ -238,14 +254,16 @@ where
         stop: CancellationToken,
     ) -> Result<RunReport, ConsumerError> {
         let readiness = Readiness::joining(health.clone());
-        let is_controlled = prepare::topics(&self.kafka, &self.settings).await?;
-        let (commands, state) =
-            commands::follow(is_controlled, &self.kafka, &self.settings).await?;
+        prepare::topics(&self.kafka, &self.settings).await?;
+        let followed = commands::follow(&self.kafka, &self.settings, &readiness, &stop).await?;
+        let (commands, state) = match followed {
+            Followed::Read(commands, state) => (Some(*commands), state),
+            Followed::Unusable => (None, ControlState::default()),
+            Followed::Stopped => return Ok(RunReport::of_nothing()),
+        };
         let (control, notes) = Control::new(state);
-        if commands.is_none() {
-            // There is nobody to tell.
-            control.close();
-        }
+        // Without a topic there is nobody to tell.
+        control.set_muted(!commands.as_ref().is_some_and(Commands::has_topic));
         let notes = tokio::spawn(control::write_notes(
             self.settings.group.clone(),
             self.kafka.clone(),

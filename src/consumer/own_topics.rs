@@ -3,10 +3,10 @@
 //! Existence is asked by name. A topic that this member may not see may well exist, and is never taken for one that does not.
 //! Knows nothing of what stands in the topics.
 
-use super::settings::ConsumerSettings;
-use crate::control::{control_topic, control_topic_config};
+use super::settings::{ConsumerSettings, are_equal_to_kafka};
+use crate::control::control_topic_config;
 use crate::kafka::admin::{Admin, NewTopic, TopicPresence};
-use crate::kafka::{KafkaConfig, KafkaError};
+use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 use crate::recovery::retry_topic;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,21 +15,57 @@ const RECORD_BYTES_MIN: u32 = 8 << 20;
 /// Room for headers of our own.
 const HEADERS_BYTES: u32 = 1 << 20;
 
-/// Checks that the source topics exist, and makes the group's own topics where they are missing. Returns whether there is a
-/// control topic that can be used.
-pub(super) async fn prepare(
-    admin: &Admin,
-    settings: &ConsumerSettings,
-) -> Result<bool, KafkaError> {
+/// The control topic, as far as it can be used.
+pub(super) enum ControlTopic {
+    Usable,
+    /// It does not exist and cannot be created.
+    Absent,
+    /// It has several partitions.
+    Unusable,
+}
+
+/// Checks that the source topics exist, and makes the topics for parked records and dead letters where they are missing.
+pub(super) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Result<(), KafkaError> {
     let own = OwnTopics::of(admin, settings).await?;
-    if let Err(error) = own.create_missing().await {
+    own.refuse_collisions().await?;
+    match own.create_missing().await {
+        Err(error) if error.is_about_a_name() => {
+            let reason = "one of its own topics cannot be created, because Kafka takes dots and underscores in names for \
+                          equal and a topic of such a name exists; give the group another name";
+            return Err(ConfigError::new("group", format!("{error}: {reason}")).into());
+        }
         // Not every service may create topics. A dead letter that cannot be written stops its partition, loses nothing, and
         // says so.
-        tracing::warn!(group = settings.group, %error, "topics for parked records and dead letters cannot be created; create them: without the first nothing can be parked, without the second a record that fails for good stops its partition");
+        Err(error) => {
+            tracing::warn!(group = settings.group, %error, "topics for parked records and dead letters cannot be created; create them: without the first nothing can be parked, without the second a record that fails for good stops its partition");
+        }
+        Ok(()) => {}
     }
-    let is_controlled = own.see_to_control_topic().await?;
-    own.grow_retry_topics().await?;
-    Ok(is_controlled)
+    own.grow_retry_topics().await
+}
+
+/// Sees to the control topic.
+///
+/// # Errors
+/// [`KafkaError::Refused`] when this member may not see it: whether anything is paused is not known then.
+pub(super) async fn control_topic(
+    admin: &Admin,
+    settings: &ConsumerSettings,
+) -> Result<ControlTopic, KafkaError> {
+    let name = crate::control::control_topic(&settings.group);
+    let present = admin.partition_counts(std::slice::from_ref(&name)).await?;
+    Ok(match present.get(&name) {
+        Some(1) => ControlTopic::Usable,
+        Some(partitions) => {
+            tracing::warn!(
+                topic = name,
+                partitions,
+                "the control topic has to have one partition: this member takes no commands"
+            );
+            ControlTopic::Unusable
+        }
+        None => create_control_topic(admin, &name).await,
+    })
 }
 
 /// Creates own topics that are missing, and gives retry topics as many partitions as their sources have now.
@@ -47,30 +83,20 @@ pub(super) async fn make(
 }
 
 /// A service that may not create topics is one that cannot be controlled until somebody else has.
-async fn create_control_topic(admin: &Admin, name: &str) -> bool {
+async fn create_control_topic(admin: &Admin, name: &str) -> ControlTopic {
     let topic = NewTopic {
         name: name.to_owned(),
         partitions: 1,
         replication: -1,
         config: control_topic_config(),
     };
-    let created = admin.create_topics(&[topic]).await;
-    if let Err(error) = &created {
-        tracing::warn!(topic = name, %error, "the control topic is not there and cannot be created: this member takes no commands until it is there and the member is started again");
+    match admin.create_topics(&[topic]).await {
+        Ok(_) => ControlTopic::Usable,
+        Err(error) => {
+            tracing::warn!(topic = name, %error, "the control topic is not there and cannot be created: this member takes no commands until it is there");
+            ControlTopic::Absent
+        }
     }
-    created.is_ok()
-}
-
-/// Of several partitions no two members would see the entries in the same order.
-fn is_usable(name: &str, partitions: usize) -> bool {
-    if partitions != 1 {
-        tracing::warn!(
-            topic = name,
-            partitions,
-            "the control topic has to have one partition: this member takes no commands"
-        );
-    }
-    partitions == 1
 }
 
 /// The topics of one group's own.
@@ -106,25 +132,40 @@ impl<'a> OwnTopics<'a> {
         ]
     }
 
-    /// Whether there is a control topic that can be used.
-    async fn see_to_control_topic(&self) -> Result<bool, KafkaError> {
-        let name = control_topic(&self.settings.group);
-        let present = self.admin.presence(std::slice::from_ref(&name)).await?;
-        Ok(match present.get(&name) {
-            Some(TopicPresence::Present { partitions }) => is_usable(&name, *partitions),
-            Some(TopicPresence::Hidden) => true,
-            Some(TopicPresence::Absent) | None => create_control_topic(self.admin, &name).await,
-        })
+    /// The topics that the group has for itself, or should have.
+    fn names(&self) -> Vec<String> {
+        let written = self
+            .sources
+            .keys()
+            .flat_map(|source| self.written_of(source));
+        let names: BTreeSet<String> = written.collect();
+        names.into_iter().collect()
+    }
+
+    /// Kafka makes no topic beside one whose name differs in dots and underscores only: the group would run without it.
+    async fn refuse_collisions(&self) -> Result<(), KafkaError> {
+        let existing = self.admin.topics().await?;
+        let control = crate::control::control_topic(&self.settings.group);
+        for own in self.names().into_iter().chain([control]) {
+            let collides =
+                |existing: &&String| **existing != own && are_equal_to_kafka(existing, &own);
+            if existing.contains(&own) {
+                continue;
+            }
+            if let Some(other) = existing.iter().find(collides) {
+                let reason = format!(
+                    "the group {} needs the topic {own}, and Kafka takes that name for equal to {other}, which exists; give \
+                     the group another name",
+                    self.settings.group
+                );
+                return Err(ConfigError::new("group", reason).into());
+            }
+        }
+        Ok(())
     }
 
     async fn create_missing(&self) -> Result<(), KafkaError> {
-        let names: BTreeSet<String> = self
-            .sources
-            .keys()
-            .flat_map(|source| self.written_of(source))
-            .collect();
-        let names: Vec<String> = names.into_iter().collect();
-        let mut missing = self.admin.presence(&names).await?;
+        let mut missing = self.admin.presence(&self.names()).await?;
         // What is hidden may exist, and would be as hidden after it was created.
         missing.retain(|_, presence| *presence == TopicPresence::Absent);
         // One for several topics has the partitions of the largest of them.

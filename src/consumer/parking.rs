@@ -5,6 +5,7 @@
 
 mod begin;
 pub(super) mod clean;
+mod clock;
 mod fetch;
 pub(super) mod follow;
 mod gap;
@@ -146,6 +147,8 @@ pub(crate) struct ParkingLot {
     unwritten: AtomicUsize,
     /// Committed offsets of owned retry partitions.
     committed: Mutex<HashMap<(Arc<str>, i32), i64>>,
+    /// What of owned retry partitions may be deleted.
+    bounds: Mutex<clean::AllBounds>,
     wakers: Mutex<Wakers>,
     /// Whether the thread that hands out parked records has been told to look, and has not looked since.
     is_told: AtomicBool,
@@ -176,6 +179,10 @@ impl ParkingLot {
             Some(offset) => drop(committed.insert((Arc::clone(topic), partition), offset)),
             None => drop(committed.remove(&(Arc::clone(topic), partition))),
         }
+    }
+
+    fn bounds(&self) -> MutexGuard<'_, clean::AllBounds> {
+        self.bounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Owned retry partitions by their committed offsets.

@@ -6,12 +6,11 @@ use crate::kafka::admin::Admin;
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 use rdkafka::ClientConfig;
 
-/// Checks that the brokers answer and the topics exist, and sees to the group's own topics. Returns whether there is a control
-/// topic.
+/// Checks that the brokers answer and the topics exist, and sees to the group's own topics.
 pub(super) async fn topics(
     kafka: &KafkaConfig,
     settings: &ConsumerSettings,
-) -> Result<bool, KafkaError> {
+) -> Result<(), KafkaError> {
     let admin = Admin::connect(kafka, settings.startup_timeout).await?;
     own_topics::prepare(&admin, settings).await
 }

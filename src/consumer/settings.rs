@@ -1,5 +1,6 @@
 //! How a consumer behaves: documented fields, defaults, one `validate`.
 
+use crate::control::control_topic;
 use crate::durations::{CALL_MAX, bound};
 use crate::kafka::{ConfigError, is_topic_name};
 use crate::recovery::{BreakerPolicy, DeadLetterTopic, FloodGuardPolicy, RetryPolicy, retry_topic};
@@ -251,24 +252,22 @@ impl ConsumerSettings {
 
     /// The topics that the group has for itself.
     fn validate_own_topics(&self) -> Result<(), ConfigError> {
-        if let DeadLetterTopic::One(name) = &self.dead_letter_topic {
-            let reason = if !is_topic_name(name) {
-                Some(
-                    "is no topic name; use at most 249 letters, digits, dots, underscores and hyphens",
-                )
-            } else if self.topics.contains(name) {
-                Some(
-                    "is one of the topics that the group reads; a record that fails there would come again for ever",
-                )
-            } else {
-                None
-            };
-            if let Some(reason) = reason {
-                return Err(ConfigError::new(
-                    "dead_letter_topic",
-                    format!("{name:?} {reason}"),
-                ));
-            }
+        if let DeadLetterTopic::One(name) = &self.dead_letter_topic
+            && let Some(reason) = self.unfit_for_dead_letters(name)
+        {
+            return Err(ConfigError::new(
+                "dead_letter_topic",
+                format!("{name:?} {reason}"),
+            ));
+        }
+        if let Some(topic) = self.topics.iter().find(|topic| self.is_own(topic)) {
+            return Err(ConfigError::new(
+                "topics",
+                format!(
+                    "{topic:?} is a topic that the group {} has for itself; read it with another group",
+                    self.group
+                ),
+            ));
         }
         let own = |topic: &String| {
             [
@@ -291,5 +290,119 @@ impl ConsumerSettings {
                 ),
             )),
         }
+    }
+
+    /// Why a topic cannot take the group's dead letters; none where it can.
+    fn unfit_for_dead_letters(&self, name: &str) -> Option<&'static str> {
+        if !is_topic_name(name) {
+            Some("is no topic name; use at most 249 letters, digits, dots, underscores and hyphens")
+        } else if self
+            .topics
+            .iter()
+            .any(|topic| are_equal_to_kafka(topic, name))
+        {
+            Some(
+                "is one of the topics that the group reads; a record that fails there would come again for ever",
+            )
+        } else if name.starts_with("retry.") {
+            Some(
+                "is a retry topic; what is written there is handled again, by the group that has it",
+            )
+        } else if name.starts_with("control.") {
+            Some("is a control topic, which takes commands only")
+        } else {
+            None
+        }
+    }
+
+    /// Whether a topic is one that the group has for itself, or would have if it read other topics.
+    fn is_own(&self, topic: &str) -> bool {
+        let prefixes = [
+            retry_topic(&self.group, ""),
+            DeadLetterTopic::PerTopic.of(&self.group, ""),
+        ];
+        topic == control_topic(&self.group)
+            || prefixes.iter().any(|prefix| topic.starts_with(prefix))
+    }
+}
+
+/// Whether two names are one to Kafka, which has no two topics that differ in dots and underscores only.
+pub(super) fn are_equal_to_kafka(one: &str, other: &str) -> bool {
+    let plain = |byte: u8| if byte == b'.' { b'_' } else { byte };
+    one.len() == other.len() && one.bytes().map(plain).eq(other.bytes().map(plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The setting that is refused; none where all are accepted.
+    fn refused(settings: &ConsumerSettings) -> Option<String> {
+        settings.validate().err().map(|error| error.to_string())
+    }
+
+    fn of(group: &str, topics: &[&str]) -> ConsumerSettings {
+        ConsumerSettings::new(group, topics.iter().copied())
+    }
+
+    #[test]
+    fn a_group_reads_no_topic_that_it_has_for_itself() {
+        for own in [
+            "retry.g.orders",
+            "dlq.g.orders",
+            "control.g",
+            "retry.g.other",
+        ] {
+            let error = refused(&of("g", &["orders", own])).expect("refused");
+            assert!(
+                error.contains(own) && error.contains("another group"),
+                "{error}"
+            );
+            assert!(refused(&of("g", &[own])).is_some(), "alone, too");
+            assert_eq!(refused(&of("watcher", &[own])), None, "{own}");
+        }
+        assert_eq!(
+            refused(&of("g", &["retry.gx.orders", "control.gx", "dlq"])),
+            None
+        );
+    }
+
+    #[test]
+    fn dead_letters_go_to_no_topic_that_brings_them_back() {
+        let to = |name: &str| {
+            let mut settings = of("g", &["shop.orders"]);
+            settings.dead_letter_topic = DeadLetterTopic::One(name.to_owned());
+            refused(&settings)
+        };
+        for bad in [
+            "shop.orders",
+            "shop_orders",
+            "retry.g.shop.orders",
+            "retry.other.t",
+            "control.g",
+            "no topic",
+            &"x".repeat(250),
+        ] {
+            let error = to(bad).expect(bad);
+            assert!(error.contains("dead_letter_topic"), "{error}");
+        }
+        assert_eq!(to("dlq.g.shop.orders"), None);
+        assert_eq!(to("graveyard"), None);
+    }
+
+    #[test]
+    fn names_that_are_too_long_are_refused() {
+        let longest = 249 - "retry.g.".len();
+        assert_eq!(refused(&of("g", &[&"t".repeat(longest)])), None);
+        let error = refused(&of("g", &[&"t".repeat(longest + 1)])).expect("refused");
+        assert!(error.contains("249 bytes"), "{error}");
+        assert!(refused(&of(&"g".repeat(248), &["t"])).is_some());
+    }
+
+    #[test]
+    fn names_that_differ_in_dots_are_one_to_kafka() {
+        assert!(are_equal_to_kafka("retry.my.app.t", "retry.my_app.t"));
+        assert!(!are_equal_to_kafka("retry.my-app.t", "retry.my_app.t"));
+        assert!(!are_equal_to_kafka("a.b", "a.b.c"));
     }
 }

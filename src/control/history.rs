@@ -13,6 +13,8 @@ pub struct History {
     acks: BTreeMap<String, Vec<(String, Ack)>>,
     /// What holds under each key of those that last.
     latest: BTreeMap<String, String>,
+    /// When each report of what is down was written, by its key. One that was killed takes none back.
+    reported: BTreeMap<String, Timestamp>,
 }
 
 /// A command and what became of it.
@@ -42,8 +44,11 @@ impl History {
                 let acks = self.acks.entry(ack.command.clone()).or_default();
                 acks.push((key.to_owned(), ack));
             }
-            Entry::Status(_) => {}
+            Entry::Status(status) => {
+                self.reported.insert(key.to_owned(), status.at);
+            }
             Entry::Deleted(key) => {
+                self.reported.remove(&key);
                 if let Some(id) = key.strip_prefix("command/") {
                     self.recorded.remove(id);
                 }
@@ -67,8 +72,8 @@ impl History {
         self.acks.get(id).into_iter().flatten().map(|(_, ack)| ack)
     }
 
-    /// The keys of what is older than `before` and holds no more: those of commands that were carried out once, and of the
-    /// acknowledgements of all but the commands that are in force.
+    /// The keys of what is older than `before` and holds no more: those of commands that were carried out once, of the
+    /// acknowledgements of all but the commands that are in force, and of reports of what was down.
     pub fn outdated(&self, before: Timestamp) -> Vec<String> {
         let in_force: BTreeSet<&String> = self.latest.values().collect();
         let old = |id: &String, at: Timestamp| at < before && !in_force.contains(id);
@@ -84,13 +89,15 @@ impl History {
             let acks = acks.iter().filter(|(_, ack)| old(id, ack.at));
             keys.extend(acks.map(|(key, _)| key.clone()));
         }
+        let old = self.reported.iter().filter(|(_, at)| **at < before);
+        keys.extend(old.map(|(key, _)| key.clone()));
         keys
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Action, Outcome, Scope};
+    use super::super::{Action, Outcome, Scope, Status};
     use super::*;
 
     fn command(action: Action, at: i64) -> Command {
@@ -146,6 +153,25 @@ mod tests {
         ];
         let expected = expected.map(|(command, acks)| Recorded { command, acks });
         assert_eq!(listed, expected);
+    }
+
+    #[test]
+    fn reports_of_members_that_are_long_gone_are_outdated() {
+        let mut history = History::default();
+        let report = |member: &str, at: i64| Status {
+            member: member.to_owned(),
+            dependency: "store".to_owned(),
+            reason: "refused".to_owned(),
+            at: Timestamp::from_second(at).expect("a time"),
+        };
+        let (killed, alive) = (report("killed", 3), report("alive", 100));
+        for status in [&killed, &alive] {
+            history.apply(&status.key(), Entry::Status(status.clone()));
+        }
+        let before = Timestamp::from_second(50).expect("a time");
+        assert_eq!(history.outdated(before), [killed.key()]);
+        history.apply(&killed.key(), Entry::Deleted(killed.key()));
+        assert!(history.outdated(before).is_empty());
     }
 
     #[test]

@@ -9,8 +9,12 @@ use std::num::NonZeroU32;
 
 /// Skips kept at most: each is a record that somebody looked at, so more than these are a mistake, and memory is bounded.
 const SKIPS_MAX: usize = 10_000;
-/// Members' reports of what is down that are kept at most.
+/// Members' reports of what is down that are kept at most, the latest.
 const STATUS_MAX: usize = 10_000;
+/// Scopes with a lasting command that are kept at most.
+const LASTING_MAX: usize = 10_000;
+/// Partitions of which others say that a command is in force there, for each command at most.
+const ACKNOWLEDGED_MAX: usize = 10_000;
 
 /// The state of a group's control topic, entry by entry.
 #[derive(Debug, Clone, Default)]
@@ -55,9 +59,7 @@ impl ControlState {
                 Ok(None)
             }
             Entry::Status(status) => {
-                if self.down.len() < STATUS_MAX {
-                    self.down.insert(status.key(), status);
-                }
+                self.status(status);
                 Ok(None)
             }
             Entry::Deleted(key) => {
@@ -73,6 +75,12 @@ impl ControlState {
 
     fn command(&mut self, command: Command, is_live: bool) -> Result<Option<Command>, Malformed> {
         if let Some(key) = command.action.lasting_key() {
+            self.make_room(&key, &command, is_live)?;
+            if !is_live && matches!(command.action, Action::Resume { .. }) {
+                // What it took back is gone, and nobody waits for its acknowledgement.
+                self.lasting.remove(&key);
+                return Ok(None);
+            }
             let lasting = Lasting {
                 command,
                 is_live,
@@ -98,6 +106,36 @@ impl ControlState {
         Ok(None)
     }
 
+    /// Sees to it that there is room for one more lasting command. Those that took something back are let go first: they
+    /// hold nothing any more.
+    fn make_room(&mut self, key: &str, command: &Command, is_live: bool) -> Result<(), Malformed> {
+        let is_resume = |command: &Command| matches!(command.action, Action::Resume { .. });
+        let is_kept = is_live || !is_resume(command);
+        if !is_kept || self.lasting.len() < LASTING_MAX || self.lasting.contains_key(key) {
+            return Ok(());
+        }
+        self.lasting
+            .retain(|_, lasting| !is_resume(&lasting.command));
+        if self.lasting.len() < LASTING_MAX {
+            return Ok(());
+        }
+        Err(Malformed::new(format!(
+            "{LASTING_MAX} scopes are paused already"
+        )))
+    }
+
+    /// One that was killed takes nothing back: the oldest reports make room for new ones.
+    fn status(&mut self, status: Status) {
+        let key = status.key();
+        if self.down.len() >= STATUS_MAX && !self.down.contains_key(&key) {
+            let oldest = self.down.iter().min_by_key(|(_, status)| status.at);
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                self.down.remove(&oldest);
+            }
+        }
+        self.down.insert(key, status);
+    }
+
     fn ack(&mut self, ack: &Ack) {
         self.skip_was(&ack.command, ack.outcome);
         if !ack.outcome.is_final() {
@@ -105,16 +143,25 @@ impl ControlState {
         }
         for scope in &ack.partitions {
             if let Scope::Partition { topic, partition } = scope {
-                self.acknowledge(&ack.command, topic, *partition);
+                self.note_acknowledged(&ack.command, topic, *partition, ACKNOWLEDGED_MAX);
             }
         }
     }
 
     /// Notes that a lasting command was acknowledged for a partition.
     pub(crate) fn acknowledge(&mut self, id: &str, topic: &str, partition: i32) {
+        self.note_acknowledged(id, topic, partition, usize::MAX);
+    }
+
+    /// Anybody may write acknowledgements: of those that come from the topic no more than `most` are remembered, and a member
+    /// that takes over a partition of the others acknowledges once more.
+    fn note_acknowledged(&mut self, id: &str, topic: &str, partition: i32, most: usize) {
         let lasting = self.lasting.values_mut();
         for lasting in lasting.filter(|lasting| lasting.command.id == id) {
-            lasting.acknowledged.insert((topic.to_owned(), partition));
+            let is_about_it = lasting.command.action.scope().covers(topic, partition);
+            if is_about_it && lasting.acknowledged.len() < most {
+                lasting.acknowledged.insert((topic.to_owned(), partition));
+            }
         }
     }
 
@@ -336,6 +383,85 @@ mod tests {
         };
         assert!((0..SKIPS_MAX).all(|offset| apply(offset).is_ok()));
         assert!(apply(SKIPS_MAX).is_err());
+    }
+
+    #[test]
+    fn resumes_from_the_past_take_no_room() {
+        let mut state = ControlState::default();
+        for number in 0..3 * LASTING_MAX {
+            let scope = format!("partition/a/{number}");
+            for command in [pause(&scope), resume(&scope)] {
+                let entry = Entry::Command(command);
+                state.apply(entry, false).expect("applied");
+            }
+        }
+        assert!(state.lasting.is_empty());
+    }
+
+    #[test]
+    fn more_pauses_than_anybody_gave_are_refused_and_the_others_hold() {
+        let mut state = ControlState::default();
+        let mut apply = |command| state.apply(Entry::Command(command), true);
+        for number in 0..LASTING_MAX {
+            let command = match number % 2 {
+                0 => pause(&format!("partition/a/{number}")),
+                _ => resume(&format!("partition/a/{number}")),
+            };
+            apply(command).expect("applied");
+        }
+        // What was taken back makes room.
+        for number in 0..LASTING_MAX / 2 {
+            let command = pause(&format!("partition/b/{number}"));
+            apply(command).expect("applied");
+        }
+        assert!(apply(pause("group")).is_err());
+        apply(resume("partition/a/0")).expect("one that is known is taken back");
+        assert!(state.pause_of("a", 0).is_none());
+        assert!(state.pause_of("a", 2).is_some());
+        assert!(state.pause_of("b", 0).is_some());
+        assert_eq!(state.lasting.len(), LASTING_MAX);
+    }
+
+    #[test]
+    fn acknowledgements_by_others_are_bounded_and_own_ones_count() {
+        let paused = pause("topic/a");
+        let mut state = state([Entry::Command(paused.clone())]);
+        for number in 0..2 * ACKNOWLEDGED_MAX {
+            let partition = format!("partition/a/{number}");
+            let told = ack(&paused, &partition, Outcome::Applied);
+            state.apply(told, true).expect("applied");
+        }
+        let told = ack(&paused, "partition/b/0", Outcome::Applied);
+        state.apply(told, true).expect("applied");
+        let kept = |state: &ControlState| {
+            let mut lasting = state.lasting.values();
+            lasting
+                .next()
+                .map_or(0, |lasting| lasting.acknowledged.len())
+        };
+        assert_eq!(kept(&state), ACKNOWLEDGED_MAX);
+        let own = i32::MAX;
+        state.acknowledge(&paused.id, "a", own);
+        assert!(state.unacknowledged("a", own).is_empty());
+    }
+
+    #[test]
+    fn the_latest_reports_of_what_is_down_are_kept() {
+        let mut state = ControlState::default();
+        let of = |number: usize| Status {
+            member: format!("m{number}"),
+            dependency: "store".to_owned(),
+            reason: "refused".to_owned(),
+            at: jiff::Timestamp::from_second(number as i64).expect("a time"),
+        };
+        for number in 0..STATUS_MAX + 3 {
+            state
+                .apply(Entry::Status(of(number)), true)
+                .expect("applied");
+        }
+        assert_eq!(state.down().count(), STATUS_MAX);
+        let has = |member: &str| state.down().any(|status| status.member == member);
+        assert!(!has("m2") && has("m3") && has(&format!("m{}", STATUS_MAX + 2)));
     }
 
     /// Pauses and resumes of a few scopes.

@@ -73,6 +73,16 @@ pub enum KafkaError {
     },
 }
 
+impl KafkaError {
+    /// Whether the brokers refuse a topic's name. Of names that can be one, they refuse those that collide with others.
+    pub(crate) fn is_about_a_name(&self) -> bool {
+        let Self::Client { source, .. } = self else {
+            return false;
+        };
+        source.rdkafka_error_code() == Some(Code::InvalidTopic)
+    }
+}
+
 /// The error of a request, by what its user can do about it.
 pub(crate) fn failed(what: &str, error: ClientError) -> KafkaError {
     if matches!(

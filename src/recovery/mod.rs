@@ -25,7 +25,7 @@ pub use mark::{Ends, Mark, Replayed, Replays, Run, replay_topic};
 pub use parked::repetition::{
     Drill, RepetitionOutcome, repetition, repetition_answer, repetition_of,
 };
-pub use parked::{Entry, Wait, Why, retry_topic};
+pub use parked::{Entry, Owner, Wait, Why, retry_topic};
 pub use pattern::message_pattern;
 pub use policy::{Backoff, Decision, RetryPolicy};
 pub use position::Position;

@@ -20,6 +20,8 @@ use std::sync::atomic::AtomicUsize;
 
 /// What the names of our headers begin with.
 const PREFIX: &[u8] = b"evenkeel.parked.";
+const GROUP: &str = "evenkeel.parked.group";
+const TOPIC: &str = "evenkeel.parked.topic";
 const KIND: &str = "evenkeel.parked.kind";
 const OFFSET: &str = "evenkeel.parked.offset";
 const TIMESTAMP: &str = "evenkeel.parked.timestamp";
@@ -35,6 +37,9 @@ const OF: &str = "evenkeel.parked.of";
 const MESSAGE_BYTES_MAX: usize = 512;
 
 /// The topic of what `group` parks of `topic`. It needs as many partitions.
+///
+/// Names run together: `payments.eu` and `orders` have the same one as `payments` and `eu.orders`. So each entry says whose it
+/// is ([`Owner`]).
 pub fn retry_topic(group: &str, topic: &str) -> String {
     format!("retry.{group}.{topic}")
 }
@@ -65,6 +70,43 @@ pub enum Entry {
     },
     /// Nothing that can be understood, or nothing about what waits: it is let go.
     Unknown,
+    /// Another group's, or of another topic: it is none of this reader's business.
+    Foreign,
+}
+
+/// Whose the entries of a retry topic are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner<'a> {
+    /// The group that parks.
+    pub group: &'a str,
+    /// The topic of what it parks.
+    pub topic: &'a str,
+}
+
+impl Owner<'_> {
+    /// Whether an entry is this group's, of this topic. One that does not say whose it is belongs to whoever reads it: older
+    /// versions wrote them so, and people do.
+    pub fn owns(self, headers: HeadersIter<'_>) -> bool {
+        let says = |name, own: &str| {
+            let said = headers.clone().last_value(name);
+            said.is_none_or(|said| said == own.as_bytes())
+        };
+        says(GROUP, self.group) && says(TOPIC, self.topic)
+    }
+
+    /// The group and the topic that an entry says it is of, for people.
+    pub(crate) fn said(headers: &Headers) -> (String, String) {
+        let text = |name| {
+            let said = headers.last(name).unwrap_or_default();
+            String::from_utf8_lossy(said).into_owned()
+        };
+        (text(GROUP), text(TOPIC))
+    }
+
+    pub(super) fn push(self, headers: &mut Headers) {
+        headers.push(GROUP, Some(self.group.as_bytes()));
+        headers.push(TOPIC, Some(self.topic.as_bytes()));
+    }
 }
 
 /// A record's wait.
@@ -97,8 +139,11 @@ pub(crate) struct Reason<'a> {
 }
 
 impl Entry {
-    /// Reads the headers of a record of a retry topic.
-    pub fn read(headers: HeadersIter<'_>) -> Self {
+    /// Reads the headers of a record of a retry topic, for the group and topic that it is read for.
+    pub fn read(headers: HeadersIter<'_>, owner: Owner<'_>) -> Self {
+        if !owner.owns(headers.clone()) {
+            return Self::Foreign;
+        }
         let values = Values(headers);
         let origin = values.number(OFFSET);
         match values.0.clone().last_value(KIND) {
@@ -227,13 +272,15 @@ pub(crate) fn held(group: &str, record: &Record, now_ms: i64) -> OutgoingRecord 
     note(group, record, headers)
 }
 
-/// Adds to a dead letter's replay, which goes to a retry topic, where the record once stood.
+/// Adds to a dead letter's replay, which goes to a retry topic, whose it is and where the record once stood.
 pub(super) fn push_replay_origin(
     headers: &mut Headers,
+    owner: Owner<'_>,
     offset: Option<i64>,
     timestamp_ms: Option<i64>,
 ) {
     headers.push(KIND, Some(b"replay"));
+    owner.push(headers);
     push_place(headers, offset, timestamp_ms);
 }
 
@@ -246,7 +293,9 @@ fn push_place(headers: &mut Headers, offset: Option<i64>, timestamp_ms: Option<i
     }
 }
 
-fn note(group: &str, record: &Record, headers: Headers) -> OutgoingRecord {
+fn note(group: &str, record: &Record, mut headers: Headers) -> OutgoingRecord {
+    let topic = record.topic();
+    Owner { group, topic }.push(&mut headers);
     OutgoingRecord {
         topic: retry_topic(group, record.topic()),
         partition: Some(record.partition()),

@@ -97,6 +97,8 @@ struct Key {
     writing: Vec<i64>,
     /// Origins of dead letters whose note is on its way to the log.
     holding: Vec<i64>,
+    /// Of those that were released before their note was seen: it holds nothing.
+    released: Vec<i64>,
     holds: Vec<Hold>,
     /// Replays among its records, by origin and offset, that came before what they are the replay of was held.
     early_replays: Vec<(i64, i64)>,
@@ -126,6 +128,7 @@ impl Key {
         self.queue.is_empty()
             && self.writing.is_empty()
             && self.holding.is_empty()
+            && self.released.is_empty()
             && self.holds.is_empty()
     }
 }
@@ -304,6 +307,7 @@ impl Parking {
         };
         let key = &mut self.keys[id as usize];
         key.wait.not_before_ms = 0;
+        key.released.append(&mut key.holding);
         for hold in key.holds.extract_if(.., |hold| hold.replay.is_none()) {
             self.unsettled.remove(hold.note);
         }

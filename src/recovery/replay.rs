@@ -7,7 +7,7 @@
 //! replaced there. So the count grows with each trip, and the first failure's time stays known.
 
 use super::dead_letter::RECORD_TIMESTAMP;
-use super::parked::{is_parking_header, push_replay_origin};
+use super::parked::{Owner, is_parking_header, push_replay_origin};
 use super::{DeadLetter, Position, retry_topic};
 use crate::event::{Headers, OutgoingRecord};
 use crate::kafka::reader::LogRecord;
@@ -123,10 +123,13 @@ pub fn replayed(letter: LogRecord, to: Destination, provenance: &Provenance<'_>)
     if edited {
         add(EDITED, "true");
     }
-    if to.is_retry {
+    if to.is_retry
+        && let (Some(group), Some(topic)) = (&failure.group, &failure.topic)
+    {
         let timestamp = letter.headers.last(RECORD_TIMESTAMP);
         let timestamp = timestamp.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
-        push_replay_origin(&mut headers, failure.offset, timestamp);
+        let owner = Owner { group, topic };
+        push_replay_origin(&mut headers, owner, failure.offset, timestamp);
     }
     OutgoingRecord {
         topic: to.topic,
@@ -221,7 +224,15 @@ mod tests {
             wait: Wait::default(),
             is_replay: true,
         };
-        assert_eq!(Entry::read(replay.headers.iter()), entry);
+        let owner = |group| Owner {
+            group,
+            topic: "orders",
+        };
+        assert_eq!(Entry::read(replay.headers.iter(), owner("payments")), entry);
+        assert_eq!(
+            Entry::read(replay.headers.iter(), owner("p")),
+            Entry::Foreign
+        );
         assert_eq!(
             replay.headers.last("evenkeel.parked.timestamp"),
             Some(&b"1700"[..])

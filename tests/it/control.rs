@@ -3,6 +3,7 @@
 
 mod answers;
 pub(crate) mod desk;
+mod hidden;
 mod pauses;
 
 use crate::support::{Gate, Log, Member, WITHIN};

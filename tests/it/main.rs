@@ -52,6 +52,8 @@ mod kafka;
 mod member;
 /// Outbox: what commits is published in order per key, what rolls back is not, whatever is killed, held up or down.
 mod outbox;
+/// Names of own topics that run together with those of other groups.
+mod own_names;
 /// Parking: failing keys wait in the retry topic with what is behind them, over restarts, and nobody waits with them.
 mod parking;
 /// README: what it names is there, and what it shows is what is compiled.

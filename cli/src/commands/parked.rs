@@ -89,17 +89,24 @@ pub(super) async fn sources(
     group: &str,
     topics: &[String],
 ) -> anyhow::Result<Vec<String>> {
-    let names = admin.topics().await?;
-    let has_retry = |topic: &&String| names.contains(&retry_topic(group, topic));
-    if let Some(topic) = topics.iter().find(|topic| !has_retry(topic)) {
-        anyhow::bail!(
-            "the group {group} has no retry topic for {topic}: it would be {}",
-            retry_topic(group, topic)
-        );
-    }
     if !topics.is_empty() {
+        let retries: Vec<String> = topics
+            .iter()
+            .map(|topic| retry_topic(group, topic))
+            .collect();
+        // One that may not be seen is an error, and not one that is missing.
+        let counts = admin.partition_counts(&retries).await?;
+        if let Some((topic, retry)) = topics
+            .iter()
+            .zip(&retries)
+            .find(|(_, retry)| !counts.contains_key(*retry))
+        {
+            anyhow::bail!("the group {group} has no retry topic for {topic}: it would be {retry}");
+        }
         return Ok(topics.to_vec());
     }
+    let names = admin.topics().await?;
+    let has_retry = |topic: &&String| names.contains(&retry_topic(group, topic));
     let sources: Vec<String> = names.iter().filter(has_retry).cloned().collect();
     anyhow::ensure!(
         !sources.is_empty(),

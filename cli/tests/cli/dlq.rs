@@ -285,3 +285,38 @@ async fn purge_deletes_the_beginning_of_a_partition_and_says_what_stays() {
     assert_eq!(done, [json!(5), json!(3), json!(0), json!(true)]);
     assert_eq!(mailbox.read(&mailbox.letters).await.len(), 0);
 }
+
+#[tokio::test]
+async fn purge_of_a_group_leaves_letters_of_groups_whose_names_run_together() {
+    let Some(mailbox) = Mailbox::new(1).await else {
+        return;
+    };
+    let own = |number| mailbox.letter("k", number, "permanent", "m");
+    let mut other = own(1);
+    let mut headers = evenkeel::event::Headers::new();
+    for (name, value) in other.headers.iter() {
+        if name == b"__dlq.errors.group" {
+            headers.push("__dlq.errors.group", Some(b"another"));
+        } else {
+            headers.push_bytes(name, value);
+        }
+    }
+    other.headers = headers;
+    mailbox.publish([own(0), other, own(2)]).await;
+    let purge = [
+        "dlq",
+        "purge",
+        "--group",
+        &mailbox.group,
+        "--before",
+        "2200-01-01T00:00:00Z",
+    ];
+    let purged = mailbox
+        .run(&[&purge[..], &["--execute"]].concat())
+        .await
+        .code(0);
+    assert!(purged.err.contains("another"), "{}", purged.err);
+    let left = mailbox.read(&mailbox.letters).await;
+    let offsets: Vec<i64> = left.iter().map(|record| record.offset).collect();
+    assert_eq!(offsets, [1, 2]);
+}

@@ -3,6 +3,7 @@
 use super::super::ledger::Epoch;
 use super::super::metadata::{self, SettledAbove, Tag};
 use super::super::partition::Partition;
+use super::clean::Bounds;
 use super::follow::{Follower, open};
 use super::hand_out;
 use super::lookup::{Answer, Places, Question, Told};
@@ -200,6 +201,11 @@ impl Follower {
         let mut assigned = TopicPartitionList::new();
         assigned.add_partition_offset(&retry.topic, number, Offset::Offset(start))?;
         self.consumer.incremental_assign(&assigned)?;
+        let bounds = Bounds::new(low, start);
+        self.engine
+            .parking
+            .bounds()
+            .begin(&retry.topic, number, bounds);
         self.troubles.remove(&retry.topic, number);
         open(&self.engine, retry);
         let partitions = self.followed.entry(Arc::clone(&retry.topic)).or_default();

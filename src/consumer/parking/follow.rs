@@ -8,16 +8,16 @@ use super::super::engine::Engine;
 use super::super::ledger::Epoch;
 use super::super::partition::Partition;
 use super::begin::Unread;
+use super::clock::Now;
 use super::gap::{self, Came, Gap, Gaps};
 use super::hand_out::{self, Dispatcher};
 use super::lookup::{Answer, Asker};
 use super::trouble::Troubles;
-use super::write::now_ms;
 use super::{OPEN, RetryPartition, order_name};
 use crate::event::Headers;
 use crate::kafka::queue::{ForwardedQueue, Message, Messages, Watched, unforward};
 use crate::kafka::{KafkaConfig, KafkaError};
-use crate::recovery::parked::Entry;
+use crate::recovery::parked::{Entry, Owner};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
@@ -172,6 +172,10 @@ impl Follower {
             tracing::warn!(group = self.engine.group, %error, "retry partitions cannot be unassigned");
         }
         for element in gone.elements() {
+            self.engine
+                .parking
+                .bounds()
+                .forget(element.topic(), element.partition());
             self.troubles
                 .remove(&element.topic().into(), element.partition());
             // An unknown partition has no queue that could be forwarded.
@@ -185,7 +189,7 @@ impl Follower {
         let mut messages = std::mem::replace(&mut self.messages, Messages::with_capacity(0));
         self.queue
             .wait_and_take(&mut messages, BURST_RECORDS, timeout);
-        let now_ms = now_ms();
+        let now = Now::read();
         // Of these, what was taken already is passed over: it comes again.
         let mut interrupted = Vec::new();
         let mut at = 0;
@@ -202,7 +206,7 @@ impl Follower {
             let followed = followed.and_then(|found| found.get(&first.partition()));
             if let Some(partition) = followed.cloned()
                 && !interrupted.contains(&partition.epoch)
-                && !self.take_in(&run, &partition, now_ms)
+                && !self.take_in(&run, &partition, now)
             {
                 interrupted.push(partition.epoch);
             }
@@ -212,21 +216,21 @@ impl Follower {
     }
 
     /// Takes in a run; false when what follows is to come again.
-    fn take_in(&mut self, run: &[Message<'_>], partition: &Partition, now_ms: i64) -> bool {
+    fn take_in(&mut self, run: &[Message<'_>], partition: &Partition, now: Now) -> bool {
         let Some(retry) = &partition.retry else {
             return true;
         };
         let next = retry.state().next();
         let Some(gap) = gap::find(next, run.iter().map(came)) else {
-            self.enter(run, partition, retry, now_ms);
+            self.enter(run, partition, retry, now);
             return true;
         };
         if self.gaps.is_known(partition.epoch, &gap) {
             tracing::error!(group = self.engine.group, topic = %retry.topic, partition = partition.partition, offset = gap.missing, "the retry partition has a gap: records were taken from its middle");
-            self.enter(run, partition, retry, now_ms);
+            self.enter(run, partition, retry, now);
             return true;
         }
-        self.enter(&run[..gap.at], partition, retry, now_ms);
+        self.enter(&run[..gap.at], partition, retry, now);
         self.ask_again(&gap, partition, retry);
         false
     }
@@ -237,9 +241,13 @@ impl Follower {
         run: &[Message<'_>],
         partition: &Partition,
         retry: &RetryPartition,
-        now_ms: i64,
+        now: Now,
     ) {
-        let (mut trouble, mut is_read) = (None, false);
+        let (mut trouble, mut is_read, mut foreign) = (None, false, None);
+        let owner = Owner {
+            group: &self.engine.group,
+            topic: &partition.topic,
+        };
         retry.change(|state| {
             for message in run {
                 is_read |= matches!(came(message), Came::Entry(_) | Came::End(_));
@@ -247,8 +255,12 @@ impl Follower {
                     None => {
                         let headers: Headers = message.take_headers().iter().collect();
                         let name = order_name(&self.engine.settings, message.key());
-                        let entry = Entry::read(headers.iter());
-                        state.seen(message.offset(), name, entry, now_ms);
+                        let entry = Entry::read(headers.iter(), owner);
+                        if entry == Entry::Foreign {
+                            foreign.get_or_insert((message.offset(), headers));
+                        }
+                        let entry = now.translated(entry);
+                        state.seen(message.offset(), name, entry, now.steady_ms);
                     }
                     Some(RDKafkaErrorCode::PartitionEOF) => state.reached(message.offset()),
                     Some(RDKafkaErrorCode::AutoOffsetReset) => self.engine.fail_position(format!(
@@ -262,6 +274,9 @@ impl Follower {
             }
         });
         let number = partition.partition;
+        if let Some((offset, headers)) = foreign {
+            self.meet_foreign(retry, number, offset, &headers);
+        }
         if is_read {
             self.troubles.remove(&retry.topic, number);
         }
@@ -274,6 +289,20 @@ impl Follower {
         open(&self.engine, retry);
         if is_read {
             self.engine.parking.wake_dispatcher();
+        }
+    }
+
+    /// An entry is another group's, whose names run together with this one's. It is let alone, and what stands before it is the
+    /// last that is ever deleted.
+    fn meet_foreign(&self, retry: &RetryPartition, number: i32, offset: i64, headers: &Headers) {
+        if self
+            .engine
+            .parking
+            .bounds()
+            .meet_foreign(&retry.topic, number, offset)
+        {
+            let (group, topic) = Owner::said(headers);
+            tracing::warn!(group = self.engine.group, retry_topic = %retry.topic, partition = number, offset, other_group = group, other_topic = topic, "the retry topic is that of another group, too: their names run together; each keeps to its own entries, and settled ones are not deleted any more; rename one of the groups");
         }
     }
 
@@ -327,7 +356,6 @@ impl Follower {
 impl Drop for Follower {
     fn drop(&mut self) {
         self.engine.parking.tell_dispatcher(hand_out::Order::Close);
-        self.engine.health.set_ready(COMPONENT, Ok(()));
     }
 }
 

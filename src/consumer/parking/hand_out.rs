@@ -7,8 +7,8 @@ use super::super::engine::Engine;
 use super::super::ledger::Epoch;
 use super::super::partition::Partition;
 use super::super::worker::{Message, ParkedRecord};
+use super::clock::steady_ms;
 use super::fetch::{Fetcher, Line, Picked};
-use super::write::now_ms;
 use super::{RetryPartition, Waker, Wakers};
 use crate::recovery::parking::Ticket;
 use rdkafka::ClientConfig;
@@ -78,7 +78,9 @@ impl Dispatcher {
     /// Hands out until told to end.
     pub(crate) fn run(mut self) {
         self.serve();
-        *self.engine.parking.wakers() = Wakers::default();
+        let wakers: Wakers = std::mem::take(&mut *self.engine.parking.wakers());
+        // A client that goes with them takes its time, which nobody else is to wait for.
+        drop(wakers);
     }
 
     fn serve(&mut self) {
@@ -136,7 +138,7 @@ impl Dispatcher {
 
     /// Begins to fetch what is due: of each partition its share of the room that there is.
     fn begin_due(&mut self) {
-        let now_ms = now_ms();
+        let now_ms = steady_ms();
         let mut room = self.room();
         let count = self.partitions.len();
         if room == 0 || count == 0 {
@@ -213,7 +215,7 @@ impl Dispatcher {
         let Some(due_ms) = due.min() else {
             return quiet;
         };
-        let left_ms = due_ms.saturating_sub(now_ms()).max(0);
+        let left_ms = due_ms.saturating_sub(steady_ms()).max(0);
         Duration::from_millis(left_ms.unsigned_abs()).min(quiet)
     }
 
@@ -251,7 +253,7 @@ impl Dispatcher {
         }
         match self.fetcher.client() {
             Ok((queue, consumer)) => self.ask_for_bounds(line, consumer, queue),
-            Err(_) => give_up(&line, now_ms().saturating_add(FETCH_AGAIN_AFTER_MS)),
+            Err(_) => give_up(&line, steady_ms().saturating_add(FETCH_AGAIN_AFTER_MS)),
         }
     }
 
@@ -291,7 +293,7 @@ impl Dispatcher {
         let Some(retry) = line.partition.retry.as_ref().filter(|_| !is_gone) else {
             return;
         };
-        let again_at = now_ms().saturating_add(FETCH_AGAIN_AFTER_MS);
+        let again_at = steady_ms().saturating_add(FETCH_AGAIN_AFTER_MS);
         let mut left = line.left().iter();
         for ticket in left.by_ref() {
             let is_outside =

@@ -6,7 +6,7 @@ use crate::kafka::queue::{Committed, committed};
 use crate::kafka::reader::{LogRecord, Reader, Reading, Span};
 use crate::kafka::{KafkaConfig, KafkaError};
 use crate::recovery::parking::Parking;
-use crate::recovery::{Entry, Wait, Why, retry_topic};
+use crate::recovery::{Entry, Owner, Wait, Why, retry_topic};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::BaseConsumer;
 use std::collections::HashMap;
@@ -57,7 +57,8 @@ pub fn parked_keys(
     let mut keys = Vec::new();
     for part in unsettled_parts(kafka, group, topic, timeout)? {
         let reader = Reader::over(kafka, vec![part.span.clone()], timeout)?;
-        let mut own = read(reader, part.span.start, &part.settled_above, timeout)?;
+        let owner = Owner { group, topic };
+        let mut own = read(reader, owner, part.span.start, &part.settled_above, timeout)?;
         for key in &mut own {
             topic.clone_into(&mut key.topic);
             key.partition = part.span.partition;
@@ -84,7 +85,8 @@ pub(crate) fn parked_records<E: From<KafkaError>>(
     for part in unsettled_parts(kafka, group, topic, timeout)? {
         let reader = Reader::over(kafka, vec![part.span], timeout)?;
         drain(reader, &mut |record| {
-            let is_parked = matches!(Entry::read(record.headers.iter()), Entry::Parked { .. });
+            let entry = Entry::read(record.headers.iter(), Owner { group, topic });
+            let is_parked = matches!(entry, Entry::Parked { .. });
             match is_parked && !part.settled_above.contains(record.offset) {
                 true => each(record),
                 false => Ok(()),
@@ -163,6 +165,7 @@ fn committed_of(
 /// The parked set of one partition.
 fn read(
     mut reader: Reader,
+    owner: Owner<'_>,
     start: i64,
     settled_above: &SettledAbove,
     timeout: Duration,
@@ -174,7 +177,7 @@ fn read(
         let Some(record) = reader.next(timeout)? else {
             continue;
         };
-        let entry = Entry::read(record.headers.iter());
+        let entry = Entry::read(record.headers.iter(), owner);
         let why = || Why::read(record.headers.iter());
         match entry {
             Entry::Parked { origin, .. } => {
@@ -188,7 +191,7 @@ fn read(
                     known.why = Why { since_ms, ..why };
                 }
             }
-            Entry::Held { .. } | Entry::Unknown => {}
+            Entry::Held { .. } | Entry::Unknown | Entry::Foreign => {}
         }
         set.seen(record.offset, record.key.as_deref(), entry, 0);
     }

@@ -2,8 +2,8 @@
 
 use super::super::engine::Engine;
 use super::super::partition::Partition;
+use super::clock::steady_ms;
 use super::order_name;
-use super::write::now_ms;
 use crate::control::{Command, Scope};
 
 impl Engine {
@@ -19,7 +19,7 @@ impl Engine {
                 usize::from(names.any(|name| state.release(name)))
             }
             Scope::Record(_) => 0,
-            _ => state.release_waiting(now_ms()),
+            _ => state.release_waiting(steady_ms()),
         });
         self.parking.wake_dispatcher();
         released

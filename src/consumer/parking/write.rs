@@ -7,6 +7,7 @@ use super::super::dead::WriteError;
 use super::super::engine::Engine;
 use super::super::recover::Recovery;
 use super::super::tally::{Settlement, Verdict};
+use super::clock::steady_ms;
 use super::order_name;
 use crate::event::{OutgoingRecord, Record};
 use crate::handler::Failure;
@@ -93,8 +94,12 @@ impl Recovery {
                 .await;
         };
         let note = || parked::failed_again(group, record, ticket.offset, wait, reason, now_ms);
+        let here = Wait {
+            not_before_ms: steady_ms().saturating_add(delay_ms),
+            ..wait
+        };
         match self.write(note).await {
-            Some(()) => Verdict::PutBack(wait),
+            Some(()) => Verdict::PutBack(here),
             None => Verdict::Abandoned,
         }
     }

@@ -4,7 +4,7 @@
 //! there; it takes nobody's place. A member handles it like any parked record, and then notes in the same partition how it was
 //! settled. So a drill hears from the group itself whether the event was known again, whatever its store is.
 
-use super::{KIND, OF, OFFSET, PREFIX, Values, note, push_place};
+use super::{KIND, OF, OFFSET, Owner, PREFIX, Values, note, push_place};
 use crate::event::{Headers, HeadersIter, OutgoingRecord, Record};
 use crate::kafka::reader::LogRecord;
 use crate::recovery::retry_topic;
@@ -93,6 +93,8 @@ pub fn repetition(group: &str, record: LogRecord, drill: &Drill) -> OutgoingReco
     headers.push(DRILL, Some(drill.id.as_bytes()));
     headers.push(BY, Some(drill.by.as_bytes()));
     headers.push(AT, Some(drill.at.to_string().as_bytes()));
+    let topic = &record.topic;
+    Owner { group, topic }.push(&mut headers);
     OutgoingRecord {
         topic: retry_topic(group, &record.topic),
         partition: Some(record.partition),
@@ -152,6 +154,11 @@ mod tests {
     use super::*;
     use crate::kafka::reader::TimestampKind;
 
+    const OWNER: Owner<'_> = Owner {
+        group: "g",
+        topic: "orders",
+    };
+
     fn drill() -> Drill {
         Drill {
             id: "d1".to_owned(),
@@ -202,7 +209,7 @@ mod tests {
             wait: Wait::default(),
             is_replay: false,
         };
-        assert_eq!(Entry::read(written.headers.iter()), entry);
+        assert_eq!(Entry::read(written.headers.iter(), OWNER), entry);
         let record = handled(&written);
         assert_eq!((record.offset(), record.timestamp_ms()), (42, Some(1_700)));
         let seen: Vec<_> = record.headers().collect();
@@ -216,7 +223,7 @@ mod tests {
             let told = answer("g", &record, 900, outcome);
             assert_eq!((&*told.topic, told.partition), ("retry.g.orders", Some(3)));
             assert_eq!(repetition_answer(told.headers.iter()), Some((900, outcome)));
-            assert_eq!(Entry::read(told.headers.iter()), Entry::Unknown);
+            assert_eq!(Entry::read(told.headers.iter(), OWNER), Entry::Unknown);
             assert_eq!(repetition_of(told.headers.iter()), None);
         }
     }

@@ -23,6 +23,11 @@ fn stored(record: &OutgoingRecord) -> Stored<'_> {
     }
 }
 
+const OWNER: Owner<'_> = Owner {
+    group: "g",
+    topic: "orders",
+};
+
 const WAIT: Wait = Wait {
     rounds: 2,
     attempts: 7,
@@ -69,7 +74,7 @@ fn a_parked_record_comes_back_byte_for_byte_with_its_own_place_and_time() {
         wait: Wait::default(),
         is_replay: false,
     };
-    assert_eq!(Entry::read(again.headers.iter()), entry);
+    assert_eq!(Entry::read(again.headers.iter(), OWNER), entry);
 }
 
 #[test]
@@ -82,7 +87,7 @@ fn what_was_written_is_read() {
         wait: WAIT,
         is_replay: false,
     };
-    assert_eq!(Entry::read(parked.headers.iter()), entry);
+    assert_eq!(Entry::read(parked.headers.iter(), OWNER), entry);
     assert_eq!(why(&parked).message.as_deref(), Some("no answer"));
     assert_eq!(why(&parked).since_ms, Some(5));
     let failed = failed_again("g", &record, 900, WAIT, REASON, 5);
@@ -90,20 +95,63 @@ fn what_was_written_is_read() {
         of: 900,
         wait: WAIT,
     };
-    assert_eq!(Entry::read(failed.headers.iter()), entry);
+    assert_eq!(Entry::read(failed.headers.iter(), OWNER), entry);
     assert_eq!(
         (failed.key.as_deref(), failed.value),
         (Some(&b"k"[..]), None)
     );
     let held = held("g", &record, 5);
-    assert_eq!(Entry::read(held.headers.iter()), Entry::Held { origin: 42 });
+    assert_eq!(
+        Entry::read(held.headers.iter(), OWNER),
+        Entry::Held { origin: 42 }
+    );
+}
+
+/// Every kind of entry that this group writes of this topic.
+fn written_by(group: &str) -> [OutgoingRecord; 4] {
+    let record = record(&[]);
+    let outcome = crate::recovery::RepetitionOutcome::Done;
+    [
+        parked(group, &record, WAIT, Some(REASON), 5),
+        failed_again(group, &record, 900, WAIT, REASON, 5),
+        held(group, &record, 5),
+        repetition::answer(group, &record, 900, outcome),
+    ]
+}
+
+#[test]
+fn an_entry_of_another_group_or_topic_is_foreign() {
+    for written in written_by("g") {
+        let read = |group, topic| Entry::read(written.headers.iter(), Owner { group, topic });
+        assert_ne!(read("g", "orders"), Entry::Foreign);
+        // Where names run together the topics are one and the same.
+        assert_eq!(read("g.o", "rders"), Entry::Foreign);
+        assert_eq!(read("g", "others"), Entry::Foreign);
+        assert_eq!(read("h", "orders"), Entry::Foreign);
+    }
+}
+
+#[test]
+fn an_entry_that_does_not_say_whose_it_is_is_the_readers() {
+    for written in written_by("g") {
+        let says_whose = |name: &[u8]| name == GROUP.as_bytes() || name == TOPIC.as_bytes();
+        let old = written.headers.iter().filter(|(name, _)| !says_whose(name));
+        let old: Headers = old.collect();
+        let now = Entry::read(written.headers.iter(), OWNER);
+        assert_eq!(Entry::read(old.iter(), OWNER), now);
+        let other = Owner {
+            group: "h",
+            topic: "x",
+        };
+        assert_eq!(Entry::read(old.iter(), other), now);
+    }
 }
 
 #[test]
 fn hostile_numbers_are_never_trusted() {
     let wait_of = |name: &str, value: Option<&[u8]>| {
         let headers: Headers = [(name.as_bytes(), value)].into_iter().collect();
-        match Entry::read(headers.iter()) {
+        match Entry::read(headers.iter(), OWNER) {
             Entry::Parked { wait, .. } => wait,
             other => panic!("{other:?}"),
         }
@@ -122,16 +170,16 @@ fn hostile_numbers_are_never_trusted() {
     let headers: Headers = [(KIND.as_bytes(), Some(&b"failed"[..]))]
         .into_iter()
         .collect();
-    assert_eq!(Entry::read(headers.iter()), Entry::Unknown);
+    assert_eq!(Entry::read(headers.iter(), OWNER), Entry::Unknown);
 }
 
 proptest! {
     #[test]
     fn any_headers_are_read(headers: Vec<(usize, Option<Vec<u8>>)>) {
-        let names = [KIND, OFFSET, TIMESTAMP, ROUNDS, ATTEMPTS, NOT_BEFORE, SINCE, OF];
+        let names = [KIND, GROUP, TOPIC, OFFSET, TIMESTAMP, ROUNDS, ATTEMPTS, NOT_BEFORE, SINCE, OF];
         let headers: Headers = headers.iter()
             .map(|(name, value)| (names[name % names.len()].as_bytes(), value.as_deref()))
             .collect();
-        let _ = (Entry::read(headers.iter()), Why::read(headers.iter()));
+        let _ = (Entry::read(headers.iter(), OWNER), Why::read(headers.iter()));
     }
 }

@@ -26,7 +26,7 @@ impl Parking {
                 self.seen_failed(offset, name, of, self.clamped(wait, now_ms));
             }
             Entry::Held { origin } => self.seen_held(offset, name, origin),
-            Entry::Unknown => {}
+            Entry::Unknown | Entry::Foreign => {}
         }
     }
 
@@ -96,6 +96,10 @@ impl Parking {
         }
         let id = self.open(name, offset);
         let key = &mut self.keys[id as usize];
+        if let Some(at) = key.released.iter().position(|released| *released == origin) {
+            key.released.swap_remove(at);
+            return self.leave(id);
+        }
         let is_own = key.holding.contains(&origin);
         key.holding.retain(|holding| *holding != origin);
         // Written twice, as a crash between can have it, the first one counts: the replay may be there already. But where the

@@ -303,3 +303,37 @@ fn a_replay_that_is_settled_holds_no_place() {
     parking.seen(2, Some(A), parked(6, 0, 0), 0);
     assert!(due(&mut parking, i64::MAX).is_empty());
 }
+
+#[test]
+fn a_key_released_while_its_hold_is_being_written_is_not_held_by_that_note() {
+    let mut parking = Parking::new(0, 0, &[], 1_000, false);
+    parking.begin_hold(A, 5);
+    assert!(parking.joins(A, 6));
+    assert!(parking.release(A));
+    // Both writes were on their way.
+    parking.seen(0, Some(A), Entry::Held { origin: 5 }, 0);
+    parking.seen(1, Some(A), parked(6, 0, 0), 0);
+    let tickets = parking.take_due(0, 10);
+    assert_eq!(tickets.len(), 1, "the key goes on");
+    parking.settle(tickets[0]);
+    assert_eq!((parking.keys(), parking.records()), (0, 0));
+    assert_eq!(
+        parking.standing().map(|standing| standing.watermark),
+        Some(2)
+    );
+}
+
+#[test]
+fn a_released_key_stays_in_the_set_until_its_note_was_seen() {
+    let mut parking = Parking::new(0, 0, &[], 1_000, false);
+    parking.begin_hold(A, 5);
+    assert!(parking.release(A));
+    assert_eq!(parking.keys(), 1);
+    parking.seen(0, Some(A), Entry::Held { origin: 5 }, 0);
+    assert_eq!(parking.keys(), 0);
+    // A later hold of the same key holds.
+    parking.begin_hold(A, 7);
+    parking.seen(1, Some(A), Entry::Held { origin: 7 }, 0);
+    parking.seen(2, Some(A), parked(8, 0, 0), 0);
+    assert_eq!(parking.take_due(0, 10), []);
+}

@@ -13,7 +13,7 @@ use clap::Args;
 use evenkeel::kafka::admin::Admin;
 use evenkeel::kafka::reader::{Reader, Reading, Start};
 use evenkeel::publisher::{Publisher, PublisherSettings};
-use evenkeel::recovery::{Mark, Replays, replay_topic};
+use evenkeel::recovery::{DeadLetter, Mark, Replays, replay_topic};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -110,13 +110,17 @@ pub(super) async fn run(
     for topic in &topics {
         let replays = marks::of_topic(&cluster, topic).await?.replays;
         let (at, listener, name) = (cluster.clone(), stop.clone(), topic.clone());
-        let before = args.before;
+        let (before, group) = (args.before, args.topics.group.clone());
         let look = move || {
             let cuts = match before {
-                Some(time) => cuts_before(&at, &name, time).map(Some),
-                None => cuts_replayed(&at, &name, &replays, &listener),
+                Some(time) => cuts_before(&at, &name, time).map(Some)?,
+                None => cuts_replayed(&at, &name, &replays, &listener)?,
             };
-            cuts.map(|cuts| (cuts, replays))
+            let cuts = match (cuts, group) {
+                (Some(cuts), Some(group)) => own_cuts(&at, &name, &group, cuts, &listener)?,
+                (cuts, _) => cuts,
+            };
+            anyhow::Ok((cuts, replays))
         };
         let (cuts, replays) = tokio::task::spawn_blocking(look).await??;
         if let Some(signal) = stop.requested() {
@@ -188,6 +192,37 @@ fn cuts_replayed(
         Ok(open > 0)
     })?;
     cuts.extend(closed);
+    Ok((!matches!(end, End::Stopped(_))).then_some(cuts))
+}
+
+/// These cuts, but none past a letter of another group: where names run together, as those of `a` with `b.c` and of `a.b` with
+/// `c`, both write to one topic. None when a signal came first.
+fn own_cuts(
+    cluster: &Cluster,
+    topic: &str,
+    group: &str,
+    mut cuts: Cuts,
+    stop: &Stop,
+) -> anyhow::Result<Option<Cuts>> {
+    let mut reader = Reader::open(&cluster.kafka, &Reading::whole([topic]), cluster.timeout)?;
+    let mut foreign = None;
+    let end = drain(&mut reader, stop, |record| {
+        let letter = DeadLetter::read(record.headers.iter());
+        if let (Some(other), Some(cut)) = (letter.group, cuts.get_mut(&record.partition))
+            && other != group
+            && record.offset < *cut
+        {
+            *cut = record.offset;
+            foreign.get_or_insert(other);
+        }
+        Ok(true)
+    })?;
+    if let Some(other) = foreign {
+        anstream::eprintln!(
+            "evenkeel: {topic} holds letters of the group {other}, too: they stay, and what stands behind them; name the topic \
+             instead of the group to delete them as well"
+        );
+    }
     Ok((!matches!(end, End::Stopped(_))).then_some(cuts))
 }
 

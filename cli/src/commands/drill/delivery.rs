@@ -12,7 +12,9 @@ use crate::receipt::ready_or_never;
 use crate::stop::Stop;
 use evenkeel::kafka::reader::{LogRecord, Reader, Reading, Start};
 use evenkeel::publisher::{PendingReceipt, PublishError, Publisher, Receipt};
-use evenkeel::recovery::{Drill, Entry, repetition, repetition_answer, repetition_of, retry_topic};
+use evenkeel::recovery::{
+    Drill, Entry, Owner, repetition, repetition_answer, repetition_of, retry_topic,
+};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -256,6 +258,10 @@ impl Delivery {
     fn hear(&mut self, record: &LogRecord) {
         let place = |offset| (record.topic.to_string(), record.partition, offset);
         let headers = || record.headers.iter();
+        let owner = Owner {
+            group: &self.group,
+            topic: source_of(&self.group, &record.topic),
+        };
         if let Some((drill, origin)) = repetition_of(headers()) {
             if drill == self.drill.id {
                 let source = source_of(&self.group, &record.topic);
@@ -270,7 +276,7 @@ impl Delivery {
         }
         let heard = match repetition_answer(headers()) {
             Some((of, outcome)) => Some((of, Heard::Settled(outcome))),
-            None => match Entry::read(headers()) {
+            None => match Entry::read(headers(), owner) {
                 Entry::Failed { of, .. } => Some((of, Heard::Failed)),
                 _ => None,
             },
