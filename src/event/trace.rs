@@ -11,6 +11,13 @@ const TRACESTATE: &str = "tracestate";
 /// Length of a `traceparent` of version 00, and of the part of a later version that is understood.
 const LENGTH: usize = 55;
 
+/// How much of a `tracestate` is passed on: as much as the specification asks for. Whoever sends more would have it in every event
+/// that follows from his, and in every row that is stored for it.
+const STATE_MAX: usize = 512;
+
+/// Members of a `tracestate` that are longer go first where something has to go.
+const MEMBER_MAX: usize = 128;
+
 /// The flags that are defined, and therefore passed on: sampled (1) and random trace id (2).
 const KNOWN_FLAGS: u8 = 0b11;
 
@@ -33,22 +40,23 @@ const KNOWN_FLAGS: u8 = 0b11;
 pub struct TraceContext {
     /// A valid `traceparent`.
     pub traceparent: String,
-    /// `tracestate`, passed on untouched.
+    /// `tracestate`, passed on untouched up to 512 characters.
     pub tracestate: Option<String>,
 }
 
 impl TraceContext {
     /// Reads the context from headers; none when `traceparent` is absent or malformed.
     ///
-    /// A `tracestate` that is empty or no UTF-8 is dropped, as is any that comes without a valid `traceparent`.
+    /// A `tracestate` that is empty or no UTF-8 is dropped, as is any that comes without a valid `traceparent`. Of one that is longer
+    /// than 512 characters those members are left that fit, in their order: without the long ones, and then without the last.
     pub fn from_headers(headers: HeadersIter<'_>) -> Option<Self> {
         let traceparent = text(headers.clone().last_value(TRACEPARENT)?)?;
         Parent::parse(traceparent)?;
         let tracestate = headers
             .last_value(TRACESTATE)
             .and_then(text)
-            .filter(|state| !state.is_empty())
-            .map(str::to_owned);
+            .map(bounded)
+            .filter(|state| !state.is_empty());
         Some(Self {
             traceparent: traceparent.to_owned(),
             tracestate,
@@ -82,6 +90,26 @@ impl TraceContext {
             headers.push(TRACESTATE, Some(tracestate.as_bytes()));
         }
     }
+}
+
+/// The members of a `tracestate` that are passed on.
+fn bounded(state: &str) -> String {
+    if state.len() <= STATE_MAX {
+        return state.to_owned();
+    }
+    let mut kept = String::new();
+    let members = state.split(',').filter(|member| member.len() <= MEMBER_MAX);
+    for member in members {
+        let separator = usize::from(!kept.is_empty());
+        if kept.len() + separator + member.len() > STATE_MAX {
+            break;
+        }
+        if separator > 0 {
+            kept.push(',');
+        }
+        kept.push_str(member);
+    }
+    kept
 }
 
 fn text(value: &[u8]) -> Option<&str> {

@@ -139,3 +139,31 @@ fn an_id_of_zeros_is_drawn_again() {
         7
     );
 }
+
+#[test]
+fn a_long_tracestate_keeps_the_first_members_that_fit() {
+    let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let kept = |state: &str| {
+        let mut headers = Headers::new();
+        headers.push("traceparent", Some(traceparent.as_bytes()));
+        headers.push("tracestate", Some(state.as_bytes()));
+        let context = TraceContext::from_headers(headers.iter()).expect("valid");
+        context.child().tracestate
+    };
+    let member = |name: char, length: usize| format!("{name}={}", "x".repeat(length - 2));
+    let (a, b, long) = (member('a', 100), member('b', 128), member('l', 129));
+    let exactly = format!("{b},{b},{b},{}", member('c', 125));
+    assert_eq!(exactly.len(), 512);
+    for (state, expected) in [
+        (exactly.clone(), Some(exactly.clone())),
+        (format!("{exactly},d=1"), Some(exactly)),
+        (
+            format!("{long},{a},{b},{long},{b},{b},{a}"),
+            Some(format!("{a},{b},{b},{b}")),
+        ),
+        ("x".repeat(900_000), None),
+        ("\u{e4}".repeat(300), None),
+    ] {
+        assert_eq!(kept(&state), expected, "{state:.20}");
+    }
+}
