@@ -3,7 +3,7 @@
 //! Owns the contract of [`Store`] as executable statements. Knows no store: each brings a [`Writer`] that writes in a
 //! transaction of its own and ends it as told. The suite wants an empty store to itself.
 
-use super::store::{Page, Standing, Store};
+use super::store::{Page, RowId, Standing, Store};
 use crate::event::{Headers, OutgoingRecord};
 use crate::outbox::row::{self, SLOTS};
 use bytes::Bytes;
@@ -15,6 +15,8 @@ use std::time::Duration;
 pub(super) trait Writer: Send + Sync {
     /// Writes the records in one transaction, and commits it or rolls it back.
     fn write(&self, records: Vec<OutgoingRecord>, commit: bool) -> BoxFuture<'_, ()>;
+    /// Has the next row get this number, which was another's before.
+    fn number_from(&self, sequence: i64) -> BoxFuture<'_, ()>;
 }
 
 /// Longer than any case takes on a slow machine.
@@ -32,6 +34,7 @@ pub(super) async fn check(store: &dyn Store, writer: &dyn Writer) {
         what_is_left_out_is_not_read(store, writer).await;
         a_marked_row_is_shown_with_its_reason(store, writer).await;
         many_rows_are_marked_at_once_each_with_its_own_reason(store, writer).await;
+        a_row_that_has_the_number_of_another_is_left_alone(store, writer).await;
         a_slot_has_one_relay_until_its_lease_ends(store).await;
         who_leaves_gives_everything_back(store).await;
     };
@@ -77,10 +80,10 @@ fn named(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 
 async fn clear(store: &dyn Store) {
     let read = store.read(&everything()).await.expect("readable");
-    let sequences: Vec<i64> = read.rows.iter().map(|row| row.sequence).collect();
-    store.delete(&sequences).await.expect("deleted");
+    let rows: Vec<RowId> = read.rows.into_iter().map(|row| row.id).collect();
+    store.delete(&rows).await.expect("deleted");
     // A second time, because a relay cannot know whether its first order arrived.
-    store.delete(&sequences).await.expect("gone already");
+    store.delete(&rows).await.expect("gone already");
     assert!(store.is_drained(&[]).await.expect("an answer"));
 }
 
@@ -108,7 +111,7 @@ async fn a_record_comes_back_as_it_was_written(store: &dyn Store, writer: &dyn W
     let written = vec![event, binary, tombstone, bare];
     writer.write(written.clone(), true).await;
     let read = store.read(&everything()).await.expect("readable");
-    assert!(read.rows.is_sorted_by_key(|row| row.sequence));
+    assert!(read.rows.is_sorted_by_key(|row| row.id.sequence));
     let topic_and_slot =
         |row: &super::store::StoredRow| row.topic == "t" && row.slot == row::slot(row.key_hash);
     assert!(read.rows.iter().all(topic_and_slot));
@@ -188,22 +191,22 @@ async fn a_marked_row_is_shown_with_its_reason(store: &dyn Store, writer: &dyn W
         .write(vec![record("t", "held"), record("t", "held")], true)
         .await;
     let read = store.read(&everything()).await.expect("readable");
-    let first = read.rows[0].sequence;
+    let first = read.rows[0].id.clone();
     assert!(!store.is_drained(&[]).await.expect("an answer"));
-    let mark = async |rows: &[(i64, &str)]| {
-        let marks = rows.iter().map(|(row, why)| (*row, (*why).to_owned()));
-        store.mark(&marks.collect()).await.expect("marked");
+    let mark = async |why: &str| {
+        let marks = BTreeMap::from([(first.clone(), why.to_owned())]);
+        store.mark(&marks).await.expect("marked");
     };
-    mark(&[(first, "too\0 large")]).await;
+    mark("too\0 large").await;
     let before = store.status().await.expect("a status").held;
-    mark(&[(first, "no such topic")]).await;
+    mark("no such topic").await;
     let status = store.status().await.expect("a status");
     let [held] = &status.held[..] else {
         panic!("one key is held: {:?}", status.held);
     };
     assert_eq!(
         (held.sequence, held.pending, held.key.as_deref()),
-        (first, 2, Some("held"))
+        (first.sequence, 2, Some("held"))
     );
     assert_eq!(
         (before[0].reason.as_str(), held.reason.as_str()),
@@ -237,17 +240,54 @@ async fn many_rows_are_marked_at_once_each_with_its_own_reason(
     writer.write(records, true).await;
     let read = store.read(&everything()).await.expect("readable");
     let (gone, kept) = read.rows.split_first().expect("rows");
-    store.delete(&[gone.sequence]).await.expect("deleted");
-    let why = |sequence: i64| (sequence, format!("\"{sequence}\" is 'bad', [] and {{}}"));
-    let marks = read.rows.iter().map(|row| why(row.sequence)).collect();
+    let gone_id = std::slice::from_ref(&gone.id);
+    store.delete(gone_id).await.expect("deleted");
+    let why = |sequence: i64| format!("\"{sequence}\" is 'bad', [] and {{}}");
+    let marks = read.rows.iter();
+    let marks = marks
+        .map(|row| (row.id.clone(), why(row.id.sequence)))
+        .collect();
     store.mark(&marks).await.expect("marked, and one is gone");
     let held = store.status().await.expect("a status").held;
     let shown = held.into_iter().map(|held| (held.sequence, held.reason));
-    let marked = kept.iter().map(|row| why(row.sequence));
+    let marked = kept.iter().map(|row| row.id.sequence);
+    let marked = marked.map(|sequence| (sequence, why(sequence)));
     assert_eq!(
         shown.collect::<BTreeMap<_, _>>(),
         marked.collect::<BTreeMap<_, _>>()
     );
+    clear(store).await;
+}
+
+/// After a failover or a restored backup numbers come again, and a relay may know the rows that had them before.
+async fn a_row_that_has_the_number_of_another_is_left_alone(
+    store: &dyn Store,
+    writer: &dyn Writer,
+) {
+    // An event, and a record that is none.
+    let mut event = record("t", "a");
+    event.headers.push("ce_id", Some(b"before"));
+    writer.write(vec![event, record("t", "b")], true).await;
+    let before = store.read(&everything()).await.expect("readable").rows;
+    clear(store).await;
+    let first = before[0].id.sequence;
+    writer.number_from(first).await;
+    let mut event = record("t", "a");
+    event.headers.push("ce_id", Some(b"after"));
+    writer.write(vec![event, record("t", "b")], true).await;
+    let after = store.read(&everything()).await.expect("readable").rows;
+    let numbers = |rows: &[super::store::StoredRow]| -> Vec<i64> {
+        rows.iter().map(|row| row.id.sequence).collect()
+    };
+    assert_eq!(numbers(&after), numbers(&before), "the same numbers");
+    let known: Vec<RowId> = before.into_iter().map(|row| row.id).collect();
+    store.delete(&known).await.expect("none of them is there");
+    let marks = known.into_iter().map(|row| (row, "refused".to_owned()));
+    store.mark(&marks.collect()).await.expect("marked");
+    let left = store.read(&everything()).await.expect("readable").rows;
+    assert_eq!(left, after, "other rows are not deleted");
+    let held = store.status().await.expect("a status").held;
+    assert!(held.is_empty(), "nor marked: {held:?}");
     clear(store).await;
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns the columns' meaning and the hash that orders and shares out the work. Knows no SQL.
 
-use super::store::StoredRow;
+use super::store::{RowId, StoredRow};
 use crate::event::{Headers, OutgoingRecord, decode};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,7 +19,8 @@ const HASH_NAMESPACE: Uuid = Uuid::from_u128(0x0196_e2c4_51d7_7f0a_9d0e_6b3f_a2c
 /// A record as the columns of a row, beside those that the store fills.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row {
-    /// The event's id; empty for a record that is no event. For readers of the table: the record is made from the headers.
+    /// The event's id; a new one for a record that is no event. With the number it says which row it is; the record is made from
+    /// the headers.
     pub(super) id: String,
     /// The event's type, likewise.
     pub(super) ty: String,
@@ -85,7 +86,10 @@ impl Row {
     /// The row as a relay takes it.
     pub(super) fn into_stored(self, sequence: i64, bytes: i64) -> StoredRow {
         StoredRow {
-            sequence,
+            id: RowId {
+                sequence,
+                event: self.id.as_str().into(),
+            },
             key_hash: self.key_hash,
             slot: self.slot,
             topic: self.topic.clone(),
@@ -119,13 +123,13 @@ fn identity(record: &OutgoingRecord) -> (String, String) {
     if let Some(id) = header("ce_id") {
         return (id, header("ce_type").unwrap_or_default());
     }
-    // A structured event has them in its value; what is no event has none.
+    // A structured event has them in its value.
     match decode(record.headers.iter(), record.value.as_deref()) {
         Ok(envelope) => (
             column(envelope.attributes.id.as_bytes()),
             column(envelope.attributes.ty.as_bytes()),
         ),
-        Err(_) => (String::new(), String::new()),
+        Err(_) => (Uuid::now_v7().to_string(), String::new()),
     }
 }
 
@@ -236,8 +240,9 @@ mod tests {
             let row = Row::of(&event);
             assert_eq!((row.id.as_str(), row.ty.as_str()), ("12", "opened"));
         }
-        let row = Row::of(&record(None));
-        assert_eq!((row.id.as_str(), row.ty.as_str()), ("", ""));
+        let (row, other) = (Row::of(&record(None)), Row::of(&record(None)));
+        assert_eq!(row.ty, "");
+        assert_ne!(row.id, other.id, "what is no event gets an id of its own");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::status::{OpenTransaction, OutboxStatus};
 use crate::event::OutgoingRecord;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The answer of a store.
@@ -35,12 +36,12 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Reads committed rows in the order of their numbers. Of each key that is not left out, the rows are its first ones.
     fn read<'a>(&'a self, page: &'a Page) -> Answer<'a, ReadPage>;
 
-    /// Deletes rows. Those that are gone already are no error.
-    fn delete<'a>(&'a self, sequences: &'a [i64]) -> Answer<'a, ()>;
+    /// Deletes these rows, and none that has the number of one of them. Those that are gone already are no error.
+    fn delete<'a>(&'a self, rows: &'a [RowId]) -> Answer<'a, ()>;
 
     /// Writes beside each of these rows why it cannot be published, and since when: the first time counts, the last reason.
     /// All of them in one statement, as there may be as many as a relay has read. Those that are gone already are no error.
-    fn mark<'a>(&'a self, failures: &'a BTreeMap<i64, String>) -> Answer<'a, ()>;
+    fn mark<'a>(&'a self, failures: &'a BTreeMap<RowId, String>) -> Answer<'a, ()>;
 
     /// Whether nothing waits but keys with a marked row, and rows of these topics.
     fn is_drained<'a>(&'a self, without_topics: &'a [String]) -> Answer<'a, bool>;
@@ -109,10 +110,20 @@ impl ReadPage {
     }
 }
 
+/// Which row it is: a number alone is not enough, as numbers come again after a failover to a server that did not have the last
+/// ones, and after a backup was restored.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RowId {
+    /// Its number, by which rows are ordered.
+    pub(crate) sequence: i64,
+    /// The id of its event.
+    pub(crate) event: Arc<str>,
+}
+
 /// A row as it was read.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StoredRow {
-    pub(crate) sequence: i64,
+    pub(crate) id: RowId,
     pub(crate) key_hash: i64,
     pub(crate) slot: i16,
     pub(crate) topic: String,

@@ -5,19 +5,15 @@ use super::super::row::Row;
 use crate::event::OutgoingRecord;
 use sqlx::PgConnection;
 
-/// The channel on which a commit wakes the relays.
-pub(super) const CHANNEL: &str = "evenkeel_outbox";
-
 /// In one statement and round trip: the keys' locks, in the order of their numbers, so that two statements cannot wait for
-/// each other; then the rows, whose numbers are drawn under the locks; and the wake-up, which leaves with the commit.
+/// each other; then the rows, whose numbers are drawn under the locks.
 ///
-/// The locks are taken before the first number is drawn because the counts are worked out before the first row is.
+/// The locks are taken before the first number is drawn because their count is worked out before the first row is. There is no
+/// `NOTIFY` in it: PostgreSQL lets one transaction at a time commit that has notified, in all databases of the server.
 const APPEND: &str = "
     WITH locked AS MATERIALIZED (
         SELECT pg_advisory_xact_lock(hash)
         FROM (SELECT DISTINCT hash FROM unnest($1::bigint[]) AS hash ORDER BY hash) AS ordered
-    ), woken AS MATERIALIZED (
-        SELECT pg_notify('evenkeel_outbox', '')
     )
     INSERT INTO evenkeel_outbox
         (id, aggregatetype, aggregateid, type, payload, headers, binary_key, partition, timestamp_ms, key_hash, slot)
@@ -25,7 +21,7 @@ const APPEND: &str = "
     FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::text[], $8::bytea[], $9::integer[],
                 $10::bigint[], $11::bigint[], $12::smallint[]) WITH ORDINALITY
         AS record (id, topic, key, type, payload, headers, binary_key, partition, timestamp_ms, key_hash, slot, ordinal)
-    WHERE (SELECT count(*) FROM locked) + (SELECT count(*) FROM woken) > 0
+    WHERE (SELECT count(*) FROM locked) >= 0
     ORDER BY ordinal";
 
 /// Writes `records` in the transaction in which `connection` is, in this order, in one round trip.

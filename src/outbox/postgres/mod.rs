@@ -94,6 +94,12 @@ impl PostgresOutbox {
         &self.pool
     }
 
+    /// Wakes relays, of other processes too: call it after a commit. Without it they hear of commits that follow soon after
+    /// [`PostgresOutbox::publish`], and find others by polling.
+    pub fn wake(&self) {
+        self.wake_up.tell(&self.pool);
+    }
+
     /// Publishes an event with the transaction in which `connection` is: once that commits, a relay takes the event to Kafka;
     /// if it rolls back, the event was never there. Outside of a transaction the event is published at once.
     ///
@@ -111,7 +117,7 @@ impl PostgresOutbox {
         event: &Event<T>,
     ) -> Result<(), OutboxError> {
         let record = self.settings.encode(event)?;
-        append(connection, &[record]).await
+        self.append(connection, &[record]).await
     }
 
     /// [`PostgresOutbox::publish`] for several events of one type, in this order, in one round trip.
@@ -124,7 +130,7 @@ impl PostgresOutbox {
         events: &[Event<T>],
     ) -> Result<(), OutboxError> {
         let records: Result<Vec<_>, _> = events.iter().map(|e| self.settings.encode(e)).collect();
-        append(connection, &records?).await
+        self.append(connection, &records?).await
     }
 
     /// [`PostgresOutbox::publish`] for records that are encoded already, of any types and topics.
@@ -136,6 +142,16 @@ impl PostgresOutbox {
         connection: &mut PgConnection,
         records: &[OutgoingRecord],
     ) -> Result<(), OutboxError> {
-        append(connection, records).await
+        self.append(connection, records).await
+    }
+
+    async fn append(
+        &self,
+        connection: &mut PgConnection,
+        records: &[OutgoingRecord],
+    ) -> Result<(), OutboxError> {
+        append(connection, records).await?;
+        self.wake_up.expect(&self.pool);
+        Ok(())
     }
 }

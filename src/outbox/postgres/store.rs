@@ -5,7 +5,9 @@
 
 use super::super::row::{Row, SLOTS};
 use super::super::status::{HeldKey, OpenTransaction, OutboxStatus, RelayShare};
-use super::super::store::{Answer, Backlog, Leased, Page, ReadPage, Standing, Store, StoredRow};
+use super::super::store::{
+    Answer, Backlog, Leased, Page, ReadPage, RowId, Standing, Store, StoredRow,
+};
 use super::super::{OutboxError, store};
 use super::PostgresOutbox;
 use futures_util::future::BoxFuture;
@@ -42,7 +44,7 @@ const LEAVE: &str = "
 const READ: &str = "
     SELECT * FROM (
         SELECT *, sum(size) OVER (ORDER BY sequence) AS total, count(*) OVER () AS found FROM (
-            SELECT sequence, key_hash, slot, aggregatetype, aggregateid, binary_key, payload, headers, partition,
+            SELECT sequence, id, key_hash, slot, aggregatetype, aggregateid, binary_key, payload, headers, partition,
                    timestamp_ms, coalesce(octet_length(payload), 0) + octet_length(headers) + 256 AS size
             FROM evenkeel_outbox
             WHERE slot = ANY($1) AND key_hash <> ALL($2) AND (aggregatetype <> ALL($3) OR key_hash = ANY($4))
@@ -54,12 +56,15 @@ const READ: &str = "
 /// A delete that a crash of the server undoes costs a repetition, which no delete is worth waiting for the disk.
 const DELETE: &str = "
     WITH unsynced AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
-    DELETE FROM evenkeel_outbox WHERE sequence = ANY($1) AND (SELECT count(*) FROM unsynced) > 0";
+    DELETE FROM evenkeel_outbox AS published
+    USING unnest($1::bigint[], $2::text[]) AS gone (sequence, id)
+    WHERE published.sequence = gone.sequence AND published.id = gone.id AND (SELECT count(*) FROM unsynced) > 0";
 
 const MARK: &str = "
     UPDATE evenkeel_outbox AS refused
     SET failure = mark.failure, failed_at = coalesce(refused.failed_at, clock_timestamp())
-    FROM unnest($1::bigint[], $2::text[]) AS mark (sequence, failure) WHERE refused.sequence = mark.sequence";
+    FROM unnest($1::bigint[], $2::text[], $3::text[]) AS mark (sequence, id, failure)
+    WHERE refused.sequence = mark.sequence AND refused.id = mark.id";
 
 const IS_DRAINED: &str = "
     SELECT NOT EXISTS (
@@ -166,17 +171,16 @@ impl Store for PostgresOutbox {
         })
     }
 
-    fn delete<'a>(&'a self, sequences: &'a [i64]) -> Answer<'a, ()> {
-        self.execute(
-            "delete published events",
-            sqlx::query(DELETE).bind(sequences),
-        )
+    fn delete<'a>(&'a self, rows: &'a [RowId]) -> Answer<'a, ()> {
+        let (sequences, events) = columns(rows.iter());
+        let query = sqlx::query(DELETE).bind(sequences).bind(events);
+        self.execute("delete published events", query)
     }
 
-    fn mark<'a>(&'a self, failures: &'a BTreeMap<i64, String>) -> Answer<'a, ()> {
-        let sequences: Vec<i64> = failures.keys().copied().collect();
+    fn mark<'a>(&'a self, failures: &'a BTreeMap<RowId, String>) -> Answer<'a, ()> {
+        let (sequences, events) = columns(failures.keys());
         let reasons: Vec<String> = failures.values().map(|why| store::reason(why)).collect();
-        let query = sqlx::query(MARK).bind(sequences).bind(reasons);
+        let query = sqlx::query(MARK).bind(sequences).bind(events).bind(reasons);
         self.execute("mark refused events", query)
     }
 
@@ -280,6 +284,11 @@ impl PostgresOutbox {
     }
 }
 
+/// Numbers and events of rows, as `unnest` takes them.
+fn columns<'a>(rows: impl Iterator<Item = &'a RowId>) -> (Vec<i64>, Vec<&'a str>) {
+    rows.map(|row| (row.sequence, &*row.event)).unzip()
+}
+
 fn read_page(rows: Vec<PgRow>, rows_max: usize) -> Result<ReadPage, sqlx::Error> {
     let found: i64 = match rows.first() {
         Some(row) => row.try_get("found")?,
@@ -291,7 +300,7 @@ fn read_page(rows: Vec<PgRow>, rows_max: usize) -> Result<ReadPage, sqlx::Error>
 
 fn stored_row(row: PgRow) -> Result<StoredRow, sqlx::Error> {
     let columns = Row {
-        id: String::new(),
+        id: row.try_get("id")?,
         ty: String::new(),
         topic: row.try_get("aggregatetype")?,
         key: row.try_get("aggregateid")?,

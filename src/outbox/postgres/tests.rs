@@ -65,6 +65,16 @@ impl Writer for PostgresOutbox {
             }
         })
     }
+
+    fn number_from(&self, sequence: i64) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let restart = format!(
+                "ALTER TABLE evenkeel_outbox ALTER COLUMN sequence RESTART WITH {sequence}"
+            );
+            let restart = sqlx::raw_sql(sqlx::AssertSqlSafe(restart));
+            restart.execute(&self.pool).await.expect("restarted");
+        })
+    }
 }
 
 #[tokio::test]
@@ -246,6 +256,87 @@ async fn a_commit_is_heard_of_by_all_who_wait() {
     outbox.write(vec![record("k")], true).await;
     let heard = tokio::time::timeout(WITHIN, futures_util::future::join_all(relays)).await;
     heard.expect("all hear of it");
+}
+
+#[tokio::test]
+async fn a_commit_is_heard_of_by_the_relays_of_other_processes() {
+    let Some(url) = database().await else { return };
+    let (outbox, other) = (outbox(&url).await, outbox(&url).await);
+    other.committed().await;
+    for wakes in [false, true] {
+        let listening = other.committed();
+        let mut transaction = outbox.pool().begin().await.expect("a transaction");
+        let event = [record("k")];
+        let written = outbox.publish_records(&mut transaction, &event).await;
+        written.expect("written");
+        transaction.commit().await.expect("committed");
+        if wakes {
+            outbox.wake();
+        }
+        let heard = tokio::time::timeout(WITHIN, listening).await;
+        heard.expect("a commit is heard of");
+    }
+}
+
+/// A commit that waits for a standby or a disk holds up no other, whatever it published.
+#[tokio::test]
+async fn transactions_that_publish_commit_side_by_side() {
+    let started = crate::testing::TestPostgres::start().await;
+    let Some(server) = crate::testing::required(started) else {
+        return;
+    };
+    let outbox = outbox(&server.database().await.expect("a database")).await;
+    let set = async |value: &str| {
+        let mut connection = outbox.pool().acquire().await.expect("a connection");
+        for statement in [
+            format!("ALTER SYSTEM SET synchronous_standby_names = '{value}'"),
+            "SELECT pg_reload_conf()".to_owned(),
+        ] {
+            let run = sqlx::raw_sql(sqlx::AssertSqlSafe(statement));
+            run.execute(&mut *connection).await.expect("done");
+        }
+    };
+    let mut transactions = Vec::new();
+    for key in ["a", "b"] {
+        let mut transaction = outbox.pool().begin().await.expect("a transaction");
+        let event = [record(key)];
+        let written = outbox.publish_records(&mut transaction, &event).await;
+        written.expect("written");
+        transactions.push(transaction);
+    }
+    set("nobody").await;
+    let waiting = async || {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        let waiting = sqlx::query_scalar(waiting).fetch_one(outbox.pool()).await;
+        waiting.expect("an answer")
+    };
+    // The setting comes into force a little later: from then on somebody else's commit waits as well.
+    let probe = tokio::spawn({
+        let pool = outbox.pool().clone();
+        async move {
+            loop {
+                let write = sqlx::raw_sql("INSERT INTO evenkeel_meta VALUES (random()::text, '')");
+                write.execute(&pool).await.expect("written");
+            }
+        }
+    });
+    eventually("it is in force", WITHIN, || async {
+        let waiting: i64 = waiting().await;
+        (waiting == 1).then_some(())
+    })
+    .await;
+    let commits = transactions.into_iter().map(sqlx::Transaction::commit);
+    let commits = tokio::spawn(futures_util::future::join_all(commits));
+    eventually("both wait for the standby", WITHIN, || async {
+        let waiting: i64 = waiting().await;
+        (waiting == 3).then_some(())
+    })
+    .await;
+    probe.abort();
+    set("").await;
+    for committed in commits.await.expect("no panic") {
+        committed.expect("committed");
+    }
 }
 
 #[tokio::test]

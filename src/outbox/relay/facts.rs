@@ -14,7 +14,7 @@ pub(super) fn row_settled(fact: &Fact) {
             counter!(Metric::OutboxPublished.name(), "topic" => topic.clone()).increment(1);
         }
         Fact::Held {
-            sequence,
+            row,
             topic,
             reason,
             is_new,
@@ -24,7 +24,7 @@ pub(super) fn row_settled(fact: &Fact) {
             failed(topic, "refused");
             if *is_new {
                 tracing::error!(
-                    sequence,
+                    sequence = row.sequence,
                     topic,
                     reason,
                     "an event of the outbox is refused; its key waits, and it is tried again until it is accepted or its row is \

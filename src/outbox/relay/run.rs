@@ -4,7 +4,7 @@
 //! leaves time to renew a lease.
 
 use super::super::OutboxError;
-use super::super::store::{Answer, Store};
+use super::super::store::{Answer, RowId, Store};
 use super::shares::{self, Leases};
 use super::window::{Fact, Outcome, Window};
 use super::{Relay, RelayReport, RelaySettings, facts};
@@ -64,7 +64,7 @@ pub(super) struct Running {
     leases: Leases,
     sends: FuturesUnordered<BoxFuture<'static, Sent>>,
     /// Refused rows, and why: to be written beside them.
-    marks: BTreeMap<i64, String>,
+    marks: BTreeMap<RowId, String>,
     /// There may be rows that were not read.
     may_have_more: bool,
     renew_at: Instant,
@@ -385,14 +385,14 @@ impl Running {
         match &fact {
             Fact::Published { .. } => self.report.published += 1,
             Fact::Held {
-                sequence,
+                row,
                 reason,
                 has_news,
                 ..
             } => {
                 self.report.failed += 1;
                 if *has_news {
-                    self.marks.insert(*sequence, reason.clone());
+                    self.marks.insert(row.clone(), reason.clone());
                 }
             }
             Fact::Delayed { .. } => self.report.failed += 1,

@@ -1,7 +1,7 @@
 //! Thousands of random schedules of relays, brokers and crashes, and what must hold in each: every event on the log at least
 //! once, first occurrences of a key in order, whatever lands however late, and nothing left in a window.
 
-use super::super::store::{ReadPage, StoredRow};
+use super::super::store::{ReadPage, RowId, StoredRow};
 use super::settings::RelaySettings;
 use super::window::{Outcome, Window};
 use crate::event::{Headers, OutgoingRecord};
@@ -79,7 +79,10 @@ impl World {
             .min(self.random.random_range(0..KEYS));
         let topic = format!("t{}", key % 2);
         let row = StoredRow {
-            sequence: self.next_sequence,
+            id: RowId {
+                sequence: self.next_sequence,
+                event: self.next_sequence.to_string().into(),
+            },
             key_hash: key,
             slot: SLOT,
             topic: topic.clone(),
@@ -140,7 +143,7 @@ impl World {
     }
 
     fn land(&mut self, row: &StoredRow) {
-        self.log.push((row.key_hash, row.sequence));
+        self.log.push((row.key_hash, row.id.sequence));
     }
 
     /// One row that is under way comes to an end, good or bad.
@@ -177,8 +180,8 @@ impl World {
 
     fn delete(&mut self, relay: usize) {
         let published = self.relays[relay].window.published();
-        for sequence in &published {
-            self.table.remove(sequence);
+        for row in &published {
+            self.table.remove(&row.sequence);
         }
         let relay = &mut self.relays[relay];
         relay.window.deleted(published.len());
@@ -207,14 +210,14 @@ impl World {
                     let is_known = self
                         .log
                         .iter()
-                        .any(|(_, sequence)| *sequence == row.sequence);
+                        .any(|(_, sequence)| *sequence == row.id.sequence);
                     let is_sent = |relay: &Relay| relay.under_way.contains(row);
                     is_first == Some(*row)
                         && !is_known
                         && !self.relays.iter().any(is_sent)
                         && !self.orphans.contains(row)
                 };
-                if let Some(sequence) = self.table.values().find(free).map(|row| row.sequence) {
+                if let Some(sequence) = self.table.values().find(free).map(|row| row.id.sequence) {
                     self.table.remove(&sequence);
                     self.given_up.insert(sequence);
                 }

@@ -1,6 +1,6 @@
 //! The window's rules one by one.
 
-use super::super::store::{ReadPage, StoredRow};
+use super::super::store::{ReadPage, RowId, StoredRow};
 use super::held::UNFIT_KEYS_MAX;
 use super::settings::RelaySettings;
 use super::window::{Fact, Outcome, Window};
@@ -10,12 +10,19 @@ use tokio::time::Instant;
 
 fn row(sequence: i64, key: i64, topic: &str) -> StoredRow {
     StoredRow {
-        sequence,
+        id: id(sequence),
         key_hash: key,
         slot: 0,
         topic: topic.to_owned(),
         bytes: 1,
         record: Err("none is needed".to_owned()),
+    }
+}
+
+fn id(sequence: i64) -> RowId {
+    RowId {
+        sequence,
+        event: sequence.to_string().into(),
     }
 }
 
@@ -27,7 +34,7 @@ fn whole(rows: impl IntoIterator<Item = StoredRow>) -> ReadPage {
 }
 
 fn next(window: &mut Window) -> Option<i64> {
-    window.next(|_| true).map(|row| row.sequence)
+    window.next(|_| true).map(|row| row.id.sequence)
 }
 
 fn page(window: &Window) -> super::super::store::Page {
@@ -55,7 +62,7 @@ async fn a_key_is_not_read_again_before_its_published_rows_are_deleted() {
     next(&mut window);
     window.settle(7, Outcome::Published, Instant::now(), 0.0);
     assert_eq!(page(&window).without_keys, [7]);
-    assert_eq!(window.published(), [1]);
+    assert_eq!(window.published(), [id(1)]);
     window.deleted(1);
     assert_eq!(page(&window).without_keys, [0_i64; 0]);
 }
@@ -85,7 +92,7 @@ async fn a_refused_key_waits_and_is_read_again_from_its_first_row() {
         matches!(
             fact,
             Some(Fact::Held {
-                sequence: 1,
+                row: RowId { sequence: 1, .. },
                 is_new: true,
                 ..
             })
@@ -179,7 +186,7 @@ async fn a_slot_that_is_lost_is_forgotten_but_for_what_is_under_way() {
     assert_eq!(next(&mut window), None);
     assert!(window.is_busy(0));
     window.settle(7, Outcome::Published, Instant::now(), 0.0);
-    assert_eq!(window.published(), [1]);
+    assert_eq!(window.published(), [id(1)]);
     window.deleted(1);
     assert!(window.is_empty() && !window.is_busy(0));
 }

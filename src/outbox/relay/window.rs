@@ -5,7 +5,7 @@
 //! the next one, and never one ahead of its time. A key whose row fails is dropped from memory and read again after a while,
 //! from its first row; meanwhile other keys go on. Knows no store, no publisher and no lease.
 
-use super::super::store::{Page, ReadPage, StoredRow};
+use super::super::store::{Page, ReadPage, RowId, StoredRow};
 use super::held::{Held, HeldKeys};
 use super::settings::RelaySettings;
 use crate::recovery::Backoff;
@@ -37,7 +37,7 @@ pub(super) enum Fact {
     /// A key is held from now on, or still.
     Held {
         /// The refused row.
-        sequence: i64,
+        row: RowId,
         topic: String,
         reason: String,
         /// It was not held before.
@@ -65,7 +65,7 @@ pub(super) struct Window {
     waiting: BTreeSet<(Instant, i64)>,
     held: HeldKeys,
     /// Published, to be deleted: row and key.
-    published: Vec<(i64, i64)>,
+    published: Vec<(RowId, i64)>,
     rows: usize,
     bytes: usize,
 }
@@ -81,17 +81,17 @@ struct Lane {
     failures: u32,
     held: Held,
     /// By which row it was held last, and the hash of the reason.
-    held_by: Option<(i64, u64)>,
+    held_by: Option<(RowId, u64)>,
     /// The slot was lost while a row was under way.
     is_lost: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 enum State {
     /// Its next row can be sent, if there is one.
     Open,
     /// A row is under way.
-    Sending { sequence: i64, bytes: usize },
+    Sending { row: RowId, bytes: usize },
     /// A row failed; read again then.
     Waiting(Instant),
     /// To be read again now.
@@ -196,7 +196,7 @@ impl Window {
             }
             if let Some(row) = lane.queue.pop_front() {
                 lane.state = State::Sending {
-                    sequence: row.sequence,
+                    row: row.id.clone(),
                     bytes: row.bytes,
                 };
                 return Some(row);
@@ -213,7 +213,7 @@ impl Window {
         random: f64,
     ) -> Option<Fact> {
         let lane = self.lanes.get_mut(&key)?;
-        let State::Sending { sequence, bytes } = lane.state else {
+        let State::Sending { row, bytes } = lane.state.clone() else {
             return None;
         };
         lane.state = State::Open;
@@ -226,7 +226,7 @@ impl Window {
                 if !lane.queue.is_empty() {
                     self.ready.push_back(key);
                 }
-                self.published.push((sequence, key));
+                self.published.push((row, key));
                 self.let_go(key);
                 return Some(Fact::Published { topic });
             }
@@ -251,8 +251,9 @@ impl Window {
             return Some(Fact::Delayed { topic, reason });
         };
         let lane = self.lanes.get_mut(&key)?;
-        let by = Some((sequence, hash(&reason)));
-        let has_news = std::mem::replace(&mut lane.held_by, by) != by;
+        let by = Some((row.clone(), hash(&reason)));
+        let has_news = lane.held_by != by;
+        lane.held_by = by;
         let (is_new, is_other) = (lane.held == Held::No, lane.held != held);
         let mut stops_topic = false;
         if is_other {
@@ -260,7 +261,7 @@ impl Window {
             stops_topic = self.hold(key, held);
         }
         Some(Fact::Held {
-            sequence,
+            row,
             topic,
             reason,
             is_new,
@@ -270,11 +271,8 @@ impl Window {
     }
 
     /// The published rows that the store still has.
-    pub(super) fn published(&self) -> Vec<i64> {
-        self.published
-            .iter()
-            .map(|(sequence, _)| *sequence)
-            .collect()
+    pub(super) fn published(&self) -> Vec<RowId> {
+        self.published.iter().map(|(row, _)| row.clone()).collect()
     }
 
     /// Whether rows are published that the store has not deleted.

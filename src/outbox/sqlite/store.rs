@@ -5,7 +5,9 @@
 
 use super::super::row::{Row, SLOTS};
 use super::super::status::{HeldKey, OpenTransaction, OutboxStatus, RelayShare};
-use super::super::store::{Answer, Backlog, Leased, Page, ReadPage, Standing, Store, StoredRow};
+use super::super::store::{
+    Answer, Backlog, Leased, Page, ReadPage, RowId, Standing, Store, StoredRow,
+};
 use super::super::{OutboxError, store};
 use super::SqliteOutbox;
 use crate::inbox::is_busy;
@@ -74,7 +76,7 @@ const LEAVE: &str = "DELETE FROM evenkeel_outbox_relay WHERE id = ?1";
 const READ: &str = "
     SELECT * FROM (
         SELECT *, sum(size) OVER (ORDER BY sequence) AS total, count(*) OVER () AS found FROM (
-            SELECT sequence, key_hash, slot, aggregatetype, aggregateid, binary_key, payload, headers, \"partition\",
+            SELECT sequence, id, key_hash, slot, aggregatetype, aggregateid, binary_key, payload, headers, \"partition\",
                    timestamp_ms, coalesce(length(payload), 0) + length(CAST(headers AS BLOB)) + 256 AS size
             FROM evenkeel_outbox
             WHERE slot IN (SELECT value FROM json_each(?1)) AND key_hash NOT IN (SELECT value FROM json_each(?2))
@@ -84,13 +86,16 @@ const READ: &str = "
     )
     WHERE total - size < ?6 ORDER BY sequence";
 
-const DELETE: &str =
-    "DELETE FROM evenkeel_outbox WHERE sequence IN (SELECT value FROM json_each(?1))";
+/// The numbers find the rows, and the pairs decide.
+const DELETE: &str = "
+    DELETE FROM evenkeel_outbox
+    WHERE sequence IN (SELECT value ->> 0 FROM json_each(?1))
+      AND (sequence, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))";
 
 const MARK: &str = concat!(
-    "UPDATE evenkeel_outbox SET failure = mark.value ->> 1, failed_at = coalesce(failed_at, ",
+    "UPDATE evenkeel_outbox SET failure = mark.value ->> 2, failed_at = coalesce(failed_at, ",
     now!(),
-    ") FROM json_each(?1) AS mark WHERE sequence = mark.value ->> 0"
+    ") FROM json_each(?1) AS mark WHERE sequence = mark.value ->> 0 AND evenkeel_outbox.id = mark.value ->> 1"
 );
 
 const IS_DRAINED: &str = "
@@ -212,19 +217,22 @@ impl Store for SqliteOutbox {
         }))
     }
 
-    fn delete<'a>(&'a self, sequences: &'a [i64]) -> Answer<'a, ()> {
-        Box::pin(
-            self.patiently("delete published events", move || async move {
-                let query = sqlx::query(DELETE).bind(list(sequences));
+    fn delete<'a>(&'a self, rows: &'a [RowId]) -> Answer<'a, ()> {
+        let rows = rows.iter().map(|row| (row.sequence, &*row.event));
+        let rows = list(&rows.collect::<Vec<_>>());
+        Box::pin(async move {
+            self.patiently("delete published events", || async {
+                let query = sqlx::query(DELETE).bind(&rows);
                 query.execute(&self.pool).await.map(drop)
-            }),
-        )
+            })
+            .await
+        })
     }
 
-    fn mark<'a>(&'a self, failures: &'a BTreeMap<i64, String>) -> Answer<'a, ()> {
+    fn mark<'a>(&'a self, failures: &'a BTreeMap<RowId, String>) -> Answer<'a, ()> {
         let marks = failures
             .iter()
-            .map(|(sequence, why)| (sequence, store::reason(why)));
+            .map(|(row, why)| (row.sequence, &*row.event, store::reason(why)));
         let marks = list(&marks.collect::<Vec<_>>());
         Box::pin(async move {
             self.patiently("mark refused events", || async {
@@ -340,7 +348,7 @@ fn read_page(rows: Vec<SqliteRow>, rows_max: usize) -> Result<ReadPage, sqlx::Er
 
 fn stored_row(row: SqliteRow) -> Result<StoredRow, sqlx::Error> {
     let columns = Row {
-        id: String::new(),
+        id: row.try_get("id")?,
         ty: String::new(),
         topic: row.try_get("aggregatetype")?,
         key: row.try_get("aggregateid")?,

@@ -20,6 +20,14 @@ impl Writer for SqliteOutbox {
             }
         })
     }
+
+    fn number_from(&self, sequence: i64) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let set = "UPDATE sqlite_sequence SET seq = ? WHERE name = 'evenkeel_outbox'";
+            let set = sqlx::query(set).bind(sequence - 1);
+            set.execute(&self.pool).await.expect("set");
+        })
+    }
 }
 
 #[tokio::test]
