@@ -93,6 +93,7 @@ impl ValueEnum for Choice {
             Choice::One(Workload::Publish),
             Choice::One(Workload::Latency),
             Choice::One(Workload::Effects),
+            Choice::One(Workload::SharedRows),
             Choice::One(Workload::Backlog),
             Choice::One(Workload::Keys),
             Choice::One(Workload::HotKey),

@@ -11,6 +11,7 @@ mod lifecycle;
 mod parked;
 mod publish;
 mod rebalance;
+mod shared_rows;
 mod slow;
 
 use crate::spec::{Data, Plan, Spec, Turn};
@@ -33,6 +34,8 @@ pub(crate) enum Workload {
     Latency,
     /// One effect an event in SQLite and PostgreSQL, inbox on.
     Effects,
+    /// Handlers that update the same few rows of PostgreSQL, by number of connections.
+    SharedRows,
     /// Memory before a backlog of 10 million.
     Backlog,
     /// Many partitions and keys beside few.
@@ -63,6 +66,7 @@ impl Workload {
             Self::Publish => publish::plan(),
             Self::Latency => latency::plan(),
             Self::Effects => effects::plan(),
+            Self::SharedRows => shared_rows::plan(),
             Self::Backlog => backlog::plan(),
             Self::Keys => keys::plan(),
             Self::HotKey => hot_key::plan(),
@@ -86,6 +90,7 @@ impl Workload {
             Self::Publish => publish::turn(spec).await,
             Self::Latency => latency::turn(spec).await,
             Self::Effects => effects::turn(spec).await,
+            Self::SharedRows => shared_rows::turn(spec).await,
             Self::Backlog => backlog::turn(spec).await,
             Self::Keys => keys::turn(spec).await,
             Self::HotKey => hot_key::turn(spec).await,

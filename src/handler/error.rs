@@ -49,6 +49,8 @@ pub struct HandlerError {
     source: Source,
     /// Of several events that failed together, which is to blame is not known.
     is_shared: bool,
+    /// The store kept nothing of it because of another transaction: it is to be handled again at once.
+    is_collision: bool,
 }
 
 /// The error itself, whose drop is caught.
@@ -116,6 +118,7 @@ impl HandlerError {
             dependency: None,
             source: Source::new(source),
             is_shared: false,
+            is_collision: false,
         }
     }
 
@@ -128,7 +131,24 @@ impl HandlerError {
             dependency: self.dependency.clone(),
             source: self.source.clone(),
             is_shared: true,
+            is_collision: self.is_collision,
         }
+    }
+
+    /// The same error, of a delivery that another transaction was in the way of.
+    pub(super) fn collided(mut self) -> Self {
+        self.is_collision = true;
+        self
+    }
+
+    /// Whether another transaction was in the way.
+    pub(super) fn is_collision(&self) -> bool {
+        self.is_collision
+    }
+
+    /// The error that the handler met.
+    pub(super) fn cause(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self.source.as_ref()
     }
 
     /// The same error, said to be about `dependency`: each has a breaker of its own, and its name stands in logs, health and
@@ -235,6 +255,7 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for HandlerError {
             dependency: None,
             source: Source::new(source),
             is_shared: false,
+            is_collision: false,
         }
     }
 }

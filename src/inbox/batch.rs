@@ -3,6 +3,7 @@
 use super::{BoxFuture, InboxError, InboxKey};
 use crate::event::OutgoingRecord;
 use std::any::Any;
+use std::error::Error;
 
 /// An inbox that claims several deliveries in one transaction. [`Inbox::batches`](super::Inbox::batches) tells of it.
 pub trait BatchInbox: Send + Sync {
@@ -38,4 +39,13 @@ pub trait BatchClaim: Send {
     ) -> BoxFuture<'static, Result<Vec<Vec<OutgoingRecord>>, InboxError>>;
     /// Gives all of them back: everything is undone, and the next delivery of each is fresh.
     fn abandon(self: Box<Self>) -> BoxFuture<'static, Result<(), InboxError>>;
+    /// The same for a handler that failed with this error. True where another transaction was in the way, as for
+    /// [`Claim::fail`](super::Claim::fail).
+    fn fail(
+        self: Box<Self>,
+        _error: &(dyn Error + Send + Sync + 'static),
+    ) -> BoxFuture<'static, Result<bool, InboxError>> {
+        let abandoned = self.abandon();
+        Box::pin(async move { abandoned.await.map(|()| false) })
+    }
 }

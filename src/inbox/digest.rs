@@ -2,10 +2,18 @@
 //!
 //! Ids and sources are anybody's text, of any length; a digest of them has no length to worry about and nothing to quote.
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
 use super::InboxKey;
 use sha2::{Digest, Sha256};
 
+/// SHA-256 of a text.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) fn of_text(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
 /// SHA-256 of the parts, each behind its length, so that no two lists of parts make the same text.
+#[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) fn digest(key: &InboxKey) -> [u8; 32] {
     let mut sha = Sha256::new();
     for part in [&key.group, &key.handler, &key.source, &key.id] {
@@ -15,7 +23,14 @@ pub(crate) fn digest(key: &InboxKey) -> [u8; 32] {
     sha.finalize().into()
 }
 
-#[cfg(test)]
+/// A number for a name, the same in every process and release.
+#[cfg(feature = "postgres")]
+pub(crate) fn number(name: &str) -> i32 {
+    let [a, b, c, d, ..] = of_text(name);
+    i32::from_be_bytes([a, b, c, d])
+}
+
+#[cfg(all(test, any(feature = "postgres", feature = "redis")))]
 mod tests {
     use super::*;
     use std::collections::HashSet;

@@ -17,6 +17,9 @@ pub(super) struct Failure {
 pub(super) enum Advice {
     /// It may pass by itself.
     Wait(&'static str),
+    /// It passes if the whole is done again.
+    #[cfg(feature = "postgres")]
+    TryAgain(&'static str),
     /// Somebody has to do something.
     Mend(&'static str),
     /// It is this statement's own fault; says who refused it.
@@ -40,6 +43,8 @@ impl Failure {
         };
         match advice {
             Advice::Wait(advice) => InboxError::Unavailable(failure(advice)),
+            #[cfg(feature = "postgres")]
+            Advice::TryAgain(advice) => InboxError::TryAgain(failure(advice)),
             Advice::Mend(advice) => InboxError::NotWritable(failure(advice)),
             #[cfg(any(feature = "postgres", feature = "sqlite"))]
             Advice::None(refused) => InboxError::Other(failure(refused)),

@@ -5,26 +5,36 @@
 //! and only then are the completions answered; so nothing is called done that a crash could still undo. A claim that comes
 //! alone has a transaction alone, at once.
 //!
+//! A delivery whose transaction another one was in the way of is no failure: its group ends early, commits what it has, and the
+//! delivery is claimed again. Where that comes often, groups are open one at a time (`contention.rs`).
+//!
 //! Owns the order of events in a group. Knows no SQL: a store says how its transactions are begun and ended
 //! ([`GroupStore`]).
 
 mod batch;
+mod books;
+mod collision;
+mod contention;
 mod late;
 mod lend;
 mod queue;
 #[cfg(test)]
 mod tests;
 
+pub(super) use collision::Cause;
+pub(super) use contention::Level;
 pub(super) use lend::Lent;
+#[cfg(any(feature = "sqlite", test))]
 pub(super) use queue::GROUP_MAX;
 
 use super::{BoxFuture, CLAIMS_MAX, Claim, Claimed, InboxError, InboxKey, replies};
 use crate::event::OutgoingRecord;
+use books::{Answer, Asker, Books, Turn};
+use collision::{Said, TransactionCollided};
 use lend::{Completed, Loan, Returned, lend};
 use queue::{Ended, Queue};
 use std::any::Any;
 use std::error::Error;
-use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, oneshot};
@@ -41,11 +51,12 @@ pub(super) trait GroupStore: Send + Sync + 'static {
     /// What is known of a delivery; nothing of one that is claimed. Waits for nobody.
     fn look(&self, key: &InboxKey) -> impl Future<Output = Result<Known, InboxError>> + Send;
 
-    /// Begins a transaction, claims these keys in it, all different, and marks that place; says of each what the store knew.
-    /// May wait for others who claimed one of them, but not for ever.
+    /// Begins a transaction at this level, claims these keys in it, all different, and marks that place; says of each what the
+    /// store knew. May wait for others who claimed one of them, but not for ever.
     fn begin(
         &self,
         keys: &[InboxKey],
+        level: Level,
     ) -> impl Future<Output = Result<(Self::Open, Vec<Known>), InboxError>> + Send;
 
     /// Keeps what was written since the last mark, and marks this place: what is written from here on can be undone alone.
@@ -81,6 +92,10 @@ pub(super) trait GroupStore: Send + Sync + 'static {
 
     /// Ends a transaction that has nothing to commit.
     fn roll_back(&self, open: Self::Open) -> impl Future<Output = Result<(), InboxError>> + Send;
+
+    /// Whether an error says that another transaction was in the way, and how. `open` is the transaction in which a handler met
+    /// it; without one it is an error of this store.
+    fn cause(open: Option<&Self::Open>, error: &(dyn Error + 'static)) -> Option<Cause>;
 }
 
 /// How the writing of one claim ends.
@@ -113,17 +128,10 @@ impl Known {
 /// The claims of one store.
 pub(super) struct Groups<S: GroupStore> {
     store: S,
+    said: Said,
     queue: Mutex<Queue<oneshot::Sender<Answer<S::Open>>>>,
     /// As many as transactions may be open: batches take theirs beside the queue.
     places: Arc<Semaphore>,
-}
-
-type Answer<O> = Result<Turn<O>, InboxError>;
-
-/// What a claim is answered with.
-enum Turn<O> {
-    Fresh(Loan<O>),
-    Duplicate(Vec<OutgoingRecord>),
 }
 
 impl<S: GroupStore> Groups<S> {
@@ -131,7 +139,12 @@ impl<S: GroupStore> Groups<S> {
     pub(super) fn new(store: S, open_max: u32, size_max: u32) -> Arc<Self> {
         Arc::new(Self {
             store,
-            queue: Mutex::new(Queue::new(open_max, size_max.min(CLAIMS_MAX))),
+            said: Said::default(),
+            queue: Mutex::new(Queue::new(
+                open_max,
+                size_max.min(CLAIMS_MAX),
+                Instant::now(),
+            )),
             places: Arc::new(Semaphore::new(open_max.max(1) as usize)),
         })
     }
@@ -160,6 +173,18 @@ impl<S: GroupStore> Groups<S> {
         }
     }
 
+    /// A transaction of these claims, opened at `level`, collided with another one.
+    fn collided(&self, keys: &[InboxKey], level: Level, cause: Cause) {
+        let hold = self.lock().collided(level, cause.cost(), Instant::now());
+        let collided = TransactionCollided {
+            group: keys.first().map_or("", |key| &key.group),
+            cause,
+            level,
+            hold,
+        };
+        collided.tell(&self.said);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue<oneshot::Sender<Answer<S::Open>>>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -169,38 +194,23 @@ impl<S: GroupStore> Groups<S> {
 struct Group<S: GroupStore> {
     groups: Arc<Groups<S>>,
     keys: Vec<InboxKey>,
+    level: Level,
     books: Books<S::Open>,
     ended: Ended,
 }
 
-/// Who in a group is owed an answer.
-struct Books<O> {
-    /// Those that had no turn yet, in reverse order.
-    waiting: Vec<oneshot::Sender<Answer<O>>>,
-    /// Those that are done once the transaction is committed, with what they have to publish then.
-    completed: Vec<Completion>,
-    /// The same, of the turn that was taken last, with the place of its key: whether what it wrote can be kept is not known yet.
-    last: Option<(usize, Completion)>,
-}
-
-type Completion = (oneshot::Sender<Completed>, Vec<OutgoingRecord>);
-
 impl<S: GroupStore> Group<S> {
     fn next(groups: &Arc<Groups<S>>) -> Option<Self> {
-        let claims = groups.lock().open();
+        let (claims, level) = groups.lock().open(Instant::now());
         if claims.is_empty() {
             return None;
         }
-        let (keys, mut waiting): (Vec<_>, Vec<_>) = claims.into_iter().unzip();
-        waiting.reverse();
+        let (keys, waiting): (Vec<_>, Vec<_>) = claims.into_iter().unzip();
         Some(Self {
             groups: Arc::clone(groups),
             keys,
-            books: Books {
-                waiting,
-                completed: Vec::new(),
-                last: None,
-            },
+            level,
+            books: Books::new(waiting),
             ended: Ended::Lost,
         })
     }
@@ -208,14 +218,16 @@ impl<S: GroupStore> Group<S> {
     async fn run(mut self) {
         let places = Arc::clone(&self.groups.places);
         let _place = places.acquire().await;
-        let began = Instant::now();
-        match self.take_turns().await {
-            Ok(()) => {
-                self.ended = Ended::After(began.elapsed());
+        match self.begin().await {
+            Ok(ended) => {
+                self.ended = ended;
                 self.books.committed();
             }
             Err(error) => {
-                if matches!(error, InboxError::Other(_)) {
+                if let Some(cause) = S::cause(None, &error) {
+                    self.groups.collided(&self.keys, self.level, cause);
+                    self.ended = Ended::Collided;
+                } else if matches!(error, InboxError::Other(_)) {
                     self.ended = Ended::Refused;
                 }
                 self.books.lost(error);
@@ -224,13 +236,37 @@ impl<S: GroupStore> Group<S> {
     }
 
     /// Claims, gives each its turn, and commits.
-    async fn take_turns(&mut self) -> Result<(), InboxError> {
+    async fn begin(&mut self) -> Result<Ended, InboxError> {
         let groups = Arc::clone(&self.groups);
         let store = &groups.store;
-        let (mut open, known) = store.begin(&self.keys).await?;
+        let (mut open, known) = store.begin(&self.keys, self.level).await?;
+        // How long others were waited for before says nothing of how large a group may be.
+        let began = Instant::now();
+        let (back, ended) = self.take_turns(open, known).await?;
+        open = back;
+        if !self.books.is_empty() {
+            self.keep_last(&mut open, Next::Commit).await?;
+        }
+        // The last may have been undone.
+        match self.books.is_empty() {
+            true => store.roll_back(open).await?,
+            false => store.commit(open).await?,
+        }
+        Ok(ended.unwrap_or_else(|| Ended::After(began.elapsed())))
+    }
+
+    /// Gives each its turn, until one collides with another transaction. Says then how the group ended.
+    async fn take_turns(
+        &mut self,
+        mut open: S::Open,
+        known: Vec<Known>,
+    ) -> Result<(S::Open, Option<Ended>), InboxError> {
+        let groups = Arc::clone(&self.groups);
+        let store = &groups.store;
         let mut is_marked = true;
-        for (place, known) in known.into_iter().enumerate() {
-            let is_turn = matches!(known, Known::Nothing);
+        let mut known = known.into_iter().enumerate();
+        while let Some((place, known_of)) = known.next() {
+            let is_turn = matches!(known_of, Known::Nothing);
             // A store marks when it begins. What undoes a claim is marked as well, or it would be undone with the next.
             if is_turn && !std::mem::take(&mut is_marked) {
                 self.keep_last(&mut open, Next::Turn).await?;
@@ -238,7 +274,7 @@ impl<S: GroupStore> Group<S> {
             let Some(asker) = self.books.waiting.pop() else {
                 break;
             };
-            if let Known::Completed(unsent) = known {
+            if let Known::Completed(unsent) = known_of {
                 // Whoever asked may have given up.
                 let _ = asker.send(unsent.map(Turn::Duplicate));
                 continue;
@@ -250,6 +286,13 @@ impl<S: GroupStore> Group<S> {
                 Returned::Abandoned(mut open) => {
                     store.undo(&mut open, &self.keys[place]).await?;
                     open
+                }
+                Returned::Collided(mut open, cause) => {
+                    store.undo(&mut open, &self.keys[place]).await?;
+                    groups.collided(&self.keys[place..=place], self.level, cause);
+                    groups.lock().suspect(self.keys[place].clone());
+                    self.give_back(&mut open, known).await?;
+                    return Ok((open, Some(Ended::Collided)));
                 }
                 Returned::Complete(mut open, published, answer) => {
                     let key = &self.keys[place];
@@ -265,14 +308,33 @@ impl<S: GroupStore> Group<S> {
                 }
             };
         }
-        if !self.books.is_empty() {
-            self.keep_last(&mut open, Next::Commit).await?;
+        Ok((open, None))
+    }
+
+    /// Takes back the claims of those that have had no turn: they wait for the next transaction.
+    async fn give_back(
+        &mut self,
+        open: &mut S::Open,
+        known: impl Iterator<Item = (usize, Known)>,
+    ) -> Result<(), InboxError> {
+        let (mut fresh, mut claims): (Vec<InboxKey>, Vec<Asker<S::Open>>) = Default::default();
+        for ((place, known), asker) in known.zip(self.books.waiting.drain(..).rev()) {
+            match known {
+                Known::Completed(unsent) => {
+                    let _ = asker.send(unsent.map(Turn::Duplicate));
+                }
+                Known::Nothing => {
+                    fresh.push(self.keys[place].clone());
+                    claims.push((self.keys[place].clone(), asker));
+                }
+            }
         }
-        // The last may have been undone.
-        if self.books.is_empty() {
-            return store.roll_back(open).await;
+        self.groups.lock().push_back_to_front(claims);
+        match fresh.is_empty() || self.books.is_empty() {
+            // With nothing to be committed everything is rolled back.
+            true => Ok(()),
+            false => self.groups.store.forget(open, &fresh).await,
         }
-        store.commit(open).await
     }
 
     /// Keeps what the last turn wrote. Where that cannot be, because one of its statements failed and its handler went on, it
@@ -287,6 +349,9 @@ impl<S: GroupStore> Group<S> {
             self.books.last_is_kept();
             return Ok(());
         };
+        if !matches!(error, InboxError::Transaction { .. }) {
+            return Err(error);
+        }
         let Some((place, completion)) = self.books.last.take() else {
             return Err(error);
         };
@@ -305,49 +370,6 @@ impl<S: GroupStore> Drop for Group<S> {
         // When the runtime ends there is none to run the next.
         if tokio::runtime::Handle::try_current().is_ok() {
             self.groups.open();
-        }
-    }
-}
-
-impl<O> Books<O> {
-    fn is_empty(&self) -> bool {
-        self.completed.is_empty() && self.last.is_none()
-    }
-
-    fn last_is_kept(&mut self) {
-        self.completed
-            .extend(self.last.take().map(|(_, completion)| completion));
-    }
-
-    fn committed(&mut self) {
-        for (answer, unsent) in self.completed.drain(..) {
-            // A handler's deadline may have passed meanwhile: its event comes again, and is a duplicate.
-            let _ = answer.send(Ok(unsent));
-        }
-    }
-
-    /// Nothing of it is committed. The one that had the transaction last is told why; to the others it is an outage.
-    fn lost(&mut self, error: InboxError) {
-        let (error, own) = match (error, self.last.take()) {
-            (error @ InboxError::Transaction { .. }, Some((_, (answer, _)))) => {
-                let neighbours = InboxError::Unavailable(error.to_string().into());
-                (neighbours, Some((answer, error)))
-            }
-            (error, last) => {
-                self.completed
-                    .extend(last.map(|(_, completion)| completion));
-                (error, None)
-            }
-        };
-        if let Some((answer, error)) = own {
-            let _ = answer.send(Err(error));
-        }
-        let error = Arc::new(error);
-        for (answer, _) in self.completed.drain(..) {
-            let _ = answer.send(Err(shared(&error)));
-        }
-        for asker in self.waiting.drain(..) {
-            let _ = asker.send(Err(shared(&error)));
         }
     }
 }
@@ -374,34 +396,13 @@ impl<S: GroupStore> Claim for GroupClaim<S> {
         drop(self);
         Box::pin(std::future::ready(Ok(())))
     }
-}
 
-/// What every member of a group is told: an error of the same kind.
-fn shared(error: &Arc<InboxError>) -> InboxError {
-    let same = || Box::new(Shared(Arc::clone(error)));
-    match **error {
-        InboxError::NotWritable(_) => InboxError::NotWritable(same()),
-        InboxError::Other(_) => InboxError::Other(same()),
-        _ => InboxError::Unavailable(same()),
-    }
-}
-
-/// An error that several claims are told of.
-#[derive(Debug)]
-struct Shared(Arc<InboxError>);
-
-impl fmt::Display for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.source() {
-            Some(source) => fmt::Display::fmt(source, f),
-            None => fmt::Display::fmt(&self.0, f),
-        }
-    }
-}
-
-impl Error for Shared {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source().and_then(Error::source)
+    fn fail(
+        self: Box<Self>,
+        error: &(dyn Error + Send + Sync + 'static),
+    ) -> BoxFuture<'static, Result<bool, InboxError>> {
+        let collided = self.loan.fail(|open| S::cause(Some(open), error));
+        Box::pin(std::future::ready(Ok(collided)))
     }
 }
 

@@ -5,7 +5,7 @@ mod batch;
 pub mod completions;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
-#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod digest;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod failure;
@@ -113,6 +113,16 @@ pub trait Claim: Send {
     ) -> BoxFuture<'static, Result<Vec<OutgoingRecord>, InboxError>>;
     /// Gives the claim back: the effect is undone, the next delivery is fresh.
     fn abandon(self: Box<Self>) -> BoxFuture<'static, Result<(), InboxError>>;
+    /// The same for a handler that failed with this error. True where the error says that another transaction was in the way, as
+    /// in a deadlock: that is not the event's doing, so it is claimed again at once and no attempt is counted. A store without
+    /// transactions has no such errors.
+    fn fail(
+        self: Box<Self>,
+        _error: &(dyn std::error::Error + Send + Sync + 'static),
+    ) -> BoxFuture<'static, Result<bool, InboxError>> {
+        let abandoned = self.abandon();
+        Box::pin(async move { abandoned.await.map(|()| false) })
+    }
 }
 
 /// What can go wrong with an idempotency store.
@@ -122,6 +132,10 @@ pub enum InboxError {
     /// Busy, locked or not reachable now: the delivery is tried again.
     #[error("the inbox store is not available: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Nothing of the delivery was kept, because of another transaction or another delivery in its own: it is claimed again at
+    /// once, and no attempt is counted.
+    #[error("the inbox store kept nothing of it: {0}")]
+    TryAgain(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The disk is full, or the file cannot be written.
     #[error("the inbox store cannot be written: {0}")]
     NotWritable(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -17,6 +17,7 @@
 //! | [`Metric::Rebalances`] | `evenkeel_rebalances_total` | counter | group, kind | – |
 //! | [`Metric::Duplicates`] | `evenkeel_duplicates_suppressed_total` | counter | group, handler | – |
 //! | [`Metric::PossibleDuplicates`] | `evenkeel_duplicates_possible_total` | counter | group, handler | – |
+//! | [`Metric::Collisions`] | `evenkeel_inbox_collisions_total` | counter | group, cause | – |
 //! | [`Metric::Failures`] | `evenkeel_handler_failures_total` | counter | group, class | – |
 //! | [`Metric::BreakerOpen`] | `evenkeel_breaker_open` | gauge | group, dependency | – |
 //! | [`Metric::PausedPartitions`] | `evenkeel_paused_partitions` | gauge | group | – |
@@ -71,6 +72,8 @@ pub enum Metric {
     Duplicates,
     /// Events handled as new that are older than what the inbox remembers (counter; group, handler).
     PossibleDuplicates,
+    /// Transactions of the inbox that another one was in the way of (counter; group, cause = deadlock|serialization|lock_wait).
+    Collisions,
     /// Attempts that failed (counter; group, class).
     Failures,
     /// 1 while handlers wait for a dependency that is down (gauge; group, dependency).
@@ -134,6 +137,7 @@ impl Metric {
         Self::Rebalances,
         Self::Duplicates,
         Self::PossibleDuplicates,
+        Self::Collisions,
         Self::Failures,
         Self::BreakerOpen,
         Self::PausedPartitions,
@@ -173,6 +177,7 @@ impl Metric {
             Self::Rebalances => "evenkeel_rebalances_total",
             Self::Duplicates => "evenkeel_duplicates_suppressed_total",
             Self::PossibleDuplicates => "evenkeel_duplicates_possible_total",
+            Self::Collisions => "evenkeel_inbox_collisions_total",
             Self::Failures => "evenkeel_handler_failures_total",
             Self::BreakerOpen => "evenkeel_breaker_open",
             Self::PausedPartitions => "evenkeel_paused_partitions",
@@ -221,6 +226,7 @@ impl Metric {
             | Self::Rebalances
             | Self::Duplicates
             | Self::PossibleDuplicates
+            | Self::Collisions
             | Self::Failures
             | Self::DeadLetters
             | Self::OutboxPublished
@@ -246,6 +252,7 @@ impl Metric {
             Self::Commits => &["group", "result"],
             Self::Rebalances => &["group", "kind"],
             Self::Duplicates | Self::PossibleDuplicates => &["group", "handler"],
+            Self::Collisions => &["group", "cause"],
             Self::Failures => &["group", "class"],
             Self::BreakerOpen => &["group", "dependency"],
             Self::DeadLetters => &["group", "topic", "stage"],
@@ -279,6 +286,9 @@ impl Metric {
             Self::Duplicates => "Redelivered events whose effect was suppressed",
             Self::PossibleDuplicates => {
                 "Events handled as new that are older than what the inbox remembers"
+            }
+            Self::Collisions => {
+                "Transactions of the inbox that another one was in the way of, by cause"
             }
             Self::Failures => "Attempts that failed, by class of error",
             Self::BreakerOpen => "1 while handlers wait for a dependency that is down",

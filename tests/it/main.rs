@@ -24,6 +24,8 @@ mod g3_batches;
 mod g3_drills;
 /// G3: one effect for each event however often it comes, and replies with the same ids.
 mod g3_effects_once;
+/// G3 where handlers share rows: no attempt is counted, and the sum is right.
+mod g3_shared_rows;
 /// G4: records, bytes and resident memory stay bounded under any backlog.
 mod g4_bounded_memory;
 /// G5: slow handlers keep their member's place, and stuck ones are named.

@@ -7,6 +7,7 @@ use crate::event::OutgoingRecord;
 use crate::inbox::{BatchClaim, Claim, Claimed, Inbox, InboxError, InboxKey};
 use futures_util::future::join_all;
 use std::any::Any;
+use std::error::Error;
 
 /// What the inbox says of the deliveries of a batch.
 pub(super) struct Answered {
@@ -145,6 +146,24 @@ impl Claims {
                 }
             }
         }
+    }
+
+    /// The same for a handler that failed with this error. Whether another transaction was in its way.
+    pub(super) async fn fail(self, error: &(dyn Error + Send + Sync + 'static)) -> bool {
+        let failed = match self {
+            Self::Whole(claim) => claim.fail(error).await,
+            Self::Each(mut claims) if claims.len() == 1 => match claims.pop() {
+                Some(alone) => alone.fail(error).await,
+                None => Ok(false),
+            },
+            claims => {
+                claims.abandon().await;
+                Ok(false)
+            }
+        };
+        let collided = matches!(failed, Ok(true));
+        told(failed.map(drop));
+        collided
     }
 }
 

@@ -231,6 +231,13 @@ impl<T: Send + 'static> Running<T> {
         drop(offered);
         let outcomes = match ended.map(|ended| outcomes(ended, askers.len())) {
             Some(Ok(outcomes)) => outcomes,
+            Some(Err(Failure::Error(error))) => {
+                let error = match claims.fail(error.cause()).await {
+                    true => error.collided(),
+                    false => error,
+                };
+                return fail(error.into(), askers);
+            }
             Some(Err(failure)) => {
                 claims.abandon().await;
                 return fail(failure, askers);

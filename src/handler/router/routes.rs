@@ -7,7 +7,7 @@ use crate::handler::context::ContextSource;
 use crate::handler::extract::{Function, Needs, RawFunction};
 use crate::handler::recognition::{self, LateEvents};
 use crate::handler::{Context, Delivery, HandlerError, Outcome, Stage};
-use crate::inbox::{Claimed, Inbox, InboxError};
+use crate::inbox::{Claim, Claimed, Inbox, InboxError};
 use crate::publisher::PublishError;
 use crate::schema::Catalogue;
 use foldhash::fast::RandomState;
@@ -19,6 +19,7 @@ use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The raw handler's name in the inbox.
 pub(crate) const RAW_HANDLER: &str = "raw";
@@ -275,16 +276,39 @@ fn finishing(
     })
 }
 
+/// How often a delivery is handled again at once because other transactions are in its way. By then it has been alone in its
+/// transaction, so that these are of other programs.
+const COLLISIONS_MAX: u32 = 10;
+
+/// Handles one delivery, and again where its transaction collided with another one, which is no attempt.
 async fn with_inbox(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: Delivery) -> Outcome {
+    for collisions in 0..COLLISIONS_MAX {
+        match once(routes, inbox, &delivery).await {
+            Outcome::Retry(error) if error.is_collision() => pause(collisions).await,
+            outcome => return outcome,
+        }
+    }
+    once(routes, inbox, &delivery).await
+}
+
+/// What collides again and again is given time: none at first, and half a second in all.
+async fn pause(collisions: u32) {
+    if collisions > 0 {
+        let most = Duration::from_millis(1 << collisions);
+        tokio::time::sleep(most.mul_f64(rand::random_range(0.5..1.0))).await;
+    }
+}
+
+async fn once(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: &Delivery) -> Outcome {
     let input = match Input::read(routes, &delivery.record) {
         Ok(input) => input,
         Err(outcome) => return outcome,
     };
     let route = input.route();
-    let context = Context::new(&delivery, routes, route);
+    let context = Context::new(delivery, routes, route);
     if route.is_some_and(|route| routes.typed[route].batch.is_some()) {
         // It is claimed with its batch.
-        let source = ContextSource::new(&delivery, routes, route, Some(context));
+        let source = ContextSource::new(delivery, routes, route, Some(context));
         return match input.call(routes, source) {
             Ok(answered) => match answered.await {
                 Ok(outcome) => outcome,
@@ -309,7 +333,7 @@ async fn with_inbox(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: Delivery) ->
     };
     let offered = claim.transaction();
     let offered = offered.map(|transaction| context.offer_transaction(transaction));
-    let source = ContextSource::new(&delivery, routes, route, Some(context.clone()));
+    let source = ContextSource::new(delivery, routes, route, Some(context.clone()));
     let outcome = match input.call(routes, source) {
         Ok(handled) => match handled.await {
             Ok(outcome) => outcome,
@@ -318,10 +342,7 @@ async fn with_inbox(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: Delivery) ->
     };
     drop(offered);
     if !is_success(&outcome) {
-        if let Err(error) = claim.abandon().await {
-            tracing::warn!(%error, handler = key.handler, "a failed handler's claim could not be given back at once");
-        }
-        return outcome;
+        return failed(claim, outcome, &key.handler).await;
     }
     match claim.complete(context.take_staged()).await {
         Ok(unsent) => {
@@ -330,6 +351,21 @@ async fn with_inbox(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: Delivery) ->
         }
         Err(error) => Outcome::Retry(store_error(error)),
     }
+}
+
+/// Gives the claim of a handler back that did not succeed.
+async fn failed(claim: Box<dyn Claim>, outcome: Outcome, handler: &str) -> Outcome {
+    let (abandoned, outcome) = match outcome {
+        Outcome::Retry(error) => match claim.fail(error.cause()).await {
+            Ok(true) => return Outcome::Retry(error.collided()),
+            abandoned => (abandoned.map(drop), Outcome::Retry(error)),
+        },
+        outcome => (claim.abandon().await, outcome),
+    };
+    if let Err(error) = abandoned {
+        tracing::warn!(%error, handler, "a failed handler's claim could not be given back at once");
+    }
+    outcome
 }
 
 /// Publishes in order, waits for every acknowledgement, and only then lets `outcome` stand.
@@ -387,6 +423,7 @@ pub(in crate::handler) fn store_error(error: InboxError) -> HandlerError {
             HandlerError::transient(error)
         }
         InboxError::Replies(_) => HandlerError::permanent(error),
+        InboxError::TryAgain(_) => HandlerError::outage(error).of("inbox").collided(),
         error => HandlerError::outage(error).of("inbox"),
     }
 }

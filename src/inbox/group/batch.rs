@@ -3,12 +3,14 @@
 //! Owns how such a batch ends. Its transaction is one of those that a store may have open, and is waited for behind groups.
 
 use super::lend::{Loan, lend};
-use super::{GroupStore, Groups, Known, closing};
+use super::{GroupStore, Groups, Known, Level, closing};
 use crate::event::OutgoingRecord;
 use crate::inbox::{BatchClaim, BoxFuture, ClaimedBatch, InboxError, InboxKey};
 use std::any::Any;
+use std::error::Error;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 impl<S: GroupStore> Groups<S> {
     /// Claims deliveries, all different, in a transaction of their own.
@@ -18,7 +20,9 @@ impl<S: GroupStore> Groups<S> {
     ) -> Result<ClaimedBatch, InboxError> {
         let place = Arc::clone(&self.places).acquire_owned().await;
         let place = place.map_err(|_| closing())?;
-        let (open, known) = self.store.begin(keys).await?;
+        let level = self.lock().level(Instant::now());
+        let begun = self.store.begin(keys, level).await;
+        let (open, known) = begun.inspect_err(|error| self.judge(keys, level, error))?;
         let mut fresh = Vec::with_capacity(keys.len());
         let known = known.into_iter().zip(keys).map(|(known, key)| match known {
             Known::Nothing => {
@@ -37,6 +41,7 @@ impl<S: GroupStore> Groups<S> {
         let claim = GroupBatch {
             groups: Arc::clone(self),
             keys: fresh,
+            level,
             loan,
             _place: place,
         };
@@ -45,17 +50,38 @@ impl<S: GroupStore> Groups<S> {
             claim: Some(Box::new(claim)),
         })
     }
+
+    /// Notes whether a transaction of this store was lost to another one.
+    fn judge(&self, keys: &[InboxKey], level: Level, error: &InboxError) {
+        if let Some(cause) = S::cause(None, error) {
+            self.collided(keys, level, cause);
+        }
+    }
 }
 
 struct GroupBatch<S: GroupStore> {
     groups: Arc<Groups<S>>,
     keys: Vec<InboxKey>,
+    level: Level,
     loan: Loan<S::Open>,
     _place: OwnedSemaphorePermit,
 }
 
 impl<S: GroupStore> GroupBatch<S> {
     async fn settle(
+        self,
+        published: Vec<Option<Vec<OutgoingRecord>>>,
+    ) -> Result<Vec<Vec<OutgoingRecord>>, InboxError> {
+        let (groups, first, level) = (
+            Arc::clone(&self.groups),
+            self.keys[..1].to_vec(),
+            self.level,
+        );
+        let committed = self.commit(published).await;
+        committed.inspect_err(|error| groups.judge(&first, level, error))
+    }
+
+    async fn commit(
         self,
         published: Vec<Option<Vec<OutgoingRecord>>>,
     ) -> Result<Vec<Vec<OutgoingRecord>>, InboxError> {
@@ -98,6 +124,32 @@ impl<S: GroupStore> BatchClaim for GroupBatch<S> {
         Box::pin(async move {
             let open = self.loan.take()?;
             self.groups.store.roll_back(open).await
+        })
+    }
+
+    fn fail(
+        self: Box<Self>,
+        error: &(dyn Error + Send + Sync + 'static),
+    ) -> BoxFuture<'static, Result<bool, InboxError>> {
+        let Self {
+            groups,
+            keys,
+            level,
+            loan,
+            _place: place,
+        } = *self;
+        let open = match loan.take() {
+            Ok(open) => open,
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
+        };
+        let cause = S::cause(Some(&open), error);
+        Box::pin(async move {
+            if let Some(cause) = cause {
+                groups.collided(&keys, level, cause);
+            }
+            let rolled_back = groups.store.roll_back(open).await;
+            drop(place);
+            rolled_back.map(|()| cause.is_some())
         })
     }
 }

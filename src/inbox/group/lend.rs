@@ -2,6 +2,7 @@
 //!
 //! Owns who has it. Knows neither store nor tables: what is lent (`O`) is whatever the store calls an open transaction.
 
+use super::Cause;
 use crate::event::OutgoingRecord;
 use crate::inbox::InboxError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,8 @@ pub(super) enum Returned<O> {
     Complete(O, Vec<OutgoingRecord>, oneshot::Sender<Completed>),
     /// The handler failed, or nobody waits for it any more: what it wrote is to be undone.
     Abandoned(O),
+    /// The same, for a handler that failed because another transaction was in the way.
+    Collided(O, Cause),
 }
 
 /// What a completion is answered with: what is left to publish.
@@ -90,6 +93,20 @@ impl<O> Loan<O> {
     /// Takes the transaction, which does not come back. An error where the handler still has it.
     pub(super) fn take(self) -> Result<O, InboxError> {
         self.end()
+    }
+
+    /// Gives the transaction back for a handler that failed, and says whether another transaction was in its way, as `cause`
+    /// finds.
+    pub(super) fn fail(self, cause: impl FnOnce(&O) -> Option<Cause>) -> bool {
+        let Ok(open) = self.end() else {
+            return false;
+        };
+        let cause = cause(&open);
+        lock(&self.place).give_back(match cause {
+            Some(cause) => Returned::Collided(open, cause),
+            None => Returned::Abandoned(open),
+        });
+        cause.is_some()
     }
 
     fn end(&self) -> Result<O, InboxError> {

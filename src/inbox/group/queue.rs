@@ -2,10 +2,12 @@
 //!
 //! Owns the claims that wait and the keys that are in an open transaction. Knows no store, no task and no clock.
 
+use super::contention::{Contention, Level};
 use crate::inbox::InboxKey;
 use foldhash::fast::RandomState;
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Claims of one transaction at most, unless a store is told otherwise. More would save nothing: the disk is waited for once in
 /// so many.
@@ -29,6 +31,7 @@ pub(super) struct Queue<W> {
     open_max: usize,
     size: usize,
     size_max: usize,
+    contention: Contention,
 }
 
 /// How a group ended.
@@ -40,11 +43,13 @@ pub(super) enum Ended {
     Lost,
     /// The same, for what was written in it.
     Refused,
+    /// Another transaction was in its way: it ended early, or was lost.
+    Collided,
 }
 
 impl<W> Queue<W> {
     /// A queue for at most `open_max` transactions at a time, of `size_max` claims at most.
-    pub(super) fn new(open_max: u32, size_max: u32) -> Self {
+    pub(super) fn new(open_max: u32, size_max: u32, now: Instant) -> Self {
         Self {
             waiting: VecDeque::new(),
             claimed: HashSet::default(),
@@ -53,7 +58,19 @@ impl<W> Queue<W> {
             open_max: open_max.max(1) as usize,
             size: 1,
             size_max: size_max.max(1) as usize,
+            contention: Contention::new(now),
         }
+    }
+
+    /// The level of a transaction that is opened now.
+    pub(super) fn level(&mut self, now: Instant) -> Level {
+        self.contention.level(now)
+    }
+
+    /// A transaction that was opened at `level` collided with another one, at this cost. Returns for how long a stricter level holds
+    /// now; none where nothing changes.
+    pub(super) fn collided(&mut self, level: Level, cost: f64, now: Instant) -> Option<Duration> {
+        self.contention.collided(level, cost, now)
     }
 
     /// A claim that waits.
@@ -61,17 +78,39 @@ impl<W> Queue<W> {
         self.waiting.push_back((key, asker));
     }
 
+    /// Claims that were opened and had no turn, in the order they came: they wait again, before all others.
+    pub(super) fn push_back_to_front(&mut self, claims: Vec<(InboxKey, W)>) {
+        for claim in claims.into_iter().rev() {
+            self.waiting.push_front(claim);
+        }
+    }
+
+    /// The delivery of this key is alone in its next transaction.
+    pub(super) fn suspect(&mut self, key: InboxKey) {
+        if self.suspects.len() >= SUSPECTS_MAX {
+            self.suspects.clear();
+        }
+        self.suspects.insert(key);
+    }
+
     /// The claims of a transaction to be opened now, in the order they came; none when there is nothing to open it for, or
     /// enough are open. Followed by [`Queue::ended`].
     ///
     /// Claims are spread over the transactions that may be open. One whose key is in an open transaction waits for its end:
-    /// it is a duplicate then, or fresh again. One that was refused together with others is alone.
-    pub(super) fn open(&mut self) -> Vec<(InboxKey, W)> {
-        if self.waiting.is_empty() || self.open == self.open_max {
-            return Vec::new();
+    /// it is a duplicate then, or fresh again. One that was refused together with others is alone. After collisions one
+    /// transaction at a time is open.
+    pub(super) fn open(&mut self, now: Instant) -> (Vec<(InboxKey, W)>, Level) {
+        let level = self.level(now);
+        let (open_max, size_max) = match level {
+            Level::Parallel => (self.open_max, self.size),
+            Level::Exclusive => (1, self.size),
+            Level::Single => (1, 1),
+        };
+        if self.waiting.is_empty() || self.open >= open_max {
+            return (Vec::new(), level);
         }
-        let share = self.waiting.len().div_ceil(self.open_max - self.open);
-        let size = share.min(self.size);
+        let share = self.waiting.len().div_ceil(open_max - self.open);
+        let size = share.min(size_max);
         let mut group = Vec::with_capacity(size);
         let mut later = VecDeque::new();
         while group.len() < size
@@ -92,12 +131,13 @@ impl<W> Queue<W> {
         later.append(&mut self.waiting);
         self.waiting = later;
         self.open += usize::from(!group.is_empty());
-        group
+        (group, level)
     }
 
     /// The transaction of these claims has ended.
     ///
-    /// Groups grow while they take less than they may, and begin anew with single ones after a transaction that failed.
+    /// Groups grow while they take less than they may, and begin anew with single ones after a transaction that failed. A
+    /// collision says nothing of how large one may be.
     pub(super) fn ended(&mut self, keys: &[InboxKey], ended: Ended) {
         let count = keys.len();
         for key in keys {
@@ -116,7 +156,7 @@ impl<W> Queue<W> {
             Ended::After(took) if took < AIM / 2 && count >= self.size => {
                 (self.size * 2).min(self.size_max)
             }
-            Ended::After(_) => self.size,
+            Ended::After(_) | Ended::Collided => self.size,
         };
     }
 }
@@ -137,14 +177,19 @@ mod tests {
     }
 
     fn queue(open_max: u32, size: usize, ids: impl Iterator<Item = u32>) -> Queue<u32> {
-        let mut queue = Queue::new(open_max, GROUP_MAX);
+        let mut queue = Queue::new(open_max, GROUP_MAX, Instant::now());
         queue.size = size;
         ids.for_each(|id| queue.push(key(id), id));
         queue
     }
 
     fn open(queue: &mut Queue<u32>) -> Vec<u32> {
-        queue.open().into_iter().map(|(_, id)| id).collect()
+        open_at(queue, Instant::now()).0
+    }
+
+    fn open_at(queue: &mut Queue<u32>, now: Instant) -> (Vec<u32>, Level) {
+        let (claims, level) = queue.open(now);
+        (claims.into_iter().map(|(_, id)| id).collect(), level)
     }
 
     fn end(queue: &mut Queue<u32>, ids: &[u32], ended: Ended) {
@@ -229,5 +274,45 @@ mod tests {
         let ids = open(&mut queue);
         end(&mut queue, &ids, SOON);
         assert_eq!(queue.size, 8);
+    }
+
+    #[test]
+    fn after_collisions_one_group_at_a_time_has_all_that_waits() {
+        let mut queue = queue(4, 64, 0..8);
+        let now = Instant::now();
+        let groups: Vec<_> = (0..4).map(|_| open_at(&mut queue, now)).collect();
+        assert!(groups.iter().all(|(_, level)| *level == Level::Parallel));
+        (8..20).for_each(|id| queue.push(key(id), id));
+        queue.collided(Level::Parallel, 1.0, now);
+        let hold = queue
+            .collided(Level::Parallel, 1.0, now)
+            .expect("it changes");
+        for (ids, _) in &groups {
+            assert_eq!(open_at(&mut queue, now).0, [0; 0], "others are open");
+            end(&mut queue, ids, Ended::Collided);
+        }
+        let all: Vec<u32> = (8..20).collect();
+        assert_eq!(open_at(&mut queue, now), (all, Level::Exclusive));
+        queue.push(key(20), 20);
+        queue.push(key(21), 21);
+        assert_eq!(open_at(&mut queue, now).0, [0; 0]);
+        let later = open_at(&mut queue, now + hold);
+        assert_eq!(later, (vec![20], Level::Parallel), "they are spread again");
+    }
+
+    #[test]
+    fn what_had_no_turn_comes_first_and_what_collided_is_alone() {
+        let mut queue = queue(1, 64, 0..3);
+        let opened = open(&mut queue);
+        assert_eq!(opened, [0, 1, 2]);
+        queue.push(key(3), 3);
+        queue.push(key(0), 0);
+        queue.suspect(key(0));
+        queue.push_back_to_front(vec![(key(1), 1), (key(2), 2)]);
+        end(&mut queue, &opened, Ended::Collided);
+        for expected in [&[1, 2, 3][..], &[0]] {
+            assert_eq!(open(&mut queue), expected);
+            end(&mut queue, expected, SOON);
+        }
     }
 }

@@ -11,7 +11,16 @@ struct Fake {
     /// Transactions may begin while there are permits.
     gate: Semaphore,
     fails_to_commit: AtomicBool,
+    /// The next commit is refused for what was written.
+    refuses_to_commit: AtomicBool,
+    /// Of each transaction.
+    levels: Mutex<Vec<Level>>,
 }
+
+/// What a handler meets when another transaction is in its way.
+#[derive(Debug, thiserror::Error)]
+#[error("a deadlock")]
+struct Deadlock;
 
 #[derive(Default)]
 struct Open {
@@ -28,6 +37,8 @@ impl Default for Fake {
             transactions: AtomicUsize::new(0),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             fails_to_commit: AtomicBool::new(false),
+            refuses_to_commit: AtomicBool::new(false),
+            levels: Mutex::default(),
         }
     }
 }
@@ -59,7 +70,11 @@ impl GroupStore for Fake {
         })
     }
 
-    async fn begin(&self, keys: &[InboxKey]) -> Result<(Open, Vec<Known>), InboxError> {
+    async fn begin(
+        &self,
+        keys: &[InboxKey],
+        level: Level,
+    ) -> Result<(Open, Vec<Known>), InboxError> {
         self.gate.acquire().await.expect("never closed").forget();
         self.transactions.fetch_add(1, Ordering::Relaxed);
         let committed = self.committed.lock().unwrap();
@@ -69,6 +84,7 @@ impl GroupStore for Fake {
         });
         let known = known.collect();
         let kept = keys.iter().cloned().collect();
+        self.levels.lock().unwrap().push(level);
         let open = Open {
             kept,
             ..Open::default()
@@ -105,12 +121,19 @@ impl GroupStore for Fake {
         if self.fails_to_commit.swap(false, Ordering::Relaxed) {
             return Err(down());
         }
+        if self.refuses_to_commit.swap(false, Ordering::Relaxed) {
+            return Err(InboxError::Other("a constraint".into()));
+        }
         self.committed.lock().unwrap().extend(open.kept);
         Ok(())
     }
 
     async fn roll_back(&self, _: Open) -> Result<(), InboxError> {
         Ok(())
+    }
+
+    fn cause(_: Option<&Open>, error: &(dyn Error + 'static)) -> Option<Cause> {
+        error.is::<Deadlock>().then_some(Cause::Deadlock)
     }
 }
 
@@ -266,10 +289,87 @@ async fn who_ends_the_transaction_is_told_and_the_others_are_tried_again() {
     let outcomes = together(&groups, tasks.collect()).await;
     for (at, outcome) in outcomes.iter().enumerate() {
         let is_told = matches!(outcome, Err(InboxError::Transaction { .. }));
-        let is_outage = matches!(outcome, Err(InboxError::Unavailable(_)));
-        assert!(if at == 1 { is_told } else { is_outage }, "{outcomes:?}");
+        let is_innocent = matches!(outcome, Err(InboxError::TryAgain(_)));
+        assert!(if at == 1 { is_told } else { is_innocent }, "{outcomes:?}");
     }
     assert_eq!(committed(&groups), ids(&[]));
+}
+
+#[tokio::test]
+async fn what_is_refused_together_counts_against_nobody_until_it_is_alone() {
+    let groups = grown().await;
+    let refuses = &groups.store().refuses_to_commit;
+    refuses.store(true, Ordering::Relaxed);
+    let tasks = (1..=3).map(|id| {
+        let groups = Arc::clone(&groups);
+        async move { deliver(&groups, id).await }
+    });
+    for outcome in together(&groups, tasks.collect()).await {
+        let error = outcome.expect_err("not committed");
+        assert!(matches!(error, InboxError::TryAgain(_)), "{error:?}");
+    }
+    groups
+        .store()
+        .refuses_to_commit
+        .store(true, Ordering::Relaxed);
+    groups.store().gate.add_permits(1);
+    let alone = deliver(&groups, 1).await.expect_err("refused");
+    assert!(matches!(alone, InboxError::Other(_)), "{alone:?}");
+}
+
+#[tokio::test]
+async fn a_collision_ends_the_group_early_and_is_tried_again_behind_the_others() {
+    let groups = grown().await;
+    let collided = Arc::new(AtomicBool::new(false));
+    let tasks = (1..=6).map(|id| {
+        let (groups, collided) = (Arc::clone(&groups), Arc::clone(&collided));
+        async move {
+            let claim = fresh(&groups, id).await;
+            if id == 3 && !collided.swap(true, Ordering::Relaxed) {
+                assert!(claim.fail(&Deadlock).await.expect("given back"));
+                groups.store().gate.add_permits(2);
+                return deliver(&groups, id).await;
+            }
+            claim.complete(Vec::new()).await.map(drop)
+        }
+    });
+    let outcomes = together(&groups, tasks.collect()).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(committed(&groups), ids(&[1, 2, 3, 4, 5, 6]));
+    let transactions = groups.store().transactions.load(Ordering::Relaxed);
+    assert_eq!(transactions, 1 + 3, "1 and 2; 4 to 6; 3 alone");
+}
+
+#[tokio::test]
+async fn a_failure_that_is_no_collision_is_undone_and_the_group_goes_on() {
+    let groups = grown().await;
+    let tasks = (1..=4).map(|id| {
+        let groups = Arc::clone(&groups);
+        async move {
+            let claim = fresh(&groups, id).await;
+            if id == 2 {
+                assert!(!claim.fail(&std::fmt::Error).await.expect("given back"));
+                return Ok(());
+            }
+            claim.complete(Vec::new()).await.map(drop)
+        }
+    });
+    let outcomes = together(&groups, tasks.collect()).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(committed(&groups), ids(&[1, 3, 4]));
+    assert_eq!(groups.store().transactions.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn batches_that_collide_leave_one_transaction_at_a_time() {
+    let groups = Groups::new(Fake::default(), 4, GROUP_MAX);
+    for expected in [Level::Parallel, Level::Exclusive, Level::Single] {
+        let batch = groups.claim_batch(&[key(1), key(2)]).await;
+        let claim = batch.expect("claimed").claim.expect("fresh");
+        assert!(claim.fail(&Deadlock).await.expect("given back"));
+        let level = groups.store().levels.lock().unwrap().pop();
+        assert_eq!(level, Some(expected));
+    }
 }
 
 #[tokio::test]

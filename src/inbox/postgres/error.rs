@@ -4,6 +4,8 @@
 
 use crate::inbox::InboxError;
 use crate::inbox::failure::{Advice, Failure};
+use crate::inbox::group::Cause;
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
@@ -20,8 +22,8 @@ pub(super) fn ended_by_hand(cause: impl fmt::Display) -> InboxError {
 /// The error for what a handler did to its transaction, if it is that.
 pub(super) fn misuse(error: &sqlx::Error) -> Option<InboxError> {
     match code(error)?.as_str() {
-        // The savepoint does not exist; there is no transaction.
-        "3B001" | "25P01" => Some(ended_by_hand(error)),
+        // The savepoint or the cursor does not exist; there is no transaction.
+        "3B001" | "25P01" | "34000" => Some(ended_by_hand(error)),
         "25P02" => Some(InboxError::Transaction {
             reason: "one of the handler's statements failed, after which PostgreSQL keeps nothing of it, and the handler went \
                      on as if it had not: return the error, or put what may fail under a savepoint (`Connection::begin`)"
@@ -72,7 +74,7 @@ fn advice(error: &sqlx::Error) -> Advice {
         "28000" | "28P01" | "3D000" => {
             Advice::Mend("the server refuses this user or database; check the store's URL")
         }
-        "40001" | "40P01" => Advice::Wait("it was in the way of another transaction"),
+        "40001" | "40P01" => Advice::TryAgain("it was in the way of another transaction"),
         "55P03" => Advice::Wait(
             "another transaction holds a lock; find it with `SELECT * FROM pg_stat_activity WHERE wait_event_type = 'Lock'`",
         ),
@@ -82,6 +84,26 @@ fn advice(error: &sqlx::Error) -> Advice {
             _ => REFUSED,
         },
     }
+}
+
+/// How another transaction was in the way, if `error` or what it wraps says that. A lock that was not free counts only where it was
+/// waited for briefly.
+pub(super) fn cause(error: &(dyn Error + 'static), is_hasty: bool) -> Option<Cause> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<sqlx::Error>()
+            && let Some(code) = code(error)
+        {
+            return match code.as_str() {
+                "40P01" => Some(Cause::Deadlock),
+                "40001" => Some(Cause::Serialization),
+                "55P03" if is_hasty => Some(Cause::LockWait),
+                _ => None,
+            };
+        }
+        next = error.source();
+    }
+    None
 }
 
 fn code(error: &sqlx::Error) -> Option<String> {

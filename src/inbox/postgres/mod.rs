@@ -10,25 +10,30 @@ mod store;
 mod transaction;
 
 #[cfg(test)]
+mod shared_rows;
+#[cfg(test)]
 mod tests;
 
 pub use settings::{Migration, PostgresSettings};
 pub use transaction::PostgresTx;
 
 use super::address::StoreAddress;
-use super::group::{GroupStore, Groups, Known, Lent};
+use super::group::{Cause, GroupStore, Groups, Known, Lent, Level};
 use super::horizon::Horizon;
 use super::{BatchInbox, BoxFuture, Claimed, ClaimedBatch, Inbox, InboxError, InboxKey, replies};
 use crate::durations::CALL_MAX;
 use crate::event::OutgoingRecord;
 use crate::outbox::{self, PostgresOutbox};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use std::any::{Any, TypeId};
+use std::error::Error;
 use std::io::ErrorKind;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use store::Locking;
 use transaction::Open;
 
 /// An inbox in a PostgreSQL database. Cheap to clone; clones share the connections.
@@ -56,12 +61,25 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How many connections serve other than claims.
 const OTHERS_MAX: u32 = 2;
 
+/// How long handlers of a group wait for a lock beside other groups. Those commit within less, as a rule; who waits for longer is
+/// likely to be waited for as well, which PostgreSQL would find out after a second only (`deadlock_timeout`).
+const HASTE: Duration = Duration::from_millis(100);
+
+/// How often a lock is tried that cannot be waited for.
+const LOCK_INTERVAL: Duration = Duration::from_millis(5);
+
 struct Store {
     pool: PgPool,
     /// Host, port and database, without user and password.
     name: String,
     /// How long an answer is waited for.
     answer_limit: Duration,
+    /// How long a lock is waited for, as PostgreSQL reads it.
+    lock_timeout: String,
+    /// The same for handlers of groups that run side by side.
+    hasty_timeout: String,
+    /// Whether transactions see what others have committed since they began.
+    sees_commits: AtomicBool,
     outbox: OnceLock<PostgresOutbox>,
     horizon: Horizon,
 }
@@ -197,8 +215,6 @@ impl Store {
         let name = name(&options);
         // PostgreSQL counts it in milliseconds of 31 bits, as librdkafka does.
         let timeout = settings.lock_timeout.min(CALL_MAX);
-        let lock_timeout = format!("{}ms", timeout.as_millis());
-        let options = options.options([("lock_timeout", lock_timeout.as_str())]);
         let pool = PgPoolOptions::new()
             .max_connections(settings.connections.max(1) + OTHERS_MAX)
             .acquire_timeout(timeout)
@@ -210,6 +226,9 @@ impl Store {
             pool,
             name,
             answer_limit: ANSWER_LIMIT.max(2 * timeout),
+            lock_timeout: milliseconds(timeout),
+            hasty_timeout: milliseconds(timeout.min(HASTE)),
+            sees_commits: AtomicBool::new(true),
             outbox: OnceLock::new(),
             horizon: Horizon::default(),
         }
@@ -226,6 +245,9 @@ impl Store {
             },
             store::Problem::Postgres(error) => self.failed("prepare", error),
         })?;
+        let sees_commits = store::sees_commits(&mut transaction).await;
+        self.sees_commits
+            .store(sees_commits.map_err(failed)?, Ordering::Relaxed);
         transaction.commit().await.map_err(failed)
     }
 
@@ -238,6 +260,39 @@ impl Store {
     ) -> Result<T, InboxError> {
         let done = tokio::time::timeout(self.answer_limit, work).await;
         done.unwrap_or_else(|_| Err(error::silent(&self.name, doing, self.answer_limit)))
+    }
+
+    /// Begins a transaction. One that sees nothing that is committed after its first statement must not wait for the group's lock,
+    /// or it would collide with what it had waited for: it begins anew until the lock is free.
+    async fn begun(
+        &self,
+        keys: &[InboxKey],
+        is_exclusive: bool,
+    ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        loop {
+            let mut transaction = store::begin(&self.pool).await?;
+            if self.sees_commits.load(Ordering::Relaxed)
+                || store::try_lock(&mut transaction, keys, is_exclusive).await?
+            {
+                return Ok(transaction);
+            }
+            transaction.rollback().await?;
+            tokio::time::sleep(LOCK_INTERVAL).await;
+        }
+    }
+
+    /// Writes what was published to the outbox, at the end of a transaction: nothing is waited for after the locks of its keys
+    /// but the commit, so that two groups that publish on the same keys cannot wait for each other.
+    async fn append(&self, open: &mut Open) -> Result<(), InboxError> {
+        if open.staged.is_empty() {
+            return Ok(());
+        }
+        let is_open = store::is_open(&mut open.transaction, &self.lock_timeout).await;
+        if !is_open.map_err(|error| self.ended("publish", error))? {
+            return Err(error::ended_by_hand("its claim is gone"));
+        }
+        let appended = outbox::append_in_postgres(&mut open.transaction, &open.staged).await;
+        appended.map_err(|error| error.into_inbox(|error| self.ended("publish", error)))
     }
 
     fn failed(&self, doing: &'static str, error: sqlx::Error) -> InboxError {
@@ -256,6 +311,10 @@ async fn answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
         Ok(answered) => answered.map(|()| true),
         Err(_) => Err(sqlx::Error::Io(ErrorKind::TimedOut.into())),
     }
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
 }
 
 /// A database, without user and password.
@@ -315,15 +374,27 @@ impl GroupStore for Store {
         self.within("look", work).await
     }
 
-    async fn begin(&self, keys: &[InboxKey]) -> Result<(Open, Vec<Known>), InboxError> {
+    async fn begin(
+        &self,
+        keys: &[InboxKey],
+        level: Level,
+    ) -> Result<(Open, Vec<Known>), InboxError> {
         let work = async {
             let failed = |error| self.failed("claim", error);
-            let mut transaction = self.pool.begin().await.map_err(failed)?;
-            let claimed = store::claim(&mut transaction, keys).await;
+            let locking = Locking {
+                is_exclusive: level > Level::Parallel,
+                timeout: &self.lock_timeout,
+            };
+            let begun = self.begun(keys, locking.is_exclusive).await;
+            let mut transaction = begun.map_err(failed)?;
+            let claimed = store::claim(&mut transaction, keys, locking).await;
             let known = claimed.map_err(failed)?;
             let is_single = known.iter().filter(|known| known.is_none()).count() == 1;
+            // One delivery alone holds nothing while it waits for its first row.
+            let is_hasty = !is_single && !locking.is_exclusive;
             if !is_single {
-                let marked = store::mark_first(&mut transaction).await;
+                let timeout = is_hasty.then_some(self.hasty_timeout.as_str());
+                let marked = store::mark_first(&mut transaction, timeout).await;
                 marked.map_err(failed)?;
             }
             if self.horizon.is_due() {
@@ -334,6 +405,9 @@ impl GroupStore for Store {
             let open = Open {
                 transaction,
                 is_single,
+                is_hasty,
+                staged: Vec::new(),
+                staged_before: 0,
             };
             Ok((open, known.into_iter().map(Known::of).collect()))
         };
@@ -343,7 +417,9 @@ impl GroupStore for Store {
     async fn mark(&self, open: &mut Open) -> Result<(), InboxError> {
         let work = async {
             let marked = store::mark(&mut open.transaction).await;
-            marked.map_err(|error| self.ended("complete", error))
+            marked.map_err(|error| self.ended("complete", error))?;
+            open.staged_before = open.staged.len();
+            Ok(())
         };
         self.within("complete", work).await
     }
@@ -359,12 +435,7 @@ impl GroupStore for Store {
                 return Ok(published);
             }
             if self.outbox.get().is_some() {
-                let is_open = store::is_open(&mut open.transaction).await;
-                if !is_open.map_err(|error| self.ended("publish", error))? {
-                    return Err(error::ended_by_hand("its claim is gone"));
-                }
-                let appended = outbox::append_in_postgres(&mut open.transaction, &published).await;
-                appended.map_err(|error| error.into_inbox(|error| self.ended("publish", error)))?;
+                open.staged.extend(published);
                 return Ok(Vec::new());
             }
             let replies = replies::encode(&published);
@@ -376,6 +447,7 @@ impl GroupStore for Store {
     }
 
     async fn undo(&self, open: &mut Open, key: &InboxKey) -> Result<(), InboxError> {
+        open.staged.truncate(open.staged_before);
         let work = async {
             if open.is_single {
                 // Nothing else is in it: it is rolled back as a whole.
@@ -397,11 +469,9 @@ impl GroupStore for Store {
 
     async fn close(&self, open: &mut Open) -> Result<(), InboxError> {
         let work = async {
+            self.append(open).await?;
             let closed = store::close(&mut open.transaction).await;
-            match closed.map_err(|error| self.ended("complete", error))? {
-                true => Ok(()),
-                false => Err(error::ended_by_hand("its claim is gone")),
-            }
+            closed.map_err(|error| self.ended("complete", error))
         };
         self.within("complete", work).await
     }
@@ -409,7 +479,11 @@ impl GroupStore for Store {
     async fn commit(&self, open: Open) -> Result<(), InboxError> {
         let work = async {
             let committed = open.transaction.commit().await;
-            committed.map_err(|error| self.failed("complete", error))
+            committed.map_err(|error| self.failed("complete", error))?;
+            if let Some(outbox) = self.outbox.get().filter(|_| !open.staged.is_empty()) {
+                outbox.wake();
+            }
+            Ok(())
         };
         self.within("complete", work).await
     }
@@ -420,5 +494,9 @@ impl GroupStore for Store {
             rolled_back.map_err(|error| self.failed("abandon", error))
         };
         self.within("abandon", work).await
+    }
+
+    fn cause(open: Option<&Open>, error: &(dyn Error + 'static)) -> Option<Cause> {
+        error::cause(error, open.is_some_and(|open| open.is_hasty))
     }
 }

@@ -1,7 +1,9 @@
 //! How a PostgreSQL store is opened.
 
-use crate::inbox::group::GROUP_MAX;
 use std::time::Duration;
+
+/// Less than the 64 subtransactions that PostgreSQL keeps in memory for each transaction; a handler may have a few of its own.
+const SAVEPOINTS_MAX: u32 = 60;
 
 /// How a PostgreSQL store is opened.
 #[derive(Debug, Clone)]
@@ -13,13 +15,15 @@ pub struct PostgresSettings {
     /// Who brings the tables up to date.
     pub migration: Migration,
     /// How many transactions are open at a time: what is ready is spread over them. 4 by default. More serve handlers that
-    /// wait long for the database; fewer make larger groups. Two connections more are made for what is not a delivery.
+    /// wait long for the database; fewer make larger groups. Where handlers share rows, so that the transactions are in each
+    /// other's way, one at a time is open whatever stands here. Two connections more are made for what is not a delivery.
     pub connections: u32,
     /// How long a claim waits for a connection, and a statement for somebody else's lock, before it fails as unavailable. 10 s
-    /// by default.
+    /// by default. Beside other groups a handler's statement waits less, and its delivery is then handled again.
     pub lock_timeout: Duration,
-    /// How many deliveries share a transaction at most; 256 by default, 2,000 at most, 1 for a transaction each. It is what is ready that
-    /// decides: nothing waits for others to come.
+    /// How many deliveries share a transaction at most; 60 by default, 2,000 at most, 1 for a transaction each. It is what is ready that
+    /// decides: nothing waits for others to come. Each that writes is a subtransaction, of which PostgreSQL keeps 64 at hand for a
+    /// transaction: with more every query of the server, and of its replicas, gets slower while the transaction is open.
     pub group_max: u32,
 }
 
@@ -42,7 +46,7 @@ impl PostgresSettings {
             migration: Migration::default(),
             connections: 4,
             lock_timeout: Duration::from_secs(10),
-            group_max: GROUP_MAX,
+            group_max: SAVEPOINTS_MAX,
         }
     }
 

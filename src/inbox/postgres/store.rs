@@ -4,23 +4,19 @@
 
 use super::settings::{Migration, PostgresSettings};
 use crate::inbox::InboxKey;
-use crate::inbox::digest::digest;
+use crate::inbox::digest::{digest, number};
 use crate::inbox::horizon::PURGED_BEFORE_MS;
 use crate::outbox::lock_schema;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Row, Transaction};
 use std::collections::HashMap;
 use std::time::Duration;
 
 /// The version of the tables below. A store of a newer version is refused, an older one is brought up to date.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// A row says that its delivery is completed: it is inserted when the delivery is claimed, and shows to others once the
 /// transaction of the claim is committed. The digest decides, as ids may be longer than an index takes; the texts beside it are
 /// for people.
-///
-/// While a claim's transaction is open it holds a row in `evenkeel_open` whose foreign key is never met. PostgreSQL looks at it
-/// when the transaction is to be committed, so that a handler's own `COMMIT` is refused: it would complete events whose
-/// handlers have not run. It is found by its transaction, as dead rows of others stay for as long as any transaction is open.
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS evenkeel_meta (
         name text PRIMARY KEY,
@@ -36,31 +32,42 @@ const TABLES: &str = "
         completed_at timestamptz NOT NULL DEFAULT now()
     );
     CREATE INDEX IF NOT EXISTS evenkeel_inbox_completed_at ON evenkeel_inbox (completed_at);
-    CREATE TABLE IF NOT EXISTS evenkeel_never (
-        id integer PRIMARY KEY
-    );
-    DROP TABLE IF EXISTS evenkeel_open;
-    CREATE TABLE evenkeel_open (
-        transaction_id xid8 PRIMARY KEY DEFAULT pg_current_xact_id(),
-        leave_commit_to_evenkeel integer NOT NULL
-            REFERENCES evenkeel_never (id) DEFERRABLE INITIALLY DEFERRED
-    );
 ";
 
-/// In one statement, as each costs a way to the server and back. Who claims several does it in the same order as everybody,
-/// or two could wait for each other.
+/// Begins a transaction that a handler cannot commit, which would complete events whose handlers have not run: PostgreSQL reads
+/// an open `WITH HOLD` cursor to its end when its transaction is to be committed, and this one fails to be read. Unlike a
+/// deferred constraint it does not mind `SET CONSTRAINTS ALL IMMEDIATE`.
+const BEGIN: &str = "
+    BEGIN; DECLARE evenkeel_open NO SCROLL CURSOR WITH HOLD FOR
+    SELECT ('leave COMMIT and ROLLBACK to evenkeel' || left(random()::text, 0))::integer";
+
+/// The advisory locks of consumer groups: this, and a number for the group. The letters stand for the name.
+const GROUP_LOCK: i32 = 0x6576_6b6c;
+
+/// In one statement, as each costs a way to the server and back: how long locks are waited for, the group's lock, and the claims.
+/// Who claims several does it in the same order as everybody, or two could wait for each other.
 const CLAIM: &str = "
-    WITH claimed AS (
+    WITH patient AS MATERIALIZED (
+        SELECT set_config('lock_timeout', $6, true)
+    ), held AS MATERIALIZED (
+        SELECT CASE WHEN $7 THEN pg_advisory_xact_lock($8, number) ELSE pg_advisory_xact_lock_shared($8, number) END
+        FROM unnest($9::integer[]) AS number WHERE (SELECT count(*) FROM patient) > 0
+    ), claimed AS (
         INSERT INTO evenkeel_inbox (digest, consumer_group, handler, source, id)
         SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[])
             AS claims (digest, consumer_group, handler, source, id)
+        WHERE (SELECT count(*) FROM held) > 0
         ORDER BY digest
         ON CONFLICT DO NOTHING
         RETURNING digest
-    ), guard AS (
-        INSERT INTO evenkeel_open (leave_commit_to_evenkeel) VALUES (1)
     )
     SELECT digest FROM claimed";
+
+/// The group's lock where it is free. Of use where a transaction sees nothing that was committed after its first statement.
+const TRY_LOCK: &str = "
+    SELECT bool_and(CASE WHEN $1 THEN pg_try_advisory_xact_lock($2, number)
+                         ELSE pg_try_advisory_xact_lock_shared($2, number) END)
+    FROM unnest($3::integer[]) AS number";
 
 const KNOWN: &str = "SELECT digest, replies FROM evenkeel_inbox WHERE digest = ANY($1)";
 
@@ -81,12 +88,11 @@ const KEEP: &str = "UPDATE evenkeel_inbox SET replies = $2 WHERE digest = $1";
 
 const FORGET: &str = "DELETE FROM evenkeel_inbox WHERE digest = ANY($1)";
 
-const CLOSE: &str =
-    "DELETE FROM evenkeel_open WHERE transaction_id = pg_current_xact_id_if_assigned()";
+const CLOSE: &str = "CLOSE evenkeel_open";
 
-/// False in a transaction without claims, and outside of one.
+/// False in a transaction without claims, and outside of one. What is left to do waits for locks as long as the setting says.
 const IS_OPEN: &str = "
-    SELECT EXISTS (SELECT 1 FROM evenkeel_open WHERE transaction_id = pg_current_xact_id_if_assigned())";
+    SELECT EXISTS (SELECT 1 FROM pg_cursors WHERE name = 'evenkeel_open'), set_config('lock_timeout', $1, true)";
 
 /// Notes up to when it deleted in the same transaction, for whoever gets an event that may have been among it.
 const PURGE: &str = "
@@ -195,10 +201,49 @@ fn check_version(stored: Option<&str>, migration: Migration) -> Result<(), Probl
     }
 }
 
+/// How a transaction goes about locks.
+#[derive(Clone, Copy)]
+pub(super) struct Locking<'a> {
+    /// Whether it is the only one of its consumer groups.
+    pub(super) is_exclusive: bool,
+    /// How long a lock is waited for, as PostgreSQL reads it.
+    pub(super) timeout: &'a str,
+}
+
+/// Begins a transaction for claims.
+pub(super) async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    pool.begin_with(BEGIN).await
+}
+
+/// Takes the lock of these keys' groups, if it is free.
+pub(super) async fn try_lock(
+    connection: &mut PgConnection,
+    keys: &[InboxKey],
+    is_exclusive: bool,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(TRY_LOCK)
+        .bind(is_exclusive)
+        .bind(GROUP_LOCK)
+        .bind(lock_numbers(keys))
+        .fetch_one(connection)
+        .await
+}
+
+/// The numbers of the keys' groups, in the order in which everybody locks them. As a rule there is one.
+fn lock_numbers(keys: &[InboxKey]) -> Vec<i32> {
+    let mut groups: Vec<&str> = keys.iter().map(|key| key.group.as_str()).collect();
+    groups.dedup();
+    let mut numbers: Vec<i32> = groups.into_iter().map(number).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
+}
+
 /// Claims deliveries, all different. What was left to publish of each that was completed before, and none of the others.
 pub(super) async fn claim(
     connection: &mut PgConnection,
     keys: &[InboxKey],
+    locking: Locking<'_>,
 ) -> Result<Vec<Option<Vec<u8>>>, sqlx::Error> {
     let digests: Vec<[u8; 32]> = keys.iter().map(digest).collect();
     let column = |text: fn(&InboxKey) -> &str| -> Vec<String> {
@@ -210,6 +255,10 @@ pub(super) async fn claim(
         .bind(column(|key| &key.handler))
         .bind(column(|key| &key.source))
         .bind(column(|key| &key.id))
+        .bind(locking.timeout)
+        .bind(locking.is_exclusive)
+        .bind(GROUP_LOCK)
+        .bind(lock_numbers(keys))
         .fetch_all(&mut *connection)
         .await?;
     let mut known: Vec<Option<Vec<u8>>> = vec![Some(Vec::new()); keys.len()];
@@ -252,9 +301,20 @@ pub(super) async fn known(
     Ok(Some(replies.unwrap_or_default()))
 }
 
-/// Whether the transaction is still the one that the claims were made in.
-pub(super) async fn is_open(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(IS_OPEN).fetch_one(connection).await
+/// Whether the transaction is still the one that the claims were made in. From here on locks are waited for as long as this.
+pub(super) async fn is_open(
+    connection: &mut PgConnection,
+    lock_timeout: &str,
+) -> Result<bool, sqlx::Error> {
+    let is_open = sqlx::query_scalar(IS_OPEN).bind(lock_timeout);
+    is_open.fetch_one(connection).await
+}
+
+/// Whether transactions see what others have committed since they began, unless they are told otherwise.
+pub(super) async fn sees_commits(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let level = sqlx::query_scalar("SHOW default_transaction_isolation");
+    let level: String = level.fetch_one(connection).await?;
+    Ok(level.starts_with("read "))
 }
 
 /// When each of at most [`LOOK_MAX`] deliveries was completed.
@@ -297,9 +357,17 @@ fn readable(text: &str) -> String {
         .collect()
 }
 
-/// Marks the first place of a transaction.
-pub(super) async fn mark_first(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    run(connection, "SAVEPOINT evenkeel_claim").await
+/// Marks the first place of a transaction. From here on locks are waited for as long as this, if it is given.
+pub(super) async fn mark_first(
+    connection: &mut PgConnection,
+    lock_timeout: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    let Some(timeout) = lock_timeout else {
+        return run(connection, "SAVEPOINT evenkeel_claim").await;
+    };
+    let sql = format!("SET LOCAL lock_timeout = '{timeout}'; SAVEPOINT evenkeel_claim");
+    let mark = sqlx::raw_sql(AssertSqlSafe(sql));
+    mark.execute(connection).await.map(drop)
 }
 
 /// Keeps what was written since the last mark, and marks this place.
@@ -341,10 +409,9 @@ pub(super) async fn keep(
     Ok(())
 }
 
-/// Lets the transaction be committed. False when it is not the one that the claims were made in.
-pub(super) async fn close(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let closed = sqlx::query(CLOSE).execute(connection).await?;
-    Ok(closed.rows_affected() == 1)
+/// Lets the transaction be committed. Fails where it is not the one that the claims were made in.
+pub(super) async fn close(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    run(connection, CLOSE).await
 }
 
 /// Deletes at most `batch` rows completed longer ago than this; returns how many, and where some went, before when deliveries

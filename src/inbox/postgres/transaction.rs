@@ -1,5 +1,6 @@
 //! What a handler writes its effect through.
 
+use crate::event::OutgoingRecord;
 use crate::inbox::group::Lent;
 use sqlx::{PgConnection, Postgres, Transaction};
 use std::ops::{Deref, DerefMut};
@@ -9,6 +10,12 @@ pub(super) struct Open {
     pub(super) transaction: Transaction<'static, Postgres>,
     /// Whether one event has it for itself: it needs no savepoint then.
     pub(super) is_single: bool,
+    /// Whether handlers wait for a lock only briefly in it.
+    pub(super) is_hasty: bool,
+    /// What was published in it, for the outbox, in order.
+    pub(super) staged: Vec<OutgoingRecord>,
+    /// How much of that is not undone with the present turn.
+    pub(super) staged_before: usize,
 }
 
 /// The transaction that a handler writes its effect through; dereferences to [`PgConnection`].

@@ -19,7 +19,7 @@ pub(crate) use error::is_busy;
 pub use settings::{Durability, SqliteSettings};
 pub use transaction::SqliteTx;
 
-use super::group::{GroupStore, Groups, Known, Lent};
+use super::group::{Cause, GroupStore, Groups, Known, Lent, Level};
 use super::horizon::Horizon;
 use super::{BatchInbox, BoxFuture, Claimed, ClaimedBatch, Inbox, InboxError, InboxKey, replies};
 use crate::durations::{CALL_MAX, bounded};
@@ -28,6 +28,7 @@ use crate::outbox::{self, SqliteOutbox};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, Sqlite, SqlitePool, Transaction};
 use std::any::{Any, TypeId};
+use std::error::Error;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -306,7 +307,7 @@ impl GroupStore for Store {
         known.map(Known::of).map_err(failed)
     }
 
-    async fn begin(&self, keys: &[InboxKey]) -> Result<(Held, Vec<Known>), InboxError> {
+    async fn begin(&self, keys: &[InboxKey], _: Level) -> Result<(Held, Vec<Known>), InboxError> {
         let mut held = self.write("claim").await?;
         let failed = |error| self.failed("claim", error);
         let known = store::claim(&mut held.transaction, keys, now_ms()).await;
@@ -377,6 +378,11 @@ impl GroupStore for Store {
     async fn roll_back(&self, held: Held) -> Result<(), InboxError> {
         let rolled_back = held.roll_back().await;
         rolled_back.map_err(|error| self.failed("abandon", error))
+    }
+
+    /// There is one writer at a time, which nobody can be in the way of.
+    fn cause(_: Option<&Held>, _: &(dyn Error + 'static)) -> Option<Cause> {
+        None
     }
 }
 

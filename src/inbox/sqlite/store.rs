@@ -3,6 +3,7 @@
 //! Owns all SQL of the inbox. Knows no connection handling: each function runs in the transaction it is given.
 
 use super::{SqliteSettings, error};
+use crate::inbox::digest::of_text;
 use crate::inbox::horizon::PURGED_BEFORE_MS;
 use crate::inbox::{InboxError, InboxKey};
 use sqlx::sqlite::SqliteArguments;
@@ -40,6 +41,9 @@ const TABLES: &str = "
             REFERENCES evenkeel_never (id) DEFERRABLE INITIALLY DEFERRED
     );
 ";
+
+/// Longer sources and ids stand in a row as their digest. Rows are kept for weeks, and it is the producer who says how long an id is.
+const TEXT_MAX: usize = 512;
 
 /// Version 1 left a row without a time where a handler committed by hand: its delivery was not completed.
 const FROM_1: &str = "DELETE FROM evenkeel_inbox WHERE completed_at IS NULL";
@@ -352,20 +356,27 @@ type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
 /// A row of claims, or one of nulls.
 fn bind_claim<'q>(query: Query<'q>, place: usize, key: Option<&'q InboxKey>) -> Query<'q> {
-    query
+    let query = query
         .bind(place as i64)
         .bind(key.map(|key| &key.group))
-        .bind(key.map(|key| &key.handler))
-        .bind(key.map(|key| &key.source))
-        .bind(key.map(|key| &key.id))
+        .bind(key.map(|key| &key.handler));
+    match key {
+        Some(key) => bind_text(bind_text(query, &key.source), &key.id),
+        None => query.bind(None::<&str>).bind(None::<&str>),
+    }
 }
 
 fn bind<'q>(query: Query<'q>, key: &'q InboxKey) -> Query<'q> {
-    query
-        .bind(&key.group)
-        .bind(&key.handler)
-        .bind(&key.source)
-        .bind(&key.id)
+    let query = query.bind(&key.group).bind(&key.handler);
+    bind_text(bind_text(query, &key.source), &key.id)
+}
+
+/// A text of the producer's, or the digest of a long one as a blob, which equals no text.
+fn bind_text<'q>(query: Query<'q>, text: &'q str) -> Query<'q> {
+    match text.len() {
+        0..=TEXT_MAX => query.bind(text),
+        _ => query.bind(of_text(text).to_vec()),
+    }
 }
 
 /// Deletes at most `batch` rows completed before `before_ms`, and notes up to when; returns how many.

@@ -667,3 +667,42 @@ async fn only_a_store_of_the_group_and_of_this_version_is_looked_at() {
         assert_eq!(open("payments").await.is_ok(), is_readable, "{version}");
     }
 }
+
+#[tokio::test]
+async fn a_long_id_takes_little_room_and_is_no_other_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let inbox = SqliteInbox::open(&path, "group", "").await.unwrap();
+    let long = "x".repeat(1_000_000);
+    let of = |source: &str, id: &str| InboxKey {
+        source: source.to_owned(),
+        id: id.to_owned(),
+        ..key("1")
+    };
+    let digest: String = crate::inbox::digest::of_text(&long)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let keys = [
+        of("/s", &long),
+        of(&long, "1"),
+        of("/s", &format!("{long}y")),
+        of("/s", &digest),
+    ];
+    for (at, key) in keys.iter().enumerate() {
+        let claimed = inbox.claim(key).await.unwrap();
+        let Claimed::Fresh(claim) = claimed else {
+            panic!("{at} is taken for another");
+        };
+        claim.complete(Vec::new()).await.unwrap();
+        let again = inbox.claim(key).await.unwrap();
+        assert!(matches!(again, Claimed::Duplicate { .. }), "{at}");
+    }
+    let longest =
+        "SELECT max(length(CAST(id AS BLOB)) + length(CAST(source AS BLOB))) FROM evenkeel_inbox";
+    let longest: i64 = sqlx::query_scalar(longest)
+        .fetch_one(inbox.pool())
+        .await
+        .unwrap();
+    assert!(longest < 100, "{longest} bytes");
+}

@@ -4,6 +4,7 @@ use super::{CrashPoint, DrilledInbox, Drills, drilled};
 use crate::event::OutgoingRecord;
 use crate::inbox::{BatchClaim, BatchInbox, BoxFuture, ClaimedBatch, Inbox, InboxError, InboxKey};
 use std::any::Any;
+use std::error::Error;
 use std::sync::atomic::Ordering;
 
 impl<I: Inbox> BatchInbox for DrilledInbox<I> {
@@ -97,5 +98,12 @@ impl BatchClaim for DrilledBatch {
 
     fn abandon(self: Box<Self>) -> BoxFuture<'static, Result<(), InboxError>> {
         self.inner.abandon()
+    }
+
+    fn fail(
+        self: Box<Self>,
+        error: &(dyn Error + Send + Sync + 'static),
+    ) -> BoxFuture<'static, Result<bool, InboxError>> {
+        self.inner.fail(error)
     }
 }

@@ -4,6 +4,7 @@ use super::{CrashPoint, Drills, drilled};
 use crate::event::OutgoingRecord;
 use crate::inbox::{BatchInbox, BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey};
 use std::any::{Any, TypeId};
+use std::error::Error;
 use std::sync::atomic::Ordering;
 
 /// A store that refuses, forgets to answer, is slow or is down, as its [`Drills`] have it.
@@ -120,5 +121,12 @@ impl Claim for DrilledClaim {
 
     fn abandon(self: Box<Self>) -> BoxFuture<'static, Result<(), InboxError>> {
         self.inner.abandon()
+    }
+
+    fn fail(
+        self: Box<Self>,
+        error: &(dyn Error + Send + Sync + 'static),
+    ) -> BoxFuture<'static, Result<bool, InboxError>> {
+        self.inner.fail(error)
     }
 }

@@ -1,0 +1,447 @@
+//! Handlers that share rows: whatever they lock and in whatever order, no delivery fails and the sum is right.
+
+use super::*;
+use crate::event::{Event, EventType, Headers, RecordBatchBuilder};
+use crate::handler::{Delivered, Delivery, HandlerError, Outcome, Router, Scope};
+use crate::telemetry::captured::capture;
+use crate::testing::postgres;
+use std::sync::atomic::AtomicUsize;
+use tower::Service;
+
+const STOCK: &str = "
+    CREATE TABLE IF NOT EXISTS stock (article bigint PRIMARY KEY, n bigint NOT NULL);
+    CREATE TABLE IF NOT EXISTS parts (id bigint PRIMARY KEY REFERENCES stock DEFERRABLE INITIALLY DEFERRED)";
+
+/// How many rows there are.
+const ARTICLES: i64 = 20;
+
+/// An event that adds one to each of its articles, in this order.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+struct Taken {
+    articles: Vec<i64>,
+}
+
+impl EventType for Taken {
+    const TYPE: &'static str = "test.taken.v1";
+    const TOPIC: &'static str = "test.taken";
+
+    fn key(&self) -> String {
+        "any".to_owned()
+    }
+}
+
+/// How a handler adds one to a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Update,
+    SelectForUpdate,
+    Upsert,
+    AdvisoryLock,
+    /// Holds the row for a while.
+    Sleep,
+    /// Calls every error permanent.
+    Permanent,
+}
+
+async fn add(tx: &mut PgConnection, article: i64, way: Way) -> Result<(), sqlx::Error> {
+    let before = match way {
+        Way::SelectForUpdate => Some("SELECT n FROM stock WHERE article = $1 FOR UPDATE"),
+        Way::AdvisoryLock => Some("SELECT pg_advisory_xact_lock($1)"),
+        _ => None,
+    };
+    if let Some(before) = before {
+        sqlx::query(before).bind(article).execute(&mut *tx).await?;
+    }
+    let add = match way {
+        Way::Upsert => {
+            "INSERT INTO stock VALUES ($1, 1) ON CONFLICT (article) DO UPDATE SET n = stock.n + 1"
+        }
+        _ => "UPDATE stock SET n = n + 1 WHERE article = $1",
+    };
+    sqlx::query(add).bind(article).execute(tx).await?;
+    if way == Way::Sleep {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// What handlers of a test met.
+#[derive(Clone, Default)]
+struct Met(Arc<AtomicUsize>);
+
+impl Met {
+    fn failed(&self, error: sqlx::Error, way: Way) -> HandlerError {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        match way {
+            Way::Permanent => HandlerError::permanent(error),
+            _ => error.into(),
+        }
+    }
+}
+
+fn router(inbox: &PostgresInbox, way: Way, met: &Met) -> Router {
+    let met = met.clone();
+    let router = Router::new().on(move |event: Event<Taken>, mut tx: PostgresTx| {
+        let met = met.clone();
+        async move {
+            for article in event.data.articles {
+                let added = add(&mut tx, article, way).await;
+                added.map_err(|error| met.failed(error, way))?;
+            }
+            Ok::<_, HandlerError>(())
+        }
+    });
+    router.with_inbox(inbox.clone())
+}
+
+fn batch_router(inbox: &PostgresInbox, way: Way, met: &Met) -> Router {
+    let met = met.clone();
+    let router =
+        Router::new().on_batch(move |events: Vec<Delivered<Taken>>, mut tx: PostgresTx| {
+            let met = met.clone();
+            async move {
+                for article in events
+                    .into_iter()
+                    .flat_map(|taken| taken.event.data.articles)
+                {
+                    let added = add(&mut tx, article, way).await;
+                    added.map_err(|error| met.failed(error, way))?;
+                }
+                Ok::<_, HandlerError>(())
+            }
+        });
+    router.with_inbox(inbox.clone())
+}
+
+fn delivery(source: &str, id: usize, taken: &Taken) -> Delivery {
+    let mut headers = Headers::new();
+    for (name, value) in [
+        ("ce_specversion", "1.0"),
+        ("ce_id", &*id.to_string()),
+        ("ce_source", source),
+        ("ce_type", Taken::TYPE),
+        ("content-type", "application/json"),
+    ] {
+        headers.push(name, Some(value.as_bytes()));
+    }
+    let mut batch = RecordBatchBuilder::new();
+    let source = batch.source(Taken::TOPIC.into(), 0);
+    let value = serde_json::to_vec(taken).unwrap();
+    batch.push(source, id as i64, 0, None, Some(&value), headers.iter());
+    Delivery {
+        record: batch.build(None).record(0).unwrap(),
+        attempt: 1,
+        scope: Arc::new(Scope {
+            group: "stock".to_owned(),
+            publisher: None,
+        }),
+    }
+}
+
+/// Has each router handle its share of the events, up to 64 at a time. The outcomes that are no success.
+async fn deliver(routers: &[Router], events: &[Taken]) -> Vec<Outcome> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let run = crate::testing::unique("/run");
+    let events: Arc<[Taken]> = events.into();
+    let workers = (0..64 * routers.len()).map(|worker| {
+        let mut router = routers[worker % routers.len()].clone();
+        let (next, events, run) = (Arc::clone(&next), Arc::clone(&events), run.clone());
+        tokio::spawn(async move {
+            let mut failed = Vec::new();
+            loop {
+                let id = next.fetch_add(1, Ordering::Relaxed);
+                let Some(taken) = events.get(id) else {
+                    return failed;
+                };
+                match router.call(delivery(&run, id, taken)).await {
+                    Ok(Outcome::Done) => {}
+                    Ok(outcome) => failed.push(outcome),
+                }
+            }
+        })
+    });
+    let workers: Vec<_> = workers.collect();
+    let mut failed = Vec::new();
+    for worker in workers {
+        failed.extend(worker.await.unwrap());
+    }
+    failed
+}
+
+/// `count` events of `articles` different articles each, in any order.
+fn events(count: usize, articles: usize) -> Vec<Taken> {
+    let taken = |_| Taken {
+        articles: rand::seq::index::sample(&mut rand::rng(), ARTICLES as usize, articles)
+            .into_iter()
+            .map(|article| article as i64)
+            .collect(),
+    };
+    (0..count).map(taken).collect()
+}
+
+async fn database() -> Option<String> {
+    let url = postgres().await?.database().await.expect("a database");
+    let inbox = PostgresInbox::open(&url, STOCK).await.unwrap();
+    let fill = "INSERT INTO stock SELECT article, 0 FROM generate_series(0, $1) AS article";
+    let fill = sqlx::query(fill).bind(ARTICLES - 1);
+    fill.execute(inbox.pool()).await.unwrap();
+    inbox.close().await;
+    Some(url)
+}
+
+async fn open(url: &str, settings: impl Fn(PostgresSettings) -> PostgresSettings) -> PostgresInbox {
+    let settings = settings(PostgresSettings::new(STOCK));
+    PostgresInbox::open_with(url, &settings).await.unwrap()
+}
+
+async fn sum(inbox: &PostgresInbox) -> usize {
+    let sum = sqlx::query_scalar("SELECT sum(n)::bigint FROM stock");
+    let sum: i64 = sum.fetch_one(inbox.pool()).await.unwrap();
+    sum as usize
+}
+
+/// Opens so many instances and has them handle the events: none fails, few collide, the sum is right.
+async fn check(
+    url: &str,
+    instances: usize,
+    way: Way,
+    events: &[Taken],
+    route: impl Fn(&PostgresInbox, Way, &Met) -> Router,
+    settings: impl Fn(PostgresSettings) -> PostgresSettings,
+) {
+    let met = Met::default();
+    let mut inboxes = Vec::new();
+    for _ in 0..instances {
+        inboxes.push(open(url, &settings).await);
+    }
+    let before = sum(&inboxes[0]).await;
+    let routers: Vec<_> = inboxes
+        .iter()
+        .map(|inbox| route(inbox, way, &met))
+        .collect();
+    let failed = deliver(&routers, events).await;
+    let collisions = met.0.load(Ordering::Relaxed);
+    let case = format!("{way:?}, {instances} instances, {collisions} collisions");
+    assert!(
+        failed.is_empty(),
+        "{case}: {} failed: {:?}",
+        failed.len(),
+        failed[0]
+    );
+    let added: usize = events.iter().map(|taken| taken.articles.len()).sum();
+    assert_eq!(sum(&inboxes[0]).await - before, added, "{case}");
+    // A few at the start, and a few each time that several transactions are tried again.
+    assert!(collisions <= 60 * instances, "{case}");
+    eprintln!("{case}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_instance_fails_none_of_the_events_that_share_rows() {
+    let Some(url) = database().await else { return };
+    for way in [
+        Way::Update,
+        Way::SelectForUpdate,
+        Way::Upsert,
+        Way::AdvisoryLock,
+        Way::Permanent,
+    ] {
+        check(&url, 1, way, &events(1_000, 1), router, |settings| settings).await;
+    }
+    check(&url, 1, Way::Sleep, &events(200, 1), router, |s| s).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_instances_fail_none_of_the_events_that_share_rows() {
+    let Some(url) = database().await else { return };
+    check(&url, 2, Way::Update, &events(2_000, 1), router, |s| s).await;
+    check(&url, 2, Way::Upsert, &events(1_000, 1), router, |s| s).await;
+    check(&url, 2, Way::Sleep, &events(200, 1), router, |s| s).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_may_take_rows_in_different_orders() {
+    let Some(url) = database().await else { return };
+    check(&url, 1, Way::Update, &events(1_000, 3), router, |s| s).await;
+    check(&url, 2, Way::Update, &events(1_000, 3), router, |s| s).await;
+    let alone = |settings: PostgresSettings| settings.with_group_max(1);
+    check(&url, 2, Way::Update, &events(500, 3), router, alone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stricter_isolation_fails_none_of_the_events() {
+    let Some(url) = database().await else { return };
+    for level in ["repeatable%20read", "serializable"] {
+        let separator = if url.contains('?') { '&' } else { '?' };
+        let option = level.replace("%20", "\\%20");
+        let url = format!("{url}{separator}options=-c%20default_transaction_isolation%3D{option}");
+        check(&url, 1, Way::Update, &events(500, 2), router, |s| s).await;
+        check(
+            &url,
+            2,
+            Way::SelectForUpdate,
+            &events(500, 2),
+            router,
+            |s| s,
+        )
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_share_rows_fail_none_of_their_events() {
+    let Some(url) = database().await else { return };
+    check(&url, 3, Way::Update, &events(2_000, 1), batch_router, |s| s).await;
+}
+
+/// Another program takes the same rows in another order: PostgreSQL ends one of the two after a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_program_that_takes_the_same_rows_costs_no_attempt() {
+    let Some(url) = database().await else { return };
+    let inbox = open(&url, |settings| settings).await;
+    let met = Met::default();
+    let routers = [router(&inbox, Way::Update, &met)];
+    let is_over = Arc::new(AtomicBool::new(false));
+    let other = tokio::spawn({
+        let (url, is_over) = (url.clone(), Arc::clone(&is_over));
+        async move {
+            let pool = PgPool::connect(&url).await.unwrap();
+            while !is_over.load(Ordering::Relaxed) {
+                let both = async {
+                    let mut transaction = pool.begin().await?;
+                    for article in (0..ARTICLES).rev() {
+                        let touch = "UPDATE stock SET n = n WHERE article = $1";
+                        let touch = sqlx::query(touch).bind(article);
+                        touch.execute(&mut *transaction).await?;
+                    }
+                    transaction.commit().await
+                };
+                // It may be the one that is ended.
+                let _: Result<(), sqlx::Error> = both.await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    });
+    let failed = deliver(&routers, &events(100, 3)).await;
+    is_over.store(true, Ordering::Relaxed);
+    other.await.unwrap();
+    assert!(
+        failed.is_empty(),
+        "{} failed: {:?}",
+        failed.len(),
+        failed[0]
+    );
+    assert_eq!(sum(&inbox).await, 300);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_deferred_constraint_refuses_takes_no_neighbour_with_it() {
+    let Some(url) = database().await else { return };
+    let inbox = open(&url, |settings| settings.with_connections(1)).await;
+    let handler = async |event: Event<Taken>, mut tx: PostgresTx| {
+        // The last has no such article, which shows at the commit.
+        let insert = sqlx::query("INSERT INTO parts VALUES ($1)").bind(event.data.articles[0]);
+        insert.execute(&mut *tx).await.map(drop)
+    };
+    let routers = [Router::new().on(handler).with_inbox(inbox.clone())];
+    let events: Vec<_> = (0..=ARTICLES)
+        .map(|article| Taken {
+            articles: vec![article],
+        })
+        .collect();
+    let failed = deliver(&routers, &events).await;
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    let Outcome::Retry(error) = &failed[0] else {
+        panic!("{failed:?}");
+    };
+    assert!(error.message().contains("parts_id_fkey"), "{error}");
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM parts")
+        .fetch_one(inbox.pool())
+        .await
+        .unwrap();
+    assert_eq!(kept, ARTICLES);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_may_check_all_their_constraints_at_once() {
+    let Some(url) = database().await else { return };
+    let inbox = open(&url, |settings| settings.with_connections(1)).await;
+    let handler = async |event: Event<Taken>, mut tx: PostgresTx| {
+        let set = sqlx::raw_sql("SET CONSTRAINTS ALL IMMEDIATE");
+        set.execute(&mut *tx).await?;
+        let insert = sqlx::query("INSERT INTO parts VALUES ($1)").bind(event.data.articles[0]);
+        insert.execute(&mut *tx).await.map(drop)
+    };
+    let routers = [Router::new().on(handler).with_inbox(inbox.clone())];
+    let events: Vec<_> = (0..ARTICLES)
+        .map(|article| Taken {
+            articles: vec![article],
+        })
+        .collect();
+    let failed = deliver(&routers, &events).await;
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+/// Keys of events that are published are locked as rows are.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_publish_on_few_keys_do_not_collide() {
+    use crate::outbox::PostgresOutbox;
+    let Some(url) = database().await else { return };
+    let outbox = PostgresOutbox::open(&url).await.unwrap();
+    let inbox = open(&url, |settings| settings).await;
+    let inbox = inbox.with_outbox(outbox).unwrap();
+    let publish = |worker: usize| {
+        let inbox = inbox.clone();
+        tokio::spawn(async move {
+            for id in 0..30 {
+                let key = InboxKey {
+                    group: "stock".to_owned(),
+                    handler: "h".to_owned(),
+                    source: "/s".to_owned(),
+                    id: format!("{worker}/{id}"),
+                };
+                let Claimed::Fresh(claim) = inbox.claim(&key).await.unwrap() else {
+                    panic!("{key:?} is new");
+                };
+                let keys = [rand::random_range(0..5), rand::random_range(0..5)];
+                let records = keys.map(|key: u32| OutgoingRecord {
+                    key: Some(key.to_string().into_bytes().into()),
+                    ..crate::inbox::conformance::record(&id.to_string())
+                });
+                claim.complete(records.into()).await.unwrap();
+            }
+        })
+    };
+    let workers: Vec<_> = (0..64).map(publish).collect();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM evenkeel_outbox")
+        .fetch_one(inbox.pool())
+        .await
+        .unwrap();
+    assert_eq!(count, 64 * 30 * 2);
+}
+
+#[test]
+fn collisions_are_counted_and_named_with_the_setting() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let Some(url) = runtime.block_on(database()) else {
+        return;
+    };
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let log = capture(tracing_subscriber::fmt(), || {
+        metrics::with_local_recorder(&recorder, || {
+            let events = events(1_000, 2);
+            runtime.block_on(check(&url, 1, Way::Update, &events, router, |s| s));
+        });
+    });
+    let counted = recorder.handle().render();
+    let name = "evenkeel_inbox_collisions_total{group=\"stock\",cause=\"lock_wait\"}";
+    assert!(counted.contains(name), "{counted}");
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    assert!(warnings[0].contains("`connections` = 1"), "{log}");
+}
