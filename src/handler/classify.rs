@@ -12,11 +12,16 @@ use std::sync::Arc;
 /// The default classifier: what is not known may pass.
 pub(crate) fn default_classifier() -> Classifier {
     Arc::new(|error| {
-        let error: &(dyn Error + 'static) = error;
-        let causes = std::iter::successors(Some(error), |cause| wrapped(*cause));
-        let mut known = causes.take(CAUSES_MAX).filter_map(known);
-        known.next().unwrap_or(Class::Transient)
+        let known = causes(error).find_map(known);
+        known.unwrap_or(Class::Transient)
     })
+}
+
+/// An error and what it wraps, up to a limit: somebody's `source` may lead back to itself.
+pub(crate) fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |cause| wrapped(*cause)).take(CAUSES_MAX)
 }
 
 /// What an error wraps. The `source` of an I/O error is that of the error in it, not the error in it.

@@ -148,7 +148,7 @@ impl HandlerError {
 
     /// The error that the handler met.
     pub(super) fn cause(&self) -> &(dyn Error + Send + Sync + 'static) {
-        self.source.as_ref()
+        self.source.get()
     }
 
     /// The same error, said to be about `dependency`: each has a breaker of its own, and its name stands in logs, health and

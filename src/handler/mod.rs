@@ -55,6 +55,8 @@ mod recognition;
 mod router;
 
 pub use batch::{BatchOutcome, BatchSettings, Delivered, IntoBatchOutcome};
+#[cfg(feature = "postgres")]
+pub(crate) use classify::causes;
 pub(crate) use classify::default_classifier;
 pub use context::{Context, Delivery, Scope};
 pub(crate) use error::Failure;

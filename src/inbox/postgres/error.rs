@@ -2,6 +2,8 @@
 //!
 //! Codes: PostgreSQL's documentation, appendix A.
 
+use crate::handler::causes;
+use crate::handler::panics::caught;
 use crate::inbox::InboxError;
 use crate::inbox::failure::{Advice, Failure};
 use crate::inbox::group::Cause;
@@ -89,21 +91,15 @@ fn advice(error: &sqlx::Error) -> Advice {
 /// How another transaction was in the way, if `error` or what it wraps says that. A lock that was not free counts only where it was
 /// waited for briefly.
 pub(super) fn cause(error: &(dyn Error + 'static), is_hasty: bool) -> Option<Cause> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<sqlx::Error>()
-            && let Some(code) = code(error)
-        {
-            return match code.as_str() {
-                "40P01" => Some(Cause::Deadlock),
-                "40001" => Some(Cause::Serialization),
-                "55P03" if is_hasty => Some(Cause::LockWait),
-                _ => None,
-            };
-        }
-        next = error.source();
+    let first = || causes(error).find_map(|error| code(error.downcast_ref()?));
+    // What an error wraps is the service's own code.
+    let code = caught("the error's own source", first).ok().flatten()?;
+    match code.as_str() {
+        "40P01" => Some(Cause::Deadlock),
+        "40001" => Some(Cause::Serialization),
+        "55P03" if is_hasty => Some(Cause::LockWait),
+        _ => None,
     }
-    None
 }
 
 fn code(error: &sqlx::Error) -> Option<String> {
