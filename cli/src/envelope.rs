@@ -105,7 +105,8 @@ fn attributes(attributes: Attributes) -> Value {
     set("source", Some(attributes.source));
     set("type", Some(attributes.ty));
     set("subject", attributes.subject);
-    set("time", attributes.time.map(|time| time.to_string()));
+    let time = attributes.time.map(|time| time.to_string());
+    set("time", time.or(attributes.time_text));
     set("datacontenttype", attributes.datacontenttype);
     set("dataschema", attributes.dataschema);
     for (name, value) in attributes.extensions {

@@ -101,9 +101,9 @@ impl DeadLetterWriter {
         }
     }
 
-    /// Waits until the flood guard lets one more letter be written.
-    pub(crate) fn pass_flood_guard(&self) -> impl Future<Output = ()> {
-        self.gate.pass(&self.alarms)
+    /// Waits until the flood guard lets one more letter be written, of a record that failed for this reason.
+    pub(crate) fn pass_flood_guard(&self, reason: &DeadReason) -> impl Future<Output = ()> {
+        self.gate.pass(&self.alarms, &reason.message)
     }
 
     /// Lets letters be written again that the flood guard has stopped.

@@ -61,6 +61,7 @@ pub(crate) struct Counters {
     unfinished: AtomicU64,
     pub(crate) settled: AtomicU64,
     pub(crate) duplicates: AtomicU64,
+    pub(crate) ignored: AtomicU64,
     pub(crate) dead_letters: AtomicU64,
     pub(crate) parked: AtomicU64,
 }
@@ -217,6 +218,7 @@ impl Engine {
             received: counters.received.load(Relaxed),
             settled: counters.settled.load(Relaxed),
             duplicates: counters.duplicates.load(Relaxed),
+            ignored: counters.ignored.load(Relaxed),
             dead_letters: counters.dead_letters.load(Relaxed),
             parked: counters.parked.load(Relaxed),
             clean,

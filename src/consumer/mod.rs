@@ -140,6 +140,9 @@ pub struct RunReport {
     pub settled: u64,
     /// Of those, duplicates that the inbox suppressed.
     pub duplicates: u64,
+    /// Of those, ignored: events of types that no handler asks for, and what handlers answered with
+    /// [`Outcome::Ignored`].
+    pub ignored: u64,
     /// Of those, dead letters.
     pub dead_letters: u64,
     /// Of those, parked: they stand in the retry topic, and count again when they are settled there.

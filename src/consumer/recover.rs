@@ -316,7 +316,11 @@ impl Recovery {
         );
         // What an operator has skipped is no flood.
         let writer = &self.engine.dead_letters;
-        if self.wait_for(writer.pass_flood_guard()).await.is_none() {
+        if self
+            .wait_for(writer.pass_flood_guard(reason))
+            .await
+            .is_none()
+        {
             return Verdict::Abandoned;
         }
         let written = self.write_letter(class, reason, None).await;

@@ -138,7 +138,8 @@ impl Tally {
                         Settlement::Duplicate => counters.duplicates.fetch_add(count, Relaxed),
                         Settlement::Dead => counters.dead_letters.fetch_add(count, Relaxed),
                         Settlement::Parked => counters.parked.fetch_add(count, Relaxed),
-                        Settlement::Done | Settlement::Ignored | Settlement::Skipped => 0,
+                        Settlement::Ignored => counters.ignored.fetch_add(count, Relaxed),
+                        Settlement::Done | Settlement::Skipped => 0,
                     };
                     answered += match settlement {
                         Settlement::Done | Settlement::Duplicate => count,

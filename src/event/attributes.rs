@@ -35,8 +35,11 @@ pub struct Attributes {
     pub ty: String,
     /// What the event is about, within `source`.
     pub subject: Option<String>,
-    /// When it happened. Written in UTC; an offset that was read is not kept, the instant is.
+    /// When it happened. Written in UTC; an offset that was read is not kept, the instant is. Digits beyond nanoseconds are cut.
     pub time: Option<jiff::Timestamp>,
+    /// The text of a `time` that was read and is not an instant that [`time`](Self::time) can hold: no RFC 3339, or a moment
+    /// after 9999-12-30T22:00:00Z such as the last one of .NET. Written as it is where `time` is absent.
+    pub time_text: Option<String>,
     /// Media type of the payload.
     pub datacontenttype: Option<String>,
     /// URI of the schema that the payload follows.
@@ -54,6 +57,7 @@ impl Attributes {
             ty: ty.into(),
             subject: None,
             time: None,
+            time_text: None,
             datacontenttype: None,
             dataschema: None,
             extensions: BTreeMap::new(),
@@ -62,7 +66,10 @@ impl Attributes {
 
     /// All attributes that are present, `specversion` first, as name and text.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
-        let time = self.time.map(|time| Cow::Owned(time.to_string()));
+        let time = match self.time {
+            Some(time) => Some(Cow::Owned(time.to_string())),
+            None => self.time_text.as_deref().map(Cow::Borrowed),
+        };
         let optional = [
             ("subject", self.subject.as_deref().map(Cow::Borrowed)),
             ("time", time),
@@ -114,6 +121,11 @@ impl Attributes {
                 )
             })
     }
+}
+
+/// Whether an event must have the attribute.
+pub(crate) fn is_mandatory(name: &str) -> bool {
+    ["specversion", "id", "source", "type"].contains(&name)
 }
 
 /// Whether these bytes can name an attribute: lower-case ASCII letters and digits.

@@ -67,6 +67,29 @@ pub struct Envelope<'a> {
     pub data: Option<Cow<'a, [u8]>>,
 }
 
+/// What a reader that asks for some types only finds in a record.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "on the stack, and taken apart at once"
+)]
+pub(crate) enum Decoded<'a, R> {
+    /// An event of a type that it asks for, with what it said of the type.
+    Asked(R, Envelope<'a>),
+    /// A type that it does not ask for is stated, and nothing else was judged.
+    Other {
+        /// Whether all mandatory attributes are there.
+        is_whole: bool,
+    },
+}
+
+impl<'a, R> Decoded<'a, R> {
+    /// Attributes that were found valid have a type, so their reader was asked.
+    fn asked(asked: Option<Option<R>>, envelope: Envelope<'a>) -> Result<Self, DecodeError> {
+        let asked = asked.flatten().ok_or(DecodeError::NotAnEvent)?;
+        Ok(Self::Asked(asked, envelope))
+    }
+}
+
 /// Why a record could not be read as a CloudEvent. Never holds a value of the record.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -210,19 +233,39 @@ fn write<T: Serialize>(
 ///   `application/cloudevents+avro`, or a batch, which Kafka does not have) is [`DecodeError::NotAnEvent`], so that the
 ///   record can be handled raw and passed on untouched.
 /// - Headers and members whose name is no valid attribute name are no attributes and are left alone.
+/// - Only a mandatory attribute can spoil an event. Optional ones are kept as they can be: a `time` that no instant holds as
+///   [`Attributes::time_text`], an extension that is a fraction, an object or an array as its JSON, and bytes that are not
+///   UTF-8 with replacement characters. An empty `time` is none.
+/// - A `specversion` in JSON quotes (`"1.0"`, as Spring's header mapper writes it) says that the other attributes are in quotes
+///   too; they are read without them.
+/// - A `data_base64` of `null` is absent, and so is `data` of `null` beside one that is not.
 ///
 /// # Errors
-/// [`DecodeError::NotAnEvent`] for a raw record; otherwise what is wrong with a record that claims to be an event:
-/// a `specversion` other than 1.0, text that is not UTF-8, an empty mandatory attribute, a `time` that is not RFC 3339, or
-/// a structured value that is not a JSON object of the event format.
+/// [`DecodeError::NotAnEvent`] for a raw record; otherwise what is wrong with a record that claims to be an event: a
+/// `specversion` other than 1.0, a mandatory attribute that is empty or not UTF-8, or a structured value that is not a JSON
+/// object of the event format.
 pub fn decode<'a>(
     headers: HeadersIter<'_>,
     value: Option<&'a [u8]>,
 ) -> Result<Envelope<'a>, DecodeError> {
+    match decode_asked(headers, value, |_| Some(()))? {
+        Decoded::Asked((), envelope) => Ok(envelope),
+        // Every type was asked for.
+        Decoded::Other { .. } => Err(DecodeError::NotAnEvent),
+    }
+}
+
+/// [`decode`] for a reader of some types: it says whether it asks for a type before anything else of the event is judged.
+pub(crate) fn decode_asked<'a, R>(
+    headers: HeadersIter<'_>,
+    value: Option<&'a [u8]>,
+    asks_for: impl FnOnce(&str) -> Option<R>,
+) -> Result<Decoded<'a, R>, DecodeError> {
     let found = binary::Found::among(headers);
-    match found.content_type.and_then(structured::format) {
-        None => found.into_envelope(value),
-        Some(format) if format.eq_ignore_ascii_case(b"+json") => structured::read(value),
+    let content_type = found.content_type.map(draft::unquoted);
+    match content_type.as_deref().and_then(structured::format) {
+        None => found.into_event(value, asks_for),
+        Some(format) if format.eq_ignore_ascii_case(b"+json") => structured::read(value, asks_for),
         Some(_) => Err(DecodeError::NotAnEvent),
     }
 }

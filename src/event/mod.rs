@@ -13,6 +13,7 @@ pub use attributes::Attributes;
 pub use binding::{
     ContentMode, DecodeError, Envelope, JsonEvent, OutgoingRecord, decode, encode, encode_json,
 };
+pub(crate) use binding::{Decoded, decode_asked};
 pub use headers::{Headers, HeadersIter};
 pub use id::{derived_id, new_id};
 pub use record::{Record, RecordBatch, RecordBatchBuilder};

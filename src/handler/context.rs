@@ -204,7 +204,9 @@ impl Context {
         self.inner.identity.get_or_init(|| {
             let record = &self.inner.delivery.record;
             match decode(record.headers(), record.value()) {
-                Ok(Envelope { attributes, .. }) if self.inner.route.is_some() => {
+                Ok(Envelope { attributes, .. })
+                    if matches!(self.inner.route, RouteId::Typed(_)) =>
+                {
                     (attributes.source, attributes.id)
                 }
                 _ => raw_identity(record.topic(), record.partition(), record.offset()),
@@ -276,7 +278,7 @@ impl Context {
 
     /// The router's shared state, if it is of type `S`.
     pub(crate) fn shared<S: Any + Clone>(&self) -> Option<S> {
-        self.inner.routes.state.downcast_ref::<S>().cloned()
+        self.inner.routes.state()
     }
 }
 

@@ -7,8 +7,8 @@ use crate::inbox::Inbox;
 use crate::kafka::ConfigError;
 use crate::schema::Catalogue;
 use crate::telemetry::process_span;
-use routes::{OutcomeFuture, Own, RAW_HANDLER, RawRoute, Route, Routes};
-use std::any::{Any, TypeId};
+use routes::{FALLBACK_HANDLER, OutcomeFuture, Own, RAW_HANDLER, RawRoute, Route, Routes};
+use std::any::Any;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{self, Poll};
@@ -17,11 +17,21 @@ use tracing::{Instrument, Span};
 mod batches;
 mod payload;
 pub(super) mod routes;
+#[cfg(test)]
+mod tests;
+mod unhandled;
 
 /// Routes each event to the handler of its type.
 ///
-/// Events of other types are ignored, which settles them: a topic may carry types that this service does not care for.
-/// Records that are no CloudEvents go to the raw handler, or to the dead-letter topic when there is none.
+/// | record | without a fallback | with a [fallback](Router::fallback) |
+/// |---|---|---|
+/// | event of a type that has a handler | that handler | that handler |
+/// | such an event that is not valid, by its attributes or its payload | dead letter | dead letter |
+/// | event of another type, valid or not | ignored, which settles it | the fallback |
+/// | no CloudEvent | the [raw](Router::raw) handler; without one a dead letter | the raw handler; without one the fallback |
+///
+/// A raw or fallback handler that is the router's only one takes every record. What is ignored is counted in the
+/// [`RunReport`](crate::consumer::RunReport), and the log names each such type once.
 ///
 /// Without an inbox every redelivery runs the handler again: effects are then at least once.
 pub struct Router {
@@ -125,17 +135,35 @@ impl Router {
         self.change(|routes| routes.insert(T::TYPE, route))
     }
 
-    /// Handles records that are no CloudEvents.
+    /// Handles records that are no CloudEvents; where it is the router's only handler, all records, CloudEvents too.
+    ///
+    /// The inbox knows what it handles by topic, partition and offset.
     pub fn raw<Args, F: RawFunction<Args>>(self, function: F) -> Self {
-        self.change(|routes| routes.raw = Some(RawRoute::new(function)))
+        self.change(|routes| routes.set_raw(RawRoute::new(function)))
     }
 
-    /// State that handlers name as `State<S>`.
+    /// Handles what no other handler takes: events of other types, and records that are no CloudEvents if there is no raw
+    /// handler. Where it is the router's only handler it takes all records.
+    ///
+    /// A CloudEvent that is not valid is a dead letter all the same: it may be of a type that has a handler. The inbox knows
+    /// what it handles by topic, partition and offset.
+    ///
+    /// ```
+    /// use evenkeel::event::Record;
+    /// use evenkeel::handler::{Outcome, Router};
+    ///
+    /// let router = Router::new().fallback(async |record: Record| {
+    ///     println!("nobody asks for {record:?}");
+    ///     Outcome::Ignored
+    /// });
+    /// ```
+    pub fn fallback<Args, F: RawFunction<Args>>(self, function: F) -> Self {
+        self.change(|routes| routes.set_fallback(RawRoute::new(function)))
+    }
+
+    /// State that handlers name as `State<S>`. A router has one of each type: a second of the same type replaces the first.
     pub fn with_state<S: Any + Clone + Send + Sync>(self, state: S) -> Self {
-        self.change(|routes| {
-            routes.state_type = TypeId::of::<S>();
-            routes.state = Arc::new(state);
-        })
+        self.change(|routes| routes.set_state(state))
     }
 
     /// Suppresses redeliveries, and commits each handler's effect together with the inbox row.
@@ -148,12 +176,19 @@ impl Router {
         self.change(|routes| routes.catalogue = Some(catalogue))
     }
 
-    /// Checks that every handler's arguments can be had, and the settings of batch handlers.
+    /// Checks that every handler's arguments can be had, that no two handlers are for one thing or of one name, and the settings
+    /// of batch handlers.
+    ///
+    /// [`Consumer::new`](crate::consumer::Consumer::new) calls it for a router that is given to it as it is. Call it yourself
+    /// for one inside of layers: with two handlers for one thing it handles no record.
     ///
     /// # Errors
     /// Names the handler and what is missing, or the setting.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let routes = &self.routes;
+        if let Some(conflict) = &routes.conflict {
+            return Err(conflict.clone());
+        }
         for batch in routes.typed().filter_map(|route| route.batch.as_ref()) {
             batch.settings.validate()?;
         }
@@ -162,7 +197,9 @@ impl Router {
         let typed = routes.typed();
         let typed = typed.map(|route| (route.handler.as_str(), &route.needs));
         let raw = routes.raw.iter().map(|route| (RAW_HANDLER, &route.needs));
-        for (handler, needs) in typed.chain(raw) {
+        let fallback = routes.fallback.iter();
+        let fallback = fallback.map(|route| (FALLBACK_HANDLER, &route.needs));
+        for (handler, needs) in typed.chain(raw).chain(fallback) {
             if needs
                 .transactions
                 .iter()
@@ -177,7 +214,7 @@ impl Router {
             if let Some((_, name)) = needs
                 .states
                 .iter()
-                .find(|(needed, _)| *needed != routes.state_type)
+                .find(|(needed, _)| !routes.has_state(*needed))
             {
                 return Err(ConfigError::new(
                     format!("handler {handler}"),

@@ -68,6 +68,8 @@ mod rerun;
 mod retry_topics;
 /// A broker that is down: what it leads waits, and nothing else.
 mod slow_brokers;
+/// Routers: what nobody asks for is counted, and a handler for the rest gets it.
+mod routing;
 /// Helper: topics and groups of their own, members in this process, records, gates, and looks at committed offsets.
 mod support;
 /// Several consumers in one process report to one health without hiding each other.

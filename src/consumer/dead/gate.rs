@@ -9,6 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+/// Characters of the reason of the record at which a flood stops that are told.
+const REASON_CHARACTERS_MAX: usize = 300;
+
 /// A consumer's gate.
 pub(super) struct Gate {
     group: String,
@@ -42,37 +45,38 @@ impl Gate {
         }
     }
 
-    /// Waits until one more letter may be written.
-    pub(super) async fn pass(&self, alarms: &Alarms) {
+    /// Waits until one more letter may be written, for a record that failed for this reason.
+    pub(super) async fn pass(&self, alarms: &Alarms, reason: &str) {
         loop {
             let released = self.released.notified();
             tokio::pin!(released);
             // Registered before the look, or a release between the two would go unnoticed.
             released.as_mut().enable();
-            if self.admit(alarms) {
+            if self.admit(alarms, reason) {
                 return;
             }
             released.await;
         }
     }
 
-    fn admit(&self, alarms: &Alarms) -> bool {
+    fn admit(&self, alarms: &Alarms, reason: &str) -> bool {
         let mut guard = self.told();
         let had_stopped = guard.is_stopped();
         let Err(flood) = guard.admit(self.begun.elapsed()) else {
             return true;
         };
         if !had_stopped {
-            self.stopped(flood, alarms);
+            self.stopped(flood, alarms, reason);
         }
         false
     }
 
-    fn stopped(&self, flood: Flood, alarms: &Alarms) {
+    fn stopped(&self, flood: Flood, alarms: &Alarms, reason: &str) {
         let group = &self.group;
+        let last: String = reason.chars().take(REASON_CHARACTERS_MAX).collect();
         let reason = format!(
             "dead-letter flood: {flood}; no more are written and the records wait, look why with: evenkeel dlq list \
-             --group {group}; evenkeel groups retry-now {group} goes on"
+             --group {group}; evenkeel groups retry-now {group} goes on; the first to wait failed so: {last}"
         );
         tracing::error!(group, "{reason}");
         alarms.flood(Some(reason));
@@ -119,12 +123,12 @@ mod tests {
     #[tokio::test]
     async fn who_waits_in_a_flood_goes_on_when_it_is_released() {
         let (gate, alarms, health) = gate(2);
-        gate.pass(&alarms).await;
+        gate.pass(&alarms, "not JSON").await;
         gate.handled(1);
-        gate.pass(&alarms).await;
-        gate.pass(&alarms).await;
+        gate.pass(&alarms, "not JSON").await;
+        gate.pass(&alarms, "not JSON").await;
         assert!(health.not_ready().is_empty());
-        let mut waiting = Box::pin(gate.pass(&alarms));
+        let mut waiting = Box::pin(gate.pass(&alarms, "not JSON"));
         assert!(waiting.as_mut().now_or_never().is_none());
         let (component, reason) = health.not_ready().pop().expect("an alarm");
         assert_eq!(component, "dead_letters payments");
@@ -132,6 +136,7 @@ mod tests {
             reason.contains("dead-letter flood: 2 records in a row"),
             "{reason}"
         );
+        assert!(reason.ends_with("failed so: not JSON"), "{reason}");
         gate.handled(1_000);
         gate.mind();
         assert!(waiting.as_mut().now_or_never().is_none());

@@ -1,7 +1,7 @@
 //! Binary content mode: attributes as `ce_*` headers, the payload as the record's value.
 
-use super::draft::Draft;
-use super::{CONTENT_TYPE, DecodeError, Envelope, structured};
+use super::draft::{Draft, unquoted};
+use super::{CONTENT_TYPE, DecodeError, Decoded, Envelope, structured};
 use crate::event::{Attributes, Headers, HeadersIter};
 use serde::Serialize;
 use serde::ser::Error;
@@ -21,7 +21,7 @@ pub(super) fn write<T: Serialize>(
     let mut header = String::from(PREFIX);
     for (name, value) in attributes.entries() {
         if name == DATA_CONTENT_TYPE {
-            if structured::format(value.as_bytes()).is_some() {
+            if structured::format(&unquoted(value.as_bytes())).is_some() {
                 return Err(serde_json::Error::custom(
                     "a payload that is itself a CloudEvent can only be written in structured mode: in binary mode its \
                      datacontenttype would say that the record is structured",
@@ -59,19 +59,26 @@ impl<'a> Found<'a> {
     }
 
     /// The event in binary mode.
-    pub(super) fn into_envelope<'v>(
+    pub(super) fn into_event<'v, R>(
         mut self,
         value: Option<&'v [u8]>,
-    ) -> Result<Envelope<'v>, DecodeError> {
-        if !self.attributes.is_complete() {
+        asks_for: impl FnOnce(&str) -> Option<R>,
+    ) -> Result<Decoded<'v, R>, DecodeError> {
+        let is_whole = self.attributes.is_complete();
+        let asked = self.attributes.ty().as_deref().map(asks_for);
+        if let Some(None) = asked {
+            return Ok(Decoded::Other { is_whole });
+        }
+        if !is_whole {
             return Err(DecodeError::NotAnEvent);
         }
         // Set last: a stray header `ce_datacontenttype` does not count.
         self.attributes
             .set(DATA_CONTENT_TYPE.as_bytes(), self.content_type);
-        Ok(Envelope {
+        let envelope = Envelope {
             attributes: self.attributes.finish()?,
             data: value.map(Cow::Borrowed),
-        })
+        };
+        Decoded::asked(asked, envelope)
     }
 }

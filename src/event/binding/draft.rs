@@ -6,6 +6,7 @@
 use super::DecodeError;
 use crate::event::Attributes;
 use crate::event::attributes::{SPEC_VERSION, is_extension_name};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Attributes as they were found. A later value replaces an earlier one, and so does a later absence.
@@ -53,60 +54,128 @@ impl<'a> Draft<'a> {
             .all(Option::is_some)
     }
 
-    /// Checks what was collected.
+    /// The event's type, if it says one that an event can have.
+    pub(super) fn ty(&self) -> Option<Cow<'a, str>> {
+        let ty = self.unquoted(self.ty?);
+        let ty = match ty {
+            Cow::Borrowed(ty) => Cow::Borrowed(std::str::from_utf8(ty).ok()?),
+            Cow::Owned(ty) => Cow::Owned(String::from_utf8(ty).ok()?),
+        };
+        Some(ty).filter(|ty| !ty.is_empty())
+    }
+
+    /// Checks what was collected. Only a mandatory attribute can spoil the event: the others are kept as they can be.
     pub(super) fn finish(self) -> Result<Attributes, DecodeError> {
-        let specversion = mandatory("specversion", self.specversion)?;
-        if specversion != SPEC_VERSION {
+        let mandatory = |name, value: Option<&'a [u8]>| {
+            mandatory(name, value.map(|value| self.unquoted(value)))
+        };
+        let optional = |value: Option<&'a [u8]>| value.map(|value| text(&self.unquoted(value)));
+        if mandatory("specversion", self.specversion)? != SPEC_VERSION {
             return Err(DecodeError::attribute(
                 "specversion",
                 "only 1.0 is understood",
             ));
         }
-        let mut extensions = BTreeMap::new();
-        for (name, value) in self.extensions {
-            // The name was found to be ASCII when it was set.
-            let name = String::from_utf8_lossy(name).into_owned();
-            let value = text(&name, value)?.to_owned();
-            extensions.insert(name, value);
-        }
+        let (time, time_text) = time(optional(self.time));
+        let extensions = self.extensions.iter();
+        let extensions = extensions.map(|(name, value)| (text(name), text(&self.unquoted(value))));
         Ok(Attributes {
-            id: mandatory("id", self.id)?.to_owned(),
-            source: mandatory("source", self.source)?.to_owned(),
-            ty: mandatory("type", self.ty)?.to_owned(),
-            subject: optional("subject", self.subject)?,
-            time: time(self.time)?,
-            datacontenttype: optional("datacontenttype", self.datacontenttype)?,
-            dataschema: optional("dataschema", self.dataschema)?,
-            extensions,
+            id: mandatory("id", self.id)?,
+            source: mandatory("source", self.source)?,
+            ty: mandatory("type", self.ty)?,
+            subject: optional(self.subject),
+            time,
+            time_text,
+            datacontenttype: optional(self.datacontenttype),
+            dataschema: optional(self.dataschema),
+            extensions: extensions.collect(),
         })
+    }
+
+    /// A value without the quotes of a JSON string, where the record's `specversion` has them: Spring's header mapper writes
+    /// every text so. Elsewhere quotes are part of the value.
+    fn unquoted(&self, value: &'a [u8]) -> Cow<'a, [u8]> {
+        match self.specversion {
+            Some([b'"', ..]) => unquoted(value),
+            _ => Cow::Borrowed(value),
+        }
     }
 }
 
-fn text<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, DecodeError> {
-    std::str::from_utf8(value).map_err(|_| DecodeError::attribute(name, "not UTF-8"))
+/// The text of a JSON string; any other value as it is.
+pub(super) fn unquoted(value: &[u8]) -> Cow<'_, [u8]> {
+    match value {
+        [b'"', .., b'"'] => match serde_json::from_slice::<String>(value) {
+            Ok(text) => Cow::Owned(text.into_bytes()),
+            Err(_) => Cow::Borrowed(value),
+        },
+        _ => Cow::Borrowed(value),
+    }
 }
 
-fn mandatory<'a>(name: &str, value: Option<&'a [u8]>) -> Result<&'a str, DecodeError> {
-    match value {
+/// The text of an optional attribute or its name. Bytes that are not UTF-8 are replaced.
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).into_owned()
+}
+
+fn mandatory(name: &str, value: Option<Cow<'_, [u8]>>) -> Result<String, DecodeError> {
+    match value.as_deref() {
         None => Err(DecodeError::attribute(name, "missing")),
         Some([]) => Err(DecodeError::attribute(name, "empty")),
-        Some(value) => text(name, value),
+        Some(value) => match std::str::from_utf8(value) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => Err(DecodeError::attribute(name, "not UTF-8")),
+        },
     }
 }
 
-fn optional(name: &str, value: Option<&[u8]>) -> Result<Option<String>, DecodeError> {
-    value
-        .map(|value| text(name, value).map(str::to_owned))
-        .transpose()
+/// The instant, or else the text as it is. An empty text is no time.
+fn time(text: Option<String>) -> (Option<jiff::Timestamp>, Option<String>) {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return (None, None);
+    };
+    let parsed = text.parse().or_else(|error| match nanoseconds(&text) {
+        Some(cut) => cut.parse(),
+        None => Err(error),
+    });
+    match parsed {
+        Ok(time) => (Some(time), None),
+        Err(_) => (None, Some(text)),
+    }
 }
 
-fn time(value: Option<&[u8]>) -> Result<Option<jiff::Timestamp>, DecodeError> {
-    value
-        .map(|value| {
-            text("time", value)?
-                .parse()
-                // The parser's own message quotes the value.
-                .map_err(|_| DecodeError::attribute("time", "not an RFC 3339 date and time"))
-        })
-        .transpose()
+/// A time with its digits beyond nanoseconds cut off; none where there are none.
+fn nanoseconds(text: &str) -> Option<String> {
+    let point = text.find('.')? + 1;
+    let digits = text[point..].bytes().take_while(u8::is_ascii_digit).count();
+    (digits > 9).then(|| format!("{}{}", &text[..point + 9], &text[point + digits..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_an_instant_where_one_can_hold_it_and_else_its_text() {
+        let check = |text: &str, expected: Option<&str>| {
+            let expected = match expected {
+                Some(instant) => (Some(instant.parse().expect(instant)), None),
+                None => (None, Some(text.to_owned())),
+            };
+            assert_eq!(time(Some(text.to_owned())), expected, "{text}");
+        };
+        check("2026-11-21T09:00:00+01:00", Some("2026-11-21T08:00:00Z"));
+        let nanoseconds = Some("2026-01-01T00:00:00.123456789Z");
+        check("2026-01-01T00:00:00.123456789012Z", nanoseconds);
+        check("2026-01-01T01:00:00.1234567890+01:00", nanoseconds);
+        check("9999-12-31T23:59:59.9999999Z", None);
+        check("9999-12-31T23:59:59+14:00", None);
+        check("9999-12-31T23:59:59.99999999999Z", None);
+        check("2023-01-25T19:07:06.370582GMT", None);
+        check("2026-11-21T08:00:00", None);
+        check("1700000000", None);
+        check(".", None);
+        assert_eq!(time(Some(String::new())), (None, None));
+        assert_eq!(time(None), (None, None));
+    }
 }

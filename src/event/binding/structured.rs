@@ -1,8 +1,8 @@
 //! Structured content mode: one JSON object with attributes and payload as the record's value.
 
 use super::draft::Draft;
-use super::{CONTENT_TYPE, DecodeError, Envelope, base64};
-use crate::event::attributes::is_attribute_name;
+use super::{CONTENT_TYPE, DecodeError, Decoded, Envelope, base64};
+use crate::event::attributes::{is_attribute_name, is_mandatory};
 use crate::event::{Attributes, Headers};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -58,47 +58,67 @@ pub(super) fn write<T: Serialize>(
     Ok((headers, value))
 }
 
-pub(super) fn read(value: Option<&[u8]>) -> Result<Envelope<'_>, DecodeError> {
+pub(super) fn read<'v, R>(
+    value: Option<&'v [u8]>,
+    asks_for: impl FnOnce(&str) -> Option<R>,
+) -> Result<Decoded<'v, R>, DecodeError> {
     let value = value.ok_or_else(|| DecodeError::Structured("the record has no value".into()))?;
     // Members stay text: the payload is handed on as the bytes it came in, numbers of any size included.
     let members: BTreeMap<String, &RawValue> =
         serde_json::from_slice(value).map_err(|error| unreadable(&error))?;
-    let texts = members
+    let ty = members.get("type").map(|raw| attribute_text(raw));
+    let ty = ty.as_ref().and_then(Option::as_deref);
+    let asked = ty.filter(|ty| !ty.is_empty()).map(asks_for);
+    if let Some(None) = asked {
+        return Ok(Decoded::Other { is_whole: true });
+    }
+    let texts: Vec<_> = members
         .iter()
         .filter(|(name, _)| *name != "data" && is_attribute_name(name.as_bytes()))
-        .map(|(name, raw)| Ok((name.as_bytes(), attribute_text(name, raw)?)))
-        .collect::<Result<Vec<_>, DecodeError>>()?;
+        .map(|(name, raw)| (name.as_str(), attribute_text(raw)))
+        .collect();
     let mut draft = Draft::default();
     for (name, text) in &texts {
-        draft.set(name, text.as_ref().map(String::as_bytes));
+        if is_mandatory(name) && members.get(*name).is_some_and(|raw| !is_simple(raw)) {
+            return Err(DecodeError::attribute(
+                name,
+                "not a string, boolean or integer",
+            ));
+        }
+        draft.set(name.as_bytes(), text.as_deref().map(str::as_bytes));
     }
     let attributes = draft.finish()?;
-    let data = match (members.get("data"), members.get("data_base64")) {
-        (Some(_), Some(_)) => {
+    let binary = members.get("data_base64").filter(|raw| raw.get() != "null");
+    let data = match (members.get("data"), binary) {
+        (Some(raw), Some(_)) if raw.get() != "null" => {
             return Err(DecodeError::Structured(
                 "it has both data and data_base64".into(),
             ));
         }
+        (_, Some(raw)) => Some(Cow::Owned(binary_data(raw)?)),
         (Some(raw), None) => Some(data(raw, attributes.datacontenttype.as_deref())),
-        (None, Some(raw)) => Some(Cow::Owned(binary_data(raw)?)),
         (None, None) => None,
     };
-    Ok(Envelope { attributes, data })
+    Decoded::asked(asked, Envelope { attributes, data })
 }
 
-/// An attribute's text in the type system's canonical form; none for `null`, which means absent.
-fn attribute_text(name: &str, raw: &RawValue) -> Result<Option<String>, DecodeError> {
+/// Whether an attribute has a type of the specification's type system: a string, boolean or integer, or absent.
+fn is_simple(raw: &RawValue) -> bool {
     // No attribute is worth the tree that an array or an object may become.
     let is_nested = raw.get().starts_with(['[', '{']);
-    match serde_json::from_str(if is_nested { "[]" } else { raw.get() }) {
-        Ok(Value::Null) => Ok(None),
-        Ok(Value::String(text)) => Ok(Some(text)),
-        Ok(Value::Bool(flag)) => Ok(Some(flag.to_string())),
-        Ok(Value::Number(number)) if !number.is_f64() => Ok(Some(number.to_string())),
-        _ => Err(DecodeError::attribute(
-            name,
-            "not a string, boolean or integer",
-        )),
+    !is_nested
+        && match serde_json::from_str(raw.get()) {
+            Ok(Value::Number(number)) => !number.is_f64(),
+            Ok(_) => true,
+            Err(_) => false,
+        }
+}
+
+/// An attribute's text: of a string what it holds, of any other value its JSON; none for `null`, which means absent.
+fn attribute_text(raw: &RawValue) -> Option<String> {
+    match raw.get() {
+        "null" => None,
+        json => Some(serde_json::from_str(json).unwrap_or_else(|_| json.to_owned())),
     }
 }
 

@@ -2,12 +2,16 @@
 
 use super::batches::BatchRoute;
 use super::payload::{Payload, dead};
-use crate::event::{Attributes, DecodeError, EventType, OutgoingRecord, Record, decode};
+use super::unhandled::UnhandledTypes;
+use crate::event::{
+    Attributes, DecodeError, Decoded, EventType, OutgoingRecord, Record, decode_asked,
+};
 use crate::handler::context::ContextSource;
 use crate::handler::extract::{Function, Needs, RawFunction};
 use crate::handler::recognition::{self, LateEvents};
 use crate::handler::{Context, Delivery, HandlerError, Outcome, Stage};
 use crate::inbox::{Claim, Claimed, Inbox, InboxError};
+use crate::kafka::ConfigError;
 use crate::publisher::PublishError;
 use crate::schema::Catalogue;
 use foldhash::fast::RandomState;
@@ -24,6 +28,9 @@ use std::time::Duration;
 /// The raw handler's name in the inbox.
 pub(crate) const RAW_HANDLER: &str = "raw";
 
+/// The fallback handler's name in the inbox.
+pub(crate) const FALLBACK_HANDLER: &str = "fallback";
+
 pub(super) type OutcomeFuture = Pin<Box<dyn Future<Output = Result<Outcome, Infallible>> + Send>>;
 
 /// Reads a payload and calls the handler with it; or the outcome for a payload that is not of its type.
@@ -32,18 +39,26 @@ pub(super) type Call = dyn Fn(Attributes, Payload<'_>, ContextSource<'_>) -> Res
     + Sync;
 type CallRaw = dyn Fn(Record, ContextSource<'_>) -> OutcomeFuture + Send + Sync;
 
+/// Why a second handler for one thing is refused.
+const TWICE: &str = "has two handlers: a group handles each record once, so call both functions from one handler, or give the \
+                     second one a group of its own";
+
 /// The handlers of a router, and what they are given.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(in crate::handler) struct Routes {
     /// By event type, with the type's number in `typed`.
     by_type: HashMap<&'static str, usize, RandomState>,
     typed: Vec<Route>,
     pub(super) raw: Option<RawRoute>,
+    pub(super) fallback: Option<RawRoute>,
+    /// Two handlers for one thing: the first pair that was found, to be refused.
+    pub(super) conflict: Option<ConfigError>,
     pub(in crate::handler) inbox: Option<Arc<dyn Inbox>>,
     pub(super) catalogue: Option<Arc<Catalogue>>,
-    pub(in crate::handler) state: Arc<dyn Any + Send + Sync>,
-    pub(super) state_type: TypeId,
+    /// One of each type.
+    pub(super) states: Vec<(TypeId, Arc<dyn Any + Send + Sync>)>,
     pub(in crate::handler) late: Arc<LateEvents>,
+    pub(super) unhandled: Arc<UnhandledTypes>,
 }
 
 /// The routes as one router has them. Deliveries count their references on this, which no clone of the router shares, so that
@@ -97,29 +112,105 @@ pub(super) struct RawRoute {
     call: Arc<CallRaw>,
 }
 
-/// Which of a router's handlers: the number of a typed one, or none for the raw one.
-pub(in crate::handler) type RouteId = Option<usize>;
-
-impl Default for Routes {
-    fn default() -> Self {
-        Self {
-            by_type: HashMap::default(),
-            typed: Vec::new(),
-            raw: None,
-            inbox: None,
-            catalogue: None,
-            state: Arc::new(()),
-            state_type: TypeId::of::<()>(),
-            late: Arc::default(),
-        }
-    }
+/// Which of a router's handlers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::handler) enum RouteId {
+    /// The number of one for an event type.
+    Typed(usize),
+    Raw,
+    Fallback,
 }
 
 impl Routes {
-    /// Gives events of this type to `route`, instead of the one that had them.
+    /// Gives events of this type to `route`.
     pub(super) fn insert(&mut self, ty: &'static str, route: Route) {
-        self.by_type.insert(ty, self.typed.len());
+        let handler = &route.handler;
+        if self.by_type.insert(ty, self.typed.len()).is_some() {
+            self.refuse(ty, TWICE);
+        } else if self.has_name(handler) {
+            self.refuse_name(&handler.clone());
+        }
         self.typed.push(route);
+    }
+
+    /// Gives records that are no CloudEvents to `route`.
+    pub(super) fn set_raw(&mut self, route: RawRoute) {
+        if self.raw.is_some() {
+            self.refuse("raw", TWICE);
+        } else if self.has_name(RAW_HANDLER) {
+            self.refuse_name(RAW_HANDLER);
+        }
+        self.raw = Some(route);
+    }
+
+    /// Gives what no other handler takes to `route`.
+    pub(super) fn set_fallback(&mut self, route: RawRoute) {
+        if self.fallback.is_some() {
+            self.refuse("fallback", TWICE);
+        } else if self.has_name(FALLBACK_HANDLER) {
+            self.refuse_name(FALLBACK_HANDLER);
+        }
+        self.fallback = Some(route);
+    }
+
+    /// Whether the inbox knows a handler by this name already.
+    fn has_name(&self, name: &str) -> bool {
+        self.typed.iter().any(|route| route.handler == name)
+            || self.raw.is_some() && name == RAW_HANDLER
+            || self.fallback.is_some() && name == FALLBACK_HANDLER
+    }
+
+    fn refuse_name(&mut self, name: &str) {
+        let what = format!("handler {name}");
+        self.refuse(
+            &what,
+            "is the name of two handlers, which the inbox could not tell apart; give one of them another with on_named",
+        );
+    }
+
+    fn refuse(&mut self, what: &str, why: &str) {
+        self.conflict
+            .get_or_insert_with(|| ConfigError::new(what, why));
+    }
+
+    /// Adds a state, or replaces the one of its type.
+    pub(super) fn set_state<S: Any + Send + Sync>(&mut self, state: S) {
+        self.states.retain(|(ty, _)| *ty != TypeId::of::<S>());
+        self.states.push((TypeId::of::<S>(), Arc::new(state)));
+    }
+
+    pub(super) fn has_state(&self, ty: TypeId) -> bool {
+        self.states.iter().any(|(there, _)| *there == ty)
+    }
+
+    /// The state of this type.
+    pub(in crate::handler) fn state<S: Any + Clone>(&self) -> Option<S> {
+        self.states
+            .iter()
+            .find_map(|(_, state)| state.downcast_ref().cloned())
+    }
+
+    /// The handler that has every record, whatever it is: the raw or the fallback one where there is no other.
+    fn only(&self) -> Option<RouteId> {
+        match (self.typed.is_empty(), &self.raw, &self.fallback) {
+            (true, Some(_), None) => Some(RouteId::Raw),
+            (true, None, Some(_)) => Some(RouteId::Fallback),
+            _ => None,
+        }
+    }
+
+    /// The handler of records that are no CloudEvents.
+    fn of_raw(&self) -> Option<RouteId> {
+        let raw = self.raw.as_ref().map(|_| RouteId::Raw);
+        raw.or_else(|| self.fallback.as_ref().map(|_| RouteId::Fallback))
+    }
+
+    fn raw_route(&self, route: RouteId) -> Option<&RawRoute> {
+        match route {
+            RouteId::Typed(_) => None,
+            RouteId::Raw => self.raw.as_ref(),
+            RouteId::Fallback => self.fallback.as_ref(),
+        }
     }
 
     /// The handlers of event types.
@@ -130,15 +221,19 @@ impl Routes {
     /// Whether a handler names the store's transaction.
     fn names_transaction(&self, route: RouteId) -> bool {
         let needs = match route {
-            Some(route) => Some(&self.typed[route].needs),
-            None => self.raw.as_ref().map(|raw| &raw.needs),
+            RouteId::Typed(route) => Some(&self.typed[route].needs),
+            route => self.raw_route(route).map(|raw| &raw.needs),
         };
         needs.is_some_and(Needs::names_transaction)
     }
 
     /// The name by which the inbox knows a handler.
     pub(in crate::handler) fn handler_name(&self, route: RouteId) -> &str {
-        route.map_or(RAW_HANDLER, |route| &self.typed[route].handler)
+        match route {
+            RouteId::Typed(route) => &self.typed[route].handler,
+            RouteId::Raw => RAW_HANDLER,
+            RouteId::Fallback => FALLBACK_HANDLER,
+        }
     }
 }
 
@@ -183,25 +278,52 @@ enum Input<'a> {
         attributes: Attributes,
         payload: Payload<'a>,
     },
-    Raw,
+    /// For the raw or the fallback handler.
+    Raw(RouteId),
 }
 
 impl<'a> Input<'a> {
     /// Reads the record and finds its handler; or the outcome for a record that no handler sees.
-    fn read(routes: &Routes, record: &'a Record) -> Result<Self, Outcome> {
-        let envelope = match decode(record.headers(), record.value()) {
-            Ok(envelope) => envelope,
-            Err(DecodeError::NotAnEvent) if routes.raw.is_some() => return Ok(Self::Raw),
+    fn read(routes: &Routes, delivery: &'a Delivery) -> Result<Self, Outcome> {
+        if let Some(conflict) = &routes.conflict {
+            // Nobody validated the router. An outage: no record is lost over which of two handlers it should have.
+            return Err(Outcome::Retry(
+                HandlerError::outage(conflict.clone()).of("router"),
+            ));
+        }
+        if let Some(route) = routes.only() {
+            return Ok(Self::Raw(route));
+        }
+        let record = &delivery.record;
+        let find = |ty: &str| {
+            let route = routes.by_type.get(ty).copied();
+            if route.is_none() && routes.fallback.is_none() {
+                routes.unhandled.note(ty, &delivery.scope.group, record);
+            }
+            route
+        };
+        let (route, envelope) = match decode_asked(record.headers(), record.value(), find) {
+            Ok(Decoded::Asked(route, envelope)) => (route, envelope),
+            Ok(Decoded::Other { is_whole: false }) if routes.raw.is_some() => {
+                return Ok(Self::Raw(RouteId::Raw));
+            }
+            Ok(Decoded::Other { .. }) if routes.fallback.is_some() => {
+                return Ok(Self::Raw(RouteId::Fallback));
+            }
+            Ok(Decoded::Other { .. }) => return Err(Outcome::Ignored),
+            Err(DecodeError::NotAnEvent) => {
+                return routes
+                    .of_raw()
+                    .map(Self::Raw)
+                    .ok_or_else(|| not_an_event(record));
+            }
             Err(error) => return Err(dead(Stage::Decode, error)),
         };
         let attributes = envelope.attributes;
-        let Some(route) = routes.by_type.get(attributes.ty.as_str()) else {
-            return Err(Outcome::Ignored);
-        };
         let data = envelope.data.unwrap_or(Cow::Borrowed(b"null"));
         let payload = Payload::checked(routes.catalogue.as_deref(), &attributes.ty, data)?;
         Ok(Self::Event {
-            route: *route,
+            route,
             attributes,
             payload,
         })
@@ -209,8 +331,8 @@ impl<'a> Input<'a> {
 
     fn route(&self) -> RouteId {
         match self {
-            Self::Event { route, .. } => Some(*route),
-            Self::Raw => None,
+            Self::Event { route, .. } => RouteId::Typed(*route),
+            Self::Raw(route) => *route,
         }
     }
 
@@ -218,28 +340,44 @@ impl<'a> Input<'a> {
     fn identity(&self, record: &Record) -> (String, String) {
         match self {
             Self::Event { attributes, .. } => (attributes.source.clone(), attributes.id.clone()),
-            Self::Raw => raw_identity(record.topic(), record.partition(), record.offset()),
+            Self::Raw(_) => raw_identity(record.topic(), record.partition(), record.offset()),
         }
     }
 
     /// Calls the handler; or the outcome for a payload that is not of its type.
     fn call(self, routes: &Routes, source: ContextSource<'_>) -> Result<OutcomeFuture, Outcome> {
-        match (self, &routes.raw) {
-            (
-                Self::Event {
-                    route,
-                    attributes,
-                    payload,
-                },
-                _,
-            ) => {
+        match self {
+            Self::Event {
+                route,
+                attributes,
+                payload,
+            } => {
                 let route = &routes.typed[route];
                 (route.call)(attributes, payload, source)
             }
-            (Self::Raw, Some(raw)) => Ok((raw.call)(source.delivery().record.clone(), source)),
-            (Self::Raw, None) => Err(dead(Stage::Decode, DecodeError::NotAnEvent)),
+            Self::Raw(route) => {
+                let record = &source.delivery().record;
+                let raw = routes.raw_route(route);
+                let raw = raw.ok_or_else(|| not_an_event(record))?;
+                Ok((raw.call)(record.clone(), source))
+            }
         }
     }
+}
+
+/// A dead letter for a record that is no CloudEvent and that no handler takes. It says what would take it, as a topic full of
+/// them stops the member.
+fn not_an_event(record: &Record) -> Outcome {
+    let what = match record.value() {
+        Some(_) => "the record is not a CloudEvent",
+        None => {
+            "the record is not a CloudEvent and has no value (a tombstone of a compacted topic)"
+        }
+    };
+    dead(
+        Stage::Decode,
+        format!("{what}; Router::raw or Router::fallback would take it"),
+    )
 }
 
 /// A raw record is known by where it stands: its source and id in the inbox.
@@ -253,7 +391,7 @@ pub(super) fn deliver(routes: &Arc<Own>, delivery: Delivery) -> OutcomeFuture {
         let (routes, inbox) = (Arc::clone(routes), Arc::clone(inbox));
         return Box::pin(async move { Ok(with_inbox(&routes, inbox.as_ref(), delivery).await) });
     }
-    let called = Input::read(routes, &delivery.record).and_then(|input| {
+    let called = Input::read(routes, &delivery).and_then(|input| {
         let source = ContextSource::new(&delivery, routes, input.route(), None);
         input.call(routes, source)
     });
@@ -300,13 +438,13 @@ async fn pause(collisions: u32) {
 }
 
 async fn once(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: &Delivery) -> Outcome {
-    let input = match Input::read(routes, &delivery.record) {
+    let input = match Input::read(routes, delivery) {
         Ok(input) => input,
         Err(outcome) => return outcome,
     };
     let route = input.route();
     let context = Context::new(delivery, routes, route);
-    if route.is_some_and(|route| routes.typed[route].batch.is_some()) {
+    if matches!(route, RouteId::Typed(route) if routes.typed[route].batch.is_some()) {
         // It is claimed with its batch.
         let source = ContextSource::new(delivery, routes, route, Some(context));
         return match input.call(routes, source) {
