@@ -16,6 +16,7 @@ use super::settings::AuditSettings;
 use super::subject::{Kind, Subject};
 use super::suspects::Suspects;
 use super::{AuditError, Progress, Step};
+use crate::handler::{FALLBACK_HANDLER, RAW_HANDLER, raw_identity};
 use crate::inbox::InboxKey;
 use std::collections::{BTreeSet, HashMap};
 
@@ -304,11 +305,21 @@ fn completed(
     for subject in subjects {
         let names = settings.handlers.of(&subject.kind);
         handlers.push(names.len());
-        keys.extend(names.into_iter().map(|handler| InboxKey {
-            group: settings.group.clone(),
-            handler: handler.to_owned(),
-            source: subject.source.clone(),
-            id: subject.id.clone(),
+        keys.extend(names.into_iter().map(|handler| {
+            let (source, id) = match handler {
+                // They know events, too, by their places.
+                RAW_HANDLER | FALLBACK_HANDLER if matches!(subject.kind, Kind::Event(_)) => {
+                    let place = subject.place;
+                    raw_identity(&settings.topic, place.partition, place.offset)
+                }
+                _ => (subject.source.clone(), subject.id.clone()),
+            };
+            InboxKey {
+                group: settings.group.clone(),
+                handler: handler.to_owned(),
+                source,
+                id,
+            }
         }));
     }
     let mut told = match keys.is_empty() {

@@ -4,7 +4,7 @@
 
 use super::evidence::{Each, Evidence, Offsets};
 use super::judge::{Limits, judge};
-use super::report::{AuditReport, Stretch};
+use super::report::{AuditReport, Finding, Stretch};
 use super::settings::AuditSettings;
 use super::subject::Place;
 use super::{AuditError, Progress};
@@ -13,10 +13,11 @@ use crate::control::{Action, Entry, History, Outcome, control_topic};
 use crate::inbox::{Completions, InboxKey};
 use crate::kafka::admin::Admin;
 use crate::kafka::reader::{LogRecord, Reader, Reading, Span};
-use crate::kafka::{KafkaConfig, KafkaError, is_topic_name};
+use crate::kafka::unreadable::extent;
+use crate::kafka::{KafkaConfig, KafkaError, UnreadableBatch, is_topic_name};
 use crate::recovery::{Mark, replay_topic};
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -54,13 +55,16 @@ pub async fn audit(
         timeout,
         store,
         runtime: Handle::current(),
+        unreadable: Mutex::default(),
         stop: stop.clone(),
     };
     let _guard = stop.drop_guard();
     let work = move || {
         let stretches = logs.stretches(&settings, &committed)?;
         let limits = Limits::of(settings.memory_bytes);
-        judge(&logs, &settings, limits, stretches, &mut watch)
+        let mut report = judge(&logs, &settings, limits, stretches, &mut watch)?;
+        logs.add_unreadable(&mut report, settings.listed_max)?;
+        Ok(report)
     };
     match tokio::task::spawn_blocking(work).await {
         Ok(report) => report,
@@ -100,6 +104,8 @@ struct Logs {
     timeout: Duration,
     store: Arc<dyn Completions>,
     runtime: Handle,
+    /// Batches of the topic that cannot be read, by where they begin: where they end, and why.
+    unreadable: Mutex<BTreeMap<Place, (i64, String)>>,
     stop: CancellationToken,
 }
 
@@ -136,15 +142,83 @@ impl Logs {
         Ok(stretches.collect())
     }
 
+    /// Notes a batch of the topic that cannot be read, and returns what is to be read behind it.
+    fn behind(&self, batch: UnreadableBatch, spans: &[Span]) -> Result<Option<Span>, AuditError> {
+        let range = extent(&self.kafka, &batch, self.timeout)?;
+        let place = Place {
+            partition: batch.partition,
+            offset: range.start,
+        };
+        let mut unreadable = self.unreadable();
+        unreadable.insert(place, (range.end, batch.cause));
+        let span = spans.iter().find(|span| span.partition == batch.partition);
+        let behind = span.map(|span| Span {
+            start: range.end,
+            ..span.clone()
+        });
+        Ok(behind.filter(|span| span.end.is_none_or(|end| span.start < end)))
+    }
+
+    fn unreadable(&self) -> MutexGuard<'_, BTreeMap<Place, (i64, String)>> {
+        self.unreadable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds the batches that cannot be read, unless an operator has skipped them.
+    fn add_unreadable(
+        &self,
+        report: &mut AuditReport,
+        listed_max: usize,
+    ) -> Result<(), AuditError> {
+        let unreadable = std::mem::take(&mut *self.unreadable());
+        if unreadable.is_empty() {
+            return Ok(());
+        }
+        let skipped = self.skipped()?;
+        for (Place { partition, offset }, (end, cause)) in unreadable {
+            let of_batch = |place: &Place| {
+                place.partition == partition && (offset..end).contains(&place.offset)
+            };
+            if !skipped.iter().any(of_batch) {
+                let detail = format!("offsets {offset} to {} cannot be read: {cause}", end - 1);
+                let finding = || Finding::of_batch(partition, offset, detail);
+                report.unreadable.add(listed_max, finding);
+            }
+        }
+        report.close();
+        Ok(())
+    }
+
     /// Gives out what is left of a reading.
-    fn drain(&self, mut reader: Reader, each: &mut Each<'_>) -> Result<(), AuditError> {
+    fn drain(&self, reader: Reader, each: &mut Each<'_>) -> Result<(), AuditError> {
+        match self.drain_readable(reader, each)?.into_iter().next() {
+            Some(batch) => Err(AuditError::Kafka(KafkaError::UnreadableBatch(batch))),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives out what is left of a reading; the batches that it ended at because they cannot be read.
+    fn drain_readable(
+        &self,
+        mut reader: Reader,
+        each: &mut Each<'_>,
+    ) -> Result<Vec<UnreadableBatch>, AuditError> {
+        let mut unreadable = Vec::new();
         let silence_max = self.timeout.max(SILENCE_MAX);
         let mut heard = Instant::now();
         while !reader.at_end() {
             if self.stop.is_cancelled() {
                 return Err(AuditError::Stopped);
             }
-            match reader.next(TURN)? {
+            let next = match reader.next(TURN) {
+                Err(KafkaError::UnreadableBatch(batch)) => {
+                    unreadable.push(batch);
+                    continue;
+                }
+                next => next?,
+            };
+            match next {
                 Some(record) => {
                     each(record)?;
                     heard = Instant::now();
@@ -158,7 +232,7 @@ impl Logs {
                 None => {}
             }
         }
-        Ok(())
+        Ok(unreadable)
     }
 
     /// Reads a topic that need not exist.
@@ -184,8 +258,17 @@ impl Evidence for Logs {
             start: part.start,
             end: Some(part.end),
         });
-        let reader = Reader::over(&self.kafka, spans.collect(), self.timeout)?;
-        self.drain(reader, each)
+        let mut spans: Vec<Span> = spans.collect();
+        while !spans.is_empty() {
+            let reader = Reader::over(&self.kafka, spans.clone(), self.timeout)?;
+            let unreadable = self.drain_readable(reader, each)?;
+            let behind = unreadable
+                .into_iter()
+                .map(|batch| self.behind(batch, &spans));
+            let behind: Vec<_> = behind.collect::<Result<_, _>>()?;
+            spans = behind.into_iter().flatten().collect();
+        }
+        Ok(())
     }
 
     fn letters(&self, each: &mut Each<'_>) -> Result<(), AuditError> {

@@ -32,6 +32,9 @@ pub struct AuditReport {
     pub doubled: Findings,
     /// Records that had their effect before an earlier one of their key had it.
     pub out_of_order: Findings,
+    /// Batches of the audited range that cannot be read and were not skipped by a command: nobody knows what became of their
+    /// records.
+    pub unreadable: Findings,
     /// How often the topic was read.
     pub passes: u32,
 }
@@ -128,6 +131,20 @@ impl Finding {
     }
 }
 
+impl Finding {
+    /// Of a batch, whose records are known to nobody.
+    pub(super) fn of_batch(partition: i32, offset: i64, detail: String) -> Self {
+        Self {
+            partition,
+            offset,
+            ty: "(unreadable)".to_owned(),
+            source: String::new(),
+            id: String::new(),
+            detail,
+        }
+    }
+}
+
 impl Findings {
     pub(super) fn add(&mut self, listed_max: usize, finding: impl FnOnce() -> Finding) {
         self.count += 1;
@@ -150,6 +167,7 @@ impl AuditReport {
             missing: Findings::default(),
             doubled: Findings::default(),
             out_of_order: Findings::default(),
+            unreadable: Findings::default(),
             passes: 0,
         }
     }
@@ -162,7 +180,12 @@ impl AuditReport {
         }
         let lag = self.partitions.iter().map(|part| part.to - part.settled());
         self.lag = lag.map(i64::unsigned_abs).sum();
-        let findings = [&self.missing, &self.doubled, &self.out_of_order];
+        let findings = [
+            &self.missing,
+            &self.doubled,
+            &self.out_of_order,
+            &self.unreadable,
+        ];
         self.proven = findings.iter().all(|findings| findings.count == 0);
     }
 }

@@ -1,6 +1,6 @@
 //! What is audited, by whose handlers, and with how much memory.
 
-use crate::handler::RAW_HANDLER;
+use crate::handler::{FALLBACK_HANDLER, RAW_HANDLER};
 use crate::kafka::reader::Start;
 use crate::recovery::DeadLetterTopic;
 use std::collections::BTreeMap;
@@ -54,7 +54,8 @@ impl AuditSettings {
 
 /// By what names the inbox knows the handlers of event types: by the type, unless it is said otherwise here.
 ///
-/// A type that is named here is handled, whether or not the store has anything of it.
+/// A type that is named here is handled, whether or not the store has anything of it. `raw` and `fallback` stand for the handlers
+/// of those names, which take events of types that no other handler asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Handlers {
     by_type: BTreeMap<String, Vec<String>>,
@@ -83,7 +84,7 @@ impl Handlers {
                 Some(names) => names.iter().map(String::as_str).collect(),
                 None => vec![ty],
             },
-            Kind::Raw => vec![RAW_HANDLER],
+            Kind::Raw => vec![RAW_HANDLER, FALLBACK_HANDLER],
             Kind::Unreadable => Vec::new(),
         }
     }

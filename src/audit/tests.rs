@@ -119,6 +119,22 @@ fn a_record_that_is_no_event_is_known_by_its_place_and_never_ignored() {
 }
 
 #[test]
+fn an_event_that_a_fallback_handler_took_is_known_by_its_place() {
+    let mut world = World::default();
+    for offset in 0..2 {
+        world.stands(event("a", offset));
+    }
+    world.completes(&Record::raw().at(0, 0), "fallback", 1);
+    let mut named = settings();
+    named.handlers = Handlers::default().with(TYPE, "fallback");
+    let report = audited(&world, &named, 2).expect("an audit");
+    assert_eq!(
+        (report.total.effects, offsets(&report.missing)),
+        (1, vec![1])
+    );
+}
+
+#[test]
 fn a_type_is_handled_if_it_was_said_so_or_any_record_of_it_failed() {
     let with = |change: &dyn Fn(&mut World), settings: AuditSettings| {
         let mut world = World::default();

@@ -80,6 +80,13 @@ pub(crate) struct Progress {
     pub(crate) ends_reached: bool,
 }
 
+impl Progress {
+    /// Whether no record came for that long.
+    pub(crate) fn is_idle(&self, long: Duration) -> bool {
+        self.idle_for.is_some_and(|waited| waited >= long)
+    }
+}
+
 /// How many more records a bounded run takes.
 pub(crate) fn wanted(bound: Bound, received: u64) -> usize {
     match bound {
@@ -96,9 +103,7 @@ pub(crate) fn is_done(bound: Bound, progress: Progress) -> bool {
         Bound::Endless => false,
         Bound::UntilEnd => progress.ends_reached,
         Bound::Records(records) => progress.received >= records && progress.in_flight == 0,
-        Bound::Idle(idle) => {
-            progress.in_flight == 0 && progress.idle_for.is_some_and(|waited| waited >= idle)
-        }
+        Bound::Idle(idle) => progress.in_flight == 0 && progress.is_idle(idle),
     }
 }
 

@@ -15,6 +15,7 @@ use super::settings::RecordHeaders;
 use super::worker::{Burst, BurstEntry, Message as WorkerMessage};
 use crate::event::RecordBatchBuilder;
 use crate::kafka::queue::{ForwardedQueue, Message, MessageHeaders, Messages};
+use crate::kafka::unreadable::is_unreadable;
 use rdkafka::error::RDKafkaErrorCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -113,6 +114,13 @@ impl Intake {
         while at < messages.len() {
             let first = messages.get(at);
             if let Some(error) = first.error() {
+                if is_unreadable(error)
+                    && let Some(topic) = first.topic()
+                    && let Some(assigned) = assignments.get(topic, first.partition())
+                {
+                    // At once: what the client read behind it may be among these messages.
+                    assigned.is_unreadable = true;
+                }
                 on_error(error, &first);
                 at += 1;
                 continue;
@@ -125,11 +133,12 @@ impl Intake {
             let end = (at + 1..messages.len())
                 .find(|index| !is_of_run(messages.get(*index)))
                 .unwrap_or(messages.len());
-            // A partition that is not assigned any more: its records are its next owner's. One that is paused: they come again.
+            // A partition that is not assigned any more: its records are its next owner's. One that is paused, or stands before a
+            // batch that cannot be read: they come again.
             if let Some(assigned) = first
                 .topic()
                 .and_then(|topic| assignments.get(topic, first.partition()))
-                .filter(|assigned| assigned.held.is_none())
+                .filter(|assigned| assigned.held.is_none() && !assigned.is_unreadable)
             {
                 self.engine.readiness.can_read(&assigned.partition);
                 received +=

@@ -56,6 +56,7 @@ mod simulation;
 mod skipping;
 mod steering;
 mod tally;
+mod unreadable;
 mod watch;
 mod worker;
 
@@ -176,6 +177,16 @@ pub enum ConsumerError {
     /// The cluster could not be reached, or refused us, or a topic is missing.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
+    /// A partition cannot be read until somebody mends that, so that a bounded run would never reach its end.
+    #[error("the run cannot reach its end: {topic}/{partition} cannot be read: {why}")]
+    Unreadable {
+        /// Topic.
+        topic: String,
+        /// Partition.
+        partition: i32,
+        /// What the client says.
+        why: String,
+    },
     /// The client is unusable: the process should end and be started again.
     #[error("the client failed for good: {0}")]
     Fatal(String),

@@ -19,7 +19,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 /// How long the client may take to set a position.
-const SEEK_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const SEEK_WITHIN: Duration = Duration::from_secs(5);
 
 /// A partition by name.
 pub(crate) type Place = (Arc<str>, i32);
@@ -115,8 +115,10 @@ impl Member {
 
     /// Partitions go: the client must not remember that they were paused when they come back.
     pub(super) fn forget_pauses(&self, consumer: &BaseConsumer<Self>, gone: &[Assigned]) {
-        let held = gone.iter().filter(|assigned| assigned.held.is_some());
-        let places: Vec<Place> = held
+        let paused = gone
+            .iter()
+            .filter(|assigned| assigned.held.is_some() || assigned.is_unreadable);
+        let places: Vec<Place> = paused
             .map(|assigned| {
                 let partition = &assigned.partition;
                 (Arc::clone(&partition.topic), partition.partition)

@@ -14,9 +14,10 @@ use super::ledger::Epoch;
 use super::parking::follow::{self, Follower};
 use super::rebalance::{COMMIT_WITHIN, Drain, Member, Targets};
 use super::steering::Steering;
+use super::unreadable::Unreadable;
 use super::{Bound, ConsumerError, Stopped};
 use crate::kafka::queue::{ForwardedQueue, Message, Watched};
-use crate::kafka::{KafkaConfig, KafkaError};
+use crate::kafka::{KafkaConfig, KafkaError, UnreadableBatch};
 use crate::telemetry::Beating;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
@@ -36,6 +37,8 @@ const EVENTS_EVERY: Duration = Duration::from_millis(20);
 const EVENTS_EVERY_QUIET: Duration = Duration::from_millis(100);
 /// How long no record came when it is quiet.
 const QUIET_AFTER: Duration = Duration::from_secs(1);
+/// How long a run for some records waits for others to come when a partition cannot be read.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// How long to wait for the end of a partition, for runs that stop there.
 const END_WITHIN: Duration = Duration::from_secs(10);
 /// The loop that has to move for the process to be alive.
@@ -59,6 +62,7 @@ pub(crate) struct PollThread {
     intake: Intake,
     steering: Steering,
     crowding: Crowding,
+    unreadable: Unreadable,
     client: OwnClient,
     engine: Arc<Engine>,
     beating: Beating,
@@ -133,6 +137,7 @@ fn begin(
         intake: Intake::new(Arc::clone(&engine)),
         steering: Steering::new(Arc::clone(&engine), commands),
         crowding: Crowding::default(),
+        unreadable: Unreadable::new(Arc::clone(&engine), kafka),
         client,
         beating: engine.health.expect_beat(LOOP, beat_within),
         engine,
@@ -318,8 +323,12 @@ impl PollThread {
             return Ok(());
         }
         self.crowding.has_room(&self.engine);
-        let mut errors = Vec::new();
+        let (mut errors, mut unreadable) = (Vec::new(), Vec::new());
         let on_error = |code: RDKafkaErrorCode, message: &Message<'_>| {
+            if let Some(batch) = UnreadableBatch::of(code, message) {
+                unreadable.push(batch);
+                return;
+            }
             errors.push((
                 code,
                 message.topic().unwrap_or_default().to_owned(),
@@ -341,6 +350,9 @@ impl PollThread {
             self.steering.took(received);
             self.bounded_received += received as u64;
             self.last_record_at = Some(self.events_served_at);
+        }
+        for batch in unreadable {
+            self.unreadable.found(&self.client.consumer, batch);
         }
         for (code, topic, partition, offset) in errors {
             self.partition_error(code, &topic, partition, offset)?;
@@ -372,6 +384,7 @@ impl PollThread {
                 let mut assignments = self.client.consumer.context().assignments();
                 if let Some(assigned) = assignments.get(topic, partition)
                     && assigned.held.is_none()
+                    && !assigned.is_unreadable
                 {
                     // Nothing below the end is missing: what stands there, such as a transaction's marker, is no record.
                     self.engine
@@ -392,7 +405,17 @@ impl PollThread {
                     partition,
                     "the committed offset is out of range",
                 );
-                Ok(())
+                self.cannot_end(
+                    topic,
+                    partition,
+                    "the committed offset is out of range, and auto.offset.reset says not to guess",
+                )
+            }
+            code if is_refusal(code) => {
+                tracing::error!(group = self.engine.group, topic, partition, error = %code, "the partition cannot be read");
+                let why = code.to_string();
+                self.engine.readiness.cannot_read(topic, partition, &why);
+                self.cannot_end(topic, partition, &why)
             }
             code => {
                 tracing::error!(group = self.engine.group, topic, partition, error = %code, "the partition cannot be read");
@@ -400,6 +423,20 @@ impl PollThread {
                     .readiness
                     .cannot_read(topic, partition, &code.to_string());
                 Ok(())
+            }
+        }
+    }
+
+    /// A partition cannot be read until somebody mends that: a run with an end would never reach it.
+    fn cannot_end(&self, topic: &str, partition: i32, why: &str) -> Result<(), ConsumerError> {
+        match self.engine.settings.bound {
+            Bound::Endless => Ok(()),
+            Bound::UntilEnd | Bound::Records(_) | Bound::Idle(_) => {
+                Err(ConsumerError::Unreadable {
+                    topic: topic.to_owned(),
+                    partition,
+                    why: why.to_owned(),
+                })
             }
         }
     }
@@ -434,6 +471,7 @@ impl PollThread {
             self.engine.readiness.complain(NO_BROKER);
         }
         self.steering.serve(&self.client.consumer);
+        self.unreadable.mind(&self.client.consumer);
         // A run without an end has nothing to wait for.
         let is_bounded = self.engine.settings.bound != Bound::Endless;
         if self.engine.breakers.is_open()
@@ -494,7 +532,16 @@ impl PollThread {
             idle_for: self.last_record_at.map(|at| at.elapsed()),
             ends_reached,
         };
-        Ok(flow::is_done(bound, progress))
+        let is_done = flow::is_done(bound, progress);
+        let is_stuck = progress.in_flight == 0 && (is_done || progress.is_idle(STUCK_AFTER));
+        match self.unreadable.in_the_way() {
+            None => Ok(is_done),
+            // It is told when all others are done, and it is known how far it reaches.
+            Some((batch, true)) if is_stuck => {
+                Err(KafkaError::UnreadableBatch(batch.clone()).into())
+            }
+            Some(_) => Ok(false),
+        }
     }
 
     /// Records received and not let go unsettled: those come again, here or elsewhere.
@@ -520,7 +567,9 @@ impl PollThread {
                 .copied()
                 .flatten()
                 .unwrap_or(i64::MIN);
+            // What cannot be read is told when the others are done.
             assigned.end.is_some_and(|end| watermark >= end)
+                || self.unreadable.stands(assigned.partition.epoch)
         }))
     }
 

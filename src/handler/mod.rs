@@ -65,4 +65,4 @@ pub use extract::{BatchArgument, BatchFunction, FromContext, Function, Needs, Ra
 pub use http::HttpStatus;
 pub use outcome::{DeadReason, IntoOutcome, Outcome, Stage};
 pub use router::Router;
-pub(crate) use router::routes::{RAW_HANDLER, raw_identity};
+pub(crate) use router::routes::{FALLBACK_HANDLER, RAW_HANDLER, raw_identity};

@@ -88,12 +88,15 @@ pub struct PartitionDescription {
 pub struct GroupDescription {
     /// Name.
     pub group: String,
-    /// State such as `Stable` or `Empty`.
+    /// State such as `Stable` or `Empty`; `Unknown` for a group whose kind the client cannot ask for.
     pub state: String,
-    /// Protocol type and assignor where known, for example `consumer/cooperative-sticky`.
+    /// Protocol type and assignor where known: `consumer/cooperative-sticky`, `consumer (KIP-848)/uniform`, or `other` for a group
+    /// that is none of consumers, such as a share group.
     pub protocol: String,
-    /// Members. Those of a group that uses the newer protocol (KIP-848) are not told by the request that we use.
+    /// Members.
     pub members: Vec<MemberDescription>,
+    /// Whether the members could be asked for: the client knows no request for those of share groups and other newer kinds.
+    pub are_members_known: bool,
 }
 
 /// A member of a group.
@@ -126,6 +129,8 @@ pub struct PartitionLag {
     pub lag: i64,
     /// Age in milliseconds of the oldest record still to be settled; none when there is none or it is unknown.
     pub age_ms: Option<i64>,
+    /// Why that record cannot be read, if it cannot.
+    pub unreadable: Option<String>,
 }
 
 impl Admin {

@@ -63,6 +63,9 @@ pub enum KafkaError {
         /// What is wrong with it.
         cause: String,
     },
+    /// A batch on the log that the client cannot read.
+    #[error("{0}")]
+    UnreadableBatch(super::UnreadableBatch),
     /// Anything else the client reported.
     #[error("{what}: {source}")]
     Client {

@@ -8,7 +8,9 @@ pub(crate) mod queue;
 pub mod reader;
 mod span;
 mod topic;
+pub(crate) mod unreadable;
 
 pub use config::{ConfigError, KafkaConfig};
 pub use error::KafkaError;
 pub use topic::is_topic_name;
+pub use unreadable::UnreadableBatch;

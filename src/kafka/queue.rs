@@ -12,6 +12,7 @@
 mod revive;
 
 pub(crate) use revive::Watched;
+pub(crate) mod groups;
 
 use super::reader::TimestampKind;
 use crate::event::Headers;
@@ -282,6 +283,18 @@ impl<'a> Message<'a> {
                 .cast::<i32>()
                 .read()
         })
+    }
+
+    /// What the client says of the error.
+    pub(crate) fn error_text(&self) -> String {
+        // SAFETY: the message is valid; what is returned is null, or a C string that lives as long as the message.
+        unsafe {
+            let text = sys::rd_kafka_message_errstr(self.native());
+            match text.is_null() {
+                true => String::new(),
+                false => CStr::from_ptr(text).to_string_lossy().into_owned(),
+            }
+        }
     }
 
     /// A number that is the same for messages of one topic among those taken together.

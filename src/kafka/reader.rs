@@ -5,6 +5,7 @@
 use super::error::failed;
 use super::queue::{ForwardedQueue, Message, Messages, Watched, forward};
 use super::span;
+use super::unreadable::{UnreadableBatch, is_unreadable};
 use super::{KafkaConfig, KafkaError};
 use crate::durations::{CALL_MAX, bounded};
 use crate::event::Headers;
@@ -121,6 +122,7 @@ pub struct Reader {
     open_lines: usize,
     taken: Messages,
     records: VecDeque<LogRecord>,
+    unreadable: VecDeque<UnreadableBatch>,
     unreachable_since: Option<Instant>,
     brokers: String,
     timeout: Duration,
@@ -201,6 +203,7 @@ impl Reader {
             index,
             taken: Messages::with_capacity(BURST_RECORDS),
             records: VecDeque::with_capacity(BURST_RECORDS),
+            unreadable: VecDeque::new(),
             unreachable_since: None,
             brokers: config.brokers.clone(),
             timeout,
@@ -239,7 +242,7 @@ impl Reader {
 
     /// Whether every record up to the end of every partition was given out; never true without an end.
     pub fn at_end(&self) -> bool {
-        self.open_lines == 0 && self.records.is_empty()
+        self.open_lines == 0 && self.records.is_empty() && self.unreadable.is_empty()
     }
 
     /// The next record, or none when none came within `timeout` or the end is reached.
@@ -247,13 +250,17 @@ impl Reader {
     /// The reader stays usable after an error: it connects again by itself, so a caller that can wait calls again.
     ///
     /// # Errors
-    /// [`KafkaError::Unreachable`] when no broker could be reached for the time given to `open`, and whatever the client
-    /// cannot mend by itself, such as a topic that was deleted or access that is refused.
+    /// [`KafkaError::UnreadableBatch`] once for each partition with a batch that cannot be read: the reading of that partition
+    /// ends there, and the others go on. [`KafkaError::Unreachable`] when no broker could be reached for the time given to
+    /// `open`, and whatever the client cannot mend by itself, such as a topic that was deleted or access that is refused.
     pub fn next(&mut self, timeout: Duration) -> Result<Option<LogRecord>, KafkaError> {
         let deadline = Instant::now() + bounded(timeout);
         loop {
             if let Some(record) = self.records.pop_front() {
                 return Ok(Some(record));
+            }
+            if let Some(batch) = self.unreadable.pop_front() {
+                return Err(KafkaError::UnreadableBatch(batch));
             }
             if self.open_lines == 0 {
                 return Ok(None);
@@ -261,10 +268,30 @@ impl Reader {
             self.serve_events()?;
             let left = deadline.saturating_duration_since(Instant::now());
             self.take(left.min(EVENT_INTERVAL))?;
-            if left.is_zero() && self.records.is_empty() {
+            if left.is_zero() && self.records.is_empty() && self.unreadable.is_empty() {
                 return Ok(None);
             }
         }
+    }
+
+    /// Whether everything was given out that is to be read of a partition.
+    pub(crate) fn has_ended(&self, topic: &str, partition: i32) -> bool {
+        let at = self.index.get(topic).and_then(|of| of.get(&partition));
+        at.is_none_or(|at| self.lines[*at].done)
+    }
+
+    /// Reads no more of a partition.
+    pub fn leave(&mut self, topic: &str, partition: i32) {
+        let at = self.index.get(topic).and_then(|of| of.get(&partition));
+        let Some(line) = at.map(|at| &mut self.lines[*at]) else {
+            return;
+        };
+        self.open_lines -= usize::from(!line.done);
+        line.behind = None;
+        line.done = true;
+        self.records
+            .retain(|record| (&*record.topic, record.partition) != (topic, partition));
+        stop_fetching(&self.consumer, topic, partition);
     }
 
     /// Takes what the client has fetched, and copies what belongs to the reading.
@@ -292,6 +319,17 @@ impl Reader {
                     self.open_lines -= usize::from(line.done && !was_done);
                 }
                 (None | Some(Code::PartitionEOF), None) => {}
+                (Some(code), Some(line)) if is_unreadable(code) => {
+                    // It is told once: the client reads it again and again.
+                    let batch = UnreadableBatch::of(code, &message).filter(|_| !line.done);
+                    if let Some(batch) = batch {
+                        self.open_lines -= 1;
+                        stop_fetching(&self.consumer, &batch.topic, batch.partition);
+                        if line.break_off(batch.offset) {
+                            self.unreadable.push_back(batch);
+                        }
+                    }
+                }
                 // The records around it are not lost for it: they are given out after the error.
                 (Some(code), _) => {
                     trouble = trouble.and(weigh(ClientError::MessageConsumption(code)));
@@ -341,6 +379,14 @@ impl Line {
         self.done = false;
     }
 
+    /// Ends before a batch that cannot be read: what comes after it would leave a gap that nobody sees. Whether it belongs to the
+    /// reading.
+    fn break_off(&mut self, offset: i64) -> bool {
+        self.behind = None;
+        self.done = true;
+        self.span.end.is_none_or(|end| offset < end)
+    }
+
     /// Whether a record of that offset belongs to the reading; the line moves past it.
     fn admit(&mut self, offset: i64) -> bool {
         let inside = !self.done && self.span.end.is_none_or(|end| offset < end);
@@ -369,6 +415,15 @@ fn start(
         forward(consumer, &span.topic, span.partition, queue.target())?;
     }
     consumer.assign(&list)
+}
+
+/// Has the client fetch no more of a partition.
+fn stop_fetching(consumer: &BaseConsumer, topic: &str, partition: i32) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(topic, partition);
+    if let Err(error) = consumer.pause(&list) {
+        tracing::debug!(%error, "the client goes on fetching a partition that is not read any more");
+    }
 }
 
 /// Passes on what the client cannot mend by itself.

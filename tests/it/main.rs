@@ -6,10 +6,16 @@
 mod account;
 /// Parts that push back, break or wait hold nothing up, or end the run with the reason.
 mod breakdown;
+/// Every codec is written and read.
+mod compression;
 /// Live control: pause, skip, retry now and rate hold within a second, exactly, and are acknowledged.
 mod control;
+/// Helper: a broker whose log files can be damaged.
+mod damage;
 /// A Kafka for development that stays until it is taken down.
 mod dev;
+/// What stands at the end of a partition and is no record is no lag.
+mod end_of_log;
 /// Faults of brokers: refused commits, moved coordinators, outages and slow round trips cost time, never a record.
 mod faults;
 /// G10: a receipt means acknowledged, unknown is said to be unknown, and the buffer pushes back.
@@ -74,3 +80,5 @@ mod routing;
 mod support;
 /// Several consumers in one process report to one health without hiding each other.
 mod together;
+/// Batches that no client can read stop their own partition only, are named, and are skipped on command.
+mod unreadable;

@@ -58,7 +58,9 @@ async fn a_raw_handler_alone_gets_events_and_a_fallback_what_others_leave() {
     let raw = Member::start(&case.kafka, case.settings(), Router::new().raw(log(&all)));
     case.all_committed().await;
     assert_eq!(raw.stop().await.ignored, 0);
-    assert_eq!(all.entries(), [0, 1, 2]);
+    let mut all = all.entries();
+    all.sort_unstable();
+    assert_eq!(all, [0, 1, 2]);
 
     let other_group = Case::named(case.kafka.clone(), case.topic.clone(), 1);
     let router = Router::new()
@@ -71,5 +73,7 @@ async fn a_raw_handler_alone_gets_events_and_a_fallback_what_others_leave() {
         (report.settled, report.ignored, report.dead_letters),
         (3, 0, 0)
     );
-    assert_eq!(rest.entries(), [1, 2]);
+    let mut rest = rest.entries();
+    rest.sort_unstable();
+    assert_eq!(rest, [1, 2]);
 }

@@ -57,8 +57,9 @@ pub(crate) struct AuditArgs {
     )]
     to: Start,
 
-    /// The handler of an event type, where the inbox does not know it by the type; TYPE alone says that the type is handled. May
-    /// be repeated, for one type too: after a handler was renamed.
+    /// The handler of an event type, where the inbox does not know it by the type; TYPE alone says that the type is handled, and
+    /// TYPE=raw or TYPE=fallback that the raw or fallback handler takes it. May be repeated, for one type too: after a handler was
+    /// renamed.
     #[arg(long = "handler", value_name = "TYPE=NAME", value_parser = handler)]
     handlers: Vec<(String, String)>,
 
@@ -250,11 +251,12 @@ impl Row for FindingRow<'_> {
 }
 
 /// What kinds of findings there are, by name.
-fn kinds(report: &AuditReport) -> [(&'static str, &Findings); 3] {
+fn kinds(report: &AuditReport) -> [(&'static str, &Findings); 4] {
     [
         ("missing", &report.missing),
         ("doubled", &report.doubled),
         ("out of order", &report.out_of_order),
+        ("unreadable", &report.unreadable),
     ]
 }
 

@@ -9,8 +9,8 @@ use crate::exit::{Ending, Usage};
 use crate::format::{Format, without_control};
 use crate::stop::Stop;
 use clap::{Args, ValueEnum};
-use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::reader::{LogRecord, Reader, Reading, Start};
+use evenkeel::kafka::{KafkaConfig, KafkaError};
 use filter::{Filter, Filters};
 use position::Position;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
@@ -19,7 +19,7 @@ use std::time::Duration;
 /// Show the records of topics, without joining a group.
 ///
 /// Nothing is committed and no consumer is disturbed. Without --until-end or --count it follows the topics until it is
-/// stopped.
+/// stopped. A partition ends at a batch that cannot be read, and the others go on: the exit code is 1 then.
 #[derive(Debug, Args)]
 pub(crate) struct ConsumeArgs {
     /// Topics to read.
@@ -154,7 +154,7 @@ impl Work {
     fn run(self, stop: &Stop) -> anyhow::Result<Ending> {
         let mut screen = Screen::new(self.shape, self.unbuffered);
         let mut reader = Reader::open(&self.kafka, &self.reading, self.timeout)?;
-        let mut shown = 0;
+        let (mut shown, mut is_whole) = (0, true);
         while shown < self.count && !reader.at_end() {
             if let Some(signal) = stop.requested() {
                 screen.finish()?;
@@ -168,6 +168,14 @@ impl Work {
                     }
                 }
                 Ok(None) => screen.flush()?,
+                // The other partitions go on.
+                Err(KafkaError::UnreadableBatch(batch)) => {
+                    screen.flush()?;
+                    anstream::eprintln!(
+                        "evenkeel: {batch}; nothing more of this partition is shown"
+                    );
+                    is_whole = false;
+                }
                 Err(error) if self.follow && is_outage(&error) => {
                     screen.flush()?;
                     anstream::eprintln!("evenkeel: {error}; trying again");
@@ -179,12 +187,15 @@ impl Work {
             }
         }
         screen.finish()?;
-        Ok(Ending::Done)
+        match is_whole {
+            true => Ok(Ending::Done),
+            false => Ok(Ending::SomeFailed),
+        }
     }
 }
 
-fn is_outage(error: &evenkeel::kafka::KafkaError) -> bool {
-    matches!(error, evenkeel::kafka::KafkaError::Unreachable { .. })
+fn is_outage(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::Unreachable { .. })
 }
 
 /// What a record becomes on standard output.

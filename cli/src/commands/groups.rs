@@ -98,7 +98,8 @@ struct Listed {
     group: String,
     state: String,
     protocol: String,
-    members: usize,
+    /// None where they cannot be asked for.
+    members: Option<usize>,
 }
 
 impl Row for Listed {
@@ -109,7 +110,8 @@ impl Row for Listed {
             self.group.clone(),
             self.state.clone(),
             self.protocol.clone(),
-            self.members.to_string(),
+            self.members
+                .map_or_else(|| "-".to_owned(), |members| members.to_string()),
         ]]
     }
 }
@@ -117,7 +119,7 @@ impl Row for Listed {
 async fn list(connection: &ConnectionArgs, output: OutputFormat) -> anyhow::Result<Ending> {
     let groups = connection.admin().await?.groups().await?;
     let rows = groups.into_iter().map(|group| Listed {
-        members: group.members.len(),
+        members: group.are_members_known.then_some(group.members.len()),
         group: group.group,
         state: group.state,
         protocol: group.protocol,
@@ -237,7 +239,15 @@ async fn describe(connection: &ConnectionArgs, args: DescribeArgs) -> anyhow::Re
         let Some(group) = admin.describe_group(name).await? else {
             return Err(unknown(name));
         };
+        if !group.are_members_known {
+            anstream::eprintln!(
+                "evenkeel: {name} is no group of consumers, such as a share group: its state and members are not told"
+            );
+        }
         let offsets = lag_of(&admin, &group, &[]).await?;
+        for unreadable in offsets.iter().filter_map(|at| at.unreadable.as_ref()) {
+            anstream::eprintln!("evenkeel: {name}: {unreadable}");
+        }
         let control = log::state(connection, &admin, name).await?;
         let rate = control.rate();
         if let Some((rate, command)) = rate {

@@ -1,12 +1,13 @@
 //! Groups on Apache Kafka: the mock cluster cannot list them.
 
-use crate::tool::run_on;
-use evenkeel::testing::{TestKafka, real_kafka, unique};
+use crate::tool::{PATIENCE, run_on};
+use evenkeel::testing::{TestKafka, eventually, real_kafka, unique};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use std::time::Duration;
 
 /// Commits for a group that has no members.
-async fn commit(kafka: &TestKafka, group: &str, topic: &str, offset: i64) {
+pub(crate) async fn commit(kafka: &TestKafka, group: &str, topic: &str, offset: i64) {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", kafka.brokers())
         .set("group.id", group)
@@ -63,6 +64,46 @@ async fn lag_counts_what_is_unsettled_and_judges_it() {
     judge(&["--threshold", "0", "--max-age", "1ms"])
         .await
         .code(0);
+}
+
+#[tokio::test]
+async fn a_group_of_the_newer_protocol_is_listed_with_its_members() {
+    let Some(kafka) = real_kafka().await else {
+        return;
+    };
+    let (topic, group) = (unique("cli-kip848"), unique("cli-kip848-group"));
+    let created = kafka.create_topic(&topic, 2).await;
+    created.expect("the topic is new");
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", kafka.brokers())
+        .set("group.id", &group)
+        .set("group.protocol", "consumer")
+        .create()
+        .expect("the settings are valid");
+    consumer.subscribe(&[&topic]).expect("it subscribes");
+    let (ends, ended) = std::sync::mpsc::channel::<()>();
+    let poll = move || {
+        while ended.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            let _ = consumer.poll(Duration::from_millis(50));
+        }
+    };
+    let polling = std::thread::spawn(poll);
+    let listed = ["groups", "list", "-o", "jsonl"];
+    let row = eventually("the member has its partitions", PATIENCE, || async {
+        let rows = run_on(kafka, &listed, "").await.code(0).rows();
+        let row = rows.into_iter().find(|row| row["group"] == *group)?;
+        (row["state"] == "Stable").then_some(row)
+    })
+    .await;
+    assert_eq!(row["members"], 1, "{row}");
+    let protocol = row["protocol"].as_str().expect("a protocol");
+    assert!(protocol.contains("KIP-848"), "{protocol}");
+    let described = run_on(kafka, &["groups", "describe", &group, "-o", "jsonl"], "").await;
+    let rows = described.code(0).rows();
+    let assignment = &rows[0]["members"][0]["assignment"][&topic];
+    assert_eq!(*assignment, serde_json::json!([0, 1]), "{rows:?}");
+    drop(ends);
+    polling.join().expect("it does not panic");
 }
 
 #[tokio::test]

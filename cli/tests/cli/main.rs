@@ -12,6 +12,7 @@
 //! - `spring`: letters of Spring Kafka's own recoverer, and Spring Kafka with a letter of ours
 //! - `audit`: a group proves what became of every record, on each store; what is taken away, moved or unknown is found
 //! - `drill`: a live group gets what it has settled once more, and handlers that are not idempotent are named
+//! - `unreadable`: a batch that no client can read is named, and other partitions go on
 //! - `usage`: exit codes, configuration, completions, schemas: what needs no cluster
 
 mod audit;
@@ -29,4 +30,5 @@ mod replay;
 mod spring;
 mod tool;
 mod topics;
+mod unreadable;
 mod usage;

@@ -317,6 +317,10 @@ impl<'a> Input<'a> {
                     .map(Self::Raw)
                     .ok_or_else(|| not_an_event(record));
             }
+            // It cannot be of a type that has a handler.
+            Err(_) if routes.typed.is_empty() && routes.fallback.is_some() => {
+                return Ok(Self::Raw(RouteId::Fallback));
+            }
             Err(error) => return Err(dead(Stage::Decode, error)),
         };
         let attributes = envelope.attributes;

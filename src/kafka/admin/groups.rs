@@ -3,10 +3,22 @@
 use super::connection::Connection;
 use super::{GroupDescription, MemberDescription, assignment};
 use crate::kafka::KafkaError;
+use crate::kafka::queue::groups::{DescribedGroup, describe_groups};
 use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use rdkafka::groups::{GroupInfo, GroupMemberInfo};
 
+/// What the classic protocol says of a group that it does not know.
+const DEAD: &str = "Dead";
+
+/// What is shown where no request of the client tells the state.
+const UNKNOWN: &str = "Unknown";
+
 /// All groups, or the one asked for if it exists; sorted by name.
+///
+/// They are listed and described by the classic protocol. A group that is on the list and "dead" to it is of another one, and is
+/// asked for by the newer consumer protocol; where that does not know it either it is no group of consumers, such as a share
+/// group.
 pub(super) fn describe(
     connection: &Connection,
     group: Option<&str>,
@@ -18,8 +30,70 @@ pub(super) fn describe(
         .fetch_group_list(group, connection.left(what)?)
         .map_err(|error| connection.unanswered(what, error))?;
     let mut groups: Vec<_> = groups.groups().iter().map(describe_group).collect();
+    describe_others(connection, &mut groups)?;
     groups.sort_unstable_by(|one, other| one.group.cmp(&other.group));
     Ok(groups)
+}
+
+/// Describes the groups that the classic protocol does not know.
+fn describe_others(
+    connection: &Connection,
+    groups: &mut [GroupDescription],
+) -> Result<(), KafkaError> {
+    let names: Vec<String> = groups
+        .iter()
+        .filter(|group| group.state == DEAD)
+        .map(|group| group.group.clone())
+        .collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let what = "describing groups";
+    let described = match describe_groups(connection.client(), &names, connection.left(what)?) {
+        Ok(described) => described,
+        // Brokers from before the newer protocol have none of its groups.
+        Err(Code::UnsupportedFeature | Code::UnsupportedVersion) => Vec::new(),
+        Err(code) => {
+            let error = ClientError::GroupListFetch(code);
+            return Err(connection.unanswered(what, error));
+        }
+    };
+    for group in groups.iter_mut().filter(|group| group.state == DEAD) {
+        let found = described.iter().find(|found| found.group == group.group);
+        describe_other(group, found);
+    }
+    Ok(())
+}
+
+/// What the newer protocol says of a group.
+fn describe_other(group: &mut GroupDescription, found: Option<&DescribedGroup>) {
+    let is_known = |found: &&DescribedGroup| {
+        found.error.is_none() && found.state.as_deref().is_some_and(|state| state != DEAD)
+    };
+    let Some(found) = found.filter(is_known) else {
+        group.state = UNKNOWN.to_owned();
+        group.protocol = "other".to_owned();
+        group.are_members_known = false;
+        return;
+    };
+    group.state = found.state.clone().unwrap_or_else(|| UNKNOWN.to_owned());
+    let protocol = match found.is_broker_assigned {
+        true => "consumer (KIP-848)",
+        false => "consumer",
+    };
+    group.protocol = match found.assignor.as_str() {
+        "" => protocol.to_owned(),
+        assignor => format!("{protocol}/{assignor}"),
+    };
+    let members = found.members.iter().cloned();
+    group.members = members
+        .map(|member| MemberDescription {
+            member_id: member.member_id,
+            client_id: member.client_id,
+            host: member.host.trim_start_matches('/').to_owned(),
+            assignment: member.assignment,
+        })
+        .collect();
 }
 
 fn describe_group(group: &GroupInfo) -> GroupDescription {
@@ -36,6 +110,7 @@ fn describe_group(group: &GroupInfo) -> GroupDescription {
         members: members
             .map(|member| describe_member(member, consumers))
             .collect(),
+        are_members_known: true,
     }
 }
 
@@ -46,5 +121,52 @@ fn describe_member(member: &GroupMemberInfo, of_consumers: bool) -> MemberDescri
         client_id: member.client_id().to_owned(),
         host: member.client_host().trim_start_matches('/').to_owned(),
         assignment: bytes.and_then(assignment::parse).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dead() -> GroupDescription {
+        GroupDescription {
+            group: "g".to_owned(),
+            state: DEAD.to_owned(),
+            protocol: String::new(),
+            members: Vec::new(),
+            are_members_known: true,
+        }
+    }
+
+    fn found(state: &str, is_broker_assigned: bool) -> DescribedGroup {
+        DescribedGroup {
+            group: "g".to_owned(),
+            state: Some(state.to_owned()),
+            is_broker_assigned,
+            assignor: "uniform".to_owned(),
+            members: Vec::new(),
+            error: None,
+        }
+    }
+
+    #[test]
+    fn a_group_that_no_request_describes_is_unknown_and_never_dead() {
+        for found in [
+            None,
+            Some(found(DEAD, false)),
+            Some(DescribedGroup {
+                error: Some(Code::Fail),
+                ..found("Stable", true)
+            }),
+        ] {
+            let mut group = dead();
+            describe_other(&mut group, found.as_ref());
+            assert_eq!((&*group.state, &*group.protocol), (UNKNOWN, "other"));
+            assert!(!group.are_members_known);
+        }
+        let mut group = dead();
+        describe_other(&mut group, Some(&found("Stable", true)));
+        assert_eq!(group.protocol, "consumer (KIP-848)/uniform");
+        assert_eq!((&*group.state, group.are_members_known), ("Stable", true));
     }
 }

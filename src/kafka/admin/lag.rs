@@ -5,13 +5,12 @@
 use super::PartitionLag;
 use super::connection::{Connection, LastError};
 use super::topics::watermarks;
-use crate::kafka::KafkaError;
 use crate::kafka::error::failed;
 use crate::kafka::queue::{Committed, committed};
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
-use rdkafka::message::Message;
-use rdkafka::{Offset, TopicPartitionList};
+use crate::kafka::reader::{Reader, Span};
+use crate::kafka::{KafkaConfig, KafkaError};
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::BaseConsumer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -38,27 +37,17 @@ pub(super) fn of_group(
         (&one.topic, one.partition).cmp(&(&other.topic, other.partition))
     });
     let until = Instant::now() + connection.left("reading ages")? / AGE_SHARE;
-    add_ages(
-        &client,
-        &mut lags,
-        until,
-        jiff::Timestamp::now().as_millisecond(),
-    )
-    .map_err(|error| failed("reading ages", error))?;
+    let now_ms = jiff::Timestamp::now().as_millisecond();
+    add_ages(connection.config(), &mut lags, until, now_ms)?;
     Ok(lags)
 }
 
-/// A client that may ask for the group's offsets, and reads little: one record of each partition.
+/// A client that may ask for the group's offsets.
 fn group_client(
     connection: &Connection,
     group: &str,
 ) -> Result<BaseConsumer<LastError>, KafkaError> {
     let mut config = connection.config().consumer(group)?;
-    config
-        .set("enable.partition.eof", "true")
-        .set("queued.min.messages", "1")
-        .set("fetch.message.max.bytes", "16384")
-        .set("fetch.wait.max.ms", "50");
     // A static member's id is not for guests.
     config.remove("group.instance.id");
     config
@@ -131,67 +120,82 @@ fn lag_of(partition: Committed, low: i64, high: i64) -> PartitionLag {
         high,
         lag: (high - next).max(0),
         age_ms: None,
+        unreadable: None,
     }
 }
 
 /// Reads the first record of each partition that has a lag and notes its age.
 ///
-/// A partition whose end is reached without a record (only transaction markers, or compacted) has no age; neither has
-/// one that does not answer by `until`.
+/// A partition whose end is reached without a record (only transaction markers, or compacted) has no age; neither has one that
+/// does not answer by `until`. One whose first record cannot be read says why.
 fn add_ages(
-    client: &BaseConsumer<LastError>,
+    config: &KafkaConfig,
     lags: &mut [PartitionLag],
     until: Instant,
     now_ms: i64,
-) -> Result<(), ClientError> {
-    let mut list = TopicPartitionList::new();
+) -> Result<(), KafkaError> {
     let mut open = BTreeMap::new();
+    let mut spans = Vec::new();
     for (index, lag) in lags.iter().enumerate().filter(|(_, lag)| lag.lag > 0) {
-        let next = lag.committed.unwrap_or(lag.low).max(lag.low);
-        list.add_partition_offset(&lag.topic, lag.partition, Offset::Offset(next))?;
         open.insert((lag.topic.clone(), lag.partition), index);
+        spans.push(Span {
+            topic: lag.topic.as_str().into(),
+            partition: lag.partition,
+            start: lag.committed.unwrap_or(lag.low).max(lag.low),
+            end: Some(lag.high),
+        });
     }
     if open.is_empty() {
         return Ok(());
     }
-    client.assign(&list)?;
-    while !open.is_empty() {
-        let left = until.saturating_duration_since(Instant::now());
-        if left < Duration::from_millis(1) {
+    let within = until.saturating_duration_since(Instant::now());
+    let left = || until.saturating_duration_since(Instant::now());
+    let mut reader = Reader::over(&of_few_records(config)?, spans, left())?;
+    while !open.is_empty() && !reader.at_end() {
+        if left() < Duration::from_millis(1) {
             tracing::debug!(partitions = open.len(), "no age within the time");
+            // Monitoring is not to take what nobody knows for young.
+            open.retain(|(topic, partition), _| !reader.has_ended(topic, *partition));
+            for index in open.into_values() {
+                let lag = &mut lags[index];
+                let next = lag.committed.unwrap_or(lag.low).max(lag.low);
+                lag.unreadable = Some(format!(
+                    "{}/{} could not be read at offset {next} within {within:.1?}",
+                    lag.topic, lag.partition
+                ));
+            }
             break;
         }
-        match client.poll(left) {
-            Some(Ok(message)) => {
-                let at = (message.topic().to_owned(), message.partition());
-                if let Some(index) = open.remove(&at) {
-                    let age = message.timestamp().to_millis().map(|then| now_ms - then);
+        match reader.next(left()) {
+            Ok(Some(record)) => {
+                if let Some(index) = open.remove(&(record.topic.to_string(), record.partition)) {
+                    let age = record.timestamp_ms.map(|then| now_ms - then);
                     lags[index].age_ms = age.map(|age| age.max(0));
-                    let mut done = TopicPartitionList::new();
-                    done.add_partition(&at.0, at.1);
-                    client.pause(&done)?;
+                }
+                reader.leave(&record.topic, record.partition);
+            }
+            Err(KafkaError::UnreadableBatch(batch)) => {
+                if let Some(index) = open.remove(&(batch.topic.clone(), batch.partition)) {
+                    lags[index].unreadable = Some(batch.to_string());
                 }
             }
-            // Of which topic is not told; where several have that partition the deadline ends the wait.
-            Some(Err(ClientError::PartitionEOF(number))) => {
-                let mut ended = lags
-                    .iter()
-                    .filter(|lag| lag.lag > 0 && lag.partition == number);
-                if let (Some(lag), None) = (ended.next(), ended.next()) {
-                    open.remove(&(lag.topic.clone(), number));
-                }
-            }
-            Some(Err(error)) if refused(&error) => return Err(error),
+            Err(error @ KafkaError::Refused { .. }) => return Err(error),
             // The client connects again by itself.
-            Some(Err(_)) | None => {}
+            Err(_) | Ok(None) => {}
         }
     }
     Ok(())
 }
 
-fn refused(error: &ClientError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(Code::TopicAuthorizationFailed | Code::Authentication)
-    )
+/// The settings of a client that reads little: one record of each partition.
+fn of_few_records(config: &KafkaConfig) -> Result<KafkaConfig, KafkaError> {
+    let mut few = config.clone();
+    for property in [
+        "queued.min.messages=1",
+        "fetch.message.max.bytes=16384",
+        "fetch.wait.max.ms=50",
+    ] {
+        few.set(property)?;
+    }
+    Ok(few)
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 /// Records that groups have still to settle, and the age of the oldest, by partition.
 ///
-/// Exits with 3 when a group is further behind than --threshold or --max-age allows.
+/// Exits with 3 when a group is further behind than --threshold or --max-age allows; with either also when the next record of a
+/// partition cannot be read.
 #[derive(Debug, Args)]
 pub(crate) struct LagArgs {
     /// Groups to look at; all when left out.
@@ -63,7 +64,10 @@ impl Row for Lagging {
                 .map_or_else(absent, |offset| offset.to_string()),
             self.at.high.to_string(),
             self.at.lag.to_string(),
-            self.at.age_ms.map_or_else(absent, age),
+            match (&self.at.unreadable, self.at.age_ms) {
+                (Some(_), _) => "unreadable".to_owned(),
+                (None, age_ms) => age_ms.map_or_else(absent, age),
+            },
         ]]
     }
 }
@@ -117,6 +121,12 @@ fn complaint(
     if let Some(threshold) = threshold.filter(|threshold| records > *threshold) {
         return Some(format!("{records} records behind, {threshold} allowed"));
     }
+    if threshold.is_some() || max_age.is_some() {
+        let mut unreadable = lag.iter().filter_map(|at| at.unreadable.as_ref());
+        if let Some(unreadable) = unreadable.next() {
+            return Some(unreadable.clone());
+        }
+    }
     let oldest = lag.iter().filter_map(|at| at.age_ms).max()?;
     let allowed = i64::try_from(max_age?.as_millis()).unwrap_or(i64::MAX);
     (oldest > allowed).then(|| {
@@ -141,6 +151,7 @@ mod tests {
             high: lag,
             lag,
             age_ms,
+            unreadable: None,
         }
     }
 
@@ -160,6 +171,14 @@ mod tests {
         check(None, Some(Duration::from_secs(2)), false);
         check(None, Some(Duration::from_millis(1_999)), true);
         assert_eq!(complaint(&[], Some(0), Some(Duration::from_secs(1))), None);
+        let lag = [PartitionLag {
+            unreadable: Some("t/0 cannot be read".to_owned()),
+            ..at(1, None)
+        }];
+        let hour = Some(Duration::from_secs(3600));
+        assert!(complaint(&lag, None, hour).is_some());
+        assert!(complaint(&lag, Some(10), None).is_some());
+        assert_eq!(complaint(&lag, None, None), None);
     }
 
     #[test]

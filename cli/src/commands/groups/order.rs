@@ -120,13 +120,19 @@ async fn settled(
         let Some(description) = admin.describe_group(group).await? else {
             return Ok(None);
         };
-        let is_moving =
-            description.state.ends_with("Rebalance") || !is_whole(admin, &description).await?;
+        let is_moving = is_between(&description.state) || !is_whole(admin, &description).await?;
         if !is_moving || Instant::now() >= deadline {
             return Ok(Some(description));
         }
         tokio::time::sleep(TURN).await;
     }
+}
+
+/// Whether the group is in the midst of a rebalance, by the classic protocol or by KIP-848.
+fn is_between(state: &str) -> bool {
+    state.ends_with("Rebalance")
+        || state.ends_with("Rebalancing")
+        || ["Assigning", "Reconciling"].contains(&state)
 }
 
 /// Whether every partition of the topics that members are assigned is one of a member.

@@ -11,6 +11,9 @@ use evenkeel::recovery::Position;
 ///
 /// The record goes to the group's dead-letter topic, marked as skipped, and from there it can be replayed. Skipped is what
 /// has not started, or waits for its next attempt; an attempt that runs may still succeed, and if it fails, it was the last.
+///
+/// A record of a batch that no client can read (readiness names it, and `groups lag` says so) stands for the whole batch: that is
+/// skipped without dead letters, as nothing of it is known.
 #[derive(Debug, Args)]
 pub(super) struct SkipArgs {
     /// The group.

@@ -209,6 +209,15 @@ mod tests {
     }
 
     #[test]
+    fn a_full_event_keeps_a_time_that_no_instant_holds() {
+        let (time, mut input) = ("9999-12-31T23:59:59.9999999Z", event(TYPE));
+        input["time"] = json!(time);
+        let drafter = drafter();
+        let record = drafter.encode(&drafter.draft(input).unwrap()).unwrap();
+        assert_eq!(record.headers.last("ce_time"), Some(time.as_bytes()));
+    }
+
+    #[test]
     fn what_cannot_be_published_is_refused_with_the_reason() {
         let check = |drafter: Drafter, input: Value, expected: &str| {
             let reason = drafter.draft(input).unwrap_err();
