@@ -32,6 +32,7 @@ pub(crate) struct Intake {
     turn: u64,
     /// Where partitions stand after records that an earlier life of the group had settled already.
     advances: Vec<(Epoch, i64)>,
+    has_drained: bool,
 }
 
 /// What one worker gets of a burst.
@@ -59,6 +60,7 @@ impl Intake {
             routing: engine.routing.clone(),
             turn: 0,
             advances: Vec::new(),
+            has_drained: false,
             engine,
         }
     }
@@ -67,6 +69,11 @@ impl Intake {
     pub(crate) fn room(&self) -> usize {
         self.flow
             .room(self.engine.in_flight(), self.engine.budget.load(Relaxed))
+    }
+
+    /// Whether the client had no more than was taken last.
+    pub(crate) fn has_drained(&self) -> bool {
+        self.has_drained
     }
 
     /// How many records may be in flight.
@@ -92,6 +99,7 @@ impl Intake {
         }
         if messages.len() == 0 {
             queue.take(&mut messages, room, timeout);
+            self.has_drained = messages.len() < room.min(BURST_RECORDS_MAX);
         }
         let received = self.share_out(&messages, &mut member.assignments(), &mut on_error);
         messages.clear();

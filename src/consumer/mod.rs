@@ -51,6 +51,7 @@ mod recover;
 mod routing;
 mod running;
 mod settings;
+mod silent;
 #[cfg(test)]
 mod simulation;
 mod skipping;

@@ -346,6 +346,9 @@ impl PollThread {
             timeout,
             on_error,
         );
+        if self.intake.has_drained() {
+            self.unreadable.drained(self.events_served_at);
+        }
         if received > 0 {
             self.steering.took(received);
             self.bounded_received += received as u64;
@@ -386,6 +389,7 @@ impl PollThread {
                     && assigned.held.is_none()
                     && !assigned.is_unreadable
                 {
+                    assigned.ended_at = Some(offset);
                     // Nothing below the end is missing: what stands there, such as a transaction's marker, is no record.
                     self.engine
                         .ledger()

@@ -52,6 +52,8 @@ pub(crate) struct Assigned {
     pub(crate) fetch_again_from: Option<i64>,
     /// The end at which a bounded run stops; looked up after the assignment.
     pub(crate) end: Option<i64>,
+    /// The end that the client told of last.
+    pub(crate) ended_at: Option<i64>,
     /// Whether it stands before a batch that cannot be read: nothing behind that is taken.
     pub(crate) is_unreadable: bool,
     /// How far it has come in being paused, while an operator wants it to be.
@@ -115,6 +117,7 @@ impl Assignments {
             next: None,
             committed: None,
             end: None,
+            ended_at: None,
             is_unreadable: false,
             held: None,
             received,

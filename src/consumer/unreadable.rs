@@ -9,6 +9,7 @@ use super::engine::Engine;
 use super::ledger::Epoch;
 use super::pause::SEEK_WITHIN;
 use super::rebalance::{Assigned, Member};
+use super::silent::{Found, Silence};
 use crate::control::Outcome;
 use crate::kafka::unreadable::extent;
 use crate::kafka::{KafkaConfig, KafkaError, UnreadableBatch};
@@ -30,6 +31,7 @@ const EXTENT_WITHIN: Duration = Duration::from_secs(20);
 pub(crate) struct Unreadable {
     engine: Arc<Engine>,
     kafka: KafkaConfig,
+    silence: Silence,
     standing: Vec<Standing>,
 }
 
@@ -55,6 +57,7 @@ impl Unreadable {
         Self {
             engine,
             kafka: kafka.clone(),
+            silence: Silence::new(kafka),
             standing: Vec::new(),
         }
     }
@@ -100,6 +103,49 @@ impl Unreadable {
         self.standing.push(standing);
     }
 
+    /// The client has nothing more for us at this moment.
+    pub(crate) fn drained(&mut self, now: Instant) {
+        self.silence.drained(now);
+    }
+
+    /// Stops the partitions of which nothing comes because a batch is damaged inside.
+    fn mind_silence(&mut self, consumer: &BaseConsumer<Member>) {
+        let standing = &self.standing;
+        let is_known = |epoch| standing.iter().any(|known| known.epoch == epoch);
+        for Found {
+            epoch,
+            batch,
+            range,
+        } in self.silence.mind(consumer, is_known)
+        {
+            if let Some(assigned) = consumer
+                .context()
+                .assignments()
+                .get(&batch.topic, batch.partition)
+            {
+                assigned.is_unreadable = true;
+            }
+            stop_fetching(consumer, &batch, &self.engine.group);
+            tracing::error!(
+                group = self.engine.group,
+                topic = batch.topic,
+                partition = batch.partition,
+                offset = batch.offset,
+                cause = batch.cause,
+                "a batch cannot be read: its partition stands still, and is tried again at an interval"
+            );
+            let standing = Standing {
+                epoch,
+                batch,
+                extent: Extent::Known(range),
+                again_at: Instant::now() + AGAIN_AFTER,
+                is_tried: false,
+            };
+            self.show(&standing);
+            self.standing.push(standing);
+        }
+    }
+
     /// Asks, on a thread of its own, how far the batch reaches.
     fn ask_extent(&self, batch: &UnreadableBatch) -> Extent {
         let (answer, answered) = channel();
@@ -139,6 +185,7 @@ impl Unreadable {
 
     /// Looks what has become of them. Called all the time.
     pub(crate) fn mind(&mut self, consumer: &BaseConsumer<Member>) {
+        self.mind_silence(consumer);
         if self.standing.is_empty() {
             return;
         }
@@ -159,20 +206,21 @@ impl Unreadable {
                 // It went, or begins anew; what was told of it is taken back where that happens or when it is read.
                 None => return false,
                 Some(assigned) if assigned.held.is_some() => return true,
-                Some(assigned) if standing.is_tried && !assigned.is_unreadable => {
-                    let has_passed = assigned
-                        .next
-                        .is_some_and(|next| next > standing.batch.offset);
-                    if has_passed {
-                        tracing::info!(
-                            group = self.engine.group,
-                            topic = standing.batch.topic,
-                            partition = standing.batch.partition,
-                            offset = standing.batch.offset,
-                            "the batch can be read again"
-                        );
-                    }
-                    return !has_passed;
+                Some(assigned)
+                    if standing.is_tried
+                        && !assigned.is_unreadable
+                        && assigned
+                            .next
+                            .is_some_and(|next| next > standing.batch.offset) =>
+                {
+                    tracing::info!(
+                        group = self.engine.group,
+                        topic = standing.batch.topic,
+                        partition = standing.batch.partition,
+                        offset = standing.batch.offset,
+                        "the batch can be read again"
+                    );
+                    return false;
                 }
                 Some(_) => {}
             }

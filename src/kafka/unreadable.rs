@@ -14,6 +14,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long a client that reads one offset waits for a record before it counts as silent.
+const SILENT_AFTER: Duration = Duration::from_secs(4);
+
 /// A batch that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadableBatch {
@@ -43,6 +46,17 @@ impl fmt::Display for UnreadableBatch {
 }
 
 impl UnreadableBatch {
+    /// A batch of which the client gives out nothing and says nothing.
+    pub(crate) fn silent(topic: String, partition: i32, offset: i64) -> Self {
+        Self {
+            topic,
+            partition,
+            offset,
+            cause: "its batch is damaged inside: no record of it comes, and no error (check.crcs=true tells more)"
+                .to_owned(),
+        }
+    }
+
     /// The batch that an error stands for, if it stands for one.
     pub(crate) fn of(code: Code, message: &Message<'_>) -> Option<Self> {
         let cause = cause(code, &message.error_text())?;
@@ -132,6 +146,22 @@ pub(crate) fn extent(
     Ok(batch.offset..end)
 }
 
+/// [`extent`] for a batch of which nothing comes; none when something does.
+pub(crate) fn silent_extent(
+    kafka: &KafkaConfig,
+    batch: &UnreadableBatch,
+    timeout: Duration,
+) -> Result<Option<Range<i64>>, KafkaError> {
+    let mut probe = Probe::new(kafka, batch, timeout)?;
+    probe.silent_after = Some(SILENT_AFTER);
+    let (_, high) = probe.watermarks()?;
+    if !probe.is_inside(batch.offset)? {
+        return Ok(None);
+    }
+    let end = first_outside(batch.offset, high, |offset| probe.is_inside(offset))?;
+    Ok(Some(batch.offset..end))
+}
+
 /// The first offset after `first` that is not inside, at most `high`: with steps that double, then by halves.
 fn first_outside<E>(
     first: i64,
@@ -163,6 +193,8 @@ fn first_outside<E>(
 struct Probe<'a> {
     batch: &'a UnreadableBatch,
     until: Instant,
+    /// After how long without a word an offset counts as inside, where it does at all.
+    silent_after: Option<Duration>,
     timeout: Duration,
     messages: Messages,
     queue: ForwardedQueue<rdkafka::consumer::DefaultConsumerContext>,
@@ -194,6 +226,7 @@ impl<'a> Probe<'a> {
         Ok(Self {
             batch,
             until: Instant::now() + timeout,
+            silent_after: None,
             timeout,
             messages: Messages::with_capacity(1),
             queue,
@@ -220,7 +253,15 @@ impl<'a> Probe<'a> {
             .and_then(|()| forward(&self.consumer, topic, partition, self.queue.target()))
             .and_then(|()| self.consumer.assign(&list))
             .map_err(|error| failed("reading a batch", error))?;
+        let asked = Instant::now();
         while !self.left().is_zero() {
+            if self
+                .silent_after
+                .is_some_and(|long| asked.elapsed() >= long)
+            {
+                // Without an answer to this one it is the broker that is silent.
+                return self.watermarks().map(|_| true);
+            }
             // Errors of connections come here; the client connects again by itself.
             let _ = self.consumer.poll(Duration::ZERO);
             let wait = self.left().min(Duration::from_millis(50));

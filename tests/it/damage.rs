@@ -18,6 +18,8 @@ pub(crate) enum Damage {
     Codec(u8),
     /// The last byte of its records is another one.
     LastByte,
+    /// A record in it says that it is longer than the batch.
+    Inside,
 }
 
 impl Damageable {
@@ -46,6 +48,12 @@ impl Damageable {
         let end = at + 12 + number(at + 8, 4) as usize;
         // The attributes follow offset, length, epoch, magic and checksum; their lowest three bits are the codec.
         let (place, byte) = match damage {
+            // The last record but its first byte is what it is long: attributes, times, key and value follow.
+            Damage::Inside => {
+                let records = &bytes[at + 61..end];
+                let length = usize::from(records[0] >> 1) + 1;
+                (end - length, 0x7e)
+            }
             Damage::Codec(codec) => (at + 22, bytes[at + 22] & !7 | codec),
             // The count of headers stands last; before it comes the value.
             Damage::LastByte => (end - 2, bytes[end - 2] ^ 0x55),

@@ -150,6 +150,33 @@ async fn a_batch_with_a_wrong_checksum_is_neither_handled_nor_passed_over() {
     assert_eq!(handled, ["after", "before", "sound"]);
 }
 
+/// It waits for half a minute until it says that nothing comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_damaged_inside_is_found_by_its_silence() {
+    if std::env::var_os("EVENKEEL_LONG_TESTS").is_none() {
+        return;
+    }
+    let Some(world) = World::new(Damage::Inside, "none").await else {
+        return;
+    };
+    let (member, handled) = world.start(&[]);
+    // Four of five records stand before the damage.
+    world.desk.offsets().reach(0, 5).await;
+    let complaint = eventually("the silence is noticed", WITHIN * 2, || async {
+        let complaints = member.health.not_ready();
+        let complaint = complaints.into_iter().find(|(name, _)| name == "consumer");
+        complaint.map(|(_, reason)| reason)
+    })
+    .await;
+    assert!(complaint.contains("damaged inside"), "{complaint}");
+    world.skip(5).await;
+    world.desk.offsets().reach(0, 7).await;
+    assert!(member.stop().await.clean);
+    let mut handled = handled.entries();
+    handled.sort();
+    assert_eq!(handled, ["1", "2", "3", "4", "after", "before", "sound"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bounded_run_ends_at_an_unreadable_batch_with_the_reason_and_readers_go_on_elsewhere() {
     // A codec that is known, and bytes that are none of it.
