@@ -9,10 +9,10 @@
 //! - every message, queue and header list is given back exactly once.
 #![allow(unsafe_code)]
 
+pub(crate) mod groups;
 mod revive;
 
 pub(crate) use revive::Watched;
-pub(crate) mod groups;
 
 use super::reader::TimestampKind;
 use crate::event::Headers;
