@@ -133,6 +133,7 @@ mod tests {
             missing: Findings::default(),
             doubled: Findings::default(),
             out_of_order: Findings::default(),
+            unreadable: Findings::default(),
             passes: 1,
         };
         report.total.records = 7;
