@@ -102,6 +102,7 @@ impl Groups {
         self.faults.extend(lines("missing", &report.missing));
         self.faults
             .extend(lines("out of order", &report.out_of_order));
+        self.faults.extend(lines("unreadable", &report.unreadable));
         // A kill between the letter and the commit leaves this: the record came again and was handled.
         self.remarks.extend(lines("doubled", &report.doubled));
         let records = report.total.records;
