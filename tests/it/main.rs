@@ -70,10 +70,10 @@ mod redis;
 mod rerun;
 /// Retry topics that are closed or gone: who waits for that, and who does not.
 mod retry_topics;
-/// A broker that is down: what it leads waits, and nothing else.
-mod slow_brokers;
 /// Routers: what nobody asks for is counted, and a handler for the rest gets it.
 mod routing;
+/// A broker that is down: what it leads waits, and nothing else.
+mod slow_brokers;
 /// Helper: topics and groups of their own, members in this process, records, gates, and looks at committed offsets.
 mod support;
 /// Several consumers in one process report to one health without hiding each other.
