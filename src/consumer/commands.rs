@@ -51,8 +51,11 @@ pub(super) async fn follow(
     readiness: &Readiness,
     stop: &CancellationToken,
 ) -> Result<Followed, KafkaError> {
+    let mut told = None;
     loop {
-        let refusal = match look(kafka, settings).await {
+        let admin = Admin::connect(kafka, settings.startup_timeout).await?;
+        let found = own_topics::make_control_topic(&admin, settings).await;
+        let refusal = match look(found, kafka, settings).await {
             Ok(Found::Read(reader, state)) => {
                 readiness.cluster_answers();
                 let commands = Commands::new(Some(*reader), kafka, settings);
@@ -68,17 +71,27 @@ pub(super) async fn follow(
             Err(error) => return Err(error),
         };
         let reason = unreadable(&settings.group, &refusal);
-        tracing::warn!(
-            group = settings.group,
-            reason,
-            "the member waits before it joins"
-        );
-        readiness.complain(&reason);
+        if told.as_ref() != Some(&reason) {
+            tracing::warn!(
+                group = settings.group,
+                reason,
+                "the member waits before it joins"
+            );
+            readiness.complain(&reason);
+            told = Some(reason);
+        }
         tokio::select! {
             () = tokio::time::sleep(LOOK_AGAIN_AFTER) => {}
             () = stop.cancelled() => return Ok(Followed::Stopped),
         }
     }
+}
+
+/// Looks for a control topic that could not be read or created before.
+async fn look_again(kafka: &KafkaConfig, settings: &ConsumerSettings) -> Result<Found, KafkaError> {
+    let admin = Admin::connect(kafka, settings.startup_timeout).await?;
+    let found = own_topics::control_topic(&admin, settings).await;
+    look(found, kafka, settings).await
 }
 
 fn unreadable(group: &str, refusal: &KafkaError) -> String {
@@ -95,10 +108,14 @@ enum Found {
     Unusable,
 }
 
-async fn look(kafka: &KafkaConfig, settings: &ConsumerSettings) -> Result<Found, KafkaError> {
+/// Reads the control topic, where one was found.
+async fn look(
+    found: Result<ControlTopic, KafkaError>,
+    kafka: &KafkaConfig,
+    settings: &ConsumerSettings,
+) -> Result<Found, KafkaError> {
     let within = settings.startup_timeout;
-    let admin = Admin::connect(kafka, within).await?;
-    match own_topics::control_topic(&admin, settings).await? {
+    match found? {
         ControlTopic::Usable => {}
         ControlTopic::Absent => return Ok(Found::Absent),
         ControlTopic::Unusable => return Ok(Found::Unusable),
@@ -217,7 +234,7 @@ impl Commands {
         self.runtime.spawn(async move {
             while !found.is_closed() {
                 tokio::time::sleep(every).await;
-                match look(&kafka, &settings).await {
+                match look_again(&kafka, &settings).await {
                     // Nobody may want it any more.
                     Ok(Found::Read(reader, state)) => {
                         return drop(found.send((*reader, state)).await);

@@ -18,7 +18,7 @@ const HEADERS_BYTES: u32 = 1 << 20;
 /// The control topic, as far as it can be used.
 pub(super) enum ControlTopic {
     Usable,
-    /// It does not exist and cannot be created.
+    /// It does not exist, and could not be created if that was tried.
     Absent,
     /// It has several partitions.
     Unusable,
@@ -44,10 +44,27 @@ pub(super) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Resul
     own.grow_retry_topics().await
 }
 
-/// Sees to the control topic.
+/// Looks for the control topic, and creates it where it is missing.
 ///
 /// # Errors
 /// [`KafkaError::Refused`] when this member may not see it: whether anything is paused is not known then.
+pub(super) async fn make_control_topic(
+    admin: &Admin,
+    settings: &ConsumerSettings,
+) -> Result<ControlTopic, KafkaError> {
+    match control_topic(admin, settings).await? {
+        ControlTopic::Absent => {
+            let name = crate::control::control_topic(&settings.group);
+            Ok(create_control_topic(admin, &name).await)
+        }
+        found => Ok(found),
+    }
+}
+
+/// Looks for the control topic.
+///
+/// # Errors
+/// As those of [`make_control_topic`].
 pub(super) async fn control_topic(
     admin: &Admin,
     settings: &ConsumerSettings,
@@ -64,7 +81,7 @@ pub(super) async fn control_topic(
             );
             ControlTopic::Unusable
         }
-        None => create_control_topic(admin, &name).await,
+        None => ControlTopic::Absent,
     })
 }
 
