@@ -366,7 +366,10 @@ impl<S: GroupStore> Group<S> {
 
 impl<S: GroupStore> Drop for Group<S> {
     fn drop(&mut self) {
-        self.groups.lock().ended(&self.keys, self.ended);
+        let now = Instant::now();
+        self.groups
+            .lock()
+            .ended(&self.keys, self.ended, self.level, now);
         // When the runtime ends there is none to run the next.
         if tokio::runtime::Handle::try_current().is_ok() {
             self.groups.open();

@@ -28,6 +28,9 @@ const HOLD_MAX: Duration = Duration::from_secs(64);
 /// chance.
 const COST_MAX: f64 = 1.5;
 
+/// What a group costs that waited for others, though not for long.
+const STRAIN: f64 = 0.5;
+
 /// Which level transactions are opened at.
 pub(super) struct Contention {
     level: Level,
@@ -38,6 +41,8 @@ pub(super) struct Contention {
     /// The recent collisions at this level, as of `scored_at`.
     score: f64,
     scored_at: Instant,
+    /// When transactions collided last.
+    collided_at: Option<Instant>,
 }
 
 impl Contention {
@@ -48,6 +53,7 @@ impl Contention {
             hold: HOLD_MIN,
             score: 0.0,
             scored_at: now,
+            collided_at: None,
         }
     }
 
@@ -69,6 +75,22 @@ impl Contention {
     /// A transaction that was opened at `level` collided with another one, at this cost. Returns for how long a stricter level holds
     /// now; none where nothing changes.
     pub(super) fn collided(&mut self, level: Level, cost: f64, now: Instant) -> Option<Duration> {
+        self.collided_at = Some(now);
+        self.add(level, cost, now)
+    }
+
+    /// A group that was opened at `level` took longer than it should. Where transactions collide at all it has waited for others,
+    /// each time too briefly for a collision: groups would only get smaller. Answers as [`Contention::collided`].
+    pub(super) fn strained(&mut self, level: Level, now: Instant) -> Option<Duration> {
+        let collided_at = self.collided_at?;
+        let is_recent = now.saturating_duration_since(collided_at) < HOLD_MAX;
+        match is_recent && level == Level::Parallel {
+            true => self.add(level, STRAIN, now),
+            false => None,
+        }
+    }
+
+    fn add(&mut self, level: Level, cost: f64, now: Instant) -> Option<Duration> {
         // None is opened at that level any more.
         if level < self.level(now) {
             return None;
@@ -167,6 +189,22 @@ mod tests {
             assert_eq!(contention.level(now), Parallel);
         }
         assert_eq!(holds, [2, 4, 8, 16, 32, 64, 64, 64]);
+    }
+
+    #[test]
+    fn slow_groups_count_where_transactions_collide_and_only_there() {
+        let now = Instant::now();
+        let mut contention = Contention::new(now);
+        for _ in 0..100 {
+            assert_eq!(contention.strained(Parallel, now), None);
+        }
+        assert_eq!(contention.collided(Parallel, 1.0, now), None);
+        assert_eq!(contention.strained(Parallel, now), Some(HOLD_MIN));
+        assert_eq!(contention.strained(Exclusive, now), None, "it is alone");
+        let later = now + HOLD_MAX;
+        for _ in 0..100 {
+            assert_eq!(contention.strained(Parallel, later), None);
+        }
     }
 
     #[test]

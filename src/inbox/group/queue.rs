@@ -138,7 +138,7 @@ impl<W> Queue<W> {
     ///
     /// Groups grow while they take less than they may, and begin anew with single ones after a transaction that failed. A
     /// collision says nothing of how large one may be.
-    pub(super) fn ended(&mut self, keys: &[InboxKey], ended: Ended) {
+    pub(super) fn ended(&mut self, keys: &[InboxKey], ended: Ended, level: Level, now: Instant) {
         let count = keys.len();
         for key in keys {
             self.claimed.remove(key);
@@ -150,6 +150,9 @@ impl<W> Queue<W> {
             self.suspects.extend(keys.iter().cloned());
         }
         self.open -= 1;
+        if matches!(ended, Ended::After(took) if took > AIM) {
+            self.contention.strained(level, now);
+        }
         self.size = match ended {
             Ended::Lost | Ended::Refused => 1,
             Ended::After(took) if took > AIM => (self.size / 2).max(1),
@@ -194,7 +197,7 @@ mod tests {
 
     fn end(queue: &mut Queue<u32>, ids: &[u32], ended: Ended) {
         let keys: Vec<InboxKey> = ids.iter().map(|id| key(*id)).collect();
-        queue.ended(&keys, ended);
+        queue.ended(&keys, ended, Level::Parallel, Instant::now());
     }
 
     #[test]

@@ -61,9 +61,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How many connections serve other than claims.
 const OTHERS_MAX: u32 = 2;
 
-/// How long handlers of a group wait for a lock beside other groups. Those commit within less, as a rule; who waits for longer is
-/// likely to be waited for as well, which PostgreSQL would find out after a second only (`deadlock_timeout`).
-const HASTE: Duration = Duration::from_millis(100);
+/// How long handlers of a group wait for a lock beside other groups. Those are to commit within little more; who waits for longer
+/// is likely to be waited for as well, which PostgreSQL would find out after a second only (`deadlock_timeout`).
+const HASTE: Duration = Duration::from_millis(30);
 
 /// How often a lock is tried that cannot be waited for.
 const LOCK_INTERVAL: Duration = Duration::from_millis(5);
