@@ -170,6 +170,7 @@ async fn a_member_whose_room_is_taken_by_records_that_wait_is_not_ready() {
     let mut settings = case.settings();
     (settings.concurrency, settings.in_flight_records_max) = (10, Some(50));
     let member = Member::start(&case.kafka, settings, router);
+    member.joined().await;
     let complaint = member.complaint("consumer").await;
     assert!(
         complaint.contains("no room for further records: 50 of 50"),
