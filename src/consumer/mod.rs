@@ -161,6 +161,7 @@ impl RunReport {
             received: 0,
             settled: 0,
             duplicates: 0,
+            ignored: 0,
             dead_letters: 0,
             parked: 0,
             clean: true,

@@ -1,5 +1,7 @@
 //! A batch that no client can read is named with its place, and what is about other partitions goes on.
 
+// The library's tests do more kinds of damage than the tool's.
+#[allow(dead_code)]
 #[path = "../../../tests/it/damage.rs"]
 mod damage;
 
