@@ -127,7 +127,18 @@ fn metadata(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pure");
     group.throughput(Throughput::Elements(RECORDS as u64));
     group.bench_function("metadata_encode", |bench| {
-        bench.iter(|| metadata::encode(tag, 0, 4 * RECORDS as i64, black_box(&unsettled)));
+        bench.iter(|| {
+            let next = 4 * RECORDS as i64;
+            let log = metadata::Log::default();
+            metadata::encode(
+                tag,
+                log,
+                0,
+                next,
+                black_box(&unsettled),
+                metadata::BYTES_MAX,
+            )
+        });
     });
     group.finish();
 }

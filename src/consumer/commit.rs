@@ -5,17 +5,16 @@
 
 use super::engine::Engine;
 use super::ledger::{Epoch, Position};
-use super::metadata::{self, Tag};
+use super::metadata::{self, Encoded, Log, Tag};
 use super::parking::RetryPartition;
 use super::partition::Partition;
 use super::pause::{Place, Stands, look_up_stands};
 use super::watch::Watch;
-use crate::kafka::queue::cached_watermarks;
+use crate::kafka::queue::{ToCommit, TopicId, cached_watermarks, commit, topic_ids};
 use crate::telemetry::Metric;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::KafkaResult;
-use rdkafka::{Offset, TopicPartitionList};
-use std::collections::HashMap;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode as Code};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -25,6 +24,12 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// How old a retry partition's commit may become before it is made again.
 const AGAIN_AFTER: Duration = Duration::from_secs(12 * 3_600);
+
+/// How often the topics are compared with those that were assigned: one that was deleted and created again has another id.
+const TOPICS_EVERY: Duration = Duration::from_secs(5);
+
+/// Metadata for fewer bytes than this says nothing worth having.
+const METADATA_BYTES_MIN: usize = 64;
 
 /// What the committer is told.
 pub(crate) enum Order {
@@ -39,6 +44,8 @@ pub(crate) enum Order {
         Vec<Place>,
         mpsc::Sender<Option<KafkaResult<Stands>>>,
     ),
+    /// Commit these positions, whatever was committed before, and say whether it worked.
+    SetBack(Vec<SetBack>, mpsc::Sender<bool>),
     /// Forget these epochs: the partitions are another member's from now on.
     Forget(Vec<Epoch>),
     /// End.
@@ -56,17 +63,36 @@ pub(crate) struct Owned {
     pub(crate) parked_of: Option<Arc<Partition>>,
 }
 
+/// Where a partition is to be read from, after its log was truncated or made anew.
+pub(crate) struct SetBack {
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) log: Log,
+}
+
 struct Track {
     owned: Owned,
     committed_at: Instant,
     metadata: Option<String>,
+    /// Whether all that is settled fitted into the last commit.
+    is_whole: bool,
+    /// Why the last commit was refused.
+    refused: Option<Code>,
+    /// The topic that was assigned, once it is known.
+    topic_id: Option<TopicId>,
     lag: metrics::Gauge,
     oldest_seconds: metrics::Gauge,
     parked: [metrics::Gauge; 2],
 }
 
-/// What is to be committed: the offset, and what is settled above it.
-type Due = (Epoch, i64, Option<String>);
+/// What is to be committed: the offset, the log it is of, and what is settled above it.
+struct Due {
+    epoch: Epoch,
+    offset: i64,
+    leader_epoch: Option<i32>,
+    metadata: Encoded,
+}
 
 /// What is due for a partition: never less than what is committed already, unless the partition itself fell back.
 fn due(
@@ -74,7 +100,8 @@ fn due(
     position: &Position,
     group: &str,
     now: Instant,
-) -> Option<(i64, Option<String>)> {
+    metadata_max: usize,
+) -> Option<Due> {
     let watermark = position.watermark?;
     let owned = &track.owned;
     let is_step_back = owned
@@ -88,11 +115,19 @@ fn due(
         topic: &owned.topic,
         partition: owned.partition,
     };
-    let metadata = metadata::encode(tag, watermark, position.next?, &position.unsettled);
-    let is_new = owned.committed != Some(watermark) || track.metadata != metadata;
+    let (log, next) = (position.log, position.next?);
+    let mut metadata =
+        metadata::encode(tag, log, watermark, next, &position.unsettled, metadata_max);
+    metadata.is_whole &= position.is_whole;
+    let is_new = owned.committed != Some(watermark) || track.metadata != metadata.text;
     // Offsets of a topic that the group does not subscribe to expire (KIP-211) when they are not committed for days.
     let is_old = now.saturating_duration_since(track.committed_at) > AGAIN_AFTER;
-    (is_new || owned.parked_of.is_some() && is_old).then_some((watermark, metadata))
+    (is_new || owned.parked_of.is_some() && is_old).then_some(Due {
+        epoch: position.epoch,
+        offset: watermark,
+        leader_epoch: log.leader_epoch,
+        metadata,
+    })
 }
 
 /// The committer's state.
@@ -101,6 +136,11 @@ pub(crate) struct Committer<C: ConsumerContext + 'static> {
     consumer: Arc<BaseConsumer<C>>,
     orders: mpsc::Receiver<Order>,
     tracks: HashMap<Epoch, Track>,
+    /// Bytes of metadata that the brokers take.
+    metadata_max: usize,
+    /// Partitions of which they take a commit together.
+    partitions_max: usize,
+    topics_compared_at: Instant,
     watch: Watch,
     ok: metrics::Counter,
     failed: metrics::Counter,
@@ -120,6 +160,9 @@ impl<C: ConsumerContext + 'static> Committer<C> {
             consumer,
             orders,
             tracks: HashMap::new(),
+            metadata_max: metadata::BYTES_MAX,
+            partitions_max: usize::MAX,
+            topics_compared_at: Instant::now(),
             watch,
             ok,
             failed,
@@ -147,11 +190,15 @@ impl<C: ConsumerContext + 'static> Committer<C> {
                     // The partitions may have gone meanwhile.
                     let _ = answer.send(stands);
                 }
+                Ok(Order::SetBack(positions, answer)) => {
+                    let _ = answer.send(self.set_back(&positions));
+                }
                 Ok(Order::Forget(epochs)) => self.forget(&epochs),
                 Err(RecvTimeoutError::Timeout) => {
                     next_tick = Instant::now() + interval;
                     self.commit(|_| true);
                     self.look_for_the_cluster();
+                    self.compare_topics();
                     self.watch
                         .look(self.tracks.values().map(|track| &track.owned));
                 }
@@ -201,6 +248,9 @@ impl<C: ConsumerContext + 'static> Committer<C> {
         };
         let track = Track {
             metadata: None,
+            is_whole: true,
+            refused: None,
+            topic_id: None,
             committed_at: Instant::now(),
             lag,
             oldest_seconds,
@@ -233,55 +283,201 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     fn commit(&mut self, wanted: impl Fn(Epoch) -> bool) -> bool {
         let mut positions = self.engine.ledger().positions();
         positions.extend(self.parked_positions());
-        let (group, now) = (&self.engine.group, Instant::now());
-        let mut due_now = Vec::new();
+        let mut due_now: Vec<&Position> = Vec::new();
         for position in &positions {
-            let Some(track) = self.tracks.get(&position.epoch) else {
+            let Some(track) = self.tracks.get_mut(&position.epoch) else {
                 continue;
             };
-            self.report(track, position);
+            track.topic_id = position.log.topic_id.or(track.topic_id);
             if wanted(position.epoch) {
-                due_now.extend(
-                    due(track, position, group, now)
-                        .map(|(offset, metadata)| (position.epoch, offset, metadata)),
-                );
+                due_now.push(position);
+            }
+            if let Some(track) = self.tracks.get(&position.epoch) {
+                self.report(track, position);
             }
         }
-        // Apart, so that a retry topic that somebody deleted does not spoil what is said of the others.
-        let is_parked = |(epoch, ..): &Due| {
-            let track = self.tracks.get(epoch);
-            track.is_some_and(|track| track.owned.parked_of.is_some())
-        };
-        let (parked, own): (Vec<Due>, Vec<Due>) = due_now.into_iter().partition(is_parked);
-        let are_parked_committed = self.commit_due(parked);
-        self.commit_due(own) && are_parked_committed
+        let mut are_committed = true;
+        let mut rest = &due_now[..];
+        while !rest.is_empty() {
+            let (some, others) = rest.split_at(rest.len().min(self.partitions_max));
+            are_committed &= self.commit_some(some);
+            rest = others;
+        }
+        let is_cut = self.tracks.values().any(|track| !track.is_whole);
+        self.engine.set_cut(is_cut);
+        are_committed
     }
 
-    /// Commits these; false when that failed.
-    fn commit_due(&mut self, due_now: Vec<Due>) -> bool {
+    /// Commits what is due of these, again with less where the brokers take less; false when that failed.
+    fn commit_some(&mut self, positions: &[&Position]) -> bool {
+        let (group, now) = (&self.engine.group, Instant::now());
+        let due_of = |position: &&Position| {
+            let track = self.tracks.get(&position.epoch)?;
+            due(track, position, group, now, self.metadata_max)
+        };
+        let due_now: Vec<Due> = positions.iter().filter_map(due_of).collect();
         if due_now.is_empty() {
             return true;
         }
-        if let Err(error) = self.send(&due_now) {
-            self.failed.increment(1);
-            tracing::warn!(group = self.engine.group, %error, partitions = due_now.len(), "offsets not committed; they are committed with the next ones, or their records come again");
-            return false;
-        }
-        self.ok.increment(1);
-        for (epoch, offset, metadata) in due_now {
-            let Some(track) = self.tracks.get_mut(&epoch) else {
-                continue;
-            };
-            track.owned.committed = Some(offset);
-            track.metadata = metadata;
-            track.committed_at = Instant::now();
-            let owned = &track.owned;
-            if owned.parked_of.is_some() {
-                let parking = &self.engine.parking;
-                parking.set_committed(&owned.topic, owned.partition, Some(offset));
+        let refusals = match self.send(&due_now) {
+            Ok(refusals) => refusals,
+            Err(error) => {
+                self.failed.increment(1);
+                tracing::warn!(group = self.engine.group, %error, partitions = due_now.len(), "offsets not committed; they are committed with the next ones, or their records come again");
+                return false;
+            }
+        };
+        let (mut are_committed, mut are_refused, mut too_large) = (true, false, Vec::new());
+        for (due, refused) in due_now.into_iter().zip(refusals) {
+            let has_metadata = due.metadata.text.is_some();
+            match refused {
+                None => self.committed(due),
+                Some(code) if has_metadata && is_too_large(code) => {
+                    too_large.push((due.epoch, code));
+                }
+                Some(code) => {
+                    are_refused = true;
+                    // There is nothing any more that its records could come from.
+                    are_committed &= code == Code::UnknownTopicOrPartition;
+                    self.refused(due.epoch, code);
+                }
             }
         }
-        true
+        let counter = if are_refused { &self.failed } else { &self.ok };
+        counter.increment(1);
+        are_committed & self.commit_smaller(positions, &too_large)
+    }
+
+    /// Commits these of `positions` again in a form that takes less room; false when that failed.
+    fn commit_smaller(&mut self, positions: &[&Position], too_large: &[(Epoch, Code)]) -> bool {
+        let Some((_, code)) = too_large.last() else {
+            return true;
+        };
+        let is_again = |position: &&&Position| {
+            let mut epochs = too_large.iter();
+            epochs.any(|(epoch, _)| *epoch == position.epoch)
+        };
+        let again: Vec<&Position> = positions.iter().filter(is_again).copied().collect();
+        if *code == Code::InvalidCommitOffsetSize && again.len() > 1 {
+            // Together they are more than one record of the brokers' own topic takes.
+            self.partitions_max = again.len().div_ceil(2);
+            let (first, second) = again.split_at(self.partitions_max);
+            return self.commit_some(first) & self.commit_some(second);
+        }
+        self.metadata_max /= 2;
+        if self.metadata_max < METADATA_BYTES_MIN {
+            self.metadata_max = 0;
+        }
+        tracing::warn!(group = self.engine.group, error = %code, bytes_max = self.metadata_max, "the brokers take less metadata with a commit; what is settled behind a slow record and does not fit is handled again after a restart");
+        self.commit_some(&again)
+    }
+
+    /// The brokers have it.
+    fn committed(&mut self, due: Due) {
+        let Some(track) = self.tracks.get_mut(&due.epoch) else {
+            return;
+        };
+        let owned = &mut track.owned;
+        if track.is_whole && !due.metadata.is_whole {
+            tracing::warn!(group = self.engine.group, topic = %owned.topic, partition = owned.partition, offset = due.offset, "more is settled behind slow records than a commit has room to tell; the rest is handled again after a restart or a rebalance, possibly after later records of its key");
+        }
+        if !due.metadata.is_whole {
+            metrics::counter!(Metric::CommitsCut.name(), "group" => self.engine.group.clone(), "topic" => owned.topic.to_string()).increment(1);
+        }
+        owned.committed = Some(due.offset);
+        track.is_whole = due.metadata.is_whole;
+        track.metadata = due.metadata.text;
+        track.committed_at = Instant::now();
+        track.refused = None;
+        if owned.parked_of.is_some() {
+            let parking = &self.engine.parking;
+            parking.set_committed(&owned.topic, owned.partition, Some(due.offset));
+        }
+    }
+
+    /// The brokers do not take it. Said once for each reason: it is tried again at each interval.
+    fn refused(&mut self, epoch: Epoch, code: Code) {
+        let Some(track) = self.tracks.get_mut(&epoch) else {
+            return;
+        };
+        if track.refused.replace(code) != Some(code) {
+            let owned = &track.owned;
+            tracing::warn!(group = self.engine.group, topic = %owned.topic, partition = owned.partition, error = %code, "the partition's offset is not committed; it is tried again, or its records come again");
+        }
+    }
+
+    /// Commits these positions as they are; false when one of them was refused.
+    fn set_back(&self, positions: &[SetBack]) -> bool {
+        let group = &self.engine.group;
+        let text = |of: &SetBack| {
+            let tag = Tag {
+                group,
+                topic: &of.topic,
+                partition: of.partition,
+            };
+            let (offset, bytes_max) = (of.offset, self.metadata_max);
+            metadata::encode(tag, of.log, offset, offset, &[], bytes_max).text
+        };
+        let texts: Vec<Option<String>> = positions.iter().map(text).collect();
+        let to_commit = |(of, metadata)| {
+            let SetBack {
+                topic,
+                partition,
+                offset,
+                log,
+            }: &SetBack = of;
+            let metadata: &Option<String> = metadata;
+            ToCommit {
+                topic,
+                partition: *partition,
+                offset: *offset,
+                leader_epoch: log.leader_epoch,
+                metadata: metadata.as_deref(),
+            }
+        };
+        let wanted: Vec<ToCommit<'_>> = positions.iter().zip(&texts).map(to_commit).collect();
+        match commit(&self.consumer, &wanted) {
+            Ok(refusals) => refusals.iter().all(Option::is_none),
+            Err(error) => {
+                tracing::warn!(group, %error, "where partitions begin anew is not committed; it is tried again");
+                false
+            }
+        }
+    }
+
+    /// Asks for the ids of the topics. One that is another than was assigned has none of the records that offsets were
+    /// committed for, and nothing more is committed for it.
+    fn compare_topics(&mut self) {
+        if self.topics_compared_at.elapsed() < TOPICS_EVERY
+            || self.engine.readiness.has_complained()
+        {
+            return;
+        }
+        let known = self
+            .tracks
+            .values()
+            .filter(|track| track.topic_id.is_some());
+        let topics: BTreeSet<&str> = known.map(|track| &*track.owned.topic).collect();
+        let topics: Vec<&str> = topics.into_iter().collect();
+        let ids = topic_ids(self.consumer.client(), &topics, ANSWER_WITHIN);
+        self.topics_compared_at = Instant::now();
+        let is_another = |track: &Track| {
+            let id = ids.get(&*track.owned.topic);
+            track.topic_id.zip(id).is_some_and(|(was, is)| was != *is)
+        };
+        let gone: Vec<Track> = self
+            .tracks
+            .extract_if(|_, track| is_another(track))
+            .map(|(_, track)| track)
+            .collect();
+        if let Some(retry) = gone.iter().find(|track| track.owned.parked_of.is_some()) {
+            self.engine.fail(format!(
+                "the retry topic {} was deleted and created again while it was read",
+                retry.owned.topic
+            ));
+        }
+        let gone = gone.iter().map(|track| track.owned.epoch);
+        self.engine.recreated(gone);
     }
 
     fn parked_positions(&self) -> impl Iterator<Item = Position> {
@@ -293,19 +489,26 @@ impl<C: ConsumerContext + 'static> Committer<C> {
         retries.filter_map(RetryPartition::position)
     }
 
-    fn send(&self, due: &[Due]) -> KafkaResult<()> {
-        let mut list = TopicPartitionList::with_capacity(due.len());
-        for (epoch, offset, metadata) in due {
-            let Some(track) = self.tracks.get(epoch) else {
-                continue;
-            };
-            let mut element = list.add_partition(&track.owned.topic, track.owned.partition);
-            element.set_offset(Offset::Offset(*offset))?;
-            if let Some(metadata) = metadata {
-                element.set_metadata(metadata.as_str());
-            }
-        }
-        self.consumer.commit(&list, CommitMode::Sync)
+    /// Commits these; says of each why it was refused.
+    fn send(&self, due: &[Due]) -> KafkaResult<Vec<Option<Code>>> {
+        let place = |due: &Due| {
+            let track = self.tracks.get(&due.epoch);
+            let owned = track.map(|track| &track.owned);
+            owned.map_or(("", 0), |owned| (&*owned.topic, owned.partition))
+        };
+        let places: Vec<(&str, i32)> = due.iter().map(place).collect();
+        let wanted: Vec<ToCommit<'_>> = due
+            .iter()
+            .zip(places)
+            .map(|(due, (topic, partition))| ToCommit {
+                topic,
+                partition,
+                offset: due.offset,
+                leader_epoch: due.leader_epoch,
+                metadata: due.metadata.text.as_deref(),
+            })
+            .collect();
+        commit(&self.consumer, &wanted)
     }
 
     fn report(&self, track: &Track, position: &Position) {
@@ -334,96 +537,13 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn track(committed: Option<i64>) -> Track {
-        let owned = Owned {
-            epoch: Epoch(1),
-            topic: "t".into(),
-            partition: 0,
-            committed,
-            parked_of: None,
-        };
-        Track {
-            owned,
-            committed_at: Instant::now(),
-            metadata: None,
-            lag: metrics::Gauge::noop(),
-            oldest_seconds: metrics::Gauge::noop(),
-            parked: [metrics::Gauge::noop(), metrics::Gauge::noop()],
-        }
-    }
-
-    fn position(watermark: Option<i64>, next: Option<i64>) -> Position {
-        Position {
-            epoch: Epoch(1),
-            watermark,
-            next,
-            unsettled: Vec::new(),
-            fell_back: false,
-            oldest_received_at: None,
-        }
-    }
-
-    fn due_now(track: &Track, position: &Position) -> Option<(i64, Option<String>)> {
-        due(track, position, "g", Instant::now())
-    }
-
-    #[test]
-    fn only_progress_is_committed_and_never_a_step_back() {
-        let offset = |committed, watermark| {
-            due_now(&track(committed), &position(watermark, watermark)).map(|(offset, _)| offset)
-        };
-        assert_eq!(offset(None, None), None);
-        assert_eq!(offset(None, Some(5)), Some(5));
-        assert_eq!(offset(Some(5), Some(5)), None);
-        assert_eq!(offset(Some(5), Some(6)), Some(6));
-        assert_eq!(offset(Some(5), Some(4)), None);
-    }
-
-    #[test]
-    fn a_partition_that_fell_back_is_committed_below_what_it_lost() {
-        let fallen = Position {
-            fell_back: true,
-            ..position(Some(4), Some(4))
-        };
-        let due = due_now(&track(Some(900)), &fallen).map(|(offset, _)| offset);
-        assert_eq!(due, Some(4));
-    }
-
-    #[test]
-    fn records_settled_above_a_slow_one_are_committed_as_metadata() {
-        let position = Position {
-            unsettled: vec![5..6],
-            ..position(Some(5), Some(9))
-        };
-        let (offset, metadata) =
-            due_now(&track(Some(5)), &position).expect("three offsets are settled above");
-        assert_eq!(offset, 5);
-        let again = Track {
-            metadata: metadata.clone(),
-            ..track(Some(5))
-        };
-        assert!(metadata.is_some() && due_now(&again, &position).is_none());
-    }
-
-    #[test]
-    fn only_a_retry_partition_is_committed_again_when_its_commit_is_old() {
-        let retry_of = |parked_of| {
-            let mut track = track(Some(5));
-            track.owned.parked_of = parked_of;
-            track
-        };
-        let source = Partition::new("s".into(), 0, Epoch(2), None);
-        let (retry, own) = (retry_of(Some(Arc::new(source))), retry_of(None));
-        let is_due = |track: &Track, age: Duration| {
-            let now = track.committed_at + age;
-            due(track, &position(Some(5), Some(5)), "g", now).is_some()
-        };
-        assert!(!is_due(&retry, AGAIN_AFTER));
-        assert!(is_due(&retry, AGAIN_AFTER * 2));
-        assert!(!is_due(&own, AGAIN_AFTER * 2));
-    }
+/// Whether the brokers refuse a commit for the room that it takes.
+fn is_too_large(code: Code) -> bool {
+    matches!(
+        code,
+        Code::OffsetMetadataTooLarge | Code::InvalidCommitOffsetSize
+    )
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use super::ledger::Epoch;
 use crate::control::{Ack, Command, ControlState, Outcome, Scope, Status, control_topic};
 use crate::event::{Headers, OutgoingRecord, Record};
 use crate::kafka::KafkaConfig;
+use crate::kafka::queue::TopicId;
 use crate::publisher::{PublishError, Publisher, PublisherSettings};
 use crate::recovery::Position;
 use std::collections::HashMap;
@@ -37,6 +38,7 @@ pub(crate) struct Control {
     /// Records that failed and wait.
     waiting: Mutex<HashMap<Position, Arc<Waiter>>>,
     member: Mutex<String>,
+    topic_ids: Mutex<HashMap<String, String>>,
     notes: Mutex<Option<UnboundedSender<Note>>>,
     /// Whether there is no topic to write notes to.
     is_muted: AtomicBool,
@@ -172,6 +174,17 @@ impl Control {
         command
     }
 
+    /// The brokers' ids of topics that were assigned.
+    pub(crate) fn set_topic_ids<'a>(&self, ids: impl Iterator<Item = (&'a String, TopicId)>) {
+        let ids = ids.map(|(topic, id)| (topic.clone(), uuid::Uuid::from_bytes(id).to_string()));
+        lock(&self.topic_ids).extend(ids);
+    }
+
+    /// The id of an assigned topic, where the brokers tell.
+    pub(crate) fn topic_id(&self, topic: &str) -> Option<String> {
+        lock(&self.topic_ids).get(topic).cloned()
+    }
+
     /// The id under which acknowledgements are written.
     pub(crate) fn set_member(&self, id: String) {
         *lock(&self.member) = id;
@@ -185,7 +198,12 @@ impl Control {
         outcome: Outcome,
         detail: &str,
     ) {
+        let topic_id = match &partitions[..] {
+            [Scope::Partition { topic, .. }] => self.topic_id(topic),
+            _ => None,
+        };
         let ack = Ack {
+            topic_id,
             command: command.to_owned(),
             member: lock(&self.member).clone(),
             partitions,

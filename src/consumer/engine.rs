@@ -4,9 +4,8 @@ use super::breakers::Breakers;
 use super::control::Control;
 use super::dead::DeadLetterWriter;
 use super::ending::Ending;
-use super::ledger::Ledger;
+use super::ledger::{Epoch, Ledger};
 use super::parking::ParkingLot;
-use super::partition::Partition;
 use super::permits::Pool;
 use super::readiness::Readiness;
 use super::routing::Routing;
@@ -44,7 +43,10 @@ pub(crate) struct Engine {
     ledger: Mutex<Ledger>,
     intake: OnceLock<Thread>,
     intake_waits: AtomicBool,
-    position_lost: AtomicBool,
+    /// Assignments whose topics were deleted and created again.
+    recreated: Mutex<Vec<Epoch>>,
+    /// Whether something that is settled did not fit into the last commits.
+    is_cut: AtomicBool,
     /// Why the run cannot go on.
     failure: OnceLock<String>,
     /// Whether offsets may mean other records than they did: nothing may be committed any more.
@@ -99,7 +101,8 @@ impl Engine {
             ledger: Mutex::default(),
             intake: OnceLock::new(),
             intake_waits: AtomicBool::new(false),
-            position_lost: AtomicBool::new(false),
+            recreated: Mutex::default(),
+            is_cut: AtomicBool::new(false),
             failure: OnceLock::new(),
             are_positions_doubtful: AtomicBool::new(false),
         }
@@ -194,20 +197,29 @@ impl Engine {
         self.failure.get().map(String::as_str)
     }
 
-    /// The client lost a partition's position and set it anew.
-    pub(crate) fn lost_a_position(&self) {
-        self.position_lost.store(true, Relaxed);
+    /// The topic of these assignments is another one of that name by now.
+    pub(crate) fn recreated(&self, epochs: impl IntoIterator<Item = Epoch>) {
+        self.lock_recreated().extend(epochs);
     }
 
-    /// A record came below those that came before. After a lost position its offset means another record than before, which only a
-    /// fresh assignment can tell apart; otherwise it is a leftover of an earlier assignment.
-    pub(crate) fn check_leftover(&self, partition: &Partition, offset: i64) {
-        if self.position_lost.load(Relaxed) {
-            self.fail_position(format!(
-                "the position of {}/{} fell back to {offset} while it was being read",
-                partition.topic, partition.partition
-            ));
-        }
+    /// Assignments whose topics were found to be others since the last look.
+    pub(crate) fn take_recreated(&self) -> Vec<Epoch> {
+        std::mem::take(&mut *self.lock_recreated())
+    }
+
+    fn lock_recreated(&self) -> MutexGuard<'_, Vec<Epoch>> {
+        self.recreated
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the last commits left something out that is settled, for want of room.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut.load(Relaxed)
+    }
+
+    pub(crate) fn set_cut(&self, is_cut: bool) {
+        self.is_cut.store(is_cut, Relaxed);
     }
 
     /// What the run did.

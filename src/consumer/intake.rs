@@ -4,6 +4,7 @@
 //! belongs to the assignment it is booked for.
 
 use super::engine::Engine;
+use super::fall_back::{FallBack, Lost};
 use super::flow::{BURST_RECORDS_MAX, Flow};
 use super::gates::Gates;
 use super::ledger::{Epoch, LedgerBatch};
@@ -33,6 +34,8 @@ pub(crate) struct Intake {
     /// Where partitions stand after records that an earlier life of the group had settled already.
     advances: Vec<(Epoch, i64)>,
     has_drained: bool,
+    /// Under which leader epochs the latest records of partitions were appended.
+    led: Vec<(Epoch, Option<i32>)>,
 }
 
 /// What one worker gets of a burst.
@@ -61,6 +64,7 @@ impl Intake {
             turn: 0,
             advances: Vec::new(),
             has_drained: false,
+            led: Vec::new(),
             engine,
         }
     }
@@ -101,7 +105,7 @@ impl Intake {
             queue.take(&mut messages, room, timeout);
             self.has_drained = messages.len() < room.min(BURST_RECORDS_MAX);
         }
-        let received = self.share_out(&messages, &mut member.assignments(), &mut on_error);
+        let received = self.share_out(queue, &messages, &mut member.assignments(), &mut on_error);
         messages.clear();
         self.messages = messages;
         self.hand_over();
@@ -114,6 +118,7 @@ impl Intake {
 
     fn share_out(
         &mut self,
+        queue: &ForwardedQueue<Member>,
         messages: &Messages,
         assignments: &mut Assignments,
         on_error: &mut impl FnMut(RDKafkaErrorCode, &Message<'_>),
@@ -141,14 +146,15 @@ impl Intake {
             let end = (at + 1..messages.len())
                 .find(|index| !is_of_run(messages.get(*index)))
                 .unwrap_or(messages.len());
-            // A partition that is not assigned any more: its records are its next owner's. One that is paused, or stands before a
-            // batch that cannot be read: they come again.
+            // A partition that is not assigned any more: its records are its next owner's. One whose records are not taken now:
+            // they come again.
             if let Some(assigned) = first
                 .topic()
                 .and_then(|topic| assignments.get(topic, first.partition()))
-                .filter(|assigned| assigned.held.is_none() && !assigned.is_unreadable)
+                .filter(|assigned| assigned.is_taken())
             {
                 self.engine.readiness.can_read(&assigned.partition);
+                look_for_deleted(&self.engine, queue, assigned, first.offset());
                 received +=
                     self.share_run(run, (at..end).map(|index| messages.get(index)), assigned);
             }
@@ -165,22 +171,35 @@ impl Intake {
         assigned: &mut Assigned,
     ) -> usize {
         let seed = self.routing.seed(&assigned.partition.topic);
-        let (mut handed, mut skipped) = (0, false);
+        let (mut handed, mut skipped, mut last) = (0, false, None);
         for message in messages {
             let offset = message.offset();
             match (assigned.next, assigned.committed) {
                 (Some(next), _) if offset < next => {
-                    self.engine.check_leftover(&assigned.partition, offset);
-                    continue;
+                    truncated(&self.engine, assigned, &message);
+                    break;
                 }
                 (None, Some(committed)) if offset < committed => {
                     fell_back(&self.engine, assigned, offset)
                 }
+                (None, _) if assigned.committed_under.is_some() => {
+                    if message.leader_epoch() > assigned.committed_under {
+                        assigned.is_doubtful = true;
+                        break;
+                    }
+                    assigned.committed_under = None;
+                }
                 _ => {}
             }
             assigned.next = Some(offset + 1);
+            last = Some(message);
             if !assigned.settled_above.is_empty() {
-                if assigned.settled_above.contains(offset) {
+                if assigned
+                    .settled_above
+                    .is_outlived_by(message.leader_epoch())
+                {
+                    assigned.outlive_settled(&self.engine, offset);
+                } else if assigned.settled_above.contains(offset) {
                     skipped = true;
                     continue;
                 }
@@ -203,6 +222,9 @@ impl Intake {
             self.advances
                 .extend(assigned.next.map(|next| (assigned.partition.epoch, next)));
         }
+        // The highest of them: no leader appends behind records of a later one.
+        let leader_epoch = last.and_then(|message| message.leader_epoch());
+        self.led.push((assigned.partition.epoch, leader_epoch));
         assigned.received.increment(handed as u64);
         handed
     }
@@ -236,6 +258,9 @@ impl Intake {
             for (epoch, next) in self.advances.drain(..) {
                 ledger.advance(epoch, next);
             }
+            for (epoch, leader_epoch) in self.led.drain(..) {
+                ledger.led_by(epoch, leader_epoch);
+            }
         }
         self.flow.took(records, bytes);
         self.engine.admitted(records);
@@ -245,15 +270,48 @@ impl Intake {
     }
 }
 
+/// A record came below those before it: the log was truncated while it was read. Its offsets mean other records from there on.
+fn truncated(engine: &Engine, assigned: &mut Assigned, message: &Message<'_>) {
+    let (partition, to) = (&assigned.partition, Some(message.offset()));
+    let place = (&*partition.topic, partition.partition);
+    engine.position_lost(place, Lost::Truncated, assigned.next, to);
+    assigned.fall_back = Some(FallBack::To {
+        offset: message.offset(),
+        leader_epoch: message.leader_epoch(),
+    });
+}
+
 /// The cluster no longer has what the group committed: the partition was made anew, or lost its end. Its offsets mean
 /// other records now, so nothing known of them counts, and the group's position follows.
 fn fell_back(engine: &Engine, assigned: &mut Assigned, offset: i64) {
-    let Partition {
-        topic, partition, ..
-    } = &*assigned.partition;
-    tracing::error!(group = engine.group, %topic, partition, committed = assigned.committed, offset, "the partition begins again below the committed offset; its records are handled from there");
+    let partition = &assigned.partition;
+    let place = (&*partition.topic, partition.partition);
+    engine.position_lost(place, Lost::Truncated, assigned.committed, Some(offset));
     assigned.settled_above = SettledAbove::default();
-    engine.ledger().fall_back(assigned.partition.epoch);
+    engine.ledger().fall_back(partition.epoch);
+}
+
+/// Says so where a run of records begins behind others that were deleted unread. A partition may have gaps all the time, of
+/// compaction or of transactions, so it is the log's beginning that tells.
+fn look_for_deleted(
+    engine: &Engine,
+    queue: &ForwardedQueue<Member>,
+    assigned: &Assigned,
+    offset: i64,
+) {
+    let Some(expected) = assigned
+        .next
+        .or(assigned.committed)
+        .filter(|expected| offset > *expected)
+    else {
+        return;
+    };
+    let partition = &assigned.partition;
+    let first = queue.first_offset(&partition.topic, partition.partition);
+    if first.is_some_and(|first| first > expected) {
+        let place = (&*partition.topic, partition.partition);
+        engine.position_lost(place, Lost::Deleted, Some(expected), first);
+    }
 }
 
 impl Share {

@@ -4,6 +4,7 @@
 //! settles. Pure state: no client, no task, no clock. Workers touch nothing but their own batch's bitmap; the position
 //! of a partition is worked out when a commit is due, from the batches that are not finished.
 
+use super::metadata::Log;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -160,6 +161,10 @@ pub(crate) struct Position {
     pub(crate) next: Option<i64>,
     /// Offsets from the watermark up to `next` that are not settled, as ascending ranges.
     pub(crate) unsettled: Vec<Range<i64>>,
+    /// Which log it is in.
+    pub(crate) log: Log,
+    /// Whether `unsettled` names all that is unsettled; where not, `next` is the end of what it names.
+    pub(crate) is_whole: bool,
     /// Whether it began below what the group had committed, and therefore may be committed below it.
     pub(crate) fell_back: bool,
     /// When the record at the watermark was received; none when all are settled.
@@ -176,6 +181,7 @@ pub(crate) struct Ledger {
 
 struct Track {
     next: Option<i64>,
+    log: Log,
     fell_back: bool,
     /// Settled by an earlier life of the group: told again in every commit until intake has passed it.
     above: Vec<Range<i64>>,
@@ -187,16 +193,38 @@ impl Ledger {
         let above = above.to_vec();
         let track = Track {
             next: None,
+            log: Log::default(),
             fell_back: false,
             above,
         };
         self.tracks.insert(epoch, track);
     }
 
+    /// The log that an assignment reads, as far as it is known.
+    pub(crate) fn reads(&mut self, epoch: Epoch, log: Log) {
+        if let Some(track) = self.tracks.get_mut(&epoch) {
+            track.log = log;
+        }
+    }
+
+    /// Records of this leader epoch were received.
+    pub(crate) fn led_by(&mut self, epoch: Epoch, leader_epoch: Option<i32>) {
+        if let Some(track) = self.tracks.get_mut(&epoch) {
+            track.log.leader_epoch = track.log.leader_epoch.max(leader_epoch);
+        }
+    }
+
     /// The assignment begins below what was committed: what was known of its offsets counts for nothing.
     pub(crate) fn fall_back(&mut self, epoch: Epoch) {
+        self.forget_above(epoch);
         if let Some(track) = self.tracks.get_mut(&epoch) {
             track.fell_back = true;
+        }
+    }
+
+    /// What an earlier life settled and intake has not passed yet are other records now.
+    pub(crate) fn forget_above(&mut self, epoch: Epoch) {
+        if let Some(track) = self.tracks.get_mut(&epoch) {
             track.above.clear();
         }
     }
@@ -296,6 +324,8 @@ impl Track {
                 .or(end),
             next: end,
             unsettled,
+            log: self.log,
+            is_whole: true,
             fell_back: self.fell_back,
             oldest_received_at: open.first.map(|(_, received_at)| received_at),
         }

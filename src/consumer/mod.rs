@@ -31,6 +31,7 @@ mod crowding;
 mod dead;
 mod ending;
 mod engine;
+mod fall_back;
 mod flow;
 mod gates;
 mod intake;

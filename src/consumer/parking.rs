@@ -21,6 +21,7 @@ pub use look::{ParkedKey, parked_keys};
 pub(super) use steer::Dropped;
 
 use super::ledger::{Epoch, Position};
+use super::metadata::Log;
 use super::settings::{ConsumerSettings, Keyless, Ordering};
 use crate::kafka::queue::ForwardedQueue;
 use crate::recovery::parked::Wait;
@@ -52,6 +53,12 @@ pub(crate) struct RetryPartition {
     /// How many keys wait, for those who ask all the time.
     keys: AtomicUsize,
     gate: AtomicU8,
+    /// Which log it is, as far as it is known.
+    log: Mutex<Log>,
+    /// Whether the log does not have what the group committed of it, so that it is read from its beginning.
+    is_anew: AtomicBool,
+    /// Whether the first entry is still to show that no other leader wrote behind what was committed.
+    is_unproven: AtomicBool,
 }
 
 impl RetryPartition {
@@ -63,7 +70,43 @@ impl RetryPartition {
             state: Mutex::new(Parking::new(0, i64::MAX, &[], 0, false)),
             keys: AtomicUsize::new(0),
             gate: AtomicU8::new(CLOSED),
+            log: Mutex::default(),
+            is_anew: AtomicBool::new(false),
+            is_unproven: AtomicBool::new(false),
         }
+    }
+
+    /// It is read of this log.
+    fn reads(&self, log: Log) {
+        self.is_unproven.store(log.leader_epoch.is_some(), Relaxed);
+        *self.log() = log;
+    }
+
+    /// Whether an entry of this leader epoch, the first to come, leaves it open that others before it were not read: then this is
+    /// the epoch of what was committed. It is asked once.
+    fn doubt(&self, leader_epoch: Option<i32>) -> Option<i32> {
+        let known = self.log().leader_epoch;
+        let was_unproven = self.is_unproven.swap(false, Relaxed);
+        known.filter(|_| was_unproven && leader_epoch > known)
+    }
+
+    /// The log does not have what the group committed of it.
+    fn set_anew(&self) {
+        self.is_anew.store(true, Relaxed);
+    }
+
+    fn is_anew(&self) -> bool {
+        self.is_anew.load(Relaxed)
+    }
+
+    /// Entries of this leader epoch came.
+    fn led_by(&self, leader_epoch: Option<i32>) {
+        let mut log = self.log();
+        log.leader_epoch = log.leader_epoch.max(leader_epoch);
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it is known which keys wait, so that records of the partition may be handled.
@@ -115,6 +158,8 @@ impl RetryPartition {
             watermark: Some(standing.watermark),
             next: Some(standing.next),
             unsettled: standing.unsettled,
+            log: *self.log(),
+            is_whole: standing.is_whole,
             // Where it was read from follows the log, also where that was made anew.
             fell_back: true,
             oldest_received_at: None,

@@ -6,10 +6,9 @@
 
 use super::commit::Order;
 use super::ledger::Epoch;
-use super::metadata::{self, Tag};
 use super::parking::follow;
 use super::rebalance::{Assigned, COMMITTED_WITHIN, Drain, Member, epochs_of, owned_of};
-use crate::kafka::queue::{Committed, committed, forward, unforward};
+use crate::kafka::queue::{Committed, TopicId, committed, forward, set_leader_epoch, unforward};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
@@ -161,6 +160,14 @@ impl Member {
         if places.is_empty() {
             return places;
         }
+        match self.set_back(consumer, &places) {
+            Ok(true) => {}
+            Ok(false) => return Vec::new(),
+            Err(error) => {
+                tracing::warn!(group = self.engine.group, %error, "it is not known where partitions begin anew; it is asked again");
+                return Vec::new();
+            }
+        }
         let Some(answer) = self.ask_where_they_stand(&places) else {
             return Vec::new();
         };
@@ -210,7 +217,9 @@ impl Member {
         let mut epochs = Vec::with_capacity(places.len());
         for place in places {
             if let Some(assigned) = assignments.get(&place.0, place.1) {
-                epochs.extend(epochs_of(&assigned.partition));
+                // What is known of a log before it began anew is not committed.
+                let own = assigned.fall_back.map(|_| assigned.partition.epoch);
+                epochs.extend(epochs_of(&assigned.partition).filter(|epoch| Some(*epoch) != own));
             }
         }
         epochs
@@ -249,6 +258,11 @@ impl Member {
                 seeks.add_partition_offset(&place.0, place.1, Offset::Offset(offset))?;
             }
         }
+        for place in places {
+            if let Some(stand) = stand(place) {
+                set_leader_epoch(&seeks, &place.0, place.1, stand.leader_epoch)?;
+            }
+        }
         if seeks.count() > 0 {
             let sought = consumer.seek_partitions(seeks, SEEK_WITHIN)?;
             sought
@@ -256,8 +270,9 @@ impl Member {
                 .iter()
                 .try_for_each(|element| element.error())?;
         }
+        let ids = self.topic_ids(consumer, &list(places));
         for place in places {
-            self.go_on(place, stand(place));
+            self.go_on(place, stand(place), ids.get(&*place.0).copied());
         }
         if let Err(error) = self.let_through(consumer, places) {
             self.engine
@@ -267,7 +282,12 @@ impl Member {
     }
 
     /// Gives a partition a fresh epoch.
-    fn go_on(&self, (topic, partition): &Place, stand: Option<&Committed>) {
+    fn go_on(
+        &self,
+        (topic, partition): &Place,
+        stand: Option<&Committed>,
+        topic_id: Option<TopicId>,
+    ) {
         let mut assignments = self.assignments();
         let Some(before) = assignments.remove(topic, *partition) else {
             return;
@@ -283,22 +303,12 @@ impl Member {
         let Some(assigned) = assignments.get(topic, *partition) else {
             return;
         };
-        assigned.end = before.end;
-        assigned.committed = stand.and_then(|stand| stand.offset);
-        if let (Some(offset), Some(stand)) = (assigned.committed, stand) {
-            let group = &self.engine.group;
-            let partition = *partition;
-            let tag = Tag {
-                group,
-                topic,
-                partition,
-            };
-            assigned.settled_above = metadata::decode(tag, offset, &stand.metadata);
-        }
-        let epoch = assigned.partition.epoch;
-        self.engine
-            .ledger()
-            .assign(epoch, assigned.settled_above.runs());
+        // A log that begins anew has another end.
+        assigned.end = before.end.filter(|_| before.fall_back.is_none());
+        let nothing = Committed::default();
+        assigned.stand(&self.engine, stand.unwrap_or(&nothing), topic_id);
+        // The brokers were asked when it was sought.
+        assigned.committed_under = None;
         self.own(owned_of(assigned));
     }
 

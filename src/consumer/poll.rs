@@ -71,6 +71,8 @@ pub(crate) struct PollThread {
     last_record_at: Option<Instant>,
     /// Whether partitions wait for their parked sets.
     are_gated: bool,
+    /// Whether partitions are being set back, as their logs begin anew.
+    are_falling: bool,
     bounded_received: u64,
 }
 
@@ -145,6 +147,7 @@ fn begin(
         events_served_at: Instant::now(),
         last_record_at: None,
         are_gated: false,
+        are_falling: false,
         bounded_received: 0,
     };
     Ok((thread, follower))
@@ -474,12 +477,15 @@ impl PollThread {
         if self.client.watched.is_cut_off() {
             self.engine.readiness.complain(NO_BROKER);
         }
-        self.steering.serve(&self.client.consumer);
-        self.unreadable.mind(&self.client.consumer);
+        let consumer = &self.client.consumer;
+        self.are_falling = consumer.context().mind_fallen(consumer);
+        self.steering.serve(consumer);
+        self.unreadable.mind(consumer);
         // A run without an end has nothing to wait for.
         let is_bounded = self.engine.settings.bound != Bound::Endless;
         if self.engine.breakers.is_open()
             || self.are_gated
+            || self.are_falling
             || (is_bounded && self.steering.holds_back())
         {
             // Nothing is taken, which does not mean that nothing is there.
@@ -529,7 +535,8 @@ impl PollThread {
             let is_between = assignments.awaited && assignments.all().next().is_none();
             assignments.joined && !is_between
         };
-        let ends_reached = joined && bound == Bound::UntilEnd && self.ends_reached()?;
+        let ends_reached =
+            joined && bound == Bound::UntilEnd && !self.are_falling && self.ends_reached()?;
         let progress = Progress {
             received: self.kept(),
             in_flight: self.engine.in_flight(),
@@ -647,7 +654,8 @@ impl PollThread {
                 "stopped before the reader of the retry topics was done"
             );
         }
-        drained && committed
+        // What did not fit into the last commits is handled again.
+        drained && committed && !engine.is_cut()
     }
 
     /// Commits what is settled of these epochs, again and again until it is taken or the time is up: a commit is refused while the

@@ -33,6 +33,10 @@ struct State {
     down: BTreeMap<String, String>,
     /// Why nothing more is taken, while records in flight take all the room.
     crowded: Option<String>,
+    /// What an operator has it do.
+    steered: Option<String>,
+    /// How many positions were lost, and the last of them.
+    lost: Option<(u64, String)>,
 }
 
 impl State {
@@ -53,6 +57,16 @@ impl State {
             [] => Err("joining the group".to_owned()),
             _ => Err(reasons.join("; ")),
         }
+    }
+}
+
+impl State {
+    fn noted(&self) -> Option<String> {
+        let lost = self.lost.as_ref().map(|(times, last)| {
+            format!("positions lost and set anew since the start: {times}, the last one {last}")
+        });
+        let notes: Vec<String> = self.steered.iter().cloned().chain(lost).collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
     }
 }
 
@@ -123,9 +137,19 @@ impl Readiness {
         }
     }
 
-    /// What is worth knowing while it is ready, if anything.
+    /// What an operator has it do, worth knowing while it is ready.
     pub(crate) fn note(&self, note: Option<String>) {
-        self.health.set_note(COMPONENT, note);
+        let mut state = self.state();
+        state.steered = note;
+        self.health.set_note(COMPONENT, state.noted());
+    }
+
+    /// The group's position in a partition was lost and set anew: noted for as long as this process runs.
+    pub(crate) fn position_lost(&self, topic: &str, partition: i32, reason: &str) {
+        let mut state = self.state();
+        let times = state.lost.as_ref().map_or(0, |(times, _)| *times) + 1;
+        state.lost = Some((times, format!("{topic}/{partition} ({reason})")));
+        self.health.set_note(COMPONENT, state.noted());
     }
 
     /// The run ends: not ready from now on, whatever the group still assigns while handlers are drained.

@@ -6,14 +6,15 @@
 
 use super::commit::{Order, Owned};
 use super::engine::Engine;
+use super::fall_back::FallBack;
 use super::ledger::Epoch;
-use super::metadata::{self, SettledAbove, Tag};
+use super::metadata::SettledAbove;
 use super::parking::{RetryPartition, follow};
 use super::partition::Partition;
 use super::pause::{Held, Question};
 use super::worker::Message;
 use crate::kafka::log;
-use crate::kafka::queue::{ForwardTarget, committed, forward, unforward};
+use crate::kafka::queue::{Committed, ForwardTarget, committed, forward, unforward};
 use crate::recovery::retry_topic;
 use crate::telemetry::Metric;
 use rdkafka::TopicPartitionList;
@@ -41,9 +42,16 @@ pub(crate) struct Assigned {
     pub(crate) partition: Arc<Partition>,
     /// Settled by an earlier life of the group, above its committed offset.
     pub(crate) settled_above: SettledAbove,
-    /// The offset expected next; a lower one is a leftover of an earlier assignment.
+    /// The offset expected next. The client passes over what it fetched for an earlier assignment, so a lower one means that
+    /// the log is not what it was.
     pub(crate) next: Option<i64>,
     pub(crate) committed: Option<i64>,
+    /// The leader epoch that was committed with it, until a record has come: one of a later leader may stand behind others that
+    /// nobody has read.
+    pub(crate) committed_under: Option<i32>,
+    /// Whether the brokers are to be asked first whether the log still has what was committed: the client asks at a seek, and when
+    /// a leader changes, but not when it starts to read.
+    pub(crate) is_doubtful: bool,
     /// Whether its records wait until its parked set is whole.
     pub(crate) is_gated: bool,
     /// The first record that was taken from the client while it was gated; it may not have been handed on.
@@ -56,8 +64,10 @@ pub(crate) struct Assigned {
     pub(crate) ended_at: Option<i64>,
     /// Whether it stands before a batch that cannot be read: nothing behind that is taken.
     pub(crate) is_unreadable: bool,
-    /// How far it has come in being paused, while an operator wants it to be.
+    /// How far it has come in being paused, while an operator wants it to be, or until it is set back.
     pub(crate) held: Option<Held>,
+    /// Where its log begins anew, until it goes on from there.
+    pub(crate) fall_back: Option<FallBack>,
     pub(crate) received: metrics::Counter,
 }
 
@@ -73,10 +83,25 @@ impl Assigned {
 pub(crate) struct Assignments {
     pub(crate) topics: HashMap<Arc<str>, HashMap<i32, Assigned>>,
     pub(super) last_epoch: u64,
+    /// When partitions that could not be set back are tried again.
+    pub(super) set_back_at: Option<Instant>,
     /// Whether the group has assigned anything yet, be it nothing.
     pub(crate) joined: bool,
     /// Whether a revoke or a loss was the latest change: another assignment is to come.
     pub(crate) awaited: bool,
+}
+
+impl Assigned {
+    /// Whether its records are taken. Those that come meanwhile come again.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.held.is_none() && !self.is_unreadable && !self.is_to_be_set_back()
+    }
+
+    /// Whether it is read anew, under a fresh epoch: from where its log begins anew, or from the committed offset if the brokers
+    /// say that the log still has it.
+    pub(crate) fn is_to_be_set_back(&self) -> bool {
+        self.fall_back.is_some() || self.is_doubtful
+    }
 }
 
 impl Assignments {
@@ -116,10 +141,13 @@ impl Assignments {
             fetch_again_from: None,
             next: None,
             committed: None,
+            committed_under: None,
+            is_doubtful: false,
             end: None,
             ended_at: None,
             is_unreadable: false,
             held: None,
+            fall_back: None,
             received,
         };
         self.topics
@@ -278,10 +306,6 @@ impl Member {
         }
         let owned = |element: &TopicPartitionListElem<'_>| {
             let assigned = assignments.get(element.topic(), element.partition())?;
-            let settled_above = assigned.settled_above.runs();
-            engine
-                .ledger()
-                .assign(assigned.partition.epoch, settled_above);
             Some(owned_of(assigned))
         };
         let elements = list.elements();
@@ -320,28 +344,21 @@ impl Member {
         list: &TopicPartitionList,
         assignments: &mut Assignments,
     ) {
-        let group = &self.engine.group;
-        match committed(consumer, list, COMMITTED_WITHIN) {
-            Ok(found) => {
-                for partition in found {
-                    let Some(assigned) = assignments.get(&partition.topic, partition.partition)
-                    else {
-                        continue;
-                    };
-                    assigned.committed = partition.offset;
-                    if let Some(offset) = partition.offset {
-                        let tag = Tag {
-                            group,
-                            topic: &partition.topic,
-                            partition: partition.partition,
-                        };
-                        assigned.settled_above = metadata::decode(tag, offset, &partition.metadata);
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::warn!(group, %error, "the committed offsets cannot be read; records settled above them are handled again")
-            }
+        let ids = self.topic_ids(consumer, list);
+        let mut found = committed(consumer, list, COMMITTED_WITHIN).unwrap_or_else(|error| {
+            tracing::warn!(group = self.engine.group, %error, "the committed offsets cannot be read; records settled above them are handled again");
+            Vec::new()
+        });
+        for element in list.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let Some(assigned) = assignments.get(topic, partition) else {
+                continue;
+            };
+            let at = found
+                .iter()
+                .position(|found| found.topic == topic && found.partition == partition);
+            let found = at.map_or_else(Committed::default, |at| found.swap_remove(at));
+            assigned.stand(&self.engine, &found, ids.get(topic).copied());
         }
     }
 
@@ -443,14 +460,6 @@ fn names(list: &TopicPartitionList) -> String {
 impl ClientContext for Member {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log::forward(level, facility, message);
-        // librdkafka tells of a reset in no other way, and it may mean records that nobody will handle.
-        if facility == "OFFSET" && message.contains("offset reset") {
-            self.engine.lost_a_position();
-            tracing::error!(
-                group = self.engine.group,
-                "a position was lost and set anew, as auto.offset.reset says: {message}"
-            );
-        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

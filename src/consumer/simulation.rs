@@ -382,8 +382,15 @@ impl World {
                     .all(|(offset, _)| settled.contains(offset))
             );
             let tag = Self::tag(partition);
-            let text = metadata::encode(tag, watermark, next, &position.unsettled);
-            topic.committed = Some((watermark, text.unwrap_or_default()));
+            let encoded = metadata::encode(
+                tag,
+                position.log,
+                watermark,
+                next,
+                &position.unsettled,
+                metadata::BYTES_MAX,
+            );
+            topic.committed = Some((watermark, encoded.text.unwrap_or_default()));
             if only.is_some() {
                 on_record.extend(settled);
             }
@@ -435,7 +442,7 @@ impl World {
         let (position, settled_above) = match &topic.committed {
             Some((offset, text)) => (
                 *offset,
-                metadata::decode(Self::tag(partition), *offset, text.as_bytes()),
+                metadata::decode(Self::tag(partition), *offset, text.as_bytes()).settled_above,
             ),
             None => (0, SettledAbove::default()),
         };

@@ -21,6 +21,8 @@ pub(crate) struct Skipping(HashMap<String, Open>);
 
 struct Open {
     skip: Skip,
+    /// The topic that it was found in.
+    topic_id: Option<String>,
     since: Instant,
     /// Whether it was said that it is pending.
     is_told: bool,
@@ -36,10 +38,13 @@ impl Skipping {
                 .assignments()
                 .get(&record.topic, record.partition)
                 .is_some();
-            if is_ours {
+            let topic_id = engine.control.topic_id(&record.topic);
+            // What stands there now, after the topic was deleted and created again, nobody has asked to skip.
+            if is_ours && !skip.is_outlived_by(topic_id.as_deref()) {
                 let open = || Open {
                     since: Instant::now(),
                     is_told: skip.outcome.is_some(),
+                    topic_id: topic_id.clone(),
                     skip: skip.clone(),
                 };
                 self.0.entry(skip.command.id.clone()).or_insert_with(open);
@@ -65,6 +70,10 @@ impl Skipping {
                 control.unskip(record);
                 return false;
             };
+            if open.topic_id.is_some() && open.topic_id != control.topic_id(&record.topic) {
+                control.unskip(record);
+                return false;
+            }
             let progress = progress.get(&assigned.partition.epoch);
             let (is_over, is_held) = (
                 is_settled(assigned, progress, record),

@@ -149,7 +149,8 @@ impl Steering {
                 assigned.held.is_some(),
             ) {
                 (true, false) => hold.push(place),
-                (false, true) => release.push(place),
+                // One whose log begins anew goes on by itself once it is set back.
+                (false, true) if !assigned.is_to_be_set_back() => release.push(place),
                 (false, false) if has_appeared(partition) => anew.push(place),
                 _ => {}
             }
@@ -161,7 +162,12 @@ impl Steering {
         // They go on at once, and find out then what is parked.
         member.hold(consumer, &anew);
         let is_done = anew.is_empty();
-        if release.is_empty() || Instant::now() < self.release_at {
+        // The committing thread is asked about one set of places at a time, and those that are set back come first.
+        let is_free = !member
+            .assignments()
+            .all()
+            .any(|one| one.is_to_be_set_back());
+        if release.is_empty() || Instant::now() < self.release_at || !is_free {
             return is_done && release.is_empty();
         }
         let released = member.release(consumer, &release);
@@ -221,8 +227,12 @@ impl Steering {
     fn show(&mut self, member: &Member) {
         let mut places: Vec<Place> = Vec::new();
         for assigned in member.assignments().all() {
-            if assigned.held.is_some() {
-                let partition = &assigned.partition;
+            let partition = &assigned.partition;
+            let is_paused = || {
+                self.control()
+                    .is_paused(&partition.topic, partition.partition)
+            };
+            if assigned.held.is_some() && (!assigned.is_to_be_set_back() || is_paused()) {
                 places.push((Arc::clone(&partition.topic), partition.partition));
             }
         }

@@ -120,6 +120,9 @@ pub struct Ack {
     pub at: Timestamp,
     /// What was done, in words.
     pub detail: String,
+    /// The id of the topic that it was done in: a topic of that name that is created later has records of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<String>,
 }
 
 /// What became of a command on some partitions.

@@ -114,6 +114,7 @@ mod tests {
             outcome: Outcome::Applied,
             at: Timestamp::from_second(at).expect("a time"),
             detail: String::new(),
+            topic_id: None,
         }
     }
 

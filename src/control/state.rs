@@ -43,6 +43,16 @@ pub(crate) struct Skip {
     pub(crate) command: Command,
     /// What its owner said of it last.
     pub(crate) outcome: Option<Outcome>,
+    /// The topic that its owner found it in; none before an owner has said anything.
+    pub(crate) topic_id: Option<String>,
+}
+
+impl Skip {
+    /// Whether the topic of this id is another one than the record's, of the same name.
+    pub(crate) fn is_outlived_by(&self, topic_id: Option<&str>) -> bool {
+        let pair = self.topic_id.as_deref().zip(topic_id);
+        pair.is_some_and(|(was, is)| was != is)
+    }
 }
 
 impl ControlState {
@@ -100,6 +110,7 @@ impl ControlState {
         let skip = Skip {
             record: record.clone(),
             outcome: None,
+            topic_id: None,
             command: command.clone(),
         };
         self.skips.insert(command.id, skip);
@@ -138,6 +149,9 @@ impl ControlState {
 
     fn ack(&mut self, ack: &Ack) {
         self.skip_was(&ack.command, ack.outcome);
+        if let Some(skip) = self.skips.get_mut(&ack.command) {
+            skip.topic_id = skip.topic_id.take().or_else(|| ack.topic_id.clone());
+        }
         if !ack.outcome.is_final() {
             return;
         }
@@ -267,6 +281,7 @@ mod tests {
             outcome,
             at: jiff::Timestamp::UNIX_EPOCH,
             detail: String::new(),
+            topic_id: None,
         })
     }
 

@@ -1,5 +1,5 @@
-//! Partition queues forwarded to a queue of our own, committed metadata, cached watermarks and headers with names of any
-//! bytes: the one audited module of unsafe code.
+//! Partition queues forwarded to a queue of our own, committed offsets with metadata and leader epochs, topic ids, and
+//! headers with names of any bytes: the one audited module of unsafe code, in this file and its folder.
 //!
 //! rust-rdkafka has no safe interface for these librdkafka calls. Every function below keeps these rules:
 //! - a native handle is used only while the client it belongs to is alive: callers pass the client by reference, and
@@ -10,19 +10,24 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod groups;
+mod headers;
+mod offsets;
 mod revive;
+mod topic_ids;
 
+pub(crate) use headers::{MessageHeaders, native_headers};
+pub(crate) use offsets::{
+    Committed, ToCommit, cached_watermarks, commit, committed, set_leader_epoch,
+};
 pub(crate) use revive::Watched;
+pub(crate) use topic_ids::{TopicId, topic_ids};
 
 use super::reader::TimestampKind;
-use crate::event::Headers;
 use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedHeaders, OwnedHeaders};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{TopicPartitionList, error::KafkaError};
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -89,6 +94,11 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
             messages.pointers.push(first);
             self.take_batch(messages, limit - 1);
         }
+    }
+
+    /// The first offset of a partition as its last fetch showed it; none before.
+    pub(crate) fn first_offset(&self, topic: &str, partition: i32) -> Option<i64> {
+        cached_watermarks(&self.consumer, topic, partition).map(|(first, _)| first)
     }
 
     /// Ends a wait for messages, or the next one if there is none now.
@@ -328,6 +338,13 @@ impl<'a> Message<'a> {
         unsafe { sys::rd_kafka_message_timestamp(self.native(), &mut kind) }
     }
 
+    /// The leader epoch under which the record was appended (KIP-320); none where the brokers do not tell.
+    pub(crate) fn leader_epoch(&self) -> Option<i32> {
+        // SAFETY: the message is valid.
+        let epoch = unsafe { sys::rd_kafka_message_leader_epoch(self.native()) };
+        (epoch >= 0).then_some(epoch)
+    }
+
     /// Whose clock the timestamp is.
     pub(crate) fn timestamp_kind(&self) -> TimestampKind {
         let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
@@ -363,62 +380,7 @@ impl<'a> Message<'a> {
         let error =
             unsafe { sys::rd_kafka_message_detach_headers(self.pointer.as_ptr(), &mut list) };
         let is_there = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
-        MessageHeaders(is_there.then(|| NonNull::new(list)).flatten())
-    }
-}
-
-/// The headers of a message, if it has any.
-pub(crate) struct MessageHeaders(Option<NonNull<sys::rd_kafka_headers_t>>);
-
-impl MessageHeaders {
-    /// No headers.
-    pub(crate) const NONE: Self = Self(None);
-
-    /// In order.
-    pub(crate) fn iter(&self) -> MessageHeadersIter<'_> {
-        MessageHeadersIter {
-            headers: self,
-            next: 0,
-        }
-    }
-}
-
-impl Drop for MessageHeaders {
-    fn drop(&mut self) {
-        if let Some(list) = self.0 {
-            // SAFETY: detached from its message, so it is ours, and destroyed here only.
-            unsafe { sys::rd_kafka_headers_destroy(list.as_ptr()) }
-        }
-    }
-}
-
-/// Iterates over the headers of a message.
-pub(crate) struct MessageHeadersIter<'a> {
-    headers: &'a MessageHeaders,
-    next: usize,
-}
-
-impl<'a> Iterator for MessageHeadersIter<'a> {
-    type Item = (&'a [u8], Option<&'a [u8]>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let list = self.headers.0?;
-        let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
-        // SAFETY: the list is alive and not changed while it is borrowed; the out-pointers are set when the call succeeds.
-        unsafe {
-            let error = sys::rd_kafka_header_get_all(
-                list.as_ptr(),
-                self.next,
-                &mut name,
-                &mut value,
-                &mut size,
-            );
-            if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return None;
-            }
-            self.next += 1;
-            Some((CStr::from_ptr(name).to_bytes(), bytes(value, size)))
-        }
+        MessageHeaders::of(is_there.then(|| NonNull::new(list)).flatten())
     }
 }
 
@@ -432,76 +394,11 @@ fn error_code(code: i32) -> Option<RDKafkaErrorCode> {
     }
 }
 
-unsafe extern "C" {
-    /// As in the bindings, but for the type of what it returns: a broker's code among others.
-    fn rd_kafka_committed(
-        client: *mut sys::rd_kafka_t,
-        partitions: *mut sys::rd_kafka_topic_partition_list_t,
-        timeout_ms: c_int,
-    ) -> c_int;
-}
-
 /// # Safety
 /// `pointer` is null, or points to `length` bytes that live for `'a`.
 unsafe fn bytes<'a>(pointer: *const std::ffi::c_void, length: usize) -> Option<&'a [u8]> {
     // SAFETY: the caller's promise.
     (!pointer.is_null()).then(|| unsafe { std::slice::from_raw_parts(pointer.cast(), length) })
-}
-
-/// A partition's committed offset with its metadata as bytes: another tool may have committed anything.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Committed {
-    pub(crate) topic: String,
-    pub(crate) partition: i32,
-    /// The next offset; none when the group has committed none.
-    pub(crate) offset: Option<i64>,
-    pub(crate) metadata: Vec<u8>,
-    /// Why it is not known what the group has committed.
-    pub(crate) error: Option<RDKafkaErrorCode>,
-}
-
-/// The group's committed offsets of these partitions; blocks up to `timeout`.
-pub(crate) fn committed<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    partitions: &TopicPartitionList,
-    timeout: Duration,
-) -> KafkaResult<Vec<Committed>> {
-    let list = partitions.clone();
-    // SAFETY: client and list are alive during the call, which fills in offset and metadata of the list's elements.
-    let error = unsafe {
-        rd_kafka_committed(
-            consumer.client().native_ptr(),
-            list.ptr(),
-            timeout.as_millis() as c_int,
-        )
-    };
-    if let Some(error) = error_code(error) {
-        return Err(KafkaError::OffsetFetch(error));
-    }
-    // SAFETY: `elems` points to `cnt` elements that the list owns; topic is a C string, metadata null or `metadata_size` bytes.
-    unsafe {
-        let raw = &*list.ptr();
-        let elements = if raw.cnt > 0 {
-            std::slice::from_raw_parts(raw.elems, raw.cnt as usize)
-        } else {
-            &[]
-        };
-        Ok(elements
-            .iter()
-            .map(|element| {
-                let error = error_code(ptr::addr_of!(element.err).cast::<i32>().read());
-                Committed {
-                    topic: CStr::from_ptr(element.topic).to_string_lossy().into_owned(),
-                    partition: element.partition,
-                    offset: (error.is_none() && element.offset >= 0).then_some(element.offset),
-                    error,
-                    metadata: bytes(element.metadata, element.metadata_size)
-                        .unwrap_or_default()
-                        .to_vec(),
-                }
-            })
-            .collect())
-    }
 }
 
 /// The id that the group gave this member; none before it has joined.
@@ -518,57 +415,6 @@ pub(crate) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Optio
         sys::rd_kafka_mem_free(client, id.cast());
         Some(copy).filter(|id| !id.is_empty())
     }
-}
-
-/// The first and the next offset of a partition as the client last saw them, without asking the brokers; none before
-/// the first fetch.
-pub(crate) fn cached_watermarks<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    topic: &str,
-    partition: i32,
-) -> Option<(i64, i64)> {
-    let topic = CString::new(topic).ok()?;
-    let (mut low, mut high) = (-1, -1);
-    // SAFETY: client, name and out-pointers are alive during the call.
-    let error = unsafe {
-        sys::rd_kafka_get_watermark_offsets(
-            consumer.client().native_ptr(),
-            topic.as_ptr(),
-            partition,
-            &mut low,
-            &mut high,
-        )
-    };
-    (error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some((low, high))
-}
-
-/// The client's form of headers: same order, repeated names and absent values kept. A received name may be any bytes, and
-/// the safe interface takes only text.
-pub(crate) fn native_headers(headers: &Headers) -> Result<OwnedHeaders, RDKafkaErrorCode> {
-    let native = OwnedHeaders::new_with_capacity(headers.iter().count());
-    let list = ptr::from_ref::<BorrowedHeaders>(native.as_borrowed())
-        .cast::<sys::rd_kafka_headers_t>()
-        .cast_mut();
-    for (name, value) in headers.iter() {
-        // A null pointer is an absent value; an empty slice's is not null.
-        let (pointer, length) =
-            value.map_or((ptr::null(), 0), |value| (value.as_ptr(), value.len()));
-        // SAFETY: `native` owns the list, which is new and therefore writable, and nothing else uses it; name and value
-        // are copied before the call returns.
-        let error = unsafe {
-            sys::rd_kafka_header_add(
-                list,
-                name.as_ptr().cast(),
-                name.len() as isize,
-                pointer.cast(),
-                length as isize,
-            )
-        };
-        if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(error.into());
-        }
-    }
-    Ok(native)
 }
 
 #[cfg(test)]

@@ -351,7 +351,10 @@ pub(crate) fn restored<'h>(
     let headers: Headers = headers.into_iter().collect();
     let values = Values(headers.iter());
     let origin = values.number(OFFSET).unwrap_or(stored.offset);
-    let timestamp_ms = values.number(TIMESTAMP).unwrap_or(stored.timestamp_ms);
+    // A record that was parked without a timestamp has none; one that somebody else wrote has its own.
+    let was_parked = values.0.clone().last_value(KIND).is_some();
+    let own_ms = if was_parked { -1 } else { stored.timestamp_ms };
+    let timestamp_ms = values.number(TIMESTAMP).unwrap_or(own_ms);
     let mut builder = RecordBatchBuilder::new();
     let source = builder.source(Arc::clone(topic), stored.partition);
     let own = headers.iter().filter(|(name, _)| !is_parking_header(name));

@@ -32,7 +32,7 @@ use unsettled::Unsettled;
 /// How many records of one key are handed out at a time.
 const RUN_RECORDS_MAX: usize = 64;
 /// Ranges of unsettled offsets that a position tells at most: a commit's metadata takes no more.
-const RANGES_MAX: usize = 2048;
+const RANGES_MAX: usize = 16_384;
 
 /// A parked record: its key's number, and its offset in the retry partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub(crate) struct Standing {
     pub(crate) watermark: i64,
     pub(crate) next: i64,
     pub(crate) unsettled: Vec<Range<i64>>,
+    /// Whether these are all that are unsettled up to the end.
+    pub(crate) is_whole: bool,
 }
 
 /// The parked set of one partition.
@@ -75,6 +77,8 @@ pub(crate) struct Parking {
     unsettled: Unsettled,
     /// Settled by an earlier life of the group, as ascending ranges.
     settled_above: Vec<Range<i64>>,
+    /// The highest leader epoch that life had seen; none where it is not known.
+    settled_under: Option<i32>,
     next: i64,
     /// What was there when this began: the set is whole once it was seen.
     end: i64,
@@ -153,12 +157,26 @@ impl Parking {
             due: BTreeSet::new(),
             unsettled: Unsettled::default(),
             settled_above: settled_above.to_vec(),
+            settled_under: None,
             next: start,
             end,
             touched: committed,
             records: 0,
             in_use: 0,
         }
+    }
+
+    /// The highest leader epoch that was known when records were settled above the start.
+    pub(crate) fn settled_under(&mut self, leader_epoch: Option<i32>) {
+        self.settled_under = leader_epoch;
+    }
+
+    /// The next entry was appended under this leader epoch. After a later one than was known, what counts as settled are the
+    /// offsets of other entries now, and is forgotten; whether there was any.
+    pub(crate) fn led_by(&mut self, leader_epoch: Option<i32>) -> bool {
+        let pair = leader_epoch.zip(self.settled_under);
+        let is_outlived = pair.is_some_and(|(entry, settled)| entry > settled);
+        is_outlived && !std::mem::take(&mut self.settled_above).is_empty()
     }
 
     /// Whether everything was seen that was there when it began: before, it cannot be said which keys wait.
@@ -359,6 +377,7 @@ impl Parking {
             watermark: unsettled.first().map_or(self.next, |first| first.start),
             next: if is_all { self.next } else { told },
             unsettled,
+            is_whole: is_all,
         })
     }
 

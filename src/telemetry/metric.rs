@@ -14,6 +14,8 @@
 //! | [`Metric::OldestUnsettledSeconds`] | `evenkeel_oldest_unsettled_seconds` | gauge | group, topic, partition | – |
 //! | [`Metric::HandlerSeconds`] | `evenkeel_handler_duration_seconds` | histogram | group | `messaging.process.duration` |
 //! | [`Metric::Commits`] | `evenkeel_commits_total` | counter | group, result | – |
+//! | [`Metric::CommitsCut`] | `evenkeel_commits_cut_total` | counter | group, topic | – |
+//! | [`Metric::PositionsLost`] | `evenkeel_positions_lost_total` | counter | group, topic, reason | – |
 //! | [`Metric::Rebalances`] | `evenkeel_rebalances_total` | counter | group, kind | – |
 //! | [`Metric::Duplicates`] | `evenkeel_duplicates_suppressed_total` | counter | group, handler | – |
 //! | [`Metric::PossibleDuplicates`] | `evenkeel_duplicates_possible_total` | counter | group, handler | – |
@@ -66,6 +68,11 @@ pub enum Metric {
     HandlerSeconds,
     /// Offset commits (counter; group, result = ok|error).
     Commits,
+    /// Commits of a partition that had no room for all that is settled above the offset: the rest is handled again after a
+    /// restart (counter; group, topic).
+    CommitsCut,
+    /// Positions that were lost and set anew (counter; group, topic, reason = truncated|recreated|deleted).
+    PositionsLost,
     /// Rebalances (counter; group, kind = assigned|revoked|lost).
     Rebalances,
     /// Events that had been handled before and were suppressed (counter; group, handler).
@@ -134,6 +141,8 @@ impl Metric {
         Self::OldestUnsettledSeconds,
         Self::HandlerSeconds,
         Self::Commits,
+        Self::CommitsCut,
+        Self::PositionsLost,
         Self::Rebalances,
         Self::Duplicates,
         Self::PossibleDuplicates,
@@ -174,6 +183,8 @@ impl Metric {
             Self::OldestUnsettledSeconds => "evenkeel_oldest_unsettled_seconds",
             Self::HandlerSeconds => "evenkeel_handler_duration_seconds",
             Self::Commits => "evenkeel_commits_total",
+            Self::CommitsCut => "evenkeel_commits_cut_total",
+            Self::PositionsLost => "evenkeel_positions_lost_total",
             Self::Rebalances => "evenkeel_rebalances_total",
             Self::Duplicates => "evenkeel_duplicates_suppressed_total",
             Self::PossibleDuplicates => "evenkeel_duplicates_possible_total",
@@ -223,6 +234,8 @@ impl Metric {
             Self::Received
             | Self::Settled
             | Self::Commits
+            | Self::CommitsCut
+            | Self::PositionsLost
             | Self::Rebalances
             | Self::Duplicates
             | Self::PossibleDuplicates
@@ -256,7 +269,8 @@ impl Metric {
             Self::Failures => &["group", "class"],
             Self::BreakerOpen => &["group", "dependency"],
             Self::DeadLetters => &["group", "topic", "stage"],
-            Self::DeadLettersWaiting => &["group", "topic"],
+            Self::DeadLettersWaiting | Self::CommitsCut => &["group", "topic"],
+            Self::PositionsLost => &["group", "topic", "reason"],
             Self::Published | Self::OutboxFailed => &["topic", "result"],
             Self::OutboxPublished => &["topic"],
             Self::PublisherBufferBytes
@@ -282,6 +296,10 @@ impl Metric {
             Self::OldestUnsettledSeconds => "Age of the partition's oldest record not settled",
             Self::HandlerSeconds => "Duration of one attempt of the handler",
             Self::Commits => "Offset commits, by result",
+            Self::CommitsCut => {
+                "Commits that left out settled records for want of room: a restart handles those again"
+            }
+            Self::PositionsLost => "Positions of the group that were lost and set anew, by reason",
             Self::Rebalances => "Changes of this member's assignment, by kind",
             Self::Duplicates => "Redelivered events whose effect was suppressed",
             Self::PossibleDuplicates => {

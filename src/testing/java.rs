@@ -20,7 +20,7 @@ pub(super) const START_LIMIT: Duration = Duration::from_secs(90);
 /// Between choosing a free port and Kafka's taking it, somebody else may.
 const ATTEMPTS: usize = 3;
 
-/// Runs `$2...` until our end of the pipe closes; then removes the directory `$1`. When Kafka ends by itself, the script
+/// Runs `$2...` until our end of the pipe closes; then removes the directory `$1`, unless that is empty. When Kafka ends by itself, the script
 /// says so in the log and stays until the pipe closes, so that the log can still be read.
 const RUN: &str = r#"
 exec 3<&0
@@ -34,7 +34,7 @@ wait "$kafka"
 kill "$watch" 2>/dev/null
 echo "KAFKA HAS ENDED"
 read -r _ <&3
-rm -rf -- "$directory"
+[ -z "$directory" ] || rm -rf -- "$directory"
 "#;
 
 /// What [`RUN`] writes when Kafka has ended.
@@ -61,6 +61,21 @@ pub(super) async fn start(settings: &[(&str, &str)]) -> Result<TestKafka, StartE
     }
 }
 
+/// Starts the one whose data stays in `directory`: a new one, or again the one that ran there before, at the same address.
+pub(super) async fn start_in(directory: &Path) -> Result<TestKafka, StartError> {
+    let failed = |error: std::io::Error| StartError::java(error.to_string());
+    let installation = Installation::find().await?;
+    let (port, properties) = (directory.join("port"), directory.join("server.properties"));
+    if !properties.exists() {
+        let free = free_port().map_err(failed)?;
+        write_properties(directory, free, &[]).map_err(failed)?;
+        installation.format(&properties).await?;
+        std::fs::write(&port, free.to_string()).map_err(failed)?;
+    }
+    let port = std::fs::read_to_string(port).map_err(failed)?;
+    run(&installation, directory, properties, &port, false).await
+}
+
 async fn launch(
     installation: &Installation,
     settings: &[(&str, &str)],
@@ -73,14 +88,33 @@ async fn launch(
     let port = free_port().map_err(failed)?;
     let properties = write_properties(directory.path(), port, settings).map_err(failed)?;
     installation.format(&properties).await?;
+    // From here on the shell removes the directory, also when we are killed.
+    let directory = directory.keep();
+    run(
+        installation,
+        &directory,
+        properties,
+        &port.to_string(),
+        true,
+    )
+    .await
+}
 
-    let log = directory.path().join("kafka.log");
+/// Runs the broker of these properties; with `removes`, the directory goes with it.
+async fn run(
+    installation: &Installation,
+    directory: &Path,
+    properties: PathBuf,
+    port: &str,
+    removes: bool,
+) -> Result<TestKafka, StartError> {
+    let failed = |error: std::io::Error| StartError::java(error.to_string());
+    let log = directory.join("kafka.log");
     let output = File::create(&log).map_err(failed)?;
-    let mut arguments = vec![directory.path().into()];
+    let removed = if removes { directory } else { Path::new("") };
+    let mut arguments = vec![removed.into()];
     arguments.extend(installation.command("kafka.Kafka", &[properties.into()]));
     let leash = Leash::hold(RUN, arguments, output.into()).map_err(failed)?;
-    // From here on the shell removes the directory, also when we are killed.
-    let _ = directory.keep();
     await_ready(&log, |text| text.contains(ENDED_LINE)).await?;
 
     let brokers = format!("127.0.0.1:{port}");

@@ -109,6 +109,16 @@ impl TestKafka {
         java::start(settings).await
     }
 
+    /// Apache Kafka as a Java process that keeps its data in `directory`, in `data/TOPIC-PARTITION/`, and is killed when this is
+    /// dropped. Started again in the same directory it is the same cluster at the same address, so that a test can change its
+    /// files in between, as a lost disk or a restored one does.
+    ///
+    /// # Errors
+    /// As with [`TestKafka::start_with`].
+    pub async fn start_in(directory: &std::path::Path) -> Result<Self, StartError> {
+        java::start_in(directory).await
+    }
+
     /// The Apache Kafka that the tests of this process share: found or started by the first that asks, gone with the process.
     ///
     /// Tests keep out of each other's way by [`unique`] names. Never the mock cluster: where neither the environment nor

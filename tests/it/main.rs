@@ -54,6 +54,8 @@ mod gates;
 mod interop;
 /// The test kit itself: a Kafka of every kind is found or started, serves, and ends.
 mod kafka;
+/// G1 where a log is truncated, or its topic made anew: what stands there now is handled, and what was lost is said.
+mod lost_logs;
 /// Helper: a member of a group as a process of its own, which can be killed.
 mod member;
 /// Outbox: what commits is published in order per key, what rolls back is not, whatever is killed, held up or down.

@@ -1,7 +1,8 @@
 //! Finds out what is known of newly assigned retry partitions, and starts to read them.
 
+use super::super::fall_back::Lost;
 use super::super::ledger::Epoch;
-use super::super::metadata::{self, SettledAbove, Tag};
+use super::super::metadata::{self, Decoded, Log, Tag};
 use super::super::partition::Partition;
 use super::clean::Bounds;
 use super::follow::{Follower, open};
@@ -9,7 +10,7 @@ use super::hand_out;
 use super::lookup::{Answer, Places, Question, Told};
 use super::trouble::Trouble;
 use super::{APPEARED, RetryPartition, WITHOUT};
-use crate::kafka::queue::forward;
+use crate::kafka::queue::{Committed, TopicId, forward, set_leader_epoch};
 use crate::recovery::parking::Parking;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError as ClientError, KafkaResult};
@@ -176,30 +177,29 @@ impl Follower {
         if let Some(error) = found.and_then(|found| found.error) {
             return Err(ClientError::OffsetFetch(error));
         }
-        // Beyond the end: the topic was made anew.
-        let committed = found
-            .and_then(|found| found.offset)
-            .filter(|offset| *offset <= end);
-        let settled_above = match (committed, found) {
-            (Some(offset), Some(found)) => {
-                let tag = Tag {
-                    group: &self.engine.group,
-                    topic: &retry.topic,
-                    partition: number,
-                };
-                metadata::decode(tag, offset, &found.metadata)
-            }
-            _ => SettledAbove::default(),
-        };
+        let nothing = Committed::default();
+        let found = found.unwrap_or(&nothing);
+        let (committed, told) = self.stands(partition, retry, found, places.topic_id, end);
         let wait_max = self.engine.settings.retry.park_delay_max();
         let wait_max_ms = i64::try_from(wait_max.as_millis()).unwrap_or(i64::MAX);
         let start = committed.unwrap_or(low).max(low);
         let is_committed = committed.is_some();
-        let state = Parking::new(start, end, settled_above.runs(), wait_max_ms, is_committed);
+        let (settled, leader_epoch) =
+            (told.settled_above.runs(), told.settled_above.leader_epoch());
+        let mut state = Parking::new(start, end, settled, wait_max_ms, is_committed);
+        state.settled_under(leader_epoch);
         retry.change(|set| *set = state);
+        let leader_epoch = committed.and(found.leader_epoch).max(leader_epoch);
+        retry.reads(Log {
+            topic_id: places.topic_id,
+            leader_epoch,
+        });
         forward(&self.consumer, &retry.topic, number, self.queue.target())?;
         let mut assigned = TopicPartitionList::new();
         assigned.add_partition_offset(&retry.topic, number, Offset::Offset(start))?;
+        if committed == Some(start) {
+            set_leader_epoch(&assigned, &retry.topic, number, leader_epoch)?;
+        }
         self.consumer.incremental_assign(&assigned)?;
         let bounds = Bounds::new(low, start);
         self.engine
@@ -213,5 +213,33 @@ impl Follower {
         let begun = hand_out::Order::Begun(Arc::clone(partition));
         self.engine.parking.tell_dispatcher(begun);
         Ok(())
+    }
+
+    /// Where the group stands in a retry partition, and what is settled above that; nothing where that is of another log.
+    fn stands(
+        &self,
+        partition: &Partition,
+        retry: &RetryPartition,
+        found: &Committed,
+        id: Option<TopicId>,
+        end: i64,
+    ) -> (Option<i64>, Decoded) {
+        let Some(offset) = found.offset else {
+            return Default::default();
+        };
+        let tag = Tag {
+            group: &self.engine.group,
+            topic: &retry.topic,
+            partition: partition.partition,
+        };
+        let told = metadata::decode(tag, offset, &found.metadata);
+        let lost = match told.topic_id.zip(id) {
+            Some((was, is)) if was != is => Lost::Recreated,
+            _ if offset > end || retry.is_anew() => Lost::Truncated,
+            _ => return (Some(offset), told),
+        };
+        let place = (&*retry.topic, partition.partition);
+        self.engine.position_lost(place, lost, Some(offset), None);
+        Default::default()
     }
 }

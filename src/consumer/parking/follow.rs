@@ -5,6 +5,7 @@
 //! its retry partition, whatever the assignor. It commits nothing: that is the group's member's.
 
 use super::super::engine::Engine;
+use super::super::fall_back::Lost;
 use super::super::ledger::Epoch;
 use super::super::partition::Partition;
 use super::begin::Unread;
@@ -15,12 +16,15 @@ use super::lookup::{Answer, Asker};
 use super::trouble::Troubles;
 use super::{OPEN, RetryPartition, order_name};
 use crate::event::Headers;
-use crate::kafka::queue::{ForwardedQueue, Message, Messages, Watched, unforward};
+use crate::kafka::queue::{
+    ForwardedQueue, Message, Messages, Watched, set_leader_epoch, unforward,
+};
 use crate::kafka::{KafkaConfig, KafkaError};
 use crate::recovery::parked::{Entry, Owner};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
 use std::sync::{Arc, mpsc};
@@ -216,33 +220,40 @@ impl Follower {
     }
 
     /// Takes in a run; false when what follows is to come again.
-    fn take_in(&mut self, run: &[Message<'_>], partition: &Partition, now: Now) -> bool {
+    fn take_in(&mut self, run: &[Message<'_>], partition: &Arc<Partition>, now: Now) -> bool {
         let Some(retry) = &partition.retry else {
             return true;
         };
         let next = retry.state().next();
+        let first = run.iter().find(|message| message.error().is_none());
+        if let Some(epoch) = first.and_then(|first| retry.doubt(first.leader_epoch()))
+            && self.ask_about(partition.partition, retry, next, epoch)
+        {
+            return false;
+        }
         let Some(gap) = gap::find(next, run.iter().map(came)) else {
-            self.enter(run, partition, retry, now);
-            return true;
+            return self.enter(run, partition, retry, now);
         };
         if self.gaps.is_known(partition.epoch, &gap) {
             tracing::error!(group = self.engine.group, topic = %retry.topic, partition = partition.partition, offset = gap.missing, "the retry partition has a gap: records were taken from its middle");
-            self.enter(run, partition, retry, now);
-            return true;
+            return self.enter(run, partition, retry, now);
         }
         self.enter(&run[..gap.at], partition, retry, now);
         self.ask_again(&gap, partition, retry);
         false
     }
 
-    /// Enters what came into the parked set.
+    /// Enters what came into the parked set; false when the log does not have what was asked for.
     fn enter(
         &mut self,
         run: &[Message<'_>],
-        partition: &Partition,
+        partition: &Arc<Partition>,
         retry: &RetryPartition,
         now: Now,
-    ) {
+    ) -> bool {
+        let entries = run.iter().filter(|message| message.error().is_none());
+        retry.led_by(entries.filter_map(Message::leader_epoch).max());
+        let (mut is_anew, mut outlived) = (false, None);
         let (mut trouble, mut is_read, mut foreign) = (None, false, None);
         let owner = Owner {
             group: &self.engine.group,
@@ -253,6 +264,9 @@ impl Follower {
                 is_read |= matches!(came(message), Came::Entry(_) | Came::End(_));
                 match message.error() {
                     None => {
+                        if state.led_by(message.leader_epoch()) {
+                            outlived = Some(message.offset());
+                        }
                         let headers: Headers = message.take_headers().iter().collect();
                         let name = order_name(&self.engine.settings, message.key());
                         let entry = Entry::read(headers.iter(), owner);
@@ -263,6 +277,12 @@ impl Follower {
                         state.seen(message.offset(), name, entry, now.steady_ms);
                     }
                     Some(RDKafkaErrorCode::PartitionEOF) => state.reached(message.offset()),
+                    // Nothing of it is handed out.
+                    Some(RDKafkaErrorCode::AutoOffsetReset)
+                        if !retry.is_anew() && (!retry.is_open() || state.keys() == 0) =>
+                    {
+                        is_anew = true;
+                    }
                     Some(RDKafkaErrorCode::AutoOffsetReset) => self.engine.fail_position(format!(
                         "the retry partition {}/{} does not have the offset {} any more that comes next",
                         retry.topic, partition.partition, state.next()
@@ -274,6 +294,17 @@ impl Follower {
             }
         });
         let number = partition.partition;
+        if let Some(offset) = outlived {
+            let place = (&*retry.topic, number);
+            self.engine
+                .position_lost(place, Lost::Truncated, None, Some(offset));
+        }
+        if is_anew {
+            retry.set_anew();
+            self.forget(&[partition.epoch]);
+            self.unread.add(vec![Arc::clone(partition)]);
+            return false;
+        }
         if let Some((offset, headers)) = foreign {
             self.meet_foreign(retry, number, offset, &headers);
         }
@@ -290,6 +321,7 @@ impl Follower {
         if is_read {
             self.engine.parking.wake_dispatcher();
         }
+        true
     }
 
     /// An entry is another group's, whose names run together with this one's. It is let alone, and what stands before it is the
@@ -326,6 +358,25 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// Has everything come again if the log still has what was committed; the client says so if not. False when it cannot ask.
+    fn ask_about(&self, number: i32, retry: &RetryPartition, next: i64, epoch: i32) -> bool {
+        let mut place = TopicPartitionList::new();
+        let asked = place
+            .add_partition_offset(&retry.topic, number, Offset::Offset(next))
+            .and_then(|()| set_leader_epoch(&place, &retry.topic, number, Some(epoch)))
+            .and_then(|()| self.consumer.seek_partitions(place, SEEK_WITHIN))
+            .and_then(|sought| {
+                sought
+                    .elements()
+                    .iter()
+                    .try_for_each(TopicPartitionListElem::error)
+            });
+        if let Err(error) = &asked {
+            tracing::warn!(group = self.engine.group, topic = %retry.topic, partition = number, %error, "it cannot be asked whether the retry partition was truncated");
+        }
+        asked.is_ok()
     }
 
     /// Has everything come again from where a gap begins.

@@ -130,7 +130,7 @@ fn unsettled_parts(
         let span = spans.swap_remove(at);
         let settled_above = found
             .offset
-            .map(|start| metadata::decode(tag, start, &found.metadata));
+            .map(|start| metadata::decode(tag, start, &found.metadata).settled_above);
         parts.push(Unsettled {
             span: Span {
                 // What was deleted is settled.

@@ -8,7 +8,7 @@ use super::super::own_topics;
 use super::super::partition::Partition;
 use super::Waker;
 use super::trouble::Trouble;
-use crate::kafka::queue::{Committed, committed};
+use crate::kafka::queue::{Committed, TopicId, committed, topic_ids};
 use crate::kafka::{KafkaConfig, KafkaError};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code};
@@ -46,6 +46,8 @@ pub(super) struct Places {
     pub(super) committed: Vec<Committed>,
     pub(super) beginnings: TopicPartitionList,
     pub(super) ends: TopicPartitionList,
+    /// The brokers' id of the topic.
+    pub(super) topic_id: Option<TopicId>,
 }
 
 /// What is asked.
@@ -282,6 +284,7 @@ impl Asker {
             committed: committed.iter().filter(is_asked).cloned().collect(),
             beginnings: ask(Offset::Beginning)?,
             ends: ask(Offset::End)?,
+            topic_id: topic_ids(self.consumer.client(), &[topic], ANSWER_WITHIN).remove(topic),
         })
     }
 }

@@ -85,6 +85,7 @@ fn an_acknowledgement_reads_back_as_written() {
         outcome: Outcome::AlreadySettled,
         at: Timestamp::UNIX_EPOCH,
         detail: "it had been".to_owned(),
+        topic_id: None,
     };
     let value = ack.value().expect("JSON");
     let entry = Entry::read(Some(ack.key().as_bytes()), Some(&value));

@@ -1,13 +1,13 @@
 //! The unsafe module against librdkafka's mock cluster. CI runs these tests under a memory checker, too.
 
 use super::*;
-use crate::event::OutgoingRecord;
+use crate::event::{Headers, OutgoingRecord};
 use crate::kafka::KafkaConfig;
 use crate::publisher::{Publisher, PublisherSettings};
 use rdkafka::consumer::DefaultConsumerContext;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
-use rdkafka::{ClientConfig, Offset};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 const TOPIC: &str = "queue";
 /// Longer than anything here takes, also twenty times slower.
@@ -24,6 +24,8 @@ fn headers() -> Vec<Header> {
         header(b"\xff\xfe", Some(b"\x00\xff")),
         header(b"empty", Some(b"")),
         header(b"absent", None),
+        header(b"nul\0in\0it", Some(b"1")),
+        header(b"\0", None),
     ]
 }
 
@@ -207,6 +209,7 @@ async fn committed_metadata_and_watermarks_are_read() {
     queue.consumer.commit(&partitions, sync).expect("committed");
     let after = committed(&queue.consumer, &partitions, LONG).expect("committed");
     let expected = Committed {
+        leader_epoch: None,
         topic: TOPIC.to_owned(),
         partition: 0,
         offset: Some(3),

@@ -68,6 +68,16 @@ fn a_parked_record_comes_back_byte_for_byte_with_its_own_place_and_time() {
         read.headers().collect::<Vec<_>>(),
         [&own[..], &[first]].concat()
     );
+    let untimed = {
+        let mut builder = RecordBatchBuilder::new();
+        let source = builder.source("orders".into(), 3);
+        builder.push(source, 42, -1, None, None, std::iter::empty());
+        builder.build(None).record(0).expect("a record")
+    };
+    let written = parked("g", &untimed, WAIT, None, 5);
+    let headers = written.headers.iter();
+    let back = restored(&"orders".into(), stored(&written), headers, None).expect("a record");
+    assert_eq!(back.timestamp_ms(), None);
     let again = parked("g", &read, Wait::default(), None, 6);
     let entry = Entry::Parked {
         origin: Some(42),

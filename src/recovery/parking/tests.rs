@@ -188,6 +188,7 @@ fn what_an_earlier_life_settled_is_not_parked_again() {
 fn a_committed_offset_is_told_also_where_nothing_is_parked() {
     let standing = |committed| Parking::new(7, 7, &[], 1_000, committed).standing();
     let expected = Standing {
+        is_whole: true,
         watermark: 7,
         next: 7,
         unsettled: vec![],
