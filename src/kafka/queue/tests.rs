@@ -209,7 +209,7 @@ async fn committed_metadata_and_watermarks_are_read() {
     queue.consumer.commit(&partitions, sync).expect("committed");
     let after = committed(&queue.consumer, &partitions, LONG).expect("committed");
     let expected = Committed {
-        leader_epoch: None,
+        leader_epoch: Some(0),
         topic: TOPIC.to_owned(),
         partition: 0,
         offset: Some(3),
