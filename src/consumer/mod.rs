@@ -165,7 +165,6 @@ impl RunReport {
             ignored: 0,
             dead_letters: 0,
             parked: 0,
-            ignored: 0,
             clean: true,
         }
     }
