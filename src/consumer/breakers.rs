@@ -3,9 +3,16 @@
 //! Owns who may try a dependency that is down, and what the rest of the consumer sees of it: workers start nothing, intake
 //! takes nothing, the health and a metric say why. Decides nothing: that is the [`Breaker`]'s.
 
+mod probe;
+
+pub(crate) use probe::{Answer, Probe};
+
 use super::engine::Engine;
+use super::kinds::Kinds;
+use super::tally::Settlement;
 use super::worker::Message;
-use crate::recovery::{Breaker, BreakerPolicy, Change, Window};
+use crate::event::Record;
+use crate::recovery::{Breaker, BreakerPolicy, Change, ProbeId, Window};
 use crate::telemetry::Metric;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +21,12 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+/// The name of the inbox's store among the dependencies.
+pub(crate) const INBOX: &str = "inbox";
+
+/// Why a breaker closes, mostly.
+const ANSWERS: &str = "it answers again";
+
 /// A consumer's breakers.
 pub(crate) struct Breakers {
     policy: BreakerPolicy,
@@ -21,6 +34,8 @@ pub(crate) struct Breakers {
     state: Mutex<State>,
     /// Whether one is open, for those who ask all the time.
     is_open: AtomicBool,
+    /// Whether one has to be told of every record that succeeds.
+    watches: AtomicBool,
     /// Told whenever somebody who waits may go on.
     changed: Notify,
 }
@@ -28,7 +43,6 @@ pub(crate) struct Breakers {
 struct State {
     /// Attempts that ended by no outage.
     others: Window,
-    others_ever: u64,
     by_dependency: BTreeMap<String, Entry>,
 }
 
@@ -36,8 +50,10 @@ struct Entry {
     breaker: Breaker,
     /// Records that wait to be tried again.
     waiting: usize,
-    /// What `others_ever` was when another record was let start beside the probes.
-    others_at_trial: Option<u64>,
+    /// What failed.
+    kinds: Kinds,
+    /// Attempts at such records that ended by no outage of it; before it first failed, all attempts.
+    others: Window,
     /// How it shows that the dependency is down.
     reason: String,
 }
@@ -45,20 +61,36 @@ struct Entry {
 /// What a record that waits may do.
 enum Turn {
     Go,
-    Probe,
+    Probe(ProbeId),
     /// Until a change, or until a probe is due.
     Wait(Option<Duration>),
 }
 
+/// How much one failure says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Evidence {
+    /// It counts beside the attempts that ended otherwise.
+    OneOfMany,
+    /// Nothing else runs: what this record met is what all would meet.
+    StandsForAll,
+}
+
 impl State {
-    /// Attempts that say nothing against `dependency`.
-    fn beside(&self, dependency: &str, now: Duration) -> u64 {
-        let other_outages = self
-            .by_dependency
-            .iter()
-            .filter(|(name, _)| *name != dependency)
-            .map(|(_, entry)| entry.breaker.failures(now));
-        other_outages.fold(self.others.sum(now), u64::saturating_add)
+    /// What is known of `dependency`. If it was not known, what succeeded until now may have needed it.
+    fn entry(&mut self, dependency: &str, policy: BreakerPolicy, now: Duration) -> &mut Entry {
+        let until_now = self.others.sum(now);
+        let named = self.by_dependency.entry(dependency.to_owned());
+        named.or_insert_with(|| {
+            let mut others = Window::new(policy.window);
+            others.add(until_now, now);
+            Entry {
+                breaker: Breaker::new(policy),
+                waiting: 0,
+                kinds: Kinds::default(),
+                others,
+                reason: String::new(),
+            }
+        })
     }
 }
 
@@ -66,7 +98,6 @@ impl Breakers {
     pub(crate) fn new(policy: BreakerPolicy) -> Self {
         let state = State {
             others: Window::new(policy.window),
-            others_ever: 0,
             by_dependency: BTreeMap::new(),
         };
         Self {
@@ -74,6 +105,7 @@ impl Breakers {
             begun: Instant::now(),
             state: Mutex::new(state),
             is_open: AtomicBool::new(false),
+            watches: AtomicBool::new(false),
             changed: Notify::new(),
         }
     }
@@ -81,6 +113,11 @@ impl Breakers {
     /// Whether no handler may start.
     pub(crate) fn is_open(&self) -> bool {
         self.is_open.load(Ordering::Relaxed)
+    }
+
+    /// Whether [`Engine::succeeded`] is to be told of every record.
+    pub(crate) fn watches(&self) -> bool {
+        self.watches.load(Ordering::Relaxed)
     }
 
     /// Whether this dependency is down.
@@ -94,9 +131,7 @@ impl Breakers {
     pub(crate) fn others(&self, attempts: u64) {
         if attempts > 0 {
             let now = self.now();
-            let mut state = self.state();
-            state.others.add(attempts, now);
-            state.others_ever += attempts;
+            self.state().others.add(attempts, now);
         }
     }
 
@@ -108,8 +143,8 @@ impl Breakers {
             && entry.breaker.is_open()
         {
             return match entry.breaker.may_probe(now) {
-                true => Turn::Probe,
-                false => Turn::Wait(entry.breaker.probe_at()),
+                Some(probe) => Turn::Probe(probe),
+                None => Turn::Wait(entry.breaker.probe_at()),
             };
         }
         match self.is_open() {
@@ -128,25 +163,86 @@ impl Breakers {
 }
 
 impl Engine {
-    /// A record's first attempt failed because `dependency` is down. Its further attempts say nothing new.
-    pub(crate) fn outage(&self, dependency: &str, reason: &str) {
-        let now = self.breakers.now();
-        let mut state = self.breakers.state();
-        let beside = state.beside(dependency, now);
-        let entry = state
-            .by_dependency
-            .entry(dependency.to_owned())
-            .or_insert_with(|| Entry {
-                breaker: Breaker::new(self.breakers.policy),
-                waiting: 0,
-                others_at_trial: None,
-                reason: String::new(),
-            });
+    /// A record failed because `dependency` is down, for the first time. Its further failures by it say nothing new.
+    pub(crate) fn outage(
+        &self,
+        dependency: &str,
+        record: &Record,
+        reason: &str,
+        evidence: Evidence,
+    ) {
+        let breakers = &self.breakers;
+        let now = breakers.now();
+        let mut state = breakers.state();
+        let entry = state.entry(dependency, breakers.policy, now);
+        entry.kinds.add(record);
         if !entry.breaker.is_open() {
             reason.clone_into(&mut entry.reason);
         }
-        let change = entry.breaker.failed(beside, now, rand::random());
-        self.show(state, dependency, change);
+        let others = entry.others.sum(now);
+        let mut change = entry.breaker.failed(others, now, rand::random());
+        if evidence == Evidence::StandsForAll && change.is_none() {
+            change = entry.breaker.open_now(now, rand::random());
+        }
+        breakers.watches.store(true, Ordering::Relaxed);
+        self.show(state, dependency, change, "enough records failed by it");
+    }
+
+    /// A record that had failed by these dependencies was handled: each of them answered.
+    pub(crate) fn answered(&self, dependencies: &[String]) {
+        for dependency in dependencies {
+            let mut state = self.breakers.state();
+            let entry = state.by_dependency.get_mut(dependency);
+            let change = entry.and_then(|entry| entry.breaker.answered());
+            self.show(state, dependency, change, ANSWERS);
+        }
+    }
+
+    /// A record was settled like this while breakers watch.
+    pub(crate) fn succeeded(&self, record: &Record, settlement: Settlement) {
+        self.ended_without_outage(record, |dependency| match settlement {
+            Settlement::Done => true,
+            // No handler was called, but the inbox was asked.
+            Settlement::Duplicate => dependency == INBOX,
+            _ => false,
+        });
+    }
+
+    /// An attempt failed, and not by an outage.
+    pub(crate) fn failed_otherwise(&self, record: &Record) {
+        self.breakers.others(1);
+        if self.breakers.watches() {
+            self.ended_without_outage(record, |_| false);
+        }
+    }
+
+    fn ended_without_outage(&self, record: &Record, is_success: impl Fn(&str) -> bool) {
+        let now = self.breakers.now();
+        let mut state = self.breakers.state();
+        let mut closed = Vec::new();
+        let mut tries_others = false;
+        for (dependency, entry) in &mut state.by_dependency {
+            if entry.kinds.contain(record) {
+                entry.others.add(1, now);
+                if is_success(dependency) && entry.breaker.others_succeeded().is_some() {
+                    closed.push(dependency.clone());
+                }
+            }
+            tries_others |= entry.breaker.tries_others();
+        }
+        drop(state);
+        for dependency in closed {
+            let why = "records of the kinds that fail by it are handled, though some still fail";
+            self.show(
+                self.breakers.state(),
+                &dependency,
+                Some(Change::Closed),
+                why,
+            );
+        }
+        if tries_others {
+            self.try_another();
+        }
     }
 
     /// Waits until the record may be tried again: at once while all is well, else when what is down answers. A record whose
@@ -159,13 +255,9 @@ impl Engine {
             // Registered before the look, or a change between the two would go unnoticed.
             changed.as_mut().enable();
             let due = match (self.breakers.turn(dependency), dependency) {
-                (Turn::Go, _) | (Turn::Probe, None) => return None,
-                (Turn::Probe, Some(dependency)) => {
-                    return Some(Probe {
-                        engine: Arc::clone(self),
-                        dependency: dependency.to_owned(),
-                        ended: false,
-                    });
+                (Turn::Go, _) | (Turn::Probe(_), None) => return None,
+                (Turn::Probe(probe), Some(dependency)) => {
+                    return Some(Probe::new(Arc::clone(self), dependency, probe));
                 }
                 (Turn::Wait(due), _) => due,
             };
@@ -179,33 +271,32 @@ impl Engine {
         }
     }
 
-    /// Closes breakers that nobody waits for, and those that other records got past. Called all the time.
+    /// Closes breakers that nobody waits for, and forgets dependencies that are well. Called all the time.
     pub(crate) fn mind_breakers(&self) {
-        if !self.breakers.is_open() {
+        if !self.breakers.watches() {
             return;
         }
         let now = self.breakers.now();
-        let names: Vec<String> = self
-            .breakers
-            .state()
-            .by_dependency
-            .keys()
-            .cloned()
-            .collect();
-        for dependency in names {
-            let mut state = self.breakers.state();
-            let others_ever = state.others_ever;
-            let Some(entry) = state.by_dependency.get_mut(&dependency) else {
-                continue;
-            };
-            let change = if entry.waiting == 0 {
-                entry.breaker.close_for_want_of_probes(now)
-            } else if entry.others_at_trial.is_some_and(|at| others_ever > at) {
-                entry.breaker.others_get_through()
-            } else {
-                None
-            };
-            self.show(state, &dependency, change);
+        let mut state = self.breakers.state();
+        let mut closed = Vec::new();
+        state.by_dependency.retain(|dependency, entry| {
+            if entry.waiting == 0 && entry.breaker.close_for_want_of_probes(now).is_some() {
+                closed.push(dependency.clone());
+                return true;
+            }
+            entry.waiting > 0 || entry.breaker.is_interested(now)
+        });
+        let is_empty = state.by_dependency.is_empty();
+        self.breakers.watches.store(!is_empty, Ordering::Relaxed);
+        drop(state);
+        for dependency in closed {
+            let why = "no record waits for it any more: the next that needs it finds out";
+            self.show(
+                self.breakers.state(),
+                &dependency,
+                Some(Change::Closed),
+                why,
+            );
         }
     }
 
@@ -219,43 +310,45 @@ impl Engine {
         }
     }
 
-    /// Has everybody see the state of `dependency`'s breaker. Under the lock of the state, so that what is shown last is what
-    /// holds.
-    fn show(&self, mut state: MutexGuard<'_, State>, dependency: &str, change: Option<Change>) {
-        let Some(change) = change else {
+    /// Has everybody see the state of `dependency`'s breaker after a change. Under the lock of the state, so that what is shown
+    /// last is what holds: after a change that others have undone meanwhile, it is theirs.
+    fn show(
+        &self,
+        state: MutexGuard<'_, State>,
+        dependency: &str,
+        change: Option<Change>,
+        why: &'static str,
+    ) {
+        if change.is_none() {
             return;
-        };
+        }
         let breakers = &self.breakers;
-        let any_open = state
-            .by_dependency
-            .values()
-            .any(|entry| entry.breaker.is_open());
+        let is_open = |entry: &Entry| entry.breaker.is_open();
+        let any_open = state.by_dependency.values().any(is_open);
         breakers.is_open.store(any_open, Ordering::Relaxed);
         self.permits.hold(any_open);
-        let is_down = change == Change::Opened;
-        let mut reason = String::new();
-        if let Some(entry) = state.by_dependency.get_mut(dependency) {
-            entry.others_at_trial = None;
-            reason.clone_from(&entry.reason);
-        }
-        let shown = is_down.then(|| format!("{dependency} is down: {reason}"));
-        self.control.down(dependency, is_down.then_some(&*reason));
+        let down = state.by_dependency.get(dependency).filter(|e| is_open(e));
+        let reason = down.map(|entry| entry.reason.clone());
+        let shown = reason
+            .as_ref()
+            .map(|reason| format!("{dependency} is down: {reason}"));
+        self.control.down(dependency, reason.as_deref());
         self.readiness.down(dependency, shown);
-        self.gauge(dependency, is_down);
+        self.gauge(dependency, reason.is_some());
         drop(state);
-        if is_down {
-            tracing::error!(
+        match reason {
+            Some(reason) => tracing::error!(
                 group = self.group,
                 dependency,
                 reason,
                 "a dependency is down: no handler starts until it answers; nothing is lost, and no attempt is counted"
-            );
-        } else {
-            tracing::warn!(
+            ),
+            None => tracing::warn!(
                 group = self.group,
                 dependency,
-                "the dependency answers again"
-            );
+                why,
+                "handlers start again after an outage of a dependency"
+            ),
         }
         breakers.changed.notify_waiters();
         self.have_workers_look();
@@ -283,56 +376,6 @@ impl Engine {
     }
 }
 
-/// The one record that tries a dependency which is down. Dropped without a word, the next record takes over.
-pub(crate) struct Probe {
-    engine: Arc<Engine>,
-    dependency: String,
-    ended: bool,
-}
-
-impl Probe {
-    /// The attempt ended; `answered` says whether what was down had its say in it.
-    pub(crate) fn ended(mut self, answered: bool) {
-        self.ended = true;
-        self.tell(|entry, others_ever, now| {
-            if answered {
-                return entry.breaker.probe_answered();
-            }
-            entry.breaker.probe_failed(now, rand::random());
-            entry.others_at_trial.get_or_insert(others_ever);
-            None
-        });
-        if !answered {
-            self.engine.try_another();
-        }
-    }
-
-    fn tell(&self, tell: impl FnOnce(&mut Entry, u64, Duration) -> Option<Change>) {
-        let breakers = &self.engine.breakers;
-        let now = breakers.now();
-        let mut state = breakers.state();
-        let others_ever = state.others_ever;
-        let entry = state.by_dependency.get_mut(&self.dependency);
-        let change = entry.and_then(|entry| tell(entry, others_ever, now));
-        match change {
-            Some(_) => self.engine.show(state, &self.dependency, change),
-            // When the next probe is due has changed.
-            None => breakers.changed.notify_waiters(),
-        }
-    }
-}
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.tell(|entry, _, now| {
-                entry.breaker.probe_abandoned(now);
-                None
-            });
-        }
-    }
-}
-
 /// Counts among those who wait for a dependency while it lives.
 struct Waiting<'a> {
     engine: &'a Engine,
@@ -341,21 +384,21 @@ struct Waiting<'a> {
 
 impl<'a> Waiting<'a> {
     fn new(engine: &'a Engine, dependency: &'a str) -> Self {
-        let waiting = Self { engine, dependency };
-        waiting.count(|waiting| waiting + 1);
-        waiting
-    }
-
-    fn count(&self, change: impl FnOnce(usize) -> usize) {
-        let mut state = self.engine.breakers.state();
-        if let Some(entry) = state.by_dependency.get_mut(self.dependency) {
-            entry.waiting = change(entry.waiting);
-        }
+        let breakers = &engine.breakers;
+        let now = breakers.now();
+        let mut state = breakers.state();
+        state.entry(dependency, breakers.policy, now).waiting += 1;
+        breakers.watches.store(true, Ordering::Relaxed);
+        drop(state);
+        Self { engine, dependency }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.count(|waiting| waiting.saturating_sub(1));
+        let mut state = self.engine.breakers.state();
+        if let Some(entry) = state.by_dependency.get_mut(self.dependency) {
+            entry.waiting = entry.waiting.saturating_sub(1);
+        }
     }
 }

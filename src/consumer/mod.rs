@@ -23,6 +23,7 @@
 //! The decisions (`lanes`, `ledger`, `flow`, `metadata`) are pure and are driven through seeded schedules of revokes, late
 //! results and crashes by `simulation`.
 
+mod activity;
 mod breakers;
 mod commands;
 mod commit;
@@ -35,6 +36,7 @@ mod fall_back;
 mod flow;
 mod gates;
 mod intake;
+mod kinds;
 mod lanes;
 mod ledger;
 mod memory;
@@ -69,7 +71,7 @@ pub use settings::{
 };
 
 use crate::control::ControlState;
-use crate::handler::{Classifier, Delivery, Outcome, Router, Scope, default_classifier};
+use crate::handler::{Classifier, Delivery, Limited, Outcome, Router, Scope, default_classifier};
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 use crate::publisher::Publisher;
 use crate::telemetry::{Health, Part};
@@ -91,8 +93,6 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tower::timeout::TimeoutLayer;
-use tower::{BoxError, ServiceBuilder, ServiceExt};
 
 /// A member of a consumer group.
 ///
@@ -292,8 +292,9 @@ where
         let scope = Scope {
             group: self.settings.group.clone(),
             publisher: self.publisher,
+            handler_timeout: self.settings.handler_timeout,
         };
-        let handler_timeout = self.settings.handler_timeout.map(TimeoutLayer::new);
+        let handler = Limited::new(self.handler, self.settings.handler_timeout);
         let engine = Arc::new(Engine::new(
             self.settings,
             scope,
@@ -303,11 +304,6 @@ where
             readiness,
             control,
         ));
-        let into_error: fn(H::Error) -> BoxError = Into::into;
-        let handler = ServiceBuilder::new()
-            .option_layer(handler_timeout)
-            .service(self.handler.map_err(into_error));
-
         let workers = spawn_workers(&engine, &handler);
         let cleaning = parking::clean::spawn(&engine, self.kafka.clone());
         let (polling, stop_polling) = spawn_poll_thread(&engine, config, self.kafka, commands)?;

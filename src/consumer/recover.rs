@@ -2,7 +2,8 @@
 //!
 //! Runs beside the record's lane, which waits meanwhile. Ends without settling when the record's partition is fenced.
 
-use super::breakers::Probe;
+use super::activity::Activity;
+use super::breakers::{Answer, Evidence, INBOX, Probe};
 use super::control::{Waiting, position};
 use super::dead::{GivenUp, WriteError};
 use super::engine::Engine;
@@ -26,8 +27,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tower::ServiceExt;
 
-/// A record's recovery.
-pub(crate) type Recovering = Pin<Box<dyn Future<Output = Verdict> + Send>>;
+/// How long a probe waits for a permit: handlers that hang may hold every one, and then it runs beside them.
+const PROBE_PERMIT_WITHIN: Duration = Duration::from_secs(1);
+
+/// A record's recovery, and what it does at present.
+pub(crate) struct Recovering {
+    pub(super) future: Pin<Box<dyn Future<Output = Verdict> + Send>>,
+    pub(super) activity: Activity,
+}
 
 /// A record, and what is known of its way so far.
 pub(crate) struct Recovery {
@@ -43,6 +50,9 @@ pub(crate) struct Recovery {
     outage_failures: u32,
     /// When an attempt failed first.
     first_failure: Option<Timestamp>,
+    /// What it failed by, the last at the end.
+    failed_by: Vec<String>,
+    activity: Activity,
 }
 
 impl Recovery {
@@ -64,13 +74,17 @@ impl Recovery {
             transient_failures: 0,
             outage_failures: 0,
             first_failure: None,
+            failed_by: Vec::new(),
+            activity: Activity::default(),
         }
     }
 }
 
 /// Parks a record behind the others of its key.
 pub(crate) fn park_behind(recovery: Recovery) -> Recovering {
-    Box::pin(async move { recovery.park_behind().await })
+    let activity = recovery.activity.clone();
+    let future = Box::pin(async move { recovery.park_behind().await });
+    Recovering { future, activity }
 }
 
 /// Recovers from `outcome`, which is not a success; none for a record whose first attempt is still to be made.
@@ -80,23 +94,30 @@ where
     H::Error: Into<Box<dyn Error + Send + Sync>> + Send,
     H::Future: Send,
 {
-    Box::pin(async move {
+    let activity = recovery.activity.clone();
+    let future = Box::pin(async move {
         let waiting = Waiting::new(&recovery.engine, &recovery.delivery.record);
         let mut handler = Guarded::new(handler);
         let outcome = match outcome {
             Some(outcome) => outcome,
             // Which instance waited for room matters to the layers that gave it a place in their queue.
             None => match handler.exchanged() {
-                Ok(asked) => attempt(asked, recovery.delivery.clone()).await,
+                Ok(asked) => recovery.attempt(asked).await,
                 Err(reason) => Outcome::Dead(reason),
             },
         };
         let mut ended = recovery.judged(outcome);
+        let mut evidence = Evidence::OneOfMany;
         loop {
             let step = match ended {
-                Ended::Settled(settlement) => return Verdict::Settled(settlement),
+                Ended::Settled(settlement) => {
+                    if settlement == Settlement::Done {
+                        recovery.engine.answered(&recovery.failed_by);
+                    }
+                    return Verdict::Settled(settlement);
+                }
                 Ended::Dead(reason) => recovery.given_up(reason),
-                Ended::Failed(failure) => recovery.next_step(failure),
+                Ended::Failed(failure) => recovery.next_step(failure, evidence),
             };
             if !matches!(step, Step::Abandon)
                 && let Some(command) = recovery.skip_command()
@@ -119,52 +140,42 @@ where
             };
             recovery.attempts = recovery.attempts.saturating_add(1);
             recovery.delivery.attempt = recovery.attempts;
-            let outcome = match handler.cloned() {
-                Ok(next) => attempt(next, recovery.delivery.clone()).await,
-                Err(reason) => Outcome::Dead(reason),
+            let outcome = match (handler.cloned(), &probe) {
+                (Ok(next), Some(probe)) => probe.watch(recovery.attempt(next)).await,
+                (Ok(next), None) => recovery.attempt(next).await,
+                (Err(reason), _) => Outcome::Dead(reason),
             };
             ended = recovery.judged(outcome);
+            evidence = Evidence::OneOfMany;
             if let Some(probe) = probe {
-                probe.ended(ended.is_answer());
+                let answer = ended.answer_of(probe.dependency());
+                probe.ended(answer);
+                evidence = Evidence::StandsForAll;
             }
         }
-    })
+    });
+    Recovering { future, activity }
 }
 
 /// Gives up a record whose handler, or whose recovery, panicked in a way that left no outcome. Runs none of the service's code.
 pub(crate) fn bury(mut recovery: Recovery, reason: DeadReason) -> Recovering {
-    Box::pin(async move {
+    let activity = recovery.activity.clone();
+    let future = Box::pin(async move {
         match recovery.given_up(reason) {
             Step::DeadLetter(class, reason) => recovery.dead_letter(class, &reason).await,
             _ => Verdict::Abandoned,
         }
-    })
+    });
+    Recovering { future, activity }
 }
 
 /// Settles a record that an operator has skipped, without a handler.
 pub(crate) fn skip(mut recovery: Recovery, command: Box<Command>) -> Recovering {
     // The attempt that it stands before is not made.
     recovery.attempts = recovery.attempts.saturating_sub(1);
-    Box::pin(async move { recovery.skip(&command).await })
-}
-
-/// Calls the handler once it has room. A panic is an outcome, be it in the conversion of a layer's error or in a drop: both
-/// happen before this is ready.
-async fn attempt<H>(handler: H, delivery: Delivery) -> Outcome
-where
-    H: tower::Service<Delivery, Response = Outcome>,
-    H::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    let handled = async move {
-        match handler.oneshot(delivery).await {
-            Ok(outcome) => outcome,
-            Err(error) => Outcome::Retry(HandlerError::from(error.into())),
-        }
-    };
-    match AssertUnwindSafe(handled).catch_unwind().await {
-        Ok(outcome) => outcome,
-        Err(panic) => Outcome::Dead(panics::told("the handler", panic)),
-    }
+    let activity = recovery.activity.clone();
+    let future = Box::pin(async move { recovery.skip(&command).await });
+    Recovering { future, activity }
 }
 
 /// How an attempt ended, without anything of the service in it.
@@ -175,14 +186,23 @@ enum Ended {
 }
 
 impl Ended {
-    /// Whether an attempt got so far that what was down must have answered. One that ended by another outage or by its time
-    /// may not have got there.
-    fn is_answer(&self) -> bool {
+    /// What this says of `dependency`, which the record was to try. Whatever a handler found wrong with a record that had failed by
+    /// it before, it found out after asking; one that panicked may not have got there.
+    fn answer_of(&self, dependency: &str) -> Answer {
         match self {
-            Self::Failed(failure) => {
-                failure.class != Class::Outage && failure.stage != Stage::Timeout
-            }
-            Self::Settled(_) | Self::Dead(_) => true,
+            Self::Settled(Settlement::Done) => Answer::Yes,
+            Self::Settled(Settlement::Duplicate) if dependency == INBOX => Answer::Yes,
+            Self::Settled(_) => Answer::Unasked,
+            Self::Failed(failure) => match (failure.class, failure.stage) {
+                (Class::Outage | Class::Timeout, _) => Answer::No,
+                (_, Stage::Panic) => Answer::Unasked,
+                (Class::Transient | Class::Permanent, _) => Answer::Yes,
+            },
+            Self::Dead(reason) => match reason.stage {
+                Stage::Handler => Answer::Yes,
+                Stage::Timeout => Answer::No,
+                _ => Answer::Unasked,
+            },
         }
     }
 }
@@ -196,6 +216,29 @@ enum Step {
 }
 
 impl Recovery {
+    /// Calls the handler once it has room. A panic is an outcome, be it in the conversion of a layer's error or in a drop: both
+    /// happen before this is ready.
+    fn attempt<H>(&self, handler: H) -> impl Future<Output = Outcome> + use<H>
+    where
+        H: tower::Service<Delivery, Response = Outcome>,
+        H::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let (delivery, activity) = (self.delivery.clone(), self.activity.clone());
+        let handled = async move {
+            match handler.oneshot(delivery).await {
+                Ok(outcome) => outcome,
+                Err(error) => Outcome::Retry(HandlerError::from(error.into())),
+            }
+        };
+        async move {
+            let _runs = activity.attempt();
+            match AssertUnwindSafe(handled).catch_unwind().await {
+                Ok(outcome) => outcome,
+                Err(panic) => Outcome::Dead(panics::told("the handler", panic)),
+            }
+        }
+    }
+
     fn judged(&self, outcome: Outcome) -> Ended {
         match Settlement::of(outcome) {
             Ok(settlement) => Ended::Settled(settlement),
@@ -214,7 +257,7 @@ impl Recovery {
         Step::DeadLetter(Class::Permanent, reason)
     }
 
-    fn next_step(&mut self, failure: Failure) -> Step {
+    fn next_step(&mut self, mut failure: Failure, evidence: Evidence) -> Step {
         self.first_failure.get_or_insert_with(Timestamp::now);
         if let Some(reason) = failure.fatal {
             self.engine.fail(reason);
@@ -225,20 +268,27 @@ impl Recovery {
         if self.partition.is_fenced() {
             return Step::Abandon;
         }
-        // Only failures of their own kind count: an outage spends no attempt.
-        let (failures, outage_of) = match class {
-            Class::Outage => {
-                if self.outage_failures == 0 {
-                    self.engine.outage(&failure.dependency, &failure.message);
-                }
-                let dependency = failure.dependency.clone().into_owned();
-                (&mut self.outage_failures, Some(dependency))
+        let is_outage = match class {
+            Class::Outage | Class::Timeout => {
+                let dependency = self.blame(&failure, evidence);
+                // One that was too slow alone is slow; where all are, something is down.
+                class == Class::Outage || self.engine.breakers.is_open_for(&dependency)
             }
             Class::Transient | Class::Permanent => {
-                self.engine.breakers.others(1);
-                (&mut self.transient_failures, None)
+                self.engine.failed_otherwise(&self.delivery.record);
+                false
             }
         };
+        // Only failures of their own kind count: an outage spends no attempt.
+        let (failures, outage_of) = match is_outage {
+            true => {
+                failure.class = Class::Outage;
+                let last = self.failed_by.last().cloned();
+                (&mut self.outage_failures, last)
+            }
+            false => (&mut self.transient_failures, None),
+        };
+        let class = failure.class;
         *failures = failures.saturating_add(1);
         let (policy, rounds) = (&self.engine.settings.retry, self.wait.rounds);
         match policy.decide(class, *failures, rounds, rand::random()) {
@@ -252,6 +302,25 @@ impl Recovery {
                 Step::DeadLetter(class, DeadReason::new(failure.stage, failure.message))
             }
         }
+    }
+
+    /// Tells the breakers what the attempt failed by, and returns that.
+    fn blame(&mut self, failure: &Failure, evidence: Evidence) -> String {
+        let dependency = match self.failed_by.last() {
+            // A handler that was cut off names nothing: it may well hang where it failed before.
+            Some(before) if failure.stage == Stage::Timeout => before.clone(),
+            _ => failure.dependency.clone().into_owned(),
+        };
+        let known = self.failed_by.iter().position(|name| *name == dependency);
+        if let Some(at) = known {
+            self.failed_by.remove(at);
+        }
+        self.failed_by.push(dependency.clone());
+        if known.is_none() {
+            let (record, reason) = (&self.delivery.record, &failure.message);
+            self.engine.outage(&dependency, record, reason, evidence);
+        }
+        dependency
     }
 
     fn log_retry(&self, failure: &Failure, delay: Duration) {
@@ -384,11 +453,22 @@ impl Recovery {
         // The breaker knows better when to try again.
         let mut delay = if is_down { Duration::ZERO } else { delay };
         loop {
-            let waited = self.wait_for(async {
+            let lent = engine.permits.lend();
+            let waited = async {
                 waiting.unless_retried(tokio::time::sleep(delay)).await;
-                engine.may_try(outage_of).await
-            });
-            let probe = waited.await?;
+                let probe = engine.may_try(outage_of).await;
+                let permit = lent.take_back();
+                match probe {
+                    // Without one it runs all the same.
+                    Some(_) => drop(tokio::time::timeout(PROBE_PERMIT_WITHIN, permit).await),
+                    None => permit.await,
+                }
+                probe
+            };
+            let probe = tokio::select! {
+                probe = waited => probe,
+                () = self.partition.fenced() => return None,
+            };
             // One may have opened while this record waited for its permit.
             if probe.is_some() || !engine.breakers.is_open() {
                 return Some(probe);

@@ -110,8 +110,13 @@ impl<F> Running<F> {
         self.item.as_mut().map(|item| &mut item.record)
     }
 
-    pub(super) fn started_at(&self) -> Instant {
-        self.started_at
+    /// Since when its handler runs; none while the record waits between attempts, or for its dead letter.
+    pub(super) fn running_since(&self) -> Option<Instant> {
+        match &self.attempt {
+            Attempt::First(_) => Some(self.started_at),
+            Attempt::Recovering(recovering) => recovering.activity.since(),
+            Attempt::Burying(_) | Attempt::Ended => None,
+        }
     }
 }
 
@@ -142,8 +147,8 @@ where
                 let settled = Settlement::of(outcome).map(Verdict::Settled);
                 settled.map_err(Unsettled::Failed)
             }
-            Attempt::Recovering(future) | Attempt::Burying(future) => {
-                match caught("the recovery", || future.as_mut().poll(cx)) {
+            Attempt::Recovering(recovering) | Attempt::Burying(recovering) => {
+                match caught("the recovery", || recovering.future.as_mut().poll(cx)) {
                     Ok(Poll::Pending) => return Poll::Pending,
                     Ok(Poll::Ready(verdict)) => Ok(verdict),
                     Err(reason) if matches!(this.attempt, Attempt::Recovering(_)) => {

@@ -105,9 +105,15 @@ pub struct ConsumerSettings {
     pub revoke_timeout: Duration,
     /// How long the start waits for the brokers.
     pub startup_timeout: Duration,
-    /// How long one attempt may take before it counts as failed; none never cuts off.
+    /// How long a handler may run, the layers around it included, before the attempt ends with
+    /// [`Class::Timeout`](crate::handler::Class::Timeout). Its turn at the inbox's store, the commit and the acknowledgements of
+    /// what it published do not count: they have limits of their own, and reaching one is an outage. None, the default, lets it
+    /// run for ever: a handler that hangs holds its key, its place among [`Self::concurrency`] and the offset of its partition
+    /// until the process ends. Set it to several times what the slowest handler needs, and give the calls that handlers make
+    /// shorter timeouts, which name what did not answer.
     pub handler_timeout: Option<Duration>,
-    /// A record that is unsettled for longer is reported by the watchdog.
+    /// A handler that runs for longer makes the consumer not ready and is logged; it is not ended. Default 60 s. Records that
+    /// wait between attempts, for a dependency or for their dead letter do not count.
     pub stuck_after: Duration,
     /// How partitions are assigned.
     pub assignment: Assignment,

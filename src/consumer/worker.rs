@@ -66,8 +66,8 @@ pub(crate) enum Message {
     Parked(ParkedRecord),
     /// These epochs are fenced: drop what waits, and answer when nothing of them runs.
     Fence(Vec<Epoch>, mpsc::Sender<()>),
-    /// Say which handler has been running longest.
-    LongestRunning(mpsc::Sender<Option<LongestRunning>>),
+    /// Say which handlers have been running for that long.
+    Stuck(Duration, mpsc::Sender<Stuck>),
     /// Room for bytes is short: keep no burst for the sake of a few of its records.
     Compact,
     /// Whether handlers may start has changed.
@@ -76,11 +76,12 @@ pub(crate) enum Message {
     Close,
 }
 
-/// The record whose handler has been running longest.
-#[derive(Debug)]
-pub(crate) struct LongestRunning {
-    pub(crate) record: Record,
-    pub(crate) running_for: Duration,
+/// Handlers that have been running for too long.
+#[derive(Debug, Default)]
+pub(crate) struct Stuck {
+    pub(crate) handlers: usize,
+    /// The record of the one that has been running longest, and for how long.
+    pub(crate) longest: Option<(Record, Duration)>,
 }
 
 /// A worker's inbox: swapped whole, one wake per message.
@@ -372,9 +373,9 @@ where
                     self.wait(Item::parked(parked));
                 }
                 Message::Fence(epochs, answer) => self.fence(Fence { epochs, answer }),
-                Message::LongestRunning(answer) => {
+                Message::Stuck(after, answer) => {
                     // The asker may have given up waiting.
-                    let _ = answer.send(self.longest_running());
+                    let _ = answer.send(self.stuck(after));
                 }
                 Message::Compact => self.compact(),
                 // That it came has the waiting records looked at.
@@ -392,6 +393,7 @@ where
         let began = Instant::now();
         let mut at_once = 0;
         let mut settled = Settled::of(&burst.ledger);
+        let watched = self.engine.breakers.watches();
         for (index, entry) in burst.entries.iter().enumerate() {
             let Some(record) = burst.records.record(index) else {
                 break;
@@ -420,6 +422,9 @@ where
                     settled.add(index);
                     self.tally.settled(&partition.topic, settlement);
                     at_once += 1;
+                    if watched && let Some(record) = burst.records.record(index) {
+                        self.engine.succeeded(&record, settlement);
+                    }
                 }
                 Err(unsettled) => {
                     let Some(record) = copy.or_else(|| burst.records.record(index)) else {
@@ -653,6 +658,9 @@ where
             }
         }
         self.tally.settled(&item.partition.topic, settlement);
+        if self.engine.breakers.watches() {
+            self.engine.succeeded(&item.record, settlement);
+        }
     }
 
     /// A record leaves unsettled.
@@ -703,16 +711,26 @@ where
         }
     }
 
-    fn longest_running(&self) -> Option<LongestRunning> {
-        let running = self
-            .running
-            .iter()
-            .min_by_key(|running| running.started_at())?;
-        let running_for = self.now.saturating_duration_since(running.started_at());
-        running.record().map(|record| LongestRunning {
-            record: record.clone(),
-            running_for,
-        })
+    fn stuck(&self, after: Duration) -> Stuck {
+        let mut stuck = Stuck::default();
+        for running in self.running.iter() {
+            let Some((record, since)) = running.record().zip(running.running_since()) else {
+                continue;
+            };
+            let running_for = self.now.saturating_duration_since(since);
+            if running_for < after {
+                continue;
+            }
+            stuck.handlers += 1;
+            if stuck
+                .longest
+                .as_ref()
+                .is_none_or(|(_, longest)| running_for > *longest)
+            {
+                stuck.longest = Some((record.clone(), running_for));
+            }
+        }
+        stuck
     }
 }
 

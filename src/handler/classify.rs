@@ -3,6 +3,7 @@
 //! Goes by types and codes, never by text. The first error of the chain that is known decides, so that a wrapped error is
 //! judged by what it wraps.
 
+use super::deadline::TooSlow;
 use super::error::CAUSES_MAX;
 use super::{Class, Classifier, HttpStatus};
 use std::error::Error;
@@ -37,8 +38,11 @@ fn known(error: &(dyn Error + 'static)) -> Option<Class> {
     if error.is::<serde_json::Error>() {
         return Some(Class::Permanent);
     }
-    if error.is::<tower::timeout::error::Elapsed>() || error.is::<tokio::time::error::Elapsed>() {
-        return Some(Class::Transient);
+    if error.is::<TooSlow>()
+        || error.is::<tower::timeout::error::Elapsed>()
+        || error.is::<tokio::time::error::Elapsed>()
+    {
+        return Some(Class::Timeout);
     }
     if let Some(status) = error.downcast_ref::<HttpStatus>() {
         return Some(status.class());
@@ -70,6 +74,8 @@ fn known_io(error: &std::io::Error) -> Option<Class> {
         | ErrorKind::StorageFull
         | ErrorKind::QuotaExceeded
         | ErrorKind::ReadOnlyFilesystem => Some(Class::Outage),
+        // A socket with a timeout of its own says `WouldBlock`.
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => Some(Class::Timeout),
         ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::Unsupported => {
             Some(Class::Permanent)
         }
@@ -90,7 +96,7 @@ fn known_reqwest(error: &reqwest::Error) -> Option<Class> {
         return Some(Class::Outage);
     }
     if error.is_timeout() {
-        return Some(Class::Transient);
+        return Some(Class::Timeout);
     }
     error.is_builder().then_some(Class::Permanent)
 }
@@ -134,30 +140,43 @@ fn known_code(error: &dyn sqlx::error::DatabaseError) -> Option<Class> {
 
 /// PostgreSQL's codes, by its documentation's appendix A.
 ///
-/// A deadlock or a serialisation failure (`40...`) may pass at once, and so may a statement that took too long (57014).
+/// A deadlock or a serialisation failure (`40...`) may pass at once. A statement that took too long (57014), or a transaction that
+/// did (25P03, 25P04), is a timeout: it may be this event's alone.
 #[cfg(feature = "postgres")]
 fn known_postgres(error: &dyn sqlx::error::DatabaseError) -> Option<Class> {
     const INSUFFICIENT_PRIVILEGE: &str = "42501";
     const INVALID_CATALOG_NAME: &str = "3D000";
     const LOCK_NOT_AVAILABLE: &str = "55P03";
+    const TIMEOUTS: [&str; 3] = ["57014", "25P03", "25P04"];
+    /// A pooler lost the connection's statements: no event's doing.
+    const STATEMENTS_LOST: [&str; 2] = ["26000", "42P05"];
+    /// Damaged data and indexes.
+    const CORRUPTED: [&str; 2] = ["XX001", "XX002"];
     const READ_ONLY_SQL_TRANSACTION: &str = "25006";
     /// Connections, authorisation, resources, the operator's intervention, and the system.
     const CLASSES: [&str; 5] = ["08", "28", "53", "57P", "58"];
     error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?;
     let code = error.code()?;
+    let code = &*code;
+    if TIMEOUTS.contains(&code) {
+        return Some(Class::Timeout);
+    }
     let is_of_the_server = matches!(
-        &*code,
+        code,
         INSUFFICIENT_PRIVILEGE
             | INVALID_CATALOG_NAME
             | LOCK_NOT_AVAILABLE
             | READ_ONLY_SQL_TRANSACTION
-    ) || CLASSES.iter().any(|class| code.starts_with(class));
+    ) || STATEMENTS_LOST.contains(&code)
+        || CORRUPTED.contains(&code)
+        || CLASSES.iter().any(|class| code.starts_with(class));
     is_of_the_server.then_some(Class::Outage)
 }
 
 /// SQLite's primary codes; the extended ones have them in their lowest byte.
 #[cfg(feature = "sqlite")]
 fn known_sqlite(error: &dyn sqlx::error::DatabaseError) -> Option<Class> {
+    const NOMEM: i64 = 7;
     const READONLY: i64 = 8;
     const IOERR: i64 = 10;
     const CORRUPT: i64 = 11;
@@ -169,7 +188,7 @@ fn known_sqlite(error: &dyn sqlx::error::DatabaseError) -> Option<Class> {
     // Somebody has to see to the file first, and then every record passes.
     let is_of_the_file = matches!(
         code & 0xff,
-        READONLY | IOERR | CORRUPT | FULL | CANTOPEN | NOTADB
+        NOMEM | READONLY | IOERR | CORRUPT | FULL | CANTOPEN | NOTADB
     );
     is_of_the_file.then_some(Class::Outage)
 }
@@ -201,9 +220,12 @@ mod tests {
                 ][..],
             ),
             (
+                Class::Timeout,
+                &[ErrorKind::TimedOut, ErrorKind::WouldBlock],
+            ),
+            (
                 Class::Transient,
                 &[
-                    ErrorKind::TimedOut,
                     ErrorKind::UnexpectedEof,
                     ErrorKind::Interrupted,
                     ErrorKind::Other,
@@ -234,16 +256,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_took_too_long_may_pass() {
+    async fn what_took_too_long_is_a_timeout() {
         let elapsed = tokio::time::timeout(std::time::Duration::ZERO, std::future::pending::<()>());
-        assert_eq!(
-            class(elapsed.await.expect_err("too late")),
-            Class::Transient
-        );
-        assert_eq!(
-            class(tower::timeout::error::Elapsed::new()),
-            Class::Transient
-        );
+        assert_eq!(class(elapsed.await.expect_err("too late")), Class::Timeout);
+        assert_eq!(class(tower::timeout::error::Elapsed::new()), Class::Timeout);
     }
 
     #[test]
@@ -313,7 +329,11 @@ mod tests {
             ("53100", Class::Outage),
             ("53300", Class::Outage),
             ("55P03", Class::Outage),
-            ("57014", Class::Transient),
+            ("57014", Class::Timeout),
+            ("25P03", Class::Timeout),
+            ("26000", Class::Outage),
+            ("XX001", Class::Outage),
+            ("XX000", Class::Transient),
             ("57P01", Class::Outage),
         ] {
             let raise = format!("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$");
@@ -365,7 +385,7 @@ mod tests {
         let (error, _) = tokio::join!(get("/", minute), serve(refused));
         assert_eq!(class(error.expect_err("422")), Class::Permanent);
         let (error, _) = tokio::join!(get("/", Duration::from_millis(50)), serve(b""));
-        assert_eq!(class(error.expect_err("silence")), Class::Transient);
+        assert_eq!(class(error.expect_err("silence")), Class::Timeout);
         drop(listener);
         let error = get("/", minute).await.expect_err("nobody listens");
         assert_eq!(class(error), Class::Outage);

@@ -12,6 +12,7 @@ use crate::publisher::Publisher;
 use std::any::Any;
 use std::cell::OnceCell;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// What all deliveries of one consumer share.
 #[derive(Clone)]
@@ -20,6 +21,9 @@ pub struct Scope {
     pub group: String,
     /// Publishes what handlers publish through their context; none for a consumer that publishes nothing.
     pub publisher: Option<Publisher>,
+    /// How long a handler may take; for ever without one.
+    /// See [`ConsumerSettings::handler_timeout`](crate::consumer::ConsumerSettings::handler_timeout).
+    pub handler_timeout: Option<Duration>,
 }
 
 /// One attempt at one record: the request that the handler service is called with.
@@ -197,6 +201,11 @@ impl Context {
             .map_err(HandlerError::permanent)?;
         staged.push(record);
         Ok(())
+    }
+
+    /// How long the handler may take; for ever without one.
+    pub(super) fn handler_timeout(&self) -> Option<Duration> {
+        self.inner.delivery.scope.handler_timeout
     }
 
     /// What makes the record the same one in every delivery, as source and id.

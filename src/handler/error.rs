@@ -1,5 +1,6 @@
 //! Handler errors and the classes that decide what becomes of them.
 
+use super::deadline::TooSlow;
 use super::panics::{caught, drop_caught};
 use super::{DeadReason, Stage};
 use crate::publisher::PublishError;
@@ -17,6 +18,9 @@ pub enum Class {
     Permanent,
     /// Something the handler depends on is down: retried until it is back, no attempt is counted.
     Outage,
+    /// No answer came in time. Where most attempts that need the same dependency fail like this it is an [`Outage`](Self::Outage);
+    /// a record that is slow while others are not is retried as one that failed for now ([`Transient`](Self::Transient)).
+    Timeout,
 }
 
 impl Class {
@@ -26,6 +30,7 @@ impl Class {
             Self::Transient => "transient",
             Self::Permanent => "permanent",
             Self::Outage => "outage",
+            Self::Timeout => "timeout",
         }
     }
 }
@@ -109,6 +114,11 @@ impl HandlerError {
     /// Something that the handler depends on is down.
     pub fn outage(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::classed(Class::Outage, source.into())
+    }
+
+    /// Something that the handler depends on gave no answer in time; name it with [`HandlerError::of`].
+    pub fn timeout(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::classed(Class::Timeout, source.into())
     }
 
     fn classed(class: Class, source: Box<dyn Error + Send + Sync>) -> Self {
@@ -244,7 +254,8 @@ impl HandlerError {
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for HandlerError {
     fn from(source: E) -> Self {
         let source: Box<dyn Error + Send + Sync> = source.into();
-        let stage = if source.is::<tower::timeout::error::Elapsed>() {
+        let is_timeout = source.is::<TooSlow>() || source.is::<tower::timeout::error::Elapsed>();
+        let stage = if is_timeout {
             Stage::Timeout
         } else {
             Stage::Handler

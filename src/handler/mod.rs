@@ -46,6 +46,7 @@
 mod batch;
 mod classify;
 mod context;
+mod deadline;
 mod error;
 mod extract;
 mod http;
@@ -59,6 +60,7 @@ pub use batch::{BatchOutcome, BatchSettings, Delivered, IntoBatchOutcome};
 pub(crate) use classify::causes;
 pub(crate) use classify::default_classifier;
 pub use context::{Context, Delivery, Scope};
+pub(crate) use deadline::Limited;
 pub(crate) use error::Failure;
 pub use error::{Class, Classifier, HandlerError};
 pub use extract::{BatchArgument, BatchFunction, FromContext, Function, Needs, RawFunction, State};

@@ -177,6 +177,7 @@ mod tests {
             scope: Arc::new(Scope {
                 group: "payments".to_owned(),
                 publisher: None,
+                handler_timeout: None,
             }),
         }
     }

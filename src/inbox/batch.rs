@@ -4,6 +4,7 @@ use super::{BoxFuture, InboxError, InboxKey};
 use crate::event::OutgoingRecord;
 use std::any::Any;
 use std::error::Error;
+use std::task::{Context, Poll};
 
 /// An inbox that claims several deliveries in one transaction. [`Inbox::batches`](super::Inbox::batches) tells of it.
 pub trait BatchInbox: Send + Sync {
@@ -47,5 +48,10 @@ pub trait BatchClaim: Send {
     ) -> BoxFuture<'static, Result<bool, InboxError>> {
         let abandoned = self.abandon();
         Box::pin(async move { abandoned.await.map(|()| false) })
+    }
+
+    /// As [`Claim::poll_recalled`](super::Claim::poll_recalled).
+    fn poll_recalled(&mut self, _: &mut Context<'_>) -> Poll<InboxError> {
+        Poll::Pending
     }
 }

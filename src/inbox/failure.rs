@@ -22,9 +22,9 @@ pub(super) enum Advice {
     TryAgain(&'static str),
     /// Somebody has to do something.
     Mend(&'static str),
-    /// It is this statement's own fault; says who refused it.
+    /// It is what was written, not the store; says who refused it.
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
-    None(&'static str),
+    Refused(&'static str),
 }
 
 impl Failure {
@@ -47,7 +47,7 @@ impl Failure {
             Advice::TryAgain(advice) => InboxError::TryAgain(failure(advice)),
             Advice::Mend(advice) => InboxError::NotWritable(failure(advice)),
             #[cfg(any(feature = "postgres", feature = "sqlite"))]
-            Advice::None(refused) => InboxError::Other(failure(refused)),
+            Advice::Refused(refused) => InboxError::Other(failure(refused)),
         }
     }
 

@@ -31,14 +31,17 @@ use super::{BoxFuture, CLAIMS_MAX, Claim, Claimed, InboxError, InboxKey, replies
 use crate::event::OutgoingRecord;
 use books::{Answer, Asker, Books, Turn};
 use collision::{Said, TransactionCollided};
-use lend::{Completed, Loan, Returned, lend};
+use lend::{Completed, Loan, Recall, Returned, lend};
 use queue::{Ended, Queue};
 use std::any::Any;
 use std::error::Error;
 use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 /// How a store does what a group needs. Called by one group at a time for each open transaction, in the order given here.
 pub(super) trait GroupStore: Send + Sync + 'static {
@@ -90,6 +93,13 @@ pub(super) trait GroupStore: Send + Sync + 'static {
     /// Commits a transaction that is closed.
     fn commit(&self, open: Self::Open) -> impl Future<Output = Result<(), InboxError>> + Send;
 
+    /// Whether the store answers at all: asked while a handler has had a transaction for [`RECALL_AFTER`], as its own statements
+    /// may never be answered. An error says that it does not.
+    fn check(&self) -> impl Future<Output = Result<(), InboxError>> + Send;
+
+    /// Whether the last that was heard of the store is that it answers nobody.
+    fn is_silent(&self) -> bool;
+
     /// Ends a transaction that has nothing to commit.
     fn roll_back(&self, open: Self::Open) -> impl Future<Output = Result<(), InboxError>> + Send;
 
@@ -97,6 +107,9 @@ pub(super) trait GroupStore: Send + Sync + 'static {
     /// it; without one it is an error of this store.
     fn cause(open: Option<&Self::Open>, error: &(dyn Error + 'static)) -> Option<Cause>;
 }
+
+/// How long a handler has a transaction before the store is asked whether it answers, and again after as long.
+const RECALL_AFTER: Duration = Duration::from_secs(3);
 
 /// How the writing of one claim ends.
 #[derive(Clone, Copy)]
@@ -230,8 +243,19 @@ impl<S: GroupStore> Group<S> {
                 } else if matches!(error, InboxError::Other(_)) {
                     self.ended = Ended::Refused;
                 }
+                if self.groups.store.is_silent() {
+                    self.fail_waiting(&error);
+                }
                 self.books.lost(error);
             }
+        }
+    }
+
+    /// The store answers nobody: those that wait for a transaction need not find out one after the other.
+    fn fail_waiting(&self, error: &InboxError) {
+        let waiting = self.groups.lock().take_waiting();
+        for asker in waiting {
+            let _ = asker.send(Err(InboxError::Unavailable(error.to_string().into())));
         }
     }
 
@@ -264,6 +288,7 @@ impl<S: GroupStore> Group<S> {
         let groups = Arc::clone(&self.groups);
         let store = &groups.store;
         let mut is_marked = true;
+        let mut patience = pin!(sleep(RECALL_AFTER));
         let mut known = known.into_iter().enumerate();
         while let Some((place, known_of)) = known.next() {
             let is_turn = matches!(known_of, Known::Nothing);
@@ -280,9 +305,10 @@ impl<S: GroupStore> Group<S> {
                 continue;
             }
             let (loan, returned) = lend(open);
+            let recall = loan.recall();
             // A loan that nobody takes comes back at once.
             let _ = asker.send(Ok(Turn::Fresh(loan)));
-            open = match returned.await.map_err(|_| closing())? {
+            open = match recalled(store, returned, &recall, patience.as_mut()).await? {
                 Returned::Abandoned(mut open) => {
                     store.undo(&mut open, &self.keys[place]).await?;
                     open
@@ -364,6 +390,27 @@ impl<S: GroupStore> Group<S> {
     }
 }
 
+/// Waits until a transaction comes back, and recalls it where the store answers nobody any more. `patience` is that of a whole
+/// group, so that a turn costs no timer.
+async fn recalled<S: GroupStore>(
+    store: &S,
+    mut returned: oneshot::Receiver<Returned<S::Open>>,
+    recall: &Recall,
+    mut patience: Pin<&mut Sleep>,
+) -> Result<Returned<S::Open>, InboxError> {
+    loop {
+        tokio::select! {
+            biased;
+            returned = &mut returned => return returned.map_err(|_| closing()),
+            () = patience.as_mut() => {}
+        }
+        if let Err(error) = store.check().await {
+            recall.now(error);
+        }
+        patience.as_mut().reset(Instant::now() + RECALL_AFTER);
+    }
+}
+
 impl<S: GroupStore> Drop for Group<S> {
     fn drop(&mut self) {
         let now = Instant::now();
@@ -392,6 +439,10 @@ impl<S: GroupStore> Claim for GroupClaim<S> {
         published: Vec<OutgoingRecord>,
     ) -> BoxFuture<'static, Result<Vec<OutgoingRecord>, InboxError>> {
         Box::pin(self.loan.complete(published))
+    }
+
+    fn poll_recalled(&mut self, cx: &mut Context<'_>) -> Poll<InboxError> {
+        self.loan.poll_recalled(cx)
     }
 
     fn abandon(self: Box<Self>) -> BoxFuture<'static, Result<(), InboxError>> {

@@ -39,6 +39,7 @@ use crate::event::OutgoingRecord;
 use std::any::{Any, TypeId};
 use std::future::Future;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
 /// Claims that are made in one statement at most: for more SQLite would need more placeholders than it takes.
 pub(crate) const CLAIMS_MAX: u32 = 2_000;
@@ -122,6 +123,13 @@ pub trait Claim: Send {
     ) -> BoxFuture<'static, Result<bool, InboxError>> {
         let abandoned = self.abandon();
         Box::pin(async move { abandoned.await.map(|()| false) })
+    }
+
+    /// Ready when the store has stopped answering while the handler has the transaction, whose statements may never end: the
+    /// handler is dropped, then the claim. Polled whenever the handler is not ready; registers the waker, and waits for nothing.
+    /// A store that hands out no transaction never recalls one.
+    fn poll_recalled(&mut self, _: &mut Context<'_>) -> Poll<InboxError> {
+        Poll::Pending
     }
 }
 

@@ -56,6 +56,7 @@ impl OutboxError {
     pub(crate) fn into_inbox(self, failed: impl FnOnce(sqlx::Error) -> InboxError) -> InboxError {
         match self {
             Self::Store { source, .. } => failed(source),
+            silent @ Self::NoAnswer { .. } => InboxError::Unavailable(silent.into()),
             other => InboxError::Other(other.into()),
         }
     }

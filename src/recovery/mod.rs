@@ -16,7 +16,7 @@ mod replay;
 mod window;
 
 pub use breaker::BreakerPolicy;
-pub(crate) use breaker::{Breaker, Change};
+pub(crate) use breaker::{Breaker, Change, ProbeId};
 pub use dead_letter::DeadLetterTopic;
 pub use flood_guard::FloodGuardPolicy;
 pub(crate) use flood_guard::{Flood, FloodGuard};

@@ -27,8 +27,8 @@ pub struct Backoff {
 
 /// How failed attempts are retried: in place first, then parked, then not any more.
 ///
-/// Only transient failures use up attempts: while a dependency is down every record fails, and counting those attempts
-/// would empty the topic into the dead-letter topic.
+/// Only transient failures use up attempts, and timeouts of which others are spared: while a dependency is down every record
+/// fails, and counting those attempts would empty the topic into the dead-letter topic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
     /// Attempts in place at a transiently failing record before it is parked; 0 is read as 1.
@@ -86,15 +86,17 @@ impl RetryPolicy {
     /// Decides after attempt number `attempt` (from 1) failed with `class`; `random` is uniform in [0, 1). `rounds` is how often
     /// the record was parked before.
     ///
-    /// A transient failure is tried again until the attempts in place are used up, then parked until the delays are, an
+    /// A transient failure, or a timeout, is tried again until the attempts in place are used up, then parked until the delays are, an
     /// outage is tried again always, a permanent one never.
     pub fn decide(&self, class: Class, attempt: u32, rounds: u32, random: f64) -> Decision {
         let again = Decision::RetryAfter(self.backoff.delay(attempt, random));
         match class {
             Class::Permanent => Decision::DeadLetter,
             Class::Outage => again,
-            Class::Transient if rounds == 0 && attempt < self.attempts_max => again,
-            Class::Transient => match self.park_delays.get(rounds as usize) {
+            Class::Transient | Class::Timeout if rounds == 0 && attempt < self.attempts_max => {
+                again
+            }
+            Class::Transient | Class::Timeout => match self.park_delays.get(rounds as usize) {
                 Some(delay) => Decision::Park(*delay),
                 None => Decision::DeadLetter,
             },
@@ -158,6 +160,8 @@ mod tests {
         check(Class::Transient, 0, 1, parked);
         check(Class::Permanent, 10, 1, Decision::DeadLetter);
         check(Class::Permanent, u32::MAX, 0, Decision::DeadLetter);
+        check(Class::Timeout, 3, 2, after_ms(200));
+        check(Class::Timeout, 3, 3, parked);
         check(Class::Outage, 3, 3, after_ms(400));
         check(Class::Outage, 0, 1, after_ms(100));
         check(Class::Outage, 3, 1_000, after_ms(30_000));

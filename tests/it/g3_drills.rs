@@ -255,6 +255,52 @@ async fn a_postgres_that_is_down_and_then_stands_still_costs_time_and_no_dead_le
     account::check(&store, ACCOUNTS, 40).await;
 }
 
+/// A handler's time is short, and what it waits for outside is long: its turn, the claim, the commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_stands_still_shows_within_seconds_and_spends_no_attempt() {
+    use evenkeel::testing::TestPostgres;
+    let Some(case) = Case::new("it-store-still", 3).await else {
+        return;
+    };
+    let Some(server) = evenkeel::testing::required(TestPostgres::start().await) else {
+        return;
+    };
+    let store = Store::Postgres(server.database().await.expect("a database"));
+    let router = account::router(&store, &case.group, None).await;
+    let mut settings = case.settings();
+    settings.handler_timeout = Some(Duration::from_secs(1));
+    settings.retry.attempts_max = 3;
+    settings.retry.park_delays = Vec::new();
+    let member = Member::start(&case.kafka, settings, router);
+    member.joined().await;
+    let batch = steps(&case, 0..5);
+    let published = batch.len();
+    case.publish(batch).await;
+    settled(&case, published).await;
+    server.freeze().await.expect("frozen");
+    let frozen = Instant::now();
+    let batch = steps(&case, 5..10);
+    let published = published + batch.len();
+    case.publish(batch).await;
+    eventually("the health names the inbox", WITHIN, || async {
+        let complaints = member.health.not_ready();
+        let names_it = |(_, reason): &(String, String)| reason.contains("inbox is down");
+        complaints.iter().any(names_it).then_some(())
+    })
+    .await;
+    assert!(
+        frozen.elapsed() < Duration::from_secs(12),
+        "{:?}",
+        frozen.elapsed()
+    );
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    server.thaw().await.expect("thawed");
+    settled(&case, published).await;
+    let report = member.stop().await;
+    assert_eq!((report.dead_letters, report.parked), (0, 0));
+    account::check(&store, ACCOUNTS, 10).await;
+}
+
 enum Outage {
     Down,
     StandsStill,

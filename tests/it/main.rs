@@ -46,6 +46,8 @@ mod g8_panics;
 mod g8_poison;
 /// G9, G4: few records that wait, in whatever way, stop no others.
 mod g9_few_keys;
+/// G9: what hangs is an outage too, and a probe that hangs stops nobody.
+mod g9_hanging;
 /// G9: outages pause and probe, and cost nothing but time.
 mod g9_outage;
 /// Partitions that wait for their retry topic: in bounded memory, once and in order.

@@ -64,6 +64,7 @@ impl Scene {
             scope: Arc::new(Scope {
                 group: "payments".to_owned(),
                 publisher: None,
+                handler_timeout: None,
             }),
         };
         self.asking.clone().oneshot(delivery).await.unwrap()

@@ -8,6 +8,7 @@ use crate::inbox::{BatchClaim, Claim, Claimed, Inbox, InboxError, InboxKey};
 use futures_util::future::join_all;
 use std::any::Any;
 use std::error::Error;
+use std::task::{Context, Poll};
 
 /// What the inbox says of the deliveries of a batch.
 pub(super) struct Answered {
@@ -103,6 +104,18 @@ impl Claims {
             // A store that has transactions, but not for several, has one delivery here.
             Self::Each(claims) => claims.first_mut()?.transaction(),
             Self::Unneeded => None,
+        }
+    }
+
+    /// Ready when the store has stopped answering while the handler has its transaction.
+    pub(super) fn poll_recalled(&mut self, cx: &mut Context<'_>) -> Poll<InboxError> {
+        match self {
+            Self::Whole(claim) => claim.poll_recalled(cx),
+            Self::Each(claims) => match claims.first_mut() {
+                Some(claim) => claim.poll_recalled(cx),
+                None => Poll::Pending,
+            },
+            Self::Unneeded => Poll::Pending,
         }
     }
 

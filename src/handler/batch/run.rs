@@ -8,6 +8,7 @@ use super::{BatchOutcome, BatchSettings, Delivered};
 use crate::durations::bounded;
 use crate::event::OutgoingRecord;
 use crate::handler::context::ContextSource;
+use crate::handler::deadline::{limited, outside};
 use crate::handler::extract::BatchFunction;
 use crate::handler::recognition;
 use crate::handler::router::routes::{is_success, store_error};
@@ -15,9 +16,11 @@ use crate::handler::{DeadReason, HandlerError, Outcome, Stage, panics};
 use crate::inbox::{BoxFuture, InboxError, InboxKey};
 use futures_util::FutureExt;
 use futures_util::future::{Either, join_all, select};
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -127,7 +130,7 @@ impl<T: Send + 'static> Batcher<T> {
         self.came.notify_one();
         self.start();
         // Without an answer the runtime ends.
-        answered.await.unwrap_or_else(|_| {
+        outside(answered).await.unwrap_or_else(|_| {
             Outcome::Retry(HandlerError::outage("the runtime of the batch is ending")).into()
         })
     }
@@ -225,9 +228,20 @@ impl<T: Send + 'static> Running<T> {
         let offered = offered.map(|transaction| contexts[0].offer_transaction(transaction));
         let called = async {
             let source = ContextSource::of(&contexts[0]);
-            (self.0.handle)(events, source).await
+            let handled = (self.0.handle)(events, source);
+            match contexts[0].handler_timeout() {
+                None => handled.await,
+                Some(limit) => match limited(handled, limit).await {
+                    Ok(outcome) => outcome,
+                    Err(error) => BatchOutcome::Failed(error.into()),
+                },
+            }
         };
-        let ended = unless_nobody_waits(called, &mut askers).await;
+        let called = unless_nobody_waits(called, &mut askers);
+        let ended = match unless_recalled(called, &mut claims).await {
+            Ok(ended) => ended,
+            Err(error) => return fail(store_error(error).into(), askers),
+        };
         drop(offered);
         let outcomes = match ended.map(|ended| outcomes(ended, askers.len())) {
             Some(Ok(outcomes)) => outcomes,
@@ -287,6 +301,19 @@ impl From<HandlerError> for Failure {
     fn from(error: HandlerError) -> Self {
         Self::Error(error)
     }
+}
+
+/// How the handler ended; it is dropped where its store has stopped answering.
+async fn unless_recalled<T>(
+    called: impl Future<Output = T>,
+    claims: &mut Claims,
+) -> Result<T, InboxError> {
+    let mut called = pin!(called);
+    poll_fn(|cx| match called.as_mut().poll(cx) {
+        Poll::Ready(ended) => Poll::Ready(Ok(ended)),
+        Poll::Pending => claims.poll_recalled(cx).map(Err),
+    })
+    .await
 }
 
 /// How the handler ended; nothing where it was given up, as every delivery had been.

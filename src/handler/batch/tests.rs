@@ -44,6 +44,7 @@ fn delivery(id: i64, attempt: u32) -> Delivery {
         scope: Arc::new(Scope {
             group: "group".to_owned(),
             publisher: None,
+            handler_timeout: None,
         }),
     }
 }
@@ -328,6 +329,41 @@ async fn a_batch_of_which_nobody_waits_any_more_is_given_up_and_the_next_runs() 
     given_up.expect("never closed").forget();
     let again = deliver(&mut router, [2]).await;
     assert!(are_done(&again), "its claim was given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_has_the_handlers_time_and_each_of_its_events_waits_for_free() {
+    let slow = async |events: Vec<Delivered<Paid>>, State(seen): State<Seen>| {
+        seen.see(&events);
+        // Three batches run one after the other, within the time of each.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        if events.iter().any(|paid| paid.event.data.cents == 5) {
+            std::future::pending::<()>().await;
+        }
+    };
+    let seen = Seen::default();
+    let router = Router::new().with_state(seen.clone());
+    let router = router.on_batch_with(limits(2), slow);
+    let limit = Some(Duration::from_secs(3));
+    let calls = (0..6).map(|id| {
+        let mut delivery = delivery(id, 1);
+        let scope = Scope {
+            handler_timeout: limit,
+            ..Scope::clone(&delivery.scope)
+        };
+        delivery.scope = Arc::new(scope);
+        let mut handler = crate::handler::Limited::new(router.clone(), limit);
+        async move { handler.call(delivery).await }
+    });
+    let outcomes = within(join_all(calls)).await;
+    let outcomes: Vec<_> = outcomes.into_iter().map(|Ok(outcome)| outcome).collect();
+    assert!(are_done(&outcomes[..4]), "{outcomes:?}");
+    assert_eq!(classes(&outcomes[4..]), [Class::Timeout; 2]);
+    let stage = |outcome: &Outcome| match outcome {
+        Outcome::Retry(error) => error.stage(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(stage(&outcomes[5]), crate::handler::Stage::Timeout);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use crate::event::{
     Attributes, DecodeError, Decoded, EventType, OutgoingRecord, Record, decode_asked,
 };
 use crate::handler::context::ContextSource;
+use crate::handler::deadline::outside;
 use crate::handler::extract::{Function, Needs, RawFunction};
 use crate::handler::recognition::{self, LateEvents};
 use crate::handler::{Context, Delivery, HandlerError, Outcome, Stage};
@@ -19,11 +20,12 @@ use std::any::{Any, TypeId};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use std::task::Poll;
 
 /// The raw handler's name in the inbox.
 pub(crate) const RAW_HANDLER: &str = "raw";
@@ -460,11 +462,11 @@ async fn once(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: &Delivery) -> Outc
     }
     let (source, id) = input.identity(&delivery.record);
     let key = context.inbox_key(source, id);
-    let claimed = match routes.names_transaction(route) {
-        true => inbox.claim(&key).await,
-        false => inbox.claim_without_transaction(&key).await,
+    let claiming = match routes.names_transaction(route) {
+        true => inbox.claim(&key),
+        false => inbox.claim_without_transaction(&key),
     };
-    let mut claim = match claimed {
+    let mut claim = match outside(claiming).await {
         Ok(Claimed::Fresh(claim)) => claim,
         // With the same ids: whoever published it first may have ended before it was acknowledged.
         Ok(Claimed::Duplicate { unsent }) => {
@@ -477,8 +479,9 @@ async fn once(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: &Delivery) -> Outc
     let offered = offered.map(|transaction| context.offer_transaction(transaction));
     let source = ContextSource::new(delivery, routes, route, Some(context.clone()));
     let outcome = match input.call(routes, source) {
-        Ok(handled) => match handled.await {
+        Ok(handled) => match unless_recalled(handled, claim.as_mut()).await {
             Ok(outcome) => outcome,
+            Err(error) => return Outcome::Retry(store_error(error)),
         },
         Err(outcome) => outcome,
     };
@@ -486,7 +489,7 @@ async fn once(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: &Delivery) -> Outc
     if !is_success(&outcome) {
         return failed(claim, outcome, &key.handler).await;
     }
-    match claim.complete(context.take_staged()).await {
+    match outside(claim.complete(context.take_staged())).await {
         Ok(unsent) => {
             recognition::completed(&context);
             publish(&context, unsent, outcome).await
@@ -498,16 +501,28 @@ async fn once(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: &Delivery) -> Outc
 /// Gives the claim of a handler back that did not succeed.
 async fn failed(claim: Box<dyn Claim>, outcome: Outcome, handler: &str) -> Outcome {
     let (abandoned, outcome) = match outcome {
-        Outcome::Retry(error) => match claim.fail(error.cause()).await {
+        Outcome::Retry(error) => match outside(claim.fail(error.cause())).await {
             Ok(true) => return Outcome::Retry(error.collided()),
             abandoned => (abandoned.map(drop), Outcome::Retry(error)),
         },
-        outcome => (claim.abandon().await, outcome),
+        outcome => (outside(claim.abandon()).await, outcome),
     };
     if let Err(error) = abandoned {
         tracing::warn!(%error, handler, "a failed handler's claim could not be given back at once");
     }
     outcome
+}
+
+/// How the handler ended; it is dropped where its store has stopped answering.
+async fn unless_recalled(
+    mut handled: OutcomeFuture,
+    claim: &mut dyn Claim,
+) -> Result<Outcome, InboxError> {
+    poll_fn(|cx| match handled.as_mut().poll(cx) {
+        Poll::Ready(Ok(outcome)) => Poll::Ready(Ok(outcome)),
+        Poll::Pending => claim.poll_recalled(cx).map(Err),
+    })
+    .await
 }
 
 /// Publishes in order, waits for every acknowledgement, and only then lets `outcome` stand.
@@ -526,13 +541,13 @@ pub(super) async fn publish(
     };
     let mut receipts = Vec::with_capacity(records.len());
     for record in records {
-        match publisher.enqueue_record(record).await {
+        match outside(publisher.enqueue_record(record)).await {
             Ok(receipt) => receipts.push(receipt),
             Err(error) => return Outcome::Retry(unpublished(error)),
         }
     }
     for receipt in receipts {
-        if let Err(error) = receipt.await {
+        if let Err(error) = outside(receipt).await {
             return Outcome::Retry(unpublished(error));
         }
     }
@@ -577,6 +592,7 @@ mod tests {
     use crate::handler::{Router, Scope, State};
     use crate::inbox::SqliteInbox;
     use sqlx::SqlitePool;
+    use std::time::Duration;
     use tower::Service;
 
     fn delivery() -> Delivery {
@@ -589,6 +605,7 @@ mod tests {
             scope: Arc::new(Scope {
                 group: "group".to_owned(),
                 publisher: None,
+                handler_timeout: None,
             }),
         }
     }
@@ -617,5 +634,33 @@ mod tests {
         assert!(matches!(again, Outcome::Duplicate), "{again:?}");
         let effects = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM effects");
         assert_eq!(effects.fetch_one(&pool).await.expect("readable"), 1);
+    }
+
+    /// 30 deliveries of one store, each of which has its only transaction for 50 ms.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_handlers_time_does_not_run_while_it_waits_for_its_turn() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.db");
+        let inbox = SqliteInbox::open(&path, "group", "").await;
+        let slow = async |_: Record, _: crate::inbox::SqliteTx| {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        let router = Router::new().raw(slow).with_inbox(inbox.expect("a store"));
+        let limit = Some(Duration::from_millis(400));
+        let deliver = |offset| {
+            let mut handler = crate::handler::Limited::new(router.clone(), limit);
+            let mut delivery = delivery();
+            let mut batch = RecordBatchBuilder::new();
+            let source = batch.source("orders".into(), 0);
+            batch.push(source, offset, 0, None, None, std::iter::empty());
+            delivery.record = batch.build(None).record(0).expect("pushed");
+            async move { handler.call(delivery).await }
+        };
+        let began = std::time::Instant::now();
+        let all = futures_util::future::join_all((0..30).map(deliver)).await;
+        assert!(began.elapsed() > Duration::from_secs(1), "they took turns");
+        for outcome in all {
+            assert!(matches!(outcome, Ok(Outcome::Done)), "{outcome:?}");
+        }
     }
 }

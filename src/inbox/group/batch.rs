@@ -2,15 +2,17 @@
 //!
 //! Owns how such a batch ends. Its transaction is one of those that a store may have open, and is waited for behind groups.
 
-use super::lend::{Loan, lend};
-use super::{GroupStore, Groups, Known, Level, closing};
+use super::lend::{Loan, Recall, lend};
+use super::{GroupStore, Groups, Known, Level, RECALL_AFTER, closing};
 use crate::event::OutgoingRecord;
 use crate::inbox::{BatchClaim, BoxFuture, ClaimedBatch, InboxError, InboxKey};
 use std::any::Any;
 use std::error::Error;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 impl<S: GroupStore> Groups<S> {
     /// Claims deliveries, all different, in a transaction of their own.
@@ -38,10 +40,12 @@ impl<S: GroupStore> Groups<S> {
         }
         // Nobody waits for its return: what comes back after the claim has ended is dropped, and that undoes it.
         let (loan, _) = lend(open);
+        let watched = watch(Arc::clone(self), loan.recall());
         let claim = GroupBatch {
             groups: Arc::clone(self),
             keys: fresh,
             level,
+            _watched: AbortOnDropHandle::new(tokio::spawn(watched)),
             loan,
             _place: place,
         };
@@ -64,7 +68,18 @@ struct GroupBatch<S: GroupStore> {
     keys: Vec<InboxKey>,
     level: Level,
     loan: Loan<S::Open>,
+    _watched: AbortOnDropHandle<()>,
     _place: OwnedSemaphorePermit,
+}
+
+/// Recalls the transaction when the store answers nobody any more.
+async fn watch<S: GroupStore>(groups: Arc<Groups<S>>, recall: Recall) {
+    loop {
+        tokio::time::sleep(RECALL_AFTER).await;
+        if let Err(error) = groups.store.check().await {
+            return recall.now(error);
+        }
+    }
 }
 
 impl<S: GroupStore> GroupBatch<S> {
@@ -118,6 +133,10 @@ impl<S: GroupStore> BatchClaim for GroupBatch<S> {
         published: Vec<Option<Vec<OutgoingRecord>>>,
     ) -> BoxFuture<'static, Result<Vec<Vec<OutgoingRecord>>, InboxError>> {
         Box::pin(self.settle(published))
+    }
+
+    fn poll_recalled(&mut self, cx: &mut Context<'_>) -> Poll<InboxError> {
+        self.loan.poll_recalled(cx)
     }
 
     fn abandon(self: Box<Self>) -> BoxFuture<'static, Result<(), InboxError>> {

@@ -5,7 +5,9 @@
 use super::Cause;
 use crate::event::OutgoingRecord;
 use crate::inbox::InboxError;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use futures_util::task::AtomicWaker;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 
 /// How a transaction came back.
@@ -30,6 +32,7 @@ pub(super) fn lend<O>(open: O) -> (Loan<O>, oneshot::Receiver<Returned<O>>) {
     };
     let loan = Loan {
         place: Arc::new(Mutex::new(place)),
+        recall: Recall::default(),
     };
     (loan, returned)
 }
@@ -61,9 +64,29 @@ fn lock<O>(place: &Mutex<Place<O>>) -> MutexGuard<'_, Place<O>> {
     place.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Asks for a transaction back whose handler waits for a store that does not answer.
+#[derive(Clone, Default)]
+pub(super) struct Recall(Arc<Recalled>);
+
+#[derive(Default)]
+struct Recalled {
+    why: OnceLock<InboxError>,
+    claim: AtomicWaker,
+}
+
+impl Recall {
+    /// Whoever has the claim is to give it back, for this reason.
+    pub(super) fn now(&self, why: InboxError) {
+        // The first reason is as good as any.
+        let _ = self.0.why.set(why);
+        self.0.claim.wake();
+    }
+}
+
 /// The claim's side. Dropping it abandons the claim.
 pub(super) struct Loan<O> {
     place: Arc<Mutex<Place<O>>>,
+    recall: Recall,
 }
 
 impl<O> Loan<O> {
@@ -79,6 +102,21 @@ impl<O> Loan<O> {
                 place.at = other;
                 None
             }
+        }
+    }
+
+    /// By which the transaction can be recalled.
+    pub(super) fn recall(&self) -> Recall {
+        self.recall.clone()
+    }
+
+    /// Ready when the transaction is recalled: the claim is to be dropped, and its handler before it.
+    pub(super) fn poll_recalled(&self, cx: &mut Context<'_>) -> Poll<InboxError> {
+        let recalled = &*self.recall.0;
+        recalled.claim.register(cx.waker());
+        match recalled.why.get() {
+            Some(why) => Poll::Ready(InboxError::Unavailable(why.to_string().into())),
+            None => Poll::Pending,
         }
     }
 

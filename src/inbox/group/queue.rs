@@ -134,6 +134,12 @@ impl<W> Queue<W> {
         (group, level)
     }
 
+    /// Whoever waits: the store answers nobody.
+    pub(super) fn take_waiting(&mut self) -> impl Iterator<Item = W> + use<W> {
+        let waiting = std::mem::take(&mut self.waiting);
+        waiting.into_iter().map(|(_, asker)| asker)
+    }
+
     /// The transaction of these claims has ended.
     ///
     /// Groups grow while they take less than they may, and begin anew with single ones after a transaction that failed. A
@@ -269,6 +275,15 @@ mod tests {
         assert_eq!(group(&mut queue, Ended::After(AIM)), 1);
         assert_eq!(group(&mut queue, SOON), 1);
         assert_eq!(group(&mut queue, SOON), 2);
+    }
+
+    #[test]
+    fn who_waits_can_be_told_at_once_that_nobody_is_answered() {
+        let mut queue = queue(1, 1, 0..3);
+        let opened = open(&mut queue);
+        assert_eq!(queue.take_waiting().collect::<Vec<_>>(), [1, 2]);
+        end(&mut queue, &opened, Ended::Lost);
+        assert_eq!(open(&mut queue), [0; 0]);
     }
 
     #[test]

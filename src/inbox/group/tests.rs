@@ -15,6 +15,7 @@ struct Fake {
     refuses_to_commit: AtomicBool,
     /// Of each transaction.
     levels: Mutex<Vec<Level>>,
+    is_silent: AtomicBool,
 }
 
 /// What a handler meets when another transaction is in its way.
@@ -39,6 +40,7 @@ impl Default for Fake {
             fails_to_commit: AtomicBool::new(false),
             refuses_to_commit: AtomicBool::new(false),
             levels: Mutex::default(),
+            is_silent: AtomicBool::new(false),
         }
     }
 }
@@ -115,6 +117,17 @@ impl GroupStore for Fake {
 
     async fn close(&self, open: &mut Open) -> Result<(), InboxError> {
         over(open)
+    }
+
+    async fn check(&self) -> Result<(), InboxError> {
+        match self.is_silent() {
+            true => Err(down()),
+            false => Ok(()),
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Relaxed)
     }
 
     async fn commit(&self, open: Open) -> Result<(), InboxError> {
@@ -202,6 +215,63 @@ fn committed(groups: &Groups<Fake>) -> HashSet<String> {
 
 fn ids(ids: &[usize]) -> HashSet<String> {
     ids.iter().map(usize::to_string).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_answers_nobody_gets_its_transaction_back_from_the_handler() {
+    let groups = Groups::new(Fake::default(), 1, GROUP_MAX);
+    let recalled = async |claim: &mut Box<dyn Claim>, within: Duration| {
+        let recalled = std::future::poll_fn(|cx| claim.poll_recalled(cx));
+        tokio::time::timeout(within, recalled).await
+    };
+    let mut claim = fresh(&groups, 1).await;
+    let lent = claim.transaction();
+    let minute = Duration::from_secs(60);
+    assert!(recalled(&mut claim, minute).await.is_err(), "it answers");
+    groups.store().is_silent.store(true, Ordering::Relaxed);
+    let error = recalled(&mut claim, 2 * RECALL_AFTER).await;
+    let error = error.expect("recalled");
+    assert!(matches!(error, InboxError::Unavailable(_)), "{error}");
+    drop((lent, claim));
+    groups.store().is_silent.store(false, Ordering::Relaxed);
+    deliver(&groups, 1).await.expect("as good as new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_answers_nobody_gets_its_transaction_back_from_a_batch() {
+    let groups = Groups::new(Fake::default(), 1, GROUP_MAX);
+    let claimed = groups
+        .claim_batch(&[key(1), key(2)])
+        .await
+        .expect("claimed");
+    let mut claim = claimed.claim.expect("fresh");
+    let _lent = claim.transaction();
+    groups.store().is_silent.store(true, Ordering::Relaxed);
+    let recalled = std::future::poll_fn(|cx| claim.poll_recalled(cx));
+    let recalled = tokio::time::timeout(2 * RECALL_AFTER, recalled).await;
+    assert!(recalled.is_ok());
+}
+
+#[tokio::test]
+async fn a_store_that_answers_nobody_fails_all_that_wait_for_it() {
+    let groups = Groups::new(Fake::default(), 1, GROUP_MAX);
+    let first = fresh(&groups, 1).await;
+    let waiting: Vec<_> = (2..5)
+        .map(|id| {
+            let groups = Arc::clone(&groups);
+            tokio::spawn(async move { groups.claim(key(id)).await.map(drop) })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    let fake = groups.store();
+    fake.is_silent.store(true, Ordering::Relaxed);
+    fake.fails_to_commit.store(true, Ordering::Relaxed);
+    assert!(first.complete(Vec::new()).await.is_err());
+    for claim in waiting {
+        let claimed = claim.await.expect("no panic");
+        assert!(matches!(claimed, Err(InboxError::Unavailable(_))));
+    }
+    assert_eq!(fake.transactions.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! PostgreSQL's error codes as inbox errors, with what to do.
 //!
-//! Codes: PostgreSQL's documentation, appendix A.
+//! Codes: PostgreSQL's documentation, appendix A. The inbox's own statements are the same for every delivery, so what fails one of
+//! them is the server's fault and not the event's: the events wait. The exceptions are few: what a handler wrote can make its
+//! commit fail.
 
 use crate::handler::causes;
 use crate::handler::panics::caught;
@@ -47,7 +49,14 @@ pub(super) fn silent(name: &str, doing: &'static str, waited: Duration) -> Inbox
     ))
 }
 
-const REFUSED: Advice = Advice::None("PostgreSQL refused it");
+/// Classes of codes that what a handler wrote can end in when its deferred constraints and triggers are looked at: data,
+/// constraints, views' checks, triggers, functions, limits of a row.
+const OF_THE_EVENT: [&str; 10] = ["09", "22", "23", "27", "2F", "38", "39", "44", "54", "P0"];
+
+const REFUSED: Advice = Advice::Refused("PostgreSQL refused it");
+
+/// What is neither known to be the event's nor known to need somebody.
+const FAILED: Advice = Advice::Wait("PostgreSQL failed");
 
 fn advice(error: &sqlx::Error) -> Advice {
     use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Protocol, Tls, WorkerCrashed};
@@ -60,11 +69,12 @@ fn advice(error: &sqlx::Error) -> Advice {
         Io(_) | PoolClosed | Protocol(_) | WorkerCrashed => {
             return Advice::Wait("the connection broke; is the server up?");
         }
+        sqlx::Error::Encode(_) | sqlx::Error::Configuration(_) => return REFUSED,
         Tls(_) => return Advice::Mend("TLS failed; look at sslmode and the certificates"),
         _ => {}
     }
     let Some(code) = code(error) else {
-        return REFUSED;
+        return FAILED;
     };
     match code.as_str() {
         "53100" => Advice::Mend("the server's disk is full; free some space"),
@@ -80,10 +90,18 @@ fn advice(error: &sqlx::Error) -> Advice {
         "55P03" => Advice::Wait(
             "another transaction holds a lock; find it with `SELECT * FROM pg_stat_activity WHERE wait_event_type = 'Lock'`",
         ),
+        "XX001" | "XX002" => Advice::Mend(
+            "the server reports damaged data or a damaged index; look at its log, and at `REINDEX` or a backup",
+        ),
+        "26000" | "42P05" => Advice::Mend(
+            "the server does not know its own statements; a pooler between shares connections by transactions or statements: \
+             let it pool sessions",
+        ),
         code => match &code[..code.len().min(2)] {
             "08" | "57" | "58" => Advice::Wait("the server is going down or coming up"),
             "53" => Advice::Wait("the server is out of connections, memory or locks"),
-            _ => REFUSED,
+            class if OF_THE_EVENT.contains(&class) => REFUSED,
+            _ => FAILED,
         },
     }
 }

@@ -29,11 +29,14 @@ use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 use std::any::{Any, TypeId};
 use std::error::Error;
 use std::io::ErrorKind;
+use std::pin::pin;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use store::Locking;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use transaction::Open;
 
 /// An inbox in a PostgreSQL database. Cheap to clone; clones share the connections.
@@ -58,6 +61,13 @@ pub struct InboxVersions {
 /// How long an answer of the server is waited for at least; it may itself wait for a lock.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long an answer is waited for before the server is asked on a fresh connection whether it answers at all, and how long that
+/// may take: one that stands still is found out sooner than by the wait for a lock.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long that answer holds.
+const CHECKED_FOR: Duration = Duration::from_secs(1);
+
 /// How many connections serve other than claims.
 const OTHERS_MAX: u32 = 2;
 
@@ -70,6 +80,11 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 
 struct Store {
     pool: PgPool,
+    options: PgConnectOptions,
+    /// When the server was last asked whether it answers, and what came of it.
+    checked: Mutex<Option<(Instant, bool)>>,
+    /// Whether it answered nothing when it was last needed.
+    is_silent: AtomicBool,
     /// Host, port and database, without user and password.
     name: String,
     /// How long an answer is waited for.
@@ -221,9 +236,12 @@ impl Store {
             // A broken one is noticed when it is used, and that delivery is tried again.
             .test_before_acquire(false)
             .after_release(|connection, _| Box::pin(answers(connection)))
-            .connect_lazy_with(options);
+            .connect_lazy_with(options.clone());
         Self {
             pool,
+            options,
+            checked: Mutex::default(),
+            is_silent: AtomicBool::new(false),
             name,
             answer_limit: ANSWER_LIMIT.max(2 * timeout),
             lock_timeout: milliseconds(timeout),
@@ -251,15 +269,56 @@ impl Store {
         transaction.commit().await.map_err(failed)
     }
 
-    /// Gives `work` up when the server says nothing. What it had is not used again: a connection on which nothing comes back
+    /// Gives `work` up when the server says nothing: after a while, or as soon as it answers nobody else either. What it had is not used again: a connection on which nothing comes back
     /// would be waited for until the system gives it up, in a quarter of an hour or never.
     async fn within<T>(
         &self,
         doing: &'static str,
         work: impl Future<Output = Result<T, InboxError>>,
     ) -> Result<T, InboxError> {
-        let done = tokio::time::timeout(self.answer_limit, work).await;
-        done.unwrap_or_else(|_| Err(error::silent(&self.name, doing, self.answer_limit)))
+        let mut work = pin!(work);
+        let began = Instant::now();
+        let until = async {
+            while began.elapsed() < self.answer_limit {
+                tokio::time::sleep(PATIENCE.min(self.answer_limit)).await;
+                if !self.answers().await {
+                    self.is_silent.store(true, Ordering::Relaxed);
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            done = work.as_mut() => {
+                if done.is_ok() {
+                    self.is_silent.store(false, Ordering::Relaxed);
+                }
+                done
+            }
+            () = until => Err(error::silent(&self.name, doing, began.elapsed())),
+        }
+    }
+
+    /// Whether the server answers anybody: a refusal is an answer. One asks for all.
+    async fn answers(&self) -> bool {
+        let mut checked = self.checked.lock().await;
+        if let Some((at, answered)) = *checked
+            && at.elapsed() < CHECKED_FOR
+        {
+            return answered;
+        }
+        let connected = tokio::time::timeout(PATIENCE, PgConnection::connect_with(&self.options));
+        let answered = match connected.await {
+            Ok(Ok(connection)) => {
+                // It has said all that was asked.
+                drop(connection);
+                true
+            }
+            Ok(Err(error)) => error.as_database_error().is_some(),
+            Err(_) => false,
+        };
+        *checked = Some((Instant::now(), answered));
+        answered
     }
 
     /// Begins a transaction. One that sees nothing that is committed after its first statement must not wait for the group's lock,
@@ -486,6 +545,24 @@ impl GroupStore for Store {
             Ok(())
         };
         self.within("complete", work).await
+    }
+
+    async fn check(&self) -> Result<(), InboxError> {
+        match self.answers().await {
+            true => Ok(()),
+            false => {
+                self.is_silent.store(true, Ordering::Relaxed);
+                Err(error::silent(
+                    &self.name,
+                    "a statement of a handler",
+                    PATIENCE,
+                ))
+            }
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Relaxed)
     }
 
     async fn roll_back(&self, open: Open) -> Result<(), InboxError> {

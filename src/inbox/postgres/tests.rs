@@ -420,6 +420,53 @@ async fn a_server_that_falls_silent_is_reported_and_its_connections_are_given_up
     .await;
 }
 
+/// The limits are those by default: a lock is waited for up to 10 s, an answer up to 20 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stands_still_is_found_out_within_seconds_even_by_a_handlers_statement() {
+    let Some(server) = crate::testing::required(TestPostgres::start().await) else {
+        return;
+    };
+    let url = server.database().await.unwrap();
+    let inbox = PostgresInbox::open(&url, EFFECTS).await.unwrap();
+    let mut claim = fresh(&inbox, "1").await;
+    let transaction = claim.transaction().expect("one");
+    let mut transaction = transaction.downcast::<PostgresTx>().expect("of PostgreSQL");
+    server.freeze().await.unwrap();
+    let began = std::time::Instant::now();
+    let statement = async {
+        let sql = sqlx::query("SELECT 1");
+        let _ = sql.execute(&mut **transaction).await;
+    };
+    let recalled = std::future::poll_fn(|cx| claim.poll_recalled(cx));
+    let error: InboxError = tokio::select! {
+        error = recalled => error,
+        () = statement => panic!("it was answered"),
+    };
+    assert!(error.to_string().contains("no answer within"), "{error}");
+    // One that waits for an answer of its own, and others that wait behind it.
+    let others = (2..40).map(|id| {
+        let inbox = inbox.clone();
+        async move { inbox.claim(&key(&id.to_string())).await.map(drop) }
+    });
+    let others = futures_util::future::join_all(others).await;
+    assert!(others.iter().all(Result::is_err));
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        began.elapsed()
+    );
+    drop((transaction, claim));
+    server.thaw().await.unwrap();
+    crate::testing::eventually("it goes on", ANSWER_LIMIT * 6, async || {
+        match inbox.claim(&key("1")).await {
+            Ok(Claimed::Fresh(claim)) => complete(claim).await.ok(),
+            Ok(Claimed::Duplicate { .. }) => panic!("it was undone"),
+            Err(_) => None,
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_outbox_of_another_database_is_refused() {
     use crate::outbox::PostgresOutbox;

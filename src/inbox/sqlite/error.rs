@@ -1,4 +1,7 @@
 //! SQLite's result codes as inbox errors, with what to do.
+//!
+//! The inbox's own statements are the same for every delivery, so what fails one of them is the store's fault and not the event's:
+//! the events wait. The exceptions are few: what a handler wrote can make its commit fail.
 
 use crate::inbox::InboxError;
 use crate::inbox::failure::{Advice, Failure};
@@ -9,10 +12,15 @@ mod code {
     pub(super) const PERM: u32 = 3;
     pub(super) const BUSY: u32 = 5;
     pub(super) const LOCKED: u32 = 6;
+    pub(super) const NOMEM: u32 = 7;
     pub(super) const READONLY: u32 = 8;
     pub(super) const IOERR: u32 = 10;
+    pub(super) const CORRUPT: u32 = 11;
     pub(super) const FULL: u32 = 13;
     pub(super) const CANTOPEN: u32 = 14;
+    pub(super) const TOOBIG: u32 = 18;
+    pub(super) const CONSTRAINT: u32 = 19;
+    pub(super) const MISMATCH: u32 = 20;
     pub(super) const NOTADB: u32 = 26;
 }
 
@@ -46,6 +54,7 @@ pub(super) fn failed(path: &str, doing: &'static str, error: sqlx::Error) -> Inb
 
 fn advice(error: &sqlx::Error) -> Advice {
     match error {
+        sqlx::Error::Encode(_) => return Advice::Refused("it does not fit into a row"),
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
             return Advice::Wait("no connection to the file; it may be closing");
         }
@@ -64,7 +73,15 @@ fn advice(error: &sqlx::Error) -> Advice {
             "the file cannot be opened; see that its directory exists and that this user may create files in it (SQLite \
              keeps FILE-wal and FILE-shm beside it)",
         ),
-        _ => Advice::None("SQLite refused it"),
+        Some(code::CORRUPT) => Advice::Mend(
+            "the file is damaged; look at it with `sqlite3 FILE 'PRAGMA integrity_check'` and put a sound copy in its place",
+        ),
+        Some(code::NOMEM) => Advice::Wait("there is no memory left"),
+        // Constraints that a handler had deferred to the commit, and replies that no row takes.
+        Some(code::TOOBIG | code::CONSTRAINT | code::MISMATCH) => {
+            Advice::Refused("SQLite refused it")
+        }
+        _ => Advice::Wait("SQLite failed"),
     }
 }
 

@@ -30,6 +30,7 @@ use sqlx::{Connection, Sqlite, SqlitePool, Transaction};
 use std::any::{Any, TypeId};
 use std::error::Error;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
@@ -63,6 +64,8 @@ struct Store {
     writer: SqlitePool,
     readers: SqlitePool,
     turns: Turns,
+    /// Whether another process kept the write lock for longer than the limit when it was last needed.
+    is_locked: AtomicBool,
     lock_timeout: Duration,
     outbox: OnceLock<SqliteOutbox>,
     horizon: Horizon,
@@ -209,6 +212,7 @@ impl Store {
             writer,
             readers,
             turns: Turns::default(),
+            is_locked: AtomicBool::new(false),
             lock_timeout: bounded(settings.lock_timeout),
             outbox: OnceLock::new(),
             horizon: Horizon::default(),
@@ -232,6 +236,7 @@ impl Store {
         loop {
             match self.writer.begin_with(BEGIN).await {
                 Ok(transaction) => {
+                    self.is_locked.store(false, Ordering::Relaxed);
                     return Ok(Held {
                         transaction,
                         turn,
@@ -241,7 +246,11 @@ impl Store {
                 Err(error) if error::is_busy(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(LOCK_RETRY).await;
                 }
-                Err(error) => return Err(self.failed(doing, error)),
+                Err(error) => {
+                    let is_locked = error::is_busy(&error);
+                    self.is_locked.store(is_locked, Ordering::Relaxed);
+                    return Err(self.failed(doing, error));
+                }
             }
         }
     }
@@ -373,6 +382,15 @@ impl GroupStore for Store {
             outbox.wake();
         }
         Ok(())
+    }
+
+    /// Who has the write lock needs nothing else.
+    async fn check(&self) -> Result<(), InboxError> {
+        Ok(())
+    }
+
+    fn is_silent(&self) -> bool {
+        self.is_locked.load(Ordering::Relaxed)
     }
 
     async fn roll_back(&self, held: Held) -> Result<(), InboxError> {

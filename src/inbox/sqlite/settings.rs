@@ -13,7 +13,8 @@ pub struct SqliteSettings {
     pub schema: String,
     /// What a completed delivery survives.
     pub durability: Durability,
-    /// How long a claim waits while another process holds the write lock, before it fails as unavailable. 10 s by default.
+    /// How long a claim waits while another process holds the write lock, before it fails as unavailable, which is an
+    /// outage: no attempt is counted, and the breaker names the inbox. Those that wait behind it fail with it. 3 s by default.
     /// Waiting for claims of the same process has no limit: it is a queue, and each in it is served.
     pub lock_timeout: Duration,
     /// How many deliveries share a transaction at most; 256 by default, 2,000 at most, 1 for a transaction each. It is what is ready that
@@ -41,7 +42,7 @@ impl SqliteSettings {
             group: group.into(),
             schema: schema.into(),
             durability: Durability::default(),
-            lock_timeout: Duration::from_secs(10),
+            lock_timeout: Duration::from_secs(3),
             group_max: GROUP_MAX,
         }
     }

@@ -706,3 +706,33 @@ async fn a_long_id_takes_little_room_and_is_no_other_text() {
         .unwrap();
     assert!(longest < 100, "{longest} bytes");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_wait_for_a_locked_file_are_told_within_seconds() {
+    let file = File::new();
+    let inbox = file.open().await;
+    let path = format!("sqlite:{}", file.path().display());
+    let mut locker = SqliteConnection::connect(&path).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE")
+        .execute(&mut locker)
+        .await
+        .unwrap();
+    let began = std::time::Instant::now();
+    let claims = (0..40).map(|id| {
+        let inbox = inbox.clone();
+        async move { inbox.claim(&key(&id.to_string())).await.map(drop) }
+    });
+    let claimed = futures_util::future::join_all(claims).await;
+    assert!(
+        claimed
+            .iter()
+            .all(|claimed| matches!(claimed, Err(InboxError::Unavailable(_))))
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
+    sqlx::raw_sql("COMMIT").execute(&mut locker).await.unwrap();
+    drop(fresh(&inbox, "1").await);
+}

@@ -6,6 +6,7 @@ use crate::inbox::{BatchClaim, BatchInbox, BoxFuture, ClaimedBatch, Inbox, Inbox
 use std::any::Any;
 use std::error::Error;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 impl<I: Inbox> BatchInbox for DrilledInbox<I> {
     fn claim_batch<'a>(
@@ -94,6 +95,10 @@ impl BatchClaim for DrilledBatch {
             }
             Ok(unsent)
         })
+    }
+
+    fn poll_recalled(&mut self, cx: &mut Context<'_>) -> Poll<InboxError> {
+        self.inner.poll_recalled(cx)
     }
 
     fn abandon(self: Box<Self>) -> BoxFuture<'static, Result<(), InboxError>> {

@@ -6,6 +6,7 @@ use crate::inbox::{BatchInbox, BoxFuture, Claim, Claimed, Inbox, InboxError, Inb
 use std::any::{Any, TypeId};
 use std::error::Error;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 /// A store that refuses, forgets to answer, is slow or is down, as its [`Drills`] have it.
 #[derive(Clone)]
@@ -117,6 +118,10 @@ impl Claim for DrilledClaim {
             }
             Ok(unsent)
         })
+    }
+
+    fn poll_recalled(&mut self, cx: &mut Context<'_>) -> Poll<InboxError> {
+        self.inner.poll_recalled(cx)
     }
 
     fn abandon(self: Box<Self>) -> BoxFuture<'static, Result<(), InboxError>> {

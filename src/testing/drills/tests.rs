@@ -40,6 +40,7 @@ fn delivery(id: usize) -> Delivery {
         scope: Arc::new(Scope {
             group: "group".to_owned(),
             publisher: None,
+            handler_timeout: None,
         }),
     }
 }
