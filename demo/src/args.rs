@@ -28,8 +28,8 @@ pub(crate) struct Args {
         conflicts_with = "kafka"
     )]
     pub(crate) brokers: Option<String>,
-    /// Kills, freezes and stops daemons at random, and starts them again; and has the payment provider be slow, decline, fail for
-    /// one customer or be down for a while.
+    /// Kills, freezes and stops daemons at random, and starts them again; freezes the broker, where the demo started it as a process
+    /// or container; and has the payment provider be slow, hang, decline, fail for one customer or be down for a while.
     #[arg(long)]
     pub(crate) chaos: bool,
     /// Seed of the orders and of the chaos; without it, a random one, which is printed.

@@ -1,4 +1,4 @@
-//! Chaos: when which process is killed, frozen or stopped, and what the payment provider does meanwhile. Pure: a seed and a
+//! Chaos: when which process is killed, frozen or stopped, when the broker stands still, and what the payment provider does. Pure: a seed and a
 //! span in, a schedule out.
 
 use rand::rngs::StdRng;
@@ -73,6 +73,8 @@ pub(crate) enum Conduct {
     FailingFor(u32),
     /// Answers HTTP status 422 to this customer, which does not: what comes of it is dead.
     RejectingOf(u32),
+    /// Takes what is asked and never answers.
+    Hanging,
     /// Answers HTTP status 503.
     Down,
     /// Refuses connections.
@@ -103,6 +105,7 @@ pub(crate) fn turns(seed: u64, load: Duration, customers: u32) -> Vec<Turn> {
         Conduct::Declining,
         Conduct::FailingFor(customer),
         Conduct::RejectingOf(customer),
+        Conduct::Hanging,
         Conduct::Down,
         Conduct::Unreachable,
     ];
@@ -130,6 +133,35 @@ pub(crate) fn turns(seed: u64, load: Duration, customers: u32) -> Vec<Turn> {
         });
     }
     turns
+}
+
+/// A time in which the broker stands still: connections stay open, and nothing answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standstill {
+    /// When, from the start of the load.
+    pub(crate) at: Duration,
+    /// For how long.
+    pub(crate) span: Duration,
+}
+
+/// The broker stands still once in every slot of this length, well within its clients' session timeouts.
+const STANDSTILL_SLOT: Duration = Duration::from_secs(12);
+const STANDSTILL_SPAN_MS: std::ops::Range<u64> = 1_000..4_000;
+
+/// When the broker stands still in a run of `load`, at least once. The same seed gives the same times.
+pub(crate) fn standstills(seed: u64, load: Duration) -> Vec<Standstill> {
+    // Another stream than the others'.
+    let mut random = StdRng::seed_from_u64(seed.rotate_left(32));
+    let slots = (load.as_millis() / STANDSTILL_SLOT.as_millis()).max(1) as u32;
+    let slot = load / slots;
+    (0..slots)
+        .map(|number| {
+            let span = Duration::from_millis(random.random_range(STANDSTILL_SPAN_MS));
+            let latest_ms = slot.saturating_sub(span).as_millis() as u64;
+            let at = slot * number + Duration::from_millis(random.random_range(0..=latest_ms));
+            Standstill { at, span }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -170,6 +202,19 @@ mod tests {
     }
 
     #[test]
+    fn the_broker_stands_still_in_every_slot_and_never_twice_at_once() {
+        for seed in 0..1_000 {
+            let standstills = standstills(seed, MINUTE);
+            assert_eq!(standstills.len(), 5);
+            for pair in standstills.windows(2) {
+                assert!(pair[0].at + pair[0].span <= pair[1].at, "seed {seed}");
+            }
+        }
+        assert_eq!(standstills(7, Duration::from_secs(1)).len(), 1);
+        assert_ne!(standstills(7, MINUTE), standstills(8, MINUTE));
+    }
+
+    #[test]
     fn no_process_is_safe() {
         let victims: BTreeSet<usize> = (0..20)
             .flat_map(|seed| schedule(seed, MINUTE, 8))
@@ -189,7 +234,7 @@ mod tests {
                 .step_by(2)
                 .map(|turn| format!("{:?}", turn.conduct))
                 .collect();
-            assert_eq!(bad.len(), 6, "seed {seed}");
+            assert_eq!(bad.len(), 7, "seed {seed}");
             for pair in turns.chunks(2) {
                 assert_eq!(pair[1].conduct, Conduct::Normal, "seed {seed}");
                 assert!(pair[1].at <= load, "seed {seed}");

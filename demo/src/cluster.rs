@@ -157,6 +157,11 @@ impl Cluster {
         Ok((low, high))
     }
 
+    /// The broker, if it can be frozen: one that the demo started beside itself.
+    pub(crate) fn freezable(&self) -> Option<&TestKafka> {
+        self.started.as_ref().filter(|kafka| kafka.can_freeze())
+    }
+
     fn mock(&self) -> Option<&TestKafka> {
         self.started
             .as_ref()

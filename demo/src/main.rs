@@ -2,12 +2,14 @@
 //!
 //! - [`args`]: the command line · [`run`]: the phases of a run, in order
 //! - [`cluster`]: the Kafka · [`binaries`]: the shop's programs · [`shop`]: which of them run, with which flags
-//! - [`fleet`]: processes and what is done to them · [`provider`]: whom payments asks · [`chaos`]: when what is done to whom
+//! - [`fleet`]: processes and what is done to them · [`provider`]: whom payments asks
+//! - [`broker`]: a broker that stands still · [`chaos`]: when what is done to whom
 //! - [`sample`], [`live`]: what a watcher sees · [`read`], [`audit`], [`ledger`]: what is read, judged and said at the end
 
 mod args;
 mod audit;
 mod binaries;
+mod broker;
 mod chaos;
 mod cluster;
 mod fleet;

@@ -67,6 +67,7 @@ impl Provider {
             Conduct::RejectingOf(customer) => {
                 format!("rejects {} with HTTP status 422", name_of(customer))
             }
+            Conduct::Hanging => "accepts and never answers".to_owned(),
             Conduct::Down => "answers with HTTP status 503".to_owned(),
             Conduct::Unreachable => "refuses connections".to_owned(),
         };
@@ -113,6 +114,7 @@ fn body(conduct: Conduct) -> String {
         Conduct::Declining => r#"{"behaviour":"declining"}"#.to_owned(),
         Conduct::FailingFor(customer) => failing(customer, 500),
         Conduct::RejectingOf(customer) => failing(customer, 422),
+        Conduct::Hanging => r#"{"behaviour":"hanging"}"#.to_owned(),
         Conduct::Down => r#"{"behaviour":"down"}"#.to_owned(),
         Conduct::Unreachable => r#"{"behaviour":"unreachable"}"#.to_owned(),
     }

@@ -7,6 +7,7 @@ mod load;
 
 use crate::args::{Args, Output};
 use crate::binaries::Binaries;
+use crate::broker::Broker;
 use crate::chaos::Conduct;
 use crate::cluster::Cluster;
 use crate::fleet::{Fleet, Guard, Process, Program, tail};
@@ -109,6 +110,7 @@ async fn phases(args: &Args) -> anyhow::Result<Ledger> {
         shop: &shop,
         fleet: &mut fleet,
         provider: &mut provider,
+        broker: Broker::new(cluster.freezable()),
         watch: &watch,
         live: &mut live,
     };

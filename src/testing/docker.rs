@@ -2,7 +2,7 @@
 
 use super::broker::{HEAP, READY_LINE, SETTINGS, VERSION, cluster_id};
 use super::leash::Leash;
-use super::{Backing, KafkaKind, StartError, TestKafka, shared, tool, unique};
+use super::{Backing, Freezer, KafkaKind, StartError, TestKafka, shared, tool, unique};
 use crate::kafka::KafkaConfig;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -68,7 +68,10 @@ pub(super) async fn start() -> Result<TestKafka, StartError> {
         kind: KafkaKind::Docker,
         description: format!("Apache Kafka {VERSION} in {engine} at {brokers}"),
         config: KafkaConfig::new(brokers),
-        backing: Backing::Leashed { _leash: leash },
+        backing: Backing::Leashed {
+            _leash: leash,
+            freezer: Freezer::Container(name),
+        },
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::broker::{HEAP, READY_LINE, SETTINGS, VERSION, cluster_id};
 use super::leash::Leash;
-use super::{Backing, KafkaKind, StartError, TestKafka, jars, tool, wait};
+use super::{Backing, Freezer, KafkaKind, StartError, TestKafka, jars, tool, wait};
 use crate::kafka::KafkaConfig;
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -28,6 +28,7 @@ directory=$1
 shift
 "$@" </dev/null 2>&1 3<&- &
 kafka=$!
+echo "$kafka" >"$directory/pid"
 { read -r _ <&3; kill -KILL "$kafka"; } &
 watch=$!
 wait "$kafka"
@@ -125,7 +126,10 @@ async fn run(
             installation.version
         ),
         config: KafkaConfig::new(brokers),
-        backing: Backing::Leashed { _leash: leash },
+        backing: Backing::Leashed {
+            _leash: leash,
+            freezer: Freezer::Process(directory.join("pid")),
+        },
     })
 }
 

@@ -79,10 +79,44 @@ enum Backing {
     /// Somebody else.
     Found,
     /// A shell that ends a container or a process as soon as it is dropped.
-    Leashed { _leash: leash::Leash },
+    Leashed {
+        _leash: leash::Leash,
+        /// How the whole of it is stopped where it stands, and has it go on.
+        freezer: Freezer,
+    },
     /// A thread of this process.
     Mock(mock::Mock),
 }
+
+/// What stops a broker where it stands.
+enum Freezer {
+    /// Docker, by the container's name.
+    Container(String),
+    /// A signal to the process whose id is in this file.
+    Process(std::path::PathBuf),
+}
+
+impl Freezer {
+    async fn order(&self, freeze: bool) -> Result<(), StartError> {
+        let done = match self {
+            Self::Container(name) => {
+                let order = if freeze { "pause" } else { "unpause" };
+                tool::output("docker", [order, name], FREEZE_LIMIT).await
+            }
+            Self::Process(file) => {
+                let signal = if freeze { "STOP" } else { "CONT" };
+                let script = r#"kill -s "$1" "$(cat "$2")""#;
+                let file = file.display().to_string();
+                tool::output("sh", ["-c", script, "kill", signal, &file], FREEZE_LIMIT).await
+            }
+        };
+        done.map(drop)
+            .map_err(|reason| StartError::server("Kafka", reason))
+    }
+}
+
+/// How long freezing a broker may take.
+const FREEZE_LIMIT: Duration = Duration::from_secs(10);
 
 impl TestKafka {
     /// Finds or starts one of `kind`.
@@ -145,6 +179,37 @@ impl TestKafka {
     /// Connection settings.
     pub fn config(&self) -> KafkaConfig {
         self.config.clone()
+    }
+
+    /// Whether it can be frozen: it was started for this process, and is not a part of it.
+    pub fn can_freeze(&self) -> bool {
+        matches!(self.backing, Backing::Leashed { .. })
+    }
+
+    /// Stops it where it stands: connections stay open, and nothing answers.
+    ///
+    /// # Errors
+    /// Where [`TestKafka::can_freeze`] says no, or Docker or the shell does.
+    pub async fn freeze(&self) -> Result<(), StartError> {
+        self.freezer()?.order(true).await
+    }
+
+    /// Has it go on after [`TestKafka::freeze`].
+    ///
+    /// # Errors
+    /// As for [`TestKafka::freeze`].
+    pub async fn thaw(&self) -> Result<(), StartError> {
+        self.freezer()?.order(false).await
+    }
+
+    fn freezer(&self) -> Result<&Freezer, StartError> {
+        match &self.backing {
+            Backing::Leashed { freezer, .. } => Ok(freezer),
+            Backing::Found | Backing::Mock(_) => Err(StartError::server(
+                "Kafka",
+                "only a broker that was started for this process can be frozen".to_owned(),
+            )),
+        }
     }
 
     /// Creates a topic with the broker's default replication, on the mock cluster too; returns when its leaders are known.

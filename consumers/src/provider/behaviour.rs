@@ -26,6 +26,8 @@ pub enum Behaviour {
         /// The status: 500 may pass, 422 says that the request itself is wrong.
         status: u16,
     },
+    /// Takes what is asked and never answers.
+    Hanging,
     /// Answers with HTTP status 503.
     Down,
     /// Refuses connections.
@@ -47,7 +49,8 @@ impl Behaviour {
     /// The status.
     pub fn answer(&self, key: &str, payment: &PaymentRequest) -> Result<Answer, u16> {
         match self {
-            Self::Down | Self::Unreachable => Err(503),
+            // Hanging, nobody hears it.
+            Self::Hanging | Self::Down | Self::Unreachable => Err(503),
             Self::Failing {
                 customer_id,
                 status,

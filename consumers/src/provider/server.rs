@@ -23,6 +23,7 @@ use tokio::sync::watch;
 ///   {"behaviour":"slow","latency_ms":800}
 ///   {"behaviour":"declining"}
 ///   {"behaviour":"failing","customer_id":"customer-0001","status":500}
+///   {"behaviour":"hanging"}       never answers
 ///   {"behaviour":"down"}          answers 503
 ///   {"behaviour":"unreachable"}   refuses connections
 /// and GET /behaviour says which it is. What it has answered is forgotten at its end.
@@ -111,6 +112,10 @@ async fn pay(
         .and_then(|key| key.to_str().ok());
     let key = key.ok_or(StatusCode::BAD_REQUEST)?;
     let behaviour = provider.behaviour.borrow().clone();
+    if behaviour == Behaviour::Hanging {
+        // Until whoever asks gives up: no answer comes later either.
+        std::future::pending::<()>().await;
+    }
     tokio::time::sleep(behaviour.latency()).await;
     let answer = behaviour.answer(key, &payment).map_err(|status| {
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)

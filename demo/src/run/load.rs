@@ -2,7 +2,8 @@
 
 use super::ended_well;
 use crate::args::Args;
-use crate::chaos::{schedule, turns};
+use crate::broker::Broker;
+use crate::chaos::{schedule, standstills, turns};
 use crate::fleet::{Daemon, Fleet, Process};
 use crate::live::Live;
 use crate::provider::Provider;
@@ -22,6 +23,7 @@ pub(super) struct Load<'a> {
     pub(super) shop: &'a Shop<'a>,
     pub(super) fleet: &'a mut Fleet,
     pub(super) provider: &'a mut Provider,
+    pub(super) broker: Broker<'a>,
     pub(super) watch: &'a Watch,
     pub(super) live: &'a mut Live,
 }
@@ -29,6 +31,12 @@ pub(super) struct Load<'a> {
 impl Load<'_> {
     /// Carries the load until the orders command has ended.
     pub(super) async fn carry(&mut self, args: &Args, seed: u64) -> anyhow::Result<()> {
+        let carried = self.until_ended(args, seed).await;
+        self.broker.relieve().await?;
+        carried
+    }
+
+    async fn until_ended(&mut self, args: &Args, seed: u64) -> anyhow::Result<()> {
         let program = self.shop.orders(args, seed)?;
         let mut orders = Process::start(&program, &mut self.fleet.guard)?;
         let started = Instant::now();
@@ -39,6 +47,12 @@ impl Load<'_> {
             ),
             false => (Vec::new(), Vec::new()),
         };
+        if args.chaos {
+            let standstills = standstills(seed, args.load);
+            if let Some(line) = self.broker.expect(standstills) {
+                self.live.say(line);
+            }
+        }
         let mut blows = blows.into_iter().peekable();
         let mut turns = turns.into_iter().peekable();
         let mut show_due = started;
@@ -55,6 +69,9 @@ impl Load<'_> {
             }
             while let Some(turn) = turns.next_if(|turn| turn.at <= started.elapsed()) {
                 let line = self.provider.tell(turn.conduct).await?;
+                self.live.say(&line);
+            }
+            if let Some(line) = self.broker.tick(started.elapsed()).await? {
                 self.live.say(&line);
             }
             self.provider.must_live(&mut self.fleet.guard)?;
