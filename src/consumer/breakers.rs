@@ -52,7 +52,7 @@ struct Entry {
     waiting: usize,
     /// What failed.
     kinds: Kinds,
-    /// Attempts at such records that ended by no outage of it; before it first failed, all attempts.
+    /// Attempts at such records that ended by no outage of it; before it first failed, all attempts since the one that failed began.
     others: Window,
     /// How it shows that the dependency is down.
     reason: String,
@@ -69,6 +69,8 @@ enum Turn {
 /// How much one failure says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Evidence {
+    /// The record had failed by the same dependency before.
+    KnownAlready,
     /// It counts beside the attempts that ended otherwise.
     OneOfMany,
     /// Nothing else runs: what this record met is what all would meet.
@@ -76,9 +78,15 @@ pub(crate) enum Evidence {
 }
 
 impl State {
-    /// What is known of `dependency`. If it was not known, what succeeded until now may have needed it.
-    fn entry(&mut self, dependency: &str, policy: BreakerPolicy, now: Duration) -> &mut Entry {
-        let until_now = self.others.sum(now);
+    /// What is known of `dependency`. If it was not known, what succeeded since the attempt began that failed may have needed it.
+    fn entry(
+        &mut self,
+        dependency: &str,
+        policy: BreakerPolicy,
+        began: Duration,
+        now: Duration,
+    ) -> &mut Entry {
+        let until_now = self.others.sum_since(began, now);
         let named = self.by_dependency.entry(dependency.to_owned());
         named.or_insert_with(|| {
             let mut others = Window::new(policy.window);
@@ -163,27 +171,33 @@ impl Breakers {
 }
 
 impl Engine {
-    /// A record failed because `dependency` is down, for the first time. Its further failures by it say nothing new.
+    /// A record failed because `dependency` is down; the attempt took so long. Only its first failure by it counts.
     pub(crate) fn outage(
         &self,
         dependency: &str,
         record: &Record,
         reason: &str,
+        took: Duration,
         evidence: Evidence,
     ) {
         let breakers = &self.breakers;
         let now = breakers.now();
         let mut state = breakers.state();
-        let entry = state.entry(dependency, breakers.policy, now);
+        let began = now.saturating_sub(took);
+        let entry = state.entry(dependency, breakers.policy, began, now);
         entry.kinds.add(record);
         if !entry.breaker.is_open() {
             reason.clone_into(&mut entry.reason);
         }
         let others = entry.others.sum(now);
-        let mut change = entry.breaker.failed(others, now, rand::random());
-        if evidence == Evidence::StandsForAll && change.is_none() {
-            change = entry.breaker.open_now(now, rand::random());
-        }
+        let breaker = &mut entry.breaker;
+        let change = match evidence {
+            Evidence::KnownAlready => breaker.failed_again(others, now, rand::random()),
+            Evidence::OneOfMany => breaker.failed(others, now, rand::random()),
+            Evidence::StandsForAll => breaker
+                .failed(others, now, rand::random())
+                .or_else(|| breaker.open_now(now, rand::random())),
+        };
         breakers.watches.store(true, Ordering::Relaxed);
         self.show(state, dependency, change, "enough records failed by it");
     }
@@ -387,7 +401,7 @@ impl<'a> Waiting<'a> {
         let breakers = &engine.breakers;
         let now = breakers.now();
         let mut state = breakers.state();
-        state.entry(dependency, breakers.policy, now).waiting += 1;
+        state.entry(dependency, breakers.policy, now, now).waiting += 1;
         breakers.watches.store(true, Ordering::Relaxed);
         drop(state);
         Self { engine, dependency }

@@ -24,7 +24,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tower::ServiceExt;
 
 /// How long a probe waits for a permit: handlers that hang may hold every one, and then it runs beside them.
@@ -34,6 +34,16 @@ const PROBE_PERMIT_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct Recovering {
     pub(super) future: Pin<Box<dyn Future<Output = Verdict> + Send>>,
     pub(super) activity: Activity,
+}
+
+impl Recovering {
+    /// One that never ends.
+    pub(crate) fn never() -> Self {
+        Self {
+            future: Box::pin(std::future::pending()),
+            activity: Activity::default(),
+        }
+    }
 }
 
 /// A record, and what is known of its way so far.
@@ -52,6 +62,8 @@ pub(crate) struct Recovery {
     first_failure: Option<Timestamp>,
     /// What it failed by, the last at the end.
     failed_by: Vec<String>,
+    /// When the last attempt began.
+    pub(super) began: Instant,
     activity: Activity,
 }
 
@@ -75,6 +87,7 @@ impl Recovery {
             outage_failures: 0,
             first_failure: None,
             failed_by: Vec::new(),
+            began: Instant::now(),
             activity: Activity::default(),
         }
     }
@@ -140,6 +153,7 @@ where
             };
             recovery.attempts = recovery.attempts.saturating_add(1);
             recovery.delivery.attempt = recovery.attempts;
+            recovery.began = Instant::now();
             let outcome = match (handler.cloned(), &probe) {
                 (Ok(next), Some(probe)) => probe.watch(recovery.attempt(next)).await,
                 (Ok(next), None) => recovery.attempt(next).await,
@@ -316,10 +330,10 @@ impl Recovery {
             self.failed_by.remove(at);
         }
         self.failed_by.push(dependency.clone());
-        if known.is_none() {
-            let (record, reason) = (&self.delivery.record, &failure.message);
-            self.engine.outage(&dependency, record, reason, evidence);
-        }
+        let evidence = known.map_or(evidence, |_| Evidence::KnownAlready);
+        let (record, took) = (&self.delivery.record, self.began.elapsed());
+        let engine = &self.engine;
+        engine.outage(&dependency, record, &failure.message, took, evidence);
         dependency
     }
 

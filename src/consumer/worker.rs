@@ -339,7 +339,7 @@ where
     ) {
         self.running.push(match unsettled {
             running::Unsettled::Failed(outcome) => {
-                let recovering = self.recover(&mut item, outcome);
+                let recovering = self.recover(&mut item, outcome, started_at);
                 Running::recovering(item, lane, recovering, started_at)
             }
             running::Unsettled::Panicked(reason) => {
@@ -352,8 +352,7 @@ where
                     "writing the dead letter of {:?}: {}",
                     item.record, reason.message
                 ));
-                let never = Box::pin(std::future::pending());
-                Running::recovering(item, lane, never, started_at)
+                Running::recovering(item, lane, Recovering::never(), started_at)
             }
         });
     }
@@ -547,7 +546,7 @@ where
                 }
                 Err(reason) => bury(self.recovery(&mut item), reason),
             },
-            Unsettled::Failed(outcome) => self.recover(&mut item, outcome),
+            Unsettled::Failed(outcome) => self.recover(&mut item, outcome, self.now),
             Unsettled::Skipped(command) => skip(self.recovery(&mut item), command),
         };
         self.running
@@ -600,9 +599,14 @@ where
         }
     }
 
-    fn recover(&self, item: &mut Item, outcome: Outcome) -> Recovering {
+    /// Recovers from the outcome of an attempt that began then.
+    fn recover(&self, item: &mut Item, outcome: Outcome, began: Instant) -> Recovering {
         match caught("cloning the handler", || self.handler.clone()) {
-            Ok(handler) => recover(handler, self.recovery(item), Some(outcome)),
+            Ok(handler) => {
+                let mut recovery = self.recovery(item);
+                recovery.began = began;
+                recover(handler, recovery, Some(outcome))
+            }
             Err(reason) => bury(self.recovery(item), reason),
         }
     }

@@ -20,8 +20,8 @@ use std::time::Duration;
 ///
 /// It opens when both bounds are reached, so that neither a single failure nor a dependency that refuses a few customers stops
 /// everybody else: those records wait with their keys, and their further attempts do not count. It also opens after
-/// [`Self::failures_min`] records in a row, however long that takes, if no attempt of their kind ended otherwise meanwhile:
-/// calls that hang end too rarely for any window.
+/// [`Self::failures_min`] records in a row, however long that takes, once no attempt of their kind has ended otherwise for
+/// [`Self::window`]: calls that hang end too rarely for any share.
 ///
 /// A probe that has not ended after the longest wait between probes ([`Backoff::max`] of [`Self::probe`]) is overdue: it goes on
 /// beside, and the next record probes. Where few records come, a handful that is refused can be most of them; so beside each
@@ -137,6 +137,17 @@ impl Breaker {
             return None;
         }
         self.open_now(now, random)
+    }
+
+    /// A record failed again. That says nothing new; but what speaks for the dependency may be long ago by now, and where every
+    /// key waits behind a record that failed before, no other comes.
+    pub(crate) fn failed_again(
+        &mut self,
+        others: u64,
+        now: Duration,
+        random: f64,
+    ) -> Option<Change> {
+        (others == 0 && self.has_failed_in_a_row()).then(|| self.open_now(now, random))?
     }
 
     /// Opens it on the word of a record that stands for all, as nothing else may run.
@@ -273,7 +284,11 @@ impl Breaker {
         let failures = self.failures.sum(now);
         let share = failures as f64 / failures.saturating_add(others).max(1) as f64;
         let by_share = failures >= u64::from(failures_min) && share >= self.share_min();
-        by_share || (others == 0 && self.in_a_row >= failures_min)
+        by_share || (others == 0 && self.has_failed_in_a_row())
+    }
+
+    fn has_failed_in_a_row(&self) -> bool {
+        self.in_a_row >= self.policy.failures_min.max(1)
     }
 
     fn share_min(&self) -> f64 {
@@ -362,6 +377,19 @@ mod tests {
             "one succeeded just now"
         );
         assert_eq!(breaker.failed(0, s(180), 0.5), Some(Change::Opened));
+    }
+
+    #[test]
+    fn where_no_other_record_can_come_failing_again_opens_it_once_the_successes_are_old() {
+        let mut breaker = Breaker::new(policy());
+        for _ in 0..40 {
+            assert_eq!(breaker.failed(400, s(100), 0.5), None);
+        }
+        assert_eq!(breaker.failed_again(400, s(104), 0.5), None);
+        assert_eq!(breaker.failed_again(0, s(110), 0.5), Some(Change::Opened));
+        let mut breaker = Breaker::new(policy());
+        assert_eq!(breaker.failed(0, s(100), 0.5), None);
+        (0..9).for_each(|_| assert_eq!(breaker.failed_again(0, s(101), 0.5), None));
     }
 
     #[test]
@@ -466,6 +494,7 @@ mod tests {
     enum Told {
         Succeeded(u16),
         Failed,
+        FailedAgain,
         OpenNow,
         MayProbe,
         ProbeFailed(usize),
@@ -482,6 +511,7 @@ mod tests {
             any::<u16>().prop_map(Told::Succeeded),
             Just(Told::Failed),
             Just(Told::Failed),
+            Just(Told::FailedAgain),
             Just(Told::OpenNow),
             Just(Told::MayProbe),
             any::<usize>().prop_map(Told::ProbeFailed),
@@ -516,6 +546,7 @@ mod tests {
                 let change = match one {
                     Told::Succeeded(attempts) => { others += u64::from(attempts); None }
                     Told::Failed => breaker.failed(others, now, random),
+                    Told::FailedAgain => breaker.failed_again(others, now, random),
                     Told::OpenNow => breaker.open_now(now, random),
                     Told::MayProbe => {
                         if let Some(probe) = breaker.may_probe(now) {

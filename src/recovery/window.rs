@@ -38,6 +38,20 @@ impl Window {
         counted.fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
+    /// How many happened in those steps that began since then, and at least in the present step and the one before.
+    pub(crate) fn sum_since(&self, since: Duration, now: Duration) -> u64 {
+        let step = u64::try_from(self.step.as_nanos()).unwrap_or(u64::MAX);
+        let began = u64::try_from(since.as_nanos())
+            .unwrap_or(u64::MAX)
+            .div_ceil(step.max(1));
+        let present = self.number(now);
+        let oldest = began
+            .min(present.saturating_sub(1))
+            .max(present.saturating_sub(STEPS - 1));
+        let counted = self.counts.iter().filter(|(of, _)| *of >= oldest);
+        counted.fold(0, |sum, (_, count)| sum.saturating_add(*count))
+    }
+
     fn number(&self, now: Duration) -> u64 {
         u64::try_from(now.as_nanos() / self.step.as_nanos()).unwrap_or(u64::MAX)
     }
@@ -61,6 +75,28 @@ mod tests {
         check(149, 2);
         check(150, 0);
         check(1_000_000, 0);
+    }
+
+    #[test]
+    fn what_happened_since_a_time_is_told_by_whole_steps_and_two_at_least() {
+        let ms = Duration::from_millis;
+        let mut window = Window::new(ms(100));
+        for (at, count) in [(5, 1), (15, 2), (35, 4), (55, 8)] {
+            window.add(count, ms(at));
+        }
+        let check = |since, now, expected| {
+            let sum = window.sum_since(ms(since), ms(now));
+            assert_eq!(sum, expected, "since {since} at {now} ms");
+        };
+        check(0, 59, 15);
+        check(10, 59, 14);
+        check(11, 59, 12);
+        check(31, 59, 8);
+        check(58, 59, 8);
+        check(58, 62, 8);
+        check(58, 70, 0);
+        check(0, 149, 8);
+        check(0, 150, 0);
     }
 
     proptest! {
