@@ -5,6 +5,7 @@
 mod alarms;
 mod gate;
 
+use super::own_topics;
 use super::settings::ConsumerSettings;
 use crate::control::Command;
 use crate::event::{OutgoingRecord, Record};
@@ -36,7 +37,7 @@ pub(crate) struct DeadLetterWriter {
     gate: Gate,
     /// Of letters, one by one.
     letters: OnceCell<Publisher>,
-    /// Of records for the group's other topics, which come in numbers and always have room there.
+    /// Of records for the group's other topics, which come in numbers.
     others: OnceCell<Publisher>,
 }
 
@@ -87,7 +88,7 @@ impl DeadLetterWriter {
     /// Writes a record to one of the group's own topics, and returns when the brokers have acknowledged it.
     pub(crate) async fn send(&self, record: OutgoingRecord) -> Result<(), WriteError> {
         let publisher = self.publisher(&self.others, &[MESSAGE_BYTES_MAX]).await?;
-        publisher.publish_record(record).await?;
+        publish(publisher, record).await?;
         Ok(())
     }
 
@@ -121,6 +122,11 @@ impl DeadLetterWriter {
         self.gate.mind();
     }
 
+    /// How to reach Kafka.
+    pub(crate) fn kafka(&self) -> &KafkaConfig {
+        &self.kafka
+    }
+
     async fn publisher<'a>(
         &self,
         publisher: &'a OnceCell<Publisher>,
@@ -150,6 +156,34 @@ impl DeadLetterWriter {
     }
 }
 
+/// Publishes a record. A partition that the client does not know may have been added a moment ago: it is looked up, and the
+/// record is tried once more.
+async fn publish(publisher: &Publisher, record: OutgoingRecord) -> Result<(), PublishError> {
+    match publisher.publish_record(record.clone()).await {
+        Err(PublishError::NoPartition { topic }) => publisher.look_up(&topic).await,
+        published => return published.map(drop),
+    }
+    publisher.publish_record(record).await.map(drop)
+}
+
+/// Why a record cannot be written to one of the group's own topics, and what mends it: the topic has to be made as the
+/// service makes it.
+pub(crate) fn told(group: &str, error: &WriteError) -> String {
+    let command = own_topics::command(group);
+    match error {
+        WriteError::Publish(PublishError::NoTopic { topic }) => {
+            format!("the topic {topic} does not exist; make it as the service would: {command}")
+        }
+        WriteError::Publish(PublishError::NoPartition { topic }) => format!(
+            "the topic {topic} has fewer partitions than its source; add them as the service would: {command}"
+        ),
+        WriteError::Publish(PublishError::TooLarge { topic, reason }) => {
+            format!("not published to {topic}: {reason}; for a topic of the group's own: {command}")
+        }
+        error => error.to_string(),
+    }
+}
+
 impl Letter<'_> {
     /// Tries to write it, and returns when the brokers have acknowledged it. Where they do not, the health says so until it is
     /// written or dropped.
@@ -161,7 +195,7 @@ impl Letter<'_> {
                 let stage = self.given_up.reason.stage.as_str();
                 metrics::counter!(Metric::DeadLetters.name(), "group" => group, "topic" => topic, "stage" => stage).increment(1);
             }
-            Err(error) => self.alarm.raise(&error.to_string()),
+            Err(error) => self.alarm.raise(&told(&self.writer.group, error)),
         }
         written
     }
@@ -173,8 +207,8 @@ impl Letter<'_> {
         let publisher = writer.publisher(&writer.letters, &properties).await?;
         let mut too_large = None;
         for form in Form::ALL {
-            match publisher.publish_record(self.form(form)).await {
-                Ok(_) => {
+            match publish(publisher, self.form(form)).await {
+                Ok(()) => {
                     if form == Form::Reference {
                         tracing::warn!(group = writer.group, record = ?self.record, "the record is too large for the dead-letter topic: its letter only refers to it, and is worth as much as the source keeps it");
                     }

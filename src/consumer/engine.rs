@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
+use tokio::sync::Notify;
 
 /// A running consumer's shared state.
 pub(crate) struct Engine {
@@ -37,6 +38,8 @@ pub(crate) struct Engine {
     pub(crate) breakers: Breakers,
     pub(crate) control: Control,
     pub(crate) ending: Ending,
+    /// Told when something of the group's own topics seems to be missing.
+    pub(crate) own_topics_asked: Notify,
     /// Bytes of the batches whose records are still held.
     pub(crate) budget: Arc<AtomicUsize>,
     in_flight: AtomicUsize,
@@ -93,6 +96,7 @@ impl Engine {
             health,
             readiness,
             control,
+            own_topics_asked: Notify::new(),
             counters: Counters::default(),
             workers,
             permits,

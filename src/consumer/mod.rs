@@ -35,6 +35,7 @@ mod engine;
 mod fall_back;
 mod flow;
 mod gates;
+mod headers;
 mod intake;
 mod kinds;
 mod lanes;
@@ -64,6 +65,7 @@ mod unreadable;
 mod watch;
 mod worker;
 
+pub use own_topics::{OwnTopic, OwnTopicKind, OwnTopicState, OwnTopics, TopicFault};
 pub(crate) use parking::parked_records;
 pub use parking::{ParkedKey, parked_keys};
 pub use settings::{
@@ -271,7 +273,7 @@ where
         stop: CancellationToken,
     ) -> Result<RunReport, ConsumerError> {
         let readiness = Readiness::joining(health.clone());
-        prepare::topics(&self.kafka, &self.settings).await?;
+        let admin = prepare::topics(&self.kafka, &self.settings).await?;
         let followed = commands::follow(&self.kafka, &self.settings, &readiness, &stop).await?;
         let (commands, state) = match followed {
             Followed::Read(commands, state) => (Some(*commands), state),
@@ -305,10 +307,11 @@ where
             control,
         ));
         let workers = spawn_workers(&engine, &handler);
-        let cleaning = parking::clean::spawn(&engine, self.kafka.clone());
+        let cleaning = parking::clean::spawn(&engine, self.kafka.clone(), admin.clone());
+        let watching = own_topics::watch::spawn(&engine, admin);
         let (polling, stop_polling) = spawn_poll_thread(&engine, config, self.kafka, commands)?;
         let ended = until_ended(&engine, polling, stop_polling, stop).await;
-        drop(cleaning);
+        drop((cleaning, watching));
         finish_workers(&engine, workers).await;
         engine.control.close();
         let last_words = left_until(engine.ending.begin().whole).max(LAST_WORDS_MIN);

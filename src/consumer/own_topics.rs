@@ -1,19 +1,107 @@
-//! The topics that a group has for itself: which there have to be, whether they exist, and how they are made.
+//! The topics that a group has for itself: which there have to be, whether they exist and keep what they must, and how they
+//! are made.
 //!
 //! Existence is asked by name. A topic that this member may not see may well exist, and is never taken for one that does not.
 //! Knows nothing of what stands in the topics.
+//!
+//! - [`spec`]: what they have to be like · [`plan`]: what is wrong with them, and how it is mended · [`watch`]: again and
+//!   again while a member runs
+
+mod plan;
+mod spec;
+pub(super) mod watch;
+
+pub use plan::{OwnTopic, OwnTopicState, OwnTopics};
 
 use super::settings::{ConsumerSettings, are_equal_to_kafka};
-use crate::control::control_topic_config;
-use crate::kafka::admin::{Admin, NewTopic, TopicPresence};
+use crate::kafka::admin::Admin;
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
-use crate::recovery::retry_topic;
-use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-/// No topic of the group's own takes less a record than this: the broker's own default for the source is not told.
-const RECORD_BYTES_MIN: u32 = 8 << 20;
-/// Room for headers of our own.
-const HEADERS_BYTES: u32 = 1 << 20;
+/// What one of a group's own topics is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum OwnTopicKind {
+    /// Records that wait for their next attempt.
+    Retry,
+    /// Records that failed for good.
+    DeadLetters,
+    /// Commands to the group.
+    Control,
+}
+
+impl OwnTopicKind {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::DeadLetters => "dead-letters",
+            Self::Control => "control",
+        }
+    }
+}
+
+/// A setting in force for a topic that must not be what it is.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct TopicFault {
+    /// The setting.
+    pub setting: String,
+    /// Its value.
+    pub value: String,
+    /// Whether the brokers' default is in force.
+    pub is_default: bool,
+    /// What it has to be; empty where a setting cannot mend it.
+    pub wanted: String,
+    /// Whether records that are there are lost by it. Otherwise some cannot be written.
+    pub loses: bool,
+    /// What comes of it.
+    pub effect: String,
+}
+
+impl TopicFault {
+    /// Whether another value of the setting mends it.
+    pub fn can_be_mended(&self) -> bool {
+        !self.wanted.is_empty() && self.wanted != self.value
+    }
+}
+
+impl fmt::Display for TopicFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whose = if self.is_default {
+            ", the brokers' default"
+        } else {
+            ""
+        };
+        let (setting, value) = (&self.setting, &self.value);
+        write!(f, "{setting} is {value}{whose}: {}", self.effect)
+    }
+}
+
+/// The command that mends a group's own topics.
+pub(crate) fn command(group: &str) -> String {
+    format!("evenkeel groups topics {group} --execute")
+}
+
+/// A retry topic from which Kafka deletes what is parked.
+fn losing_retry_topic(topics: &[OwnTopic]) -> Option<(&OwnTopic, &TopicFault)> {
+    let mut retry_topics = topics
+        .iter()
+        .filter(|topic| topic.kind == OwnTopicKind::Retry);
+    retry_topics.find_map(|topic| {
+        let fault = topic.faults.iter().find(|fault| fault.loses)?;
+        Some((topic, fault))
+    })
+}
+
+fn own(settings: &ConsumerSettings) -> OwnTopics {
+    OwnTopics {
+        group: settings.group.clone(),
+        sources: settings.topics.clone(),
+        dead_letter_topic: settings.dead_letter_topic.clone(),
+        dead_letters_kept_min: settings.dead_letters_kept_min,
+    }
+}
 
 /// The control topic, as far as it can be used.
 pub(super) enum ControlTopic {
@@ -24,24 +112,55 @@ pub(super) enum ControlTopic {
     Unusable,
 }
 
-/// Checks that the source topics exist, and makes the topics for parked records and dead letters where they are missing.
+/// Checks that the source topics exist, makes the group's own topics where they are missing or too small, and compares their
+/// settings.
+///
+/// # Errors
+/// [`KafkaError::UnsafeTopic`] for a retry topic from which Kafka would delete parked records.
 pub(super) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Result<(), KafkaError> {
-    let own = OwnTopics::of(admin, settings).await?;
-    own.refuse_collisions().await?;
-    match own.create_missing().await {
+    let topics = own(settings).look(admin).await?;
+    refuse_collisions(admin, &settings.group, &topics).await?;
+    refuse_unsafe(&settings.group, &topics)?;
+    for topic in &topics {
+        warn(&settings.group, topic);
+    }
+    match plan::make_whole(admin, &topics).await {
         Err(error) if error.is_about_a_name() => {
             let reason = "one of its own topics cannot be created, because Kafka takes dots and underscores in names for \
                           equal and a topic of such a name exists; give the group another name";
-            return Err(ConfigError::new("group", format!("{error}: {reason}")).into());
+            Err(ConfigError::new("group", format!("{error}: {reason}")).into())
         }
         // Not every service may create topics. A dead letter that cannot be written stops its partition, loses nothing, and
         // says so.
         Err(error) => {
-            tracing::warn!(group = settings.group, %error, "topics for parked records and dead letters cannot be created; create them: without the first nothing can be parked, without the second a record that fails for good stops its partition");
+            tracing::warn!(group = settings.group, %error, command = command(&settings.group), "topics of the group's own cannot be created or given more partitions; have them made by the command: without a retry topic nothing can be parked, without a dead-letter topic a record that fails for good stops its partition");
+            Ok(())
         }
-        Ok(()) => {}
+        Ok(()) => Ok(()),
     }
-    own.grow_retry_topics().await
+}
+
+/// Kafka makes no topic beside one whose name differs in dots and underscores only: the group would run without it.
+async fn refuse_collisions(
+    admin: &Admin,
+    group: &str,
+    topics: &[OwnTopic],
+) -> Result<(), KafkaError> {
+    let existing = admin.topics().await?;
+    for OwnTopic { name: own, .. } in topics {
+        let collides = |existing: &&String| *existing != own && are_equal_to_kafka(existing, own);
+        if existing.contains(own) {
+            continue;
+        }
+        if let Some(other) = existing.iter().find(collides) {
+            let reason = format!(
+                "the group {group} needs the topic {own}, and Kafka takes that name for equal to {other}, which exists; give \
+                 the group another name"
+            );
+            return Err(ConfigError::new("group", reason).into());
+        }
+    }
+    Ok(())
 }
 
 /// Looks for the control topic, and creates it where it is missing.
@@ -53,10 +172,7 @@ pub(super) async fn make_control_topic(
     settings: &ConsumerSettings,
 ) -> Result<ControlTopic, KafkaError> {
     match control_topic(admin, settings).await? {
-        ControlTopic::Absent => {
-            let name = crate::control::control_topic(&settings.group);
-            Ok(create_control_topic(admin, &name).await)
-        }
+        ControlTopic::Absent => create_control_topic(admin, settings).await,
         found => Ok(found),
     }
 }
@@ -85,7 +201,47 @@ pub(super) async fn control_topic(
     })
 }
 
-/// Creates own topics that are missing, and gives retry topics as many partitions as their sources have now.
+/// A service that may not create topics is one that cannot be controlled until somebody else has.
+async fn create_control_topic(
+    admin: &Admin,
+    settings: &ConsumerSettings,
+) -> Result<ControlTopic, KafkaError> {
+    let mut topics = own(settings).look(admin).await?;
+    topics.retain(|topic| topic.kind == OwnTopicKind::Control);
+    Ok(match plan::make_whole(admin, &topics).await {
+        Ok(()) => ControlTopic::Usable,
+        Err(error) => {
+            tracing::warn!(group = settings.group, %error, command = command(&settings.group), "the control topic is not there and cannot be created: this member takes no commands until it is there");
+            ControlTopic::Absent
+        }
+    })
+}
+
+fn refuse_unsafe(group: &str, topics: &[OwnTopic]) -> Result<(), KafkaError> {
+    match losing_retry_topic(topics) {
+        None => Ok(()),
+        Some((topic, fault)) => Err(KafkaError::UnsafeTopic {
+            topic: topic.name.clone(),
+            reason: fault.to_string(),
+            command: command(group),
+        }),
+    }
+}
+
+fn warn(group: &str, topic: &OwnTopic) {
+    for fault in &topic.faults {
+        tracing::warn!(group, topic = topic.name, %fault, command = command(group), "a topic of the group's own is not as it has to be; the command mends it");
+    }
+    if topic.state == OwnTopicState::Present && !topic.shows_settings {
+        tracing::info!(
+            group,
+            topic = topic.name,
+            "whether the topic keeps what it must is not known: its settings are shown with an ACL for DESCRIBE_CONFIGS"
+        );
+    }
+}
+
+/// Makes own topics that are missing, and gives partitions to those that have fewer than their sources.
 ///
 /// # Errors
 /// When a topic is missing and cannot be created.
@@ -94,161 +250,6 @@ pub(super) async fn make(
     settings: &ConsumerSettings,
 ) -> Result<(), KafkaError> {
     let admin = Admin::connect(kafka, settings.startup_timeout).await?;
-    let own = OwnTopics::of(&admin, settings).await?;
-    own.create_missing().await?;
-    own.grow_retry_topics().await
-}
-
-/// A service that may not create topics is one that cannot be controlled until somebody else has.
-async fn create_control_topic(admin: &Admin, name: &str) -> ControlTopic {
-    let topic = NewTopic {
-        name: name.to_owned(),
-        partitions: 1,
-        replication: -1,
-        config: control_topic_config(),
-    };
-    match admin.create_topics(&[topic]).await {
-        Ok(_) => ControlTopic::Usable,
-        Err(error) => {
-            tracing::warn!(topic = name, %error, "the control topic is not there and cannot be created: this member takes no commands until it is there");
-            ControlTopic::Absent
-        }
-    }
-}
-
-/// The topics of one group's own.
-struct OwnTopics<'a> {
-    admin: &'a Admin,
-    settings: &'a ConsumerSettings,
-    /// The topics it reads, and how many partitions they have.
-    sources: BTreeMap<String, usize>,
-}
-
-impl<'a> OwnTopics<'a> {
-    async fn of(admin: &'a Admin, settings: &'a ConsumerSettings) -> Result<Self, KafkaError> {
-        let sources = admin.partition_counts(&settings.topics).await?;
-        let is_missing = |topic: &&String| !sources.contains_key(*topic);
-        if let Some(topic) = settings.topics.iter().find(is_missing) {
-            return Err(KafkaError::UnknownTopic {
-                topic: topic.clone(),
-            });
-        }
-        Ok(Self {
-            admin,
-            settings,
-            sources,
-        })
-    }
-
-    /// What is written to of a source topic.
-    fn written_of(&self, source: &str) -> [String; 2] {
-        let group = &self.settings.group;
-        [
-            self.settings.dead_letter_topic.of(group, source),
-            retry_topic(group, source),
-        ]
-    }
-
-    /// The topics that the group has for itself, or should have.
-    fn names(&self) -> Vec<String> {
-        let written = self
-            .sources
-            .keys()
-            .flat_map(|source| self.written_of(source));
-        let names: BTreeSet<String> = written.collect();
-        names.into_iter().collect()
-    }
-
-    /// Kafka makes no topic beside one whose name differs in dots and underscores only: the group would run without it.
-    async fn refuse_collisions(&self) -> Result<(), KafkaError> {
-        let existing = self.admin.topics().await?;
-        let control = crate::control::control_topic(&self.settings.group);
-        for own in self.names().into_iter().chain([control]) {
-            let collides =
-                |existing: &&String| **existing != own && are_equal_to_kafka(existing, &own);
-            if existing.contains(&own) {
-                continue;
-            }
-            if let Some(other) = existing.iter().find(collides) {
-                let reason = format!(
-                    "the group {} needs the topic {own}, and Kafka takes that name for equal to {other}, which exists; give \
-                     the group another name",
-                    self.settings.group
-                );
-                return Err(ConfigError::new("group", reason).into());
-            }
-        }
-        Ok(())
-    }
-
-    async fn create_missing(&self) -> Result<(), KafkaError> {
-        let mut missing = self.admin.presence(&self.names()).await?;
-        // What is hidden may exist, and would be as hidden after it was created.
-        missing.retain(|_, presence| *presence == TopicPresence::Absent);
-        // One for several topics has the partitions of the largest of them.
-        let mut wanted: BTreeMap<String, (usize, u32)> = BTreeMap::new();
-        for (source, partitions) in &self.sources {
-            let mut names = Vec::from(self.written_of(source));
-            names.retain(|name| missing.contains_key(name));
-            if names.is_empty() {
-                continue;
-            }
-            let source = self.admin.describe_topic(source).await?;
-            for name in names {
-                let (most, largest) = wanted.entry(name).or_default();
-                *most = (*partitions).max(*most);
-                *largest = largest_record(&source.config).max(*largest);
-            }
-        }
-        let topic = |(name, (partitions, largest))| NewTopic {
-            name,
-            partitions: partitions as i32,
-            replication: -1,
-            config: own_config(largest),
-        };
-        let wanted: Vec<NewTopic> = wanted.into_iter().map(topic).collect();
-        self.admin.create_topics(&wanted).await.map(|_| ())
-    }
-
-    /// A record is parked in the partition of its own number, so there has to be one.
-    async fn grow_retry_topics(&self) -> Result<(), KafkaError> {
-        let group = &self.settings.group;
-        let names: Vec<String> = self
-            .sources
-            .keys()
-            .map(|source| retry_topic(group, source))
-            .collect();
-        let present = self.admin.presence(&names).await?;
-        for (source, partitions) in &self.sources {
-            let name = retry_topic(group, source);
-            let Some(TopicPresence::Present { partitions: count }) = present.get(&name) else {
-                continue;
-            };
-            if count >= partitions {
-                continue;
-            }
-            if let Err(error) = self.admin.grow_topic(&name, *partitions).await {
-                tracing::warn!(group, topic = name, partitions, %error, "the retry topic has fewer partitions than its source and cannot be given more; add them");
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What stands in a topic of the group's own stays until it is settled or someone has looked at it. It has room for every record of
-/// the source, with headers besides.
-fn own_config(largest: u32) -> BTreeMap<String, String> {
-    let bytes_max = largest.max(RECORD_BYTES_MIN).saturating_add(HEADERS_BYTES);
-    BTreeMap::from([
-        ("retention.ms".to_owned(), "-1".to_owned()),
-        ("max.message.bytes".to_owned(), bytes_max.to_string()),
-    ])
-}
-
-/// Bytes of the largest record that a topic takes; 0 where it does not say.
-fn largest_record(config: &BTreeMap<String, String>) -> u32 {
-    let bytes = config.get("max.message.bytes");
-    bytes
-        .and_then(|bytes| bytes.parse().ok())
-        .unwrap_or_default()
+    let topics = own(settings).look(&admin).await?;
+    plan::make_whole(&admin, &topics).await
 }

@@ -12,6 +12,7 @@ mod gap;
 mod hand_out;
 mod look;
 mod lookup;
+mod loss;
 mod steer;
 mod trouble;
 pub(super) mod write;
@@ -187,6 +188,7 @@ type Waker = Arc<ForwardedQueue<DefaultConsumerContext>>;
 pub(crate) struct ParkingLot {
     /// Whether retry topics have appeared since the last look.
     appeared: AtomicBool,
+    losses: loss::Losses,
     loaded: AtomicUsize,
     /// Records that wait for their retry topic to be writable.
     unwritten: AtomicUsize,

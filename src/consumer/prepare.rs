@@ -6,13 +6,15 @@ use crate::kafka::admin::Admin;
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 use rdkafka::ClientConfig;
 
-/// Checks that the brokers answer and the topics exist, and sees to the group's own topics.
+/// Checks that the brokers answer and the topics exist, and sees to the group's own topics. Returns the connection that it
+/// made.
 pub(super) async fn topics(
     kafka: &KafkaConfig,
     settings: &ConsumerSettings,
-) -> Result<(), KafkaError> {
+) -> Result<Admin, KafkaError> {
     let admin = Admin::connect(kafka, settings.startup_timeout).await?;
-    own_topics::prepare(&admin, settings).await
+    own_topics::prepare(&admin, settings).await?;
+    Ok(admin)
 }
 
 /// The client's properties for these settings.

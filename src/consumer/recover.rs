@@ -11,6 +11,7 @@ use super::partition::Partition;
 use super::settings::AfterDeadLetter;
 use super::tally::{Settlement, Verdict};
 use crate::control::{Command, Outcome as CommandOutcome};
+use crate::event::Record;
 use crate::handler::panics::{self, Guarded};
 use crate::handler::{Class, DeadReason, Delivery, Failure, HandlerError, Outcome, Stage};
 use crate::publisher::PublishError;
@@ -94,7 +95,7 @@ impl Recovery {
 }
 
 /// Parks a record behind the others of its key.
-pub(crate) fn park_behind(recovery: Recovery) -> Recovering {
+pub(crate) fn park_behind(mut recovery: Recovery) -> Recovering {
     let activity = recovery.activity.clone();
     let future = Box::pin(async move { recovery.park_behind().await });
     Recovering { future, activity }
@@ -386,7 +387,7 @@ impl Recovery {
     }
 
     /// Writes the dead letter; the record is settled only when the brokers have acknowledged it.
-    async fn dead_letter(&self, class: Class, reason: &DeadReason) -> Verdict {
+    pub(super) async fn dead_letter(&self, class: Class, reason: &DeadReason) -> Verdict {
         let record = &self.delivery.record;
         tracing::error!(
             group = self.engine.group,
@@ -423,7 +424,10 @@ impl Recovery {
         reason: &DeadReason,
         skip: Option<&Command>,
     ) -> Verdict {
-        let record = &self.delivery.record;
+        let Some(record) = self.whole_record().await else {
+            return Verdict::Abandoned;
+        };
+        let record: &Record = &record;
         let given_up = GivenUp {
             class,
             reason,
@@ -442,6 +446,7 @@ impl Recovery {
                     return Verdict::Abandoned;
                 }
                 Err(error) => {
+                    self.engine.own_topics_asked.notify_one();
                     tracing::error!(group = self.engine.group, record = ?record, %error, "the dead letter cannot be written; the record stays unsettled and is tried again")
                 }
             }

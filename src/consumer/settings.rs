@@ -132,6 +132,14 @@ pub struct ConsumerSettings {
     pub breaker: BreakerPolicy,
     /// Where records go that are given up.
     pub dead_letter_topic: DeadLetterTopic,
+    /// How long dead letters are to be kept at least; none, the default, for ever. A dead-letter topic that keeps them for less
+    /// is warned of, in the log and beside `/readyz`. A topic bounded by size keeps nothing for sure: it is accepted with
+    /// [`Duration::ZERO`] only.
+    pub dead_letters_kept_min: Option<Duration>,
+    /// How often a running member compares the group's own topics with what they have to be, and gives them the partitions that
+    /// their sources were given. Default 60 s. A retry topic from which Kafka would delete parked records makes the member
+    /// unready.
+    pub own_topics_interval: Duration,
     /// When so many are given up that the member stops doing it.
     pub flood_guard: FloodGuardPolicy,
 }
@@ -166,6 +174,8 @@ impl ConsumerSettings {
             settled_parked_kept: Duration::from_secs(3_600),
             breaker: BreakerPolicy::default(),
             dead_letter_topic: DeadLetterTopic::default(),
+            dead_letters_kept_min: None,
+            own_topics_interval: Duration::from_secs(60),
             flood_guard: FloodGuardPolicy::default(),
         }
     }

@@ -265,6 +265,7 @@ impl Steering {
         let (outcome, detail) = match &command.action {
             Action::RetryNow { .. } => (Outcome::Applied, self.retry_now(&concerned, &scope)),
             Action::Drop { .. } => self.drop_parked(&concerned, command),
+            Action::AcceptLoss { .. } => (Outcome::Applied, self.accept_loss(&concerned)),
             _ => return,
         };
         let partitions = concerned.iter().map(|partition| Scope::Partition {
@@ -301,6 +302,16 @@ impl Steering {
         match done.is_empty() {
             true => "nothing waited".to_owned(),
             false => done.join(", "),
+        }
+    }
+
+    fn accept_loss(&self, concerned: &[Arc<Partition>]) -> String {
+        let accepted = concerned
+            .iter()
+            .map(|partition| self.engine.accept_loss(partition));
+        match accepted.sum() {
+            0_u64 => "nothing is lost here".to_owned(),
+            lost => format!("{lost} lost entries are given up"),
         }
     }
 
@@ -359,7 +370,13 @@ fn in_force(action: &Action, is_paused: bool, held: Option<&Held>) -> Option<&'s
             Some(_) => "the rate is kept",
             None => "no limit any more",
         }),
-        (Action::Skip { .. } | Action::RetryNow { .. } | Action::Drop { .. }, _) => None,
+        (
+            Action::Skip { .. }
+            | Action::RetryNow { .. }
+            | Action::Drop { .. }
+            | Action::AcceptLoss { .. },
+            _,
+        ) => None,
     }
 }
 

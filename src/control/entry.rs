@@ -63,6 +63,11 @@ pub enum Action {
         /// The key.
         scope: Scope,
     },
+    /// Give up the entries of retry topics that Kafka deleted before they were settled.
+    AcceptLoss {
+        /// Of which source topics and partitions.
+        scope: Scope,
+    },
     /// Handle no more records a second and member than that; none takes the limit away. Lasts.
     Rate {
         /// Records per second.
@@ -79,6 +84,7 @@ impl Action {
             Self::Skip { .. } => "skip",
             Self::RetryNow { .. } => "retry-now",
             Self::Drop { .. } => "drop",
+            Self::AcceptLoss { .. } => "accept-loss",
             Self::Rate { .. } => "rate",
         }
     }
@@ -89,7 +95,8 @@ impl Action {
             Self::Pause { scope }
             | Self::Resume { scope }
             | Self::RetryNow { scope }
-            | Self::Drop { scope } => scope.clone(),
+            | Self::Drop { scope }
+            | Self::AcceptLoss { scope } => scope.clone(),
             Self::Skip { record } => Scope::Record(record.clone()),
             Self::Rate { .. } => Scope::Group,
         }
@@ -100,7 +107,10 @@ impl Action {
         match self {
             Self::Pause { scope } | Self::Resume { scope } => Some(format!("pause/{scope}")),
             Self::Rate { .. } => Some("rate".to_owned()),
-            Self::Skip { .. } | Self::RetryNow { .. } | Self::Drop { .. } => None,
+            Self::Skip { .. }
+            | Self::RetryNow { .. }
+            | Self::Drop { .. }
+            | Self::AcceptLoss { .. } => None,
         }
     }
 }
@@ -256,6 +266,12 @@ impl Command {
                 if matches!(scope, Scope::Record(_)) =>
             {
                 Err(Malformed("a record alone cannot be paused".to_owned()))
+            }
+            Action::AcceptLoss {
+                scope: Scope::Record(_) | Scope::Key { .. },
+            } => {
+                let reason = "a loss is accepted for a partition, a topic or the group";
+                Err(Malformed(reason.to_owned()))
             }
             _ => Ok(()),
         }

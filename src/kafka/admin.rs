@@ -9,12 +9,17 @@ mod connection;
 mod groups;
 mod lag;
 mod records;
+mod settings;
 mod topics;
 
 #[cfg(test)]
 mod tests;
 
 use super::{KafkaConfig, KafkaError};
+#[cfg(test)]
+pub(crate) use settings::Setting;
+pub(crate) use settings::Settings;
+
 use connection::Connection;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +27,7 @@ use std::time::Duration;
 
 /// An admin client. Methods block the calling task only on awaits; no method takes longer than `timeout`.
 ///
-/// Cheap to clone. Dropping the last clone waits a moment for the client's thread to end.
+/// Cheap to clone. Dropping the last clone ends the clients on a thread of its own.
 #[derive(Clone)]
 pub struct Admin {
     connection: Arc<Connection>,
@@ -48,6 +53,8 @@ pub enum TopicPresence {
     Present {
         /// How many partitions it has.
         partitions: usize,
+        /// How many replicas its first partition has.
+        replicas: usize,
     },
     /// It does not exist.
     Absent,
@@ -218,6 +225,18 @@ impl Admin {
         let topic = topic.to_owned();
         self.run("adding partitions", move |connection| {
             topics::grow(connection, &topic, partitions)
+        })
+        .await
+    }
+
+    /// The settings in force for several topics, by one request. Topics whose settings the brokers do not show are left out.
+    pub(crate) async fn settings(
+        &self,
+        topics: &[String],
+    ) -> Result<BTreeMap<String, Settings>, KafkaError> {
+        let topics = topics.to_vec();
+        self.run("reading the settings of topics", move |connection| {
+            settings::of_topics(connection, &topics)
         })
         .await
     }

@@ -47,6 +47,16 @@ pub enum KafkaError {
         /// The topic.
         topic: String,
     },
+    /// Kafka would delete from this topic what a group has to keep.
+    #[error("the topic {topic} is not safe to use: {reason}; mend it with: {command}")]
+    UnsafeTopic {
+        /// The topic.
+        topic: String,
+        /// Its setting, and what comes of it.
+        reason: String,
+        /// What mends it.
+        command: String,
+    },
     /// The brokers cannot do this, as librdkafka's mock cluster or a very old Kafka.
     #[error("{what} is not supported by these brokers: {cause}")]
     Unsupported {

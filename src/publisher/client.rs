@@ -1,49 +1,64 @@
-//! The client's producer behind a publisher.
+//! The client's producers behind a publisher.
 //!
-//! Owns the producer, its buffer's accounting and what its delivery reports settle. Knows records, but no events.
+//! Owns the producers and which of them sends a record. Knows records, but no events.
 
-use super::counters::Published;
+use super::buffer::Buffer;
 use super::delivery::{Delivery, PendingReceipt};
-use super::error::{Failure, PublishError, Unsent, classify};
-use super::room::{Entry, Room};
+use super::error::{PublishError, Unsent, classify};
+use super::reports::Reports;
+use super::room::Entry;
+use super::route::{Resend, Route, Way, overtaken};
 use super::span;
 use crate::event::OutgoingRecord;
+use crate::kafka::admin::Admin;
 use crate::kafka::queue::{Watched, native_headers};
-use crate::kafka::{ConfigError, KafkaConfig, is_topic_name, log};
-use crate::telemetry::Metric;
-use metrics::{Gauge, gauge};
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
-use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use crate::kafka::{ConfigError, KafkaConfig, is_topic_name};
+use foldhash::fast::RandomState;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode as Code;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 use tracing::Span;
 
-/// How long a connection error is worth mentioning beside a timeout.
-const CONNECTION_ERROR_AGE_MAX: Duration = Duration::from_secs(60);
+/// librdkafka's own bound of a batch, in bytes before compression.
+const BATCH_BYTES: usize = 1_000_000;
+const BATCH_BYTES_PROPERTY: &str = "batch.size";
+const BATCH_RECORDS_PROPERTY: &str = "batch.num.messages";
+
+/// How long records wait for the answer how large a batch their topic takes.
+const LIMIT_WITHIN: Duration = Duration::from_secs(1);
 
 /// A producer with a thread of its own that serves delivery reports.
-pub(super) struct Client {
+struct Native {
     // Before the producer: it must go first.
     _watched: Watched,
-    producer: ThreadedProducer<Buffer>,
+    producer: ThreadedProducer<Reports>,
 }
 
-/// What is enqueued and not settled, shared between those who enqueue and the thread that serves delivery reports.
-struct Buffer {
-    room: Room,
-    pending: AtomicUsize,
-    /// Told whenever nothing is pending.
-    idle: Notify,
-    bytes: Gauge,
-    published: Mutex<Published>,
-    connection_error: Mutex<Option<(Instant, String)>>,
-    fatal: Mutex<Option<String>>,
+/// The producers of a publisher.
+pub(super) struct Client {
+    batched: Native,
+    /// For topics that take smaller batches only, by bytes of a batch.
+    smaller: Mutex<BTreeMap<usize, Arc<Native>>>,
+    alone: Arc<Alone>,
+    kafka: KafkaConfig,
+    /// Bytes of a batch at most; none where each record is a batch.
+    batch_bytes: Option<usize>,
+    routes: RwLock<HashMap<String, Arc<Route>, RandomState>>,
+    /// Numbers records in the order in which they are handed over.
+    sequence: AtomicU64,
+    buffer: Arc<Buffer>,
+}
+
+/// Sends each record in a batch of its own, through a producer that is made when it is first needed.
+pub(super) struct Alone {
+    config: ClientConfig,
+    brokers: String,
+    buffer: Arc<Buffer>,
+    producer: OnceLock<Native>,
 }
 
 impl Client {
@@ -52,25 +67,36 @@ impl Client {
         bytes_max: usize,
         records_max: usize,
     ) -> Result<Self, ConfigError> {
-        let buffer = Buffer {
-            room: Room::new(u32::try_from(bytes_max).unwrap_or(u32::MAX), records_max),
-            pending: AtomicUsize::new(0),
-            idle: Notify::new(),
-            bytes: gauge!(Metric::PublisherBufferBytes.name()),
-            published: Mutex::new(Published::default()),
-            connection_error: Mutex::new(None),
-            fatal: Mutex::new(None),
+        let buffer = Arc::new(Buffer::new(bytes_max, records_max));
+        let config = kafka.producer()?;
+        let mut single = config.clone();
+        single.set(BATCH_RECORDS_PROPERTY, "1");
+        let alone = Arc::new(Alone {
+            config: single,
+            brokers: kafka.brokers.clone(),
+            buffer: Arc::clone(&buffer),
+            producer: OnceLock::new(),
+        });
+        let batches = config.get(BATCH_RECORDS_PROPERTY) != Some("1");
+        let batch_bytes = config.get(BATCH_BYTES_PROPERTY);
+        let batch_bytes = batch_bytes
+            .and_then(|bytes| bytes.parse().ok())
+            .unwrap_or(BATCH_BYTES);
+        let reports = Reports {
+            buffer: Arc::clone(&buffer),
+            alone: batches.then(|| Arc::clone(&alone)),
+            batch_bytes,
         };
-        let producer: ThreadedProducer<Buffer> = kafka
-            .producer()?
-            .create_with_context(buffer)
-            .map_err(ConfigError::from_client)?;
-        let _watched = Watched::new(producer.client(), &kafka.brokers, None);
-        Ok(Self { _watched, producer })
-    }
-
-    fn buffer(&self) -> &Buffer {
-        self.producer.client().context()
+        Ok(Self {
+            batched: create(&config, &kafka.brokers, reports)?,
+            smaller: Mutex::default(),
+            alone,
+            kafka: kafka.clone(),
+            batch_bytes: batches.then_some(batch_bytes),
+            routes: RwLock::default(),
+            sequence: AtomicU64::new(0),
+            buffer,
+        })
     }
 
     /// Waits for room, then enqueues.
@@ -81,12 +107,54 @@ impl Client {
     ) -> Result<PendingReceipt, PublishError> {
         if !is_topic_name(&record.topic) {
             // The client would take it and wait for the brokers to say so.
-            let failure = classify(Code::InvalidTopic, &record.topic, 0);
+            let failure = classify(Code::InvalidTopic, 0);
             return Err(failure.into_error(&record.topic));
         }
         let bytes = size(&record);
-        let entry = self.buffer().room.enter(bytes).await;
-        self.send(record, bytes, entry, span)
+        let entry = self.buffer.room.enter(bytes).await;
+        let route = self.route(&record.topic);
+        if let Some(way) = route.enter() {
+            return self.send(record, bytes, entry, Arc::clone(&route), way, span);
+        }
+        let queued = route.queue().await;
+        loop {
+            if let Some(way) = queued.enter().await {
+                return self.send(record, bytes, entry, Arc::clone(&route), way, span);
+            }
+            let limit = self.limit(&record.topic).await;
+            let way = limit
+                .zip(self.batch_bytes)
+                .map(|(limit, max)| Way::within(limit, max));
+            if route.learn(way) {
+                self.alone.resend(&route);
+            }
+        }
+    }
+
+    fn route(&self, topic: &str) -> Arc<Route> {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(route) = routes.get(topic) {
+            return Arc::clone(route);
+        }
+        drop(routes);
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        let route = routes.entry(topic.to_owned());
+        Arc::clone(route.or_insert_with(|| Arc::new(Route::new(self.batch_bytes.is_some()))))
+    }
+
+    /// Bytes of the largest batch that a topic takes; none where nobody says so in time.
+    async fn limit(&self, topic: &str) -> Option<usize> {
+        let (kafka, topic) = (self.kafka.clone(), topic.to_owned());
+        let ask = async move {
+            let admin = Admin::connect(&kafka, LIMIT_WITHIN).await.ok()?;
+            let settings = admin.settings(std::slice::from_ref(&topic)).await.ok();
+            let settings = settings?.remove(&topic)?;
+            let bytes = |name| settings.get(name)?.value.parse::<usize>().ok();
+            let limits = [bytes("max.message.bytes"), bytes("segment.bytes")];
+            limits.into_iter().flatten().min()
+        };
+        let asked = tokio::time::timeout(LIMIT_WITHIN, tokio::spawn(ask)).await;
+        asked.ok()?.ok()?
     }
 
     fn send(
@@ -94,168 +162,194 @@ impl Client {
         record: OutgoingRecord,
         bytes: usize,
         entry: Entry<'_>,
+        route: Arc<Route>,
+        way: Way,
         span: Span,
     ) -> Result<PendingReceipt, PublishError> {
-        let buffer = self.buffer();
-        let delivery = Arc::new(Delivery::new(record.topic, entry.charge(), bytes));
+        let buffer = &self.buffer;
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let delivery = Delivery::new(
+            record.topic,
+            entry.charge(),
+            bytes,
+            Arc::clone(&route),
+            sequence,
+        );
+        let delivery = Arc::new(delivery);
         let mut native =
             BaseRecord::<[u8], [u8], _>::with_opaque_to(&delivery.topic, Arc::clone(&delivery));
         native.partition = record.partition;
         native.key = record.key.as_deref();
         native.payload = record.value.as_deref();
         native.timestamp = record.timestamp_ms;
-        if !record.headers.is_empty() {
-            native.headers = Some(native_headers(&record.headers).map_err(|code| {
-                classify(code, &delivery.topic, bytes).into_error(&delivery.topic)
-            })?);
-        }
         // Counted before the client has it, because its report may come before `send` returns.
         buffer.enqueued(bytes);
-        match self.producer.send(native) {
-            Ok(()) => {
-                entry.keep();
-                Ok(PendingReceipt { delivery, span })
+        let sent = match native_headers(&record.headers) {
+            Ok(headers) => {
+                native.headers = (!record.headers.is_empty()).then_some(headers);
+                self.send_by(way, native)
             }
-            Err((error, refused)) => {
-                drop(refused);
-                if buffer.settled(bytes) {
-                    buffer.idle.notify_waiters();
-                }
-                let code = error.rdkafka_error_code().unwrap_or(Code::InvalidArgument);
-                let failure = buffer.failure(code, &delivery);
-                buffer.count(&delivery.topic, Some(&failure));
-                span::end(&span, Err(&failure));
-                Err(failure.into_error(&delivery.topic))
-            }
+            Err(code) => Err(code),
+        };
+        let Err(code) = sent else {
+            entry.keep();
+            return Ok(PendingReceipt { delivery, span });
+        };
+        let failure = buffer.failure(code, &delivery);
+        buffer.not_enqueued(&delivery, &failure);
+        if route.leave() {
+            self.alone.resend(&route);
+        }
+        span::end(&span, Err(&failure));
+        Err(failure.into_error(&delivery.topic))
+    }
+
+    fn send_by(
+        &self,
+        way: Way,
+        record: BaseRecord<'_, [u8], [u8], Arc<Delivery>>,
+    ) -> Result<(), Code> {
+        match way {
+            Way::Batched => hand_over(&self.batched, record),
+            Way::Alone => hand_over(self.alone.producer()?, record),
+            Way::Smaller(bytes) => hand_over(&*self.smaller(bytes)?, record),
         }
     }
 
-    /// Waits until nothing is pending. The client's own flush would do the same on a blocked thread.
-    pub(super) async fn flush(&self, deadline: Duration) -> Result<(), Unsent> {
-        let buffer = self.buffer();
-        let idle = async {
-            loop {
-                let told = buffer.idle.notified();
-                if buffer.pending.load(Ordering::SeqCst) == 0 {
-                    return;
-                }
-                told.await;
-            }
-        };
-        if tokio::time::timeout(deadline, idle).await.is_ok() {
-            return Ok(());
+    /// The producer whose batches have at most so many bytes.
+    fn smaller(&self, bytes: usize) -> Result<Arc<Native>, Code> {
+        let mut smaller = self.smaller.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(producer) = smaller.get(&bytes) {
+            return Ok(Arc::clone(producer));
         }
-        match buffer.pending.load(Ordering::SeqCst) {
-            0 => Ok(()),
-            records => Err(Unsent { records }),
+        let mut config = self.kafka.producer().map_err(|_| Code::InvalidArgument)?;
+        config.set(BATCH_BYTES_PROPERTY, bytes.to_string());
+        let reports = Reports {
+            buffer: Arc::clone(&self.buffer),
+            alone: Some(Arc::clone(&self.alone)),
+            batch_bytes: bytes,
+        };
+        let producer =
+            create(&config, &self.kafka.brokers, reports).map_err(|_| Code::InvalidArgument)?;
+        let producer = Arc::new(producer);
+        smaller.insert(bytes, Arc::clone(&producer));
+        Ok(producer)
+    }
+
+    pub(super) async fn flush(&self, deadline: Duration) -> Result<(), Unsent> {
+        self.buffer.flush(deadline).await
+    }
+
+    /// Asks the brokers for the topic's partitions, for the producer that refused one as unknown. Blocks.
+    pub(super) fn look_up(&self, topic: &str, within: Duration) {
+        let asked = self
+            .batched
+            .producer
+            .client()
+            .fetch_metadata(Some(topic), within);
+        if let Err(error) = asked {
+            tracing::debug!(topic, %error, "the partitions of a topic cannot be looked up");
         }
     }
 }
 
+impl Alone {
+    fn producer(&self) -> Result<&Native, Code> {
+        if let Some(producer) = self.producer.get() {
+            return Ok(producer);
+        }
+        let reports = Reports {
+            buffer: Arc::clone(&self.buffer),
+            alone: None,
+            batch_bytes: 0,
+        };
+        let producer = create(&self.config, &self.brokers, reports).map_err(|error| {
+            tracing::error!(%error, "no producer for single records");
+            Code::InvalidArgument
+        })?;
+        Ok(self.producer.get_or_init(|| producer))
+    }
+
+    /// Sends what was refused, once nothing else of the topic is under way.
+    pub(super) fn resend(&self, route: &Arc<Route>) {
+        let refused = route.take_refused();
+        if let Some((record, _)) = refused.first() {
+            let topic = &record.delivery.topic;
+            tracing::info!(
+                topic,
+                records = refused.len(),
+                reason = %record.code,
+                "the brokers refused batches of records; each record is sent alone"
+            );
+        }
+        for (record, is_overtaken) in refused {
+            let delivery = Arc::clone(&record.delivery);
+            let failure = if is_overtaken {
+                overtaken()
+            } else {
+                match self.send(record) {
+                    Ok(()) => continue,
+                    Err(code) => self.buffer.failure(code, &delivery),
+                }
+            };
+            self.buffer.settle(&delivery, Err(failure));
+            if route.leave() {
+                // The last one: the route opens.
+                drop(route.take_refused());
+            }
+        }
+    }
+
+    fn send(&self, record: Resend) -> Result<(), Code> {
+        let producer = self.producer()?;
+        let Resend {
+            delivery,
+            partition,
+            key,
+            value,
+            headers,
+            timestamp_ms,
+            ..
+        } = record;
+        let opaque = Arc::clone(&delivery);
+        let mut native = BaseRecord::<[u8], [u8], _>::with_opaque_to(&delivery.topic, opaque);
+        native.partition = Some(partition);
+        native.key = key.as_deref();
+        native.payload = value.as_deref();
+        native.headers = headers;
+        native.timestamp = timestamp_ms;
+        hand_over(producer, native)
+    }
+}
+
+fn create(config: &ClientConfig, brokers: &str, reports: Reports) -> Result<Native, ConfigError> {
+    let producer: ThreadedProducer<Reports> = config
+        .create_with_context(reports)
+        .map_err(ConfigError::from_client)?;
+    Ok(Native {
+        _watched: Watched::new(producer.client(), brokers, None),
+        producer,
+    })
+}
+
+fn hand_over(
+    producer: &Native,
+    record: BaseRecord<'_, [u8], [u8], Arc<Delivery>>,
+) -> Result<(), Code> {
+    producer.producer.send(record).map_err(|(error, refused)| {
+        drop(refused);
+        error.rdkafka_error_code().unwrap_or(Code::InvalidArgument)
+    })
+}
+
 impl Drop for Client {
     fn drop(&mut self) {
-        let lost = self.buffer().pending.load(Ordering::SeqCst);
+        let lost = self.buffer.pending();
         if lost > 0 {
             tracing::error!(
                 records = lost,
                 "the publisher ends with unacknowledged records, which are lost; flush before the last clone is dropped"
             );
-        }
-    }
-}
-
-impl Buffer {
-    fn enqueued(&self, bytes: usize) {
-        self.pending.fetch_add(1, Ordering::SeqCst);
-        self.bytes.increment(bytes as f64);
-    }
-
-    /// Takes a record off the books; whether it was the last one.
-    fn settled(&self, bytes: usize) -> bool {
-        self.bytes.decrement(bytes as f64);
-        self.pending.fetch_sub(1, Ordering::SeqCst) == 1
-    }
-
-    /// Classes an error, with what else is known about the connection.
-    fn failure(&self, code: Code, delivery: &Delivery) -> Failure {
-        let failure = classify(code, &delivery.topic, delivery.bytes);
-        let fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
-        match (failure, fatal.as_ref()) {
-            (refused @ (Failure::Refused(_) | Failure::TooLarge(_) | Failure::Unfit(_)), _) => {
-                refused
-            }
-            (_, Some(fatal)) => Failure::Fatal(fatal.clone()),
-            (Failure::Unknown(reason), None) => Failure::Unknown(self.with_connection(reason)),
-            (fatal @ Failure::Fatal(_), None) => fatal,
-        }
-    }
-
-    fn with_connection(&self, reason: String) -> String {
-        let error = self
-            .connection_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match &*error {
-            Some((at, error)) if at.elapsed() < CONNECTION_ERROR_AGE_MAX => {
-                format!("{reason} (last connection error: {error})")
-            }
-            _ => reason,
-        }
-    }
-
-    fn count(&self, topic: &str, failure: Option<&Failure>) {
-        self.published
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .count(topic, failure);
-    }
-}
-
-impl ClientContext for Buffer {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log::forward(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        match error.rdkafka_error_code() {
-            Some(Code::Fatal) => {
-                tracing::error!(reason, "the producer failed for good");
-                let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
-                *fatal = Some(reason.to_owned());
-            }
-            // It follows the errors of the single brokers, which say more, and also comes when the bootstrap connection
-            // is given up for a better one.
-            Some(Code::AllBrokersDown) => tracing::debug!(target: "librdkafka", "{reason}"),
-            _ => {
-                tracing::warn!(target: "librdkafka", %error, "{reason}");
-                let mut last = self
-                    .connection_error
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                *last = Some((Instant::now(), reason.to_owned()));
-            }
-        }
-    }
-}
-
-impl ProducerContext for Buffer {
-    type DeliveryOpaque = Arc<Delivery>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Arc<Delivery>) {
-        let outcome = match result {
-            Ok(message) => Ok((message.partition(), message.offset())),
-            Err((error, _)) => {
-                let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-                Err(self.failure(code, &delivery))
-            }
-        };
-        self.count(&delivery.topic, outcome.as_ref().err());
-        self.room.leave(delivery.charge);
-        // Off the books before the receipt is there: who has it may end the publisher at once.
-        let last = self.settled(delivery.bytes);
-        delivery.settle(outcome);
-        if last {
-            self.idle.notify_waiters();
         }
     }
 }

@@ -17,7 +17,13 @@ impl Published {
     pub(super) fn count(&mut self, topic: &str, failure: Option<&Failure>) {
         let result = match failure {
             None => 0,
-            Some(Failure::Refused(_) | Failure::TooLarge(_) | Failure::Unfit(_)) => 1,
+            Some(
+                Failure::Refused(_)
+                | Failure::TooLarge(_)
+                | Failure::Unfit(_)
+                | Failure::NoTopic
+                | Failure::NoPartition,
+            ) => 1,
             Some(Failure::Unknown(_) | Failure::Fatal(_)) => 2,
         };
         if let Some(counters) = self.by_topic.get(topic) {

@@ -4,6 +4,7 @@
 //! through the client as the record's opaque. Knows no client.
 
 use super::error::{Failure, PublishError};
+use super::route::Route;
 use super::span;
 use std::future::Future;
 use std::pin::Pin;
@@ -32,6 +33,9 @@ pub(super) struct Delivery {
     pub(super) charge: u32,
     /// Its size.
     pub(super) bytes: usize,
+    pub(super) route: Arc<Route>,
+    /// Its place in the order of the publisher's records.
+    pub(super) sequence: u64,
     slot: Mutex<Slot>,
 }
 
@@ -41,11 +45,19 @@ enum Slot {
 }
 
 impl Delivery {
-    pub(super) fn new(topic: String, charge: u32, bytes: usize) -> Self {
+    pub(super) fn new(
+        topic: String,
+        charge: u32,
+        bytes: usize,
+        route: Arc<Route>,
+        sequence: u64,
+    ) -> Self {
         Self {
             topic,
             charge,
             bytes,
+            route,
+            sequence,
             slot: Mutex::new(Slot::Open(None)),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns the line between refused and unknown: what the client reports is a refusal only if nothing can have been written.
 
+use super::route::is_of_size;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 /// Why an event is not (known to be) published.
@@ -38,6 +39,20 @@ pub enum PublishError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The topic does not exist; the record is not on the log.
+    #[error(
+        "not published to {topic}: the topic does not exist; create it with: evenkeel topics create {topic}"
+    )]
+    NoTopic {
+        /// Topic.
+        topic: String,
+    },
+    /// The topic has no partition of the number that was asked for; it is not on the log.
+    #[error("not published to {topic}: the topic has no such partition")]
+    NoPartition {
+        /// Topic.
+        topic: String,
+    },
     /// It may or may not be on the log: publish it again with the same event id, consumers suppress the second.
     #[error("outcome unknown on {topic}: {reason}; publish again with the same id")]
     Unknown {
@@ -65,6 +80,8 @@ pub(super) enum Failure {
     Refused(String),
     TooLarge(String),
     Unfit(String),
+    NoTopic,
+    NoPartition,
     Unknown(String),
     Fatal(String),
 }
@@ -77,29 +94,27 @@ impl Failure {
             Self::Refused(reason) => PublishError::Refused { topic, reason },
             Self::TooLarge(reason) => PublishError::TooLarge { topic, reason },
             Self::Unfit(reason) => PublishError::Unfit { topic, reason },
+            Self::NoTopic => PublishError::NoTopic { topic },
+            Self::NoPartition => PublishError::NoPartition { topic },
             Self::Unknown(reason) => PublishError::Unknown { topic, reason },
             Self::Fatal(reason) => PublishError::Fatal(reason),
         }
     }
 }
 
-/// Classes what the client reported about a record of `bytes` bytes for `topic`.
+/// Classes what the client reported about a record of `bytes` bytes.
 ///
 /// The refusals are listed; every other code, also one that a later broker invents, leaves the outcome unknown.
-pub(super) fn classify(code: Code, topic: &str, bytes: usize) -> Failure {
+pub(super) fn classify(code: Code, bytes: usize) -> Failure {
     let reason = match code {
-        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => {
+        _ if is_of_size(code) => {
             return Failure::TooLarge(format!(
                 "the record of {bytes} bytes is larger than the client's message.max.bytes or the topic's \
                  max.message.bytes allows; make it smaller or raise both"
             ));
         }
-        Code::UnknownTopic | Code::UnknownTopicOrPartition => {
-            format!("the topic does not exist; create it with: evenkeel topics create {topic}")
-        }
-        Code::UnknownPartition => {
-            return Failure::Unfit("the topic has no such partition".to_owned());
-        }
+        Code::UnknownTopic | Code::UnknownTopicOrPartition => return Failure::NoTopic,
+        Code::UnknownPartition => return Failure::NoPartition,
         Code::InvalidTopic | Code::InvalidArgument => {
             "this is no valid topic name; use letters, digits, '.', '_' and '-', at most 249".to_owned()
         }
@@ -111,7 +126,7 @@ pub(super) fn classify(code: Code, topic: &str, bytes: usize) -> Failure {
              cluster"
                 .to_owned()
         }
-        Code::InvalidRecord => {
+        Code::InvalidRecord | Code::InvalidDifferentRecord => {
             let reason = "the broker does not accept the record; a compacted topic, for example, needs keys";
             return Failure::Unfit(reason.to_owned());
         }

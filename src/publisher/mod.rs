@@ -11,11 +11,14 @@
 //! Before a process ends it calls [`Publisher::flush`]. What is still in the buffer when the last clone goes is lost;
 //! that is logged as an error with the count, and its receipts resolve to an error.
 
+mod buffer;
 mod client;
 mod counters;
 mod delivery;
 mod error;
+mod reports;
 mod room;
+mod route;
 mod span;
 
 #[cfg(test)]
@@ -199,7 +202,18 @@ impl Publisher {
     pub async fn flush(&self, deadline: Duration) -> Result<(), Unsent> {
         self.shared.client.flush(deadline).await
     }
+
+    /// Asks the brokers now for the partitions of a topic that may have been given more.
+    pub(crate) async fn look_up(&self, topic: &str) {
+        let (shared, topic) = (Arc::clone(&self.shared), topic.to_owned());
+        let ask = move || shared.client.look_up(&topic, LOOK_UP_WITHIN);
+        // It only panics where the client does.
+        drop(tokio::task::spawn_blocking(ask).await);
+    }
 }
+
+/// How long the partitions of a topic are asked for.
+const LOOK_UP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Validates and encodes; also what an outbox does.
 pub(crate) fn encode<T: EventType>(

@@ -45,9 +45,9 @@ pub(super) fn end(span: &Span, outcome: Result<&(i32, i64), &Failure>) {
         }
         Err(failure) => {
             let kind = match failure {
-                Failure::Refused(_) => "refused",
+                Failure::Refused(_) | Failure::NoTopic => "refused",
                 Failure::TooLarge(_) => "too_large",
-                Failure::Unfit(_) => "unfit",
+                Failure::Unfit(_) | Failure::NoPartition => "unfit",
                 Failure::Unknown(_) => "unknown",
                 Failure::Fatal(_) => "fatal",
             };

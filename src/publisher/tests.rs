@@ -3,6 +3,7 @@
 mod delivery;
 mod failures;
 mod order;
+mod refusals;
 
 use super::*;
 use crate::event::Headers;

@@ -11,6 +11,8 @@
 //!   it may start is decided when it is about to.
 //! - A failed record stays where it is on the log. When it may be tried again is written behind it, as a note, which stays
 //!   unsettled for as long as it says something that a restart has to know.
+//! - An entry that Kafka deleted before it was settled is lost. It counts as unsettled until an operator accepts the loss, so
+//!   that no restart steps over it.
 //! - A held key waits for the replay of its dead letter, which takes the place of the record that died.
 
 mod seen;
@@ -75,6 +77,8 @@ pub(crate) struct Parking {
     /// Keys whose first record is not handed out and not held, by when it is due.
     due: BTreeSet<(i64, u32)>,
     unsettled: Unsettled,
+    /// Entries that are gone from the log and were not settled, as ascending ranges.
+    lost: Vec<Range<i64>>,
     /// Settled by an earlier life of the group, as ascending ranges.
     settled_above: Vec<Range<i64>>,
     /// The highest leader epoch that life had seen; none where it is not known.
@@ -156,6 +160,7 @@ impl Parking {
             nameless: HashMap::new(),
             due: BTreeSet::new(),
             unsettled: Unsettled::default(),
+            lost: Vec::new(),
             settled_above: settled_above.to_vec(),
             settled_under: None,
             next: start,
@@ -177,6 +182,59 @@ impl Parking {
         let pair = leader_epoch.zip(self.settled_under);
         let is_outlived = pair.is_some_and(|(entry, settled)| entry > settled);
         is_outlived && !std::mem::take(&mut self.settled_above).is_empty()
+    }
+
+    /// The log begins at `low`, and the group had settled nothing from `committed` on but what it has told: the rest is lost.
+    pub(crate) fn begins_at(&mut self, low: i64, committed: i64) {
+        let mut at = committed;
+        for settled in &self.settled_above {
+            if settled.start >= low {
+                break;
+            }
+            if settled.start > at {
+                self.lost.push(at..settled.start);
+            }
+            at = settled.end.max(at);
+        }
+        if at < low {
+            self.lost.push(at..low);
+        }
+    }
+
+    /// A parked record is not on the log any more.
+    pub(crate) fn lose(&mut self, ticket: Ticket) {
+        if !self.take_out(ticket) {
+            return;
+        }
+        let at = self
+            .lost
+            .partition_point(|range| range.start <= ticket.offset);
+        let range = ticket.offset..ticket.offset + 1;
+        match at
+            .checked_sub(1)
+            .and_then(|before| self.lost.get_mut(before))
+        {
+            Some(before) if before.end >= range.start => before.end = before.end.max(range.end),
+            _ => self.lost.insert(at, range),
+        }
+    }
+
+    /// How many entries are lost.
+    pub(crate) fn lost(&self) -> u64 {
+        let lengths = self.lost.iter().map(|range| range.end - range.start);
+        lengths.sum::<i64>().unsigned_abs()
+    }
+
+    /// The first lost entry.
+    pub(crate) fn first_lost(&self) -> Option<i64> {
+        self.lost.first().map(|range| range.start)
+    }
+
+    /// An operator accepts the loss: how many entries are given up.
+    pub(crate) fn accept_loss(&mut self) -> u64 {
+        let lost = self.lost();
+        self.lost.clear();
+        lost
     }
 
     /// Whether everything was seen that was there when it began: before, it cannot be said which keys wait.
@@ -214,6 +272,25 @@ impl Parking {
             let id = self.open(name, origin);
             self.keys[id as usize].writing.push(origin);
         }
+    }
+
+    /// A record that was about to be written does not come: the retry topic does not take it.
+    pub(crate) fn not_written(&mut self, name: &[u8], origin: i64) {
+        let Some(id) = self.find(name) else { return };
+        let writing = &mut self.keys[id as usize].writing;
+        if let Some(at) = writing.iter().position(|writing| *writing == origin) {
+            writing.swap_remove(at);
+        }
+        self.leave(id);
+    }
+
+    /// The note that holds a key for this dead letter does not come.
+    pub(crate) fn not_held(&mut self, name: &[u8], origin: i64) {
+        let Some(id) = self.find(name) else { return };
+        let holding = &mut self.keys[id as usize].holding;
+        holding.retain(|holding| *holding != origin);
+        self.schedule(id);
+        self.leave(id);
     }
 
     /// A record is a dead letter, and its key is held from now on.
@@ -263,12 +340,17 @@ impl Parking {
 
     /// A parked record is settled.
     pub(crate) fn settle(&mut self, ticket: Ticket) {
+        self.take_out(ticket);
+    }
+
+    /// Takes a record out of the set; whether it waited there.
+    fn take_out(&mut self, ticket: Ticket) -> bool {
         let Ticket { key: id, offset } = ticket;
         let Some(key) = self.keys.get_mut(id as usize) else {
-            return;
+            return false;
         };
         let Some(at) = key.queue.iter().position(|queued| *queued == offset) else {
-            return;
+            return false;
         };
         key.queue.remove(at);
         if at < key.loaded {
@@ -289,6 +371,7 @@ impl Parking {
         self.nameless.remove(&offset);
         self.schedule(id);
         self.leave(id);
+        true
     }
 
     /// A parked record failed, and waits again.
@@ -372,6 +455,10 @@ impl Parking {
             return None;
         }
         let (unsettled, is_all) = self.unsettled.ranges(RANGES_MAX);
+        let unsettled = match self.lost.is_empty() {
+            true => unsettled,
+            false => merged(&self.lost, unsettled),
+        };
         let told = unsettled.last().map_or(self.next, |last| last.end);
         Some(Standing {
             watermark: unsettled.first().map_or(self.next, |first| first.start),
@@ -456,4 +543,18 @@ impl Parking {
         self.in_use -= 1;
         self.free.push(id);
     }
+}
+
+/// Two lists of ascending ranges that share no offset, as one.
+fn merged(lost: &[Range<i64>], unsettled: Vec<Range<i64>>) -> Vec<Range<i64>> {
+    let mut all: Vec<Range<i64>> = lost.iter().cloned().chain(unsettled).collect();
+    all.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<i64>> = Vec::with_capacity(all.len());
+    for range in all {
+        match merged.last_mut() {
+            Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
 }

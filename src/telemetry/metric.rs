@@ -25,6 +25,8 @@
 //! | [`Metric::PausedPartitions`] | `evenkeel_paused_partitions` | gauge | group | – |
 //! | [`Metric::ParkedKeys`] | `evenkeel_parked_keys` | gauge | group, topic, partition | – |
 //! | [`Metric::ParkedRecords`] | `evenkeel_parked_records` | gauge | group, topic, partition | – |
+//! | [`Metric::ParkedLost`] | `evenkeel_parked_lost` | gauge | group, topic, partition | – |
+//! | [`Metric::OwnTopicFaults`] | `evenkeel_own_topic_faults` | gauge | group, topic | – |
 //! | [`Metric::DeadLetters`] | `evenkeel_dead_letters_total` | counter | group, topic, stage | – |
 //! | [`Metric::DeadLettersWaiting`] | `evenkeel_dead_letters_waiting` | gauge | group, topic | – |
 //! | [`Metric::DeadLetterFlood`] | `evenkeel_dead_letter_flood` | gauge | group | – |
@@ -91,6 +93,11 @@ pub enum Metric {
     ParkedKeys,
     /// Parked records (gauge; group, topic, partition).
     ParkedRecords,
+    /// Entries of a retry topic that Kafka deleted unsettled, until an operator accepts the loss (gauge; group, topic,
+    /// partition).
+    ParkedLost,
+    /// Settings in force for a topic of the group's own that could lose or refuse records (gauge; group, topic).
+    OwnTopicFaults,
     /// Records written to a dead-letter topic (counter; group, topic, stage).
     DeadLetters,
     /// Records that wait because their dead letters cannot be written (gauge; group, topic).
@@ -152,6 +159,8 @@ impl Metric {
         Self::PausedPartitions,
         Self::ParkedKeys,
         Self::ParkedRecords,
+        Self::ParkedLost,
+        Self::OwnTopicFaults,
         Self::DeadLetters,
         Self::DeadLettersWaiting,
         Self::DeadLetterFlood,
@@ -194,6 +203,8 @@ impl Metric {
             Self::PausedPartitions => "evenkeel_paused_partitions",
             Self::ParkedKeys => "evenkeel_parked_keys",
             Self::ParkedRecords => "evenkeel_parked_records",
+            Self::ParkedLost => "evenkeel_parked_lost",
+            Self::OwnTopicFaults => "evenkeel_own_topic_faults",
             Self::DeadLetters => "evenkeel_dead_letters_total",
             Self::DeadLettersWaiting => "evenkeel_dead_letters_waiting",
             Self::DeadLetterFlood => "evenkeel_dead_letter_flood",
@@ -222,6 +233,8 @@ impl Metric {
             | Self::PausedPartitions
             | Self::ParkedKeys
             | Self::ParkedRecords
+            | Self::ParkedLost
+            | Self::OwnTopicFaults
             | Self::DeadLettersWaiting
             | Self::DeadLetterFlood
             | Self::PublisherBufferBytes
@@ -259,9 +272,11 @@ impl Metric {
             | Self::PausedPartitions
             | Self::DeadLetterFlood => &["group"],
             Self::Lag => &["consumergroup", "topic", "partition"],
-            Self::OldestUnsettledSeconds | Self::ParkedKeys | Self::ParkedRecords => {
-                &["group", "topic", "partition"]
-            }
+            Self::OldestUnsettledSeconds
+            | Self::ParkedKeys
+            | Self::ParkedRecords
+            | Self::ParkedLost => &["group", "topic", "partition"],
+            Self::OwnTopicFaults => &["group", "topic"],
             Self::Commits => &["group", "result"],
             Self::Rebalances => &["group", "kind"],
             Self::Duplicates | Self::PossibleDuplicates => &["group", "handler"],
@@ -313,6 +328,12 @@ impl Metric {
             Self::PausedPartitions => "Partitions of this member that an operator has paused",
             Self::ParkedKeys => "Keys that wait in a retry topic",
             Self::ParkedRecords => "Records that wait in a retry topic",
+            Self::ParkedLost => {
+                "Entries of a retry topic that Kafka deleted before they were settled"
+            }
+            Self::OwnTopicFaults => {
+                "Settings of a topic of the group's own that could lose or refuse records"
+            }
             Self::DeadLetters => "Records written to a dead-letter topic",
             Self::DeadLettersWaiting => {
                 "Records that wait because their dead letters cannot be written"

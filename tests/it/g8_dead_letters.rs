@@ -8,7 +8,7 @@ use evenkeel::handler::{HandlerError, Outcome, Router};
 use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::admin::{Admin, NewTopic};
 use evenkeel::kafka::reader::LogRecord;
-use evenkeel::recovery::{DeadLetter, DeadLetterTopic, FloodGuardPolicy};
+use evenkeel::recovery::{DeadLetter, DeadLetterTopic, FloodGuardPolicy, retry_topic};
 use evenkeel::testing::{eventually, unique};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
@@ -283,4 +283,48 @@ async fn one_topic_takes_the_letters_of_all_topics_of_a_group() {
     let counts = admin.partition_counts(&[one, letters_of(&case)]).await;
     let counts: Vec<usize> = counts.expect("known").into_values().collect();
     assert_eq!(counts, [5], "the larger of the two, and no other topic");
+}
+
+/// A raw handler that reads no headers costs a dead letter none.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_taken_without_headers_leave_with_them() {
+    let Some(case) = Case::new("it-g8-headers", 1).await else {
+        return;
+    };
+    let router = Router::new().raw(|record: Record| {
+        assert_eq!(record.headers().count(), 0);
+        std::future::ready(match record.value() {
+            Some(b"later") => Outcome::Retry(HandlerError::transient("not now")),
+            _ => Outcome::Retry(HandlerError::permanent("bad")),
+        })
+    });
+    let mut settings = case.settings();
+    settings.headers = evenkeel::consumer::RecordHeaders::Skip;
+    settings.retry.attempts_max = 1;
+    settings.retry.park_delays = vec![Duration::from_secs(3600)];
+    let member = Member::start(&case.kafka, settings, router);
+    let record = |key: &str, value: &str| {
+        let mut record = case.record(Some(key), value.to_owned());
+        record.headers.push("ce_id", Some(key.as_bytes()));
+        record.headers.push("empty", None);
+        record
+    };
+    // The last one waits behind the one before.
+    let records = [record("a", "bad"), record("b", "later"), record("b", "bad")];
+    case.publish(records).await;
+    case.all_committed().await;
+    let report = member.stop().await;
+    assert_eq!((report.dead_letters, report.parked), (1, 2), "{report:?}");
+    let letters = format!("dlq.{}.{}", case.group, case.topic);
+    for topic in [letters, retry_topic(&case.group, &case.topic)] {
+        for found in case.read(&topic).await {
+            let key = found.key.expect("a key");
+            assert_eq!(found.headers.last("ce_id"), Some(&key[..]), "{topic}");
+            let has_empty = found
+                .headers
+                .iter()
+                .any(|it| it == (b"empty".as_slice(), None));
+            assert!(has_empty, "{topic}");
+        }
+    }
 }

@@ -413,7 +413,7 @@ async fn a_dead_letter_topic_that_takes_nothing_stops_its_partition_until_it_doe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_topic_that_is_missing_stops_its_partition_until_it_is_there() {
+async fn a_dead_letter_topic_that_is_deleted_is_made_anew() {
     let Some(mut case) = Case::new("it-g8", 1).await else {
         return;
     };
@@ -432,19 +432,7 @@ async fn a_dead_letter_topic_that_is_missing_stops_its_partition_until_it_is_the
     case.publish([case.step(&case.publisher(), "good", 0)])
         .await;
     handled.reach("good records", 1).await;
-    let offsets = case.offsets();
-    assert_eq!(offsets.committed_of(0).await, 0);
-    let admin = Admin::connect(&case.kafka, WITHIN)
-        .await
-        .expect("an admin client");
-    let topic = NewTopic {
-        name: letters.clone(),
-        partitions: 1,
-        replication: -1,
-        config: BTreeMap::new(),
-    };
-    admin.create_topics(&[topic]).await.expect("created");
-    offsets.reach(0, 2).await;
+    case.offsets().reach(0, 2).await;
     eventually("it is ready again", WITHIN, || async {
         member.health.not_ready().is_empty().then_some(())
     })

@@ -4,6 +4,8 @@
 
 /// Helper: accounts on either store, whose effects would show if they were doubled.
 mod account;
+/// Topics that take smaller batches than clients make.
+mod batch_limits;
 /// Parts that push back, break or wait hold nothing up, or end the run with the reason.
 mod breakdown;
 /// Every codec is written and read.
@@ -64,6 +66,8 @@ mod member;
 mod outbox;
 /// Names of own topics that run together with those of other groups.
 mod own_names;
+/// The group's own topics, made badly by others or by defaults of the brokers.
+mod own_topics;
 /// Parking: failing keys wait in the retry topic with what is behind them, over restarts, and nobody waits with them.
 mod parking;
 /// README: what it names is there, and what it shows is what is compiled.

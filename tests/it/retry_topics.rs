@@ -1,5 +1,6 @@
 //! Retry topics that are closed, gone or late: who waits for that, and who does not.
 
+use crate::batch_limits::create;
 use crate::control::desk::Desk;
 use crate::support::{Case, Gate, Log, Member, WITHIN, guarded};
 use evenkeel::consumer::ConsumerSettings;
@@ -264,8 +265,7 @@ async fn a_retry_topic_made_later_is_used_by_members_that_run() {
         .await;
     handled.reach("records without a retry topic", 2).await;
     acl("permit").await;
-    let created = cluster.create_topic(&retry, 2).await;
-    created.expect("the topic is created");
+    create(&case, &retry, 2, &[("retention.ms", "-1")]).await;
     eventually("the running member parks", WITHIN, || async {
         case.publish([to(0, "later", "later"), to(1, "later", "later")])
             .await;

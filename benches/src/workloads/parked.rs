@@ -119,7 +119,7 @@ async fn write(spec: &Spec) -> anyhow::Result<Turn> {
         name: retry.clone(),
         partitions: DATA.partitions,
         replication: 1,
-        config: BTreeMap::new(),
+        config: BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]),
     };
     admin.create_topics(&[topic]).await?;
     let config = spec.raw(&[("linger.ms", "20"), ("batch.size", "1000000")]);

@@ -1,8 +1,10 @@
 //! `evenkeel groups`: who reads what and how far behind, and commands to those who do.
 //!
-//! - [`pause`], [`skip`], [`retry_now`], [`rate`]: a command each · [`order`]: how it is given and answered
+//! - [`pause`], [`skip`], [`retry_now`], [`rate`], [`accept_loss`]: a command each · [`order`]: how it is given and answered
+//! - [`topics`]: the group's own topics
 //! - [`target`]: what it is about · [`log`]: the control topic, read · [`history`]: what was commanded
 
+mod accept_loss;
 mod history;
 mod lag;
 mod log;
@@ -12,6 +14,7 @@ mod rate;
 mod retry_now;
 mod skip;
 mod target;
+mod topics;
 
 use crate::connection::ConnectionArgs;
 use crate::exit::{Ending, Usage};
@@ -49,6 +52,8 @@ enum GroupsCommand {
     Skip(skip::SkipArgs),
     RetryNow(retry_now::RetryNowArgs),
     Rate(rate::RateArgs),
+    AcceptLoss(accept_loss::AcceptLossArgs),
+    Topics(topics::TopicsArgs),
     History(history::HistoryArgs),
 }
 
@@ -56,7 +61,12 @@ impl GroupsCommand {
     /// Refuses what means nothing, before anything is asked of the cluster.
     fn check(&self) -> Result<(), Usage> {
         match self {
-            Self::List(_) | Self::Describe(_) | Self::Lag(_) | Self::History(_) => Ok(()),
+            Self::List(_)
+            | Self::Describe(_)
+            | Self::Lag(_)
+            | Self::Topics(_)
+            | Self::History(_) => Ok(()),
+            Self::AcceptLoss(args) => args.check(),
             Self::Pause(args) => args.check(),
             Self::Resume(args) => args.check(),
             Self::Skip(args) => args.check(),
@@ -89,6 +99,8 @@ pub(crate) async fn run(args: GroupsArgs) -> anyhow::Result<Ending> {
         GroupsCommand::Skip(args) => skip::run(&connection, args).await,
         GroupsCommand::RetryNow(args) => retry_now::run(&connection, args).await,
         GroupsCommand::Rate(args) => rate::run(&connection, args).await,
+        GroupsCommand::AcceptLoss(args) => accept_loss::run(&connection, args).await,
+        GroupsCommand::Topics(args) => topics::run(&connection, args).await,
         GroupsCommand::History(args) => history::run(&connection, args).await,
     }
 }

@@ -86,7 +86,9 @@ fn fate_of(error: &PublishError) -> Fate {
         | PublishError::Serialize(_)
         | PublishError::Refused { .. }
         | PublishError::TooLarge { .. }
-        | PublishError::Unfit { .. } => Fate::Failed,
+        | PublishError::Unfit { .. }
+        | PublishError::NoTopic { .. }
+        | PublishError::NoPartition { .. } => Fate::Failed,
         _ => Fate::Unknown,
     }
 }

@@ -188,7 +188,15 @@ impl Follower {
             (told.settled_above.runs(), told.settled_above.leader_epoch());
         let mut state = Parking::new(start, end, settled, wait_max_ms, is_committed);
         state.settled_under(leader_epoch);
+        if let Some(committed) = committed {
+            state.begins_at(low, committed);
+        }
+        if let Some(first) = state.first_lost() {
+            let entries = state.lost();
+            tracing::error!(group = self.engine.group, topic = %retry.topic, partition = number, entries, first, "entries of the retry partition were deleted before they were settled, and what was parked there is lost");
+        }
         retry.change(|set| *set = state);
+        self.engine.show_loss(partition);
         let leader_epoch = committed.and(found.leader_epoch).max(leader_epoch);
         retry.reads(Log {
             topic_id: places.topic_id,

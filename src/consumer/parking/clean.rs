@@ -4,9 +4,10 @@
 //! beginning of a partition can be deleted: so it ends at the first entry that is not this group's.
 
 use super::super::engine::Engine;
+use crate::kafka::KafkaConfig;
+use crate::kafka::KafkaError;
 use crate::kafka::admin::Admin;
 use crate::kafka::reader::{Reader, Span};
-use crate::kafka::{KafkaConfig, KafkaError};
 use crate::recovery::parked::Owner;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,6 +16,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// How often settled records are looked for, at most.
 const CLEAN_EVERY: Duration = Duration::from_secs(60);
+
+/// How many looks at the committed offsets are remembered, about: as many steps the time has for which settled records stay.
+const LOOKS_MAX: u32 = 64;
 
 /// Committed offsets of retry partitions.
 type Committed = HashMap<(Arc<str>, i32), i64>;
@@ -94,7 +98,11 @@ impl AllBounds {
 }
 
 /// Deletes what has been settled for long enough, until the handle is dropped.
-pub(in super::super) fn spawn(engine: &Arc<Engine>, kafka: KafkaConfig) -> AbortOnDropHandle<()> {
+pub(in super::super) fn spawn(
+    engine: &Arc<Engine>,
+    kafka: KafkaConfig,
+    admin: Admin,
+) -> AbortOnDropHandle<()> {
     let engine = Arc::clone(engine);
     AbortOnDropHandle::new(tokio::spawn(async move {
         let kept = engine.settings.settled_parked_kept;
@@ -102,12 +110,15 @@ pub(in super::super) fn spawn(engine: &Arc<Engine>, kafka: KafkaConfig) -> Abort
         let (mut deleted, mut looks) = (Committed::new(), VecDeque::new());
         loop {
             tokio::time::sleep(every).await;
-            looks.push_back((Instant::now(), engine.parking.committed()));
+            let is_due = |(at, _): &(Instant, Committed)| at.elapsed() >= kept / LOOKS_MAX;
+            if looks.back().is_none_or(is_due) {
+                looks.push_back((Instant::now(), engine.parking.committed()));
+            }
             let mut due = Committed::new();
             while let Some((_, look)) = looks.pop_front_if(|(at, _)| at.elapsed() >= kept) {
                 due = look;
             }
-            if let Err(error) = clean(&engine, &kafka, due, &mut deleted).await {
+            if let Err(error) = clean(&engine, &kafka, &admin, due, &mut deleted).await {
                 // Brokers may refuse it. What is settled then stays where it is, and costs its room only.
                 tracing::debug!(group = engine.group, %error, "settled records of the retry topics are not deleted");
             }
@@ -119,6 +130,7 @@ pub(in super::super) fn spawn(engine: &Arc<Engine>, kafka: KafkaConfig) -> Abort
 async fn clean(
     engine: &Arc<Engine>,
     kafka: &KafkaConfig,
+    admin: &Admin,
     committed: Committed,
     deleted: &mut Committed,
 ) -> Result<(), KafkaError> {
@@ -138,7 +150,6 @@ async fn clean(
     if due.is_empty() {
         return Ok(());
     }
-    let admin = Admin::connect(kafka, engine.settings.startup_timeout).await?;
     let mut refusal = Ok(());
     for (topic, before) in due {
         match admin.delete_records(&topic, &before).await {

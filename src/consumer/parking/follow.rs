@@ -159,6 +159,7 @@ impl Follower {
         self.engine.parking.tell_dispatcher(gone);
         self.gaps.forget(epochs);
         self.engine.control.forget_drops(epochs);
+        self.engine.forget_losses(epochs);
         let mut gone = TopicPartitionList::new();
         for (topic, partitions) in &mut self.followed {
             partitions.retain(|number, partition| {

@@ -309,10 +309,11 @@ impl Dispatcher {
             self.passed.remove(&(epoch, ticket.offset));
             tracing::error!(group = self.engine.group, topic = %retry.topic, partition = line.partition.partition, offset = ticket.offset, "a parked record is not in the retry topic any more: it was deleted there, and is lost");
             retry.change(|state| {
-                state.settle(*ticket);
+                state.lose(*ticket);
                 // It was not the first of its key: it is found missing again in its turn.
                 state.hand_back(*ticket, 0);
             });
+            self.engine.show_loss(&line.partition);
         }
         for ticket in left {
             retry.change(|state| state.hand_back(*ticket, again_at));

@@ -1,16 +1,17 @@
 //! Writes parked records and the notes about them.
 //!
 //! A write that fails is tried again until the brokers take it or the partition goes: a record counts as parked only when
-//! it stands in the retry topic.
+//! it stands in the retry topic. A record that the brokers do not take for what it is, such as one that is larger than the
+//! retry topic takes, is dead-lettered: no further try would succeed.
 
-use super::super::dead::WriteError;
+use super::super::dead::{WriteError, told};
 use super::super::engine::Engine;
 use super::super::recover::Recovery;
 use super::super::tally::{Settlement, Verdict};
 use super::clock::steady_ms;
 use super::order_name;
 use crate::event::{OutgoingRecord, Record};
-use crate::handler::Failure;
+use crate::handler::{Class, DeadReason, Failure, Stage};
 use crate::publisher::PublishError;
 use crate::recovery::RepetitionOutcome;
 use crate::recovery::parked::{self, Reason, Wait, repetition};
@@ -54,11 +55,36 @@ pub(crate) fn tell_drill(
 
 impl Recovery {
     /// Parks a record of the source topic behind the others of its key.
-    pub(crate) async fn park_behind(&self) -> Verdict {
+    pub(crate) async fn park_behind(&mut self) -> Verdict {
+        let Some(record) = self.whole_record().await else {
+            return Verdict::Abandoned;
+        };
+        let now_ms = now_ms();
+        let entry = || parked::parked(&self.engine.group, &record, Wait::default(), None, now_ms);
+        match self.write(entry).await {
+            Written::Acknowledged => Verdict::Settled(Settlement::Parked),
+            Written::Abandoned => Verdict::Abandoned,
+            Written::Refused(cause) => {
+                self.forget_entry();
+                // The attempt that it stands before is not made.
+                self.attempts = self.attempts.saturating_sub(1);
+                let message = format!(
+                    "records of its key wait in the retry topic, and it cannot wait behind them: {cause}"
+                );
+                let reason = DeadReason::new(Stage::Handler, message);
+                self.dead_letter(Class::Permanent, &reason).await
+            }
+        }
+    }
+
+    /// A record that was to be written to the retry topic does not come.
+    fn forget_entry(&self) {
         let record = &self.delivery.record;
-        let (group, now_ms) = (&self.engine.group, now_ms());
-        self.parked(|| parked::parked(group, record, Wait::default(), None, now_ms))
-            .await
+        if let Some(retry) = &self.partition.retry
+            && let Some(name) = order_name(&self.engine.settings, record.key())
+        {
+            retry.change(|state| state.not_written(name, record.offset()));
+        }
     }
 
     /// Parks a record that failed, until `delay` is over; or again, if it is parked already.
@@ -84,23 +110,40 @@ impl Recovery {
             retry_in_s = delay.as_secs(),
             "attempts failed; the record is parked, and its key waits"
         );
-        let Some(ticket) = self.ticket else {
-            let name = order_name(&self.engine.settings, record.key());
-            if let Some(retry) = &self.partition.retry {
-                retry.change(|state| state.begin(name, record.offset()));
+        let (written, verdict) = match self.ticket {
+            Some(ticket) => {
+                let of = ticket.offset;
+                let note = || parked::failed_again(group, record, of, wait, reason, now_ms);
+                let here = Wait {
+                    not_before_ms: steady_ms().saturating_add(delay_ms),
+                    ..wait
+                };
+                (self.write(note).await, Verdict::PutBack(here))
             }
-            return self
-                .parked(|| parked::parked(group, record, wait, Some(reason), now_ms))
-                .await;
+            None => {
+                let name = order_name(&self.engine.settings, record.key());
+                if let Some(retry) = &self.partition.retry {
+                    retry.change(|state| state.begin(name, record.offset()));
+                }
+                let Some(record) = self.whole_record().await else {
+                    return Verdict::Abandoned;
+                };
+                let entry = || parked::parked(group, &record, wait, Some(reason), now_ms);
+                let verdict = Verdict::Settled(Settlement::Parked);
+                (self.write(entry).await, verdict)
+            }
         };
-        let note = || parked::failed_again(group, record, ticket.offset, wait, reason, now_ms);
-        let here = Wait {
-            not_before_ms: steady_ms().saturating_add(delay_ms),
-            ..wait
-        };
-        match self.write(note).await {
-            Some(()) => Verdict::PutBack(here),
-            None => Verdict::Abandoned,
+        match written {
+            Written::Acknowledged => verdict,
+            Written::Abandoned => Verdict::Abandoned,
+            Written::Refused(cause) => {
+                if self.ticket.is_none() {
+                    self.forget_entry();
+                }
+                let message = format!("{} (it cannot be parked: {cause})", failure.message);
+                let reason = DeadReason::new(failure.stage, message);
+                self.dead_letter(failure.class, &reason).await
+            }
         }
     }
 
@@ -114,20 +157,21 @@ impl Recovery {
         };
         retry.change(|state| state.begin_hold(name, record.offset()));
         let now_ms = now_ms();
-        self.write(|| parked::held(&self.engine.group, record, now_ms))
-            .await
-    }
-
-    async fn parked(&self, record: impl Fn() -> OutgoingRecord) -> Verdict {
-        match self.write(record).await {
-            Some(()) => Verdict::Settled(Settlement::Parked),
-            None => Verdict::Abandoned,
+        let note = || parked::held(&self.engine.group, record, now_ms);
+        match self.write(note).await {
+            Written::Acknowledged => Some(()),
+            Written::Abandoned => None,
+            Written::Refused(cause) => {
+                tracing::error!(group = self.engine.group, record = ?record, cause, "the key cannot be held for the replay of its dead letter; its later records go on");
+                retry.change(|state| state.not_held(name, record.offset()));
+                Some(())
+            }
         }
     }
 
-    /// Writes to the retry topic until the brokers have acknowledged it; none when the partition went. The record is made anew
-    /// for each try: no copy of it is held while it waits.
-    async fn write(&self, record: impl Fn() -> OutgoingRecord) -> Option<()> {
+    /// Writes to the retry topic until the brokers have acknowledged or refused it, or the partition went. The record is made
+    /// anew for each try: no copy of it is held while it waits.
+    async fn write(&self, record: impl Fn() -> OutgoingRecord) -> Written {
         let backoff = self.engine.settings.retry.backoff;
         let mut alarm = None;
         let mut tries = 0_u32;
@@ -135,13 +179,21 @@ impl Recovery {
             let record = record();
             let topic = record.topic.clone();
             match self.engine.dead_letters.send(record).await {
-                Ok(()) => return Some(()),
+                Ok(()) => return Written::Acknowledged,
                 Err(WriteError::Publish(error @ PublishError::Fatal(_))) => {
                     self.engine.fail(error.to_string());
-                    return None;
+                    return Written::Abandoned;
+                }
+                Err(WriteError::Publish(
+                    error @ (PublishError::TooLarge { .. } | PublishError::Unfit { .. }),
+                )) => {
+                    tracing::error!(group = self.engine.group, record = ?self.delivery.record, topic, %error, "the retry topic does not take it");
+                    return Written::Refused(error.to_string());
                 }
                 Err(error) => {
                     tracing::error!(group = self.engine.group, record = ?self.delivery.record, topic, %error, "the record cannot be parked; it stays unsettled and is tried again");
+                    self.engine.own_topics_asked.notify_one();
+                    let error = told(&self.engine.group, &error);
                     let reason = format!("the retry topic {topic} cannot be written: {error}");
                     alarm
                         .get_or_insert_with(|| Alarm::new(&self.engine))
@@ -150,9 +202,20 @@ impl Recovery {
             }
             tries = tries.saturating_add(1);
             let delay = backoff.delay(tries, rand::random());
-            self.wait_for(tokio::time::sleep(delay)).await?;
+            if self.wait_for(tokio::time::sleep(delay)).await.is_none() {
+                return Written::Abandoned;
+            }
         }
     }
+}
+
+/// What came of a write to the retry topic.
+enum Written {
+    Acknowledged,
+    /// The partition went.
+    Abandoned,
+    /// The brokers take others, and not this one.
+    Refused(String),
 }
 
 /// A record that waits for its retry topic to be writable. The health says so until none does.

@@ -24,8 +24,8 @@ use std::future::{Future, poll_fn};
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 use std::task::Poll;
+use std::time::Duration;
 
 /// The raw handler's name in the inbox.
 pub(crate) const RAW_HANDLER: &str = "raw";
@@ -558,9 +558,9 @@ pub(super) async fn publish(
 /// topic, is the handler's, and stays so.
 fn unpublished(error: PublishError) -> HandlerError {
     match error {
-        PublishError::TooLarge { .. } | PublishError::Unfit { .. } => {
-            HandlerError::permanent(error)
-        }
+        PublishError::TooLarge { .. }
+        | PublishError::Unfit { .. }
+        | PublishError::NoPartition { .. } => HandlerError::permanent(error),
         error => HandlerError::outage(error).of("kafka"),
     }
 }

@@ -56,11 +56,21 @@ impl ConsumerContext for LastError {}
 struct Handles {
     config: KafkaConfig,
     timeout: Duration,
-    /// Asks for metadata, offsets and groups. Belongs to no group.
-    client: BaseConsumer<LastError>,
+    /// Asks for metadata, offsets and groups. Belongs to no group. There until the drop.
+    client: Option<BaseConsumer<LastError>>,
     last_error: LastError,
     /// Creates topics and reads their settings; started when first needed.
     admin: OnceLock<AdminClient<log::LoggingContext>>,
+}
+
+impl Drop for Handles {
+    fn drop(&mut self) {
+        // Ending the clients waits for their threads, which must not hold up a task of the runtime. Without a thread it does.
+        let clients = (self.client.take(), self.admin.take());
+        let _ = std::thread::Builder::new()
+            .name("evenkeel-admin-end".to_owned())
+            .spawn(move || drop(clients));
+    }
 }
 
 /// The handles and the deadline of one request.
@@ -81,7 +91,7 @@ impl Connection {
         let handles = Handles {
             config,
             timeout,
-            client,
+            client: Some(client),
             last_error,
             admin: OnceLock::new(),
         };
@@ -106,7 +116,8 @@ impl Connection {
     }
 
     pub(super) fn client(&self) -> &BaseConsumer<LastError> {
-        &self.handles.client
+        let client = self.handles.client.as_ref();
+        client.expect("the client is there until the drop")
     }
 
     /// The client that creates topics.

@@ -40,7 +40,7 @@ pub(super) fn partition_counts(
     let mut counts = BTreeMap::new();
     for (topic, presence) in presence(connection, topics)? {
         match presence {
-            TopicPresence::Present { partitions } => drop(counts.insert(topic, partitions)),
+            TopicPresence::Present { partitions, .. } => drop(counts.insert(topic, partitions)),
             TopicPresence::Absent => {}
             TopicPresence::Hidden => return Err(hidden(&topic)),
         }
@@ -63,22 +63,29 @@ pub(super) fn presence(
     topics: &[String],
 ) -> Result<BTreeMap<String, TopicPresence>, KafkaError> {
     let all = connection.metadata(None)?;
-    let partitions: HashMap<&str, usize> = all
+    let listed: HashMap<&str, TopicPresence> = all
         .topics()
         .iter()
-        .map(|found| (found.name(), found.partitions().len()))
+        .filter_map(|found| Some((found.name(), present(found)?)))
         .collect();
     let mut presences = BTreeMap::new();
     for topic in topics {
-        let presence = match partitions.get(topic.as_str()) {
-            Some(partitions) if *partitions > 0 => TopicPresence::Present {
-                partitions: *partitions,
-            },
-            _ => presence_by_name(connection, topic)?,
+        let presence = match listed.get(topic.as_str()) {
+            Some(presence) => *presence,
+            None => presence_by_name(connection, topic)?,
         };
         presences.insert(topic.clone(), presence);
     }
     Ok(presences)
+}
+
+/// The presence of a topic in an answer, where that has partitions of it.
+fn present(topic: &MetadataTopic) -> Option<TopicPresence> {
+    let first = topic.partitions().first()?;
+    Some(TopicPresence::Present {
+        partitions: topic.partitions().len(),
+        replicas: first.replicas().len(),
+    })
 }
 
 fn presence_by_name(connection: &Connection, topic: &str) -> Result<TopicPresence, KafkaError> {
@@ -90,10 +97,8 @@ fn presence_by_name(connection: &Connection, topic: &str) -> Result<TopicPresenc
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let error = found.and_then(MetadataTopic::error).map(Code::from);
         let what = format!("looking the topic {topic} up");
-        match (error, found.map(|found| found.partitions().len())) {
-            (None, Some(partitions)) if partitions > 0 => {
-                return Ok(TopicPresence::Present { partitions });
-            }
+        match (error, found.and_then(present)) {
+            (None, Some(presence)) => return Ok(presence),
             (Some(Code::UnknownTopicOrPartition | Code::UnknownTopic), _) => {
                 return Ok(TopicPresence::Absent);
             }

@@ -373,7 +373,9 @@ impl Running {
             Some(Ok(())) => Outcome::Published,
             Some(Err(error @ PublishError::Fatal(_))) => return Err(OutboxError::Producer(error)),
             Some(Err(error @ PublishError::Unknown { .. })) => Outcome::Unknown(error.to_string()),
-            Some(Err(error @ PublishError::Refused { .. })) => Outcome::Refused(error.to_string()),
+            Some(Err(error @ (PublishError::Refused { .. } | PublishError::NoTopic { .. }))) => {
+                Outcome::Refused(error.to_string())
+            }
             Some(Err(error)) => Outcome::Unfit(error.to_string()),
         };
         let fact = self

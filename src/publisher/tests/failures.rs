@@ -34,7 +34,7 @@ async fn an_unknown_topic_is_refused_within_seconds_and_says_how_to_create_it() 
     let publisher = publisher(&cluster, &["topic.metadata.propagation.max.ms=200"]);
     let outcome = publisher.publish_record(record(&topic, "k", "v")).await;
     let error = outcome.expect_err("no topic");
-    assert!(matches!(error, PublishError::Refused { .. }), "{error:?}");
+    assert!(matches!(error, PublishError::NoTopic { .. }), "{error:?}");
     let text = error.to_string();
     assert!(
         text.contains(&format!("evenkeel topics create {topic}")),
@@ -114,7 +114,10 @@ async fn impossible_destinations_are_refused() {
         .publish_record(nowhere)
         .await
         .expect_err("no such partition");
-    assert!(matches!(error, PublishError::Unfit { .. }), "{error:?}");
+    assert!(
+        matches!(error, PublishError::NoPartition { .. }),
+        "{error:?}"
+    );
     publisher
         .flush(Duration::ZERO)
         .await
@@ -159,10 +162,10 @@ async fn receipts_of_a_publisher_that_ended_resolve_to_an_error() {
 
 #[test]
 fn only_listed_codes_are_refusals() {
-    let class = |code| match classify(code, "t", 1) {
-        Failure::Refused(_) => "refused",
+    let class = |code| match classify(code, 1) {
+        Failure::Refused(_) | Failure::NoTopic => "refused",
         Failure::TooLarge(_) => "too large",
-        Failure::Unfit(_) => "unfit",
+        Failure::Unfit(_) | Failure::NoPartition => "unfit",
         Failure::Unknown(_) => "unknown",
         Failure::Fatal(_) => "fatal",
     };

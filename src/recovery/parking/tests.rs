@@ -338,3 +338,69 @@ fn a_released_key_stays_in_the_set_until_its_note_was_seen() {
     parking.seen(2, Some(A), parked(8, 0, 0), 0);
     assert_eq!(parking.take_due(0, 10), []);
 }
+
+#[test]
+fn a_record_that_the_retry_topic_does_not_take_lets_its_key_go() {
+    let mut parking = empty();
+    parking.begin(Some(A), 5);
+    assert!(parking.joins(A, 6));
+    parking.not_written(A, 5);
+    assert!(parking.joins(A, 7), "6 is on its way still");
+    parking.seen(0, Some(A), parked(6, 0, 0), 0);
+    parking.not_written(A, 7);
+    assert_eq!(due(&mut parking, 0), [0]);
+    settle(&mut parking, 0);
+    assert!(!parking.joins(A, 8));
+    parking.begin_hold(A, 9);
+    assert!(parking.joins(A, 10));
+    parking.not_written(A, 10);
+    parking.not_held(A, 9);
+    assert!(!parking.joins(A, 11));
+    assert_eq!(parking.keys(), 0);
+}
+
+#[test]
+fn what_was_deleted_unsettled_is_lost_until_the_loss_is_accepted() {
+    let settled = [4..6, 8..10, 30..40];
+    let mut parking = Parking::new(20, 20, &settled, 1_000, true);
+    parking.begins_at(20, 2);
+    assert_eq!(
+        (parking.lost(), parking.first_lost()),
+        (2 + 2 + 10, Some(2))
+    );
+    let standing = parking.standing().expect("it is whole");
+    assert_eq!((standing.watermark, standing.next), (2, 20));
+    assert_eq!(standing.unsettled, [2..4, 6..8, 10..20]);
+    assert_eq!(parking.accept_loss(), 14);
+    let standing = parking.standing().expect("it is whole");
+    assert_eq!((standing.watermark, standing.unsettled), (20, Vec::new()));
+
+    let mut parking = empty();
+    for (offset, name) in [(0, A), (1, B), (2, A)] {
+        parking.seen(offset, Some(name), parked(offset, 1, 0), 0);
+    }
+    let tickets = parking.take_due(0, usize::MAX);
+    let of = |offset| {
+        *tickets
+            .iter()
+            .find(|ticket| ticket.offset == offset)
+            .expect("due")
+    };
+    parking.lose(of(0));
+    parking.settle(of(1));
+    parking.settle(of(2));
+    let standing = parking.standing().expect("it is whole");
+    assert_eq!((standing.watermark, standing.unsettled), (0, vec![0..1]));
+    assert_eq!((parking.lost(), parking.keys()), (1, 0), "its key goes on");
+}
+
+#[test]
+fn nothing_is_lost_where_all_before_the_beginning_was_settled() {
+    let mut parking = Parking::new(20, 20, &[5..20], 1_000, true);
+    parking.begins_at(20, 5);
+    assert_eq!(parking.lost(), 0);
+    let mut parking = Parking::new(20, 20, &[], 1_000, true);
+    parking.begins_at(20, 20);
+    parking.begins_at(3, 20);
+    assert_eq!(parking.lost(), 0);
+}

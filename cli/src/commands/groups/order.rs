@@ -86,8 +86,16 @@ pub(crate) async fn give(
         Some(description) => owned(&admin, description, &action.scope()).await?,
         None => BTreeSet::new(),
     };
-    if owners.is_empty() && matches!(action, Action::RetryNow { .. } | Action::Drop { .. }) {
-        anyhow::bail!("no member of {group} runs that: nothing waits there");
+    if owners.is_empty() {
+        match action {
+            Action::RetryNow { .. } | Action::Drop { .. } => {
+                anyhow::bail!("no member of {group} runs that: nothing waits there");
+            }
+            Action::AcceptLoss { .. } => anyhow::bail!(
+                "no member of {group} runs that: start it, what is lost is told by its members"
+            ),
+            _ => {}
+        }
     }
     let command = args.command(action)?;
     publish(connection, group, &command, &log).await?;

@@ -1,0 +1,59 @@
+//! The settings that are in force for topics, wherever they were set.
+
+use super::connection::Connection;
+use super::topics::known;
+use crate::kafka::KafkaError;
+use rdkafka::admin::{AdminOptions, ConfigSource, OwnedResourceSpecifier, ResourceSpecifier};
+use std::collections::BTreeMap;
+use tokio::runtime::Handle;
+
+/// A topic's settings by name.
+pub(crate) type Settings = BTreeMap<String, Setting>;
+
+/// The value of a topic's setting that is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Setting {
+    /// Its value.
+    pub(crate) value: String,
+    /// Whether it was given to the topic itself. Otherwise the brokers' default is in force, which may change at any time.
+    pub(crate) is_own: bool,
+}
+
+/// The settings of several topics by one request. Topics whose settings the brokers do not show are left out: it takes an
+/// ACL for DESCRIBE_CONFIGS.
+pub(super) fn of_topics(
+    connection: &Connection,
+    topics: &[String],
+) -> Result<BTreeMap<String, Settings>, KafkaError> {
+    let what = "reading the settings of topics";
+    if topics.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    connection.beyond_mock(what)?;
+    let options = AdminOptions::new().request_timeout(Some(connection.left(what)?));
+    let mut resources = Vec::with_capacity(topics.len());
+    for topic in topics {
+        resources.push(ResourceSpecifier::Topic(known(topic)?));
+    }
+    let answer = connection.admin()?.describe_configs(&resources, &options);
+    let answer = Handle::current()
+        .block_on(answer)
+        .map_err(|error| connection.unanswered(what, error))?;
+    let mut settings = BTreeMap::new();
+    for resource in answer.into_iter().flatten() {
+        let OwnedResourceSpecifier::Topic(topic) = resource.specifier else {
+            continue;
+        };
+        let entries = resource.entries.into_iter().filter_map(|entry| {
+            let is_own = entry.source == ConfigSource::DynamicTopic;
+            let value = entry.value?;
+            Some((entry.name, Setting { value, is_own }))
+        });
+        let entries: Settings = entries.collect();
+        // The bindings drop the error of a single topic, and every topic has settings.
+        if !entries.is_empty() {
+            settings.insert(topic, entries);
+        }
+    }
+    Ok(settings)
+}

@@ -1,0 +1,152 @@
+//! What is enqueued and not settled, shared between those who enqueue and the threads that serve delivery reports.
+//!
+//! Owns the accounting and the words of a failure. Knows no client.
+
+use super::counters::Published;
+use super::delivery::{Delivery, Outcome};
+use super::error::{Failure, Unsent, classify};
+use super::room::Room;
+use crate::telemetry::Metric;
+use metrics::{Gauge, gauge};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode as Code;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// How long a connection error is worth mentioning beside a timeout.
+const CONNECTION_ERROR_AGE_MAX: Duration = Duration::from_secs(60);
+
+pub(super) struct Buffer {
+    pub(super) room: Room,
+    pending: AtomicUsize,
+    /// Told whenever nothing is pending.
+    idle: Notify,
+    bytes: Gauge,
+    published: Mutex<Published>,
+    connection_error: Mutex<Option<(Instant, String)>>,
+    fatal: Mutex<Option<String>>,
+}
+
+impl Buffer {
+    pub(super) fn new(bytes_max: usize, records_max: usize) -> Self {
+        Self {
+            room: Room::new(u32::try_from(bytes_max).unwrap_or(u32::MAX), records_max),
+            pending: AtomicUsize::new(0),
+            idle: Notify::new(),
+            bytes: gauge!(Metric::PublisherBufferBytes.name()),
+            published: Mutex::new(Published::default()),
+            connection_error: Mutex::new(None),
+            fatal: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.pending.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn enqueued(&self, bytes: usize) {
+        self.pending.fetch_add(1, Ordering::SeqCst);
+        self.bytes.increment(bytes as f64);
+    }
+
+    /// Takes a record off the books; whether it was the last one.
+    fn settled(&self, bytes: usize) -> bool {
+        self.bytes.decrement(bytes as f64);
+        self.pending.fetch_sub(1, Ordering::SeqCst) == 1
+    }
+
+    /// A record that the client had taken is delivered or failed.
+    pub(super) fn settle(&self, delivery: &Delivery, outcome: Outcome) {
+        self.count(&delivery.topic, outcome.as_ref().err());
+        self.room.leave(delivery.charge);
+        // Off the books before the receipt is there: who has it may end the publisher at once.
+        let last = self.settled(delivery.bytes);
+        delivery.settle(outcome);
+        if last {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// A record that the client did not take. Its room is its entry's.
+    pub(super) fn not_enqueued(&self, delivery: &Delivery, failure: &Failure) {
+        if self.settled(delivery.bytes) {
+            self.idle.notify_waiters();
+        }
+        self.count(&delivery.topic, Some(failure));
+    }
+
+    /// Waits until nothing is pending. The client's own flush would do the same on a blocked thread.
+    pub(super) async fn flush(&self, deadline: Duration) -> Result<(), Unsent> {
+        let idle = async {
+            loop {
+                let told = self.idle.notified();
+                if self.pending() == 0 {
+                    return;
+                }
+                told.await;
+            }
+        };
+        if tokio::time::timeout(deadline, idle).await.is_ok() {
+            return Ok(());
+        }
+        match self.pending() {
+            0 => Ok(()),
+            records => Err(Unsent { records }),
+        }
+    }
+
+    /// Classes an error, with what else is known about the connection.
+    pub(super) fn failure(&self, code: Code, delivery: &Delivery) -> Failure {
+        let failure = classify(code, delivery.bytes);
+        let fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
+        match (failure, fatal.as_ref()) {
+            (Failure::Unknown(_) | Failure::Fatal(_), Some(fatal)) => Failure::Fatal(fatal.clone()),
+            (Failure::Unknown(reason), None) => Failure::Unknown(self.with_connection(reason)),
+            (known, _) => known,
+        }
+    }
+
+    fn with_connection(&self, reason: String) -> String {
+        let error = self
+            .connection_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match &*error {
+            Some((at, error)) if at.elapsed() < CONNECTION_ERROR_AGE_MAX => {
+                format!("{reason} (last connection error: {error})")
+            }
+            _ => reason,
+        }
+    }
+
+    fn count(&self, topic: &str, failure: Option<&Failure>) {
+        self.published
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .count(topic, failure);
+    }
+
+    /// An error of a producer that belongs to no record.
+    pub(super) fn client_error(&self, error: &KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(Code::Fatal) => {
+                tracing::error!(reason, "the producer failed for good");
+                let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
+                *fatal = Some(reason.to_owned());
+            }
+            // It follows the errors of the single brokers, which say more, and also comes when the bootstrap connection
+            // is given up for a better one.
+            Some(Code::AllBrokersDown) => tracing::debug!(target: "librdkafka", "{reason}"),
+            _ => {
+                tracing::warn!(target: "librdkafka", %error, "{reason}");
+                let mut last = self
+                    .connection_error
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                *last = Some((Instant::now(), reason.to_owned()));
+            }
+        }
+    }
+}

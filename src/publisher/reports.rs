@@ -1,0 +1,97 @@
+//! What a producer reports: deliveries, refusals, errors of its connections.
+//!
+//! Runs on the producers' own threads. Keeps refused batches for [`Alone`], settles everything else.
+
+use super::buffer::Buffer;
+use super::client::Alone;
+use super::delivery::Delivery;
+use super::route::{Resend, is_of_batch, is_of_size};
+use crate::kafka::log;
+use bytes::Bytes;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Headers, Message};
+use rdkafka::producer::ProducerContext;
+use rdkafka::types::RDKafkaErrorCode as Code;
+use rdkafka::{ClientContext, Timestamp};
+use std::sync::Arc;
+
+/// The context of one producer.
+pub(super) struct Reports {
+    pub(super) buffer: Arc<Buffer>,
+    /// Sends the records of refused batches; none for a producer whose batches are single records.
+    pub(super) alone: Option<Arc<Alone>>,
+    /// Bytes of a batch at most. A record that is larger is in a batch of its own.
+    pub(super) batch_bytes: usize,
+}
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log::forward(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.buffer.client_error(&error, reason);
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = Arc<Delivery>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Arc<Delivery>) {
+        let route = Arc::clone(&delivery.route);
+        let outcome = match result {
+            Ok(message) => {
+                let partition = message.partition();
+                route.written(partition, message.key(), delivery.sequence);
+                if self.alone.is_none() {
+                    route.passed_alone();
+                }
+                Ok((partition, message.offset()))
+            }
+            Err((error, message)) => {
+                let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+                let was_alone = delivery.bytes >= self.batch_bytes;
+                if let Some(alone) = &self.alone
+                    && is_of_batch(code)
+                    && !was_alone
+                {
+                    let record = resend(message, Arc::clone(&delivery), code);
+                    route.refuse(record, is_of_size(code));
+                    if route.leave() {
+                        alone.resend(&route);
+                    }
+                    return;
+                }
+                Err(self.buffer.failure(code, &delivery))
+            }
+        };
+        self.buffer.settle(&delivery, outcome);
+        if route.leave() {
+            match &self.alone {
+                Some(alone) => alone.resend(&route),
+                // Nothing is refused while single records are sent again: the route opens.
+                None => drop(route.take_refused()),
+            }
+        }
+    }
+}
+
+fn resend(message: &BorrowedMessage<'_>, delivery: Arc<Delivery>, code: Code) -> Resend {
+    let timestamp_ms = match message.timestamp() {
+        Timestamp::CreateTime(ms) => Some(ms),
+        Timestamp::NotAvailable | Timestamp::LogAppendTime(_) => None,
+    };
+    Resend {
+        delivery,
+        partition: message.partition(),
+        key: message.key().map(Bytes::copy_from_slice),
+        value: message.payload().map(Bytes::copy_from_slice),
+        headers: message
+            .headers()
+            .filter(|headers| headers.count() > 0)
+            .map(rdkafka::message::BorrowedHeaders::detach),
+        timestamp_ms,
+        code,
+    }
+}

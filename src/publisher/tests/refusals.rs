@@ -1,0 +1,145 @@
+//! Batches that the brokers refuse whole.
+
+use super::*;
+use crate::publisher::error::Failure;
+use crate::publisher::route::{Resend, Route, Way};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaErrorCode as Code, RDKafkaRespErr};
+use std::sync::Arc;
+
+/// Enqueues records of these keys so that they share batches, and awaits their receipts.
+async fn published(
+    publisher: &Publisher,
+    topic: &str,
+    keys: &[String],
+) -> Vec<Result<Receipt, PublishError>> {
+    let mut pending = Vec::new();
+    for key in keys {
+        let record = record(topic, key, "v");
+        pending.push(publisher.enqueue_record(record).await.expect("enqueued"));
+    }
+    let mut outcomes = Vec::new();
+    for receipt in pending {
+        outcomes.push(receipt.await);
+    }
+    outcomes
+}
+
+#[tokio::test]
+async fn a_refused_batch_is_sent_record_by_record_in_order() {
+    for error in [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP,
+    ] {
+        let cluster = cluster();
+        let topic = topic(&cluster, 1);
+        let publisher = publisher(&cluster, &["linger.ms=100"]);
+        cluster.request_errors(RDKafkaApiKey::Produce, &[error]);
+        let keys: Vec<String> = (0..40).map(|n| format!("k{}", n % 4)).collect();
+        let outcomes = published(&publisher, &topic, &keys).await;
+        let offsets = outcomes.into_iter().map(|outcome| {
+            let receipt = outcome.unwrap_or_else(|error| panic!("{error}"));
+            receipt.offset
+        });
+        let offsets: Vec<i64> = offsets.collect();
+        for key in 0..4 {
+            let of_key: Vec<i64> = offsets.iter().copied().skip(key).step_by(4).collect();
+            assert!(of_key.is_sorted(), "{error:?}: {of_key:?}");
+        }
+        publisher
+            .flush(Duration::ZERO)
+            .await
+            .expect("nothing pending");
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_is_refused_alone_too_is_too_large() {
+    let cluster = cluster();
+    let topic = topic(&cluster, 1);
+    let publisher = publisher(&cluster, &["linger.ms=100"]);
+    let too_large = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[too_large; 2]);
+    let keys = ["a", "b", "c"].map(str::to_owned);
+    let outcomes = published(&publisher, &topic, &keys).await;
+    let [first, second, third] = outcomes.try_into().expect("three");
+    assert!(
+        matches!(first, Err(PublishError::TooLarge { .. })),
+        "{first:?}"
+    );
+    second.expect("published alone");
+    third.expect("published alone");
+    // The topic goes on.
+    let next = publisher.publish_record(record(&topic, "k", "v")).await;
+    next.expect("published");
+}
+
+fn refused(route: &Arc<Route>, key: Option<&str>, sequence: u64) -> Resend {
+    let topic = "topic".to_owned();
+    Resend {
+        delivery: Arc::new(super::super::delivery::Delivery::new(
+            topic,
+            1,
+            1,
+            Arc::clone(route),
+            sequence,
+        )),
+        partition: 0,
+        key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
+        value: None,
+        headers: None,
+        timestamp_ms: None,
+        code: Code::MessageSizeTooLarge,
+    }
+}
+
+#[test]
+fn a_record_whose_key_was_overtaken_is_not_sent_again() {
+    let route = Arc::new(Route::new(false));
+    for _ in 0..6 {
+        assert_eq!(route.enter(), Some(Way::Batched));
+    }
+    let is_last = |route: &Route| route.leave();
+    for (key, sequence) in [(Some("b"), 2), (Some("a"), 1), (None, 0)] {
+        route.refuse(refused(&route, key, sequence), true);
+        assert!(!is_last(&route));
+    }
+    assert_eq!(route.enter(), None, "nothing is handed over meanwhile");
+    for (key, sequence) in [(Some("a"), 3), (Some("b"), 1), (None, 9)] {
+        route.written(0, key.map(str::as_bytes), sequence);
+    }
+    assert!(route.take_refused().is_empty(), "some are under way");
+    assert!(!is_last(&route) && !is_last(&route) && is_last(&route));
+    let judged = route.take_refused();
+    let judged: Vec<(u64, bool)> = judged
+        .iter()
+        .map(|(record, is_overtaken)| (record.delivery.sequence, *is_overtaken))
+        .collect();
+    assert_eq!(judged, [(0, false), (1, true), (2, false)]);
+    assert!(matches!(
+        super::super::route::overtaken(),
+        Failure::Refused(_)
+    ));
+    assert!(!is_last(&route) && !is_last(&route) && is_last(&route));
+    assert!(route.take_refused().is_empty());
+    assert_eq!(route.enter(), Some(Way::Batched), "it is open again");
+}
+
+#[tokio::test]
+async fn several_records_wait_for_what_the_topic_takes() {
+    let route = Route::new(true);
+    assert_eq!(route.enter(), Some(Way::Batched), "the first is alone");
+    assert_eq!(route.enter(), None);
+    let queued = route.queue().await;
+    assert_eq!(queued.enter().await, None, "the limit is to be asked for");
+    assert!(route.learn(Some(Way::Smaller(16_384))));
+    assert!(route.take_refused().is_empty());
+    let entered = tokio::time::timeout(Duration::from_millis(20), queued.enter()).await;
+    assert!(entered.is_err(), "the first is under way on another client");
+    assert!(route.leave());
+    assert!(route.take_refused().is_empty());
+    assert_eq!(queued.enter().await, Some(Way::Smaller(16_384)));
+    drop(queued);
+    assert_eq!(route.enter(), Some(Way::Smaller(16_384)));
+}
