@@ -51,6 +51,7 @@ fn delivery(pairs: Pairs<'_>, value: Option<&[u8]>) -> Delivery {
         scope: Arc::new(Scope {
             group: "group".to_owned(),
             publisher: None,
+            handler_timeout: None,
         }),
     }
 }

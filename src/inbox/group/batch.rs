@@ -155,6 +155,7 @@ impl<S: GroupStore> BatchClaim for GroupBatch<S> {
             keys,
             level,
             loan,
+            _watched,
             _place: place,
         } = *self;
         let open = match loan.take() {

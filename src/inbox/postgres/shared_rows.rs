@@ -134,6 +134,7 @@ fn delivery(source: &str, id: usize, taken: &Taken) -> Delivery {
         scope: Arc::new(Scope {
             group: "stock".to_owned(),
             publisher: None,
+            handler_timeout: None,
         }),
     }
 }
