@@ -152,7 +152,8 @@ pub struct RunReport {
     pub dead_letters: u64,
     /// Of those, parked: they stand in the retry topic, and count again when they are settled there.
     pub parked: u64,
-    /// Whether everything was drained and committed in time.
+    /// Whether everything that was begun is settled and committed. False where the drain reached its deadline, where a commit was
+    /// refused, and where a record had failed and its next attempt, or its dead letter, was still to come: it is delivered again.
     pub clean: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Parts of a consumer that push back, break or wait: the rest goes on, or the run ends and says why. On the mock cluster.
 
 use crate::support::{Case, Log, Member, WITHIN};
-use evenkeel::consumer::{Bound, Consumer, ConsumerError};
+use evenkeel::consumer::{Bound, Consumer};
 use evenkeel::event::Record;
 use evenkeel::handler::{HandlerError, Outcome, Router};
 use evenkeel::kafka::KafkaConfig;
@@ -10,7 +10,6 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
@@ -42,22 +41,6 @@ async fn a_layer_that_pushes_back_holds_nothing_up_for_good() {
     let run = tokio::time::timeout(WITHIN, consumer.run(CancellationToken::new()));
     let report = run.await.expect("it ends").expect("it ends well");
     assert_eq!(report.settled, 200);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_classifier_that_panics_ends_the_run() {
-    let (_cluster, case) = scene();
-    case.publish_load(1, 1).await;
-    let router = Router::new().raw(async |_: Record| Err::<(), _>(std::fmt::Error));
-    let consumer = Consumer::new(case.kafka.clone(), case.settings(), router)
-        .expect("it is usable")
-        .with_classifier(Arc::new(|_| panic!("a classifier with a mistake")));
-    let run = tokio::time::timeout(WITHIN, consumer.run(CancellationToken::new()));
-    let ended = run.await.expect("it ends");
-    assert!(
-        matches!(&ended, Err(ConsumerError::Fatal(reason)) if reason.contains("worker")),
-        "{ended:?}"
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
