@@ -67,6 +67,7 @@ async fn what_one_consumer_complains_of_shows_while_another_starts() {
     let refused = Router::new()
         .raw(async |_: Record| Outcome::Retry(HandlerError::outage("refused").of("provider")));
     let down = start(&first, &health, refused);
+    down.joined().await;
     first.publish_load(20, 20).await;
     let complaint = down.complaint("consumer").await;
     assert!(complaint.contains("provider"), "{complaint}");
