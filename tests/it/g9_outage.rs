@@ -231,7 +231,10 @@ async fn members_come_and_go_while_a_dependency_is_down() {
     let second = start();
     pauses(&second).await;
     let report = first.stop().await;
-    assert!(!report.clean, "what waits for the dependency is not settled");
+    assert!(
+        !report.clean,
+        "what waits for the dependency is not settled"
+    );
     assert_eq!((report.settled, report.dead_letters), (0, 0));
 
     provider.up.open();

@@ -235,7 +235,7 @@ impl Store {
             .acquire_timeout(timeout)
             // A broken one is noticed when it is used, and that delivery is tried again.
             .test_before_acquire(false)
-            .after_release(|connection, _| Box::pin(answers(connection)))
+            .after_release(|connection, _| Box::pin(is_usable(connection)))
             .connect_lazy_with(options.clone());
         Self {
             pool,
@@ -364,10 +364,14 @@ impl Store {
     }
 }
 
-/// Whether a connection that is given back can be used again. The pool would ask as well, and wait for ever.
-async fn answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    match tokio::time::timeout(ANSWER_LIMIT, connection.ping()).await {
-        Ok(answered) => answered.map(|()| true),
+/// Whether a connection that is given back can be used again: it answers, and no transaction is open on it. A `BEGIN` whose
+/// answer nobody waited for leaves one that the driver does not know, and in it everything that comes later would fail. The pool
+/// would ask for an answer as well, and wait for ever.
+async fn is_usable(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    // Equal but in a transaction that an earlier statement began.
+    let is_free = sqlx::query_scalar("SELECT now() = statement_timestamp()").fetch_one(connection);
+    match tokio::time::timeout(ANSWER_LIMIT, is_free).await {
+        Ok(answered) => answered,
         Err(_) => Err(sqlx::Error::Io(ErrorKind::TimedOut.into())),
     }
 }

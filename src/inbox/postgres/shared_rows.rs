@@ -435,8 +435,9 @@ fn collisions_are_counted_and_named_with_the_setting() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let log = capture(tracing_subscriber::fmt(), || {
         metrics::with_local_recorder(&recorder, || {
-            let events = events(1_000, 2);
-            runtime.block_on(check(&url, 1, Way::Update, &events, router, |s| s));
+            // A group holds its rows for longer than others wait for them.
+            let events = events(200, 2);
+            runtime.block_on(check(&url, 1, Way::Sleep, &events, router, |s| s));
         });
     });
     let counted = recorder.handle().render();

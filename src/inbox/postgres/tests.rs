@@ -392,6 +392,31 @@ async fn opening_does_not_wait_for_claims_nor_claims_for_the_services_ddl() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_begin_that_nobody_waited_for_leaves_no_open_transaction() {
+    let Some(server) = crate::testing::required(TestPostgres::start().await) else {
+        return;
+    };
+    let url = server.database().await.unwrap();
+    let settings = PostgresSettings::new(EFFECTS).with_connections(1);
+    let inbox = PostgresInbox::open_with(&url, &settings).await.unwrap();
+    complete(fresh(&inbox, "before").await).await.unwrap();
+    server.freeze().await.unwrap();
+    let begins = (0..8).map(|_| {
+        let begin = store::begin(inbox.pool());
+        tokio::time::timeout(Duration::from_millis(200), begin)
+    });
+    let begun = futures_util::future::join_all(begins).await;
+    assert!(begun.iter().all(Result::is_err), "the server stands still");
+    server.thaw().await.unwrap();
+    for id in 0..8 {
+        let claim = fresh(&inbox, &id.to_string()).await;
+        complete(claim)
+            .await
+            .expect("no transaction was open before");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_falls_silent_is_reported_and_its_connections_are_given_up() {
     let Some(server) = crate::testing::required(TestPostgres::start().await) else {
         return;
