@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Why a transaction could not go on beside another one.
+#[cfg_attr(not(feature = "postgres"), allow(dead_code))] // SQLite has one writer at a time, so nothing collides there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::inbox) enum Cause {
     /// Each waited for the other.
