@@ -1,5 +1,6 @@
 //! How a run ends: the exit codes that scripts rely on, and the one place that prints an error.
 
+use evenkeel::audit::AuditError;
 use evenkeel::inbox::InboxError;
 use evenkeel::kafka::KafkaError;
 use evenkeel::outbox::OutboxError;
@@ -86,6 +87,14 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<NoAnswer>() {
         return Some(5);
     }
+    // Its message is that of its cause, which the chain therefore passes over.
+    if let Some(error) = cause.downcast_ref::<AuditError>() {
+        return match error {
+            AuditError::Kafka(error) => code_of(error),
+            AuditError::Store(error) => code_of(error),
+            _ => None,
+        };
+    }
     if let Some(InboxError::Setting(_)) = cause.downcast_ref::<InboxError>() {
         return Some(2);
     }
@@ -136,6 +145,11 @@ mod tests {
         };
         check(timeout.into(), 5);
         check(NoAnswer("nobody".to_owned()).into(), 5);
+        check(AuditError::Kafka(unreachable()).into(), 4);
+        check(
+            AuditError::Store(InboxError::Setting("no store".to_owned())).into(),
+            2,
+        );
     }
 
     #[test]

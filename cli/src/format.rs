@@ -161,6 +161,29 @@ pub(crate) fn printable(text: &str) -> String {
     String::from_utf8_lossy(&without_control(text.as_bytes())).into_owned()
 }
 
+/// [`printable`] text on one line: line breaks and tabs are written as `\n`, `\r` and `\t`.
+pub(crate) fn one_line(text: &str) -> String {
+    let breaks = [("\r", "\\r"), ("\n", "\\n"), ("\t", "\\t")];
+    let escaped = breaks
+        .iter()
+        .fold(Cow::Borrowed(text), |text, (found, shown)| {
+            match text.contains(found) {
+                true => Cow::Owned(text.replace(found, shown)),
+                false => text,
+            }
+        });
+    printable(&escaped)
+}
+
+/// Characters that show nothing but change what stands around them: bidirectional controls, zero-width characters, line and
+/// paragraph separators.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+    )
+}
+
 /// Drops whole escape sequences, then control characters, of which UTF-8 has a second set (U+0080 to U+009F) that some
 /// terminals obey, too.
 pub(crate) fn without_control(bytes: &[u8]) -> Cow<'_, [u8]> {
@@ -172,7 +195,7 @@ pub(crate) fn without_control(bytes: &[u8]) -> Cow<'_, [u8]> {
         visible.extend_from_slice(chunk);
     }
     let text = String::from_utf8_lossy(&visible);
-    let kept = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
+    let kept = |c: &char| !(c.is_control() || is_invisible(*c)) || matches!(c, '\n' | '\t');
     Cow::Owned(text.chars().filter(kept).collect::<String>().into_bytes())
 }
 
@@ -248,5 +271,6 @@ mod tests {
         check("\u{1b}]0;title\u{7}after", "after");
         check("\u{9b}31mred", "31mred");
         check("\u{7f}x", "x");
+        check("\u{202e}evil\u{2028}\u{200b}", "evil");
     }
 }

@@ -1,6 +1,6 @@
 //! How listings look: a table for people, JSON for programs. Rows stream; memory does not grow with their number.
 
-use crate::format::printable;
+use crate::format::one_line;
 use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -53,14 +53,71 @@ pub(crate) struct Listing<W: Write, R: Row> {
     row: std::marker::PhantomData<R>,
 }
 
-impl<R: Row> Listing<BufWriter<StdoutLock<'static>>, R> {
+/// A result for a reader that may leave before its end, as in `evenkeel groups lag | head -1`: what is written then is
+/// dropped, and the command goes on to its exit code.
+pub(crate) struct ForReader<W> {
+    out: W,
+    has_left: bool,
+}
+
+impl ForReader<BufWriter<StdoutLock<'static>>> {
+    /// On standard output.
+    pub(crate) fn stdout() -> Self {
+        Self::new(BufWriter::new(io::stdout().lock()))
+    }
+}
+
+/// Writes one line for a reader that may leave.
+pub(crate) fn print_line(text: &str) -> io::Result<()> {
+    let mut out = ForReader::stdout();
+    writeln!(out, "{text}")?;
+    out.flush()
+}
+
+impl<W: Write> ForReader<W> {
+    fn new(out: W) -> Self {
+        Self {
+            out,
+            has_left: false,
+        }
+    }
+
+    fn unless_left<T>(
+        &mut self,
+        done: T,
+        write: impl FnOnce(&mut W) -> io::Result<T>,
+    ) -> io::Result<T> {
+        if self.has_left {
+            return Ok(done);
+        }
+        match write(&mut self.out) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.has_left = true;
+                Ok(done)
+            }
+            result => result,
+        }
+    }
+}
+
+impl<W: Write> Write for ForReader<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unless_left(bytes.len(), |out| out.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.unless_left((), Write::flush)
+    }
+}
+
+impl<R: Row> Listing<ForReader<BufWriter<StdoutLock<'static>>>, R> {
     /// A listing on standard output; a table fits the terminal if there is one.
     pub(crate) fn stdout(format: OutputFormat) -> Self {
-        let stdout = io::stdout();
-        let screen = stdout.is_terminal().then(|| Screen {
-            width: Table::new().width(),
+        let screen = io::stdout().is_terminal().then(|| Screen {
+            // A terminal that does not know its width says 0: `docker exec -t`, `script`, some CI.
+            width: Table::new().width().filter(|width| *width > 0),
         });
-        Self::new(BufWriter::new(stdout.lock()), format, screen)
+        Self::new(ForReader::stdout(), format, screen)
     }
 
     /// Writes all rows, then the end.
@@ -108,13 +165,13 @@ impl<W: Write, R: Row> Listing<W, R> {
         Ok(())
     }
 
-    /// Keeps rows until the block is written. Names that others chose (client ids, keys) may not steer the terminal.
+    /// Keeps rows until the block is written. Names that others chose (client ids, keys) may neither steer the terminal nor
+    /// look like rows of their own.
     fn hold(&mut self, rows: Vec<Vec<String>>) {
-        let strip = self.screen.is_some();
-        self.held.extend(rows.into_iter().map(|cells| {
-            let clean = |cell: String| if strip { printable(&cell) } else { cell };
-            cells.into_iter().map(clean).collect()
-        }));
+        let clean = |cell: String| one_line(&cell);
+        let rows = rows.into_iter();
+        self.held
+            .extend(rows.map(|cells| cells.into_iter().map(clean).collect()));
     }
 
     /// Passes on what is buffered, so that a reader of JSON lines sees the rows that are there.
@@ -139,13 +196,17 @@ impl<W: Write, R: Row> Listing<W, R> {
             .load_style(presets::NOTHING)
             .set_header(R::COLUMNS.iter().map(|title| title.to_uppercase()))
             .add_rows(self.held.drain(..));
+        // Two blanks between columns and none before the first, so that cells that wrap stay below their title.
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
         if let Some(width) = self.screen.and_then(|screen| screen.width) {
             table
                 .set_content_arrangement(ContentArrangement::Dynamic)
                 .set_width(width);
         }
         for line in table.lines() {
-            writeln!(self.out, "{}", line.trim())?;
+            writeln!(self.out, "{}", line.trim_end())?;
         }
         Ok(())
     }
@@ -209,14 +270,36 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_cannot_steer_the_terminal() {
-        let rows = [Pair {
-            name: "\u{1b}[31mred",
-            size: 1,
-        }];
-        let screen = Some(Screen { width: None });
-        assert!(written(OutputFormat::Table, screen, &rows).contains("\nred "));
-        assert!(written(OutputFormat::Table, None, &rows).contains("\u{1b}[31m"));
+    fn a_cell_neither_steers_the_terminal_nor_forges_a_row() {
+        let check = |name, expected: &str| {
+            let rows = [Pair { name, size: 1 }];
+            for screen in [None, Some(Screen { width: None })] {
+                let table = written(OutputFormat::Table, screen, &rows);
+                assert_eq!(table.lines().nth(1), Some(expected), "{table}");
+                assert_eq!(table.lines().count(), 2, "{table}");
+            }
+        };
+        check("\u{1b}[31mred", "red   1");
+        check("k1\nk2  7", "k1\\nk2  7  1");
+        check("a\u{202e}b", "ab    1");
+    }
+
+    #[test]
+    fn a_reader_that_leaves_ends_the_writing_and_other_errors_are_errors() {
+        struct Broken(io::ErrorKind);
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Err(self.0.into())
+            }
+        }
+        let mut left = ForReader::new(Broken(io::ErrorKind::BrokenPipe));
+        assert!(left.write_all(b"all").is_ok());
+        assert!(left.flush().is_ok());
+        let mut full = ForReader::new(Broken(io::ErrorKind::StorageFull));
+        assert!(full.write_all(b"all").is_err());
     }
 
     #[test]

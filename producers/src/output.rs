@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 /// The form of what goes to standard output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -43,13 +43,12 @@ impl Output {
             Self::Json => serde_json::to_string_pretty(item)?,
             Self::Jsonl => serde_json::to_string(item)?,
         };
-        Ok(writeln!(std::io::stdout(), "{text}")?)
+        print(&text)
     }
 
     /// Writes a list; as a table, a line per thing; as JSON, one array.
     pub fn list<T: Columns>(self, items: &[T]) -> anyhow::Result<()> {
-        let mut stdout = std::io::stdout().lock();
-        match self {
+        let text = match self {
             Self::Table => {
                 let mut table = plain_table();
                 table.set_header(
@@ -58,16 +57,27 @@ impl Output {
                         .map(|name| name.to_uppercase().replace('_', "-")),
                 );
                 table.add_rows(items.iter().map(Columns::texts));
-                writeln!(stdout, "{}", table.trim_fmt())?;
+                table.trim_fmt()
             }
-            Self::Json => writeln!(stdout, "{}", serde_json::to_string_pretty(items)?)?,
+            Self::Json => serde_json::to_string_pretty(items)?,
             Self::Jsonl => {
-                for item in items {
-                    writeln!(stdout, "{}", serde_json::to_string(item)?)?;
-                }
+                let lines: Result<Vec<String>, _> =
+                    items.iter().map(serde_json::to_string).collect();
+                lines?.join("\n")
             }
+        };
+        match text.is_empty() {
+            true => Ok(()),
+            false => print(&text),
         }
-        Ok(())
+    }
+}
+
+/// Writes a result. A reader that left before its end has read enough: the exit code is the one that the command earned.
+fn print(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
     }
 }
 

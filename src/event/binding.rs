@@ -45,7 +45,7 @@ pub struct OutgoingRecord {
 }
 
 /// An event whose type is known only at run time: its payload is any JSON, its destination is given.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct JsonEvent {
     /// CloudEvents attributes; `(source, id)` is the event's identity.
     pub attributes: Attributes,
@@ -53,8 +53,8 @@ pub struct JsonEvent {
     pub topic: String,
     /// Key bytes; none lets the client choose any partition.
     pub key: Option<Bytes>,
-    /// The payload.
-    pub data: serde_json::Value,
+    /// The payload as it was written: numbers of any size, the order of members and white space stay as they are.
+    pub data: Box<serde_json::value::RawValue>,
 }
 
 /// A decoded envelope: attributes and the payload's bytes.

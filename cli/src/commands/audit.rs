@@ -3,7 +3,7 @@
 use super::consume::position::start;
 use crate::connection::ConnectionArgs;
 use crate::exit::Ending;
-use crate::output::{Listing, OutputArgs, OutputFormat, Row};
+use crate::output::{Listing, OutputArgs, OutputFormat, Row, print_line};
 use crate::progress::Progress;
 use crate::store::StoreArgs;
 use clap::Args;
@@ -14,7 +14,6 @@ use evenkeel::inbox::completions;
 use evenkeel::kafka::reader::Start;
 use evenkeel::recovery::DeadLetterTopic;
 use serde::Serialize;
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 /// Prove that every event of a topic had its end in a group: an effect, a dead letter, a parked record or a recorded skip.
@@ -128,14 +127,10 @@ pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<Ending> {
     let watch = move |progress| told.take(progress);
     let settings = args.settings();
     let report = audit(&kafka, settings, store, args.connection.timeout(), watch).await?;
-    let mut out = std::io::stdout().lock();
     match args.output.output {
-        OutputFormat::Table => {
-            drop(out);
-            print(&report)?;
-        }
-        OutputFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
-        OutputFormat::Jsonl => writeln!(out, "{}", serde_json::to_string(&report)?)?,
+        OutputFormat::Table => print(&report)?,
+        OutputFormat::Json => print_line(&serde_json::to_string_pretty(&report)?)?,
+        OutputFormat::Jsonl => print_line(&serde_json::to_string(&report)?)?,
     }
     anstream::eprintln!("evenkeel: {}", sentence(&report));
     let lags = args.max_lag.filter(|max| report.lag > *max);

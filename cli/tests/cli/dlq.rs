@@ -1,6 +1,7 @@
 //! Dead letters of every family are listed, shown, exported and purged.
 
 use crate::letters::Mailbox;
+use evenkeel::event::OutgoingRecord;
 use serde_json::{Value, json};
 
 /// Letters of a Spring, a Connect and a Streams application, which all failed on partition 1.
@@ -319,4 +320,42 @@ async fn purge_of_a_group_leaves_letters_of_groups_whose_names_run_together() {
     let left = mailbox.read(&mailbox.letters).await;
     let offsets: Vec<i64> = left.iter().map(|record| record.offset).collect();
     assert_eq!(offsets, [1, 2]);
+}
+
+#[tokio::test]
+async fn purge_and_list_touch_dead_letters_only() {
+    let Some(mailbox) = Mailbox::new(1).await else {
+        return;
+    };
+    let order = |key: &str| OutgoingRecord {
+        topic: mailbox.source.clone(),
+        ..mailbox.written(key, 0, &[("ce_type", b"test.happened.v1")])
+    };
+    mailbox.publish(["o-1", "o-2"].map(order)).await;
+    let purge = async |topic: &str, code| {
+        let args = ["dlq", "purge", topic, "--before", "2200-01-01T00:00:00Z"];
+        mailbox
+            .run(&[&args[..], &["--execute"]].concat())
+            .await
+            .code(code)
+    };
+    let refused = purge(&mailbox.source, 1).await;
+    let first = format!("{}/0@0 carries no failure headers", mailbox.source);
+    assert!(refused.err.contains(&first), "{}", refused.err);
+    for (topic, holds) in [
+        ("retry.payments.shop.orders", "next attempt"),
+        ("control.payments", "commands"),
+        ("shop.orders", "events"),
+    ] {
+        let refused = purge(topic, 2).await;
+        assert!(refused.err.contains(holds), "{}", refused.err);
+    }
+    let list = ["dlq", "list", &mailbox.source, "-o", "jsonl"];
+    let listed = mailbox.run(&list).await.code(0);
+    assert_eq!(listed.rows(), Vec::<Value>::new());
+    assert!(
+        listed.err.contains("2 records carry no failure headers"),
+        "{}",
+        listed.err
+    );
 }

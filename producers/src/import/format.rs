@@ -11,7 +11,7 @@ use std::path::Path;
 /// How the lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// A header, then one row per line
+    /// A header, then the rows, as RFC 4180 has them
     Csv,
     /// One JSON object per line
     Jsonl,
@@ -42,8 +42,8 @@ pub enum Parser {
 
 /// Turns lines of CSV into rows.
 ///
-/// Every line is read on its own, so that an unclosed quote spoils one line and not the rest of the file. The reader is kept
-/// all the same: each new one builds its state machine again, which takes longer than reading a line.
+/// Each row is parsed on its own. The reader is kept all the same: each new one builds its state machine again, which takes
+/// longer than reading a row.
 #[derive(Debug)]
 pub struct CsvParser {
     header: StringRecord,
@@ -71,8 +71,14 @@ impl Parser {
             .iter()
             .find(|name| !header.iter().any(|found| found == **name))
         {
+            let delimiter = [(";", "semicolons"), ("\t", "tabs")]
+                .into_iter()
+                .find(|(delimiter, _)| header.len() == 1 && header[0].contains(delimiter))
+                .map_or(String::new(), |(_, name)| {
+                    format!("; its fields are separated by {name}, not by commas")
+                });
             return Err(LineError::Csv(format!(
-                "the header has no column {missing}; {} need {}",
+                "the header has no column {missing}; {} need {}{delimiter}",
                 R::NOUN,
                 required.join(", ")
             )));
@@ -221,7 +227,7 @@ mod tests {
         check("secret,a,d", Err("quantity: invalid digit found in string"));
         check("2,a", Err("it has 2 fields and the header has 3"));
         check("2,a,d,e", Err("it has 4 fields and the header has 3"));
-        check("2,\"a,d", Err("it has 2 fields and the header has 3"));
+        check("2,\"a\r\nb\",d", Ok(("a\r\nb", 2)));
         let error = parser.row::<DeliveryRow>(b"2,\xff,d").expect_err("no text");
         assert_eq!(error, LineError::NotUtf8);
     }
@@ -235,6 +241,10 @@ mod tests {
         check(
             "article,delivery_id",
             "the header has no column quantity; deliveries need article, quantity, delivery_id",
+        );
+        check(
+            "article;quantity;delivery_id",
+            "the header has no column article; deliveries need article, quantity, delivery_id; its fields are separated by semicolons, not by commas",
         );
         check(
             "article,quantity,delivery_id,colour",

@@ -2,7 +2,7 @@
 
 use super::Plan;
 use super::format::Format;
-use super::lines::Lines;
+use super::lines::{Content, Line, Lines};
 use super::resume::{Found, Identity, Progress, ResumeFile};
 use anyhow::Context;
 use std::fs::File;
@@ -29,7 +29,8 @@ impl Input {
     /// Opens the plan's input. A regular file that was interrupted before goes on where it stopped.
     pub(super) fn open(plan: &Plan, event_type: &str, brokers: &str) -> anyhow::Result<Self> {
         let Some(path) = &plan.file else {
-            return Ok(Self::from_beginning(Box::new(std::io::stdin()), None));
+            let stdin = Box::new(std::io::stdin());
+            return Ok(Self::from_beginning(stdin, plan.format, None));
         };
         let named = || format!("cannot read {}", path.display());
         let file = File::open(path).with_context(named)?;
@@ -38,13 +39,13 @@ impl Input {
             anyhow::bail!("{} is a folder, not a file of lines", path.display());
         }
         if !metadata.is_file() {
-            return Ok(Self::from_beginning(Box::new(file), None));
+            return Ok(Self::from_beginning(Box::new(file), plan.format, None));
         }
         let identity = Identity::new(event_type, brokers, &metadata).with_context(named)?;
         let resume = ResumeFile::beside(path, identity);
         let (start, notice) = begin(plan, &resume)?;
         let mut input = Self::after(file, start, plan.format).with_context(named)?;
-        input.bytes_to_come = Some(metadata.len() - start.end_bytes);
+        input.bytes_to_come = Some(metadata.len().saturating_sub(start.end_bytes));
         input.resume = Some(resume);
         input.notice = notice;
         Ok(input)
@@ -52,25 +53,33 @@ impl Input {
 
     fn after(mut file: File, start: Progress, format: Format) -> std::io::Result<Self> {
         if start.line == 0 {
-            return Ok(Self::from_beginning(Box::new(file), None));
+            return Ok(Self::from_beginning(Box::new(file), format, None));
         }
         let header = match format {
-            Format::Csv => Lines::after(&file, 0, 0)
-                .next()?
-                .and_then(|line| line.content),
+            Format::Csv => match Lines::after(&file, format, 0, 0).next()? {
+                Some(Line {
+                    content: Content::Bytes(header),
+                    ..
+                }) => Some(header),
+                _ => None,
+            },
             Format::Jsonl => None,
         };
         file.seek(SeekFrom::Start(start.end_bytes))?;
         Ok(Self {
-            lines: Lines::after(Box::new(file), start.line, start.end_bytes),
+            lines: Lines::after(Box::new(file), format, start.line, start.end_bytes),
             start,
-            ..Self::from_beginning(Box::new(std::io::empty()), header)
+            ..Self::from_beginning(Box::new(std::io::empty()), format, header)
         })
     }
 
-    fn from_beginning(reader: Box<dyn Read + Send>, header: Option<Vec<u8>>) -> Self {
+    fn from_beginning(
+        reader: Box<dyn Read + Send>,
+        format: Format,
+        header: Option<Vec<u8>>,
+    ) -> Self {
         Self {
-            lines: Lines::after(reader, 0, 0),
+            lines: Lines::after(reader, format, 0, 0),
             start: Progress::default(),
             header,
             bytes_to_come: None,

@@ -23,7 +23,9 @@ use std::time::Duration;
 
 /// What every import promises, for help texts.
 pub(crate) const PROMISES: &str = "\
-A CSV row cannot run over several lines.
+CSV is read as RFC 4180 has it: lines end in LF, CRLF or CR, and a quoted field may hold line breaks. Where a quote is \
+not closed, or stands inside of an unquoted field, the import stops and names the line: what follows could be the inside of a field. \
+Text is UTF-8, with or without a byte order mark.
 
 An event's id follows from the content of its line, so importing a file twice, or a part of it, has no second effect.
 

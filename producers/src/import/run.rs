@@ -2,7 +2,7 @@
 
 use super::format::{Format, Parser};
 use super::input::Input;
-use super::lines::{LINE_BYTES_MAX, Line, read_on_thread};
+use super::lines::{Content, LINE_BYTES_MAX, Line, read_on_thread};
 use super::resume::{Progress, ResumeFile};
 use super::row::{Row, event};
 use super::settle::{Entry, Settled, Settler};
@@ -172,7 +172,7 @@ impl<R: Row> Sender<'_, R> {
                 return Ok(Sent::Everything { last_line });
             };
             for line in run.context("reading stopped")? {
-                last_line = line.number;
+                last_line = line.last;
                 if self.send_line(line).await?.is_none() {
                     return Ok(Sent::Part);
                 }
@@ -204,6 +204,7 @@ impl<R: Row> Sender<'_, R> {
             || (bad.is_some() && self.plan.on_error == OnError::Stop);
         let entry = Entry {
             number: line.number,
+            last: line.last,
             end_bytes: line.end_bytes,
             bad,
         };
@@ -211,20 +212,25 @@ impl<R: Row> Sender<'_, R> {
         Ok((settling && !last).then_some(()))
     }
 
-    /// The event of a line, none for one without content, or why it is bad; fails at a header that is bad.
+    /// The event of a line, none for one without content, or why it is bad. Fails at a bad header, and where quotes leave it
+    /// unknown which lines are a row: what looks like the next row could be the inside of a field.
     fn event(&mut self, line: &Line) -> anyhow::Result<Result<Option<Event<R::Data>>, String>> {
-        let Some(content) = &line.content else {
-            return Ok(Err(format!("it is longer than {LINE_BYTES_MAX} bytes")));
+        let content = match &line.content {
+            Content::Bytes(content) => content,
+            Content::TooLong => {
+                return Ok(Err(format!("it is longer than {LINE_BYTES_MAX} bytes")));
+            }
+            Content::Misquoted(reason) => anyhow::bail!(
+                "line {}: {reason}; where its row ends is unknown, so nothing behind it is read: mend the quotes",
+                line.number
+            ),
         };
         let Some(parser) = &mut self.parser else {
             let parser = Parser::with_header::<R>(content);
             self.parser = Some(parser.with_context(|| format!("line {}", line.number))?);
             return Ok(Ok(None));
         };
-        let passed_by = self
-            .plan
-            .skip_lines
-            .is_some_and(|count| line.number <= count);
+        let passed_by = self.plan.skip_lines.is_some_and(|count| line.last <= count);
         if passed_by || content.iter().all(u8::is_ascii_whitespace) {
             return Ok(Ok(None));
         }

@@ -14,8 +14,10 @@ const SAVE_PERIOD: Duration = Duration::from_secs(1);
 /// A line that was read.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Its number.
+    /// The number of its first line.
     pub(super) number: u64,
+    /// The number of its last line.
+    pub(super) last: u64,
     /// Where the next line begins.
     pub(super) end_bytes: u64,
     /// Why it is bad.
@@ -68,6 +70,7 @@ impl Settler {
     pub(super) fn settle(&mut self, entry: Entry, outcome: Outcome) -> ControlFlow<()> {
         let Entry {
             number,
+            last,
             end_bytes,
             bad,
         } = entry;
@@ -88,7 +91,7 @@ impl Settler {
             }
             Outcome::Unanswered => return ControlFlow::Break(()),
         }
-        self.advance(number, end_bytes);
+        self.advance(last, end_bytes);
         ControlFlow::Continue(())
     }
 
@@ -97,9 +100,9 @@ impl Settler {
         self.settled
     }
 
-    fn advance(&mut self, number: u64, end_bytes: u64) {
+    fn advance(&mut self, line: u64, end_bytes: u64) {
         let progress = &mut self.settled.progress;
-        progress.line = number;
+        progress.line = line;
         progress.end_bytes = end_bytes;
         self.display.advance(
             progress.acknowledged - self.start.acknowledged,
@@ -138,6 +141,7 @@ mod tests {
     fn entry(number: u64, bad: Option<&str>) -> Entry {
         Entry {
             number,
+            last: number,
             end_bytes: 10 * number,
             bad: bad.map(str::to_owned),
         }

@@ -67,7 +67,7 @@ pub fn total_cents(lines: &[OrderLine]) -> Option<u64> {
     })
 }
 
-/// Reads lines written as one text, separated by spaces or semicolons, or as a list of objects.
+/// Reads lines written as one text, separated by blanks, line breaks or semicolons, or as a list of objects.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<Line>, D::Error> {
@@ -88,7 +88,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         }
 
         fn visit_str<E: Error>(self, text: &str) -> Result<Vec<Line>, E> {
-            text.split([' ', ';'])
+            text.split(|c: char| c.is_whitespace() || c == ';')
                 .filter(|part| !part.is_empty())
                 .map(|part| part.parse().map_err(E::custom))
                 .collect()

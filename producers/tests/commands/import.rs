@@ -257,3 +257,58 @@ async fn an_input_that_cannot_be_imported_is_named() {
     check(argument(&folder), "is a folder");
     assert!(shop.published("shop.orders").is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_that_end_in_cr_are_imported_like_any_other() {
+    let shop = Shop::open().await;
+    let text = format!("{HEADER}{}", rows(0..6));
+    let all_cr = shop.file("cr.csv", &text.replace('\n', "\r"));
+    let mixed = text.replacen("870\n", "870\r\n", 2);
+    let mixed = shop.file("mixed.csv", &mixed.replacen("870\n", "870\r", 2));
+    for file in [all_cr, mixed] {
+        let imported = shop.run(orders(), &["import", argument(&file), "--output", "json"]);
+        assert_eq!(imported.code, Some(0), "{imported}");
+        check_summary(&imported, 7, 6, 0);
+    }
+    assert_eq!(keys(&shop.published("shop.orders")).len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_over_several_lines_is_one_order_and_its_inside_none() {
+    let shop = Shop::open().await;
+    let text = "order_id,customer_id,lines\n\
+        o-1,c-1,\"article-001:2:870\narticle-007:1:3090\"\n\
+        o-2,\"c-1\no-evil,c-9,article-001:99:1\nx\",article-001:1:1\n\
+        o-3,c-1,article-001:1:870\n";
+    let file = shop.file("orders.csv", text);
+    let imported = shop.run(orders(), &["import", argument(&file), "--output", "json"]);
+    assert_eq!(imported.code, Some(1), "{imported}");
+    check_summary(&imported, 7, 2, 1);
+    assert!(imported.stderr.contains("line 4: "), "{imported}");
+    let events = shop.published("shop.orders");
+    assert_eq!(keys(&events), HashSet::from(["o-1", "o-3"]));
+    let order = events.iter().find(|event| event.key == "o-1");
+    assert_eq!(order.expect("published").data["total_cents"], 4830);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_stops_where_quotes_leave_the_end_of_a_row_unknown() {
+    let shop = Shop::open().await;
+    for (name, bad) in [
+        ("open.csv", "o-9,\"c-1,article-001:2:870\n"),
+        ("behind.csv", "o-9,\"c\"1,article-001:2:870\n"),
+        ("inside.csv", "o-9,c\"1,article-001:2:870\n"),
+    ] {
+        let text = format!("{HEADER}{}{bad}{}", rows(0..2), rows(5..9));
+        let file = shop.file(name, &text);
+        let imported = shop.run(orders(), &["import", argument(&file), "--output", "json"]);
+        assert_eq!(imported.code, Some(1), "{imported}");
+        check_summary(&imported, 3, 2, 0);
+        assert!(imported.stderr.contains("line 4: "), "{imported}");
+        assert!(imported.stderr.contains("goes on at line 4"), "{imported}");
+    }
+    assert_eq!(
+        keys(&shop.published("shop.orders")),
+        HashSet::from(["o-0", "o-1"])
+    );
+}

@@ -9,6 +9,7 @@ mod structured;
 
 use super::*;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -85,6 +86,22 @@ fn attributes_that_no_reader_could_take_back_are_not_written() {
     }
 }
 
+#[test]
+fn an_event_known_at_run_time_keeps_its_payload_to_the_letter() {
+    let payload = r#"{"z":1.10,"a":340282366920938463463374607431768211456,"b":[1e3, -0.0]}"#;
+    let event = JsonEvent {
+        attributes: full_event().attributes,
+        topic: Payload::TOPIC.to_owned(),
+        key: None,
+        data: RawValue::from_string(payload.to_owned()).expect("is JSON"),
+    };
+    for mode in [ContentMode::Binary, ContentMode::Structured] {
+        let record = encode_json(&event, mode, None).expect("encodes");
+        let envelope = decode(record.headers.iter(), record.value.as_deref()).expect("decodes");
+        assert_eq!(envelope.data.as_deref(), Some(payload.as_bytes()));
+    }
+}
+
 type Spoil = fn(&mut Attributes);
 
 fn extend(attributes: &mut Attributes, name: &str) {
@@ -100,7 +117,10 @@ fn an_event_known_at_run_time_is_written_like_a_typed_one() {
         attributes: event.attributes.clone(),
         topic: Payload::TOPIC.to_owned(),
         key: Some(Bytes::from(event.data.key())),
-        data: serde_json::json!({"name": "nüsse", "count": u64::MAX}),
+        data: RawValue::from_string(
+            r#"{"name": "nüsse", "count": 18446744073709551615}"#.to_owned(),
+        )
+        .expect("is JSON"),
     };
     let trace = TraceContext::root();
     for mode in [ContentMode::Binary, ContentMode::Structured] {

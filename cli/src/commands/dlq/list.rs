@@ -90,20 +90,28 @@ pub(super) async fn run(
     let filter = Filter::new(args.filter, &args.topics);
     let group = move || {
         let mut groups = Groups::default();
+        let mut others = BTreeMap::<String, u64>::new();
         let end = read(&cluster, &topics, &stop, |record| {
             let letter = Letter::new(record);
-            if filter.admits(&letter) {
+            if letter.failure.family.is_none() {
+                *others.entry(letter.record.topic.to_string()).or_default() += 1;
+            } else if filter.admits(&letter) {
                 groups.add(&letter, &replays);
             }
             Ok(true)
         })?;
-        anyhow::Ok((groups, end))
+        anyhow::Ok((groups, others, end))
     };
-    let (groups, end) = tokio::task::spawn_blocking(group).await??;
+    let (groups, others, end) = tokio::task::spawn_blocking(group).await??;
     if let End::Stopped(signal) = end {
         return Ok(Ending::Stopped(signal));
     }
     Listing::print(args.output.output, groups.sorted())?;
+    for (topic, records) in others {
+        anstream::eprintln!(
+            "evenkeel: {topic}: {records} records carry no failure headers; they are no dead letters and are not listed"
+        );
+    }
     Ok(Ending::Done)
 }
 

@@ -1,7 +1,7 @@
 //! `evenkeel dlq purge`: takes letters away that nobody needs any more.
 
 use super::Cluster;
-use super::letters::{End, drain};
+use super::letters::{End, Letter, drain};
 use super::marks;
 use super::replay::write_marks;
 use super::select::TopicArgs;
@@ -16,12 +16,15 @@ use evenkeel::publisher::{Publisher, PublisherSettings};
 use evenkeel::recovery::{DeadLetter, Mark, Replays, replay_topic};
 use jiff::Timestamp;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Delete letters for good; shows what would go until --execute is given.
 ///
 /// Kafka deletes the beginning of a partition and nothing else. So this deletes from the first letter up to the first that
 /// is to stay; what stands behind it stays, too.
+///
+/// Deletes dead letters only: topics that services write to, retry.*, control.*, replays.* and Kafka's own are refused, and
+/// so is every topic in which a record that would go carries no failure headers.
 #[derive(Debug, Args)]
 pub(crate) struct PurgeArgs {
     #[command(flatten)]
@@ -45,13 +48,40 @@ pub(crate) struct PurgeArgs {
 }
 
 impl PurgeArgs {
-    /// Refuses what means nothing.
+    /// Refuses what means nothing, and topics that hold no dead letters.
     pub(super) fn check(&self) -> Result<(), Usage> {
-        match self.topics.is_empty() {
-            true => Err(Usage("name dead-letter topics, or --group".to_owned())),
-            false => Ok(()),
+        if self.topics.is_empty() {
+            return Err(Usage("name dead-letter topics, or --group".to_owned()));
+        }
+        match self.topics.topics.iter().find_map(|topic| purpose(topic)) {
+            Some(reason) => Err(Usage(reason)),
+            None => Ok(()),
         }
     }
+}
+
+/// What a topic is for that is no dead-letter topic by its name; none where the name says nothing against it.
+fn purpose(topic: &str) -> Option<String> {
+    const OTHERS: [(&str, &str); 4] = [
+        ("retry.", "records that wait for their next attempt"),
+        ("control.", "the commands of a group"),
+        ("replays.", "which dead letters were replayed"),
+        ("__", "data of Kafka itself"),
+    ];
+    let other = OTHERS.iter().find(|(prefix, _)| topic.starts_with(prefix));
+    let is_declared = || {
+        shop_schemas::topics()
+            .iter()
+            .any(|declared| declared.name == topic)
+    };
+    let holds = match other {
+        Some((_, holds)) => holds,
+        None if is_declared() => "events that services publish",
+        None => return None,
+    };
+    Some(format!(
+        "{topic} holds {holds}, not dead letters; nothing was deleted"
+    ))
 }
 
 /// What goes of a partition.
@@ -105,6 +135,9 @@ pub(super) async fn run(
     stop: Stop,
 ) -> anyhow::Result<Ending> {
     let topics = args.topics.resolve(admin).await?;
+    if let Some(reason) = topics.iter().find_map(|topic| purpose(topic)) {
+        return Err(Usage(reason).into());
+    }
     let mut rows = Vec::new();
     let mut stranded = 0;
     for topic in &topics {
@@ -120,6 +153,9 @@ pub(super) async fn run(
                 (Some(cuts), Some(group)) => own_cuts(&at, &name, &group, cuts, &listener)?,
                 (cuts, _) => cuts,
             };
+            if let Some(cuts) = &cuts {
+                refuse_others(&at, &name, cuts, &listener)?;
+            }
             anyhow::Ok((cuts, replays))
         };
         let (cuts, replays) = tokio::task::spawn_blocking(look).await??;
@@ -226,6 +262,33 @@ fn own_cuts(
     Ok((!matches!(end, End::Stopped(_))).then_some(cuts))
 }
 
+/// Fails where a record before the cuts is no dead letter: it carries none of the failure headers that [`Letter`] knows.
+fn refuse_others(cluster: &Cluster, topic: &str, cuts: &Cuts, stop: &Stop) -> anyhow::Result<()> {
+    let mut reader = Reader::open(&cluster.kafka, &Reading::whole([topic]), cluster.timeout)?;
+    let goes = |partition, offset| cuts.get(&partition).is_some_and(|cut| offset < *cut);
+    let mut open: BTreeSet<i32> = reader
+        .spans()
+        .filter(|span| goes(span.partition, span.start))
+        .map(|span| span.partition)
+        .collect();
+    if open.is_empty() {
+        return Ok(());
+    }
+    drain(&mut reader, stop, |record| {
+        let (partition, offset) = (record.partition, record.offset);
+        if !goes(partition, offset) {
+            open.remove(&partition);
+        } else if Letter::new(record).failure.family.is_none() {
+            anyhow::bail!(
+                "{topic}/{partition}@{offset} carries no failure headers, so it is no dead letter; nothing of {topic} was \
+                 deleted. Where it may go all the same, delete it with Kafka's kafka-delete-records"
+            );
+        }
+        Ok(!open.is_empty())
+    })?;
+    Ok(())
+}
+
 /// The cuts with what each partition has.
 async fn with_bounds(
     admin: &Admin,
@@ -300,4 +363,22 @@ async fn delete(
         write_marks(&publisher, &marks, &gone).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_that_hold_something_else_are_refused_by_name() {
+        let check =
+            |topic: &str, expected| assert_eq!(purpose(topic).is_some(), expected, "{topic}");
+        check("dlq.payments.shop.orders", false);
+        check("orders-dlt", false);
+        check("retry.payments.shop.orders", true);
+        check("control.payments", true);
+        check("replays.dlq.payments.shop.orders", true);
+        check("__consumer_offsets", true);
+        check("shop.orders", true);
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::exit::Ending;
 use crate::format::printable;
-use crate::output::{OutputArgs, OutputFormat};
+use crate::output::{ForReader, OutputArgs, OutputFormat};
 use crate::store::StoreArgs;
 use clap::Args;
 use evenkeel::outbox::{HeldKey, OutboxStatus, OutboxStore};
@@ -47,12 +47,13 @@ pub(super) async fn run(args: StatusArgs) -> anyhow::Result<Ending> {
         .await?
         .status()
         .await?;
-    let mut out = std::io::stdout().lock();
+    let mut out = ForReader::stdout();
     match args.output.output {
         OutputFormat::Table => write_text(&mut out, &status)?,
         OutputFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?,
         OutputFormat::Jsonl => writeln!(out, "{}", serde_json::to_string(&status)?)?,
     }
+    out.flush()?;
     match args.is_bad(&status) {
         true => Ok(Ending::FoundBad),
         false => Ok(Ending::Done),

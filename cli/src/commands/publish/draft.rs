@@ -1,11 +1,13 @@
 //! From a payload, or a full CloudEvent in JSON, to a checked event with its topic and key. Pure.
 
+use super::payload;
 use evenkeel::event::{
     Attributes, ContentMode, Headers, JsonEvent, OutgoingRecord, TraceContext, decode, encode_json,
     new_id,
 };
 use evenkeel::schema::Catalogue;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use shop_schemas::TopicDeclaration;
 
 /// Where the record key comes from.
@@ -53,9 +55,9 @@ impl Drafter {
             .or(self.topic.as_deref())
     }
 
-    /// The event of one JSON object.
-    pub(super) fn draft(&self, input: Value) -> Result<JsonEvent, String> {
-        let (mut attributes, data, own) = match is_event(&input) {
+    /// The event of one JSON object, whose payload it leaves as it is written.
+    pub(super) fn draft(&self, input: Box<RawValue>) -> Result<JsonEvent, String> {
+        let (mut attributes, data, own) = match is_event(&value(&input)?) {
             true => {
                 let (attributes, data) = read_event(&input)?;
                 (attributes, data, true)
@@ -67,7 +69,7 @@ impl Drafter {
             return Err(format!("it is a {ty}, not a {wanted}"));
         }
         self.catalogue
-            .validate(ty, &data)
+            .validate(ty, &value(&data)?)
             .map_err(|error| error.to_string())?;
         let key = self.key_of(ty, &data)?;
         let topic = self.topic_of(ty)?.to_owned();
@@ -119,17 +121,20 @@ impl Drafter {
         }
     }
 
-    fn key_of(&self, ty: &str, data: &Value) -> Result<Option<String>, String> {
+    fn key_of(&self, ty: &str, data: &RawValue) -> Result<Option<String>, String> {
         if let KeyRule::Fixed(key) = &self.key {
             return Ok(Some(key.clone()));
         }
         let Some(pointer) = self.key_pointer(ty)? else {
             return Ok(None);
         };
-        match data.pointer(&pointer) {
-            Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(Value::Number(number)) => Ok(Some(number.to_string())),
-            _ => Err(format!("no text or number at {pointer} to be its key")),
+        let none = || format!("no text or number at {pointer} to be its key");
+        let found = payload::at(data, &pointer).ok_or_else(none)?;
+        match value(found)? {
+            Value::String(text) => Ok(Some(text)),
+            // As it is written: two accounts that no f64 tells apart are two keys.
+            Value::Number(_) => Ok(Some(found.get().to_owned())),
+            _ => Err(none()),
         }
     }
 }
@@ -147,13 +152,17 @@ fn is_event(input: &Value) -> bool {
         .all(|name| input.get(name).is_some_and(Value::is_string))
 }
 
+/// What a text says, for checks; numbers are as near as `f64` comes.
+fn value(text: &RawValue) -> Result<Value, String> {
+    serde_json::from_str(text.get()).map_err(|error| error.to_string())
+}
+
 /// Reads a CloudEvent by the reader that consumers use.
-fn read_event(input: &Value) -> Result<(Attributes, Value), String> {
+fn read_event(input: &RawValue) -> Result<(Attributes, Box<RawValue>), String> {
     let mut headers = Headers::new();
     headers.push("content-type", Some(b"application/cloudevents+json"));
-    let text = input.to_string();
-    let envelope =
-        decode(headers.iter(), Some(text.as_bytes())).map_err(|error| error.to_string())?;
+    let text = input.get().as_bytes();
+    let envelope = decode(headers.iter(), Some(text)).map_err(|error| error.to_string())?;
     let data = envelope.data.ok_or("the event has no data")?;
     let data = serde_json::from_slice(&data).map_err(|_| "the event's data is not JSON")?;
     Ok((envelope.attributes, data))
@@ -178,6 +187,10 @@ mod tests {
         }
     }
 
+    fn text(value: Value) -> Box<RawValue> {
+        serde_json::value::to_raw_value(&value).unwrap()
+    }
+
     fn payload() -> Value {
         json!({"order_id": "o-1", "reason": "changed my mind"})
     }
@@ -188,24 +201,51 @@ mod tests {
 
     #[test]
     fn a_payload_becomes_an_event_with_the_declared_topic_and_key() {
-        let draft = drafter().draft(payload()).unwrap();
+        let draft = drafter().draft(text(payload())).unwrap();
         assert_eq!(draft.topic, "shop.orders");
         assert_eq!(draft.key.as_deref(), Some(&b"o-1"[..]));
         assert_eq!(draft.attributes.ty, TYPE);
         assert_eq!(draft.attributes.source, "/test");
         assert_eq!(draft.attributes.subject.as_deref(), Some("o-1"));
-        assert_eq!(draft.data, payload());
+        assert_eq!(value(&draft.data).unwrap(), payload());
+    }
+
+    #[test]
+    fn numbers_and_keys_stay_as_they_are_written() {
+        let by_account = |account: &str| {
+            let drafter = Drafter {
+                ty: Some("other.v1".to_owned()),
+                catalogue: Catalogue::from_texts([("other.v1", "{}")]).unwrap(),
+                topic: Some("t".to_owned()),
+                key: KeyRule::At("/account".to_owned()),
+                ..drafter()
+            };
+            let payload = format!(r#"{{"z":1.10,"account":{account}}}"#);
+            let plain = RawValue::from_string(payload.clone()).unwrap();
+            let whole = format!(
+                r#"{{"specversion":"1.0","id":"7","source":"/s","type":"other.v1","data":{payload}}}"#
+            );
+            let whole = RawValue::from_string(whole).unwrap();
+            [plain, whole].map(|input| {
+                let draft = drafter.draft(input).unwrap();
+                assert_eq!(draft.data.get(), payload);
+                draft.key.unwrap()
+            })
+        };
+        for account in ["23958446825181076828", "23958446825181076999"] {
+            assert_eq!(by_account(account), [account, account]);
+        }
     }
 
     #[test]
     fn a_full_event_keeps_its_identity() {
-        let draft = drafter().draft(event(TYPE)).unwrap();
+        let draft = drafter().draft(text(event(TYPE))).unwrap();
         let attributes = draft.attributes;
         assert_eq!(
             (attributes.id.as_str(), attributes.source.as_str()),
             ("7", "/elsewhere")
         );
-        assert_eq!(draft.data, payload());
+        assert_eq!(value(&draft.data).unwrap(), payload());
     }
 
     #[test]
@@ -213,14 +253,16 @@ mod tests {
         let (time, mut input) = ("9999-12-31T23:59:59.9999999Z", event(TYPE));
         input["time"] = json!(time);
         let drafter = drafter();
-        let record = drafter.encode(&drafter.draft(input).unwrap()).unwrap();
+        let record = drafter
+            .encode(&drafter.draft(text(input)).unwrap())
+            .unwrap();
         assert_eq!(record.headers.last("ce_time"), Some(time.as_bytes()));
     }
 
     #[test]
     fn what_cannot_be_published_is_refused_with_the_reason() {
         let check = |drafter: Drafter, input: Value, expected: &str| {
-            let reason = drafter.draft(input).unwrap_err();
+            let reason = drafter.draft(text(input)).unwrap_err();
             assert!(reason.contains(expected), "{reason}");
         };
         check(drafter(), json!({"order_id": "o-1"}), "required");

@@ -1,10 +1,18 @@
 //! JSON from the command line: `quantity=3` becomes what the schema says it is. Pure.
+//!
+//! Texts stay as they were given: a number that no `f64` holds is published digit by digit.
 
 use evenkeel::schema::Catalogue;
-use serde_json::{Map, Value};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 
-/// Parses one JSON text; the error names the column, not the line, which is the caller's to name.
-pub(super) fn parse(text: &[u8]) -> Result<Value, String> {
+/// What some programs put before the first line of UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Checks that a text is one JSON value; the error names the column, not the line, which is the caller's to name.
+pub(super) fn parse(text: &[u8]) -> Result<Box<RawValue>, String> {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     serde_json::from_slice(text).map_err(|error| {
         let message = error.to_string();
         let place = format!(" at line {} column {}", error.line(), error.column());
@@ -18,8 +26,8 @@ pub(super) fn from_fields(
     catalogue: &Catalogue,
     ty: &str,
     fields: &[String],
-) -> Result<Value, String> {
-    let mut payload = Map::new();
+) -> Result<Box<RawValue>, String> {
+    let mut payload = BTreeMap::<&str, Box<RawValue>>::new();
     for field in fields {
         let (name, text) = field
             .split_once('=')
@@ -29,13 +37,37 @@ pub(super) fn from_fields(
             .is_some_and(|schema| is_text(schema, name));
         let value = match serde_json::from_str(text) {
             Ok(value) if !is_text => value,
-            _ => Value::String(text.to_owned()),
+            _ => raw(&text)?,
         };
-        if payload.insert(name.to_owned(), value).is_some() {
+        if payload.insert(name, value).is_some() {
             return Err(format!("{name} is given twice"));
         }
     }
-    Ok(Value::Object(payload))
+    raw(&payload)
+}
+
+fn raw(value: &impl serde::Serialize) -> Result<Box<RawValue>, String> {
+    serde_json::value::to_raw_value(value).map_err(|error| error.to_string())
+}
+
+/// The value at a JSON pointer, as it was written.
+pub(super) fn at<'a>(text: &'a RawValue, pointer: &str) -> Option<&'a RawValue> {
+    let mut place = text;
+    for token in pointer.split('/').skip(1) {
+        let token = token.replace("~1", "/").replace("~0", "~");
+        place = match place.get().as_bytes().first()? {
+            b'{' => {
+                let members: BTreeMap<std::borrow::Cow<'a, str>, &'a RawValue> =
+                    serde_json::from_str(place.get()).ok()?;
+                members.get(token.as_str()).copied()?
+            }
+            _ => {
+                let items: Vec<&'a RawValue> = serde_json::from_str(place.get()).ok()?;
+                items.get(token.parse::<usize>().ok()?).copied()?
+            }
+        };
+    }
+    Some(place)
 }
 
 /// Local references that are followed from one place at most; a cycle ends here.
@@ -80,6 +112,7 @@ mod tests {
     fn a_field_becomes_what_the_schema_says() {
         let check = |field: &str, expected: Value| {
             let payload = from_fields(&catalogue(), "t.v1", &[field.to_owned()]).unwrap();
+            let payload: Value = serde_json::from_str(payload.get()).unwrap();
             assert_eq!(payload, expected, "{field}");
         };
         check("id=17", json!({"id": "17"}));
@@ -90,6 +123,39 @@ mod tests {
         check("unknown=true", json!({"unknown": true}));
         check("loop=1", json!({"loop": 1}));
         check("id=a=b", json!({"id": "a=b"}));
+    }
+
+    #[test]
+    fn numbers_are_kept_digit_by_digit() {
+        let fields = [
+            "pieces=12345678901234567890123".to_owned(),
+            "x=1.10".to_owned(),
+        ];
+        let payload = from_fields(&catalogue(), "t.v1", &fields).unwrap();
+        assert_eq!(
+            payload.get(),
+            r#"{"pieces":12345678901234567890123,"x":1.10}"#
+        );
+        let text = br#"{"z": 0.1234567890123456789, "a": 18446744073709551616}"#;
+        assert_eq!(parse(text).unwrap().get().as_bytes(), text);
+    }
+
+    #[test]
+    fn a_pointer_finds_the_text_that_stands_there() {
+        let text = parse(br#"{"a/b":{"~":[1, 23958446825181076828]},"\u0061":"x"}"#).unwrap();
+        let check = |pointer, expected| assert_eq!(at(&text, pointer).map(RawValue::get), expected);
+        check("", Some(text.get()));
+        check("/a~1b/~0/1", Some("23958446825181076828"));
+        check("/a", Some("\"x\""));
+        check("/a~1b/~0/2", None);
+        check("/a~1b/~0/x", None);
+        check("/a/b", None);
+        check("/none", None);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_text() {
+        assert_eq!(parse(b"\xef\xbb\xbf{}").unwrap().get(), "{}");
     }
 
     #[test]

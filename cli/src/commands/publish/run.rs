@@ -4,13 +4,14 @@ use super::draft::Drafter;
 use super::payload;
 use crate::exit::Ending;
 use crate::lines::{self, Line};
-use crate::output::{Listing, OutputFormat, Row};
+use crate::output::{ForReader, Listing, OutputFormat, Row};
 use crate::receipt::ready_or_never;
 use crate::stop::Stop;
 use evenkeel::event::JsonEvent;
 use evenkeel::kafka::{KafkaError, admin::Admin};
 use evenkeel::publisher::{PendingReceipt, PublishError, Publisher};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use std::collections::{HashSet, VecDeque};
 use std::io::{BufRead, BufWriter, StdoutLock};
 use std::time::Duration;
@@ -21,7 +22,7 @@ const PENDING_MAX: usize = 10_000;
 /// What to publish.
 pub(super) enum Source {
     /// One payload.
-    One(serde_json::Value),
+    One(Box<RawValue>),
     /// Lines.
     Lines(Box<dyn BufRead + Send>),
 }
@@ -72,7 +73,7 @@ pub(super) struct Run {
     admin: Admin,
     drafter: Drafter,
     topics: HashSet<String>,
-    listing: Listing<BufWriter<StdoutLock<'static>>, Published>,
+    listing: Listing<ForReader<BufWriter<StdoutLock<'static>>>, Published>,
     keep_going: bool,
     pending: VecDeque<Pending>,
     published: u64,
@@ -186,7 +187,7 @@ impl Run {
     }
 
     /// Drafts and enqueues one event.
-    async fn send(&mut self, line: Option<u64>, input: serde_json::Value) {
+    async fn send(&mut self, line: Option<u64>, input: Box<RawValue>) {
         match self.enqueue(input).await {
             Ok((event, receipt)) => self.pending.push_back(Pending {
                 line,
@@ -199,7 +200,7 @@ impl Run {
 
     async fn enqueue(
         &mut self,
-        input: serde_json::Value,
+        input: Box<RawValue>,
     ) -> Result<(JsonEvent, PendingReceipt), String> {
         let event = self.drafter.draft(input)?;
         if !self.topics.contains(&event.topic) {
