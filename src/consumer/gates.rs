@@ -57,9 +57,9 @@ struct Kept {
 }
 
 impl Gates {
-    pub(crate) fn new(consumer: Arc<BaseConsumer<Member>>) -> Self {
+    pub(crate) fn new(queue: ForwardedQueue<Member>) -> Self {
         Self {
-            queue: ForwardedQueue::new(consumer),
+            queue,
             messages: Messages::with_capacity(MESSAGES_MAX),
             kept: HashMap::new(),
             has_open: false,

@@ -127,12 +127,12 @@ impl Intake {
         while at < messages.len() {
             let first = messages.get(at);
             if let Some(error) = first.error() {
-                if is_unreadable(error)
-                    && let Some(topic) = first.topic()
+                if let Some(topic) = first.topic()
                     && let Some(assigned) = assignments.get(topic, first.partition())
                 {
+                    assigned.has_erred = true;
                     // At once: what the client read behind it may be among these messages.
-                    assigned.is_unreadable = true;
+                    assigned.is_unreadable |= is_unreadable(error);
                 }
                 on_error(error, &first);
                 at += 1;
@@ -225,6 +225,7 @@ impl Intake {
         // The highest of them: no leader appends behind records of a later one.
         let leader_epoch = last.and_then(|message| message.leader_epoch());
         self.led.push((assigned.partition.epoch, leader_epoch));
+        assigned.has_erred = false;
         assigned.received.increment(handed as u64);
         handed
     }

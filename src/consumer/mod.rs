@@ -40,6 +40,7 @@ mod intake;
 mod kinds;
 mod lanes;
 mod ledger;
+mod markers;
 mod memory;
 mod metadata;
 mod own_topics;

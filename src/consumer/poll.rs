@@ -11,6 +11,7 @@ use super::flow::{self, Progress};
 use super::gates::Gates;
 use super::intake::Intake;
 use super::ledger::Epoch;
+use super::markers::Markers;
 use super::parking::follow::{self, Follower};
 use super::rebalance::{COMMIT_WITHIN, Drain, Member, Targets};
 use super::steering::Steering;
@@ -63,6 +64,7 @@ pub(crate) struct PollThread {
     steering: Steering,
     crowding: Crowding,
     unreadable: Unreadable,
+    markers: Markers,
     client: OwnClient,
     engine: Arc<Engine>,
     beating: Beating,
@@ -140,6 +142,7 @@ fn begin(
         steering: Steering::new(Arc::clone(&engine), commands),
         crowding: Crowding::default(),
         unreadable: Unreadable::new(Arc::clone(&engine), kafka),
+        markers: Markers::new(Arc::clone(&engine)),
         client,
         beating: engine.health.expect_beat(LOOP, beat_within),
         engine,
@@ -201,8 +204,11 @@ impl OwnClient {
             .name("evenkeel-commit".to_owned())
             .spawn(commit)
             .map_err(|error| ConsumerError::Fatal(format!("no thread for commits: {error}")))?;
-        let queue = ForwardedQueue::new(Arc::clone(&consumer));
-        let gates = Gates::new(Arc::clone(&consumer));
+        let queue = || match engine.settings.bound {
+            Bound::UntilEnd => ForwardedQueue::new(Arc::clone(&consumer)).one_by_one(),
+            _ => ForwardedQueue::new(Arc::clone(&consumer)),
+        };
+        let (gates, queue) = (Gates::new(queue()), queue());
         consumer.context().set_targets(Some(Targets {
             open: queue.target(),
             gated: gates.target(),
@@ -422,6 +428,7 @@ impl PollThread {
                 tracing::error!(group = self.engine.group, topic, partition, error = %code, "the partition cannot be read");
                 let why = code.to_string();
                 self.engine.readiness.cannot_read(topic, partition, &why);
+                self.keep_position(topic, partition, offset);
                 self.cannot_end(topic, partition, &why)
             }
             code => {
@@ -429,8 +436,28 @@ impl PollThread {
                 self.engine
                     .readiness
                     .cannot_read(topic, partition, &code.to_string());
+                self.keep_position(topic, partition, offset);
                 Ok(())
             }
+        }
+    }
+
+    /// Has the client go on where it stood. It takes an error in a record's place for a record where that is taken in a batch, and
+    /// would pass over the record itself after the next rebalance.
+    fn keep_position(&self, topic: &str, partition: i32, offset: i64) {
+        let consumer = &self.client.consumer;
+        let stand = match consumer.context().assignments().get(topic, partition) {
+            Some(assigned) if assigned.held.is_none() => assigned.next.or(assigned.committed),
+            Some(_) | None => return,
+        };
+        let stand = stand.unwrap_or(offset);
+        if stand < 0 {
+            return;
+        }
+        // Without a wait: what is asked of the client is done in order.
+        let sought = consumer.seek(topic, partition, Offset::Offset(stand), Duration::ZERO);
+        if let Err(error) = sought {
+            tracing::debug!(group = self.engine.group, topic, partition, %error, "the client keeps its own position");
         }
     }
 
@@ -481,6 +508,10 @@ impl PollThread {
         self.are_falling = consumer.context().mind_fallen(consumer);
         self.steering.serve(consumer);
         self.unreadable.mind(consumer);
+        // What was taken of a partition before its gate opened is handed on first.
+        if !self.client.gates.has_open() {
+            self.markers.pass(consumer);
+        }
         // A run without an end has nothing to wait for.
         let is_bounded = self.engine.settings.bound != Bound::Endless;
         if self.engine.breakers.is_open()

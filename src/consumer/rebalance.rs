@@ -62,6 +62,8 @@ pub(crate) struct Assigned {
     pub(crate) end: Option<i64>,
     /// The end that the client told of last.
     pub(crate) ended_at: Option<i64>,
+    /// Whether an error came in a record's place, and no record since.
+    pub(crate) has_erred: bool,
     /// Whether it stands before a batch that cannot be read: nothing behind that is taken.
     pub(crate) is_unreadable: bool,
     /// How far it has come in being paused, while an operator wants it to be, or until it is set back.
@@ -145,6 +147,7 @@ impl Assignments {
             is_doubtful: false,
             end: None,
             ended_at: None,
+            has_erred: false,
             is_unreadable: false,
             held: None,
             fall_back: None,

@@ -37,6 +37,7 @@ use std::time::Duration;
 /// events: neither back-pressure nor a slow handler delays a rebalance, and nothing prefetched is thrown away.
 pub(crate) struct ForwardedQueue<C: ConsumerContext + 'static> {
     queue: NonNull<sys::rd_kafka_queue_t>,
+    is_singly: bool,
     // Last field: the queue must be given back before the client may go.
     consumer: Arc<BaseConsumer<C>>,
 }
@@ -53,7 +54,19 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
         let queue = unsafe {
             NonNull::new_unchecked(sys::rd_kafka_queue_new(consumer.client().native_ptr()))
         };
-        Self { queue, consumer }
+        Self {
+            queue,
+            is_singly: false,
+            consumer,
+        }
+    }
+
+    /// The same queue, of which messages are taken one by one. In a batch librdkafka takes the end of a partition, which is an
+    /// error in a record's place, for a record, and would go on behind it after a rebalance: out of range, and so from the
+    /// beginning.
+    pub(crate) fn one_by_one(mut self) -> Self {
+        self.is_singly = true;
+        self
     }
 
     /// The address under which [`forward`] knows this queue. Valid while `self` lives.
@@ -67,6 +80,13 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
         messages.clear();
         let limit = limit.min(messages.pointers.capacity());
         if limit == 0 {
+            return;
+        }
+        if self.is_singly {
+            let mut timeout = timeout;
+            while messages.len() < limit && self.take_one(messages, timeout) {
+                timeout = Duration::ZERO;
+            }
             return;
         }
         // A batch read with a timeout waits until its array is full or the time is up, so it is asked without one.
@@ -87,11 +107,7 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
 
     /// Waits for a message, and takes those behind it that are there; `limit` is not 0, and there is room for so many.
     fn take_from_first(&self, messages: &mut Messages, limit: usize, timeout: Duration) {
-        // SAFETY: the queue is alive; the message, if any, is owned by us until destroyed in `Messages::clear`.
-        let first =
-            unsafe { sys::rd_kafka_consume_queue(self.queue.as_ptr(), timeout.as_millis() as i32) };
-        if let Some(first) = NonNull::new(first) {
-            messages.pointers.push(first);
+        if self.take_one(messages, timeout) {
             self.take_batch(messages, limit - 1);
         }
     }
@@ -99,6 +115,15 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
     /// The first offset of a partition as its last fetch showed it; none before.
     pub(crate) fn first_offset(&self, topic: &str, partition: i32) -> Option<i64> {
         cached_watermarks(&self.consumer, topic, partition).map(|(first, _)| first)
+    }
+
+    /// Waits for a message; whether one came.
+    fn take_one(&self, messages: &mut Messages, timeout: Duration) -> bool {
+        // SAFETY: the queue is alive; the message, if any, is owned by us until destroyed in `Messages::clear`.
+        let message =
+            unsafe { sys::rd_kafka_consume_queue(self.queue.as_ptr(), timeout.as_millis() as i32) };
+        messages.pointers.extend(NonNull::new(message));
+        !message.is_null()
     }
 
     /// Ends a wait for messages, or the next one if there is none now.

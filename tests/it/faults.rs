@@ -303,3 +303,36 @@ async fn a_stop_does_not_wait_for_parked_records_that_no_broker_brings() {
     // A fetch that nobody answers takes ten seconds, and began after the broker went.
     assert!(stopped_after < Duration::from_secs(10), "{stopped_after:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_in_a_records_place_costs_no_record_at_the_next_rebalance() {
+    let cluster = Cluster::new(1).expect("a mock cluster");
+    let kafka = KafkaConfig::new(cluster.bootstrap_servers());
+    let case = Case::named(kafka, unique("it-faults-error"), 1);
+    cluster.create_topic(&case.topic, 1, 1).expect("a topic");
+    let handled = Log::new();
+    let router = {
+        let handled = handled.clone();
+        Router::new().raw(move |record: Record| {
+            handled.push(record.offset());
+            async {}
+        })
+    };
+    let start = || Member::start(&case.kafka, case.settings(), router.clone());
+    let first = start();
+    case.publish([case.record(Some("k"), "0")]).await;
+    handled.reach("records", 1).await;
+    let errors = [Code::RD_KAFKA_RESP_ERR_UNKNOWN];
+    cluster.request_errors(RDKafkaApiKey::Fetch, &errors);
+    first.complaint("consumer").await;
+    // Where the partition stays, it is read on from where the client takes itself to be.
+    let second = start();
+    second.joined().await;
+    case.publish([case.record(Some("k"), "1"), case.record(Some("k"), "2")])
+        .await;
+    case.all_committed().await;
+    for member in [first, second] {
+        assert!(member.stop().await.clean);
+    }
+    assert_eq!(handled.entries(), [0, 1, 2]);
+}

@@ -16,6 +16,8 @@ mod control;
 mod damage;
 /// A Kafka for development that stays until it is taken down.
 mod dev;
+/// What stands at the end of a partition and is no record is no lag.
+mod end_of_log;
 /// Faults of brokers: refused commits, moved coordinators, outages and slow round trips cost time, never a record.
 mod faults;
 /// G10: a receipt means acknowledged, unknown is said to be unknown, and the buffer pushes back.
