@@ -55,6 +55,7 @@ impl Markers {
                 && !assigned.has_erred;
             let stand = assigned.next.max(assigned.committed);
             if is_sure && stand.is_none_or(|stand| position > stand) {
+                assigned.next = Some(position);
                 let epoch = assigned.partition.epoch;
                 self.engine.ledger().advance(epoch, position);
             }

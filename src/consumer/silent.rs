@@ -30,6 +30,8 @@ pub(crate) struct Silence {
     /// Where each partition with more to come stands, and since when.
     stands: HashMap<Epoch, (i64, Instant)>,
     suspects: Vec<Suspect>,
+    /// Where partitions stand of which nothing comes for a good reason, such as an open transaction.
+    cleared: HashMap<Epoch, i64>,
 }
 
 /// A partition that is being looked at by another client; none for a batch that can be read after all.
@@ -54,6 +56,7 @@ impl Silence {
             drained_at: Instant::now(),
             stands: HashMap::new(),
             suspects: Vec::new(),
+            cleared: HashMap::new(),
         }
     }
 
@@ -94,11 +97,15 @@ impl Silence {
                 _ => self.looked_at,
             };
             self.stands.insert(epoch, (stand, since));
-            if self.drained_at.saturating_duration_since(since) >= SILENT_AFTER {
+            let is_cleared = self.cleared.get(&epoch) == Some(&stand);
+            let silent_for = self.drained_at.saturating_duration_since(since);
+            if silent_for >= SILENT_AFTER && !is_cleared {
                 let topic = partition.topic.to_string();
                 silent.push((epoch, UnreadableBatch::silent(topic, number, stand)));
             }
         }
+        let stands = &self.stands;
+        self.cleared.retain(|epoch, _| stands.contains_key(epoch));
         for (epoch, batch) in silent {
             self.suspect(epoch, batch);
         }
@@ -106,7 +113,8 @@ impl Silence {
     }
 
     fn suspect(&mut self, epoch: Epoch, batch: UnreadableBatch) {
-        if self.suspects.iter().any(|known| known.epoch == epoch) {
+        // One client at a time: a broker that is gone makes all its partitions silent.
+        if !self.suspects.is_empty() {
             return;
         }
         let (answer, answered) = channel();
@@ -131,13 +139,18 @@ impl Silence {
     /// What other clients have confirmed, of partitions that still stand where they stood.
     fn confirmed(&mut self) -> Vec<Found> {
         let (mut found, stands) = (Vec::new(), &mut self.stands);
+        let cleared = &mut self.cleared;
         self.suspects.retain(|suspect| {
+            let (epoch, offset) = (suspect.epoch, suspect.batch.offset);
             let range = match suspect.answer.try_recv() {
                 Err(TryRecvError::Empty) => return true,
+                Ok(Ok(None)) => {
+                    cleared.insert(epoch, offset);
+                    None
+                }
                 Ok(Ok(range)) => range,
                 Ok(Err(_)) | Err(TryRecvError::Disconnected) => None,
             };
-            let (epoch, offset) = (suspect.epoch, suspect.batch.offset);
             match (range, stands.remove(&epoch)) {
                 (Some(range), Some((stand, _))) if stand == offset => found.push(Found {
                     epoch,
