@@ -225,7 +225,7 @@ impl Intake {
         // The highest of them: no leader appends behind records of a later one.
         let leader_epoch = last.and_then(|message| message.leader_epoch());
         self.led.push((assigned.partition.epoch, leader_epoch));
-        assigned.has_erred = false;
+        assigned.has_erred &= last.is_none();
         assigned.received.increment(handed as u64);
         handed
     }

@@ -49,13 +49,11 @@ impl Markers {
                 continue;
             };
             // An error in a record's place counts as a record in the client's position.
-            let is_sure = assigned.held.is_none()
-                && !assigned.is_gated
-                && !assigned.is_unreadable
-                && !assigned.has_erred;
+            let is_sure = assigned.is_taken() && !assigned.is_gated && !assigned.has_erred;
             let stand = assigned.next.max(assigned.committed);
             if is_sure && stand.is_none_or(|stand| position > stand) {
-                assigned.next = Some(position);
+                // Before the first record it is yet to be seen whether the log still has what was committed.
+                assigned.next = assigned.next.map(|_| position);
                 let epoch = assigned.partition.epoch;
                 self.engine.ledger().advance(epoch, position);
             }
