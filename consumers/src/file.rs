@@ -3,7 +3,7 @@
 //! A flag wins over an environment variable, a variable over the file, the file over the default. `reference.toml` beside
 //! this crate's manifest documents every key.
 
-use crate::options::Survives;
+use crate::options::{GroupProtocol, Survives};
 use evenkeel::kafka::ConfigError;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -31,6 +31,8 @@ pub struct ConfigFile {
     pub inbox_retention: Option<String>,
     /// Static membership.
     pub instance_id: Option<String>,
+    /// How the group shares partitions out: `classic` or `consumer`.
+    pub group_protocol: Option<GroupProtocol>,
     /// Log as JSON lines.
     pub log_json: Option<bool>,
     /// Check payloads against their schemas.
@@ -72,6 +74,7 @@ mod tests {
             drain_timeout: Some(_),
             inbox_retention: Some(_),
             instance_id: Some(_),
+            group_protocol: Some(_),
             log_json: Some(_),
             validate: Some(_),
             kafka,

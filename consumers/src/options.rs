@@ -6,7 +6,7 @@
 use crate::file::ConfigFile;
 use crate::purge;
 use clap::{Args, ValueEnum};
-use evenkeel::consumer::{Bound, ConsumerSettings};
+use evenkeel::consumer::{Assignment, Bound, ConsumerSettings};
 use evenkeel::inbox::Durability;
 use evenkeel::kafka::{ConfigError, KafkaConfig};
 use evenkeel::recovery::FloodGuardPolicy;
@@ -47,6 +47,9 @@ pub struct Options {
     /// Static membership: a name that this instance keeps across restarts
     #[arg(long, env = "SHOP_INSTANCE_ID", value_name = "NAME")]
     pub instance_id: Option<String>,
+    /// How the group shares partitions out: `consumer` has the brokers do it (KIP-848, from Kafka 4.0) [default: classic]
+    #[arg(long, env = "SHOP_GROUP_PROTOCOL", value_name = "PROTOCOL")]
+    pub group_protocol: Option<GroupProtocol>,
     /// Configuration file (TOML); flags and variables win over it
     #[arg(long, env = "SHOP_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -68,6 +71,16 @@ pub struct Options {
     /// Go on writing dead letters however many there are; for when it is known why
     #[arg(long)]
     pub no_flood_guard: bool,
+}
+
+/// The protocol by which a group's members share its partitions. All members of a group have to use the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GroupProtocol {
+    /// The members assign; partitions that stay are not revoked.
+    Classic,
+    /// The brokers assign (KIP-848).
+    Consumer,
 }
 
 /// What the store's commits survive.
@@ -135,6 +148,9 @@ impl Options {
             consumer.drain_timeout = drain_timeout;
         }
         consumer.instance_id = self.instance_id.or(file.instance_id);
+        if self.group_protocol.or(file.group_protocol) == Some(GroupProtocol::Consumer) {
+            consumer.assignment = Assignment::Broker;
+        }
         consumer.bound = match self.idle {
             Some(time) => Bound::Idle(time),
             None if self.until_end => Bound::UntilEnd,

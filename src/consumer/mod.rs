@@ -61,6 +61,7 @@ mod silent;
 mod simulation;
 mod skipping;
 mod steering;
+mod surplus;
 mod tally;
 mod unreadable;
 mod watch;
@@ -212,10 +213,15 @@ where
     /// When a setting cannot be used.
     pub fn new(
         kafka: KafkaConfig,
-        settings: ConsumerSettings,
+        mut settings: ConsumerSettings,
         handler: H,
     ) -> Result<Self, ConfigError> {
         kafka.validate()?;
+        // As a property of the client it means the same.
+        let protocol = kafka.properties.get("group.protocol");
+        if protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer")) {
+            settings.assignment = Assignment::Broker;
+        }
         settings.validate()?;
         // A router inside of layers is out of sight here; its owner can ask it with `Router::validate`.
         if let Some(router) = (&handler as &dyn Any).downcast_ref::<Router>() {

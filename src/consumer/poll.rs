@@ -15,6 +15,7 @@ use super::markers::Markers;
 use super::parking::follow::{self, Follower};
 use super::rebalance::{COMMIT_WITHIN, Drain, Member, Targets};
 use super::steering::Steering;
+use super::surplus::Surplus;
 use super::unreadable::Unreadable;
 use super::{Bound, ConsumerError, Stopped};
 use crate::kafka::queue::{ForwardedQueue, Message, Watched};
@@ -65,6 +66,7 @@ pub(crate) struct PollThread {
     crowding: Crowding,
     unreadable: Unreadable,
     markers: Markers,
+    surplus: Surplus,
     client: OwnClient,
     engine: Arc<Engine>,
     beating: Beating,
@@ -143,6 +145,7 @@ fn begin(
         crowding: Crowding::default(),
         unreadable: Unreadable::new(Arc::clone(&engine), kafka),
         markers: Markers::new(Arc::clone(&engine)),
+        surplus: Surplus::new(),
         client,
         beating: engine.health.expect_beat(LOOP, beat_within),
         engine,
@@ -497,6 +500,7 @@ impl PollThread {
         for complaint in self.client.consumer.context().take_complaints() {
             self.client_error(&complaint)?;
         }
+        self.surplus.look(&self.engine, &self.client.consumer);
         if self.last_record_at.is_none() && self.client.consumer.context().assignments().joined {
             // Nothing came since then, which counts as quiet and as idle from then on.
             self.last_record_at = Some(Instant::now());

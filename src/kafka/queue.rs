@@ -426,6 +426,20 @@ unsafe fn bytes<'a>(pointer: *const std::ffi::c_void, length: usize) -> Option<&
     (!pointer.is_null()).then(|| unsafe { std::slice::from_raw_parts(pointer.cast(), length) })
 }
 
+/// Whether the group has taken this client as a member: the client knows a generation or, with KIP-848, a member epoch.
+pub(crate) fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
+    // SAFETY: the client is alive; what it returns is null or ours, and is given back once.
+    unsafe {
+        let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
+        if metadata.is_null() {
+            return false;
+        }
+        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+        generation > 0
+    }
+}
+
 /// The id that the group gave this member; none before it has joined.
 pub(crate) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<String> {
     // SAFETY: the client is alive; what it returns is null, or a C string that is ours and given back once, after it was

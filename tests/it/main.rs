@@ -86,6 +86,8 @@ mod routing;
 mod slow_brokers;
 /// Helper: topics and groups of their own, members in this process, records, gates, and looks at committed offsets.
 mod support;
+/// KIP-848: members without partitions are ready, and bounded runs of theirs end.
+mod surplus;
 /// Several consumers in one process report to one health without hiding each other.
 mod together;
 /// Batches that no client can read stop their own partition only, are named, and are skipped on command.

@@ -132,3 +132,19 @@ fn what_cannot_be_used_is_refused_by_name() {
         );
     }
 }
+
+#[test]
+fn the_brokers_assign_where_a_flag_or_the_file_says_so() {
+    let check = |arguments: &[&str], expected| {
+        let settings = settings("payments", arguments).unwrap();
+        assert_eq!(settings.consumer.assignment, expected, "{arguments:?}");
+    };
+    let (_dir, path) = config("group_protocol = \"consumer\"");
+    check(&[], Assignment::CooperativeSticky);
+    check(&["--group-protocol", "consumer"], Assignment::Broker);
+    check(&["--config", &path], Assignment::Broker);
+    check(
+        &["--config", &path, "--group-protocol", "classic"],
+        Assignment::CooperativeSticky,
+    );
+}
