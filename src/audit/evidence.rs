@@ -3,7 +3,7 @@
 use super::AuditError;
 use super::report::Stretch;
 use super::subject::Place;
-use crate::inbox::InboxKey;
+use crate::inbox::{Completion, InboxKey};
 use crate::kafka::reader::LogRecord;
 use std::collections::HashSet;
 
@@ -27,8 +27,8 @@ pub(super) trait Evidence {
     /// Records of which members said that they were skipped by command.
     fn skipped(&self) -> Result<HashSet<Place>, AuditError>;
 
-    /// When each delivery was completed.
-    fn completed(&self, keys: &[InboxKey]) -> Result<Vec<Option<i64>>, AuditError>;
+    /// How each delivery was completed.
+    fn completed(&self, keys: &[InboxKey]) -> Result<Vec<Option<Completion>>, AuditError>;
 
     /// Whether the store has anything of these handlers of the group.
     fn has_handlers(&self, group: &str, handlers: &[String]) -> Result<Vec<bool>, AuditError>;

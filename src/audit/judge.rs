@@ -16,7 +16,7 @@ use super::settings::AuditSettings;
 use super::subject::{Kind, Subject};
 use super::suspects::Suspects;
 use super::{AuditError, Progress, Step};
-use crate::handler::{FALLBACK_HANDLER, RAW_HANDLER, raw_identity};
+use crate::handler::{FALLBACK_HANDLER, RAW_HANDLER};
 use crate::inbox::InboxKey;
 use std::collections::{BTreeSet, HashMap};
 
@@ -238,30 +238,42 @@ impl<'a> Audit<'a> {
         self.handled.insert(kind, true);
     }
 
-    /// When each record was completed, by each handler that it may have.
-    pub(super) fn completed(
-        &self,
-        subjects: &[Subject],
-    ) -> Result<Vec<Vec<Option<i64>>>, AuditError> {
+    /// How each record was completed, by each handler that it may have.
+    pub(super) fn completed(&self, subjects: &[Subject]) -> Result<Vec<Vec<Told>>, AuditError> {
         completed(self.evidence, self.settings, subjects)
     }
 
     /// Finds out what became of the records without an effect.
     fn settle(&mut self) -> Result<(), AuditError> {
         let (evidence, settings) = (self.evidence, self.settings);
-        let has_effect = |subjects: &[Subject]| {
+        let ends = |subjects: &[Subject]| {
             let completed = completed(evidence, settings, subjects)?;
-            let completed = completions_of(completed);
-            Ok(completed.map(|found| found.first_ms.is_some()).collect())
+            let ends = completions_of(completed).map(|found| match found {
+                Completed {
+                    first_ms: Some(_), ..
+                } => End::Effect,
+                Completed {
+                    is_reused: true, ..
+                } => End::Reused,
+                _ => End::Missing,
+            });
+            Ok(ends.collect())
         };
         let letters = self.letters();
-        for (subject, end) in self.pending.settle(&letters, has_effect)? {
+        for (subject, end) in self.pending.settle(&letters, ends)? {
             let tally = self.tally(&subject.kind);
             match end {
                 End::Parked => tally.parked += 1,
                 End::Dead => tally.dead_letters += 1,
                 End::Skipped => tally.skipped += 1,
                 End::Effect => tally.effects += 1,
+                End::Reused => {
+                    let detail = "its source and id were completed with other content";
+                    let reused = &mut self.report.reused;
+                    reused.add(settings.listed_max, || {
+                        Finding::new(&subject, detail.to_owned())
+                    });
+                }
                 End::Missing => {
                     let detail = "no effect, no dead letter, not parked and not skipped";
                     let missing = &mut self.report.missing;
@@ -280,18 +292,37 @@ impl<'a> Audit<'a> {
     }
 }
 
+/// What the store says of one record and one handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    Nothing,
+    /// It was completed then.
+    At(i64),
+    /// Another record of its identity was.
+    Reused,
+}
+
 /// What the store says of one record.
 pub(super) struct Completed {
     /// When it was completed first.
     pub(super) first_ms: Option<i64>,
     /// By how many handlers.
     handlers: usize,
+    /// Whether another record of its identity was.
+    is_reused: bool,
 }
 
-pub(super) fn completions_of(completed: Vec<Vec<Option<i64>>>) -> impl Iterator<Item = Completed> {
-    completed.into_iter().map(|by_handler| Completed {
-        first_ms: by_handler.iter().flatten().min().copied(),
-        handlers: by_handler.iter().flatten().count(),
+pub(super) fn completions_of(completed: Vec<Vec<Told>>) -> impl Iterator<Item = Completed> {
+    completed.into_iter().map(|by_handler| {
+        let at_ms = by_handler.iter().filter_map(|told| match told {
+            Told::At(at_ms) => Some(*at_ms),
+            Told::Nothing | Told::Reused => None,
+        });
+        Completed {
+            first_ms: at_ms.clone().min(),
+            handlers: at_ms.count(),
+            is_reused: by_handler.contains(&Told::Reused),
+        }
     })
 }
 
@@ -299,34 +330,39 @@ fn completed(
     evidence: &dyn Evidence,
     settings: &AuditSettings,
     subjects: &[Subject],
-) -> Result<Vec<Vec<Option<i64>>>, AuditError> {
+) -> Result<Vec<Vec<Told>>, AuditError> {
     let mut keys = Vec::with_capacity(subjects.len());
     let mut handlers = Vec::with_capacity(subjects.len());
     for subject in subjects {
         let names = settings.handlers.of(&subject.kind);
         handlers.push(names.len());
         keys.extend(names.into_iter().map(|handler| {
-            let (source, id) = match handler {
-                // They know events, too, by their places.
-                RAW_HANDLER | FALLBACK_HANDLER if matches!(subject.kind, Kind::Event(_)) => {
-                    let place = subject.place;
-                    raw_identity(&settings.topic, place.partition, place.offset)
+            let ((source, id), content) = match handler {
+                // They know events, too, as records.
+                RAW_HANDLER | FALLBACK_HANDLER => (subject.as_raw(&settings.topic), None),
+                _ => {
+                    let identity = (subject.source.clone(), subject.id.clone());
+                    (identity, Some(subject.content))
                 }
-                _ => (subject.source.clone(), subject.id.clone()),
             };
             InboxKey {
                 group: settings.group.clone(),
                 handler: handler.to_owned(),
                 source,
                 id,
+                content,
             }
         }));
     }
-    let mut told = match keys.is_empty() {
+    let found = match keys.is_empty() {
         true => Vec::new(),
         false => evidence.completed(&keys)?,
-    }
-    .into_iter();
+    };
+    let mut told = keys.iter().zip(found).map(|(key, found)| match found {
+        None => Told::Nothing,
+        Some(found) if key.is_reused(found.content) => Told::Reused,
+        Some(found) => Told::At(found.at_ms),
+    });
     let of_one = |handlers| told.by_ref().take(handlers).collect();
     Ok(handlers.into_iter().map(of_one).collect())
 }

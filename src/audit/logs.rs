@@ -10,7 +10,7 @@ use super::subject::Place;
 use super::{AuditError, Progress};
 use crate::consumer::parked_records;
 use crate::control::{Action, Entry, History, Outcome, control_topic};
-use crate::inbox::{Completions, InboxKey};
+use crate::inbox::{Completion, Completions, InboxKey};
 use crate::kafka::admin::Admin;
 use crate::kafka::reader::{LogRecord, Reader, Reading, Span};
 use crate::kafka::unreadable::extent;
@@ -321,7 +321,7 @@ impl Evidence for Logs {
         Ok(skipped.collect())
     }
 
-    fn completed(&self, keys: &[InboxKey]) -> Result<Vec<Option<i64>>, AuditError> {
+    fn completed(&self, keys: &[InboxKey]) -> Result<Vec<Option<Completion>>, AuditError> {
         Ok(self.runtime.block_on(self.store.completed(keys))?)
     }
 

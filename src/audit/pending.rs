@@ -9,7 +9,7 @@ use super::evidence::Evidence;
 use super::subject::{Place, Subject};
 use crate::handler::Stage;
 use crate::kafka::reader::LogRecord;
-use crate::recovery::{DeadLetter, Entry, Owner};
+use crate::recovery::{DeadLetter, Entry, Owner, record_timestamp_ms};
 use std::collections::HashMap;
 
 /// What became of a record that has no effect.
@@ -20,6 +20,8 @@ pub(super) enum End {
     Skipped,
     /// It has its effect by now.
     Effect,
+    /// Another record of its identity has it.
+    Reused,
     Missing,
 }
 
@@ -44,7 +46,7 @@ impl Pending {
     pub(super) fn settle(
         &mut self,
         letters: &Letters<'_>,
-        has_effect: impl Fn(&[Subject]) -> Result<Vec<bool>, AuditError>,
+        completed: impl Fn(&[Subject]) -> Result<Vec<End>, AuditError>,
     ) -> Result<Vec<(Subject, End)>, AuditError> {
         let mut open = std::mem::take(self).subjects;
         let mut ends = Vec::with_capacity(open.len());
@@ -70,11 +72,8 @@ impl Pending {
             ends.extend(open.remove(&place).map(|subject| (subject, End::Skipped)));
         }
         let left: Vec<Subject> = open.into_values().collect();
-        let has_effect = has_effect(&left)?;
-        ends.extend(left.into_iter().zip(has_effect).map(|(subject, has)| {
-            let end = if has { End::Effect } else { End::Missing };
-            (subject, end)
-        }));
+        let completed = completed(&left)?;
+        ends.extend(left.into_iter().zip(completed));
         ends.sort_by_key(|(subject, _)| subject.place);
         Ok(ends)
     }
@@ -115,7 +114,12 @@ impl Letters<'_> {
             }
             let origin = Place { partition, offset };
             each(Letter {
-                subject: Subject::new(self.topic, origin, &record),
+                subject: Subject::new(
+                    self.topic,
+                    origin,
+                    record_timestamp_ms(&record.headers),
+                    &record,
+                ),
                 place: Place {
                     partition: record.partition,
                     offset: record.offset,
@@ -132,7 +136,7 @@ impl Letters<'_> {
     ) -> Result<(), AuditError> {
         self.evidence
             .parked(&mut |record| match self.origin(&record) {
-                Some(place) => each(Subject::new(self.topic, place, &record)),
+                Some(place) => each(Subject::new(self.topic, place, None, &record)),
                 None => Ok(()),
             })
     }
@@ -148,7 +152,7 @@ impl Letters<'_> {
                 Entry::Parked { wait, .. } if wait.rounds > 0
             );
             match self.origin(&record).filter(|_| has_failed) {
-                Some(place) => each(Subject::new(self.topic, place, &record)),
+                Some(place) => each(Subject::new(self.topic, place, None, &record)),
                 None => Ok(()),
             }
         })

@@ -32,6 +32,8 @@ pub struct AuditReport {
     pub doubled: Findings,
     /// Records that had their effect before an earlier one of their key had it.
     pub out_of_order: Findings,
+    /// Records without an effect whose source and id have the effect of a record of other content.
+    pub reused: Findings,
     /// Batches of the audited range that cannot be read and were not skipped by a command: nobody knows what became of their
     /// records.
     pub unreadable: Findings,
@@ -111,7 +113,7 @@ pub struct Finding {
     pub ty: String,
     /// Event source; for a raw record topic and partition.
     pub source: String,
-    /// Event id; for a raw record its offset.
+    /// Event id; for a raw record its offset and a digest of its content.
     pub id: String,
     /// What is wrong, in words.
     pub detail: String,
@@ -167,6 +169,7 @@ impl AuditReport {
             missing: Findings::default(),
             doubled: Findings::default(),
             out_of_order: Findings::default(),
+            reused: Findings::default(),
             unreadable: Findings::default(),
             passes: 0,
         }
@@ -184,6 +187,7 @@ impl AuditReport {
             &self.missing,
             &self.doubled,
             &self.out_of_order,
+            &self.reused,
             &self.unreadable,
         ];
         self.proven = findings.iter().all(|findings| findings.count == 0);

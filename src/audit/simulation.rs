@@ -4,8 +4,8 @@ use super::evidence::{Each, Evidence, Offsets};
 use super::judge::{Limits, judge};
 use super::subject::Place;
 use super::{AuditError, AuditSettings, Findings, Handlers, Stretch};
-use crate::event::Headers;
-use crate::inbox::InboxKey;
+use crate::event::{ContentDigest, Headers};
+use crate::inbox::{Completion, InboxKey};
 use crate::kafka::reader::{LogRecord, TimestampKind};
 use proptest::prelude::*;
 use std::cell::RefCell;
@@ -20,6 +20,7 @@ pub(super) struct Record {
     place: Place,
     key: Option<String>,
     what: What,
+    value: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,7 @@ impl Record {
             place,
             key: None,
             what,
+            value: "{}",
         }
     }
 
@@ -72,12 +74,26 @@ impl Record {
         }
     }
 
+    pub(super) fn saying(self, value: &'static str) -> Self {
+        Self { value, ..self }
+    }
+
+    fn content(&self) -> ContentDigest {
+        match &self.what {
+            What::Event { ty, .. } => ContentDigest::of_event(ty, self.value.as_bytes()),
+            _ => {
+                let key = self.key.as_ref().map(String::as_bytes);
+                ContentDigest::of_record(Some(0), key, Some(self.value.as_bytes()))
+            }
+        }
+    }
+
     fn identity(&self) -> (String, String) {
         match &self.what {
             What::Event { id, .. } => ("/source".to_owned(), id.clone()),
             _ => (
                 format!("{TOPIC}/{}", self.place.partition),
-                self.place.offset.to_string(),
+                format!("{}#{}", self.place.offset, self.content()),
             ),
         }
     }
@@ -89,6 +105,7 @@ impl Record {
             handler: handler.to_owned(),
             source,
             id,
+            content: Some(self.content()),
         }
     }
 
@@ -119,7 +136,7 @@ impl Record {
             timestamp_kind: TimestampKind::Create,
             timestamp_ms: Some(0),
             key: self.key.as_ref().map(|key| key.clone().into_bytes()),
-            value: Some(b"{}".to_vec()),
+            value: Some(self.value.as_bytes().to_vec()),
             headers,
         }
     }
@@ -179,6 +196,7 @@ impl World {
             ("__dlq.errors.offset", &offset.to_string()),
             ("__dlq.errors.group", group),
             ("evenkeel.dlq.error.stage", stage),
+            ("evenkeel.dlq.record.timestamp", "0"),
         ];
         self.letters.push(record.on_log("dlq", place, &said));
     }
@@ -233,9 +251,16 @@ impl Evidence for World {
         Ok(self.skipped.clone())
     }
 
-    fn completed(&self, keys: &[InboxKey]) -> Result<Vec<Option<i64>>, AuditError> {
+    fn completed(&self, keys: &[InboxKey]) -> Result<Vec<Option<Completion>>, AuditError> {
         let mut store = self.store.borrow_mut();
-        let told = keys.iter().map(|key| store.get(key).copied()).collect();
+        let told = keys.iter().map(|key| {
+            let (completed, at_ms) = store.get_key_value(key)?;
+            Some(Completion {
+                at_ms: *at_ms,
+                content: completed.content,
+            })
+        });
+        let told = told.collect();
         for key in keys {
             if let Some(at_ms) = self.coming.borrow_mut().remove(key) {
                 store.insert(key.clone(), at_ms);

@@ -1,7 +1,6 @@
 //! What a record is to the group: by what the inbox knows it, and in what order it stands.
 
-use crate::event::{DecodeError, decode};
-use crate::handler::raw_identity;
+use crate::event::{ContentDigest, DecodeError, decode, raw_identity};
 use crate::kafka::reader::LogRecord;
 use foldhash::quality::FixedState;
 use std::hash::{BuildHasher, Hash};
@@ -42,27 +41,42 @@ pub(super) struct Subject {
     pub(super) kind: Kind,
     pub(super) source: String,
     pub(super) id: String,
+    /// What it says as an event; as a record for what is none.
+    pub(super) content: ContentDigest,
+    /// What it says as a record.
+    record: ContentDigest,
     /// Partition and key, as a number that no two of them share; none for a record without a key, which has no order.
     pub(super) lane: Option<u128>,
 }
 
 impl Subject {
-    /// What stands, or stood, at `place` of `topic`. It may have been read from elsewhere, as a letter is.
-    pub(super) fn new(topic: &str, place: Place, record: &LogRecord) -> Self {
+    /// What stands, or stood, at `place` of `topic` with this timestamp. It may have been read from elsewhere, as a letter is.
+    pub(super) fn new(
+        topic: &str,
+        place: Place,
+        timestamp_ms: Option<i64>,
+        record: &LogRecord,
+    ) -> Self {
+        let (key, value) = (record.key.as_deref(), record.value.as_deref());
+        let as_record = ContentDigest::of_record(timestamp_ms.filter(|ms| *ms >= 0), key, value);
         let lane = record.key.as_ref();
         let lane = lane.map(|key| fingerprint(&(place.partition, key)));
-        let (kind, (source, id)) = match decode(record.headers.iter(), record.value.as_deref()) {
+        let decoded = decode(record.headers.iter(), record.value.as_deref());
+        let (kind, (source, id), content) = match decoded {
             Ok(event) => {
                 let attributes = event.attributes;
+                let data = event.data.as_deref().unwrap_or(b"null");
+                let content = ContentDigest::of_event(&attributes.ty, data);
                 let identity = (attributes.source, attributes.id);
-                (Kind::Event(attributes.ty), identity)
+                (Kind::Event(attributes.ty), identity, content)
             }
             Err(error) => {
                 let kind = match error {
                     DecodeError::NotAnEvent => Kind::Raw,
                     _ => Kind::Unreadable,
                 };
-                (kind, raw_identity(topic, place.partition, place.offset))
+                let identity = raw_identity(topic, place.partition, place.offset, as_record);
+                (kind, identity, as_record)
             }
         };
         Self {
@@ -70,6 +84,8 @@ impl Subject {
             kind,
             source,
             id,
+            content,
+            record: as_record,
             lane,
         }
     }
@@ -80,7 +96,13 @@ impl Subject {
             partition: record.partition,
             offset: record.offset,
         };
-        Self::new(&record.topic, place, record)
+        Self::new(&record.topic, place, record.timestamp_ms, record)
+    }
+
+    /// What a handler of any record knows it by, also one that is an event.
+    pub(super) fn as_raw(&self, topic: &str) -> (String, String) {
+        let Place { partition, offset } = self.place;
+        raw_identity(topic, partition, offset, self.record)
     }
 
     /// The event's identity, as a number that no two of them share.

@@ -124,7 +124,7 @@ fn an_event_that_a_fallback_handler_took_is_known_by_its_place() {
     for offset in 0..2 {
         world.stands(event("a", offset));
     }
-    world.completes(&Record::raw().at(0, 0), "fallback", 1);
+    world.completes(&Record::raw().at(0, 0).keyed("a"), "fallback", 1);
     let mut named = settings();
     named.handlers = Handlers::default().with(TYPE, "fallback");
     let report = audited(&world, &named, 2).expect("an audit");
@@ -184,6 +184,26 @@ fn an_effect_and_a_letter_that_was_never_replayed_contradict_each_other() {
     let report = whole(&world);
     assert_eq!(offsets(&report.doubled), [0, 2]);
     assert_eq!((report.missing.count, report.out_of_order.count), (0, 0));
+}
+
+#[test]
+fn another_event_of_a_completed_id_has_no_effect_unless_it_is_put_aside() {
+    let mut world = World::default();
+    let again = |offset| event("a", 0).at(0, offset);
+    let others = [again(1).saying("1"), again(2).saying("2"), again(3)];
+    world.stands(event("a", 0));
+    for other in &others {
+        world.stands(other.clone());
+    }
+    world.completes(&event("a", 0), TYPE, 1);
+    world.dies(&others[1], "inbox");
+    for report in [whole(&world), cramped(&world)] {
+        assert_eq!(offsets(&report.reused), [1]);
+        assert_eq!(report.missing.count + report.doubled.count, 0);
+        let total = report.total;
+        assert_eq!((total.effects, total.dead_letters), (2, 1));
+        assert!(!report.proven);
+    }
 }
 
 #[test]

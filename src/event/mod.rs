@@ -4,6 +4,7 @@
 
 mod attributes;
 mod binding;
+mod content;
 mod headers;
 mod id;
 mod record;
@@ -14,6 +15,8 @@ pub use binding::{
     ContentMode, DecodeError, Envelope, JsonEvent, OutgoingRecord, decode, encode, encode_json,
 };
 pub(crate) use binding::{Decoded, decode_asked};
+pub use content::ContentDigest;
+pub(crate) use content::raw_identity;
 pub use headers::{Headers, HeadersIter};
 pub use id::{derived_id, new_id};
 pub use record::{Record, RecordBatch, RecordBatchBuilder};

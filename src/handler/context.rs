@@ -1,11 +1,11 @@
 //! What a handler knows about the delivery it handles.
 
 use super::HandlerError;
-use super::recognition::LateEvents;
-use super::router::routes::{Own, RouteId, raw_identity};
+use super::recognition::{ReusedIds, Said};
+use super::router::routes::{Own, RouteId};
 use crate::event::{
-    Envelope, Event, EventType, HeadersIter, OutgoingRecord, Record, TraceContext, decode,
-    derived_id,
+    ContentDigest, Envelope, Event, EventType, HeadersIter, OutgoingRecord, Record, TraceContext,
+    decode, derived_id, raw_identity,
 };
 use crate::inbox::{Inbox, InboxKey};
 use crate::publisher::Publisher;
@@ -50,6 +50,8 @@ struct Inner {
     delivery: Delivery,
     routes: Arc<Own>,
     route: RouteId,
+    /// What the event says, where an inbox compares it.
+    content: Option<ContentDigest>,
     /// Read from the record when they are asked for first.
     identity: OnceLock<(String, String)>,
     trace: OnceLock<Option<TraceContext>>,
@@ -97,7 +99,7 @@ impl<'a> ContextSource<'a> {
 
     pub(super) fn get(&self) -> &Context {
         self.made
-            .get_or_init(|| Context::new(self.delivery, self.routes, self.route))
+            .get_or_init(|| Context::new(self.delivery, self.routes, self.route, None))
     }
 
     /// The context, if the call needed one.
@@ -107,11 +109,17 @@ impl<'a> ContextSource<'a> {
 }
 
 impl Context {
-    pub(super) fn new(delivery: &Delivery, routes: &Arc<Own>, route: RouteId) -> Self {
+    pub(super) fn new(
+        delivery: &Delivery,
+        routes: &Arc<Own>,
+        route: RouteId,
+        content: Option<ContentDigest>,
+    ) -> Self {
         let inner = Inner {
             delivery: delivery.clone(),
             routes: Arc::clone(routes),
             route,
+            content,
             identity: OnceLock::new(),
             trace: OnceLock::new(),
             staged: Mutex::default(),
@@ -218,9 +226,14 @@ impl Context {
                 {
                     (attributes.source, attributes.id)
                 }
-                _ => raw_identity(record.topic(), record.partition(), record.offset()),
+                _ => identity_of(record),
             }
         })
+    }
+
+    /// What is done with an event whose id was completed with other content.
+    pub(super) fn reused_ids(&self) -> ReusedIds {
+        self.inner.routes.reused_ids
     }
 
     /// The inbox, for whose commit publications have to wait.
@@ -238,9 +251,9 @@ impl Context {
         &self.inner.delivery.record
     }
 
-    /// What is said of events that come too late for the inbox.
-    pub(super) fn late(&self) -> &LateEvents {
-        &self.inner.routes.late
+    /// What is said of how the inbox recognises events.
+    pub(super) fn said(&self) -> &Said {
+        &self.inner.routes.said
     }
 
     /// The delivery as the inbox knows it, with what makes its record the same one in every delivery.
@@ -250,6 +263,7 @@ impl Context {
             handler: self.handler().to_owned(),
             source,
             id,
+            content: self.inner.content,
         }
     }
 
@@ -289,6 +303,12 @@ impl Context {
     pub(crate) fn shared<S: Any + Clone>(&self) -> Option<S> {
         self.inner.routes.state()
     }
+}
+
+/// The identity of a record that is no event.
+pub(super) fn identity_of(record: &Record) -> (String, String) {
+    let content = ContentDigest::of_record(record.timestamp_ms(), record.key(), record.value());
+    raw_identity(record.topic(), record.partition(), record.offset(), content)
 }
 
 /// A transaction that waits in a context for its handler to take it. Dropped, it waits no longer.

@@ -66,5 +66,6 @@ pub use error::{Class, Classifier, HandlerError};
 pub use extract::{BatchArgument, BatchFunction, FromContext, Function, Needs, RawFunction, State};
 pub use http::HttpStatus;
 pub use outcome::{DeadReason, IntoOutcome, Outcome, Stage};
+pub use recognition::ReusedIds;
 pub use router::Router;
-pub(crate) use router::routes::{FALLBACK_HANDLER, RAW_HANDLER, raw_identity};
+pub(crate) use router::routes::{FALLBACK_HANDLER, RAW_HANDLER};

@@ -44,6 +44,8 @@ pub enum Stage {
     Timeout,
     /// The handler panicked.
     Panic,
+    /// The inbox knows its id from another event, and [`ReusedIds::DeadLetter`](super::ReusedIds::DeadLetter) was asked for.
+    Inbox,
     /// It was not handled: an operator had it skipped.
     Skipped,
 }
@@ -57,6 +59,7 @@ impl Stage {
             Self::Handler => "handler",
             Self::Timeout => "timeout",
             Self::Panic => "panic",
+            Self::Inbox => "inbox",
             Self::Skipped => "skipped",
         }
     }

@@ -1,9 +1,10 @@
-//! What operators hear of how the inbox recognises events: copies that had no effect, and events that come too late to tell.
+//! What operators hear of how the inbox recognises events: copies that had no effect, other events under an id that it knows, and
+//! events that come too late to tell.
 //!
-//! Owns two metrics and a log line. Changes nothing of how a delivery goes: what may be a copy was handled, as the store could
+//! Owns three metrics and two log lines. Changes nothing of how a delivery goes: what may be a copy was handled, as the store could
 //! not know better.
 
-use super::Context;
+use super::{Context, DeadReason, Outcome, Stage};
 use crate::recovery::dead_letter::known_first_failure;
 use crate::telemetry::Metric;
 use jiff::Timestamp;
@@ -11,12 +12,52 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A line about late events comes that often at most: a replay of old letters brings thousands.
+/// A line of a kind comes that often at most: a replay of old letters brings thousands.
 const LINE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The inbox knew the event: its effect is there already.
 pub(super) fn suppressed(context: &Context) {
     count(Metric::Duplicates, context);
+}
+
+/// What is done with an event whose source and id the inbox knows from an event of other content. Either way it has no effect,
+/// is counted, and named in a warning.
+///
+/// It is another event where a producer gives an id twice: a counter that began anew, a key in the place of an id. It is the same
+/// event where a producer made it a second time for one cause, and not byte for byte: a handler without an inbox that publishes
+/// the present time, say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ReusedIds {
+    /// It is taken for a copy: its effect is suppressed.
+    #[default]
+    Suppress,
+    /// It is a dead letter of the stage [`Stage::Inbox`].
+    DeadLetter,
+}
+
+/// The inbox knows the id from an event of other content.
+pub(super) fn reused(context: &Context) -> Outcome {
+    count(Metric::ReusedIds, context);
+    if let Some(unsaid) = context.said().reused.line() {
+        let (source, id) = context.identity();
+        tracing::warn!(
+            group = context.group(),
+            handler = context.handler(),
+            record = ?context.record(),
+            source,
+            id,
+            unsaid,
+            "an event has no effect, as its id was completed before with other content: give each event an id of its own.              Router::with_reused_ids makes dead letters of such events"
+        );
+    }
+    match context.reused_ids() {
+        ReusedIds::Suppress => Outcome::Duplicate,
+        ReusedIds::DeadLetter => Outcome::Dead(DeadReason::new(
+            Stage::Inbox,
+            "its id was completed before with other content: it is another event of the same id",
+        )),
+    }
 }
 
 /// An event that the inbox took for new is completed. It may be a copy all the same if the store has forgotten completions from
@@ -60,7 +101,7 @@ struct LateEventHandled<'a> {
 impl LateEventHandled<'_> {
     fn tell(&self) {
         count(Metric::PossibleDuplicates, self.context);
-        let Some(unsaid) = self.context.late().line() else {
+        let Some(unsaid) = self.context.said().late.line() else {
             return;
         };
         let (source, id) = self.context.identity();
@@ -85,17 +126,24 @@ fn time(ms: i64) -> String {
     Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |at| at.to_string())
 }
 
-/// What was said of late events.
+/// What was said.
 #[derive(Default)]
-pub(super) struct LateEvents(Mutex<Said>);
+pub(super) struct Said {
+    late: Lines,
+    reused: Lines,
+}
+
+/// When there was a line of a kind.
+#[derive(Default)]
+struct Lines(Mutex<LastLine>);
 
 #[derive(Default)]
-struct Said {
+struct LastLine {
     at: Option<Instant>,
     unsaid: u64,
 }
 
-impl LateEvents {
+impl Lines {
     /// Whether it is time for a line, and then how many events had none since the last.
     fn line(&self) -> Option<u64> {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);

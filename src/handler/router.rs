@@ -1,7 +1,7 @@
 //! A router by event type: which handler gets which event, and what it is given.
 
 use super::extract::{BatchFunction, Function, RawFunction};
-use super::{BatchSettings, Delivery, Outcome};
+use super::{BatchSettings, Delivery, Outcome, ReusedIds};
 use crate::event::EventType;
 use crate::inbox::Inbox;
 use crate::kafka::ConfigError;
@@ -137,7 +137,7 @@ impl Router {
 
     /// Handles records that are no CloudEvents; where it is the router's only handler, all records, CloudEvents too.
     ///
-    /// The inbox knows what it handles by topic, partition and offset.
+    /// The inbox knows what it handles by topic, partition, offset and content: a topic that is made anew has new records.
     pub fn raw<Args, F: RawFunction<Args>>(self, function: F) -> Self {
         self.change(|routes| routes.set_raw(RawRoute::new(function)))
     }
@@ -146,7 +146,7 @@ impl Router {
     /// handler. Where it is the router's only handler it takes all records.
     ///
     /// A CloudEvent that is not valid is a dead letter all the same: it may be of a type that has a handler. The inbox knows
-    /// what it handles by topic, partition and offset.
+    /// what it handles as it knows what a raw handler does.
     ///
     /// ```
     /// use evenkeel::event::Record;
@@ -169,6 +169,11 @@ impl Router {
     /// Suppresses redeliveries, and commits each handler's effect together with the inbox row.
     pub fn with_inbox(self, inbox: impl Inbox) -> Self {
         self.change(|routes| routes.inbox = Some(Arc::new(inbox)))
+    }
+
+    /// What is done with an event whose id was completed with other content; by default its effect is suppressed.
+    pub fn with_reused_ids(self, reused_ids: ReusedIds) -> Self {
+        self.change(|routes| routes.reused_ids = reused_ids)
     }
 
     /// Validates payloads against their schemas before handlers see them. Without it, only `serde` judges them.

@@ -7,19 +7,29 @@ pub mod conformance;
 
 use super::address::{StoreAddress, not_built_in};
 use super::{BoxFuture, InboxError, InboxKey};
+use crate::event::ContentDigest;
 use std::sync::Arc;
+
+/// A completed delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Completion {
+    /// When, in milliseconds since the epoch.
+    pub at_ms: i64,
+    /// What the event said; none where the store does not know.
+    pub content: Option<ContentDigest>,
+}
 
 /// The power of a store to say what it has of many deliveries at once.
 ///
 /// Its methods wait for the store and for nothing else: a delivery whose claim is open is not completed. What is completed
 /// while they run may be told or not; what was completed before they were called is told.
 pub trait Completions: Send + Sync + 'static {
-    /// When each of these deliveries was completed, in milliseconds since the epoch, in the order of `keys`; none for one
-    /// that was not. The store splits what is too much for it.
+    /// How each of these deliveries was completed, in the order of `keys`; none for one that was not. The store splits what is
+    /// too much for it.
     fn completed<'a>(
         &'a self,
         keys: &'a [InboxKey],
-    ) -> BoxFuture<'a, Result<Vec<Option<i64>>, InboxError>>;
+    ) -> BoxFuture<'a, Result<Vec<Option<Completion>>, InboxError>>;
 
     /// Whether any delivery of the group was completed by each of these handlers, in their order.
     fn has_handlers<'a>(

@@ -5,6 +5,7 @@
 //! runs on one store, also on one that is not empty. A case that does not hold panics and says which.
 
 mod batches;
+mod content;
 mod forgetting;
 mod late;
 mod leases;
@@ -61,6 +62,8 @@ pub async fn check(inbox: Arc<dyn Inbox>, effects: Option<Arc<dyn Effects>>) {
         any_text_is_an_identity(&*inbox).await;
         concurrent_claims_of_one_key_have_one_effect(&inbox).await;
         concurrent_claims_of_many_keys_all_end(&inbox).await;
+        content::another_event_of_a_known_id_is_told_apart(&*inbox).await;
+        content::what_is_not_known_is_no_other_content(&*inbox).await;
         late::without_a_transaction_completed_is_a_duplicate_too(&*inbox).await;
         forgetting::what_is_remembered_is_not_said_to_be_forgotten(&*inbox).await;
         assert_eq!(
@@ -75,6 +78,7 @@ pub async fn check(inbox: Arc<dyn Inbox>, effects: Option<Arc<dyn Effects>>) {
                 a_transaction_that_is_kept_commits_nothing(&*inbox, &**effects).await;
                 what_fails_beside_others_undoes_only_its_own(&inbox, effects).await;
                 batches::check(&inbox, &**effects).await;
+                content::a_batch_goes_on_without_another_event_of_a_known_id(&*inbox).await;
                 late::without_a_transaction_nothing_is_held(&*inbox).await;
             }
             None => no_transaction_is_handed_out(&*inbox).await,
@@ -121,6 +125,7 @@ fn key(case: &str) -> InboxKey {
         handler: case.to_owned(),
         source: "/conformance".to_owned(),
         id: uuid::Uuid::now_v7().to_string(),
+        content: None,
     }
 }
 

@@ -42,6 +42,7 @@ mod tests {
             handler,
             source,
             id,
+            content: None,
         }
     }
 

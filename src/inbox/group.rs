@@ -28,7 +28,7 @@ pub(super) use lend::Lent;
 pub(super) use queue::GROUP_MAX;
 
 use super::{BoxFuture, CLAIMS_MAX, Claim, Claimed, InboxError, InboxKey, replies};
-use crate::event::OutgoingRecord;
+use crate::event::{ContentDigest, OutgoingRecord};
 use books::{Answer, Asker, Books, Turn};
 use collision::{Said, TransactionCollided};
 use lend::{Completed, Loan, Recall, Returned, lend};
@@ -128,13 +128,32 @@ pub(super) enum Known {
     Completed(Result<Vec<OutgoingRecord>, InboxError>),
 }
 
+/// The row of a completed delivery.
+#[derive(Clone)]
+pub(super) struct CompletedRow {
+    /// What it left to publish, as it is stored.
+    pub(super) replies: Vec<u8>,
+    /// What its event said, as it is stored.
+    pub(super) content: Option<Vec<u8>>,
+}
+
 impl Known {
-    /// What a row says: none, or what it was completed with.
-    pub(super) fn of(replies: Option<Vec<u8>>) -> Self {
-        match replies {
-            None => Self::Nothing,
-            Some(replies) => Self::Completed(replies::decode(&replies)),
-        }
+    /// What a row says of `key`.
+    pub(super) fn of(key: &InboxKey, row: Option<CompletedRow>) -> Self {
+        let Some(row) = row else {
+            return Self::Nothing;
+        };
+        let content = row.content.as_deref().and_then(ContentDigest::from_bytes);
+        Self::Completed(match key.is_reused(content) {
+            true => Err(InboxError::Reused),
+            false => replies::decode(&row.replies),
+        })
+    }
+
+    /// The same of several, in their order.
+    pub(super) fn of_all(keys: &[InboxKey], rows: Vec<Option<CompletedRow>>) -> Vec<Self> {
+        let of_each = keys.iter().zip(rows);
+        of_each.map(|(key, row)| Self::of(key, row)).collect()
     }
 }
 

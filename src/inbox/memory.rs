@@ -3,8 +3,8 @@
 //! Owns one lock per delivery. Knows nothing of effects: it has no transaction to hand out, so an effect that outlives
 //! the process is at least once with it, never exactly once.
 
-use super::{BoxFuture, Claim, Claimed, Completions, Inbox, InboxError, InboxKey};
-use crate::event::OutgoingRecord;
+use super::{BoxFuture, Claim, Claimed, Completion, Completions, Inbox, InboxError, InboxKey};
+use crate::event::{ContentDigest, OutgoingRecord};
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +23,7 @@ type Delivery = Arc<tokio::sync::Mutex<Option<Completed>>>;
 
 struct Completed {
     published: Vec<OutgoingRecord>,
+    content: Option<ContentDigest>,
     at_ms: i64,
 }
 
@@ -43,26 +44,33 @@ impl MemoryInbox {
     fn has(&self, is_meant: impl Fn(&InboxKey) -> bool) -> bool {
         let deliveries = self.deliveries();
         let mut meant = deliveries.iter().filter(|(key, _)| is_meant(key));
-        meant.any(|(_, delivery)| completed_at(delivery).is_some())
+        meant.any(|(_, delivery)| completion(delivery).is_some())
     }
 }
 
 /// Without waiting for an open claim, whose delivery is not completed.
-fn completed_at(delivery: &Delivery) -> Option<i64> {
+fn completion(delivery: &Delivery) -> Option<Completion> {
     let delivery = delivery.try_lock().ok()?;
-    delivery.as_ref().map(|completed| completed.at_ms)
+    delivery.as_ref().map(|completed| Completion {
+        at_ms: completed.at_ms,
+        content: completed.content,
+    })
 }
 
 impl Inbox for MemoryInbox {
     fn claim<'a>(&'a self, key: &'a InboxKey) -> BoxFuture<'a, Result<Claimed, InboxError>> {
         Box::pin(async move {
             let delivery = self.delivery(key).lock_owned().await;
-            Ok(match &*delivery {
-                Some(completed) => Claimed::Duplicate {
+            match &*delivery {
+                Some(completed) if key.is_reused(completed.content) => Err(InboxError::Reused),
+                Some(completed) => Ok(Claimed::Duplicate {
                     unsent: completed.published.clone(),
-                },
-                None => Claimed::Fresh(Box::new(MemoryClaim { delivery })),
-            })
+                }),
+                None => Ok(Claimed::Fresh(Box::new(MemoryClaim {
+                    delivery,
+                    content: key.content,
+                }))),
+            }
         })
     }
 }
@@ -71,9 +79,9 @@ impl Completions for MemoryInbox {
     fn completed<'a>(
         &'a self,
         keys: &'a [InboxKey],
-    ) -> BoxFuture<'a, Result<Vec<Option<i64>>, InboxError>> {
+    ) -> BoxFuture<'a, Result<Vec<Option<Completion>>, InboxError>> {
         let deliveries = self.deliveries();
-        let told = keys.iter().map(|key| completed_at(deliveries.get(key)?));
+        let told = keys.iter().map(|key| completion(deliveries.get(key)?));
         Box::pin(std::future::ready(Ok(told.collect())))
     }
 
@@ -93,6 +101,7 @@ impl Completions for MemoryInbox {
 }
 
 struct MemoryClaim {
+    content: Option<ContentDigest>,
     delivery: OwnedMutexGuard<Option<Completed>>,
 }
 
@@ -107,6 +116,7 @@ impl Claim for MemoryClaim {
     ) -> BoxFuture<'static, Result<Vec<OutgoingRecord>, InboxError>> {
         *self.delivery = Some(Completed {
             published: published.clone(),
+            content: self.content,
             at_ms: jiff::Timestamp::now().as_millisecond(),
         });
         Box::pin(std::future::ready(Ok(published)))

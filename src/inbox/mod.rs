@@ -24,7 +24,7 @@ mod replies;
 mod sqlite;
 
 pub use batch::{BatchClaim, BatchInbox, ClaimedBatch};
-pub use completions::Completions;
+pub use completions::{Completion, Completions};
 pub use memory::MemoryInbox;
 #[cfg(feature = "postgres")]
 pub use postgres::{InboxVersions, Migration, PostgresInbox, PostgresSettings, PostgresTx};
@@ -35,9 +35,10 @@ pub(crate) use sqlite::is_busy;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Durability, SqliteCompletions, SqliteInbox, SqliteSettings, SqliteTx};
 
-use crate::event::OutgoingRecord;
+use crate::event::{ContentDigest, OutgoingRecord};
 use std::any::{Any, TypeId};
 use std::future::Future;
+use std::hash::{Hash, Hasher};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -47,8 +48,9 @@ pub(crate) const CLAIMS_MAX: u32 = 2_000;
 /// A boxed future, as the port's methods return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What makes a delivery the same one: group, handler, and the event's identity.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// What makes a delivery the same one: group, handler, and the event's identity. Keys of one identity are equal, whatever the
+/// event says.
+#[derive(Debug, Clone)]
 pub struct InboxKey {
     /// Consumer group.
     pub group: String,
@@ -58,6 +60,34 @@ pub struct InboxKey {
     pub source: String,
     /// CloudEvents id.
     pub id: String,
+    /// What the event says; none where that is not compared. A store keeps it with the completed delivery, and answers
+    /// [`InboxError::Reused`] for another one.
+    pub content: Option<ContentDigest>,
+}
+
+impl InboxKey {
+    fn identity(&self) -> [&str; 4] {
+        [&self.group, &self.handler, &self.source, &self.id]
+    }
+
+    /// Whether the delivery was completed with other content than this one has. What is not known is no other.
+    pub(crate) fn is_reused(&self, completed: Option<ContentDigest>) -> bool {
+        matches!((self.content, completed), (Some(own), Some(other)) if own != other)
+    }
+}
+
+impl PartialEq for InboxKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for InboxKey {}
+
+impl Hash for InboxKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
 }
 
 /// What the inbox says of a delivery.
@@ -171,6 +201,9 @@ pub enum InboxError {
         /// Why, and what to do.
         reason: String,
     },
+    /// The id is another event's: it was completed with other content. Nothing is claimed.
+    #[error("the id was completed before, with other content")]
+    Reused,
     /// The store's address or a setting cannot be used: which one, and what to do.
     #[error("{0}")]
     Setting(String),

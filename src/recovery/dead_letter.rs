@@ -235,5 +235,11 @@ pub(crate) fn known_first_failure(record: &Record, now: Timestamp) -> Option<Tim
     (time <= now).then_some(time)
 }
 
+/// The timestamp of the record that a letter is of, as its headers say.
+pub(crate) fn record_timestamp_ms(letter: &Headers) -> Option<i64> {
+    let text = letter.last(RECORD_TIMESTAMP)?;
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 //! A record that fails again becomes a dead letter again, which keeps these headers: only those of the failure are
 //! replaced there. So the count grows with each trip, and the first failure's time stays known.
 
-use super::dead_letter::RECORD_TIMESTAMP;
+use super::dead_letter::record_timestamp_ms;
 use super::parked::{Owner, is_parking_header, push_replay_origin};
 use super::{DeadLetter, Position, retry_topic};
 use crate::event::{Headers, OutgoingRecord};
@@ -126,10 +126,9 @@ pub fn replayed(letter: LogRecord, to: Destination, provenance: &Provenance<'_>)
     if to.is_retry
         && let (Some(group), Some(topic)) = (&failure.group, &failure.topic)
     {
-        let timestamp = letter.headers.last(RECORD_TIMESTAMP);
-        let timestamp = timestamp.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+        let timestamp_ms = record_timestamp_ms(&letter.headers);
         let owner = Owner { group, topic };
-        push_replay_origin(&mut headers, owner, failure.offset, timestamp);
+        push_replay_origin(&mut headers, owner, failure.offset, timestamp_ms);
     }
     OutgoingRecord {
         topic: to.topic,
@@ -203,7 +202,7 @@ mod tests {
             (b"__dlq.errors.partition", Some(b"3")),
             (b"__dlq.errors.offset", Some(b"17")),
             (b"__dlq.errors.group", Some(b"payments")),
-            (RECORD_TIMESTAMP.as_bytes(), Some(b"1700")),
+            (b"evenkeel.dlq.record.timestamp", Some(b"1700")),
         ];
         let letter = letter(&letter_headers);
         let failure = DeadLetter::read(letter.headers.iter());

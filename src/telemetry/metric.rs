@@ -18,6 +18,7 @@
 //! | [`Metric::PositionsLost`] | `evenkeel_positions_lost_total` | counter | group, topic, reason | – |
 //! | [`Metric::Rebalances`] | `evenkeel_rebalances_total` | counter | group, kind | – |
 //! | [`Metric::Duplicates`] | `evenkeel_duplicates_suppressed_total` | counter | group, handler | – |
+//! | [`Metric::ReusedIds`] | `evenkeel_ids_reused_total` | counter | group, handler | – |
 //! | [`Metric::PossibleDuplicates`] | `evenkeel_duplicates_possible_total` | counter | group, handler | – |
 //! | [`Metric::Collisions`] | `evenkeel_inbox_collisions_total` | counter | group, cause | – |
 //! | [`Metric::Failures`] | `evenkeel_handler_failures_total` | counter | group, class | – |
@@ -79,6 +80,8 @@ pub enum Metric {
     Rebalances,
     /// Events that had been handled before and were suppressed (counter; group, handler).
     Duplicates,
+    /// Events without an effect, as the inbox knows their id from other content (counter; group, handler).
+    ReusedIds,
     /// Events handled as new that are older than what the inbox remembers (counter; group, handler).
     PossibleDuplicates,
     /// Transactions of the inbox that another one was in the way of (counter; group, cause = deadlock|serialization|lock_wait).
@@ -152,6 +155,7 @@ impl Metric {
         Self::PositionsLost,
         Self::Rebalances,
         Self::Duplicates,
+        Self::ReusedIds,
         Self::PossibleDuplicates,
         Self::Collisions,
         Self::Failures,
@@ -196,6 +200,7 @@ impl Metric {
             Self::PositionsLost => "evenkeel_positions_lost_total",
             Self::Rebalances => "evenkeel_rebalances_total",
             Self::Duplicates => "evenkeel_duplicates_suppressed_total",
+            Self::ReusedIds => "evenkeel_ids_reused_total",
             Self::PossibleDuplicates => "evenkeel_duplicates_possible_total",
             Self::Collisions => "evenkeel_inbox_collisions_total",
             Self::Failures => "evenkeel_handler_failures_total",
@@ -251,6 +256,7 @@ impl Metric {
             | Self::PositionsLost
             | Self::Rebalances
             | Self::Duplicates
+            | Self::ReusedIds
             | Self::PossibleDuplicates
             | Self::Collisions
             | Self::Failures
@@ -279,7 +285,7 @@ impl Metric {
             Self::OwnTopicFaults => &["group", "topic"],
             Self::Commits => &["group", "result"],
             Self::Rebalances => &["group", "kind"],
-            Self::Duplicates | Self::PossibleDuplicates => &["group", "handler"],
+            Self::Duplicates | Self::ReusedIds | Self::PossibleDuplicates => &["group", "handler"],
             Self::Collisions => &["group", "cause"],
             Self::Failures => &["group", "class"],
             Self::BreakerOpen => &["group", "dependency"],
@@ -316,6 +322,9 @@ impl Metric {
             }
             Self::PositionsLost => "Positions of the group that were lost and set anew, by reason",
             Self::Rebalances => "Changes of this member's assignment, by kind",
+            Self::ReusedIds => {
+                "Events without an effect as their id was completed before with other content"
+            }
             Self::Duplicates => "Redelivered events whose effect was suppressed",
             Self::PossibleDuplicates => {
                 "Events handled as new that are older than what the inbox remembers"

@@ -162,7 +162,7 @@ fn admin(kafka: &KafkaConfig) -> AdminClient<DefaultClientContext> {
 }
 
 /// Deletes the topic, and creates it again under the same name.
-async fn recreate(case: &Case) {
+pub(crate) async fn recreate(case: &Case) {
     let (admin, options) = (admin(&case.kafka), AdminOptions::new());
     let deleted = admin.delete_topics(&[&case.topic], &options).await;
     deleted.expect("answered").remove(0).expect("deleted");

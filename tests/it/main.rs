@@ -32,6 +32,8 @@ mod g3_batches;
 mod g3_drills;
 /// G3: one effect for each event however often it comes, and replies with the same ids.
 mod g3_effects_once;
+/// G3 where records have no id, or one that comes again with other content.
+mod g3_identity;
 /// G3 where handlers share rows: no attempt is counted, and the sum is right.
 mod g3_shared_rows;
 /// G4: records, bytes and resident memory stay bounded under any backlog.

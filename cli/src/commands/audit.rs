@@ -246,11 +246,12 @@ impl Row for FindingRow<'_> {
 }
 
 /// What kinds of findings there are, by name.
-fn kinds(report: &AuditReport) -> [(&'static str, &Findings); 4] {
+fn kinds(report: &AuditReport) -> [(&'static str, &Findings); 5] {
     [
         ("missing", &report.missing),
         ("doubled", &report.doubled),
         ("out of order", &report.out_of_order),
+        ("reused id", &report.reused),
         ("unreadable", &report.unreadable),
     ]
 }

@@ -28,6 +28,7 @@ async fn a_running_daemon_forgets_what_is_older_than_its_retention() {
         handler: "order_placed".to_owned(),
         source: "/shop/orders".to_owned(),
         id: "1".to_owned(),
+        content: None,
     };
     let Claimed::Fresh(claim) = inbox.claim(&key).await.unwrap() else {
         panic!("a new store knows no delivery");

@@ -102,6 +102,7 @@ impl Groups {
         self.faults.extend(lines("missing", &report.missing));
         self.faults
             .extend(lines("out of order", &report.out_of_order));
+        self.faults.extend(lines("reused id", &report.reused));
         self.faults.extend(lines("unreadable", &report.unreadable));
         // A kill between the letter and the commit leaves this: the record came again and was handled.
         self.remarks.extend(lines("doubled", &report.doubled));
@@ -111,7 +112,7 @@ impl Groups {
                 "the audit of {group} saw {records} of the {seen} events of {topic}"
             ));
         }
-        if report.missing.count + report.out_of_order.count == 0 {
+        if report.missing.count + report.out_of_order.count + report.reused.count == 0 {
             self.proven += records;
         }
     }
@@ -134,6 +135,7 @@ mod tests {
             missing: Findings::default(),
             doubled: Findings::default(),
             out_of_order: Findings::default(),
+            reused: Findings::default(),
             unreadable: Findings::default(),
             passes: 1,
         };

@@ -83,9 +83,11 @@ async fn claim_each(
             true => inbox.claim(&keys[place]).await,
             false => inbox.claim_without_transaction(&keys[place]).await,
         };
-        match claimed? {
-            Claimed::Fresh(claim) => claims.push((place, claim)),
-            Claimed::Duplicate { unsent } => known[place] = Some(Ok(unsent)),
+        match claimed {
+            Ok(Claimed::Fresh(claim)) => claims.push((place, claim)),
+            Ok(Claimed::Duplicate { unsent }) => known[place] = Some(Ok(unsent)),
+            Err(InboxError::Reused) => known[place] = Some(Err(InboxError::Reused)),
+            Err(error) => return Err(error),
         }
     }
     claims.sort_unstable_by_key(|(place, _)| *place);

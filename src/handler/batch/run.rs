@@ -210,6 +210,7 @@ impl<T: Send + 'static> Running<T> {
                     fresh.push(event);
                     waiting.push(asker);
                 }
+                Some(Err(InboxError::Reused)) => asker.answer(recognition::reused(&event.context)),
                 Some(unsent) => {
                     recognition::suppressed(&event.context);
                     asker.answer(duplicate(unsent));

@@ -475,6 +475,7 @@ async fn a_batch_handler_that_names_no_transaction_holds_none() {
         handler: "another".to_owned(),
         source: "/test".to_owned(),
         id: "1".to_owned(),
+        content: None,
     };
     let beside = async {
         let Ok(Claimed::Fresh(claim)) = inbox.claim(&other).await else {

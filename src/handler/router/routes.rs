@@ -4,12 +4,13 @@ use super::batches::BatchRoute;
 use super::payload::{Payload, dead};
 use super::unhandled::UnhandledTypes;
 use crate::event::{
-    Attributes, DecodeError, Decoded, EventType, OutgoingRecord, Record, decode_asked,
+    Attributes, ContentDigest, DecodeError, Decoded, EventType, OutgoingRecord, Record,
+    decode_asked,
 };
-use crate::handler::context::ContextSource;
+use crate::handler::context::{ContextSource, identity_of};
 use crate::handler::deadline::outside;
 use crate::handler::extract::{Function, Needs, RawFunction};
-use crate::handler::recognition::{self, LateEvents};
+use crate::handler::recognition::{self, ReusedIds, Said};
 use crate::handler::{Context, Delivery, HandlerError, Outcome, Stage};
 use crate::inbox::{Claim, Claimed, Inbox, InboxError};
 use crate::kafka::ConfigError;
@@ -59,7 +60,8 @@ pub(in crate::handler) struct Routes {
     pub(super) catalogue: Option<Arc<Catalogue>>,
     /// One of each type.
     pub(super) states: Vec<(TypeId, Arc<dyn Any + Send + Sync>)>,
-    pub(in crate::handler) late: Arc<LateEvents>,
+    pub(in crate::handler) said: Arc<Said>,
+    pub(in crate::handler) reused_ids: ReusedIds,
     pub(super) unhandled: Arc<UnhandledTypes>,
 }
 
@@ -279,6 +281,8 @@ enum Input<'a> {
         route: usize,
         attributes: Attributes,
         payload: Payload<'a>,
+        /// What it says, where an inbox compares it.
+        content: Option<ContentDigest>,
     },
     /// For the raw or the fallback handler.
     Raw(RouteId),
@@ -327,11 +331,14 @@ impl<'a> Input<'a> {
         };
         let attributes = envelope.attributes;
         let data = envelope.data.unwrap_or(Cow::Borrowed(b"null"));
+        let inbox = routes.inbox.as_ref();
+        let content = inbox.map(|_| ContentDigest::of_event(&attributes.ty, &data));
         let payload = Payload::checked(routes.catalogue.as_deref(), &attributes.ty, data)?;
         Ok(Self::Event {
             route,
             attributes,
             payload,
+            content,
         })
     }
 
@@ -346,7 +353,15 @@ impl<'a> Input<'a> {
     fn identity(&self, record: &Record) -> (String, String) {
         match self {
             Self::Event { attributes, .. } => (attributes.source.clone(), attributes.id.clone()),
-            Self::Raw(_) => raw_identity(record.topic(), record.partition(), record.offset()),
+            Self::Raw(_) => identity_of(record),
+        }
+    }
+
+    /// What an event says; a record that is none has it in its identity.
+    fn content(&self) -> Option<ContentDigest> {
+        match self {
+            Self::Event { content, .. } => *content,
+            Self::Raw(_) => None,
         }
     }
 
@@ -357,6 +372,7 @@ impl<'a> Input<'a> {
                 route,
                 attributes,
                 payload,
+                ..
             } => {
                 let route = &routes.typed[route];
                 (route.call)(attributes, payload, source)
@@ -384,11 +400,6 @@ fn not_an_event(record: &Record) -> Outcome {
         Stage::Decode,
         format!("{what}; Router::raw or Router::fallback would take it"),
     )
-}
-
-/// A raw record is known by where it stands: its source and id in the inbox.
-pub(crate) fn raw_identity(topic: &str, partition: i32, offset: i64) -> (String, String) {
-    (format!("{topic}/{partition}"), offset.to_string())
 }
 
 /// Handles one delivery.
@@ -449,7 +460,7 @@ async fn once(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: &Delivery) -> Outc
         Err(outcome) => return outcome,
     };
     let route = input.route();
-    let context = Context::new(delivery, routes, route);
+    let context = Context::new(delivery, routes, route, input.content());
     if matches!(route, RouteId::Typed(route) if routes.typed[route].batch.is_some()) {
         // It is claimed with its batch.
         let source = ContextSource::new(delivery, routes, route, Some(context));
@@ -473,6 +484,7 @@ async fn once(routes: &Arc<Own>, inbox: &dyn Inbox, delivery: &Delivery) -> Outc
             recognition::suppressed(&context);
             return publish(&context, unsent, Outcome::Duplicate).await;
         }
+        Err(InboxError::Reused) => return recognition::reused(&context),
         Err(error) => return Outcome::Retry(store_error(error)),
     };
     let offered = claim.transaction();
@@ -580,7 +592,10 @@ pub(in crate::handler) fn store_error(error: InboxError) -> HandlerError {
             HandlerError::transient(error)
         }
         InboxError::Replies(_) => HandlerError::permanent(error),
-        InboxError::TryAgain(_) => HandlerError::outage(error).of("inbox").collided(),
+        // Told at completion: the next claim is answered by it.
+        InboxError::TryAgain(_) | InboxError::Reused => {
+            HandlerError::outage(error).of("inbox").collided()
+        }
         error => HandlerError::outage(error).of("inbox"),
     }
 }

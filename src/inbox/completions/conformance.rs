@@ -2,7 +2,8 @@
 //!
 //! Each case uses keys of its own, so that it runs on a store that is not empty. A case that does not hold panics and says which.
 
-use super::Completions;
+use super::{Completion, Completions};
+use crate::event::ContentDigest;
 use crate::inbox::{Claim, Claimed, Inbox, InboxKey};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +20,7 @@ pub async fn check(group: &str, inbox: &dyn Inbox, completions: &dyn Completions
     others_are_other_deliveries(group, inbox, completions).await;
     any_text_is_found_again(group, inbox, completions).await;
     handlers_are_known_by_what_they_completed(group, inbox, completions).await;
+    what_an_event_said_is_told(group, inbox, completions).await;
 }
 
 fn key(group: &str, handler: &str) -> InboxKey {
@@ -27,6 +29,7 @@ fn key(group: &str, handler: &str) -> InboxKey {
         handler: handler.to_owned(),
         source: "/conformance".to_owned(),
         id: uuid::Uuid::now_v7().to_string(),
+        content: None,
     }
 }
 
@@ -42,7 +45,7 @@ async fn complete(inbox: &dyn Inbox, key: &InboxKey) {
     completed.expect("a claim completes");
 }
 
-async fn ask(completions: &dyn Completions, keys: &[InboxKey]) -> Vec<Option<i64>> {
+async fn ask(completions: &dyn Completions, keys: &[InboxKey]) -> Vec<Option<Completion>> {
     let told = completions.completed(keys).await;
     let told = told.expect("the store answers");
     assert_eq!(told.len(), keys.len(), "an answer for each key");
@@ -67,7 +70,7 @@ async fn only_what_is_completed_is_told(
     let held = claim(inbox, &open).await;
     let told = ask(completions, &[never, abandoned, open.clone(), done]).await;
     assert_eq!(told[..3], [None, None, None]);
-    let at = told[3].expect("it was completed");
+    let at = told[3].expect("it was completed").at_ms;
     let skew = SKEW.as_millis() as i64;
     assert!(
         (at - now_ms()).abs() < skew,
@@ -140,6 +143,32 @@ async fn any_text_is_found_again(group: &str, inbox: &dyn Inbox, completions: &d
     for (text, told) in texts.iter().zip(told) {
         assert!(told.is_some(), "{:?}", &text[..text.len().min(20)]);
     }
+}
+
+async fn what_an_event_said_is_told(group: &str, inbox: &dyn Inbox, completions: &dyn Completions) {
+    let said = Some(ContentDigest::of_event("test.said.v1", b"a"));
+    let with = |content| InboxKey {
+        content,
+        ..key(group, "content")
+    };
+    let keys = [with(said), with(None)];
+    for key in &keys {
+        complete(inbox, key).await;
+    }
+    let other = InboxKey {
+        content: Some(ContentDigest::of_event("test.said.v1", b"b")),
+        ..keys[0].clone()
+    };
+    let told = ask(completions, &[keys[0].clone(), keys[1].clone(), other]).await;
+    let contents = told
+        .into_iter()
+        .map(|told| told.expect("it was completed").content);
+    let contents: Vec<_> = contents.collect();
+    assert_eq!(
+        contents,
+        [said, None, said],
+        "what the first one said is kept"
+    );
 }
 
 async fn handlers_are_known_by_what_they_completed(

@@ -182,6 +182,7 @@ mod tests {
             handler: "h".to_owned(),
             source: "/s".to_owned(),
             id: id.to_string(),
+            content: None,
         }
     }
 

@@ -58,6 +58,14 @@ fn over(open: &Open) -> Result<(), InboxError> {
     }
 }
 
+fn known(committed: &HashSet<InboxKey>, key: &InboxKey) -> Known {
+    let row = committed.get(key).map(|completed| CompletedRow {
+        replies: Vec::new(),
+        content: completed.content.map(|said| said.as_bytes().to_vec()),
+    });
+    Known::of(key, row)
+}
+
 impl GroupStore for Fake {
     type Open = Open;
 
@@ -66,10 +74,7 @@ impl GroupStore for Fake {
     }
 
     async fn look(&self, key: &InboxKey) -> Result<Known, InboxError> {
-        Ok(match self.committed.lock().unwrap().contains(key) {
-            true => Known::Completed(Ok(Vec::new())),
-            false => Known::Nothing,
-        })
+        Ok(known(&self.committed.lock().unwrap(), key))
     }
 
     async fn begin(
@@ -80,11 +85,7 @@ impl GroupStore for Fake {
         self.gate.acquire().await.expect("never closed").forget();
         self.transactions.fetch_add(1, Ordering::Relaxed);
         let committed = self.committed.lock().unwrap();
-        let known = keys.iter().map(|key| match committed.contains(key) {
-            true => Known::Completed(Ok(Vec::new())),
-            false => Known::Nothing,
-        });
-        let known = known.collect();
+        let known = keys.iter().map(|key| known(&committed, key)).collect();
         let kept = keys.iter().cloned().collect();
         self.levels.lock().unwrap().push(level);
         let open = Open {
@@ -156,6 +157,7 @@ fn key(id: usize) -> InboxKey {
         handler: "h".to_owned(),
         source: "/s".to_owned(),
         id: id.to_string(),
+        content: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a PostgreSQL store says of deliveries.
 
 use super::{PostgresInbox, store};
-use crate::inbox::{BoxFuture, Completions, InboxError, InboxKey};
+use crate::inbox::{BoxFuture, Completion, Completions, InboxError, InboxKey};
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 
@@ -16,7 +16,7 @@ impl Completions for PostgresInbox {
     fn completed<'a>(
         &'a self,
         keys: &'a [InboxKey],
-    ) -> BoxFuture<'a, Result<Vec<Option<i64>>, InboxError>> {
+    ) -> BoxFuture<'a, Result<Vec<Option<Completion>>, InboxError>> {
         Box::pin(async move {
             let mut connection = self.looking().await?;
             let mut told = Vec::with_capacity(keys.len());

@@ -432,7 +432,7 @@ impl GroupStore for Store {
             let failed = |error| self.failed("look", error);
             let mut connection = self.pool.acquire().await.map_err(failed)?;
             let known = store::known(&mut connection, key).await;
-            known.map(Known::of).map_err(failed)
+            known.map(|row| Known::of(key, row)).map_err(failed)
         };
         self.within("look", work).await
     }
@@ -452,7 +452,7 @@ impl GroupStore for Store {
             let mut transaction = begun.map_err(failed)?;
             let claimed = store::claim(&mut transaction, keys, locking).await;
             let known = claimed.map_err(failed)?;
-            let is_single = known.iter().filter(|known| known.is_none()).count() == 1;
+            let is_single = known.iter().filter(|row| row.is_none()).count() == 1;
             // One delivery alone holds nothing while it waits for its first row.
             let is_hasty = !is_single && !locking.is_exclusive;
             if !is_single {
@@ -472,7 +472,7 @@ impl GroupStore for Store {
                 staged: Vec::new(),
                 staged_before: 0,
             };
-            Ok((open, known.into_iter().map(Known::of).collect()))
+            Ok((open, Known::of_all(keys, known)))
         };
         self.within("claim", work).await
     }

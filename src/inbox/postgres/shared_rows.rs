@@ -399,6 +399,7 @@ async fn events_that_publish_on_few_keys_do_not_collide() {
                     handler: "h".to_owned(),
                     source: "/s".to_owned(),
                     id: format!("{worker}/{id}"),
+                    content: None,
                 };
                 let Claimed::Fresh(claim) = inbox.claim(&key).await.unwrap() else {
                     panic!("{key:?} is new");

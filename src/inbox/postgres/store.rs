@@ -3,16 +3,19 @@
 //! Owns all SQL of the inbox. Knows no connection handling: each function runs in the transaction it is given.
 
 use super::settings::{Migration, PostgresSettings};
-use crate::inbox::InboxKey;
+use crate::event::ContentDigest;
 use crate::inbox::digest::{digest, number};
+use crate::inbox::group::CompletedRow;
 use crate::inbox::horizon::PURGED_BEFORE_MS;
+use crate::inbox::{Completion, InboxKey};
 use crate::outbox::lock_schema;
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Row, Transaction};
 use std::collections::HashMap;
 use std::time::Duration;
 
 /// The version of the tables below. A store of a newer version is refused, an older one is brought up to date.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// A row says that its delivery is completed: it is inserted when the delivery is claimed, and shows to others once the
 /// transaction of the claim is committed. The digest decides, as ids may be longer than an index takes; the texts beside it are
@@ -29,8 +32,10 @@ const TABLES: &str = "
         source text NOT NULL,
         id text NOT NULL,
         replies bytea,
-        completed_at timestamptz NOT NULL DEFAULT now()
+        completed_at timestamptz NOT NULL DEFAULT now(),
+        content bytea
     );
+    ALTER TABLE evenkeel_inbox ADD COLUMN IF NOT EXISTS content bytea;
     CREATE INDEX IF NOT EXISTS evenkeel_inbox_completed_at ON evenkeel_inbox (completed_at);
 ";
 
@@ -53,9 +58,9 @@ const CLAIM: &str = "
         SELECT CASE WHEN $7 THEN pg_advisory_xact_lock($8, number) ELSE pg_advisory_xact_lock_shared($8, number) END
         FROM unnest($9::integer[]) AS number WHERE (SELECT count(*) FROM patient) > 0
     ), claimed AS (
-        INSERT INTO evenkeel_inbox (digest, consumer_group, handler, source, id)
-        SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[])
-            AS claims (digest, consumer_group, handler, source, id)
+        INSERT INTO evenkeel_inbox (digest, consumer_group, handler, source, id, content)
+        SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $10::bytea[])
+            AS claims (digest, consumer_group, handler, source, id, content)
         WHERE (SELECT count(*) FROM held) > 0
         ORDER BY digest
         ON CONFLICT DO NOTHING
@@ -69,13 +74,13 @@ const TRY_LOCK: &str = "
                          ELSE pg_try_advisory_xact_lock_shared($2, number) END)
     FROM unnest($3::integer[]) AS number";
 
-const KNOWN: &str = "SELECT digest, replies FROM evenkeel_inbox WHERE digest = ANY($1)";
+const KNOWN: &str = "SELECT digest, replies, content FROM evenkeel_inbox WHERE digest = ANY($1)";
 
 /// How many deliveries are looked up at a time.
 pub(super) const LOOK_MAX: usize = 4096;
 
 const COMPLETED: &str = "
-    SELECT digest, floor(extract(epoch FROM completed_at) * 1000)::bigint AS at_ms
+    SELECT digest, floor(extract(epoch FROM completed_at) * 1000)::bigint AS at_ms, content
     FROM evenkeel_inbox WHERE digest = ANY($1)";
 
 /// A handler's rows have no index: what the group never handled costs a look at all rows, once for each such handler.
@@ -239,16 +244,20 @@ fn lock_numbers(keys: &[InboxKey]) -> Vec<i32> {
     numbers
 }
 
-/// Claims deliveries, all different. What was left to publish of each that was completed before, and none of the others.
+/// Claims deliveries, all different. The row of each that was completed before, and none of the others.
 pub(super) async fn claim(
     connection: &mut PgConnection,
     keys: &[InboxKey],
     locking: Locking<'_>,
-) -> Result<Vec<Option<Vec<u8>>>, sqlx::Error> {
+) -> Result<Vec<Option<CompletedRow>>, sqlx::Error> {
     let digests: Vec<[u8; 32]> = keys.iter().map(digest).collect();
     let column = |text: fn(&InboxKey) -> &str| -> Vec<String> {
         keys.iter().map(|key| readable(text(key))).collect()
     };
+    let contents = keys
+        .iter()
+        .map(|key| key.content.map(|content| content.as_bytes().to_vec()));
+    let contents: Vec<Option<Vec<u8>>> = contents.collect();
     let rows = sqlx::query(CLAIM)
         .bind(&digests)
         .bind(column(|key| &key.group))
@@ -259,9 +268,14 @@ pub(super) async fn claim(
         .bind(locking.is_exclusive)
         .bind(GROUP_LOCK)
         .bind(lock_numbers(keys))
+        .bind(contents)
         .fetch_all(&mut *connection)
         .await?;
-    let mut known: Vec<Option<Vec<u8>>> = vec![Some(Vec::new()); keys.len()];
+    let unread = CompletedRow {
+        replies: Vec::new(),
+        content: None,
+    };
+    let mut known = vec![Some(unread); keys.len()];
     let mut at: Vec<usize> = (0..keys.len()).collect();
     at.sort_unstable_by_key(|at| digests[*at]);
     let place = |digest: &[u8]| {
@@ -278,27 +292,31 @@ pub(super) async fn claim(
     }
     let completed = sqlx::query(KNOWN).bind(&digests);
     for row in completed.fetch_all(connection).await? {
-        if let (Some(place), Some(replies)) = (
-            place(row.try_get("digest")?),
-            row.try_get::<Option<Vec<u8>>, _>("replies")?,
-        ) {
-            known[place] = known[place].take().map(|_| replies);
+        if let Some(place) = place(row.try_get("digest")?)
+            && let Some(known) = &mut known[place]
+        {
+            *known = read(&row)?;
         }
     }
     Ok(known)
 }
 
-/// What a delivery left to publish, if it was completed.
+/// The row of a delivery, if it was completed.
 pub(super) async fn known(
     connection: &mut PgConnection,
     key: &InboxKey,
-) -> Result<Option<Vec<u8>>, sqlx::Error> {
+) -> Result<Option<CompletedRow>, sqlx::Error> {
     let known = sqlx::query(KNOWN).bind([digest(key)]);
-    let Some(row) = known.fetch_optional(connection).await? else {
-        return Ok(None);
-    };
+    let row = known.fetch_optional(connection).await?;
+    row.as_ref().map(read).transpose()
+}
+
+fn read(row: &PgRow) -> Result<CompletedRow, sqlx::Error> {
     let replies: Option<Vec<u8>> = row.try_get("replies")?;
-    Ok(Some(replies.unwrap_or_default()))
+    Ok(CompletedRow {
+        replies: replies.unwrap_or_default(),
+        content: row.try_get("content")?,
+    })
 }
 
 /// Whether the transaction is still the one that the claims were made in. From here on locks are waited for as long as this.
@@ -317,19 +335,24 @@ pub(super) async fn sees_commits(connection: &mut PgConnection) -> Result<bool, 
     Ok(level.starts_with("read "))
 }
 
-/// When each of at most [`LOOK_MAX`] deliveries was completed.
+/// How each of at most [`LOOK_MAX`] deliveries was completed.
 pub(super) async fn completed(
     connection: &mut PgConnection,
     keys: &[InboxKey],
-) -> Result<Vec<Option<i64>>, sqlx::Error> {
+) -> Result<Vec<Option<Completion>>, sqlx::Error> {
     let digests: Vec<[u8; 32]> = keys.iter().map(digest).collect();
-    let mut at_ms: HashMap<Vec<u8>, i64> = HashMap::new();
+    let mut found: HashMap<Vec<u8>, Completion> = HashMap::new();
     let query = sqlx::query(COMPLETED).bind(&digests);
     for row in query.fetch_all(connection).await? {
-        at_ms.insert(row.try_get("digest")?, row.try_get("at_ms")?);
+        let content: Option<Vec<u8>> = row.try_get("content")?;
+        let completion = Completion {
+            at_ms: row.try_get("at_ms")?,
+            content: content.as_deref().and_then(ContentDigest::from_bytes),
+        };
+        found.insert(row.try_get("digest")?, completion);
     }
-    let told = digests.iter().map(|digest| at_ms.get(digest.as_slice()));
-    Ok(told.map(Option::<&i64>::copied).collect())
+    let told = digests.iter().map(|digest| found.get(digest.as_slice()));
+    Ok(told.map(Option::<&Completion>::copied).collect())
 }
 
 /// Whether there is any delivery of the group, and of the handler where one is named.

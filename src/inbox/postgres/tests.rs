@@ -22,6 +22,7 @@ fn key(id: &str) -> InboxKey {
         handler: "handler".to_owned(),
         source: "/source".to_owned(),
         id: id.to_owned(),
+        content: None,
     }
 }
 
@@ -231,6 +232,29 @@ async fn a_database_that_is_not_brought_up_to_date_or_is_newer_is_refused() {
         .unwrap();
     assert!(refused().await.contains("newer release"));
     assert!(PostgresInbox::open(&url, "").await.is_err());
+}
+
+#[tokio::test]
+async fn a_database_of_an_older_version_is_brought_up_to_date() {
+    let Some(url) = database().await else { return };
+    let inbox = open(&url).await;
+    complete(fresh(&inbox, "1").await).await.unwrap();
+    sqlx::raw_sql(
+        "ALTER TABLE evenkeel_inbox DROP COLUMN content;
+         UPDATE evenkeel_meta SET value = '3' WHERE name = 'version'",
+    )
+    .execute(inbox.pool())
+    .await
+    .unwrap();
+    inbox.close().await;
+    let inbox = open(&url).await;
+    // What its event said is not known.
+    let said = InboxKey {
+        content: Some(crate::event::ContentDigest::of_event("test.said.v1", b"")),
+        ..key("1")
+    };
+    let again = inbox.claim(&said).await.unwrap();
+    assert!(matches!(again, Claimed::Duplicate { .. }));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! Owns the task that renews. A claim ends once: completed, given back, or dropped.
 
 use super::{Store, scripts};
-use crate::event::OutgoingRecord;
+use crate::event::{ContentDigest, OutgoingRecord};
 use crate::inbox::{BoxFuture, Claim, InboxError, replies};
 use redis::{FromRedisValue, Value};
 use std::any::Any;
@@ -46,6 +46,8 @@ impl Renewal {
 pub(super) struct Lease {
     pub(super) store: Arc<Store>,
     pub(super) key: Arc<str>,
+    /// What its event says.
+    pub(super) content: Option<ContentDigest>,
     pub(super) token: Arc<[u8]>,
 }
 
@@ -99,7 +101,7 @@ impl Lease {
     /// Notes the delivery as completed; false when it is another's.
     async fn complete(&self, replies: &[u8]) -> Result<bool, InboxError> {
         let (value, retention) = (
-            scripts::done(replies),
+            scripts::done(self.content, replies),
             milliseconds(self.store.settings.retention),
         );
         self.run("complete", scripts::COMPLETE, &[&value, &retention])

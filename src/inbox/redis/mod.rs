@@ -15,7 +15,7 @@ mod tests;
 
 pub use settings::RedisSettings;
 
-use super::{BoxFuture, Claimed, Inbox, InboxError, InboxKey, replies};
+use super::{BoxFuture, Claimed, Inbox, InboxError, InboxKey};
 use claim::{Lease, RedisClaim, Unheard};
 use connection::Store;
 use redis::Value;
@@ -71,11 +71,14 @@ impl RedisInbox {
     }
 
     /// Asks once for the delivery: the claim's answer, or how long the other owner's lease still has.
-    async fn try_claim(lease: &Lease) -> Result<Result<Claimed, Duration>, InboxError> {
+    async fn try_claim(
+        key: &InboxKey,
+        lease: &Lease,
+    ) -> Result<Result<Claimed, Duration>, InboxError> {
         match lease.take().await? {
             Value::Nil => Ok(Ok(Claimed::Fresh(Box::new(RedisClaim::new(lease.clone()))))),
             Value::BulkString(value) => Ok(Ok(Claimed::Duplicate {
-                unsent: replies::decode(value.get(1..).unwrap_or_default())?,
+                unsent: scripts::read(key, &value)?,
             })),
             // A key without a time to live is none of ours, and is waited for as any other.
             Value::Int(-1) => Ok(Err(Duration::MAX)),
@@ -100,13 +103,14 @@ impl Inbox for RedisInbox {
             let lease = Lease {
                 store: self.store.clone(),
                 key: scripts::redis_key(&settings.prefix, key).into(),
+                content: key.content,
                 token: scripts::token().into(),
             };
             let mut asked = Unheard::new(&lease);
             let begun = Instant::now();
             let mut pause = LOOKS.0;
             loop {
-                match Self::try_claim(&lease).await? {
+                match Self::try_claim(key, &lease).await? {
                     Ok(claimed) => {
                         asked.heard();
                         return Ok(claimed);

@@ -6,9 +6,11 @@
 //! to its end could stop between the two.
 //!
 //! A value is the token of the owner that works on the delivery (`o` and random bytes), with the lease as its time to live; or
-//! the replies of the completed delivery (`d` and the bytes), with the retention. No value: nobody has it.
+//! what is kept of the completed delivery, with the retention: `c`, the digest of what its event said and its replies, or `d` and
+//! the replies where that is not known, as releases before 0.1 wrote it. No value: nobody has it.
 
-use crate::inbox::{InboxKey, digest::digest};
+use crate::event::{ContentDigest, OutgoingRecord};
+use crate::inbox::{InboxError, InboxKey, digest::digest, replies};
 use std::fmt::Write;
 
 /// Takes the delivery for the owner `ARGV[1]` for `ARGV[2]` ms: nil when it is taken, the replies' value when it was completed,
@@ -21,7 +23,8 @@ if not value or value == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
   return false
 end
-if string.sub(value, 1, 1) == 'd' then return value end
+local kind = string.sub(value, 1, 1)
+if kind == 'c' or kind == 'd' then return value end
 return redis.call('PTTL', KEYS[1])
 ";
 
@@ -68,9 +71,30 @@ pub(super) fn token() -> Vec<u8> {
 }
 
 /// The value of a completed delivery.
-pub(super) fn done(replies: &[u8]) -> Vec<u8> {
-    let mut value = Vec::with_capacity(1 + replies.len());
-    value.push(b'd');
+pub(super) fn done(content: Option<ContentDigest>, replies: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(1 + ContentDigest::BYTES + replies.len());
+    match content {
+        Some(content) => {
+            value.push(b'c');
+            value.extend_from_slice(content.as_bytes());
+        }
+        None => value.push(b'd'),
+    }
     value.extend_from_slice(replies);
     value
+}
+
+/// What the value of a completed delivery says of `key`: what it left to publish.
+pub(super) fn read(key: &InboxKey, value: &[u8]) -> Result<Vec<OutgoingRecord>, InboxError> {
+    let (content, replies) = match value {
+        [b'c', kept @ ..] => match kept.split_at_checked(ContentDigest::BYTES) {
+            Some((content, replies)) => (ContentDigest::from_bytes(content), replies),
+            None => (None, kept),
+        },
+        _ => (None, value.get(1..).unwrap_or_default()),
+    };
+    match key.is_reused(content) {
+        true => Err(InboxError::Reused),
+        false => replies::decode(replies),
+    }
 }

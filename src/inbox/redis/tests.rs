@@ -16,6 +16,7 @@ pub(super) fn key(id: &str) -> InboxKey {
         handler: "authorize".to_owned(),
         source: "/shop/orders".to_owned(),
         id: id.to_owned(),
+        content: None,
     }
 }
 

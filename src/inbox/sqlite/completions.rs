@@ -1,7 +1,7 @@
 //! What a SQLite store says of deliveries, asked by its own service or by somebody who only looks.
 
 use super::{SqliteInbox, error, store};
-use crate::inbox::{BoxFuture, Completions, InboxError, InboxKey};
+use crate::inbox::{BoxFuture, Completion, Completions, InboxError, InboxKey};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{Sqlite, SqlitePool};
@@ -67,7 +67,7 @@ impl Completions for SqliteCompletions {
     fn completed<'a>(
         &'a self,
         keys: &'a [InboxKey],
-    ) -> BoxFuture<'a, Result<Vec<Option<i64>>, InboxError>> {
+    ) -> BoxFuture<'a, Result<Vec<Option<Completion>>, InboxError>> {
         Box::pin(async move {
             let mut connection = self.connection().await?;
             let mut told = Vec::with_capacity(keys.len());

@@ -313,7 +313,7 @@ impl GroupStore for Store {
         let failed = |error| self.failed("look", error);
         let mut reader = self.readers.acquire().await.map_err(failed)?;
         let known = store::known(&mut reader, key).await;
-        known.map(Known::of).map_err(failed)
+        known.map(|row| Known::of(key, row)).map_err(failed)
     }
 
     async fn begin(&self, keys: &[InboxKey], _: Level) -> Result<(Held, Vec<Known>), InboxError> {
@@ -326,7 +326,7 @@ impl GroupStore for Store {
             self.horizon
                 .reach(purged_before.map_err(failed)?.as_deref());
         }
-        Ok((held, known.into_iter().map(Known::of).collect()))
+        Ok((held, Known::of_all(keys, known)))
     }
 
     async fn mark(&self, held: &mut Held) -> Result<(), InboxError> {

@@ -3,14 +3,16 @@
 //! Owns all SQL of the inbox. Knows no connection handling: each function runs in the transaction it is given.
 
 use super::{SqliteSettings, error};
+use crate::event::ContentDigest;
 use crate::inbox::digest::of_text;
+use crate::inbox::group::CompletedRow;
 use crate::inbox::horizon::PURGED_BEFORE_MS;
-use crate::inbox::{InboxError, InboxKey};
-use sqlx::sqlite::SqliteArguments;
+use crate::inbox::{Completion, InboxError, InboxKey};
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
 
 /// The version of the tables below. A store of a newer version is refused, an older one is brought up to date.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// `WITHOUT ROWID` keeps a row once, in the index that decides. A row says that its delivery is completed: it is inserted when
 /// the delivery is claimed, and shows to others once the transaction of the claim is committed.
@@ -30,6 +32,7 @@ const TABLES: &str = "
         id TEXT NOT NULL,
         replies BLOB,
         completed_at INTEGER,
+        content BLOB,
         PRIMARY KEY (consumer_group, handler, source, id)
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS evenkeel_inbox_completed_at ON evenkeel_inbox (completed_at);
@@ -48,15 +51,21 @@ const TEXT_MAX: usize = 512;
 /// Version 1 left a row without a time where a handler committed by hand: its delivery was not completed.
 const FROM_1: &str = "DELETE FROM evenkeel_inbox WHERE completed_at IS NULL";
 
+/// Version 2 did not keep what an event says.
+const FROM_2: &str = "ALTER TABLE evenkeel_inbox ADD COLUMN content BLOB";
+
+const HAS_CONTENT: &str = "
+    SELECT EXISTS (SELECT 1 FROM pragma_table_info('evenkeel_inbox') WHERE name = 'content')";
+
 /// What is known of the claims, by their place; then they are claimed. Nobody else writes in between, as this transaction has
 /// the lock. All in one call, as each costs a way to the connection's thread and back.
 const CLAIM: &str = "
-    WITH claims (place, consumer_group, handler, source, id) AS (VALUES /*claims*/)
-    SELECT claims.place, evenkeel_inbox.replies FROM claims
+    WITH claims (place, consumer_group, handler, source, id, content) AS (VALUES /*claims*/)
+    SELECT claims.place, evenkeel_inbox.replies, evenkeel_inbox.content FROM claims
         JOIN evenkeel_inbox USING (consumer_group, handler, source, id);
-    INSERT INTO evenkeel_inbox (consumer_group, handler, source, id, completed_at)
-        WITH claims (place, consumer_group, handler, source, id) AS (VALUES /*claims*/)
-        SELECT consumer_group, handler, source, id, ? FROM claims WHERE id IS NOT NULL
+    INSERT INTO evenkeel_inbox (consumer_group, handler, source, id, content, completed_at)
+        WITH claims (place, consumer_group, handler, source, id, content) AS (VALUES /*claims*/)
+        SELECT consumer_group, handler, source, id, content, ? FROM claims WHERE id IS NOT NULL
         ON CONFLICT DO NOTHING;
     INSERT INTO evenkeel_open VALUES (1);
     SAVEPOINT evenkeel_claim";
@@ -88,7 +97,7 @@ const PURGED: &str = "
     ON CONFLICT (name) DO UPDATE SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))";
 
 const KNOWN: &str = "
-    SELECT replies FROM evenkeel_inbox WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";
+    SELECT replies, content FROM evenkeel_inbox WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";
 
 /// Whether a transaction with claims is open: its row is gone with it.
 const IS_OPEN: &str = "SELECT EXISTS (SELECT 1 FROM evenkeel_open)";
@@ -98,7 +107,7 @@ pub(super) const LOOK_MAX: usize = 1024;
 
 const COMPLETED: &str = "
     WITH asked (place, consumer_group, handler, source, id) AS (VALUES /*asked*/)
-    SELECT asked.place, evenkeel_inbox.completed_at FROM asked
+    SELECT asked.place, evenkeel_inbox.completed_at, evenkeel_inbox.content FROM asked
         JOIN evenkeel_inbox USING (consumer_group, handler, source, id)";
 
 const HAS: &str = "
@@ -148,6 +157,12 @@ pub(super) async fn prepare(
     }
     sqlx::raw_sql(TABLES).execute(&mut *connection).await?;
     sqlx::raw_sql(FROM_1).execute(&mut *connection).await?;
+    let has_content: bool = sqlx::query_scalar(HAS_CONTENT)
+        .fetch_one(&mut *connection)
+        .await?;
+    if !has_content {
+        sqlx::raw_sql(FROM_2).execute(&mut *connection).await?;
+    }
     set_meta(connection, "version", &VERSION.to_string()).await?;
     set_meta(connection, "group", &settings.group).await?;
     sqlx::raw_sql(AssertSqlSafe(settings.schema.as_str()))
@@ -229,44 +244,51 @@ async fn set_meta(
     Ok(())
 }
 
-/// Claims deliveries, all different. What was left to publish of each that was completed before, and none of the others.
+/// Claims deliveries, all different. The row of each that was completed before, and none of the others.
 pub(super) async fn claim(
     connection: &mut SqliteConnection,
     keys: &[InboxKey],
     now_ms: i64,
-) -> Result<Vec<Option<Vec<u8>>>, sqlx::Error> {
+) -> Result<Vec<Option<CompletedRow>>, sqlx::Error> {
     // Few lengths, so that the connection knows the statement already. A claim of nulls is like no row.
     let length = keys.len().next_power_of_two();
-    let sql = CLAIM.replace("/*claims*/", &vec!["(?, ?, ?, ?, ?)"; length].join(", "));
+    let sql = CLAIM.replace("/*claims*/", &vec!["(?, ?, ?, ?, ?, ?)"; length].join(", "));
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for _ in 0..2 {
         for place in 0..length {
-            query = bind_claim(query, place, keys.get(place));
+            let key = keys.get(place);
+            let content = key.and_then(|key| key.content);
+            query = bind_claim(query, place, key);
+            query = query.bind(content.map(|content| content.as_bytes().to_vec()));
         }
     }
     let rows = query.bind(now_ms).fetch_all(connection).await?;
     let mut known = vec![None; keys.len()];
     for row in rows {
         let place: i64 = row.try_get("place")?;
-        let replies: Option<Vec<u8>> = row.try_get("replies")?;
         if let Some(known) = usize::try_from(place).ok().and_then(|at| known.get_mut(at)) {
-            *known = Some(replies.unwrap_or_default());
+            *known = Some(read(&row)?);
         }
     }
     Ok(known)
 }
 
-/// What a delivery left to publish, if it was completed.
+/// The row of a delivery, if it was completed.
 pub(super) async fn known(
     connection: &mut SqliteConnection,
     key: &InboxKey,
-) -> Result<Option<Vec<u8>>, sqlx::Error> {
+) -> Result<Option<CompletedRow>, sqlx::Error> {
     let known = bind(sqlx::query(KNOWN), key);
-    let Some(row) = known.fetch_optional(connection).await? else {
-        return Ok(None);
-    };
+    let row = known.fetch_optional(connection).await?;
+    row.as_ref().map(read).transpose()
+}
+
+fn read(row: &SqliteRow) -> Result<CompletedRow, sqlx::Error> {
     let replies: Option<Vec<u8>> = row.try_get("replies")?;
-    Ok(Some(replies.unwrap_or_default()))
+    Ok(CompletedRow {
+        replies: replies.unwrap_or_default(),
+        content: row.try_get("content")?,
+    })
 }
 
 /// Whether the transaction is still the one that the claims were made in.
@@ -274,11 +296,11 @@ pub(super) async fn is_open(connection: &mut SqliteConnection) -> Result<bool, s
     sqlx::query_scalar(IS_OPEN).fetch_one(connection).await
 }
 
-/// When each of at most [`LOOK_MAX`] deliveries was completed.
+/// How each of at most [`LOOK_MAX`] deliveries was completed.
 pub(super) async fn completed(
     connection: &mut SqliteConnection,
     keys: &[InboxKey],
-) -> Result<Vec<Option<i64>>, sqlx::Error> {
+) -> Result<Vec<Option<Completion>>, sqlx::Error> {
     let length = keys.len().next_power_of_two();
     let sql = COMPLETED.replace("/*asked*/", &vec!["(?, ?, ?, ?, ?)"; length].join(", "));
     let mut query = sqlx::query(AssertSqlSafe(sql));
@@ -289,7 +311,12 @@ pub(super) async fn completed(
     for row in query.fetch_all(connection).await? {
         let place: i64 = row.try_get("place")?;
         if let Some(told) = usize::try_from(place).ok().and_then(|at| told.get_mut(at)) {
-            *told = row.try_get("completed_at")?;
+            let (at_ms, content): (Option<i64>, Option<Vec<u8>>) =
+                (row.try_get("completed_at")?, row.try_get("content")?);
+            *told = at_ms.map(|at_ms| Completion {
+                at_ms,
+                content: content.as_deref().and_then(ContentDigest::from_bytes),
+            });
         }
     }
     Ok(told)

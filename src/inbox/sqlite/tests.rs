@@ -49,6 +49,7 @@ fn key(id: &str) -> InboxKey {
         handler: "authorize".to_owned(),
         source: "/shop/orders".to_owned(),
         id: id.to_owned(),
+        content: None,
     }
 }
 
@@ -291,7 +292,8 @@ async fn a_store_of_the_first_version_is_brought_up_to_date() {
     inbox.close().await;
     let mut connection = connect(&file).await;
     sqlx::raw_sql(
-        "DROP TABLE evenkeel_open;
+        "ALTER TABLE evenkeel_inbox DROP COLUMN content;
+         DROP TABLE evenkeel_open;
          DROP TABLE evenkeel_never;
          UPDATE evenkeel_meta SET value = '1' WHERE name = 'version';
          INSERT INTO evenkeel_inbox SELECT consumer_group, handler, source, '2', NULL, NULL FROM evenkeel_inbox",
@@ -658,7 +660,7 @@ async fn only_a_store_of_the_group_and_of_this_version_is_looked_at() {
     let inbox = file.open().await;
     let error = open("another").await.err().unwrap();
     assert!(matches!(error, InboxError::Foreign { .. }), "{error}");
-    for (version, is_readable) in [("1", false), ("2", true), ("3", false)] {
+    for (version, is_readable) in [("2", false), ("3", true), ("4", false)] {
         sqlx::query("UPDATE evenkeel_meta SET value = ? WHERE name = 'version'")
             .bind(version)
             .execute(&inbox.store().writer)

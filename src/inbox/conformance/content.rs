@@ -1,0 +1,67 @@
+//! What is kept of an event's content: another event of the same id is noticed.
+
+use super::{complete, duplicate, fresh, key};
+use crate::event::ContentDigest;
+use crate::inbox::{Claimed, Inbox, InboxError, InboxKey};
+
+fn saying(key: &InboxKey, what: Option<&str>) -> InboxKey {
+    let digest = |what: &str| ContentDigest::of_event("test.said.v1", what.as_bytes());
+    InboxKey {
+        content: what.map(digest),
+        ..key.clone()
+    }
+}
+
+fn is_reused(claimed: &Result<Claimed, InboxError>) -> bool {
+    matches!(claimed, Err(InboxError::Reused))
+}
+
+pub(super) async fn another_event_of_a_known_id_is_told_apart(inbox: &dyn Inbox) {
+    let first = saying(&key("content"), Some("first"));
+    let other = saying(&first, Some("other"));
+    // What was not completed is not kept.
+    let claim = fresh(inbox, &other, "it is new").await;
+    claim.abandon().await.expect("a claim is given back");
+    complete(fresh(inbox, &first, "it was abandoned").await).await;
+    for _ in 0..2 {
+        duplicate(inbox, &first, "it was completed").await;
+        assert!(is_reused(&inbox.claim(&other).await));
+        assert!(is_reused(&inbox.claim_without_transaction(&other).await));
+    }
+    let claimed = inbox.claim_without_transaction(&first).await;
+    let is_duplicate = matches!(claimed, Ok(Claimed::Duplicate { .. }));
+    assert!(is_duplicate, "it was completed");
+}
+
+pub(super) async fn what_is_not_known_is_no_other_content(inbox: &dyn Inbox) {
+    for (completed, claimed) in [(None, Some("said")), (Some("said"), None), (None, None)] {
+        let key = key("unknown content");
+        let first = saying(&key, completed);
+        complete(fresh(inbox, &first, "it is new").await).await;
+        duplicate(inbox, &saying(&key, claimed), "it was completed").await;
+    }
+}
+
+pub(super) async fn a_batch_goes_on_without_another_event_of_a_known_id(inbox: &dyn Inbox) {
+    let Some(batches) = inbox.batches() else {
+        return;
+    };
+    let [first, second] = ["first", "second"].map(|what| saying(&key(what), Some(what)));
+    complete(fresh(inbox, &first, "it is new").await).await;
+    let other = saying(&first, Some("other"));
+    let keys = [other.clone(), second.clone(), first.clone()];
+    let claimed = batches.claim_batch(&keys[..2]).await;
+    let claimed = claimed.expect("a batch is claimed");
+    assert!(matches!(
+        claimed.known[..],
+        [Some(Err(InboxError::Reused)), None]
+    ));
+    let claim = claimed.claim.expect("one is fresh");
+    let completed = claim.complete(vec![Some(Vec::new())]).await;
+    completed.expect("a batch completes");
+    duplicate(inbox, &second, "it was completed").await;
+    duplicate(inbox, &first, "it was completed before").await;
+    assert!(is_reused(
+        &inbox.claim(&saying(&second, Some("other"))).await
+    ));
+}
