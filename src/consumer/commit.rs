@@ -209,18 +209,19 @@ impl<C: ConsumerContext + 'static> Committer<C> {
 
     /// After a complaint asks the brokers for a sign of life: librdkafka tells when they go, and not when they are back.
     fn look_for_the_cluster(&self) {
-        let topic = self.engine.settings.topics.first().map(String::as_str);
-        let is_back = self.engine.readiness.has_complained()
-            && self
-                .consumer
-                .fetch_metadata(topic, ANSWER_WITHIN)
-                .is_ok_and(|metadata| {
-                    metadata
-                        .topics()
-                        .iter()
-                        .all(|topic| topic.error().is_none())
-                });
-        if is_back {
+        if !self.engine.readiness.has_complained() {
+            return;
+        }
+        let is_there = |topic: &String| {
+            let metadata = self.consumer.fetch_metadata(Some(topic), ANSWER_WITHIN);
+            metadata.is_ok_and(|metadata| {
+                metadata
+                    .topics()
+                    .iter()
+                    .all(|topic| topic.error().is_none())
+            })
+        };
+        if self.engine.settings.topics.iter().all(is_there) {
             self.engine.readiness.cluster_answers();
         }
     }

@@ -41,7 +41,9 @@ const EVENTS_EVERY_QUIET: Duration = Duration::from_millis(100);
 const QUIET_AFTER: Duration = Duration::from_secs(1);
 /// How long a run for some records waits for others to come when a partition cannot be read.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
-/// How long to wait for the end of a partition, for runs that stop there.
+/// How long the ends of partitions are looked up in vain before a run that stops there fails.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
+/// How long one look at them may take.
 const END_WITHIN: Duration = Duration::from_secs(10);
 /// The loop that has to move for the process to be alive.
 const LOOP: &str = "consumer_poll";
@@ -78,6 +80,8 @@ pub(crate) struct PollThread {
     /// Whether partitions are being set back, as their logs begin anew.
     are_falling: bool,
     bounded_received: u64,
+    /// Since when the ends of partitions cannot be looked up.
+    ends_unknown_since: Option<Instant>,
 }
 
 /// Runs a consumer from the first poll to the closed client. Tells how the run ended before it gives the client back.
@@ -155,6 +159,7 @@ fn begin(
         are_gated: false,
         are_falling: false,
         bounded_received: 0,
+        ends_unknown_since: None,
     };
     Ok((thread, follower))
 }
@@ -428,20 +433,23 @@ impl PollThread {
                 )
             }
             code if is_refusal(code) => {
-                tracing::error!(group = self.engine.group, topic, partition, error = %code, "the partition cannot be read");
                 let why = code.to_string();
-                self.engine.readiness.cannot_read(topic, partition, &why);
+                self.cannot_read_now(topic, partition, &why);
                 self.keep_position(topic, partition, offset);
                 self.cannot_end(topic, partition, &why)
             }
             code => {
-                tracing::error!(group = self.engine.group, topic, partition, error = %code, "the partition cannot be read");
-                self.engine
-                    .readiness
-                    .cannot_read(topic, partition, &code.to_string());
+                self.cannot_read_now(topic, partition, &code.to_string());
                 self.keep_position(topic, partition, offset);
                 Ok(())
             }
+        }
+    }
+
+    fn cannot_read_now(&self, topic: &str, partition: i32, error: &str) {
+        let readiness = &self.engine.readiness;
+        if readiness.cannot_read_now(topic, partition, error) {
+            tracing::error!(group = self.engine.group, topic, partition, %error, "the partition cannot be read");
         }
     }
 
@@ -485,6 +493,7 @@ impl PollThread {
         self.engine.mind_breakers();
         self.are_gated = self.client.gates.mind(&self.client.consumer);
         self.engine.dead_letters.mind_flood();
+        self.engine.readiness.mind_unreadable();
         while let Some(event) = self.client.consumer.poll(Duration::ZERO) {
             match event {
                 // Partitions are forwarded before they are assigned, so no record comes this way.
@@ -548,6 +557,16 @@ impl PollThread {
                 self.engine.readiness.complain(NO_BROKER);
                 Ok(())
             }
+            Some(code @ RDKafkaErrorCode::GroupAuthorizationFailed) => {
+                let reason = format!("refused by the group: {code}");
+                self.engine.readiness.expelled(&reason);
+                Ok(())
+            }
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                let reason = "a topic that it subscribes to is not there";
+                self.engine.readiness.complain(reason);
+                Ok(())
+            }
             Some(code) if is_refusal(code) => {
                 self.engine.readiness.complain(&format!("refused: {code}"));
                 Ok(())
@@ -597,8 +616,16 @@ impl PollThread {
     }
 
     /// Whether every assigned partition is settled up to the end that it had when it was assigned.
-    fn ends_reached(&self) -> Result<bool, ConsumerError> {
-        self.look_up_ends()?;
+    fn ends_reached(&mut self) -> Result<bool, ConsumerError> {
+        if let Err(error) = self.look_up_ends() {
+            // A leader that has moved is found by the next look.
+            let since = *self.ends_unknown_since.get_or_insert_with(Instant::now);
+            return match since.elapsed() < ENDS_WITHIN {
+                true => Ok(false),
+                false => Err(error),
+            };
+        }
+        self.ends_unknown_since = None;
         let settled: HashMap<_, _> = self
             .engine
             .ledger()

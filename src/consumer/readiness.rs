@@ -8,9 +8,15 @@ use crate::telemetry::Part;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The component under which the consumer shows in the health.
 pub(super) const COMPONENT: &str = "consumer";
+
+/// A partition that the client tries to read again and again is told each time that it cannot be read: it is read where that was
+/// not told for so long. Nothing comes of a partition that is read and has no new record.
+const TOLD_AGAIN_WITHIN: Duration = Duration::from_secs(10);
 
 /// The consumer's readiness, shared by its threads.
 pub(crate) struct Readiness {
@@ -25,10 +31,12 @@ pub(crate) struct Readiness {
 struct State {
     joined: bool,
     stopping: bool,
+    /// Why this member has no place in the group any more, until it is assigned one.
+    expelled: Option<String>,
     /// Why the cluster cannot be used as it should, until it answers again.
     complaint: Option<String>,
-    /// Partitions that cannot be read, and why.
-    unreadable: BTreeMap<String, String>,
+    /// Partitions that cannot be read.
+    unreadable: BTreeMap<String, Unreadable>,
     /// What handlers depend on and that is down, and how that shows.
     down: BTreeMap<String, String>,
     /// Why nothing more is taken, while records in flight take all the room.
@@ -39,15 +47,23 @@ struct State {
     lost: Option<(u64, String)>,
 }
 
+struct Unreadable {
+    reason: String,
+    /// When that was told, where it is told again for as long as it is so.
+    told_at: Option<Instant>,
+}
+
 impl State {
     fn shown(&self) -> Result<(), String> {
         if self.stopping {
             return Err("stopping".to_owned());
         }
+        let unreadable = self.unreadable.values();
         let reasons: Vec<&str> = self
-            .complaint
+            .expelled
             .iter()
-            .chain(self.unreadable.values())
+            .chain(&self.complaint)
+            .chain(unreadable.map(|unreadable| &unreadable.reason))
             .chain(self.down.values())
             .chain(&self.crowded)
             .map(String::as_str)
@@ -86,8 +102,22 @@ impl Readiness {
     pub(crate) fn assigned(&self) {
         self.change(|state| {
             state.joined = true;
+            state.expelled = None;
             state.complaint = None;
         });
+    }
+
+    /// The group has taken this member's partitions away without being asked, or refuses it: not ready until it assigns anew.
+    pub(crate) fn expelled(&self, reason: &str) {
+        self.change(|state| {
+            state.joined = false;
+            state.expelled = Some(reason.to_owned());
+        });
+    }
+
+    /// Whether the group has assigned what this member is to read, be it nothing.
+    pub(crate) fn has_joined(&self) -> bool {
+        self.state().joined
     }
 
     /// The cluster cannot be used as it should: not ready until it answers again.
@@ -120,11 +150,37 @@ impl Readiness {
 
     /// A partition cannot be read: not ready until it is read again, or goes.
     pub(crate) fn cannot_read(&self, topic: &str, partition: i32, why: &str) {
+        self.unreadable(topic, partition, why, None);
+    }
+
+    /// The same where the client tries it again and again, and tells each time: not ready until that is told no more. True where
+    /// it is news.
+    pub(crate) fn cannot_read_now(&self, topic: &str, partition: i32, why: &str) -> bool {
+        self.unreadable(topic, partition, why, Some(Instant::now()))
+    }
+
+    fn unreadable(&self, topic: &str, partition: i32, why: &str, told_at: Option<Instant>) -> bool {
         let name = format!("{topic}/{partition}");
         let reason = format!("{name} cannot be read: {why}");
+        let mut is_news = false;
         self.change(|state| {
-            state.unreadable.insert(name, reason);
+            let told = state.unreadable.get(&name);
+            is_news = told.is_none_or(|told| told.reason != reason);
+            let unreadable = Unreadable { reason, told_at };
+            state.unreadable.insert(name, unreadable);
         });
+        is_news
+    }
+
+    /// Looks whether partitions are read by now of which nothing came since.
+    pub(crate) fn mind_unreadable(&self) {
+        if self.has_unreadable.load(Ordering::Relaxed) {
+            let is_told = |told: &mut Unreadable| {
+                told.told_at
+                    .is_none_or(|at| at.elapsed() < TOLD_AGAIN_WITHIN)
+            };
+            self.change(|state| state.unreadable.retain(|_, told| is_told(told)));
+        }
     }
 
     /// A partition is read, or gone.
@@ -223,6 +279,34 @@ mod tests {
         assert_eq!(reason(&health), unreadable);
         readiness.can_read(&partition());
         assert_eq!(reason(&health), "");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_partition_that_nothing_is_told_of_any_more_is_read() {
+        let (readiness, health) = joined();
+        readiness.cannot_read("orders", 1, "out of range");
+        assert!(readiness.cannot_read_now("orders", 3, "refused"));
+        for _ in 0..20 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            readiness.mind_unreadable();
+            assert!(reason(&health).contains("orders/3"), "{}", reason(&health));
+            assert!(!readiness.cannot_read_now("orders", 3, "refused"));
+        }
+        tokio::time::advance(TOLD_AGAIN_WITHIN).await;
+        readiness.mind_unreadable();
+        assert_eq!(reason(&health), "orders/1 cannot be read: out of range");
+    }
+
+    #[test]
+    fn a_member_that_lost_its_place_is_not_ready_until_it_has_one() {
+        let (readiness, health) = joined();
+        readiness.expelled("refused");
+        readiness.cluster_answers();
+        assert_eq!(reason(&health), "refused");
+        assert!(!readiness.has_joined());
+        readiness.assigned();
+        assert_eq!(reason(&health), "");
+        assert!(readiness.has_joined());
     }
 
     #[test]

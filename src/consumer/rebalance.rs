@@ -368,6 +368,10 @@ impl Member {
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         // To be asked before the unassignment, which resets it.
         let lost = consumer.assignment_lost();
+        if lost {
+            let reason = "the group took its partitions away, as it was not heard of in time; it joins again";
+            self.engine.readiness.expelled(reason);
+        }
         let removed: Vec<Assigned> = {
             let mut assignments = self.assignments();
             assignments.awaited = true;

@@ -32,9 +32,8 @@ impl Surplus {
     }
 
     pub(crate) fn look(&mut self, engine: &Engine, consumer: &BaseConsumer<Member>) {
-        let mut assignments = consumer.context().assignments();
         if engine.settings.assignment != Assignment::Broker
-            || assignments.joined
+            || engine.readiness.has_joined()
             || self.looked_at.elapsed() < LOOK_EVERY
         {
             return;
@@ -46,12 +45,14 @@ impl Surplus {
         }
         let since = *self.member_since.get_or_insert(self.looked_at);
         if since.elapsed() >= EMPTY_FOR {
+            let mut assignments = consumer.context().assignments();
             assignments.joined = true;
             assignments.awaited = false;
             tracing::info!(
                 group = engine.group,
                 "member of the group without partitions"
             );
+            drop(assignments);
             engine.readiness.assigned();
         }
     }

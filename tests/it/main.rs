@@ -74,6 +74,8 @@ mod own_names;
 mod own_topics;
 /// Parking: failing keys wait in the retry topic with what is behind them, over restarts, and nobody waits with them.
 mod parking;
+/// Readiness says what is so: neither ready without a place in the group, nor not ready over what has passed.
+mod readiness;
 /// README: what it names is there, and what it shows is what is compiled.
 mod readme;
 /// Redis as the inbox: effects once while nothing crashes, and events wait while it is down.

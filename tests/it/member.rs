@@ -3,7 +3,7 @@
 //! It ends when its standard input does, so a test that dies leaves no member behind.
 
 use crate::account::{self, CrashAt, Store};
-use crate::support::Step;
+use crate::support::{Step, assignment};
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::{Event, EventType, Record};
 use evenkeel::handler::{Context, HandlerError, Router};
@@ -142,6 +142,7 @@ pub(crate) async fn run(spec: Spec) {
         kafka.set(property).expect("a property of librdkafka");
     }
     let mut settings = ConsumerSettings::new(&spec.group, [&spec.topic]);
+    settings.assignment = assignment();
     settings.commit_interval = Duration::from_millis(100);
     settings.instance_id = spec.instance;
     let router = match spec.work {

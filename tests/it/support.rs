@@ -3,7 +3,7 @@
 //!
 //! Looks at offsets through rdkafka directly, so that a mistake of the library's own looks cannot hide one of its commits.
 
-use evenkeel::consumer::{Consumer, ConsumerError, ConsumerSettings, RunReport};
+use evenkeel::consumer::{Assignment, Consumer, ConsumerError, ConsumerSettings, RunReport};
 use evenkeel::event::{Event, EventType, Headers, OutgoingRecord};
 use evenkeel::handler::{Delivery, Outcome};
 use evenkeel::kafka::KafkaConfig;
@@ -29,6 +29,16 @@ pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 
 /// How long one look at a cluster may take.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
+
+/// How members are assigned their partitions where a test does not say: as by default, or by the brokers (KIP-848) where
+/// `EVENKEEL_GROUP_PROTOCOL=consumer`.
+pub(crate) fn assignment() -> Assignment {
+    match std::env::var("EVENKEEL_GROUP_PROTOCOL").as_deref() {
+        Ok("consumer") => Assignment::Broker,
+        Ok("classic") | Err(_) => Assignment::default(),
+        Ok(other) => panic!("EVENKEEL_GROUP_PROTOCOL is {other:?}, and not classic or consumer"),
+    }
+}
 
 /// An event of a key, numbered so that order and completeness can be seen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,6 +97,7 @@ impl Case {
     pub(crate) fn settings(&self) -> ConsumerSettings {
         let mut settings = ConsumerSettings::new(&self.group, [&self.topic]);
         settings.commit_interval = Duration::from_millis(100);
+        settings.assignment = assignment();
         settings
     }
 

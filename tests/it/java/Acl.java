@@ -13,17 +13,21 @@ import org.apache.kafka.common.resource.ResourceType;
 
 /**
  * Forbids everybody something that can be done with a topic, or permits everything again:
- * {@code Acl.java BROKERS forbid|hide|close|uncreatable|permit TOPIC}.
+ * {@code Acl.java BROKERS forbid|hide|close|uncreatable|permit TOPIC}, or with a group, {@code expel|admit GROUP}.
  *
  * <p>{@code forbid} is to write, {@code hide} all, {@code close} to read; {@code uncreatable} is to create any topic.
+ * {@code expel} is to be a member.
  */
 public class Acl {
     public static void main(String[] args) throws Exception {
+        var group = new ResourcePattern(ResourceType.GROUP, args[2], PatternType.LITERAL);
         var topic = new ResourcePattern(ResourceType.TOPIC, args[2], PatternType.LITERAL);
         // Who may create in the cluster may create this topic.
         var cluster = new ResourcePattern(ResourceType.CLUSTER, "kafka-cluster", PatternType.LITERAL);
         try (var admin = Admin.create(Map.<String, Object>of("bootstrap.servers", args[0]))) {
             switch (args[1]) {
+                case "expel" -> deny(admin, AclOperation.READ, group);
+                case "admit" -> permit(admin, group);
                 case "permit" -> permit(admin, topic, cluster);
                 case "hide" -> deny(admin, AclOperation.ALL, topic);
                 case "forbid" -> deny(admin, AclOperation.WRITE, topic);
