@@ -14,7 +14,7 @@ use std::collections::HashMap;
 /// Letters whose records have an effect, by where the letters stand, until it is known which were replayed.
 #[derive(Default)]
 struct Contradictions {
-    subjects: HashMap<Place, Subject>,
+    subjects: HashMap<Place, (Subject, Option<i64>)>,
     bytes: usize,
 }
 
@@ -63,12 +63,17 @@ impl Audit<'_> {
         order: &mut OrderTable,
         found: &mut Contradictions,
     ) -> Result<(), AuditError> {
-        let (subjects, letters): (Vec<Subject>, Vec<(Place, bool)>) = batch
+        let (subjects, letters): (Vec<Subject>, Vec<(Place, Option<i64>, bool)>) = batch
             .into_iter()
-            .map(|letter| (letter.subject, (letter.place, letter.is_skip)))
+            .map(|letter| {
+                (
+                    letter.subject,
+                    (letter.place, letter.written_ms, letter.is_skip),
+                )
+            })
             .unzip();
         let completed = completions_of(self.completed(&subjects)?);
-        for ((subject, (letter, is_skip)), completed) in
+        for ((subject, (letter, written_ms, is_skip)), completed) in
             subjects.into_iter().zip(letters).zip(completed)
         {
             if !is_skip && self.is_first_pass() {
@@ -83,7 +88,7 @@ impl Audit<'_> {
             // One that was skipped may be a copy of an event that was handled.
             if !is_skip && self.is_first_pass() {
                 found.bytes += subject.bytes();
-                found.subjects.insert(letter, subject);
+                found.subjects.insert(letter, (subject, written_ms));
                 if found.bytes >= self.limits.contradictions_bytes {
                     self.report_contradictions(found)?;
                 }
@@ -99,13 +104,15 @@ impl Audit<'_> {
             return Ok(());
         }
         let mut is_replayed: HashMap<Place, bool> = HashMap::new();
-        self.evidence.replays(&mut |letter, is_marked| {
-            if subjects.contains_key(&letter) {
+        self.evidence.replays(&mut |letter, replayed| {
+            if let Some((_, written_ms)) = subjects.get(&letter) {
+                let is_marked = replayed.is_some_and(|replayed| replayed.is_of(*written_ms));
                 is_replayed.insert(letter, is_marked);
             }
         })?;
         let mut contradictions: Vec<(Place, Subject)> = subjects
             .into_iter()
+            .map(|(letter, (subject, _))| (letter, subject))
             .filter(|(letter, _)| !is_replayed.get(letter).is_some_and(|is_marked| *is_marked))
             .collect();
         contradictions.sort_by_key(|(letter, subject)| (subject.place, *letter));

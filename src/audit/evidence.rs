@@ -5,6 +5,7 @@ use super::report::Stretch;
 use super::subject::Place;
 use crate::inbox::{Completion, InboxKey};
 use crate::kafka::reader::LogRecord;
+use crate::recovery::Replayed;
 use std::collections::HashSet;
 
 /// Takes the next record, or ends the reading with an error.
@@ -22,7 +23,7 @@ pub(super) trait Evidence {
     fn parked(&self, each: &mut Each<'_>) -> Result<(), AuditError>;
 
     /// Which letters are marked as replayed, and of which the mark was taken back: partition and offset, the latest last.
-    fn replays(&self, each: &mut dyn FnMut(Place, bool)) -> Result<(), AuditError>;
+    fn replays(&self, each: &mut dyn FnMut(Place, Option<Replayed>)) -> Result<(), AuditError>;
 
     /// Records of which members said that they were skipped by command.
     fn skipped(&self) -> Result<HashSet<Place>, AuditError>;

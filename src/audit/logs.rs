@@ -15,7 +15,7 @@ use crate::kafka::admin::Admin;
 use crate::kafka::reader::{LogRecord, Reader, Reading, Span};
 use crate::kafka::unreadable::extent;
 use crate::kafka::{KafkaConfig, KafkaError, UnreadableBatch, is_topic_name};
-use crate::recovery::{Mark, replay_topic};
+use crate::recovery::{Mark, Replayed, replay_topic};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -284,7 +284,7 @@ impl Evidence for Logs {
         }
     }
 
-    fn replays(&self, each: &mut dyn FnMut(Place, bool)) -> Result<(), AuditError> {
+    fn replays(&self, each: &mut dyn FnMut(Place, Option<Replayed>)) -> Result<(), AuditError> {
         let Some(marks) = replay_topic(&self.letters) else {
             return Ok(());
         };
@@ -295,7 +295,7 @@ impl Evidence for Logs {
                 replayed,
             }) = Mark::read(record.key.as_deref(), record.value.as_deref())
             {
-                each(Place { partition, offset }, replayed.is_some());
+                each(Place { partition, offset }, replayed);
             }
             Ok(())
         })

@@ -85,6 +85,8 @@ pub(super) struct Letter {
     pub(super) subject: Subject,
     /// Where the letter stands.
     pub(super) place: Place,
+    /// When it was written.
+    pub(super) written_ms: Option<i64>,
     /// Whether the record did not fail but was skipped by command.
     pub(super) is_skip: bool,
 }
@@ -124,6 +126,7 @@ impl Letters<'_> {
                     partition: record.partition,
                     offset: record.offset,
                 },
+                written_ms: record.timestamp_ms,
                 is_skip: failure.stage.as_deref() == Some(Stage::Skipped.as_str()),
             })
         })

@@ -7,6 +7,7 @@ use super::{AuditError, AuditSettings, Findings, Handlers, Stretch};
 use crate::event::{ContentDigest, Headers};
 use crate::inbox::{Completion, InboxKey};
 use crate::kafka::reader::{LogRecord, TimestampKind};
+use crate::recovery::Replayed;
 use proptest::prelude::*;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -241,9 +242,16 @@ impl Evidence for World {
         self.parked.iter().cloned().try_for_each(each)
     }
 
-    fn replays(&self, each: &mut dyn FnMut(Place, bool)) -> Result<(), AuditError> {
+    fn replays(&self, each: &mut dyn FnMut(Place, Option<Replayed>)) -> Result<(), AuditError> {
+        let replayed = Replayed {
+            by: String::new(),
+            at: jiff::Timestamp::UNIX_EPOCH,
+            to: String::new(),
+            run: String::new(),
+            letter_ms: None,
+        };
         let marks = self.marks.iter();
-        marks.for_each(|(letter, is_marked)| each(*letter, *is_marked));
+        marks.for_each(|(letter, is_marked)| each(*letter, is_marked.then(|| replayed.clone())));
         Ok(())
     }
 

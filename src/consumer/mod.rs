@@ -195,6 +195,9 @@ pub enum ConsumerError {
         /// What the client says.
         why: String,
     },
+    /// Another member of the group has this one's instance id. A run waits for it to leave.
+    #[error("another member of the group has the same instance id")]
+    InstanceInUse,
     /// The client is unusable: the process should end and be started again.
     #[error("the client failed for good: {0}")]
     Fatal(String),
@@ -269,10 +272,48 @@ where
             readiness::COMPONENT,
             &self.settings.group,
         );
-        let ran = self.run_as(health.clone(), stop).await;
+        let ran = self.run_once_free(&health, stop).await;
         let failure = ran.as_ref().err().map(ToString::to_string);
         health.end(failure.as_deref());
         ran
+    }
+
+    /// Runs once nobody else has the member's instance id: brokers that assign (KIP-848) refuse it for as long as the session of a
+    /// member with this id lasts, as that of one that was killed does.
+    async fn run_once_free(
+        self,
+        health: &Part,
+        stop: CancellationToken,
+    ) -> Result<RunReport, ConsumerError> {
+        let mut is_said = false;
+        loop {
+            let next = Self {
+                kafka: self.kafka.clone(),
+                settings: self.settings.clone(),
+                handler: self.handler.clone(),
+                publisher: self.publisher.clone(),
+                health: self.health.clone(),
+                classifier: self.classifier.clone(),
+            };
+            let (group, instance) = (&self.settings.group, &self.settings.instance_id);
+            match next.run_as(health.clone(), stop.clone()).await {
+                Err(ConsumerError::InstanceInUse) => {}
+                ran => return ran,
+            }
+            let instance = instance.as_deref().unwrap_or_default();
+            let reason = format!(
+                "another member of the group has the instance id {instance}: waiting until it leaves, or until its session ends if \
+                 it was killed"
+            );
+            if !std::mem::replace(&mut is_said, true) {
+                tracing::warn!(%group, "{reason}");
+            }
+            health.set_ready(readiness::COMPONENT, Err(reason));
+            tokio::select! {
+                () = stop.cancelled() => return Ok(RunReport::of_nothing()),
+                () = tokio::time::sleep(INSTANCE_INTERVAL) => {}
+            }
+        }
     }
 
     async fn run_as(
@@ -411,6 +452,9 @@ fn spawn_poll_thread(
     spawned.map_err(|error| ConsumerError::Fatal(format!("no thread for the client: {error}")))?;
     Ok((Polling { ended, closed }, stop_polling))
 }
+
+/// How often an instance id is tried that another member has.
+const INSTANCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the last notes and dead letters may take after an end that took all of its time.
 const LAST_WORDS_MIN: Duration = Duration::from_millis(100);

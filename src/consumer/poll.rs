@@ -540,6 +540,9 @@ impl PollThread {
 
     fn client_error(&self, error: &ClientError) -> Result<(), ConsumerError> {
         if let Some((code, reason)) = self.client.consumer.client().fatal_error() {
+            if code == RDKafkaErrorCode::UnreleasedInstanceId {
+                return Err(ConsumerError::InstanceInUse);
+            }
             return Err(ConsumerError::Fatal(format!("{code}: {reason}")));
         }
         if let ClientError::MessageConsumptionFatal(code) = error {

@@ -45,10 +45,23 @@ pub(super) fn client(
     if let Some(instance) = &settings.instance_id {
         config.set("group.instance.id", instance);
     }
+    warn_of_latest(&config, settings);
     if settings.bound == Bound::UntilEnd {
         config.set("enable.partition.eof", "true");
     }
     Ok(config)
+}
+
+/// A service that wants no backlog at its first start loses records later on with this, without a sign.
+fn warn_of_latest(config: &ClientConfig, settings: &ConsumerSettings) {
+    if let Some(reset @ ("latest" | "largest" | "end")) = config.get("auto.offset.reset") {
+        tracing::warn!(
+            group = settings.group,
+            "auto.offset.reset={reset}: partitions that are added to a topic later are read from their end as well, so that what is \
+             written to them before a member sees them is never handled. Leave it at earliest, and skip a \
+             backlog before the first start with kafka-consumer-groups.sh --reset-offsets --to-latest"
+        );
+    }
 }
 
 /// A revoke that waits for as long as the group waits for a member costs the member its place.

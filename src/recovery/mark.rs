@@ -11,7 +11,7 @@ use super::Position;
 use crate::kafka::is_topic_name;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The key of the record about the latest run. No letter has it: theirs is `partition:offset`.
 const RUN_KEY: &str = "run";
@@ -54,6 +54,26 @@ pub struct Replayed {
     pub to: String,
     /// In which run.
     pub run: String,
+    /// The letter's own timestamp in milliseconds, which tells it from one at the same offset of a dead-letter topic that was made
+    /// anew; none where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub letter_ms: Option<i64>,
+}
+
+impl Replayed {
+    /// Whether it is the letter with this timestamp that was replayed. Where the mark does not say of which letter it is, one that
+    /// was written later is another.
+    pub fn is_of(&self, letter_ms: Option<i64>) -> bool {
+        is_of(self.letter_ms, self.at.as_millisecond(), letter_ms)
+    }
+}
+
+fn is_of(marked_ms: Option<i64>, at_ms: i64, letter_ms: Option<i64>) -> bool {
+    match (marked_ms, letter_ms) {
+        (Some(marked_ms), Some(letter_ms)) => marked_ms == letter_ms,
+        (None, Some(letter_ms)) => letter_ms <= at_ms,
+        (_, None) => true,
+    }
 }
 
 /// A run.
@@ -137,8 +157,15 @@ impl Mark {
 /// What was replayed of one topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Replays {
-    offsets: BTreeMap<i32, BTreeSet<i64>>,
+    offsets: BTreeMap<i32, BTreeMap<i64, Stamp>>,
     latest: Option<Run>,
+}
+
+/// What tells a marked letter from another one at its offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    letter_ms: Option<i64>,
+    at_ms: i64,
 }
 
 impl Replays {
@@ -153,17 +180,33 @@ impl Replays {
             } => {
                 let offsets = self.offsets.entry(partition).or_default();
                 match replayed {
-                    Some(_) => offsets.insert(offset),
+                    Some(replayed) => {
+                        let stamp = Stamp {
+                            letter_ms: replayed.letter_ms,
+                            at_ms: replayed.at.as_millisecond(),
+                        };
+                        offsets.insert(offset, stamp)
+                    }
                     None => offsets.remove(&offset),
                 };
             }
         }
     }
 
-    /// Whether a letter was replayed.
-    pub fn contains(&self, partition: i32, offset: i64) -> bool {
-        let offsets = self.offsets.get(&partition);
-        offsets.is_some_and(|offsets| offsets.contains(&offset))
+    /// Whether the letter at this place was replayed, which has this timestamp.
+    pub fn contains(&self, partition: i32, offset: i64, letter_ms: Option<i64>) -> bool {
+        let stamp = self.stamp(partition, offset);
+        stamp.is_some_and(|stamp| is_of(stamp.letter_ms, stamp.at_ms, letter_ms))
+    }
+
+    /// Whether the letter at this place is marked as replayed at that time or later.
+    pub fn is_marked_since(&self, partition: i32, offset: i64, at: Timestamp) -> bool {
+        let stamp = self.stamp(partition, offset);
+        stamp.is_some_and(|stamp| stamp.at_ms >= at.as_millisecond())
+    }
+
+    fn stamp(&self, partition: i32, offset: i64) -> Option<&Stamp> {
+        self.offsets.get(&partition)?.get(&offset)
     }
 
     /// The marked letters of a partition before `offset`.
@@ -171,7 +214,7 @@ impl Replays {
         let offsets = self.offsets.get(&partition);
         offsets
             .into_iter()
-            .flat_map(move |offsets| offsets.range(..offset).copied())
+            .flat_map(move |offsets| offsets.range(..offset).map(|(offset, _)| *offset))
     }
 
     /// The latest run, if it never said that it was done: it was killed, failed in part, or is still at work.
@@ -191,6 +234,7 @@ mod tests {
             at: Timestamp::UNIX_EPOCH,
             to: "orders/0@7".to_owned(),
             run: "r-1".to_owned(),
+            letter_ms: None,
         }
     }
 
@@ -250,11 +294,40 @@ mod tests {
         for offset in [5, 3, 9] {
             replays.apply(letter(1, offset, Some(replayed())));
         }
-        assert!(replays.contains(1, 5) && !replays.contains(1, 4) && !replays.contains(0, 5));
+        let contains =
+            |replays: &Replays, partition, offset| replays.contains(partition, offset, None);
+        assert!(contains(&replays, 1, 5) && !contains(&replays, 1, 4) && !contains(&replays, 0, 5));
         assert_eq!(replays.before(1, 9).collect::<Vec<_>>(), [3, 5]);
         assert_eq!(replays.before(7, 9).count(), 0);
         replays.apply(letter(1, 5, None));
-        assert!(!replays.contains(1, 5));
+        assert!(!contains(&replays, 1, 5));
+    }
+
+    #[test]
+    fn a_letter_of_a_topic_made_anew_is_another_one() {
+        let check = |marked_ms, letter_ms, expected| {
+            let marked = Replayed {
+                letter_ms: marked_ms,
+                at: Timestamp::from_millisecond(1_000).expect("a time"),
+                ..replayed()
+            };
+            assert_eq!(
+                marked.is_of(letter_ms),
+                expected,
+                "{marked_ms:?} {letter_ms:?}"
+            );
+            let mut replays = Replays::default();
+            replays.apply(letter(0, 3, Some(marked)));
+            assert_eq!(replays.contains(0, 3, letter_ms), expected);
+        };
+        check(Some(900), Some(900), true);
+        check(Some(900), Some(950), false);
+        check(Some(900), Some(2_000), false);
+        check(Some(900), None, true);
+        // Marks of before say only when the replay was.
+        check(None, Some(900), true);
+        check(None, Some(1_001), false);
+        check(None, None, true);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Members to which the brokers assign nothing are ready, and bounded runs of theirs end.
 
-use crate::support::{Case, Member};
+use crate::support::{Case, Member, WITHIN};
 use evenkeel::consumer::{Assignment, Bound, ConsumerSettings, Stopped};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
+use evenkeel::testing::eventually;
 use std::time::Duration;
 
 fn settings(case: &Case, bound: Bound) -> ConsumerSettings {
@@ -41,4 +42,47 @@ async fn members_without_partitions_are_ready_and_their_bounded_runs_end() {
     case.publish_load(3, 3).await;
     case.all_committed().await;
     assert_eq!(surplus.stop().await.settled, 3);
+}
+
+/// The classic protocol has the newer one take the older one's place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_waits_for_its_instance_id_to_be_free() {
+    let Some(case) = Case::new("it-instance", 2).await else {
+        return;
+    };
+    let named = || ConsumerSettings {
+        instance_id: Some("one".to_owned()),
+        ..settings(&case, Bound::Endless)
+    };
+    let first = Member::start(&case.kafka, named(), idle());
+    first.joined().await;
+    let second = Member::start(&case.kafka, named(), idle());
+    eventually("it says what it waits for", WITHIN, || async {
+        let reasons = second.health.not_ready();
+        let mut reasons = reasons.iter().map(|(_, reason)| reason);
+        reasons
+            .any(|why| why.contains("instance id one"))
+            .then_some(())
+    })
+    .await;
+    assert!(first.stop().await.clean);
+    case.publish_load(10, 5).await;
+    case.all_committed().await;
+    let report = second.stop().await;
+    assert_eq!((report.settled, report.clean), (10, true), "{report:?}");
+
+    // A stop ends the wait.
+    let first = Member::start(&case.kafka, named(), idle());
+    first.joined().await;
+    let second = Member::start(&case.kafka, named(), idle());
+    eventually("it waits", WITHIN, || async {
+        let reasons = second.health.not_ready();
+        let mut reasons = reasons.iter().map(|(_, reason)| reason);
+        reasons
+            .any(|why| why.contains("instance id one"))
+            .then_some(())
+    })
+    .await;
+    assert_eq!(second.stop().await.received, 0);
+    first.stop().await;
 }

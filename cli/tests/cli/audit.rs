@@ -274,7 +274,13 @@ async fn without_letters(mailbox: &Mailbox, store: &Store) {
     let deleted = admin.delete_records(&mailbox.letters, &before).await;
     deleted.expect("they are deleted");
     let lost = report(mailbox, store, 3).await;
-    assert_eq!(ids(&lost, "missing"), ["b-2", "dies-10", "8"]);
+    let missing = ids(&lost, "missing");
+    // A record that is no event is known by its content as well.
+    let ids: Vec<&str> = missing
+        .iter()
+        .filter_map(|id| id.split('#').next())
+        .collect();
+    assert_eq!(ids, ["b-2", "dies-10", "8"]);
     assert_eq!(lost["types"][Happened::TYPE]["skipped"], 1);
 }
 

@@ -287,6 +287,62 @@ async fn purge_deletes_the_beginning_of_a_partition_and_says_what_stays() {
     assert_eq!(mailbox.read(&mailbox.letters).await.len(), 0);
 }
 
+/// What remembers replays goes by offsets, which the letters of the new topic have as well.
+#[tokio::test]
+async fn letters_of_a_dead_letter_topic_made_anew_were_not_replayed() {
+    let Some(mailbox) = Mailbox::new(1).await else {
+        return;
+    };
+    let letters = || (0..3).map(|number| mailbox.letter("k", number, "transient", "m"));
+    mailbox.publish(letters()).await;
+    let replay = [
+        "dlq",
+        "replay",
+        &mailbox.letters,
+        "--execute",
+        "-o",
+        "jsonl",
+    ];
+    let replayed = async || {
+        let run = mailbox.run(&replay).await.code(0);
+        let rows = run.rows();
+        rows.iter()
+            .filter_map(|row| row["replayed"].as_u64())
+            .sum::<u64>()
+    };
+    assert_eq!((replayed().await, replayed().await), (3, 0));
+    mailbox.remake().await;
+    mailbox.publish(letters()).await;
+
+    let list = ["dlq", "list", &mailbox.letters, "-o", "jsonl"];
+    let [row] = mailbox
+        .run(&list)
+        .await
+        .code(0)
+        .rows()
+        .try_into()
+        .expect("one cause");
+    assert_eq!((&row["count"], &row["replayed"]), (&json!(3), &json!(0)));
+    let purge = [
+        "dlq",
+        "purge",
+        &mailbox.letters,
+        "--all-replayed",
+        "-o",
+        "jsonl",
+    ];
+    let [row] = mailbox
+        .run(&purge)
+        .await
+        .code(0)
+        .rows()
+        .try_into()
+        .expect("one");
+    assert_eq!((&row["delete"], &row["keep"]), (&json!(0), &json!(3)));
+    assert_eq!((replayed().await, replayed().await), (3, 0));
+    mailbox.reach(6).await;
+}
+
 #[tokio::test]
 async fn purge_of_a_group_leaves_letters_of_groups_whose_names_run_together() {
     let Some(mailbox) = Mailbox::new(1).await else {

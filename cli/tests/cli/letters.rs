@@ -5,6 +5,9 @@ use evenkeel::event::{Headers, OutgoingRecord};
 use evenkeel::kafka::reader::{LogRecord, Reader, Reading};
 use evenkeel::publisher::{Publisher, PublisherSettings};
 use evenkeel::testing::{TestKafka, eventually, real_kafka, unique};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use std::time::Duration;
 use tokio::process::Child;
 
@@ -37,6 +40,20 @@ impl Mailbox {
             source,
             letters,
         })
+    }
+
+    /// Deletes the letters' topic, and makes it anew.
+    pub(crate) async fn remake(&self) {
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", self.kafka.brokers())
+            .create()
+            .expect("an admin");
+        let deleted = admin.delete_topics(&[&self.letters], &AdminOptions::new());
+        deleted.await.expect("answered").remove(0).expect("deleted");
+        eventually("the topic can be created again", WITHIN, || async {
+            self.kafka.create_topic(&self.letters, 1).await.ok()
+        })
+        .await;
     }
 
     /// A letter as a consumer of ours writes it: the record of that number failed on partition 0 of its topic.

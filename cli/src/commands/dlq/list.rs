@@ -129,9 +129,10 @@ impl Groups {
             stage: failure.stage.clone(),
             message: message_pattern(failure.message.as_deref().unwrap_or_default()),
         };
-        let replayed = replays
-            .get(&position.topic)
-            .is_some_and(|replays| replays.contains(position.partition, position.offset));
+        let replayed = replays.get(&position.topic).is_some_and(|replays| {
+            let letter_ms = letter.record.timestamp_ms;
+            replays.contains(position.partition, position.offset, letter_ms)
+        });
         let time = letter.time();
         let group = self.0.entry(cause.clone()).or_insert_with(|| Group {
             cause,

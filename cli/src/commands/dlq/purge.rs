@@ -221,7 +221,8 @@ fn cuts_replayed(
     let mut closed = Cuts::new();
     let end = drain(&mut reader, stop, |record| {
         let (partition, offset) = (record.partition, record.offset);
-        if !replays.contains(partition, offset) && !closed.contains_key(&partition) {
+        let is_replayed = replays.contains(partition, offset, record.timestamp_ms);
+        if !is_replayed && !closed.contains_key(&partition) {
             closed.insert(partition, offset);
             open -= 1;
         }

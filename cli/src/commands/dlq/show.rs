@@ -71,6 +71,10 @@ pub(super) async fn run(
             "there is no record at {position}: it was deleted, compacted away or not written yet"
         ),
     };
+    // Of a reference this is the original by now, and not the letter.
+    let is_reference = letter.failure.is_reference;
+    let replayed =
+        replayed.filter(|replayed| is_reference || replayed.is_of(letter.record.timestamp_ms));
     let mut text = match args.output {
         LetterOutput::Text => describe(&letter, replayed.as_ref()),
         LetterOutput::Json => {

@@ -68,6 +68,7 @@ impl Journal {
     pub(super) async fn mark(
         &self,
         letter: &Position,
+        letter_ms: Option<i64>,
         at: Timestamp,
         receipt: Receipt,
     ) -> anyhow::Result<PendingReceipt> {
@@ -81,6 +82,7 @@ impl Journal {
             at,
             to: to.to_string(),
             run: self.run.run.clone(),
+            letter_ms,
         };
         let record = record(&self.marks, &Mark::of(letter, Some(replayed)))?;
         let pending = self.publisher.enqueue_record(record).await;

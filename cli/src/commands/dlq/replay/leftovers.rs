@@ -74,8 +74,11 @@ pub(super) async fn memories(
 fn is_known(replays: &Replays, mark: &Mark) -> bool {
     match mark {
         Mark::Letter {
-            partition, offset, ..
-        } => replays.contains(*partition, *offset),
+            partition,
+            offset,
+            replayed: Some(replayed),
+        } => replays.is_marked_since(*partition, *offset, replayed.at),
+        Mark::Letter { replayed: None, .. } => true,
         Mark::Run(_) => true,
     }
 }
@@ -176,6 +179,8 @@ fn mark_for(record: &LogRecord, topic: &str, run: &str) -> Option<Mark> {
         at,
         to: to.to_string(),
         run: run.to_owned(),
+        // It is no other than the one that was written before.
+        letter_ms: None,
     };
     (letter.topic == topic).then(|| Mark::of(&letter, Some(replayed)))
 }

@@ -83,7 +83,10 @@ impl Choice {
                 is_retry: false,
             }),
         };
-        let before = replays.contains(letter.record.partition, letter.record.offset);
+        let before = {
+            let record = &letter.record;
+            replays.contains(record.partition, record.offset, record.timestamp_ms)
+        };
         match to {
             Some(to) if before && !self.again => Fate::Before(to),
             Some(to) => Fate::Goes(to),

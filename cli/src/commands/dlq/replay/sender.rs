@@ -34,6 +34,7 @@ type Lane = (String, Vec<u8>);
 /// A record on its way.
 struct Underway {
     letter: Position,
+    letter_ms: Option<i64>,
     to: String,
     lane: Option<Lane>,
     at: Timestamp,
@@ -162,7 +163,7 @@ impl Sender {
         journal: &Journal,
         batch: &mut Batch,
     ) -> anyhow::Result<()> {
-        let position = letter.position();
+        let (position, letter_ms) = (letter.position(), letter.record.timestamp_ms);
         let lane = letter.record.key.clone().map(|key| (to.topic.clone(), key));
         self.wait_for_turn(lane.as_ref(), journal, batch).await?;
         if self.stopped.is_some() {
@@ -192,6 +193,7 @@ impl Sender {
                 self.busy.extend(lane.clone());
                 self.underway.push_back(Underway {
                     letter: position,
+                    letter_ms,
                     to: topic,
                     lane,
                     at,
@@ -303,8 +305,8 @@ impl Sender {
                 self.replayed += 1;
                 batch.way(&front.to).replayed += 1;
                 self.progress.advance();
-                self.marks
-                    .push_back(journal.mark(&front.letter, front.at, receipt).await?);
+                let marked = journal.mark(&front.letter, front.letter_ms, front.at, receipt);
+                self.marks.push_back(marked.await?);
                 if self.marks.len() > UNDERWAY_MAX
                     && let Some(mark) = self.marks.pop_front()
                 {
