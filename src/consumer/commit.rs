@@ -275,6 +275,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
                 } = &track.owned;
                 if parked_of.is_some() {
                     self.engine.parking.set_committed(topic, *partition, None);
+                    self.engine.parking.set_waiting(topic, *partition, None);
                 }
             }
         }
@@ -522,6 +523,8 @@ impl<C: ConsumerContext + 'static> Committer<C> {
             let (keys, records) = retry.waiting();
             track.parked[0].set(keys as f64);
             track.parked[1].set(records as f64);
+            let lot = &self.engine.parking;
+            lot.set_waiting(&retry.topic, owned.partition, Some((keys, records)));
         }
         let settled_to = position.watermark.or(owned.committed);
         if let Some((low, high)) = cached_watermarks(&self.consumer, &owned.topic, owned.partition)

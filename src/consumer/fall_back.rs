@@ -15,7 +15,7 @@ use crate::kafka::queue::{Committed, TopicId, topic_ids};
 use crate::telemetry::Metric;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::KafkaError;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -217,26 +217,27 @@ impl Member {
         is_time
     }
 
-    /// Commits where those of these partitions are to go on whose logs begin anew; false when it has to be tried again.
+    /// Commits where those of these partitions are to go on whose logs begin anew. Answers with those that may go on now: the others
+    /// have to be tried again, each for itself, as a topic that was created again may have fewer partitions.
     pub(super) fn set_back(
         &self,
         consumer: &BaseConsumer<Self>,
-        places: &[Place],
-    ) -> KafkaResult<bool> {
+        mut places: Vec<Place>,
+    ) -> Vec<Place> {
         let mut fallen = TopicPartitionList::new();
         let mut falls = Vec::new();
-        for (topic, partition) in places {
+        for (topic, partition) in &places {
             let fall_back = self
                 .assignments()
                 .get(topic, *partition)
                 .and_then(|assigned| assigned.fall_back);
             if let Some(fall_back) = fall_back {
                 fallen.add_partition(topic, *partition);
-                falls.push((topic, *partition, fall_back));
+                falls.push((Arc::clone(topic), *partition, fall_back));
             }
         }
         if falls.is_empty() {
-            return Ok(true);
+            return places;
         }
         let ids = self.topic_ids(consumer, &fallen);
         let mut positions = Vec::with_capacity(falls.len());
@@ -247,14 +248,19 @@ impl Member {
                     leader_epoch,
                 } => (offset, leader_epoch),
                 FallBack::ToTheBeginning => {
-                    let beginning =
-                        consumer.fetch_watermarks(topic, partition, BEGINNING_WITHIN)?;
-                    (beginning.0, None)
+                    match consumer.fetch_watermarks(&topic, partition, BEGINNING_WITHIN) {
+                        Ok((beginning, _)) => (beginning, None),
+                        Err(error) => {
+                            self.cannot_set_back(consumer, &topic, partition, &error);
+                            places.retain(|place| *place != (Arc::clone(&topic), partition));
+                            continue;
+                        }
+                    }
                 }
             };
-            let topic_id = ids.get(&**topic).copied();
+            let topic_id = ids.get(&*topic).copied();
             positions.push(SetBack {
-                topic: Arc::clone(topic),
+                topic,
                 partition,
                 offset,
                 log: Log {
@@ -263,8 +269,35 @@ impl Member {
                 },
             });
         }
+        if positions.is_empty() {
+            return places;
+        }
         let (answer, answered) = mpsc::channel();
         let asked = self.orders.send(Order::SetBack(positions, answer));
-        Ok(asked.is_ok() && answered.recv_timeout(COMMIT_WITHIN).unwrap_or(false))
+        match asked.is_ok() && answered.recv_timeout(COMMIT_WITHIN).unwrap_or(false) {
+            true => places,
+            false => Vec::new(),
+        }
+    }
+
+    /// Shows that it is not known where a log begins anew. Where its partition is gone, that is news for the group.
+    fn cannot_set_back(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        topic: &str,
+        partition: i32,
+        error: &KafkaError,
+    ) {
+        let is_news = self
+            .engine
+            .readiness
+            .cannot_read_now(topic, partition, &error.to_string());
+        if is_news {
+            tracing::warn!(group = self.engine.group, topic, partition, %error, "it is not known where the partition begins anew; it is asked again");
+            // A topic with fewer partitions is shared out anew as soon as the client knows it.
+            if let Err(error) = consumer.fetch_metadata(Some(topic), BEGINNING_WITHIN) {
+                tracing::debug!(group = self.engine.group, topic, %error, "the topic cannot be looked at");
+            }
+        }
     }
 }

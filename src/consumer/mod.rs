@@ -53,6 +53,7 @@ mod prepare;
 mod readiness;
 mod rebalance;
 mod recover;
+mod reread;
 mod routing;
 mod running;
 mod settings;

@@ -17,6 +17,7 @@ mod steer;
 mod trouble;
 pub(super) mod write;
 
+pub(super) use clock::steady_ms;
 pub(crate) use look::parked_records;
 pub use look::{ParkedKey, parked_keys};
 pub(super) use steer::Dropped;
@@ -140,6 +141,12 @@ impl RetryPartition {
         !self.is_empty() && name.is_some_and(|name| self.change(|state| state.joins(name, origin)))
     }
 
+    /// Whether all was handed out that was due at that time.
+    pub(crate) fn is_handed_out(&self, due_at_ms: i64) -> bool {
+        let is_later = |due_ms| due_ms > due_at_ms;
+        self.is_open() && (self.is_empty() || self.state().due_ms().is_none_or(is_later))
+    }
+
     /// The wait behind a parked record that is about to start; none when it is not its turn.
     pub(crate) fn start(&self, ticket: Ticket) -> Option<Wait> {
         self.state().start(ticket)
@@ -194,6 +201,8 @@ pub(crate) struct ParkingLot {
     unwritten: AtomicUsize,
     /// Committed offsets of owned retry partitions.
     committed: Mutex<HashMap<(Arc<str>, i32), i64>>,
+    /// Keys and records that wait in owned retry partitions.
+    waiting: Mutex<HashMap<(Arc<str>, i32), (usize, usize)>>,
     /// What of owned retry partitions may be deleted.
     bounds: Mutex<clean::AllBounds>,
     wakers: Mutex<Wakers>,
@@ -226,6 +235,29 @@ impl ParkingLot {
             Some(offset) => drop(committed.insert((Arc::clone(topic), partition), offset)),
             None => drop(committed.remove(&(Arc::clone(topic), partition))),
         }
+    }
+
+    /// So many keys and records wait in a retry partition; with none it is another member's now.
+    pub(crate) fn set_waiting(
+        &self,
+        topic: &Arc<str>,
+        partition: i32,
+        waiting: Option<(usize, usize)>,
+    ) {
+        let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        match waiting {
+            Some(waiting) => drop(all.insert((Arc::clone(topic), partition), waiting)),
+            None => drop(all.remove(&(Arc::clone(topic), partition))),
+        }
+    }
+
+    /// Keys and records that wait in the owned partitions of a retry topic.
+    pub(crate) fn waiting_in(&self, topic: &str) -> (usize, usize) {
+        let all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_it = all.iter().filter(|((name, _), _)| **name == *topic);
+        of_it.fold((0, 0), |(keys, records), (_, waiting)| {
+            (keys + waiting.0, records + waiting.1)
+        })
     }
 
     fn bounds(&self) -> MutexGuard<'_, clean::AllBounds> {
@@ -265,6 +297,11 @@ impl ParkingLot {
             let _ = dispatcher.send(order);
         }
         wakers.fetching.iter().for_each(|fetching| fetching.wake());
+    }
+
+    /// Whether parked records are with their workers.
+    pub(crate) fn are_any_loaded(&self) -> bool {
+        self.loaded.load(Relaxed) > 0
     }
 
     /// A parked record left its worker.

@@ -160,13 +160,9 @@ impl Member {
         if places.is_empty() {
             return places;
         }
-        match self.set_back(consumer, &places) {
-            Ok(true) => {}
-            Ok(false) => return Vec::new(),
-            Err(error) => {
-                tracing::warn!(group = self.engine.group, %error, "it is not known where partitions begin anew; it is asked again");
-                return Vec::new();
-            }
+        let places = self.set_back(consumer, places);
+        if places.is_empty() {
+            return places;
         }
         let Some(answer) = self.ask_where_they_stand(&places) else {
             return Vec::new();

@@ -13,7 +13,9 @@ use super::intake::Intake;
 use super::ledger::Epoch;
 use super::markers::Markers;
 use super::parking::follow::{self, Follower};
+use super::parking::steady_ms;
 use super::rebalance::{COMMIT_WITHIN, Drain, Member, Targets};
+use super::reread::Rereading;
 use super::steering::Steering;
 use super::surplus::Surplus;
 use super::unreadable::Unreadable;
@@ -79,7 +81,11 @@ pub(crate) struct PollThread {
     are_gated: bool,
     /// Whether partitions are being set back, as their logs begin anew.
     are_falling: bool,
+    /// Partitions that cannot be read.
+    rereading: Rereading,
     bounded_received: u64,
+    /// When a run to the end had its first assignment: what is due in its retry topics by then is a part of it.
+    bounded_since_ms: Option<i64>,
     /// Since when the ends of partitions cannot be looked up.
     ends_unknown_since: Option<Instant>,
 }
@@ -158,7 +164,9 @@ fn begin(
         last_record_at: None,
         are_gated: false,
         are_falling: false,
+        rereading: Rereading::default(),
         bounded_received: 0,
+        bounded_since_ms: None,
         ends_unknown_since: None,
     };
     Ok((thread, follower))
@@ -393,7 +401,7 @@ impl PollThread {
     }
 
     fn partition_error(
-        &self,
+        &mut self,
         code: RDKafkaErrorCode,
         topic: &str,
         partition: i32,
@@ -434,42 +442,24 @@ impl PollThread {
             }
             code if is_refusal(code) => {
                 let why = code.to_string();
-                self.cannot_read_now(topic, partition, &why);
-                self.keep_position(topic, partition, offset);
+                self.cannot_read_now(topic, partition, offset, &why);
                 self.cannot_end(topic, partition, &why)
             }
             code => {
-                self.cannot_read_now(topic, partition, &code.to_string());
-                self.keep_position(topic, partition, offset);
+                self.cannot_read_now(topic, partition, offset, &code.to_string());
                 Ok(())
             }
         }
     }
 
-    fn cannot_read_now(&self, topic: &str, partition: i32, error: &str) {
+    /// Told each time that the client has tried to read a partition.
+    fn cannot_read_now(&mut self, topic: &str, partition: i32, offset: i64, error: &str) {
         let readiness = &self.engine.readiness;
         if readiness.cannot_read_now(topic, partition, error) {
             tracing::error!(group = self.engine.group, topic, partition, %error, "the partition cannot be read");
         }
-    }
-
-    /// Has the client go on where it stood. It takes an error in a record's place for a record where that is taken in a batch, and
-    /// would pass over the record itself after the next rebalance.
-    fn keep_position(&self, topic: &str, partition: i32, offset: i64) {
-        let consumer = &self.client.consumer;
-        let stand = match consumer.context().assignments().get(topic, partition) {
-            Some(assigned) if assigned.held.is_none() => assigned.next.or(assigned.committed),
-            Some(_) | None => return,
-        };
-        let stand = stand.unwrap_or(offset);
-        if stand < 0 {
-            return;
-        }
-        // Without a wait: what is asked of the client is done in order.
-        let sought = consumer.seek(topic, partition, Offset::Offset(stand), Duration::ZERO);
-        if let Err(error) = sought {
-            tracing::debug!(group = self.engine.group, topic, partition, %error, "the client keeps its own position");
-        }
+        self.rereading
+            .failed(&self.client.consumer, topic, partition, offset);
     }
 
     /// A partition cannot be read until somebody mends that: a run with an end would never reach it.
@@ -494,6 +484,7 @@ impl PollThread {
         self.are_gated = self.client.gates.mind(&self.client.consumer);
         self.engine.dead_letters.mind_flood();
         self.engine.readiness.mind_unreadable();
+        self.rereading.mind(&self.client.consumer);
         while let Some(event) = self.client.consumer.poll(Duration::ZERO) {
             match event {
                 // Partitions are forwarded before they are assigned, so no record comes this way.
@@ -636,8 +627,16 @@ impl PollThread {
             .into_iter()
             .map(|position| (position.epoch, position.watermark))
             .collect();
+        let begun_ms = *self.bounded_since_ms.get_or_insert_with(steady_ms);
+        if self.engine.parking.are_any_loaded() {
+            return Ok(false);
+        }
         let mut assignments = self.client.consumer.context().assignments();
         Ok(assignments.all().all(|assigned| {
+            let retry = assigned.partition.retry.as_ref();
+            if retry.is_some_and(|retry| !retry.is_handed_out(begun_ms)) {
+                return false;
+            }
             let watermark = settled
                 .get(&assigned.partition.epoch)
                 .copied()

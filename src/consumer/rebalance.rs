@@ -16,7 +16,7 @@ use super::worker::Message;
 use crate::kafka::log;
 use crate::kafka::queue::{Committed, ForwardTarget, committed, forward, unforward};
 use crate::recovery::retry_topic;
-use crate::telemetry::Metric;
+use crate::telemetry::{Line, Metric};
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -24,7 +24,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -186,7 +186,15 @@ pub(crate) struct Member {
     closing: AtomicBool,
     /// What the client complained about since the last look.
     complaints: Mutex<Vec<KafkaError>>,
+    /// What was said of the client's errors.
+    said: Mutex<HashMap<i32, Line>>,
+    /// How often partitions were assigned or revoked.
+    rebalances: AtomicU64,
 }
+
+/// The client repeats an error for as long as it lasts, several times a second for each broker: it is logged when it changes, and then
+/// that often at most.
+const ERROR_LINE_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Member {
     pub(crate) fn new(
@@ -203,6 +211,8 @@ impl Member {
             targets: Mutex::default(),
             closing: AtomicBool::new(false),
             complaints: Mutex::default(),
+            said: Mutex::default(),
+            rebalances: AtomicU64::new(0),
         }
     }
 
@@ -233,6 +243,11 @@ impl Member {
     }
 
     /// Errors that the client reported outside of its poll.
+    /// How often partitions were assigned or revoked.
+    pub(crate) fn rebalances(&self) -> u64 {
+        self.rebalances.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn take_complaints(&self) -> Vec<KafkaError> {
         std::mem::take(
             &mut *self
@@ -470,7 +485,13 @@ impl ClientContext for Member {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(group = self.engine.group, %error, reason, "the Kafka client reports an error");
+        let code = error.rdkafka_error_code();
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = said.entry(code.map_or(0, |code| code as i32)).or_default();
+        if let Some(unsaid) = line.due(ERROR_LINE_INTERVAL) {
+            tracing::warn!(group = self.engine.group, %error, reason, unsaid, "the Kafka client reports an error");
+        }
+        drop(said);
         self.complaints
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -480,6 +501,7 @@ impl ClientContext for Member {
 
 impl ConsumerContext for Member {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        self.rebalances.fetch_add(1, Ordering::Relaxed);
         match rebalance {
             Rebalance::Assign(list) => {
                 self.count("assigned");

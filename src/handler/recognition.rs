@@ -6,11 +6,9 @@
 
 use super::{Context, DeadReason, Outcome, Stage};
 use crate::recovery::dead_letter::known_first_failure;
-use crate::telemetry::Metric;
+use crate::telemetry::{Line, Metric};
 use jiff::Timestamp;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// A line of a kind comes that often at most: a replay of old letters brings thousands.
 const LINE_INTERVAL: Duration = Duration::from_secs(60);
@@ -39,7 +37,7 @@ pub enum ReusedIds {
 /// The inbox knows the id from an event of other content.
 pub(super) fn reused(context: &Context) -> Outcome {
     count(Metric::ReusedIds, context);
-    if let Some(unsaid) = context.said().reused.line() {
+    if let Some(unsaid) = context.said().reused.due(LINE_INTERVAL) {
         let (source, id) = context.identity();
         tracing::warn!(
             group = context.group(),
@@ -101,7 +99,7 @@ struct LateEventHandled<'a> {
 impl LateEventHandled<'_> {
     fn tell(&self) {
         count(Metric::PossibleDuplicates, self.context);
-        let Some(unsaid) = self.context.said().late.line() else {
+        let Some(unsaid) = self.context.said().late.due(LINE_INTERVAL) else {
             return;
         };
         let (source, id) = self.context.identity();
@@ -129,31 +127,8 @@ fn time(ms: i64) -> String {
 /// What was said.
 #[derive(Default)]
 pub(super) struct Said {
-    late: Lines,
-    reused: Lines,
-}
-
-/// When there was a line of a kind.
-#[derive(Default)]
-struct Lines(Mutex<LastLine>);
-
-#[derive(Default)]
-struct LastLine {
-    at: Option<Instant>,
-    unsaid: u64,
-}
-
-impl Lines {
-    /// Whether it is time for a line, and then how many events had none since the last.
-    fn line(&self) -> Option<u64> {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.at.is_some_and(|at| at.elapsed() < LINE_INTERVAL) {
-            said.unsaid += 1;
-            return None;
-        }
-        said.at = Some(Instant::now());
-        Some(std::mem::take(&mut said.unsaid))
-    }
+    late: Line,
+    reused: Line,
 }
 
 #[cfg(test)]

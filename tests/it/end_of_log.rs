@@ -1,8 +1,11 @@
-//! What stands at the end of a partition and is no record, such as a transaction's marker, is no lag.
+//! What stands at the end of a partition and is no record, such as a transaction's marker, is no lag; and what a run to the end
+//! takes.
 
-use crate::support::{Case, Member};
-use evenkeel::event::Record;
+use crate::support::{Case, Log, Member};
+use evenkeel::consumer::Bound;
+use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::Router;
+use evenkeel::recovery::retry_topic;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use std::time::Duration;
@@ -43,4 +46,37 @@ async fn a_member_commits_past_the_markers_of_transactions() {
     case.offsets().reach(0, 4).await;
     let report = member.stop().await;
     assert_eq!((report.settled, report.clean), (1, true));
+}
+
+/// As a replay of dead letters leaves it there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_to_the_end_takes_what_is_due_in_the_retry_topic() {
+    let Some(case) = Case::new("it-due", 2).await else {
+        return;
+    };
+    let handled = Log::new();
+    let run = async || {
+        let handled = handled.clone();
+        let router = Router::new().raw(move |record: Record| {
+            handled.push(String::from_utf8_lossy(record.value().unwrap_or_default()).into_owned());
+            std::future::ready(())
+        });
+        let mut settings = case.settings();
+        settings.bound = Bound::UntilEnd;
+        Member::start(&case.kafka, settings, router).ended().await
+    };
+    case.publish([case.record(Some("key"), "source")]).await;
+    assert_eq!(run().await.settled, 1);
+    let due = (0..3).map(|n| OutgoingRecord {
+        topic: retry_topic(&case.group, &case.topic),
+        partition: Some(n % 2),
+        ..case.record(Some("key"), format!("due-{n}"))
+    });
+    case.publish(due).await;
+    run().await;
+    let mut values = handled.entries();
+    values.sort();
+    assert_eq!(values, ["due-0", "due-1", "due-2", "source"]);
+    let (before, _) = (handled.len(), run().await);
+    assert_eq!(handled.len(), before, "settled");
 }

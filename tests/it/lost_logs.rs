@@ -163,11 +163,15 @@ fn admin(kafka: &KafkaConfig) -> AdminClient<DefaultClientContext> {
 
 /// Deletes the topic, and creates it again under the same name.
 pub(crate) async fn recreate(case: &Case) {
+    recreate_with(case, case.partitions).await;
+}
+
+async fn recreate_with(case: &Case, partitions: i32) {
     let (admin, options) = (admin(&case.kafka), AdminOptions::new());
     let deleted = admin.delete_topics(&[&case.topic], &options).await;
     deleted.expect("answered").remove(0).expect("deleted");
     eventually("the topic can be created again", WITHIN, || async {
-        let topic = NewTopic::new(&case.topic, case.partitions, TopicReplication::Fixed(1));
+        let topic = NewTopic::new(&case.topic, partitions, TopicReplication::Fixed(1));
         let created = admin.create_topics([&topic], &options).await.ok()?;
         created.into_iter().all(|one| one.is_ok()).then_some(())
     })
@@ -198,6 +202,30 @@ async fn a_recreated_topic_with_more_records_is_handled_from_its_beginning() {
             || assignment() == Assignment::Broker
     );
     member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recreated_topic_with_fewer_partitions_is_handled_as_far_as_it_goes() {
+    let Some(case) = Case::new("it-fewer", 6).await else {
+        return;
+    };
+    let (handled, opened) = (Log::new(), Gate::closed());
+    opened.open();
+    let member = Member::start(&case.kafka, case.settings(), router(&handled, "", &opened));
+    publish(&case, "old", 100).await;
+    case.all_committed().await;
+    recreate_with(&case, 2).await;
+    let fewer = Case {
+        partitions: 2,
+        ..group_of(&case, "unused")
+    };
+    publish(&fewer, "new", 150).await;
+    all_handled("a running member", &handled, "new", 150).await;
+    eventually("it is ready again", 2 * WITHIN, || async {
+        member.health.not_ready().is_empty().then_some(())
+    })
+    .await;
+    assert!(member.stop().await.clean);
 }
 
 /// Whether the group kept an offset over the topic's deletion.

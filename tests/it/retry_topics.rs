@@ -104,6 +104,30 @@ async fn a_retry_topic_that_is_gone_keeps_its_source_from_no_commit() {
     assert!(report.clean, "{report:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_topic_that_is_deleted_with_parked_records_is_an_alarm() {
+    let Some(case) = Case::new("it-retry-deleted", 1).await else {
+        return;
+    };
+    let (handled, gate) = (Log::new(), Gate::closed());
+    let mut settings = parks_after(&case, Duration::from_secs(3_600));
+    settings.own_topics_interval = Duration::from_secs(3);
+    let member = Member::start(
+        &case.kafka,
+        settings,
+        failing(&handled, &gate, &["first", "second"]),
+    );
+    case.publish(["first", "second"].map(|value| case.record(Some(value), value)))
+        .await;
+    case.all_committed().await;
+    // What waits is counted with the commits.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    delete(&case, &retry_topic(&case.group, &case.topic)).await;
+    let complaint = member.complaint("parked_records").await;
+    assert!(complaint.contains("2 records of 2 keys"), "{complaint}");
+    drop(member);
+}
+
 async fn delete(case: &Case, topic: &str) {
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", &case.kafka.brokers)

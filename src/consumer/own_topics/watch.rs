@@ -2,7 +2,7 @@
 //! sources.
 
 use super::super::engine::Engine;
-use super::{OwnTopic, OwnTopicKind, command, losing_retry_topic, own, plan, warn};
+use super::{OwnTopic, OwnTopicKind, OwnTopicState, command, losing_retry_topic, own, plan, warn};
 use crate::kafka::KafkaError;
 use crate::kafka::admin::Admin;
 use crate::telemetry::Metric;
@@ -48,6 +48,11 @@ impl Watch {
     async fn look(&mut self) -> Result<(), KafkaError> {
         let topics = own(&self.engine.settings).look(&self.admin).await?;
         self.judge(&topics);
+        for topic in &topics {
+            if topic.kind == OwnTopicKind::Retry && topic.state == OwnTopicState::Missing {
+                self.engine.retry_topic_is_gone(&topic.name);
+            }
+        }
         if topics.iter().all(OwnTopic::is_whole) {
             return Ok(());
         }

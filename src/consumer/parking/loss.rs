@@ -13,9 +13,17 @@ use std::sync::{Mutex, PoisonError};
 /// The component under which lost entries show in the health.
 const COMPONENT: &str = "parked_records";
 
-/// Lost entries by the epoch of their partition.
+/// What is lost.
 #[derive(Default)]
-pub(crate) struct Losses(Mutex<BTreeMap<u64, Loss>>);
+pub(crate) struct Losses(Mutex<All>);
+
+#[derive(Default)]
+struct All {
+    /// Lost entries by the epoch of their partition.
+    entries: BTreeMap<u64, Loss>,
+    /// Retry topics that were deleted, with the keys and records that this member knew in them.
+    topics: BTreeMap<String, (usize, usize)>,
+}
 
 struct Loss {
     place: String,
@@ -29,10 +37,25 @@ impl Losses {
         group: &str,
         change: impl FnOnce(&mut BTreeMap<u64, Loss>),
     ) -> Result<(), String> {
-        let mut losses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut losses);
-        told(group, &losses)
+        self.change_all(group, |all| change(&mut all.entries))
     }
+
+    fn change_all(&self, group: &str, change: impl FnOnce(&mut All)) -> Result<(), String> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut all);
+        told_topic(group, &all.topics)?;
+        told(group, &all.entries)
+    }
+}
+
+fn told_topic(group: &str, topics: &BTreeMap<String, (usize, usize)>) -> Result<(), String> {
+    let Some((topic, (keys, records))) = topics.first_key_value() else {
+        return Ok(());
+    };
+    Err(format!(
+        "{topic} was deleted while {records} records of {keys} keys were parked in it: they are lost, and evenkeel audit names \
+         them; then give them up with: evenkeel groups accept-loss {group}"
+    ))
 }
 
 fn told(group: &str, losses: &BTreeMap<u64, Loss>) -> Result<(), String> {
@@ -80,6 +103,31 @@ impl Engine {
         self.health.set_ready(COMPONENT, told);
     }
 
+    /// A retry topic does not exist any more. What was parked in it is lost, as far as this member knew it.
+    pub(crate) fn retry_topic_is_gone(&self, topic: &str) {
+        let (keys, records) = self.parking.waiting_in(topic);
+        if records == 0 {
+            return;
+        }
+        let mut is_news = false;
+        let told = self.parking.losses.change_all(&self.group, |all| {
+            is_news = all
+                .topics
+                .insert(topic.to_owned(), (keys, records))
+                .is_none();
+        });
+        if is_news {
+            tracing::error!(
+                group = self.group,
+                topic,
+                keys,
+                records,
+                "a retry topic was deleted while records were parked in it: they are lost; evenkeel audit names them"
+            );
+        }
+        self.health.set_ready(COMPONENT, told);
+    }
+
     /// These partitions went.
     pub(crate) fn forget_losses(&self, gone: &[Epoch]) {
         let told = self.parking.losses.change(&self.group, |losses| {
@@ -94,6 +142,12 @@ impl Engine {
             return 0;
         };
         let entries = retry.change(super::Parking::accept_loss);
+        let mut records = 0;
+        let _ = self.parking.losses.change_all(&self.group, |all| {
+            let gone = all.topics.remove(&*retry.topic);
+            records = gone.map_or(0, |(_, records)| records as u64);
+        });
+        let entries = entries + records;
         if entries > 0 {
             tracing::warn!(group = self.group, topic = %retry.topic, partition = partition.partition, entries, "an operator accepts that entries of the retry partition are lost");
         }
