@@ -20,6 +20,8 @@ mod dev;
 mod end_of_log;
 /// Faults of brokers: refused commits, moved coordinators, outages and slow round trips cost time, never a record.
 mod faults;
+/// The only broker stands still again and again: every member is at work afterwards.
+mod frozen_broker;
 /// G10: a receipt means acknowledged, unknown is said to be unknown, and the buffer pushes back.
 mod g10_publish;
 /// G1: no loss, whatever is killed whenever, and no commit past what is unsettled.
