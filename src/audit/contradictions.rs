@@ -7,7 +7,7 @@ use super::judge::{Audit, completions_of};
 use super::order::OrderTable;
 use super::pending::Letter;
 use super::report::Finding;
-use super::subject::{Place, Subject};
+use super::subject::{Kind, Place, Subject};
 use super::{AuditError, Step};
 use std::collections::HashMap;
 
@@ -63,30 +63,37 @@ impl Audit<'_> {
         order: &mut OrderTable,
         found: &mut Contradictions,
     ) -> Result<(), AuditError> {
-        let (subjects, letters): (Vec<Subject>, Vec<(Place, Option<i64>, bool)>) = batch
+        let (subjects, letters): (Vec<Subject>, Vec<(Place, Option<i64>, bool, bool)>) = batch
             .into_iter()
             .map(|letter| {
                 (
                     letter.subject,
-                    (letter.place, letter.written_ms, letter.is_skip),
+                    (
+                        letter.place,
+                        letter.written_ms,
+                        letter.is_skip,
+                        letter.is_unlike,
+                    ),
                 )
             })
             .unzip();
         let completed = completions_of(self.completed(&subjects)?);
-        for ((subject, (letter, written_ms, is_skip)), completed) in
+        for ((subject, (letter, written_ms, is_skip, is_unlike)), completed) in
             subjects.into_iter().zip(letters).zip(completed)
         {
             if !is_skip && self.is_first_pass() {
                 self.is_handled(subject.kind.clone());
             }
-            if completed.first_ms.is_none() {
+            // What is no event is known by what it says, which such a letter does not tell: it may have been replayed.
+            let may_have = is_unlike && !matches!(subject.kind, Kind::Event(_));
+            if completed.first_ms.is_none() && !may_have {
                 continue;
             }
             if let Some(lane) = subject.lane {
                 order.excuse(lane, subject.place);
             }
             // One that was skipped may be a copy of an event that was handled.
-            if !is_skip && self.is_first_pass() {
+            if !is_skip && completed.first_ms.is_some() && self.is_first_pass() {
                 found.bytes += subject.bytes();
                 found.subjects.insert(letter, (subject, written_ms));
                 if found.bytes >= self.limits.contradictions_bytes {

@@ -342,7 +342,7 @@ fn completed(
                 RAW_HANDLER | FALLBACK_HANDLER => (subject.as_raw(&settings.topic), None),
                 _ => {
                     let identity = (subject.source.clone(), subject.id.clone());
-                    (identity, Some(subject.content))
+                    (identity, subject.content)
                 }
             };
             InboxKey {

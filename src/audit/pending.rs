@@ -9,7 +9,7 @@ use super::evidence::Evidence;
 use super::subject::{Place, Subject};
 use crate::handler::Stage;
 use crate::kafka::reader::LogRecord;
-use crate::recovery::{DeadLetter, Entry, Owner, record_timestamp_ms};
+use crate::recovery::{DeadLetter, Entry, Owner, is_edited_letter, record_timestamp_ms};
 use std::collections::HashMap;
 
 /// What became of a record that has no effect.
@@ -87,6 +87,8 @@ pub(super) struct Letter {
     pub(super) place: Place,
     /// When it was written.
     pub(super) written_ms: Option<i64>,
+    /// Whether it does not say what the record said.
+    pub(super) is_unlike: bool,
     /// Whether the record did not fail but was skipped by command.
     pub(super) is_skip: bool,
 }
@@ -115,13 +117,15 @@ impl Letters<'_> {
                 return Ok(());
             }
             let origin = Place { partition, offset };
+            let failed_ms = record_timestamp_ms(&record.headers);
+            let subject = Subject::new(self.topic, origin, failed_ms, &record);
+            let is_unlike = failure.is_reference || is_edited_letter(&record.headers);
             each(Letter {
-                subject: Subject::new(
-                    self.topic,
-                    origin,
-                    record_timestamp_ms(&record.headers),
-                    &record,
-                ),
+                subject: match is_unlike {
+                    true => subject.unlike(),
+                    false => subject,
+                },
+                is_unlike,
                 place: Place {
                     partition: record.partition,
                     offset: record.offset,

@@ -41,8 +41,8 @@ pub(super) struct Subject {
     pub(super) kind: Kind,
     pub(super) source: String,
     pub(super) id: String,
-    /// What it says as an event; as a record for what is none.
-    pub(super) content: ContentDigest,
+    /// What it says as an event, and as a record for what is none; none where that is not to be compared.
+    pub(super) content: Option<ContentDigest>,
     /// What it says as a record.
     record: ContentDigest,
     /// Partition and key, as a number that no two of them share; none for a record without a key, which has no order.
@@ -84,9 +84,17 @@ impl Subject {
             kind,
             source,
             id,
-            content,
+            content: Some(content),
             record: as_record,
             lane,
+        }
+    }
+
+    /// The same of a record that does not say what the one at its place said: one that was shortened, or edited.
+    pub(super) fn unlike(self) -> Self {
+        Self {
+            content: None,
+            ..self
         }
     }
 

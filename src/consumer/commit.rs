@@ -101,6 +101,7 @@ fn due(
     group: &str,
     now: Instant,
     metadata_max: usize,
+    is_asked: bool,
 ) -> Option<Due> {
     let watermark = position.watermark?;
     let owned = &track.owned;
@@ -122,7 +123,7 @@ fn due(
     let is_new = owned.committed != Some(watermark) || track.metadata != metadata.text;
     // Offsets of a topic that the group does not subscribe to expire (KIP-211) when they are not committed for days.
     let is_old = now.saturating_duration_since(track.committed_at) > AGAIN_AFTER;
-    (is_new || owned.parked_of.is_some() && is_old).then_some(Due {
+    (is_new || is_asked || owned.parked_of.is_some() && is_old).then_some(Due {
         epoch: position.epoch,
         offset: watermark,
         leader_epoch: log.leader_epoch,
@@ -209,7 +210,9 @@ impl<C: ConsumerContext + 'static> Committer<C> {
 
     /// After a complaint asks the brokers for a sign of life: librdkafka tells when they go, and not when they are back.
     fn look_for_the_cluster(&self) {
-        if !self.engine.readiness.has_complained() {
+        let readiness = &self.engine.readiness;
+        let is_topic_lacking = readiness.is_topic_lacking();
+        if !readiness.has_complained() && !is_topic_lacking {
             return;
         }
         let is_there = |topic: &String| {
@@ -221,7 +224,12 @@ impl<C: ConsumerContext + 'static> Committer<C> {
                     .all(|topic| topic.error().is_none())
             })
         };
-        if self.engine.settings.topics.iter().all(is_there) {
+        let topics = &self.engine.settings.topics;
+        if is_topic_lacking && topics.iter().all(is_there) {
+            readiness.topics_are_there();
+        }
+        // A topic that is lacking is a matter of its own.
+        if readiness.has_complained() && topics.iter().any(is_there) {
             self.engine.readiness.cluster_answers();
         }
     }
@@ -313,9 +321,11 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     /// Commits what is due of these, again with less where the brokers take less; false when that failed.
     fn commit_some(&mut self, positions: &[&Position]) -> bool {
         let (group, now) = (&self.engine.group, Instant::now());
+        // The group's answer to a commit says whether it refuses this member still.
+        let is_asked = self.engine.readiness.is_refused();
         let due_of = |position: &&Position| {
             let track = self.tracks.get(&position.epoch)?;
-            due(track, position, group, now, self.metadata_max)
+            due(track, position, group, now, self.metadata_max, is_asked)
         };
         let due_now: Vec<Due> = positions.iter().filter_map(due_of).collect();
         if due_now.is_empty() {
@@ -386,6 +396,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
         if !due.metadata.is_whole {
             metrics::counter!(Metric::CommitsCut.name(), "group" => self.engine.group.clone(), "topic" => owned.topic.to_string()).increment(1);
         }
+        self.engine.readiness.group_answers();
         owned.committed = Some(due.offset);
         track.is_whole = due.metadata.is_whole;
         track.metadata = due.metadata.text;
@@ -473,9 +484,11 @@ impl<C: ConsumerContext + 'static> Committer<C> {
             .map(|(_, track)| track)
             .collect();
         if let Some(retry) = gone.iter().find(|track| track.owned.parked_of.is_some()) {
+            let topic = &retry.owned.topic;
+            let (keys, records) = self.engine.parking.waiting_in(topic);
             self.engine.fail(format!(
-                "the retry topic {} was deleted and created again while it was read",
-                retry.owned.topic
+                "the retry topic {topic} was deleted and created again while {records} records of {keys} keys were parked in the \
+                 partitions of this member: they are lost; evenkeel audit names them; handle them again from the source"
             ));
         }
         let gone = gone.iter().map(|track| track.owned.epoch);

@@ -15,7 +15,7 @@ use crate::kafka::queue::{Committed, TopicId, topic_ids};
 use crate::telemetry::Metric;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -145,6 +145,14 @@ impl Assigned {
     }
 }
 
+/// Whether an error says that a partition is not there, which the client knows at once.
+fn is_of_partition(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(Code::UnknownPartition | Code::UnknownTopicOrPartition | Code::UnknownTopic)
+    )
+}
+
 impl Member {
     /// The ids of these partitions' topics, as the brokers tell them now.
     pub(super) fn topic_ids(
@@ -241,18 +249,26 @@ impl Member {
         }
         let ids = self.topic_ids(consumer, &fallen);
         let mut positions = Vec::with_capacity(falls.len());
+        let mut answers = true;
         for (topic, partition, fall_back) in falls {
+            let place = (Arc::clone(&topic), partition);
             let (offset, leader_epoch) = match fall_back {
                 FallBack::To {
                     offset,
                     leader_epoch,
                 } => (offset, leader_epoch),
                 FallBack::ToTheBeginning => {
-                    match consumer.fetch_watermarks(&topic, partition, BEGINNING_WITHIN) {
-                        Ok((beginning, _)) => (beginning, None),
-                        Err(error) => {
-                            self.cannot_set_back(consumer, &topic, partition, &error);
-                            places.retain(|place| *place != (Arc::clone(&topic), partition));
+                    // The first that does not answer ends the round: this thread serves all partitions.
+                    let beginning = answers
+                        .then(|| consumer.fetch_watermarks(&topic, partition, BEGINNING_WITHIN));
+                    match beginning {
+                        Some(Ok((beginning, _))) => (beginning, None),
+                        failed => {
+                            if let Some(Err(error)) = failed {
+                                answers = is_of_partition(&error);
+                                self.cannot_set_back(consumer, &topic, partition, &error);
+                            }
+                            places.retain(|other| *other != place);
                             continue;
                         }
                     }
@@ -295,7 +311,9 @@ impl Member {
         if is_news {
             tracing::warn!(group = self.engine.group, topic, partition, %error, "it is not known where the partition begins anew; it is asked again");
             // A topic with fewer partitions is shared out anew as soon as the client knows it.
-            if let Err(error) = consumer.fetch_metadata(Some(topic), BEGINNING_WITHIN) {
+            if is_of_partition(error)
+                && let Err(error) = consumer.fetch_metadata(Some(topic), BEGINNING_WITHIN)
+            {
                 tracing::debug!(group = self.engine.group, topic, %error, "the topic cannot be looked at");
             }
         }

@@ -141,10 +141,9 @@ impl RetryPartition {
         !self.is_empty() && name.is_some_and(|name| self.change(|state| state.joins(name, origin)))
     }
 
-    /// Whether all was handed out that was due at that time.
-    pub(crate) fn is_handed_out(&self, due_at_ms: i64) -> bool {
-        let is_later = |due_ms| due_ms > due_at_ms;
-        self.is_open() && (self.is_empty() || self.state().due_ms().is_none_or(is_later))
+    /// Whether all is settled, or waits for a later time, that was due by then.
+    pub(crate) fn is_done_with(&self, due_by_ms: i64) -> bool {
+        self.is_empty() || self.state().is_done_with(due_by_ms)
     }
 
     /// The wait behind a parked record that is about to start; none when it is not its turn.
@@ -297,11 +296,6 @@ impl ParkingLot {
             let _ = dispatcher.send(order);
         }
         wakers.fetching.iter().for_each(|fetching| fetching.wake());
-    }
-
-    /// Whether parked records are with their workers.
-    pub(crate) fn are_any_loaded(&self) -> bool {
-        self.loaded.load(Relaxed) > 0
     }
 
     /// A parked record left its worker.

@@ -83,9 +83,13 @@ pub(crate) struct PollThread {
     are_falling: bool,
     /// Partitions that cannot be read.
     rereading: Rereading,
+    /// Whether anything was taken of the client since events were served.
+    has_taken: bool,
     bounded_received: u64,
     /// When a run to the end had its first assignment: what is due in its retry topics by then is a part of it.
     bounded_since_ms: Option<i64>,
+    /// Since when it is not known what waits in a retry partition.
+    retry_unknown_since: Option<Instant>,
     /// Since when the ends of partitions cannot be looked up.
     ends_unknown_since: Option<Instant>,
 }
@@ -167,6 +171,8 @@ fn begin(
         rereading: Rereading::default(),
         bounded_received: 0,
         bounded_since_ms: None,
+        retry_unknown_since: None,
+        has_taken: true,
         ends_unknown_since: None,
     };
     Ok((thread, follower))
@@ -348,6 +354,7 @@ impl PollThread {
             return Ok(());
         }
         self.crowding.has_room(&self.engine);
+        self.has_taken = true;
         let (mut errors, mut unreadable) = (Vec::new(), Vec::new());
         let on_error = |code: RDKafkaErrorCode, message: &Message<'_>| {
             if let Some(batch) = UnreadableBatch::of(code, message) {
@@ -483,8 +490,8 @@ impl PollThread {
         self.engine.mind_breakers();
         self.are_gated = self.client.gates.mind(&self.client.consumer);
         self.engine.dead_letters.mind_flood();
-        self.engine.readiness.mind_unreadable();
-        self.rereading.mind(&self.client.consumer);
+        let has_taken = std::mem::replace(&mut self.has_taken, false);
+        self.engine.readiness.mind_unreadable(has_taken);
         while let Some(event) = self.client.consumer.poll(Duration::ZERO) {
             match event {
                 // Partitions are forwarded before they are assigned, so no record comes this way.
@@ -497,6 +504,8 @@ impl PollThread {
                 Err(error) => self.client_error(&error)?,
             }
         }
+        // Behind the events, as a rebalance is among them, and before anything is taken.
+        self.rereading.mind(&self.client.consumer);
         for complaint in self.client.consumer.context().take_complaints() {
             self.client_error(&complaint)?;
         }
@@ -553,12 +562,11 @@ impl PollThread {
             }
             Some(code @ RDKafkaErrorCode::GroupAuthorizationFailed) => {
                 let reason = format!("refused by the group: {code}");
-                self.engine.readiness.expelled(&reason);
+                self.engine.readiness.refused(&reason);
                 Ok(())
             }
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                let reason = "a topic that it subscribes to is not there";
-                self.engine.readiness.complain(reason);
+                self.engine.readiness.lacks_topic();
                 Ok(())
             }
             Some(code) if is_refusal(code) => {
@@ -628,13 +636,27 @@ impl PollThread {
             .map(|position| (position.epoch, position.watermark))
             .collect();
         let begun_ms = *self.bounded_since_ms.get_or_insert_with(steady_ms);
-        if self.engine.parking.are_any_loaded() {
-            return Ok(false);
-        }
         let mut assignments = self.client.consumer.context().assignments();
+        let closed = assignments.all().find_map(|assigned| {
+            let retry = assigned.partition.retry.as_ref()?;
+            (!retry.is_open()).then(|| (Arc::clone(&retry.topic), assigned.partition.partition))
+        });
+        if let Some((topic, partition)) = closed {
+            // Whether anything is due there is not known.
+            let since = *self.retry_unknown_since.get_or_insert_with(Instant::now);
+            return match since.elapsed() < ENDS_WITHIN {
+                true => Ok(false),
+                false => Err(ConsumerError::Unreadable {
+                    topic: topic.to_string(),
+                    partition,
+                    why: "it is not known what is parked there".to_owned(),
+                }),
+            };
+        }
+        self.retry_unknown_since = None;
         Ok(assignments.all().all(|assigned| {
             let retry = assigned.partition.retry.as_ref();
-            if retry.is_some_and(|retry| !retry.is_handed_out(begun_ms)) {
+            if retry.is_some_and(|retry| !retry.is_done_with(begun_ms)) {
                 return false;
             }
             let watermark = settled

@@ -18,6 +18,8 @@ pub(super) const COMPONENT: &str = "consumer";
 /// not told for so long. Nothing comes of a partition that is read and has no new record.
 const TOLD_AGAIN_WITHIN: Duration = Duration::from_secs(10);
 
+const LACKS_TOPIC: &str = "a topic that it subscribes to is not there";
+
 /// The consumer's readiness, shared by its threads.
 pub(crate) struct Readiness {
     health: Part,
@@ -33,6 +35,10 @@ struct State {
     stopping: bool,
     /// Why this member has no place in the group any more, until it is assigned one.
     expelled: Option<String>,
+    /// That the group refuses it, until it assigns or takes a commit.
+    refused: Option<String>,
+    /// Whether a topic of the subscription is not there.
+    lacks_topic: bool,
     /// Why the cluster cannot be used as it should, until it answers again.
     complaint: Option<String>,
     /// Partitions that cannot be read.
@@ -62,11 +68,13 @@ impl State {
         let reasons: Vec<&str> = self
             .expelled
             .iter()
+            .chain(&self.refused)
             .chain(&self.complaint)
             .chain(unreadable.map(|unreadable| &unreadable.reason))
             .chain(self.down.values())
             .chain(&self.crowded)
             .map(String::as_str)
+            .chain(self.lacks_topic.then_some(LACKS_TOPIC))
             .collect();
         match reasons[..] {
             [] if self.joined => Ok(()),
@@ -102,12 +110,43 @@ impl Readiness {
     pub(crate) fn assigned(&self) {
         self.change(|state| {
             state.joined = true;
-            state.expelled = None;
-            state.complaint = None;
+            (state.expelled, state.refused, state.complaint) = (None, None, None);
         });
     }
 
-    /// The group has taken this member's partitions away without being asked, or refuses it: not ready until it assigns anew.
+    /// The group refuses this member, which may have its partitions still: not ready until it assigns anew or takes a commit.
+    pub(crate) fn refused(&self, reason: &str) {
+        self.change(|state| state.refused = Some(reason.to_owned()));
+    }
+
+    /// Whether the group has refused this member, as far as is known.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.state().refused.is_some()
+    }
+
+    /// The group has taken a commit.
+    pub(crate) fn group_answers(&self) {
+        if self.is_refused() {
+            self.change(|state| state.refused = None);
+        }
+    }
+
+    /// A topic of the subscription is not there: not ready until all are.
+    pub(crate) fn lacks_topic(&self) {
+        self.change(|state| state.lacks_topic = true);
+    }
+
+    /// Whether a topic of the subscription was not there when that was last asked.
+    pub(crate) fn is_topic_lacking(&self) -> bool {
+        self.state().lacks_topic
+    }
+
+    /// All topics of the subscription are there.
+    pub(crate) fn topics_are_there(&self) {
+        self.change(|state| state.lacks_topic = false);
+    }
+
+    /// The group has taken this member's partitions away without being asked: not ready until it assigns anew.
     pub(crate) fn expelled(&self, reason: &str) {
         self.change(|state| {
             state.joined = false;
@@ -166,21 +205,33 @@ impl Readiness {
         self.change(|state| {
             let told = state.unreadable.get(&name);
             is_news = told.is_none_or(|told| told.reason != reason);
-            let unreadable = Unreadable { reason, told_at };
-            state.unreadable.insert(name, unreadable);
+            // What stays until somebody mends it is not replaced by what may pass.
+            if told_at.is_none() || told.is_none_or(|told| told.told_at.is_some()) {
+                let unreadable = Unreadable { reason, told_at };
+                state.unreadable.insert(name, unreadable);
+            }
         });
         is_news
     }
 
-    /// Looks whether partitions are read by now of which nothing came since.
-    pub(crate) fn mind_unreadable(&self) {
-        if self.has_unreadable.load(Ordering::Relaxed) {
-            let is_told = |told: &mut Unreadable| {
-                told.told_at
-                    .is_none_or(|at| at.elapsed() < TOLD_AGAIN_WITHIN)
-            };
-            self.change(|state| state.unreadable.retain(|_, told| is_told(told)));
+    /// Looks whether partitions are read by now of which nothing came since. Where nothing was taken of the client, nothing can
+    /// have been told.
+    pub(crate) fn mind_unreadable(&self, has_taken: bool) {
+        if !self.has_unreadable.load(Ordering::Relaxed) {
+            return;
         }
+        let now = Instant::now();
+        self.change(|state| match has_taken {
+            true => state.unreadable.retain(|_, told| {
+                let is_told = |at: Instant| now.duration_since(at) < TOLD_AGAIN_WITHIN;
+                told.told_at.is_none_or(is_told)
+            }),
+            false => {
+                let told = state.unreadable.values_mut();
+                told.filter_map(|told| told.told_at.as_mut())
+                    .for_each(|at| *at = now);
+            }
+        });
     }
 
     /// A partition is read, or gone.
@@ -288,13 +339,31 @@ mod tests {
         assert!(readiness.cannot_read_now("orders", 3, "refused"));
         for _ in 0..20 {
             tokio::time::advance(Duration::from_secs(1)).await;
-            readiness.mind_unreadable();
+            readiness.mind_unreadable(true);
             assert!(reason(&health).contains("orders/3"), "{}", reason(&health));
             assert!(!readiness.cannot_read_now("orders", 3, "refused"));
         }
         tokio::time::advance(TOLD_AGAIN_WITHIN).await;
-        readiness.mind_unreadable();
+        // Nothing was heard of the client.
+        readiness.mind_unreadable(false);
+        assert!(reason(&health).contains("orders/3"), "{}", reason(&health));
+        tokio::time::advance(TOLD_AGAIN_WITHIN).await;
+        readiness.mind_unreadable(true);
         assert_eq!(reason(&health), "orders/1 cannot be read: out of range");
+    }
+
+    #[test]
+    fn a_member_that_is_refused_or_lacks_a_topic_is_not_ready_until_that_is_over() {
+        let (readiness, health) = joined();
+        readiness.refused("refused");
+        readiness.lacks_topic();
+        readiness.cluster_answers();
+        assert_eq!(reason(&health), format!("refused; {LACKS_TOPIC}"));
+        readiness.group_answers();
+        readiness.assigned();
+        assert_eq!(reason(&health), LACKS_TOPIC);
+        readiness.topics_are_there();
+        assert_eq!(reason(&health), "");
     }
 
     #[test]

@@ -192,8 +192,8 @@ pub(crate) struct Member {
     rebalances: AtomicU64,
 }
 
-/// The client repeats an error for as long as it lasts, several times a second for each broker: it is logged when it changes, and then
-/// that often at most.
+/// The client repeats an error for as long as it lasts, several times a second for each broker: one of a kind is logged that often at
+/// most.
 const ERROR_LINE_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Member {
@@ -242,12 +242,12 @@ impl Member {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Errors that the client reported outside of its poll.
     /// How often partitions were assigned or revoked.
     pub(crate) fn rebalances(&self) -> u64 {
         self.rebalances.load(Ordering::Relaxed)
     }
 
+    /// Errors that the client reported outside of its poll.
     pub(crate) fn take_complaints(&self) -> Vec<KafkaError> {
         std::mem::take(
             &mut *self
@@ -383,10 +383,6 @@ impl Member {
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         // To be asked before the unassignment, which resets it.
         let lost = consumer.assignment_lost();
-        if lost {
-            let reason = "the group took its partitions away, as it was not heard of in time; it joins again";
-            self.engine.readiness.expelled(reason);
-        }
         let removed: Vec<Assigned> = {
             let mut assignments = self.assignments();
             assignments.awaited = true;
@@ -395,6 +391,11 @@ impl Member {
                 .filter_map(|element| assignments.remove(element.topic(), element.partition()))
                 .collect()
         };
+        // Of a topic that was deleted the partitions go in the same way.
+        if lost && self.assignments().all().next().is_none() {
+            let reason = "the group took its partitions away; it joins again";
+            self.engine.readiness.expelled(reason);
+        }
         let epochs: Vec<Epoch> = removed
             .iter()
             .flat_map(|assigned| epochs_of(&assigned.partition))

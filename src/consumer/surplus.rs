@@ -32,9 +32,11 @@ impl Surplus {
     }
 
     pub(crate) fn look(&mut self, engine: &Engine, consumer: &BaseConsumer<Member>) {
-        if engine.settings.assignment != Assignment::Broker
-            || engine.readiness.has_joined()
-            || self.looked_at.elapsed() < LOOK_EVERY
+        if engine.readiness.has_joined() {
+            self.member_since = None;
+            return;
+        }
+        if engine.settings.assignment != Assignment::Broker || self.looked_at.elapsed() < LOOK_EVERY
         {
             return;
         }

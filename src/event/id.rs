@@ -14,10 +14,23 @@ pub fn new_id() -> String {
 /// The same inputs always give the same id (UUIDv5), in every process and every version of this library, so a redelivery
 /// publishes the same ids and the next inbox suppresses them.
 pub fn derived_id(source: &str, id: &str, handler: &str, ordinal: u32) -> String {
+    of_parts([source, id, handler, &ordinal.to_string()])
+}
+
+/// The id of the event of type `ty` that a handler of a group publishes as the `ordinal`th for the event (`source`, `id`): the same
+/// in every redelivery, and another one in another group, by another handler, and for another type.
+pub(crate) fn published_id(
+    (group, handler): (&str, &str),
+    (source, id): (&str, &str),
+    ty: &str,
+    ordinal: usize,
+) -> String {
+    of_parts([group, handler, source, id, ty, &ordinal.to_string()])
+}
+
+fn of_parts<const N: usize>(parts: [&str; N]) -> String {
     // Lengths keep ("ab", "c") and ("a", "bc") apart.
-    let name = [source, id, handler, &ordinal.to_string()]
-        .map(|part| format!("{}:{part}", part.len()))
-        .concat();
+    let name = parts.map(|part| format!("{}:{part}", part.len())).concat();
     Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).to_string()
 }
 
@@ -41,6 +54,26 @@ mod tests {
     fn a_derived_id_never_changes() {
         let id = derived_id("/shop/orders", "o-1", "payments", 0);
         assert_eq!(id, "74c28019-c565-57b6-8bba-98104b5a5dda");
+    }
+
+    #[test]
+    fn published_ids_differ_in_every_part_and_never_change() {
+        let id = |group, handler, source, id, ty, ordinal| {
+            published_id((group, handler), (source, id), ty, ordinal)
+        };
+        let first = id("g", "h", "s", "i", "t", 0);
+        assert_eq!(first, "f54eeb76-ec69-55c5-94cc-8a4513d52134");
+        let ids = BTreeSet::from([
+            first,
+            id("x", "h", "s", "i", "t", 0),
+            id("g", "x", "s", "i", "t", 0),
+            id("g", "h", "x", "i", "t", 0),
+            id("g", "h", "s", "x", "t", 0),
+            id("g", "h", "s", "i", "x", 0),
+            id("g", "h", "s", "i", "t", 1),
+            id("gh", "", "s", "i", "t", 0),
+        ]);
+        assert_eq!(ids.len(), 8);
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub(crate) use binding::{Decoded, decode_asked};
 pub use content::ContentDigest;
 pub(crate) use content::raw_identity;
 pub use headers::{Headers, HeadersIter};
+pub(crate) use id::published_id;
 pub use id::{derived_id, new_id};
 pub use record::{Record, RecordBatch, RecordBatchBuilder};
 pub use trace::TraceContext;

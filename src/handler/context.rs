@@ -1,11 +1,11 @@
 //! What a handler knows about the delivery it handles.
 
-use super::HandlerError;
 use super::recognition::{ReusedIds, Said};
 use super::router::routes::{Own, RouteId};
+use super::{HandlerError, PublishedIds};
 use crate::event::{
     ContentDigest, Envelope, Event, EventType, HeadersIter, OutgoingRecord, Record, TraceContext,
-    decode, derived_id, raw_identity,
+    decode, derived_id, published_id, raw_identity,
 };
 use crate::inbox::{Inbox, InboxKey};
 use crate::publisher::Publisher;
@@ -182,7 +182,7 @@ impl Context {
 
     /// Publishes an event once this delivery has succeeded.
     ///
-    /// Its id is derived from the handled event, the handler and the position among the events that this delivery
+    /// Its id is derived from the handled event, the group, the handler, its type and its position among the events that this delivery
     /// publishes, so that a redelivery publishes the same id. Its trace context continues the handled event's.
     ///
     /// # Errors
@@ -200,7 +200,13 @@ impl Context {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let (source, id) = self.identity();
-        event.attributes.id = derived_id(source, id, self.handler(), staged.len() as u32);
+        let (handler, ordinal) = (self.handler(), staged.len());
+        event.attributes.id = match self.inner.routes.published_ids {
+            PublishedIds::OfGroupAndType => {
+                published_id((self.group(), handler), (source, id), T::TYPE, ordinal)
+            }
+            PublishedIds::OfHandler => derived_id(source, id, handler, ordinal as u32),
+        };
         let trace = self
             .trace()
             .map_or_else(TraceContext::root, TraceContext::child);

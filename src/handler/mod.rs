@@ -52,6 +52,7 @@ mod extract;
 mod http;
 mod outcome;
 pub(crate) mod panics;
+mod published_ids;
 mod recognition;
 mod router;
 
@@ -66,6 +67,7 @@ pub use error::{Class, Classifier, HandlerError};
 pub use extract::{BatchArgument, BatchFunction, FromContext, Function, Needs, RawFunction, State};
 pub use http::HttpStatus;
 pub use outcome::{DeadReason, IntoOutcome, Outcome, Stage};
+pub use published_ids::PublishedIds;
 pub use recognition::ReusedIds;
 pub use router::Router;
 pub(crate) use router::routes::{FALLBACK_HANDLER, RAW_HANDLER};

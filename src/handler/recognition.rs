@@ -46,7 +46,8 @@ pub(super) fn reused(context: &Context) -> Outcome {
             source,
             id,
             unsaid,
-            "an event has no effect, as its id was completed before with other content: give each event an id of its own.              Router::with_reused_ids makes dead letters of such events"
+            "an event has no effect, as its id was completed before with other content: give each event an id of its own. \
+             Router::with_reused_ids makes dead letters of such events"
         );
     }
     match context.reused_ids() {

@@ -1,7 +1,7 @@
 //! A router by event type: which handler gets which event, and what it is given.
 
 use super::extract::{BatchFunction, Function, RawFunction};
-use super::{BatchSettings, Delivery, Outcome, ReusedIds};
+use super::{BatchSettings, Delivery, Outcome, PublishedIds, ReusedIds};
 use crate::event::EventType;
 use crate::inbox::Inbox;
 use crate::kafka::ConfigError;
@@ -20,6 +20,7 @@ pub(super) mod routes;
 #[cfg(test)]
 mod tests;
 mod unhandled;
+mod whole_numbers;
 
 /// Routes each event to the handler of its type.
 ///
@@ -174,6 +175,11 @@ impl Router {
     /// What is done with an event whose id was completed with other content; by default its effect is suppressed.
     pub fn with_reused_ids(self, reused_ids: ReusedIds) -> Self {
         self.change(|routes| routes.reused_ids = reused_ids)
+    }
+
+    /// What the ids of events are derived from that handlers publish through their context.
+    pub fn with_published_ids(self, published_ids: PublishedIds) -> Self {
+        self.change(|routes| routes.published_ids = published_ids)
     }
 
     /// Validates payloads against their schemas before handlers see them. Without it, only `serde` judges them.

@@ -348,7 +348,7 @@ impl Drop for Client {
         if lost > 0 {
             tracing::error!(
                 records = lost,
-                "the publisher ends with unacknowledged records, which are lost; flush before the last clone is dropped"
+                "the publisher ends with unacknowledged records, which may be lost; flush before the last clone is dropped"
             );
         }
     }

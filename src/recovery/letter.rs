@@ -43,7 +43,7 @@ pub struct DeadLetter {
     pub group: Option<String>,
     /// The error's class: ours (`transient`, `permanent`, `outage`), or the name of an exception's class.
     pub class: Option<String>,
-    /// Where it failed: ours (`decode`, `schema`, `handler`, `timeout`, `panic`), or Connect's stage.
+    /// Where it failed: ours (`decode`, `schema`, `handler`, `timeout`, `panic`, `inbox`, `skipped`), or Connect's stage.
     pub stage: Option<String>,
     /// What happened.
     pub message: Option<String>,

@@ -112,6 +112,8 @@ struct Key {
     early_replays: Vec<(i64, i64)>,
     /// How many of the queue are handed out.
     loaded: usize,
+    /// Before when a record that was due and could not be had is not tried again.
+    again_ms: i64,
     scheduled: Option<i64>,
 }
 
@@ -396,9 +398,19 @@ impl Parking {
         };
         key.loaded = at;
         if at == 0 {
-            key.wait.not_before_ms = key.wait.not_before_ms.max(until_ms);
+            key.again_ms = until_ms;
             self.schedule(ticket.key);
         }
+    }
+
+    /// Whether everything is settled, or waits for a later time, that was due by then: nothing of it is on its way, nor to be
+    /// had again.
+    pub(crate) fn is_done_with(&self, due_by_ms: i64) -> bool {
+        let mut used = self.keys.iter().filter(|key| !key.is_done());
+        !used.any(|key| {
+            let is_due = !key.queue.is_empty() && !key.is_held();
+            key.loaded > 0 || is_due && key.wait.not_before_ms <= due_by_ms
+        })
     }
 
     /// Lets a key go on at once, held or not; whether it was waiting.
@@ -408,6 +420,7 @@ impl Parking {
         };
         let key = &mut self.keys[id as usize];
         key.wait.not_before_ms = 0;
+        key.again_ms = 0;
         key.released.append(&mut key.holding);
         for hold in key.holds.extract_if(.., |hold| hold.replay.is_none()) {
             self.unsettled.remove(hold.note);
@@ -422,7 +435,8 @@ impl Parking {
         let waiting = self.due.range((now_ms.saturating_add(1), 0)..);
         let waiting: Vec<u32> = waiting.map(|(_, id)| *id).collect();
         for id in &waiting {
-            self.keys[*id as usize].wait.not_before_ms = 0;
+            let key = &mut self.keys[*id as usize];
+            (key.wait.not_before_ms, key.again_ms) = (0, 0);
             self.schedule(*id);
         }
         waiting.len()
@@ -481,8 +495,9 @@ impl Parking {
             self.due.remove(&(due, id));
         }
         if !key.queue.is_empty() && key.loaded == 0 && !key.is_held() {
-            key.scheduled = Some(key.wait.not_before_ms);
-            self.due.insert((key.wait.not_before_ms, id));
+            let due_ms = key.wait.not_before_ms.max(key.again_ms);
+            key.scheduled = Some(due_ms);
+            self.due.insert((due_ms, id));
         }
     }
 

@@ -9,7 +9,7 @@
 use super::dead_letter::record_timestamp_ms;
 use super::parked::{Owner, is_parking_header, push_replay_origin};
 use super::{DeadLetter, Position, retry_topic};
-use crate::event::{Headers, OutgoingRecord};
+use crate::event::{Headers, OutgoingRecord, Record};
 use crate::kafka::reader::LogRecord;
 use jiff::Timestamp;
 
@@ -19,6 +19,11 @@ pub(crate) const REPLAYED_BY: &str = "evenkeel.dlq.replayed-by";
 pub(crate) const REPLAYED_AT: &str = "evenkeel.dlq.replayed-at";
 pub(crate) const FIRST_FAILURE: &str = "evenkeel.dlq.first-failure";
 pub(crate) const EDITED: &str = "evenkeel.dlq.edited";
+
+/// Whether a record is a replay that somebody edited.
+pub(crate) fn is_edited(record: &Record) -> bool {
+    record.headers().last_value(EDITED) == Some(b"true")
+}
 
 /// What the names of failure headers begin with, and of those that an earlier replay added.
 ///

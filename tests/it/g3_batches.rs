@@ -3,7 +3,7 @@
 use crate::support::{Case, Member, Step};
 use evenkeel::consumer::Bound;
 use evenkeel::event::{EventType, OutgoingRecord, derived_id};
-use evenkeel::handler::{Delivered, HandlerError, Outcome, Router, State};
+use evenkeel::handler::{Delivered, HandlerError, Outcome, PublishedIds, Router, State};
 use evenkeel::inbox::{SqliteInbox, SqliteTx};
 use evenkeel::kafka::KafkaConfig;
 use evenkeel::publisher::{Publisher, PublisherSettings};
@@ -99,7 +99,9 @@ async fn a_batch_of_events_that_come_twice_has_each_effect_once_and_in_order() {
     let mut settings = case.settings();
     settings.bound = Bound::UntilEnd;
     settings.retry.backoff.initial = Duration::from_millis(5);
-    let router = router.with_inbox(inbox.clone());
+    let router = router
+        .with_published_ids(PublishedIds::OfHandler)
+        .with_inbox(inbox.clone());
     let answers = Publisher::new(&booked.kafka, PublisherSettings::new("/it/booked"));
     let answers = answers.expect("a publisher");
     let member = Member::start_with(&case.kafka, settings, router, Some(answers));

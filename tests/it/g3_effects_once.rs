@@ -4,7 +4,7 @@
 use crate::support::{Case, Member, Step, WITHIN, set};
 use evenkeel::consumer::Bound;
 use evenkeel::event::{Event, EventType, OutgoingRecord, derived_id};
-use evenkeel::handler::{Context, HandlerError, Router};
+use evenkeel::handler::{Context, HandlerError, PublishedIds, Router};
 use evenkeel::inbox::{SqliteInbox, SqliteTx};
 use evenkeel::kafka::reader::LogRecord;
 use evenkeel::publisher::{Publisher, PublisherSettings};
@@ -160,7 +160,10 @@ async fn replies_that_could_not_be_sent_are_sent_by_the_next_member_with_the_sam
         Publisher::new(&replies.kafka, settings).expect("a publisher")
     };
     let (_directory, inbox) = store(&case).await;
-    let router = Router::new().on(answer).with_inbox(inbox.clone());
+    let router = Router::new()
+        .on(answer)
+        .with_published_ids(PublishedIds::OfHandler)
+        .with_inbox(inbox.clone());
     let step = case.step(&case.publisher(), "a", 1);
     let step_id = String::from_utf8(step.headers.last("ce_id").expect("an id").to_vec());
     let step_id = step_id.expect("text");

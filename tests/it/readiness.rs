@@ -1,6 +1,7 @@
 //! Readiness says what is so: a member without a place in its group is not ready, and what has passed keeps none from it.
 
 use crate::support::{Case, Log, Member, WITHIN, guarded, set};
+use evenkeel::consumer::{Assignment, ConsumerSettings};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
 use evenkeel::testing::{JavaProgram, TestKafka, eventually, unique};
@@ -67,7 +68,12 @@ async fn a_member_that_its_group_refuses_is_not_ready_until_it_is_admitted() {
     let mut case = Case::on(&cluster, "it-expelled", 1).await;
     set(&mut case.kafka, "session.timeout.ms=6000");
     let handled = Log::new();
-    let member = Member::start(&case.kafka, case.settings(), router(&handled));
+    // With KIP-848 the client fails for good.
+    let settings = ConsumerSettings {
+        assignment: Assignment::CooperativeSticky,
+        ..case.settings()
+    };
+    let member = Member::start(&case.kafka, settings, router(&handled));
     member.joined().await;
     acl(&program, &cluster, "expel", &case.group).await;
     member.complaint("consumer").await;

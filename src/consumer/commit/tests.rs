@@ -35,7 +35,14 @@ fn position(watermark: Option<i64>, next: Option<i64>) -> Position {
 }
 
 fn due_now(track: &Track, position: &Position) -> Option<Due> {
-    due(track, position, "g", Instant::now(), metadata::BYTES_MAX)
+    due(
+        track,
+        position,
+        "g",
+        Instant::now(),
+        metadata::BYTES_MAX,
+        false,
+    )
 }
 
 #[test]
@@ -87,7 +94,7 @@ fn only_a_retry_partition_is_committed_again_when_its_commit_is_old() {
     let is_due = |track: &Track, age: Duration| {
         let now = track.committed_at + age;
         let position = position(Some(5), Some(5));
-        due(track, &position, "g", now, metadata::BYTES_MAX).is_some()
+        due(track, &position, "g", now, metadata::BYTES_MAX, false).is_some()
     };
     assert!(!is_due(&retry, AGAIN_AFTER));
     assert!(is_due(&retry, AGAIN_AFTER * 2));

@@ -48,11 +48,11 @@ impl Watch {
     async fn look(&mut self) -> Result<(), KafkaError> {
         let topics = own(&self.engine.settings).look(&self.admin).await?;
         self.judge(&topics);
-        for topic in &topics {
-            if topic.kind == OwnTopicKind::Retry && topic.state == OwnTopicState::Missing {
-                self.engine.retry_topic_is_gone(&topic.name);
-            }
-        }
+        let gone = topics.iter().filter(|topic| {
+            topic.kind == OwnTopicKind::Retry && topic.state == OwnTopicState::Missing
+        });
+        let gone = gone.map(|topic| topic.name.as_str());
+        self.engine.show_gone_retry_topics(gone);
         if topics.iter().all(OwnTopic::is_whole) {
             return Ok(());
         }

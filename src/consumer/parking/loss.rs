@@ -53,8 +53,8 @@ fn told_topic(group: &str, topics: &BTreeMap<String, (usize, usize)>) -> Result<
         return Ok(());
     };
     Err(format!(
-        "{topic} was deleted while {records} records of {keys} keys were parked in it: they are lost, and evenkeel audit names \
-         them; then give them up with: evenkeel groups accept-loss {group}"
+        "{topic} was deleted while {records} records of {keys} keys were parked in it: they are lost; evenkeel audit names those of \
+         the group {group}; handle them again from the source, then start this member anew"
     ))
 }
 
@@ -103,20 +103,20 @@ impl Engine {
         self.health.set_ready(COMPONENT, told);
     }
 
-    /// A retry topic does not exist any more. What was parked in it is lost, as far as this member knew it.
-    pub(crate) fn retry_topic_is_gone(&self, topic: &str) {
-        let (keys, records) = self.parking.waiting_in(topic);
-        if records == 0 {
-            return;
-        }
-        let mut is_news = false;
+    /// Retry topics that do not exist. What was parked in them is lost, as far as this member knows of it in its partitions.
+    pub(crate) fn show_gone_retry_topics<'a>(&self, gone: impl Iterator<Item = &'a str>) {
+        let waiting = gone.map(|topic| (topic.to_owned(), self.parking.waiting_in(topic)));
+        let topics: BTreeMap<_, _> = waiting.filter(|(_, (_, records))| *records > 0).collect();
+        let mut news = Vec::new();
         let told = self.parking.losses.change_all(&self.group, |all| {
-            is_news = all
-                .topics
-                .insert(topic.to_owned(), (keys, records))
-                .is_none();
+            let is_new = |(topic, _): &(&String, &(usize, usize))| !all.topics.contains_key(*topic);
+            let fresh = topics.iter().filter(is_new);
+            news = fresh
+                .map(|(topic, waiting)| (topic.clone(), *waiting))
+                .collect();
+            all.topics = topics;
         });
-        if is_news {
+        for (topic, (keys, records)) in news {
             tracing::error!(
                 group = self.group,
                 topic,
@@ -142,12 +142,6 @@ impl Engine {
             return 0;
         };
         let entries = retry.change(super::Parking::accept_loss);
-        let mut records = 0;
-        let _ = self.parking.losses.change_all(&self.group, |all| {
-            let gone = all.topics.remove(&*retry.topic);
-            records = gone.map_or(0, |(_, records)| records as u64);
-        });
-        let entries = entries + records;
         if entries > 0 {
             tracing::warn!(group = self.group, topic = %retry.topic, partition = partition.partition, entries, "an operator accepts that entries of the retry partition are lost");
         }

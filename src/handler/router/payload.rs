@@ -3,9 +3,11 @@
 //! It stays the bytes that came, checked against a schema or not: numbers keep their text, and what waits for the store costs no
 //! more than its record.
 
+use super::whole_numbers;
 use crate::event::{Attributes, Event, EventType};
 use crate::handler::{DeadReason, Outcome, Stage};
 use crate::schema::{Catalogue, ValidationError};
+use serde_path_to_error::{Path, Segment};
 use std::borrow::Cow;
 
 /// A payload, as it stands in its record.
@@ -31,16 +33,29 @@ impl<'a> Payload<'a> {
 
     /// The event that a handler gets; or the outcome for a payload that is not of its type.
     pub(super) fn read<T: EventType>(self, attributes: Attributes) -> Result<Event<T>, Outcome> {
-        // Text is checked once as a whole, which is much faster than string by string; what is wrong with other bytes is the
-        // parser's to say.
-        let data = match std::str::from_utf8(&self.0) {
-            Ok(text) => serde_json::from_str(text),
-            Err(_) => serde_json::from_slice(&self.0),
+        let error = match parse(&self.0) {
+            Ok(data) => return Ok(Event { attributes, data }),
+            Err(error) => error,
         };
-        match data {
-            Ok(data) => Ok(Event { attributes, data }),
-            Err(error) => Err(unreadable(T::TYPE, &error)),
+        if !error.is_data() {
+            return Err(unreadable(T::TYPE, &error));
         }
+        // A schema takes `2.0` for an integer, so that a handler has to as well.
+        if let Some(json) = whole_numbers::rewritten(&self.0)
+            && let Ok(data) = parse(&json)
+        {
+            return Ok(Event { attributes, data });
+        }
+        Err(misshapen::<T>(&self.0, &error))
+    }
+}
+
+/// Text is checked once as a whole, which is much faster than string by string; what is wrong with other bytes is the parser's to
+/// say.
+fn parse<T: EventType>(json: &[u8]) -> serde_json::Result<T> {
+    match std::str::from_utf8(json) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(json),
     }
 }
 
@@ -48,21 +63,44 @@ pub(super) fn dead(stage: Stage, error: impl std::fmt::Display) -> Outcome {
     Outcome::Dead(DeadReason::new(stage, error.to_string()))
 }
 
-/// Says where a payload is wrong without repeating any of it, which `serde_json`'s own message would.
+/// Says where a payload is no JSON without repeating any of it, which `serde_json`'s own message would.
 fn unreadable(ty: &str, error: &serde_json::Error) -> Outcome {
-    let problem = if error.is_data() {
-        "does not have the shape of its type"
-    } else {
-        "is not JSON"
+    let (line, column) = (error.line(), error.column());
+    let told = format!("the payload of {ty} is not JSON (line {line}, column {column})");
+    dead(Stage::Decode, told)
+}
+
+/// Says by a JSON pointer where a payload is not of its type.
+fn misshapen<T: EventType>(json: &[u8], error: &serde_json::Error) -> Outcome {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let read: Result<T, _> = serde_path_to_error::deserialize(&mut reader);
+    let pointer = read.err().map(|error| pointer(error.path()));
+    let at = match pointer.as_deref() {
+        None | Some("") => String::new(),
+        Some(pointer) => format!(" at {pointer}"),
     };
-    dead(
-        Stage::Decode,
-        format!(
-            "the payload of {ty} {problem} (line {}, column {})",
-            error.line(),
-            error.column()
-        ),
-    )
+    let (ty, line, column) = (T::TYPE, error.line(), error.column());
+    let told = format!(
+        "the payload of {ty} does not have the shape of its type{at} (line {line}, column {column})"
+    );
+    dead(Stage::Decode, told)
+}
+
+/// A path as a JSON pointer (RFC 6901).
+fn pointer(path: &Path) -> String {
+    let mut pointer = String::new();
+    for segment in path {
+        let name = match segment {
+            Segment::Seq { index } => index.to_string(),
+            Segment::Map { key } | Segment::Enum { variant: key } => {
+                key.replace('~', "~0").replace('/', "~1")
+            }
+            Segment::Unknown => continue,
+        };
+        pointer.push('/');
+        pointer.push_str(&name);
+    }
+    pointer
 }
 
 #[cfg(test)]
@@ -117,6 +155,55 @@ mod tests {
         }
         let json = format!(r#"{{"amount": {}}}"#, u128::MAX);
         assert_eq!(read::<Large>(&json).expect("it fits").amount, u128::MAX);
+    }
+
+    #[derive(Debug, serde::Serialize, serde::Deserialize)]
+    struct Lines {
+        lines: Vec<Line>,
+    }
+
+    #[derive(Debug, serde::Serialize, serde::Deserialize)]
+    struct Line {
+        #[serde(rename = "per/unit")]
+        quantity: u32,
+    }
+
+    impl EventType for Lines {
+        const TYPE: &'static str = "test.lines.v1";
+        const TOPIC: &'static str = "test";
+
+        fn key(&self) -> String {
+            String::new()
+        }
+    }
+
+    #[test]
+    fn an_integer_may_be_written_with_a_point_and_what_is_none_is_pointed_at() {
+        let read = |json: &str| {
+            let payload = Payload::checked(None, Lines::TYPE, Cow::Borrowed(json.as_bytes()))?;
+            payload.read::<Lines>(Attributes::new("1", "/test", Lines::TYPE))
+        };
+        let lines = read(r#"{"lines": [{"per/unit": 2.0}, {"per/unit": 1e3}]}"#);
+        let lines = lines.expect("integers").data.lines;
+        let quantities: Vec<u32> = lines.iter().map(|line| line.quantity).collect();
+        assert_eq!(quantities, [2, 1_000]);
+        let check = |json: &str, expected: &str| {
+            let Err(Outcome::Dead(reason)) = read(json) else {
+                panic!("{json} is no such payload")
+            };
+            assert!(reason.message.contains(expected), "{}", reason.message);
+        };
+        let half = r#"{"lines": [{"per/unit": 1}, {"per/unit": 2.5}]}"#;
+        check(
+            half,
+            "of its type at /lines/1/per~1unit (line 1, column 45)",
+        );
+        check(
+            r#"{"lines": [{"per/unit": -1.0}]}"#,
+            "at /lines/0/per~1unit (",
+        );
+        check("[]", "does not have the shape of its type (");
+        check("{", "is not JSON (");
     }
 
     #[test]

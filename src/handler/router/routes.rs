@@ -11,10 +11,11 @@ use crate::handler::context::{ContextSource, identity_of};
 use crate::handler::deadline::outside;
 use crate::handler::extract::{Function, Needs, RawFunction};
 use crate::handler::recognition::{self, ReusedIds, Said};
-use crate::handler::{Context, Delivery, HandlerError, Outcome, Stage};
+use crate::handler::{Context, Delivery, HandlerError, Outcome, PublishedIds, Stage};
 use crate::inbox::{Claim, Claimed, Inbox, InboxError};
 use crate::kafka::ConfigError;
 use crate::publisher::PublishError;
+use crate::recovery::is_edited;
 use crate::schema::Catalogue;
 use foldhash::fast::RandomState;
 use std::any::{Any, TypeId};
@@ -62,6 +63,7 @@ pub(in crate::handler) struct Routes {
     pub(super) states: Vec<(TypeId, Arc<dyn Any + Send + Sync>)>,
     pub(in crate::handler) said: Arc<Said>,
     pub(in crate::handler) reused_ids: ReusedIds,
+    pub(in crate::handler) published_ids: PublishedIds,
     pub(super) unhandled: Arc<UnhandledTypes>,
 }
 
@@ -332,7 +334,9 @@ impl<'a> Input<'a> {
         let attributes = envelope.attributes;
         let data = envelope.data.unwrap_or(Cow::Borrowed(b"null"));
         let inbox = routes.inbox.as_ref();
-        let content = inbox.map(|_| ContentDigest::of_event(&attributes.ty, &data));
+        // An edited replay is to have the effect of what failed, whatever it says.
+        let content = inbox.filter(|_| !is_edited(record));
+        let content = content.map(|_| ContentDigest::of_event(&attributes.ty, &data));
         let payload = Payload::checked(routes.catalogue.as_deref(), &attributes.ty, data)?;
         Ok(Self::Event {
             route,
