@@ -63,7 +63,7 @@ impl Audit<'_> {
         order: &mut OrderTable,
         found: &mut Contradictions,
     ) -> Result<(), AuditError> {
-        let (subjects, letters): (Vec<Subject>, Vec<(Place, Option<i64>, bool, bool)>) = batch
+        let (subjects, letters): (Vec<_>, Vec<_>) = batch
             .into_iter()
             .map(|letter| {
                 (

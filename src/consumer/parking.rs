@@ -189,6 +189,9 @@ impl RetryPartition {
 /// Wakes the thread that reads retry partitions, whose queue it is.
 type Waker = Arc<ForwardedQueue<DefaultConsumerContext>>;
 
+/// Keys and records by retry partition.
+type Waiting = HashMap<(Arc<str>, i32), (usize, usize)>;
+
 /// What the consumer's parts share of parking.
 #[derive(Default)]
 pub(crate) struct ParkingLot {
@@ -201,7 +204,7 @@ pub(crate) struct ParkingLot {
     /// Committed offsets of owned retry partitions.
     committed: Mutex<HashMap<(Arc<str>, i32), i64>>,
     /// Keys and records that wait in owned retry partitions.
-    waiting: Mutex<HashMap<(Arc<str>, i32), (usize, usize)>>,
+    waiting: Mutex<Waiting>,
     /// What of owned retry partitions may be deleted.
     bounds: Mutex<clean::AllBounds>,
     wakers: Mutex<Wakers>,
