@@ -196,7 +196,7 @@ mod tests {
         let half = r#"{"lines": [{"per/unit": 1}, {"per/unit": 2.5}]}"#;
         check(
             half,
-            "of its type at /lines/1/per~1unit (line 1, column 45)",
+            "of its type at /lines/1/per~1unit (line 1, column 44)",
         );
         check(
             r#"{"lines": [{"per/unit": -1.0}]}"#,
