@@ -211,27 +211,32 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     /// After a complaint asks the brokers for a sign of life: librdkafka tells when they go, and not when they are back.
     fn look_for_the_cluster(&self) {
         let readiness = &self.engine.readiness;
-        let is_topic_lacking = readiness.is_topic_lacking();
-        if !readiness.has_complained() && !is_topic_lacking {
+        if !readiness.has_complained() && !readiness.is_topic_lacking() {
             return;
         }
-        let is_there = |topic: &String| {
-            let metadata = self.consumer.fetch_metadata(Some(topic), ANSWER_WITHIN);
-            metadata.is_ok_and(|metadata| {
-                metadata
-                    .topics()
-                    .iter()
-                    .all(|topic| topic.error().is_none())
-            })
-        };
-        let topics = &self.engine.settings.topics;
-        if is_topic_lacking && topics.iter().all(is_there) {
+        let mut are_all_there = true;
+        for topic in &self.engine.settings.topics {
+            match self.topic_error(topic) {
+                None => {}
+                // That a topic is lacking is an answer as well.
+                Some(Code::UnknownTopicOrPartition) => are_all_there = false,
+                Some(_) => return,
+            }
+        }
+        readiness.cluster_answers();
+        if are_all_there {
             readiness.topics_are_there();
         }
-        // A topic that is lacking is a matter of its own.
-        if readiness.has_complained() && topics.iter().any(is_there) {
-            self.engine.readiness.cluster_answers();
-        }
+    }
+
+    /// What the brokers say is wrong with a topic.
+    fn topic_error(&self, topic: &str) -> Option<Code> {
+        let metadata = match self.consumer.fetch_metadata(Some(topic), ANSWER_WITHIN) {
+            Ok(metadata) => metadata,
+            Err(error) => return Some(error.rdkafka_error_code().unwrap_or(Code::Unknown)),
+        };
+        let error = metadata.topics().iter().find_map(|topic| topic.error());
+        error.map(Code::from)
     }
 
     fn own(&mut self, owned: Owned) {

@@ -195,9 +195,9 @@ async fn in_postgres_the_tables_of_the_inbox_are_made_as_well() {
     let url = postgres.database().await.expect("a database");
     let migrate = ["store", "migrate", "--store", &url];
     let first = run(&migrate).await.code(0);
-    let made = "outbox  version 0 -> 1  migrated\ninbox   version 0 -> 3  migrated\n";
+    let made = "outbox  version 0 -> 1  migrated\ninbox   version 0 -> 4  migrated\n";
     assert_eq!(first.out, made);
     let second = run(&migrate).await.code(0);
-    let there = "outbox  version 1 -> 1  is up to date\ninbox   version 3 -> 3  is up to date\n";
+    let there = "outbox  version 1 -> 1  is up to date\ninbox   version 4 -> 4  is up to date\n";
     assert_eq!(second.out, there);
 }
