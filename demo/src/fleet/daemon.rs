@@ -8,6 +8,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+/// How a daemon ends that had to leave records unsettled when it was told to stop.
+const UNCLEAN: i32 = 5;
+
 /// How long a daemon that ended by itself stays down.
 const AFTER_CRASH: Duration = Duration::from_secs(1);
 
@@ -149,7 +152,12 @@ impl Daemon {
     fn ended(&mut self, status: ExitStatus, now: Instant) -> Seen {
         let (expected, again) = match self.state {
             State::Ending(Harm::Kill, again) => (status.signal() == Some(9), again),
-            State::Ending(_, again) => (status.success(), again),
+            // Records that failed and wait are left to the next start: while the payment provider is out there are some.
+            State::Ending(_, Some(again)) => {
+                let is_unclean = status.code() == Some(UNCLEAN);
+                (status.success() || is_unclean, Some(again))
+            }
+            State::Ending(_, None) => (status.success(), None),
             _ => (false, Some(AFTER_CRASH)),
         };
         let told = matches!(self.state, State::Ending(..));

@@ -95,6 +95,20 @@ async fn a_blow_on_one_that_is_frozen_falls_on_the_next() {
 }
 
 #[tokio::test]
+async fn a_stop_may_leave_records_to_the_next_start_and_to_no_last_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let unclean = "trap 'exit 5' TERM; echo up; while :; do sleep 0.02; done";
+    let mut fleet = fleet(directory.path(), &[unclean]);
+    until_up(&mut fleet, 0, 1).await;
+    fleet.strike(&blow(Harm::Stop, 0)).await.expect("strikes");
+    until_up(&mut fleet, 0, 2).await;
+    assert_eq!(fleet.toll.failures, [""; 0]);
+    fleet.finish(Duration::from_secs(20)).await.expect("stops");
+    let left = "script-0 ended when told to stop with exit status: 5";
+    assert_eq!(fleet.toll.failures, [left]);
+}
+
+#[tokio::test]
 async fn one_that_ends_by_itself_is_a_failure_and_is_started_again() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut fleet = fleet(directory.path(), &["echo up; exit 3"]);
