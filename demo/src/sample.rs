@@ -1,7 +1,7 @@
 //! What the run looks like from outside, taken once a second: lag of the groups, effects in the stores, readiness.
 
 use crate::audit::DUTIES;
-use crate::read::count_effects;
+use crate::read::{count_effects, has_unpublished};
 use evenkeel::kafka::admin::Admin;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,8 @@ pub(crate) struct Sample {
     pub(crate) services: BTreeMap<&'static str, Progress>,
     /// Where the topics end, added up: the records that were ever published to them.
     pub(crate) end: i64,
+    /// Whether some service has committed events that are yet to be published.
+    pub(crate) is_unpublished: bool,
 }
 
 impl Sample {
@@ -59,6 +61,7 @@ impl Sampler {
                 lag: lag + parked(&self.admin, service, &existing).await?,
                 effects: count_effects(&store_of(&self.directory, service)).await?,
             };
+            sample.is_unpublished |= has_unpublished(&store_of(&self.directory, service)).await?;
             sample.services.insert(service, progress);
             for partition in partitions {
                 // The first look counts: an end seen later could hide a record that came after an earlier group's look.

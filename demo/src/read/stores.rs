@@ -58,6 +58,24 @@ pub(crate) async fn count_effects(store: &Path) -> anyhow::Result<u64> {
     Ok(count.unwrap_or_default().unsigned_abs())
 }
 
+/// Whether a service has committed events that its relay has yet to publish: where a relay was killed they wait until another one has
+/// its part.
+pub(crate) async fn has_unpublished(store: &Path) -> anyhow::Result<bool> {
+    if !store.exists() {
+        return Ok(false);
+    }
+    let mut connection = open(store).await?;
+    let table = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'evenkeel_outbox')";
+    let has_outbox: bool = sqlx::query_scalar(table).fetch_one(&mut connection).await?;
+    let rows = "SELECT EXISTS (SELECT 1 FROM evenkeel_outbox)";
+    let has_unpublished = match has_outbox {
+        true => sqlx::query_scalar(rows).fetch_one(&mut connection).await?,
+        false => false,
+    };
+    connection.close().await?;
+    Ok(has_unpublished)
+}
+
 /// Inventory's levels, and what its moves add up to.
 pub(crate) async fn read_books(store: &Path) -> anyhow::Result<Books> {
     let mut connection = open(store).await?;

@@ -47,10 +47,11 @@ pub(super) async fn until_drained(
     }
 }
 
-/// Two looks without lag and with the same ends. One would not do: a group that was looked at first may have been given
-/// something by one that was looked at last.
+/// Two looks without lag, with the same ends, and with nothing that is yet to be published. One would not do: a group that was looked
+/// at first may have been given something by one that was looked at last.
 fn drained(before: Option<&Sample>, sample: &Sample) -> bool {
-    before.is_some_and(|before| before.lag() == 0 && sample.lag() == 0 && before.end == sample.end)
+    let is_done = |sample: &Sample| sample.lag() == 0 && !sample.is_unpublished;
+    before.is_some_and(|before| is_done(before) && is_done(sample) && before.end == sample.end)
 }
 
 fn given_up(last: Option<&Sample>, waited: Duration) -> String {
@@ -77,6 +78,7 @@ mod tests {
         Sample {
             services: [("payments", progress)].into(),
             end,
+            is_unpublished: false,
         }
     }
 
@@ -87,6 +89,12 @@ mod tests {
         assert!(!drained(Some(&sample(0, 9)), &sample(0, 10)));
         assert!(!drained(Some(&sample(0, 10)), &sample(2, 10)));
         assert!(drained(Some(&sample(0, 10)), &sample(0, 10)));
+        let unpublished = Sample {
+            is_unpublished: true,
+            ..sample(0, 10)
+        };
+        assert!(!drained(Some(&sample(0, 10)), &unpublished));
+        assert!(!drained(Some(&unpublished), &sample(0, 10)));
     }
 
     #[test]
