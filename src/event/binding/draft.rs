@@ -70,13 +70,16 @@ impl<'a> Draft<'a> {
             mandatory(name, value.map(|value| self.unquoted(value)))
         };
         let optional = |value: Option<&'a [u8]>| value.map(|value| text(&self.unquoted(value)));
-        if mandatory("specversion", self.specversion)? != SPEC_VERSION {
+        // As it stands as a rule, without a text of its own for each event.
+        let is_plain = self.specversion == Some(SPEC_VERSION.as_bytes());
+        if !is_plain && mandatory("specversion", self.specversion)? != SPEC_VERSION {
             return Err(DecodeError::attribute(
                 "specversion",
                 "only 1.0 is understood",
             ));
         }
-        let (time, time_text) = time(optional(self.time));
+        let time_value = self.time.map(|value| self.unquoted(value));
+        let (time, time_text) = time(time_value.as_deref().map(String::from_utf8_lossy));
         let extensions = self.extensions.iter();
         let extensions = extensions.map(|(name, value)| (text(name), text(&self.unquoted(value))));
         Ok(Attributes {
@@ -130,7 +133,7 @@ fn mandatory(name: &str, value: Option<Cow<'_, [u8]>>) -> Result<String, DecodeE
 }
 
 /// The instant, or else the text as it is. An empty text is no time.
-fn time(text: Option<String>) -> (Option<jiff::Timestamp>, Option<String>) {
+fn time(text: Option<Cow<'_, str>>) -> (Option<jiff::Timestamp>, Option<String>) {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return (None, None);
     };
@@ -140,7 +143,7 @@ fn time(text: Option<String>) -> (Option<jiff::Timestamp>, Option<String>) {
     });
     match parsed {
         Ok(time) => (Some(time), None),
-        Err(_) => (None, Some(text)),
+        Err(_) => (None, Some(text.into_owned())),
     }
 }
 
@@ -162,7 +165,7 @@ mod tests {
                 Some(instant) => (Some(instant.parse().expect(instant)), None),
                 None => (None, Some(text.to_owned())),
             };
-            assert_eq!(time(Some(text.to_owned())), expected, "{text}");
+            assert_eq!(time(Some(text.into())), expected, "{text}");
         };
         check("2026-11-21T09:00:00+01:00", Some("2026-11-21T08:00:00Z"));
         let nanoseconds = Some("2026-01-01T00:00:00.123456789Z");
@@ -175,7 +178,7 @@ mod tests {
         check("2026-11-21T08:00:00", None);
         check("1700000000", None);
         check(".", None);
-        assert_eq!(time(Some(String::new())), (None, None));
+        assert_eq!(time(Some("".into())), (None, None));
         assert_eq!(time(None), (None, None));
     }
 }
