@@ -14,7 +14,7 @@ use std::collections::HashMap;
 /// Letters whose records have an effect, by where the letters stand, until it is known which were replayed.
 #[derive(Default)]
 struct Contradictions {
-    subjects: HashMap<Place, (Subject, Option<i64>)>,
+    letters: HashMap<Place, Letter>,
     bytes: usize,
 }
 
@@ -63,29 +63,14 @@ impl Audit<'_> {
         order: &mut OrderTable,
         found: &mut Contradictions,
     ) -> Result<(), AuditError> {
-        let (subjects, letters): (Vec<_>, Vec<_>) = batch
-            .into_iter()
-            .map(|letter| {
-                (
-                    letter.subject,
-                    (
-                        letter.place,
-                        letter.written_ms,
-                        letter.is_skip,
-                        letter.is_unlike,
-                    ),
-                )
-            })
-            .unzip();
-        let completed = completions_of(self.completed(&subjects)?);
-        for ((subject, (letter, written_ms, is_skip, is_unlike)), completed) in
-            subjects.into_iter().zip(letters).zip(completed)
-        {
+        let completed = self.completed(batch.iter().map(|letter| &letter.subject))?;
+        for (letter, completed) in batch.into_iter().zip(completions_of(completed)) {
+            let (subject, is_skip) = (&letter.subject, letter.is_skip);
             if !is_skip && self.is_first_pass() {
                 self.is_handled(subject.kind.clone());
             }
             // What is no event is known by what it says, which such a letter does not tell: it may have been replayed.
-            let may_have = is_unlike && !matches!(subject.kind, Kind::Event(_));
+            let may_have = letter.is_unlike && !matches!(subject.kind, Kind::Event(_));
             if completed.first_ms.is_none() && !may_have {
                 continue;
             }
@@ -95,7 +80,7 @@ impl Audit<'_> {
             // One that was skipped may be a copy of an event that was handled.
             if !is_skip && completed.first_ms.is_some() && self.is_first_pass() {
                 found.bytes += subject.bytes();
-                found.subjects.insert(letter, (subject, written_ms));
+                found.letters.insert(letter.place, letter);
                 if found.bytes >= self.limits.contradictions_bytes {
                     self.report_contradictions(found)?;
                 }
@@ -106,20 +91,20 @@ impl Audit<'_> {
 
     /// Reports the letters that nobody replayed.
     fn report_contradictions(&mut self, found: &mut Contradictions) -> Result<(), AuditError> {
-        let subjects = std::mem::take(found).subjects;
-        if subjects.is_empty() {
+        let letters = std::mem::take(found).letters;
+        if letters.is_empty() {
             return Ok(());
         }
         let mut is_replayed: HashMap<Place, bool> = HashMap::new();
         self.evidence.replays(&mut |letter, replayed| {
-            if let Some((_, written_ms)) = subjects.get(&letter) {
-                let is_marked = replayed.is_some_and(|replayed| replayed.is_of(*written_ms));
+            if let Some(of) = letters.get(&letter) {
+                let is_marked = replayed.is_some_and(|replayed| replayed.is_of(of.written_ms));
                 is_replayed.insert(letter, is_marked);
             }
         })?;
-        let mut contradictions: Vec<(Place, Subject)> = subjects
+        let mut contradictions: Vec<(Place, Subject)> = letters
             .into_iter()
-            .map(|(letter, (subject, _))| (letter, subject))
+            .map(|(place, letter)| (place, letter.subject))
             .filter(|(letter, _)| !is_replayed.get(letter).is_some_and(|is_marked| *is_marked))
             .collect();
         contradictions.sort_by_key(|(letter, subject)| (subject.place, *letter));

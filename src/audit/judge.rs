@@ -239,7 +239,10 @@ impl<'a> Audit<'a> {
     }
 
     /// How each record was completed, by each handler that it may have.
-    pub(super) fn completed(&self, subjects: &[Subject]) -> Result<Vec<Vec<Told>>, AuditError> {
+    pub(super) fn completed<'s>(
+        &self,
+        subjects: impl IntoIterator<Item = &'s Subject>,
+    ) -> Result<Vec<Vec<Told>>, AuditError> {
         completed(self.evidence, self.settings, subjects)
     }
 
@@ -326,13 +329,12 @@ pub(super) fn completions_of(completed: Vec<Vec<Told>>) -> impl Iterator<Item = 
     })
 }
 
-fn completed(
+fn completed<'s>(
     evidence: &dyn Evidence,
     settings: &AuditSettings,
-    subjects: &[Subject],
+    subjects: impl IntoIterator<Item = &'s Subject>,
 ) -> Result<Vec<Vec<Told>>, AuditError> {
-    let mut keys = Vec::with_capacity(subjects.len());
-    let mut handlers = Vec::with_capacity(subjects.len());
+    let (mut keys, mut handlers) = (Vec::new(), Vec::new());
     for subject in subjects {
         let names = settings.handlers.of(&subject.kind);
         handlers.push(names.len());

@@ -9,7 +9,7 @@ use super::evidence::Evidence;
 use super::subject::{Place, Subject};
 use crate::handler::Stage;
 use crate::kafka::reader::LogRecord;
-use crate::recovery::{DeadLetter, Entry, Owner, is_edited_letter, record_timestamp_ms};
+use crate::recovery::{DeadLetter, Entry, Owner, is_edited, record_timestamp_ms};
 use std::collections::HashMap;
 
 /// What became of a record that has no effect.
@@ -119,7 +119,7 @@ impl Letters<'_> {
             let origin = Place { partition, offset };
             let failed_ms = record_timestamp_ms(&record.headers);
             let subject = Subject::new(self.topic, origin, failed_ms, &record);
-            let is_unlike = failure.is_reference || is_edited_letter(&record.headers);
+            let is_unlike = failure.is_reference || is_edited(record.headers.iter());
             each(Letter {
                 subject: match is_unlike {
                     true => subject.unlike(),

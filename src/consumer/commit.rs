@@ -344,6 +344,9 @@ impl<C: ConsumerContext + 'static> Committer<C> {
                 return false;
             }
         };
+        if is_asked && refusals.iter().any(Option::is_none) {
+            self.engine.readiness.group_answers();
+        }
         let (mut are_committed, mut are_refused, mut too_large) = (true, false, Vec::new());
         for (due, refused) in due_now.into_iter().zip(refusals) {
             let has_metadata = due.metadata.text.is_some();
@@ -401,7 +404,6 @@ impl<C: ConsumerContext + 'static> Committer<C> {
         if !due.metadata.is_whole {
             metrics::counter!(Metric::CommitsCut.name(), "group" => self.engine.group.clone(), "topic" => owned.topic.to_string()).increment(1);
         }
-        self.engine.readiness.group_answers();
         owned.committed = Some(due.offset);
         track.is_whole = due.metadata.is_whole;
         track.metadata = due.metadata.text;

@@ -126,9 +126,7 @@ impl Readiness {
 
     /// The group has taken a commit.
     pub(crate) fn group_answers(&self) {
-        if self.is_refused() {
-            self.change(|state| state.refused = None);
-        }
+        self.change(|state| state.refused = None);
     }
 
     /// A topic of the subscription is not there: not ready until all are.

@@ -47,14 +47,14 @@ impl Surplus {
         }
         let since = *self.member_since.get_or_insert(self.looked_at);
         if since.elapsed() >= EMPTY_FOR {
-            let mut assignments = consumer.context().assignments();
-            assignments.joined = true;
-            assignments.awaited = false;
+            {
+                let mut assignments = consumer.context().assignments();
+                (assignments.joined, assignments.awaited) = (true, false);
+            }
             tracing::info!(
                 group = engine.group,
                 "member of the group without partitions"
             );
-            drop(assignments);
             engine.readiness.assigned();
         }
     }

@@ -235,11 +235,6 @@ pub(crate) fn known_first_failure(record: &Record, now: Timestamp) -> Option<Tim
     (time <= now).then_some(time)
 }
 
-/// Whether a letter is of a replay that somebody edited.
-pub(crate) fn is_edited_letter(letter: &Headers) -> bool {
-    letter.last(EDITED) == Some(b"true")
-}
-
 /// The timestamp of the record that a letter is of, as its headers say.
 pub(crate) fn record_timestamp_ms(letter: &Headers) -> Option<i64> {
     let text = letter.last(RECORD_TIMESTAMP)?;

@@ -64,15 +64,14 @@ impl Replayed {
     /// Whether it is the letter with this timestamp that was replayed. Where the mark does not say of which letter it is, one that
     /// was written later is another.
     pub fn is_of(&self, letter_ms: Option<i64>) -> bool {
-        is_of(self.letter_ms, self.at.as_millisecond(), letter_ms)
+        self.stamp().is_of(letter_ms)
     }
-}
 
-fn is_of(marked_ms: Option<i64>, at_ms: i64, letter_ms: Option<i64>) -> bool {
-    match (marked_ms, letter_ms) {
-        (Some(marked_ms), Some(letter_ms)) => marked_ms == letter_ms,
-        (None, Some(letter_ms)) => letter_ms <= at_ms,
-        (_, None) => true,
+    fn stamp(&self) -> Stamp {
+        Stamp {
+            letter_ms: self.letter_ms,
+            at_ms: self.at.as_millisecond(),
+        }
     }
 }
 
@@ -168,6 +167,16 @@ struct Stamp {
     at_ms: i64,
 }
 
+impl Stamp {
+    fn is_of(self, letter_ms: Option<i64>) -> bool {
+        match (self.letter_ms, letter_ms) {
+            (Some(marked_ms), Some(letter_ms)) => marked_ms == letter_ms,
+            (None, Some(letter_ms)) => letter_ms <= self.at_ms,
+            (_, None) => true,
+        }
+    }
+}
+
 impl Replays {
     /// Takes a mark in; of two about one letter the later counts.
     pub fn apply(&mut self, mark: Mark) {
@@ -180,13 +189,7 @@ impl Replays {
             } => {
                 let offsets = self.offsets.entry(partition).or_default();
                 match replayed {
-                    Some(replayed) => {
-                        let stamp = Stamp {
-                            letter_ms: replayed.letter_ms,
-                            at_ms: replayed.at.as_millisecond(),
-                        };
-                        offsets.insert(offset, stamp)
-                    }
+                    Some(replayed) => offsets.insert(offset, replayed.stamp()),
                     None => offsets.remove(&offset),
                 };
             }
@@ -196,7 +199,7 @@ impl Replays {
     /// Whether the letter at this place was replayed, which has this timestamp.
     pub fn contains(&self, partition: i32, offset: i64, letter_ms: Option<i64>) -> bool {
         let stamp = self.stamp(partition, offset);
-        stamp.is_some_and(|stamp| is_of(stamp.letter_ms, stamp.at_ms, letter_ms))
+        stamp.is_some_and(|stamp| stamp.is_of(letter_ms))
     }
 
     /// Whether the letter at this place is marked as replayed at that time or later.

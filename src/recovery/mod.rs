@@ -18,7 +18,7 @@ mod window;
 pub use breaker::BreakerPolicy;
 pub(crate) use breaker::{Breaker, Change, ProbeId};
 pub use dead_letter::DeadLetterTopic;
-pub(crate) use dead_letter::{is_edited_letter, record_timestamp_ms};
+pub(crate) use dead_letter::record_timestamp_ms;
 pub use flood_guard::FloodGuardPolicy;
 pub(crate) use flood_guard::{Flood, FloodGuard};
 pub use letter::{DeadLetter, Family};

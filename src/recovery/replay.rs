@@ -9,7 +9,7 @@
 use super::dead_letter::record_timestamp_ms;
 use super::parked::{Owner, is_parking_header, push_replay_origin};
 use super::{DeadLetter, Position, retry_topic};
-use crate::event::{Headers, OutgoingRecord, Record};
+use crate::event::{Headers, HeadersIter, OutgoingRecord};
 use crate::kafka::reader::LogRecord;
 use jiff::Timestamp;
 
@@ -21,8 +21,8 @@ pub(crate) const FIRST_FAILURE: &str = "evenkeel.dlq.first-failure";
 pub(crate) const EDITED: &str = "evenkeel.dlq.edited";
 
 /// Whether a record is a replay that somebody edited.
-pub(crate) fn is_edited(record: &Record) -> bool {
-    record.headers().last_value(EDITED) == Some(b"true")
+pub(crate) fn is_edited(headers: HeadersIter<'_>) -> bool {
+    headers.last_value(EDITED) == Some(b"true")
 }
 
 /// What the names of failure headers begin with, and of those that an earlier replay added.
@@ -103,7 +103,7 @@ pub fn is_failure_header(name: &[u8]) -> bool {
 /// It carries the time of its replay, not the failed record's: retention counts from a record's timestamp.
 pub fn replayed(letter: LogRecord, to: Destination, provenance: &Provenance<'_>) -> OutgoingRecord {
     let failure = DeadLetter::read(letter.headers.iter());
-    let edited = provenance.edited || letter.headers.last(EDITED) == Some(b"true");
+    let edited = provenance.edited || is_edited(letter.headers.iter());
     let mut headers: Headers = letter
         .headers
         .iter()

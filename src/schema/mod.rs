@@ -9,6 +9,7 @@ mod weight;
 pub use error::{SchemaError, ValidationError, Violation};
 
 use jsonschema::{Draft, PatternOptions, Validator};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -131,11 +132,7 @@ impl Catalogue {
             return Ok(Err(ValidationError::UnknownType(ty.to_owned())));
         }
         weight::in_turn(json, || {
-            // Checked as UTF-8 as a whole, which is much faster than string by string.
-            let tree: Value = match std::str::from_utf8(json) {
-                Ok(text) => serde_json::from_str(text)?,
-                Err(_) => serde_json::from_slice(json)?,
-            };
+            let tree: Value = parse(json)?;
             Ok(self.validate(ty, &tree))
         })
     }
@@ -175,6 +172,15 @@ impl Catalogue {
         let schema = Schema::compile(text).map_err(invalid)?;
         place.insert(schema);
         Ok(())
+    }
+}
+
+/// Parses JSON. It is checked as UTF-8 as a whole, which is much faster than string by string; what is wrong with other bytes is the
+/// parser's to say.
+pub(crate) fn parse<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
+    match std::str::from_utf8(json) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(json),
     }
 }
 

@@ -44,6 +44,17 @@ async fn members_without_partitions_are_ready_and_their_bounded_runs_end() {
     assert_eq!(surplus.stop().await.settled, 3);
 }
 
+async fn waits_for_its_id(member: &Member) {
+    eventually("it says what it waits for", WITHIN, || async {
+        let reasons = member.health.not_ready();
+        let mut reasons = reasons.iter().map(|(_, reason)| reason);
+        reasons
+            .any(|why| why.contains("instance id one"))
+            .then_some(())
+    })
+    .await;
+}
+
 /// The classic protocol has the newer one take the older one's place.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_waits_for_its_instance_id_to_be_free() {
@@ -57,14 +68,7 @@ async fn a_member_waits_for_its_instance_id_to_be_free() {
     let first = Member::start(&case.kafka, named(), idle());
     first.joined().await;
     let second = Member::start(&case.kafka, named(), idle());
-    eventually("it says what it waits for", WITHIN, || async {
-        let reasons = second.health.not_ready();
-        let mut reasons = reasons.iter().map(|(_, reason)| reason);
-        reasons
-            .any(|why| why.contains("instance id one"))
-            .then_some(())
-    })
-    .await;
+    waits_for_its_id(&second).await;
     assert!(first.stop().await.clean);
     case.publish_load(10, 5).await;
     case.all_committed().await;
@@ -75,14 +79,7 @@ async fn a_member_waits_for_its_instance_id_to_be_free() {
     let first = Member::start(&case.kafka, named(), idle());
     first.joined().await;
     let second = Member::start(&case.kafka, named(), idle());
-    eventually("it waits", WITHIN, || async {
-        let reasons = second.health.not_ready();
-        let mut reasons = reasons.iter().map(|(_, reason)| reason);
-        reasons
-            .any(|why| why.contains("instance id one"))
-            .then_some(())
-    })
-    .await;
+    waits_for_its_id(&second).await;
     assert_eq!(second.stop().await.received, 0);
     first.stop().await;
 }

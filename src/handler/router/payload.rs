@@ -6,7 +6,7 @@
 use super::whole_numbers;
 use crate::event::{Attributes, Event, EventType};
 use crate::handler::{DeadReason, Outcome, Stage};
-use crate::schema::{Catalogue, ValidationError};
+use crate::schema::{Catalogue, ValidationError, parse};
 use serde_path_to_error::{Path, Segment};
 use std::borrow::Cow;
 
@@ -47,15 +47,6 @@ impl<'a> Payload<'a> {
             return Ok(Event { attributes, data });
         }
         Err(misshapen::<T>(&self.0, &error))
-    }
-}
-
-/// Text is checked once as a whole, which is much faster than string by string; what is wrong with other bytes is the parser's to
-/// say.
-fn parse<T: EventType>(json: &[u8]) -> serde_json::Result<T> {
-    match std::str::from_utf8(json) {
-        Ok(text) => serde_json::from_str(text),
-        Err(_) => serde_json::from_slice(json),
     }
 }
 

@@ -335,7 +335,7 @@ impl<'a> Input<'a> {
         let data = envelope.data.unwrap_or(Cow::Borrowed(b"null"));
         let inbox = routes.inbox.as_ref();
         // An edited replay is to have the effect of what failed, whatever it says.
-        let content = inbox.filter(|_| !is_edited(record));
+        let content = inbox.filter(|_| !is_edited(record.headers()));
         let content = content.map(|_| ContentDigest::of_event(&attributes.ty, &data));
         let payload = Payload::checked(routes.catalogue.as_deref(), &attributes.ty, data)?;
         Ok(Self::Event {
