@@ -5,6 +5,7 @@ use evenkeel::event::{Event, EventType};
 use evenkeel::handler::{HandlerError, Router};
 use evenkeel::inbox::{SqliteInbox, SqliteTx};
 use evenkeel::kafka::KafkaConfig;
+use evenkeel::sqlx;
 use evenkeel::telemetry::daemon::{Daemon, DaemonSettings};
 use serde::{Deserialize, Serialize};
 use std::path::Path;

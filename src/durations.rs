@@ -1,17 +1,18 @@
-//! Durations from settings, made safe to reckon with.
+//! Bounds of durations from settings, so that arithmetic with them cannot overflow.
 //!
-//! `Duration::MAX` is how people write "for ever", and added to a moment it panics. Settings are bounded once, where they are handed
-//! over, so that no sum of theirs has to be checked.
+//! `Duration::MAX` is the usual value for "for ever", and adding it to an instant panics. Settings
+//! are bounded once, where they are passed in, so that no sum of theirs has to be checked.
 
 use std::time::Duration;
 
-/// Longer than any process runs, and short enough for sums of moments and for milliseconds in 64 bits.
+/// Longer than any process runs, and short enough for sums of instants and for milliseconds in 64
+/// bits.
 pub(crate) const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 
-/// The longest time that librdkafka takes for one call: milliseconds in 31 bits, nearly 25 days.
+/// The longest time that librdkafka accepts for one call: milliseconds in 31 bits, nearly 25 days.
 pub(crate) const CALL_MAX: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// A duration, [`FOREVER`] at most.
+/// The duration, at most [`FOREVER`].
 pub(crate) fn bounded(duration: Duration) -> Duration {
     duration.min(FOREVER)
 }
@@ -21,4 +22,15 @@ pub(crate) fn bound<'a>(durations: impl IntoIterator<Item = &'a mut Duration>) {
     durations
         .into_iter()
         .for_each(|duration| *duration = bounded(*duration));
+}
+
+/// Formats a duration for people: `2m 10s`, and `0.4s` below a second.
+pub(crate) fn in_words(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 3_600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0) => format!("{:.1}s", duration.as_secs_f64()),
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m {seconds}s"),
+        (hours, minutes, _) => format!("{hours}h {minutes}m"),
+    }
 }

@@ -1,28 +1,30 @@
-//! SIGTERM and SIGINT as requests to stop: the first asks, one that comes a second later or after that insists.
+//! SIGTERM and SIGINT as requests to stop. The first requests a stop, a later one at least a second
+//! after it an immediate end.
 //!
-//! Signals in quick succession have one cause: `timeout` signals its child and then the whole process group, a supervisor and a
-//! terminal do the same with SIGTERM and SIGINT. So the first second after a request belongs to that request. Knows nothing of
-//! what is stopped.
+//! Signals in quick succession have one cause: `timeout` signals its child and then the whole
+//! process group, and a supervisor and a terminal do the same with SIGTERM and SIGINT. So signals
+//! in the first second after a request belong to that request. Does not know the program that
+//! stops.
 
 use std::io;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-/// Signals within this time of the first are the same request.
+/// Signals within this time after the first belong to the same request.
 const SAME_REQUEST_WITHIN: Duration = Duration::from_secs(1);
 
-/// A signal that asks a process to stop.
+/// A signal that requests a stop of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopSignal {
-    /// SIGINT, as Ctrl-C sends it.
+    /// SIGINT, sent by Ctrl-C.
     Interrupt,
-    /// SIGTERM, as supervisors send it.
+    /// SIGTERM, sent by supervisors.
     Terminate,
 }
 
 impl StopSignal {
-    /// `SIGINT` or `SIGTERM`.
+    /// The name of the signal: `SIGINT` or `SIGTERM`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Interrupt => "SIGINT",
@@ -30,7 +32,7 @@ impl StopSignal {
         }
     }
 
-    /// The signal's number.
+    /// The number of the signal.
     pub fn number(self) -> u8 {
         match self {
             Self::Interrupt => 2,
@@ -38,22 +40,36 @@ impl StopSignal {
         }
     }
 
-    /// The exit code of a process that ended for this signal, by convention 128 and its number.
+    /// The exit code of a process that ended because of this signal: 128 plus its number, by
+    /// convention.
     pub fn exit_code(self) -> u8 {
         128 + self.number()
     }
 }
 
-/// What the signals so far ask for.
+/// The request that results from the signals so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopRequest {
-    /// Stop, and finish what is under way.
+    /// Stop, and complete the work in progress.
     Stop(StopSignal),
     /// End at once.
     EndNow(StopSignal),
 }
 
-/// The stop requests of this process.
+/// Receives the stop requests of this process.
+///
+/// ```no_run
+/// use evenkeel::signals::{StopRequest, StopRequests};
+///
+/// # async fn example() -> std::io::Result<()> {
+/// let mut requests = StopRequests::listen()?;
+/// match requests.next().await {
+///     StopRequest::Stop(signal) => println!("{}: stopping", signal.name()),
+///     StopRequest::EndNow(signal) => std::process::exit(signal.exit_code().into()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct StopRequests {
     interrupt: Signal,
@@ -62,10 +78,11 @@ pub struct StopRequests {
 }
 
 impl StopRequests {
-    /// Handles both signals from its return on: they no longer end the process by themselves.
+    /// Installs handlers for both signals. From then on they no longer end the process by
+    /// themselves.
     ///
     /// # Errors
-    /// When the handlers cannot be installed.
+    /// Returns an error if the handlers cannot be installed.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -88,7 +105,7 @@ impl StopRequests {
     }
 }
 
-/// What a signal asks for that came at `now`; nothing when it belongs to the request before.
+/// The request of a signal received at `now`. None if it belongs to the previous request.
 fn request(first: &mut Option<Instant>, signal: StopSignal, now: Instant) -> Option<StopRequest> {
     match *first {
         None => {

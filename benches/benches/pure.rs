@@ -6,7 +6,7 @@
 use criterion::{Criterion, Throughput};
 use evenkeel::event::{ContentMode, Event, EventType, Headers, decode, encode};
 use lanes::{LaneKey, Lanes};
-use ledger::{Epoch, Ledger, LedgerBatch, Settled};
+use offset_tracker::{Epoch, OffsetTracker, Settled, TrackedBatch};
 use serde::{Deserialize, Serialize};
 use std::hint::black_box;
 use std::path::Path;
@@ -15,21 +15,21 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 #[allow(dead_code, unreachable_pub, reason = "only what is measured is called")]
-#[path = "../../src/consumer/lanes.rs"]
+#[path = "../../src/consumer/state/commit_metadata/mod.rs"]
+mod commit_metadata;
+#[allow(dead_code, unreachable_pub, reason = "only what is measured is called")]
+#[path = "../../src/consumer/state/lanes.rs"]
 mod lanes;
 #[allow(dead_code, unreachable_pub, reason = "only what is measured is called")]
-#[path = "../../src/consumer/ledger.rs"]
-mod ledger;
-#[allow(dead_code, unreachable_pub, reason = "only what is measured is called")]
-#[path = "../../src/consumer/metadata.rs"]
-mod metadata;
+#[path = "../../src/consumer/state/offset_tracker.rs"]
+mod offset_tracker;
 
 /// Nanoseconds an element, by benchmark.
 const BUDGETS: [(&str, f64); 6] = [
     ("lanes_pass", 10.0),
     ("lanes_wait_and_start", 150.0),
-    ("ledger_admit_and_settle", 15.0),
-    ("ledger_positions", 10.0),
+    ("offsets_admit_and_settle", 15.0),
+    ("offsets_positions", 10.0),
     ("metadata_encode", 30.0),
     ("event_headers_decode", 600.0),
 ];
@@ -78,45 +78,45 @@ fn lanes(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn batch(first: i64) -> LedgerBatch {
-    let mut batch = LedgerBatch::new(RECORDS, Instant::now());
+fn batch(first: i64) -> TrackedBatch {
+    let mut batch = TrackedBatch::new(RECORDS, Instant::now());
     let epoch = batch.epoch(Epoch(1));
     (0..RECORDS as i64).for_each(|offset| batch.push(epoch, first + offset));
     batch
 }
 
-fn ledger(criterion: &mut Criterion) {
+fn offsets(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pure");
     group.throughput(Throughput::Elements(RECORDS as u64));
-    group.bench_function("ledger_admit_and_settle", |bench| {
-        let mut ledger = Ledger::default();
-        ledger.assign(Epoch(1), &[]);
+    group.bench_function("offsets_admit_and_settle", |bench| {
+        let mut offsets = OffsetTracker::default();
+        offsets.assign(Epoch(1), &[]);
         let mut first = 0;
         bench.iter(|| {
-            let books = ledger.admit(batch(first));
+            let books = offsets.admit(batch(first));
             let mut settled = Settled::of(&books);
             (0..RECORDS).for_each(|index| settled.add(index));
             first += RECORDS as i64;
         });
     });
     // The oldest record of each batch is slow, all others are settled.
-    let mut ledger = Ledger::default();
-    ledger.assign(Epoch(1), &[]);
+    let mut offsets = OffsetTracker::default();
+    offsets.assign(Epoch(1), &[]);
     let mut unfinished = Vec::new();
     for number in 0..4 {
-        let books = ledger.admit(batch(number * RECORDS as i64));
+        let books = offsets.admit(batch(number * RECORDS as i64));
         (1..RECORDS).for_each(|index| books.settle(index));
         unfinished.push(books);
     }
     group.throughput(Throughput::Elements(4 * RECORDS as u64));
-    group.bench_function("ledger_positions", |bench| {
-        bench.iter(|| black_box(ledger.positions()));
+    group.bench_function("offsets_positions", |bench| {
+        bench.iter(|| black_box(offsets.positions()));
     });
     group.finish();
 }
 
 fn metadata(criterion: &mut Criterion) {
-    let tag = metadata::Tag {
+    let tag = commit_metadata::Tag {
         group: "bench",
         topic: "orders",
         partition: 3,
@@ -129,14 +129,14 @@ fn metadata(criterion: &mut Criterion) {
     group.bench_function("metadata_encode", |bench| {
         bench.iter(|| {
             let next = 4 * RECORDS as i64;
-            let log = metadata::Log::default();
-            metadata::encode(
+            let log = commit_metadata::Log::default();
+            commit_metadata::encode(
                 tag,
                 log,
                 0,
                 next,
                 black_box(&unsettled),
-                metadata::BYTES_MAX,
+                commit_metadata::BYTES_MAX,
             )
         });
     });
@@ -191,7 +191,7 @@ fn main() -> ExitCode {
         .measurement_time(Duration::from_secs(2))
         .configure_from_args();
     lanes(&mut criterion);
-    ledger(&mut criterion);
+    offsets(&mut criterion);
     metadata(&mut criterion);
     headers(&mut criterion);
     criterion.final_summary();

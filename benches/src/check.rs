@@ -1,7 +1,9 @@
-//! What every contestant has to do right: each record once, and each key's records in order.
+//! Checks the result of every contestant: each record exactly once, and the records of each key in
+//! order.
 //!
-//! A record's key is `k` and the key's number, its value begins with the record's place among those of its key. The
-//! check is two short numbers and one slot of an array, the same for every contestant, so that it costs each the same.
+//! A record's key is `k` and the number of the key. Its value begins with the record's position
+//! among those of its key. The check parses two short numbers and accesses one array slot. Its cost
+//! is the same for every contestant.
 
 use crate::spec::Data;
 use crate::usage::{Moment, Spent};
@@ -9,11 +11,11 @@ use anyhow::bail;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-/// Digits of a place, after `{"seq":"`.
+/// Digits of a position, after `{"seq":"`.
 const PLACE_DIGITS: usize = 10;
 const PLACE_START: usize = 8;
 
-/// The value of a record: JSON of `size` bytes.
+/// A record's value: JSON of `size` bytes.
 pub(crate) fn value(place: u64, size: usize) -> String {
     let head = format!(r#"{{"seq":"{place:0width$}","pad":""#, width = PLACE_DIGITS);
     let tail = "\"}";
@@ -21,7 +23,7 @@ pub(crate) fn value(place: u64, size: usize) -> String {
     head.clone() + &noise(place, pad) + tail
 }
 
-/// Letters that vary, so that no compression makes the data smaller than it looks.
+/// Varying letters, so that compression has no unrealistic effect.
 pub(crate) fn noise(seed: u64, length: usize) -> String {
     let letter = |n: u64| {
         let mixed = (seed + 1)
@@ -37,9 +39,10 @@ pub(crate) fn key(number: usize) -> String {
     format!("k{number}")
 }
 
-/// Sees every record of a turn, from any thread, and knows when the first and the last came.
+/// Receives every record of a turn, from any thread, and measures the time from the first to the
+/// last.
 pub(crate) struct Check {
-    /// Places fit into less than a word, and a million keys into the processor's cache.
+    /// A position fits into less than a word, so a million keys fit into the processor's cache.
     next: Vec<AtomicU32>,
     per_key: u64,
     open_keys: AtomicUsize,
@@ -50,12 +53,12 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    /// Expects this data.
+    /// A check for this data.
     pub(crate) fn of(data: &Data) -> Self {
         Self::new(data.keys, data.records / data.keys as u64)
     }
 
-    /// Expects `keys` keys with `per_key` records each.
+    /// A check for `keys` keys with `per_key` records each.
     fn new(keys: usize, per_key: u64) -> Self {
         Self {
             next: (0..keys).map(|_| AtomicU32::new(0)).collect(),
@@ -68,7 +71,7 @@ impl Check {
         }
     }
 
-    /// Sees a record. Returns whether it was the last one.
+    /// Checks a record. Returns whether it was the last one.
     pub(crate) fn see(&self, key: Option<&[u8]>, value: Option<&[u8]>) -> bool {
         let place = number(
             value
@@ -84,7 +87,7 @@ impl Check {
         }
     }
 
-    /// [`Check::see`] for a record whose key's number and place are known.
+    /// [`Check::see`] for a record whose key number and position are known.
     pub(crate) fn see_place(&self, key: u64, place: u64) -> bool {
         if !self.begun.load(Ordering::Relaxed) && !self.begun.swap(true, Ordering::Relaxed) {
             self.first.get_or_init(Moment::now);
@@ -93,7 +96,8 @@ impl Check {
             self.wrong.fetch_add(1, Ordering::Relaxed);
             return false;
         };
-        // Records of one key come one after the other, or that is the very fault this finds.
+        // Records of one key arrive one after the other; anything else is the error that this check
+        // finds.
         let place_after = (place + 1) as u32;
         if u64::from(slot.swap(place_after, Ordering::Relaxed)) != place {
             self.wrong.fetch_add(1, Ordering::Relaxed);
@@ -105,10 +109,10 @@ impl Check {
         false
     }
 
-    /// What it took from the first record to the last.
+    /// The time from the first record to the last.
     ///
     /// # Errors
-    /// When records are missing, doubled, or out of their key's order.
+    /// If records are missing, duplicated, or out of their key's order.
     pub(crate) fn finish(&self) -> anyhow::Result<Spent> {
         let wrong = self.wrong.load(Ordering::Relaxed);
         let seen: u64 = self
@@ -129,7 +133,7 @@ impl Check {
     }
 }
 
-/// A number of decimal digits; none for anything else.
+/// Parses decimal digits. `None` for anything else.
 fn number(digits: Option<&[u8]>) -> Option<u64> {
     let digits = digits.filter(|digits| !digits.is_empty())?;
     digits.iter().try_fold(0_u64, |number, digit| {

@@ -1,4 +1,4 @@
-//! The Kafka that is measured against, and the data on it, prepared once.
+//! The Kafka of a measurement, and its data, which is prepared once.
 
 use crate::check::{key, value};
 use crate::sample::Sample;
@@ -16,10 +16,10 @@ use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// How long the brokers may take to acknowledge what is left of the data.
+/// Time limit for the brokers to acknowledge the rest of the data.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The Kafka of a measurement; what was started for it ends when this is dropped.
+/// The Kafka of a measurement. A started one ends when the value is dropped.
 pub(crate) struct Cluster {
     pub(crate) config: KafkaConfig,
     pub(crate) description: String,
@@ -27,8 +27,8 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Takes the Kafka at `brokers`, or finds or starts one. The mock cluster does not do: it lives in the process that is
-    /// measured and keeps 5 MiB a partition.
+    /// Uses the Kafka at `brokers`, or finds or starts one. Rejects the mock cluster: it lives in
+    /// the measured process and keeps 5 MiB per partition.
     pub(crate) async fn get(brokers: Option<&str>) -> anyhow::Result<Self> {
         if let Some(brokers) = brokers {
             return Ok(Self {
@@ -51,7 +51,7 @@ impl Cluster {
         })
     }
 
-    /// Returns the topic that holds `data`; writes it unless an earlier measurement has.
+    /// Returns the topic with `data`. Writes the data unless an earlier measurement has.
     pub(crate) async fn prepare(&self, data: Data) -> anyhow::Result<String> {
         let Data {
             records,
@@ -82,7 +82,7 @@ impl Cluster {
         Ok(topic)
     }
 
-    /// Creates a topic that keeps its records; false if it is there already.
+    /// Creates a topic without retention limits. Returns false if it exists.
     pub(crate) async fn create(&self, topic: &str, partitions: i32) -> anyhow::Result<bool> {
         let admin = Admin::connect(&self.config, TIMEOUT).await?;
         let new = NewTopic {
@@ -95,7 +95,7 @@ impl Cluster {
         Ok(!created.is_empty())
     }
 
-    /// Deletes a topic that was written to.
+    /// Deletes a topic to which a contestant wrote.
     pub(crate) async fn delete(&self, topic: &str) -> anyhow::Result<()> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.config.brokers);
@@ -141,7 +141,7 @@ fn write(kafka: &KafkaConfig, topic: &str, data: Data) -> anyhow::Result<()> {
             if error != full {
                 return Err(error).context("cannot write the data");
             }
-            // One thread sends, so waiting for room cannot change the order.
+            // A single thread sends, so waiting for room cannot change the order.
             std::thread::sleep(Duration::from_millis(5));
             record = refused;
         }
@@ -151,7 +151,7 @@ fn write(kafka: &KafkaConfig, topic: &str, data: Data) -> anyhow::Result<()> {
         .context("the data was not acknowledged")
 }
 
-/// A permutation of the keys, so that neighbours on the log have little to do with each other.
+/// A permutation of the keys, so that neighbouring records have unrelated keys.
 fn mixed(number: usize, keys: usize) -> usize {
     let stride = (keys / 2..)
         .find(|stride| gcd(*stride, keys) == 1)

@@ -1,5 +1,5 @@
-//! A contest: contestants take turns, so that whatever else the machine does falls on all of them, and each turn is a
-//! process of its own, so that none inherits another's memory.
+//! Runs a contest. Contestants take turns, so that other load of the machine affects all of them.
+//! Each turn is a process of its own, so that none inherits the memory of another.
 
 use crate::cluster::Cluster;
 use crate::spec::{Spec, Turn};
@@ -16,14 +16,14 @@ pub(crate) struct Score {
     pub(crate) turns: Vec<Turn>,
 }
 
-/// Who takes part.
+/// A contestant and its topic.
 pub(crate) struct Entrant {
     pub(crate) spec: Spec,
-    /// Whether it writes to its topic itself: each turn then has an empty one.
+    /// Whether it writes to its topic itself. Each of its turns then has an empty topic.
     pub(crate) writes: bool,
 }
 
-/// Lets each contestant take `turns` turns, one after the other and in every second round the other way round.
+/// Runs `turns` turns of each contestant. Every second round reverses their order.
 pub(crate) async fn hold(
     cluster: &Cluster,
     entrants: &[Entrant],
@@ -76,7 +76,7 @@ impl Entrant {
     }
 }
 
-/// Has the turn taken by a process of its own.
+/// Runs a turn in a process of its own.
 pub(crate) async fn take(spec: &Spec) -> anyhow::Result<Turn> {
     let output = Command::new(std::env::current_exe()?)
         .arg("--turn")

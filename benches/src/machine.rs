@@ -1,8 +1,8 @@
-//! What was measured on: processor, memory, versions.
+//! The measured machine: processor, memory, versions.
 
 use serde::Serialize;
 
-/// The machine and the versions that a figure belongs to.
+/// The machine and the versions of a measurement.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Machine {
     cores: usize,
@@ -14,7 +14,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// The machine that this runs on.
+    /// The machine on which this process runs.
     pub(crate) fn here() -> Self {
         let field = |file: &str, name: &str| {
             let text = std::fs::read_to_string(file).ok()?;

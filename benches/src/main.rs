@@ -1,9 +1,12 @@
-//! Measurements beside raw librdkafka: `cargo run --release -p evenkeel-bench -- all`.
+//! Measurements against raw librdkafka: `cargo run --release -p evenkeel-bench -- all`.
 //!
 //! - [`workloads`]: one file per workload: its data, its contestants, its aims
-//! - [`spec`]: what a workload is and what a turn is told · [`contest`]: contestants take turns, each turn in a process of its own
-//! - [`cluster`]: the Kafka, and data prepared once · [`check`]: a fast wrong answer fails · [`sample`]: the event
-//! - [`run`], [`paced`]: what turns have in common · [`usage`]: processor time and memory · [`machine`]: what was measured on
+//! - [`spec`]: a workload, and the input of a turn; [`contest`]: contestants take turns, each turn
+//!   in a process of its own
+//! - [`cluster`]: the Kafka and its data; [`check`]: a fast wrong answer fails; [`sample`]: the
+//!   event
+//! - [`run`], [`paced`]: shared code of turns; [`usage`]: processor time and memory; [`machine`]:
+//!   the measured machine
 //! - [`report`]: medians, spread, ratio and aims
 
 mod check;
@@ -16,17 +19,19 @@ mod run;
 mod sample;
 mod spec;
 mod usage;
+mod workload;
 mod workloads;
 
 use anyhow::bail;
 use clap::{Parser, ValueEnum};
 use cluster::Cluster;
 use contest::Entrant;
+use evenkeel_program::exit::{self, Ending};
 use machine::Machine;
 use report::Report;
 use spec::{Data, Spec};
 use std::process::ExitCode;
-use workloads::Workload;
+use workload::Workload;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -34,8 +39,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measurements of evenkeel beside raw librdkafka, in the same run.
 ///
-/// Contestants take turns on one Apache Kafka, each turn in a process of its own that checks its own result. Exit codes:
-/// 0 measured, 1 failed or a wrong answer, 3 a ratio or an aim was missed and --ratio-min or --aims asked for it.
+/// Contestants take turns on one Apache Kafka, each turn in a process of its own that checks its
+/// own result. Exit codes: 0 measured, 1 failed or a wrong answer, 3 a ratio or an aim was missed
+/// and --ratio-min or --aims asked for it, 4 no broker answered, 5 no answer in time.
 #[derive(Debug, Parser)]
 #[command(name = "evenkeel-bench", version)]
 struct Arguments {
@@ -57,10 +63,12 @@ struct Arguments {
     /// Turns of each contestant; each workload has its own default.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     runs: Option<u64>,
-    /// Bootstrap servers; without them, KAFKA_BOOTSTRAP_SERVERS, or an Apache Kafka that is started.
+    /// Bootstrap servers; without them, KAFKA_BOOTSTRAP_SERVERS, or an Apache Kafka that is
+    /// started.
     #[arg(long, short, visible_alias = "bootstrap-server")]
     brokers: Option<String>,
-    /// A property of the client for every contestant, again and again; not checked for the raw ones.
+    /// A property of the client for every contestant, again and again; not checked for the raw
+    /// ones.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     properties: Vec<String>,
     /// Fails (exit code 3) if a ratio is less than this share of raw.
@@ -128,20 +136,17 @@ async fn main() -> ExitCode {
         Some(spec) => take_turn(spec).await,
         None => measure(&arguments).await,
     };
-    done.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::FAILURE
-    })
+    exit::report(done, |error| format!("error: {}", exit::message(error)))
 }
 
-async fn take_turn(spec: &str) -> anyhow::Result<ExitCode> {
+async fn take_turn(spec: &str) -> anyhow::Result<Ending> {
     let spec: Spec = serde_json::from_str(spec)?;
     let turn = spec.workload.turn(&spec).await?;
     println!("{}", serde_json::to_string(&turn)?);
-    Ok(ExitCode::SUCCESS)
+    Ok(Ending::Done)
 }
 
-async fn measure(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+async fn measure(arguments: &Arguments) -> anyhow::Result<Ending> {
     let mut workloads: Vec<Workload> = Vec::new();
     for choice in &arguments.workloads {
         match choice {
@@ -163,14 +168,14 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         enough &= least.is_none_or(|(least, ratio)| ratio >= least);
         enough &= !arguments.aims || report.aims_met();
     }
-    Ok(ExitCode::from(match (valid, enough) {
-        (false, _) => 1,
-        (true, false) => 3,
-        (true, true) => 0,
-    }))
+    Ok(match (valid, enough) {
+        (false, _) => Ending::SomeFailed,
+        (true, false) => Ending::FoundBad,
+        (true, true) => Ending::Done,
+    })
 }
 
-/// Prepares a workload's data, lets its contestants take their turns, and works out the report.
+/// Prepares a workload's data, runs the contest and creates the report.
 async fn contend(
     workload: Workload,
     arguments: &Arguments,
@@ -210,7 +215,7 @@ async fn contend(
 }
 
 impl Arguments {
-    /// The data as the flags want it.
+    /// The data with the sizes of the flags.
     fn shaped(&self, data: Data) -> anyhow::Result<Data> {
         let data = Data {
             records: self.records.unwrap_or(data.records),

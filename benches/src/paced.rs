@@ -1,4 +1,4 @@
-//! Records at a steady pace, and how long each took from its publication to its handler.
+//! Records at a steady rate, and the time of each from its publication to its handler.
 
 use crate::run::quantile;
 use anyhow::bail;
@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
-/// How long the last records may take to come.
+/// Time limit for the last records to arrive.
 const STRAGGLERS: Duration = Duration::from_secs(30);
 
-/// The pace: so many records a second; those of the first seconds, when the group is still forming, do not count.
+/// The rate in records per second. Records of the first seconds, while the group forms, do not
+/// count.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) per_second: u64,
@@ -19,11 +20,11 @@ pub(crate) struct Pace {
     pub(crate) for_: Duration,
 }
 
-/// When each record was published and when its handler began, by its number.
+/// The publication time and the handler's start time of each record, by number.
 pub(crate) struct Paced {
     pace: Pace,
     begun: Instant,
-    /// Nanoseconds since `begun`; 0 for not yet.
+    /// Nanoseconds since `begun`. 0: not yet.
     sent: Vec<AtomicU64>,
     seen: Vec<AtomicU64>,
     left: AtomicU64,
@@ -44,12 +45,12 @@ impl Paced {
         }
     }
 
-    /// The time since the pace began.
+    /// The time since the start.
     pub(crate) fn elapsed(&self) -> Duration {
         self.begun.elapsed()
     }
 
-    /// Publishes every record in its time.
+    /// Publishes every record at its time.
     pub(crate) async fn publish<F: Future<Output = anyhow::Result<()>>>(
         &self,
         mut publish: impl FnMut(u64) -> F,
@@ -64,7 +65,7 @@ impl Paced {
         Ok(())
     }
 
-    /// The handler of a record begins; its value is its number.
+    /// Registers the start of a record's handler. The value is the record's number.
     pub(crate) fn see(&self, value: Option<&[u8]>) {
         let number = std::str::from_utf8(value.unwrap_or_default())
             .ok()
@@ -79,10 +80,11 @@ impl Paced {
         };
     }
 
-    /// Waits until every record was seen.
+    /// Waits until every record was handled.
     ///
     /// # Errors
-    /// When a record does not come, or came before it was published: somebody else's is on the topic.
+    /// If a record does not arrive, or arrived before it was published: another process writes to
+    /// the topic.
     pub(crate) async fn all_seen(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + STRAGGLERS;
         while self.left.load(Ordering::Relaxed) > 0 {
@@ -110,18 +112,18 @@ impl Paced {
         }
     }
 
-    /// Records that were handled more than once.
+    /// The number of records that were handled more than once.
     pub(crate) fn twice(&self) -> u64 {
         self.twice.load(Ordering::Relaxed)
     }
 
-    /// Records of the counted time.
+    /// The number of records in the counted time.
     pub(crate) fn counted(&self) -> u64 {
         self.pace.per_second * self.pace.for_.as_secs()
     }
 
-    /// Milliseconds from publication to handler of the counted records that `pick` picks: median, 99th percentile and
-    /// longest, as details with this prefix.
+    /// Milliseconds from publication to handler of the counted records that `pick` selects: median,
+    /// 99th percentile and maximum, as details with this prefix.
     pub(crate) fn latency(
         &self,
         prefix: &str,

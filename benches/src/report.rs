@@ -1,4 +1,4 @@
-//! The report: medians, spread, ratio and aims of a contest's scores.
+//! The report: medians, spread, ratio and aims of a contest.
 
 use crate::contest::Score;
 use crate::machine::Machine;
@@ -7,13 +7,14 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// What a workload came to.
+/// The report of a workload.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) workload: String,
     title: String,
     unit: &'static str,
-    /// The median of the contestant that stands for raw librdkafka; none for a workload that has no such.
+    /// The median of the contestant that represents raw librdkafka. `None` if the workload has
+    /// none.
     raw: Option<f64>,
     evenkeel: Option<f64>,
     pub(crate) ratio: Option<f64>,
@@ -33,7 +34,7 @@ pub(crate) struct Report {
 struct Line {
     name: String,
     value: f64,
-    /// The lowest and the highest turn.
+    /// The lowest and the highest value of a turn.
     spread: [f64; 2],
     us_per_message: Option<f64>,
     rss_mib: f64,
@@ -49,11 +50,11 @@ struct AimLine {
     met: bool,
 }
 
-/// The contestant whose figures stand for evenkeel's.
+/// The contestant that represents evenkeel.
 const EVENKEEL: &str = "evenkeel";
 
 impl Report {
-    /// Works it out.
+    /// Computes the report from the scores.
     pub(crate) fn new(
         workload: String,
         plan: &Plan,
@@ -210,7 +211,7 @@ impl AimLine {
     }
 }
 
-/// Three places after the point: no measurement here is worth more.
+/// Rounds to three decimals: no measurement here is more precise.
 fn rounded(value: f64) -> f64 {
     (value * 1_000.0).round() / 1_000.0
 }

@@ -1,9 +1,9 @@
-//! What turns have in common: a raw consumer's loop, a run of evenkeel's consumer, a rate.
+//! Shared code of turns: the loop of a raw consumer, a run of evenkeel's consumer, a rate.
 
 use crate::spec::{Spec, Turn};
 use crate::usage::{Spent, resident_max_mib};
 use anyhow::{Context, bail};
-use evenkeel::consumer::{Bound, Consumer, ConsumerSettings};
+use evenkeel::consumer::{Consumer, ConsumerSettings, StopWhen};
 use evenkeel::handler::Router;
 use evenkeel::testing::unique;
 use rdkafka::config::ClientConfig;
@@ -13,10 +13,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Without a record for that long, a turn has failed.
+/// A turn fails after this time without a record.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// The settings of a raw consumer: tuned as evenkeel's is.
+/// Settings of a raw consumer, tuned like evenkeel's.
 pub(crate) fn raw_config(spec: &Spec) -> ClientConfig {
     spec.raw(&[
         ("group.id", &unique("bench-raw")),
@@ -26,7 +26,8 @@ pub(crate) fn raw_config(spec: &Spec) -> ClientConfig {
     ])
 }
 
-/// What a program without a framework does: polls and handles, one record after the other, until `see` has seen the last.
+/// A program without a framework: polls and handles one record after the other, until `see` returns
+/// true.
 pub(crate) fn raw_loop(
     spec: &Spec,
     mut see: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<bool>,
@@ -50,14 +51,14 @@ pub(crate) fn raw_loop(
     Ok(())
 }
 
-/// Handles everything on the topic with evenkeel, as its defaults are but for `adjust`.
+/// Handles every record of the topic with evenkeel, with default settings changed by `adjust`.
 pub(crate) async fn evenkeel(
     spec: &Spec,
     router: Router,
     adjust: impl FnOnce(&mut ConsumerSettings),
 ) -> anyhow::Result<()> {
     let mut settings = ConsumerSettings::new(unique("bench-evenkeel"), [spec.topic.clone()]);
-    settings.bound = Bound::UntilEnd;
+    settings.stop_when = StopWhen::UntilEnd;
     adjust(&mut settings);
     let report = Consumer::new(spec.kafka()?, settings, router)?
         .run(CancellationToken::new())
@@ -68,7 +69,7 @@ pub(crate) async fn evenkeel(
     Ok(())
 }
 
-/// A turn whose value is messages a second.
+/// A turn whose value is messages per second.
 pub(crate) fn rate(messages: u64, spent: Spent) -> anyhow::Result<Turn> {
     Ok(Turn {
         value: messages as f64 / spent.wall.as_secs_f64(),
@@ -78,7 +79,7 @@ pub(crate) fn rate(messages: u64, spent: Spent) -> anyhow::Result<Turn> {
     })
 }
 
-/// The share `quantile` of these is not above the result; they are sorted for it.
+/// The given quantile of the values. Sorts them.
 pub(crate) fn quantile(values: &mut [f64], quantile: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let last = values.len().saturating_sub(1);

@@ -1,4 +1,4 @@
-//! The event of the workloads that read CloudEvents: an order as a shop might have it.
+//! The event of the workloads that read CloudEvents: a shop's order.
 
 use anyhow::Context;
 use evenkeel::event::{ContentMode, Event, EventType, encode};
@@ -6,7 +6,7 @@ use evenkeel::schema::Catalogue;
 use rdkafka::message::{Header, OwnedHeaders};
 use serde::{Deserialize, Serialize};
 
-/// An order. `key` and `place` are what the check looks at.
+/// An order. The check reads `key` and `place`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sample {
     pub(crate) key: u32,
@@ -26,7 +26,7 @@ pub(crate) struct SampleLine {
     pub(crate) price_cents: i64,
 }
 
-/// What a [`Sample`] has to look like.
+/// The JSON schema of a [`Sample`].
 const SCHEMA: &str = r#"{
   "$schema": "https://json-schema.org/draft/2020-12/schema",
   "title": "bench.sample.v1",
@@ -67,7 +67,7 @@ impl EventType for Sample {
 }
 
 impl Sample {
-    /// The order of this key and place, `size` bytes of JSON long.
+    /// The order with this key and position, with `size` bytes of JSON.
     pub(crate) fn new(key: usize, place: u64, size: usize) -> Self {
         let line = |number: u64| SampleLine {
             article: format!("article-{:04}", (place + number) % 10_000),
@@ -88,7 +88,7 @@ impl Sample {
         sample
     }
 
-    /// Its record's value and headers.
+    /// Value and headers of its record.
     pub(crate) fn encoded(self) -> anyhow::Result<(Vec<u8>, OwnedHeaders)> {
         let record = encode(
             &Event::new("/bench/samples", self),
@@ -104,7 +104,7 @@ impl Sample {
         Ok((value.to_vec(), headers))
     }
 
-    /// Its schema, compiled.
+    /// A catalogue with its compiled schema.
     pub(crate) fn catalogue() -> anyhow::Result<Catalogue> {
         Ok(Catalogue::from_texts([("bench.sample.v1", SCHEMA)])?)
     }

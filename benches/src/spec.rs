@@ -1,32 +1,33 @@
-//! What a workload is, what one turn of it is told, and what the turn came to.
+//! A workload, the input of one turn, and its result.
 
-use crate::workloads::Workload;
+use crate::workload::Workload;
 use evenkeel::kafka::KafkaConfig;
 use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A workload: its data, its contestants and what it has to reach.
+/// A workload: its data, its contestants and its aims.
 pub(crate) struct Plan {
-    /// What is done, in a line.
+    /// The workload in one line.
     pub(crate) title: String,
-    /// What a turn's value counts.
+    /// Unit of a turn's value.
     pub(crate) unit: &'static str,
-    /// In the order in which they take turns; the first is what `raw` stands for, unless there is none.
+    /// The contestants in the order of their turns. The first one represents `raw`, if there is
+    /// one.
     pub(crate) contestants: Vec<Contestant>,
     pub(crate) aims: Vec<Aim>,
-    /// Turns of each contestant, unless the user says otherwise.
+    /// Turns of each contestant, unless the user chooses another number.
     pub(crate) runs: usize,
 }
 
-/// Who takes turns.
+/// A contestant of a workload.
 pub(crate) struct Contestant {
     pub(crate) name: &'static str,
-    /// What stands on its topic; none when it writes itself or needs no Kafka.
+    /// The data on its topic. `None` if it writes itself or needs no Kafka.
     pub(crate) data: Option<Data>,
 }
 
-/// The data of a topic: `records` records, each key's share in order, keys mixed.
+/// The data of a topic: `records` records with mixed keys, in order per key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Data {
     pub(crate) records: u64,
@@ -36,7 +37,7 @@ pub(crate) struct Data {
     pub(crate) form: Form,
 }
 
-/// What a record of the data is.
+/// The form of the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Form {
@@ -46,26 +47,26 @@ pub(crate) enum Form {
     Event,
 }
 
-/// What one turn is told.
+/// The input of one turn.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Spec {
     pub(crate) workload: Workload,
     pub(crate) contestant: String,
     pub(crate) brokers: String,
-    /// The prepared topic, or an empty one to write to.
+    /// The prepared topic, or an empty one to which the contestant writes.
     pub(crate) topic: String,
     pub(crate) data: Data,
-    /// Properties of the client, as `name=value`, for every contestant.
+    /// Client properties for every contestant, as `name=value`.
     pub(crate) properties: Vec<String>,
 }
 
 impl Spec {
-    /// evenkeel's connection with the properties.
+    /// evenkeel's connection settings with the properties.
     pub(crate) fn kafka(&self) -> anyhow::Result<KafkaConfig> {
         self.tuned(&[])
     }
 
-    /// evenkeel's connection: `tuning`, and the properties over it.
+    /// evenkeel's connection settings: `tuning`, overridden by the properties.
     pub(crate) fn tuned(&self, tuning: &[&str]) -> anyhow::Result<KafkaConfig> {
         let mut kafka = KafkaConfig::new(&self.brokers);
         let given = self.properties.iter().map(String::as_str);
@@ -75,7 +76,7 @@ impl Spec {
         Ok(kafka)
     }
 
-    /// A raw client's configuration: `tuning`, and the properties over it.
+    /// A raw client's configuration: `tuning`, overridden by the properties.
     pub(crate) fn raw(&self, tuning: &[(&str, &str)]) -> ClientConfig {
         let given = self.properties.iter();
         let given = given.filter_map(|property| property.split_once('='));
@@ -88,40 +89,40 @@ impl Spec {
     }
 }
 
-/// What one turn came to.
+/// The result of one turn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Turn {
-    /// In the workload's unit.
+    /// The value in the workload's unit.
     pub(crate) value: f64,
-    /// Processor time of all threads per message, in microseconds; none where that says nothing.
+    /// Processor time of all threads per message, in microseconds. `None` if that has no meaning.
     pub(crate) us_per_message: Option<f64>,
-    /// The most memory that was resident, in MiB.
+    /// The peak of resident memory, in MiB.
     pub(crate) rss_mib: f64,
-    /// Further figures by name, such as `p99_ms`.
+    /// Other figures by name, such as `p99_ms`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) details: BTreeMap<String, f64>,
 }
 
-/// What a contestant has to reach.
+/// An aim of a contestant.
 pub(crate) struct Aim {
     pub(crate) contestant: &'static str,
     pub(crate) figure: Figure,
     pub(crate) bound: Bound,
 }
 
-/// What is looked at, of the medians.
+/// The figure that an aim bounds, computed from medians.
 pub(crate) enum Figure {
     /// The value.
     Value,
     /// The value as a share of another contestant's.
     RatioTo(&'static str),
-    /// The value less another contestant's.
+    /// The value minus another contestant's.
     MoreThan(&'static str),
     /// Processor time per message.
     UsPerMessage,
-    /// Processor time per message, less another contestant's.
+    /// Processor time per message, minus another contestant's.
     UsMoreThan(&'static str),
-    /// The most resident memory.
+    /// The peak of resident memory.
     RssMib,
     /// A detail.
     Detail(&'static str),
@@ -129,7 +130,7 @@ pub(crate) enum Figure {
     DetailRatioTo(&'static str, &'static str),
 }
 
-/// Which way is good.
+/// Whether the bound is a minimum or a maximum.
 #[derive(Clone, Copy)]
 pub(crate) enum Bound {
     AtLeast(f64),

@@ -1,19 +1,19 @@
-//! What this process has used: wall clock, processor time, and the most memory it ever held. Read from `/proc`.
+//! Resource usage of this process: wall-clock time, processor time, and peak memory. Reads `/proc`.
 
 use anyhow::Context;
 use std::time::{Duration, Instant};
 
-/// Ticks of a second in `/proc/self/stat`: Linux shows every architecture's programs a hundred.
+/// Ticks per second in `/proc/self/stat`. On Linux it is 100 for programs of every architecture.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// A moment, and the processor time of all threads until then.
+/// A point in time, with the processor time of all threads so far.
 #[derive(Debug, Clone)]
 pub(crate) struct Moment {
     at: Instant,
     processor: Option<Duration>,
 }
 
-/// What passed between two moments.
+/// The difference of two moments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Spent {
     pub(crate) wall: Duration,
@@ -21,7 +21,7 @@ pub(crate) struct Spent {
 }
 
 impl Moment {
-    /// This moment.
+    /// The current moment.
     pub(crate) fn now() -> Self {
         let stat = std::fs::read_to_string("/proc/self/stat").ok();
         Self {
@@ -30,7 +30,7 @@ impl Moment {
         }
     }
 
-    /// What passed since `earlier`.
+    /// The difference to `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> anyhow::Result<Spent> {
         let until = self.processor.zip(earlier.processor);
         let (until, from) = until.context("/proc/self/stat cannot be read: this needs Linux")?;
@@ -41,7 +41,8 @@ impl Moment {
     }
 }
 
-/// User and system time, the 14th and 15th fields of `stat`. The second field, in parentheses, may hold anything.
+/// User and system time: fields 14 and 15 of `stat`. The second field, in parentheses, may contain
+/// any characters.
 fn processor_time(stat: &str) -> Option<Duration> {
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut fields = rest.split(' ').skip(11);
@@ -52,12 +53,12 @@ fn processor_time(stat: &str) -> Option<Duration> {
     ))
 }
 
-/// The most resident memory that this process ever held, in MiB.
+/// The peak of this process's resident memory, in MiB.
 pub(crate) fn resident_max_mib() -> anyhow::Result<f64> {
     memory_mib("VmHWM:")
 }
 
-/// The resident memory of this process now, in MiB.
+/// The current resident memory of this process, in MiB.
 pub(crate) fn resident_mib() -> anyhow::Result<f64> {
     memory_mib("VmRSS:")
 }

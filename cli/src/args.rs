@@ -1,23 +1,42 @@
 //! The top level of the command line. Doc comments are the help text.
 
+use crate::arguments::connection::ConnectionArgs;
+#[cfg(feature = "dev")]
+use crate::commands::dev;
 use crate::commands::{
-    audit, completions, consume, dev, dlq, drill, groups, outbox, parked, publish, schemas, store,
-    topics,
+    audit, completions, config, consume, dlq, drill, groups, outbox, parked, publish, schemas,
+    store, topics,
 };
 use clap::{Parser, Subcommand};
 
 /// Publish, read and look after events on Apache Kafka.
 ///
-/// Data goes to standard output, everything else to standard error.
+/// Data goes to standard output, everything else to standard error. Listings exit with 3 for what
+/// is wrong with --check.
 ///
-/// Exit codes: 0 done; 1 failed, for some records or all; 2 wrong usage; 3 looked and found something bad (lag over the
-/// threshold, an invalid schema, an event without its effect, a handler that is not idempotent); 4 cannot reach the cluster; 5 no answer in time; 130 and 143
-/// stopped by a signal.
+/// The flags that say how to reach Kafka (-b, -X, --config, --timeout) may stand before or after
+/// the command.
 #[derive(Debug, Parser)]
 #[command(name = "evenkeel", version, disable_help_subcommand = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Command {
+    /// The connection flags of the command. `None` if it does not use Kafka.
+    pub(crate) fn connection(&self) -> Option<&ConnectionArgs> {
+        match self {
+            Self::Publish(args) => Some(&args.connection),
+            Self::Consume(args) => Some(&args.connection),
+            Self::Topics(args) => Some(&args.connection),
+            Self::Groups(args) => Some(&args.connection),
+            Self::Dlq(args) => Some(&args.connection),
+            Self::Parked(args) => Some(&args.connection),
+            Self::Audit(args) => Some(&args.connection),
+            _ => None,
+        }
+    }
 }
 
 /// What to do.
@@ -35,7 +54,9 @@ pub(crate) enum Command {
     Drill(drill::DrillArgs),
     Outbox(outbox::OutboxArgs),
     Store(store::StoreCommandArgs),
+    Config(config::ConfigArgs),
     Schemas(schemas::SchemasArgs),
+    #[cfg(feature = "dev")]
     Dev(dev::DevArgs),
     Completions(completions::CompletionsArgs),
     Man(completions::ManArgs),

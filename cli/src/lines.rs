@@ -1,15 +1,22 @@
-//! Lines of a file or of standard input.
+//! Reads lines of a file or of standard input.
 
+use crate::output::stderr::say;
 use anyhow::Context;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::PathBuf;
 use tokio::sync::mpsc;
 
-/// The longest line that is read; a record of that size is refused by any broker anyway.
+/// The longest line that is read. Every broker rejects a record of this size.
 const LINE_BYTES_MAX: u64 = 16 << 20;
 
-/// Lines that are read ahead.
+/// The byte order mark that some programs write before UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The byte order marks of UTF-16 text.
+const UTF16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+
+/// Number of lines that are read ahead.
 const AHEAD_LINES: usize = 64;
 
 /// A line and its number, from 1.
@@ -18,7 +25,7 @@ pub(crate) struct Line {
     pub(crate) content: Result<Vec<u8>, String>,
 }
 
-/// Opens a file, or standard input for none and `-`.
+/// Opens a file. `None` and `-` stand for standard input.
 pub(crate) fn open(path: Option<PathBuf>) -> anyhow::Result<Box<dyn BufRead + Send>> {
     match path.filter(|path| path.as_os_str() != "-") {
         Some(path) => {
@@ -27,15 +34,16 @@ pub(crate) fn open(path: Option<PathBuf>) -> anyhow::Result<Box<dyn BufRead + Se
         }
         None => {
             if io::stdin().is_terminal() {
-                anstream::eprintln!("evenkeel: reading one JSON object a line; end with Ctrl-D");
+                say!("reading one JSON object a line; end with Ctrl-D");
             }
             Ok(Box::new(BufReader::new(io::stdin())))
         }
     }
 }
 
-/// Reads lines on a thread of its own, because a read from a terminal or a pipe cannot be taken back. Empty lines are
-/// passed over; the thread ends with the input, or when nobody listens.
+/// Reads lines on a thread of its own, because a read from a terminal or a pipe cannot be
+/// cancelled. Skips empty lines. The thread ends at the end of the input, or when the receiver is
+/// dropped.
 pub(crate) fn read(mut input: Box<dyn BufRead + Send>) -> mpsc::Receiver<io::Result<Line>> {
     let (sender, receiver) = mpsc::channel(AHEAD_LINES);
     std::thread::spawn(move || {
@@ -45,6 +53,10 @@ pub(crate) fn read(mut input: Box<dyn BufRead + Send>) -> mpsc::Receiver<io::Res
             let next = read_line(&mut input).transpose();
             let Some(next) = next else { return };
             let failed = next.is_err();
+            let next = match number {
+                1 => next.map(|first| first.and_then(without_mark)),
+                _ => next,
+            };
             let line = next.map(|content| Line { number, content });
             let blank =
                 matches!(&line, Ok(Line { content: Ok(text), .. }) if text.trim_ascii().is_empty());
@@ -56,7 +68,18 @@ pub(crate) fn read(mut input: Box<dyn BufRead + Send>) -> mpsc::Receiver<io::Res
     receiver
 }
 
-/// The next line without its end, or why it is none; nothing at the end of the input.
+/// The first line without its byte order mark.
+fn without_mark(mut line: Vec<u8>) -> Result<Vec<u8>, String> {
+    if UTF16_MARKS.iter().any(|mark| line.starts_with(mark)) {
+        return Err("the text is UTF-16; save it as UTF-8".to_owned());
+    }
+    if line.starts_with(BYTE_ORDER_MARK) {
+        line.drain(..BYTE_ORDER_MARK.len());
+    }
+    Ok(line)
+}
+
+/// The next line without its line end, or its error. `None` at the end of the input.
 #[allow(clippy::type_complexity)]
 fn read_line(input: &mut impl BufRead) -> io::Result<Option<Result<Vec<u8>, String>>> {
     let mut line = Vec::new();
@@ -98,6 +121,21 @@ mod tests {
         let expected = [(1, Ok("a".to_owned())), (4, Ok("b".to_owned()))];
         assert_eq!(all(b"a\n\n \nb".to_vec()), expected);
         assert_eq!(all(Vec::new()), []);
+    }
+
+    #[test]
+    fn a_mark_before_the_first_line_is_none_of_its_text() {
+        let expected = [(1, Ok("a".to_owned())), (2, Ok("\u{feff}b".to_owned()))];
+        assert_eq!(all(b"\xef\xbb\xbfa\n\xef\xbb\xbfb".to_vec()), expected);
+        for mark in UTF16_MARKS {
+            let lines = all([mark, b"a\0"].concat());
+            assert!(
+                lines[0]
+                    .1
+                    .as_ref()
+                    .is_err_and(|reason| reason.contains("UTF-16"))
+            );
+        }
     }
 
     #[test]

@@ -1,17 +1,20 @@
-//! Runs a service: store, publisher, router and consumer put together, from the flags to the exit code.
+//! Runs a service: assembles store, publisher, router and consumer, from the flags to the exit
+//! code.
 
-use crate::exit;
-use crate::journal;
+use crate::effects;
+use crate::inbox_purge;
 use crate::options::{Options, Settings};
-use crate::purge;
 use anyhow::{Context, Result};
 use clap::{Args, Command, FromArgMatches};
-use evenkeel::consumer::{Bound, Consumer, RunReport, Stopped};
+use evenkeel::consumer::{Consumer, RunReport, StopWhen, Stopped};
 use evenkeel::handler::{Delivery, Outcome, Router};
-use evenkeel::inbox::{SqliteInbox, SqliteSettings};
+use evenkeel::inbox::{InboxError, SqliteInbox, SqliteSettings};
 use evenkeel::outbox::{Relay, SqliteOutbox};
 use evenkeel::publisher::{Publisher, PublisherSettings};
+use evenkeel::signals::StopSignal;
 use evenkeel::telemetry::daemon::{Daemon, DaemonSettings};
+use evenkeel::telemetry::say;
+use evenkeel_program::exit::{self, Ending};
 use std::convert::Infallible;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -20,20 +23,20 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// A service: what distinguishes one daemon from the others.
+/// The definition of a daemon.
 #[derive(Debug, Clone, Copy)]
 pub struct Service {
-    /// Its name, which is its consumer group, and `/shop/<name>` the source of the events it publishes.
+    /// Name of the service and of its consumer group. Its events have the source `/shop/<name>`.
     pub name: &'static str,
-    /// What it does, in a line of help.
+    /// Description of the service, one line of help.
     pub about: &'static str,
-    /// Its tables (`CREATE TABLE IF NOT EXISTS …`), beside inbox and journal.
+    /// Its tables (`CREATE TABLE IF NOT EXISTS …`), in addition to inbox and journal.
     pub schema: &'static str,
     /// Adds its handlers to a router.
     pub handlers: fn(Router) -> Router,
 }
 
-/// A daemon's `main`: reads the flags, runs the service, says on standard error what went wrong.
+/// A daemon's `main`: parses the flags, runs the service, prints errors to standard error.
 pub async fn main(service: &Service) -> ExitCode {
     let matches = command(service).get_matches();
     match Options::from_arg_matches(&matches) {
@@ -42,31 +45,50 @@ pub async fn main(service: &Service) -> ExitCode {
     }
 }
 
-/// A service's command line: the flags that every daemon has.
+/// The end of every daemon's help.
+const EXIT_CODES: &str = "\
+Exit codes: 0 stopped cleanly, or its bound reached; 1 failed; 2 wrong usage; 3 the store is another service's; 4 no broker answered; \
+5 not drained in time; 130 or 143 stopped before its bound.";
+
+/// A service's command line: the flags of every daemon.
 pub fn command(service: &Service) -> Command {
-    Options::augment_args(Command::new(service.name))
+    let name = service.name;
+    Options::augment_args(Command::new(name))
         .about(service.about)
         .version(env!("CARGO_PKG_VERSION"))
+        .after_help(format!(
+            "Examples:\n  {name} --brokers localhost:9092 --admin 127.0.0.1:9101\n  {name} --until-end --store /tmp/{name}.db\n\n{EXIT_CODES}"
+        ))
 }
 
-/// The exit code of a run; an error is said on standard error first.
-pub fn exit(result: Result<u8>) -> ExitCode {
-    let code = result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        exit::code(&error)
-    });
-    ExitCode::from(code)
+/// The exit code of a run. Prints an error to standard error first.
+pub fn exit(result: Result<Ending>) -> ExitCode {
+    let is_of_another_service = |error: &anyhow::Error| {
+        let mut causes = error.chain().map(|cause| cause.downcast_ref());
+        causes.any(|cause| matches!(cause, Some(InboxError::Foreign { .. })))
+    };
+    match result {
+        Err(error) if is_of_another_service(&error) => {
+            say(&described(&error));
+            ExitCode::from(exit::FOUND_BAD)
+        }
+        result => exit::report(result, described),
+    }
 }
 
-/// Runs a service with these flags and returns its exit code.
+fn described(error: &anyhow::Error) -> String {
+    format!("error: {}", exit::message(error))
+}
+
+/// Runs a service with these flags. Returns how it ended.
 ///
 /// # Errors
-/// See [`run`], and when a flag, a variable or the configuration file cannot be used.
-pub async fn start(service: &Service, options: Options) -> Result<u8> {
+/// As for [`run`], and if a flag, a variable or the configuration file is invalid.
+pub async fn start(service: &Service, options: Options) -> Result<Ending> {
     start_with(service, options, |router| router).await
 }
 
-/// [`start`] with something around the router, such as what has to happen before a handler has its transaction.
+/// [`start`] with a layer around the router, such as work that precedes a handler's transaction.
 ///
 /// # Errors
 /// As for [`start`].
@@ -74,14 +96,14 @@ pub async fn start_with<H: Handle>(
     service: &Service,
     options: Options,
     around: impl FnOnce(Router) -> H,
-) -> Result<u8> {
+) -> Result<Ending> {
     let settings = options.settings(service.name)?;
-    let bound = settings.consumer.bound;
+    let bound = settings.consumer.stop_when;
     let report = run(service, settings, around).await?;
-    Ok(code(bound, &report))
+    Ok(ending(bound, &report))
 }
 
-/// What a consumer calls for each record: a router, or layers around one.
+/// The service that a consumer calls for each record: a router, or layers around one.
 pub trait Handle:
     tower::Service<Delivery, Response = Outcome, Error = Infallible, Future: Send>
     + Clone
@@ -100,22 +122,23 @@ impl<H> Handle for H where
 {
 }
 
-/// Runs a service until it is stopped or its bound is reached.
+/// Runs a service until it is stopped or reaches its bound.
 ///
 /// # Errors
-/// When the store, the admin address or the cluster cannot be used, or the client fails for good.
+/// If the store, the admin address or the cluster cannot be used, or the client fails permanently.
 pub async fn run<H: Handle>(
     service: &Service,
     settings: Settings,
     around: impl FnOnce(Router) -> H,
 ) -> Result<RunReport> {
-    let daemon = Daemon::start(DaemonSettings {
-        service: service.name.to_owned(),
-        admin: settings.admin,
-        log_json: settings.log_json,
-    })
-    .await?;
-    let schema = [journal::SCHEMA, service.schema].concat();
+    let mut surroundings = DaemonSettings::new(service.name);
+    surroundings.admin = settings.admin;
+    surroundings.log_json = settings.log_json;
+    let daemon = Daemon::start(surroundings).await?;
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    let schema = [effects::SCHEMA, service.schema].concat();
     let outbox = SqliteOutbox::open(&settings.store).await?;
     let inbox = SqliteSettings::new(service.name, &schema).with_durability(settings.durability);
     let inbox = SqliteInbox::open_with(&settings.store, &inbox)
@@ -129,23 +152,23 @@ pub async fn run<H: Handle>(
     let mut publishing = PublisherSettings::new(format!("/shop/{}", service.name));
     publishing.catalogue = Some(catalogue);
     let publisher = Publisher::new(&settings.kafka, publishing)?;
-    let ending = Ending::within(settings.consumer.drain_timeout);
+    let deadline = StopDeadline::within(settings.consumer.drain_timeout);
     let stop = daemon.stop.clone();
-    // Out of the consumer's sight where something is around it.
+    // The consumer cannot see the router inside a layer.
     router.validate()?;
     let consuming = Consumer::new(settings.kafka, settings.consumer, around(router))?
         .with_publisher(publisher.clone())
         .with_health(daemon.health.clone())
         .run(daemon.stop);
-    let purging = purge::hourly(&inbox, settings.inbox_retention);
+    let purging = inbox_purge::hourly(&inbox, settings.inbox_retention);
     let until_stop = async {
         stop.run_until_cancelled(purging).await;
-        ending.begin();
+        deadline.begin();
     };
     let consuming = beside(consuming, until_stop);
     let relay = Relay::new(outbox, publisher.clone()).with_health(daemon.health);
     let consuming = Box::pin(async { Ok(consuming.await?) });
-    let report = with_relay(relay, &ending, consuming).await?;
+    let report = with_relay(relay, &deadline, consuming).await?;
     tracing::info!(
         stopped = ?report.stopped,
         received = report.received,
@@ -157,18 +180,18 @@ pub async fn run<H: Handle>(
         clean = report.clean,
         "run ended"
     );
-    publisher.flush(ending.left()).await?;
+    publisher.flush(deadline.left()).await?;
     inbox.close().await;
     Ok(report)
 }
 
-/// The one deadline that all parts of a stop share.
-struct Ending {
+/// The deadline that all parts of a stop share.
+struct StopDeadline {
     within: Duration,
     begun: OnceLock<Instant>,
 }
 
-impl Ending {
+impl StopDeadline {
     fn within(within: Duration) -> Self {
         Self {
             within,
@@ -176,28 +199,29 @@ impl Ending {
         }
     }
 
-    /// Counts from now on, if it does not yet; says until when.
+    /// Starts the deadline, unless it has started. Returns its time.
     fn begin(&self) -> Instant {
         *self.begun.get_or_init(Instant::now) + self.within
     }
 
-    /// What is left of it.
+    /// The remaining time.
     fn left(&self) -> Duration {
         self.begin().saturating_duration_since(Instant::now())
     }
 }
 
-/// Runs to the end of `run`, with a relay that takes to Kafka what the handlers publish. One that cannot go on ends both.
+/// Runs `run` to its end, with a relay that publishes the handlers' events to Kafka. A permanent
+/// error of the relay ends both.
 ///
-/// What the last handlers left in the outbox is published for as long as the stop may take; what is left then is published by
-/// another instance, or after the next start.
+/// After the last handlers, the rest of the outbox is published until the deadline of the stop.
+/// Another instance, or the next start, publishes what remains.
 async fn with_relay<T>(
     relay: Relay,
-    ending: &Ending,
+    deadline: &StopDeadline,
     run: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let (stop, late) = (CancellationToken::new(), CancellationToken::new());
-    let relaying = Box::pin(relay.run_then_empty(stop.clone(), late.clone()));
+    let relaying = Box::pin(relay.run_then_drain(stop.clone(), late.clone()));
     let relaying = async { relaying.await.context("the outbox's relay failed") };
     let running = async {
         let ended = run.await;
@@ -206,16 +230,18 @@ async fn with_relay<T>(
     };
     let limit = async {
         stop.cancelled().await;
-        tokio::time::sleep_until(ending.begin()).await;
+        tokio::time::sleep_until(deadline.begin()).await;
         late.cancel();
-        tracing::warn!("events are left in the outbox; they are published after the next start");
+        tracing::warn!(
+            "stop deadline reached: the outbox still has events; they will be published after the next start"
+        );
     };
     let both = async { tokio::try_join!(running, relaying) };
     let (ended, _) = beside(both, limit).await?;
     Ok(ended)
 }
 
-/// Runs to the end of `run`, with `task` beside it until then.
+/// Runs `run` to its end, with `task` concurrently until then.
 async fn beside<T>(run: impl Future<Output = T>, task: impl Future) -> T {
     let mut run = pin!(run);
     tokio::select! {
@@ -224,11 +250,14 @@ async fn beside<T>(run: impl Future<Output = T>, task: impl Future) -> T {
     }
 }
 
-fn code(bound: Bound, report: &RunReport) -> u8 {
+fn ending(bound: StopWhen, report: &RunReport) -> Ending {
     match report.stopped {
-        _ if !report.clean => exit::TIMEOUT,
-        Stopped::Requested if bound != Bound::Endless => exit::INTERRUPTED,
-        _ => exit::OK,
+        // Not drained in time: uncommitted records are redelivered.
+        _ if !report.clean => Ending::Unknown,
+        Stopped::Requested if bound != StopWhen::Endless => {
+            Ending::Stopped(StopSignal::Interrupt.number())
+        }
+        _ => Ending::Done,
     }
 }
 
@@ -243,10 +272,20 @@ mod tests {
     #[test]
     fn the_exit_code_says_how_the_run_ended() {
         for (bound, stopped, clean, expected) in [
-            (Bound::Endless, Stopped::Requested, true, exit::OK),
-            (Bound::UntilEnd, Stopped::BoundReached, true, exit::OK),
-            (Bound::UntilEnd, Stopped::Requested, true, exit::INTERRUPTED),
-            (Bound::Endless, Stopped::Requested, false, exit::TIMEOUT),
+            (StopWhen::Endless, Stopped::Requested, true, exit::DONE),
+            (StopWhen::UntilEnd, Stopped::BoundReached, true, exit::DONE),
+            (
+                StopWhen::UntilEnd,
+                Stopped::Requested,
+                true,
+                exit::INTERRUPTED,
+            ),
+            (
+                StopWhen::Endless,
+                Stopped::Requested,
+                false,
+                exit::NO_ANSWER,
+            ),
         ] {
             let report = RunReport {
                 stopped,
@@ -258,7 +297,11 @@ mod tests {
                 parked: 0,
                 clean,
             };
-            assert_eq!(code(bound, &report), expected, "{bound:?} {report:?}");
+            assert_eq!(
+                ending(bound, &report).code(),
+                expected,
+                "{bound:?} {report:?}"
+            );
         }
     }
 
@@ -284,16 +327,16 @@ mod tests {
         let publisher = publisher.expect("a publisher");
 
         let (within, draining) = (Duration::from_secs(4), Duration::from_secs(3));
-        let (began, ending) = (Instant::now(), Ending::within(within));
+        let (began, deadline) = (Instant::now(), StopDeadline::within(within));
         let drain = async {
-            ending.begin();
+            deadline.begin();
             tokio::time::sleep(draining).await;
             Ok(())
         };
         let relay = Relay::new(outbox, publisher.clone());
         let stop = async {
-            with_relay(relay, &ending, drain).await.expect("it ends");
-            publisher.flush(ending.left()).await
+            with_relay(relay, &deadline, drain).await.expect("it ends");
+            publisher.flush(deadline.left()).await
         };
         let ended = tokio::time::timeout(within * 3, stop).await;
         let unsent = ended.expect("it ends").expect_err("nobody took it");

@@ -1,10 +1,10 @@
 //! The `notifications` service: one message to the customer per event of an order.
 //!
-//! A message says what its own event says and nothing of others, so no order of arrival can make it wrong. Writing the row
-//! stands for handing the message to whatever sends it.
+//! A message depends only on its own event, so every order of arrival gives correct messages.
+//! Writing the row stands for passing the message to a mail service.
 
 use crate::daemon::Service;
-use crate::journal;
+use crate::effects;
 use evenkeel::event::{Event, EventType};
 use evenkeel::handler::{Context, HandlerError, Router};
 use evenkeel::inbox::SqliteTx;
@@ -49,23 +49,23 @@ async fn notify<T: Notice>(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    journal::record(&mut tx, &context, &event.attributes).await?;
+    effects::record(&mut tx, &context, &event.attributes).await?;
     write(&mut tx, &event.data).await?;
     Ok(())
 }
 
-/// An event that the customer of an order is told of.
+/// An event about which the customer of an order is notified.
 pub trait Notice: EventType + Sync {
-    /// The order.
+    /// Id of the order.
     fn order_id(&self) -> &str;
-    /// The message's text.
+    /// Text of the message.
     fn text(&self) -> String;
 }
 
 /// Writes the message of an event.
 ///
 /// # Errors
-/// When the store fails.
+/// If the store fails.
 pub async fn write<T: Notice>(store: &mut SqliteConnection, notice: &T) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT INTO messages (order_id, text) VALUES (?, ?)")
         .bind(notice.order_id())
@@ -101,7 +101,7 @@ notices! {
     ShipmentDispatched(shipment) => "your order {} is on its way, tracking {}", shipment.order_id, shipment.tracking;
 }
 
-/// Cents as a decimal number.
+/// Formats cents as a decimal number.
 fn price(cents: u64) -> String {
     format!("{}.{:02}", cents / 100, cents % 100)
 }

@@ -1,4 +1,4 @@
-//! What the services' unit tests share: a store in memory, and every order of a set of events.
+//! Shared code of the services' unit tests: a store in memory, and permutations of events.
 
 use sqlx::{Connection, SqliteConnection};
 
@@ -14,7 +14,7 @@ pub(crate) async fn store(schema: &'static str) -> SqliteConnection {
     store
 }
 
-/// Every order in which `items` can come.
+/// Every permutation of `items`.
 pub(crate) fn permutations<T: Copy>(items: &[T]) -> Vec<Vec<T>> {
     let [first, rest @ ..] = items else {
         return vec![Vec::new()];

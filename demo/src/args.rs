@@ -2,22 +2,25 @@
 
 use clap::{Parser, ValueEnum};
 use evenkeel::testing::KafkaKind;
+use evenkeel_program::duration::parse_duration_or_seconds;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The whole shop on one machine: starts or finds a Kafka, starts every daemon as its own process, simulates orders, and
-/// audits at the end that every event had its effect exactly once and in order.
+/// The whole shop on one machine: starts or finds a Kafka, starts every daemon as its own process,
+/// simulates orders, and audits at the end that every event had its effect exactly once and in
+/// order.
 #[derive(Debug, Parser)]
 #[command(name = "shop-demo", bin_name = "cargo demo --", version)]
 pub(crate) struct Args {
     /// How long orders are simulated, such as 30s or 2m.
-    #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = parse_duration_or_seconds)]
     pub(crate) load: Duration,
     /// Orders a second.
     #[arg(long, value_name = "ORDERS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: u32,
-    /// Which Kafka to start; auto takes what KAFKA_BOOTSTRAP_SERVERS names, else Docker, else Java, else the mock cluster.
+    /// Which Kafka to start; auto takes what KAFKA_BOOTSTRAP_SERVERS names, else Docker, else Java,
+    /// else the mock cluster.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) kafka: Kafka,
     /// Bootstrap servers of a Kafka that runs already.
@@ -28,31 +31,32 @@ pub(crate) struct Args {
         conflicts_with = "kafka"
     )]
     pub(crate) brokers: Option<String>,
-    /// Kills, freezes and stops daemons at random, and starts them again; freezes the broker, where the demo started it as a process
-    /// or container; and has the payment provider be slow, hang, decline, fail for one customer or be down for a while.
+    /// Kills, freezes and stops daemons at random, and starts them again; freezes the broker, where
+    /// the demo started it as a process or container; and has the payment provider be slow, hang,
+    /// decline, fail for one customer or be down for a while.
     #[arg(long)]
     pub(crate) chaos: bool,
     /// Seed of the orders and of the chaos; without it, a random one, which is printed.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// How the ledger is printed.
+    /// How the report is printed.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) output: Output,
-    /// Keeps stores, logs and the journal in this directory, which must be empty or new; else they are kept only if the
-    /// books do not balance.
+    /// Keeps stores, logs and the journal in this directory, which must be empty or new; else they
+    /// are kept only if the books do not balance.
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
 }
 
 impl Args {
-    /// Reads the command line, or ends the process with what is wrong about it.
+    /// Parses the command line. Ends the process with an error message if it is invalid.
     pub(crate) fn read() -> Self {
         Self::parse_from(without_separator(std::env::args_os()))
     }
 }
 
-/// The alias `cargo demo` ends in `--`, so that flags may follow at once; whoever writes a `--` before them, as for
-/// `cargo run`, means the same.
+/// The alias `cargo demo` ends in `--`, so that flags may follow directly. A second `--` before
+/// them, as for `cargo run`, is ignored.
 fn without_separator(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
     args.enumerate()
         .filter(|(index, arg)| *index != 1 || arg != "--")
@@ -84,7 +88,7 @@ impl From<Kafka> for KafkaKind {
     }
 }
 
-/// How the ledger is printed.
+/// How the report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Output {
     /// A table and a sentence.
@@ -92,18 +96,6 @@ pub(crate) enum Output {
     Table,
     /// One JSON object, and nothing else on standard output.
     Json,
-}
-
-/// Reads `90s`, `2m` or a bare number of seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit_seconds) = match text.strip_suffix('m') {
-        Some(minutes) => (minutes, 60),
-        None => (text.strip_suffix('s').unwrap_or(text), 1),
-    };
-    match number.parse::<u64>() {
-        Ok(number @ 1..=86_400) => Ok(Duration::from_secs(number * unit_seconds)),
-        _ => Err("expected a time such as 30s or 2m".to_owned()),
-    }
 }
 
 #[cfg(test)]
@@ -125,16 +117,6 @@ mod tests {
             let args = without_separator(line.iter().map(OsString::from));
             let args = Args::try_parse_from(args).expect("a usable command line");
             assert_eq!(args.load, Duration::from_secs(30), "{line:?}");
-        }
-    }
-
-    #[test]
-    fn times_are_seconds_unless_they_say_minutes() {
-        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
-        for wrong in ["", "s", "0s", "-1s", "1h", "99999999999999999999m"] {
-            assert!(duration(wrong).is_err(), "{wrong}");
         }
     }
 }

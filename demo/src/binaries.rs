@@ -1,7 +1,8 @@
 //! The shop's programs: built first, or found beside the demo's own executable.
 //!
-//! Cargo sets `CARGO` for what it runs, so under `cargo demo` the programs are built with that very cargo, in the profile
-//! of the demo itself, and cargo says where they are. A demo that was copied somewhere uses the programs beside it.
+//! Cargo sets `CARGO` for the processes it runs. Under `cargo demo` the programs are therefore
+//! built with the same cargo and in the demo's profile, and cargo's messages name their paths. A
+//! demo that was copied elsewhere uses the programs beside it.
 
 use anyhow::{Context, bail};
 use std::collections::BTreeMap;
@@ -9,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::Command;
 
-/// Where each program is, by name.
+/// Paths of the programs, by name.
 pub(crate) struct Binaries {
     paths: BTreeMap<String, PathBuf>,
-    /// How they were had, in one line.
+    /// How the programs were found, in one line.
     pub(crate) origin: String,
 }
 
@@ -36,17 +37,17 @@ impl Binaries {
         Ok(binaries)
     }
 
-    /// Where `name` is.
+    /// The path of the program `name`.
     pub(crate) fn path(&self, name: &str) -> anyhow::Result<&Path> {
         let path = self.paths.get(name).map(PathBuf::as_path);
         path.with_context(|| format!("there is no program {name}"))
     }
 }
 
-/// Builds them. What cargo says while it works goes to standard error.
+/// Builds the programs. Cargo's output goes to standard error.
 ///
-/// The whole workspace is selected, as by the alias `cargo demo`: features are unified over what is selected, and another
-/// selection would compile many of the dependencies a second time.
+/// The build selects the whole workspace, like the alias `cargo demo`: features are unified over
+/// the selection, and another selection would compile many dependencies a second time.
 async fn build(cargo: &Path, own_directory: &Path, names: &[&str]) -> anyhow::Result<Binaries> {
     let profile = profile(own_directory);
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
@@ -76,9 +77,9 @@ async fn build(cargo: &Path, own_directory: &Path, names: &[&str]) -> anyhow::Re
     Ok(Binaries { paths, origin })
 }
 
-/// The profile that a directory below `target` stands for.
+/// The profile that corresponds to a directory below `target`.
 fn profile(own_directory: &Path) -> &str {
-    // An executable of a test is in `deps`, one level further down.
+    // The executable of a test is in `deps`, one level further down.
     let directory = match own_directory.file_name() {
         Some(name) if name == "deps" => own_directory.parent().unwrap_or(own_directory),
         _ => own_directory,
@@ -89,7 +90,7 @@ fn profile(own_directory: &Path) -> &str {
     }
 }
 
-/// The executables that cargo names in its messages.
+/// The executables that cargo's messages name.
 fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
     let named = |line: &str| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;

@@ -1,4 +1,4 @@
-//! The broker under chaos: stands still for a while, where the demo started it beside itself.
+//! The broker under chaos: it is frozen for a while, if the demo started it as a separate process.
 
 use crate::chaos::Standstill;
 use anyhow::Context;
@@ -6,17 +6,17 @@ use evenkeel::testing::TestKafka;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The broker, and when it stands still.
+/// The broker and its planned standstills.
 pub(crate) struct Broker<'a> {
-    /// None where it must not be frozen: it is somebody else's, or a part of this process.
+    /// `None` if it must not be frozen: the demo did not start it, or it is part of this process.
     kafka: Option<&'a TestKafka>,
     to_come: VecDeque<Standstill>,
-    /// When it goes on, from the start of the load.
+    /// End of the current standstill, from the start of the load.
     frozen_until: Option<Duration>,
 }
 
 impl<'a> Broker<'a> {
-    /// A broker that stands still no time yet.
+    /// A broker without standstills.
     pub(crate) fn new(kafka: Option<&'a TestKafka>) -> Self {
         Self {
             kafka,
@@ -25,7 +25,7 @@ impl<'a> Broker<'a> {
         }
     }
 
-    /// Has it stand still at these times, which are in order. Returns a line where it cannot.
+    /// Plans these standstills, which are sorted. Returns a message if the broker cannot be frozen.
     pub(crate) fn expect(&mut self, standstills: Vec<Standstill>) -> Option<&'static str> {
         match self.kafka {
             Some(_) => {
@@ -38,7 +38,7 @@ impl<'a> Broker<'a> {
         }
     }
 
-    /// Freezes it or has it go on, if it is time. Returns a line that says so.
+    /// Freezes or thaws the broker if it is time. Returns a message about it.
     pub(crate) async fn tick(&mut self, now: Duration) -> anyhow::Result<Option<String>> {
         if self.frozen_until.is_some_and(|until| until <= now) {
             self.relieve().await?;
@@ -55,13 +55,13 @@ impl<'a> Broker<'a> {
             .freeze()
             .await
             .context("the broker cannot be frozen")?;
-        // Late is not longer.
+        // A late start does not make the standstill longer.
         self.frozen_until = Some(now + next.span);
         let seconds = next.span.as_secs_f64();
         Ok(Some(format!("the broker stands still for {seconds:.1} s")))
     }
 
-    /// Has it go on at once.
+    /// Thaws the broker immediately.
     pub(crate) async fn relieve(&mut self) -> anyhow::Result<()> {
         if let Some(kafka) = self.kafka.filter(|_| self.frozen_until.is_some()) {
             kafka.thaw().await.context("the broker cannot go on")?;

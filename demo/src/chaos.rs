@@ -1,44 +1,45 @@
-//! Chaos: when which process is killed, frozen or stopped, when the broker stands still, and what the payment provider does. Pure: a seed and a
-//! span in, a schedule out.
+//! Chaos: when each process is killed, frozen or stopped, when the broker is frozen, and how the
+//! payment provider behaves. Pure: a seed and a duration in, a schedule out.
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use std::time::Duration;
 
-/// What is done to a process.
+/// The harm to a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Harm {
-    /// SIGKILL: nothing is drained, committed or said.
+    /// SIGKILL: no drain, no commit, no output.
     Kill,
-    /// SIGSTOP, and SIGCONT after the blow's span: a process that comes back from the dead.
+    /// SIGSTOP, and SIGCONT after the blow's span.
     Freeze,
-    /// SIGTERM: a clean stop in the middle of the load.
+    /// SIGTERM: a clean stop during the load.
     Stop,
 }
 
 /// One blow of the schedule.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Blow {
-    /// When, from the start of the load.
+    /// Time from the start of the load.
     pub(crate) at: Duration,
-    /// What.
+    /// The kind of harm.
     pub(crate) harm: Harm,
-    /// Whom: the number of a process. One that is down already passes the blow on to the next that runs.
+    /// Number of the process. If it is down already, the blow hits the next running process.
     pub(crate) victim: usize,
-    /// How long it stays frozen, or down after its end before it is started again.
+    /// How long the process stays frozen, or down before it is started again.
     pub(crate) span: Duration,
 }
 
-/// One blow of each kind falls into every slot of this length, at a random moment: the kinds stay frequent in every seed
-/// (15 kills a minute), and yet nothing is regular.
+/// One blow of each kind falls into every slot of this length, at a random time. The frequency is
+/// the same for every seed (15 kills per minute), but the times are irregular.
 const SLOTS: [(Harm, Duration, std::ops::Range<u64>); 3] = [
     (Harm::Kill, Duration::from_secs(4), 200..2_000),
     (Harm::Freeze, Duration::from_secs(9), 1_000..8_000),
     (Harm::Stop, Duration::from_secs(11), 200..2_000),
 ];
 
-/// The schedule of a run of `load` over `processes` processes, in order of time. The same seed gives the same schedule.
+/// The schedule of a run of `load` over `processes` processes, sorted by time. The same seed gives
+/// the same schedule.
 pub(crate) fn schedule(seed: u64, load: Duration, processes: usize) -> Vec<Blow> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut blows = Vec::new();
@@ -60,20 +61,21 @@ pub(crate) fn schedule(seed: u64, load: Duration, processes: usize) -> Vec<Blow>
     blows
 }
 
-/// How the payment provider behaves.
+/// The behaviour of the payment provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Conduct {
-    /// As it should.
+    /// No fault.
     Normal,
     /// Answers late.
     Slow,
     /// Declines every payment.
     Declining,
-    /// Answers HTTP status 500 to this customer, which passes.
+    /// Answers this customer with HTTP status 500, a temporary failure.
     FailingFor(u32),
-    /// Answers HTTP status 422 to this customer, which does not: what comes of it is dead.
+    /// Answers this customer with HTTP status 422, a permanent failure. Its events become dead
+    /// letters.
     RejectingOf(u32),
-    /// Takes what is asked and never answers.
+    /// Accepts requests and never answers.
     Hanging,
     /// Answers HTTP status 503.
     Down,
@@ -81,23 +83,24 @@ pub(crate) enum Conduct {
     Unreachable,
 }
 
-/// A change of the provider's conduct.
+/// A change of the provider's behaviour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Turn {
-    /// When, from the start of the load.
+    /// Time from the start of the load.
     pub(crate) at: Duration,
-    /// What it does from then on.
+    /// The behaviour from then on.
     pub(crate) conduct: Conduct,
 }
 
-/// It misbehaves once in every slot of this length. Each time ends long before a record would have used up its attempts.
+/// The provider misbehaves once in every slot of this length. Each time ends long before a record
+/// runs out of attempts.
 const TURN_SLOT: Duration = Duration::from_secs(4);
 const TURN_SPAN_MS: std::ops::Range<u64> = 1_000..2_500;
 
-/// The provider's turns in a run of `load` with so many customers: every kind in turn, in an order that the seed picks, and
-/// back to normal after each. The same seed gives the same turns.
+/// The provider's turns in a run of `load` with this many customers: each kind in turn, in an order
+/// that depends on the seed, with normal behaviour in between. The same seed gives the same turns.
 pub(crate) fn turns(seed: u64, load: Duration, customers: u32) -> Vec<Turn> {
-    // Another stream than the blows', so that these do not depend on how many there are of those.
+    // Another random stream than that of the blows, so that the number of blows does not affect it.
     let mut random = StdRng::seed_from_u64(!seed);
     let customer = random.random_range(0..customers.max(1));
     let mut kinds = [
@@ -110,7 +113,8 @@ pub(crate) fn turns(seed: u64, load: Duration, customers: u32) -> Vec<Turn> {
         Conduct::Unreachable,
     ];
     kinds.shuffle(&mut random);
-    // What fails for longer than it is tried in place is parked for ten seconds: early enough, or the drain waits for it.
+    // A failure that outlasts the attempts in place parks the record for ten seconds. Place it
+    // early, or the drain waits for the record.
     let failing = kinds
         .iter()
         .position(|kind| matches!(kind, Conduct::FailingFor(_)));
@@ -135,22 +139,23 @@ pub(crate) fn turns(seed: u64, load: Duration, customers: u32) -> Vec<Turn> {
     turns
 }
 
-/// A time in which the broker stands still: connections stay open, and nothing answers.
+/// A standstill of the broker: connections remain open, and no request is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Standstill {
-    /// When, from the start of the load.
+    /// Time from the start of the load.
     pub(crate) at: Duration,
-    /// For how long.
+    /// Duration of the standstill.
     pub(crate) span: Duration,
 }
 
-/// The broker stands still once in every slot of this length, well within its clients' session timeouts.
+/// The broker is frozen once in every slot of this length, for much less than its clients' session
+/// timeouts.
 const STANDSTILL_SLOT: Duration = Duration::from_secs(12);
 const STANDSTILL_SPAN_MS: std::ops::Range<u64> = 1_000..4_000;
 
-/// When the broker stands still in a run of `load`, at least once. The same seed gives the same times.
+/// The standstills in a run of `load`, at least one. The same seed gives the same times.
 pub(crate) fn standstills(seed: u64, load: Duration) -> Vec<Standstill> {
-    // Another stream than the others'.
+    // Another random stream than the others.
     let mut random = StdRng::seed_from_u64(seed.rotate_left(32));
     let slots = (load.as_millis() / STANDSTILL_SLOT.as_millis()).max(1) as u32;
     let slot = load / slots;

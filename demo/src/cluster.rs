@@ -1,4 +1,5 @@
-//! The Kafka of the run: started, found or named; its topics; and where they end now, which is where the run begins.
+//! The Kafka of the run (started, found or named), its topics, and their end offsets at the start
+//! of the run.
 
 use crate::args::Args;
 use crate::audit::DUTIES;
@@ -10,16 +11,16 @@ use evenkeel::testing::{KafkaKind, TestKafka};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How long one admin request may take.
+/// Time limit of an admin request.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Offsets by topic and partition.
 pub(crate) type Offsets = BTreeMap<(String, i32), i64>;
 
-/// The Kafka of the run. What was started for it ends when this is dropped.
+/// The Kafka of the run. A started one ends when the value is dropped.
 pub(crate) struct Cluster {
     pub(crate) config: KafkaConfig,
-    /// What is used and why, in one line.
+    /// The kind of Kafka and the reason for the choice, in one line.
     pub(crate) description: String,
     pub(crate) admin: Admin,
     started: Option<TestKafka>,
@@ -47,12 +48,12 @@ impl Cluster {
         })
     }
 
-    /// Creates the declared topics; those that exist are used as they are.
+    /// Creates the declared topics. Existing topics are used unchanged.
     pub(crate) async fn create_topics(&self) -> anyhow::Result<()> {
         if let Some(mock) = self.mock() {
             for topic in shop_schemas::topics() {
                 mock.create_topic(&topic.name, topic.partitions).await?;
-                // It lets nobody else create topics.
+                // Only the owner of a mock cluster can create topics on it.
                 for service in &topic.consumers {
                     for kind in ["dlq", "retry"] {
                         let own = format!("{kind}.{service}.{}", topic.name);
@@ -78,8 +79,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until every partition of `topic` can be asked for its offsets: brokers say that a topic is created before it
-    /// has leaders.
+    /// Waits until every partition of `topic` answers requests for its offsets: brokers report a
+    /// topic as created before it has leaders.
     async fn await_leaders(&self, topic: &str) -> anyhow::Result<()> {
         let deadline = Instant::now() + TIMEOUT;
         loop {
@@ -96,8 +97,8 @@ impl Cluster {
         }
     }
 
-    /// Refuses a cluster on which other members of the shop's groups run: their effects are in stores that the audit
-    /// cannot see.
+    /// Fails if other members of the shop's groups run on the cluster: the audit cannot see the
+    /// stores with their effects.
     pub(crate) async fn refuse_strangers(&self) -> anyhow::Result<()> {
         if self.mock().is_some() {
             return Ok(());
@@ -117,7 +118,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// The topics that the audit reads: the declared ones, and the dead-letter topics that exist.
+    /// The topics that the audit reads: the declared ones, and the existing dead-letter topics.
     pub(crate) async fn audited_topics(&self) -> anyhow::Result<Vec<String>> {
         let mut topics: Vec<String> = shop_schemas::topics()
             .iter()
@@ -131,7 +132,7 @@ impl Cluster {
         Ok(topics)
     }
 
-    /// The records that wait on the services' retry topics, by service.
+    /// The number of records that wait in the services' retry topics, by service.
     pub(crate) async fn parked(&self) -> anyhow::Result<BTreeMap<String, u64>> {
         let existing = self.admin.topics().await?;
         let mut waiting = BTreeMap::new();
@@ -142,7 +143,7 @@ impl Cluster {
         Ok(waiting)
     }
 
-    /// Where `topics` begin and end now.
+    /// The first and the end offsets of `topics`.
     pub(crate) async fn bounds(&self, topics: &[String]) -> anyhow::Result<(Offsets, Offsets)> {
         let (mut low, mut high) = (Offsets::new(), Offsets::new());
         for topic in topics {
@@ -157,7 +158,7 @@ impl Cluster {
         Ok((low, high))
     }
 
-    /// The broker, if it can be frozen: one that the demo started beside itself.
+    /// The broker, if it can be frozen: the demo started it as a separate process.
     pub(crate) fn freezable(&self) -> Option<&TestKafka> {
         self.started.as_ref().filter(|kafka| kafka.can_freeze())
     }
@@ -169,7 +170,7 @@ impl Cluster {
     }
 }
 
-/// The service whose dead letters `topic` holds, if it is such a topic of the shop.
+/// The service whose dead letters `topic` contains. `None` for any other topic.
 pub(crate) fn dead_letters_of(topic: &str) -> Option<&'static str> {
     let rest = topic.strip_prefix("dlq.")?;
     DUTIES.iter().map(|(service, _)| *service).find(|service| {

@@ -1,10 +1,12 @@
-//! `cargo demo`: the whole shop on one machine, and an audit at its end.
+//! `cargo demo`: the whole shop on one machine, and an audit at the end.
 //!
-//! - [`args`]: the command line · [`run`]: the phases of a run, in order
-//! - [`cluster`]: the Kafka · [`binaries`]: the shop's programs · [`shop`]: which of them run, with which flags
-//! - [`fleet`]: processes and what is done to them · [`provider`]: whom payments asks
-//! - [`broker`]: a broker that stands still · [`chaos`]: when what is done to whom
-//! - [`sample`], [`live`]: what a watcher sees · [`read`], [`audit`], [`ledger`]: what is read, judged and said at the end
+//! - [`args`]: the command line; [`run`]: the phases of a run, in order
+//! - [`cluster`]: the Kafka; [`binaries`]: the shop's programs; [`shop`]: the programs to run, with
+//!   their flags
+//! - [`supervisor`]: processes, and the harm to them; [`provider`]: the payment provider
+//! - [`broker`]: freezes the broker; [`chaos`]: the schedule of faults
+//! - [`sample`], [`progress`]: the display during a run; [`sources`], [`audit`], [`report`]:
+//!   reading, audit and report at the end
 
 mod args;
 mod audit;
@@ -12,30 +14,27 @@ mod binaries;
 mod broker;
 mod chaos;
 mod cluster;
-mod fleet;
-mod ledger;
-mod live;
+mod lag;
+mod progress;
 mod provider;
-mod read;
+mod report;
 mod run;
 mod sample;
 mod shop;
+mod sources;
+mod supervisor;
 
+use evenkeel_program::exit;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args = args::Args::read();
     let result = tokio::runtime::Runtime::new().map(|runtime| {
         let result = runtime.block_on(run::run(&args));
-        // Requests to brokers that are gone by now are not waited for.
+        // Does not wait for requests to brokers that are gone by now.
         runtime.shutdown_background();
         result
     });
-    match result.map_err(anyhow::Error::from).flatten() {
-        Ok(exit) => exit,
-        Err(error) => {
-            live::tell(&format!("error: {error:#}"));
-            run::exit_code(&error)
-        }
-    }
+    let result = result.map_err(anyhow::Error::from).flatten();
+    exit::report(result, |error| format!("error: {}", exit::message(error)))
 }

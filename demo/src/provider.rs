@@ -1,15 +1,15 @@
-//! The payment provider: a process of its own that payments asks, and that chaos has misbehave.
+//! The payment provider: a separate process that payments queries, and that misbehaves under chaos.
 
 use crate::chaos::Conduct;
-use crate::fleet::{Guard, Process, Program, tail};
+use crate::supervisor::{Guard, Process, Program, tail};
 use anyhow::{Context, bail, ensure};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// How late it answers when it is slow: far below what payments waits for.
+/// Delay of a slow provider: far below the timeout of payments.
 const LATENCY_MS: u64 = 300;
-/// How long it may take to start, and to answer.
+/// Time limit of its start, and of an answer.
 const START_MAX: Duration = Duration::from_secs(30);
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
@@ -21,7 +21,7 @@ pub(crate) struct Provider {
 }
 
 impl Provider {
-    /// Starts it, and waits until it listens.
+    /// Starts the provider, and waits until it listens.
     pub(crate) async fn start(
         program: &Program,
         admin_port: u16,
@@ -43,7 +43,7 @@ impl Provider {
         Ok(provider)
     }
 
-    /// Fails when it has ended: payments would wait for it for ever.
+    /// Fails if the provider has ended: payments would wait for it forever.
     pub(crate) fn must_live(&mut self, guard: &mut Guard) -> anyhow::Result<()> {
         if let Some(status) = self.process.ended(guard)? {
             let log = tail(&self.log, 5);
@@ -52,7 +52,7 @@ impl Provider {
         Ok(())
     }
 
-    /// Tells it how to behave. Returns a line that says what that means.
+    /// Sets its behaviour. Returns a message that describes the behaviour.
     pub(crate) async fn tell(&self, conduct: Conduct) -> anyhow::Result<String> {
         self.told(conduct)
             .await
@@ -98,7 +98,7 @@ impl Provider {
     }
 }
 
-/// The name under which the simulated customer of that number orders.
+/// The id of the simulated customer of that number.
 fn name_of(customer: u32) -> String {
     format!("customer-{customer:04}")
 }

@@ -1,38 +1,43 @@
-//! What the run looks like from outside, taken once a second: lag of the groups, effects in the stores, readiness.
+//! The state of a run from outside, sampled once per second: lag of the groups, effects in the
+//! stores, readiness.
 
-use crate::audit::DUTIES;
-use crate::read::{count_effects, has_unpublished};
+use crate::lag::Lags;
+use crate::sources::{count_effects, has_unpublished};
+use anyhow::Context;
 use evenkeel::kafka::admin::Admin;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
-/// Pause between two samples.
+/// Interval between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How one service is doing.
+/// The progress of one service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
     pub(crate) lag: i64,
     pub(crate) effects: u64,
 }
 
-/// One look at everything.
+/// One sample of all services.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Sample {
     pub(crate) services: BTreeMap<&'static str, Progress>,
-    /// Where the topics end, added up: the records that were ever published to them.
+    /// Sum of the topics' end offsets: the number of records ever published to them.
     pub(crate) end: i64,
-    /// Whether some service has committed events that are yet to be published.
+    /// Number of records that all groups have settled.
+    pub(crate) settled: i64,
+    /// Whether a service has committed events that are not published yet.
     pub(crate) is_unpublished: bool,
 }
 
 impl Sample {
-    /// Records that some group still has to settle, parked or not.
+    /// Number of records that some group has not settled, parked or not.
     pub(crate) fn lag(&self) -> i64 {
         self.services.values().map(|progress| progress.lag).sum()
     }
@@ -40,41 +45,33 @@ impl Sample {
 
 /// Takes samples.
 pub(crate) struct Sampler {
-    pub(crate) admin: Admin,
+    pub(crate) lags: Lags,
     pub(crate) directory: PathBuf,
 }
 
 impl Sampler {
-    /// Looks at every group and every store.
+    /// Reads the state of every group and every store.
     pub(crate) async fn take(&self) -> anyhow::Result<Sample> {
-        let mut sample = Sample::default();
-        let mut ends = BTreeMap::new();
-        let existing = self.admin.topics().await?;
-        for (service, kinds) in DUTIES {
-            let mut topics: Vec<String> =
-                kinds.iter().map(|(topic, _)| (*topic).to_owned()).collect();
-            topics.sort();
-            topics.dedup();
-            let partitions = self.admin.group_lag(service, &topics).await?;
-            let lag: i64 = partitions.iter().map(|partition| partition.lag).sum();
-            let progress = Progress {
-                lag: lag + parked(&self.admin, service, &existing).await?,
-                effects: count_effects(&store_of(&self.directory, service)).await?,
-            };
-            sample.is_unpublished |= has_unpublished(&store_of(&self.directory, service)).await?;
-            sample.services.insert(service, progress);
-            for partition in partitions {
-                // The first look counts: an end seen later could hide a record that came after an earlier group's look.
-                ends.entry((partition.topic, partition.partition))
-                    .or_insert(partition.high);
-            }
+        let lags = self.lags.clone();
+        let looked = tokio::task::spawn_blocking(move || lags.look()).await?;
+        let positions = looked.context("the brokers do not tell how far the groups are")?;
+        let mut sample = Sample {
+            end: positions.end,
+            settled: positions.settled,
+            ..Sample::default()
+        };
+        for (service, lag) in positions.lag {
+            let store = store_of(&self.directory, service);
+            let effects = count_effects(&store).await?;
+            sample.is_unpublished |= has_unpublished(&store).await?;
+            sample.services.insert(service, Progress { lag, effects });
         }
-        sample.end = ends.values().sum();
         Ok(sample)
     }
 }
 
-/// The records that wait on a service's retry topics: those of `existing` that are named after its group.
+/// The number of records in a service's retry topics: those of `existing` that are named after its
+/// group.
 pub(crate) async fn parked(
     admin: &Admin,
     service: &str,
@@ -92,35 +89,52 @@ pub(crate) async fn parked(
 
 /// Takes samples in the background until it is dropped.
 pub(crate) struct Watch {
-    latest: watch::Receiver<Result<Sample, String>>,
+    latest: watch::Receiver<Look>,
     task: JoinHandle<()>,
 }
 
+/// A sample, or the reason why there is none, with its time.
+#[derive(Clone)]
+pub(crate) struct Look {
+    pub(crate) at: Instant,
+    pub(crate) sample: Result<Sample, String>,
+}
+
+impl Look {
+    fn now(sample: Result<Sample, String>) -> Self {
+        let at = Instant::now();
+        Self { at, sample }
+    }
+}
+
 impl Watch {
-    /// Starts with a first sample.
-    pub(crate) async fn start(sampler: Sampler) -> anyhow::Result<Self> {
-        let (sender, latest) = watch::channel(Ok(sampler.take().await?));
+    /// Starts with a first look, which may fail on a machine that is busy with the daemons' start.
+    pub(crate) async fn start(sampler: Sampler) -> Self {
+        let take = async || sampler.take().await.map_err(|error| format!("{error:#}"));
+        let (sender, latest) = watch::channel(Look::now(take().await));
         let task = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
-                tokio::time::sleep(INTERVAL).await;
+                ticks.tick().await;
                 let sample = sampler.take().await.map_err(|error| format!("{error:#}"));
-                if sender.send(sample).is_err() {
+                if sender.send(Look::now(sample)).is_err() {
                     return;
                 }
             }
         });
-        Ok(Self { latest, task })
+        Self { latest, task }
     }
 
-    /// The latest sample, or why there is none.
-    pub(crate) fn latest(&self) -> Result<Sample, String> {
+    /// The latest look.
+    pub(crate) fn latest(&self) -> Look {
         self.latest.borrow().clone()
     }
 
-    /// Waits for the next one.
+    /// Waits for the next sample.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Result<Sample, String>> {
         self.latest.changed().await?;
-        Ok(self.latest.borrow_and_update().clone())
+        Ok(self.latest.borrow_and_update().sample.clone())
     }
 }
 
@@ -130,12 +144,12 @@ impl Drop for Watch {
     }
 }
 
-/// Where a service keeps its store.
+/// The path of a service's store.
 pub(crate) fn store_of(directory: &Path, service: &str) -> PathBuf {
     directory.join(format!("{service}.db"))
 }
 
-/// Whether the daemon with this admin port says that it is ready.
+/// Whether the daemon with this admin port reports that it is ready.
 pub(crate) async fn is_ready(port: u16) -> bool {
     let asked = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;

@@ -1,33 +1,34 @@
-//! Which of the shop's programs run, with which flags.
+//! The shop's programs that run, with their flags.
 
 use crate::args::Args;
 use crate::audit::DUTIES;
 use crate::binaries::Binaries;
-use crate::fleet::{Daemon, Program};
 use crate::sample::store_of;
+use crate::supervisor::{Daemon, Program};
 use anyhow::Context;
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-/// The producer commands that are used.
+/// The producer commands.
 const PRODUCERS: [&str; 2] = ["orders", "stock"];
 
-/// How many customers order: so few that each orders a few times a second, and one that the payment provider fails is missed.
+/// Number of customers. It is small, so that each orders a few times per second and a failing
+/// customer is noticed.
 pub(crate) const CUSTOMERS: u32 = 50;
 
-/// Whom payments asks.
+/// Name of the payment provider's program.
 const PROVIDER: &str = "payment-provider";
 
-/// Services of which two instances run: they share the group and the store.
+/// Services with two instances, which share the group and the store.
 const TWICE: [&str; 3] = ["payments", "inventory", "shipping"];
 
-/// An order asks for six units on average (two lines of three), of one of fifty articles each: one unit of an article for
-/// about eight orders. A tenth less is delivered.
+/// An order needs six units on average (two lines of three), each line of one of fifty articles:
+/// one unit of an article per about eight orders. The delivery is a tenth smaller.
 const UNITS_DIVISOR: u64 = 9;
 
-/// A member that was killed holds its partitions for as long as its session lasts. 6 s is the least that brokers allow by
-/// default, so that a group that is struck again and again still gets something done in between.
+/// A killed member keeps its partitions until its session expires. 6 s is the minimum that brokers
+/// allow by default. With it, a group that is hit repeatedly makes progress between two blows.
 const SESSION: [&str; 2] = ["session.timeout.ms=6000", "heartbeat.interval.ms=1000"];
 
 /// All programs that a run needs.
@@ -36,12 +37,12 @@ pub(crate) fn program_names() -> Vec<&'static str> {
     services.chain(PRODUCERS).chain([PROVIDER]).collect()
 }
 
-/// Where a run keeps its files, and which brokers it talks to.
+/// The files and the brokers of a run.
 pub(crate) struct Shop<'a> {
     pub(crate) binaries: &'a Binaries,
     pub(crate) brokers: &'a str,
     pub(crate) directory: &'a Path,
-    /// Ports of the payment provider on 127.0.0.1: where it is asked, and where it is told how to behave.
+    /// Ports of the payment provider on 127.0.0.1: for payments, and for commands.
     pub(crate) provider_ports: (u16, u16),
 }
 
@@ -65,7 +66,7 @@ impl Shop<'_> {
         arguments.push("--store".into());
         arguments.push(store_of(self.directory, service).into());
         arguments.extend(["--admin".into(), admin.into()]);
-        // It kills processes, and cuts no power.
+        // The demo kills processes, and causes no power failure.
         arguments.extend(["--durability".into(), "process-crash".into()]);
         for setting in SESSION {
             arguments.extend(["-X".into(), setting.into()]);
@@ -91,7 +92,7 @@ impl Shop<'_> {
         self.program(PROVIDER, PROVIDER, arguments)
     }
 
-    /// Simulates orders and writes those that were acknowledged into its journal.
+    /// Simulates orders and records the acknowledged ones in its journal.
     pub(crate) fn orders(&self, args: &Args, seed: u64) -> anyhow::Result<Program> {
         let mut arguments = vec!["simulate".into()];
         arguments.extend(self.connection());
@@ -104,11 +105,12 @@ impl Shop<'_> {
             arguments.extend([flag.into(), value.into()]);
         }
         arguments.push("--quiet".into());
+        arguments.extend(["--rate-file".into(), self.rate_file().into()]);
         arguments.extend(["--journal".into(), self.journal("orders").into()]);
         self.program("orders", "orders", arguments)
     }
 
-    /// Fills inventory's shelves with a little less than the orders will ask for, so that the last of them are rejected.
+    /// Delivers a little less stock than the orders need, so that the last of them are rejected.
     /// The receipts on its standard output are its journal.
     pub(crate) fn stock(&self, args: &Args) -> anyhow::Result<Program> {
         let quantity = u64::from(args.rate) * args.load.as_secs() / UNITS_DIVISOR;
@@ -121,7 +123,19 @@ impl Shop<'_> {
         Ok(program)
     }
 
-    /// Where a producer command writes what was acknowledged.
+    /// Changes the rate of the simulation. The simulation reads the file once per second and must
+    /// never read a partial one.
+    pub(crate) fn set_rate(&self, rate: u32) -> anyhow::Result<()> {
+        let (file, new) = (self.rate_file(), self.directory.join("rate.new"));
+        std::fs::write(&new, rate.to_string())?;
+        std::fs::rename(new, file).context("cannot set the rate")
+    }
+
+    fn rate_file(&self) -> PathBuf {
+        self.directory.join("rate")
+    }
+
+    /// The path of a producer command's journal.
     pub(crate) fn journal(&self, producer: &str) -> PathBuf {
         self.directory.join(format!("{producer}.journal.jsonl"))
     }
@@ -145,14 +159,14 @@ impl Shop<'_> {
         })
     }
 
-    /// Where the processes' output goes.
+    /// The directory of the processes' output.
     pub(crate) fn logs(&self) -> PathBuf {
         self.directory.join("logs")
     }
 }
 
-/// A port that is free now. A daemon keeps it across restarts; should another program take it in between, the daemon says
-/// so in its log and ends, which the run reports.
+/// A port that is free now. A daemon keeps it across restarts. If another program takes it in
+/// between, the daemon logs that and ends, which the run reports.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("no port is free on 127.0.0.1")?;
     Ok(listener.local_addr()?.port())

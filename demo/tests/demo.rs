@@ -1,4 +1,5 @@
-//! Runs the real demo on the mock cluster: the object it prints, and that it leaves no process behind.
+//! Runs the real demo on the mock cluster: checks the printed object, and that no process is left
+//! behind.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -20,21 +21,21 @@ fn ten_seconds_on_the_mock_cluster_balance() -> anyhow::Result<()> {
         .stderr(Stdio::inherit())
         .output()?;
     let text = String::from_utf8(output.stdout)?;
-    let ledger: serde_json::Value = serde_json::from_str(&text)?;
+    let report: serde_json::Value = serde_json::from_str(&text)?;
     assert_eq!(
         text.lines().count(),
         1,
         "one object and nothing else: {text}"
     );
-    assert!(output.status.success(), "{ledger:#}");
-    assert_eq!(ledger["balanced"], true, "{ledger:#}");
+    assert!(output.status.success(), "{report:#}");
+    assert_eq!(report["balanced"], true, "{report:#}");
     for nothing in ["lost", "twice", "out_of_order", "dead_letters", "kills"] {
-        assert_eq!(ledger[nothing], 0, "{nothing} in {ledger:#}");
+        assert_eq!(report[nothing], 0, "{nothing} in {report:#}");
     }
-    let count = |name: &str| ledger[name].as_u64().unwrap_or_default();
-    assert!(count("acknowledged") >= 300, "{ledger:#}");
-    assert!(count("published") > count("acknowledged"), "{ledger:#}");
-    let effects = ledger["effects"].as_object().expect("effects by service");
+    let count = |name: &str| report[name].as_u64().unwrap_or_default();
+    assert!(count("acknowledged") >= 300, "{report:#}");
+    assert!(count("published") > count("acknowledged"), "{report:#}");
+    let effects = report["effects"].as_object().expect("effects by service");
     let services: Vec<&str> = effects.keys().map(String::as_str).collect();
     assert_eq!(
         services,
@@ -48,7 +49,7 @@ fn ten_seconds_on_the_mock_cluster_balance() -> anyhow::Result<()> {
     );
     assert!(
         effects.values().all(|effects| effects.as_u64() > Some(0)),
-        "{ledger:#}"
+        "{report:#}"
     );
     Ok(())
 }
@@ -89,7 +90,7 @@ fn neither_an_interrupt_nor_a_kill_leaves_a_process_behind() -> anyhow::Result<(
     Ok(())
 }
 
-/// Living processes that have `path` in their command line, the demo itself left out.
+/// The number of living processes with `path` in their command line, without the demo itself.
 #[cfg(target_os = "linux")]
 fn processes_with(path: &Path) -> usize {
     let needle = path.display().to_string();

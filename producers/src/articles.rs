@@ -1,21 +1,22 @@
-//! What the shop sells. Knows neither orders nor stock.
+//! The shop's articles. Independent of orders and stock.
 
-/// How many articles there are: `article-000` to `article-049`.
+/// Number of articles: `article-000` to `article-049`.
 pub const ARTICLE_COUNT: u32 = 50;
 
-/// The number of the one article whose price is above what the shop's payments authorize for an order.
+/// Number of the only article whose price exceeds the amount that the shop's payments authorize for
+/// an order.
 pub const LUXURY_NUMBER: u32 = ARTICLE_COUNT - 1;
 
-/// Something to sell.
+/// An article of the shop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Article {
-    /// Its name, `article-000` and so on.
+    /// Name, such as `article-000`.
     pub name: String,
-    /// Its price in cents.
+    /// Price in cents.
     pub price_cents: u64,
 }
 
-/// The article of a number; numbers from [`ARTICLE_COUNT`] on start again from the first.
+/// The article with this number. Numbers from [`ARTICLE_COUNT`] on start again from the first.
 pub fn article(number: u32) -> Article {
     let number = number % ARTICLE_COUNT;
     let price_cents = if number == LUXURY_NUMBER {
@@ -29,7 +30,7 @@ pub fn article(number: u32) -> Article {
     }
 }
 
-/// Every article in the order of its number.
+/// Every article, in the order of its number.
 pub fn articles() -> impl Iterator<Item = Article> {
     (0..ARTICLE_COUNT).map(article)
 }

@@ -1,53 +1,56 @@
-//! Results on standard output: a table for people, JSON for programs. Diagnostics never go here.
+//! Results on standard output: a table for people, JSON for programs. Diagnostics go to standard
+//! error.
 
-use clap::ValueEnum;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use evenkeel::telemetry::visible;
+use evenkeel_program::output_format::OutputFormat;
+use evenkeel_program::stdout::{AfterDone, print_json_line};
 use serde::Serialize;
-use std::io::{ErrorKind, Write};
 
-/// The form of what goes to standard output.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// Columns for people
-    #[default]
-    Table,
-    /// One JSON document
-    Json,
-    /// One JSON object per line
-    Jsonl,
-}
-
-/// Something with a fixed set of columns.
+/// A result with a fixed set of columns.
 pub trait Columns: Serialize {
-    /// The columns' names, as in its JSON form.
+    /// Names of the columns, equal to the names in JSON.
     const NAMES: &'static [&'static str];
-    /// The columns' texts, as many as there are names.
+    /// Texts of the columns, as many as there are names.
     fn texts(&self) -> Vec<String>;
 }
 
-impl Output {
-    /// Writes one thing; as a table, a line per column.
-    pub fn one<T: Columns>(self, item: &T) -> anyhow::Result<()> {
+/// Prints results in a format.
+pub trait Print {
+    /// Prints one result, in a table with one line per column. `done` describes what was done, for
+    /// the error.
+    ///
+    /// # Errors
+    /// If standard output cannot be written.
+    fn one<T: Columns>(self, item: &T, done: impl FnOnce() -> String) -> anyhow::Result<()>;
+
+    /// Prints a list: in a table with one line per item, in JSON as one array. `done` describes
+    /// what was done, for the error.
+    ///
+    /// # Errors
+    /// If standard output cannot be written.
+    fn list<T: Columns>(self, items: &[T], done: impl FnOnce() -> String) -> anyhow::Result<()>;
+}
+
+impl Print for OutputFormat {
+    fn one<T: Columns>(self, item: &T, done: impl FnOnce() -> String) -> anyhow::Result<()> {
         let text = match self {
             Self::Table => {
                 let mut table = plain_table();
+                let cells = T::NAMES.iter().zip(item.texts());
                 table.add_rows(
-                    T::NAMES
-                        .iter()
-                        .zip(item.texts())
-                        .map(|(name, text)| [name.replace('_', " "), text]),
+                    cells.map(|(name, text)| [name.replace('_', " "), visible(&text).into_owned()]),
                 );
                 table.trim_fmt()
             }
             Self::Json => serde_json::to_string_pretty(item)?,
             Self::Jsonl => serde_json::to_string(item)?,
         };
-        print(&text)
+        print(&text, done)
     }
 
-    /// Writes a list; as a table, a line per thing; as JSON, one array.
-    pub fn list<T: Columns>(self, items: &[T]) -> anyhow::Result<()> {
+    fn list<T: Columns>(self, items: &[T], done: impl FnOnce() -> String) -> anyhow::Result<()> {
         let text = match self {
             Self::Table => {
                 let mut table = plain_table();
@@ -56,7 +59,9 @@ impl Output {
                         .iter()
                         .map(|name| name.to_uppercase().replace('_', "-")),
                 );
-                table.add_rows(items.iter().map(Columns::texts));
+                let clean = |text: &String| visible(text).into_owned();
+                let cells = |item: &T| item.texts().iter().map(clean).collect::<Vec<_>>();
+                table.add_rows(items.iter().map(cells));
                 table.trim_fmt()
             }
             Self::Json => serde_json::to_string_pretty(items)?,
@@ -68,17 +73,16 @@ impl Output {
         };
         match text.is_empty() {
             true => Ok(()),
-            false => print(&text),
+            false => print(&text, done),
         }
     }
 }
 
-/// Writes a result. A reader that left before its end has read enough: the exit code is the one that the command earned.
-fn print(text: &str) -> anyhow::Result<()> {
-    match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
-    }
+/// Writes a result. A reader that closed the output early is no error: the exit code is that of the
+/// command.
+fn print(text: &str, done: impl FnOnce() -> String) -> anyhow::Result<()> {
+    // Cells are already escaped here, and so is JSON. The rest is escaped on a terminal only.
+    print_json_line(text).after_done(done)
 }
 
 fn plain_table() -> Table {

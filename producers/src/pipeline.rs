@@ -1,6 +1,8 @@
-//! Events under way: sent one after the other, settled in the same order, whatever order the answers come in.
+//! Events in flight: sent one after the other and settled in the same order, in whatever order the
+//! answers arrive.
 //!
-//! One task sends and one settles, with a bounded queue between them. Knows neither files nor simulations.
+//! One task sends and one settles, with a bounded queue between them. Independent of files and
+//! simulations.
 
 use evenkeel::publisher::{PublishError, Receipt};
 use std::ops::ControlFlow;
@@ -9,35 +11,36 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// How many items may wait to be settled; the publisher's own buffer bounds their bytes.
+/// Maximum number of items that wait to be settled. The publisher's buffer bounds their bytes.
 pub const WINDOW: usize = 10_000;
 
-/// What the sender did with an item; `F` is the receipt to come.
+/// The sender's result for an item. `F` is the pending receipt.
 #[derive(Debug)]
 pub enum Underway<F> {
     /// There is nothing to send.
     NotSent,
     /// It was not accepted for sending.
     Refused(PublishError),
-    /// It is on its way.
+    /// It was sent.
     Sent(F),
 }
 
-/// What became of an item.
+/// The outcome of an item.
 #[derive(Debug)]
 pub enum Outcome {
     /// There was nothing to send.
     NotSent,
-    /// The brokers, or the publisher in their place, answered.
+    /// The brokers answered, or the publisher on their behalf.
     Answered(Result<Receipt, PublishError>),
-    /// No answer came before the deadline: it may or may not be on the log.
+    /// No answer arrived before the deadline. The event may or may not be on the log.
     Unanswered,
 }
 
 /// Settles the items of `queue` in order until it is closed and empty, or until `settle` breaks.
 ///
-/// Waits for answers as long as it takes; once `stop` is cancelled, for `drain` at most, and from then on only for what is
-/// already there. The sender must drop its end of the queue when `stop` is cancelled.
+/// Waits for answers without a limit. After `stop` is cancelled, it waits at most for `drain`, and
+/// then takes only answers that have already arrived. The sender must drop its end of the queue
+/// when `stop` is cancelled.
 pub async fn settle_in_order<I, F>(
     mut queue: mpsc::Receiver<(I, Underway<F>)>,
     stop: &CancellationToken,

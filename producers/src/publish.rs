@@ -1,11 +1,12 @@
-//! One event published on its own, with words for an outcome that is not known.
+//! Publishes a single event, with an error message for unknown outcomes.
 
 use anyhow::Context;
 use evenkeel::event::{Event, EventType};
 use evenkeel::publisher::{PublishError, Publisher, Receipt};
 
-/// Publishes and waits for the brokers' acknowledgement. Where the outcome is unknown, the error names the flags that
-/// repeat the same event, `same_event` and its id, so that the repetition has no second effect.
+/// Publishes an event and waits for the brokers' acknowledgement. If the outcome is unknown, the
+/// error names the flags that repeat the same event, `same_event` and its id, so that the
+/// repetition has no second effect.
 pub async fn publish<T: EventType>(
     publisher: &Publisher,
     event: &Event<T>,

@@ -1,48 +1,49 @@
-//! Dead letters whose records have an effect all the same.
+//! Dead letters whose records have an effect nevertheless.
 //!
-//! Such a record was replayed, which is marked, and took its place in the order behind those that went on meanwhile. Where
-//! nothing marks a replay, the log says two things of it.
+//! A replay explains such a pair: the replay log has a mark for the dead letter, and the record
+//! lost its place in the order of its key to the later records. Without a mark, the logs and the
+//! store contradict each other.
 
-use super::judge::{Audit, completions_of};
-use super::order::OrderTable;
-use super::pending::Letter;
+use super::identity::{Identity, Kind, Place};
+use super::pending::AuditedDeadLetter;
+use super::reordering::OrderTable;
 use super::report::Finding;
-use super::subject::{Kind, Place, Subject};
+use super::verify::{Audit, completions_of};
 use super::{AuditError, Step};
 use std::collections::HashMap;
 
-/// Letters whose records have an effect, by where the letters stand, until it is known which were replayed.
+/// Dead letters whose records have an effect, by position, until the replay log was read.
 #[derive(Default)]
 struct Contradictions {
-    letters: HashMap<Place, Letter>,
+    dead_letters: HashMap<Place, AuditedDeadLetter>,
     bytes: usize,
 }
 
 impl Audit<'_> {
-    /// Reads the dead letters, and what is parked: what types are handled, which records may be late, which letters say
-    /// otherwise than the store.
-    pub(super) fn read_letters(&mut self, order: &mut OrderTable) -> Result<(), AuditError> {
-        let letters = self.letters();
+    /// Reads the dead letters and the parked records. Learns which types the group handles, which
+    /// records may take effect late, and which dead letters contradict the store.
+    pub(super) fn read_dead_letters(&mut self, order: &mut OrderTable) -> Result<(), AuditError> {
+        let dead_letters = self.dead_letters();
         let mut found = Contradictions::default();
         let (mut batch, mut bytes, mut done) = (Vec::new(), 0, 0);
-        letters.each(&mut |letter| {
-            if !self.is_judged(letter.subject.place) {
+        dead_letters.each(&mut |dead_letter| {
+            if !self.is_judged(dead_letter.subject.place) {
                 return Ok(());
             }
-            bytes += letter.subject.bytes();
-            batch.push(letter);
+            bytes += dead_letter.subject.bytes();
+            batch.push(dead_letter);
             if batch.len() >= self.limits.batch_records || bytes >= self.limits.batch_bytes {
                 done += batch.len() as u64;
                 self.compare(std::mem::take(&mut batch), order, &mut found)?;
                 bytes = 0;
-                self.tell(Step::Letters, done, 0);
+                self.report_progress(Step::DeadLetters, done, 0);
             }
             Ok(())
         })?;
         self.compare(batch, order, &mut found)?;
         self.report_contradictions(&mut found)?;
         if self.is_first_pass() {
-            letters.failed(&mut |subject| {
+            dead_letters.failed(&mut |subject| {
                 self.is_handled(subject.kind);
                 Ok(())
             })?;
@@ -56,31 +57,32 @@ impl Audit<'_> {
         })
     }
 
-    /// Compares letters with the store.
+    /// Compares dead letters with the store.
     fn compare(
         &mut self,
-        batch: Vec<Letter>,
+        batch: Vec<AuditedDeadLetter>,
         order: &mut OrderTable,
         found: &mut Contradictions,
     ) -> Result<(), AuditError> {
-        let completed = self.completed(batch.iter().map(|letter| &letter.subject))?;
-        for (letter, completed) in batch.into_iter().zip(completions_of(completed)) {
-            let (subject, is_skip) = (&letter.subject, letter.is_skip);
+        let completed = self.completed(batch.iter().map(|dead_letter| &dead_letter.subject))?;
+        for (dead_letter, completed) in batch.into_iter().zip(completions_of(completed)) {
+            let (subject, is_skip) = (&dead_letter.subject, dead_letter.is_skip);
             if !is_skip && self.is_first_pass() {
                 self.is_handled(subject.kind.clone());
             }
-            // What is no event is known by what it says, which such a letter does not tell: it may have been replayed.
-            let may_have = letter.is_unlike && !matches!(subject.kind, Kind::Event(_));
+            // A raw record is identified by its content, and this dead letter lacks the original
+            // content: the record may have been replayed.
+            let may_have = dead_letter.is_unlike && !matches!(subject.kind, Kind::Event(_));
             if completed.first_ms.is_none() && !may_have {
                 continue;
             }
             if let Some(lane) = subject.lane {
                 order.excuse(lane, subject.place);
             }
-            // One that was skipped may be a copy of an event that was handled.
+            // A skipped record may be a copy of an event that was handled.
             if !is_skip && completed.first_ms.is_some() && self.is_first_pass() {
                 found.bytes += subject.bytes();
-                found.letters.insert(letter.place, letter);
+                found.dead_letters.insert(dead_letter.place, dead_letter);
                 if found.bytes >= self.limits.contradictions_bytes {
                     self.report_contradictions(found)?;
                 }
@@ -89,29 +91,33 @@ impl Audit<'_> {
         Ok(())
     }
 
-    /// Reports the letters that nobody replayed.
+    /// Reports the dead letters that were never replayed.
     fn report_contradictions(&mut self, found: &mut Contradictions) -> Result<(), AuditError> {
-        let letters = std::mem::take(found).letters;
-        if letters.is_empty() {
+        let dead_letters = std::mem::take(found).dead_letters;
+        if dead_letters.is_empty() {
             return Ok(());
         }
         let mut is_replayed: HashMap<Place, bool> = HashMap::new();
-        self.evidence.replays(&mut |letter, replayed| {
-            if let Some(of) = letters.get(&letter) {
+        self.sources.replays(&mut |dead_letter, replayed| {
+            if let Some(of) = dead_letters.get(&dead_letter) {
                 let is_marked = replayed.is_some_and(|replayed| replayed.is_of(of.written_ms));
-                is_replayed.insert(letter, is_marked);
+                is_replayed.insert(dead_letter, is_marked);
             }
         })?;
-        let mut contradictions: Vec<(Place, Subject)> = letters
+        let mut contradictions: Vec<(Place, Identity)> = dead_letters
             .into_iter()
-            .map(|(place, letter)| (place, letter.subject))
-            .filter(|(letter, _)| !is_replayed.get(letter).is_some_and(|is_marked| *is_marked))
+            .map(|(place, dead_letter)| (place, dead_letter.subject))
+            .filter(|(dead_letter, _)| {
+                !is_replayed
+                    .get(dead_letter)
+                    .is_some_and(|is_marked| *is_marked)
+            })
             .collect();
-        contradictions.sort_by_key(|(letter, subject)| (subject.place, *letter));
+        contradictions.sort_by_key(|(dead_letter, subject)| (subject.place, *dead_letter));
         let listed_max = self.settings.listed_max;
-        for (letter, subject) in contradictions {
+        for (dead_letter, subject) in contradictions {
             self.report.doubled.add(listed_max, || {
-                let Place { partition, offset } = letter;
+                let Place { partition, offset } = dead_letter;
                 Finding::new(
                     &subject,
                     format!("had an effect, and has the dead letter {partition}@{offset}, which was never replayed"),

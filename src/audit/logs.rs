@@ -1,41 +1,45 @@
-//! The evidence as it is: topics read without a group, and a store.
+//! The sources of a real audit: topics, read without a consumer group, and a store.
 //!
-//! Owns the readers, and the way from threads that block to a store that is awaited. Judges nothing.
+//! Owns the readers, and the bridge from blocking threads to the async store. Contains no rules of
+//! the audit.
 
-use super::evidence::{Each, Evidence, Offsets};
-use super::judge::{Limits, judge};
+use super::identity::Place;
 use super::report::{AuditReport, Finding, Stretch};
 use super::settings::AuditSettings;
-use super::subject::Place;
+use super::sources::{Each, Offsets, Sources};
+use super::verify::{Limits, verify};
 use super::{AuditError, Progress};
 use crate::consumer::parked_records;
-use crate::control::{Action, Entry, History, Outcome, control_topic};
+use crate::control::{Action, CommandOutcome, Entry, History, control_topic};
 use crate::inbox::{Completion, Completions, InboxKey};
 use crate::kafka::admin::Admin;
 use crate::kafka::reader::{LogRecord, Reader, Reading, Span};
 use crate::kafka::unreadable::extent;
 use crate::kafka::{KafkaConfig, KafkaError, UnreadableBatch, is_topic_name};
-use crate::recovery::{Mark, Replayed, replay_topic};
+use crate::recovery::{ReplayLogEntry, Replayed, replay_topic};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-/// How long one look for a record takes.
-const TURN: Duration = Duration::from_millis(100);
+/// How long one poll for a record takes.
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Without a record for that long, or for as long as a request may take, a log is taken to be gone.
+/// A read without a record for this long, or for the request timeout if that is longer, fails.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// Audits a group and a topic against its store. `timeout` bounds each request to the cluster, and `watch` is told how far it
-/// is, on a thread that may block.
+/// Audits a group and a topic against the group's store.
 ///
-/// The group may go on meanwhile: what it has committed at the start is what is judged. It ends soon after the future is
-/// dropped.
+/// `timeout` bounds each request to the cluster. `watch` receives the progress on a blocking
+/// thread, so it may block.
+///
+/// The group may run meanwhile: the audit covers the offsets that were committed at its start.
+/// Dropping the future cancels the audit; its blocking thread ends soon after.
 ///
 /// # Errors
-/// Where the cluster or the store cannot be asked, or there is nothing to prove; see [`AuditError`].
+/// [`AuditError::Kafka`] and [`AuditError::Store`] if a request fails,
+/// [`AuditError::NeverCommitted`] and [`AuditError::UnknownToStore`] if there is nothing to prove.
 pub async fn audit(
     kafka: &KafkaConfig,
     settings: AuditSettings,
@@ -49,7 +53,7 @@ pub async fn audit(
         kafka: kafka.clone(),
         group: settings.group.clone(),
         topic: settings.topic.clone(),
-        letters: settings
+        dead_letters: settings
             .dead_letter_topic
             .of(&settings.group, &settings.topic),
         timeout,
@@ -62,7 +66,7 @@ pub async fn audit(
     let work = move || {
         let stretches = logs.stretches(&settings, &committed)?;
         let limits = Limits::of(settings.memory_bytes);
-        let mut report = judge(&logs, &settings, limits, stretches, &mut watch)?;
+        let mut report = verify(&logs, &settings, limits, stretches, &mut watch)?;
         logs.add_unreadable(&mut report, settings.listed_max)?;
         Ok(report)
     };
@@ -73,7 +77,7 @@ pub async fn audit(
     }
 }
 
-/// What the group has committed, by partition.
+/// The group's committed offset of each partition.
 async fn committed(
     kafka: &KafkaConfig,
     settings: &AuditSettings,
@@ -99,18 +103,18 @@ struct Logs {
     kafka: KafkaConfig,
     group: String,
     topic: String,
-    /// The dead-letter topic.
-    letters: String,
+    /// Name of the dead-letter topic.
+    dead_letters: String,
     timeout: Duration,
     store: Arc<dyn Completions>,
     runtime: Handle,
-    /// Batches of the topic that cannot be read, by where they begin: where they end, and why.
+    /// Unreadable batches of the topic: first offset, end offset and cause.
     unreadable: Mutex<BTreeMap<Place, (i64, String)>>,
     stop: CancellationToken,
 }
 
 impl Logs {
-    /// What is to be read of each partition.
+    /// The offsets to read of each partition.
     fn stretches(
         &self,
         settings: &AuditSettings,
@@ -142,8 +146,13 @@ impl Logs {
         Ok(stretches.collect())
     }
 
-    /// Notes a batch of the topic that cannot be read, and returns what is to be read behind it.
-    fn behind(&self, batch: UnreadableBatch, spans: &[Span]) -> Result<Option<Span>, AuditError> {
+    /// Records an unreadable batch of the topic. Returns the offsets after it that are still to be
+    /// read.
+    fn rest_after(
+        &self,
+        batch: UnreadableBatch,
+        spans: &[Span],
+    ) -> Result<Option<Span>, AuditError> {
         let range = extent(&self.kafka, &batch, self.timeout)?;
         let place = Place {
             partition: batch.partition,
@@ -152,11 +161,11 @@ impl Logs {
         let mut unreadable = self.unreadable();
         unreadable.insert(place, (range.end, batch.cause));
         let span = spans.iter().find(|span| span.partition == batch.partition);
-        let behind = span.map(|span| Span {
+        let rest = span.map(|span| Span {
             start: range.end,
             ..span.clone()
         });
-        Ok(behind.filter(|span| span.end.is_none_or(|end| span.start < end)))
+        Ok(rest.filter(|span| span.end.is_none_or(|end| span.start < end)))
     }
 
     fn unreadable(&self) -> MutexGuard<'_, BTreeMap<Place, (i64, String)>> {
@@ -165,7 +174,7 @@ impl Logs {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds the batches that cannot be read, unless an operator has skipped them.
+    /// Adds the unreadable batches to the report, except those that an operator skipped.
     fn add_unreadable(
         &self,
         report: &mut AuditReport,
@@ -190,7 +199,7 @@ impl Logs {
         Ok(())
     }
 
-    /// Gives out what is left of a reading.
+    /// Passes the remaining records of a reader to `each`. An unreadable batch is an error.
     fn drain(&self, reader: Reader, each: &mut Each<'_>) -> Result<(), AuditError> {
         match self.drain_readable(reader, each)?.into_iter().next() {
             Some(batch) => Err(AuditError::Kafka(KafkaError::UnreadableBatch(batch))),
@@ -198,7 +207,8 @@ impl Logs {
         }
     }
 
-    /// Gives out what is left of a reading; the batches that it ended at because they cannot be read.
+    /// Passes the remaining records of a reader to `each`. Returns the unreadable batches at which
+    /// partitions ended.
     fn drain_readable(
         &self,
         mut reader: Reader,
@@ -206,12 +216,12 @@ impl Logs {
     ) -> Result<Vec<UnreadableBatch>, AuditError> {
         let mut unreadable = Vec::new();
         let silence_max = self.timeout.max(SILENCE_MAX);
-        let mut heard = Instant::now();
+        let mut last_record = Instant::now();
         while !reader.at_end() {
             if self.stop.is_cancelled() {
                 return Err(AuditError::Stopped);
             }
-            let next = match reader.next(TURN) {
+            let next = match reader.next(POLL_TIMEOUT) {
                 Err(KafkaError::UnreadableBatch(batch)) => {
                     unreadable.push(batch);
                     continue;
@@ -221,9 +231,9 @@ impl Logs {
             match next {
                 Some(record) => {
                     each(record)?;
-                    heard = Instant::now();
+                    last_record = Instant::now();
                 }
-                None if heard.elapsed() > silence_max => {
+                None if last_record.elapsed() > silence_max => {
                     return Err(AuditError::Kafka(KafkaError::Timeout {
                         what: "reading what stands on the log".to_owned(),
                         seconds: silence_max.as_secs(),
@@ -235,7 +245,7 @@ impl Logs {
         Ok(unreadable)
     }
 
-    /// Reads a topic that need not exist.
+    /// Reads a whole topic. A missing topic counts as empty.
     fn whole(&self, topic: &str, each: &mut Each<'_>) -> Result<(), AuditError> {
         if !is_topic_name(topic) {
             return Ok(());
@@ -249,7 +259,7 @@ impl Logs {
     }
 }
 
-impl Evidence for Logs {
+impl Sources for Logs {
     fn topic(&self, parts: &[Offsets], each: &mut Each<'_>) -> Result<(), AuditError> {
         let topic: Arc<str> = self.topic.as_str().into();
         let spans = parts.iter().map(|part| Span {
@@ -262,17 +272,17 @@ impl Evidence for Logs {
         while !spans.is_empty() {
             let reader = Reader::over(&self.kafka, spans.clone(), self.timeout)?;
             let unreadable = self.drain_readable(reader, each)?;
-            let behind = unreadable
+            let rest = unreadable
                 .into_iter()
-                .map(|batch| self.behind(batch, &spans));
-            let behind: Vec<_> = behind.collect::<Result<_, _>>()?;
-            spans = behind.into_iter().flatten().collect();
+                .map(|batch| self.rest_after(batch, &spans));
+            let rest: Vec<_> = rest.collect::<Result<_, _>>()?;
+            spans = rest.into_iter().flatten().collect();
         }
         Ok(())
     }
 
-    fn letters(&self, each: &mut Each<'_>) -> Result<(), AuditError> {
-        self.whole(&self.letters, each)
+    fn dead_letters(&self, each: &mut Each<'_>) -> Result<(), AuditError> {
+        self.whole(&self.dead_letters, each)
     }
 
     fn parked(&self, each: &mut Each<'_>) -> Result<(), AuditError> {
@@ -285,15 +295,15 @@ impl Evidence for Logs {
     }
 
     fn replays(&self, each: &mut dyn FnMut(Place, Option<Replayed>)) -> Result<(), AuditError> {
-        let Some(marks) = replay_topic(&self.letters) else {
+        let Some(marks) = replay_topic(&self.dead_letters) else {
             return Ok(());
         };
         self.whole(&marks, &mut |record| {
-            if let Some(Mark::Letter {
+            if let Some(ReplayLogEntry::DeadLetter {
                 partition,
                 offset,
                 replayed,
-            }) = Mark::read(record.key.as_deref(), record.value.as_deref())
+            }) = ReplayLogEntry::read(record.key.as_deref(), record.value.as_deref())
             {
                 each(Place { partition, offset }, replayed);
             }
@@ -312,7 +322,7 @@ impl Evidence for Logs {
                 return None;
             };
             let mut acks = recorded.acks.iter();
-            let is_done = acks.any(|ack| ack.outcome == Outcome::Skipped);
+            let is_done = acks.any(|ack| ack.outcome == CommandOutcome::Skipped);
             (is_done && record.topic == self.topic).then_some(Place {
                 partition: record.partition,
                 offset: record.offset,
@@ -335,7 +345,7 @@ impl Evidence for Logs {
     }
 }
 
-/// Members pass over what they cannot read; so does this.
+/// Skips entries that it cannot read, as members do.
 fn record_of(history: &mut History, record: &LogRecord) {
     if let Ok(entry) = Entry::read(record.key.as_deref(), record.value.as_deref()) {
         let key = record.key.as_deref().unwrap_or_default();

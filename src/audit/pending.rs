@@ -1,39 +1,39 @@
-//! Records without an effect, until it is known what else became of them.
+//! Records without an effect, until their end is known.
 //!
-//! They are kept up to a number of bytes, and then looked up all together: what is parked is read first, then the dead
-//! letters, then the store again. A group that goes on meanwhile takes its records only in that direction, so none can slip
-//! through between two looks.
+//! They are collected up to a number of bytes and then looked up together: first in the retry
+//! topic, then in the dead-letter topic, then again in the store. A running group moves its records
+//! only in this direction, so the lookup cannot miss a record that moves meanwhile.
 
 use super::AuditError;
-use super::evidence::Evidence;
-use super::subject::{Place, Subject};
+use super::identity::{Identity, Place};
+use super::sources::Sources;
 use crate::handler::Stage;
 use crate::kafka::reader::LogRecord;
-use crate::recovery::{DeadLetter, Entry, Owner, is_edited, record_timestamp_ms};
+use crate::recovery::{DeadLetter, Owner, RetryTopicEntry, is_edited, record_timestamp_ms};
 use std::collections::HashMap;
 
-/// What became of a record that has no effect.
+/// The end of a record that had no effect when the topic was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Parked,
     Dead,
     Skipped,
-    /// It has its effect by now.
+    /// It has an effect now.
     Effect,
-    /// Another record of its identity has it.
+    /// Another record of its identity has the effect.
     Reused,
     Missing,
 }
 
-/// Records whose end is to be found.
+/// Records whose end is unknown.
 #[derive(Default)]
 pub(super) struct Pending {
-    subjects: HashMap<Place, Subject>,
+    subjects: HashMap<Place, Identity>,
     bytes: usize,
 }
 
 impl Pending {
-    pub(super) fn add(&mut self, subject: Subject) {
+    pub(super) fn add(&mut self, subject: Identity) {
         self.bytes += subject.bytes();
         self.subjects.insert(subject.place, subject);
     }
@@ -42,36 +42,36 @@ impl Pending {
         self.bytes
     }
 
-    /// Looks all of them up; tells what became of each, in the order of their places.
+    /// Looks up all of them. Returns the end of each, sorted by position.
     pub(super) fn settle(
         &mut self,
-        letters: &Letters<'_>,
-        completed: impl Fn(&[Subject]) -> Result<Vec<End>, AuditError>,
-    ) -> Result<Vec<(Subject, End)>, AuditError> {
+        dead_letters: &DeadLetters<'_>,
+        completed: impl Fn(&[Identity]) -> Result<Vec<End>, AuditError>,
+    ) -> Result<Vec<(Identity, End)>, AuditError> {
         let mut open = std::mem::take(self).subjects;
         let mut ends = Vec::with_capacity(open.len());
         if open.is_empty() {
             return Ok(ends);
         }
-        let mut end = |open: &mut HashMap<Place, Subject>, found: &Subject, end| {
+        let mut end = |open: &mut HashMap<Place, Identity>, found: &Identity, end| {
             if open.get(&found.place).is_some_and(|own| own.may_be(found)) {
                 ends.extend(open.remove(&found.place).map(|subject| (subject, end)));
             }
         };
-        letters.parked(&mut |subject| {
+        dead_letters.parked(&mut |subject| {
             end(&mut open, &subject, End::Parked);
             Ok(())
         })?;
-        letters.each(&mut |letter| {
-            let is_skip = letter.is_skip;
+        dead_letters.each(&mut |dead_letter| {
+            let is_skip = dead_letter.is_skip;
             let what = if is_skip { End::Skipped } else { End::Dead };
-            end(&mut open, &letter.subject, what);
+            end(&mut open, &dead_letter.subject, what);
             Ok(())
         })?;
-        for place in letters.evidence.skipped()? {
+        for place in dead_letters.sources.skipped()? {
             ends.extend(open.remove(&place).map(|subject| (subject, End::Skipped)));
         }
-        let left: Vec<Subject> = open.into_values().collect();
+        let left: Vec<Identity> = open.into_values().collect();
         let completed = completed(&left)?;
         ends.extend(left.into_iter().zip(completed));
         ends.sort_by_key(|(subject, _)| subject.place);
@@ -80,33 +80,34 @@ impl Pending {
 }
 
 /// A dead letter of the audited group and topic.
-pub(super) struct Letter {
-    /// The record that it is of, by its place in the topic.
-    pub(super) subject: Subject,
-    /// Where the letter stands.
+pub(super) struct AuditedDeadLetter {
+    /// The record that failed, by its position in the audited topic.
+    pub(super) subject: Identity,
+    /// Position in the dead-letter topic.
     pub(super) place: Place,
-    /// When it was written.
+    /// Timestamp of the dead letter, in milliseconds.
     pub(super) written_ms: Option<i64>,
-    /// Whether it does not say what the record said.
+    /// Whether its content differs from the original's.
     pub(super) is_unlike: bool,
-    /// Whether the record did not fail but was skipped by command.
+    /// Whether an operator skipped the record, which thus did not fail.
     pub(super) is_skip: bool,
 }
 
-/// The records that a group has put aside, by where they stood.
-pub(super) struct Letters<'a> {
-    pub(super) evidence: &'a dyn Evidence,
+/// The dead letters and parked records of the audited group and topic.
+pub(super) struct DeadLetters<'a> {
+    pub(super) sources: &'a dyn Sources,
     pub(super) group: &'a str,
     pub(super) topic: &'a str,
 }
 
-impl Letters<'_> {
-    /// Every dead letter of the group and the topic: the dead-letter topic may be that of others, too.
+impl DeadLetters<'_> {
+    /// Passes every dead letter of the group and topic to the closure. Other groups may write to
+    /// the same dead-letter topic.
     pub(super) fn each(
         &self,
-        each: &mut dyn FnMut(Letter) -> Result<(), AuditError>,
+        each: &mut dyn FnMut(AuditedDeadLetter) -> Result<(), AuditError>,
     ) -> Result<(), AuditError> {
-        self.evidence.letters(&mut |record| {
+        self.sources.dead_letters(&mut |record| {
             let failure = DeadLetter::read(record.headers.iter());
             let (Some(partition), Some(offset)) = (failure.partition, failure.offset) else {
                 return Ok(());
@@ -118,9 +119,9 @@ impl Letters<'_> {
             }
             let origin = Place { partition, offset };
             let failed_ms = record_timestamp_ms(&record.headers);
-            let subject = Subject::new(self.topic, origin, failed_ms, &record);
+            let subject = Identity::new(self.topic, origin, failed_ms, &record);
             let is_unlike = failure.is_reference || is_edited(record.headers.iter());
-            each(Letter {
+            each(AuditedDeadLetter {
                 subject: match is_unlike {
                     true => subject.unlike(),
                     false => subject,
@@ -136,45 +137,47 @@ impl Letters<'_> {
         })
     }
 
-    /// Every parked record.
+    /// Passes every parked record to the closure.
     pub(super) fn parked(
         &self,
-        each: &mut dyn FnMut(Subject) -> Result<(), AuditError>,
+        each: &mut dyn FnMut(Identity) -> Result<(), AuditError>,
     ) -> Result<(), AuditError> {
-        self.evidence
+        self.sources
             .parked(&mut |record| match self.origin(&record) {
-                Some(place) => each(Subject::new(self.topic, place, None, &record)),
+                Some(place) => each(Identity::new(self.topic, place, None, &record)),
                 None => Ok(()),
             })
     }
 
-    /// Every parked record that failed before: a record that waits behind another was not looked at yet.
+    /// Passes every parked record that failed to the closure. A record that waits behind another
+    /// was not handled yet.
     pub(super) fn failed(
         &self,
-        each: &mut dyn FnMut(Subject) -> Result<(), AuditError>,
+        each: &mut dyn FnMut(Identity) -> Result<(), AuditError>,
     ) -> Result<(), AuditError> {
-        self.evidence.parked(&mut |record| {
+        self.sources.parked(&mut |record| {
             let has_failed = matches!(
                 self.entry(&record),
-                Entry::Parked { wait, .. } if wait.rounds > 0
+                RetryTopicEntry::Parked { wait, .. } if wait.rounds > 0
             );
             match self.origin(&record).filter(|_| has_failed) {
-                Some(place) => each(Subject::new(self.topic, place, None, &record)),
+                Some(place) => each(Identity::new(self.topic, place, None, &record)),
                 None => Ok(()),
             }
         })
     }
 
-    /// What a record of the retry topic is: that may be another group's, too.
-    fn entry(&self, record: &LogRecord) -> Entry {
+    /// The retry entry that a record is. Another group may write to the same retry topic.
+    fn entry(&self, record: &LogRecord) -> RetryTopicEntry {
         let (group, topic) = (self.group, self.topic);
-        Entry::read(record.headers.iter(), Owner { group, topic })
+        RetryTopicEntry::read(record.headers.iter(), Owner { group, topic })
     }
 
-    /// Where a parked record stood: a retry partition has the number of its source.
+    /// The source position of a parked record: a retry partition has the number of its source
+    /// partition.
     fn origin(&self, record: &LogRecord) -> Option<Place> {
         match self.entry(record) {
-            Entry::Parked { origin, .. } => origin.map(|offset| Place {
+            RetryTopicEntry::Parked { origin, .. } => origin.map(|offset| Place {
                 partition: record.partition,
                 offset,
             }),

@@ -1,83 +1,88 @@
-//! What an audit came to.
+//! The report of an audit.
 
+use super::identity::Identity;
 use super::settings::AuditSettings;
-use super::subject::Subject;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Characters of a source or an id that a finding keeps: they are anybody's text, of any length.
+/// Characters of a source or an id that a finding keeps. Producers choose these texts, of any
+/// length.
 const TEXT_MAX: usize = 256;
 
-/// What an audit came to. As JSON it is what serde makes of it: field names are a promise to scripts.
+/// The report of an audit. Serialised by serde; its JSON field names are stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AuditReport {
-    /// The consumer group.
+    /// Name of the consumer group.
     pub group: String,
-    /// The topic.
+    /// Name of the topic.
     pub topic: String,
-    /// Whether nothing was found.
+    /// Whether the audit has no findings.
     pub proven: bool,
-    /// What was read of each partition.
+    /// The offsets that were read of each partition.
     pub partitions: Vec<Stretch>,
-    /// What became of the records, by event type; `(raw)` for those that are no events, `(unreadable)` for those that only say so.
+    /// Ends of the records by event type. `(raw)` stands for records that are no events,
+    /// `(unreadable)` for those that claim to be events and cannot be read.
     pub types: BTreeMap<String, Tally>,
-    /// What became of all of them.
+    /// Ends of all records.
     pub total: Tally,
-    /// Offsets in the audited range that the group has yet to settle: they are not judged.
+    /// Offsets of the audited range that the group has not settled. They are not audited.
     pub lag: u64,
-    /// Records that have neither an effect nor a dead letter, are not parked and were not skipped.
+    /// Records without an end: no effect, no dead letter, not parked and not skipped.
     pub missing: Findings,
-    /// Records that ended in two ways: with an effect and a dead letter that was never replayed, or with an effect by each of
+    /// Records with two ends: an effect and a dead letter that was never replayed, or effects by
     /// two handlers where one is expected.
     pub doubled: Findings,
-    /// Records that had their effect before an earlier one of their key had it.
+    /// Records whose effect came before that of an earlier record of their key.
     pub out_of_order: Findings,
-    /// Records without an effect whose source and id have the effect of a record of other content.
+    /// Records without an effect whose source and id belong to a handled record of other content.
     pub reused: Findings,
-    /// Batches of the audited range that cannot be read and were not skipped by a command: nobody knows what became of their
-    /// records.
+    /// Unreadable batches of the audited range that no operator skipped. The ends of their records
+    /// are unknown.
     pub unreadable: Findings,
-    /// How often the topic was read.
+    /// How many times the topic was read.
     pub passes: u32,
 }
 
-/// What was read of a partition.
+/// The audited offsets of a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Stretch {
-    /// Partition.
+    /// Partition number.
     pub partition: i32,
-    /// First offset still there.
+    /// First offset that the partition still has.
     pub low: i64,
-    /// First offset to be audited.
+    /// First offset to audit.
     pub from: i64,
-    /// Offset to stop before.
+    /// Offset before which to stop.
     pub to: i64,
-    /// The group's committed offset; none if it has never committed.
+    /// The group's committed offset. `None` if it never committed one.
     pub committed: Option<i64>,
 }
 
 impl Stretch {
-    /// Where the judged part ends: below it everything is settled, so the group says.
+    /// End of the audited offsets: the committed offset, at most `to`. The group claims that
+    /// everything below is settled.
     pub fn settled(&self) -> i64 {
         let committed = self.committed.unwrap_or(self.from);
         committed.min(self.to).max(self.from)
     }
 }
 
-/// What became of records. Each counts in one of the members after the first, and those that lack an end are missing.
+/// Ends of records. Each record counts in at most one of the fields after the first. A record in
+/// none of them is a finding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
     /// Records below the group's committed offset.
     pub records: u64,
-    /// Had their effect. A record whose event stands on the topic twice counts twice, the effect was one.
+    /// Records with an effect. An event that is on the topic twice counts twice and has one effect.
     pub effects: u64,
-    /// Are dead letters.
+    /// Records that are dead letters.
     pub dead_letters: u64,
-    /// Wait in the retry topic.
+    /// Records that wait in the retry topic.
     pub parked: u64,
-    /// Were skipped by a command.
+    /// Records that an operator skipped.
     pub skipped: u64,
-    /// Are of a type that the group does not handle, as far as its store and its dead letters show.
+    /// Records of a type that the group does not handle, as far as its store and its dead letters
+    /// show.
     pub ignored: u64,
 }
 
@@ -95,32 +100,32 @@ impl Tally {
 /// Findings of one kind: their number, and the first of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Findings {
-    /// How many there are.
+    /// Number of findings.
     pub count: u64,
-    /// The first of them.
+    /// The first findings, at most [`AuditSettings::listed_max`](super::AuditSettings::listed_max).
     pub listed: Vec<Finding>,
 }
 
-/// A record with which something is wrong.
+/// One finding: a record, or an unreadable batch, and the problem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Partition.
+    /// Partition number.
     pub partition: i32,
-    /// Offset.
+    /// Offset of the record, or the first offset of the batch.
     pub offset: i64,
-    /// Event type.
+    /// Type of the event.
     #[serde(rename = "type")]
     pub ty: String,
-    /// Event source; for a raw record topic and partition.
+    /// Source of the event. For a raw record: topic and partition.
     pub source: String,
-    /// Event id; for a raw record its offset and a digest of its content.
+    /// Id of the event. For a raw record: offset and a digest of its content.
     pub id: String,
-    /// What is wrong, in words.
+    /// The problem, in words.
     pub detail: String,
 }
 
 impl Finding {
-    pub(super) fn new(subject: &Subject, detail: String) -> Self {
+    pub(super) fn new(subject: &Identity, detail: String) -> Self {
         let text = |text: &str| text.chars().take(TEXT_MAX).collect();
         Self {
             partition: subject.place.partition,
@@ -134,7 +139,7 @@ impl Finding {
 }
 
 impl Finding {
-    /// Of a batch, whose records are known to nobody.
+    /// A finding about an unreadable batch. Its records are unknown.
     pub(super) fn of_batch(partition: i32, offset: i64, detail: String) -> Self {
         Self {
             partition,
@@ -175,7 +180,7 @@ impl AuditReport {
         }
     }
 
-    /// Adds up what became of the records, and says whether it is as it should be.
+    /// Computes the totals and whether the audit has no findings.
     pub(super) fn close(&mut self) {
         self.total = Tally::default();
         for tally in self.types.values() {
@@ -192,4 +197,28 @@ impl AuditReport {
         ];
         self.proven = findings.iter().all(|findings| findings.count == 0);
     }
+}
+
+/// The progress of an audit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The current step.
+    pub step: Step,
+    /// Number of the pass over the topic, from 1.
+    pub pass: u32,
+    /// Records of this step that are done.
+    pub done: u64,
+    /// Offsets of this step. 0 if unknown.
+    pub total: u64,
+}
+
+/// A step of an audit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Reading the dead letters.
+    DeadLetters,
+    /// Reading the topic and querying the store.
+    Topic,
+    /// Reading the topic for copies of events that seem to be out of order.
+    Copies,
 }

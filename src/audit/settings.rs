@@ -1,42 +1,52 @@
-//! What is audited, by whose handlers, and with how much memory.
+//! Settings of an audit: range, handlers and memory.
 
+use super::identity::Kind;
 use crate::handler::{FALLBACK_HANDLER, RAW_HANDLER};
 use crate::kafka::reader::Start;
 use crate::recovery::DeadLetterTopic;
 use std::collections::BTreeMap;
 
-use super::subject::Kind;
-
-/// Memory by default.
+/// Default of [`AuditSettings::memory_bytes`].
 const MEMORY_BYTES: usize = 256 << 20;
 
-/// What is audited.
+/// Settings of an audit. [`AuditSettings::new`] sets every default; change the fields that differ.
+///
+/// ```
+/// use evenkeel::audit::{AuditSettings, Handlers};
+/// use evenkeel::kafka::reader::Start;
+///
+/// let mut settings = AuditSettings::new("payments", "shop.orders");
+/// settings.from = Start::Last(1_000_000);
+/// settings.handlers = Handlers::default().with("shop.order-placed.v1", "charge");
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AuditSettings {
-    /// The consumer group.
+    /// Name of the consumer group.
     pub group: String,
-    /// A topic that it reads.
+    /// A topic that the group reads.
     pub topic: String,
-    /// Where the audit starts in each partition; at the first record that is still there by default.
+    /// Where the audit starts in each partition. Default: the first record that still exists.
     pub from: Start,
-    /// Where it ends; at the end of each partition by default. What the group has not committed is lag, whatever this says.
+    /// Where the audit ends in each partition. Default: the end. Offsets that the group has not
+    /// committed count as lag in any case.
     pub to: Start,
-    /// By what names the inbox knows the handlers of the event types.
+    /// Handler names of the event types in the inbox. Default: the type's own name.
     pub handlers: Handlers,
-    /// Where the group's dead letters are.
+    /// The dead-letter topic of the group. Default: `dlq.<group>.<topic>`.
     pub dead_letter_topic: DeadLetterTopic,
-    /// Whether the records of a key have to take effect in their order: so they have to, unless the group is unordered.
+    /// Whether records of a key must take effect in order. Default: true. Set it to false for an
+    /// unordered group.
     pub is_ordered: bool,
-    /// Bytes that the audit's tables take, about; 256 MiB by default. Less means more passes over the log. What the client
-    /// prefetches (16 MiB) comes on top.
+    /// Approximate bytes of the audit's tables. Default: 256 MiB. With less memory, the audit reads
+    /// the log more often. The client's prefetch buffer (16 MiB) comes on top.
     pub memory_bytes: usize,
-    /// How many findings of each kind are listed; 100 by default. All are counted.
+    /// How many findings of each kind are listed. Default: 100. All are counted.
     pub listed_max: usize,
 }
 
 impl AuditSettings {
-    /// The whole topic, everything else by default.
+    /// Audits the whole topic, with every other setting at its default.
     pub fn new(group: impl Into<String>, topic: impl Into<String>) -> Self {
         Self {
             group: group.into(),
@@ -52,18 +62,21 @@ impl AuditSettings {
     }
 }
 
-/// By what names the inbox knows the handlers of event types: by the type, unless it is said otherwise here.
+/// Handler names of event types in the inbox. Default: the handler has the name of its type.
 ///
-/// A type that is named here is handled, whether or not the store has anything of it. `raw` and `fallback` stand for the handlers
-/// of those names, which take events of types that no other handler asks for.
+/// A type that is listed here counts as handled even if the store has no row of it. The names `raw`
+/// and `fallback` stand for the raw and the fallback handler, which take events of types without a
+/// handler of their own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Handlers {
     by_type: BTreeMap<String, Vec<String>>,
 }
 
 impl Handlers {
-    /// The same with a handler of a type: what [`Router::on_named`](crate::handler::Router::on_named) was given. A type may
-    /// have several, as it has after a handler was given another name: each event then has its effect with one of them.
+    /// Adds a handler of a type, by the name that
+    /// [`Router::on_named`](crate::handler::Router::on_named) received. A type may have several
+    /// handlers, for instance after a handler was renamed: each event then needs an effect of
+    /// exactly one of them.
     pub fn with(mut self, ty: impl Into<String>, handler: impl Into<String>) -> Self {
         let (names, handler) = (self.by_type.entry(ty.into()).or_default(), handler.into());
         if !names.contains(&handler) {
@@ -72,12 +85,13 @@ impl Handlers {
         self
     }
 
-    /// Whether it was said of the type that it is handled.
+    /// Whether the type is listed.
     pub(super) fn has(&self, kind: &Kind) -> bool {
         matches!(kind, Kind::Event(ty) if self.by_type.contains_key(ty))
     }
 
-    /// Under what names the inbox may have it; none for what no handler gets.
+    /// Handler names that the inbox may have for this kind. Empty for a kind that no handler
+    /// receives.
     pub(super) fn of<'a>(&'a self, kind: &'a Kind) -> Vec<&'a str> {
         match kind {
             Kind::Event(ty) => match self.by_type.get(ty) {

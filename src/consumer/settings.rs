@@ -1,4 +1,4 @@
-//! How a consumer behaves: documented fields, defaults, one `validate`.
+//! The settings of a consumer: fields with their defaults, and their validation.
 
 use crate::control::control_topic;
 use crate::durations::{CALL_MAX, bound};
@@ -6,141 +6,190 @@ use crate::kafka::{ConfigError, is_topic_name};
 use crate::recovery::{BreakerPolicy, DeadLetterTopic, FloodGuardPolicy, RetryPolicy, retry_topic};
 use std::time::Duration;
 
-/// What keeps its order.
+/// Which records are handled one after the other, in the order of their offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Ordering {
-    /// Records of one key, in each topic. The default.
+#[non_exhaustive]
+pub enum RecordOrdering {
+    /// Records of one key of a topic. The default.
     #[default]
     Key,
-    /// All records of one partition.
+    /// All records of one partition. A failed record then holds back its whole partition.
     Partition,
-    /// Nothing.
+    /// None. Every record is handled on its own.
     Unordered,
 }
 
-/// What orders records without a key under [`Ordering::Key`].
+/// How records without a key are ordered under [`RecordOrdering::Key`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Keyless {
-    /// Nothing: each is handled on its own.
+#[non_exhaustive]
+pub enum KeylessOrdering {
+    /// Not at all: each is handled on its own. The default.
     #[default]
     Unordered,
-    /// Their partition.
+    /// Like records of one key, in each partition.
     Partition,
 }
 
-/// Whether records come with their headers.
+/// Whether the consumer reads the headers of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum RecordHeaders {
-    /// With headers, which CloudEvents in binary mode need. The default.
+    /// With headers. CloudEvents in binary mode need them. The default.
     #[default]
     Read,
-    /// Without: for raw handlers that need none, at a little less cost per record.
+    /// Without headers: for raw handlers that need none. Saves a little time per record.
     Skip,
 }
 
-/// How partitions are assigned to the group's members.
+/// How partitions are assigned to the members of the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Assignment {
-    /// Incremental: only partitions that move are revoked. The default.
+    /// `cooperative-sticky`: a rebalance revokes only the partitions that move. The default.
     #[default]
     CooperativeSticky,
-    /// Ranges per topic; co-partitioned topics meet in one member.
+    /// `range`: one range per topic, so that equal partitions of several topics meet in one member.
     Range,
-    /// Round robin.
+    /// `roundrobin`.
     RoundRobin,
     /// The brokers assign (KIP-848, `group.protocol=consumer`, brokers from 4.0).
     Broker,
 }
 
-/// What becomes of a key after a record of it is dead-lettered.
+/// How a key continues after one of its records was dead-lettered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum AfterDeadLetter {
     /// Its later records are handled. The default.
     #[default]
     GoOn,
-    /// Its later records are parked, until the dead letter is replayed to the group's retry topic, or the key is released.
+    /// Its later records are parked until the dead letter is replayed to the group's retry topic or an operator releases
+    /// the key.
     HoldKey,
 }
 
 /// When a run ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Bound {
-    /// Never.
+#[non_exhaustive]
+pub enum StopWhen {
+    /// Never. The default.
     #[default]
     Endless,
-    /// When everything that was there at the assignment is settled.
+    /// When every record up to the end offsets at the assignment is settled.
     UntilEnd,
-    /// When that many records are settled.
+    /// When this many records are settled.
     Records(u64),
-    /// When no record came for that long and all are settled.
+    /// When no record arrived for this long and all received ones are settled.
     Idle(Duration),
 }
 
-/// How a consumer behaves.
+/// How a consumer behaves. [`ConsumerSettings::new`] sets every default; change the fields that differ.
+///
+/// | setting | default | bounds |
+/// |---|---|---|
+/// | [`ordering`](Self::ordering), [`keyless_ordering`](Self::keyless_ordering) | by key, none | which records wait for each other |
+/// | [`concurrency`](Self::concurrency) | 64 | handlers at a time |
+/// | [`workers`](Self::workers) | 2 × processors | tasks that drive handlers |
+/// | [`in_flight_records_max`](Self::in_flight_records_max) | max(4 × concurrency, 4096) | records received and not settled |
+/// | [`in_flight_bytes_max`](Self::in_flight_bytes_max) | 32 MiB | bytes of those records |
+/// | [`commit_interval`](Self::commit_interval) | 1 s | how much a killed member repeats |
+/// | [`drain_timeout`](Self::drain_timeout) | 25 s | how long a stop takes |
+/// | [`revoke_timeout`](Self::revoke_timeout) | 10 s | how long a rebalance waits for handlers |
+/// | [`startup_timeout`](Self::startup_timeout) | 10 s | how long the start waits for the brokers |
+/// | [`handler_timeout`](Self::handler_timeout) | none | how long one attempt runs |
+/// | [`stuck_handler_after`](Self::stuck_handler_after) | 60 s | when a running handler is reported |
+/// | [`retry`](Self::retry) | see [`RetryPolicy`] | attempts in place and in the retry topic |
+/// | [`breaker`](Self::breaker) | see [`BreakerPolicy`] | when an outage pauses all handlers |
+/// | [`flood_guard`](Self::flood_guard) | see [`FloodGuardPolicy`] | dead letters before the member stops writing them |
+///
+/// ```
+/// use evenkeel::consumer::ConsumerSettings;
+/// use std::time::Duration;
+///
+/// let mut settings = ConsumerSettings::new("payments", ["shop.orders"]);
+/// settings.concurrency = 16;
+/// settings.handler_timeout = Some(Duration::from_secs(30));
+/// settings.validate()?;
+/// # Ok::<(), evenkeel::kafka::ConfigError>(())
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ConsumerSettings {
-    /// Consumer group.
+    /// Consumer group. Its retry, dead-letter and control topics are named after it.
     pub group: String,
-    /// Topics.
+    /// Topics to read. At least one; none of the group's own topics.
     pub topics: Vec<String>,
-    /// What keeps its order.
-    pub ordering: Ordering,
-    /// What orders records without a key.
-    pub keyless: Keyless,
-    /// Whether records come with their headers.
+    /// Which records are handled one after the other. Default: those of one key.
+    pub ordering: RecordOrdering,
+    /// How records without a key are ordered under [`RecordOrdering::Key`]. Default: not at all.
+    pub keyless_ordering: KeylessOrdering,
+    /// Whether records are read with their headers. Default: yes.
     pub headers: RecordHeaders,
-    /// Handlers running at the same time, over all partitions.
+    /// Bounds the handlers that run at the same time, over all partitions and workers. Default 64. At the bound, records wait
+    /// in their lanes; when the in-flight limits are reached too, the consumer takes no more records from Kafka. A handler that
+    /// waits between two attempts does not count.
     pub concurrency: usize,
-    /// Tasks that own the lanes; none picks twice the processors, at most `concurrency`.
+    /// Tasks that own the lanes and drive the handlers. Default: twice the processors, and never more than
+    /// [`concurrency`](Self::concurrency). All records of a key meet in one worker.
     pub workers: Option<usize>,
-    /// Records admitted and not settled, at most; none is `max(4 * concurrency, 4096)`.
+    /// Bounds the records that are received and not settled. Default `max(4 × concurrency, 4096)`. At the bound the consumer
+    /// takes no more records until half of it is free. It cannot be below [`concurrency`](Self::concurrency).
     pub in_flight_records_max: Option<usize>,
-    /// Bytes held for admitted records, at most. One record larger than that is still taken, alone.
+    /// Bounds the bytes of the records in flight. Default 32 MiB. At the bound the consumer takes no more records. A single
+    /// record larger than the bound is still taken, alone.
     pub in_flight_bytes_max: usize,
-    /// How often offsets are committed.
+    /// How often settled offsets are committed. Default 1 s; 0 is refused. A killed member repeats at most what was settled
+    /// since the last commit; an inbox recognises the repetition.
     pub commit_interval: Duration,
-    /// How long a stop waits for running handlers.
+    /// Bounds a stop: running handlers, the last commit and leaving the group, all together. Default 25 s, which fits into the
+    /// 30 s of a Kubernetes pod. A fifth of it, at most 5 s, is kept for the commit. At the bound, unfinished records are left
+    /// unsettled and are redelivered, and [`RunReport::clean`](super::RunReport::clean) is false.
     pub drain_timeout: Duration,
-    /// How long a revoke waits for running handlers. Keep it well below `max.poll.interval.ms` (5 minutes by default).
+    /// Bounds how long a rebalance waits for running handlers and for the commit of their offsets before partitions are given
+    /// up. Default 10 s. At the bound, unfinished records are redelivered to the next owner, and late results are ignored. Keep
+    /// it well below `max.poll.interval.ms` (5 minutes by default).
     pub revoke_timeout: Duration,
-    /// How long the start waits for the brokers.
+    /// Bounds how long the start waits for the brokers. Default 10 s. At the bound,
+    /// [`Consumer::run`](super::Consumer::run) returns the error.
     pub startup_timeout: Duration,
-    /// How long a handler may run, the layers around it included, before the attempt ends with
-    /// [`Class::Timeout`](crate::handler::Class::Timeout). Its turn at the inbox's store, the commit and the acknowledgements of
-    /// what it published do not count: they have limits of their own, and reaching one is an outage. None, the default, lets it
-    /// run for ever: a handler that hangs holds its key, its place among [`Self::concurrency`] and the offset of its partition
+    /// Bounds one attempt of a handler, including the layers around it. Default: none. At the bound the attempt ends with
+    /// [`Class::Timeout`](crate::handler::Class::Timeout) and is retried by [`retry`](Self::retry). Waiting for the inbox's
+    /// store, the commit and the acknowledgement of published events do not count: they have limits of their own. Without this
+    /// bound a handler that hangs holds its key, its place in [`concurrency`](Self::concurrency) and its partition's offset
     /// until the process ends. Set it to several times what the slowest handler needs, and give the calls that handlers make
     /// shorter timeouts, which name what did not answer.
     pub handler_timeout: Option<Duration>,
-    /// A handler that runs for longer makes the consumer not ready and is logged; it is not ended. Default 60 s. Records that
-    /// wait between attempts, for a dependency or for their dead letter do not count.
-    pub stuck_after: Duration,
-    /// How partitions are assigned.
+    /// When a running handler is reported: the consumer becomes not ready and logs a warning. The handler is not ended;
+    /// [`handler_timeout`](Self::handler_timeout) does that. Default 60 s. Records that wait between attempts, for a dependency
+    /// or for their dead letter do not count.
+    pub stuck_handler_after: Duration,
+    /// How partitions are assigned. Default: `cooperative-sticky`. All members of a group need the same.
     pub assignment: Assignment,
-    /// Static membership: a name that stays the same across restarts of this instance.
+    /// Static membership (`group.instance.id`): a name that this instance keeps across restarts. Default: none. A restart within
+    /// the session timeout then causes no rebalance. Two instances with the same name exclude each other.
     pub instance_id: Option<String>,
-    /// When the run ends by itself.
-    pub bound: Bound,
-    /// How failures are retried.
+    /// When the run ends by itself. Default: never. Bounded runs serve backfills, cron jobs and CI.
+    pub stop_when: StopWhen,
+    /// How failed records are retried, in place and in the retry topic.
     pub retry: RetryPolicy,
-    /// What becomes of a key after a record of it is dead-lettered.
+    /// How a key continues after one of its records was dead-lettered. Default: its later records are handled.
     pub after_dead_letter: AfterDeadLetter,
-    /// How long a record of a retry topic stays after it was settled. A replay that was killed looks there for what it had
-    /// published already.
-    pub settled_parked_kept: Duration,
-    /// When an outage of something that handlers depend on stops them all.
+    /// How long settled records stay in the retry topic before the group deletes them. Default 1 h. A replay that was killed
+    /// reads them to find out what it has already published.
+    pub retry_topic_retention: Duration,
+    /// When an outage of a dependency pauses all handlers, and how the dependency is probed.
     pub breaker: BreakerPolicy,
-    /// Where records go that are given up.
+    /// Where dead letters are written. Default: `dlq.<group>.<topic>`.
     pub dead_letter_topic: DeadLetterTopic,
-    /// How long dead letters are to be kept at least; none, the default, for ever. A dead-letter topic that keeps them for less
-    /// is warned of, in the log and beside `/readyz`. A topic bounded by size keeps nothing for sure: it is accepted with
-    /// [`Duration::ZERO`] only.
+    /// How long dead letters must be kept at least. Default: none, which means for ever. A dead-letter topic with a shorter
+    /// retention causes a warning in the log and beside `/readyz`. A topic bounded by size guarantees nothing: it is accepted
+    /// with [`Duration::ZERO`] only.
     pub dead_letters_kept_min: Option<Duration>,
-    /// How often a running member compares the group's own topics with what they have to be, and gives them the partitions that
-    /// their sources were given. Default 60 s. A retry topic from which Kafka would delete parked records makes the member
-    /// unready.
+    /// How often a running member compares the group's own topics with what they must be, and adds partitions where their
+    /// source topics have more. Default 60 s. A retry topic from which Kafka would delete parked records makes the member not
+    /// ready.
     pub own_topics_interval: Duration,
-    /// When so many are given up that the member stops doing it.
+    /// How many dead letters stop the member: with a broken handler, a stopped group is better than an emptied topic.
     pub flood_guard: FloodGuardPolicy,
 }
 
@@ -153,8 +202,8 @@ impl ConsumerSettings {
         Self {
             group: group.into(),
             topics: topics.into_iter().map(Into::into).collect(),
-            ordering: Ordering::Key,
-            keyless: Keyless::Unordered,
+            ordering: RecordOrdering::Key,
+            keyless_ordering: KeylessOrdering::Unordered,
             headers: RecordHeaders::Read,
             concurrency: 64,
             workers: None,
@@ -165,13 +214,13 @@ impl ConsumerSettings {
             revoke_timeout: Duration::from_secs(10),
             startup_timeout: Duration::from_secs(10),
             handler_timeout: None,
-            stuck_after: Duration::from_secs(60),
+            stuck_handler_after: Duration::from_secs(60),
             assignment: Assignment::CooperativeSticky,
             instance_id: None,
-            bound: Bound::Endless,
+            stop_when: StopWhen::Endless,
             retry: RetryPolicy::default(),
             after_dead_letter: AfterDeadLetter::GoOn,
-            settled_parked_kept: Duration::from_secs(3_600),
+            retry_topic_retention: Duration::from_secs(3_600),
             breaker: BreakerPolicy::default(),
             dead_letter_topic: DeadLetterTopic::default(),
             dead_letters_kept_min: None,
@@ -195,13 +244,13 @@ impl ConsumerSettings {
     }
 
     /// The same with durations that can be reckoned with: [`Duration::MAX`] means for ever.
-    pub(super) fn bounded(mut self) -> Self {
+    pub(crate) fn bounded(mut self) -> Self {
         bound([
             &mut self.commit_interval,
             &mut self.drain_timeout,
             &mut self.revoke_timeout,
-            &mut self.stuck_after,
-            &mut self.settled_parked_kept,
+            &mut self.stuck_handler_after,
+            &mut self.retry_topic_retention,
             &mut self.flood_guard.window,
             &mut self.breaker.window,
         ]);
@@ -210,7 +259,7 @@ impl ConsumerSettings {
         self.retry.backoff = self.retry.backoff.bounded();
         self.breaker.probe = self.breaker.probe.bounded();
         self.startup_timeout = self.startup_timeout.min(CALL_MAX);
-        if let Bound::Idle(idle) = &mut self.bound {
+        if let StopWhen::Idle(idle) = &mut self.stop_when {
             bound([idle]);
         }
         self
@@ -343,7 +392,7 @@ impl ConsumerSettings {
 }
 
 /// Whether two names are one to Kafka, which has no two topics that differ in dots and underscores only.
-pub(super) fn are_equal_to_kafka(one: &str, other: &str) -> bool {
+pub(crate) fn are_equal_to_kafka(one: &str, other: &str) -> bool {
     let plain = |byte: u8| if byte == b'.' { b'_' } else { byte };
     one.len() == other.len() && one.bytes().map(plain).eq(other.bytes().map(plain))
 }

@@ -1,33 +1,34 @@
-//! Commands with what became of them, to be listed.
+//! Commands with their acknowledgements, for listings.
 
 use super::{Ack, Command, Entry};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a control topic remembers.
+/// The content of a control topic, for listings.
 #[derive(Debug, Clone, Default)]
 pub struct History {
     /// By id, which is the order in which they were given.
     recorded: BTreeMap<String, Recorded>,
     /// Acknowledgements by the id of their command, each with its key.
     acks: BTreeMap<String, Vec<(String, Ack)>>,
-    /// What holds under each key of those that last.
+    /// The id of the command in force under each key of lasting commands.
     latest: BTreeMap<String, String>,
-    /// When each report of what is down was written, by its key. One that was killed takes none back.
+    /// When each report of an outage or of a member was written, by its key. A killed member
+    /// deletes none of its reports.
     reported: BTreeMap<String, Timestamp>,
 }
 
-/// A command and what became of it.
+/// A command with its acknowledgements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// The command.
     pub command: Command,
-    /// What members said of it, in the order in which they did.
+    /// The members' acknowledgements, in the order of their arrival.
     pub acks: Vec<Ack>,
 }
 
 impl History {
-    /// Takes the next entry in, which stood under `key`.
+    /// Adds the next entry, with its key.
     pub fn apply(&mut self, key: &str, entry: Entry) {
         match entry {
             Entry::Command(command) => {
@@ -46,6 +47,9 @@ impl History {
             }
             Entry::Status(status) => {
                 self.reported.insert(key.to_owned(), status.at);
+            }
+            Entry::Member(info) => {
+                self.reported.insert(key.to_owned(), info.at);
             }
             Entry::Deleted(key) => {
                 self.reported.remove(&key);
@@ -67,13 +71,13 @@ impl History {
         })
     }
 
-    /// What members said of a command.
+    /// The members' acknowledgements of a command.
     pub fn acks_of(&self, id: &str) -> impl Iterator<Item = &Ack> {
         self.acks.get(id).into_iter().flatten().map(|(_, ack)| ack)
     }
 
-    /// The keys of what is older than `before` and holds no more: those of commands that were carried out once, of the
-    /// acknowledgements of all but the commands that are in force, and of reports of what was down.
+    /// The keys of entries that are older than `before` and no longer in force: completed commands,
+    /// acknowledgements of all commands that are not in force, and reports of outages and members.
     pub fn outdated(&self, before: Timestamp) -> Vec<String> {
         let in_force: BTreeSet<&String> = self.latest.values().collect();
         let old = |id: &String, at: Timestamp| at < before && !in_force.contains(id);
@@ -97,7 +101,7 @@ impl History {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Action, Outcome, Scope, Status};
+    use super::super::{Action, CommandOutcome, Scope, Status};
     use super::*;
 
     fn command(action: Action, at: i64) -> Command {
@@ -111,7 +115,7 @@ mod tests {
             command: command.id.clone(),
             member: "m".to_owned(),
             partitions: Vec::new(),
-            outcome: Outcome::Applied,
+            outcome: CommandOutcome::Applied,
             at: Timestamp::from_second(at).expect("a time"),
             detail: String::new(),
             topic_id: None,

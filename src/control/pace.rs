@@ -1,14 +1,15 @@
-//! How many records may be taken at a rate: a bucket of tokens.
+//! Limits the rate at which records are taken: a token bucket.
 //!
-//! Pure: the time comes in as an argument.
+//! Pure: the time is an argument.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// The bucket holds what comes in that time: short enough for an even flow, long enough for batches.
+/// The bucket holds the tokens of this time: short enough for an even flow, long enough for
+/// batches.
 const BURST: Duration = Duration::from_millis(100);
 
-/// Counts what may be taken.
+/// A token bucket of records.
 #[derive(Debug, Clone)]
 pub(crate) struct Pace {
     records_per_second: NonZeroU32,
@@ -17,7 +18,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// A full bucket.
+    /// Creates a full bucket.
     pub(crate) fn new(records_per_second: NonZeroU32, now: Duration) -> Self {
         let mut pace = Self {
             records_per_second,
@@ -28,7 +29,7 @@ impl Pace {
         pace
     }
 
-    /// The rate that it keeps.
+    /// The rate of the bucket.
     pub(crate) fn rate(&self) -> NonZeroU32 {
         self.records_per_second
     }
@@ -41,7 +42,7 @@ impl Pace {
         self.tokens as usize
     }
 
-    /// So many were taken.
+    /// Removes the tokens of records that were taken.
     pub(crate) fn took(&mut self, records: usize) {
         self.tokens -= records as f64;
     }
@@ -50,7 +51,7 @@ impl Pace {
         f64::from(self.records_per_second.get())
     }
 
-    /// At least one, or none would ever be taken.
+    /// At least one, as otherwise no record could ever be taken.
     fn capacity(&self) -> f64 {
         (self.per_second() * BURST.as_secs_f64()).max(1.0)
     }

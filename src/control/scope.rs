@@ -1,36 +1,36 @@
-//! What a command is about, and its form as text.
+//! The scope of a command, and its text form.
 //!
-//! Total: the text also comes from a topic that others may write to.
+//! Total: the text may come from a topic that others can write to.
 
-use crate::kafka::is_topic_name;
-use crate::recovery::Position;
+use crate::kafka::{RecordPosition, is_topic_name};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// What a command is about.
+/// The scope of a command.
 ///
-/// As text: `group`, `topic/orders`, `partition/orders/3`, `record/orders/3@17`, `key/orders/customer-7`; a key's bytes
-/// other than letters, digits and `-._:` are written as `%` and two hexadecimal digits.
+/// As text: `group`, `topic/orders`, `partition/orders/3`, `record/orders/3@17`,
+/// `key/orders/customer-7`. Bytes of a key other than letters, digits and `-._:` are written as `%`
+/// and two hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Scope {
-    /// Everything that the group reads.
+    /// All topics that the group reads.
     Group,
     /// All partitions of a topic.
     Topic(String),
     /// One partition.
     Partition {
-        /// Its topic.
+        /// The topic of the partition.
         topic: String,
-        /// Its number.
+        /// The number of the partition.
         partition: i32,
     },
     /// One record.
-    Record(Position),
-    /// The records of a topic that have this key.
+    Record(RecordPosition),
+    /// The records of a topic with this key.
     Key {
-        /// The topic.
+        /// The topic of the records.
         topic: String,
         /// The key's bytes.
         key: Vec<u8>,
@@ -38,7 +38,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Whether all of that partition belongs to it.
+    /// Whether the scope contains the whole partition.
     pub fn covers(&self, topic: &str, partition: i32) -> bool {
         match self {
             Self::Group => true,
@@ -51,7 +51,7 @@ impl Scope {
         }
     }
 
-    /// Whether anything of that partition may belong to it.
+    /// Whether the scope may contain a part of the partition.
     pub fn touches(&self, topic: &str, partition: i32) -> bool {
         match self {
             Self::Record(record) => record.topic == topic && record.partition == partition,
@@ -60,7 +60,8 @@ impl Scope {
         }
     }
 
-    /// Whether the record of that offset belongs to it; a key is not known here.
+    /// Whether the scope contains the record at this offset. Ignores scopes of a key, which is
+    /// unknown here.
     pub fn has(&self, topic: &str, partition: i32, offset: i64) -> bool {
         match self {
             Self::Record(record) => {
@@ -70,7 +71,7 @@ impl Scope {
         }
     }
 
-    /// The topic that it names.
+    /// The topic that the scope names. None for the whole group.
     pub fn topic(&self) -> Option<&str> {
         match self {
             Self::Group => None,
@@ -123,8 +124,8 @@ impl FromStr for Scope {
                 })
             }
             "record" => {
-                let record: Position = rest.parse()?;
-                // One text for one scope: it is part of keys that compaction compares.
+                let record: RecordPosition = rest.parse()?;
+                // A scope has exactly one text: it is part of keys that compaction compares.
                 match record.to_string() == rest {
                     true => Ok(Self::Record(record)),
                     false => Err(unknown(text)),

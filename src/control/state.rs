@@ -1,54 +1,61 @@
-//! What a control topic adds up to: what is paused, the rate, and which records are to be skipped.
+//! The state of a control topic: the pauses, the rate, and the records to skip.
 //!
-//! Pure. The same entries in the same order give the same state in every member and in the tool.
+//! Pure. The same entries in the same order result in the same state, in every member and in the
+//! tool.
 
-use super::{Ack, Action, Command, Entry, Malformed, Outcome, Scope, Status};
-use crate::recovery::Position;
+use super::{Ack, Action, Command, CommandOutcome, Entry, Malformed, MemberInfo, Scope, Status};
+use crate::kafka::RecordPosition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
-/// Skips kept at most: each is a record that somebody looked at, so more than these are a mistake, and memory is bounded.
+/// The most skips that are kept. An operator has examined each of these records, so more are a
+/// mistake, and memory is bounded.
 const SKIPS_MAX: usize = 10_000;
-/// Members' reports of what is down that are kept at most, the latest.
+/// The most reports of outages that are kept: the latest ones.
 const STATUS_MAX: usize = 10_000;
-/// Scopes with a lasting command that are kept at most.
+/// The most members whose identity is kept: the latest ones.
+const MEMBERS_MAX: usize = 1_000;
+/// The most scopes with a lasting command that are kept.
 const LASTING_MAX: usize = 10_000;
-/// Partitions of which others say that a command is in force there, for each command at most.
+/// The most partitions per command for which acknowledgements of others are kept.
 const ACKNOWLEDGED_MAX: usize = 10_000;
 
-/// The state of a group's control topic, entry by entry.
+/// The state of a group's control topic, updated entry by entry.
 #[derive(Debug, Clone, Default)]
 pub struct ControlState {
-    /// The latest command under each key of those that last.
+    /// The latest lasting command under each key.
     lasting: BTreeMap<String, Lasting>,
     /// By the command's id, which is their order.
     skips: BTreeMap<String, Skip>,
-    /// What members have found to be down, by its key.
+    /// The reports of outages, by key.
     down: BTreeMap<String, Status>,
+    /// The identities of members, by key.
+    members: BTreeMap<String, MemberInfo>,
 }
 
-/// A command that holds until another takes its place.
+/// A command that is in force until another replaces it.
 #[derive(Debug, Clone)]
 struct Lasting {
     command: Command,
-    /// Whether it came while the topic was followed, and not from its past.
+    /// Whether it arrived while the topic was followed, and not from its past.
     is_live: bool,
     acknowledged: BTreeSet<(String, i32)>,
 }
 
-/// A record to be skipped.
+/// A record to skip.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Skip {
-    pub(crate) record: Position,
+    pub(crate) record: RecordPosition,
     pub(crate) command: Command,
-    /// What its owner said of it last.
-    pub(crate) outcome: Option<Outcome>,
-    /// The topic that its owner found it in; none before an owner has said anything.
+    /// The owner's last acknowledgement.
+    pub(crate) outcome: Option<CommandOutcome>,
+    /// The id of the topic in which its owner found it. None before an owner has acknowledged the
+    /// command.
     pub(crate) topic_id: Option<String>,
 }
 
 impl Skip {
-    /// Whether the topic of this id is another one than the record's, of the same name.
+    /// Whether the topic with this id is another one than that of the record, with the same name.
     pub(crate) fn is_outlived_by(&self, topic_id: Option<&str>) -> bool {
         let pair = self.topic_id.as_deref().zip(topic_id);
         pair.is_some_and(|(was, is)| was != is)
@@ -56,11 +63,11 @@ impl Skip {
 }
 
 impl ControlState {
-    /// Takes the next entry in; `is_live` says that it came while the topic was followed. Gives back a command that is to
-    /// be carried out once and changes no state.
+    /// Applies the next entry. `is_live` means that it arrived while the topic was followed.
+    /// Returns a command that must be executed once and changes no state.
     ///
     /// # Errors
-    /// A skip beyond what is kept.
+    /// Returns an error for a skip or a lasting command beyond the limits.
     pub fn apply(&mut self, entry: Entry, is_live: bool) -> Result<Option<Command>, Malformed> {
         match entry {
             Entry::Command(command) => self.command(command, is_live),
@@ -72,8 +79,13 @@ impl ControlState {
                 self.status(status);
                 Ok(None)
             }
+            Entry::Member(info) => {
+                self.member_is(info);
+                Ok(None)
+            }
             Entry::Deleted(key) => {
                 self.down.remove(&key);
+                self.members.remove(&key);
                 self.lasting.remove(&key);
                 if let Some(id) = key.strip_prefix("command/") {
                     self.skips.remove(id);
@@ -87,7 +99,7 @@ impl ControlState {
         if let Some(key) = command.action.lasting_key() {
             self.make_room(&key, &command, is_live)?;
             if !is_live && matches!(command.action, Action::Resume { .. }) {
-                // What it took back is gone, and nobody waits for its acknowledgement.
+                // The cancelled command is deleted, and no one waits for its acknowledgement.
                 self.lasting.remove(&key);
                 return Ok(None);
             }
@@ -117,8 +129,8 @@ impl ControlState {
         Ok(None)
     }
 
-    /// Sees to it that there is room for one more lasting command. Those that took something back are let go first: they
-    /// hold nothing any more.
+    /// Makes room for one more lasting command. Commands that cancelled another are removed first:
+    /// they have no effect any more.
     fn make_room(&mut self, key: &str, command: &Command, is_live: bool) -> Result<(), Malformed> {
         let is_resume = |command: &Command| matches!(command.action, Action::Resume { .. });
         let is_kept = is_live || !is_resume(command);
@@ -135,7 +147,7 @@ impl ControlState {
         )))
     }
 
-    /// One that was killed takes nothing back: the oldest reports make room for new ones.
+    /// A killed member deletes none of its reports: the oldest make room for new ones.
     fn status(&mut self, status: Status) {
         let key = status.key();
         if self.down.len() >= STATUS_MAX && !self.down.contains_key(&key) {
@@ -145,6 +157,29 @@ impl ControlState {
             }
         }
         self.down.insert(key, status);
+    }
+
+    /// A killed member does not delete its entry: the oldest make room for new ones.
+    fn member_is(&mut self, info: MemberInfo) {
+        let key = info.key();
+        if self.members.len() >= MEMBERS_MAX && !self.members.contains_key(&key) {
+            let oldest = self.members.iter().min_by_key(|(_, info)| info.at);
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                self.members.remove(&oldest);
+            }
+        }
+        self.members.insert(key, info);
+    }
+
+    /// The members' own descriptions. A killed member cannot delete its entry: ask the brokers
+    /// whether it is still a member.
+    pub fn members(&self) -> impl Iterator<Item = &MemberInfo> {
+        self.members.values()
+    }
+
+    /// The description of the member with this id, if it has written one.
+    pub fn member(&self, id: &str) -> Option<&MemberInfo> {
+        self.members.get(&MemberInfo::key_of(id))
     }
 
     fn ack(&mut self, ack: &Ack) {
@@ -167,8 +202,8 @@ impl ControlState {
         self.note_acknowledged(id, topic, partition, usize::MAX);
     }
 
-    /// Anybody may write acknowledgements: of those that come from the topic no more than `most` are remembered, and a member
-    /// that takes over a partition of the others acknowledges once more.
+    /// Any client may write acknowledgements: at most `most` of those from the topic are kept. A
+    /// member that takes over a partition of the others acknowledges once more.
     fn note_acknowledged(&mut self, id: &str, topic: &str, partition: i32, most: usize) {
         let lasting = self.lasting.values_mut();
         for lasting in lasting.filter(|lasting| lasting.command.id == id) {
@@ -179,14 +214,14 @@ impl ControlState {
         }
     }
 
-    /// The pause that a partition is under, if it is.
+    /// The pause that is in force for a partition, if there is one.
     pub fn pause_of(&self, topic: &str, partition: i32) -> Option<&Command> {
         self.paused()
             .find(|(scope, _)| scope.covers(topic, partition))
             .map(|(_, command)| command)
     }
 
-    /// All that is paused, and by which command.
+    /// All pauses in force, with their commands.
     pub fn paused(&self) -> impl Iterator<Item = (&Scope, &Command)> {
         self.lasting
             .values()
@@ -196,12 +231,13 @@ impl ControlState {
             })
     }
 
-    /// What members have found to be down. One that was killed cannot take it back: ask whether it still is a member.
+    /// The members' reports of outages. A killed member cannot delete its report: ask the brokers
+    /// whether it is still a member.
     pub fn down(&self) -> impl Iterator<Item = &Status> {
         self.down.values()
     }
 
-    /// Records per second and member, and the command that says so; none without a limit.
+    /// The limit in records per second and member, with its command. None without a limit.
     pub fn rate(&self) -> Option<(NonZeroU32, &Command)> {
         let command = &self.lasting.get("rate")?.command;
         match command.action {
@@ -210,8 +246,8 @@ impl ControlState {
         }
     }
 
-    /// The lasting commands that concern a partition and that nobody has acknowledged for it. One that takes something
-    /// back counts only while it is news.
+    /// The lasting commands for a partition that have no acknowledgement for it. Commands that
+    /// cancel another count only if they arrived live.
     pub(crate) fn unacknowledged(&self, topic: &str, partition: i32) -> Vec<Command> {
         let is_open = |lasting: &&Lasting| {
             let restricts = match lasting.command.action {
@@ -229,16 +265,16 @@ impl ControlState {
         open.map(|lasting| lasting.command.clone()).collect()
     }
 
-    /// The records to be skipped, also those of which their owner says that it is done: a record that comes again, because
-    /// its offset was not committed in time, is skipped again.
+    /// The records to skip, including those that their owner has skipped: a record that is
+    /// redelivered, because its offset was not committed in time, is skipped again.
     pub(crate) fn skips(&self) -> impl Iterator<Item = &Skip> {
         self.skips.values()
     }
 
-    /// Notes what the owner of a record to be skipped says of it.
-    pub(crate) fn skip_was(&mut self, id: &str, outcome: Outcome) {
+    /// Notes the owner's acknowledgement for a record to skip.
+    pub(crate) fn skip_was(&mut self, id: &str, outcome: CommandOutcome) {
         if let Some(skip) = self.skips.get_mut(id) {
-            // A late word of a former owner does not undo a final one.
+            // A late acknowledgement of a former owner does not replace a final one.
             if skip.outcome.is_none_or(|before| !before.is_final()) {
                 skip.outcome = Some(outcome);
             }
@@ -273,7 +309,7 @@ mod tests {
         })
     }
 
-    fn ack(command: &Command, partition: &str, outcome: Outcome) -> Entry {
+    fn ack(command: &Command, partition: &str, outcome: CommandOutcome) -> Entry {
         Entry::Ack(Ack {
             command: command.id.clone(),
             member: "m".to_owned(),
@@ -344,10 +380,10 @@ mod tests {
         };
         assert_eq!(owed(&state, "a", 0), std::slice::from_ref(&paused.id));
         assert!(owed(&state, "b", 0).is_empty());
-        let pending = ack(&paused, "partition/a/0", Outcome::Pending);
+        let pending = ack(&paused, "partition/a/0", CommandOutcome::Pending);
         state.apply(pending, true).expect("applied");
         assert_eq!(owed(&state, "a", 0), std::slice::from_ref(&paused.id));
-        let applied = ack(&paused, "partition/a/0", Outcome::Applied);
+        let applied = ack(&paused, "partition/a/0", CommandOutcome::Applied);
         state.apply(applied, true).expect("applied");
         assert!(owed(&state, "a", 0).is_empty());
         assert_eq!(owed(&state, "a", 1), [paused.id]);
@@ -382,11 +418,11 @@ mod tests {
     #[test]
     fn a_skip_stays_in_force_when_it_was_done_and_its_last_word_stands() {
         let skip = skip("a/0@1");
-        let [done, late] = [Outcome::Skipped, Outcome::Pending]
+        let [done, late] = [CommandOutcome::Skipped, CommandOutcome::Pending]
             .map(|outcome| ack(&skip, "partition/a/0", outcome));
         let state = state([Entry::Command(skip), done, late]);
         let outcomes: Vec<_> = state.skips().map(|skip| skip.outcome).collect();
-        assert_eq!(outcomes, [Some(Outcome::Skipped)]);
+        assert_eq!(outcomes, [Some(CommandOutcome::Skipped)]);
     }
 
     #[test]
@@ -424,7 +460,7 @@ mod tests {
             };
             apply(command).expect("applied");
         }
-        // What was taken back makes room.
+        // Cancelled commands make room.
         for number in 0..LASTING_MAX / 2 {
             let command = pause(&format!("partition/b/{number}"));
             apply(command).expect("applied");
@@ -443,10 +479,10 @@ mod tests {
         let mut state = state([Entry::Command(paused.clone())]);
         for number in 0..2 * ACKNOWLEDGED_MAX {
             let partition = format!("partition/a/{number}");
-            let told = ack(&paused, &partition, Outcome::Applied);
+            let told = ack(&paused, &partition, CommandOutcome::Applied);
             state.apply(told, true).expect("applied");
         }
-        let told = ack(&paused, "partition/b/0", Outcome::Applied);
+        let told = ack(&paused, "partition/b/0", CommandOutcome::Applied);
         state.apply(told, true).expect("applied");
         let kept = |state: &ControlState| {
             let mut lasting = state.lasting.values();
@@ -479,6 +515,36 @@ mod tests {
         assert!(!has("m2") && has("m3") && has(&format!("m{}", STATUS_MAX + 2)));
     }
 
+    #[test]
+    fn the_latest_members_are_known_until_they_say_that_they_stop() {
+        let mut state = ControlState::default();
+        let of = |number: usize| MemberInfo {
+            member: format!("m{number}"),
+            host: "vm".to_owned(),
+            pid: 7,
+            version: "0.1.0".to_owned(),
+            client_id: "payments".to_owned(),
+            instance_id: None,
+            admin: Some("127.0.0.1:9101".to_owned()),
+            at: jiff::Timestamp::from_second(number as i64).expect("a time"),
+        };
+        for number in 0..MEMBERS_MAX + 3 {
+            let key = of(number).key();
+            let value = of(number).value().expect("written");
+            let entry = Entry::read(Some(key.as_bytes()), Some(&value)).expect("read");
+            assert_eq!(entry, Entry::Member(of(number)));
+            state.apply(entry, true).expect("applied");
+        }
+        assert_eq!(state.members().count(), MEMBERS_MAX);
+        assert!(state.member("m2").is_none());
+        let place = state.member("m3").map(MemberInfo::place);
+        let expected = "host vm, pid 7, admin 127.0.0.1:9101";
+        assert_eq!(place.as_deref(), Some(expected));
+        let gone = Entry::Deleted(of(3).key());
+        state.apply(gone, true).expect("applied");
+        assert!(state.member("m3").is_none());
+    }
+
     /// Pauses and resumes of a few scopes.
     fn changes() -> impl Strategy<Value = Vec<(bool, usize)>> {
         proptest::collection::vec((any::<bool>(), 0..5_usize), 0..40)
@@ -493,7 +559,8 @@ mod tests {
     ];
 
     proptest! {
-        /// What compaction leaves, the latest entry of each key, holds as much as all of them.
+        /// The compacted topic, with the latest entry of each key, results in the same state as all
+        /// entries.
         #[test]
         fn a_compacted_log_means_the_same(changes in changes()) {
             let commands: Vec<Command> = changes

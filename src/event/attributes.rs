@@ -1,15 +1,16 @@
 //! CloudEvents 1.0 context attributes.
 //!
-//! Owns their names and what a valid set of them is. Must not know how they stand in a record: that is the binding's.
+//! Owns their names and the rules of a valid set. Does not know how they are encoded in a record:
+//! that is the binding's task.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// The one `specversion` that is written and read.
+/// The only `specversion` that is written and read.
 pub(crate) const SPEC_VERSION: &str = "1.0";
 
-/// Names that no extension may take: the attributes of the core specification, and the payload's member of the JSON
-/// event format.
+/// Names that no extension may have: the attributes of the core specification, and the payload's
+/// member of the JSON event format.
 const RESERVED: [&str; 9] = [
     "specversion",
     "id",
@@ -22,34 +23,37 @@ const RESERVED: [&str; 9] = [
     "data",
 ];
 
-/// CloudEvents context attributes. `specversion` is always `1.0` and therefore no field.
+/// CloudEvents context attributes. `specversion` is always `1.0` and has no field.
 ///
-/// The fields are free to set; [`encode`](super::encode) refuses a set that no reader could take back.
+/// The fields may be set freely. [`encode`](super::encode) refuses a set that no reader could
+/// decode.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attributes {
-    /// Unique within `source`; never empty.
+    /// Unique within `source`. Never empty.
     pub id: String,
-    /// URI reference of what produced the event; never empty.
+    /// URI reference of the producer of the event. Never empty.
     pub source: String,
-    /// The event type with its version; never empty.
+    /// The event type with its version. Never empty.
     pub ty: String,
-    /// What the event is about, within `source`.
+    /// The subject of the event, within `source`.
     pub subject: Option<String>,
-    /// When it happened. Written in UTC; an offset that was read is not kept, the instant is. Digits beyond nanoseconds are cut.
+    /// When the event happened. Written in UTC: the instant of a received time is kept, its offset
+    /// is not. Digits beyond nanoseconds are cut.
     pub time: Option<jiff::Timestamp>,
-    /// The text of a `time` that was read and is not an instant that [`time`](Self::time) can hold: no RFC 3339, or a moment
-    /// after 9999-12-30T22:00:00Z such as the last one of .NET. Written as it is where `time` is absent.
+    /// The text of a received `time` that [`time`](Self::time) cannot hold: not RFC 3339, or after
+    /// 9999-12-30T22:00:00Z, such as the last instant of .NET. Written unchanged if `time` is
+    /// absent.
     pub time_text: Option<String>,
     /// Media type of the payload.
     pub datacontenttype: Option<String>,
-    /// URI of the schema that the payload follows.
+    /// URI of the schema of the payload.
     pub dataschema: Option<String>,
     /// Extension attributes by name (lower-case letters and digits).
     pub extensions: BTreeMap<String, String>,
 }
 
 impl Attributes {
-    /// The mandatory attributes; everything else absent.
+    /// Creates a set of the mandatory attributes. All others are absent.
     pub fn new(id: impl Into<String>, source: impl Into<String>, ty: impl Into<String>) -> Self {
         Self {
             id: id.into(),
@@ -64,7 +68,7 @@ impl Attributes {
         }
     }
 
-    /// All attributes that are present, `specversion` first, as name and text.
+    /// The attributes that are present, with name and text, `specversion` first.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
         let time = match self.time {
             Some(time) => Some(Cow::Owned(time.to_string())),
@@ -99,7 +103,7 @@ impl Attributes {
         .chain(extensions)
     }
 
-    /// What makes this set unfit to be written, if anything.
+    /// The reason why this set cannot be written, if there is one.
     pub(crate) fn flaw(&self) -> Option<String> {
         let mandatory = [
             ("id", &self.id),

@@ -1,22 +1,23 @@
-//! What a record or an event says, as 16 bytes.
+//! Digests of the content of a record or an event, in 16 bytes.
 //!
-//! Owns what counts as content: a redelivery, a copy in a retry topic and a mirrored record keep it. Headers do not count, as
-//! the way of a record adds to them.
+//! Defines content: a redelivery, a copy in a retry topic and a mirrored record keep it. Headers do
+//! not count, as every hop adds to them.
 
 use sha2::{Digest, Sha256};
 use std::fmt;
 
-/// A digest of content: the first 16 bytes of a SHA-256 over its parts, each behind its length.
+/// A digest of content: the first 16 bytes of a SHA-256 over its parts, each preceded by its
+/// length.
 ///
-/// Two contents of one digest are the same, unless somebody spent the work of 2^64 digests on it.
+/// Equal digests mean equal contents, unless someone spent the work of 2^64 digests on a collision.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ContentDigest([u8; 16]);
 
 impl ContentDigest {
-    /// Bytes of a digest.
+    /// The length of a digest in bytes.
     pub const BYTES: usize = 16;
 
-    /// Of an event: its type and its payload's bytes.
+    /// The digest of an event: of its type and its payload's bytes.
     ///
     /// ```
     /// use evenkeel::event::ContentDigest;
@@ -28,18 +29,19 @@ impl ContentDigest {
         Self::of([Some(ty.as_bytes()), Some(data)])
     }
 
-    /// Of a record that is no event: its timestamp in milliseconds, key and value.
+    /// The digest of a record that is no event: of its timestamp in milliseconds, key and value.
     pub fn of_record(timestamp_ms: Option<i64>, key: Option<&[u8]>, value: Option<&[u8]>) -> Self {
         let time = timestamp_ms.map(i64::to_be_bytes);
         Self::of([time.as_ref().map(|time| &time[..]), key, value])
     }
 
-    /// A digest that was stored as [`ContentDigest::as_bytes`]; none of bytes that are no digest.
+    /// Restores a digest that was stored as [`ContentDigest::as_bytes`]. None if the length is
+    /// wrong.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
 
-    /// Its bytes.
+    /// The bytes of the digest.
     pub fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }
@@ -47,7 +49,7 @@ impl ContentDigest {
     fn of<const N: usize>(parts: [Option<&[u8]>; N]) -> Self {
         let mut sha = Sha256::new();
         for part in parts {
-            // No part is as long as this: a key that is not there is no empty one.
+            // No part has this length, so that an absent key differs from an empty one.
             let length = part.map_or(u64::MAX, |part| part.len() as u64);
             sha.update(length.to_be_bytes());
             sha.update(part.unwrap_or_default());
@@ -58,7 +60,7 @@ impl ContentDigest {
     }
 }
 
-/// As 32 hexadecimal digits.
+/// Formats the digest as 32 hexadecimal digits.
 impl fmt::Display for ContentDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -71,8 +73,9 @@ impl fmt::Debug for ContentDigest {
     }
 }
 
-/// The identity of a record that is no event, as source and id: where it stands, and what it says. So a topic that was made anew,
-/// or one of the same name on another cluster, has other records than the first at the same offsets.
+/// The identity of a record that is no event, as source and id: its position and its content. Thus
+/// a recreated topic, or one of the same name on another cluster, has other records than the first
+/// at the same offsets.
 pub(crate) fn raw_identity(
     topic: &str,
     partition: i32,

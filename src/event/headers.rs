@@ -1,45 +1,56 @@
 //! Record headers in one flat buffer.
 //!
-//! Owns the packed form in which headers travel from the poll thread to a handler: copied once, parsed only when a
-//! handler asks. Order and duplicates are kept; names and values are any bytes, and reading them is total. Must not know
-//! what any header means.
+//! Owns the packed form in which headers travel from the poll thread to a handler: copied once, and
+//! parsed only when a handler asks for them. Order and duplicates are kept. Names and values are
+//! any bytes, and reading them is total. Does not know the meaning of any header.
 
-/// An ordered list of record headers. Names may repeat; a value may be absent.
+/// An ordered list of record headers. Names may repeat, and a value may be absent.
+///
+/// ```
+/// use evenkeel::event::Headers;
+///
+/// let mut headers = Headers::new();
+/// headers.push("attempt", Some("1".as_bytes()));
+/// headers.push("attempt", Some("2".as_bytes()));
+/// assert_eq!(headers.last("attempt"), Some("2".as_bytes()));
+/// assert_eq!(headers.iter().count(), 2);
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers {
     packed: Vec<u8>,
 }
 
-/// Marks an absent value in the packed form, where a length would stand.
+/// Marks an absent value in the packed form, in place of a length.
 const ABSENT: u32 = u32::MAX;
 
 impl Headers {
-    /// No headers.
+    /// Creates an empty list.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Appends a header; an earlier one of the same name stays.
+    /// Appends a header. An earlier one of the same name stays.
     pub fn push(&mut self, name: &str, value: Option<&[u8]>) {
         pack(&mut self.packed, name.as_bytes(), value);
     }
 
-    /// [`Headers::push`] for a name that may be any bytes, as a received one.
+    /// [`Headers::push`] for a name of any bytes, such as a received one.
     pub fn push_bytes(&mut self, name: &[u8], value: Option<&[u8]>) {
         pack(&mut self.packed, name, value);
     }
 
-    /// Whether there are none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.packed.is_empty()
     }
 
-    /// The headers in order.
+    /// The headers in order, as name and value.
     pub fn iter(&self) -> HeadersIter<'_> {
         HeadersIter::over(&self.packed)
     }
 
-    /// The value of the last header of that name, which is the one that counts; names are case-sensitive.
+    /// The value of the last header of this name, which overrides earlier ones. None if there is no
+    /// such header, or the last one has no value. Names are case-sensitive.
     pub fn last(&self, name: &str) -> Option<&[u8]> {
         self.iter().last_value(name)
     }
@@ -86,8 +97,8 @@ impl<'a> HeadersIter<'a> {
         Self { rest: packed }
     }
 
-    /// The value of the last header of that name, which is the one that counts; names are case-sensitive. None when
-    /// there is no such header or the last one has no value.
+    /// The value of the last header of this name, which overrides earlier ones. None if there is no
+    /// such header, or the last one has no value. Names are case-sensitive.
     pub fn last_value(self, name: &str) -> Option<&'a [u8]> {
         self.filter(|(header, _)| *header == name.as_bytes())
             .last()

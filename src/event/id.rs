@@ -1,24 +1,27 @@
 //! Event ids.
 //!
-//! Owns how ids are made, fresh or derived. Must not know what they identify.
+//! Owns the creation of ids, random or derived. Does not know what they identify.
 
 use uuid::Uuid;
 
-/// A fresh, time-ordered id (UUIDv7).
+/// Creates a new, time-ordered id (UUIDv7).
 pub fn new_id() -> String {
     Uuid::now_v7().to_string()
 }
 
-/// The id of the `ordinal`-th event that `handler` publishes while it handles the event `(source, id)`.
+/// The id of the `ordinal`-th event that `handler` publishes while it handles the event `(source,
+/// id)`.
 ///
-/// The same inputs always give the same id (UUIDv5), in every process and every version of this library, so a redelivery
-/// publishes the same ids and the next inbox suppresses them.
+/// The same arguments always result in the same id (UUIDv5), in every process and every version of
+/// this library. So a redelivery publishes the same ids, and the next inbox suppresses the
+/// duplicates.
 pub fn derived_id(source: &str, id: &str, handler: &str, ordinal: u32) -> String {
     of_parts([source, id, handler, &ordinal.to_string()])
 }
 
-/// The id of the event of type `ty` that a handler of a group publishes as the `ordinal`th for the event (`source`, `id`): the same
-/// in every redelivery, and another one in another group, by another handler, and for another type.
+/// The id of the event of type `ty` that a handler of a group publishes as the `ordinal`-th for the
+/// event (`source`, `id`): the same in every redelivery, and another one in another group, by
+/// another handler, and for another type.
 pub(crate) fn published_id(
     (group, handler): (&str, &str),
     (source, id): (&str, &str),
@@ -29,7 +32,7 @@ pub(crate) fn published_id(
 }
 
 fn of_parts<const N: usize>(parts: [&str; N]) -> String {
-    // Lengths keep ("ab", "c") and ("a", "bc") apart.
+    // The lengths keep ("ab", "c") and ("a", "bc") apart.
     let name = parts.map(|part| format!("{}:{part}", part.len())).concat();
     Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).to_string()
 }

@@ -1,85 +1,26 @@
 //! The envelope: CloudEvents 1.0 over Kafka headers.
 //!
-//! Owns what an event is and how it stands in a record. Knows neither client nor catalogue.
+//! Owns the events and their encoding in records. Knows neither client nor catalogue.
 
 mod attributes;
 mod binding;
 mod content;
 mod headers;
 mod id;
+mod outgoing;
 mod record;
 mod trace;
+mod typed;
 
 pub use attributes::Attributes;
-pub use binding::{
-    ContentMode, DecodeError, Envelope, JsonEvent, OutgoingRecord, decode, encode, encode_json,
-};
+pub use binding::{ContentMode, DecodeError, Envelope, JsonEvent, decode, encode, encode_json};
 pub(crate) use binding::{Decoded, decode_asked};
 pub use content::ContentDigest;
 pub(crate) use content::raw_identity;
 pub use headers::{Headers, HeadersIter};
 pub(crate) use id::published_id;
 pub use id::{derived_id, new_id};
+pub use outgoing::OutgoingRecord;
 pub use record::{Record, RecordBatch, RecordBatchBuilder};
 pub use trace::TraceContext;
-
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-/// A domain event's type: its versioned name, the topic it travels on and the key that orders it.
-pub trait EventType: Serialize + DeserializeOwned + Send + 'static {
-    /// The CloudEvents type with its version, for example `shop.order-placed.v1`.
-    const TYPE: &'static str;
-    /// The topic that events of this type are published to.
-    const TOPIC: &'static str;
-    /// The record key. Events of one key keep their order.
-    fn key(&self) -> String;
-    /// The CloudEvents subject; none by default.
-    fn subject(&self) -> Option<String> {
-        None
-    }
-}
-
-/// A domain event: CloudEvents attributes around a payload.
-///
-/// # Examples
-/// ```
-/// use evenkeel::event::{Event, EventType};
-///
-/// #[derive(serde::Serialize, serde::Deserialize)]
-/// struct Opened {
-///     account: String,
-/// }
-///
-/// impl EventType for Opened {
-///     const TYPE: &'static str = "bank.account-opened.v1";
-///     const TOPIC: &'static str = "bank.accounts";
-///     fn key(&self) -> String {
-///         self.account.clone()
-///     }
-/// }
-///
-/// let mut event = Event::new("/bank/branch", Opened { account: "a-1".to_owned() });
-/// assert_eq!(event.attributes.ty, "bank.account-opened.v1");
-///
-/// // A row of a file that may be imported twice: the same row must give the same id.
-/// event.attributes.id = "2026-11-21/accounts.csv/17".to_owned();
-/// ```
-#[derive(Debug, Clone, PartialEq)]
-pub struct Event<T> {
-    /// CloudEvents attributes; `(source, id)` is the event's identity.
-    pub attributes: Attributes,
-    /// The payload.
-    pub data: T,
-}
-
-impl<T: EventType> Event<T> {
-    /// A new event from `source` with a fresh UUIDv7 id and the present time.
-    pub fn new(source: impl Into<String>, data: T) -> Self {
-        let mut attributes = Attributes::new(new_id(), source, T::TYPE);
-        attributes.subject = data.subject();
-        attributes.time = Some(jiff::Timestamp::now());
-        attributes.datacontenttype = Some("application/json".to_owned());
-        Self { attributes, data }
-    }
-}
+pub use typed::{Event, EventType};

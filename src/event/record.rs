@@ -1,7 +1,7 @@
-//! A received record, and the batch whose one buffer holds its bytes.
+//! A received record, and the batch whose buffer holds its bytes.
 //!
-//! Owns the layout of records in memory: keys, values and headers of a batch stand in one buffer, a record is an index
-//! into it. Knows nothing of clients or consumers.
+//! Owns the layout of records in memory: one buffer holds the keys, values and headers of a batch,
+//! and a record is an index into it. Does not know clients or consumers.
 
 use super::HeadersIter;
 use super::headers::pack;
@@ -9,9 +9,22 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A received Kafka record: a cheap handle into the buffer it was received in.
+/// A received Kafka record: a cheap handle into the buffer that it was received in.
 ///
-/// A handle keeps its whole batch in memory; [`Record::detached`] copies one record out.
+/// A handle keeps its whole batch in memory. [`Record::detached`] copies one record out.
+///
+/// ```
+/// use evenkeel::event::RecordBatchBuilder;
+///
+/// let mut batch = RecordBatchBuilder::new();
+/// let source = batch.source("orders".into(), 0);
+/// let (key, value) = (Some("o-1".as_bytes()), Some("{}".as_bytes()));
+/// batch.push(source, 17, 1_700_000_000_000, key, value, []);
+///
+/// let record = batch.build(None).record(0).expect("one record");
+/// assert_eq!((record.topic(), record.offset()), ("orders", 17));
+/// assert_eq!(record.key(), key);
+/// ```
 #[derive(Clone)]
 pub struct Record {
     batch: Arc<RecordBatch>,
@@ -19,48 +32,49 @@ pub struct Record {
 }
 
 impl Record {
-    /// The topic it was read from.
+    /// The topic that the record was read from.
     pub fn topic(&self) -> &str {
         &self.batch.sources[self.position().source as usize].topic
     }
 
-    /// The partition it was read from.
+    /// The partition that the record was read from.
     pub fn partition(&self) -> i32 {
         self.batch.sources[self.position().source as usize].partition
     }
 
-    /// Its offset.
+    /// The offset of the record in its partition.
     pub fn offset(&self) -> i64 {
         self.position().offset
     }
 
-    /// Its timestamp in milliseconds since the epoch; none if it has none.
+    /// The record's timestamp in milliseconds since the epoch. None if it has none.
     pub fn timestamp_ms(&self) -> Option<i64> {
         let timestamp = self.position().timestamp_ms;
         (timestamp >= 0).then_some(timestamp)
     }
 
-    /// Its key.
+    /// The key of the record. None if it has none.
     pub fn key(&self) -> Option<&[u8]> {
         let position = self.position();
         self.slice(position.start, position.key)
     }
 
-    /// Its value; none is a tombstone.
+    /// The value of the record. None is a tombstone.
     pub fn value(&self) -> Option<&[u8]> {
         let position = self.position();
         self.slice(position.start + length(position.key), position.value)
     }
 
-    /// Its headers in order.
+    /// The headers of the record, in order.
     pub fn headers(&self) -> HeadersIter<'_> {
         let position = self.position();
         let start = position.start + length(position.key) + length(position.value);
         HeadersIter::over(&self.batch.buffer[start as usize..(start + position.headers) as usize])
     }
 
-    /// The same record in a batch of its own, charged to `budget`, so that a record that waits long does not keep others' bytes.
-    /// Nothing is copied where it is alone in its batch already, under the same budget.
+    /// The same record in a batch of its own, charged to `budget`, so that a record that waits for
+    /// long does not keep the bytes of others in memory. Does not copy a record that is alone in
+    /// its batch under the same budget.
     pub fn detached(&self, budget: Option<&Arc<AtomicUsize>>) -> Self {
         let own = self.batch.budget.as_ref();
         if self.batch.len() == 1 && own.map(Arc::as_ptr) == budget.map(Arc::as_ptr) {
@@ -85,12 +99,12 @@ impl Record {
         Self { batch, index: 0 }
     }
 
-    /// What keeps its bytes.
+    /// The batch that holds its bytes.
     pub(crate) fn batch(&self) -> &Arc<RecordBatch> {
         &self.batch
     }
 
-    /// The bytes that it takes in a batch of its own.
+    /// The bytes that the record takes in a batch of its own.
     pub(crate) fn bytes_alone(&self) -> usize {
         self.position().bytes() + size_of::<Position>() + size_of::<Source>() + OVERHEAD
     }
@@ -110,14 +124,14 @@ impl fmt::Debug for Record {
     }
 }
 
-/// Marks an absent key or value, where a length would stand.
+/// Marks an absent key or value, in place of a length.
 const ABSENT: u32 = u32::MAX;
 
 fn length(length: u32) -> u32 {
     if length == ABSENT { 0 } else { length }
 }
 
-/// Where a record came from.
+/// The topic and partition of records.
 #[derive(Clone)]
 struct Source {
     topic: Arc<str>,
@@ -142,10 +156,14 @@ impl Position {
     }
 }
 
-/// What a batch takes beside its buffer and its lists.
+/// Smaller buffers keep their reserved room: releasing it costs more than it saves.
+const SHRUNK_FROM_BYTES: usize = 16 << 10;
+
+/// The bytes of a batch beside its buffer and its lists.
 const OVERHEAD: usize = size_of::<RecordBatch>() + 2 * size_of::<usize>();
 
-/// A run of records in one buffer. Its bytes count against a budget until the last record of it is dropped.
+/// Consecutive records in one buffer. Its bytes count against a budget until the last record of it
+/// is dropped.
 pub struct RecordBatch {
     buffer: Vec<u8>,
     sources: Vec<Source>,
@@ -154,17 +172,17 @@ pub struct RecordBatch {
 }
 
 impl RecordBatch {
-    /// How many records it holds.
+    /// The number of records in the batch.
     pub fn len(&self) -> usize {
         self.positions.len()
     }
 
-    /// Whether it holds none.
+    /// Whether the batch has no records.
     pub fn is_empty(&self) -> bool {
         self.positions.is_empty()
     }
 
-    /// The record at `index`; none past the end.
+    /// The record at `index`. None past the end.
     pub fn record(self: &Arc<Self>, index: usize) -> Option<Record> {
         (index < self.len()).then(|| Record {
             batch: Arc::clone(self),
@@ -172,12 +190,12 @@ impl RecordBatch {
         })
     }
 
-    /// What its bytes are charged to.
+    /// The budget that its bytes are charged to.
     pub(crate) fn budget(&self) -> Option<&Arc<AtomicUsize>> {
         self.budget.as_ref()
     }
 
-    /// The bytes it keeps in memory.
+    /// The bytes that the batch keeps in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.buffer.capacity()
             + self.positions.capacity() * size_of::<Position>()
@@ -194,7 +212,7 @@ impl Drop for RecordBatch {
     }
 }
 
-/// Fills a [`RecordBatch`].
+/// Builds a [`RecordBatch`] record by record.
 #[derive(Default)]
 pub struct RecordBatchBuilder {
     buffer: Vec<u8>,
@@ -203,12 +221,12 @@ pub struct RecordBatchBuilder {
 }
 
 impl RecordBatchBuilder {
-    /// An empty batch.
+    /// Creates an empty builder.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An empty batch with room for that many bytes and records.
+    /// Creates an empty builder with room for this many bytes and records.
     pub fn with_capacity(bytes: usize, records: usize) -> Self {
         Self {
             buffer: Vec::with_capacity(bytes),
@@ -217,13 +235,14 @@ impl RecordBatchBuilder {
         }
     }
 
-    /// Adds a place that records come from, and returns the number that [`RecordBatchBuilder::push`] takes for it.
+    /// Adds a partition that records come from, and returns its number for
+    /// [`RecordBatchBuilder::push`].
     pub fn source(&mut self, topic: Arc<str>, partition: i32) -> u32 {
         self.sources.push(Source { topic, partition });
         (self.sources.len() - 1) as u32
     }
 
-    /// Appends a record; `timestamp_ms` is negative where there is none.
+    /// Appends a record. A negative `timestamp_ms` means that the record has none.
     pub fn push<'h>(
         &mut self,
         source: u32,
@@ -252,23 +271,29 @@ impl RecordBatchBuilder {
         self.positions.push(position);
     }
 
-    /// How many records it holds so far.
+    /// The number of records so far.
     pub fn len(&self) -> usize {
         self.positions.len()
     }
 
-    /// Whether it holds none yet.
+    /// Whether there are no records yet.
     pub fn is_empty(&self) -> bool {
         self.positions.is_empty()
     }
 
-    /// How many bytes of keys, values and headers it holds so far.
+    /// The bytes of keys, values and headers so far.
     pub fn buffered(&self) -> usize {
         self.buffer.len()
     }
 
-    /// The batch; its bytes are added to `budget` and taken off again when its last record is dropped.
-    pub fn build(self, budget: Option<Arc<AtomicUsize>>) -> Arc<RecordBatch> {
+    /// Builds the batch. Its bytes are added to `budget`, and subtracted when its last record is
+    /// dropped.
+    pub fn build(mut self, budget: Option<Arc<AtomicUsize>>) -> Arc<RecordBatch> {
+        // Unused room is released: it would count, and stay, as long as the records do.
+        let (reserved, used) = (self.buffer.capacity(), self.buffer.len());
+        if reserved >= SHRUNK_FROM_BYTES && reserved - used > reserved / 4 {
+            self.buffer.shrink_to_fit();
+        }
         let batch = RecordBatch {
             buffer: self.buffer,
             sources: self.sources,
@@ -285,6 +310,25 @@ impl RecordBatchBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_counts_its_records_and_no_reserved_room() {
+        let batch = |reserved: usize, bytes: usize| {
+            let mut builder = RecordBatchBuilder::with_capacity(reserved, 8);
+            let source = builder.source("orders".into(), 0);
+            builder.push(source, 0, 0, None, Some(&vec![0; bytes]), []);
+            let budget = Arc::default();
+            let batch = builder.build(Some(Arc::clone(&budget)));
+            assert_eq!(batch.bytes(), budget.load(Ordering::Relaxed));
+            batch.bytes()
+        };
+        const MIB: usize = 1 << 20;
+        assert!(batch(8 * MIB, MIB) < MIB + 4096);
+        assert!(
+            batch(8 * MIB, 7 * MIB) > 8 * MIB,
+            "a little room is not worth it"
+        );
+    }
 
     #[test]
     fn records_of_a_batch_read_back_as_pushed() {

@@ -1,4 +1,5 @@
-//! Async functions as handlers: the first argument is the event (or the raw record), further ones come from the context.
+//! Async functions as handlers: the first argument is the event (or the raw record), further
+//! arguments come from the context.
 
 use super::context::{Context, ContextSource};
 use super::{BatchOutcome, Delivered, HandlerError, IntoBatchOutcome, IntoOutcome, Outcome};
@@ -8,15 +9,19 @@ use std::future::Future;
 
 /// A handler argument after the event.
 ///
-/// Implemented by [`Context`], [`State`] and the transactions of the inbox stores.
+/// Implemented by [`Context`], [`State`] and the transactions of the inbox stores. The router calls
+/// [`FromContext::from_context`] once per delivery and argument, in the worker's task, before the
+/// handler starts; it must not block.
 pub trait FromContext: Sized + Send + 'static {
-    /// The type of transaction this argument needs; a consumer whose inbox has no such transaction is refused when it
-    /// is built.
+    /// The type of transaction that this argument needs.
+    /// [`Router::validate`](super::Router::validate) refuses a router whose inbox hands out no such
+    /// transaction. Default: none.
     fn transaction_type() -> Option<TypeId> {
         None
     }
 
-    /// The type of shared state this argument needs; checked when the consumer is built.
+    /// The type of shared state that this argument needs, with its name.
+    /// [`Router::validate`](super::Router::validate) refuses a router without it. Default: none.
     fn state_type() -> Option<(TypeId, &'static str)> {
         None
     }
@@ -24,7 +29,7 @@ pub trait FromContext: Sized + Send + 'static {
     /// Takes the argument from the delivery's context.
     ///
     /// # Errors
-    /// When the context does not have it.
+    /// If the context does not have it.
     fn from_context(context: &Context) -> Result<Self, HandlerError>;
 }
 
@@ -34,7 +39,8 @@ impl FromContext for Context {
     }
 }
 
-/// The router's shared state as a handler argument.
+/// The router's shared state as a handler argument. Each delivery receives a clone of the state set
+/// by [`Router::with_state`](super::Router::with_state).
 #[derive(Debug, Clone)]
 pub struct State<S>(pub S);
 
@@ -50,9 +56,10 @@ impl<S: Any + Clone + Send + Sync> FromContext for State<S> {
     }
 }
 
-/// A batch handler's argument after the events: what is the same for all of them.
+/// A batch handler's argument after the events, shared by all of them.
 ///
-/// Implemented by [`State`] and the transactions of the inbox stores. A [`Context`] is of one event: each has its own beside it.
+/// Implemented by [`State`] and the transactions of the inbox stores. A [`Context`] belongs to one
+/// event, so each event carries its own.
 pub trait BatchArgument: FromContext {}
 
 impl<S: Any + Clone + Send + Sync> BatchArgument for State<S> {}
@@ -82,7 +89,7 @@ macro_rules! transactions {
 
 transactions!("postgres": crate::inbox::PostgresTx, "sqlite": crate::inbox::SqliteTx);
 
-/// What a handler needs beside its event, as its arguments declare it.
+/// The needs of a handler beside its event, as its arguments declare them.
 #[derive(Debug, Clone, Default)]
 pub struct Needs {
     /// Transaction types.
@@ -92,7 +99,7 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Whether there is a transaction among the arguments.
+    /// Whether an argument is a transaction.
     pub(crate) fn names_transaction(&self) -> bool {
         !self.transactions.is_empty()
     }
@@ -104,15 +111,15 @@ impl Needs {
     }
 }
 
-/// An async function that handles events of type `T`. `Args` only tells the implementations apart.
+/// An async function that handles events of type `T`. `Args` distinguishes the implementations.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",
     note = "a handler is an async function whose first argument is `Event<T>`, whose other arguments (at most three) are `Context`, `State<S>` or a transaction, and that returns `()`, an `Outcome` or a `Result` of either"
 )]
 pub trait Function<T, Args>: Clone + Send + Sync + 'static {
-    /// What its arguments need.
+    /// The needs of its arguments.
     fn needs() -> Needs;
-    /// Calls it.
+    /// Calls the function.
     fn call(
         &self,
         event: Event<T>,
@@ -126,9 +133,9 @@ pub trait Function<T, Args>: Clone + Send + Sync + 'static {
     note = "a raw handler is an async function whose first argument is `Record`, whose other arguments (at most three) are `Context`, `State<S>` or a transaction, and that returns `()`, an `Outcome` or a `Result` of either"
 )]
 pub trait RawFunction<Args>: Clone + Send + Sync + 'static {
-    /// What its arguments need.
+    /// The needs of its arguments.
     fn needs() -> Needs;
-    /// Calls it.
+    /// Calls the function.
     fn call(
         &self,
         record: Record,
@@ -142,9 +149,9 @@ pub trait RawFunction<Args>: Clone + Send + Sync + 'static {
     note = "a batch handler is an async function whose first argument is `Vec<Delivered<T>>`, whose other arguments (at most three) are `State<S>` or a transaction, and that returns `()`, a `Vec<Outcome>` or a `Result` of either"
 )]
 pub trait BatchFunction<T, Args>: Clone + Send + Sync + 'static {
-    /// What its arguments need.
+    /// The needs of its arguments.
     fn needs() -> Needs;
-    /// Calls it.
+    /// Calls the function.
     fn call(
         &self,
         events: Vec<Delivered<T>>,

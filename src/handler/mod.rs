@@ -1,18 +1,20 @@
-//! Handlers: async functions of an event and a context, a router by event type, outcomes and errors.
+//! Handlers: async functions of an event and a context, a router by event type, outcomes and
+//! errors.
 //!
-//! Owns the way of one delivery: read the record, check its payload, claim it in the inbox, call the function, commit,
-//! publish. Knows no client, no lane and no offset; when a delivery is tried again, and when its record counts as settled, is
-//! the consumer's business.
+//! Owns the processing of one delivery: read the record, check its payload, claim it in the inbox,
+//! call the function, commit, publish. Knows no client, no lane and no offset: the consumer decides
+//! when a delivery is retried and when its record is settled.
 //!
-//! A handler takes an [`Event`](crate::event::Event) or a raw [`Record`](crate::event::Record), and up to three more
-//! arguments: [`Context`], [`State`], or the transaction of the inbox. It returns `()`, an [`Outcome`], or a `Result` of
-//! either. What an error leads to is decided by its [`Class`], never by its text:
+//! A handler takes an [`Event`](crate::event::Event) or a raw [`Record`](crate::event::Record), and
+//! up to three more arguments: [`Context`], [`State`], or the transaction of the inbox. It returns
+//! `()`, an [`Outcome`], or a `Result` of either. The [`Class`] of an error decides how the record
+//! continues, never its text:
 //!
-//! | class | what follows |
+//! | class | consequence |
 //! |---|---|
-//! | transient | retried in place with growing, jittered waits; dead-lettered when the attempts are used up |
+//! | transient | retried in place with growing, jittered waits, then parked; at last dead-lettered |
 //! | permanent | dead-lettered at once |
-//! | outage | retried until it passes; no attempt is counted |
+//! | outage | retried until it ends; no attempt is counted |
 //!
 //! ```
 //! use evenkeel::event::Record;
@@ -34,40 +36,42 @@
 //! # Ok::<(), evenkeel::kafka::ConfigError>(())
 //! ```
 //!
-//! A batch handler takes a run of events of one type at a time, with one transaction for all and an outcome for each
-//! ([`Router::on_batch`]): many rows go in one statement.
+//! A batch handler takes several events of one type, with one transaction for all and an outcome
+//! for each ([`Router::on_batch`]), so that one statement can write many rows.
 //!
-//! A [`Router`] is a [`tower::Service`] of [`Delivery`]; so is whatever else is given to a consumer, and every `tower` layer
-//! fits around it. A handler that panics costs its record a dead letter and nothing else, and so
-//! does a panic in the classifier, in an error's `Display`, `source` or drop, in an extractor, in a layer, or in the drop or
-//! the `Clone` of a handler. Where the class of an error is known, a panic in its `Display` changes nothing about it: the record
-//! is retried as its class says.
+//! A [`Router`] is a [`tower::Service`] of [`Delivery`]; a consumer accepts any such service. A
+//! `tower` layer can wrap it if the layer's service is [`Clone`], as those of `timeout`,
+//! `concurrency_limit`, `load_shed` or `map_request` are; `rate_limit` is not, and needs a `buffer`
+//! around it. A delivery that waits in a layer holds one of the consumer's permits (`concurrency`)
+//! meanwhile, and `handler_timeout` runs: a layer that limits one tenant takes permits from the
+//! others. There is no admission by key before the permit. Raise `concurrency` for such a layer, or
+//! return [`HandlerError::transient`] with [`retry_after`](HandlerError::retry_after), which waits
+//! without a permit.
+//!
+//! A panic in a handler dead-letters its record and has no other effect. The same holds for a panic
+//! in the classifier, in an error's `Display`, `source` or drop, in an extractor, in a layer, or in
+//! the drop or the `Clone` of a handler. If the class of an error is known, a panic in its
+//! `Display` does not change it: the record is retried by its class.
 
 mod batch;
-mod classify;
 mod context;
 mod deadline;
+mod dedup;
 mod error;
 mod extract;
-mod http;
 mod outcome;
-pub(crate) mod panics;
 mod published_ids;
-mod recognition;
 mod router;
 
+pub use crate::failure::{Class, DeadReason, Stage};
 pub use batch::{BatchOutcome, BatchSettings, Delivered, IntoBatchOutcome};
-#[cfg(feature = "postgres")]
-pub(crate) use classify::causes;
-pub(crate) use classify::default_classifier;
-pub use context::{Context, Delivery, Scope};
+pub use context::{Context, Delivery, DeliveryScope};
 pub(crate) use deadline::Limited;
+pub use dedup::ReusedIds;
 pub(crate) use error::Failure;
-pub use error::{Class, Classifier, HandlerError};
+pub use error::{Classifier, HandlerError, HttpStatus, default_classifier};
 pub use extract::{BatchArgument, BatchFunction, FromContext, Function, Needs, RawFunction, State};
-pub use http::HttpStatus;
-pub use outcome::{DeadReason, IntoOutcome, Outcome, Stage};
+pub use outcome::{IntoOutcome, Outcome};
 pub use published_ids::PublishedIds;
-pub use recognition::ReusedIds;
 pub use router::Router;
-pub(crate) use router::routes::{FALLBACK_HANDLER, RAW_HANDLER};
+pub(crate) use router::table::{FALLBACK_HANDLER, RAW_HANDLER};

@@ -1,14 +1,18 @@
-//! What the ids of published events are derived from.
+//! The inputs of the ids of published events.
 
-/// What the ids of events are derived from that handlers publish with [`Context::publish`](super::Context::publish): always from the
-/// source and id of the handled event, and the position among those that its delivery publishes.
+/// The inputs of the ids of events that handlers publish with
+/// [`Context::publish`](super::Context::publish). The source and id of the handled event, and the
+/// position among the events that its delivery publishes, are always among them. Set by
+/// [`Router::with_published_ids`](super::Router::with_published_ids).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum PublishedIds {
-    /// From the group, the handler and the type of the published event as well. So two groups that publish for one event publish two
-    /// events, and a group that handles a topic again under another name is not taken for the first one.
+    /// Also the group, the handler and the type of the published event. Two groups that publish for
+    /// the same event then publish two events, and a group that handles a topic again under another
+    /// name is not taken for the first one. The default.
     #[default]
     OfGroupAndType,
-    /// From the handler alone, as builds before 0.1 did: for a group whose events are on the log already, and may be published again.
+    /// Also the handler, but neither group nor type, like builds before 0.1: for a group whose
+    /// events are on the log already and may be published again.
     OfHandler,
 }

@@ -1,7 +1,7 @@
-//! An inbox in process memory: for tests and for handlers whose effects live in memory too.
+//! An inbox in process memory, for tests and for handlers whose effects are in memory too.
 //!
-//! Owns one lock per delivery. Knows nothing of effects: it has no transaction to hand out, so an effect that outlives
-//! the process is at least once with it, never exactly once.
+//! Owns one lock per delivery. Knows no effects: it hands out no transaction, so an effect that
+//! outlives the process is at least once with it, never exactly once.
 
 use super::{BoxFuture, Claim, Claimed, Completion, Completions, Inbox, InboxError, InboxKey};
 use crate::event::{ContentDigest, OutgoingRecord};
@@ -10,15 +10,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OwnedMutexGuard;
 
-/// Remembers completed deliveries until the process ends; clones share what they remember.
+/// An inbox in memory: it knows completed deliveries until the process ends. Clones share their
+/// state.
 ///
-/// It never forgets, so its memory grows with the number of events: not for a long-running service.
+/// It never forgets, so its memory grows with the number of events: do not use it in a long-running
+/// service.
 #[derive(Default, Clone)]
 pub struct MemoryInbox {
     deliveries: Arc<Mutex<HashMap<InboxKey, Delivery>>>,
 }
 
-/// A completed delivery. Whoever holds the lock has the claim; the others wait in order.
+/// A completed delivery. The holder of the lock has the claim; the others wait in order.
 type Delivery = Arc<tokio::sync::Mutex<Option<Completed>>>;
 
 struct Completed {
@@ -48,7 +50,7 @@ impl MemoryInbox {
     }
 }
 
-/// Without waiting for an open claim, whose delivery is not completed.
+/// Does not wait for an open claim, whose delivery is not completed.
 fn completion(delivery: &Delivery) -> Option<Completion> {
     let delivery = delivery.try_lock().ok()?;
     delivery.as_ref().map(|completed| Completion {
@@ -72,6 +74,17 @@ impl Inbox for MemoryInbox {
                 }))),
             }
         })
+    }
+
+    fn sent(&self, key: &InboxKey) {
+        let delivery = self.deliveries().get(key).cloned();
+        // The present holder of the claim publishes once more, and reports that again.
+        if let Some(delivery) = delivery
+            && let Ok(mut completed) = delivery.try_lock()
+            && let Some(completed) = completed.as_mut()
+        {
+            completed.published = Vec::new();
+        }
     }
 }
 
@@ -139,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_memory_inbox_tells_what_was_completed() {
+    async fn the_memory_inbox_reports_completions() {
         let inbox = MemoryInbox::default();
         completions::conformance::check("group", &inbox, &inbox).await;
     }

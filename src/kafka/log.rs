@@ -1,15 +1,66 @@
-//! librdkafka's log lines in our log.
+//! Forwards librdkafka's log lines to `tracing`.
 //!
-//! Owns the mapping of levels and the target `librdkafka` under which they can be filtered.
+//! Owns the mapping of levels, and the target `librdkafka` for filters.
 
-use rdkafka::ClientConfig;
-use rdkafka::ClientContext;
+use super::error::trouble;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{ClientConfig, ClientContext};
+use std::cell::Cell;
+use std::time::Duration;
 
-/// Passes one line on, at the level nearest to its own.
+/// The facilities under which librdkafka logs that a connection, or a request on it, fails.
+const OF_CONNECTION: [&str; 2] = ["FAIL", "REQTMOUT"];
+/// Under `ERROR` it logs all errors that no caller takes as events. Only this one is about
+/// connections.
+const ALL_DOWN: &str = "brokers are down";
+
+thread_local! {
+    /// The number of lines that this thread has forwarded.
+    static LINES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The most lines that are served before a caller continues with its own work.
+const LINES_MAX: usize = 1_000;
+
+/// The next event of a client that is already available. The bindings end a poll without a wait at
+/// each log line, so that an event behind several lines, even a rebalance, would wait for as many
+/// polls.
+pub(crate) fn next_event<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+) -> Option<KafkaResult<BorrowedMessage<'_>>> {
+    for _ in 0..LINES_MAX {
+        let before = LINES.get();
+        let event = client.poll(Duration::ZERO);
+        if event.is_some() || LINES.get() == before {
+            return event;
+        }
+    }
+    None
+}
+
+/// Forwards a line, at the level nearest to its own. Failed connections are summarised for the
+/// whole process, and other warnings are logged once a minute for each kind.
 pub(crate) fn forward(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    LINES.set(LINES.get() + 1);
     let message = super::config::mask_userinfo(message);
+    let is_warning = level as i32 <= RDKafkaLogLevel::Warning as i32;
+    if OF_CONNECTION.contains(&facility) || message.ends_with(ALL_DOWN) {
+        tracing::debug!(target: "librdkafka", facility, "{message}");
+        // Connections that brokers close because they are idle are logged as information.
+        if is_warning {
+            // The logging thread does not matter.
+            let (_, told) = message.split_once("]: ").unwrap_or(("", &message));
+            trouble::connection_failed(Some(told));
+        }
+        return;
+    }
+    if is_warning && trouble::is_due(facility).is_none() {
+        tracing::debug!(target: "librdkafka", facility, "{message}");
+        return;
+    }
     match level {
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
@@ -23,9 +74,10 @@ pub(crate) fn forward(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// Asks librdkafka for no more than is listened to, so that it need not format lines that nobody reads.
+/// Sets librdkafka's log level to that of the subscriber, so that it formats no unused lines.
 ///
-/// A `log_level` among the user's properties counts instead; it is moved because the client's own level would win.
+/// A `log_level` in the user's properties has precedence. It is moved because the client's own
+/// level would override it.
 pub(super) fn set_level(config: &mut ClientConfig) {
     let asked = config.get("log_level").and_then(|level| level.parse().ok());
     config.set_log_level(match asked {
@@ -36,14 +88,12 @@ pub(super) fn set_level(config: &mut ClientConfig) {
         None if tracing::enabled!(target: "librdkafka", tracing::Level::DEBUG) => {
             RDKafkaLogLevel::Debug
         }
-        None if tracing::enabled!(target: "librdkafka", tracing::Level::INFO) => {
-            RDKafkaLogLevel::Info
-        }
-        None => RDKafkaLogLevel::Warning,
+        // Some causes of failed connections are logged at this level.
+        None => RDKafkaLogLevel::Info,
     });
 }
 
-/// A client context that does nothing but log.
+/// A client context that only logs.
 #[derive(Clone, Default)]
 pub(crate) struct LoggingContext;
 
@@ -53,8 +103,30 @@ impl ClientContext for LoggingContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", %error, "{reason}");
+        trouble::complain(&error, reason);
     }
 }
 
-impl rdkafka::consumer::ConsumerContext for LoggingContext {}
+impl ConsumerContext for LoggingContext {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_do_not_hold_up_what_stands_behind_them() {
+        let mut config = ClientConfig::new();
+        // Nothing listens on the discard port.
+        config.set("bootstrap.servers", "127.0.0.1:9");
+        config.set("group.id", "g").set("debug", "broker");
+        config.set_log_level(RDKafkaLogLevel::Debug);
+        let client: BaseConsumer<LoggingContext> = config
+            .create_with_context(LoggingContext)
+            .expect("a client");
+        std::thread::sleep(Duration::from_millis(300));
+        let before = LINES.get();
+        let _ = next_event(&client);
+        let served = LINES.get() - before;
+        assert!(served > 5, "{served} lines");
+    }
+}

@@ -1,7 +1,7 @@
-//! Topic names as brokers accept them.
+//! The rules of topic names.
 
-/// Whether brokers accept a topic of this name: 1 to 249 letters, digits, dots, underscores and hyphens, and not only
-/// one or two dots.
+/// Whether brokers accept this name for a topic: 1 to 249 letters, digits, dots, underscores and
+/// hyphens, and not only one or two dots.
 pub fn is_topic_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=249).contains(&name.len()) && name.bytes().all(allowed) && name != "." && name != ".."

@@ -1,7 +1,8 @@
-//! The suite that every outbox's store passes.
+//! The suite that every outbox store passes.
 //!
-//! Owns the contract of [`Store`] as executable statements. Knows no store: each brings a [`Writer`] that writes in a
-//! transaction of its own and ends it as told. The suite wants an empty store to itself.
+//! Owns the contract of [`Store`] as executable cases. Knows no store: each store provides a
+//! [`Writer`] that writes in a transaction and commits it or rolls it back. The suite needs an
+//! empty store for itself.
 
 use super::store::{Page, RowId, Standing, Store};
 use crate::event::{Headers, OutgoingRecord};
@@ -11,32 +12,32 @@ use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Somebody who publishes through the outbox.
-pub(super) trait Writer: Send + Sync {
+/// A service that publishes through the outbox.
+pub(crate) trait Writer: Send + Sync {
     /// Writes the records in one transaction, and commits it or rolls it back.
     fn write(&self, records: Vec<OutgoingRecord>, commit: bool) -> BoxFuture<'_, ()>;
-    /// Has the next row get this number, which was another's before.
+    /// Gives the next row this number, which another row had before.
     fn number_from(&self, sequence: i64) -> BoxFuture<'_, ()>;
 }
 
 /// Longer than any case takes on a slow machine.
 const DEADLOCK: Duration = Duration::from_secs(60);
 
-/// A lease that does not run out during the suite.
+/// A lease that does not expire during the suite.
 const LONG: Duration = Duration::from_secs(600);
 
 /// Runs the whole suite.
-pub(super) async fn check(store: &dyn Store, writer: &dyn Writer) {
+pub(crate) async fn check(store: &dyn Store, writer: &dyn Writer) {
     let run = async {
-        a_record_comes_back_as_it_was_written(store, writer).await;
-        only_what_is_committed_is_read(store, writer).await;
+        a_record_is_stored_and_read_unchanged(store, writer).await;
+        only_committed_rows_are_read(store, writer).await;
         a_page_holds_the_first_rows_within_its_limits(store, writer).await;
-        what_is_left_out_is_not_read(store, writer).await;
+        excluded_keys_and_topics_are_not_read(store, writer).await;
         a_marked_row_is_shown_with_its_reason(store, writer).await;
         many_rows_are_marked_at_once_each_with_its_own_reason(store, writer).await;
-        a_row_that_has_the_number_of_another_is_left_alone(store, writer).await;
+        another_row_with_a_deleted_rows_number_is_kept(store, writer).await;
         a_slot_has_one_relay_until_its_lease_ends(store).await;
-        who_leaves_gives_everything_back(store).await;
+        a_relay_that_leaves_releases_everything(store).await;
     };
     tokio::time::timeout(DEADLOCK, run)
         .await
@@ -82,12 +83,12 @@ async fn clear(store: &dyn Store) {
     let read = store.read(&everything()).await.expect("readable");
     let rows: Vec<RowId> = read.rows.into_iter().map(|row| row.id).collect();
     store.delete(&rows).await.expect("deleted");
-    // A second time, because a relay cannot know whether its first order arrived.
+    // A second time, because a relay cannot know whether its first request arrived.
     store.delete(&rows).await.expect("gone already");
     assert!(store.is_drained(&[]).await.expect("an answer"));
 }
 
-async fn a_record_comes_back_as_it_was_written(store: &dyn Store, writer: &dyn Writer) {
+async fn a_record_is_stored_and_read_unchanged(store: &dyn Store, writer: &dyn Writer) {
     let mut event = record("t", "k'\"\u{1F600}");
     event.headers.push("ce_id", Some(b"1"));
     event.headers.push("twice", Some(b"a"));
@@ -124,7 +125,7 @@ async fn a_record_comes_back_as_it_was_written(store: &dyn Store, writer: &dyn W
     clear(store).await;
 }
 
-async fn only_what_is_committed_is_read(store: &dyn Store, writer: &dyn Writer) {
+async fn only_committed_rows_are_read(store: &dyn Store, writer: &dyn Writer) {
     writer.write(vec![record("t", "rolled-back")], false).await;
     writer.write(vec![record("t", "committed")], true).await;
     let (rows, is_whole) = read(store, &everything()).await;
@@ -148,7 +149,7 @@ async fn a_page_holds_the_first_rows_within_its_limits(store: &dyn Store, writer
     };
     check(4, 1 << 20, &["a", "b", "c"], true).await;
     check(2, 1 << 20, &["a", "b"], false).await;
-    // Full is not known to be all.
+    // A full page does not prove that there is nothing more.
     check(3, 1 << 20, &["a", "b", "c"], false).await;
     check(4, 1, &["a"], false).await;
     let of = |key: &str| row::slot(row::key_hash("t", key.as_bytes()));
@@ -166,7 +167,7 @@ async fn a_page_holds_the_first_rows_within_its_limits(store: &dyn Store, writer
     clear(store).await;
 }
 
-async fn what_is_left_out_is_not_read(store: &dyn Store, writer: &dyn Writer) {
+async fn excluded_keys_and_topics_are_not_read(store: &dyn Store, writer: &dyn Writer) {
     let records = [("t", "a"), ("t", "b"), ("u", "a"), ("u", "b")];
     writer
         .write(
@@ -259,12 +260,10 @@ async fn many_rows_are_marked_at_once_each_with_its_own_reason(
     clear(store).await;
 }
 
-/// After a failover or a restored backup numbers come again, and a relay may know the rows that had them before.
-async fn a_row_that_has_the_number_of_another_is_left_alone(
-    store: &dyn Store,
-    writer: &dyn Writer,
-) {
-    // An event, and a record that is none.
+/// After a failover or a restored backup numbers are reused, and a relay may know the earlier rows
+/// with these numbers.
+async fn another_row_with_a_deleted_rows_number_is_kept(store: &dyn Store, writer: &dyn Writer) {
+    // An event, and a record that is no event.
     let mut event = record("t", "a");
     event.headers.push("ce_id", Some(b"before"));
     writer.write(vec![event, record("t", "b")], true).await;
@@ -315,7 +314,7 @@ async fn a_slot_has_one_relay_until_its_lease_ends(store: &dyn Store) {
         .collect();
     assert_eq!(owners, [(1, "a"), (2, "a"), (3, "b")]);
     assert!(standing.leases.iter().all(|lease| lease.expires_in <= LONG));
-    // Long enough for another, by its owner.
+    // Long enough for another slot, by its owner.
     assert_eq!(lease(store, "a", &[1], LONG).await, [1]);
     let taken = crate::testing::eventually("the lease ends", DEADLOCK, || async {
         let granted = lease(store, "b", &[1, 2], LONG).await;
@@ -336,7 +335,7 @@ async fn a_slot_has_one_relay_until_its_lease_ends(store: &dyn Store) {
     assert_eq!(lease(store, "a", &[3], LONG).await, [3]);
 }
 
-async fn who_leaves_gives_everything_back(store: &dyn Store) {
+async fn a_relay_that_leaves_releases_everything(store: &dyn Store) {
     let status = store.status().await.expect("a status");
     let shares: Vec<_> = status
         .relays

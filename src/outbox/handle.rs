@@ -1,32 +1,36 @@
-//! An outbox of any kind, for those who do not write to it: relays and operators.
+//! An outbox of any kind, for relays and operators, which do not write to it.
 //!
-//! Never tells an address further, as it may hold a password.
+//! Errors and logs never contain its address, because it may contain a password.
 
 use super::store::Store;
+use super::version::OutboxVersions;
 use super::{OutboxError, OutboxStatus};
-use crate::inbox::address::{StoreAddress, not_built_in};
+use crate::store_address::{StoreAddress, not_built_in};
 use std::sync::Arc;
 
-/// An outbox of any kind. Cheap to clone.
+/// An outbox of any kind, as a [`Relay`](super::Relay) and operators use it. Cheap to clone.
+///
+/// ```no_run
+/// use evenkeel::outbox::{OutboxError, OutboxStore};
+///
+/// # async fn example() -> Result<(), OutboxError> {
+/// let status = OutboxStore::open("sqlite:orders.db").await?.status().await?;
+/// println!("{} events wait, {} keys are held", status.pending, status.held.len());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct OutboxStore {
     port: Arc<dyn Store>,
 }
 
-/// Which version of its tables an outbox has, and which this release makes of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OutboxVersions {
-    /// The version in the store; 0 where there is no outbox yet.
-    pub stored: usize,
-    /// The newest that this release knows.
-    pub newest: usize,
-}
-
 impl OutboxStore {
-    /// Opens the outbox at `postgres://user@host/database` or `sqlite:PATH`, and creates its tables or brings them up to date.
+    /// Opens the outbox at `postgres://user@host/database` or `sqlite:PATH`. Creates or upgrades
+    /// its tables.
     ///
     /// # Errors
-    /// For an address of another form, and those of the kind's own `open`.
+    /// [`OutboxError::Setting`] for an address of another form, and the errors of the store's own
+    /// `open`.
     pub async fn open(address: &str) -> Result<Self, OutboxError> {
         match address_of(address)? {
             #[cfg(feature = "postgres")]
@@ -38,10 +42,10 @@ impl OutboxStore {
         }
     }
 
-    /// The versions of the outbox at this address; changes nothing.
+    /// The versions of the outbox at this address. Changes nothing.
     ///
     /// # Errors
-    /// As for [`OutboxStore::open`].
+    /// The errors of [`OutboxStore::open`].
     pub async fn versions(address: &str) -> Result<OutboxVersions, OutboxError> {
         match address_of(address)? {
             #[cfg(feature = "postgres")]
@@ -53,10 +57,10 @@ impl OutboxStore {
         }
     }
 
-    /// What waits, what does not get out, and who looks after it.
+    /// The waiting events, the held keys, and the relays of this outbox.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// If the store does not answer.
     pub async fn status(&self) -> Result<OutboxStatus, OutboxError> {
         self.port.status().await
     }

@@ -1,15 +1,18 @@
-//! The transactional outbox: events leave with the transaction that made them true, or not at all.
+//! The transactional outbox: an event is published if, and only if, the transaction that wrote it
+//! commits.
 //!
-//! Owns the table in which events wait beside a service's own data, and the relay that takes them to Kafka. Knows the
-//! publisher, but no handler and no group: a web handler with a transaction of its own publishes through it just as well.
+//! Owns the table in which events wait beside a service's own data, and the relay that publishes
+//! them to Kafka. Knows the publisher, but no handler and no group: a web handler with a
+//! transaction of its own can publish through it too.
 //!
-//! `publish` writes a row in the caller's transaction ([`PostgresOutbox::publish`], [`SqliteOutbox::publish`]); a [`Relay`]
-//! reads what is committed, publishes it, and deletes the row once all in-sync replicas have the event. An event is published
-//! at least once, always with the same id, so that the next inbox suppresses a second one. `docs/outbox.md` says what else
-//! holds and what does not.
+//! `publish` writes a row in the caller's transaction ([`PostgresOutbox::publish`],
+//! [`SqliteOutbox::publish`]). A [`Relay`] reads committed rows, publishes them, and deletes each
+//! row once all in-sync replicas have the event. An event is published at least once, always with
+//! the same id, so that the next inbox suppresses a repetition. `docs/src/service/outbox.md`
+//! describes all guarantees and limits.
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 mod error;
 mod handle;
 #[cfg(feature = "postgres")]
@@ -24,11 +27,11 @@ mod store;
 mod version;
 
 pub use error::OutboxError;
-pub use handle::{OutboxStore, OutboxVersions};
+pub use handle::OutboxStore;
 #[cfg(feature = "postgres")]
-pub use postgres::PostgresOutbox;
+pub(crate) use postgres::append as append_in_postgres;
 #[cfg(feature = "postgres")]
-pub(crate) use postgres::{append as append_in_postgres, lock_schema};
+pub use postgres::{PostgresOutbox, PostgresOutboxSettings};
 pub use relay::{Relay, RelayReport, RelaySettings};
 pub use settings::OutboxSettings;
 #[cfg(feature = "sqlite")]
@@ -36,3 +39,4 @@ pub use sqlite::SqliteOutbox;
 #[cfg(feature = "sqlite")]
 pub(crate) use sqlite::append as append_in_sqlite;
 pub use status::{HeldKey, OpenTransaction, OutboxStatus, RelayShare};
+pub use version::OutboxVersions;

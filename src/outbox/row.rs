@@ -1,6 +1,7 @@
-//! How a record stands in a row.
+//! Maps a record to a row.
 //!
-//! Owns the columns' meaning and the hash that orders and shares out the work. Knows no SQL.
+//! Owns the meaning of the columns, and the hash that orders keys and assigns them to slots. Knows
+//! no SQL.
 
 use super::store::{RowId, StoredRow};
 use crate::event::{Headers, OutgoingRecord, decode};
@@ -10,25 +11,26 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Into how many slots the keys are divided: what relays lease. Fixed, as it stands in the rows.
+/// The number of slots, among which the keys are divided and which relays lease. Fixed, because
+/// rows store their slot.
 pub(crate) const SLOTS: i16 = 64;
 
-/// The namespace of [`key_hash`]. Never changes: all releases that share a store must agree.
+/// The namespace of [`key_hash`]. It never changes: all releases that share a store must agree.
 const HASH_NAMESPACE: Uuid = Uuid::from_u128(0x0196_e2c4_51d7_7f0a_9d0e_6b3f_a2c8_4e11);
 
 /// A record as the columns of a row, beside those that the store fills.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row {
-    /// The event's id; a new one for a record that is no event. With the number it says which row it is; the record is made from
-    /// the headers.
+    /// The event's id; a new id for a record that is no event. Together with the number it
+    /// identifies the row; the record is built from the headers.
     pub(super) id: String,
-    /// The event's type, likewise.
+    /// The event's type; used like the id.
     pub(super) ty: String,
     /// Debezium's `aggregatetype`, by which its router chooses the topic.
     pub(super) topic: String,
-    /// Debezium's `aggregateid`; none without a key, or for one that is no text.
+    /// Debezium's `aggregateid`; `None` without a key, or for a binary key.
     pub(super) key: Option<String>,
-    /// A key that is no text.
+    /// A key that is not text.
     pub(super) binary_key: Option<Vec<u8>>,
     pub(super) payload: Option<Vec<u8>>,
     pub(super) headers: String,
@@ -36,7 +38,7 @@ pub(super) struct Row {
     pub(super) timestamp_ms: Option<i64>,
     /// Rows of one hash keep their order.
     pub(super) key_hash: i64,
-    /// Which relay publishes it.
+    /// The slot whose relay publishes it.
     pub(super) slot: i16,
 }
 
@@ -47,7 +49,7 @@ impl Row {
         let text_key = key.and_then(as_text);
         let key_hash = match key {
             Some(key) => key_hash(&record.topic, key),
-            // Without a key there is no order to keep, and nobody to wait for.
+            // Without a key there is no order to keep, and no lock to wait for.
             None => Uuid::now_v7().as_u64_pair().1.cast_signed(),
         };
         Self {
@@ -65,10 +67,10 @@ impl Row {
         }
     }
 
-    /// The record, as it was given to [`Row::of`].
+    /// The record that was passed to [`Row::of`].
     ///
     /// # Errors
-    /// What is wrong with a row that somebody else wrote.
+    /// The fault of a row that another program wrote.
     pub(super) fn into_record(self) -> Result<OutgoingRecord, serde_json::Error> {
         let key = self.binary_key.or(self.key.map(String::into_bytes));
         Ok(OutgoingRecord {
@@ -83,7 +85,7 @@ impl Row {
 }
 
 impl Row {
-    /// The row as a relay takes it.
+    /// The row as a relay reads it.
     pub(super) fn into_stored(self, sequence: i64, bytes: i64) -> StoredRow {
         StoredRow {
             id: RowId {
@@ -101,10 +103,10 @@ impl Row {
     }
 }
 
-/// The number by which a key of a topic is ordered: the same in every process, release and store. Two keys of one number
-/// only wait for each other.
+/// The number by which the records of a topic's key are ordered: the same in every process, release
+/// and store. Two keys with the same number only wait for each other.
 pub(crate) fn key_hash(topic: &str, key: &[u8]) -> i64 {
-    // No topic's name holds a zero, so the two parts stay apart.
+    // A topic name contains no zero byte, so the parts stay distinct.
     let name = [topic.as_bytes(), b"\0", key].concat();
     let (hash, _) = Uuid::new_v5(&HASH_NAMESPACE, &name).as_u64_pair();
     hash.cast_signed()
@@ -112,11 +114,12 @@ pub(crate) fn key_hash(topic: &str, key: &[u8]) -> i64 {
 
 /// The slot of a hash.
 pub(crate) fn slot(key_hash: i64) -> i16 {
-    // The last bits: the version of a UUID stands in the middle of its first half, and the last 12 are hash.
+    // The last bits: a UUID has its version in the middle of its first half, and the last 12 bits
+    // are hash.
     (key_hash & i64::from(SLOTS - 1)) as i16
 }
 
-/// The event's id and type as far as the columns can hold them.
+/// The event's id and type, as far as the columns can hold them.
 fn identity(record: &OutgoingRecord) -> (String, String) {
     let column = |text: &[u8]| String::from_utf8_lossy(text).replace('\0', "");
     let header = |name| record.headers.last(name).map(column);
@@ -133,14 +136,14 @@ fn identity(record: &OutgoingRecord) -> (String, String) {
     }
 }
 
-/// PostgreSQL's text holds no zero character.
+/// PostgreSQL's text cannot contain a zero character.
 fn as_text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes)
         .ok()
         .filter(|text| !text.contains('\0'))
 }
 
-/// A header's name or value: text where it is text, so that a person can read the table.
+/// A header's name or value: as text where possible, so that the table is readable.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Part {
@@ -221,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn topic_and_key_are_told_apart() {
+    fn topic_and_key_are_distinguished() {
         assert_ne!(key_hash("ab", b"c"), key_hash("a", b"bc"));
     }
 
@@ -256,7 +259,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_record_comes_back_as_it_was(key: Option<Vec<u8>>, value: Option<Vec<u8>>, pairs: Pairs) {
+        fn a_record_is_restored_unchanged(key: Option<Vec<u8>>, value: Option<Vec<u8>>, pairs: Pairs) {
             let mut headers = Headers::new();
             for (name, value) in &pairs {
                 headers.push_bytes(name, value.as_deref());

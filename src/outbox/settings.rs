@@ -1,4 +1,4 @@
-//! How an outbox encodes what is published through it.
+//! How an outbox encodes events.
 
 use super::OutboxError;
 use crate::event::{ContentMode, Event, EventType, OutgoingRecord, TraceContext};
@@ -6,17 +6,19 @@ use crate::publisher;
 use crate::schema::Catalogue;
 use std::sync::Arc;
 
-/// How an outbox encodes what is published through it; the same choices as a publisher's.
+/// How an outbox encodes and validates events: the same choices as for a publisher.
+/// `OutboxSettings::default()` is binary mode without validation.
 #[derive(Clone, Default)]
 pub struct OutboxSettings {
-    /// Binary (default) or structured.
+    /// Binary or structured content mode. Default: binary.
     pub content_mode: ContentMode,
-    /// Validates payloads before they are written; none writes unchecked.
+    /// Validates payloads before they are written. Default: none, so payloads are written
+    /// unchecked.
     pub catalogue: Option<Arc<Catalogue>>,
 }
 
 impl OutboxSettings {
-    /// Validates and encodes, as the publisher does.
+    /// Validates and encodes an event like the publisher.
     pub(super) fn encode<T: EventType>(
         &self,
         event: &Event<T>,

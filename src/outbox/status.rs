@@ -1,62 +1,65 @@
-//! What an operator sees of an outbox.
+//! The state of an outbox for operators.
 
 use serde::Serialize;
 
-/// What waits in an outbox, what does not get out of it, and who looks after it.
+/// The state of an outbox: the waiting events, the held keys, and the relays. Returned by
+/// [`OutboxStore::status`](super::OutboxStore::status).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OutboxStatus {
-    /// Committed events that are not published yet; an estimate beyond 10,000.
+    /// Committed events that are not published yet. An estimate beyond 10,000.
     pub pending: u64,
-    /// Age of the oldest of them in milliseconds.
+    /// Age of the oldest of them in milliseconds; `None` if there are none.
     pub oldest_age_ms: Option<u64>,
-    /// Keys that wait because their first event was refused, those that have waited longest first; at most 1,000.
+    /// Keys that wait because their first event was refused, the longest wait first; at most 1,000.
     pub held: Vec<HeldKey>,
-    /// The relays that are there, and how many of the slots each has.
+    /// The active relays, with the number of slots of each.
     pub relays: Vec<RelayShare>,
-    /// Slots that no relay has: nobody publishes their events.
+    /// Slots without a relay: their events are not published.
     pub slots_free: u32,
-    /// The oldest open transaction that has written to the outbox; what it wrote is not seen yet, and its keys wait.
+    /// The oldest open transaction that has written to the outbox. Its events are not visible yet,
+    /// and its keys wait.
     pub open_transaction: Option<OpenTransaction>,
 }
 
 /// A key that waits because its first event was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HeldKey {
-    /// The row of the refused event. Who deletes it gives the event up, and the key goes on.
+    /// The row of the refused event. If an operator deletes the row, the event is given up, and the
+    /// key continues.
     pub sequence: i64,
     /// The refused event's id.
     pub id: String,
-    /// Its type.
+    /// The refused event's type.
     pub r#type: String,
-    /// Where it was to go.
+    /// The topic of the refused event.
     pub topic: String,
-    /// Its key, if that is text.
+    /// The key, if it is text.
     pub key: Option<String>,
     /// When it was refused first, in milliseconds since the epoch.
     pub since_ms: i64,
-    /// What the brokers or the client said last.
+    /// The last error of the brokers or the client.
     pub reason: String,
-    /// How many events wait, itself included.
+    /// How many events of the key wait, including the refused one.
     pub pending: u64,
 }
 
-/// A relay that is there.
+/// An active relay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RelayShare {
-    /// Its name: host, process, and a part by chance.
+    /// Its name: host, process, and a random part.
     pub relay: String,
-    /// How many slots it has.
+    /// The number of its slots.
     pub slots: u32,
 }
 
-/// A transaction that has written to the outbox and goes on.
+/// An open transaction that has written to the outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OpenTransaction {
-    /// The server process.
+    /// The process id on the server.
     pub pid: i32,
-    /// What the client calls itself.
+    /// The application name of the client.
     pub application: String,
-    /// What it is doing, for example `idle in transaction`.
+    /// Its state, for example `idle in transaction`.
     pub state: String,
     /// How long it has been open, in milliseconds.
     pub age_ms: u64,

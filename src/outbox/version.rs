@@ -1,8 +1,8 @@
-//! Which versions of an outbox's tables this release can work with.
+//! Checks which versions of an outbox's tables this release supports.
 
 use super::OutboxError;
 
-/// The version that a store says it has, 0 where it says nothing; an error for one that is not among those up to `newest`.
+/// Parses the stored version, 0 if there is none. An error for a version above `newest`.
 pub(super) fn check(stored: Option<&str>, newest: usize) -> Result<usize, OutboxError> {
     let Some(stored) = stored else {
         return Ok(0);
@@ -16,6 +16,26 @@ pub(super) fn check(stored: Option<&str>, newest: usize) -> Result<usize, Outbox
         Err(_) => format!("says its version is {stored:?}, which no release of evenkeel writes"),
     };
     Err(OutboxError::Foreign { reason })
+}
+
+/// Why an outbox with old tables is not used under
+/// [`Migration::Elsewhere`](crate::postgres::Migration::Elsewhere).
+#[cfg(feature = "postgres")]
+pub(super) fn behind(stored: usize, newest: usize) -> String {
+    let migrate = "run `evenkeel store migrate --execute`, or what `evenkeel store migrate --print` prints, first";
+    match stored {
+        0 => format!("has no tables of the outbox: {migrate}"),
+        _ => format!("has version {stored}, and this release needs {newest}: {migrate}"),
+    }
+}
+
+/// The version of an outbox's tables, and the version that this release creates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxVersions {
+    /// The version in the store; 0 if there is no outbox yet.
+    pub stored: usize,
+    /// The newest version that this release supports.
+    pub newest: usize,
 }
 
 #[cfg(test)]

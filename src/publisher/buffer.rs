@@ -1,11 +1,13 @@
-//! What is enqueued and not settled, shared between those who enqueue and the threads that serve delivery reports.
+//! The records that are enqueued and not settled. Callers that enqueue and the threads that serve
+//! delivery reports share them.
 //!
-//! Owns the accounting and the words of a failure. Knows no client.
+//! Owns the accounting and the texts of failures. Does not know the client.
 
+use super::buffer_limit::BufferLimit;
 use super::counters::Published;
 use super::delivery::{Delivery, Outcome};
 use super::error::{Failure, Unsent, classify};
-use super::room::Room;
+use crate::kafka::error::trouble;
 use crate::telemetry::Metric;
 use metrics::{Gauge, gauge};
 use rdkafka::error::KafkaError;
@@ -15,13 +17,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// How long a connection error is worth mentioning beside a timeout.
+/// The greatest age of a connection error that is mentioned in the reason of a timeout.
 const CONNECTION_ERROR_AGE_MAX: Duration = Duration::from_secs(60);
 
 pub(super) struct Buffer {
-    pub(super) room: Room,
+    pub(super) room: BufferLimit,
     pending: AtomicUsize,
-    /// Told whenever nothing is pending.
+    /// Notified when no record is pending.
     idle: Notify,
     bytes: Gauge,
     published: Mutex<Published>,
@@ -32,7 +34,7 @@ pub(super) struct Buffer {
 impl Buffer {
     pub(super) fn new(bytes_max: usize, records_max: usize) -> Self {
         Self {
-            room: Room::new(u32::try_from(bytes_max).unwrap_or(u32::MAX), records_max),
+            room: BufferLimit::new(u32::try_from(bytes_max).unwrap_or(u32::MAX), records_max),
             pending: AtomicUsize::new(0),
             idle: Notify::new(),
             bytes: gauge!(Metric::PublisherBufferBytes.name()),
@@ -51,17 +53,18 @@ impl Buffer {
         self.bytes.increment(bytes as f64);
     }
 
-    /// Takes a record off the books; whether it was the last one.
+    /// Removes a record from the accounting. Returns whether it was the last one.
     fn settled(&self, bytes: usize) -> bool {
         self.bytes.decrement(bytes as f64);
         self.pending.fetch_sub(1, Ordering::SeqCst) == 1
     }
 
-    /// A record that the client had taken is delivered or failed.
+    /// Settles a record that the client had accepted: delivered or failed.
     pub(super) fn settle(&self, delivery: &Delivery, outcome: Outcome) {
         self.count(&delivery.topic, outcome.as_ref().err());
         self.room.leave(delivery.charge);
-        // Off the books before the receipt is there: who has it may end the publisher at once.
+        // The accounting comes before the receipt: the caller that holds the receipt may end the
+        // publisher at once.
         let last = self.settled(delivery.bytes);
         delivery.settle(outcome);
         if last {
@@ -69,7 +72,7 @@ impl Buffer {
         }
     }
 
-    /// A record that the client did not take. Its room is its entry's.
+    /// Settles a record that the client did not accept. Its entry releases its room.
     pub(super) fn not_enqueued(&self, delivery: &Delivery, failure: &Failure) {
         if self.settled(delivery.bytes) {
             self.idle.notify_waiters();
@@ -77,7 +80,7 @@ impl Buffer {
         self.count(&delivery.topic, Some(failure));
     }
 
-    /// Waits until nothing is pending. The client's own flush would do the same on a blocked thread.
+    /// Waits until no record is pending. The client's own flush would block a thread meanwhile.
     pub(super) async fn flush(&self, deadline: Duration) -> Result<(), Unsent> {
         let idle = async {
             loop {
@@ -97,7 +100,7 @@ impl Buffer {
         }
     }
 
-    /// Classes an error, with what else is known about the connection.
+    /// Classifies an error, with the last error of the connection in its reason.
     pub(super) fn failure(&self, code: Code, delivery: &Delivery) -> Failure {
         let failure = classify(code, delivery.bytes);
         let fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,7 +131,7 @@ impl Buffer {
             .count(topic, failure);
     }
 
-    /// An error of a producer that belongs to no record.
+    /// Handles an error of a producer that belongs to no record.
     pub(super) fn client_error(&self, error: &KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(Code::Fatal) => {
@@ -136,11 +139,10 @@ impl Buffer {
                 let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
                 *fatal = Some(reason.to_owned());
             }
-            // It follows the errors of the single brokers, which say more, and also comes when the bootstrap connection
-            // is given up for a better one.
-            Some(Code::AllBrokersDown) => tracing::debug!(target: "librdkafka", "{reason}"),
+            // It follows the errors of the single brokers, which are more specific.
+            Some(Code::AllBrokersDown) => trouble::complain(error, reason),
             _ => {
-                tracing::warn!(target: "librdkafka", %error, "{reason}");
+                trouble::complain(error, reason);
                 let mut last = self
                     .connection_error
                     .lock()

@@ -1,4 +1,4 @@
-//! How many records were published, by topic and result.
+//! Counts published records by topic and result.
 
 use super::error::Failure;
 use crate::telemetry::Metric;
@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 use metrics::{Counter, counter};
 use std::collections::HashMap;
 
-/// Counters by topic, looked up in the recorder once and kept.
+/// Counters by topic. Each is looked up in the recorder once and kept.
 #[derive(Default)]
 pub(super) struct Published {
     by_topic: HashMap<String, [Counter; 3], RandomState>,

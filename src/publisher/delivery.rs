@@ -1,40 +1,47 @@
-//! A record's receipt: where it landed, or why not.
+//! The receipt of a record: its position in the log, or its failure.
 //!
-//! Owns the one slot that a delivery report fills and a receipt empties: one allocation per record, which also travels
-//! through the client as the record's opaque. Knows no client.
+//! Owns the slot that a delivery report fills and a receipt empties: one allocation per record,
+//! which also travels through the client as the record's opaque. Does not know the client.
 
 use super::error::{Failure, PublishError};
-use super::route::Route;
+use super::route::{Refused, TopicRoute};
 use super::span;
+use bytes::Bytes;
+use rdkafka::message::OwnedHeaders;
+use rdkafka::types::RDKafkaErrorCode as Code;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use tracing::Span;
 
-/// Where the brokers put a record.
+/// The position at which the brokers stored a record.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Receipt {
-    /// Topic.
+    /// The topic of the record.
     pub topic: String,
-    /// Partition.
+    /// The partition that the record was written to.
     pub partition: i32,
-    /// Offset; -1 where the broker acknowledged a repeated batch as known without saying where it is.
+    /// The offset of the record. -1 if the broker acknowledged a repeated batch as a duplicate
+    /// without its offset.
     pub offset: i64,
 }
+
+/// The route of one topic's records, which keeps refused ones as [`Resend`].
+pub(super) type Route = TopicRoute<Resend>;
 
 /// Partition and offset, or the failure.
 pub(super) type Outcome = Result<(i32, i64), Failure>;
 
-/// An enqueued record on its way.
+/// An enqueued record that is not settled.
 pub(super) struct Delivery {
     pub(super) topic: String,
-    /// Its room in the buffer.
+    /// The room that it is charged in the buffer, in bytes.
     pub(super) charge: u32,
-    /// Its size.
+    /// Its size in bytes.
     pub(super) bytes: usize,
     pub(super) route: Arc<Route>,
-    /// Its place in the order of the publisher's records.
+    /// Its number in the order in which the publisher sends.
     pub(super) sequence: u64,
     slot: Mutex<Slot>,
 }
@@ -62,7 +69,7 @@ impl Delivery {
         }
     }
 
-    /// Fills the slot and wakes whoever waits for the receipt.
+    /// Fills the slot and wakes the task that awaits the receipt.
     pub(super) fn settle(&self, outcome: Outcome) {
         let previous = {
             let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,7 +96,8 @@ impl Delivery {
     }
 }
 
-/// An enqueued record's receipt to come. Dropping it does not take the record back.
+/// The future receipt of an enqueued record. Awaiting it yields the [`Receipt`] or the
+/// [`PublishError`]. Dropping it does not cancel the record.
 #[must_use = "a record is only known to be published when its receipt says so"]
 pub struct PendingReceipt {
     pub(super) delivery: Arc<Delivery>,
@@ -113,5 +121,31 @@ impl Future for PendingReceipt {
             }),
             Err(failure) => Err(failure.into_error(&this.delivery.topic)),
         })
+    }
+}
+
+/// A record whose batch was refused.
+pub(super) struct Resend {
+    pub(super) delivery: Arc<Delivery>,
+    pub(super) partition: i32,
+    pub(super) key: Option<Bytes>,
+    pub(super) value: Option<Bytes>,
+    pub(super) headers: Option<OwnedHeaders>,
+    pub(super) timestamp_ms: Option<i64>,
+    /// The brokers' error for its batch.
+    pub(super) code: Code,
+}
+
+impl Refused for Resend {
+    fn sequence(&self) -> u64 {
+        self.delivery.sequence
+    }
+
+    fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    fn key(&self) -> Option<&Bytes> {
+        self.key.as_ref()
     }
 }

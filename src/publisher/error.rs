@@ -1,80 +1,82 @@
-//! Why an event is not, or not known to be, on the log.
+//! Errors of publishing.
 //!
-//! Owns the line between refused and unknown: what the client reports is a refusal only if nothing can have been written.
+//! Separates refused from unknown: a client error counts as a refusal only if nothing can have been
+//! written.
 
-use super::route::is_of_size;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-/// Why an event is not (known to be) published.
+/// Why an event is not published, or may not be.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The payload does not follow its schema; nothing was sent.
+    /// The payload does not match its schema. Nothing was sent.
     #[error(transparent)]
     Invalid(#[from] crate::schema::ValidationError),
-    /// The payload could not be serialised; nothing was sent.
+    /// The payload cannot be serialised. Nothing was sent.
     #[error("the payload cannot be serialised: {0}")]
     Serialize(#[from] serde_json::Error),
-    /// It was refused for good; it is not on the log.
+    /// The client or the brokers refused the record for good. It is not on the log.
     #[error("not published to {topic}: {reason}")]
     Refused {
-        /// Topic.
+        /// The topic of the record.
         topic: String,
-        /// What was said and what to do.
+        /// The cause and its remedy.
         reason: String,
     },
-    /// It is larger than the client or the topic allows; it is not on the log.
+    /// The record is larger than the client or the topic allows. It is not on the log.
     #[error("not published to {topic}: {reason}")]
     TooLarge {
-        /// Topic.
+        /// The topic of the record.
         topic: String,
-        /// How large it is and what to do.
+        /// The size of the record and the remedy.
         reason: String,
     },
-    /// The brokers do not take this record, whatever they say to others of the topic; it is not on the log.
+    /// The brokers refuse this record, but not others of the topic. It is not on the log.
     #[error("not published to {topic}: {reason}")]
     Unfit {
-        /// Topic.
+        /// The topic of the record.
         topic: String,
-        /// What is wrong with it.
+        /// The fault of the record.
         reason: String,
     },
-    /// The topic does not exist; the record is not on the log.
+    /// The topic does not exist. The record is not on the log.
     #[error(
         "not published to {topic}: the topic does not exist; create it with: evenkeel topics create {topic}"
     )]
     NoTopic {
-        /// Topic.
+        /// The topic of the record.
         topic: String,
     },
-    /// The topic has no partition of the number that was asked for; it is not on the log.
+    /// The topic has no partition of the requested number. The record is not on the log.
     #[error("not published to {topic}: the topic has no such partition")]
     NoPartition {
-        /// Topic.
+        /// The topic of the record.
         topic: String,
     },
-    /// It may or may not be on the log: publish it again with the same event id, consumers suppress the second.
+    /// The record may be on the log or not. Publish it again with the same event id: consumers
+    /// suppress the duplicate.
     #[error("outcome unknown on {topic}: {reason}; publish again with the same id")]
     Unknown {
-        /// Topic.
+        /// The topic of the record.
         topic: String,
-        /// Why.
+        /// Why the outcome is unknown.
         reason: String,
     },
-    /// The client is unusable; the process should end and start again. The event may or may not be on the log.
+    /// The client is unusable: end the process and start it again. The event may be on the log or
+    /// not.
     #[error("the producer failed for good: {0}")]
     Fatal(String),
 }
 
-/// What a flush could not send before its deadline.
+/// The records that a flush could not settle before its deadline.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{records} records were not acknowledged before the deadline")]
 pub struct Unsent {
-    /// Records without an acknowledgement.
+    /// The number of records without an acknowledgement.
     pub records: usize,
 }
 
-/// A failed delivery, kept until its receipt is asked for.
+/// A failed delivery, kept until its receipt is awaited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
     Refused(String),
@@ -87,7 +89,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// The error for a caller.
+    /// Converts the failure into the error for a caller.
     pub(super) fn into_error(self, topic: &str) -> PublishError {
         let topic = topic.to_owned();
         match self {
@@ -102,9 +104,10 @@ impl Failure {
     }
 }
 
-/// Classes what the client reported about a record of `bytes` bytes.
+/// Classifies the client's error for a record of `bytes` bytes.
 ///
-/// The refusals are listed; every other code, also one that a later broker invents, leaves the outcome unknown.
+/// The refusals are listed. Every other code, including codes of later brokers, leaves the outcome
+/// unknown.
 pub(super) fn classify(code: Code, bytes: usize) -> Failure {
     let reason = match code {
         _ if is_of_size(code) => {
@@ -149,4 +152,21 @@ pub(super) fn classify(code: Code, bytes: usize) -> Failure {
         _ => return Failure::Unknown(code.to_string()),
     };
     Failure::Refused(reason)
+}
+
+/// Whether this code may mean that the brokers refuse a whole batch because of one of its records.
+pub(super) fn is_of_batch(code: Code) -> bool {
+    is_of_size(code)
+        || matches!(
+            code,
+            Code::InvalidRecord | Code::InvalidTimestamp | Code::InvalidDifferentRecord
+        )
+}
+
+/// Whether this code means that the brokers refuse the batch for its size.
+pub(super) fn is_of_size(code: Code) -> bool {
+    matches!(
+        code,
+        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize
+    )
 }

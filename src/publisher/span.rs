@@ -1,14 +1,14 @@
 //! The trace span of a sent record, with OpenTelemetry's names.
 //!
-//! Owns the attributes. Costs one look at the subscriber's filter where nobody listens.
+//! Owns the attributes. Without a listening subscriber it costs one check of the filter.
 
 use super::error::Failure;
 use crate::event::OutgoingRecord;
 use tracing::{Span, debug_span, field};
 
-/// A span over the record's way from here to its acknowledgement.
+/// Creates a span from the send of the record to its acknowledgement.
 pub(super) fn send(record: &OutgoingRecord) -> Span {
-    // The macro evaluates the fields only when somebody listens.
+    // The macro evaluates the fields only if a subscriber listens.
     debug_span!(
         "send",
         otel.name = format!("send {}", record.topic),
@@ -29,14 +29,14 @@ pub(super) fn send(record: &OutgoingRecord) -> Span {
     )
 }
 
-/// Adds what became of it.
+/// Adds the outcome.
 pub(super) fn end(span: &Span, outcome: Result<&(i32, i64), &Failure>) {
     if span.is_disabled() {
         return;
     }
     match outcome {
         Ok((partition, offset)) => {
-            // A string, as OpenTelemetry has it: not every system numbers its partitions.
+            // A string, as OpenTelemetry defines it: not every system numbers its partitions.
             span.record(
                 "messaging.destination.partition.id",
                 partition.to_string().as_str(),

@@ -1,7 +1,7 @@
-//! The circuit breaker of one dependency: pure; clock and randomness come in as arguments.
+//! The circuit breaker of one dependency. Pure: clock and randomness are arguments.
 //!
-//! Owns the decision whether handlers may run while something that they depend on is down. Knows no record, no handler and no
-//! task.
+//! Decides whether handlers may run while a dependency is down. Knows neither record nor handler
+//! nor task. The states and their transitions:
 //!
 //! ```text
 //! closed --enough outages--> open --probe due--> probing --answered--> closed
@@ -10,39 +10,56 @@
 //! ```
 
 use super::Backoff;
-use super::window::Window;
+use super::sliding_count::SlidingCount;
 use std::time::Duration;
 
-/// When an outage stops a consumer, and how it finds out that it is over.
+/// When an outage stops a consumer, and how the consumer detects its end.
 ///
-/// While the breaker is open no handler starts and nothing more is read, so that an outage costs neither attempts nor memory
-/// and no dead letters; the member stays in its group. One record at a time is tried until the dependency answers.
+/// While the breaker is open, no handler starts and no further record is read, so that an outage
+/// costs neither attempts nor memory, and results in no dead letters. The member stays in its
+/// group. One record at a time is tried until the dependency answers.
 ///
-/// It opens when both bounds are reached, so that neither a single failure nor a dependency that refuses a few customers stops
-/// everybody else: those records wait with their keys, and their further attempts do not count. It also opens after
-/// [`Self::failures_min`] records in a row, however long that takes, once no attempt of their kind has ended otherwise for
-/// [`Self::window`]: calls that hang end too rarely for any share.
+/// It opens when both bounds are reached, so that neither a single failure nor a dependency that
+/// refuses a few customers stops all records: such records wait with their keys, and their further
+/// attempts do not count. It also opens after [`Self::failures_min`] consecutive records, however
+/// long they take, if no attempt of their kind has ended otherwise for [`Self::window`]: calls that
+/// hang end too rarely to reach the share.
 ///
-/// A probe that has not ended after the longest wait between probes ([`Backoff::max`] of [`Self::probe`]) is overdue: it goes on
-/// beside, and the next record probes. Where few records come, a handful that is refused can be most of them; so beside each
-/// probe that fails another record may start, and while such records are handled the next may. The breaker closes when
-/// [`Self::failures_min`] of them in a row are handled, of an event type that has failed by this dependency.
+/// A probe that has not ended after the longest wait between probes ([`Backoff::max`] of
+/// [`Self::probe`]) is overdue: it continues, and the next record probes. If few records arrive, a
+/// handful of refused ones can be most of them. So beside each failed probe another record may
+/// start, and while such records are handled, the next may. The breaker closes when
+/// [`Self::failures_min`] of them in a row are handled, of an event type that has failed because of
+/// this dependency.
+///
+/// ```
+/// use evenkeel::recovery::BreakerPolicy;
+/// use std::time::Duration;
+///
+/// let mut policy = BreakerPolicy::default();
+/// policy.failures_min = 20;
+/// policy.window = Duration::from_secs(30);
+/// assert_eq!(policy.failure_share_min, 0.5);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BreakerPolicy {
-    /// Records within [`Self::window`] whose first attempt must have failed with
-    /// [`Class::Outage`](crate::handler::Class::Outage) or [`Class::Timeout`](crate::handler::Class::Timeout); 0 is read as 1.
+    /// The number of records within [`Self::window`] whose first attempt must have failed with
+    /// [`Class::Outage`](crate::handler::Class::Outage) or
+    /// [`Class::Timeout`](crate::handler::Class::Timeout). Default 5. 0 counts as 1.
     pub failures_min: u32,
-    /// Their share of all attempts in that time, 0 to 1; what is not a number is read as 1. Attempts of event types that never
-    /// failed by this dependency do not count.
+    /// Their share of all attempts in that time, 0 to 1. Default 0.5. A value that is not a number
+    /// counts as 1. Attempts of event types that have never failed because of this dependency do
+    /// not count.
     pub failure_share_min: f64,
-    /// How far back attempts count. It passes in ten steps.
+    /// The time over which attempts count. It moves in ten steps. Default 10 s.
     pub window: Duration,
-    /// The waits between probes; its longest wait is also how long a probe may take before the next one starts.
+    /// The waits between probes. The longest of them is also how long a probe may take before the
+    /// next one starts. Default 1 s at first, at most 10 s.
     pub probe: Backoff,
 }
 
 impl Default for BreakerPolicy {
-    /// Half of the attempts in 10 s, at least 5; probes after a second at first, every 10 s at last.
+    /// Half of the attempts in 10 s, at least 5. Probes after 1 s at first, later up to every 10 s.
     fn default() -> Self {
         Self {
             failures_min: 5,
@@ -58,18 +75,18 @@ impl Default for BreakerPolicy {
     }
 }
 
-/// The shortest time that a probe has.
+/// The shortest time limit of a probe.
 const PROBE_MIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum State {
     Closed,
-    /// Nothing starts before `probe_at`, on the clock of the caller.
+    /// No record starts before `probe_at`, on the caller's clock.
     Open {
         probe_at: Duration,
         probes: u32,
     },
-    /// One record is being tried; from `until` on the next one may be.
+    /// A record is being tried. From `until` on the next one may start.
     Probing {
         probe: ProbeId,
         probes: u32,
@@ -77,40 +94,41 @@ enum State {
     },
 }
 
-/// Which probe of a breaker.
+/// The number of a breaker's probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ProbeId(u64);
 
-/// What became of a breaker by what it was told.
+/// The change of a breaker after a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     Opened,
     Closed,
 }
 
-/// One dependency's breaker. `now` is the time since any fixed moment, never less than before.
+/// The breaker of one dependency. `now` is the time since any fixed instant, and never decreases.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     policy: BreakerPolicy,
     state: State,
-    failures: Window,
-    /// Records that failed since an attempt of their kind succeeded last.
+    failures: SlidingCount,
+    /// Records that failed since the last successful attempt of their kind.
     in_a_row: u32,
-    /// Records beside the probes that were handled since one of them failed last; none before the first failed probe.
+    /// Records beside the probes that were handled since the last failed one. None before the first
+    /// failed probe.
     through: Option<u32>,
-    /// The next probe's number: numbers are never used again.
+    /// The number of the next probe. Numbers are never reused.
     next_probe: u64,
     /// The first probe of this opening.
     first_probe: u64,
 }
 
 impl Breaker {
-    /// A closed one.
+    /// Creates a closed breaker.
     pub(crate) fn new(policy: BreakerPolicy) -> Self {
         Self {
             policy,
             state: State::Closed,
-            failures: Window::new(policy.window),
+            failures: SlidingCount::new(policy.window),
             in_a_row: 0,
             through: None,
             next_probe: 0,
@@ -118,18 +136,20 @@ impl Breaker {
         }
     }
 
-    /// Whether handlers must not start.
+    /// Whether no handler may start.
     pub(crate) fn is_open(&self) -> bool {
         self.state != State::Closed
     }
 
-    /// A record failed for the first time by an outage of this dependency, beside `others` of its kind in the window that did
-    /// not; `random` is uniform in [0, 1). A probe says so by [`Breaker::probe_failed`].
+    /// Notes that a record failed for the first time by an outage of this dependency, while
+    /// `others` attempts of its kind in the window did not. `random` is uniform in [0, 1). For a
+    /// probe use [`Breaker::probe_failed`].
     pub(crate) fn failed(&mut self, others: u64, now: Duration, random: f64) -> Option<Change> {
         self.failures.add(1, now);
         self.in_a_row = self.in_a_row.saturating_add(1);
         if self.is_open() {
-            // Handlers that ran when it opened come in late; one that was let start beside the probes met the same.
+            // Handlers that ran when it opened end later. A record that was started beside the
+            // probes met the same outage.
             self.through = self.through.map(|_| 0);
             return None;
         }
@@ -139,8 +159,8 @@ impl Breaker {
         self.open_now(now, random)
     }
 
-    /// A record failed again. That says nothing new; but what speaks for the dependency may be long ago by now, and where every
-    /// key waits behind a record that failed before, no other comes.
+    /// Notes that a record failed again. This is no new failure, but the last success may be long
+    /// ago by now, and if every key waits behind a failed record, no other attempt is made.
     pub(crate) fn failed_again(
         &mut self,
         others: u64,
@@ -150,7 +170,7 @@ impl Breaker {
         (others == 0 && self.has_failed_in_a_row()).then(|| self.open_now(now, random))?
     }
 
-    /// Opens it on the word of a record that stands for all, as nothing else may run.
+    /// Opens the breaker after the failure of a single record, if no other record may run.
     pub(crate) fn open_now(&mut self, now: Duration, random: f64) -> Option<Change> {
         if self.is_open() {
             return None;
@@ -165,12 +185,13 @@ impl Breaker {
         self.failures.sum(now)
     }
 
-    /// Whether it has to be told of the attempts of its kind that succeed.
+    /// Whether successful attempts of its kind must be reported to it.
     pub(crate) fn is_interested(&self, now: Duration) -> bool {
         self.is_open() || self.in_a_row > 0 || self.failures(now) > 0
     }
 
-    /// A record of a kind that has failed here succeeded, without having failed here itself.
+    /// Notes the success of a record of a kind that has failed here, which has not failed here
+    /// itself.
     pub(crate) fn others_succeeded(&mut self) -> Option<Change> {
         self.in_a_row = 0;
         let through = self
@@ -181,17 +202,17 @@ impl Breaker {
         if *through < self.policy.failures_min.max(1) {
             return None;
         }
-        // Whatever is down, most do not need it.
+        // Whichever dependency is down, most records do not need it.
         self.close()
     }
 
-    /// Whether records beside the probes may be tried: a probe has failed.
+    /// Whether records beside the probes may be tried, as a probe has failed.
     pub(crate) fn tries_others(&self) -> bool {
         self.is_open() && self.through.is_some()
     }
 
-    /// Whether the caller may be the probe now. It then owes [`Breaker::probe_failed`], [`Breaker::answered`] or
-    /// [`Breaker::probe_abandoned`].
+    /// Whether the caller may be the probe now. It must then call [`Breaker::probe_failed`],
+    /// [`Breaker::answered`] or [`Breaker::probe_abandoned`].
     pub(crate) fn may_probe(&mut self, now: Duration) -> Option<ProbeId> {
         let probes = match self.state {
             State::Open { probe_at, probes } if now >= probe_at => probes,
@@ -213,7 +234,7 @@ impl Breaker {
         self.policy.probe.max.max(PROBE_MIN)
     }
 
-    /// When the next probe may start; none while it is closed.
+    /// When the next probe may start. None while it is closed.
     pub(crate) fn probe_at(&self) -> Option<Duration> {
         match self.state {
             State::Closed => None,
@@ -222,7 +243,8 @@ impl Breaker {
         }
     }
 
-    /// The probe failed by an outage: the next one waits longer. One that is overdue changes nothing any more.
+    /// Notes that the probe failed by an outage: the next one waits longer. An overdue probe has no
+    /// effect.
     pub(crate) fn probe_failed(&mut self, which: ProbeId, now: Duration, random: f64) {
         if let State::Probing { probe, probes, .. } = self.state
             && probe == which
@@ -232,18 +254,21 @@ impl Breaker {
         }
     }
 
-    /// The probe got an answer, however late: that of an opening before says nothing.
+    /// Notes that the probe was answered, however late. A probe of an earlier opening has no
+    /// effect.
     pub(crate) fn probe_answered(&mut self, which: ProbeId) -> Option<Change> {
         (which.0 >= self.first_probe).then(|| self.answered())?
     }
 
-    /// A record that had failed here found the dependency answering. What came before is forgotten.
+    /// Notes that a record which had failed here found the dependency available. Earlier failures
+    /// are forgotten.
     pub(crate) fn answered(&mut self) -> Option<Change> {
         self.in_a_row = 0;
         self.is_open().then(|| self.close())?
     }
 
-    /// The probe's record went before it said anything: the next one may try at once.
+    /// Notes that the probe's record was dropped before the probe ended: the next one may start at
+    /// once.
     pub(crate) fn probe_abandoned(&mut self, which: ProbeId, now: Duration) {
         if let State::Probing { probe, probes, .. } = self.state
             && probe == which
@@ -255,8 +280,8 @@ impl Breaker {
         }
     }
 
-    /// Closes a breaker whose probe is due and that no record waits for, as after a rebalance that took them all: new
-    /// records find out.
+    /// Closes a breaker whose probe is due and for which no record waits, as after a rebalance that
+    /// revoked them all. New records test the dependency.
     pub(crate) fn close_for_want_of_probes(&mut self, now: Duration) -> Option<Change> {
         self.probe_at().filter(|at| now >= *at)?;
         self.close()
@@ -525,7 +550,8 @@ mod tests {
     }
 
     proptest! {
-        /// Probes may hang for ever, end late, in any order, or be given up: none of them keeps the next from starting.
+        /// Probes may hang for ever, end late, in any order, or be abandoned: none of them prevents
+        /// the next one.
         #[test]
         fn whatever_happens_there_is_a_way_out_and_one_probe_in_time(
             all in proptest::collection::vec(told(), 0..200),
@@ -577,7 +603,7 @@ mod tests {
                 };
                 prop_assert_eq!(change, expected, "every change is told");
                 if change == Some(Change::Closed) {
-                    // Those of this opening are no probes any more.
+                    // Probes of this opening have no effect any more.
                     probes.clear();
                 }
             }

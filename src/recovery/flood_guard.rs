@@ -1,32 +1,43 @@
-//! The flood guard: stops a member that gives up most of what it is given, before its topic has been emptied into the
-//! dead-letter topic. Pure: the clock comes in as an argument.
+//! The flood guard stops a member that dead-letters most of its records, before its topic is
+//! emptied into the dead-letter topic. Pure: the clock is an argument.
 //!
-//! Owns the decision whether one more dead letter may be written. Knows no record, no task and no client: who asks waits when
-//! the answer is no. A single bad record is a dead letter's business; a hundred in a row are a bad release, of this service
-//! or of one before it, and mending them by replay costs more than waiting does.
+//! Decides whether one more dead letter may be written. Knows no record, no task and no client: the
+//! caller waits after a refusal. A single bad record is a case for a dead letter. A hundred in a
+//! row are a bad release, of this service or of a producer, and their replay would cost more than
+//! waiting.
 
-use super::Window;
+use super::SlidingCount;
 use std::fmt;
 use std::time::Duration;
 
 /// When a member stops writing dead letters.
 ///
-/// Counted are records that were handled, duplicates among them, and records that are given up. Records of types that no handler
-/// asks for say nothing and count for nothing.
+/// Counted are handled records, including duplicates, and dead-lettered ones. Records of types
+/// without a handler do not count.
+///
+/// ```
+/// use evenkeel::recovery::FloodGuardPolicy;
+///
+/// let mut policy = FloodGuardPolicy::default();
+/// policy.run_max = 500;
+/// assert_eq!(policy.records_min, 100);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FloodGuardPolicy {
-    /// The time over which the share is taken.
+    /// The time over which the share is calculated. Default 1 minute.
     pub window: Duration,
-    /// Records in it from which on the share says something.
+    /// The fewest records in this time for which the share counts. Default 100.
     pub records_min: u64,
-    /// The share of them, 0 to 1, above which no dead letter is written any more; 1 or more never stops.
+    /// The share of dead letters, 0 to 1, above which no further one is written. Default 0.5. 1 or
+    /// more disables this limit.
     pub share_max: f64,
-    /// Dead letters in a row, without a handled record between them, after which none is written any more; 0 is read as 1.
+    /// The most consecutive dead letters, without a handled record between them. After these no
+    /// further one is written. Default 100. 0 counts as 1.
     pub run_max: u64,
 }
 
 impl FloodGuardPolicy {
-    /// Never stops.
+    /// Never stops a member.
     pub const OFF: Self = Self {
         window: Duration::from_secs(60),
         records_min: u64::MAX,
@@ -35,7 +46,7 @@ impl FloodGuardPolicy {
     };
 }
 
-/// A hundred dead letters in a row, or more than half of at least a hundred records in a minute.
+/// A hundred consecutive dead letters, or more than half of at least a hundred records in a minute.
 impl Default for FloodGuardPolicy {
     fn default() -> Self {
         Self {
@@ -47,12 +58,12 @@ impl Default for FloodGuardPolicy {
     }
 }
 
-/// What makes a flood.
+/// The kind of a flood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flood {
-    /// So many records in a row were given up.
+    /// This many consecutive records were dead-lettered.
     Run { dead: u64 },
-    /// So many of those of the window were given up.
+    /// This many of the records in the window were dead-lettered.
     Share { dead: u64, of: u64 },
 }
 
@@ -67,12 +78,12 @@ impl fmt::Display for Flood {
     }
 }
 
-/// Watches what a member gives up.
+/// Counts the dead letters of a member.
 #[derive(Debug)]
 pub(crate) struct FloodGuard {
     policy: FloodGuardPolicy,
-    dead: Window,
-    handled: Window,
+    dead: SlidingCount,
+    handled: SlidingCount,
     /// Dead letters since the last handled record.
     run: u64,
     state: State,
@@ -81,9 +92,9 @@ pub(crate) struct FloodGuard {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Watching,
-    /// No dead letter is written until somebody says so.
+    /// No dead letter is written until an operator releases them.
     Stopped(Flood),
-    /// Somebody said so: all are written until the flood is over.
+    /// An operator released them: all are written until the flood is over.
     Released,
 }
 
@@ -91,14 +102,14 @@ impl FloodGuard {
     pub(crate) fn new(policy: FloodGuardPolicy) -> Self {
         Self {
             policy,
-            dead: Window::new(policy.window),
-            handled: Window::new(policy.window),
+            dead: SlidingCount::new(policy.window),
+            handled: SlidingCount::new(policy.window),
             run: 0,
             state: State::Watching,
         }
     }
 
-    /// So many records were handled.
+    /// Notes that this many records were handled.
     pub(crate) fn handled(&mut self, records: u64, now: Duration) {
         if records == 0 {
             return;
@@ -110,7 +121,8 @@ impl FloodGuard {
         }
     }
 
-    /// Whether one more dead letter may be written, which is then counted as written; the flood where it may not.
+    /// Admits one more dead letter, which then counts as written, or returns the flood that
+    /// prevents it.
     pub(crate) fn admit(&mut self, now: Duration) -> Result<(), Flood> {
         if self.state == State::Watching
             && let Some(flood) = self.flood(now)
@@ -130,7 +142,8 @@ impl FloodGuard {
         matches!(self.state, State::Stopped(_))
     }
 
-    /// Lets dead letters be written again, until the flood is over; then it is watched for the next. Says whether there was one.
+    /// Admits dead letters again until the flood is over, and then guards against the next. Returns
+    /// whether there was a flood.
     pub(crate) fn release(&mut self) -> bool {
         let stopped = self.is_stopped();
         if stopped {
@@ -166,9 +179,9 @@ mod tests {
         })
     }
 
-    /// How many letters it admits, at most `letters`.
-    fn admitted(guard: &mut FloodGuard, letters: u64, now: Duration) -> u64 {
-        (0..letters)
+    /// How many dead letters it admits, at most `dead_letters`.
+    fn admitted(guard: &mut FloodGuard, dead_letters: u64, now: Duration) -> u64 {
+        (0..dead_letters)
             .take_while(|_| guard.admit(now).is_ok())
             .count() as u64
     }
@@ -192,7 +205,7 @@ mod tests {
     fn a_share_is_stopped_above_its_limit_and_not_before_there_are_enough_records() {
         let mut guard = guard(100, 0.5, u64::MAX);
         guard.handled(49, NOW);
-        // At fifty of ninety-nine there are not enough, at fifty-one of a hundred it is more than half.
+        // Fifty of ninety-nine are too few records; fifty-one of a hundred are more than half.
         assert_eq!(admitted(&mut guard, 1_000, NOW), 51);
         assert_eq!(guard.admit(NOW), Err(Flood::Share { dead: 51, of: 100 }));
     }
@@ -238,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_of_zeros_stops_at_the_second_letter() {
+    fn a_policy_of_zeros_stops_at_the_second_dead_letter() {
         let mut guard = FloodGuard::new(FloodGuardPolicy {
             window: Duration::ZERO,
             records_min: 0,

@@ -1,36 +1,32 @@
-//! What happens to a record that fails: in-place retries, dead letters and their way back; and to all records while
-//! something that their handlers depend on is down.
+//! Recovery from failures: retries in place, parked records, dead letters and their replay; and the
+//! breaker, which pauses all records while a dependency of their handlers is down.
 
 mod breaker;
 pub(crate) mod dead_letter;
+mod error_fingerprint;
 mod flood_guard;
-mod letter;
-mod mark;
 pub(crate) mod parked;
 pub(crate) mod parking;
-mod pattern;
 mod policy;
-mod position;
-mod reference;
 mod replay;
-mod window;
+mod replay_log;
+mod sliding_count;
 
+pub use crate::failure::Backoff;
 pub use breaker::BreakerPolicy;
 pub(crate) use breaker::{Breaker, Change, ProbeId};
-pub use dead_letter::DeadLetterTopic;
-pub(crate) use dead_letter::record_timestamp_ms;
+pub use dead_letter::{
+    DeadLetter, DeadLetterTopic, Family, NotTheOriginal, is_empty_without_original, restored,
+};
+pub(crate) use dead_letter::{is_edited, record_timestamp_ms};
+pub use error_fingerprint::error_fingerprint;
 pub use flood_guard::FloodGuardPolicy;
 pub(crate) use flood_guard::{Flood, FloodGuard};
-pub use letter::{DeadLetter, Family};
-pub use mark::{Ends, Mark, Replayed, Replays, Run, replay_topic};
 pub use parked::repetition::{
     Drill, RepetitionOutcome, repetition, repetition_answer, repetition_of,
 };
-pub use parked::{Entry, Owner, Wait, Why, retry_topic};
-pub use pattern::message_pattern;
-pub use policy::{Backoff, Decision, RetryPolicy};
-pub use position::Position;
-pub use reference::{NotTheOriginal, restored};
-pub(crate) use replay::is_edited;
-pub use replay::{Destination, Provenance, is_failure_header, replay_of, replayed};
-pub(crate) use window::Window;
+pub use parked::{Owner, ParkedReason, RetryState, RetryTopicEntry, retry_topic};
+pub use policy::{RetryDecision, RetryPolicy};
+pub use replay::{Destination, Provenance, replay_of, replayed};
+pub use replay_log::{PartitionEnds, ReplayLog, ReplayLogEntry, ReplayRun, Replayed, replay_topic};
+pub(crate) use sliding_count::SlidingCount;

@@ -1,109 +1,85 @@
-//! The retry policy: pure; clock and randomness come in as arguments.
+//! The retry policy. Pure: clock and randomness are arguments.
 //!
-//! Owns the decision what to do after a failed attempt. Knows no record, no handler and no task.
+//! Decides what follows a failed attempt. Knows neither record nor handler nor task.
 
-use crate::durations::bound;
-use crate::handler::Class;
+use crate::failure::{Backoff, Class};
 use std::time::Duration;
-
-/// The shortest wait between attempts: a policy of zeros must not turn a failing record into a busy loop.
-const DELAY_MIN: Duration = Duration::from_millis(1);
-
-/// Jittered exponential backoff.
-///
-/// Numbers that make no sense (negative, not a number, infinite) are read as the nearest that does: a growth below 1 as
-/// 1, a jitter outside 0 to 1 as its nearer end. A wait is never below 1 ms and never above `max` (where that is more).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Backoff {
-    /// Delay before the second attempt.
-    pub initial: Duration,
-    /// Delay at most.
-    pub max: Duration,
-    /// Growth per attempt.
-    pub factor: f64,
-    /// Share of the delay that is random, 0 to 1. It only shortens the delay, so that `max` holds.
-    pub jitter: f64,
-}
 
 /// How failed attempts are retried: in place first, then parked, then not any more.
 ///
-/// Only transient failures use up attempts, and timeouts of which others are spared: while a dependency is down every record
-/// fails, and counting those attempts would empty the topic into the dead-letter topic.
+/// Only transient failures use up attempts, and timeouts while other records of the dependency do
+/// not time out: while a dependency is down every record fails, and counting those attempts would
+/// empty the topic into the dead-letter topic.
+///
+/// ```
+/// use evenkeel::recovery::RetryPolicy;
+/// use std::time::Duration;
+///
+/// let mut policy = RetryPolicy::default();
+/// policy.attempts_max = 3;
+/// policy.park_delays = vec![Duration::from_secs(30), Duration::from_secs(300)];
+/// assert_eq!(policy.backoff.initial, Duration::from_millis(100));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
-    /// Attempts in place at a transiently failing record before it is parked; 0 is read as 1.
+    /// The number of attempts in place before a record with transient failures is parked. Default
+    /// 5. 0 counts as 1.
     pub attempts_max: u32,
-    /// The waits between them.
+    /// The waits between the attempts in place. Default 100 ms at first, doubled with each attempt
+    /// up to 30 s, of which up to a fifth is random.
     pub backoff: Backoff,
-    /// How long a record is parked before each of its further attempts, one after each wait. Then it is dead-lettered; at once
-    /// where there are none.
+    /// How long a record is parked before each of its further attempts, one after each delay. Then
+    /// it is dead-lettered. Default 10 s, 1 min and 10 min. Without delays it is dead-lettered
+    /// after the attempts in place.
     pub park_delays: Vec<Duration>,
 }
 
-/// What to do after a failed attempt.
+/// What follows a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Decision {
-    /// Wait that long, then try again.
+pub enum RetryDecision {
+    /// Wait this long, then try again in place.
     RetryAfter(Duration),
-    /// Park it for that long: its key waits, and its partition goes on.
+    /// Park the record for this long. Its key waits, and its partition continues.
     Park(Duration),
-    /// Write it to the dead-letter topic.
+    /// Write the record to the dead-letter topic.
     DeadLetter,
 }
 
-impl Backoff {
-    /// The same with durations that can be reckoned with.
-    pub(crate) fn bounded(mut self) -> Self {
-        bound([&mut self.initial, &mut self.max]);
-        self
-    }
-
-    /// The wait after attempt number `attempt` (from 1); `random` is uniform in [0, 1).
-    pub fn delay(&self, attempt: u32, random: f64) -> Duration {
-        let factor = if self.factor >= 1.0 { self.factor } else { 1.0 };
-        let exponent = f64::from(attempt.max(1) - 1);
-        let grown = self.initial.as_secs_f64() * factor.powf(exponent);
-        // Zero times an overflowed growth is not a number; the initial delay of zero is what was asked for.
-        let grown = if grown.is_nan() { 0.0 } else { grown };
-        let capped = grown.min(self.max.as_secs_f64());
-        let random_part = capped * share(self.jitter) * (1.0 - share(random));
-        Duration::try_from_secs_f64(capped - random_part)
-            .unwrap_or(self.max)
-            .max(DELAY_MIN)
-    }
-}
-
-/// The nearest number from 0 to 1; 0 for what is not a number.
-fn share(number: f64) -> f64 {
-    if number.is_nan() {
-        0.0
-    } else {
-        number.clamp(0.0, 1.0)
-    }
-}
-
 impl RetryPolicy {
-    /// Decides after attempt number `attempt` (from 1) failed with `class`; `random` is uniform in [0, 1). `rounds` is how often
-    /// the record was parked before.
+    /// Decides after attempt number `attempt` (from 1) failed with `class`. `random` is uniform in
+    /// [0, 1). `rounds` is how often the record was parked before.
     ///
-    /// A transient failure, or a timeout, is tried again until the attempts in place are used up, then parked until the delays are, an
-    /// outage is tried again always, a permanent one never.
-    pub fn decide(&self, class: Class, attempt: u32, rounds: u32, random: f64) -> Decision {
-        let again = Decision::RetryAfter(self.backoff.delay(attempt, random));
+    /// After a transient failure or a timeout, the record is retried until the attempts in place
+    /// are used up, and then parked until the delays are used up. After an outage it is always
+    /// retried, after a permanent failure never.
+    pub fn decide(&self, class: Class, attempt: u32, rounds: u32, random: f64) -> RetryDecision {
+        let again = RetryDecision::RetryAfter(self.backoff.delay(attempt, random));
         match class {
-            Class::Permanent => Decision::DeadLetter,
+            Class::Permanent => RetryDecision::DeadLetter,
             Class::Outage => again,
             Class::Transient | Class::Timeout if rounds == 0 && attempt < self.attempts_max => {
                 again
             }
             Class::Transient | Class::Timeout => match self.park_delays.get(rounds as usize) {
-                Some(delay) => Decision::Park(*delay),
-                None => Decision::DeadLetter,
+                Some(delay) => RetryDecision::Park(*delay),
+                None => RetryDecision::DeadLetter,
             },
         }
     }
 
-    /// The longest that a record is parked at a time.
+    /// The same decision, with a wait of at least `after` if the failure requests one. A longer
+    /// wait than all of this policy's is cut to the longest of them.
+    pub fn no_sooner(&self, decision: RetryDecision, after: Option<Duration>) -> RetryDecision {
+        let longest = self.park_delay_max().max(self.backoff.max);
+        let after = after.unwrap_or_default().min(longest);
+        match decision {
+            RetryDecision::RetryAfter(delay) => RetryDecision::RetryAfter(delay.max(after)),
+            RetryDecision::Park(delay) => RetryDecision::Park(delay.max(after)),
+            RetryDecision::DeadLetter => RetryDecision::DeadLetter,
+        }
+    }
+
+    /// The longest time for which a record is parked at once.
     pub(crate) fn park_delay_max(&self) -> Duration {
         self.park_delays.iter().copied().max().unwrap_or_default()
     }
@@ -127,9 +103,10 @@ impl Default for RetryPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::DELAY_MIN;
     use proptest::prelude::*;
 
-    /// Without jitter, so that delays can be written down.
+    /// Without jitter, so that the delays are exact.
     fn policy(attempts_max: u32) -> RetryPolicy {
         RetryPolicy {
             attempts_max,
@@ -141,8 +118,8 @@ mod tests {
         }
     }
 
-    fn after_ms(ms: u64) -> Decision {
-        Decision::RetryAfter(Duration::from_millis(ms))
+    fn after_ms(ms: u64) -> RetryDecision {
+        RetryDecision::RetryAfter(Duration::from_millis(ms))
     }
 
     #[test]
@@ -151,15 +128,15 @@ mod tests {
             let decided = policy(attempts_max).decide(class, attempt, 0, 0.5);
             assert_eq!(decided, expected, "{class:?} {attempt} of {attempts_max}");
         };
-        let parked = Decision::Park(Duration::from_secs(10));
+        let parked = RetryDecision::Park(Duration::from_secs(10));
         check(Class::Transient, 3, 1, after_ms(100));
         check(Class::Transient, 3, 2, after_ms(200));
         check(Class::Transient, 3, 3, parked);
         check(Class::Transient, 3, u32::MAX, parked);
         check(Class::Transient, 1, 1, parked);
         check(Class::Transient, 0, 1, parked);
-        check(Class::Permanent, 10, 1, Decision::DeadLetter);
-        check(Class::Permanent, u32::MAX, 0, Decision::DeadLetter);
+        check(Class::Permanent, 10, 1, RetryDecision::DeadLetter);
+        check(Class::Permanent, u32::MAX, 0, RetryDecision::DeadLetter);
         check(Class::Timeout, 3, 2, after_ms(200));
         check(Class::Timeout, 3, 3, parked);
         check(Class::Outage, 3, 3, after_ms(400));
@@ -177,10 +154,14 @@ mod tests {
                 "{class:?} {rounds}"
             );
         };
-        check(Class::Transient, 1, Decision::Park(Duration::from_secs(60)));
-        check(Class::Transient, 2, Decision::DeadLetter);
-        check(Class::Transient, u32::MAX, Decision::DeadLetter);
-        check(Class::Permanent, 1, Decision::DeadLetter);
+        check(
+            Class::Transient,
+            1,
+            RetryDecision::Park(Duration::from_secs(60)),
+        );
+        check(Class::Transient, 2, RetryDecision::DeadLetter);
+        check(Class::Transient, u32::MAX, RetryDecision::DeadLetter);
+        check(Class::Permanent, 1, RetryDecision::DeadLetter);
         check(Class::Outage, u32::MAX, after_ms(100));
         let in_place = RetryPolicy {
             park_delays: Vec::new(),
@@ -188,8 +169,31 @@ mod tests {
         };
         assert_eq!(
             in_place.decide(Class::Transient, 1, 0, 0.5),
-            Decision::DeadLetter
+            RetryDecision::DeadLetter
         );
+    }
+
+    #[test]
+    fn a_failure_that_names_a_wait_is_tried_no_sooner_and_not_for_ever_later() {
+        let seconds = Duration::from_secs;
+        for (decided, after, expected) in [
+            (after_ms(100), None, after_ms(100)),
+            (after_ms(100), Some(seconds(7)), after_ms(7_000)),
+            (after_ms(9_000), Some(seconds(7)), after_ms(9_000)),
+            (after_ms(100), Some(Duration::MAX), after_ms(60_000)),
+            (
+                RetryDecision::Park(seconds(10)),
+                Some(seconds(33)),
+                RetryDecision::Park(seconds(33)),
+            ),
+            (
+                RetryDecision::DeadLetter,
+                Some(seconds(7)),
+                RetryDecision::DeadLetter,
+            ),
+        ] {
+            assert_eq!(policy(3).no_sooner(decided, after), expected, "{after:?}");
+        }
     }
 
     #[test]
@@ -225,7 +229,8 @@ mod tests {
             let backoff = Backoff { initial: Duration::from_millis(initial_ms), max, factor, jitter };
             let delay = backoff.delay(attempt, random);
             prop_assert!(delay >= DELAY_MIN);
-            // Seconds as f64 hold 53 bits: a delay of centuries may round up by parts of a second.
+            // Seconds as f64 have 53 bits: a delay of centuries may round up by fractions of a
+            // second.
             let rounding = max.mul_f64(1e-15);
             prop_assert!(delay <= max.max(DELAY_MIN) + rounding, "{delay:?} above {max:?}");
         }

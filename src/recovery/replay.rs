@@ -1,74 +1,57 @@
-//! What a replayed record looks like: the original one, with what is known about the replay instead of the failure.
+//! Creates the replay of a dead letter: the original record, with headers about the replay instead
+//! of the failure.
 //!
-//! Pure. Owns the headers of a replay. Key, value and all other headers stay byte for byte and in order, the event's id
-//! among them: it is what lets a consumer with an inbox know the event again that it had its effect of already.
+//! Pure. Owns the headers of a replay. Key, value and all other headers stay byte for byte and in
+//! order, including the event's id: by it the inbox of a consumer recognises an event that has
+//! already had its effect.
 //!
-//! A record that fails again becomes a dead letter again, which keeps these headers: only those of the failure are
-//! replaced there. So the count grows with each trip, and the first failure's time stays known.
+//! A record that fails again becomes a dead letter again, which keeps these headers: only those of
+//! the failure are replaced. So the count grows with each replay, and the time of the first failure
+//! is kept.
 
-use super::dead_letter::record_timestamp_ms;
+use super::dead_letter::{
+    EDITED, FIRST_FAILURE, REPLAY_COUNT, REPLAY_OF, REPLAYED_AT, REPLAYED_BY, is_edited,
+    record_timestamp_ms,
+};
 use super::parked::{Owner, is_parking_header, push_replay_origin};
-use super::{DeadLetter, Position, retry_topic};
-use crate::event::{Headers, HeadersIter, OutgoingRecord};
+use super::{DeadLetter, retry_topic};
+use crate::event::{Headers, OutgoingRecord};
+use crate::kafka::RecordPosition;
 use crate::kafka::reader::LogRecord;
 use jiff::Timestamp;
 
-pub(crate) const REPLAY_COUNT: &str = "evenkeel.dlq.replay-count";
-pub(crate) const REPLAY_OF: &str = "evenkeel.dlq.replay-of";
-pub(crate) const REPLAYED_BY: &str = "evenkeel.dlq.replayed-by";
-pub(crate) const REPLAYED_AT: &str = "evenkeel.dlq.replayed-at";
-pub(crate) const FIRST_FAILURE: &str = "evenkeel.dlq.first-failure";
-pub(crate) const EDITED: &str = "evenkeel.dlq.edited";
-
-/// Whether a record is a replay that somebody edited.
-pub(crate) fn is_edited(headers: HeadersIter<'_>) -> bool {
-    headers.last_value(EDITED) == Some(b"true")
-}
-
-/// What the names of failure headers begin with, and of those that an earlier replay added.
-///
-/// Spring's count of attempts is among them: with it, a replayed record would have none left.
-const FAILURE_PREFIXES: &[&str] = &[
-    "__dlq.",
-    "evenkeel.dlq.",
-    "__streams.errors.",
-    "__connect.errors.",
-    "kafka_dlt-",
-    "retry_topic-",
-];
-
-/// Who replays a letter, and when.
+/// Who replays a dead letter, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Provenance<'a> {
-    /// Who.
+    /// The operator.
     pub by: &'a str,
-    /// When.
+    /// The time of the replay.
     pub at: Timestamp,
-    /// Whether somebody may have changed the letter before.
+    /// Whether the dead letter may have been edited before.
     pub edited: bool,
 }
 
-/// Where a replayed record goes.
+/// The destination of a replayed record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
-    /// Topic.
+    /// The topic.
     pub topic: String,
-    /// Partition; none lets the key decide.
+    /// The partition. None lets the key decide.
     pub partition: Option<i32>,
-    /// Whether it is a retry topic, whose group alone handles what stands there.
+    /// Whether the topic is a retry topic, whose records only its group handles.
     pub is_retry: bool,
 }
 
 impl Destination {
-    /// Back to where the record failed; none where the letter does not say it.
+    /// The source topic of the record. None if the dead letter does not name it.
     ///
-    /// It goes to the partition that it came from, among the records of its key, if the topic (which has `partitions` of
-    /// them) still has it.
-    pub fn source(letter: &DeadLetter, partitions: impl Fn(&str) -> usize) -> Option<Self> {
-        let topic = letter.topic.clone()?;
+    /// The record keeps its partition, among the records of its key, if the topic still has it
+    /// (`partitions` returns their number).
+    pub fn source(dead_letter: &DeadLetter, partitions: impl Fn(&str) -> usize) -> Option<Self> {
+        let topic = dead_letter.topic.clone()?;
         let count = partitions(&topic);
         let exists = |number: &i32| usize::try_from(*number).is_ok_and(|number| number < count);
-        let partition = letter.partition.filter(exists);
+        let partition = dead_letter.partition.filter(exists);
         Some(Self {
             topic,
             partition,
@@ -76,43 +59,43 @@ impl Destination {
         })
     }
 
-    /// To the retry topic of the group that gave it up; none where the letter does not say whose that is, or the group has no
-    /// such partition.
+    /// The retry topic of the group that dead-lettered the record. None if the dead letter does not
+    /// name the group, or the retry topic has no such partition.
     ///
-    /// Only that group handles it, behind the other parked records of its key, or in the place that was held for it.
-    pub fn retry(letter: &DeadLetter, partitions: impl Fn(&str) -> usize) -> Option<Self> {
-        let topic = retry_topic(letter.group.as_ref()?, letter.topic.as_ref()?);
+    /// Only this group handles the record, behind the other parked records of its key, or in the
+    /// place that was held for it.
+    pub fn retry(dead_letter: &DeadLetter, partitions: impl Fn(&str) -> usize) -> Option<Self> {
+        let topic = retry_topic(dead_letter.group.as_ref()?, dead_letter.topic.as_ref()?);
         let count = partitions(&topic);
         let exists = |number: &i32| usize::try_from(*number).is_ok_and(|number| number < count);
         Some(Self {
-            partition: Some(letter.partition.filter(exists)?),
+            partition: Some(dead_letter.partition.filter(exists)?),
             topic,
             is_retry: true,
         })
     }
 }
 
-/// Whether a header tells about a failure or a replay, so that a replayed record does not keep it.
-pub fn is_failure_header(name: &[u8]) -> bool {
-    let mut prefixes = FAILURE_PREFIXES.iter();
-    prefixes.any(|prefix| name.starts_with(prefix.as_bytes()))
-}
-
-/// The record that a letter's replay publishes.
+/// Creates the record that a replay of the dead letter publishes.
 ///
-/// It carries the time of its replay, not the failed record's: retention counts from a record's timestamp.
-pub fn replayed(letter: LogRecord, to: Destination, provenance: &Provenance<'_>) -> OutgoingRecord {
-    let failure = DeadLetter::read(letter.headers.iter());
-    let edited = provenance.edited || is_edited(letter.headers.iter());
-    let mut headers: Headers = letter
+/// Its timestamp is the time of the replay, not that of the failed record: retention counts from a
+/// record's timestamp.
+pub fn replayed(
+    dead_letter: LogRecord,
+    to: Destination,
+    provenance: &Provenance<'_>,
+) -> OutgoingRecord {
+    let failure = DeadLetter::read(dead_letter.headers.iter());
+    let edited = provenance.edited || is_edited(dead_letter.headers.iter());
+    let mut headers: Headers = dead_letter
         .headers
         .iter()
-        .filter(|(name, _)| !is_failure_header(name) && !is_parking_header(name))
+        .filter(|(name, _)| !failure.is_failure_header(name) && !is_parking_header(name))
         .collect();
-    let position = Position {
-        topic: letter.topic.to_string(),
-        partition: letter.partition,
-        offset: letter.offset,
+    let position = RecordPosition {
+        topic: dead_letter.topic.to_string(),
+        partition: dead_letter.partition,
+        offset: dead_letter.offset,
     };
     let mut add = |name, value: &str| headers.push(name, Some(value.as_bytes()));
     add(
@@ -131,24 +114,33 @@ pub fn replayed(letter: LogRecord, to: Destination, provenance: &Provenance<'_>)
     if to.is_retry
         && let (Some(group), Some(topic)) = (&failure.group, &failure.topic)
     {
-        let timestamp_ms = record_timestamp_ms(&letter.headers);
+        let timestamp_ms = record_timestamp_ms(&dead_letter.headers);
         let owner = Owner { group, topic };
         push_replay_origin(&mut headers, owner, failure.offset, timestamp_ms);
     }
+    let original_key = failure.original_key(dead_letter.headers.iter(), dead_letter.key.as_deref());
+    let original_key = original_key.map(<[u8]>::to_vec);
+    // If the record had no key, the header with the key is empty.
+    let key = match original_key {
+        Some(key) if key.is_empty() => None,
+        Some(key) => Some(key),
+        None => dead_letter.key,
+    };
     OutgoingRecord {
         topic: to.topic,
         partition: to.partition,
-        key: letter.key.map(Into::into),
-        value: letter.value.map(Into::into),
+        key: key.map(Into::into),
+        value: dead_letter.value.map(Into::into),
         headers,
         timestamp_ms: None,
     }
 }
 
-/// The letter that a record is the replay of, with who replayed it and when; none for any other record.
+/// The dead letter of which a record is the replay, with the operator and the time. None for any
+/// other record.
 ///
-/// A dead letter of a replayed record still has these headers, but it is no replay.
-pub fn replay_of(headers: &Headers) -> Option<(Position, String, Timestamp)> {
+/// A dead letter of a replayed record still has these headers, but is no replay.
+pub fn replay_of(headers: &Headers) -> Option<(RecordPosition, String, Timestamp)> {
     let text = |name| {
         headers
             .last(name)
@@ -166,13 +158,13 @@ pub fn replay_of(headers: &Headers) -> Option<(Position, String, Timestamp)> {
 mod tests {
     use super::*;
     use crate::kafka::reader::TimestampKind;
-    use crate::recovery::{Entry, Wait};
+    use crate::recovery::{RetryState, RetryTopicEntry};
 
     type Header<'a> = (&'a [u8], Option<&'a [u8]>);
 
     const AT: &str = "2026-11-21T12:00:00Z";
 
-    fn letter(headers: &[Header<'_>]) -> LogRecord {
+    fn dead_letter(headers: &[Header<'_>]) -> LogRecord {
         LogRecord {
             topic: "dlq.payments.orders".into(),
             partition: 3,
@@ -196,7 +188,7 @@ mod tests {
             partition: Some(3),
             is_retry: false,
         };
-        replayed(letter(headers), to, &provenance)
+        replayed(dead_letter(headers), to, &provenance)
     }
 
     #[test]
@@ -209,8 +201,8 @@ mod tests {
             (b"__dlq.errors.group", Some(b"payments")),
             (b"evenkeel.dlq.record.timestamp", Some(b"1700")),
         ];
-        let letter = letter(&letter_headers);
-        let failure = DeadLetter::read(letter.headers.iter());
+        let dead_letter = dead_letter(&letter_headers);
+        let failure = DeadLetter::read(dead_letter.headers.iter());
         assert_eq!(Destination::retry(&failure, |_| 3), None);
         let to = Destination::retry(&failure, |_| 4).expect("the group has that partition");
         assert_eq!(
@@ -222,20 +214,23 @@ mod tests {
             at: AT.parse().expect("a timestamp"),
             edited: false,
         };
-        let replay = replayed(letter, to, &provenance);
-        let entry = Entry::Parked {
+        let replay = replayed(dead_letter, to, &provenance);
+        let entry = RetryTopicEntry::Parked {
             origin: Some(17),
-            wait: Wait::default(),
+            wait: RetryState::default(),
             is_replay: true,
         };
         let owner = |group| Owner {
             group,
             topic: "orders",
         };
-        assert_eq!(Entry::read(replay.headers.iter(), owner("payments")), entry);
         assert_eq!(
-            Entry::read(replay.headers.iter(), owner("p")),
-            Entry::Foreign
+            RetryTopicEntry::read(replay.headers.iter(), owner("payments")),
+            entry
+        );
+        assert_eq!(
+            RetryTopicEntry::read(replay.headers.iter(), owner("p")),
+            RetryTopicEntry::Foreign
         );
         assert_eq!(
             replay.headers.last("evenkeel.parked.timestamp"),
@@ -287,13 +282,67 @@ mod tests {
     }
 
     #[test]
+    fn the_headers_and_the_key_of_a_dead_letter_are_those_of_its_family() {
+        let check =
+            |headers: &[Header<'_>], key: &[u8], expected_key: Option<&[u8]>, kept: &[&str]| {
+                let mut dead_letter = dead_letter(headers);
+                dead_letter.key = Some(key.to_vec());
+                let to = Destination {
+                    topic: "orders".to_owned(),
+                    partition: None,
+                    is_retry: false,
+                };
+                let provenance = Provenance {
+                    by: "ada",
+                    at: Timestamp::UNIX_EPOCH,
+                    edited: false,
+                };
+                let record = replayed(dead_letter, to, &provenance);
+                assert_eq!(record.key.as_deref(), expected_key);
+                let names = record
+                    .headers
+                    .iter()
+                    .map(|(name, _)| String::from_utf8_lossy(name));
+                let names: Vec<_> = names
+                    .filter(|name| !name.starts_with("evenkeel."))
+                    .collect();
+                assert_eq!(names, kept);
+            };
+        let retryable: [Header<'_>; 4] = [
+            (b"ce_id", Some(b"1")),
+            (b"kafka_original-topic", Some(b"orders")),
+            (b"kafka_exception-stacktrace", Some(b"at ...")),
+            (b"kafka_key-exception-fqcn", Some(b"X")),
+        ];
+        check(&retryable, b"k", Some(b"k"), &["ce_id"]);
+        let karafka: [Header<'_>; 5] = [
+            (b"ce_id", Some(b"1")),
+            (b"source_topic", Some(b"orders")),
+            (b"source_partition", Some(b"3")),
+            (b"source_key", Some(b"o-1")),
+            (b"source_consumer_group", Some(b"billing")),
+        ];
+        check(&karafka, b"3", Some(b"o-1"), &["ce_id"]);
+        let mut keyless = karafka;
+        keyless[3].1 = Some(b"");
+        check(&keyless, b"3", None, &["ce_id"]);
+        // A header of an application, not of Karafka.
+        check(
+            &karafka[..4],
+            b"k",
+            Some(b"k"),
+            &["ce_id", "source_topic", "source_partition", "source_key"],
+        );
+    }
+
+    #[test]
     fn absent_and_empty_stay_apart() {
         let provenance = Provenance {
             by: "ada",
             at: Timestamp::UNIX_EPOCH,
             edited: false,
         };
-        let mut empty = letter(&[]);
+        let mut empty = dead_letter(&[]);
         (empty.key, empty.value) = (None, Some(Vec::new()));
         let to = Destination {
             topic: "t".to_owned(),

@@ -1,23 +1,24 @@
-//! What can be wrong with a schema, and with a payload that is held against one.
+//! Errors of schemas, and of payloads that do not match them.
 
 use jsonschema::ReferencingError;
 use jsonschema::error::ValidationErrorKind;
 
-/// A payload that does not follow its type's schema. Never holds the offending value.
+/// A payload that does not match its type's schema. Never contains the invalid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{ty} does not follow its schema at {pointer:?}: {keyword}")]
 pub struct Violation {
-    /// Event type with version.
+    /// The event type with its version.
     pub ty: String,
-    /// JSON pointer to the offending place; for a required member that is missing, to where it should be. Empty for the
-    /// payload itself. Its parts are member names, also of members that no schema names.
+    /// JSON pointer to the invalid value, or to the place of a required member that is missing.
+    /// Empty for the payload itself. Its parts are member names, including members that no schema
+    /// names.
     pub pointer: String,
-    /// The schema keyword that refused it.
+    /// The schema keyword that the value violates.
     pub keyword: String,
 }
 
 impl Violation {
-    /// Takes place and keyword from the validator's error, whose own message quotes the payload.
+    /// Takes pointer and keyword from the validator's error, whose own message quotes the payload.
     pub(super) fn new(ty: &str, error: &jsonschema::ValidationError<'_>) -> Self {
         let mut pointer = error.instance_path().as_str().to_owned();
         if let ValidationErrorKind::Required { property } = error.kind() {
@@ -33,27 +34,27 @@ impl Violation {
     }
 }
 
-/// Why a catalogue could not be built.
+/// Why a catalogue cannot be created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SchemaError {
-    /// Not a usable JSON Schema.
+    /// A document is not a usable JSON Schema.
     #[error("the schema of {ty} is not usable: {reason}")]
     Invalid {
-        /// Event type.
+        /// The event type.
         ty: String,
-        /// What is wrong.
+        /// The fault of the document.
         reason: String,
     },
-    /// A folder or file could not be read.
+    /// A folder or file cannot be read.
     #[error("cannot read {path}: {source}")]
     Io {
         /// The folder or file.
         path: std::path::PathBuf,
-        /// The cause.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A folder holds no schema.
+    /// A folder contains no schema.
     #[error("there is no file *.schema.json in {dir} or below it; check the folder")]
     Empty {
         /// The folder.
@@ -61,7 +62,7 @@ pub enum SchemaError {
     },
 }
 
-/// What is wrong with a document, which may be shown: it holds no payload.
+/// The fault of a document. It may be shown, as it contains no payload.
 pub(super) fn unusable(error: &jsonschema::ValidationError<'_>) -> String {
     match error.kind() {
         ValidationErrorKind::Referencing(ReferencingError::Unretrievable { uri, .. }) => format!(
@@ -71,14 +72,14 @@ pub(super) fn unusable(error: &jsonschema::ValidationError<'_>) -> String {
     }
 }
 
-/// Why a payload was refused.
+/// Why a payload is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ValidationError {
-    /// The catalogue has no such type.
+    /// The catalogue has no schema for this event type.
     #[error("no schema for event type {0}")]
     UnknownType(String),
-    /// The payload does not follow the schema.
+    /// The payload does not match its schema.
     #[error(transparent)]
     Violation(#[from] Violation),
 }

@@ -1,7 +1,7 @@
-//! The catalogue of event types: JSON Schema documents, compiled once, no remote references.
+//! The catalogue of event types: JSON Schema documents, compiled once, without remote references.
 //!
-//! Owns what a valid payload is. Knows neither envelope nor client, and never fetches anything: a document that refers to
-//! another one is refused.
+//! Owns the validation of payloads. Knows neither envelope nor client, and never fetches a
+//! document: one that refers to another document is refused.
 
 mod error;
 mod weight;
@@ -15,29 +15,34 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
 
-/// What the name of a schema's file ends in; the event type stands before it.
+/// The suffix of a schema's file name, after the event type.
 const FILE_SUFFIX: &str = ".schema.json";
 
-/// The one dialect, as a document may name it in `$schema`.
+/// The only dialect that a document may name in `$schema`.
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
-/// Compiled schemas by event type. Cheap to share behind an `Arc`.
+/// Compiled schemas by event type. Share it behind an `Arc`.
 ///
-/// Documents are JSON Schema draft 2020-12. `format` is asserted, not only noted, and an unknown format is refused, so that
-/// a misspelt one cannot pass everything. Patterns run in time linear to the text, so that no payload can stall a
-/// consumer; look-around and back-references, which cannot, are refused.
+/// Documents are JSON Schema draft 2020-12. `format` is validated, and an unknown format is
+/// refused, so that a misspelt one does not accept everything. Patterns run in linear time, so that
+/// no payload can stall a consumer. Look-around and back-references, which cannot, are refused.
 ///
 /// # Examples
 /// ```
 /// use evenkeel::schema::{Catalogue, ValidationError};
 /// use serde_json::json;
 ///
-/// let schema = r#"{"type": "object", "properties": {"pieces": {"type": "integer", "minimum": 1}}}"#;
+/// let schema = r#"{
+///     "type": "object",
+///     "properties": {"pieces": {"type": "integer", "minimum": 1}}
+/// }"#;
 /// let catalogue = Catalogue::from_texts([("depot.counted.v1", schema)])?;
 ///
 /// assert!(catalogue.validate("depot.counted.v1", &json!({"pieces": 3})).is_ok());
 /// let refused = catalogue.validate("depot.counted.v1", &json!({"pieces": 0}));
-/// let Err(ValidationError::Violation(violation)) = refused else { panic!("0 is below the minimum") };
+/// let Err(ValidationError::Violation(violation)) = refused else {
+///     panic!("0 is below the minimum")
+/// };
 /// assert_eq!((violation.pointer.as_str(), violation.keyword.as_str()), ("/pieces", "minimum"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -45,18 +50,18 @@ pub struct Catalogue {
     schemas: BTreeMap<String, Schema>,
 }
 
-/// A document and what it was compiled to.
+/// A document and its compiled validator.
 struct Schema {
     document: Value,
     validator: Validator,
 }
 
 impl Catalogue {
-    /// Compiles `(event type, schema JSON text)` pairs.
+    /// Compiles pairs of event type and schema as JSON text.
     ///
     /// # Errors
-    /// [`SchemaError::Invalid`] for the first document that is no JSON, no valid schema of draft 2020-12, refers to
-    /// another document, or is the second of its event type.
+    /// Returns [`SchemaError::Invalid`] for the first document that is not JSON, is not a valid
+    /// schema of draft 2020-12, refers to another document, or is the second of its event type.
     pub fn from_texts<'a>(
         schemas: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, SchemaError> {
@@ -71,13 +76,13 @@ impl Catalogue {
 
     /// Compiles every `*.schema.json` in a folder and the folders below it.
     ///
-    /// The file's name gives the event type: `shop.order-placed.v1.schema.json` holds the schema of
-    /// `shop.order-placed.v1`. Names that begin with a dot are passed over, as are folders that are symbolic links, so that
-    /// a mounted Kubernetes ConfigMap is read once.
+    /// The file name is the event type: `shop.order-placed.v1.schema.json` contains the schema of
+    /// `shop.order-placed.v1`. Names that begin with a dot are skipped, as are folders that are
+    /// symbolic links, so that a mounted Kubernetes ConfigMap is read once.
     ///
     /// # Errors
-    /// [`SchemaError::Io`] when a folder or file cannot be read, [`SchemaError::Empty`] when there is no schema at all, and
-    /// those of [`Catalogue::from_texts`].
+    /// Returns [`SchemaError::Io`] if a folder or file cannot be read, [`SchemaError::Empty`] if
+    /// there is no schema, and the errors of [`Catalogue::from_texts`].
     pub fn from_dir(dir: &Path) -> Result<Self, SchemaError> {
         let mut catalogue = Self {
             schemas: BTreeMap::new(),
@@ -96,21 +101,21 @@ impl Catalogue {
         self.schemas.keys().map(String::as_str)
     }
 
-    /// The schema document of a type; none for a type that the catalogue does not have.
+    /// The schema document of an event type. None if the catalogue does not have the type.
     pub fn schema(&self, ty: &str) -> Option<&Value> {
         self.schemas.get(ty).map(|schema| &schema.document)
     }
 
-    /// Checks a payload.
+    /// Validates a payload.
     ///
     /// # Errors
-    /// [`ValidationError::UnknownType`], or the first [`Violation`] found.
+    /// Returns [`ValidationError::UnknownType`], or the first [`Violation`] found.
     pub fn validate(&self, ty: &str, data: &Value) -> Result<(), ValidationError> {
         let schema = self
             .schemas
             .get(ty)
             .ok_or_else(|| ValidationError::UnknownType(ty.to_owned()))?;
-        // Nearly all are valid, and that alone is found out sooner than what is wrong.
+        // Nearly all payloads are valid, which is faster to determine than the fault.
         if schema.validator.is_valid(data) {
             return Ok(());
         }
@@ -118,11 +123,12 @@ impl Catalogue {
         validated.map_err(|error| Violation::new(ty, &error).into())
     }
 
-    /// Checks a payload as it stands in a record. The tree that it is parsed into is gone when this returns, and large ones take
-    /// turns in the whole process, so that this may block for as long as others are parsed.
+    /// Validates a payload in its encoded form. The parsed tree is dropped when this returns. Large
+    /// trees take turns in the whole process, so this may block while others are parsed.
     ///
     /// # Errors
-    /// Where the bytes are no JSON; within, what is wrong with the payload.
+    /// Returns an outer error if the bytes are not JSON, and an inner one if the payload is
+    /// invalid.
     pub(crate) fn check(
         &self,
         ty: &str,
@@ -175,8 +181,8 @@ impl Catalogue {
     }
 }
 
-/// Parses JSON. It is checked as UTF-8 as a whole, which is much faster than string by string; what is wrong with other bytes is the
-/// parser's to say.
+/// Parses JSON. It is checked as UTF-8 as a whole, which is much faster than string by string. For
+/// other bytes the parser reports the fault.
 pub(crate) fn parse<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
     match std::str::from_utf8(json) {
         Ok(text) => serde_json::from_str(text),

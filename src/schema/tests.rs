@@ -1,4 +1,4 @@
-//! The catalogue from outside: which documents it takes, and what it says of payloads.
+//! The catalogue from outside: accepted documents, and errors of payloads.
 
 use super::*;
 use serde_json::json;

@@ -1,30 +1,32 @@
-//! What a parsed payload takes in memory, and how many of that size there are at a time.
+//! The memory of a parsed payload, and the limit for all of them.
 //!
-//! To be checked against its schema a payload is parsed into a tree that can take a hundred times its bytes: many small
-//! objects do. Such trees take turns, in the whole process, and each is gone before anything else is waited for.
+//! For validation a payload is parsed into a tree that can take a hundred times its bytes, for
+//! example with many small objects. Such trees take turns in the whole process, and each is dropped
+//! before its thread waits for anything else.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// What trees of large payloads may take together. A tree that takes more is alone.
+/// The most bytes of all trees of large payloads. A larger tree is alone.
 const TREES_BYTES_MAX: usize = 64 << 20;
 
-/// Payloads up to this size are parsed without more ado: as many as there are threads fit in memory whatever they hold.
+/// Payloads up to this size are parsed without waiting: as many as there are threads fit into
+/// memory, whatever their content.
 const SMALL_BYTES: usize = 16 << 10;
 
-/// What one B-tree leaf of an object takes, which the smallest object has.
+/// The bytes of a B-tree leaf of an object, which the smallest object has.
 const OBJECT_BYTES: usize = 640;
-/// What an array takes that has an element.
+/// The bytes of an array that has an element.
 const ARRAY_BYTES: usize = 128;
-/// What one more element or member takes: arrays grow by doubling.
+/// The bytes of a further element or member: arrays grow by doubling.
 const ELEMENT_BYTES: usize = 64;
-/// What a member takes beside its value: its place in half-filled leaves, and its name.
+/// The bytes of a member beside its value: its share of half-filled leaves, and its name.
 const MEMBER_BYTES: usize = 144;
 
-/// The trees that exist now.
+/// The existing trees.
 static TREES: Trees = Trees::new(TREES_BYTES_MAX);
 
-/// Runs `with_tree`, which parses these bytes into a tree and drops it, once there is room for the tree. Blocks the thread for
-/// as long as others parse; never waits for anything else.
+/// Runs `with_tree`, which parses these bytes into a tree and drops it, once there is room for the
+/// tree. Blocks the thread while others parse, and waits for nothing else.
 pub(super) fn in_turn<T>(json: &[u8], with_tree: impl FnOnce() -> T) -> T {
     if json.len() <= SMALL_BYTES {
         return with_tree();
@@ -33,7 +35,7 @@ pub(super) fn in_turn<T>(json: &[u8], with_tree: impl FnOnce() -> T) -> T {
     with_tree()
 }
 
-/// About what these bytes take as a tree, whatever they are.
+/// The approximate bytes of the tree of this JSON, whatever its content.
 fn weight(json: &[u8]) -> usize {
     let (mut weight, mut is_text, mut is_escaped) = (json.len(), false, false);
     for byte in json {
@@ -73,7 +75,7 @@ impl Trees {
         }
     }
 
-    /// Waits until there is room for so many bytes, or until there is no other tree.
+    /// Waits until there is room for this many bytes, or there is no other tree.
     fn enter(&self, bytes: usize) -> Tree<'_> {
         let bytes = bytes.min(self.bytes_max);
         let taken = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);

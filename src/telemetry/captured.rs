@@ -1,4 +1,4 @@
-//! What a subscriber writes, for tests.
+//! Captures the output of a subscriber, for tests.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ impl Write for Buffer {
     }
 }
 
-/// What `subscriber` writes of what `run` logs on this thread.
+/// The output of `subscriber` for the log lines of `run` on this thread.
 pub(crate) fn capture<Fields, L, T>(
     subscriber: SubscriberBuilder<Fields, Format<L, T>, LevelFilter>,
     run: impl FnOnce(),

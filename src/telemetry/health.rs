@@ -1,26 +1,38 @@
-//! Liveness and readiness, as components report them.
+//! Liveness and readiness, as reported by components.
 //!
-//! Owns the table of components and of loops that have to move. Knows no HTTP and no Kafka: who serves the answer and who
-//! reports is decided elsewhere.
+//! Owns the table of components and of loops with heartbeats. Knows neither HTTP nor Kafka, nor who
+//! serves the answer and who reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A process's health. Cheap to clone; clones share the state.
+/// The health of a process. Cheap to clone: clones share the state.
 ///
-/// Two questions that must not be mixed: *ready* (may traffic come? depends on stores and brokers, and answers no while the
-/// process stops) and *alive* (do the loops move? depends on nothing outside, since a restart would not mend that).
+/// It answers two separate questions. *Ready*: may traffic arrive? This depends on stores and
+/// brokers, and is false while the process stops. *Alive*: do the loops make progress? This depends
+/// on nothing outside, since a restart would not repair that.
+///
+/// ```
+/// use evenkeel::telemetry::Health;
+///
+/// let health = Health::default();
+/// health.set_ready("orders database", Err("connection refused".to_owned()));
+/// assert_eq!(health.not_ready().len(), 1);
+/// health.set_ready("orders database", Ok(()));
+/// assert!(health.not_ready().is_empty());
+/// ```
 #[derive(Clone)]
 pub struct Health {
     state: Arc<Mutex<State>>,
-    /// Names of the parts that report here.
+    /// The names of the parts that report here.
     names: Arc<Mutex<BTreeSet<String>>>,
     clock: Clock,
 }
 
-/// Time since a fixed moment; never goes back.
+/// The time since a fixed instant. Never decreases.
 type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 #[derive(Default)]
@@ -28,6 +40,7 @@ struct State {
     components: BTreeMap<String, Result<(), String>>,
     notes: BTreeMap<String, String>,
     loops: BTreeMap<String, Beat>,
+    admin: Option<SocketAddr>,
 }
 
 struct Beat {
@@ -43,7 +56,8 @@ impl Default for Health {
 }
 
 impl Health {
-    /// A health that reads the time from `clock`: the time since any fixed moment, which never goes back.
+    /// Creates a health that reads the time from `clock`: the time since any fixed instant, which
+    /// must never decrease.
     pub fn with_clock(clock: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Self {
             state: Arc::default(),
@@ -52,7 +66,7 @@ impl Health {
         }
     }
 
-    /// Says that `component` can serve, or why not.
+    /// Reports whether `component` can serve, with the reason if it cannot.
     pub fn set_ready(&self, component: &str, state: Result<(), String>) {
         let mut this = self.lock();
         match this.components.get_mut(component) {
@@ -63,8 +77,8 @@ impl Health {
         }
     }
 
-    /// Notes what is worth knowing of `component` whether it can serve or not, such as that an operator has paused a part of
-    /// it; none takes the note away.
+    /// Sets a note about `component` that does not depend on its readiness, such as a pause by an
+    /// operator. None removes the note.
     pub fn set_note(&self, component: &str, note: Option<String>) {
         let mut this = self.lock();
         match note {
@@ -73,7 +87,7 @@ impl Health {
         }
     }
 
-    /// What is noted of components, by their names.
+    /// The notes, with the names of their components.
     pub fn notes(&self) -> Vec<(String, String)> {
         let this = self.lock();
         let notes = this.notes.iter();
@@ -82,7 +96,20 @@ impl Health {
             .collect()
     }
 
-    /// Registers a loop that must call [`Health::beat`] at least this often to count as alive. Registering counts as a beat.
+    /// Sets the address that serves this health, so that members can report it to operators. A
+    /// daemon with an admin server sets it by itself. A program that nests its router must set it
+    /// here.
+    pub fn set_admin(&self, address: SocketAddr) {
+        self.lock().admin = Some(address);
+    }
+
+    /// The address that serves this health, if it was set.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.lock().admin
+    }
+
+    /// Registers a loop that must call [`Health::beat`] at least this often to count as alive. The
+    /// registration counts as a beat.
     pub fn expect_beat(&self, component: &str, within: Duration) {
         let last = (self.clock)();
         self.lock()
@@ -90,7 +117,8 @@ impl Health {
             .insert(component.to_owned(), Beat { within, last });
     }
 
-    /// The loop `component` moved. Says nothing about a loop that is not registered, or retired.
+    /// Notes progress of the loop `component`. Has no effect for a loop that is not registered, or
+    /// retired.
     pub fn beat(&self, component: &str) {
         let now = (self.clock)();
         if let Some(beat) = self.lock().loops.get_mut(component) {
@@ -98,12 +126,14 @@ impl Health {
         }
     }
 
-    /// The loop ended on purpose: its silence no longer counts. Its readiness stays as it was set last.
+    /// Notes that the loop ended on purpose: it needs no more beats. Its readiness keeps its last
+    /// value.
     pub fn retire(&self, component: &str) {
         self.lock().loops.remove(component);
     }
 
-    /// Components that are not ready, with the reason; empty when ready. A process without components is ready.
+    /// The components that are not ready, with the reason. Empty if the process is ready. A process
+    /// without components is ready.
     pub fn not_ready(&self) -> Vec<(String, String)> {
         self.lock()
             .components
@@ -112,7 +142,8 @@ impl Health {
             .collect()
     }
 
-    /// Loops that stand still, with the whole seconds since they moved; empty when alive.
+    /// The loops that are stuck, with the whole seconds since their last beat. Empty if the process
+    /// is alive.
     pub fn not_alive(&self) -> Vec<(String, u64)> {
         let now = (self.clock)();
         self.lock()
@@ -125,17 +156,17 @@ impl Health {
             .collect()
     }
 
-    /// The names of all components, ready or not.
+    /// The names of all components, whether ready or not.
     pub fn components(&self) -> Vec<String> {
         self.lock().components.keys().cloned().collect()
     }
 
-    /// The names of all registered loops, moving or not.
+    /// The names of all registered loops, whether alive or not.
     pub fn loops(&self) -> Vec<String> {
         self.lock().loops.keys().cloned().collect()
     }
 
-    /// Shows nothing of this component or loop any more.
+    /// Removes this component or loop.
     pub(super) fn forget(&self, name: &str) {
         let mut this = self.lock();
         this.components.remove(name);
@@ -143,12 +174,13 @@ impl Health {
         this.loops.remove(name);
     }
 
-    /// The names of the running parts that report here, held while one is taken or given back.
+    /// The names of the running parts that report here, locked while a name is claimed or released.
     pub(super) fn names(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A panic elsewhere must not take the health down with it: the table has no invariant that could be half written.
+    /// A panic elsewhere must not break the health: the table has no invariant that could be half
+    /// written.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

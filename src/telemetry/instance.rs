@@ -1,6 +1,6 @@
-//! Which of a service's processes this is, in a word.
+//! The name of this process among those of its service.
 
-/// The name that was given to this process, or else its host and its number there.
+/// The name that was given to this process, or otherwise its host and process id.
 pub(crate) fn instance(name: Option<&str>) -> String {
     name.map_or_else(
         || format!("{}/{}", host(), std::process::id()),
@@ -8,8 +8,9 @@ pub(crate) fn instance(name: Option<&str>) -> String {
     )
 }
 
-/// The host's name as Linux tells it, which in a container is the container's; elsewhere as the environment does.
-fn host() -> String {
+/// The host name as Linux reports it, which in a container is that of the container. On other
+/// systems it is that of the environment.
+pub(crate) fn host() -> String {
     let told = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let told = told.or_else(|| std::env::var("HOSTNAME").ok());
     let name = told.as_deref().map(str::trim).unwrap_or_default();

@@ -1,8 +1,9 @@
-//! Every metric's name, kind, unit and labels, in one enum.
+//! The name, kind, unit and labels of all metrics, in one enum.
 //!
-//! Owns the names under which evenkeel reports through the `metrics` facade. Knows no exporter: the program that installs
-//! a recorder decides where the numbers go. No label ever holds a key, an event id or an error's text, so that the number
-//! of series is bounded by topics, partitions, groups and handlers.
+//! Owns the names under which evenkeel reports through the `metrics` facade. Knows no exporter: the
+//! program that installs a recorder decides where the numbers go. No label contains a key, an event
+//! id or the text of an error, so that the number of series is bounded by topics, partitions,
+//! groups and handlers.
 //!
 //! | metric | name | kind | labels | OpenTelemetry's name for it |
 //! |---|---|---|---|---|
@@ -40,14 +41,17 @@
 //! | [`Metric::OutboxHeldKeys`] | `evenkeel_outbox_held_keys` | gauge | – | – |
 //! | [`Metric::OutboxSlots`] | `evenkeel_outbox_slots` | gauge | – | – |
 //! | [`Metric::OutboxOpenTransactionSeconds`] | `evenkeel_outbox_open_transaction_seconds` | gauge | – | – |
+//! | [`Metric::MemberInfo`] | `evenkeel_member_info` | gauge | group, member_id, client_id, instance_id | – |
 //! | [`Metric::ServiceInfo`] | `evenkeel_service_info` | gauge | service, version | – |
 //!
-//! The lag carries the name and the labels of kafka_exporter, so that boards and alerts made for it work unchanged. Where
-//! both are scraped, tell the two apart by `job` before summing. A member that loses a partition sets its gauges of that
-//! partition to 0: series are not forgotten while the process runs.
+//! The lag has the name and the labels of kafka_exporter, so that dashboards and alerts made for it
+//! work unchanged. If both are scraped, tell them apart by `job` before summing. A member that
+//! loses a partition sets its gauges of that partition to 0: series do not expire while the process
+//! runs.
 //!
-//! Where two members of one group, or two relays, run in one process, the gauges of the second have a label `member` more
-//! (`member="2"`), so that neither overwrites the other's. Sum over it. Counters are common to both.
+//! If two members of one group, or two relays, run in one process, the gauges of the second have an
+//! additional label `member` (`member="2"`), so that neither overwrites the other's. Sum over it.
+//! Counters are shared by both.
 
 use metrics::Unit;
 
@@ -61,9 +65,10 @@ pub enum Metric {
     Settled,
     /// Records admitted and not settled (gauge; group).
     InFlight,
-    /// Bytes held for them (gauge; group).
+    /// Bytes of the records in flight (gauge; group).
     InFlightBytes,
-    /// Records between the committed position and the end of the partition (gauge; consumergroup, topic, partition).
+    /// Records between the committed position and the end of the partition (gauge; consumergroup,
+    /// topic, partition).
     Lag,
     /// Age of the oldest record that is not settled, in seconds (gauge; group, topic, partition).
     OldestUnsettledSeconds,
@@ -71,20 +76,24 @@ pub enum Metric {
     HandlerSeconds,
     /// Offset commits (counter; group, result = ok|error).
     Commits,
-    /// Commits of a partition that had no room for all that is settled above the offset: the rest is handled again after a
-    /// restart (counter; group, topic).
+    /// Commits of a partition without room for all settled offsets above the committed one: the
+    /// rest is handled again after a restart (counter; group, topic).
     CommitsCut,
-    /// Positions that were lost and set anew (counter; group, topic, reason = truncated|recreated|deleted).
+    /// Positions that were lost and reset (counter; group, topic, reason =
+    /// truncated|recreated|deleted).
     PositionsLost,
     /// Rebalances (counter; group, kind = assigned|revoked|lost).
     Rebalances,
-    /// Events that had been handled before and were suppressed (counter; group, handler).
+    /// Events that were already handled, and suppressed (counter; group, handler).
     Duplicates,
-    /// Events without an effect, as the inbox knows their id from other content (counter; group, handler).
+    /// Events without an effect: the inbox knows their id with other content (counter; group,
+    /// handler).
     ReusedIds,
-    /// Events handled as new that are older than what the inbox remembers (counter; group, handler).
+    /// Events handled as new that are older than the retention of the inbox (counter; group,
+    /// handler).
     PossibleDuplicates,
-    /// Transactions of the inbox that another one was in the way of (counter; group, cause = deadlock|serialization|lock_wait).
+    /// Transactions of the inbox that conflicted with another one (counter; group, cause =
+    /// deadlock|serialization|lock_wait).
     Collisions,
     /// Attempts that failed (counter; group, class).
     Failures,
@@ -96,45 +105,50 @@ pub enum Metric {
     ParkedKeys,
     /// Parked records (gauge; group, topic, partition).
     ParkedRecords,
-    /// Entries of a retry topic that Kafka deleted unsettled, until an operator accepts the loss (gauge; group, topic,
-    /// partition).
+    /// Entries of a retry topic that Kafka deleted unsettled, until an operator accepts the loss
+    /// (gauge; group, topic, partition).
     ParkedLost,
-    /// Settings in force for a topic of the group's own that could lose or refuse records (gauge; group, topic).
+    /// Effective settings of one of the group's own topics that could lose or refuse records
+    /// (gauge; group, topic).
     OwnTopicFaults,
     /// Records written to a dead-letter topic (counter; group, topic, stage).
     DeadLetters,
     /// Records that wait because their dead letters cannot be written (gauge; group, topic).
     DeadLettersWaiting,
-    /// 1 while the flood guard lets no dead letter be written (gauge; group).
+    /// 1 while the flood guard stops the writing of dead letters (gauge; group).
     DeadLetterFlood,
     /// Records published (counter; topic, result = ok|refused|unknown).
     Published,
-    /// Bytes waiting for an acknowledgement (gauge).
+    /// Bytes in the publisher's buffer without an acknowledgement (gauge).
     PublisherBufferBytes,
     /// Committed events in the outbox that are not published yet (gauge).
     OutboxPending,
-    /// Age of the oldest of them in seconds (gauge).
+    /// Age in seconds of the oldest event that is not published yet (gauge).
     OutboxOldestSeconds,
     /// Events of the outbox that the brokers acknowledged (counter; topic).
     OutboxPublished,
-    /// Attempts to publish them that failed (counter; topic, result = refused|unknown).
+    /// Failed attempts to publish events of the outbox (counter; topic, result = refused|unknown).
     OutboxFailed,
     /// Keys that wait because their first event was refused (gauge).
     OutboxHeldKeys,
-    /// Slots of the outbox that this relay looks after (gauge).
+    /// Slots of the outbox that this relay has leased (gauge).
     OutboxSlots,
-    /// Age of the oldest open transaction that has written to the outbox, once it is too old; else 0 (gauge).
+    /// Age of the oldest open transaction that has written to the outbox, if it is too old,
+    /// otherwise 0 (gauge).
     OutboxOpenTransactionSeconds,
-    /// Always 1: which service of which release this process is (gauge; service, version).
+    /// 1 for the group membership of this process, 0 after it has ended (gauge; group, member_id,
+    /// client_id, instance_id, which is empty without static membership).
+    MemberInfo,
+    /// Always 1: the service of this process, and its release (gauge; service, version).
     ServiceInfo,
 }
 
-/// What a metric's values are.
+/// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Only grows while the process runs.
+    /// A count that only grows while the process runs.
     Counter,
-    /// The present value.
+    /// A current value.
     Gauge,
     /// A distribution over [`Metric::DURATION_BUCKETS`].
     Histogram,
@@ -177,15 +191,17 @@ impl Metric {
         Self::OutboxHeldKeys,
         Self::OutboxSlots,
         Self::OutboxOpenTransactionSeconds,
+        Self::MemberInfo,
         Self::ServiceInfo,
     ];
 
-    /// Upper bounds of the duration histogram's buckets in seconds: OpenTelemetry's advice for messaging durations.
+    /// Upper bounds of the duration histogram's buckets in seconds: OpenTelemetry's advice for
+    /// messaging durations.
     pub const DURATION_BUCKETS: &[f64] = &[
         0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
     ];
 
-    /// The name under which it is reported.
+    /// The name of the metric, as it is reported.
     pub fn name(self) -> &'static str {
         match self {
             Self::Received => "evenkeel_records_received_total",
@@ -222,11 +238,12 @@ impl Metric {
             Self::OutboxHeldKeys => "evenkeel_outbox_held_keys",
             Self::OutboxSlots => "evenkeel_outbox_slots",
             Self::OutboxOpenTransactionSeconds => "evenkeel_outbox_open_transaction_seconds",
+            Self::MemberInfo => "evenkeel_member_info",
             Self::ServiceInfo => "evenkeel_service_info",
         }
     }
 
-    /// What its values are.
+    /// The kind of the metric.
     pub fn kind(self) -> MetricKind {
         match self {
             Self::HandlerSeconds => MetricKind::Histogram,
@@ -248,6 +265,7 @@ impl Metric {
             | Self::OutboxHeldKeys
             | Self::OutboxSlots
             | Self::OutboxOpenTransactionSeconds
+            | Self::MemberInfo
             | Self::ServiceInfo => MetricKind::Gauge,
             Self::Received
             | Self::Settled
@@ -267,7 +285,7 @@ impl Metric {
         }
     }
 
-    /// The labels it is reported with, in order.
+    /// The names of the metric's labels, in order.
     pub fn labels(self) -> &'static [&'static str] {
         match self {
             Self::Received => &["group", "topic"],
@@ -300,11 +318,12 @@ impl Metric {
             | Self::OutboxHeldKeys
             | Self::OutboxSlots
             | Self::OutboxOpenTransactionSeconds => &[],
+            Self::MemberInfo => &["group", "member_id", "client_id", "instance_id"],
             Self::ServiceInfo => &["service", "version"],
         }
     }
 
-    /// What an operator reads beside the number.
+    /// The description of the metric for operators.
     pub fn help(self) -> &'static str {
         match self {
             Self::Received => "Records received from Kafka",
@@ -359,6 +378,7 @@ impl Metric {
             Self::OutboxOpenTransactionSeconds => {
                 "Age of the oldest open transaction that has written to the outbox, once too old"
             }
+            Self::MemberInfo => "1 for the member of a group that this process is",
             Self::ServiceInfo => "Always 1: which service of which release this process is",
         }
     }
@@ -374,8 +394,8 @@ impl Metric {
         }
     }
 
-    /// Registers the descriptions of all metrics with the installed recorder. Call it once the recorder is installed;
-    /// without one it does nothing.
+    /// Registers the descriptions of all metrics with the installed recorder. Call it after the
+    /// recorder was installed: without one it does nothing.
     pub fn describe_all() {
         for metric in Self::ALL {
             let (name, unit, help) = (metric.name(), metric.unit(), metric.help());

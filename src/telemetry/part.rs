@@ -1,38 +1,43 @@
-//! A consumer or a relay that runs in this process, as health and metrics show it.
+//! A consumer or relay of this process, in health and metrics.
 //!
-//! Owns the names that keep it apart from others of the same process: `consumer payments`, and `consumer payments #2` for a
-//! second member of the same group. When a part ends, its components and loops leave the health and its gauges go to 0.
+//! Owns the names that distinguish it from others of the same process: `consumer payments`, and
+//! `consumer payments #2` for a second member of the same group. When a part ends, its components
+//! and loops are removed from the health and its gauges are set to 0.
 
 use super::health::Health;
 use super::metric::Metric;
 use metrics::{Gauge, Key, Label, gauge};
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Names in use among the metrics of this process, whichever health their parts report to.
+/// The names in use among the metrics of this process, for parts of all healths.
 static SERIES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// A running part of a process. Clones share it; it ends with [`Part::end`], or with its last clone.
+/// A running part of a process. Clones share it. It ends with [`Part::end`], or with its last
+/// clone.
 #[derive(Clone)]
 pub(crate) struct Part(Arc<Inner>);
 
 struct Inner {
     health: Health,
-    /// What kind of part it is, which is also its main component.
+    /// The kind of the part, which is also the name of its main component.
     kind: &'static str,
     /// Its name in the health.
     name: String,
-    /// Its name among the metrics, and the label that tells it from a namesake.
+    /// Its name among the metrics, and the label that distinguishes it from others of the same
+    /// name.
     series: String,
     member: Option<Label>,
     gauges: Mutex<HashMap<Key, Gauge>>,
-    /// The components and loops that it has in the health; none once it has ended.
+    /// Its components and loops in the health. None after it has ended.
     shown: Mutex<Option<BTreeSet<String>>>,
 }
 
 impl Part {
-    /// A part of this kind, such as `consumer`, and of this name, such as its group. The name may be empty.
+    /// Creates a part of this kind, such as `consumer`, with this name, such as its group. The name
+    /// may be empty.
     pub(crate) fn new(health: Health, kind: &'static str, name: &str) -> Self {
         let (number, series) = claim(&mut lock(&SERIES), &joined(kind, name));
         let (_, name) = claim(&mut health.names(), name);
@@ -47,17 +52,23 @@ impl Part {
         }))
     }
 
-    /// Reports that this part's `component` is ready, or why not.
+    /// Reports whether this part's `component` is ready, with the reason if it is not.
     pub(crate) fn set_ready(&self, component: &str, state: Result<(), String>) {
         self.show(component, |health, name| health.set_ready(name, state));
     }
 
-    /// Notes what is worth knowing of this part's `component`.
+    /// Sets a note about this part's `component`.
     pub(crate) fn set_note(&self, component: &str, note: Option<String>) {
         self.show(component, |health, name| health.set_note(name, note));
     }
 
-    /// Registers a loop of this part that must move at least this often. Its readiness is no matter of this.
+    /// The address that serves the health of this process, if there is one.
+    pub(crate) fn admin(&self) -> Option<SocketAddr> {
+        self.0.health.admin()
+    }
+
+    /// Registers a loop of this part that must beat at least this often. Does not affect its
+    /// readiness.
     pub(crate) fn expect_beat(&self, name: &str, within: Duration) -> Beating {
         self.show(name, |health, name| health.expect_beat(name, within));
         Beating {
@@ -66,7 +77,8 @@ impl Part {
         }
     }
 
-    /// A gauge of this part. One that shares its kind and name with another part of the process has a label `member` more.
+    /// A gauge of this part. If another part of the process has the same kind and name, the gauge
+    /// has an additional label `member`.
     pub(crate) fn gauge(&self, metric: Metric, labels: &[(&'static str, &str)]) -> Gauge {
         let labels = labels
             .iter()
@@ -80,13 +92,13 @@ impl Part {
         gauge.clone()
     }
 
-    /// The part ends. After a failure its main component stays in the health as not ready, until a part of the same name
-    /// takes its place.
+    /// Ends the part. After a failure its main component stays in the health as not ready, until a
+    /// part of the same name replaces it.
     pub(crate) fn end(&self, failure: Option<&str>) {
         self.0.end(failure);
     }
 
-    /// Nothing of a part that has ended is shown any more: its name may be another's by now.
+    /// Changes the health, unless the part has ended: another part may have its name by now.
     fn show(&self, component: &str, show: impl FnOnce(&Health, &str)) {
         if let Some(shown) = &mut *lock(&self.0.shown) {
             let name = joined(component, &self.0.name);
@@ -119,14 +131,14 @@ impl Drop for Inner {
     }
 }
 
-/// A registered loop, as the one who runs it holds it: with its drop the loop's silence no longer counts.
+/// A registered loop. Dropping it retires the loop, which then needs no more beats.
 pub(crate) struct Beating {
     part: Part,
     name: String,
 }
 
 impl Beating {
-    /// The loop moved.
+    /// Notes progress of the loop.
     pub(crate) fn beat(&self) {
         if lock(&self.part.0.shown).is_some() {
             self.part.0.health.beat(&self.name);
@@ -142,7 +154,7 @@ impl Drop for Beating {
     }
 }
 
-/// Takes the name, with the lowest number that nobody has: `payments`, `payments #2`, `payments #3`.
+/// Claims the name, with the lowest free number: `payments`, `payments #2`, `payments #3`.
 fn claim(names: &mut BTreeSet<String>, name: &str) -> (usize, String) {
     let mut number = 1;
     loop {
@@ -164,7 +176,7 @@ fn joined(first: &str, second: &str) -> String {
     }
 }
 
-/// What these guard is whole after each statement, so a panic elsewhere does not matter.
+/// The guarded values are consistent after each statement, so a panic elsewhere does not matter.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -273,7 +285,7 @@ mod tests {
                 .set(value);
         };
         metrics::with_local_recorder(&recorder, || {
-            // Each with a health of its own: the metrics are the process's all the same.
+            // Each with its own health: the metrics are those of the process nevertheless.
             let parts = [(); 2].map(|()| consumer(&Health::default(), &group));
             of(&parts[0], 7.0);
             of(&parts[1], 5.0);

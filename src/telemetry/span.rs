@@ -1,20 +1,21 @@
-//! The span of one record being handled, with OpenTelemetry's messaging attribute names.
+//! The span of handling one record, with OpenTelemetry's messaging attribute names.
 //!
-//! Owns the attribute names. Knows no exporter: `otel.name` and `otel.kind` are what `tracing-opentelemetry` reads, and
-//! a plain log shows the rest.
+//! Owns the attribute names. Knows no exporter: `tracing-opentelemetry` reads `otel.name` and
+//! `otel.kind`, and a plain log shows the rest.
 
 use crate::event::Record;
 use tracing::Span;
 use tracing::field::Empty;
 
-/// The target of [`process_span`]: `RUST_LOG=info,evenkeel::process=off` takes these spans away.
+/// The target of [`process_span`]: `RUST_LOG=info,evenkeel::process=off` disables these spans.
 pub const PROCESS_TARGET: &str = "evenkeel::process";
 
-/// The span `process {topic}` of one attempt at a record, at level INFO.
+/// Creates the span `process {topic}` of one attempt at a record, at level INFO.
 ///
-/// Enter it (or instrument the handler's future with it) so that everything the handler logs says which record it was
-/// about. Where nobody listens it costs one check and reads nothing of the record. `error.type` is empty: record it when
-/// the attempt fails. Neither key nor value is an attribute, as both may hold personal data.
+/// Enter it (or instrument the handler's future with it) so that the handler's log lines name their
+/// record. Without a listening subscriber it costs one check and reads nothing of the record.
+/// `error.type` is empty: record it if the attempt fails. Neither key nor value is an attribute, as
+/// both may contain personal data.
 pub fn process_span(record: &Record, group: &str, attempt: u32) -> Span {
     if !tracing::enabled!(target: PROCESS_TARGET, tracing::Level::INFO) {
         return Span::none();
@@ -46,8 +47,8 @@ pub fn process_span(record: &Record, group: &str, attempt: u32) -> Span {
     )
 }
 
-/// Id, source and type as the headers have them: the last one of a name counts, and what is no UTF-8 is left out.
-/// A structured event has them in its value, which is not parsed for a span.
+/// Id, source and type as in the headers: the last one of a name counts, and values that are not
+/// UTF-8 are omitted. A structured event has them in its value, which is not parsed for a span.
 fn event_attributes(record: &Record) -> [Option<&str>; 3] {
     let mut found = [None; 3];
     for (name, value) in record.headers() {

@@ -1,13 +1,13 @@
-//! Why no Kafka or other server could be had, or a topic not created on it.
+//! Errors of starting a server, or of creating a topic on it.
 
 use crate::kafka::{ConfigError, KafkaError};
 use std::path::PathBuf;
 
-/// Why no Kafka or other server could be had, or a topic not created on it.
+/// No Kafka or other server is available, or a topic could not be created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// Every kind was tried; the text says for each why it is not to be had.
+    /// Every kind was tried. The text contains the reason for each.
     #[error(
         "no Apache Kafka here: {tried}; set KAFKA_BOOTSTRAP_SERVERS, or install Docker, or Java 17 with Maven"
     )]
@@ -15,12 +15,12 @@ pub enum StartError {
         /// The reasons, one per kind.
         tried: String,
     },
-    /// The kind asked for is not to be had on this machine.
+    /// The requested kind is not available on this machine.
     #[error("{kind}: {reason}")]
     Unavailable {
         /// `Docker`, `Java`, `mock cluster`, `PostgreSQL` or `Redis`.
         kind: &'static str,
-        /// What is missing or went wrong, with the last words of what was started.
+        /// The reason, with the last lines that the program printed.
         reason: String,
     },
     /// A topic of this name exists.
@@ -28,37 +28,37 @@ pub enum StartError {
         "the topic {topic} exists already; a test takes its names from evenkeel::testing::unique"
     )]
     TopicExists {
-        /// The topic.
+        /// Name of the topic.
         topic: String,
     },
-    /// A new topic's partitions got no leader in time.
+    /// The partitions of a new topic have no leader after the time limit.
     #[error("the partitions of the new topic {topic} have no leader; see the broker's log")]
     NoLeader {
-        /// The topic.
+        /// Name of the topic.
         topic: String,
     },
-    /// The port asked for is in use.
+    /// The requested port is in use.
     #[error(
         "port {port} of 127.0.0.1 cannot be used: {source}; end what uses it, or choose another"
     )]
     PortTaken {
-        /// The port.
+        /// Port number.
         port: u16,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// A file or directory of the jars, of a broker or of the development Kafka cannot be used.
+    /// A file or directory cannot be used: of the jars, of a broker or of the development Kafka.
     #[error("{}: {source}", path.display())]
     State {
-        /// The file or directory.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// The brokers that were found or started did not answer or refused.
+    /// The brokers did not answer, or refused a request.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
-    /// The environment's settings for Kafka cannot be used.
+    /// The environment's Kafka settings are invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
@@ -85,7 +85,7 @@ impl StartError {
         }
     }
 
-    /// Why it is not to be had, without the kind before it.
+    /// The reason, without the kind in front of it.
     pub(super) fn reason(&self) -> String {
         match self {
             Self::Unavailable { reason, .. } => reason.clone(),

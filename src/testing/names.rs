@@ -1,11 +1,18 @@
 //! Names that do not collide between tests, runs and machines.
 
+use std::net::TcpListener;
+
 /// A name that no other test uses: `prefix`, a hyphen and twelve random hexadecimal digits.
 ///
-/// Legal as a topic and as a group where `prefix` is.
+/// Valid as a topic and as a group if `prefix` is.
 pub fn unique(prefix: &str) -> String {
     let digits = rand::random::<u64>() & 0xffff_ffff_ffff;
     format!("{prefix}-{digits:012x}")
+}
+
+/// A port that was free at the time of the call.
+pub(super) fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 #[cfg(test)]

@@ -1,16 +1,28 @@
-//! Waiting for a state instead of sleeping.
+//! Waits for a state instead of sleeping.
 
 use std::time::Duration;
 
-/// Pause between two looks at a state: short beside anything a broker does, long beside a look.
+/// Interval between two checks: short compared with any action of a broker, long compared with a
+/// check.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Looks with `check` again and again until it returns a value, for at most `within`.
+/// Calls `check` every 20 ms until it returns a value, for at most `within`. For tests.
 ///
-/// The deadline also cuts off a `check` that hangs. For tests.
+/// The deadline also cancels a `check` that hangs.
+///
+/// ```no_run
+/// use evenkeel::testing::eventually;
+/// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+/// use std::time::Duration;
+///
+/// # async fn a_test(handled: &AtomicU64) {
+/// let three = || async { (handled.load(Relaxed) == 3).then_some(()) };
+/// eventually("three events are handled", Duration::from_secs(10), three).await;
+/// # }
+/// ```
 ///
 /// # Panics
-/// With `what` and the time waited when the deadline passes first.
+/// If the deadline passes first, with `what` and the time waited.
 pub async fn eventually<T, F, Fut>(what: &str, within: Duration, mut check: F) -> T
 where
     F: FnMut() -> Fut,

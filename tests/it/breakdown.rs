@@ -1,7 +1,7 @@
 //! Parts of a consumer that push back, break or wait: the rest goes on, or the run ends and says why. On the mock cluster.
 
 use crate::support::{Case, Log, Member, WITHIN};
-use evenkeel::consumer::{Bound, Consumer};
+use evenkeel::consumer::{Consumer, StopWhen};
 use evenkeel::event::Record;
 use evenkeel::handler::{HandlerError, Outcome, Router};
 use evenkeel::kafka::KafkaConfig;
@@ -36,7 +36,7 @@ async fn a_layer_that_pushes_back_holds_nothing_up_for_good() {
         .layer(ConcurrencyLimitLayer::new(1))
         .service(router);
     let mut settings = case.settings();
-    settings.bound = Bound::UntilEnd;
+    settings.stop_when = StopWhen::UntilEnd;
     let consumer = Consumer::new(case.kafka.clone(), settings, handler).expect("it is usable");
     let run = tokio::time::timeout(WITHIN, consumer.run(CancellationToken::new()));
     let report = run.await.expect("it ends").expect("it ends well");
@@ -93,7 +93,7 @@ async fn a_partition_below_its_committed_offset_is_handled_from_its_beginning() 
         std::future::ready(())
     });
     let mut settings = case.settings();
-    settings.bound = Bound::UntilEnd;
+    settings.stop_when = StopWhen::UntilEnd;
     let member = Member::start(&case.kafka, settings, router);
     let report = member.ended().await;
     assert_eq!((report.settled, handled.len()), (100, 100));

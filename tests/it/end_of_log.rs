@@ -2,7 +2,7 @@
 //! takes.
 
 use crate::support::{Case, Log, Member};
-use evenkeel::consumer::Bound;
+use evenkeel::consumer::StopWhen;
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::Router;
 use evenkeel::recovery::retry_topic;
@@ -63,7 +63,7 @@ async fn a_run_to_the_end_takes_what_is_due_in_the_retry_topic() {
             std::future::ready(())
         });
         let mut settings = case.settings();
-        settings.bound = Bound::UntilEnd;
+        settings.stop_when = StopWhen::UntilEnd;
         Member::start(&case.kafka, settings, router).ended().await
     };
     case.publish([case.record(Some("key"), "source")]).await;

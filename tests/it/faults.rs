@@ -307,7 +307,9 @@ async fn a_stop_does_not_wait_for_parked_records_that_no_broker_brings() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_in_a_records_place_costs_no_record_at_the_next_rebalance() {
     let cluster = Cluster::new(1).expect("a mock cluster");
-    let kafka = KafkaConfig::new(cluster.bootstrap_servers());
+    let mut kafka = KafkaConfig::new(cluster.bootstrap_servers());
+    // A mock cluster takes a second less than this for each rebalance.
+    set(&mut kafka, "session.timeout.ms=6000");
     let case = Case::named(kafka, unique("it-faults-error"), 1);
     cluster.create_topic(&case.topic, 1, 1).expect("a topic");
     let handled = Log::new();

@@ -1,7 +1,7 @@
 //! G2: records of one key are handled in their order, one at a time, also through retries; other keys do not wait.
 
 use crate::support::{Case, Member, WITHIN, assignment};
-use evenkeel::consumer::{Bound, ConsumerSettings};
+use evenkeel::consumer::{ConsumerSettings, StopWhen};
 use evenkeel::event::Record;
 use evenkeel::handler::{Context, HandlerError, Router};
 use evenkeel::testing::{TestKafka, eventually, real_kafka, unique};
@@ -74,7 +74,7 @@ async fn check(kafka: &TestKafka, keys: usize, per_key: u64, at_least_at_once: u
     }
     let mut settings = ConsumerSettings::new(unique("it"), [&first.topic, &second.topic]);
     settings.assignment = assignment();
-    settings.bound = Bound::Records(2 * keys as u64 * per_key);
+    settings.stop_when = StopWhen::Records(2 * keys as u64 * per_key);
     settings.retry.backoff.initial = Duration::from_millis(5);
     let lanes = Arc::new(Mutex::new(Lanes::default()));
     let shared = Arc::clone(&lanes);

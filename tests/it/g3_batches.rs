@@ -1,7 +1,7 @@
 //! G3 in batches: a batch has one transaction, and still each event has its effect once and an outcome of its own.
 
 use crate::support::{Case, Member, Step};
-use evenkeel::consumer::Bound;
+use evenkeel::consumer::StopWhen;
 use evenkeel::event::{EventType, OutgoingRecord, derived_id};
 use evenkeel::handler::{Delivered, HandlerError, Outcome, PublishedIds, Router, State};
 use evenkeel::inbox::{SqliteInbox, SqliteTx};
@@ -97,7 +97,7 @@ async fn a_batch_of_events_that_come_twice_has_each_effect_once_and_in_order() {
     let largest = Largest::default();
     let router = Router::new().on_batch(book).with_state(largest.clone());
     let mut settings = case.settings();
-    settings.bound = Bound::UntilEnd;
+    settings.stop_when = StopWhen::UntilEnd;
     settings.retry.backoff.initial = Duration::from_millis(5);
     let router = router
         .with_published_ids(PublishedIds::OfHandler)

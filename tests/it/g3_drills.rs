@@ -4,7 +4,7 @@
 use crate::account::{self, CrashAt, Store};
 use crate::member::{self, Process, Spec, Work};
 use crate::support::{Case, Member, WITHIN};
-use evenkeel::consumer::Bound;
+use evenkeel::consumer::StopWhen;
 use evenkeel::event::OutgoingRecord;
 use evenkeel::testing::drills::{CrashPoint, Drills};
 use evenkeel::testing::{eventually, postgres};
@@ -203,7 +203,7 @@ async fn under_all_drills_at_once_the_report_names_no_handler_and_nothing_is_dea
     let published = batch.len();
     case.publish(batch).await;
     let mut settings = case.settings();
-    settings.bound = Bound::UntilEnd;
+    settings.stop_when = StopWhen::UntilEnd;
     settings.retry.backoff.initial = Duration::from_millis(5);
     let router = account::router(&store, &case.group, Some(&drills)).await;
     let service = drills.around(router);

@@ -2,7 +2,7 @@
 //! publishes carries the same ids each time.
 
 use crate::support::{Case, Member, Step, WITHIN, set};
-use evenkeel::consumer::Bound;
+use evenkeel::consumer::StopWhen;
 use evenkeel::event::{Event, EventType, OutgoingRecord, derived_id};
 use evenkeel::handler::{Context, HandlerError, PublishedIds, Router};
 use evenkeel::inbox::{SqliteInbox, SqliteTx};
@@ -65,7 +65,7 @@ async fn an_event_produced_twice_has_its_effect_once_and_the_balance_adds_up() {
     case.publish(twice).await;
     let (_directory, inbox) = store(&case).await;
     let mut settings = case.settings();
-    settings.bound = Bound::UntilEnd;
+    settings.stop_when = StopWhen::UntilEnd;
     settings.retry.backoff.initial = Duration::from_millis(5);
     let router = Router::new().on(book).with_inbox(inbox.clone());
     let report = Member::start(&case.kafka, settings, router).ended().await;

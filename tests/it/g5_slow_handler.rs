@@ -52,7 +52,7 @@ async fn a_handler_slower_than_the_poll_interval_keeps_its_member_and_is_named()
         }
     });
     let mut settings = case.settings();
-    settings.stuck_after = Duration::from_secs(1);
+    settings.stuck_handler_after = Duration::from_secs(1);
     // The stuck record and the nine behind it leave no room, so the client is not asked for records any more.
     settings.concurrency = 10;
     settings.in_flight_records_max = Some(10);

@@ -2,7 +2,7 @@
 
 use crate::g5_slow_handler::members;
 use crate::support::{Case, Gate, Log, Member, WITHIN, set};
-use evenkeel::consumer::{Bound, Stopped};
+use evenkeel::consumer::{StopWhen, Stopped};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
 use evenkeel::testing::eventually;
@@ -50,7 +50,7 @@ async fn a_stop_in_the_middle_of_the_load_redelivers_nothing() {
         "the stops came in the middle of the load"
     );
     let mut settings = case.settings();
-    settings.bound = Bound::UntilEnd;
+    settings.stop_when = StopWhen::UntilEnd;
     let report = Member::start(&case.kafka, settings, slow_router(&handled))
         .ended()
         .await;

@@ -59,7 +59,9 @@ impl Backlog {
                 if number.is_multiple_of(FEW) && !up.is_open() {
                     match wait {
                         Wait::Outage => {
-                            return Outcome::Retry(HandlerError::outage("503").of("provider"));
+                            return Outcome::Retry(
+                                HandlerError::outage("503").dependency("provider"),
+                            );
                         }
                         Wait::Backoff => return Outcome::Retry(HandlerError::transient("409")),
                         Wait::Handler => up.pass().await,
@@ -161,7 +163,7 @@ async fn a_member_whose_room_is_taken_by_records_that_wait_is_not_ready() {
             log.push(());
         }
         std::future::ready(match refused {
-            true => Outcome::Retry(HandlerError::outage("503").of("provider")),
+            true => Outcome::Retry(HandlerError::outage("503").dependency("provider")),
             false => Outcome::Done,
         })
     });

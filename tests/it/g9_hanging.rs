@@ -62,7 +62,7 @@ async fn complains(member: &Member, of: &str) {
 async fn silence<T>() -> Result<T, HandlerError> {
     let never = std::future::pending::<T>();
     let answer = tokio::time::timeout(PATIENCE, never).await;
-    answer.map_err(|elapsed| HandlerError::from(elapsed).of(PROVIDER))
+    answer.map_err(|elapsed| HandlerError::from(elapsed).dependency(PROVIDER))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,7 +78,11 @@ async fn a_probe_that_hangs_stops_no_other_key() {
             let (call, log) = (count.fetch_add(1, Ordering::SeqCst), log.clone());
             async move {
                 match call {
-                    0..5 => return Outcome::Retry(HandlerError::outage("refused").of(PROVIDER)),
+                    0..5 => {
+                        return Outcome::Retry(
+                            HandlerError::outage("refused").dependency(PROVIDER),
+                        );
+                    }
                     5 => std::future::pending().await,
                     _ => log.push(key(&record)),
                 }
@@ -228,7 +232,7 @@ async fn what_does_not_need_a_dependency_does_not_close_its_breaker() {
             count.fetch_add(1, Ordering::SeqCst);
             if !answers.is_open() {
                 return std::future::ready(Outcome::Retry(
-                    HandlerError::outage("refused").of(PROVIDER),
+                    HandlerError::outage("refused").dependency(PROVIDER),
                 ));
             }
         }
@@ -270,7 +274,7 @@ impl Down {
 
     fn ask(&self, dependency: &'static str) -> Result<(), HandlerError> {
         match self.0.lock().expect("not poisoned").get(dependency) {
-            Some(true) => Err(HandlerError::outage("refused").of(dependency)),
+            Some(true) => Err(HandlerError::outage("refused").dependency(dependency)),
             _ => Ok(()),
         }
     }
@@ -335,7 +339,9 @@ async fn probes_that_panic_cost_their_records_and_hold_nobody_up() {
         let call = count.fetch_add(1, Ordering::SeqCst);
         async move {
             match call {
-                0..5 => return Outcome::Retry(HandlerError::outage("refused").of(PROVIDER)),
+                0..5 => {
+                    return Outcome::Retry(HandlerError::outage("refused").dependency(PROVIDER));
+                }
                 5..8 => panic!("of the probe"),
                 _ => log.push(key(&record)),
             }
@@ -364,7 +370,7 @@ async fn handlers_that_all_hang_are_counted_and_those_that_wait_are_not() {
         let answers = answers.clone();
         async move {
             if key(&record).starts_with("refused") {
-                return Outcome::Retry(HandlerError::outage("refused").of(PROVIDER));
+                return Outcome::Retry(HandlerError::outage("refused").dependency(PROVIDER));
             }
             answers.pass().await;
             Outcome::Done
@@ -372,7 +378,7 @@ async fn handlers_that_all_hang_are_counted_and_those_that_wait_are_not() {
     });
     let mut settings = settings(&case);
     settings.concurrency = 8;
-    settings.stuck_after = Duration::from_secs(1);
+    settings.stuck_handler_after = Duration::from_secs(1);
     settings.drain_timeout = Duration::from_millis(100);
     let member = Member::start(&case.kafka, settings, router);
     member.joined().await;
@@ -390,8 +396,8 @@ async fn handlers_that_all_hang_are_counted_and_those_that_wait_are_not() {
     let mut settings = case.settings();
     settings.group = evenkeel::testing::unique("it");
     settings.concurrency = 8;
-    settings.stuck_after = Duration::from_secs(1);
-    settings.bound = evenkeel::consumer::Bound::UntilEnd;
+    settings.stuck_handler_after = Duration::from_secs(1);
+    settings.stop_when = evenkeel::consumer::StopWhen::UntilEnd;
     case.publish(keys(&case, "k", 20)).await;
     let answers = up.clone();
     let all_hang = Router::new().raw(move |_: Record| {

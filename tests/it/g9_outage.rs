@@ -49,7 +49,7 @@ impl Provider {
                 provider.asked.fetch_add(1, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 if !provider.up.is_open() && refuses(&key) {
-                    return Outcome::Retry(HandlerError::outage("refused").of(DEPENDENCY));
+                    return Outcome::Retry(HandlerError::outage("refused").dependency(DEPENDENCY));
                 }
                 provider.took.push((key, number.parse().expect("a number")));
                 Outcome::Done

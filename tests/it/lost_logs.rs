@@ -1,13 +1,15 @@
 //! Logs that lose their end, and topics that are deleted and created again: no record that is there is passed over, and the loss
 //! shows. With `log_level=3`, so that nothing hangs on a line of librdkafka's log.
 
+use crate::control::desk::Desk;
 use crate::support::{Case, Gate, Log, Member, WITHIN, assignment, set};
-use evenkeel::consumer::{Assignment, ConsumerSettings};
+use evenkeel::consumer::Assignment;
+use evenkeel::control::Scope;
 use evenkeel::event::Record;
 use evenkeel::handler::{HandlerError, Outcome, Router};
 use evenkeel::kafka::KafkaConfig;
 use evenkeel::testing::{TestKafka, eventually, required, unique};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::mocking::MockCluster;
@@ -66,7 +68,7 @@ async fn all_handled(who: &str, handled: &Log<String>, prefix: &str, count: usiz
 }
 
 fn is_noted(member: &Member, reason: &str) -> bool {
-    let notes = member.health.notes();
+    let notes = member.notes();
     notes.iter().any(|(_, note)| note.contains(reason))
 }
 
@@ -105,10 +107,8 @@ async fn records_written_after_a_truncation_are_handled() {
     // Stopped, with everything settled behind a record that is not.
     let slow = group_of(&case, "slow");
     let (at_slow, gate) = (Log::new(), Gate::closed());
-    let held = ConsumerSettings {
-        drain_timeout: Duration::from_millis(500),
-        ..slow.settings()
-    };
+    let mut held = slow.settings();
+    held.drain_timeout = Duration::from_millis(500);
     let holding = Member::start(&slow.kafka, held, router(&at_slow, "old-400", &gate));
     live.all_committed().await;
     down.all_committed().await;
@@ -128,11 +128,7 @@ async fn records_written_after_a_truncation_are_handled() {
 
     all_handled("a running member", &at_live, "new", 800).await;
     live.all_committed().await;
-    assert!(
-        is_noted(&member, "truncated"),
-        "{:?}",
-        member.health.notes()
-    );
+    assert!(is_noted(&member, "truncated"), "{:?}", member.notes());
     assert!(member.stop().await.clean);
     for (who, case) in [("after a stop", &down), ("with settled ones above", &slow)] {
         let handled = Log::new();
@@ -142,7 +138,7 @@ async fn records_written_after_a_truncation_are_handled() {
         assert!(
             is_noted(&member, "truncated"),
             "{who}: {:?}",
-            member.health.notes()
+            member.notes()
         );
         let again = handled
             .entries()
@@ -225,6 +221,22 @@ async fn a_recreated_topic_with_fewer_partitions_is_handled_as_far_as_it_goes() 
         member.health.not_ready().is_empty().then_some(())
     })
     .await;
+    // Others can be paused, and go on.
+    let desk = Desk::of(Case {
+        group: case.group.clone(),
+        ..group_of(&case, "same")
+    });
+    desk.pause(Scope::Group).await;
+    desk.resume(Scope::Group).await;
+    publish(&fewer, "resumed", 50).await;
+    all_handled("a resumed member", &handled, "resumed", 50).await;
+    // And handles those that come again.
+    let more = admin(&case.kafka)
+        .create_partitions([&NewPartitions::new(&case.topic, 6)], &AdminOptions::new())
+        .await;
+    more.expect("answered").remove(0).expect("created");
+    publish(&case, "more", 150).await;
+    all_handled("a running member", &handled, "more", 150).await;
     assert!(member.stop().await.clean);
 }
 
@@ -251,11 +263,7 @@ async fn an_offset_of_an_earlier_topic_of_that_name_is_not_gone_on_from() {
     let member = Member::start(&case.kafka, case.settings(), router(&handled, "", &opened));
     all_handled("the next member", &handled, "new", 50).await;
     case.all_committed().await;
-    assert!(
-        is_noted(&member, "recreated"),
-        "{:?}",
-        member.health.notes()
-    );
+    assert!(is_noted(&member, "recreated"), "{:?}", member.notes());
     member.stop().await;
 }
 
@@ -321,7 +329,7 @@ async fn a_stop_that_has_no_room_to_tell_what_is_settled_is_not_clean() {
             let number = record.offset() as u64;
             // A third of them, at random places: nothing that could be told in a few bytes.
             if number.wrapping_mul(0x9e37_79b9_7f4a_7c15).is_multiple_of(3) {
-                return Outcome::Retry(HandlerError::outage("down").of("provider"));
+                return Outcome::Retry(HandlerError::outage("down").dependency("provider"));
             }
             log.push(number);
             Outcome::Done

@@ -84,6 +84,8 @@ mod readme;
 mod redis;
 /// Helper: a test of this binary as a process of its own.
 mod rerun;
+/// A failure that names a wait is tried again no sooner.
+mod retry_after;
 /// Retry topics that are closed or gone: who waits for that, and who does not.
 mod retry_topics;
 /// Routers: what nobody asks for is counted, and a handler for the rest gets it.
@@ -96,5 +98,7 @@ mod support;
 mod surplus;
 /// Several consumers in one process report to one health without hiding each other.
 mod together;
+/// OAUTHBEARER: every client of the library renews its token from a file, whatever it does meanwhile.
+mod tokens;
 /// Batches that no client can read stop their own partition only, are named, and are skipped on command.
 mod unreadable;

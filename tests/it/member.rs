@@ -81,6 +81,8 @@ impl Inbox for Silent {
     fn claim<'a>(&'a self, _: &'a InboxKey) -> BoxFuture<'a, Result<Claimed, InboxError>> {
         Box::pin(std::future::pending())
     }
+
+    fn sent(&self, _: &InboxKey) {}
 }
 
 /// A running member; killed when dropped.

@@ -515,7 +515,7 @@ async fn rows_wait_while_kafka_is_down_and_none_is_lost() {
     );
 
     let report = relay(&case, store.clone())
-        .run_until_empty(CancellationToken::new())
+        .drain(CancellationToken::new())
         .await;
     assert_eq!(report.expect("it ends well").published, 100);
     assert_eq!(
@@ -607,7 +607,7 @@ async fn a_run_until_empty_ends_when_nothing_but_a_missing_topic_is_left() {
     let mut few = settings();
     few.rows_max = 20;
     let relay = relay(&case, outbox.clone()).with_settings(few);
-    let run = relay.run_until_empty(CancellationToken::new());
+    let run = relay.drain(CancellationToken::new());
     let ended = tokio::time::timeout(WITHIN, run).await.expect("it ends");
     let report = ended.expect("it ends well");
     assert_eq!((report.published, report.held_keys), (1, 20));
@@ -626,13 +626,13 @@ async fn a_relay_beside_handlers_publishes_what_they_leave_and_waits_for_no_more
     commit(&outbox, &records).await;
     let (stop, late) = (CancellationToken::new(), CancellationToken::new());
     stop.cancel();
-    let run = relay(&case, outbox.clone()).run_then_empty(stop.clone(), late.clone());
+    let run = relay(&case, outbox.clone()).run_then_drain(stop.clone(), late.clone());
     let report = tokio::time::timeout(WITHIN, run).await.expect("it ends");
     assert_eq!(report.expect("it ends well").published, 100);
 
     commit(&outbox, &records).await;
     late.cancel();
-    let run = relay(&case, outbox).run_then_empty(stop, late);
+    let run = relay(&case, outbox).run_then_drain(stop, late);
     let report = tokio::time::timeout(WITHIN, run).await.expect("it ends");
     let report = report.expect("it ends well");
     assert!(

@@ -70,7 +70,7 @@ impl Pair {
         let mut settings = case.settings();
         settings.retry.attempts_max = 1;
         settings.retry.park_delays = vec![Duration::from_millis(200); 10_000];
-        settings.settled_parked_kept = Duration::from_secs(1);
+        settings.retry_topic_retention = Duration::from_secs(1);
         Member::start(&case.kafka, settings, failing(handled, gate))
     }
 }

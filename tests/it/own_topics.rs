@@ -5,7 +5,7 @@ use crate::batch_limits::create;
 use crate::control::desk::Desk;
 use crate::support::{Case, Member, WITHIN, set};
 use evenkeel::consumer::{
-    Consumer, ConsumerError, ConsumerSettings, OwnTopic, OwnTopicState, OwnTopics,
+    Consumer, ConsumerError, ConsumerSettings, GroupTopic, GroupTopicState, GroupTopics,
 };
 use evenkeel::control::{Action, Scope};
 use evenkeel::event::{OutgoingRecord, Record};
@@ -23,8 +23,8 @@ async fn admin(case: &Case) -> Admin {
     admin.expect("an admin")
 }
 
-async fn look(case: &Case, admin: &Admin) -> Vec<OwnTopic> {
-    let own = OwnTopics::new(&case.group, [&case.topic]);
+async fn look(case: &Case, admin: &Admin) -> Vec<GroupTopic> {
+    let own = GroupTopics::new(&case.group, [&case.topic]);
     own.look(admin).await.expect("a look")
 }
 
@@ -112,7 +112,7 @@ async fn no_default_of_the_brokers_spoils_own_topics() {
     let report = member.stop().await;
     assert_eq!((report.dead_letters, report.parked), (1, 1), "{report:?}");
     for topic in look(&case, &admin(&case).await).await {
-        assert_eq!(topic.state, OwnTopicState::Present, "{topic:?}");
+        assert_eq!(topic.state, GroupTopicState::Present, "{topic:?}");
         assert!(topic.faults.is_empty(), "{topic:?}");
         assert_eq!(topic.to_do(), None);
     }
@@ -189,7 +189,7 @@ async fn a_topic_that_becomes_unsafe_while_a_member_runs_is_an_alarm() {
     let letters = format!("dlq.{}.{}", case.group, case.topic);
     alter(&admin, &letters, "retention.ms", "604800000").await;
     let note = eventually("a note", WITHIN, || async {
-        let notes = member.health.notes().into_iter();
+        let notes = member.notes().into_iter();
         notes
             .map(|(_, note)| note)
             .find(|note| note.contains(&letters))
@@ -210,11 +210,7 @@ async fn a_topic_that_becomes_unsafe_while_a_member_runs_is_an_alarm() {
             .then_some(())
     })
     .await;
-    assert!(
-        member.health.notes().is_empty(),
-        "{:?}",
-        member.health.notes()
-    );
+    assert!(member.notes().is_empty(), "{:?}", member.notes());
     member.stop().await;
 }
 

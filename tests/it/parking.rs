@@ -239,7 +239,7 @@ async fn settled_records_are_deleted_from_the_retry_topic() {
     };
     let effects = Effects::new();
     let mut settings = settings(&case);
-    settings.settled_parked_kept = Duration::from_secs(1);
+    settings.retry_topic_retention = Duration::from_secs(1);
     let member = Member::start(&case.kafka, settings, effects.router(0, fails));
     publish(&case, &[FAILING.to_owned()], 0, 5).await;
     case.all_committed().await;

@@ -1,10 +1,10 @@
 //! Readiness says what is so: a member without a place in its group is not ready, and what has passed keeps none from it.
 
 use crate::support::{Case, Log, Member, WITHIN, guarded, set};
-use evenkeel::consumer::{Assignment, ConsumerSettings};
+use evenkeel::consumer::Assignment;
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
-use evenkeel::testing::{JavaProgram, TestKafka, eventually, unique};
+use evenkeel::testing::{JavaProgram, TestKafka, eventually, required, unique};
 use std::time::{Duration, Instant};
 
 fn router(handled: &Log<String>) -> Router {
@@ -69,10 +69,8 @@ async fn a_member_that_its_group_refuses_is_not_ready_until_it_is_admitted() {
     set(&mut case.kafka, "session.timeout.ms=6000");
     let handled = Log::new();
     // With KIP-848 the client fails for good.
-    let settings = ConsumerSettings {
-        assignment: Assignment::CooperativeSticky,
-        ..case.settings()
-    };
+    let mut settings = case.settings();
+    settings.assignment = Assignment::CooperativeSticky;
     let member = Member::start(&case.kafka, settings, router(&handled));
     member.joined().await;
     acl(&program, &cluster, "expel", &case.group).await;
@@ -109,4 +107,24 @@ fn a_consumer_runs_on_a_runtime_of_one_thread() {
         assert!(report.clean, "{report:?}");
         assert_eq!(report.settled, 2_000, "{report:?}");
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_told_with_its_cause() {
+    let Some(cluster) = required(TestKafka::start_with(&[]).await) else {
+        return;
+    };
+    let case = Case::on(&cluster, "it-outage", 1).await;
+    let member = Member::start(&case.kafka, case.settings(), router(&Log::new()));
+    member.joined().await;
+    drop(cluster);
+    eventually("the cause is told", WITHIN, || async {
+        let not_ready = member.health.not_ready();
+        let mut reasons = not_ready.iter().map(|(_, reason)| reason);
+        let told = |reason: &String| {
+            reason.contains("no broker can be reached: ") && reason.contains("Connection refused")
+        };
+        reasons.any(told).then_some(())
+    })
+    .await;
 }

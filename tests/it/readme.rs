@@ -47,6 +47,93 @@ fn the_service_shown_is_the_example_that_compiles() {
     assert_eq!(shown, Some(read("examples/order_mailer.rs").as_str()));
 }
 
+/// The block of this language that is shown first.
+fn block(page: &str, language: &str) -> String {
+    let text = read(page).replace("//! ", "");
+    let (_, after) = text
+        .split_once(&format!("```{language}\n"))
+        .unwrap_or_else(|| panic!("no {language} in {page}"));
+    let (block, _) = after.split_once("```").expect("a block ends");
+    block.to_owned()
+}
+
+/// Name and features of the dependencies in a block.
+fn dependencies(toml: &str) -> Vec<(String, Option<String>, Vec<String>)> {
+    let quoted = |text: &str| {
+        let words = text.split('"').skip(1).step_by(2);
+        words.map(str::to_owned).collect::<Vec<String>>()
+    };
+    let lines = toml.lines().filter_map(|line| line.split_once(" = { "));
+    lines
+        .map(|(name, value)| {
+            let (rest, features) = value.split_once("features").unwrap_or((value, ""));
+            let version = rest.contains("version").then(|| quoted(rest).remove(0));
+            (name.to_owned(), version, quoted(features))
+        })
+        .collect()
+}
+
+#[test]
+fn the_dependencies_shown_are_all_that_the_service_needs() {
+    let shown = block("README.md", "toml");
+    assert_eq!(shown, block("src/lib.rs", "toml"), "README and front page");
+    let service = read("examples/order_mailer.rs");
+    let manifest = read("Cargo.toml");
+    let workspace = dependencies(&manifest);
+    let shown = dependencies(&shown);
+    // Whatever the service names by its path is a dependency.
+    for word in service.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')) {
+        let Some((root, _)) = word.split_once("::") else {
+            continue;
+        };
+        let is_crate = root.starts_with(|c: char| c.is_ascii_lowercase());
+        let is_ours =
+            ["std", "sqlx"].contains(&root) || shown.iter().any(|(name, ..)| name == root);
+        assert!(!is_crate || is_ours, "{root} of {word}");
+    }
+    assert!(
+        service.contains("use evenkeel::sqlx;"),
+        "no crate sqlx is asked for"
+    );
+    for (name, version, features) in shown {
+        if name == "evenkeel" {
+            for feature in features {
+                let line = format!("\n{feature} = [");
+                assert!(manifest.contains(&line), "no feature {feature}");
+            }
+            continue;
+        }
+        let ours = workspace.iter().find(|(ours, ..)| *ours == name);
+        let (_, our_version, _) = ours.unwrap_or_else(|| panic!("{name} is none of ours"));
+        assert_eq!(&version, our_version, "{name}");
+        if name == "tokio" {
+            let needed = ["macros", "rt-multi-thread"].map(str::to_owned);
+            assert_eq!(features, needed, "for tokio::main");
+        }
+    }
+    let sqlx = workspace.iter().find(|(name, ..)| name == "sqlx");
+    let sqlx = sqlx.and_then(|(_, version, _)| version.clone());
+    assert_eq!(
+        sqlx.as_deref(),
+        Some("0.9.0"),
+        "README and front page say 0.9"
+    );
+}
+
+#[test]
+fn the_front_page_lists_every_feature() {
+    let (front, manifest) = (read("src/lib.rs"), read("Cargo.toml"));
+    let (_, features) = manifest.split_once("[features]\n").expect("features");
+    let (features, _) = features.split_once("\n\n").expect("an end");
+    let names = features.lines().filter_map(|line| line.split_once(" = ["));
+    for name in names
+        .map(|(name, _)| name)
+        .filter(|name| *name != "default")
+    {
+        assert!(front.contains(&format!("//! | `{name}`")), "{name}");
+    }
+}
+
 #[test]
 fn every_file_linked_to_exists() {
     for page in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"] {

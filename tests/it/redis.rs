@@ -1,7 +1,7 @@
 //! Redis as the inbox of a group: effects outside of it are made once while nothing crashes, and events wait for it.
 
 use crate::support::{Case, Log, Member, Step, WITHIN};
-use evenkeel::consumer::Bound;
+use evenkeel::consumer::StopWhen;
 use evenkeel::event::{Event, OutgoingRecord};
 use evenkeel::handler::{Context, HandlerError, Router};
 use evenkeel::inbox::{RedisInbox, RedisSettings};
@@ -63,7 +63,7 @@ async fn an_event_produced_twice_has_its_effect_once_while_nothing_crashes() {
     let inbox = RedisInbox::open_with(redis.url(), &settings).await;
     let effects = Effects::new();
     let mut consumer = case.settings();
-    consumer.bound = Bound::UntilEnd;
+    consumer.stop_when = StopWhen::UntilEnd;
     consumer.retry.backoff.initial = Duration::from_millis(5);
     let router = router(inbox.expect("the store"), &effects);
     let report = Member::start(&case.kafka, consumer, router).ended().await;

@@ -345,6 +345,13 @@ impl<H> Handle for H where
 }
 
 impl Member {
+    /// What its health notes beside which member it is.
+    pub(crate) fn notes(&self) -> Vec<(String, String)> {
+        let mut notes = self.health.notes();
+        notes.retain(|(_, note)| !note.contains(", client "));
+        notes
+    }
+
     /// Starts a consumer.
     pub(crate) fn start(
         kafka: &KafkaConfig,

@@ -1,16 +1,16 @@
 //! Members to which the brokers assign nothing are ready, and bounded runs of theirs end.
 
 use crate::support::{Case, Member, WITHIN};
-use evenkeel::consumer::{Assignment, Bound, ConsumerSettings, Stopped};
+use evenkeel::consumer::{Assignment, ConsumerSettings, StopWhen, Stopped};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
 use evenkeel::testing::eventually;
 use std::time::Duration;
 
-fn settings(case: &Case, bound: Bound) -> ConsumerSettings {
+fn settings(case: &Case, bound: StopWhen) -> ConsumerSettings {
     let mut settings = case.settings();
     settings.assignment = Assignment::Broker;
-    settings.bound = bound;
+    settings.stop_when = bound;
     settings
 }
 
@@ -23,13 +23,13 @@ async fn members_without_partitions_are_ready_and_their_bounded_runs_end() {
     let Some(case) = Case::new("it-surplus", 1).await else {
         return;
     };
-    let owner = Member::start(&case.kafka, settings(&case, Bound::Endless), idle());
+    let owner = Member::start(&case.kafka, settings(&case, StopWhen::Endless), idle());
     owner.joined().await;
     case.publish_load(3, 3).await;
     case.all_committed().await;
-    let surplus = Member::start(&case.kafka, settings(&case, Bound::Endless), idle());
+    let surplus = Member::start(&case.kafka, settings(&case, StopWhen::Endless), idle());
     surplus.joined().await;
-    for bound in [Bound::Idle(Duration::from_secs(1)), Bound::UntilEnd] {
+    for bound in [StopWhen::Idle(Duration::from_secs(1)), StopWhen::UntilEnd] {
         let bounded = Member::start(&case.kafka, settings(&case, bound), idle());
         let report = bounded.ended().await;
         assert_eq!(
@@ -61,9 +61,10 @@ async fn a_member_waits_for_its_instance_id_to_be_free() {
     let Some(case) = Case::new("it-instance", 2).await else {
         return;
     };
-    let named = || ConsumerSettings {
-        instance_id: Some("one".to_owned()),
-        ..settings(&case, Bound::Endless)
+    let named = || {
+        let mut named = settings(&case, StopWhen::Endless);
+        named.instance_id = Some("one".to_owned());
+        named
     };
     let first = Member::start(&case.kafka, named(), idle());
     first.joined().await;

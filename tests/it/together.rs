@@ -64,8 +64,9 @@ async fn the_end_of_one_consumer_leaves_the_other_ready_and_watched() {
 async fn what_one_consumer_complains_of_shows_while_another_starts() {
     let cluster = Cluster::new(1).expect("a mock cluster");
     let (first, second, health) = (case(&cluster), case(&cluster), Health::default());
-    let refused = Router::new()
-        .raw(async |_: Record| Outcome::Retry(HandlerError::outage("refused").of("provider")));
+    let refused = Router::new().raw(async |_: Record| {
+        Outcome::Retry(HandlerError::outage("refused").dependency("provider"))
+    });
     let down = start(&first, &health, refused);
     down.joined().await;
     first.publish_load(20, 20).await;

@@ -3,8 +3,8 @@
 use crate::control::desk::Desk;
 use crate::damage::{Damage, Damageable};
 use crate::support::{Case, Log, Member, WITHIN, set};
-use evenkeel::consumer::{Bound, Consumer, ConsumerError};
-use evenkeel::control::{Action, Outcome};
+use evenkeel::consumer::{Consumer, ConsumerError, StopWhen};
+use evenkeel::control::{Action, CommandOutcome};
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::Router;
 use evenkeel::kafka::KafkaError;
@@ -61,7 +61,7 @@ impl World {
         let record = self.desk.position(0, offset);
         let (skip, _) = self.desk.command(Action::Skip { record }).await;
         let outcomes = self.desk.acknowledged(&skip, &[0]).await;
-        assert_eq!(outcomes, [Outcome::Skipped]);
+        assert_eq!(outcomes, [CommandOutcome::Skipped]);
     }
 }
 
@@ -186,7 +186,7 @@ async fn a_bounded_run_ends_at_an_unreadable_batch_with_the_reason_and_readers_g
     let (handled, desk) = (Log::new(), &world.desk);
     let mut settings = desk.settings();
     settings.topics.push(world.sound.clone());
-    settings.bound = Bound::UntilEnd;
+    settings.stop_when = StopWhen::UntilEnd;
     let consumer = Consumer::new(desk.kafka.clone(), settings, router(&handled));
     let run = consumer
         .expect("settings that can be used")

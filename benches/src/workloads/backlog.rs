@@ -1,6 +1,8 @@
-//! `backlog`: millions of records wait, and the handler takes 50 ms each: resident memory must stay flat.
+//! `backlog`: millions of records wait, and each handler call takes 50 ms: resident memory must
+//! stay flat.
 //!
-//! Runs for half a minute, far from the backlog's end. The value is how much memory grew over the process's start.
+//! Runs for half a minute, far from the backlog's end. The value is the growth of memory since the
+//! process's start.
 
 use crate::spec::{Aim, Bound, Contestant, Data, Figure, Plan, Spec, Turn};
 use crate::usage::{resident_max_mib, resident_mib};

@@ -1,8 +1,8 @@
-//! `consume`: everything on a topic from its beginning with an empty handler, each turn in a fresh group.
+//! `consume`: reads a whole topic with an empty handler, each turn in a new group.
 //!
-//! `raw` is what a program without any framework does: a loop over `BaseConsumer::poll`, tuned as our consumer is, that
-//! keeps neither ledger nor order and commits nothing. `evenkeel` has order per key, ledger, limits, metrics and commits
-//! on; as the raw loop, it does not ask for headers.
+//! `raw` is a program without a framework: a loop over `BaseConsumer::poll`, tuned like our
+//! consumer, without offset tracking, ordering and commits. `evenkeel` has order per key, offset
+//! tracking, limits, metrics and commits. Like the raw loop, it does not read headers.
 
 use crate::check::Check;
 use crate::run::{evenkeel, rate, raw_loop};
@@ -13,7 +13,7 @@ use evenkeel::handler::{Outcome, Router};
 use rdkafka::message::Message;
 use std::sync::Arc;
 
-/// The data, unless the user says otherwise.
+/// The data, unless the user chooses other sizes.
 pub(crate) const DATA: Data = Data {
     records: 1_000_000,
     size: 328,

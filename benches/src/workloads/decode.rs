@@ -1,7 +1,8 @@
 //! `decode`: CloudEvents with a JSON payload, handled as a struct.
 //!
-//! `raw` is one thread that reads the same headers into strings, the time into a timestamp, and the payload into the
-//! same struct. `validated` is evenkeel with schema validation on, so that its cost shows.
+//! `raw` is one thread that parses the same headers into strings, the time into a timestamp, and
+//! the payload into the same struct. `validated` is evenkeel with schema validation, to show its
+//! cost.
 
 use crate::check::Check;
 use crate::run::{evenkeel, rate, raw_loop};
@@ -63,7 +64,7 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
     rate(spec.data.records, check.finish()?)
 }
 
-/// What the raw loop makes of the headers.
+/// The headers as parsed by the raw loop.
 #[derive(Debug, Default)]
 #[allow(
     dead_code,

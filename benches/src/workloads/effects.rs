@@ -1,7 +1,9 @@
-//! `effects`: one row inserted for each event, in the same transaction as the inbox's row, and every commit waits for the disk.
+//! `effects`: inserts one row for each event, in the same transaction as the inbox row. Every
+//! commit waits for the disk.
 //!
-//! On each store a transaction an event comes first, as a service without group commit has it, then what is ready together; last
-//! a batch handler, which inserts the rows of its events in one statement.
+//! For each store there are three contestants. The first uses one transaction per event, like a
+//! service without group commit. The second shares transactions by group commit. The last is a
+//! batch handler, which inserts the rows of its events in one statement.
 
 use crate::check::Check;
 use crate::run::{evenkeel, rate};
@@ -22,7 +24,8 @@ const EFFECTS: &str =
 const INSERT: &str = "INSERT INTO effects (key, place, total_cents) VALUES ($1, $2, $3)";
 const COUNT: &str = "SELECT count(*) FROM (SELECT DISTINCT key, place FROM effects) AS effects";
 
-/// What is ready together at most. A batch is made of what waits while the one before it runs, so that it takes more.
+/// The concurrency. A batch consists of events that wait while the previous one runs, so batches
+/// need a higher one.
 fn concurrency(way: Way) -> usize {
     match way {
         Way::Single | Way::Group => 256,
@@ -77,18 +80,18 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
     }
 }
 
-/// How events come to their effects.
+/// How events take effect.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// A transaction for each.
+    /// One transaction per event.
     Single,
-    /// What is ready together shares a transaction.
+    /// Group commit: events that are ready share a transaction.
     Group,
     /// A batch handler.
     Batch,
 }
 
-/// Handlers of both stores differ in the transaction that they name.
+/// The handlers of both stores differ in the type of their transaction.
 macro_rules! insert {
     ($check:expr, $transaction:ty) => {{
         let seen = Arc::clone(&$check);

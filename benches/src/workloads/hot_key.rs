@@ -1,10 +1,11 @@
-//! `hot-key`: what one key does to the others, at 600 records a second with a handler of 1 ms.
+//! `hot-key`: the effect of one key on the others, at 600 records per second with a handler of 1
+//! ms.
 //!
-//! - `even`: a thousand keys with the same share each
+//! - `even`: a thousand keys with equal shares
 //! - `evenkeel`: one key has half of all records
-//! - `computing`: one key's handler computes for 5 ms without a pause, 20 times a second
+//! - `computing`: one key's handler computes for 5 ms without yielding, 20 times per second
 //!
-//! The value is the 99th percentile of the time from publication to handler, of all keys but that one.
+//! The value is the 99th percentile of the time from publication to handler, over all other keys.
 
 use super::latency::{publisher, send};
 use crate::paced::{Pace, Paced};
@@ -44,7 +45,7 @@ pub(crate) fn plan() -> Plan {
 }
 
 pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
-    // Every so many-th record is the odd key's.
+    // One of this many records has the odd key.
     let every = match spec.contestant.as_str() {
         "evenkeel" => 2,
         "computing" => 30,

@@ -1,4 +1,5 @@
-//! `keys`: the empty handler on 64 partitions with a million keys, beside 12 partitions with 10,000 keys.
+//! `keys`: the empty handler on 64 partitions with a million keys, compared with 12 partitions with
+//! 10,000 keys.
 
 use crate::spec::{Aim, Bound, Contestant, Data, Figure, Plan, Spec, Turn};
 

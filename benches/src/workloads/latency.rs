@@ -1,6 +1,7 @@
-//! `latency`: 500 records a second, from the call that publishes a record to the call of its handler.
+//! `latency`: the time from the call that publishes a record to the call of its handler, at 500
+//! records per second.
 //!
-//! `raw` is a `ThreadedProducer` and a thread that polls a `BaseConsumer`; neither side lingers.
+//! `raw` is a `ThreadedProducer` and a thread that polls a `BaseConsumer`. Neither side lingers.
 
 use crate::paced::{Pace, Paced};
 use crate::run::raw_config;
@@ -122,7 +123,7 @@ async fn evenkeel(spec: &Spec, paced: &Arc<Paced>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A publisher that does not linger.
+/// A publisher without linger.
 pub(crate) fn publisher(spec: &Spec) -> anyhow::Result<Publisher> {
     let settings = PublisherSettings::new("/bench/paced");
     Ok(Publisher::new(&spec.tuned(&["linger.ms=0"])?, settings)?)
@@ -145,7 +146,7 @@ pub(crate) fn send(
     };
     let publisher = publisher.clone();
     async move {
-        // That every record came is checked where they are handled.
+        // The handler side checks that every record arrived.
         let _receipt = publisher.enqueue_record(record).await?;
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! `lifecycle`: how fast a consumer is there, how little it needs while nothing comes, and how fast it is gone.
+//! `lifecycle`: the time of a consumer's start, its resource usage while idle, and the time of its
+//! stop.
 //!
 //! The value is the time from the assignment to the first handled record.
 

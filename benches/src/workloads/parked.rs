@@ -1,8 +1,8 @@
 //! `parked`: a million records of 100,000 keys are parked when a member is assigned its partitions.
 //!
-//! The value is how long it takes from the assignment until the first record of every partition is handled, which is when
-//! all parked sets are whole. What is parked is not due meanwhile. It is written by a process of its own, so that memory
-//! is the consumer's alone.
+//! The value is the time from the assignment until the first record of every partition is handled.
+//! By then all parked sets are complete. No parked record is due meanwhile. A separate process
+//! writes the parked records, so that the measured memory is the consumer's alone.
 
 use super::consume::DATA;
 use crate::cluster::Cluster;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 const RECORDS: u64 = 1_000_000;
 const KEYS: u64 = 100_000;
-/// The contestant that writes what is parked, and takes no part.
+/// The contestant that writes the parked records. It does not take part.
 const WRITER: &str = "writer";
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -111,7 +111,8 @@ async fn wait_until(began: Instant, holds: impl Fn() -> bool) -> anyhow::Result<
     Ok(())
 }
 
-/// Writes a record to each partition of the topic, and what is parked of it for the group that has its name.
+/// Writes a record to each partition of the topic, and the parked records of the group that has the
+/// topic's name.
 async fn write(spec: &Spec) -> anyhow::Result<Turn> {
     let retry = retry_topic(&spec.topic, &spec.topic);
     let admin = Admin::connect(&spec.kafka()?, WITHIN).await?;

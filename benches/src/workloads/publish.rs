@@ -1,8 +1,9 @@
-//! `publish`: as fast as it goes, every receipt awaited, acks=all, idempotent.
+//! `publish`: publishes at full speed, awaits every receipt; acks=all, idempotent.
 //!
-//! `threaded` is a `ThreadedProducer` with a delivery callback, `future` a `FutureProducer` with a future for each record;
-//! both as they are used by hand, with the same linger and buffer as evenkeel's publisher. None of the three compresses;
-//! `evenkeel-lz4` does, as evenkeel's publisher does by default.
+//! `threaded` is a `ThreadedProducer` with a delivery callback. `future` is a `FutureProducer` with
+//! a future for each record. Both are used as in hand-written code, with the same linger and buffer
+//! as evenkeel's publisher. None of these three compresses. `evenkeel-lz4` does, which is the
+//! default of evenkeel's publisher.
 
 use crate::check::{key, value};
 use crate::run::rate;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Receipts that are awaited after so many more records were enqueued.
+/// Receipts are awaited after this many records.
 const PIPELINED: usize = 50_000;
 const FLUSH: Duration = Duration::from_secs(60);
 
@@ -71,7 +72,7 @@ fn config(spec: &Spec) -> ClientConfig {
     ])
 }
 
-/// Keys and values, made before the clock starts.
+/// Keys and values, created before the clock starts.
 struct Prepared {
     keys: Vec<Bytes>,
     values: Vec<Bytes>,

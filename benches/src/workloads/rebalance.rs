@@ -1,7 +1,9 @@
-//! `rebalance`: a second member joins and leaves again while 500 records a second come: how long does a record wait?
+//! `rebalance`: a second member joins and leaves at 500 records per second. How long does a record
+//! wait?
 //!
-//! `raw` is two `BaseConsumer` loops with the cooperative-sticky assignor and automatic commits. The value is the longest
-//! time from publication to handler; `twice` counts records that were handled again.
+//! `raw` is two `BaseConsumer` loops with the cooperative-sticky assignor and automatic commits.
+//! The value is the longest time from publication to handler. `twice` counts records that were
+//! handled again.
 
 use super::latency::{publisher, send};
 use crate::paced::{Pace, Paced};
@@ -82,7 +84,7 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
     })
 }
 
-/// A member of the group, running.
+/// A running member of the group.
 struct Member {
     stop: CancellationToken,
     running: tokio::task::JoinHandle<anyhow::Result<()>>,
@@ -117,7 +119,7 @@ fn raw(spec: &Spec, group: &str, paced: &Arc<Paced>) -> anyhow::Result<Member> {
             }
         }
         consumer.unsubscribe();
-        // Leaving is done by polling on.
+        // Leaving the group takes further polls.
         for _ in 0..5 {
             consumer.poll(Duration::from_millis(100));
         }

@@ -1,7 +1,7 @@
-//! `shared-rows`: handlers that update few rows of PostgreSQL, as balances, stock and counters do.
+//! `shared-rows`: handlers that update a few rows of PostgreSQL, like balances, stock and counters.
 //!
-//! Several connections cannot do better than one there, as every group wants the rows of every other. The question is what they
-//! lose: deadlocks cost a second each where nothing is done about them.
+//! Several connections cannot be faster than one here, because every group needs the rows of every
+//! other. The measurement shows their loss: without countermeasures, each deadlock costs a second.
 
 use crate::run::rate;
 use crate::sample::Sample;
@@ -19,16 +19,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// What is ready together at most.
+/// Maximum number of events that are ready at the same time.
 const CONCURRENCY: usize = 64;
 
-/// How often is looked whether all events are handled.
+/// Interval between two checks whether all events are handled.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Without an effect for that long, a turn has failed.
+/// A turn fails after this time without an effect.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// So many rows are shared by all events.
+/// Number of rows that all events share.
 const ROWS: u32 = 20;
 
 const STOCK: &str =
@@ -90,7 +90,7 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
     rate(spec.data.records, last.since(first)?)
 }
 
-/// Adds one to the row of an event.
+/// A router whose handler adds one to the row of an event.
 fn router(first: &Arc<OnceLock<Moment>>, inbox: PostgresInbox) -> Router {
     let first = Arc::clone(first);
     let take = move |event: Event<Sample>, mut tx: PostgresTx| {
@@ -104,7 +104,7 @@ fn router(first: &Arc<OnceLock<Moment>>, inbox: PostgresInbox) -> Router {
     Router::new().on(take).with_inbox(inbox)
 }
 
-/// When every event has had its effect, and none twice.
+/// The time at which every event had taken effect. Fails if one did so twice.
 async fn all_taken(pool: &PgPool, events: u64) -> anyhow::Result<Moment> {
     let mut silent_since = (0, Instant::now());
     loop {

@@ -1,7 +1,7 @@
-//! `slow`: a handler that waits for 10 ms, as one that calls another service does.
+//! `slow`: a handler that waits for 10 ms, like one that calls another service.
 //!
-//! The ceiling is the timer's: `tokio` is bare tasks that do the same number of the same sleeps without Kafka, order or
-//! anything else, 1,000 or 10,000 at a time.
+//! The timer sets the upper limit. `tokio` measures it: bare tasks with the same number of sleeps,
+//! without Kafka and ordering, 1,000 or 10,000 at a time.
 
 use crate::check::Check;
 use crate::run::{evenkeel, rate};

@@ -1,11 +1,15 @@
-//! `evenkeel audit`: whether every event of a topic had its end in a group, once and in order.
+//! `evenkeel audit`: audits whether every event of a topic reached its end in a group, once and in
+//! order.
 
 use super::consume::position::start;
-use crate::connection::ConnectionArgs;
-use crate::exit::Ending;
-use crate::output::{Listing, OutputArgs, OutputFormat, Row, print_line};
-use crate::progress::Progress;
-use crate::store::StoreArgs;
+use crate::arguments::connection::ConnectionArgs;
+use crate::arguments::group_args::GroupArg;
+use crate::arguments::store_address::StoreArgs;
+use crate::output::progress::Progress;
+use crate::output::stderr::say;
+use crate::output::{
+    Column, Listing, OutputArgs, Row, id, name, number, print_json, print_line, text,
+};
 use clap::Args;
 use evenkeel::audit::{
     AuditReport, AuditSettings, Finding, Findings, Handlers, Step, Tally, audit,
@@ -13,21 +17,23 @@ use evenkeel::audit::{
 use evenkeel::inbox::completions;
 use evenkeel::kafka::reader::Start;
 use evenkeel::recovery::DeadLetterTopic;
+use evenkeel_program::exit::Ending;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// Prove that every event of a topic had its end in a group: an effect, a dead letter, a parked record or a recorded skip.
+/// Prove that every event of a topic had its end in a group: an effect, a dead letter, a parked
+/// record or a recorded skip.
 ///
-/// Reads the topic, the group's retry, dead-letter and control topics and its store afresh, and changes nothing; the group may
-/// go on meanwhile. Lists what is missing, doubled or out of order. What the group has not committed yet is told as lag. Types
-/// that the group does not handle are told as ignored, with their numbers: a handler that was forgotten shows there.
+/// Reads the topic, the group's retry, dead-letter and control topics and its store afresh, and
+/// changes nothing; the group may go on meanwhile. Lists what is missing, doubled or out of order.
+/// What the group has not committed yet is told as lag. Types that the group does not handle are
+/// told as ignored, with their numbers: a handler that was forgotten shows there.
 ///
 /// Exits with 3 when anything was found, or the lag is above --max-lag.
 #[derive(Debug, Args)]
 pub(crate) struct AuditArgs {
-    /// The consumer group.
-    #[arg(short, long)]
-    group: String,
+    #[command(flatten)]
+    group: GroupArg,
 
     /// The topic.
     #[arg(short, long)]
@@ -36,7 +42,8 @@ pub(crate) struct AuditArgs {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// Where to start in each partition: beginning, an offset, -N (the last N) or @TIME.
+    /// Where to start in each partition: beginning, an offset, -N (the last N) or a time: @TIME,
+    /// -1h, 2026-05-01T12:00:00Z.
     #[arg(
         long,
         value_name = "POSITION",
@@ -46,7 +53,7 @@ pub(crate) struct AuditArgs {
     )]
     from: Start,
 
-    /// Where to stop: end, an offset, -N or @TIME.
+    /// Where to stop: end, an offset, -N or a time.
     #[arg(
         long,
         value_name = "POSITION",
@@ -56,13 +63,14 @@ pub(crate) struct AuditArgs {
     )]
     to: Start,
 
-    /// The handler of an event type, where the inbox does not know it by the type; TYPE alone says that the type is handled, and
-    /// TYPE=raw or TYPE=fallback that the raw or fallback handler takes it. May be repeated, for one type too: after a handler was
-    /// renamed.
+    /// The handler of an event type, where the inbox does not know it by the type; TYPE alone says
+    /// that the type is handled, and TYPE=raw or TYPE=fallback that the raw or fallback handler
+    /// takes it. May be repeated, for one type too: after a handler was renamed.
     #[arg(long = "handler", value_name = "TYPE=NAME", value_parser = handler)]
     handlers: Vec<(String, String)>,
 
-    /// How many records of the range the group may have yet to commit; any number, unless this says otherwise.
+    /// How many records of the range the group may have yet to commit; any number, unless this says
+    /// otherwise.
     #[arg(long, value_name = "RECORDS")]
     max_lag: Option<u64>,
 
@@ -86,7 +94,7 @@ pub(crate) struct AuditArgs {
     output: OutputArgs,
 
     #[command(flatten)]
-    connection: ConnectionArgs,
+    pub(crate) connection: ConnectionArgs,
 }
 
 /// `TYPE=NAME`, or `TYPE` for a handler of the type's name.
@@ -100,7 +108,7 @@ fn handler(text: &str) -> Result<(String, String), String> {
 
 impl AuditArgs {
     fn settings(&self) -> AuditSettings {
-        let mut settings = AuditSettings::new(&self.group, &self.topic);
+        let mut settings = AuditSettings::new(self.group.name(), &self.topic);
         settings.from = self.from;
         settings.to = self.to;
         settings.handlers = self
@@ -119,26 +127,25 @@ impl AuditArgs {
     }
 }
 
-/// Audits, and says what was found.
+/// Audits, and prints the findings.
 pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<Ending> {
     let kafka = args.connection.kafka()?;
-    let store = completions::open(&args.store.address, &args.group).await?;
+    let store = completions::open(args.store.address.as_str(), args.group.name()).await?;
     let mut told = Told::default();
     let watch = move |progress| told.take(progress);
     let settings = args.settings();
     let report = audit(&kafka, settings, store, args.connection.timeout(), watch).await?;
-    match args.output.output {
-        OutputFormat::Table => print(&report)?,
-        OutputFormat::Json => print_line(&serde_json::to_string_pretty(&report)?)?,
-        OutputFormat::Jsonl => print_line(&serde_json::to_string(&report)?)?,
+    match args.output.is_table() {
+        true => print(&report, args.output)?,
+        false => print_json(args.output.format(), &report)?,
     }
-    anstream::eprintln!("evenkeel: {}", sentence(&report));
+    say!("{}", sentence(&report));
     let lags = args.max_lag.filter(|max| report.lag > *max);
     if let Some(max) = lags {
         let lag = report.lag;
-        anstream::eprintln!(
-            "evenkeel: {lag} records are not committed yet, more than {max}: see `evenkeel groups describe {}`",
-            args.group
+        say!(
+            "{lag} records are not committed yet, more than {max}: see `evenkeel groups describe {}`",
+            args.group.name()
         );
     }
     Ok(match report.proven && lags.is_none() {
@@ -147,14 +154,14 @@ pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<Ending> {
     })
 }
 
-/// Tells on standard error how far a long audit is.
+/// Reports the progress of a long audit on standard error.
 #[derive(Default)]
 struct Told {
     bar: Option<(Step, u32, Progress)>,
     line_at: Option<Instant>,
 }
 
-/// Without a terminal, a line that often.
+/// Interval between lines if standard error is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Told {
@@ -166,7 +173,7 @@ impl Told {
             total,
         } = progress;
         let what = match step {
-            Step::Letters => "dead letters",
+            Step::DeadLetters => "dead letters",
             Step::Topic => "records",
             Step::Copies => "records, for copies",
         };
@@ -182,7 +189,7 @@ impl Told {
         if since.elapsed() >= LINE_INTERVAL {
             self.line_at = Some(Instant::now());
             if !Progress::is_shown() {
-                anstream::eprintln!("evenkeel: {done} of {total} {what} in pass {pass}");
+                say!("{done} of {total} {what} in pass {pass}");
             }
         }
     }
@@ -195,14 +202,14 @@ struct TypeRow<'a> {
 }
 
 impl Row for TypeRow<'_> {
-    const COLUMNS: &'static [&'static str] = &[
-        "type",
-        "records",
-        "effects",
-        "dead letters",
-        "parked",
-        "skipped",
-        "ignored",
+    const COLUMNS: &'static [Column] = &[
+        name("type"),
+        number("records"),
+        number("effects"),
+        number("dead-letters"),
+        number("parked"),
+        number("skipped"),
+        number("ignored"),
     ];
 
     fn cells(&self) -> Vec<Vec<String>> {
@@ -230,7 +237,14 @@ struct FindingRow<'a> {
 }
 
 impl Row for FindingRow<'_> {
-    const COLUMNS: &'static [&'static str] = &["found", "record", "type", "source", "id", "what"];
+    const COLUMNS: &'static [Column] = &[
+        name("found"),
+        id("record"),
+        name("type"),
+        name("source"),
+        id("id"),
+        text("detail"),
+    ];
 
     fn cells(&self) -> Vec<Vec<String>> {
         let found = self.finding;
@@ -245,7 +259,7 @@ impl Row for FindingRow<'_> {
     }
 }
 
-/// What kinds of findings there are, by name.
+/// The kinds of findings, by name.
 fn kinds(report: &AuditReport) -> [(&'static str, &Findings); 5] {
     [
         ("missing", &report.missing),
@@ -256,18 +270,18 @@ fn kinds(report: &AuditReport) -> [(&'static str, &Findings); 5] {
     ]
 }
 
-/// A table of the types, and one of the findings, if there are any.
-fn print(report: &AuditReport) -> anyhow::Result<()> {
+/// Prints a table of the types, and one of the findings if there are any.
+fn print(report: &AuditReport, output: OutputArgs) -> anyhow::Result<()> {
     let types = report.types.iter().map(|(ty, tally)| TypeRow { ty, tally });
     let total = TypeRow {
         ty: "all",
         tally: &report.total,
     };
-    Listing::print(OutputFormat::Table, types.chain([total]))?;
+    Listing::print(output, types.chain([total]))?;
     if report.proven {
         return Ok(());
     }
-    anstream::println!();
+    print_line("")?;
     let rows = kinds(report).into_iter().flat_map(|(kind, findings)| {
         findings.listed.iter().map(move |finding| FindingRow {
             kind,
@@ -275,11 +289,11 @@ fn print(report: &AuditReport) -> anyhow::Result<()> {
             finding,
         })
     });
-    Listing::print(OutputFormat::Table, rows)?;
+    Listing::print(output, rows)?;
     for (kind, findings) in kinds(report) {
         let more = findings.count - findings.listed.len() as u64;
         if more > 0 {
-            anstream::println!("and {more} more are {kind}");
+            print_line(&format!("and {more} more are {kind}"))?;
         }
     }
     Ok(())

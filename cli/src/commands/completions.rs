@@ -1,13 +1,15 @@
-//! `evenkeel completions` and `evenkeel man`: what shells and manuals need, made from the arguments themselves.
+//! `evenkeel completions` and `evenkeel man`: generated from the arguments.
 
-use crate::exit::Ending;
+use crate::help;
+use crate::output::print;
 use anyhow::Context;
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
-use std::io::Write;
-use std::path::PathBuf;
+use evenkeel_program::exit::Ending;
+use std::io;
+use std::path::{Path, PathBuf};
 
-/// Print the completions of a shell, for example: evenkeel completions bash > /etc/bash_completion.d/evenkeel
+/// Print the completions of a shell.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
     /// The shell.
@@ -24,28 +26,33 @@ pub(crate) struct ManArgs {
 }
 
 /// Prints completions.
-pub(crate) fn run(args: CompletionsArgs) -> anyhow::Result<Ending> {
+pub(crate) fn run(args: CompletionsArgs, mut command: Command) -> anyhow::Result<Ending> {
     let mut script = Vec::new();
-    let mut command = crate::args::Args::command();
     clap_complete::generate(args.shell, &mut command, "evenkeel", &mut script);
-    std::io::stdout().write_all(&script)?;
+    print(&String::from_utf8(script)?)?;
     Ok(Ending::Done)
 }
 
 /// Prints or writes manual pages.
-pub(crate) fn run_man(args: ManArgs) -> anyhow::Result<Ending> {
-    let command = crate::args::Args::command();
+pub(crate) fn run_man(args: ManArgs, mut command: Command) -> anyhow::Result<Ending> {
+    command.build();
     match args.dir {
         Some(dir) => {
             std::fs::create_dir_all(&dir)
-                .and_then(|()| clap_mangen::generate_to(command, &dir))
+                .and_then(|()| write_pages(&command, "", &dir))
                 .with_context(|| format!("writing manual pages into {}", dir.display()))?;
         }
-        None => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(command).render(&mut page)?;
-            std::io::stdout().write_all(&page)?;
-        }
+        None => print(&String::from_utf8(help::page(&command, "")?)?)?,
     }
     Ok(Ending::Done)
+}
+
+/// Writes the page of a command and those of its subcommands.
+fn write_pages(command: &Command, path: &str, dir: &Path) -> io::Result<()> {
+    for inner in command.get_subcommands() {
+        let path = format!("{path} {}", inner.get_name());
+        write_pages(inner, path.trim(), dir)?;
+    }
+    let name = command.get_display_name().unwrap_or(command.get_name());
+    std::fs::write(dir.join(format!("{name}.1")), help::page(command, path)?)
 }

@@ -1,9 +1,10 @@
-//! `evenkeel dev`: a Kafka on this machine to try things with.
+//! `evenkeel dev`: a Kafka on this machine for development.
 
-use crate::exit::Ending;
-use crate::output::{Listing, OutputArgs, OutputFormat, Row};
+use crate::output::stderr::say;
+use crate::output::{AfterDone, Column, Listing, OutputArgs, Row, name, print, print_line, text};
 use clap::{Args, Subcommand, ValueEnum};
 use evenkeel::testing::{KafkaKind, dev};
+use evenkeel_program::exit::Ending;
 use serde::Serialize;
 
 /// Start, stop and find a Kafka on this machine, for development.
@@ -55,7 +56,7 @@ struct Status {
 }
 
 impl Row for Status {
-    const COLUMNS: &'static [&'static str] = &["brokers", "description"];
+    const COLUMNS: &'static [Column] = &[name("brokers"), text("description")];
 
     fn cells(&self) -> Vec<Vec<String>> {
         vec![vec![self.brokers.clone(), self.description.clone()]]
@@ -77,9 +78,18 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<Ending> {
     match args.command {
         DevCommand::Up(args) => up(args).await,
         DevCommand::Down => down().await,
-        DevCommand::Status(output) => status(output.output).await,
+        DevCommand::Status(output) => status(output).await,
     }
 }
+
+/// Suggestions for the next steps.
+const HINTS: [&str; 5] = [
+    "with that variable set, every command finds it:",
+    "  evenkeel topics apply --execute       create the shop's topics",
+    "  evenkeel tail shop.orders             watch events come in",
+    "  evenkeel publish shop.order-cancelled.v1 -d order_id=o-1 -d reason=test",
+    "  evenkeel dev down                     stop it and delete its data",
+];
 
 async fn up(args: UpArgs) -> anyhow::Result<Ending> {
     let kind = match args.kafka {
@@ -88,31 +98,36 @@ async fn up(args: UpArgs) -> anyhow::Result<Ending> {
         Kind::Java => KafkaKind::Java,
     };
     let status = Status::from(dev::up(kind, args.port).await?);
-    if args.output.output != OutputFormat::Table {
-        Listing::print(args.output.output, [status])?;
+    let runs = || "Kafka runs".to_owned();
+    if !args.output.is_table() {
+        Listing::print(args.output, [status]).after_done(runs)?;
         return Ok(Ending::Done);
     }
-    anstream::println!("{}", status.description);
-    anstream::println!("export KAFKA_BOOTSTRAP_SERVERS={}", status.brokers);
-    anstream::eprintln!(
-        "\nWith that variable set, every command finds it:\n\
-         \x20 evenkeel topics apply --execute       create the shop's topics\n\
-         \x20 evenkeel tail shop.orders             watch events come in\n\
-         \x20 evenkeel publish shop.order-cancelled.v1 -d order_id=o-1 -d reason=test\n\
-         \x20 evenkeel dev down                     stop it and delete its data"
-    );
+    let Status {
+        brokers,
+        description,
+        ..
+    } = status;
+    print(&format!(
+        "{description}\nexport KAFKA_BOOTSTRAP_SERVERS={brokers}\n"
+    ))
+    .after_done(runs)?;
+    for hint in HINTS {
+        say!("{hint}");
+    }
     Ok(Ending::Done)
 }
 
 async fn down() -> anyhow::Result<Ending> {
-    match dev::down().await? {
-        Some(status) => anstream::println!("stopped: {}", status.description),
-        None => anstream::println!("nothing was running"),
-    }
+    let text = match dev::down().await? {
+        Some(status) => format!("stopped: {}", status.description),
+        None => "nothing was running".to_owned(),
+    };
+    print_line(&text).after_done(|| "no Kafka runs".to_owned())?;
     Ok(Ending::Done)
 }
 
-async fn status(output: OutputFormat) -> anyhow::Result<Ending> {
+async fn status(output: OutputArgs) -> anyhow::Result<Ending> {
     match dev::status().await? {
         Some(status) => {
             Listing::print(output, [Status::from(status)])?;
@@ -120,7 +135,7 @@ async fn status(output: OutputFormat) -> anyhow::Result<Ending> {
         }
         None => {
             Listing::<_, Status>::print(output, [])?;
-            anstream::eprintln!("evenkeel: no Kafka runs; start one with: evenkeel dev up");
+            say!("no Kafka runs; start one with: evenkeel dev up");
             Ok(Ending::FoundBad)
         }
     }

@@ -1,8 +1,10 @@
-//! The commands, one a file, and the runtime they run on.
+//! The commands, one file each, and their runtime.
 
 pub(crate) mod audit;
 pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod consume;
+#[cfg(feature = "dev")]
 pub(crate) mod dev;
 pub(crate) mod dlq;
 pub(crate) mod drill;
@@ -15,14 +17,22 @@ pub(crate) mod store;
 pub(crate) mod topics;
 
 use crate::args::{Args, Command};
-use crate::exit::Ending;
-use crate::stop::Stop;
+use crate::help;
+use crate::hints;
 use anyhow::Context;
-use tracing_subscriber::EnvFilter;
+use evenkeel::kafka::KafkaError;
+use evenkeel_ops::dead_letters::DeadLetterError;
+use evenkeel_ops::drills::DrillError;
+use evenkeel_ops::groups::GroupError;
+use evenkeel_ops::waiting_keys::WaitingKeysError;
+use evenkeel_program::exit::Ending;
+use evenkeel_program::log;
+use evenkeel_program::stop::Stop;
 
 /// Runs the command to its end.
 pub(crate) fn run(args: Args) -> anyhow::Result<Ending> {
-    log_to_stderr(match &args.command {
+    // Log nothing by default: a command reports its errors itself.
+    log::to_stderr(match &args.command {
         Command::Outbox(args) => args.log_default(),
         _ => "off",
     });
@@ -34,21 +44,45 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Ending> {
         .block_on(dispatch(args.command))
 }
 
-/// What the library and the client log, as far as `RUST_LOG` asks for it, or else `default`: mostly nothing, since a command
-/// reports its errors itself.
-fn log_to_stderr(default: &str) {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(EnvFilter::builder().parse_lossy(
-            std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| default.to_owned()),
-        ))
-        .init();
+async fn dispatch(command: Command) -> anyhow::Result<Ending> {
+    let connection = command.connection().cloned();
+    let creates = matches!(command, Command::Publish(_));
+    match (run_command(command).await.map_err(of_cluster), connection) {
+        (Err(error), Some(connection)) => Err(hints::explained(error, &connection, creates).await),
+        (ended, _) => ended,
+    }
 }
 
-async fn dispatch(command: Command) -> anyhow::Result<Ending> {
-    let mut stop = Stop::listen().context("listening for signals")?;
+/// Extracts the cluster's error from an operation's error. Exit codes and hints depend on it.
+fn of_cluster(error: anyhow::Error) -> anyhow::Error {
+    fn own<E>(error: E, into_kafka: impl FnOnce(E) -> Result<KafkaError, E>) -> anyhow::Error
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        into_kafka(error).map_or_else(anyhow::Error::from, anyhow::Error::from)
+    }
+    let error = match error.downcast() {
+        Ok(error) => return own(error, DeadLetterError::into_kafka),
+        Err(error) => error,
+    };
+    let error = match error.downcast() {
+        Ok(error) => return own(error, GroupError::into_kafka),
+        Err(error) => error,
+    };
+    let error = match error.downcast() {
+        Ok(error) => return own(error, WaitingKeysError::into_kafka),
+        Err(error) => error,
+    };
+    match error.downcast() {
+        Ok(error) => own(error, DrillError::into_kafka),
+        Err(error) => error,
+    }
+}
+
+async fn run_command(command: Command) -> anyhow::Result<Ending> {
+    let stop = Stop::listen().context("listening for signals")?;
     match command {
-        // These have something to finish when they are asked to stop.
+        // These commands have work to finish when they are stopped.
         Command::Publish(args) => publish::run(args, stop).await,
         Command::Consume(args) => consume::run(args, stop).await,
         Command::Dlq(args) => dlq::run(args, stop).await,
@@ -69,9 +103,11 @@ async fn dispatch_short(command: Command) -> anyhow::Result<Ending> {
         Command::Audit(args) => audit::run(args).await,
         Command::Schemas(args) => schemas::run(args),
         Command::Store(args) => store::run(args).await,
+        Command::Config(args) => config::run(args),
+        #[cfg(feature = "dev")]
         Command::Dev(args) => dev::run(args).await,
-        Command::Completions(args) => completions::run(args),
-        Command::Man(args) => completions::run_man(args),
+        Command::Completions(args) => completions::run(args, help::command()),
+        Command::Man(args) => completions::run_man(args, help::command()),
         Command::Publish(_)
         | Command::Consume(_)
         | Command::Dlq(_)

@@ -1,10 +1,14 @@
-//! `evenkeel store`: the tables that evenkeel keeps in a service's store.
+//! `evenkeel store`: evenkeel's tables in a service's store.
 
-use crate::exit::Ending;
-use crate::store::StoreArgs;
+use crate::arguments::store_address::HELP;
+use crate::output::stderr::say;
+use crate::output::{AfterDone, Column, Listing, OutputArgs, Row, name, number, print_line};
 use clap::{Args, Subcommand};
 use evenkeel::inbox::PostgresInbox;
-use evenkeel::outbox::OutboxStore;
+use evenkeel::outbox::{OutboxStore, PostgresOutbox};
+use evenkeel_program::exit::{Ending, Usage};
+use evenkeel_program::store::StoreAddress;
+use serde::Serialize;
 
 /// Look after the tables that evenkeel keeps in a service's store.
 #[derive(Debug, Args)]
@@ -18,18 +22,72 @@ enum StoreCommand {
     Migrate(MigrateArgs),
 }
 
-/// Create the tables or bring them up to date, so that services need no right to do so.
+/// Create the tables or bring them up to date, so that services need no right to do so; shows what
+/// it would do until --execute is given.
 ///
-/// Services and relays do the same when they start, one at a time. A store of a newer version is refused. The inbox in a SQLite
-/// file belongs to one service, and is left to it.
+/// Services and relays do the same when they start, one at a time. A store of a newer version is
+/// refused. The inbox in a SQLite file belongs to one service, and is left to it. Teams whose
+/// migrations are run by other means have --print write the SQL.
 #[derive(Debug, Args)]
 struct MigrateArgs {
-    #[command(flatten)]
-    store: StoreArgs,
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "EVENKEEL_STORE",
+        hide_env_values = true,
+        required_unless_present = "print",
+        help = HELP
+    )]
+    store: Option<StoreAddress>,
 
-    /// Say what would be done, and change nothing.
+    /// Print the SQL for PostgreSQL instead, to be run in one transaction: what brings --store up
+    /// to date, or all of it where no store is named.
+    #[arg(long, conflicts_with_all = ["execute", "output"])]
+    print: bool,
+
+    /// Do it, instead of showing it.
     #[arg(long)]
+    execute: bool,
+
+    /// Show it: what is done without --execute.
+    #[arg(long, hide = true, conflicts_with = "execute")]
     dry_run: bool,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// The tables of one purpose.
+#[derive(Serialize)]
+struct Tables {
+    tables: &'static str,
+    version: u64,
+    newest: u64,
+    /// Whether they were migrated. False in a dry run.
+    done: bool,
+}
+
+impl Row for Tables {
+    const COLUMNS: &'static [Column] = &[
+        name("tables"),
+        number("version"),
+        number("newest"),
+        name("result"),
+    ];
+
+    fn cells(&self) -> Vec<Vec<String>> {
+        let result = match (self.done, self.version == self.newest) {
+            (true, _) => "migrated",
+            (false, true) => "up to date",
+            (false, false) => "would be migrated",
+        };
+        vec![vec![
+            self.tables.to_owned(),
+            self.version.to_string(),
+            self.newest.to_string(),
+            result.to_owned(),
+        ]]
+    }
 }
 
 /// Runs the command.
@@ -39,35 +97,69 @@ pub(crate) async fn run(args: StoreCommandArgs) -> anyhow::Result<Ending> {
     }
 }
 
-async fn migrate(args: MigrateArgs) -> anyhow::Result<Ending> {
-    let address = &args.store.address;
+/// Prints the SQL of the migration.
+async fn print(store: Option<&str>) -> anyhow::Result<Ending> {
+    let Some(address) = store else {
+        print_line(&PostgresInbox::migration_sql())?;
+        print_line(&PostgresOutbox::migration_sql(0))?;
+        return Ok(Ending::Done);
+    };
+    let Some(inbox) = PostgresInbox::versions(address).await? else {
+        return Err(Usage(
+            "--print is for PostgreSQL; a SQLite file is brought up to date by who opens it"
+                .to_owned(),
+        )
+        .into());
+    };
     let outbox = OutboxStore::versions(address).await?;
-    let done = done(outbox.stored == outbox.newest, &args, async {
-        OutboxStore::open(address).await.map(drop)
-    });
-    let done = done.await?;
-    let (from, to) = (outbox.stored, outbox.newest);
-    anstream::println!("outbox  version {from} -> {to}  {done}");
-    if let Some(inbox) = PostgresInbox::versions(address).await? {
-        let done = self::done(inbox.stored == inbox.newest, &args, async {
-            PostgresInbox::open(address, "").await.map(drop)
-        });
-        let done = done.await?;
-        let (from, to) = (inbox.stored, inbox.newest);
-        anstream::println!("inbox   version {from} -> {to}  {done}");
+    if inbox.stored != inbox.newest {
+        print_line(&PostgresInbox::migration_sql())?;
+    }
+    if outbox.stored != outbox.newest {
+        print_line(&PostgresOutbox::migration_sql(outbox.stored))?;
+    }
+    if inbox.stored == inbox.newest && outbox.stored == outbox.newest {
+        say!("the tables are up to date");
     }
     Ok(Ending::Done)
 }
 
-/// Migrates unless there is no need or no order to; says what became of it.
-async fn done<E>(
-    is_newest: bool,
-    args: &MigrateArgs,
-    migrate: impl Future<Output = Result<(), E>>,
-) -> Result<&'static str, E> {
-    match (is_newest, args.dry_run) {
-        (true, _) => Ok("is up to date"),
-        (false, true) => Ok("would be migrated"),
-        (false, false) => migrate.await.map(|()| "migrated"),
+async fn migrate(args: MigrateArgs) -> anyhow::Result<Ending> {
+    let store = args.store.as_ref().map(StoreAddress::as_str);
+    let address = match (store, args.print) {
+        (store, true) => return print(store).await,
+        (Some(address), false) => address,
+        (None, false) => return Err(Usage("--store is missing".to_owned()).into()),
+    };
+    let tables = |tables, version, newest| Tables {
+        tables,
+        version,
+        newest,
+        done: args.execute && version != newest,
+    };
+    let versions = OutboxStore::versions(address).await?;
+    let outbox = tables("outbox", versions.stored as u64, versions.newest as u64);
+    if outbox.done {
+        OutboxStore::open(address).await?;
     }
+    let mut rows = vec![outbox];
+    if let Some(versions) = PostgresInbox::versions(address).await? {
+        let inbox = tables("inbox", versions.stored.into(), versions.newest.into());
+        if inbox.done {
+            PostgresInbox::open(address, "").await?;
+        }
+        rows.push(inbox);
+    }
+    let is_old = |row: &Tables| row.version != row.newest && !row.done;
+    let to_do = rows.iter().any(is_old);
+    let done = if args.execute {
+        "the tables are up to date"
+    } else {
+        "nothing was changed"
+    };
+    Listing::print(args.output, rows).after_done(|| done.to_owned())?;
+    if to_do {
+        say!("nothing was changed; act with --execute");
+    }
+    Ok(Ending::Done)
 }

@@ -1,6 +1,6 @@
 //! What became of every record of a topic is proven, and what is taken away, moved or contradicted is found, on each store.
 
-use crate::letters::Mailbox;
+use crate::dead_letters::Mailbox;
 use crate::tool::Run;
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::{Event, EventType, OutgoingRecord};

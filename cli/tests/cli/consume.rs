@@ -106,5 +106,5 @@ async fn a_missing_topic_or_partition_is_named() {
     let run = cluster
         .run(&["tail", &cluster.topic, "-p", "7", "-e"], "")
         .await;
-    assert!(run.code(2).err.contains("no partition 7"));
+    assert!(run.code(1).err.contains("no partition 7"));
 }

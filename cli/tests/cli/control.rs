@@ -2,7 +2,7 @@
 
 use crate::tool::{Run, run_on};
 use evenkeel::consumer::{Consumer, ConsumerSettings};
-use evenkeel::control::{control_topic, control_topic_config};
+use evenkeel::control::{MemberInfo, control_topic, control_topic_config};
 use evenkeel::event::{Headers, OutgoingRecord, Record};
 use evenkeel::handler::Router;
 use evenkeel::kafka::admin::{Admin, NewTopic};
@@ -111,6 +111,68 @@ impl Shop {
     }
 }
 
+impl Shop {
+    /// Writes for a member which process it is.
+    async fn say_who_is(&self, member: &str) {
+        let info = MemberInfo {
+            member: member.to_owned(),
+            host: "vm-7".to_owned(),
+            pid: 4711,
+            version: "0.1.0".to_owned(),
+            client_id: "payments".to_owned(),
+            instance_id: None,
+            admin: Some("127.0.0.1:9101".to_owned()),
+            at: jiff::Timestamp::now(),
+        };
+        let publisher = Publisher::new(&self.kafka.config(), PublisherSettings::new("/test"));
+        let record = OutgoingRecord {
+            topic: control_topic(&self.group),
+            partition: Some(0),
+            key: Some(info.key().into()),
+            value: Some(info.value().expect("JSON").into()),
+            headers: Headers::new(),
+            timestamp_ms: None,
+        };
+        let publisher = publisher.expect("a publisher");
+        publisher.publish_record(record).await.expect("written");
+    }
+}
+
+/// Each member says which process it is, and takes that back when it stops.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_processes_behind_members_are_shown_until_they_stop() {
+    let Some(shop) = Shop::new(2).await else {
+        return;
+    };
+    let (one, other) = (shop.member(), shop.member());
+    let processes = async || {
+        let run = shop.groups("members", &["-o", "jsonl"]).await;
+        let rows = (run.code == Some(0)).then(|| run.rows())?;
+        let known = rows.iter().filter(|row| row["process"].is_object());
+        Some(known.cloned().collect::<Vec<Value>>())
+    };
+    let known = eventually("both say who they are", WITHIN, || async {
+        processes().await.filter(|known| known.len() == 2)
+    })
+    .await;
+    for row in known {
+        let process = &row["process"];
+        assert_eq!(process["member"], row["member_id"], "{row}");
+        assert_eq!(process["pid"], std::process::id(), "{row}");
+        assert_ne!(process["host"], "", "{row}");
+    }
+    let described = shop.described().await;
+    assert_eq!(described["processes"].as_array().map(Vec::len), Some(2));
+    other.stop().await;
+    eventually("one is left, and only it is known", WITHIN, || async {
+        let known = processes().await?;
+        let entries = shop.described().await["processes"].as_array()?.len();
+        (known.len() == 1 && entries == 1).then_some(())
+    })
+    .await;
+    one.stop().await;
+}
+
 struct Member {
     stop: CancellationToken,
     run: JoinHandle<()>,
@@ -136,12 +198,17 @@ async fn a_running_group_does_what_it_is_told_and_the_history_has_it() {
     let members = [shop.member(), shop.member()];
     shop.assigned(4).await;
     let partition = ["--topic", &shop.topic, "--partition", "1"];
-    let name = format!("partition/{}/1", shop.topic);
 
     let paused = shop.order("pause", &partition).await.code(0);
     assert_eq!(outcomes(&paused), ["applied"]);
     let row = &paused.rows()[0];
-    assert_eq!(row["partitions"], serde_json::json!([name]));
+    let of_topic = serde_json::json!([{"topic": shop.topic, "partitions": [1]}]);
+    assert_eq!(row["partitions"], of_topic);
+    let names = ["at", "command", "detail", "member", "outcome", "partitions"];
+    assert!(
+        row.as_object().expect("an object").keys().eq(names),
+        "{row}"
+    );
     assert!(
         row["member"]
             .as_str()
@@ -149,8 +216,27 @@ async fn a_running_group_does_what_it_is_told_and_the_history_has_it() {
         "{row}"
     );
     let described = shop.described().await;
-    assert_eq!(described["paused"][0]["scope"], name.as_str());
-    assert_eq!(described["paused"][0]["by"], "ada");
+    let pause = &described["paused"][0];
+    assert_eq!(
+        (&pause["scope"], &pause["topic"], &pause["partition"]),
+        (&"partition".into(), &shop.topic.as_str().into(), &1.into())
+    );
+    assert_eq!(pause["by"], "ada");
+    let list = run_on(shop.kafka, &["groups", "list", "-o", "jsonl"], "").await;
+    let rows = list.code(0).rows();
+    let listed = rows.iter().find(|row| row["group"] == shop.group.as_str());
+    assert_eq!(listed.expect("it is listed")["paused"][0], *pause);
+    let list = run_on(shop.kafka, &["groups", "list", "--check"], "")
+        .await
+        .code(3);
+    let told = format!("{}/1 is paused since", shop.topic);
+    assert!(list.err.contains(&told), "{}", list.err);
+    let lag = shop.groups("lag", &[]).await.code(0).out;
+    assert_eq!(lag.matches("by ada: a bad deploy").count(), 1, "{lag}");
+    for command in ["describe", "lag"] {
+        let checked = shop.groups(command, &["--check"]).await.code(3);
+        assert!(checked.err.contains(&told), "{}", checked.err);
+    }
     let table = shop.groups("describe", &[]).await.code(0).out;
     assert_eq!(table.matches("by ada: a bad deploy").count(), 1, "{table}");
 
@@ -248,7 +334,11 @@ async fn what_means_nothing_on_this_cluster_is_refused_and_nothing_is_given() {
         return;
     };
     let no_topic = shop.order("pause", &[]).await.code(1);
-    assert!(no_topic.err.contains("control."), "{}", no_topic.err);
+    assert!(
+        no_topic.err.contains("there is no group"),
+        "{}",
+        no_topic.err
+    );
     shop.groups("history", &[]).await.code(1);
     let member = shop.member();
     shop.assigned(1).await;
@@ -328,12 +418,15 @@ async fn a_group_that_does_not_answer_in_time_is_told_by_the_exit_code() {
         })
     };
     shop.assigned(1).await;
+    let id = shop.described().await["members"][0]["member_id"].clone();
+    let id = id.as_str().expect("a member's id");
+    shop.say_who_is(id).await;
     let run = shop.order("pause", &["--wait", "1s"]).await.code(5);
-    assert!(
-        run.err.contains(&format!("no answer for {}/0", shop.topic)),
-        "{}",
-        run.err
+    let expected = format!(
+        "no answer from {id} (host vm-7, pid 4711, admin 127.0.0.1:9101) for {}/0 ",
+        shop.topic
     );
+    assert!(run.err.contains(&expected), "{}", run.err);
     assert!(run.err.contains("groups history"), "{}", run.err);
     over.store(true, Ordering::Relaxed);
     polling.await.expect("it ends");

@@ -1,6 +1,6 @@
 //! Dead letters of every family are listed, shown, exported and purged.
 
-use crate::letters::Mailbox;
+use crate::dead_letters::Mailbox;
 use evenkeel::event::OutgoingRecord;
 use serde_json::{Value, json};
 
@@ -118,7 +118,7 @@ async fn letters_of_one_cause_are_one_group_and_filters_choose_among_them() {
         .run(&["dlq", "list", "--group", "nobody"])
         .await
         .code(1);
-    assert!(nobody.err.contains("dlq.nobody."), "{}", nobody.err);
+    assert!(nobody.err.contains("no group nobody"), "{}", nobody.err);
 }
 
 #[tokio::test]
@@ -127,11 +127,7 @@ async fn letters_of_other_families_are_listed_shown_and_replayed() {
         return;
     };
     publish_families(&mailbox).await;
-    let rows = mailbox
-        .run(&["dlq", "list", &mailbox.letters, "-o", "jsonl"])
-        .await
-        .code(0)
-        .rows();
+    let rows = mailbox.listed().await;
     let mut seen: Vec<(&Value, &Value, &Value)> = rows
         .iter()
         .map(|row| (&row["family"], &row["class"], &row["message"]))

@@ -1,6 +1,6 @@
 //! A live group gets what it has settled once more, alone and in order, and handlers that are not idempotent are named.
 
-use crate::letters::{Mailbox, header, signal};
+use crate::dead_letters::{Mailbox, header, signal};
 use crate::tool::{Run, command, end_of};
 use evenkeel::consumer::{Assignment, Consumer, ConsumerSettings};
 use evenkeel::event::{Event, EventType, OutgoingRecord, decode};

@@ -1,6 +1,6 @@
 //! What is parked is listed and shown, and dead letters come back to the group that gave them up, and to no other.
 
-use crate::letters::{Mailbox, header};
+use crate::dead_letters::{Mailbox, header};
 use crate::tool::end_of;
 use evenkeel::consumer::{AfterDeadLetter, Consumer, ConsumerSettings};
 use evenkeel::event::{Event, EventType, OutgoingRecord, Record};
@@ -170,7 +170,7 @@ async fn ten_thousand_letters_come_back_once_to_their_group_alone_though_the_rep
     assert_eq!((first.len(), second.len()), (COUNT, COUNT / 2));
     for letter in second {
         let value = |name| header(&letter.headers, name);
-        let number = crate::letters::number_of(letter);
+        let number = crate::dead_letters::number_of(letter);
         assert_eq!(value("evenkeel.dlq.replay-count").as_deref(), Some("1"));
         assert_eq!(value("ce_id"), Some(format!("id-{number}")));
         assert_eq!(value("__dlq.errors.message").as_deref(), Some("no stock"));
@@ -339,7 +339,7 @@ async fn what_a_group_waits_for_because_it_is_down_is_described() {
     let is_down = Arc::new(AtomicBool::new(true));
     let answers = Arc::clone(&is_down);
     let member = Member::start_failing(&mailbox, settings(&mailbox), move |_, _| {
-        let outage = || HandlerError::outage("refused").of("bank");
+        let outage = || HandlerError::outage("refused").dependency("bank");
         answers.load(Ordering::SeqCst).then(outage)
     });
     let records = (0..50).map(|number| record(&mailbox, (&format!("k{number}"), number)));

@@ -1,6 +1,6 @@
 //! Letters that refer to records too large for their topic: the originals are fetched, and what is gone is said to be gone.
 
-use crate::letters::{Mailbox, header, number_of};
+use crate::dead_letters::{Mailbox, header, number_of};
 use evenkeel::event::OutgoingRecord;
 use evenkeel::kafka::admin::Admin;
 use evenkeel::kafka::reader::LogRecord;

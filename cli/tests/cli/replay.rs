@@ -1,12 +1,13 @@
 //! Dead letters go back once and in order, whatever is killed, stopped or refused.
 
-use crate::letters::{Mailbox, header, number_of, signal};
+use crate::dead_letters::{Mailbox, header, number_of, signal};
 use crate::tool::{Run, end_of, run_on};
-use evenkeel::consumer::{Bound, Consumer, ConsumerSettings};
+use evenkeel::consumer::{Consumer, ConsumerSettings, StopWhen};
 use evenkeel::event::{Headers, OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Router};
+use evenkeel::kafka::RecordPosition;
 use evenkeel::kafka::reader::LogRecord;
-use evenkeel::recovery::{Mark, Position, Run as ReplayRun};
+use evenkeel::recovery::{ReplayLogEntry, ReplayRun};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
@@ -110,11 +111,7 @@ async fn a_dry_run_changes_nothing_and_an_execution_replays_each_letter_once() {
         shown.contains(&format!("to {}/0@1 by ada", mailbox.source)),
         "{shown}"
     );
-    let listed = mailbox
-        .run(&["dlq", "list", &mailbox.letters, "-o", "jsonl"])
-        .await
-        .code(0)
-        .rows();
+    let listed = mailbox.listed().await;
     assert_eq!(
         (&listed[0]["count"], &listed[0]["replayed"]),
         (&json!(3), &json!(3))
@@ -149,10 +146,7 @@ async fn exported_letters_are_edited_and_replayed_with_a_mark_of_it() {
         .replace("{\\\"number\\\":1}", "{\\\"number\\\":41}");
     let replay = ["dlq", "replay", "--from-file", "-", "--execute"];
     run_on(mailbox.kafka, &replay, &edited).await.code(0);
-    mailbox
-        .run(&["dlq", "replay", &mailbox.letters, "--execute"])
-        .await
-        .code(0);
+    mailbox.replay().await;
 
     let records = mailbox.read(&mailbox.source).await;
     assert_eq!(
@@ -221,9 +215,9 @@ async fn a_killed_replay_that_left_nothing_to_do_is_ended_by_the_next() {
         let records = mailbox.read(&marks).await;
         let marks = records
             .iter()
-            .map(|record| Mark::read(record.key.as_deref(), record.value.as_deref()));
+            .map(|record| ReplayLogEntry::read(record.key.as_deref(), record.value.as_deref()));
         let mut runs = marks.filter_map(|mark| match mark {
-            Some(Mark::Run(run)) => Some(run),
+            Some(ReplayLogEntry::Run(run)) => Some(run),
             _ => None,
         });
         runs.next_back().expect("a run is noted")
@@ -233,7 +227,7 @@ async fn a_killed_replay_that_left_nothing_to_do_is_ended_by_the_next() {
         ended.done && ended.ends.contains_key(&mailbox.source),
         "{ended:?}"
     );
-    let killed = Mark::Run(ReplayRun {
+    let killed = ReplayLogEntry::Run(ReplayRun {
         done: false,
         ..ended
     });
@@ -245,7 +239,7 @@ async fn a_killed_replay_that_left_nothing_to_do_is_ended_by_the_next() {
 }
 
 /// A record of the topic that remembers replays.
-fn note(mailbox: &Mailbox, mark: &Mark, value: Option<Vec<u8>>) -> OutgoingRecord {
+fn note(mailbox: &Mailbox, mark: &ReplayLogEntry, value: Option<Vec<u8>>) -> OutgoingRecord {
     OutgoingRecord {
         topic: format!("replays.{}", mailbox.letters),
         partition: mark.partition(),
@@ -259,8 +253,8 @@ fn note(mailbox: &Mailbox, mark: &Mark, value: Option<Vec<u8>>) -> OutgoingRecor
 /// Takes the mark of a replayed record's letter back.
 async fn unmark(mailbox: &Mailbox, record: &LogRecord) {
     let letter = header(&record.headers, "evenkeel.dlq.replay-of").expect("a replay");
-    let letter: Position = letter.parse().expect("a position");
-    let tombstone = Mark::of(&letter, None);
+    let letter: RecordPosition = letter.parse().expect("a position");
+    let tombstone = ReplayLogEntry::of(&letter, None);
     mailbox.publish([note(mailbox, &tombstone, None)]).await;
 }
 
@@ -326,7 +320,7 @@ async fn consume(mailbox: &Mailbox, fail: bool) -> Vec<Headers> {
         }
     });
     let mut settings = ConsumerSettings::new(&mailbox.group, [&mailbox.source]);
-    settings.bound = Bound::UntilEnd;
+    settings.stop_when = StopWhen::UntilEnd;
     let consumer = Consumer::new(mailbox.kafka.config(), settings, router).expect("settings");
     consumer
         .run(Default::default())

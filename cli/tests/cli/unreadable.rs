@@ -8,7 +8,7 @@ mod damage;
 use crate::groups::commit;
 use crate::tool::run_on;
 use damage::{Damage, Damageable};
-use evenkeel::consumer::{Bound, Consumer, ConsumerSettings};
+use evenkeel::consumer::{Consumer, ConsumerSettings, StopWhen};
 use evenkeel::event::{Event, EventType};
 use evenkeel::handler::Router;
 use evenkeel::inbox::SqliteInbox;
@@ -95,7 +95,7 @@ async fn handle_all(kafka: &KafkaConfig, topic: &str, store: &Path) {
         .on(async |_: Event<Cancelled>| {})
         .with_inbox(inbox.expect("a store"));
     let mut settings = ConsumerSettings::new("readers", [topic]);
-    settings.bound = Bound::UntilEnd;
+    settings.stop_when = StopWhen::UntilEnd;
     let consumer = Consumer::new(kafka.clone(), settings, router).expect("settings");
     let report = consumer.run(CancellationToken::new()).await;
     assert_eq!(report.expect("it ends well").settled, 2);

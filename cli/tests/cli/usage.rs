@@ -103,7 +103,7 @@ async fn a_flag_goes_before_the_environment_and_that_before_the_file() {
 #[tokio::test]
 async fn an_unreadable_configuration_is_named() {
     let run = run(&["topics", "list", "--config", "/no/such/file.toml"]).await;
-    assert!(run.code(1).err.contains("/no/such/file.toml"));
+    assert!(run.code(2).err.contains("/no/such/file.toml"));
 }
 
 #[tokio::test]

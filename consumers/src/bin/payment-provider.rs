@@ -1,4 +1,4 @@
-//! The payment provider's stand-in; see [`shop_consumers::provider`].
+//! The fake payment provider; see [`shop_consumers::provider`].
 
 use clap::Parser;
 use shop_consumers::provider::server::{ProviderArgs, serve};

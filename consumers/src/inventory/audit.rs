@@ -1,27 +1,27 @@
-//! Whether the stock adds up: levels against moves, and reserved levels against open reservations.
+//! Checks the stock: levels against moves, and reserved levels against open reservations.
 
 use evenkeel::handler::HandlerError;
 use shop_schemas::ReservedLine;
 use sqlx::SqliteConnection;
 use std::collections::BTreeMap;
 
-/// An article whose level is not what its moves and reservations say.
+/// An article whose level differs from its moves and reservations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imbalance {
-    /// The article.
+    /// Name of the article.
     pub article: String,
-    /// Units available and reserved by its level.
+    /// Available and reserved units of its level.
     pub level: (i64, i64),
-    /// Units available and reserved by its moves.
+    /// Available and reserved units according to its moves.
     pub moves: (i64, i64),
-    /// Units that orders hold reserved.
+    /// Units in open reservations of orders.
     pub held: i64,
 }
 
-/// Adds up moves and open reservations and names every article whose level differs; empty when all is well.
+/// Sums the moves and open reservations, and returns every article whose level differs.
 ///
 /// # Errors
-/// When the store cannot be read, or holds lines that are no JSON.
+/// If the store cannot be read, or contains lines that are not JSON.
 pub async fn audit(store: &mut SqliteConnection) -> Result<Vec<Imbalance>, HandlerError> {
     let mut articles: BTreeMap<String, Imbalance> = BTreeMap::new();
     let levels: Vec<(String, i64, i64)> =

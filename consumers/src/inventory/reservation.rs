@@ -1,4 +1,4 @@
-//! What becomes of an order's stock: reserved or rejected once, released at most once.
+//! The stock of an order: reserved or rejected once, released at most once.
 
 use super::stock::{Move, available, book};
 use evenkeel::handler::HandlerError;
@@ -13,14 +13,14 @@ use std::collections::HashMap;
 pub enum Answer {
     /// All of its lines are reserved.
     Reserved(StockReserved),
-    /// None is.
+    /// No line is reserved.
     Rejected(StockRejected),
 }
 
-/// Reserves all lines of an order or none; none when the order was answered before.
+/// Reserves all lines of an order or none. Returns `None` if the order has an answer already.
 ///
 /// # Errors
-/// When the store fails, or the order has no lines.
+/// If the store fails, or the order has no lines.
 pub async fn reserve(
     store: &mut SqliteConnection,
     order: &OrderPlaced,
@@ -74,10 +74,10 @@ pub async fn reserve(
     })))
 }
 
-/// Releases what an order has reserved; none when it has nothing reserved. An order that was not seen yet is barred.
+/// Releases the reservation of an order. Returns `None` if it has none. An unknown order is barred.
 ///
 /// # Errors
-/// When the store fails, or holds lines that are no JSON.
+/// If the store fails, or contains lines that are not JSON.
 pub async fn release(
     store: &mut SqliteConnection,
     order_id: &str,
@@ -109,7 +109,8 @@ pub async fn release(
     }))
 }
 
-/// The first article of which there is less than the lines up to there ask for: an order may name an article twice.
+/// The first article whose available stock is below the sum of the lines so far: an order may
+/// contain an article twice.
 async fn first_short(
     store: &mut SqliteConnection,
     lines: &[OrderLine],

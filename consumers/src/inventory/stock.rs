@@ -1,4 +1,4 @@
-//! Stock levels and the moves that change them. Knows no order.
+//! Stock levels and the moves that change them. Independent of orders.
 
 use shop_schemas::StockReceived;
 use sqlx::SqliteConnection;
@@ -20,7 +20,7 @@ impl Move {
         }
     }
 
-    /// What one unit changes: available, reserved.
+    /// The change by one unit: available, reserved.
     fn signs(self) -> (i64, i64) {
         match self {
             Self::Received => (1, 0),
@@ -30,10 +30,10 @@ impl Move {
     }
 }
 
-/// Adds a delivery to what is available.
+/// Adds a delivery to the available stock.
 ///
 /// # Errors
-/// When the store fails.
+/// If the store fails.
 pub async fn receive(
     store: &mut SqliteConnection,
     delivery: &StockReceived,
@@ -49,7 +49,7 @@ pub async fn receive(
     .await
 }
 
-/// Changes the level of `article` and notes the move under `reference`, an order or a delivery.
+/// Changes the level of `article` and records the move with `reference`, an order or a delivery.
 ///
 /// A level never becomes negative: the table's checks fail the move, and with it the transaction.
 pub(super) async fn book(
@@ -84,7 +84,7 @@ pub(super) async fn book(
     Ok(())
 }
 
-/// How much of `article` can be reserved; nothing of one that was never received.
+/// The available quantity of `article`. 0 for an article that was never received.
 pub(super) async fn available(
     store: &mut SqliteConnection,
     article: &str,

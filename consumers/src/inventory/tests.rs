@@ -1,4 +1,4 @@
-//! Every order of arrival of a delivery, an order, its declined payment and its cancellation.
+//! Every arrival order of a delivery, an order, its declined payment and its cancellation.
 
 use super::*;
 use crate::testing::{permutations, store};
@@ -47,7 +47,7 @@ async fn level(store: &mut SqliteConnection, article: &str) -> (i64, i64) {
         .unwrap_or((0, 0))
 }
 
-/// What was published about order `o-1` after these events.
+/// The events that were published about order `o-1` after these events.
 async fn play(store: &mut SqliteConnection, events: &[Kind]) -> (Vec<Answer>, usize) {
     let mut answers = Vec::new();
     let mut releases = 0;

@@ -1,4 +1,5 @@
-//! Precedence and refusals. Variables are not set here: a test must not change its process's environment.
+//! Tests of precedence and rejected values. They set no variables: a test must not change its
+//! process's environment.
 
 use super::*;
 use clap::Parser;
@@ -58,7 +59,7 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     );
     let default = settings("payments", &[]).unwrap();
     assert_eq!(default.store, PathBuf::from("payments.db"));
-    assert_eq!(default.inbox_retention, purge::RETENTION_DEFAULT);
+    assert_eq!(default.inbox_retention, inbox_purge::RETENTION_DEFAULT);
     assert_eq!(default.durability, Durability::PowerLoss);
     assert!(default.validate);
     let file = settings("payments", &["--config", &path]).unwrap();
@@ -96,12 +97,12 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
 
 #[test]
 fn a_bounded_run_ends_at_the_end_or_when_idle() {
-    let bound = |arguments: &[&str]| settings("payments", arguments).unwrap().consumer.bound;
-    assert_eq!(bound(&[]), Bound::Endless);
-    assert_eq!(bound(&["--until-end"]), Bound::UntilEnd);
+    let bound = |arguments: &[&str]| settings("payments", arguments).unwrap().consumer.stop_when;
+    assert_eq!(bound(&[]), StopWhen::Endless);
+    assert_eq!(bound(&["--until-end"]), StopWhen::UntilEnd);
     assert_eq!(
         bound(&["--idle", "500ms"]),
-        Bound::Idle(Duration::from_millis(500))
+        StopWhen::Idle(Duration::from_millis(500))
     );
     assert!(Command::try_parse_from(["daemon", "--until-end", "--idle", "1s"]).is_err());
 }
@@ -147,4 +148,18 @@ fn the_brokers_assign_where_a_flag_or_the_file_says_so() {
         &["--config", &path, "--group-protocol", "classic"],
         Assignment::CooperativeSticky,
     );
+}
+
+#[test]
+fn an_admin_port_alone_is_this_machines_on_the_command_line_and_in_the_file() {
+    let (_dir, path) = config("admin = \"9464\"");
+    let file = settings("payments", &["--config", &path]).unwrap();
+    assert_eq!(file.admin, Some(([127, 0, 0, 1], 9464).into()));
+    let flag = settings("payments", &["--admin", ":9100"]).unwrap();
+    assert_eq!(flag.admin, Some(([127, 0, 0, 1], 9100).into()));
+    let wide = settings("payments", &["--admin", "0.0.0.0:9100"]).unwrap();
+    assert_eq!(wide.admin, Some(([0, 0, 0, 0], 9100).into()));
+    let (_dir, path) = config("admin = \"here\"");
+    let refused = settings("payments", &["--config", &path]).unwrap_err();
+    assert!(refused.to_string().contains("write a port"), "{refused}");
 }

@@ -1,7 +1,8 @@
-//! The board's answers in Redis, which its instances share: any of them answers for all, also where the store is not.
+//! The board's answers in Redis, shared by its instances: any instance can answer for all, even
+//! without access to the store.
 //!
-//! Owns what is kept there. An order is a hash of its facts, and a fact is told once and stays: writers only ever add, so it does
-//! not matter which of them comes first or last.
+//! Owns the cache's format. An order is a hash of its facts, and a fact never changes. Writers only
+//! add facts, so the order of their writes does not matter.
 
 use super::view::{Line, Order, Told};
 use super::{Fact, State};
@@ -10,16 +11,16 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncTypedCommands, Client};
 use std::time::Duration;
 
-/// What every key begins with.
+/// Prefix of every key.
 const PREFIX: &str = "shop:orderboard:";
 
-/// How long an order is kept after it was written last; then the store answers.
+/// How long an order is cached after its last write. Later the store answers.
 const KEPT: Duration = Duration::from_hours(30 * 24);
 
-/// How long one request may take: a cache that takes longer is no help.
+/// Time limit of a request. A slower cache is useless.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How many orders are asked for at once.
+/// Number of orders per read.
 const BATCH: usize = 500;
 
 /// A Redis with the board's orders. Clones share one connection.
@@ -29,10 +30,10 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// The cache at `url`; it is connected to when it is asked for something.
+    /// Creates a cache at `url`. The first request connects.
     ///
     /// # Errors
-    /// When the URL cannot be used.
+    /// If the URL is invalid.
     pub fn new(url: &str) -> Result<Self> {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(TIMEOUT))
@@ -44,10 +45,10 @@ impl Cache {
         Ok(Self { connection })
     }
 
-    /// One order; none when it is not there.
+    /// One order. `None` if it is not cached.
     ///
     /// # Errors
-    /// When Redis does not answer in time, or holds something else.
+    /// If Redis does not answer in time, or contains other data.
     pub async fn order(&self, order_id: &str) -> Result<Option<Order>> {
         let kept = self.connection.clone().hgetall(key(order_id)).await?;
         if kept.is_empty() {
@@ -68,7 +69,7 @@ impl Cache {
         }))
     }
 
-    /// All orders that are there, or those in one state, by order id. Redis may have dropped some.
+    /// All cached orders, or those in one state, by order id. Redis may have evicted some.
     ///
     /// # Errors
     /// As for [`Cache::order`].
@@ -94,10 +95,10 @@ impl Cache {
         Ok(lines)
     }
 
-    /// Adds what is known of these orders to what is there.
+    /// Adds the facts of these orders.
     ///
     /// # Errors
-    /// When Redis does not take it in time.
+    /// If Redis does not accept them in time.
     pub async fn add(&self, orders: &[Order]) -> Result<()> {
         if orders.is_empty() {
             return Ok(());
@@ -119,12 +120,12 @@ impl Cache {
     }
 }
 
-/// The hash of an order.
+/// Key of the hash of an order.
 fn key(order_id: &str) -> String {
     format!("{PREFIX}order:{order_id}")
 }
 
-/// The set of all order ids.
+/// Key of the set of all order ids.
 fn index() -> String {
     format!("{PREFIX}orders")
 }

@@ -1,19 +1,23 @@
-//! The `orderboard` command: the daemon, and what it says of the orders.
+//! The `orderboard` command: the daemon, and queries of orders.
 //!
-//! Without a subcommand it is the daemon, as every other service is; `run` says the same in a word. `show` and `list` read
-//! the cache or the store, whether a daemon runs or not.
+//! Without a subcommand it runs the daemon, like every other service; `run` is the explicit form.
+//! `show` and `list` read the cache or the store, whether a daemon runs or not.
 
 use super::cache::Cache;
-use super::caching::Caching;
+use super::cache_updater::CacheUpdater;
 use super::view::{self, Line, Order};
 use super::{SERVICE, State};
+use crate::daemon;
 use crate::options::Options;
-use crate::{daemon, exit};
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use comfy_table::{Table, presets};
+use evenkeel::telemetry::{say, visible};
+use evenkeel_program::exit::Ending;
+use evenkeel_program::output_format::OutputFormat;
+use evenkeel_program::stdout::print_json_line;
+use evenkeel_program::store::StoreAddress;
 use serde::Serialize;
-use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -58,20 +62,23 @@ struct Running {
 
 #[derive(Debug, Args)]
 struct Shared {
-    /// Redis that the instances share what they know in (redis://host:port), so that any of them answers; the store answers when
-    /// it is down
+    /// Redis that the instances share what they know in (redis://host:port), so that any of them
+    /// answers; the store answers when it is down
     #[arg(
         long = "cache",
         env = "SHOP_CACHE",
         value_name = "URL",
         hide_env_values = true
     )]
-    cache: Option<String>,
+    cache: Option<StoreAddress>,
 }
 
 impl Shared {
     fn open(&self) -> Result<Option<Cache>> {
-        self.cache.as_deref().map(Cache::new).transpose()
+        self.cache
+            .as_ref()
+            .map(|cache| Cache::new(cache.as_str()))
+            .transpose()
     }
 }
 
@@ -88,19 +95,8 @@ struct Reading {
     #[command(flatten)]
     shared: Shared,
     /// How to print
-    #[arg(long, value_enum, default_value_t = Output::Table)]
-    output: Output,
-}
-
-/// How the board prints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people
-    Table,
-    /// One JSON document
-    Json,
-    /// One JSON document per line
-    Jsonl,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Table)]
+    output: OutputFormat,
 }
 
 /// The command's `main`.
@@ -115,16 +111,16 @@ pub async fn main() -> ExitCode {
     daemon::exit(result)
 }
 
-async fn run(running: Running) -> Result<u8> {
+async fn run(running: Running) -> Result<Ending> {
     let cache = running.shared.open()?;
     let store = running.options.clone().settings(SERVICE.name)?.store;
     daemon::start_with(&SERVICE, running.options, |router| {
-        Caching::new(router, store, cache)
+        CacheUpdater::new(router, store, cache)
     })
     .await
 }
 
-/// The order as the cache has it, or else as the store has it.
+/// Reads the order from the cache, else from the store.
 async fn find(order_id: &str, reading: &Reading) -> Result<Option<Order>> {
     if let Some(cache) = reading.shared.open()? {
         match cache.order(order_id).await {
@@ -137,7 +133,7 @@ async fn find(order_id: &str, reading: &Reading) -> Result<Option<Order>> {
     view::order(&mut store, order_id).await
 }
 
-/// The orders as the store has them, and where there is none, as the cache does, which may have dropped some.
+/// Reads the orders from the store. Without a store, from the cache, which may have evicted some.
 async fn find_all(state: Option<State>, reading: &Reading) -> Result<Vec<Line>> {
     if let (Some(cache), false) = (reading.shared.open()?, reading.store.exists()) {
         match cache.orders(state).await {
@@ -150,26 +146,28 @@ async fn find_all(state: Option<State>, reading: &Reading) -> Result<Vec<Line>> 
 }
 
 fn unanswered(error: &anyhow::Error) {
-    eprintln!("the cache does not answer, so the store does: {error:#}");
+    say(&format!(
+        "the cache does not answer, so the store does: {error:#}"
+    ));
 }
 
-async fn show(order_id: &str, reading: &Reading) -> Result<u8> {
+async fn show(order_id: &str, reading: &Reading) -> Result<Ending> {
     let Some(order) = find(order_id, reading).await? else {
         anyhow::bail!("no event told of the order {order_id} yet");
     };
-    print(match reading.output {
-        Output::Table => order_table(&order),
-        Output::Json => serde_json::to_string_pretty(&order)?,
-        Output::Jsonl => serde_json::to_string(&order)?,
+    print(&match reading.output {
+        OutputFormat::Table => order_table(&order),
+        OutputFormat::Json => serde_json::to_string_pretty(&order)?,
+        OutputFormat::Jsonl => serde_json::to_string(&order)?,
     })
 }
 
-async fn list(state: Option<State>, reading: &Reading) -> Result<u8> {
+async fn list(state: Option<State>, reading: &Reading) -> Result<Ending> {
     let lines = find_all(state, reading).await?;
-    print(match reading.output {
-        Output::Table => list_table(&lines),
-        Output::Json => serde_json::to_string_pretty(&lines)?,
-        Output::Jsonl => json_lines(&lines)?,
+    print(&match reading.output {
+        OutputFormat::Table => list_table(&lines),
+        OutputFormat::Json => serde_json::to_string_pretty(&lines)?,
+        OutputFormat::Jsonl => json_lines(&lines)?,
     })
 }
 
@@ -179,7 +177,8 @@ fn order_table(order: &Order) -> String {
         .iter()
         .map(|told| [&told.fact, &told.at, &told.detail]);
     let facts = table(["FACT", "AT", "DETAIL"], facts);
-    format!("{} is {}\n{facts}", order.order_id, order.state)
+    let order_id = visible(&order.order_id);
+    format!("{order_id} is {}\n{facts}", order.state)
 }
 
 fn list_table(lines: &[Line]) -> String {
@@ -196,7 +195,8 @@ fn table<'a, const N: usize>(
     table.load_style(presets::NOTHING);
     table.set_header(header);
     for row in rows {
-        table.add_row(row);
+        // Text of events must neither control the terminal nor look like rows.
+        table.add_row(row.map(|cell| visible(cell).into_owned()));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -212,13 +212,41 @@ fn json_lines<T: Serialize>(items: &[T]) -> Result<String> {
     Ok(lines.join("\n"))
 }
 
-/// Prints `text`, unless it is empty; a reader that has gone away, such as `head`, is no error.
-fn print(text: String) -> Result<u8> {
-    if text.is_empty() {
-        return Ok(exit::OK);
+/// Prints `text`, unless it is empty. Cells are already escaped. In JSON on a terminal, control
+/// characters are written as escapes.
+fn print(text: &str) -> Result<Ending> {
+    if !text.is_empty() {
+        print_json_line(text)?;
     }
-    match writeln!(std::io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(exit::OK),
+    Ok(Ending::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::view::Told;
+    use super::*;
+
+    #[test]
+    fn what_events_tell_neither_steers_the_terminal_nor_forges_a_row() {
+        let evil = "no\u{1b}]0;x\u{7}\u{9b}2J\u{202e}\no-2  shipped";
+        let told = Told {
+            fact: "cancelled".to_owned(),
+            at: "2026-05-01T12:00:00Z".to_owned(),
+            detail: evil.to_owned(),
+        };
+        let order = Order {
+            order_id: evil.to_owned(),
+            state: "cancelled".to_owned(),
+            facts: vec![told],
+        };
+        let line = Line {
+            order_id: evil.to_owned(),
+            state: "cancelled".to_owned(),
+        };
+        for (text, lines) in [(order_table(&order), 3), (list_table(&[line]), 2)] {
+            let is_steering = |c| evenkeel::telemetry::is_unsafe(c) && c != '\n';
+            assert!(!text.contains(is_steering), "{text:?}");
+            assert_eq!(text.lines().count(), lines, "{text}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The state of an order as a function of the facts about it. Pure.
+//! The state of an order as a function of its facts. Pure.
 
 use std::str::FromStr;
 
@@ -11,10 +11,10 @@ macro_rules! named {
         }
 
         impl $enum {
-            /// Every value, in the order of the declaration.
+            /// Every value, in the order of declaration.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The name in the store and on the screen.
+            /// The name in the store and in output.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)*
@@ -40,7 +40,7 @@ macro_rules! named {
 }
 
 named! {
-    /// Something that an event told about an order.
+    /// A fact that an event contained about an order.
     Fact {
         /// The order was placed.
         Placed = "placed",
@@ -56,37 +56,38 @@ named! {
         Released = "released",
         /// It was cancelled.
         Cancelled = "cancelled",
-        /// It is on its way.
+        /// It was dispatched.
         Shipped = "shipped",
     }
 }
 
 named! {
-    /// What state an order is in.
+    /// The state of an order.
     State {
-        /// Known, and nothing has come of it yet.
+        /// Placed, without further facts.
         Placed = "placed",
-        /// Paid, and waits for its stock.
+        /// Paid; waits for its stock.
         Paid = "paid",
-        /// Stock reserved, and waits for its payment.
+        /// Stock reserved; waits for its payment.
         Reserved = "reserved",
-        /// Paid and reserved, and waits for its dispatch.
+        /// Paid and reserved; waits for its dispatch.
         Ready = "ready",
-        /// Its stock was released; the declined payment or the cancellation that says why is still to come.
+        /// Its stock was released. The event with the reason, a declined payment or a cancellation,
+        /// has not arrived.
         Released = "released",
-        /// Over: there was not enough stock.
+        /// Final: there was not enough stock.
         Rejected = "rejected",
-        /// Over: its payment was declined.
+        /// Final: its payment was declined.
         Declined = "declined",
-        /// Over: it was cancelled before it left.
+        /// Final: it was cancelled before its dispatch.
         Cancelled = "cancelled",
-        /// Over: it is on its way, whatever came later.
+        /// Final: it was dispatched, whatever came later.
         Shipped = "shipped",
     }
 }
 
 impl State {
-    /// The state that follows from `facts`, in whatever order they came: the one that says most about how it ends.
+    /// The state that follows from `facts`, in any order: the one closest to the order's end.
     pub fn of(facts: &[Fact]) -> Self {
         let told = |fact| facts.contains(&fact);
         if told(Fact::Shipped) {

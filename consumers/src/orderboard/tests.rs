@@ -1,4 +1,4 @@
-//! The same facts give the same state, in whatever order they come.
+//! The same facts give the same state in any order.
 
 use super::*;
 use crate::testing::{permutations, store};

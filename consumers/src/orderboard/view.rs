@@ -7,41 +7,41 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, SqliteConnection};
 use std::path::Path;
 
-/// An order with what is known of it.
+/// An order with its facts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Order {
-    /// The order.
+    /// Id of the order.
     pub order_id: String,
-    /// Its state.
+    /// State of the order.
     pub state: String,
-    /// What was told about it, by the events' time.
+    /// Facts of the order, sorted by the events' time.
     pub facts: Vec<Told>,
 }
 
-/// A fact as it is stored.
+/// A stored fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Told {
-    /// Which fact.
+    /// Name of the fact.
     pub fact: String,
-    /// When its event happened (RFC 3339).
+    /// Time of its event (RFC 3339).
     pub at: String,
-    /// What there is to say beyond it.
+    /// Details of the fact.
     pub detail: String,
 }
 
-/// A line of the list.
+/// A row of the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Line {
-    /// The order.
+    /// Id of the order.
     pub order_id: String,
-    /// Its state.
+    /// State of the order.
     pub state: String,
 }
 
-/// Opens the board's store for reading; a running daemon is not disturbed.
+/// Opens the board's store for reading, without disturbing a running daemon.
 ///
 /// # Errors
-/// When there is no such store: the daemon makes it.
+/// If there is no such store: the daemon creates it.
 pub async fn open(store: &Path) -> Result<SqliteConnection> {
     ensure!(
         store.exists(),
@@ -57,10 +57,10 @@ pub async fn open(store: &Path) -> Result<SqliteConnection> {
         .with_context(|| format!("cannot open the store {}", store.display()))
 }
 
-/// One order; none when no event told of it yet.
+/// One order. `None` if no event about it was handled.
 ///
 /// # Errors
-/// When the store cannot be read.
+/// If the store cannot be read.
 pub async fn order(store: &mut SqliteConnection, order_id: &str) -> Result<Option<Order>> {
     let state: Option<String> = sqlx::query_scalar("SELECT state FROM orders WHERE order_id = ?")
         .bind(order_id)
@@ -88,7 +88,7 @@ pub async fn order(store: &mut SqliteConnection, order_id: &str) -> Result<Optio
 /// All orders, or those in one state, by order id.
 ///
 /// # Errors
-/// When the store cannot be read.
+/// If the store cannot be read.
 pub async fn orders(store: &mut SqliteConnection, state: Option<State>) -> Result<Vec<Line>> {
     let state = state.map(State::as_str);
     let lines: Vec<(String, String)> = sqlx::query_as(

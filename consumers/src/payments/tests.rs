@@ -1,4 +1,4 @@
-//! Every order of arrival of an order and its cancellation.
+//! Every arrival order of an order and its cancellation.
 
 use super::*;
 use crate::testing::{permutations, store};
@@ -25,6 +25,16 @@ async fn state(store: &mut SqliteConnection) -> String {
         .fetch_one(store)
         .await
         .unwrap()
+}
+
+#[test]
+fn help_says_what_the_service_does() {
+    let help = command().render_long_help().to_string();
+    assert!(help.starts_with(SERVICE.about), "{help}");
+    assert!(
+        help.contains("--provider-url") && help.contains("Examples:"),
+        "{help}"
+    );
 }
 
 #[tokio::test]

@@ -1,32 +1,32 @@
-//! What the stand-in can be told to do, and what it does then. Pure.
+//! The behaviours of the fake provider. Pure.
 
 use super::{Answer, PaymentRequest};
 use evenkeel::event::derived_id;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// How it behaves, until it is told otherwise.
+/// The behaviour of the provider until the next change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "behaviour", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Behaviour {
-    /// Authorizes every payment at once.
+    /// Authorizes every payment immediately.
     #[default]
     Normal,
-    /// Authorizes every payment, that much later.
+    /// Authorizes every payment after a delay.
     Slow {
-        /// Milliseconds.
+        /// The delay in milliseconds.
         latency_ms: u64,
     },
     /// Declines every payment.
     Declining,
-    /// Answers with an HTTP status to one customer's payments, and authorizes all others.
+    /// Answers one customer's payments with an HTTP status, and authorizes all others.
     Failing {
-        /// The customer.
+        /// Id of the customer.
         customer_id: String,
-        /// The status: 500 may pass, 422 says that the request itself is wrong.
+        /// The status. 500 is a temporary failure; 422 means an invalid request.
         status: u16,
     },
-    /// Takes what is asked and never answers.
+    /// Accepts requests and never answers.
     Hanging,
     /// Answers with HTTP status 503.
     Down,
@@ -35,7 +35,7 @@ pub enum Behaviour {
 }
 
 impl Behaviour {
-    /// How long an answer takes.
+    /// The delay of an answer.
     pub fn latency(&self) -> Duration {
         match self {
             Self::Slow { latency_ms } => Duration::from_millis(*latency_ms),
@@ -43,13 +43,13 @@ impl Behaviour {
         }
     }
 
-    /// The answer to a payment that is asked for under this key for the first time, or an HTTP status.
+    /// The answer to the first payment request with this key.
     ///
     /// # Errors
-    /// The status.
+    /// The HTTP status, if the request fails.
     pub fn answer(&self, key: &str, payment: &PaymentRequest) -> Result<Answer, u16> {
         match self {
-            // Hanging, nobody hears it.
+            // A hanging provider does not send it.
             Self::Hanging | Self::Down | Self::Unreachable => Err(503),
             Self::Failing {
                 customer_id,

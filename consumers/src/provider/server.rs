@@ -1,5 +1,5 @@
-//! The stand-in's two addresses: payments on one, and on the other what it is told to do, which has to be heard while the first
-//! refuses connections.
+//! The two addresses of the fake provider: one for payments, and one for commands, which must work
+//! while the first refuses connections.
 
 use super::behaviour::Behaviour;
 use super::{Answer, IDEMPOTENCY_KEY, PaymentRequest};
@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use clap::Parser;
+use evenkeel::telemetry::daemon::admin_address;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,24 +32,24 @@ use tokio::sync::watch;
 #[command(name = "payment-provider", version, verbatim_doc_comment)]
 pub struct ProviderArgs {
     /// Where payments are asked for
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8085")]
+    #[arg(long, value_name = "[ADDR:]PORT", default_value = "127.0.0.1:8085", value_parser = admin_address)]
     pub listen: SocketAddr,
     /// Where it is told how to behave
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8086")]
+    #[arg(long, value_name = "[ADDR:]PORT", default_value = "127.0.0.1:8086", value_parser = admin_address)]
     pub admin: SocketAddr,
 }
 
-/// A provider's state.
+/// The state of a provider.
 struct Provider {
     behaviour: watch::Sender<Behaviour>,
-    /// What was answered, by key.
+    /// Answers by key.
     answers: Mutex<HashMap<String, Answer>>,
 }
 
 /// Serves both addresses until the future is dropped.
 ///
 /// # Errors
-/// When an address cannot be listened on.
+/// If it cannot listen on an address.
 pub async fn serve(args: &ProviderArgs) -> anyhow::Result<()> {
     let provider = Arc::new(Provider {
         behaviour: watch::Sender::new(Behaviour::Normal),
@@ -68,7 +69,7 @@ pub async fn serve(args: &ProviderArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves payments, and closes the address for as long as it is to be unreachable.
+/// Serves payments. Closes the address while the provider is unreachable.
 async fn serve_payments(
     address: SocketAddr,
     payments: Router,
@@ -113,7 +114,7 @@ async fn pay(
     let key = key.ok_or(StatusCode::BAD_REQUEST)?;
     let behaviour = provider.behaviour.borrow().clone();
     if behaviour == Behaviour::Hanging {
-        // Until whoever asks gives up: no answer comes later either.
+        // Until the client times out: no answer is sent later either.
         std::future::pending::<()>().await;
     }
     tokio::time::sleep(behaviour.latency()).await;

@@ -1,4 +1,4 @@
-//! Every order of arrival of authorization, reservation and cancellation.
+//! Every arrival order of authorization, reservation and cancellation.
 
 use super::*;
 use crate::testing::{permutations, store};

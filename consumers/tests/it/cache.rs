@@ -1,4 +1,4 @@
-//! The orderboard's instances share their answers in Redis, and none needs it.
+//! The orderboard's instances share their answers in Redis, and none depends on it.
 
 use crate::process::Daemon;
 use evenkeel::event::Event;
@@ -12,7 +12,7 @@ use std::time::Duration;
 const ORDERBOARD: &str = env!("CARGO_BIN_EXE_orderboard");
 const WITHIN: Duration = Duration::from_secs(90);
 
-/// What `orderboard` says, and whether it could.
+/// The output of `orderboard`, and whether it succeeded.
 fn board(arguments: &[&str], store: &Path, redis: &TestRedis) -> (bool, String) {
     let output = Command::new(ORDERBOARD)
         .args(arguments)
@@ -24,7 +24,7 @@ fn board(arguments: &[&str], store: &Path, redis: &TestRedis) -> (bool, String) 
     (output.status.success(), String::from_utf8(said).unwrap())
 }
 
-/// Waits until an instance says `expected`.
+/// Waits until an instance prints `expected`.
 async fn says(arguments: &[&str], store: &Path, redis: &TestRedis, expected: &str) {
     eventually(expected, WITHIN, || async {
         let (answered, said) = board(arguments, store, redis);
@@ -57,7 +57,7 @@ fn paid(order_id: &str) -> PaymentAuthorized {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_instance_answers_from_the_cache_and_each_from_its_store_while_the_cache_is_down() {
-    // The shop's names are fixed, so the cluster is this test's own.
+    // The shop's names are fixed, so the test uses a cluster of its own.
     let kafka = required(TestKafka::start(KafkaKind::Java).await);
     let (Some(kafka), Some(redis)) = (kafka, required(TestRedis::start().await)) else {
         return;
@@ -87,7 +87,7 @@ async fn any_instance_answers_from_the_cache_and_each_from_its_store_while_the_c
             .await
             .unwrap();
     }
-    // Without a store, so that nothing but the cache can know.
+    // Without a store, so that only the cache can answer.
     for id in &ids {
         says(
             &["show", id],
@@ -117,7 +117,7 @@ async fn any_instance_answers_from_the_cache_and_each_from_its_store_while_the_c
         .publish(&Event::new("/shop/test", paid("o-8")))
         .await
         .unwrap();
-    // Events are handled as before, and whoever has the store answers.
+    // Events are handled as before, and instances with a store answer.
     says(&["show", "o-8"], &store, &redis, "o-8 is paid").await;
     says(
         &["show", "o-8"],
@@ -132,7 +132,7 @@ async fn any_instance_answers_from_the_cache_and_each_from_its_store_while_the_c
     redis.start_again().await.unwrap();
     says(&["show", "o-8"], &elsewhere, &redis, "o-8 is paid").await;
 
-    // A cache that lost everything is filled by the next daemon that starts.
+    // The next daemon that starts fills an empty cache.
     let emptied = redis::Client::open(redis.url()).unwrap();
     let mut emptied = emptied.get_multiplexed_async_connection().await.unwrap();
     let () = redis::cmd("FLUSHALL")

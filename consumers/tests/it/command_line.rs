@@ -1,4 +1,4 @@
-//! What the binaries say and how they exit when they cannot run, and what `orderboard` shows.
+//! Error messages and exit codes of the binaries, and the output of `orderboard`.
 
 use shop_consumers::orderboard;
 use shop_schemas::{OrderCancelled, PaymentAuthorized};
@@ -56,19 +56,27 @@ fn a_cluster_that_does_not_answer_exits_with_4_and_names_it() {
 }
 
 #[test]
-fn a_variable_wins_over_the_file_and_a_flag_over_both() {
+fn a_named_file_wins_over_variables_and_a_flag_over_both() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");
     let store = dir.path().join("payments.db");
     std::fs::write(&config, "brokers = \"127.0.0.1:7\"").unwrap();
-    for (flags, expected) in [
-        (&[][..], "127.0.0.1:9"),
-        (&["-b", "127.0.0.1:13"], "127.0.0.1:13"),
+    let file = config.to_str().unwrap();
+    for (flags, named, expected) in [
+        (
+            &["-b", "127.0.0.1:13", "--config", file][..],
+            "",
+            "127.0.0.1:13",
+        ),
+        (&["--config", file], "", "127.0.0.1:7"),
+        (&[], file, "127.0.0.1:9"),
     ] {
-        let output = Command::new(PAYMENTS)
+        let mut payments = Command::new(PAYMENTS);
+        if !named.is_empty() {
+            payments.env("SHOP_CONFIG", named);
+        }
+        let output = payments
             .args(flags)
-            .arg("--config")
-            .arg(&config)
             .env("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
             .env("SHOP_STORE", &store)
             .output()

@@ -1,4 +1,4 @@
-//! The shop as it runs: the real binaries, two of some, on an Apache Kafka of their own.
+//! The whole shop: the real binaries, two instances of some, on a separate Apache Kafka.
 
 use crate::process::Daemon;
 use evenkeel::event::{Event, EventType};
@@ -14,7 +14,7 @@ const ORDERS: usize = 30;
 const DELIVERIES: usize = 5;
 const WITHIN: Duration = Duration::from_secs(90);
 
-/// The binaries, with how many instances run on the service's one store.
+/// The binaries, with the number of instances on the service's store.
 const DAEMONS: [(&str, &str, usize); 5] = [
     ("payments", env!("CARGO_BIN_EXE_payments"), 1),
     ("inventory", env!("CARGO_BIN_EXE_inventory"), 2),
@@ -23,7 +23,8 @@ const DAEMONS: [(&str, &str, usize); 5] = [
     ("orderboard", env!("CARGO_BIN_EXE_orderboard"), 1),
 ];
 
-/// Publishes every event twice under its one identity, as a producer does that did not see the first acknowledgement.
+/// Publishes every event twice with the same identity, like a producer that missed the first
+/// acknowledgement.
 async fn publish_twice<T: EventType>(publisher: &Publisher, data: T) {
     let event = Event::new(publisher.source(), data);
     for _ in 0..2 {
@@ -31,8 +32,8 @@ async fn publish_twice<T: EventType>(publisher: &Publisher, data: T) {
     }
 }
 
-/// Orders of which every third is too expensive and every fifth is cancelled; stock for some of them. Returns how many were
-/// cancelled.
+/// Publishes orders, of which every third is too expensive and every fifth is cancelled, and stock
+/// for some of them. Returns the number of cancelled orders.
 async fn shop_for(publisher: &Publisher) -> usize {
     for delivery in 0..DELIVERIES {
         let received = StockReceived {
@@ -81,7 +82,7 @@ async fn ended(store: &Path) -> Option<()> {
         .then_some(())
 }
 
-/// Effects of a service by event type, and how many of them are of an event that had its effect already.
+/// Effects of a service by event type: their number, and the number of repeated effects.
 async fn effects(store: &Path, ty: &str) -> (usize, usize) {
     let mut store = view::open(store).await.unwrap();
     let (all, distinct): (i64, i64) = sqlx::query_as(
@@ -121,7 +122,8 @@ async fn every_event_has_one_effect_in_every_service_and_every_order_ends() {
     let cancellations = shop_for(&publisher).await;
     let board = path("orderboard");
     eventually("every order ends", WITHIN, || ended(&board)).await;
-    // A board at rest says nothing of the services that lag behind it: wait for what each has to have handled.
+    // The state of the board does not include services that lag behind it: wait for the events that
+    // each must handle.
     let told = ORDERS + cancellations;
     for (service, ty, expected) in [
         ("payments", "shop.order-%", told),
@@ -153,7 +155,7 @@ async fn every_event_has_one_effect_in_every_service_and_every_order_ends() {
         let until_end = || {
             Daemon::start(binary, kafka.brokers(), &store, &["--until-end"]).ends_cleanly();
         };
-        // Events that no order waits for may have come after the stop.
+        // Events without a waiting order may have arrived after the stop.
         until_end();
         let before = effects(&store, "%").await.0;
         until_end();

@@ -1,5 +1,5 @@
-//! The whole shop's decisions without Kafka: every service reads every topic it is declared for at its own pace, drawn by a
-//! seed, in the order of each key. Whatever the pace, the shop must come to rest with every order in a final state.
+//! All decisions of the shop, without Kafka. Every service reads its declared topics at a random
+//! pace, in the order of each key. With any pace, every order must reach a final state.
 
 use evenkeel::event::EventType;
 use rand::rngs::StdRng;
@@ -61,7 +61,7 @@ shop_events! {
     Dispatched(ShipmentDispatched),
 }
 
-/// The services and what each has still to read, lane by lane.
+/// The services and their unread events, by lane.
 struct Shop {
     payments: SqliteConnection,
     inventory: SqliteConnection,
@@ -103,7 +103,7 @@ impl Shop {
         self.published.push(event);
     }
 
-    /// Lets a random service read the next event of a random lane; false when there is nothing left to read.
+    /// Lets a random service handle the next event of a random lane. Returns false if none is left.
     async fn step(&mut self, random: &mut StdRng) -> bool {
         let lanes: Vec<_> = self.unread.keys().cloned().collect();
         let Some(lane) = lanes.choose(random) else {
@@ -192,7 +192,7 @@ impl Shop {
         .unwrap();
     }
 
-    /// Orders with an event of this type; each has at most one.
+    /// Orders with an event of this type. Each has at most one.
     fn orders(&self, ty: &str) -> BTreeSet<String> {
         let events = self.published.iter().filter(|event| event.ty() == ty);
         let all: Vec<String> = events.map(|event| event.lane().1).collect();

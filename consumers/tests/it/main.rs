@@ -1,12 +1,12 @@
 //! Integration tests of the shop's daemons.
 //!
-//! - `cache`: the orderboard's instances share their answers in Redis, and none needs it
-//! - `command_line`: exit codes and messages of the binaries, and what `orderboard` shows
+//! - `cache`: the orderboard's instances share their answers in Redis, and none depends on it
+//! - `command_line`: exit codes and messages of the binaries, and the output of `orderboard`
 //! - `daemons`: the whole shop as processes on a cluster
-//! - `interleavings`: the whole shop's decisions, with the topics' events in random orders
+//! - `interleavings`: all decisions of the shop, with the topics' events in random orders
 //! - `process`: a daemon as a child process
-//! - `provider`: `payments` asks a payment provider, however that behaves
-//! - `purge`: a daemon forgets what its inbox need not remember any more
+//! - `provider`: `payments` queries a payment provider with each behaviour
+//! - `purge`: a daemon deletes old inbox rows
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -10,7 +10,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a daemon on a store, with further flags; it logs where the test does.
+    /// Starts a daemon on a store, with additional flags. It logs to the test's output.
     pub(crate) fn start(binary: &str, brokers: &str, store: &Path, flags: &[&str]) -> Self {
         let child = Command::new(binary)
             .args(["--brokers", brokers, "--drain-timeout", "10s", "--store"])
@@ -32,7 +32,8 @@ impl Daemon {
         assert!(asked.success(), "{} is gone already", self.binary);
     }
 
-    /// Waits for the end of a run that has a bound or was asked to stop, and expects that all was drained and committed.
+    /// Waits for the end of a run that has a bound or was stopped. Asserts that everything was
+    /// drained and committed.
     pub(crate) fn ends_cleanly(mut self) {
         let ended = self.child.wait().unwrap();
         assert!(ended.success(), "{}: {ended}", self.binary);
@@ -41,7 +42,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // A child that ended already cannot be killed, and that is what this is for.
+        // Killing a child that has ended already fails, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,9 +1,9 @@
-//! `payments` asks the payment provider's stand-in, however that behaves.
+//! `payments` queries the fake payment provider with each behaviour.
 
 use evenkeel::event::{Event, Record, RecordBatchBuilder};
-use evenkeel::handler::{Delivery, HandlerError, Outcome, Router, Scope, State};
+use evenkeel::handler::{Delivery, DeliveryScope, HandlerError, Outcome, Router, State};
 use evenkeel::testing::eventually;
-use shop_consumers::payments::asking::{Answers, Asking};
+use shop_consumers::payments::provider_service::{Answers, ProviderService};
 use shop_consumers::provider::Answer;
 use shop_consumers::provider::behaviour::Behaviour;
 use shop_consumers::provider::server::{ProviderArgs, serve};
@@ -15,10 +15,10 @@ use tower::ServiceExt;
 
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// A provider, and a router behind it that notes what its handler was told.
+/// A provider, and a router that records the answers its handler receives.
 struct Scene {
     admin: String,
-    asking: Asking,
+    asking: ProviderService,
     told: Arc<Mutex<Vec<Option<Answer>>>>,
 }
 
@@ -41,7 +41,7 @@ impl Scene {
         );
         let scene = Self {
             admin: format!("http://{admin}/behaviour"),
-            asking: Asking::new(router, &format!("http://{listen}")),
+            asking: ProviderService::new(router, &format!("http://{listen}")),
             told,
         };
         eventually("the provider listens", WITHIN, || async {
@@ -61,7 +61,7 @@ impl Scene {
         let delivery = Delivery {
             record,
             attempt: 1,
-            scope: Arc::new(Scope {
+            scope: Arc::new(DeliveryScope {
                 group: "payments".to_owned(),
                 publisher: None,
                 handler_timeout: None,
@@ -70,18 +70,18 @@ impl Scene {
         self.asking.clone().oneshot(delivery).await.unwrap()
     }
 
-    /// What the handler was told about the order of that event.
+    /// The answer that the handler received for the order of that event.
     async fn answer(&self, id: &str, customer: &str) -> Answer {
         let outcome = self.deliver(order(id, customer)).await;
         assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
         self.told.lock().unwrap().pop().unwrap().unwrap()
     }
 
-    /// How asking for the order of that event fails: the class, before the handler is called.
+    /// The error of the query for the order of that event, returned before the handler runs.
     async fn failure(&self, id: &str, customer: &str) -> HandlerError {
         match self.deliver(order(id, customer)).await {
             Outcome::Retry(error) => {
-                assert_eq!(error.dependency(), "payment-provider");
+                assert_eq!(error.dependency_name(), "payment-provider");
                 assert!(self.told.lock().unwrap().is_empty());
                 error
             }

@@ -1,4 +1,4 @@
-//! A daemon forgets what its inbox need not remember any more.
+//! A daemon deletes old inbox rows.
 
 use crate::process::Daemon;
 use evenkeel::inbox::{Claimed, Inbox, InboxKey, SqliteInbox};

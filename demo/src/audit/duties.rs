@@ -1,7 +1,7 @@
-//! What each service has to handle, by topic and event type.
+//! The events that each service must handle, by topic and event type.
 //!
-//! Written down here rather than asked of the services: an auditor that believed them would miss a handler that was
-//! forgotten. A test holds it against the topics' declarations.
+//! This list does not come from the services, because they would omit a forgotten handler. A test
+//! compares it with the topics' declarations.
 
 use evenkeel::event::EventType;
 use shop_schemas::{
@@ -9,13 +9,13 @@ use shop_schemas::{
     StockReceived, StockRejected, StockReleased, StockReserved,
 };
 
-/// A topic and a type of event on it.
+/// A topic and an event type.
 type Kind<'a> = (&'a str, &'a str);
 
-/// Services by group name, and what they have to handle.
+/// Services by group name, with the events that they must handle.
 pub(crate) type Duties<'a> = &'a [(&'a str, &'a [Kind<'a>])];
 
-/// The shop's services, in the order in which they are shown.
+/// The shop's services, in the order of the report.
 pub(crate) const DUTIES: Duties<'static> = &[
     (
         "payments",

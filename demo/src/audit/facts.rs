@@ -1,11 +1,12 @@
-//! What the audit judges: facts read afresh from topics, stores and the producers' journals.
+//! The input of the audit: facts read from topics, stores and the producers' journals after the
+//! run.
 //!
-//! Knows neither Kafka nor SQLite: the readers turn what they find into these.
+//! Independent of Kafka and SQLite: the readers convert their data into these types.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What makes an event the same one wherever it turns up: CloudEvents source and id.
+/// CloudEvents source and id: the identity of an event in every place.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Identity {
     pub(crate) source: String,
@@ -18,7 +19,7 @@ impl fmt::Display for Identity {
     }
 }
 
-/// A place on the log.
+/// A position on the log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Position {
     pub(crate) topic: String,
@@ -32,7 +33,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// An event found on a topic. One identity may stand there several times: a redelivery publishes again.
+/// An event on a topic. One identity may appear several times: a redelivery publishes again.
 #[derive(Debug, Clone)]
 pub(crate) struct Published {
     pub(crate) identity: Identity,
@@ -40,17 +41,18 @@ pub(crate) struct Published {
     pub(crate) at: Position,
 }
 
-/// An event whose acknowledgement a producer command wrote into its journal.
+/// An event that a producer command recorded as acknowledged in its journal.
 #[derive(Debug, Clone)]
 pub(crate) struct Acknowledged {
     pub(crate) identity: Identity,
     pub(crate) ty: String,
     pub(crate) topic: String,
-    /// Where it came among the events of its key, for producers that say so.
+    /// Its number among the events of its key, for producers that record it.
     pub(crate) sent: Option<Sent>,
 }
 
-/// An event's place among the events of its key, as its producer sent them and as the brokers acknowledged it.
+/// An event's number among the events of its key, in the order of sending, and its acknowledged
+/// position.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
     pub(crate) key: String,
@@ -58,24 +60,25 @@ pub(crate) struct Sent {
     pub(crate) offset: i64,
 }
 
-/// A committed effect of a service, in the order of its commits.
+/// A committed effect of a service, in the order of commits.
 #[derive(Debug, Clone)]
 pub(crate) struct Effect {
     pub(crate) identity: Identity,
     pub(crate) at: Position,
     pub(crate) key: String,
-    /// Whether the record stood on the log before the run began: it explains itself, and is not counted.
+    /// Whether the record was on the log before the run began. It is then neither unexplained nor
+    /// counted.
     pub(crate) before_run: bool,
 }
 
-/// A record that a service gave up, and why, as its dead letter says.
+/// A dead-lettered record of a service, with the cause from its headers.
 #[derive(Debug, Clone)]
 pub(crate) struct Dead {
     pub(crate) identity: Identity,
     pub(crate) cause: Cause,
 }
 
-/// What dead letters of one kind have in common.
+/// The attributes that dead letters of one cause share.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cause {
     pub(crate) ty: String,
@@ -96,15 +99,16 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Everything the audit looks at. Services are named by their consumer group.
+/// The complete input of the audit. Services are identified by their consumer group.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) published: Vec<Published>,
     pub(crate) acknowledged: Vec<Acknowledged>,
     pub(crate) effects: BTreeMap<String, Vec<Effect>>,
     pub(crate) dead_letters: BTreeMap<String, Vec<Dead>>,
-    /// Records that wait on the services' retry topics: they have no effect yet, and are lost unless they get one.
+    /// Records that wait in the services' retry topics. They have no effect yet, and are lost
+    /// unless they get one.
     pub(crate) parked: BTreeMap<String, u64>,
-    /// Whether retention took records of the run before the audit could read them.
+    /// Whether retention deleted records of the run before the audit read them.
     pub(crate) log_truncated: bool,
 }

@@ -1,68 +1,53 @@
-//! The audit: does every acknowledged event have its effect exactly once, in order, in every service that handles it?
+//! The audit: does every acknowledged event have its effect exactly once, in order, in every
+//! service that handles it?
 //!
-//! Owns the judgement, which is pure: facts in, findings out. Knows nothing of how the facts were had.
+//! Pure: facts in, findings out. Independent of the sources of the facts.
 
 mod duties;
 mod facts;
 mod order;
 mod stock;
+mod tally;
 
 pub(crate) use duties::{DUTIES, Duties};
 pub(crate) use facts::{
     Acknowledged, Cause, Dead, Effect, Facts, Identity, Position, Published, Sent,
 };
 pub(crate) use stock::{Books, Moved, unbalanced};
+pub(crate) use tally::Tally;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// How many examples of one kind of finding are kept.
-const EXAMPLES_MAX: usize = 5;
-
-/// A count, and a few of what was counted.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) count: u64,
-    pub(crate) examples: Vec<String>,
-}
-
-impl Tally {
-    fn add(&mut self, example: impl FnOnce() -> String) {
-        self.count += 1;
-        if self.examples.len() < EXAMPLES_MAX {
-            self.examples.push(example());
-        }
-    }
-}
-
-/// What the audit found. One event that is missing in two services counts twice in `lost`.
+/// The findings of the audit. An event that is missing in two services counts twice in `lost`.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    /// Distinct events on the topics.
+    /// Number of distinct events on the topics.
     pub(crate) published: u64,
-    /// Distinct events that the producer commands saw acknowledged.
+    /// Number of distinct events that producer commands recorded as acknowledged.
     pub(crate) acknowledged: u64,
-    /// Distinct events with an effect, by service.
+    /// Number of distinct events with an effect, by service.
     pub(crate) effects: BTreeMap<String, u64>,
-    /// Second appearances on a topic that had no second effect, over all services.
+    /// Number of second appearances on a topic without a second effect, over all services.
     pub(crate) duplicates_suppressed: u64,
-    /// Dead letters of all groups.
+    /// Number of dead letters of all groups.
     pub(crate) dead_letters: u64,
-    /// Of those, how many of each service had which cause.
+    /// Number of dead letters by service and cause.
     pub(crate) causes: BTreeMap<(String, Cause), u64>,
-    /// Records that wait on retry topics at the end.
+    /// Number of records that wait in retry topics at the end.
     pub(crate) parked: u64,
-    /// Neither effect nor dead letter in a service that handles the type.
+    /// Events with neither effect nor dead letter in a service that handles the type.
     pub(crate) lost: Tally,
     /// Effects beyond the first.
     pub(crate) twice: Tally,
-    /// Effects that came after a later one of the same topic and key, and events that stand so on the log.
+    /// Effects that came after a later one of the same topic and key, and events on the log out of
+    /// order.
     pub(crate) out_of_order: Tally,
-    /// Effects of events that stand on no topic, though the topics are whole.
+    /// Effects of events that are on no topic, although the topics are complete.
     pub(crate) unexplained: Tally,
 }
 
 impl Findings {
-    /// Whether nothing is wrong.
+    /// Whether there are no findings.
     pub(crate) fn balanced(&self) -> bool {
         [
             &self.lost,
@@ -75,7 +60,7 @@ impl Findings {
     }
 }
 
-/// Judges the facts by what each service has to handle.
+/// Audits the facts against the duties of each service.
 pub(crate) fn audit(facts: &Facts, duties: Duties<'_>) -> Findings {
     let appearances = appearances(&facts.published);
     let mut expected: BTreeMap<&Identity, (&str, &str)> = facts
@@ -147,7 +132,7 @@ pub(crate) fn audit(facts: &Facts, duties: Duties<'_>) -> Findings {
     findings
 }
 
-/// How often each event stands on the topics.
+/// The number of appearances of each event on the topics.
 fn appearances(published: &[Published]) -> HashMap<&Identity, u64> {
     let mut appearances = HashMap::new();
     for event in published {
@@ -156,8 +141,9 @@ fn appearances(published: &[Published]) -> HashMap<&Identity, u64> {
     appearances
 }
 
-/// Counts a service's effects by event; every one beyond the first is a finding. Those from before the run are known, so
-/// that an event which was published again during the run is not missed, but they are not the run's effects.
+/// Counts a service's effects by event. Every effect beyond the first is a finding. Effects from
+/// before the run count as effects of their events, in case such an event is published again during
+/// the run, but not as effects of the run.
 fn count_effects<'a>(
     service: &str,
     effects: &'a [Effect],

@@ -1,10 +1,10 @@
-//! Order per key: events stand on the log in the order in which they were sent, and take effect in the order in which they
-//! stand there.
+//! Order per key: events are on the log in the order of sending, and take effect in the order of
+//! the log.
 
 use super::{Acknowledged, Effect, Sent, Tally};
 use std::collections::HashMap;
 
-/// Counts the acknowledged events that stand on the log before one of the same topic and key that was sent earlier.
+/// Counts the acknowledged events that precede one of the same topic and key that was sent earlier.
 pub(super) fn check_log(acknowledged: &[Acknowledged]) -> Tally {
     let mut sent: Vec<(&Acknowledged, &Sent)> = acknowledged
         .iter()
@@ -29,8 +29,8 @@ pub(super) fn check_log(acknowledged: &[Acknowledged]) -> Tally {
     out_of_order
 }
 
-/// Counts the effects that came after one of a later record of the same topic and key. Equal offsets are the same record
-/// and no matter of order: a doubled effect is found as such.
+/// Counts the effects that came after one of a later record of the same topic and key. Equal
+/// offsets are the same record: a doubled effect is counted elsewhere.
 pub(super) fn check(service: &str, effects: &[Effect], out_of_order: &mut Tally) {
     let mut latest: HashMap<(&str, i32, &str), i64> = HashMap::new();
     for effect in effects {

@@ -1,9 +1,9 @@
-//! The shop's own books: what the topics say came in, was promised and given back must be what inventory booked, and must
-//! add up to what it says is there.
+//! Checks the shop's stock. The units that the topics report as received, reserved and released
+//! must equal the moves of inventory, and the sum of the moves must equal its levels.
 
 use std::collections::BTreeMap;
 
-/// Units of one article that moved.
+/// Moved units of one article.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Moved {
     pub(crate) received: i64,
@@ -20,14 +20,14 @@ impl Moved {
 /// Inventory's store, by article.
 #[derive(Debug, Default)]
 pub(crate) struct Books {
-    /// Units that can be promised, by the level that the service keeps.
+    /// Available units, by the service's level.
     pub(crate) available: BTreeMap<String, i64>,
-    /// What its journal of moves adds up to.
+    /// Sum of its moves.
     pub(crate) booked: BTreeMap<String, Moved>,
 }
 
-/// The articles whose level is not what was booked, or whose bookings are not what the topics say (`announced`; none where
-/// the log is not whole).
+/// The articles whose level differs from the sum of the moves, or whose moves differ from the
+/// topics (`announced`; `None` if the log is incomplete).
 pub(crate) fn unbalanced(
     books: &Books,
     announced: Option<&BTreeMap<String, Moved>>,

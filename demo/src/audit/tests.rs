@@ -1,5 +1,6 @@
-//! A run whose books balance, and what the audit says once one thing in it is broken.
+//! A run without findings, and the findings after one fact is changed.
 
+use super::tally::EXAMPLES_MAX;
 use super::*;
 
 const DUTIES_HERE: Duties<'_> = &[
@@ -51,7 +52,7 @@ fn effect_of(event: &Published) -> Effect {
     }
 }
 
-/// Twenty orders, each billed; the board sees orders and bills.
+/// Twenty orders, each billed. The board handles orders and bills.
 fn balanced() -> Facts {
     let orders: Vec<_> = (0..20)
         .map(|n| published("orders", "/shop", "placed", n))
@@ -82,7 +83,7 @@ fn balanced() -> Facts {
     }
 }
 
-/// Counts of lost, twice, out of order, unexplained after `change`.
+/// Counts of lost, twice, out of order and unexplained after `change`.
 fn check(change: impl FnOnce(&mut Facts), expected: [u64; 4]) -> Findings {
     let mut facts = balanced();
     change(&mut facts);

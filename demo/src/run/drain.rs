@@ -1,35 +1,37 @@
-//! The drain: waits until every group has settled everything, also what the others' settling brought.
+//! The drain: waits until every group has settled all records, including those that other groups
+//! publish meanwhile.
 
 use super::load::show;
-use crate::fleet::Fleet;
-use crate::live::Live;
+use crate::progress::ProgressDisplay;
 use crate::sample::{Sample, Watch};
+use crate::supervisor::Supervisor;
 use std::time::{Duration, Instant};
 
-/// Without any progress for that long, the drain is given up: longer than a dead member's session and a rebalance.
+/// The drain fails after this time without progress. It is longer than a dead member's session and
+/// a rebalance.
 const STILL_MAX: Duration = Duration::from_secs(90);
-/// However much progress there is, the drain is given up after that.
+/// The drain fails after this time, even with progress.
 const DRAIN_MAX: Duration = Duration::from_secs(3_600);
 
-/// Waits until the groups are drained. Returns what is wrong if they are not by the deadline.
+/// Waits until the groups are drained. Returns the problem if they are not by the deadline.
 pub(super) async fn until_drained(
-    fleet: &mut Fleet,
+    supervisor: &mut Supervisor,
     watch: &mut Watch,
-    live: &mut Live,
+    display: &mut ProgressDisplay,
 ) -> anyhow::Result<Vec<String>> {
     let started = Instant::now();
     let mut moved = started;
     let mut before: Option<Sample> = None;
     loop {
-        for line in fleet.tick().await? {
-            live.say(&line);
+        for line in supervisor.tick().await? {
+            display.say(&line);
         }
         let Ok(next) = tokio::time::timeout(Duration::from_millis(100), watch.next()).await else {
             continue;
         };
         if let Ok(sample) = next? {
             if drained(before.as_ref(), &sample) {
-                live.say(&format!(
+                display.say(&format!(
                     "drained after {:.1} s",
                     started.elapsed().as_secs_f64()
                 ));
@@ -40,15 +42,16 @@ pub(super) async fn until_drained(
             }
             before = Some(sample);
         }
-        show("draining", fleet, watch, live).await;
+        show("draining", supervisor, watch, display).await;
         if moved.elapsed() > STILL_MAX || started.elapsed() > DRAIN_MAX {
             return Ok(vec![given_up(before.as_ref(), started.elapsed())]);
         }
     }
 }
 
-/// Two looks without lag, with the same ends, and with nothing that is yet to be published. One would not do: a group that was looked
-/// at first may have been given something by one that was looked at last.
+/// Two looks without lag, with the same end offsets, and without unpublished events. One look is
+/// not sufficient: the group that was read last may have published records for the one that was
+/// read first.
 fn drained(before: Option<&Sample>, sample: &Sample) -> bool {
     let is_done = |sample: &Sample| sample.lag() == 0 && !sample.is_unpublished;
     before.is_some_and(|before| is_done(before) && is_done(sample) && before.end == sample.end)
@@ -78,7 +81,7 @@ mod tests {
         Sample {
             services: [("payments", progress)].into(),
             end,
-            is_unpublished: false,
+            ..Sample::default()
         }
     }
 

@@ -1,7 +1,8 @@
-//! The library's own audit of each group and topic: what the inboxes, dead letters and retry topics say.
+//! The library's audit of each group and topic: inboxes, dead letters and retry topics.
 //!
-//! It judges other evidence than the demo's audit, which reads the effects themselves with a client of its own: a row in the inbox
-//! without its effect shows there, a record that is no event shows here. Where the two do not see as many records, one is blind.
+//! Its sources differ from those of the demo's audit, which reads the effects with a client of its
+//! own. The demo's audit finds an inbox row without an effect; the library's audit finds a record
+//! that is no event. If the two count different numbers of records, one of them is wrong.
 
 use crate::audit::{DUTIES, Facts};
 use crate::cluster::{Cluster, Offsets};
@@ -15,30 +16,30 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the brokers may take to answer a request.
+/// Time limit of a request to the brokers.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What the audits of all groups came to.
+/// The result of the audits of all groups.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    /// Records whose end was proven, each in every group that reads it.
+    /// Number of records whose end was proven, counted in every group that reads them.
     pub(super) proven: u64,
     pub(super) faults: Vec<String>,
     pub(super) remarks: Vec<String>,
 }
 
-/// What is audited.
+/// The range of the audit.
 pub(super) struct Scope<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) directory: &'a Path,
-    /// Where the topics ended before the run.
+    /// End offsets of the topics before the run.
     pub(super) from: &'a Offsets,
-    /// When that was, in milliseconds since the epoch.
+    /// The time of these offsets, in milliseconds since the epoch.
     pub(super) since_ms: i64,
 }
 
 impl Scope<'_> {
-    /// Audits every group on every topic that it has a duty on.
+    /// Audits every group on every topic of its duties.
     pub(super) async fn audit(&self, facts: &Facts, no_events: u64) -> anyhow::Result<Groups> {
         let mut groups = Groups::default();
         let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
@@ -61,7 +62,7 @@ impl Scope<'_> {
                 let report = audit(config, settings, store.clone(), TIMEOUT, |_| {}).await;
                 let seen = seen.get(topic).copied().unwrap_or_default();
                 match report {
-                    // Nothing was published there in so short a run.
+                    // No event was published there in so short a run.
                     Err(AuditError::NeverCommitted { .. }) if seen == 0 => {}
                     report => {
                         let report =
@@ -76,7 +77,8 @@ impl Scope<'_> {
         Ok(groups)
     }
 
-    /// Where the run began. By offset where the topic was empty; a mock cluster, which always is, knows no times.
+    /// The start of the run: by offset if the topic was empty, else by time. Topics of a mock
+    /// cluster, which has no times, are always empty.
     fn start(&self, topic: &str) -> Start {
         let mut own = self.from.iter().filter(|((name, _), _)| name == topic);
         match own.all(|(_, offset)| *offset == 0) {
@@ -87,7 +89,7 @@ impl Scope<'_> {
 }
 
 impl Groups {
-    /// `seen` is how many events the demo's own reader found on the topic.
+    /// `seen` is the number of events that the demo's reader found on the topic.
     fn add(&mut self, report: &AuditReport, seen: Option<u64>) {
         let AuditReport { group, topic, .. } = report;
         let lines = |what: &str, findings: &Findings| -> Vec<String> {
@@ -104,7 +106,8 @@ impl Groups {
             .extend(lines("out of order", &report.out_of_order));
         self.faults.extend(lines("reused id", &report.reused));
         self.faults.extend(lines("unreadable", &report.unreadable));
-        // A kill between the letter and the commit leaves this: the record came again and was handled.
+        // A kill between the dead letter and the commit causes this: the record was redelivered and
+        // handled.
         self.remarks.extend(lines("doubled", &report.doubled));
         let records = report.total.records;
         if let Some(seen) = seen.filter(|seen| *seen != records + report.lag) {

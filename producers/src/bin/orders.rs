@@ -4,5 +4,5 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    shop_producers::exit::run(shop_producers::orders::OrdersArgs::parse().run())
+    shop_producers::run(shop_producers::orders::OrdersArgs::parse().run())
 }

@@ -1,12 +1,17 @@
-//! From a line's bytes to a row: CSV with a header, or one JSON object per line. Knows no file and no client.
+//! Parses a line into a row: CSV with a header, or one JSON object per line. Independent of files
+//! and clients.
 //!
-//! Reasons name columns and what was expected, never what stands there: it may be a customer's.
+//! Error messages name columns and the expected values, never the actual content: it may contain a
+//! customer's data.
 
 use super::row::Row;
 use clap::ValueEnum;
 use csv::StringRecord;
 use std::io::{Cursor, SeekFrom};
 use std::path::Path;
+
+/// The default separator of CSV fields.
+pub(super) const COMMA: u8 = b',';
 
 /// How the lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -17,33 +22,33 @@ pub enum Format {
     Jsonl,
 }
 
-/// Why a line is no row.
+/// The error of a line that is no row.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    /// Not text.
+    /// Not UTF-8.
     #[error("it is not UTF-8")]
     NotUtf8,
-    /// Not CSV, or a field is missing or of the wrong kind.
+    /// Not CSV, or a field is missing or has the wrong type.
     #[error("{0}")]
     Csv(String),
-    /// Not JSON, or a field is missing or of the wrong kind.
+    /// Not JSON, or a field is missing or has the wrong type.
     #[error("{0}")]
     Json(String),
 }
 
-/// Turns lines into rows.
+/// Parses lines into rows.
 #[derive(Debug)]
 pub enum Parser {
-    /// With the header's names.
+    /// CSV, with the names from the header.
     Csv(CsvParser),
-    /// Names are in every line.
+    /// JSON lines, with the names in every line.
     Jsonl,
 }
 
-/// Turns lines of CSV into rows.
+/// Parses lines of CSV into rows.
 ///
-/// Each row is parsed on its own. The reader is kept all the same: each new one builds its state machine again, which takes
-/// longer than reading a row.
+/// Each row is parsed on its own, but the reader is reused: a new reader builds its state machine
+/// again, which takes longer than parsing a row.
 #[derive(Debug)]
 pub struct CsvParser {
     header: StringRecord,
@@ -51,7 +56,7 @@ pub struct CsvParser {
 }
 
 impl Format {
-    /// The format that a file's name tells; none for a name that tells nothing.
+    /// The format that a file's extension implies. `None` for other extensions.
     pub fn of_name(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "csv" => Some(Self::Csv),
@@ -62,9 +67,12 @@ impl Format {
 }
 
 impl Parser {
-    /// A parser for CSV with this header; fails when the header misses a column or has one that rows do not have.
-    pub fn with_header<R: Row>(line: &[u8]) -> Result<Self, LineError> {
-        let mut parser = CsvParser::new();
+    /// A CSV parser for this header, whose fields are separated by `delimiter`.
+    ///
+    /// # Errors
+    /// If a column is missing, is unknown or appears twice.
+    pub fn with_header<R: Row>(line: &[u8], delimiter: u8) -> Result<Self, LineError> {
+        let mut parser = CsvParser::new(delimiter);
         let header = parser.record(line)?;
         let required = R::COLUMNS_REQUIRED;
         if let Some(missing) = required
@@ -74,8 +82,9 @@ impl Parser {
             let delimiter = [(";", "semicolons"), ("\t", "tabs")]
                 .into_iter()
                 .find(|(delimiter, _)| header.len() == 1 && header[0].contains(delimiter))
-                .map_or(String::new(), |(_, name)| {
-                    format!("; its fields are separated by {name}, not by commas")
+                .map_or(String::new(), |(delimiter, name)| {
+                    let delimiter = delimiter.escape_default();
+                    format!("; its fields are separated by {name}: --delimiter '{delimiter}'")
                 });
             return Err(LineError::Csv(format!(
                 "the header has no column {missing}; {} need {}{delimiter}",
@@ -92,14 +101,25 @@ impl Parser {
                 [required, R::COLUMNS_OPTIONAL].concat().join(", ")
             )));
         }
+        let twice =
+            |(at, name): &(usize, &str)| header.iter().take(*at).any(|other| other == *name);
+        if let Some((_, name)) = header.iter().enumerate().find(twice) {
+            return Err(LineError::Csv(format!(
+                "the header has the column {name} twice"
+            )));
+        }
         parser.header = header;
         Ok(Self::Csv(parser))
     }
 
-    /// The row that a line holds.
+    /// Parses a line into a row.
     pub fn row<R: Row>(&mut self, line: &[u8]) -> Result<R, LineError> {
         match self {
             Self::Csv(parser) => parser.row(line),
+            // serde accepts an array for a struct.
+            Self::Jsonl if line.trim_ascii_start().starts_with(b"[") => Err(LineError::Json(
+                "it begins with an array; write one object a line, as jq -c '.[]' does".to_owned(),
+            )),
             Self::Jsonl => serde_json::from_slice(line)
                 .map_err(|error| LineError::Json(without_value(&error.to_string()))),
         }
@@ -107,8 +127,9 @@ impl Parser {
 }
 
 impl CsvParser {
-    fn new() -> Self {
+    fn new(delimiter: u8) -> Self {
         let reader = csv::ReaderBuilder::new()
+            .delimiter(delimiter)
             .has_headers(false)
             .flexible(true)
             .trim(csv::Trim::All)
@@ -133,7 +154,7 @@ impl CsvParser {
             .map_err(|error| LineError::Csv(csv_reason(&error, &self.header)))
     }
 
-    /// A line's fields.
+    /// The fields of a line.
     fn record(&mut self, line: &[u8]) -> Result<StringRecord, LineError> {
         let input = self.reader.get_mut().get_mut();
         input.clear();
@@ -146,7 +167,15 @@ impl CsvParser {
                 csv::ErrorKind::Utf8 { .. } => LineError::NotUtf8,
                 _ => LineError::Csv(error.to_string()),
             })?;
-        Ok(record)
+        // A row by its quotes must also be a single record for the CSV reader. Otherwise its rest
+        // would be lost.
+        let mut rest = StringRecord::new();
+        match self.reader.read_record(&mut rest) {
+            Ok(false) => Ok(record),
+            _ => Err(LineError::Csv(
+                "a quote stands where none can be, for example behind a blank".to_owned(),
+            )),
+        }
     }
 }
 
@@ -161,7 +190,7 @@ fn csv_reason(error: &csv::Error, header: &StringRecord) -> String {
     }
 }
 
-/// Takes the value out of serde's `invalid type: string "Jane", expected u32 at line 1 column 8`.
+/// Removes the value from serde's `invalid type: string "Jane", expected u32 at line 1 column 8`.
 fn without_value(message: &str) -> String {
     let Some((kind, rest)) = message
         .split_once(": ")
@@ -215,12 +244,33 @@ mod tests {
             Err("EOF while parsing a value at line 1 column 11"),
         );
         check("secret", Err("expected value at line 1 column 1"));
+        check(
+            r#"["a",2,"d"]"#,
+            Err("it begins with an array; write one object a line, as jq -c '.[]' does"),
+        );
+        let row = r#"{"article":"a","quantity":2,"delivery_id":"d"}"#;
+        let (two, comma) = (format!("{row} {row}"), format!("{row},"));
+        check(&two, Err("trailing characters at line 1 column 48"));
+        check(&comma, Err("trailing characters at line 1 column 47"));
+        check(
+            r#"{"article":"a","article":"b","quantity":2,"delivery_id":"d"}"#,
+            Err("duplicate field `article` at line 1 column 24"),
+        );
+        check(
+            r#"{"article":"a","quantity":NaN,"delivery_id":"d"}"#,
+            Err("expected value at line 1 column 27"),
+        );
+        check(
+            r#"{"article":"a","quantity":123456789012345678901,"delivery_id":"d"}"#,
+            Err("invalid type, expected u32 at line 1 column 47"),
+        );
     }
 
     #[test]
     fn a_csv_line_is_a_row_or_says_why_not_without_its_values() {
-        let mut parser = Parser::with_header::<DeliveryRow>(b"quantity, article,delivery_id")
-            .expect("a complete header");
+        let mut parser =
+            Parser::with_header::<DeliveryRow>(b"quantity, article,delivery_id", COMMA)
+                .expect("a complete header");
         let mut check = |line, expected| check(&mut parser, line, expected);
         check("2,a,d", Ok(("a", 2)));
         check("\"2\", a ,d", Ok(("a", 2)));
@@ -233,9 +283,18 @@ mod tests {
     }
 
     #[test]
+    fn fields_are_separated_by_what_is_given() {
+        let header = b"article;quantity;delivery_id";
+        let mut parser = Parser::with_header::<DeliveryRow>(header, b';').expect("a header");
+        check(&mut parser, "a,b;2;d", Ok(("a,b", 2)));
+        check(&mut parser, "\"a;b\";2;d", Ok(("a;b", 2)));
+    }
+
+    #[test]
     fn a_header_must_have_the_columns_needed_and_no_unknown_ones() {
         let check = |header: &str, expected: &str| {
-            let error = Parser::with_header::<DeliveryRow>(header.as_bytes()).expect_err(header);
+            let error =
+                Parser::with_header::<DeliveryRow>(header.as_bytes(), COMMA).expect_err(header);
             assert_eq!(error.to_string(), expected);
         };
         check(
@@ -244,7 +303,19 @@ mod tests {
         );
         check(
             "article;quantity;delivery_id",
-            "the header has no column article; deliveries need article, quantity, delivery_id; its fields are separated by semicolons, not by commas",
+            "the header has no column article; deliveries need article, quantity, delivery_id; its fields are separated by semicolons: --delimiter ';'",
+        );
+        check(
+            "article\tquantity\tdelivery_id",
+            "the header has no column article; deliveries need article, quantity, delivery_id; its fields are separated by tabs: --delimiter '\\t'",
+        );
+        check(
+            "article,quantity,delivery_id, article",
+            "the header has the column article twice",
+        );
+        check(
+            "Article,quantity,delivery_id",
+            "the header has no column article; deliveries need article, quantity, delivery_id",
         );
         check(
             "article,quantity,delivery_id,colour",

@@ -1,27 +1,30 @@
-//! `import`: events from the lines of a file or of standard input, published in their order.
+//! `import`: publishes the lines of a file or of standard input as events, in order.
 //!
-//! Reading, sending and settling overlap and are bounded each: a thread reads lines, one task sends them, one settles them
-//! in their order. Only settled lines count as done; [`resume`] keeps how many those are.
+//! Reading, sending and settling run concurrently, each with a bound: a thread reads lines, one
+//! task sends them, one task settles them in order. Only settled lines count as done. [`resume`]
+//! stores their number.
 
 pub mod format;
 mod input;
 mod lines;
+mod plan;
 pub mod resume;
 pub mod row;
 mod run;
 mod settle;
 mod summary;
 
+pub use plan::{OnError, Plan};
 pub use run::import;
 
-use crate::connection::parse_duration;
-use crate::exit::UsageError;
-use clap::{Args, ValueEnum};
+use clap::Args;
+use evenkeel_program::duration::parse_duration;
+use evenkeel_program::exit::Usage;
 use format::Format;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What every import promises, for help texts.
+/// The guarantees of an import, for help texts.
 pub(crate) const PROMISES: &str = "\
 CSV is read as RFC 4180 has it: lines end in LF, CRLF or CR, and a quoted field may hold line breaks. Where a quote is \
 not closed, or stands inside of an unquoted field, the import stops and names the line: what follows could be the inside of a field. \
@@ -31,7 +34,7 @@ An event's id follows from the content of its line, so importing a file twice, o
 
 A bad line is named by its number and counted. After Ctrl-C, or a failure, the command says up to which line all is \
 settled, and keeps that in FILE.progress, so that the same command goes on there. It counts only for the unchanged file and \
-the same brokers.
+the same cluster, as its id tells.
 
 ";
 
@@ -44,13 +47,18 @@ pub struct ImportArgs {
     /// How the lines are written; guessed from the file's name (.csv, .jsonl, .ndjson, .json)
     #[arg(long, value_enum)]
     format: Option<Format>,
+    /// What separates the fields of a CSV: one character, or tab; a comma, unless a first line such
+    /// as sep=; says otherwise
+    #[arg(short, long, value_name = "CHARACTER", value_parser = parse_delimiter)]
+    delimiter: Option<u8>,
     /// What to do at a line that is bad
     #[arg(long, value_enum, default_value_t)]
     on_error: OnError,
     /// Begin at the first line though an interrupted import of this file could go on
     #[arg(long)]
     restart: bool,
-    /// Pass by the first N lines, as an interrupted import of standard input told; a CSV header is read all the same
+    /// Pass by the first N lines, as an interrupted import of standard input told; a CSV header is
+    /// read all the same
     #[arg(long, value_name = "N", conflicts_with = "restart")]
     skip_lines: Option<u64>,
     /// Show no progress; bad lines are named all the same
@@ -61,37 +69,24 @@ pub struct ImportArgs {
     drain_timeout: Duration,
 }
 
-/// What to do at a line that is bad.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum OnError {
-    /// Name it and go on; the exit code is 1
-    #[default]
-    Continue,
-    /// Name it and send nothing that comes after it
-    Stop,
-}
-
-/// What to import and how, built and checked.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    file: Option<PathBuf>,
-    format: Format,
-    on_error: OnError,
-    restart: bool,
-    skip_lines: Option<u64>,
-    quiet: bool,
-    drain_timeout: Duration,
+/// Parses a field separator.
+fn parse_delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"tab" | b"\\t" => Ok(b'\t'),
+        [character] if !b"\"\r\n ".contains(character) && character.is_ascii() => Ok(*character),
+        _ => Err("one character of ASCII that is no quote, line break or space, or tab".to_owned()),
+    }
 }
 
 impl ImportArgs {
-    /// Fails where the format cannot be told.
-    pub fn build(self) -> Result<Plan, UsageError> {
+    /// Validates the arguments. Fails if the format is unknown.
+    pub fn build(self) -> Result<Plan, Usage> {
         let file = (self.file != Path::new("-")).then_some(self.file);
         let format = self
             .format
             .or_else(|| Format::of_name(file.as_deref()?))
             .ok_or_else(|| {
-                UsageError(
+                Usage(
                     "the name does not tell the format: say --format csv or --format jsonl"
                         .to_owned(),
                 )
@@ -99,6 +94,7 @@ impl ImportArgs {
         Ok(Plan {
             file,
             format,
+            delimiter: self.delimiter,
             on_error: self.on_error,
             restart: self.restart,
             skip_lines: self.skip_lines,

@@ -1,36 +1,38 @@
-//! How far an import got, kept in a file beside its input so that the next run goes on there.
+//! Stores the progress of an import in a file beside its input, so that the next run continues
+//! there.
 //!
-//! Owns the file's form and when it may be believed. What it says is never ahead of the acknowledged lines, so a run that
-//! was killed sends some lines again, with the same ids, and leaves none out.
+//! Owns the file's format and the rules for trusting it. The stored progress never exceeds the
+//! acknowledged lines. After a kill, the next run sends some lines again, with the same ids, and
+//! omits none.
 
+use super::lines::At;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, Metadata};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// The form of the file; another one is not believed.
-const VERSION: u32 = 1;
+/// Version of the file's format. Other versions are ignored.
+const VERSION: u32 = 2;
 
-/// What is imported where. Progress counts only for the same file, unchanged, to the same brokers.
+/// Input, event type and cluster of an import. Stored progress is valid only for the same unchanged
+/// file and the same cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     event_type: String,
-    brokers: String,
+    cluster: String,
     file_bytes: u64,
     modified_at: Timestamp,
 }
 
-/// How far an import got.
+/// The progress of an import.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// The last line up to which every line is acknowledged or was named as bad.
-    pub line: u64,
-    /// Where in the file the next line begins, in bytes.
-    pub end_bytes: u64,
-    /// Acknowledged events up to there.
+    /// Position up to which every line was acknowledged or reported as bad.
+    pub at: At,
+    /// Number of acknowledged events up to that position.
     pub acknowledged: u64,
-    /// Bad lines up to there.
+    /// Number of bad lines up to that position.
     pub bad_lines: u64,
 }
 
@@ -39,20 +41,22 @@ struct Content {
     version: u32,
     identity: Identity,
     progress: Progress,
+    /// Checksum over identity and progress, to detect manual changes.
+    checksum: u32,
 }
 
-/// What a file of progress says.
+/// The result of loading a progress file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
-    /// There is none: nothing was interrupted.
+    /// There is no file: no import was interrupted.
     Nothing,
-    /// Go on behind this line.
+    /// Continue at this progress.
     Progress(Progress),
-    /// It does not count, for this reason.
+    /// The file is not valid, for this reason.
     NotOurs(&'static str),
 }
 
-/// The file of progress of one import.
+/// The progress file of one import.
 #[derive(Debug, Clone)]
 pub struct ResumeFile {
     path: PathBuf,
@@ -60,21 +64,41 @@ pub struct ResumeFile {
 }
 
 impl Identity {
-    /// What is imported where, from the file's metadata; fails where the system keeps no modification time.
-    pub fn new(event_type: &str, brokers: &str, metadata: &Metadata) -> std::io::Result<Self> {
+    /// Creates an identity from the file's metadata.
+    ///
+    /// # Errors
+    /// If the system keeps no modification time.
+    pub fn new(event_type: &str, cluster: &str, metadata: &Metadata) -> std::io::Result<Self> {
         let modified_at =
             Timestamp::try_from(metadata.modified()?).map_err(std::io::Error::other)?;
         Ok(Self {
             event_type: event_type.to_owned(),
-            brokers: brokers.to_owned(),
+            cluster: cluster.to_owned(),
             file_bytes: metadata.len(),
             modified_at,
         })
     }
 }
 
+impl Content {
+    fn new(identity: Identity, progress: Progress) -> serde_json::Result<Self> {
+        let told = serde_json::to_vec(&(&identity, &progress))?;
+        Ok(Self {
+            version: VERSION,
+            identity,
+            progress,
+            checksum: crc32fast::hash(&told),
+        })
+    }
+
+    fn is_as_written(&self) -> bool {
+        let told = serde_json::to_vec(&(&self.identity, &self.progress));
+        told.is_ok_and(|told| crc32fast::hash(&told) == self.checksum)
+    }
+}
+
 impl ResumeFile {
-    /// `INPUT.progress`.
+    /// The progress file `INPUT.progress`.
     pub fn beside(input: &Path, identity: Identity) -> Self {
         let mut name = input.as_os_str().to_owned();
         name.push(".progress");
@@ -84,43 +108,49 @@ impl ResumeFile {
         }
     }
 
-    /// Where it is.
+    /// Path of the progress file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What it says; fails when it is there but cannot be read.
-    pub fn load(&self) -> std::io::Result<Found> {
+    /// Loads the stored progress for `input`, and reads `input` up to it.
+    ///
+    /// # Errors
+    /// If the progress file or `input` exists but cannot be read.
+    pub fn load(&self, input: impl Read) -> std::io::Result<Found> {
         let text = match std::fs::read(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
             Err(error) => return Err(error),
         };
+        let version = serde_json::from_slice::<serde_json::Value>(&text);
+        let version = version.ok().and_then(|content| content["version"].as_u64());
+        if version.is_some_and(|version| version != u64::from(VERSION)) {
+            return Ok(Found::NotOurs("it is of another version"));
+        }
         let Ok(content) = serde_json::from_slice::<Content>(&text) else {
             return Ok(Found::NotOurs("it cannot be understood"));
         };
-        let ours = &self.identity;
-        let theirs = &content.identity;
-        Ok(if content.version != VERSION {
-            Found::NotOurs("it is of another version")
+        let (ours, theirs) = (&self.identity, &content.identity);
+        let at = content.progress.at;
+        let changed = "the input has changed since";
+        Ok(if !content.is_as_written() {
+            Found::NotOurs("it was edited or damaged")
         } else if theirs.event_type != ours.event_type {
             Found::NotOurs("it belongs to another kind of import")
-        } else if theirs.brokers != ours.brokers {
-            Found::NotOurs("it belongs to an import to other brokers")
-        } else if theirs != ours {
-            Found::NotOurs("the input has changed since")
+        } else if theirs.cluster != ours.cluster {
+            Found::NotOurs("it belongs to an import to another cluster")
+        } else if theirs != ours || digest(input, at.bytes)? != Some(at.digest) {
+            Found::NotOurs(changed)
         } else {
             Found::Progress(content.progress)
         })
     }
 
-    /// Replaces it in one step: whoever reads it finds the old or the new one, also after a kill or a power cut.
+    /// Replaces the file atomically: a reader finds the old or the new one, even after a kill or a
+    /// power failure.
     pub fn save(&self, progress: Progress) -> std::io::Result<()> {
-        let content = Content {
-            version: VERSION,
-            identity: self.identity.clone(),
-            progress,
-        };
+        let content = Content::new(self.identity.clone(), progress)?;
         let mut draft = self.path.clone().into_os_string();
         draft.push(format!(".{}", std::process::id()));
         let mut file = File::create(&draft)?;
@@ -129,7 +159,7 @@ impl ResumeFile {
         std::fs::rename(&draft, &self.path)
     }
 
-    /// Removes it: the import is complete.
+    /// Removes the file: the import is complete.
     pub fn remove(&self) -> std::io::Result<()> {
         match std::fs::remove_file(&self.path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -138,85 +168,156 @@ impl ResumeFile {
     }
 }
 
+/// The CRC-32 of the first bytes of an input. `None` if it has fewer.
+fn digest(input: impl Read, bytes: u64) -> std::io::Result<Option<u32>> {
+    let mut digest = crc32fast::Hasher::new();
+    let mut input = input.take(bytes);
+    let mut buffer = vec![0; 64 * 1024];
+    let mut left = bytes;
+    loop {
+        match input.read(&mut buffer) {
+            Ok(0) => return Ok((left == 0).then(|| digest.finalize())),
+            Ok(read) => {
+                digest.update(&buffer[..read]);
+                left -= read as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PROGRESS: Progress = Progress {
-        line: 7,
-        end_bytes: 99,
-        acknowledged: 5,
-        bad_lines: 1,
-    };
+    const INPUT: &str = "a\nb\n";
 
-    fn resume_file(input: &Path, event_type: &str, brokers: &str) -> ResumeFile {
+    /// Progress after the first line.
+    fn progress() -> Progress {
+        Progress {
+            at: At {
+                line: 1,
+                bytes: 2,
+                digest: crc32fast::hash(b"a\n"),
+            },
+            acknowledged: 5,
+            bad_lines: 1,
+        }
+    }
+
+    fn resume_file(input: &Path, event_type: &str, cluster: &str) -> ResumeFile {
         let metadata = std::fs::metadata(input).expect("the input is there");
         ResumeFile::beside(
             input,
-            Identity::new(event_type, brokers, &metadata).expect("has a time"),
+            Identity::new(event_type, cluster, &metadata).expect("has a time"),
         )
     }
 
+    fn load(file: &ResumeFile, input: &Path) -> Found {
+        let input = File::open(input).expect("the input is there");
+        file.load(input).expect("reads")
+    }
+
     #[test]
-    fn progress_counts_only_for_the_same_unchanged_file_and_destination() {
+    fn progress_counts_only_for_the_same_unchanged_file_and_cluster() {
         let folder = tempfile::tempdir().expect("a folder");
         let input = folder.path().join("orders.csv");
-        std::fs::write(&input, "a\nb\n").expect("written");
-        let ours = resume_file(&input, "order", "one:9092");
-        assert_eq!(ours.load().expect("reads"), Found::Nothing);
-        ours.save(PROGRESS).expect("saves");
-        let check =
-            |file: ResumeFile, expected: Found| assert_eq!(file.load().expect("reads"), expected);
+        std::fs::write(&input, INPUT).expect("written");
+        let ours = resume_file(&input, "order", "one");
+        assert_eq!(load(&ours, &input), Found::Nothing);
+        ours.save(progress()).expect("saves");
+        let check = |file: ResumeFile, expected: Found| assert_eq!(load(&file, &input), expected);
         check(
-            resume_file(&input, "order", "one:9092"),
-            Found::Progress(PROGRESS),
+            resume_file(&input, "order", "one"),
+            Found::Progress(progress()),
         );
         check(
-            resume_file(&input, "delivery", "one:9092"),
+            resume_file(&input, "delivery", "one"),
             Found::NotOurs("it belongs to another kind of import"),
         );
         check(
-            resume_file(&input, "order", "two:9092"),
-            Found::NotOurs("it belongs to an import to other brokers"),
+            resume_file(&input, "order", "two"),
+            Found::NotOurs("it belongs to an import to another cluster"),
         );
         std::fs::write(&input, "a\nb\nc\n").expect("written");
         check(
-            resume_file(&input, "order", "one:9092"),
+            resume_file(&input, "order", "one"),
             Found::NotOurs("the input has changed since"),
         );
+    }
+
+    /// With the same length and the same modification time.
+    #[test]
+    fn an_input_that_was_changed_in_place_is_noticed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let input = folder.path().join("orders.csv");
+        std::fs::write(&input, INPUT).expect("written");
+        let file = resume_file(&input, "order", "one");
+        file.save(progress()).expect("saves");
+        let modified = std::fs::metadata(&input).and_then(|metadata| metadata.modified());
+        std::fs::write(&input, "x\nb\n").expect("written");
+        let changed = File::options().write(true).open(&input).expect("opens");
+        changed
+            .set_modified(modified.expect("a time"))
+            .expect("set");
+        let changed = Found::NotOurs("the input has changed since");
+        assert_eq!(load(&resume_file(&input, "order", "one"), &input), changed);
+    }
+
+    #[test]
+    fn a_file_of_progress_that_was_edited_is_not_believed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let input = folder.path().join("orders.csv");
+        std::fs::write(&input, INPUT).expect("written");
+        let file = resume_file(&input, "order", "one");
+        file.save(progress()).expect("saves");
+        let written = std::fs::read_to_string(file.path()).expect("reads");
+        let check = |from: &str, to: &str, expected| {
+            let edited = written.replace(from, to);
+            assert_ne!(edited, written, "{from}");
+            std::fs::write(file.path(), edited).expect("written");
+            assert_eq!(load(&file, &input), Found::NotOurs(expected), "{to}");
+        };
+        let edited = "it was edited or damaged";
+        check("\"bytes\":2", "\"bytes\":18446744073709551615", edited);
+        check("\"bytes\":2", "\"bytes\":4", edited);
+        check("\"line\":1", "\"line\":2", edited);
+        check("\"acknowledged\":5", "\"acknowledged\":0", edited);
+        check("\"bytes\":2", "\"bytes\":-2", "it cannot be understood");
+        check(&written, "garbage", "it cannot be understood");
+        check(&written, "", "it cannot be understood");
+        check("\"version\":2", "\"version\":1", "it is of another version");
     }
 
     #[test]
     fn a_torn_file_of_progress_is_not_believed_and_a_removed_one_says_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let input = folder.path().join("orders.csv");
-        std::fs::write(&input, "a\n").expect("written");
-        let file = resume_file(&input, "order", "one:9092");
-        file.save(PROGRESS).expect("saves");
+        std::fs::write(&input, INPUT).expect("written");
+        let file = resume_file(&input, "order", "one");
+        file.save(progress()).expect("saves");
         let text = std::fs::read(file.path()).expect("reads");
         std::fs::write(file.path(), &text[..text.len() / 2]).expect("written");
         assert_eq!(
-            file.load().expect("reads"),
+            load(&file, &input),
             Found::NotOurs("it cannot be understood")
         );
         file.remove().expect("removes");
         file.remove().expect("removing what is gone is no error");
-        assert_eq!(file.load().expect("reads"), Found::Nothing);
+        assert_eq!(load(&file, &input), Found::Nothing);
     }
 
     #[test]
     fn saving_leaves_no_draft_behind() {
         let folder = tempfile::tempdir().expect("a folder");
         let input = folder.path().join("orders.csv");
-        std::fs::write(&input, "a\n").expect("written");
-        let file = resume_file(&input, "order", "one:9092");
-        file.save(PROGRESS).expect("saves");
+        std::fs::write(&input, INPUT).expect("written");
+        let file = resume_file(&input, "order", "one");
+        file.save(progress()).expect("saves");
         file.save(Progress::default()).expect("replaces");
         let names = std::fs::read_dir(folder.path()).expect("reads").count();
         assert_eq!(names, 2);
-        assert_eq!(
-            file.load().expect("reads"),
-            Found::Progress(Progress::default())
-        );
+        assert_eq!(load(&file, &input), Found::Progress(Progress::default()));
     }
 }

@@ -1,7 +1,7 @@
-//! Runs an import: lines are read, sent and settled side by side.
+//! Runs an import: reading, sending and settling run concurrently.
 
 use super::format::{Format, Parser};
-use super::input::Input;
+use super::input::{Input, Opened};
 use super::lines::{Content, LINE_BYTES_MAX, Line, read_on_thread};
 use super::resume::{Progress, ResumeFile};
 use super::row::{Row, event};
@@ -9,14 +9,16 @@ use super::settle::{Entry, Settled, Settler};
 use super::summary::Summary;
 use super::{OnError, Plan};
 use crate::connection::Connection;
-use crate::display::Display;
-use crate::exit::Ended;
-use crate::output::Output;
+use crate::output::Print;
 use crate::pipeline::{Underway, WINDOW, settle_in_order};
-use crate::stop::Stop;
+use crate::progress::ProgressDisplay;
 use anyhow::Context;
 use evenkeel::event::{Event, EventType};
 use evenkeel::publisher::{PendingReceipt, PublishError, Publisher};
+use evenkeel::telemetry::say;
+use evenkeel_program::exit::Ending;
+use evenkeel_program::output_format::OutputFormat;
+use evenkeel_program::stop::Stop;
 use jiff::Timestamp;
 use std::marker::PhantomData;
 use std::time::Instant;
@@ -28,20 +30,22 @@ type Queue = mpsc::Sender<(Entry, Underway<PendingReceipt>)>;
 /// Publishes the rows of the plan's input as events from `source`, in order, and writes a summary.
 ///
 /// # Errors
-/// The input cannot be read, no broker answers, or the brokers do not take a line. What was settled before is kept for the
-/// next run.
+/// If the input cannot be read, no broker answers, or the brokers reject a line. The progress of
+/// settled lines is stored for the next run.
 pub async fn import<R: Row>(
     plan: Plan,
     connection: &Connection,
     source: &str,
-    output: Output,
-) -> anyhow::Result<Ended> {
-    let stop = Stop::on_signals()?;
-    let mut input = Input::open(&plan, R::Data::TYPE, connection.brokers())?;
-    let publisher = connection.publisher(source, R::Data::TOPIC).await?;
+    output: OutputFormat,
+) -> anyhow::Result<Ending> {
+    let stop = Stop::listen()?;
+    let opened = Opened::open(&plan)?;
+    let connected = connection.publisher_to_cluster(source, R::Data::TOPIC);
+    let (publisher, cluster) = connected.await?;
+    let mut input = Input::begin(opened, &plan, R::Data::TYPE, &cluster)?;
     let started = Instant::now();
     let start = input.start;
-    let display = Display::start(plan.quiet, input.bytes_to_come);
+    let display = ProgressDisplay::start(plan.quiet, input.bytes_to_come);
     if let Some(notice) = &input.notice {
         display.say(notice);
     }
@@ -50,7 +54,7 @@ pub async fn import<R: Row>(
     let parser = input
         .header
         .take()
-        .map(|header| Parser::with_header::<R>(&header))
+        .map(|(header, delimiter)| Parser::with_header::<R>(&header, delimiter))
         .transpose()?;
     let sender = Sender::<R> {
         plan: &plan,
@@ -84,42 +88,61 @@ pub async fn import<R: Row>(
     )
 }
 
-/// What is left to know when the lines are done with.
+/// The state of an import after its last line.
 struct Run {
-    output: Output,
+    output: OutputFormat,
     start: Progress,
     started: Instant,
     stop: Stop,
 }
 
-/// Keeps or removes the progress, writes the summary, and says how to go on.
-fn conclude(run: &Run, sent: anyhow::Result<Sent>, mut settled: Settled) -> anyhow::Result<Ended> {
+/// Saves or removes the progress, writes the summary, and prints how to continue.
+fn conclude(run: &Run, sent: anyhow::Result<Sent>, mut settled: Settled) -> anyhow::Result<Ending> {
     let progress = settled.progress;
-    let complete = matches!(sent, Ok(Sent::Everything { last_line }) if progress.line >= last_line);
+    let complete =
+        matches!(sent, Ok(Sent::Everything { last_line }) if progress.at.line >= last_line);
     if complete {
         let removed = settled.resume.as_ref().map_or(Ok(()), ResumeFile::remove);
         removed.context("the import is complete, but its progress file cannot be removed")?;
-    } else if progress.line > 0 {
-        settled
-            .save()
-            .unwrap_or_else(|reason| eprintln!("{reason}"));
+    } else if progress.at.line > 0 {
+        settled.save().unwrap_or_else(|reason| say(&reason));
     }
     let elapsed = run.started.elapsed();
-    run.output
-        .one(&Summary::new(run.start, progress, complete, elapsed))?;
+    let summary = Summary::new(run.start, progress, complete, elapsed);
+    let done = || format!("{} events are acknowledged", progress.acknowledged);
+    let shown = run.output.one(&summary, done);
     if !complete {
-        eprintln!("{}", how_to_go_on(progress.line, settled.resume.is_some()));
+        say(&how_to_go_on(progress.at.line, settled.resume.is_some()));
     }
+    // The exit code depends on the import, not on its summary.
+    match (verdict(sent, settled), shown) {
+        (Err(error), shown) => {
+            if let Err(unshown) = shown {
+                say(&format!("error: {unshown:#}"));
+            }
+            Err(error)
+        }
+        (Ok(_), Err(unshown)) => Err(unshown),
+        (Ok(ended), Ok(())) => Ok(match run.stop.requested() {
+            Some(signal) if !complete => Ending::Stopped(signal),
+            _ => ended,
+        }),
+    }
+}
+
+/// The ending of the import, apart from signals.
+fn verdict(sent: anyhow::Result<Sent>, settled: Settled) -> anyhow::Result<Ending> {
     sent?;
     if let Some((number, error)) = settled.failure {
         return Err(error)
             .with_context(|| format!("line {number} (--skip-lines {number} leaves it out)"));
     }
-    Ok(match run.stop.signal() {
-        Some(signal) if !complete => Ended::Interrupted { signal },
-        _ if settled.stopped_at_bad_line || progress.bad_lines > 0 => Ended::SomeFailed,
-        _ => Ended::Complete,
-    })
+    Ok(
+        match settled.stopped_at_bad_line || settled.progress.bad_lines > 0 {
+            true => Ending::SomeFailed,
+            false => Ending::Done,
+        },
+    )
 }
 
 fn how_to_go_on(line: u64, can_resume: bool) -> String {
@@ -137,15 +160,15 @@ fn how_to_go_on(line: u64, can_resume: bool) -> String {
     }
 }
 
-/// How far the sender got.
+/// The progress of the sender.
 enum Sent {
-    /// To the end of the input.
+    /// It reached the end of the input.
     Everything { last_line: u64 },
-    /// It was stopped before.
+    /// It was stopped earlier.
     Part,
 }
 
-/// Sends one line after the other.
+/// Sends the lines one by one.
 struct Sender<'a, R> {
     plan: &'a Plan,
     publisher: &'a Publisher,
@@ -156,7 +179,7 @@ struct Sender<'a, R> {
 }
 
 impl<R: Row> Sender<'_, R> {
-    /// Sends the lines until they end, until it is told to halt, or until a bad line stops it.
+    /// Sends the lines until they end, until it is told to stop, or until a bad line stops it.
     async fn send(
         mut self,
         mut runs: mpsc::Receiver<std::io::Result<Vec<Line>>>,
@@ -180,7 +203,7 @@ impl<R: Row> Sender<'_, R> {
         }
     }
 
-    /// Sends one line; none where nothing is to be sent after it.
+    /// Sends one line. Returns `None` if no line may follow.
     async fn send_line(&mut self, line: Line) -> anyhow::Result<Option<()>> {
         let (bad, underway) = match self.event(&line)? {
             Ok(None) => (None, Underway::NotSent),
@@ -204,16 +227,16 @@ impl<R: Row> Sender<'_, R> {
             || (bad.is_some() && self.plan.on_error == OnError::Stop);
         let entry = Entry {
             number: line.number,
-            last: line.last,
-            end_bytes: line.end_bytes,
+            end: line.end,
             bad,
         };
         let settling = self.queue.send((entry, underway)).await.is_ok();
         Ok((settling && !last).then_some(()))
     }
 
-    /// The event of a line, none for one without content, or why it is bad. Fails at a bad header, and where quotes leave it
-    /// unknown which lines are a row: what looks like the next row could be the inside of a field.
+    /// The event of a line, `None` for a line without content, or the reason why it is bad. Fails
+    /// at a bad header. Also fails if quotes make the extent of a row unknown, because the apparent
+    /// next row may be inside of a field.
     fn event(&mut self, line: &Line) -> anyhow::Result<Result<Option<Event<R::Data>>, String>> {
         let content = match &line.content {
             Content::Bytes(content) => content,
@@ -226,7 +249,7 @@ impl<R: Row> Sender<'_, R> {
             ),
         };
         let Some(parser) = &mut self.parser else {
-            let parser = Parser::with_header::<R>(content);
+            let parser = Parser::with_header::<R>(content, line.delimiter);
             self.parser = Some(parser.with_context(|| format!("line {}", line.number))?);
             return Ok(Ok(None));
         };

@@ -1,26 +1,26 @@
-//! What becomes of the lines, in their order: counts, names the bad ones, remembers how far it got.
+//! Settles lines in order: counts them, reports bad ones, and stores the progress.
 
 use super::OnError;
+use super::lines::At;
 use super::resume::{Progress, ResumeFile};
-use crate::display::Display;
 use crate::pipeline::Outcome;
+use crate::progress::ProgressDisplay;
 use evenkeel::publisher::PublishError;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-/// How often progress is saved: what a kill makes the next run send again.
+/// Interval at which progress is saved. After a kill, the next run sends the lines of one interval
+/// again.
 const SAVE_PERIOD: Duration = Duration::from_secs(1);
 
 /// A line that was read.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// The number of its first line.
+    /// Number of its first line.
     pub(super) number: u64,
-    /// The number of its last line.
-    pub(super) last: u64,
-    /// Where the next line begins.
-    pub(super) end_bytes: u64,
-    /// Why it is bad.
+    /// Position after it.
+    pub(super) end: At,
+    /// The reason why it is bad.
     pub(super) bad: Option<String>,
 }
 
@@ -29,19 +29,19 @@ pub(super) struct Settler {
     start: Progress,
     settled: Settled,
     on_error: OnError,
-    display: Display,
+    display: ProgressDisplay,
     saved_at: Instant,
 }
 
-/// How far the lines are settled, and what keeps them from going further.
+/// The progress of settling, and the reason why it stopped.
 pub(super) struct Settled {
-    /// How far.
+    /// The progress.
     pub(super) progress: Progress,
-    /// Where that is kept; none where it cannot be.
+    /// The progress file. `None` if there is none or it cannot be written.
     pub(super) resume: Option<ResumeFile>,
-    /// The next line is bad and was to stop the import.
+    /// Whether the next line is bad and stops the import.
     pub(super) stopped_at_bad_line: bool,
-    /// The line that the brokers did not take, and why.
+    /// The line that the brokers rejected, with the error.
     pub(super) failure: Option<(u64, PublishError)>,
 }
 
@@ -49,7 +49,7 @@ impl Settler {
     pub(super) fn new(
         start: Progress,
         on_error: OnError,
-        display: Display,
+        display: ProgressDisplay,
         resume: Option<ResumeFile>,
     ) -> Self {
         Self {
@@ -66,14 +66,10 @@ impl Settler {
         }
     }
 
-    /// Counts a line. Breaks where the import cannot go beyond it: progress stays before it then.
+    /// Counts a line. Breaks if the import cannot continue after it; the progress then remains
+    /// before it.
     pub(super) fn settle(&mut self, entry: Entry, outcome: Outcome) -> ControlFlow<()> {
-        let Entry {
-            number,
-            last,
-            end_bytes,
-            bad,
-        } = entry;
+        let Entry { number, end, bad } = entry;
         if let Some(reason) = bad {
             self.display.say(&format!("line {number}: {reason}"));
             if self.on_error == OnError::Stop {
@@ -91,22 +87,21 @@ impl Settler {
             }
             Outcome::Unanswered => return ControlFlow::Break(()),
         }
-        self.advance(last, end_bytes);
+        self.advance(end);
         ControlFlow::Continue(())
     }
 
-    /// How it ended; takes the display off the terminal.
+    /// Returns the result and removes the progress display from the terminal.
     pub(super) fn finish(self) -> Settled {
         self.settled
     }
 
-    fn advance(&mut self, line: u64, end_bytes: u64) {
+    fn advance(&mut self, end: At) {
         let progress = &mut self.settled.progress;
-        progress.line = line;
-        progress.end_bytes = end_bytes;
+        progress.at = end;
         self.display.advance(
             progress.acknowledged - self.start.acknowledged,
-            end_bytes - self.start.end_bytes,
+            end.bytes - self.start.at.bytes,
         );
         if self.saved_at.elapsed() < SAVE_PERIOD {
             return;
@@ -119,7 +114,7 @@ impl Settler {
 }
 
 impl Settled {
-    /// Saves how far it got. Where that is impossible, says why and tries no more.
+    /// Saves the progress. If that fails, returns the reason and never tries again.
     pub(super) fn save(&mut self) -> Result<(), String> {
         let Some(resume) = self.resume.take() else {
             return Ok(());
@@ -138,11 +133,18 @@ mod tests {
     use super::*;
     use evenkeel::publisher::Receipt;
 
+    fn at(line: u64) -> At {
+        At {
+            line,
+            bytes: 10 * line,
+            digest: 0,
+        }
+    }
+
     fn entry(number: u64, bad: Option<&str>) -> Entry {
         Entry {
             number,
-            last: number,
-            end_bytes: 10 * number,
+            end: at(number),
             bad: bad.map(str::to_owned),
         }
     }
@@ -162,12 +164,12 @@ mod tests {
         }))
     }
 
-    /// Settles until a break; the progress and whether there was one.
+    /// Settles until a break. Returns the progress and whether there was a break.
     fn settled(on_error: OnError, entries: Vec<(Entry, Outcome)>) -> (Progress, bool) {
         let mut settler = Settler::new(
             Progress::default(),
             on_error,
-            Display::start(true, None),
+            ProgressDisplay::start(true, None),
             None,
         );
         let broke = entries
@@ -184,8 +186,7 @@ mod tests {
             (entry(3, None), acknowledged()),
         ];
         let expected = Progress {
-            line: 3,
-            end_bytes: 30,
+            at: at(3),
             acknowledged: 1,
             bad_lines: 1,
         };
@@ -199,7 +200,7 @@ mod tests {
             (entry(2, Some("no order")), Outcome::NotSent),
         ];
         let (progress, broke) = settled(OnError::Stop, entries);
-        assert_eq!((progress.line, broke), (1, true));
+        assert_eq!((progress.at.line, broke), (1, true));
     }
 
     #[test]
@@ -211,7 +212,10 @@ mod tests {
                 (entry(3, None), acknowledged()),
             ];
             let (progress, broke) = settled(OnError::Continue, entries);
-            assert_eq!((progress.line, progress.acknowledged, broke), (1, 1, true));
+            assert_eq!(
+                (progress.at.line, progress.acknowledged, broke),
+                (1, 1, true)
+            );
         }
     }
 }

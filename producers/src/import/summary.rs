@@ -1,12 +1,13 @@
-//! What an import did, for standard output.
+//! The summary of an import, for standard output.
 
 use super::resume::Progress;
-use crate::display::per_second;
 use crate::output::Columns;
+use crate::progress::per_second;
 use serde::Serialize;
 use std::time::Duration;
 
-/// What an import did. Counts include the earlier runs that it went on from; the rate is this run's.
+/// The summary of an import. Counts include the earlier runs that it continues. The rate is this
+/// run's.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     lines: u64,
@@ -21,11 +22,11 @@ pub(super) struct Summary {
 impl Summary {
     pub(super) fn new(start: Progress, end: Progress, complete: bool, elapsed: Duration) -> Self {
         Self {
-            lines: end.line,
+            lines: end.at.line,
             acknowledged: end.acknowledged,
             bad_lines: end.bad_lines,
             complete,
-            resumed_after_line: (start.line > 0).then_some(start.line),
+            resumed_after_line: (start.at.line > 0).then_some(start.at.line),
             elapsed_seconds: elapsed.as_secs_f64(),
             rate_per_second: per_second(end.acknowledged - start.acknowledged, elapsed),
         }

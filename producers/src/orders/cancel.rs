@@ -3,11 +3,12 @@
 use super::SOURCE;
 use super::receipt::OrderReceipt;
 use crate::connection::Connection;
-use crate::exit::Ended;
-use crate::output::Output;
+use crate::output::Print;
 use crate::publish::publish;
 use clap::Args;
 use evenkeel::event::{Event, EventType};
+use evenkeel_program::exit::Ending;
+use evenkeel_program::output_format::OutputFormat;
 use shop_schemas::OrderCancelled;
 
 pub(super) const EXAMPLES: &str = "\
@@ -49,14 +50,15 @@ impl CancelArgs {
 pub(super) async fn cancel(
     event: Event<OrderCancelled>,
     connection: &Connection,
-    output: Output,
-) -> anyhow::Result<Ended> {
+    output: OutputFormat,
+) -> anyhow::Result<Ending> {
     let publisher = connection.publisher(SOURCE, OrderCancelled::TOPIC).await?;
     let receipt = publish(&publisher, &event, &event.data.order_id).await?;
-    output.one(&OrderReceipt {
+    let receipt = OrderReceipt {
         order_id: event.data.order_id,
         event_id: event.attributes.id,
         receipt,
-    })?;
-    Ok(Ended::Complete)
+    };
+    output.one(&receipt, || receipt.done())?;
+    Ok(Ending::Done)
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use shop_schemas::OrderLine;
 use std::str::FromStr;
 
-/// A line that was checked: an article, a quantity of at least 1, and a price.
+/// A validated line: an article, a quantity of at least 1, and a price.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Line {
     article: String,
@@ -60,14 +60,15 @@ impl From<Line> for OrderLine {
     }
 }
 
-/// What an order costs; none where it is more than can be counted.
+/// The total of an order. `None` if it overflows.
 pub fn total_cents(lines: &[OrderLine]) -> Option<u64> {
     lines.iter().try_fold(0_u64, |total, line| {
         total.checked_add(line.price_cents.checked_mul(u64::from(line.quantity))?)
     })
 }
 
-/// Reads lines written as one text, separated by blanks, line breaks or semicolons, or as a list of objects.
+/// Deserializes lines from one text, separated by blanks, line breaks or semicolons, or from a list
+/// of objects.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<Line>, D::Error> {

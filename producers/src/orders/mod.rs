@@ -1,20 +1,20 @@
 //! `orders`: places, cancels, imports and simulates orders.
 
 mod cancel;
+mod event_source;
 pub mod line;
 mod place;
 mod receipt;
 pub mod row;
 
+pub use event_source::SOURCE;
+
 use crate::connection::ConnectionArgs;
-use crate::exit::Ended;
 use crate::import::{self, ImportArgs, import};
-use crate::output::Output;
 use crate::simulate::{SimulateArgs, simulate};
 use clap::{Parser, Subcommand};
-
-/// The CloudEvents source of everything published here.
-pub const SOURCE: &str = "/shop/orders";
+use evenkeel_program::exit::Ending;
+use evenkeel_program::output_format::OutputFormat;
 
 /// Places, cancels, imports and simulates orders of the shop.
 #[derive(Debug, Parser)]
@@ -26,10 +26,10 @@ pub struct OrdersArgs {
     connection: ConnectionArgs,
     /// The form of what is written to standard output
     #[arg(short, long, global = true, value_enum, default_value_t)]
-    output: Output,
+    output: OutputFormat,
 }
 
-/// The last words of every help text.
+/// The end of every help text.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 some or all events failed; 2 wrong usage; 4 no broker answered; 5 the outcome is not known in time; \
 130 or 143 ended by a signal.";
@@ -78,8 +78,8 @@ Examples:
   orders simulate --rate 1000 --for 5m --cancel-share 0.1 --journal journal.jsonl --output json";
 
 impl OrdersArgs {
-    /// Builds what the texts say and runs it.
-    pub async fn run(self) -> anyhow::Result<Ended> {
+    /// Validates the arguments and runs the command.
+    pub async fn run(self) -> anyhow::Result<Ending> {
         let connection = self.connection.build()?;
         match self.command {
             Command::Place(args) => place::place(args.build()?, &connection, self.output).await,

@@ -4,11 +4,12 @@ use super::SOURCE;
 use super::line::{Line, total_cents};
 use super::receipt::OrderReceipt;
 use crate::connection::Connection;
-use crate::exit::{Ended, UsageError};
-use crate::output::Output;
+use crate::output::Print;
 use crate::publish::publish;
 use clap::Args;
 use evenkeel::event::{Event, EventType, new_id};
+use evenkeel_program::exit::{Ending, Usage};
+use evenkeel_program::output_format::OutputFormat;
 use jiff::Timestamp;
 use shop_schemas::{OrderLine, OrderPlaced};
 
@@ -39,11 +40,11 @@ pub(super) struct PlaceArgs {
 }
 
 impl PlaceArgs {
-    /// The event that places the order; fails where its total cannot be counted.
-    pub(super) fn build(self) -> Result<Event<OrderPlaced>, UsageError> {
+    /// The event that places the order. Fails if its total overflows.
+    pub(super) fn build(self) -> Result<Event<OrderPlaced>, Usage> {
         let lines: Vec<OrderLine> = self.lines.into_iter().map(OrderLine::from).collect();
         let total_cents =
-            total_cents(&lines).ok_or_else(|| UsageError("the total is too large".to_owned()))?;
+            total_cents(&lines).ok_or_else(|| Usage("the total is too large".to_owned()))?;
         let order = OrderPlaced {
             order_id: self.order_id.unwrap_or_else(|| format!("o-{}", new_id())),
             customer_id: self.customer,
@@ -63,15 +64,16 @@ impl PlaceArgs {
 pub(super) async fn place(
     event: Event<OrderPlaced>,
     connection: &Connection,
-    output: Output,
-) -> anyhow::Result<Ended> {
+    output: OutputFormat,
+) -> anyhow::Result<Ending> {
     let publisher = connection.publisher(SOURCE, OrderPlaced::TOPIC).await?;
     let same_event = format!("--order-id {}", event.data.order_id);
     let receipt = publish(&publisher, &event, &same_event).await?;
-    output.one(&OrderReceipt {
+    let receipt = OrderReceipt {
         order_id: event.data.order_id,
         event_id: event.attributes.id,
         receipt,
-    })?;
-    Ok(Ended::Complete)
+    };
+    output.one(&receipt, || receipt.done())?;
+    Ok(Ending::Done)
 }

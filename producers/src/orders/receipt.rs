@@ -1,4 +1,4 @@
-//! Where an event of an order stands on the log.
+//! Receipt of an order's event.
 
 use crate::output::Columns;
 use evenkeel::publisher::Receipt;
@@ -11,6 +11,13 @@ pub(super) struct OrderReceipt {
     pub(super) event_id: String,
     #[serde(flatten)]
     pub(super) receipt: Receipt,
+}
+
+impl OrderReceipt {
+    /// A sentence about the published event.
+    pub(super) fn done(&self) -> String {
+        format!("the event {} was published", self.event_id)
+    }
 }
 
 impl Columns for OrderReceipt {

@@ -1,4 +1,4 @@
-//! An order as a line of a file.
+//! An order as a row of a file.
 
 use super::line::{self, Line, total_cents};
 use crate::import::row::Row;
@@ -6,21 +6,22 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use shop_schemas::{OrderLine, OrderPlaced};
 
-/// An order.
+/// An order as a row of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OrderRow {
-    /// What tells two equal orders apart.
+    /// Id of the order. It distinguishes two equal orders.
     pub order_id: String,
-    /// Who ordered.
+    /// Id of the customer.
     pub customer_id: String,
-    /// What was ordered.
+    /// The ordered lines.
     #[serde(deserialize_with = "line::deserialize")]
     pub lines: Vec<Line>,
-    /// The sum, checked where it is given; it follows from the lines and is therefore not part of the content.
+    /// The total, checked if it is given. It follows from the lines and is therefore not part of
+    /// the content.
     #[serde(default, skip_serializing)]
     pub total_cents: Option<u64>,
-    /// When it was placed; the time of the import where it is left out.
+    /// The time of the order. Default: the time of the import.
     #[serde(default)]
     pub placed_at: Option<String>,
 }
@@ -65,8 +66,9 @@ mod tests {
     use crate::import::row::event;
 
     fn csv(line: &str) -> Result<OrderPlaced, String> {
-        let mut parser = Parser::with_header::<OrderRow>(b"order_id,customer_id,lines,placed_at")
-            .expect("a header");
+        let mut parser =
+            Parser::with_header::<OrderRow>(b"order_id,customer_id,lines,placed_at", b',')
+                .expect("a header");
         let row: OrderRow = parser
             .row(line.as_bytes())
             .map_err(|error| error.to_string())?;
@@ -107,7 +109,7 @@ mod tests {
                 .id
         };
         let mut csv =
-            Parser::with_header::<OrderRow>(b"order_id,customer_id,lines").expect("a header");
+            Parser::with_header::<OrderRow>(b"order_id,customer_id,lines", b',').expect("a header");
         let first = id(&mut csv, "o-1,c-1,article-001:2:1999");
         let json = r#"{"order_id":"o-1","customer_id":"c-1","lines":[{"article":"article-001","quantity":2,"price_cents":1999}]}"#;
         assert_eq!(id(&mut Parser::Jsonl, json), first);

@@ -1,4 +1,5 @@
-//! What a simulation publishes: orders and cancellations that follow from a seed. Knows no client and no clock.
+//! The content of a simulation: orders and cancellations, determined by a seed. No client and no
+//! clock.
 
 use crate::articles::{ARTICLE_COUNT, article};
 use crate::orders::line::total_cents;
@@ -7,36 +8,36 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use shop_schemas::{OrderCancelled, OrderLine, OrderPlaced};
 
-/// How many of the latest orders may still be cancelled.
+/// Number of latest orders that may still be cancelled.
 const CANCELLABLE_MAX: usize = 1000;
-/// How many pieces of an article are ordered at most.
+/// Maximum quantity of an article in a line.
 const QUANTITY_MAX: u32 = 5;
-/// How many lines an order has at most.
+/// Maximum number of lines of an order.
 const LINES_MAX: u32 = 3;
 
-/// What the orders are like.
+/// Parameters of the orders.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Content {
-    /// Names the run; order ids begin with it.
+    /// Name of the run. It is the prefix of order ids.
     pub run_id: String,
     /// The same seed and run id give the same events.
     pub seed: u64,
-    /// How many customers there are.
+    /// Number of customers.
     pub customers: u32,
-    /// The share of events that cancel an earlier order, from 0 to 1.
+    /// Share of events that cancel an earlier order, from 0 to 1.
     pub cancel_share: f64,
 }
 
-/// What happens next.
+/// The next event of a customer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Happening {
-    /// A customer orders; the order's first event.
+    /// A customer orders. The order's first event.
     Placed(OrderPlaced),
-    /// A customer changes his mind; the order's second event.
+    /// A customer cancels. The order's second event.
     Cancelled(OrderCancelled),
 }
 
-/// Makes events one after the other.
+/// Generates events one after the other.
 #[derive(Debug)]
 pub struct Customers {
     content: Content,
@@ -46,7 +47,7 @@ pub struct Customers {
 }
 
 impl Customers {
-    /// Customers who have not ordered yet.
+    /// Customers without orders.
     pub fn new(content: Content) -> Self {
         Self {
             random: StdRng::seed_from_u64(content.seed),
@@ -56,7 +57,7 @@ impl Customers {
         }
     }
 
-    /// The next event. `now` is when an order is placed and decides nothing.
+    /// The next event. `now` is the time of an order and influences nothing else.
     pub fn next(&mut self, now: Timestamp) -> Happening {
         let cancels = self.random.random_bool(self.content.cancel_share);
         if cancels && !self.cancellable.is_empty() {

@@ -1,4 +1,5 @@
-//! What became of every simulated event, as JSON lines, so that an audit can compare it with the effects.
+//! The outcome of every simulated event, as JSON lines, so that an audit can compare it with the
+//! effects.
 
 use evenkeel::publisher::Receipt;
 use serde::Serialize;
@@ -10,29 +11,29 @@ use std::path::Path;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fate {
-    /// It is.
+    /// It is on the log.
     Acknowledged,
-    /// It is not.
+    /// It is not on the log.
     Failed,
-    /// It may be.
+    /// It may be on the log.
     Unknown,
 }
 
-/// A sent event, by which an audit finds it again.
+/// The identifiers of a sent event, by which an audit finds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SentEvent {
-    /// The event's id; `(source, event_id)` is its identity.
+    /// Id of the event. `(source, event_id)` is its identity.
     pub event_id: String,
-    /// Its source.
+    /// Source of the event.
     pub source: String,
-    /// Its type.
+    /// Type of the event.
     #[serde(rename = "type")]
     pub ty: &'static str,
-    /// Its record's key.
+    /// Key of its record.
     pub key: String,
-    /// Its topic.
+    /// Topic of its record.
     pub topic: &'static str,
-    /// Its place among the events of its key, from 0, in the order they were sent.
+    /// Its number among the events of its key, from 0, in the order of sending.
     pub seq: u64,
 }
 
@@ -45,20 +46,22 @@ struct JournalLine<'a> {
     offset: Option<i64>,
 }
 
-/// A file of outcomes. A line stands there as soon as its outcome is known, whatever becomes of this process.
+/// A file of outcomes. A line is written as soon as its outcome is known, and survives this
+/// process.
 #[derive(Debug)]
 pub struct Journal {
     file: File,
 }
 
 impl Journal {
-    /// Appends to a file, which is created where it is missing.
+    /// Appends to a file. Creates the file if it is missing.
     pub fn append_to(path: &Path) -> std::io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
         Ok(Self { file })
     }
 
-    /// Writes one outcome, in one write without a buffer, so that no kill leaves half of it in this process.
+    /// Writes one outcome in a single unbuffered write, so that a kill leaves no partial line in
+    /// this process.
     pub fn write(
         &mut self,
         event: &SentEvent,

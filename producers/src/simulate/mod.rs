@@ -3,15 +3,17 @@
 pub mod content;
 pub mod journal;
 mod run;
+mod simulation;
 mod tally;
 
 pub use run::simulate;
+pub use simulation::Simulation;
 
-use crate::connection::parse_duration;
-use crate::exit::UsageError;
 use clap::Args;
 use content::Content;
 use evenkeel::event::new_id;
+use evenkeel_program::duration::parse_duration;
+use evenkeel_program::exit::Usage;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +23,9 @@ pub struct SimulateArgs {
     /// Events per second; what a slow moment held up is made up for
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
+    /// Read the rate anew from this file every second, once it is there
+    #[arg(long, value_name = "FILE")]
+    rate_file: Option<PathBuf>,
     /// How long
     #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     length: Duration,
@@ -30,7 +35,8 @@ pub struct SimulateArgs {
     /// The same seed and run id make the same events; chosen and told where left out
     #[arg(long)]
     seed: Option<u64>,
-    /// Names the run; order ids begin with it. A run with the name and seed of an earlier one has no second effect
+    /// Names the run; order ids begin with it. A run with the name and seed of an earlier one has
+    /// no second effect
     #[arg(long, value_name = "NAME")]
     run_id: Option<String>,
     /// The share of events that cancel an earlier order, from 0 to 1
@@ -47,28 +53,16 @@ pub struct SimulateArgs {
     drain_timeout: Duration,
 }
 
-/// What to simulate, built and checked.
-#[derive(Debug, Clone)]
-pub struct Simulation {
-    rate: u32,
-    length: Duration,
-    content: Content,
-    journal: Option<PathBuf>,
-    quiet: bool,
-    drain_timeout: Duration,
-}
-
 impl SimulateArgs {
-    /// Chooses seed and run id where none are given.
-    pub fn build(self) -> Result<Simulation, UsageError> {
+    /// Validates the arguments. Chooses a seed and a run id if they are missing.
+    pub fn build(self) -> Result<Simulation, Usage> {
         if !(0.0..=1.0).contains(&self.cancel_share) {
-            return Err(UsageError(
-                "--cancel-share is a share from 0 to 1".to_owned(),
-            ));
+            return Err(Usage("--cancel-share is a share from 0 to 1".to_owned()));
         }
         let run_id = self.run_id.unwrap_or_else(|| format!("run-{}", new_id()));
         Ok(Simulation {
             rate: self.rate,
+            rate_file: self.rate_file,
             length: self.length,
             content: Content {
                 run_id,

@@ -2,18 +2,18 @@
 
 use super::content::Content;
 use super::journal::{Fate, Journal, SentEvent};
-use crate::display::{Display, per_second};
 use crate::output::Columns;
 use crate::pipeline::Outcome;
+use crate::progress::{ProgressDisplay, per_second};
 use evenkeel::publisher::PublishError;
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// Counts outcomes and writes them down.
+/// Counts outcomes and writes them to the journal.
 pub(super) struct Tally {
     journal: Option<Journal>,
-    display: Display,
+    display: ProgressDisplay,
     published: u64,
     acknowledged: u64,
     failed: u64,
@@ -22,7 +22,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(journal: Option<Journal>, display: Display) -> Self {
+    pub(super) fn new(journal: Option<Journal>, display: ProgressDisplay) -> Self {
         Self {
             journal,
             display,
@@ -34,7 +34,7 @@ impl Tally {
         }
     }
 
-    /// Counts an event. Breaks when the journal cannot be written: an audit could not trust it any more.
+    /// Counts an event. Breaks if the journal cannot be written: an audit could no longer trust it.
     pub(super) fn settle(&mut self, event: &SentEvent, outcome: Outcome) -> ControlFlow<()> {
         self.published += 1;
         let (fate, receipt) = match outcome {
@@ -61,7 +61,10 @@ impl Tally {
         ControlFlow::Continue(())
     }
 
-    /// The summary; fails where the journal could not be written. Takes the display off the terminal.
+    /// Creates the summary and removes the progress display from the terminal.
+    ///
+    /// # Errors
+    /// If the journal could not be written.
     pub(super) fn finish(self, content: &Content, elapsed: Duration) -> std::io::Result<Summary> {
         if let Some(error) = self.journal_error {
             return Err(error);
@@ -79,7 +82,7 @@ impl Tally {
     }
 }
 
-/// What an error says about the log: only a refusal says that the event is not there.
+/// The fate that an error implies: only a refusal proves that the event is not on the log.
 fn fate_of(error: &PublishError) -> Fate {
     match error {
         PublishError::Invalid(_)
@@ -93,7 +96,7 @@ fn fate_of(error: &PublishError) -> Fate {
     }
 }
 
-/// What a simulation did.
+/// The summary of a simulation.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     run_id: String,
@@ -107,6 +110,11 @@ pub(super) struct Summary {
 }
 
 impl Summary {
+    /// A sentence about the published events.
+    pub(super) fn done(&self) -> String {
+        format!("{} events are acknowledged", self.acknowledged)
+    }
+
     /// Whether every event is on the log.
     pub(super) fn is_all_acknowledged(&self) -> bool {
         self.acknowledged == self.published
@@ -148,7 +156,7 @@ mod tests {
     fn outcomes_are_counted_and_what_is_not_known_is_not_called_failed() {
         let topic = || "shop.orders".to_owned();
         let reason = || "why".to_owned();
-        let mut tally = Tally::new(None, Display::start(true, None));
+        let mut tally = Tally::new(None, ProgressDisplay::start(true, None));
         let event = SentEvent {
             event_id: "e".to_owned(),
             source: "s".to_owned(),

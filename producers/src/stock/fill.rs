@@ -4,13 +4,14 @@ use super::SOURCE;
 use super::receipt::DeliveryReceipt;
 use crate::articles::articles;
 use crate::connection::Connection;
-use crate::exit::Ended;
 use crate::import::row::event;
-use crate::output::Output;
+use crate::output::Print;
 use crate::stock::row::DeliveryRow;
 use anyhow::Context;
 use clap::Args;
 use evenkeel::event::{Event, EventType, new_id};
+use evenkeel_program::exit::Ending;
+use evenkeel_program::output_format::OutputFormat;
 use jiff::Timestamp;
 use shop_schemas::StockReceived;
 
@@ -30,7 +31,7 @@ pub(super) struct FillArgs {
     delivery_id: Option<String>,
 }
 
-/// A delivery of everything.
+/// A delivery of every article.
 #[derive(Debug, Clone)]
 pub(super) struct Fill {
     quantity: u32,
@@ -38,7 +39,7 @@ pub(super) struct Fill {
 }
 
 impl FillArgs {
-    /// Chooses a delivery id where none is given.
+    /// Validates the arguments. Chooses a delivery id if none is given.
     pub(super) fn build(self) -> Fill {
         Fill {
             quantity: self.quantity,
@@ -50,7 +51,7 @@ impl FillArgs {
 }
 
 impl Fill {
-    /// The event of an article; the same delivery has the same ids again.
+    /// The event of an article. The same delivery gives the same ids.
     fn event(&self, article: String) -> anyhow::Result<Event<StockReceived>> {
         let row = DeliveryRow {
             article,
@@ -61,12 +62,12 @@ impl Fill {
     }
 }
 
-/// Publishes an event per article and writes their receipts.
+/// Publishes one event per article and writes the receipts.
 pub(super) async fn fill(
     fill: Fill,
     connection: &Connection,
-    output: Output,
-) -> anyhow::Result<Ended> {
+    output: OutputFormat,
+) -> anyhow::Result<Ending> {
     let publisher = connection.publisher(SOURCE, StockReceived::TOPIC).await?;
     let mut pending = Vec::new();
     for article in articles() {
@@ -82,12 +83,13 @@ pub(super) async fn fill(
             Err(error) => failure = Some(error),
         }
     }
-    output.list(&receipts)?;
+    let done = || format!("{} events were published", receipts.len());
+    let shown = output.list(&receipts, done);
     match failure {
         Some(error) => Err(error).with_context(|| {
             let Fill { quantity, delivery_id } = &fill;
             format!("not every article; repeat it with --quantity {quantity} --delivery-id {delivery_id}")
         }),
-        None => Ok(Ended::Complete),
+        None => shown.map(|()| Ending::Done),
     }
 }

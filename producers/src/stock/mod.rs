@@ -1,19 +1,19 @@
 //! `stock`: receives deliveries into the warehouse.
 
+mod event_source;
 mod fill;
 mod receipt;
 mod receive;
 pub mod row;
 
+pub use event_source::SOURCE;
+
 use crate::connection::ConnectionArgs;
-use crate::exit::Ended;
 use crate::import::{self, ImportArgs, import};
 use crate::orders::EXIT_CODES;
-use crate::output::Output;
 use clap::{Parser, Subcommand};
-
-/// The CloudEvents source of everything published here.
-pub const SOURCE: &str = "/shop/stock";
+use evenkeel_program::exit::Ending;
+use evenkeel_program::output_format::OutputFormat;
 
 /// Receives deliveries into the shop's warehouse.
 #[derive(Debug, Parser)]
@@ -25,7 +25,7 @@ pub struct StockArgs {
     connection: ConnectionArgs,
     /// The form of what is written to standard output
     #[arg(short, long, global = true, value_enum, default_value_t)]
-    output: Output,
+    output: OutputFormat,
 }
 
 #[derive(Debug, Subcommand)]
@@ -61,8 +61,8 @@ Examples:
   generate-deliveries | stock import --format jsonl --quiet --output json";
 
 impl StockArgs {
-    /// Builds what the texts say and runs it.
-    pub async fn run(self) -> anyhow::Result<Ended> {
+    /// Validates the arguments and runs the command.
+    pub async fn run(self) -> anyhow::Result<Ending> {
         let connection = self.connection.build()?;
         match self.command {
             Command::Receive(args) => {

@@ -1,4 +1,4 @@
-//! Where a delivery's event stands on the log.
+//! Receipt of a delivery's event.
 
 use crate::output::Columns;
 use evenkeel::event::Event;
@@ -26,6 +26,13 @@ impl DeliveryReceipt {
             event_id: event.attributes.id,
             receipt,
         }
+    }
+}
+
+impl DeliveryReceipt {
+    /// A sentence about the published event.
+    pub(super) fn done(&self) -> String {
+        format!("the event {} was published", self.event_id)
     }
 }
 

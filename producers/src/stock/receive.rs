@@ -3,11 +3,12 @@
 use super::SOURCE;
 use super::receipt::DeliveryReceipt;
 use crate::connection::Connection;
-use crate::exit::Ended;
-use crate::output::Output;
+use crate::output::Print;
 use crate::publish::publish;
 use clap::Args;
 use evenkeel::event::{Event, EventType, new_id};
+use evenkeel_program::exit::Ending;
+use evenkeel_program::output_format::OutputFormat;
 use shop_schemas::StockReceived;
 
 pub(super) const EXAMPLES: &str = "\
@@ -53,11 +54,12 @@ impl ReceiveArgs {
 pub(super) async fn receive(
     event: Event<StockReceived>,
     connection: &Connection,
-    output: Output,
-) -> anyhow::Result<Ended> {
+    output: OutputFormat,
+) -> anyhow::Result<Ending> {
     let publisher = connection.publisher(SOURCE, StockReceived::TOPIC).await?;
     let same_event = format!("--delivery-id {}", event.data.delivery_id);
     let receipt = publish(&publisher, &event, &same_event).await?;
-    output.one(&DeliveryReceipt::new(event, receipt))?;
-    Ok(Ended::Complete)
+    let receipt = DeliveryReceipt::new(event, receipt);
+    output.one(&receipt, || receipt.done())?;
+    Ok(Ending::Done)
 }

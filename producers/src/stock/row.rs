@@ -1,4 +1,4 @@
-//! A delivery as a line of a file.
+//! A delivery as a row of a file.
 
 use crate::import::row::Row;
 use jiff::Timestamp;
@@ -9,11 +9,12 @@ use shop_schemas::StockReceived;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeliveryRow {
-    /// The article.
+    /// Name of the article.
     pub article: String,
-    /// How many came.
+    /// Delivered quantity.
     pub quantity: u32,
-    /// What tells two equal deliveries apart, for example the delivery note's number and line.
+    /// Id of the delivery, such as the delivery note's number and line. It distinguishes two equal
+    /// deliveries.
     pub delivery_id: String,
 }
 

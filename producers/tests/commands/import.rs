@@ -1,4 +1,4 @@
-//! Files and standard input, bad lines, importing twice, interrupting and going on.
+//! Tests of import: files and standard input, bad lines, repetition, interruption and continuation.
 
 use crate::shop::{Finished, Published, Shop, argument, finish, orders, signal, stock};
 use evenkeel::testing::eventually;
@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 const HEADER: &str = "order_id,customer_id,lines\n";
-/// Slows sending down to at most a window per second, so that an import can be interrupted half-way.
+/// Limits sending to one window per second, so that an import can be interrupted half-way.
 const SLOW: [&str; 2] = ["-X", "linger.ms=1000"];
 const MANY: u64 = 30_000;
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,11 +1,13 @@
-//! The commands as their users run them: the real binaries against a cluster of their own.
+//! Tests of the commands: the real binaries against a cluster of their own.
 //!
-//! - [`single`]: one event per command, its receipt, and what is said when it cannot be published
-//! - [`import`]: files and standard input, bad lines, importing twice, interrupting and going on
+//! - [`single`]: one event per command, its receipt, and the errors of publishing
+//! - [`import`]: files and standard input, bad lines, repetition, interruption and continuation
 //! - [`simulate`]: rate, journal and summary
+//! - [`readers`]: exit codes with any reader, and output that cannot be written
 //! - [`shop`]: a cluster with the shop's topics, and running commands against it
 
 mod import;
+mod readers;
 mod shop;
 mod simulate;
 mod single;

@@ -9,14 +9,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// What a command left behind.
+/// The result of a command.
 pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-/// An event as it stands on the log.
+/// An event on the log.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Published {
     pub(crate) id: String,
@@ -28,14 +28,14 @@ pub(crate) struct Published {
     pub(crate) data: Value,
 }
 
-/// A cluster of one test and a folder for its files.
+/// A cluster of one test, and a folder for its files.
 pub(crate) struct Shop {
     kafka: Option<TestKafka>,
     config: KafkaConfig,
     folder: TempDir,
 }
 
-/// The `orders` command, with none of our own environment's brokers.
+/// The `orders` command, without broker variables of the test's environment.
 pub(crate) fn orders() -> Command {
     command(env!("CARGO_BIN_EXE_orders"))
 }
@@ -77,7 +77,7 @@ impl Shop {
         }
     }
 
-    /// Takes the brokers away for good.
+    /// Stops the brokers for good.
     pub(crate) fn lose_brokers(&mut self) {
         self.kafka = None;
     }
@@ -111,7 +111,7 @@ impl Shop {
         finish(self.start(command, arguments))
     }
 
-    /// Everything a topic holds now, by partition and offset.
+    /// All records of a topic, by partition and offset.
     pub(crate) fn published(&self, topic: &str) -> Vec<Published> {
         let second = Duration::from_secs(1);
         let mut reader =
@@ -142,7 +142,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 
-/// Waits for a command's end.
+/// Waits for the end of a command.
 pub(crate) fn finish(child: Child) -> Finished {
     let output = child.wait_with_output().expect("was started");
     Finished {

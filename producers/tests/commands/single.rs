@@ -1,4 +1,4 @@
-//! One event per command, its receipt, and what is said when it cannot be published.
+//! One event per command, its receipt, and the errors of publishing.
 
 use crate::shop::{Shop, finish, orders, stock};
 use serde_json::json;

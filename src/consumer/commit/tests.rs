@@ -1,7 +1,9 @@
 use super::*;
+use crate::consumer::state::commit_metadata::Log;
+use crate::consumer::state::partition::Partition;
 
 fn track(committed: Option<i64>) -> Track {
-    let owned = Owned {
+    let owned = OwnedPartition {
         epoch: Epoch(1),
         topic: "t".into(),
         partition: 0,
@@ -21,26 +23,26 @@ fn track(committed: Option<i64>) -> Track {
     }
 }
 
-fn position(watermark: Option<i64>, next: Option<i64>) -> Position {
-    Position {
+fn position(watermark: Option<i64>, next: Option<i64>) -> PartitionProgress {
+    PartitionProgress {
         epoch: Epoch(1),
         watermark,
         next,
         unsettled: Vec::new(),
         log: Log::default(),
         is_whole: true,
-        fell_back: false,
+        may_step_back: false,
         oldest_received_at: None,
     }
 }
 
-fn due_now(track: &Track, position: &Position) -> Option<Due> {
+fn due_now(track: &Track, position: &PartitionProgress) -> Option<DueCommit> {
     due(
         track,
         position,
         "g",
         Instant::now(),
-        metadata::BYTES_MAX,
+        commit_metadata::BYTES_MAX,
         false,
     )
 }
@@ -59,8 +61,8 @@ fn only_progress_is_committed_and_never_a_step_back() {
 
 #[test]
 fn a_partition_that_fell_back_is_committed_below_what_it_lost() {
-    let fallen = Position {
-        fell_back: true,
+    let fallen = PartitionProgress {
+        may_step_back: true,
         ..position(Some(4), Some(4))
     };
     let due = due_now(&track(Some(900)), &fallen).map(|due| due.offset);
@@ -69,7 +71,7 @@ fn a_partition_that_fell_back_is_committed_below_what_it_lost() {
 
 #[test]
 fn records_settled_above_a_slow_one_are_committed_as_metadata() {
-    let position = Position {
+    let position = PartitionProgress {
         unsettled: vec![5..6],
         ..position(Some(5), Some(9))
     };
@@ -94,7 +96,15 @@ fn only_a_retry_partition_is_committed_again_when_its_commit_is_old() {
     let is_due = |track: &Track, age: Duration| {
         let now = track.committed_at + age;
         let position = position(Some(5), Some(5));
-        due(track, &position, "g", now, metadata::BYTES_MAX, false).is_some()
+        due(
+            track,
+            &position,
+            "g",
+            now,
+            commit_metadata::BYTES_MAX,
+            false,
+        )
+        .is_some()
     };
     assert!(!is_due(&retry, AGAIN_AFTER));
     assert!(is_due(&retry, AGAIN_AFTER * 2));

@@ -1,4 +1,4 @@
-//! Entries read back as they were written, and nothing else is taken for one.
+//! Entries decode as they were encoded, and nothing else is accepted as an entry.
 
 use super::*;
 use proptest::prelude::*;
@@ -82,7 +82,7 @@ fn an_acknowledgement_reads_back_as_written() {
         command: "0199".to_owned(),
         member: "payments-1/x y".to_owned(),
         partitions: vec!["partition/orders/3".parse().expect("a scope")],
-        outcome: Outcome::AlreadySettled,
+        outcome: CommandOutcome::AlreadySettled,
         at: Timestamp::UNIX_EPOCH,
         detail: "it had been".to_owned(),
         topic_id: None,

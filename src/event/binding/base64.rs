@@ -1,6 +1,7 @@
-//! Base64 (RFC 4648, standard alphabet, padded) as `data_base64` holds it. Reading only: payloads are written as JSON.
+//! Decodes Base64 (RFC 4648, standard alphabet, padded) in `data_base64`. Payloads are written as
+//! JSON, so there is no encoder.
 
-/// Decodes; none when the text is not padded, canonical Base64.
+/// Decodes a text. None if it is not padded, canonical Base64.
 pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let (groups, []) = text.as_chunks::<4>() else {
         return None;
@@ -22,7 +23,7 @@ pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
         bits <<= 6 * (4 - digits);
         let [_, group @ ..] = bits.to_be_bytes();
         let (kept, cut) = group.split_at(digits - 1);
-        // Bits that no byte holds must be zero: one payload has one text.
+        // Unused bits must be zero, so that every payload has one text.
         if cut.iter().any(|byte| *byte != 0) {
             return None;
         }

@@ -1,16 +1,17 @@
 //! Binary content mode: attributes as `ce_*` headers, the payload as the record's value.
 
 use super::draft::{Draft, unquoted};
-use super::{CONTENT_TYPE, DecodeError, Decoded, Envelope, structured};
+use super::envelope::CONTENT_TYPE;
+use super::{DecodeError, Decoded, Envelope, structured};
 use crate::event::{Attributes, Headers, HeadersIter};
 use serde::Serialize;
 use serde::ser::Error;
 use std::borrow::Cow;
 
-/// What stands before an attribute's name in its header.
+/// The prefix of an attribute's name in its header.
 const PREFIX: &str = "ce_";
 
-/// The one attribute whose header is [`CONTENT_TYPE`] instead.
+/// The only attribute whose header is [`CONTENT_TYPE`] instead.
 const DATA_CONTENT_TYPE: &str = "datacontenttype";
 
 pub(super) fn write<T: Serialize>(
@@ -37,10 +38,10 @@ pub(super) fn write<T: Serialize>(
     Ok((headers, serde_json::to_vec(data)?))
 }
 
-/// What the headers of a record say, found in one pass.
+/// The attributes in the headers of a record, found in one pass.
 #[derive(Default)]
 pub(super) struct Found<'a> {
-    /// The last `content-type`: of the payload in binary mode, else of the event.
+    /// The last `content-type`: of the payload in binary mode, otherwise of the event.
     pub(super) content_type: Option<&'a [u8]>,
     attributes: Draft<'a>,
 }
@@ -58,7 +59,12 @@ impl<'a> Found<'a> {
         found
     }
 
-    /// The event in binary mode.
+    /// Whether no header belongs to an event.
+    pub(super) fn has_no_attributes(&self) -> bool {
+        self.attributes.is_empty()
+    }
+
+    /// Reads the event in binary mode.
     pub(super) fn into_event<'v, R>(
         mut self,
         value: Option<&'v [u8]>,

@@ -1,7 +1,7 @@
-//! Attributes while they are read: bytes by name, checked only when all are collected.
+//! Attributes while they are read: bytes by name, validated after all are collected.
 //!
-//! Owns what makes attributes valid, for both content modes, so that they cannot differ in it. Must not know where the
-//! bytes come from.
+//! Owns the validation of attributes for both content modes, so that they cannot differ. Does not
+//! know the source of the bytes.
 
 use super::DecodeError;
 use crate::event::Attributes;
@@ -9,7 +9,7 @@ use crate::event::attributes::{SPEC_VERSION, is_extension_name};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// Attributes as they were found. A later value replaces an earlier one, and so does a later absence.
+/// The received attributes. A later value replaces an earlier one, and so does a later absence.
 #[derive(Default)]
 pub(super) struct Draft<'a> {
     specversion: Option<&'a [u8]>,
@@ -24,7 +24,7 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// Notes an attribute; a name that no attribute can have is left alone.
+    /// Notes an attribute. Ignores a name that no attribute can have.
     pub(super) fn set(&mut self, name: &'a [u8], value: Option<&'a [u8]>) {
         let field = match name {
             b"specversion" => &mut self.specversion,
@@ -47,14 +47,21 @@ impl<'a> Draft<'a> {
         *field = value;
     }
 
-    /// Whether all mandatory attributes are there.
+    /// Whether no mandatory attribute is present.
+    pub(super) fn is_empty(&self) -> bool {
+        [self.specversion, self.id, self.source, self.ty]
+            .iter()
+            .all(Option::is_none)
+    }
+
+    /// Whether all mandatory attributes are present.
     pub(super) fn is_complete(&self) -> bool {
         [self.specversion, self.id, self.source, self.ty]
             .iter()
             .all(Option::is_some)
     }
 
-    /// The event's type, if it says one that an event can have.
+    /// The event's type, if it is present and valid.
     pub(super) fn ty(&self) -> Option<Cow<'a, str>> {
         let ty = self.unquoted(self.ty?);
         let ty = match ty {
@@ -64,13 +71,14 @@ impl<'a> Draft<'a> {
         Some(ty).filter(|ty| !ty.is_empty())
     }
 
-    /// Checks what was collected. Only a mandatory attribute can spoil the event: the others are kept as they can be.
+    /// Validates the collected attributes. Only a mandatory attribute can make the event invalid:
+    /// the others are kept as far as possible.
     pub(super) fn finish(self) -> Result<Attributes, DecodeError> {
         let mandatory = |name, value: Option<&'a [u8]>| {
             mandatory(name, value.map(|value| self.unquoted(value)))
         };
         let optional = |value: Option<&'a [u8]>| value.map(|value| text(&self.unquoted(value)));
-        // As it stands as a rule, without a text of its own for each event.
+        // The usual value, without a text of its own for each event.
         let is_plain = self.specversion == Some(SPEC_VERSION.as_bytes());
         if !is_plain && mandatory("specversion", self.specversion)? != SPEC_VERSION {
             return Err(DecodeError::attribute(
@@ -95,8 +103,8 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// A value without the quotes of a JSON string, where the record's `specversion` has them: Spring's header mapper writes
-    /// every text so. Elsewhere quotes are part of the value.
+    /// A value without the quotes of a JSON string, if the record's `specversion` is quoted:
+    /// Spring's header mapper writes all texts so. Otherwise quotes are part of the value.
     fn unquoted(&self, value: &'a [u8]) -> Cow<'a, [u8]> {
         match self.specversion {
             Some([b'"', ..]) => unquoted(value),
@@ -105,7 +113,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// The text of a JSON string; any other value as it is.
+/// The text of a JSON string, or any other value unchanged.
 pub(super) fn unquoted(value: &[u8]) -> Cow<'_, [u8]> {
     match value {
         [b'"', .., b'"'] => match serde_json::from_slice::<String>(value) {
@@ -116,7 +124,7 @@ pub(super) fn unquoted(value: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// The text of an optional attribute or its name. Bytes that are not UTF-8 are replaced.
+/// The text of an optional attribute or of its name. Bytes that are not UTF-8 are replaced.
 fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value).into_owned()
 }
@@ -132,7 +140,7 @@ fn mandatory(name: &str, value: Option<Cow<'_, [u8]>>) -> Result<String, DecodeE
     }
 }
 
-/// The instant, or else the text as it is. An empty text is no time.
+/// The instant, or otherwise the unchanged text. An empty text is no time.
 fn time(text: Option<Cow<'_, str>>) -> (Option<jiff::Timestamp>, Option<String>) {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return (None, None);
@@ -147,7 +155,7 @@ fn time(text: Option<Cow<'_, str>>) -> (Option<jiff::Timestamp>, Option<String>)
     }
 }
 
-/// A time with its digits beyond nanoseconds cut off; none where there are none.
+/// A time without its digits beyond nanoseconds. None if it has no such digits.
 fn nanoseconds(text: &str) -> Option<String> {
     let point = text.find('.')? + 1;
     let digits = text[point..].bytes().take_while(u8::is_ascii_digit).count();

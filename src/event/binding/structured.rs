@@ -1,7 +1,8 @@
 //! Structured content mode: one JSON object with attributes and payload as the record's value.
 
 use super::draft::Draft;
-use super::{CONTENT_TYPE, DecodeError, Decoded, Envelope, base64};
+use super::envelope::CONTENT_TYPE;
+use super::{DecodeError, Decoded, Envelope, base64};
 use crate::event::attributes::{is_attribute_name, is_mandatory};
 use crate::event::{Attributes, Headers};
 use serde::ser::SerializeMap;
@@ -11,13 +12,14 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// What a structured record's content type begins with; the event format follows.
+/// The prefix of a structured record's content type. The event format follows.
 const MEDIA_TYPE: &[u8] = b"application/cloudevents";
 
 /// The content type that is written.
 const JSON_FORMAT: &str = "application/cloudevents+json; charset=UTF-8";
 
-/// The event format in a content type (`+json`), without its parameters; none when the event is not structured.
+/// The event format in a content type (`+json`), without its parameters. None if the event is not
+/// structured.
 pub(super) fn format(content_type: &[u8]) -> Option<&[u8]> {
     let (media_type, format) = content_type
         .trim_ascii_start()
@@ -58,12 +60,31 @@ pub(super) fn write<T: Serialize>(
     Ok((headers, value))
 }
 
+/// Whether a value may be an event although no header marks it. A quick check, so that other
+/// records are not parsed.
+pub(super) fn is_unmarked(value: &[u8]) -> bool {
+    value.trim_ascii_start().starts_with(b"{")
+        && std::str::from_utf8(value).is_ok_and(|text| text.contains("\"specversion\""))
+}
+
+/// [`read`] of a value that no header marks. It is an event only if it is valid and its reader asks
+/// for its type, and otherwise a raw record.
+pub(super) fn read_unmarked<'v, R>(
+    value: &'v [u8],
+    asks_for: impl FnOnce(&str) -> Option<R>,
+) -> Result<Decoded<'v, R>, DecodeError> {
+    match read(Some(value), asks_for) {
+        Ok(Decoded::Asked(asked, envelope)) => Ok(Decoded::Asked(asked, envelope)),
+        Ok(Decoded::Other { .. }) | Err(_) => Err(DecodeError::NotAnEvent),
+    }
+}
+
 pub(super) fn read<'v, R>(
     value: Option<&'v [u8]>,
     asks_for: impl FnOnce(&str) -> Option<R>,
 ) -> Result<Decoded<'v, R>, DecodeError> {
     let value = value.ok_or_else(|| DecodeError::Structured("the record has no value".into()))?;
-    // Members stay text: the payload is handed on as the bytes it came in, numbers of any size included.
+    // Members stay text: the payload keeps its bytes, including large numbers.
     let members: BTreeMap<String, &RawValue> =
         serde_json::from_slice(value).map_err(|error| unreadable(&error))?;
     let ty = members.get("type").map(|raw| attribute_text(raw));
@@ -102,9 +123,10 @@ pub(super) fn read<'v, R>(
     Decoded::asked(asked, Envelope { attributes, data })
 }
 
-/// Whether an attribute has a type of the specification's type system: a string, boolean or integer, or absent.
+/// Whether an attribute has a type of the specification's type system: a string, boolean or
+/// integer, or absent.
 fn is_simple(raw: &RawValue) -> bool {
-    // No attribute is worth the tree that an array or an object may become.
+    // No attribute justifies the tree that an array or an object may become.
     let is_nested = raw.get().starts_with(['[', '{']);
     !is_nested
         && match serde_json::from_str(raw.get()) {
@@ -114,7 +136,8 @@ fn is_simple(raw: &RawValue) -> bool {
         }
 }
 
-/// An attribute's text: of a string what it holds, of any other value its JSON; none for `null`, which means absent.
+/// An attribute's text: the content of a string, or the JSON of any other value. None for `null`,
+/// which means absent.
 fn attribute_text(raw: &RawValue) -> Option<String> {
     match raw.get() {
         "null" => None,
@@ -122,7 +145,8 @@ fn attribute_text(raw: &RawValue) -> Option<String> {
     }
 }
 
-/// The payload in `data`: its JSON text, except that a string stands for itself where the content type is not JSON.
+/// The payload in `data`: its JSON text, or the content of a string if the content type is not
+/// JSON.
 fn data<'a>(raw: &'a RawValue, content_type: Option<&str>) -> Cow<'a, [u8]> {
     if !content_type.is_none_or(is_json)
         && let Ok(text) = serde_json::from_str::<String>(raw.get())
@@ -149,7 +173,7 @@ fn binary_data(raw: &RawValue) -> Result<Vec<u8>, DecodeError> {
         .ok_or_else(|| DecodeError::Structured("data_base64 is not a Base64 string".into()))
 }
 
-/// Says where, not what: the parser's own message can quote the record.
+/// Reports the position only: the parser's own message can quote the record.
 fn unreadable(error: &serde_json::Error) -> DecodeError {
     let problem = match error.classify() {
         serde_json::error::Category::Data => "it is not a JSON object",

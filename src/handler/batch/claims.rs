@@ -1,7 +1,8 @@
-//! The inbox's part in a batch: claims of all its deliveries, and how they end.
+//! The inbox's part in a batch: it claims all deliveries of the batch, and completes or abandons
+//! the claims.
 //!
-//! Owns the choice between one transaction for all, and claims one by one for a store that has none, or a handler that names
-//! none.
+//! Owns the choice between one transaction for the whole batch and one claim per delivery. The
+//! latter serves stores without batch transactions and handlers that name no transaction.
 
 use crate::event::OutgoingRecord;
 use crate::inbox::{BatchClaim, Claim, Claimed, Inbox, InboxError, InboxKey};
@@ -10,26 +11,28 @@ use std::any::Any;
 use std::error::Error;
 use std::task::{Context, Poll};
 
-/// What the inbox says of the deliveries of a batch.
+/// The inbox's answer for the deliveries of a batch.
 pub(super) struct Answered {
-    /// For each in order: nothing where it is fresh, or what the completion of a duplicate left to publish.
+    /// One entry per delivery, in order: `None` for a fresh delivery, otherwise the events that the
+    /// completion of the duplicate left to publish.
     pub(super) known: Vec<Option<Result<Vec<OutgoingRecord>, InboxError>>>,
-    /// Of those that are fresh.
+    /// The claims of the fresh deliveries.
     pub(super) claims: Claims,
 }
 
 /// The claims of a batch. Dropping them abandons them.
 pub(super) enum Claims {
-    /// There is no inbox.
+    /// The router has no inbox.
     Unneeded,
-    /// One for all, with one transaction.
+    /// One claim for all deliveries, with one transaction.
     Whole(Box<dyn BatchClaim>),
-    /// One for each.
+    /// One claim per delivery.
     Each(Vec<Box<dyn Claim>>),
 }
 
-/// How many of so many deliveries may be claimed together. A store whose claims hand out transactions, but not for several
-/// deliveries at once, has them one by one: claims of one transaction each could wait for each other.
+/// How many deliveries of a batch may be claimed together. A store whose claims hand out
+/// transactions, but not for several deliveries at once, gets one delivery at a time: claims with a
+/// transaction each could wait for each other.
 pub(super) fn together_max(inbox: Option<&dyn Inbox>, records_max: usize) -> usize {
     match inbox {
         Some(inbox) if inbox.batches().is_none() && inbox.transaction_type().is_some() => 1,
@@ -37,7 +40,8 @@ pub(super) fn together_max(inbox: Option<&dyn Inbox>, records_max: usize) -> usi
     }
 }
 
-/// Claims deliveries, all different, for a handler that names the store's transaction or does not.
+/// Claims deliveries with distinct keys, for a handler that names the store's transaction or does
+/// not.
 pub(super) async fn claim(
     inbox: Option<&dyn Inbox>,
     keys: Vec<Option<InboxKey>>,
@@ -65,7 +69,8 @@ pub(super) async fn claim(
     }
 }
 
-/// In the same order everywhere, or two processes could wait for each other.
+/// Claims one delivery after the other. All processes use the same order; otherwise two could wait
+/// for each other.
 async fn claim_each(
     inbox: &dyn Inbox,
     keys: &[InboxKey],
@@ -99,17 +104,18 @@ async fn claim_each(
 }
 
 impl Claims {
-    /// The transaction for the handler.
+    /// Returns the transaction for the handler.
     pub(super) fn transaction(&mut self) -> Option<Box<dyn Any + Send>> {
         match self {
             Self::Whole(claim) => claim.transaction(),
-            // A store that has transactions, but not for several, has one delivery here.
+            // A store that has transactions, but none for several deliveries, has one delivery
+            // here.
             Self::Each(claims) => claims.first_mut()?.transaction(),
             Self::Unneeded => None,
         }
     }
 
-    /// Ready when the store has stopped answering while the handler has its transaction.
+    /// Ready when the store stopped answering while the handler has its transaction.
     pub(super) fn poll_recalled(&mut self, cx: &mut Context<'_>) -> Poll<InboxError> {
         match self {
             Self::Whole(claim) => claim.poll_recalled(cx),
@@ -121,8 +127,9 @@ impl Claims {
         }
     }
 
-    /// Completes those for which `published` says what was published, and gives the others back. Answers for each of the former
-    /// with what is left to publish now; an error of the whole is that of all.
+    /// Completes the deliveries for which `published` holds the published events, and abandons the
+    /// others. Returns, for each completed delivery, the events that remain to be published now; an
+    /// error of the whole batch is returned for each.
     pub(super) async fn complete(
         self,
         published: Vec<Option<Vec<OutgoingRecord>>>,
@@ -134,14 +141,14 @@ impl Claims {
                 Ok(unsent.into_iter().map(Ok).collect())
             }
             Self::Each(claims) => {
-                // Together, as they may share a commit.
+                // Run together, because they may share a commit.
                 let ended = claims
                     .into_iter()
                     .zip(published)
                     .map(async |(claim, published)| match published {
                         Some(published) => Some(claim.complete(published).await),
                         None => {
-                            told(claim.abandon().await);
+                            log_failure(claim.abandon().await);
                             None
                         }
                     });
@@ -150,20 +157,21 @@ impl Claims {
         }
     }
 
-    /// Gives all of them back.
+    /// Abandons all claims.
     pub(super) async fn abandon(self) {
         match self {
             Self::Unneeded => {}
-            Self::Whole(claim) => told(claim.abandon().await),
+            Self::Whole(claim) => log_failure(claim.abandon().await),
             Self::Each(claims) => {
                 for claim in claims {
-                    told(claim.abandon().await);
+                    log_failure(claim.abandon().await);
                 }
             }
         }
     }
 
-    /// The same for a handler that failed with this error. Whether another transaction was in its way.
+    /// Abandons all claims after the handler failed with this error. Returns whether another
+    /// transaction was in its way.
     pub(super) async fn fail(self, error: &(dyn Error + Send + Sync + 'static)) -> bool {
         let failed = match self {
             Self::Whole(claim) => claim.fail(error).await,
@@ -177,13 +185,13 @@ impl Claims {
             }
         };
         let collided = matches!(failed, Ok(true));
-        told(failed.map(drop));
+        log_failure(failed.map(drop));
         collided
     }
 }
 
-fn told(abandoned: Result<(), InboxError>) {
+fn log_failure(abandoned: Result<(), InboxError>) {
     if let Err(error) = abandoned {
-        tracing::warn!(%error, "a failed batch handler's claim could not be given back at once");
+        tracing::warn!(%error, "failed to release the claim of a failed batch handler at once");
     }
 }

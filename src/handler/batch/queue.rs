@@ -1,6 +1,7 @@
-//! Which deliveries make the next batch. Pure: deliveries come, batches end, and what follows is said.
+//! Decides which deliveries form the next batch. Pure: deliveries arrive and batches end; the queue
+//! returns the next step.
 //!
-//! Owns the deliveries that wait. Knows no handler, no task and no clock.
+//! Owns the waiting deliveries. Knows no handler, no task and no clock.
 
 use crate::inbox::InboxKey;
 use foldhash::fast::RandomState;
@@ -9,11 +10,11 @@ use std::hash::BuildHasher;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A delivery that waits, with what its asker gave (`W`).
+/// A waiting delivery, with the caller's value (`W`).
 pub(super) struct Waiting<W> {
-    /// None where no inbox has to tell deliveries apart.
+    /// `None` where no inbox tells deliveries apart.
     pub(super) key: Option<InboxKey>,
-    /// From 1.
+    /// The attempt, from 1.
     pub(super) attempt: u32,
     pub(super) since: Instant,
     pub(super) asker: W,
@@ -25,20 +26,20 @@ impl<W> Waiting<W> {
     }
 }
 
-/// How large a batch may be, and how long its first delivery waits for others.
+/// The maximum size of a batch, and how long its first delivery waits for others.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
     pub(super) records_max: usize,
     pub(super) wait_max: Duration,
 }
 
-/// What a batch that has been started is to do.
+/// The next step of a batch that was started.
 pub(super) enum Next<W> {
-    /// Handle these, in the order in which they came.
+    /// Handle these deliveries, in the order of their arrival.
     Batch(Vec<(Option<InboxKey>, W)>),
-    /// Ask again then, or when another delivery has come.
+    /// Call again at this time, or when another delivery has arrived.
     At(Instant),
-    /// End: nobody waits any more.
+    /// End: no delivery waits any more.
     Nothing,
 }
 
@@ -58,32 +59,35 @@ impl<W> Queue<W> {
         }
     }
 
-    /// A delivery that waits.
+    /// Adds a waiting delivery.
     pub(super) fn push(&mut self, waiting: Waiting<W>) {
         self.waiting.push_back(waiting);
     }
 
-    /// Who came first of those that wait.
+    /// The waiting delivery that arrived first.
     pub(super) fn first(&self) -> Option<&W> {
         self.waiting.front().map(|waiting| &waiting.asker)
     }
 
-    /// Whether a batch is to be started now: none runs, and something waits. Followed by [`Queue::ended`].
+    /// Whether a batch must be started now: none runs, and a delivery waits. If true, the caller
+    /// calls [`Queue::ended`] later.
     pub(super) fn start(&mut self) -> bool {
         let starts = !self.is_running && !self.waiting.is_empty();
         self.is_running |= starts;
         starts
     }
 
-    /// The batch that was started has ended.
+    /// Records that the started batch has ended.
     pub(super) fn ended(&mut self) {
         self.is_running = false;
     }
 
-    /// What the batch that was started is to do, once those are gone of whom `is_gone` says so.
+    /// Returns the next step of the started batch, after removing the deliveries for which
+    /// `is_gone` is true.
     ///
-    /// Who came first is in it. A delivery that failed before is handled alone, so that it cannot keep failing others, and of
-    /// two of the same key one waits for the next batch: it is a duplicate then, or fresh again.
+    /// The delivery that arrived first is in the batch. A delivery that failed before is handled
+    /// alone, so that it cannot fail others again. Of two deliveries with the same key one waits
+    /// for the next batch: by then it is a duplicate, or fresh again.
     pub(super) fn next(
         &mut self,
         limits: Limits,
@@ -108,7 +112,7 @@ impl<W> Queue<W> {
 
     fn take(&mut self, records_max: usize) -> Vec<(Option<InboxKey>, W)> {
         let mut batch = Vec::new();
-        // Two keys of one hash only wait for each other.
+        // Two keys with the same hash only wait for each other.
         let mut keys = HashSet::new();
         let mut later = VecDeque::new();
         while batch.len() < records_max
@@ -153,7 +157,7 @@ mod tests {
         }
     }
 
-    /// A queue of ids with their attempts, all since `now`.
+    /// A queue of ids with their attempts, all waiting since `now`.
     fn queue(now: Instant, ids: &[(u32, u32)]) -> Queue<u32> {
         let mut queue = Queue::new();
         for (id, attempt) in ids {
@@ -201,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_a_batch_in_the_order_it_came() {
+    fn waiting_deliveries_form_a_batch_in_order_of_arrival() {
         check(&[(3, 1), (1, 1), (2, 1)], ANY, &[&[3, 1, 2]]);
         check(&[], ANY, &[]);
     }
@@ -217,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_before_is_alone_and_waits_for_nobody_who_came_later() {
+    fn a_retried_delivery_is_alone_and_waits_for_no_later_one() {
         let ids = [(1, 1), (2, 2), (3, 1), (4, 3), (5, 1)];
         check(&ids, ANY, &[&[1, 3, 5], &[2], &[4]]);
         check(&[(2, 2), (3, 1), (5, 1)], ANY, &[&[2], &[3, 5]]);
@@ -274,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_gone_is_in_no_batch() {
+    fn a_cancelled_delivery_is_in_no_batch() {
         let now = Instant::now();
         let mut queue = queue(now, &[(1, 2), (2, 1), (3, 1)]);
         assert_eq!(

@@ -1,18 +1,19 @@
-//! How batches run: one at a time for each handler, in a task of its own.
+//! Runs batches: one at a time for each handler, in a task of its own.
 //!
-//! Owns who is owed an answer. What is published leaves from the delivery that is answered, after the commit.
+//! Owns the callers that wait for an answer. Published events are sent by the delivery that is
+//! answered, after the commit.
 
 use super::claims::{self, Answered, Claims};
 use super::queue::{Limits, Next, Queue, Waiting};
 use super::{BatchOutcome, BatchSettings, Delivered};
 use crate::durations::bounded;
 use crate::event::OutgoingRecord;
+use crate::failure::panics;
 use crate::handler::context::ContextSource;
 use crate::handler::deadline::{limited, outside};
+use crate::handler::error::store_error;
 use crate::handler::extract::BatchFunction;
-use crate::handler::recognition;
-use crate::handler::router::routes::{is_success, store_error};
-use crate::handler::{DeadReason, HandlerError, Outcome, Stage, panics};
+use crate::handler::{DeadReason, HandlerError, Outcome, Stage, dedup};
 use crate::inbox::{BoxFuture, InboxError, InboxKey};
 use futures_util::FutureExt;
 use futures_util::future::{Either, join_all, select};
@@ -30,57 +31,57 @@ type Handle<T> =
 /// The deliveries of one batch handler.
 pub(in crate::handler) struct Batcher<T> {
     handle: Box<Handle<T>>,
-    /// Whether it is one transaction's.
+    /// Whether the handler names the store's transaction.
     names_transaction: bool,
     settings: BatchSettings,
     queue: Mutex<Queue<Member<T>>>,
-    /// Tells a batch that waits for others of one that came.
-    came: Notify,
+    /// Wakes a batch that waits for further deliveries when one has arrived.
+    arrived: Notify,
 }
 
-/// A delivery, and who waits for its answer.
+/// A delivery, and the caller that waits for its answer.
 struct Member<T> {
     delivered: Delivered<T>,
-    asker: Asker,
+    caller: Caller,
 }
 
-/// Who waits for what becomes of a delivery. Where the batch's task panics outside of the handler's call, in the drop of an event
-/// perhaps, all of them are told so.
-struct Asker(Option<oneshot::Sender<Answer>>);
+/// The caller that waits for the answer to a delivery. If the batch's task panics outside of the
+/// handler's call, for example in the drop of an event, all callers receive an answer for it.
+struct Caller(Option<oneshot::Sender<Answer>>);
 
-impl Asker {
-    /// Whether nobody waits any more.
+impl Caller {
+    /// Whether the caller no longer waits.
     fn is_gone(&self) -> bool {
         self.0.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
-    /// Waits until nobody waits any more.
+    /// Waits until the caller no longer waits.
     async fn gone(&mut self) {
-        if let Some(asker) = &mut self.0 {
-            asker.closed().await;
+        if let Some(caller) = &mut self.0 {
+            caller.closed().await;
         }
     }
 
-    /// A delivery that nobody waits for any more comes again.
+    /// Answers the caller. A delivery whose caller no longer waits is redelivered.
     fn answer(mut self, answered: impl Into<Answer>) {
-        if let Some(asker) = self.0.take() {
-            let _ = asker.send(answered.into());
+        if let Some(caller) = self.0.take() {
+            let _ = caller.send(answered.into());
         }
     }
 }
 
-impl Drop for Asker {
+impl Drop for Caller {
     fn drop(&mut self) {
-        if let Some(asker) = self.0.take()
+        if let Some(caller) = self.0.take()
             && std::thread::panicking()
         {
             let error = HandlerError::transient("the batch panicked outside of its handler");
-            let _ = asker.send(Outcome::Retry(error.at(Stage::Panic)).into());
+            let _ = caller.send(Outcome::Retry(error.at(Stage::Panic)).into());
         }
     }
 }
 
-/// What becomes of a delivery: its outcome once this is published.
+/// The answer for a delivery: its outcome, once its events are published.
 pub(in crate::handler) struct Answer {
     pub(in crate::handler) outcome: Outcome,
     pub(in crate::handler) unsent: Vec<OutgoingRecord>,
@@ -105,31 +106,32 @@ impl<T: Send + 'static> Batcher<T> {
             names_transaction: F::needs().names_transaction(),
             settings,
             queue: Mutex::new(Queue::new()),
-            came: Notify::new(),
+            arrived: Notify::new(),
         })
     }
 
-    /// Hands a delivery to the next batch, and waits for what becomes of it. Whoever waits no longer is in no batch that has not
-    /// begun, and is not answered by one that has.
+    /// Adds a delivery to the next batch and waits for its answer. If the caller stops waiting, the
+    /// delivery is left out of any batch that has not begun, and a batch that has begun does not
+    /// answer it.
     pub(in crate::handler) async fn deliver(self: Arc<Self>, delivered: Delivered<T>) -> Answer {
         let Delivered { event, context } = &delivered;
         let attributes = &event.attributes;
         let key = context
             .inbox()
             .map(|_| context.inbox_key(attributes.source.clone(), attributes.id.clone()));
-        let (asker, answered) = oneshot::channel();
+        let (caller, answered) = oneshot::channel();
         self.lock().push(Waiting {
             key,
             attempt: context.attempt(),
             since: Instant::now(),
             asker: Member {
                 delivered,
-                asker: Asker(Some(asker)),
+                caller: Caller(Some(caller)),
             },
         });
-        self.came.notify_one();
+        self.arrived.notify_one();
         self.start();
-        // Without an answer the runtime ends.
+        // No answer arrives when the runtime shuts down.
         outside(answered).await.unwrap_or_else(|_| {
             Outcome::Retry(HandlerError::outage("the runtime of the batch is ending")).into()
         })
@@ -146,13 +148,13 @@ impl<T: Send + 'static> Batcher<T> {
     }
 }
 
-/// A batch. When it is dropped, the next may start.
+/// A running batch. When it is dropped, the next one may start.
 struct Running<T: Send + 'static>(Arc<Batcher<T>>);
 
 impl<T: Send + 'static> Drop for Running<T> {
     fn drop(&mut self) {
         self.0.lock().ended();
-        // When the runtime ends there is none to run the next.
+        // During shutdown no runtime is left to run the next batch.
         if tokio::runtime::Handle::try_current().is_ok() {
             self.0.start();
         }
@@ -166,21 +168,23 @@ impl<T: Send + 'static> Running<T> {
             return;
         };
         let inbox = first.delivered.context.inbox().cloned();
-        let (mut keys, mut events, mut askers) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut keys, mut events, mut callers) = (Vec::new(), Vec::new(), Vec::new());
         for (key, member) in members {
             keys.push(key);
             events.push(member.delivered);
-            askers.push(member.asker);
+            callers.push(member.caller);
         }
         match claims::claim(inbox.as_deref(), keys, self.0.names_transaction).await {
-            Ok(answered) => self.handle(answered, events, askers).await,
-            Err(error) => fail(store_error(error).into(), askers),
+            Ok(answered) => self.handle(answered, events, callers).await,
+            Err(error) => fail(store_error(error).into(), callers),
         }
     }
 
-    /// The members of this batch, once they need not wait for more.
+    /// The members of this batch, when it need not wait for further deliveries.
     async fn take(&self) -> Vec<(Option<InboxKey>, Member<T>)> {
-        let Batcher { settings, came, .. } = &*self.0;
+        let Batcher {
+            settings, arrived, ..
+        } = &*self.0;
         loop {
             let until = {
                 let mut queue = self.0.lock();
@@ -190,30 +194,30 @@ impl<T: Send + 'static> Running<T> {
                     records_max: claims::together_max(inbox.map(|i| &**i), settings.records_max),
                     wait_max: bounded(settings.wait_max),
                 };
-                match queue.next(limits, Instant::now(), |member| member.asker.is_gone()) {
+                match queue.next(limits, Instant::now(), |member| member.caller.is_gone()) {
                     Next::Batch(members) => return members,
                     Next::Nothing => return Vec::new(),
                     Next::At(until) => until,
                 }
             };
-            // Either way what waits is looked at again.
-            let _ = tokio::time::timeout_at(until, came.notified()).await;
+            // On a notification as on a timeout the queue is checked again.
+            let _ = tokio::time::timeout_at(until, arrived.notified()).await;
         }
     }
 
-    /// Answers the duplicates, and has the others handled.
-    async fn handle(&self, answered: Answered, events: Vec<Delivered<T>>, askers: Vec<Asker>) {
+    /// Answers the duplicates, and runs the handler for the others.
+    async fn handle(&self, answered: Answered, events: Vec<Delivered<T>>, callers: Vec<Caller>) {
         let (mut fresh, mut waiting) = (Vec::new(), Vec::new());
-        for ((known, event), asker) in answered.known.into_iter().zip(events).zip(askers) {
+        for ((known, event), caller) in answered.known.into_iter().zip(events).zip(callers) {
             match known {
                 None => {
                     fresh.push(event);
-                    waiting.push(asker);
+                    waiting.push(caller);
                 }
-                Some(Err(InboxError::Reused)) => asker.answer(recognition::reused(&event.context)),
+                Some(Err(InboxError::Reused)) => caller.answer(dedup::reused(&event.context)),
                 Some(unsent) => {
-                    recognition::suppressed(&event.context);
-                    asker.answer(duplicate(unsent));
+                    dedup::suppressed(&event.context);
+                    caller.answer(duplicate(unsent));
                 }
             }
         }
@@ -222,8 +226,13 @@ impl<T: Send + 'static> Running<T> {
         }
     }
 
-    /// Calls the handler, completes what succeeded, and answers.
-    async fn settle(&self, mut claims: Claims, events: Vec<Delivered<T>>, mut askers: Vec<Asker>) {
+    /// Calls the handler, completes the deliveries that succeeded, and answers all callers.
+    async fn settle(
+        &self,
+        mut claims: Claims,
+        events: Vec<Delivered<T>>,
+        mut callers: Vec<Caller>,
+    ) {
         let contexts: Vec<_> = events.iter().map(|event| event.context.clone()).collect();
         let offered = claims.transaction();
         let offered = offered.map(|transaction| contexts[0].offer_transaction(transaction));
@@ -238,61 +247,62 @@ impl<T: Send + 'static> Running<T> {
                 },
             }
         };
-        let called = unless_nobody_waits(called, &mut askers);
+        let called = unless_cancelled(called, &mut callers);
         let ended = match unless_recalled(called, &mut claims).await {
             Ok(ended) => ended,
-            Err(error) => return fail(store_error(error).into(), askers),
+            Err(error) => return fail(store_error(error).into(), callers),
         };
         drop(offered);
-        let outcomes = match ended.map(|ended| outcomes(ended, askers.len())) {
+        let outcomes = match ended.map(|ended| outcomes(ended, callers.len())) {
             Some(Ok(outcomes)) => outcomes,
             Some(Err(Failure::Error(error))) => {
                 let error = match claims.fail(error.cause()).await {
                     true => error.collided(),
                     false => error,
                 };
-                return fail(error.into(), askers);
+                return fail(error.into(), callers);
             }
             Some(Err(failure)) => {
                 claims.abandon().await;
-                return fail(failure, askers);
+                return fail(failure, callers);
             }
             None => return claims.abandon().await,
         };
         let published = outcomes.iter().zip(&contexts);
         let published = published
-            .map(|(outcome, context)| is_success(outcome).then(|| context.take_staged()))
+            .map(|(outcome, context)| outcome.is_success().then(|| context.take_staged()))
             .collect();
         match claims.complete(published).await {
             Ok(completed) => {
                 let mut completed = completed.into_iter();
-                for ((asker, outcome), context) in askers.into_iter().zip(outcomes).zip(&contexts) {
-                    match is_success(&outcome).then(|| completed.next()).flatten() {
+                for ((caller, outcome), context) in callers.into_iter().zip(outcomes).zip(&contexts)
+                {
+                    match outcome.is_success().then(|| completed.next()).flatten() {
                         Some(Ok(unsent)) => {
-                            recognition::completed(context);
-                            asker.answer(Answer { outcome, unsent });
+                            dedup::completed(context);
+                            caller.answer(Answer { outcome, unsent });
                         }
-                        Some(Err(error)) => asker.answer(Outcome::Retry(store_error(error))),
-                        None => asker.answer(outcome),
+                        Some(Err(error)) => caller.answer(Outcome::Retry(store_error(error))),
+                        None => caller.answer(outcome),
                     }
                 }
             }
             Err(error) => {
-                let (succeeded, failed): (Vec<_>, Vec<_>) = askers
+                let (succeeded, failed): (Vec<_>, Vec<_>) = callers
                     .into_iter()
                     .zip(outcomes)
-                    .partition(|(_, outcome)| is_success(outcome));
-                for (asker, outcome) in failed {
-                    asker.answer(outcome);
+                    .partition(|(_, outcome)| outcome.is_success());
+                for (caller, outcome) in failed {
+                    caller.answer(outcome);
                 }
-                let askers = succeeded.into_iter().map(|(asker, _)| asker).collect();
-                fail(store_error(error).into(), askers);
+                let callers = succeeded.into_iter().map(|(caller, _)| caller).collect();
+                fail(store_error(error).into(), callers);
             }
         }
     }
 }
 
-/// What failed a batch as a whole.
+/// The failure of a whole batch.
 enum Failure {
     Error(HandlerError),
     Panic(DeadReason),
@@ -304,7 +314,7 @@ impl From<HandlerError> for Failure {
     }
 }
 
-/// How the handler ended; it is dropped where its store has stopped answering.
+/// Returns how the handler ended; drops the handler if its store stopped answering.
 async fn unless_recalled<T>(
     called: impl Future<Output = T>,
     claims: &mut Claims,
@@ -317,14 +327,15 @@ async fn unless_recalled<T>(
     .await
 }
 
-/// How the handler ended; nothing where it was given up, as every delivery had been.
-async fn unless_nobody_waits(
+/// Returns how the handler ended, or `None` if it was cancelled because all its deliveries were
+/// cancelled.
+async fn unless_cancelled(
     called: impl Future<Output = BatchOutcome>,
-    askers: &mut [Asker],
+    callers: &mut [Caller],
 ) -> Option<Result<BatchOutcome, DeadReason>> {
     let handled = pin!(AssertUnwindSafe(called).catch_unwind());
-    let given_up = join_all(askers.iter_mut().map(Asker::gone));
-    match select(handled, given_up).await {
+    let cancelled = join_all(callers.iter_mut().map(Caller::gone));
+    match select(handled, cancelled).await {
         Either::Left((handled, _)) => {
             Some(handled.map_err(|panic| panics::told("the handler", panic)))
         }
@@ -332,7 +343,7 @@ async fn unless_nobody_waits(
     }
 }
 
-/// The outcome of each of `count` events, or what failed them all.
+/// The outcome of each of `count` events, or the failure of the whole batch.
 fn outcomes(
     ended: Result<BatchOutcome, DeadReason>,
     count: usize,
@@ -359,10 +370,11 @@ fn duplicate(unsent: Result<Vec<OutgoingRecord>, InboxError>) -> Answer {
     }
 }
 
-/// Tells all of them of what failed them together. What failed one alone is its own.
-fn fail(failure: Failure, mut askers: Vec<Asker>) {
-    if askers.len() == 1
-        && let Some(alone) = askers.pop()
+/// Answers all callers with the failure of the batch. A failure of a single event is that event's
+/// own.
+fn fail(failure: Failure, mut callers: Vec<Caller>) {
+    if callers.len() == 1
+        && let Some(alone) = callers.pop()
     {
         return alone.answer(match failure {
             Failure::Error(error) => Outcome::Retry(error),
@@ -373,7 +385,7 @@ fn fail(failure: Failure, mut askers: Vec<Asker>) {
         Failure::Error(error) => error,
         Failure::Panic(reason) => HandlerError::transient(reason.message).at(Stage::Panic),
     };
-    for asker in askers {
-        asker.answer(Outcome::Retry(error.shared()));
+    for caller in callers {
+        caller.answer(Outcome::Retry(error.shared()));
     }
 }

@@ -1,10 +1,12 @@
+use super::settings::RECORDS_MAX;
 use super::*;
 use crate::event::{EventType, Headers, RecordBatchBuilder};
-use crate::handler::{Class, Delivery, Router, Scope, Stage, State};
+use crate::handler::{Class, Delivery, DeliveryScope, Router, Stage, State};
 use crate::inbox::{Claimed, Inbox, InboxError, InboxKey, MemoryInbox, SqliteInbox, SqliteTx};
 use futures_util::future::join_all;
 use std::any::TypeId;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tower::Service;
 
@@ -41,7 +43,7 @@ fn delivery(id: i64, attempt: u32) -> Delivery {
     Delivery {
         record: batch.build(None).record(0).expect("pushed"),
         attempt,
-        scope: Arc::new(Scope {
+        scope: Arc::new(DeliveryScope {
             group: "group".to_owned(),
             publisher: None,
             handler_timeout: None,
@@ -49,7 +51,7 @@ fn delivery(id: i64, attempt: u32) -> Delivery {
     }
 }
 
-/// Delivers events together: all have come before a batch can begin.
+/// Delivers events together: all have arrived before a batch can begin.
 async fn deliver(router: &mut Router, ids: impl IntoIterator<Item = i64>) -> Vec<Outcome> {
     deliver_again(router, ids, 1).await
 }
@@ -65,13 +67,13 @@ async fn deliver_again(
     outcomes.into_iter().map(|Ok(outcome)| outcome).collect()
 }
 
-/// Longer than anything here takes: a wait that ends here is for nothing.
+/// Fails a wait that takes longer than any case of this test.
 async fn within<T>(waiting: impl Future<Output = T>) -> T {
     let ended = tokio::time::timeout(Duration::from_secs(30), waiting).await;
     ended.expect("it ends")
 }
 
-/// The batches that a handler saw, as the amounts in them.
+/// The batches that a handler received, as the amounts of their events.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<Vec<i64>>>>);
 
@@ -112,7 +114,7 @@ fn limits(records_max: usize) -> BatchSettings {
 }
 
 #[tokio::test]
-async fn what_is_ready_together_is_one_batch_and_no_more_than_the_setting_says() {
+async fn ready_events_form_one_batch_up_to_the_limit() {
     let seen = Seen::default();
     let router = Router::new().with_state(seen.clone());
     let mut small = router.clone().on_batch_with(limits(2), see);
@@ -153,7 +155,7 @@ async fn a_batch_waits_for_others_where_it_may() {
 }
 
 #[tokio::test]
-async fn a_batch_that_runs_is_followed_by_one_of_those_that_came_meanwhile() {
+async fn deliveries_that_arrive_during_a_batch_form_the_next() {
     let seen = Seen::default();
     let gate = Arc::new(Semaphore::new(0));
     let handle = {
@@ -176,7 +178,7 @@ async fn a_batch_that_runs_is_followed_by_one_of_those_that_came_meanwhile() {
     for call in &mut calls {
         assert!(futures_util::poll!(call).is_pending());
     }
-    // Its time was up: it is in no batch.
+    // The delivery timed out: it is in no batch.
     drop(calls.remove(1));
     gate.add_permits(2);
     assert!(are_done(&first.await.expect("no panic")));
@@ -185,7 +187,7 @@ async fn a_batch_that_runs_is_followed_by_one_of_those_that_came_meanwhile() {
 }
 
 #[tokio::test]
-async fn each_event_has_the_outcome_that_the_handler_gives_it() {
+async fn each_event_has_the_outcome_that_the_handler_returns() {
     let handle = async |events: Vec<Delivered<Paid>>| {
         let outcomes = events.iter().map(|paid| match paid.event.data.cents {
             1 => Outcome::Retry(HandlerError::outage("down")),
@@ -221,7 +223,7 @@ async fn refuse_2(
 }
 
 #[tokio::test]
-async fn a_batch_that_fails_is_tried_again_one_by_one_until_who_is_to_blame_is_known() {
+async fn events_of_a_failed_batch_are_retried_alone() {
     let seen = Seen::default();
     let router = Router::new().on_batch(refuse_2).with_state(seen.clone());
     let mut router = router.with_inbox(MemoryInbox::default());
@@ -249,7 +251,7 @@ async fn an_unclassified_error_of_a_batch_dead_letters_no_neighbour_either() {
 }
 
 #[tokio::test]
-async fn another_number_of_outcomes_than_of_events_fails_the_batch() {
+async fn a_wrong_number_of_outcomes_fails_the_batch() {
     for count in [0, 2, 4] {
         let handle = move |_: Vec<Delivered<Paid>>| async move {
             (0..count).map(|_| Outcome::Done).collect::<Vec<_>>()
@@ -269,7 +271,7 @@ async fn another_number_of_outcomes_than_of_events_fails_the_batch() {
 }
 
 #[tokio::test]
-async fn a_panic_costs_its_own_event_only_and_the_handler_goes_on() {
+async fn a_panic_dead_letters_its_own_event_only() {
     let handle = async |events: Vec<Delivered<Paid>>| {
         let found = events.iter().any(|paid| paid.event.data.cents == 2);
         assert!(!found, "2 is too much");
@@ -288,24 +290,24 @@ async fn a_panic_costs_its_own_event_only_and_the_handler_goes_on() {
     assert!(reason.message.contains("2 is too much"), "{reason:?}");
 }
 
-/// Says when it is dropped.
-struct Told(Arc<Semaphore>);
+/// Records its drop.
+struct SignalOnDrop(Arc<Semaphore>);
 
-impl Drop for Told {
+impl Drop for SignalOnDrop {
     fn drop(&mut self) {
         self.0.add_permits(1);
     }
 }
 
 #[tokio::test]
-async fn a_batch_of_which_nobody_waits_any_more_is_given_up_and_the_next_runs() {
+async fn a_batch_of_timed_out_deliveries_is_cancelled_and_the_next_runs() {
     let (started, ended) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let (start, end) = (Arc::clone(&started), Arc::clone(&ended));
     let handle = move |events: Vec<Delivered<Paid>>| {
-        let told = Told(Arc::clone(&end));
+        let signal = SignalOnDrop(Arc::clone(&end));
         start.add_permits(1);
         async move {
-            let _told = told;
+            let _signal = signal;
             if events.iter().any(|paid| paid.event.data.cents == 1) {
                 std::future::pending::<()>().await;
             }
@@ -332,10 +334,10 @@ async fn a_batch_of_which_nobody_waits_any_more_is_given_up_and_the_next_runs() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_has_the_handlers_time_and_each_of_its_events_waits_for_free() {
+async fn waiting_for_a_batch_does_not_use_the_handlers_time() {
     let slow = async |events: Vec<Delivered<Paid>>, State(seen): State<Seen>| {
         seen.see(&events);
-        // Three batches run one after the other, within the time of each.
+        // Three batches run one after the other, each within its own timeout.
         tokio::time::sleep(Duration::from_secs(2)).await;
         if events.iter().any(|paid| paid.event.data.cents == 5) {
             std::future::pending::<()>().await;
@@ -347,9 +349,9 @@ async fn a_batch_has_the_handlers_time_and_each_of_its_events_waits_for_free() {
     let limit = Some(Duration::from_secs(3));
     let calls = (0..6).map(|id| {
         let mut delivery = delivery(id, 1);
-        let scope = Scope {
+        let scope = DeliveryScope {
             handler_timeout: limit,
-            ..Scope::clone(&delivery.scope)
+            ..DeliveryScope::clone(&delivery.scope)
         };
         delivery.scope = Arc::new(scope);
         let mut handler = crate::handler::Limited::new(router.clone(), limit);
@@ -372,7 +374,7 @@ async fn duplicates_are_answered_and_not_handled() {
     let router = Router::new().on_batch(see).with_state(seen.clone());
     let mut router = router.with_inbox(MemoryInbox::default());
     assert!(are_done(&deliver(&mut router, [2, 4]).await));
-    // 3 comes twice at once.
+    // Event 3 is delivered twice at once.
     let outcomes = deliver(&mut router, [1, 2, 3, 3, 4, 5]).await;
     let are_duplicates = outcomes
         .iter()
@@ -396,7 +398,8 @@ async fn paid(inbox: &SqliteInbox) -> Vec<i64> {
     paid.fetch_all(inbox.pool()).await.expect("readable")
 }
 
-/// Writes a row for each but those above 10, which fail; the batch fails that has the event 0.
+/// Writes a row for each event, except for amounts above 10, which fail. A batch with the event 0
+/// fails as a whole.
 async fn pay(
     events: Vec<Delivered<Paid>>,
     mut tx: SqliteTx,
@@ -421,7 +424,7 @@ async fn pay(
 }
 
 #[tokio::test]
-async fn a_batch_has_one_transaction_and_who_fails_is_fresh_again() {
+async fn a_batch_has_one_transaction_and_failed_events_are_fresh_again() {
     let (_folder, inbox) = sqlite().await;
     let seen = Seen::default();
     let router = Router::new().on_batch(pay).with_state(seen.clone());
@@ -441,7 +444,7 @@ async fn a_batch_has_one_transaction_and_who_fails_is_fresh_again() {
 }
 
 #[tokio::test]
-async fn a_commit_that_fails_completes_none_and_what_failed_before_keeps_its_outcome() {
+async fn a_failed_commit_completes_none_and_earlier_failures_keep_their_outcome() {
     let (_folder, inbox) = sqlite().await;
     let handle = async |events: Vec<Delivered<Paid>>, mut tx: SqliteTx| {
         sqlx::raw_sql("ROLLBACK").execute(&mut *tx).await?;
@@ -491,7 +494,7 @@ async fn a_batch_handler_that_names_no_transaction_holds_none() {
     assert!(again.all(|outcome| matches!(outcome, Outcome::Duplicate)));
 }
 
-/// A transactional store without the power of batches.
+/// A transactional store without support for batches.
 struct Single(SqliteInbox);
 
 impl Inbox for Single {
@@ -502,13 +505,17 @@ impl Inbox for Single {
         self.0.claim(key)
     }
 
+    fn sent(&self, key: &InboxKey) {
+        self.0.sent(key);
+    }
+
     fn transaction_type(&self) -> Option<TypeId> {
         self.0.transaction_type()
     }
 }
 
 #[tokio::test]
-async fn a_transactional_store_without_batches_has_its_events_one_by_one() {
+async fn without_batch_support_a_transactional_store_handles_events_singly() {
     let (_folder, inbox) = sqlite().await;
     let seen = Seen::default();
     let router = Router::new().on_batch(pay).with_state(seen.clone());
@@ -534,7 +541,7 @@ async fn a_router_that_was_changed_shares_no_batch_with_the_one_it_was_cloned_fr
 }
 
 #[tokio::test]
-async fn what_a_batch_handler_needs_is_checked() {
+async fn the_needs_of_a_batch_handler_are_checked() {
     let refused = |router: Router| router.validate().expect_err("refused").to_string();
     for records_max in [0, RECORDS_MAX + 1] {
         let message = refused(Router::new().on_batch_with(limits(records_max), see));
@@ -547,7 +554,7 @@ async fn what_a_batch_handler_needs_is_checked() {
     assert!(message.contains("transaction"), "{message}");
 }
 
-/// An event whose drop panics where its amount is unlucky.
+/// An event whose drop panics if its amount is unlucky.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Touchy {
     cents: i64,
@@ -577,7 +584,7 @@ async fn a_panic_beside_the_handler_fails_the_batch_and_is_no_outage() {
         .on_batch(forget)
         .with_inbox(MemoryInbox::default());
     assert!(are_done(&deliver(&mut router, [13]).await));
-    // It is dropped as a duplicate, by the batch itself.
+    // The batch itself drops it as a duplicate.
     let outcomes = deliver(&mut router, [13, 14]).await;
     assert!(matches!(outcomes[0], Outcome::Duplicate), "it is known");
     assert_eq!(classes(&outcomes[1..]), [Class::Transient]);

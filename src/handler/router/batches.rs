@@ -1,25 +1,11 @@
-//! Routes to batch handlers: each delivery is read like any other, and then handed to what makes batches of them.
+//! Routes to batch handlers: each delivery is read like any other, and then added to a batch.
 
-use super::routes::{Call, Route, publish};
+use super::publish::publish;
+use super::route::{BatchRoute, Call, Route};
 use crate::event::EventType;
 use crate::handler::batch::{BatchSettings, Batcher, Delivered};
 use crate::handler::extract::BatchFunction;
 use std::sync::Arc;
-
-/// What makes a route one of a batch handler.
-pub(super) struct BatchRoute {
-    pub(super) settings: BatchSettings,
-    /// The handler with nothing waiting for it.
-    make: Box<dyn Fn() -> Arc<Call> + Send + Sync>,
-}
-
-impl BatchRoute {
-    /// The same handler for a router that was changed: it shares no batch with the one that it was cloned from, which may have
-    /// another inbox.
-    pub(super) fn renewed(&self) -> Arc<Call> {
-        (self.make)()
-    }
-}
 
 impl Route {
     pub(super) fn batch<T: EventType, Args, F: BatchFunction<T, Args>>(

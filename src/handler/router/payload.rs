@@ -1,7 +1,7 @@
-//! The payload of an event on its way to a handler.
+//! The payload of an event before it reaches a handler.
 //!
-//! It stays the bytes that came, checked against a schema or not: numbers keep their text, and what waits for the store costs no
-//! more than its record.
+//! It remains the received bytes, checked against a schema or not: numbers keep their text, and a
+//! delivery that waits for the store needs no more memory than its record.
 
 use super::whole_numbers;
 use crate::event::{Attributes, Event, EventType};
@@ -10,11 +10,11 @@ use crate::schema::{Catalogue, ValidationError, parse};
 use serde_path_to_error::{Path, Segment};
 use std::borrow::Cow;
 
-/// A payload, as it stands in its record.
+/// A payload: the bytes of its record.
 pub(super) struct Payload<'a>(Cow<'a, [u8]>);
 
 impl<'a> Payload<'a> {
-    /// Takes the bytes once they follow the schema of their type; or the outcome for those that do not.
+    /// Accepts the bytes if they follow the schema of their type; otherwise returns the outcome.
     pub(super) fn checked(
         catalogue: Option<&Catalogue>,
         ty: &str,
@@ -23,7 +23,7 @@ impl<'a> Payload<'a> {
         if let Some(catalogue) = catalogue {
             let checked = catalogue.check(ty, &data);
             match checked.map_err(|error| unreadable(ty, &error))? {
-                // A type that the catalogue does not know is judged by `serde` alone.
+                // Only `serde` checks a type that the catalogue does not know.
                 Ok(()) | Err(ValidationError::UnknownType(_)) => {}
                 Err(error) => return Err(dead(Stage::Schema, error)),
             }
@@ -31,7 +31,8 @@ impl<'a> Payload<'a> {
         Ok(Self(data))
     }
 
-    /// The event that a handler gets; or the outcome for a payload that is not of its type.
+    /// Builds the event for a handler. Returns the outcome of a payload that is not of the
+    /// handler's type.
     pub(super) fn read<T: EventType>(self, attributes: Attributes) -> Result<Event<T>, Outcome> {
         let error = match parse(&self.0) {
             Ok(data) => return Ok(Event { attributes, data }),
@@ -40,7 +41,7 @@ impl<'a> Payload<'a> {
         if !error.is_data() {
             return Err(unreadable(T::TYPE, &error));
         }
-        // A schema takes `2.0` for an integer, so that a handler has to as well.
+        // A schema accepts `2.0` as an integer, so a handler must accept it too.
         if let Some(json) = whole_numbers::rewritten(&self.0)
             && let Ok(data) = parse(&json)
         {
@@ -54,14 +55,15 @@ pub(super) fn dead(stage: Stage, error: impl std::fmt::Display) -> Outcome {
     Outcome::Dead(DeadReason::new(stage, error.to_string()))
 }
 
-/// Says where a payload is no JSON without repeating any of it, which `serde_json`'s own message would.
+/// Describes where a payload is invalid JSON without repeating any of it, unlike the message of
+/// `serde_json`.
 fn unreadable(ty: &str, error: &serde_json::Error) -> Outcome {
     let (line, column) = (error.line(), error.column());
     let told = format!("the payload of {ty} is not JSON (line {line}, column {column})");
     dead(Stage::Decode, told)
 }
 
-/// Says by a JSON pointer where a payload is not of its type.
+/// Describes by a JSON pointer where a payload does not match its type.
 fn misshapen<T: EventType>(json: &[u8], error: &serde_json::Error) -> Outcome {
     let mut reader = serde_json::Deserializer::from_slice(json);
     let read: Result<T, _> = serde_path_to_error::deserialize(&mut reader);
@@ -150,11 +152,11 @@ mod tests {
 
     #[derive(Debug, serde::Serialize, serde::Deserialize)]
     struct Lines {
-        lines: Vec<Line>,
+        lines: Vec<LogLimiter>,
     }
 
     #[derive(Debug, serde::Serialize, serde::Deserialize)]
-    struct Line {
+    struct LogLimiter {
         #[serde(rename = "per/unit")]
         quantity: u32,
     }
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn an_integer_may_be_written_with_a_point_and_what_is_none_is_pointed_at() {
+    fn an_integer_may_have_a_point_and_others_are_reported() {
         let read = |json: &str| {
             let payload = Payload::checked(None, Lines::TYPE, Cow::Borrowed(json.as_bytes()))?;
             payload.read::<Lines>(Attributes::new("1", "/test", Lines::TYPE))
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_is_judged_alike_with_and_without_a_schema() {
+    fn a_payload_has_the_same_outcome_with_and_without_schema() {
         let twice = read::<Large>(r#"{"amount": 1, "amount": 2}"#);
         let Err(Outcome::Dead(reason)) = twice else {
             panic!("a member that stands twice: {twice:?}")

@@ -1,7 +1,7 @@
-//! Which handler a record has, and what is refused.
+//! Which handler receives a record, and which routers are refused.
 
 use crate::event::{Event, EventType, Headers, Record, RecordBatchBuilder};
-use crate::handler::{Context, Delivery, HandlerError, Outcome, Router, Scope, State};
+use crate::handler::{Context, Delivery, DeliveryScope, HandlerError, Outcome, Router, State};
 use crate::inbox::MemoryInbox;
 use crate::telemetry::captured::capture;
 use std::sync::{Arc, Mutex};
@@ -48,7 +48,7 @@ fn delivery(pairs: Pairs<'_>, value: Option<&[u8]>) -> Delivery {
     Delivery {
         record: batch.build(None).record(0).expect("pushed"),
         attempt: 1,
-        scope: Arc::new(Scope {
+        scope: Arc::new(DeliveryScope {
             group: "group".to_owned(),
             publisher: None,
             handler_timeout: None,
@@ -67,7 +67,7 @@ fn event<'a>(ty: &'a str, more: Pairs<'a>) -> Vec<(&'a str, &'a str)> {
     pairs
 }
 
-/// Who was called, in order.
+/// The called handlers, in order.
 #[derive(Clone, Default)]
 struct Called(Arc<Mutex<Vec<&'static str>>>);
 
@@ -96,7 +96,7 @@ fn handle(router: &Router, delivery: Delivery) -> Outcome {
     outcome
 }
 
-/// What becomes of a record: who was called, or else the outcome.
+/// The called handler of a record, or else its outcome.
 fn fate(router: &Router, pairs: Pairs<'_>, value: Option<&[u8]>) -> String {
     let called = Called::default();
     let router = router.clone().with_state(called.clone());
@@ -118,7 +118,7 @@ fn fate(router: &Router, pairs: Pairs<'_>, value: Option<&[u8]>) -> String {
 }
 
 #[test]
-fn every_record_has_one_handler_or_a_stated_end() {
+fn every_record_has_one_handler_or_one_outcome() {
     let typed = || Router::new().on(paid);
     let routers = [
         typed(),
@@ -201,7 +201,7 @@ fn every_record_has_one_handler_or_a_stated_end() {
 }
 
 #[test]
-fn a_dead_letter_says_which_handler_would_have_taken_the_record() {
+fn a_dead_letter_names_the_handler_that_would_accept_the_record() {
     let router = Router::new().on(paid);
     let tombstone = fate(&router, &[], None);
     assert!(tombstone.contains("tombstone"), "{tombstone}");
@@ -222,7 +222,7 @@ fn two_handlers_for_one_thing_are_refused() {
         let Outcome::Retry(error) = outcome else {
             panic!("{expected}: {outcome:?}");
         };
-        assert_eq!(error.dependency(), "router");
+        assert_eq!(error.dependency_name(), "router");
     };
     let again = async |_: Event<Paid>| {};
     check(Router::new().on(paid).on(again), "test.paid.v1");
@@ -264,7 +264,7 @@ fn a_router_has_a_state_of_each_type() {
 }
 
 #[test]
-fn a_type_that_nobody_asks_for_is_logged_once() {
+fn a_type_without_a_handler_is_logged_once() {
     let router = Router::new().on(async |_: Event<Paid>| {});
     let log = capture(
         tracing_subscriber::fmt().with_max_level(tracing::Level::WARN),
@@ -280,7 +280,7 @@ fn a_type_that_nobody_asks_for_is_logged_once() {
 }
 
 #[test]
-fn the_inbox_knows_what_a_fallback_handled_by_its_place() {
+fn the_inbox_identifies_fallback_records_by_their_position() {
     let router = Router::new()
         .fallback(
             async |_: Record, context: Context| -> Result<(), HandlerError> {

@@ -1,6 +1,6 @@
-//! Names in the log, once each, the event types that no handler asks for.
+//! Logs each event type without a handler once.
 //!
-//! Owns a bounded set of types. Changes nothing of how a delivery goes: its record is ignored.
+//! Owns a bounded set of types. Does not change the outcome of a delivery: its record is ignored.
 
 use crate::event::Record;
 use foldhash::fast::FixedState;
@@ -8,30 +8,30 @@ use std::hash::BuildHasher;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-/// Types that are named; a topic can hold any number of them.
+/// Bounds the logged types, because a topic can hold any number of them.
 const TYPES_MAX: usize = 64;
 
-/// Characters of a type that are logged.
+/// Bounds the characters of a logged type.
 const CHARACTERS_MAX: usize = 100;
 
-/// The types that were named. Free of locks and allocations: it is asked for every ignored record.
+/// The logged types. Free of locks and allocations, because it is called for every ignored record.
 pub(super) struct UnhandledTypes {
-    /// A hash of each, in an open table; 0 is a free place.
+    /// A hash of each type, in an open-addressing table; 0 marks a free slot.
     hashes: [AtomicU64; TYPES_MAX],
-    is_full_told: AtomicBool,
+    is_full_logged: AtomicBool,
 }
 
 impl Default for UnhandledTypes {
     fn default() -> Self {
         Self {
             hashes: [const { AtomicU64::new(0) }; TYPES_MAX],
-            is_full_told: AtomicBool::new(false),
+            is_full_logged: AtomicBool::new(false),
         }
     }
 }
 
 impl UnhandledTypes {
-    /// Logs the type unless it was logged before.
+    /// Logs the type, unless it was logged before.
     pub(super) fn note(&self, ty: &str, group: &str, record: &Record) {
         match self.add(ty) {
             Added::Known => {}
@@ -39,13 +39,14 @@ impl UnhandledTypes {
                 group,
                 ty = ty.chars().take(CHARACTERS_MAX).collect::<String>(),
                 ?record,
-                "no handler asks for this type of event: they are ignored, and this is said once. Router::fallback would take them"
+                "no handler for this type of event: such events are ignored, and this is logged \
+                 once. Router::fallback would handle them"
             ),
             Added::Full => {
-                if !self.is_full_told.swap(true, Relaxed) {
+                if !self.is_full_logged.swap(true, Relaxed) {
                     tracing::warn!(
                         group,
-                        "no handler asks for further types of events either; they are not named any more"
+                        "no handler for further types of events; they are no longer logged"
                     );
                 }
             }

@@ -1,11 +1,12 @@
-//! Integers that are written with a point or an exponent, as `2.0` and `1e3`.
+//! Integers written with a point or an exponent, such as `2.0` and `1e3`.
 //!
-//! JSON Schema takes them for integers, and some languages write them so; `serde` does not. What is no integer is left as it is.
+//! JSON Schema accepts them as integers, and some languages write them so; `serde` does not accept
+//! them. Other numbers are not changed.
 
 /// Digits of the largest number that is rewritten: those of a `u128`.
 const DIGITS_MAX: usize = 39;
 
-/// The same JSON with such numbers written as integers; none where there is none.
+/// Rewrites such numbers as integers; `None` if there is none.
 pub(super) fn rewritten(json: &[u8]) -> Option<Vec<u8>> {
     let (mut out, mut copied, mut at) = (Vec::new(), 0, 0);
     while let Some(byte) = json.get(at) {
@@ -34,7 +35,7 @@ pub(super) fn rewritten(json: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// The length of the text that begins here, with its quotes.
+/// The length of the string that begins here, with its quotes.
 fn text(json: &[u8]) -> usize {
     let mut is_escaped = false;
     for (at, byte) in json.iter().enumerate().skip(1) {
@@ -52,7 +53,7 @@ fn is_of_number(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')
 }
 
-/// The integer that a number is, without point and exponent; none where it has neither, or is no integer.
+/// Writes a number without point and exponent; `None` if it has neither, or is no integer.
 fn whole(number: &[u8]) -> Option<String> {
     let number = std::str::from_utf8(number).ok()?;
     let (mantissa, exponent) = match number.split_once(['e', 'E']) {
@@ -130,7 +131,7 @@ mod tests {
         }
 
         #[test]
-        fn an_integer_is_found_whatever_it_is_written_like(number: i64, zeros in 0_usize..9) {
+        fn an_integer_is_found_in_every_notation(number: i64, zeros in 0_usize..9) {
             let json = format!("{number}.{}", "0".repeat(zeros + 1));
             let found = rewritten(json.as_bytes()).expect("whole");
             prop_assert_eq!(String::from_utf8(found).expect("text"), number.to_string());

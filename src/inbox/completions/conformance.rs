@@ -1,26 +1,28 @@
-//! The suite that every store passes which can be asked for completions.
+//! The suite that every store with [`Completions`] passes.
 //!
-//! Each case uses keys of its own, so that it runs on a store that is not empty. A case that does not hold panics and says which.
+//! Each case uses keys of its own, so the suite runs on a store that is not empty. A failed case
+//! panics with its name.
 
 use super::{Completion, Completions};
 use crate::event::ContentDigest;
 use crate::inbox::{Claim, Claimed, Inbox, InboxKey};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How far the store's clock may be from ours.
+/// Tolerated difference between the store's clock and the clock of this process.
 const SKEW: Duration = Duration::from_secs(60);
 
-/// Runs the whole suite on a store of the group `group`, which `inbox` writes and `completions` reads.
+/// Runs the whole suite on a store of the group `group`, which `inbox` writes and `completions`
+/// reads.
 ///
 /// # Panics
-/// When the store breaks the contract.
+/// If the store breaks the contract.
 pub async fn check(group: &str, inbox: &dyn Inbox, completions: &dyn Completions) {
-    only_what_is_completed_is_told(group, inbox, completions).await;
+    only_completed_deliveries_are_reported(group, inbox, completions).await;
     answers_come_in_the_order_of_the_keys(group, inbox, completions).await;
     others_are_other_deliveries(group, inbox, completions).await;
     any_text_is_found_again(group, inbox, completions).await;
-    handlers_are_known_by_what_they_completed(group, inbox, completions).await;
-    what_an_event_said_is_told(group, inbox, completions).await;
+    handlers_are_known_by_their_completions(group, inbox, completions).await;
+    the_content_of_an_event_is_reported(group, inbox, completions).await;
 }
 
 fn key(group: &str, handler: &str) -> InboxKey {
@@ -46,10 +48,10 @@ async fn complete(inbox: &dyn Inbox, key: &InboxKey) {
 }
 
 async fn ask(completions: &dyn Completions, keys: &[InboxKey]) -> Vec<Option<Completion>> {
-    let told = completions.completed(keys).await;
-    let told = told.expect("the store answers");
-    assert_eq!(told.len(), keys.len(), "an answer for each key");
-    told
+    let reported = completions.completed(keys).await;
+    let reported = reported.expect("the store answers");
+    assert_eq!(reported.len(), keys.len(), "an answer for each key");
+    reported
 }
 
 fn now_ms() -> i64 {
@@ -57,7 +59,7 @@ fn now_ms() -> i64 {
     since.expect("after 1970").as_millis() as i64
 }
 
-async fn only_what_is_completed_is_told(
+async fn only_completed_deliveries_are_reported(
     group: &str,
     inbox: &dyn Inbox,
     completions: &dyn Completions,
@@ -68,9 +70,9 @@ async fn only_what_is_completed_is_told(
     given_back.expect("a claim is given back");
     complete(inbox, &done).await;
     let held = claim(inbox, &open).await;
-    let told = ask(completions, &[never, abandoned, open.clone(), done]).await;
-    assert_eq!(told[..3], [None, None, None]);
-    let at = told[3].expect("it was completed").at_ms;
+    let reported = ask(completions, &[never, abandoned, open.clone(), done]).await;
+    assert_eq!(reported[..3], [None, None, None]);
+    let at = reported[3].expect("it was completed").at_ms;
     let skew = SKEW.as_millis() as i64;
     assert!(
         (at - now_ms()).abs() < skew,
@@ -80,7 +82,7 @@ async fn only_what_is_completed_is_told(
     assert!(ask(completions, &[open]).await[0].is_some());
 }
 
-/// More than any store takes at once.
+/// More keys than any store accepts in one statement.
 async fn answers_come_in_the_order_of_the_keys(
     group: &str,
     inbox: &dyn Inbox,
@@ -91,12 +93,14 @@ async fn answers_come_in_the_order_of_the_keys(
     for at in chosen {
         complete(inbox, &keys[at]).await;
     }
-    let told = ask(completions, &keys).await;
-    let found: Vec<usize> = (0..keys.len()).filter(|at| told[*at].is_some()).collect();
+    let reported = ask(completions, &keys).await;
+    let found: Vec<usize> = (0..keys.len())
+        .filter(|at| reported[*at].is_some())
+        .collect();
     assert_eq!(found, chosen);
     let twice = [keys[1].clone(), keys[2].clone(), keys[1].clone()];
-    let told = ask(completions, &twice).await;
-    assert!(told[0].is_some() && told[0] == told[2] && told[1].is_none());
+    let reported = ask(completions, &twice).await;
+    assert!(reported[0].is_some() && reported[0] == reported[2] && reported[1].is_none());
 }
 
 async fn others_are_other_deliveries(
@@ -139,13 +143,17 @@ async fn any_text_is_found_again(group: &str, inbox: &dyn Inbox, completions: &d
     for key in &keys {
         complete(inbox, key).await;
     }
-    let told = ask(completions, &keys).await;
-    for (text, told) in texts.iter().zip(told) {
-        assert!(told.is_some(), "{:?}", &text[..text.len().min(20)]);
+    let reported = ask(completions, &keys).await;
+    for (text, reported) in texts.iter().zip(reported) {
+        assert!(reported.is_some(), "{:?}", &text[..text.len().min(20)]);
     }
 }
 
-async fn what_an_event_said_is_told(group: &str, inbox: &dyn Inbox, completions: &dyn Completions) {
+async fn the_content_of_an_event_is_reported(
+    group: &str,
+    inbox: &dyn Inbox,
+    completions: &dyn Completions,
+) {
     let said = Some(ContentDigest::of_event("test.said.v1", b"a"));
     let with = |content| InboxKey {
         content,
@@ -159,10 +167,10 @@ async fn what_an_event_said_is_told(group: &str, inbox: &dyn Inbox, completions:
         content: Some(ContentDigest::of_event("test.said.v1", b"b")),
         ..keys[0].clone()
     };
-    let told = ask(completions, &[keys[0].clone(), keys[1].clone(), other]).await;
-    let contents = told
+    let reported = ask(completions, &[keys[0].clone(), keys[1].clone(), other]).await;
+    let contents = reported
         .into_iter()
-        .map(|told| told.expect("it was completed").content);
+        .map(|reported| reported.expect("it was completed").content);
     let contents: Vec<_> = contents.collect();
     assert_eq!(
         contents,
@@ -171,7 +179,7 @@ async fn what_an_event_said_is_told(group: &str, inbox: &dyn Inbox, completions:
     );
 }
 
-async fn handlers_are_known_by_what_they_completed(
+async fn handlers_are_known_by_their_completions(
     group: &str,
     inbox: &dyn Inbox,
     completions: &dyn Completions,

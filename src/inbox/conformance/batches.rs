@@ -1,19 +1,19 @@
-//! What a store keeps besides that claims several deliveries in one transaction.
+//! The cases of a store that claims several deliveries in one transaction.
 
 use super::{Effects, complete, complete_with, duplicate, fresh, key, record};
 use crate::inbox::{BatchClaim, BatchInbox, ClaimedBatch, Inbox, InboxKey};
 use std::sync::Arc;
 
-/// Runs the cases on a store that has the power.
+/// Runs the cases on a store that supports batches.
 pub(super) async fn check(inbox: &Arc<dyn Inbox>, effects: &dyn Effects) {
     let Some(batches) = inbox.batches() else {
         return;
     };
     a_batch_and_its_effect_commit_together(&**inbox, batches, effects).await;
-    what_was_completed_before_is_told_apart(&**inbox, batches).await;
+    completed_deliveries_of_a_batch_are_detected(&**inbox, batches).await;
     one_that_fails_is_fresh_again_and_the_others_stand(&**inbox, batches, effects).await;
     where_all_fail_everything_is_undone(&**inbox, batches, effects).await;
-    what_is_not_completed_is_undone(&**inbox, batches, effects).await;
+    a_batch_that_is_not_completed_is_undone(&**inbox, batches, effects).await;
     a_transaction_that_is_kept_commits_nothing(&**inbox, batches, effects).await;
     batches_of_the_same_keys_do_not_wait_for_each_other(inbox).await;
 }
@@ -27,7 +27,7 @@ async fn claim(batches: &dyn BatchInbox, keys: &[InboxKey]) -> ClaimedBatch {
     claimed.expect("a batch is answered")
 }
 
-/// Claims keys that are all fresh, and writes the effect that the first of them names.
+/// Claims keys that are all fresh, and writes the effect that the first key names.
 async fn written(
     batches: &dyn BatchInbox,
     keys: &[InboxKey],
@@ -73,7 +73,7 @@ async fn a_batch_and_its_effect_commit_together(
     }
 }
 
-async fn what_was_completed_before_is_told_apart(inbox: &dyn Inbox, batches: &dyn BatchInbox) {
+async fn completed_deliveries_of_a_batch_are_detected(inbox: &dyn Inbox, batches: &dyn BatchInbox) {
     let keys = keys("known");
     let published = vec![record("before")];
     let first = fresh(inbox, &keys[1], "it is new").await;
@@ -136,7 +136,7 @@ async fn where_all_fail_everything_is_undone(
     are_fresh(inbox, &keys, "all failed").await;
 }
 
-async fn what_is_not_completed_is_undone(
+async fn a_batch_that_is_not_completed_is_undone(
     inbox: &dyn Inbox,
     batches: &dyn BatchInbox,
     effects: &dyn Effects,

@@ -1,4 +1,4 @@
-//! What is kept of an event's content: another event of the same id is noticed.
+//! Cases about an event's content: another event with the same id is detected.
 
 use super::{complete, duplicate, fresh, key};
 use crate::event::ContentDigest;
@@ -16,10 +16,10 @@ fn is_reused(claimed: &Result<Claimed, InboxError>) -> bool {
     matches!(claimed, Err(InboxError::Reused))
 }
 
-pub(super) async fn another_event_of_a_known_id_is_told_apart(inbox: &dyn Inbox) {
+pub(super) async fn another_event_with_a_known_id_is_detected(inbox: &dyn Inbox) {
     let first = saying(&key("content"), Some("first"));
     let other = saying(&first, Some("other"));
-    // What was not completed is not kept.
+    // The content of a delivery that was not completed is not kept.
     let claim = fresh(inbox, &other, "it is new").await;
     claim.abandon().await.expect("a claim is given back");
     complete(fresh(inbox, &first, "it was abandoned").await).await;
@@ -33,7 +33,7 @@ pub(super) async fn another_event_of_a_known_id_is_told_apart(inbox: &dyn Inbox)
     assert!(is_duplicate, "it was completed");
 }
 
-pub(super) async fn what_is_not_known_is_no_other_content(inbox: &dyn Inbox) {
+pub(super) async fn unknown_content_is_never_different(inbox: &dyn Inbox) {
     for (completed, claimed) in [(None, Some("said")), (Some("said"), None), (None, None)] {
         let key = key("unknown content");
         let first = saying(&key, completed);
@@ -42,7 +42,7 @@ pub(super) async fn what_is_not_known_is_no_other_content(inbox: &dyn Inbox) {
     }
 }
 
-pub(super) async fn a_batch_goes_on_without_another_event_of_a_known_id(inbox: &dyn Inbox) {
+pub(super) async fn a_batch_continues_without_another_event_of_a_known_id(inbox: &dyn Inbox) {
     let Some(batches) = inbox.batches() else {
         return;
     };

@@ -1,18 +1,18 @@
-//! What a store says of what it has forgotten.
+//! Cases about forgotten completions.
 
 use super::{Forgetting, claim, complete, duplicate, fresh, key};
 use crate::inbox::{Claimed, Inbox, InboxKey};
 use jiff::Timestamp;
 use std::time::Duration;
 
-/// How often a store is looked at that is to forget soon.
+/// Pause between two reads of a store that must forget soon.
 const LOOK: Duration = Duration::from_millis(20);
 
 fn now_ms() -> i64 {
     Timestamp::now().as_millisecond()
 }
 
-pub(super) async fn what_is_remembered_is_not_said_to_be_forgotten(inbox: &dyn Inbox) {
+pub(super) async fn remembered_completions_are_not_reported_as_forgotten(inbox: &dyn Inbox) {
     let key = key("remembered");
     complete(fresh(inbox, &key, "it is new").await).await;
     let completed_ms = now_ms();
@@ -24,14 +24,16 @@ pub(super) async fn what_is_remembered_is_not_said_to_be_forgotten(inbox: &dyn I
     );
 }
 
-pub(super) async fn what_was_forgotten_is_older_than_the_store_says(forgetting: &dyn Forgetting) {
+pub(super) async fn forgotten_completions_are_older_than_the_reported_time(
+    forgetting: &dyn Forgetting,
+) {
     let earlier = forgetting.open().await;
     let key = key("forgotten");
     let appended_ms = now_ms();
     complete(fresh(&*earlier, &key, "it is new").await).await;
     forgetting.forget().await;
     until_forgotten(&*earlier, &key).await;
-    // Who comes later has seen nothing of it, and looks with its first claim.
+    // A store opened later has observed nothing of it, and reads it with its first claim.
     let later = forgetting.open().await;
     until_forgotten(&*later, &key).await;
     let (before_ms, now_ms) = (later.forgotten_before_ms(), now_ms());

@@ -1,4 +1,4 @@
-//! What holds for deliveries whose handlers name no transaction.
+//! Cases of deliveries whose handlers name no transaction.
 
 use super::{DEADLOCK, complete_with, duplicate, fresh, key, record};
 use crate::inbox::{Claim, Claimed, Inbox, InboxKey};

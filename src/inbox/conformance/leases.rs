@@ -6,8 +6,8 @@ use std::future::Future;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
-/// A process of its own, as far as a store can tell: its tasks run only while it does something. Between two doings it stands
-/// still, as one that was stopped or has no processor.
+/// A separate process from the store's point of view: its tasks run only during [`Process::run`].
+/// Between two calls it is suspended, like a stopped process or one without a processor.
 struct Process(Runtime);
 
 impl Process {
@@ -16,7 +16,7 @@ impl Process {
         Self(runtime.expect("a runtime"))
     }
 
-    /// Does something, and stands still again.
+    /// Runs `doing` and suspends again.
     async fn run<F>(self, doing: F) -> (Self, F::Output)
     where
         F: Future<Output: Send + 'static> + Send + 'static,
@@ -36,15 +36,15 @@ impl Process {
             .await
     }
 
-    /// Ends; its runtime may not be dropped where that could block.
+    /// Ends the process. Its runtime must not be dropped in a context where that could block.
     fn end(self) {
         self.0.shutdown_background();
     }
 
-    /// Dies on the spot, with what it claimed.
+    /// Crashes, with its claim.
     fn crash(self, claim: Box<dyn Claim>) {
         self.end();
-        // A process that is gone drops nothing.
+        // A crashed process drops nothing.
         std::mem::forget(claim);
     }
 }
@@ -81,9 +81,7 @@ pub(super) async fn a_lease_that_is_renewed_is_not_taken_over(leases: &dyn Lease
     );
 }
 
-pub(super) async fn a_completion_after_the_lease_was_lost_fails_and_the_others_stands(
-    leases: &dyn Leases,
-) {
+pub(super) async fn a_completion_after_a_lost_lease_fails(leases: &dyn Leases) {
     for other_completes_first in [true, false] {
         let key = key("lost");
         let others = vec![record("other")];
@@ -94,7 +92,7 @@ pub(super) async fn a_completion_after_the_lease_was_lost_fails_and_the_others_s
         if other_completes_first {
             complete_with(claimed.take().expect("claimed"), others.clone()).await;
         }
-        // It goes on for a while before its handler ends, as if it still had its lease.
+        // The process runs for a while before its handler ends, as if it still held its lease.
         let (process, ()) = process.run(tokio::time::sleep(leases.lease() / 2)).await;
         let (process, late) = process.run(frozen.complete(vec![record("late")])).await;
         assert!(
@@ -110,7 +108,7 @@ pub(super) async fn a_completion_after_the_lease_was_lost_fails_and_the_others_s
     }
 }
 
-pub(super) async fn a_completion_after_a_lease_that_nobody_took_stands(leases: &dyn Leases) {
+pub(super) async fn a_completion_after_an_expired_untaken_lease_succeeds(leases: &dyn Leases) {
     let key = key("expired");
     let (process, frozen) = Process::claim(leases, &key).await;
     tokio::time::sleep(leases.lease() * 3 / 2).await;

@@ -1,13 +1,12 @@
-//! What a PostgreSQL store says of deliveries.
+//! Read access to the completed deliveries of a PostgreSQL store.
 
-use super::{PostgresInbox, store};
+use super::{PostgresInbox, statements};
 use crate::inbox::{BoxFuture, Completion, Completions, InboxError, InboxKey};
-use sqlx::Postgres;
-use sqlx::pool::PoolConnection;
+use crate::postgres::Session;
 
 impl PostgresInbox {
-    async fn looking(&self) -> Result<PoolConnection<Postgres>, InboxError> {
-        let connection = self.store().pool.acquire().await;
+    async fn reader(&self) -> Result<Session, InboxError> {
+        let connection = self.store().database.session().await;
         connection.map_err(|error| self.store().failed("read", error))
     }
 }
@@ -18,13 +17,13 @@ impl Completions for PostgresInbox {
         keys: &'a [InboxKey],
     ) -> BoxFuture<'a, Result<Vec<Option<Completion>>, InboxError>> {
         Box::pin(async move {
-            let mut connection = self.looking().await?;
-            let mut told = Vec::with_capacity(keys.len());
-            for keys in keys.chunks(store::LOOK_MAX) {
-                let some = store::completed(&mut connection, keys).await;
-                told.extend(some.map_err(|error| self.store().failed("read", error))?);
+            let mut connection = self.reader().await?;
+            let mut found = Vec::with_capacity(keys.len());
+            for keys in keys.chunks(statements::KEYS_PER_QUERY_MAX) {
+                let some = statements::completed(&mut connection, keys).await;
+                found.extend(some.map_err(|error| self.store().failed("read", error))?);
             }
-            Ok(told)
+            Ok(found)
         })
     }
 
@@ -34,10 +33,10 @@ impl Completions for PostgresInbox {
         handlers: &'a [String],
     ) -> BoxFuture<'a, Result<Vec<bool>, InboxError>> {
         Box::pin(async move {
-            let mut connection = self.looking().await?;
+            let mut connection = self.reader().await?;
             let mut has = Vec::with_capacity(handlers.len());
             for handler in handlers {
-                let known = store::has(&mut connection, group, Some(handler)).await;
+                let known = statements::has(&mut connection, group, Some(handler)).await;
                 has.push(known.map_err(|error| self.store().failed("read", error))?);
             }
             Ok(has)
@@ -46,8 +45,8 @@ impl Completions for PostgresInbox {
 
     fn has_group<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<bool, InboxError>> {
         Box::pin(async move {
-            let mut connection = self.looking().await?;
-            let has = store::has(&mut connection, group, None).await;
+            let mut connection = self.reader().await?;
+            let has = statements::has(&mut connection, group, None).await;
             has.map_err(|error| self.store().failed("read", error))
         })
     }

@@ -1,19 +1,19 @@
-//! PostgreSQL's error codes as inbox errors, with what to do.
+//! Maps PostgreSQL's error codes to inbox errors, with a remedy.
 //!
-//! Codes: PostgreSQL's documentation, appendix A. The inbox's own statements are the same for every delivery, so what fails one of
-//! them is the server's fault and not the event's: the events wait. The exceptions are few: what a handler wrote can make its
-//! commit fail.
+//! Codes: PostgreSQL's documentation, appendix A. The inbox's own statements are the same for every
+//! delivery, so the server causes their failures, not the event: the events wait. The few
+//! exceptions are commits that fail because of a handler's writes.
 
-use crate::handler::causes;
-use crate::handler::panics::caught;
+use crate::failure::causes;
+use crate::failure::panics::caught;
 use crate::inbox::InboxError;
-use crate::inbox::failure::{Advice, Failure};
-use crate::inbox::group::Cause;
+use crate::inbox::group_commit::Cause;
+use crate::inbox::shared::error::{Advice, Failure};
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-/// The error for a transaction that ended before its time.
+/// The error of a transaction that ended before its time.
 pub(super) fn ended_by_hand(cause: impl fmt::Display) -> InboxError {
     InboxError::Transaction {
         reason: format!(
@@ -23,10 +23,10 @@ pub(super) fn ended_by_hand(cause: impl fmt::Display) -> InboxError {
     }
 }
 
-/// The error for what a handler did to its transaction, if it is that.
+/// The error of a handler that misused its transaction, if `error` shows that.
 pub(super) fn misuse(error: &sqlx::Error) -> Option<InboxError> {
     match code(error)?.as_str() {
-        // The savepoint or the cursor does not exist; there is no transaction.
+        // The savepoint or the cursor does not exist; no transaction is open.
         "3B001" | "25P01" | "34000" => Some(ended_by_hand(error)),
         "25P02" => Some(InboxError::Transaction {
             reason: "one of the handler's statements failed, after which PostgreSQL keeps nothing of it, and the handler went \
@@ -37,25 +37,25 @@ pub(super) fn misuse(error: &sqlx::Error) -> Option<InboxError> {
     }
 }
 
-/// The inbox error for `error`, which happened to the store `name` during `doing`.
+/// Maps `error`, which occurred in the store `name` during `doing`, to an inbox error.
 pub(super) fn failed(name: &str, doing: &'static str, error: sqlx::Error) -> InboxError {
     Failure::of(name, doing, &advice(&error), error)
 }
 
-/// The server said nothing.
+/// The server did not answer.
 pub(super) fn silent(name: &str, doing: &'static str, waited: Duration) -> InboxError {
     Failure::unavailable(format!(
         "{doing} on {name}: no answer within {waited:?}; is the server up, and is the way to it?"
     ))
 }
 
-/// Classes of codes that what a handler wrote can end in when its deferred constraints and triggers are looked at: data,
-/// constraints, views' checks, triggers, functions, limits of a row.
+/// Classes of codes that a handler's writes can cause when deferred constraints and triggers are
+/// checked: data, constraints, views' checks, triggers, functions, limits of a row.
 const OF_THE_EVENT: [&str; 10] = ["09", "22", "23", "27", "2F", "38", "39", "44", "54", "P0"];
 
 const REFUSED: Advice = Advice::Refused("PostgreSQL refused it");
 
-/// What is neither known to be the event's nor known to need somebody.
+/// For an error that is known neither to be caused by the event nor to need an operator.
 const FAILED: Advice = Advice::Wait("PostgreSQL failed");
 
 fn advice(error: &sqlx::Error) -> Advice {
@@ -70,7 +70,11 @@ fn advice(error: &sqlx::Error) -> Advice {
             return Advice::Wait("the connection broke; is the server up?");
         }
         sqlx::Error::Encode(_) | sqlx::Error::Configuration(_) => return REFUSED,
-        Tls(_) => return Advice::Mend("TLS failed; look at sslmode and the certificates"),
+        Tls(_) => {
+            return Advice::Mend(
+                "TLS failed; look at sslmode, and at sslrootcert, which names the certificate to trust",
+            );
+        }
         _ => {}
     }
     let Some(code) = code(error) else {
@@ -80,7 +84,7 @@ fn advice(error: &sqlx::Error) -> Advice {
         "53100" => Advice::Mend("the server's disk is full; free some space"),
         "42501" => Advice::Mend("its user may not do that; grant it the rights on the tables"),
         "42P01" | "42703" => Advice::Mend(
-            "a table of evenkeel is not there or not of this version; run `evenkeel store migrate`",
+            "a table of evenkeel is not there or not of this version; run `evenkeel store migrate --execute`",
         ),
         "25006" => Advice::Mend("the server is a replica or read-only; connect to the primary"),
         "28000" | "28P01" | "3D000" => {
@@ -94,8 +98,8 @@ fn advice(error: &sqlx::Error) -> Advice {
             "the server reports damaged data or a damaged index; look at its log, and at `REINDEX` or a backup",
         ),
         "26000" | "42P05" => Advice::Mend(
-            "the server does not know its own statements; a pooler between shares connections by transactions or statements: \
-             let it pool sessions",
+            "the server does not know its own statements; a pooler between hands out connections by transaction: add \
+             `pgbouncer=true` to the parameters of the store's URL, or let it pool sessions",
         ),
         code => match &code[..code.len().min(2)] {
             "08" | "57" | "58" => Advice::Wait("the server is going down or coming up"),
@@ -106,11 +110,11 @@ fn advice(error: &sqlx::Error) -> Advice {
     }
 }
 
-/// How another transaction was in the way, if `error` or what it wraps says that. A lock that was not free counts only where it was
-/// waited for briefly.
+/// How another transaction was in the way, if `error` or an error it wraps shows that. An
+/// unavailable lock counts only if the wait for it was short.
 pub(super) fn cause(error: &(dyn Error + 'static), is_hasty: bool) -> Option<Cause> {
     let first = || causes(error).find_map(|error| code(error.downcast_ref()?));
-    // What an error wraps is the service's own code.
+    // The chain of errors runs the service's own code.
     let code = caught("the error's own source", first).ok().flatten()?;
     match code.as_str() {
         "40P01" => Some(Cause::Deadlock),

@@ -1,18 +1,24 @@
-//! Handlers that share rows: whatever they lock and in whatever order, no delivery fails and the sum is right.
+//! Handlers that share rows: whatever they lock and in whatever order, no delivery fails and the
+//! sum is right.
 
 use super::*;
-use crate::event::{Event, EventType, Headers, RecordBatchBuilder};
-use crate::handler::{Delivered, Delivery, HandlerError, Outcome, Router, Scope};
+use crate::event::{Event, EventType, Headers, OutgoingRecord, RecordBatchBuilder};
+use crate::handler::{Delivered, Delivery, DeliveryScope, HandlerError, Outcome, Router};
+use crate::inbox::{Claimed, Inbox, InboxKey};
+use crate::outbox::PostgresOutbox;
 use crate::telemetry::captured::capture;
 use crate::testing::postgres;
-use std::sync::atomic::AtomicUsize;
+use sqlx::{PgConnection, PgPool};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 use tower::Service;
 
 const STOCK: &str = "
     CREATE TABLE IF NOT EXISTS stock (article bigint PRIMARY KEY, n bigint NOT NULL);
     CREATE TABLE IF NOT EXISTS parts (id bigint PRIMARY KEY REFERENCES stock DEFERRABLE INITIALLY DEFERRED)";
 
-/// How many rows there are.
+/// The number of rows.
 const ARTICLES: i64 = 20;
 
 /// An event that adds one to each of its articles, in this order.
@@ -39,7 +45,7 @@ enum Way {
     AdvisoryLock,
     /// Holds the row for a while.
     Sleep,
-    /// Calls every error permanent.
+    /// Reports every error as permanent.
     Permanent,
 }
 
@@ -65,7 +71,7 @@ async fn add(tx: &mut PgConnection, article: i64, way: Way) -> Result<(), sqlx::
     Ok(())
 }
 
-/// What handlers of a test met.
+/// Errors that the handlers of a test received.
 #[derive(Clone, Default)]
 struct Met(Arc<AtomicUsize>);
 
@@ -131,7 +137,7 @@ fn delivery(source: &str, id: usize, taken: &Taken) -> Delivery {
     Delivery {
         record: batch.build(None).record(0).unwrap(),
         attempt: 1,
-        scope: Arc::new(Scope {
+        scope: Arc::new(DeliveryScope {
             group: "stock".to_owned(),
             publisher: None,
             handler_timeout: None,
@@ -139,7 +145,8 @@ fn delivery(source: &str, id: usize, taken: &Taken) -> Delivery {
     }
 }
 
-/// Has each router handle its share of the events, up to 64 at a time. The outcomes that are no success.
+/// Has each router handle its share of the events, up to 64 at a time. Returns the outcomes that
+/// are no success.
 async fn deliver(routers: &[Router], events: &[Taken]) -> Vec<Outcome> {
     let next = Arc::new(AtomicUsize::new(0));
     let run = crate::testing::unique("/run");
@@ -169,7 +176,7 @@ async fn deliver(routers: &[Router], events: &[Taken]) -> Vec<Outcome> {
     failed
 }
 
-/// `count` events of `articles` different articles each, in any order.
+/// `count` events of `articles` different articles each, in random order.
 fn events(count: usize, articles: usize) -> Vec<Taken> {
     let taken = |_| Taken {
         articles: rand::seq::index::sample(&mut rand::rng(), ARTICLES as usize, articles)
@@ -201,7 +208,8 @@ async fn sum(inbox: &PostgresInbox) -> usize {
     sum as usize
 }
 
-/// Opens so many instances and has them handle the events: none fails, few collide, the sum is right.
+/// Opens this many instances and has them handle the events: none fails, few collide, and the sum
+/// is right.
 async fn check(
     url: &str,
     instances: usize,
@@ -231,7 +239,7 @@ async fn check(
     );
     let added: usize = events.iter().map(|taken| taken.articles.len()).sum();
     assert_eq!(sum(&inboxes[0]).await - before, added, "{case}");
-    // A few at the start, and a few each time that several transactions are tried again.
+    // A few at the start, and a few each time several transactions are tried again.
     assert!(collisions <= 60 * instances, "{case}");
     eprintln!("{case}");
 }
@@ -294,7 +302,8 @@ async fn batches_that_share_rows_fail_none_of_their_events() {
     check(&url, 3, Way::Update, &events(2_000, 1), batch_router, |s| s).await;
 }
 
-/// Another program takes the same rows in another order: PostgreSQL ends one of the two after a second.
+/// Another program locks the same rows in another order: PostgreSQL ends one of the two after a
+/// second.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_program_that_takes_the_same_rows_costs_no_attempt() {
     let Some(url) = database().await else { return };
@@ -316,7 +325,7 @@ async fn another_program_that_takes_the_same_rows_costs_no_attempt() {
                     }
                     transaction.commit().await
                 };
-                // It may be the one that is ended.
+                // PostgreSQL may end this one.
                 let _: Result<(), sqlx::Error> = both.await;
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
@@ -335,11 +344,11 @@ async fn another_program_that_takes_the_same_rows_costs_no_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_deferred_constraint_refuses_takes_no_neighbour_with_it() {
+async fn a_failed_deferred_constraint_fails_its_own_delivery_only() {
     let Some(url) = database().await else { return };
     let inbox = open(&url, |settings| settings.with_connections(1)).await;
     let handler = async |event: Event<Taken>, mut tx: PostgresTx| {
-        // The last has no such article, which shows at the commit.
+        // The last article does not exist, which is detected at the commit.
         let insert = sqlx::query("INSERT INTO parts VALUES ($1)").bind(event.data.articles[0]);
         insert.execute(&mut *tx).await.map(drop)
     };
@@ -382,10 +391,9 @@ async fn handlers_may_check_all_their_constraints_at_once() {
     assert!(failed.is_empty(), "{failed:?}");
 }
 
-/// Keys of events that are published are locked as rows are.
+/// The keys of published events are locked like rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn events_that_publish_on_few_keys_do_not_collide() {
-    use crate::outbox::PostgresOutbox;
     let Some(url) = database().await else { return };
     let outbox = PostgresOutbox::open(&url).await.unwrap();
     let inbox = open(&url, |settings| settings).await;
@@ -436,7 +444,7 @@ fn collisions_are_counted_and_named_with_the_setting() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let log = capture(tracing_subscriber::fmt(), || {
         metrics::with_local_recorder(&recorder, || {
-            // A group holds its rows for longer than others wait for them.
+            // A group holds its rows longer than others wait for them.
             let events = events(200, 2);
             runtime.block_on(check(&url, 1, Way::Sleep, &events, router, |s| s));
         });

@@ -1,10 +1,16 @@
+use super::inbox::ANSWER_LIMIT;
 use super::*;
 use crate::inbox::conformance::{self, Effects, Forgetting};
-use crate::inbox::{Claim, Claimed, Inbox, InboxKey, completions};
+use crate::inbox::{BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey, completions};
+use crate::outbox::PostgresOutbox;
+use crate::postgres::Migration;
 use crate::testing::{TestPostgres, postgres};
 use sqlx::Connection;
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
 
-const EFFECTS: &str = "CREATE TABLE IF NOT EXISTS effects (name text NOT NULL)";
+pub(crate) const EFFECTS: &str = "CREATE TABLE IF NOT EXISTS effects (name text NOT NULL)";
 
 /// An empty database, if there is a PostgreSQL.
 async fn database() -> Option<String> {
@@ -16,7 +22,7 @@ async fn open(url: &str) -> PostgresInbox {
     PostgresInbox::open(url, EFFECTS).await.expect("a store")
 }
 
-fn key(id: &str) -> InboxKey {
+pub(crate) fn key(id: &str) -> InboxKey {
     InboxKey {
         group: "group".to_owned(),
         handler: "handler".to_owned(),
@@ -26,7 +32,7 @@ fn key(id: &str) -> InboxKey {
     }
 }
 
-async fn fresh(inbox: &PostgresInbox, id: &str) -> Box<dyn Claim> {
+pub(crate) async fn fresh(inbox: &PostgresInbox, id: &str) -> Box<dyn Claim> {
     match inbox.claim(&key(id)).await.expect("an answer") {
         Claimed::Fresh(claim) => claim,
         Claimed::Duplicate { .. } => panic!("{id} is a duplicate"),
@@ -38,19 +44,22 @@ async fn is_duplicate(inbox: &PostgresInbox, id: &str) -> bool {
     matches!(claimed, Claimed::Duplicate { .. })
 }
 
-fn transaction(claim: &mut Box<dyn Claim>) -> PostgresTx {
+pub(crate) fn transaction(claim: &mut Box<dyn Claim>) -> PostgresTx {
     let transaction = claim.transaction().expect("the transaction");
     *transaction.downcast().expect("of PostgreSQL")
 }
 
-async fn write(transaction: &mut PostgresTx, name: &str) -> Result<(), sqlx::Error> {
+pub(crate) async fn write(transaction: &mut PostgresTx, name: &str) -> Result<(), sqlx::Error> {
     let insert = sqlx::query("INSERT INTO effects VALUES ($1)").bind(name);
     insert.execute(&mut **transaction).await.map(drop)
 }
 
 async fn count(inbox: &PostgresInbox, name: &str) -> u64 {
-    let count = sqlx::query_scalar("SELECT count(*) FROM effects WHERE name = $1").bind(name);
-    let count: i64 = count.fetch_one(inbox.pool()).await.expect("readable");
+    // In a transaction and not kept prepared, as a pooler requires.
+    let mut transaction = inbox.pool().begin().await.expect("a transaction");
+    let count = sqlx::query_scalar("SELECT count(*) FROM effects WHERE name = $1");
+    let count = count.persistent(false).bind(name);
+    let count: i64 = count.fetch_one(&mut *transaction).await.expect("readable");
     count as u64
 }
 
@@ -58,7 +67,7 @@ async fn complete(claim: Box<dyn Claim>) -> Result<(), InboxError> {
     claim.complete(Vec::new()).await.map(drop)
 }
 
-struct Table(PostgresInbox);
+pub(crate) struct Table(pub(crate) PostgresInbox);
 
 impl Effects for Table {
     fn write<'a>(&'a self, transaction: Box<dyn Any + Send>, name: &'a str) -> BoxFuture<'a, ()> {
@@ -85,7 +94,7 @@ async fn the_postgres_inbox_keeps_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_that_get_the_same_events_at_once_have_each_effect_once() {
+async fn instances_with_the_same_events_have_each_effect_once() {
     let Some(url) = database().await else { return };
     let mut racers = Vec::new();
     for _ in 0..3 {
@@ -94,7 +103,7 @@ async fn instances_that_get_the_same_events_at_once_have_each_effect_once() {
             let inbox = inbox.clone();
             tokio::spawn(async move {
                 for id in 0..50 {
-                    // From another place each, so that they meet in any order.
+                    // Each task starts elsewhere, so that they meet in any order.
                     let id = ((id + offset * 3) % 50).to_string();
                     let claimed = loop {
                         match inbox.claim(&key(&id)).await {
@@ -123,7 +132,7 @@ async fn instances_that_get_the_same_events_at_once_have_each_effect_once() {
 }
 
 #[tokio::test]
-async fn instances_that_open_an_empty_database_at_once_all_get_it() {
+async fn concurrent_instances_can_open_an_empty_database() {
     let Some(url) = database().await else { return };
     let opened = (0..8).map(|_| open(&url));
     for inbox in futures_util::future::join_all(opened).await {
@@ -155,9 +164,9 @@ async fn a_handlers_own_commit_is_refused_and_its_rollback_found_out() {
     }
 }
 
-/// PostgreSQL keeps nothing after a failed statement, whatever the handler makes of it.
+/// PostgreSQL keeps nothing after a failed statement, even if the handler ignores the failure.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_that_swallows_a_failed_statement_is_told_and_takes_no_neighbour_with_it() {
+async fn a_swallowed_failed_statement_fails_its_own_delivery_only() {
     let Some(url) = database().await else { return };
     let settings = PostgresSettings::new(EFFECTS).with_connections(1);
     let inbox = PostgresInbox::open_with(&url, &settings).await.unwrap();
@@ -220,9 +229,9 @@ async fn a_database_that_is_not_brought_up_to_date_or_is_newer_is_refused() {
     assert!(refused().await.contains("evenkeel store migrate"));
     let versions = async || PostgresInbox::versions(&url).await.unwrap().unwrap();
     let before = versions().await;
-    assert_eq!((before.stored, before.newest), (0, store::VERSION));
+    assert_eq!((before.stored, before.newest), (0, statements::VERSION));
     let inbox = open(&url).await;
-    assert_eq!(versions().await.stored, store::VERSION);
+    assert_eq!(versions().await.stored, statements::VERSION);
     let of_sqlite = PostgresInbox::versions("sqlite:service.db").await;
     assert!(of_sqlite.unwrap().is_none());
     PostgresInbox::open_with(&url, &settings).await.unwrap();
@@ -248,7 +257,7 @@ async fn a_database_of_an_older_version_is_brought_up_to_date() {
     .unwrap();
     inbox.close().await;
     let inbox = open(&url).await;
-    // What its event said is not known.
+    // The content of its event is not known.
     let said = InboxKey {
         content: Some(crate::event::ContentDigest::of_event("test.said.v1", b"")),
         ..key("1")
@@ -311,7 +320,7 @@ impl Forgetting for Purged {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_postgres_inbox_says_up_to_when_it_was_purged() {
+async fn the_postgres_inbox_reports_its_purge_watermark() {
     let Some(url) = database().await else { return };
     conformance::check_forgetting(Arc::new(Purged(open(&url).await, url))).await;
 }
@@ -329,7 +338,7 @@ async fn a_purge_that_finds_nothing_forgets_nothing_and_a_smaller_one_takes_noth
         set.execute(inbox.pool()).await.expect("set");
         let hour = Duration::from_secs(3600);
         assert_eq!(inbox.purge(hour, 10).await.expect("purged"), 1);
-        // A process that comes later knows what stands in the store, and no more.
+        // A process opened later knows the stored time, and no more.
         let later = open(&url).await;
         drop(fresh(&later, "later").await);
         assert_eq!(later.forgotten_before_ms(), Some(5_001));
@@ -338,8 +347,7 @@ async fn a_purge_that_finds_nothing_forgets_nothing_and_a_smaller_one_takes_noth
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_handlers_publish_is_in_the_outbox_with_their_effects_and_the_contract_holds() {
-    use crate::outbox::PostgresOutbox;
+async fn with_an_outbox_events_commit_with_effects_and_the_contract_holds() {
     let Some(url) = database().await else { return };
     let outbox = PostgresOutbox::open(&url).await.unwrap();
     let inbox = open(&url).await.with_outbox(outbox).unwrap();
@@ -367,10 +375,9 @@ async fn what_handlers_publish_is_in_the_outbox_with_their_effects_and_the_contr
     conformance::check(Arc::new(inbox), Some(effects)).await;
 }
 
-/// Outside of a transaction the event would leave, and leave again when its delivery is tried again.
+/// Outside of a transaction the event would be published, and again when its delivery is retried.
 #[tokio::test]
-async fn what_a_handler_publishes_that_rolled_back_by_hand_does_not_leave() {
-    use crate::outbox::PostgresOutbox;
+async fn events_of_a_manually_rolled_back_transaction_are_not_published() {
     let Some(url) = database().await else { return };
     let outbox = PostgresOutbox::open(&url).await.unwrap();
     let inbox = open(&url).await.with_outbox(outbox).unwrap();
@@ -416,7 +423,7 @@ async fn opening_does_not_wait_for_claims_nor_claims_for_the_services_ddl() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_begin_that_nobody_waited_for_leaves_no_open_transaction() {
+async fn a_cancelled_begin_leaves_no_open_transaction() {
     let Some(server) = crate::testing::required(TestPostgres::start().await) else {
         return;
     };
@@ -426,7 +433,7 @@ async fn a_begin_that_nobody_waited_for_leaves_no_open_transaction() {
     complete(fresh(&inbox, "before").await).await.unwrap();
     server.freeze().await.unwrap();
     let begins = (0..8).map(|_| {
-        let begin = store::begin(inbox.pool());
+        let begin = inbox.store().database.begin(statements::GUARD);
         tokio::time::timeout(Duration::from_millis(200), begin)
     });
     let begun = futures_util::future::join_all(begins).await;
@@ -441,7 +448,7 @@ async fn a_begin_that_nobody_waited_for_leaves_no_open_transaction() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_falls_silent_is_reported_and_its_connections_are_given_up() {
+async fn a_server_that_stops_answering_loses_its_connections() {
     let Some(server) = crate::testing::required(TestPostgres::start().await) else {
         return;
     };
@@ -461,7 +468,7 @@ async fn a_server_that_falls_silent_is_reported_and_its_connections_are_given_up
     crate::testing::eventually("it goes on", limit, async || {
         match inbox.claim(&key("1")).await {
             Ok(Claimed::Fresh(claim)) => complete(claim).await.ok(),
-            // The commit was on its way.
+            // The commit was already sent.
             Ok(Claimed::Duplicate { .. }) => Some(()),
             Err(_) => None,
         }
@@ -469,9 +476,9 @@ async fn a_server_that_falls_silent_is_reported_and_its_connections_are_given_up
     .await;
 }
 
-/// The limits are those by default: a lock is waited for up to 10 s, an answer up to 20 s.
+/// With the default limits: 10 s for a lock, 20 s for an answer.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_stands_still_is_found_out_within_seconds_even_by_a_handlers_statement() {
+async fn a_hanging_server_is_detected_within_seconds() {
     let Some(server) = crate::testing::required(TestPostgres::start().await) else {
         return;
     };
@@ -492,7 +499,7 @@ async fn a_server_that_stands_still_is_found_out_within_seconds_even_by_a_handle
         () = statement => panic!("it was answered"),
     };
     assert!(error.to_string().contains("no answer within"), "{error}");
-    // One that waits for an answer of its own, and others that wait behind it.
+    // One waits for an answer of its own, the others wait behind it.
     let others = (2..40).map(|id| {
         let inbox = inbox.clone();
         async move { inbox.claim(&key(&id.to_string())).await.map(drop) }
@@ -518,7 +525,6 @@ async fn a_server_that_stands_still_is_found_out_within_seconds_even_by_a_handle
 
 #[tokio::test]
 async fn the_outbox_of_another_database_is_refused() {
-    use crate::outbox::PostgresOutbox;
     let (Some(url), Some(other)) = (database().await, database().await) else {
         return;
     };
@@ -530,7 +536,7 @@ async fn the_outbox_of_another_database_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_postgres_inbox_tells_what_was_completed() {
+async fn the_postgres_inbox_reports_completions() {
     let Some(url) = database().await else {
         return;
     };

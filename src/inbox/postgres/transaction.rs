@@ -1,38 +1,54 @@
-//! What a handler writes its effect through.
+//! The transaction that a handler writes its effect through.
 
 use crate::event::OutgoingRecord;
-use crate::inbox::group::Lent;
+use crate::inbox::group_commit::HandedOut;
 use sqlx::{PgConnection, Postgres, Transaction};
 use std::ops::{Deref, DerefMut};
 
 /// An open transaction of the store.
 pub(super) struct Open {
     pub(super) transaction: Transaction<'static, Postgres>,
-    /// Whether one event has it for itself: it needs no savepoint then.
+    /// Whether it serves a single event: it then needs no savepoint.
     pub(super) is_single: bool,
-    /// Whether handlers wait for a lock only briefly in it.
+    /// Whether its handlers wait for a lock only briefly.
     pub(super) is_hasty: bool,
-    /// What was published in it, for the outbox, in order.
+    /// The events published in it, for the outbox, in order.
     pub(super) staged: Vec<OutgoingRecord>,
-    /// How much of that is not undone with the present turn.
+    /// The number of staged events that are kept if the present turn is undone.
     pub(super) staged_before: usize,
 }
 
 /// The transaction that a handler writes its effect through; dereferences to [`PgConnection`].
 ///
-/// It commits with the inbox row when the handler succeeds, together with those of other events that were ready at the time:
-/// each has it in turn, under a savepoint. Dropping it hands it back, so a handler takes it by value and lets it go at its
-/// end; one that moves it into a task which outlives the handler makes the completion fail and commits nothing of it. `COMMIT`
-/// in SQL is refused, and after a `ROLLBACK` the completion fails. Savepoints (`Connection::begin` on it) are fine.
+/// It commits with the inbox row when the handler succeeds, together with the transactions of other
+/// events that were ready at the same time: each handler has it in turn, under a savepoint.
+/// Dropping it returns it to the claim, so a handler takes it by value and drops it at its end. If
+/// a handler moves it into a task that outlives the handler, the completion fails and nothing is
+/// committed. `COMMIT` in SQL is refused, and after a `ROLLBACK` the completion fails. Savepoints
+/// (`Connection::begin` on it) are allowed.
 ///
-/// While it lives, the others of its group wait, and whoever wants the rows that they changed: do not await anything but the
-/// store, and write to the store by no other connection, which could wait for the group for ever. What is set for the transaction
-/// (`SET LOCAL`, an advisory lock) lasts until the commit, for the events after it too.
-pub struct PostgresTx(Lent<Open>);
+/// While it lives, the other deliveries of its group wait, and so do transactions that need the
+/// rows it changed. Await nothing but the store, and write to the store by no other connection:
+/// that connection could wait for the group for ever. Settings of the transaction (`SET LOCAL`, an
+/// advisory lock) last until the commit, for the later events of the group too.
+///
+/// ```no_run
+/// use evenkeel::event::Record;
+/// use evenkeel::handler::{HandlerError, Router};
+/// use evenkeel::inbox::PostgresTx;
+///
+/// async fn count(_: Record, mut tx: PostgresTx) -> Result<(), HandlerError> {
+///     sqlx::query("UPDATE counter SET records = records + 1").execute(&mut *tx).await?;
+///     Ok(())
+/// }
+///
+/// let router = Router::new().raw(count);
+/// ```
+pub struct PostgresTx(HandedOut<Open>);
 
 impl PostgresTx {
-    pub(super) fn new(lent: Lent<Open>) -> Self {
-        Self(lent)
+    pub(super) fn new(handed_out: HandedOut<Open>) -> Self {
+        Self(handed_out)
     }
 }
 

@@ -1,10 +1,12 @@
-//! A claimed delivery: its lease, renewed while it is handled, and how it ends.
+//! A claimed delivery: its lease, renewed while the handler runs, and the ways it ends.
 //!
-//! Owns the task that renews. A claim ends once: completed, given back, or dropped.
+//! Owns the task that renews the lease. A claim ends once: completed, released, or dropped.
 
-use super::{Store, scripts};
+use super::connection::Store;
+use super::scripts;
 use crate::event::{ContentDigest, OutgoingRecord};
-use crate::inbox::{BoxFuture, Claim, InboxError, replies};
+use crate::inbox::shared::replies;
+use crate::inbox::{BoxFuture, Claim, InboxError};
 use redis::{FromRedisValue, Value};
 use std::any::Any;
 use std::future::Future;
@@ -13,13 +15,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-/// A lease is renewed this many times before it would run out.
+/// Renewals of a lease before it would expire.
 const RENEWALS_PER_LEASE: u32 = 3;
 
-/// A renewal that failed is tried again this many times before the lease runs out, at least.
+/// Minimum number of tries of a failed renewal before the lease expires.
 const TRIES_PER_LEASE: u32 = 12;
 
-/// The first pause between two tries to give a claim back.
+/// The first pause between two tries to release a claim.
 const RELEASE_RETRY: Duration = Duration::from_millis(100);
 
 /// A claim of one delivery, by one owner.
@@ -32,21 +34,21 @@ pub(super) struct RedisClaim {
 struct Renewal(AbortOnDropHandle<()>);
 
 impl Renewal {
-    /// Ends the task, and returns when it has ended: a renewal that went out after the delivery was given back would take it
-    /// again.
+    /// Ends the task and waits for its end: a renewal sent after the release would take the
+    /// delivery again.
     async fn end(self) {
         self.0.abort();
-        // That it was ended is what was wanted.
+        // The task was cancelled on purpose.
         let _ = self.0.await;
     }
 }
 
-/// Who has which delivery.
+/// The lease of a delivery by one owner.
 #[derive(Clone)]
 pub(super) struct Lease {
     pub(super) store: Arc<Store>,
     pub(super) key: Arc<str>,
-    /// What its event says.
+    /// The digest of the event's content.
     pub(super) content: Option<ContentDigest>,
     pub(super) token: Arc<[u8]>,
 }
@@ -61,7 +63,7 @@ impl RedisClaim {
 }
 
 impl Lease {
-    /// Renews until the task is ended with the claim, or the delivery is found to be another's.
+    /// Renews until the task ends with the claim, or until another owner has the delivery.
     async fn renew_for_ever(self) {
         let lease = self.store.settings.lease;
         loop {
@@ -72,13 +74,13 @@ impl Lease {
                     Ok(false) => {
                         tracing::warn!(
                             key = &*self.key,
-                            "a lease ran out while its handler was at work, and another instance has the delivery; its \
-                             completion will be refused"
+                            "lease expired while the handler was running, and another instance has the \
+                             delivery; its completion will be refused"
                         );
                         return;
                     }
                     Err(error) => {
-                        tracing::warn!(key = &*self.key, %error, "a lease could not be renewed; it is tried again");
+                        tracing::warn!(key = &*self.key, %error, "failed to renew a lease; retrying");
                         tokio::time::sleep(lease / TRIES_PER_LEASE).await;
                     }
                 }
@@ -86,19 +88,19 @@ impl Lease {
         }
     }
 
-    /// Takes the delivery if nobody has it, and says who does.
+    /// Takes the delivery if nobody has it. Returns the claim's answer.
     pub(super) async fn take(&self) -> Result<Value, InboxError> {
         let lease = milliseconds(self.store.settings.lease);
         self.run("claim", scripts::CLAIM, &[&lease]).await
     }
 
-    /// Whether the delivery is still this owner's.
+    /// Extends the lease. Returns whether this owner still has the delivery.
     async fn renew(&self) -> Result<bool, InboxError> {
         let lease = milliseconds(self.store.settings.lease);
         self.run("renew", scripts::RENEW, &[&lease]).await
     }
 
-    /// Notes the delivery as completed; false when it is another's.
+    /// Stores the delivery as completed; false if another owner has it.
     async fn complete(&self, replies: &[u8]) -> Result<bool, InboxError> {
         let (value, retention) = (
             scripts::done(self.content, replies),
@@ -108,7 +110,7 @@ impl Lease {
             .await
     }
 
-    /// Lets others have the delivery; false when it was not this owner's.
+    /// Releases the delivery; false if this owner did not have it.
     async fn release(&self) -> Result<bool, InboxError> {
         self.run("abandon", scripts::RELEASE, &[]).await
     }
@@ -127,8 +129,8 @@ impl Lease {
         self.store.run(doing, script, &self.key, &arguments).await
     }
 
-    /// Gives the delivery back beside everything else, when `before` has ended; tries for as long as the lease would last
-    /// anyway. Where there is no runtime, the lease runs out.
+    /// Releases the delivery in a background task, when `before` has ended. Retries for as long as
+    /// the lease would last. Without a runtime the lease expires instead.
     pub(super) fn release_soon(self, before: impl Future<Output = ()> + Send + 'static) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
@@ -167,7 +169,7 @@ impl Claim for RedisClaim {
                 return Ok(published);
             };
             renewal.end().await;
-            let mut asked = Unheard::new(&lease);
+            let mut asked = UnansweredClaim::new(&lease);
             let completed = lease.complete(&replies::encode(&published)).await?;
             asked.heard();
             match completed {
@@ -187,7 +189,7 @@ impl Claim for RedisClaim {
                 return Ok(());
             };
             renewal.end().await;
-            let mut asked = Unheard::new(&lease);
+            let mut asked = UnansweredClaim::new(&lease);
             lease.release().await?;
             asked.heard();
             Ok(())
@@ -195,22 +197,22 @@ impl Claim for RedisClaim {
     }
 }
 
-/// A request about a delivery whose answer was not heard yet. Dropped so, it gives the delivery back: nobody knows whether it is
-/// this owner's. One that was completed stays completed.
-pub(super) struct Unheard(Option<Lease>);
+/// A request about a delivery whose answer has not arrived yet. Dropping it releases the delivery,
+/// because it is not known whether this owner has it. A completed delivery stays completed.
+pub(super) struct UnansweredClaim(Option<Lease>);
 
-impl Unheard {
+impl UnansweredClaim {
     pub(super) fn new(lease: &Lease) -> Self {
         Self(Some(lease.clone()))
     }
 
-    /// The answer is there.
+    /// The answer arrived.
     pub(super) fn heard(&mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Unheard {
+impl Drop for UnansweredClaim {
     fn drop(&mut self) {
         if let Some(lease) = self.0.take() {
             lease.release_soon(std::future::ready(()));
@@ -218,7 +220,7 @@ impl Drop for Unheard {
     }
 }
 
-/// As Redis takes times.
+/// A time in Redis's format.
 fn milliseconds(time: Duration) -> Vec<u8> {
     time.as_millis().max(1).to_string().into_bytes()
 }

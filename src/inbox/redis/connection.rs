@@ -1,37 +1,38 @@
-//! The connection to Redis: one, shared, and made anew when it breaks.
+//! The connection to Redis: one, shared, and reopened when it breaks.
 //!
-//! Owns how long a request may take and which error becomes of its failure. Knows no state of a delivery.
+//! Owns the time limit of a request and the mapping of its failure to an error. Knows no state of a
+//! delivery.
 
-use super::RedisSettings;
-use super::error;
+use super::{RedisSettings, error};
 use crate::inbox::InboxError;
+use crate::inbox::shared::sent_replies::Sent;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
 use redis::{Client, Cmd, FromRedisValue, IntoConnectionInfo};
 use std::collections::HashMap;
 
-/// Requests that wait for being written before more have to wait for them: as many as deliveries may run at a time.
+/// Bounds the requests that wait to be written; at the bound callers wait. As many as deliveries
+/// that may run at a time.
 const WAITING_MAX: usize = 1_024;
 
-/// A Redis, and how it is used.
+/// A Redis server and its settings.
 pub(super) struct Store {
-    /// Host and port, for messages: the URL may hold a password.
+    /// Host and port, for messages: the URL may contain a password.
     pub(super) address: String,
     pub(super) settings: RedisSettings,
     connection: ConnectionManager,
+    pub(super) sent: Sent,
 }
 
 impl Store {
-    /// Connects, and looks once whether the server would throw deliveries away.
+    /// Connects, and checks once whether the server could discard deliveries.
     pub(super) async fn connect(url: &str, settings: &RedisSettings) -> Result<Self, InboxError> {
         settings.validate()?;
         let refused = |reason: &str| InboxError::Setting(format!("the URL of Redis {reason}"));
-        if ["rediss:", "valkeys:"]
-            .iter()
-            .any(|scheme| url.starts_with(scheme))
-        {
+        let asks_for_tls = ["rediss:", "valkeys:"].iter().any(|s| url.starts_with(s));
+        if asks_for_tls && cfg!(not(feature = "tls")) {
             return Err(refused(
-                "asks for TLS, which this build does not have; reach Redis through a TLS proxy on this machine, or in a trusted network",
+                "asks for TLS, which this build does not have: build evenkeel with its feature `tls`",
             ));
         }
         let info = url
@@ -43,7 +44,7 @@ impl Store {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(settings.timeout))
             .set_response_timeout(Some(settings.timeout))
-            // The callers try again, each in its own time.
+            // The callers retry, each with its own pauses.
             .set_number_of_retries(0)
             .set_pipeline_buffer_size(WAITING_MAX);
         let client = Client::open(info).map_err(failed)?;
@@ -52,8 +53,9 @@ impl Store {
             address,
             settings: settings.clone(),
             connection,
+            sent: Sent::default(),
         };
-        store.look().await?;
+        store.check_server().await?;
         Ok(store)
     }
 
@@ -76,7 +78,7 @@ impl Store {
         .await
     }
 
-    /// Sends a command, and gives up when the answer takes too long.
+    /// Sends a command, and stops waiting at the time limit.
     async fn ask<T: FromRedisValue>(
         &self,
         doing: &'static str,
@@ -93,17 +95,19 @@ impl Store {
         }
     }
 
-    /// Looks whether it answers, and warns of what would forget deliveries before their time.
-    async fn look(&self) -> Result<(), InboxError> {
+    /// Checks that the server answers, and warns of settings that would forget deliveries too
+    /// early.
+    async fn check_server(&self) -> Result<(), InboxError> {
         let info: String = match self.ask("open", &redis::cmd("INFO")).await {
-            // A user may have no right to it, and all that are needed.
+            // A user may lack this permission and still have all the necessary ones.
             Err(InboxError::NotWritable(_)) => {
                 let _: i64 = self
                     .run("open", "return 1", &self.settings.prefix, &[])
                     .await?;
                 tracing::warn!(
                     address = self.address,
-                    "this user may not ask Redis for INFO; see to it that maxmemory-policy is noeviction and appendonly is yes"
+                    "no permission for Redis INFO; make sure that maxmemory-policy is noeviction and \
+                     appendonly is yes"
                 );
                 return Ok(());
             }
@@ -119,24 +123,25 @@ impl Store {
             tracing::warn!(
                 address = self.address,
                 policy,
-                "Redis evicts keys when its memory is used up, and with them which events were handled; set maxmemory-policy to \
-                 noeviction, so that events wait instead"
+                "Redis evicts keys when its memory is full and then forgets handled events; set \
+                 maxmemory-policy to noeviction, so that events wait instead"
             );
         }
         if fact("aof_enabled") == "0" {
             tracing::warn!(
                 address = self.address,
-                "Redis keeps no log of its commands, so that a restart forgets which events were handled; set appendonly to yes"
+                "Redis has no append-only file and forgets handled events at a restart; set \
+                 appendonly to yes"
             );
         }
         Ok(())
     }
 }
 
-/// Requests go out at once, and a peer that has gone without a word is given up.
+/// Sends requests at once, and detects a peer that has disappeared.
 fn tcp(settings: &RedisSettings) -> TcpSettings {
     let tcp = TcpSettings::default().set_nodelay(true);
-    // Elsewhere the system's own, longer limit holds.
+    // On other systems the system's own, longer limit applies.
     #[cfg(target_os = "linux")]
     let tcp = tcp.set_user_timeout(2 * settings.timeout);
     #[cfg(not(target_os = "linux"))]

@@ -1,14 +1,14 @@
-//! Redis's errors as inbox errors, with what to do.
+//! Maps Redis's errors to inbox errors, with a remedy.
 //!
-//! The scripts are ours and the same for every delivery, so nothing that Redis refuses is the event's fault: what is not known
-//! counts as unavailable, and the events wait.
+//! The scripts are the same for every delivery, so the event never causes a refusal by Redis: an
+//! unknown error counts as unavailable, and the events wait.
 
 use crate::inbox::InboxError;
-use crate::inbox::failure::{Advice, Failure};
+use crate::inbox::shared::error::{Advice, Failure};
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 use std::time::Duration;
 
-/// The inbox error for `error`, which happened to the store at `address` during `doing`.
+/// Maps `error`, which occurred in the store at `address` during `doing`, to an inbox error.
 pub(super) fn failed(address: &str, doing: &'static str, error: RedisError) -> InboxError {
     let store = format_args!("Redis at {address}");
     Failure::of(store, doing, &advice(&error), error)
@@ -21,7 +21,7 @@ pub(super) fn silent(address: &str, doing: &'static str, waited: Duration) -> In
     ))
 }
 
-/// Another owner has the delivery for longer than one waits.
+/// Another owner holds the delivery for longer than the wait limit.
 pub(super) fn held(address: &str, waited: Duration) -> InboxError {
     Failure::unavailable(format!(
         "claim on Redis at {address}: another instance has been handling this delivery for more than {waited:?}; look for a \

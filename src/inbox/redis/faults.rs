@@ -1,4 +1,5 @@
-//! Faults of the server and of owners: what waits goes on, and nothing that was completed is handled again.
+//! Faults of the server and of owners: waiting claims continue, and no completed delivery is
+//! handled again.
 
 use super::tests::{fresh, is_duplicate, key, refused, settings};
 use super::{RedisInbox, RedisSettings};
@@ -6,10 +7,10 @@ use crate::inbox::{Claimed, Inbox, InboxError};
 use crate::testing::{TestRedis, eventually, redis, required};
 use std::time::{Duration, Instant};
 
-/// Long, because test machines are slow and a pass does not wait for it.
+/// Long, because test machines are slow and a passing test does not wait for it.
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// A server of its own, and settings under which its faults show soon.
+/// A server of its own, and settings under which its faults are detected soon.
 async fn start() -> Option<(TestRedis, RedisSettings)> {
     let redis = required(TestRedis::start().await)?;
     Some((redis, settings().with_timeout(Duration::from_millis(500))))
@@ -19,7 +20,7 @@ async fn open(redis: &TestRedis, settings: &RedisSettings) -> RedisInbox {
     RedisInbox::open_with(redis.url(), settings).await.unwrap()
 }
 
-/// Claims as a consumer does: again and again while the store is not available.
+/// Claims like a consumer: again and again while the store is unavailable.
 async fn claimed(inbox: &RedisInbox, id: &str) -> Claimed {
     eventually("the claim is answered", WITHIN, || async {
         match inbox.claim(&key(id)).await {
@@ -59,14 +60,14 @@ async fn claims_wait_for_a_server_that_is_down_and_go_on_when_it_is_back() {
             tokio::spawn(async move { claimed(&inbox, &format!("many {n}")).await })
         })
         .collect();
-    // An outage, not a blink.
+    // An outage, not a short interruption.
     tokio::time::sleep(Duration::from_secs(2)).await;
     redis.start_again().await.unwrap();
 
     let mut completed = running.complete(Vec::new()).await;
     if let Err(InboxError::Unavailable(_)) = completed {
-        // The first request may find the old connection broken. Then the record is handled again, as effects here are at least
-        // once.
+        // The first request may find the old connection broken. The record is then handled again,
+        // since effects are at least once in this store.
         match claimed(&inbox, "running").await {
             Claimed::Fresh(claim) => completed = claim.complete(Vec::new()).await,
             Claimed::Duplicate { .. } => completed = Ok(Vec::new()),
@@ -88,15 +89,16 @@ async fn claims_wait_for_a_server_that_is_down_and_go_on_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_whose_answer_was_not_heard_blocks_nobody_until_its_lease_is_over() {
+async fn an_unanswered_claim_does_not_hold_its_delivery_for_a_lease() {
     let Some((redis, settings)) = start().await else {
         return;
     };
-    // A lease that no test would sit out.
+    // A lease longer than any test.
     let settings = settings.with_lease(Duration::from_secs(600));
     let inbox = open(&redis, &settings).await;
     redis.freeze().await.unwrap();
-    // Redis finds these requests when it goes on, and grants the claims to owners that have given up.
+    // Redis executes these requests when it resumes, and grants the claims to owners that have
+    // stopped waiting.
     for n in 0..5 {
         let error = refused(&inbox, &format!("frozen {n}")).await;
         assert!(matches!(error, InboxError::Unavailable(_)), "{error:?}");
@@ -143,7 +145,7 @@ async fn a_lease_is_kept_over_an_outage_that_is_shorter_than_it() {
     let settings = settings.with_lease(Duration::from_secs(4));
     let (owner, other) = (open(&redis, &settings).await, open(&redis, &settings).await);
     let claim = fresh(&owner, "1").await;
-    // At the end of each outage the lease is renewed, not run out.
+    // At the end of each outage the lease is renewed, not expired.
     for _ in 0..2 {
         redis.kill().await.unwrap();
         tokio::time::sleep(Duration::from_millis(1_500)).await;

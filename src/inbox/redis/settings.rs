@@ -1,30 +1,42 @@
-//! How a Redis store is used.
+//! Settings of an inbox in Redis.
 
 use crate::durations::bound;
 use crate::inbox::InboxError;
 use std::time::Duration;
 
-/// Shorter leases would run out whenever a server or a process is busy for a moment.
+/// Shorter leases would expire whenever a server or a process is busy for a moment.
 const LEASE_MIN: Duration = Duration::from_millis(100);
 
-/// How a Redis store is used.
+/// Settings of an inbox in Redis. `RedisSettings::default()` has the defaults.
+///
+/// | setting | default | bounds |
+/// |---|---|---|
+/// | [`lease`](Self::lease) | 30 s | how long a crashed owner holds a delivery |
+/// | [`wait`](Self::wait) | 40 s | how long a claim waits for another owner |
+/// | [`timeout`](Self::timeout) | 2 s | one request |
+/// | [`retention`](Self::retention) | 45 days | how long completions are remembered |
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RedisSettings {
-    /// What every key of the store begins with. `evenkeel:inbox:` by default; group and handler are in the key's digest, so
-    /// that services may share a prefix.
+    /// The prefix of every key of the store. Default `evenkeel:inbox:`. Services may share a
+    /// prefix, because group and handler are part of the key's digest.
     pub prefix: String,
-    /// How long a claim lasts that its owner no longer renews, because it crashed or cannot reach Redis. 30 s by default. It
-    /// is renewed every third of it while the handler runs, so it need not be as long as a handler takes; it has to be longer
-    /// than a failover, or the longest pause of a process, takes.
+    /// How long a claim lasts after its owner's last renewal. Default 30 s, at least 100 ms. After
+    /// it another owner takes the delivery of an owner that crashed or cannot reach Redis. It is
+    /// renewed every third of its length while the handler runs, so it may be shorter than a
+    /// handler's run. It must be longer than a failover, and longer than the longest pause of a
+    /// process.
     pub lease: Duration,
-    /// How long a claim waits for another owner's of the same delivery, before it fails as unavailable. 40 s by default:
-    /// longer than a lease, so that the claim of a crashed owner is waited for to its end.
+    /// Bounds how long a claim waits for another owner of the same delivery. Default 40 s: longer
+    /// than a lease, so that a claim can outwait a crashed owner. At the bound the claim fails as
+    /// unavailable.
     pub wait: Duration,
-    /// How long one request to Redis may take, with connecting. 2 s by default.
+    /// Bounds one request to Redis, including connecting. Default 2 s. At the bound the request
+    /// fails as unavailable.
     pub timeout: Duration,
-    /// How long a completed delivery is remembered. 45 days by default. Longer than a record can come back: than the retention
-    /// of the topics, and the time in which dead letters are replayed besides. Redis forgets by itself afterwards.
+    /// How long a completed delivery is remembered. Default 45 days. Keep it longer than a record
+    /// can be redelivered: the retention of the topics, plus the period in which dead letters are
+    /// replayed. Redis forgets by itself afterwards.
     pub retention: Duration,
 }
 
@@ -41,37 +53,38 @@ impl Default for RedisSettings {
 }
 
 impl RedisSettings {
-    /// The same with another prefix.
+    /// Sets the prefix.
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// The same with another lease.
+    /// Sets the lease.
     pub fn with_lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// The same with another wait for another owner.
+    /// Sets the limit of the wait for another owner.
     pub fn with_wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
     }
 
-    /// The same with another limit on a request.
+    /// Sets the limit of a request.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The same with another retention.
+    /// Sets the retention.
     pub fn with_retention(mut self, retention: Duration) -> Self {
         self.retention = retention;
         self
     }
 
-    /// The same with durations that can be reckoned with: [`Duration::MAX`] means for ever.
+    /// Bounds the durations to values that can be added to a time; [`Duration::MAX`] means for
+    /// ever.
     pub(super) fn bounded(mut self) -> Self {
         bound([
             &mut self.lease,
@@ -85,7 +98,7 @@ impl RedisSettings {
     /// Checks that the settings can be used together.
     ///
     /// # Errors
-    /// [`InboxError::Setting`] with the one that cannot, and what to do.
+    /// [`InboxError::Setting`] with the invalid setting and the remedy.
     pub fn validate(&self) -> Result<(), InboxError> {
         let refused = |reason: String| Err(InboxError::Setting(reason));
         if self.lease < LEASE_MIN {

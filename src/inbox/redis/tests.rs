@@ -1,4 +1,4 @@
-//! The contract, and what only a store in Redis can get wrong.
+//! The contract, and the cases that concern only a store in Redis.
 
 use super::{RedisInbox, RedisSettings, scripts};
 use crate::inbox::conformance::{self, Forgetting, Leases};
@@ -7,7 +7,7 @@ use crate::testing::{TestRedis, redis, required, unique};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Long beside what a busy machine delays a renewal by, short beside a test.
+/// Long compared with the delay of a renewal on a busy machine, short compared with a test.
 const LEASE: Duration = Duration::from_millis(1_500);
 
 pub(super) fn key(id: &str) -> InboxKey {
@@ -20,12 +20,12 @@ pub(super) fn key(id: &str) -> InboxKey {
     }
 }
 
-/// Settings with keys that no other test has.
+/// Settings with keys that no other test uses.
 pub(super) fn settings() -> RedisSettings {
     RedisSettings::default().with_prefix(unique("evenkeel-test") + ":")
 }
 
-/// The delivery's claim, which is fresh.
+/// Claims the delivery, which is fresh.
 pub(super) async fn fresh(inbox: &RedisInbox, id: &str) -> Box<dyn Claim> {
     match inbox.claim(&key(id)).await.unwrap() {
         Claimed::Fresh(claim) => claim,
@@ -47,7 +47,7 @@ pub(super) async fn refused(inbox: &RedisInbox, id: &str) -> InboxError {
     }
 }
 
-/// What Redis answers to a command.
+/// Sends a command and returns Redis's answer.
 pub(super) async fn ask<T: redis::FromRedisValue>(url: &str, command: &[&str]) -> T {
     let client = redis::Client::open(url).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -58,7 +58,7 @@ pub(super) async fn ask<T: redis::FromRedisValue>(url: &str, command: &[&str]) -
     asked.query_async(&mut connection).await.unwrap()
 }
 
-/// A store whose leases are short.
+/// A store with short leases.
 struct Short {
     url: String,
     settings: RedisSettings,
@@ -110,7 +110,7 @@ impl Forgetting for Short {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_redis_inbox_says_up_to_when_its_retention_has_run_out() {
+async fn the_redis_inbox_reports_its_retention_as_forgotten() {
     let Some(redis) = redis().await else {
         return;
     };
@@ -120,7 +120,7 @@ async fn the_redis_inbox_says_up_to_when_its_retention_has_run_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_that_get_the_same_events_at_once_handle_each_once() {
+async fn instances_with_the_same_events_handle_each_once() {
     let Some(redis) = redis().await else {
         return;
     };
@@ -153,7 +153,7 @@ async fn instances_that_get_the_same_events_at_once_handle_each_once() {
 }
 
 #[tokio::test]
-async fn a_claim_waits_no_longer_for_another_owner_than_it_is_told() {
+async fn a_claim_waits_for_another_owner_up_to_the_limit() {
     let Some(redis) = redis().await else {
         return;
     };
@@ -197,7 +197,8 @@ async fn a_delivery_is_remembered_for_the_retention_and_its_claim_for_the_lease(
     assert_eq!(ask::<i64>(redis.url(), &["EXISTS", &name]).await, 0);
 }
 
-/// Has a server of its own refuse writes, and looks at the claim's error; then has it take them again.
+/// Makes a server of its own refuse writes and checks the claim's error; then makes it accept
+/// writes again.
 async fn check_refusal(
     refuse: &[&str],
     kind: fn(&InboxError) -> bool,
@@ -229,7 +230,7 @@ fn is_not_writable(error: &InboxError) -> bool {
 }
 
 #[tokio::test]
-async fn a_redis_without_memory_left_says_what_to_do_and_takes_claims_again() {
+async fn a_full_redis_reports_the_remedy_and_recovers() {
     check_refusal(
         &["CONFIG", "SET", "maxmemory", "1"],
         is_not_writable,
@@ -240,7 +241,7 @@ async fn a_redis_without_memory_left_says_what_to_do_and_takes_claims_again() {
 }
 
 #[tokio::test]
-async fn a_replica_says_so_and_takes_claims_once_it_is_the_primary() {
+async fn a_replica_is_reported_and_accepts_claims_as_primary() {
     check_refusal(
         &["REPLICAOF", "127.0.0.1", "1"],
         is_not_writable,
@@ -272,7 +273,7 @@ async fn not_opened(url: &str) -> InboxError {
 #[tokio::test]
 async fn a_url_that_cannot_be_used_is_refused_without_its_password() {
     for (url, expected) in [
-        ("rediss://user:secret@cache:6379/", "asks for TLS"),
+        ("rediss+x://user:secret@cache:6379/", "cannot be read"),
         ("http://user:secret@cache/", "cannot be read"),
         ("", "cannot be read"),
     ] {
@@ -285,7 +286,7 @@ async fn a_url_that_cannot_be_used_is_refused_without_its_password() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_said_to_be_one_and_not_shown() {
+async fn a_wrong_password_is_reported_and_not_shown() {
     let Some(redis) = required(TestRedis::start().await) else {
         return;
     };

@@ -1,6 +1,7 @@
-//! What a SQLite store says of deliveries, asked by its own service or by somebody who only looks.
+//! Read access to the completed deliveries of a SQLite store, for its own service or for another
+//! program.
 
-use super::{SqliteInbox, error, store};
+use super::{SqliteInbox, error, statements};
 use crate::inbox::{BoxFuture, Completion, Completions, InboxError, InboxKey};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
@@ -8,10 +9,10 @@ use sqlx::{Sqlite, SqlitePool};
 use std::path::Path;
 use std::time::Duration;
 
-/// How long a look waits for whoever has the file locked as a whole.
+/// How long a read waits while the whole file is locked.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A SQLite store that is looked at: nothing of it is created, brought up to date or written.
+/// Read access to a SQLite store: it creates, upgrades and writes nothing.
 #[derive(Clone)]
 pub struct SqliteCompletions {
     path: String,
@@ -19,7 +20,7 @@ pub struct SqliteCompletions {
 }
 
 impl SqliteInbox {
-    /// What this store says of deliveries.
+    /// Returns read access to the completed deliveries of this store.
     pub fn completions(&self) -> SqliteCompletions {
         SqliteCompletions {
             path: self.store().path.clone(),
@@ -29,23 +30,24 @@ impl SqliteInbox {
 }
 
 impl SqliteCompletions {
-    /// Opens the store of `group` to look at it, also while its service runs.
+    /// Opens the store of `group` for reading, also while its service runs.
     ///
     /// # Errors
-    /// [`InboxError::NotWritable`] where the file is not there or cannot be opened, [`InboxError::Foreign`] where it is no store
-    /// of this group, or of a version that this release does not read.
+    /// [`InboxError::NotWritable`] if the file does not exist or cannot be opened,
+    /// [`InboxError::Foreign`] if it is no store of this group, or has a version that this release
+    /// does not read.
     pub async fn open(path: &Path, group: &str) -> Result<Self, InboxError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .read_only(true)
             .busy_timeout(BUSY_TIMEOUT);
-        let look = Self {
+        let reader = Self {
             path: path.display().to_string(),
             pool: SqlitePoolOptions::new().connect_lazy_with(options),
         };
-        let checked = store::check(&mut *look.connection().await?, group).await;
-        checked.map_err(|problem| problem.on(&look.path, "open"))?;
-        Ok(look)
+        let checked = statements::check(&mut *reader.connection().await?, group).await;
+        checked.map_err(|problem| problem.on(&reader.path, "open"))?;
+        Ok(reader)
     }
 
     /// Closes all connections.
@@ -70,12 +72,12 @@ impl Completions for SqliteCompletions {
     ) -> BoxFuture<'a, Result<Vec<Option<Completion>>, InboxError>> {
         Box::pin(async move {
             let mut connection = self.connection().await?;
-            let mut told = Vec::with_capacity(keys.len());
-            for keys in keys.chunks(store::LOOK_MAX) {
-                let some = store::completed(&mut connection, keys).await;
-                told.extend(some.map_err(|error| self.failed(error))?);
+            let mut found = Vec::with_capacity(keys.len());
+            for keys in keys.chunks(statements::KEYS_PER_QUERY_MAX) {
+                let some = statements::completed(&mut connection, keys).await;
+                found.extend(some.map_err(|error| self.failed(error))?);
             }
-            Ok(told)
+            Ok(found)
         })
     }
 
@@ -88,7 +90,7 @@ impl Completions for SqliteCompletions {
             let mut connection = self.connection().await?;
             let mut has = Vec::with_capacity(handlers.len());
             for handler in handlers {
-                let known = store::has(&mut connection, group, Some(handler)).await;
+                let known = statements::has(&mut connection, group, Some(handler)).await;
                 has.push(known.map_err(|error| self.failed(error))?);
             }
             Ok(has)
@@ -98,7 +100,7 @@ impl Completions for SqliteCompletions {
     fn has_group<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<bool, InboxError>> {
         Box::pin(async move {
             let mut connection = self.connection().await?;
-            let has = store::has(&mut connection, group, None).await;
+            let has = statements::has(&mut connection, group, None).await;
             has.map_err(|error| self.failed(error))
         })
     }

@@ -1,37 +1,22 @@
-//! SQLite's result codes as inbox errors, with what to do.
+//! Maps SQLite's result codes to inbox errors, with a remedy.
 //!
-//! The inbox's own statements are the same for every delivery, so what fails one of them is the store's fault and not the event's:
-//! the events wait. The exceptions are few: what a handler wrote can make its commit fail.
+//! The inbox's own statements are the same for every delivery, so the store causes their failures,
+//! not the event: the events wait. The few exceptions are commits that fail because of a handler's
+//! writes.
 
 use crate::inbox::InboxError;
-use crate::inbox::failure::{Advice, Failure};
+use crate::inbox::shared::error::{Advice, Failure};
+use crate::sqlite::{code, primary_code};
 use std::fmt;
 
-/// SQLite's primary result codes (the low byte of an extended one).
-mod code {
-    pub(super) const PERM: u32 = 3;
-    pub(super) const BUSY: u32 = 5;
-    pub(super) const LOCKED: u32 = 6;
-    pub(super) const NOMEM: u32 = 7;
-    pub(super) const READONLY: u32 = 8;
-    pub(super) const IOERR: u32 = 10;
-    pub(super) const CORRUPT: u32 = 11;
-    pub(super) const FULL: u32 = 13;
-    pub(super) const CANTOPEN: u32 = 14;
-    pub(super) const TOOBIG: u32 = 18;
-    pub(super) const CONSTRAINT: u32 = 19;
-    pub(super) const MISMATCH: u32 = 20;
-    pub(super) const NOTADB: u32 = 26;
-}
-
-/// Whether a savepoint was released that is not there: the transaction in which it was set has ended.
+/// Whether a missing savepoint was released: the transaction in which it was set has ended.
 pub(super) fn is_missing_savepoint(error: &sqlx::Error) -> bool {
     // SQLite has no code of its own for it.
     let error = error.as_database_error();
     error.is_some_and(|error| error.message().starts_with("no such savepoint"))
 }
 
-/// The error for a transaction that ended before its time.
+/// The error of a transaction that ended before its time.
 pub(super) fn ended_by_hand(cause: impl fmt::Display) -> InboxError {
     InboxError::Transaction {
         reason: format!(
@@ -41,7 +26,7 @@ pub(super) fn ended_by_hand(cause: impl fmt::Display) -> InboxError {
     }
 }
 
-/// The inbox error for `error`, which happened to the store `path` during `doing`.
+/// Maps `error`, which occurred in the store `path` during `doing`, to an inbox error.
 pub(super) fn failed(path: &str, doing: &'static str, error: sqlx::Error) -> InboxError {
     if primary_code(&error) == Some(code::NOTADB) {
         return InboxError::Foreign {
@@ -77,20 +62,11 @@ fn advice(error: &sqlx::Error) -> Advice {
             "the file is damaged; look at it with `sqlite3 FILE 'PRAGMA integrity_check'` and put a sound copy in its place",
         ),
         Some(code::NOMEM) => Advice::Wait("there is no memory left"),
-        // Constraints that a handler had deferred to the commit, and replies that no row takes.
+        // Constraints that a handler deferred to the commit, and replies that are too large for a
+        // row.
         Some(code::TOOBIG | code::CONSTRAINT | code::MISMATCH) => {
             Advice::Refused("SQLite refused it")
         }
         _ => Advice::Wait("SQLite failed"),
     }
-}
-
-/// Whether another connection has the lock.
-pub(crate) fn is_busy(error: &sqlx::Error) -> bool {
-    matches!(primary_code(error), Some(code::BUSY | code::LOCKED))
-}
-
-fn primary_code(error: &sqlx::Error) -> Option<u32> {
-    let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
-    Some(code & 0xff)
 }

@@ -1,42 +1,51 @@
-//! How a SQLite store is opened.
+//! Settings of an inbox in SQLite.
 
-use crate::inbox::group::GROUP_MAX;
+use crate::inbox::group_commit::GROUP_MAX;
 use std::time::Duration;
 
-/// How a SQLite store is opened.
+/// Settings of an inbox in SQLite. [`SqliteSettings::new`] sets the defaults.
+///
+/// | setting | default | bounds |
+/// |---|---|---|
+/// | [`durability`](Self::durability) | power loss | the crashes that completions survive |
+/// | [`lock_timeout`](Self::lock_timeout) | 3 s | waits for another process's write lock |
+/// | [`group_max`](Self::group_max) | 256 | deliveries per transaction |
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SqliteSettings {
-    /// The consumer group that the store belongs to. Another group's store is refused.
+    /// The consumer group that the store belongs to. A store of another group is refused.
     pub group: String,
-    /// The service's own DDL, idempotent (`CREATE TABLE IF NOT EXISTS …`): it runs at every start, in a transaction.
+    /// The service's own DDL. It must be idempotent (`CREATE TABLE IF NOT EXISTS …`), because it
+    /// runs at every start, in a transaction.
     pub schema: String,
-    /// What a completed delivery survives.
+    /// Which crashes a completed delivery survives. Default: [`Durability::PowerLoss`].
     pub durability: Durability,
-    /// How long a claim waits while another process holds the write lock, before it fails as unavailable, which is an
-    /// outage: no attempt is counted, and the breaker names the inbox. Those that wait behind it fail with it. 3 s by default.
-    /// Waiting for claims of the same process has no limit: it is a queue, and each in it is served.
+    /// Bounds how long a claim waits while another process holds the write lock. Default 3 s. At
+    /// the bound the claim, and the claims that wait behind it, fail as unavailable. That is an
+    /// outage: no attempt is counted, and the breaker names the inbox. The wait for claims of the
+    /// same process has no limit: they are served in a queue.
     pub lock_timeout: Duration,
-    /// How many deliveries share a transaction at most; 256 by default, 2,000 at most, 1 for a transaction each. It is what is ready that
-    /// decides: nothing waits for others to come.
+    /// Bounds the deliveries of one transaction. Default 256, at most 2,000; 1 gives each delivery
+    /// its own transaction. Batches only claims that are already queued; never delays a claim.
     pub group_max: u32,
 }
 
-/// What a completed delivery survives.
+/// Which crashes a completed delivery survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// The process being killed at any moment (SQLite's `synchronous=NORMAL`). After a power cut or a crash of the
-    /// operating system the file is sound, but the last completions may be missing although their offsets are committed in
-    /// Kafka: those effects are then lost. Fast: no wait for the disk.
+    /// A kill of the process at any moment (SQLite's `synchronous=NORMAL`). After a power failure
+    /// or a crash of the operating system the file is intact, but the last completions may be
+    /// missing although their offsets are committed in Kafka: those effects are then lost. Fast,
+    /// because it never waits for the disk.
     ProcessCrash,
-    /// A power cut, too (`synchronous=FULL`), which is the default: every completion waits until the disk has it, those that are
-    /// ready together once for all of them.
+    /// Also a power failure (`synchronous=FULL`). The default. Every completion waits until the
+    /// disk has it; completions that are ready together share one wait.
     #[default]
     PowerLoss,
 }
 
 impl SqliteSettings {
-    /// The settings of `group` with the service's DDL; everything else by default.
+    /// Creates the settings of `group` with the service's DDL; all others have their defaults.
     pub fn new(group: impl Into<String>, schema: impl Into<String>) -> Self {
         Self {
             group: group.into(),
@@ -47,19 +56,19 @@ impl SqliteSettings {
         }
     }
 
-    /// The same with another durability.
+    /// Sets the durability.
     pub fn with_durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// The same with another lock timeout.
+    /// Sets the lock timeout.
     pub fn with_lock_timeout(mut self, lock_timeout: Duration) -> Self {
         self.lock_timeout = lock_timeout;
         self
     }
 
-    /// The same with another number of deliveries to a transaction.
+    /// Sets the maximum of deliveries per transaction.
     pub fn with_group_max(mut self, group_max: u32) -> Self {
         self.group_max = group_max;
         self

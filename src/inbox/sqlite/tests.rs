@@ -1,6 +1,6 @@
-//! What only a store in a shared file can get wrong.
+//! The cases that concern only a store in a shared file.
 
-use super::{Durability, SqliteCompletions, SqliteInbox, SqliteSettings, SqliteTx, store};
+use super::{Durability, SqliteCompletions, SqliteInbox, SqliteSettings, SqliteTx, statements};
 use crate::inbox::conformance::{self, Effects, Forgetting};
 use crate::inbox::{BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey, completions};
 use sqlx::{Connection, SqliteConnection};
@@ -26,14 +26,14 @@ impl File {
         self.directory.path().join("store.db")
     }
 
-    /// Another instance on the same file: as another process, it shares nothing but the file.
+    /// Another instance on the same file: like another process, it shares nothing but the file.
     async fn open(&self) -> SqliteInbox {
         SqliteInbox::open(&self.path(), "payments", SCHEMA)
             .await
             .unwrap()
     }
 
-    /// As [`File::open`], but gives up on the lock soon.
+    /// Like [`File::open`], with a short lock timeout.
     async fn open_impatient(&self) -> SqliteInbox {
         let settings =
             SqliteSettings::new("payments", SCHEMA).with_lock_timeout(Duration::from_millis(50));
@@ -138,7 +138,7 @@ async fn the_sqlite_inbox_keeps_the_contract_when_none_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_that_open_a_new_file_at_once_all_get_it() {
+async fn concurrent_instances_can_open_a_new_file() {
     let file = Arc::new(File::new());
     let openers: Vec<_> = (0..8)
         .map(|_| {
@@ -157,7 +157,7 @@ async fn instances_that_open_a_new_file_at_once_all_get_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_on_one_file_that_get_the_same_events_have_each_effect_once() {
+async fn instances_on_one_file_have_each_effect_once() {
     let file = File::new();
     let mut racers = Vec::new();
     for _ in 0..2 {
@@ -268,7 +268,7 @@ async fn a_store_of_another_group_or_of_a_newer_version_is_refused_untouched() {
     assert!(message.contains("store of its own"), "{message}");
 
     let mut connection = connect(&file).await;
-    let newer = (store::VERSION + 1).to_string();
+    let newer = (statements::VERSION + 1).to_string();
     sqlx::query("UPDATE evenkeel_meta SET value = ? WHERE name = 'version'")
         .bind(&newer)
         .execute(&mut connection)
@@ -304,7 +304,7 @@ async fn a_store_of_the_first_version_is_brought_up_to_date() {
     drop(connection);
     let inbox = file.open().await;
     assert!(is_duplicate(&inbox, "1").await);
-    // Left behind by a handler that committed by hand: it was never completed.
+    // A row left by a handler that committed by hand: it was never completed.
     fresh(&inbox, "2").await.complete(Vec::new()).await.unwrap();
     assert!(is_duplicate(&inbox, "2").await);
 }
@@ -329,7 +329,7 @@ async fn a_file_that_is_no_database_is_refused() {
 }
 
 #[tokio::test]
-async fn a_path_that_cannot_be_opened_says_what_to_check() {
+async fn a_path_that_cannot_be_opened_reports_the_remedy() {
     let file = File::new();
     let path = file.directory.path().join("absent").join("store.db");
     match SqliteInbox::open(&path, "payments", SCHEMA).await {
@@ -355,7 +355,7 @@ async fn a_full_disk_is_reported_and_nothing_is_half_written() {
         .fetch_one(inbox.pool())
         .await
         .unwrap();
-    // The limit counts for the connection and below the present size it means the present size.
+    // The limit applies to the connection; a value below the present size means the present size.
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
         "PRAGMA max_page_count = {pages}"
     )))
@@ -497,7 +497,7 @@ struct Purged(SqliteInbox, PathBuf);
 impl Forgetting for Purged {
     fn forget<'a>(&'a self) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            // What was completed in this very millisecond is not older than that.
+            // A delivery completed in this very millisecond is not older than it.
             tokio::time::sleep(Duration::from_millis(2)).await;
             self.0.purge(Duration::ZERO, 10).await.unwrap();
         })
@@ -513,7 +513,7 @@ impl Forgetting for Purged {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sqlite_inbox_says_up_to_when_it_was_purged() {
+async fn the_sqlite_inbox_reports_its_purge_watermark() {
     let file = File::new();
     conformance::check_forgetting(Arc::new(Purged(file.open().await, file.path()))).await;
 }
@@ -533,7 +533,7 @@ async fn a_purge_that_finds_nothing_forgets_nothing_and_a_smaller_one_takes_noth
             .await
             .unwrap();
         inbox.purge(Duration::from_secs(60), 10).await.unwrap();
-        // A process that comes later knows what stands in the store, and no more.
+        // A process opened later knows the stored time, and no more.
         let later = file.open().await;
         drop(fresh(&later, "later").await);
         assert_eq!(later.forgotten_before_ms(), Some(5_001));
@@ -552,7 +552,7 @@ async fn the_pool_for_reading_refuses_to_write() {
 }
 
 #[tokio::test]
-async fn what_a_handler_publishes_is_in_the_outbox_with_its_effect_or_not_at_all() {
+async fn published_events_are_in_the_outbox_with_the_effect_or_not() {
     use crate::outbox::SqliteOutbox;
     let file = File::new();
     let outbox = SqliteOutbox::open(&file.path()).await.unwrap();
@@ -586,9 +586,9 @@ async fn what_a_handler_publishes_is_in_the_outbox_with_its_effect_or_not_at_all
     assert_eq!(count, 4);
 }
 
-/// Outside of a transaction the event would leave, and leave again when its delivery is tried again.
+/// Outside of a transaction the event would be published, and again when its delivery is retried.
 #[tokio::test]
-async fn what_a_handler_publishes_that_rolled_back_by_hand_does_not_leave() {
+async fn events_of_a_manually_rolled_back_transaction_are_not_published() {
     use crate::outbox::SqliteOutbox;
     for sql in ["ROLLBACK", "ROLLBACK; BEGIN"] {
         let file = File::new();
@@ -637,22 +637,22 @@ async fn with_an_outbox_the_contract_holds_too() {
 }
 
 #[tokio::test]
-async fn the_sqlite_inbox_tells_what_was_completed_and_only_looking_changes_nothing() {
+async fn the_sqlite_inbox_reports_completions_without_changing_anything() {
     let file = File::new();
     let inbox = file.open().await;
-    let look = SqliteCompletions::open(&file.path(), "payments")
+    let reader = SqliteCompletions::open(&file.path(), "payments")
         .await
         .unwrap();
-    completions::conformance::check("payments", &inbox, &look).await;
+    completions::conformance::check("payments", &inbox, &reader).await;
     completions::conformance::check("payments", &inbox, &inbox.completions()).await;
     let written = sqlx::query("DELETE FROM evenkeel_inbox")
-        .execute(&look.pool)
+        .execute(&reader.pool)
         .await;
     assert!(written.is_err());
 }
 
 #[tokio::test]
-async fn only_a_store_of_the_group_and_of_this_version_is_looked_at() {
+async fn only_a_store_of_the_group_and_version_is_read() {
     let file = File::new();
     let open = async |group| SqliteCompletions::open(&file.path(), group).await;
     assert!(open("payments").await.is_err());
@@ -681,7 +681,7 @@ async fn a_long_id_takes_little_room_and_is_no_other_text() {
         id: id.to_owned(),
         ..key("1")
     };
-    let digest: String = crate::inbox::digest::of_text(&long)
+    let digest: String = crate::inbox::shared::digest::of_text(&long)
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
@@ -710,7 +710,7 @@ async fn a_long_id_takes_little_room_and_is_no_other_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_that_wait_for_a_locked_file_are_told_within_seconds() {
+async fn all_claims_on_a_locked_file_fail_within_seconds() {
     let file = File::new();
     let inbox = file.open().await;
     let path = format!("sqlite:{}", file.path().display());

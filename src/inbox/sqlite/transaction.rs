@@ -1,17 +1,17 @@
-//! What a handler writes its effect through.
+//! The transaction that a handler writes its effect through.
 //!
 //! Owns the transaction while it is open. Knows none of the tables.
 
-use super::{WriteTransaction, turn::Turn};
-use crate::inbox::group::Lent;
-use sqlx::SqliteConnection;
+use super::write_lock_queue::WriteTurn;
+use crate::inbox::group_commit::HandedOut;
+use sqlx::{Sqlite, SqliteConnection, Transaction};
 use std::ops::{Deref, DerefMut};
 
-/// A write transaction and the turn it is written in. Dropping it queues the rollback at once, then ends the turn.
+/// A write transaction and its turn. Dropping it queues the rollback at once, then ends the turn.
 pub(super) struct Held {
     pub(super) transaction: WriteTransaction,
-    pub(super) turn: Turn,
-    /// Whether its commit has something for the outbox's relay.
+    pub(super) turn: WriteTurn,
+    /// Whether its commit contains events for the outbox's relay.
     pub(super) has_published: bool,
 }
 
@@ -37,17 +37,32 @@ impl Held {
 
 /// The transaction that a handler writes its effect through; dereferences to [`SqliteConnection`].
 ///
-/// It commits with the inbox row when the handler succeeds, together with those of other events that were ready at the time:
-/// each has it in turn, under a savepoint. Dropping it hands it back, so a handler takes it by value and lets it go at its
-/// end; one that moves it into a task which outlives the handler makes the completion fail and commits nothing of it. `COMMIT`
-/// in SQL is refused, and after a `ROLLBACK` the completion fails. Savepoints (`Connection::begin` on it) are fine.
+/// It commits with the inbox row when the handler succeeds, together with the transactions of other
+/// events that were ready at the same time: each handler has it in turn, under a savepoint.
+/// Dropping it returns it to the claim, so a handler takes it by value and drops it at its end. If
+/// a handler moves it into a task that outlives the handler, the completion fails and nothing is
+/// committed. `COMMIT` in SQL is refused, and after a `ROLLBACK` the completion fails. Savepoints
+/// (`Connection::begin` on it) are allowed.
 ///
-/// While it lives, every other writer of the store waits: do not await anything but the store.
-pub struct SqliteTx(Lent<Held>);
+/// While it lives, every other writer of the store waits: await nothing but the store.
+///
+/// ```no_run
+/// use evenkeel::event::Record;
+/// use evenkeel::handler::{HandlerError, Router};
+/// use evenkeel::inbox::SqliteTx;
+///
+/// async fn count(_: Record, mut tx: SqliteTx) -> Result<(), HandlerError> {
+///     sqlx::query("UPDATE counter SET records = records + 1").execute(&mut *tx).await?;
+///     Ok(())
+/// }
+///
+/// let router = Router::new().raw(count);
+/// ```
+pub struct SqliteTx(HandedOut<Held>);
 
 impl SqliteTx {
-    pub(super) fn new(lent: Lent<Held>) -> Self {
-        Self(lent)
+    pub(super) fn new(handed_out: HandedOut<Held>) -> Self {
+        Self(handed_out)
     }
 }
 
@@ -70,3 +85,6 @@ impl std::fmt::Debug for SqliteTx {
         f.debug_struct("SqliteTx").finish_non_exhaustive()
     }
 }
+
+/// A write transaction of the store.
+pub(super) type WriteTransaction = Transaction<'static, Sqlite>;

@@ -1,10 +1,10 @@
-//! A member's assignment as consumers encode it.
+//! Parses a member's assignment as consumers encode it.
 //!
-//! Total: the bytes come from another program through the coordinator, which does not look at them.
+//! Total: another program wrote the bytes, and the coordinator does not validate them.
 
 use std::collections::BTreeMap;
 
-/// Partitions by topic; none when the bytes are not an assignment of the consumers' protocol.
+/// Partitions by topic. None if the bytes are no assignment of the consumers' protocol.
 pub(super) fn parse(bytes: &[u8]) -> Option<BTreeMap<String, Vec<i32>>> {
     let mut rest = Bytes(bytes);
     // Later versions only append fields.
@@ -24,7 +24,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<BTreeMap<String, Vec<i32>>> {
     Some(assignment)
 }
 
-/// What is not read yet. Counts are never trusted with memory: each element has to be there.
+/// The unread rest. A count never reserves memory: each element has to be present.
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {

@@ -1,71 +1,47 @@
-//! The admin's connection: the client's handles and the deadline of the request under way.
+//! The admin's connection: the client's handles and the deadline of the current request.
 //!
-//! Owns how long a request may take and what is known about a connection that failed. Knows no topic and no group.
+//! Owns the time limits of requests and the known causes of a failed connection. Knows no topic and
+//! no group.
 
 use crate::durations::CALL_MAX;
-use crate::kafka::error::{failed, unanswered, unreachable};
+use crate::kafka::error::fault::{LastFault, serve_events};
+use crate::kafka::error::{broken, explained, failed, unreachable};
+use crate::kafka::native::{Login, logged_in};
 use crate::kafka::{KafkaConfig, KafkaError, log};
-use rdkafka::ClientContext;
 use rdkafka::admin::AdminClient;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError as ClientError;
 use rdkafka::metadata::Metadata;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// How long one attempt to connect may take before the client's errors are looked at.
+/// How long one attempt to connect may take before the client's errors are checked.
 const ATTEMPT: Duration = Duration::from_millis(500);
 
-/// How long events are listened for after a failed attempt.
-const EVENTS_WAIT: Duration = Duration::from_millis(5);
-
-/// The last error of a connection, for the message of the request that needed it.
-#[derive(Clone, Default)]
-pub(super) struct LastError {
-    last: Arc<Mutex<Option<ConnectionError>>>,
-}
-
-#[derive(Clone)]
-struct ConnectionError {
-    code: Option<Code>,
-    reason: String,
-}
-
-impl ClientContext for LastError {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log::forward(level, facility, message);
-    }
-
-    fn error(&self, error: ClientError, reason: &str) {
-        tracing::debug!(target: "librdkafka", %error, "{reason}");
-        // "All brokers are down" follows the errors of the single brokers, which say more.
-        if error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
-            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            *last = Some(ConnectionError {
-                code: error.rdkafka_error_code(),
-                reason: reason.to_owned(),
-            });
-        }
-    }
-}
-
-impl ConsumerContext for LastError {}
-
-/// The client's handles, made once.
+/// The client's handles, created once.
 struct Handles {
     config: KafkaConfig,
     timeout: Duration,
-    /// Asks for metadata, offsets and groups. Belongs to no group. There until the drop.
-    client: Option<BaseConsumer<LastError>>,
-    last_error: LastError,
-    /// Creates topics and reads their settings; started when first needed.
-    admin: OnceLock<AdminClient<log::LoggingContext>>,
+    /// Requests metadata, offsets and groups. Belongs to no group. Present until the drop.
+    client: Option<BaseConsumer<LastFault>>,
+    /// Must be dropped before the client.
+    login: Option<Login>,
+    /// Creates topics and reads their settings. Started at first use.
+    admin: OnceLock<AdminHandle>,
+}
+
+/// An admin client. The bindings never poll it.
+struct AdminHandle {
+    // Fields drop in order: it must be dropped before the client.
+    _login: Login,
+    client: AdminClient<log::LoggingContext>,
 }
 
 impl Drop for Handles {
     fn drop(&mut self) {
-        // Ending the clients waits for their threads, which must not hold up a task of the runtime. Without a thread it does.
+        // Ending the clients waits for their threads, which must not block a task of the runtime.
+        // If no thread can be started, it does.
+        drop(self.login.take());
         let clients = (self.client.take(), self.admin.take());
         let _ = std::thread::Builder::new()
             .name("evenkeel-admin-end".to_owned())
@@ -80,19 +56,16 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects and asks for metadata once, so that a wrong address is known now. Blocks.
+    /// Connects and requests metadata once, so that a wrong address is found now. Blocks.
     pub(super) fn open(config: KafkaConfig, timeout: Duration) -> Result<Self, KafkaError> {
         let timeout = timeout.min(CALL_MAX);
-        let last_error = LastError::default();
-        let client = config
-            .client()?
-            .create_with_context(last_error.clone())
-            .map_err(|error| failed("creating a client", error))?;
+        let made = logged_in(&config.client()?, LastFault::default());
+        let (client, login) = made.map_err(|error| failed("creating a client", error))?;
         let handles = Handles {
             config,
             timeout,
             client: Some(client),
-            last_error,
+            login: Some(login),
             admin: OnceLock::new(),
         };
         let connection = Self {
@@ -103,7 +76,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// The same handles with a deadline that starts now.
+    /// The same handles, with a deadline that starts now.
     pub(super) fn begin(&self) -> Self {
         Self {
             handles: Arc::clone(&self.handles),
@@ -115,7 +88,7 @@ impl Connection {
         &self.handles.config
     }
 
-    pub(super) fn client(&self) -> &BaseConsumer<LastError> {
+    pub(super) fn client(&self) -> &BaseConsumer<LastFault> {
         let client = self.handles.client.as_ref();
         client.expect("the client is there until the drop")
     }
@@ -123,20 +96,23 @@ impl Connection {
     /// The client that creates topics.
     pub(super) fn admin(&self) -> Result<&AdminClient<log::LoggingContext>, KafkaError> {
         if let Some(admin) = self.handles.admin.get() {
-            return Ok(admin);
+            return Ok(&admin.client);
         }
-        let admin = self
-            .config()
-            .client()?
+        let config = self.config().client()?;
+        let client: AdminClient<log::LoggingContext> = config
             .create_with_context(log::LoggingContext)
             .map_err(|error| failed("creating an admin client", error))?;
-        Ok(self.handles.admin.get_or_init(|| admin))
+        let admin = AdminHandle {
+            _login: Login::new(client.inner(), &config),
+            client,
+        };
+        Ok(&self.handles.admin.get_or_init(|| admin).client)
     }
 
-    /// What is left of the time, for the request `what` that comes next.
+    /// The rest of the time, for the next request `what`.
     pub(super) fn left(&self, what: &str) -> Result<Duration, KafkaError> {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        // The client counts in milliseconds and takes none as "answer from memory".
+        // The client counts in milliseconds, and a timeout of 0 means to answer from memory.
         if left < Duration::from_millis(1) {
             return Err(KafkaError::Timeout {
                 what: what.to_owned(),
@@ -146,7 +122,7 @@ impl Connection {
         Ok(left)
     }
 
-    /// The cluster's metadata: of one topic, or of all.
+    /// The cluster's metadata: of one topic, or of all topics.
     pub(super) fn metadata(&self, topic: Option<&str>) -> Result<Metadata, KafkaError> {
         let what = "asking for metadata";
         self.client()
@@ -156,8 +132,8 @@ impl Connection {
 
     /// The error of a request that needed a connection.
     pub(super) fn unanswered(&self, what: &str, error: ClientError) -> KafkaError {
-        let config = self.config();
-        unanswered(&config.brokers, what, self.handles.timeout, error)
+        let (brokers, timeout) = (&self.config().brokers, self.handles.timeout);
+        explained(self.client(), brokers, what, timeout, error)
     }
 
     fn wait_for_answer(&self) -> Result<(), KafkaError> {
@@ -169,38 +145,39 @@ impl Connection {
             let Err(error) = attempt else {
                 return Ok(());
             };
-            self.serve_events();
-            let last = self.handles.last_error.last.lock();
-            let last = last.unwrap_or_else(PoisonError::into_inner).clone();
-            match last {
-                // Trying again with the same credentials only locks accounts.
-                Some(ConnectionError {
-                    code: Some(Code::Authentication | Code::SaslAuthenticationFailed),
-                    reason,
-                }) => {
-                    return Err(KafkaError::Refused {
-                        what: format!("connecting to {}", self.config().brokers),
-                        cause: reason,
-                    });
+            serve_events(self.client());
+            let fault = self.client().context().get();
+            let brokers = &self.config().brokers;
+            match fault {
+                // A retry with the same credentials only locks accounts. A rejected certificate may
+                // be that of one broker only.
+                Some(fault)
+                    if fault.is_refused() || fault.is_permanent() && !brokers.contains(',') =>
+                {
+                    return Err(broken(brokers, &fault));
                 }
                 _ if left > ATTEMPT => {}
-                Some(ConnectionError { reason, .. }) => {
-                    let brokers = &self.config().brokers;
-                    return Err(unreachable(brokers, self.handles.timeout, &reason));
+                Some(fault) => {
+                    return Err(unreachable(brokers, self.handles.timeout, &fault.cause));
                 }
                 None => return Err(self.unanswered("connecting", error)),
             }
         }
     }
 
-    /// Lets the client report errors and log lines; it does so only when polled.
-    fn serve_events(&self) {
-        // A poll without a wait would end at the first log line.
-        while self.client().poll(EVENTS_WAIT).is_some() {}
+    /// The bootstrap servers without user information.
+    pub(super) fn brokers(&self) -> String {
+        crate::kafka::config::mask_userinfo(&self.config().brokers).into_owned()
     }
 
-    /// Says early what librdkafka's mock cluster cannot do: it has no controller, so that the client would wait for one
-    /// until the time is up.
+    /// The cluster's id.
+    pub(super) fn cluster_id(&self) -> Result<Option<String>, KafkaError> {
+        let left = self.left("asking for the cluster's id")?;
+        Ok(self.client().client().fetch_cluster_id(left))
+    }
+
+    /// Rejects at once a request that librdkafka's mock cluster does not support: it has no
+    /// controller, and the client would wait for one until the timeout.
     pub(super) fn beyond_mock(&self, what: &str) -> Result<(), KafkaError> {
         let id = self.client().client().fetch_cluster_id(self.left(what)?);
         if id.is_some_and(|id| id.starts_with("mockCluster")) {
@@ -215,7 +192,8 @@ impl Connection {
 
 /// Runs blocking calls on a thread that may block.
 ///
-/// The client's bindings panic where a broker sends a name that is not UTF-8; that ends here, as an error.
+/// The client's bindings panic if a broker sends a name that is not UTF-8. Such a panic is returned
+/// as an error.
 pub(super) async fn blocking<T: Send + 'static>(
     what: &str,
     ask: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,

@@ -3,36 +3,92 @@
 use super::connection::Connection;
 use super::{GroupDescription, MemberDescription, assignment};
 use crate::kafka::KafkaError;
-use crate::kafka::queue::groups::{DescribedGroup, describe_groups};
+use crate::kafka::native::groups::{DescribedGroup, describe_groups};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use rdkafka::groups::{GroupInfo, GroupMemberInfo};
+use std::time::Duration;
 
-/// What the classic protocol says of a group that it does not know.
+/// The wait before a coordinator that loads or moves is asked again.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// The classic protocol's state of a group that it does not know.
 const DEAD: &str = "Dead";
 
-/// What is shown where no request of the client tells the state.
+/// The shown state if no request of the client returns it.
 const UNKNOWN: &str = "Unknown";
 
-/// All groups, or the one asked for if it exists; sorted by name.
+/// All groups, or the named one if it exists, sorted by name.
 ///
-/// They are listed and described by the classic protocol. A group that is on the list and "dead" to it is of another one, and is
-/// asked for by the newer consumer protocol; where that does not know it either it is no group of consumers, such as a share
-/// group.
+/// They are listed and described by the classic protocol. A listed group that this protocol reports
+/// as "dead" belongs to another one, and is described by the newer consumer protocol. If that does
+/// not know the group either, it is no group of consumers, such as a share group.
 pub(super) fn describe(
     connection: &Connection,
     group: Option<&str>,
 ) -> Result<Vec<GroupDescription>, KafkaError> {
     let what = "listing groups";
     connection.beyond_mock(what)?;
-    let groups = connection
-        .client()
-        .fetch_group_list(group, connection.left(what)?)
-        .map_err(|error| connection.unanswered(what, error))?;
+    let groups = loop {
+        match connection
+            .client()
+            .fetch_group_list(group, connection.left(what)?)
+        {
+            Ok(groups) => break groups,
+            Err(error) if is_moving(&error) && connection.left(what)? > AGAIN_AFTER => {
+                std::thread::sleep(AGAIN_AFTER);
+            }
+            Err(error) => return Err(connection.unanswered(what, error)),
+        }
+    };
     let mut groups: Vec<_> = groups.groups().iter().map(describe_group).collect();
+    if let (true, Some(group)) = (groups.is_empty(), group) {
+        refuse_hidden(connection, group)?;
+    }
     describe_others(connection, &mut groups)?;
     groups.sort_unstable_by(|one, other| one.group.cmp(&other.group));
     Ok(groups)
+}
+
+/// Whether a coordinator loads or moves, which takes seconds.
+fn is_moving(error: &ClientError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::CoordinatorLoadInProgress | Code::CoordinatorNotAvailable | Code::NotCoordinator
+        )
+    )
+}
+
+/// Returns an error for a group that the client may not see: the list of groups omits it without
+/// notice.
+fn refuse_hidden(connection: &Connection, group: &str) -> Result<(), KafkaError> {
+    if !is_hidden(connection, group)? {
+        return Ok(());
+    }
+    let refused = KafkaError::Refused {
+        what: format!("looking the group {group} up"),
+        cause: "this client may not see whether it exists".to_owned(),
+    };
+    Err(refused.takes(&format!("DESCRIBE on the group {group}")))
+}
+
+/// Whether the client may see every group, according to the answer for a name that no group can
+/// have.
+pub(super) fn are_all_seen(connection: &Connection) -> Result<bool, KafkaError> {
+    connection.beyond_mock("looking for rights")?;
+    let made_up = format!("evenkeel-{:016x}", rand::random::<u64>());
+    Ok(!is_hidden(connection, &made_up)?)
+}
+
+fn is_hidden(connection: &Connection, group: &str) -> Result<bool, KafkaError> {
+    let what = "describing a group";
+    let asked = [group.to_owned()];
+    let refusal = match describe_groups(connection.client(), &asked, connection.left(what)?) {
+        Ok(described) => described.into_iter().find_map(|found| found.error),
+        Err(code) => Some(code),
+    };
+    Ok(refusal == Some(Code::GroupAuthorizationFailed))
 }
 
 /// Describes the groups that the classic protocol does not know.
@@ -51,7 +107,7 @@ fn describe_others(
     let what = "describing groups";
     let described = match describe_groups(connection.client(), &names, connection.left(what)?) {
         Ok(described) => described,
-        // Brokers from before the newer protocol have none of its groups.
+        // Brokers without the newer protocol have none of its groups.
         Err(Code::UnsupportedFeature | Code::UnsupportedVersion) => Vec::new(),
         Err(code) => {
             let error = ClientError::GroupListFetch(code);
@@ -65,7 +121,7 @@ fn describe_others(
     Ok(())
 }
 
-/// What the newer protocol says of a group.
+/// Adds the newer protocol's description of a group.
 fn describe_other(group: &mut GroupDescription, found: Option<&DescribedGroup>) {
     let is_known = |found: &&DescribedGroup| {
         found.error.is_none() && found.state.as_deref().is_some_and(|state| state != DEAD)

@@ -1,12 +1,14 @@
-//! How far a group is: committed offsets, ends of partitions, age of the oldest record that is not settled.
+//! The lag of a group: committed offsets, ends of partitions, and the age of the oldest unsettled
+//! record.
 //!
-//! Owns the arithmetic. Reads as nobody: the client that asks for the group's offsets never joins it.
+//! Owns the arithmetic. The client that requests the group's offsets never joins the group.
 
-use super::PartitionLag;
-use super::connection::{Connection, LastError};
-use super::topics::watermarks;
+use super::connection::Connection;
+use super::topics::{presence_by_name, watermarks};
+use super::{PartitionLag, TopicPresence};
 use crate::kafka::error::failed;
-use crate::kafka::queue::{Committed, committed};
+use crate::kafka::error::fault::LastFault;
+use crate::kafka::native::{Committed, committed, logged_in};
 use crate::kafka::reader::{Reader, Span};
 use crate::kafka::{KafkaConfig, KafkaError};
 use rdkafka::TopicPartitionList;
@@ -14,7 +16,7 @@ use rdkafka::consumer::BaseConsumer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// At most this share of a request's time goes into ages: the numbers are worth more than they.
+/// Ages take at most this fraction of a request's time: the offsets matter more.
 const AGE_SHARE: u32 = 2;
 
 /// The lag of each partition, sorted by topic and number.
@@ -23,8 +25,12 @@ pub(super) fn of_group(
     group: &str,
     topics: &[String],
 ) -> Result<Vec<PartitionLag>, KafkaError> {
-    let client = group_client(connection, group)?;
-    let mut offsets = committed_offsets(connection, &client, topics)?;
+    // This client may read the group's offsets. It must not use a static member's id.
+    let mut config = connection.config().consumer(group)?;
+    config.remove("group.instance.id");
+    let made = logged_in(&config, LastFault::default());
+    let (client, _login) = made.map_err(|error| failed("creating a client", error))?;
+    let mut offsets = committed_offsets(connection, &client, group, topics)?;
     if topics.is_empty() {
         keep_committed_topics(&mut offsets);
     }
@@ -42,22 +48,10 @@ pub(super) fn of_group(
     Ok(lags)
 }
 
-/// A client that may ask for the group's offsets.
-fn group_client(
-    connection: &Connection,
-    group: &str,
-) -> Result<BaseConsumer<LastError>, KafkaError> {
-    let mut config = connection.config().consumer(group)?;
-    // A static member's id is not for guests.
-    config.remove("group.instance.id");
-    config
-        .create_with_context(LastError::default())
-        .map_err(|error| failed("creating a client", error))
-}
-
 fn committed_offsets(
     connection: &Connection,
-    client: &BaseConsumer<LastError>,
+    client: &BaseConsumer<LastFault>,
+    group: &str,
     topics: &[String],
 ) -> Result<Vec<Committed>, KafkaError> {
     let metadata = connection.metadata(None)?;
@@ -81,6 +75,9 @@ fn committed_offsets(
         .iter()
         .find(|topic| !partitions.contains_key(topic.as_str()))
     {
+        if presence_by_name(connection, unknown)? == TopicPresence::Hidden {
+            return Err(KafkaError::hidden_topic(unknown));
+        }
         let topic = unknown.clone();
         return Err(KafkaError::UnknownTopic { topic });
     }
@@ -94,11 +91,12 @@ fn committed_offsets(
         return Ok(Vec::new());
     }
     let what = "asking for committed offsets";
+    let right = format!("DESCRIBE on the group {group}");
     committed(client, &list, connection.left(what)?)
-        .map_err(|error| connection.unanswered(what, error))
+        .map_err(|error| connection.unanswered(what, error).takes(&right))
 }
 
-/// Drops the topics that the group has nothing to do with.
+/// Removes the topics for which the group has no commit.
 fn keep_committed_topics(offsets: &mut Vec<Committed>) {
     let topics: BTreeSet<String> = offsets
         .iter()
@@ -109,8 +107,8 @@ fn keep_committed_topics(offsets: &mut Vec<Committed>) {
 }
 
 fn lag_of(partition: Committed, low: i64, high: i64) -> PartitionLag {
-    // What retention took away before it was read is no work any more, and offsets beyond the end, as a topic that was
-    // deleted and created again leaves them, are no negative work.
+    // Records that retention deleted unread count no longer. Committed offsets beyond the end, as
+    // after a recreation of the topic, result in no negative lag.
     let next = partition.offset.unwrap_or(low).max(low);
     PartitionLag {
         topic: partition.topic,
@@ -124,10 +122,11 @@ fn lag_of(partition: Committed, low: i64, high: i64) -> PartitionLag {
     }
 }
 
-/// Reads the first record of each partition that has a lag and notes its age.
+/// Reads the first record of each partition that has a lag, and notes its age.
 ///
-/// A partition whose end is reached without a record (only transaction markers, or compacted) has no age; neither has one that
-/// does not answer by `until`. One whose first record cannot be read says why.
+/// A partition has no age if its end is reached without a record (only transaction markers, or
+/// compacted), or if it does not answer by `until`. If its first record cannot be read, the reason
+/// is noted.
 fn add_ages(
     config: &KafkaConfig,
     lags: &mut [PartitionLag],
@@ -153,8 +152,8 @@ fn add_ages(
     let mut reader = Reader::over(&of_few_records(config)?, spans, left())?;
     while !open.is_empty() && !reader.at_end() {
         if left() < Duration::from_millis(1) {
-            tracing::debug!(partitions = open.len(), "no age within the time");
-            // Monitoring is not to take what nobody knows for young.
+            tracing::debug!(partitions = open.len(), "no record age within the limit");
+            // Monitoring must not take an unknown age for a young one.
             open.retain(|(topic, partition), _| !reader.has_ended(topic, *partition));
             for index in open.into_values() {
                 let lag = &mut lags[index];
@@ -180,14 +179,14 @@ fn add_ages(
                 }
             }
             Err(error @ KafkaError::Refused { .. }) => return Err(error),
-            // The client connects again by itself.
+            // The client reconnects by itself.
             Err(_) | Ok(None) => {}
         }
     }
     Ok(())
 }
 
-/// The settings of a client that reads little: one record of each partition.
+/// The settings of a client that reads only one record of each partition.
 fn of_few_records(config: &KafkaConfig) -> Result<KafkaConfig, KafkaError> {
     let mut few = config.clone();
     for property in [

@@ -1,4 +1,4 @@
-//! Deleting records: the beginning of a partition, which is all that Kafka can delete.
+//! Deletes records. Kafka can only delete the beginning of a partition.
 
 use super::connection::Connection;
 use super::topics::known;
@@ -9,7 +9,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use tokio::runtime::Handle;
 
-/// Deletes what stands before these offsets; the first offsets still there.
+/// Deletes the records before these offsets. Returns the first available offsets.
 pub(super) fn delete_before(
     connection: &Connection,
     topic: &str,
@@ -21,7 +21,8 @@ pub(super) fn delete_before(
         return Ok(BTreeMap::new());
     }
     connection.beyond_mock(&what)?;
-    let refused = |error| failed(&what, error);
+    let right = format!("DELETE on the topic {topic}");
+    let refused = |error| failed(&what, error).takes(&right);
     let mut list = TopicPartitionList::with_capacity(before.len());
     for (partition, offset) in before {
         list.add_partition_offset(topic, *partition, Offset::Offset(*offset))

@@ -1,4 +1,4 @@
-//! The settings that are in force for topics, wherever they were set.
+//! The effective settings of topics, whatever their origin.
 
 use super::connection::Connection;
 use super::topics::known;
@@ -10,17 +10,18 @@ use tokio::runtime::Handle;
 /// A topic's settings by name.
 pub(crate) type Settings = BTreeMap<String, Setting>;
 
-/// The value of a topic's setting that is in force.
+/// The effective value of a topic's setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setting {
     /// Its value.
     pub(crate) value: String,
-    /// Whether it was given to the topic itself. Otherwise the brokers' default is in force, which may change at any time.
+    /// Whether the topic itself has the setting. Otherwise it is the brokers' default, which may
+    /// change at any time.
     pub(crate) is_own: bool,
 }
 
-/// The settings of several topics by one request. Topics whose settings the brokers do not show are left out: it takes an
-/// ACL for DESCRIBE_CONFIGS.
+/// The settings of several topics by one request. Omits topics whose settings the brokers do not
+/// show, which requires an ACL for DESCRIBE_CONFIGS.
 pub(super) fn of_topics(
     connection: &Connection,
     topics: &[String],
@@ -50,7 +51,8 @@ pub(super) fn of_topics(
             Some((entry.name, Setting { value, is_own }))
         });
         let entries: Settings = entries.collect();
-        // The bindings drop the error of a single topic, and every topic has settings.
+        // The bindings drop the error of a single topic. As every topic has settings, an empty list
+        // is an error.
         if !entries.is_empty() {
             settings.insert(topic, entries);
         }

@@ -1,4 +1,4 @@
-//! The admin against librdkafka's mock cluster, and against nobody.
+//! The admin against librdkafka's mock cluster, and against an unused port.
 
 use super::*;
 use crate::event::new_id;
@@ -8,7 +8,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 
-/// Longer than anything here takes on a busy machine.
+/// Longer than any step takes on a busy machine.
 const LONG: Duration = Duration::from_secs(30);
 
 struct Fixture {
@@ -219,7 +219,7 @@ async fn a_group_that_may_not_be_read_is_refused() {
 #[tokio::test]
 async fn brokers_that_do_not_answer_are_named_with_the_cause() {
     let started = std::time::Instant::now();
-    // Port 1 is nobody's.
+    // Nothing listens on port 1.
     let config = KafkaConfig::new("127.0.0.1:1");
     let outcome = Admin::connect(&config, Duration::from_secs(1)).await;
     let error = outcome.err().expect("nobody there");

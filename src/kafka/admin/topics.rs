@@ -15,12 +15,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
-/// How often it is looked whether the brokers have spread a change.
+/// The interval of the checks whether a change has reached all brokers.
 const POLL: Duration = Duration::from_millis(20);
-/// How long brokers are given to show a changed setting.
+/// How long brokers may take to show a changed setting.
 const ALTERED_WAIT: Duration = Duration::from_secs(5);
 
-/// All topics but Kafka's own.
+/// All topics except Kafka's internal ones.
 pub(super) fn list(connection: &Connection) -> Result<Vec<String>, KafkaError> {
     let metadata = connection.metadata(None)?;
     let names = metadata.topics().iter().map(MetadataTopic::name);
@@ -32,7 +32,7 @@ pub(super) fn list(connection: &Connection) -> Result<Vec<String>, KafkaError> {
     Ok(names)
 }
 
-/// Partition counts of those topics that exist.
+/// The partition counts of those topics that exist.
 pub(super) fn partition_counts(
     connection: &Connection,
     topics: &[String],
@@ -42,22 +42,21 @@ pub(super) fn partition_counts(
         match presence {
             TopicPresence::Present { partitions, .. } => drop(counts.insert(topic, partitions)),
             TopicPresence::Absent => {}
-            TopicPresence::Hidden => return Err(hidden(&topic)),
+            TopicPresence::Hidden => return Err(KafkaError::hidden_topic(&topic)),
         }
     }
     Ok(counts)
 }
 
-fn hidden(topic: &str) -> KafkaError {
-    KafkaError::Refused {
-        what: format!("looking the topic {topic} up"),
-        cause: "this client may not see it, whether it exists or not; it takes an ACL for DESCRIBE"
-            .to_owned(),
-    }
+/// Whether the client may see every topic whose name begins with this prefix. A list omits hidden
+/// topics without notice, but the answer for one topic shows it, also for one that cannot exist.
+pub(super) fn are_all_seen(connection: &Connection, prefix: &str) -> Result<bool, KafkaError> {
+    let made_up = format!("{prefix}evenkeel-{:016x}", rand::random::<u64>());
+    Ok(presence_by_name(connection, &made_up)? != TopicPresence::Hidden)
 }
 
-/// Whether these topics exist. Those that the list of all topics lacks are asked for by name: the list leaves out what the
-/// client may not see, and an answer about one topic says so.
+/// Whether these topics exist. Those missing from the list of all topics are requested by name: the
+/// list omits hidden topics, and an answer for one topic shows whether it is hidden.
 pub(super) fn presence(
     connection: &Connection,
     topics: &[String],
@@ -79,7 +78,7 @@ pub(super) fn presence(
     Ok(presences)
 }
 
-/// The presence of a topic in an answer, where that has partitions of it.
+/// The presence of a topic in an answer that has partitions of it.
 fn present(topic: &MetadataTopic) -> Option<TopicPresence> {
     let first = topic.partitions().first()?;
     Some(TopicPresence::Present {
@@ -88,7 +87,10 @@ fn present(topic: &MetadataTopic) -> Option<TopicPresence> {
     })
 }
 
-fn presence_by_name(connection: &Connection, topic: &str) -> Result<TopicPresence, KafkaError> {
+pub(super) fn presence_by_name(
+    connection: &Connection,
+    topic: &str,
+) -> Result<TopicPresence, KafkaError> {
     if !is_topic_name(topic) {
         return Ok(TopicPresence::Absent);
     }
@@ -103,7 +105,8 @@ fn presence_by_name(connection: &Connection, topic: &str) -> Result<TopicPresenc
                 return Ok(TopicPresence::Absent);
             }
             (Some(Code::TopicAuthorizationFailed), _) => return Ok(TopicPresence::Hidden),
-            // It is being created at this moment, or the answer does not hold it: neither says that it does not exist.
+            // The topic is being created at this moment, or the answer does not contain it. Neither
+            // means that it does not exist.
             (None | Some(Code::LeaderNotAvailable), _) => {
                 std::thread::sleep(LEADER_PAUSE.min(connection.left(&what)?));
             }
@@ -124,14 +127,16 @@ pub(super) fn describe(
         partitions.push(describe_partition(connection, topic, partition)?);
     }
     partitions.sort_unstable_by_key(|partition| partition.partition);
+    let (config, config_refused) = config(connection, topic)?;
     Ok(TopicDescription {
         name: topic.to_owned(),
         partitions,
-        config: config(connection, topic)?,
+        config,
+        config_refused,
     })
 }
 
-/// The name, if a topic can have it: the bindings panic over one that cannot be.
+/// The name, if a topic can have it: the bindings panic on an impossible one.
 pub(super) fn known(topic: &str) -> Result<&str, KafkaError> {
     if is_topic_name(topic) {
         Ok(topic)
@@ -146,13 +151,16 @@ fn unknown(topic: &str) -> KafkaError {
     }
 }
 
-/// The topic in an answer that was asked for it.
+/// The topic in the answer to a request for it.
 fn found<'a>(metadata: &'a Metadata, topic: &str) -> Result<&'a MetadataTopic, KafkaError> {
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     let found = found.ok_or_else(|| unknown(topic))?;
     match found.error() {
         None => Ok(found),
         Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Err(unknown(topic)),
+        Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) => {
+            Err(KafkaError::hidden_topic(topic))
+        }
         Some(error) => {
             let what = format!("looking the topic {topic} up");
             Err(failed(&what, ClientError::MetadataFetch(error.into())))
@@ -180,7 +188,7 @@ fn describe_partition(
     })
 }
 
-/// First offset and offset after the last record.
+/// The first offset, and the offset after the last record.
 pub(super) fn watermarks(
     connection: &Connection,
     topic: &str,
@@ -190,19 +198,22 @@ pub(super) fn watermarks(
     loop {
         let left = connection.left(&what)?;
         match connection.client().fetch_watermarks(topic, partition, left) {
-            // A topic that was created a moment ago: its leader is still taking over.
+            // The topic was just created, and its leader is taking over.
             Err(error) if is_settling(&error) && left > LEADER_PAUSE => {
                 std::thread::sleep(LEADER_PAUSE);
             }
-            answered => return answered.map_err(|error| connection.unanswered(&what, error)),
+            answered => {
+                let right = format!("DESCRIBE on the topic {topic}");
+                return answered.map_err(|error| connection.unanswered(&what, error).takes(&right));
+            }
         }
     }
 }
 
-/// How long to wait before a partition's leader is asked again.
+/// The wait before a partition's leader is asked again.
 const LEADER_PAUSE: Duration = Duration::from_millis(100);
 
-/// Whether the partition is there and only has no leader yet that answers for it.
+/// Whether the partition exists but its leader does not answer yet.
 fn is_settling(error: &ClientError) -> bool {
     matches!(
         error.rdkafka_error_code(),
@@ -210,15 +221,21 @@ fn is_settling(error: &ClientError) -> bool {
     )
 }
 
-/// The settings that were given to this topic; empty where they are kept from us.
-fn config(connection: &Connection, topic: &str) -> Result<BTreeMap<String, String>, KafkaError> {
+/// The topic's own settings. None, with the reason, if they are hidden.
+fn config(
+    connection: &Connection,
+    topic: &str,
+) -> Result<(BTreeMap<String, String>, Option<String>), KafkaError> {
     match settings(connection, topic) {
-        Err(KafkaError::Unsupported { .. } | KafkaError::Refused { .. }) => Ok(BTreeMap::new()),
-        told => told,
+        Err(KafkaError::Unsupported { .. }) => Ok((BTreeMap::new(), None)),
+        Err(refused @ KafkaError::Refused { .. }) => {
+            Ok((BTreeMap::new(), Some(refused.to_string())))
+        }
+        told => Ok((told?, None)),
     }
 }
 
-/// The settings that were given to this topic.
+/// The topic's own settings.
 fn settings(connection: &Connection, topic: &str) -> Result<BTreeMap<String, String>, KafkaError> {
     let what = format!("reading the settings of the topic {topic}");
     connection.beyond_mock(&what)?;
@@ -233,13 +250,14 @@ fn settings(connection: &Connection, topic: &str) -> Result<BTreeMap<String, Str
         .flatten()
         .flat_map(|told| told.entries);
     let mut entries = entries.peekable();
-    // The bindings drop the error of a single topic. Every topic has settings, so none at all is one: taken for "no
-    // settings", a change would reset them.
+    // The bindings drop the error of a single topic. Every topic has settings, so an empty list is
+    // an error: taken for "no settings", a change would reset them.
     if entries.peek().is_none() {
         return Err(KafkaError::Refused {
             what,
-            cause: "the brokers tell none; it takes an ACL for DESCRIBE_CONFIGS".to_owned(),
-        });
+            cause: "the brokers tell none".to_owned(),
+        }
+        .takes(&format!("DESCRIBE_CONFIGS on the topic {topic}")));
     }
     let given = entries.filter(|entry| entry.source == ConfigSource::DynamicTopic);
     Ok(given
@@ -247,7 +265,8 @@ fn settings(connection: &Connection, topic: &str) -> Result<BTreeMap<String, Str
         .collect())
 }
 
-/// Changes settings. The request replaces all that were given to the topic, so the present ones go with it.
+/// Changes settings. The request replaces all of the topic's own settings, so the present ones are
+/// part of it.
 pub(super) fn alter(
     connection: &Connection,
     topic: &str,
@@ -271,7 +290,8 @@ pub(super) fn alter(
     wait_for_settings(connection, topic, changes)
 }
 
-/// Reads the settings until they are as wanted: the bindings do not tell whether the brokers accepted the change.
+/// Reads the settings until they have the wanted values: the bindings do not return whether the
+/// brokers accepted the change.
 fn wait_for_settings(
     connection: &Connection,
     topic: &str,
@@ -294,7 +314,7 @@ fn wait_for_settings(
     }
 }
 
-/// Creates topics: names of the created ones, names of those that were there.
+/// Creates topics. Returns the names of the created and of the existing ones.
 pub(super) fn create(
     connection: &Connection,
     topics: &[NewTopic],
@@ -320,11 +340,12 @@ pub(super) fn create(
             Err((topic, Code::TopicAlreadyExists)) => existing.push(topic),
             Err((topic, code)) => {
                 let what = format!("creating the topic {topic}");
-                return Err(failed(&what, ClientError::AdminOp(code)));
+                let right = format!("CREATE on the topic {topic}, or on the cluster");
+                return Err(failed(&what, ClientError::AdminOp(code)).takes(&right));
             }
         }
     }
-    // Those that another member is creating at this moment, too.
+    // Includes those that another member is creating at this moment.
     let all: Vec<String> = created.iter().chain(&existing).cloned().collect();
     wait_for_leaders(connection, &all)?;
     Ok((created, existing))
@@ -350,7 +371,8 @@ pub(super) fn grow(
         .map_err(|error| connection.unanswered(&what, error))?;
     for result in results {
         if let Err((_, code)) = result {
-            return Err(failed(&what, ClientError::AdminOp(code)));
+            let right = format!("ALTER on the topic {topic}");
+            return Err(failed(&what, ClientError::AdminOp(code)).takes(&right));
         }
     }
     wait_for_leaders(connection, &[topic.to_owned()])
@@ -365,8 +387,8 @@ fn native(topic: &NewTopic) -> rdkafka::admin::NewTopic<'_> {
         .fold(new, |new, (name, value)| new.set(name, value))
 }
 
-/// Waits until every partition has a leader: brokers answer a creation before they have spread the word. A topic that this
-/// client may create and not see is not waited for.
+/// Waits until every partition has a leader: brokers answer a creation before all of them know the
+/// topic. Skips a topic that this client may create but not see.
 fn wait_for_leaders(connection: &Connection, topics: &[String]) -> Result<(), KafkaError> {
     loop {
         let metadata = connection.metadata(None)?;

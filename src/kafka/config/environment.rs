@@ -1,22 +1,21 @@
-//! The settings in conventional environment variables.
+//! Settings from conventional environment variables.
 //!
-//! Owns the variables' names. Reads them from any iterator, so that tests need not touch the process's environment.
+//! Owns the names of the variables. Reads them from any iterator, so that tests do not change the
+//! environment of the process.
 
-use super::{ConfigError, KafkaConfig};
+use super::error::ConfigError;
+use super::kafka_config::{BROKERS_DEFAULT, KafkaConfig};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-/// Where a local Kafka listens unless told otherwise.
-const BROKERS_DEFAULT: &str = "localhost:9092";
-
-/// The variables that name the brokers; the first that is set counts.
+/// The variables that name the brokers. The first one that is set counts.
 const BROKERS: &[&str] = &[
     "KAFKA_BOOTSTRAP_SERVERS",
     "KAFKA_BROKERS",
     "BOOTSTRAP_SERVERS",
 ];
 
-/// Variables with a property each.
+/// Variables for one property each.
 const PROPERTIES: &[(&str, &str)] = &[
     ("KAFKA_CLIENT_ID", "client.id"),
     ("KAFKA_SECURITY_PROTOCOL", "security.protocol"),
@@ -29,10 +28,48 @@ const PROPERTIES: &[(&str, &str)] = &[
     ("KAFKA_SSL_KEY_PASSWORD", "ssl.key.password"),
 ];
 
-/// Variables with this prefix carry a property in their name.
+/// The prefix of variables whose names contain a property.
 const PASS_THROUGH: &str = "KAFKA_X__";
 
+/// A property and the variable that sets it.
+pub(super) struct FromVariable {
+    pub(super) variable: String,
+    pub(super) property: String,
+    pub(super) value: String,
+}
+
+impl KafkaConfig {
+    /// Reads the conventional environment variables.
+    ///
+    /// `KAFKA_BOOTSTRAP_SERVERS` (or `KAFKA_BROKERS`, or `BOOTSTRAP_SERVERS`; `localhost:9092` if
+    /// none is set), `KAFKA_CLIENT_ID`, `KAFKA_SECURITY_PROTOCOL`, `KAFKA_SASL_MECHANISM`,
+    /// `KAFKA_SASL_USERNAME`, `KAFKA_SASL_PASSWORD`, `KAFKA_SSL_CA_LOCATION`,
+    /// `KAFKA_SSL_CERTIFICATE_LOCATION`, `KAFKA_SSL_KEY_LOCATION` and `KAFKA_SSL_KEY_PASSWORD`.
+    /// Each may be given as `<NAME>_FILE` instead: a file that contains the value, as secrets are
+    /// mounted into containers. `KAFKA_X__SESSION_TIMEOUT_MS=9000` sets the property
+    /// `session.timeout.ms`. A double underscore stands for an underscore in the property's name.
+    ///
+    /// # Errors
+    /// Returns an error for a variable that is not UTF-8, is given twice, names a file that cannot
+    /// be read, or sets a property that [`Self::set`] refuses.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let mut config = Self::new(BROKERS_DEFAULT);
+        config.apply_env()?;
+        Ok(config)
+    }
+
+    /// Replaces the settings that the variables of [`Self::from_env`] set, and keeps the others,
+    /// for example those from a file.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::from_env`].
+    pub fn apply_env(&mut self) -> Result<(), ConfigError> {
+        apply(self, std::env::vars_os())
+    }
+}
+
 /// Reads the settings from variables.
+#[cfg(test)]
 pub(super) fn read(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<KafkaConfig, ConfigError> {
@@ -41,35 +78,69 @@ pub(super) fn read(
     Ok(config)
 }
 
-/// Replaces what the variables set and leaves the rest.
+/// Replaces the settings that the variables set, and keeps the others.
 pub(super) fn apply(
     config: &mut KafkaConfig,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<(), ConfigError> {
+    for found in settings(variables)? {
+        found.apply(config)?;
+    }
+    // Other required settings may have another origin.
+    config.check_each()
+}
+
+impl FromVariable {
+    /// Sets the property. An error names the variable.
+    pub(super) fn apply(&self, config: &mut KafkaConfig) -> Result<(), ConfigError> {
+        let set = config.set_property(&self.property, &self.value);
+        set.map_err(|error| {
+            let reason = match self.variable.starts_with(PASS_THROUGH) {
+                true => error.to_string(),
+                false => error.reason,
+            };
+            ConfigError::new(&self.variable, reason)
+        })
+    }
+}
+
+/// The settings from the variables, in the order in which they are applied.
+pub(super) fn settings(
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Vec<FromVariable>, ConfigError> {
     let variables = relevant(variables)?;
+    let mut settings = Vec::new();
+    let mut add = |name: &str, property: &str, value: String| {
+        settings.push(FromVariable {
+            variable: name.to_owned(),
+            property: property.to_owned(),
+            value,
+        });
+    };
+    let mut brokers = None;
     for name in BROKERS.iter().rev() {
-        if let Some(value) = value_of(&variables, name)? {
-            config.brokers = value;
+        if let Some((variable, value)) = value_of(&variables, name)? {
+            brokers = Some((variable, value));
         }
     }
+    if let Some((variable, value)) = brokers {
+        add(&variable, "bootstrap.servers", value);
+    }
     for (name, property) in PROPERTIES {
-        if let Some(value) = value_of(&variables, name)? {
-            config
-                .set_property(property, &value)
-                .map_err(|error| ConfigError::new(*name, error.reason))?;
+        if let Some((variable, value)) = value_of(&variables, name)? {
+            add(&variable, property, value);
         }
     }
     for (name, value) in &variables {
         if let Some(property) = name.strip_prefix(PASS_THROUGH) {
-            config
-                .set_property(&property_name(property), value)
-                .map_err(|error| ConfigError::new(name, error.to_string()))?;
+            add(name, &property_name(property), value.clone());
         }
     }
-    config.validate()
+    Ok(settings)
 }
 
-/// Our variables as text. Empty ones count as not set, as compose files and unit files can leave them.
+/// The relevant variables as text. Empty ones count as not set: compose files and unit files can
+/// leave them empty.
 fn relevant(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<BTreeMap<String, String>, ConfigError> {
@@ -91,21 +162,25 @@ fn relevant(
     Ok(texts)
 }
 
-/// The value of a variable, or the content of the file that `<name>_FILE` points to.
+/// The value of a variable, or the content of the file that `<name>_FILE` names, with the name of
+/// the variable that is set.
 fn value_of(
     variables: &BTreeMap<String, String>,
     name: &str,
-) -> Result<Option<String>, ConfigError> {
+) -> Result<Option<(String, String)>, ConfigError> {
     let file_variable = format!("{name}_FILE");
     match (variables.get(name), variables.get(&file_variable)) {
         (Some(_), Some(_)) => Err(ConfigError::new(
             name,
             format!("both {name} and {file_variable} are set; keep one"),
         )),
-        (Some(value), None) => Ok(Some(value.clone())),
+        (Some(value), None) => Ok(Some((name.to_owned(), value.clone()))),
         (None, Some(path)) => match std::fs::read_to_string(path) {
-            // Editors and `echo` end a file with a line break that is no part of the secret.
-            Ok(content) => Ok(Some(content.trim_end_matches(['\r', '\n']).to_owned())),
+            // Editors and `echo` end a file with a line break, which is not part of the secret.
+            Ok(content) => {
+                let value = content.trim_end_matches(['\r', '\n']).to_owned();
+                Ok(Some((file_variable, value)))
+            }
             Err(error) => Err(ConfigError::new(
                 file_variable,
                 format!("cannot read {path}: {error}"),
@@ -115,7 +190,7 @@ fn value_of(
     }
 }
 
-/// `SESSION_TIMEOUT_MS` is `session.timeout.ms`, `LOG__LEVEL` is `log_level`.
+/// Converts `SESSION_TIMEOUT_MS` to `session.timeout.ms`, and `LOG__LEVEL` to `log_level`.
 fn property_name(variable: &str) -> String {
     variable
         .to_ascii_lowercase()

@@ -1,14 +1,14 @@
-//! Which settings are secrets, and how a value is printed.
+//! Detects secrets among the settings, and masks their values.
 //!
-//! Owns the patterns. The client library hides five names of its own and prints the rest, private keys in PEM included,
-//! so its `Debug` is never used.
+//! Owns the patterns. The client library hides five names of its own and prints the rest, including
+//! private keys in PEM, so its `Debug` is never used.
 
 use std::borrow::Cow;
 
-/// What is printed in a secret's place.
+/// Printed in place of a secret.
 const MASK: &str = "***";
 
-/// Parts of a property's name that say that its value is a secret, or may hold one.
+/// Parts of a property's name which show that its value is, or may contain, a secret.
 const SECRET_PARTS: &[&str] = &[
     "password",
     "passphrase",
@@ -21,13 +21,13 @@ const SECRET_PARTS: &[&str] = &[
     "oauthbearer.config",
 ];
 
-/// Whether a property's value must never be printed.
+/// Whether the value of a property must never be printed.
 pub(super) fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     SECRET_PARTS.iter().any(|part| name.contains(part))
 }
 
-/// The value as it may be printed.
+/// The value in its printable form.
 pub(super) fn masked<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     if is_secret(name) {
         Cow::Borrowed(MASK)
@@ -36,7 +36,8 @@ pub(super) fn masked<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     }
 }
 
-/// The text with the user information of every URL in it masked: `http://user:word@host` becomes `http://***@host`.
+/// The text with the user information in every URL masked: `http://user:word@host` becomes
+/// `http://***@host`.
 pub(crate) fn mask_userinfo(text: &str) -> Cow<'_, str> {
     if !text.contains('@') {
         return Cow::Borrowed(text);

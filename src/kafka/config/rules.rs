@@ -1,13 +1,16 @@
-//! Which properties a user may set, under which name, for which kind of client.
+//! The properties that a user may set, by name and kind of client.
 //!
-//! Owns the refusals and their reasons. Whether a name exists and a value fits is asked of librdkafka itself.
+//! Owns the refusals and their reasons. librdkafka itself validates names and values.
 
 use super::ConfigError;
+use crate::kafka::token::{self, TokenFile};
 use rdkafka::ClientConfig;
+use std::collections::BTreeMap;
 
-/// Second names that librdkafka knows for one property, with the one that we use.
+/// librdkafka's second names for a property, with the name used here.
 ///
-/// Without this a default of ours under one name and the user's value under the other would both be set, in any order.
+/// Otherwise a default under one name and the user's value under the other would both be set, in
+/// any order.
 const ALIASES: &[(&str, &str)] = &[
     ("metadata.broker.list", "bootstrap.servers"),
     ("request.required.acks", "acks"),
@@ -18,9 +21,11 @@ const ALIASES: &[(&str, &str)] = &[
     ("auto.commit.enable", "enable.auto.commit"),
     ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
     ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("sasl.mechanisms", "sasl.mechanism"),
 ];
 
-/// Properties that may have one value only, because a guarantee rests on it: name, values accepted, reason.
+/// Properties whose value is restricted because a guarantee depends on it: name, accepted values,
+/// reason.
 const FIXED: &[(&str, &[&str], &str)] = &[
     (
         "enable.auto.commit",
@@ -44,8 +49,16 @@ const FIXED: &[(&str, &[&str], &str)] = &[
     ),
     (
         "partitioner",
-        &["murmur2_random"],
-        "a key must land on the partition where clients in other languages put it",
+        &[
+            "murmur2_random",
+            "murmur2",
+            "consistent_random",
+            "consistent",
+            "fnv1a_random",
+            "fnv1a",
+        ],
+        "the records of a key keep their order in one partition only; murmur2_random is the hash of Java's and Node's clients, \
+         consistent_random that of librdkafka's, fnv1a_random that of Sarama's",
     ),
     (
         "queuing.strategy",
@@ -64,7 +77,7 @@ const FIXED: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-/// Properties that cannot be set at all, and why.
+/// Properties that cannot be set at all, with the reason.
 const REFUSED: &[(&str, &str)] = &[
     (
         "group.id",
@@ -94,7 +107,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
 ];
 
-/// Properties that only a producer understands; a consumer warns about them.
+/// Properties for producers only. Consumers warn about them.
 const PRODUCER_ONLY: &[&str] = &[
     "acks",
     "batch.num.messages",
@@ -115,7 +128,7 @@ const PRODUCER_ONLY: &[&str] = &[
     "transaction.timeout.ms",
 ];
 
-/// Properties that only a consumer understands; a producer warns about them.
+/// Properties for consumers only. Producers warn about them.
 const CONSUMER_ONLY: &[&str] = &[
     "auto.commit.interval.ms",
     "auto.offset.reset",
@@ -144,7 +157,7 @@ const CONSUMER_ONLY: &[&str] = &[
     "session.timeout.ms",
 ];
 
-/// The one name that we use for a property.
+/// The canonical name of a property.
 pub(super) fn canonical(name: &str) -> &str {
     ALIASES
         .iter()
@@ -152,17 +165,17 @@ pub(super) fn canonical(name: &str) -> &str {
         .map_or(name, |(_, canonical)| canonical)
 }
 
-/// Whether a producer understands the property (by its canonical name).
+/// Whether a property (by its canonical name) applies to producers.
 pub(super) fn is_for_producers(name: &str) -> bool {
     !CONSUMER_ONLY.contains(&name)
 }
 
-/// Whether a consumer understands the property (by its canonical name).
+/// Whether a property (by its canonical name) applies to consumers.
 pub(super) fn is_for_consumers(name: &str) -> bool {
     !PRODUCER_ONLY.contains(&name)
 }
 
-/// Refuses what would break a guarantee, then asks librdkafka about name and value.
+/// Refuses a value that would break a guarantee, then lets librdkafka validate name and value.
 pub(super) fn check(name: &str, value: &str) -> Result<(), ConfigError> {
     if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
         return Err(ConfigError::new(name, format!("cannot be set: {reason}")));
@@ -170,12 +183,27 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), ConfigError> {
     if let Some((_, accepted, reason)) = FIXED.iter().find(|(fixed, ..)| *fixed == name)
         && !accepted.contains(&value.to_ascii_lowercase().as_str())
     {
-        let only = accepted[0];
+        let only = accepted.join(" or ");
         return Err(ConfigError::new(name, format!("must be {only}: {reason}")));
     }
     if name == "bootstrap.servers" {
         check_brokers(value)?;
     }
+    probe(name, value).map_err(|error| match name.starts_with("sasl.oauthbearer.") {
+        true if !has_oidc() => ConfigError::new(
+            name,
+            format!(
+                "this build of librdkafka has no curl, which OIDC takes; {}, or build with the feature dynamic-linking and a \
+                 librdkafka that has curl",
+                token::WHERE_FROM
+            ),
+        ),
+        _ => error,
+    })
+}
+
+/// Whether librdkafka knows the name and accepts the value.
+fn probe(name: &str, value: &str) -> Result<(), ConfigError> {
     let mut probe = ClientConfig::new();
     probe.set(name, value);
     probe
@@ -184,7 +212,84 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), ConfigError> {
         .map_err(ConfigError::from_client)
 }
 
-/// Checks that there is at least one server and that each has a host and, if given, a port that exists.
+/// Whether librdkafka can fetch tokens by itself. The bundled one cannot.
+fn has_oidc() -> bool {
+    probe("sasl.oauthbearer.method", "oidc").is_ok()
+}
+
+/// Properties whose value is the path of a file, or `probe`.
+const FILES: &[&str] = &[
+    "https.ca.location",
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.crl.location",
+    "ssl.key.location",
+    "ssl.keystore.location",
+];
+
+/// Checks that the files exist: librdkafka reports only OpenSSL's error code, and for the token
+/// endpoint nothing.
+pub(super) fn check_files(properties: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+    for (name, path) in properties {
+        if FILES.contains(&name.as_str())
+            && path != "probe"
+            && let Err(error) = std::fs::File::open(path)
+        {
+            return Err(ConfigError::new(
+                name,
+                format!("cannot read {path}: {error}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Validates combinations of settings with which librdkafka would try to connect for ever.
+pub(super) fn check_together(properties: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+    let value = |wanted: &str| {
+        let mut named = properties.iter();
+        let found = named.find(|(name, _)| canonical(name) == wanted);
+        found.map(|(_, value)| value.to_ascii_lowercase())
+    };
+    let is = |name: &str, expected: &str| value(name).is_some_and(|value| value == expected);
+    let uses_sasl = value("security.protocol").is_some_and(|protocol| protocol.starts_with("sasl"));
+    if !uses_sasl {
+        return Ok(());
+    }
+    if value("sasl.mechanism").is_none() {
+        return Err(ConfigError::new(
+            "sasl.mechanism",
+            "is not set; set it to what the brokers offer: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER",
+        ));
+    }
+    if is("sasl.mechanism", "oauthbearer")
+        && !is("sasl.oauthbearer.method", "oidc")
+        && !is("enable.sasl.oauthbearer.unsecure.jwt", "true")
+    {
+        match properties.get(token::CONFIG) {
+            Some(text) => drop(TokenFile::parse(text)?),
+            None if token::has_source() => {}
+            None => {
+                let reason = format!(
+                    "OAUTHBEARER needs a source of tokens; {}",
+                    token::WHERE_FROM
+                );
+                return Err(ConfigError::new(token::CONFIG, reason));
+            }
+        }
+    }
+    let mechanism = value("sasl.mechanism").unwrap_or_default();
+    let takes_a_password = mechanism == "plain" || mechanism.starts_with("scram-");
+    for name in ["sasl.username", "sasl.password"] {
+        if takes_a_password && value(name).is_none_or(|value| value.is_empty()) {
+            let reason = format!("{} needs it, and it is not set", mechanism.to_uppercase());
+            return Err(ConfigError::new(name, reason));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that there is at least one server, and that each has a host and, if given, a valid port.
 pub(super) fn check_brokers(brokers: &str) -> Result<(), ConfigError> {
     let refuse = |reason: String| Err(ConfigError::new("brokers", reason));
     if brokers.trim().is_empty() {
@@ -202,7 +307,7 @@ pub(super) fn check_brokers(brokers: &str) -> Result<(), ConfigError> {
             );
         }
         let (host, port) = match address.rsplit_once(':') {
-            // The colons of a bare IPv6 address are no port's.
+            // The colons of a bare IPv6 address do not precede a port.
             Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
             _ => (address, None),
         };

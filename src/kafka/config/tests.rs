@@ -30,7 +30,7 @@ fn properties_that_would_break_a_guarantee_are_refused_with_the_reason() {
         ("acks=1", "acks", "in-sync"),
         ("request.required.acks=0", "acks", "in-sync"),
         ("enable.idempotence=false", "enable.idempotence", "true"),
-        ("partitioner=consistent", "partitioner", "murmur2_random"),
+        ("partitioner=random", "partitioner", "murmur2_random"),
         ("group.id=payments", "group.id", "consumer"),
         (
             "plugin.library.paths=/tmp/x.so",
@@ -62,6 +62,7 @@ fn the_values_that_we_set_anyway_may_be_set() {
         "acks=-1",
         "enable.idempotence=TRUE",
         "partitioner=murmur2_random",
+        "partitioner=consistent_random",
         "enable.auto.commit=false",
     ] {
         config.set(assignment).expect(assignment);
@@ -72,7 +73,7 @@ fn the_values_that_we_set_anyway_may_be_set() {
 fn unknown_properties_and_impossible_values_are_named() {
     assert_eq!(refused("linger.msec=5").setting, "linger.msec");
     assert_eq!(refused("linger.ms=soon").setting, "linger.ms");
-    assert_eq!(refused("no assignment").setting, "no assignment");
+    assert_eq!(refused("no assignment").setting, "no");
     let mut config = KafkaConfig::new("localhost:9092");
     config.properties.insert("fetch.maxx".into(), "1".into());
     assert_eq!(
@@ -273,4 +274,15 @@ fn a_secret_may_come_from_a_file() {
     let error = absent.expect_err("no file");
     assert_eq!(error.setting, "KAFKA_SASL_PASSWORD_FILE");
     assert!(error.reason.contains("/nowhere/at/all"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let mut config = KafkaConfig::new("localhost:9092");
+    config.set("ssl.ca.location=/no/such.pem").expect("known");
+    let error = config.validate().expect_err("it is not there");
+    assert_eq!(error.setting, "ssl.ca.location");
+    assert!(error.reason.contains("/no/such.pem"), "{error}");
+    config.set("ssl.ca.location=probe").expect("known");
+    config.validate().expect("librdkafka looks for it");
 }

@@ -1,15 +1,17 @@
-//! Writing rows in somebody else's transaction.
+//! Writes rows in the caller's transaction.
 
 use super::super::OutboxError;
 use super::super::row::Row;
 use crate::event::OutgoingRecord;
 use sqlx::PgConnection;
 
-/// In one statement and round trip: the keys' locks, in the order of their numbers, so that two statements cannot wait for
-/// each other; then the rows, whose numbers are drawn under the locks.
+/// One statement and round trip: takes the keys' locks, in the order of their numbers, so that two
+/// statements cannot wait for each other; then inserts the rows, whose numbers are drawn under the
+/// locks.
 ///
-/// The locks are taken before the first number is drawn because their count is worked out before the first row is. There is no
-/// `NOTIFY` in it: PostgreSQL lets one transaction at a time commit that has notified, in all databases of the server.
+/// The locks are taken before the first number is drawn, because their count is computed before the
+/// first row is inserted. The statement contains no `NOTIFY`: PostgreSQL serialises the commits of
+/// transactions with notifications, across all databases of the server.
 const APPEND: &str = "
     WITH locked AS MATERIALIZED (
         SELECT pg_advisory_xact_lock(hash)
@@ -24,13 +26,18 @@ const APPEND: &str = "
     WHERE (SELECT count(*) FROM locked) >= 0
     ORDER BY ordinal";
 
-/// Writes `records` in the transaction in which `connection` is, in this order, in one round trip.
+/// Writes `records` in the transaction of `connection`, in this order, in one round trip.
 ///
-/// For each key its order among all transactions is that of their commits: a key's lock is held to the end of the
-/// transaction, or back to the savepoint before which it was not held. Records without a key have no order and take no lock.
+/// `is_prepared` keeps the statement prepared on the connection. It must be false if a pooler gives
+/// that connection to other clients.
+///
+/// Records of one key are ordered by the commits of their transactions: a key's lock is held until
+/// the end of the transaction, or until a rollback to a savepoint set before the lock was taken.
+/// Records without a key have no order and take no lock.
 pub(crate) async fn append(
     connection: &mut PgConnection,
     records: &[OutgoingRecord],
+    is_prepared: bool,
 ) -> Result<(), OutboxError> {
     if records.is_empty() {
         return Ok(());
@@ -38,6 +45,7 @@ pub(crate) async fn append(
     let mut columns = Columns::default();
     records.iter().for_each(|record| columns.push(record));
     sqlx::query(APPEND)
+        .persistent(is_prepared)
         .bind(columns.locks)
         .bind(columns.ids)
         .bind(columns.topics)

@@ -1,89 +1,159 @@
 //! The outbox in PostgreSQL.
 //!
-//! Owns its connections. Two transactions that publish on one key wait for each other (a lock by the key's hash, to the end of
-//! the transaction), so that the order of the rows is the order of the commits.
+//! Owns its connections. Two transactions that publish on one key wait for each other (a lock by
+//! the key's hash, until the end of the transaction), so the order of the rows is the order of the
+//! commits.
 
 mod append;
 mod schema;
+mod settings;
 mod store;
 #[cfg(test)]
 mod tests;
 mod wake_up;
 
 pub(crate) use append::append;
-pub(crate) use schema::{lock_schema, prepare};
+pub use settings::PostgresOutboxSettings;
 
-use super::{OutboxError, OutboxSettings, OutboxVersions};
+use super::version::OutboxVersions;
+use super::{OutboxError, OutboxSettings};
 use crate::event::{Event, EventType, OutgoingRecord};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
-use std::str::FromStr;
+use crate::postgres::Database;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{PgConnection, PgPool};
 use std::sync::Arc;
-use std::time::Duration;
 use wake_up::WakeUp;
 
-/// A relay needs one at a time, and one that listens beside the pool; `publish` needs none.
-const CONNECTIONS_MAX: u32 = 4;
-
-/// How long a connection is waited for.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-
-/// An outbox in PostgreSQL. Cheap to clone.
+/// An outbox in PostgreSQL. Cheap to clone; clones share the connections.
+///
+/// ```no_run
+/// use evenkeel::event::{Event, EventType};
+/// use evenkeel::outbox::PostgresOutbox;
+///
+/// # #[derive(serde::Serialize, serde::Deserialize)]
+/// # struct Paid { cents: i64 }
+/// # impl EventType for Paid {
+/// #     const TYPE: &'static str = "example.paid.v1";
+/// #     const TOPIC: &'static str = "example.payments";
+/// #     fn key(&self) -> String { String::new() }
+/// # }
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let outbox = PostgresOutbox::open("postgres://shop@localhost/shop").await?;
+/// let mut transaction = outbox.pool().begin().await?;
+/// // Writes of the service use the same transaction.
+/// let paid = Event::new("/shop/web", Paid { cents: 100 });
+/// outbox.publish(&mut transaction, &paid).await?;
+/// transaction.commit().await?;
+/// outbox.wake();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct PostgresOutbox {
-    pool: PgPool,
+    database: Database,
     settings: OutboxSettings,
     wake_up: Arc<WakeUp>,
 }
 
 impl PostgresOutbox {
-    /// Connects to the database of this URL, and creates the outbox's tables or brings them up to date.
+    /// Connects to the database at this URL. Creates or upgrades the outbox's tables. Use
+    /// `?pgbouncer=true` in the URL for a pooler that assigns server connections per transaction.
     ///
     /// # Errors
-    /// When the database cannot be reached, or its outbox is of a newer version.
+    /// If the database cannot be reached, or its outbox has a newer version.
     pub async fn open(url: &str) -> Result<Self, OutboxError> {
-        let options = PgConnectOptions::from_str(url)
-            .map_err(OutboxError::during("read the address"))?
-            .application_name("evenkeel");
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS_MAX)
-            .acquire_timeout(CONNECT_WITHIN)
-            .connect_lazy_with(options);
-        Self::with_pool(pool).await
+        Self::open_with(url, &PostgresOutboxSettings::default()).await
     }
 
-    /// The same on a pool of the service's own, which may be as small as one connection. A relay has one more that is not the
-    /// pool's, with the pool's options, on which it hears of commits.
+    /// Connects like [`PostgresOutbox::open`], with these settings.
     ///
     /// # Errors
-    /// As for [`PostgresOutbox::open`].
+    /// The errors of [`PostgresOutbox::open`], and [`OutboxError::Foreign`] for older tables under
+    /// [`Migration::Elsewhere`](crate::postgres::Migration::Elsewhere).
+    pub async fn open_with(
+        url: &str,
+        settings: &PostgresOutboxSettings,
+    ) -> Result<Self, OutboxError> {
+        let database = Database::at(url, settings.pool());
+        let database = database.map_err(OutboxError::during("read the address"))?;
+        Self::prepared(database, settings).await
+    }
+
+    /// Connects like [`PostgresOutbox::open_with`], with the driver's connect options, for options
+    /// that a URL cannot express.
+    ///
+    /// # Errors
+    /// The errors of [`PostgresOutbox::open_with`].
+    pub async fn connect(
+        options: PgConnectOptions,
+        settings: &PostgresOutboxSettings,
+    ) -> Result<Self, OutboxError> {
+        Self::prepared(Database::connect(options, &settings.pool()), settings).await
+    }
+
+    /// Opens the outbox on a pool of the service, which may have a single connection. A relay opens
+    /// one additional connection outside of the pool, with the pool's options, on which it listens
+    /// for commits.
+    ///
+    /// # Errors
+    /// The errors of [`PostgresOutbox::open`].
     pub async fn with_pool(pool: PgPool) -> Result<Self, OutboxError> {
+        Self::with_pool_and(pool, &PostgresOutboxSettings::default()).await
+    }
+
+    /// Opens the outbox like [`PostgresOutbox::with_pool`], with these settings. Behind a pooler
+    /// that assigns server connections per transaction, the pool's options need
+    /// `statement_cache_capacity(0)`.
+    ///
+    /// # Errors
+    /// The errors of [`PostgresOutbox::open_with`].
+    pub async fn with_pool_and(
+        pool: PgPool,
+        settings: &PostgresOutboxSettings,
+    ) -> Result<Self, OutboxError> {
+        let database = Database::of(pool, settings.pgbouncer);
+        let database = database.map_err(OutboxError::during("look at the pool"))?;
+        Self::prepared(database, settings).await
+    }
+
+    async fn prepared(
+        database: Database,
+        settings: &PostgresOutboxSettings,
+    ) -> Result<Self, OutboxError> {
         let failed = OutboxError::during("open");
-        let mut transaction = pool.begin().await.map_err(&failed)?;
-        prepare(&mut transaction).await?;
+        let mut transaction = database.begin("").await.map_err(&failed)?;
+        schema::prepare(&mut transaction, settings.migration).await?;
         transaction.commit().await.map_err(&failed)?;
         Ok(Self {
-            pool,
+            database,
             settings: OutboxSettings::default(),
             wake_up: Arc::default(),
         })
     }
 
-    /// The versions of the outbox in the database of this URL.
+    /// The versions of the outbox in the database at this URL.
     pub(super) async fn versions(url: &str) -> Result<OutboxVersions, OutboxError> {
         let failed = OutboxError::during("open");
-        let options = PgConnectOptions::from_str(url).map_err(&failed)?;
-        let mut connection = options.connect().await.map_err(&failed)?;
-        let stored = schema::version(&mut connection).await?;
-        // The answer is there, and the server ends what is not closed in good order.
-        let _ = connection.close().await;
+        let database = Database::at(url, PostgresOutboxSettings::default().pool());
+        let database = database.map_err(&failed)?;
+        let mut session = database.session().await.map_err(&failed)?;
+        let stored = schema::version(&mut session).await?;
+        drop(session);
+        database.pool().close().await;
         Ok(OutboxVersions {
             stored,
             newest: schema::NEWEST,
         })
     }
 
-    /// The same with other settings.
+    /// The SQL that upgrades the outbox's tables from the version `from` (0 for none) to the newest
+    /// one, for teams that run migrations themselves; see
+    /// [`Migration::Elsewhere`](crate::postgres::Migration::Elsewhere). Run it in one transaction.
+    pub fn migration_sql(from: usize) -> String {
+        schema::migration(from)
+    }
+
+    /// Sets how events are encoded and validated.
     pub fn with_settings(mut self, settings: OutboxSettings) -> Self {
         self.settings = settings;
         self
@@ -91,26 +161,34 @@ impl PostgresOutbox {
 
     /// A pool of connections to the database.
     pub fn pool(&self) -> &PgPool {
-        &self.pool
+        self.database.pool()
     }
 
-    /// Wakes relays, of other processes too: call it after a commit. Without it they hear of commits that follow soon after
-    /// [`PostgresOutbox::publish`], and find others by polling.
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Wakes the relays, including those of other processes: call it after a commit. Without it
+    /// relays are notified of a commit that follows soon after [`PostgresOutbox::publish`], and
+    /// find other commits by polling.
     pub fn wake(&self) {
-        self.wake_up.tell(&self.pool);
+        self.wake_up.tell(&self.database);
     }
 
-    /// Publishes an event with the transaction in which `connection` is: once that commits, a relay takes the event to Kafka;
-    /// if it rolls back, the event was never there. Outside of a transaction the event is published at once.
+    /// Publishes an event in the transaction of `connection`: after its commit a relay publishes
+    /// the event to Kafka; after a rollback the event does not exist. Outside of a transaction the
+    /// event is published at once.
     ///
-    /// Events of one key are published in the order in which their transactions commit. The price: a transaction that
-    /// publishes on a key waits until every other one that did so has ended. Two that publish on the same keys in different
-    /// orders can wait for each other; PostgreSQL then ends one of them (`40P01`), which is to be tried again. Publish what
-    /// belongs together by [`PostgresOutbox::publish_all`], which goes by one order.
+    /// Events of one key are published in the order in which their transactions commit. For that, a
+    /// transaction that publishes on a key waits until every other transaction that published on it
+    /// has ended. Two transactions that publish on the same keys in different orders can wait for
+    /// each other; PostgreSQL then ends one of them (`40P01`), which must be repeated. Publish
+    /// events that belong together with [`PostgresOutbox::publish_all`], which takes all locks in
+    /// one fixed order.
     ///
     /// # Errors
-    /// [`OutboxError::Event`] for an event that does not follow its schema; otherwise what the database says, and then the
-    /// transaction can only be rolled back.
+    /// [`OutboxError::Event`] for an event that does not follow its schema. Otherwise the
+    /// database's error; the transaction can then only be rolled back.
     pub async fn publish<T: EventType>(
         &self,
         connection: &mut PgConnection,
@@ -120,10 +198,11 @@ impl PostgresOutbox {
         self.append(connection, &[record]).await
     }
 
-    /// [`PostgresOutbox::publish`] for several events of one type, in this order, in one round trip.
+    /// Publishes several events of one type like [`PostgresOutbox::publish`], in this order, in one
+    /// round trip.
     ///
     /// # Errors
-    /// As for [`PostgresOutbox::publish`]; none of them is written.
+    /// The errors of [`PostgresOutbox::publish`]; none of the events is written.
     pub async fn publish_all<T: EventType>(
         &self,
         connection: &mut PgConnection,
@@ -133,10 +212,11 @@ impl PostgresOutbox {
         self.append(connection, &records?).await
     }
 
-    /// [`PostgresOutbox::publish`] for records that are encoded already, of any types and topics.
+    /// Publishes records that are already encoded, of any types and topics, like
+    /// [`PostgresOutbox::publish`].
     ///
     /// # Errors
-    /// As for [`PostgresOutbox::publish`].
+    /// The errors of [`PostgresOutbox::publish`].
     pub async fn publish_records(
         &self,
         connection: &mut PgConnection,
@@ -150,8 +230,8 @@ impl PostgresOutbox {
         connection: &mut PgConnection,
         records: &[OutgoingRecord],
     ) -> Result<(), OutboxError> {
-        append(connection, records).await?;
-        self.wake_up.expect(&self.pool);
+        append(connection, records, !self.database.is_pooled()).await?;
+        self.wake_up.expect(&self.database);
         Ok(())
     }
 }

@@ -1,27 +1,22 @@
-//! The tables, and how they come to be.
+//! Creates and upgrades the tables.
 //!
-//! Owns the outbox's DDL and version. The table `evenkeel_meta` is shared with whatever else of evenkeel lives in the database.
+//! Owns the outbox's DDL and version. The table `evenkeel_meta` is shared with the other tables of
+//! evenkeel in the database.
 
 use super::super::OutboxError;
 use super::super::row::SLOTS;
 use super::super::version;
+use crate::postgres::{META, Migration, lock_schema, meta, set_meta};
 use sqlx::{AssertSqlSafe, PgConnection};
-
-/// The advisory lock of evenkeel's schema; the letters of its name.
-const SCHEMA_LOCK: i64 = 0x6576_656e_6b65_656c;
 
 /// The row of `evenkeel_meta` that holds the outbox's version.
 const VERSION_NAME: &str = "outbox_version";
 
-const META: &str = "
-    CREATE TABLE IF NOT EXISTS evenkeel_meta (
-        name text PRIMARY KEY,
-        value text NOT NULL
-    )";
-
-/// What brings the outbox from each version to the next; the first from none to version 1. Entries are only ever added.
+/// The upgrade from each version to the next; the first creates version 1. Entries are only ever
+/// added.
 ///
-/// Rows are deleted soon after they are written: vacuum has to come by the number of dead rows, not by their share.
+/// Rows are deleted soon after they are written: autovacuum must be triggered by the number of dead
+/// rows, not by their share.
 const MIGRATIONS: &[&str] = &["
     CREATE TABLE evenkeel_outbox (
         sequence bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -52,67 +47,68 @@ const MIGRATIONS: &[&str] = &["
     );
 "];
 
-/// The version that this release makes.
+/// The version that this release creates.
 pub(super) const NEWEST: usize = MIGRATIONS.len();
 
-/// Waits until nobody else creates or changes tables of evenkeel in the database, and keeps others from it until the transaction
-/// ends: `CREATE TABLE IF NOT EXISTS` fails when two run at once, and `evenkeel_meta` is the inbox's and the outbox's.
-pub(crate) async fn lock_schema(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let lock = sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(SCHEMA_LOCK);
-    lock.execute(connection).await.map(drop)
-}
-
-/// Creates what is missing and checks the version, in the transaction in which `connection` is, which holds the lock of the
-/// schema from then on.
-pub(crate) async fn prepare(connection: &mut PgConnection) -> Result<(), OutboxError> {
+/// Creates missing tables, if the settings allow it, and checks the version, in the transaction of
+/// `connection`. That transaction holds the schema lock from then on.
+pub(crate) async fn prepare(
+    connection: &mut PgConnection,
+    migration: Migration,
+) -> Result<(), OutboxError> {
     let failed = OutboxError::during("prepare its tables");
     lock_schema(connection).await.map_err(&failed)?;
     let version = version(connection).await?;
-    if version == NEWEST {
-        return Ok(());
+    match migration {
+        _ if version == NEWEST => {}
+        Migration::Elsewhere => {
+            let reason = version::behind(version, NEWEST);
+            return Err(OutboxError::Foreign { reason });
+        }
+        Migration::OnOpen => {
+            let migrate = sqlx::raw_sql(AssertSqlSafe(self::migration(version)));
+            migrate.execute(&mut *connection).await.map_err(&failed)?;
+        }
     }
-    sqlx::raw_sql(META)
-        .execute(&mut *connection)
-        .await
-        .map_err(&failed)?;
-    for migration in &MIGRATIONS[version..] {
-        sqlx::raw_sql(AssertSqlSafe(*migration))
-            .execute(&mut *connection)
-            .await
-            .map_err(&failed)?;
-    }
-    sqlx::query("INSERT INTO evenkeel_outbox_lease (slot) SELECT generate_series(0, $1) ON CONFLICT DO NOTHING")
-        .bind(i32::from(SLOTS) - 1)
-        .execute(&mut *connection)
-        .await
-        .map_err(&failed)?;
-    sqlx::query(
-        "INSERT INTO evenkeel_meta (name, value) VALUES ($1, $2)
-         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-    )
-    .bind(VERSION_NAME)
-    .bind(NEWEST.to_string())
-    .execute(connection)
-    .await
-    .map_err(&failed)?;
-    Ok(())
+    one_by_one(connection).await
 }
 
-/// The version that stands in the database, 0 without an outbox; an error for one that this release does not know.
+/// The SQL that upgrades the outbox from this version to the newest one.
+pub(super) fn migration(from: usize) -> String {
+    let steps = MIGRATIONS.get(from..).unwrap_or_default().concat();
+    let slots = i32::from(SLOTS) - 1;
+    let version = set_meta(VERSION_NAME, NEWEST);
+    format!(
+        "{META}{steps}    INSERT INTO evenkeel_outbox_lease (slot) SELECT generate_series(0, {slots}) ON CONFLICT DO NOTHING;
+    {version}"
+    )
+}
+
+/// Refuses a sequence that caches numbers per session: a later commit of a key would have the lower
+/// number. Some databases configure every sequence so, and an administrator may have set it for
+/// speed.
+async fn one_by_one(connection: &mut PgConnection) -> Result<(), OutboxError> {
+    let stock: Option<i64> = sqlx::query_scalar(
+        "SELECT seqcache FROM pg_sequence WHERE seqrelid = pg_get_serial_sequence('evenkeel_outbox', 'sequence')::regclass",
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(OutboxError::during("look at its sequence"))?;
+    match stock {
+        Some(stock) if stock > 1 => Err(OutboxError::Foreign {
+            reason: format!(
+                "gives each session {stock} numbers in stock, so that events of one key would leave out of order; mend it with: \
+                 ALTER TABLE evenkeel_outbox ALTER COLUMN sequence SET CACHE 1"
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The version stored in the database; 0 without an outbox. An error for a version that this
+/// release does not know.
 pub(super) async fn version(connection: &mut PgConnection) -> Result<usize, OutboxError> {
     let failed = OutboxError::during("read its version");
-    let known: bool = sqlx::query_scalar("SELECT to_regclass('evenkeel_meta') IS NOT NULL")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(&failed)?;
-    if !known {
-        return Ok(0);
-    }
-    let stored: Option<String> =
-        sqlx::query_scalar("SELECT value FROM evenkeel_meta WHERE name = $1")
-            .bind(VERSION_NAME)
-            .fetch_optional(connection)
-            .await
-            .map_err(&failed)?;
+    let stored = meta(connection, VERSION_NAME).await.map_err(&failed)?;
     version::check(stored.as_deref(), NEWEST)
 }

@@ -1,7 +1,8 @@
-//! What a relay and an operator ask, in PostgreSQL's SQL.
+//! The statements of relays and operators, in PostgreSQL's SQL.
 //!
-//! Owns all statements but those that write events and make tables. One statement is one transaction, so that an answer that
-//! is no longer waited for leaves nothing half done. Times are `clock_timestamp()`: the server's clock, not the transaction's.
+//! Owns all statements except those that write events and create tables. Each statement is its own
+//! transaction, so a cancelled call leaves nothing half done. Times are `clock_timestamp()`: the
+//! server's clock, not the transaction's.
 
 use super::super::row::{Row, SLOTS};
 use super::super::status::{HeldKey, OpenTransaction, OutboxStatus, RelayShare};
@@ -40,7 +41,7 @@ const LEAVE: &str = "
     WITH gone AS (DELETE FROM evenkeel_outbox_relay WHERE id = $1)
     UPDATE evenkeel_outbox_lease SET owner = NULL, expires_at = NULL WHERE owner = $1";
 
-/// The sizes are added up in the order of the rows, and those that begin within the limit are taken.
+/// Sums the sizes in the order of the rows, and takes the rows that begin within the limit.
 const READ: &str = "
     SELECT * FROM (
         SELECT *, sum(size) OVER (ORDER BY sequence) AS total, count(*) OVER () AS found FROM (
@@ -53,7 +54,8 @@ const READ: &str = "
     ) AS paged
     WHERE total - size < $6 ORDER BY sequence";
 
-/// A delete that a crash of the server undoes costs a repetition, which no delete is worth waiting for the disk.
+/// If a crash of the server undoes a delete, the event is published again; that is not worth a wait
+/// for the disk.
 const DELETE: &str = "
     WITH unsynced AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
     DELETE FROM evenkeel_outbox AS published
@@ -73,7 +75,7 @@ const IS_DRAINED: &str = "
           AND key_hash NOT IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL)
     )";
 
-/// Counts up to the limit, and estimates beyond.
+/// Counts up to the limit, and estimates beyond it.
 const BACKLOG: &str = "
     SELECT counted.rows AS counted,
            (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'evenkeel_outbox'::regclass) AS estimated,
@@ -82,7 +84,7 @@ const BACKLOG: &str = "
            (SELECT count(DISTINCT key_hash) FROM evenkeel_outbox WHERE failure IS NOT NULL) AS held
     FROM (SELECT count(*) AS rows FROM (SELECT 1 FROM evenkeel_outbox LIMIT $1) AS first) AS counted";
 
-/// Who has written to the table holds a lock on it until the transaction ends.
+/// A transaction that wrote to the table holds a lock on it until it ends.
 const OPEN_TRANSACTION: &str = "
     SELECT a.pid, coalesce(a.application_name, '') AS application, coalesce(a.state, '') AS state,
            (extract(epoch FROM clock_timestamp() - a.xact_start) * 1000)::bigint AS age_ms
@@ -105,14 +107,16 @@ impl Store for PostgresOutbox {
     fn attend<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, Standing> {
         let failed = OutboxError::during("say who publishes from it");
         Box::pin(async move {
+            let mut session = self.database.session().await.map_err(&failed)?;
             sqlx::query(ATTEND)
                 .bind(relay)
                 .bind(store::milliseconds(lease))
-                .execute(&self.pool)
+                .execute(&mut *session)
                 .await
                 .map_err(&failed)?;
-            let relays = sqlx::query_scalar(RELAYS).fetch_all(&self.pool).await;
-            let leases = sqlx::query(LEASES).fetch_all(&self.pool).await;
+            let relays = sqlx::query_scalar(RELAYS).fetch_all(&mut *session).await;
+            let leases = sqlx::query(LEASES).fetch_all(&mut *session).await;
+            session.done().await.map_err(&failed)?;
             let leased = |row: PgRow| {
                 Ok(Leased {
                     slot: row.try_get("slot")?,
@@ -136,13 +140,17 @@ impl Store for PostgresOutbox {
         lease: Duration,
     ) -> Answer<'a, Vec<i16>> {
         Box::pin(async move {
-            sqlx::query_scalar(LEASE)
+            let failed = OutboxError::during("lease slots");
+            let mut session = self.database.session().await.map_err(&failed)?;
+            let leased = sqlx::query_scalar(LEASE)
                 .bind(relay)
                 .bind(slots)
                 .bind(store::milliseconds(lease))
-                .fetch_all(&self.pool)
+                .fetch_all(&mut *session)
                 .await
-                .map_err(OutboxError::during("lease slots"))
+                .map_err(&failed)?;
+            session.done().await.map_err(&failed)?;
+            Ok(leased)
         })
     }
 
@@ -157,6 +165,8 @@ impl Store for PostgresOutbox {
 
     fn read<'a>(&'a self, page: &'a Page) -> Answer<'a, ReadPage> {
         Box::pin(async move {
+            let failed = OutboxError::during("read events");
+            let mut session = self.database.session().await.map_err(&failed)?;
             let rows = sqlx::query(READ)
                 .bind(&page.slots)
                 .bind(&page.without_keys)
@@ -164,10 +174,11 @@ impl Store for PostgresOutbox {
                 .bind(&page.yet_keys)
                 .bind(store::limit(page.rows_max))
                 .bind(store::limit(page.bytes_max))
-                .fetch_all(&self.pool)
-                .await;
-            rows.and_then(|rows| read_page(rows, page.rows_max))
-                .map_err(OutboxError::during("read events"))
+                .fetch_all(&mut *session)
+                .await
+                .map_err(&failed)?;
+            session.done().await.map_err(&failed)?;
+            read_page(rows, page.rows_max).map_err(&failed)
         })
     }
 
@@ -186,19 +197,20 @@ impl Store for PostgresOutbox {
 
     fn is_drained<'a>(&'a self, without_topics: &'a [String]) -> Answer<'a, bool> {
         Box::pin(async move {
-            sqlx::query_scalar(IS_DRAINED)
-                .bind(without_topics)
-                .fetch_one(&self.pool)
-                .await
-                .map_err(OutboxError::during("see whether it is empty"))
+            let failed = OutboxError::during("see whether it is empty");
+            let mut session = self.database.session().await.map_err(&failed)?;
+            let is_drained = sqlx::query_scalar(IS_DRAINED).bind(without_topics);
+            is_drained.fetch_one(&mut *session).await.map_err(failed)
         })
     }
 
     fn backlog(&self) -> Answer<'_, Backlog> {
         Box::pin(async move {
+            let failed = OutboxError::during("measure its backlog");
+            let mut session = self.database.session().await.map_err(&failed)?;
             let row = sqlx::query(BACKLOG)
                 .bind(store::limit(Backlog::EXACT_MAX as usize + 1))
-                .fetch_one(&self.pool)
+                .fetch_one(&mut *session)
                 .await;
             row.and_then(|row| {
                 let (counted, estimated) = (row.try_get("counted")?, row.try_get("estimated")?);
@@ -209,15 +221,17 @@ impl Store for PostgresOutbox {
                     held_keys: store::count(row.try_get("held")?),
                 })
             })
-            .map_err(OutboxError::during("measure its backlog"))
+            .map_err(failed)
         })
     }
 
     fn open_transaction(&self, age: Duration) -> Answer<'_, Option<OpenTransaction>> {
         Box::pin(async move {
+            let failed = OutboxError::during("look for open transactions");
+            let mut session = self.database.session().await.map_err(&failed)?;
             let row = sqlx::query(OPEN_TRANSACTION)
                 .bind(store::milliseconds(age))
-                .fetch_optional(&self.pool)
+                .fetch_optional(&mut *session)
                 .await;
             row.and_then(|row| {
                 row.map(|row| {
@@ -230,7 +244,7 @@ impl Store for PostgresOutbox {
                 })
                 .transpose()
             })
-            .map_err(OutboxError::during("look for open transactions"))
+            .map_err(failed)
         })
     }
 
@@ -238,7 +252,9 @@ impl Store for PostgresOutbox {
         Box::pin(async move {
             let failed = OutboxError::during("read its status");
             let backlog = self.backlog().await?;
-            let held = sqlx::query(HELD).fetch_all(&self.pool).await;
+            let open_transaction = self.open_transaction(Duration::from_secs(1)).await?;
+            let mut session = self.database.session().await.map_err(&failed)?;
+            let held = sqlx::query(HELD).fetch_all(&mut *session).await;
             let held: Result<Vec<HeldKey>, sqlx::Error> =
                 held.and_then(|rows| rows.into_iter().map(held_key).collect());
             let shares: Vec<(String, i64)> = sqlx::query_as(
@@ -246,13 +262,13 @@ impl Store for PostgresOutbox {
                              WHERE owner = id AND evenkeel_outbox_lease.expires_at > clock_timestamp())
                  FROM evenkeel_outbox_relay WHERE expires_at > clock_timestamp() ORDER BY id",
             )
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *session)
             .await
             .map_err(&failed)?;
             let leased: i64 = sqlx::query_scalar(
                 "SELECT count(*) FROM evenkeel_outbox_lease WHERE owner IS NOT NULL AND expires_at > clock_timestamp()",
             )
-            .fetch_one(&self.pool)
+            .fetch_one(&mut *session)
             .await
             .map_err(&failed)?;
             Ok(OutboxStatus {
@@ -261,13 +277,13 @@ impl Store for PostgresOutbox {
                 held: held.map_err(&failed)?,
                 relays: shares.into_iter().map(RelayShare::of).collect(),
                 slots_free: SLOTS as u32 - leased.clamp(0, i64::from(SLOTS)) as u32,
-                open_transaction: self.open_transaction(Duration::from_secs(1)).await?,
+                open_transaction,
             })
         })
     }
 
     fn committed(&self) -> BoxFuture<'_, ()> {
-        self.wake_up.committed(&self.pool)
+        self.wake_up.committed(&self.database)
     }
 }
 
@@ -278,8 +294,10 @@ impl PostgresOutbox {
         query: sqlx::query::Query<'a, sqlx::Postgres, sqlx::postgres::PgArguments>,
     ) -> Answer<'a, ()> {
         Box::pin(async move {
-            let done = query.execute(&self.pool).await;
-            done.map(drop).map_err(OutboxError::during(doing))
+            let failed = OutboxError::during(doing);
+            let mut session = self.database.session().await.map_err(&failed)?;
+            query.execute(&mut *session).await.map_err(&failed)?;
+            session.done().await.map_err(&failed)
         })
     }
 }

@@ -1,4 +1,5 @@
-//! PostgreSQL passes the suite, and what is its own: whose turn it is on a key, who opens first, and who holds things up.
+//! PostgreSQL passes the suite, and its own cases: the order of transactions on a key, concurrent
+//! opening, and blocking transactions.
 
 use super::super::store::{Page, Store};
 use super::PostgresOutbox;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// The URL of an empty database; none where there is no PostgreSQL.
+/// The URL of an empty database; `None` without PostgreSQL.
 async fn database() -> Option<String> {
     let postgres = crate::testing::postgres().await?;
     Some(postgres.database().await.expect("an empty database"))
@@ -38,6 +39,27 @@ fn record(key: &str) -> OutgoingRecord {
     }
 }
 
+/// With cached numbers the second of two commits of a key would be published first.
+#[tokio::test]
+async fn a_sequence_that_gives_sessions_numbers_in_stock_is_refused() {
+    let Some(url) = database().await else { return };
+    let stock = async |numbers: u32| {
+        let outbox = PostgresOutbox::open(&url)
+            .await
+            .expect("numbers one by one");
+        let set = format!("ALTER TABLE evenkeel_outbox ALTER COLUMN sequence SET CACHE {numbers}");
+        let set = sqlx::raw_sql(sqlx::AssertSqlSafe(set));
+        set.execute(outbox.pool()).await.expect("it is set");
+        PostgresOutbox::open(&url).await
+    };
+    let refused = stock(50).await.err().expect("order would be lost");
+    let refused = refused.to_string();
+    assert!(
+        refused.contains("50 numbers in stock") && refused.contains("SET CACHE 1"),
+        "{refused}"
+    );
+}
+
 async fn keys(outbox: &PostgresOutbox) -> Vec<String> {
     let page = Page {
         slots: (0..SLOTS).collect(),
@@ -56,7 +78,7 @@ async fn keys(outbox: &PostgresOutbox) -> Vec<String> {
 impl Writer for PostgresOutbox {
     fn write(&self, records: Vec<OutgoingRecord>, commit: bool) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let mut transaction = self.pool.begin().await.expect("a transaction");
+            let mut transaction = self.pool().begin().await.expect("a transaction");
             let written = self.publish_records(&mut transaction, &records).await;
             written.expect("written");
             match commit {
@@ -72,7 +94,7 @@ impl Writer for PostgresOutbox {
                 "ALTER TABLE evenkeel_outbox ALTER COLUMN sequence RESTART WITH {sequence}"
             );
             let restart = sqlx::raw_sql(sqlx::AssertSqlSafe(restart));
-            restart.execute(&self.pool).await.expect("restarted");
+            restart.execute(self.pool()).await.expect("restarted");
         })
     }
 }
@@ -124,7 +146,7 @@ async fn a_transaction_waits_for_the_one_that_published_on_its_key_before_it() {
         .publish_records(&mut first, &a)
         .await
         .expect("written");
-    // Another key waits for nobody.
+    // Another key does not wait.
     let others = outbox.publish_records(&mut other, &[record("other")]).await;
     others.expect("written");
     other.commit().await.expect("committed");
@@ -146,7 +168,7 @@ async fn a_transaction_waits_for_the_one_that_published_on_its_key_before_it() {
     first.commit().await.expect("committed");
     waiting.await.expect("written");
     second.commit().await.expect("committed");
-    // Not even the row of its other key got a number before its turn.
+    // Even the row of its other key got no number before its turn.
     assert_eq!(keys(&outbox).await, ["k", "z", "other", "a", "k"]);
 }
 
@@ -173,7 +195,7 @@ async fn statements_that_share_keys_in_opposite_orders_do_not_wait_for_each_othe
 async fn a_commit_is_heard_of() {
     let Some(url) = database().await else { return };
     let outbox = outbox(&url).await;
-    // The first time it says that it listens now.
+    // The first time it reports that it now listens.
     outbox.committed().await;
     outbox.write(vec![record("k")], false).await;
     assert!(
@@ -233,11 +255,11 @@ async fn a_relay_marks_all_rows_that_are_refused_together_in_one_statement() {
          CREATE TRIGGER note AFTER UPDATE ON evenkeel_outbox FOR EACH STATEMENT EXECUTE FUNCTION note()",
     );
     prepare.execute(outbox.pool()).await.expect("prepared");
-    // Nothing is sent, as no row can be read.
+    // Nothing is sent, because no row can be read.
     let nowhere = KafkaConfig::new("127.0.0.1:1");
     let publisher = Publisher::new(&nowhere, PublisherSettings::new("/test")).expect("a publisher");
     let relay = Relay::new(outbox.clone(), publisher);
-    let run = relay.run_until_empty(CancellationToken::new());
+    let run = relay.drain(CancellationToken::new());
     let report = tokio::time::timeout(WITHIN, run).await.expect("it ends");
     assert_eq!(report.expect("it ends well").held_keys, 500);
     let statements: i64 = sqlx::query_scalar("SELECT count(*) FROM marked")
@@ -248,7 +270,7 @@ async fn a_relay_marks_all_rows_that_are_refused_together_in_one_statement() {
 }
 
 #[tokio::test]
-async fn a_commit_is_heard_of_by_all_who_wait() {
+async fn a_commit_wakes_all_waiting_relays() {
     let Some(url) = database().await else { return };
     let outbox = outbox(&url).await;
     outbox.committed().await;
@@ -259,7 +281,7 @@ async fn a_commit_is_heard_of_by_all_who_wait() {
 }
 
 #[tokio::test]
-async fn a_commit_is_heard_of_by_the_relays_of_other_processes() {
+async fn a_commit_wakes_relays_of_other_processes() {
     let Some(url) = database().await else { return };
     let (outbox, other) = (outbox(&url).await, outbox(&url).await);
     other.committed().await;
@@ -278,7 +300,7 @@ async fn a_commit_is_heard_of_by_the_relays_of_other_processes() {
     }
 }
 
-/// A commit that waits for a standby or a disk holds up no other, whatever it published.
+/// A commit that waits for a standby or a disk delays no other, whatever it published.
 #[tokio::test]
 async fn transactions_that_publish_commit_side_by_side() {
     let started = crate::testing::TestPostgres::start().await;
@@ -310,7 +332,8 @@ async fn transactions_that_publish_commit_side_by_side() {
         let waiting = sqlx::query_scalar(waiting).fetch_one(outbox.pool()).await;
         waiting.expect("an answer")
     };
-    // The setting comes into force a little later: from then on somebody else's commit waits as well.
+    // The setting takes effect a little later: from then on commits of other transactions wait as
+    // well.
     let probe = tokio::spawn({
         let pool = outbox.pool().clone();
         async move {

@@ -1,81 +1,85 @@
-//! Telling and hearing of commits: NOTIFY after them, a few times a second at most, and LISTEN on a connection of its own.
+//! Notifies relays of commits, by NOTIFY after commits, and LISTEN on a connection of its own.
 //!
-//! Owns that connection, which is none of the pool's: it is kept for as long as anybody waits, and a pool may have a single one.
-//! Where it fails, for example behind a pooler that hands connections from one transaction to the next, relays still poll.
+//! Owns that connection, which is outside of the pool: it is kept as long as a relay waits, and a
+//! pool may have a single connection. If it fails, for example behind a pooler that assigns
+//! connections per transaction, relays still poll.
 
+use crate::postgres::Database;
 use futures_util::future::BoxFuture;
-use sqlx::PgPool;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
-/// The channel on which the relays of other processes are woken.
+/// The channel on which the relays of other processes are notified.
 const CHANNEL: &str = "evenkeel_outbox";
 
-/// Between two notifications at least. All that commits meanwhile shares one.
+const NOTIFY: &str = "NOTIFY evenkeel_outbox";
+
+/// Minimum interval between two notifications. All commits of the interval share one.
 const NOTIFY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How long after an event was written its transaction is looked for: most have committed by then, and relays find the others by
-/// polling.
+/// How long after an event was written notifications are sent for its commit. Most transactions
+/// have committed by then; relays find the others by polling.
 const COMMIT_WITHIN: Duration = Duration::from_millis(50);
 
-/// Pause before the connection is tried again.
+/// Pause before the connection is opened again.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// The listening connection, once there is one.
 #[derive(Default)]
 pub(super) struct WakeUp {
     listener: Mutex<Option<PgListener>>,
-    /// One of those who wait listens, and tells the others.
+    /// One of the waiting relays listens, and notifies the others.
     heard: Notify,
     telling: std::sync::Mutex<Telling>,
 }
 
-/// What there is to tell.
+/// Pending notifications.
 #[derive(Default)]
 struct Telling {
-    /// Commits may come until then.
+    /// Commits are expected until then.
     until: Option<Instant>,
-    /// Somebody is about to notify.
+    /// A task is about to notify.
     is_running: bool,
 }
 
 impl WakeUp {
-    /// Something was committed.
-    pub(super) fn tell(self: &Arc<Self>, pool: &PgPool) {
+    /// Reports a commit.
+    pub(super) fn tell(self: &Arc<Self>, database: &Database) {
         self.heard.notify_waiters();
-        self.notify(pool, Duration::ZERO);
+        self.notify(database, Duration::ZERO);
     }
 
-    /// Something was written, and is going to be committed.
-    pub(super) fn expect(self: &Arc<Self>, pool: &PgPool) {
-        self.notify(pool, COMMIT_WITHIN);
+    /// Reports a write whose commit will follow.
+    pub(super) fn expect(self: &Arc<Self>, database: &Database) {
+        self.notify(database, COMMIT_WITHIN);
     }
 
-    /// Notifies soon, and again until `within` from now.
-    fn notify(self: &Arc<Self>, pool: &PgPool, within: Duration) {
+    /// Notifies soon, and repeatedly until `within` from now.
+    fn notify(self: &Arc<Self>, database: &Database, within: Duration) {
         let mut telling = self.telling();
         telling.until = telling.until.max(Some(Instant::now() + within));
         if !std::mem::replace(&mut telling.is_running, true) {
-            tokio::spawn(Arc::clone(self).notifying(pool.clone()));
+            tokio::spawn(Arc::clone(self).notifying(database.clone()));
         }
     }
 
-    async fn notifying(self: Arc<Self>, pool: PgPool) {
+    async fn notifying(self: Arc<Self>, database: Database) {
         let mut pause = NOTIFY_INTERVAL;
         loop {
             tokio::time::sleep(pause).await;
             let until = self.telling().until;
             self.heard.notify_waiters();
-            let notify = sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL);
-            if let Err(error) = notify.execute(&pool).await {
-                tracing::debug!(%error, "relays of other processes are not notified; they poll");
+            // A statement that is not prepared is a single statement for a pooler too.
+            let notify = sqlx::raw_sql(NOTIFY).execute(database.pool());
+            if let Err(error) = notify.await {
+                tracing::debug!(%error, "failed to notify the relays of other processes; they poll");
             }
             let mut telling = self.telling();
             pause = match telling.until == until {
-                // Nothing has come meanwhile, so that there is less and less to expect.
+                // Nothing was reported meanwhile, so commits become less likely.
                 true => 2 * pause,
                 false => NOTIFY_INTERVAL,
             };
@@ -90,28 +94,33 @@ impl WakeUp {
         self.telling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns when something was committed from the call on, or may have been while nobody listened.
-    pub(super) fn committed<'a>(&'a self, pool: &'a PgPool) -> BoxFuture<'a, ()> {
+    /// Returns after a commit that follows the call, or after a period without a listener, in which
+    /// one may have been missed.
+    pub(super) fn committed<'a>(&'a self, database: &'a Database) -> BoxFuture<'a, ()> {
         let heard = self.heard.notified();
         Box::pin(async move {
             tokio::select! {
                 () = heard => {}
-                () = self.listen(pool) => self.heard.notify_waiters(),
+                () = self.listen(database) => self.heard.notify_waiters(),
             }
         })
     }
 
-    async fn listen(&self, pool: &PgPool) {
+    async fn listen(&self, database: &Database) {
+        if database.is_pooled() {
+            // A pooler forwards no notifications: the relay polls.
+            return std::future::pending().await;
+        }
         let mut listener = self.listener.lock().await;
         loop {
             let Some(listening) = listener.as_mut() else {
-                match connect(pool).await {
+                match connect(database).await {
                     Ok(fresh) => {
                         *listener = Some(fresh);
                         return;
                     }
                     Err(error) => {
-                        tracing::debug!(%error, "no notifications of the outbox; polling goes on");
+                        tracing::debug!(%error, "no notifications of the outbox; polling instead");
                         tokio::time::sleep(RETRY).await;
                         continue;
                     }
@@ -119,14 +128,14 @@ impl WakeUp {
             };
             match listening.try_recv().await {
                 Ok(Some(_)) => {
-                    // One look finds what all of them tell of.
+                    // One read of the table covers all these notifications.
                     while listening.next_buffered().is_some() {}
                     return;
                 }
-                // The connection was lost: what was told meanwhile was not heard.
+                // The connection was lost, and notifications may have been missed.
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::debug!(%error, "no notifications of the outbox; polling goes on");
+                    tracing::debug!(%error, "no notifications of the outbox; polling instead");
                     *listener = None;
                     tokio::time::sleep(RETRY).await;
                 }
@@ -135,13 +144,13 @@ impl WakeUp {
     }
 }
 
-/// A connection as the pool makes them, but beside it.
-async fn connect(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
+/// Opens a connection with the pool's options, outside of the pool.
+async fn connect(database: &Database) -> Result<PgListener, sqlx::Error> {
     let own = PgPoolOptions::new()
         .max_connections(1)
         .idle_timeout(None)
         .max_lifetime(None)
-        .connect_lazy_with((*pool.connect_options()).clone());
+        .connect_lazy_with((*database.options()).clone());
     let mut listener = PgListener::connect_with(&own).await?;
     listener.listen(CHANNEL).await?;
     Ok(listener)

@@ -1,15 +1,16 @@
-//! The relay's task: asks the store, the publisher and the clock, and does what `window` and `shares` decide.
+//! The relay's task: calls the store, the publisher and the clock as `window` and `slot_leases`
+//! decide.
 //!
-//! Owns the order of the steps and what happens when the store does not answer. Every question to the store has a deadline that
-//! leaves time to renew a lease.
+//! Owns the order of the steps and the behaviour when the store does not answer. Every call to the
+//! store has a deadline that leaves time to renew a lease.
 
 use super::super::OutboxError;
 use super::super::store::{Answer, RowId, Store};
-use super::shares::{self, Leases};
+use super::slot_leases::{self, SlotLeases};
 use super::window::{Fact, Outcome, Window};
-use super::{Relay, RelayReport, RelaySettings, facts};
+use super::{RelayReport, RelaySettings, telemetry};
 use crate::publisher::{PublishError, Publisher};
-use crate::telemetry::{Part, instance};
+use crate::telemetry::{Health, Part, instance};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -25,21 +26,21 @@ const COMPONENT: &str = "relay";
 /// Pause after the store did not answer.
 const STORE_RETRY: Duration = Duration::from_millis(500);
 
-/// The store is left alone for so long after each round of questions: what is committed and acknowledged meanwhile is read and
-/// deleted together, where each question costs those who write a turn.
+/// Pause after each round of calls to the store: events that are committed and acknowledged
+/// meanwhile are read and deleted together, and each call delays the writers.
 const REST: Duration = Duration::from_millis(5);
 
-/// A lease of another relay is looked at again so long after its end.
+/// Delay after the end of another relay's lease before it is checked again.
 const LOOK_LATER: Duration = Duration::from_millis(20);
 
-/// How a row's way to the brokers ended, and of which key it was; none when it was not sent.
+/// The key of a row and the result of its send; `None` if it was not sent.
 type Sent = (i64, Option<Result<(), PublishError>>);
 
-/// How long an answer of the store is waited for.
+/// Bounds the wait for the store's answer.
 #[derive(Clone, Copy)]
-struct Patience(Duration);
+struct AnswerLimit(Duration);
 
-impl Patience {
+impl AnswerLimit {
     async fn ask<T>(self, doing: &'static str, answer: Answer<'_, T>) -> Result<T, OutboxError> {
         match timeout(self.0, answer).await {
             Ok(answer) => answer,
@@ -55,38 +56,43 @@ pub(super) struct Running {
     store: Arc<dyn Store>,
     publisher: Publisher,
     settings: RelaySettings,
-    patience: Patience,
+    answer_limit: AnswerLimit,
     /// This relay's part of the process's health and metrics.
     part: Part,
     /// This relay's name towards the others.
     name: String,
     window: Window,
-    leases: Leases,
+    leases: SlotLeases,
     sends: FuturesUnordered<BoxFuture<'static, Sent>>,
-    /// Refused rows, and why: to be written beside them.
+    /// Refused rows and their reasons, to be written beside the rows.
     marks: BTreeMap<RowId, String>,
-    /// There may be rows that were not read.
+    /// Some rows may not have been read.
     may_have_more: bool,
     renew_at: Instant,
     watch_at: Instant,
-    /// The store did not answer: nothing is asked of it until then.
+    /// The store did not answer: it is not called until then.
     store_down_until: Option<Instant>,
     rest_until: Instant,
     report: RelayReport,
 }
 
 impl Running {
-    pub(super) fn new(relay: Relay) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        publisher: Publisher,
+        settings: RelaySettings,
+        health: Health,
+    ) -> Self {
         let now = Instant::now();
         Self {
-            store: relay.store.port(),
-            publisher: relay.publisher,
-            part: Part::new(relay.health, COMPONENT, ""),
+            store,
+            publisher,
+            part: Part::new(health, COMPONENT, ""),
             name: format!("{}-{}", instance(None), uuid::Uuid::now_v7().simple()),
-            window: Window::new(&relay.settings),
-            patience: Patience(relay.settings.answer_within()),
-            settings: relay.settings,
-            leases: Leases::default(),
+            window: Window::new(&settings),
+            answer_limit: AnswerLimit(settings.answer_within()),
+            settings,
+            leases: SlotLeases::default(),
             sends: FuturesUnordered::new(),
             marks: BTreeMap::new(),
             may_have_more: true,
@@ -111,7 +117,7 @@ impl Running {
     }
 
     /// Publishes until `stop`, then until nothing is left that can be published, or until `late`.
-    pub(super) async fn run_then_empty(
+    pub(super) async fn run_then_drain(
         mut self,
         stop: &CancellationToken,
         late: &CancellationToken,
@@ -165,7 +171,7 @@ impl Running {
         }
     }
 
-    /// When something is to be done without being told.
+    /// When to act next without an event.
     fn wake_at(&self) -> Instant {
         let ask_at = match self.store_down_until {
             Some(until) => until,
@@ -186,7 +192,7 @@ impl Running {
         self.window.has_room() && !self.leases.slots().is_empty()
     }
 
-    /// What is to be asked of the store now. An answer that does not come is no reason to end.
+    /// Calls the store for all pending work. A missing answer does not end the relay.
     async fn ask_store(&mut self) {
         let now = Instant::now();
         let over = self.leases.expire(now);
@@ -206,7 +212,7 @@ impl Running {
             Ok(()) => {}
             Err(error) => {
                 if !was_down {
-                    tracing::warn!(%error, "the outbox does not answer; the relay waits for it");
+                    tracing::warn!(%error, "the outbox does not answer; retrying");
                 }
                 self.say_ready(Err(error.to_string()));
                 self.store_down_until = Some(Instant::now() + STORE_RETRY);
@@ -232,24 +238,24 @@ impl Running {
         Ok(())
     }
 
-    /// Renews what we have, and takes or gives back what makes the shares even.
+    /// Renews this relay's leases, and takes or releases slots to make the shares even.
     async fn renew(&mut self) -> Result<(), OutboxError> {
         let lease = self.settings.lease;
-        let standing = self.patience.ask(
+        let standing = self.answer_limit.ask(
             "say who publishes from it",
             self.store.attend(&self.name, lease),
         );
         let standing = standing.await?;
-        let shares = shares::decide(&self.name, &standing, &self.leases.slots());
+        let shares = slot_leases::decide(&self.name, &standing, &self.leases.slots());
         self.leases.leave(&shares.surplus);
         self.window.lose(&shares.surplus);
-        // Counted from before the question, so that the store's count ends later than ours.
+        // Measured before the call, so that the lease in the store ends later than the local one.
         let until = Instant::now() + lease - self.settings.margin();
         let granted = self.store.lease(&self.name, &shares.wanted, lease);
-        let granted = self.patience.ask("lease slots", granted).await?;
+        let granted = self.answer_limit.ask("lease slots", granted).await?;
         let lost = self.leases.granted(&granted, until);
         self.window.lose(&lost);
-        facts::slots_leased(&self.part, granted.len());
+        telemetry::slots_leased(&self.part, granted.len());
         self.may_have_more = true;
         let look_again = shares.look_again_after.map(|after| after + LOOK_LATER);
         let renew_after = self.settings.renew_interval();
@@ -263,11 +269,11 @@ impl Running {
         if published.is_empty() {
             return Ok(());
         }
-        self.patience
+        self.answer_limit
             .ask("delete published events", self.store.delete(&published))
             .await?;
         self.window.deleted(published.len());
-        // Their keys were left out of what was read meanwhile.
+        // Their keys were excluded from the rows read meanwhile.
         self.may_have_more = true;
         Ok(())
     }
@@ -276,21 +282,21 @@ impl Running {
         if self.marks.is_empty() {
             return Ok(());
         }
-        self.patience
+        self.answer_limit
             .ask("mark refused events", self.store.mark(&self.marks))
             .await?;
         self.marks.clear();
         Ok(())
     }
 
-    /// Gives back what is too much, once nothing of it is under way.
+    /// Releases surplus slots, once none of their rows is being sent.
     async fn release(&mut self) -> Result<(), OutboxError> {
         let mut idle = self.leases.leaving();
         idle.retain(|slot| !self.window.is_busy(*slot));
         if idle.is_empty() {
             return Ok(());
         }
-        self.patience
+        self.answer_limit
             .ask("give slots back", self.store.release(&self.name, &idle))
             .await?;
         self.leases.released(&idle);
@@ -305,37 +311,37 @@ impl Running {
             return Ok(());
         };
         let read = self
-            .patience
+            .answer_limit
             .ask("read events", self.store.read(&page))
             .await?;
         self.may_have_more = self.window.take(read);
         Ok(())
     }
 
-    /// Measures what operators look at.
+    /// Measures the backlog and the open transactions for operators.
     async fn watch(&mut self) -> Result<(), OutboxError> {
         self.watch_at = Instant::now() + self.settings.watch_interval;
         let backlog = self
-            .patience
+            .answer_limit
             .ask("measure its backlog", self.store.backlog())
             .await?;
-        facts::backlog_measured(&self.part, &backlog);
+        telemetry::backlog_measured(&self.part, &backlog);
         let open = self
             .store
             .open_transaction(self.settings.open_transaction_max);
         let open = self
-            .patience
+            .answer_limit
             .ask("look for open transactions", open)
             .await?;
-        facts::transaction_seen(&self.part, open.as_ref());
+        telemetry::transaction_seen(&self.part, open.as_ref());
         let held = self.window.held_keys();
         let note = format!("{held} keys wait behind a refused event; see: evenkeel outbox status");
         self.part.set_note(COMPONENT, (held > 0).then_some(note));
         Ok(())
     }
 
-    /// Hands over what can be sent. Room in the publisher's buffer is waited for beside everything else, but not for longer
-    /// than the slot is ours.
+    /// Hands rows to the publisher. Waits for room in the publisher's buffer beside all other work,
+    /// but not for longer than the slot's lease.
     fn send(&mut self) {
         let now = Instant::now();
         let leases = &self.leases;
@@ -399,22 +405,24 @@ impl Running {
             }
             Fact::Delayed { .. } => self.report.failed += 1,
         }
-        facts::row_settled(&fact);
+        telemetry::row_settled(&fact);
         Ok(())
     }
 
-    /// Whether nothing is left that can be published; a topic that is stopped holds its keys, also those never tried.
+    /// Whether nothing is left that can be published. All keys of a stopped topic are held,
+    /// including those never tried.
     async fn is_drained(&mut self) -> bool {
         if !self.window.is_empty() || self.may_have_more || self.store_down_until.is_some() {
             return false;
         }
         let stopped = self.window.stopped_topics();
         let is_drained = self.store.is_drained(&stopped);
-        let is_drained = self.patience.ask("see whether it is empty", is_drained);
+        let is_drained = self.answer_limit.ask("see whether it is empty", is_drained);
         is_drained.await.unwrap_or(false)
     }
 
-    /// Waits for what is under way, notes it, and gives everything back, within the drain timeout and what the store takes.
+    /// Waits for the sent rows, records their results, and releases all slots, within the drain
+    /// timeout and the time of the store's calls.
     async fn finish(&mut self, late: &CancellationToken) {
         let deadline = Instant::now() + self.settings.drain_timeout;
         self.window.close();
@@ -435,15 +443,15 @@ impl Running {
         let left = async {
             self.delete().await?;
             self.mark().await?;
-            self.patience
+            self.answer_limit
                 .ask("give slots back", self.store.leave(&self.name))
                 .await
         };
         if let Err(error) = left.await {
             tracing::warn!(
                 %error,
-                "the relay ends without a last word to the outbox: what was not noted is published again, and others take over \
-                 when its leases end"
+                "the relay stops without a last update of the outbox: published events that are \
+                 not deleted are published again, and other relays take over when its leases expire"
             );
         }
     }

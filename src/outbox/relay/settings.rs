@@ -1,30 +1,46 @@
-//! How a relay behaves.
+//! Settings of a relay.
 
 use super::super::OutboxError;
 use crate::durations::bound;
-use crate::recovery::Backoff;
+use crate::failure::Backoff;
 use std::time::Duration;
 
-/// How a relay behaves.
+/// Settings of a relay. `RelaySettings::default()` has the defaults.
+///
+/// | setting | default | bounds |
+/// |---|---|---|
+/// | [`lease`](Self::lease) | 15 s | how long a killed relay keeps its slots |
+/// | [`rows_max`](Self::rows_max) | 2,000 | rows in memory |
+/// | [`bytes_max`](Self::bytes_max) | 16 MiB | bytes of those rows |
+/// | [`poll_interval`](Self::poll_interval) | 200 ms | an event's delay without a notification |
+/// | [`retry`](Self::retry) | 500 ms to 60 s | the wait of a key after a failure |
+/// | [`drain_timeout`](Self::drain_timeout) | 10 s | how long a stop takes |
+/// | [`watch_interval`](Self::watch_interval) | 5 s | the age of the backlog metrics |
+/// | [`open_transaction_max`](Self::open_transaction_max) | 10 s | age of a reported transaction |
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RelaySettings {
-    /// For how long a relay has its share of the slots without a word; a killed one is taken over after that. 15 s by default;
-    /// renewed after a third.
+    /// Duration of a slot lease; another relay takes over after it expires. Default 15 s, at least
+    /// 300 ms, renewed after a third of it.
     pub lease: Duration,
-    /// Rows read and not settled at most; 2,000 by default.
+    /// Bounds the rows that are read and not settled. Default 2,000, at least 1. At the bound the
+    /// relay reads no more rows.
     pub rows_max: usize,
-    /// Bytes of them at most; 16 MiB by default. A larger record goes alone.
+    /// Bounds the bytes of those rows. Default 16 MiB. At the bound the relay reads no more rows. A
+    /// larger record is read alone.
     pub bytes_max: usize,
-    /// How often a relay looks for rows without being told of any. 200 ms by default.
+    /// How often a relay reads the outbox without a notification. Default 200 ms; 0 is refused.
     pub poll_interval: Duration,
-    /// The wait before a key whose record was not published is tried again.
+    /// The wait before a key whose record was not published is tried again. Default: 500 ms,
+    /// doubled after each failure up to 60 s, with 20 % jitter.
     pub retry: Backoff,
-    /// How long a stop waits for acknowledgements. 10 s by default.
+    /// Bounds how long a stop waits for acknowledgements. Default 10 s. At the bound,
+    /// unacknowledged events stay in the outbox and are published again.
     pub drain_timeout: Duration,
-    /// How often the backlog is measured. 5 s by default.
+    /// How often the backlog is measured. Default 5 s; 0 is refused.
     pub watch_interval: Duration,
-    /// From which age on an open transaction that has written to the outbox is reported. 10 s by default.
+    /// The age at which an open transaction that has written to the outbox is reported. Default 10
+    /// s.
     pub open_transaction_max: Duration,
 }
 
@@ -49,7 +65,8 @@ impl Default for RelaySettings {
 }
 
 impl RelaySettings {
-    /// The same with durations that can be reckoned with: [`Duration::MAX`] means for ever.
+    /// Bounds the durations to values that can be added to a time; [`Duration::MAX`] means for
+    /// ever.
     pub(super) fn bounded(mut self) -> Self {
         bound([
             &mut self.lease,
@@ -62,7 +79,7 @@ impl RelaySettings {
         self
     }
 
-    /// Refuses what cannot work.
+    /// Refuses invalid settings.
     pub(super) fn validate(&self) -> Result<(), OutboxError> {
         let refuse = |what: &str| Err(OutboxError::Setting(what.to_owned()));
         if self.lease < Duration::from_millis(300) {
@@ -77,17 +94,17 @@ impl RelaySettings {
         Ok(())
     }
 
-    /// When a lease is renewed.
+    /// The interval between two renewals of a lease.
     pub(super) fn renew_interval(&self) -> Duration {
         self.lease / 3
     }
 
-    /// How long the store may take for an answer: a renewal that takes longer must leave time for another.
+    /// Bounds the store's answer: a renewal that fails must leave time for another one.
     pub(super) fn answer_within(&self) -> Duration {
         self.lease / 4
     }
 
-    /// How long before its end a lease counts as over.
+    /// How long before its end a lease counts as expired.
     pub(super) fn margin(&self) -> Duration {
         self.lease / 10
     }

@@ -1,5 +1,6 @@
-//! Thousands of random schedules of relays, brokers and crashes, and what must hold in each: every event on the log at least
-//! once, first occurrences of a key in order, whatever lands however late, and nothing left in a window.
+//! Thousands of random schedules of relays, brokers and crashes, and the invariants of each: every
+//! event is on the log at least once, the first occurrences of a key are in order, however late a
+//! send lands, and no row stays in a window.
 
 use super::super::store::{ReadPage, RowId, StoredRow};
 use super::settings::RelaySettings;
@@ -15,7 +16,7 @@ const KEYS: i64 = 24;
 const RELAYS: usize = 3;
 const STEPS: usize = 600;
 
-/// The one slot there is: relays have it by turns, and some believe so for too long.
+/// The only slot: relays hold it in turn, and some believe to hold it for too long.
 const SLOT: i16 = 0;
 
 struct World {
@@ -23,12 +24,12 @@ struct World {
     now: Instant,
     table: BTreeMap<i64, StoredRow>,
     next_sequence: i64,
-    /// Key and row, as they landed.
+    /// Key and row, in the order of the log.
     log: Vec<(i64, i64)>,
     /// Events that were given up by deleting their rows.
     given_up: BTreeSet<i64>,
     relays: Vec<Relay>,
-    /// Sends of relays that are gone, which may still land.
+    /// Sends of stopped relays, which may still land.
     orphans: Vec<StoredRow>,
     settings: RelaySettings,
 }
@@ -99,7 +100,7 @@ impl World {
         self.table.insert(self.next_sequence, row);
     }
 
-    /// What the store would answer.
+    /// Reads like the store.
     fn read(&mut self, relay: usize) {
         let relay = &mut self.relays[relay];
         let slots = BTreeSet::from([SLOT]);
@@ -146,7 +147,7 @@ impl World {
         self.log.push((row.key_hash, row.id.sequence));
     }
 
-    /// One row that is under way comes to an end, good or bad.
+    /// Ends the send of one row, with success or failure.
     fn end_one(&mut self, relay: usize, with_faults: bool) {
         let count = self.relays[relay].under_way.len();
         if count == 0 {
@@ -164,7 +165,7 @@ impl World {
                 Outcome::Unknown("landed, but who knows".to_owned())
             }
             5 if with_faults => {
-                // Unknown now, and lands later.
+                // Reported as unknown, and lands later.
                 self.orphans.push(row.clone());
                 Outcome::Unknown("on its way".to_owned())
             }
@@ -191,7 +192,7 @@ impl World {
     fn fault(&mut self, relay: usize) {
         match self.random.random_range(0..5) {
             0 => {
-                // Killed: what it had under way may still land.
+                // A killed relay: its sends may still land.
                 let window = Window::new(&self.settings);
                 let killed = std::mem::replace(&mut self.relays[relay].window, window);
                 drop(killed);
@@ -204,7 +205,8 @@ impl World {
             }
             2 => self.relays[relay].has_slot = true,
             3 => {
-                // An operator gives an event up: the first row of some key that nobody has under way or published.
+                // An operator gives an event up: the first row of a key that no relay is sending or
+                // has published.
                 let free = |row: &&StoredRow| {
                     let is_first = self.table.values().find(|r| r.key_hash == row.key_hash);
                     let is_known = self
@@ -254,7 +256,7 @@ impl World {
         let mut seen: BTreeMap<i64, i64> = BTreeMap::new();
         let mut landed = BTreeSet::new();
         for (key, sequence) in &self.log {
-            // Of what was given up, a relay that had read it before may still publish it.
+            // A relay that had read a given-up event before may still publish it.
             if landed.insert(*sequence) && !self.given_up.contains(sequence) {
                 let before = seen.insert(*key, *sequence);
                 assert!(

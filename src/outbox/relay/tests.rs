@@ -1,7 +1,7 @@
-//! The window's rules one by one.
+//! The window's rules, one by one.
 
 use super::super::store::{ReadPage, RowId, StoredRow};
-use super::held::UNFIT_KEYS_MAX;
+use super::blocked_keys::UNFIT_KEYS_MAX;
 use super::settings::RelaySettings;
 use super::window::{Fact, Outcome, Window};
 use std::collections::BTreeSet;
@@ -116,7 +116,7 @@ async fn a_refused_key_waits_and_is_read_again_from_its_first_row() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_held_key_whose_row_was_deleted_is_held_no_more() {
+async fn a_held_key_is_released_when_its_row_is_deleted() {
     let mut window = Window::new(&RelaySettings::default());
     window.take(whole([row(1, 7, "t")]));
     next(&mut window);
@@ -128,7 +128,7 @@ async fn a_held_key_whose_row_was_deleted_is_held_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_refuses_many_keys_is_tried_by_those_only_until_one_gets_through() {
+async fn a_topic_that_refuses_many_keys_is_stopped_until_one_is_published() {
     let mut window = Window::new(&RelaySettings::default());
     window.take(whole((0..16).map(|key| row(key, key, "missing"))));
     while next(&mut window).is_some() {}
@@ -150,7 +150,7 @@ async fn a_topic_that_refuses_many_keys_is_tried_by_those_only_until_one_gets_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_that_are_refused_for_what_they_are_stop_no_topic() {
+async fn unfit_records_do_not_stop_their_topic() {
     let mut window = Window::new(&RelaySettings::default());
     window.take(whole((0..40).map(|key| row(key, key, "t"))));
     while next(&mut window).is_some() {}
@@ -178,7 +178,7 @@ async fn a_key_with_many_rows_leaves_room_for_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_that_is_lost_is_forgotten_but_for_what_is_under_way() {
+async fn rows_of_a_lost_slot_are_removed_unless_being_sent() {
     let mut window = Window::new(&RelaySettings::default());
     window.take(whole([row(1, 7, "t"), row(2, 7, "t"), row(3, 8, "t")]));
     assert_eq!(next(&mut window), Some(1));

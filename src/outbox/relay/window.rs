@@ -1,37 +1,38 @@
-//! What a relay has read and not settled: pure; clock and randomness come in as arguments.
+//! The rows that a relay has read and not settled. Pure: clock and randomness are arguments.
 //!
-//! Owns the order. Of each key at most one row is under way at a time, and the next is sent only after the brokers'
-//! acknowledgement of the one before. So a row that lands late, from a relay that was cut off or taken over, is a repetition or
-//! the next one, and never one ahead of its time. A key whose row fails is dropped from memory and read again after a while,
-//! from its first row; meanwhile other keys go on. Knows no store, no publisher and no lease.
+//! Owns the order. At most one row of each key is being sent at a time, and the next is sent only
+//! after the brokers acknowledged the one before. A row that lands late, from a relay that was
+//! disconnected or taken over, is therefore a repetition or the next row, never a row ahead of its
+//! predecessors. A key whose row fails is removed from memory and read again after a wait, from its
+//! first row; meanwhile other keys continue. Knows no store, no publisher and no lease.
 
 use super::super::store::{Page, ReadPage, RowId, StoredRow};
-use super::held::{Held, HeldKeys};
+use super::blocked_keys::{BlockReason, BlockedKeys};
 use super::settings::RelaySettings;
-use crate::recovery::Backoff;
+use crate::failure::Backoff;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use tokio::time::Instant;
 
-/// Rows of one key in memory at most, so that a key with many leaves room for others.
+/// Bounds the rows of one key in memory, so that a key with many rows leaves room for others.
 const LANE_ROWS_MAX: usize = 32;
 
-/// What became of a row that was sent.
+/// The result of a row that was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The brokers have it.
+    /// The brokers acknowledged it.
     Published,
-    /// It was refused, and so will others of the topic be.
+    /// The topic refused it, and will refuse others.
     Refused(String),
-    /// It was refused for what it is.
+    /// It was refused for a property of its own.
     Unfit(String),
-    /// It may or may not be there.
+    /// It may or may not have been written.
     Unknown(String),
     /// It was not sent, because the slot was lost meanwhile.
     NotSent,
 }
 
-/// What follows from an outcome for those who watch.
+/// An event for the telemetry, as it follows from an outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fact {
     /// A key is held from now on, or still.
@@ -42,12 +43,12 @@ pub(super) enum Fact {
         reason: String,
         /// It was not held before.
         is_new: bool,
-        /// It was not held by this row for this reason before.
+        /// It was not held before by this row for this reason.
         has_news: bool,
         /// From now on no more keys of the topic are tried.
         stops_topic: bool,
     },
-    /// A key waits, as the outcome is not known.
+    /// A key waits, because the outcome is not known.
     Delayed { topic: String, reason: String },
     /// A row was published.
     Published { topic: String },
@@ -63,14 +64,14 @@ pub(super) struct Window {
     ready: VecDeque<i64>,
     /// When failed keys are read again.
     waiting: BTreeSet<(Instant, i64)>,
-    held: HeldKeys,
-    /// Published, to be deleted: row and key.
+    held: BlockedKeys,
+    /// Published rows to be deleted, with their keys.
     published: Vec<(RowId, i64)>,
     rows: usize,
     bytes: usize,
 }
 
-/// A key's rows, the first ones that the store has of it.
+/// The rows of a key in memory: the first ones that the store has of it.
 struct Lane {
     slot: i16,
     topic: String,
@@ -79,10 +80,10 @@ struct Lane {
     /// Published rows that the store still has: while there are any, the key is not read again.
     undeleted: usize,
     failures: u32,
-    held: Held,
-    /// By which row it was held last, and the hash of the reason.
+    held: BlockReason,
+    /// The row that held it last, and the hash of the reason.
     held_by: Option<(RowId, u64)>,
-    /// The slot was lost while a row was under way.
+    /// The slot was lost while a row was being sent.
     is_lost: bool,
 }
 
@@ -90,11 +91,11 @@ struct Lane {
 enum State {
     /// Its next row can be sent, if there is one.
     Open,
-    /// A row is under way.
+    /// A row is being sent.
     Sending { row: RowId, bytes: usize },
-    /// A row failed; read again then.
+    /// A row failed; read the key again at this time.
     Waiting(Instant),
-    /// To be read again now.
+    /// Read the key again now.
     Due,
 }
 
@@ -107,14 +108,14 @@ impl Window {
             lanes: BTreeMap::new(),
             ready: VecDeque::new(),
             waiting: BTreeSet::new(),
-            held: HeldKeys::default(),
+            held: BlockedKeys::default(),
             published: Vec::new(),
             rows: 0,
             bytes: 0,
         }
     }
 
-    /// What to read from these slots; none while there is little room.
+    /// The next page to read from these slots; `None` while there is little room.
     pub(super) fn page(&self, slots: &BTreeSet<i16>) -> Option<Page> {
         if slots.is_empty() || !self.has_room() {
             return None;
@@ -139,13 +140,14 @@ impl Window {
         self.held.stopped()
     }
 
-    /// Whether reading is worth it: a quarter, so that a full window does not ask for a row at a time.
+    /// Whether a read is worthwhile: a quarter of the window must be free, so that a full window
+    /// does not read row by row.
     pub(super) fn has_room(&self) -> bool {
         let free = self.rows_max.saturating_sub(self.rows);
         free > 0 && free >= self.rows_max / 4 && self.bytes < self.bytes_max
     }
 
-    /// Takes in what was read, and says whether there may be more to read at once.
+    /// Adds the rows of a page. Returns whether more may be read at once.
     pub(super) fn take(&mut self, page: ReadPage) -> bool {
         let mut fresh = BTreeSet::new();
         let mut is_whole = page.is_whole;
@@ -154,7 +156,7 @@ impl Window {
             let lane = self.lanes.entry(key).or_insert_with(|| Lane::of(&row));
             if fresh.insert(key) {
                 if !lane.is_to_be_read() {
-                    // It was asked for without this key.
+                    // The read excluded this key.
                     fresh.remove(&key);
                     continue;
                 }
@@ -170,7 +172,7 @@ impl Window {
             lane.queue.push_back(row);
         }
         if page.is_whole {
-            // Somebody deleted their rows: they are held no more.
+            // Their rows were deleted by an operator: they are no longer held.
             let gone = self.lanes.iter().filter(|(_, lane)| lane.is_to_be_read());
             let gone: Vec<i64> = gone.map(|(key, _)| *key).collect();
             gone.into_iter().for_each(|key| self.forget(key));
@@ -178,7 +180,7 @@ impl Window {
         !is_whole
     }
 
-    /// The next row to send. `may_send` says whether a slot is ours.
+    /// The next row to send. `may_send` returns whether a slot is leased.
     pub(super) fn next(&mut self, may_send: impl Fn(i16) -> bool) -> Option<StoredRow> {
         loop {
             let key = self.ready.pop_front()?;
@@ -189,7 +191,7 @@ impl Window {
                 continue;
             }
             if !may_send(lane.slot) {
-                // Read again when the slot is ours again.
+                // Read again when the slot is leased again.
                 self.empty(key);
                 self.forget(key);
                 continue;
@@ -204,7 +206,8 @@ impl Window {
         }
     }
 
-    /// Notes what became of the row of this key that was under way; `random` is uniform in [0, 1).
+    /// Records the outcome of the row of this key that was being sent; `random` is uniform in [0,
+    /// 1).
     pub(super) fn settle(
         &mut self,
         key: i64,
@@ -237,8 +240,8 @@ impl Window {
                 return None;
             }
             Outcome::Unknown(reason) => (reason, None),
-            Outcome::Refused(reason) => (reason, Some(Held::Refused)),
-            Outcome::Unfit(reason) => (reason, Some(Held::Unfit)),
+            Outcome::Refused(reason) => (reason, Some(BlockReason::Refused)),
+            Outcome::Unfit(reason) => (reason, Some(BlockReason::Unfit)),
         };
         self.rows -= 1;
         self.empty(key);
@@ -254,7 +257,7 @@ impl Window {
         let by = Some((row.clone(), hash(&reason)));
         let has_news = lane.held_by != by;
         lane.held_by = by;
-        let (is_new, is_other) = (lane.held == Held::No, lane.held != held);
+        let (is_new, is_other) = (lane.held == BlockReason::No, lane.held != held);
         let mut stops_topic = false;
         if is_other {
             self.let_go(key);
@@ -275,12 +278,12 @@ impl Window {
         self.published.iter().map(|(row, _)| row.clone()).collect()
     }
 
-    /// Whether rows are published that the store has not deleted.
+    /// Whether there are published rows that the store has not deleted.
     pub(super) fn has_published(&self) -> bool {
         !self.published.is_empty()
     }
 
-    /// The store has deleted the first `count` of [`Window::published`].
+    /// Records that the store deleted the first `count` of [`Window::published`].
     pub(super) fn deleted(&mut self, count: usize) {
         for (_, key) in self.published.drain(..count).collect::<Vec<_>>() {
             self.rows -= 1;
@@ -291,7 +294,7 @@ impl Window {
         }
     }
 
-    /// Makes due what has waited long enough; whether anything is.
+    /// Makes the keys due that have waited long enough. Returns whether there are any.
     pub(super) fn wake(&mut self, now: Instant) -> bool {
         let mut is_any = false;
         while let Some((at, key)) = self.waiting.first().copied()
@@ -311,7 +314,7 @@ impl Window {
         self.waiting.first().map(|(at, _)| *at)
     }
 
-    /// These slots are no longer ours: forgets their rows, but for those under way.
+    /// Records the loss of these slots: removes their rows, except for those being sent.
     pub(super) fn lose(&mut self, slots: &[i16]) {
         let lost = self
             .lanes
@@ -323,14 +326,14 @@ impl Window {
         }
     }
 
-    /// Forgets all rows but those under way.
+    /// Removes all rows, except for those being sent.
     pub(super) fn close(&mut self) {
         for key in self.lanes.keys().copied().collect::<Vec<_>>() {
             self.empty(key);
         }
     }
 
-    /// Whether anything of this slot is under way or not deleted yet.
+    /// Whether a row of this slot is being sent or not deleted yet.
     pub(super) fn is_busy(&self, slot: i16) -> bool {
         let mut lanes = self.lanes.values().filter(|lane| lane.slot == slot);
         lanes.any(|lane| lane.undeleted > 0 || matches!(lane.state, State::Sending { .. }))
@@ -341,11 +344,11 @@ impl Window {
         self.rows == 0
     }
 
-    /// How many keys wait because their first row was refused.
+    /// The number of keys that wait because their first row was refused.
     pub(super) fn held_keys(&self) -> usize {
         self.lanes
             .values()
-            .filter(|lane| lane.held != Held::No)
+            .filter(|lane| lane.held != BlockReason::No)
             .count()
     }
 
@@ -358,7 +361,7 @@ impl Window {
         }
     }
 
-    /// Forgets an empty lane, as soon as nothing of it is under way or undeleted.
+    /// Removes an empty lane, as soon as none of its rows is being sent or undeleted.
     fn forget(&mut self, key: i64) {
         self.let_go(key);
         if let Some(lane) = self.lanes.get_mut(&key) {
@@ -389,8 +392,8 @@ impl Window {
         }
     }
 
-    /// Marks a key as held that is not; whether that stops its topic.
-    fn hold(&mut self, key: i64, held: Held) -> bool {
+    /// Marks a key as held that is not held yet. Returns whether that stops its topic.
+    fn hold(&mut self, key: i64, held: BlockReason) -> bool {
         let Some(lane) = self.lanes.get_mut(&key) else {
             return false;
         };
@@ -398,19 +401,20 @@ impl Window {
         self.held.hold(&lane.topic, held)
     }
 
-    /// A key is held no more. When its topic had been stopped, the topic's other keys are tried at once.
+    /// Releases a held key. If its topic had been stopped, the topic's other keys are tried at
+    /// once.
     fn let_go(&mut self, key: i64) {
         let Some(lane) = self.lanes.get_mut(&key) else {
             return;
         };
-        let held = std::mem::replace(&mut lane.held, Held::No);
-        if held == Held::No {
+        let held = std::mem::replace(&mut lane.held, BlockReason::No);
+        if held == BlockReason::No {
             return;
         }
         let topic = lane.topic.clone();
         let was_stopped = self.held.let_go(&topic, held);
-        if was_stopped && held == Held::Refused {
-            let refused = |lane: &Lane| lane.topic == topic && lane.held == Held::Refused;
+        if was_stopped && held == BlockReason::Refused {
+            let refused = |lane: &Lane| lane.topic == topic && lane.held == BlockReason::Refused;
             for (key, lane) in self.lanes.iter_mut().filter(|(_, lane)| refused(lane)) {
                 if let State::Waiting(at) = lane.state {
                     self.waiting.remove(&(at, *key));
@@ -430,13 +434,13 @@ impl Lane {
             state: State::Due,
             undeleted: 0,
             failures: 0,
-            held: Held::No,
+            held: BlockReason::No,
             held_by: None,
             is_lost: false,
         }
     }
 
-    /// Whether the store has rows of it that are not here, and its first ones are what a read brings.
+    /// Whether the store has rows of it that are not in memory, and a read returns its first ones.
     fn is_to_be_read(&self) -> bool {
         self.state == State::Due && self.undeleted == 0
     }
@@ -446,7 +450,7 @@ impl Lane {
     }
 }
 
-/// Stands for a reason where many are remembered.
+/// Replaces a reason where many are remembered.
 fn hash(reason: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     reason.hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! Writing rows in somebody else's transaction.
+//! Writes rows in the caller's transaction.
 
 use super::super::OutboxError;
 use super::super::row::Row;
@@ -8,11 +8,11 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 const INSERT: &str = "INSERT INTO evenkeel_outbox (id, aggregatetype, aggregateid, type, payload, headers, binary_key, \
                       \"partition\", timestamp_ms, key_hash, slot) ";
 
-/// Rows of one statement: each has 11 parameters, of which SQLite takes 32,766.
+/// Rows of one statement: each has 11 parameters, of which SQLite accepts 32,766.
 const ROWS_MAX: usize = 500;
 
-/// Writes `records` in the transaction in which `connection` is, in this order. Each statement costs a way to the
-/// connection's thread and back, so there are few.
+/// Writes `records` in the transaction of `connection`, in this order. Each statement costs a round
+/// trip to the connection's thread, so there are few.
 pub(crate) async fn append(
     connection: &mut SqliteConnection,
     records: &[OutgoingRecord],
@@ -35,7 +35,8 @@ pub(crate) async fn append(
         });
         insert
             .build()
-            // A statement for each number of rows would push more useful ones out of the cache.
+            // A prepared statement for each number of rows would evict more useful ones from the
+            // cache.
             .persistent(records.len() == 1)
             .execute(&mut *connection)
             .await

@@ -1,7 +1,7 @@
 //! The outbox in a SQLite file.
 //!
-//! Owns its connections. SQLite has one writer at a time, so the order of the rows is the order of the commits without any
-//! lock of ours.
+//! Owns its connections. SQLite has one writer at a time, so the order of the rows is the order of
+//! the commits without an additional lock.
 
 mod append;
 mod schema;
@@ -12,7 +12,8 @@ mod tests;
 pub(crate) use append::append;
 pub(crate) use schema::prepare;
 
-use super::{OutboxError, OutboxSettings, OutboxVersions};
+use super::version::OutboxVersions;
+use super::{OutboxError, OutboxSettings};
 use crate::event::{Event, EventType, OutgoingRecord};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
@@ -24,7 +25,22 @@ use tokio::sync::Notify;
 /// A relay needs one at a time; `publish` needs none.
 const CONNECTIONS_MAX: u32 = 2;
 
-/// An outbox in a SQLite file. Cheap to clone.
+/// An outbox in a SQLite file. Cheap to clone; clones share the connections.
+///
+/// ```no_run
+/// use evenkeel::inbox::SqliteInbox;
+/// use evenkeel::outbox::SqliteOutbox;
+/// use std::path::Path;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let file = Path::new("orders.db");
+/// let outbox = SqliteOutbox::open(file).await?;
+/// // Events that handlers publish commit with the inbox row.
+/// let inbox = SqliteInbox::open(file, "orders", "").await?.with_outbox(outbox.clone())?;
+/// # let _ = inbox;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct SqliteOutbox {
     pool: SqlitePool,
@@ -33,17 +49,17 @@ pub struct SqliteOutbox {
 }
 
 impl SqliteOutbox {
-    /// Opens or creates the file, and creates the outbox's tables in it or brings them up to date. It may be the file of a
-    /// [`SqliteInbox`](crate::inbox::SqliteInbox).
+    /// Opens or creates the file. Creates or upgrades the outbox's tables in it. It may be the file
+    /// of a [`SqliteInbox`](crate::inbox::SqliteInbox).
     ///
     /// # Errors
-    /// When the file cannot be opened or written, or its outbox is of a newer version.
+    /// If the file cannot be opened or written, or its outbox has a newer version.
     pub async fn open(path: &Path) -> Result<Self, OutboxError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // SQLite's own waiting favours whoever had the lock last.
+            // SQLite's own waiting favours the last owner of the lock.
             .busy_timeout(Duration::ZERO);
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
@@ -66,7 +82,7 @@ impl SqliteOutbox {
             .map_err(OutboxError::during("open"))
     }
 
-    /// The versions of the outbox in this file; does not create it.
+    /// The versions of the outbox in this file. Does not create the file.
     pub(super) async fn versions(path: &Path) -> Result<OutboxVersions, OutboxError> {
         let newest = schema::NEWEST;
         if !path.exists() {
@@ -80,30 +96,34 @@ impl SqliteOutbox {
         Ok(OutboxVersions { stored, newest })
     }
 
-    /// The same with other settings.
+    /// Sets how events are encoded and validated.
     pub fn with_settings(mut self, settings: OutboxSettings) -> Self {
         self.settings = settings;
         self
     }
 
-    /// The file.
+    /// The path of the file.
     pub(crate) fn file(&self) -> std::path::PathBuf {
         self.pool.connect_options().get_filename().to_owned()
     }
 
-    /// Wakes this process's relays: call it after a commit, so that they need not find out by polling.
+    /// Wakes this process's relays: call it after a commit. Without it relays find the commit by
+    /// polling.
     pub fn wake(&self) {
         self.committed.notify_waiters();
     }
 
-    /// Publishes an event with the transaction in which `connection` is: once that commits, a relay takes the event to Kafka;
-    /// if it rolls back, the event was never there. Outside of a transaction the event is published at once.
+    /// Publishes an event in the transaction of `connection`: after its commit a relay publishes
+    /// the event to Kafka; after a rollback the event does not exist. Outside of a transaction the
+    /// event is published at once.
     ///
-    /// Begin such a transaction with `BEGIN IMMEDIATE`: one that first reads and then writes fails when another process
-    /// has written in between. Events of one key are published in the order in which their transactions commit.
+    /// Begin such a transaction with `BEGIN IMMEDIATE`: a transaction that first reads and then
+    /// writes fails if another process wrote in between. Events of one key are published in the
+    /// order in which their transactions commit.
     ///
     /// # Errors
-    /// [`OutboxError::Event`] for an event that does not follow its schema; otherwise what SQLite says.
+    /// [`OutboxError::Event`] for an event that does not follow its schema, otherwise SQLite's
+    /// error.
     pub async fn publish<T: EventType>(
         &self,
         connection: &mut SqliteConnection,
@@ -113,10 +133,10 @@ impl SqliteOutbox {
         append(connection, &[record]).await
     }
 
-    /// [`SqliteOutbox::publish`] for several events of one type, in this order.
+    /// Publishes several events of one type like [`SqliteOutbox::publish`], in this order.
     ///
     /// # Errors
-    /// As for [`SqliteOutbox::publish`].
+    /// The errors of [`SqliteOutbox::publish`].
     pub async fn publish_all<T: EventType>(
         &self,
         connection: &mut SqliteConnection,
@@ -126,10 +146,11 @@ impl SqliteOutbox {
         append(connection, &records?).await
     }
 
-    /// [`SqliteOutbox::publish`] for records that are encoded already, of any types and topics.
+    /// Publishes records that are already encoded, of any types and topics, like
+    /// [`SqliteOutbox::publish`].
     ///
     /// # Errors
-    /// As for [`SqliteOutbox::publish`].
+    /// The errors of [`SqliteOutbox::publish`].
     pub async fn publish_records(
         &self,
         connection: &mut SqliteConnection,

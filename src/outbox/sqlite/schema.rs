@@ -1,6 +1,7 @@
-//! The tables, and how they come to be.
+//! Creates and upgrades the tables.
 //!
-//! Owns the outbox's DDL and version. The table `evenkeel_meta` is shared with whatever else of evenkeel lives in the file.
+//! Owns the outbox's DDL and version. The table `evenkeel_meta` is shared with the other tables of
+//! evenkeel in the file.
 
 use super::super::OutboxError;
 use super::super::row::SLOTS;
@@ -16,9 +17,11 @@ const META: &str = "
         value TEXT NOT NULL
     ) WITHOUT ROWID";
 
-/// What brings the outbox from each version to the next; the first from none to version 1. Entries are only ever added.
+/// The upgrade from each version to the next; the first creates version 1. Entries are only ever
+/// added.
 ///
-/// `AUTOINCREMENT` because a number that was deleted must not come again: a relay may still know it.
+/// `AUTOINCREMENT` because the number of a deleted row must not be reused: a relay may still know
+/// it.
 const MIGRATIONS: &[&str] = &["
     CREATE TABLE evenkeel_outbox (
         sequence INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -49,10 +52,10 @@ const MIGRATIONS: &[&str] = &["
     ) WITHOUT ROWID;
 "];
 
-/// The version that this release makes.
+/// The version that this release creates.
 pub(super) const NEWEST: usize = MIGRATIONS.len();
 
-/// Creates what is missing and checks the version, in the transaction in which `connection` is.
+/// Creates missing tables and checks the version, in the transaction of `connection`.
 pub(crate) async fn prepare(connection: &mut SqliteConnection) -> Result<(), OutboxError> {
     let failed = OutboxError::during("prepare its tables");
     let version = version(connection).await?;
@@ -89,7 +92,8 @@ pub(crate) async fn prepare(connection: &mut SqliteConnection) -> Result<(), Out
     Ok(())
 }
 
-/// The version that stands in the file, 0 without an outbox; an error for one that this release does not know.
+/// The version stored in the file; 0 without an outbox. An error for a version that this release
+/// does not know.
 pub(super) async fn version(connection: &mut SqliteConnection) -> Result<usize, OutboxError> {
     let failed = OutboxError::during("read its version");
     let known = sqlx::query("SELECT 1 FROM sqlite_schema WHERE name = 'evenkeel_meta'")

@@ -1,16 +1,17 @@
-//! What a relay and an operator ask, in SQLite's SQL.
+//! The statements of relays and operators, in SQLite's SQL.
 //!
-//! Owns all statements but those that write events and make tables. One statement is one transaction. Lists are JSON arrays,
-//! as SQLite has no others. Times are the machine's clock in milliseconds.
+//! Owns all statements except those that write events and create tables. Each statement is its own
+//! transaction. Lists are JSON arrays, because SQLite has no other list type. Times are the
+//! machine's clock in milliseconds.
 
+use super::super::OutboxError;
 use super::super::row::{Row, SLOTS};
 use super::super::status::{HeldKey, OpenTransaction, OutboxStatus, RelayShare};
 use super::super::store::{
-    Answer, Backlog, Leased, Page, ReadPage, RowId, Standing, Store, StoredRow,
+    self, Answer, Backlog, Leased, Page, ReadPage, RowId, Standing, Store, StoredRow,
 };
-use super::super::{OutboxError, store};
 use super::SqliteOutbox;
-use crate::inbox::is_busy;
+use crate::sqlite::is_busy;
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, Sqlite, Transaction};
@@ -18,10 +19,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Pause between two tries to get the write lock: shorter than the rest that an inbox takes between its turns.
+/// Pause between two tries to get the write lock: shorter than the rest of an inbox between its
+/// turns.
 const LOCK_RETRY: Duration = Duration::from_millis(2);
 
-/// How long the write lock is tried for; a relay gives up earlier.
+/// How long the write lock is tried for; a relay stops waiting earlier.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 macro_rules! now {
@@ -72,7 +74,7 @@ const RELEASE_ALL: &str =
 
 const LEAVE: &str = "DELETE FROM evenkeel_outbox_relay WHERE id = ?1";
 
-/// The sizes are added up in the order of the rows, and those that begin within the limit are taken.
+/// Sums the sizes in the order of the rows, and takes the rows that begin within the limit.
 const READ: &str = "
     SELECT * FROM (
         SELECT *, sum(size) OVER (ORDER BY sequence) AS total, count(*) OVER () AS found FROM (
@@ -105,7 +107,8 @@ const IS_DRAINED: &str = "
           AND key_hash NOT IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL)
     )";
 
-/// Counts up to the limit, and estimates beyond: rows are deleted in about the order in which they were numbered.
+/// Counts up to the limit, and estimates beyond it: rows are deleted in about the order of their
+/// numbers.
 const BACKLOG: &str = concat!(
     "SELECT (SELECT count(*) FROM (SELECT 1 FROM evenkeel_outbox LIMIT ?1)) AS counted,
             (SELECT coalesce(max(sequence) - min(sequence) + 1, 0) FROM evenkeel_outbox) AS estimated,
@@ -268,7 +271,8 @@ impl Store for SqliteOutbox {
         }))
     }
 
-    /// None: while one has written, nobody else can, so it shows as a store that does not answer.
+    /// None: while a transaction writes, no other can, so it appears as a store that does not
+    /// answer.
     fn open_transaction(&self, _age: Duration) -> Answer<'_, Option<OpenTransaction>> {
         Box::pin(async { Ok(None) })
     }
@@ -296,14 +300,14 @@ impl Store for SqliteOutbox {
         })
     }
 
-    /// Another process's commit is not heard of: that is what polling is for.
+    /// Commits of other processes are not notified: relays find them by polling.
     fn committed(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.committed.notified())
     }
 }
 
 impl SqliteOutbox {
-    /// A transaction that has the write lock.
+    /// Begins a transaction that has the write lock.
     pub(super) async fn begin(
         &self,
         doing: &'static str,
@@ -314,7 +318,7 @@ impl SqliteOutbox {
         .await
     }
 
-    /// Tries until the write lock is to be had.
+    /// Retries until the write lock is free.
     async fn patiently<T, F: Future<Output = Result<T, sqlx::Error>>>(
         &self,
         doing: &'static str,

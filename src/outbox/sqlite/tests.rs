@@ -1,4 +1,4 @@
-//! SQLite passes the suite, and what is its own.
+//! SQLite passes the suite, and its own cases.
 
 use super::SqliteOutbox;
 use crate::event::OutgoingRecord;

@@ -1,4 +1,4 @@
-//! What arrives, where, and what the receipt says.
+//! Where records arrive, and their receipts.
 
 use super::*;
 use crate::kafka::admin::Admin;
@@ -66,7 +66,8 @@ async fn bytes_absent_values_and_header_order_survive() {
     assert!(read.headers == headers, "{:?}", read.headers);
 }
 
-/// What `org.apache.kafka.common.utils.Utils.murmur2` gives: hash, made positive, modulo the partition count.
+/// The result of `org.apache.kafka.common.utils.Utils.murmur2`: hash, made positive, modulo the
+/// partition count.
 #[tokio::test]
 async fn keys_land_where_java_puts_them() {
     // Hashes from Kafka's own unit test of murmur2.
@@ -95,13 +96,60 @@ async fn keys_land_where_java_puts_them() {
     }
 }
 
+/// CRC-32 of the key, modulo the partition count: the default of librdkafka, and so of Python's,
+/// Go's and .NET's clients.
+#[tokio::test]
+async fn keys_land_where_librdkafka_puts_them_by_choice() {
+    const PARTITIONS: u32 = 12;
+    let cluster = cluster();
+    let topic = topic(&cluster, PARTITIONS as i32);
+    let publisher = publisher(&cluster, &["partitioner=consistent_random"]);
+    for key in ["21", "foobar", "a-little-bit-long-string", "abc", "ö"] {
+        let published = publisher.publish_record(record(&topic, key, "v")).await;
+        let expected = crc32fast::hash(key.as_bytes()) % PARTITIONS;
+        let partition = published.expect("published").partition;
+        assert_eq!(partition, expected as i32, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn keys_land_where_the_service_puts_them_by_choice() {
+    let cluster = cluster();
+    let topic = topic(&cluster, 5);
+    let settings = PublisherSettings::new("/test").with_partitioner(Arc::new(|_, key, count| {
+        match key.len() as u32 {
+            7 => panic!("seven"),
+            length => length % (count + 1),
+        }
+    }));
+    let publisher = publisher_with(&cluster, &[], settings);
+    let publish = |key: &str| publisher.publish_record(record(&topic, key, "v"));
+    for key in ["", "1", "1234", "123456789"] {
+        let published = publish(key).await.expect("published");
+        assert_eq!(published.partition, key.len() as i32 % 6, "{key:?}");
+    }
+    // A partition that does not exist, or none at all: the record is refused, the others continue.
+    for key in ["12345", "1234567"] {
+        let refused = tokio::time::timeout(Duration::from_secs(30), publish(key)).await;
+        let refused = refused.expect("at once").expect_err("refused");
+        assert!(
+            matches!(refused, PublishError::NoPartition { .. }),
+            "{refused}"
+        );
+    }
+    let mut keyless = record(&topic, "", "v");
+    keyless.key = None;
+    publisher.publish_record(keyless).await.expect("published");
+    assert_eq!(publish("12").await.expect("published").partition, 2);
+}
+
 #[tokio::test]
 async fn a_flush_waits_for_everything_enqueued() {
     let cluster = cluster();
     let topic = topic(&cluster, 3);
     let kafka = KafkaConfig::new(cluster.bootstrap_servers());
     let admin = Admin::connect(&kafka, LONG).await.expect("connected");
-    // Long enough that nothing is on the log yet when a flush that does not wait returns.
+    // Long enough that no record is on the log when a flush without waiting returns.
     let publisher = publisher(&cluster, &["linger.ms=500"]);
     let mut pending = Vec::new();
     for number in 0..500 {

@@ -137,7 +137,7 @@ async fn a_flush_without_brokers_ends_at_its_deadline_with_the_count() {
     }
     let unsent = publisher.flush(Duration::from_millis(200)).await;
     assert_eq!(unsent, Err(Unsent { records: 7 }));
-    // They are still tried.
+    // The client still tries them.
     cluster.broker_up(-1).expect("broker up");
     publisher.flush(LONG).await.expect("flushed");
     for receipt in pending {

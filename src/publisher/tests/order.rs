@@ -1,7 +1,7 @@
 //! Order and back-pressure.
 
-use super::super::room::Room;
 use super::*;
+use crate::publisher::buffer_limit::BufferLimit;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 
@@ -79,7 +79,7 @@ async fn a_full_buffer_makes_the_next_wait_until_there_is_room() {
 
 #[tokio::test]
 async fn nobody_passes_one_who_waits() {
-    let room = Room::new(100, 100);
+    let room = BufferLimit::new(100, 100);
     room.enter(90).await.keep();
     let mut large = Box::pin(room.enter(50));
     assert!(large.as_mut().now_or_never().is_none());
@@ -88,7 +88,7 @@ async fn nobody_passes_one_who_waits() {
         small.as_mut().now_or_never().is_none(),
         "it fits, but it is later"
     );
-    // Now there is room for all, but the earlier ones have not run yet.
+    // Now there is room for all of them, but the earlier ones have not run yet.
     room.leave(90);
     let mut newcomer = Box::pin(room.enter(5));
     assert!(newcomer.as_mut().now_or_never().is_none());
@@ -100,7 +100,7 @@ async fn nobody_passes_one_who_waits() {
 
 #[tokio::test]
 async fn one_who_gives_up_waiting_blocks_nobody() {
-    let room = Room::new(100, 100);
+    let room = BufferLimit::new(100, 100);
     room.enter(100).await.keep();
     let mut first = Box::pin(room.enter(60));
     assert!(first.as_mut().now_or_never().is_none());
@@ -108,13 +108,13 @@ async fn one_who_gives_up_waiting_blocks_nobody() {
     room.leave(100);
     let entry = room.enter(100).now_or_never();
     drop(entry.expect("all the room is free"));
-    // An entry that is dropped unused gives its room back too.
+    // An entry that is dropped unused returns its room too.
     assert!(room.enter(100).now_or_never().is_some());
 }
 
 #[tokio::test]
 async fn records_and_bytes_are_bounded_and_a_giant_goes_alone() {
-    let room = Room::new(1000, 10);
+    let room = BufferLimit::new(1000, 10);
     for _ in 0..10 {
         room.enter(1).now_or_never().expect("room").keep();
     }

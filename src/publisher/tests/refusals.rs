@@ -1,8 +1,9 @@
-//! Batches that the brokers refuse whole.
+//! Batches that the brokers refuse as a whole.
 
 use super::*;
+use crate::publisher::delivery::{Resend, Route};
 use crate::publisher::error::Failure;
-use crate::publisher::route::{Resend, Route, Way};
+use crate::publisher::route::SendMode;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaErrorCode as Code, RDKafkaRespErr};
 use std::sync::Arc;
 
@@ -70,7 +71,7 @@ async fn a_record_that_is_refused_alone_too_is_too_large() {
     );
     second.expect("published alone");
     third.expect("published alone");
-    // The topic goes on.
+    // The topic continues.
     let next = publisher.publish_record(record(&topic, "k", "v")).await;
     next.expect("published");
 }
@@ -98,7 +99,7 @@ fn refused(route: &Arc<Route>, key: Option<&str>, sequence: u64) -> Resend {
 fn a_record_whose_key_was_overtaken_is_not_sent_again() {
     let route = Arc::new(Route::new(false));
     for _ in 0..6 {
-        assert_eq!(route.enter(), Some(Way::Batched));
+        assert_eq!(route.enter(), Some(SendMode::Batched));
     }
     let is_last = |route: &Route| route.leave();
     for (key, sequence) in [(Some("b"), 2), (Some("a"), 1), (None, 0)] {
@@ -123,23 +124,23 @@ fn a_record_whose_key_was_overtaken_is_not_sent_again() {
     ));
     assert!(!is_last(&route) && !is_last(&route) && is_last(&route));
     assert!(route.take_refused().is_empty());
-    assert_eq!(route.enter(), Some(Way::Batched), "it is open again");
+    assert_eq!(route.enter(), Some(SendMode::Batched), "it is open again");
 }
 
 #[tokio::test]
 async fn several_records_wait_for_what_the_topic_takes() {
     let route = Route::new(true);
-    assert_eq!(route.enter(), Some(Way::Batched), "the first is alone");
+    assert_eq!(route.enter(), Some(SendMode::Batched), "the first is alone");
     assert_eq!(route.enter(), None);
     let queued = route.queue().await;
     assert_eq!(queued.enter().await, None, "the limit is to be asked for");
-    assert!(route.learn(Some(Way::Smaller(16_384))));
+    assert!(route.learn(Some(SendMode::Smaller(16_384))));
     assert!(route.take_refused().is_empty());
     let entered = tokio::time::timeout(Duration::from_millis(20), queued.enter()).await;
     assert!(entered.is_err(), "the first is under way on another client");
     assert!(route.leave());
     assert!(route.take_refused().is_empty());
-    assert_eq!(queued.enter().await, Some(Way::Smaller(16_384)));
+    assert_eq!(queued.enter().await, Some(SendMode::Smaller(16_384)));
     drop(queued);
-    assert_eq!(route.enter(), Some(Way::Smaller(16_384)));
+    assert_eq!(route.enter(), Some(SendMode::Smaller(16_384)));
 }

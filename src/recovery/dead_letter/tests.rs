@@ -1,7 +1,13 @@
+use super::headers::{
+    CLASS, MESSAGE, REFERENCE, SKIP_COMMAND, SKIPPED_BY, SKIPPED_WHY, STAGE, TOPIC,
+};
+use super::write::{OF_REPLAYS, OURS, SKIP};
 use super::*;
-use crate::event::RecordBatchBuilder;
-use crate::handler::Stage;
+use crate::control::Command;
+use crate::event::{OutgoingRecord, Record, RecordBatchBuilder};
+use crate::handler::{Class, DeadReason, Stage};
 use crate::recovery::{DeadLetter, Destination, Provenance, replayed};
+use bytes::Bytes;
 
 type Header<'a> = (&'a [u8], Option<&'a [u8]>);
 
@@ -43,7 +49,7 @@ fn with_reason(reason: &DeadReason) -> Failure<'_> {
     }
 }
 
-/// One assertion per header, each a test of its own by name.
+/// One assertion per header, each in a test of its own name.
 macro_rules! header_tests {
     ($($test:ident: $name:expr => $expected:expr;)*) => {$(
         #[test]
@@ -94,7 +100,8 @@ fn key_value_and_headers_are_kept_byte_for_byte_and_in_order() {
     assert_eq!(letter.key.as_deref(), Some(&[0, 0xff][..]));
     assert_eq!(letter.value.as_deref(), Some(&[0xc3, 0x28][..]));
     assert!(letter.headers.iter().take(headers.len()).eq(headers));
-    // The first failure comes to ours, and only a reference says that it is one.
+    // The header of the first failure is added to ours, and only a reference has that of
+    // references.
     assert_eq!(letter.headers.iter().count(), headers.len() + OURS.len());
     assert_eq!(letter.headers.last(REFERENCE), None);
 }
@@ -252,7 +259,7 @@ fn a_reference_has_the_key_and_what_fits_of_the_headers_and_says_what_it_is() {
 }
 
 #[test]
-fn the_letter_of_a_skipped_record_says_who_and_why_and_the_next_failure_does_not() {
+fn the_dead_letter_of_a_skipped_record_says_who_and_why_and_the_next_failure_does_not() {
     let record = "orders/3@42".parse().expect("a position");
     let action = crate::control::Action::Skip { record };
     let command = Command::new("ada", "poison", action).expect("a command");
@@ -277,7 +284,7 @@ fn the_letter_of_a_skipped_record_says_who_and_why_and_the_next_failure_does_not
 
 #[test]
 fn every_header_is_in_the_table_of_the_docs() {
-    let docs = include_str!("../../../docs/failures.md");
+    let docs = include_str!("../../../docs/src/operate/dead-letters.md");
     for header in OURS.iter().chain(OF_REPLAYS).chain(SKIP) {
         let row = docs
             .lines()

@@ -1,31 +1,32 @@
-//! A drill's repetitions: events that a group has settled, delivered to it once more, and what it answers.
+//! The repetitions of a drill: settled events that are delivered to their group once more, and the
+//! group's answers.
 //!
-//! A repetition stands in the group's own retry topic, so that no other group sees it, and behind whatever of its key waits
-//! there; it takes nobody's place. A member handles it like any parked record, and then notes in the same partition how it was
-//! settled. So a drill hears from the group itself whether the event was known again, whatever its store is.
+//! A repetition is written to the group's own retry topic, so that no other group receives it,
+//! behind the waiting records of its key. It takes no held place. A member handles it like any
+//! parked record, and then notes in the same partition how it was settled. So the group itself
+//! reports to the drill whether it recognised the event as a duplicate, whatever its store.
 
-use super::{KIND, OF, OFFSET, Owner, PREFIX, Values, note, push_place};
+use super::entry::{Owner, Values};
+use super::headers::{ANSWER, KIND, OF, OFFSET, PREFIX, retry_topic};
+use super::write::{note, push_place};
 use crate::event::{Headers, HeadersIter, OutgoingRecord, Record};
 use crate::kafka::reader::LogRecord;
-use crate::recovery::retry_topic;
 use jiff::Timestamp;
 use std::fmt;
 use std::str::FromStr;
 
 const REPETITION: &[u8] = b"repetition";
-/// The kind of an answer. It says nothing about what waits.
-pub(super) const ANSWER: &[u8] = b"repeated";
 const OUTCOME: &str = "evenkeel.parked.outcome";
 const DRILL: &str = "evenkeel.parked.drill";
 const BY: &str = "evenkeel.parked.by";
 const AT: &str = "evenkeel.parked.at";
 
-/// Who repeats events, when, and as part of what.
+/// The drill that repeats events.
 #[derive(Debug, Clone)]
 pub struct Drill {
-    /// What tells its repetitions from those of other drills.
+    /// The id that distinguishes its repetitions from those of other drills.
     pub id: String,
-    /// Who.
+    /// The operator who runs it.
     pub by: String,
     /// When it began.
     pub at: Timestamp,
@@ -36,15 +37,15 @@ pub struct Drill {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum RepetitionOutcome {
-    /// It was known again, and no handler was called.
+    /// The inbox recognised it, and no handler was called.
     Duplicate,
     /// A handler was called again, and succeeded.
     Done,
-    /// No handler wants it.
+    /// No handler accepts its type.
     Ignored,
     /// It became a dead letter.
     Dead,
-    /// An operator had it skipped.
+    /// An operator skipped it.
     Skipped,
 }
 
@@ -83,8 +84,9 @@ impl FromStr for RepetitionOutcome {
     }
 }
 
-/// The record that delivers `record` to `group` once more, for a drill: with its key, value and headers, the event's id among
-/// them. The handler sees the same event at the same place.
+/// Creates the record that delivers `record` to `group` once more, for a drill. Its key, value and
+/// headers, including the event's id, are those of `record`, and the handler sees the same event at
+/// the same position.
 pub fn repetition(group: &str, record: LogRecord, drill: &Drill) -> OutgoingRecord {
     let own = record.headers.iter();
     let mut headers: Headers = own.filter(|(name, _)| !name.starts_with(PREFIX)).collect();
@@ -105,8 +107,8 @@ pub fn repetition(group: &str, record: LogRecord, drill: &Drill) -> OutgoingReco
     }
 }
 
-/// The id of the drill that a record of a retry topic is a repetition of, and the offset of what it repeats in the source topic;
-/// none for anything else.
+/// The id of the drill that a record in a retry topic belongs to, and the source offset of the
+/// repeated record. None for any other record.
 pub fn repetition_of(headers: HeadersIter<'_>) -> Option<(&str, i64)> {
     let values = Values(headers.clone());
     let drill = headers.clone().last_value(DRILL)?;
@@ -114,7 +116,8 @@ pub fn repetition_of(headers: HeadersIter<'_>) -> Option<(&str, i64)> {
     is_repetition(headers).then(|| Some((drill, values.number(OFFSET)?)))?
 }
 
-/// What a member answered about the repetition at an offset of this partition of the retry topic; none for anything else.
+/// A member's answer for the repetition at an offset of this partition of the retry topic. None for
+/// any other record.
 pub fn repetition_answer(headers: HeadersIter<'_>) -> Option<(i64, RepetitionOutcome)> {
     let values = Values(headers);
     let text = |name| std::str::from_utf8(values.0.clone().last_value(name)?).ok();
@@ -124,7 +127,7 @@ pub fn repetition_answer(headers: HeadersIter<'_>) -> Option<(i64, RepetitionOut
     Some((values.number(OF)?, text(OUTCOME)?.parse().ok()?))
 }
 
-/// Whether a record of a retry topic is one.
+/// Whether a record in a retry topic is a repetition.
 pub(crate) fn is_repetition<'h>(
     headers: impl Iterator<Item = (&'h [u8], Option<&'h [u8]>)>,
 ) -> bool {
@@ -134,7 +137,7 @@ pub(crate) fn is_repetition<'h>(
         .is_some_and(|(_, kind)| kind == Some(REPETITION))
 }
 
-/// What becomes of the repetition at offset `of` of the retry topic, to be noted there.
+/// Creates the answer for the repetition at offset `of` of the retry topic.
 pub(crate) fn answer(
     group: &str,
     record: &Record,
@@ -150,7 +153,7 @@ pub(crate) fn answer(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Entry, Stored, Wait, restored};
+    use super::super::{RetryState, RetryTopicEntry, Stored, restored};
     use super::*;
     use crate::kafka::reader::TimestampKind;
 
@@ -204,12 +207,12 @@ mod tests {
             ("retry.g.orders", Some(3), None)
         );
         assert_eq!(repetition_of(written.headers.iter()), Some(("d1", 42)));
-        let entry = Entry::Parked {
+        let entry = RetryTopicEntry::Parked {
             origin: Some(42),
-            wait: Wait::default(),
+            wait: RetryState::default(),
             is_replay: false,
         };
-        assert_eq!(Entry::read(written.headers.iter(), OWNER), entry);
+        assert_eq!(RetryTopicEntry::read(written.headers.iter(), OWNER), entry);
         let record = handled(&written);
         assert_eq!((record.offset(), record.timestamp_ms()), (42, Some(1_700)));
         let seen: Vec<_> = record.headers().collect();
@@ -223,7 +226,10 @@ mod tests {
             let told = answer("g", &record, 900, outcome);
             assert_eq!((&*told.topic, told.partition), ("retry.g.orders", Some(3)));
             assert_eq!(repetition_answer(told.headers.iter()), Some((900, outcome)));
-            assert_eq!(Entry::read(told.headers.iter(), OWNER), Entry::Unknown);
+            assert_eq!(
+                RetryTopicEntry::read(told.headers.iter(), OWNER),
+                RetryTopicEntry::Unknown
+            );
             assert_eq!(repetition_of(told.headers.iter()), None);
         }
     }

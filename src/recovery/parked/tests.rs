@@ -1,6 +1,12 @@
-//! What is written to a retry topic, and read back, whoever wrote it.
+//! Entries of a retry topic are written, and read back, whoever wrote them.
 
+use super::headers::{
+    ATTEMPTS, GROUP, KIND, NOT_BEFORE, OF, OFFSET, ROUNDS, SINCE, TIMESTAMP, TOPIC,
+};
 use super::*;
+use crate::event::{Headers, OutgoingRecord, Record, RecordBatchBuilder};
+use crate::handler::Class;
+use crate::recovery::dead_letter::FIRST_FAILURE;
 use proptest::prelude::*;
 
 type Header<'a> = (&'a [u8], Option<&'a [u8]>);
@@ -28,7 +34,7 @@ const OWNER: Owner<'_> = Owner {
     topic: "orders",
 };
 
-const WAIT: Wait = Wait {
+const WAIT: RetryState = RetryState {
     rounds: 2,
     attempts: 7,
     not_before_ms: 99,
@@ -78,42 +84,42 @@ fn a_parked_record_comes_back_byte_for_byte_with_its_own_place_and_time() {
     let headers = written.headers.iter();
     let back = restored(&"orders".into(), stored(&written), headers, None).expect("a record");
     assert_eq!(back.timestamp_ms(), None);
-    let again = parked("g", &read, Wait::default(), None, 6);
-    let entry = Entry::Parked {
+    let again = parked("g", &read, RetryState::default(), None, 6);
+    let entry = RetryTopicEntry::Parked {
         origin: Some(42),
-        wait: Wait::default(),
+        wait: RetryState::default(),
         is_replay: false,
     };
-    assert_eq!(Entry::read(again.headers.iter(), OWNER), entry);
+    assert_eq!(RetryTopicEntry::read(again.headers.iter(), OWNER), entry);
 }
 
 #[test]
 fn what_was_written_is_read() {
     let record = record(&[]);
-    let why = |written: &OutgoingRecord| Why::read(written.headers.iter());
+    let why = |written: &OutgoingRecord| ParkedReason::read(written.headers.iter());
     let parked = parked("g", &record, WAIT, Some(REASON), 5);
-    let entry = Entry::Parked {
+    let entry = RetryTopicEntry::Parked {
         origin: Some(42),
         wait: WAIT,
         is_replay: false,
     };
-    assert_eq!(Entry::read(parked.headers.iter(), OWNER), entry);
+    assert_eq!(RetryTopicEntry::read(parked.headers.iter(), OWNER), entry);
     assert_eq!(why(&parked).message.as_deref(), Some("no answer"));
     assert_eq!(why(&parked).since_ms, Some(5));
     let failed = failed_again("g", &record, 900, WAIT, REASON, 5);
-    let entry = Entry::Failed {
+    let entry = RetryTopicEntry::Failed {
         of: 900,
         wait: WAIT,
     };
-    assert_eq!(Entry::read(failed.headers.iter(), OWNER), entry);
+    assert_eq!(RetryTopicEntry::read(failed.headers.iter(), OWNER), entry);
     assert_eq!(
         (failed.key.as_deref(), failed.value),
         (Some(&b"k"[..]), None)
     );
     let held = held("g", &record, 5);
     assert_eq!(
-        Entry::read(held.headers.iter(), OWNER),
-        Entry::Held { origin: 42 }
+        RetryTopicEntry::read(held.headers.iter(), OWNER),
+        RetryTopicEntry::Held { origin: 42 }
     );
 }
 
@@ -132,12 +138,13 @@ fn written_by(group: &str) -> [OutgoingRecord; 4] {
 #[test]
 fn an_entry_of_another_group_or_topic_is_foreign() {
     for written in written_by("g") {
-        let read = |group, topic| Entry::read(written.headers.iter(), Owner { group, topic });
-        assert_ne!(read("g", "orders"), Entry::Foreign);
-        // Where names run together the topics are one and the same.
-        assert_eq!(read("g.o", "rders"), Entry::Foreign);
-        assert_eq!(read("g", "others"), Entry::Foreign);
-        assert_eq!(read("h", "orders"), Entry::Foreign);
+        let read =
+            |group, topic| RetryTopicEntry::read(written.headers.iter(), Owner { group, topic });
+        assert_ne!(read("g", "orders"), RetryTopicEntry::Foreign);
+        // Ambiguous names belong to the same topic.
+        assert_eq!(read("g.o", "rders"), RetryTopicEntry::Foreign);
+        assert_eq!(read("g", "others"), RetryTopicEntry::Foreign);
+        assert_eq!(read("h", "orders"), RetryTopicEntry::Foreign);
     }
 }
 
@@ -147,13 +154,13 @@ fn an_entry_that_does_not_say_whose_it_is_is_the_readers() {
         let says_whose = |name: &[u8]| name == GROUP.as_bytes() || name == TOPIC.as_bytes();
         let old = written.headers.iter().filter(|(name, _)| !says_whose(name));
         let old: Headers = old.collect();
-        let now = Entry::read(written.headers.iter(), OWNER);
-        assert_eq!(Entry::read(old.iter(), OWNER), now);
+        let now = RetryTopicEntry::read(written.headers.iter(), OWNER);
+        assert_eq!(RetryTopicEntry::read(old.iter(), OWNER), now);
         let other = Owner {
             group: "h",
             topic: "x",
         };
-        assert_eq!(Entry::read(old.iter(), other), now);
+        assert_eq!(RetryTopicEntry::read(old.iter(), other), now);
     }
 }
 
@@ -161,8 +168,8 @@ fn an_entry_that_does_not_say_whose_it_is_is_the_readers() {
 fn hostile_numbers_are_never_trusted() {
     let wait_of = |name: &str, value: Option<&[u8]>| {
         let headers: Headers = [(name.as_bytes(), value)].into_iter().collect();
-        match Entry::read(headers.iter(), OWNER) {
-            Entry::Parked { wait, .. } => wait,
+        match RetryTopicEntry::read(headers.iter(), OWNER) {
+            RetryTopicEntry::Parked { wait, .. } => wait,
             other => panic!("{other:?}"),
         }
     };
@@ -176,11 +183,14 @@ fn hostile_numbers_are_never_trusted() {
     }
     assert_eq!(wait_of(ROUNDS, None).rounds, u32::MAX);
     assert_eq!(wait_of(ROUNDS, Some(b"4294967296")).rounds, u32::MAX);
-    assert_eq!(wait_of("other", Some(b"1")), Wait::default());
+    assert_eq!(wait_of("other", Some(b"1")), RetryState::default());
     let headers: Headers = [(KIND.as_bytes(), Some(&b"failed"[..]))]
         .into_iter()
         .collect();
-    assert_eq!(Entry::read(headers.iter(), OWNER), Entry::Unknown);
+    assert_eq!(
+        RetryTopicEntry::read(headers.iter(), OWNER),
+        RetryTopicEntry::Unknown
+    );
 }
 
 proptest! {
@@ -190,6 +200,6 @@ proptest! {
         let headers: Headers = headers.iter()
             .map(|(name, value)| (names[name % names.len()].as_bytes(), value.as_deref()))
             .collect();
-        let _ = (Entry::read(headers.iter(), OWNER), Why::read(headers.iter()));
+        let _ = (RetryTopicEntry::read(headers.iter(), OWNER), ParkedReason::read(headers.iter()));
     }
 }

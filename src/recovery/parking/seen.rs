@@ -1,13 +1,20 @@
-//! What the entries of a retry partition change in its parked set, in the order in which they stand there.
+//! Applies the entries of a retry partition to its parked set, in the order of the log.
 //!
-//! Total: what makes no sense, such as a note about a record that does not wait, changes nothing.
+//! Total: an invalid entry, such as a note about a record that does not wait, has no effect.
 
-use super::super::parked::{Entry, Wait};
+use super::super::parked::{RetryState, RetryTopicEntry};
 use super::{Hold, Parking};
 
 impl Parking {
-    /// The entry at `offset` was seen on the log. What was seen before, or was settled in an earlier life, changes nothing.
-    pub(crate) fn seen(&mut self, offset: i64, name: Option<&[u8]>, entry: Entry, now_ms: i64) {
+    /// Notes that the entry at `offset` was seen on the log. An entry that was seen before, or
+    /// settled by an earlier assignment, has no effect.
+    pub(crate) fn seen(
+        &mut self,
+        offset: i64,
+        name: Option<&[u8]>,
+        entry: RetryTopicEntry,
+        now_ms: i64,
+    ) {
         if offset < self.next {
             return;
         }
@@ -17,20 +24,20 @@ impl Parking {
             return;
         }
         match entry {
-            Entry::Parked {
+            RetryTopicEntry::Parked {
                 origin,
                 wait,
                 is_replay,
             } => self.seen_parked(offset, name, origin, self.clamped(wait, now_ms), is_replay),
-            Entry::Failed { of, wait } => {
+            RetryTopicEntry::Failed { of, wait } => {
                 self.seen_failed(offset, name, of, self.clamped(wait, now_ms));
             }
-            Entry::Held { origin } => self.seen_held(offset, name, origin),
-            Entry::Unknown | Entry::Foreign => {}
+            RetryTopicEntry::Held { origin } => self.seen_held(offset, name, origin),
+            RetryTopicEntry::Unknown | RetryTopicEntry::Foreign => {}
         }
     }
 
-    /// There is nothing before `offset` that was not seen.
+    /// Notes that all entries before `offset` were seen.
     pub(crate) fn reached(&mut self, offset: i64) {
         self.next = self.next.max(offset);
     }
@@ -40,7 +47,7 @@ impl Parking {
         offset: i64,
         name: Option<&[u8]>,
         origin: Option<i64>,
-        wait: Wait,
+        wait: RetryState,
         is_replay: bool,
     ) {
         let id = self.open(name, offset);
@@ -56,7 +63,7 @@ impl Parking {
         let takes_place = |hold: &&mut Hold| hold.replay.is_none() && Some(hold.origin) == origin;
         if let Some(hold) = holds.find(takes_place).filter(|_| is_replay) {
             hold.replay = Some(offset);
-            // When its record died, everything before it was settled.
+            // When its record died, all earlier ones were settled.
             key.queue.push_front(offset);
             key.wait = wait;
         } else {
@@ -72,7 +79,7 @@ impl Parking {
         self.schedule(id);
     }
 
-    fn seen_failed(&mut self, offset: i64, name: Option<&[u8]>, of: i64, wait: Wait) {
+    fn seen_failed(&mut self, offset: i64, name: Option<&[u8]>, of: i64, wait: RetryState) {
         let id = match name {
             Some(name) => self.find(name),
             None => self.nameless.get(&of).copied(),
@@ -102,8 +109,8 @@ impl Parking {
         }
         let is_own = key.holding.contains(&origin);
         key.holding.retain(|holding| *holding != origin);
-        // Written twice, as a crash between can have it, the first one counts: the replay may be there already. But where the
-        // replay has died as well, the key is held anew.
+        // If the note was written twice, as after a crash in between, the first one counts: the
+        // replay may be there already. But if the replay has died as well, the key is held again.
         if is_own || key.holds.iter().all(|hold| hold.origin != origin) {
             let is_it = |(early, _): &(i64, i64)| *early == origin;
             let replay = key.early_replays.iter().position(is_it);
@@ -111,7 +118,7 @@ impl Parking {
             if let Some(replay) = replay {
                 key.queue.retain(|queued| *queued != replay);
                 key.queue.push_front(replay);
-                key.wait = Wait::default();
+                key.wait = RetryState::default();
             }
             key.holds.push(Hold {
                 note: offset,
@@ -137,9 +144,9 @@ impl Parking {
             .is_some_and(|run| run.contains(&offset))
     }
 
-    fn clamped(&self, wait: Wait, now_ms: i64) -> Wait {
+    fn clamped(&self, wait: RetryState, now_ms: i64) -> RetryState {
         let latest = now_ms.saturating_add(self.wait_max_ms);
-        Wait {
+        RetryState {
             not_before_ms: wait.not_before_ms.min(latest),
             ..wait
         }

@@ -1,11 +1,11 @@
-//! Drives the parked set through random schedules of failures, late writes, crashes and replays, beside a naive model of
-//! what may have its effect when.
+//! Drives the parked set through random schedules of failures, late writes, crashes and replays,
+//! beside a naive model of the permitted order of effects.
 //!
-//! One partition, a few keys, an inbox that suppresses what had its effect, and a log that a crash cannot touch. Whatever
-//! happens, no record has its effect before an earlier one of its key (but for one that is dead and not held for), and in
-//! the end each had its effect once.
+//! One partition, a few keys, an inbox that suppresses duplicates, and a log that survives crashes.
+//! In every schedule no record has its effect before an earlier one of its key (except one that is
+//! dead without a hold), and at the end each has had its effect once.
 
-use super::super::parked::Entry;
+use super::super::parked::RetryTopicEntry;
 use super::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -15,13 +15,13 @@ const KEYS: usize = 3;
 const RECORDS: i64 = 30;
 const WAIT_MS: i64 = 50;
 
-/// What is to become of a record.
+/// The planned outcomes of a record.
 #[derive(Clone, Copy)]
 struct Plan {
     key: usize,
     /// Attempts that fail before one succeeds.
     failures: u32,
-    /// How often it dies: at its first attempt, and then at those of its replays.
+    /// How often it becomes a dead letter: at its first attempt, and then at those of its replays.
     deaths: u32,
 }
 
@@ -31,15 +31,15 @@ enum Waiting {
     Parked(Ticket),
 }
 
-/// What a key's lane waits for: an entry to be written, and then acknowledged.
+/// The entry for which a key's lane waits: to be written, and then acknowledged.
 #[derive(Clone, Copy)]
 struct Busy {
-    entry: Entry,
+    entry: RetryTopicEntry,
     is_written: bool,
     of: Waiting,
 }
 
-/// What a crash takes.
+/// The state that a crash loses.
 struct Life {
     parking: Parking,
     lanes: Vec<VecDeque<Waiting>>,
@@ -48,19 +48,19 @@ struct Life {
     settled: Vec<bool>,
 }
 
-/// What a crash leaves.
+/// The state that survives a crash.
 struct World {
     random: StdRng,
     holds: bool,
     plans: Vec<Plan>,
-    log: Vec<(usize, Entry, i64)>,
+    log: Vec<(usize, RetryTopicEntry, i64)>,
     now_ms: i64,
     committed: i64,
     standing: (i64, Vec<Range<i64>>),
     applied: Vec<bool>,
     /// Dead letters, and whether they were replayed.
     dead: BTreeMap<i64, bool>,
-    lost_writes: Vec<(usize, Entry, i64)>,
+    lost_writes: Vec<(usize, RetryTopicEntry, i64)>,
 }
 
 impl Parking {
@@ -140,7 +140,7 @@ impl World {
                 self.lost_writes.extend(lost);
                 *life = self.life();
             }
-            // What a dead process had sent may arrive late.
+            // Writes of a dead process may arrive late.
             94 if !self.lost_writes.is_empty() => {
                 let write = self.lost_writes.swap_remove(0);
                 if self.random.random_bool(0.3) {
@@ -179,8 +179,8 @@ impl World {
         }
     }
 
-    /// An operator replays a dead letter, or releases a key that is held for nothing: what a dead process sent late may have held
-    /// it again.
+    /// An operator replays a dead letter, or releases a key that has an unnecessary hold: a late
+    /// write of a dead process may have held it again.
     fn operate(&mut self, life: &mut Life) {
         for key in 0..KEYS {
             let held = life.parking.held_for(&name(key));
@@ -190,14 +190,16 @@ impl World {
         }
         let open = self.dead.iter().find(|(_, replayed)| !**replayed);
         if let Some((&origin, _)) = open.filter(|_| self.holds) {
-            // The key's note may come later than the letter; an operator is seldom as fast.
-            let is_noted = |entry: &(usize, Entry, i64)| entry.1 == Entry::Held { origin };
+            // The note of the key may be written later than the dead letter. An operator is rarely
+            // as fast.
+            let is_noted =
+                |entry: &(usize, RetryTopicEntry, i64)| entry.1 == RetryTopicEntry::Held { origin };
             let is_fast = self.random.random_bool(0.1);
             if is_fast || self.log.iter().any(is_noted) {
                 self.dead.insert(origin, true);
-                let entry = Entry::Parked {
+                let entry = RetryTopicEntry::Parked {
                     origin: Some(origin),
-                    wait: Wait::default(),
+                    wait: RetryState::default(),
                     is_replay: true,
                 };
                 self.log
@@ -234,13 +236,13 @@ impl World {
         let wait = match of {
             Waiting::Source(_) if life.parking.joins(&name(key), origin) => {
                 life.busy[key] = Some(Busy {
-                    entry: parked(origin, Wait::default()),
+                    entry: parked(origin, RetryState::default()),
                     is_written: false,
                     of,
                 });
                 return;
             }
-            Waiting::Source(_) => Wait::default(),
+            Waiting::Source(_) => RetryState::default(),
             Waiting::Parked(ticket) => match life.parking.start(ticket) {
                 Some(wait) => wait,
                 None => return,
@@ -254,15 +256,15 @@ impl World {
         });
     }
 
-    /// Handles a record; what has to be written because it failed.
+    /// Handles a record. Returns the entry to write if it failed.
     fn handle(
         &mut self,
         life: &mut Life,
         key: usize,
         of: Waiting,
         origin: i64,
-        wait: Wait,
-    ) -> Option<Entry> {
+        wait: RetryState,
+    ) -> Option<RetryTopicEntry> {
         let plan = &mut self.plans[origin as usize];
         let is_dead = match self.dead.get(&origin) {
             None | Some(false) => plan.deaths > 0,
@@ -278,11 +280,11 @@ impl World {
                 return None;
             }
             life.parking.begin_hold(&name(key), origin);
-            return Some(Entry::Held { origin });
+            return Some(RetryTopicEntry::Held { origin });
         }
         if !self.applied[origin as usize] && plan.failures > 0 {
             plan.failures -= 1;
-            let wait = Wait {
+            let wait = RetryState {
                 rounds: wait.rounds + 1,
                 attempts: wait.attempts + 1,
                 not_before_ms: self.now_ms + WAIT_MS,
@@ -292,7 +294,7 @@ impl World {
                     life.parking.begin(Some(&name(key)), origin);
                     parked(origin, wait)
                 }
-                Waiting::Parked(ticket) => Entry::Failed {
+                Waiting::Parked(ticket) => RetryTopicEntry::Failed {
                     of: ticket.offset,
                     wait,
                 },
@@ -305,7 +307,7 @@ impl World {
 
     fn acknowledged(&mut self, life: &mut Life, busy: Busy) {
         match (busy.of, busy.entry) {
-            (Waiting::Parked(ticket), Entry::Failed { wait, .. }) => {
+            (Waiting::Parked(ticket), RetryTopicEntry::Failed { wait, .. }) => {
                 life.parking.put_back(ticket, wait);
             }
             (of, _) => settle(life, of),
@@ -327,8 +329,8 @@ impl World {
     }
 }
 
-fn parked(origin: i64, wait: Wait) -> Entry {
-    Entry::Parked {
+fn parked(origin: i64, wait: RetryState) -> RetryTopicEntry {
+    RetryTopicEntry::Parked {
         origin: Some(origin),
         wait,
         is_replay: false,

@@ -1,15 +1,15 @@
 //! The parked set, step by step.
 
-use super::super::parked::Entry;
+use super::super::parked::RetryTopicEntry;
 use super::*;
 
 const A: &[u8] = b"a";
 const B: &[u8] = b"b";
 
-fn parked(origin: i64, rounds: u32, not_before_ms: i64) -> Entry {
-    Entry::Parked {
+fn parked(origin: i64, rounds: u32, not_before_ms: i64) -> RetryTopicEntry {
+    RetryTopicEntry::Parked {
         origin: Some(origin),
-        wait: Wait {
+        wait: RetryState {
             rounds,
             attempts: rounds,
             not_before_ms,
@@ -18,10 +18,10 @@ fn parked(origin: i64, rounds: u32, not_before_ms: i64) -> Entry {
     }
 }
 
-fn replay(origin: i64) -> Entry {
-    Entry::Parked {
+fn replay(origin: i64) -> RetryTopicEntry {
+    RetryTopicEntry::Parked {
         origin: Some(origin),
-        wait: Wait::default(),
+        wait: RetryState::default(),
         is_replay: true,
     }
 }
@@ -69,7 +69,7 @@ fn a_record_behind_one_that_failed_again_does_not_start() {
     parking.seen(1, Some(A), parked(6, 0, 0), 0);
     let tickets = parking.take_due(0, 10);
     assert!(parking.start(tickets[0]).is_some() && parking.start(tickets[1]).is_none());
-    let wait = Wait {
+    let wait = RetryState {
         rounds: 2,
         attempts: 2,
         not_before_ms: 50,
@@ -86,9 +86,9 @@ fn a_record_behind_one_that_failed_again_does_not_start() {
 fn what_is_known_of_a_wait_is_known_after_a_restart() {
     let mut parking = Parking::new(0, 3, &[], 1_000, false);
     parking.seen(0, Some(A), parked(5, 1, 10), 0);
-    let second = Entry::Failed {
+    let second = RetryTopicEntry::Failed {
         of: 0,
-        wait: Wait {
+        wait: RetryState {
             rounds: 2,
             attempts: 5,
             not_before_ms: 70,
@@ -120,7 +120,7 @@ fn a_held_key_goes_on_with_the_replay_of_its_dead_letter() {
     let mut parking = empty();
     parking.begin_hold(A, 5);
     assert!(parking.joins(A, 6));
-    parking.seen(0, Some(A), Entry::Held { origin: 5 }, 0);
+    parking.seen(0, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
     parking.seen(1, Some(A), parked(6, 0, 0), 0);
     parking.seen(2, Some(A), replay(4), 0);
     assert!(due(&mut parking, i64::MAX).is_empty());
@@ -142,7 +142,7 @@ fn a_held_key_goes_on_with_the_replay_of_its_dead_letter() {
 #[test]
 fn a_released_key_goes_on_at_once() {
     let mut parking = empty();
-    parking.seen(0, Some(A), Entry::Held { origin: 5 }, 0);
+    parking.seen(0, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
     parking.seen(1, Some(A), parked(6, 0, 0), 0);
     parking.seen(2, Some(B), parked(7, 1, 900), 0);
     assert!(!parking.release(b"c") && parking.release(A));
@@ -159,12 +159,12 @@ fn records_without_a_key_wait_for_themselves() {
     parking.begin(None, 5);
     parking.seen(0, None, parked(5, 1, 10), 0);
     parking.seen(1, None, parked(6, 1, 0), 0);
-    let wait = Wait {
+    let wait = RetryState {
         rounds: 2,
         attempts: 2,
         not_before_ms: 20,
     };
-    parking.seen(2, None, Entry::Failed { of: 0, wait }, 0);
+    parking.seen(2, None, RetryTopicEntry::Failed { of: 0, wait }, 0);
     assert_eq!(due(&mut parking, 19), [1]);
     assert_eq!(due(&mut parking, 20), [0]);
     settle(&mut parking, 0);
@@ -259,7 +259,7 @@ fn a_record_that_is_lost_behind_the_first_takes_nothing_from_it() {
 #[test]
 fn a_released_key_leaves_no_note_behind() {
     let mut parking = empty();
-    parking.seen(0, Some(A), Entry::Held { origin: 5 }, 0);
+    parking.seen(0, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
     assert!(parking.release(A));
     assert_eq!(parking.keys(), 0);
     assert_eq!(parking.standing().expect("whole").watermark, 1);
@@ -268,12 +268,12 @@ fn a_released_key_leaves_no_note_behind() {
 #[test]
 fn a_key_whose_replay_dies_again_is_held_again() {
     let mut parking = empty();
-    parking.seen(0, Some(A), Entry::Held { origin: 5 }, 0);
+    parking.seen(0, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
     parking.seen(1, Some(A), parked(6, 0, 0), 0);
     parking.seen(2, Some(A), replay(5), 0);
     assert_eq!(due(&mut parking, 0), [2]);
     parking.begin_hold(A, 5);
-    parking.seen(3, Some(A), Entry::Held { origin: 5 }, 0);
+    parking.seen(3, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
     settle(&mut parking, 2);
     assert!(due(&mut parking, i64::MAX).is_empty());
     parking.seen(4, Some(A), replay(5), 0);
@@ -285,7 +285,7 @@ fn a_replay_that_comes_before_its_key_is_held_takes_the_held_place() {
     let mut parking = empty();
     parking.seen(0, Some(A), parked(6, 1, 900), 0);
     parking.seen(1, Some(A), replay(5), 0);
-    parking.seen(2, Some(A), Entry::Held { origin: 5 }, 0);
+    parking.seen(2, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
     assert_eq!(due(&mut parking, 0), [1]);
     settle(&mut parking, 1);
     assert_eq!(due(&mut parking, 0), [0]);
@@ -300,7 +300,7 @@ fn a_replay_that_is_settled_holds_no_place() {
     assert_eq!(due(&mut parking, 0), [0]);
     parking.begin_hold(A, 5);
     settle(&mut parking, 0);
-    parking.seen(1, Some(A), Entry::Held { origin: 5 }, 0);
+    parking.seen(1, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
     parking.seen(2, Some(A), parked(6, 0, 0), 0);
     assert!(due(&mut parking, i64::MAX).is_empty());
 }
@@ -311,8 +311,8 @@ fn a_key_released_while_its_hold_is_being_written_is_not_held_by_that_note() {
     parking.begin_hold(A, 5);
     assert!(parking.joins(A, 6));
     assert!(parking.release(A));
-    // Both writes were on their way.
-    parking.seen(0, Some(A), Entry::Held { origin: 5 }, 0);
+    // Both entries were being written.
+    parking.seen(0, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
     parking.seen(1, Some(A), parked(6, 0, 0), 0);
     let tickets = parking.take_due(0, 10);
     assert_eq!(tickets.len(), 1, "the key goes on");
@@ -330,11 +330,11 @@ fn a_released_key_stays_in_the_set_until_its_note_was_seen() {
     parking.begin_hold(A, 5);
     assert!(parking.release(A));
     assert_eq!(parking.keys(), 1);
-    parking.seen(0, Some(A), Entry::Held { origin: 5 }, 0);
+    parking.seen(0, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
     assert_eq!(parking.keys(), 0);
-    // A later hold of the same key holds.
+    // A later hold of the same key is in force.
     parking.begin_hold(A, 7);
-    parking.seen(1, Some(A), Entry::Held { origin: 7 }, 0);
+    parking.seen(1, Some(A), RetryTopicEntry::Held { origin: 7 }, 0);
     parking.seen(2, Some(A), parked(8, 0, 0), 0);
     assert_eq!(parking.take_due(0, 10), []);
 }

@@ -1,18 +1,18 @@
-//! A set of offsets that grows at its end and shrinks at its beginning: a bit for each.
+//! A set of offsets that grows at its end and shrinks at its beginning, with one bit for each.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Offsets that are not settled.
+/// The unsettled offsets.
 #[derive(Default)]
 pub(super) struct Unsettled {
-    /// The offset of the first word's first bit.
+    /// The offset of the first bit of the first word.
     base: i64,
     words: VecDeque<u64>,
 }
 
 impl Unsettled {
-    /// Adds an offset, which is above all that were added before.
+    /// Adds an offset, which must be above all that were added before.
     pub(super) fn add(&mut self, offset: i64) {
         if self.words.is_empty() {
             self.base = offset;
@@ -26,7 +26,7 @@ impl Unsettled {
         self.words[word] |= bit;
     }
 
-    /// Takes an offset out.
+    /// Removes an offset.
     pub(super) fn remove(&mut self, offset: i64) {
         if let Some((word, bit)) = self.place(offset)
             && let Some(word) = self.words.get_mut(word)
@@ -39,7 +39,7 @@ impl Unsettled {
         }
     }
 
-    /// The set as ascending ranges, at most so many; whether these are all.
+    /// The set as ascending ranges, at most `limit`. Returns also whether these are all.
     pub(super) fn ranges(&self, limit: usize) -> (Vec<Range<i64>>, bool) {
         let mut ranges: Vec<Range<i64>> = Vec::new();
         for (index, word) in self.words.iter().enumerate() {

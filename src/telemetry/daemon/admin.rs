@@ -1,63 +1,39 @@
-//! The admin server: probes as Kubernetes names them, and the metrics.
+//! The responses of the admin server: probes with the names of Kubernetes, and the metrics.
 //!
-//! Owns paths and formats. Knows only [`Health`] and the recorder's handle; it reads and never changes anything.
+//! Owns paths and formats. Knows only [`Health`] and the renderer of the metrics. Read only.
 
-use crate::telemetry::Health;
+use crate::telemetry::{Health, visible};
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use metrics_exporter_prometheus::PrometheusHandle;
 use std::fmt::Write;
-use std::io;
-use std::net::SocketAddr;
-use tokio::net::TcpListener;
+use std::sync::Arc;
 
 /// Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Binds before it returns and serves until the runtime ends. Returns where it listens.
-pub(super) async fn serve(
-    address: SocketAddr,
-    health: Health,
-    metrics: PrometheusHandle,
-) -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind(address).await.map_err(|error| {
-        let advice = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "; another process listens there: choose another port, or 0 for a free one"
-            }
-            io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
-            io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
-            _ => "",
-        };
-        let message = format!("cannot serve the admin address {address}: {error}{advice}");
-        io::Error::new(error.kind(), message)
-    })?;
-    let bound = listener.local_addr()?;
-    let router = router(health, metrics);
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the admin server ended");
-        }
-    });
-    Ok(bound)
-}
-
-/// `/healthz` is an alias of `/livez`, not of `/readyz`: old probes use it to decide on restarts, and a store or a broker
-/// that is away is no reason to restart.
-pub(super) fn router(health: Health, metrics: PrometheusHandle) -> Router {
+/// `/healthz` is an alias of `/livez`, not of `/readyz`: old probes use it to decide on restarts,
+/// and an unavailable store or broker is no reason for a restart.
+pub(super) fn router(health: Health, metrics: Option<Render>) -> Router {
     let probes = Router::new()
         .route("/livez", get(livez))
         .route("/healthz", get(livez))
         .route("/readyz", get(readyz))
         .with_state(health);
-    let metrics = Router::new()
-        .route("/metrics", get(render))
-        .with_state(metrics);
-    probes.merge(metrics)
+    match metrics {
+        Some(metrics) => probes.merge(
+            Router::new()
+                .route("/metrics", get(render))
+                .with_state(metrics),
+        ),
+        None => probes,
+    }
 }
+
+/// Renders all metrics in Prometheus' text format.
+pub(super) type Render = Arc<dyn Fn() -> String + Send + Sync>;
 
 async fn livez(State(health): State<Health>, query: RawQuery, headers: HeaderMap) -> Response {
     let failing = health
@@ -65,18 +41,18 @@ async fn livez(State(health): State<Health>, query: RawQuery, headers: HeaderMap
         .into_iter()
         .map(|(name, seconds)| (name, format!("has not moved for {seconds} s")))
         .collect();
-    Report::new(health.loops(), failing, Vec::new()).respond(query, &headers)
+    Report::new(health.loops(), failing, health.notes()).respond(query, &headers)
 }
 
 async fn readyz(State(health): State<Health>, query: RawQuery, headers: HeaderMap) -> Response {
     Report::new(health.components(), health.not_ready(), health.notes()).respond(query, &headers)
 }
 
-async fn render(State(metrics): State<PrometheusHandle>) -> Response {
-    ([(header::CONTENT_TYPE, METRICS_TYPE)], metrics.render()).into_response()
+async fn render(State(metrics): State<Render>) -> Response {
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], metrics()).into_response()
 }
 
-/// What a probe is answered.
+/// The response to a probe.
 #[derive(serde::Serialize)]
 struct Report {
     status: &'static str,
@@ -114,7 +90,7 @@ impl Report {
                 }
             })
             .collect();
-        // A check that failed and went between the two readings is still reported.
+        // A check that failed and disappeared between the two readings is still reported.
         checks.extend(failing.into_iter().map(|(name, reason)| Check {
             name,
             ok: false,
@@ -144,14 +120,14 @@ impl Report {
         (code, self.text(verbose)).into_response()
     }
 
-    /// `ok` alone, or a line for each check: all of them when verbose, else those that failed.
+    /// `ok` alone, or a line for each check: all of them if verbose, otherwise the failed ones.
     fn text(&self, verbose: bool) -> String {
         let mut text = String::new();
         for check in &self.checks {
-            let name = one_line(&check.name);
-            let note = check.note.as_deref().map(one_line);
+            let name = visible(&check.name);
+            let note = check.note.as_deref().map(visible);
             let written = match (&check.reason, note) {
-                (Some(reason), _) => writeln!(text, "[-]{name}: {}", one_line(reason)),
+                (Some(reason), _) => writeln!(text, "[-]{name}: {}", visible(reason)),
                 (None, Some(note)) if verbose => writeln!(text, "[+]{name} ok; {note}"),
                 (None, None) if verbose => writeln!(text, "[+]{name} ok"),
                 (None, _) => Ok(()),
@@ -164,9 +140,4 @@ impl Report {
         }
         text
     }
-}
-
-/// An error's text may have lines of its own.
-fn one_line(text: &str) -> String {
-    text.replace(char::is_control, " ")
 }

@@ -1,8 +1,9 @@
-//! Logs on standard error, as text for people or JSON lines for collectors.
+//! Logs on standard error, as text for people or as JSON lines for collectors.
 //!
-//! Owns the format. Standard output stays free for what a command is asked to print.
+//! Owns the format. Standard output remains for the output of commands.
 
-use std::fmt;
+use crate::telemetry::visible::VisibleWriter;
+use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::EnvFilter;
@@ -11,7 +12,7 @@ use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::prelude::*;
 
-/// Installs the subscriber; one that is installed already is kept, as the program chose it.
+/// Installs the subscriber. An already installed one is kept: the program chose it.
 pub(super) fn install(json: bool) -> io::Result<()> {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
@@ -41,19 +42,24 @@ pub(super) fn install(json: bool) -> io::Result<()> {
             .try_init()
     };
     if installed.is_err() {
-        tracing::debug!("a subscriber is installed already and is kept");
+        tracing::debug!("a tracing subscriber is already installed and is kept");
     }
     Ok(())
 }
 
-/// Fields as `name=value`, without those that say the same of every span: they are for trace collectors.
-struct TextFields;
+/// Formats the fields of a text log as `name=value`, without those that are the same in every span:
+/// they are for trace collectors.
+///
+/// Values are [visible](crate::telemetry::visible) text: data from a record, a header or an error
+/// can neither break the line nor control the terminal.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TextFields;
 
 fn is_constant(name: &str) -> bool {
     name.starts_with("otel.")
         || name.starts_with("messaging.operation.")
         || name == "messaging.system"
-        // What the bridge from the `log` crate adds beside the message.
+        // Fields that the bridge from the `log` crate adds to the message.
         || name.starts_with("log.")
 }
 
@@ -85,16 +91,17 @@ impl TextVisitor<'_> {
         if self.result.is_err() || is_constant(field.name()) {
             return;
         }
+        let mut writer = VisibleWriter(&mut self.writer);
         self.result = match field.name() {
-            "message" => write!(self.writer, "{separator}{value}"),
-            name => write!(self.writer, "{separator}{name}={value}"),
+            "message" => write!(writer, "{separator}{value}"),
+            name => write!(writer, "{separator}{name}={value}"),
         };
         self.separator = " ";
     }
 }
 
 impl Visit for TextVisitor<'_> {
-    /// Debug form, so that an attribute from outside cannot break the line or reach the terminal.
+    /// Debug form, so that the end of a text from outside is visible.
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "message" || value.bytes().all(|byte| byte.is_ascii_graphic()) {
             self.write(field, format_args!("{value}"));
@@ -112,6 +119,27 @@ impl Visit for TextVisitor<'_> {
 mod tests {
     use super::TextFields;
     use crate::telemetry::captured::capture;
+
+    #[test]
+    fn no_way_to_record_a_field_lets_a_line_be_forged() {
+        let evil = "no\n 2026 ERROR forged\u{1b}[2J\u{9b}m\u{202e}";
+        let subscriber = tracing_subscriber::fmt()
+            .without_time()
+            .fmt_fields(TextFields);
+        let log = capture(subscriber, || {
+            let error = std::io::Error::other(evil);
+            tracing::warn!(%error, "by Display");
+            tracing::warn!(error = &error as &dyn std::error::Error, "by value");
+            tracing::warn!(?evil, "by Debug");
+            tracing::warn!(evil, "as text");
+            tracing::warn!("in the message: {evil}");
+            tracing::info_span!("span", %evil).in_scope(|| tracing::warn!("in a span"));
+        });
+        assert_eq!(log.lines().count(), 6, "{log}");
+        let is_forged = |c: char| crate::telemetry::is_unsafe(c) && c != '\n';
+        // The formatter itself adds colours. They are off here.
+        assert!(!log.chars().any(is_forged), "{log:?}");
+    }
 
     #[test]
     fn a_line_shows_what_differs_between_spans_and_stays_one_line() {

@@ -1,81 +1,203 @@
-//! What every daemon needs: logging, signals, and the admin server with /livez, /readyz and /metrics.
+//! The environment of every daemon: logging, signals, and the admin server with /livez, /readyz and
+//! /metrics.
 //!
-//! Owns the process-wide parts: one subscriber, one metrics recorder, one pair of signal handlers. Knows no Kafka and no
-//! store; they report through [`Health`] and the `metrics` facade. For Unix.
+//! Owns the process-wide parts: one subscriber, one metrics recorder, one pair of signal handlers.
+//! Knows neither Kafka nor a store: they report through [`Health`] and the `metrics` facade. For
+//! Unix.
 
+mod address;
 mod admin;
 mod logging;
+mod server;
 mod signals;
+
+pub use address::admin_address;
+pub use logging::TextFields;
 
 use super::{Health, Metric};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How often the recorder folds what the histograms collected, so that it stays bounded between scrapes.
+/// The interval at which the recorder folds the collected samples of the histograms, so that its
+/// memory stays bounded between scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The component that says whether the process is stopping.
+/// The component that reports whether the process is stopping.
 const PROCESS: &str = "process";
 
-/// How a daemon is set up.
-#[derive(Debug, Clone)]
+/// The settings of a daemon. [`DaemonSettings::new`] sets the defaults.
+#[derive(Clone)]
 pub struct DaemonSettings {
-    /// The service's name.
+    /// The name of the service, as in the log and in [`Metric::ServiceInfo`].
     pub service: String,
-    /// Where /livez, /readyz and /metrics are served; nowhere when none. Port 0 takes a free one, see [`Daemon::admin`].
-    /// Whoever reaches it can read topic names, lag and errors: bind it to an address that only probes and Prometheus reach.
+    /// The address that serves /livez, /readyz and /metrics. None, the default, serves nothing.
+    /// Port 0 takes a free port, see [`Daemon::admin`]. [`admin_address`] parses the usual
+    /// notations. Its clients can read topic names, lag and errors: bind it to an address that only
+    /// probes and Prometheus can reach. The server has at most 64 connections, each for one
+    /// request.
     pub admin: Option<SocketAddr>,
-    /// Log as JSON lines instead of text.
+    /// Whether to log JSON lines instead of text. Default false.
     pub log_json: bool,
+    installs_logs: bool,
+    heeds_signals: bool,
+    metrics: Metrics,
+}
+
+/// The recorder of a daemon's metrics.
+#[derive(Clone)]
+enum Metrics {
+    /// A recorder installed by this module.
+    Installed,
+    /// The host's recorder, if it has one. It is not rendered here.
+    Elsewhere,
+    /// The host's recorder, with its renderer.
+    Rendered(admin::Render),
 }
 
 impl DaemonSettings {
-    /// A service by its name, with no admin server and logs as text.
+    /// Creates settings for a service of this name, without an admin server and with logs as text.
     pub fn new(service: impl Into<String>) -> Self {
         Self {
             service: service.into(),
             admin: None,
             log_json: false,
+            installs_logs: true,
+            heeds_signals: true,
+            metrics: Metrics::Installed,
         }
+    }
+
+    /// Installs no `tracing` subscriber. For a host that installs its own later, or wants none: one
+    /// that is already installed is kept in any case.
+    pub fn without_logs(mut self) -> Self {
+        self.installs_logs = false;
+        self
+    }
+
+    /// Installs no handlers for SIGTERM and SIGINT. The host cancels [`Daemon::stop`] to stop.
+    pub fn without_signals(mut self) -> Self {
+        self.heeds_signals = false;
+        self
+    }
+
+    /// Installs no metrics recorder, and serves no /metrics. For a host with its own recorder and
+    /// exporter.
+    pub fn without_recorder(mut self) -> Self {
+        self.metrics = Metrics::Elsewhere;
+        self
+    }
+
+    /// Installs no metrics recorder, and serves the result of `render`, in Prometheus' text format,
+    /// as /metrics. For a host with its own recorder: configure [`Metric::DURATION_BUCKETS`] for
+    /// [`Metric::HandlerSeconds`] there, and run its upkeep.
+    pub fn with_metrics(mut self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        self.metrics = Metrics::Rendered(Arc::new(render));
+        self
     }
 }
 
-/// A running daemon's surroundings. They last as long as the runtime, so dropping this ends nothing: a daemon answers its
-/// probes until its process ends.
-#[derive(Debug)]
+impl fmt::Debug for DaemonSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DaemonSettings")
+            .field("service", &self.service)
+            .field("admin", &self.admin)
+            .field("log_json", &self.log_json)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The environment of a running daemon. It lasts as long as the runtime: dropping this value ends
+/// nothing, and a daemon answers its probes until its process ends.
+///
+/// ```no_run
+/// use evenkeel::telemetry::daemon::{Daemon, DaemonSettings, admin_address};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut settings = DaemonSettings::new("payments");
+/// settings.admin = Some(admin_address("0.0.0.0:9100")?);
+/// let daemon = Daemon::start(settings).await?;
+/// // Pass `daemon.health` to consumers and relays, and `daemon.stop` to their `run`.
+/// daemon.stop.cancelled().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Inside another program
+/// A web service with its own subscriber, recorder and router nests the probes and the metrics:
+///
+/// ```
+/// use evenkeel::telemetry::daemon::{Daemon, DaemonSettings};
+/// use metrics_exporter_prometheus::PrometheusBuilder;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let recorder = PrometheusBuilder::new().install_recorder()?;
+/// let settings = DaemonSettings::new("orders-web")
+///     .without_logs()
+///     .without_signals()
+///     .with_metrics(move || recorder.render());
+/// let daemon = Daemon::start(settings).await?;
+/// let web: axum::Router = axum::Router::new().nest("/internal", daemon.router());
+/// // Serve `web`, pass `daemon.health` to consumers and relays, and cancel `daemon.stop` to stop
+/// // them.
+/// # drop(web);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Daemon {
-    /// Cancelled by the first SIGTERM or SIGINT. One that comes a second later or after that ends the process at once with 143
-    /// or 130; those in between belong to the first.
+    /// Cancelled by the first SIGTERM or SIGINT. A later signal, at least a second after it, ends
+    /// the process at once with exit code 143 or 130. Signals in between belong to the first.
     pub stop: CancellationToken,
-    /// The health served on /livez and /readyz.
+    /// The health that /livez and /readyz serve.
     pub health: Health,
-    /// Where the admin server listens, once bound.
+    /// The address of the admin server. None without an admin server.
     pub admin: Option<SocketAddr>,
+    metrics: Option<admin::Render>,
 }
 
 impl Daemon {
-    /// Installs logging (standard error, `RUST_LOG`, by default `info`), the metrics recorder, signal handling and the
-    /// admin server. When it returns, probes are answered and signals are heeded.
+    /// Installs logging (standard error, `RUST_LOG`, by default `info`), the metrics recorder,
+    /// signal handling and the admin server, as far as the settings ask for them. When it returns,
+    /// probes are answered and signals are handled.
     ///
-    /// Not ready from the moment that `stop` is cancelled, by whomever, so that no traffic comes while the process drains.
+    /// The daemon is not ready from the cancellation of `stop` on, by a signal or by the program,
+    /// so that it receives no traffic while it drains.
     ///
     /// # Errors
-    /// When `RUST_LOG` cannot be read, another metrics recorder is installed already, or the address is taken; the
-    /// message says which. A subscriber that is installed already is kept.
+    /// Returns an error if `RUST_LOG` cannot be parsed, another metrics recorder is already
+    /// installed, or the address is in use. An already installed subscriber is kept.
     pub async fn start(settings: DaemonSettings) -> io::Result<Self> {
-        logging::install(settings.log_json)?;
-        let metrics = recorder()?;
+        if settings.installs_logs {
+            logging::install(settings.log_json)?;
+        }
+        let metrics = match settings.metrics {
+            Metrics::Installed => Some(own_metrics()?),
+            Metrics::Elsewhere => None,
+            Metrics::Rendered(render) => Some(render),
+        };
         let (stop, health) = (CancellationToken::new(), Health::default());
         health.set_ready(PROCESS, Ok(()));
-        signals::listen(stop.clone())?;
+        if settings.heeds_signals {
+            signals::listen(stop.clone())?;
+        }
+        let router = admin::router(health.clone(), metrics.clone());
         let admin = match settings.admin {
-            Some(address) => Some(admin::serve(address, health.clone(), metrics.clone()).await?),
+            Some(address) => {
+                let listener = server::bind(address).await?;
+                let address = listener.local_addr()?;
+                tokio::spawn(server::serve(listener, router));
+                Some(address)
+            }
             None => None,
         };
+        if let Some(address) = admin {
+            health.set_admin(address);
+        }
         Metric::describe_all();
         metrics::gauge!(
             Metric::ServiceInfo.name(),
@@ -83,7 +205,6 @@ impl Daemon {
             "version" => env!("CARGO_PKG_VERSION"),
         )
         .set(1);
-        tokio::spawn(upkeep(metrics));
         tokio::spawn(unready_when_stopping(stop.clone(), health.clone()));
         let address = admin.map(tracing::field::display);
         tracing::info!(service = settings.service, admin = address, "started");
@@ -91,14 +212,37 @@ impl Daemon {
             stop,
             health,
             admin,
+            metrics,
         })
+    }
+
+    /// /livez, /healthz, /readyz and, if metrics are rendered, /metrics, to be nested into another
+    /// router of the crate `axum`, version 0.8. Works beside the admin server or without one.
+    pub fn router(&self) -> axum::Router {
+        admin::router(self.health.clone(), self.metrics.clone())
     }
 }
 
-/// Installs the recorder, once a process: the `metrics` facade can be given one only once.
+impl fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Daemon")
+            .field("health", &self.health)
+            .field("admin", &self.admin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The installed recorder, with upkeep while the runtime runs.
+fn own_metrics() -> io::Result<admin::Render> {
+    let recorder = recorder()?;
+    tokio::spawn(upkeep(recorder.clone()));
+    Ok(Arc::new(move || recorder.render()))
+}
+
+/// Installs the recorder, once per process: the `metrics` facade accepts only one.
 ///
-/// Series are never timed out, as the library keeps handles to them, and a handle to a forgotten series would count
-/// unseen.
+/// Series never expire, as the library keeps handles to them: counts on a handle of an expired
+/// series would be lost.
 fn recorder() -> io::Result<PrometheusHandle> {
     static RECORDER: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
     RECORDER
@@ -107,7 +251,12 @@ fn recorder() -> io::Result<PrometheusHandle> {
             PrometheusBuilder::new()
                 .set_buckets_for_metric(histogram, Metric::DURATION_BUCKETS)
                 .and_then(PrometheusBuilder::install_recorder)
-                .map_err(|error| format!("cannot install the metrics recorder: {error}"))
+                .map_err(|error| {
+                    format!(
+                        "cannot install the metrics recorder: {error}; a program that has its own says so with \
+                         DaemonSettings::with_metrics or without_recorder"
+                    )
+                })
         })
         .clone()
         .map_err(io::Error::other)

@@ -1,10 +1,10 @@
-//! The daemon's reaction to stop requests: the first cancels, one that insists ends the process.
+//! Handles stop requests: the first cancels, a second ends the process.
 
 use crate::signals::{StopRequest, StopRequests};
 use std::io;
 use tokio_util::sync::CancellationToken;
 
-/// Heeds both signals from its return on.
+/// Installs handlers for both signals.
 pub(super) fn listen(stop: CancellationToken) -> io::Result<()> {
     let mut requests = StopRequests::listen()?;
     tokio::spawn(async move {
@@ -13,14 +13,14 @@ pub(super) fn listen(stop: CancellationToken) -> io::Result<()> {
                 StopRequest::Stop(signal) => {
                     tracing::info!(
                         signal = signal.name(),
-                        "stopping: draining what is running; a second signal after a second or later ends the process at once"
+                        "stopping: draining running handlers; a second signal after a second or later ends the process at once"
                     );
                     stop.cancel();
                 }
                 StopRequest::EndNow(signal) => {
                     tracing::warn!(
                         signal = signal.name(),
-                        "ending at once; what is not settled is delivered again"
+                        "ending at once; unsettled records will be redelivered"
                     );
                     std::process::exit(signal.exit_code().into());
                 }

@@ -1,4 +1,4 @@
-//! The surroundings of a daemon as probes, Prometheus and an init system see them.
+//! The environment of a daemon as probes, Prometheus and an init system see it.
 
 use super::{Daemon, DaemonSettings, admin, recorder};
 use crate::telemetry::{Health, Metric};
@@ -13,11 +13,9 @@ use std::time::Duration;
 use tower::ServiceExt;
 
 fn settings(admin: Option<SocketAddr>) -> DaemonSettings {
-    DaemonSettings {
-        service: "payments".to_owned(),
-        admin,
-        log_json: false,
-    }
+    let mut settings = DaemonSettings::new("payments");
+    settings.admin = admin;
+    settings
 }
 
 async fn get(health: &Health, uri: &str, accept: &str) -> (StatusCode, String) {
@@ -25,7 +23,8 @@ async fn get(health: &Health, uri: &str, accept: &str) -> (StatusCode, String) {
         .header(header::ACCEPT, accept)
         .body(Body::empty())
         .unwrap();
-    let router = admin::router(health.clone(), recorder().unwrap());
+    let recorder = recorder().unwrap();
+    let router = admin::router(health.clone(), Some(Arc::new(move || recorder.render())));
     let response = router.oneshot(request).await.unwrap();
     let status = response.status();
     let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
@@ -48,13 +47,13 @@ async fn readyz_says_which_component_is_not_ready_and_why() {
         get(&health, "/readyz", "*/*").await,
         (
             StatusCode::SERVICE_UNAVAILABLE,
-            "[-]consumer payments: no brokers:   refused\n".to_owned()
+            "[-]consumer payments: no brokers:\\n  refused\n".to_owned()
         )
     );
     let (_, verbose) = get(&health, "/readyz?verbose", "*/*").await;
     assert_eq!(
         verbose,
-        "[-]consumer payments: no brokers:   refused\n[+]store ok\nfailed\n"
+        "[-]consumer payments: no brokers:\\n  refused\n[+]store ok\nfailed\n"
     );
     let (status, json) = get(&health, "/readyz", "application/json").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -154,12 +153,13 @@ async fn a_daemon_answers_probes_once_started_and_is_not_ready_once_it_stops() {
     .await;
 }
 
-/// Set for the process that is sent signals, so that running all ignored tests does not start a second one.
+/// Set in the process that receives the signals, so that a run of all ignored tests does not start
+/// a second one.
 const SIGNALLED: &str = "EVENKEEL_TEST_SIGNALLED";
-/// Set for one that stops before any signal comes.
+/// Set in the process that stops before any signal.
 const STOPS_ITSELF: &str = "EVENKEEL_TEST_STOPS_ITSELF";
 
-/// Not a test by itself: the process that the tests below send signals to.
+/// Not a test: the process that receives the signals of the tests below.
 #[tokio::test]
 #[ignore = "started by the tests of signals"]
 async fn a_daemon_that_never_drains() {
@@ -206,7 +206,7 @@ impl Process {
         );
     }
 
-    /// Sends these, separated by blanks, one right after the other.
+    /// Sends these signals, separated by blanks, in quick succession.
     fn send(&self, signals: &str) {
         let pid = self.child.id();
         let kills = signals
@@ -223,7 +223,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Already gone when the test has passed.
+        // The process has ended if the test passed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -269,4 +269,33 @@ fn a_stop_from_within_leaves_the_first_signal_its_meaning() {
     process.send("TERM");
     process.wait_for("ends the process at once");
     assert!(process.child.try_wait().unwrap().is_none(), "it drains");
+}
+
+/// A host with its own subscriber, recorder and signal handlers nests the router.
+#[tokio::test]
+async fn a_host_keeps_its_own_logs_recorder_and_signals_and_nests_the_probes() {
+    async fn get(router: &axum::Router, uri: &str) -> (StatusCode, String) {
+        let request = Request::get(uri).body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+    let own = || DaemonSettings::new("web").without_logs().without_signals();
+    // Whether another recorder is installed does not matter: none is installed.
+    let settings = own().with_metrics(|| "orders_total 7\n".to_owned());
+    let daemon = Daemon::start(settings).await.unwrap();
+    let web = axum::Router::new().nest("/internal", daemon.router());
+    let metrics = get(&web, "/internal/metrics").await;
+    assert_eq!(metrics, (StatusCode::OK, "orders_total 7\n".to_owned()));
+    daemon.health.set_ready("store", Err("locked".to_owned()));
+    let (status, text) = get(&web, "/internal/readyz").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(text, "[-]store: locked\n");
+    assert_eq!(get(&web, "/internal/livez").await.0, StatusCode::OK);
+    assert_eq!(daemon.health.admin(), None, "it serves nothing itself");
+
+    let daemon = Daemon::start(own().without_recorder()).await.unwrap();
+    let (status, _) = get(&daemon.router(), "/metrics").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
 }

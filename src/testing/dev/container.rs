@@ -1,9 +1,11 @@
-//! The development Kafka as a container that outlives us; through the `docker` command, for testcontainers would remove it.
+//! The development Kafka as a container that outlives this process. Uses the `docker` command,
+//! because testcontainers would remove the container.
 
 use super::record::{Record, Running};
-use crate::testing::broker::{READY_LINE, VERSION};
-use crate::testing::docker::{self, Engine};
-use crate::testing::{StartError, tool, wait};
+use crate::testing::kafka::broker::{READY_LINE, VERSION};
+use crate::testing::kafka::docker::{self, Engine};
+use crate::testing::process::subprocess;
+use crate::testing::{StartError, wait};
 use std::time::{Duration, Instant};
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -42,7 +44,7 @@ pub(super) async fn start(port: u16) -> Result<Record, StartError> {
     })
 }
 
-/// Removes the container and its data; one that is gone already is fine.
+/// Removes the container and its data. A missing container is no error.
 pub(super) async fn stop(name: &str) -> Result<(), StartError> {
     if exists(name, "--all").await? {
         run(&["rm", "--force", "--volumes", name]).await?;
@@ -69,7 +71,7 @@ async fn await_ready(name: &str) -> Result<(), StartError> {
             return Ok(());
         }
         if !running || started.elapsed() > START_LIMIT {
-            let reason = tool::last_words(&log, "");
+            let reason = subprocess::last_words(&log, "");
             return Err(StartError::docker(format!("Kafka did not start: {reason}")));
         }
         tokio::time::sleep(10 * wait::POLL_INTERVAL).await;
@@ -77,7 +79,7 @@ async fn await_ready(name: &str) -> Result<(), StartError> {
 }
 
 async fn run(arguments: &[impl AsRef<std::ffi::OsStr>]) -> Result<String, StartError> {
-    tool::output("docker", arguments, COMMAND_LIMIT)
+    subprocess::output("docker", arguments, COMMAND_LIMIT)
         .await
         .map_err(StartError::docker)
 }

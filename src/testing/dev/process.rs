@@ -1,22 +1,24 @@
-//! The development Kafka as a Java process that outlives us, known by its process id and by its data directory.
+//! The development Kafka as a Java process that outlives this process. It is identified by its
+//! process id and its data directory.
 
 use super::record::{self, Record, Running};
-use crate::testing::broker::VERSION;
-use crate::testing::java::{self, Installation};
-use crate::testing::{StartError, tool, wait};
+use crate::testing::kafka::broker::VERSION;
+use crate::testing::kafka::java::{self, Installation};
+use crate::testing::process::subprocess;
+use crate::testing::{StartError, wait};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A clean stop takes Kafka about a second.
+/// How long a clean stop may take before the process is killed. Kafka needs about a second.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
 pub(super) async fn start(port: u16) -> Result<Record, StartError> {
     let installation = Installation::find().await?;
-    // A directory left by a Kafka that was killed holds another cluster's data and ports.
+    // A killed Kafka leaves a directory with another cluster's data and ports.
     Record::remove()?;
     let directory = data_directory();
     let in_directory = |source| record::state(&directory, source);
@@ -26,7 +28,7 @@ pub(super) async fn start(port: u16) -> Result<Record, StartError> {
     let log = directory.join("kafka.log");
     let mut child = spawn(&installation, &properties, &log).map_err(in_directory)?;
     let pid = child.id();
-    // Not by its command line, which is empty for a moment while `nohup` becomes `java`.
+    // Not by its command line: that is empty for a moment while `nohup` becomes `java`.
     let ended = |_: &str| matches!(child.try_wait(), Ok(Some(_)) | Err(_));
     if let Err(error) = java::await_ready(&log, ended).await {
         stop(pid).await?;
@@ -44,16 +46,16 @@ pub(super) async fn start(port: u16) -> Result<Record, StartError> {
     })
 }
 
-/// Asks the process to stop, and kills it when it does not.
+/// Sends SIGTERM to the process, and SIGKILL if it does not end in time.
 pub(super) async fn stop(pid: u32) -> Result<(), StartError> {
     for signal in ["-TERM", "-KILL"] {
         if !is_ours(pid) {
             return Ok(());
         }
         let pid_text = pid.to_string();
-        // The shell's own `kill`: there need not be a program of that name.
+        // The shell's builtin `kill`: a program of that name may be missing.
         let arguments = ["-c", r#"kill "$1" "$2""#, "sh", signal, &pid_text];
-        tool::output("sh", arguments, COMMAND_LIMIT)
+        subprocess::output("sh", arguments, COMMAND_LIMIT)
             .await
             .map_err(StartError::java)?;
         let signalled = Instant::now();
@@ -67,13 +69,14 @@ pub(super) async fn stop(pid: u32) -> Result<(), StartError> {
     Err(StartError::java(format!("the process {pid} does not end")))
 }
 
-/// Whether the process exists and is the Kafka of our directory: its id may have gone to another since.
+/// Whether the process exists and is the Kafka of our directory. The process id may have been
+/// reused.
 pub(super) fn is_ours(pid: u32) -> bool {
     let directory = data_directory().display().to_string();
     command_line(pid).is_some_and(|line| line.contains(&directory))
 }
 
-/// Starts Kafka so that neither our end nor that of the terminal reaches it.
+/// Starts Kafka detached: it survives this process and its terminal.
 fn spawn(installation: &Installation, properties: &Path, log: &Path) -> std::io::Result<Child> {
     let output = File::create(log)?;
     let mut command = Command::new("nohup");
@@ -87,7 +90,7 @@ fn spawn(installation: &Installation, properties: &Path, log: &Path) -> std::io:
     command.spawn()
 }
 
-/// The arguments of a running process; none when it is gone or only waits to be reaped.
+/// The arguments of a running process. `None` if the process is gone or a zombie.
 fn command_line(pid: u32) -> Option<String> {
     let line = if Path::new("/proc/self/cmdline").exists() {
         std::fs::read(format!("/proc/{pid}/cmdline")).ok()?

@@ -1,11 +1,11 @@
-//! The file that remembers which Kafka was started.
+//! The file that records which Kafka was started.
 
 use super::DevStatus;
 use crate::testing::{KafkaKind, StartError};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// What was started, as `kafka.json` keeps it.
+/// The content of `kafka.json`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) running: Running,
@@ -13,7 +13,7 @@ pub(super) struct Record {
     pub(super) description: String,
 }
 
-/// What to look for and to end.
+/// The process or container that runs.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub(super) enum Running {
@@ -22,7 +22,7 @@ pub(super) enum Running {
 }
 
 impl Record {
-    /// The last one written; none when there is none.
+    /// Reads the file. `None` if there is none.
     pub(super) fn read() -> Result<Option<Self>, StartError> {
         let path = file();
         let text = match std::fs::read_to_string(&path) {
@@ -33,7 +33,7 @@ impl Record {
         Ok(Some(record))
     }
 
-    /// Replaces the file at once, so that no reader sees half of it.
+    /// Replaces the file atomically, so that no reader sees a partial file.
     pub(super) fn write(&self) -> Result<(), StartError> {
         let path = file();
         let write = || {
@@ -66,7 +66,8 @@ impl Record {
     }
 }
 
-/// `$XDG_STATE_HOME/evenkeel/dev`, `~/.local/state/evenkeel/dev`, or below the directory for temporary files.
+/// `$XDG_STATE_HOME/evenkeel/dev`, else `~/.local/state/evenkeel/dev`, else a directory below the
+/// one for temporary files.
 pub(super) fn directory() -> PathBuf {
     let named = |name: &str| {
         std::env::var_os(name)

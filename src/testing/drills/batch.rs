@@ -1,6 +1,7 @@
-//! A store under drills whose transaction holds a batch.
+//! A drilled store whose transaction holds a batch.
 
-use super::{CrashPoint, DrilledInbox, Drills, drilled};
+use super::plan::drilled;
+use super::{CrashPoint, DrilledInbox, Drills};
 use crate::event::OutgoingRecord;
 use crate::inbox::{BatchClaim, BatchInbox, BoxFuture, ClaimedBatch, Inbox, InboxError, InboxKey};
 use std::any::Any;
@@ -43,7 +44,7 @@ impl<I: Inbox> BatchInbox for DrilledInbox<I> {
 
 struct DrilledBatch {
     inner: Box<dyn BatchClaim>,
-    /// With the attempt at each.
+    /// Each key with the number of its attempt.
     keys: Vec<(InboxKey, u32)>,
     drills: Drills,
 }
@@ -71,7 +72,7 @@ impl BatchClaim for DrilledBatch {
             let succeeded = keys.into_iter().zip(&published);
             let succeeded = succeeded.filter(|(_, published)| published.is_some());
             let succeeded: Vec<_> = succeeded.map(|(key, _)| key).collect();
-            // What strikes one of a transaction strikes it whole.
+            // A fault of one delivery affects the whole transaction.
             let strikes = |share, what| {
                 let first = succeeded.first();
                 first.is_some_and(|(key, attempt)| {

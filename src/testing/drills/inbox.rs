@@ -1,6 +1,7 @@
-//! A store under drills.
+//! An inbox with injected faults.
 
-use super::{CrashPoint, Drills, drilled};
+use super::plan::drilled;
+use super::{CrashPoint, Drills};
 use crate::event::OutgoingRecord;
 use crate::inbox::{BatchInbox, BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey};
 use std::any::{Any, TypeId};
@@ -8,16 +9,21 @@ use std::error::Error;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-/// A store that refuses, forgets to answer, is slow or is down, as its [`Drills`] have it.
+/// An inbox that refuses commits, loses answers, is slow or is unavailable, as its [`Drills`]
+/// define.
 #[derive(Clone)]
 pub struct DrilledInbox<I> {
     pub(super) inner: I,
     pub(super) drills: Drills,
 }
 
-impl<I> DrilledInbox<I> {
-    pub(super) fn new(inner: I, drills: Drills) -> Self {
-        Self { inner, drills }
+impl Drills {
+    /// Wraps an inbox, so that these drills affect it.
+    pub fn inbox<I: Inbox>(&self, inbox: I) -> DrilledInbox<I> {
+        DrilledInbox {
+            inner: inbox,
+            drills: self.clone(),
+        }
     }
 }
 
@@ -39,6 +45,10 @@ impl<I: Inbox> Inbox for DrilledInbox<I> {
 
     fn batches(&self) -> Option<&dyn BatchInbox> {
         self.inner.batches().map(|_| self as &dyn BatchInbox)
+    }
+
+    fn sent(&self, key: &InboxKey) {
+        self.inner.sent(key);
     }
 
     fn forgotten_before_ms(&self) -> Option<i64> {

@@ -1,44 +1,45 @@
-//! What came of the drills, by handler.
+//! The results of the drills, by handler.
 
 use crate::inbox::InboxKey;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-/// Events that are named of each handler at most.
+/// Maximum number of events that are named for each handler.
 const NAMED_MAX: usize = 10;
 
-/// What came of the drills.
+/// The results of the drills.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DrillReport {
-    /// By handler: its name in the inbox, and the event's type where no inbox was asked.
+    /// Results by handler: its name in the inbox, or the event's type if the router has no inbox.
     pub handlers: BTreeMap<String, HandlerReport>,
 }
 
-/// What came of the drills for one handler.
+/// The results of the drills for one handler.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HandlerReport {
-    /// How often the handler was given an event.
+    /// How many times the handler received an event.
     pub started: u64,
-    /// How often its effect was committed.
+    /// How many times its effect was committed.
     pub completed: u64,
-    /// How often the inbox kept an event from it that it had completed.
+    /// How many duplicates the inbox suppressed.
     pub suppressed: u64,
-    /// How often its commit was refused.
+    /// How many of its commits were refused.
     pub refused: u64,
-    /// Events for which it ran again although it had completed them: the first of them.
+    /// Events for which it ran again after it had completed them: the first 10.
     pub ran_again: Vec<String>,
-    /// How many there were.
+    /// Number of events for which it ran again.
     pub ran_again_count: u64,
-    /// Events by which effects changed although the delivery was not completed, or was the second: the first of them.
+    /// Events whose delivery changed effects although it was not completed or was a duplicate: the
+    /// first 10.
     pub changed: Vec<String>,
-    /// How many there were.
+    /// Number of events that changed effects in this way.
     pub changed_count: u64,
 }
 
-/// A handler is not idempotent.
+/// The error of a check: at least one handler is not idempotent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct NotIdempotent {
-    /// Those that are not.
+    /// The handlers that are not idempotent.
     pub handlers: BTreeMap<String, HandlerReport>,
 }
 
@@ -69,10 +70,10 @@ impl fmt::Display for NotIdempotent {
 }
 
 impl DrillReport {
-    /// Whether every handler is idempotent, as far as was seen.
+    /// Checks that every handler was idempotent in the deliveries so far.
     ///
     /// # Errors
-    /// Names those that are not, and the events.
+    /// [`NotIdempotent`] with the handlers that were not, and their events.
     pub fn check(&self) -> Result<(), NotIdempotent> {
         let is_wrong = |report: &HandlerReport| report.ran_again_count + report.changed_count > 0;
         let wrong = self.handlers.iter().filter(|(_, report)| is_wrong(report));
@@ -86,11 +87,11 @@ impl DrillReport {
     }
 }
 
-/// The books behind a report.
+/// The record from which reports are made.
 #[derive(Default)]
 pub(super) struct Book {
     report: DrillReport,
-    /// By delivery, how often it was started and whether it was completed.
+    /// For each delivery, how many times it started and whether it was completed.
     deliveries: HashMap<InboxKey, (u32, bool)>,
 }
 
@@ -103,7 +104,7 @@ impl Book {
         self.report.handlers.entry(name.to_owned()).or_default()
     }
 
-    /// A handler is given an event; answers which attempt at it that is, from 1.
+    /// Records that a handler receives an event. Returns the number of the attempt, from 1.
     pub(super) fn started(&mut self, key: &InboxKey) -> u32 {
         let delivery = self.deliveries.entry(key.clone()).or_default();
         delivery.0 += 1;
@@ -128,13 +129,14 @@ impl Book {
         self.handler(&key.handler).completed += 1;
     }
 
-    /// How many deliveries were completed, of all handlers.
+    /// Number of completed deliveries of all handlers.
     pub(super) fn completions(&self) -> u64 {
         let handlers = self.report.handlers.values();
         handlers.map(|handler| handler.completed).sum()
     }
 
-    /// A second delivery was handled as if it were the first. Where there is an inbox it was noted when it was claimed.
+    /// Records that a duplicate was handled like a first delivery. With an inbox, the claim has
+    /// recorded it already.
     pub(super) fn ran_again_without_inbox(&mut self, name: &str, id: &str) {
         if self.completions() == 0 {
             self.ran_again(name, id);

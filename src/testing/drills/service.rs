@@ -1,4 +1,4 @@
-//! A router under drills.
+//! A router with injected faults.
 
 use super::Drills;
 use crate::event::decode;
@@ -8,16 +8,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tower::{Service, ServiceExt};
 
-/// A router, or layers around one, that gets events twice and answers late, as its [`Drills`] have it.
+/// A router, or layers around one, that receives events twice and answers late, as its [`Drills`]
+/// define.
 #[derive(Clone)]
 pub struct Drilled<S> {
     inner: S,
     drills: Drills,
 }
 
-impl<S> Drilled<S> {
-    pub(super) fn new(inner: S, drills: Drills) -> Self {
-        Self { inner, drills }
+impl Drills {
+    /// Wraps a router, or layers around one, so that these drills affect it.
+    pub fn around<S>(&self, service: S) -> Drilled<S> {
+        Drilled {
+            inner: service,
+            drills: self.clone(),
+        }
     }
 }
 
@@ -38,7 +43,7 @@ where
     fn call(&mut self, delivery: Delivery) -> Self::Future {
         let drills = self.drills.clone();
         let fresh = self.inner.clone();
-        // The one that is ready, not its clone.
+        // Takes the service that is ready, not its clone.
         let service = std::mem::replace(&mut self.inner, fresh);
         Box::pin(async move { deliver(&drills, service, delivery).await })
     }
@@ -57,7 +62,7 @@ async fn deliver<S: Service<Delivery, Response = Outcome>>(
     let (before, completed) = (look(drills).await, drills.book().completions());
     let outcome = service.call(delivery.clone()).await?;
     let after = look(drills).await;
-    // One whose answer was lost is completed all the same.
+    // A delivery whose answer was lost is completed nevertheless.
     let is_completed = matches!(outcome, Outcome::Done) || drills.book().completions() > completed;
     if !is_completed && before != after {
         drills.book().changed(&name, &id);
@@ -85,7 +90,8 @@ async fn look(drills: &Drills) -> Option<String> {
     Some(look().await)
 }
 
-/// The event's type, which is its handler's name unless it was given another, and its id; a raw record's place.
+/// Type and id of the event. The type is the handler's name unless the handler has another. For a
+/// raw record: its position.
 fn identity(delivery: &Delivery) -> (String, String) {
     let record = &delivery.record;
     match decode(record.headers(), record.value()) {

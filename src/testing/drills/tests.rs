@@ -1,8 +1,11 @@
 use super::*;
 use crate::event::{Event, EventType, Headers, RecordBatchBuilder};
-use crate::handler::{Delivered, Delivery, HandlerError, Outcome, Router, Scope};
-use crate::inbox::{MemoryInbox, SqliteInbox, SqliteTx};
-use std::sync::atomic::AtomicU64;
+use crate::handler::{Delivered, Delivery, DeliveryScope, HandlerError, Outcome, Router};
+use crate::inbox::{BoxFuture, InboxError, MemoryInbox, SqliteInbox, SqliteTx};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -37,7 +40,7 @@ fn delivery(id: usize) -> Delivery {
     Delivery {
         record: batch.build(None).record(0).expect("pushed"),
         attempt: 1,
-        scope: Arc::new(Scope {
+        scope: Arc::new(DeliveryScope {
             group: "group".to_owned(),
             publisher: None,
             handler_timeout: None,
@@ -123,6 +126,8 @@ impl crate::inbox::Inbox for Forgetful {
     fn transaction_type(&self) -> Option<std::any::TypeId> {
         None
     }
+
+    fn sent(&self, _: &crate::inbox::InboxKey) {}
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! Helper: where the commands of these tests are given, and looked at.
 
 use crate::support::{Case, Log, WITHIN};
-use evenkeel::control::{Action, Command, Entry, History, Outcome, Recorded, Scope, control_topic};
+use evenkeel::control::{
+    Action, Command, CommandOutcome, Entry, History, Recorded, Scope, control_topic,
+};
 use evenkeel::event::{Headers, OutgoingRecord, Record};
 use evenkeel::handler::Router;
 use evenkeel::kafka::reader::LogRecord;
@@ -58,7 +60,7 @@ impl Desk {
         Scope::Partition { topic, partition }
     }
 
-    pub(crate) fn position(&self, partition: i32, offset: i64) -> evenkeel::recovery::Position {
+    pub(crate) fn position(&self, partition: i32, offset: i64) -> evenkeel::kafka::RecordPosition {
         let text = format!("{}/{partition}@{offset}", self.topic);
         text.parse().expect("a position")
     }
@@ -88,7 +90,9 @@ impl Desk {
         let (command, _) = self.command(action).await;
         let outcomes = self.acknowledged(&command, &concerned).await;
         assert!(
-            outcomes.iter().all(|outcome| *outcome == Outcome::Applied),
+            outcomes
+                .iter()
+                .all(|outcome| *outcome == CommandOutcome::Applied),
             "{command:?}: {outcomes:?}"
         );
         command
@@ -121,7 +125,11 @@ impl Desk {
     }
 
     /// Waits until the owners of these partitions have acknowledged the command finally; what each said.
-    pub(crate) async fn acknowledged(&self, command: &Command, partitions: &[i32]) -> Vec<Outcome> {
+    pub(crate) async fn acknowledged(
+        &self,
+        command: &Command,
+        partitions: &[i32],
+    ) -> Vec<CommandOutcome> {
         eventually("the command is acknowledged", WITHIN, || async {
             let history = self.history().await;
             let recorded = history.iter().find(|at| at.command.id == command.id)?;

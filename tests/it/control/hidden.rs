@@ -45,7 +45,7 @@ async fn a_hidden_control_topic_is_waited_for_and_its_pauses_hold() {
         acl("permit").await;
         member.joined().await;
         eventually("the pause holds", WITHIN, || async {
-            (!member.health.notes().is_empty()).then_some(())
+            (!member.notes().is_empty()).then_some(())
         })
         .await;
         assert_eq!(handled.len(), 0);

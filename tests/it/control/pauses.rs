@@ -2,8 +2,8 @@
 
 use super::desk::{Desk, Place, in_order_by_key, logging, of};
 use crate::support::{Case, Log, Member, WITHIN};
-use evenkeel::consumer::{Assignment, Bound, ConsumerSettings};
-use evenkeel::control::{Action, Outcome, Scope, control_topic};
+use evenkeel::consumer::{Assignment, ConsumerSettings, StopWhen};
+use evenkeel::control::{Action, CommandOutcome, Scope, control_topic};
 use evenkeel::event::Record;
 use evenkeel::handler::{HandlerError, Router};
 use evenkeel::kafka::KafkaConfig;
@@ -56,7 +56,7 @@ async fn a_partition_that_was_paused_when_it_went_is_handled_when_it_comes_back(
     case.pause(Scope::Group).await;
     let second = start();
     eventually("one partition moves", WITHIN, || async {
-        (second.health.notes().len() == 1).then_some(())
+        (second.notes().len() == 1).then_some(())
     })
     .await;
     case.resume(Scope::Group).await;
@@ -78,7 +78,7 @@ async fn a_run_that_ends_when_it_is_idle_is_not_idle_while_it_is_paused() {
     let handled = Log::new();
     let run = |idle| {
         let mut settings = case.settings();
-        settings.bound = Bound::Idle(idle);
+        settings.stop_when = StopWhen::Idle(idle);
         Member::start(&case.kafka, settings, logging(&handled))
     };
     run(IDLE).ended().await;
@@ -102,13 +102,13 @@ async fn a_run_to_the_end_waits_for_what_is_paused() {
         return;
     };
     let handled = Log::new();
-    let run = |bound: Bound| {
+    let run = |bound: StopWhen| {
         let mut settings: ConsumerSettings = case.settings();
-        settings.bound = bound;
+        settings.stop_when = bound;
         Member::start(&case.kafka, settings, logging(&handled))
     };
     case.publish_rounds(&[0, 1], 0..10).await;
-    let before = run(Bound::Records(5));
+    let before = run(StopWhen::Records(5));
     before.ended().await;
     let rest = 20 - handled.len();
     let scope = case.partition_scope(1);
@@ -116,7 +116,7 @@ async fn a_run_to_the_end_waits_for_what_is_paused() {
         scope: scope.clone(),
     })
     .await;
-    let member = run(Bound::UntilEnd);
+    let member = run(StopWhen::UntilEnd);
     eventually("the other partition is done", WITHIN, || async {
         (of(&handled, 0).len() == 10).then_some(())
     })
@@ -161,7 +161,10 @@ async fn commands_hold_where_the_brokers_assign() {
     assert!(first.stop().await.clean);
     assert_eq!(of(&handled, 1), []);
     case.resume(scope).await;
-    assert_eq!(case.acknowledged(&skip, &[1]).await, [Outcome::Skipped]);
+    assert_eq!(
+        case.acknowledged(&skip, &[1]).await,
+        [CommandOutcome::Skipped]
+    );
     case.all_committed().await;
     assert!(second.stop().await.clean);
     assert_eq!(handled.len(), 39, "each once, but the skipped one");

@@ -1,11 +1,11 @@
-//! Which records are shown. Pure.
+//! Selects the records to print. Pure.
 
-use crate::wildcard::matches;
 use evenkeel::event::decode;
 use evenkeel::kafka::reader::LogRecord;
+use evenkeel_ops::wildcard::matches;
 use std::str::FromStr;
 
-/// What a filter looks at.
+/// The field that a filter checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
     Type,
@@ -46,7 +46,8 @@ impl FromStr for Filter {
     }
 }
 
-/// All filters of a command: alternatives within a field, a conjunction over the fields.
+/// All filters of a command. Filters of one field are alternatives; different fields must all
+/// match.
 pub(super) struct Filters {
     by_field: Vec<(Field, Vec<Vec<u8>>)>,
 }
@@ -63,7 +64,7 @@ impl Filters {
         Self { by_field }
     }
 
-    /// Whether the record is to be shown. A field that the record lacks matches nothing.
+    /// Whether to print the record. A missing field matches nothing.
     pub(super) fn admit(&self, record: &LogRecord) -> bool {
         let reads_event = self.by_field.iter().any(|(field, _)| *field != Field::Key);
         let attributes = reads_event

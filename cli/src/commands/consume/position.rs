@@ -1,15 +1,16 @@
-//! The positions that kcat, rpk and people write: `beginning`, `-10`, `@2026-05-01T12:00:00Z`, `s@1700000000000`. Pure.
+//! Positions in the forms of kcat and rpk, and in human form: `beginning`, `-10`,
+//! `@2026-05-01T12:00:00Z`, `s@1700000000000`. Pure.
 
-use crate::time::time_ms;
+use crate::arguments::timestamp::time_ms;
 use evenkeel::kafka::reader::Start;
 use std::str::FromStr;
 
-/// Where to start, or where to stop.
+/// A start or an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::commands) enum Position {
-    /// Start there.
+    /// Start at this position.
     Start(Start),
-    /// Stop before it.
+    /// Stop before this position.
     Until(Start),
 }
 
@@ -28,6 +29,12 @@ fn parse(text: &str, now: jiff::Timestamp) -> Result<Position, String> {
     if let Some(time) = text.strip_prefix("s@").or_else(|| text.strip_prefix('@')) {
         return Ok(Position::Start(Start::Time(time_ms(time, now)?)));
     }
+    // Without an @, a number is an offset and never a time.
+    if text.parse::<i64>().is_err()
+        && let Ok(time) = time_ms(text, now)
+    {
+        return Ok(Position::Start(Start::Time(time)));
+    }
     Ok(Position::Start(match text {
         "beginning" | "start" | "earliest" => Start::Beginning,
         "end" | "latest" => Start::End,
@@ -40,13 +47,16 @@ fn parse(text: &str, now: jiff::Timestamp) -> Result<Position, String> {
             Ok(before_end) if before_end < 0 => Start::Last(before_end.saturating_neg()),
             Ok(offset) => Start::Offset(offset),
             Err(_) => {
-                return Err("write beginning, end, an offset, -N, @TIME, s@MS or e@MS".to_owned());
+                return Err(
+                    "write beginning, end, an offset, -N, or a time as @TIME, -1h or 2026-05-01T12:00:00Z; s@ and e@ are start and end"
+                        .to_owned(),
+                );
             }
         },
     }))
 }
 
-/// A position in a range, wherever it was meant to be.
+/// Parses a position at either end of a range.
 pub(in crate::commands) fn start(text: &str) -> Result<Start, String> {
     match text.parse()? {
         Position::Start(at) | Position::Until(at) => Ok(at),
@@ -71,6 +81,9 @@ mod tests {
         check("s@1700000000000", start(Start::Time(1_700_000_000_000)));
         check("@1970-01-01T00:00:01Z", start(Start::Time(1_000)));
         check("@-1h", start(Start::Time(10_000_000 - 3_600_000)));
+        check("-1h", start(Start::Time(10_000_000 - 3_600_000)));
+        check("1970-01-01T00:00:01Z", start(Start::Time(1_000)));
+        check("e@-1h", Some(Position::Until(Start::Time(6_400_000))));
         check("e@5", Some(Position::Until(Start::Time(5))));
         check("stored", None);
         check("@yesterday", None);

@@ -1,19 +1,22 @@
-//! `evenkeel dlq show`: one letter, whole.
+//! `evenkeel dlq show`: prints one complete dead letter.
 
-use super::Cluster;
-use super::letters::{Letter, Look, look};
-use super::marks;
-use super::originals::{Restored, restore};
-use crate::envelope;
-use crate::exit::{Ending, Usage};
-use crate::format::{printable, without_control};
-use crate::stop::Stop;
+use crate::output::stderr::say;
+use crate::output::{OutputFormat, print, print_json};
+use crate::record_json;
 use clap::{Args, ValueEnum};
 use evenkeel::kafka::admin::Admin;
-use evenkeel::recovery::{Position, Replayed, is_failure_header};
+use evenkeel::kafka::{KafkaError, RecordPosition};
+use evenkeel::recovery::Replayed;
+use evenkeel::telemetry::visible;
+use evenkeel_ops::Cluster;
+use evenkeel_ops::dead_letters::originals::{Restored, restore};
+use evenkeel_ops::dead_letters::record::{Lookup, look_up};
+use evenkeel_ops::dead_letters::{DeadLetterRecord, replay_log};
+use evenkeel_program::exit::{Ending, Usage};
+use evenkeel_program::stop::Stop;
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
+use tokio_util::sync::CancellationToken;
 
 /// Show one letter: what failed, its headers and its value.
 #[derive(Debug, Args)]
@@ -32,13 +35,15 @@ pub(crate) struct ShowArgs {
 enum LetterOutput {
     /// For people.
     Text,
-    /// The object that export writes.
+    /// The object that export writes, over several lines.
     Json,
+    /// The object that export writes, on one line.
+    Jsonl,
 }
 
 impl ShowArgs {
-    /// The letter that is meant.
-    pub(super) fn position(&self) -> Result<Position, Usage> {
+    /// The position of the dead letter.
+    pub(super) fn position(&self) -> Result<RecordPosition, Usage> {
         let text = match self.letter.as_slice() {
             [position] => position.clone(),
             [topic, partition, offset] => format!("{topic}/{partition}@{offset}"),
@@ -52,7 +57,7 @@ impl ShowArgs {
     }
 }
 
-/// Reads and shows the letter.
+/// Reads and prints the dead letter.
 pub(super) async fn run(
     args: ShowArgs,
     cluster: Cluster,
@@ -60,61 +65,60 @@ pub(super) async fn run(
     stop: Stop,
 ) -> anyhow::Result<Ending> {
     let position = args.position()?;
-    let replayed = marks::of_letter(&cluster, admin, &position).await?;
+    let replayed = replay_log::of_dead_letter(&cluster, admin, &position).await?;
     let wanted = position.clone();
-    let find = move || find(&cluster, &wanted, &stop);
-    let (letter, gone) = match tokio::task::spawn_blocking(find).await?? {
-        Some(Restored::Whole(letter)) => (letter, None),
-        Some(Restored::Gone(letter, why)) => (letter, Some(why)),
-        Some(Restored::Stopped(signal)) => return Ok(Ending::Stopped(signal)),
+    let token = stop.token().clone();
+    let find = move || find(&cluster, &wanted, &token);
+    let (dead_letter, gone) = match tokio::task::spawn_blocking(find).await?? {
+        Some(Restored::Whole(dead_letter)) => (dead_letter, None),
+        Some(Restored::Gone(dead_letter, why)) => (dead_letter, Some(why)),
+        Some(Restored::Stopped) => {
+            return Ok(stop.ending());
+        }
         None => anyhow::bail!(
             "there is no record at {position}: it was deleted, compacted away or not written yet"
         ),
     };
-    // Of a reference this is the original by now, and not the letter.
-    let is_reference = letter.failure.is_reference;
+    // The restored record of a truncated dead letter is the original, not the dead letter.
+    let is_reference = dead_letter.failure.is_reference;
     let replayed =
-        replayed.filter(|replayed| is_reference || replayed.is_of(letter.record.timestamp_ms));
-    let mut text = match args.output {
-        LetterOutput::Text => describe(&letter, replayed.as_ref()),
-        LetterOutput::Json => {
-            serde_json::to_string_pretty(&envelope::of(&letter.record, Some(&letter.failure)))?
-        }
-    };
-    text.push('\n');
-    let mut out = io::stdout().lock();
-    if out.is_terminal() {
-        out.write_all(&without_control(text.as_bytes()))?;
-    } else {
-        out.write_all(text.as_bytes())?;
+        replayed.filter(|replayed| is_reference || replayed.is_of(dead_letter.record.timestamp_ms));
+    let whole = || record_json::of(&dead_letter.record, Some(&dead_letter.failure));
+    match args.output {
+        LetterOutput::Text => print(&describe(&dead_letter, replayed.as_ref()))?,
+        LetterOutput::Json => print_json(OutputFormat::Json, &whole())?,
+        LetterOutput::Jsonl => print_json(OutputFormat::Jsonl, &whole())?,
     }
-    out.flush()?;
     Ok(match gone {
         None => Ending::Done,
         Some(why) => {
-            anstream::eprintln!("evenkeel: {position}: {why}");
+            say!("{position}: {why}");
             Ending::SomeFailed
         }
     })
 }
 
-/// The letter at that position, with its value if it is a reference and that is to be had.
-fn find(cluster: &Cluster, at: &Position, stop: &Stop) -> anyhow::Result<Option<Restored>> {
-    match look(cluster, at, stop)? {
-        Look::Record(record) => restore(cluster, Letter::new(*record), stop).map(Some),
-        Look::Stopped(signal) => Ok(Some(Restored::Stopped(signal))),
-        Look::Nothing => Ok(None),
+/// The dead letter at that position. A truncated one is restored if its original still exists.
+fn find(
+    cluster: &Cluster,
+    at: &RecordPosition,
+    stop: &CancellationToken,
+) -> Result<Option<Restored>, KafkaError> {
+    match look_up(cluster, at, stop)? {
+        Lookup::Record(record) => restore(cluster, DeadLetterRecord::new(*record), stop).map(Some),
+        Lookup::Stopped => Ok(Some(Restored::Stopped)),
+        Lookup::Nothing => Ok(None),
     }
 }
 
-/// The letter in words.
-fn describe(letter: &Letter, replayed: Option<&Replayed>) -> String {
-    let failure = &letter.failure;
+/// The dead letter in words.
+fn describe(dead_letter: &DeadLetterRecord, replayed: Option<&Replayed>) -> String {
+    let failure = &dead_letter.failure;
     let mut text = String::new();
     let mut line = |name: &str, value: Option<String>| {
         if let Some(value) = value {
-            // Writing to a text cannot fail.
-            let _ = writeln!(text, "{name:<14} {}", printable(&value));
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{name:<14} {}", visible(&value));
         }
     };
     let source = failure.topic.as_ref().map(|topic| {
@@ -123,7 +127,7 @@ fn describe(letter: &Letter, replayed: Option<&Replayed>) -> String {
         let partition = number(failure.partition.map(i64::from));
         format!("{topic}/{partition}@{}", number(failure.offset))
     });
-    line("letter", Some(letter.position().to_string()));
+    line("letter", Some(dead_letter.position().to_string()));
     line("failed on", source);
     line("group", failure.group.clone());
     line("service", failure.service.clone());
@@ -135,7 +139,7 @@ fn describe(letter: &Letter, replayed: Option<&Replayed>) -> String {
         "attempts",
         failure.attempts.map(|attempts| attempts.to_string()),
     );
-    line("failed at", letter.time().map(|time| time.to_string()));
+    line("failed at", dead_letter.time().map(|time| time.to_string()));
     let first = failure
         .first_failure
         .filter(|first| Some(*first) != failure.last_failure);
@@ -148,24 +152,28 @@ fn describe(letter: &Letter, replayed: Option<&Replayed>) -> String {
             format!("to {} by {} at {}", replayed.to, replayed.by, replayed.at)
         })),
     );
-    let key = letter.record.key.as_deref();
+    let key = dead_letter.record.key.as_deref();
     line(
         "key",
         Some(key.map_or("none".to_owned(), |key| content(key).0)),
     );
     text.push_str("\nheaders\n");
-    for (name, value) in letter.record.headers.iter() {
-        let mark = if is_failure_header(name) { '!' } else { ' ' };
+    for (name, value) in dead_letter.record.headers.iter() {
+        let mark = if failure.is_failure_header(name) {
+            '!'
+        } else {
+            ' '
+        };
         let value = value.map_or("(none)".to_owned(), |value| content(value).0);
         let _ = writeln!(
             text,
             "{mark} {} = {}",
-            printable(&content(name).0),
-            printable(&value)
+            visible(&content(name).0),
+            visible(&value)
         );
     }
-    match letter.record.value.as_deref().map(content) {
-        None if failure.is_reference => {
+    match dead_letter.record.value.as_deref().map(content) {
+        None if dead_letter.is_empty_without_original() => {
             text.push_str("\nno value: this letter refers to a record that is gone");
         }
         None => text.push_str("\nno value: a tombstone"),
@@ -173,26 +181,27 @@ fn describe(letter: &Letter, replayed: Option<&Replayed>) -> String {
             let _ = write!(text, "\nvalue, {kind}\n{value}");
         }
     }
+    text.push('\n');
     text
 }
 
-/// Bytes for people, and what they are.
+/// Bytes in human form, and their kind.
 fn content(bytes: &[u8]) -> (String, &'static str) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return (dump(bytes), "bytes in hexadecimal");
     };
-    // Binary numbers are valid text of control characters.
+    // Binary numbers may be valid UTF-8 of control characters.
     if text.chars().any(|c| c.is_control() && !c.is_whitespace()) {
         return (dump(bytes), "bytes in hexadecimal");
     }
-    // Shown as it stands: written anew, large numbers and members that are there twice would change.
+    // Printed unchanged: reformatting would change large numbers and drop duplicate members.
     match serde_json::from_str::<Value>(text) {
         Ok(Value::Object(_) | Value::Array(_)) => (text.to_owned(), "JSON"),
         _ => (text.to_owned(), "text"),
     }
 }
 
-/// Sixteen bytes a line.
+/// Sixteen bytes per line.
 fn dump(bytes: &[u8]) -> String {
     let line = |line: &[u8]| {
         let digits: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,26 +1,28 @@
-//! `evenkeel groups history`: who commanded what and why, and what became of it.
+//! `evenkeel groups history`: commands with operator, reason and answers.
 
-use super::log::ControlLog;
-use super::target::in_words;
-use crate::connection::ConnectionArgs;
-use crate::exit::Ending;
-use crate::output::{Listing, OutputArgs, Row};
-use crate::time;
+use crate::arguments::connection::ConnectionArgs;
+use crate::arguments::group_args::GroupArg;
+use crate::arguments::timestamp;
+use crate::output::{Column, Listing, OutputArgs, Row, id, name, seconds, text};
 use clap::Args;
-use evenkeel::control::{Ack, Action, Command, Recorded};
+use evenkeel::control::{Ack, Action, Recorded};
+use evenkeel_ops::groups::control_log;
+use evenkeel_ops::groups::scope::{Partitions, Target, by_topic, in_words, ranges};
+use evenkeel_program::exit::Ending;
 use jiff::Timestamp;
 use serde::Serialize;
+use std::num::NonZeroU32;
 
 /// Commands given to a group, the latest last, each with what its members answered.
 ///
 /// They are kept for 90 days at least.
 #[derive(Debug, Args)]
 pub(super) struct HistoryArgs {
-    /// The group.
-    group: String,
+    #[command(flatten)]
+    group: GroupArg,
 
     /// Only commands of this time or later: 2026-05-01T12:00:00Z, or an age such as -1h.
-    #[arg(long, value_name = "TIME", value_parser = time::parse, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", value_parser = timestamp::parse, allow_hyphen_values = true)]
     since: Option<Timestamp>,
 
     #[command(flatten)]
@@ -30,30 +32,93 @@ pub(super) struct HistoryArgs {
 /// A command with its answers.
 #[derive(Serialize)]
 struct Given {
+    id: String,
+    at: Timestamp,
+    by: String,
+    why: String,
+    action: &'static str,
     #[serde(flatten)]
-    command: Command,
-    acknowledgements: Vec<Ack>,
+    target: Target,
+    records_per_second: Option<NonZeroU32>,
+    acknowledgements: Vec<Answer>,
+    #[serde(skip)]
+    in_words: String,
+}
+
+/// The answer of a member.
+#[derive(Serialize)]
+pub(in crate::commands::groups) struct Answer {
+    command: String,
+    at: Timestamp,
+    outcome: &'static str,
+    partitions: Vec<Partitions>,
+    member: String,
+    detail: String,
+}
+
+impl From<Ack> for Answer {
+    fn from(ack: Ack) -> Self {
+        Self {
+            partitions: by_topic(&ack.partitions),
+            command: ack.command,
+            at: ack.at,
+            outcome: ack.outcome.as_str(),
+            member: ack.member,
+            detail: ack.detail,
+        }
+    }
+}
+
+impl Answer {
+    /// The cells of outcome, partitions, member and detail.
+    pub(super) fn cells(&self) -> [String; 4] {
+        [
+            self.outcome.to_owned(),
+            ranges(&self.partitions),
+            self.member.clone(),
+            self.detail.clone(),
+        ]
+    }
+}
+
+impl From<Recorded> for Given {
+    fn from(Recorded { command, acks }: Recorded) -> Self {
+        let records_per_second = match command.action {
+            Action::Rate { records_per_second } => records_per_second,
+            _ => None,
+        };
+        Self {
+            in_words: described(&command.action),
+            action: command.action.name(),
+            target: Target::from(&command.action.scope()),
+            records_per_second,
+            id: command.id,
+            at: command.at,
+            by: command.by,
+            why: command.why,
+            acknowledgements: acks.into_iter().map(Answer::from).collect(),
+        }
+    }
 }
 
 impl Row for Given {
-    const COLUMNS: &'static [&'static str] = &[
-        "at",
-        "by",
-        "command",
-        "why",
-        "outcome",
-        "partitions",
-        "member",
-        "detail",
+    const COLUMNS: &'static [Column] = &[
+        name("at"),
+        name("by"),
+        name("command"),
+        text("why"),
+        name("outcome"),
+        name("partitions"),
+        id("member"),
+        text("detail"),
     ];
 
     fn cells(&self) -> Vec<Vec<String>> {
-        let command = &self.command;
         let given = [
-            format!("{:.0}", command.at),
-            command.by.clone(),
-            described(&command.action),
-            command.why.clone(),
+            seconds(self.at),
+            self.by.clone(),
+            self.in_words.clone(),
+            self.why.clone(),
         ];
         if self.acknowledgements.is_empty() {
             let mut row = given.to_vec();
@@ -61,25 +126,26 @@ impl Row for Given {
             row.extend(["-"; 3].map(str::to_owned));
             return vec![row];
         }
-        let row = |(at, ack): (usize, &Ack)| {
-            // A command stands once, before its first answer; further answers have their own times.
+        let row = |(at, answer): (usize, &Answer)| {
+            // A command is printed once, before its first answer. Further answers have their own
+            // times.
             let mut row = match at {
                 0 => given.to_vec(),
                 _ => vec![
-                    format!("{:.0}", ack.at),
+                    seconds(answer.at),
                     String::new(),
                     String::new(),
                     String::new(),
                 ],
             };
-            row.extend(answer(ack));
+            row.extend(answer.cells());
             row
         };
         self.acknowledgements.iter().enumerate().map(row).collect()
     }
 }
 
-/// The action with what it is about.
+/// The action with its scope.
 fn described(action: &Action) -> String {
     match action {
         Action::Rate {
@@ -92,39 +158,16 @@ fn described(action: &Action) -> String {
     }
 }
 
-/// An answer's cells: outcome, partitions, member, detail.
-pub(super) fn answer(ack: &Ack) -> [String; 4] {
-    let partitions: Vec<String> = ack.partitions.iter().map(in_words).collect();
-    [
-        ack.outcome.as_str().to_owned(),
-        partitions.join(" "),
-        ack.member.clone(),
-        ack.detail.clone(),
-    ]
-}
-
 /// Lists the commands.
 pub(super) async fn run(connection: &ConnectionArgs, args: HistoryArgs) -> anyhow::Result<Ending> {
     let admin = connection.admin().await?;
-    let Some(log) = ControlLog::open(connection, &admin, &args.group).await? else {
-        return Err(no_topic(&args.group));
-    };
+    let cluster = connection.cluster()?;
+    let log = control_log::required(&cluster, &admin, args.group.name()).await?;
     let rows = log
         .history
         .recorded()
         .filter(|at| args.since.is_none_or(|since| at.command.at >= since))
-        .map(|Recorded { command, acks }| Given {
-            command,
-            acknowledgements: acks,
-        });
-    Listing::print(args.output.output, rows)?;
+        .map(Given::from);
+    Listing::print(args.output, rows)?;
     Ok(Ending::Done)
-}
-
-/// Nobody could have commanded that group.
-pub(super) fn no_topic(group: &str) -> anyhow::Error {
-    let topic = evenkeel::control::control_topic(group);
-    anyhow::anyhow!(
-        "there is no topic {topic}: no member of the group that takes commands has run yet, or it could not create it"
-    )
 }

@@ -1,26 +1,28 @@
-//! `evenkeel outbox status`: what waits, what does not get out and why, who looks after it.
+//! `evenkeel outbox status`: waiting events, held keys with their causes, and relays.
 
-use crate::exit::Ending;
-use crate::format::printable;
-use crate::output::{ForReader, OutputArgs, OutputFormat};
-use crate::store::StoreArgs;
+use crate::arguments::store_address::StoreArgs;
+use crate::output::{OutputArgs, print_json, seconds};
 use clap::Args;
 use evenkeel::outbox::{HeldKey, OutboxStatus, OutboxStore};
+use evenkeel::telemetry::visible;
+use evenkeel_program::exit::Ending;
+use evenkeel_program::stdout::Stdout;
 use jiff::Timestamp;
 use std::io::Write;
 use std::time::Duration;
 
-/// Show how much waits and since when, the keys that are held behind a refused event, and the relays.
+/// Show how much waits and since when, the keys that are held behind a refused event, and the
+/// relays.
 ///
-/// Ends with 3 when keys are held, when events wait and nobody publishes some of them, or with --max-age when the oldest is
-/// older.
+/// Ends with 3 when keys are held, when events wait and nobody publishes some of them, or with
+/// --max-age when the oldest is older.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     store: StoreArgs,
 
     /// Find it bad when the oldest event is older.
-    #[arg(long, value_name = "TIME", value_parser = crate::connection::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = evenkeel_program::duration::parse_duration_or_seconds)]
     max_age: Option<Duration>,
 
     #[command(flatten)]
@@ -36,24 +38,25 @@ impl StatusArgs {
     }
 }
 
-/// Shows it.
+/// Prints the status.
 pub(super) async fn run(args: StatusArgs) -> anyhow::Result<Ending> {
-    let versions = OutboxStore::versions(&args.store.address).await?;
+    let versions = OutboxStore::versions(args.store.address.as_str()).await?;
     anyhow::ensure!(
         versions.stored > 0,
-        "the store has no outbox; create it with: evenkeel store migrate --store URL"
+        "the store has no outbox; create it with: evenkeel store migrate --store URL --execute"
     );
-    let status = OutboxStore::open(&args.store.address)
+    let status = OutboxStore::open(args.store.address.as_str())
         .await?
         .status()
         .await?;
-    let mut out = ForReader::stdout();
-    match args.output.output {
-        OutputFormat::Table => write_text(&mut out, &status)?,
-        OutputFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?,
-        OutputFormat::Jsonl => writeln!(out, "{}", serde_json::to_string(&status)?)?,
+    match args.output.is_table() {
+        true => {
+            let mut out = Stdout::new();
+            write_text(&mut out, &status)?;
+            out.flush()?;
+        }
+        false => print_json(args.output.format(), &status)?,
     }
-    out.flush()?;
     match args.is_bad(&status) {
         true => Ok(Ending::FoundBad),
         false => Ok(Ending::Done),
@@ -61,12 +64,12 @@ pub(super) async fn run(args: StatusArgs) -> anyhow::Result<Ending> {
 }
 
 fn write_text(out: &mut impl Write, status: &OutboxStatus) -> std::io::Result<()> {
-    let seconds = |milliseconds: u64| format!("{} s", milliseconds / 1_000);
-    let oldest = status.oldest_age_ms.map_or("-".to_owned(), seconds);
+    let in_seconds = |milliseconds: u64| format!("{} s", milliseconds / 1_000);
+    let oldest = status.oldest_age_ms.map_or("-".to_owned(), in_seconds);
     writeln!(out, "pending  {}", status.pending)?;
     writeln!(out, "oldest   {oldest}")?;
     for relay in &status.relays {
-        let name = printable(&relay.relay);
+        let name = visible(&relay.relay);
         writeln!(out, "relay    {name} has {} slots", relay.slots)?;
     }
     if status.slots_free > 0 {
@@ -81,9 +84,9 @@ fn write_text(out: &mut impl Write, status: &OutboxStatus) -> std::io::Result<()
             out,
             "open     transaction of process {} ({}), {}, for {}: its events and their keys wait",
             open.pid,
-            printable(&open.application),
-            printable(&open.state),
-            seconds(open.age_ms)
+            visible(&open.application),
+            visible(&open.state),
+            in_seconds(open.age_ms)
         )?;
     }
     status
@@ -93,19 +96,16 @@ fn write_text(out: &mut impl Write, status: &OutboxStatus) -> std::io::Result<()
 }
 
 fn write_held(out: &mut impl Write, held: &HeldKey) -> std::io::Result<()> {
-    let since = Timestamp::from_millisecond(held.since_ms).map_or_else(
-        |_| "?".to_owned(),
-        |since| since.strftime("%FT%TZ").to_string(),
-    );
+    let since = Timestamp::from_millisecond(held.since_ms).map_or_else(|_| "?".to_owned(), seconds);
     writeln!(
         out,
         "held     key {} of {} since {since}: {} events wait behind row {}, event {} ({}): {}",
-        printable(held.key.as_deref().unwrap_or("-")),
-        printable(&held.topic),
+        visible(held.key.as_deref().unwrap_or("-")),
+        visible(&held.topic),
         held.pending,
         held.sequence,
-        printable(&held.id),
-        printable(&held.r#type),
-        printable(&held.reason)
+        visible(&held.id),
+        visible(&held.r#type),
+        visible(&held.reason)
     )
 }

@@ -1,15 +1,18 @@
-//! `evenkeel parked list`: the keys that wait.
+//! `evenkeel parked list`: the waiting keys.
 
-use super::{GroupArgs, keys_of, text_of};
-use crate::connection::ConnectionArgs;
-use crate::exit::Ending;
-use crate::output::{Listing, OutputArgs, Row};
+use super::group_args::GroupArgs;
+use crate::arguments::check_flag::CheckArgs;
+use crate::arguments::connection::ConnectionArgs;
+use crate::output::stderr::say;
+use crate::output::{Column, Listing, OutputArgs, Row, id, name, number, or_dash, seconds, text};
 use clap::Args;
-use evenkeel::consumer::ParkedKey;
-use jiff::Timestamp;
-use serde::Serialize;
+use evenkeel_ops::waiting_keys::{Cause, WaitingKey, by_cause};
+use evenkeel_program::exit::Ending;
 
-/// The keys that wait: since when, behind which record, why, and when it is tried again.
+/// The keys that wait: since when, behind which record, why, and when it is tried again; or, with
+/// --by-cause, what they have in common.
+///
+/// With --check the exit code is 3 while any key waits.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     #[command(flatten)]
@@ -19,68 +22,32 @@ pub(crate) struct ListArgs {
     #[arg(short = 'n', long, value_name = "KEYS")]
     limit: Option<usize>,
 
+    /// One row for each topic, class and message, the most frequent first, instead of one for each
+    /// key.
+    #[arg(long, conflicts_with = "limit")]
+    by_cause: bool,
+
+    #[command(flatten)]
+    check: CheckArgs,
+
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// A key that waits.
-#[derive(Debug, Serialize)]
-struct Waiting {
-    topic: String,
-    partition: i32,
-    key: Option<String>,
-    /// Records that wait.
-    records: usize,
-    /// The record that they wait behind, by its place in the source topic.
-    behind: Option<String>,
-    since: Option<Timestamp>,
-    /// When it is tried again; none while the key is held, or when it is due.
-    next_attempt: Option<Timestamp>,
-    attempts: u32,
-    class: Option<String>,
-    message: Option<String>,
-    /// The dead letter whose replay the key waits for, by its place in the source topic.
-    held_for: Option<String>,
-}
-
-impl Waiting {
-    fn new(key: ParkedKey) -> Self {
-        let place = |offset: i64| format!("{}/{}@{offset}", key.topic, key.partition);
-        let time = |ms: i64| Timestamp::from_millisecond(ms).ok();
-        let is_held = key.held_for.is_some();
-        Self {
-            behind: key.origin.map(place),
-            held_for: key.held_for.map(place),
-            key: text_of(key.key.as_deref()),
-            records: key.offsets.len(),
-            since: key.why.since_ms.and_then(time),
-            next_attempt: time(key.wait.not_before_ms)
-                .filter(|at| *at > Timestamp::now() && !is_held),
-            attempts: key.wait.attempts,
-            class: key.why.class,
-            message: key.why.message,
-            partition: key.partition,
-            topic: key.topic,
-        }
-    }
-}
-
-impl Row for Waiting {
-    const COLUMNS: &'static [&'static str] = &[
-        "topic",
-        "partition",
-        "key",
-        "records",
-        "behind",
-        "since",
-        "next attempt",
-        "attempts",
-        "why",
+impl Row for WaitingKey {
+    const COLUMNS: &'static [Column] = &[
+        name("topic"),
+        number("partition"),
+        id("key"),
+        number("records"),
+        id("behind"),
+        name("since"),
+        name("next-attempt"),
+        number("attempts"),
+        text("why"),
     ];
 
     fn cells(&self) -> Vec<Vec<String>> {
-        let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-        let time = |time: Option<Timestamp>| time.map(|time| time.strftime("%FT%TZ").to_string());
         let why = match (&self.held_for, &self.class, &self.message) {
             (Some(origin), ..) => format!("held until the dead letter of {origin} is replayed"),
             (None, Some(class), Some(message)) => format!("{class}: {message}"),
@@ -88,16 +55,16 @@ impl Row for Waiting {
         };
         let next = match (&self.held_for, self.next_attempt) {
             (Some(_), _) => "held".to_owned(),
-            (None, Some(at)) => at.strftime("%FT%TZ").to_string(),
+            (None, Some(at)) => seconds(at),
             (None, None) => "due".to_owned(),
         };
         vec![vec![
             self.topic.clone(),
             self.partition.to_string(),
-            text(&self.key),
+            or_dash(self.key.as_deref()),
             self.records.to_string(),
-            text(&self.behind),
-            text(&time(self.since)),
+            or_dash(self.behind.as_deref()),
+            or_dash(self.since.map(seconds)),
             next,
             self.attempts.to_string(),
             why,
@@ -105,20 +72,55 @@ impl Row for Waiting {
     }
 }
 
-/// Lists them.
+/// Lists the keys.
 pub(super) async fn run(connection: &ConnectionArgs, args: ListArgs) -> anyhow::Result<Ending> {
-    let mut keys: Vec<Waiting> = keys_of(connection, &args.group)
+    let mut keys: Vec<WaitingKey> = args
+        .group
+        .keys(connection)
         .await?
         .into_iter()
-        .map(Waiting::new)
+        .map(WaitingKey::new)
         .collect();
     keys.sort_by_key(|key| key.since);
     let (all, records) = (
         keys.len(),
         keys.iter().map(|key| key.records).sum::<usize>(),
     );
-    keys.truncate(args.limit.unwrap_or(usize::MAX));
-    Listing::print(args.output.output, keys)?;
-    anstream::eprintln!("evenkeel: {all} keys wait, with {records} records");
-    Ok(Ending::Done)
+    if args.by_cause {
+        Listing::print(args.output, by_cause(&keys))?;
+    } else {
+        keys.truncate(args.limit.unwrap_or(usize::MAX));
+        Listing::print(args.output, keys)?;
+    }
+    say!("{all} keys wait, with {records} records");
+    Ok(match args.check.check && all > 0 {
+        true => Ending::FoundBad,
+        false => Ending::Done,
+    })
+}
+
+impl Row for Cause {
+    const COLUMNS: &'static [Column] = &[
+        name("topic"),
+        name("class"),
+        number("keys"),
+        number("records"),
+        name("since"),
+        name("next-attempt"),
+        id("example"),
+        text("message"),
+    ];
+
+    fn cells(&self) -> Vec<Vec<String>> {
+        vec![vec![
+            self.topic.clone(),
+            or_dash(self.class.as_deref()),
+            self.keys.to_string(),
+            self.records.to_string(),
+            or_dash(self.since.map(seconds)),
+            or_dash(self.next_attempt.map(seconds)),
+            or_dash(self.example.as_deref()),
+            self.message.clone(),
+        ]]
+    }
 }

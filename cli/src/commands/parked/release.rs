@@ -1,39 +1,39 @@
-//! `evenkeel parked release` and `drop`: what to do about a key that waits.
+//! `evenkeel parked release` and `drop`: decisions on a waiting key.
 //!
-//! Commands to the running group, as those of `evenkeel groups` are: answered by the member that owns the key, and kept in
-//! the group's history.
+//! Both are commands to the running group, like those of `evenkeel groups`. The member that owns
+//! the key answers, and the group's history keeps the command.
 
-use super::{GroupArgs, sources};
-use crate::commands::groups::order::{self, OrderArgs};
-use crate::connection::ConnectionArgs;
-use crate::exit::{Ending, Usage};
+use super::group_args::GroupArgs;
+use crate::arguments::connection::ConnectionArgs;
+use crate::commands::groups::control::{CommandArgs, give};
 use clap::Args;
 use evenkeel::control::{Action, Scope};
+use evenkeel_program::exit::{Ending, Usage};
 
 /// Let a key go on at once, also one that is held.
 ///
-/// Its first parked record is tried now, and counts the attempt. A key that is held for a dead letter goes on without it:
-/// what comes after the dead letter is handled before that is replayed.
+/// Its first parked record is tried now, and counts the attempt. A key that is held for a dead
+/// letter goes on without it: what comes after the dead letter is handled before that is replayed.
 #[derive(Debug, Args)]
 pub(crate) struct ReleaseArgs {
     #[command(flatten)]
     key: KeyArgs,
 
     #[command(flatten)]
-    order: OrderArgs,
+    command: CommandArgs,
 }
 
 /// Give the first parked record of a key up, and let what is behind it go on.
 ///
-/// The record goes to the group's dead-letter topic, marked as skipped, and from there it can be replayed. An attempt that
-/// runs may still succeed.
+/// The record goes to the group's dead-letter topic, marked as skipped, and from there it can be
+/// replayed. An attempt that runs may still succeed.
 #[derive(Debug, Args)]
 pub(crate) struct DropArgs {
     #[command(flatten)]
     key: KeyArgs,
 
     #[command(flatten)]
-    order: OrderArgs,
+    command: CommandArgs,
 }
 
 /// Which key is meant.
@@ -55,14 +55,9 @@ impl KeyArgs {
         }
     }
 
-    /// The key in the one topic that is named, or that the group has.
+    /// Finds the key in the named topic, or in the group's only topic.
     async fn find(&self, connection: &ConnectionArgs) -> anyhow::Result<Scope> {
-        let topics = sources(
-            &connection.admin().await?,
-            &self.group.group,
-            &self.group.topics,
-        )
-        .await?;
+        let topics = self.group.sources(connection).await?;
         match topics.as_slice() {
             [topic] => Ok(self.scope(topic)),
             topics => anyhow::bail!(
@@ -76,14 +71,14 @@ impl KeyArgs {
 impl ReleaseArgs {
     pub(super) fn check(&self) -> Result<(), Usage> {
         let scope = self.key.scope("any");
-        self.order.check(Action::RetryNow { scope })
+        self.command.check(Action::RetryNow { scope })
     }
 }
 
 impl DropArgs {
     pub(super) fn check(&self) -> Result<(), Usage> {
         let scope = self.key.scope("any");
-        self.order.check(Action::Drop { scope })
+        self.command.check(Action::Drop { scope })
     }
 }
 
@@ -92,10 +87,16 @@ pub(super) async fn run(connection: &ConnectionArgs, args: ReleaseArgs) -> anyho
     let action = Action::RetryNow {
         scope: args.key.find(connection).await?,
     };
-    order::give(connection, &args.key.group.group, args.order, action).await
+    give(
+        connection,
+        args.key.group.group.name(),
+        args.command,
+        action,
+    )
+    .await
 }
 
-/// Gives its first record up.
+/// Skips its first record.
 pub(super) async fn run_drop(
     connection: &ConnectionArgs,
     args: DropArgs,
@@ -103,5 +104,11 @@ pub(super) async fn run_drop(
     let action = Action::Drop {
         scope: args.key.find(connection).await?,
     };
-    order::give(connection, &args.key.group.group, args.order, action).await
+    give(
+        connection,
+        args.key.group.group.name(),
+        args.command,
+        action,
+    )
+    .await
 }

@@ -1,4 +1,5 @@
-//! From a payload, or a full CloudEvent in JSON, to a checked event with its topic and key. Pure.
+//! Converts a payload, or a complete CloudEvent in JSON, into a validated event with its topic and
+//! key. Pure.
 
 use super::payload;
 use evenkeel::event::{
@@ -10,25 +11,25 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use shop_schemas::TopicDeclaration;
 
-/// Where the record key comes from.
+/// The source of the record key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum KeyRule {
     /// The member that the topic's declaration names.
     Declared,
     /// The value at a JSON pointer.
     At(String),
-    /// Always this.
+    /// This key for every event.
     Fixed(String),
     /// No key.
     None,
 }
 
-/// Makes events of what the input holds.
+/// Creates events from the input.
 pub(super) struct Drafter {
     pub(super) catalogue: Catalogue,
-    /// The type that every event must have; none takes each event's own.
+    /// The required type of every event. `None`: each event has its own.
     pub(super) ty: Option<String>,
-    /// The topic for all; none takes the declared one.
+    /// The topic for all events. `None`: the declared one.
     pub(super) topic: Option<String>,
     pub(super) key: KeyRule,
     pub(super) source: String,
@@ -37,7 +38,7 @@ pub(super) struct Drafter {
 }
 
 impl Drafter {
-    /// Refuses what would fail for every line.
+    /// Rejects settings that would fail for every line.
     pub(super) fn check(&self) -> Result<(), String> {
         match &self.ty {
             None => Ok(()),
@@ -48,14 +49,14 @@ impl Drafter {
         }
     }
 
-    /// The topic that every event goes to, if it is one.
+    /// The topic of all events, if it is the same.
     pub(super) fn topic(&self) -> Option<&str> {
         let ty = self.ty.as_deref();
         ty.and_then(|ty| self.topic_of(ty).ok())
             .or(self.topic.as_deref())
     }
 
-    /// The event of one JSON object, whose payload it leaves as it is written.
+    /// The event of one JSON object. The payload keeps its exact text.
     pub(super) fn draft(&self, input: Box<RawValue>) -> Result<JsonEvent, String> {
         let (mut attributes, data, own) = match is_event(&value(&input)?) {
             true => {
@@ -84,7 +85,7 @@ impl Drafter {
         })
     }
 
-    /// The record of an event, the first hop of its trace.
+    /// The record of an event. It starts the event's trace.
     pub(super) fn encode(&self, event: &JsonEvent) -> Result<OutgoingRecord, String> {
         encode_json(event, self.mode, Some(&TraceContext::root()))
             .map_err(|error| error.to_string())
@@ -109,7 +110,7 @@ impl Drafter {
         }
     }
 
-    /// Where the key is in the payload; none for a fixed key or no key.
+    /// The JSON pointer to the key in the payload. `None` for a fixed key or no key.
     fn key_pointer(&self, ty: &str) -> Result<Option<String>, String> {
         match (&self.key, declaration(ty)) {
             (KeyRule::Fixed(_) | KeyRule::None, _) => Ok(None),
@@ -132,32 +133,32 @@ impl Drafter {
         let found = payload::at(data, &pointer).ok_or_else(none)?;
         match value(found)? {
             Value::String(text) => Ok(Some(text)),
-            // As it is written: two accounts that no f64 tells apart are two keys.
+            // As text: two account numbers that are equal as f64 are two keys.
             Value::Number(_) => Ok(Some(found.get().to_owned())),
             _ => Err(none()),
         }
     }
 }
 
-/// The declaration of the topic that a type travels on.
+/// The declaration of the topic of a type.
 fn declaration(ty: &str) -> Option<&'static TopicDeclaration> {
     let travels = |topic: &&TopicDeclaration| topic.events.iter().any(|event| event == ty);
     shop_schemas::topics().iter().find(travels)
 }
 
-/// Whether an object is a CloudEvent rather than a payload: it has all that an event must have.
+/// Whether an object is a CloudEvent rather than a payload: it has all required attributes.
 fn is_event(input: &Value) -> bool {
     ["specversion", "id", "source", "type"]
         .iter()
         .all(|name| input.get(name).is_some_and(Value::is_string))
 }
 
-/// What a text says, for checks; numbers are as near as `f64` comes.
+/// The parsed value of a text, for validation. Numbers have the precision of `f64`.
 fn value(text: &RawValue) -> Result<Value, String> {
     serde_json::from_str(text.get()).map_err(|error| error.to_string())
 }
 
-/// Reads a CloudEvent by the reader that consumers use.
+/// Reads a CloudEvent with the reader that consumers use.
 fn read_event(input: &RawValue) -> Result<(Attributes, Box<RawValue>), String> {
     let mut headers = Headers::new();
     headers.push("content-type", Some(b"application/cloudevents+json"));

@@ -1,25 +1,29 @@
-//! Sends drafts in order and gives receipts in order, with as many on their way as the publisher takes.
+//! Sends drafts in order and prints receipts in order, with as many events in flight as the
+//! publisher accepts.
 
 use super::draft::Drafter;
 use super::payload;
-use crate::exit::Ending;
 use crate::lines::{self, Line};
-use crate::output::{ForReader, Listing, OutputFormat, Row};
-use crate::receipt::ready_or_never;
-use crate::stop::Stop;
+use crate::output::stderr::say;
+use crate::output::{
+    AfterDone, Column, Listing, OutputArgs, Row, StdoutListing, id, name, number, or_dash,
+};
 use evenkeel::event::JsonEvent;
 use evenkeel::kafka::{KafkaError, admin::Admin};
 use evenkeel::publisher::{PendingReceipt, PublishError, Publisher};
+use evenkeel_ops::receipts::ready_or_never;
+use evenkeel_program::exit::Ending;
+use evenkeel_program::stop::Stop;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::{HashSet, VecDeque};
-use std::io::{BufRead, BufWriter, StdoutLock};
+use std::io::{self, BufRead};
 use std::time::Duration;
 
-/// Events that wait for their receipt at most.
+/// Maximum number of events that wait for their receipt.
 const PENDING_MAX: usize = 10_000;
 
-/// What to publish.
+/// The input.
 pub(super) enum Source {
     /// One payload.
     One(Box<RawValue>),
@@ -27,10 +31,10 @@ pub(super) enum Source {
     Lines(Box<dyn BufRead + Send>),
 }
 
-/// What the brokers took, as it is listed.
+/// A published event as it is listed.
 #[derive(Serialize)]
 struct Published {
-    /// The line it came from; absent for an event from the command line.
+    /// The number of its line. Absent for an event from the command line.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u64>,
     #[serde(rename = "type")]
@@ -44,23 +48,30 @@ struct Published {
 }
 
 impl Row for Published {
-    const COLUMNS: &'static [&'static str] =
-        &["line", "type", "id", "topic", "partition", "offset", "key"];
+    const COLUMNS: &'static [Column] = &[
+        number("line"),
+        name("type"),
+        id("id"),
+        name("topic"),
+        number("partition"),
+        number("offset"),
+        id("key"),
+    ];
 
     fn cells(&self) -> Vec<Vec<String>> {
         vec![vec![
-            self.line.map_or("-".to_owned(), |line| line.to_string()),
+            or_dash(self.line),
             self.ty.clone(),
             self.id.clone(),
             self.topic.clone(),
             self.partition.to_string(),
             self.offset.to_string(),
-            self.key.clone().unwrap_or_else(|| "-".to_owned()),
+            or_dash(self.key.as_deref()),
         ]]
     }
 }
 
-/// An event on its way.
+/// An event in flight.
 struct Pending {
     line: Option<u64>,
     event: JsonEvent,
@@ -73,16 +84,20 @@ pub(super) struct Run {
     admin: Admin,
     drafter: Drafter,
     topics: HashSet<String>,
-    listing: Listing<ForReader<BufWriter<StdoutLock<'static>>>, Published>,
+    listing: StdoutListing<Published>,
+    /// The error that ended the listing of receipts.
+    unlisted: Option<io::Error>,
     keep_going: bool,
     pending: VecDeque<Pending>,
     published: u64,
     failed: u64,
-    /// No more input is taken: it ended, or something failed.
+    /// Number of events that may or may not be on the log.
+    unknown: u64,
+    /// Whether no more input is taken, because it ended or an event failed.
     closed: bool,
 }
 
-/// Fails when the topic does not exist, with what to do about it.
+/// Fails if the topic does not exist. The error contains a remedy.
 pub(super) async fn require_topic(admin: &Admin, topic: &str) -> anyhow::Result<()> {
     let topic = topic.to_owned();
     let counts = admin.partition_counts(std::slice::from_ref(&topic)).await?;
@@ -102,7 +117,7 @@ impl Run {
         publisher: Publisher,
         admin: Admin,
         drafter: Drafter,
-        output: OutputFormat,
+        output: OutputArgs,
         keep_going: bool,
     ) -> Self {
         Self {
@@ -111,55 +126,76 @@ impl Run {
             admin,
             drafter,
             listing: Listing::stdout(output),
+            unlisted: None,
             keep_going,
             pending: VecDeque::new(),
             published: 0,
             failed: 0,
+            unknown: 0,
             closed: false,
         }
     }
 
-    /// Publishes all that the source has. After a signal nothing more is sent, and receipts are waited for as long as
-    /// `patience`.
+    /// Publishes all events of the source. After a signal it sends nothing more, and waits for
+    /// receipts at most for `patience`.
     pub(super) async fn all(
         mut self,
         source: Source,
-        mut stop: Stop,
+        stop: Stop,
         patience: Duration,
     ) -> anyhow::Result<Ending> {
+        let is_many = matches!(source, Source::Lines(_));
         let signal = match source {
             Source::One(input) => {
                 self.closed = true;
                 self.send(None, input).await;
-                self.settle(None, &mut stop).await?
+                self.settle(None, &stop).await?
             }
-            Source::Lines(input) => {
-                let signal = self.settle(Some(lines::read(input)), &mut stop).await?;
-                anstream::eprintln!(
-                    "evenkeel: published {}, failed {}{}",
-                    self.published,
-                    self.failed,
-                    if signal.is_some() { ", stopped" } else { "" }
-                );
-                signal
-            }
+            Source::Lines(input) => self.settle(Some(lines::read(input)), &stop).await?,
         };
         if signal.is_some() {
-            self.give_up_after(patience).await?;
+            self.give_up_after(patience).await;
         }
-        self.listing.finish()?;
+        let listed = match self.unlisted.take() {
+            Some(error) => Err(error),
+            None => self.listing.finish_rows(),
+        };
+        if is_many {
+            say!(
+                "{}{}",
+                self.summary(),
+                if signal.is_some() { ", stopped" } else { "" }
+            );
+        }
+        let summary = self.summary();
+        listed.after_done(|| summary)?;
         Ok(match signal {
             Some(number) => Ending::Stopped(number),
+            None if self.unknown > 0 => Ending::Unknown,
             None if self.failed > 0 => Ending::SomeFailed,
             None => Ending::Done,
         })
     }
 
-    /// Takes lines and receipts as they come, until there is neither, or a signal comes.
+    fn summary(&self) -> String {
+        let Self {
+            published,
+            failed,
+            unknown,
+            ..
+        } = self;
+        match unknown {
+            0 => format!("published {published}, failed {failed}"),
+            _ => format!("published {published}, failed {failed}, of unknown outcome {unknown}"),
+        }
+    }
+
+    /// Processes lines and receipts as they arrive, until there are no more, or until a signal
+    /// arrives.
     async fn settle(
         &mut self,
         mut input: Option<tokio::sync::mpsc::Receiver<std::io::Result<Line>>>,
-        stop: &mut Stop,
+        stop: &Stop,
     ) -> anyhow::Result<Option<u8>> {
         loop {
             let room = !self.closed && self.pending.len() < PENDING_MAX;
@@ -171,7 +207,7 @@ impl Run {
             tokio::select! {
                 biased;
                 number = stop.signalled() => return Ok(Some(number)),
-                outcome = ready_or_never(front) => self.receive(outcome)?,
+                outcome = ready_or_never(front) => self.receive(outcome),
                 line = next_or_never(lines) => match line {
                     Some(line) => {
                         let Line { number, content } = line?;
@@ -216,18 +252,15 @@ impl Run {
         }
     }
 
-    /// Lists the front event's receipt, or says why there is none.
-    fn receive(
-        &mut self,
-        outcome: Result<evenkeel::publisher::Receipt, PublishError>,
-    ) -> std::io::Result<()> {
+    /// Lists the oldest event's receipt, or prints why there is none.
+    fn receive(&mut self, outcome: Result<evenkeel::publisher::Receipt, PublishError>) {
         let Some(Pending { line, event, .. }) = self.pending.pop_front() else {
-            return Ok(());
+            return;
         };
         match outcome {
             Ok(receipt) => {
                 self.published += 1;
-                self.listing.push(&Published {
+                let listed = Published {
                     line,
                     ty: event.attributes.ty,
                     source: event.attributes.source,
@@ -238,45 +271,74 @@ impl Run {
                     key: event
                         .key
                         .map(|key| String::from_utf8_lossy(&key).into_owned()),
-                })?;
-                if self.pending.is_empty() {
-                    self.listing.flush()?;
-                }
+                };
+                self.list(&listed);
+            }
+            Err(error @ PublishError::Unknown { .. }) => {
+                self.leave_open(line, &event, &error.to_string());
             }
             Err(error) => {
                 self.closed |= matches!(error, PublishError::Fatal(_));
                 self.fail(line, &format!("id {}: {error}", event.attributes.id));
             }
         }
-        Ok(())
+    }
+
+    /// Lists a receipt. If that fails, nothing more is sent, but events in flight are still
+    /// awaited.
+    fn list(&mut self, published: &Published) {
+        if self.unlisted.is_some() {
+            return;
+        }
+        let listed = self.listing.push(published);
+        let listed = listed.and_then(|()| match self.pending.is_empty() {
+            true => self.listing.flush(),
+            false => Ok(()),
+        });
+        if let Err(error) = listed {
+            self.unlisted = Some(error);
+            self.closed = true;
+        }
+    }
+
+    /// Reports an event that may or may not be on the log.
+    fn leave_open(&mut self, line: Option<u64>, event: &JsonEvent, reason: &str) {
+        self.unknown += 1;
+        self.closed |= !self.keep_going;
+        let attributes = &event.attributes;
+        let text = format!(
+            "id {}: {reason}; publish it again as a CloudEvent with this id and the source {}, and consumers take it for the same",
+            attributes.id, attributes.source
+        );
+        name_line(line, &text);
     }
 
     fn fail(&mut self, line: Option<u64>, reason: &str) {
         self.failed += 1;
         self.closed |= !self.keep_going;
-        match line {
-            Some(number) => anstream::eprintln!("evenkeel: line {number}: {reason}"),
-            None => anstream::eprintln!("evenkeel: {reason}"),
-        }
+        name_line(line, reason);
     }
 
-    /// After a signal: the receipts that still come in time, and the ids of the events that may be on the log or not.
-    async fn give_up_after(&mut self, patience: Duration) -> std::io::Result<()> {
+    /// After a signal: lists the receipts that arrive in time, then reports the events that may or
+    /// may not be on the log.
+    async fn give_up_after(&mut self, patience: Duration) {
         let deadline = tokio::time::Instant::now() + patience;
         while let Some(front) = self.pending.front_mut() {
             match tokio::time::timeout_at(deadline, &mut front.receipt).await {
-                Ok(outcome) => self.receive(outcome)?,
+                Ok(outcome) => self.receive(outcome),
                 Err(_) => break,
             }
         }
         for Pending { line, event, .. } in std::mem::take(&mut self.pending) {
-            let id = event.attributes.id;
-            self.fail(
-                line,
-                &format!("id {id}: stopped before its acknowledgement"),
-            );
+            self.leave_open(line, &event, "stopped before its acknowledgement");
         }
-        Ok(())
+    }
+}
+
+fn name_line(line: Option<u64>, reason: &str) {
+    match line {
+        Some(number) => say!("line {number}: {reason}"),
+        None => say!("{reason}"),
     }
 }
 

@@ -1,11 +1,11 @@
-//! `evenkeel schemas check`: schema documents that can be used, payloads that follow them.
+//! `evenkeel schemas check`: validates schema documents, or payloads against a schema.
 
-use crate::catalogue::{CatalogueArgs, known_types};
-use crate::exit::{Ending, Usage};
-use crate::output::{Listing, OutputArgs, OutputFormat, Row};
+use crate::arguments::catalogue::{CatalogueArgs, known_types};
+use crate::output::{Column, Listing, OutputArgs, Row, id, name, or_dash, text};
 use anyhow::Context;
 use clap::Args;
 use evenkeel::schema::Catalogue;
+use evenkeel_program::exit::{Ending, Usage};
 use serde::Serialize;
 use serde_json::{Deserializer, Value};
 use std::io::{self, BufReader};
@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// Check schema documents, or the payloads of an event type on standard input.
 ///
-/// With files: whether each is a schema that can be used. With an event type: whether each JSON text on standard input
-/// follows its schema. Exits with 3 when something is invalid.
+/// With files: whether each is a schema that can be used. With an event type: whether each JSON
+/// text on standard input follows its schema. Exits with 3 when something is invalid.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
     /// Schema files, or one event type.
@@ -25,7 +25,7 @@ pub(crate) struct CheckArgs {
     output: OutputArgs,
 }
 
-/// What was found out about a document or a payload.
+/// The result for a document or a payload.
 #[derive(Serialize)]
 struct Checked {
     /// The file, or the payload's number from 1.
@@ -35,13 +35,13 @@ struct Checked {
 }
 
 impl Row for Checked {
-    const COLUMNS: &'static [&'static str] = &["subject", "valid", "reason"];
+    const COLUMNS: &'static [Column] = &[id("subject"), name("valid"), text("reason")];
 
     fn cells(&self) -> Vec<Vec<String>> {
         vec![vec![
             self.subject.clone(),
             if self.valid { "yes" } else { "no" }.to_owned(),
-            self.reason.clone().unwrap_or_else(|| "-".to_owned()),
+            or_dash(self.reason.as_deref()),
         ]]
     }
 }
@@ -56,9 +56,9 @@ impl Checked {
     }
 }
 
-/// Tells files from an event type, and checks.
+/// Distinguishes files from an event type, and checks them.
 pub(super) fn run(catalogue: &CatalogueArgs, args: CheckArgs) -> anyhow::Result<Ending> {
-    let output = args.output.output;
+    let output = args.output;
     if let [ty] = args.what.as_slice()
         && !Path::new(ty).exists()
     {
@@ -91,8 +91,8 @@ pub(super) fn run(catalogue: &CatalogueArgs, args: CheckArgs) -> anyhow::Result<
     Ok(ending)
 }
 
-/// Checks each JSON text of standard input, which may be one a line or spread over lines.
-fn check_payloads(catalogue: &Catalogue, ty: &str, output: OutputFormat) -> anyhow::Result<Ending> {
+/// Checks each JSON text of standard input. A text may span several lines.
+fn check_payloads(catalogue: &Catalogue, ty: &str, output: OutputArgs) -> anyhow::Result<Ending> {
     let mut listing = Listing::stdout(output);
     let mut ending = Ending::Done;
     let input = BufReader::new(io::stdin());

@@ -1,20 +1,24 @@
-//! `evenkeel topics apply`: what the declarations ask of the cluster, shown first and done on request.
+//! `evenkeel topics apply`: applies declarations to the cluster, after showing the plan.
 
-use crate::connection::ConnectionArgs;
-use crate::exit::Ending;
-use crate::output::{Listing, OutputArgs, OutputFormat, Row};
+use crate::arguments::check_flag::CheckArgs;
+use crate::arguments::connection::ConnectionArgs;
+use crate::output::stderr::say;
+use crate::output::{AfterDone, Column, Listing, OutputArgs, Row, name, text};
 use anyhow::Context;
 use clap::Args;
 use evenkeel::kafka::admin::{Admin, NewTopic, TopicDescription};
+use evenkeel_program::exit::Ending;
 use serde::Serialize;
 use shop_schemas::TopicDeclaration;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Create and change topics as their declarations say; shows what it would do until --execute is given.
+/// Create and change topics as their declarations say; shows what it would do until --execute is
+/// given.
 ///
-/// Partitions are never added to a topic that exists: keys would move to other partitions and lose their order. A topic
-/// that has another number is reported, and the exit code is 3.
+/// Partitions are never added to a topic that exists: keys would move to other partitions and lose
+/// their order. A topic that has another number is reported, and the exit code is 3. With --check
+/// it is 3 as well while a topic is to be created or changed.
 #[derive(Debug, Args)]
 pub(crate) struct ApplyArgs {
     /// Declarations in JSON, one or an array of them; the shop's own when left out.
@@ -25,6 +29,9 @@ pub(crate) struct ApplyArgs {
     #[arg(long)]
     execute: bool,
 
+    #[command(flatten)]
+    check: CheckArgs,
+
     /// Replication factor of topics that are created; the broker's default when left out.
     #[arg(short, long, value_parser = clap::value_parser!(i32).range(1..))]
     replication: Option<i32>,
@@ -33,26 +40,28 @@ pub(crate) struct ApplyArgs {
     output: OutputArgs,
 }
 
-/// What a topic needs.
+/// The change that a topic needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Action {
-    /// It does not exist.
+    /// The topic does not exist.
     Create,
     /// A setting differs.
     Change,
-    /// It is as declared.
+    /// The topic matches its declaration.
     Keep,
-    /// It differs in a way that cannot be mended here.
+    /// The topic differs in a way that this command cannot repair.
     Differs,
+    /// The client may not see the topic's settings, so the required change is unknown.
+    Hidden,
 }
 
-/// A topic's part of the plan.
+/// The plan for one topic.
 #[derive(Debug, Serialize)]
 struct Step {
     topic: String,
     action: Action,
-    /// Whether it was done; false in a dry run.
+    /// Whether the change was made. False in a dry run.
     done: bool,
     detail: String,
     #[serde(skip)]
@@ -62,7 +71,8 @@ struct Step {
 }
 
 impl Row for Step {
-    const COLUMNS: &'static [&'static str] = &["topic", "action", "done", "detail"];
+    const COLUMNS: &'static [Column] =
+        &[name("topic"), name("action"), name("done"), text("detail")];
 
     fn cells(&self) -> Vec<Vec<String>> {
         let action = match self.action {
@@ -70,8 +80,13 @@ impl Row for Step {
             Action::Change => "change",
             Action::Keep => "keep",
             Action::Differs => "differs",
+            Action::Hidden => "hidden",
         };
-        let done = if self.done { "yes" } else { "no" };
+        let done = match (self.action, self.done) {
+            (Action::Keep | Action::Differs, _) => "-",
+            (_, true) => "yes",
+            (_, false) => "no",
+        };
         vec![vec![
             self.topic.clone(),
             action.to_owned(),
@@ -81,10 +96,13 @@ impl Row for Step {
     }
 }
 
-/// Plans, and acts when asked to.
+/// Prints the plan, and makes the changes with `--execute`.
 pub(super) async fn run(connection: &ConnectionArgs, args: ApplyArgs) -> anyhow::Result<Ending> {
     let declarations = declarations(&args.file)?;
-    let admin = connection.admin().await?;
+    let admin = match args.execute {
+        true => connection.admin_to_change().await?,
+        false => connection.admin().await?,
+    };
     let names: Vec<String> = declarations
         .iter()
         .map(|topic| topic.name.clone())
@@ -101,20 +119,31 @@ pub(super) async fn run(connection: &ConnectionArgs, args: ApplyArgs) -> anyhow:
     if args.execute {
         execute(&admin, &mut steps, args.replication.unwrap_or(-1)).await?;
     }
+    let is_hidden = steps.iter().any(|step| step.action == Action::Hidden);
     let differs = steps.iter().any(|step| step.action == Action::Differs);
     let waiting = |step: &Step| matches!(step.action, Action::Create | Action::Change);
-    let to_do = steps
+    let to_do: Vec<String> = steps
         .iter()
         .filter(|step| waiting(step) && !step.done)
-        .count();
-    Listing::print(args.output.output, steps)?;
-    if to_do > 0 && args.output.output == OutputFormat::Table {
-        anstream::eprintln!("evenkeel: nothing was done; act with --execute");
+        .map(|step| step.topic.clone())
+        .collect();
+    let done = match args.execute {
+        true => "what can be done was done",
+        false => "nothing was done",
+    };
+    Listing::print(args.output, steps).after_done(|| done.to_owned())?;
+    if !to_do.is_empty() && args.output.is_table() {
+        say!("nothing was done; act with --execute");
     }
-    Ok(if differs {
-        Ending::FoundBad
-    } else {
-        Ending::Done
+    let drift = match to_do.is_empty() {
+        true => Vec::new(),
+        false => vec![format!("not as declared: {}", to_do.join(", "))],
+    };
+    let checked = args.check.judge(&drift);
+    Ok(match (is_hidden, differs) {
+        (true, _) => Ending::SomeFailed,
+        (_, true) => Ending::FoundBad,
+        _ => checked,
     })
 }
 
@@ -139,7 +168,7 @@ fn declarations(files: &[PathBuf]) -> anyhow::Result<Vec<TopicDeclaration>> {
     Ok(declarations)
 }
 
-/// The setting that a declaration makes.
+/// The setting that a declaration determines.
 const RETENTION: &str = "retention.ms";
 
 fn plan(declaration: &TopicDeclaration, found: Option<&TopicDescription>) -> Step {
@@ -158,6 +187,10 @@ fn plan(declaration: &TopicDeclaration, found: Option<&TopicDescription>) -> Ste
                 found.partitions.len()
             ),
         ),
+        Some(TopicDescription {
+            config_refused: Some(refused),
+            ..
+        }) => (Action::Hidden, refused.clone()),
         Some(found) => {
             let is = found.config.get(RETENTION);
             let shown = is.map_or("the broker's default", String::as_str);
@@ -192,7 +225,7 @@ async fn execute(admin: &Admin, steps: &mut [Step], replication: i32) -> anyhow:
         .filter(|step| step.action == Action::Create)
         .map(new_topic)
         .collect();
-    // Somebody else may have created one since the plan was made: then it is there, too.
+    // A topic may have been created since the plan was made. That is no error.
     admin.create_topics(&missing).await?;
     for step in steps {
         if step.action == Action::Change {
@@ -237,6 +270,7 @@ mod tests {
                 .map(|value| (RETENTION.to_owned(), value.to_owned()))
                 .into_iter()
                 .collect(),
+            config_refused: None,
         }
     }
 
@@ -249,6 +283,11 @@ mod tests {
         check(Some(found(2, Some("1000"))), Action::Keep);
         check(Some(found(2, Some("5"))), Action::Change);
         check(Some(found(2, None)), Action::Change);
+        let hidden = TopicDescription {
+            config_refused: Some("it takes an ACL".to_owned()),
+            ..found(2, None)
+        };
+        check(Some(hidden), Action::Hidden);
         check(Some(found(1, Some("1000"))), Action::Differs);
         check(Some(found(3, Some("1000"))), Action::Differs);
     }

@@ -151,7 +151,7 @@ fn attributes_in_json_quotes_are_read_without_them() {
         .extensions
         .insert("ext".to_owned(), "plain".to_owned());
     assert_eq!(read.attributes, expected);
-    // Without quotes round the version, those of another value are its own.
+    // Without quotes around the version, quotes of another value are part of it.
     let headers = binary_with(&[("ce_id", Some(br#""1""#))]);
     let read = decode(headers.iter(), None).expect("an event");
     assert_eq!(read.attributes.id, r#""1""#);

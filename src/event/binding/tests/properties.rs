@@ -1,4 +1,4 @@
-//! What holds for any event and any bytes.
+//! Properties of all events and all bytes.
 
 use super::structured::{STRUCTURED, structured};
 use super::*;
@@ -14,7 +14,7 @@ fn extension_names() -> impl Strategy<Value = String> {
 fn attributes() -> impl Strategy<Value = Attributes> {
     let mandatory = ("\\PC{1,20}", "\\PC{1,20}", "\\PC{1,20}");
     let texts = prop::array::uniform3(prop::option::of(".{0,20}"));
-    // From year 1 to year 9999: what RFC 3339 can write.
+    // From year 1 to year 9999: the range of RFC 3339.
     let seconds = -62_135_596_800_i64..253_370_764_800;
     let time = prop::option::of((seconds, 0_i32..1_000_000_000));
     let extensions = prop::collection::btree_map(extension_names(), ".{0,20}", 0..5);
@@ -34,7 +34,7 @@ fn attributes() -> impl Strategy<Value = Attributes> {
     })
 }
 
-/// Header names that come near to those that mean something, and any others.
+/// Header names that resemble meaningful ones, and any others.
 fn header_names() -> impl Strategy<Value = String> {
     prop_oneof![
         prop::sample::select(vec![

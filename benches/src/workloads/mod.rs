@@ -1,0 +1,64 @@
+//! The workloads, one file each. A new one needs a variant of [`Workload`] and a file with its plan
+//! and its turn.
+
+mod backlog;
+mod consume;
+mod decode;
+mod effects;
+mod hot_key;
+mod keys;
+mod latency;
+mod lifecycle;
+mod parked;
+mod publish;
+mod rebalance;
+mod shared_rows;
+mod slow;
+
+use crate::spec::{Data, Plan, Spec, Turn};
+use crate::workload::Workload;
+
+impl Workload {
+    /// The plan: data, contestants and aims.
+    pub(crate) fn plan(self) -> Plan {
+        match self {
+            Self::Consume => consume::plan(),
+            Self::Decode => decode::plan(),
+            Self::Slow => slow::plan(),
+            Self::Publish => publish::plan(),
+            Self::Latency => latency::plan(),
+            Self::Effects => effects::plan(),
+            Self::SharedRows => shared_rows::plan(),
+            Self::Backlog => backlog::plan(),
+            Self::Keys => keys::plan(),
+            Self::HotKey => hot_key::plan(),
+            Self::Rebalance => rebalance::plan(),
+            Self::Lifecycle => lifecycle::plan(),
+            Self::Parked => parked::plan(),
+        }
+    }
+
+    /// The data that a contestant without prepared data writes, if the workload counts records.
+    pub(crate) fn writes(self) -> Data {
+        consume::DATA
+    }
+
+    /// Runs one turn, in this process.
+    pub(crate) async fn turn(self, spec: &Spec) -> anyhow::Result<Turn> {
+        match self {
+            Self::Consume => consume::turn(spec).await,
+            Self::Decode => decode::turn(spec).await,
+            Self::Slow => slow::turn(spec).await,
+            Self::Publish => publish::turn(spec).await,
+            Self::Latency => latency::turn(spec).await,
+            Self::Effects => effects::turn(spec).await,
+            Self::SharedRows => shared_rows::turn(spec).await,
+            Self::Backlog => backlog::turn(spec).await,
+            Self::Keys => keys::turn(spec).await,
+            Self::HotKey => hot_key::turn(spec).await,
+            Self::Rebalance => rebalance::turn(spec).await,
+            Self::Lifecycle => lifecycle::turn(spec).await,
+            Self::Parked => parked::turn(spec).await,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The event types that a command knows: the shop's, or those of a folder.
+
+use anyhow::Context;
+use clap::Args;
+use evenkeel::schema::Catalogue;
+use std::path::PathBuf;
+
+/// Where the schemas come from.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CatalogueArgs {
+    /// Folder with `*.schema.json` files; the shop's own schemas when left out.
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) schemas: Option<PathBuf>,
+}
+
+impl CatalogueArgs {
+    /// Compiles the schemas.
+    pub(crate) fn load(&self) -> anyhow::Result<Catalogue> {
+        match &self.schemas {
+            Some(dir) => Catalogue::from_dir(dir)
+                .with_context(|| format!("loading the schemas of {}", dir.display())),
+            None => shop_schemas::catalogue().context("loading the shop's schemas"),
+        }
+    }
+}
+
+/// The types of a catalogue, for a message.
+pub(crate) fn known_types(catalogue: &Catalogue) -> String {
+    catalogue.types().collect::<Vec<_>>().join(", ")
+}

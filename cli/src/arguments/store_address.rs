@@ -1,0 +1,21 @@
+//! The address of a store as an argument. It may contain a password, so it is never printed.
+
+use clap::Args;
+use evenkeel_program::store::StoreAddress;
+
+/// Which store is meant.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StoreArgs {
+    #[arg(
+        long = "store",
+        value_name = "URL",
+        env = "EVENKEEL_STORE",
+        hide_env_values = true,
+        help = HELP
+    )]
+    pub(crate) address: StoreAddress,
+}
+
+/// Forms of a store's address, for help.
+pub(crate) const HELP: &str = "The service's store: postgres://USER@HOST/DATABASE or sqlite:PATH. Other users of the machine can read \
+     arguments: put an address with a password into EVENKEEL_STORE";

@@ -1,0 +1,100 @@
+//! `evenkeel groups list`: the groups and their pauses.
+
+use super::in_force;
+use crate::arguments::check_flag::CheckArgs;
+use crate::arguments::connection::ConnectionArgs;
+use crate::output::observer::Stderr;
+use crate::output::stderr::say;
+use crate::output::{Column, Listing, OutputArgs, Row, name, number, or_dash, text};
+use clap::Args;
+use evenkeel::kafka::KafkaError;
+use evenkeel_ops::groups::control_log;
+use evenkeel_ops::groups::health::{self, InForce};
+use evenkeel_ops::groups::lag::lag_of;
+use evenkeel_ops::visibility;
+use evenkeel_program::exit::Ending;
+use serde::Serialize;
+
+/// The groups, their state, their number of members, and what of them is paused.
+///
+/// With --check the exit code is 3 when anything is paused, a dependency is down, or records wait
+/// for a group without members.
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    check: CheckArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    group: String,
+    state: String,
+    protocol: String,
+    /// `None` if it cannot be read.
+    members: Option<usize>,
+    paused: Vec<InForce>,
+}
+
+impl Row for Listed {
+    const COLUMNS: &'static [Column] = &[
+        name("group"),
+        name("state"),
+        name("protocol"),
+        number("members"),
+        text("paused"),
+    ];
+
+    fn cells(&self) -> Vec<Vec<String>> {
+        vec![vec![
+            self.group.clone(),
+            self.state.clone(),
+            self.protocol.clone(),
+            or_dash(self.members),
+            in_force::cell(&self.paused),
+        ]]
+    }
+}
+
+/// Lists the groups.
+pub(super) async fn run(connection: &ConnectionArgs, args: ListArgs) -> anyhow::Result<Ending> {
+    let admin = connection.admin().await?;
+    let groups = admin.groups().await?;
+    visibility::check_groups(&admin, groups.len(), &Stderr).await?;
+    let states = control_log::states(&connection.cluster()?, &admin, &groups, &Stderr).await?;
+    let (mut rows, mut wrong) = (Vec::new(), Vec::new());
+    let mut refused = args.check.check && states.is_partial;
+    for group in groups {
+        let control = states.of.get(&group.group).cloned().unwrap_or_default();
+        if args.check.check {
+            // The lag is read only for groups without members, because that takes a while.
+            let lag = match group.state.as_str() {
+                "Empty" => match lag_of(&admin, &group, &[], &Stderr).await {
+                    Err(error @ KafkaError::Refused { .. }) => {
+                        say!("{}: {error}", group.group);
+                        refused = true;
+                        Vec::new()
+                    }
+                    lag => lag?,
+                },
+                _ => Vec::new(),
+            };
+            wrong.extend(health::found(&group, &control, &lag));
+        }
+        rows.push(Listed {
+            members: group.are_members_known.then_some(group.members.len()),
+            group: group.group,
+            state: group.state,
+            protocol: group.protocol,
+            paused: health::pauses(&control),
+        });
+    }
+    Listing::print(args.output, rows)?;
+    let checked = args.check.judge(&wrong);
+    Ok(match refused {
+        true => Ending::SomeFailed,
+        false => checked,
+    })
+}

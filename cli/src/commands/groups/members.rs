@@ -1,0 +1,98 @@
+//! `evenkeel groups members`: the process of each member.
+
+use crate::arguments::connection::ConnectionArgs;
+use crate::arguments::group_args::GroupArg;
+use crate::output::{Column, Listing, OutputArgs, Row, id, name, number, seconds, text};
+use clap::Args;
+use evenkeel::control::MemberInfo;
+use evenkeel::kafka::admin::MemberDescription;
+use evenkeel_ops::UnknownGroup;
+use evenkeel_ops::groups::control_log;
+use evenkeel_program::exit::Ending;
+use serde::Serialize;
+
+/// The members of a group, and the process behind each: host, process id, release and admin
+/// address.
+///
+/// Members that are built with evenkeel say that themselves, in the topic control.GROUP; of others
+/// the brokers tell the client's id and address only.
+#[derive(Debug, Args)]
+pub(super) struct MembersArgs {
+    #[command(flatten)]
+    group: GroupArg,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// A member with the attributes from the brokers and from itself.
+#[derive(Serialize)]
+struct Known {
+    member_id: String,
+    client_id: String,
+    /// Address of the member's client.
+    client_host: String,
+    partitions: usize,
+    process: Option<MemberInfo>,
+}
+
+impl Known {
+    fn new(member: &MemberDescription, process: Option<&MemberInfo>) -> Self {
+        Self {
+            member_id: member.member_id.clone(),
+            client_id: member.client_id.clone(),
+            client_host: member.host.clone(),
+            partitions: member.assignment.values().map(Vec::len).sum(),
+            process: process.cloned(),
+        }
+    }
+}
+
+impl Row for Known {
+    const COLUMNS: &'static [Column] = &[
+        id("member-id"),
+        name("client-id"),
+        name("instance-id"),
+        id("host"),
+        number("pid"),
+        id("admin"),
+        text("version"),
+        name("since"),
+        number("partitions"),
+    ];
+
+    fn cells(&self) -> Vec<Vec<String>> {
+        let told = |tell: fn(&MemberInfo) -> Option<String>| {
+            let told = self.process.as_ref().and_then(tell);
+            told.unwrap_or_else(|| "-".to_owned())
+        };
+        let host = self.process.as_ref().map(|process| process.host.clone());
+        vec![vec![
+            self.member_id.clone(),
+            self.client_id.clone(),
+            told(|process| process.instance_id.clone()),
+            host.unwrap_or_else(|| self.client_host.clone()),
+            told(|process| Some(process.pid.to_string())),
+            told(|process| process.admin.clone()),
+            told(|process| Some(process.version.clone())),
+            told(|process| Some(seconds(process.at))),
+            self.partitions.to_string(),
+        ]]
+    }
+}
+
+/// Lists the members.
+pub(super) async fn run(connection: &ConnectionArgs, args: MembersArgs) -> anyhow::Result<Ending> {
+    let admin = connection.admin().await?;
+    let Some(group) = admin.describe_group(args.group.name()).await? else {
+        return Err(UnknownGroup::new(&admin, args.group.name()).await.into());
+    };
+    let cluster = connection.cluster()?;
+    let control = control_log::state(&cluster, &admin, args.group.name()).await?;
+    let rows = group
+        .members
+        .iter()
+        .map(|member| Known::new(member, control.member(&member.member_id)));
+    Listing::print(args.output, rows)?;
+    Ok(Ending::Done)
+}

@@ -1,0 +1,45 @@
+//! `evenkeel outbox`: publishes committed events, and shows the state of the outbox.
+
+mod relay;
+mod status;
+
+use clap::{Args, Subcommand};
+use evenkeel_program::exit::Ending;
+use evenkeel_program::stop::Stop;
+
+/// Take the events of a service's outbox to Kafka, or see what waits in it.
+///
+/// An outbox is a table in a service's own store: events are written there in the transactions that
+/// make them true, and leave from there.
+#[derive(Debug, Args)]
+pub(crate) struct OutboxArgs {
+    #[command(subcommand)]
+    command: OutboxCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum OutboxCommand {
+    Relay(relay::RelayArgs),
+    Status(status::StatusArgs),
+}
+
+impl OutboxArgs {
+    /// The default log filter: a daemon's warnings must be visible.
+    pub(crate) fn log_default(&self) -> &'static str {
+        match self.command {
+            OutboxCommand::Relay(_) => "info",
+            OutboxCommand::Status(_) => "off",
+        }
+    }
+}
+
+/// Runs one of the commands.
+pub(crate) async fn run(args: OutboxArgs, stop: Stop) -> anyhow::Result<Ending> {
+    match args.command {
+        OutboxCommand::Relay(args) => relay::run(args).await,
+        OutboxCommand::Status(args) => tokio::select! {
+            ending = status::run(args) => ending,
+            signal = stop.signalled() => Ok(Ending::Stopped(signal)),
+        },
+    }
+}

@@ -1,0 +1,209 @@
+//! The `payments` service: authorizes or declines the payment of each placed order.
+//!
+//! With `--provider-url`, it queries a payment provider for each order ([`provider_service`]),
+//! whose answer decides. Otherwise the service decides itself.
+//!
+//! Each order has one decision; its row is the decision. A cancellation voids an authorized
+//! payment. A cancellation that comes before its order leaves a void row without an amount, and the
+//! order is then declined.
+
+pub mod provider_service;
+
+use crate::daemon::{self, Service};
+use crate::effects;
+use crate::options::Options;
+use crate::provider::Answer;
+use clap::{Args, Command, FromArgMatches};
+use evenkeel::event::{Event, derived_id};
+use evenkeel::handler::{Context, HandlerError, Router, State};
+use evenkeel::inbox::SqliteTx;
+use provider_service::{Answers, ProviderService};
+use shop_schemas::{OrderCancelled, OrderPlaced, PaymentAuthorized, PaymentDeclined};
+use sqlx::SqliteConnection;
+use std::process::ExitCode;
+
+/// The largest total that is authorized, in cents.
+pub const AMOUNT_CENTS_MAX: u64 = 500_000;
+
+/// The service.
+pub const SERVICE: Service = Service {
+    name: "payments",
+    about: "Authorizes or declines the payment of each order",
+    schema: SCHEMA,
+    handlers,
+};
+
+/// One row per order: its payment. `amount_cents` is null until the order was handled.
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS payments (
+    order_id      TEXT PRIMARY KEY,
+    state         TEXT NOT NULL CHECK (state IN ('authorized', 'declined', 'void')),
+    amount_cents  INTEGER,
+    authorization TEXT,
+    reason        TEXT
+);
+";
+
+/// The flags that only this service has.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PaymentsArgs {
+    /// Ask the payment provider at this URL; without it, every payment up to a limit is authorized
+    #[arg(long, env = "SHOP_PROVIDER_URL", value_name = "URL")]
+    pub provider_url: Option<String>,
+}
+
+/// The daemon's command line.
+fn command() -> Command {
+    // `augment_args` replaces a command's description.
+    PaymentsArgs::augment_args(daemon::command(&SERVICE)).about(SERVICE.about)
+}
+
+/// The daemon's `main`.
+pub async fn main() -> ExitCode {
+    let matches = command().get_matches();
+    let (options, args) = match (
+        Options::from_arg_matches(&matches),
+        PaymentsArgs::from_arg_matches(&matches),
+    ) {
+        (Ok(options), Ok(args)) => (options, args),
+        (Err(error), _) | (_, Err(error)) => error.exit(),
+    };
+    daemon::exit(match args.provider_url {
+        None => daemon::start(&SERVICE, options).await,
+        Some(url) => {
+            daemon::start_with(&SERVICE, options, |router| {
+                ProviderService::new(router, &url)
+            })
+            .await
+        }
+    })
+}
+
+fn handlers(router: Router) -> Router {
+    // With a provider, these answers are replaced by those that its layer fills.
+    router
+        .on(order_placed)
+        .on(order_cancelled)
+        .with_state(Answers::default())
+}
+
+async fn order_placed(
+    event: Event<OrderPlaced>,
+    context: Context,
+    State(answers): State<Answers>,
+    mut tx: SqliteTx,
+) -> Result<(), HandlerError> {
+    effects::record(&mut tx, &context, &event.attributes).await?;
+    let answer = answers.of(&event.attributes.id);
+    match decide(&mut tx, &event.data, answer).await? {
+        Some(Decision::Authorized(authorized)) => context.publish(authorized),
+        Some(Decision::Declined(declined)) => context.publish(declined),
+        None => Ok(()),
+    }
+}
+
+async fn order_cancelled(
+    event: Event<OrderCancelled>,
+    context: Context,
+    mut tx: SqliteTx,
+) -> Result<(), HandlerError> {
+    effects::record(&mut tx, &context, &event.attributes).await?;
+    void(&mut tx, &event.data).await?;
+    Ok(())
+}
+
+/// The decision on an order's payment.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// The amount is authorized.
+    Authorized(PaymentAuthorized),
+    /// The amount is not authorized.
+    Declined(PaymentDeclined),
+}
+
+/// Decides on a placed order and stores the decision. Returns `None` if it was decided before. The
+/// provider's answer decides if there is one.
+///
+/// # Errors
+/// If the store fails, or the amount exceeds its range.
+pub async fn decide(
+    store: &mut SqliteConnection,
+    order: &OrderPlaced,
+    answer: Option<Answer>,
+) -> Result<Option<Decision>, HandlerError> {
+    let amount = i64::try_from(order.total_cents).map_err(HandlerError::permanent)?;
+    let known: Option<(Option<i64>,)> =
+        sqlx::query_as("SELECT amount_cents FROM payments WHERE order_id = ?")
+            .bind(&order.order_id)
+            .fetch_optional(&mut *store)
+            .await?;
+    if let Some((Some(_),)) = known {
+        return Ok(None);
+    }
+    let answer = if known.is_some() {
+        declined("the order was cancelled".to_owned())
+    } else if order.total_cents > AMOUNT_CENTS_MAX {
+        declined(format!(
+            "the total is above the limit of {AMOUNT_CENTS_MAX} cents"
+        ))
+    } else {
+        answer.unwrap_or_else(|| Answer::Authorized {
+            authorization: derived_id("/shop/payments", &order.order_id, "authorization", 0),
+        })
+    };
+    let decision = match answer {
+        Answer::Authorized { authorization } => Decision::Authorized(PaymentAuthorized {
+            order_id: order.order_id.clone(),
+            amount_cents: order.total_cents,
+            authorization,
+        }),
+        Answer::Declined { reason } => Decision::Declined(PaymentDeclined {
+            order_id: order.order_id.clone(),
+            amount_cents: order.total_cents,
+            reason,
+        }),
+    };
+    let (state, authorization, reason) = match &decision {
+        Decision::Authorized(event) => ("authorized", Some(&event.authorization), None),
+        Decision::Declined(event) => ("declined", None, Some(&event.reason)),
+    };
+    sqlx::query(
+        "INSERT OR REPLACE INTO payments (order_id, state, amount_cents, authorization, reason)
+         VALUES (?, ?, ?, ?, ?)",
+    )
+    .bind(&order.order_id)
+    .bind(state)
+    .bind(amount)
+    .bind(authorization)
+    .bind(reason)
+    .execute(store)
+    .await?;
+    Ok(Some(decision))
+}
+
+fn declined(reason: String) -> Answer {
+    Answer::Declined { reason }
+}
+
+/// Voids the payment of a cancelled order. A declined payment remains declined.
+///
+/// # Errors
+/// If the store fails.
+pub async fn void(
+    store: &mut SqliteConnection,
+    cancelled: &OrderCancelled,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO payments (order_id, state, reason) VALUES (?, 'void', ?)
+         ON CONFLICT (order_id) DO UPDATE SET state = 'void', reason = excluded.reason
+         WHERE state = 'authorized'",
+    )
+    .bind(&cancelled.order_id)
+    .bind(&cancelled.reason)
+    .execute(store)
+    .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! The `shipping` service: dispatches an order once it is paid and its stock is reserved.
+//!
+//! Authorization, reservation and cancellation are on three topics and arrive in any order. The
+//! service stores the facts of each order. The event that completes the pair dispatches the order,
+//! once. A cancellation or a released reservation bars the dispatch forever, also if it comes
+//! first. One that comes after the dispatch changes nothing: the parcel is on its way, and the
+//! stock that inventory takes back stands for the returned goods.
+
+use crate::daemon::Service;
+use crate::effects;
+use evenkeel::event::{Attributes, Event, derived_id};
+use evenkeel::handler::{Context, HandlerError, Router};
+use evenkeel::inbox::SqliteTx;
+use shop_schemas::{
+    OrderCancelled, PaymentAuthorized, ReservedLine, ShipmentDispatched, StockReleased,
+    StockReserved,
+};
+use sqlx::SqliteConnection;
+
+/// The service.
+pub const SERVICE: Service = Service {
+    name: "shipping",
+    about: "Dispatches each order that is paid and reserved",
+    schema: SCHEMA,
+    handlers,
+};
+
+/// One row per order: its facts. `lines` is the reservation as JSON. `barred` is the reason why it
+/// must not be dispatched.
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS shipments (
+    order_id      TEXT PRIMARY KEY,
+    authorization TEXT,
+    lines         TEXT,
+    barred        TEXT,
+    tracking      TEXT
+);
+";
+
+fn handlers(router: Router) -> Router {
+    router
+        .on(payment_authorized)
+        .on(stock_reserved)
+        .on(stock_released)
+        .on(order_cancelled)
+}
+
+async fn payment_authorized(
+    event: Event<PaymentAuthorized>,
+    context: Context,
+    tx: SqliteTx,
+) -> Result<(), HandlerError> {
+    let Event { attributes, data } = event;
+    let fact = Fact::Authorized(data.authorization);
+    handle(attributes, &data.order_id, fact, context, tx).await
+}
+
+async fn stock_reserved(
+    event: Event<StockReserved>,
+    context: Context,
+    tx: SqliteTx,
+) -> Result<(), HandlerError> {
+    let Event { attributes, data } = event;
+    let fact = Fact::Reserved(data.lines);
+    handle(attributes, &data.order_id, fact, context, tx).await
+}
+
+async fn stock_released(
+    event: Event<StockReleased>,
+    context: Context,
+    tx: SqliteTx,
+) -> Result<(), HandlerError> {
+    let Event { attributes, data } = event;
+    let fact = Fact::Barred(data.reason);
+    handle(attributes, &data.order_id, fact, context, tx).await
+}
+
+async fn order_cancelled(
+    event: Event<OrderCancelled>,
+    context: Context,
+    tx: SqliteTx,
+) -> Result<(), HandlerError> {
+    let Event { attributes, data } = event;
+    let fact = Fact::Barred(data.reason);
+    handle(attributes, &data.order_id, fact, context, tx).await
+}
+
+async fn handle(
+    attributes: Attributes,
+    order_id: &str,
+    fact: Fact,
+    context: Context,
+    mut tx: SqliteTx,
+) -> Result<(), HandlerError> {
+    effects::record(&mut tx, &context, &attributes).await?;
+    match learn(&mut tx, order_id, fact).await? {
+        Some(dispatched) => context.publish(dispatched),
+        None => Ok(()),
+    }
+}
+
+/// A fact about an order's dispatch.
+#[derive(Debug, Clone)]
+pub enum Fact {
+    /// Its payment is authorized, with this number.
+    Authorized(String),
+    /// Its stock is reserved.
+    Reserved(Vec<ReservedLine>),
+    /// It must not be dispatched, for this reason.
+    Barred(String),
+}
+
+/// Records a fact about an order and dispatches the order if the fact completes it. Returns `None`
+/// if there is nothing to dispatch now.
+///
+/// The first fact of a kind is final: a second one changes nothing.
+///
+/// # Errors
+/// If the store fails, or contains lines that are not JSON.
+pub async fn learn(
+    store: &mut SqliteConnection,
+    order_id: &str,
+    fact: Fact,
+) -> Result<Option<ShipmentDispatched>, HandlerError> {
+    let (authorization, lines, barred) = match fact {
+        Fact::Authorized(authorization) => (Some(authorization), None, None),
+        Fact::Reserved(lines) => (None, Some(serde_json::to_string(&lines)?), None),
+        Fact::Barred(reason) => (None, None, Some(reason)),
+    };
+    let ready: Option<String> = sqlx::query_scalar(
+        "INSERT INTO shipments (order_id, authorization, lines, barred) VALUES (?, ?, ?, ?)
+         ON CONFLICT (order_id) DO UPDATE SET
+             authorization = coalesce(authorization, excluded.authorization),
+             lines = coalesce(lines, excluded.lines),
+             barred = coalesce(barred, excluded.barred)
+         RETURNING CASE WHEN authorization IS NOT NULL AND barred IS NULL AND tracking IS NULL
+                        THEN lines END",
+    )
+    .bind(order_id)
+    .bind(authorization)
+    .bind(lines)
+    .bind(barred)
+    .fetch_one(&mut *store)
+    .await?;
+    let Some(lines) = ready else {
+        return Ok(None);
+    };
+    let dispatched = ShipmentDispatched {
+        order_id: order_id.to_owned(),
+        tracking: derived_id("/shop/shipping", order_id, "tracking", 0),
+        lines: serde_json::from_str(&lines)?,
+    };
+    sqlx::query("UPDATE shipments SET tracking = ? WHERE order_id = ?")
+        .bind(&dispatched.tracking)
+        .bind(order_id)
+        .execute(store)
+        .await?;
+    Ok(Some(dispatched))
+}
+
+#[cfg(test)]
+mod tests;

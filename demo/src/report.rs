@@ -1,0 +1,318 @@
+//! The report of a run, as one JSON object or as a table and a sentence.
+
+use crate::audit::{Findings, Tally};
+use crate::supervisor::Toll;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The report of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Report {
+    /// The kind of Kafka and the reason for the choice.
+    pub(crate) kafka: String,
+    /// Number of distinct events on the topics.
+    pub(crate) published: u64,
+    /// Number of distinct events that producer commands recorded as acknowledged.
+    pub(crate) acknowledged: u64,
+    /// Number of distinct events with an effect, by service.
+    pub(crate) effects: BTreeMap<String, u64>,
+    /// Number of records whose end the library's audit proved, counted in every group that reads
+    /// them.
+    pub(crate) proven: u64,
+    /// Number of second appearances on a topic without a second effect.
+    pub(crate) duplicates_suppressed: u64,
+    /// Number of records in the groups' dead-letter topics.
+    pub(crate) dead_letters: u64,
+    /// The dead letters and their causes, in words.
+    pub(crate) dead: Vec<String>,
+    /// Number of records that wait in the groups' retry topics.
+    pub(crate) parked: u64,
+    /// Number of events, acknowledged or found on a topic, with neither effect nor dead letter in a
+    /// service that handles them.
+    pub(crate) lost: u64,
+    /// Number of effects beyond the first.
+    pub(crate) twice: u64,
+    /// Number of effects that came after a later one of the same topic and key.
+    pub(crate) out_of_order: u64,
+    /// Number of effects of events that are on no topic.
+    pub(crate) unexplained: u64,
+    /// Number of articles whose stock is inconsistent.
+    pub(crate) stock_off: u64,
+    /// Number of SIGKILLs to daemons.
+    pub(crate) kills: u64,
+    /// Number of freezes of daemons.
+    pub(crate) freezes: u64,
+    /// Number of SIGTERMs to daemons during the load.
+    pub(crate) stops: u64,
+    /// Seed of orders and chaos.
+    pub(crate) seed: u64,
+    /// Seconds from the first order to the end of the audit.
+    pub(crate) seconds: u64,
+    /// Whether there are no findings.
+    pub(crate) balanced: bool,
+    /// Remarks: examples of findings, and sources that could not be audited.
+    pub(crate) notes: Vec<String>,
+}
+
+/// The input of a report.
+pub(crate) struct ReportInput {
+    pub(crate) kafka: String,
+    pub(crate) findings: Findings,
+    /// Number of records whose end was proven, counted in every group that reads them.
+    pub(crate) proven: u64,
+    /// Articles whose stock is inconsistent.
+    pub(crate) stock: Vec<String>,
+    pub(crate) toll: Toll,
+    /// Other faults. A run with faults is not balanced.
+    pub(crate) faults: Vec<String>,
+    /// Other remarks.
+    pub(crate) remarks: Vec<String>,
+    pub(crate) seed: u64,
+    pub(crate) seconds: u64,
+}
+
+impl Report {
+    /// Computes the report.
+    pub(crate) fn new(entries: ReportInput) -> Self {
+        let ReportInput {
+            findings,
+            toll,
+            stock,
+            faults,
+            ..
+        } = entries;
+        let balanced = findings.balanced()
+            && stock.is_empty()
+            && faults.is_empty()
+            && toll.failures.is_empty();
+        let causes = findings.causes.iter();
+        let dead: Vec<String> = causes
+            .map(|((service, cause), count)| format!("{service} gave up {count} of {cause}"))
+            .collect();
+        let mut notes: Vec<String> = dead.iter().map(|line| format!("dead: {line}")).collect();
+        for (name, tally) in [
+            ("lost", &findings.lost),
+            ("twice", &findings.twice),
+            ("out of order", &findings.out_of_order),
+            ("unexplained", &findings.unexplained),
+        ] {
+            notes.extend(examples(name, tally));
+        }
+        notes.extend(stock.iter().map(|line| format!("stock: {line}")));
+        notes.extend(toll.failures);
+        notes.extend(faults);
+        notes.extend(entries.remarks);
+        Self {
+            kafka: entries.kafka,
+            published: findings.published,
+            acknowledged: findings.acknowledged,
+            effects: findings.effects,
+            proven: entries.proven,
+            duplicates_suppressed: findings.duplicates_suppressed,
+            dead_letters: findings.dead_letters,
+            dead,
+            parked: findings.parked,
+            lost: findings.lost.count,
+            twice: findings.twice.count,
+            out_of_order: findings.out_of_order.count,
+            unexplained: findings.unexplained.count,
+            stock_off: stock.len() as u64,
+            kills: toll.kills,
+            freezes: toll.freezes,
+            stops: toll.stops,
+            seed: entries.seed,
+            seconds: entries.seconds,
+            balanced,
+            notes,
+        }
+    }
+
+    /// The table and the sentence below it.
+    pub(crate) fn human(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        let mut row = |name: String, value: u64| {
+            table.add_row([name, grouped(value)]);
+        };
+        row("events published".to_owned(), self.published);
+        row(
+            "  acknowledged to the producer commands".to_owned(),
+            self.acknowledged,
+        );
+        for (service, effects) in &self.effects {
+            row(format!("effects in {service}"), *effects);
+        }
+        row("ends proven, by group".to_owned(), self.proven);
+        row(
+            "duplicates suppressed".to_owned(),
+            self.duplicates_suppressed,
+        );
+        row("dead letters".to_owned(), self.dead_letters);
+        row("parked".to_owned(), self.parked);
+        row("lost".to_owned(), self.lost);
+        row("twice".to_owned(), self.twice);
+        row("out of order".to_owned(), self.out_of_order);
+        row("unexplained".to_owned(), self.unexplained);
+        row("articles whose stock is off".to_owned(), self.stock_off);
+        if let Some(column) = table.column_mut(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        let mut text = format!("{table}\n");
+        for note in &self.notes {
+            text.push_str(&format!("note: {note}\n"));
+        }
+        text + &self.sentence()
+    }
+
+    fn sentence(&self) -> String {
+        let chaos = match self.kills + self.freezes + self.stops {
+            0 => String::new(),
+            _ => format!(
+                ", through {} kills, {} freezes and {} stops",
+                self.kills, self.freezes, self.stops
+            ),
+        };
+        if self.balanced {
+            let effects: u64 = self.effects.values().sum();
+            let dead = match self.dead_letters {
+                0 => String::new(),
+                dead => format!(", {} accounted for as dead letters", grouped(dead)),
+            };
+            return format!(
+                "The books balance: {} events had {} effects in {} services{dead}, none lost, none twice, none out of order{chaos}.",
+                grouped(self.published),
+                grouped(effects),
+                self.effects.len()
+            );
+        }
+        format!(
+            "The books do not balance: {} lost, {} twice, {} out of order{chaos} (seed {}); the notes above say more.",
+            self.lost, self.twice, self.out_of_order, self.seed
+        )
+    }
+}
+
+fn examples(name: &str, tally: &Tally) -> Vec<String> {
+    let more = tally.count - tally.examples.len() as u64;
+    let mut lines: Vec<String> = tally
+        .examples
+        .iter()
+        .map(|example| format!("{name}: {example}"))
+        .collect();
+    if more > 0 {
+        lines.push(format!("{name}: and {more} more"));
+    }
+    lines
+}
+
+/// Formats a number with thousands separators.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries() -> ReportInput {
+        ReportInput {
+            kafka: "a mock".to_owned(),
+            findings: Findings {
+                published: 1_234_567,
+                effects: [("payments".to_owned(), 12)].into(),
+                ..Findings::default()
+            },
+            proven: 12,
+            stock: Vec::new(),
+            toll: Toll::default(),
+            faults: Vec::new(),
+            remarks: vec!["a remark".to_owned()],
+            seed: 7,
+            seconds: 60,
+        }
+    }
+
+    fn balances(change: impl FnOnce(&mut ReportInput)) -> bool {
+        let mut entries = entries();
+        change(&mut entries);
+        Report::new(entries).balanced
+    }
+
+    #[test]
+    fn only_a_run_without_any_fault_balances() {
+        assert!(balances(|_| {}));
+        let tally = || Tally {
+            count: 1,
+            examples: Vec::new(),
+        };
+        assert!(!balances(|entries| entries.findings.lost = tally()));
+        assert!(!balances(|entries| entries.findings.twice = tally()));
+        assert!(!balances(|entries| entries.findings.out_of_order = tally()));
+        assert!(!balances(|entries| entries.findings.unexplained = tally()));
+        assert!(!balances(|entries| entries.stock.push("off".to_owned())));
+        assert!(!balances(|entries| entries
+            .faults
+            .push("no drain".to_owned())));
+        assert!(!balances(|entries| entries
+            .toll
+            .failures
+            .push("crash".to_owned())));
+    }
+
+    #[test]
+    fn the_object_has_the_promised_members() {
+        let report = serde_json::to_value(Report::new(entries())).expect("it serialises");
+        for name in [
+            "kafka",
+            "published",
+            "acknowledged",
+            "effects",
+            "proven",
+            "duplicates_suppressed",
+            "dead_letters",
+            "dead",
+            "parked",
+            "lost",
+            "twice",
+            "out_of_order",
+            "kills",
+            "balanced",
+        ] {
+            assert!(report.get(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_table_ends_in_a_sentence_that_says_whether_it_balances() {
+        let text = Report::new(entries()).human();
+        assert!(text.contains("1,234,567"), "{text}");
+        assert!(text.contains("note: a remark"), "{text}");
+        assert!(
+            text.lines()
+                .last()
+                .is_some_and(|line| line.starts_with("The books balance: "))
+        );
+        let mut lossy = entries();
+        lossy.findings.lost.count = 9;
+        lossy
+            .findings
+            .lost
+            .examples
+            .push("payments lacks it".to_owned());
+        let text = Report::new(lossy).human();
+        assert!(
+            text.contains("note: lost: payments lacks it\nnote: lost: and 8 more\n"),
+            "{text}"
+        );
+        assert!(text.contains("The books do not balance: 9 lost"), "{text}");
+    }
+}

@@ -1,0 +1,248 @@
+//! The phases of a run: prepare, start, load, drain, stop, audit, report.
+
+mod drain;
+mod final_audit;
+mod groups;
+mod load;
+mod rate_control;
+
+use crate::args::{Args, Output};
+use crate::binaries::Binaries;
+use crate::broker::Broker;
+use crate::chaos::Conduct;
+use crate::cluster::Cluster;
+use crate::lag::Lags;
+use crate::progress::{ProgressDisplay, tell};
+use crate::provider::Provider;
+use crate::report::{Report, ReportInput};
+use crate::sample::{Sampler, Watch, is_ready};
+use crate::shop::{Shop, free_port, program_names};
+use crate::supervisor::{Guard, Process, Program, Supervisor, tail};
+use anyhow::{Context, bail};
+use evenkeel_program::exit::Ending;
+use evenkeel_program::stop::Stop;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Time limit for the daemons to become ready, and for a producer command to end after its work.
+const START_MAX: Duration = Duration::from_secs(60);
+/// Time limit for the daemons to stop: their drain timeout plus a margin.
+const STOP_MAX: Duration = Duration::from_secs(35);
+
+/// Runs until the report is printed, or until a signal arrives. A signal kills everything that was
+/// started.
+pub(crate) async fn run(args: &Args) -> anyhow::Result<Ending> {
+    let stop = Stop::listen()?;
+    let signal = tokio::select! {
+        report = Box::pin(phases(args)) => return print(&report?, args.output),
+        signal = stop.signalled() => signal,
+    };
+    tell("interrupted: everything that was started has been ended");
+    Ok(Ending::Stopped(signal))
+}
+
+fn print(report: &Report, output: Output) -> anyhow::Result<Ending> {
+    let text = match output {
+        Output::Json => serde_json::to_string(report)?,
+        Output::Table => report.human(),
+    };
+    writeln!(std::io::stdout(), "{text}").context("cannot print the report")?;
+    Ok(match report.balanced {
+        true => Ending::Done,
+        false => Ending::SomeFailed,
+    })
+}
+
+async fn phases(args: &Args) -> anyhow::Result<Report> {
+    let mut display = ProgressDisplay::start();
+    let seed = args.seed.unwrap_or_else(rand::random);
+    let files = Files::make(args.keep.as_deref())?;
+    let binaries = Binaries::get(&program_names()).await?;
+    display.say(&format!("programs: {}", binaries.origin));
+    let cluster = Cluster::get(args).await?;
+    display.say(&format!("Kafka: {}", cluster.description));
+    cluster.refuse_strangers().await?;
+    cluster.create_topics().await?;
+    let since_ms = now_ms()?;
+    let (_, from) = cluster.bounds(&cluster.audited_topics().await?).await?;
+
+    let shop = Shop {
+        binaries: &binaries,
+        brokers: &cluster.config.brokers,
+        directory: files.path(),
+        provider_ports: (free_port()?, free_port()?),
+    };
+    std::fs::create_dir_all(shop.logs())?;
+    let mut guard = Guard::start()?;
+    let provider = shop.provider()?;
+    let mut provider = Provider::start(&provider, shop.provider_ports.1, &mut guard).await?;
+    let mut supervisor = Supervisor::start(shop.daemons()?, guard)?;
+    let took = until_ready(&mut supervisor).await?;
+    let daemons = supervisor.daemons.len();
+    display.say(&format!(
+        "{daemons} daemons are ready after {:.1} s, logs in {}",
+        took.as_secs_f64(),
+        shop.logs().display()
+    ));
+
+    let started = Instant::now();
+    produce(&shop.stock(args)?, &mut supervisor).await?;
+    let sampler = Sampler {
+        lags: Lags::new(&cluster.config)?,
+        directory: files.path().to_owned(),
+    };
+    let mut watch = Watch::start(sampler).await;
+    display.say(&format!(
+        "{} orders/s for {} s, seed {seed}",
+        args.rate,
+        args.load.as_secs()
+    ));
+    let mut load = load::Load {
+        shop: &shop,
+        supervisor: &mut supervisor,
+        provider: &mut provider,
+        broker: Broker::new(cluster.freezable()),
+        watch: &watch,
+        display: &mut display,
+    };
+    load.carry(args, seed).await?;
+    if args.chaos {
+        display.say(&provider.tell(Conduct::Normal).await?);
+    }
+    supervisor.relieve();
+    let mut faults = drain::until_drained(&mut supervisor, &mut watch, &mut display).await?;
+    drop(watch);
+    supervisor.finish(STOP_MAX).await?;
+    display.end();
+
+    let audited = final_audit::audit_all(&cluster, &shop, from, since_ms).await?;
+    faults.extend(audited.faults);
+    let mut entries = ReportInput {
+        kafka: cluster.description.clone(),
+        findings: audited.findings,
+        proven: audited.proven,
+        stock: audited.stock,
+        toll: std::mem::take(&mut supervisor.toll),
+        faults,
+        remarks: audited.remarks,
+        seed,
+        seconds: started.elapsed().as_secs(),
+    };
+    entries.remarks.extend(files.kept());
+    Ok(files.settle(Report::new(entries)))
+}
+
+fn now_ms() -> anyhow::Result<i64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(i64::try_from(since.as_millis())?)
+}
+
+/// Waits until every daemon is ready. Returns the time that it took.
+async fn until_ready(supervisor: &mut Supervisor) -> anyhow::Result<Duration> {
+    let started = Instant::now();
+    loop {
+        if let Some(line) = supervisor.tick().await?.first() {
+            let log = supervisor
+                .daemons
+                .iter()
+                .find(|daemon| line.starts_with(&daemon.program.name));
+            let log = log
+                .map(|daemon| tail(&daemon.program.log, 5))
+                .unwrap_or_default();
+            bail!("{line}; its log ends:\n{log}");
+        }
+        let mut late = None;
+        for daemon in &supervisor.daemons {
+            if !is_ready(daemon.admin_port).await {
+                late = Some(daemon);
+                break;
+            }
+        }
+        let Some(late) = late else {
+            return Ok(started.elapsed());
+        };
+        if started.elapsed() > START_MAX {
+            let log = tail(&late.program.log, 5);
+            bail!(
+                "{} was not ready within {} s; its log ends:\n{log}",
+                late.program.name,
+                START_MAX.as_secs()
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Runs a producer command to its end.
+async fn produce(program: &Program, supervisor: &mut Supervisor) -> anyhow::Result<()> {
+    let mut process = Process::start(program, &mut supervisor.guard)?;
+    let started = Instant::now();
+    loop {
+        if let Some(status) = process.ended(&mut supervisor.guard)? {
+            return program.ended_well(status);
+        }
+        if started.elapsed() > START_MAX {
+            bail!(
+                "{} had not ended after {} s",
+                program.name,
+                START_MAX.as_secs()
+            );
+        }
+        supervisor.tick().await?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The directory of stores, logs and journals.
+enum Files {
+    Kept(PathBuf),
+    Passing(tempfile::TempDir),
+}
+
+impl Files {
+    fn make(keep: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = keep else {
+            return Ok(Self::Passing(tempfile::tempdir()?));
+        };
+        std::fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+        if std::fs::read_dir(path)?.next().is_some() {
+            bail!(
+                "{} is not empty: stores of another run would spoil the audit",
+                path.display()
+            );
+        }
+        Ok(Self::Kept(path.canonicalize()?))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Passing(directory) => directory.path(),
+        }
+    }
+
+    fn kept(&self) -> Option<String> {
+        match self {
+            Self::Kept(path) => Some(format!(
+                "stores, logs and journals are in {}",
+                path.display()
+            )),
+            Self::Passing(_) => None,
+        }
+    }
+
+    /// Keeps the files of a run that is not balanced, as evidence.
+    fn settle(self, mut report: Report) -> Report {
+        if let Self::Passing(directory) = self
+            && !report.balanced
+        {
+            let path = directory.keep();
+            report.notes.push(format!(
+                "stores, logs and journals are in {}",
+                path.display()
+            ));
+        }
+        report
+    }
+}

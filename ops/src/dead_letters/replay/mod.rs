@@ -1,0 +1,49 @@
+//! Replays dead letters: publishes each once, to where it failed or to another topic.
+//!
+//! - `source`: the dead letters; `plan`: the destination of each; `recorder`: entries of the replay
+//!   log, from which a killed run is resumed
+//! - `history`: replays that a killed run published but did not record; `sender`: publishing in
+//!   order; `run`: the whole replay; `execution`: its limits and outcome
+//!
+//! ```no_run
+//! use evenkeel::kafka::admin::Admin;
+//! use evenkeel_ops::dead_letters::DeadLetterError;
+//! use evenkeel_ops::dead_letters::replay::{Limits, Replay, ReplaySettings, Source, Target};
+//! use evenkeel_ops::dead_letters::select::Filter;
+//! use evenkeel_ops::{Cluster, Silent};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn example(cluster: Cluster, admin: Admin) -> Result<(), DeadLetterError> {
+//! let source = Source::topics(vec!["dlq.payments.shop.orders".to_owned()]);
+//! let settings = ReplaySettings {
+//!     filter: Filter::default(),
+//!     target: Target::RetryOrSource,
+//!     again: false,
+//!     execute: true,
+//! };
+//! let stop = CancellationToken::new();
+//! let plan = Replay::plan(&cluster, &admin, source, settings, &stop, &Silent);
+//! if let Some(mut replay) = plan.await? {
+//!     replay.check()?;
+//!     let limits = Limits { rate: Some(100), records: 1_000 };
+//!     let outcome = replay.execute("jane", limits, &stop, &Silent).await?;
+//!     println!("{} of {} replayed", outcome.replayed, replay.to_replay());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod execution;
+mod history;
+mod plan;
+mod recorder;
+mod run;
+mod sender;
+mod source;
+
+pub use execution::{Limits, ReplayOutcome};
+pub use plan::{Route, Target};
+pub use run::{Replay, ReplaySettings};
+pub use source::Source;
+
+pub(super) use recorder::write as write_entries;

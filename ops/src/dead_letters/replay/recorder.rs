@@ -1,0 +1,227 @@
+//! Records the progress of a run in the replay log, from which the next run continues.
+//!
+//! Owns the order of the entries. First: the run begins, with the end offsets of its destinations;
+//! written before any record is published. Then, for each dead letter: it was replayed; written
+//! after the brokers acknowledged the record. Last: everything is recorded.
+
+use super::history::{HEARTBEAT_INTERVAL, History, runs_already};
+use super::plan::Batch;
+use crate::dead_letters::DeadLetterError;
+use crate::dead_letters::replay_log::{entry_of, records};
+use crate::{Cluster, blocking};
+use evenkeel::event::{Headers, OutgoingRecord, new_id};
+use evenkeel::kafka::KafkaError;
+use evenkeel::kafka::RecordPosition;
+use evenkeel::kafka::admin::{Admin, NewTopic};
+use evenkeel::kafka::reader::{Reader, Reading, Start};
+use evenkeel::publisher::{PendingReceipt, PublishError, Publisher, Receipt};
+use evenkeel::recovery::{PartitionEnds, ReplayLogEntry, ReplayRun, Replayed, replay_topic};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use tokio::task::JoinHandle;
+
+/// Maximum number of entries without an acknowledgement.
+const UNACKNOWLEDGED_MAX: usize = 1000;
+
+/// Writes the entries of one run for one topic.
+pub(super) struct Recorder {
+    publisher: Publisher,
+    log: String,
+    run: ReplayRun,
+    heartbeats: JoinHandle<()>,
+}
+
+impl Recorder {
+    /// Records the replays that an earlier run did not record, and the start of this run. Fails if
+    /// another run started meanwhile.
+    pub(super) async fn begin(
+        cluster: &Cluster,
+        admin: &Admin,
+        publisher: &Publisher,
+        batch: &Batch,
+        history: &History,
+        by: &str,
+    ) -> Result<Self, DeadLetterError> {
+        let log = replay_topic(&batch.topic).ok_or_else(|| DeadLetterError::NoReplayTopic {
+            topic: batch.topic.clone(),
+        })?;
+        create(admin, &batch.topic, &log).await?;
+        write(publisher, &log, &history.unrecorded).await?;
+        let run = ReplayRun {
+            run: new_id(),
+            by: by.to_owned(),
+            at: Timestamp::now(),
+            done: false,
+            ends: ends(admin, batch).await?,
+            until: batch.source.ends(),
+        };
+        let record = record(&log, &ReplayLogEntry::Run(run.clone()))?;
+        let receipt = publisher.publish_record(record.clone()).await;
+        let receipt = receipt.map_err(doing("noting that the replay begins"))?;
+        if let Some(rival) = rival(cluster, &log, history.end, &receipt).await? {
+            return Err(runs_already(&batch.topic, &rival));
+        }
+        let heartbeats = tokio::spawn(send_heartbeats(publisher.clone(), record));
+        Ok(Self {
+            publisher: publisher.clone(),
+            log,
+            run,
+            heartbeats,
+        })
+    }
+
+    /// Records that a dead letter was replayed.
+    pub(super) async fn replayed(
+        &self,
+        dead_letter: &RecordPosition,
+        letter_ms: Option<i64>,
+        at: Timestamp,
+        receipt: Receipt,
+    ) -> Result<PendingReceipt, DeadLetterError> {
+        let to = RecordPosition {
+            topic: receipt.topic,
+            partition: receipt.partition,
+            offset: receipt.offset,
+        };
+        let replayed = Replayed {
+            by: self.run.by.clone(),
+            at,
+            to: to.to_string(),
+            run: self.run.run.clone(),
+            dead_letter_ms: letter_ms,
+        };
+        let record = record(&self.log, &ReplayLogEntry::of(dead_letter, Some(replayed)))?;
+        let pending = self.publisher.enqueue_record(record).await;
+        pending.map_err(doing(format!("noting that {dead_letter} was replayed")))
+    }
+
+    /// Ends the run. Only a clean run records that everything is recorded; after any other, the
+    /// next run searches for unrecorded replays. A stopped run is continued later.
+    pub(super) async fn end(self, is_clean: bool, is_stopped: bool) -> Result<(), DeadLetterError> {
+        self.heartbeats.abort();
+        // Wait for its end before the last entry, so that no heartbeat follows that entry.
+        let _ = self.heartbeats.await;
+        if is_stopped && !is_clean {
+            return Ok(());
+        }
+        let done = ReplayRun {
+            done: is_clean,
+            until: BTreeMap::new(),
+            ..self.run
+        };
+        let record = record(&self.log, &ReplayLogEntry::Run(done))?;
+        let noted = self.publisher.publish_record(record).await;
+        noted
+            .map_err(doing("noting that the replay ended"))
+            .map(drop)
+    }
+}
+
+/// Publishes entries. Returns when all are acknowledged.
+pub(in crate::dead_letters) async fn write(
+    publisher: &Publisher,
+    log: &str,
+    entries: &[ReplayLogEntry],
+) -> Result<(), DeadLetterError> {
+    for entries in entries.chunks(UNACKNOWLEDGED_MAX) {
+        let mut pending = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let enqueued = publisher.enqueue_record(record(log, entry)?).await;
+            pending.push(enqueued.map_err(doing(RECORDING))?);
+        }
+        for receipt in pending {
+            receipt.await.map_err(doing(RECORDING))?;
+        }
+    }
+    Ok(())
+}
+
+/// The action of an entry's error: writing entries.
+pub(super) const RECORDING: &str = "noting what was replayed";
+
+/// The error of an entry that could not be written.
+pub(super) fn doing(doing: impl Into<String>) -> impl FnOnce(PublishError) -> DeadLetterError {
+    let doing = doing.into();
+    |source| DeadLetterError::ReplayLog { doing, source }
+}
+
+fn record(log: &str, entry: &ReplayLogEntry) -> Result<OutgoingRecord, DeadLetterError> {
+    Ok(OutgoingRecord {
+        topic: log.to_owned(),
+        partition: entry.partition(),
+        key: Some(entry.key().into()),
+        value: entry.value()?.map(Into::into),
+        headers: Headers::new(),
+        timestamp_ms: None,
+    })
+}
+
+/// Creates the replay log if it is missing.
+async fn create(admin: &Admin, topic: &str, log: &str) -> Result<(), KafkaError> {
+    let asked = [topic.to_owned(), log.to_owned()];
+    let counts = admin.partition_counts(&asked).await?;
+    if counts.contains_key(log) {
+        return Ok(());
+    }
+    let partitions = counts.get(topic).copied().unwrap_or(1);
+    let topic = NewTopic {
+        name: log.to_owned(),
+        partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
+        replication: -1,
+        config: BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]),
+    };
+    admin.create_topics(&[topic]).await?;
+    Ok(())
+}
+
+async fn ends(admin: &Admin, batch: &Batch) -> Result<PartitionEnds, KafkaError> {
+    let mut ends = PartitionEnds::new();
+    for topic in batch.destinations() {
+        let described = admin.describe_topic(topic).await?;
+        let of_partitions = described
+            .partitions
+            .iter()
+            .map(|at| (at.partition, at.high.max(0)));
+        ends.insert(topic.clone(), of_partitions.collect());
+    }
+    Ok(ends)
+}
+
+/// Another run that recorded an entry between `from` and our own entry.
+async fn rival(
+    cluster: &Cluster,
+    log: &str,
+    from: i64,
+    own: &Receipt,
+) -> Result<Option<ReplayRun>, DeadLetterError> {
+    let reading = Reading {
+        topics: vec![log.to_owned()],
+        partitions: vec![0],
+        start: Start::Offset(from),
+        end: Some(Start::Offset(own.offset)),
+    };
+    let cluster = cluster.clone();
+    let read = move || {
+        let mut reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
+        let mut rival = None;
+        records(&mut reader, |record| {
+            if let Some(ReplayLogEntry::Run(run)) = entry_of(&record) {
+                rival = Some(run);
+            }
+            rival.is_none()
+        })?;
+        Ok(rival)
+    };
+    blocking::run(read).await
+}
+
+/// Repeats the first entry until the run ends.
+async fn send_heartbeats(publisher: Publisher, record: OutgoingRecord) {
+    let mut ticks = tokio::time::interval(HEARTBEAT_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // If the log cannot be written, other entries fail too, and their errors end the run.
+        let _ = publisher.publish_record(record.clone()).await;
+    }
+}

@@ -1,0 +1,399 @@
+//! Publishes dead letters in order, with a bounded number in flight, and records each one that the
+//! brokers acknowledged.
+//!
+//! At most one record per key is in flight, so no record can overtake an earlier one that fails.
+//! After a failure the later dead letters of the key are held back, because they would arrive
+//! before it.
+
+use super::execution::{Limits, ReplayOutcome};
+use super::plan::{Batch, Choice, Fate};
+use super::recorder::{RECORDING, Recorder, doing};
+use crate::dead_letters::originals::{Restored, restore};
+use crate::dead_letters::{DeadLetterError, DeadLetterRecord};
+use crate::rate_limit::RateLimit;
+use crate::receipts::ready_or_never;
+use crate::{Cluster, Observer, blocking};
+use evenkeel::kafka::RecordPosition;
+use evenkeel::kafka::reader::LogRecord;
+use evenkeel::publisher::{PendingReceipt, PublishError, Publisher, Receipt};
+use evenkeel::recovery::{Destination, Provenance, ReplayLog, replayed};
+use jiff::Timestamp;
+use std::collections::{HashSet, VecDeque};
+use std::pin::pin;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+/// Maximum number of records in flight. A kill leaves at most this many replays unrecorded.
+const UNDERWAY_MAX: usize = 100;
+/// Number of failures after which the run ends.
+const FAILURES_MAX: u64 = 100;
+
+/// A destination and a key.
+type Lane = (String, Vec<u8>);
+
+/// A record in flight.
+struct Underway {
+    dead_letter: RecordPosition,
+    written_ms: Option<i64>,
+    to: String,
+    lane: Option<Lane>,
+    at: Timestamp,
+    receipt: PendingReceipt,
+}
+
+/// Publishes the dead letters of a run.
+pub(super) struct Sender<'a> {
+    publisher: Publisher,
+    by: &'a str,
+    stop: CancellationToken,
+    cluster: &'a Cluster,
+    rate: Option<RateLimit>,
+    limit: u64,
+    tried: u64,
+    replayed: u64,
+    failed: u64,
+    /// Number of dead letters without content whose originals are gone.
+    gone: u64,
+    held_back: u64,
+    underway: VecDeque<Underway>,
+    busy: HashSet<Lane>,
+    held: HashSet<Lane>,
+    entries: VecDeque<PendingReceipt>,
+    is_stopped: bool,
+    /// Whether the producer accepts no more records.
+    broken: bool,
+    /// Whether the outcome of every record so far is known.
+    clean: bool,
+    observer: &'a dyn Observer,
+}
+
+impl<'a> Sender<'a> {
+    /// Creates a sender. After a stop, it waits for outstanding acknowledgements for the cluster's
+    /// request timeout.
+    pub(super) fn new(
+        publisher: Publisher,
+        by: &'a str,
+        stop: CancellationToken,
+        cluster: &'a Cluster,
+        observer: &'a dyn Observer,
+    ) -> Self {
+        Self {
+            publisher,
+            by,
+            stop,
+            cluster,
+            rate: None,
+            limit: u64::MAX,
+            tried: 0,
+            replayed: 0,
+            failed: 0,
+            gone: 0,
+            held_back: 0,
+            underway: VecDeque::new(),
+            busy: HashSet::new(),
+            held: HashSet::new(),
+            entries: VecDeque::new(),
+            is_stopped: false,
+            broken: false,
+            clean: true,
+            observer,
+        }
+    }
+
+    /// Sets the rate and the maximum number of records.
+    pub(super) fn limit(&mut self, limits: Limits) {
+        let rate = limits.rate.map(|rate| RateLimit::new(rate, Instant::now()));
+        (self.rate, self.limit) = (rate, limits.records);
+    }
+
+    /// The operator who replays.
+    pub(super) fn by(&self) -> &'a str {
+        self.by
+    }
+
+    /// The token that stops the run.
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Whether the run ends: nothing more is tried.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_stopped || self.broken || self.tried >= self.limit || self.failed >= FAILURES_MAX
+    }
+
+    /// Publishes the dead letters of a batch. Returns whether the outcome of every record is known
+    /// and recorded.
+    pub(super) async fn all(
+        &mut self,
+        records: mpsc::Receiver<Result<LogRecord, DeadLetterError>>,
+        choice: &Choice,
+        replays: &ReplayLog,
+        recorder: &Recorder,
+        batch: &mut Batch,
+    ) -> Result<bool, DeadLetterError> {
+        self.clean = true;
+        let sent = self
+            .send_each(records, choice, replays, recorder, batch)
+            .await;
+        self.settle(recorder, batch).await?;
+        sent?;
+        Ok(self.clean)
+    }
+
+    async fn send_each(
+        &mut self,
+        mut records: mpsc::Receiver<Result<LogRecord, DeadLetterError>>,
+        choice: &Choice,
+        replays: &ReplayLog,
+        recorder: &Recorder,
+        batch: &mut Batch,
+    ) -> Result<(), DeadLetterError> {
+        while !self.is_over() {
+            let Some(Some(record)) = self.until(records.recv(), recorder, batch).await? else {
+                break;
+            };
+            let dead_letter = DeadLetterRecord::new(record?);
+            if let Fate::Goes(to) = choice.fate(&dead_letter, replays) {
+                self.send(dead_letter, to, recorder, batch).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes one dead letter in its turn, unless its key is held back or the run is stopped.
+    async fn send(
+        &mut self,
+        dead_letter: DeadLetterRecord,
+        to: Destination,
+        recorder: &Recorder,
+        batch: &mut Batch,
+    ) -> Result<(), DeadLetterError> {
+        let (position, written_ms) = (dead_letter.position(), dead_letter.record.timestamp_ms);
+        let key = dead_letter.record.key.clone();
+        let lane = key.map(|key| (to.topic.clone(), key));
+        self.wait_for_turn(lane.as_ref(), recorder, batch).await?;
+        if self.is_stopped {
+            return Ok(());
+        }
+        if lane.as_ref().is_some_and(|lane| self.held.contains(lane)) {
+            self.held_back += 1;
+            batch.route(&to.topic).held_back += 1;
+            return Ok(());
+        }
+        self.tried += 1;
+        let Some(dead_letter) = self.restore(dead_letter, &to, batch).await? else {
+            return Ok(());
+        };
+        if let Some(rate) = &mut self.rate {
+            rate.record_sent(Instant::now());
+        }
+        let provenance = Provenance {
+            by: self.by,
+            at: Timestamp::now(),
+            edited: batch.source.are_edited(),
+        };
+        let (at, topic) = (provenance.at, to.topic.clone());
+        let record = replayed(dead_letter.record, to, &provenance);
+        match self.publisher.enqueue_record(record).await {
+            Ok(receipt) => {
+                self.busy.extend(lane.clone());
+                self.underway.push_back(Underway {
+                    dead_letter: position,
+                    written_ms,
+                    to: topic,
+                    lane,
+                    at,
+                    receipt,
+                });
+            }
+            Err(error) => {
+                batch.route(&topic).failed += 1;
+                self.fail(&position, lane, &error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The dead letter with its value. `None` if the value is lost, or if the run is stopped. A
+    /// lost original is final, so later dead letters of the key do not wait for it.
+    async fn restore(
+        &mut self,
+        dead_letter: DeadLetterRecord,
+        to: &Destination,
+        batch: &mut Batch,
+    ) -> Result<Option<DeadLetterRecord>, DeadLetterError> {
+        if !dead_letter.is_incomplete() {
+            return Ok(Some(dead_letter));
+        }
+        let (cluster, stop) = (self.cluster.clone(), self.stop.clone());
+        let restoring = move || restore(&cluster, dead_letter, &stop);
+        match blocking::run(restoring).await? {
+            Restored::Whole(dead_letter) => return Ok(Some(dead_letter)),
+            Restored::Stopped => self.is_stopped = true,
+            Restored::Gone(dead_letter, why) => {
+                self.gone += 1;
+                batch.route(&to.topic).failed += 1;
+                let position = dead_letter.position();
+                self.observer.notice(&format!("{position}: {why}"));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for the rate limit, for room, and until no record of the key is in flight.
+    async fn wait_for_turn(
+        &mut self,
+        lane: Option<&Lane>,
+        recorder: &Recorder,
+        batch: &mut Batch,
+    ) -> Result<(), DeadLetterError> {
+        if let Some(due) = self.rate.as_ref().map(RateLimit::due) {
+            self.until(sleep_until(due), recorder, batch).await?;
+        }
+        let waits = |sender: &Self| {
+            sender.underway.len() >= UNDERWAY_MAX
+                || lane.is_some_and(|lane| sender.busy.contains(lane))
+        };
+        while !self.is_stopped && waits(self) {
+            self.settle_front(recorder, batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for `event`, and settles acknowledged records meanwhile. `None` if the run is stopped
+    /// first.
+    async fn until<T>(
+        &mut self,
+        event: impl Future<Output = T>,
+        recorder: &Recorder,
+        batch: &mut Batch,
+    ) -> Result<Option<T>, DeadLetterError> {
+        let mut event = pin!(event);
+        loop {
+            let front = self.underway.front_mut().map(|front| &mut front.receipt);
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {
+                    self.is_stopped = true;
+                    return Ok(None);
+                }
+                outcome = ready_or_never(front) => self.receive(outcome, recorder, batch).await?,
+                happened = &mut event => return Ok(Some(happened)),
+            }
+        }
+    }
+
+    /// Settles the oldest record in flight, unless the run is stopped first.
+    async fn settle_front(
+        &mut self,
+        recorder: &Recorder,
+        batch: &mut Batch,
+    ) -> Result<(), DeadLetterError> {
+        let front = self.underway.front_mut().map(|front| &mut front.receipt);
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => self.is_stopped = true,
+            outcome = ready_or_never(front) => self.receive(outcome, recorder, batch).await?,
+        }
+        Ok(())
+    }
+
+    /// Records the outcome of the oldest record in flight.
+    async fn receive(
+        &mut self,
+        outcome: Result<Receipt, PublishError>,
+        recorder: &Recorder,
+        batch: &mut Batch,
+    ) -> Result<(), DeadLetterError> {
+        let Some(front) = self.underway.pop_front() else {
+            return Ok(());
+        };
+        if let Some(lane) = &front.lane {
+            self.busy.remove(lane);
+        }
+        match outcome {
+            Ok(receipt) => {
+                self.replayed += 1;
+                batch.route(&front.to).replayed += 1;
+                self.observer.advance();
+                let recorded =
+                    recorder.replayed(&front.dead_letter, front.written_ms, front.at, receipt);
+                self.entries.push_back(recorded.await?);
+                if self.entries.len() > UNDERWAY_MAX
+                    && let Some(entry) = self.entries.pop_front()
+                {
+                    entry.await.map_err(doing(RECORDING))?;
+                }
+            }
+            Err(error) => {
+                batch.route(&front.to).failed += 1;
+                self.fail(&front.dead_letter, front.lane, &error);
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, position: &RecordPosition, lane: Option<Lane>, error: &PublishError) {
+        self.failed += 1;
+        self.broken |= matches!(error, PublishError::Fatal(_));
+        self.clean &= !matches!(error, PublishError::Fatal(_) | PublishError::Unknown { .. });
+        let followers = if lane.is_some() {
+            "; later letters of its key are held back"
+        } else {
+            ""
+        };
+        self.observer
+            .notice(&format!("{position}: {error}{followers}"));
+        self.held.extend(lane);
+        if self.failed == FAILURES_MAX {
+            self.observer.notice(&format!(
+                "{FAILURES_MAX} letters failed; the rest is not tried"
+            ));
+        }
+    }
+
+    /// Waits for all records in flight and for their entries. After a stop the wait is limited.
+    async fn settle(
+        &mut self,
+        recorder: &Recorder,
+        batch: &mut Batch,
+    ) -> Result<(), DeadLetterError> {
+        while !self.is_stopped && !self.underway.is_empty() {
+            self.settle_front(recorder, batch).await?;
+        }
+        let deadline = Instant::now() + self.cluster.timeout;
+        while let Some(front) = self.underway.front_mut() {
+            match timeout_at(deadline, &mut front.receipt).await {
+                Ok(outcome) => self.receive(outcome, recorder, batch).await?,
+                Err(_) => {
+                    let letters = self.underway.len();
+                    self.observer.notice(&format!(
+                        "{letters} letters have no acknowledgement yet; the next replay looks for them"
+                    ));
+                    self.underway.clear();
+                    self.clean = false;
+                }
+            }
+        }
+        while let Some(entry) = self.entries.pop_front() {
+            match self.is_stopped {
+                false => entry.await.map_err(doing(RECORDING)).map(drop)?,
+                true => self.clean &= matches!(timeout_at(deadline, entry).await, Ok(Ok(_))),
+            }
+        }
+        self.busy.clear();
+        Ok(())
+    }
+
+    /// The outcome of the run, with the error that ended it early.
+    pub(super) fn outcome(self, error: Option<DeadLetterError>) -> ReplayOutcome {
+        ReplayOutcome {
+            replayed: self.replayed,
+            failed: self.failed + self.gone,
+            held_back: self.held_back,
+            is_stopped: self.is_stopped,
+            error,
+        }
+    }
+}

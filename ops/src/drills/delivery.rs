@@ -1,0 +1,356 @@
+//! Delivers repetitions: publishes them in order, at a rate, and reads the log until the group has
+//! answered each.
+//!
+//! Deliveries and their outcomes are read from the retry topics, where a repetition precedes its
+//! answer. Receipts only show which events could not be delivered.
+
+use super::DrillError;
+use super::selection::{Fate, Found, type_of};
+use super::tally::{Heard, Repetition, Tally};
+use crate::rate_limit::RateLimit;
+use crate::receipts::ready_or_never;
+use crate::{Cluster, Observer, blocking};
+use evenkeel::kafka::KafkaError;
+use evenkeel::kafka::reader::{LogRecord, Reader, Reading, Start};
+use evenkeel::publisher::{PendingReceipt, PublishError, Publisher, Receipt};
+use evenkeel::recovery::{
+    Drill, Owner, RetryTopicEntry, repetition, repetition_answer, repetition_of, retry_topic,
+};
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// Maximum number of repetitions that are in flight or unanswered, so that a group that makes no
+/// progress does not find a log full of them. With [`FAILED_MAX`], it is below the 100 consecutive
+/// failures at which a group's flood guard stops the group.
+const UNANSWERED_MAX: u64 = 80;
+/// Number of failed repetitions after which the drill ends. Each may become a dead letter.
+const FAILED_MAX: u64 = 10;
+/// Number of undeliverable events after which the drill ends.
+const FAILURES_MAX: u64 = 100;
+/// How long one poll for an answer takes.
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// Number of records of retry topics that are read ahead.
+const AHEAD_RECORDS: usize = 1024;
+
+/// New records of retry topics.
+pub(super) type Answers = mpsc::Receiver<Result<LogRecord, KafkaError>>;
+
+/// A repetition without a receipt.
+struct Underway {
+    topic: String,
+    ty: String,
+    event: String,
+    receipt: PendingReceipt,
+}
+
+/// Delivers the events of a drill again.
+pub(super) struct Delivery<'a> {
+    group: String,
+    drill: Drill,
+    publisher: Publisher,
+    answers: Answers,
+    rate: RateLimit,
+    /// How long to wait for the next answer.
+    wait: Duration,
+    stop: CancellationToken,
+    is_stopped: bool,
+    underway: VecDeque<Underway>,
+    failures: u64,
+    /// Start of the group's current silence: its last answer, or the first unanswered delivery
+    /// after that.
+    silent_since: Instant,
+    has_given_up: bool,
+    observer: &'a dyn Observer,
+    tally: Tally,
+}
+
+/// Rate and waiting time of a drill.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Records per second.
+    pub rate: u32,
+    /// How long to wait for the next answer of the group.
+    pub wait: Duration,
+}
+
+/// The next event of the loop.
+enum Event {
+    Stopped,
+    Receipt(Result<Receipt, PublishError>),
+    Answer(Option<Result<LogRecord, KafkaError>>),
+    Found(Option<Result<Found, KafkaError>>),
+    /// A deadline has passed.
+    Due,
+}
+
+impl<'a> Delivery<'a> {
+    /// Creates a delivery whose answers come from [`follow`].
+    pub(super) fn new(
+        group: String,
+        answers: Answers,
+        drill: Drill,
+        publisher: Publisher,
+        limits: Limits,
+        stop: CancellationToken,
+        observer: &'a dyn Observer,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            group,
+            answers,
+            drill,
+            publisher,
+            rate: RateLimit::new(limits.rate, now),
+            wait: limits.wait,
+            stop,
+            is_stopped: false,
+            underway: VecDeque::new(),
+            failures: 0,
+            silent_since: now,
+            has_given_up: false,
+            observer,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Delivers the found events. Returns when all are answered, the group is silent for too long,
+    /// or the drill is stopped.
+    pub(super) async fn all(
+        &mut self,
+        mut found: mpsc::Receiver<Result<Found, KafkaError>>,
+    ) -> Result<(), DrillError> {
+        let mut is_read = false;
+        loop {
+            is_read |= self.is_ending();
+            let has_room = !is_read && self.has_room();
+            if is_read && self.underway.is_empty() && self.has_ended() {
+                return Ok(());
+            }
+            let source = has_room.then_some(&mut found);
+            match self.next(source).await {
+                Event::Stopped => self.is_stopped = true,
+                Event::Receipt(outcome) => self.receive(outcome),
+                Event::Answer(Some(record)) => self.process(&record?),
+                Event::Answer(None) => return Err(DrillError::AnswersEnded),
+                Event::Found(Some(found)) => self.deliver(found?).await,
+                Event::Found(None) => is_read = true,
+                // No other event occurred, and no answer arrived.
+                Event::Due => self.give_up_on_silence(is_read),
+            }
+        }
+    }
+
+    /// Returns the counts and whether the drill was stopped.
+    pub(super) fn end(self) -> (Tally, bool) {
+        (self.tally, self.is_stopped)
+    }
+
+    /// Whether no more events are delivered.
+    fn is_ending(&self) -> bool {
+        let is_hopeless = self.failures >= FAILURES_MAX || self.tally.failed() >= FAILED_MAX;
+        self.is_stopped || self.has_given_up || is_hopeless
+    }
+
+    fn has_room(&self) -> bool {
+        self.tally.unanswered() + (self.underway.len() as u64) < UNANSWERED_MAX
+    }
+
+    /// Whether there is nothing left to wait for after all events were sent.
+    fn has_ended(&self) -> bool {
+        self.is_stopped || self.tally.unanswered() == 0 || self.has_given_up
+    }
+
+    /// The time at which the group has been silent for too long.
+    fn silent_until(&self) -> Instant {
+        match self.tally.unanswered() > 0 && !self.has_given_up {
+            true => self.silent_since + self.wait,
+            false => Instant::now() + self.wait,
+        }
+    }
+
+    fn give_up_on_silence(&mut self, is_read: bool) {
+        if self.silent_until() > Instant::now() {
+            return;
+        }
+        self.has_given_up = true;
+        let rest = if is_read {
+            ""
+        } else {
+            ": the rest is not delivered"
+        };
+        let text = format!(
+            "{} has answered nothing for {:?}{rest}",
+            self.group, self.wait
+        );
+        self.observer.notice(&text);
+    }
+
+    async fn next(
+        &mut self,
+        source: Option<&mut mpsc::Receiver<Result<Found, KafkaError>>>,
+    ) -> Event {
+        let due = self.rate.due();
+        let is_due = source.is_some() && due <= Instant::now();
+        let wake = match source.is_some() && !is_due {
+            true => due.min(self.silent_until()),
+            false => self.silent_until(),
+        };
+        let found = async {
+            match source.filter(|_| is_due) {
+                Some(source) => source.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        let is_stopped = self.is_stopped;
+        let front = self.underway.front_mut().map(|front| &mut front.receipt);
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled(), if !is_stopped => Event::Stopped,
+            outcome = ready_or_never(front) => Event::Receipt(outcome),
+            answer = self.answers.recv() => Event::Answer(answer),
+            found = found => Event::Found(found),
+            () = sleep_until(wake.max(Instant::now() + Duration::from_millis(1))) => Event::Due,
+        }
+    }
+
+    async fn deliver(&mut self, found: Found) {
+        let Found { record, ty, fate } = found;
+        let topic = record.topic.to_string();
+        self.tally.found(&topic, &ty, fate);
+        if fate != Fate::Repeated {
+            return;
+        }
+        self.rate.record_sent(Instant::now());
+        let event = format!("{topic}/{}@{}", record.partition, record.offset);
+        let repeated = repetition(&self.group, record, &self.drill);
+        match self.publisher.enqueue_record(repeated).await {
+            Ok(receipt) => self.underway.push_back(Underway {
+                topic,
+                ty,
+                event,
+                receipt,
+            }),
+            Err(error) => self.fail(&topic, &ty, &event, &error),
+        }
+    }
+
+    fn receive(&mut self, outcome: Result<Receipt, PublishError>) {
+        let Some(front) = self.underway.pop_front() else {
+            return;
+        };
+        match outcome {
+            Ok(_) => {
+                if self.tally.unanswered() == 0 {
+                    self.silent_since = Instant::now();
+                }
+                self.tally.delivered();
+            }
+            Err(error) => self.fail(&front.topic, &front.ty, &front.event, &error),
+        }
+    }
+
+    fn fail(&mut self, topic: &str, ty: &str, event: &str, error: &PublishError) {
+        self.failures += 1;
+        self.tally.undelivered(topic, ty);
+        self.observer
+            .notice(&format!("{event} cannot be delivered again: {error}"));
+        if self.failures == FAILURES_MAX {
+            self.observer
+                .notice("so many fail that the rest is not tried");
+        }
+    }
+
+    /// Processes a record of a retry topic: one of our repetitions, or the group's answer to one.
+    fn process(&mut self, record: &LogRecord) {
+        let place = |offset| (record.topic.to_string(), record.partition, offset);
+        let headers = || record.headers.iter();
+        let owner = Owner {
+            group: &self.group,
+            topic: source_of(&self.group, &record.topic),
+        };
+        if let Some((drill, origin)) = repetition_of(headers()) {
+            if drill == self.drill.id {
+                let source = source_of(&self.group, &record.topic);
+                let repetition = Repetition {
+                    event: format!("{source}/{}@{origin}", record.partition),
+                    topic: source.to_owned(),
+                    ty: type_of(record),
+                };
+                self.tally.seen(place(record.offset), repetition);
+            }
+            return;
+        }
+        let heard = match repetition_answer(headers()) {
+            Some((of, outcome)) => Some((of, Heard::Settled(outcome))),
+            None => match RetryTopicEntry::read(headers(), owner) {
+                RetryTopicEntry::Failed { of, .. } => Some((of, Heard::Failed)),
+                _ => None,
+            },
+        };
+        let failed = self.tally.failed();
+        if let Some((of, heard)) = heard
+            && self.tally.heard(&place(of), &heard)
+        {
+            self.silent_since = Instant::now();
+            self.observer.advance();
+        }
+        if failed < FAILED_MAX && self.tally.failed() == FAILED_MAX {
+            self.observer.notice(&format!(
+                "handlers failed of {FAILED_MAX} repetitions: the rest is not delivered"
+            ));
+        }
+    }
+}
+
+/// The source topic of a group's retry topic.
+fn source_of<'a>(group: &str, retry: &'a str) -> &'a str {
+    let prefix = retry_topic(group, "");
+    retry.strip_prefix(&*prefix).unwrap_or(retry)
+}
+
+/// Reads the retry topics from their current ends, on a thread of its own. The thread ends when the
+/// receiver is dropped.
+pub(super) async fn follow(
+    cluster: &Cluster,
+    group: &str,
+    topics: &[String],
+) -> Result<Answers, KafkaError> {
+    let topics = topics.iter().map(|topic| retry_topic(group, topic));
+    let reading = Reading {
+        topics: topics.collect(),
+        partitions: Vec::new(),
+        start: Start::End,
+        end: None,
+    };
+    let cluster = cluster.clone();
+    let open = move || Reader::open(&cluster.kafka, &reading, cluster.timeout);
+    let mut reader = blocking::run(open).await?;
+    let (sender, receiver) = mpsc::channel(AHEAD_RECORDS);
+    tokio::task::spawn_blocking(move || {
+        while !sender.is_closed() {
+            match reader.next(POLL_TIMEOUT) {
+                Ok(None) => {}
+                // The receiver may be gone.
+                Ok(Some(record)) => drop(sender.blocking_send(Ok(record))),
+                Err(error) => {
+                    let _ = sender.blocking_send(Err(error));
+                    return;
+                }
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_of_a_retry_topic_is_known_by_its_group() {
+        assert_eq!(source_of("a.b", "retry.a.b.shop.orders"), "shop.orders");
+    }
+}

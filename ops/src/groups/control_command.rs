@@ -1,0 +1,446 @@
+//! Gives a command to a group: checks it against the cluster, publishes it, and collects the
+//! answers of the members concerned.
+//!
+//! ```no_run
+//! use evenkeel::control::{Action, Scope};
+//! use evenkeel::kafka::admin::Admin;
+//! use evenkeel_ops::groups::GroupError;
+//! use evenkeel_ops::groups::control_command::{Request, give};
+//! use evenkeel_ops::{Cluster, Silent};
+//! use std::time::Duration;
+//!
+//! # async fn example(cluster: Cluster, admin: Admin) -> Result<(), GroupError> {
+//! let request = Request {
+//!     group: "payments",
+//!     by: "jane",
+//!     why: "the payment provider has a maintenance window",
+//!     action: Action::Pause { scope: Scope::Group },
+//!     wait: Duration::from_secs(30),
+//! };
+//! let given = give(&cluster, &admin, request, &Silent).await?;
+//! let answered = given.answers().await?;
+//! println!("{} answers: {:?}", answered.acks.len(), answered.verdict);
+//! # Ok(())
+//! # }
+//! ```
+
+use super::GroupError;
+use super::control_log::{ControlLog, required};
+use super::lag::lag_of;
+use super::members;
+use super::scope::{Partitions, by_topic, in_words};
+use crate::cluster::EVENT_SOURCE;
+use crate::{Cluster, Observer, blocking};
+use evenkeel::control::{
+    Ack, Action, Command, CommandOutcome, ControlState, HISTORY_DAYS, Scope, control_topic,
+};
+use evenkeel::event::{Headers, OutgoingRecord};
+use evenkeel::kafka::KafkaError;
+use evenkeel::kafka::admin::{Admin, GroupDescription};
+use evenkeel::publisher::{Publisher, PublisherSettings};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// How long one poll for an answer takes.
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// Maximum number of old commands that are deleted with a new one, so that giving a command remains
+/// fast.
+const FORGET_MAX: usize = 1000;
+
+/// Topic and partition.
+type Partition = (String, i32);
+
+/// A command for a group.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// Name of the group.
+    pub group: &'a str,
+    /// The operator who gives the command.
+    pub by: &'a str,
+    /// The reason. Members log it and the history keeps it.
+    pub why: &'a str,
+    /// The action.
+    pub action: Action,
+    /// How long to wait for a rebalance to end, and then for answers.
+    pub wait: Duration,
+}
+
+/// A command that was published.
+pub struct Given {
+    command: Command,
+    /// The partitions whose owners must answer.
+    owners: BTreeSet<Partition>,
+    log: ControlLog,
+    description: Option<GroupDescription>,
+    wait: Duration,
+}
+
+/// The answers to a command.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Answered {
+    /// The answers in order of arrival.
+    pub acks: Vec<Ack>,
+    /// The summary of the answers.
+    pub verdict: Verdict,
+}
+
+/// The summary of the answers to a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every owner gave its final answer.
+    Answered,
+    /// A member refused the command.
+    Refused,
+    /// A member will execute the command later. The history will contain its final answer.
+    Pending,
+    /// Some owners did not answer in time. The command remains in force.
+    Silent {
+        /// Those members, with their processes.
+        members: Vec<String>,
+        /// Their partitions.
+        partitions: Vec<Partitions>,
+    },
+}
+
+/// Publishes a command after the group's members know their partitions.
+///
+/// # Errors
+/// [`GroupError`] if the command does not apply to this cluster, the group has no control topic, or
+/// the command cannot be written.
+pub async fn give(
+    cluster: &Cluster,
+    admin: &Admin,
+    request: Request<'_>,
+    observer: &dyn Observer,
+) -> Result<Given, GroupError> {
+    let Request {
+        group,
+        by,
+        why,
+        action,
+        wait,
+    } = request;
+    let log = required(cluster, admin, group).await?;
+    let description = settled(admin, group, wait).await?;
+    check(admin, group, description.as_ref(), &action, &log, observer).await?;
+    let owners = match &description {
+        Some(description) => owned(admin, description, &action.scope(), observer).await?,
+        None => BTreeSet::new(),
+    };
+    if owners.is_empty() {
+        let group = group.to_owned();
+        match action {
+            Action::RetryNow { .. } | Action::Drop { .. } => {
+                return Err(GroupError::NothingWaits { group });
+            }
+            Action::AcceptLoss { .. } => return Err(GroupError::NobodyToAccept { group }),
+            _ => {}
+        }
+    }
+    let command = Command::new(by, why, action)?;
+    publish(cluster, group, &command, &log).await?;
+    Ok(Given {
+        command,
+        owners,
+        log,
+        description,
+        wait,
+    })
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Given");
+        debug
+            .field("command", &self.command)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Given {
+    /// The published command.
+    pub fn command(&self) -> &Command {
+        &self.command
+    }
+
+    /// Whether no member runs what the command concerns. It is in force for members that start
+    /// later.
+    pub fn is_unowned(&self) -> bool {
+        self.owners.is_empty()
+    }
+
+    /// Waits until every owner has answered, or until the request's wait has passed.
+    ///
+    /// # Errors
+    /// If a request to the cluster fails.
+    pub async fn answers(mut self) -> Result<Answered, GroupError> {
+        let waiting = move || {
+            let deadline = Instant::now() + self.wait;
+            while !self.is_answered() && Instant::now() < deadline {
+                self.log.next(POLL_TIMEOUT)?;
+            }
+            let acks: Vec<Ack> = self
+                .log
+                .history
+                .acks_of(&self.command.id)
+                .cloned()
+                .collect();
+            let verdict = self.verdict(&acks);
+            Ok(Answered { acks, verdict })
+        };
+        blocking::run(waiting).await
+    }
+
+    /// Whether there is no answer left to wait for.
+    fn is_answered(&self) -> bool {
+        let acks: Vec<&Ack> = self.log.history.acks_of(&self.command.id).collect();
+        let is_paused =
+            |(topic, partition): &Partition| self.log.state.pause_of(topic, *partition).is_some();
+        // A record of a paused partition is skipped after the partition is resumed, which may take
+        // days.
+        let waits_for_resume = !acks.is_empty()
+            && matches!(self.command.action, Action::Skip { .. })
+            && self.owners.iter().all(is_paused);
+        waits_for_resume || self.silent(acks).is_empty()
+    }
+
+    /// The partitions whose owners have not given a final answer.
+    fn silent<'a>(&self, acks: impl IntoIterator<Item = &'a Ack>) -> BTreeSet<Partition> {
+        let mut silent = self.owners.clone();
+        for ack in acks.into_iter().filter(|ack| ack.outcome.is_final()) {
+            for scope in &ack.partitions {
+                if let Scope::Partition { topic, partition } = scope {
+                    silent.remove(&(topic.clone(), *partition));
+                }
+            }
+        }
+        silent
+    }
+
+    fn verdict(&self, acks: &[Ack]) -> Verdict {
+        if acks
+            .iter()
+            .any(|ack| ack.outcome == CommandOutcome::Refused)
+        {
+            return Verdict::Refused;
+        }
+        let silent = self.silent(acks);
+        if silent.is_empty() {
+            return Verdict::Answered;
+        }
+        if acks
+            .iter()
+            .any(|ack| ack.outcome == CommandOutcome::Pending)
+        {
+            return Verdict::Pending;
+        }
+        let description = self.description.as_ref();
+        let (members, partitions) = who_is_silent(&silent, description, &self.log.state);
+        Verdict::Silent {
+            members,
+            partitions,
+        }
+    }
+}
+
+/// The group after its members know their partitions. During a rebalance the brokers do not tell
+/// the owners. Between the two phases of a cooperative rebalance, moving partitions have no owner.
+async fn settled(
+    admin: &Admin,
+    group: &str,
+    wait: Duration,
+) -> Result<Option<GroupDescription>, KafkaError> {
+    let deadline = Instant::now() + wait;
+    loop {
+        let Some(description) = admin.describe_group(group).await? else {
+            return Ok(None);
+        };
+        let is_moving = is_between(&description.state) || !is_whole(admin, &description).await?;
+        if !is_moving || Instant::now() >= deadline {
+            return Ok(Some(description));
+        }
+        tokio::time::sleep(POLL_TIMEOUT).await;
+    }
+}
+
+/// Whether the group is rebalancing, in the classic protocol or in KIP-848.
+fn is_between(state: &str) -> bool {
+    state.ends_with("Rebalance")
+        || state.ends_with("Rebalancing")
+        || ["Assigning", "Reconciling"].contains(&state)
+}
+
+/// Whether every partition of the assigned topics has an owner.
+async fn is_whole(admin: &Admin, group: &GroupDescription) -> Result<bool, KafkaError> {
+    let mut owned: BTreeMap<String, usize> = BTreeMap::new();
+    for (topic, partitions) in group.members.iter().flat_map(|member| &member.assignment) {
+        *owned.entry(topic.clone()).or_default() += partitions.len();
+    }
+    let topics: Vec<String> = owned.keys().cloned().collect();
+    if topics.is_empty() {
+        return Ok(true);
+    }
+    let counts = admin.partition_counts(&topics).await?;
+    Ok(owned
+        .iter()
+        .all(|(topic, owned)| counts.get(topic).is_none_or(|count| owned >= count)))
+}
+
+/// The members that own these partitions, with their processes, and the partitions.
+fn who_is_silent(
+    silent: &BTreeSet<Partition>,
+    description: Option<&GroupDescription>,
+    control: &ControlState,
+) -> (Vec<String>, Vec<Partitions>) {
+    let members = description.iter().flat_map(|group| &group.members);
+    let owners: Vec<String> = members
+        .filter(|member| {
+            member.assignment.iter().any(|(topic, partitions)| {
+                let mut partitions = partitions.iter();
+                partitions.any(|number| silent.contains(&(topic.clone(), *number)))
+            })
+        })
+        .map(|member| members::name(control, &member.member_id))
+        .collect();
+    let silent = silent.iter().map(|(topic, partition)| Scope::Partition {
+        topic: topic.clone(),
+        partition: *partition,
+    });
+    let silent: Vec<Scope> = silent.collect();
+    (owners, by_topic(&silent))
+}
+
+/// Rejects a command that does not apply to this cluster: a mistyped name must not look like a
+/// command in force.
+async fn check(
+    admin: &Admin,
+    group: &str,
+    description: Option<&GroupDescription>,
+    action: &Action,
+    log: &ControlLog,
+    observer: &dyn Observer,
+) -> Result<(), GroupError> {
+    let scope = action.scope();
+    if matches!(action, Action::Resume { .. }) && log.state.paused().all(|(at, _)| *at != scope) {
+        let paused: Vec<String> = log.state.paused().map(|(at, _)| in_words(at)).collect();
+        let paused = match paused.is_empty() {
+            true => "nothing is paused".to_owned(),
+            false => format!("paused is {}", paused.join(", ")),
+        };
+        return Err(GroupError::NotPaused {
+            scope: in_words(&scope),
+            group: group.to_owned(),
+            paused,
+        });
+    }
+    let Some(topic) = scope.topic() else {
+        return Ok(());
+    };
+    if let Some(description) = description {
+        let read: BTreeSet<String> = partitions_read(admin, description, observer)
+            .await?
+            .into_iter()
+            .map(|(topic, _)| topic)
+            .collect();
+        if !read.is_empty() && !read.contains(topic) {
+            let read: Vec<String> = read.into_iter().collect();
+            return Err(GroupError::TopicNotRead {
+                group: group.to_owned(),
+                topic: topic.to_owned(),
+                read,
+            });
+        }
+    }
+    let partition = match &scope {
+        Scope::Partition { partition, .. } => *partition,
+        Scope::Record(record) => record.partition,
+        _ => return Ok(()),
+    };
+    let described = admin.describe_topic(topic).await?;
+    let mut partitions = described.partitions.iter();
+    let Some(found) = partitions.find(|found| found.partition == partition) else {
+        return Err(GroupError::NoPartition {
+            topic: topic.to_owned(),
+            partition,
+            count: described.partitions.len(),
+        });
+    };
+    if let Scope::Record(record) = &scope
+        && record.offset >= found.high
+    {
+        return Err(GroupError::NoRecord {
+            record: record.clone(),
+            next: found.high,
+        });
+    }
+    Ok(())
+}
+
+/// The partitions of `scope` that members own.
+async fn owned(
+    admin: &Admin,
+    group: &GroupDescription,
+    scope: &Scope,
+    observer: &dyn Observer,
+) -> Result<BTreeSet<Partition>, KafkaError> {
+    let is_idle = matches!(group.state.as_str(), "Empty" | "Dead");
+    let read = match is_idle {
+        true => BTreeSet::new(),
+        false => partitions_read(admin, group, observer).await?,
+    };
+    let of_scope = |(topic, partition): &Partition| scope.touches(topic, *partition);
+    Ok(read.into_iter().filter(of_scope).collect())
+}
+
+/// The partitions that the group's members are assigned. If the brokers do not list them, those to
+/// which the group has committed.
+async fn partitions_read(
+    admin: &Admin,
+    group: &GroupDescription,
+    observer: &dyn Observer,
+) -> Result<BTreeSet<Partition>, KafkaError> {
+    let mut read = BTreeSet::new();
+    for member in &group.members {
+        for (topic, partitions) in &member.assignment {
+            read.extend(partitions.iter().map(|number| (topic.clone(), *number)));
+        }
+    }
+    if read.is_empty() {
+        let lag = lag_of(admin, group, &[], observer).await?.into_iter();
+        read.extend(lag.map(|at| (at.topic, at.partition)));
+    }
+    Ok(read)
+}
+
+/// Publishes the command, and deletes commands that are too old to be listed.
+async fn publish(
+    cluster: &Cluster,
+    group: &str,
+    command: &Command,
+    log: &ControlLog,
+) -> Result<(), GroupError> {
+    let publisher = Publisher::new(&cluster.kafka, PublisherSettings::new(EVENT_SOURCE))?;
+    let record = |key: String, value: Option<Vec<u8>>| OutgoingRecord {
+        topic: control_topic(group),
+        partition: Some(0),
+        key: Some(key.into()),
+        value: value.map(Into::into),
+        headers: Headers::new(),
+        timestamp_ms: None,
+    };
+    publisher
+        .publish_record(record(command.key(), Some(command.value()?)))
+        .await
+        .map_err(GroupError::Publish)?;
+    let before = Timestamp::now() - SignedDuration::from_hours(24 * HISTORY_DAYS);
+    let outdated = log.history.outdated(before).into_iter().take(FORGET_MAX);
+    for key in outdated {
+        // A failed deletion is repeated with the next command.
+        let _ = publisher.enqueue_record(record(key, None)).await;
+    }
+    let _ = publisher.flush(cluster.timeout).await;
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! Problems of a group, as reported by the brokers and its control topic.
+
+use super::members;
+use super::scope::Target;
+use evenkeel::control::{Command, ControlState, Status};
+use evenkeel::kafka::admin::{GroupDescription, PartitionLag};
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// A pause or a rate limit in force.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct InForce {
+    /// Its scope.
+    #[serde(flatten)]
+    pub target: Target,
+    /// The rate limit, if it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub records_per_second: Option<u32>,
+    /// The operator who commanded it.
+    pub by: String,
+    /// The reason.
+    pub why: String,
+    /// The time of the command.
+    pub at: Timestamp,
+}
+
+impl InForce {
+    /// Creates a pause.
+    pub fn pause(command: &Command) -> Self {
+        Self {
+            target: Target::from(&command.action.scope()),
+            records_per_second: None,
+            by: command.by.clone(),
+            why: command.why.clone(),
+            at: command.at,
+        }
+    }
+
+    /// Creates a rate limit.
+    pub fn rate(records_per_second: u32, command: &Command) -> Self {
+        Self {
+            records_per_second: Some(records_per_second),
+            ..Self::pause(command)
+        }
+    }
+
+    fn in_words(&self) -> String {
+        let Self {
+            target,
+            by,
+            why,
+            at,
+            ..
+        } = self;
+        format!("{target} is paused since {}, by {by}: {why}", seconds(*at))
+    }
+}
+
+/// All pauses of a group in a state of its control topic.
+pub fn pauses(control: &ControlState) -> Vec<InForce> {
+    control
+        .paused()
+        .map(|(_, command)| InForce::pause(command))
+        .collect()
+}
+
+/// The dependencies for which members wait. Statuses of killed members are dropped, because those
+/// members could not withdraw them. If the brokers list no members, all statuses are returned.
+pub fn down_of(control: &ControlState, group: &GroupDescription) -> Vec<Status> {
+    let is_member = |status: &&Status| {
+        let mut members = group.members.iter();
+        group.members.is_empty() || members.any(|member| member.member_id == status.member)
+    };
+    control.down().filter(is_member).cloned().collect()
+}
+
+/// One line about a dependency that is down.
+pub fn down_in_words(control: &ControlState, status: &Status) -> String {
+    let Status {
+        dependency,
+        member,
+        at,
+        reason,
+        ..
+    } = status;
+    format!(
+        "{dependency} is down for {} since {}: {reason}",
+        members::name(control, member),
+        seconds(*at)
+    )
+}
+
+/// A time to the second.
+fn seconds(time: Timestamp) -> String {
+    time.strftime("%FT%TZ").to_string()
+}
+
+/// All problems of a group, one line each: pauses, outages, records that wait for a group without
+/// members, and partitions that cannot be read.
+pub fn found(
+    group: &GroupDescription,
+    control: &ControlState,
+    lag: &[PartitionLag],
+) -> Vec<String> {
+    let name = &group.group;
+    let paused = pauses(control);
+    let paused = paused.iter().map(InForce::in_words);
+    let down = down_of(control, group);
+    let down = down.iter().map(|status| down_in_words(control, status));
+    let records: i64 = lag.iter().map(|at| at.lag).sum();
+    let empty = (group.state == "Empty" && records > 0)
+        .then(|| format!("no member runs, and {records} records wait"));
+    let unreadable = lag.iter().filter_map(|at| at.unreadable.clone());
+    let all = paused.chain(down).chain(empty).chain(unreadable);
+    all.map(|line| format!("{name}: {line}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel::control::{Action, Entry, Scope};
+
+    fn group(state: &str) -> GroupDescription {
+        GroupDescription {
+            group: "g".to_owned(),
+            state: state.to_owned(),
+            protocol: "consumer".to_owned(),
+            members: Vec::new(),
+            are_members_known: true,
+        }
+    }
+
+    fn lag(records: i64, unreadable: Option<&str>) -> PartitionLag {
+        PartitionLag {
+            topic: "t".to_owned(),
+            partition: 0,
+            committed: Some(0),
+            low: 0,
+            high: records,
+            lag: records,
+            age_ms: None,
+            unreadable: unreadable.map(str::to_owned),
+        }
+    }
+
+    fn paused(scope: Scope) -> ControlState {
+        let mut control = ControlState::default();
+        let command = Command::new("alice", "a test", Action::Pause { scope }).unwrap();
+        control.apply(Entry::Command(command), false).unwrap();
+        control
+    }
+
+    #[test]
+    fn each_trouble_is_a_line_of_its_own() {
+        let check = |group: &GroupDescription, control: &ControlState, lag, expected: &[&str]| {
+            let found = found(group, control, &[lag]);
+            assert_eq!(found.len(), expected.len(), "{found:?}");
+            for (line, text) in found.iter().zip(expected) {
+                assert!(line.starts_with("g: ") && line.contains(text), "{line}");
+            }
+        };
+        let calm = ControlState::default();
+        check(&group("Stable"), &calm, lag(7, None), &[]);
+        check(&group("Empty"), &calm, lag(0, None), &[]);
+        check(&group("Empty"), &calm, lag(7, None), &["7 records wait"]);
+        let unreadable = lag(1, Some("t/0 cannot be read"));
+        check(&group("Stable"), &calm, unreadable, &["cannot be read"]);
+        let one = paused(Scope::Partition {
+            topic: "t".to_owned(),
+            partition: 3,
+        });
+        let expected = ["t/3 is paused since 2"];
+        check(&group("Stable"), &one, lag(0, None), &expected);
+        let all = paused(Scope::Group);
+        let expected = ["by alice: a test", "no member runs"];
+        check(&group("Empty"), &all, lag(1, None), &expected);
+    }
+}

@@ -1,0 +1,189 @@
+//! Number and age of the records that a group has not settled.
+
+use crate::{Observer, visibility};
+use evenkeel::kafka::KafkaError;
+use evenkeel::kafka::admin::{Admin, GroupDescription, PartitionLag};
+use evenkeel::recovery::retry_topic;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// The lag of the group on `topics`, or on all topics to which it has committed or is assigned.
+///
+/// # Errors
+/// If a request to the cluster fails, or if the client may see none of the topics.
+pub async fn lag_of(
+    admin: &Admin,
+    group: &GroupDescription,
+    topics: &[String],
+    observer: &dyn Observer,
+) -> Result<Vec<PartitionLag>, KafkaError> {
+    let mut lag = admin.group_lag(&group.group, topics).await?;
+    let uncommitted: BTreeSet<String> = group
+        .members
+        .iter()
+        .flat_map(|member| member.assignment.keys())
+        .filter(|topic| topics.is_empty() && lag.iter().all(|at| at.topic != **topic))
+        .cloned()
+        .collect();
+    if !uncommitted.is_empty() {
+        let uncommitted: Vec<String> = uncommitted.into_iter().collect();
+        lag.extend(admin.group_lag(&group.group, &uncommitted).await?);
+    }
+    if topics.is_empty() {
+        visibility::check_topics_of(admin, &group.group, lag.len(), observer).await?;
+    }
+    Ok(lag)
+}
+
+/// An age such as `1h 3m 20s`, to the second.
+pub fn age(ms: i64) -> String {
+    let seconds = jiff::SignedDuration::from_secs(ms / 1000);
+    format!("{seconds:#}")
+}
+
+/// The partitions whose age is checked. Those of retry topics only if they are named.
+fn aged<'a>(lag: &'a [PartitionLag], group: &str, named: &[String]) -> Vec<&'a PartitionLag> {
+    let own = retry_topic(group, "");
+    let is_aged = |at: &&PartitionLag| named.contains(&at.topic) || !at.topic.starts_with(&own);
+    lag.iter().filter(is_aged).collect()
+}
+
+/// Limits of a group's lag.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LagLimits {
+    /// Maximum number of records, over all partitions.
+    pub records: Option<i64>,
+    /// Maximum age of the oldest unsettled record.
+    pub age: Option<Duration>,
+}
+
+/// The violated limits of a group's lag on the `named` topics, or on all its topics. `None` if
+/// there are none. Parked records wait by design: their age counts only if their retry topic is
+/// named.
+pub fn excess(
+    lag: &[PartitionLag],
+    group: &str,
+    named: &[String],
+    limits: LagLimits,
+) -> Option<String> {
+    complaint(lag, &aged(lag, group, named), limits.records, limits.age)
+}
+
+fn complaint(
+    lag: &[PartitionLag],
+    aged: &[&PartitionLag],
+    threshold: Option<i64>,
+    max_age: Option<Duration>,
+) -> Option<String> {
+    let records: i64 = lag.iter().map(|at| at.lag).sum();
+    if let Some(threshold) = threshold.filter(|threshold| records > *threshold) {
+        let most = lag.iter().max_by_key(|at| at.lag);
+        let most = most.map(|at| format!(", {} of them in {}/{}", at.lag, at.topic, at.partition));
+        return Some(format!(
+            "{records} records behind, {threshold} allowed{}",
+            most.unwrap_or_default()
+        ));
+    }
+    if threshold.is_some() || max_age.is_some() {
+        let mut unreadable = lag.iter().filter_map(|at| at.unreadable.as_ref());
+        if let Some(unreadable) = unreadable.next() {
+            return Some(unreadable.clone());
+        }
+    }
+    let ages = aged.iter().filter_map(|at| Some((at.age_ms?, at)));
+    let (oldest, at) = ages.max_by_key(|(age, _)| *age)?;
+    let allowed = i64::try_from(max_age?.as_millis()).unwrap_or(i64::MAX);
+    (oldest > allowed).then(|| {
+        format!(
+            "the oldest unsettled record, in {}/{}, is {} old, {} allowed",
+            at.topic,
+            at.partition,
+            age(oldest),
+            age(allowed)
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(lag: i64, age_ms: Option<i64>) -> PartitionLag {
+        PartitionLag {
+            topic: "t".to_owned(),
+            partition: 0,
+            committed: Some(0),
+            low: 0,
+            high: lag,
+            lag,
+            age_ms,
+            unreadable: None,
+        }
+    }
+
+    #[test]
+    fn a_group_is_judged_by_its_sum_and_by_its_oldest_record() {
+        let lag = [at(3, Some(2_000)), at(4, None)];
+        let complaint = |lag: &[PartitionLag], threshold, max_age| {
+            super::complaint(lag, &aged(lag, "g", &[]), threshold, max_age)
+        };
+        let check = |threshold, max_age, bad: bool| {
+            assert_eq!(
+                complaint(&lag, threshold, max_age).is_some(),
+                bad,
+                "{threshold:?} {max_age:?}"
+            );
+        };
+        check(None, None, false);
+        check(Some(7), None, false);
+        check(Some(6), None, true);
+        check(None, Some(Duration::from_secs(2)), false);
+        check(None, Some(Duration::from_millis(1_999)), true);
+        assert_eq!(complaint(&[], Some(0), Some(Duration::from_secs(1))), None);
+        let lag = [PartitionLag {
+            unreadable: Some("t/0 cannot be read".to_owned()),
+            ..at(1, None)
+        }];
+        let hour = Some(Duration::from_secs(3600));
+        assert!(complaint(&lag, None, hour).is_some());
+        assert!(complaint(&lag, Some(10), None).is_some());
+        assert_eq!(complaint(&lag, None, None), None);
+    }
+
+    #[test]
+    fn a_complaint_names_the_partition_and_passes_over_what_is_parked() {
+        let of = |topic: &str, partition, lag, age_ms| PartitionLag {
+            topic: topic.to_owned(),
+            partition,
+            ..at(lag, Some(age_ms))
+        };
+        let lag = [
+            of("orders", 0, 2, 1_000),
+            of("orders", 3, 5, 90_000),
+            of("retry.g.orders", 1, 1, 600_000),
+        ];
+        let minute = Some(Duration::from_secs(60));
+        let told = |named: &[&str], threshold| {
+            let named: Vec<String> = named.iter().map(|topic| (*topic).to_owned()).collect();
+            complaint(&lag, &aged(&lag, "g", &named), threshold, minute).unwrap_or_default()
+        };
+        assert!(
+            told(&[], None).contains("in orders/3, is 1m 30s old"),
+            "{}",
+            told(&[], None)
+        );
+        let named = told(&["retry.g.orders"], None);
+        assert!(named.contains("in retry.g.orders/1, is 10m old"), "{named}");
+        let many = told(&[], Some(7));
+        assert!(
+            many.contains("8 records behind, 7 allowed, 5 of them in orders/3"),
+            "{many}"
+        );
+    }
+
+    #[test]
+    fn an_age_is_written_in_words() {
+        assert_eq!(age(3_800_999), "1h 3m 20s");
+        assert_eq!(age(0), "0s");
+    }
+}

@@ -1,0 +1,61 @@
+//! Operations on consumer groups built with evenkeel, as a library. The tool `evenkeel` is a
+//! command line on top of it.
+//!
+//! | module | operation |
+//! |---|---|
+//! | [`dead_letters`] | list, select, read, restore and purge dead letters, and replay them |
+//! | [`waiting_keys`] | keys whose records wait in a group's retry topics |
+//! | [`groups`] | lag, health, commands to a running group and its own topics |
+//! | [`drills`] | deliver settled events to a group once more, and judge its handlers |
+//!
+//! An operation takes a [`Cluster`], or an admin client if that is sufficient. A cancellation token
+//! stops long operations. An [`Observer`] receives progress and notices. The result is plain data
+//! whose serialised form is stable. This crate prints nothing and contains no arguments, tables or
+//! exit codes.
+//!
+//! The failures of the group `payments`, by cause:
+//!
+//! ```no_run
+//! use evenkeel::kafka::KafkaConfig;
+//! use evenkeel::kafka::admin::Admin;
+//! use evenkeel_ops::dead_letters::causes::causes;
+//! use evenkeel_ops::dead_letters::select::{Filter, Topics};
+//! use evenkeel_ops::{Cluster, Silent};
+//! use std::time::Duration;
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let kafka = KafkaConfig::new("localhost:9092");
+//! let cluster = Cluster::new(kafka, Duration::from_secs(10));
+//! let admin = Admin::connect(&cluster.kafka, cluster.timeout).await?;
+//! let topics = Topics {
+//!     group: Some("payments".to_owned()),
+//!     ..Topics::default()
+//! };
+//! let topics = topics.resolve(&admin, &Silent).await?;
+//! let stop = CancellationToken::new();
+//! let found = causes(&cluster, &admin, topics, Filter::default(), &stop).await?;
+//! for cause in found.iter().flat_map(|found| &found.groups) {
+//!     println!("{} records: {}", cause.count, cause.cause.message);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod blocking;
+pub mod cluster;
+pub mod dead_letters;
+pub mod drills;
+pub mod groups;
+pub mod observer;
+mod rate_limit;
+pub mod receipts;
+pub mod similar_names;
+pub mod unknown_group;
+pub mod visibility;
+pub mod waiting_keys;
+pub mod wildcard;
+
+pub use cluster::Cluster;
+pub use observer::{Observer, Silent};
+pub use unknown_group::UnknownGroup;

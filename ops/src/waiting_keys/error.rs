@@ -1,0 +1,45 @@
+//! Errors of operations on waiting keys.
+
+use crate::UnknownGroup;
+use evenkeel::kafka::KafkaError;
+
+/// The error of an operation on waiting keys.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitingKeysError {
+    /// A request to the cluster failed.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    /// The group does not exist.
+    #[error(transparent)]
+    UnknownGroup(#[from] UnknownGroup),
+    /// The group has no retry topic for the source topic.
+    #[error("the group {group} has no retry topic for {topic}: it would be {retry}")]
+    NoRetryTopic {
+        /// Name of the group.
+        group: String,
+        /// Name of the source topic.
+        topic: String,
+        /// Name of the missing retry topic.
+        retry: String,
+    },
+    /// The group has no retry topics.
+    #[error("the group {group} has no retry topics; see: evenkeel groups topics {group}")]
+    NoRetryTopics {
+        /// Name of the group.
+        group: String,
+    },
+}
+
+impl WaitingKeysError {
+    /// Returns the cluster's error, if this is one. Exit codes and hints depend on it.
+    ///
+    /// # Errors
+    /// Returns this error unchanged if it is another one.
+    pub fn into_kafka(self) -> Result<KafkaError, Self> {
+        match self {
+            Self::Kafka(error) => Ok(error),
+            other => Err(other),
+        }
+    }
+}

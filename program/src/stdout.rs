@@ -1,0 +1,209 @@
+//! Standard output. All output of commands goes through this module.
+
+use evenkeel::telemetry::{visible_json, visible_lines};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, StdoutLock, Write};
+
+/// Standard output whose reader may close it early, as in `evenkeel groups lag | head -1`. Further
+/// output is dropped, and the command continues to its exit code.
+pub struct Stdout<W = BufWriter<StdoutLock<'static>>> {
+    out: W,
+    has_left: bool,
+    is_terminal: bool,
+}
+
+/// The output could not be written, for another reason than a reader that closed it.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output cannot be written: {0}")]
+struct Unwritten(#[source] io::Error);
+
+/// Adds what a command has done to an error of its output.
+pub trait AfterDone<T> {
+    /// Adds the text of `done` to the error.
+    ///
+    /// # Errors
+    /// Returns the error on which it is called.
+    fn after_done(self, done: impl FnOnce() -> String) -> anyhow::Result<T>;
+}
+
+impl<T> AfterDone<T> for io::Result<T> {
+    fn after_done(self, done: impl FnOnce() -> String) -> anyhow::Result<T> {
+        self.map_err(|error| {
+            let done = done();
+            anyhow::Error::from(error).context(format!("{done}, but it cannot be shown"))
+        })
+    }
+}
+
+/// Prints a text. A reader that closed the output is no error. On a terminal, control characters
+/// other than line breaks are escaped.
+///
+/// # Errors
+/// If standard output cannot be written.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = Stdout::new();
+    match out.is_terminal {
+        true => out.write_all(visible_lines(text).as_bytes())?,
+        false => out.write_all(text.as_bytes())?,
+    }
+    out.flush()
+}
+
+/// Prints a line, like [`print()`].
+///
+/// # Errors
+/// As for [`print()`].
+pub fn print_line(text: &str) -> io::Result<()> {
+    print(&format!("{text}\n"))
+}
+
+/// Prints JSON, or cells that are already escaped, and a line break. On a terminal, control
+/// characters are written as JSON escapes.
+///
+/// # Errors
+/// As for [`print()`].
+pub fn print_json_line(json: &str) -> io::Result<()> {
+    let mut out = Stdout::new();
+    out.write_json(json)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+impl Stdout {
+    /// Locks standard output until the value is dropped.
+    #[expect(
+        clippy::new_without_default,
+        reason = "it takes the lock of the process"
+    )]
+    pub fn new() -> Self {
+        Self {
+            out: BufWriter::with_capacity(64 * 1024, io::stdout().lock()),
+            has_left: false,
+            is_terminal: io::stdout().is_terminal(),
+        }
+    }
+}
+
+impl<W: Write> Stdout<W> {
+    /// Creates an output to `out`, which is not a terminal.
+    pub fn to(out: W) -> Self {
+        Self {
+            out,
+            has_left: false,
+            is_terminal: false,
+        }
+    }
+
+    #[cfg(test)]
+    fn on_terminal(mut self) -> Self {
+        self.is_terminal = true;
+        self
+    }
+
+    /// The underlying writer.
+    pub fn get_ref(&self) -> &W {
+        &self.out
+    }
+
+    /// Whether the output is a terminal.
+    pub fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// Whether the reader has closed the output. Further output has no reader.
+    pub fn has_left(&self) -> bool {
+        self.has_left
+    }
+
+    /// Writes JSON. On a terminal, control characters are written as JSON escapes.
+    ///
+    /// # Errors
+    /// If the output cannot be written.
+    pub fn write_json(&mut self, json: &str) -> io::Result<()> {
+        match self.is_terminal {
+            true => self.write_all(visible_json(json).as_bytes()),
+            false => self.write_all(json.as_bytes()),
+        }
+    }
+
+    fn unless_left<T>(
+        &mut self,
+        done: T,
+        write: impl FnOnce(&mut W) -> io::Result<T>,
+    ) -> io::Result<T> {
+        if self.has_left {
+            return Ok(done);
+        }
+        match write(&mut self.out) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.has_left = true;
+                Ok(done)
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
+            Err(error) => Err(io::Error::new(error.kind(), Unwritten(error))),
+            written => written,
+        }
+    }
+}
+
+impl<W: Write> Write for Stdout<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unless_left(bytes.len(), |out| out.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.unless_left((), Write::flush)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Broken(ErrorKind);
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Err(self.0.into())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_leaves_ends_the_writing_and_other_errors_are_errors() {
+        let mut left = Stdout::to(Broken(ErrorKind::BrokenPipe));
+        assert!(left.write_all(b"all").is_ok());
+        assert!(left.flush().is_ok());
+        assert!(left.has_left());
+        let mut full = Stdout::to(Broken(ErrorKind::StorageFull));
+        let error = full.write_all(b"all").expect_err("there is no room");
+        assert!(error.to_string().contains("standard output"), "{error}");
+        assert!(!full.has_left());
+    }
+
+    #[test]
+    fn what_was_done_is_told_before_what_could_not_be_written() {
+        let mut full = Stdout::to(Broken(ErrorKind::StorageFull));
+        let error = full
+            .write_all(b"all")
+            .after_done(|| "the event was published".to_owned())
+            .expect_err("there is no room");
+        let text = format!("{error:#}");
+        assert!(
+            text.starts_with("the event was published, but it cannot be shown"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn json_on_a_terminal_steers_nothing_and_stays_whole_elsewhere() {
+        let json = "{\"a\":\"\u{9b}\u{202e}\"}\n";
+        let mut terminal = Stdout::to(Vec::new()).on_terminal();
+        terminal.write_json(json).unwrap();
+        assert_eq!(terminal.out, b"{\"a\":\"\\u009b\\u202e\"}\n");
+        let mut pipe = Stdout::to(Vec::new());
+        pipe.write_json(json).unwrap();
+        assert_eq!(pipe.out, json.as_bytes());
+    }
+}

@@ -1,0 +1,43 @@
+//! The address of a store, which may hold a password.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+
+/// Address of a store, such as `postgres://USER:PASSWORD@HOST/DATABASE`, as an argument. It is
+/// never printed: its `Debug` form hides it.
+#[derive(Clone)]
+pub struct StoreAddress(String);
+
+impl StoreAddress {
+    /// The address for connecting. Not for messages.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for StoreAddress {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for StoreAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreAddress").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_not_in_its_debug_form() {
+        let Ok(address) = "redis://:hunter2@cache".parse::<StoreAddress>();
+        assert!(!format!("{address:?}").contains("hunter2"));
+        assert_eq!(address.as_str(), "redis://:hunter2@cache");
+    }
+}

@@ -1,0 +1,137 @@
+//! The watchdog: reports handlers that run for too long, and workers that do not answer.
+
+use crate::consumer::shared::Shared;
+use crate::consumer::shared::mailbox::{Message, Stuck};
+use crate::event::Record;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+/// How long a worker may take to answer before its thread counts as blocked.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// The health component of stuck handlers.
+const COMPONENT: &str = "handlers";
+
+/// Checks per `stuck_handler_after`, so that a stuck handler is reported soon after.
+const CHECKS: u32 = 6;
+
+/// Watches the handlers. Runs on the committing thread.
+pub(crate) struct Watchdog {
+    shared: Arc<Shared>,
+    /// When to check again, and when to log again. Warnings are rarer, so that they do not flood
+    /// the log.
+    next_check: Instant,
+    next_warning: Instant,
+    complained: bool,
+    in_flight: metrics::Gauge,
+    in_flight_bytes: metrics::Gauge,
+}
+
+impl Watchdog {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        use crate::telemetry::Metric;
+        let gauge = |metric| shared.health.gauge(metric, &[("group", &shared.group)]);
+        let (in_flight, in_flight_bytes) = (gauge(Metric::InFlight), gauge(Metric::InFlightBytes));
+        let now = Instant::now();
+        Self {
+            next_check: now + shared.settings.stuck_handler_after / CHECKS,
+            next_warning: now,
+            shared,
+            complained: false,
+            in_flight,
+            in_flight_bytes,
+        }
+    }
+
+    /// Reports the records in flight, and handlers that run for longer than `stuck_handler_after`.
+    pub(crate) fn look(&mut self, partitions: usize) {
+        let shared = &self.shared;
+        self.in_flight.set(shared.in_flight() as f64);
+        self.in_flight_bytes
+            .set(shared.budget.load(std::sync::atomic::Ordering::Relaxed) as f64);
+        let stuck_handler_after = shared.settings.stuck_handler_after;
+        let now = Instant::now();
+        if now < self.next_check {
+            return;
+        }
+        self.next_check = now + stuck_handler_after / CHECKS;
+        let warns = now >= self.next_warning;
+        let (stuck, silent) = self.stuck(stuck_handler_after, warns);
+        let complaint = match &stuck.longest {
+            None if silent > 0 => Some(format!(
+                "{silent} workers do not answer: a handler blocks their threads"
+            )),
+            Some((record, running_for)) => {
+                if warns {
+                    tracing::warn!(
+                        group = shared.group,
+                        record = ?record,
+                        running_for_s = running_for.as_secs(),
+                        handlers = stuck.handlers,
+                        partitions,
+                        "a handler has been running for long; its key waits, and its partition cannot be committed past it; handler_timeout would end it"
+                    );
+                }
+                Some(complaint(
+                    stuck.handlers,
+                    shared.settings.concurrency,
+                    record,
+                    *running_for,
+                ))
+            }
+            None => None,
+        };
+        if warns && complaint.is_some() {
+            self.next_warning = now + stuck_handler_after / 2;
+        }
+        if complaint.is_some() || self.complained {
+            self.complained = complaint.is_some();
+            shared
+                .health
+                .set_ready(COMPONENT, complaint.map_or(Ok(()), Err));
+        }
+    }
+
+    /// Asks all workers at once for handlers that run for longer than `after`. Returns the number
+    /// of workers that did not answer as well.
+    fn stuck(&self, after: Duration, warns: bool) -> (Stuck, usize) {
+        let (answer, answers) = mpsc::channel();
+        for worker in &self.shared.workers {
+            worker.send(Message::Stuck(after, answer.clone()));
+        }
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        let mut answered = 0;
+        let mut all = Stuck::default();
+        while answered < self.shared.workers.len() {
+            let Ok(stuck) =
+                answers.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            else {
+                break;
+            };
+            answered += 1;
+            all.handlers += stuck.handlers;
+            let longest = all.longest.into_iter().chain(stuck.longest);
+            all.longest = longest.max_by_key(|(_, running_for)| *running_for);
+        }
+        let silent = self.shared.workers.len() - answered;
+        if silent > 0 && warns {
+            tracing::warn!(
+                group = self.shared.group,
+                workers = silent,
+                "workers do not answer: a handler blocks their threads; move blocking work into spawn_blocking"
+            );
+        }
+        (all, silent)
+    }
+}
+
+/// The reason in the health for `handlers` stuck handlers of at most `concurrency`.
+fn complaint(handlers: usize, concurrency: usize, record: &Record, longest: Duration) -> String {
+    let seconds = longest.as_secs();
+    match handlers {
+        1 => format!("the handler of {record:?} has been running for {seconds} s"),
+        all if all >= concurrency => format!(
+            "all {all} handlers are stuck and no other record can start, that of {record:?} for {seconds} s: set handler_timeout"
+        ),
+        some => format!("{some} handlers are stuck, that of {record:?} for {seconds} s"),
+    }
+}

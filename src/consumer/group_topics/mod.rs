@@ -1,0 +1,216 @@
+//! A group's own topics: which are needed, whether they exist and are configured safely, and their
+//! creation.
+//!
+//! Existence is looked up by name. A topic that this member has no permission to see may exist, and
+//! is never taken for a missing one. The content of the topics is not read here.
+//!
+//! - [`spec`]: how they must be configured
+//! - [`plan`]: how they differ from that, and their repair
+//! - [`watch`]: the check at an interval while a member runs
+
+mod kinds;
+mod plan;
+mod spec;
+pub(crate) mod watch;
+
+pub use kinds::{GroupTopicKind, TopicFault};
+pub use plan::{GroupTopic, GroupTopicState, GroupTopics};
+
+use crate::consumer::settings::{ConsumerSettings, are_equal_to_kafka};
+use crate::kafka::admin::Admin;
+use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
+
+/// The command that mends a group's own topics.
+pub(crate) fn command(group: &str) -> String {
+    format!("evenkeel groups topics {group} --execute")
+}
+
+/// The first retry topic from which Kafka deletes parked records, with the fault.
+pub(crate) fn losing_retry_topic(topics: &[GroupTopic]) -> Option<(&GroupTopic, &TopicFault)> {
+    let mut retry_topics = topics
+        .iter()
+        .filter(|topic| topic.kind == GroupTopicKind::Retry);
+    retry_topics.find_map(|topic| {
+        let fault = topic.faults.iter().find(|fault| fault.loses)?;
+        Some((topic, fault))
+    })
+}
+
+pub(crate) fn own(settings: &ConsumerSettings) -> GroupTopics {
+    GroupTopics {
+        group: settings.group.clone(),
+        sources: settings.topics.clone(),
+        dead_letter_topic: settings.dead_letter_topic.clone(),
+        dead_letters_kept_min: settings.dead_letters_kept_min,
+    }
+}
+
+/// Whether the control topic can be used.
+pub(crate) enum ControlTopic {
+    Usable,
+    /// It does not exist. If its creation was tried, that failed.
+    Absent,
+    /// It has several partitions.
+    Unusable,
+}
+
+/// Checks that the source topics exist, creates the group's own topics that are missing, adds
+/// partitions to those that have too few, and checks their settings.
+///
+/// # Errors
+/// [`KafkaError::UnsafeTopic`] if Kafka would delete parked records from a retry topic.
+pub(crate) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Result<(), KafkaError> {
+    let topics = own(settings).look(admin).await?;
+    refuse_collisions(admin, &settings.group, &topics).await?;
+    refuse_unsafe(&settings.group, &topics)?;
+    for topic in &topics {
+        warn(&settings.group, topic);
+    }
+    match plan::make_whole(admin, &topics).await {
+        Err(error) if error.is_about_a_name() => {
+            let reason = "one of its own topics cannot be created, because Kafka takes dots and underscores in names for \
+                          equal and a topic of such a name exists; give the group another name";
+            Err(ConfigError::new("group", format!("{error}: {reason}")).into())
+        }
+        // Not every service may create topics. A dead letter that cannot be written stops its
+        // partition and raises an alarm, but loses no record.
+        Err(error) => {
+            tracing::warn!(
+                group = settings.group,
+                %error,
+                command = command(&settings.group),
+                "the group's own topics cannot be created or given more partitions; create them with the command: without a retry topic no record can be parked, and without a dead-letter topic a record that fails for good stops its partition"
+            );
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Refuses names that collide with an existing topic: Kafka creates no topic whose name differs
+/// from another's only in dots and underscores, and the group would run without it.
+async fn refuse_collisions(
+    admin: &Admin,
+    group: &str,
+    topics: &[GroupTopic],
+) -> Result<(), KafkaError> {
+    let existing = admin.topics().await?;
+    for GroupTopic { name: own, .. } in topics {
+        let collides = |existing: &&String| *existing != own && are_equal_to_kafka(existing, own);
+        if existing.contains(own) {
+            continue;
+        }
+        if let Some(other) = existing.iter().find(collides) {
+            let reason = format!(
+                "the group {group} needs the topic {own}, and Kafka takes that name for equal to {other}, which exists; give \
+                 the group another name"
+            );
+            return Err(ConfigError::new("group", reason).into());
+        }
+    }
+    Ok(())
+}
+
+/// Looks up the control topic, and creates it if it is missing.
+///
+/// # Errors
+/// [`KafkaError::Refused`] if this member may not see it: it is then unknown whether a partition is
+/// paused.
+pub(crate) async fn make_control_topic(
+    admin: &Admin,
+    settings: &ConsumerSettings,
+) -> Result<ControlTopic, KafkaError> {
+    match control_topic(admin, settings).await? {
+        ControlTopic::Absent => create_control_topic(admin, settings).await,
+        found => Ok(found),
+    }
+}
+
+/// Looks up the control topic.
+///
+/// # Errors
+/// The same as those of [`make_control_topic`].
+pub(crate) async fn control_topic(
+    admin: &Admin,
+    settings: &ConsumerSettings,
+) -> Result<ControlTopic, KafkaError> {
+    let name = crate::control::control_topic(&settings.group);
+    let present = admin.partition_counts(std::slice::from_ref(&name)).await?;
+    Ok(match present.get(&name) {
+        Some(1) => ControlTopic::Usable,
+        Some(partitions) => {
+            tracing::warn!(
+                topic = name,
+                partitions,
+                "the control topic must have one partition: this member accepts no commands"
+            );
+            ControlTopic::Unusable
+        }
+        None => ControlTopic::Absent,
+    })
+}
+
+/// Creates the control topic. If that is refused, the group cannot be controlled until someone else
+/// creates it.
+async fn create_control_topic(
+    admin: &Admin,
+    settings: &ConsumerSettings,
+) -> Result<ControlTopic, KafkaError> {
+    let mut topics = own(settings).look(admin).await?;
+    topics.retain(|topic| topic.kind == GroupTopicKind::Control);
+    Ok(match plan::make_whole(admin, &topics).await {
+        Ok(()) => ControlTopic::Usable,
+        Err(error) => {
+            tracing::warn!(
+                group = settings.group,
+                %error,
+                command = command(&settings.group),
+                "the control topic does not exist and cannot be created: this member accepts no commands until it exists"
+            );
+            ControlTopic::Absent
+        }
+    })
+}
+
+fn refuse_unsafe(group: &str, topics: &[GroupTopic]) -> Result<(), KafkaError> {
+    match losing_retry_topic(topics) {
+        None => Ok(()),
+        Some((topic, fault)) => Err(KafkaError::UnsafeTopic {
+            topic: topic.name.clone(),
+            reason: fault.to_string(),
+            command: command(group),
+        }),
+    }
+}
+
+pub(crate) fn warn(group: &str, topic: &GroupTopic) {
+    for fault in &topic.faults {
+        tracing::warn!(
+            group,
+            topic = topic.name,
+            %fault,
+            command = command(group),
+            "one of the group's own topics is misconfigured; the command mends it"
+        );
+    }
+    if topic.state == GroupTopicState::Present && !topic.shows_settings {
+        tracing::info!(
+            group,
+            topic = topic.name,
+            "it is unknown whether the topic's settings are safe: an ACL for DESCRIBE_CONFIGS shows them"
+        );
+    }
+}
+
+/// Creates missing own topics, and adds partitions to those that have fewer than their sources.
+///
+/// # Errors
+/// Returns an error if a topic is missing and cannot be created.
+pub(crate) async fn make(
+    kafka: &KafkaConfig,
+    settings: &ConsumerSettings,
+) -> Result<(), KafkaError> {
+    let admin = Admin::connect(kafka, settings.startup_timeout).await?;
+    let topics = own(settings).look(&admin).await?;
+    plan::make_whole(&admin, &topics).await
+}

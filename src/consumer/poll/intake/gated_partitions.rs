@@ -1,0 +1,268 @@
+//! Gated partitions: their records wait until it is known which of their keys have parked records.
+
+use crate::consumer::commit::TopicPartition;
+use crate::consumer::poll::rebalance::RebalanceContext;
+use crate::consumer::state::assignments::Assignments;
+use crate::consumer::state::offset_tracker::Epoch;
+use crate::consumer::state::retry_partition::RetryPartition;
+use crate::kafka::native::{ForwardTarget, ForwardedQueue, Messages, OneMessage, forward};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Bytes kept of all gated partitions together.
+const KEPT_BYTES_MAX: usize = 6 << 20;
+/// The approximate overhead of a message beside its key and value.
+const MESSAGE_BYTES: usize = 256;
+/// How long a seek may take. It blocks intake.
+const SEEK_WITHIN: Duration = Duration::from_secs(1);
+/// How long to wait before a failed seek is tried again.
+const SEEK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Messages taken at a time.
+const MESSAGES_MAX: usize = 1024;
+
+/// The messages of gated partitions, and of partitions whose gate has just opened.
+pub(crate) struct GatedPartitions {
+    queue: ForwardedQueue<RebalanceContext>,
+    messages: Messages,
+    kept: HashMap<Epoch, Kept>,
+    /// Whether messages of ungated partitions are kept.
+    has_open: bool,
+    /// When a seek may be tried again after a failure.
+    seek_at: Option<Instant>,
+}
+
+/// The result of a check of the gates.
+#[derive(Default)]
+pub(crate) struct Seen {
+    has_opened: bool,
+    has_closed: bool,
+    /// Whether a seek to messages that were not kept failed.
+    has_failed: bool,
+}
+
+/// Messages of one partition, in order.
+struct Kept {
+    topic: Arc<str>,
+    partition: i32,
+    messages: VecDeque<OneMessage>,
+    bytes: usize,
+}
+
+impl GatedPartitions {
+    pub(crate) fn new(queue: ForwardedQueue<RebalanceContext>) -> Self {
+        Self {
+            queue,
+            messages: Messages::with_capacity(MESSAGES_MAX),
+            kept: HashMap::new(),
+            has_open: false,
+            seek_at: None,
+        }
+    }
+
+    /// The queue that gated partitions are forwarded to.
+    pub(crate) fn target(&self) -> ForwardTarget {
+        self.queue.target()
+    }
+
+    /// Opens the gates of partitions whose parked sets are complete. Returns whether others are
+    /// still gated. The poll thread calls it on every turn.
+    pub(crate) fn mind(&mut self, consumer: &BaseConsumer<RebalanceContext>) -> bool {
+        let member = consumer.context();
+        let may_seek = self.seek_at.is_none_or(|at| Instant::now() >= at);
+        let seen = member.open_gates(consumer, may_seek);
+        self.seek_at = match may_seek {
+            true => seen.has_failed.then(|| Instant::now() + SEEK_AGAIN_AFTER),
+            false => self.seek_at,
+        };
+        if !self.kept.is_empty() {
+            let mut assignments = member.assignments();
+            self.kept.retain(|epoch, kept| {
+                let assigned = assignments.get(&kept.topic, kept.partition);
+                assigned.is_some_and(|assigned| assigned.is_of(*epoch))
+            });
+        }
+        if seen.has_opened || !seen.has_closed {
+            self.take_all(&mut member.assignments());
+            self.has_open = !self.kept.is_empty();
+        }
+        seen.has_closed
+    }
+
+    /// Whether messages are kept that may be passed on.
+    pub(crate) fn has_open(&self) -> bool {
+        self.has_open
+    }
+
+    /// Moves messages of ungated partitions into `messages`, up to `room` of them.
+    pub(crate) fn hand_on(
+        &mut self,
+        messages: &mut Messages,
+        room: usize,
+        assignments: &mut Assignments,
+    ) {
+        self.has_open = false;
+        self.kept.retain(|epoch, kept| {
+            let assigned = assignments.get(&kept.topic, kept.partition);
+            let Some(assigned) = assigned.filter(|assigned| assigned.is_of(*epoch)) else {
+                return false;
+            };
+            if assigned.is_gated {
+                return true;
+            }
+            while messages.len() < room
+                && let Some(message) = kept.messages.pop_front()
+            {
+                messages.push(message);
+            }
+            let is_left = !kept.messages.is_empty();
+            self.has_open |= is_left;
+            is_left
+        });
+    }
+
+    /// Empties the queue. No message of a partition that has just opened is left behind: the client
+    /// adds fetched messages to one of the two queues, and no longer to this one.
+    fn take_all(&mut self, assignments: &mut Assignments) {
+        let mut messages = std::mem::replace(&mut self.messages, Messages::with_capacity(0));
+        let mut bytes = self.kept.values().map(|kept| kept.bytes).sum();
+        loop {
+            self.queue.take(&mut messages, MESSAGES_MAX, Duration::ZERO);
+            if messages.len() == 0 {
+                break;
+            }
+            for message in messages.drain() {
+                self.keep(message, assignments, &mut bytes);
+            }
+        }
+        self.messages = messages;
+    }
+
+    /// Keeps a message, up to the limit of bytes. `bytes` is the sum of all kept messages.
+    fn keep(&mut self, one: OneMessage, assignments: &mut Assignments, bytes: &mut usize) {
+        let message = one.get();
+        let number = message.partition();
+        let topic = message.topic();
+        let assigned = topic.and_then(|topic| assignments.get(topic, number));
+        let Some(assigned) = assigned.filter(|assigned| assigned.held.is_none()) else {
+            return;
+        };
+        if assigned.fetch_again_from.is_some() {
+            // Not without the messages before it.
+            return;
+        }
+        let parts = [message.key(), message.value()];
+        let own_bytes = parts.into_iter().flatten().map(<[u8]>::len).sum::<usize>() + MESSAGE_BYTES;
+        if message.error().is_none() {
+            let offset = message.offset();
+            assigned.taken_from.get_or_insert(offset);
+            if assigned.is_gated && *bytes + own_bytes > KEPT_BYTES_MAX {
+                assigned.fetch_again_from = Some(offset);
+                return;
+            }
+        }
+        *bytes += own_bytes;
+        let kept = self.kept.entry(assigned.partition.epoch);
+        let kept = kept.or_insert_with(|| Kept {
+            topic: Arc::clone(&assigned.partition.topic),
+            partition: number,
+            messages: VecDeque::new(),
+            bytes: 0,
+        });
+        kept.bytes += own_bytes;
+        kept.messages.push_back(one);
+    }
+}
+
+impl RebalanceContext {
+    /// Opens the gates of partitions whose parked set is complete. Messages that were not kept are
+    /// fetched again first, if `may_seek`.
+    fn open_gates(&self, consumer: &BaseConsumer<Self>, may_seek: bool) -> Seen {
+        let mut seen = Seen::default();
+        let Some(targets) = self.targets() else {
+            return seen;
+        };
+        let mut again = TopicPartitionList::new();
+        let mut places: Vec<TopicPartition> = Vec::new();
+        for assigned in self.assignments().all() {
+            if !assigned.is_gated || assigned.held.is_some() {
+                continue;
+            }
+            let partition = &assigned.partition;
+            let retry = partition.retry.as_ref();
+            let is_open = retry.is_none_or(RetryPartition::is_open);
+            match assigned.fetch_again_from {
+                _ if !is_open => seen.has_closed = true,
+                None => places.push((Arc::clone(&partition.topic), partition.partition)),
+                Some(offset) => {
+                    let (topic, offset) = (&partition.topic, Offset::Offset(offset));
+                    let added = again.add_partition_offset(topic, partition.partition, offset);
+                    seen.has_closed |= !may_seek || added.is_err();
+                }
+            }
+        }
+        if may_seek && again.count() > 0 {
+            places.extend(self.fetch_again(consumer, again, &mut seen));
+        }
+        for (topic, partition) in places {
+            match forward(consumer, &topic, partition, targets.open) {
+                Ok(()) => {
+                    seen.has_opened = true;
+                    if let Some(assigned) = self.assignments().get(&topic, partition) {
+                        assigned.is_gated = false;
+                    }
+                }
+                Err(error) => {
+                    seen.has_closed = true;
+                    tracing::error!(
+                        group = self.shared.group,
+                        %topic,
+                        partition,
+                        %error,
+                        "the partition's queue cannot be forwarded"
+                    );
+                }
+            }
+        }
+        seen
+    }
+
+    /// Seeks partitions to the first message that was not kept. Returns those that were sought.
+    fn fetch_again(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        places: TopicPartitionList,
+        seen: &mut Seen,
+    ) -> Vec<TopicPartition> {
+        let mut done = Vec::new();
+        let failed = match consumer.seek_partitions(places, SEEK_WITHIN) {
+            Err(error) => Some(error),
+            Ok(sought) => {
+                let mut failed = None;
+                for element in sought.elements() {
+                    let (topic, partition) = (element.topic(), element.partition());
+                    match (element.error(), self.assignments().get(topic, partition)) {
+                        (Ok(()), Some(assigned)) => {
+                            assigned.fetch_again_from = None;
+                            done.push((Arc::clone(&assigned.partition.topic), partition));
+                        }
+                        (Ok(()), None) => {}
+                        (Err(error), _) => failed = Some(error),
+                    }
+                }
+                failed
+            }
+        };
+        if let Some(error) = failed {
+            (seen.has_closed, seen.has_failed) = (true, true);
+            tracing::warn!(
+                group = self.shared.group,
+                %error,
+                "gated partitions cannot be read again yet; retrying"
+            );
+        }
+        done
+    }
+}

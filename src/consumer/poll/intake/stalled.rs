@@ -1,0 +1,52 @@
+//! Detects that intake takes no record because the in-flight limit is used up, and reports it to
+//! the health.
+
+use crate::consumer::shared::Shared;
+use std::time::{Duration, Instant};
+
+/// How long intake may stall while records wait for their next attempt.
+const WAITING_WITHIN: Duration = Duration::from_secs(5);
+
+/// Whether intake is stalled, and since when.
+#[derive(Default)]
+pub(crate) struct StalledIntake {
+    full_since: Option<Instant>,
+    is_shown: bool,
+}
+
+impl StalledIntake {
+    /// Notes that there is room, or that intake waits for another reason.
+    pub(crate) fn has_room(&mut self, shared: &Shared) {
+        if self.full_since.take().is_some() && std::mem::take(&mut self.is_shown) {
+            shared.readiness.crowded(None);
+            tracing::warn!(group = shared.group, "records are taken again");
+        }
+    }
+
+    /// Notes that there is no room. Called on every turn while there is none.
+    pub(crate) fn is_full(&mut self, shared: &Shared, bytes: usize) {
+        let since = *self.full_since.get_or_insert_with(Instant::now);
+        let full_for = since.elapsed();
+        if self.is_shown || full_for < WAITING_WITHIN {
+            return;
+        }
+        let waiting = shared.control.waiting();
+        if waiting == 0 && full_for < shared.settings.stuck_handler_after {
+            return;
+        }
+        self.is_shown = true;
+        let (records, settings) = (shared.in_flight(), &shared.settings);
+        let reason = format!(
+            "no room for further records: {records} of {} records and {} of {} MiB are in flight, {waiting} of them failed and wait for their next attempt",
+            settings.in_flight_records_max(),
+            bytes >> 20,
+            settings.in_flight_bytes_max >> 20,
+        );
+        tracing::error!(
+            group = shared.group,
+            reason,
+            "no records are taken until some of those in flight are settled"
+        );
+        shared.readiness.crowded(Some(reason));
+    }
+}

@@ -1,0 +1,60 @@
+//! Advances past offsets that hold no record: transaction markers.
+
+use crate::consumer::poll::rebalance::RebalanceContext;
+use crate::consumer::settings::StopWhen;
+use crate::consumer::shared::Shared;
+use rdkafka::Offset;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often the client's positions are checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Advances past transaction markers. Used by the poll thread.
+pub(crate) struct TransactionMarkers {
+    shared: Arc<Shared>,
+    checked_at: Instant,
+}
+
+impl TransactionMarkers {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            checked_at: Instant::now(),
+        }
+    }
+
+    /// Advances to the client's positions at an interval. All records below them were taken, on
+    /// this thread, and are tracked.
+    pub(crate) fn pass(&mut self, consumer: &BaseConsumer<RebalanceContext>) {
+        // A run to the end receives the ends as events, and the position is one past them.
+        let has_end_events = self.shared.settings.stop_when == StopWhen::UntilEnd;
+        if has_end_events || self.checked_at.elapsed() < CHECK_INTERVAL {
+            return;
+        }
+        self.checked_at = Instant::now();
+        let Ok(positions) = consumer.position() else {
+            return;
+        };
+        let mut assignments = consumer.context().assignments();
+        for element in positions.elements() {
+            let Offset::Offset(position) = element.offset() else {
+                continue;
+            };
+            let Some(assigned) = assignments.get(element.topic(), element.partition()) else {
+                continue;
+            };
+            // The client counts an error in place of a record as a record.
+            let is_sure = assigned.is_taken() && !assigned.is_gated && !assigned.has_erred;
+            let known = assigned.next.max(assigned.committed);
+            if is_sure && known.is_none_or(|known| position > known) {
+                // Before the first record it is unknown whether the log still has the committed
+                // offset.
+                assigned.next = assigned.next.map(|_| position);
+                let epoch = assigned.partition.epoch;
+                self.shared.tracker().advance(epoch, position);
+            }
+        }
+    }
+}

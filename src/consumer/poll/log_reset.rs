@@ -1,0 +1,333 @@
+//! Handles log resets: logs that were truncated, or whose topic was deleted and created again.
+//!
+//! Runs on the poll thread. After a log reset the same offsets belong to other records, so that
+//! nothing known about them is valid. The partition's epoch ends, and its running handlers are
+//! drained. The group's position is set to where the log restarts and committed, and the partition
+//! continues from there under a new epoch. Records are redelivered rather than lost.
+
+use crate::consumer::commit::{COMMIT_WITHIN, CommitRequest, PositionReset, TopicPartition};
+use crate::consumer::poll::rebalance::RebalanceContext;
+use crate::consumer::shared::Shared;
+use crate::consumer::state::assignments::{Assigned, LogReset, PauseState, PositionLoss};
+use crate::consumer::state::commit_metadata::{self, Log, SettledAbove, Tag};
+use crate::consumer::state::offset_tracker::Epoch;
+use crate::consumer::state::partition::Partition;
+use crate::kafka::native::{Committed, TopicId, topic_ids};
+use crate::telemetry::Metric;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+/// How long the lookup of topic ids may take. Without them a recreated topic is not recognised.
+const TOPIC_IDS_WITHIN: Duration = Duration::from_secs(5);
+/// How long the lookup of a log's first offset may take.
+const BEGINNING_WITHIN: Duration = Duration::from_secs(5);
+/// How long to wait before a failed reset is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// How long to wait before a partition that its topic no longer has is looked up again.
+const ABSENT_FOR: Duration = Duration::from_secs(10);
+
+impl Shared {
+    /// Logs, counts and notes in the health that a position was lost and where reading continues.
+    pub(crate) fn position_lost(
+        &self,
+        (topic, partition): (&str, i32),
+        lost: PositionLoss,
+        from: Option<i64>,
+        to: Option<i64>,
+    ) {
+        let (group, reason) = (&self.group, lost.reason());
+        tracing::error!(
+            group,
+            topic,
+            partition,
+            reason,
+            from,
+            to,
+            "{}",
+            lost.happened()
+        );
+        metrics::counter!(
+            Metric::PositionsLost.name(),
+            "group" => group.clone(),
+            "topic" => topic.to_owned(),
+            "reason" => reason
+        )
+        .increment(1);
+        self.readiness.position_lost(topic, partition, reason);
+    }
+}
+
+impl Assigned {
+    /// Takes over the group's progress: the committed offset and the settled offsets above it,
+    /// unless they belong to an earlier topic of that name.
+    pub(crate) fn stand(&mut self, shared: &Shared, found: &Committed, id: Option<TopicId>) {
+        let Partition {
+            topic,
+            partition,
+            epoch,
+            ..
+        } = &*self.partition;
+        let mut log = Log {
+            topic_id: id,
+            leader_epoch: None,
+        };
+        self.committed = found.offset;
+        if let Some(offset) = found.offset {
+            let tag = Tag {
+                group: &shared.group,
+                topic,
+                partition: *partition,
+            };
+            let decoded = commit_metadata::decode(tag, offset, &found.metadata);
+            if decoded.topic_id.zip(id).is_some_and(|(was, is)| was != is) {
+                self.fall_back = Some(LogReset::ToTheBeginning);
+                shared.position_lost(
+                    (topic, *partition),
+                    PositionLoss::Recreated,
+                    Some(offset),
+                    None,
+                );
+            } else {
+                log.leader_epoch = found.leader_epoch.max(decoded.settled_above.leader_epoch());
+                self.committed_under = log.leader_epoch;
+                self.settled_above = decoded.settled_above;
+            }
+        }
+        let mut tracker = shared.tracker();
+        tracker.assign(*epoch, self.settled_above.runs());
+        tracker.reads(*epoch, log);
+    }
+
+    /// Discards the settled offsets: a record of a later leader shows that they belong to other
+    /// records.
+    pub(crate) fn discard_settled(&mut self, shared: &Shared, offset: i64) {
+        let partition = &self.partition;
+        let place = (&*partition.topic, partition.partition);
+        let end = self.settled_above.runs().last().map(|run| run.end);
+        shared.position_lost(place, PositionLoss::Truncated, end, Some(offset));
+        self.settled_above = SettledAbove::default();
+        shared.tracker().forget_above(partition.epoch);
+    }
+}
+
+/// Whether the error means that the partition does not exist. The client reports that without a
+/// wait.
+fn is_of_partition(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(Code::UnknownPartition | Code::UnknownTopicOrPartition | Code::UnknownTopic)
+    )
+}
+
+impl RebalanceContext {
+    /// Looks up the current ids of these partitions' topics.
+    pub(crate) fn topic_ids(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        list: &TopicPartitionList,
+    ) -> HashMap<String, TopicId> {
+        let elements = list.elements();
+        let topics: BTreeSet<&str> = elements.iter().map(|element| element.topic()).collect();
+        let topics: Vec<&str> = topics.into_iter().collect();
+        let ids = topic_ids(consumer.client(), &topics, TOPIC_IDS_WITHIN);
+        let known = ids.iter().map(|(topic, id)| (topic, *id));
+        self.shared.control.set_topic_ids(known);
+        ids
+    }
+
+    /// Advances the reset of partitions with a log reset by one step. Returns whether any is
+    /// unfinished.
+    pub(crate) fn advance_log_resets(&self, consumer: &BaseConsumer<Self>) -> bool {
+        let recreated = self.shared.take_recreated();
+        let (mut fresh, mut still) = (Vec::new(), Vec::new());
+        let mut epochs: Vec<Epoch> = Vec::new();
+        let mut has_any = false;
+        for assigned in self.assignments().all() {
+            let partition = &assigned.partition;
+            if recreated.contains(&partition.epoch) {
+                assigned.fall_back = Some(LogReset::ToTheBeginning);
+                let place = (&*partition.topic, partition.partition);
+                let from = assigned.next.or(assigned.committed);
+                self.shared
+                    .position_lost(place, PositionLoss::Recreated, from, None);
+            }
+            if !assigned.must_be_reread() || assigned.is_absent() {
+                continue;
+            }
+            has_any = true;
+            let place: TopicPartition = (Arc::clone(&partition.topic), partition.partition);
+            match assigned.held {
+                Some(PauseState::Still { .. }) => still.push(place),
+                Some(PauseState::Draining { .. }) => {}
+                None => {
+                    let epoch = assigned.fall_back.map(|_| partition.epoch);
+                    epochs.extend(epoch);
+                    fresh.push(place);
+                }
+            }
+        }
+        if !fresh.is_empty() {
+            // Offsets settled before the reset must not be committed for the new records.
+            let _ = self.orders.send(CommitRequest::Forget(epochs));
+            self.hold(consumer, &fresh);
+        }
+        if has_any {
+            self.advance_pauses();
+        }
+        let is_paused = |place: &TopicPartition| self.shared.control.is_paused(&place.0, place.1);
+        still.retain(|place| !is_paused(place));
+        if !still.is_empty() && self.is_time_to_set_back() {
+            self.release(consumer, &still);
+        }
+        has_any
+    }
+
+    fn is_time_to_set_back(&self) -> bool {
+        let mut assignments = self.assignments();
+        let now = Instant::now();
+        let is_time = assignments.reread_at.is_none_or(|at| at <= now);
+        if is_time {
+            assignments.reread_at = Some(now + AGAIN_AFTER);
+        }
+        is_time
+    }
+
+    /// Commits where partitions with a log reset continue. Returns the partitions that may be
+    /// resumed now. The others must be tried again one by one, because a recreated topic may have
+    /// fewer partitions.
+    pub(crate) fn set_back(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        mut places: Vec<TopicPartition>,
+    ) -> Vec<TopicPartition> {
+        let mut list = TopicPartitionList::new();
+        let mut resets = Vec::new();
+        for (topic, partition) in &places {
+            let fall_back = self
+                .assignments()
+                .get(topic, *partition)
+                .and_then(|assigned| assigned.fall_back);
+            if let Some(fall_back) = fall_back {
+                list.add_partition(topic, *partition);
+                resets.push((Arc::clone(topic), *partition, fall_back));
+            }
+        }
+        if resets.is_empty() {
+            return places;
+        }
+        let ids = self.topic_ids(consumer, &list);
+        let mut positions = Vec::with_capacity(resets.len());
+        let mut counts: HashMap<Arc<str>, Option<usize>> = HashMap::new();
+        let mut answers = true;
+        for (topic, partition, fall_back) in resets {
+            let place = (Arc::clone(&topic), partition);
+            let (offset, leader_epoch) = match fall_back {
+                LogReset::To {
+                    offset,
+                    leader_epoch,
+                } => (offset, leader_epoch),
+                LogReset::ToTheBeginning => {
+                    // The first request without an answer ends the round: this thread serves all
+                    // partitions.
+                    let beginning = answers
+                        .then(|| consumer.fetch_watermarks(&topic, partition, BEGINNING_WITHIN));
+                    match beginning {
+                        Some(Ok((beginning, _))) => (beginning, None),
+                        failed => {
+                            if let Some(Err(error)) = failed {
+                                answers = is_of_partition(&error);
+                                let count = counts.entry(Arc::clone(&topic));
+                                let count = answers.then(|| {
+                                    *count.or_insert_with(|| partitions_of(consumer, &topic))
+                                });
+                                match count.flatten() {
+                                    Some(count) if partition as usize >= count => {
+                                        self.leave_absent(&topic, partition, count);
+                                    }
+                                    _ => self.cannot_set_back(&topic, partition, &error),
+                                }
+                            }
+                            places.retain(|other| *other != place);
+                            continue;
+                        }
+                    }
+                }
+            };
+            let topic_id = ids.get(&*topic).copied();
+            positions.push(PositionReset {
+                topic,
+                partition,
+                offset,
+                log: Log {
+                    topic_id,
+                    leader_epoch,
+                },
+            });
+        }
+        if positions.is_empty() {
+            return places;
+        }
+        let (answer, answered) = mpsc::channel();
+        let asked = self.orders.send(CommitRequest::SetBack(positions, answer));
+        match asked.is_ok() && answered.recv_timeout(COMMIT_WITHIN).unwrap_or(false) {
+            true => places,
+            false => Vec::new(),
+        }
+    }
+
+    /// Reports that the first offset of the log is unknown.
+    fn cannot_set_back(&self, topic: &str, partition: i32, error: &KafkaError) {
+        let is_new = self
+            .shared
+            .readiness
+            .cannot_read_now(topic, partition, &error.to_string());
+        if is_new {
+            tracing::warn!(
+                group = self.shared.group,
+                topic,
+                partition,
+                %error,
+                "the first offset of the partition is unknown; the lookup is repeated"
+            );
+        }
+    }
+
+    /// Excludes a partition that its topic no longer has from all waits. The group may keep it
+    /// assigned as long as its members stay: librdkafka's cooperative assignor assigns unknown
+    /// partitions to their previous owner.
+    fn leave_absent(&self, topic: &str, partition: i32, partitions: usize) {
+        let mut assignments = self.assignments();
+        let Some(assigned) = assignments.get(topic, partition) else {
+            return;
+        };
+        let is_new = assigned
+            .absent_until
+            .replace(Instant::now() + ABSENT_FOR)
+            .is_none();
+        self.shared.readiness.can_read(&assigned.partition);
+        if is_new {
+            tracing::warn!(
+                group = self.shared.group,
+                topic,
+                partition,
+                partitions,
+                "the topic has fewer partitions than before and no longer has this one; if it is created again, it is handled from its first record"
+            );
+        }
+    }
+}
+
+/// The number of a topic's partitions. None if the topic does not exist or the brokers do not
+/// answer.
+fn partitions_of(consumer: &BaseConsumer<RebalanceContext>, topic: &str) -> Option<usize> {
+    let metadata = consumer
+        .fetch_metadata(Some(topic), BEGINNING_WITHIN)
+        .ok()?;
+    let topic = metadata.topics().first()?;
+    let count = topic.partitions().len();
+    (topic.error().is_none() && count > 0).then_some(count)
+}

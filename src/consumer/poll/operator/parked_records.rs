@@ -1,0 +1,72 @@
+//! Applies operators' commands to parked records.
+
+use crate::consumer::shared::Shared;
+use crate::consumer::shared::clock::steady_ms;
+use crate::consumer::state::ordering_key::ordering_key;
+use crate::consumer::state::partition::Partition;
+use crate::control::{Command, Scope};
+
+impl Shared {
+    /// Releases the parked keys of this partition that `scope` includes. Returns their number. A
+    /// key that is held for the replay of its dead letter is released only if `scope` names it.
+    pub(crate) fn release_parked(&self, partition: &Partition, scope: &Scope) -> usize {
+        let Some(retry) = partition.retry.as_ref().filter(|retry| !retry.is_empty()) else {
+            return 0;
+        };
+        let released = retry.change(|state| match scope {
+            Scope::Key { key, .. } => {
+                let mut names = self.names(key);
+                usize::from(names.any(|name| state.release(name)))
+            }
+            Scope::Record(_) => 0,
+            _ => state.release_waiting(steady_ms()),
+        });
+        self.retry_topics.wake_dispatcher();
+        released
+    }
+
+    /// Marks the first parked record of a key to be dropped, as `command` requests, and starts it
+    /// at once.
+    pub(crate) fn drop_parked(
+        &self,
+        partition: &Partition,
+        key: &[u8],
+        command: &Command,
+    ) -> DropOutcome {
+        let Some(retry) = &partition.retry else {
+            return DropOutcome::NothingThere;
+        };
+        let mut names = self.names(key);
+        let first = |name| Some((name, retry.change(|state| state.first_of(name))?));
+        let Some((name, (offset, is_held))) = names.find_map(first) else {
+            return DropOutcome::NothingThere;
+        };
+        if is_held {
+            return DropOutcome::IsHeld;
+        }
+        self.control.drop_parked(partition.epoch, offset, command);
+        retry.change(|state| state.release(name));
+        self.retry_topics.wake_dispatcher();
+        DropOutcome::First
+    }
+
+    /// The ordering keys that a command's key may mean. The empty key includes the records without
+    /// a key.
+    fn names<'a>(&self, key: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let keyless = key.is_empty().then(|| ordering_key(&self.settings, None));
+        ordering_key(&self.settings, Some(key))
+            .into_iter()
+            .chain(keyless.flatten())
+    }
+}
+
+/// The result of a command to drop a parked record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DropOutcome {
+    /// No record of the key is parked.
+    NothingThere,
+    /// The key waits for the replay of its dead letter, not for its first parked record.
+    IsHeld,
+    /// The first parked record is dropped.
+    First,
+}

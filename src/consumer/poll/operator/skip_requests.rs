@@ -1,0 +1,131 @@
+//! Tracks the records of this member's partitions that an operator wants skipped, until they are
+//! settled.
+
+use crate::consumer::poll::rebalance::RebalanceContext;
+use crate::consumer::shared::Shared;
+use crate::consumer::shared::control::Control;
+use crate::consumer::state::assignments::Assigned;
+use crate::consumer::state::offset_tracker::{Epoch, PartitionProgress};
+use crate::control::{CommandOutcome, Skip};
+use crate::kafka::RecordPosition;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// A skip that takes longer is acknowledged as pending.
+const PENDING_AFTER: Duration = Duration::from_millis(500);
+
+/// Open skip requests, by the id of their command.
+#[derive(Default)]
+pub(crate) struct SkipRequests(HashMap<String, Open>);
+
+struct Open {
+    skip: Skip,
+    /// The id of the topic at the time of the request.
+    topic_id: Option<String>,
+    since: Instant,
+    /// Whether the request was acknowledged as pending.
+    is_acknowledged: bool,
+}
+
+impl SkipRequests {
+    /// Adds the requests for records of assigned partitions.
+    pub(crate) fn find(&mut self, shared: &Shared, member: &RebalanceContext) {
+        let skips: Vec<Skip> = shared.control.state().skips().cloned().collect();
+        for skip in skips {
+            let record = &skip.record;
+            let is_ours = member
+                .assignments()
+                .get(&record.topic, record.partition)
+                .is_some();
+            let topic_id = shared.control.topic_id(&record.topic);
+            // After the topic was recreated, the offset belongs to another record, for which no
+            // skip was requested.
+            if is_ours && !skip.is_outlived_by(topic_id.as_deref()) {
+                let open = || Open {
+                    since: Instant::now(),
+                    is_acknowledged: skip.outcome.is_some(),
+                    topic_id: topic_id.clone(),
+                    skip: skip.clone(),
+                };
+                self.0.entry(skip.command.id.clone()).or_insert_with(open);
+            }
+        }
+    }
+
+    /// Checks the open requests, and acknowledges those whose record is settled.
+    pub(crate) fn mind(&mut self, shared: &Shared, member: &RebalanceContext) {
+        if self.0.is_empty() {
+            return;
+        }
+        let progress = shared.tracker().positions();
+        let progress: HashMap<Epoch, PartitionProgress> = progress
+            .into_iter()
+            .map(|position| (position.epoch, position))
+            .collect();
+        let control = &shared.control;
+        self.0.retain(|_, open| {
+            let record = &open.skip.record;
+            let mut assignments = member.assignments();
+            let Some(assigned) = assignments.get(&record.topic, record.partition) else {
+                control.unskip(record);
+                return false;
+            };
+            if open.topic_id.is_some() && open.topic_id != control.topic_id(&record.topic) {
+                control.unskip(record);
+                return false;
+            }
+            let progress = progress.get(&assigned.partition.epoch);
+            let (is_over, is_held) = (
+                is_settled(assigned, progress, record),
+                assigned.held.is_some(),
+            );
+            drop(assignments);
+            if is_over {
+                control.unskip(record);
+                let detail = "it was settled or parked before it could be skipped; see also: evenkeel parked list";
+                control.skip_ended(record, CommandOutcome::AlreadySettled, detail);
+            } else {
+                open.stays(control, is_held);
+            }
+            !is_over
+        });
+    }
+}
+
+impl Open {
+    /// Keeps the request open.
+    fn stays(&mut self, control: &Control, is_held: bool) {
+        let record = &self.skip.record;
+        match is_held {
+            // No record of a paused partition starts. Without the mark, other records are not
+            // looked up either.
+            true => control.unskip(record),
+            false => control.skip(record, &self.skip.command),
+        }
+        if !self.is_acknowledged && (is_held || self.since.elapsed() >= PENDING_AFTER) {
+            self.is_acknowledged = true;
+            let detail = match is_held {
+                true => "its partition is paused; it is skipped when that goes on",
+                false => "it is skipped when its turn comes, or when its running attempt fails",
+            };
+            control.skip_ended(record, CommandOutcome::Pending, detail);
+        }
+    }
+}
+
+/// Whether nothing is left to be done for the record.
+fn is_settled(
+    assigned: &Assigned,
+    progress: Option<&PartitionProgress>,
+    record: &RecordPosition,
+) -> bool {
+    let is_before = assigned
+        .committed
+        .is_some_and(|committed| record.offset < committed);
+    let is_behind = |progress: &PartitionProgress| {
+        let is_seen = progress.next.is_some_and(|next| record.offset < next);
+        let mut unsettled = progress.unsettled.iter();
+        is_seen && !unsettled.any(|range| range.contains(&record.offset))
+    };
+    is_before || assigned.settled_above.contains(record.offset) || progress.is_some_and(is_behind)
+}

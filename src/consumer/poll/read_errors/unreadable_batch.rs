@@ -1,0 +1,422 @@
+//! Partitions blocked by a batch that the client cannot read.
+
+use crate::consumer::poll::pause::SEEK_WITHIN;
+use crate::consumer::poll::read_errors::silent_partitions::{Found, Silence};
+use crate::consumer::poll::rebalance::RebalanceContext;
+use crate::consumer::shared::Shared;
+use crate::consumer::shared::control::Control;
+use crate::consumer::state::assignments::Assigned;
+use crate::consumer::state::offset_tracker::Epoch;
+use crate::control::CommandOutcome;
+use crate::kafka::unreadable::extent;
+use crate::kafka::{KafkaConfig, KafkaError, RecordPosition, UnreadableBatch};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset, TopicPartitionList};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::{Duration, Instant};
+
+/// How often the batch is read again: another replica, or another client release, may be able to
+/// read it.
+const AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// How long the lookup of a batch's extent may take.
+const EXTENT_WITHIN: Duration = Duration::from_secs(20);
+
+/// The blocked partitions of this member. Used by the poll thread.
+pub(crate) struct Unreadable {
+    shared: Arc<Shared>,
+    kafka: KafkaConfig,
+    silence: Silence,
+    blocked: Vec<Blocked>,
+}
+
+/// A blocked partition.
+struct Blocked {
+    epoch: Epoch,
+    batch: UnreadableBatch,
+    extent: Extent,
+    retry_at: Instant,
+    /// Whether the batch is being read again.
+    is_retried: bool,
+}
+
+/// The offsets of a batch, as far as they are known.
+enum Extent {
+    Asked(Receiver<Result<Range<i64>, KafkaError>>),
+    Known(Range<i64>),
+    Unknown,
+}
+
+impl Unreadable {
+    pub(crate) fn new(shared: Arc<Shared>, kafka: &KafkaConfig) -> Self {
+        Self {
+            shared,
+            kafka: kafka.clone(),
+            silence: Silence::new(kafka),
+            blocked: Vec::new(),
+        }
+    }
+
+    /// Registers a batch that cannot be read. Intake has marked its partition already.
+    pub(crate) fn found(
+        &mut self,
+        consumer: &BaseConsumer<RebalanceContext>,
+        mut batch: UnreadableBatch,
+    ) {
+        let mut assignments = consumer.context().assignments();
+        let Some(assigned) = assignments.get(&batch.topic, batch.partition) else {
+            return;
+        };
+        let epoch = assigned.partition.epoch;
+        // The batch may begin below offsets that are settled already. A client that lost its
+        // position in a damaged response may report any offset.
+        let next = next_offset(assigned);
+        batch.offset = batch.offset.max(next);
+        drop(assignments);
+        // A batch that was read meanwhile no longer blocks.
+        self.blocked.retain(|known| {
+            known.epoch != epoch || !known.is_retried || next <= known.batch.offset
+        });
+        stop_fetching(consumer, &batch, &self.shared.group);
+        if let Some(known) = self.blocked.iter_mut().find(|known| known.epoch == epoch) {
+            if known.batch.offset == batch.offset {
+                known.failed_again();
+            }
+            return;
+        }
+        let extent = self.ask_extent(&batch);
+        self.block(epoch, batch, extent);
+    }
+
+    /// Blocks a partition before a batch that cannot be read.
+    fn block(&mut self, epoch: Epoch, batch: UnreadableBatch, extent: Extent) {
+        tracing::error!(
+            group = self.shared.group,
+            topic = batch.topic,
+            partition = batch.partition,
+            offset = batch.offset,
+            cause = batch.cause,
+            "a batch cannot be read: its partition is blocked, and the batch is read again at an interval"
+        );
+        let blocked = Blocked {
+            epoch,
+            batch,
+            extent,
+            retry_at: Instant::now() + AGAIN_AFTER,
+            is_retried: false,
+        };
+        self.show(&blocked);
+        self.blocked.push(blocked);
+    }
+
+    /// Notes that the client had no further message.
+    pub(crate) fn drained(&mut self, now: Instant) {
+        self.silence.drained(now);
+    }
+
+    /// Blocks the partitions from which no record arrives because a batch is damaged inside.
+    fn check_silence(&mut self, consumer: &BaseConsumer<RebalanceContext>) {
+        let blocked = &self.blocked;
+        let is_known = |epoch| blocked.iter().any(|known| known.epoch == epoch);
+        for Found {
+            epoch,
+            batch,
+            range,
+        } in self.silence.mind(consumer, is_known)
+        {
+            if let Some(assigned) = consumer
+                .context()
+                .assignments()
+                .get(&batch.topic, batch.partition)
+            {
+                assigned.is_unreadable = true;
+            }
+            stop_fetching(consumer, &batch, &self.shared.group);
+            self.block(epoch, batch, Extent::Known(range));
+        }
+    }
+
+    /// Starts a thread that looks up the extent of the batch.
+    fn ask_extent(&self, batch: &UnreadableBatch) -> Extent {
+        let (answer, answered) = channel();
+        let (kafka, batch) = (self.kafka.clone(), batch.clone());
+        let ask = move || {
+            // The run may have ended meanwhile.
+            let _ = answer.send(extent(&kafka, &batch, EXTENT_WITHIN));
+        };
+        let thread = std::thread::Builder::new().name("evenkeel-extent".to_owned());
+        match thread.spawn(ask) {
+            Ok(_) => Extent::Asked(answered),
+            Err(error) => {
+                tracing::warn!(
+                    group = self.shared.group,
+                    %error,
+                    "no thread to look up the extent of an unreadable batch"
+                );
+                Extent::Unknown
+            }
+        }
+    }
+
+    /// Reports the blocked partition to the health, with the command that skips the batch.
+    fn show(&self, blocked: &Blocked) {
+        let UnreadableBatch {
+            topic,
+            partition,
+            offset,
+            cause,
+        } = &blocked.batch;
+        let group = &self.shared.group;
+        let reach = match &blocked.extent {
+            Extent::Known(range) => format!(", which reaches to offset {}", range.end - 1),
+            Extent::Asked(_) | Extent::Unknown => String::new(),
+        };
+        let why = format!(
+            "offset {offset}: {cause}; evenkeel groups skip {group} --record {topic}/{partition}@{offset} --why TEXT skips the batch{reach}"
+        );
+        self.shared.readiness.cannot_read(topic, *partition, &why);
+    }
+
+    /// Checks the blocked partitions. The poll thread calls it on every turn.
+    pub(crate) fn mind(&mut self, consumer: &BaseConsumer<RebalanceContext>) {
+        self.check_silence(consumer);
+        if self.blocked.is_empty() {
+            return;
+        }
+        for mut blocked in std::mem::take(&mut self.blocked) {
+            if self.check_one(consumer, &mut blocked) {
+                self.blocked.push(blocked);
+            }
+        }
+    }
+
+    /// Returns whether the partition is still blocked.
+    fn check_one(
+        &mut self,
+        consumer: &BaseConsumer<RebalanceContext>,
+        blocked: &mut Blocked,
+    ) -> bool {
+        {
+            let mut assignments = consumer.context().assignments();
+            let assigned = assignments.get(&blocked.batch.topic, blocked.batch.partition);
+            let assigned = assigned.filter(|assigned| assigned.partition.epoch == blocked.epoch);
+            match assigned {
+                // It was revoked or has a new epoch. The report is cleared there, or when the
+                // partition is read.
+                None => return false,
+                Some(assigned) if assigned.held.is_some() => return true,
+                Some(assigned)
+                    if blocked.is_retried
+                        && !assigned.is_unreadable
+                        && assigned
+                            .next
+                            .is_some_and(|next| next > blocked.batch.offset) =>
+                {
+                    tracing::info!(
+                        group = self.shared.group,
+                        topic = blocked.batch.topic,
+                        partition = blocked.batch.partition,
+                        offset = blocked.batch.offset,
+                        "the batch can be read again"
+                    );
+                    return false;
+                }
+                Some(_) => {}
+            }
+        }
+        self.learn_extent(blocked);
+        if let Extent::Known(range) = &blocked.extent
+            && is_skipped(&self.shared.control, &blocked.batch, range)
+        {
+            let range = range.clone();
+            return !self.skip(consumer, blocked, range);
+        }
+        if Instant::now() >= blocked.retry_at {
+            blocked.retry_at = Instant::now() + AGAIN_AFTER;
+            if matches!(blocked.extent, Extent::Unknown) {
+                blocked.extent = self.ask_extent(&blocked.batch);
+            }
+            blocked.is_retried = self.read_from(consumer, &blocked.batch, blocked.batch.offset);
+        }
+        true
+    }
+
+    fn learn_extent(&self, blocked: &mut Blocked) {
+        let Extent::Asked(answer) = &blocked.extent else {
+            return;
+        };
+        blocked.extent = match answer.try_recv() {
+            Err(TryRecvError::Empty) => return,
+            Ok(Ok(range)) => Extent::Known(range),
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    group = self.shared.group,
+                    %error,
+                    "the extent of an unreadable batch is not known yet"
+                );
+                Extent::Unknown
+            }
+            Err(TryRecvError::Disconnected) => Extent::Unknown,
+        };
+        self.show(blocked);
+    }
+
+    /// Skips a batch as an operator requested. Returns false if the seek failed; the caller tries
+    /// again.
+    fn skip(
+        &self,
+        consumer: &BaseConsumer<RebalanceContext>,
+        blocked: &Blocked,
+        range: Range<i64>,
+    ) -> bool {
+        let UnreadableBatch {
+            topic, partition, ..
+        } = &blocked.batch;
+        if !self.read_from(consumer, &blocked.batch, range.end) {
+            return false;
+        }
+        {
+            let mut assignments = consumer.context().assignments();
+            let Some(assigned) = assignments.get(topic, *partition) else {
+                return true;
+            };
+            assigned.next = Some(range.end);
+            let assigned = Arc::clone(&assigned.partition);
+            self.shared.tracker().advance(assigned.epoch, range.end);
+            self.shared.readiness.can_read(&assigned);
+        }
+        tracing::error!(
+            group = self.shared.group,
+            topic,
+            partition,
+            first = range.start,
+            last = range.end - 1,
+            cause = blocked.batch.cause,
+            "an operator skipped a batch that cannot be read; its records are not handled"
+        );
+        let detail = format!(
+            "the unreadable batch of offsets {} to {} was skipped whole, without dead letters: its records are known to nobody",
+            range.start,
+            range.end - 1
+        );
+        let control = &self.shared.control;
+        for record in skipped(control, &blocked.batch, &range) {
+            control.unskip(&record);
+            control.skip_ended(&record, CommandOutcome::Skipped, &detail);
+        }
+        true
+    }
+
+    /// Seeks the client to `offset` and fetches again.
+    fn read_from(
+        &self,
+        consumer: &BaseConsumer<RebalanceContext>,
+        batch: &UnreadableBatch,
+        offset: i64,
+    ) -> bool {
+        let sought = try_read_from(consumer, batch, offset);
+        if let Err(error) = sought {
+            tracing::warn!(
+                group = self.shared.group,
+                topic = batch.topic,
+                partition = batch.partition,
+                offset,
+                %error,
+                "the seek of a partition that cannot be read failed; retrying"
+            );
+            return false;
+        }
+        true
+    }
+
+    /// A batch that blocks the end of a bounded run, and whether the extents of all such batches
+    /// are known.
+    pub(crate) fn blocking_batch(&self) -> Option<(&UnreadableBatch, bool)> {
+        let is_asked = |blocked: &Blocked| matches!(blocked.extent, Extent::Asked(_));
+        let all_known = !self.blocked.iter().any(is_asked);
+        let first = self.blocked.first()?;
+        Some((&first.batch, all_known))
+    }
+
+    /// Whether the partition of this epoch is blocked.
+    pub(crate) fn stands(&self, epoch: Epoch) -> bool {
+        self.blocked.iter().any(|blocked| blocked.epoch == epoch)
+    }
+}
+
+impl Blocked {
+    fn failed_again(&mut self) {
+        self.is_retried = false;
+        self.retry_at = Instant::now() + AGAIN_AFTER;
+    }
+}
+
+/// Stops fetching the partition. The client may have read past the damaged batch.
+fn stop_fetching(consumer: &BaseConsumer<RebalanceContext>, batch: &UnreadableBatch, group: &str) {
+    let (topic, partition) = (batch.topic.as_str(), batch.partition);
+    let stopped = consumer.pause(&place(batch)).and_then(|()| {
+        // Does not block: the answer matters only when the partition is read again.
+        consumer.seek(
+            topic,
+            partition,
+            Offset::Offset(batch.offset),
+            Duration::ZERO,
+        )
+    });
+    if let Err(error) = stopped {
+        tracing::debug!(
+            group,
+            %error,
+            "the client continues to fetch a partition that cannot be read"
+        );
+    }
+}
+
+fn try_read_from(
+    consumer: &BaseConsumer<RebalanceContext>,
+    batch: &UnreadableBatch,
+    offset: i64,
+) -> KafkaResult<()> {
+    let mut seek = TopicPartitionList::new();
+    seek.add_partition_offset(&batch.topic, batch.partition, Offset::Offset(offset))?;
+    let sought = consumer.seek_partitions(seek, SEEK_WITHIN)?;
+    let elements = sought.elements();
+    elements.iter().try_for_each(|element| element.error())?;
+    // The client discards what it fetched before, so that the next message is at the requested
+    // offset.
+    let mut assignments = consumer.context().assignments();
+    if let Some(assigned) = assignments.get(&batch.topic, batch.partition) {
+        assigned.is_unreadable = false;
+    }
+    drop(assignments);
+    consumer.resume(&place(batch))
+}
+
+/// The next offset of the partition. All records below it were received.
+fn next_offset(assigned: &Assigned) -> i64 {
+    let next = assigned.next.into_iter().chain(assigned.committed).max();
+    next.unwrap_or(0)
+}
+
+fn place(batch: &UnreadableBatch) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(&batch.topic, batch.partition);
+    list
+}
+
+/// The records of the batch that an operator wants skipped.
+fn skipped(control: &Control, batch: &UnreadableBatch, range: &Range<i64>) -> Vec<RecordPosition> {
+    let state = control.state();
+    let skips = state.skips().map(|skip| &skip.record);
+    let of_batch = skips.filter(|record| {
+        (record.topic.as_str(), record.partition) == (&*batch.topic, batch.partition)
+            && range.contains(&record.offset)
+    });
+    of_batch.cloned().collect()
+}
+
+fn is_skipped(control: &Control, batch: &UnreadableBatch, range: &Range<i64>) -> bool {
+    !skipped(control, batch, range).is_empty()
+}

@@ -1,0 +1,59 @@
+//! Detects a member to which the brokers assign nothing (KIP-848).
+
+use crate::consumer::poll::rebalance::RebalanceContext;
+use crate::consumer::settings::Assignment;
+use crate::consumer::shared::Shared;
+use crate::kafka::native::is_member;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use std::time::{Duration, Instant};
+
+/// How often the client is asked whether it is a member.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long a member must have had no partition until it counts as surplus. An assignment reaches
+/// the poll thread only after the client has looked up the names of its topics.
+const EMPTY_FOR: Duration = Duration::from_secs(3);
+
+/// Detects that the group accepted this member without assigning it a partition.
+pub(crate) struct Surplus {
+    checked_at: Instant,
+    member_since: Option<Instant>,
+}
+
+impl Surplus {
+    pub(crate) fn new() -> Self {
+        Self {
+            checked_at: Instant::now(),
+            member_since: None,
+        }
+    }
+
+    pub(crate) fn look(&mut self, shared: &Shared, consumer: &BaseConsumer<RebalanceContext>) {
+        if shared.readiness.has_joined() {
+            self.member_since = None;
+            return;
+        }
+        if shared.settings.assignment != Assignment::Broker
+            || self.checked_at.elapsed() < CHECK_INTERVAL
+        {
+            return;
+        }
+        self.checked_at = Instant::now();
+        if !is_member(consumer) {
+            self.member_since = None;
+            return;
+        }
+        let since = *self.member_since.get_or_insert(self.checked_at);
+        if since.elapsed() >= EMPTY_FOR {
+            {
+                let mut assignments = consumer.context().assignments();
+                (assignments.joined, assignments.awaited) = (true, false);
+            }
+            tracing::info!(
+                group = shared.group,
+                "member of the group without partitions"
+            );
+            shared.readiness.assigned();
+        }
+    }
+}

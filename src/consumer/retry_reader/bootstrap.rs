@@ -1,0 +1,210 @@
+//! Starts to read newly assigned retry partitions: from the committed offset, with the offsets
+//! settled above it.
+
+use crate::consumer::retry_reader::lookup::{Answer, LookupResult, Places};
+use crate::consumer::retry_reader::read_errors::ReadError;
+use crate::consumer::retry_reader::reader::{RetryReader, open};
+use crate::consumer::shared::retry_topics::{Bounds, DispatchRequest};
+use crate::consumer::state::assignments::PositionLoss;
+use crate::consumer::state::commit_metadata::{self, Decoded, Log, Tag};
+use crate::consumer::state::partition::Partition;
+use crate::consumer::state::retry_partition::{APPEARED, RetryPartition, WITHOUT};
+use crate::kafka::native::{Committed, TopicId, forward, set_leader_epoch};
+use crate::recovery::parking::Parking;
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError as ClientError, KafkaResult};
+use rdkafka::{Offset, TopicPartitionList};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Release;
+use std::time::{Duration, Instant};
+
+/// How long to wait before a failed lookup is repeated.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How often a missing retry topic is looked up.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
+
+impl RetryReader {
+    /// Sends lookups of unknown retry partitions, and starts to read those that were answered.
+    pub(crate) fn look_up(&mut self) {
+        while let Ok(answer) = self.answers.try_recv() {
+            self.take_answer(answer);
+        }
+        for (question, topic, partitions) in self.unread.due() {
+            self.asker.ask(topic, partitions, question);
+        }
+    }
+
+    fn take_answer(&mut self, answer: Answer) {
+        for partition in answer.partitions {
+            // It may have been revoked meanwhile.
+            if !self.unread.answered(&partition) {
+                continue;
+            }
+            let Some(retry) = &partition.retry else {
+                continue;
+            };
+            match &answer.told {
+                LookupResult::Found(places) => {
+                    if let Err(error) = self.begin(&partition, places) {
+                        self.wait_for(&partition, retry, error.into());
+                    }
+                }
+                LookupResult::Appeared => {
+                    tracing::warn!(
+                        group = self.shared.group,
+                        topic = %retry.topic,
+                        partition = partition.partition,
+                        "the retry topic was created; the partition is opened again, so that no record overtakes parked ones"
+                    );
+                    retry.set_gate(APPEARED);
+                    self.shared.retry_topics.appeared.store(true, Release);
+                }
+                LookupResult::Trouble(trouble) if !retry.is_open() => {
+                    self.wait_for(&partition, retry, trouble.clone());
+                }
+                LookupResult::Absent | LookupResult::Trouble(_) => {
+                    self.open_without(&partition, retry)
+                }
+            }
+        }
+    }
+
+    /// Keeps the partition gated, because its parked records are unknown. The lookup is repeated.
+    fn wait_for(&mut self, partition: &Arc<Partition>, retry: &RetryPartition, trouble: ReadError) {
+        let number = partition.partition;
+        if !self.troubles.has(&retry.topic, number) {
+            tracing::warn!(
+                group = self.shared.group,
+                topic = %retry.topic,
+                partition = number,
+                ?trouble,
+                "the parked records are unknown; the partition waits, and the lookup is retried"
+            );
+        }
+        self.troubles.add(&retry.topic, number, trouble);
+        let at = Instant::now() + AGAIN_AFTER;
+        self.unread.unknown.push((at, Arc::clone(partition)));
+    }
+
+    /// Opens the partition without a retry topic: no record can be parked or wait. The lookup is
+    /// repeated.
+    fn open_without(&mut self, partition: &Arc<Partition>, retry: &RetryPartition) {
+        let at = Instant::now() + LOOKUP_INTERVAL;
+        self.unread.without.push((at, Arc::clone(partition)));
+        if retry.is_open() {
+            return;
+        }
+        tracing::warn!(
+            group = self.shared.group,
+            topic = %retry.topic,
+            partition = partition.partition,
+            "the retry topic does not exist and cannot be created: until it exists no record can be parked, and records that fail too often are dead-lettered"
+        );
+        self.troubles.remove(&retry.topic, partition.partition);
+        retry.set_gate(WITHOUT);
+        self.shared.intake.wake();
+    }
+
+    fn begin(&mut self, partition: &Arc<Partition>, places: &Places) -> KafkaResult<()> {
+        let Some(retry) = &partition.retry else {
+            return Ok(());
+        };
+        let number = partition.partition;
+        let offset_in = |list: &TopicPartitionList| -> KafkaResult<i64> {
+            let found = list.find_partition(&retry.topic, number);
+            let found = found.ok_or(ClientError::Canceled)?;
+            found.error()?;
+            Ok(found.offset().to_raw().unwrap_or(0).max(0))
+        };
+        let (low, end) = (offset_in(&places.beginnings)?, offset_in(&places.ends)?);
+        let found = places
+            .committed
+            .iter()
+            .find(|found| found.topic == *retry.topic && found.partition == number);
+        if let Some(error) = found.and_then(|found| found.error) {
+            return Err(ClientError::OffsetFetch(error));
+        }
+        let nothing = Committed::default();
+        let found = found.unwrap_or(&nothing);
+        let (committed, decoded) = self.committed(partition, retry, found, places.topic_id, end);
+        let wait_max = self.shared.settings.retry.park_delay_max();
+        let wait_max_ms = i64::try_from(wait_max.as_millis()).unwrap_or(i64::MAX);
+        let start = committed.unwrap_or(low).max(low);
+        let is_committed = committed.is_some();
+        let (settled, leader_epoch) = (
+            decoded.settled_above.runs(),
+            decoded.settled_above.leader_epoch(),
+        );
+        let mut state = Parking::new(start, end, settled, wait_max_ms, is_committed);
+        state.settled_under(leader_epoch);
+        if let Some(committed) = committed {
+            state.begins_at(low, committed);
+        }
+        if let Some(first) = state.first_lost() {
+            let entries = state.lost();
+            tracing::error!(
+                group = self.shared.group,
+                topic = %retry.topic,
+                partition = number,
+                entries,
+                first,
+                "entries of the retry partition were deleted before they were settled; the records parked there are lost"
+            );
+        }
+        retry.change(|set| *set = state);
+        self.shared.show_loss(partition);
+        let leader_epoch = committed.and(found.leader_epoch).max(leader_epoch);
+        retry.reads(Log {
+            topic_id: places.topic_id,
+            leader_epoch,
+        });
+        forward(&self.consumer, &retry.topic, number, self.queue.target())?;
+        let mut assigned = TopicPartitionList::new();
+        assigned.add_partition_offset(&retry.topic, number, Offset::Offset(start))?;
+        if committed == Some(start) {
+            set_leader_epoch(&assigned, &retry.topic, number, leader_epoch)?;
+        }
+        self.consumer.incremental_assign(&assigned)?;
+        let bounds = Bounds::new(low, start);
+        self.shared
+            .retry_topics
+            .bounds()
+            .begin(&retry.topic, number, bounds);
+        self.troubles.remove(&retry.topic, number);
+        open(&self.shared, retry);
+        let partitions = self.followed.entry(Arc::clone(&retry.topic)).or_default();
+        partitions.insert(number, Arc::clone(partition));
+        let begun = DispatchRequest::Begun(Arc::clone(partition));
+        self.shared.retry_topics.send_to_dispatcher(begun);
+        Ok(())
+    }
+
+    /// The committed offset of a retry partition, with the offsets settled above it. The default if
+    /// they belong to another log.
+    fn committed(
+        &self,
+        partition: &Partition,
+        retry: &RetryPartition,
+        found: &Committed,
+        id: Option<TopicId>,
+        end: i64,
+    ) -> (Option<i64>, Decoded) {
+        let Some(offset) = found.offset else {
+            return Default::default();
+        };
+        let tag = Tag {
+            group: &self.shared.group,
+            topic: &retry.topic,
+            partition: partition.partition,
+        };
+        let decoded = commit_metadata::decode(tag, offset, &found.metadata);
+        let lost = match decoded.topic_id.zip(id) {
+            Some((was, is)) if was != is => PositionLoss::Recreated,
+            _ if offset > end || retry.is_position_lost() => PositionLoss::Truncated,
+            _ => return (Some(offset), decoded),
+        };
+        let place = (&*retry.topic, partition.partition);
+        self.shared.position_lost(place, lost, Some(offset), None);
+        Default::default()
+    }
+}

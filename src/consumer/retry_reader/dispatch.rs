@@ -1,0 +1,355 @@
+//! The dispatcher: the thread that passes due parked records to the workers.
+//!
+//! It is separate from the retry reader, so that a broker that does not answer for a due record
+//! delays neither the reading nor the records of other partitions.
+
+use crate::consumer::retry_reader::fetch::{FetchedRecord, Fetcher, PartitionFetch};
+use crate::consumer::shared::Shared;
+use crate::consumer::shared::clock::steady_ms;
+use crate::consumer::shared::mailbox::{Message, ParkedRecord};
+use crate::consumer::shared::retry_topics::{DispatchRequest, Waker, Wakers};
+use crate::consumer::state::offset_tracker::Epoch;
+use crate::consumer::state::partition::Partition;
+use crate::consumer::state::retry_partition::RetryPartition;
+use crate::kafka::log::LoggingContext;
+use crate::recovery::parking::Ticket;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+/// How long to wait before a record that could not be fetched is fetched again.
+const FETCH_AGAIN_AFTER_MS: i64 = 1_000;
+/// How long to wait for the first and end offsets of a partition.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// The longest wait while no record is due. Requests and workers wake the thread.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Hands out due records, on a thread of its own.
+pub(crate) struct Dispatcher {
+    shared: Arc<Shared>,
+    requests: mpsc::Receiver<DispatchRequest>,
+    /// The sender for answers to this thread's own lookups.
+    answers: mpsc::Sender<DispatchRequest>,
+    partitions: Vec<Arc<Partition>>,
+    /// Where the next turn starts: no partition is always served first.
+    first: usize,
+    /// Partitions whose first and end offsets are being looked up.
+    asked: HashMap<Epoch, PartitionFetch>,
+    /// Records that did not arrive although the log was read past them.
+    passed: HashSet<(Epoch, i64)>,
+    fetcher: Fetcher,
+}
+
+impl Dispatcher {
+    /// `answers` must be a sender of the channel of `requests`.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        config: ClientConfig,
+        answers: mpsc::Sender<DispatchRequest>,
+        requests: mpsc::Receiver<DispatchRequest>,
+    ) -> Self {
+        Self {
+            shared,
+            requests,
+            answers,
+            partitions: Vec::new(),
+            first: 0,
+            asked: HashMap::new(),
+            passed: HashSet::new(),
+            fetcher: Fetcher::new(config),
+        }
+    }
+
+    /// Hands out records until it is closed.
+    pub(crate) fn run(mut self) {
+        self.serve();
+        let wakers: Wakers = std::mem::take(&mut *self.shared.retry_topics.wakers());
+        // Dropping a client takes long. The lock must not be held meanwhile.
+        drop(wakers);
+    }
+
+    fn serve(&mut self) {
+        loop {
+            while let Ok(request) = self.requests.try_recv() {
+                if !self.apply(request) {
+                    return;
+                }
+            }
+            self.begin_due();
+            let timeout = self.wait();
+            if self.fetcher.fetching() == 0 {
+                let continues = match self.requests.recv_timeout(timeout) {
+                    Ok(request) => self.apply(request),
+                    Err(mpsc::RecvTimeoutError::Timeout) => true,
+                    Err(mpsc::RecvTimeoutError::Disconnected) => false,
+                };
+                if !continues {
+                    return;
+                }
+            } else {
+                let picked = self.fetcher.take(&self.shared, timeout);
+                self.hand_out(picked);
+            }
+            let held_bytes = self.shared.budget.load(Relaxed);
+            let is_full = self
+                .shared
+                .retry_topics
+                .is_full(&self.shared.settings, held_bytes);
+            for fetch in self.fetcher.end(is_full) {
+                self.ended(fetch);
+            }
+        }
+    }
+
+    /// Applies a request. Returns false to end.
+    fn apply(&mut self, request: DispatchRequest) -> bool {
+        match request {
+            DispatchRequest::Look => self.shared.retry_topics.has_looked(),
+            DispatchRequest::Begun(partition) => self.partitions.push(partition),
+            DispatchRequest::Gone(epochs) => {
+                self.partitions
+                    .retain(|partition| !epochs.contains(&partition.epoch));
+                self.passed.retain(|(epoch, _)| !epochs.contains(epoch));
+                self.fetcher.forget(&epochs);
+            }
+            DispatchRequest::Bounds(epoch, bounds) => {
+                if let Some(fetch) = self.asked.remove(&epoch) {
+                    self.settle_missing(&fetch, bounds);
+                }
+            }
+            DispatchRequest::Close => return false,
+        }
+        true
+    }
+
+    /// Starts to fetch due records. Each partition gets its share of the room.
+    fn begin_due(&mut self) {
+        let now_ms = steady_ms();
+        let mut room = self.room();
+        let count = self.partitions.len();
+        if room == 0 || count == 0 {
+            return;
+        }
+        self.first = (self.first + 1) % count;
+        let (after, before) = (
+            &self.partitions[self.first..],
+            &self.partitions[..self.first],
+        );
+        let mut wanted = Vec::new();
+        let due: Vec<&Arc<Partition>> = after
+            .iter()
+            .chain(before)
+            .filter(|partition| self.is_due(partition, now_ms))
+            .collect();
+        for (at, partition) in due.iter().enumerate() {
+            let Some(retry) = &partition.retry else {
+                continue;
+            };
+            let share = room.div_ceil(due.len() - at);
+            let tickets = retry.change(|state| state.take_due(now_ms, share));
+            room -= tickets.len();
+            if !tickets.is_empty() {
+                wanted.push((Arc::clone(partition), tickets));
+            }
+        }
+        if wanted.is_empty() {
+            return;
+        }
+        let (begun, far) = self.fetcher.begin(wanted);
+        hand_back(&far, now_ms);
+        match begun.and_then(|()| self.fetcher.client()) {
+            Ok((queue, _)) => self.shared.retry_topics.wakers().fetching = Some(queue),
+            Err(error) => {
+                tracing::warn!(
+                    group = self.shared.group,
+                    %error,
+                    "parked records that are due cannot be fetched; they are fetched again"
+                );
+                for fetch in self.fetcher.end(true) {
+                    give_up(&fetch, now_ms.saturating_add(FETCH_AGAIN_AFTER_MS));
+                }
+            }
+        }
+    }
+
+    /// How many more records may be fetched now.
+    fn room(&self) -> usize {
+        let held_bytes = self.shared.budget.load(Relaxed);
+        let room = self
+            .shared
+            .retry_topics
+            .room(&self.shared.settings, held_bytes);
+        room.saturating_sub(self.fetcher.fetching())
+    }
+
+    fn is_due(&self, partition: &Partition, now_ms: i64) -> bool {
+        let is_free =
+            !self.asked.contains_key(&partition.epoch) && !self.fetcher.is_busy(partition);
+        let due_ms = partition
+            .retry
+            .as_ref()
+            .filter(|_| is_free)
+            .and_then(due_ms);
+        due_ms.is_some_and(|due_ms| due_ms <= now_ms)
+    }
+
+    fn wait(&self) -> Duration {
+        let until = self.fetcher.until();
+        let quiet = until.map_or(QUIET, |until| {
+            until.saturating_duration_since(Instant::now()).min(QUIET)
+        });
+        let is_free = |partition: &&Arc<Partition>| {
+            !self.asked.contains_key(&partition.epoch) && !self.fetcher.is_busy(partition)
+        };
+        if self.room() == 0 {
+            return quiet;
+        }
+        let free = self.partitions.iter().filter(is_free);
+        let due = free.filter_map(|partition| partition.retry.as_ref().and_then(due_ms));
+        let Some(due_ms) = due.min() else {
+            return quiet;
+        };
+        let left_ms = due_ms.saturating_sub(steady_ms()).max(0);
+        Duration::from_millis(left_ms.unsigned_abs()).min(quiet)
+    }
+
+    fn hand_out(&self, picked: Vec<FetchedRecord>) {
+        self.shared.admitted(picked.len());
+        let retry_topics = &self.shared.retry_topics;
+        retry_topics.loaded.fetch_add(picked.len(), Relaxed);
+        for picked in picked {
+            let FetchedRecord {
+                partition,
+                ticket,
+                record,
+                is_repetition,
+            } = picked;
+            let partitioner = &self.shared.partitioner;
+            let seed = partitioner.seed(&partition.topic);
+            let offset = ticket.offset as u64;
+            let hash = partitioner.hash(seed, partition.partition, record.key(), offset);
+            let parked = ParkedRecord {
+                record,
+                partition,
+                ticket,
+                is_repetition,
+                hash,
+            };
+            self.shared.workers[partitioner.worker(hash)].send(Message::Parked(parked));
+        }
+    }
+
+    /// Ends the fetch of a partition. If records did not arrive in time, it looks up whether they
+    /// still exist.
+    fn ended(&mut self, fetch: PartitionFetch) {
+        let is_late = fetch.is_late() && !fetch.left().is_empty();
+        if !is_late {
+            return give_up(&fetch, 0);
+        }
+        match self.fetcher.client() {
+            Ok((queue, consumer)) => self.ask_for_bounds(fetch, consumer, queue),
+            Err(_) => give_up(&fetch, steady_ms().saturating_add(FETCH_AGAIN_AFTER_MS)),
+        }
+    }
+
+    fn ask_for_bounds(
+        &mut self,
+        fetch: PartitionFetch,
+        consumer: Arc<BaseConsumer<LoggingContext>>,
+        queue: Waker,
+    ) {
+        let (epoch, number) = (fetch.partition.epoch, fetch.partition.partition);
+        let topic = fetch
+            .partition
+            .retry
+            .as_ref()
+            .map(|retry| Arc::clone(&retry.topic));
+        let answers = self.answers.clone();
+        let ask = move || {
+            let topic = topic.unwrap_or_default();
+            let bounds = consumer.fetch_watermarks(&topic, number, ANSWER_WITHIN);
+            // The receiver is dropped at the end of the run.
+            let _ = answers.send(DispatchRequest::Bounds(epoch, bounds.ok()));
+            queue.wake();
+        };
+        self.asked.insert(epoch, fetch);
+        let spawned = std::thread::Builder::new()
+            .name("evenkeel-lookup".to_owned())
+            .spawn(ask);
+        if let Err(error) = spawned {
+            self.shared
+                .abort(format!("no thread to look up parked records: {error}"));
+        }
+    }
+
+    /// Marks records as lost that are no longer in the log, so that those behind them continue. The
+    /// others are fetched again.
+    fn settle_missing(&mut self, fetch: &PartitionFetch, bounds: Option<(i64, i64)>) {
+        let epoch = fetch.partition.epoch;
+        let is_gone = !self
+            .partitions
+            .iter()
+            .any(|partition| partition.epoch == epoch);
+        let Some(retry) = fetch.partition.retry.as_ref().filter(|_| !is_gone) else {
+            return;
+        };
+        let again_at = steady_ms().saturating_add(FETCH_AGAIN_AFTER_MS);
+        let mut left = fetch.left().iter();
+        for ticket in left.by_ref() {
+            let is_outside =
+                bounds.is_some_and(|(low, high)| ticket.offset < low || ticket.offset >= high);
+            // Deleted from the middle, as by compaction. A client that discards fetched messages
+            // looks the same, but only once.
+            let is_passed = bounds.is_some()
+                && fetch.has_passed(*ticket)
+                && !self.passed.insert((epoch, ticket.offset));
+            if !is_outside && !is_passed {
+                retry.change(|state| state.hand_back(*ticket, again_at));
+                break;
+            }
+            self.passed.remove(&(epoch, ticket.offset));
+            tracing::error!(
+                group = self.shared.group,
+                topic = %retry.topic,
+                partition = fetch.partition.partition,
+                offset = ticket.offset,
+                "a parked record is no longer in the retry topic: it was deleted there and is lost"
+            );
+            retry.change(|state| {
+                state.lose(*ticket);
+                // If it was not the first of its key, it is found missing again in its turn.
+                state.hand_back(*ticket, 0);
+            });
+            self.shared.show_loss(&fetch.partition);
+        }
+        for ticket in left {
+            retry.change(|state| state.hand_back(*ticket, again_at));
+        }
+    }
+}
+
+/// When the next record of an open partition is due.
+fn due_ms(retry: &RetryPartition) -> Option<i64> {
+    let is_used = !retry.is_empty() && retry.is_open();
+    is_used.then(|| retry.state().due_ms())?
+}
+
+/// Returns the records of this fetch that did not arrive, to be fetched again from `until_ms` on.
+fn give_up(fetch: &PartitionFetch, until_ms: i64) {
+    if let Some(retry) = &fetch.partition.retry {
+        for ticket in fetch.left() {
+            retry.change(|state| state.hand_back(*ticket, until_ms));
+        }
+    }
+}
+
+fn hand_back(tickets: &[(Arc<Partition>, Ticket)], until_ms: i64) {
+    for (partition, ticket) in tickets {
+        if let Some(retry) = &partition.retry {
+            retry.change(|state| state.hand_back(*ticket, until_ms));
+        }
+    }
+}

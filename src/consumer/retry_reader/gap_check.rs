@@ -1,0 +1,107 @@
+//! Detects offsets of a retry partition that the reader has missed between the entries that
+//! arrived.
+
+use crate::consumer::state::offset_tracker::Epoch;
+use std::collections::HashMap;
+
+/// The offset that a message reports.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ReadOutcome {
+    /// An entry at this offset.
+    Entry(i64),
+    /// The end of the log is at this offset.
+    End(i64),
+    /// An error without an offset.
+    Nothing,
+}
+
+/// Offsets that did not arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gap {
+    /// The number of messages before it.
+    pub(crate) at: usize,
+    /// The first missing offset.
+    pub(crate) missing: i64,
+}
+
+/// Returns the first gap in the messages that arrived. `next` is the first expected offset.
+pub(crate) fn find(mut next: i64, outcomes: impl IntoIterator<Item = ReadOutcome>) -> Option<Gap> {
+    for (at, outcome) in outcomes.into_iter().enumerate() {
+        let (offset, after) = match outcome {
+            ReadOutcome::Entry(offset) => (offset, offset.saturating_add(1)),
+            ReadOutcome::End(offset) => (offset, offset),
+            ReadOutcome::Nothing => continue,
+        };
+        if offset > next {
+            return Some(Gap { at, missing: next });
+        }
+        next = next.max(after);
+    }
+    None
+}
+
+/// Gaps whose missing offsets were fetched again.
+#[derive(Default)]
+pub(crate) struct Gaps(HashMap<Epoch, i64>);
+
+impl Gaps {
+    /// Whether the missing offsets of this gap were fetched again.
+    pub(crate) fn is_known(&self, epoch: Epoch, gap: &Gap) -> bool {
+        self.0.get(&epoch) == Some(&gap.missing)
+    }
+
+    /// Notes that the missing offsets of this gap were fetched again.
+    pub(crate) fn asked(&mut self, epoch: Epoch, gap: &Gap) {
+        self.0.insert(epoch, gap.missing);
+    }
+
+    /// Removes the gaps of revoked epochs.
+    pub(crate) fn forget(&mut self, epochs: &[Epoch]) {
+        self.0.retain(|epoch, _| !epochs.contains(epoch));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::retry_reader::gap_check::ReadOutcome::{End, Entry, Nothing};
+
+    fn missing(next: i64, came: &[ReadOutcome]) -> Option<(usize, i64)> {
+        find(next, came.iter().copied()).map(|gap| (gap.at, gap.missing))
+    }
+
+    #[test]
+    fn a_gap_is_a_missing_offset_between_entries() {
+        assert_eq!(missing(5, &[]), None);
+        assert_eq!(missing(5, &[Entry(5), Entry(6), End(7)]), None);
+        assert_eq!(missing(5, &[Entry(6)]), Some((0, 5)));
+        assert_eq!(missing(5, &[Entry(5), Nothing, Entry(8)]), Some((2, 6)));
+    }
+
+    #[test]
+    fn earlier_offsets_are_no_gap() {
+        assert_eq!(missing(5, &[Entry(3), Entry(4), Entry(5), Entry(6)]), None);
+        assert_eq!(missing(5, &[Entry(3), Entry(6)]), Some((1, 5)));
+    }
+
+    #[test]
+    fn the_end_of_the_log_is_the_next_offset() {
+        assert_eq!(missing(5, &[End(5), Entry(5)]), None);
+        assert_eq!(missing(5, &[End(5), Entry(6)]), Some((1, 5)));
+        assert_eq!(missing(5, &[End(6)]), Some((0, 5)));
+    }
+
+    #[test]
+    fn a_gap_is_known_only_after_it_was_fetched_again() {
+        let (mut gaps, [mine, other]) = (Gaps::default(), [Epoch(1), Epoch(2)]);
+        let gap = Gap { at: 2, missing: 6 };
+        assert!(!gaps.is_known(mine, &gap));
+        gaps.asked(mine, &gap);
+        // On the second fetch it comes first.
+        assert!(gaps.is_known(mine, &Gap { at: 0, missing: 6 }));
+        assert!(!gaps.is_known(mine, &Gap { at: 0, missing: 7 }));
+        assert!(!gaps.is_known(other, &gap));
+        gaps.forget(&[mine]);
+        assert!(!gaps.is_known(mine, &gap));
+    }
+}

@@ -1,0 +1,109 @@
+//! Reports entries of retry partitions that Kafka deleted before they were settled, and accepts
+//! their loss on an operator's command.
+//!
+//! Until then they count as unsettled, so that the alarm returns after a restart.
+
+use crate::consumer::shared::Shared;
+use crate::consumer::shared::retry_topics::Loss;
+use crate::consumer::state::offset_tracker::Epoch;
+use crate::consumer::state::partition::Partition;
+use crate::recovery::parking::Parking;
+use crate::telemetry::Metric;
+use std::collections::BTreeMap;
+
+/// The health component of lost entries.
+const COMPONENT: &str = "parked_records";
+
+impl Shared {
+    /// Reports the lost entries of this partition's retry partition.
+    pub(crate) fn show_loss(&self, partition: &Partition) {
+        let Some(retry) = &partition.retry else {
+            return;
+        };
+        let (entries, first) = {
+            let state = retry.state();
+            (state.lost(), state.first_lost())
+        };
+        let number = partition.partition;
+        let status = self
+            .retry_topics
+            .losses
+            .change(&self.group, |losses| match first {
+                None => drop(losses.remove(&partition.epoch.0)),
+                Some(first) => {
+                    let place = format!("{}/{number}", retry.topic);
+                    let loss = Loss {
+                        place,
+                        entries,
+                        first,
+                    };
+                    losses.insert(partition.epoch.0, loss);
+                }
+            });
+        self.parked_lost(&retry.topic, number).set(entries as f64);
+        self.health.set_ready(COMPONENT, status);
+    }
+
+    /// Reports retry topics that do not exist. The records that this member knew to be parked in
+    /// them are lost.
+    pub(crate) fn show_gone_retry_topics<'a>(&self, gone: impl Iterator<Item = &'a str>) {
+        let waiting = gone.map(|topic| (topic.to_owned(), self.retry_topics.waiting_in(topic)));
+        let topics: BTreeMap<_, _> = waiting.filter(|(_, (_, records))| *records > 0).collect();
+        let mut new_losses = Vec::new();
+        let status = self.retry_topics.losses.change_all(&self.group, |all| {
+            let is_new = |(topic, _): &(&String, &(usize, usize))| !all.topics.contains_key(*topic);
+            let fresh = topics.iter().filter(is_new);
+            new_losses = fresh
+                .map(|(topic, waiting)| (topic.clone(), *waiting))
+                .collect();
+            all.topics = topics;
+        });
+        for (topic, (keys, records)) in new_losses {
+            tracing::error!(
+                group = self.group,
+                topic,
+                keys,
+                records,
+                "a retry topic was deleted while records were parked in it: they are lost; evenkeel audit names them"
+            );
+        }
+        self.health.set_ready(COMPONENT, status);
+    }
+
+    /// Clears the losses of revoked epochs.
+    pub(crate) fn forget_losses(&self, gone: &[Epoch]) {
+        let status = self.retry_topics.losses.change(&self.group, |losses| {
+            losses.retain(|epoch, _| gone.iter().all(|gone| gone.0 != *epoch));
+        });
+        self.health.set_ready(COMPONENT, status);
+    }
+
+    /// Accepts the loss of this partition's lost entries. Returns their number.
+    pub(crate) fn accept_loss(&self, partition: &Partition) -> u64 {
+        let Some(retry) = &partition.retry else {
+            return 0;
+        };
+        let entries = retry.change(Parking::accept_loss);
+        if entries > 0 {
+            tracing::warn!(
+                group = self.group,
+                topic = %retry.topic,
+                partition = partition.partition,
+                entries,
+                "an operator accepted the loss of entries of the retry partition"
+            );
+        }
+        self.show_loss(partition);
+        entries
+    }
+
+    fn parked_lost(&self, topic: &str, partition: i32) -> metrics::Gauge {
+        let partition = partition.to_string();
+        let labels = [
+            ("group", &*self.group),
+            ("topic", topic),
+            ("partition", &*partition),
+        ];
+        self.health.gauge(Metric::ParkedLost, &labels)
+    }
+}

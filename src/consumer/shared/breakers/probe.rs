@@ -1,0 +1,144 @@
+//! The probe: the one record that tests whether a dependency is up again.
+//!
+//! Reports its result to the breaker in every case: an answer, a failure, no answer in time, or an
+//! attempt that never asked.
+
+use crate::consumer::shared::breakers::by_dependency::{ANSWERS, Breakers, Turn, Waiting};
+use crate::recovery::{Breaker, Change, ProbeId};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The result of a probe for its dependency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The dependency answered.
+    Yes,
+    /// The attempt failed by an outage of it or of another dependency, or timed out.
+    No,
+    /// The attempt ended before it used the dependency.
+    Unasked,
+}
+
+/// A probe in progress. If it is dropped without a result, the next record becomes the probe.
+pub(crate) struct Probe {
+    breakers: Arc<Breakers>,
+    dependency: String,
+    id: ProbeId,
+    ended: bool,
+}
+
+impl Probe {
+    pub(crate) fn new(breakers: Arc<Breakers>, dependency: &str, id: ProbeId) -> Self {
+        Self {
+            breakers,
+            dependency: dependency.to_owned(),
+            id,
+            ended: false,
+        }
+    }
+
+    /// Runs the probe's attempt to its end. An attempt that takes too long lends its permit: the
+    /// next probe needs one beside it.
+    pub(crate) async fn watch<T>(&self, attempt: impl Future<Output = T>) -> T {
+        let mut attempt = pin!(attempt);
+        let within = {
+            let state = self.breakers.state();
+            let entry = state.by_dependency.get(&self.dependency);
+            entry.map(|entry| entry.breaker.probe_within())
+        };
+        let Some(within) = within else {
+            return attempt.await;
+        };
+        if let Ok(ended) = tokio::time::timeout(within, attempt.as_mut()).await {
+            return ended;
+        }
+        tracing::warn!(
+            group = self.breakers.affected.group,
+            dependency = self.dependency,
+            after_s = within.as_secs(),
+            "a probe did not end in time: the next record probes beside it; give the handler's calls a timeout"
+        );
+        let _lent = self.breakers.affected.permits.lend();
+        attempt.await
+    }
+
+    /// The dependency that it probes.
+    pub(crate) fn dependency(&self) -> &str {
+        &self.dependency
+    }
+
+    /// Reports the result of the attempt to the breaker.
+    pub(crate) fn ended(mut self, answer: Answer) {
+        if answer == Answer::Unasked {
+            return;
+        }
+        self.ended = true;
+        let id = self.id;
+        self.update(|breaker, now| match answer {
+            Answer::Yes => breaker.probe_answered(id),
+            Answer::No | Answer::Unasked => {
+                breaker.probe_failed(id, now, rand::random());
+                None
+            }
+        });
+        if answer == Answer::No {
+            self.breakers.try_another();
+        }
+    }
+
+    fn update(&self, update: impl FnOnce(&mut Breaker, Duration) -> Option<Change>) {
+        let breakers: &Breakers = &self.breakers;
+        let now = breakers.now();
+        let mut state = breakers.state();
+        let entry = state.by_dependency.get_mut(&self.dependency);
+        let change = entry.and_then(|entry| update(&mut entry.breaker, now));
+        match change {
+            Some(_) => self.breakers.show(state, &self.dependency, change, ANSWERS),
+            // The time of the next probe has changed.
+            None => breakers.changed.notify_waiters(),
+        }
+    }
+}
+
+impl Breakers {
+    /// Waits until a record may be attempted again: at once if no breaker is open, otherwise after
+    /// its dependency answered. Returns a probe if this record must test its dependency; the caller
+    /// reports the result by it.
+    pub(crate) async fn may_try(self: &Arc<Self>, dependency: Option<&str>) -> Option<Probe> {
+        let _waiting = dependency.map(|dependency| Waiting::new(self, dependency));
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // The wait is registered before the check, or a change in between would be missed.
+            changed.as_mut().enable();
+            let due = match (self.turn(dependency), dependency) {
+                (Turn::Go, _) | (Turn::Probe(_), None) => return None,
+                (Turn::Probe(probe), Some(dependency)) => {
+                    return Some(Probe::new(Arc::clone(self), dependency, probe));
+                }
+                (Turn::Wait(due), _) => due,
+            };
+            match due.and_then(|due| self.begun.checked_add(due)) {
+                Some(due) => {
+                    let due = tokio::time::sleep_until(due);
+                    tokio::select! { () = changed => {}, () = due => {} }
+                }
+                None => changed.await,
+            }
+        }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if !self.ended {
+            let id = self.id;
+            self.update(|breaker, now| {
+                breaker.probe_abandoned(id, now);
+                None
+            });
+        }
+    }
+}

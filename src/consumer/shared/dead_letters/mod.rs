@@ -1,0 +1,255 @@
+//! Writes a consumer's dead letters through a producer of its own. The first dead letter creates
+//! it.
+
+mod alarms;
+mod flood_gate;
+
+use crate::consumer::group_topics;
+use crate::consumer::settings::ConsumerSettings;
+use crate::control::Command;
+use crate::event::{OutgoingRecord, Record};
+use crate::handler::{Class, DeadReason};
+use crate::kafka::{ConfigError, KafkaConfig};
+use crate::publisher::{PublishError, Publisher, PublisherSettings};
+use crate::recovery::DeadLetterTopic;
+use crate::recovery::dead_letter::{Failure, Form, dead_letter};
+use crate::telemetry::{Metric, Part, instance};
+use alarms::{Alarm, Alarms};
+use flood_gate::Gate;
+use jiff::Timestamp;
+use std::future::Future;
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+/// The topic limits the size of a record, not this client.
+const MESSAGE_BYTES_MAX: &str = "message.max.bytes=1000000000";
+/// Brokers reject a whole batch: a dead letter that is too large must not fail others with it.
+const ONE_BY_ONE: &str = "batch.num.messages=1";
+
+/// Writes a group's dead letters, and records to its other topics.
+pub(crate) struct DeadLetterWriter {
+    group: String,
+    topic: DeadLetterTopic,
+    instance: String,
+    kafka: KafkaConfig,
+    alarms: Alarms,
+    gate: Gate,
+    /// Writes dead letters, one per batch.
+    dead_letters: OnceCell<Publisher>,
+    /// Writes records to the group's other topics, in batches.
+    others: OnceCell<Publisher>,
+}
+
+/// Why a record is dead-lettered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DeadLetterCause<'a> {
+    pub(crate) class: Class,
+    pub(crate) reason: &'a DeadReason,
+    pub(crate) attempts: u32,
+    /// When the first attempt failed. None if no attempt failed.
+    pub(crate) first_failure: Option<Timestamp>,
+    /// The command that requested the skip. None if the record was not skipped.
+    pub(crate) skip: Option<&'a Command>,
+}
+
+/// Why a dead letter could not be written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+/// The dead letter of one record. A failed write raises an alarm, which the drop clears.
+pub(crate) struct Letter<'a> {
+    writer: &'a DeadLetterWriter,
+    record: &'a Record,
+    given_up: DeadLetterCause<'a>,
+    alarm: Alarm<'a>,
+}
+
+impl DeadLetterWriter {
+    pub(crate) fn new(settings: &ConsumerSettings, kafka: KafkaConfig, health: Part) -> Self {
+        let group = &settings.group;
+        Self {
+            group: group.clone(),
+            topic: settings.dead_letter_topic.clone(),
+            instance: instance(settings.instance_id.as_deref()),
+            kafka,
+            alarms: Alarms::new(group, health),
+            gate: Gate::new(group, settings.flood_guard),
+            dead_letters: OnceCell::new(),
+            others: OnceCell::new(),
+        }
+    }
+
+    /// Writes a record to one of the group's own topics. Returns after the brokers acknowledged it.
+    pub(crate) async fn send(&self, record: OutgoingRecord) -> Result<(), WriteError> {
+        let publisher = self.publisher(&self.others, &[MESSAGE_BYTES_MAX]).await?;
+        publish(publisher, record).await?;
+        Ok(())
+    }
+
+    /// Returns the dead letter of a record. The caller writes it after the flood guard admitted it.
+    pub(crate) fn letter<'a>(
+        &'a self,
+        record: &'a Record,
+        given_up: DeadLetterCause<'a>,
+    ) -> Letter<'a> {
+        Letter {
+            writer: self,
+            record,
+            given_up,
+            alarm: self.alarms.of(record.topic()),
+        }
+    }
+
+    /// Waits until the flood guard admits one more dead letter. `reason` is the failure of its
+    /// record.
+    pub(crate) fn pass_flood_guard(&self, reason: &DeadReason) -> impl Future<Output = ()> {
+        self.gate.pass(&self.alarms, &reason.message)
+    }
+
+    /// Allows dead letters again after the flood guard stopped them.
+    pub(crate) fn release_flood(&self) {
+        self.gate.release(&self.alarms);
+    }
+
+    /// Counts handled records for the flood guard.
+    pub(crate) fn handled(&self, records: u64) {
+        self.gate.handled(records);
+    }
+
+    /// Passes the handled records to the flood guard. The poll thread calls it on every turn.
+    pub(crate) fn update_flood_guard(&self) {
+        self.gate.mind();
+    }
+
+    /// The Kafka configuration of the consumer.
+    pub(crate) fn kafka(&self) -> &KafkaConfig {
+        &self.kafka
+    }
+
+    async fn publisher<'a>(
+        &self,
+        publisher: &'a OnceCell<Publisher>,
+        properties: &[&str],
+    ) -> Result<&'a Publisher, ConfigError> {
+        let make = async || {
+            let mut kafka = self.kafka.clone();
+            for property in properties {
+                kafka.set(property)?;
+            }
+            Publisher::new(&kafka, PublisherSettings::new(&self.group))
+        };
+        publisher.get_or_try_init(make).await
+    }
+
+    /// Waits for records that are not acknowledged yet. Returns how many are still unacknowledged
+    /// at the deadline.
+    pub(crate) async fn flush(&self, deadline: Duration) -> usize {
+        let unsent = async |publisher: &OnceCell<Publisher>| match publisher.get() {
+            Some(publisher) => {
+                let flushed = publisher.flush(deadline).await;
+                flushed.err().map_or(0, |unsent| unsent.records)
+            }
+            None => 0,
+        };
+        let (dead_letters, others) = tokio::join!(unsent(&self.dead_letters), unsent(&self.others));
+        dead_letters + others
+    }
+}
+
+/// Publishes a record. If the client does not know its partition, which may have been added just
+/// now, it looks the topic up and publishes once more.
+async fn publish(publisher: &Publisher, record: OutgoingRecord) -> Result<(), PublishError> {
+    match publisher.publish_record(record.clone()).await {
+        Err(PublishError::NoPartition { topic }) => publisher.look_up(&topic).await,
+        published => return published.map(drop),
+    }
+    publisher.publish_record(record).await.map(drop)
+}
+
+/// Describes a failed write to one of the group's own topics, with the command that mends the
+/// topic.
+pub(crate) fn told(group: &str, error: &WriteError) -> String {
+    let command = group_topics::command(group);
+    match error {
+        WriteError::Publish(PublishError::NoTopic { topic }) => {
+            format!("the topic {topic} does not exist; make it as the service would: {command}")
+        }
+        WriteError::Publish(PublishError::NoPartition { topic }) => format!(
+            "the topic {topic} has fewer partitions than its source; add them as the service would: {command}"
+        ),
+        WriteError::Publish(PublishError::TooLarge { topic, reason }) => {
+            format!("not published to {topic}: {reason}; for a topic of the group's own: {command}")
+        }
+        error => error.to_string(),
+    }
+}
+
+impl Letter<'_> {
+    /// Writes the dead letter. Returns after the brokers acknowledged it. If it fails, the health
+    /// reports it until a later write succeeds or the dead letter is dropped.
+    pub(crate) async fn write(&mut self) -> Result<(), WriteError> {
+        let written = self.publish().await;
+        match &written {
+            Ok(()) => {
+                let (group, topic) = (self.writer.group.clone(), self.record.topic().to_owned());
+                let stage = self.given_up.reason.stage.as_str();
+                metrics::counter!(
+                    Metric::DeadLetters.name(),
+                    "group" => group,
+                    "topic" => topic,
+                    "stage" => stage
+                )
+                .increment(1);
+            }
+            Err(error) => self.alarm.raise(&told(&self.writer.group, error)),
+        }
+        written
+    }
+
+    /// Publishes as much of the record as fits into the topic's limit.
+    async fn publish(&self) -> Result<(), WriteError> {
+        let writer = self.writer;
+        let properties = [MESSAGE_BYTES_MAX, ONE_BY_ONE];
+        let publisher = writer.publisher(&writer.dead_letters, &properties).await?;
+        let mut too_large = None;
+        for form in Form::ALL {
+            match publish(publisher, self.form(form)).await {
+                Ok(()) => {
+                    if form == Form::Reference {
+                        tracing::warn!(
+                            group = writer.group,
+                            record = ?self.record,
+                            "the record is too large for the dead-letter topic: its dead letter only refers to it, and is lost when the source deletes the record"
+                        );
+                    }
+                    return Ok(());
+                }
+                Err(error @ PublishError::TooLarge { .. }) => too_large = Some(error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        too_large.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn form(&self, form: Form) -> OutgoingRecord {
+        let (writer, given_up) = (self.writer, &self.given_up);
+        let failure = Failure {
+            to: &writer.topic,
+            group: &writer.group,
+            service: &writer.kafka.client_id,
+            instance: &writer.instance,
+            reason: given_up.reason,
+            class: given_up.class,
+            attempts: given_up.attempts,
+            first_failure: given_up.first_failure,
+            now: Timestamp::now(),
+            skip: given_up.skip,
+        };
+        dead_letter(self.record, &failure, form)
+    }
+}

@@ -1,0 +1,112 @@
+//! The messages to a worker, and its mailbox.
+
+use crate::consumer::state::offset_tracker::{Epoch, TrackedBatch};
+use crate::consumer::state::partition::Partition;
+use crate::event::{Record, RecordBatch};
+use crate::recovery::parking::Ticket;
+use futures_util::task::AtomicWaker;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+/// A burst of records for one worker, with its tracked batch.
+pub(crate) struct Burst {
+    pub(crate) records: Arc<RecordBatch>,
+    pub(crate) tracker: Arc<TrackedBatch>,
+    /// For each record, the index of its partition in `partitions` and the hash of its key.
+    pub(crate) entries: Vec<BurstEntry>,
+    pub(crate) partitions: Vec<Arc<Partition>>,
+}
+
+/// The routing data of a record, so that a worker need not touch the record's bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct BurstEntry {
+    pub(crate) partition: u32,
+    pub(crate) hash: u64,
+}
+
+/// A parked record that is due, or will start in its lane.
+pub(crate) struct ParkedRecord {
+    pub(crate) record: Record,
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) ticket: Ticket,
+    /// Whether a drill redelivers it and must receive its settlement.
+    pub(crate) is_repetition: bool,
+    pub(crate) hash: u64,
+}
+
+/// A message to a worker.
+pub(crate) enum Message {
+    Burst(Burst),
+    Parked(ParkedRecord),
+    /// These epochs are fenced. The worker drops their waiting records, and answers when none of
+    /// their records runs.
+    Fence(Vec<Epoch>, mpsc::Sender<()>),
+    /// Answer with the handlers that have been running for at least this long.
+    Stuck(Duration, mpsc::Sender<Stuck>),
+    /// The byte limit is reached. Release bursts that are kept for a few of their records.
+    Compact,
+    /// Whether handlers may start has changed.
+    Look,
+    /// The last message.
+    Close,
+}
+
+/// Handlers that have been running for too long.
+#[derive(Debug, Default)]
+pub(crate) struct Stuck {
+    pub(crate) handlers: usize,
+    /// The record of the longest running handler, and for how long it has been running.
+    pub(crate) longest: Option<(Record, Duration)>,
+}
+
+/// A worker's mailbox. Any thread sends; the worker takes all messages at once. One wake per
+/// message.
+#[derive(Default)]
+pub(crate) struct Mailbox {
+    state: Mutex<MailboxState>,
+    pub(crate) worker: AtomicWaker,
+}
+
+#[derive(Default)]
+struct MailboxState {
+    messages: Vec<Message>,
+    /// The worker has ended. New messages are dropped, and with them the senders of their answers.
+    is_closed: bool,
+}
+
+impl Mailbox {
+    pub(crate) fn send(&self, message: Message) {
+        {
+            let mut state = self.lock();
+            if state.is_closed {
+                return;
+            }
+            state.messages.push(message);
+        }
+        self.worker.wake();
+    }
+
+    pub(crate) fn take_into(&self, messages: &mut Vec<Message>) {
+        std::mem::swap(messages, &mut self.lock().messages);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, MailboxState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes the mailbox on drop. The worker's task owns it, so that a task that panicked or was
+/// aborted leaves no sender waiting for an answer.
+pub(crate) struct OpenMailbox(pub(crate) Arc<Mailbox>);
+
+impl Drop for OpenMailbox {
+    fn drop(&mut self) {
+        let left = {
+            let mut state = self.0.lock();
+            state.is_closed = true;
+            std::mem::take(&mut state.messages)
+        };
+        // Not under the lock: dropping records runs destructors.
+        drop(left);
+    }
+}

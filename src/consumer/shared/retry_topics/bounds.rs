@@ -1,0 +1,79 @@
+//! Which entries of owned retry partitions may be deleted.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The known entries of an owned retry partition. Decides which of them may be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// The first offset at the assignment.
+    low: i64,
+    /// Entries before this offset were settled before the assignment. Their group is not known.
+    unseen_to: i64,
+    /// The first entry of another group.
+    foreign: Option<i64>,
+}
+
+impl Bounds {
+    /// The bounds of a partition that begins at `low` and is read from `start`.
+    pub(crate) fn new(low: i64, start: i64) -> Self {
+        Self {
+            low,
+            unseen_to: start,
+            foreign: None,
+        }
+    }
+
+    /// The offsets that must be read before anything is deleted. None if all are known.
+    pub(crate) fn unseen(&self) -> Option<std::ops::Range<i64>> {
+        (self.low < self.unseen_to).then_some(self.low..self.unseen_to)
+    }
+
+    /// Notes that the unseen offsets were read. `foreign` is the first entry of another group
+    /// among them.
+    pub(crate) fn looked(&mut self, foreign: Option<i64>) {
+        self.unseen_to = self.low;
+        self.meet(foreign);
+    }
+
+    pub(crate) fn meet(&mut self, foreign: Option<i64>) {
+        self.foreign = self.foreign.into_iter().chain(foreign).min();
+    }
+
+    /// The offset before which entries may be deleted, given the committed offset.
+    pub(crate) fn deletable(&self, committed: i64) -> i64 {
+        self.foreign
+            .map_or(committed, |foreign| foreign.min(committed))
+    }
+}
+
+/// The bounds of all owned retry partitions.
+#[derive(Default)]
+pub(crate) struct AllBounds(HashMap<Arc<str>, HashMap<i32, Bounds>>);
+
+impl AllBounds {
+    pub(crate) fn begin(&mut self, topic: &Arc<str>, partition: i32, bounds: Bounds) {
+        let partitions = self.0.entry(Arc::clone(topic)).or_default();
+        partitions.insert(partition, bounds);
+    }
+
+    /// Registers an entry of another group. Returns whether it is the first one of the partition.
+    pub(crate) fn meet_foreign(&mut self, topic: &str, partition: i32, offset: i64) -> bool {
+        let Some(bounds) = self.get(topic, partition) else {
+            return false;
+        };
+        let is_first = bounds.foreign.is_none();
+        bounds.meet(Some(offset));
+        is_first
+    }
+
+    pub(crate) fn forget(&mut self, topic: &str, partition: i32) {
+        if let Some(partitions) = self.0.get_mut(topic) {
+            partitions.remove(&partition);
+        }
+    }
+
+    pub(crate) fn get(&mut self, topic: &str, partition: i32) -> Option<&mut Bounds> {
+        self.0.get_mut(topic)?.get_mut(&partition)
+    }
+}

@@ -1,0 +1,20 @@
+//! Requests to the dispatcher, the thread that hands out parked records.
+
+use crate::consumer::state::offset_tracker::Epoch;
+use crate::consumer::state::partition::Partition;
+use std::sync::Arc;
+
+/// A request to the dispatcher.
+pub(crate) enum DispatchRequest {
+    /// A record may be due.
+    Look,
+    /// The retry partition of this partition is being read.
+    Begun(Arc<Partition>),
+    /// These epochs were revoked.
+    Gone(Vec<Epoch>),
+    /// The first and the end offset of a partition whose records did not arrive. None if the
+    /// brokers did not answer.
+    Bounds(Epoch, Option<(i64, i64)>),
+    /// The last request.
+    Close,
+}

@@ -1,0 +1,17 @@
+//! The state and the decisions of a consumer, without a client, a task or a thread.
+//!
+//! The decisions ([`lanes`], [`offset_tracker`], [`admission`], [`commit_metadata`]) map inputs to
+//! results. `simulation` drives them through seeded schedules of revokes, late results and crashes.
+
+pub(crate) mod admission;
+pub(crate) mod assignments;
+pub(crate) mod commit_metadata;
+pub(crate) mod lanes;
+pub(crate) mod offset_tracker;
+pub(crate) mod ordering_key;
+pub(crate) mod partition;
+pub(crate) mod retry_partition;
+pub(crate) mod settlement;
+#[cfg(test)]
+mod simulation;
+pub(crate) mod worker_partitioner;

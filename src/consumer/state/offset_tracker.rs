@@ -1,0 +1,483 @@
+//! Tracks which records are settled and which offset may be committed.
+
+use super::commit_metadata::Log;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Identifies one assignment of one partition. A partition that is assigned again has another
+/// epoch, so that late results of the earlier assignment never count for the later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Epoch(pub(crate) u64);
+
+/// Tracks one received batch: the epoch and the offset of each record, and whether it is settled.
+///
+/// The committing thread and the workers share it: workers set bits without a lock.
+pub(crate) struct TrackedBatch {
+    epochs: Vec<EpochRun>,
+    entries: Vec<Entry>,
+    settled: Box<[AtomicU64]>,
+    unsettled: AtomicU32,
+    received_at: Instant,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    offset: i64,
+    epoch: u32,
+}
+
+/// An epoch of a batch, with the offset after its highest record.
+struct EpochRun {
+    epoch: Epoch,
+    next: i64,
+}
+
+impl TrackedBatch {
+    /// An empty batch. Every record of it counts as received at `received_at`.
+    pub(crate) fn new(records: usize, received_at: Instant) -> Self {
+        Self {
+            epochs: Vec::new(),
+            entries: Vec::with_capacity(records),
+            settled: Box::default(),
+            unsettled: AtomicU32::new(0),
+            received_at,
+        }
+    }
+
+    /// Adds an epoch. Returns the number that identifies it in [`TrackedBatch::push`].
+    pub(crate) fn epoch(&mut self, epoch: Epoch) -> u32 {
+        self.epochs.push(EpochRun {
+            epoch,
+            next: i64::MIN,
+        });
+        (self.epochs.len() - 1) as u32
+    }
+
+    /// Adds the next record. `epoch` is the number that [`TrackedBatch::epoch`] returned.
+    pub(crate) fn push(&mut self, epoch: u32, offset: i64) {
+        self.entries.push(Entry { offset, epoch });
+        let run = &mut self.epochs[epoch as usize];
+        run.next = run.next.max(offset + 1);
+    }
+
+    /// Marks the record at `index` as settled. Settling it again has no effect.
+    pub(crate) fn settle(&self, index: usize) {
+        self.settle_word(index / 64, 1 << (index % 64));
+    }
+
+    /// Marks the records of one word of the bitmap as settled.
+    fn settle_word(&self, word: usize, bits: u64) {
+        // Release: a thread that sees a bit also sees the effects of the handler.
+        let before = self.settled[word].fetch_or(bits, Ordering::Release);
+        let fresh = (bits & !before).count_ones();
+        self.unsettled.fetch_sub(fresh, Ordering::Release);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.unsettled.load(Ordering::Acquire) == 0
+    }
+
+    /// Returns the entries that are not settled yet.
+    fn unsettled(&self) -> impl Iterator<Item = Entry> + '_ {
+        self.settled
+            .iter()
+            .enumerate()
+            .flat_map(move |(word_index, word)| {
+                let first = word_index * 64;
+                let count = (self.entries.len() - first).min(64);
+                let all = if count == 64 {
+                    u64::MAX
+                } else {
+                    (1 << count) - 1
+                };
+                let mut open = !word.load(Ordering::Acquire) & all;
+                std::iter::from_fn(move || {
+                    let bit = (open != 0).then(|| open.trailing_zeros() as usize)?;
+                    open &= open - 1;
+                    Some(self.entries[first + bit])
+                })
+            })
+    }
+
+    fn seal(&mut self) {
+        self.settled = (0..self.entries.len().div_ceil(64))
+            .map(|_| AtomicU64::new(0))
+            .collect();
+        *self.unsettled.get_mut() = self.entries.len() as u32;
+    }
+}
+
+/// Settles records of one batch one after the other. It collects the bits of one word and writes
+/// them together: when the next word begins, and on drop.
+pub(crate) struct Settled<'a> {
+    batch: &'a TrackedBatch,
+    word: usize,
+    bits: u64,
+}
+
+impl<'a> Settled<'a> {
+    pub(crate) fn of(batch: &'a TrackedBatch) -> Self {
+        Self {
+            batch,
+            word: 0,
+            bits: 0,
+        }
+    }
+
+    /// Settles the record at `index`.
+    pub(crate) fn add(&mut self, index: usize) {
+        if index / 64 != self.word {
+            self.enter();
+            self.word = index / 64;
+        }
+        self.bits |= 1 << (index % 64);
+    }
+
+    fn enter(&mut self) {
+        if self.bits != 0 {
+            self.batch
+                .settle_word(self.word, std::mem::take(&mut self.bits));
+        }
+    }
+}
+
+impl Drop for Settled<'_> {
+    fn drop(&mut self) {
+        self.enter();
+    }
+}
+
+/// The progress of a partition: the offset to commit, and the unsettled offsets above it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PartitionProgress {
+    pub(crate) epoch: Epoch,
+    /// The first unsettled offset, which may be committed. None before the first record.
+    pub(crate) watermark: Option<i64>,
+    /// The offset after the last one that was received or is known to be settled.
+    pub(crate) next: Option<i64>,
+    /// Unsettled offsets from the watermark up to `next`, as ascending ranges.
+    pub(crate) unsettled: Vec<Range<i64>>,
+    /// The log that the offsets belong to.
+    pub(crate) log: Log,
+    /// Whether `unsettled` is complete. If not, it covers the offsets below `next` only.
+    pub(crate) is_whole: bool,
+    /// Whether the assignment started below the committed offset, so that a lower offset may be
+    /// committed.
+    pub(crate) may_step_back: bool,
+    /// When the record at the watermark was received. None if all records are settled.
+    pub(crate) oldest_received_at: Option<Instant>,
+}
+
+/// Tracks the offsets of all assigned partitions.
+#[derive(Default)]
+pub(crate) struct OffsetTracker {
+    tracks: HashMap<Epoch, Track>,
+    batches: Vec<Arc<TrackedBatch>>,
+    finished_seen: usize,
+}
+
+struct Track {
+    next: Option<i64>,
+    log: Log,
+    may_step_back: bool,
+    /// Offsets that earlier assignments settled. Every commit includes them until intake has passed
+    /// them.
+    above: Vec<Range<i64>>,
+}
+
+impl OffsetTracker {
+    /// Starts to track an assignment. `above` lists the offsets above the committed one that are
+    /// settled already.
+    pub(crate) fn assign(&mut self, epoch: Epoch, above: &[Range<i64>]) {
+        let above = above.to_vec();
+        let track = Track {
+            next: None,
+            log: Log::default(),
+            may_step_back: false,
+            above,
+        };
+        self.tracks.insert(epoch, track);
+    }
+
+    /// Sets the log that an assignment reads, as far as it is known.
+    pub(crate) fn reads(&mut self, epoch: Epoch, log: Log) {
+        if let Some(track) = self.tracks.get_mut(&epoch) {
+            track.log = log;
+        }
+    }
+
+    /// Updates the leader epoch from received records.
+    pub(crate) fn observe_leader_epoch(&mut self, epoch: Epoch, leader_epoch: Option<i32>) {
+        if let Some(track) = self.tracks.get_mut(&epoch) {
+            track.log.leader_epoch = track.log.leader_epoch.max(leader_epoch);
+        }
+    }
+
+    /// Marks the assignment as started below its committed offset, and discards its settled
+    /// offsets.
+    pub(crate) fn fall_back(&mut self, epoch: Epoch) {
+        self.forget_above(epoch);
+        if let Some(track) = self.tracks.get_mut(&epoch) {
+            track.may_step_back = true;
+        }
+    }
+
+    /// Discards the offsets that earlier assignments settled: they belong to other records now.
+    pub(crate) fn forget_above(&mut self, epoch: Epoch) {
+        if let Some(track) = self.tracks.get_mut(&epoch) {
+            track.above.clear();
+        }
+    }
+
+    /// Ends an assignment. Results of its records are ignored from now on.
+    pub(crate) fn revoke(&mut self, epoch: Epoch) {
+        self.tracks.remove(&epoch);
+        let tracks = &self.tracks;
+        // A batch with records of several epochs is kept until all of them are settled or revoked.
+        self.batches.retain(|batch| {
+            let mut open = batch.unsettled();
+            open.any(|entry| tracks.contains_key(&batch.epochs[entry.epoch as usize].epoch))
+        });
+        self.finished_seen = 0;
+    }
+
+    /// Adds a received batch.
+    pub(crate) fn admit(&mut self, mut batch: TrackedBatch) -> Arc<TrackedBatch> {
+        batch.seal();
+        for run in batch.epochs.iter().filter(|run| run.next > i64::MIN) {
+            if let Some(track) = self.tracks.get_mut(&run.epoch) {
+                track.advance(run.next);
+            }
+        }
+        let batch = Arc::new(batch);
+        if !batch.is_finished() {
+            self.batches.push(Arc::clone(&batch));
+        }
+        // A scan of all batches on every call would cost more than keeping some finished ones for a
+        // while.
+        self.finished_seen += 1;
+        if self.finished_seen * 2 > self.batches.len() {
+            self.compact();
+        }
+        batch
+    }
+
+    /// Marks all offsets before `offset` as passed, although no record was received up to there:
+    /// the end of a partition after transaction markers, or records that an earlier assignment
+    /// settled.
+    pub(crate) fn advance(&mut self, epoch: Epoch, offset: i64) {
+        if let Some(track) = self.tracks.get_mut(&epoch) {
+            track.advance(offset);
+        }
+    }
+
+    /// Drops finished batches.
+    fn compact(&mut self) {
+        self.batches.retain(|batch| !batch.is_finished());
+        self.finished_seen = 0;
+    }
+
+    /// Returns the progress of every assigned partition, taken in one pass.
+    pub(crate) fn positions(&mut self) -> Vec<PartitionProgress> {
+        self.compact();
+        let mut open: HashMap<Epoch, Open> = HashMap::with_capacity(self.tracks.len());
+        for batch in &self.batches {
+            for entry in batch.unsettled() {
+                let open = open
+                    .entry(batch.epochs[entry.epoch as usize].epoch)
+                    .or_default();
+                if open.first.is_none_or(|(first, _)| entry.offset < first) {
+                    open.first = Some((entry.offset, batch.received_at));
+                }
+                open.offsets.push(entry.offset);
+            }
+        }
+        let position = |(&epoch, track): (&Epoch, &Track)| {
+            let open = open.remove(&epoch).unwrap_or_default();
+            track.position(epoch, open)
+        };
+        self.tracks.iter().map(position).collect()
+    }
+}
+
+impl Track {
+    fn advance(&mut self, offset: i64) {
+        self.next = Some(self.next.map_or(offset, |next| next.max(offset)));
+    }
+
+    fn position(&self, epoch: Epoch, open: Open) -> PartitionProgress {
+        let first = open.first.map(|(offset, _)| offset);
+        let mut unsettled = ranges(open.offsets);
+        let mut end = self.next;
+        if let Some(next) = self.next {
+            let mut at = next;
+            for run in self.above.iter().filter(|run| run.end > next) {
+                if run.start > at {
+                    unsettled.push(at..run.start);
+                }
+                at = run.end;
+            }
+            end = Some(at);
+        }
+        PartitionProgress {
+            epoch,
+            watermark: first
+                .or_else(|| unsettled.first().map(|range| range.start))
+                .or(end),
+            next: end,
+            unsettled,
+            log: self.log,
+            is_whole: true,
+            may_step_back: self.may_step_back,
+            oldest_received_at: open.first.map(|(_, received_at)| received_at),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Open {
+    first: Option<(i64, Instant)>,
+    offsets: Vec<i64>,
+}
+
+fn ranges(mut offsets: Vec<i64>) -> Vec<Range<i64>> {
+    offsets.sort_unstable();
+    let mut ranges: Vec<Range<i64>> = Vec::new();
+    for offset in offsets {
+        match ranges.last_mut() {
+            Some(last) if last.end == offset => last.end += 1,
+            _ => ranges.push(offset..offset + 1),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admit(
+        tracker: &mut OffsetTracker,
+        epoch: Epoch,
+        offsets: impl IntoIterator<Item = i64>,
+    ) -> Arc<TrackedBatch> {
+        let mut batch = TrackedBatch::new(0, Instant::now());
+        let number = batch.epoch(epoch);
+        offsets
+            .into_iter()
+            .for_each(|offset| batch.push(number, offset));
+        tracker.admit(batch)
+    }
+
+    fn watermark(tracker: &mut OffsetTracker, epoch: Epoch) -> Option<i64> {
+        tracker
+            .positions()
+            .into_iter()
+            .find(|position| position.epoch == epoch)
+            .and_then(|position| position.watermark)
+    }
+
+    #[test]
+    fn the_watermark_is_the_first_unsettled_offset_whatever_is_settled_behind_it() {
+        let (mut tracker, epoch) = (OffsetTracker::default(), Epoch(1));
+        tracker.assign(epoch, &[]);
+        assert_eq!(watermark(&mut tracker, epoch), None);
+        let batch = admit(&mut tracker, epoch, 10..80);
+        (1..70).for_each(|index| batch.settle(index));
+        assert_eq!(watermark(&mut tracker, epoch), Some(10));
+        batch.settle(0);
+        assert_eq!(watermark(&mut tracker, epoch), Some(80));
+    }
+
+    #[test]
+    fn offsets_that_do_not_exist_are_jumped() {
+        let (mut tracker, epoch) = (OffsetTracker::default(), Epoch(1));
+        tracker.assign(epoch, &[]);
+        let batch = admit(&mut tracker, epoch, [3, 7, 20]);
+        batch.settle(0);
+        assert_eq!(watermark(&mut tracker, epoch), Some(7));
+        batch.settle(1);
+        batch.settle(1);
+        assert_eq!(watermark(&mut tracker, epoch), Some(20));
+        batch.settle(2);
+        tracker.advance(epoch, 25);
+        assert_eq!(watermark(&mut tracker, epoch), Some(25));
+    }
+
+    #[test]
+    fn a_late_result_of_an_earlier_epoch_moves_nothing() {
+        let (mut tracker, before, after) = (OffsetTracker::default(), Epoch(1), Epoch(2));
+        tracker.assign(before, &[]);
+        let late = admit(&mut tracker, before, 0..3);
+        tracker.revoke(before);
+        tracker.assign(after, &[]);
+        let fresh = admit(&mut tracker, after, 0..3);
+        (0..3).for_each(|index| late.settle(index));
+        assert_eq!(watermark(&mut tracker, after), Some(0));
+        fresh.settle(0);
+        assert_eq!(watermark(&mut tracker, after), Some(1));
+        assert_eq!(watermark(&mut tracker, before), None);
+    }
+
+    #[test]
+    fn finished_and_orphaned_batches_are_dropped() {
+        let (mut tracker, epoch) = (OffsetTracker::default(), Epoch(1));
+        tracker.assign(epoch, &[]);
+        let stuck = admit(&mut tracker, epoch, [0]);
+        for offset in 1..1_000 {
+            admit(&mut tracker, epoch, [offset]).settle(0);
+        }
+        assert!(
+            tracker.batches.len() < 8,
+            "{} batches kept",
+            tracker.batches.len()
+        );
+        drop(stuck);
+        let other = Epoch(2);
+        tracker.assign(other, &[]);
+        let mut shared = TrackedBatch::new(2, Instant::now());
+        let numbers = [epoch, other].map(|epoch| shared.epoch(epoch));
+        numbers
+            .into_iter()
+            .for_each(|number| shared.push(number, 2_000));
+        let shared = tracker.admit(shared);
+        shared.settle(1);
+        tracker.revoke(epoch);
+        assert!(
+            tracker.batches.is_empty(),
+            "the unsettled record of the shared batch belongs to no current assignment"
+        );
+    }
+
+    #[test]
+    fn offsets_settled_earlier_are_reported_until_intake_has_passed_them() {
+        let (mut tracker, epoch) = (OffsetTracker::default(), Epoch(1));
+        tracker.assign(epoch, &[7..10, 12..14]);
+        let slow = admit(&mut tracker, epoch, [5, 6]);
+        let position = tracker.positions().remove(0);
+        assert_eq!((position.watermark, position.next), (Some(5), Some(14)));
+        assert_eq!(position.unsettled, [5..7, 10..12]);
+        slow.settle(0);
+        slow.settle(1);
+        assert_eq!(watermark(&mut tracker, epoch), Some(10));
+        tracker.advance(epoch, 10);
+        admit(&mut tracker, epoch, [10, 11]).settle(0);
+        assert_eq!(watermark(&mut tracker, epoch), Some(11));
+    }
+
+    #[test]
+    fn unsettled_offsets_are_reported_as_ranges() {
+        let (mut tracker, epoch) = (OffsetTracker::default(), Epoch(1));
+        tracker.assign(epoch, &[]);
+        let batch = admit(&mut tracker, epoch, 0..10);
+        [0, 3, 4, 9]
+            .into_iter()
+            .for_each(|index| batch.settle(index));
+        let position = tracker.positions().remove(0);
+        assert_eq!((position.watermark, position.next), (Some(1), Some(10)));
+        assert_eq!(position.unsettled, [1..3, 5..9]);
+    }
+}

@@ -1,0 +1,103 @@
+//! Fetches the headers of a record that was read without them, before it is parked or
+//! dead-lettered.
+
+use crate::consumer::settings::RecordHeaders;
+use crate::consumer::worker::retry::UnsettledRecord;
+use crate::event::{Record, RecordBatchBuilder};
+use crate::kafka::reader::{LogRecord, Reader, Span};
+use crate::kafka::{KafkaConfig, KafkaError};
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long one read may take.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+
+impl UnsettledRecord {
+    /// The record with its headers. None if its partition was revoked. A record that its topic has
+    /// deleted is returned without headers.
+    pub(crate) async fn whole_record(&self) -> Option<Cow<'_, Record>> {
+        let record = &self.delivery.record;
+        let settings = &self.shared.settings;
+        // A parked record has its headers.
+        if settings.headers == RecordHeaders::Read || self.ticket.is_some() {
+            return Some(Cow::Borrowed(record));
+        }
+        let mut tries = 0_u32;
+        loop {
+            let (kafka, place) = (self.shared.dead_letters.kafka().clone(), span(record));
+            let read = tokio::task::spawn_blocking(move || read(&kafka, place));
+            match self.wait_for(read).await? {
+                Ok(Ok(Some(found))) => return Some(Cow::Owned(self.with_headers(&found))),
+                Ok(Ok(None)) => {
+                    tracing::warn!(
+                        group = self.shared.group,
+                        ?record,
+                        "the record was deleted from its topic: it continues without its headers"
+                    );
+                    return Some(Cow::Borrowed(record));
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(
+                        group = self.shared.group,
+                        ?record,
+                        %error,
+                        "the record's headers cannot be read; the record waits, and the read is retried"
+                    );
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        group = self.shared.group,
+                        ?record,
+                        %error,
+                        "the record's headers cannot be read; the record waits, and the read is retried"
+                    );
+                }
+            }
+            tries = tries.saturating_add(1);
+            let delay = settings.retry.backoff.delay(tries, rand::random());
+            self.wait_for(tokio::time::sleep(delay)).await?;
+        }
+    }
+
+    fn with_headers(&self, found: &LogRecord) -> Record {
+        let record = &self.delivery.record;
+        let mut builder = RecordBatchBuilder::new();
+        let source = builder.source(Arc::clone(&self.partition.topic), record.partition());
+        let timestamp_ms = record.timestamp_ms().unwrap_or(-1);
+        let (offset, headers) = (record.offset(), found.headers.iter());
+        builder.push(
+            source,
+            offset,
+            timestamp_ms,
+            record.key(),
+            record.value(),
+            headers,
+        );
+        let batch = builder.build(Some(Arc::clone(&self.shared.budget)));
+        batch.record(0).unwrap_or_else(|| record.clone())
+    }
+}
+
+fn span(record: &Record) -> Span {
+    Span {
+        topic: record.topic().into(),
+        partition: record.partition(),
+        start: record.offset(),
+        end: Some(record.offset() + 1),
+    }
+}
+
+/// Reads the record at this offset. None if it was deleted.
+fn read(kafka: &KafkaConfig, place: Span) -> Result<Option<LogRecord>, KafkaError> {
+    let offset = place.start;
+    let mut reader = Reader::over(kafka, vec![place], READ_WITHIN)?;
+    let found = reader.next(READ_WITHIN)?;
+    if found.is_none() && !reader.at_end() {
+        return Err(KafkaError::Timeout {
+            what: "reading a record again".to_owned(),
+            seconds: READ_WITHIN.as_secs(),
+        });
+    }
+    Ok(found.filter(|found| found.offset == offset))
+}

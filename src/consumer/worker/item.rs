@@ -1,0 +1,65 @@
+//! A record in its lane, with the place where its settlement is recorded.
+
+use crate::consumer::shared::mailbox::{Burst, ParkedRecord};
+use crate::consumer::state::offset_tracker::TrackedBatch;
+use crate::consumer::state::partition::Partition;
+use crate::event::Record;
+use crate::recovery::parked::RetryState;
+use crate::recovery::parking::Ticket;
+use std::sync::Arc;
+
+/// A record in its lane.
+pub(crate) struct Item {
+    pub(crate) record: Record,
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) books: ItemSource,
+    pub(crate) hash: u64,
+}
+
+/// Where a record's settlement is recorded.
+pub(crate) enum ItemSource {
+    /// In the tracked batch of its burst, at this index.
+    Burst(Arc<TrackedBatch>, usize),
+    /// In its retry partition. `wait` is set when the record starts.
+    Parked {
+        ticket: Ticket,
+        wait: RetryState,
+        is_repetition: bool,
+    },
+}
+
+impl Item {
+    pub(crate) fn parked(parked: ParkedRecord) -> Self {
+        Self {
+            record: parked.record,
+            partition: parked.partition,
+            books: ItemSource::Parked {
+                ticket: parked.ticket,
+                wait: RetryState::default(),
+                is_repetition: parked.is_repetition,
+            },
+            hash: parked.hash,
+        }
+    }
+
+    /// The ticket of a parked record, and its wait so far.
+    pub(crate) fn wait(&self) -> (Option<Ticket>, RetryState) {
+        match self.books {
+            ItemSource::Burst(..) => (None, RetryState::default()),
+            ItemSource::Parked { ticket, wait, .. } => (Some(ticket), wait),
+        }
+    }
+}
+
+impl Burst {
+    /// One of its records, to be kept beyond the burst.
+    pub(crate) fn item(&self, index: usize, record: Record) -> Item {
+        let entry = self.entries[index];
+        Item {
+            record,
+            partition: Arc::clone(&self.partitions[entry.partition as usize]),
+            books: ItemSource::Burst(Arc::clone(&self.tracker), index),
+            hash: entry.hash,
+        }
+    }
+}

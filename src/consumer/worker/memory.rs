@@ -1,0 +1,236 @@
+//! Limits the memory that the records of a worker keep: a waiting record keeps its own bytes, not
+//! those of its burst.
+
+use crate::event::{Record, RecordBatch};
+use hashbrown::HashMap;
+use std::sync::{Arc, Weak};
+
+/// How much larger a burst must be than copies of its remaining records: by one part in this many.
+const WORTH_COPYING: usize = 4;
+
+/// Visits every record handle of a worker.
+pub(crate) type Handles<'a> = dyn FnMut(&mut dyn FnMut(&mut Record)) + 'a;
+
+/// Copies records to buffers of their own where that frees a burst. `records` visits the worker's
+/// handles, the same ones at every call. A burst with handles elsewhere stays in memory, so that
+/// copies would only add to it.
+pub(crate) fn compact(records: &mut Handles<'_>) {
+    let mut bursts: HashMap<*const RecordBatch, Held> = HashMap::new();
+    records(&mut |record| {
+        let batch = record.batch();
+        if batch.len() > 1 {
+            let held = bursts.entry(Arc::as_ptr(batch)).or_insert_with(|| Held {
+                handles: 0,
+                handles_of_all: Arc::strong_count(batch),
+                bytes: 0,
+                burst_bytes: batch.bytes(),
+            });
+            held.handles += 1;
+            held.bytes += record.bytes_alone();
+        }
+    });
+    bursts.retain(|_, held| held.is_worth_copying());
+    if bursts.is_empty() {
+        return;
+    }
+    records(&mut |record| {
+        if bursts.contains_key(&Arc::as_ptr(record.batch())) {
+            let budget = record.batch().budget().cloned();
+            *record = record.detached(budget.as_ref());
+        }
+    });
+}
+
+/// The handles of a worker to one burst.
+struct Held {
+    handles: usize,
+    handles_of_all: usize,
+    /// Bytes of copies of the records.
+    bytes: usize,
+    burst_bytes: usize,
+}
+
+impl Held {
+    fn is_worth_copying(&self) -> bool {
+        self.handles >= self.handles_of_all
+            && self.bytes + self.bytes / WORTH_COPYING < self.burst_bytes
+    }
+}
+
+/// Tracks the bursts that running handlers keep, and decides whether further records are passed as
+/// copies.
+pub(crate) struct Pinned {
+    bursts: Vec<Weak<RecordBatch>>,
+    /// Bytes passed to handlers since the last check.
+    unseen: usize,
+    /// The most bytes kept for records that are done, in bursts that other records keep.
+    waste_max: usize,
+    hands_out_copies: bool,
+}
+
+impl Pinned {
+    /// The limit of one of `workers` workers that share the in-flight limit.
+    pub(crate) fn new(in_flight_bytes_max: usize, workers: usize) -> Self {
+        Self {
+            bursts: Vec::new(),
+            unseen: 0,
+            waste_max: in_flight_bytes_max / 4 / workers.max(1),
+            hands_out_copies: false,
+        }
+    }
+
+    /// Whether records are passed as copies, so that a handler that keeps a record keeps no others.
+    pub(crate) fn hands_out_copies(&self) -> bool {
+        self.hands_out_copies
+    }
+
+    /// Notes that the burst was passed to handlers. The caller holds a handle of it.
+    pub(crate) fn handed_out(&mut self, burst: &Arc<RecordBatch>) {
+        let is_kept = burst.len() > 1 && Arc::strong_count(burst) > 1;
+        if is_kept {
+            self.bursts.push(Arc::downgrade(burst));
+        }
+        if is_kept || self.hands_out_copies {
+            self.passed(burst.bytes());
+        }
+    }
+
+    /// Notes that a waiting record was passed to its handler.
+    pub(crate) fn started(&mut self, record: &Record) {
+        if record.batch().len() > 1 || self.hands_out_copies {
+            self.passed(record.bytes_alone());
+        }
+    }
+
+    /// Checks the kept bursts once per a number of bytes.
+    fn passed(&mut self, bytes: usize) {
+        self.unseen += bytes;
+        if self.unseen > self.waste_max / 4 {
+            self.look();
+        }
+    }
+
+    /// Computes again how much memory is kept for records that are done.
+    pub(crate) fn look(&mut self) {
+        self.unseen = 0;
+        let mut waste = 0;
+        self.bursts.retain(|burst| {
+            let Some(burst) = burst.upgrade() else {
+                return false;
+            };
+            // One handle is `burst` itself. A record has one or more, so that the result is a lower
+            // bound.
+            let (held, all) = (Arc::strong_count(&burst) - 1, burst.len());
+            waste += burst.bytes() / all * all.saturating_sub(held);
+            true
+        });
+        self.hands_out_copies = waste > self.waste_max;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::RecordBatchBuilder;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn burst(records: usize, bytes: usize, budget: &Arc<AtomicUsize>) -> Vec<Record> {
+        let mut builder = RecordBatchBuilder::new();
+        let source = builder.source("t".into(), 0);
+        for offset in 0..records {
+            builder.push(source, offset as i64, -1, None, Some(&vec![0; bytes]), []);
+        }
+        let batch = builder.build(Some(Arc::clone(budget)));
+        (0..records).filter_map(|at| batch.record(at)).collect()
+    }
+
+    fn compacted(records: &mut [Record]) {
+        compact(&mut |each| records.iter_mut().for_each(each));
+    }
+
+    #[test]
+    fn the_last_records_of_a_burst_cost_their_own_bytes() {
+        for (records, bytes, left) in [(256, 4096, 1), (256, 4096, 100), (4, 300_000, 2)] {
+            let budget = Arc::default();
+            let mut held = burst(records, bytes, &budget);
+            held.truncate(left);
+            compacted(&mut held);
+            let (now, own) = (budget.load(Ordering::Relaxed), left * (bytes + 300));
+            assert!(now < own, "{now} for {left} of {records} of {bytes}");
+        }
+    }
+
+    #[test]
+    fn small_records_do_not_keep_a_large_neighbour() {
+        let budget = Arc::default();
+        let mut builder = RecordBatchBuilder::new();
+        let source = builder.source("t".into(), 0);
+        builder.push(source, 0, -1, None, Some(&[0; 900_000]), []);
+        for offset in 1..1000 {
+            builder.push(source, offset, -1, None, Some(&[0; 100]), []);
+        }
+        let batch = builder.build(Some(Arc::clone(&budget)));
+        let mut held: Vec<_> = (1..1000).filter_map(|at| batch.record(at)).collect();
+        drop(batch);
+        compacted(&mut held);
+        let now = budget.load(Ordering::Relaxed);
+        assert!(now < 999 * 400, "{now}");
+    }
+
+    #[test]
+    fn a_burst_that_a_handler_keeps_is_not_copied_on_top() {
+        let budget = Arc::default();
+        let mut held = burst(256, 4096, &budget);
+        let handlers = held.pop();
+        held.truncate(3);
+        let before = budget.load(Ordering::Relaxed);
+        compacted(&mut held);
+        assert_eq!(budget.load(Ordering::Relaxed), before);
+        drop(handlers);
+        compacted(&mut held);
+        assert!(budget.load(Ordering::Relaxed) < 4 * 4096);
+    }
+
+    #[test]
+    fn a_burst_of_which_nothing_is_gone_is_left_alone() {
+        let budget = Arc::default();
+        let mut held = burst(256, 4096, &budget);
+        let before = budget.load(Ordering::Relaxed);
+        compacted(&mut held);
+        assert_eq!(budget.load(Ordering::Relaxed), before);
+    }
+
+    #[test]
+    fn copies_are_handed_out_while_handlers_keep_too_much_in_vain() {
+        let budget = Arc::default();
+        let mut pinned = Pinned::new(8 << 20, 2);
+        let mut kept = Vec::new();
+        let mut bursts = 0;
+        while !pinned.hands_out_copies() {
+            let mut records = burst(256, 1024, &budget);
+            let batch = Arc::clone(records[0].batch());
+            records.truncate(1);
+            kept.append(&mut records);
+            pinned.handed_out(&batch);
+            bursts += 1;
+        }
+        assert!((4..=6).contains(&bursts), "1 MiB in vain: {bursts}");
+        kept.truncate(1);
+        pinned.look();
+        assert!(!pinned.hands_out_copies());
+    }
+
+    #[test]
+    fn handlers_that_hold_all_of_their_bursts_get_no_copies() {
+        let budget = Arc::default();
+        let mut pinned = Pinned::new(8 << 20, 2);
+        let mut kept = Vec::new();
+        for _ in 0..100 {
+            let records = burst(256, 1024, &budget);
+            let batch = Arc::clone(records[0].batch());
+            kept.extend(records);
+            pinned.handed_out(&batch);
+        }
+        assert!(!pinned.hands_out_copies());
+    }
+}

@@ -1,0 +1,269 @@
+//! Writes records, and notes about them, to the retry topic.
+//!
+//! A failed write is repeated until the brokers acknowledge it or the partition is revoked: a
+//! record counts as parked only after it was written. A record that the brokers refuse, such as one
+//! larger than the topic allows, is dead-lettered.
+
+use crate::consumer::shared::Shared;
+use crate::consumer::shared::clock::{now_ms, steady_ms};
+use crate::consumer::shared::dead_letters::{WriteError, told};
+use crate::consumer::state::ordering_key::ordering_key;
+use crate::consumer::state::settlement::{Settlement, Verdict};
+use crate::consumer::worker::retry::UnsettledRecord;
+use crate::event::{OutgoingRecord, Record};
+use crate::handler::{Class, DeadReason, Failure, Stage};
+use crate::publisher::PublishError;
+use crate::recovery::RepetitionOutcome;
+use crate::recovery::parked::{self, Reason, RetryState, repetition};
+use crate::recovery::parking::Ticket;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// The health component of a retry topic that cannot be written.
+const COMPONENT: &str = "retry_topics";
+
+/// Writes a note for a drill about the settlement of its repetition. Nothing waits for the write:
+/// if it fails, the drill reports that it has no answer.
+pub(crate) fn report_to_drill(
+    shared: Arc<Shared>,
+    record: Record,
+    ticket: Ticket,
+    settlement: Settlement,
+) {
+    let outcome = match settlement {
+        Settlement::Duplicate => RepetitionOutcome::Duplicate,
+        Settlement::Done => RepetitionOutcome::Done,
+        Settlement::Ignored => RepetitionOutcome::Ignored,
+        Settlement::Dead => RepetitionOutcome::Dead,
+        Settlement::Skipped => RepetitionOutcome::Skipped,
+        // A parked record stays in the retry topic.
+        Settlement::Parked => return,
+    };
+    let note = repetition::answer(&shared.group, &record, ticket.offset, outcome);
+    tokio::spawn(async move {
+        if let Err(error) = shared.dead_letters.send(note).await {
+            tracing::warn!(
+                group = shared.group,
+                ?record,
+                %outcome,
+                %error,
+                "the note about the settlement of a drill's repetition cannot be written"
+            );
+        }
+    });
+}
+
+impl UnsettledRecord {
+    /// Parks a record of the source topic behind the others of its key.
+    pub(crate) async fn park_behind(&mut self) -> Verdict {
+        let Some(record) = self.whole_record().await else {
+            return Verdict::Abandoned;
+        };
+        let now_ms = now_ms();
+        let entry = || {
+            parked::parked(
+                &self.shared.group,
+                &record,
+                RetryState::default(),
+                None,
+                now_ms,
+            )
+        };
+        match self.write(entry).await {
+            Written::Acknowledged => Verdict::Settled(Settlement::Parked),
+            Written::Abandoned => Verdict::Abandoned,
+            Written::Refused(cause) => {
+                self.forget_entry();
+                // The announced attempt is not made.
+                self.attempts = self.attempts.saturating_sub(1);
+                let message = format!(
+                    "records of its key wait in the retry topic, and it cannot wait behind them: {cause}"
+                );
+                let reason = DeadReason::new(Stage::Handler, message);
+                self.dead_letter(Class::Permanent, &reason).await
+            }
+        }
+    }
+
+    /// Cancels the announced write of a record to the retry topic.
+    fn forget_entry(&self) {
+        let record = &self.delivery.record;
+        if let Some(retry) = &self.partition.retry
+            && let Some(name) = ordering_key(&self.shared.settings, record.key())
+        {
+            retry.change(|state| state.not_written(name, record.offset()));
+        }
+    }
+
+    /// Parks a failed record for `delay`, or again if it is parked already.
+    pub(crate) async fn park(&self, failure: &Failure, delay: Duration) -> Verdict {
+        let (record, group) = (&self.delivery.record, &self.shared.group);
+        let reason = Reason {
+            class: failure.class,
+            message: &failure.message,
+        };
+        let now_ms = now_ms();
+        let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+        let wait = RetryState {
+            rounds: self.wait.rounds.saturating_add(1),
+            attempts: self.attempts,
+            not_before_ms: now_ms.saturating_add(delay_ms),
+        };
+        tracing::warn!(
+            group,
+            record = ?record,
+            attempts = self.attempts,
+            class = failure.class.as_str(),
+            error = failure.message,
+            retry_in_s = delay.as_secs(),
+            "attempts failed; the record is parked, and its key waits"
+        );
+        let (written, verdict) = match self.ticket {
+            Some(ticket) => {
+                let of = ticket.offset;
+                let note = || parked::failed_again(group, record, of, wait, reason, now_ms);
+                let here = RetryState {
+                    not_before_ms: steady_ms().saturating_add(delay_ms),
+                    ..wait
+                };
+                (self.write(note).await, Verdict::PutBack(here))
+            }
+            None => {
+                let name = ordering_key(&self.shared.settings, record.key());
+                if let Some(retry) = &self.partition.retry {
+                    retry.change(|state| state.begin(name, record.offset()));
+                }
+                let Some(record) = self.whole_record().await else {
+                    return Verdict::Abandoned;
+                };
+                let entry = || parked::parked(group, &record, wait, Some(reason), now_ms);
+                let verdict = Verdict::Settled(Settlement::Parked);
+                (self.write(entry).await, verdict)
+            }
+        };
+        match written {
+            Written::Acknowledged => verdict,
+            Written::Abandoned => Verdict::Abandoned,
+            Written::Refused(cause) => {
+                if self.ticket.is_none() {
+                    self.forget_entry();
+                }
+                let message = format!("{} (it cannot be parked: {cause})", failure.message);
+                let reason = DeadReason::new(failure.stage, message);
+                self.dead_letter(failure.class, &reason).await
+            }
+        }
+    }
+
+    /// Holds the key of a dead-lettered record until its replay: later records of the key wait.
+    /// None if the partition was revoked.
+    pub(crate) async fn hold(&self) -> Option<()> {
+        let record = &self.delivery.record;
+        let name = ordering_key(&self.shared.settings, record.key());
+        let retry = self.partition.retry.as_ref();
+        let (Some(retry), Some(name)) = (retry.filter(|retry| retry.can_park()), name) else {
+            return Some(());
+        };
+        retry.change(|state| state.begin_hold(name, record.offset()));
+        let now_ms = now_ms();
+        let note = || parked::held(&self.shared.group, record, now_ms);
+        match self.write(note).await {
+            Written::Acknowledged => Some(()),
+            Written::Abandoned => None,
+            Written::Refused(cause) => {
+                tracing::error!(
+                    group = self.shared.group,
+                    record = ?record,
+                    cause,
+                    "the key cannot be held for the replay of its dead letter; its later records are handled"
+                );
+                retry.change(|state| state.not_held(name, record.offset()));
+                Some(())
+            }
+        }
+    }
+
+    /// Writes to the retry topic until the brokers acknowledge or refuse it, or the partition is
+    /// revoked. Each try builds the record again: no copy is kept during the wait.
+    async fn write(&self, record: impl Fn() -> OutgoingRecord) -> Written {
+        let backoff = self.shared.settings.retry.backoff;
+        let mut alarm = None;
+        let mut tries = 0_u32;
+        loop {
+            let record = record();
+            let topic = record.topic.clone();
+            match self.shared.dead_letters.send(record).await {
+                Ok(()) => return Written::Acknowledged,
+                Err(WriteError::Publish(error @ PublishError::Fatal(_))) => {
+                    self.shared.abort(error.to_string());
+                    return Written::Abandoned;
+                }
+                Err(WriteError::Publish(
+                    error @ (PublishError::TooLarge { .. } | PublishError::Unfit { .. }),
+                )) => {
+                    tracing::error!(
+                        group = self.shared.group,
+                        record = ?self.delivery.record,
+                        topic,
+                        %error,
+                        "the retry topic does not accept the record"
+                    );
+                    return Written::Refused(error.to_string());
+                }
+                Err(error) => {
+                    tracing::error!(
+                        group = self.shared.group,
+                        record = ?self.delivery.record,
+                        topic,
+                        %error,
+                        "the record cannot be parked; it stays unsettled and the write is retried"
+                    );
+                    self.shared.group_topics_check.notify_one();
+                    let error = told(&self.shared.group, &error);
+                    let reason = format!("the retry topic {topic} cannot be written: {error}");
+                    alarm
+                        .get_or_insert_with(|| Alarm::new(&self.shared))
+                        .report(reason);
+                }
+            }
+            tries = tries.saturating_add(1);
+            let delay = backoff.delay(tries, rand::random());
+            if self.wait_for(tokio::time::sleep(delay)).await.is_none() {
+                return Written::Abandoned;
+            }
+        }
+    }
+}
+
+/// The result of a write to the retry topic.
+enum Written {
+    Acknowledged,
+    /// The partition was revoked.
+    Abandoned,
+    /// The brokers refuse this record, but accept others.
+    Refused(String),
+}
+
+/// Counts a record that waits until its retry topic can be written. The health reports it until
+/// none waits.
+struct Alarm<'a>(&'a Shared);
+
+impl<'a> Alarm<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.retry_topics.unwritten.fetch_add(1, Relaxed);
+        Self(shared)
+    }
+
+    fn report(&self, reason: String) {
+        self.0.health.set_ready(COMPONENT, Err(reason));
+    }
+}
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if self.0.retry_topics.unwritten.fetch_sub(1, Relaxed) == 1 {
+            self.0.health.set_ready(COMPONENT, Ok(()));
+        }
+    }
+}

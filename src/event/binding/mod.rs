@@ -1,0 +1,203 @@
+//! The CloudEvents Kafka protocol binding: binary and structured content mode.
+//!
+//! Owns the encoding of an event in a record, in both directions. Does not know clients, schemas or
+//! handlers, and treats the payload as bytes.
+
+mod base64;
+mod binary;
+mod draft;
+mod envelope;
+mod error;
+mod structured;
+
+use super::outgoing::OutgoingRecord;
+pub(crate) use envelope::Decoded;
+pub use envelope::{ContentMode, Envelope};
+pub use error::DecodeError;
+
+use super::{Attributes, Event, EventType, HeadersIter, TraceContext};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::ser::Error;
+
+/// An event whose type is known only at run time: its payload is any JSON, and its topic and key
+/// are given.
+#[derive(Debug, Clone)]
+pub struct JsonEvent {
+    /// CloudEvents attributes. `(source, id)` is the event's identity.
+    pub attributes: Attributes,
+    /// Destination topic.
+    pub topic: String,
+    /// Key bytes. None lets the client choose any partition.
+    pub key: Option<Bytes>,
+    /// The payload as it was written: large numbers, the order of members and white space are kept.
+    pub data: Box<serde_json::value::RawValue>,
+}
+
+/// Encodes an event into a record. `trace` is written as the trace context of this hop, in the
+/// plain headers `traceparent` and `tracestate`.
+///
+/// The client sets the record's timestamp: the time of an event may be long past, and a topic's
+/// retention would delete its record at once.
+///
+/// # Errors
+/// Returns an error if the payload cannot be serialised, or if the attributes could not be decoded
+/// again: an empty `id`, `source` or `type`, an extension name that the specification forbids, or a
+/// `datacontenttype` of CloudEvents in binary mode.
+///
+/// # Examples
+/// ```
+/// use evenkeel::event::{ContentMode, Event, EventType, decode, encode};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Opened {
+///     account: String,
+/// }
+///
+/// impl EventType for Opened {
+///     const TYPE: &'static str = "bank.account-opened.v1";
+///     const TOPIC: &'static str = "bank.accounts";
+///     fn key(&self) -> String {
+///         self.account.clone()
+///     }
+/// }
+///
+/// let event = Event::new("/bank/branch", Opened { account: "a-1".to_owned() });
+/// let record = encode(&event, ContentMode::Binary, None)?;
+/// assert_eq!(record.topic, "bank.accounts");
+/// assert_eq!(record.headers.last("ce_type"), Some(&b"bank.account-opened.v1"[..]));
+///
+/// let envelope = decode(record.headers.iter(), record.value.as_deref())?;
+/// assert_eq!(envelope.attributes, event.attributes);
+/// assert_eq!(envelope.data.as_deref(), Some(&br#"{"account":"a-1"}"#[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn encode<T: EventType>(
+    event: &Event<T>,
+    mode: ContentMode,
+    trace: Option<&TraceContext>,
+) -> Result<OutgoingRecord, serde_json::Error> {
+    write(
+        &event.attributes,
+        Destination {
+            topic: T::TOPIC.to_owned(),
+            key: Some(Bytes::from(event.data.key())),
+        },
+        &event.data,
+        mode,
+        trace,
+    )
+}
+
+/// [`encode`] for an event whose type is known only at run time, as in a tool, a gateway or a
+/// replay.
+///
+/// # Errors
+/// Returns the errors of [`encode`].
+pub fn encode_json(
+    event: &JsonEvent,
+    mode: ContentMode,
+    trace: Option<&TraceContext>,
+) -> Result<OutgoingRecord, serde_json::Error> {
+    let destination = Destination {
+        topic: event.topic.clone(),
+        key: event.key.clone(),
+    };
+    write(&event.attributes, destination, &event.data, mode, trace)
+}
+
+/// The topic and key of an event.
+struct Destination {
+    topic: String,
+    key: Option<Bytes>,
+}
+
+fn write<T: Serialize>(
+    attributes: &Attributes,
+    destination: Destination,
+    data: &T,
+    mode: ContentMode,
+    trace: Option<&TraceContext>,
+) -> Result<OutgoingRecord, serde_json::Error> {
+    if let Some(flaw) = attributes.flaw() {
+        return Err(serde_json::Error::custom(flaw));
+    }
+    let (mut headers, value) = match mode {
+        ContentMode::Binary => binary::write(attributes, data)?,
+        ContentMode::Structured => structured::write(attributes, data)?,
+    };
+    if let Some(trace) = trace {
+        trace.write(&mut headers);
+    }
+    Ok(OutgoingRecord {
+        topic: destination.topic,
+        partition: None,
+        key: destination.key,
+        value: Some(Bytes::from(value)),
+        headers,
+        timestamp_ms: None,
+    })
+}
+
+/// Decodes the headers and value of a record. Total: any bytes result in an envelope or an error.
+///
+/// - A `content-type` that begins with `application/cloudevents`, in any case, marks a structured
+///   event. Any other is binary. The last one of repeated headers or members counts.
+/// - Binary: the record is an event if all four mandatory attributes are present, otherwise
+///   [`DecodeError::NotAnEvent`]. The value is the payload, unchanged. A record without a value is
+///   an event without data.
+/// - Structured: the JSON event format, with the payload in `data` or `data_base64`. Another format
+///   (such as `application/cloudevents+avro`, or a batch, which Kafka does not have) is
+///   [`DecodeError::NotAnEvent`], so that the record can be handled raw and passed on unchanged.
+/// - A record without a `ce_*` header whose value is a JSON object with all mandatory attributes is
+///   read as a structured event, whatever its `content-type`: the Python SDK before 2.0 writes the
+///   payload's there, Dapr and others write none.
+/// - Headers and members whose name is no valid attribute name are ignored.
+/// - Only a mandatory attribute can make an event invalid. Optional ones are kept as far as
+///   possible: a `time` that is no representable instant as [`Attributes::time_text`], an extension
+///   that is a fraction, an object or an array as its JSON, and bytes that are not UTF-8 with
+///   replacement characters. An empty `time` is none.
+/// - A `specversion` in JSON quotes (`"1.0"`, as written by Spring's header mapper) means that the
+///   other attributes are quoted too. Their quotes are removed.
+/// - A `data_base64` of `null` is absent, and so is `data` of `null` beside a `data_base64` that is
+///   not `null`.
+///
+/// # Errors
+/// Returns [`DecodeError::NotAnEvent`] for a raw record, and other errors for a record that claims
+/// to be an event but is invalid: a `specversion` other than 1.0, a mandatory attribute that is
+/// empty or not UTF-8, or a structured value that is not a JSON object of the event format.
+pub fn decode<'a>(
+    headers: HeadersIter<'_>,
+    value: Option<&'a [u8]>,
+) -> Result<Envelope<'a>, DecodeError> {
+    match decode_asked(headers, value, |_| Some(()))? {
+        Decoded::Asked((), envelope) => Ok(envelope),
+        // All types were asked for.
+        Decoded::Other { .. } => Err(DecodeError::NotAnEvent),
+    }
+}
+
+/// [`decode`] for a reader of certain types. It is asked for the type before the rest of the event
+/// is validated.
+pub(crate) fn decode_asked<'a, R>(
+    headers: HeadersIter<'_>,
+    value: Option<&'a [u8]>,
+    asks_for: impl FnOnce(&str) -> Option<R>,
+) -> Result<Decoded<'a, R>, DecodeError> {
+    let found = binary::Found::among(headers);
+    let content_type = found.content_type.map(draft::unquoted);
+    match content_type.as_deref().and_then(structured::format) {
+        None if found.has_no_attributes() => {
+            match value.filter(|value| structured::is_unmarked(value)) {
+                Some(value) => structured::read_unmarked(value, asks_for),
+                None => Err(DecodeError::NotAnEvent),
+            }
+        }
+        None => found.into_event(value, asks_for),
+        Some(format) if format.eq_ignore_ascii_case(b"+json") => structured::read(value, asks_for),
+        Some(_) => Err(DecodeError::NotAnEvent),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,336 @@
+//! The context of a delivery, as its handler sees it.
+
+use super::delivery::Delivery;
+use super::router_view::{RouteId, RouterView, SharedRouter};
+use crate::event::{
+    ContentDigest, Envelope, Event, EventType, HeadersIter, OutgoingRecord, Record, TraceContext,
+    decode, derived_id, published_id, raw_identity,
+};
+use crate::handler::dedup::{DedupLog, ReusedIds};
+use crate::handler::{HandlerError, PublishedIds};
+use crate::inbox::{Inbox, InboxKey};
+use crate::publisher::Publisher;
+use std::any::Any;
+use std::cell::OnceCell;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// The context of a delivery: its record's metadata, its attempt, and [`Context::publish`]. Cheap
+/// to clone.
+///
+/// Events published through [`Context::publish`] are sent after the handler has succeeded and its
+/// transaction is committed. The record is settled after the brokers acknowledged them. A handler
+/// that fails publishes nothing.
+///
+/// ```no_run
+/// use evenkeel::event::Record;
+/// use evenkeel::handler::{Context, Router};
+///
+/// async fn log(record: Record, context: Context) {
+///     let (topic, offset) = (context.topic(), context.offset());
+///     println!("{record:?} of {topic} at offset {offset}, attempt {}", context.attempt());
+/// }
+///
+/// let router = Router::new().raw(log);
+/// ```
+#[derive(Clone)]
+pub struct Context {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    delivery: Delivery,
+    router: Arc<dyn RouterView>,
+    route: RouteId,
+    /// The digest of the event's content, where an inbox compares it.
+    content: Option<ContentDigest>,
+    /// Read from the record on first use.
+    identity: OnceLock<(String, String)>,
+    trace: OnceLock<Option<TraceContext>>,
+    staged: Mutex<Vec<OutgoingRecord>>,
+    transaction: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// Provides a call with its [`Context`], created only for a handler that has an argument to take
+/// from it.
+pub struct ContextSource<'a> {
+    delivery: &'a Delivery,
+    router: &'a dyn SharedRouter,
+    route: RouteId,
+    made: OnceCell<Context>,
+}
+
+impl<'a> ContextSource<'a> {
+    pub(in crate::handler) fn new(
+        delivery: &'a Delivery,
+        router: &'a dyn SharedRouter,
+        route: RouteId,
+        made: Option<Context>,
+    ) -> Self {
+        Self {
+            delivery,
+            router,
+            route,
+            made: made.map_or_else(OnceCell::new, OnceCell::from),
+        }
+    }
+
+    /// For a call that already has its context.
+    pub(in crate::handler) fn of(context: &'a Context) -> Self {
+        let Inner {
+            delivery,
+            router,
+            route,
+            ..
+        } = &*context.inner;
+        Self::new(delivery, router, *route, Some(context.clone()))
+    }
+
+    pub(in crate::handler) fn delivery(&self) -> &'a Delivery {
+        self.delivery
+    }
+
+    pub(in crate::handler) fn get(&self) -> &Context {
+        self.made
+            .get_or_init(|| Context::new(self.delivery, self.router, self.route, None))
+    }
+
+    /// Returns the context, if the call needed one.
+    pub(in crate::handler) fn taken(self) -> Option<Context> {
+        self.made.into_inner()
+    }
+}
+
+impl Context {
+    pub(in crate::handler) fn new(
+        delivery: &Delivery,
+        router: &dyn SharedRouter,
+        route: RouteId,
+        content: Option<ContentDigest>,
+    ) -> Self {
+        let inner = Inner {
+            delivery: delivery.clone(),
+            router: router.share(),
+            route,
+            content,
+            identity: OnceLock::new(),
+            trace: OnceLock::new(),
+            staged: Mutex::default(),
+            transaction: Mutex::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The attempt at the record, from 1. A redelivery to another process counts from 1 again.
+    pub fn attempt(&self) -> u32 {
+        self.inner.delivery.attempt
+    }
+
+    /// The record's topic.
+    pub fn topic(&self) -> &str {
+        self.inner.delivery.record.topic()
+    }
+
+    /// The record's partition.
+    pub fn partition(&self) -> i32 {
+        self.inner.delivery.record.partition()
+    }
+
+    /// The record's offset.
+    pub fn offset(&self) -> i64 {
+        self.inner.delivery.record.offset()
+    }
+
+    /// The record's key; `None` without one.
+    pub fn key(&self) -> Option<&[u8]> {
+        self.inner.delivery.record.key()
+    }
+
+    /// The record's headers, in order.
+    pub fn headers(&self) -> HeadersIter<'_> {
+        self.inner.delivery.record.headers()
+    }
+
+    /// The consumer group that handles the record.
+    pub fn group(&self) -> &str {
+        &self.inner.delivery.scope.group
+    }
+
+    /// The record's trace context; `None` without one.
+    pub fn trace(&self) -> Option<&TraceContext> {
+        let headers = || self.headers();
+        let trace = &self.inner.trace;
+        trace
+            .get_or_init(|| TraceContext::from_headers(headers()))
+            .as_ref()
+    }
+
+    /// The publisher, for a handler that needs a receipt at once; `None` for a consumer without
+    /// one. Events that it sends are not undone when the handler fails; prefer
+    /// [`Context::publish`].
+    pub fn publisher(&self) -> Option<&Publisher> {
+        self.inner.delivery.scope.publisher.as_ref()
+    }
+
+    /// Publishes an event after this delivery has succeeded. Does not block: the event is kept in
+    /// the context until then.
+    ///
+    /// The event's id is derived from the handled event, the group, the handler, the type of the
+    /// event and its position among the events that this delivery publishes. A redelivery therefore
+    /// publishes the same id. The event continues the trace of the handled event.
+    ///
+    /// # Errors
+    /// If the consumer has no publisher, or if the payload does not follow its schema. Both errors
+    /// are permanent.
+    pub fn publish<T: EventType>(&self, data: T) -> Result<(), HandlerError> {
+        let Some(publisher) = self.publisher() else {
+            return Err(HandlerError::permanent(
+                "this consumer has no publisher; give it one with Consumer::with_publisher",
+            ));
+        };
+        let mut event = Event::new(publisher.source(), data);
+        let mut staged = self
+            .inner
+            .staged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (source, id) = self.identity();
+        let (handler, ordinal) = (self.handler(), staged.len());
+        event.attributes.id = match self.inner.router.published_ids() {
+            PublishedIds::OfGroupAndType => {
+                published_id((self.group(), handler), (source, id), T::TYPE, ordinal)
+            }
+            PublishedIds::OfHandler => derived_id(source, id, handler, ordinal as u32),
+        };
+        let trace = self
+            .trace()
+            .map_or_else(TraceContext::root, TraceContext::child);
+        let record = publisher
+            .encode(&event, Some(&trace))
+            .map_err(HandlerError::permanent)?;
+        staged.push(record);
+        Ok(())
+    }
+
+    /// The limit of one attempt; `None` for no limit.
+    pub(in crate::handler) fn handler_timeout(&self) -> Option<Duration> {
+        self.inner.delivery.scope.handler_timeout
+    }
+
+    /// The record's identity as source and id, equal in every delivery.
+    pub(in crate::handler) fn identity(&self) -> &(String, String) {
+        self.inner.identity.get_or_init(|| {
+            let record = &self.inner.delivery.record;
+            match decode(record.headers(), record.value()) {
+                Ok(Envelope { attributes, .. })
+                    if matches!(self.inner.route, RouteId::Typed(_)) =>
+                {
+                    (attributes.source, attributes.id)
+                }
+                _ => identity_of(record),
+            }
+        })
+    }
+
+    /// How to handle an event whose id was completed with other content.
+    pub(in crate::handler) fn reused_ids(&self) -> ReusedIds {
+        self.inner.router.reused_ids()
+    }
+
+    /// The inbox. Events are published after its commit.
+    pub(in crate::handler) fn inbox(&self) -> Option<&Arc<dyn Inbox>> {
+        self.inner.router.inbox()
+    }
+
+    /// The brokers acknowledged the events of this delivery: the inbox no longer needs to keep
+    /// them.
+    pub(in crate::handler) fn sent(&self) {
+        if let Some(inbox) = self.inbox() {
+            let (source, id) = self.identity().clone();
+            inbox.sent(&self.inbox_key(source, id));
+        }
+    }
+
+    /// The handler's name in the inbox.
+    pub(in crate::handler) fn handler(&self) -> &str {
+        self.inner.router.handler_name(self.inner.route)
+    }
+
+    /// The record.
+    pub(in crate::handler) fn record(&self) -> &Record {
+        &self.inner.delivery.record
+    }
+
+    /// Rate limits of the deduplication warnings.
+    pub(in crate::handler) fn dedup_log(&self) -> &DedupLog {
+        self.inner.router.dedup_log()
+    }
+
+    /// The inbox key of this delivery, for the record's identity.
+    pub(in crate::handler) fn inbox_key(&self, source: String, id: String) -> InboxKey {
+        InboxKey {
+            group: self.group().to_owned(),
+            handler: self.handler().to_owned(),
+            source,
+            id,
+            content: self.inner.content,
+        }
+    }
+
+    /// Takes the events that the handler published, in order.
+    pub(crate) fn take_staged(&self) -> Vec<OutgoingRecord> {
+        std::mem::take(
+            &mut *self
+                .inner
+                .staged
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Offers the inbox's transaction to the handler's argument while the returned value lives. If
+    /// the handler does not take it, the transaction returns to its claim, even if the handler is
+    /// cancelled while others hold its context.
+    pub(crate) fn offer_transaction(&self, transaction: Box<dyn Any + Send>) -> Offered {
+        *self.transaction() = Some(transaction);
+        Offered(self.clone())
+    }
+
+    fn transaction(&self) -> MutexGuard<'_, Option<Box<dyn Any + Send>>> {
+        let transaction = &self.inner.transaction;
+        transaction.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the transaction, if it is of type `T` and was not taken before. Only handlers with an
+    /// argument that declares
+    /// [`FromContext::transaction_type`](crate::handler::FromContext::transaction_type) have one.
+    pub fn take_transaction<T: Any>(&self) -> Option<T> {
+        let mut slot = self.transaction();
+        slot.take_if(|offered| offered.is::<T>())
+            .and_then(|offered| offered.downcast().ok())
+            .map(|offered| *offered)
+    }
+
+    /// The router's shared state of type `S`, if there is one.
+    pub(crate) fn shared<S: Any + Clone>(&self) -> Option<S> {
+        let mut states = self.inner.router.states().iter();
+        states.find_map(|(_, state)| state.downcast_ref().cloned())
+    }
+}
+
+/// The identity of a record that is no event.
+pub(in crate::handler) fn identity_of(record: &Record) -> (String, String) {
+    let content = ContentDigest::of_record(record.timestamp_ms(), record.key(), record.value());
+    raw_identity(record.topic(), record.partition(), record.offset(), content)
+}
+
+/// A transaction in a context that its handler may take. Dropping this withdraws the offer.
+pub(crate) struct Offered(Context);
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        self.0.transaction().take();
+    }
+}

@@ -1,0 +1,54 @@
+//! A handler service that limits the time of each attempt.
+
+use super::limit::limited;
+use crate::handler::Outcome;
+use crate::handler::context::Delivery;
+use futures_util::future::Either;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// A handler service that limits the time of each attempt.
+#[derive(Clone)]
+pub(crate) struct Limited<H> {
+    handler: H,
+    limit: Option<Duration>,
+}
+
+impl<H> Limited<H> {
+    /// Limits each attempt to `limit`; `None` for no limit.
+    pub(crate) fn new(handler: H, limit: Option<Duration>) -> Self {
+        Self { handler, limit }
+    }
+}
+
+pub(in crate::handler) type Cut<F> = Pin<Box<dyn Future<Output = <F as Future>::Output> + Send>>;
+
+impl<H> tower::Service<Delivery> for Limited<H>
+where
+    H: tower::Service<Delivery, Response = Outcome>,
+    H::Future: Send + 'static,
+    H::Error: 'static,
+{
+    type Response = Outcome;
+    type Error = H::Error;
+    type Future = Either<H::Future, Cut<H::Future>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), H::Error>> {
+        self.handler.poll_ready(cx)
+    }
+
+    fn call(&mut self, delivery: Delivery) -> Self::Future {
+        let handled = self.handler.call(delivery);
+        match self.limit {
+            None => Either::Left(handled),
+            Some(limit) => Either::Right(Box::pin(async move {
+                match limited(handled, limit).await {
+                    Ok(outcome) => outcome,
+                    Err(error) => Ok(Outcome::Retry(error.into())),
+                }
+            })),
+        }
+    }
+}

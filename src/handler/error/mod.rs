@@ -1,0 +1,12 @@
+//! Errors of handlers, and the classifier that decides their class.
+
+mod classify;
+mod handler_error;
+mod http;
+mod store_error;
+
+pub use classify::default_classifier;
+pub(crate) use handler_error::Failure;
+pub use handler_error::{Classifier, HandlerError};
+pub use http::HttpStatus;
+pub(super) use store_error::store_error;

@@ -1,0 +1,94 @@
+//! Shared by the cases: the features of a store under test, keys, and claims with expectations.
+
+use crate::event::{Headers, OutgoingRecord};
+use crate::inbox::{BoxFuture, Claim, Claimed, Inbox, InboxKey};
+use bytes::Bytes;
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A transactional store: effects commit with the inbox row. Called by the suite, from its own
+/// tasks.
+pub trait Effects: Send + Sync {
+    /// Writes the effect `name` through `transaction`, which a claim handed out, and drops the
+    /// transaction, which returns it to the claim.
+    fn write<'a>(&'a self, transaction: Box<dyn Any + Send>, name: &'a str) -> BoxFuture<'a, ()>;
+    /// How often the effect `name` is committed, as seen by another reader.
+    fn count<'a>(&'a self, name: &'a str) -> BoxFuture<'a, u64>;
+}
+
+/// A store whose claims are leases: a claim expires when its owner no longer renews it.
+pub trait Leases: Send + Sync {
+    /// How long a claim lasts without a renewal. The suite waits for some of them to expire: use a
+    /// second or two.
+    fn lease(&self) -> Duration;
+    /// Opens the same store like another process: sharing nothing, and with its own tasks on the
+    /// current runtime. Its claims wait for longer than three leases.
+    fn open(&self) -> BoxFuture<'static, Arc<dyn Inbox>>;
+}
+
+/// A store that forgets completions, because rows are purged or expire.
+pub trait Forgetting: Send + Sync {
+    /// Forgets all completions made before the call, now or soon.
+    fn forget<'a>(&'a self) -> BoxFuture<'a, ()>;
+    /// Opens the same store like another process.
+    fn open(&self) -> BoxFuture<'static, Arc<dyn Inbox>>;
+}
+
+/// Longer than any case takes on a slow machine: a wait of this length is a deadlock.
+pub(super) const DEADLOCK: Duration = Duration::from_secs(60);
+
+/// Bounds the time after which a store must have deleted sent replies.
+pub(super) const SENT: Duration = Duration::from_secs(20);
+
+/// A key that no other case and no other run uses.
+pub(super) fn key(case: &str) -> InboxKey {
+    InboxKey {
+        group: "conformance".to_owned(),
+        handler: case.to_owned(),
+        source: "/conformance".to_owned(),
+        id: uuid::Uuid::now_v7().to_string(),
+        content: None,
+    }
+}
+
+pub(super) async fn claim(inbox: &dyn Inbox, key: &InboxKey) -> Claimed {
+    inbox.claim(key).await.expect("a claim is answered")
+}
+
+pub(super) async fn fresh(inbox: &dyn Inbox, key: &InboxKey, why: &str) -> Box<dyn Claim> {
+    match claim(inbox, key).await {
+        Claimed::Fresh(claim) => claim,
+        Claimed::Duplicate { .. } => panic!("{key:?} is reported as a duplicate, but {why}"),
+    }
+}
+
+pub(super) async fn duplicate(inbox: &dyn Inbox, key: &InboxKey, why: &str) -> Vec<OutgoingRecord> {
+    match claim(inbox, key).await {
+        Claimed::Duplicate { unsent } => unsent,
+        Claimed::Fresh(_) => panic!("{key:?} is reported as fresh, but {why}"),
+    }
+}
+
+pub(super) async fn complete(claim: Box<dyn Claim>) {
+    complete_with(claim, Vec::new()).await;
+}
+
+pub(super) async fn complete_with(
+    claim: Box<dyn Claim>,
+    published: Vec<OutgoingRecord>,
+) -> Vec<OutgoingRecord> {
+    let completed = claim.complete(published).await;
+    completed.expect("a claim completes")
+}
+
+pub(in crate::inbox) fn record(value: &str) -> OutgoingRecord {
+    OutgoingRecord {
+        topic: "conformance".to_owned(),
+        partition: None,
+        key: Some(Bytes::from_static(b"key")),
+        value: Some(Bytes::copy_from_slice(value.as_bytes())),
+        headers: Headers::new(),
+        timestamp_ms: None,
+    }
+}

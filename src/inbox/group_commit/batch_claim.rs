@@ -1,0 +1,178 @@
+//! Deliveries that one handler takes as a batch, with one transaction for the whole batch.
+//!
+//! Owns the end of such a batch. Its transaction counts against the limit of the store's open
+//! transactions and waits behind groups.
+
+use super::store::RECALL_AFTER;
+use super::transaction_handoff::{Handoff, Recall, closing, hand_off};
+use super::{GroupStore, Groups, Known, Level};
+use crate::event::OutgoingRecord;
+use crate::inbox::{BatchClaim, BoxFuture, ClaimedBatch, InboxError, InboxKey};
+use std::any::Any;
+use std::error::Error;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+impl<S: GroupStore> Groups<S> {
+    /// Claims deliveries with distinct keys in a transaction of their own.
+    pub(in crate::inbox) async fn claim_batch(
+        self: &Arc<Self>,
+        keys: &[InboxKey],
+    ) -> Result<ClaimedBatch, InboxError> {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let place = place.map_err(|_| closing())?;
+        let level = self.lock().level(Instant::now());
+        let begun = self.store.begin(keys, level).await;
+        let (open, known) = begun.inspect_err(|error| self.judge(keys, level, error))?;
+        let mut fresh = Vec::with_capacity(keys.len());
+        let known = known.into_iter().zip(keys).map(|(known, key)| match known {
+            Known::Nothing => {
+                fresh.push(key.clone());
+                None
+            }
+            Known::Completed(unsent) => Some(unsent),
+        });
+        let known = known.collect();
+        if fresh.is_empty() {
+            self.store.roll_back(open).await?;
+            return Ok(ClaimedBatch { known, claim: None });
+        }
+        // Nothing waits for its return: a transaction that returns after the claim has ended is
+        // dropped, which undoes it.
+        let (handoff, _) = hand_off(open);
+        let watched = watch(Arc::clone(self), handoff.recall());
+        let claim = GroupBatch {
+            groups: Arc::clone(self),
+            keys: fresh,
+            level,
+            _watched: AbortOnDropHandle::new(tokio::spawn(watched)),
+            handoff,
+            _place: place,
+        };
+        Ok(ClaimedBatch {
+            known,
+            claim: Some(Box::new(claim)),
+        })
+    }
+
+    /// Records whether a transaction of this store lost against another one.
+    fn judge(&self, keys: &[InboxKey], level: Level, error: &InboxError) {
+        if let Some(cause) = S::cause(None, error) {
+            self.collided(keys, level, cause);
+        }
+    }
+}
+
+struct GroupBatch<S: GroupStore> {
+    groups: Arc<Groups<S>>,
+    keys: Vec<InboxKey>,
+    level: Level,
+    handoff: Handoff<S::Open>,
+    _watched: AbortOnDropHandle<()>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Recalls the transaction when the store no longer answers.
+async fn watch<S: GroupStore>(groups: Arc<Groups<S>>, recall: Recall) {
+    loop {
+        tokio::time::sleep(RECALL_AFTER).await;
+        if let Err(error) = groups.store.check().await {
+            return recall.now(error);
+        }
+    }
+}
+
+impl<S: GroupStore> GroupBatch<S> {
+    async fn settle(
+        self,
+        published: Vec<Option<Vec<OutgoingRecord>>>,
+    ) -> Result<Vec<Vec<OutgoingRecord>>, InboxError> {
+        let (groups, first, level) = (
+            Arc::clone(&self.groups),
+            self.keys[..1].to_vec(),
+            self.level,
+        );
+        let committed = self.commit(published).await;
+        committed.inspect_err(|error| groups.judge(&first, level, error))
+    }
+
+    async fn commit(
+        self,
+        published: Vec<Option<Vec<OutgoingRecord>>>,
+    ) -> Result<Vec<Vec<OutgoingRecord>>, InboxError> {
+        let store = &self.groups.store;
+        let mut open = self.handoff.take()?;
+        if published.iter().all(Option::is_none) {
+            store.roll_back(open).await?;
+            return Ok(Vec::new());
+        }
+        let mut unsent = Vec::with_capacity(published.len());
+        let mut failed = Vec::new();
+        for (key, published) in self.keys.into_iter().zip(published) {
+            match published {
+                Some(published) => unsent.push(store.complete(&mut open, &key, published).await?),
+                None => failed.push(key),
+            }
+        }
+        if !failed.is_empty() {
+            store.release_claims(&mut open, &failed).await?;
+        }
+        store.prepare(&mut open).await?;
+        store.commit(open).await?;
+        Ok(unsent)
+    }
+}
+
+impl<S: GroupStore> BatchClaim for GroupBatch<S> {
+    fn transaction(&mut self) -> Option<Box<dyn Any + Send>> {
+        self.handoff.to_handler().map(S::to_handler)
+    }
+
+    fn complete(
+        self: Box<Self>,
+        published: Vec<Option<Vec<OutgoingRecord>>>,
+    ) -> BoxFuture<'static, Result<Vec<Vec<OutgoingRecord>>, InboxError>> {
+        Box::pin(self.settle(published))
+    }
+
+    fn poll_recalled(&mut self, cx: &mut Context<'_>) -> Poll<InboxError> {
+        self.handoff.poll_recalled(cx)
+    }
+
+    fn abandon(self: Box<Self>) -> BoxFuture<'static, Result<(), InboxError>> {
+        Box::pin(async move {
+            let open = self.handoff.take()?;
+            self.groups.store.roll_back(open).await
+        })
+    }
+
+    fn fail(
+        self: Box<Self>,
+        error: &(dyn Error + Send + Sync + 'static),
+    ) -> BoxFuture<'static, Result<bool, InboxError>> {
+        let Self {
+            groups,
+            keys,
+            level,
+            handoff,
+            _watched,
+            _place: place,
+        } = *self;
+        let open = match handoff.take() {
+            Ok(open) => open,
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
+        };
+        let cause = S::cause(Some(&open), error);
+        Box::pin(async move {
+            if let Some(cause) = cause {
+                groups.collided(&keys, level, cause);
+            }
+            let rolled_back = groups.store.roll_back(open).await;
+            drop(place);
+            rolled_back.map(|()| cause.is_some())
+        })
+    }
+}

@@ -1,0 +1,364 @@
+//! Decides which claims share the next transaction. Pure: claims arrive and groups end; the queue
+//! returns the next step.
+//!
+//! Owns the waiting claims and the keys in open transactions. Knows no store, no task and no clock.
+
+use super::contention::{Contention, Level};
+use crate::inbox::InboxKey;
+use foldhash::fast::RandomState;
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Default limit of the claims of one transaction. A higher limit would save nothing: one disk wait
+/// is already shared by this many claims.
+pub(crate) const GROUP_MAX: u32 = 256;
+
+/// Target duration of a transaction. The first claim of a group waits for the last, and so do other
+/// transactions that need the same rows; a disk write takes a tenth of it.
+const AIM: Duration = Duration::from_millis(50);
+
+/// Bounds the remembered claims that were refused together; above it all are treated as new.
+const SUSPECTS_MAX: usize = 4 * GROUP_MAX as usize;
+
+/// The claims that wait for a transaction, with the callers' values (`W`).
+pub(super) struct Queue<W> {
+    waiting: VecDeque<(InboxKey, W)>,
+    /// Keys in open transactions.
+    claimed: HashSet<InboxKey, RandomState>,
+    /// Keys whose transaction was refused while it held other claims too. Each runs alone next,
+    /// which shows the one that causes the refusal.
+    suspects: HashSet<InboxKey, RandomState>,
+    open: usize,
+    open_max: usize,
+    size: usize,
+    size_max: usize,
+    contention: Contention,
+}
+
+/// How a group ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Its transaction was committed, or had nothing to commit, after this time.
+    After(Duration),
+    /// Its transaction failed, and every claim in it.
+    Lost,
+    /// Its transaction failed because of the data written in it.
+    Refused,
+    /// Another transaction was in its way: it ended early, or was lost.
+    Collided,
+}
+
+impl<W> Queue<W> {
+    /// Creates a queue for at most `open_max` transactions at a time, each with at most `size_max`
+    /// claims.
+    pub(super) fn new(open_max: u32, size_max: u32, now: Instant) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            claimed: HashSet::default(),
+            suspects: HashSet::default(),
+            open: 0,
+            open_max: open_max.max(1) as usize,
+            size: 1,
+            size_max: size_max.max(1) as usize,
+            contention: Contention::new(now),
+        }
+    }
+
+    /// The level of a transaction that is opened now.
+    pub(super) fn level(&mut self, now: Instant) -> Level {
+        self.contention.level(now)
+    }
+
+    /// Records that a transaction opened at `level` collided with another one, at this cost.
+    /// Returns how long a stricter level holds from now on; `None` if the level does not change.
+    pub(super) fn collided(&mut self, level: Level, cost: f64, now: Instant) -> Option<Duration> {
+        self.contention.collided(level, cost, now)
+    }
+
+    /// Adds a waiting claim.
+    pub(super) fn push(&mut self, key: InboxKey, asker: W) {
+        self.waiting.push_back((key, asker));
+    }
+
+    /// Returns claims to the front of the queue, in the order of their arrival: their transaction
+    /// ended before their turn.
+    pub(super) fn push_back_to_front(&mut self, claims: Vec<(InboxKey, W)>) {
+        for claim in claims.into_iter().rev() {
+            self.waiting.push_front(claim);
+        }
+    }
+
+    /// Marks a delivery to be alone in its next transaction.
+    pub(super) fn suspect(&mut self, key: InboxKey) {
+        if self.suspects.len() >= SUSPECTS_MAX {
+            self.suspects.clear();
+        }
+        self.suspects.insert(key);
+    }
+
+    /// Takes the claims of a transaction to be opened now, in the order of their arrival; none if
+    /// no claim can be served, or if the maximum of transactions is open. If it returns claims, the
+    /// caller calls [`Queue::ended`] later.
+    ///
+    /// Claims are spread over the transactions that may be open. A claim whose key is in an open
+    /// transaction waits for its end: it is then a duplicate, or fresh again. A claim that was
+    /// refused together with others is alone. After collisions one transaction at a time is open.
+    pub(super) fn open(&mut self, now: Instant) -> (Vec<(InboxKey, W)>, Level) {
+        let level = self.level(now);
+        let (open_max, size_max) = match level {
+            Level::Parallel => (self.open_max, self.size),
+            Level::Exclusive => (1, self.size),
+            Level::Single => (1, 1),
+        };
+        if self.waiting.is_empty() || self.open >= open_max {
+            return (Vec::new(), level);
+        }
+        let share = self.waiting.len().div_ceil(open_max - self.open);
+        let size = share.min(size_max);
+        let mut group = Vec::with_capacity(size);
+        let mut later = VecDeque::new();
+        while group.len() < size
+            && let Some((key, asker)) = self.waiting.pop_front()
+        {
+            let is_suspect = self.suspects.contains(&key);
+            if self.claimed.contains(&key) || is_suspect && !group.is_empty() {
+                later.push_back((key, asker));
+                continue;
+            }
+            self.suspects.remove(&key);
+            self.claimed.insert(key.clone());
+            group.push((key, asker));
+            if is_suspect {
+                break;
+            }
+        }
+        later.append(&mut self.waiting);
+        self.waiting = later;
+        self.open += usize::from(!group.is_empty());
+        (group, level)
+    }
+
+    /// Takes all waiting callers, because the store no longer answers.
+    pub(super) fn take_waiting(&mut self) -> impl Iterator<Item = W> + use<W> {
+        let waiting = std::mem::take(&mut self.waiting);
+        waiting.into_iter().map(|(_, asker)| asker)
+    }
+
+    /// Records the end of the transaction of these claims.
+    ///
+    /// Groups grow while they stay below the target duration, and restart with single claims after
+    /// a failed transaction. A collision does not change their size. Returns how long a stricter
+    /// level holds from now on; `None` if the level does not change.
+    pub(super) fn ended(
+        &mut self,
+        keys: &[InboxKey],
+        ended: Ended,
+        level: Level,
+        now: Instant,
+    ) -> Option<Duration> {
+        let count = keys.len();
+        for key in keys {
+            self.claimed.remove(key);
+        }
+        if ended == Ended::Refused && count > 1 {
+            if self.suspects.len() + count > SUSPECTS_MAX {
+                self.suspects.clear();
+            }
+            self.suspects.extend(keys.iter().cloned());
+        }
+        self.open -= 1;
+        let hold = match ended {
+            Ended::After(took) if took > AIM => self.contention.strained(level, now),
+            _ => None,
+        };
+        self.size = match ended {
+            Ended::Lost | Ended::Refused => 1,
+            Ended::After(took) if took > AIM => (self.size / 2).max(1),
+            Ended::After(took) if took < AIM / 2 && count >= self.size => {
+                (self.size * 2).min(self.size_max)
+            }
+            Ended::After(_) | Ended::Collided => self.size,
+        };
+        hold
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Ended = Ended::After(Duration::from_millis(1));
+
+    fn key(id: u32) -> InboxKey {
+        InboxKey {
+            group: "g".to_owned(),
+            handler: "h".to_owned(),
+            source: "/s".to_owned(),
+            id: id.to_string(),
+            content: None,
+        }
+    }
+
+    fn queue(open_max: u32, size: usize, ids: impl Iterator<Item = u32>) -> Queue<u32> {
+        let mut queue = Queue::new(open_max, GROUP_MAX, Instant::now());
+        queue.size = size;
+        ids.for_each(|id| queue.push(key(id), id));
+        queue
+    }
+
+    fn open(queue: &mut Queue<u32>) -> Vec<u32> {
+        open_at(queue, Instant::now()).0
+    }
+
+    fn open_at(queue: &mut Queue<u32>, now: Instant) -> (Vec<u32>, Level) {
+        let (claims, level) = queue.open(now);
+        (claims.into_iter().map(|(_, id)| id).collect(), level)
+    }
+
+    fn end(queue: &mut Queue<u32>, ids: &[u32], ended: Ended) {
+        let keys: Vec<InboxKey> = ids.iter().map(|id| key(*id)).collect();
+        queue.ended(&keys, ended, Level::Parallel, Instant::now());
+    }
+
+    #[test]
+    fn one_alone_is_opened_at_once() {
+        let mut queue = queue(1, 64, 0..1);
+        assert_eq!(open(&mut queue), [0]);
+        assert_eq!(open(&mut queue), [0; 0]);
+    }
+
+    #[test]
+    fn waiting_claims_share_the_next_transaction() {
+        let mut queue = queue(1, 64, 0..1);
+        open(&mut queue);
+        (1..4).for_each(|id| queue.push(key(id), id));
+        assert_eq!(open(&mut queue), [0; 0], "one is open");
+        end(&mut queue, &[0], SOON);
+        assert_eq!(open(&mut queue), [1, 2, 3]);
+    }
+
+    #[test]
+    fn claims_are_spread_over_the_transactions_that_may_be_open() {
+        let mut queue = queue(4, 64, 0..10);
+        let opened: Vec<usize> = (0..5).map(|_| open(&mut queue).len()).collect();
+        assert_eq!(opened, [3, 3, 2, 2, 0]);
+    }
+
+    #[test]
+    fn a_key_is_in_one_open_transaction_and_those_after_it_do_not_wait_for_it() {
+        let mut queue = queue(2, 64, [1, 1, 1, 2, 3].into_iter());
+        assert_eq!(open(&mut queue), [1, 2, 3]);
+        assert_eq!(open(&mut queue), [0; 0], "all that wait are claimed");
+        end(&mut queue, &[1, 2, 3], SOON);
+        assert_eq!(open(&mut queue), [1], "and one of a key to a transaction");
+    }
+
+    #[test]
+    fn refused_claims_are_tried_alone_and_later_ones_together() {
+        let mut queue = queue(1, 64, 0..3);
+        let refused = open(&mut queue);
+        end(&mut queue, &refused, Ended::Refused);
+        queue.size = 64;
+        for id in [8, 0, 9, 2, 1] {
+            queue.push(key(id), id);
+        }
+        for expected in [&[8, 9][..], &[0], &[2], &[1]] {
+            assert_eq!(open(&mut queue), expected);
+            end(&mut queue, expected, SOON);
+        }
+        for id in [0, 2] {
+            queue.push(key(id), id);
+        }
+        assert_eq!(open(&mut queue), [0, 2], "each was alone once");
+    }
+
+    #[test]
+    fn groups_grow_while_they_are_full_and_quick_and_shrink_when_they_are_slow() {
+        let mut queue = queue(1, 1, 0..1000);
+        let group = |queue: &mut Queue<u32>, ended| {
+            let ids = open(queue);
+            end(queue, &ids, ended);
+            ids.len()
+        };
+        let sizes: Vec<usize> = (0..10).map(|_| group(&mut queue, SOON)).collect();
+        assert_eq!(sizes, [1, 2, 4, 8, 16, 32, 64, 128, 256, 256]);
+        (0..200).for_each(|id| queue.push(key(1000 + id), id));
+        let slow = Ended::After(AIM * 2);
+        assert_eq!(group(&mut queue, slow), 256);
+        assert_eq!(group(&mut queue, Ended::Lost), 128);
+        assert_eq!(group(&mut queue, Ended::After(AIM)), 1);
+        assert_eq!(group(&mut queue, SOON), 1);
+        assert_eq!(group(&mut queue, SOON), 2);
+    }
+
+    #[test]
+    fn all_waiting_claims_can_be_failed_at_once() {
+        let mut queue = queue(1, 1, 0..3);
+        let opened = open(&mut queue);
+        assert_eq!(queue.take_waiting().collect::<Vec<_>>(), [1, 2]);
+        end(&mut queue, &opened, Ended::Lost);
+        assert_eq!(open(&mut queue), [0; 0]);
+    }
+
+    #[test]
+    fn groups_below_the_limit_do_not_change_it() {
+        let mut queue = queue(1, 8, 0..3);
+        let ids = open(&mut queue);
+        end(&mut queue, &ids, SOON);
+        assert_eq!(queue.size, 8);
+    }
+
+    #[test]
+    fn after_collisions_one_group_has_all_waiting_claims() {
+        let mut queue = queue(4, 64, 0..8);
+        let now = Instant::now();
+        let groups: Vec<_> = (0..4).map(|_| open_at(&mut queue, now)).collect();
+        assert!(groups.iter().all(|(_, level)| *level == Level::Parallel));
+        (8..20).for_each(|id| queue.push(key(id), id));
+        queue.collided(Level::Parallel, 1.0, now);
+        let hold = queue
+            .collided(Level::Parallel, 1.0, now)
+            .expect("it changes");
+        for (ids, _) in &groups {
+            assert_eq!(open_at(&mut queue, now).0, [0; 0], "others are open");
+            end(&mut queue, ids, Ended::Collided);
+        }
+        let all: Vec<u32> = (8..20).collect();
+        assert_eq!(open_at(&mut queue, now), (all, Level::Exclusive));
+        queue.push(key(20), 20);
+        queue.push(key(21), 21);
+        assert_eq!(open_at(&mut queue, now).0, [0; 0]);
+        let later = open_at(&mut queue, now + hold);
+        assert_eq!(later, (vec![20], Level::Parallel), "they are spread again");
+    }
+
+    #[test]
+    fn a_stricter_level_after_slow_groups_is_reported() {
+        let mut queue = queue(2, 64, 0..2);
+        let now = Instant::now();
+        let ids = open(&mut queue);
+        let keys: Vec<_> = ids.into_iter().map(key).collect();
+        assert_eq!(queue.collided(Level::Parallel, 1.0, now), None);
+        let slow = Ended::After(AIM + Duration::from_millis(1));
+        let hold = queue.ended(&keys, slow, Level::Parallel, now);
+        assert!(hold.is_some());
+        assert_eq!(queue.level(now), Level::Exclusive);
+    }
+
+    #[test]
+    fn claims_without_a_turn_come_first_and_collided_ones_are_alone() {
+        let mut queue = queue(1, 64, 0..3);
+        let opened = open(&mut queue);
+        assert_eq!(opened, [0, 1, 2]);
+        queue.push(key(3), 3);
+        queue.push(key(0), 0);
+        queue.suspect(key(0));
+        queue.push_back_to_front(vec![(key(1), 1), (key(2), 2)]);
+        end(&mut queue, &opened, Ended::Collided);
+        for expected in [&[1, 2, 3][..], &[0]] {
+            assert_eq!(open(&mut queue), expected);
+            end(&mut queue, expected, SOON);
+        }
+    }
+}

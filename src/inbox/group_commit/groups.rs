@@ -1,0 +1,387 @@
+//! The claims of one store, and the groups that share a transaction.
+
+use super::claim_queue::{Ended, Queue};
+use super::collision::{Cause, CollisionLog, LevelChanged, TransactionCollided};
+use super::contention::Level;
+use super::pending_answers::{Answer, GroupClaimed, PendingAnswers, Waiter};
+use super::store::{GroupStore, Known, RECALL_AFTER};
+use super::transaction_handoff::{Handoff, Recall, Returned, closing, hand_off};
+use crate::event::OutgoingRecord;
+use crate::inbox::shared::sent_replies::{ForgetReplies, Sent};
+use crate::inbox::{BoxFuture, CLAIMS_MAX, Claim, Claimed, InboxError, InboxKey};
+use std::any::Any;
+use std::error::Error;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{Instant, Sleep, sleep};
+
+/// How the turn of one claim ends.
+#[derive(Clone, Copy)]
+enum AfterClaim {
+    /// With the turn of another claim.
+    Turn,
+    /// With the commit.
+    Commit,
+}
+
+/// The claims of one store.
+pub(in crate::inbox) struct Groups<S: GroupStore> {
+    pub(super) store: S,
+    collision_log: CollisionLog,
+    queue: Mutex<Queue<oneshot::Sender<Answer<S::Open>>>>,
+    /// One permit for each transaction that may be open: batches take theirs beside the queue.
+    pub(super) places: Arc<Semaphore>,
+}
+
+impl<S: GroupStore> Groups<S> {
+    /// Creates the claims on `store`, with at most `open_max` transactions at a time, each with at
+    /// most `size_max` claims.
+    pub(in crate::inbox) fn new(store: S, open_max: u32, size_max: u32) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            collision_log: CollisionLog::default(),
+            queue: Mutex::new(Queue::new(
+                open_max,
+                size_max.min(CLAIMS_MAX),
+                Instant::now(),
+            )),
+            places: Arc::new(Semaphore::new(open_max.max(1) as usize)),
+        })
+    }
+
+    /// The store.
+    pub(in crate::inbox) fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// Claims a delivery, together with other waiting deliveries.
+    pub(in crate::inbox) async fn claim(
+        self: &Arc<Self>,
+        key: InboxKey,
+    ) -> Result<Claimed, InboxError> {
+        let (waiter, answered) = oneshot::channel();
+        self.lock().push(key, waiter);
+        self.open();
+        // No answer arrives when the runtime shuts down.
+        match answered.await.unwrap_or_else(|_| Err(closing()))? {
+            GroupClaimed::Fresh(handoff) => {
+                Ok(Claimed::Fresh(Box::new(GroupClaim::<S> { handoff })))
+            }
+            GroupClaimed::Duplicate(unsent) => Ok(Claimed::Duplicate { unsent }),
+        }
+    }
+
+    /// Opens a transaction for the waiting claims, if one may be opened now.
+    fn open(self: &Arc<Self>) {
+        if let Some(group) = Group::next(self) {
+            tokio::spawn(group.run());
+        }
+    }
+
+    /// Records that a transaction of these claims, opened at `level`, collided with another one.
+    pub(super) fn collided(&self, keys: &[InboxKey], level: Level, cause: Cause) {
+        let hold = self.lock().collided(level, cause.cost(), Instant::now());
+        let collided = TransactionCollided {
+            group: keys.first().map_or("", |key| &key.group),
+            cause,
+            level,
+            hold,
+        };
+        collided.tell(&self.collision_log);
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Queue<oneshot::Sender<Answer<S::Open>>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: GroupStore> ForgetReplies for Groups<S> {
+    fn sent(&self) -> &Sent {
+        self.store.sent()
+    }
+
+    async fn forget_replies(&self, keys: &[InboxKey]) -> Result<(), InboxError> {
+        self.store.forget_replies(keys).await
+    }
+}
+
+/// Claims that share a transaction. Dropping it frees its keys to be claimed again and opens the
+/// next group.
+pub(super) struct Group<S: GroupStore> {
+    groups: Arc<Groups<S>>,
+    keys: Vec<InboxKey>,
+    level: Level,
+    pending: PendingAnswers<S::Open>,
+    ended: Ended,
+}
+
+impl<S: GroupStore> Group<S> {
+    fn next(groups: &Arc<Groups<S>>) -> Option<Self> {
+        let (claims, level) = groups.lock().open(Instant::now());
+        if claims.is_empty() {
+            return None;
+        }
+        let (keys, waiting): (Vec<_>, Vec<_>) = claims.into_iter().unzip();
+        Some(Self {
+            groups: Arc::clone(groups),
+            keys,
+            level,
+            pending: PendingAnswers::new(waiting),
+            ended: Ended::Lost,
+        })
+    }
+
+    async fn run(mut self) {
+        let places = Arc::clone(&self.groups.places);
+        let _place = places.acquire().await;
+        match self.begin().await {
+            Ok(ended) => {
+                self.ended = ended;
+                self.pending.committed();
+            }
+            Err(error) => {
+                if let Some(cause) = S::cause(None, &error) {
+                    self.groups.collided(&self.keys, self.level, cause);
+                    self.ended = Ended::Collided;
+                } else if matches!(error, InboxError::Other(_)) {
+                    self.ended = Ended::Refused;
+                }
+                if self.groups.store.is_silent() {
+                    self.fail_waiting(&error);
+                }
+                self.pending.lost(error);
+            }
+        }
+    }
+
+    /// Answers all waiting callers with an error, because the store no longer answers: they need
+    /// not detect it one after the other.
+    fn fail_waiting(&self, error: &InboxError) {
+        let waiting = self.groups.lock().take_waiting();
+        for waiter in waiting {
+            let _ = waiter.send(Err(InboxError::Unavailable(error.to_string().into())));
+        }
+    }
+
+    /// Claims the keys, gives each claim its turn, and commits.
+    async fn begin(&mut self) -> Result<Ended, InboxError> {
+        let groups = Arc::clone(&self.groups);
+        let store = &groups.store;
+        let (mut open, known) = store.begin(&self.keys, self.level).await?;
+        // The time spent waiting for other transactions does not limit the size of a group.
+        let began = Instant::now();
+        let (back, ended) = self.take_turns(open, known).await?;
+        open = back;
+        if !self.pending.is_empty() {
+            self.keep_last(&mut open, AfterClaim::Commit).await?;
+        }
+        // The last turn may have been undone.
+        match self.pending.is_empty() {
+            true => store.roll_back(open).await?,
+            false => store.commit(open).await?,
+        }
+        Ok(ended.unwrap_or_else(|| Ended::After(began.elapsed())))
+    }
+
+    /// Gives each claim its turn, until one collides with another transaction. Returns how the
+    /// group ended.
+    async fn take_turns(
+        &mut self,
+        mut open: S::Open,
+        known: Vec<Known>,
+    ) -> Result<(S::Open, Option<Ended>), InboxError> {
+        let groups = Arc::clone(&self.groups);
+        let store = &groups.store;
+        let mut is_marked = true;
+        let mut patience = pin!(sleep(RECALL_AFTER));
+        let mut known = known.into_iter().enumerate();
+        while let Some((place, known_of)) = known.next() {
+            let is_turn = matches!(known_of, Known::Nothing);
+            // A store sets a savepoint at the begin of the transaction. The undoing of a claim
+            // needs a savepoint after it too; otherwise the next undoing would revert it.
+            if is_turn && !std::mem::take(&mut is_marked) {
+                self.keep_last(&mut open, AfterClaim::Turn).await?;
+            }
+            let Some(waiter) = self.pending.waiting.pop() else {
+                break;
+            };
+            if let Known::Completed(unsent) = known_of {
+                // The caller may have stopped waiting.
+                let _ = waiter.send(unsent.map(GroupClaimed::Duplicate));
+                continue;
+            }
+            let (handoff, returned) = hand_off(open);
+            let recall = handoff.recall();
+            // A transaction whose caller has gone returns at once.
+            let _ = waiter.send(Ok(GroupClaimed::Fresh(handoff)));
+            open = match recalled(store, returned, &recall, patience.as_mut()).await? {
+                Returned::Abandoned(mut open) => {
+                    store
+                        .rollback_to_savepoint(&mut open, &self.keys[place])
+                        .await?;
+                    open
+                }
+                Returned::Collided(mut open, cause) => {
+                    store
+                        .rollback_to_savepoint(&mut open, &self.keys[place])
+                        .await?;
+                    groups.collided(&self.keys[place..=place], self.level, cause);
+                    groups.lock().suspect(self.keys[place].clone());
+                    self.give_back(&mut open, known).await?;
+                    return Ok((open, Some(Ended::Collided)));
+                }
+                Returned::Complete(mut open, published, answer) => {
+                    let key = &self.keys[place];
+                    match store.complete(&mut open, key, published).await {
+                        Ok(unsent) => self.pending.last = Some((place, (answer, unsent))),
+                        Err(error) => {
+                            // The caller may have gone meanwhile.
+                            let _ = answer.send(Err(error));
+                            store.rollback_to_savepoint(&mut open, key).await?;
+                        }
+                    }
+                    open
+                }
+            };
+        }
+        Ok((open, None))
+    }
+
+    /// Releases the claims that had no turn: they wait for the next transaction.
+    async fn give_back(
+        &mut self,
+        open: &mut S::Open,
+        known: impl Iterator<Item = (usize, Known)>,
+    ) -> Result<(), InboxError> {
+        let (mut fresh, mut claims): (Vec<InboxKey>, Vec<Waiter<S::Open>>) = Default::default();
+        for ((place, known), waiter) in known.zip(self.pending.waiting.drain(..).rev()) {
+            match known {
+                Known::Completed(unsent) => {
+                    let _ = waiter.send(unsent.map(GroupClaimed::Duplicate));
+                }
+                Known::Nothing => {
+                    fresh.push(self.keys[place].clone());
+                    claims.push((self.keys[place].clone(), waiter));
+                }
+            }
+        }
+        self.groups.lock().push_back_to_front(claims);
+        match fresh.is_empty() || self.pending.is_empty() {
+            // With nothing to commit, everything is rolled back.
+            true => Ok(()),
+            false => self.groups.store.release_claims(open, &fresh).await,
+        }
+    }
+
+    /// Keeps the writes of the last turn. If that is impossible, because a statement failed and the
+    /// handler ignored it, only this turn is undone.
+    async fn keep_last(&mut self, open: &mut S::Open, next: AfterClaim) -> Result<(), InboxError> {
+        let groups = Arc::clone(&self.groups);
+        let step = async |open: &mut S::Open| match next {
+            AfterClaim::Turn => groups.store.savepoint(open).await,
+            AfterClaim::Commit => groups.store.prepare(open).await,
+        };
+        let Err(error) = step(open).await else {
+            self.pending.last_is_kept();
+            return Ok(());
+        };
+        if !matches!(error, InboxError::Transaction { .. }) {
+            return Err(error);
+        }
+        let Some((place, completion)) = self.pending.last.take() else {
+            return Err(error);
+        };
+        if groups
+            .store
+            .rollback_to_savepoint(open, &self.keys[place])
+            .await
+            .is_err()
+        {
+            self.pending.last = Some((place, completion));
+            return Err(error);
+        }
+        let _ = completion.0.send(Err(error));
+        step(open).await
+    }
+}
+
+/// Waits until a transaction returns, and recalls it if the store no longer answers. `patience`
+/// belongs to the whole group, so that a turn needs no timer.
+pub(super) async fn recalled<S: GroupStore>(
+    store: &S,
+    mut returned: oneshot::Receiver<Returned<S::Open>>,
+    recall: &Recall,
+    mut patience: Pin<&mut Sleep>,
+) -> Result<Returned<S::Open>, InboxError> {
+    loop {
+        tokio::select! {
+            biased;
+            returned = &mut returned => return returned.map_err(|_| closing()),
+            () = patience.as_mut() => {}
+        }
+        if let Err(error) = store.check().await {
+            recall.now(error);
+        }
+        patience.as_mut().reset(Instant::now() + RECALL_AFTER);
+    }
+}
+
+impl<S: GroupStore> Drop for Group<S> {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let mut queue = self.groups.lock();
+        let hold = queue.ended(&self.keys, self.ended, self.level, now);
+        drop(queue);
+        if let Some(hold) = hold {
+            let changed = LevelChanged {
+                group: self.keys.first().map_or("", |key| &key.group),
+                cause: Cause::LockWait,
+                level: self.level,
+                hold,
+            };
+            changed.tell(&self.groups.collision_log);
+        }
+        // During shutdown no runtime is left to run the next group.
+        if tokio::runtime::Handle::try_current().is_ok() {
+            self.groups.open();
+        }
+    }
+}
+
+/// A claim whose transaction others share.
+struct GroupClaim<S: GroupStore> {
+    handoff: Handoff<S::Open>,
+}
+
+impl<S: GroupStore> Claim for GroupClaim<S> {
+    fn transaction(&mut self) -> Option<Box<dyn Any + Send>> {
+        self.handoff.to_handler().map(S::to_handler)
+    }
+
+    fn complete(
+        self: Box<Self>,
+        published: Vec<OutgoingRecord>,
+    ) -> BoxFuture<'static, Result<Vec<OutgoingRecord>, InboxError>> {
+        Box::pin(self.handoff.complete(published))
+    }
+
+    fn poll_recalled(&mut self, cx: &mut Context<'_>) -> Poll<InboxError> {
+        self.handoff.poll_recalled(cx)
+    }
+
+    fn abandon(self: Box<Self>) -> BoxFuture<'static, Result<(), InboxError>> {
+        // The group undoes it before the key can be claimed again.
+        drop(self);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn fail(
+        self: Box<Self>,
+        error: &(dyn Error + Send + Sync + 'static),
+    ) -> BoxFuture<'static, Result<bool, InboxError>> {
+        let collided = self.handoff.fail(|open| S::cause(Some(open), error));
+        Box::pin(std::future::ready(Ok(collided)))
+    }
+}

@@ -1,0 +1,145 @@
+//! The operations that group commit needs of a store.
+
+use super::collision::Cause;
+use super::contention::Level;
+use super::transaction_handoff::{Completed, HandedOut};
+use crate::event::{ContentDigest, OutgoingRecord};
+use crate::inbox::shared::replies;
+use crate::inbox::shared::sent_replies::Sent;
+use crate::inbox::{InboxError, InboxKey};
+use std::any::Any;
+use std::error::Error;
+use std::future::Future;
+use std::time::Duration;
+
+/// The operations of a store with group commit.
+///
+/// Called by [`Groups`](super::groups::Groups) in the task of a group or batch. For each open
+/// transaction one caller at a time uses it, in the order of the methods below. The futures wait
+/// for the store. A caller that drops a future drops the transaction too, which rolls it back;
+/// `is_silent`, `sent`, `to_handler` and `cause` must not block.
+pub(in crate::inbox) trait GroupStore: Send + Sync + 'static {
+    /// An open transaction. Dropping it rolls it back.
+    type Open: Send + 'static;
+
+    /// Creates the handler's argument from an open transaction.
+    fn to_handler(handed_out: HandedOut<Self::Open>) -> Box<dyn Any + Send>;
+
+    /// Looks up a delivery; a delivery that is claimed, but not completed, is unknown. Does not
+    /// wait for other transactions.
+    fn find(&self, key: &InboxKey) -> impl Future<Output = Result<Known, InboxError>> + Send;
+
+    /// Begins a transaction at this level, claims these distinct keys in it and sets a savepoint.
+    /// Returns the store's knowledge of each key. May wait for other owners of a key, but not for
+    /// ever.
+    fn begin(
+        &self,
+        keys: &[InboxKey],
+        level: Level,
+    ) -> impl Future<Output = Result<(Self::Open, Vec<Known>), InboxError>> + Send;
+
+    /// Releases the savepoint and sets a new one: later writes can be undone alone.
+    fn savepoint(
+        &self,
+        open: &mut Self::Open,
+    ) -> impl Future<Output = Result<(), InboxError>> + Send;
+
+    /// Stores the published events of a completed delivery. Returns the events that its caller must
+    /// publish.
+    fn complete(
+        &self,
+        open: &mut Self::Open,
+        key: &InboxKey,
+        published: Vec<OutgoingRecord>,
+    ) -> impl Future<Output = Completed> + Send;
+
+    /// Undoes the writes since the last savepoint, and this claim.
+    fn rollback_to_savepoint(
+        &self,
+        open: &mut Self::Open,
+        key: &InboxKey,
+    ) -> impl Future<Output = Result<(), InboxError>> + Send;
+
+    /// Releases these claims, and keeps all other writes.
+    fn release_claims(
+        &self,
+        open: &mut Self::Open,
+        keys: &[InboxKey],
+    ) -> impl Future<Output = Result<(), InboxError>> + Send;
+
+    /// Releases the savepoint and makes the transaction ready to be committed.
+    fn prepare(&self, open: &mut Self::Open)
+    -> impl Future<Output = Result<(), InboxError>> + Send;
+
+    /// Commits a transaction after [`GroupStore::prepare`].
+    fn commit(&self, open: Self::Open) -> impl Future<Output = Result<(), InboxError>> + Send;
+
+    /// Checks that the store answers. Called when a handler has had a transaction for
+    /// [`RECALL_AFTER`], because its own statements may never be answered. An error means that it
+    /// does not answer.
+    fn check(&self) -> impl Future<Output = Result<(), InboxError>> + Send;
+
+    /// Whether the store failed to answer when it was last used.
+    fn is_silent(&self) -> bool;
+
+    /// Deliveries whose replies are to be deleted.
+    fn sent(&self) -> &Sent;
+
+    /// Deletes the published events of these completed deliveries.
+    fn forget_replies(
+        &self,
+        keys: &[InboxKey],
+    ) -> impl Future<Output = Result<(), InboxError>> + Send;
+
+    /// Ends a transaction that has nothing to commit.
+    fn roll_back(&self, open: Self::Open) -> impl Future<Output = Result<(), InboxError>> + Send;
+
+    /// Whether an error shows that another transaction was in the way, and how. `open` is the
+    /// transaction in which a handler received the error; without one it is an error of this store.
+    fn cause(open: Option<&Self::Open>, error: &(dyn Error + 'static)) -> Option<Cause>;
+}
+
+/// How long a handler has a transaction before the store is checked, and the interval of further
+/// checks.
+pub(super) const RECALL_AFTER: Duration = Duration::from_secs(3);
+
+/// The store's knowledge of a key when it was claimed.
+pub(in crate::inbox) enum Known {
+    /// None: the key is claimed now.
+    Nothing,
+    /// It was completed, with these events left to publish. They cannot be read if another program
+    /// wrote them.
+    Completed(Result<Vec<OutgoingRecord>, InboxError>),
+}
+
+/// The row of a completed delivery.
+#[derive(Clone)]
+pub(in crate::inbox) struct CompletedRow {
+    /// The events left to publish, as stored.
+    pub(in crate::inbox) replies: Vec<u8>,
+    /// The digest of the event's content, as stored.
+    pub(in crate::inbox) content: Option<Vec<u8>>,
+}
+
+impl Known {
+    /// Interprets the row of `key`.
+    pub(in crate::inbox) fn of(key: &InboxKey, row: Option<CompletedRow>) -> Self {
+        let Some(row) = row else {
+            return Self::Nothing;
+        };
+        let content = row.content.as_deref().and_then(ContentDigest::from_bytes);
+        Self::Completed(match key.is_reused(content) {
+            true => Err(InboxError::Reused),
+            false => replies::decode(&row.replies),
+        })
+    }
+
+    /// Interprets the rows of several keys, in their order.
+    pub(in crate::inbox) fn of_all(
+        keys: &[InboxKey],
+        rows: Vec<Option<CompletedRow>>,
+    ) -> Vec<Self> {
+        let of_each = keys.iter().zip(rows);
+        of_each.map(|(key, row)| Self::of(key, row)).collect()
+    }
+}

@@ -1,0 +1,214 @@
+//! Hands a transaction from its group to a handler and back.
+//!
+//! Owns the current holder. Knows neither store nor tables: the transaction (`O`) is whatever type
+//! the store uses.
+
+use super::Cause;
+use crate::event::OutgoingRecord;
+use crate::inbox::InboxError;
+use futures_util::task::AtomicWaker;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use tokio::sync::oneshot;
+
+/// How a transaction returned.
+pub(super) enum Returned<O> {
+    /// The handler succeeded and published these events; the caller waits for the answer.
+    Complete(O, Vec<OutgoingRecord>, oneshot::Sender<Completed>),
+    /// The handler failed, or nobody waits for it any more: its writes are to be undone.
+    Abandoned(O),
+    /// The handler failed because another transaction was in the way: its writes are to be undone.
+    Collided(O, Cause),
+}
+
+/// The answer to a completion: the events left to publish.
+pub(super) type Completed = Result<Vec<OutgoingRecord>, InboxError>;
+
+/// Hands out a transaction. It returns through the receiver in every case, also when its holder is
+/// dropped.
+pub(super) fn hand_off<O>(open: O) -> (Handoff<O>, oneshot::Receiver<Returned<O>>) {
+    let (back, returned) = oneshot::channel();
+    let place = HandoffPlace {
+        at: PlaceState::Home(open),
+        back: Some(back),
+    };
+    let handoff = Handoff {
+        place: Arc::new(Mutex::new(place)),
+        recall: Recall::default(),
+    };
+    (handoff, returned)
+}
+
+struct HandoffPlace<O> {
+    at: PlaceState<O>,
+    back: Option<oneshot::Sender<Returned<O>>>,
+}
+
+enum PlaceState<O> {
+    /// With the claim.
+    Home(O),
+    /// With the handler.
+    HandedOut,
+    /// The claim has ended: a transaction that the handler drops now is undone.
+    Ended,
+}
+
+impl<O> HandoffPlace<O> {
+    fn give_back(&mut self, returned: Returned<O>) {
+        if let Some(back) = self.back.take() {
+            // The receiver is gone only when the runtime shuts down: the transaction is dropped,
+            // which undoes it.
+            let _ = back.send(returned);
+        }
+    }
+}
+
+fn lock<O>(place: &Mutex<HandoffPlace<O>>) -> MutexGuard<'_, HandoffPlace<O>> {
+    place.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Recalls a transaction whose handler waits for a store that does not answer.
+#[derive(Clone, Default)]
+pub(super) struct Recall(Arc<Recalled>);
+
+#[derive(Default)]
+struct Recalled {
+    why: OnceLock<InboxError>,
+    claim: AtomicWaker,
+}
+
+impl Recall {
+    /// Requests the holder of the claim to drop it, for this reason.
+    pub(super) fn now(&self, why: InboxError) {
+        // The first reason is kept.
+        let _ = self.0.why.set(why);
+        self.0.claim.wake();
+    }
+}
+
+/// The claim's side. Dropping it abandons the claim.
+pub(super) struct Handoff<O> {
+    place: Arc<Mutex<HandoffPlace<O>>>,
+    recall: Recall,
+}
+
+impl<O> Handoff<O> {
+    /// Hands the transaction to the handler, if the handler does not have it yet.
+    pub(super) fn to_handler(&self) -> Option<HandedOut<O>> {
+        let mut place = lock(&self.place);
+        match std::mem::replace(&mut place.at, PlaceState::HandedOut) {
+            PlaceState::Home(open) => Some(HandedOut {
+                open: Some(open),
+                place: Arc::clone(&self.place),
+            }),
+            other => {
+                place.at = other;
+                None
+            }
+        }
+    }
+
+    /// Returns the handle that recalls the transaction.
+    pub(super) fn recall(&self) -> Recall {
+        self.recall.clone()
+    }
+
+    /// Ready when the transaction is recalled: drop the handler, then the claim.
+    pub(super) fn poll_recalled(&self, cx: &mut Context<'_>) -> Poll<InboxError> {
+        let recalled = &*self.recall.0;
+        recalled.claim.register(cx.waker());
+        match recalled.why.get() {
+            Some(why) => Poll::Ready(InboxError::Unavailable(why.to_string().into())),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Returns the transaction as completed and waits for the commit. An error if the handler still
+    /// has it.
+    pub(super) async fn complete(self, published: Vec<OutgoingRecord>) -> Completed {
+        let open = self.end()?;
+        let (answer, completed) = oneshot::channel();
+        lock(&self.place).give_back(Returned::Complete(open, published, answer));
+        completed.await.unwrap_or_else(|_| Err(closing()))
+    }
+
+    /// Takes the transaction for good. An error if the handler still has it.
+    pub(super) fn take(self) -> Result<O, InboxError> {
+        self.end()
+    }
+
+    /// Returns the transaction of a failed handler. Returns whether another transaction was in its
+    /// way, as found by `cause`.
+    pub(super) fn fail(self, cause: impl FnOnce(&O) -> Option<Cause>) -> bool {
+        let Ok(open) = self.end() else {
+            return false;
+        };
+        let cause = cause(&open);
+        lock(&self.place).give_back(match cause {
+            Some(cause) => Returned::Collided(open, cause),
+            None => Returned::Abandoned(open),
+        });
+        cause.is_some()
+    }
+
+    fn end(&self) -> Result<O, InboxError> {
+        match std::mem::replace(&mut lock(&self.place).at, PlaceState::Ended) {
+            PlaceState::Home(open) => Ok(open),
+            PlaceState::HandedOut | PlaceState::Ended => Err(InboxError::Transaction {
+                reason: "the handler still holds it, in a task that outlives the handler or in a value it kept: \
+                         drop it before the handler returns; nothing was committed"
+                    .to_owned(),
+            }),
+        }
+    }
+}
+
+impl<O> Drop for Handoff<O> {
+    fn drop(&mut self) {
+        let mut place = lock(&self.place);
+        if let PlaceState::Home(open) = std::mem::replace(&mut place.at, PlaceState::Ended) {
+            place.give_back(Returned::Abandoned(open));
+        }
+    }
+}
+
+/// The handler's side: the transaction until it is dropped, which returns it to the claim.
+pub(in crate::inbox) struct HandedOut<O> {
+    /// Present until it is dropped.
+    open: Option<O>,
+    place: Arc<Mutex<HandoffPlace<O>>>,
+}
+
+const PRESENT: &str = "a lent transaction is there until it is dropped";
+
+impl<O> std::ops::Deref for HandedOut<O> {
+    type Target = O;
+
+    fn deref(&self) -> &O {
+        self.open.as_ref().expect(PRESENT)
+    }
+}
+
+impl<O> std::ops::DerefMut for HandedOut<O> {
+    fn deref_mut(&mut self) -> &mut O {
+        self.open.as_mut().expect(PRESENT)
+    }
+}
+
+impl<O> Drop for HandedOut<O> {
+    fn drop(&mut self) {
+        let Some(open) = self.open.take() else {
+            return;
+        };
+        let mut place = lock(&self.place);
+        match place.at {
+            PlaceState::HandedOut => place.at = PlaceState::Home(open),
+            PlaceState::Home(_) | PlaceState::Ended => place.give_back(Returned::Abandoned(open)),
+        }
+    }
+}
+
+/// The error of a claim that gets no answer because the process is shutting down.
+pub(super) fn closing() -> InboxError {
+    InboxError::Unavailable("the runtime of its connections is ending".into())
+}

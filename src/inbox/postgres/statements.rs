@@ -1,0 +1,517 @@
+//! The store's tables and the statements on them.
+//!
+//! Owns all SQL of the inbox. Knows no connection handling: each function runs in the caller's
+//! transaction.
+
+use super::settings::PostgresSettings;
+use crate::event::ContentDigest;
+use crate::inbox::group_commit::CompletedRow;
+use crate::inbox::shared::digest::{digest, number};
+use crate::inbox::shared::purge_watermark::PURGED_BEFORE_MS;
+use crate::inbox::{Completion, InboxKey};
+use crate::postgres::{META, Migration, lock_schema, meta, set_meta};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// The version of the tables below. A store with a newer version is refused, an older one is
+/// upgraded.
+pub(super) const VERSION: u32 = 4;
+
+/// A row marks its delivery as completed: it is inserted when the delivery is claimed, and becomes
+/// visible to others once the transaction of the claim is committed. The digest is the key, because
+/// ids may be longer than an index allows; the text columns beside it are for people.
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS evenkeel_inbox (
+        digest bytea PRIMARY KEY,
+        consumer_group text NOT NULL,
+        handler text NOT NULL,
+        source text NOT NULL,
+        id text NOT NULL,
+        replies bytea,
+        completed_at timestamptz NOT NULL DEFAULT now(),
+        content bytea
+    );
+    ALTER TABLE evenkeel_inbox ADD COLUMN IF NOT EXISTS content bytea;
+    CREATE INDEX IF NOT EXISTS evenkeel_inbox_completed_at ON evenkeel_inbox (completed_at);
+";
+
+/// Follows a `BEGIN`, and prevents a handler from committing the transaction, which would complete
+/// events whose handlers have not run. PostgreSQL reads an open `WITH HOLD` cursor to its end at
+/// the commit, and reading this one fails. Unlike a deferred constraint it is not affected by `SET
+/// CONSTRAINTS ALL IMMEDIATE`.
+pub(super) const GUARD: &str = "
+    DECLARE evenkeel_open NO SCROLL CURSOR WITH HOLD FOR
+    SELECT ('leave COMMIT and ROLLBACK to evenkeel' || left(random()::text, 0))::integer";
+
+/// The advisory locks of consumer groups: this number, and a number for the group. The bytes spell
+/// the name.
+const GROUP_LOCK: i32 = 0x6576_6b6c;
+
+/// Sets the lock timeout, takes the group's lock and claims, in one statement to save round trips.
+/// All processes claim several deliveries in the same order; otherwise two could wait for each
+/// other.
+const CLAIM: &str = "
+    WITH patient AS MATERIALIZED (
+        SELECT set_config('lock_timeout', $6, true)
+    ), held AS MATERIALIZED (
+        SELECT CASE WHEN $7 THEN pg_advisory_xact_lock($8, number) ELSE pg_advisory_xact_lock_shared($8, number) END
+        FROM unnest($9::integer[]) AS number WHERE (SELECT count(*) FROM patient) > 0
+    ), claimed AS (
+        INSERT INTO evenkeel_inbox (digest, consumer_group, handler, source, id, content)
+        SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $10::bytea[])
+            AS claims (digest, consumer_group, handler, source, id, content)
+        WHERE (SELECT count(*) FROM held) > 0
+        ORDER BY digest
+        ON CONFLICT DO NOTHING
+        RETURNING digest
+    )
+    SELECT digest FROM claimed";
+
+/// Takes the group's lock if it is free, for transactions that see nothing committed after their
+/// first statement.
+const TRY_LOCK: &str = "
+    SELECT bool_and(CASE WHEN $1 THEN pg_try_advisory_xact_lock($2, number)
+                         ELSE pg_try_advisory_xact_lock_shared($2, number) END)
+    FROM unnest($3::integer[]) AS number";
+
+const KNOWN: &str = "SELECT digest, replies, content FROM evenkeel_inbox WHERE digest = ANY($1)";
+
+/// How many deliveries one query looks up.
+pub(super) const KEYS_PER_QUERY_MAX: usize = 4096;
+
+const COMPLETED: &str = "
+    SELECT digest, floor(extract(epoch FROM completed_at) * 1000)::bigint AS at_ms, content
+    FROM evenkeel_inbox WHERE digest = ANY($1)";
+
+/// A handler's rows have no index: for a handler that never completed a delivery the query scans
+/// all rows, once per such handler.
+const HAS: &str = "
+    SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = $1 AND handler = $2)";
+
+const HAS_ANY: &str = "SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = $1)";
+
+const KEEP: &str = "UPDATE evenkeel_inbox SET replies = $2 WHERE digest = $1";
+
+/// If a crash of the server undoes the change, the events are published once more; that is not
+/// worth a wait for the disk.
+const FORGET_REPLIES: &str = "
+    WITH unsynced AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+    UPDATE evenkeel_inbox SET replies = NULL
+    WHERE (SELECT count(*) FROM unsynced) > 0 AND digest IN (
+        SELECT digest FROM evenkeel_inbox WHERE digest = ANY($1) AND replies IS NOT NULL FOR UPDATE SKIP LOCKED)";
+
+const FORGET: &str = "DELETE FROM evenkeel_inbox WHERE digest = ANY($1)";
+
+const CLOSE: &str = "CLOSE evenkeel_open";
+
+/// False in a transaction without claims, and outside of one. From here on locks are waited for as
+/// long as the setting allows.
+const IS_OPEN: &str = "
+    SELECT EXISTS (SELECT 1 FROM pg_cursors WHERE name = 'evenkeel_open'), set_config('lock_timeout', $1, true)";
+
+/// Records in the same transaction up to which time it deleted, so that late events can be reported
+/// as possible duplicates.
+const PURGE: &str = "
+    WITH gone AS (
+        DELETE FROM evenkeel_inbox WHERE digest IN (
+            SELECT digest FROM evenkeel_inbox WHERE completed_at < now() - make_interval(secs => $1)
+            LIMIT $2 FOR UPDATE SKIP LOCKED)
+        RETURNING completed_at
+    ), noted AS (
+        INSERT INTO evenkeel_meta (name, value)
+        SELECT $3, floor(extract(epoch FROM max(completed_at)) * 1000)::bigint + 1 FROM gone HAVING count(*) > 0
+        ON CONFLICT (name) DO UPDATE
+            SET value = greatest(evenkeel_meta.value::bigint, excluded.value::bigint)
+        RETURNING value
+    )
+    SELECT (SELECT count(*) FROM gone) AS gone, (SELECT value FROM noted) AS purged_before";
+
+/// The readable columns are truncated to this many characters.
+const TEXT_MAX: usize = 256;
+
+/// Why a store cannot be used.
+pub(super) enum Problem {
+    /// It has another version; with the remedy.
+    Foreign(String),
+    /// PostgreSQL failed.
+    Postgres(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Postgres(error)
+    }
+}
+
+/// Checks the version of the store before anything is changed, then creates the missing tables, if
+/// the settings allow it.
+pub(super) async fn migrate(
+    connection: &mut PgConnection,
+    settings: &PostgresSettings,
+) -> Result<(), Problem> {
+    lock_schema(connection).await?;
+    let version = version(connection).await?;
+    check_version(version.as_deref(), settings.migration)?;
+    if settings.migration == Migration::Elsewhere {
+        return Ok(());
+    }
+    // The service's DDL first: it may take long, and the inbox's tables are locked from their first
+    // change.
+    sqlx::raw_sql(AssertSqlSafe(settings.schema.as_str()))
+        .execute(&mut *connection)
+        .await?;
+    if version.as_deref() == Some(VERSION.to_string().as_str()) {
+        return Ok(());
+    }
+    let tables = sqlx::raw_sql(AssertSqlSafe(migration()));
+    tables.execute(connection).await?;
+    Ok(())
+}
+
+/// The SQL that creates the tables, or upgrades them from any earlier version.
+pub(super) fn migration() -> String {
+    format!("{META}{TABLES}{}", set_meta("version", VERSION))
+}
+
+pub(super) async fn version(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
+    meta(connection, "version").await
+}
+
+/// The stored time before which completed deliveries may have been deleted.
+pub(super) async fn purged_before(
+    connection: &mut PgConnection,
+) -> Result<Option<String>, sqlx::Error> {
+    meta(connection, PURGED_BEFORE_MS).await
+}
+
+fn check_version(stored: Option<&str>, migration: Migration) -> Result<(), Problem> {
+    let foreign = |reason: String| Err(Problem::Foreign(reason));
+    let migrate =
+        "run `evenkeel store migrate --execute` first, or let the service bring it up to date";
+    match (stored.map(str::parse::<u32>), migration) {
+        (None, Migration::OnOpen) => Ok(()),
+        (None, Migration::Elsewhere) => foreign(format!("has no tables of evenkeel: {migrate}")),
+        (Some(Ok(version)), _) if version > VERSION => foreign(format!(
+            "has version {version}, written by a newer release; this one knows versions up to {VERSION}: run the newer \
+             release, or give this one a database of its own"
+        )),
+        (Some(Ok(version)), Migration::Elsewhere) if version < VERSION => foreign(format!(
+            "has version {version}, and this release needs {VERSION}: {migrate}"
+        )),
+        (Some(Ok(_)), _) => Ok(()),
+        (Some(Err(_)), _) => foreign(
+            "says it is of a version that no release of evenkeel writes: give the service a database of its own"
+                .to_owned(),
+        ),
+    }
+}
+
+/// How a transaction uses locks.
+#[derive(Clone, Copy)]
+pub(super) struct Locking<'a> {
+    /// Whether it is the only transaction of its consumer groups.
+    pub(super) is_exclusive: bool,
+    /// How long to wait for a lock, in PostgreSQL's format.
+    pub(super) timeout: &'a str,
+}
+
+/// Takes the lock of these keys' groups, if it is free.
+pub(super) async fn try_lock(
+    connection: &mut PgConnection,
+    keys: &[InboxKey],
+    is_exclusive: bool,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(TRY_LOCK)
+        .bind(is_exclusive)
+        .bind(GROUP_LOCK)
+        .bind(lock_numbers(keys))
+        .fetch_one(connection)
+        .await
+}
+
+/// The numbers of the keys' groups, in the order in which every process locks them. Usually there
+/// is one.
+fn lock_numbers(keys: &[InboxKey]) -> Vec<i32> {
+    let mut groups: Vec<&str> = keys.iter().map(|key| key.group.as_str()).collect();
+    groups.dedup();
+    let mut numbers: Vec<i32> = groups.into_iter().map(number).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
+}
+
+/// Claims deliveries with distinct keys. Returns the row of each delivery that was completed
+/// before, and none for the others.
+pub(super) async fn claim(
+    connection: &mut PgConnection,
+    keys: &[InboxKey],
+    locking: Locking<'_>,
+) -> Result<Vec<Option<CompletedRow>>, sqlx::Error> {
+    let digests: Vec<[u8; 32]> = keys.iter().map(digest).collect();
+    let column = |text: fn(&InboxKey) -> &str| -> Vec<String> {
+        keys.iter().map(|key| readable(text(key))).collect()
+    };
+    let contents = keys
+        .iter()
+        .map(|key| key.content.map(|content| content.as_bytes().to_vec()));
+    let contents: Vec<Option<Vec<u8>>> = contents.collect();
+    let rows = sqlx::query(CLAIM)
+        .bind(&digests)
+        .bind(column(|key| &key.group))
+        .bind(column(|key| &key.handler))
+        .bind(column(|key| &key.source))
+        .bind(column(|key| &key.id))
+        .bind(locking.timeout)
+        .bind(locking.is_exclusive)
+        .bind(GROUP_LOCK)
+        .bind(lock_numbers(keys))
+        .bind(contents)
+        .fetch_all(&mut *connection)
+        .await?;
+    let unread = CompletedRow {
+        replies: Vec::new(),
+        content: None,
+    };
+    let mut known = vec![Some(unread); keys.len()];
+    let mut at: Vec<usize> = (0..keys.len()).collect();
+    at.sort_unstable_by_key(|at| digests[*at]);
+    let place = |digest: &[u8]| {
+        let found = at.binary_search_by(|at| digests[*at].as_slice().cmp(digest));
+        found.ok().map(|found| at[found])
+    };
+    for row in &rows {
+        if let Some(place) = place(row.try_get("digest")?) {
+            known[place] = None;
+        }
+    }
+    if rows.len() == keys.len() {
+        return Ok(known);
+    }
+    let completed = sqlx::query(KNOWN).bind(&digests);
+    for row in completed.fetch_all(connection).await? {
+        if let Some(place) = place(row.try_get("digest")?)
+            && let Some(known) = &mut known[place]
+        {
+            *known = read(&row)?;
+        }
+    }
+    Ok(known)
+}
+
+/// The row of a delivery, if it was completed.
+pub(super) async fn find(
+    connection: &mut PgConnection,
+    key: &InboxKey,
+) -> Result<Option<CompletedRow>, sqlx::Error> {
+    let known = sqlx::query(KNOWN).bind([digest(key)]);
+    let row = known.fetch_optional(connection).await?;
+    row.as_ref().map(read).transpose()
+}
+
+fn read(row: &PgRow) -> Result<CompletedRow, sqlx::Error> {
+    let replies: Option<Vec<u8>> = row.try_get("replies")?;
+    Ok(CompletedRow {
+        replies: replies.unwrap_or_default(),
+        content: row.try_get("content")?,
+    })
+}
+
+/// Whether the transaction is still the one in which the claims were made. From here on locks are
+/// waited for as long as `timeout`.
+pub(super) async fn is_open(
+    connection: &mut PgConnection,
+    lock_timeout: &str,
+) -> Result<bool, sqlx::Error> {
+    let is_open = sqlx::query_scalar(IS_OPEN).bind(lock_timeout);
+    is_open.fetch_one(connection).await
+}
+
+/// Whether transactions by default see data that others committed since they began.
+pub(super) async fn sees_commits(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let level = sqlx::query_scalar("SHOW default_transaction_isolation");
+    let level: String = level.fetch_one(connection).await?;
+    Ok(level.starts_with("read "))
+}
+
+/// How each of at most [`KEYS_PER_QUERY_MAX`] deliveries was completed.
+pub(super) async fn completed(
+    connection: &mut PgConnection,
+    keys: &[InboxKey],
+) -> Result<Vec<Option<Completion>>, sqlx::Error> {
+    let digests: Vec<[u8; 32]> = keys.iter().map(digest).collect();
+    let mut found: HashMap<Vec<u8>, Completion> = HashMap::new();
+    let query = sqlx::query(COMPLETED).bind(&digests);
+    for row in query.fetch_all(connection).await? {
+        let content: Option<Vec<u8>> = row.try_get("content")?;
+        let completion = Completion {
+            at_ms: row.try_get("at_ms")?,
+            content: content.as_deref().and_then(ContentDigest::from_bytes),
+        };
+        found.insert(row.try_get("digest")?, completion);
+    }
+    let completions = digests.iter().map(|digest| found.get(digest.as_slice()));
+    Ok(completions.map(Option::<&Completion>::copied).collect())
+}
+
+/// Whether any delivery of the group exists, and of the handler if one is given.
+pub(super) async fn has(
+    connection: &mut PgConnection,
+    group: &str,
+    handler: Option<&str>,
+) -> Result<bool, sqlx::Error> {
+    let group = readable(group);
+    let query = match handler {
+        Some(handler) => sqlx::query_scalar(HAS).bind(group).bind(readable(handler)),
+        None => sqlx::query_scalar(HAS_ANY).bind(group),
+    };
+    query.fetch_one(connection).await
+}
+
+/// Without the characters that PostgreSQL's text cannot hold, and truncated.
+fn readable(text: &str) -> String {
+    let characters = text.chars().take(TEXT_MAX);
+    characters
+        .map(|character| match character {
+            '\0' => char::REPLACEMENT_CHARACTER,
+            other => other,
+        })
+        .collect()
+}
+
+/// Sets the first savepoint of a transaction. From here on locks are waited for as long as
+/// `timeout`, if it is given.
+pub(super) async fn first_savepoint(
+    connection: &mut PgConnection,
+    lock_timeout: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    let mark = "SAVEPOINT evenkeel_claim";
+    match lock_timeout {
+        Some(timeout) => {
+            run_text(
+                connection,
+                format!("SET LOCAL lock_timeout = '{timeout}'; {mark}"),
+            )
+            .await
+        }
+        None => run(connection, mark).await,
+    }
+}
+
+/// Releases the savepoint and sets a new one. `reset`, if given, discards a handler's settings of
+/// its session or transaction, except for the lock timeout that applies from here on.
+pub(super) async fn savepoint(
+    connection: &mut PgConnection,
+    reset: Option<&str>,
+    lock_timeout: &str,
+) -> Result<(), sqlx::Error> {
+    match reset {
+        Some(reset) => {
+            let sql = format!(
+                "RELEASE SAVEPOINT evenkeel_claim; {reset}; SET LOCAL lock_timeout = '{lock_timeout}'; \
+                 SAVEPOINT evenkeel_claim"
+            );
+            run_text(connection, sql).await
+        }
+        None => {
+            let sql = "RELEASE SAVEPOINT evenkeel_claim; SAVEPOINT evenkeel_claim";
+            run(connection, sql).await
+        }
+    }
+}
+
+/// Discards a handler's settings of its session or transaction before the store's own statements,
+/// which those settings could redirect.
+pub(super) async fn reset(
+    connection: &mut PgConnection,
+    reset: Option<&str>,
+    lock_timeout: &str,
+) -> Result<(), sqlx::Error> {
+    let Some(reset) = reset else {
+        return Ok(());
+    };
+    let sql = format!("{reset}; SET LOCAL lock_timeout = '{lock_timeout}'");
+    run_text(connection, sql).await
+}
+
+/// Undoes the writes since the last savepoint, and the claim.
+pub(super) async fn rollback_to_savepoint(
+    connection: &mut PgConnection,
+    key: &InboxKey,
+) -> Result<(), sqlx::Error> {
+    run(connection, "ROLLBACK TO SAVEPOINT evenkeel_claim").await?;
+    release_claims(connection, std::slice::from_ref(key)).await
+}
+
+/// Releases claims.
+pub(super) async fn release_claims(
+    connection: &mut PgConnection,
+    keys: &[InboxKey],
+) -> Result<(), sqlx::Error> {
+    let digests: Vec<[u8; 32]> = keys.iter().map(digest).collect();
+    let forget = sqlx::query(FORGET).bind(digests);
+    forget.execute(connection).await?;
+    Ok(())
+}
+
+async fn run(connection: &mut PgConnection, sql: &'static str) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(sql).execute(connection).await?;
+    Ok(())
+}
+
+async fn run_text(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
+    let run = sqlx::raw_sql(AssertSqlSafe(sql));
+    run.execute(connection).await.map(drop)
+}
+
+/// Stores the published events of a claimed delivery.
+pub(super) async fn store_replies(
+    connection: &mut PgConnection,
+    key: &InboxKey,
+    replies: &[u8],
+) -> Result<(), sqlx::Error> {
+    let keep = sqlx::query(KEEP).bind(digest(key)).bind(replies);
+    keep.execute(connection).await?;
+    Ok(())
+}
+
+/// Deletes the published events of completed deliveries.
+pub(super) async fn forget_replies(
+    connection: &mut PgConnection,
+    keys: &[InboxKey],
+) -> Result<(), sqlx::Error> {
+    let digests: Vec<[u8; 32]> = keys.iter().map(digest).collect();
+    let forget = sqlx::query(FORGET_REPLIES).bind(digests);
+    forget.execute(connection).await.map(drop)
+}
+
+/// Makes the transaction ready to be committed and discards its handlers' settings by `reset`.
+/// Fails if it is not the transaction in which the claims were made.
+pub(super) async fn release_savepoint(
+    connection: &mut PgConnection,
+    reset: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    match reset {
+        Some(reset) => run_text(connection, format!("{CLOSE}; {reset}")).await,
+        None => run(connection, CLOSE).await,
+    }
+}
+
+/// Deletes at most `batch` rows completed longer ago than `older_than`. Returns the number of
+/// deleted rows and, if any were deleted, the time before which completed deliveries may have been
+/// deleted.
+pub(super) async fn purge(
+    connection: &mut PgConnection,
+    older_than: Duration,
+    batch: u32,
+) -> Result<(u64, Option<String>), sqlx::Error> {
+    let row = sqlx::query(PURGE)
+        .bind(older_than.as_secs_f64())
+        .bind(i64::from(batch))
+        .bind(PURGED_BEFORE_MS)
+        .fetch_one(connection)
+        .await?;
+    let gone: i64 = row.try_get("gone")?;
+    Ok((gone.unsigned_abs(), row.try_get("purged_before")?))
+}

@@ -1,0 +1,291 @@
+//! Administration of topics and groups: list, describe, create, offsets and lag, deletion of
+//! records.
+//!
+//! Owns the requests of operators and start-up checks. Joins no group and commits nothing. Every
+//! method runs the client's blocking calls on a thread that may block, and takes no longer than the
+//! timeout passed to [`Admin::connect`].
+
+mod assignment;
+mod connection;
+mod descriptions;
+mod groups;
+mod lag;
+mod records;
+mod settings;
+mod topics;
+
+#[cfg(test)]
+mod tests;
+
+pub use descriptions::{
+    GroupDescription, MemberDescription, NewTopic, PartitionDescription, PartitionLag,
+    TopicDescription, TopicPresence,
+};
+#[cfg(test)]
+pub(crate) use settings::Setting;
+pub(crate) use settings::Settings;
+
+use super::{KafkaConfig, KafkaError};
+use connection::Connection;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An admin client. Its methods block no task, and none takes longer than the timeout passed to
+/// [`Admin::connect`].
+///
+/// Cheap to clone. Dropping the last clone ends the clients on a thread of its own.
+///
+/// ```no_run
+/// use evenkeel::kafka::KafkaConfig;
+/// use evenkeel::kafka::admin::Admin;
+/// use std::time::Duration;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let kafka = KafkaConfig::new("localhost:9092");
+/// let admin = Admin::connect(&kafka, Duration::from_secs(10)).await?;
+/// for partition in admin.group_lag("payments", &[]).await? {
+///     println!("{}/{}: {}", partition.topic, partition.partition, partition.lag);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Admin {
+    connection: Arc<Connection>,
+}
+
+impl Admin {
+    /// Connects to the brokers. `timeout` bounds this call and every later request.
+    ///
+    /// # Errors
+    /// Returns [`KafkaError::Unreachable`] if no broker answers in time, and
+    /// [`KafkaError::Refused`] as soon as a broker rejects the credentials.
+    pub async fn connect(config: &KafkaConfig, timeout: Duration) -> Result<Self, KafkaError> {
+        let config = config.clone();
+        let open = move || Connection::open(config, timeout);
+        let connection = connection::blocking("connecting", open).await?;
+        Ok(Self {
+            connection: Arc::new(connection),
+        })
+    }
+
+    /// The bootstrap servers, without user information.
+    pub fn brokers(&self) -> String {
+        self.connection.brokers()
+    }
+
+    /// The cluster's id. None if the brokers have none.
+    pub async fn cluster_id(&self) -> Result<Option<String>, KafkaError> {
+        self.run("asking for the cluster's id", |connection| {
+            connection.cluster_id()
+        })
+        .await
+    }
+
+    /// The principal of this client, as far as its settings tell: `User:NAME`, or `this client`.
+    pub fn principal(&self) -> String {
+        self.connection.config().principal()
+    }
+
+    /// Whether this client may see every topic whose name begins with `prefix`. If not, lists of
+    /// topics omit the hidden ones.
+    pub async fn sees_all_topics(&self, prefix: &str) -> Result<bool, KafkaError> {
+        let prefix = prefix.to_owned();
+        self.run("looking for rights", move |connection| {
+            topics::are_all_seen(connection, &prefix)
+        })
+        .await
+    }
+
+    /// Whether this client may see every group. If not, lists of groups omit the hidden ones.
+    pub async fn sees_all_groups(&self) -> Result<bool, KafkaError> {
+        self.run("looking for rights", groups::are_all_seen).await
+    }
+
+    /// The names of the topics, sorted, without internal ones and those that this client may not
+    /// see.
+    pub async fn topics(&self) -> Result<Vec<String>, KafkaError> {
+        self.run("listing topics", topics::list).await
+    }
+
+    /// Whether these topics exist. Each is requested by name, so that a hidden topic is not taken
+    /// for a missing one.
+    pub async fn presence(
+        &self,
+        topics: &[String],
+    ) -> Result<BTreeMap<String, TopicPresence>, KafkaError> {
+        let topics = topics.to_vec();
+        self.run("looking topics up", move |connection| {
+            topics::presence(connection, &topics)
+        })
+        .await
+    }
+
+    /// The number of partitions by topic, for those that exist.
+    ///
+    /// # Errors
+    /// Returns [`KafkaError::Refused`] for a topic that this client may not see.
+    pub async fn partition_counts(
+        &self,
+        topics: &[String],
+    ) -> Result<BTreeMap<String, usize>, KafkaError> {
+        let topics = topics.to_vec();
+        self.run("counting partitions", move |connection| {
+            topics::partition_counts(connection, &topics)
+        })
+        .await
+    }
+
+    /// Describes one topic.
+    ///
+    /// # Errors
+    /// Returns [`KafkaError::UnknownTopic`] if the topic does not exist.
+    pub async fn describe_topic(&self, topic: &str) -> Result<TopicDescription, KafkaError> {
+        let topic = topic.to_owned();
+        self.run("describing a topic", move |connection| {
+            topics::describe(connection, &topic)
+        })
+        .await
+    }
+
+    /// Creates topics. Existing ones are not changed. Returns the names of the created topics and
+    /// of the existing ones.
+    ///
+    /// Returns when the created topics can be written to.
+    ///
+    /// # Errors
+    /// Returns the error of the first topic that cannot be created. Others of the list may have
+    /// been created, so calling again is safe.
+    pub async fn create_topics(
+        &self,
+        topics: &[NewTopic],
+    ) -> Result<(Vec<String>, Vec<String>), KafkaError> {
+        let topics = topics.to_vec();
+        self.run("creating topics", move |connection| {
+            topics::create(connection, &topics)
+        })
+        .await
+    }
+
+    /// Adds partitions to a topic, up to a total of `partitions`.
+    ///
+    /// Keys of records that are published without a partition may move to other partitions.
+    ///
+    /// # Errors
+    /// Returns an error if the topic does not exist or has this many partitions already.
+    pub async fn grow_topic(&self, topic: &str, partitions: usize) -> Result<(), KafkaError> {
+        let topic = topic.to_owned();
+        self.run("adding partitions", move |connection| {
+            topics::grow(connection, &topic, partitions)
+        })
+        .await
+    }
+
+    /// The effective settings of several topics, by one request. Omits topics whose settings the
+    /// brokers do not show.
+    pub(crate) async fn settings(
+        &self,
+        topics: &[String],
+    ) -> Result<BTreeMap<String, Settings>, KafkaError> {
+        let topics = topics.to_vec();
+        self.run("reading the settings of topics", move |connection| {
+            settings::of_topics(connection, &topics)
+        })
+        .await
+    }
+
+    /// Changes settings of a topic and keeps its others.
+    ///
+    /// The present settings are read and written back with the changes, so that two concurrent
+    /// changes of one topic may undo each other.
+    ///
+    /// # Errors
+    /// Returns [`KafkaError::UnknownTopic`], or an error for a setting that the brokers do not
+    /// accept.
+    pub async fn alter_topic(
+        &self,
+        topic: &str,
+        settings: &BTreeMap<String, String>,
+    ) -> Result<(), KafkaError> {
+        let (topic, settings) = (topic.to_owned(), settings.clone());
+        self.run("changing a topic's settings", move |connection| {
+            topics::alter(connection, &topic, &settings)
+        })
+        .await
+    }
+
+    /// Deletes the records of a topic before these offsets, by partition. Returns the first
+    /// available offsets.
+    ///
+    /// Only the beginning of a partition can be deleted, and the deletion is final. The partitions
+    /// are requested together, but each is deleted by its own leader: after an error others may be
+    /// deleted, and calling again is safe.
+    ///
+    /// # Errors
+    /// Returns [`KafkaError::UnknownTopic`], or an error for an offset beyond the end or a topic
+    /// that is only compacted.
+    pub async fn delete_records(
+        &self,
+        topic: &str,
+        before: &BTreeMap<i32, i64>,
+    ) -> Result<BTreeMap<i32, i64>, KafkaError> {
+        let (topic, before) = (topic.to_owned(), before.clone());
+        self.run("deleting records", move |connection| {
+            records::delete_before(connection, &topic, &before)
+        })
+        .await
+    }
+
+    /// Describes all groups that this client may see, sorted by name.
+    pub async fn groups(&self) -> Result<Vec<GroupDescription>, KafkaError> {
+        self.run("listing groups", |connection| {
+            groups::describe(connection, None)
+        })
+        .await
+    }
+
+    /// Describes one group. None if it does not exist.
+    ///
+    /// # Errors
+    /// Returns [`KafkaError::Refused`] for a group that this client may not see.
+    pub async fn describe_group(
+        &self,
+        group: &str,
+    ) -> Result<Option<GroupDescription>, KafkaError> {
+        let group = group.to_owned();
+        self.run("describing a group", move |connection| {
+            Ok(groups::describe(connection, Some(&group))?.pop())
+        })
+        .await
+    }
+
+    /// Committed offsets and lag of `group` for every partition of `topics`, sorted. If `topics` is
+    /// empty, for every topic for which the group has a commit.
+    ///
+    /// The age is that of the record at the committed offset, which is read without joining the
+    /// group. If reading takes too long, the age is omitted.
+    ///
+    /// # Errors
+    /// Returns [`KafkaError::UnknownTopic`] for a topic of the list that does not exist.
+    pub async fn group_lag(
+        &self,
+        group: &str,
+        topics: &[String],
+    ) -> Result<Vec<PartitionLag>, KafkaError> {
+        let (group, topics) = (group.to_owned(), topics.to_vec());
+        self.run("reading lag", move |connection| {
+            lag::of_group(connection, &group, &topics)
+        })
+        .await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        ask: impl FnOnce(&Connection) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, KafkaError> {
+        let connection = self.connection.begin();
+        connection::blocking(what, move || ask(&connection)).await
+    }
+}

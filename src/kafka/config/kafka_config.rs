@@ -1,0 +1,223 @@
+//! The connection settings: brokers, client id, and librdkafka's properties.
+
+use super::error::ConfigError;
+use super::mask::{self, mask_userinfo};
+use super::{rules, trust};
+use rdkafka::ClientConfig;
+use std::collections::BTreeMap;
+
+/// The address of a local Kafka, and the default.
+pub(super) const BROKERS_DEFAULT: &str = "localhost:9092";
+
+/// The settings of a connection to Kafka. `Debug` masks every secret.
+///
+/// `properties` sets any property of librdkafka under its own name. They override evenkeel's
+/// defaults, except where that would break a guarantee: for example, automatic commits cannot be
+/// enabled, and the error states the reason.
+///
+/// ```
+/// use evenkeel::kafka::KafkaConfig;
+///
+/// let mut kafka = KafkaConfig::new("broker-1:9092,broker-2:9092");
+/// kafka.client_id = "payments".to_owned();
+/// kafka.set("session.timeout.ms=30000")?;
+/// assert!(kafka.set("enable.auto.commit=true").is_err());
+/// # Ok::<(), evenkeel::kafka::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct KafkaConfig {
+    /// Bootstrap servers, separated by commas: `host:port,host:port`. No broker is contacted before
+    /// a client is created.
+    pub brokers: String,
+    /// The name of the client in the brokers' logs, quotas and metrics.
+    pub client_id: String,
+    /// Properties of librdkafka by name. They override evenkeel's defaults, except those that
+    /// guarantees depend on.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// The defaults of all clients.
+const COMMON: &[(&str, &str)] = &[
+    // Firewalls drop idle connections silently. Without this a service would only notice at its
+    // next request.
+    ("socket.keepalive.enable", "true"),
+    // An unknown topic is a misspelt name: brokers would create it with unintended defaults.
+    ("allow.auto.create.topics", "false"),
+];
+
+/// Further defaults of a producer.
+const PRODUCER: &[(&str, &str)] = &[
+    ("acks", "all"),
+    ("enable.idempotence", "true"),
+    // Java's and Node's clients assign keys by murmur2. librdkafka's own default is another hash.
+    ("partitioner", "murmur2_random"),
+    ("compression.type", "lz4"),
+    // A caller that awaits each publish waits this long each time, so it is short. It costs little
+    // at high rates: while a request is in flight the next batch fills anyway.
+    ("linger.ms", "2"),
+    // The publisher itself bounds records and bytes, and waits in order. The client's own limits
+    // would return "queue full" instead, and a later retry could overtake a record of the same key.
+    ("queue.buffering.max.messages", "0"),
+    ("queue.buffering.max.kbytes", "2147483647"),
+    // The topic's own limit decides. The client's default is below the brokers', so that a readable
+    // record could be too large for the dead-letter topic.
+    ("message.max.bytes", "16777216"),
+    // How long a topic may be unknown before its records are refused. The client's 30 s are long
+    // for a misspelt name.
+    ("topic.metadata.propagation.max.ms", "5000"),
+];
+
+/// Further defaults of a consumer.
+const CONSUMER: &[(&str, &str)] = &[
+    // Only settled records are committed, by the offset tracker.
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("auto.offset.reset", "earliest"),
+    // With the default of a second, every full local queue pauses for a second.
+    ("fetch.queue.backoff.ms", "10"),
+    ("queued.max.messages.kbytes", "6144"),
+];
+
+impl KafkaConfig {
+    /// Creates settings with these brokers. All others have their defaults.
+    pub fn new(brokers: impl Into<String>) -> Self {
+        Self {
+            brokers: brokers.into(),
+            client_id: "evenkeel".to_owned(),
+            properties: BTreeMap::new(),
+        }
+    }
+
+    /// The principal of the client in the brokers, as far as the settings tell: `User:NAME`, or
+    /// `this client` if a certificate or a token determines it.
+    pub(crate) fn principal(&self) -> String {
+        let has_login = |name: &&String| !name.is_empty();
+        let user = self.properties.get("sasl.username").filter(has_login);
+        user.map_or_else(|| "this client".to_owned(), |user| format!("User:{user}"))
+    }
+
+    /// Sets a property of librdkafka from `key=value` text.
+    ///
+    /// # Errors
+    /// Returns an error for text without `=`, a property that librdkafka does not know, a value
+    /// that it does not accept, or one that would break a guarantee.
+    pub fn set(&mut self, assignment: &str) -> Result<(), ConfigError> {
+        let Some((name, value)) = assignment.split_once('=') else {
+            // The text after the name may be a password.
+            let is_of_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            let end = assignment
+                .find(|c| !is_of_name(c))
+                .unwrap_or(assignment.len());
+            return Err(ConfigError::new(
+                &assignment[..end],
+                "a property is written as name=value",
+            ));
+        };
+        let name = name.trim();
+        // A trailing blank is part of a password.
+        let value = match mask::is_secret(name) {
+            true => value,
+            false => value.trim(),
+        };
+        self.set_property(name, value)
+    }
+
+    pub(super) fn set_property(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        let name = rules::canonical(name);
+        rules::check(name, value)?;
+        match name {
+            "bootstrap.servers" => self.brokers = value.to_owned(),
+            "client.id" => self.client_id = value.to_owned(),
+            _ => {
+                self.properties.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Validates the settings that every client needs. Opens no connection.
+    ///
+    /// # Errors
+    /// Returns the first setting that cannot be used, with the remedy.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.check_each()?;
+        rules::check_files(&self.properties)?;
+        rules::check_together(&self.properties)
+    }
+
+    /// Validates each setting on its own.
+    pub(super) fn check_each(&self) -> Result<(), ConfigError> {
+        rules::check_brokers(&self.brokers)?;
+        for (name, value) in &self.properties {
+            rules::check(rules::canonical(name), value)?;
+        }
+        Ok(())
+    }
+
+    /// The properties of a producer with evenkeel's defaults: acks=all, idempotence,
+    /// murmur2_random, lz4…
+    pub(crate) fn producer(&self) -> Result<ClientConfig, ConfigError> {
+        self.build(PRODUCER, rules::is_for_producers)
+    }
+
+    /// The properties of a consumer in `group` with evenkeel's defaults: earliest, no auto commit,
+    /// no auto store, bounded queues…
+    pub(crate) fn consumer(&self, group: &str) -> Result<ClientConfig, ConfigError> {
+        if group.trim().is_empty() {
+            return Err(ConfigError::new("group", "the consumer group has no name"));
+        }
+        let mut config = self.build(CONSUMER, rules::is_for_consumers)?;
+        config.set("group.id", group);
+        Ok(config)
+    }
+
+    /// The properties of an admin client.
+    ///
+    /// To read records without a group, use [`Self::consumer`] with any group name and a plain
+    /// `assign`: librdkafka assigns no partition to a client without `group.id`.
+    pub(crate) fn client(&self) -> Result<ClientConfig, ConfigError> {
+        self.build(&[], |name| {
+            rules::is_for_producers(name) && rules::is_for_consumers(name)
+        })
+    }
+
+    /// Combines the common defaults, those of this kind of client, and the user's properties that
+    /// apply to it.
+    fn build(
+        &self,
+        defaults: &[(&str, &str)],
+        concerns: impl Fn(&str) -> bool,
+    ) -> Result<ClientConfig, ConfigError> {
+        self.validate()?;
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers);
+        config.set("client.id", &self.client_id);
+        for (name, value) in COMMON.iter().chain(defaults) {
+            config.set(*name, *value);
+        }
+        for (name, value) in &self.properties {
+            let name = rules::canonical(name);
+            if concerns(name) {
+                config.set(name, value);
+            }
+        }
+        trust::set_default(&mut config, |name| std::env::var(name).ok());
+        crate::kafka::log::set_level(&mut config);
+        Ok(config)
+    }
+}
+
+impl std::fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let properties: BTreeMap<&str, _> = self
+            .properties
+            .iter()
+            .map(|(name, value)| (name.as_str(), mask::masked(name, value)))
+            .collect();
+        f.debug_struct("KafkaConfig")
+            .field("brokers", &mask_userinfo(&self.brokers))
+            .field("client_id", &self.client_id)
+            .field("properties", &properties)
+            .finish()
+    }
+}

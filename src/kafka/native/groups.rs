@@ -1,0 +1,199 @@
+//! Descriptions of groups of any consumer protocol, KIP-848 among them: rust-rdkafka asks by the
+//! classic protocol only.
+
+use super::sys;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::types::RDKafkaRespErr;
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, c_char};
+use std::ptr::{self, NonNull};
+use std::time::Duration;
+
+/// A consumer group as its coordinator describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DescribedGroup {
+    pub(crate) group: String,
+    /// The state in Kafka's terms. None if the client does not know it.
+    pub(crate) state: Option<String>,
+    /// Whether the group uses the newer protocol.
+    pub(crate) is_broker_assigned: bool,
+    pub(crate) assignor: String,
+    pub(crate) members: Vec<DescribedMember>,
+    /// Why the group could not be described.
+    pub(crate) error: Option<RDKafkaErrorCode>,
+}
+
+/// A member of such a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DescribedMember {
+    pub(crate) member_id: String,
+    pub(crate) client_id: String,
+    pub(crate) host: String,
+    pub(crate) assignment: BTreeMap<String, Vec<i32>>,
+}
+
+/// A native value that is returned to librdkafka when it is dropped.
+struct Owned<T>(NonNull<T>, unsafe extern "C" fn(*mut T));
+
+impl<T> Owned<T> {
+    /// # Safety
+    /// `pointer` is null or owned by the caller, and `destroy` is the function that frees it.
+    unsafe fn new(pointer: *mut T, destroy: unsafe extern "C" fn(*mut T)) -> Option<Self> {
+        Some(Self(NonNull::new(pointer)?, destroy))
+    }
+
+    fn get(&self) -> *mut T {
+        self.0.as_ptr()
+    }
+}
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        // SAFETY: `new` guarantees that the value is owned and `destroy` fits it. It is freed here
+        // only.
+        unsafe { (self.1)(self.0.as_ptr()) }
+    }
+}
+
+/// Describes these groups; blocks up to `timeout`.
+pub(crate) fn describe_groups<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    groups: &[String],
+    timeout: Duration,
+) -> Result<Vec<DescribedGroup>, RDKafkaErrorCode> {
+    let names: Vec<CString> = groups
+        .iter()
+        .filter_map(|group| CString::new(group.as_str()).ok())
+        .collect();
+    let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    if pointers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let timeout_ms = i32::try_from(timeout.as_millis())
+        .unwrap_or(i32::MAX)
+        .max(1);
+    let client = consumer.client().native_ptr();
+    // SAFETY: the client is alive during the whole call. Options, queue and event are owned here
+    // and freed when they are dropped, the event before the queue. The data that the event's result
+    // lends is copied before that.
+    unsafe {
+        let options = sys::rd_kafka_AdminOptions_new(
+            client,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
+        );
+        let options = Owned::new(options, sys::rd_kafka_AdminOptions_destroy)
+            .ok_or(RDKafkaErrorCode::Fail)?;
+        let error = sys::rd_kafka_AdminOptions_set_request_timeout(
+            options.get(),
+            timeout_ms,
+            ptr::null_mut(),
+            0,
+        );
+        if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(error.into());
+        }
+        let queue = Owned::new(sys::rd_kafka_queue_new(client), sys::rd_kafka_queue_destroy)
+            .ok_or(RDKafkaErrorCode::Fail)?;
+        sys::rd_kafka_DescribeConsumerGroups(
+            client,
+            pointers.as_mut_ptr(),
+            pointers.len(),
+            options.get(),
+            queue.get(),
+        );
+        let event = sys::rd_kafka_queue_poll(queue.get(), timeout_ms);
+        let event = Owned::new(event, sys::rd_kafka_event_destroy)
+            .ok_or(RDKafkaErrorCode::OperationTimedOut)?;
+        let error = sys::rd_kafka_event_error(event.get());
+        if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(error.into());
+        }
+        let result = sys::rd_kafka_event_DescribeConsumerGroups_result(event.get());
+        if result.is_null() {
+            return Err(RDKafkaErrorCode::Fail);
+        }
+        let mut count = 0;
+        let described = sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
+        Ok((0..count)
+            .map(|index| group(*described.add(index)))
+            .collect())
+    }
+}
+
+/// # Safety
+/// `description` is valid during the call.
+unsafe fn group(description: *const sys::rd_kafka_ConsumerGroupDescription_t) -> DescribedGroup {
+    // SAFETY: the caller guarantees that the description is valid. All lent data is copied.
+    unsafe {
+        let error = sys::rd_kafka_ConsumerGroupDescription_error(description);
+        let error = (!error.is_null()).then(|| sys::rd_kafka_error_code(error).into());
+        let state = sys::rd_kafka_ConsumerGroupDescription_state(description);
+        let state = match state {
+            sys::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_UNKNOWN => None,
+            state => Some(text(sys::rd_kafka_consumer_group_state_name(state))),
+        };
+        let kind = sys::rd_kafka_ConsumerGroupDescription_type(description);
+        let count = sys::rd_kafka_ConsumerGroupDescription_member_count(description);
+        let member_at = |index| {
+            member(sys::rd_kafka_ConsumerGroupDescription_member(
+                description,
+                index,
+            ))
+        };
+        DescribedGroup {
+            group: text(sys::rd_kafka_ConsumerGroupDescription_group_id(description)),
+            state,
+            is_broker_assigned: kind
+                == sys::rd_kafka_consumer_group_type_t::RD_KAFKA_CONSUMER_GROUP_TYPE_CONSUMER,
+            assignor: text(sys::rd_kafka_ConsumerGroupDescription_partition_assignor(
+                description,
+            )),
+            members: (0..count).map(member_at).collect(),
+            error,
+        }
+    }
+}
+
+/// # Safety
+/// `description` is valid during the call.
+unsafe fn member(description: *const sys::rd_kafka_MemberDescription_t) -> DescribedMember {
+    let mut assignment: BTreeMap<String, Vec<i32>> = BTreeMap::new();
+    // SAFETY: the caller guarantees that the description is valid. All lent data is copied. `elems`
+    // points to `cnt` elements that the list owns.
+    unsafe {
+        let assigned = sys::rd_kafka_MemberDescription_assignment(description);
+        if !assigned.is_null() {
+            let list = sys::rd_kafka_MemberAssignment_partitions(assigned);
+            if let Some(list) = list.as_ref()
+                && list.cnt > 0
+            {
+                for element in std::slice::from_raw_parts(list.elems, list.cnt as usize) {
+                    let partitions = assignment.entry(text(element.topic)).or_default();
+                    partitions.push(element.partition);
+                }
+            }
+        }
+        assignment
+            .values_mut()
+            .for_each(|partitions| partitions.sort_unstable());
+        DescribedMember {
+            member_id: text(sys::rd_kafka_MemberDescription_consumer_id(description)),
+            client_id: text(sys::rd_kafka_MemberDescription_client_id(description)),
+            host: text(sys::rd_kafka_MemberDescription_host(description)),
+            assignment,
+        }
+    }
+}
+
+/// # Safety
+/// `pointer` is null or a C string.
+unsafe fn text(pointer: *const c_char) -> String {
+    // SAFETY: the caller guarantees that the pointer is null or a C string.
+    match pointer.is_null() {
+        true => String::new(),
+        false => unsafe { CStr::from_ptr(pointer) }
+            .to_string_lossy()
+            .into_owned(),
+    }
+}

@@ -1,0 +1,463 @@
+//! Partition queues forwarded to a queue of our own, committed offsets with metadata and leader
+//! epochs, topic ids, tokens, and headers with names of any bytes. This file and its folder are the
+//! only module with unsafe code.
+//!
+//! rust-rdkafka has no safe interface for these librdkafka calls. Every function below keeps these
+//! rules:
+//! - A native handle is used only while its client is alive: callers pass the client by reference,
+//!   and [`ForwardedQueue`] holds the client itself.
+//! - Data that librdkafka lends by pointer (keys, values, headers, metadata, topic names) is read
+//!   before the call returns, and copied if it is kept.
+//! - Every message, queue and header list is freed exactly once.
+#![allow(unsafe_code)]
+
+pub(crate) mod groups;
+mod headers;
+mod login;
+mod offsets;
+mod raw;
+mod revive;
+mod topic_ids;
+
+pub(crate) use headers::{MessageHeaders, native_headers};
+pub(crate) use login::{Login, logged_in};
+pub(crate) use offsets::{
+    Committed, ToCommit, begin_at, cached_watermarks, commit, committed, set_leader_epoch,
+};
+pub(crate) use revive::Watched;
+pub(crate) use topic_ids::{TopicId, topic_ids};
+
+use super::reader::TimestampKind;
+use raw::{bytes, error_code};
+use rdkafka::bindings as sys;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaRespErr;
+use std::ffi::{CStr, CString};
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A queue of our own to which the queues of partitions are forwarded, so that the consumer's queue
+/// carries only events. Thus neither back-pressure nor a slow handler delays a rebalance, and no
+/// prefetched record is discarded.
+pub(crate) struct ForwardedQueue<C: ConsumerContext + 'static> {
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    is_singly: bool,
+    // Last field: the queue must be freed before the client.
+    consumer: Arc<BaseConsumer<C>>,
+}
+
+// SAFETY: librdkafka's queues are internally locked. Every `rd_kafka_queue_*` call may come from
+// any thread.
+unsafe impl<C: ConsumerContext + 'static> Send for ForwardedQueue<C> {}
+// SAFETY: as above.
+unsafe impl<C: ConsumerContext + 'static> Sync for ForwardedQueue<C> {}
+
+impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
+    /// Creates a queue of this client.
+    pub(crate) fn new(consumer: Arc<BaseConsumer<C>>) -> Self {
+        // SAFETY: the client is alive. `rd_kafka_queue_new` never returns null.
+        let queue = unsafe {
+            NonNull::new_unchecked(sys::rd_kafka_queue_new(consumer.client().native_ptr()))
+        };
+        Self {
+            queue,
+            is_singly: false,
+            consumer,
+        }
+    }
+
+    /// Makes the queue return messages one by one. In a batch librdkafka counts the end of a
+    /// partition, which is an error in place of a record, as a record. After a rebalance it would
+    /// continue behind it: out of range, and therefore from the beginning.
+    pub(crate) fn one_by_one(mut self) -> Self {
+        self.is_singly = true;
+        self
+    }
+
+    /// The address of this queue for [`forward`]. Valid while `self` lives.
+    pub(crate) fn target(&self) -> ForwardTarget {
+        ForwardTarget(self.queue)
+    }
+
+    /// Takes up to `limit` messages, or as many as fit: waits up to `timeout` for the first, then
+    /// takes the available ones.
+    pub(crate) fn take(&self, messages: &mut Messages, limit: usize, timeout: Duration) {
+        messages.clear();
+        let limit = limit.min(messages.pointers.capacity());
+        if limit == 0 {
+            return;
+        }
+        if self.is_singly {
+            let mut timeout = timeout;
+            while messages.len() < limit && self.take_one(messages, timeout) {
+                timeout = Duration::ZERO;
+            }
+            return;
+        }
+        // A batch read with a timeout waits until its array is full or the timeout expires, so it
+        // has none.
+        if self.take_batch(messages, limit) == 0 {
+            self.take_from_first(messages, limit, timeout);
+        }
+    }
+
+    /// Like [`Self::take`], but [`Self::wake`] ends the wait at any moment.
+    pub(crate) fn wait_and_take(&self, messages: &mut Messages, limit: usize, timeout: Duration) {
+        messages.clear();
+        let limit = limit.min(messages.pointers.capacity());
+        if limit > 0 {
+            // A batch read would consume the wake-up without a sign of it.
+            self.take_from_first(messages, limit, timeout);
+        }
+    }
+
+    /// Waits for a message, and takes the available ones after it. `limit` is not 0, and there is
+    /// room for as many.
+    fn take_from_first(&self, messages: &mut Messages, limit: usize, timeout: Duration) {
+        if self.take_one(messages, timeout) {
+            self.take_batch(messages, limit - 1);
+        }
+    }
+
+    /// The first offset of a partition as of its last fetch. None before the first fetch.
+    pub(crate) fn first_offset(&self, topic: &str, partition: i32) -> Option<i64> {
+        cached_watermarks(&self.consumer, topic, partition).map(|(first, _)| first)
+    }
+
+    /// Waits for a message. Returns whether one was received.
+    fn take_one(&self, messages: &mut Messages, timeout: Duration) -> bool {
+        // SAFETY: the queue is alive. The message, if any, is owned here until it is destroyed in
+        // `Messages::clear`.
+        let message =
+            unsafe { sys::rd_kafka_consume_queue(self.queue.as_ptr(), timeout.as_millis() as i32) };
+        messages.pointers.extend(NonNull::new(message));
+        !message.is_null()
+    }
+
+    /// Ends a wait for messages, or the next wait if there is none now.
+    pub(crate) fn wake(&self) {
+        // SAFETY: the queue is alive.
+        unsafe { sys::rd_kafka_queue_yield(self.queue.as_ptr()) }
+    }
+
+    fn take_batch(&self, messages: &mut Messages, room: usize) -> usize {
+        let length = messages.pointers.len();
+        debug_assert!(length + room <= messages.pointers.capacity());
+        // SAFETY: `pointers` has room for `room` more elements (NonNull has the layout of a raw
+        // pointer). librdkafka writes at most as many valid pointers and returns their number, or
+        // -1 on error. Only these become visible.
+        unsafe {
+            let end = messages
+                .pointers
+                .as_mut_ptr()
+                .add(length)
+                .cast::<*mut sys::rd_kafka_message_t>();
+            let taken = sys::rd_kafka_consume_batch_queue(self.queue.as_ptr(), 0, end, room).max(0)
+                as usize;
+            messages.pointers.set_len(length + taken);
+            taken
+        }
+    }
+}
+
+impl<C: ConsumerContext + 'static> Drop for ForwardedQueue<C> {
+    fn drop(&mut self) {
+        let _ = &self.consumer;
+        // SAFETY: the queue is owned here, and the client, held by `self.consumer`, is still alive.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) }
+    }
+}
+
+/// The target to which [`forward`] sends the queue of a partition.
+#[derive(Clone, Copy)]
+pub(crate) struct ForwardTarget(NonNull<sys::rd_kafka_queue_t>);
+
+// SAFETY: this is only an address. Only `forward` uses it, and its caller keeps the queue alive.
+unsafe impl Send for ForwardTarget {}
+// SAFETY: as above.
+unsafe impl Sync for ForwardTarget {}
+
+/// Forwards the queue of a partition to `target`. Call it before the assignment takes effect, so
+/// that the consumer's queue has no message of the partition yet. The [`ForwardedQueue`] of
+/// `target` must be alive.
+pub(crate) fn forward<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+    target: ForwardTarget,
+) -> KafkaResult<()> {
+    with_partition_queue(consumer, topic, partition, target.0.as_ptr())
+}
+
+/// Ends the forwarding of a partition's queue.
+pub(crate) fn unforward<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+) -> KafkaResult<()> {
+    with_partition_queue(consumer, topic, partition, ptr::null_mut())
+}
+
+fn with_partition_queue<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+    target: *mut sys::rd_kafka_queue_t,
+) -> KafkaResult<()> {
+    let topic = CString::new(topic)?;
+    // SAFETY: the client is alive. The reference to the partition queue is returned below. `target`
+    // is alive or null.
+    unsafe {
+        let queue = sys::rd_kafka_queue_get_partition(
+            consumer.client().native_ptr(),
+            topic.as_ptr(),
+            partition,
+        );
+        if queue.is_null() {
+            return Err(KafkaError::MessageConsumption(
+                RDKafkaErrorCode::UnknownPartition,
+            ));
+        }
+        sys::rd_kafka_queue_forward(queue, target);
+        sys::rd_kafka_queue_destroy(queue);
+    }
+    Ok(())
+}
+
+/// Messages taken from a queue, freed when cleared or dropped.
+pub(crate) struct Messages {
+    pointers: Vec<NonNull<sys::rd_kafka_message_t>>,
+}
+
+// SAFETY: the messages are owned here alone, and librdkafka lets any thread read and destroy a
+// message that it owns.
+unsafe impl Send for Messages {}
+
+impl Messages {
+    /// Creates an empty list with room for `capacity` messages.
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        Self {
+            pointers: Vec::with_capacity(capacity),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.pointers.len()
+    }
+
+    /// The messages, valid until they are cleared.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Message<'_>> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+
+    /// The message at `index`, valid until they are cleared.
+    pub(crate) fn get(&self, index: usize) -> Message<'_> {
+        Message {
+            pointer: self.pointers[index],
+            messages: PhantomData,
+        }
+    }
+
+    /// Appends a message.
+    pub(crate) fn push(&mut self, message: OneMessage) {
+        self.pointers.push(message.0);
+        // The list owns it from now on.
+        std::mem::forget(message);
+    }
+
+    /// Removes all messages, one by one.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = OneMessage> {
+        self.pointers.drain(..).map(OneMessage)
+    }
+
+    /// Frees all messages.
+    pub(crate) fn clear(&mut self) {
+        for pointer in self.pointers.drain(..) {
+            // SAFETY: each message is owned here and destroyed once: `drain` removes the others.
+            unsafe { sys::rd_kafka_message_destroy(pointer.as_ptr()) }
+        }
+    }
+}
+
+impl Drop for Messages {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// A message taken out of its list, freed when dropped.
+pub(crate) struct OneMessage(NonNull<sys::rd_kafka_message_t>);
+
+// SAFETY: as for `Messages`.
+unsafe impl Send for OneMessage {}
+
+impl OneMessage {
+    /// The message, valid as long as this one.
+    pub(crate) fn get(&self) -> Message<'_> {
+        Message {
+            pointer: self.0,
+            messages: PhantomData,
+        }
+    }
+}
+
+impl Drop for OneMessage {
+    fn drop(&mut self) {
+        // SAFETY: the message is owned here alone: it was taken out of its list.
+        unsafe { sys::rd_kafka_message_destroy(self.0.as_ptr()) }
+    }
+}
+
+/// A message that librdkafka lends.
+#[derive(Clone, Copy)]
+pub(crate) struct Message<'a> {
+    pointer: NonNull<sys::rd_kafka_message_t>,
+    messages: PhantomData<&'a Messages>,
+}
+
+impl<'a> Message<'a> {
+    fn native(self) -> &'a sys::rd_kafka_message_t {
+        // SAFETY: librdkafka returned the pointer, and it is destroyed only when its `Messages`,
+        // borrowed for `'a`, are cleared.
+        unsafe { self.pointer.as_ref() }
+    }
+
+    /// The error in place of a record, such as the end of a partition.
+    pub(crate) fn error(&self) -> Option<RDKafkaErrorCode> {
+        // SAFETY: the message is valid, and C wrote an integer there.
+        error_code(unsafe {
+            ptr::addr_of!((*self.pointer.as_ptr()).err)
+                .cast::<i32>()
+                .read()
+        })
+    }
+
+    /// The client's text of the error.
+    pub(crate) fn error_text(&self) -> String {
+        // SAFETY: the message is valid. The result is null, or a C string that lives as long as the
+        // message.
+        unsafe {
+            let text = sys::rd_kafka_message_errstr(self.native());
+            match text.is_null() {
+                true => String::new(),
+                false => CStr::from_ptr(text).to_string_lossy().into_owned(),
+            }
+        }
+    }
+
+    /// A number that is equal for messages of one topic that were taken together.
+    pub(crate) fn topic_handle(&self) -> usize {
+        self.native().rkt as usize
+    }
+
+    /// The topic's name. None for an error that belongs to no topic.
+    pub(crate) fn topic(&self) -> Option<&'a str> {
+        if self.native().rkt.is_null() {
+            return None;
+        }
+        // SAFETY: the message holds a reference to its topic, whose name is a C string.
+        unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.native().rkt)) }
+            .to_str()
+            .ok()
+    }
+
+    pub(crate) fn partition(&self) -> i32 {
+        self.native().partition
+    }
+
+    pub(crate) fn offset(&self) -> i64 {
+        self.native().offset
+    }
+
+    /// Milliseconds since the epoch. Negative if the record has no timestamp.
+    pub(crate) fn timestamp_ms(&self) -> i64 {
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: the message is valid and `kind` outlives the call.
+        unsafe { sys::rd_kafka_message_timestamp(self.native(), &mut kind) }
+    }
+
+    /// The leader epoch under which the record was appended (KIP-320). None if the brokers do not
+    /// return it.
+    pub(crate) fn leader_epoch(&self) -> Option<i32> {
+        // SAFETY: the message is valid.
+        let epoch = unsafe { sys::rd_kafka_message_leader_epoch(self.native()) };
+        (epoch >= 0).then_some(epoch)
+    }
+
+    /// Who set the timestamp.
+    pub(crate) fn timestamp_kind(&self) -> TimestampKind {
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: the message is valid and `kind` outlives the call.
+        unsafe { sys::rd_kafka_message_timestamp(self.native(), &mut kind) };
+        match kind {
+            sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE => {
+                TimestampKind::Absent
+            }
+            sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_CREATE_TIME => TimestampKind::Create,
+            sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME => {
+                TimestampKind::LogAppend
+            }
+        }
+    }
+
+    pub(crate) fn key(&self) -> Option<&'a [u8]> {
+        // SAFETY: librdkafka's key pointer and length describe one buffer that lives as long as the
+        // message.
+        unsafe { bytes(self.native().key, self.native().key_len) }
+    }
+
+    pub(crate) fn value(&self) -> Option<&'a [u8]> {
+        // SAFETY: the same as for the key.
+        unsafe { bytes(self.native().payload, self.native().len) }
+    }
+
+    /// The headers, parsed by each call and owned by the caller. librdkafka allocates for each of
+    /// them. If they are dropped before those of the next message are taken, their memory is
+    /// reused, whereas the headers of a whole burst would not fit into the allocator's caches.
+    pub(crate) fn take_headers(self) -> MessageHeaders {
+        let mut list = ptr::null_mut();
+        // SAFETY: the message is valid, and only this thread has it, so it may be changed. The
+        // returned list is owned here.
+        let error =
+            unsafe { sys::rd_kafka_message_detach_headers(self.pointer.as_ptr(), &mut list) };
+        let is_there = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+        MessageHeaders::of(is_there.then(|| NonNull::new(list)).flatten())
+    }
+}
+
+/// Whether the group has accepted this client as a member: the client knows a generation or, with
+/// KIP-848, a member epoch.
+pub(crate) fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
+    // SAFETY: the client is alive. The result is null, or owned here and freed once.
+    unsafe {
+        let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
+        if metadata.is_null() {
+            return false;
+        }
+        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+        generation > 0
+    }
+}
+
+/// The id that the group assigned to this member. None before it has joined.
+pub(crate) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<String> {
+    // SAFETY: the client is alive. The result is null, or a C string that is owned here and freed
+    // once, after it was copied.
+    unsafe {
+        let client = consumer.client().native_ptr();
+        let id = sys::rd_kafka_memberid(client);
+        if id.is_null() {
+            return None;
+        }
+        let copy = CStr::from_ptr(id).to_string_lossy().into_owned();
+        sys::rd_kafka_mem_free(client, id.cast());
+        Some(copy).filter(|id| !id.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,421 @@
+//! Reads partitions without a group, for tools, audits and tests that read a log and commit
+//! nothing.
+//!
+//! Owns the start and the end of a reading in each partition. Knows no handler, no group and no
+//! event.
+
+pub use super::timestamp::TimestampKind;
+pub use span::{Reading, Span, Start};
+
+use super::error::failed;
+use super::error::fault::LastFault;
+use super::log::next_event;
+use super::native::{ForwardedQueue, Login, Message, Messages, Watched, forward, logged_in};
+use super::unreadable::{UnreadableBatch, is_unreadable};
+use super::{KafkaConfig, KafkaError};
+use crate::durations::{CALL_MAX, bounded};
+use crate::event::Headers;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A record read from the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogRecord {
+    /// The topic of the record.
+    pub topic: Arc<str>,
+    /// The partition of the record.
+    pub partition: i32,
+    /// The offset of the record.
+    pub offset: i64,
+    /// Who set `timestamp_ms`.
+    pub timestamp_kind: TimestampKind,
+    /// Milliseconds since the epoch. None if the record has no timestamp.
+    pub timestamp_ms: Option<i64>,
+    /// The key. None if the record has none.
+    pub key: Option<Vec<u8>>,
+    /// The value. None is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// The headers in order.
+    pub headers: Headers,
+}
+
+/// The most records that are copied from the client at a time.
+const BURST_RECORDS: usize = 64;
+/// The interval at which the client's own events are served while no record arrives.
+const EVENT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Reads spans of partitions, each in offset order. Its methods block the calling thread: call them
+/// from a thread that may block, not from a task.
+///
+/// The reader is assigned to its partitions directly: it joins no group, commits nothing and is
+/// invisible to consumers. Its memory is bounded by 10,000 prefetched records or 16 MiB of them,
+/// the excess of a fetch response, and 64 records that are copied for the caller.
+///
+/// # Examples
+/// ```no_run
+/// use evenkeel::kafka::KafkaConfig;
+/// use evenkeel::kafka::reader::{Reader, Reading, Start};
+/// use std::time::Duration;
+///
+/// let kafka = KafkaConfig::new("localhost:9092");
+/// let reading = Reading::whole(["shop.orders"]);
+/// let mut reader = Reader::open(&kafka, &reading, Duration::from_secs(10))?;
+/// while !reader.at_end() {
+///     if let Some(record) = reader.next(Duration::from_secs(1))? {
+///         println!("{}/{} at {}", record.topic, record.partition, record.offset);
+///     }
+/// }
+/// # Ok::<(), evenkeel::kafka::KafkaError>(())
+/// ```
+pub struct Reader {
+    lines: Vec<PartitionCursor>,
+    index: HashMap<Arc<str>, HashMap<i32, usize>>,
+    open_lines: usize,
+    taken: Messages,
+    records: VecDeque<LogRecord>,
+    unreadable: VecDeque<UnreadableBatch>,
+    unreachable_since: Option<Instant>,
+    brokers: String,
+    timeout: Duration,
+    // Fields drop in order: both must be dropped before the client.
+    _watched: Watched,
+    _login: Login,
+    queue: ForwardedQueue<LastFault>,
+    consumer: Arc<BaseConsumer<LastFault>>,
+}
+
+/// The progress of one partition through its span.
+struct PartitionCursor {
+    span: Span,
+    done: bool,
+    /// The end of the log at the opening, for a partition without an end that has not reached it
+    /// yet.
+    behind: Option<i64>,
+}
+
+impl Reader {
+    /// Looks up the partitions, resolves start and end, and starts fetching.
+    ///
+    /// # Errors
+    /// Returns [`KafkaError::UnknownTopic`] for a topic that does not exist,
+    /// [`KafkaError::UnknownPartition`] for a partition that does not exist, and
+    /// [`KafkaError::Unreachable`] if no broker answers within `timeout`, which bounds each
+    /// request.
+    pub fn open(
+        config: &KafkaConfig,
+        reading: &Reading,
+        timeout: Duration,
+    ) -> Result<Self, KafkaError> {
+        Self::over(config, resolve::resolve(config, reading, timeout)?, timeout)
+    }
+
+    /// Reads these offsets, with a span of its own for each partition. Skips offsets that are not
+    /// available any more, or not yet.
+    ///
+    /// # Errors
+    /// Returns the client's errors. A topic that does not exist is found while it is read.
+    pub fn over(
+        config: &KafkaConfig,
+        spans: Vec<Span>,
+        timeout: Duration,
+    ) -> Result<Self, KafkaError> {
+        let timeout = timeout.min(CALL_MAX);
+        // The client requires a group for an assignment. No client joins this one or commits to it.
+        let mut client = config.consumer("evenkeel-reader")?;
+        client
+            .set("auto.offset.reset", "earliest")
+            .set("enable.partition.eof", "true");
+        // The client's default of 100,000 records costs far more memory than their bytes, and is no
+        // faster.
+        if client.get("queued.min.messages").is_none() {
+            client.set("queued.min.messages", "10000");
+        }
+        let made = logged_in(&client, LastFault::default());
+        let (consumer, login) = made.map_err(|error| failed("creating a reader", error))?;
+        let consumer = Arc::new(consumer);
+        let queue = ForwardedQueue::new(Arc::clone(&consumer));
+        start(&consumer, &queue, &spans).map_err(|e| failed("assigning partitions", e))?;
+        let mut index: HashMap<Arc<str>, HashMap<i32, usize>> = HashMap::new();
+        for (at, span) in spans.iter().enumerate() {
+            let partitions = index.entry(Arc::clone(&span.topic)).or_default();
+            partitions.insert(span.partition, at);
+        }
+        let lines: Vec<PartitionCursor> = spans.into_iter().map(PartitionCursor::new).collect();
+        Ok(Self {
+            open_lines: lines.iter().filter(|line| !line.done).count(),
+            lines,
+            index,
+            taken: Messages::with_capacity(BURST_RECORDS),
+            records: VecDeque::with_capacity(BURST_RECORDS),
+            unreadable: VecDeque::new(),
+            unreachable_since: None,
+            brokers: config.brokers.clone(),
+            timeout,
+            _watched: Watched::new(consumer.client(), &config.brokers, None),
+            _login: login,
+            queue,
+            consumer,
+        })
+    }
+
+    /// Reads the topics from their beginnings and continues with new records.
+    /// [`Reader::has_caught_up`] returns whether all records that they hold now were read.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Reader::open`].
+    pub fn follow<T: Into<String>>(
+        config: &KafkaConfig,
+        topics: impl IntoIterator<Item = T>,
+        timeout: Duration,
+    ) -> Result<Self, KafkaError> {
+        let mut reader = Self::open(config, &Reading::whole(topics), timeout)?;
+        // No record was taken yet, so no record beyond the ends was skipped.
+        reader.lines.iter_mut().for_each(PartitionCursor::go_on);
+        reader.open_lines = reader.lines.len();
+        Ok(reader)
+    }
+
+    /// Whether all records were returned that the topics held when [`Reader::follow`] was called.
+    pub fn has_caught_up(&self) -> bool {
+        self.records.is_empty() && self.lines.iter().all(|line| line.behind.is_none())
+    }
+
+    /// The partitions and the offsets that this reader covers.
+    pub fn spans(&self) -> impl Iterator<Item = &Span> {
+        self.lines.iter().map(|line| &line.span)
+    }
+
+    /// Whether every record up to the end of every partition was returned. Always false without an
+    /// end.
+    pub fn at_end(&self) -> bool {
+        self.open_lines == 0 && self.records.is_empty() && self.unreadable.is_empty()
+    }
+
+    /// The next record. None if no record arrives within `timeout`, or the end is reached.
+    ///
+    /// The reader stays usable after an error: it reconnects by itself, so that a caller that can
+    /// wait may call again.
+    ///
+    /// # Errors
+    /// Returns [`KafkaError::UnreadableBatch`] once for each partition with a batch that cannot be
+    /// read: that partition ends there, and the others continue. Returns
+    /// [`KafkaError::Unreachable`] if no broker could be reached for the timeout of `open`, and any
+    /// error that the client cannot recover from, such as a deleted topic or denied access.
+    pub fn next(&mut self, timeout: Duration) -> Result<Option<LogRecord>, KafkaError> {
+        let deadline = Instant::now() + bounded(timeout);
+        loop {
+            if let Some(record) = self.records.pop_front() {
+                return Ok(Some(record));
+            }
+            if let Some(batch) = self.unreadable.pop_front() {
+                return Err(KafkaError::UnreadableBatch(batch));
+            }
+            if self.open_lines == 0 {
+                return Ok(None);
+            }
+            self.serve_events()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.take(left.min(EVENT_INTERVAL))?;
+            if left.is_zero() && self.records.is_empty() && self.unreadable.is_empty() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Whether all records of the span of a partition were returned.
+    pub(crate) fn has_ended(&self, topic: &str, partition: i32) -> bool {
+        let at = self.index.get(topic).and_then(|of| of.get(&partition));
+        at.is_none_or(|at| self.lines[*at].done)
+    }
+
+    /// Stops reading a partition.
+    pub fn leave(&mut self, topic: &str, partition: i32) {
+        let at = self.index.get(topic).and_then(|of| of.get(&partition));
+        let Some(line) = at.map(|at| &mut self.lines[*at]) else {
+            return;
+        };
+        self.open_lines -= usize::from(!line.done);
+        line.behind = None;
+        line.done = true;
+        self.records
+            .retain(|record| (&*record.topic, record.partition) != (topic, partition));
+        stop_fetching(&self.consumer, topic, partition);
+    }
+
+    /// Takes the messages that the client has fetched, and copies the records of the reading.
+    fn take(&mut self, wait: Duration) -> Result<(), KafkaError> {
+        let mut trouble = Ok(());
+        self.queue.take(&mut self.taken, usize::MAX, wait);
+        for message in self.taken.iter() {
+            let at = message
+                .topic()
+                .and_then(|topic| self.index.get(topic)?.get(&message.partition()));
+            let line = at.map(|at| &mut self.lines[*at]);
+            match (message.error(), line) {
+                (None, Some(line)) => {
+                    self.unreachable_since = None;
+                    let was_done = line.done;
+                    if line.admit(message.offset()) {
+                        self.records
+                            .push_back(to_record(message, Arc::clone(&line.span.topic)));
+                    }
+                    self.open_lines -= usize::from(line.done && !was_done);
+                }
+                (Some(Code::PartitionEOF), Some(line)) => {
+                    let was_done = line.done;
+                    line.reached_end_of_log();
+                    self.open_lines -= usize::from(line.done && !was_done);
+                }
+                (None | Some(Code::PartitionEOF), None) => {}
+                (Some(code), Some(line)) if is_unreadable(code) => {
+                    // Reported once, although the client reads it again and again.
+                    let batch = UnreadableBatch::of(code, &message).filter(|_| !line.done);
+                    if let Some(batch) = batch {
+                        self.open_lines -= 1;
+                        stop_fetching(&self.consumer, &batch.topic, batch.partition);
+                        if line.break_off(batch.offset) {
+                            self.unreadable.push_back(batch);
+                        }
+                    }
+                }
+                // The records around it are not lost: they are returned after the error.
+                (Some(code), _) => {
+                    let right = format!("READ on the topic {}", message.topic().unwrap_or("?"));
+                    let weighed = weigh(ClientError::MessageConsumption(code));
+                    trouble = trouble.and(weighed.map_err(|error| error.takes(&right)));
+                }
+            }
+        }
+        self.taken.clear();
+        trouble
+    }
+
+    /// Serves the client's own queue, which carries only events.
+    fn serve_events(&mut self) -> Result<(), KafkaError> {
+        while let Some(polled) = next_event(&self.consumer) {
+            let Err(error) = polled else { continue };
+            if error.rdkafka_error_code() == Some(Code::AllBrokersDown) {
+                self.unreachable_since.get_or_insert_with(Instant::now);
+            } else {
+                weigh(error)?;
+            }
+        }
+        match self.unreachable_since {
+            Some(since) if since.elapsed() >= self.timeout => {
+                self.unreachable_since = Some(Instant::now());
+                let fault = self.consumer.context().get();
+                let down = || "every connection is down".to_owned();
+                Err(KafkaError::Unreachable {
+                    brokers: self.brokers.clone(),
+                    seconds: self.timeout.as_secs(),
+                    cause: fault.map_or_else(down, |fault| fault.cause),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl PartitionCursor {
+    fn new(span: Span) -> Self {
+        Self {
+            done: span.end.is_some_and(|end| span.start >= end),
+            span,
+            behind: None,
+        }
+    }
+
+    /// Removes the end.
+    fn go_on(&mut self) {
+        self.behind = self.span.end.take().filter(|end| self.span.start < *end);
+        self.done = false;
+    }
+
+    /// Ends before a batch that cannot be read: later records would hide the gap. Returns whether
+    /// the batch belongs to the reading.
+    fn break_off(&mut self, offset: i64) -> bool {
+        self.behind = None;
+        self.done = true;
+        self.span.end.is_none_or(|end| offset < end)
+    }
+
+    /// Whether a record of this offset belongs to the reading. Moves the position past it.
+    fn admit(&mut self, offset: i64) -> bool {
+        let inside = !self.done && self.span.end.is_none_or(|end| offset < end);
+        self.done |= self.span.end.is_some_and(|end| offset + 1 >= end);
+        self.behind = self.behind.filter(|end| offset + 1 < *end);
+        inside
+    }
+
+    /// The end of the log is at or beyond the end of the span, so that no further record before it
+    /// will arrive: the rest are transaction markers or compacted records.
+    fn reached_end_of_log(&mut self) {
+        self.behind = None;
+        self.done |= self.span.end.is_some();
+    }
+}
+
+/// Forwards the partitions to the queue, then assigns them.
+fn start(
+    consumer: &BaseConsumer<LastFault>,
+    queue: &ForwardedQueue<LastFault>,
+    spans: &[Span],
+) -> Result<(), ClientError> {
+    let mut list = TopicPartitionList::with_capacity(spans.len());
+    for span in spans {
+        list.add_partition_offset(&span.topic, span.partition, Offset::Offset(span.start))?;
+        forward(consumer, &span.topic, span.partition, queue.target())?;
+    }
+    consumer.assign(&list)
+}
+
+/// Stops the client's fetches of a partition.
+fn stop_fetching(consumer: &BaseConsumer<LastFault>, topic: &str, partition: i32) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(topic, partition);
+    if let Err(error) = consumer.pause(&list) {
+        tracing::debug!(%error, "the client still fetches a partition that is no longer read");
+    }
+}
+
+/// Returns errors that the client cannot recover from.
+fn weigh(error: ClientError) -> Result<(), KafkaError> {
+    match error.rdkafka_error_code() {
+        // The group does not exist on the brokers, so no permission for it is needed.
+        Some(
+            Code::GroupAuthorizationFailed
+            | Code::BrokerTransportFailure
+            | Code::Resolve
+            | Code::OperationTimedOut
+            | Code::NotLeaderForPartition
+            | Code::LeaderNotAvailable
+            | Code::NotCoordinator
+            | Code::CoordinatorNotAvailable
+            | Code::CoordinatorLoadInProgress,
+        ) => Ok(()),
+        _ => Err(failed("reading", error)),
+    }
+}
+
+fn to_record(message: Message<'_>, topic: Arc<str>) -> LogRecord {
+    let timestamp_kind = message.timestamp_kind();
+    LogRecord {
+        topic,
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_kind,
+        timestamp_ms: (timestamp_kind != TimestampKind::Absent).then(|| message.timestamp_ms()),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.value().map(<[u8]>::to_vec),
+        headers: message.take_headers().iter().collect(),
+    }
+}
+
+pub(super) mod resolve;
+mod span;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! The relay as a service configures and runs it.
+
+use super::report::RelayReport;
+use super::run::Running;
+use super::settings::RelaySettings;
+use crate::outbox::{OutboxError, OutboxStore};
+use crate::publisher::Publisher;
+use crate::telemetry::Health;
+use tokio_util::sync::CancellationToken;
+
+/// Publishes the committed events of an outbox.
+///
+/// # Examples
+/// ```no_run
+/// use evenkeel::kafka::KafkaConfig;
+/// use evenkeel::outbox::{OutboxStore, Relay};
+/// use evenkeel::publisher::{Publisher, PublisherSettings};
+/// use tokio_util::sync::CancellationToken;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = OutboxStore::open("postgres://shop@localhost/shop").await?;
+/// let settings = PublisherSettings::new("/shop/relay");
+/// let publisher = Publisher::new(&KafkaConfig::from_env()?, settings)?;
+/// let report = Relay::new(store, publisher).run(CancellationToken::new()).await?;
+/// println!("{} events published", report.published);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Relay {
+    store: OutboxStore,
+    publisher: Publisher,
+    settings: RelaySettings,
+    health: Health,
+}
+
+impl Relay {
+    /// Creates a relay from this outbox to this publisher, which other parts may use too. The
+    /// publisher must have `enable.idempotence` and `acks=all`.
+    pub fn new(store: impl Into<OutboxStore>, publisher: Publisher) -> Self {
+        Self {
+            store: store.into(),
+            publisher,
+            settings: RelaySettings::default(),
+            health: Health::default(),
+        }
+    }
+
+    /// Sets the relay's settings.
+    pub fn with_settings(mut self, settings: RelaySettings) -> Self {
+        self.settings = settings.bounded();
+        self
+    }
+
+    /// Reports to `health` whether the relay reaches its store, as the component `relay`, or `relay
+    /// #2` beside another relay.
+    pub fn with_health(mut self, health: Health) -> Self {
+        self.health = health;
+        self
+    }
+
+    /// Publishes until `stop`, then waits for acknowledgements, up to the drain timeout, and
+    /// releases its slots.
+    ///
+    /// If the store or the brokers do not answer, the relay waits for them without a limit.
+    ///
+    /// # Errors
+    /// [`OutboxError::Setting`] for invalid settings, [`OutboxError::Producer`] if the producer
+    /// failed for good: the process should stop and be restarted.
+    pub async fn run(self, stop: CancellationToken) -> Result<RelayReport, OutboxError> {
+        self.settings.validate()?;
+        self.running().run(&stop, false).await
+    }
+
+    /// Publishes until only held keys are left, or until `stop`. If a topic refuses many keys, all
+    /// its keys are held.
+    ///
+    /// # Errors
+    /// The errors of [`Relay::run`].
+    pub async fn drain(self, stop: CancellationToken) -> Result<RelayReport, OutboxError> {
+        self.settings.validate()?;
+        self.running().run(&stop, true).await
+    }
+
+    /// Publishes until `stop`, then the remaining events except those of held keys, until `late`.
+    /// Does not wait for acknowledgements after `late`.
+    ///
+    /// Use it in a service that runs a relay beside its handlers: the events of the last handlers
+    /// are still published, and one deadline bounds all parts of the stop.
+    ///
+    /// # Errors
+    /// The errors of [`Relay::run`].
+    pub async fn run_then_drain(
+        self,
+        stop: CancellationToken,
+        late: CancellationToken,
+    ) -> Result<RelayReport, OutboxError> {
+        self.settings.validate()?;
+        self.running().run_then_drain(&stop, &late).await
+    }
+
+    fn running(self) -> Running {
+        let store = self.store.port();
+        Running::new(store, self.publisher, self.settings, self.health)
+    }
+}

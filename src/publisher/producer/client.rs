@@ -1,0 +1,294 @@
+//! The client's producers behind a publisher.
+//!
+//! Owns the producers and decides which of them sends a record. Knows records, but no events.
+
+use super::partitioner::OwnPartitioner;
+use super::reports::{Reports, SendAlone};
+use super::single_sender::{Native, SingleSender, create, hand_over};
+use crate::event::OutgoingRecord;
+use crate::kafka::admin::Admin;
+use crate::kafka::native::native_headers;
+use crate::kafka::{ConfigError, KafkaConfig, is_topic_name};
+use crate::publisher::buffer::Buffer;
+use crate::publisher::buffer_limit::Reservation;
+use crate::publisher::delivery::{Delivery, PendingReceipt, Route};
+use crate::publisher::error::{PublishError, Unsent, classify};
+use crate::publisher::route::SendMode;
+use crate::publisher::{PublisherSettings, span};
+use foldhash::fast::RandomState;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseRecord, Producer};
+use rdkafka::types::RDKafkaErrorCode as Code;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+use tracing::Span;
+
+/// librdkafka's own bound of a batch, in bytes before compression.
+const BATCH_BYTES: usize = 1_000_000;
+const BATCH_BYTES_PROPERTY: &str = "batch.size";
+const BATCH_RECORDS_PROPERTY: &str = "batch.num.messages";
+
+/// How long records wait for the largest batch size that their topic accepts.
+const LIMIT_WITHIN: Duration = Duration::from_secs(1);
+
+/// The producers of a publisher.
+pub(in crate::publisher) struct Client {
+    batched: Native,
+    /// Producers for topics that accept only smaller batches, by the bytes of a batch.
+    smaller: Mutex<BTreeMap<usize, Arc<Native>>>,
+    alone: Arc<SingleSender>,
+    kafka: KafkaConfig,
+    partitioner: OwnPartitioner,
+    /// The most bytes of a batch. None if each record is a batch of its own.
+    batch_bytes: Option<usize>,
+    routes: RwLock<HashMap<String, Arc<Route>, RandomState>>,
+    /// Numbers the records in the order in which they are passed to the client.
+    sequence: AtomicU64,
+    buffer: Arc<Buffer>,
+    /// Whether records that are lost at its end are no reason for an error in the log.
+    pub(in crate::publisher) is_expendable: AtomicBool,
+}
+
+impl Client {
+    pub(in crate::publisher) fn new(
+        kafka: &KafkaConfig,
+        settings: &PublisherSettings,
+    ) -> Result<Self, ConfigError> {
+        let (bytes_max, records_max) = (settings.buffer_bytes_max, settings.buffer_records_max);
+        let buffer = Arc::new(Buffer::new(bytes_max, records_max));
+        let partitioner = OwnPartitioner::new(settings.partitioner.clone());
+        let config = kafka.producer()?;
+        warn_of_partitioner(&config, &partitioner);
+        let mut single = config.clone();
+        single.set(BATCH_RECORDS_PROPERTY, "1");
+        let alone = Arc::new(SingleSender {
+            config: single,
+            brokers: kafka.brokers.clone(),
+            buffer: Arc::clone(&buffer),
+            partitioner: partitioner.clone(),
+            producer: OnceLock::new(),
+        });
+        let batches = config.get(BATCH_RECORDS_PROPERTY) != Some("1");
+        let batch_bytes = config.get(BATCH_BYTES_PROPERTY);
+        let batch_bytes = batch_bytes
+            .and_then(|bytes| bytes.parse().ok())
+            .unwrap_or(BATCH_BYTES);
+        let reports = Reports {
+            buffer: Arc::clone(&buffer),
+            alone: batches.then(|| Arc::clone(&alone) as Arc<dyn SendAlone>),
+            batch_bytes,
+            partitioner: partitioner.clone(),
+        };
+        Ok(Self {
+            partitioner,
+            batched: create(&config, &kafka.brokers, reports)?,
+            smaller: Mutex::default(),
+            alone,
+            kafka: kafka.clone(),
+            batch_bytes: batches.then_some(batch_bytes),
+            routes: RwLock::default(),
+            is_expendable: AtomicBool::new(false),
+            sequence: AtomicU64::new(0),
+            buffer,
+        })
+    }
+
+    /// Waits for room, then enqueues.
+    pub(in crate::publisher) async fn enqueue(
+        &self,
+        record: OutgoingRecord,
+        span: Span,
+    ) -> Result<PendingReceipt, PublishError> {
+        if !is_topic_name(&record.topic) {
+            // The client would accept it and wait for the brokers' answer.
+            let failure = classify(Code::InvalidTopic, 0);
+            return Err(failure.into_error(&record.topic));
+        }
+        let bytes = size(&record);
+        let entry = self.buffer.room.enter(bytes).await;
+        let route = self.route(&record.topic);
+        if let Some(way) = route.enter() {
+            return self.send(record, bytes, entry, Arc::clone(&route), way, span);
+        }
+        let queued = route.queue().await;
+        loop {
+            if let Some(way) = queued.enter().await {
+                return self.send(record, bytes, entry, Arc::clone(&route), way, span);
+            }
+            let limit = self.limit(&record.topic).await;
+            let way = limit
+                .zip(self.batch_bytes)
+                .map(|(limit, max)| SendMode::within(limit, max));
+            if route.learn(way) {
+                self.alone.resend(&route);
+            }
+        }
+    }
+
+    fn route(&self, topic: &str) -> Arc<Route> {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(route) = routes.get(topic) {
+            return Arc::clone(route);
+        }
+        drop(routes);
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        let route = routes.entry(topic.to_owned());
+        Arc::clone(route.or_insert_with(|| Arc::new(Route::new(self.batch_bytes.is_some()))))
+    }
+
+    /// The most bytes of a batch that a topic accepts. None if the brokers do not answer in time.
+    async fn limit(&self, topic: &str) -> Option<usize> {
+        let (kafka, topic) = (self.kafka.clone(), topic.to_owned());
+        let ask = async move {
+            let admin = Admin::connect(&kafka, LIMIT_WITHIN).await.ok()?;
+            let settings = admin.settings(std::slice::from_ref(&topic)).await.ok();
+            let settings = settings?.remove(&topic)?;
+            let bytes = |name| settings.get(name)?.value.parse::<usize>().ok();
+            let limits = [bytes("max.message.bytes"), bytes("segment.bytes")];
+            limits.into_iter().flatten().min()
+        };
+        let asked = tokio::time::timeout(LIMIT_WITHIN, tokio::spawn(ask)).await;
+        asked.ok()?.ok()?
+    }
+
+    fn send(
+        &self,
+        record: OutgoingRecord,
+        bytes: usize,
+        entry: Reservation<'_>,
+        route: Arc<Route>,
+        way: SendMode,
+        span: Span,
+    ) -> Result<PendingReceipt, PublishError> {
+        let buffer = &self.buffer;
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let delivery = Delivery::new(
+            record.topic,
+            entry.charge(),
+            bytes,
+            Arc::clone(&route),
+            sequence,
+        );
+        let delivery = Arc::new(delivery);
+        let mut native =
+            BaseRecord::<[u8], [u8], _>::with_opaque_to(&delivery.topic, Arc::clone(&delivery));
+        native.partition = record.partition;
+        native.key = record.key.as_deref();
+        native.payload = record.value.as_deref();
+        native.timestamp = record.timestamp_ms;
+        // Counted before the client has the record: its report may come before `send` returns.
+        buffer.enqueued(bytes);
+        let sent = match native_headers(&record.headers) {
+            Ok(headers) => {
+                native.headers = (!record.headers.is_empty()).then_some(headers);
+                self.send_by(way, native)
+            }
+            Err(code) => Err(code),
+        };
+        let Err(code) = sent else {
+            entry.keep();
+            return Ok(PendingReceipt { delivery, span });
+        };
+        let failure = buffer.failure(code, &delivery);
+        buffer.not_enqueued(&delivery, &failure);
+        if route.leave() {
+            self.alone.resend(&route);
+        }
+        span::end(&span, Err(&failure));
+        Err(failure.into_error(&delivery.topic))
+    }
+
+    fn send_by(
+        &self,
+        way: SendMode,
+        record: BaseRecord<'_, [u8], [u8], Arc<Delivery>>,
+    ) -> Result<(), Code> {
+        match way {
+            SendMode::Batched => hand_over(&self.batched, record),
+            SendMode::Alone => hand_over(self.alone.producer()?, record),
+            SendMode::Smaller(bytes) => hand_over(&*self.smaller(bytes)?, record),
+        }
+    }
+
+    /// The producer whose batches have at most this many bytes.
+    fn smaller(&self, bytes: usize) -> Result<Arc<Native>, Code> {
+        let mut smaller = self.smaller.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(producer) = smaller.get(&bytes) {
+            return Ok(Arc::clone(producer));
+        }
+        let mut config = self.kafka.producer().map_err(|_| Code::InvalidArgument)?;
+        config.set(BATCH_BYTES_PROPERTY, bytes.to_string());
+        let reports = Reports {
+            buffer: Arc::clone(&self.buffer),
+            alone: Some(Arc::clone(&self.alone) as Arc<dyn SendAlone>),
+            batch_bytes: bytes,
+            partitioner: self.partitioner.clone(),
+        };
+        let producer =
+            create(&config, &self.kafka.brokers, reports).map_err(|_| Code::InvalidArgument)?;
+        let producer = Arc::new(producer);
+        smaller.insert(bytes, Arc::clone(&producer));
+        Ok(producer)
+    }
+
+    pub(in crate::publisher) async fn flush(&self, deadline: Duration) -> Result<(), Unsent> {
+        self.buffer.flush(deadline).await
+    }
+
+    /// Asks the brokers for the topic's partitions, through the producer that refused a partition
+    /// as unknown. Blocks.
+    pub(in crate::publisher) fn look_up(&self, topic: &str, within: Duration) {
+        let asked = self
+            .batched
+            .producer
+            .client()
+            .fetch_metadata(Some(topic), within);
+        if let Err(error) = asked {
+            tracing::debug!(topic, %error, "the partitions of a topic cannot be looked up");
+        }
+    }
+}
+
+/// Warns once per partitioner that keys are assigned to other partitions than by most other
+/// clients.
+fn warn_of_partitioner(config: &ClientConfig, own: &OwnPartitioner) {
+    let chosen = match own.get() {
+        Some(_) => "the service's own",
+        None => config.get("partitioner").unwrap_or_default(),
+    };
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let is_usual = own.get().is_none() && chosen.starts_with("murmur2");
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if !is_usual && told.insert(chosen.to_owned()) {
+        tracing::warn!(
+            partitioner = chosen,
+            "keys are assigned to other partitions than by Java's and Node's clients: all producers of a topic need the same partitioner, or a key has no order"
+        );
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let lost = self.buffer.pending();
+        if lost > 0 && !self.is_expendable.load(Ordering::Relaxed) {
+            tracing::error!(
+                records = lost,
+                "the publisher ends with unacknowledged records, which may be lost; flush before the last clone is dropped"
+            );
+        }
+    }
+}
+
+/// The approximate size of a record in memory, and on the wire before compression.
+fn size(record: &OutgoingRecord) -> usize {
+    let headers: usize = record
+        .headers
+        .iter()
+        .map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len))
+        .sum();
+    record.key.as_ref().map_or(0, |key| key.len())
+        + record.value.as_ref().map_or(0, |value| value.len())
+        + headers
+}

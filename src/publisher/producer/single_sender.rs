@@ -1,0 +1,126 @@
+//! Sends each record in a batch of its own.
+
+use super::partitioner::OwnPartitioner;
+use super::reports::{Reports, SendAlone};
+use crate::kafka::ConfigError;
+use crate::kafka::native::{Login, Watched};
+use crate::publisher::buffer::Buffer;
+use crate::publisher::delivery::{Delivery, Resend, Route};
+use crate::publisher::route::overtaken;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::types::RDKafkaErrorCode as Code;
+use std::sync::{Arc, OnceLock};
+
+/// A producer with a thread of its own that serves delivery reports.
+pub(in crate::publisher) struct Native {
+    // Fields drop in order: both must be dropped before the producer.
+    pub(in crate::publisher) _watched: Watched,
+    pub(in crate::publisher) _login: Login,
+    pub(in crate::publisher) producer: ThreadedProducer<Reports, OwnPartitioner>,
+}
+
+/// Sends each record in a batch of its own, through a producer that is created at first use.
+pub(in crate::publisher) struct SingleSender {
+    pub(in crate::publisher) config: ClientConfig,
+    pub(in crate::publisher) brokers: String,
+    pub(in crate::publisher) buffer: Arc<Buffer>,
+    pub(in crate::publisher) partitioner: OwnPartitioner,
+    pub(in crate::publisher) producer: OnceLock<Native>,
+}
+
+impl SendAlone for SingleSender {
+    fn resend(&self, route: &Arc<Route>) {
+        let refused = route.take_refused();
+        if let Some((record, _)) = refused.first() {
+            let topic = &record.delivery.topic;
+            tracing::info!(
+                topic,
+                records = refused.len(),
+                reason = %record.code,
+                "the brokers refused batches of records; each record is sent alone"
+            );
+        }
+        for (record, is_overtaken) in refused {
+            let delivery = Arc::clone(&record.delivery);
+            let failure = if is_overtaken {
+                overtaken()
+            } else {
+                match self.send(record) {
+                    Ok(()) => continue,
+                    Err(code) => self.buffer.failure(code, &delivery),
+                }
+            };
+            self.buffer.settle(&delivery, Err(failure));
+            if route.leave() {
+                // The last one was settled: the route opens.
+                drop(route.take_refused());
+            }
+        }
+    }
+}
+
+impl SingleSender {
+    pub(in crate::publisher) fn producer(&self) -> Result<&Native, Code> {
+        if let Some(producer) = self.producer.get() {
+            return Ok(producer);
+        }
+        let reports = Reports {
+            buffer: Arc::clone(&self.buffer),
+            alone: None,
+            batch_bytes: 0,
+            partitioner: self.partitioner.clone(),
+        };
+        let producer = create(&self.config, &self.brokers, reports).map_err(|error| {
+            tracing::error!(%error, "cannot create the producer for single records");
+            Code::InvalidArgument
+        })?;
+        Ok(self.producer.get_or_init(|| producer))
+    }
+
+    fn send(&self, record: Resend) -> Result<(), Code> {
+        let producer = self.producer()?;
+        let Resend {
+            delivery,
+            partition,
+            key,
+            value,
+            headers,
+            timestamp_ms,
+            ..
+        } = record;
+        let opaque = Arc::clone(&delivery);
+        let mut native = BaseRecord::<[u8], [u8], _>::with_opaque_to(&delivery.topic, opaque);
+        native.partition = Some(partition);
+        native.key = key.as_deref();
+        native.payload = value.as_deref();
+        native.headers = headers;
+        native.timestamp = timestamp_ms;
+        hand_over(producer, native)
+    }
+}
+
+pub(in crate::publisher) fn create(
+    config: &ClientConfig,
+    brokers: &str,
+    reports: Reports,
+) -> Result<Native, ConfigError> {
+    let producer: ThreadedProducer<Reports, OwnPartitioner> = config
+        .create_with_context(reports)
+        .map_err(ConfigError::from_client)?;
+    Ok(Native {
+        _watched: Watched::new(producer.client(), brokers, None),
+        _login: Login::new(producer.client(), config),
+        producer,
+    })
+}
+
+pub(in crate::publisher) fn hand_over(
+    producer: &Native,
+    record: BaseRecord<'_, [u8], [u8], Arc<Delivery>>,
+) -> Result<(), Code> {
+    producer.producer.send(record).map_err(|(error, refused)| {
+        drop(refused);
+        error.rdkafka_error_code().unwrap_or(Code::InvalidArgument)
+    })
+}

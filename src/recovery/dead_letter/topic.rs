@@ -1,0 +1,43 @@
+//! The topics of dead letters.
+
+use crate::event::Record;
+
+/// The topic to which a group's dead letters are written.
+///
+/// ```
+/// use evenkeel::recovery::DeadLetterTopic;
+///
+/// let topic = DeadLetterTopic::PerTopic.of("payments", "shop.orders");
+/// assert_eq!(topic, "dlq.payments.shop.orders");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum DeadLetterTopic {
+    /// A topic for each source topic, `dlq.<group>.<topic>`. The dead letter keeps the number of
+    /// its partition. The default.
+    #[default]
+    PerTopic,
+    /// This topic for all topics of the group. The key selects the partition. Pass its name to
+    /// `evenkeel dlq` unless it begins with `dlq.`.
+    One(String),
+}
+
+impl DeadLetterTopic {
+    /// The topic for the dead letters of `group` from `topic`.
+    ///
+    /// A topic per source topic needs as many partitions as its source. A group whose name has
+    /// characters that a topic name cannot have needs [`DeadLetterTopic::One`]: the consumer checks
+    /// this before it starts.
+    pub fn of(&self, group: &str, topic: &str) -> String {
+        match self {
+            Self::PerTopic => format!("dlq.{group}.{topic}"),
+            Self::One(name) => name.clone(),
+        }
+    }
+
+    pub(super) fn partition(&self, record: &Record) -> Option<i32> {
+        match self {
+            Self::PerTopic => Some(record.partition()),
+            Self::One(_) => None,
+        }
+    }
+}

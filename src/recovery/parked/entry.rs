@@ -1,0 +1,174 @@
+//! The kinds of retry topic entries, as read from their headers.
+
+use super::headers::{
+    ANSWER, ATTEMPTS, CLASS, GROUP, KIND, MESSAGE, NOT_BEFORE, OF, OFFSET, ROUNDS, SINCE, TOPIC,
+};
+use crate::event::{Headers, HeadersIter};
+use crate::failure::Class;
+
+/// The kind of a record in a retry topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryTopicEntry {
+    /// A record that waits for its next attempt, or behind another one of its key.
+    Parked {
+        /// Its offset in the source topic. None if unknown.
+        origin: Option<i64>,
+        /// The state of its attempts.
+        wait: RetryState,
+        /// Whether it is the replay of a dead letter, which takes the place that was held for it.
+        is_replay: bool,
+    },
+    /// A parked record failed again, and continues to wait.
+    Failed {
+        /// Its offset in the retry topic.
+        of: i64,
+        /// The present state of its attempts.
+        wait: RetryState,
+    },
+    /// The record at this offset of the source topic became a dead letter, and later records of its
+    /// key wait for its replay.
+    Held {
+        /// Its offset in the source topic.
+        origin: i64,
+    },
+    /// An invalid entry, or one that does not affect waiting records. It is skipped.
+    Unknown,
+    /// An entry of another group or topic. This reader ignores it.
+    Foreign,
+}
+
+/// The group and topic that entries of a retry topic belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner<'a> {
+    /// The group that parks.
+    pub group: &'a str,
+    /// The source topic of the parked records.
+    pub topic: &'a str,
+}
+
+impl Owner<'_> {
+    /// Whether an entry belongs to this group and topic. One without an owner belongs to any
+    /// reader: older versions and people write such entries.
+    pub fn owns(self, headers: HeadersIter<'_>) -> bool {
+        let says = |name, own: &str| {
+            let said = headers.clone().last_value(name);
+            said.is_none_or(|said| said == own.as_bytes())
+        };
+        says(GROUP, self.group) && says(TOPIC, self.topic)
+    }
+
+    /// The group and the topic that an entry names as its owner, for people.
+    pub(crate) fn said(headers: &Headers) -> (String, String) {
+        let text = |name| {
+            let said = headers.last(name).unwrap_or_default();
+            String::from_utf8_lossy(said).into_owned()
+        };
+        (text(GROUP), text(TOPIC))
+    }
+
+    pub(in crate::recovery) fn push(self, headers: &mut Headers) {
+        headers.push(GROUP, Some(self.group.as_bytes()));
+        headers.push(TOPIC, Some(self.topic.as_bytes()));
+    }
+}
+
+/// The retry state of a parked record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct RetryState {
+    /// How often it was parked after a failure. 0 for a record that waits behind another.
+    pub rounds: u32,
+    /// The number of its attempts.
+    pub attempts: u32,
+    /// The earliest time of its next attempt, in milliseconds since the epoch. 0 for at once.
+    pub not_before_ms: i64,
+}
+
+/// Why a record waits, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ParkedReason {
+    /// The class of the last failure. None for a record that waits behind another.
+    pub class: Option<String>,
+    /// The message of the last failure.
+    pub message: Option<String>,
+    /// Since when it waits, in milliseconds since the epoch.
+    pub since_ms: Option<i64>,
+}
+
+/// The failure that makes a record wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reason<'a> {
+    pub(crate) class: Class,
+    pub(crate) message: &'a str,
+}
+
+impl RetryTopicEntry {
+    /// Reads the headers of a record in a retry topic, for the group and topic of the reader.
+    pub fn read(headers: HeadersIter<'_>, owner: Owner<'_>) -> Self {
+        if !owner.owns(headers.clone()) {
+            return Self::Foreign;
+        }
+        let values = Values(headers);
+        let origin = values.number(OFFSET);
+        match values.0.clone().last_value(KIND) {
+            Some(b"failed") => match values.number(OF) {
+                Some(of) => Self::Failed {
+                    of,
+                    wait: values.wait(),
+                },
+                None => Self::Unknown,
+            },
+            Some(b"held") => origin.map_or(Self::Unknown, |origin| Self::Held { origin }),
+            Some(ANSWER) => Self::Unknown,
+            // Any other record in the topic was written to be handled.
+            _ => Self::Parked {
+                origin,
+                wait: values.wait(),
+                is_replay: values.0.clone().last_value(KIND) == Some(b"replay"),
+            },
+        }
+    }
+}
+
+impl ParkedReason {
+    /// Reads the headers of a parked record or of a note.
+    pub fn read(headers: HeadersIter<'_>) -> Self {
+        let values = Values(headers);
+        let text = |name| {
+            let bytes = values.0.clone().last_value(name)?;
+            Some(String::from_utf8_lossy(bytes).into_owned())
+        };
+        Self {
+            class: text(CLASS),
+            message: text(MESSAGE),
+            since_ms: values.number(SINCE),
+        }
+    }
+}
+
+pub(super) struct Values<'a>(pub(super) HeadersIter<'a>);
+
+impl Values<'_> {
+    /// A number that is not negative. None for any other text.
+    pub(super) fn number(&self, name: &str) -> Option<i64> {
+        let text = std::str::from_utf8(self.0.clone().last_value(name)?).ok()?;
+        text.parse().ok().filter(|number: &i64| *number >= 0)
+    }
+
+    /// A count: 0 if absent, and the largest possible if unreadable.
+    pub(super) fn count(&self, name: &str) -> u32 {
+        let is_there = self.0.clone().any(|(header, _)| header == name.as_bytes());
+        match self.number(name) {
+            Some(number) => u32::try_from(number).unwrap_or(u32::MAX),
+            None if is_there => u32::MAX,
+            None => 0,
+        }
+    }
+
+    pub(super) fn wait(&self) -> RetryState {
+        RetryState {
+            rounds: self.count(ROUNDS),
+            attempts: self.count(ATTEMPTS),
+            not_before_ms: self.number(NOT_BEFORE).unwrap_or(0),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Drills: faults of production, injected in a test with one line each.
+//!
+//! A [`Drills`] wraps a service's store ([`Drills::inbox`]) and its router ([`Drills::around`]). It
+//! delivers events twice, refuses commits, loses answers, crashes the process at a chosen point,
+//! and makes the store slow or unavailable. It records the consequences: [`Drills::report`] names
+//! every handler that is not idempotent. Such a handler ran again for an event that it had
+//! completed, or its effect changed in a delivery that was not completed or was a duplicate.
+//!
+//! ```
+//! use evenkeel::event::{Event, EventType};
+//! use evenkeel::handler::Router;
+//! use evenkeel::inbox::MemoryInbox;
+//! use evenkeel::testing::drills::Drills;
+//! # #[derive(serde::Serialize, serde::Deserialize)]
+//! # struct OrderPlaced { order: String }
+//! # impl EventType for OrderPlaced {
+//! #     const TYPE: &'static str = "shop.order.placed.v1";
+//! #     const TOPIC: &'static str = "shop.orders";
+//! #     fn key(&self) -> String { self.order.clone() }
+//! # }
+//!
+//! let drills = Drills::seeded(7).deliver_twice().refuse_commits(0.1);
+//! let router = Router::new()
+//!     .on(async |_: Event<OrderPlaced>| ())
+//!     .with_inbox(drills.inbox(MemoryInbox::default()));
+//! let service = drills.around(router);
+//! // Give `service` to a Consumer, publish events, wait until they are handled. Then:
+//! drills.report().check()?;
+//! # let _ = service;
+//! # Ok::<(), evenkeel::testing::drills::NotIdempotent>(())
+//! ```
+//!
+//! Every random choice depends on the seed, the event and the attempt, so a failed run fails again
+//! in the same way, in whatever order its events arrive. Late results need a consumer:
+//! [`Drills::hold_results`] delays results beyond the consumer's `revoke_timeout`, so that the next
+//! owner of the partition handles the event.
+
+mod batch;
+mod inbox;
+mod plan;
+mod report;
+mod service;
+#[cfg(test)]
+mod tests;
+
+pub use inbox::DrilledInbox;
+pub use plan::{CrashPoint, Drills};
+pub use report::{DrillReport, HandlerReport, NotIdempotent};
+pub use service::Drilled;

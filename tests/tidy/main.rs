@@ -1,0 +1,170 @@
+//! Checks of the tree's layout: what a reader relies on when opening a folder, and what no compiler checks.
+
+mod imports;
+
+use imports::Imports;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// The library's modules, from the lowest floor up. A module imports from lower floors only.
+const FLOORS: &[&[&str]] = &[
+    &["durations", "event", "signals"],
+    &["failure", "schema", "telemetry"],
+    &["kafka"],
+    &["control"],
+    &["publisher"],
+    &["postgres", "sqlite", "store_address"],
+    &["outbox"],
+    &["inbox"],
+    &["recovery"],
+    &["handler"],
+    &["consumer"],
+    &["audit"],
+    &["testing"],
+];
+
+/// Folders with more entries than [`ENTRIES_MAX`]: the library's root holds its modules.
+const FULL: &[&str] = &["src"];
+
+/// Entries that a reader takes in at a glance.
+const ENTRIES_MAX: usize = 16;
+
+#[test]
+fn no_file_imports_in_a_circle() {
+    let mut circles = Vec::new();
+    for root in roots() {
+        for circle in circles_of(&imports::of_crate(&root)) {
+            let names: Vec<_> = circle.iter().map(|file| short(file)).collect();
+            circles.push(names.join(" "));
+        }
+    }
+    assert!(
+        circles.is_empty(),
+        "import each other:\n{}",
+        circles.join("\n")
+    );
+}
+
+#[test]
+fn modules_of_the_library_import_from_below_only() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs");
+    let floor_of: BTreeMap<&str, usize> = FLOORS
+        .iter()
+        .enumerate()
+        .flat_map(|(floor, modules)| modules.iter().map(move |module| (*module, floor)))
+        .collect();
+    let mut wrong = BTreeSet::new();
+    let mut of_crate = imports::of_crate(&root);
+    of_crate.remove(&root);
+    for (file, imported) in of_crate {
+        for other in imported {
+            let (from, to) = (module_of(&file), module_of(&other));
+            let floors = floor_of.get(&*from).zip(floor_of.get(&*to));
+            let (from_floor, to_floor) =
+                floors.unwrap_or_else(|| panic!("{from} or {to} is on no floor"));
+            if from != to && from_floor <= to_floor {
+                wrong.insert(format!("{} imports from {}", short(&file), short(&other)));
+            }
+        }
+    }
+    let wrong: Vec<_> = wrong.into_iter().collect();
+    assert!(wrong.is_empty(), "against FLOORS:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_folder_has_no_more_entries_than_a_reader_takes_in() {
+    let mut full = Vec::new();
+    for_each_folder(workspace(), &mut |folder, entries| {
+        let is_source = folder.components().any(|part| part.as_os_str() == "src");
+        let is_full = entries.len() > ENTRIES_MAX && !FULL.contains(&&*short(folder));
+        if is_source && is_full {
+            full.push(format!("{}: {}", short(folder), entries.len()));
+        }
+    });
+    assert!(
+        full.is_empty(),
+        "more than {ENTRIES_MAX} entries:\n{}",
+        full.join("\n")
+    );
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The root files of all crates and test programs.
+fn roots() -> Vec<PathBuf> {
+    let mut roots = Vec::new();
+    for_each_folder(workspace(), &mut |folder, entries| {
+        let is_crate = folder.ends_with("src");
+        let is_test = folder
+            .parent()
+            .is_some_and(|parent| parent.ends_with("tests"));
+        let names = ["lib.rs", "main.rs"]
+            .into_iter()
+            .filter(|_| is_crate || is_test);
+        let files = names.map(|name| folder.join(name));
+        roots.extend(files.filter(|file| entries.contains(file)));
+    });
+    assert!(roots.len() > 5, "{roots:?}");
+    roots
+}
+
+/// Shows every folder of the sources with its entries.
+fn for_each_folder(folder: &Path, show: &mut impl FnMut(&Path, &[PathBuf])) {
+    let entries = std::fs::read_dir(folder).expect("a readable folder");
+    let entries: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("a readable entry").path())
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            !name.starts_with('.') && name != "target"
+        })
+        .collect();
+    show(folder, &entries);
+    for entry in entries.iter().filter(|entry| entry.is_dir()) {
+        for_each_folder(entry, show);
+    }
+}
+
+/// The library's module that a file belongs to.
+fn module_of(file: &Path) -> String {
+    let within = short(file);
+    let within = within.strip_prefix("src/").unwrap_or(&within);
+    let first = within.split('/').next().unwrap_or_default();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+fn short(file: &Path) -> String {
+    let within = file.strip_prefix(workspace()).unwrap_or(file);
+    within.display().to_string()
+}
+
+/// Files that import from each other, directly or by way of others.
+fn circles_of(imports: &Imports) -> Vec<BTreeSet<PathBuf>> {
+    let reached: BTreeMap<&PathBuf, BTreeSet<PathBuf>> = imports
+        .keys()
+        .map(|file| (file, reached_from(file, imports)))
+        .collect();
+    let mut circles: Vec<BTreeSet<PathBuf>> = Vec::new();
+    for (file, others) in &reached {
+        let is_known = circles.iter().any(|circle| circle.contains(*file));
+        if others.contains(*file) && !is_known {
+            let comes_back = |other: &&PathBuf| reached[*other].contains(*file);
+            circles.push(others.iter().filter(comes_back).cloned().collect());
+        }
+    }
+    circles
+}
+
+fn reached_from(file: &Path, imports: &Imports) -> BTreeSet<PathBuf> {
+    let mut reached = BTreeSet::new();
+    let mut open: Vec<&Path> = vec![file];
+    while let Some(next) = open.pop() {
+        for other in imports.get(next).into_iter().flatten() {
+            if reached.insert(other.clone()) {
+                open.push(other);
+            }
+        }
+    }
+    reached
+}
