@@ -28,7 +28,9 @@ impl<'a> StoreAddress<'a> {
             Some(path) if !path.is_empty() => Ok(Self::Sqlite(Path::new(
                 path.strip_prefix("//").unwrap_or(path),
             ))),
-            _ => Err("a store is named as postgres://user@host/database or sqlite:PATH".to_owned()),
+            _ => Err(
+                "the address of a store is postgres://user@host/database or sqlite:PATH".to_owned(),
+            ),
         }
     }
 }
@@ -36,5 +38,5 @@ impl<'a> StoreAddress<'a> {
 /// The message for a store that this program was built without.
 #[allow(dead_code, reason = "not needed where all kinds are built in, or none")]
 pub(crate) fn not_built_in() -> String {
-    "this program was built without that kind of store".to_owned()
+    "this program was built without this kind of store".to_owned()
 }

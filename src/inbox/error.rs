@@ -10,7 +10,7 @@ pub enum InboxError {
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The store kept nothing of the delivery, because of another transaction or another delivery
     /// in the same one. The delivery is claimed again at once, and no attempt is counted.
-    #[error("the inbox store kept nothing of it: {0}")]
+    #[error("the inbox store rolled the delivery back, which is claimed again: {0}")]
     TryAgain(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The disk is full, or the file cannot be written. An operator must fix this; the deliveries
     /// wait.
@@ -26,13 +26,13 @@ pub enum InboxError {
     },
     /// The handler kept, committed or rolled back the transaction of its claim: a mistake in the
     /// handler, which counts as an attempt.
-    #[error("the inbox transaction was misused: {reason}")]
+    #[error("a handler misused the inbox transaction: {reason}")]
     Transaction {
         /// The mistake and the remedy.
         reason: String,
     },
     /// The published events of a delivery cannot be read back: another program wrote to the store.
-    #[error("what the delivery published cannot be read from the inbox store: {0}")]
+    #[error("the stored events of the delivery cannot be read from the inbox store: {0}")]
     Replies(#[source] serde_json::Error),
     /// The claim expired before its completion, and another owner took the delivery. The record is
     /// retried: it is then a duplicate, or is handled again if the other owner failed.
@@ -42,7 +42,7 @@ pub enum InboxError {
         reason: String,
     },
     /// The id belongs to another event: it was completed with other content. Nothing is claimed.
-    #[error("the id was completed before, with other content")]
+    #[error("an event with this source and id, but other content, was completed before")]
     Reused,
     /// The store's address or a setting is invalid: which one, and the remedy.
     #[error("{0}")]

@@ -41,7 +41,7 @@ pub enum OutboxError {
     Setting(String),
     /// The producer is unusable; the process should stop and be restarted. Nothing is lost: events
     /// without an acknowledgement are still in the outbox.
-    #[error("the relay cannot go on: {0}")]
+    #[error("the relay cannot continue: {0}")]
     Producer(PublishError),
 }
 

@@ -13,7 +13,7 @@ pub(super) fn check(stored: Option<&str>, newest: usize) -> Result<usize, Outbox
             "has version {version}, written by a newer release; this one knows versions up to {newest}: run the newer \
              release"
         ),
-        Err(_) => format!("says its version is {stored:?}, which no release of evenkeel writes"),
+        Err(_) => format!("has the version {stored:?}, which no release of evenkeel writes"),
     };
     Err(OutboxError::Foreign { reason })
 }
@@ -22,7 +22,7 @@ pub(super) fn check(stored: Option<&str>, newest: usize) -> Result<usize, Outbox
 /// [`Migration::Elsewhere`](crate::postgres::Migration::Elsewhere).
 #[cfg(feature = "postgres")]
 pub(super) fn behind(stored: usize, newest: usize) -> String {
-    let migrate = "run `evenkeel store migrate --execute`, or what `evenkeel store migrate --print` prints, first";
+    let migrate = "first run `evenkeel store migrate --execute`, or the SQL of `evenkeel store migrate --print`";
     match stored {
         0 => format!("has no tables of the outbox: {migrate}"),
         _ => format!("has version {stored}, and this release needs {newest}: {migrate}"),

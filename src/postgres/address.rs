@@ -65,7 +65,7 @@ impl Address {
         let hosts = hosts.rsplit('@').next().unwrap_or_default();
         if hosts.contains(',') {
             return Err(invalid(
-                "it names several hosts, and the driver takes one: name the address that follows the primary",
+                "it names several hosts, and the driver accepts one: use an address that follows the primary",
             ));
         }
         let mut is_pooled = false;

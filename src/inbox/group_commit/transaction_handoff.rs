@@ -179,7 +179,7 @@ pub(in crate::inbox) struct HandedOut<O> {
     place: Arc<Mutex<HandoffPlace<O>>>,
 }
 
-const PRESENT: &str = "a lent transaction is there until it is dropped";
+const PRESENT: &str = "a handed-out transaction is present until it is dropped";
 
 impl<O> std::ops::Deref for HandedOut<O> {
     type Target = O;
@@ -210,5 +210,5 @@ impl<O> Drop for HandedOut<O> {
 
 /// The error of a claim that gets no answer because the process is shutting down.
 pub(super) fn closing() -> InboxError {
-    InboxError::Unavailable("the runtime of its connections is ending".into())
+    InboxError::Unavailable("the runtime is shutting down".into())
 }

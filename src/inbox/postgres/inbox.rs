@@ -184,7 +184,7 @@ impl PostgresInbox {
         let settings = PostgresSettings::new("").with_connections(1);
         let database = Database::at(url, pool_settings(&settings)).map_err(unreadable)?;
         let store = Store::on(database, &settings);
-        let failed = |error| store.failed("look at", error);
+        let failed = |error| store.failed("read the version", error);
         let mut session = store.database.session().await.map_err(failed)?;
         let stored = statements::version(&mut session).await.map_err(failed)?;
         let stored = match stored.as_deref().map(str::parse) {
@@ -203,7 +203,7 @@ impl PostgresInbox {
             Some(Err(_)) => {
                 return Err(InboxError::Foreign {
                     path: store.name.clone(),
-                    reason: "is of a version that no release of evenkeel writes".to_owned(),
+                    reason: "has a version that no release of evenkeel writes".to_owned(),
                 });
             }
         };
@@ -498,14 +498,14 @@ impl GroupStore for Store {
 
     async fn find(&self, key: &InboxKey) -> Result<Known, InboxError> {
         let work = async {
-            let failed = |error| self.failed("look", error);
+            let failed = |error| self.failed("find", error);
             let mut session = self.database.session().await.map_err(failed)?;
             let known = statements::find(&mut session, key).await;
             let known = known.map(|row| Known::of(key, row)).map_err(failed)?;
             session.done().await.map_err(failed)?;
             Ok(known)
         };
-        self.within("look", work).await
+        self.within("find", work).await
     }
 
     async fn begin(

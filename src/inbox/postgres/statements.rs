@@ -188,8 +188,7 @@ pub(super) async fn purged_before(
 
 fn check_version(stored: Option<&str>, migration: Migration) -> Result<(), Problem> {
     let foreign = |reason: String| Err(Problem::Foreign(reason));
-    let migrate =
-        "run `evenkeel store migrate --execute` first, or let the service bring it up to date";
+    let migrate = "run `evenkeel store migrate --execute` first, or let the service upgrade it";
     match (stored.map(str::parse::<u32>), migration) {
         (None, Migration::OnOpen) => Ok(()),
         (None, Migration::Elsewhere) => foreign(format!("has no tables of evenkeel: {migrate}")),
@@ -202,7 +201,7 @@ fn check_version(stored: Option<&str>, migration: Migration) -> Result<(), Probl
         )),
         (Some(Ok(_)), _) => Ok(()),
         (Some(Err(_)), _) => foreign(
-            "says it is of a version that no release of evenkeel writes: give the service a database of its own"
+            "has a version that no release of evenkeel writes: give the service a database of its own"
                 .to_owned(),
         ),
     }

@@ -175,8 +175,9 @@ impl Claim for RedisClaim {
             match completed {
                 true => Ok(published),
                 false => Err(InboxError::Lost {
-                    reason: "its lease ran out while the handler was at work, and another instance took the delivery: the \
-                             effect may be there twice; look for what kept this process from renewing it, or set a longer lease"
+                    reason: "its lease expired while the handler was running, and another instance took the \
+                             delivery: the effect may exist twice; find out why this process did not renew \
+                             the lease, or set a longer one"
                         .to_owned(),
                 }),
             }

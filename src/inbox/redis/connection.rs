@@ -32,12 +32,12 @@ impl Store {
         let asks_for_tls = ["rediss:", "valkeys:"].iter().any(|s| url.starts_with(s));
         if asks_for_tls && cfg!(not(feature = "tls")) {
             return Err(refused(
-                "asks for TLS, which this build does not have: build evenkeel with its feature `tls`",
+                "requires TLS, which this build lacks: build evenkeel with its feature `tls`",
             ));
         }
         let info = url
             .into_connection_info()
-            .map_err(|_| refused("cannot be read; redis://user:password@host:port/database"))?;
+            .map_err(|_| refused("is invalid; write redis://user:password@host:port/database"))?;
         let address = info.addr().to_string();
         let info = info.set_tcp_settings(tcp(settings));
         let failed = |error| error::failed(&address, "open", error);

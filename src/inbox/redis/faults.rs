@@ -52,7 +52,7 @@ async fn claims_wait_for_a_server_that_is_down_and_go_on_when_it_is_back() {
     let begun = Instant::now();
     let error = refused(&inbox, "new").await;
     assert!(matches!(error, InboxError::Unavailable(_)), "{error:?}");
-    assert!(error.to_string().contains("see that it runs"), "{error}");
+    assert!(error.to_string().contains("check that it runs"), "{error}");
     assert!(begun.elapsed() < WITHIN / 2, "it is said soon");
     let many: Vec<_> = (0..50)
         .map(|n| {

@@ -96,7 +96,7 @@ impl RedisInbox {
             ))),
             other => Err(InboxError::Other(
                 format!(
-                    "Redis answered a claim with {other:?}; is there something else under {}?",
+                    "Redis answered a claim with {other:?}; check whether another program writes {}",
                     lease.key
                 )
                 .into(),

@@ -105,7 +105,7 @@ impl RedisSettings {
             return refused(format!("lease is {:?}; at least {LEASE_MIN:?}", self.lease));
         }
         if self.timeout.is_zero() {
-            return refused("timeout is 0; give Redis some time to answer".to_owned());
+            return refused("timeout is 0; set the time that a request may take".to_owned());
         }
         if self.retention < self.lease {
             return refused(format!(

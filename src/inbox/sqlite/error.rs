@@ -39,9 +39,9 @@ pub(super) fn failed(path: &str, doing: &'static str, error: sqlx::Error) -> Inb
 
 fn advice(error: &sqlx::Error) -> Advice {
     match error {
-        sqlx::Error::Encode(_) => return Advice::Refused("it does not fit into a row"),
+        sqlx::Error::Encode(_) => return Advice::Refused("the data does not fit into a row"),
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-            return Advice::Wait("no connection to the file; it may be closing");
+            return Advice::Wait("no connection to the file; the store may be closing");
         }
         _ => {}
     }
@@ -53,15 +53,16 @@ fn advice(error: &sqlx::Error) -> Advice {
         Some(code::READONLY | code::PERM) => Advice::Mend(
             "this user may not write to the file and its directory; fix the permissions",
         ),
-        Some(code::IOERR) => Advice::Mend("the disk reports an error; look at the system's log"),
+        Some(code::IOERR) => Advice::Mend("the disk reports an error; check the system's log"),
         Some(code::CANTOPEN) => Advice::Mend(
-            "the file cannot be opened; see that its directory exists and that this user may create files in it (SQLite \
-             keeps FILE-wal and FILE-shm beside it)",
+            "the file cannot be opened; check that its directory exists and that this user may create \
+             files in it (SQLite keeps FILE-wal and FILE-shm beside it)",
         ),
         Some(code::CORRUPT) => Advice::Mend(
-            "the file is damaged; look at it with `sqlite3 FILE 'PRAGMA integrity_check'` and put a sound copy in its place",
+            "the file is damaged; check it with `sqlite3 FILE 'PRAGMA integrity_check'` and restore a \
+             backup",
         ),
-        Some(code::NOMEM) => Advice::Wait("there is no memory left"),
+        Some(code::NOMEM) => Advice::Wait("the process is out of memory"),
         // Constraints that a handler deferred to the commit, and replies that are too large for a
         // row.
         Some(code::TOOBIG | code::CONSTRAINT | code::MISMATCH) => {

@@ -329,7 +329,7 @@ impl GroupStore for Store {
     }
 
     async fn find(&self, key: &InboxKey) -> Result<Known, InboxError> {
-        let failed = |error| self.failed("look", error);
+        let failed = |error| self.failed("find", error);
         let mut reader = self.readers.acquire().await.map_err(failed)?;
         let known = statements::find(&mut reader, key).await;
         known.map(|row| Known::of(key, row)).map_err(failed)

@@ -193,7 +193,7 @@ pub(super) async fn check(connection: &mut SqliteConnection, group: &str) -> Res
     match version.as_deref().map(str::parse) {
         Some(Ok(VERSION)) => Ok(()),
         _ => foreign(format!(
-            "is older than version {VERSION}: start its service once, which brings it up to date"
+            "is older than version {VERSION}: start its service once, which upgrades it"
         )),
     }
 }
@@ -209,7 +209,7 @@ fn check_version(stored: Option<String>) -> Result<(), Problem> {
              release, or give this one a store of its own"
         ))),
         Err(_) => Err(Problem::Foreign(format!(
-            "says its version is {stored:?}, which no release of evenkeel writes: give the service a store of its own"
+            "has the version {stored:?}, which no release of evenkeel writes: give the service a store of its own"
         ))),
     }
 }

@@ -75,7 +75,7 @@ impl PostgresOutbox {
         settings: &PostgresOutboxSettings,
     ) -> Result<Self, OutboxError> {
         let database = Database::at(url, settings.pool());
-        let database = database.map_err(OutboxError::during("read the address"))?;
+        let database = database.map_err(OutboxError::during("parse the address"))?;
         Self::prepared(database, settings).await
     }
 
@@ -112,7 +112,7 @@ impl PostgresOutbox {
         settings: &PostgresOutboxSettings,
     ) -> Result<Self, OutboxError> {
         let database = Database::of(pool, settings.pgbouncer);
-        let database = database.map_err(OutboxError::during("look at the pool"))?;
+        let database = database.map_err(OutboxError::during("check the pool"))?;
         Self::prepared(database, settings).await
     }
 

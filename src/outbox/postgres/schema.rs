@@ -93,12 +93,12 @@ async fn one_by_one(connection: &mut PgConnection) -> Result<(), OutboxError> {
     )
     .fetch_optional(connection)
     .await
-    .map_err(OutboxError::during("look at its sequence"))?;
+    .map_err(OutboxError::during("check its sequence"))?;
     match stock {
         Some(stock) if stock > 1 => Err(OutboxError::Foreign {
             reason: format!(
-                "gives each session {stock} numbers in stock, so that events of one key would leave out of order; mend it with: \
-                 ALTER TABLE evenkeel_outbox ALTER COLUMN sequence SET CACHE 1"
+                "caches {stock} numbers of its sequence for each session, so that events of one key would be \
+                 published out of order; fix it with: ALTER TABLE evenkeel_outbox ALTER COLUMN sequence SET CACHE 1"
             ),
         }),
         _ => Ok(()),

@@ -105,7 +105,7 @@ const HELD: &str = "
 
 impl Store for PostgresOutbox {
     fn attend<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, Standing> {
-        let failed = OutboxError::during("say who publishes from it");
+        let failed = OutboxError::during("register the relay");
         Box::pin(async move {
             let mut session = self.database.session().await.map_err(&failed)?;
             sqlx::query(ATTEND)
@@ -156,11 +156,11 @@ impl Store for PostgresOutbox {
 
     fn release<'a>(&'a self, relay: &'a str, slots: &'a [i16]) -> Answer<'a, ()> {
         let query = sqlx::query(RELEASE).bind(relay).bind(slots);
-        self.execute("give slots back", query)
+        self.execute("release slots", query)
     }
 
     fn leave<'a>(&'a self, relay: &'a str) -> Answer<'a, ()> {
-        self.execute("give slots back", sqlx::query(LEAVE).bind(relay))
+        self.execute("release slots", sqlx::query(LEAVE).bind(relay))
     }
 
     fn read<'a>(&'a self, page: &'a Page) -> Answer<'a, ReadPage> {
@@ -197,7 +197,7 @@ impl Store for PostgresOutbox {
 
     fn is_drained<'a>(&'a self, without_topics: &'a [String]) -> Answer<'a, bool> {
         Box::pin(async move {
-            let failed = OutboxError::during("see whether it is empty");
+            let failed = OutboxError::during("check whether it is drained");
             let mut session = self.database.session().await.map_err(&failed)?;
             let is_drained = sqlx::query_scalar(IS_DRAINED).bind(without_topics);
             is_drained.fetch_one(&mut *session).await.map_err(failed)
@@ -227,7 +227,7 @@ impl Store for PostgresOutbox {
 
     fn open_transaction(&self, age: Duration) -> Answer<'_, Option<OpenTransaction>> {
         Box::pin(async move {
-            let failed = OutboxError::during("look for open transactions");
+            let failed = OutboxError::during("find open transactions");
             let mut session = self.database.session().await.map_err(&failed)?;
             let row = sqlx::query(OPEN_TRANSACTION)
                 .bind(store::milliseconds(age))

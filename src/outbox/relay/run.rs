@@ -241,10 +241,9 @@ impl Running {
     /// Renews this relay's leases, and takes or releases slots to make the shares even.
     async fn renew(&mut self) -> Result<(), OutboxError> {
         let lease = self.settings.lease;
-        let standing = self.answer_limit.ask(
-            "say who publishes from it",
-            self.store.attend(&self.name, lease),
-        );
+        let standing = self
+            .answer_limit
+            .ask("register the relay", self.store.attend(&self.name, lease));
         let standing = standing.await?;
         let shares = slot_leases::decide(&self.name, &standing, &self.leases.slots());
         self.leases.leave(&shares.surplus);
@@ -297,7 +296,7 @@ impl Running {
             return Ok(());
         }
         self.answer_limit
-            .ask("give slots back", self.store.release(&self.name, &idle))
+            .ask("release slots", self.store.release(&self.name, &idle))
             .await?;
         self.leases.released(&idle);
         Ok(())
@@ -331,7 +330,7 @@ impl Running {
             .open_transaction(self.settings.open_transaction_max);
         let open = self
             .answer_limit
-            .ask("look for open transactions", open)
+            .ask("find open transactions", open)
             .await?;
         telemetry::transaction_seen(&self.part, open.as_ref());
         let held = self.window.held_keys();
@@ -417,7 +416,9 @@ impl Running {
         }
         let stopped = self.window.stopped_topics();
         let is_drained = self.store.is_drained(&stopped);
-        let is_drained = self.answer_limit.ask("see whether it is empty", is_drained);
+        let is_drained = self
+            .answer_limit
+            .ask("check whether it is drained", is_drained);
         is_drained.await.unwrap_or(false)
     }
 
@@ -444,7 +445,7 @@ impl Running {
             self.delete().await?;
             self.mark().await?;
             self.answer_limit
-                .ask("give slots back", self.store.leave(&self.name))
+                .ask("release slots", self.store.leave(&self.name))
                 .await
         };
         if let Err(error) = left.await {

@@ -83,13 +83,15 @@ impl RelaySettings {
     pub(super) fn validate(&self) -> Result<(), OutboxError> {
         let refuse = |what: &str| Err(OutboxError::Setting(what.to_owned()));
         if self.lease < Duration::from_millis(300) {
-            return refuse("lease must be at least 300 ms, or renewals come too late");
+            return refuse(
+                "lease must be at least 300 ms; a shorter one would expire between renewals",
+            );
         }
         if self.rows_max == 0 || self.bytes_max == 0 {
-            return refuse("rows_max and bytes_max must let at least one row through");
+            return refuse("rows_max and bytes_max must be at least 1");
         }
         if self.poll_interval.is_zero() || self.watch_interval.is_zero() {
-            return refuse("poll_interval and watch_interval must be more than nothing");
+            return refuse("poll_interval and watch_interval must be more than 0");
         }
         Ok(())
     }

@@ -142,32 +142,30 @@ const LEASED: &str = concat!(
 
 impl Store for SqliteOutbox {
     fn attend<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, Standing> {
-        Box::pin(
-            self.patiently("say who publishes from it", move || async move {
-                let pool = &self.pool;
-                sqlx::query(ATTEND)
-                    .bind(relay)
-                    .bind(store::milliseconds(lease))
-                    .execute(pool)
-                    .await?;
-                sqlx::query(FORGET).bind(relay).execute(pool).await?;
-                let leases = sqlx::query(LEASES).fetch_all(pool).await?;
-                let leased = |row: SqliteRow| {
-                    Ok(Leased {
-                        slot: row.try_get("slot")?,
-                        owner: row.try_get("owner")?,
-                        expires_in: store::duration(row.try_get("expires_in_ms")?),
-                    })
-                };
-                Ok(Standing {
-                    relays: sqlx::query_scalar(RELAYS).fetch_all(pool).await?,
-                    leases: leases
-                        .into_iter()
-                        .map(leased)
-                        .collect::<Result<_, sqlx::Error>>()?,
+        Box::pin(self.patiently("register the relay", move || async move {
+            let pool = &self.pool;
+            sqlx::query(ATTEND)
+                .bind(relay)
+                .bind(store::milliseconds(lease))
+                .execute(pool)
+                .await?;
+            sqlx::query(FORGET).bind(relay).execute(pool).await?;
+            let leases = sqlx::query(LEASES).fetch_all(pool).await?;
+            let leased = |row: SqliteRow| {
+                Ok(Leased {
+                    slot: row.try_get("slot")?,
+                    owner: row.try_get("owner")?,
+                    expires_in: store::duration(row.try_get("expires_in_ms")?),
                 })
-            }),
-        )
+            };
+            Ok(Standing {
+                relays: sqlx::query_scalar(RELAYS).fetch_all(pool).await?,
+                leases: leases
+                    .into_iter()
+                    .map(leased)
+                    .collect::<Result<_, sqlx::Error>>()?,
+            })
+        }))
     }
 
     fn lease<'a>(
@@ -187,14 +185,14 @@ impl Store for SqliteOutbox {
     }
 
     fn release<'a>(&'a self, relay: &'a str, slots: &'a [i16]) -> Answer<'a, ()> {
-        Box::pin(self.patiently("give slots back", move || async move {
+        Box::pin(self.patiently("release slots", move || async move {
             let query = sqlx::query(RELEASE).bind(relay).bind(list(slots));
             query.execute(&self.pool).await.map(drop)
         }))
     }
 
     fn leave<'a>(&'a self, relay: &'a str) -> Answer<'a, ()> {
-        Box::pin(self.patiently("give slots back", move || async move {
+        Box::pin(self.patiently("release slots", move || async move {
             for statement in [RELEASE_ALL, LEAVE] {
                 sqlx::query(statement)
                     .bind(relay)
@@ -248,7 +246,7 @@ impl Store for SqliteOutbox {
 
     fn is_drained<'a>(&'a self, without_topics: &'a [String]) -> Answer<'a, bool> {
         Box::pin(
-            self.patiently("see whether it is empty", move || async move {
+            self.patiently("check whether it is drained", move || async move {
                 let query = sqlx::query_scalar(IS_DRAINED).bind(list(without_topics));
                 query.fetch_one(&self.pool).await
             }),
