@@ -12,6 +12,7 @@ fn now_ms() -> i64 {
     Timestamp::now().as_millisecond()
 }
 
+/// The reported time is never after a completion that the store still remembers.
 pub(super) async fn remembered_completions_are_not_reported_as_forgotten(inbox: &dyn Inbox) {
     let key = key("remembered");
     complete(fresh(inbox, &key, "it is new").await).await;
@@ -24,6 +25,8 @@ pub(super) async fn remembered_completions_are_not_reported_as_forgotten(inbox: 
     );
 }
 
+/// The reported time is after every forgotten completion, also in a process that opened the store
+/// later.
 pub(super) async fn forgotten_completions_are_older_than_the_reported_time(
     forgetting: &dyn Forgetting,
 ) {
@@ -44,6 +47,7 @@ pub(super) async fn forgotten_completions_are_older_than_the_reported_time(
     );
 }
 
+/// Claims until the key is fresh, and gives the claim back.
 async fn until_forgotten(inbox: &dyn Inbox, key: &InboxKey) {
     loop {
         match claim(inbox, key).await {

@@ -2,6 +2,11 @@
 //!
 //! Owns the current holder. Knows neither store nor tables: the transaction (`O`) is whatever type
 //! the store uses.
+//!
+//! The transaction is in one of three places: with the claim, with the handler, or returned to the
+//! group. Claim and handler may be dropped in any order, and from any thread. One lock guards the
+//! place, so exactly one of them returns the transaction, once. The lock is never held over an
+//! await.
 
 use super::Cause;
 use crate::event::OutgoingRecord;
@@ -39,6 +44,7 @@ pub(super) fn hand_off<O>(open: O) -> (Handoff<O>, oneshot::Receiver<Returned<O>
     (handoff, returned)
 }
 
+/// The place of the transaction, shared by the claim and the handler.
 struct HandoffPlace<O> {
     at: PlaceState<O>,
     back: Option<oneshot::Sender<Returned<O>>>,
@@ -54,6 +60,7 @@ enum PlaceState<O> {
 }
 
 impl<O> HandoffPlace<O> {
+    /// Returns the transaction to the group. Only the first call has an effect.
     fn give_back(&mut self, returned: Returned<O>) {
         if let Some(back) = self.back.take() {
             // The receiver is gone only when the runtime shuts down: the transaction is dropped,
@@ -68,12 +75,17 @@ fn lock<O>(place: &Mutex<HandoffPlace<O>>) -> MutexGuard<'_, HandoffPlace<O>> {
 }
 
 /// Recalls a transaction whose handler waits for a store that does not answer.
+///
+/// The handler cannot be interrupted by its own statement, which may never end. The claim's waker
+/// is woken instead, and the router drops the handler, which drops the connection with it.
 #[derive(Clone, Default)]
 pub(super) struct Recall(Arc<Recalled>);
 
 #[derive(Default)]
 struct Recalled {
+    /// Why the transaction is recalled; set once.
     why: OnceLock<InboxError>,
+    /// The task that polls the claim beside its handler.
     claim: AtomicWaker,
 }
 
@@ -151,6 +163,10 @@ impl<O> Handoff<O> {
         cause.is_some()
     }
 
+    /// Ends the claim and takes its transaction.
+    ///
+    /// # Errors
+    /// [`InboxError::Transaction`] if the handler did not return it.
     fn end(&self) -> Result<O, InboxError> {
         match std::mem::replace(&mut lock(&self.place).at, PlaceState::Ended) {
             PlaceState::Home(open) => Ok(open),
@@ -179,6 +195,7 @@ pub(in crate::inbox) struct HandedOut<O> {
     place: Arc<Mutex<HandoffPlace<O>>>,
 }
 
+/// The message of a panic that cannot occur: only `drop` takes the transaction.
 const PRESENT: &str = "a handed-out transaction is present until it is dropped";
 
 impl<O> std::ops::Deref for HandedOut<O> {

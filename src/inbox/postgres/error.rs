@@ -3,6 +3,9 @@
 //! Codes: PostgreSQL's documentation, appendix A. The inbox's own statements are the same for every
 //! delivery, so the server causes their failures, not the event: the events wait. The few
 //! exceptions are commits that fail because of a handler's writes.
+//!
+//! A code that is not listed counts as unavailable, so that an unknown fault of the server stops
+//! the group instead of emptying its topic into the dead letters.
 
 use crate::failure::causes;
 use crate::failure::panics::caught;
@@ -55,11 +58,13 @@ pub(super) fn silent(name: &str, doing: &'static str, waited: Duration) -> Inbox
 /// checked: data, constraints, views' checks, triggers, functions, limits of a row.
 const OF_THE_EVENT: [&str; 10] = ["09", "22", "23", "27", "2F", "38", "39", "44", "54", "P0"];
 
+/// For an error that the data of the delivery cause.
 const REFUSED: Advice = Advice::Refused("PostgreSQL refused it");
 
 /// For an error that is known neither to be caused by the event nor to need an operator.
 const FAILED: Advice = Advice::Wait("PostgreSQL failed");
 
+/// What to do about an error, by its code, or by its class (the first two characters).
 fn advice(error: &sqlx::Error) -> Advice {
     use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Protocol, Tls, WorkerCrashed};
     match error {
@@ -129,6 +134,7 @@ pub(super) fn cause(error: &(dyn Error + 'static), is_hasty: bool) -> Option<Cau
     }
 }
 
+/// The SQLSTATE of an error, if the server returned it.
 fn code(error: &sqlx::Error) -> Option<String> {
     let code = error.as_database_error()?.code()?;
     Some(code.into_owned())

@@ -1,6 +1,10 @@
 //! A claimed delivery: its lease, renewed while the handler runs, and the ways it ends.
 //!
 //! Owns the task that renews the lease. A claim ends once: completed, released, or dropped.
+//!
+//! A renewal runs every third of the lease; if it fails, it is tried again every twelfth. An end of
+//! the claim waits for the renewing task to stop first: a renewal that arrives after a release
+//! would take the delivery again, without an owner.
 
 use super::connection::Store;
 use super::scripts;
@@ -47,13 +51,16 @@ impl Renewal {
 #[derive(Clone)]
 pub(super) struct Lease {
     pub(super) store: Arc<Store>,
+    /// The key in Redis.
     pub(super) key: Arc<str>,
     /// The digest of the event's content.
     pub(super) content: Option<ContentDigest>,
+    /// The owner: random, so that no two claims share it, not even of one process.
     pub(super) token: Arc<[u8]>,
 }
 
 impl RedisClaim {
+    /// Starts to renew a lease that was just taken. Must be called in a runtime.
     pub(super) fn new(lease: Lease) -> Self {
         let renewal = tokio::spawn(lease.clone().renew_for_ever());
         Self {

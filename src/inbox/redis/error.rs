@@ -30,6 +30,8 @@ pub(super) fn held(address: &str, waited: Duration) -> InboxError {
     ))
 }
 
+/// What to do about an error: by the kind that the client found, then by the code with which the
+/// server's answer begins.
 fn advice(error: &RedisError) -> Advice {
     match error.kind() {
         ErrorKind::Io => {

@@ -1,4 +1,8 @@
 //! The store: its connection and its claims.
+//!
+//! Owns how a claim waits for another owner: it asks again after a pause that grows from 5 ms to
+//! 250 ms, with jitter, and never sleeps past the end of the other's lease. Redis has no queue of
+//! waiters, so several waiting owners have no order.
 
 use super::claim::{Lease, RedisClaim, UnansweredClaim};
 use super::connection::Store;
@@ -55,6 +59,14 @@ const POLL_PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::f
 #[derive(Clone)]
 pub struct RedisInbox {
     store: Arc<Store>,
+}
+
+impl std::fmt::Debug for RedisInbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisInbox")
+            .field("address", &self.store.address)
+            .finish_non_exhaustive()
+    }
 }
 
 impl RedisInbox {

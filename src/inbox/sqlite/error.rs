@@ -3,6 +3,9 @@
 //! The inbox's own statements are the same for every delivery, so the store causes their failures,
 //! not the event: the events wait. The few exceptions are commits that fail because of a handler's
 //! writes.
+//!
+//! Result codes: <https://www.sqlite.org/rescode.html>. Only the primary code decides, because the
+//! extended ones differ between releases of SQLite.
 
 use crate::inbox::InboxError;
 use crate::inbox::shared::error::{Advice, Failure};
@@ -26,7 +29,8 @@ pub(super) fn ended_by_hand(cause: impl fmt::Display) -> InboxError {
     }
 }
 
-/// Maps `error`, which occurred in the store `path` during `doing`, to an inbox error.
+/// Maps `error`, which occurred in the store `path` during `doing`, to an inbox error. A file that
+/// is no database is no failure of the store but the wrong file.
 pub(super) fn failed(path: &str, doing: &'static str, error: sqlx::Error) -> InboxError {
     if primary_code(&error) == Some(code::NOTADB) {
         return InboxError::Foreign {
@@ -37,6 +41,8 @@ pub(super) fn failed(path: &str, doing: &'static str, error: sqlx::Error) -> Inb
     Failure::of(path, doing, &advice(&error), error)
 }
 
+/// What to do about an error. A code that is not listed counts as unavailable: the events wait, and
+/// nothing is dead-lettered for a fault of the store.
 fn advice(error: &sqlx::Error) -> Advice {
     match error {
         sqlx::Error::Encode(_) => return Advice::Refused("the data does not fit into a row"),
