@@ -1,6 +1,9 @@
 //! The address of a store as text, for command lines and environment variables.
 //!
 //! Owns the formats. Errors never contain an address, because it may contain a password.
+//!
+//! Known kinds are recognised whether or not this build has them, so that the error says what is
+//! missing. An inbox in Redis has no address here: it cannot be audited and has no outbox.
 
 use std::path::Path;
 
@@ -10,16 +13,22 @@ pub(crate) enum StoreAddress<'a> {
         not(feature = "postgres"),
         allow(dead_code, reason = "known, and not built in")
     )]
+    /// The whole URL.
     Postgres(&'a str),
     #[cfg_attr(
         not(feature = "sqlite"),
         allow(dead_code, reason = "known, and not built in")
     )]
+    /// The path of the file.
     Sqlite(&'a Path),
 }
 
 impl<'a> StoreAddress<'a> {
-    /// Parses `postgres://user@host/database` or `sqlite:PATH`. The error describes the formats.
+    /// Parses `postgres://user@host/database` (also `postgresql://`) or `sqlite:PATH` (also
+    /// `sqlite://PATH`). The path is taken as it is, without decoding.
+    ///
+    /// # Errors
+    /// A text that describes the formats, and does not repeat the address.
     pub(crate) fn of(address: &'a str) -> Result<Self, String> {
         if address.starts_with("postgres://") || address.starts_with("postgresql://") {
             return Ok(Self::Postgres(address));

@@ -32,8 +32,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///   forgets it.
 /// - A claim that ends without a completion leaves no trace: the next claim is fresh.
 /// - A duplicate returns the same unsent events, in the same order, until [`Inbox::sent`].
-/// - The handler's timeout does not cover the wait for a claim: a store whose other owners may crash
-///   or hang bounds that wait itself.
+/// - The handler's timeout does not cover the wait for a claim: a store whose other owners may
+///   crash or hang bounds that wait itself.
 ///
 /// # Examples
 /// Using a store:

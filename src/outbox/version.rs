@@ -1,4 +1,7 @@
 //! Checks which versions of an outbox's tables this release supports.
+//!
+//! A newer version is refused before anything is changed: an older release could not know what it
+//! breaks. There is no way back to older tables.
 
 use super::OutboxError;
 
@@ -29,8 +32,11 @@ pub(super) fn behind(stored: usize, newest: usize) -> String {
     }
 }
 
-/// The version of an outbox's tables, and the version that this release creates.
+/// The version of an outbox's tables, and the version that this release creates. Returned by
+/// [`OutboxStore::versions`](super::OutboxStore::versions). The tables need an upgrade while
+/// `stored` is below `newest`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OutboxVersions {
     /// The version in the store; 0 if there is no outbox yet.
     pub stored: usize,

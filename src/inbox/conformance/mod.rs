@@ -27,8 +27,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Runs the whole suite. `effects` marks the store as transactional and writes through it;
-/// [`check_leases`] is for a store whose claims expire. Needs a runtime with several threads,
-/// because some cases run claims concurrently.
+/// [`check_leases`] is for a store whose claims expire. Run it on a runtime with several threads,
+/// where concurrent claims really overlap.
 ///
 /// # Panics
 /// If the store breaks the contract, with the name of what it broke; also if it does not end within
@@ -81,7 +81,7 @@ pub async fn check(inbox: Arc<dyn Inbox>, effects: Option<Arc<dyn Effects>>) {
 
 /// Runs the additional cases of a store with leases: a claim expires with its owner, and only then.
 /// Takes several leases of time, because it waits for some to expire. Its processes are runtimes
-/// that it suspends, so it must run on a runtime with several threads.
+/// that it suspends. Run it on a runtime with several threads.
 ///
 /// # Panics
 /// If the store breaks the contract.

@@ -54,7 +54,6 @@ impl<S: GroupStore> Groups<S> {
             groups: Arc::clone(self),
             keys: fresh,
             level,
-            /// Checks the store while the handler runs; ends with the claim.
             _watched: AbortOnDropHandle::new(tokio::spawn(watched)),
             handoff,
             _place: place,
@@ -81,6 +80,7 @@ struct GroupBatch<S: GroupStore> {
     keys: Vec<InboxKey>,
     level: Level,
     handoff: Handoff<S::Open>,
+    /// Checks the store while the handler runs; ends with the claim.
     _watched: AbortOnDropHandle<()>,
     /// Counts against the open transactions of the store.
     _place: OwnedSemaphorePermit,

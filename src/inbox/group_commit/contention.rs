@@ -9,7 +9,8 @@
 //! # Formula
 //! Each collision adds its cost to a score that leaks one per second, a leaky bucket. At
 //! [`COST_MAX`] the level becomes stricter for the present hold, which doubles with each change up
-//! to [`HOLD_MAX`] and returns to [`HOLD_MIN`] once the level has been generous for longer than the next hold. A level that has just become more generous starts with a full score, so that one
+//! to [`HOLD_MAX`] and returns to [`HOLD_MIN`] once the level has been generous for longer than the
+//! next hold. A level that has just become more generous starts with a full score, so that one
 //! collision is enough to return.
 
 use std::time::Duration;

@@ -52,6 +52,9 @@ pub(super) const NEWEST: usize = MIGRATIONS.len();
 
 /// Creates missing tables, if the settings allow it, and checks the version, in the transaction of
 /// `connection`. That transaction holds the schema lock from then on.
+///
+/// # Errors
+/// [`OutboxError::Foreign`] for a version that this process may not use, with the remedy.
 pub(crate) async fn prepare(
     connection: &mut PgConnection,
     migration: Migration,
@@ -73,7 +76,8 @@ pub(crate) async fn prepare(
     one_by_one(connection).await
 }
 
-/// The SQL that upgrades the outbox from this version to the newest one.
+/// The SQL that upgrades the outbox from this version to the newest one. The last statement sets
+/// the version, and only upwards: two instances of different releases may start at the same time.
 pub(super) fn migration(from: usize) -> String {
     let steps = MIGRATIONS.get(from..).unwrap_or_default().concat();
     let slots = i32::from(SLOTS) - 1;
