@@ -177,6 +177,24 @@ impl fmt::Debug for Claimed {
 /// All methods are called in the task that drives the handler. A drop may happen in any task, also
 /// while the runtime shuts down: it must neither block nor panic, and work that remains, such as a
 /// rollback, runs in a task of the store.
+///
+/// # Examples
+/// What the router does for one delivery:
+/// ```
+/// use evenkeel::inbox::{Claimed, Inbox, InboxError, InboxKey};
+///
+/// async fn handle(inbox: &dyn Inbox, key: &InboxKey) -> Result<(), InboxError> {
+///     let Claimed::Fresh(mut claim) = inbox.claim(key).await? else {
+///         return Ok(()); // A duplicate: the handler is not called.
+///     };
+///     let transaction = claim.transaction();
+///     // The handler writes through the transaction, and publishes nothing.
+///     drop(transaction);
+///     claim.complete(Vec::new()).await?;
+///     inbox.sent(key);
+///     Ok(())
+/// }
+/// ```
 pub trait Claim: Send {
     /// Takes the transaction for the handler; `None` on further calls, or if the store has no
     /// transactions. Called once, before the handler, and must not block. The handler returns the
@@ -234,6 +252,27 @@ pub trait Claim: Send {
 ///
 /// Called in the task of a batch, for a batch handler that names the store's transaction. The same
 /// rules for blocking and cancellation as for [`Inbox`] apply.
+///
+/// # Examples
+/// What the router does for a batch:
+/// ```
+/// use evenkeel::inbox::{ClaimedBatch, Inbox, InboxError, InboxKey};
+///
+/// async fn handle(inbox: &dyn Inbox, keys: &[InboxKey]) -> Result<(), InboxError> {
+///     let Some(batches) = inbox.batches() else {
+///         return Ok(()); // Each delivery is claimed by itself.
+///     };
+///     let ClaimedBatch { known, claim } = batches.claim_batch(keys).await?;
+///     if let Some(mut claim) = claim {
+///         let transaction = claim.transaction();
+///         // The handler writes through the transaction, and publishes nothing.
+///         drop(transaction);
+///         let fresh = known.iter().filter(|known| known.is_none()).count();
+///         claim.complete(vec![Some(Vec::new()); fresh]).await?;
+///     }
+///     Ok(())
+/// }
+/// ```
 pub trait BatchInbox: Send + Sync {
     /// Claims deliveries with distinct keys in one transaction. May wait for concurrent claims of
     /// the same keys to end, but not for ever: two batches must never wait for each other. Claiming

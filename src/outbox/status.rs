@@ -10,6 +10,21 @@ use serde::Serialize;
 ///
 /// Events that wait while no relay runs, or slots that are free, mean that nothing is published. A
 /// held key needs its cause removed, or its row deleted; other keys continue.
+///
+/// # Examples
+/// ```no_run
+/// # use evenkeel::outbox::{OutboxError, OutboxStore};
+/// # async fn example(store: OutboxStore) -> Result<(), OutboxError> {
+/// let status = store.status().await?;
+/// for key in &status.held {
+///     println!("{} of {} is refused: {}", key.id, key.topic, key.reason);
+/// }
+/// if status.slots_free > 0 {
+///     println!("{} slots have no relay", status.slots_free);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct OutboxStatus {

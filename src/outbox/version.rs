@@ -13,8 +13,8 @@ pub(super) fn check(stored: Option<&str>, newest: usize) -> Result<usize, Outbox
     let reason = match stored.parse::<usize>() {
         Ok(version) if version <= newest => return Ok(version),
         Ok(version) => format!(
-            "has version {version}, written by a newer release; this one knows versions up to {newest}: run the newer \
-             release"
+            "has version {version}, written by a newer release; this one knows versions up to \
+             {newest}: run the newer release"
         ),
         Err(_) => format!("has the version {stored:?}, which no release of evenkeel writes"),
     };
@@ -25,7 +25,8 @@ pub(super) fn check(stored: Option<&str>, newest: usize) -> Result<usize, Outbox
 /// [`Migration::Elsewhere`](crate::postgres::Migration::Elsewhere).
 #[cfg(feature = "postgres")]
 pub(super) fn behind(stored: usize, newest: usize) -> String {
-    let migrate = "first run `evenkeel store migrate --execute`, or the SQL of `evenkeel store migrate --print`";
+    let migrate = "first run `evenkeel store migrate --execute`, or the SQL of `evenkeel store \
+                   migrate --print`";
     match stored {
         0 => format!("has no tables of the outbox: {migrate}"),
         _ => format!("has version {stored}, and this release needs {newest}: {migrate}"),

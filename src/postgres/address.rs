@@ -75,7 +75,8 @@ impl Address {
         let hosts = hosts.rsplit('@').next().unwrap_or_default();
         if hosts.contains(',') {
             return Err(invalid(
-                "it names several hosts, and the driver accepts one: use an address that follows the primary",
+                "it names several hosts, and the driver accepts one: use an address that follows \
+                 the primary",
             ));
         }
         let mut is_pooled = false;
@@ -90,7 +91,8 @@ impl Address {
                 }
                 "sslmode" | "ssl-mode" if !SSL_MODES.contains(&value) => {
                     return Err(invalid(
-                        "its sslmode is none of disable, allow, prefer, require, verify-ca and verify-full",
+                        "its sslmode is none of disable, allow, prefer, require, verify-ca and \
+                         verify-full",
                     ));
                 }
                 _ if UNDERSTOOD.contains(&name) || name.starts_with("options[") => {

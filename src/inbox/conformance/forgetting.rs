@@ -21,7 +21,8 @@ pub(super) async fn remembered_completions_are_not_reported_as_forgotten(inbox: 
     let before_ms = inbox.forgotten_before_ms();
     assert!(
         before_ms.is_none_or(|before_ms| before_ms <= completed_ms),
-        "{key:?} was completed at {completed_ms} and is remembered, but what is older than {before_ms:?} is said to be forgotten"
+        "{key:?} was completed at {completed_ms} and is remembered, but what is older than \
+         {before_ms:?} is said to be forgotten"
     );
 }
 
@@ -42,8 +43,8 @@ pub(super) async fn forgotten_completions_are_older_than_the_reported_time(
     let (before_ms, now_ms) = (later.forgotten_before_ms(), now_ms());
     assert!(
         before_ms.is_some_and(|before_ms| (appended_ms + 1..=now_ms).contains(&before_ms)),
-        "an event of {appended_ms} was forgotten, and what is completed from {now_ms} on is not; but what is older than \
-         {before_ms:?} is said to be"
+        "an event of {appended_ms} was forgotten, and what is completed from {now_ms} on is not; \
+         but what is older than {before_ms:?} is said to be"
     );
 }
 

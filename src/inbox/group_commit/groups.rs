@@ -12,7 +12,7 @@ use super::collision::{Cause, CollisionLog, LevelChanged, TransactionCollided};
 use super::contention::Level;
 use super::pending_answers::{Answer, GroupClaimed, PendingAnswers, Waiter};
 use super::store::{GroupStore, Known, RECALL_AFTER};
-use super::transaction_handoff::{Handoff, Recall, Returned, closing, hand_off};
+use super::transaction_handoff::{Handoff, Recall, Returned, closing, hand_off, unavailable};
 use crate::event::OutgoingRecord;
 use crate::inbox::shared::sent_replies::{ForgetReplies, Sent};
 use crate::inbox::{BoxFuture, CLAIMS_MAX, Claim, Claimed, InboxError, InboxKey};
@@ -179,7 +179,7 @@ impl<S: GroupStore> Group<S> {
     fn fail_waiting(&self, error: &InboxError) {
         let waiting = self.groups.lock().take_waiting();
         for waiter in waiting {
-            let _ = waiter.send(Err(InboxError::Unavailable(error.to_string().into())));
+            let _ = waiter.send(Err(unavailable(error)));
         }
     }
 

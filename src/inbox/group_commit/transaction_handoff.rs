@@ -12,6 +12,7 @@ use super::Cause;
 use crate::event::OutgoingRecord;
 use crate::inbox::InboxError;
 use futures_util::task::AtomicWaker;
+use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
@@ -130,7 +131,7 @@ impl<O> Handoff<O> {
         let recalled = &*self.recall.0;
         recalled.claim.register(cx.waker());
         match recalled.why.get() {
-            Some(why) => Poll::Ready(InboxError::Unavailable(why.to_string().into())),
+            Some(why) => Poll::Ready(unavailable(why)),
             None => Poll::Pending,
         }
     }
@@ -171,8 +172,8 @@ impl<O> Handoff<O> {
         match std::mem::replace(&mut lock(&self.place).at, PlaceState::Ended) {
             PlaceState::Home(open) => Ok(open),
             PlaceState::HandedOut | PlaceState::Ended => Err(InboxError::Transaction {
-                reason: "the handler still holds it, in a task that outlives the handler or in a value it kept: \
-                         drop it before the handler returns; nothing was committed"
+                reason: "the handler still holds it, in a task that outlives the handler or in a \
+                         value it kept: drop it before the handler returns; nothing was committed"
                     .to_owned(),
             }),
         }
@@ -223,6 +224,16 @@ impl<O> Drop for HandedOut<O> {
             PlaceState::Home(_) | PlaceState::Ended => place.give_back(Returned::Abandoned(open)),
         }
     }
+}
+
+/// The same outage for another caller. An error that only wraps another one is left out, so that
+/// the text names its kind once.
+pub(super) fn unavailable(error: &InboxError) -> InboxError {
+    let reason = match error.source() {
+        Some(source) => source.to_string(),
+        None => error.to_string(),
+    };
+    InboxError::Unavailable(reason.into())
 }
 
 /// The error of a claim that gets no answer because the process is shutting down.

@@ -20,8 +20,8 @@ use std::time::Duration;
 pub(super) fn ended_by_hand(cause: impl fmt::Display) -> InboxError {
     InboxError::Transaction {
         reason: format!(
-            "the handler ended it before its completion ({cause}): leave COMMIT and ROLLBACK to evenkeel; the event is handled \
-             again"
+            "the handler ended it before its completion ({cause}): leave COMMIT and ROLLBACK to \
+             evenkeel; the event is handled again"
         ),
     }
 }
@@ -32,9 +32,9 @@ pub(super) fn misuse(error: &sqlx::Error) -> Option<InboxError> {
         // The savepoint or the cursor does not exist; no transaction is open.
         "3B001" | "25P01" | "34000" => Some(ended_by_hand(error)),
         "25P02" => Some(InboxError::Transaction {
-            reason: "one of the handler's statements failed, which aborts the transaction, but the handler \
-                     returned success: return the error, or run statements that may fail under a savepoint \
-                     (`Connection::begin`)"
+            reason: "one of the handler's statements failed, which aborts the transaction, but \
+                     the handler returned success: return the error, or run statements that may \
+                     fail under a savepoint (`Connection::begin`)"
                 .to_owned(),
         }),
         _ => None,
@@ -49,8 +49,8 @@ pub(super) fn failed(name: &str, doing: &'static str, error: sqlx::Error) -> Inb
 /// The server did not answer.
 pub(super) fn silent(name: &str, doing: &'static str, waited: Duration) -> InboxError {
     Failure::unavailable(format!(
-        "{doing} on {name}: no answer within {waited:?}; check that the server runs and can be reached \
-         from here"
+        "{doing} on {name}: no answer within {waited:?}; check that the server runs and can be \
+         reached from here"
     ))
 }
 
@@ -70,8 +70,8 @@ fn advice(error: &sqlx::Error) -> Advice {
     match error {
         PoolTimedOut => {
             return Advice::Wait(
-                "no connection in time; check that the server runs and that its max_connections is enough \
-                 for all instances",
+                "no connection in time; check that the server runs and that its max_connections \
+                 is enough for all instances",
             );
         }
         Io(_) | PoolClosed | Protocol(_) | WorkerCrashed => {
@@ -92,7 +92,8 @@ fn advice(error: &sqlx::Error) -> Advice {
         "53100" => Advice::Mend("the server's disk is full; free some space"),
         "42501" => Advice::Mend("the user lacks a permission; grant it the rights on the tables"),
         "42P01" | "42703" => Advice::Mend(
-            "a table of evenkeel is missing or has another version; run `evenkeel store migrate --execute`",
+            "a table of evenkeel is missing or has another version; run `evenkeel store migrate \
+             --execute`",
         ),
         "25006" => Advice::Mend("the server is a replica or read-only; connect to the primary"),
         "28000" | "28P01" | "3D000" => {
@@ -100,16 +101,17 @@ fn advice(error: &sqlx::Error) -> Advice {
         }
         "40001" | "40P01" => Advice::TryAgain("it collided with another transaction"),
         "55P03" => Advice::Wait(
-            "another transaction holds a lock; find it with `SELECT * FROM pg_stat_activity WHERE wait_event_type = 'Lock'`",
+            "another transaction holds a lock; find it with `SELECT * FROM pg_stat_activity WHERE \
+             wait_event_type = 'Lock'`",
         ),
         "XX001" | "XX002" => Advice::Mend(
-            "the server reports damaged data or a damaged index; check its log, then run `REINDEX` or \
-             restore a backup",
+            "the server reports damaged data or a damaged index; check its log, then run \
+             `REINDEX` or restore a backup",
         ),
         "26000" | "42P05" => Advice::Mend(
-            "the server does not know a prepared statement; a pooler assigns server connections per \
-             transaction: add `pgbouncer=true` to the parameters of the store's URL, or let it pool \
-             sessions",
+            "the server does not know a prepared statement; a pooler assigns server connections \
+             per transaction: add `pgbouncer=true` to the parameters of the store's URL, or let \
+             it pool sessions",
         ),
         code => match &code[..code.len().min(2)] {
             "08" | "57" | "58" => Advice::Wait("the server is shutting down or starting"),

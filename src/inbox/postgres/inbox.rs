@@ -222,6 +222,18 @@ impl PostgresInbox {
     /// # Errors
     /// If the server cannot be reached or refuses the connection; [`InboxError::Foreign`] for a
     /// version that no release writes; [`InboxError::Setting`] for an invalid address.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use evenkeel::inbox::{InboxError, PostgresInbox};
+    /// # async fn example() -> Result<(), InboxError> {
+    /// let versions = PostgresInbox::versions("postgres://shop@localhost/shop").await?;
+    /// if versions.is_some_and(|versions| versions.stored < versions.newest) {
+    ///     println!("run: evenkeel store migrate --execute");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn versions(address: &str) -> Result<Option<InboxVersions>, InboxError> {
         let StoreAddress::Postgres(url) = StoreAddress::of(address).map_err(InboxError::Setting)?
         else {
@@ -240,8 +252,8 @@ impl PostgresInbox {
                 return Err(InboxError::Foreign {
                     path: store.name.clone(),
                     reason: format!(
-                        "has version {version}, written by a newer release; this one knows versions up to {}: use the newer \
-                         release",
+                        "has version {version}, written by a newer release; this one knows \
+                         versions up to {}: use the newer release",
                         statements::VERSION
                     ),
                 });

@@ -207,16 +207,17 @@ fn check_version(stored: Option<&str>, migration: Migration) -> Result<(), Probl
         (None, Migration::OnOpen) => Ok(()),
         (None, Migration::Elsewhere) => foreign(format!("has no tables of evenkeel: {migrate}")),
         (Some(Ok(version)), _) if version > VERSION => foreign(format!(
-            "has version {version}, written by a newer release; this one knows versions up to {VERSION}: run the newer \
-             release, or give this one a database of its own"
+            "has version {version}, written by a newer release; this one knows versions up to \
+             {VERSION}: run the newer release, or give this one a database of its own"
         )),
         (Some(Ok(version)), Migration::Elsewhere) if version < VERSION => foreign(format!(
             "has version {version}, and this release needs {VERSION}: {migrate}"
         )),
         (Some(Ok(_)), _) => Ok(()),
         (Some(Err(_)), _) => foreign(
-            "has a version that no release of evenkeel writes: give the service a database of its own"
-                .to_owned(),
+            "has a version that no release of evenkeel writes: give the service a database of its \
+             own"
+            .to_owned(),
         ),
     }
 }

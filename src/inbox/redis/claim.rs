@@ -81,13 +81,17 @@ impl Lease {
                     Ok(false) => {
                         tracing::warn!(
                             key = &*self.key,
-                            "lease expired while the handler was running, and another instance has the \
-                             delivery; its completion will be refused"
+                            "lease expired while the handler was running, and another instance \
+                             has the delivery; its completion will be refused"
                         );
                         return;
                     }
                     Err(error) => {
-                        tracing::warn!(key = &*self.key, %error, "failed to renew a lease; retrying");
+                        tracing::warn!(
+                            key = &*self.key,
+                            %error,
+                            "failed to renew a lease; retrying"
+                        );
                         tokio::time::sleep(lease / TRIES_PER_LEASE).await;
                     }
                 }
@@ -182,9 +186,9 @@ impl Claim for RedisClaim {
             match completed {
                 true => Ok(published),
                 false => Err(InboxError::Lost {
-                    reason: "its lease expired while the handler was running, and another instance took the \
-                             delivery: the effect may exist twice; find out why this process did not renew \
-                             the lease, or set a longer one"
+                    reason: "its lease expired while the handler was running, and another \
+                             instance took the delivery: the effect may exist twice; find out why \
+                             this process did not renew the lease, or set a longer one"
                         .to_owned(),
                 }),
             }

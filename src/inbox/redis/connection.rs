@@ -113,8 +113,8 @@ impl Store {
                     .await?;
                 tracing::warn!(
                     address = self.address,
-                    "no permission for Redis INFO; make sure that maxmemory-policy is noeviction and \
-                     appendonly is yes"
+                    "no permission for Redis INFO; make sure that maxmemory-policy is noeviction \
+                     and appendonly is yes"
                 );
                 return Ok(());
             }

@@ -25,8 +25,8 @@ pub(super) fn silent(address: &str, doing: &'static str, waited: Duration) -> In
 /// Another owner holds the delivery for longer than the wait limit.
 pub(super) fn held(address: &str, waited: Duration) -> InboxError {
     Failure::unavailable(format!(
-        "claim on Redis at {address}: another instance has been handling this delivery for more than {waited:?}; find the \
-         stuck handler"
+        "claim on Redis at {address}: another instance has been handling this delivery for more \
+         than {waited:?}; find the stuck handler"
     ))
 }
 
@@ -39,8 +39,8 @@ fn advice(error: &RedisError) -> Advice {
         }
         ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => {
             return Advice::Mend(
-                "the user or password is wrong, or the user lacks a permission; name a user in the URL that may \
-                 run scripts and write the prefix's keys",
+                "the user or password is wrong, or the user lacks a permission; name a user in \
+                 the URL that may run scripts and write the prefix's keys",
             );
         }
         ErrorKind::Server(

@@ -108,7 +108,8 @@ impl RedisInbox {
             ))),
             other => Err(InboxError::Other(
                 format!(
-                    "Redis answered a claim with {other:?}; check whether another program writes {}",
+                    "Redis answered a claim with {other:?}; check whether another program writes \
+                     {}",
                     lease.key
                 )
                 .into(),

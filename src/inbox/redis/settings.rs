@@ -127,8 +127,9 @@ impl RedisSettings {
         }
         if self.retention < self.lease {
             return refused(format!(
-                "retention is {:?}, shorter than the lease of {:?}: deliveries would be forgotten while their records are \
-                 still in the topic; keep them for longer than the topics keep records",
+                "retention is {:?}, shorter than the lease of {:?}: deliveries would be forgotten \
+                 while their records are still in the topic; keep them for longer than the topics \
+                 keep records",
                 self.retention, self.lease
             ));
         }

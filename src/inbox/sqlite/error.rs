@@ -23,8 +23,8 @@ pub(super) fn is_missing_savepoint(error: &sqlx::Error) -> bool {
 pub(super) fn ended_by_hand(cause: impl fmt::Display) -> InboxError {
     InboxError::Transaction {
         reason: format!(
-            "the handler (or SQLite, for a full disk) ended it before its completion ({cause}): leave COMMIT and ROLLBACK \
-             to evenkeel; the event is handled again"
+            "the handler (or SQLite, for a full disk) ended it before its completion ({cause}): \
+             leave COMMIT and ROLLBACK to evenkeel; the event is handled again"
         ),
     }
 }
@@ -61,12 +61,12 @@ fn advice(error: &sqlx::Error) -> Advice {
         ),
         Some(code::IOERR) => Advice::Mend("the disk reports an error; check the system's log"),
         Some(code::CANTOPEN) => Advice::Mend(
-            "the file cannot be opened; check that its directory exists and that this user may create \
-             files in it (SQLite keeps FILE-wal and FILE-shm beside it)",
+            "the file cannot be opened; check that its directory exists and that this user may \
+             create files in it (SQLite keeps FILE-wal and FILE-shm beside it)",
         ),
         Some(code::CORRUPT) => Advice::Mend(
-            "the file is damaged; check it with `sqlite3 FILE 'PRAGMA integrity_check'` and restore a \
-             backup",
+            "the file is damaged; check it with `sqlite3 FILE 'PRAGMA integrity_check'` and \
+             restore a backup",
         ),
         Some(code::NOMEM) => Advice::Wait("the process is out of memory"),
         // Constraints that a handler deferred to the commit, and replies that are too large for a

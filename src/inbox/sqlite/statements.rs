@@ -225,11 +225,12 @@ fn check_version(stored: Option<String>) -> Result<(), Problem> {
     match stored.parse::<u32>() {
         Ok(version) if version <= VERSION => Ok(()),
         Ok(version) => Err(Problem::Foreign(format!(
-            "has version {version}, written by a newer release; this one knows versions up to {VERSION}: run the newer \
-             release, or give this one a store of its own"
+            "has version {version}, written by a newer release; this one knows versions up to \
+             {VERSION}: run the newer release, or give this one a store of its own"
         ))),
         Err(_) => Err(Problem::Foreign(format!(
-            "has the version {stored:?}, which no release of evenkeel writes: give the service a store of its own"
+            "has the version {stored:?}, which no release of evenkeel writes: give the service a \
+             store of its own"
         ))),
     }
 }
@@ -238,8 +239,8 @@ fn check_version(stored: Option<String>) -> Result<(), Problem> {
 fn check_group(stored: Option<String>, group: &str) -> Result<(), Problem> {
     match stored {
         Some(owner) if owner != group => Err(Problem::Foreign(format!(
-            "belongs to the group {owner:?}, but this service's group is {group:?}: give each group a store of its own, \
-             or run this service under the group {owner:?}"
+            "belongs to the group {owner:?}, but this service's group is {group:?}: give each \
+             group a store of its own, or run this service under the group {owner:?}"
         ))),
         _ => Ok(()),
     }

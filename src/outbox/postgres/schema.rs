@@ -101,8 +101,9 @@ async fn one_by_one(connection: &mut PgConnection) -> Result<(), OutboxError> {
     match stock {
         Some(stock) if stock > 1 => Err(OutboxError::Foreign {
             reason: format!(
-                "caches {stock} numbers of its sequence for each session, so that events of one key would be \
-                 published out of order; fix it with: ALTER TABLE evenkeel_outbox ALTER COLUMN sequence SET CACHE 1"
+                "caches {stock} numbers of its sequence for each session, so that events of one \
+                 key would be published out of order; fix it with: ALTER TABLE evenkeel_outbox \
+                 ALTER COLUMN sequence SET CACHE 1"
             ),
         }),
         _ => Ok(()),

@@ -81,7 +81,10 @@ impl WakeUp {
             // A statement that is not prepared is a single statement for a pooler too.
             let notify = sqlx::raw_sql(NOTIFY).execute(database.pool());
             if let Err(error) = notify.await {
-                tracing::debug!(%error, "failed to notify the relays of other processes; they poll");
+                tracing::debug!(
+                    %error,
+                    "failed to notify the relays of other processes; they poll"
+                );
             }
             let mut telling = self.telling();
             pause = match telling.until == until {
