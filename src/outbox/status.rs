@@ -8,8 +8,8 @@ use serde::Serialize;
 /// The state of an outbox: the waiting events, the held keys, and the relays. Returned by
 /// [`OutboxStore::status`](super::OutboxStore::status).
 ///
-/// Events that wait while no relay runs, or slots that are free, mean that nothing is published. A
-/// held key needs its cause removed, or its row deleted; other keys continue.
+/// Events of free slots are not published until a relay takes the slots. A held key needs its cause
+/// removed, or its row deleted; other keys continue.
 ///
 /// # Examples
 /// ```no_run

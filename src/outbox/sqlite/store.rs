@@ -5,8 +5,8 @@
 //! machine's clock in milliseconds.
 //!
 //! The connections do not wait for the write lock by themselves: SQLite's own waiting favours the
-//! last owner, and an inbox on the same file rests from time to time. Each statement
-//! is tried again every 2 ms instead, and usually gets such a rest.
+//! last owner, and an inbox on the same file rests from time to time. Each statement is tried again
+//! every 2 ms instead, and usually gets such a rest.
 
 use super::super::OutboxError;
 use super::super::row::{Row, SLOTS};
@@ -336,8 +336,7 @@ impl SqliteOutbox {
         .await
     }
 
-    /// Retries until the write lock is free, up to [`LOCK_TIMEOUT`]. An attempt that is dropped
-    /// leaves no transaction open.
+    /// Retries until the write lock is free, up to [`LOCK_TIMEOUT`].
     ///
     /// # Errors
     /// [`OutboxError::Store`] with the last error.
