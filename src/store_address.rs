@@ -2,8 +2,8 @@
 //!
 //! Owns the formats. Errors never contain an address, because it may contain a password.
 //!
-//! Known kinds are recognised whether or not this build has them, so that the error says what is
-//! missing. An inbox in Redis has no address here: it cannot be audited and has no outbox.
+//! Known kinds are recognised whether or not this build has them, so that the error can name the
+//! missing one. An inbox in Redis has no address here: it cannot be audited and has no outbox.
 
 use std::path::Path;
 

@@ -22,7 +22,7 @@
 pub enum InboxError {
     /// The store is busy, locked or not reachable. An outage: the delivery is retried and no
     /// attempt is counted. The caller may repeat any call, including a completion, whose delivery
-    /// is then either completed or fresh. Check the store; its error says what to look at.
+    /// is then either completed or fresh. Check the store; its error names the cause.
     #[error("the inbox store is not available: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The store kept nothing of the delivery, because of another transaction or another delivery

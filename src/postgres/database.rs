@@ -1,7 +1,7 @@
 //! A database and its connections, direct or through a pooler.
 //!
 //! # Connections that cannot be used again
-//! A call that is dropped may leave a `BEGIN` whose answer nobody read: the driver believes the
+//! A call that is dropped may leave a `BEGIN` whose answer was not read: the driver believes the
 //! connection free, and a transaction is open. A transaction is therefore begun in a task that is
 //! never cancelled, and a returned connection of an own pool must answer that it has no open
 //! transaction.

@@ -93,7 +93,7 @@ pub(super) async fn claim(inbox: &dyn Inbox, key: &InboxKey) -> Claimed {
     inbox.claim(key).await.expect("a claim is answered")
 }
 
-/// Claims a key that must be fresh; `why` says why it must.
+/// Claims a key that must be fresh, for the reason `why`.
 pub(super) async fn fresh(inbox: &dyn Inbox, key: &InboxKey, why: &str) -> Box<dyn Claim> {
     match claim(inbox, key).await {
         Claimed::Fresh(claim) => claim,

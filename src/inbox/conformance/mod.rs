@@ -31,8 +31,8 @@ use std::time::Duration;
 /// where concurrent claims really overlap.
 ///
 /// # Panics
-/// If the store breaks the contract, with the name of what it broke; also if it does not end within
-/// a minute, because a claim then waits for one that has ended.
+/// If the store breaks the contract, naming the broken rule; also if it does not end within a
+/// minute, because a claim then waits for one that has ended.
 ///
 /// # Examples
 /// ```no_run

@@ -3,7 +3,7 @@
 //! `contention.rs` decides the level that follows.
 //!
 //! A collision is counted every time and logged at most once a minute, and only when it changes the
-//! level: rare collisions cost nothing and need nobody.
+//! level: rare collisions need no attention.
 
 use super::contention::Level;
 use crate::telemetry::Metric;

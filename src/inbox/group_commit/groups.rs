@@ -4,8 +4,8 @@
 //! transaction. A group's task ends in every case with its drop, which frees its keys and opens the
 //! next group: no path can leave claims waiting.
 //!
-//! Callers wait on oneshot channels. A caller that goes away drops its receiver or its claim; the
-//! task finds the transaction returned as abandoned and continues with the next turn.
+//! Callers wait on oneshot channels. A caller that stops waiting drops its receiver or its claim;
+//! the task finds the transaction returned as abandoned and continues with the next turn.
 
 use super::claim_queue::{Ended, Queue};
 use super::collision::{Cause, CollisionLog, LevelChanged, TransactionCollided};

@@ -32,9 +32,9 @@
 //!
 //! # Files
 //! `groups.rs` runs the groups; `batch_claim.rs` and `deferred_claim.rs` are the two other ways to
-//! claim. `claim_queue.rs` and `contention.rs` decide and are pure. `transaction_handoff.rs` lends
-//! the transaction, `pending_answers.rs` keeps who waits, `collision.rs` reports, and `store.rs` is
-//! the trait of a store.
+//! claim. `claim_queue.rs` and `contention.rs` decide and are pure. `transaction_handoff.rs` hands
+//! out the transaction, `pending_answers.rs` keeps the waiting callers, `collision.rs` reports, and
+//! `store.rs` is the trait of a store.
 
 mod batch_claim;
 mod claim_queue;

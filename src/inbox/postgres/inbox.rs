@@ -109,7 +109,7 @@ const SHORT_LOCK_TIMEOUT: Duration = Duration::from_millis(30);
 /// How often to try a lock that must not be waited for.
 const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The connections, and what is known of the server.
+/// The connections, and the known state of the server.
 pub(super) struct Store {
     pub(super) database: Database,
     /// The time and result of the last check whether the server answers.

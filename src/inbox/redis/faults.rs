@@ -144,7 +144,8 @@ async fn a_completion_that_a_frozen_server_takes_late_is_found_as_a_duplicate() 
     }
 }
 
-/// Redis restarts with its data twice; the owner renews in between, so nobody takes its delivery.
+/// Redis restarts with its data twice; the owner renews in between, so no other owner takes its
+/// delivery.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_is_kept_over_an_outage_that_is_shorter_than_it() {
     let Some((redis, settings)) = start().await else {

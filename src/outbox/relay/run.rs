@@ -250,7 +250,7 @@ impl Running {
 
     /// The calls of a round, in this order: renewing first, because a lease that ends stops
     /// everything, and deleting before reading, because a key is read only without undeleted rows.
-    /// The first error ends the round; what is left stays pending.
+    /// The first error ends the round; the remaining work stays pending.
     async fn ask_in_turn(&mut self, now: Instant) -> Result<(), OutboxError> {
         if now >= self.renew_at {
             self.renew().await?;

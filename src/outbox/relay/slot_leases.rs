@@ -4,9 +4,9 @@
 //! relay. Knows no store: it requests slots, and the store grants or refuses them.
 //!
 //! # Clocks
-//! The store measures leases by its own clock and returns what is left of them; this relay measures
-//! by its monotonic clock, from before the call. Its lease therefore ends earlier than the one in
-//! the store, whatever the clocks of other machines show.
+//! The store measures leases by its own clock and returns the time left; this relay measures by its
+//! monotonic clock, from before the call. Its lease therefore ends earlier than the one in the
+//! store, whatever the clocks of other machines show.
 //!
 //! # Convergence
 //! Each relay computes the same shares from the registered names, without talking to the others:
