@@ -4,10 +4,10 @@ use crate::output::stderr::say;
 use clap::Args;
 use evenkeel_program::exit::Ending;
 
-/// Whether what is listed is judged.
+/// The flag that turns a listing into a check.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct CheckArgs {
-    /// Exit with 3 where something is wrong, and say on standard error what.
+    /// Exit with 3 if the listing shows a problem, and print each problem on standard error.
     #[arg(long)]
     pub(crate) check: bool,
 }

@@ -18,31 +18,38 @@ Environment:
   KAFKA_SECURITY_PROTOCOL         PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL
   KAFKA_SASL_MECHANISM            PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER
   KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD
-  KAFKA_X__SASL_OAUTHBEARER_CONFIG=file=PATH  The JWT for OAUTHBEARER, read anew at each refresh
-  KAFKA_SSL_CA_LOCATION           Trusted certificate authorities in PEM; the system's when not set
+  KAFKA_X__SASL_OAUTHBEARER_CONFIG=file=PATH  File of the JWT for OAUTHBEARER, read at each refresh
+  KAFKA_SSL_CA_LOCATION           Trusted certificate authorities, PEM [default: the system's]
   KAFKA_SSL_CERTIFICATE_LOCATION, KAFKA_SSL_KEY_LOCATION, KAFKA_SSL_KEY_PASSWORD
-  KAFKA_CLIENT_ID                 How brokers log the client
-  KAFKA_X__SOCKET_TIMEOUT_MS      Any property of librdkafka: socket.timeout.ms
-  NAME_FILE                       Each but KAFKA_X__*: a file that holds the value, as secrets are mounted
-  EVENKEEL_CONFIG                 The file of --config
-  SSL_CERT_FILE, SSL_CERT_DIR     The system's certificate authorities, where they are not in a usual place
-A flag wins over the file of --config, that over a variable, a variable over the file of EVENKEEL_CONFIG, and that over the default;
-`evenkeel config show --origin` shows the outcome.";
+  KAFKA_CLIENT_ID                 Name of the client in the brokers' logs
+  KAFKA_X__SOCKET_TIMEOUT_MS      Any property of librdkafka, here socket.timeout.ms
+  NAME_FILE                       Path of a file with the value of NAME; not for KAFKA_X__*
+  EVENKEEL_CONFIG                 Default of --config
+  EVENKEEL_STORE                  Default of --store
+  SSL_CERT_FILE, SSL_CERT_DIR     The system's certificate authorities, if in an unusual place
+Precedence, highest first: flag, file of --config, variable, file of EVENKEEL_CONFIG, default.
+`evenkeel config show --origin` shows the values in effect and their origins.";
 
-/// How to reach Kafka.
+/// The flags that say how to reach Kafka. They are global: they apply to every subcommand.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectionArgs {
     #[command(flatten)]
     brokers: BrokerArgs<true>,
 
-    /// Settings: TOML with brokers = "host:port" and a table [kafka] of librdkafka properties, or a
-    /// .properties file.
+    /// Configuration file: TOML with brokers = "host:port" and a table [kafka] of librdkafka
+    /// properties, or a .properties file.
     #[arg(long, value_name = "FILE", env = "EVENKEEL_CONFIG", global = true)]
     config: Option<PathBuf>,
 
-    /// How long to wait for the cluster's answer, for example 10s or 500ms.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration_or_seconds, global = true)]
+    /// Time limit of each request to the cluster, such as 10s or 500ms; a bare number is seconds.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "10s",
+        value_parser = parse_duration_or_seconds,
+        global = true
+    )]
     timeout: Duration,
 }
 
@@ -74,7 +81,8 @@ impl ConnectionArgs {
         self.timeout
     }
 
-    /// Connects an admin client.
+    /// Connects an admin client. Fails if no broker answers in time, so that a wrong address is
+    /// reported before any work.
     pub(crate) async fn admin(&self) -> anyhow::Result<Admin> {
         Ok(Admin::connect(&self.kafka()?, self.timeout).await?)
     }

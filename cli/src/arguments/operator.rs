@@ -13,7 +13,7 @@ pub(crate) fn name(by: Option<&str>, connection: &ConnectionArgs) -> anyhow::Res
     let sasl = kafka.properties.get("sasl.username").cloned();
     let known = of(sasl, machine_user);
     Ok(known.ok_or_else(|| {
-        let text = "who gives this is not known: this user has no name on this machine; say it with --by NAME";
+        let text = "the operator is unknown: this user has no name on this machine; set --by NAME";
         Usage(text.to_owned())
     })?)
 }
@@ -27,6 +27,7 @@ fn machine_user() -> Option<String> {
     Some(name.trim_end().to_owned())
 }
 
+/// The SASL user, else the user of the machine. An empty or blank name counts as none.
 fn of(sasl: Option<String>, user: impl FnOnce() -> Option<String>) -> Option<String> {
     let is_name = |name: &String| !name.trim().is_empty();
     sasl.filter(is_name).or_else(|| user().filter(is_name))

@@ -17,5 +17,6 @@ pub(crate) struct StoreArgs {
 }
 
 /// Forms of a store's address, for help.
-pub(crate) const HELP: &str = "The service's store: postgres://USER@HOST/DATABASE or sqlite:PATH. Other users of the machine can read \
-     arguments: put an address with a password into EVENKEEL_STORE";
+pub(crate) const HELP: &str = "\
+Store of the service: postgres://USER@HOST/DATABASE or sqlite:PATH. Other users of the machine can \
+read arguments: set an address with a password in EVENKEEL_STORE";

@@ -21,7 +21,7 @@ pub(crate) fn time_ms(text: &str, now: Timestamp) -> Result<i64, String> {
     text.parse::<Timestamp>()
         .map(Timestamp::as_millisecond)
         .map_err(|_| {
-            "a time is milliseconds since the epoch, 2026-05-01T12:00:00Z, or an age such as -1h"
+            "write milliseconds since the epoch, 2026-05-01T12:00:00Z, or an age such as -1h"
                 .to_owned()
         })
 }

@@ -9,7 +9,7 @@ use evenkeel_program::exit::Ending;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Print the completions of a shell.
+/// Print the completion script of a shell.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
     /// The shell.
@@ -20,7 +20,7 @@ pub(crate) struct CompletionsArgs {
 /// Print the manual page, or write the pages of all commands into a folder.
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
-    /// Folder to write a page per command into.
+    /// Folder for one page per command; it is created if it is missing.
     #[arg(long)]
     dir: Option<PathBuf>,
 }

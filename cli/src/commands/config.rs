@@ -7,7 +7,7 @@ use evenkeel::kafka::EffectiveSetting;
 use evenkeel_program::exit::Ending;
 use serde::Serialize;
 
-/// Show the connection settings that are in force.
+/// Show the connection settings in effect.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
     #[command(subcommand)]
@@ -22,13 +22,13 @@ enum ConfigCommand {
     Show(ShowArgs),
 }
 
-/// The settings that are in force, secrets masked; librdkafka has a default for all others.
+/// Show the settings in effect, with secrets masked. librdkafka's defaults apply to all others.
 ///
-/// Connects to nothing. A flag wins over the file of --config, that over an environment variable, a
-/// variable over the file that EVENKEEL_CONFIG names, and that over the default.
+/// Connects to nothing. Precedence, highest first: flag, file of --config, environment variable,
+/// file of EVENKEEL_CONFIG, default.
 #[derive(Debug, Args)]
 struct ShowArgs {
-    /// Also show where each setting came from; JSON always has it.
+    /// Also show the origin of each setting; JSON always contains it.
     #[arg(long)]
     origin: bool,
 

@@ -16,17 +16,17 @@ pub(crate) struct DevArgs {
 
 #[derive(Debug, Subcommand)]
 enum DevCommand {
-    /// Start a Kafka that stays until `down`, or find the one that runs.
+    /// Start a Kafka that runs until `down`, or show the one that runs. Safe to repeat.
     Up(UpArgs),
-    /// Stop it and delete its data.
+    /// Stop the Kafka and delete its data.
     Down,
-    /// Say whether it runs; exits with 3 when it does not.
+    /// Show whether a Kafka runs. Exit code 3 if none does.
     Status(OutputArgs),
 }
 
 #[derive(Debug, Args)]
 struct UpArgs {
-    /// How to run it.
+    /// Where Kafka runs.
     #[arg(long, value_enum, default_value = "auto")]
     kafka: Kind,
 

@@ -43,7 +43,7 @@ impl Format {
                     literal.push(b'%');
                     continue;
                 }
-                (b'%', Some(letter)) => token(*letter)?,
+                (b'%', Some(name)) => token(*name)?,
                 (b'%', None) => return Err("the format ends in %".to_owned()),
                 (b'\\', _) => {
                     literal.push(escape(&mut rest)?);
@@ -90,8 +90,8 @@ impl Format {
     }
 }
 
-fn token(letter: u8) -> Result<Token, String> {
-    Ok(match letter {
+fn token(name: u8) -> Result<Token, String> {
+    Ok(match name {
         b't' => Token::Topic,
         b'p' => Token::Partition,
         b'o' => Token::Offset,
@@ -104,7 +104,7 @@ fn token(letter: u8) -> Result<Token, String> {
         b'R' => Token::ValueLengthBinary,
         other => {
             return Err(format!(
-                "%{} means nothing; there are %t %p %o %T %h %k %K %s (or %v) %S %R and %%",
+                "unknown token %{}; the tokens are %t %p %o %T %h %k %K %s (or %v) %S %R and %%",
                 char::from(other).escape_default()
             ));
         }
@@ -129,6 +129,7 @@ fn escape(rest: &mut impl Iterator<Item = u8>) -> Result<u8, String> {
     }
 }
 
+/// The length in bytes, or -1 for none, as kcat has it.
 fn length(bytes: Option<&[u8]>) -> i64 {
     bytes.map_or(-1, |bytes| bytes.len() as i64)
 }
@@ -138,6 +139,7 @@ fn number(out: &mut Vec<u8>, number: impl std::fmt::Display) {
     drop(write!(out, "{number}"));
 }
 
+/// Headers as kcat prints them: `NAME=VALUE`, separated by commas. A null value is `NULL`.
 fn headers(headers: HeadersIter<'_>, is_shown: bool, out: &mut Vec<u8>) {
     for (index, (name, value)) in headers.enumerate() {
         if index > 0 {

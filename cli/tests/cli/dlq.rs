@@ -257,7 +257,7 @@ async fn purge_deletes_the_beginning_of_a_partition_and_says_what_stays() {
     let (dry, said) = purge_with(&["--all-replayed"]).await;
     assert_eq!(dry, [json!(2), json!(2), json!(3), json!(false)]);
     assert!(
-        said.contains("2 replayed letters stay") && said.contains("--execute"),
+        said.contains("2 replayed dead letters stay") && said.contains("--execute"),
         "{said}"
     );
     assert_eq!(

@@ -384,7 +384,7 @@ async fn a_group_that_answers_nothing_any_more_gets_nothing_more() {
     assert!((1..50).contains(&unanswered(&slow)), "{slow:?}");
     let retry = retry_topic(&mailbox.group, &mailbox.source);
     let stays = format!(
-        "stays in {retry}, and is handled when {} goes on",
+        "stay in {retry}, and are handled when {} continues",
         mailbox.group
     );
     assert!(slow.err.contains(&stays), "{}", slow.err);

@@ -351,7 +351,7 @@ async fn what_a_consumer_gave_up_comes_back_to_it_with_its_id_and_its_history() 
             shown.contains("no stock") && shown.contains("permanent"),
             "{shown}"
         );
-        assert_eq!(shown.contains("trips before   1"), trip == 1, "{shown}");
+        assert_eq!(shown.contains("replays before 1"), trip == 1, "{shown}");
         mailbox.run(&replay).await.code(0);
     }
     let handled = consume(&mailbox, false).await;

@@ -37,7 +37,7 @@ impl FromStr for Filter {
             "key" => Field::Key,
             other => {
                 return Err(format!(
-                    "no field {other:?}; there are type, source, id, subject and key"
+                    "unknown field {other:?}; the fields are type, source, id, subject and key"
                 ));
             }
         };

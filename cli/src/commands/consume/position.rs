@@ -48,7 +48,8 @@ fn parse(text: &str, now: jiff::Timestamp) -> Result<Position, String> {
             Ok(offset) => Start::Offset(offset),
             Err(_) => {
                 return Err(
-                    "write beginning, end, an offset, -N, or a time as @TIME, -1h or 2026-05-01T12:00:00Z; s@ and e@ are start and end"
+                    "write beginning, end, an offset, -N, or a time as @TIME, -1h or \
+                     2026-05-01T12:00:00Z; s@TIME is a start, e@TIME an end"
                         .to_owned(),
                 );
             }

@@ -14,9 +14,11 @@ use evenkeel_program::stop::Stop;
 
 /// List, show, export, replay and purge dead letters.
 ///
-/// Reads what evenkeel's consumers, Kafka's share groups, Kafka Streams, Kafka Connect, Spring
-/// Kafka, Spring Cloud Stream, SmallRye, Karafka, Watermill and Laravel write to their dead-letter
-/// topics. Topics whose names do not begin with dlq. have to be named.
+/// Reads the dead letters of evenkeel's consumers, Kafka's share groups, Kafka Streams, Kafka
+/// Connect, Spring Kafka, Spring Cloud Stream, SmallRye, Karafka, Watermill and Laravel. Topics
+/// whose names do not begin with dlq. must be named.
+///
+/// list, show and export change nothing. replay and purge change nothing without --execute.
 #[derive(Debug, Args)]
 pub(crate) struct DlqArgs {
     #[command(subcommand)]

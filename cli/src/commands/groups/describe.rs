@@ -19,10 +19,14 @@ use evenkeel_program::exit::{Ending, Usage};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Members, assignments, offsets and pauses of groups; what is down is said on standard error.
+/// Show members, assignments, offsets and pauses of groups, by partition.
 ///
-/// With --check the exit code is 3 when anything is paused, a dependency is down, a partition
-/// cannot be read, or records wait for a group without members.
+/// Dependencies that are down, unreadable partitions and a rate limit are named on standard error.
+/// Changes nothing.
+///
+/// Exit codes: 0 shown; 1 a group does not exist, or a control topic may not be read; 3 with
+/// --check, if anything is paused, a dependency is down, a partition cannot be read, or records
+/// wait for a group without members.
 #[derive(Debug, Args)]
 pub(super) struct DescribeArgs {
     #[command(flatten)]
@@ -132,7 +136,7 @@ impl Row for Described {
     }
 }
 
-/// Describes the groups.
+/// Describes the groups. A group that does not exist is an error, after the others were printed.
 pub(super) async fn run(connection: &ConnectionArgs, args: DescribeArgs) -> anyhow::Result<Ending> {
     let admin = connection.admin().await?;
     let cluster = connection.cluster()?;
@@ -145,14 +149,15 @@ pub(super) async fn run(connection: &ConnectionArgs, args: DescribeArgs) -> anyh
         };
         if !group.are_members_known {
             say!(
-                "{name} is no group of consumers, such as a share group: its state and members are not told"
+                "{name} is not a consumer group but, for example, a share group: its state and \
+                 members are unknown"
             );
         }
         let offsets = lag_of(&admin, &group, &[], &Stderr).await?;
         let control = match control_log::state(&cluster, &admin, name).await {
             Ok(control) => control,
             Err(error @ KafkaError::Refused { .. }) => {
-                say!("{name}: what is commanded is not known: {error}");
+                say!("{name}: the commands in force are unknown: {error}");
                 refused = true;
                 ControlState::default()
             }
@@ -165,7 +170,7 @@ pub(super) async fn run(connection: &ConnectionArgs, args: DescribeArgs) -> anyh
         let rate = control.rate();
         if let Some((rate, command)) = rate {
             say!(
-                "{name}: at most {rate} records a second and member, by {}: {}",
+                "{name}: at most {rate} records per second and member, by {}: {}",
                 command.by,
                 command.why
             );

@@ -13,15 +13,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 use std::num::NonZeroU32;
 
-/// Commands given to a group, the latest last, each with what its members answered.
+/// Show the commands given to a group, the latest last, with the members' answers.
 ///
-/// They are kept for 90 days at least.
+/// Commands are kept for at least 90 days. Changes nothing.
 #[derive(Debug, Args)]
 pub(super) struct HistoryArgs {
     #[command(flatten)]
     group: GroupArg,
 
-    /// Only commands of this time or later: 2026-05-01T12:00:00Z, or an age such as -1h.
+    /// Only commands at or after this time: 2026-05-01T12:00:00Z, or an age such as -1h.
     #[arg(long, value_name = "TIME", value_parser = timestamp::parse, allow_hyphen_values = true)]
     since: Option<Timestamp>,
 

@@ -15,10 +15,12 @@ use evenkeel_ops::visibility;
 use evenkeel_program::exit::Ending;
 use serde::Serialize;
 
-/// The groups, their state, their number of members, and what of them is paused.
+/// List the groups: state, protocol, number of members, and pauses.
 ///
-/// With --check the exit code is 3 when anything is paused, a dependency is down, or records wait
-/// for a group without members.
+/// Changes nothing.
+///
+/// Exit codes: 0 listed; 1 with --check, if a group may not be read; 3 with --check, if anything is
+/// paused, a dependency is down, or records wait for a group without members.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
     #[command(flatten)]
@@ -58,7 +60,7 @@ impl Row for Listed {
     }
 }
 
-/// Lists the groups.
+/// Lists the groups. Only with `--check` it reads their lag.
 pub(super) async fn run(connection: &ConnectionArgs, args: ListArgs) -> anyhow::Result<Ending> {
     let admin = connection.admin().await?;
     let groups = admin.groups().await?;

@@ -11,11 +11,10 @@ use evenkeel_ops::groups::control_log;
 use evenkeel_program::exit::Ending;
 use serde::Serialize;
 
-/// The members of a group, and the process behind each: host, process id, release and admin
-/// address.
+/// List the members of a group with their processes: host, process id, release and admin address.
 ///
-/// Members that are built with evenkeel say that themselves, in the topic control.GROUP; of others
-/// the brokers tell the client's id and address only.
+/// Members that are built with evenkeel publish this in the topic control.GROUP. Of other members
+/// the brokers report only client id and address. Changes nothing.
 #[derive(Debug, Args)]
 pub(super) struct MembersArgs {
     #[command(flatten)]

@@ -7,10 +7,10 @@ use clap::{Args, Subcommand};
 use evenkeel_program::exit::Ending;
 use evenkeel_program::stop::Stop;
 
-/// Take the events of a service's outbox to Kafka, or see what waits in it.
+/// Publish the events of a service's outbox to Kafka, or show its state.
 ///
-/// An outbox is a table in a service's own store: events are written there in the transactions that
-/// make them true, and leave from there.
+/// An outbox is a table in the service's own store. Events are written to it in the transactions
+/// that make them true, and a relay publishes them.
 #[derive(Debug, Args)]
 pub(crate) struct OutboxArgs {
     #[command(subcommand)]

@@ -5,24 +5,27 @@ use crate::output::{OutputArgs, print_json, seconds};
 use clap::Args;
 use evenkeel::outbox::{HeldKey, OutboxStatus, OutboxStore};
 use evenkeel::telemetry::visible;
+use evenkeel_program::duration::parse_duration_or_seconds;
 use evenkeel_program::exit::Ending;
 use evenkeel_program::stdout::Stdout;
 use jiff::Timestamp;
 use std::io::Write;
 use std::time::Duration;
 
-/// Show how much waits and since when, the keys that are held behind a refused event, and the
-/// relays.
+/// Show the pending events, their age, the held keys and the relays of an outbox.
 ///
-/// Ends with 3 when keys are held, when events wait and nobody publishes some of them, or with
-/// --max-age when the oldest is older.
+/// A key is held when the brokers refused one of its events; its later events wait behind that one.
+/// Changes nothing.
+///
+/// Exit codes: 0 all is well; 3 keys are held, events wait in slots that no relay has, or the
+/// oldest event is older than --max-age.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// Find it bad when the oldest event is older.
-    #[arg(long, value_name = "TIME", value_parser = evenkeel_program::duration::parse_duration_or_seconds)]
+    /// Maximum age of the oldest event, such as 1m; a bare number is seconds [default: no limit].
+    #[arg(long, value_name = "TIME", value_parser = parse_duration_or_seconds)]
     max_age: Option<Duration>,
 
     #[command(flatten)]
@@ -63,6 +66,7 @@ pub(super) async fn run(args: StatusArgs) -> anyhow::Result<Ending> {
     }
 }
 
+/// Writes the status for people, one fact a line. Texts of others are escaped.
 fn write_text(out: &mut impl Write, status: &OutboxStatus) -> std::io::Result<()> {
     let in_seconds = |milliseconds: u64| format!("{} s", milliseconds / 1_000);
     let oldest = status.oldest_age_ms.map_or("-".to_owned(), in_seconds);
@@ -75,7 +79,7 @@ fn write_text(out: &mut impl Write, status: &OutboxStatus) -> std::io::Result<()
     if status.slots_free > 0 {
         writeln!(
             out,
-            "free     {} slots: nobody publishes their events",
+            "free     {} slots: no relay publishes their events",
             status.slots_free
         )?;
     }

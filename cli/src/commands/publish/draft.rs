@@ -95,7 +95,7 @@ impl Drafter {
         let ty = self
             .ty
             .as_ref()
-            .ok_or("no CloudEvent (specversion, type, source, id), and no TYPE is given")?;
+            .ok_or("not a CloudEvent (specversion, type, source, id), and no TYPE is given")?;
         let mut attributes = Attributes::new(new_id(), &self.source, ty);
         attributes.time = Some(jiff::Timestamp::now());
         attributes.datacontenttype = Some("application/json".to_owned());
@@ -129,7 +129,7 @@ impl Drafter {
         let Some(pointer) = self.key_pointer(ty)? else {
             return Ok(None);
         };
-        let none = || format!("no text or number at {pointer} to be its key");
+        let none = || format!("no text or number at {pointer} for the record key");
         let found = payload::at(data, &pointer).ok_or_else(none)?;
         match value(found)? {
             Value::String(text) => Ok(Some(text)),

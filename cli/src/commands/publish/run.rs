@@ -104,7 +104,8 @@ pub(super) async fn require_topic(admin: &Admin, topic: &str) -> anyhow::Result<
     let is_declared = || shop_schemas::topics().iter().any(|d| d.name == topic);
     anyhow::ensure!(
         counts.contains_key(&topic) || !is_declared(),
-        "the topic {topic} does not exist; create it as it is declared with: evenkeel topics apply --execute"
+        "the topic {topic} does not exist; create it as declared with: \
+         evenkeel topics apply --execute"
     );
     match counts.contains_key(&topic) {
         true => Ok(()),
@@ -186,7 +187,7 @@ impl Run {
         } = self;
         match unknown {
             0 => format!("published {published}, failed {failed}"),
-            _ => format!("published {published}, failed {failed}, of unknown outcome {unknown}"),
+            _ => format!("published {published}, failed {failed}, unknown outcome {unknown}"),
         }
     }
 
@@ -307,7 +308,8 @@ impl Run {
         self.closed |= !self.keep_going;
         let attributes = &event.attributes;
         let text = format!(
-            "id {}: {reason}; publish it again as a CloudEvent with this id and the source {}, and consumers take it for the same",
+            "id {}: {reason}; to repeat it without a second effect, publish it as a CloudEvent \
+             with this id and the source {}",
             attributes.id, attributes.source
         );
         name_line(line, &text);

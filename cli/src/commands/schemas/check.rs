@@ -11,10 +11,12 @@ use serde_json::{Deserializer, Value};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
-/// Check schema documents, or the payloads of an event type on standard input.
+/// Check schema files, or the payloads of an event type from standard input.
 ///
-/// With files: whether each is a schema that can be used. With an event type: whether each JSON
-/// text on standard input follows its schema. Exits with 3 when something is invalid.
+/// With files: whether each is a usable schema. With an event type: whether each JSON text on
+/// standard input conforms to its schema. Needs no cluster.
+///
+/// Exit codes: 0 all are valid; 3 something is invalid.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
     /// Schema files, or one event type.

@@ -21,10 +21,10 @@ pub(crate) struct SchemasArgs {
 
 #[derive(Debug, Subcommand)]
 enum SchemasCommand {
-    /// The event types, with the topic and the key that are declared for them.
+    /// List the event types, with the topic and the key that are declared for them.
     #[command(visible_alias = "ls")]
     List(OutputArgs),
-    /// The schema of an event type, in JSON.
+    /// Print the schema of an event type as JSON.
     Show(ShowArgs),
     Check(check::CheckArgs),
 }

@@ -14,7 +14,7 @@ use evenkeel_program::exit::{Ending, Usage};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// List, describe, create and declare topics.
+/// List, describe and create topics, and apply topic declarations.
 #[derive(Debug, Args)]
 pub(crate) struct TopicsArgs {
     #[command(subcommand)]
@@ -26,12 +26,13 @@ pub(crate) struct TopicsArgs {
 
 #[derive(Debug, Subcommand)]
 enum TopicsCommand {
-    /// The topics and their partition counts.
+    /// List the topics with their number of partitions. Changes nothing.
     #[command(visible_alias = "ls")]
     List(OutputArgs),
-    /// Partitions, offsets and settings of topics.
+    /// Show partitions, offsets and settings of topics. Changes nothing.
     Describe(DescribeArgs),
-    /// Create a topic.
+    /// Create a topic. Fails if it exists, unless --if-not-exists is given; never changes an
+    /// existing topic.
     Create(CreateArgs),
     Apply(apply::ApplyArgs),
 }
@@ -56,15 +57,21 @@ struct CreateArgs {
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..))]
     partitions: i32,
 
-    /// Replication factor; the broker's default when left out.
+    /// Replication factor [default: the broker's].
     #[arg(short, long, value_parser = clap::value_parser!(i32).range(1..))]
     replication: Option<i32>,
 
     /// A topic setting, for example retention.ms=86400000; may be repeated.
-    #[arg(short = 'c', long = "setting", visible_alias = "topic-config", value_name = "NAME=VALUE", value_parser = parse_setting)]
+    #[arg(
+        short = 'c',
+        long = "setting",
+        visible_alias = "topic-config",
+        value_name = "NAME=VALUE",
+        value_parser = parse_setting
+    )]
     settings: Vec<(String, String)>,
 
-    /// Succeed when the topic exists already.
+    /// Succeed if the topic already exists.
     #[arg(long)]
     if_not_exists: bool,
 
@@ -72,6 +79,7 @@ struct CreateArgs {
     output: OutputArgs,
 }
 
+/// `NAME=VALUE`. The value may be empty.
 fn parse_setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -188,6 +196,7 @@ impl Row for Setting {
     }
 }
 
+/// Describes the topics. A topic that does not exist is an error, after the others were printed.
 async fn describe(connection: &ConnectionArgs, args: DescribeArgs) -> anyhow::Result<Ending> {
     let admin = connection.admin().await?;
     let (mut described, mut failure) = (Vec::new(), None);
@@ -276,7 +285,7 @@ async fn create(connection: &ConnectionArgs, args: CreateArgs) -> anyhow::Result
         topic: topic.name,
         created: !created.is_empty(),
     };
-    let done = format!("the topic {} is there", row.topic);
+    let done = format!("the topic {} exists", row.topic);
     Listing::print(args.output, [row]).after_done(|| done)?;
     Ok(Ending::Done)
 }
