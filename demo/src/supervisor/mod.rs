@@ -64,7 +64,7 @@ impl Supervisor {
         daemon.suffer(blow.harm, blow.span).await?;
         let (count, done) = match blow.harm {
             Harm::Kill => (&mut self.toll.kills, "killed, started again"),
-            Harm::Freeze => (&mut self.toll.freezes, "frozen, goes on"),
+            Harm::Freeze => (&mut self.toll.freezes, "frozen, resumed"),
             Harm::Stop => (&mut self.toll.stops, "stopped, started again"),
         };
         *count += 1;

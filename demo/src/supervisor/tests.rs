@@ -100,7 +100,7 @@ async fn a_blow_on_one_that_is_frozen_falls_on_the_next() {
     let line = supervisor.strike(&freeze).await.expect("strikes");
     assert_eq!(
         line.as_deref(),
-        Some("script-1 frozen, goes on after 600.0 s")
+        Some("script-1 frozen, resumed after 600.0 s")
     );
     assert_eq!(supervisor.strike(&freeze).await.expect("strikes"), None);
     assert_eq!(supervisor.toll.freezes, 2);

@@ -16,7 +16,7 @@ pub(super) const COMMA: u8 = b',';
 /// How the lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// A header, then the rows, as RFC 4180 has them
+    /// A header, then one row per line, as in RFC 4180
     Csv,
     /// One JSON object per line
     Jsonl,
