@@ -27,6 +27,8 @@ use clap::FromArgMatches;
 use evenkeel_program::exit::{self, Ending};
 use std::process::ExitCode;
 
+/// Parses the command line, runs the command, and turns its ending or error into the exit code.
+/// Help and version go to standard output and are no error.
 fn main() -> ExitCode {
     let command = help::command();
     let line = arguments::global_flags::behind_command(&command, std::env::args_os());

@@ -188,8 +188,8 @@ impl Report {
             );
         }
         format!(
-            "The audit failed: {} lost, {} twice, {} out of order{chaos} (seed {}); the notes above \
-             give examples.",
+            "The audit failed: {} lost, {} twice, {} out of order{chaos} (seed {}); the notes \
+             above give examples.",
             self.lost, self.twice, self.out_of_order, self.seed
         )
     }

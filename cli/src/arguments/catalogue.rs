@@ -1,4 +1,7 @@
 //! The event types that a command knows: the shop's, or those of a folder.
+//!
+//! The shop's schemas are compiled into the tool, so `schemas` and `publish` work without any file.
+//! A folder replaces them; it does not add to them.
 
 use anyhow::Context;
 use clap::Args;

@@ -1,4 +1,8 @@
-//! `--check`: a listing with a verdict.
+//! `--check`: turns a listing into a check with an exit code.
+//!
+//! Listings never fail because of what they show, unless the flag is given: a script that only
+//! reads them must not stop at a paused group. Problems go to standard error, so that standard
+//! output stays the same listing with and without the flag.
 
 use crate::output::stderr::say;
 use clap::Args;

@@ -1,5 +1,10 @@
 //! Builds connection settings from flags, environment and file, and announces the cluster that a
 //! command changes.
+//!
+//! Precedence, highest first: flag, file of `--config`, environment variable, file of
+//! `EVENKEEL_CONFIG`, default. The layers are merged in `evenkeel::kafka::ConfigLayers`; this file
+//! only names the sources. Nothing connects before [`ConnectionArgs::admin`] or a client of
+//! [`ConnectionArgs::kafka`] is created.
 
 use crate::output::stderr::say;
 use clap::Args;
@@ -54,7 +59,8 @@ pub(crate) struct ConnectionArgs {
 }
 
 impl ConnectionArgs {
-    /// The settings, each with its origin.
+    /// The settings, each with its origin. Fails if a flag, a variable or the file is invalid; the
+    /// error names it and is a usage error.
     pub(crate) fn layers(&self) -> anyhow::Result<ConfigLayers> {
         let file = ConfigFile {
             path: self.config.as_deref(),
@@ -64,14 +70,14 @@ impl ConnectionArgs {
         Ok(self.brokers.layers("evenkeel", file)?)
     }
 
-    /// The effective settings.
+    /// The effective settings. Prints warnings about them to standard error.
     pub(crate) fn kafka(&self) -> anyhow::Result<KafkaConfig> {
         let layers = self.layers()?;
         warn_of(&layers);
         Ok(layers.build()?)
     }
 
-    /// The cluster for operations.
+    /// The cluster for operations of `evenkeel-ops`, which create their own clients.
     pub(crate) fn cluster(&self) -> anyhow::Result<Cluster> {
         Ok(Cluster::new(self.kafka()?, self.timeout))
     }
@@ -87,7 +93,8 @@ impl ConnectionArgs {
         Ok(Admin::connect(&self.kafka()?, self.timeout).await?)
     }
 
-    /// Connects an admin client for a command that changes the cluster, and announces the change.
+    /// Connects an admin client for a command that changes the cluster, and announces the cluster.
+    /// An operator with several clusters sees the wrong one before the first change.
     pub(crate) async fn admin_to_change(&self) -> anyhow::Result<Admin> {
         let admin = self.admin().await?;
         announce(&admin).await?;

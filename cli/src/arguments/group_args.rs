@@ -1,4 +1,7 @@
 //! The group of a command: a positional argument, or `--group`.
+//!
+//! Both forms exist because `dlq` has topics as its arguments, and every other command a group.
+//! With the flag, one form works everywhere.
 
 use clap::Args;
 

@@ -1,10 +1,14 @@
-//! The name of the operator.
+//! The name of the operator, for headers, control commands and logs.
+//!
+//! It is a claim, not a proof: whoever may write to the topic may write any name. The brokers' log
+//! has the authenticated user.
 
 use crate::arguments::connection::ConnectionArgs;
 use evenkeel_program::exit::Usage;
 use std::process::{Command, Stdio};
 
-/// The operator's name: the given name, else the SASL user, else the user of this machine.
+/// The operator's name: the given name, else the SASL user, else the user of this machine. A usage
+/// error if none is known, because an anonymous command would be of no use in a history.
 pub(crate) fn name(by: Option<&str>, connection: &ConnectionArgs) -> anyhow::Result<String> {
     if let Some(by) = by {
         return Ok(by.to_owned());

@@ -1,4 +1,5 @@
-//! The address of a store as an argument. It may contain a password, so it is never printed.
+//! The address of a store as an argument. It may contain a password, so it is never printed,
+//! neither in help as the variable's value nor in errors.
 
 use clap::Args;
 use evenkeel_program::store::StoreAddress;

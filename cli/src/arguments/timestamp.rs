@@ -1,4 +1,8 @@
 //! Parses times as people and programs write them. Pure.
+//!
+//! One grammar for `--since`, `--until`, `--before`, `--from` and `--to`: milliseconds since the
+//! epoch, RFC 3339, or an age. An age is relative to the call, so two flags of one command may
+//! differ by the milliseconds between their parsing.
 
 use jiff::Timestamp;
 

@@ -1,5 +1,12 @@
 //! `evenkeel audit`: audits whether every event of a topic reached its end in a group, once and in
 //! order.
+//!
+//! The audit is in `evenkeel::audit`, which services may call as well. This file owns the
+//! arguments, the tables, the progress and the exit code.
+//!
+//! Standard output has the counts of each type, and below them the findings, if there are any; JSON
+//! has one object with both. The verdict is a line on standard error, so that it is seen even if
+//! the output goes to a file.
 
 use super::consume::position::start;
 use crate::arguments::connection::ConnectionArgs;
@@ -112,6 +119,7 @@ fn handler(text: &str) -> Result<(String, String), String> {
 }
 
 impl AuditArgs {
+    /// The audit's settings. The store and the time limit are separate.
     fn settings(&self) -> AuditSettings {
         let mut settings = AuditSettings::new(self.group.name(), &self.topic);
         settings.from = self.from;
@@ -132,7 +140,7 @@ impl AuditArgs {
     }
 }
 
-/// Audits, and prints the findings.
+/// Audits, and prints the findings. May be dropped at any time: the audit only reads.
 pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<Ending> {
     let kafka = args.connection.kafka()?;
     let store = completions::open(args.store.address.as_str(), args.group.name()).await?;
@@ -202,6 +210,7 @@ impl Told {
     }
 }
 
+/// A row of the first table: the ends of one event type, or of all.
 #[derive(Serialize)]
 struct TypeRow<'a> {
     ty: &'a str,
@@ -235,6 +244,7 @@ impl Row for TypeRow<'_> {
     }
 }
 
+/// A row of the second table: one finding.
 #[derive(Serialize)]
 struct FindingRow<'a> {
     kind: &'a str,
@@ -266,7 +276,7 @@ impl Row for FindingRow<'_> {
     }
 }
 
-/// The kinds of findings, by name.
+/// The kinds of findings with their names in output, in the order in which they are listed.
 fn kinds(report: &AuditReport) -> [(&'static str, &Findings); 5] {
     [
         ("missing", &report.missing),

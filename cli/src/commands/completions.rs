@@ -1,4 +1,7 @@
 //! `evenkeel completions` and `evenkeel man`: generated from the arguments.
+//!
+//! Both use the command line of [`help::command`], so they have the texts, examples and exit codes
+//! of the help.
 
 use crate::help;
 use crate::output::print;
@@ -25,7 +28,8 @@ pub(crate) struct ManArgs {
     dir: Option<PathBuf>,
 }
 
-/// Prints completions.
+/// Prints the completion script. The script is complete in memory before it is written, so a reader
+/// that leaves early gets no broken half.
 pub(crate) fn run(args: CompletionsArgs, mut command: Command) -> anyhow::Result<Ending> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "evenkeel", &mut script);
@@ -33,7 +37,8 @@ pub(crate) fn run(args: CompletionsArgs, mut command: Command) -> anyhow::Result
     Ok(Ending::Done)
 }
 
-/// Prints or writes manual pages.
+/// Prints the page of the tool, or writes one page per command into a folder. Existing pages are
+/// replaced.
 pub(crate) fn run_man(args: ManArgs, mut command: Command) -> anyhow::Result<Ending> {
     command.build();
     match args.dir {

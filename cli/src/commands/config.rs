@@ -1,4 +1,7 @@
 //! `evenkeel config`: the effective settings and their origins.
+//!
+//! Secrets are masked by `evenkeel::kafka::EffectiveSetting`, not here, so no output format can
+//! show them.
 
 use crate::arguments::connection::{ConnectionArgs, warn_of};
 use crate::output::{Column, Listing, OutputArgs, Row, name, text};
@@ -17,6 +20,7 @@ pub(crate) struct ConfigArgs {
     connection: ConnectionArgs,
 }
 
+/// The commands of `config`.
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     Show(ShowArgs),
@@ -36,6 +40,7 @@ struct ShowArgs {
     output: OutputArgs,
 }
 
+/// A setting in a table without origins. JSON has the origin in any case.
 #[derive(Serialize)]
 #[serde(transparent)]
 struct Setting(EffectiveSetting);
@@ -48,6 +53,7 @@ impl Row for Setting {
     }
 }
 
+/// A setting in a table with origins.
 #[derive(Serialize)]
 #[serde(transparent)]
 struct WithOrigin(EffectiveSetting);
@@ -65,7 +71,7 @@ impl Row for WithOrigin {
     }
 }
 
-/// Prints the settings.
+/// Prints the settings. Connects to nothing; invalid settings are a usage error.
 pub(crate) fn run(args: ConfigArgs) -> anyhow::Result<Ending> {
     let ConfigCommand::Show(show) = args.command;
     let layers = args.connection.layers()?;

@@ -1,4 +1,7 @@
 //! `evenkeel store`: evenkeel's tables in a service's store.
+//!
+//! The migrations are those that inbox and outbox run themselves. The command exists for services
+//! whose database user may not create tables.
 
 use crate::arguments::store_address::HELP;
 use crate::output::stderr::say;
@@ -17,6 +20,7 @@ pub(crate) struct StoreCommandArgs {
     command: StoreCommand,
 }
 
+/// The commands of `store`.
 #[derive(Debug, Subcommand)]
 enum StoreCommand {
     Migrate(MigrateArgs),

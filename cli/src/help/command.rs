@@ -33,11 +33,13 @@ fn at(command: Command, path: &[&str], change: impl FnOnce(Command) -> Command) 
     }
 }
 
+/// The examples of a command, as a block of help.
 fn examples(path: &str) -> String {
     let lines = lines_of(path).iter().map(|line| format!("\n  {line}"));
     format!("Examples:{}", lines.collect::<String>())
 }
 
+/// The tool's own examples, and the table of exit codes.
 fn exit_status() -> String {
     let mut text = format!("{}\n\nExit status:", examples(""));
     for (code, meaning) in STATUS {

@@ -9,6 +9,7 @@ use std::io::Write;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Format(Vec<Token>);
 
+/// A part of a format: literal bytes, or a field of the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
     Literal(Vec<u8>),
@@ -90,6 +91,7 @@ impl Format {
     }
 }
 
+/// The field of a token's name.
 fn token(name: u8) -> Result<Token, String> {
     Ok(match name {
         b't' => Token::Topic,
@@ -134,6 +136,7 @@ fn length(bytes: Option<&[u8]>) -> i64 {
     bytes.map_or(-1, |bytes| bytes.len() as i64)
 }
 
+/// Appends a number in decimal.
 fn number(out: &mut Vec<u8>, number: impl std::fmt::Display) {
     // Writing to a vector cannot fail.
     drop(write!(out, "{number}"));
@@ -151,6 +154,7 @@ fn headers(headers: HeadersIter<'_>, is_shown: bool, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends bytes. With `is_shown`, line breaks are escaped as well as control characters.
 fn one_line(bytes: &[u8], is_shown: bool, out: &mut Vec<u8>) {
     match is_shown {
         true => out.extend_from_slice(visible(&String::from_utf8_lossy(bytes)).as_bytes()),
@@ -158,6 +162,7 @@ fn one_line(bytes: &[u8], is_shown: bool, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends bytes. With `is_shown`, control characters are escaped, and line breaks stay.
 fn lines(bytes: &[u8], is_shown: bool, out: &mut Vec<u8>) {
     match is_shown {
         true => out.extend_from_slice(visible_lines(&String::from_utf8_lossy(bytes)).as_bytes()),

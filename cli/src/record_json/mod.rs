@@ -65,6 +65,7 @@ fn text_or_hex(bytes: Option<&[u8]>) -> (Option<&str>, Option<String>) {
     }
 }
 
+/// kcat's name of a timestamp's kind.
 fn tstype(kind: TimestampKind) -> &'static str {
     match kind {
         TimestampKind::Absent => "unknown",
@@ -87,6 +88,7 @@ fn headers(record: &LogRecord) -> Value {
         .collect()
 }
 
+/// Bytes in a header: a text, or `{"hex": "…"}`.
 fn text_or_object(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => json!(text),
@@ -94,6 +96,7 @@ fn text_or_object(bytes: &[u8]) -> Value {
     }
 }
 
+/// The CloudEvents attributes by name. A time that is no instant keeps its text.
 fn attributes(attributes: Attributes) -> Value {
     let mut object = Map::new();
     let mut set = |name: &str, value: Option<String>| {
@@ -116,6 +119,7 @@ fn attributes(attributes: Attributes) -> Value {
     Value::Object(object)
 }
 
+/// Lower-case hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -79,6 +79,7 @@ fn headers(value: Option<&Value>) -> Result<Headers, String> {
     Ok(headers)
 }
 
+/// The bytes of a header's name or value.
 fn text_or_hex(value: &Value) -> Option<Vec<u8>> {
     match value {
         Value::String(text) => Some(text.clone().into_bytes()),
@@ -86,6 +87,8 @@ fn text_or_hex(value: &Value) -> Option<Vec<u8>> {
     }
 }
 
+/// The bytes of hexadecimal digits, in either case. `None` for an odd number of digits or another
+/// character.
 fn unhex(digits: &str) -> Option<Vec<u8>> {
     let (pairs, []) = digits.as_bytes().as_chunks::<2>() else {
         return None;

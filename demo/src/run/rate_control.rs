@@ -59,8 +59,8 @@ impl RateControl {
             return None;
         }
         let line = format!(
-            "{} orders/s are more than this machine handles now (lag {waits:.1} s); continuing with \
-             {rate}/s",
+            "{} orders/s are more than this machine handles now (lag {waits:.1} s); continuing \
+             with {rate}/s",
             self.rate
         );
         self.rate = rate;

@@ -53,6 +53,7 @@ pub(super) struct Filters {
 }
 
 impl Filters {
+    /// Groups the filters by field.
     pub(super) fn new(filters: Vec<Filter>) -> Self {
         let mut by_field: Vec<(Field, Vec<Vec<u8>>)> = Vec::new();
         for Filter { field, pattern } in filters {

@@ -1,4 +1,13 @@
 //! `evenkeel consume`: prints the records of topics, without a group.
+//!
+//! Flags and formats follow kcat, so that its users need not learn new ones: `-o` is a format or a
+//! position, `-f` takes kcat's tokens, and JSON lines have kcat's names.
+//!
+//! - [`position`]: starts and ends; [`filter`]: which records are printed
+//!
+//! Reading runs on a blocking thread. It checks for a signal every [`POLL_TIMEOUT`], and ends with
+//! what it has printed so far. An outage ends a read to the end, and only delays a read that
+//! follows the topics.
 
 mod filter;
 pub(super) mod position;
@@ -272,6 +281,7 @@ impl Work {
     }
 }
 
+/// Whether the error may pass by itself: no broker can be reached, or TLS fails.
 fn is_outage(error: &KafkaError) -> bool {
     matches!(
         error,
@@ -313,6 +323,7 @@ impl Screen {
         self.out.has_left()
     }
 
+    /// Prints one record. The text format escapes control characters on a terminal only.
     fn show(&mut self, record: &LogRecord) -> anyhow::Result<()> {
         self.scratch.clear();
         match &self.shape {
@@ -345,6 +356,8 @@ impl Screen {
         self.out.flush()
     }
 
+    /// Writes the end of a JSON array, and the buffer. Every way out of a read calls it, so the
+    /// output is valid JSON after a signal as well.
     fn finish(&mut self) -> io::Result<()> {
         if matches!(self.shape, Shape::JsonArray) {
             let end: &[u8] = if self.shown == 0 { b"[]\n" } else { b"\n]\n" };

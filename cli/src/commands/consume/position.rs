@@ -22,6 +22,7 @@ impl FromStr for Position {
     }
 }
 
+/// Parses a position. Ages are relative to `now`.
 fn parse(text: &str, now: jiff::Timestamp) -> Result<Position, String> {
     if let Some(time) = text.strip_prefix("e@") {
         return Ok(Position::Until(Start::Time(time_ms(time, now)?)));

@@ -1,4 +1,8 @@
 //! `evenkeel dlq export`: complete dead letters as JSON lines, to be edited and replayed.
+//!
+//! A line has everything that `dlq replay --from-file` needs: `record_json` writes it and reads it
+//! back byte for byte. A dead letter that is a reference is exported with the content of its
+//! original.
 
 use super::select::{FilterArgs, TopicArgs};
 use crate::output::stderr::say;

@@ -1,4 +1,8 @@
 //! `evenkeel dlq list`: dead letters by cause, with number and time range.
+//!
+//! Messages that differ only in numbers and ids are one cause; `evenkeel_ops::dead_letters::causes`
+//! replaces them. The column EXAMPLE has the position of one dead letter, to be passed to `dlq
+//! show`.
 
 use super::select::{FilterArgs, TopicArgs};
 use crate::arguments::check_flag::CheckArgs;

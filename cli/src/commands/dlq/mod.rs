@@ -1,4 +1,14 @@
 //! `evenkeel dlq`: lists, shows, exports, replays and purges dead letters.
+//!
+//! Reading and writing dead letters is in `evenkeel_ops::dead_letters`. These files own the
+//! arguments, the tables and the exit codes.
+//!
+//! - [`select`]: topics and filters, which `list`, `export` and `replay` share
+//! - [`list`], [`show`], [`export`]: read only; [`replay`], [`purge`]: change something with
+//!   `--execute`
+//!
+//! Each command watches the signal itself: `replay` records what was acknowledged before it ends,
+//! and `purge` ends between two topics.
 
 mod export;
 mod list;
@@ -28,6 +38,7 @@ pub(crate) struct DlqArgs {
     pub(crate) connection: ConnectionArgs,
 }
 
+/// The commands of `dlq`.
 #[derive(Debug, Subcommand)]
 enum DlqCommand {
     #[command(visible_alias = "ls")]
@@ -39,7 +50,7 @@ enum DlqCommand {
 }
 
 impl DlqCommand {
-    /// Whether the command changes the cluster.
+    /// Whether the command changes the cluster. Then the cluster is announced first.
     fn changes(&self) -> bool {
         match self {
             Self::List(_) | Self::Show(_) | Self::Export(_) => false,
@@ -59,7 +70,7 @@ impl DlqCommand {
     }
 }
 
-/// Runs one of the commands.
+/// Runs one of the commands. Wrong arguments are reported before any connection.
 pub(crate) async fn run(args: DlqArgs, stop: Stop) -> anyhow::Result<Ending> {
     args.command.check()?;
     let connection = args.connection;

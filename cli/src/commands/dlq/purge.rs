@@ -1,4 +1,8 @@
 //! `evenkeel dlq purge`: deletes dead letters that are no longer needed.
+//!
+//! Two checks protect other records: topics that are named like something else, or that the shop
+//! publishes to, are refused by name; and the operation refuses a topic if a record to be deleted
+//! carries no failure headers. Both apply to the dry run as well.
 
 use super::select::TopicArgs;
 use crate::arguments::timestamp;
@@ -64,7 +68,8 @@ impl PurgeArgs {
     }
 }
 
-/// Rejects a topic whose name shows that it holds no dead letters.
+/// Rejects a topic whose name shows that it holds no dead letters. The shop's declarations are
+/// those compiled into the tool.
 fn check_topic(topic: &str) -> Result<(), Usage> {
     let is_declared = |topic: &str| {
         let mut declared = shop_schemas::topics().iter();
@@ -97,10 +102,8 @@ impl Row for Cut {
     }
 }
 
-/// Prints the plan, and deletes the records with `--execute`.
-///
-/// The plan is made from a complete read of the topics, so a record that is no dead letter is found
-/// before anything is deleted.
+/// Prints the plan, and deletes the records with `--execute`. Topics are processed one by one: a
+/// failure at one of them leaves the topics before it purged, and the command can be repeated.
 pub(super) async fn run(
     args: PurgeArgs,
     cluster: Cluster,

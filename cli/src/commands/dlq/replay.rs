@@ -1,4 +1,8 @@
 //! `evenkeel dlq replay`: publishes dead letters again, each once.
+//!
+//! The replay is in `evenkeel_ops::dead_letters::replay`: it plans the routes, keeps the order of
+//! keys, and records in the topic `replays.TOPIC` what it has published. This file reads the file
+//! of `--from-file`, prints the plan or the outcome, and chooses the exit code.
 
 use super::select::{FilterArgs, TopicArgs};
 use crate::arguments::connection::ConnectionArgs;

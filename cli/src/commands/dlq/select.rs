@@ -1,4 +1,7 @@
 //! The dead letters of a command: topics and filters. All filters must match.
+//!
+//! Without topics and group, the topics are those whose names begin with `dlq.`; commands that
+//! change something require one of them.
 
 use crate::arguments::timestamp;
 use crate::output::observer::Stderr;
@@ -64,6 +67,7 @@ impl TopicArgs {
         self.of_group().is_empty()
     }
 
+    /// The selection as the operations take it.
     fn of_group(&self) -> Topics {
         Topics {
             named: self.topics.clone(),
@@ -71,7 +75,8 @@ impl TopicArgs {
         }
     }
 
-    /// The sorted topics: the named ones, or those that exist.
+    /// The sorted topics: the named ones, or those that exist. Topics that the user may not see are
+    /// announced on standard error, because a missing topic and a hidden one look the same.
     pub(super) async fn resolve(&self, admin: &Admin) -> Result<Vec<String>, DeadLetterError> {
         self.of_group().resolve(admin, &Stderr).await
     }

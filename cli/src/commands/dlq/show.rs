@@ -1,4 +1,8 @@
 //! `evenkeel dlq show`: prints one complete dead letter.
+//!
+//! The text form is for people: every value is escaped for a terminal, binary values are dumped in
+//! hexadecimal, and JSON is printed as it is, because reformatting would change large numbers. The
+//! JSON forms are those of `dlq export`.
 
 use crate::output::stderr::say;
 use crate::output::{OutputFormat, print, print_json};
@@ -116,7 +120,8 @@ fn find(
     }
 }
 
-/// The dead letter in words.
+/// The dead letter in words: first the failure, then the headers, then the value. Absent facts have
+/// no line.
 fn describe(dead_letter: &DeadLetterRecord, replayed: Option<&Replayed>) -> String {
     let failure = &dead_letter.failure;
     let mut text = String::new();

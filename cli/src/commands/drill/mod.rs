@@ -17,6 +17,7 @@ pub(crate) struct DrillArgs {
     connection: ConnectionArgs,
 }
 
+/// The drills.
 #[derive(Debug, Subcommand)]
 enum DrillCommand {
     Duplicates(duplicates::DuplicatesArgs),

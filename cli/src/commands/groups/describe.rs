@@ -1,4 +1,8 @@
 //! `evenkeel groups describe`: members, assignments, offsets and pauses of groups.
+//!
+//! A row is a partition, with its owner if it has one; members without a partition follow. Without
+//! `--check`, dependencies that are down and unreadable partitions are printed as information, and
+//! do not change the exit code.
 
 use super::in_force;
 use crate::arguments::check_flag::CheckArgs;
@@ -40,6 +44,7 @@ pub(super) struct DescribeArgs {
 }
 
 impl DescribeArgs {
+    /// Requires a group: a description of all groups would be too long to read.
     pub(super) fn check(&self) -> Result<(), Usage> {
         match self.groups.names().is_empty() {
             true => Err(Usage("name a group; see: evenkeel groups list".to_owned())),

@@ -1,4 +1,7 @@
 //! `evenkeel groups history`: commands with operator, reason and answers.
+//!
+//! The history is the topic `control.GROUP`, which keeps superseded entries for 90 days. A command
+//! has one row per answer, and one row with `unanswered` if there is none.
 
 use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::group_args::GroupArg;
@@ -158,7 +161,7 @@ fn described(action: &Action) -> String {
     }
 }
 
-/// Lists the commands.
+/// Lists the commands. A group without a control topic is an error, since it never took a command.
 pub(super) async fn run(connection: &ConnectionArgs, args: HistoryArgs) -> anyhow::Result<Ending> {
     let admin = connection.admin().await?;
     let cluster = connection.cluster()?;

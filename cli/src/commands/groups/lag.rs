@@ -1,4 +1,8 @@
 //! `evenkeel groups lag`: number and age of the records that each group has not settled.
+//!
+//! The lag of a partition is the distance from the committed offset to the end. The age is that of
+//! the first record behind the committed offset; to read it, the user needs an ACL for READ on the
+//! topic.
 
 use super::in_force;
 use crate::arguments::check_flag::CheckArgs;
@@ -54,6 +58,7 @@ pub(crate) struct LagArgs {
     output: OutputArgs,
 }
 
+/// A partition with its lag.
 #[derive(Serialize)]
 struct Lagging {
     group: String,

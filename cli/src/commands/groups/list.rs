@@ -1,4 +1,7 @@
 //! `evenkeel groups list`: the groups and their pauses.
+//!
+//! Groups that the user may not see are not returned by the brokers; a notice on standard error
+//! says so if that may be the case.
 
 use super::in_force;
 use crate::arguments::check_flag::CheckArgs;
@@ -30,6 +33,7 @@ pub(super) struct ListArgs {
     output: OutputArgs,
 }
 
+/// A group as it is listed.
 #[derive(Serialize)]
 struct Listed {
     group: String,

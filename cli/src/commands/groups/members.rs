@@ -1,4 +1,7 @@
 //! `evenkeel groups members`: the process of each member.
+//!
+//! Brokers know a member by its id, client id and address. Which process it is, it publishes itself
+//! in `control.GROUP`, so members of other clients have dashes there.
 
 use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::group_args::GroupArg;
@@ -36,6 +39,7 @@ struct Known {
 }
 
 impl Known {
+    /// Joins what the brokers know about a member with what it published.
     fn new(member: &MemberDescription, process: Option<&MemberInfo>) -> Self {
         Self {
             member_id: member.member_id.clone(),

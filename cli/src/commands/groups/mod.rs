@@ -1,8 +1,13 @@
 //! `evenkeel groups`: groups and their lag, and commands to running groups.
 //!
-//! - [`control`]: commands to the group; [`topics`]: the group's own topics
 //! - [`list`], [`describe`], [`lag`], [`members`], [`history`]: listings; [`in_force`]: pauses in a
-//!   table
+//! table
+//! - [`control`]: commands to the group; [`topics`]: the group's own topics
+//!
+//! Listings work on every consumer group. What only evenkeel's members know (pauses, dependencies
+//! that are down, processes) comes from the topic `control.GROUP`; a group without that topic is
+//! listed without it. All commands may be dropped at any time: a control command that was written
+//! stays in force.
 
 pub(super) mod control;
 mod describe;
@@ -34,6 +39,7 @@ pub(crate) struct GroupsArgs {
     pub(crate) connection: ConnectionArgs,
 }
 
+/// The commands of `groups`.
 #[derive(Debug, Subcommand)]
 enum GroupsCommand {
     #[command(visible_alias = "ls")]

@@ -1,4 +1,8 @@
 //! `evenkeel groups topics`: creates and repairs the group's own topics, as its service does.
+//!
+//! The settings and the comparison are in `evenkeel::consumer::GroupTopics`, which a consumer uses
+//! at its start. So a topic that this command created is one that the service accepts. For clusters
+//! on which services may not create topics.
 
 use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::group_args::GroupArg;
@@ -96,7 +100,8 @@ impl Row for Shown {
     }
 }
 
-/// Prints the plan, and makes the changes with `--execute`.
+/// Prints the plan, and makes the changes with `--execute`. Faults that no setting repairs, such as
+/// a topic of another purpose, are listed and change the exit code in both cases.
 pub(super) async fn run(connection: &ConnectionArgs, args: TopicsArgs) -> anyhow::Result<Ending> {
     let admin = match args.execute {
         true => connection.admin_to_change().await?,

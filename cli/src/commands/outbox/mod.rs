@@ -1,4 +1,10 @@
 //! `evenkeel outbox`: publishes committed events, and shows the state of the outbox.
+//!
+//! - [`relay`]: a daemon, which handles signals itself because a stop drains
+//! - [`status`]: one read of the store
+//!
+//! The outbox is in the service's own store, so these commands need the store's address, and
+//! `relay` also a connection to Kafka.
 
 mod relay;
 mod status;
@@ -17,6 +23,7 @@ pub(crate) struct OutboxArgs {
     command: OutboxCommand,
 }
 
+/// The commands of `outbox`.
 #[derive(Debug, Subcommand)]
 enum OutboxCommand {
     Relay(relay::RelayArgs),

@@ -1,4 +1,7 @@
 //! `evenkeel outbox relay`: a daemon that publishes committed events.
+//!
+//! For services that do not run a relay themselves. The relay is `evenkeel::outbox::Relay`; this
+//! file owns flags, defaults, the daemon around it, and the exit code.
 
 use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::store_address::StoreArgs;

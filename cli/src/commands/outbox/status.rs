@@ -1,4 +1,7 @@
 //! `evenkeel outbox status`: waiting events, held keys with their causes, and relays.
+//!
+//! A missing outbox is an error that names the command to create it; the command does not create
+//! it. An outbox of an older version is upgraded, as by every opening of it.
 
 use crate::arguments::store_address::StoreArgs;
 use crate::output::{OutputArgs, print_json, seconds};
@@ -15,10 +18,9 @@ use std::time::Duration;
 /// Show the pending events, their age, the held keys and the relays of an outbox.
 ///
 /// A key is held when the brokers refused one of its events; its later events wait behind that one.
-/// Changes nothing.
 ///
-/// Exit codes: 0 all is well; 3 keys are held, events wait in slots that no relay has, or the
-/// oldest event is older than --max-age.
+/// Exit codes: 0 all is well; 1 the store has no outbox; 3 keys are held, events wait in slots that
+/// no relay has, or the oldest event is older than --max-age.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
@@ -33,6 +35,8 @@ pub(crate) struct StatusArgs {
 }
 
 impl StatusArgs {
+    /// Whether somebody must act. Pending events alone are no problem while a relay has their slots
+    /// and they are young enough.
     fn is_bad(&self, status: &OutboxStatus) -> bool {
         let age = Duration::from_millis(status.oldest_age_ms.unwrap_or(0));
         !status.held.is_empty()
@@ -99,6 +103,7 @@ fn write_text(out: &mut impl Write, status: &OutboxStatus) -> std::io::Result<()
         .try_for_each(|held| write_held(out, held))
 }
 
+/// A held key: since when, how many events wait, and the refused event with its reason.
 fn write_held(out: &mut impl Write, held: &HeldKey) -> std::io::Result<()> {
     let since = Timestamp::from_millisecond(held.since_ms).map_or_else(|_| "?".to_owned(), seconds);
     writeln!(

@@ -26,7 +26,7 @@ impl GroupArgs {
         Ok(sources)
     }
 
-    /// Reads the waiting keys from the retry topics, up to their present ends.
+    /// Reads the waiting keys from the retry topics.
     pub(super) async fn keys(&self, connection: &ConnectionArgs) -> anyhow::Result<Vec<ParkedKey>> {
         let topics = self.sources(connection).await?;
         let cluster = connection.cluster()?;

@@ -1,4 +1,7 @@
-//! `evenkeel parked list`: the waiting keys.
+//! `evenkeel parked list`: the waiting keys, or with `--by-cause` what they have in common.
+//!
+//! During an incident there may be thousands of waiting keys with few causes; `--by-cause` counts
+//! them.
 
 use super::group_args::GroupArgs;
 use crate::arguments::check_flag::CheckArgs;

@@ -1,4 +1,10 @@
 //! `evenkeel parked`: lists and shows waiting keys with their causes, and releases or drops them.
+//!
+//! - [`list`], [`show`]: read the retry topics; the running group is not involved
+//! - [`release`]: commands to the running group
+//!
+//! Reading is in `evenkeel_ops::waiting_keys`. It decides which keys wait from the unsettled part
+//! of the retry topic, as the members do.
 
 mod group_args;
 mod list;
@@ -25,6 +31,7 @@ pub(crate) struct ParkedArgs {
     pub(crate) connection: ConnectionArgs,
 }
 
+/// The commands of `parked`.
 #[derive(Debug, Subcommand)]
 enum ParkedCommand {
     #[command(visible_alias = "ls")]

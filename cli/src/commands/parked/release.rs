@@ -55,6 +55,7 @@ struct KeyArgs {
 }
 
 impl KeyArgs {
+    /// The scope of the key in a topic.
     fn scope(&self, topic: &str) -> Scope {
         Scope::Key {
             topic: topic.to_owned(),
@@ -62,6 +63,7 @@ impl KeyArgs {
         }
     }
 
+    /// The command for this key's group.
     fn command<'a>(&'a self, flags: &'a CommandArgs, action: Action) -> ControlCommand<'a> {
         ControlCommand {
             group: self.group.group.name(),
@@ -84,6 +86,7 @@ impl KeyArgs {
 }
 
 impl ReleaseArgs {
+    /// The command, once the topic is known.
     fn command(&self, scope: Scope) -> ControlCommand<'_> {
         self.key.command(&self.command, Action::RetryNow { scope })
     }
@@ -96,6 +99,7 @@ impl ReleaseArgs {
 }
 
 impl DropArgs {
+    /// The command, once the topic is known.
     fn command(&self, scope: Scope) -> ControlCommand<'_> {
         self.key.command(&self.command, Action::Drop { scope })
     }

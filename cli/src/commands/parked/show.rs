@@ -1,4 +1,7 @@
 //! `evenkeel parked show`: the waiting records of one key.
+//!
+//! A key that waits in several topics of the group is shown for the first of them; `--topic` names
+//! another.
 
 use super::group_args::GroupArgs;
 use crate::arguments::connection::ConnectionArgs;

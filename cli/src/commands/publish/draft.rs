@@ -91,6 +91,7 @@ impl Drafter {
             .map_err(|error| error.to_string())
     }
 
+    /// The attributes of a payload: a new id, the source of the flags, and the present time.
     fn new_attributes(&self) -> Result<Attributes, String> {
         let ty = self
             .ty
@@ -102,6 +103,7 @@ impl Drafter {
         Ok(attributes)
     }
 
+    /// The topic of a type: that of the flag, else the declared one.
     fn topic_of<'a>(&'a self, ty: &str) -> Result<&'a str, String> {
         match (&self.topic, declaration(ty)) {
             (Some(topic), _) => Ok(topic),
@@ -122,6 +124,7 @@ impl Drafter {
         }
     }
 
+    /// The record key of an event. Numbers become text, digit by digit.
     fn key_of(&self, ty: &str, data: &RawValue) -> Result<Option<String>, String> {
         if let KeyRule::Fixed(key) = &self.key {
             return Ok(Some(key.clone()));

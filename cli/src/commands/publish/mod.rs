@@ -1,5 +1,12 @@
 //! `evenkeel publish`: publishes events from flags or lines, validated against their schema and
 //! acknowledged by the brokers.
+//!
+//! - [`payload`]: JSON from flags, and values at a pointer; [`draft`]: an event from a payload
+//! - [`run`]: sends, receives receipts, and decides how the command ends
+//!
+//! Everything that would fail for every line is rejected before the first line is read: the type,
+//! the topic, the key rule and the connection. The first bad line ends the input, unless
+//! `--keep-going` is given; events that were sent by then are still awaited.
 
 mod draft;
 mod payload;
@@ -99,7 +106,8 @@ pub(crate) struct PublishArgs {
     pub(crate) connection: ConnectionArgs,
 }
 
-/// CloudEvents content mode.
+/// CloudEvents content mode: binary has the attributes in headers, structured has them in the
+/// value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
     /// Attributes in headers.

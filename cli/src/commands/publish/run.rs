@@ -178,6 +178,7 @@ impl Run {
         })
     }
 
+    /// The counts, for the last line and for the error if that cannot be written.
     fn summary(&self) -> String {
         let Self {
             published,
@@ -235,6 +236,7 @@ impl Run {
         }
     }
 
+    /// Drafts an event and passes it to the publisher. Waits while its buffer is full.
     async fn enqueue(
         &mut self,
         input: Box<RawValue>,
@@ -315,6 +317,7 @@ impl Run {
         name_line(line, &text);
     }
 
+    /// Reports an event that is not on the log.
     fn fail(&mut self, line: Option<u64>, reason: &str) {
         self.failed += 1;
         self.closed |= !self.keep_going;
@@ -337,6 +340,7 @@ impl Run {
     }
 }
 
+/// Prints a reason, with the number of its line if there is one.
 fn name_line(line: Option<u64>, reason: &str) {
     match line {
         Some(number) => say!("line {number}: {reason}"),
@@ -344,6 +348,7 @@ fn name_line(line: Option<u64>, reason: &str) {
     }
 }
 
+/// The next line. Never resolves without an input, so that `select!` can wait for receipts alone.
 async fn next_or_never(
     lines: Option<&mut tokio::sync::mpsc::Receiver<std::io::Result<Line>>>,
 ) -> Option<std::io::Result<Line>> {

@@ -1,4 +1,8 @@
 //! `evenkeel schemas check`: validates schema documents, or payloads against a schema.
+//!
+//! One argument that is no file is an event type; its payloads come from standard input. Text that
+//! is not JSON counts as an invalid payload, and ends the input, because the start of the next one
+//! is unknown.
 
 use crate::arguments::catalogue::{CatalogueArgs, known_types};
 use crate::output::{Column, Listing, OutputArgs, Row, id, name, or_dash, text};
@@ -49,6 +53,7 @@ impl Row for Checked {
 }
 
 impl Checked {
+    /// The result for a subject. An error is the reason.
     fn new(subject: String, result: Result<(), String>) -> Self {
         Self {
             subject,

@@ -1,4 +1,7 @@
 //! `evenkeel schemas`: lists event types and their schemas, and validates payloads.
+//!
+//! Needs no cluster. Topics and keys are those of the shop's declarations; types of a folder that
+//! are not declared have dashes there.
 
 mod check;
 
@@ -19,6 +22,7 @@ pub(crate) struct SchemasArgs {
     catalogue: CatalogueArgs,
 }
 
+/// The commands of `schemas`.
 #[derive(Debug, Subcommand)]
 enum SchemasCommand {
     /// List the event types, with the topic and the key that are declared for them.
@@ -29,6 +33,7 @@ enum SchemasCommand {
     Check(check::CheckArgs),
 }
 
+/// The type to show.
 #[derive(Debug, Args)]
 struct ShowArgs {
     /// Event type, for example shop.order-placed.v1.
@@ -45,6 +50,7 @@ pub(crate) fn run(args: SchemasArgs) -> anyhow::Result<Ending> {
     }
 }
 
+/// An event type as it is listed.
 #[derive(Serialize)]
 struct Listed {
     #[serde(rename = "type")]
@@ -72,6 +78,7 @@ impl Row for Listed {
     }
 }
 
+/// Lists the types in the order of the catalogue.
 fn list(catalogue: &CatalogueArgs, output: OutputArgs) -> anyhow::Result<Ending> {
     let catalogue = catalogue.load()?;
     let rows = catalogue.types().map(|ty| {
@@ -92,6 +99,7 @@ fn list(catalogue: &CatalogueArgs, output: OutputArgs) -> anyhow::Result<Ending>
     Ok(Ending::Done)
 }
 
+/// Prints the schema, indented. An unknown type is a usage error that lists the known ones.
 fn show(catalogue: &CatalogueArgs, ty: &str) -> anyhow::Result<Ending> {
     let catalogue = catalogue.load()?;
     let Some(schema) = catalogue.schema(ty) else {

@@ -1,4 +1,7 @@
 //! `evenkeel topics apply`: applies declarations to the cluster, after showing the plan.
+//!
+//! A declaration determines the number of partitions and the retention. The plan is computed by a
+//! pure function, and each of its steps has one action; only `create` and `change` are executed.
 
 use crate::arguments::check_flag::CheckArgs;
 use crate::arguments::connection::ConnectionArgs;

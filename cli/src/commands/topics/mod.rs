@@ -1,4 +1,8 @@
 //! `evenkeel topics`: lists, describes and creates topics, and applies declarations to a cluster.
+//!
+//! `create` makes one topic from flags; [`apply`] creates and changes topics from files. Neither
+//! deletes a topic or removes partitions. A shorter retention lets Kafka delete records, as it does
+//! everywhere.
 
 mod apply;
 
@@ -24,6 +28,7 @@ pub(crate) struct TopicsArgs {
     pub(crate) connection: ConnectionArgs,
 }
 
+/// The commands of `topics`.
 #[derive(Debug, Subcommand)]
 enum TopicsCommand {
     /// List the topics with their number of partitions. Changes nothing.
@@ -37,6 +42,7 @@ enum TopicsCommand {
     Apply(apply::ApplyArgs),
 }
 
+/// The topics to describe.
 #[derive(Debug, Args)]
 struct DescribeArgs {
     /// Topics to describe.
@@ -47,6 +53,7 @@ struct DescribeArgs {
     output: OutputArgs,
 }
 
+/// The topic to create.
 #[derive(Debug, Args)]
 struct CreateArgs {
     /// Name of the topic.
@@ -98,6 +105,7 @@ pub(crate) async fn run(args: TopicsArgs) -> anyhow::Result<Ending> {
     }
 }
 
+/// A topic as it is listed.
 #[derive(Serialize)]
 struct Listed {
     topic: String,
@@ -112,6 +120,7 @@ impl Row for Listed {
     }
 }
 
+/// Lists the topics. A notice says so if some may be hidden from the user.
 async fn list(connection: &ConnectionArgs, output: OutputArgs) -> anyhow::Result<Ending> {
     let admin = connection.admin().await?;
     let names = admin.topics().await?;
@@ -259,6 +268,8 @@ impl Row for Created {
     }
 }
 
+/// Creates the topic. One that exists is an error unless `--if-not-exists` is given, and is never
+/// compared with the flags.
 async fn create(connection: &ConnectionArgs, args: CreateArgs) -> anyhow::Result<Ending> {
     let mut config = BTreeMap::new();
     for (name, value) in args.settings {

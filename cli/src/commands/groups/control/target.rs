@@ -1,4 +1,7 @@
 //! The scope of a command, from its arguments. Pure.
+//!
+//! Three structs, each with one more choice: a place (group, topic, partition), a place or a key, a
+//! place or a key or a record. A command takes the one whose scopes its action allows.
 
 use clap::Args;
 use evenkeel::control::Scope;
