@@ -23,7 +23,9 @@ const AHEAD_LINES: usize = 64;
 
 /// A line and its number, from 1.
 pub(crate) struct Line {
+    /// The number of the line, from 1. Empty lines are counted, too.
     pub(crate) number: u64,
+    /// The bytes without the line end, or why they cannot be used.
     pub(crate) content: Result<Vec<u8>, String>,
 }
 

@@ -171,7 +171,9 @@ pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<Ending> {
 /// Reports the progress of a long audit on standard error.
 #[derive(Default)]
 struct Told {
+    /// The step and pass of the bar, and the bar.
     bar: Option<(Step, u32, Progress)>,
+    /// When the last line was printed. `None` before the first report.
     line_at: Option<Instant>,
 }
 
@@ -213,7 +215,9 @@ impl Told {
 /// A row of the first table: the ends of one event type, or of all.
 #[derive(Serialize)]
 struct TypeRow<'a> {
+    /// The event type, or `all`.
     ty: &'a str,
+    /// The number of records of the type by end.
     tally: &'a Tally,
 }
 
@@ -247,7 +251,9 @@ impl Row for TypeRow<'_> {
 /// A row of the second table: one finding.
 #[derive(Serialize)]
 struct FindingRow<'a> {
+    /// The kind of the finding, as named by [`kinds`].
     kind: &'a str,
+    /// The source topic.
     topic: &'a str,
     #[serde(flatten)]
     finding: &'a Finding,

@@ -60,8 +60,11 @@ enum Kind {
 /// The Kafka that runs. Without one, the listing has no row.
 #[derive(Serialize)]
 struct Status {
+    /// Always true: without a Kafka, there is no row.
     running: bool,
+    /// Bootstrap servers.
     brokers: String,
+    /// Where and how Kafka runs, in words.
     description: String,
 }
 

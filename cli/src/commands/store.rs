@@ -65,8 +65,11 @@ struct MigrateArgs {
 /// The tables of one purpose.
 #[derive(Serialize)]
 struct Tables {
+    /// `inbox` or `outbox`.
     tables: &'static str,
+    /// Version in the store before the command. 0 without tables.
     version: u64,
+    /// Version of this release.
     newest: u64,
     /// Whether they were migrated. False in a dry run.
     done: bool,

@@ -12,15 +12,25 @@ pub(crate) struct Format(Vec<Token>);
 /// A part of a format: literal bytes, or a field of the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
+    /// Bytes that are written as they are.
     Literal(Vec<u8>),
+    /// `%t`
     Topic,
+    /// `%p`
     Partition,
+    /// `%o`
     Offset,
+    /// `%T`: milliseconds since the epoch, or -1.
     Timestamp,
+    /// `%h`: names and values, separated by commas.
     Headers,
+    /// `%k`
     Key,
+    /// `%K`: bytes of the key, or -1 for none.
     KeyLength,
+    /// `%s` and `%v`
     Value,
+    /// `%S`: bytes of the value, or -1 for none.
     ValueLength,
     /// Length of the value as a big-endian 32-bit integer.
     ValueLengthBinary,

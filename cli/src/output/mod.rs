@@ -98,7 +98,9 @@ pub(crate) struct Listing<W: Write, R: Row> {
     format: OutputFormat,
     /// The width of the terminal, if the table must fit it.
     screen: Option<u16>,
+    /// The number of rows so far.
     rows: usize,
+    /// Cells of rows that are not written yet.
     held: Vec<Vec<String>>,
     /// Column widths of the written blocks.
     widths: Vec<u16>,

@@ -20,17 +20,26 @@ pub(crate) struct Envelope<'a> {
     topic: &'a str,
     partition: i32,
     offset: i64,
+    /// Kind of the timestamp, by kcat's names.
     tstype: &'static str,
+    /// Timestamp in milliseconds since the epoch. Null without one.
     ts: Option<i64>,
+    /// Names and values in turn, as kcat writes them.
     headers: Value,
+    /// The key. Null without one, and if it is not text.
     key: Option<&'a str>,
+    /// The key in hexadecimal, if it is not text.
     #[serde(skip_serializing_if = "Option::is_none")]
     key_hex: Option<String>,
+    /// The value. Null for a tombstone, and if it is not text.
     payload: Option<&'a str>,
+    /// The value in hexadecimal, if it is not text.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_hex: Option<String>,
+    /// The CloudEvents attributes. Absent if the record is no event.
     #[serde(skip_serializing_if = "Option::is_none")]
     ce: Option<Value>,
+    /// The failure, as parsed from the headers of a dead letter.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<&'a DeadLetter>,
 }

@@ -18,7 +18,9 @@ enum Field {
 /// One `FIELD=PATTERN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Filter {
+    /// The field that is compared.
     field: Field,
+    /// The pattern, with the wildcards `*` and `?`.
     pattern: Vec<u8>,
 }
 
@@ -49,6 +51,7 @@ impl FromStr for Filter {
 /// All filters of a command. Filters of one field are alternatives; different fields must all
 /// match.
 pub(super) struct Filters {
+    /// Each field once, with its alternatives.
     by_field: Vec<(Field, Vec<Vec<u8>>)>,
 }
 

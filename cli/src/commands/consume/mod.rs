@@ -119,7 +119,9 @@ enum RecordOutput {
 /// What follows `-o`: a format, as in every command, or a position, as in kcat. No text is both.
 #[derive(Debug, Clone, Copy)]
 enum Written {
+    /// An output format.
     Format(RecordOutput),
+    /// A start or an end.
     From(Position),
 }
 
@@ -232,9 +234,11 @@ struct Work {
     reading: Reading,
     /// Whether to wait until an outage ends.
     follow: bool,
+    /// How many records to print at most.
     count: u64,
     filters: Filters,
     shape: Shape,
+    /// Whether to flush after each record.
     unbuffered: bool,
 }
 
@@ -291,8 +295,11 @@ fn is_outage(error: &KafkaError) -> bool {
 
 /// The form of a record on standard output.
 enum Shape {
+    /// The tokens of a format, by default the value and a line end.
     Text(Format),
+    /// One object per line.
     JsonLines,
+    /// One array; its brackets are written with the first record and at the end.
     JsonArray,
 }
 
@@ -301,8 +308,11 @@ enum Shape {
 struct Screen {
     out: Stdout,
     shape: Shape,
+    /// Whether to flush after each record.
     at_once: bool,
+    /// The number of records so far.
     shown: u64,
+    /// Buffer of a rendered record, reused.
     scratch: Vec<u8>,
 }
 

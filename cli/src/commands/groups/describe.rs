@@ -58,6 +58,7 @@ impl DescribeArgs {
 struct Described {
     #[serde(flatten)]
     group: GroupDescription,
+    /// The partitions with their lag.
     offsets: Vec<PartitionLag>,
     /// The pauses in force.
     paused: Vec<InForce>,
@@ -67,6 +68,7 @@ struct Described {
     down: Vec<Status>,
     /// The processes of the members, as published by the members.
     processes: Vec<MemberInfo>,
+    /// The state of the control topic, for the cells of the table.
     #[serde(skip)]
     control: ControlState,
 }

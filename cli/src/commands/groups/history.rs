@@ -35,15 +35,23 @@ pub(super) struct HistoryArgs {
 /// A command with its answers.
 #[derive(Serialize)]
 struct Given {
+    /// Id of the command; its answers refer to it.
     id: String,
+    /// When the command was given.
     at: Timestamp,
+    /// The operator, as the command claims.
     by: String,
+    /// The reason.
     why: String,
+    /// Name of the action, such as `pause`.
     action: &'static str,
     #[serde(flatten)]
     target: Target,
+    /// The limit of a `rate`. `None` for `off` and for any other action.
     records_per_second: Option<NonZeroU32>,
+    /// The answers so far.
     acknowledgements: Vec<Answer>,
+    /// Action and scope, for the table.
     #[serde(skip)]
     in_words: String,
 }
@@ -51,11 +59,17 @@ struct Given {
 /// The answer of a member.
 #[derive(Serialize)]
 pub(in crate::commands::groups) struct Answer {
+    /// Id of the command.
     command: String,
+    /// When the member answered.
     at: Timestamp,
+    /// The outcome, such as `applied`.
     outcome: &'static str,
+    /// The partitions for which the member answers, by topic.
     partitions: Vec<Partitions>,
+    /// Id of the member.
     member: String,
+    /// The outcome in words.
     detail: String,
 }
 

@@ -61,6 +61,7 @@ pub(crate) struct LagArgs {
 /// A partition with its lag.
 #[derive(Serialize)]
 struct Lagging {
+    /// Name of the group.
     group: String,
     #[serde(flatten)]
     at: PartitionLag,

@@ -36,11 +36,15 @@ pub(super) struct ListArgs {
 /// A group as it is listed.
 #[derive(Serialize)]
 struct Listed {
+    /// Name of the group.
     group: String,
+    /// The brokers' state of the group, such as `Stable` or `Empty`.
     state: String,
+    /// The kind of group, as the brokers name it.
     protocol: String,
     /// `None` if it cannot be read.
     members: Option<usize>,
+    /// The pauses in force.
     paused: Vec<InForce>,
 }
 

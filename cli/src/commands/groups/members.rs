@@ -30,11 +30,15 @@ pub(super) struct MembersArgs {
 /// A member with the attributes from the brokers and from itself.
 #[derive(Serialize)]
 struct Known {
+    /// Id of the member, by which the brokers know it.
     member_id: String,
+    /// The member's `client.id`.
     client_id: String,
     /// Address of the member's client.
     client_host: String,
+    /// Number of assigned partitions, over all topics.
     partitions: usize,
+    /// The process, as published by the member itself. `None` for other clients.
     process: Option<MemberInfo>,
 }
 

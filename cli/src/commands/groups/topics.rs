@@ -64,14 +64,21 @@ fn parse_retention(text: &str) -> Result<Duration, String> {
 /// One topic and its required changes.
 #[derive(Serialize)]
 struct Shown {
+    /// Name of the topic.
     topic: String,
+    /// Retry, dead-letter or control topic.
     kind: GroupTopicKind,
+    /// Whether the topic exists and may be seen.
     state: GroupTopicState,
+    /// Its number of partitions, 0 if it does not exist.
     partitions: usize,
+    /// The number of partitions that it should have.
     partitions_wanted: usize,
+    /// Settings by which Kafka would delete records, or reject them.
     faults: Vec<TopicFault>,
     /// Whether the changes were made. False in a dry run.
     done: bool,
+    /// What is to be done, and what no setting repairs, in words. Empty if nothing is wrong.
     detail: String,
 }
 

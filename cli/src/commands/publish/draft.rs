@@ -26,14 +26,19 @@ pub(super) enum KeyRule {
 
 /// Creates events from the input.
 pub(super) struct Drafter {
+    /// The schemas that payloads must follow.
     pub(super) catalogue: Catalogue,
     /// The required type of every event. `None`: each event has its own.
     pub(super) ty: Option<String>,
     /// The topic for all events. `None`: the declared one.
     pub(super) topic: Option<String>,
+    /// Where the record key comes from.
     pub(super) key: KeyRule,
+    /// CloudEvents source of payloads. A complete event keeps its own.
     pub(super) source: String,
+    /// CloudEvents subject of payloads. `None`: the key.
     pub(super) subject: Option<String>,
+    /// Where the attributes are in the record.
     pub(super) mode: ContentMode,
 }
 

@@ -37,13 +37,20 @@ struct Published {
     /// The number of its line. Absent for an event from the command line.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u64>,
+    /// Type of the event.
     #[serde(rename = "type")]
     ty: String,
+    /// Source of the event.
     source: String,
+    /// Id of the event. With the source, it identifies the event.
     id: String,
+    /// Topic of its record.
     topic: String,
+    /// Partition of its record.
     partition: i32,
+    /// Offset of its record.
     offset: i64,
+    /// Key of its record, as text.
     key: Option<String>,
 }
 
@@ -73,8 +80,11 @@ impl Row for Published {
 
 /// An event in flight.
 struct Pending {
+    /// The number of its line, if it has one.
     line: Option<u64>,
+    /// The event, for the receipt or the error.
     event: JsonEvent,
+    /// Resolves with the brokers' answer.
     receipt: PendingReceipt,
 }
 
@@ -83,13 +93,18 @@ pub(super) struct Run {
     publisher: Publisher,
     admin: Admin,
     drafter: Drafter,
+    /// Topics that are known to exist.
     topics: HashSet<String>,
     listing: StdoutListing<Published>,
     /// The error that ended the listing of receipts.
     unlisted: Option<io::Error>,
+    /// Whether a failed event leaves the input open.
     keep_going: bool,
+    /// Events in flight, in the order of sending.
     pending: VecDeque<Pending>,
+    /// Number of acknowledged events.
     published: u64,
+    /// Number of events that are not on the log.
     failed: u64,
     /// Number of events that may or may not be on the log.
     unknown: u64,

@@ -36,7 +36,9 @@ pub(crate) struct CheckArgs {
 struct Checked {
     /// The file, or the payload's number from 1.
     subject: String,
+    /// Whether it is valid.
     valid: bool,
+    /// Why it is not.
     reason: Option<String>,
 }
 

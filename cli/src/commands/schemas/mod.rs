@@ -53,10 +53,14 @@ pub(crate) fn run(args: SchemasArgs) -> anyhow::Result<Ending> {
 /// An event type as it is listed.
 #[derive(Serialize)]
 struct Listed {
+    /// The event type.
     #[serde(rename = "type")]
     ty: String,
+    /// The topic that is declared for it, if any.
     topic: Option<String>,
+    /// The field of the payload that is declared as its key, if any.
     key: Option<String>,
+    /// The schema's description, if it has one.
     description: Option<String>,
 }
 

@@ -65,13 +65,18 @@ enum Action {
 /// The plan for one topic.
 #[derive(Debug, Serialize)]
 struct Step {
+    /// Name of the topic.
     topic: String,
+    /// What the topic needs.
     action: Action,
     /// Whether the change was made. False in a dry run.
     done: bool,
+    /// The change or the difference, in words. Empty if there is none.
     detail: String,
+    /// The declared retention.
     #[serde(skip)]
     retention_ms: i64,
+    /// The declared number of partitions.
     #[serde(skip)]
     partitions: i32,
 }

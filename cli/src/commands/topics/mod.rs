@@ -108,7 +108,9 @@ pub(crate) async fn run(args: TopicsArgs) -> anyhow::Result<Ending> {
 /// A topic as it is listed.
 #[derive(Serialize)]
 struct Listed {
+    /// Name of the topic.
     topic: String,
+    /// Its number of partitions.
     partitions: usize,
 }
 
@@ -137,7 +139,9 @@ async fn list(connection: &ConnectionArgs, output: OutputArgs) -> anyhow::Result
 #[derive(Serialize)]
 struct Described {
     topic: String,
+    /// Its partitions, with replicas and offsets.
     partitions: Vec<PartitionDescription>,
+    /// Its settings by name. Empty if they may not be read.
     config: BTreeMap<String, String>,
 }
 
@@ -255,7 +259,9 @@ async fn describe(connection: &ConnectionArgs, args: DescribeArgs) -> anyhow::Re
 /// The result for a topic.
 #[derive(Serialize)]
 struct Created {
+    /// Name of the topic.
     topic: String,
+    /// Whether this command created it. False if it existed.
     created: bool,
 }
 

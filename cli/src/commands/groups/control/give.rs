@@ -57,8 +57,11 @@ impl Row for Answer {
 
 /// A command to a running group, as the arguments describe it.
 pub(in crate::commands) struct ControlCommand<'a> {
+    /// Name of the group.
     pub(in crate::commands) group: &'a str,
+    /// Operator, reason, time limit and output format.
     pub(in crate::commands) flags: &'a CommandArgs,
+    /// What the members shall do, and its scope.
     pub(in crate::commands) action: Action,
 }
 
