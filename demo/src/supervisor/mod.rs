@@ -114,7 +114,7 @@ impl Supervisor {
         for daemon in self.daemons.iter_mut().filter(|daemon| daemon.lives()) {
             let name = &daemon.program.name;
             let line = format!(
-                "{name} had not ended {} s after it was told to",
+                "{name} had not ended {} s after it was asked to stop",
                 within.as_secs()
             );
             self.toll.failures.push(line);

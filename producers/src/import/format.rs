@@ -173,7 +173,7 @@ impl CsvParser {
         match self.reader.read_record(&mut rest) {
             Ok(false) => Ok(record),
             _ => Err(LineError::Csv(
-                "a quote stands where none can be, for example behind a blank".to_owned(),
+                "a quote is where none is allowed, for example after a blank".to_owned(),
             )),
         }
     }
