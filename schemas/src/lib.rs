@@ -10,12 +10,13 @@
 //! - [`topics`]: the declaration of every topic (`topics/*.json`): partitions, retention,
 //!   producers, consumers
 //!
-//! # Compatibility The schemas are open: a payload may have fields that its schema does not name,
-//! and readers ignore them. Producers and consumers are deployed at different times. With closed
-//! schemas, the first producer that adds an optional field would send its events to the dead-letter
-//! topics of every consumer that still has the old schema. The price is that a misspelt optional
-//! field passes. Required fields, types and bounds are still validated, and services publish
-//! through the Rust types, which write no undeclared field.
+//! # Compatibility
+//! The schemas are open: a payload may have fields that its schema does not name, and readers
+//! ignore them. Producers and consumers are deployed at different times. With closed schemas, the
+//! first producer that adds an optional field would send its events to the dead-letter topics of
+//! every consumer that still has the old schema. The price is that a misspelt optional field
+//! passes. Required fields, types and bounds are still validated, and services publish through the
+//! Rust types, which write no undeclared field.
 //!
 //! So a version may only gain optional fields. A change that alters the meaning of a field, removes
 //! it or requires it is a new version with an event type of its own.
