@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// How long a test waits for what has to happen.
+/// How long a test waits for an expected state.
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// A topic that a group reads.

@@ -1,4 +1,5 @@
-//! A live group gets what it has settled once more, alone and in order, and handlers that are not idempotent are named.
+//! `drill duplicates` delivers settled records to a running group again, in order, and names
+//! handlers that are not idempotent.
 
 use crate::dead_letters::{Mailbox, header, signal};
 use crate::tool::{Run, command, end_of};
