@@ -305,7 +305,10 @@ async fn an_import_stops_where_quotes_leave_the_end_of_a_row_unknown() {
         assert_eq!(imported.code, Some(1), "{imported}");
         check_summary(&imported, 3, 2, 0);
         assert!(imported.stderr.contains("line 4: "), "{imported}");
-        assert!(imported.stderr.contains("continues at line 4"), "{imported}");
+        assert!(
+            imported.stderr.contains("continues at line 4"),
+            "{imported}"
+        );
     }
     assert_eq!(
         keys(&shop.published("shop.orders")),
