@@ -40,7 +40,7 @@ impl Cluster {
         let kafka = TestKafka::start(KafkaKind::Auto).await?;
         if kafka.kind() == KafkaKind::Mock {
             bail!(
-                "a measurement needs Apache Kafka, and there is none: {}",
+                "no Apache Kafka to measure with: {}; name one with --brokers",
                 kafka.description()
             );
         }

@@ -11,7 +11,7 @@ use evenkeel::handler::{Delivery, Outcome, Router};
 use evenkeel::inbox::{InboxError, SqliteInbox, SqliteSettings};
 use evenkeel::outbox::{Relay, SqliteOutbox};
 use evenkeel::publisher::{Publisher, PublisherSettings};
-use evenkeel::signals::StopSignal;
+use evenkeel::signals::{StopRequest, StopRequests, StopSignal};
 use evenkeel::telemetry::daemon::{Daemon, DaemonSettings};
 use evenkeel::telemetry::say;
 use evenkeel_program::exit::{self, Ending};
@@ -47,8 +47,14 @@ pub async fn main(service: &Service) -> ExitCode {
 
 /// The end of every daemon's help.
 const EXIT_CODES: &str = "\
-Exit codes: 0 stopped cleanly, or its bound reached; 1 failed; 2 wrong usage; 3 the store is another service's; 4 no broker answered; \
-5 not drained in time; 130 or 143 stopped before its bound.";
+Exit codes:
+  0         Stopped after a clean drain, or the bound (--until-end, --idle) was reached
+  1         Failed
+  2         Wrong usage
+  3         The store belongs to another service
+  4         No broker can be reached
+  5         Not drained in time; unsettled records are redelivered
+  130, 143  SIGINT or SIGTERM stopped it before its bound, or a second one ended it at once";
 
 /// A service's command line: the flags of every daemon.
 pub fn command(service: &Service) -> Command {
@@ -57,7 +63,8 @@ pub fn command(service: &Service) -> Command {
         .about(service.about)
         .version(env!("CARGO_PKG_VERSION"))
         .after_help(format!(
-            "Examples:\n  {name} --brokers localhost:9092 --admin 127.0.0.1:9101\n  {name} --until-end --store /tmp/{name}.db\n\n{EXIT_CODES}"
+            "Examples:\n  {name} --brokers localhost:9092 --admin 127.0.0.1:9101\n  \
+             {name} --until-end --store /tmp/{name}.db\n\n{EXIT_CODES}"
         ))
 }
 
@@ -99,8 +106,8 @@ pub async fn start_with<H: Handle>(
 ) -> Result<Ending> {
     let settings = options.settings(service.name)?;
     let bound = settings.consumer.stop_when;
-    let report = run(service, settings, around).await?;
-    Ok(ending(bound, &report))
+    let (report, signal) = run(service, settings, around).await?;
+    Ok(ending(bound, signal, &report))
 }
 
 /// The service that a consumer calls for each record: a router, or layers around one.
@@ -122,7 +129,8 @@ impl<H> Handle for H where
 {
 }
 
-/// Runs a service until it is stopped or reaches its bound.
+/// Runs a service until it is stopped or reaches its bound. Returns the report, and the signal that
+/// stopped it.
 ///
 /// # Errors
 /// If the store, the admin address or the cluster cannot be used, or the client fails permanently.
@@ -130,11 +138,12 @@ pub async fn run<H: Handle>(
     service: &Service,
     settings: Settings,
     around: impl FnOnce(Router) -> H,
-) -> Result<RunReport> {
+) -> Result<(RunReport, Option<StopSignal>)> {
     let mut surroundings = DaemonSettings::new(service.name);
     surroundings.admin = settings.admin;
     surroundings.log_json = settings.log_json;
     let daemon = Daemon::start(surroundings).await?;
+    let signal = first_signal()?;
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
@@ -182,7 +191,20 @@ pub async fn run<H: Handle>(
     );
     publisher.flush(deadline.left()).await?;
     inbox.close().await;
-    Ok(report)
+    Ok((report, signal.get().copied()))
+}
+
+/// The first signal that asks this process to stop, once it has arrived. The daemon acts on it.
+fn first_signal() -> std::io::Result<Arc<OnceLock<StopSignal>>> {
+    let mut requests = StopRequests::listen()?;
+    let signal = Arc::new(OnceLock::new());
+    let first = Arc::clone(&signal);
+    tokio::spawn(async move {
+        if let StopRequest::Stop(received) = requests.next().await {
+            first.get_or_init(|| received);
+        }
+    });
+    Ok(signal)
 }
 
 /// The deadline that all parts of a stop share.
@@ -233,7 +255,8 @@ async fn with_relay<T>(
         tokio::time::sleep_until(deadline.begin()).await;
         late.cancel();
         tracing::warn!(
-            "stop deadline reached: the outbox still has events; they will be published after the next start"
+            "stop deadline reached: the outbox still has events; they will be published after the \
+             next start"
         );
     };
     let both = async { tokio::try_join!(running, relaying) };
@@ -250,12 +273,13 @@ async fn beside<T>(run: impl Future<Output = T>, task: impl Future) -> T {
     }
 }
 
-fn ending(bound: StopWhen, report: &RunReport) -> Ending {
+/// The ending of a run. A signal is the normal end of a run without a bound.
+fn ending(bound: StopWhen, signal: Option<StopSignal>, report: &RunReport) -> Ending {
     match report.stopped {
         // Not drained in time: uncommitted records are redelivered.
         _ if !report.clean => Ending::Unknown,
         Stopped::Requested if bound != StopWhen::Endless => {
-            Ending::Stopped(StopSignal::Interrupt.number())
+            Ending::Stopped(signal.unwrap_or(StopSignal::Interrupt).number())
         }
         _ => Ending::Done,
     }
@@ -271,21 +295,17 @@ mod tests {
 
     #[test]
     fn the_exit_code_says_how_the_run_ended() {
-        for (bound, stopped, clean, expected) in [
-            (StopWhen::Endless, Stopped::Requested, true, exit::DONE),
-            (StopWhen::UntilEnd, Stopped::BoundReached, true, exit::DONE),
-            (
-                StopWhen::UntilEnd,
-                Stopped::Requested,
-                true,
-                exit::INTERRUPTED,
-            ),
-            (
-                StopWhen::Endless,
-                Stopped::Requested,
-                false,
-                exit::NO_ANSWER,
-            ),
+        use StopSignal::{Interrupt, Terminate};
+        use Stopped::{BoundReached, Requested};
+        let (endless, bounded) = (StopWhen::Endless, StopWhen::UntilEnd);
+        for (bound, stopped, signal, clean, expected) in [
+            (endless, Requested, Some(Interrupt), true, exit::DONE),
+            (endless, Requested, Some(Terminate), true, exit::DONE),
+            (bounded, BoundReached, None, true, exit::DONE),
+            (bounded, Requested, Some(Interrupt), true, exit::INTERRUPTED),
+            (bounded, Requested, Some(Terminate), true, 143),
+            (bounded, Requested, None, true, exit::INTERRUPTED),
+            (endless, Requested, Some(Terminate), false, exit::NO_ANSWER),
         ] {
             let report = RunReport {
                 stopped,
@@ -298,7 +318,7 @@ mod tests {
                 clean,
             };
             assert_eq!(
-                ending(bound, &report).code(),
+                ending(bound, signal, &report).code(),
                 expected,
                 "{bound:?} {report:?}"
             );

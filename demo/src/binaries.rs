@@ -20,7 +20,7 @@ pub(crate) struct Binaries {
 impl Binaries {
     /// Builds or finds the programs named `names`.
     pub(crate) async fn get(names: &[&str]) -> anyhow::Result<Self> {
-        let own = std::env::current_exe().context("the demo does not know where it is")?;
+        let own = std::env::current_exe().context("cannot find the demo's own executable")?;
         let directory = own.parent().context("an executable is in a directory")?;
         let binaries = match std::env::var_os("CARGO") {
             Some(cargo) => build(Path::new(&cargo), directory, names).await?,
@@ -29,7 +29,7 @@ impl Binaries {
         for name in names {
             if !binaries.paths.contains_key(*name) {
                 bail!(
-                    "the program {name} is not in {}; run the demo with `cargo demo`, which builds it",
+                    "the program {name} is not in {}; run `cargo demo`, which builds it",
                     directory.display()
                 );
             }
@@ -70,7 +70,7 @@ async fn build(cargo: &Path, own_directory: &Path, names: &[&str]) -> anyhow::Re
         .await
         .with_context(|| format!("cannot run {}", cargo.display()))?;
     if !output.status.success() {
-        bail!("the shop's programs could not be built: cargo said why above");
+        bail!("the shop's programs could not be built; see cargo's errors above");
     }
     let paths = executables(&String::from_utf8_lossy(&output.stdout));
     let origin = format!("built by cargo from this workspace (profile {profile})");

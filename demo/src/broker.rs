@@ -33,7 +33,7 @@ impl<'a> Broker<'a> {
                 None
             }
             None => Some(
-                "the broker is not frozen: it is somebody else's, or the mock cluster in this process",
+                "the broker is not frozen: the demo did not start it, or it is the mock cluster",
             ),
         }
     }
@@ -42,7 +42,7 @@ impl<'a> Broker<'a> {
     pub(crate) async fn tick(&mut self, now: Duration) -> anyhow::Result<Option<String>> {
         if self.frozen_until.is_some_and(|until| until <= now) {
             self.relieve().await?;
-            return Ok(Some("the broker goes on".to_owned()));
+            return Ok(Some("the broker resumes".to_owned()));
         }
         let Some((kafka, next)) = self.kafka.zip(self.to_come.front().copied()) else {
             return Ok(None);
@@ -58,13 +58,13 @@ impl<'a> Broker<'a> {
         // A late start does not make the standstill longer.
         self.frozen_until = Some(now + next.span);
         let seconds = next.span.as_secs_f64();
-        Ok(Some(format!("the broker stands still for {seconds:.1} s")))
+        Ok(Some(format!("the broker is frozen for {seconds:.1} s")))
     }
 
     /// Thaws the broker immediately.
     pub(crate) async fn relieve(&mut self) -> anyhow::Result<()> {
         if let Some(kafka) = self.kafka.filter(|_| self.frozen_until.is_some()) {
-            kafka.thaw().await.context("the broker cannot go on")?;
+            kafka.thaw().await.context("the broker cannot be resumed")?;
             self.frozen_until = None;
         }
         Ok(())

@@ -90,7 +90,7 @@ impl Cluster {
                 other => other.map(drop),
             };
             if deadline <= Instant::now() {
-                description.with_context(|| format!("cannot look at {topic}"))?;
+                description.with_context(|| format!("cannot describe {topic}"))?;
                 bail!("{topic} has partitions without a leader");
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -111,7 +111,8 @@ impl Cluster {
                 .map_or(0, |group| group.members.len());
             if members > 0 {
                 bail!(
-                    "the group {service} has {members} members already; stop them, or use another Kafka: the audit needs every store"
+                    "the group {service} already has {members} members; stop them, or use another \
+                     Kafka: the audit needs every store"
                 );
             }
         }
@@ -148,7 +149,7 @@ impl Cluster {
         let (mut low, mut high) = (Offsets::new(), Offsets::new());
         for topic in topics {
             let description = self.admin.describe_topic(topic).await;
-            let description = description.with_context(|| format!("cannot look at {topic}"))?;
+            let description = description.with_context(|| format!("cannot describe {topic}"))?;
             for partition in description.partitions {
                 let place = (topic.clone(), partition.partition);
                 low.insert(place.clone(), partition.low);

@@ -54,7 +54,7 @@ impl Sampler {
     pub(crate) async fn take(&self) -> anyhow::Result<Sample> {
         let lags = self.lags.clone();
         let looked = tokio::task::spawn_blocking(move || lags.look()).await?;
-        let positions = looked.context("the brokers do not tell how far the groups are")?;
+        let positions = looked.context("cannot read the groups' positions")?;
         let mut sample = Sample {
             end: positions.end,
             settled: positions.settled,

@@ -1,4 +1,5 @@
-//! The address of a store as an argument. It may contain a password, so it is never printed.
+//! The address of a store as an argument. It may contain a password, so it is never printed,
+//! neither in help as the variable's value nor in errors.
 
 use clap::Args;
 use evenkeel_program::store::StoreAddress;
@@ -17,5 +18,6 @@ pub(crate) struct StoreArgs {
 }
 
 /// Forms of a store's address, for help.
-pub(crate) const HELP: &str = "The service's store: postgres://USER@HOST/DATABASE or sqlite:PATH. Other users of the machine can read \
-     arguments: put an address with a password into EVENKEEL_STORE";
+pub(crate) const HELP: &str = "\
+Store of the service: postgres://USER@HOST/DATABASE or sqlite:PATH. Other users of the machine can \
+read arguments: set an address with a password in EVENKEEL_STORE";

@@ -1,4 +1,7 @@
 //! `evenkeel completions` and `evenkeel man`: generated from the arguments.
+//!
+//! Both use the command line of [`help::command`], so they have the texts, examples and exit codes
+//! of the help.
 
 use crate::help;
 use crate::output::print;
@@ -9,7 +12,7 @@ use evenkeel_program::exit::Ending;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Print the completions of a shell.
+/// Print the completion script of a shell.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
     /// The shell.
@@ -20,12 +23,13 @@ pub(crate) struct CompletionsArgs {
 /// Print the manual page, or write the pages of all commands into a folder.
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
-    /// Folder to write a page per command into.
+    /// Folder for one page per command; it is created if it is missing.
     #[arg(long)]
     dir: Option<PathBuf>,
 }
 
-/// Prints completions.
+/// Prints the completion script. The script is complete in memory before it is written, so a reader
+/// that leaves early gets no broken half.
 pub(crate) fn run(args: CompletionsArgs, mut command: Command) -> anyhow::Result<Ending> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "evenkeel", &mut script);
@@ -33,7 +37,8 @@ pub(crate) fn run(args: CompletionsArgs, mut command: Command) -> anyhow::Result
     Ok(Ending::Done)
 }
 
-/// Prints or writes manual pages.
+/// Prints the page of the tool, or writes one page per command into a folder. Existing pages are
+/// replaced.
 pub(crate) fn run_man(args: ManArgs, mut command: Command) -> anyhow::Result<Ending> {
     command.build();
     match args.dir {

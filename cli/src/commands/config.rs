@@ -1,4 +1,7 @@
 //! `evenkeel config`: the effective settings and their origins.
+//!
+//! Secrets are masked by `evenkeel::kafka::EffectiveSetting`, not here, so no output format can
+//! show them.
 
 use crate::arguments::connection::{ConnectionArgs, warn_of};
 use crate::output::{Column, Listing, OutputArgs, Row, name, text};
@@ -7,7 +10,7 @@ use evenkeel::kafka::EffectiveSetting;
 use evenkeel_program::exit::Ending;
 use serde::Serialize;
 
-/// Show the connection settings that are in force.
+/// Show the connection settings in effect.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
     #[command(subcommand)]
@@ -17,18 +20,19 @@ pub(crate) struct ConfigArgs {
     connection: ConnectionArgs,
 }
 
+/// The commands of `config`.
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     Show(ShowArgs),
 }
 
-/// The settings that are in force, secrets masked; librdkafka has a default for all others.
+/// Show the settings in effect, with secrets masked. librdkafka's defaults apply to all others.
 ///
-/// Connects to nothing. A flag wins over the file of --config, that over an environment variable, a
-/// variable over the file that EVENKEEL_CONFIG names, and that over the default.
+/// Connects to nothing. Precedence, highest first: flag, file of --config, environment variable,
+/// file of EVENKEEL_CONFIG, default.
 #[derive(Debug, Args)]
 struct ShowArgs {
-    /// Also show where each setting came from; JSON always has it.
+    /// Also show the origin of each setting; JSON always contains it.
     #[arg(long)]
     origin: bool,
 
@@ -36,6 +40,7 @@ struct ShowArgs {
     output: OutputArgs,
 }
 
+/// A setting in a table without origins. JSON has the origin in any case.
 #[derive(Serialize)]
 #[serde(transparent)]
 struct Setting(EffectiveSetting);
@@ -48,6 +53,7 @@ impl Row for Setting {
     }
 }
 
+/// A setting in a table with origins.
 #[derive(Serialize)]
 #[serde(transparent)]
 struct WithOrigin(EffectiveSetting);
@@ -65,7 +71,7 @@ impl Row for WithOrigin {
     }
 }
 
-/// Prints the settings.
+/// Prints the settings. Connects to nothing; invalid settings are a usage error.
 pub(crate) fn run(args: ConfigArgs) -> anyhow::Result<Ending> {
     let ConfigCommand::Show(show) = args.command;
     let layers = args.connection.layers()?;

@@ -1,4 +1,10 @@
 //! `evenkeel dev`: a Kafka on this machine for development.
+//!
+//! Starting and stopping is in `evenkeel::testing`. Only with the feature `dev`: operators'
+//! binaries do without it, and without the code that starts containers.
+//!
+//! `up` prints the variable to export on standard output and the next steps on standard error, so
+//! that `eval "$(evenkeel dev up | tail -1)"` works.
 
 use crate::output::stderr::say;
 use crate::output::{AfterDone, Column, Listing, OutputArgs, Row, name, print, print_line, text};
@@ -14,19 +20,21 @@ pub(crate) struct DevArgs {
     command: DevCommand,
 }
 
+/// The commands of `dev`.
 #[derive(Debug, Subcommand)]
 enum DevCommand {
-    /// Start a Kafka that stays until `down`, or find the one that runs.
+    /// Start a Kafka that runs until `down`, or show the one that runs. Safe to repeat.
     Up(UpArgs),
-    /// Stop it and delete its data.
+    /// Stop the Kafka and delete its data.
     Down,
-    /// Say whether it runs; exits with 3 when it does not.
+    /// Show whether a Kafka runs. Exit code 3 if none does.
     Status(OutputArgs),
 }
 
+/// How and where Kafka is started. Ignored if one runs already.
 #[derive(Debug, Args)]
 struct UpArgs {
-    /// How to run it.
+    /// Where Kafka runs.
     #[arg(long, value_enum, default_value = "auto")]
     kafka: Kind,
 
@@ -38,6 +46,7 @@ struct UpArgs {
     output: OutputArgs,
 }
 
+/// The ways to run a Kafka on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
     /// Docker, else Java.
@@ -48,10 +57,14 @@ enum Kind {
     Java,
 }
 
+/// The Kafka that runs. Without one, the listing has no row.
 #[derive(Serialize)]
 struct Status {
+    /// Always true: without a Kafka, there is no row.
     running: bool,
+    /// Bootstrap servers.
     brokers: String,
+    /// Where and how Kafka runs, in words.
     description: String,
 }
 
@@ -91,6 +104,7 @@ const HINTS: [&str; 5] = [
     "  evenkeel dev down                     stop it and delete its data",
 ];
 
+/// Starts or finds the Kafka, and prints its address.
 async fn up(args: UpArgs) -> anyhow::Result<Ending> {
     let kind = match args.kafka {
         Kind::Auto => KafkaKind::Auto,
@@ -118,6 +132,7 @@ async fn up(args: UpArgs) -> anyhow::Result<Ending> {
     Ok(Ending::Done)
 }
 
+/// Stops the Kafka. None running is no error.
 async fn down() -> anyhow::Result<Ending> {
     let text = match dev::down().await? {
         Some(status) => format!("stopped: {}", status.description),
@@ -127,6 +142,7 @@ async fn down() -> anyhow::Result<Ending> {
     Ok(Ending::Done)
 }
 
+/// Prints the Kafka that runs, if any.
 async fn status(output: OutputArgs) -> anyhow::Result<Ending> {
     match dev::status().await? {
         Some(status) => {

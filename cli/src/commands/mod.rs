@@ -1,4 +1,12 @@
 //! The commands, one file each, and their runtime.
+//!
+//! Each command has a struct of arguments, whose doc comments are its help text, and a function
+//! `run` that returns an [`Ending`] or an error. The exit code of an error follows from its type,
+//! so operations' errors are reduced to the cluster's error where that is the cause.
+//!
+//! Two kinds of commands differ in a stop. `publish`, `consume`, `dlq`, `drill` and `outbox` watch
+//! the signal themselves, because they have work to finish. All others are dropped at the first
+//! signal.
 
 pub(crate) mod audit;
 pub(crate) mod completions;
@@ -44,6 +52,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Ending> {
         .block_on(dispatch(args.command))
 }
 
+/// Runs the command, and adds a hint to its error.
 async fn dispatch(command: Command) -> anyhow::Result<Ending> {
     let connection = command.connection().cloned();
     let creates = matches!(command, Command::Publish(_));
@@ -79,6 +88,7 @@ fn of_cluster(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
+/// Runs the command with the signals of this process.
 async fn run_command(command: Command) -> anyhow::Result<Ending> {
     let stop = Stop::listen().context("listening for signals")?;
     match command {
@@ -95,6 +105,7 @@ async fn run_command(command: Command) -> anyhow::Result<Ending> {
     }
 }
 
+/// Runs a command that may be dropped at any await.
 async fn dispatch_short(command: Command) -> anyhow::Result<Ending> {
     match command {
         Command::Topics(args) => topics::run(args).await,

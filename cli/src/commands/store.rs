@@ -1,4 +1,7 @@
 //! `evenkeel store`: evenkeel's tables in a service's store.
+//!
+//! The migrations are those that inbox and outbox run themselves. The command exists for services
+//! whose database user may not create tables.
 
 use crate::arguments::store_address::HELP;
 use crate::output::stderr::say;
@@ -10,24 +13,26 @@ use evenkeel_program::exit::{Ending, Usage};
 use evenkeel_program::store::StoreAddress;
 use serde::Serialize;
 
-/// Look after the tables that evenkeel keeps in a service's store.
+/// Manage evenkeel's tables in a service's store.
 #[derive(Debug, Args)]
 pub(crate) struct StoreCommandArgs {
     #[command(subcommand)]
     command: StoreCommand,
 }
 
+/// The commands of `store`.
 #[derive(Debug, Subcommand)]
 enum StoreCommand {
     Migrate(MigrateArgs),
 }
 
-/// Create the tables or bring them up to date, so that services need no right to do so; shows what
-/// it would do until --execute is given.
+/// Create evenkeel's tables or migrate them to this version; shows the plan until --execute is
+/// given.
 ///
-/// Services and relays do the same when they start, one at a time. A store of a newer version is
-/// refused. The inbox in a SQLite file belongs to one service, and is left to it. Teams whose
-/// migrations are run by other means have --print write the SQL.
+/// For services without the right to change tables. Services and relays with that right migrate at
+/// their start, one at a time. A store of a newer version is refused. The inbox in a SQLite file is
+/// left to its service. --print writes the SQL for teams with another migration tool. Safe to
+/// repeat.
 #[derive(Debug, Args)]
 struct MigrateArgs {
     #[arg(
@@ -40,16 +45,16 @@ struct MigrateArgs {
     )]
     store: Option<StoreAddress>,
 
-    /// Print the SQL for PostgreSQL instead, to be run in one transaction: what brings --store up
-    /// to date, or all of it where no store is named.
+    /// Print the SQL for PostgreSQL instead, to be run in one transaction: the migration of
+    /// --store, or all of it if no store is given.
     #[arg(long, conflicts_with_all = ["execute", "output"])]
     print: bool,
 
-    /// Do it, instead of showing it.
+    /// Migrate the tables. Without this flag, nothing is changed.
     #[arg(long)]
     execute: bool,
 
-    /// Show it: what is done without --execute.
+    /// Show the plan, as without --execute.
     #[arg(long, hide = true, conflicts_with = "execute")]
     dry_run: bool,
 
@@ -60,8 +65,11 @@ struct MigrateArgs {
 /// The tables of one purpose.
 #[derive(Serialize)]
 struct Tables {
+    /// `inbox` or `outbox`.
     tables: &'static str,
+    /// Version in the store before the command. 0 without tables.
     version: u64,
+    /// Version of this release.
     newest: u64,
     /// Whether they were migrated. False in a dry run.
     done: bool,
@@ -97,7 +105,7 @@ pub(crate) async fn run(args: StoreCommandArgs) -> anyhow::Result<Ending> {
     }
 }
 
-/// Prints the SQL of the migration.
+/// Prints the SQL of the migration. Without a store it is the SQL for an empty database.
 async fn print(store: Option<&str>) -> anyhow::Result<Ending> {
     let Some(address) = store else {
         print_line(&PostgresInbox::migration_sql())?;
@@ -106,7 +114,7 @@ async fn print(store: Option<&str>) -> anyhow::Result<Ending> {
     };
     let Some(inbox) = PostgresInbox::versions(address).await? else {
         return Err(Usage(
-            "--print is for PostgreSQL; a SQLite file is brought up to date by who opens it"
+            "--print supports PostgreSQL only; a service migrates its SQLite file when it opens it"
                 .to_owned(),
         )
         .into());
@@ -124,6 +132,7 @@ async fn print(store: Option<&str>) -> anyhow::Result<Ending> {
     Ok(Ending::Done)
 }
 
+/// Prints the versions of the tables, and migrates them with `--execute`.
 async fn migrate(args: MigrateArgs) -> anyhow::Result<Ending> {
     let store = args.store.as_ref().map(StoreAddress::as_str);
     let address = match (store, args.print) {
@@ -159,7 +168,7 @@ async fn migrate(args: MigrateArgs) -> anyhow::Result<Ending> {
     };
     Listing::print(args.output, rows).after_done(|| done.to_owned())?;
     if to_do {
-        say!("nothing was changed; act with --execute");
+        say!("nothing was changed; migrate the tables with --execute");
     }
     Ok(Ending::Done)
 }

@@ -1,4 +1,5 @@
-//! What a command says that may not see what it asks for: never "nothing there", and never "all well".
+//! Commands without the needed ACLs name the missing right. They never report an empty cluster, and
+//! never that all is well.
 
 use crate::groups::commit;
 use crate::tool::{Run, run};

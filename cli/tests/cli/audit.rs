@@ -1,4 +1,5 @@
-//! What became of every record of a topic is proven, and what is taken away, moved or contradicted is found, on each store.
+//! The audit proves a group that settled every record, and finds missing, reordered and
+//! contradicted records, on each store.
 
 use crate::dead_letters::Mailbox;
 use crate::tool::Run;

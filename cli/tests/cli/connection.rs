@@ -1,4 +1,5 @@
-//! Which cluster: flags, file and environment; and why a connection fails, each cause with its own advice.
+//! The cluster that flags, file and environment select, and the advice for each cause of a failed
+//! connection.
 
 use crate::tool::{Cluster, Run, command, run, run_command};
 use evenkeel::testing::{Listener, PASSWORD, SecuredKafka, secured_kafka};

@@ -1,4 +1,4 @@
-//! What is on the log is shown, in every form, to the end or until stopped.
+//! `consume` prints the records of topics in every format, to the end or until it is stopped.
 
 use crate::tool::{Cluster, PATIENCE, end_of};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};

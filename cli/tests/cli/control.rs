@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// How long a test waits for what has to happen.
+/// How long a test waits for an expected state.
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// A topic that a group reads.
@@ -260,7 +260,7 @@ async fn a_running_group_does_what_it_is_told_and_the_history_has_it() {
     let described = shop.groups("describe", &["-o", "jsonl"]).await.code(0);
     assert_eq!(described.rows()[0]["rate"]["records_per_second"], 50);
     assert!(
-        described.err.contains("50 records a second"),
+        described.err.contains("50 records per second"),
         "{}",
         described.err
     );
@@ -361,7 +361,7 @@ async fn what_means_nothing_on_this_cluster_is_refused_and_nothing_is_given() {
     check("retry-now", &[], "no member").await;
     let kept = shop.order("pause", &[]).await.code(0);
     assert!(
-        kept.err.contains("holds for the members that start"),
+        kept.err.contains("applies to members that start"),
         "{}",
         kept.err
     );

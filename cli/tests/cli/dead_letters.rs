@@ -1,4 +1,4 @@
-//! Helper: a topic, a group, and dead letters as services of every kind write them.
+//! Helper: a topic, a group, and dead letters of every family.
 
 use crate::tool::{Run, command, run_on};
 use evenkeel::event::{Headers, OutgoingRecord};
@@ -11,16 +11,16 @@ use rdkafka::client::DefaultClientContext;
 use std::time::Duration;
 use tokio::process::Child;
 
-/// How long a test waits for what has to happen.
+/// How long a test waits for an expected state.
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// A topic and the letters that a group wrote of it.
+/// A topic, and the dead letters that a group wrote of its records.
 pub(crate) struct Mailbox {
     pub(crate) kafka: &'static TestKafka,
     pub(crate) group: String,
-    /// The topic that records failed on.
+    /// The topic on which records failed.
     pub(crate) source: String,
-    /// The letters' topic.
+    /// The dead-letter topic.
     pub(crate) letters: String,
 }
 
@@ -42,7 +42,7 @@ impl Mailbox {
         })
     }
 
-    /// Deletes the letters' topic, and makes it anew.
+    /// Deletes the dead-letter topic, and creates it again.
     pub(crate) async fn remake(&self) {
         let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
             .set("bootstrap.servers", self.kafka.brokers())
@@ -56,7 +56,7 @@ impl Mailbox {
         .await;
     }
 
-    /// A letter as a consumer of ours writes it: the record of that number failed on partition 0 of its topic.
+    /// A dead letter of evenkeel: the record of that number failed on partition 0 of its topic.
     pub(crate) fn letter(
         &self,
         key: &str,
@@ -88,7 +88,7 @@ impl Mailbox {
         )
     }
 
-    /// A letter with these headers in partition 0.
+    /// A dead letter with these headers in partition 0.
     pub(crate) fn written(
         &self,
         key: &str,
@@ -121,7 +121,7 @@ impl Mailbox {
         }
     }
 
-    /// Letters of `keys` keys in turn, over all partitions of their topic, each key on one.
+    /// Dead letters of `keys` keys in turn, over all partitions of their topic, each key on one.
     pub(crate) async fn publish_letters(&self, count: usize, keys: usize, partitions: usize) {
         let letter = |number: usize| {
             let key = number % keys;
@@ -137,13 +137,13 @@ impl Mailbox {
         self.publish((0..count).map(letter)).await;
     }
 
-    /// The letters as `dlq list` groups them.
+    /// The dead letters as `dlq list` groups them.
     pub(crate) async fn listed(&self) -> Vec<serde_json::Value> {
         let list = ["dlq", "list", &self.letters, "-o", "jsonl"];
         self.run(&list).await.code(0).rows()
     }
 
-    /// Replays all letters.
+    /// Replays all dead letters.
     pub(crate) async fn replay(&self) -> Run {
         let replay = ["dlq", "replay", &self.letters, "--execute"];
         self.run(&replay).await.code(0)
@@ -154,7 +154,7 @@ impl Mailbox {
         run_on(self.kafka, args, "").await
     }
 
-    /// Starts to replay the letters.
+    /// Starts to replay the dead letters.
     pub(crate) fn start_replay(&self, more: &[&str]) -> Child {
         let mut command = command(&["dlq", "replay", &self.letters, "--execute"]);
         command
@@ -177,7 +177,7 @@ impl Mailbox {
         tokio::task::spawn_blocking(read).await.expect("read")
     }
 
-    /// Waits until that many records went back.
+    /// Waits until that many records were replayed.
     pub(crate) async fn reach(&self, records: usize) {
         eventually(&format!("{records} records went back"), WITHIN, || async {
             (self.read(&self.source).await.len() >= records).then_some(())
@@ -185,7 +185,7 @@ impl Mailbox {
         .await;
     }
 
-    /// Asserts that each of `count` records went back once, and those of each key in their order.
+    /// Asserts that each of `count` records was replayed once, and those of each key in their order.
     #[track_caller]
     pub(crate) fn assert_once_and_in_order(records: &[LogRecord], count: usize, keys: usize) {
         let mut seen: Vec<usize> = records.iter().map(number_of).collect();

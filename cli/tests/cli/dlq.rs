@@ -4,7 +4,7 @@ use crate::dead_letters::Mailbox;
 use evenkeel::event::OutgoingRecord;
 use serde_json::{Value, json};
 
-/// Letters of a Spring, a Connect and a Streams application, which all failed on partition 1.
+/// Dead letters of a Spring, a Connect and a Streams application, which all failed on partition 1.
 async fn publish_families(mailbox: &Mailbox) {
     let source = mailbox.source.as_bytes();
     mailbox
@@ -60,7 +60,7 @@ async fn publish_families(mailbox: &Mailbox) {
 }
 
 #[tokio::test]
-async fn letters_of_one_cause_are_one_group_and_filters_choose_among_them() {
+async fn dead_letters_of_one_cause_are_one_group_that_filters_divide() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -122,7 +122,7 @@ async fn letters_of_one_cause_are_one_group_and_filters_choose_among_them() {
 }
 
 #[tokio::test]
-async fn letters_of_other_families_are_listed_shown_and_replayed() {
+async fn dead_letters_of_other_families_are_listed_shown_and_replayed() {
     let Some(mailbox) = Mailbox::new(2).await else {
         return;
     };
@@ -182,7 +182,7 @@ async fn letters_of_other_families_are_listed_shown_and_replayed() {
 }
 
 #[tokio::test]
-async fn a_letter_is_shown_whole() {
+async fn a_dead_letter_is_shown_whole() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -257,7 +257,7 @@ async fn purge_deletes_the_beginning_of_a_partition_and_says_what_stays() {
     let (dry, said) = purge_with(&["--all-replayed"]).await;
     assert_eq!(dry, [json!(2), json!(2), json!(3), json!(false)]);
     assert!(
-        said.contains("2 replayed letters stay") && said.contains("--execute"),
+        said.contains("2 replayed dead letters stay") && said.contains("--execute"),
         "{said}"
     );
     assert_eq!(
@@ -283,9 +283,9 @@ async fn purge_deletes_the_beginning_of_a_partition_and_says_what_stays() {
     assert_eq!(mailbox.read(&mailbox.letters).await.len(), 0);
 }
 
-/// What remembers replays goes by offsets, which the letters of the new topic have as well.
+/// The replay log knows dead letters by offset, and the new topic has the same offsets.
 #[tokio::test]
-async fn letters_of_a_dead_letter_topic_made_anew_were_not_replayed() {
+async fn a_recreated_dead_letter_topic_has_no_replayed_dead_letters() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -340,7 +340,7 @@ async fn letters_of_a_dead_letter_topic_made_anew_were_not_replayed() {
 }
 
 #[tokio::test]
-async fn purge_of_a_group_leaves_letters_of_groups_whose_names_run_together() {
+async fn a_purge_spares_a_group_whose_topic_has_the_same_name() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };

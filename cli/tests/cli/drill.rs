@@ -1,4 +1,5 @@
-//! A live group gets what it has settled once more, alone and in order, and handlers that are not idempotent are named.
+//! `drill duplicates` delivers settled records to a running group again, in order, and names
+//! handlers that are not idempotent.
 
 use crate::dead_letters::{Mailbox, header, signal};
 use crate::tool::{Run, command, end_of};
@@ -384,7 +385,7 @@ async fn a_group_that_answers_nothing_any_more_gets_nothing_more() {
     assert!((1..50).contains(&unanswered(&slow)), "{slow:?}");
     let retry = retry_topic(&mailbox.group, &mailbox.source);
     let stays = format!(
-        "stays in {retry}, and is handled when {} goes on",
+        "stay in {retry}, and are handled when {} continues",
         mailbox.group
     );
     assert!(slow.err.contains(&stays), "{}", slow.err);

@@ -1,4 +1,5 @@
-//! What every command prints and returns, whoever reads it: readers that leave, full disks, `--check`, and names in JSON.
+//! Output and exit codes of every command: readers that leave, full disks, `--check`, and the keys
+//! of JSON.
 
 use crate::dead_letters::Mailbox;
 use crate::groups::commit;

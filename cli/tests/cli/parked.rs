@@ -1,4 +1,5 @@
-//! What is parked is listed and shown, and dead letters come back to the group that gave them up, and to no other.
+//! Waiting keys are listed and shown, and a replay goes to the group that dead-lettered the record,
+//! and to no other.
 
 use crate::dead_letters::{Mailbox, header};
 use crate::tool::end_of;
@@ -127,8 +128,7 @@ async fn reach(mailbox: &Mailbox, topic: &str, records: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_letters_come_back_once_to_their_group_alone_though_the_replay_is_killed_twice()
- {
+async fn a_replay_killed_twice_returns_each_dead_letter_once() {
     const COUNT: usize = 10_000;
     const KEYS: usize = 100;
     let Some(mailbox) = Mailbox::new(3).await else {

@@ -1,4 +1,5 @@
-//! Letters that refer to records too large for their topic: the originals are fetched, and what is gone is said to be gone.
+//! Dead letters of records that were too large for their topic: originals are fetched, and missing
+//! ones are named.
 
 use crate::dead_letters::{Mailbox, header, number_of};
 use evenkeel::event::OutgoingRecord;
@@ -7,7 +8,7 @@ use evenkeel::kafka::reader::LogRecord;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Records of one key that failed, and a letter for each that refers to it.
+/// Records of one key that failed, and a dead letter for each that refers to it.
 async fn publish(mailbox: &Mailbox, count: usize) {
     let original = |number: usize| OutgoingRecord {
         topic: mailbox.source.clone(),
@@ -37,7 +38,7 @@ async fn publish(mailbox: &Mailbox, count: usize) {
 }
 
 #[tokio::test]
-async fn what_letters_refer_to_is_shown_exported_and_replayed_and_what_is_gone_is_named() {
+async fn originals_are_shown_exported_and_replayed_and_missing_ones_named() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };

@@ -1,4 +1,4 @@
-//! Dead letters go back once and in order, whatever is killed, stopped or refused.
+//! A replay publishes each dead letter once and in order, through kills, stops and refused records.
 
 use crate::dead_letters::{Mailbox, header, number_of, signal};
 use crate::tool::{Run, end_of, run_on};
@@ -24,7 +24,7 @@ fn numbers(run: &Run, names: [&str; 4]) -> [Value; 4] {
 }
 
 #[tokio::test]
-async fn a_dry_run_changes_nothing_and_an_execution_replays_each_letter_once() {
+async fn a_dry_run_changes_nothing_and_a_replay_publishes_once() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -126,7 +126,7 @@ async fn a_dry_run_changes_nothing_and_an_execution_replays_each_letter_once() {
 }
 
 #[tokio::test]
-async fn exported_letters_are_edited_and_replayed_with_a_mark_of_it() {
+async fn exported_dead_letters_are_edited_and_replayed_as_edited() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -174,7 +174,7 @@ async fn exported_letters_are_edited_and_replayed_with_a_mark_of_it() {
 }
 
 #[tokio::test]
-async fn a_replay_that_is_killed_twice_and_resumed_replays_each_letter_once_and_in_order() {
+async fn a_replay_killed_twice_and_resumed_publishes_once_in_order() {
     let Some(mailbox) = Mailbox::new(PARTITIONS as i32).await else {
         return;
     };
@@ -250,7 +250,7 @@ fn note(mailbox: &Mailbox, mark: &ReplayLogEntry, value: Option<Vec<u8>>) -> Out
     }
 }
 
-/// Takes the mark of a replayed record's letter back.
+/// Deletes the entry of a replayed dead letter from the replay log.
 async fn unmark(mailbox: &Mailbox, record: &LogRecord) {
     let letter = header(&record.headers, "evenkeel.dlq.replay-of").expect("a replay");
     let letter: RecordPosition = letter.parse().expect("a position");
@@ -351,7 +351,7 @@ async fn what_a_consumer_gave_up_comes_back_to_it_with_its_id_and_its_history() 
             shown.contains("no stock") && shown.contains("permanent"),
             "{shown}"
         );
-        assert_eq!(shown.contains("trips before   1"), trip == 1, "{shown}");
+        assert_eq!(shown.contains("replays before 1"), trip == 1, "{shown}");
         mailbox.run(&replay).await.code(0);
     }
     let handled = consume(&mailbox, false).await;
@@ -367,7 +367,7 @@ async fn what_a_consumer_gave_up_comes_back_to_it_with_its_id_and_its_history() 
 }
 
 #[tokio::test]
-async fn after_a_letter_that_cannot_be_published_its_key_is_held_back_and_others_go_on() {
+async fn an_unpublishable_dead_letter_holds_back_only_its_key() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -428,7 +428,7 @@ async fn after_a_letter_that_cannot_be_published_its_key_is_held_back_and_others
 }
 
 #[tokio::test]
-async fn letters_that_do_not_say_where_they_failed_need_a_destination() {
+async fn dead_letters_without_origin_need_a_destination() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };

@@ -1,4 +1,4 @@
-//! The binary as a child process, with nothing of our own environment that could steer it.
+//! The binary as a child process, without the environment of the tests.
 
 use evenkeel::testing::{KafkaKind, TestKafka, unique};
 use serde_json::Value;

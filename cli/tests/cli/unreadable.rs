@@ -1,4 +1,4 @@
-//! A batch that no client can read is named with its place, and what is about other partitions goes on.
+//! A batch that no client can read is named with its position, and other partitions continue.
 
 // The library's tests do more kinds of damage than the tool's.
 #[allow(dead_code)]

@@ -15,13 +15,13 @@ pub enum GroupProtocol {
     Consumer,
 }
 
-/// What the store's commits survive.
+/// The failure that the store's commits survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Survives {
-    /// A power cut: commits wait until the disk has them.
+    /// A power failure: a commit waits until the disk has it.
     PowerLoss,
-    /// A killed process; a power cut may take what was handled last.
+    /// A killed process. A power failure may lose the last commits.
     ProcessCrash,
 }
 

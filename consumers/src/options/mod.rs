@@ -25,53 +25,55 @@ use std::time::Duration;
 /// The flags that every daemon has.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Options {
-    /// How to reach Kafka
+    /// Bootstrap servers, and properties of the client
     #[command(flatten)]
     pub brokers: BrokerArgs<false>,
     /// SQLite file of the service, shared by its instances on this machine [default: SERVICE.db]
     #[arg(long, env = "SHOP_STORE", value_name = "PATH")]
     pub store: Option<PathBuf>,
-    /// What a handled event survives [default: power-loss]
-    #[arg(long, env = "SHOP_DURABILITY", value_name = "OF")]
+    /// Failure that a committed effect survives [default: power-loss]
+    #[arg(long, env = "SHOP_DURABILITY", value_name = "FAILURE")]
     pub durability: Option<Survives>,
-    /// Handlers running at the same time, over all partitions [default: 64]
+    /// Maximum number of handlers that run at the same time, over all partitions [default: 64]
     #[arg(long, env = "SHOP_CONCURRENCY", value_name = "N")]
     pub concurrency: Option<NonZeroUsize>,
-    /// Serve /livez, /readyz and /metrics here: a port for this machine alone, or 0.0.0.0:PORT
-    /// [default: nowhere]
+    /// Address of /livez, /readyz and /metrics: a port alone is on 127.0.0.1; 0.0.0.0:PORT is
+    /// reachable from other machines [default: no server]
     #[arg(long, env = "SHOP_ADMIN", value_name = "[ADDR:]PORT", value_parser = admin_address)]
     pub admin: Option<SocketAddr>,
-    /// How long a stop waits for running handlers and what they publish [default: 25s]
+    /// Deadline of a stop for running handlers, what they publish, and the last commit [default:
+    /// 25s]
     #[arg(long, env = "SHOP_DRAIN_TIMEOUT", value_name = "TIME", value_parser = parse_duration)]
     pub drain_timeout: Option<Duration>,
-    /// How long a handled event is remembered; longer than topics keep it and dead letters wait
-    /// [default: 45d]
+    /// How long the inbox keeps a handled event. Must be longer than topics keep records and dead
+    /// letters wait, both together [default: 45d]
     #[arg(long, env = "SHOP_INBOX_RETENTION", value_name = "TIME", value_parser = parse_duration)]
     pub inbox_retention: Option<Duration>,
-    /// Static membership: a name that this instance keeps across restarts
+    /// Static membership: a name that this instance keeps across restarts, so that a restart moves
+    /// no partition [default: none]
     #[arg(long, env = "SHOP_INSTANCE_ID", value_name = "NAME")]
     pub instance_id: Option<String>,
-    /// How the group shares partitions out: `consumer` has the brokers do it (KIP-848, from Kafka
-    /// 4.0) [default: classic]
+    /// Who assigns the partitions of the group: `classic`, its members; `consumer`, the brokers
+    /// (KIP-848, from Kafka 4.0 on) [default: classic]
     #[arg(long, env = "SHOP_GROUP_PROTOCOL", value_name = "PROTOCOL")]
     pub group_protocol: Option<GroupProtocol>,
-    /// Configuration file (TOML, or .properties with how to reach Kafka). Flags win over it, and
-    /// SHOP_ variables; KAFKA_ variables do if SHOP_CONFIG names it
+    /// Configuration file: TOML, or .properties with the connection to Kafka. Flags and SHOP_
+    /// variables take precedence over it, and KAFKA_ variables only if SHOP_CONFIG names the file
     #[arg(long, env = "SHOP_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Stop when everything that was there at the start is settled
+    /// Stop when every record that existed at the start is settled
     #[arg(long, conflicts_with = "idle")]
     pub until_end: bool,
-    /// Stop when no record came for this long
+    /// Stop when no record has arrived for this time, such as 30s
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub idle: Option<Duration>,
     /// Log as JSON lines
     #[arg(long)]
     pub log_json: bool,
-    /// Do not check payloads against their schemas
+    /// Do not validate payloads against their schemas
     #[arg(long)]
     pub no_validate: bool,
-    /// Go on writing dead letters however many there are; for when it is known why
+    /// Switch the flood guard off: write dead letters without limit, once their cause is known
     #[arg(long)]
     pub no_flood_guard: bool,
 }

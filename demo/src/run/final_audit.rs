@@ -104,7 +104,8 @@ fn taken_by_retention(from: &Offsets, low: &Offsets) -> Vec<String> {
         let (topic, partition) = place;
         (taken > 0).then(|| {
             format!(
-                "retention has already taken {taken} records of {topic}/{partition}: they are audited only as far as the producers' journals name them"
+                "retention deleted {taken} records of {topic}/{partition}: they are audited only \
+                 as far as the producers' journals name them"
             )
         })
     };

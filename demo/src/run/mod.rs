@@ -38,7 +38,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Ending> {
         report = Box::pin(phases(args)) => return print(&report?, args.output),
         signal = stop.signalled() => signal,
     };
-    tell("interrupted: everything that was started has been ended");
+    tell("interrupted: all started processes were ended");
     Ok(Ending::Stopped(signal))
 }
 
@@ -208,7 +208,7 @@ impl Files {
         std::fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
         if std::fs::read_dir(path)?.next().is_some() {
             bail!(
-                "{} is not empty: stores of another run would spoil the audit",
+                "{} is not empty: stores of another run would falsify the audit",
                 path.display()
             );
         }

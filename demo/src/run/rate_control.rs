@@ -59,7 +59,8 @@ impl RateControl {
             return None;
         }
         let line = format!(
-            "{} orders/s are more than this machine does now ({waits:.1} s of work wait); going on with {rate}/s",
+            "{} orders/s are more than this machine handles now (lag {waits:.1} s); continuing \
+             with {rate}/s",
             self.rate
         );
         self.rate = rate;

@@ -18,7 +18,9 @@ enum Field {
 /// One `FIELD=PATTERN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Filter {
+    /// The field that is compared.
     field: Field,
+    /// The pattern, with the wildcards `*` and `?`.
     pattern: Vec<u8>,
 }
 
@@ -37,7 +39,7 @@ impl FromStr for Filter {
             "key" => Field::Key,
             other => {
                 return Err(format!(
-                    "no field {other:?}; there are type, source, id, subject and key"
+                    "unknown field {other:?}; the fields are type, source, id, subject and key"
                 ));
             }
         };
@@ -49,10 +51,12 @@ impl FromStr for Filter {
 /// All filters of a command. Filters of one field are alternatives; different fields must all
 /// match.
 pub(super) struct Filters {
+    /// Each field once, with its alternatives.
     by_field: Vec<(Field, Vec<Vec<u8>>)>,
 }
 
 impl Filters {
+    /// Groups the filters by field.
     pub(super) fn new(filters: Vec<Filter>) -> Self {
         let mut by_field: Vec<(Field, Vec<Vec<u8>>)> = Vec::new();
         for Filter { field, pattern } in filters {

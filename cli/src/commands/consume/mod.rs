@@ -1,4 +1,13 @@
 //! `evenkeel consume`: prints the records of topics, without a group.
+//!
+//! Flags and formats follow kcat, so that its users need not learn new ones: `-o` is a format or a
+//! position, `-f` takes kcat's tokens, and JSON lines have kcat's names.
+//!
+//! - [`position`]: starts and ends; [`filter`]: which records are printed
+//!
+//! Reading runs on a blocking thread. It checks for a signal every [`POLL_TIMEOUT`], and ends with
+//! what it has printed so far. An outage ends a read to the end, and only delays a read that
+//! follows the topics.
 
 mod filter;
 pub(super) mod position;
@@ -20,30 +29,32 @@ use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::time::Duration;
 
-/// Show the records of topics, without joining a group.
+/// Print the records of topics, without joining a group.
 ///
-/// Nothing is committed and no consumer is disturbed. Without --until-end or --count it follows the
-/// topics until it is stopped. A partition ends at a batch that cannot be read, and the others go
-/// on: the exit code is 1 then.
+/// Commits nothing and disturbs no consumer. Without --until-end or --count it follows the topics
+/// until it is stopped. A partition ends at a batch that cannot be read; the other partitions
+/// continue.
+///
+/// Exit codes: 0 all were printed; 1 a batch cannot be read; 130, 143 stopped by a signal.
 #[derive(Debug, Args)]
 pub(crate) struct ConsumeArgs {
     /// Topics to read.
     #[arg(required_unless_present = "topic", value_name = "TOPIC")]
     topics: Vec<String>,
 
-    /// A topic to read, as kcat takes it.
+    /// Topic to read, as in kcat.
     #[arg(short, value_name = "TOPIC")]
     topic: Vec<String>,
 
-    /// Where to start, the beginning when left out: end, an offset, -N (N before the end), or a
-    /// time: @TIME, -1h or 2026-05-01T12:00:00Z; e@TIME says where to stop.
+    /// Where to start: beginning, end, an offset, -N (N before the end), or a time: @TIME, -1h,
+    /// 2026-05-01T12:00:00Z; e@TIME is where to stop [default: beginning].
     ///
     /// TIME is milliseconds since the epoch, a time such as 2026-05-01T12:00:00Z, or an age such as
     /// -1h.
     #[arg(long, value_name = "POSITION", allow_hyphen_values = true)]
     from: Vec<Position>,
 
-    /// Only these partitions.
+    /// Only this partition; may be repeated.
     #[arg(short, long, value_name = "NUMBER")]
     partition: Vec<i32>,
 
@@ -51,30 +62,42 @@ pub(crate) struct ConsumeArgs {
     #[arg(short = 'e', long)]
     until_end: bool,
 
-    /// Exit after this many records have been shown.
+    /// Exit after printing this many records.
     #[arg(short = 'n', long, visible_short_alias = 'c', value_name = "RECORDS")]
     count: Option<u64>,
 
-    /// Show only what matches, for example type=shop.order-*.v1 or key=4711; may be repeated.
+    /// Only records that match, for example type=shop.order-*.v1 or key=4711; may be repeated.
     ///
-    /// FIELD is type, source, id, subject or key; PATTERN may hold * and ?. Patterns of one field
-    /// are alternatives, different fields must all match.
+    /// FIELD is type, source, id, subject or key; in PATTERN, * and ? are wildcards. Patterns of
+    /// one field are alternatives; different fields must all match.
     #[arg(long, value_name = "FIELD=PATTERN")]
     filter: Vec<Filter>,
 
     /// Format of a record in kcat's tokens: %t %p %o %T %h %k %K %s (or %v) %S %R, \n \t \xNN.
-    #[arg(short, long, value_name = "FORMAT", value_parser = Format::parse, conflicts_with = "json")]
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        value_parser = Format::parse,
+        conflicts_with = "json"
+    )]
     format: Option<Format>,
 
-    /// How to write records. A position, as kcat's -o takes it, is understood as --from.
-    #[arg(short, long, value_name = "FORMAT", allow_hyphen_values = true, value_parser = WrittenParser)]
+    /// Output format. Also takes a position, as kcat's -o does; it means the same as --from.
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        allow_hyphen_values = true,
+        value_parser = WrittenParser
+    )]
     output: Vec<Written>,
 
-    /// One JSON object a line: short for --output jsonl.
+    /// One JSON object per line, as --output jsonl.
     #[arg(short = 'J')]
     json: bool,
 
-    /// Pass every record on at once, also into a pipe.
+    /// Write every record at once, also into a pipe.
     #[arg(short, long)]
     unbuffered: bool,
 
@@ -82,21 +105,23 @@ pub(crate) struct ConsumeArgs {
     pub(crate) connection: ConnectionArgs,
 }
 
-/// How records are written.
+/// The output formats of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum RecordOutput {
-    /// The value and a line end, or what --format says.
+    /// The value and a line end, or as --format defines.
     Text,
     /// One JSON array.
     Json,
-    /// One JSON object a line, with kcat's names and `ce`, the CloudEvents attributes.
+    /// One JSON object per line, with kcat's names and `ce`, the CloudEvents attributes.
     Jsonl,
 }
 
 /// What follows `-o`: a format, as in every command, or a position, as in kcat. No text is both.
 #[derive(Debug, Clone, Copy)]
 enum Written {
+    /// An output format.
     Format(RecordOutput),
+    /// A start or an end.
     From(Position),
 }
 
@@ -152,6 +177,7 @@ pub(crate) async fn run(args: ConsumeArgs, stop: Stop) -> anyhow::Result<Ending>
     tokio::task::spawn_blocking(move || work.run(&stop)).await?
 }
 
+/// The form of the output. Rejects flags that contradict each other.
 fn shape(args: &ConsumeArgs) -> Result<Shape, Usage> {
     let formats = args.output.iter().filter_map(|written| match written {
         Written::Format(format) => Some(*format),
@@ -172,6 +198,7 @@ fn shape(args: &ConsumeArgs) -> Result<Shape, Usage> {
     }
 }
 
+/// The part of the topics to read. A position may come from `--from` or, as in kcat, from `-o`.
 fn reading(args: ConsumeArgs) -> anyhow::Result<Reading> {
     let mut start = None;
     let mut end = args.until_end.then_some(Start::End);
@@ -184,7 +211,8 @@ fn reading(args: ConsumeArgs) -> anyhow::Result<Reading> {
             Position::Start(at) if start.replace(at).is_none() => {}
             Position::Until(at) if end.is_none() => end = Some(at),
             _ => {
-                let text = "one start and one end at most: --from twice, or e@ with --until-end";
+                let text =
+                    "at most one start and one end: --from is given twice, or e@ with --until-end";
                 return Err(Usage(text.to_owned()).into());
             }
         }
@@ -206,13 +234,16 @@ struct Work {
     reading: Reading,
     /// Whether to wait until an outage ends.
     follow: bool,
+    /// How many records to print at most.
     count: u64,
     filters: Filters,
     shape: Shape,
+    /// Whether to flush after each record.
     unbuffered: bool,
 }
 
 impl Work {
+    /// Reads and prints until the end, the count, a signal, or the reader of the output has left.
     fn run(self, stop: &Stop) -> anyhow::Result<Ending> {
         let mut screen = Screen::new(self.shape, self.unbuffered);
         let mut reader = Reader::open(&self.kafka, &self.reading, self.timeout)?;
@@ -233,12 +264,12 @@ impl Work {
                 // The other partitions continue.
                 Err(KafkaError::UnreadableBatch(batch)) => {
                     screen.flush()?;
-                    say!("{batch}; nothing more of this partition is shown");
+                    say!("{batch}; the rest of this partition is left out");
                     is_whole = false;
                 }
                 Err(error) if self.follow && is_outage(&error) => {
                     screen.flush()?;
-                    say!("{error}; trying again");
+                    say!("{error}; retrying");
                 }
                 Err(error) => {
                     screen.finish()?;
@@ -254,6 +285,7 @@ impl Work {
     }
 }
 
+/// Whether the error may pass by itself: no broker can be reached, or TLS fails.
 fn is_outage(error: &KafkaError) -> bool {
     matches!(
         error,
@@ -263,8 +295,11 @@ fn is_outage(error: &KafkaError) -> bool {
 
 /// The form of a record on standard output.
 enum Shape {
+    /// The tokens of a format, by default the value and a line end.
     Text(Format),
+    /// One object per line.
     JsonLines,
+    /// One array; its brackets are written with the first record and at the end.
     JsonArray,
 }
 
@@ -273,8 +308,11 @@ enum Shape {
 struct Screen {
     out: Stdout,
     shape: Shape,
+    /// Whether to flush after each record.
     at_once: bool,
+    /// The number of records so far.
     shown: u64,
+    /// Buffer of a rendered record, reused.
     scratch: Vec<u8>,
 }
 
@@ -295,6 +333,7 @@ impl Screen {
         self.out.has_left()
     }
 
+    /// Prints one record. The text format escapes control characters on a terminal only.
     fn show(&mut self, record: &LogRecord) -> anyhow::Result<()> {
         self.scratch.clear();
         match &self.shape {
@@ -327,6 +366,8 @@ impl Screen {
         self.out.flush()
     }
 
+    /// Writes the end of a JSON array, and the buffer. Every way out of a read calls it, so the
+    /// output is valid JSON after a signal as well.
     fn finish(&mut self) -> io::Result<()> {
         if matches!(self.shape, Shape::JsonArray) {
             let end: &[u8] = if self.shown == 0 { b"[]\n" } else { b"\n]\n" };

@@ -22,6 +22,7 @@ impl FromStr for Position {
     }
 }
 
+/// Parses a position. Ages are relative to `now`.
 fn parse(text: &str, now: jiff::Timestamp) -> Result<Position, String> {
     if let Some(time) = text.strip_prefix("e@") {
         return Ok(Position::Until(Start::Time(time_ms(time, now)?)));
@@ -48,7 +49,8 @@ fn parse(text: &str, now: jiff::Timestamp) -> Result<Position, String> {
             Ok(offset) => Start::Offset(offset),
             Err(_) => {
                 return Err(
-                    "write beginning, end, an offset, -N, or a time as @TIME, -1h or 2026-05-01T12:00:00Z; s@ and e@ are start and end"
+                    "write beginning, end, an offset, -N, or a time as @TIME, -1h or \
+                     2026-05-01T12:00:00Z; s@TIME is a start, e@TIME an end"
                         .to_owned(),
                 );
             }

@@ -1,4 +1,10 @@
 //! `evenkeel outbox`: publishes committed events, and shows the state of the outbox.
+//!
+//! - [`relay`]: a daemon, which handles signals itself because a stop drains
+//! - [`status`]: one read of the store
+//!
+//! The outbox is in the service's own store, so these commands need the store's address, and
+//! `relay` also a connection to Kafka.
 
 mod relay;
 mod status;
@@ -7,16 +13,17 @@ use clap::{Args, Subcommand};
 use evenkeel_program::exit::Ending;
 use evenkeel_program::stop::Stop;
 
-/// Take the events of a service's outbox to Kafka, or see what waits in it.
+/// Publish the events of a service's outbox to Kafka, or show its state.
 ///
-/// An outbox is a table in a service's own store: events are written there in the transactions that
-/// make them true, and leave from there.
+/// An outbox is a table in the service's own store. Events are written to it in the transactions
+/// that make them true, and a relay publishes them.
 #[derive(Debug, Args)]
 pub(crate) struct OutboxArgs {
     #[command(subcommand)]
     command: OutboxCommand,
 }
 
+/// The commands of `outbox`.
 #[derive(Debug, Subcommand)]
 enum OutboxCommand {
     Relay(relay::RelayArgs),

@@ -1,4 +1,7 @@
 //! `evenkeel outbox relay`: a daemon that publishes committed events.
+//!
+//! For services that do not run a relay themselves. The relay is `evenkeel::outbox::Relay`; this
+//! file owns flags, defaults, the daemon around it, and the exit code.
 
 use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::store_address::StoreArgs;
@@ -13,34 +16,53 @@ use evenkeel_program::exit::Ending;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Publish what is committed in an outbox, until SIGTERM or SIGINT, then finish what is under way.
+/// Publish the committed events of an outbox, until SIGTERM or SIGINT.
 ///
-/// Several on one store share its work, and take over from each other. Creates the outbox's tables
-/// where there are none. Ends with 0 when all that was under way is acknowledged; with 1 when some
-/// of it is not (it stays in the outbox), and with --until-empty also when keys are held.
+/// Several relays of one store share its events, and take over from each other. Creates the
+/// outbox's tables if they are missing. Safe to run any number of times: an event that is published
+/// twice, after a crash, has the same id.
+///
+/// Exit codes: 0 all events in flight were acknowledged; 1 some were not (they stay in the outbox),
+/// or, with --until-empty, keys are held.
 #[derive(Debug, Args)]
 pub(crate) struct RelayArgs {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// End when nothing is left but keys that are held behind a refused event, and topics that
-    /// refuse all.
+    /// End when only held keys are left, and topics that reject every event.
     #[arg(long)]
     until_empty: bool,
 
-    /// For how long a relay that was killed keeps its share of the work.
-    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_duration_or_seconds)]
+    /// Slot lease duration: another relay takes over the slots of a killed one after this time; a
+    /// bare number is seconds.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "15s",
+        value_parser = parse_duration_or_seconds
+    )]
     lease: Duration,
 
-    /// How often to look for events without being told of any.
-    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_duration_or_seconds)]
+    /// Interval between reads of the outbox without a notification.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "200ms",
+        value_parser = parse_duration_or_seconds
+    )]
     poll_interval: Duration,
 
     /// How long a stop waits for acknowledgements.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration_or_seconds)]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "10s",
+        value_parser = parse_duration_or_seconds
+    )]
     drain_timeout: Duration,
 
-    /// Serve /livez, /readyz and /metrics there: a port for this machine alone, or 0.0.0.0:PORT.
+    /// Address of /livez, /readyz and /metrics: a port alone is on 127.0.0.1; 0.0.0.0:PORT is
+    /// reachable from other machines [default: no server].
     #[arg(long, value_name = "[ADDR:]PORT", value_parser = admin_address)]
     admin: Option<SocketAddr>,
 
@@ -48,7 +70,7 @@ pub(crate) struct RelayArgs {
     connection: ConnectionArgs,
 }
 
-/// Runs the relay.
+/// Runs the relay. The daemon, not the tool, handles the signals, because a stop drains.
 pub(super) async fn run(args: RelayArgs) -> anyhow::Result<Ending> {
     let kafka = args.connection.kafka()?;
     say!("publishing to {}", kafka.brokers);
@@ -69,7 +91,7 @@ pub(super) async fn run(args: RelayArgs) -> anyhow::Result<Ending> {
         false => relay.run(daemon.stop).await?,
     };
     say!(
-        "{} events published, {} attempts failed, {} keys held, {} events without an acknowledgement",
+        "{} events published, {} attempts failed, {} keys held, {} events not acknowledged",
         report.published,
         report.failed,
         report.held_keys,

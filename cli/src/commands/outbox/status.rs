@@ -1,28 +1,33 @@
 //! `evenkeel outbox status`: waiting events, held keys with their causes, and relays.
+//!
+//! A missing outbox is an error that names the command to create it; the command does not create
+//! it. An outbox of an older version is upgraded, as by every opening of it.
 
 use crate::arguments::store_address::StoreArgs;
 use crate::output::{OutputArgs, print_json, seconds};
 use clap::Args;
 use evenkeel::outbox::{HeldKey, OutboxStatus, OutboxStore};
 use evenkeel::telemetry::visible;
+use evenkeel_program::duration::parse_duration_or_seconds;
 use evenkeel_program::exit::Ending;
 use evenkeel_program::stdout::Stdout;
 use jiff::Timestamp;
 use std::io::Write;
 use std::time::Duration;
 
-/// Show how much waits and since when, the keys that are held behind a refused event, and the
-/// relays.
+/// Show the pending events, their age, the held keys and the relays of an outbox.
 ///
-/// Ends with 3 when keys are held, when events wait and nobody publishes some of them, or with
-/// --max-age when the oldest is older.
+/// A key is held when the brokers refused one of its events; its later events wait behind that one.
+///
+/// Exit codes: 0 all is well; 1 the store has no outbox; 3 keys are held, events wait in slots that
+/// no relay has, or the oldest event is older than --max-age.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// Find it bad when the oldest event is older.
-    #[arg(long, value_name = "TIME", value_parser = evenkeel_program::duration::parse_duration_or_seconds)]
+    /// Maximum age of the oldest event, such as 1m; a bare number is seconds [default: no limit].
+    #[arg(long, value_name = "TIME", value_parser = parse_duration_or_seconds)]
     max_age: Option<Duration>,
 
     #[command(flatten)]
@@ -30,6 +35,8 @@ pub(crate) struct StatusArgs {
 }
 
 impl StatusArgs {
+    /// Whether somebody must act. Pending events alone are no problem while a relay has their slots
+    /// and they are young enough.
     fn is_bad(&self, status: &OutboxStatus) -> bool {
         let age = Duration::from_millis(status.oldest_age_ms.unwrap_or(0));
         !status.held.is_empty()
@@ -63,6 +70,7 @@ pub(super) async fn run(args: StatusArgs) -> anyhow::Result<Ending> {
     }
 }
 
+/// Writes the status for people, one fact a line. Texts of others are escaped.
 fn write_text(out: &mut impl Write, status: &OutboxStatus) -> std::io::Result<()> {
     let in_seconds = |milliseconds: u64| format!("{} s", milliseconds / 1_000);
     let oldest = status.oldest_age_ms.map_or("-".to_owned(), in_seconds);
@@ -75,7 +83,7 @@ fn write_text(out: &mut impl Write, status: &OutboxStatus) -> std::io::Result<()
     if status.slots_free > 0 {
         writeln!(
             out,
-            "free     {} slots: nobody publishes their events",
+            "free     {} slots: no relay publishes their events",
             status.slots_free
         )?;
     }
@@ -95,6 +103,7 @@ fn write_text(out: &mut impl Write, status: &OutboxStatus) -> std::io::Result<()
         .try_for_each(|held| write_held(out, held))
 }
 
+/// A held key: since when, how many events wait, and the refused event with its reason.
 fn write_held(out: &mut impl Write, held: &HeldKey) -> std::io::Result<()> {
     let since = Timestamp::from_millisecond(held.since_ms).map_or_else(|_| "?".to_owned(), seconds);
     writeln!(

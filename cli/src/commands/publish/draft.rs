@@ -26,14 +26,19 @@ pub(super) enum KeyRule {
 
 /// Creates events from the input.
 pub(super) struct Drafter {
+    /// The schemas that payloads must follow.
     pub(super) catalogue: Catalogue,
     /// The required type of every event. `None`: each event has its own.
     pub(super) ty: Option<String>,
     /// The topic for all events. `None`: the declared one.
     pub(super) topic: Option<String>,
+    /// Where the record key comes from.
     pub(super) key: KeyRule,
+    /// CloudEvents source of payloads. A complete event keeps its own.
     pub(super) source: String,
+    /// CloudEvents subject of payloads. `None`: the key.
     pub(super) subject: Option<String>,
+    /// Where the attributes are in the record.
     pub(super) mode: ContentMode,
 }
 
@@ -91,17 +96,19 @@ impl Drafter {
             .map_err(|error| error.to_string())
     }
 
+    /// The attributes of a payload: a new id, the source of the flags, and the present time.
     fn new_attributes(&self) -> Result<Attributes, String> {
         let ty = self
             .ty
             .as_ref()
-            .ok_or("no CloudEvent (specversion, type, source, id), and no TYPE is given")?;
+            .ok_or("not a CloudEvent (specversion, type, source, id), and no TYPE is given")?;
         let mut attributes = Attributes::new(new_id(), &self.source, ty);
         attributes.time = Some(jiff::Timestamp::now());
         attributes.datacontenttype = Some("application/json".to_owned());
         Ok(attributes)
     }
 
+    /// The topic of a type: that of the flag, else the declared one.
     fn topic_of<'a>(&'a self, ty: &str) -> Result<&'a str, String> {
         match (&self.topic, declaration(ty)) {
             (Some(topic), _) => Ok(topic),
@@ -122,6 +129,7 @@ impl Drafter {
         }
     }
 
+    /// The record key of an event. Numbers become text, digit by digit.
     fn key_of(&self, ty: &str, data: &RawValue) -> Result<Option<String>, String> {
         if let KeyRule::Fixed(key) = &self.key {
             return Ok(Some(key.clone()));
@@ -129,7 +137,7 @@ impl Drafter {
         let Some(pointer) = self.key_pointer(ty)? else {
             return Ok(None);
         };
-        let none = || format!("no text or number at {pointer} to be its key");
+        let none = || format!("no text or number at {pointer} for the record key");
         let found = payload::at(data, &pointer).ok_or_else(none)?;
         match value(found)? {
             Value::String(text) => Ok(Some(text)),

@@ -1,5 +1,12 @@
 //! `evenkeel publish`: publishes events from flags or lines, validated against their schema and
 //! acknowledged by the brokers.
+//!
+//! - [`payload`]: JSON from flags, and values at a pointer; [`draft`]: an event from a payload
+//! - [`run`]: sends, receives receipts, and decides how the command ends
+//!
+//! Everything that would fail for every line is rejected before the first line is read: the type,
+//! the topic, the key rule and the connection. The first bad line ends the input, unless
+//! `--keep-going` is given; events that were sent by then are still awaited.
 
 mod draft;
 mod payload;
@@ -18,20 +25,26 @@ use evenkeel_program::stop::Stop;
 use run::Source;
 use std::path::PathBuf;
 
-/// Publish events and wait until the brokers have them.
+/// Publish events, and wait for the brokers' acknowledgement.
 ///
-/// The payload comes from --data or --json, or line by line from standard input: one JSON object a
-/// line, either the payload alone or a full CloudEvent in JSON, whose id and source are kept. Each
-/// payload is checked against the schema of its type before it is sent. A receipt per event goes to
+/// The payload comes from --data or --json, or from standard input with one JSON object per line. A
+/// line is a payload or a complete CloudEvent in JSON, whose id and source are kept. Each payload
+/// is validated against the schema of its type before it is sent. A receipt per event goes to
 /// standard output.
+///
+/// A payload gets a new id each time, so repeating the command publishes a new event. A CloudEvent
+/// with its own id is the same event when it is published again.
+///
+/// Exit codes: 0 all were acknowledged; 1 some were not published; 5 it is unknown whether the
+/// brokers have some of them, and each is named.
 #[derive(Debug, Args)]
 pub(crate) struct PublishArgs {
-    /// Event type, for example shop.order-cancelled.v1; without it every line must be a full
+    /// Event type, for example shop.order-cancelled.v1. Without it, every line must be a complete
     /// CloudEvent.
     #[arg(value_name = "TYPE")]
     ty: Option<String>,
 
-    /// A member of the payload; may be repeated. The value is JSON, or text where the schema wants
+    /// A field of the payload; may be repeated. The value is JSON, or text if the schema requires
     /// text.
     #[arg(
         short,
@@ -42,7 +55,7 @@ pub(crate) struct PublishArgs {
     )]
     data: Vec<String>,
 
-    /// The payload as one JSON text.
+    /// The payload as JSON text.
     #[arg(long, value_name = "PAYLOAD", requires = "ty")]
     json: Option<String>,
 
@@ -50,19 +63,19 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "json"])]
     from_file: Option<PathBuf>,
 
-    /// Topic, instead of the one that the type's declaration names.
+    /// Topic [default: the one declared for the type].
     #[arg(short, long)]
     topic: Option<String>,
 
-    /// Record key, the same for every event.
+    /// Record key of every event [default: the field declared for the type].
     #[arg(short, long, conflicts_with_all = ["key_field", "no_key"])]
     key: Option<String>,
 
-    /// JSON pointer into the payload to what is the record key, for example /order_id.
+    /// JSON pointer to the record key in the payload, for example /order_id.
     #[arg(long, value_name = "POINTER", conflicts_with = "no_key")]
     key_field: Option<String>,
 
-    /// Publish without a key: any partition, no order.
+    /// Publish without a key: to any partition, in no order.
     #[arg(long)]
     no_key: bool,
 
@@ -70,15 +83,16 @@ pub(crate) struct PublishArgs {
     #[arg(long, default_value = "/evenkeel/cli")]
     source: String,
 
-    /// CloudEvents subject of payloads; the key when left out.
+    /// CloudEvents subject of payloads [default: the key].
     #[arg(long)]
     subject: Option<String>,
 
-    /// How the event stands in the record.
+    /// CloudEvents content mode: where the attributes are.
     #[arg(long, value_enum, default_value = "binary", value_name = "MODE")]
     ce: Mode,
 
-    /// Go on after a line that cannot be published.
+    /// Continue after a line that cannot be published. Without this flag, the first such line ends
+    /// the input.
     #[arg(long)]
     keep_going: bool,
 
@@ -92,7 +106,8 @@ pub(crate) struct PublishArgs {
     pub(crate) connection: ConnectionArgs,
 }
 
-/// CloudEvents content mode.
+/// CloudEvents content mode: binary has the attributes in headers, structured has them in the
+/// value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
     /// Attributes in headers.
@@ -142,7 +157,7 @@ fn prepare(args: PublishArgs) -> anyhow::Result<(Drafter, Source)> {
             KeyRule::At(pointer)
         }
         (None, Some(pointer)) => {
-            let text = format!("{pointer} is no JSON pointer: it begins with /");
+            let text = format!("{pointer} is not a JSON pointer: it must begin with /");
             return Err(Usage(text).into());
         }
         (None, None) if args.no_key => KeyRule::None,

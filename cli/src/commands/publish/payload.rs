@@ -42,6 +42,7 @@ pub(super) fn from_fields(
     raw(&payload)
 }
 
+/// The JSON text of a value.
 fn raw(value: &impl serde::Serialize) -> Result<Box<RawValue>, String> {
     serde_json::value::to_raw_value(value).map_err(|error| error.to_string())
 }

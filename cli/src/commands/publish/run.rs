@@ -37,13 +37,20 @@ struct Published {
     /// The number of its line. Absent for an event from the command line.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u64>,
+    /// Type of the event.
     #[serde(rename = "type")]
     ty: String,
+    /// Source of the event.
     source: String,
+    /// Id of the event. With the source, it identifies the event.
     id: String,
+    /// Topic of its record.
     topic: String,
+    /// Partition of its record.
     partition: i32,
+    /// Offset of its record.
     offset: i64,
+    /// Key of its record, as text.
     key: Option<String>,
 }
 
@@ -73,8 +80,11 @@ impl Row for Published {
 
 /// An event in flight.
 struct Pending {
+    /// The number of its line, if it has one.
     line: Option<u64>,
+    /// The event, for the receipt or the error.
     event: JsonEvent,
+    /// Resolves with the brokers' answer.
     receipt: PendingReceipt,
 }
 
@@ -83,13 +93,18 @@ pub(super) struct Run {
     publisher: Publisher,
     admin: Admin,
     drafter: Drafter,
+    /// Topics that are known to exist.
     topics: HashSet<String>,
     listing: StdoutListing<Published>,
     /// The error that ended the listing of receipts.
     unlisted: Option<io::Error>,
+    /// Whether a failed event leaves the input open.
     keep_going: bool,
+    /// Events in flight, in the order of sending.
     pending: VecDeque<Pending>,
+    /// Number of acknowledged events.
     published: u64,
+    /// Number of events that are not on the log.
     failed: u64,
     /// Number of events that may or may not be on the log.
     unknown: u64,
@@ -104,7 +119,8 @@ pub(super) async fn require_topic(admin: &Admin, topic: &str) -> anyhow::Result<
     let is_declared = || shop_schemas::topics().iter().any(|d| d.name == topic);
     anyhow::ensure!(
         counts.contains_key(&topic) || !is_declared(),
-        "the topic {topic} does not exist; create it as it is declared with: evenkeel topics apply --execute"
+        "the topic {topic} does not exist; create it as declared with: \
+         evenkeel topics apply --execute"
     );
     match counts.contains_key(&topic) {
         true => Ok(()),
@@ -177,6 +193,7 @@ impl Run {
         })
     }
 
+    /// The counts, for the last line and for the error if that cannot be written.
     fn summary(&self) -> String {
         let Self {
             published,
@@ -186,7 +203,7 @@ impl Run {
         } = self;
         match unknown {
             0 => format!("published {published}, failed {failed}"),
-            _ => format!("published {published}, failed {failed}, of unknown outcome {unknown}"),
+            _ => format!("published {published}, failed {failed}, unknown outcome {unknown}"),
         }
     }
 
@@ -234,6 +251,7 @@ impl Run {
         }
     }
 
+    /// Drafts an event and passes it to the publisher. Waits while its buffer is full.
     async fn enqueue(
         &mut self,
         input: Box<RawValue>,
@@ -307,12 +325,14 @@ impl Run {
         self.closed |= !self.keep_going;
         let attributes = &event.attributes;
         let text = format!(
-            "id {}: {reason}; publish it again as a CloudEvent with this id and the source {}, and consumers take it for the same",
+            "id {}: {reason}; to repeat it without a second effect, publish it as a CloudEvent \
+             with this id and the source {}",
             attributes.id, attributes.source
         );
         name_line(line, &text);
     }
 
+    /// Reports an event that is not on the log.
     fn fail(&mut self, line: Option<u64>, reason: &str) {
         self.failed += 1;
         self.closed |= !self.keep_going;
@@ -335,6 +355,7 @@ impl Run {
     }
 }
 
+/// Prints a reason, with the number of its line if there is one.
 fn name_line(line: Option<u64>, reason: &str) {
     match line {
         Some(number) => say!("line {number}: {reason}"),
@@ -342,6 +363,7 @@ fn name_line(line: Option<u64>, reason: &str) {
     }
 }
 
+/// The next line. Never resolves without an input, so that `select!` can wait for receipts alone.
 async fn next_or_never(
     lines: Option<&mut tokio::sync::mpsc::Receiver<std::io::Result<Line>>>,
 ) -> Option<std::io::Result<Line>> {

@@ -1,4 +1,8 @@
 //! `evenkeel schemas check`: validates schema documents, or payloads against a schema.
+//!
+//! One argument that is no file is an event type; its payloads come from standard input. Text that
+//! is not JSON counts as an invalid payload, and ends the input, because the start of the next one
+//! is unknown.
 
 use crate::arguments::catalogue::{CatalogueArgs, known_types};
 use crate::output::{Column, Listing, OutputArgs, Row, id, name, or_dash, text};
@@ -11,10 +15,12 @@ use serde_json::{Deserializer, Value};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
-/// Check schema documents, or the payloads of an event type on standard input.
+/// Check schema files, or the payloads of an event type from standard input.
 ///
-/// With files: whether each is a schema that can be used. With an event type: whether each JSON
-/// text on standard input follows its schema. Exits with 3 when something is invalid.
+/// With files: whether each is a usable schema. With an event type: whether each JSON text on
+/// standard input conforms to its schema. Needs no cluster.
+///
+/// Exit codes: 0 all are valid; 3 something is invalid.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
     /// Schema files, or one event type.
@@ -30,7 +36,9 @@ pub(crate) struct CheckArgs {
 struct Checked {
     /// The file, or the payload's number from 1.
     subject: String,
+    /// Whether it is valid.
     valid: bool,
+    /// Why it is not.
     reason: Option<String>,
 }
 
@@ -47,6 +55,7 @@ impl Row for Checked {
 }
 
 impl Checked {
+    /// The result for a subject. An error is the reason.
     fn new(subject: String, result: Result<(), String>) -> Self {
         Self {
             subject,

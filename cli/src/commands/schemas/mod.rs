@@ -1,4 +1,7 @@
 //! `evenkeel schemas`: lists event types and their schemas, and validates payloads.
+//!
+//! Needs no cluster. Topics and keys are those of the shop's declarations; types of a folder that
+//! are not declared have dashes there.
 
 mod check;
 
@@ -19,16 +22,18 @@ pub(crate) struct SchemasArgs {
     catalogue: CatalogueArgs,
 }
 
+/// The commands of `schemas`.
 #[derive(Debug, Subcommand)]
 enum SchemasCommand {
-    /// The event types, with the topic and the key that are declared for them.
+    /// List the event types, with the topic and the key that are declared for them.
     #[command(visible_alias = "ls")]
     List(OutputArgs),
-    /// The schema of an event type, in JSON.
+    /// Print the schema of an event type as JSON.
     Show(ShowArgs),
     Check(check::CheckArgs),
 }
 
+/// The type to show.
 #[derive(Debug, Args)]
 struct ShowArgs {
     /// Event type, for example shop.order-placed.v1.
@@ -45,12 +50,17 @@ pub(crate) fn run(args: SchemasArgs) -> anyhow::Result<Ending> {
     }
 }
 
+/// An event type as it is listed.
 #[derive(Serialize)]
 struct Listed {
+    /// The event type.
     #[serde(rename = "type")]
     ty: String,
+    /// The topic that is declared for it, if any.
     topic: Option<String>,
+    /// The field of the payload that is declared as its key, if any.
     key: Option<String>,
+    /// The schema's description, if it has one.
     description: Option<String>,
 }
 
@@ -72,6 +82,7 @@ impl Row for Listed {
     }
 }
 
+/// Lists the types in the order of the catalogue.
 fn list(catalogue: &CatalogueArgs, output: OutputArgs) -> anyhow::Result<Ending> {
     let catalogue = catalogue.load()?;
     let rows = catalogue.types().map(|ty| {
@@ -92,6 +103,7 @@ fn list(catalogue: &CatalogueArgs, output: OutputArgs) -> anyhow::Result<Ending>
     Ok(Ending::Done)
 }
 
+/// Prints the schema, indented. An unknown type is a usage error that lists the known ones.
 fn show(catalogue: &CatalogueArgs, ty: &str) -> anyhow::Result<Ending> {
     let catalogue = catalogue.load()?;
     let Some(schema) = catalogue.schema(ty) else {

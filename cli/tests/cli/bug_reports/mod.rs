@@ -13,7 +13,7 @@
 //! | librdkafka#1716, #1356, kafkajs#1227, #949, rskafka#124 | a batch larger than the topic takes | `tests/it/batch_limits.rs`: all |
 //! | smallrye#2061, sdk-php#35, sdk-java#249, cortex#32 | times at the edges of RFC 3339 | `events::smallrye_2061_…` |
 //! | sdk-go#757, sdk-javascript#332, knative#6052 | flaws of events that nobody asks for | `events::sdk_go_757_…` |
-//! | spring-kafka#2335, #2549 | letters of Spring's retry topics | `foreign.rs`: `springs_non_blocking_retries_…` |
+//! | spring-kafka#2335, #2549 | dead letters of Spring's retry topics | `foreign.rs`: `springs_non_blocking_retries_…` |
 //! | restate#4599, risingwave#9292, kcat#195 | codecs that a build lacks | `tests/it/compression.rs`, `unreadable.rs` |
 //! | kafka-ui#3751, redpanda console#630, kafdrop#338, rocketmq-dashboard#4774 | large numbers are rounded | `tool::kafka_ui_3751_…` |
 //! | aide#17, serde-rs/json#320, fff#326 | `2.0` where a type has an integer | `events::serde_json_320_…` |

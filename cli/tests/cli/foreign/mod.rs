@@ -1,6 +1,8 @@
-//! Letters of other frameworks, as these wrote them: `foreign/` holds the letters and the programs that made them.
+//! Dead letters of other frameworks, as these wrote them: `foreign/` holds the dead letters and the
+//! programs that made them.
 //!
-//! Here they stand on a Kafka of ours: only the name of the topic that they failed on is another.
+//! The tests publish them to their own Kafka. Only the topic on which the records failed is
+//! renamed.
 
 use crate::dead_letters::{Mailbox, header, number_of};
 use evenkeel::event::{Headers, OutgoingRecord};
@@ -39,7 +41,7 @@ fn bytes(value: &Value) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// The letters of a file, of what failed on the mailbox's topic.
+/// The dead letters of a file, of records that failed on the mailbox's topic.
 fn letters(mailbox: &Mailbox, fixture: &str, topic_header: &str) -> Vec<OutgoingRecord> {
     let fixture: Vec<Value> = serde_json::from_str(fixture).expect("a fixture");
     let letter = |letter: &Value| {
@@ -80,7 +82,7 @@ fn originals(mailbox: &Mailbox, partition: impl Fn(usize) -> i32) -> Vec<Outgoin
     (0..2).map(original).collect()
 }
 
-/// Key, number, partition and names of headers of what a replay published.
+/// Key, number, partition and header names of replayed records.
 fn replayed(records: &[LogRecord]) -> Vec<(String, usize, i32, Vec<String>)> {
     let row = |record: &LogRecord| {
         let names = record
@@ -158,7 +160,7 @@ async fn springs_non_blocking_retries_are_listed_shown_and_replayed() {
 }
 
 #[tokio::test]
-async fn letters_of_kafka_streams_are_listed_and_replayed() {
+async fn dead_letters_of_kafka_streams_are_listed_and_replayed() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -182,7 +184,7 @@ async fn letters_of_kafka_streams_are_listed_and_replayed() {
 
 /// Kafka copies no headers, and without a setting of the group neither key nor value.
 #[tokio::test]
-async fn letters_of_share_groups_are_replayed_with_what_their_records_hold() {
+async fn dead_letters_of_share_groups_are_replayed_with_their_records() {
     for fixture in [SHARE_BARE, SHARE_COPIED] {
         let Some(mailbox) = Mailbox::new(1).await else {
             return;
@@ -211,7 +213,7 @@ async fn letters_of_share_groups_are_replayed_with_what_their_records_hold() {
 }
 
 #[tokio::test]
-async fn an_empty_letter_of_a_share_group_whose_record_is_gone_is_not_replayed() {
+async fn a_share_groups_empty_dead_letter_without_record_is_not_replayed() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -238,9 +240,9 @@ async fn an_empty_letter_of_a_share_group_whose_record_is_gone_is_not_replayed()
     assert_eq!(header(&records[1].headers, "ce_id").as_deref(), Some("o-1"));
 }
 
-/// A letter with key and value goes without the headers where these are gone, as they stand nowhere any more.
+/// A dead letter with key and value is replayed without headers if its record is gone.
 #[tokio::test]
-async fn a_copied_letter_of_a_share_group_is_replayed_without_its_record() {
+async fn a_share_groups_copied_dead_letter_is_replayed_without_its_record() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };

@@ -1,4 +1,5 @@
-//! Spring Kafka: the letters that its own recoverer writes are listed, shown and replayed; its listener reads ours.
+//! Spring Kafka: the dead letters of its own recoverer are listed, shown and replayed, and its
+//! listener reads one of evenkeel.
 
 use crate::dead_letters::Mailbox;
 use evenkeel::consumer::{Consumer, ConsumerSettings, StopWhen};
@@ -38,7 +39,7 @@ fn order(mailbox: &Mailbox, key: &str, partition: i32) -> OutgoingRecord {
 }
 
 #[tokio::test]
-async fn letters_of_springs_own_recoverer_are_listed_shown_and_replayed() {
+async fn dead_letters_of_springs_recoverer_are_listed_shown_and_replayed() {
     let (Some(mailbox), Some(spring)) = (Mailbox::new(2).await, spring().await) else {
         return;
     };
@@ -119,7 +120,7 @@ async fn letters_of_springs_own_recoverer_are_listed_shown_and_replayed() {
 }
 
 #[tokio::test]
-async fn springs_listener_reads_a_letter_of_ours() {
+async fn springs_listener_reads_a_dead_letter_of_evenkeel() {
     let (Some(mailbox), Some(spring)) = (Mailbox::new(1).await, spring().await) else {
         return;
     };
