@@ -33,7 +33,7 @@ impl FromStr for RecordPosition {
         let ((topic, partition), offset) =
             parts.ok_or("write TOPIC/PARTITION@OFFSET, for example dlq.payments.orders/0@17")?;
         if !is_topic_name(topic) {
-            return Err(format!("{topic:?} is no topic's name"));
+            return Err(format!("{topic:?} is not a topic name"));
         }
         let partition = partition.parse().ok().filter(|number: &i32| *number >= 0);
         let offset = offset.parse().ok().filter(|number: &i64| *number >= 0);

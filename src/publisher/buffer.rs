@@ -135,7 +135,7 @@ impl Buffer {
     pub(super) fn client_error(&self, error: &KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(Code::Fatal) => {
-                tracing::error!(reason, "the producer failed for good");
+                tracing::error!(reason, "the producer failed permanently; restart the process");
                 let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
                 *fatal = Some(reason.to_owned());
             }

@@ -64,7 +64,7 @@ pub enum PublishError {
     },
     /// The client is unusable: end the process and start it again. The event may be on the log or
     /// not.
-    #[error("the producer failed for good: {0}")]
+    #[error("the producer failed permanently: {0}; restart the process")]
     Fatal(String),
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub enum StartError {
     /// Every kind was tried. The text contains the reason for each.
     #[error(
-        "no Apache Kafka here: {tried}; set KAFKA_BOOTSTRAP_SERVERS, or install Docker, or Java 17 with Maven"
+        "no Apache Kafka is available: {tried}; set KAFKA_BOOTSTRAP_SERVERS, or install Docker, or Java 17 with Maven"
     )]
     NoneFound {
         /// The reasons, one per kind.
@@ -39,7 +39,7 @@ pub enum StartError {
     },
     /// The requested port is in use.
     #[error(
-        "port {port} of 127.0.0.1 cannot be used: {source}; end what uses it, or choose another"
+        "port {port} of 127.0.0.1 cannot be used: {source}; stop the program that uses it, or choose another port"
     )]
     PortTaken {
         /// Port number.

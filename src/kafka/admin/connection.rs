@@ -124,7 +124,7 @@ impl Connection {
 
     /// The cluster's metadata: of one topic, or of all topics.
     pub(super) fn metadata(&self, topic: Option<&str>) -> Result<Metadata, KafkaError> {
-        let what = "asking for metadata";
+        let what = "requesting metadata";
         self.client()
             .fetch_metadata(topic, self.left(what)?)
             .map_err(|error| self.unanswered(what, error))
@@ -172,7 +172,7 @@ impl Connection {
 
     /// The cluster's id.
     pub(super) fn cluster_id(&self) -> Result<Option<String>, KafkaError> {
-        let left = self.left("asking for the cluster's id")?;
+        let left = self.left("requesting the cluster id")?;
         Ok(self.client().client().fetch_cluster_id(left))
     }
 

@@ -67,7 +67,7 @@ fn refuse_hidden(connection: &Connection, group: &str) -> Result<(), KafkaError>
         return Ok(());
     }
     let refused = KafkaError::Refused {
-        what: format!("looking the group {group} up"),
+        what: format!("looking up the group {group}"),
         cause: "this client may not see whether it exists".to_owned(),
     };
     Err(refused.takes(&format!("DESCRIBE on the group {group}")))
@@ -76,7 +76,7 @@ fn refuse_hidden(connection: &Connection, group: &str) -> Result<(), KafkaError>
 /// Whether the client may see every group, according to the answer for a name that no group can
 /// have.
 pub(super) fn are_all_seen(connection: &Connection) -> Result<bool, KafkaError> {
-    connection.beyond_mock("looking for rights")?;
+    connection.beyond_mock("checking permissions")?;
     let made_up = format!("evenkeel-{:016x}", rand::random::<u64>());
     Ok(!is_hidden(connection, &made_up)?)
 }

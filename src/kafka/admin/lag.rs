@@ -90,7 +90,7 @@ fn committed_offsets(
     if list.count() == 0 {
         return Ok(Vec::new());
     }
-    let what = "asking for committed offsets";
+    let what = "requesting committed offsets";
     let right = format!("DESCRIBE on the group {group}");
     committed(client, &list, connection.left(what)?)
         .map_err(|error| connection.unanswered(what, error).takes(&right))

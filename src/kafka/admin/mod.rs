@@ -77,7 +77,7 @@ impl Admin {
 
     /// The cluster's id. None if the brokers have none.
     pub async fn cluster_id(&self) -> Result<Option<String>, KafkaError> {
-        self.run("asking for the cluster's id", |connection| {
+        self.run("requesting the cluster id", |connection| {
             connection.cluster_id()
         })
         .await
@@ -92,7 +92,7 @@ impl Admin {
     /// topics omit the hidden ones.
     pub async fn sees_all_topics(&self, prefix: &str) -> Result<bool, KafkaError> {
         let prefix = prefix.to_owned();
-        self.run("looking for rights", move |connection| {
+        self.run("checking permissions", move |connection| {
             topics::are_all_seen(connection, &prefix)
         })
         .await
@@ -100,7 +100,7 @@ impl Admin {
 
     /// Whether this client may see every group. If not, lists of groups omit the hidden ones.
     pub async fn sees_all_groups(&self) -> Result<bool, KafkaError> {
-        self.run("looking for rights", groups::are_all_seen).await
+        self.run("checking permissions", groups::are_all_seen).await
     }
 
     /// The names of the topics, sorted, without internal ones and those that this client may not
@@ -116,7 +116,7 @@ impl Admin {
         topics: &[String],
     ) -> Result<BTreeMap<String, TopicPresence>, KafkaError> {
         let topics = topics.to_vec();
-        self.run("looking topics up", move |connection| {
+        self.run("looking up topics", move |connection| {
             topics::presence(connection, &topics)
         })
         .await

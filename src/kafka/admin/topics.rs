@@ -98,7 +98,7 @@ pub(super) fn presence_by_name(
         let metadata = connection.metadata(Some(topic))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let error = found.and_then(MetadataTopic::error).map(Code::from);
-        let what = format!("looking the topic {topic} up");
+        let what = format!("looking up the topic {topic}");
         match (error, found.and_then(present)) {
             (None, Some(presence)) => return Ok(presence),
             (Some(Code::UnknownTopicOrPartition | Code::UnknownTopic), _) => {
@@ -162,7 +162,7 @@ fn found<'a>(metadata: &'a Metadata, topic: &str) -> Result<&'a MetadataTopic, K
             Err(KafkaError::hidden_topic(topic))
         }
         Some(error) => {
-            let what = format!("looking the topic {topic} up");
+            let what = format!("looking up the topic {topic}");
             Err(failed(&what, ClientError::MetadataFetch(error.into())))
         }
     }
@@ -194,7 +194,7 @@ pub(super) fn watermarks(
     topic: &str,
     partition: i32,
 ) -> Result<(i64, i64), KafkaError> {
-    let what = format!("asking for the offsets of {topic}/{partition}");
+    let what = format!("requesting the offsets of {topic}/{partition}");
     loop {
         let left = connection.left(&what)?;
         match connection.client().fetch_watermarks(topic, partition, left) {
@@ -255,7 +255,7 @@ fn settings(connection: &Connection, topic: &str) -> Result<BTreeMap<String, Str
     if entries.peek().is_none() {
         return Err(KafkaError::Refused {
             what,
-            cause: "the brokers tell none".to_owned(),
+            cause: "the brokers returned none".to_owned(),
         }
         .takes(&format!("DESCRIBE_CONFIGS on the topic {topic}")));
     }

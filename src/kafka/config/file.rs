@@ -64,7 +64,7 @@ pub(super) fn contents(path: &Path) -> Result<Contents, ConfigError> {
             };
             if let Some((key, _)) = table.iter().find(is_property) {
                 return Err(named(format!(
-                    "{key} stands outside of the table [kafka], where properties belong"
+                    "{key} is outside of the table [kafka]; move it into that table"
                 )));
             }
             Contents {

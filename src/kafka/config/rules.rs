@@ -193,7 +193,7 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), ConfigError> {
         true if !has_oidc() => ConfigError::new(
             name,
             format!(
-                "this build of librdkafka has no curl, which OIDC takes; {}, or build with the feature dynamic-linking and a \
+                "this build of librdkafka has no curl, which OIDC needs; {}, or build with the feature dynamic-linking and a \
                  librdkafka that has curl",
                 token::WHERE_FROM
             ),
@@ -282,7 +282,7 @@ pub(super) fn check_together(properties: &BTreeMap<String, String>) -> Result<()
     let takes_a_password = mechanism == "plain" || mechanism.starts_with("scram-");
     for name in ["sasl.username", "sasl.password"] {
         if takes_a_password && value(name).is_none_or(|value| value.is_empty()) {
-            let reason = format!("{} needs it, and it is not set", mechanism.to_uppercase());
+            let reason = format!("is not set; {} needs it", mechanism.to_uppercase());
             return Err(ConfigError::new(name, reason));
         }
     }

@@ -171,7 +171,7 @@ const ADVICE: &[(&[&str], &str)] = &[
             "alert certificate unknown",
             "alert certificate expired",
         ],
-        "the broker does not accept the client certificate: check ssl.certificate.location, its authority and its end",
+        "the broker does not accept the client certificate: check ssl.certificate.location, the issuer and the expiry",
     ),
     (
         &["connecting to a SSL listener?"],
@@ -204,7 +204,7 @@ const ADVICE: &[(&[&str], &str)] = &[
     ),
     (
         &["invalid_token"],
-        "the broker does not accept the token: check its issuer, audience and times, and what the broker logs of it",
+        "the broker does not accept the token: check its issuer, audience and times, and the broker's log",
     ),
     (
         &[

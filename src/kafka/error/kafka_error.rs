@@ -73,7 +73,7 @@ pub enum KafkaError {
         existing: usize,
     },
     /// Kafka would delete records from this topic that a group must keep.
-    #[error("the topic {topic} is not safe to use: {reason}; mend it with: {command}")]
+    #[error("the topic {topic} is not safe to use: {reason}; fix it with: {command}")]
     UnsafeTopic {
         /// The topic.
         topic: String,
@@ -128,7 +128,7 @@ impl KafkaError {
     /// The error for a topic that the client may not see, whether it exists or not.
     pub(crate) fn hidden_topic(topic: &str) -> Self {
         let refused = Self::Refused {
-            what: format!("looking the topic {topic} up"),
+            what: format!("looking up the topic {topic}"),
             cause: "this client may not see whether it exists".to_owned(),
         };
         refused.takes(&format!("DESCRIBE on the topic {topic}"))

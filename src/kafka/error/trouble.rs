@@ -52,7 +52,7 @@ pub(in crate::kafka) fn connection_failed(reason: Option<&str>) {
     let told = lock(&OUTAGE).failed(Instant::now(), reason);
     match told {
         Some(Notice::Begins { reason }) => {
-            tracing::warn!(reason, "a connection to Kafka failed; it is tried again");
+            tracing::warn!(reason, "a connection to Kafka failed; retrying");
         }
         Some(Notice::Lasts {
             since,

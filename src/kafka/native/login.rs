@@ -171,7 +171,7 @@ impl Entry {
                     client = self.name(),
                     error,
                     last_token_ends = ends,
-                    "no new token"
+                    "cannot get a new token; retrying"
                 );
             }
             None if self.trouble.is_some() => {
@@ -190,7 +190,7 @@ impl Entry {
 
     fn set(&self, token: &Token) -> Result<(), String> {
         let text =
-            |text: &str| CString::new(text).map_err(|_| "a token holds a null byte".to_owned());
+            |text: &str| CString::new(text).map_err(|_| "a token contains a null byte".to_owned());
         let (value, principal) = (text(&token.value)?, text(&token.principal)?);
         let mut extensions = Vec::with_capacity(2 * token.extensions.len());
         for (name, value) in &token.extensions {

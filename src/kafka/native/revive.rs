@@ -214,7 +214,7 @@ fn check_all() -> Checked {
             let is_cut_off = entry.absence.is_cut_off(now);
             let was_cut_off = entry.is_cut_off.swap(is_cut_off, Ordering::Relaxed);
             if was_cut_off && !is_cut_off {
-                tracing::info!(client = entry.name, "the client reaches a broker again");
+                tracing::info!(client = entry.name, "the client is connected to a broker again");
             }
             if entry.absence.is_try_due(now) {
                 cut_off.push((*id, entry.brokers.clone()));
@@ -246,7 +246,7 @@ fn revive(id: u64) {
     tracing::warn!(
         client = entry.name,
         brokers = entry.brokers,
-        "the client knows no broker any more, although its bootstrap servers accept connections; it is given them again"
+        "the client has lost all brokers although its bootstrap servers accept connections; adding them again"
     );
     entry.client.add_brokers(&entry.brokers);
 }

@@ -42,7 +42,7 @@ pub(in crate::kafka) fn resolve(
         for partition in partitions(config, &client, &topic, &wanted, timeout)? {
             let (low, high) = client
                 .fetch_watermarks(&topic, partition, timeout)
-                .map_err(|e| failed(&format!("asking for the offsets of {topic}"), e))?;
+                .map_err(|e| failed(&format!("requesting the offsets of {topic}"), e))?;
             bounds.push(Bounds {
                 topic: Arc::clone(&topic),
                 partition,
@@ -86,7 +86,7 @@ fn partitions(
     if !is_topic_name(topic) {
         return Err(unknown());
     }
-    let what = "asking for the topics";
+    let what = "requesting the topics";
     let metadata = client
         .fetch_metadata(Some(topic), timeout)
         .map_err(|error| explained(client, &config.brokers, what, timeout, error))?;
@@ -131,7 +131,7 @@ fn offsets_at(
     ms: i64,
     timeout: Duration,
 ) -> Result<Vec<i64>, KafkaError> {
-    let asked = |e| failed("asking for the offsets of a time", e);
+    let asked = |e| failed("requesting the offsets of a time", e);
     let mut times = TopicPartitionList::with_capacity(bounds.len());
     for at in bounds {
         times

@@ -21,8 +21,8 @@ use std::time::{Duration, SystemTime};
 pub(crate) const CONFIG: &str = "sasl.oauthbearer.config";
 
 /// The remedy for a client without tokens.
-pub(crate) const WHERE_FROM: &str = "set sasl.oauthbearer.config=file=/path/to/token, a JWT that is read anew at each refresh, \
-     or give tokens by evenkeel::kafka::set_token_source";
+pub(crate) const WHERE_FROM: &str = "set sasl.oauthbearer.config=file=/path/to/token, a JWT that is read again at each refresh, \
+     or provide tokens by evenkeel::kafka::set_token_source";
 
 /// The most bytes of a token file. Brokers accept requests of 512 KiB before a login.
 const BYTES_MAX: u64 = 512 * 1024;
@@ -83,7 +83,7 @@ impl Token {
         let lifetime = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let expires_at = lifetime
             .and_then(|lifetime| SystemTime::UNIX_EPOCH.checked_add(lifetime))
-            .ok_or("the JWT does not tell when it expires (exp)")?;
+            .ok_or("the JWT has no expiry (exp)")?;
         let subject = claims.get("sub").and_then(serde_json::Value::as_str);
         let principal = subject.unwrap_or_default().to_owned();
         Ok(Self::new(value, principal, expires_at))
@@ -304,7 +304,7 @@ fn read(path: &Path) -> Result<String, TokenError> {
     let shown = path.display();
     // Reading a pipe would block, and is possible only once.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(format!("{shown} is no file").into());
+        return Err(format!("{shown} is not a file").into());
     }
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
@@ -317,12 +317,12 @@ fn read(path: &Path) -> Result<String, TokenError> {
     if bytes.trim_ascii().is_empty() {
         return Err(format!("{shown} is empty").into());
     }
-    String::from_utf8(bytes).map_err(|_| format!("{shown} holds no JWT").into())
+    String::from_utf8(bytes).map_err(|_| format!("{shown} contains no JWT").into())
 }
 
 /// The claims of a JWT.
 fn claims(jwt: &str) -> Result<serde_json::Map<String, serde_json::Value>, TokenError> {
-    let no_jwt = || TokenError::from("no JWT (three parts in base64url, with dots between them)");
+    let no_jwt = || TokenError::from("no JWT: expected three base64url parts, separated by dots");
     let mut parts = jwt.split('.');
     let (Some(header), Some(claims), Some(signature), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())

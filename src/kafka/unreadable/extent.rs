@@ -137,7 +137,7 @@ impl<'a> Probe<'a> {
     fn watermarks(&self) -> Result<(i64, i64), KafkaError> {
         self.consumer
             .fetch_watermarks(&self.batch.topic, self.batch.partition, self.left())
-            .map_err(|error| failed("asking for the ends of a partition", error))
+            .map_err(|error| failed("requesting the ends of a partition", error))
     }
 
     /// Whether a read at `offset` still returns the batch.

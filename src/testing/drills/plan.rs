@@ -170,5 +170,5 @@ impl Drills {
 }
 
 pub(super) fn drilled(what: &str) -> InboxError {
-    InboxError::Unavailable(format!("{what}, as this drill has it").into())
+    InboxError::Unavailable(format!("{what} (injected by a drill)").into())
 }

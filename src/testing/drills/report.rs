@@ -60,8 +60,8 @@ impl fmt::Display for NotIdempotent {
                 let (count, named) = (report.changed_count, report.changed.join(", "));
                 write!(
                     f,
-                    " effects changed by {count} deliveries that came twice or were not completed ({named}): write them \
-                     through the store's transaction"
+                    " {count} duplicate or uncompleted deliveries changed effects ({named}): write effects through the \
+                     store's transaction"
                 )?;
             }
         }

@@ -89,7 +89,7 @@ impl Mock {
         }
         answer
             .await
-            .map_err(|_| StartError::mock("its thread ended over a command"))?
+            .map_err(|_| StartError::mock("its thread ended during a command"))?
             .map_err(|error| StartError::mock(format!("cannot create the topic {name}: {error}")))
     }
 }

@@ -286,7 +286,7 @@ impl TestPostgres {
             StartError::server(
                 NAME,
                 format!(
-                    "the one that {VARIABLE} names is not ours to stop; use TestPostgres::start"
+                    "a test must not stop the server that {VARIABLE} names; use TestPostgres::start"
                 ),
             )
         })

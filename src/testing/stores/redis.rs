@@ -194,7 +194,7 @@ impl TestRedis {
         self.server.as_ref().ok_or_else(|| {
             StartError::server(
                 NAME,
-                format!("the one that {VARIABLE} names is not ours to stop; use TestRedis::start"),
+                format!("a test must not stop the server that {VARIABLE} names; use TestRedis::start"),
             )
         })
     }
