@@ -1,6 +1,13 @@
 //! Forwards librdkafka's log lines to `tracing`.
 //!
 //! Owns the mapping of levels, and the target `librdkafka` for filters.
+//!
+//! librdkafka queues its log lines, and the bindings deliver them from inside a poll of the client,
+//! on the polling thread. Two consequences shape this file:
+//! - Each line ends a poll without a wait. [`next_event`] therefore polls on as long as lines were
+//!   delivered, or a rebalance behind a burst of lines would be served late.
+//! - A broken connection logs a line several times a second for each broker and client. Such lines
+//!   are logged at debug level, and `error/trouble.rs` writes one summary for the process.
 
 use super::error::trouble;
 use rdkafka::config::RDKafkaLogLevel;
@@ -93,7 +100,7 @@ pub(super) fn set_level(config: &mut ClientConfig) {
     });
 }
 
-/// A client context that only logs.
+/// A client context that only logs. For clients whose errors appear in the results of requests.
 #[derive(Clone, Default)]
 pub(crate) struct LoggingContext;
 

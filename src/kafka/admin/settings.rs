@@ -1,4 +1,7 @@
 //! The effective settings of topics, whatever their origin.
+//!
+//! The consumer checks with them that Kafka will not delete what a group must keep, and the
+//! publisher reads the largest batch that a topic accepts.
 
 use super::connection::Connection;
 use super::topics::known;

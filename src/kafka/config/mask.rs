@@ -2,6 +2,10 @@
 //!
 //! Owns the patterns. The client library hides five names of its own and prints the rest, including
 //! private keys in PEM, so its `Debug` is never used.
+//!
+//! A name is matched by its parts and not by a list, so that a secret property of a later
+//! librdkafka is masked too. The price is that a harmless value such as `ssl.key.location` is
+//! masked as well.
 
 use std::borrow::Cow;
 

@@ -1,6 +1,14 @@
 //! The properties that a user may set, by name and kind of client.
 //!
 //! Owns the refusals and their reasons. librdkafka itself validates names and values.
+//!
+//! Each table serves one guarantee or one kind of mistake:
+//! - `FIXED` and `REFUSED` keep settings that would lose, duplicate or reorder records.
+//! - `PRODUCER_ONLY` and `CONSUMER_ONLY` route a property to the clients that know it.
+//! - `check_together` finds combinations that librdkafka accepts and then never connects with.
+//!
+//! A property that no table names is passed to librdkafka, so a new version of it needs no change
+//! here.
 
 use super::ConfigError;
 use crate::kafka::token::{self, TokenFile};
@@ -176,6 +184,7 @@ pub(super) fn is_for_consumers(name: &str) -> bool {
 }
 
 /// Refuses a value that would break a guarantee, then lets librdkafka validate name and value.
+/// `name` is canonical.
 pub(super) fn check(name: &str, value: &str) -> Result<(), ConfigError> {
     if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
         return Err(ConfigError::new(name, format!("cannot be set: {reason}")));
@@ -202,7 +211,8 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), ConfigError> {
     })
 }
 
-/// Whether librdkafka knows the name and accepts the value.
+/// Whether librdkafka knows the name and accepts the value: sets it on a configuration that no
+/// client uses.
 fn probe(name: &str, value: &str) -> Result<(), ConfigError> {
     let mut probe = ClientConfig::new();
     probe.set(name, value);
@@ -244,7 +254,8 @@ pub(super) fn check_files(properties: &BTreeMap<String, String>) -> Result<(), C
     Ok(())
 }
 
-/// Validates combinations of settings with which librdkafka would try to connect for ever.
+/// Validates combinations of settings with which librdkafka would try to connect for ever. All of
+/// them are about SASL.
 pub(super) fn check_together(properties: &BTreeMap<String, String>) -> Result<(), ConfigError> {
     let value = |wanted: &str| {
         let mut named = properties.iter();

@@ -3,6 +3,9 @@
 //! The client reports causes in errors that belong to no request, and some only in its log. The
 //! last of them is kept, so that the error of the request that timed out can state it. Callers act
 //! on the error's code. The text only selects the advice.
+//!
+//! The texts in `ADVICE` are those of librdkafka and OpenSSL. If a new version rewords one, the
+//! advice falls back to a general one, and the class of the error stays.
 
 use crate::kafka::log;
 use rdkafka::ClientContext;
@@ -103,7 +106,8 @@ impl ConsumerContext for LastFault {}
 /// How long events are awaited after a failed request.
 const EVENTS_WAIT: Duration = Duration::from_millis(5);
 
-/// Lets a client report errors and log lines, which it does only when polled.
+/// Lets a client report errors and log lines, which it does only when polled. Blocks for a few
+/// milliseconds after the last event.
 pub(crate) fn serve_events(client: &BaseConsumer<LastFault>) {
     // A poll without a wait would end at the first log line.
     while client.poll(EVENTS_WAIT).is_some() {}
@@ -142,7 +146,8 @@ fn hint(reason: &str, state: &str) -> Option<&'static str> {
     asks_for_login.then_some(" (broker might require SASL authentication)")
 }
 
-/// Texts of the client, and the remedies.
+/// Texts of the client, and the remedies. The first entry that matches counts, so specific texts
+/// come before general ones.
 const ADVICE: &[(&[&str], &str)] = &[
     (
         &["is not trusted", "certificate verify failed"],

@@ -1,6 +1,9 @@
 //! Resolves a reading such as "the last ten of this topic" to offsets.
 //!
 //! Owns the requests before a reading starts: partitions, first and last offsets.
+//!
+//! An offset outside of a partition's log would make the client fall back to `auto.offset.reset`,
+//! and thus read everything. So every resolved offset is clamped to the available ones.
 
 use super::{Reading, Span, Start};
 use crate::kafka::error::fault::LastFault;
@@ -125,6 +128,8 @@ fn offsets(
     Ok(bounds.iter().map(|bounds| bounds.offset(at)).collect())
 }
 
+/// The first offset at or after a time in each partition, by one request. The end of a partition
+/// whose records are all older.
 fn offsets_at(
     client: &BaseConsumer<LastFault>,
     bounds: &[Bounds],
@@ -156,6 +161,7 @@ fn offsets_at(
 }
 
 impl Bounds {
+    /// The offset of `at`, within the available ones. A time is resolved by [`offsets_at`].
     fn offset(&self, at: Start) -> i64 {
         match at {
             Start::Beginning => self.low,

@@ -214,11 +214,11 @@ fn plan(declaration: &TopicDeclaration, found: Option<&TopicDescription>) -> Ste
 }
 
 async fn execute(admin: &Admin, steps: &mut [Step], replication: i32) -> anyhow::Result<()> {
-    let new_topic = |step: &Step| NewTopic {
-        name: step.topic.clone(),
-        partitions: step.partitions,
-        replication,
-        config: BTreeMap::from([(RETENTION.to_owned(), step.retention_ms.to_string())]),
+    let new_topic = |step: &Step| {
+        NewTopic::new(step.topic.clone())
+            .with_partitions(step.partitions)
+            .with_replication(replication)
+            .with_setting(RETENTION, step.retention_ms.to_string())
     };
     let missing: Vec<NewTopic> = steps
         .iter()
