@@ -2,10 +2,43 @@
 //!
 //! Separates refused from unknown: a client error counts as a refusal only if nothing can have been
 //! written.
+//!
+//! The distinction carries the guarantee. A caller may handle a refusal in any way, as nothing was
+//! written. An unknown outcome must be published again with the same event id, so that the inboxes
+//! of the consumers suppress the duplicate. So the list of refusals is closed, and every other code
+//! counts as unknown.
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 /// Why an event is not published, or may not be.
+///
+/// | variant | on the log | retry |
+/// |---|---|---|
+/// | `Invalid`, `Serialize` | no | no: correct the payload |
+/// | `TooLarge`, `Unfit` | no | no: correct the record, or the topic's settings |
+/// | `NoTopic`, `NoPartition` | no | after an operator created it |
+/// | `Refused` | no | after an operator removed the cause, such as a missing ACL |
+/// | `Unknown` | perhaps | yes, with the same event id |
+/// | `Fatal` | perhaps | with the same event id, in a new process |
+///
+
+/// ```no_run
+/// use evenkeel::event::{Event, EventType};
+/// use evenkeel::publisher::{PublishError, Publisher, Receipt};
+///
+/// /// Publishes until the outcome is known. The id stays the same, so consumers see one event.
+/// async fn publish_surely<T: EventType>(
+///     publisher: &Publisher,
+///     event: &Event<T>,
+/// ) -> Result<Receipt, PublishError> {
+///     loop {
+///         match publisher.publish(event).await {
+///             Err(PublishError::Unknown { reason, .. }) => eprintln!("again: {reason}"),
+///             outcome => return outcome,
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -15,7 +48,9 @@ pub enum PublishError {
     /// The payload cannot be serialised. Nothing was sent.
     #[error("the payload cannot be serialised: {0}")]
     Serialize(#[from] serde_json::Error),
-    /// The client or the brokers refused the record for good. It is not on the log.
+    /// The client or the brokers refused the record: a missing permission, an invalid topic name, a
+    /// policy of the brokers, or a later record of its key that is on the log already. It is not on
+    /// the log.
     #[error("not published to {topic}: {reason}")]
     Refused {
         /// The topic of the record.
@@ -23,7 +58,8 @@ pub enum PublishError {
         /// The cause and its remedy.
         reason: String,
     },
-    /// The record is larger than the client or the topic allows. It is not on the log.
+    /// The record is larger than the client (`message.max.bytes`) or the topic
+    /// (`max.message.bytes`) allows. It is not on the log.
     #[error("not published to {topic}: {reason}")]
     TooLarge {
         /// The topic of the record.
@@ -31,7 +67,8 @@ pub enum PublishError {
         /// The size of the record and the remedy.
         reason: String,
     },
-    /// The brokers refuse this record, but not others of the topic. It is not on the log.
+    /// The brokers refuse this record, but not others of the topic: it has no key and the topic is
+    /// compacted, or its timestamp is too far from the broker's clock. It is not on the log.
     #[error("not published to {topic}: {reason}")]
     Unfit {
         /// The topic of the record.
@@ -39,7 +76,8 @@ pub enum PublishError {
         /// The fault of the record.
         reason: String,
     },
-    /// The topic does not exist. The record is not on the log.
+    /// The topic does not exist. The record is not on the log. The client has waited for the topic
+    /// for `topic.metadata.propagation.max.ms`, five seconds by default.
     #[error(
         "not published to {topic}: the topic does not exist; create it with: evenkeel topics create {topic}"
     )]
@@ -47,14 +85,16 @@ pub enum PublishError {
         /// The topic of the record.
         topic: String,
     },
-    /// The topic has no partition of the requested number. The record is not on the log.
+    /// The topic has no partition of the requested number, or the client does not know it yet. The
+    /// record is not on the log.
     #[error("not published to {topic}: the topic has no such partition")]
     NoPartition {
         /// The topic of the record.
         topic: String,
     },
-    /// The record may be on the log or not. Publish it again with the same event id: consumers
-    /// suppress the duplicate.
+    /// The record may be on the log or not: no broker acknowledged it within `delivery.timeout.ms`,
+    /// the publisher ended meanwhile, or a broker returned an error that does not tell. Publish it
+    /// again with the same event id: consumers with an inbox suppress the duplicate.
     #[error("outcome unknown on {topic}: {reason}; publish again with the same id")]
     Unknown {
         /// The topic of the record.
@@ -63,12 +103,14 @@ pub enum PublishError {
         reason: String,
     },
     /// The client is unusable: end the process and start it again. The event may be on the log or
-    /// not.
+    /// not. librdkafka reports this if it can no longer guarantee that a retry neither duplicates
+    /// nor reorders records. All later records fail with it too.
     #[error("the producer failed permanently: {0}; restart the process")]
     Fatal(String),
 }
 
-/// The records that a flush could not settle before its deadline.
+/// The records that a flush could not settle before its deadline. Their outcome is still open:
+/// flush again, or end the process and lose those that were not sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{records} records were not acknowledged before the deadline")]
 pub struct Unsent {
@@ -76,7 +118,8 @@ pub struct Unsent {
     pub records: usize,
 }
 
-/// A failed delivery, kept until its receipt is awaited.
+/// A failed delivery, kept until its receipt is awaited. Unlike [`PublishError`] it can be cloned,
+/// and it has no topic: the delivery has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
     Refused(String),
