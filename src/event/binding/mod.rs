@@ -37,17 +37,15 @@ use serde::ser::Error;
 /// ```
 /// use evenkeel::event::{Attributes, ContentMode, JsonEvent, encode_json};
 ///
-/// let event = JsonEvent {
-///     attributes: Attributes::new("o-1", "/shop/web", "shop.order-placed.v1"),
-///     topic: "shop.orders".to_owned(),
-///     key: Some("o-1".into()),
-///     data: serde_json::value::RawValue::from_string(r#"{"cents":1.50}"#.to_owned())?,
-/// };
+/// let attributes = Attributes::new("o-1", "/shop/web", "shop.order-placed.v1");
+/// let data = serde_json::value::RawValue::from_string(r#"{"cents":1.50}"#.to_owned())?;
+/// let event = JsonEvent::new(attributes, "shop.orders", data).with_key("o-1");
 /// let record = encode_json(&event, ContentMode::Binary, None)?;
 /// assert_eq!(record.value.as_deref(), Some(&br#"{"cents":1.50}"#[..]));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct JsonEvent {
     /// CloudEvents attributes. `(source, id)` is the event's identity.
     pub attributes: Attributes,
@@ -57,6 +55,29 @@ pub struct JsonEvent {
     pub key: Option<Bytes>,
     /// The payload as it was written: large numbers, the order of members and white space are kept.
     pub data: Box<serde_json::value::RawValue>,
+}
+
+impl JsonEvent {
+    /// Creates an event without a key.
+    pub fn new(
+        attributes: Attributes,
+        topic: impl Into<String>,
+        data: Box<serde_json::value::RawValue>,
+    ) -> Self {
+        Self {
+            attributes,
+            topic: topic.into(),
+            key: None,
+            data,
+        }
+    }
+
+    /// Sets the [`key`](Self::key), which orders the event.
+    #[must_use]
+    pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
 }
 
 /// Encodes an event into a record. `trace` is written as the trace context of this hop, in the

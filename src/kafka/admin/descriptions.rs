@@ -93,6 +93,7 @@ pub enum TopicPresence {
 
 /// The description of a topic, from [`Admin::describe_topic`](super::Admin::describe_topic).
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct TopicDescription {
     /// The name of the topic.
     pub name: String,
@@ -105,8 +106,24 @@ pub struct TopicDescription {
     pub config_refused: Option<String>,
 }
 
+impl TopicDescription {
+    /// A topic without partitions and settings. For tests of code that reads descriptions.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            partitions: Vec::new(),
+            config: BTreeMap::new(),
+            config_refused: None,
+        }
+    }
+}
+
 /// The description of a partition.
+///
+/// A partition with fewer [`in_sync`](Self::in_sync) replicas than [`replicas`](Self::replicas) has
+/// lost redundancy. With fewer than the topic's `min.insync.replicas` it refuses publishes.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct PartitionDescription {
     /// The number of the partition.
     pub partition: i32,
@@ -122,9 +139,24 @@ pub struct PartitionDescription {
     pub high: i64,
 }
 
+impl PartitionDescription {
+    /// An empty partition without leader and replicas. For tests of code that reads descriptions.
+    pub fn new(partition: i32) -> Self {
+        Self {
+            partition,
+            leader: -1,
+            replicas: Vec::new(),
+            in_sync: Vec::new(),
+            low: 0,
+            high: 0,
+        }
+    }
+}
+
 /// The description of a group, from [`Admin::groups`](super::Admin::groups) or
 /// [`Admin::describe_group`](super::Admin::describe_group).
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct GroupDescription {
     /// The name of the group.
     pub group: String,
@@ -142,8 +174,23 @@ pub struct GroupDescription {
     pub are_members_known: bool,
 }
 
+impl GroupDescription {
+    /// A group in this state that is known to have no members. For tests of code that reads
+    /// descriptions.
+    pub fn new(group: impl Into<String>, state: impl Into<String>) -> Self {
+        Self {
+            group: group.into(),
+            state: state.into(),
+            protocol: String::new(),
+            members: Vec::new(),
+            are_members_known: true,
+        }
+    }
+}
+
 /// The description of a group's member.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct MemberDescription {
     /// The member id.
     pub member_id: String,
@@ -157,6 +204,7 @@ pub struct MemberDescription {
 
 /// The progress of a group on one partition, from [`Admin::group_lag`](super::Admin::group_lag).
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct PartitionLag {
     /// The topic.
     pub topic: String,
@@ -178,4 +226,20 @@ pub struct PartitionLag {
     /// Why that record cannot be read, if it cannot: its batch is unreadable, or it did not arrive
     /// in time. Monitoring should treat it like a great age.
     pub unreadable: Option<String>,
+}
+
+impl PartitionLag {
+    /// An empty partition without a commit. For tests of code that reads lags.
+    pub fn new(topic: impl Into<String>, partition: i32) -> Self {
+        Self {
+            topic: topic.into(),
+            partition,
+            committed: None,
+            low: 0,
+            high: 0,
+            lag: 0,
+            age_ms: None,
+            unreadable: None,
+        }
+    }
 }

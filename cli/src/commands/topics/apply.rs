@@ -255,23 +255,20 @@ mod tests {
     }
 
     fn found(partitions: i32, retention: Option<&str>) -> TopicDescription {
-        let partition = |partition| PartitionDescription {
-            partition,
-            leader: 1,
-            replicas: vec![1],
-            in_sync: vec![1],
-            low: 0,
-            high: 0,
+        let partition = |partition| {
+            let mut partition = PartitionDescription::new(partition);
+            partition.leader = 1;
+            partition.replicas = vec![1];
+            partition.in_sync = vec![1];
+            partition
         };
-        TopicDescription {
-            name: "t".to_owned(),
-            partitions: (0..partitions).map(partition).collect(),
-            config: retention
-                .map(|value| (RETENTION.to_owned(), value.to_owned()))
-                .into_iter()
-                .collect(),
-            config_refused: None,
-        }
+        let mut topic = TopicDescription::new("t");
+        topic.partitions = (0..partitions).map(partition).collect();
+        topic.config = retention
+            .map(|value| (RETENTION.to_owned(), value.to_owned()))
+            .into_iter()
+            .collect();
+        topic
     }
 
     #[test]
@@ -283,10 +280,8 @@ mod tests {
         check(Some(found(2, Some("1000"))), Action::Keep);
         check(Some(found(2, Some("5"))), Action::Change);
         check(Some(found(2, None)), Action::Change);
-        let hidden = TopicDescription {
-            config_refused: Some("it takes an ACL".to_owned()),
-            ..found(2, None)
-        };
+        let mut hidden = found(2, None);
+        hidden.config_refused = Some("it takes an ACL".to_owned());
         check(Some(hidden), Action::Hidden);
         check(Some(found(1, Some("1000"))), Action::Differs);
         check(Some(found(3, Some("1000"))), Action::Differs);
