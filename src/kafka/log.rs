@@ -85,6 +85,9 @@ pub(crate) fn forward(level: RDKafkaLogLevel, facility: &str, message: &str) {
 ///
 /// A `log_level` in the user's properties has precedence. It is moved because the client's own
 /// level would override it.
+///
+/// The level is that of the moment at which a client is created. A filter that is changed later
+/// hides lines, but shows no finer ones than the client formats.
 pub(super) fn set_level(config: &mut ClientConfig) {
     let asked = config.get("log_level").and_then(|level| level.parse().ok());
     config.set_log_level(match asked {

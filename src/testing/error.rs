@@ -8,8 +8,9 @@ use std::path::PathBuf;
 
 /// No Kafka or other server is available, or a topic could not be created.
 ///
-/// Pass it to [`required`](super::required), which skips or fails the test. A retry succeeds after
-/// a change of the machine only, except for [`StartError::NoLeader`] and a broker that was slow.
+/// Pass it to [`required`](fn@super::required), which skips or fails the test. A retry succeeds
+/// after a change of the machine only, except for [`StartError::NoLeader`] and a broker that was
+/// slow.
 ///
 /// ```no_run
 /// use evenkeel::testing::{KafkaKind, StartError, TestKafka};

@@ -119,7 +119,8 @@ impl Admin {
         .await
     }
 
-    /// The principal of this client, as far as its settings tell: `User:NAME`, or `this client`.
+    /// The principal of this client, as far as its settings tell: `User:NAME`, or `this client` if
+    /// a certificate or a token determines it. For messages about missing permissions.
     pub fn principal(&self) -> String {
         self.connection.config().principal()
     }
@@ -179,7 +180,8 @@ impl Admin {
         .await
     }
 
-    /// The number of partitions by topic, for those that exist.
+    /// The number of partitions by topic, for those that exist. A missing topic is left out of the
+    /// result.
     ///
     /// # Errors
     /// Returns [`KafkaError::Refused`] for a topic that this client may not see.
@@ -250,7 +252,20 @@ impl Admin {
     /// handled. Returns when the new partitions have leaders.
     ///
     /// # Errors
-    /// Returns an error if the topic does not exist or has this many partitions already.
+    /// Returns an error if the topic does not exist or has this many partitions already. It cannot
+    /// be made smaller.
+    ///
+    /// ```no_run
+    /// # use evenkeel::kafka::{KafkaError, admin::Admin};
+    /// # async fn example(admin: Admin) -> Result<(), KafkaError> {
+    /// let topic = "shop.orders".to_owned();
+    /// let present = admin.partition_counts(std::slice::from_ref(&topic)).await?;
+    /// if present.get(&topic).is_some_and(|partitions| *partitions < 24) {
+    ///     admin.grow_topic(&topic, 24).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn grow_topic(&self, topic: &str, partitions: usize) -> Result<(), KafkaError> {
         let topic = topic.to_owned();
         self.run("adding partitions", move |connection| {
@@ -281,6 +296,15 @@ impl Admin {
     /// # Errors
     /// Returns [`KafkaError::UnknownTopic`], or an error for a setting that the brokers do not
     /// accept.
+    ///
+    /// ```no_run
+    /// # use evenkeel::kafka::{KafkaError, admin::Admin};
+    /// # async fn example(admin: Admin) -> Result<(), KafkaError> {
+    /// let week = [("retention.ms".to_owned(), "604800000".to_owned())];
+    /// admin.alter_topic("shop.orders", &week.into()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn alter_topic(
         &self,
         topic: &str,
@@ -339,6 +363,17 @@ impl Admin {
     ///
     /// # Errors
     /// Returns [`KafkaError::Refused`] for a group that this client may not see.
+    ///
+    /// ```no_run
+    /// # use evenkeel::kafka::{KafkaError, admin::Admin};
+    /// # async fn example(admin: Admin) -> Result<(), KafkaError> {
+    /// match admin.describe_group("payments").await? {
+    ///     Some(group) => println!("{}: {} members", group.state, group.members.len()),
+    ///     None => println!("it does not exist"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn describe_group(
         &self,
         group: &str,

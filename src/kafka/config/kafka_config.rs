@@ -278,12 +278,18 @@ impl KafkaConfig {
 
     /// The properties of a producer with evenkeel's defaults: acks=all, idempotence,
     /// murmur2_random, lz4…
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::validate`].
     pub(crate) fn producer(&self) -> Result<ClientConfig, ConfigError> {
         self.build(PRODUCER, rules::is_for_producers)
     }
 
     /// The properties of a consumer in `group` with evenkeel's defaults: earliest, no auto commit,
     /// no auto store, bounded queues…
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::validate`], and an error for an empty group.
     pub(crate) fn consumer(&self, group: &str) -> Result<ClientConfig, ConfigError> {
         if group.trim().is_empty() {
             return Err(ConfigError::new("group", "the consumer group has no name"));

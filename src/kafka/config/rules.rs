@@ -85,7 +85,8 @@ const FIXED: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-/// Properties that cannot be set at all, with the reason.
+/// Properties that cannot be set at all, with the reason: they have another place in this library,
+/// or would run code of someone else.
 const REFUSED: &[(&str, &str)] = &[
     (
         "group.id",
@@ -136,7 +137,8 @@ const PRODUCER_ONLY: &[&str] = &[
     "transaction.timeout.ms",
 ];
 
-/// Properties for consumers only. Producers warn about them.
+/// Properties for consumers only. Producers warn about them. An admin client gets neither these nor
+/// those of producers.
 const CONSUMER_ONLY: &[&str] = &[
     "auto.commit.interval.ms",
     "auto.offset.reset",

@@ -170,7 +170,8 @@ impl KafkaError {
         refused.takes(&format!("DESCRIBE on the topic {topic}"))
     }
 
-    /// Adds the required permission, an operation and a resource, if the error is a refusal.
+    /// Adds the required permission, an operation and a resource, if the error is a refusal. Other
+    /// errors pass unchanged, so a caller may add it without looking at the error.
     pub(crate) fn takes(mut self, right: &str) -> Self {
         if let Self::Refused { cause, .. } = &mut self {
             cause.push_str(&format!("; it takes an ACL for {right}"));
@@ -196,7 +197,8 @@ pub(crate) fn code_of(error: &ClientError) -> Option<Code> {
     }
 }
 
-/// Classifies the error of a request by its remedy.
+/// Classifies the error of a request by its remedy. `what` names the request, such as `listing
+/// topics`. For requests that do not need a new connection, or whose caller knows no cause.
 pub(crate) fn failed(what: &str, error: ClientError) -> KafkaError {
     if matches!(
         error,

@@ -1,5 +1,5 @@
-//! Descriptions of groups of any consumer protocol, KIP-848 among them: rust-rdkafka asks by the
-//! classic protocol only.
+//! Descriptions of groups of any consumer protocol, KIP-848 among them, as rust-rdkafka asks by the
+//! classic protocol only; and the membership of a client.
 //!
 //! The request is one of librdkafka's asynchronous admin requests. Its answer goes to a queue that
 //! is made for it, so that the calling thread can wait for it with a timeout. If the wait ends
@@ -207,5 +207,36 @@ unsafe fn text(pointer: *const c_char) -> String {
         false => unsafe { CStr::from_ptr(pointer) }
             .to_string_lossy()
             .into_owned(),
+    }
+}
+
+/// Whether the group has accepted this client as a member: the client knows a generation or, with
+/// KIP-848, a member epoch.
+pub(crate) fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
+    // SAFETY: the client is alive. The result is null, or owned here and freed once.
+    unsafe {
+        let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
+        if metadata.is_null() {
+            return false;
+        }
+        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+        generation > 0
+    }
+}
+
+/// The id that the group assigned to this member. None before it has joined.
+pub(crate) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<String> {
+    // SAFETY: the client is alive. The result is null, or a C string that is owned here and freed
+    // once, after it was copied.
+    unsafe {
+        let client = consumer.client().native_ptr();
+        let id = sys::rd_kafka_memberid(client);
+        if id.is_null() {
+            return None;
+        }
+        let copy = CStr::from_ptr(id).to_string_lossy().into_owned();
+        sys::rd_kafka_mem_free(client, id.cast());
+        Some(copy).filter(|id| !id.is_empty())
     }
 }

@@ -27,7 +27,7 @@
 //! | `headers.rs` | headers with names of any bytes |
 //! | `offsets.rs` | commits and committed offsets, with metadata and leader epochs (KIP-320) |
 //! | `topic_ids.rs` | ids that tell a topic from a recreated one (KIP-516) |
-//! | `groups.rs` | descriptions of groups of the newer protocol (KIP-848) |
+//! | `groups.rs` | descriptions of groups of the newer protocol (KIP-848), and membership |
 //! | `login.rs` | tokens for SASL/OAUTHBEARER |
 //! | `revive.rs` | clients that have lost all brokers |
 #![allow(unsafe_code)]
@@ -40,6 +40,7 @@ mod raw;
 mod revive;
 mod topic_ids;
 
+pub(crate) use groups::{is_member, member_id};
 pub(crate) use headers::{MessageHeaders, native_headers};
 pub(crate) use login::{Login, logged_in};
 pub(crate) use offsets::{
@@ -468,37 +469,6 @@ impl<'a> Message<'a> {
             unsafe { sys::rd_kafka_message_detach_headers(self.pointer.as_ptr(), &mut list) };
         let is_there = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
         MessageHeaders::of(is_there.then(|| NonNull::new(list)).flatten())
-    }
-}
-
-/// Whether the group has accepted this client as a member: the client knows a generation or, with
-/// KIP-848, a member epoch.
-pub(crate) fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
-    // SAFETY: the client is alive. The result is null, or owned here and freed once.
-    unsafe {
-        let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
-        if metadata.is_null() {
-            return false;
-        }
-        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
-        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
-        generation > 0
-    }
-}
-
-/// The id that the group assigned to this member. None before it has joined.
-pub(crate) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<String> {
-    // SAFETY: the client is alive. The result is null, or a C string that is owned here and freed
-    // once, after it was copied.
-    unsafe {
-        let client = consumer.client().native_ptr();
-        let id = sys::rd_kafka_memberid(client);
-        if id.is_null() {
-            return None;
-        }
-        let copy = CStr::from_ptr(id).to_string_lossy().into_owned();
-        sys::rd_kafka_mem_free(client, id.cast());
-        Some(copy).filter(|id| !id.is_empty())
     }
 }
 

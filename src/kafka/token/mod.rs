@@ -259,7 +259,7 @@ impl TokenOrigin {
         }
     }
 
-    /// Fetches a token that is valid now.
+    /// Fetches a token that is valid now. Blocks: on a file, or on the source of the process.
     pub(crate) fn token(&self) -> Result<Token, TokenError> {
         match self {
             Self::File(file) => file.token(),

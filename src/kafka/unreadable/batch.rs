@@ -8,7 +8,7 @@ use std::fmt;
 ///
 /// A consumer blocks the partition, reports it as not ready, and reads the batch again at an
 /// interval: a restored disk or another leader may have it whole. An operator can skip it. A
-/// [`Reader`](super::reader::Reader) ends the partition there.
+/// [`Reader`](crate::kafka::reader::Reader) ends the partition there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnreadableBatch {

@@ -23,7 +23,8 @@ static SHARED: OnceCell<Result<TestRedis, String>> = OnceCell::const_new();
 /// A Redis for tests. A started one ends when the value is dropped, at the latest with the process.
 ///
 /// A started server logs its commands (`appendonly yes`), so that it keeps its keys across a stop
-/// or a kill. [`redis`] returns the shared one. A test that stops a server starts its own:
+/// or a kill. [`redis`](fn@redis) returns the shared one. A test that stops a server starts its
+/// own:
 ///
 /// ```no_run
 /// use evenkeel::testing::{TestRedis, required};
