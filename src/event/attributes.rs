@@ -137,7 +137,8 @@ impl Attributes {
             .find(|name| !is_extension_name(name.as_bytes()))
             .map(|name| {
                 format!(
-                    "{name:?} cannot name an extension attribute: use lower-case letters and digits, and no name of \
+                    "{name:?} cannot name an extension attribute: use lower-case letters and \
+                     digits, and no name of \
                      the specification"
                 )
             })

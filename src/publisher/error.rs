@@ -79,7 +79,8 @@ pub enum PublishError {
     /// The topic does not exist. The record is not on the log. The client has waited for the topic
     /// for `topic.metadata.propagation.max.ms`, five seconds by default.
     #[error(
-        "not published to {topic}: the topic does not exist; create it with: evenkeel topics create {topic}"
+        "not published to {topic}: the topic does not exist; create it with: evenkeel topics \
+         create {topic}"
     )]
     NoTopic {
         /// The topic of the record.
@@ -155,34 +156,41 @@ pub(super) fn classify(code: Code, bytes: usize) -> Failure {
     let reason = match code {
         _ if is_of_size(code) => {
             return Failure::TooLarge(format!(
-                "the record of {bytes} bytes is larger than the client's message.max.bytes or the topic's \
+                "the record of {bytes} bytes is larger than the client's message.max.bytes or the \
+                 topic's \
                  max.message.bytes allows; make it smaller or raise both"
             ));
         }
         Code::UnknownTopic | Code::UnknownTopicOrPartition => return Failure::NoTopic,
         Code::UnknownPartition => return Failure::NoPartition,
         Code::InvalidTopic | Code::InvalidArgument => {
-            "this is no valid topic name; use letters, digits, '.', '_' and '-', at most 249".to_owned()
+            "this is no valid topic name; use letters, digits, '.', '_' and '-', at most 249"
+                .to_owned()
         }
         Code::TopicAuthorizationFailed => {
             "this client may not write to it; allow it by an ACL for WRITE on the topic".to_owned()
         }
         Code::ClusterAuthorizationFailed => {
-            "this client may not write idempotently; brokers before 3.0 ask for an ACL for IDEMPOTENT_WRITE on the \
+            "this client may not write idempotently; brokers before 3.0 ask for an ACL for \
+             IDEMPOTENT_WRITE on the \
              cluster"
                 .to_owned()
         }
         Code::InvalidRecord | Code::InvalidDifferentRecord => {
-            let reason = "the broker does not accept the record; a compacted topic, for example, needs keys";
+            let reason =
+                "the broker does not accept the record; a compacted topic, for example, needs keys";
             return Failure::Unfit(reason.to_owned());
         }
         Code::InvalidTimestamp => {
-            let reason = "the record's timestamp is further from the broker's clock than the topic allows";
+            let reason =
+                "the record's timestamp is further from the broker's clock than the topic allows";
             return Failure::Unfit(reason.to_owned());
         }
         Code::PolicyViolation
         | Code::UnsupportedForMessageFormat
-        | Code::UnsupportedCompressionType => format!("the broker does not accept the record: {code}"),
+        | Code::UnsupportedCompressionType => {
+            format!("the broker does not accept the record: {code}")
+        }
         Code::PurgeQueue => "the publisher ended before it was sent".to_owned(),
         Code::QueueFull => "the client's own queue is full".to_owned(),
         Code::MessageTimedOut => {

@@ -344,7 +344,8 @@ impl<R: Refused> Queued<'_, R> {
 /// The failure of a record that would be written after a later one of its key.
 pub(super) fn overtaken() -> Failure {
     Failure::Refused(
-        "the brokers refused the batch that it was in, and a later record of its key is on the log already; \
+        "the brokers refused the batch that it was in, and a later record of its key is on the \
+         log already; \
          publish it again only if the order does not matter"
             .to_owned(),
     )

@@ -29,7 +29,8 @@ pub enum StartError {
     /// Every kind was tried. The text contains the reason for each. Install one of the named
     /// programs, or start a Kafka and name it in the environment.
     #[error(
-        "no Apache Kafka is available: {tried}; set KAFKA_BOOTSTRAP_SERVERS, or install Docker, or Java 17 with Maven"
+        "no Apache Kafka is available: {tried}; set KAFKA_BOOTSTRAP_SERVERS, or install Docker, \
+         or Java 17 with Maven"
     )]
     NoneFound {
         /// The reasons, one per kind.
@@ -45,9 +46,7 @@ pub enum StartError {
         reason: String,
     },
     /// A topic of this name exists. The shared Kafka keeps the topics of other tests.
-    #[error(
-        "the topic {topic} exists already; a test takes its names from evenkeel::testing::unique"
-    )]
+    #[error("the topic {topic} exists already; use a name from evenkeel::testing::unique")]
     TopicExists {
         /// Name of the topic.
         topic: String,
@@ -60,7 +59,8 @@ pub enum StartError {
     },
     /// The requested port is in use, or this user may not bind it. Nothing was started.
     #[error(
-        "port {port} of 127.0.0.1 cannot be used: {source}; stop the program that uses it, or choose another port"
+        "port {port} of 127.0.0.1 cannot be used: {source}; stop the program that uses it, or \
+         choose another port"
     )]
     PortTaken {
         /// Port number.

@@ -285,7 +285,8 @@ impl ConfigLayers {
         {
             let brokers = &self.config.brokers;
             warnings.push(format!(
-                "{path} names no brokers (brokers = \"host:port\"), nor does a flag or the environment: using {brokers}"
+                "{path} names no brokers (brokers = \"host:port\"), nor does a flag or the \
+                 environment: using {brokers}"
             ));
         }
         let protocol = self.value("security.protocol").unwrap_or_default();

@@ -14,7 +14,8 @@ const JAVA: &[(&str, &str)] = &[
     ),
     (
         "ssl.keystore",
-        "Java's key stores are not read; set ssl.certificate.location and ssl.key.location to files in PEM",
+        "Java's key stores are not read; set ssl.certificate.location and ssl.key.location to \
+         files in PEM",
     ),
     (
         "sasl.login.callback",

@@ -65,7 +65,8 @@ const FIXED: &[(&str, &[&str], &str)] = &[
             "fnv1a_random",
             "fnv1a",
         ],
-        "the records of a key keep their order in one partition only; murmur2_random is the hash of Java's and Node's clients, \
+        "the records of a key keep their order in one partition only; murmur2_random is the hash \
+         of Java's and Node's clients, \
          consistent_random that of librdkafka's, fnv1a_random that of Sarama's",
     ),
     (
@@ -204,7 +205,8 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), ConfigError> {
         true if !has_oidc() => ConfigError::new(
             name,
             format!(
-                "this build of librdkafka has no curl, which OIDC needs; {}, or build with the feature dynamic-linking and a \
+                "this build of librdkafka has no curl, which OIDC needs; {}, or build with the \
+                 feature dynamic-linking and a \
                  librdkafka that has curl",
                 token::WHERE_FROM
             ),
@@ -272,7 +274,8 @@ pub(super) fn check_together(properties: &BTreeMap<String, String>) -> Result<()
     if value("sasl.mechanism").is_none() {
         return Err(ConfigError::new(
             "sasl.mechanism",
-            "is not set; set it to what the brokers offer: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER",
+            "is not set; set it to what the brokers offer: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or \
+             OAUTHBEARER",
         ));
     }
     if is("sasl.mechanism", "oauthbearer")
@@ -315,7 +318,7 @@ pub(super) fn check_brokers(brokers: &str) -> Result<(), ConfigError> {
         let address = server.split_once("://").map_or(server, |(_, rest)| rest);
         if address.contains('@') {
             return refuse(
-                "credentials do not belong into an address; set sasl.username and sasl.password"
+                "an address must not contain credentials; set sasl.username and sasl.password"
                     .to_owned(),
             );
         }

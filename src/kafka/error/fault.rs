@@ -168,7 +168,8 @@ const ADVICE: &[(&[&str], &str)] = &[
             "alert handshake failure",
             "certificate required",
         ],
-        "the broker asks for a client certificate that it accepts: set ssl.certificate.location and ssl.key.location, in PEM",
+        "the broker asks for a client certificate that it accepts: set ssl.certificate.location \
+         and ssl.key.location, in PEM",
     ),
     (
         &[
@@ -176,7 +177,8 @@ const ADVICE: &[(&[&str], &str)] = &[
             "alert certificate unknown",
             "alert certificate expired",
         ],
-        "the broker does not accept the client certificate: check ssl.certificate.location, the issuer and the expiry",
+        "the broker does not accept the client certificate: check ssl.certificate.location, the \
+         issuer and the expiry",
     ),
     (
         &["connecting to a SSL listener?"],
@@ -189,11 +191,13 @@ const ADVICE: &[(&[&str], &str)] = &[
             "unexpected eof",
             "packet length too long",
         ],
-        "the listener seems to speak no TLS: set security.protocol to PLAINTEXT or SASL_PLAINTEXT, or use the port for TLS",
+        "the listener seems to speak no TLS: set security.protocol to PLAINTEXT or \
+         SASL_PLAINTEXT, or use the port for TLS",
     ),
     (
         &["might require SASL authentication"],
-        "the listener seems to expect a login: set security.protocol to SASL_SSL or SASL_PLAINTEXT, and sasl.mechanism",
+        "the listener seems to expect a login: set security.protocol to SASL_SSL or \
+         SASL_PLAINTEXT, and sasl.mechanism",
     ),
     (
         &["OAUTHBEARER token"],
@@ -209,7 +213,8 @@ const ADVICE: &[(&[&str], &str)] = &[
     ),
     (
         &["invalid_token"],
-        "the broker does not accept the token: check its issuer, audience and times, and the broker's log",
+        "the broker does not accept the token: check its issuer, audience and times, and the \
+         broker's log",
     ),
     (
         &[

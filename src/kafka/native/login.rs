@@ -50,6 +50,7 @@ struct Entry {
 unsafe impl Send for Entry {}
 
 /// A client has tokens until this is dropped. Drop it before the client.
+#[must_use = "the client gets tokens only until this is dropped"]
 pub(crate) struct Login {
     id: Option<u64>,
 }

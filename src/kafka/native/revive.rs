@@ -111,6 +111,7 @@ struct Native {
 unsafe impl Send for Native {}
 
 /// A client is watched until this is dropped. Drop it before the client.
+#[must_use = "the client is watched only until this is dropped"]
 pub(crate) struct Watched {
     id: u64,
     is_cut_off: Arc<AtomicBool>,
@@ -144,7 +145,9 @@ impl Watched {
                 .spawn(check_until_none_is_left);
             match spawned {
                 Ok(_) => clients.has_thread = true,
-                Err(error) => tracing::warn!(%error, "cannot start the client checks"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot start the thread that checks the clients' connections")
+                }
             }
         }
         Self { id, is_cut_off }
@@ -257,7 +260,8 @@ fn revive(id: u64) {
     tracing::warn!(
         client = entry.name,
         brokers = entry.brokers,
-        "the client has lost all brokers although its bootstrap servers accept connections; adding them again"
+        "the client has lost all brokers although its bootstrap servers accept connections; \
+         adding them again"
     );
     entry.client.add_brokers(&entry.brokers);
 }

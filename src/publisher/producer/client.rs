@@ -272,7 +272,8 @@ fn warn_of_partitioner(config: &ClientConfig, own: &OwnPartitioner) {
     if !is_usual && told.insert(chosen.to_owned()) {
         tracing::warn!(
             partitioner = chosen,
-            "keys are assigned to other partitions than by Java's and Node's clients: all producers of a topic need the same partitioner, or a key has no order"
+            "keys are assigned to other partitions than by Java's and Node's clients: all \
+             producers of a topic need the same partitioner, or a key has no order"
         );
     }
 }
@@ -283,7 +284,8 @@ impl Drop for Client {
         if lost > 0 && !self.is_expendable.load(Ordering::Relaxed) {
             tracing::error!(
                 records = lost,
-                "the publisher ends with unacknowledged records, which may be lost; flush before the last clone is dropped"
+                "the publisher ends with unacknowledged records, which may be lost; flush before \
+                 the last clone is dropped"
             );
         }
     }

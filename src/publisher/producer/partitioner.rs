@@ -53,7 +53,8 @@ impl Partitioner for OwnPartitioner {
                     topic,
                     partition,
                     partitions,
-                    "the service's partitioner returned a partition that does not exist; the record is refused"
+                    "the service's partitioner returned a partition that does not exist; the \
+                     record is refused"
                 );
                 refused
             }

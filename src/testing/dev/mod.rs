@@ -57,7 +57,8 @@ pub async fn up(kind: KafkaKind, port: u16) -> Result<DevStatus, StartError> {
         KafkaKind::Java => process::start(port).await?,
         KafkaKind::Mock => {
             return Err(StartError::mock(
-                "it lives inside one process and ends with it; start Kafka with Docker or Java, or keep a process in the foreground",
+                "it runs inside one process and ends with it; start Kafka with Docker or Java, \
+                 or keep a process in the foreground",
             ));
         }
         KafkaKind::Auto => match container::start(port).await {

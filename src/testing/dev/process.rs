@@ -68,7 +68,9 @@ pub(super) async fn stop(pid: u32) -> Result<(), StartError> {
             tokio::time::sleep(wait::POLL_INTERVAL).await;
         }
     }
-    Err(StartError::java(format!("the process {pid} does not end")))
+    Err(StartError::java(format!(
+        "the process {pid} did not stop, not even by SIGKILL"
+    )))
 }
 
 /// Whether the process exists and is the Kafka of our directory. The process id may have been

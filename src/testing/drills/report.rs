@@ -23,6 +23,7 @@ const NAMED_MAX: usize = 10;
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use = "a report shows nothing before `check`"]
 pub struct DrillReport {
     /// Results by handler: its name in the inbox, or the event's type if the router has no inbox.
     pub handlers: BTreeMap<String, HandlerReport>,
@@ -71,7 +72,8 @@ impl fmt::Display for NotIdempotent {
                 let (count, named) = (report.ran_again_count, report.ran_again.join(", "));
                 write!(
                     f,
-                    " it ran again for {count} events that it had completed ({named}): give its router an inbox that outlives the \
+                    " it ran again for {count} events that it had completed ({named}): give its \
+                     router an inbox that outlives the \
                      process"
                 )?;
             }
@@ -79,7 +81,8 @@ impl fmt::Display for NotIdempotent {
                 let (count, named) = (report.changed_count, report.changed.join(", "));
                 write!(
                     f,
-                    " {count} duplicate or uncompleted deliveries changed effects ({named}): write effects through the \
+                    " {count} duplicate or uncompleted deliveries changed effects ({named}): \
+                     write effects through the \
                      store's transaction"
                 )?;
             }

@@ -268,7 +268,7 @@ pub(in crate::testing) async fn await_ready(
         }
         if started.elapsed() > START_LIMIT {
             return Err(StartError::java(format!(
-                "Kafka does not serve after {} s: {}",
+                "Kafka is not ready after {} s: {}",
                 START_LIMIT.as_secs(),
                 complaint(&text)
             )));

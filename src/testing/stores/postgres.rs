@@ -139,14 +139,16 @@ impl TestPostgres {
         let in_files = |error: std::io::Error| failed(error.to_string());
         let initdb = program("initdb").ok_or_else(|| {
             failed(format!(
-                "{VARIABLE} is not set, and there is no initdb in /usr/lib/postgresql/*/bin or on PATH; install postgresql"
+                "{VARIABLE} is not set, and there is no initdb in /usr/lib/postgresql/*/bin or on \
+                 PATH; install postgresql"
             ))
         })?;
         let (postgres, ready) = (
             initdb.with_file_name("postgres"),
             initdb.with_file_name("pg_isready"),
         );
-        let psql = program("psql").ok_or_else(|| failed("there is no psql".to_owned()))?;
+        let psql = program("psql")
+            .ok_or_else(|| failed("there is no psql; install postgresql".to_owned()))?;
         let user = user().await?;
         let directory = tempfile::Builder::new()
             .prefix("evenkeel-postgres-")

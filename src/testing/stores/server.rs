@@ -119,7 +119,7 @@ impl Server {
         let reason = subprocess::last_words(&log, "");
         Err(StartError::server(
             self.name,
-            format!("it does not serve after {} s: {reason}", LIMIT.as_secs()),
+            format!("it is not ready after {} s: {reason}", LIMIT.as_secs()),
         ))
     }
 
