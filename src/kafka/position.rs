@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 /// The position of a record on the log. Its text form is `topic/partition@offset`.
 ///
-/// Parsing accepts what `Display` writes, and nothing else: a valid topic name, and numbers from 0.
+/// Parsing accepts the output of `Display` only: a valid topic name, and numbers from 0.
 /// The error is a sentence that states the expected form, fit for the user of a flag.
 ///
 /// A position identifies a record in one cluster only, and only until its topic is deleted and

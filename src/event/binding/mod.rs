@@ -4,7 +4,7 @@
 //! handlers, and treats the payload as bytes.
 //!
 //! References: CloudEvents 1.0.2, its Kafka protocol binding and its JSON event format. Where other
-//! libraries deviate from them, decoding accepts what they write, as far as it is unambiguous; the
+//! libraries deviate from them, decoding accepts their form too, as far as it is unambiguous; the
 //! tests in `tests/sdks.rs` name them.
 //!
 //! | file | content |

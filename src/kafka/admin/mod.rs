@@ -6,7 +6,7 @@
 //! timeout passed to [`Admin::connect`].
 //!
 //! # Hidden topics and groups
-//! Brokers leave out what a client may not see, without a notice. A list that seems complete may
+//! Brokers leave out hidden topics and groups without a notice. A list that seems complete may
 //! therefore be incomplete. Methods that take a name request it by name, and distinguish *absent*
 //! from *hidden*. For lists, [`Admin::sees_all_topics`] and [`Admin::sees_all_groups`] return
 //! whether something may be missing.
@@ -50,8 +50,8 @@ use std::time::Duration;
 /// Every method returns [`KafkaError::Timeout`] if the answer takes too long,
 /// [`KafkaError::Unreachable`] if no broker answers, [`KafkaError::Refused`] if this client lacks
 /// the permission, and [`KafkaError::Unsupported`] if the brokers do not know the request. The
-/// `# Errors` sections name only what is special about a method. Every method may be called again
-/// after an error.
+/// `# Errors` sections name only the errors that are special to a method. Every method may be
+/// called again after an error.
 ///
 /// ```no_run
 /// use evenkeel::kafka::KafkaConfig;

@@ -1,6 +1,6 @@
 //! The effective settings of topics, whatever their origin.
 //!
-//! The consumer checks with them that Kafka will not delete what a group must keep, and the
+//! The consumer checks with them that Kafka keeps the records that a group needs, and the
 //! publisher reads the largest batch that a topic accepts.
 
 use super::connection::Connection;

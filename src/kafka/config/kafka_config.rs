@@ -209,7 +209,7 @@ impl KafkaConfig {
     /// ```
     /// # use evenkeel::kafka::KafkaConfig;
     /// let mut kafka = KafkaConfig::new("broker-1:9092");
-    /// kafka.set("compression.type=zstd")?;
+    /// kafka.set("linger.ms=20")?;
     /// let error = kafka.set("acks=1").expect_err("it would break a guarantee");
     /// assert_eq!(error.setting, "acks");
     /// # Ok::<(), evenkeel::kafka::ConfigError>(())

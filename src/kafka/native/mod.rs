@@ -264,7 +264,7 @@ fn with_partition_queue<C: ConsumerContext>(
 }
 
 /// Messages taken from a queue, freed when cleared or dropped. Reused from one take to the next, so
-/// that no list is allocated for each burst. Its capacity bounds what a take returns.
+/// that no list is allocated for each burst. Its capacity bounds the result of a take.
 pub(crate) struct Messages {
     pointers: Vec<NonNull<sys::rd_kafka_message_t>>,
 }

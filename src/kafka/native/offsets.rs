@@ -1,7 +1,7 @@
 //! The group's committed offsets, with their metadata and leader epochs, and the watermarks that
 //! the client knows.
 //!
-//! rust-rdkafka's safe calls lose what is needed here: metadata as bytes, the leader epoch that is
+//! rust-rdkafka's safe calls lose three facts: metadata as bytes, the leader epoch that is
 //! committed with an offset (KIP-320), and the refusal of a single partition. With the leader epoch
 //! a consumer notices that the log was truncated below its committed offset, for example after an
 //! unclean leader election, and continues where the logs diverge.

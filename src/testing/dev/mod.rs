@@ -81,7 +81,7 @@ pub async fn up(kind: KafkaKind, port: u16) -> Result<DevStatus, StartError> {
 ///
 /// # Errors
 /// Returns an error if Docker or the process does not stop, or a file cannot be removed. Call it
-/// again: what is gone already is no error.
+/// again: a part that is gone already is no error.
 pub async fn down() -> Result<Option<DevStatus>, StartError> {
     let Some(record) = Record::read()? else {
         return Ok(None);

@@ -46,7 +46,7 @@
 //! | [`Drills::crash_at`] | the process is killed | continues after a restart |
 //!
 //! `plan.rs` has the faults and their state, `inbox.rs` and `batch.rs` inject those of the store,
-//! `service.rs` those around the router, and `report.rs` collects what happened.
+//! `service.rs` those around the router, and `report.rs` collects the results.
 
 mod batch;
 mod inbox;

@@ -64,7 +64,7 @@ pub(super) struct Plan {
 /// Reads the effects of the handlers as a text.
 pub(super) type EffectProbe = dyn Fn() -> BoxFuture<'static, String> + Send + Sync;
 
-/// What happened so far, shared by all clones of the drills.
+/// The state and the results of the drills, shared by all of their clones.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) book: Mutex<Book>,
@@ -180,7 +180,7 @@ impl Drills {
         self.book().report()
     }
 
-    /// The record of what happened. Held for a moment only, never across an await.
+    /// The results so far. Held for a moment only, never across an await.
     pub(super) fn book(&self) -> MutexGuard<'_, Book> {
         let book = &self.state.book;
         book.lock().unwrap_or_else(PoisonError::into_inner)

@@ -58,7 +58,7 @@ where
     }
 }
 
-/// Delivers an event once or twice, and notes what its effects did meanwhile. With a probe, the
+/// Delivers an event once or twice, and records whether its effects changed. With a probe, the
 /// deliveries take turns, so that a change belongs to one of them.
 async fn deliver<S: Service<Delivery, Response = Outcome>>(
     drills: &Drills,

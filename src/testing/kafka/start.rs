@@ -1,7 +1,7 @@
 //! Finds or starts a Kafka of a given kind.
 //!
 //! A description contains why the kinds before it were passed over, so that a test run's output
-//! shows on what it ran.
+//! shows which Kafka it used.
 
 use super::cluster::{Backing, KafkaKind, TestKafka};
 use super::mock::Mock;
