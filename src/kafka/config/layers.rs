@@ -234,7 +234,8 @@ impl ConfigLayers {
         self.set(BROKERS, brokers, SettingOrigin::Flag(flag.to_owned()))
     }
 
-    /// Sets a property from the flag `flag`, as `name=value`.
+    /// Sets a property from the flag `flag`, as `name=value`. The flag's name becomes the setting's
+    /// origin. Call it once for each occurrence of the flag; the last value of a property counts.
     ///
     /// # Errors
     /// Returns the errors of [`KafkaConfig::set`].

@@ -25,7 +25,8 @@ const SECRET_PARTS: &[&str] = &[
     "oauthbearer.config",
 ];
 
-/// Whether the value of a property must never be printed.
+/// Whether the value of a property must never be printed. Errs on the side of secrecy: an unknown
+/// name with one of the parts counts as a secret.
 pub(super) fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     SECRET_PARTS.iter().any(|part| name.contains(part))

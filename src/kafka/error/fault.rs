@@ -24,7 +24,8 @@ const FACILITY: &str = "FAIL";
 /// How long a cause is reported: later the client has connected, or would have logged a newer one.
 const RECENT: Duration = Duration::from_secs(60);
 
-/// A connection that failed.
+/// A connection that failed, as the client reported it last. It explains the error of a request
+/// that found no broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
     /// The client's code. None for a cause that is only logged.
