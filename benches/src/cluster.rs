@@ -85,12 +85,9 @@ impl Cluster {
     /// Creates a topic without retention limits. Returns false if it exists.
     pub(crate) async fn create(&self, topic: &str, partitions: i32) -> anyhow::Result<bool> {
         let admin = Admin::connect(&self.config, TIMEOUT).await?;
-        let new = NewTopic {
-            name: topic.to_owned(),
-            partitions,
-            replication: -1,
-            config: [("retention.ms".to_owned(), "-1".to_owned())].into(),
-        };
+        let new = NewTopic::new(topic)
+            .with_partitions(partitions)
+            .with_setting("retention.ms", "-1");
         let (created, _) = admin.create_topics(&[new]).await?;
         Ok(!created.is_empty())
     }

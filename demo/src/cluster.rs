@@ -65,11 +65,10 @@ impl Cluster {
         }
         let topics: Vec<NewTopic> = shop_schemas::topics()
             .iter()
-            .map(|topic| NewTopic {
-                name: topic.name.clone(),
-                partitions: topic.partitions,
-                replication: -1,
-                config: [("retention.ms".to_owned(), topic.retention_ms.to_string())].into(),
+            .map(|topic| {
+                NewTopic::new(topic.name.clone())
+                    .with_partitions(topic.partitions)
+                    .with_setting("retention.ms", topic.retention_ms.to_string())
             })
             .collect();
         self.admin.create_topics(&topics).await?;

@@ -16,15 +16,12 @@ const WITHIN: Duration = Duration::from_secs(20);
 /// A topic with these settings.
 pub(crate) async fn create(case: &Case, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
     let admin = Admin::connect(&case.kafka, WITHIN).await.expect("an admin");
-    let topic = NewTopic {
-        name: topic.to_owned(),
-        partitions,
-        replication: -1,
-        config: settings
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect(),
-    };
+    let settings = settings
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let topic = NewTopic::new(topic)
+        .with_partitions(partitions)
+        .with_config(settings.collect());
     admin.create_topics(&[topic]).await.expect("created");
 }
 

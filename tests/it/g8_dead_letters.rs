@@ -13,7 +13,6 @@ use evenkeel::testing::{eventually, unique};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Code};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Handles what begins with `good`, and refuses all else with a message of `message_bytes`.
@@ -95,12 +94,9 @@ async fn a_record_too_large_for_its_letter_is_shortened_or_referred_to_and_takes
         return;
     };
     let admin = Admin::connect(&case.kafka, WITHIN).await.expect("an admin");
-    let topic = NewTopic {
-        name: letters_of(&case),
-        partitions: 1,
-        replication: -1,
-        config: BTreeMap::from([("max.message.bytes".to_owned(), "10000".to_owned())]),
-    };
+    let topic = NewTopic::new(letters_of(&case))
+        .with_partitions(1)
+        .with_setting("max.message.bytes", "10000");
     admin.create_topics(&[topic]).await.expect("a small topic");
     // Whole with the message, whole without it, and neither.
     let sizes = [100, 8_900, 50_000];

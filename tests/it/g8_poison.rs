@@ -347,12 +347,9 @@ async fn a_dead_letter_topic_that_takes_nothing_stops_its_partition_until_it_doe
         .await
         .expect("an admin client");
     let limit = |bytes: &str| BTreeMap::from([("max.message.bytes".to_owned(), bytes.to_owned())]);
-    let topic = NewTopic {
-        name: letters.clone(),
-        partitions: 1,
-        replication: -1,
-        config: limit("100"),
-    };
+    let topic = NewTopic::new(letters.clone())
+        .with_partitions(1)
+        .with_config(limit("100"));
     admin
         .create_topics(&[topic])
         .await

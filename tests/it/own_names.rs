@@ -8,7 +8,6 @@ use evenkeel::kafka::KafkaError;
 use evenkeel::kafka::admin::{Admin, NewTopic};
 use evenkeel::recovery::retry_topic;
 use evenkeel::testing::{eventually, unique};
-use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -50,12 +49,9 @@ impl Pair {
             partitions: 1,
         };
         let admin = Admin::connect(&ours.kafka, WITHIN).await.expect("an admin");
-        let topic = NewTopic {
-            name: ours.topic.clone(),
-            partitions: 1,
-            replication: 1,
-            config: BTreeMap::new(),
-        };
+        let topic = NewTopic::new(ours.topic.clone())
+            .with_partitions(1)
+            .with_replication(1);
         admin.create_topics(&[topic]).await.expect("a topic");
         let retry = retry_topic(&ours.group, &ours.topic);
         assert_eq!(retry, retry_topic(&theirs.group, &theirs.topic));

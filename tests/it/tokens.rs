@@ -7,7 +7,6 @@ use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::admin::{Admin, NewTopic};
 use evenkeel::kafka::reader::Reader;
 use evenkeel::testing::{Listener, SecuredKafka, eventually, secured_kafka, unique};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,12 +83,7 @@ async fn every_client_goes_on_with_the_next_token_of_the_file() {
     }
     let admin = Admin::connect(&kafka, WITHIN).await.expect("connected");
     let topic = unique("it-tokens");
-    let spec = |name: &str| NewTopic {
-        name: name.to_owned(),
-        partitions: 1,
-        replication: 1,
-        config: BTreeMap::new(),
-    };
+    let spec = |name: &str| NewTopic::new(name).with_partitions(1).with_replication(1);
     admin.create_topics(&[spec(&topic)]).await.expect("created");
 
     let case = Case::named(kafka.clone(), topic.clone(), 1);

@@ -248,7 +248,7 @@ async fn every_fault_of_a_login_is_told_with_what_to_do() {
         Listener::Sasl,
         &but("sasl.username="),
         2,
-        &["sasl.username: PLAIN needs it"],
+        &["sasl.username: is not set; PLAIN needs it"],
     )
     .await;
     check(Listener::Sasl, &but("sasl.mechanism=PLANE"), 2, &["PLANE"]).await;

@@ -394,12 +394,10 @@ async fn a_group_that_does_not_answer_in_time_is_told_by_the_exit_code() {
     let admin = Admin::connect(&shop.kafka.config(), WITHIN)
         .await
         .expect("connected");
-    let topic = NewTopic {
-        name: control_topic(&shop.group),
-        partitions: 1,
-        replication: 1,
-        config: control_topic_config(),
-    };
+    let topic = NewTopic::new(control_topic(&shop.group))
+        .with_partitions(1)
+        .with_replication(1)
+        .with_config(control_topic_config());
     admin.create_topics(&[topic]).await.expect("created");
     // A member that knows nothing of commands.
     let client: BaseConsumer = ClientConfig::new()

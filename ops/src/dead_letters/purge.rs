@@ -187,10 +187,7 @@ type Cuts = BTreeMap<i32, i64>;
 
 /// Cuts before the first record of `time` or later.
 fn cuts_before(cluster: &Cluster, topic: &str, time: Timestamp) -> Result<Cuts, KafkaError> {
-    let reading = Reading {
-        start: Start::Time(time.as_millisecond()),
-        ..Reading::whole([topic])
-    };
+    let reading = Reading::whole([topic]).with_start(Start::Time(time.as_millisecond()));
     let reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
     Ok(reader
         .spans()

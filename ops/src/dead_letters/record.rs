@@ -129,12 +129,10 @@ pub fn look_up(
     at: &RecordPosition,
     stop: &CancellationToken,
 ) -> Result<Lookup, KafkaError> {
-    let reading = Reading {
-        topics: vec![at.topic.clone()],
-        partitions: vec![at.partition],
-        start: Start::Offset(at.offset),
-        end: Some(Start::Offset(at.offset.saturating_add(1))),
-    };
+    let reading = Reading::whole([at.topic.clone()])
+        .with_partitions([at.partition])
+        .with_start(Start::Offset(at.offset))
+        .with_end(Start::Offset(at.offset.saturating_add(1)));
     let mut reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
     let mut found = None;
     let end = drain(&mut reader, stop, |record| {

@@ -319,12 +319,7 @@ pub(super) async fn follow(
     topics: &[String],
 ) -> Result<Answers, KafkaError> {
     let topics = topics.iter().map(|topic| retry_topic(group, topic));
-    let reading = Reading {
-        topics: topics.collect(),
-        partitions: Vec::new(),
-        start: Start::End,
-        end: None,
-    };
+    let reading = Reading::whole(topics).with_start(Start::End).with_end(None);
     let cluster = cluster.clone();
     let open = move || Reader::open(&cluster.kafka, &reading, cluster.timeout);
     let mut reader = blocking::run(open).await?;

@@ -169,12 +169,7 @@ fn spans(
     (from, to): (Start, Start),
     lag: &[PartitionLag],
 ) -> Result<Vec<Span>, KafkaError> {
-    let reading = Reading {
-        topics: vec![topic.to_owned()],
-        partitions: Vec::new(),
-        start: from,
-        end: Some(to),
-    };
+    let reading = Reading::whole([topic]).with_start(from).with_end(to);
     let reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
     let settled = reader.spans().filter_map(|span| {
         let at = lag.iter().find(|at| at.partition == span.partition)?;

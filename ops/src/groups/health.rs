@@ -122,26 +122,18 @@ mod tests {
     use evenkeel::control::{Action, Entry, Scope};
 
     fn group(state: &str) -> GroupDescription {
-        GroupDescription {
-            group: "g".to_owned(),
-            state: state.to_owned(),
-            protocol: "consumer".to_owned(),
-            members: Vec::new(),
-            are_members_known: true,
-        }
+        let mut group = GroupDescription::new("g", state);
+        group.protocol = "consumer".to_owned();
+        group
     }
 
     fn lag(records: i64, unreadable: Option<&str>) -> PartitionLag {
-        PartitionLag {
-            topic: "t".to_owned(),
-            partition: 0,
-            committed: Some(0),
-            low: 0,
-            high: records,
-            lag: records,
-            age_ms: None,
-            unreadable: unreadable.map(str::to_owned),
-        }
+        let mut lag = PartitionLag::new("t", 0);
+        lag.committed = Some(0);
+        lag.high = records;
+        lag.lag = records;
+        lag.unreadable = unreadable.map(str::to_owned);
+        lag
     }
 
     fn paused(scope: Scope) -> ControlState {

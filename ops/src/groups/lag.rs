@@ -109,16 +109,12 @@ mod tests {
     use super::*;
 
     fn at(lag: i64, age_ms: Option<i64>) -> PartitionLag {
-        PartitionLag {
-            topic: "t".to_owned(),
-            partition: 0,
-            committed: Some(0),
-            low: 0,
-            high: lag,
-            lag,
-            age_ms,
-            unreadable: None,
-        }
+        let mut at = PartitionLag::new("t", 0);
+        at.committed = Some(0);
+        at.high = lag;
+        at.lag = lag;
+        at.age_ms = age_ms;
+        at
     }
 
     #[test]
@@ -140,10 +136,9 @@ mod tests {
         check(None, Some(Duration::from_secs(2)), false);
         check(None, Some(Duration::from_millis(1_999)), true);
         assert_eq!(complaint(&[], Some(0), Some(Duration::from_secs(1))), None);
-        let lag = [PartitionLag {
-            unreadable: Some("t/0 cannot be read".to_owned()),
-            ..at(1, None)
-        }];
+        let mut unreadable = at(1, None);
+        unreadable.unreadable = Some("t/0 cannot be read".to_owned());
+        let lag = [unreadable];
         let hour = Some(Duration::from_secs(3600));
         assert!(complaint(&lag, None, hour).is_some());
         assert!(complaint(&lag, Some(10), None).is_some());
@@ -152,10 +147,11 @@ mod tests {
 
     #[test]
     fn a_complaint_names_the_partition_and_passes_over_what_is_parked() {
-        let of = |topic: &str, partition, lag, age_ms| PartitionLag {
-            topic: topic.to_owned(),
-            partition,
-            ..at(lag, Some(age_ms))
+        let of = |topic: &str, partition, lag, age_ms| {
+            let mut of = at(lag, Some(age_ms));
+            of.topic = topic.to_owned();
+            of.partition = partition;
+            of
         };
         let lag = [
             of("orders", 0, 2, 1_000),

@@ -153,11 +153,7 @@ mod tests {
     }
 
     fn acknowledged() -> Outcome {
-        Outcome::Answered(Ok(Receipt {
-            topic: "topic".to_owned(),
-            partition: 0,
-            offset: 0,
-        }))
+        Outcome::Answered(Ok(Receipt::new("topic", 0, 0)))
     }
 
     fn unknown() -> Outcome {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 const START_LIMIT: Duration = Duration::from_secs(90);
 
+/// Starts the container, and returns when Kafka is ready. Removes it again if Kafka does not start.
 pub(super) async fn start(port: u16) -> Result<Record, StartError> {
     let engine = Engine::find().await?;
     let name = format!("evenkeel-dev-kafka-{port}");
@@ -56,12 +57,15 @@ pub(super) async fn is_running(name: &str) -> Result<bool, StartError> {
     exists(name, "--filter=status=running").await
 }
 
+/// Whether a container of this name exists among those that `which`, a flag of `docker ps`,
+/// selects.
 async fn exists(name: &str, which: &str) -> Result<bool, StartError> {
     let filter = format!("--filter=name=^{name}$");
     let found = run(&["ps", which, "--quiet", &filter]).await?;
     Ok(!found.trim().is_empty())
 }
 
+/// Waits for the line in the container's log. Fails as soon as the container has ended.
 async fn await_ready(name: &str) -> Result<(), StartError> {
     let started = Instant::now();
     loop {

@@ -1,4 +1,11 @@
 //! Apache Kafka in a container: the official image, or a local image of the same name.
+//!
+//! Two difficulties shape this file:
+//! - Kafka must advertise the address under which clients reach it, and the port on this machine is
+//!   known only after the container runs. So the container's command waits for a file with the
+//!   address, and starts Kafka then.
+//! - A container outlives the process that started it. So a reaper removes it when this process is
+//!   gone, and is started before the container is created.
 
 use super::broker::{HEAP, READY_LINE, SETTINGS, VERSION, cluster_id};
 use super::cluster::{Backing, Freezer};
@@ -50,6 +57,7 @@ const RUN_WHEN_ADVERTISED: &str = "while [ ! -s /tmp/advertised ]; do sleep 0.05
 const ADVERTISE: &str =
     r#"echo "$1" >/tmp/advertised.part && mv /tmp/advertised.part /tmp/advertised"#;
 
+/// Starts a container, and returns when Kafka is ready.
 pub(in crate::testing) async fn start() -> Result<TestKafka, StartError> {
     let engine = Engine::find().await?;
     let name = unique("evenkeel-kafka");
@@ -191,10 +199,12 @@ fn reachable(host: &str, port: u16) -> String {
     }
 }
 
+/// Whether the Docker engine is on another machine, by `DOCKER_HOST`.
 fn engine_is_remote() -> bool {
     std::env::var("DOCKER_HOST").is_ok_and(|engine| engine.starts_with("tcp://"))
 }
 
+/// The error of testcontainers, with the texts of its sources that it does not repeat itself.
 fn failed(error: TestcontainersError) -> StartError {
     let mut reason = error.to_string();
     let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(&error);
@@ -208,6 +218,7 @@ fn failed(error: TestcontainersError) -> StartError {
     StartError::docker(reason)
 }
 
+/// The image as testcontainers needs it described.
 struct KafkaImage;
 
 impl Image for KafkaImage {

@@ -219,12 +219,10 @@ fn reading(args: ConsumeArgs) -> anyhow::Result<Reading> {
     }
     let mut topics = args.topics;
     topics.extend(args.topic);
-    Ok(Reading {
-        topics,
-        partitions: args.partition,
-        start: start.unwrap_or(Start::Beginning),
-        end,
-    })
+    Ok(Reading::whole(topics)
+        .with_partitions(args.partition)
+        .with_start(start.unwrap_or(Start::Beginning))
+        .with_end(end))
 }
 
 /// The topics to read and the format.

@@ -82,11 +82,10 @@ impl Drafter {
         if !own {
             attributes.subject = self.subject.clone().or_else(|| key.clone());
         }
-        Ok(JsonEvent {
-            attributes,
-            topic,
-            key: key.map(Into::into),
-            data,
+        let event = JsonEvent::new(attributes, topic, data);
+        Ok(match key {
+            Some(key) => event.with_key(key),
+            None => event,
         })
     }
 

@@ -228,11 +228,11 @@ fn plan(declaration: &TopicDeclaration, found: Option<&TopicDescription>) -> Ste
 /// Makes the planned changes, and marks each step as done. The first error ends it; what was done
 /// until then stays, so the command can be repeated.
 async fn execute(admin: &Admin, steps: &mut [Step], replication: i32) -> anyhow::Result<()> {
-    let new_topic = |step: &Step| NewTopic {
-        name: step.topic.clone(),
-        partitions: step.partitions,
-        replication,
-        config: BTreeMap::from([(RETENTION.to_owned(), step.retention_ms.to_string())]),
+    let new_topic = |step: &Step| {
+        NewTopic::new(step.topic.clone())
+            .with_partitions(step.partitions)
+            .with_replication(replication)
+            .with_setting(RETENTION, step.retention_ms.to_string())
     };
     let missing: Vec<NewTopic> = steps
         .iter()
@@ -269,23 +269,20 @@ mod tests {
     }
 
     fn found(partitions: i32, retention: Option<&str>) -> TopicDescription {
-        let partition = |partition| PartitionDescription {
-            partition,
-            leader: 1,
-            replicas: vec![1],
-            in_sync: vec![1],
-            low: 0,
-            high: 0,
+        let partition = |partition| {
+            let mut partition = PartitionDescription::new(partition);
+            partition.leader = 1;
+            partition.replicas = vec![1];
+            partition.in_sync = vec![1];
+            partition
         };
-        TopicDescription {
-            name: "t".to_owned(),
-            partitions: (0..partitions).map(partition).collect(),
-            config: retention
-                .map(|value| (RETENTION.to_owned(), value.to_owned()))
-                .into_iter()
-                .collect(),
-            config_refused: None,
-        }
+        let mut topic = TopicDescription::new("t");
+        topic.partitions = (0..partitions).map(partition).collect();
+        topic.config = retention
+            .map(|value| (RETENTION.to_owned(), value.to_owned()))
+            .into_iter()
+            .collect();
+        topic
     }
 
     #[test]
@@ -297,10 +294,8 @@ mod tests {
         check(Some(found(2, Some("1000"))), Action::Keep);
         check(Some(found(2, Some("5"))), Action::Change);
         check(Some(found(2, None)), Action::Change);
-        let hidden = TopicDescription {
-            config_refused: Some("it takes an ACL".to_owned()),
-            ..found(2, None)
-        };
+        let mut hidden = found(2, None);
+        hidden.config_refused = Some("it takes an ACL".to_owned());
         check(Some(hidden), Action::Hidden);
         check(Some(found(1, Some("1000"))), Action::Differs);
         check(Some(found(3, Some("1000"))), Action::Differs);

@@ -283,12 +283,10 @@ async fn create(connection: &ConnectionArgs, args: CreateArgs) -> anyhow::Result
             return Err(Usage(format!("the setting {name} is given twice")).into());
         }
     }
-    let topic = NewTopic {
-        name: args.name,
-        partitions: args.partitions,
-        replication: args.replication.unwrap_or(-1),
-        config,
-    };
+    let topic = NewTopic::new(args.name)
+        .with_partitions(args.partitions)
+        .with_replication(args.replication.unwrap_or(-1))
+        .with_config(config);
     let admin = connection.admin_to_change().await?;
     let (created, existing) = admin.create_topics(std::slice::from_ref(&topic)).await?;
     if !existing.is_empty() && !args.if_not_exists {

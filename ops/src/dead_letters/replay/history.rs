@@ -88,12 +88,10 @@ fn is_known(replays: &ReplayLog, entry: &ReplayLogEntry) -> bool {
 
 /// Waits for longer than a heartbeat interval. Fails if a heartbeat arrives.
 async fn check_alone(cluster: &Cluster, topic: &str) -> Result<(), DeadLetterError> {
-    let reading = Reading {
-        topics: replay_topic(topic).into_iter().collect(),
-        partitions: vec![0],
-        start: Start::End,
-        end: None,
-    };
+    let reading = Reading::whole(replay_topic(topic))
+        .with_partitions([0])
+        .with_start(Start::End)
+        .with_end(None);
     let cluster = cluster.clone();
     let heard = blocking::run(move || -> Result<Option<ReplayRun>, KafkaError> {
         let mut reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
@@ -139,12 +137,10 @@ async fn published(
             // A partition added meanwhile belongs to the run from its beginning.
             let start = ends.get(&partition.partition).copied().unwrap_or(0);
             if partition.high > start {
-                let reading = Reading {
-                    topics: vec![destination.clone()],
-                    partitions: vec![partition.partition],
-                    start: Start::Offset(start),
-                    end: Some(Start::Offset(partition.high)),
-                };
+                let reading = Reading::whole([destination.clone()])
+                    .with_partitions([partition.partition])
+                    .with_start(Start::Offset(start))
+                    .with_end(Start::Offset(partition.high));
                 entries.extend(replays_of(cluster, topic, &run.run, reading).await?);
             }
         }

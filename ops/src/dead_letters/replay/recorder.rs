@@ -164,12 +164,9 @@ async fn create(admin: &Admin, topic: &str, log: &str) -> Result<(), KafkaError>
         return Ok(());
     }
     let partitions = counts.get(topic).copied().unwrap_or(1);
-    let topic = NewTopic {
-        name: log.to_owned(),
-        partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
-        replication: -1,
-        config: BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]),
-    };
+    let topic = NewTopic::new(log)
+        .with_partitions(i32::try_from(partitions).unwrap_or(i32::MAX))
+        .with_setting("cleanup.policy", "compact");
     admin.create_topics(&[topic]).await?;
     Ok(())
 }
@@ -194,12 +191,10 @@ async fn rival(
     from: i64,
     own: &Receipt,
 ) -> Result<Option<ReplayRun>, DeadLetterError> {
-    let reading = Reading {
-        topics: vec![log.to_owned()],
-        partitions: vec![0],
-        start: Start::Offset(from),
-        end: Some(Start::Offset(own.offset)),
-    };
+    let reading = Reading::whole([log])
+        .with_partitions([0])
+        .with_start(Start::Offset(from))
+        .with_end(Start::Offset(own.offset));
     let cluster = cluster.clone();
     let read = move || {
         let mut reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
