@@ -16,6 +16,7 @@ const SAME_REQUEST_WITHIN: Duration = Duration::from_secs(1);
 
 /// A signal that requests a stop of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StopSignal {
     /// SIGINT, sent by Ctrl-C.
     Interrupt,

@@ -287,16 +287,8 @@ mod tests {
                 exit::NO_ANSWER,
             ),
         ] {
-            let report = RunReport {
-                stopped,
-                received: 0,
-                settled: 0,
-                duplicates: 0,
-                ignored: 0,
-                dead_letters: 0,
-                parked: 0,
-                clean,
-            };
+            let mut report = RunReport::new(stopped);
+            report.clean = clean;
             assert_eq!(
                 ending(bound, &report).code(),
                 expected,

@@ -24,6 +24,7 @@ use crate::telemetry::{Health, Part};
 use futures_util::FutureExt;
 use std::any::Any;
 use std::error::Error;
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering as Memory};
@@ -50,6 +51,7 @@ use tokio_util::sync::CancellationToken;
 /// # Ok(())
 /// # }
 /// ```
+#[must_use = "a consumer does nothing until it runs"]
 pub struct Consumer<H> {
     kafka: KafkaConfig,
     settings: ConsumerSettings,
@@ -57,6 +59,16 @@ pub struct Consumer<H> {
     publisher: Option<Publisher>,
     health: Health,
     classifier: Classifier,
+}
+
+impl<H> fmt::Debug for Consumer<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("kafka", &self.kafka)
+            .field("settings", &self.settings)
+            .field("health", &self.health)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<H> Consumer<H>
@@ -134,7 +146,10 @@ where
             &self.settings.group,
         );
         let ran = self.run_once_free(&health, stop).await;
-        let failure = ran.as_ref().err().map(ToString::to_string);
+        let failure = ran.as_ref().err().map(|error| match error {
+            ConsumerError::Thread { source, .. } => format!("{error}: {source}"),
+            error => error.to_string(),
+        });
         health.end(failure.as_deref());
         ran
     }
@@ -171,7 +186,7 @@ where
             }
             health.set_ready(readiness::COMPONENT, Err(reason));
             tokio::select! {
-                () = stop.cancelled() => return Ok(RunReport::of_nothing()),
+                () = stop.cancelled() => return Ok(RunReport::new(Stopped::Requested)),
                 () = tokio::time::sleep(INSTANCE_INTERVAL) => {}
             }
         }
@@ -189,7 +204,7 @@ where
         let (commands, state) = match followed {
             Followed::Read(commands, state) => (Some(*commands), state),
             Followed::Unusable => (None, ControlState::default()),
-            Followed::Stopped => return Ok(RunReport::of_nothing()),
+            Followed::Stopped => return Ok(RunReport::new(Stopped::Requested)),
         };
         let (control, notes) = Control::new(state);
         // Without a control topic, notes are discarded.
@@ -312,11 +327,17 @@ fn spawn_poll_thread(
         poll::run(shared, &config, &kafka, commands, runtime, stop, report_end);
     };
     let spawned = std::thread::Builder::new()
-        .name("evenkeel-poll".to_owned())
+        .name(POLL_THREAD.to_owned())
         .spawn(poll);
-    spawned.map_err(|error| ConsumerError::Fatal(format!("no thread for the client: {error}")))?;
+    spawned.map_err(|source| ConsumerError::Thread {
+        name: POLL_THREAD,
+        source,
+    })?;
     Ok((Polling { ended, closed }, stop_polling))
 }
+
+/// The name of the thread that owns the client.
+const POLL_THREAD: &str = "evenkeel-poll";
 
 /// How often the run is retried while another member has the instance id.
 const INSTANCE_INTERVAL: Duration = Duration::from_secs(1);

@@ -15,6 +15,7 @@ pub enum Stopped {
 
 /// The counts of a run.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct RunReport {
     /// Why the run ended.
     pub stopped: Stopped,
@@ -39,10 +40,19 @@ pub struct RunReport {
 }
 
 impl RunReport {
-    /// The report of a run that was stopped before it began.
-    pub(crate) fn of_nothing() -> Self {
+    /// A clean report without records, to be completed field by field: for tests of code that acts
+    /// on reports.
+    ///
+    /// ```
+    /// use evenkeel::consumer::{RunReport, Stopped};
+    ///
+    /// let mut report = RunReport::new(Stopped::BoundReached);
+    /// report.settled = 7;
+    /// assert!(report.clean);
+    /// ```
+    pub fn new(stopped: Stopped) -> Self {
         Self {
-            stopped: Stopped::Requested,
+            stopped,
             received: 0,
             settled: 0,
             duplicates: 0,
@@ -80,6 +90,16 @@ pub enum ConsumerError {
     #[error("another member of the group has the same instance id")]
     InstanceInUse,
     /// The client can no longer be used. The process should end and be started again.
-    #[error("the client failed for good: {0}")]
+    #[error("the client cannot continue: {0}; restart the process")]
     Fatal(String),
+    /// A thread of the consumer cannot be started. The operating system refuses it, for example at
+    /// a limit of threads or of memory. No record was handled. A later run may succeed.
+    #[error("the thread {name} cannot be started; check the limits of threads and memory")]
+    Thread {
+        /// The name of the thread.
+        name: &'static str,
+        /// The error of the operating system.
+        #[source]
+        source: std::io::Error,
+    },
 }

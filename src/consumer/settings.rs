@@ -106,14 +106,15 @@ pub enum StopWhen {
 /// use evenkeel::consumer::ConsumerSettings;
 /// use std::time::Duration;
 ///
-/// let mut settings = ConsumerSettings::new("payments", ["shop.orders"]);
-/// settings.concurrency = 16;
-/// settings.handler_timeout = Some(Duration::from_secs(30));
+/// let settings = ConsumerSettings::new("payments", ["shop.orders"])
+///     .with_concurrency(16)
+///     .with_handler_timeout(Duration::from_secs(30));
 /// settings.validate()?;
 /// # Ok::<(), evenkeel::kafka::ConfigError>(())
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
+#[must_use = "settings do nothing until a consumer is created with them"]
 pub struct ConsumerSettings {
     /// Consumer group. Its retry, dead-letter and control topics are named after it.
     pub group: String,
@@ -229,6 +230,156 @@ impl ConsumerSettings {
         }
     }
 
+    /// Sets which records are handled one after the other.
+    pub fn with_ordering(mut self, ordering: RecordOrdering) -> Self {
+        self.ordering = ordering;
+        self
+    }
+
+    /// Sets how records without a key are ordered.
+    pub fn with_keyless_ordering(mut self, keyless_ordering: KeylessOrdering) -> Self {
+        self.keyless_ordering = keyless_ordering;
+        self
+    }
+
+    /// Sets whether records are read with their headers.
+    pub fn with_headers(mut self, headers: RecordHeaders) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// Sets how many handlers run at the same time.
+    pub fn with_concurrency(mut self, concurrency: usize) -> Self {
+        self.concurrency = concurrency;
+        self
+    }
+
+    /// Sets the number of tasks that drive handlers. None means twice the processors.
+    pub fn with_workers(mut self, workers: impl Into<Option<usize>>) -> Self {
+        self.workers = workers.into();
+        self
+    }
+
+    /// Sets how many records are in flight at most. None means `max(4 × concurrency, 4096)`.
+    pub fn with_in_flight_records_max(
+        mut self,
+        in_flight_records_max: impl Into<Option<usize>>,
+    ) -> Self {
+        self.in_flight_records_max = in_flight_records_max.into();
+        self
+    }
+
+    /// Sets how many bytes of records are in flight at most.
+    pub fn with_in_flight_bytes_max(mut self, in_flight_bytes_max: usize) -> Self {
+        self.in_flight_bytes_max = in_flight_bytes_max;
+        self
+    }
+
+    /// Sets the time between two commits.
+    pub fn with_commit_interval(mut self, commit_interval: Duration) -> Self {
+        self.commit_interval = commit_interval;
+        self
+    }
+
+    /// Sets how long a stop takes at most.
+    pub fn with_drain_timeout(mut self, drain_timeout: Duration) -> Self {
+        self.drain_timeout = drain_timeout;
+        self
+    }
+
+    /// Sets how long a rebalance waits for running handlers.
+    pub fn with_revoke_timeout(mut self, revoke_timeout: Duration) -> Self {
+        self.revoke_timeout = revoke_timeout;
+        self
+    }
+
+    /// Sets how long the start waits for the brokers.
+    pub fn with_startup_timeout(mut self, startup_timeout: Duration) -> Self {
+        self.startup_timeout = startup_timeout;
+        self
+    }
+
+    /// Sets how long one attempt runs at most. None means for ever.
+    pub fn with_handler_timeout(mut self, handler_timeout: impl Into<Option<Duration>>) -> Self {
+        self.handler_timeout = handler_timeout.into();
+        self
+    }
+
+    /// Sets when a running handler is reported.
+    pub fn with_stuck_handler_after(mut self, stuck_handler_after: Duration) -> Self {
+        self.stuck_handler_after = stuck_handler_after;
+        self
+    }
+
+    /// Sets how partitions are assigned.
+    pub fn with_assignment(mut self, assignment: Assignment) -> Self {
+        self.assignment = assignment;
+        self
+    }
+
+    /// Sets the name of a static member. Without it the membership is dynamic.
+    pub fn with_instance_id(mut self, instance_id: impl Into<String>) -> Self {
+        self.instance_id = Some(instance_id.into());
+        self
+    }
+
+    /// Sets when the run ends by itself.
+    pub fn with_stop_when(mut self, stop_when: StopWhen) -> Self {
+        self.stop_when = stop_when;
+        self
+    }
+
+    /// Sets how failed records are retried.
+    pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Sets how a key continues after a dead letter.
+    pub fn with_after_dead_letter(mut self, after_dead_letter: AfterDeadLetter) -> Self {
+        self.after_dead_letter = after_dead_letter;
+        self
+    }
+
+    /// Sets how long settled records stay in the retry topic.
+    pub fn with_retry_topic_retention(mut self, retry_topic_retention: Duration) -> Self {
+        self.retry_topic_retention = retry_topic_retention;
+        self
+    }
+
+    /// Sets when an outage pauses all handlers.
+    pub fn with_breaker(mut self, breaker: BreakerPolicy) -> Self {
+        self.breaker = breaker;
+        self
+    }
+
+    /// Sets where dead letters are written.
+    pub fn with_dead_letter_topic(mut self, dead_letter_topic: DeadLetterTopic) -> Self {
+        self.dead_letter_topic = dead_letter_topic;
+        self
+    }
+
+    /// Sets how long dead letters must be kept at least. None means for ever.
+    pub fn with_dead_letters_kept_min(
+        mut self,
+        dead_letters_kept_min: impl Into<Option<Duration>>,
+    ) -> Self {
+        self.dead_letters_kept_min = dead_letters_kept_min.into();
+        self
+    }
+
+    /// Sets the time between two checks of the group's own topics.
+    pub fn with_own_topics_interval(mut self, own_topics_interval: Duration) -> Self {
+        self.own_topics_interval = own_topics_interval;
+        self
+    }
+
+    /// Sets how many dead letters stop the member.
+    pub fn with_flood_guard(mut self, flood_guard: FloodGuardPolicy) -> Self {
+        self.flood_guard = flood_guard;
+        self
+    }
+
     /// The number of workers in effect.
     pub fn workers(&self) -> usize {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -286,7 +437,7 @@ impl ConsumerSettings {
             return Err(ConfigError::new(
                 "topics",
                 format!(
-                    "{topic:?} is no topic name; use at most 249 letters, digits, dots, underscores and hyphens"
+                    "{topic:?} is not a topic name; use at most 249 letters, digits, dots, underscores and hyphens"
                 ),
             ));
         }
@@ -329,7 +480,7 @@ impl ConsumerSettings {
             return Err(ConfigError::new(
                 "topics",
                 format!(
-                    "{topic:?} is a topic that the group {} has for itself; read it with another group",
+                    "{topic:?} is one of the own topics of the group {}; read it with another group",
                     self.group
                 ),
             ));
@@ -350,7 +501,7 @@ impl ConsumerSettings {
             Some(name) => Err(ConfigError::new(
                 "group",
                 format!(
-                    "a topic of its own would be {name:?}, which is no topic name; use letters, digits, dots, \
+                    "one of its own topics would be {name:?}, which is not a topic name; use letters, digits, dots, \
                      underscores and hyphens, and keep group and topic short enough for 249 bytes"
                 ),
             )),
@@ -360,21 +511,21 @@ impl ConsumerSettings {
     /// Why a topic cannot take the group's dead letters; none where it can.
     fn unfit_for_dead_letters(&self, name: &str) -> Option<&'static str> {
         if !is_topic_name(name) {
-            Some("is no topic name; use at most 249 letters, digits, dots, underscores and hyphens")
+            Some(
+                "is not a topic name; use at most 249 letters, digits, dots, underscores and hyphens",
+            )
         } else if self
             .topics
             .iter()
             .any(|topic| are_equal_to_kafka(topic, name))
         {
             Some(
-                "is one of the topics that the group reads; a record that fails there would come again for ever",
+                "is one of the topics that the group reads; a record that fails there would be redelivered forever",
             )
         } else if name.starts_with("retry.") {
-            Some(
-                "is a retry topic; what is written there is handled again, by the group that has it",
-            )
+            Some("is a retry topic; the group that owns it would handle the dead letters again")
         } else if name.starts_with("control.") {
-            Some("is a control topic, which takes commands only")
+            Some("is a control topic, which accepts commands only")
         } else {
             None
         }

@@ -20,6 +20,7 @@ pub struct History {
 
 /// A command with its acknowledgements.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Recorded {
     /// The command.
     pub command: Command,

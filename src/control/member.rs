@@ -1,5 +1,6 @@
 //! The process behind the id of a group's member.
 
+use crate::telemetry::host;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// and once a day, and deletes it when it stops. A killed member cannot delete it: ask the brokers
 /// whether it is still a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct MemberInfo {
     /// The id of the member in its group.
     pub member: String,
@@ -29,6 +31,21 @@ pub struct MemberInfo {
 }
 
 impl MemberInfo {
+    /// The entry of the member with this id in this process: with its host name, its process id and
+    /// its release, as of now. Without an instance id and an admin address.
+    pub fn new(member: impl Into<String>, client_id: impl Into<String>) -> Self {
+        Self {
+            member: member.into(),
+            host: host(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            client_id: client_id.into(),
+            instance_id: None,
+            admin: None,
+            at: Timestamp::now(),
+        }
+    }
+
     /// The key of the entry on the log.
     pub fn key(&self) -> String {
         Self::key_of(&self.member)

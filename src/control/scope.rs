@@ -120,7 +120,7 @@ impl FromStr for Scope {
                     .filter(|number: &i32| *number >= 0 && number.to_string() == partition);
                 Ok(Self::Partition {
                     topic: topic(name)?,
-                    partition: number.ok_or("the partition is a number from 0")?,
+                    partition: number.ok_or("the partition must be a number from 0")?,
                 })
             }
             "record" => {
@@ -148,13 +148,15 @@ impl FromStr for Scope {
 }
 
 fn unknown(text: &str) -> String {
-    format!("{text:?} is no scope")
+    format!(
+        "{text:?} is not a scope; write group, topic/T, partition/T/N, record/T/N@OFFSET or key/T/KEY"
+    )
 }
 
 fn topic(name: &str) -> Result<String, String> {
     match is_topic_name(name) {
         true => Ok(name.to_owned()),
-        false => Err(format!("{name:?} is no topic's name")),
+        false => Err(format!("{name:?} is not a topic name")),
     }
 }
 

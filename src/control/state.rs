@@ -116,7 +116,7 @@ impl ControlState {
         };
         if self.skips.len() >= SKIPS_MAX {
             return Err(Malformed::new(format!(
-                "{SKIPS_MAX} records are to be skipped already"
+                "{SKIPS_MAX} skips are already open"
             )));
         }
         let skip = Skip {
@@ -143,7 +143,7 @@ impl ControlState {
             return Ok(());
         }
         Err(Malformed::new(format!(
-            "{LASTING_MAX} scopes are paused already"
+            "{LASTING_MAX} scopes are already paused"
         )))
     }
 

@@ -28,6 +28,7 @@ impl GroupTopicKind {
 
 /// An effective topic setting whose value is unsafe.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct TopicFault {
     /// The name of the setting.
     pub setting: String,

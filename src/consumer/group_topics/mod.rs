@@ -68,8 +68,8 @@ pub(crate) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Resul
     }
     match plan::make_whole(admin, &topics).await {
         Err(error) if error.is_about_a_name() => {
-            let reason = "one of its own topics cannot be created, because Kafka takes dots and underscores in names for \
-                          equal and a topic of such a name exists; give the group another name";
+            let reason = "one of the group's own topics cannot be created: Kafka treats dots and underscores in names as \
+                          equal, and a topic of such a name exists; give the group another name";
             Err(ConfigError::new("group", format!("{error}: {reason}")).into())
         }
         // Not every service may create topics. A dead letter that cannot be written stops its
@@ -102,7 +102,7 @@ async fn refuse_collisions(
         }
         if let Some(other) = existing.iter().find(collides) {
             let reason = format!(
-                "the group {group} needs the topic {own}, and Kafka takes that name for equal to {other}, which exists; give \
+                "the group {group} needs the topic {own}, and Kafka treats that name as equal to {other}, which exists; give \
                  the group another name"
             );
             return Err(ConfigError::new("group", reason).into());

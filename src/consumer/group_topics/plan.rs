@@ -17,6 +17,7 @@ use std::time::Duration;
 
 /// Which own topics a group needs.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct GroupTopics {
     /// The consumer group.
     pub group: String,
@@ -43,6 +44,7 @@ pub enum GroupTopicState {
 
 /// One of a group's own topics, with its actual and its required configuration.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct GroupTopic {
     /// The name of the topic.
     pub name: String,
@@ -74,6 +76,23 @@ impl GroupTopics {
             dead_letter_topic: DeadLetterTopic::PerTopic,
             dead_letters_kept_min: None,
         }
+    }
+
+    /// Sets where the group's dead letters are written.
+    #[must_use]
+    pub fn with_dead_letter_topic(mut self, dead_letter_topic: DeadLetterTopic) -> Self {
+        self.dead_letter_topic = dead_letter_topic;
+        self
+    }
+
+    /// Sets how long dead letters must be kept at least. None means for ever.
+    #[must_use]
+    pub fn with_dead_letters_kept_min(
+        mut self,
+        dead_letters_kept_min: impl Into<Option<Duration>>,
+    ) -> Self {
+        self.dead_letters_kept_min = dead_letters_kept_min.into();
+        self
     }
 
     /// The own topics by name, with their kind and their sources.

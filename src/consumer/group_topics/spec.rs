@@ -141,12 +141,11 @@ pub(crate) fn faults(
     let check = SettingsCheck { settings, spec };
     let mut faults = match kind {
         GroupTopicKind::Control => check.control_faults(),
-        GroupTopicKind::Retry => check.retention_faults(
-            "Kafka deletes parked records that are still to be handled",
-            None,
-        ),
+        GroupTopicKind::Retry => {
+            check.retention_faults("Kafka deletes parked records before they are handled", None)
+        }
         GroupTopicKind::DeadLetters => check.retention_faults(
-            "Kafka deletes dead letters that nobody has looked at",
+            "Kafka deletes dead letters before an operator has examined them",
             kept_min,
         ),
     };
@@ -214,7 +213,7 @@ impl SettingsCheck<'_> {
         if !(self.has_policy("delete") && is_bounded) {
             return Vec::new();
         }
-        let effect = "Kafka deletes pauses and rates that nobody has taken back";
+        let effect = "Kafka deletes pauses and rates that are still in force";
         vec![self.fault("cleanup.policy", true, effect)]
     }
 
@@ -251,8 +250,7 @@ impl SettingsCheck<'_> {
             && replicas > 0
             && in_sync > replicas as i64
         {
-            let effect =
-                "it has fewer replicas than have to be in sync, so that every record is refused";
+            let effect = "the topic has fewer replicas than must be in sync, so that every record is refused";
             faults.push(self.fault("min.insync.replicas", false, effect));
         }
         if self.text("message.timestamp.type") == "CreateTime" {
@@ -265,7 +263,7 @@ impl SettingsCheck<'_> {
                     faults.push(self.fault(
                         name,
                         false,
-                        "records of a service whose clock is a little off are refused",
+                        "records of a service whose clock is slightly off are refused",
                     ));
                 }
             }

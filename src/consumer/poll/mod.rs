@@ -65,8 +65,15 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 /// lookup of committed offsets.
 const BEAT_WITHIN: Duration = Duration::from_secs(50);
 
+/// The name of the committing thread.
+const COMMIT_THREAD: &str = "evenkeel-commit";
+
 /// The complaint about a client without a broker.
 const NO_BROKER: &str = "no broker can be reached";
+
+/// The complaint about a committed offset that the log no longer has, if no reset is allowed.
+const OUT_OF_RANGE: &str =
+    "the committed offset is out of range and auto.offset.reset=error; reset the group's offset";
 
 /// How the run ended on the poll thread.
 pub(crate) struct Ended {
@@ -239,9 +246,12 @@ impl OwnClient {
             }
         };
         let committing = std::thread::Builder::new()
-            .name("evenkeel-commit".to_owned())
+            .name(COMMIT_THREAD.to_owned())
             .spawn(commit)
-            .map_err(|error| ConsumerError::Fatal(format!("no thread for commits: {error}")))?;
+            .map_err(|source| ConsumerError::Thread {
+                name: COMMIT_THREAD,
+                source,
+            })?;
         let queue = || match shared.settings.stop_when {
             StopWhen::UntilEnd => ForwardedQueue::new(Arc::clone(&consumer)).one_by_one(),
             _ => ForwardedQueue::new(Arc::clone(&consumer)),
@@ -290,7 +300,7 @@ impl Drop for OwnClient {
 /// Starts a thread for parked records. It holds `runs` until it ends.
 fn spawn_parked(
     shared: &Arc<Shared>,
-    name: &str,
+    name: &'static str,
     runs: &mpsc::Sender<()>,
     run: impl FnOnce() + Send + 'static,
 ) -> Result<(), ConsumerError> {
@@ -305,7 +315,7 @@ fn spawn_parked(
         .name(name.to_owned())
         .spawn(run)
         .map(drop)
-        .map_err(|error| ConsumerError::Fatal(format!("no thread for parked records: {error}")))
+        .map_err(|source| ConsumerError::Thread { name, source })
 }
 
 impl PollThread {
@@ -453,18 +463,12 @@ impl PollThread {
                     group = self.shared.group,
                     topic,
                     partition,
-                    "the committed offset is out of range and auto.offset.reset=error; reset the group's offset"
+                    "{OUT_OF_RANGE}"
                 );
-                self.shared.readiness.cannot_read(
-                    topic,
-                    partition,
-                    "the committed offset is out of range",
-                );
-                self.cannot_end(
-                    topic,
-                    partition,
-                    "the committed offset is out of range, and auto.offset.reset says not to guess",
-                )
+                self.shared
+                    .readiness
+                    .cannot_read(topic, partition, OUT_OF_RANGE);
+                self.cannot_end(topic, partition, OUT_OF_RANGE)
             }
             code if is_refusal(code) => {
                 let why = code.to_string();
@@ -523,7 +527,7 @@ impl PollThread {
                 // here.
                 Ok(message) => {
                     return Err(ConsumerError::Fatal(format!(
-                        "a record of {} came outside of its partition's queue",
+                        "a record of {} arrived outside of its partition's queue",
                         rdkafka::Message::topic(&message)
                     )));
                 }
@@ -690,7 +694,7 @@ impl PollThread {
                 false => Err(ConsumerError::Unreadable {
                     topic: topic.to_string(),
                     partition,
-                    why: "it is not known what is parked there".to_owned(),
+                    why: "its parked records are unknown".to_owned(),
                 }),
             };
         }

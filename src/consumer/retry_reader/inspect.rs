@@ -13,7 +13,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 /// A key of a group whose records wait in the retry topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ParkedKey {
     /// The source topic.
     pub topic: String,

@@ -33,12 +33,12 @@ impl ReadError {
     fn describe(&self, topic: &str, partition: i32) -> String {
         match self {
             Self::Forbidden => format!(
-                "this member may not see or may not read {topic}; allow it DESCRIBE, READ and WRITE on that topic"
+                "this member lacks a permission on {topic}; allow it DESCRIBE, READ and WRITE on that topic"
             ),
             Self::Lacking { partitions } => format!(
                 "{topic} has {partitions} partitions, which are fewer than its source has; add partitions to it"
             ),
-            Self::InDoubt => format!("the brokers do not tell yet whether {topic} exists"),
+            Self::InDoubt => format!("the brokers do not agree yet whether {topic} exists"),
             Self::Other(cause) => format!("{topic}/{partition}: {cause}"),
         }
     }

@@ -22,7 +22,7 @@ pub(crate) const COMPONENT: &str = "consumer";
 /// new record.
 const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
-const LACKS_TOPIC: &str = "a topic that it subscribes to is not there";
+const LACKS_TOPIC: &str = "a subscribed topic does not exist";
 
 /// The readiness of a consumer. Its threads share it.
 pub(crate) struct Readiness {
@@ -91,7 +91,7 @@ impl State {
 impl State {
     fn notes(&self) -> Option<String> {
         let lost = self.lost.as_ref().map(|(times, last)| {
-            format!("positions lost and set anew since the start: {times}, the last one {last}")
+            format!("positions lost and reset since the start: {times}, last: {last}")
         });
         let notes: Vec<String> = self.requests.iter().cloned().chain(lost).collect();
         (!notes.is_empty()).then(|| notes.join("; "))

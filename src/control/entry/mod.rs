@@ -31,6 +31,7 @@ const TEXT_BYTES_MAX: usize = 1024;
 /// # Ok::<(), evenkeel::control::Malformed>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Command {
     /// The id of the command, a UUIDv7: later commands have greater ids.
     pub id: String,
@@ -48,6 +49,7 @@ pub struct Command {
 /// The action of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Action {
     /// Handle no records of the scope until it is resumed. Lasting.
     Pause {
@@ -132,6 +134,7 @@ impl Action {
 
 /// A member's acknowledgement of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Ack {
     /// The id of the command.
     pub command: String,
@@ -154,6 +157,7 @@ pub struct Ack {
 /// The outcome of a command on some partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum CommandOutcome {
     /// The command is in force.
     Applied,
@@ -188,6 +192,7 @@ impl CommandOutcome {
 /// A member's report that a dependency is down. The member deletes it when the dependency answers
 /// again, or when it stops.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Status {
     /// The id of the member in its group.
     pub member: String,
@@ -216,6 +221,7 @@ impl Status {
 
 /// An entry of a control topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Entry {
     /// A command.
     Command(Command),
@@ -273,10 +279,10 @@ impl Command {
     }
 
     fn check(&self) -> Result<(), Malformed> {
-        for (what, text) in [("who gives it", &self.by), ("the reason", &self.why)] {
+        for (what, text) in [("the operator's name", &self.by), ("the reason", &self.why)] {
             if text.trim().is_empty() || text.len() > TEXT_BYTES_MAX {
                 return Err(Malformed(format!(
-                    "{what} is empty, or longer than {TEXT_BYTES_MAX} bytes"
+                    "{what} must have 1 to {TEXT_BYTES_MAX} bytes"
                 )));
             }
         }
@@ -285,12 +291,15 @@ impl Command {
             Action::Pause { scope } | Action::Resume { scope }
                 if matches!(scope, Scope::Record(_)) =>
             {
-                Err(Malformed("a record alone cannot be paused".to_owned()))
+                Err(Malformed(
+                    "a single record cannot be paused; pause its partition, or skip the record"
+                        .to_owned(),
+                ))
             }
             Action::AcceptLoss {
                 scope: Scope::Record(_) | Scope::Key { .. },
             } => {
-                let reason = "a loss is accepted for a partition, a topic or the group";
+                let reason = "a loss can be accepted for a partition, a topic or the group only";
                 Err(Malformed(reason.to_owned()))
             }
             _ => Ok(()),
@@ -320,15 +329,15 @@ impl Entry {
     /// Returns an error for an unknown key or value, such as a command of a later version. Skip
     /// such a record.
     pub fn read(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Self, Malformed> {
-        let key = key.ok_or_else(|| Malformed("it has no key".to_owned()))?;
+        let key = key.ok_or_else(|| Malformed("the entry has no key".to_owned()))?;
         let key =
-            std::str::from_utf8(key).map_err(|_| Malformed("its key is no text".to_owned()))?;
+            std::str::from_utf8(key).map_err(|_| Malformed("the key is not UTF-8".to_owned()))?;
         let Some(value) = value else {
             return Ok(Self::Deleted(key.to_owned()));
         };
         if value.len() > ENTRY_BYTES_MAX {
             return Err(Malformed(format!(
-                "it is longer than {ENTRY_BYTES_MAX} bytes"
+                "the entry is longer than {ENTRY_BYTES_MAX} bytes"
             )));
         }
         if key.starts_with("ack/") {
@@ -336,21 +345,23 @@ impl Entry {
             check_id(&ack.command)?;
             return match key.starts_with(&format!("ack/{}/", ack.command)) {
                 true => Ok(Self::Ack(ack)),
-                false => Err(Malformed("its key belongs to another command".to_owned())),
+                false => Err(Malformed(
+                    "the key is of an acknowledgement of another command".to_owned(),
+                )),
             };
         }
         if key.starts_with("status/") {
             let status: Status = parse(value)?;
             return match status.key() == key {
                 true => Ok(Self::Status(status)),
-                false => Err(Malformed("its key is another status's".to_owned())),
+                false => Err(Malformed("the key is of another status".to_owned())),
             };
         }
         if key.starts_with(member::PREFIX) {
             let info: MemberInfo = parse(value)?;
             return match info.key() == key {
                 true => Ok(Self::Member(info)),
-                false => Err(Malformed("its key is another member's".to_owned())),
+                false => Err(Malformed("the key is of another member".to_owned())),
             };
         }
         let command: Command = parse(value)?;
@@ -358,7 +369,9 @@ impl Entry {
         // Under another key compaction could remove it too early, or keep it too long.
         match command.key() == key {
             true => Ok(Self::Command(command)),
-            false => Err(Malformed("its key is not that of its command".to_owned())),
+            false => Err(Malformed(
+                "the key is not the key of this command".to_owned(),
+            )),
         }
     }
 }
@@ -372,7 +385,9 @@ fn check_id(id: &str) -> Result<(), Malformed> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     match (1..=64).contains(&id.len()) && id.bytes().all(allowed) {
         true => Ok(()),
-        false => Err(Malformed("its id is none".to_owned())),
+        false => Err(Malformed(
+            "the id must have 1 to 64 letters, digits and hyphens".to_owned(),
+        )),
     }
 }
 

@@ -39,7 +39,7 @@ async fn livez(State(health): State<Health>, query: RawQuery, headers: HeaderMap
     let failing = health
         .not_alive()
         .into_iter()
-        .map(|(name, seconds)| (name, format!("has not moved for {seconds} s")))
+        .map(|(name, seconds)| (name, format!("no progress for {seconds} s")))
         .collect();
     Report::new(health.loops(), failing, health.notes()).respond(query, &headers)
 }

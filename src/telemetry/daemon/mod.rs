@@ -32,6 +32,8 @@ const PROCESS: &str = "process";
 
 /// The settings of a daemon. [`DaemonSettings::new`] sets the defaults.
 #[derive(Clone)]
+#[non_exhaustive]
+#[must_use = "settings do nothing until a daemon is started with them"]
 pub struct DaemonSettings {
     /// The name of the service, as in the log and in [`Metric::ServiceInfo`].
     pub service: String,
@@ -70,6 +72,18 @@ impl DaemonSettings {
             heeds_signals: true,
             metrics: Metrics::Installed,
         }
+    }
+
+    /// Sets the address of the admin server. None serves nothing.
+    pub fn with_admin(mut self, admin: impl Into<Option<SocketAddr>>) -> Self {
+        self.admin = admin.into();
+        self
+    }
+
+    /// Sets whether to log JSON lines instead of text.
+    pub fn with_log_json(mut self, log_json: bool) -> Self {
+        self.log_json = log_json;
+        self
     }
 
     /// Installs no `tracing` subscriber. For a host that installs its own later, or wants none: one
@@ -253,7 +267,7 @@ fn recorder() -> io::Result<PrometheusHandle> {
                 .and_then(PrometheusBuilder::install_recorder)
                 .map_err(|error| {
                     format!(
-                        "cannot install the metrics recorder: {error}; a program that has its own says so with \
+                        "cannot install the metrics recorder: {error}; in a program with its own recorder, use \
                          DaemonSettings::with_metrics or without_recorder"
                     )
                 })

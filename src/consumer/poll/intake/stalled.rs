@@ -19,7 +19,10 @@ impl StalledIntake {
     pub(crate) fn has_room(&mut self, shared: &Shared) {
         if self.full_since.take().is_some() && std::mem::take(&mut self.is_shown) {
             shared.readiness.crowded(None);
-            tracing::warn!(group = shared.group, "records are taken again");
+            tracing::warn!(
+                group = shared.group,
+                "the in-flight limit has room again: records are taken"
+            );
         }
     }
 

@@ -101,7 +101,7 @@ async fn retry(kafka: &KafkaConfig, settings: &ConsumerSettings) -> Result<Found
 
 fn unreadable(group: &str, refusal: &KafkaError) -> String {
     format!(
-        "what is paused is not known: {refusal}; allow this member DESCRIBE, READ and WRITE on {}",
+        "the paused partitions are unknown: {refusal}; allow this member DESCRIBE, READ and WRITE on {}",
         control_topic(group)
     )
 }

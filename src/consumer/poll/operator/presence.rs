@@ -8,7 +8,7 @@ use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::shared::Shared;
 use crate::control::MemberInfo;
 use crate::kafka::native::member_id;
-use crate::telemetry::{Metric, host};
+use crate::telemetry::Metric;
 use jiff::{SignedDuration, Timestamp};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use std::sync::Arc;
@@ -148,16 +148,10 @@ impl MemberPresence {
         for member in gone.iter().filter(|member| **member != self.id) {
             control.forget_member(member);
         }
-        control.announce(&MemberInfo {
-            member: self.id.clone(),
-            host: host(),
-            pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            client_id: self.client_id.clone(),
-            instance_id: self.shared.settings.instance_id.clone(),
-            admin: self.shared.health.admin().map(|admin| admin.to_string()),
-            at,
-        });
+        let mut info = MemberInfo::new(self.id.as_str(), self.client_id.as_str());
+        info.instance_id = self.shared.settings.instance_id.clone();
+        info.admin = self.shared.health.admin().map(|admin| admin.to_string());
+        control.announce(&info);
     }
 
     /// Removes the announcement when the member stops.

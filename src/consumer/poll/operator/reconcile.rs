@@ -330,8 +330,8 @@ impl Reconciler {
             .iter()
             .map(|partition| self.shared.accept_loss(partition));
         match accepted.sum() {
-            0_u64 => "nothing is lost here".to_owned(),
-            lost => format!("{lost} lost entries are given up"),
+            0_u64 => "no entry is lost here".to_owned(),
+            lost => format!("the loss of {lost} entries is accepted"),
         }
     }
 
@@ -357,15 +357,16 @@ impl Reconciler {
         let (outcome, detail) = match found {
             Some(DropOutcome::First) => (
                 CommandOutcome::Applied,
-                "its first parked record goes to the dead-letter topic, the next one is tried",
+                "the first parked record of the key goes to the dead-letter topic, and the next one is retried",
             ),
             Some(DropOutcome::IsHeld) => (
                 CommandOutcome::Refused,
                 "the key waits for the replay of its dead letter; release it instead",
             ),
-            Some(DropOutcome::NothingThere) | None => {
-                (CommandOutcome::Applied, "nothing of the key is parked here")
-            }
+            Some(DropOutcome::NothingThere) | None => (
+                CommandOutcome::Applied,
+                "no record of the key is parked here",
+            ),
         };
         (outcome, detail.to_owned())
     }
@@ -381,18 +382,18 @@ fn has_appeared(partition: &Partition) -> bool {
 fn in_force(action: &Action, is_paused: bool, held: Option<&PauseState>) -> Option<&'static str> {
     match (action, held) {
         (Action::Pause { .. }, Some(PauseState::Still { drained: true })) => {
-            Some("paused: nothing of it is handled")
+            Some("paused: no record of it is handled")
         }
-        (Action::Pause { .. }, Some(PauseState::Still { drained: false })) => {
-            Some("paused: nothing more of it starts, but a handler that had started still runs")
-        }
+        (Action::Pause { .. }, Some(PauseState::Still { drained: false })) => Some(
+            "paused: no further record of it starts, but a handler that had started still runs",
+        ),
         (Action::Pause { .. }, _) => None,
         (Action::Resume { .. }, _) if is_paused => Some("still paused by another command"),
         (Action::Resume { .. }, Some(_)) => None,
-        (Action::Resume { .. }, None) => Some("handled again"),
+        (Action::Resume { .. }, None) => Some("resumed"),
         (Action::Rate { records_per_second }, _) => Some(match records_per_second {
-            Some(_) => "the rate is kept",
-            None => "no limit any more",
+            Some(_) => "the rate limit applies",
+            None => "the rate limit is removed",
         }),
         (
             Action::Skip { .. }
@@ -429,23 +430,20 @@ fn retry_detail(
         1 => Some(format!("1 {one}")),
         more_than_one => Some(format!("{more_than_one} {more}")),
     };
-    let records = count(records, "record is tried again", "records are tried again");
-    let keys = count(keys, "parked key goes on", "parked keys go on");
+    let records = count(records, "record is retried", "records are retried");
+    let keys = count(keys, "parked key is released", "parked keys are released");
     let mut parts: Vec<String> = records.into_iter().chain(keys).collect();
     if parts.is_empty() {
-        parts.push("nothing waited".to_owned());
+        parts.push("no record was waiting".to_owned());
     }
     if !unread.is_empty() {
         parts.push(format!(
-            "not reached is what is parked of {}, whose retry topic is still being read: give the command again",
+            "not reached: the parked records of {}, whose retry topic is still being read; repeat the command",
             names(unread)
         ));
     }
     if !paused.is_empty() {
-        parts.push(format!(
-            "paused, so that nothing is tried: {}",
-            names(paused)
-        ));
+        parts.push(format!("paused, no record is retried: {}", names(paused)));
     }
     parts.join(", ")
 }
@@ -466,18 +464,18 @@ mod tests {
                 assert!(parts.contains(text), "{parts}");
             }
         };
-        check(0, 0, &[], &[], &["nothing waited"]);
+        check(0, 0, &[], &[], &["no record was waiting"]);
         check(
             1,
             4,
             &[],
             &[],
-            &["1 record is tried again, 4 parked keys go on"],
+            &["1 record is retried, 4 parked keys are released"],
         );
         let unread = [
-            "4 parked keys go on",
+            "4 parked keys are released",
             "orders/0 orders/2",
-            "give the command again",
+            "repeat the command",
         ];
         check(0, 4, &[0, 2], &[], &unread);
         check(
@@ -486,8 +484,8 @@ mod tests {
             &[],
             &[1],
             &[
-                "nothing waited",
-                "paused, so that nothing is tried: orders/1",
+                "no record was waiting",
+                "paused, no record is retried: orders/1",
             ],
         );
     }

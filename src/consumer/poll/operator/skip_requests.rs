@@ -105,7 +105,7 @@ impl Open {
         if !self.is_acknowledged && (is_held || self.since.elapsed() >= PENDING_AFTER) {
             self.is_acknowledged = true;
             let detail = match is_held {
-                true => "its partition is paused; it is skipped when that goes on",
+                true => "its partition is paused; the record is skipped after the resume",
                 false => "it is skipped when its turn comes, or when its running attempt fails",
             };
             control.skip_ended(record, CommandOutcome::Pending, detail);

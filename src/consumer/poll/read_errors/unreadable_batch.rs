@@ -297,7 +297,7 @@ impl Unreadable {
             "an operator skipped a batch that cannot be read; its records are not handled"
         );
         let detail = format!(
-            "the unreadable batch of offsets {} to {} was skipped whole, without dead letters: its records are known to nobody",
+            "the unreadable batch of offsets {} to {} was skipped as a whole, without dead letters: its records cannot be read",
             range.start,
             range.end - 1
         );

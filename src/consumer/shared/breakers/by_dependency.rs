@@ -262,7 +262,7 @@ impl Breakers {
         }
         drop(state);
         for dependency in closed {
-            let why = "records of the kinds that fail by it are handled, though some still fail";
+            let why = "records of the kinds that failed by it succeed again";
             self.show(self.state(), &dependency, Some(Change::Closed), why);
         }
         if tries_others {
@@ -290,7 +290,7 @@ impl Breakers {
         self.watches.store(!is_empty, Ordering::Relaxed);
         drop(state);
         for dependency in closed {
-            let why = "no record waits for it any more: the next that needs it finds out";
+            let why = "no record waits for it any more; the next record that needs it tests it";
             self.show(self.state(), &dependency, Some(Change::Closed), why);
         }
     }

@@ -74,8 +74,9 @@ impl Gate {
         let group = &self.group;
         let last: String = reason.chars().take(REASON_CHARACTERS_MAX).collect();
         let reason = format!(
-            "dead-letter flood: {flood}; no more are written and the records wait, look why with: evenkeel dlq list \
-             --group {group}; evenkeel groups retry-now {group} --why TEXT goes on; the first to wait failed so: {last}"
+            "dead-letter flood: {flood}; no more dead letters are written, and their records wait; find the cause with: \
+             evenkeel dlq list --group {group}; then continue with: evenkeel groups retry-now {group} --why TEXT; \
+             the first waiting record failed with: {last}"
         );
         tracing::error!(group, "{reason}");
         alarms.flood(Some(reason));
@@ -138,7 +139,7 @@ mod tests {
             reason.contains("dead-letter flood: 2 records in a row"),
             "{reason}"
         );
-        assert!(reason.ends_with("failed so: not JSON"), "{reason}");
+        assert!(reason.ends_with("failed with: not JSON"), "{reason}");
         gate.handled(1_000);
         gate.mind();
         assert!(waiting.as_mut().now_or_never().is_none());

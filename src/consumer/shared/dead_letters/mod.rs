@@ -177,7 +177,7 @@ pub(crate) fn told(group: &str, error: &WriteError) -> String {
     let command = group_topics::command(group);
     match error {
         WriteError::Publish(PublishError::NoTopic { topic }) => {
-            format!("the topic {topic} does not exist; make it as the service would: {command}")
+            format!("the topic {topic} does not exist; create it as the service would: {command}")
         }
         WriteError::Publish(PublishError::NoPartition { topic }) => format!(
             "the topic {topic} has fewer partitions than its source; add them as the service would: {command}"

@@ -49,7 +49,7 @@ fn deleted_topic(group: &str, topics: &BTreeMap<String, (usize, usize)>) -> Resu
     };
     Err(format!(
         "{topic} was deleted while {records} records of {keys} keys were parked in it: they are lost; evenkeel audit names those of \
-         the group {group}; handle them again from the source, then start this member anew"
+         the group {group}; handle them again from the source, then restart this member"
     ))
 }
 
@@ -59,9 +59,9 @@ fn lost_entries(group: &str, losses: &BTreeMap<u64, Loss>) -> Result<(), String>
     };
     let entries: u64 = losses.values().map(|loss| loss.entries).sum();
     Err(format!(
-        "{entries} entries of {} retry partitions were deleted by Kafka before they were settled, from {}@{} on: what was parked \
-         there is lost; find out why with: evenkeel groups topics {group}; then give them up with: evenkeel groups accept-loss \
-         {group} --why TEXT",
+        "{entries} entries of {} retry partitions were deleted by Kafka before they were settled, from {}@{} on: the records \
+         parked there are lost; find the cause with: evenkeel groups topics {group}; then accept the loss with: evenkeel groups \
+         accept-loss {group} --why TEXT",
         losses.len(),
         first.place,
         first.first,
