@@ -1,4 +1,11 @@
 //! A member of a consumer group: its builder, its run, and the threads and tasks of a run.
+//!
+//! A run begins in this order, so that nothing handles a record before its protection exists: the
+//! group's own topics, the state of the control topic (pauses), the workers, the tasks for
+//! retention and own topics, and only then the thread that joins the group. It ends in the reverse
+//! order: the poll thread drains, commits and closes the client; then the workers end; then the
+//! last dead letters and notes are flushed. One deadline bounds the whole
+//! ([`ConsumerSettings::drain_timeout`]).
 
 use super::group_topics::watch;
 use super::poll::operator::control_topic::{self, ControlTopicReader, Followed};
@@ -35,6 +42,10 @@ use tokio_util::sync::CancellationToken;
 
 /// A member of a consumer group.
 ///
+/// `H` is the service that handles records: a [`Router`], or one wrapped in layers of `tower`.
+/// Create one consumer for each member; it is used up by [`Consumer::run`]. Several consumers may
+/// run in one process, in the same group or in different ones.
+///
 /// ```no_run
 /// use evenkeel::consumer::{Consumer, ConsumerSettings};
 /// use evenkeel::event::Record;
@@ -50,6 +61,32 @@ use tokio_util::sync::CancellationToken;
 /// println!("{} records settled", report.settled);
 /// # Ok(())
 /// # }
+/// ```
+///
+/// # A handler of one's own
+/// Any cloneable [`tower::Service`] of [`Delivery`] is a handler. The consumer clones it for each
+/// worker and each retry, calls `poll_ready` before each `call`, and polls its futures inside of a
+/// worker's task: a service must not block. An error is classified like that of a handler
+/// ([`Consumer::with_classifier`]); a panic dead-letters the record.
+///
+/// ```
+/// use evenkeel::consumer::{Consumer, ConsumerSettings};
+/// use evenkeel::handler::{Delivery, Outcome};
+/// use evenkeel::kafka::KafkaConfig;
+/// use std::convert::Infallible;
+///
+/// async fn audit(delivery: Delivery) -> Result<Outcome, Infallible> {
+///     match delivery.record.value() {
+///         Some(_) => Ok(Outcome::Done),
+///         None => Ok(Outcome::Ignored),
+///     }
+/// }
+///
+/// let settings = ConsumerSettings::new("audit", ["orders"]);
+/// let kafka = KafkaConfig::new("localhost:9092");
+/// let consumer = Consumer::new(kafka, settings, tower::service_fn(audit))?;
+/// # drop(consumer);
+/// # Ok::<(), evenkeel::kafka::ConfigError>(())
 /// ```
 #[must_use = "a consumer does nothing until it runs"]
 pub struct Consumer<H> {
@@ -81,8 +118,12 @@ where
     /// may be wrapped in layers of `tower` whose services are `Clone`. A record that waits in a
     /// layer holds a permit of [`concurrency`](ConsumerSettings::concurrency).
     ///
+    /// Connects to nothing: [`Consumer::run`] does.
+    ///
     /// # Errors
-    /// Returns an error if a setting cannot be used.
+    /// Returns an error if a setting cannot be used, or if the handler is a [`Router`] that is
+    /// incomplete. A router inside of layers is not visible here: call [`Router::validate`] before
+    /// it is wrapped.
     pub fn new(
         kafka: KafkaConfig,
         mut settings: ConsumerSettings,
@@ -110,6 +151,9 @@ where
     }
 
     /// Provides handlers with a publisher: [`Context::publish`](crate::handler::Context::publish).
+    ///
+    /// The publisher is shared: the service may use it elsewhere too. The consumer does not flush
+    /// or close it at its end.
     pub fn with_publisher(mut self, publisher: Publisher) -> Self {
         self.publisher = Some(publisher);
         self
@@ -126,6 +170,9 @@ where
 
     /// Replaces the classifier of errors that handlers did not classify. It can delegate unknown
     /// errors to [`default_classifier`].
+    ///
+    /// It is called on a worker for each failed attempt whose error has no class yet, and must not
+    /// block. If it panics, the record is dead-lettered.
     pub fn with_classifier(mut self, classifier: Classifier) -> Self {
         self.classifier = classifier;
         self
@@ -134,11 +181,42 @@ where
     /// Runs until `stop` is cancelled or the bound is reached, then drains running handlers,
     /// commits and leaves the group, within [`drain_timeout`](ConsumerSettings::drain_timeout).
     ///
-    /// If the returned future is dropped, the consumer stops too, but nothing waits for its drain.
+    /// Must be called inside a Tokio runtime, on which the handlers run. The client and its commits
+    /// have threads of their own.
+    ///
+    /// # Cancellation
+    /// If the returned future is dropped, the consumer stops too, but nothing waits for its drain:
+    /// running handlers are dropped at their next await, and unsettled records are redelivered.
+    /// Cancel `stop` and await the report instead.
     ///
     /// # Errors
-    /// Returns an error if the cluster cannot be reached at the start, or the client fails for
-    /// good.
+    /// Returns an error if a setting or a topic cannot be used, the cluster cannot be reached
+    /// within [`startup_timeout`](ConsumerSettings::startup_timeout), or the client fails for good;
+    /// see [`ConsumerError`]. A cluster that fails later is waited for, and the health reports it.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use evenkeel::consumer::{Consumer, ConsumerSettings};
+    /// # use evenkeel::event::Record;
+    /// use evenkeel::handler::Router;
+    /// use evenkeel::kafka::KafkaConfig;
+    /// use evenkeel::signals::StopRequests;
+    /// use tokio_util::sync::CancellationToken;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let router = Router::new().raw(async |record: Record| println!("{record:?}"));
+    /// let settings = ConsumerSettings::new("audit", ["orders"]);
+    /// let consumer = Consumer::new(KafkaConfig::from_env()?, settings, router)?;
+    /// let stop = CancellationToken::new();
+    /// let running = tokio::spawn(consumer.run(stop.clone()));
+    /// // The first SIGTERM or SIGINT requests a stop.
+    /// StopRequests::listen()?.next().await;
+    /// stop.cancel();
+    /// let report = running.await??;
+    /// println!("{} records settled", report.settled);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn run(self, stop: CancellationToken) -> Result<RunReport, ConsumerError> {
         let health = Part::new(
             self.health.clone(),
@@ -192,6 +270,8 @@ where
         }
     }
 
+    /// Runs once: from the checks of the start to the last note. `health` outlives several runs of
+    /// a member that waits for its instance id.
     async fn run_as(
         self,
         health: Part,
@@ -253,6 +333,8 @@ where
     }
 }
 
+/// Starts one task per mailbox. A worker that panics, which is a bug of this library, ends the run:
+/// its lanes would stop unnoticed. Its mailbox closes, so that no sender waits for an answer.
 fn spawn_workers<H>(shared: &Arc<Shared>, handler: &H) -> JoinSet<()>
 where
     H: tower::Service<Delivery, Response = Outcome> + Clone + Send + Sync + 'static,
@@ -306,6 +388,8 @@ struct Polling {
     closed: oneshot::Receiver<()>,
 }
 
+/// Starts the thread that owns the client. Returns the signals of its end and the guard that stops
+/// it.
 fn spawn_poll_thread(
     shared: &Arc<Shared>,
     config: rdkafka::ClientConfig,

@@ -1,8 +1,10 @@
-//! A member of a consumer group: it receives records, runs their handlers and commits their offsets.
+//! A member of a consumer group: it receives records, runs their handlers and commits their
+//! offsets.
 //!
-//! Start with [`Consumer`] and [`ConsumerSettings`]. The consumer owns a member of a group from its first poll to its last
-//! commit. It knows nothing about what a handler does: a record goes to it as a [`Delivery`](crate::handler::Delivery), and an
-//! [`Outcome`](crate::handler::Outcome) comes back.
+//! Start with [`Consumer`] and [`ConsumerSettings`]. The consumer owns a member of a group from its
+//! first poll to its last commit. It knows nothing about what a handler does: a record goes to it
+//! as a [`Delivery`](crate::handler::Delivery), and an [`Outcome`](crate::handler::Outcome) comes
+//! back.
 //!
 //! # The way of a record
 //!
@@ -18,16 +20,58 @@
 //!
 //! # Who runs what
 //!
+//! | runs on | owns | may block on |
+//! |---|---|---|
+//! | `evenkeel-poll`, a thread | the client, the assignments, the pauses | a revoke's drain, seeks, lookups with a deadline |
+//! | `evenkeel-commit`, a thread | the commits, the watchdog | the brokers |
+//! | `evenkeel-parked`, a thread | the client that reads the retry topics | nothing but its queue and seeks |
+//! | `evenkeel-due`, a thread | the client that fetches due records | its queue |
+//! | workers, tasks of the caller's runtime | the lanes, the futures of handlers | nothing: a handler that blocks is reported |
+//! | tasks of the caller's runtime | retention, the check of own topics, notes to the control topic | nothing |
+//!
+//! They share no lock across a call into a client. The poll thread passes records to workers
+//! through mailboxes; workers settle records by atomic bits; the committing thread reads them.
+//!
 //! - `state/`: what is known and decided, without a client, a task or a clock
-//! - `shared/`: what the threads and tasks share: mailboxes, concurrency, breakers, dead letters, readiness
+//! - `shared/`: what the threads and tasks share: mailboxes, concurrency, breakers, dead letters,
+//!   readiness
 //! - `poll/`: the poll thread, with rebalances, pauses, reset logs and the commands of operators
 //! - `worker/`: the tasks that drive handlers
 //! - `commit/`: the committing thread and the watchdog
 //! - `retry_reader/`: the threads that read the retry topics and hand out due records
-//! - `group_topics/`: the topics that a group has for itself, how they must be configured, and how they are created
+//! - `group_topics/`: a group's own topics, their required configuration, and their creation
 //!
-//! A running group is controlled through its topic `control.<group>` ([`crate::control`]); `poll/operator/` reads it and
-//! compares the state that operators want with the state that is.
+//! A running group is controlled through its topic `control.<group>` ([`crate::control`]);
+//! `poll/operator/` reads it and compares the state that operators want with the actual one.
+//!
+//! # What a service reads
+//!
+//! - Health: the components `consumer`, `handlers`, `dead_letters`, `retry_topics`,
+//!   `retry_partitions`, `parked_records`, `own_topics`, `control_topic` and `member`, each
+//!   followed by the group ([`Consumer::with_health`]).
+//! - Metrics: [`Metric`](crate::telemetry::Metric), with the label `group`.
+//! - Parked records: [`parked_keys`]. The group's own topics: [`GroupTopics`].
+//!
+//! # Examples
+//!
+//! A batch job that handles what is there and ends:
+//!
+//! ```no_run
+//! use evenkeel::consumer::{Consumer, ConsumerSettings, StopWhen};
+//! use evenkeel::event::Record;
+//! use evenkeel::handler::Router;
+//! use evenkeel::kafka::KafkaConfig;
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let router = Router::new().raw(async |record: Record| println!("{record:?}"));
+//! let settings = ConsumerSettings::new("export", ["shop.orders"]).with_stop_when(StopWhen::UntilEnd);
+//! let consumer = Consumer::new(KafkaConfig::from_env()?, settings, router)?;
+//! let report = consumer.run(CancellationToken::new()).await?;
+//! assert!(report.clean);
+//! # Ok(())
+//! # }
+//! ```
 
 mod commit;
 mod group_topics;

@@ -1,4 +1,7 @@
 //! The checks of a run before it joins its group, and the configuration of its client.
+//!
+//! A setting that works but loses records or the membership later is warned about here, once per
+//! start, rather than refused: the operator may have a reason.
 
 use crate::consumer::group_topics;
 use crate::consumer::settings::{Assignment, ConsumerSettings, StopWhen};
@@ -18,6 +21,8 @@ pub(crate) async fn topics(
 }
 
 /// The client configuration for these settings.
+///
+/// Properties of the service ([`KafkaConfig`]) come first; these settings override them.
 pub(crate) fn client(
     kafka: &KafkaConfig,
     settings: &ConsumerSettings,

@@ -56,6 +56,18 @@
 use metrics::Unit;
 
 /// A metric that evenkeel reports through the `metrics` facade.
+///
+/// The names and labels are a contract: dashboards and alerts depend on them.
+///
+/// ```
+/// use evenkeel::telemetry::{Metric, MetricKind};
+///
+/// // A list for the documentation of a service.
+/// for metric in Metric::ALL {
+///     println!("{} ({:?}): {}", metric.name(), metric.kind(), metric.help());
+/// }
+/// assert_eq!(Metric::Lag.kind(), MetricKind::Gauge);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Metric {
@@ -143,7 +155,8 @@ pub enum Metric {
     ServiceInfo,
 }
 
-/// The kind of a metric.
+/// The kind of a metric, as the `metrics` facade has them. Exhaustive: an exporter must handle
+/// each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
     /// A count that only grows while the process runs.
@@ -286,6 +299,8 @@ impl Metric {
     }
 
     /// The names of the metric's labels, in order.
+    ///
+    /// Gauges of a second member of a group in one process have the label `member` in addition.
     pub fn labels(self) -> &'static [&'static str] {
         match self {
             Self::Received => &["group", "topic"],
@@ -394,8 +409,9 @@ impl Metric {
         }
     }
 
-    /// Registers the descriptions of all metrics with the installed recorder. Call it after the
-    /// recorder was installed: without one it does nothing.
+    /// Registers the descriptions of all metrics with the installed recorder. Call it once, after
+    /// the recorder was installed: without one it does nothing. A daemon (feature `daemon`) calls
+    /// it by itself.
     pub fn describe_all() {
         for metric in Self::ALL {
             let (name, unit, help) = (metric.name(), metric.unit(), metric.help());

@@ -21,6 +21,8 @@ use crate::kafka::admin::Admin;
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 
 /// The command that mends a group's own topics.
+///
+/// Reasons in the health and errors quote it, so that it must work as it is.
 pub(crate) fn command(group: &str) -> String {
     format!("evenkeel groups topics {group} --execute")
 }
@@ -36,6 +38,7 @@ pub(crate) fn losing_retry_topic(topics: &[GroupTopic]) -> Option<(&GroupTopic, 
     })
 }
 
+/// The own topics that these settings need.
 pub(crate) fn own(settings: &ConsumerSettings) -> GroupTopics {
     GroupTopics {
         group: settings.group.clone(),
@@ -47,6 +50,7 @@ pub(crate) fn own(settings: &ConsumerSettings) -> GroupTopics {
 
 /// Whether the control topic can be used.
 pub(crate) enum ControlTopic {
+    /// It has one partition.
     Usable,
     /// It does not exist. If its creation was tried, that failed.
     Absent,
@@ -59,6 +63,9 @@ pub(crate) enum ControlTopic {
 ///
 /// # Errors
 /// [`KafkaError::UnsafeTopic`] if Kafka would delete parked records from a retry topic.
+///
+/// A control topic, a dead-letter topic or partitions that cannot be created are warned about: the
+/// service can work without, and an operator may add them later.
 pub(crate) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Result<(), KafkaError> {
     let topics = own(settings).look(admin).await?;
     refuse_collisions(admin, &settings.group, &topics).await?;
@@ -172,6 +179,8 @@ async fn create_control_topic(
     })
 }
 
+/// Refuses to start while Kafka would delete parked records: they are the only copy that is still
+/// to be handled, as their source offsets are committed.
 fn refuse_unsafe(group: &str, topics: &[GroupTopic]) -> Result<(), KafkaError> {
     match losing_retry_topic(topics) {
         None => Ok(()),
@@ -183,6 +192,7 @@ fn refuse_unsafe(group: &str, topics: &[GroupTopic]) -> Result<(), KafkaError> {
     }
 }
 
+/// Logs the faults of a topic, and whether its settings are hidden from this member.
 pub(crate) fn warn(group: &str, topic: &GroupTopic) {
     for fault in &topic.faults {
         tracing::warn!(

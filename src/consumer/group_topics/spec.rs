@@ -3,6 +3,9 @@
 //! Pure. Records in these topics must stay until they are settled or an operator has dealt with
 //! them. So no setting is left to a default of the brokers that could delete, refuse or reorder
 //! them.
+//!
+//! Replication and `min.insync.replicas` follow the source topics, so that a parked record is as
+//! safe as the record that it replaces.
 
 use crate::consumer::group_topics::kinds::{GroupTopicKind, TopicFault};
 use crate::control::control_topic_config;
@@ -38,11 +41,16 @@ impl Source {
     }
 }
 
+/// A setting's value as a number. None if it has none, or is not shown.
 fn number(settings: &Settings, name: &str) -> Option<i64> {
     settings.get(name)?.value.parse().ok()
 }
 
 /// The required configuration of a topic.
+///
+/// `essential` and `further` are separate, because a cluster may refuse some settings (a policy, an
+/// old broker): the topic is then created with the essential ones, and faults in the others are
+/// reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Spec {
     pub(crate) partitions: usize,
@@ -153,16 +161,19 @@ pub(crate) fn faults(
     faults
 }
 
+/// The effective settings of a topic, compared with its specification.
 struct SettingsCheck<'a> {
     settings: &'a Settings,
     spec: &'a Spec,
 }
 
 impl SettingsCheck<'_> {
+    /// The effective value of a setting. Empty if the brokers do not know it.
     fn text(&self, name: &str) -> &str {
         self.settings.get(name).map_or("", |set| set.value.as_str())
     }
 
+    /// Whether `cleanup.policy`, a list, contains this policy.
     fn has_policy(&self, policy: &str) -> bool {
         self.text("cleanup.policy")
             .split(',')
@@ -206,6 +217,8 @@ impl SettingsCheck<'_> {
         faults
     }
 
+    /// Faults that delete commands in force. Compaction alone keeps the latest command of a scope;
+    /// with deletion by time or size, a pause that nobody cancelled would end by itself.
     fn control_faults(&self) -> Vec<TopicFault> {
         let is_bounded = ["retention.ms", "retention.bytes"]
             .iter()

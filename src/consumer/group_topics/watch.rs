@@ -1,5 +1,9 @@
 //! Checks the group's own topics at an interval while a member runs: their settings, and their
 //! partitions, which must keep up with those of their source topics.
+//!
+//! A source topic that is given partitions while the group runs needs the same in its retry topic:
+//! without them, records of the new partitions could not be parked. Failed writes shorten the
+//! interval, because a missing topic is the usual cause.
 
 use crate::consumer::group_topics::{
     GroupTopic, GroupTopicKind, GroupTopicState, command, losing_retry_topic, own, plan, warn,
@@ -46,6 +50,7 @@ pub(in crate::consumer) fn spawn(shared: &Arc<Shared>, admin: Admin) -> AbortOnD
     }))
 }
 
+/// The state of the check. Its drop clears the component and the note: the run has ended.
 struct Watch {
     shared: Arc<Shared>,
     admin: Admin,

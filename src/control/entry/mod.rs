@@ -3,6 +3,18 @@
 //!
 //! Reading is total: a client with write access may write any bytes, and an invalid entry must not
 //! stop a group.
+//!
+//! | entry | key | kept until |
+//! |---|---|---|
+//! | pause, resume | `pause/<scope>` | the next command for the scope |
+//! | rate | `rate` | the next rate |
+//! | other command | `command/<id>` | a later command deletes it after [`HISTORY_DAYS`](super::HISTORY_DAYS) |
+//! | acknowledgement | `ack/<command>/<id>` | the same |
+//! | outage | `status/<member>/<dependency>` | the dependency answers, or the member stops |
+//! | member | `member/<id>` | the member stops |
+//!
+//! The key is checked against the value on reading: under another key, compaction could remove a
+//! command too early or keep it too long.
 
 #[cfg(test)]
 mod tests;
@@ -30,14 +42,21 @@ const TEXT_BYTES_MAX: usize = 1024;
 /// assert_eq!(command.action.name(), "pause");
 /// # Ok::<(), evenkeel::control::Malformed>(())
 /// ```
+///
+/// Write it to the control topic under [`Command::key`] with [`Command::value`], in partition 0.
+/// Every member reads it, acts on the partitions it owns, and acknowledges it with an [`Ack`]. A
+/// member that starts later applies lasting commands as well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Command {
-    /// The id of the command, a UUIDv7: later commands have greater ids.
+    /// The id of the command, a UUIDv7: later commands have greater ids, within the precision of
+    /// the writers' clocks. 1 to 64 ASCII letters, digits and hyphens.
     pub id: String,
-    /// The operator who gave the command.
+    /// The operator who gave the command. 1 to 1,024 bytes. Becomes a header of the dead letter of
+    /// a skipped record.
     pub by: String,
-    /// The operator's reason.
+    /// The operator's reason. 1 to 1,024 bytes. Becomes a header of the dead letter of a skipped
+    /// record.
     pub why: String,
     /// When the command was given.
     pub at: Timestamp,
@@ -47,22 +66,36 @@ pub struct Command {
 }
 
 /// The action of a command.
+///
+/// *Lasting* actions are a desired state: they hold until another command replaces them, also for
+/// members that start later. All others happen once, in the members that own the records at that
+/// time; if no member runs, they have no effect, except for a skip, which waits for its record.
+///
+/// An unknown action, of a later release, is [`Malformed`] to this one and is ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Action {
     /// Handle no records of the scope until it is resumed. Lasting.
+    ///
+    /// Running handlers are given the revoke timeout to finish, and are not cancelled. The
+    /// partitions stay assigned. Members ignore a pause of a key: pause its partition.
     Pause {
         /// The group, a topic, a partition or a key.
         scope: Scope,
     },
     /// Cancel the pause of exactly this scope.
+    ///
+    /// A partition that another pause covers stays paused.
     Resume {
         /// The paused scope.
         scope: Scope,
     },
     /// Settle one record without handling it. It is written to the dead-letter topic, marked as
     /// skipped.
+    ///
+    /// A running attempt is not cancelled: the record is skipped if that fails. A record that is
+    /// already settled or parked is not skipped; drop a parked one with [`Action::Drop`].
     Skip {
         /// The position of the record.
         #[serde(with = "as_text")]
@@ -70,6 +103,9 @@ pub enum Action {
     },
     /// Retry at once the records that wait for their next attempt, in place or parked. A held key
     /// continues.
+    ///
+    /// For the whole group it also releases the flood guard. A paused partition retries nothing. An
+    /// open breaker still holds the records.
     RetryNow {
         /// The records to retry.
         scope: Scope,
@@ -81,11 +117,16 @@ pub enum Action {
         scope: Scope,
     },
     /// Accept the loss of entries that Kafka deleted from retry topics before they were settled.
+    ///
+    /// It ends the alarm, and lets the committed offset of the retry partition pass the lost
+    /// entries. The scope must not be a key or a record.
     AcceptLoss {
         /// The source topics and partitions of the entries.
         scope: Scope,
     },
     /// Limit the rate at which each member handles records. None removes the limit. Lasting.
+    ///
+    /// It counts records that are taken from Kafka. Parked records that become due are not counted.
     Rate {
         /// Records per second and member.
         records_per_second: Option<NonZeroU32>,
@@ -93,7 +134,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The name of the action, as in the tool's commands.
+    /// The name of the action, as in the tool's commands and in the JSON of a command.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Pause { .. } => "pause",
@@ -106,7 +147,7 @@ impl Action {
         }
     }
 
-    /// The scope of the action.
+    /// The scope of the action. A record for a skip, the group for a rate.
     pub fn scope(&self) -> Scope {
         match self {
             Self::Pause { scope }
@@ -133,6 +174,11 @@ impl Action {
 }
 
 /// A member's acknowledgement of a command.
+///
+/// A member acknowledges a command for the partitions it owns, so that a command to a group of
+/// several members has several acknowledgements. A partition that moves to another member is
+/// acknowledged again by that member. No partition is acknowledged as applied before the command is
+/// in force there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Ack {
@@ -146,7 +192,7 @@ pub struct Ack {
     pub outcome: CommandOutcome,
     /// When the member wrote the acknowledgement.
     pub at: Timestamp,
-    /// A description of the member's action.
+    /// A description of the member's action, for people. Its text may change between releases.
     pub detail: String,
     /// The id of the topic on which the member acted: a recreated topic of the same name has other
     /// records.
@@ -155,24 +201,28 @@ pub struct Ack {
 }
 
 /// The outcome of a command on some partitions.
+///
+/// An unknown outcome, of a later release, makes the acknowledgement [`Malformed`] to this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum CommandOutcome {
     /// The command is in force.
     Applied,
-    /// The command was received, and another acknowledgement follows.
+    /// The command was received, and another acknowledgement follows: the record of a skip still
+    /// runs or waits, or its partition is paused.
     Pending,
     /// The record was written to the dead-letter topic and counts as settled.
     Skipped,
     /// The record was already settled.
     AlreadySettled,
-    /// This member cannot execute the command.
+    /// This member cannot execute the command. The detail names the reason and the alternative.
     Refused,
 }
 
 impl CommandOutcome {
-    /// The name of the outcome.
+    /// The name of the outcome, as in JSON: `applied`, `pending`, `skipped`, `already-settled` or
+    /// `refused`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Applied => "applied",
@@ -191,6 +241,9 @@ impl CommandOutcome {
 
 /// A member's report that a dependency is down. The member deletes it when the dependency answers
 /// again, or when it stops.
+///
+/// It is written when the breaker of the dependency opens. A killed member cannot delete it: ask
+/// the brokers whether it is still a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Status {
@@ -220,6 +273,9 @@ impl Status {
 }
 
 /// An entry of a control topic.
+///
+/// [`Entry::read`] decodes it; [`ControlState::apply`](super::ControlState::apply) and
+/// [`History::apply`](super::History::apply) use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Entry {
@@ -231,11 +287,15 @@ pub enum Entry {
     Status(Status),
     /// The identity of a member.
     Member(MemberInfo),
-    /// The entry under this key was deleted.
+    /// The entry under this key was deleted: its record has no value.
     Deleted(String),
 }
 
 /// Why an entry is invalid.
+///
+/// Skip such an entry and log the reason: anyone with write access may have written it, or a later
+/// release. Reading it again gives the same result. The error of [`Command::new`] is the operator's
+/// to correct.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(String);
@@ -252,6 +312,15 @@ impl Command {
     /// # Errors
     /// Returns an error for a name or reason that is empty or longer than 1024 bytes, or for an
     /// action that does not apply to its scope.
+    ///
+    /// # Examples
+    /// ```
+    /// use evenkeel::control::{Action, Command, Scope};
+    ///
+    /// let scope: Scope = "record/shop.orders/3@17".parse().expect("a scope");
+    /// let error = Command::new("ada", "a test", Action::Pause { scope }).expect_err("refused");
+    /// assert!(error.to_string().contains("skip the record"));
+    /// ```
     pub fn new(by: &str, why: &str, action: Action) -> Result<Self, Malformed> {
         let command = Self {
             id: new_id(),
@@ -278,6 +347,7 @@ impl Command {
         serde_json::to_vec(self)
     }
 
+    /// Checks what compaction and the readers depend on. Applied to new and to read commands.
     fn check(&self) -> Result<(), Malformed> {
         for (what, text) in [("the operator's name", &self.by), ("the reason", &self.why)] {
             if text.trim().is_empty() || text.len() > TEXT_BYTES_MAX {
@@ -376,6 +446,7 @@ impl Entry {
     }
 }
 
+/// Decodes JSON. Unknown fields are ignored, so that later releases may add some.
 fn parse<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T, Malformed> {
     serde_json::from_slice(value).map_err(|error| Malformed(error.to_string()))
 }
