@@ -1,4 +1,8 @@
 //! The watchdog: reports handlers that run for too long, and workers that do not answer.
+//!
+//! It asks the workers through their mailboxes and waits a second for their answers. A worker that
+//! does not answer is busy in one handler that does not yield; Tokio cannot interrupt it, and all
+//! keys of the worker wait. It runs on the committing thread, which no handler can block.
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::mailbox::{Message, Stuck};
@@ -16,10 +20,12 @@ const CHECKS: u32 = 6;
 
 /// Watches the handlers. Runs on the committing thread.
 pub(crate) struct Watchdog {
+    /// The consumer that it watches.
     shared: Arc<Shared>,
     /// When to check again, and when to log again. Warnings are rarer, so that they do not flood
     /// the log.
     next_check: Instant,
+    /// When to log again: at half of `stuck_handler_after`.
     next_warning: Instant,
     complained: bool,
     in_flight: metrics::Gauge,
@@ -27,6 +33,7 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
+    /// The first check is due after a sixth of `stuck_handler_after`.
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         use crate::telemetry::Metric;
         let gauge = |metric| shared.health.gauge(metric, &[("group", &shared.group)]);

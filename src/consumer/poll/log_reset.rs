@@ -4,6 +4,25 @@
 //! nothing known about them is valid. The partition's epoch ends, and its running handlers are
 //! drained. The group's position is set to where the log restarts and committed, and the partition
 //! continues from there under a new epoch. Records are redelivered rather than lost.
+//!
+//! # How a reset is noticed
+//!
+//! | evidence | by |
+//! |---|---|
+//! | an id in the commit metadata that is not the topic's | the assignment ([`Assigned::stand`]) |
+//! | another id of a topic in use | the committing thread, every 5 s |
+//! | an offset below one that was received | intake |
+//! | a record of a later leader epoch than the committed one | intake; the brokers are asked (KIP-320) |
+//! | the client's own offset reset below the committed offset | intake |
+//!
+//! # Steps, one per turn of the poll thread
+//!
+//! 1. Forget: nothing more is committed under the old epoch.
+//! 2. Hold: the partition is paused, its running handlers are drained.
+//! 3. Set back: the new position is committed, below the old one if need be.
+//! 4. Release: the partition is read from there under a new epoch.
+//!
+//! A step that fails is repeated. Other partitions continue meanwhile.
 
 use crate::consumer::commit::{COMMIT_WITHIN, CommitRequest, PositionReset, TopicPartition};
 use crate::consumer::poll::rebalance::RebalanceContext;
@@ -125,6 +144,8 @@ fn is_of_partition(error: &KafkaError) -> bool {
 
 impl RebalanceContext {
     /// Looks up the current ids of these partitions' topics.
+    ///
+    /// Brokers before 2.8 report none.
     pub(crate) fn topic_ids(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -186,6 +207,7 @@ impl RebalanceContext {
         has_any
     }
 
+    /// Whether resets that failed are due again. If so, the next time is set.
     fn is_time_to_set_back(&self) -> bool {
         let mut assignments = self.assignments();
         let now = Instant::now();

@@ -2,6 +2,34 @@
 //! the in-flight limit has room.
 //!
 //! It never waits for a handler, except in the bounded drain of a revoke and of the stop.
+//!
+//! # A turn
+//!
+//! 1. Every 20 ms (100 ms while idle): serve the client's events, which include the rebalance
+//!    callbacks; then advance everything that waits for time or for answers: gates, resets, pauses,
+//!    commands, read errors. None of these waits, except for lookups and seeks with a deadline.
+//! 2. Take records, up to the room that the in-flight limit, a rate limit, an open breaker and the
+//!    bound of the run leave. Without room, park the thread until there is some or the next events
+//!    are due.
+//!
+//! Rebalances come before records, so that no record of a revoked partition is passed on. A poll of
+//! the client resets `max.poll.interval.ms`, and handlers delay it only in a revoke.
+//!
+//! # Files
+//!
+//! - `rebalance`: what an assignment and a revoke do
+//! - `intake/`: messages become bursts for workers; gated partitions, transaction markers
+//! - `pause`: stop and restart a partition that stays assigned, the tool of the next two
+//! - `operator/`: commands from the control topic
+//! - `log_reset`: truncated and recreated logs
+//! - `read_errors/`: partitions and batches that cannot be read
+//! - `surplus_member`: members without partitions under KIP-848
+//!
+//! # The end
+//!
+//! The order of [`PollThread::shut_down`] is that of a revoke of everything: fence, drain, commit;
+//! the client is polled meanwhile, because the group's coordinator expects it. The end is reported
+//! before the client is closed, which may take as long as the brokers do not answer.
 
 mod intake;
 mod log_reset;
@@ -77,12 +105,15 @@ const OUT_OF_RANGE: &str =
 
 /// How the run ended on the poll thread.
 pub(crate) struct Ended {
+    /// Whether it was requested or the bound was reached.
     pub(crate) stopped: Stopped,
     /// Whether all running handlers were drained, and all settled offsets committed, in time.
     pub(crate) clean: bool,
 }
 
 /// The state of the poll thread.
+///
+/// Everything in it is used by this thread only, except for the shared state.
 pub(crate) struct PollThread {
     // Declared first: everything that uses the client is dropped before the client.
     intake: Intake,
@@ -95,7 +126,10 @@ pub(crate) struct PollThread {
     shared: Arc<Shared>,
     beating: Beating,
     stop: Arc<AtomicBool>,
+    /// When the client's events were served last.
     events_served_at: Instant,
+    /// When a record arrived last: the idle time of a bounded run. None before the first
+    /// assignment.
     last_record_at: Option<Instant>,
     /// Whether partitions are gated.
     has_gated: bool,
@@ -154,7 +188,8 @@ impl Drop for EndsRun {
     }
 }
 
-/// Creates the client and the threads and state that belong to it.
+/// Creates the client and the threads and state that belong to it. If one of them fails, those
+/// before it end with their senders.
 fn begin(
     shared: Arc<Shared>,
     config: &ClientConfig,
@@ -210,6 +245,9 @@ struct RetryThreads {
 /// The client, its queue and the committing thread. The drop leaves the group and closes the
 /// client, also when the poll thread panics. Otherwise the committing thread would keep a member in
 /// the group that reads nothing.
+///
+/// The order of a drop: the committing thread ends, then revokes only fence, then the queues go,
+/// and the client is closed last.
 struct OwnClient {
     shared: Arc<Shared>,
     requests: mpsc::Sender<CommitRequest>,
@@ -319,6 +357,7 @@ fn spawn_parked(
 }
 
 impl PollThread {
+    /// The loop. Returns at a stop, at the bound of the run, or with the error that ends it.
     fn subscribe_and_poll(&mut self) -> Result<Stopped, ConsumerError> {
         let topics: Vec<&str> = self
             .shared
@@ -351,6 +390,8 @@ impl PollThread {
         }
     }
 
+    /// How long records are taken before events are served again. Longer while nothing arrives:
+    /// each turn costs a wake-up.
     fn events_every(&self) -> Duration {
         let is_quiet = self
             .last_record_at
@@ -362,6 +403,8 @@ impl PollThread {
         }
     }
 
+    /// One round of intake: takes what there is room for, and reports errors that came in place of
+    /// records.
     fn take_records(&mut self) -> Result<(), ConsumerError> {
         let until_events = self
             .events_every()
@@ -435,6 +478,8 @@ impl PollThread {
         self.stalled.is_full(&self.shared, bytes);
     }
 
+    /// Handles an error that the client returned for a partition. Only errors that no wait mends
+    /// end a bounded run; an endless one is not ready and continues with its other partitions.
     fn partition_error(
         &mut self,
         code: RDKafkaErrorCode,
@@ -581,6 +626,8 @@ impl PollThread {
         )
     }
 
+    /// Handles an error of the client itself. Before the group was joined, a refusal ends the run:
+    /// it is most likely a wrong credential or ACL. After that it may pass, and the member waits.
     fn client_error(&self, error: &ClientError) -> Result<(), ConsumerError> {
         if let Some((code, reason)) = self.client.consumer.client().fatal_error() {
             if code == RDKafkaErrorCode::UnreleasedInstanceId {
@@ -623,6 +670,8 @@ impl PollThread {
         }
     }
 
+    /// Whether the run is done. An unreadable batch ends it with an error, after everything else is
+    /// done.
     fn bound_reached(&mut self) -> Result<bool, ConsumerError> {
         let bound = self.shared.settings.stop_when;
         if bound == StopWhen::Endless {
@@ -657,6 +706,8 @@ impl PollThread {
     }
 
     /// Records received, without those released unsettled: they are redelivered.
+    ///
+    /// A run of a number of records counts them only once.
     fn kept(&self) -> u64 {
         let abandoned = self.shared.counters.abandoned.load(Ordering::Relaxed);
         self.bounded_received.saturating_sub(abandoned)
@@ -756,6 +807,9 @@ impl PollThread {
     }
 
     /// Drains running handlers and commits settled offsets. Returns whether both were done in time.
+    ///
+    /// After an error of the run the settled offsets are committed too, unless the client failed or
+    /// a position is in doubt: then they may belong to other records.
     fn shut_down(&mut self, failure: Option<&ConsumerError>, retry_threads: RetryThreads) -> bool {
         let shared = Arc::clone(&self.shared);
         let deadlines: Deadlines = shared.end.begin();
@@ -832,6 +886,7 @@ impl PollThread {
     }
 }
 
+/// The error of a lookup of end offsets.
 fn cannot_read_ends(source: ClientError) -> ConsumerError {
     KafkaError::Client {
         what: "the ends of the assigned partitions cannot be read".to_owned(),

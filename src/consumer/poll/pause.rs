@@ -4,6 +4,13 @@
 //! starts, stops forwarding its queue and stops fetching. The partition resumes under a new epoch
 //! from the committed offset. The client discards records that it fetched before, so that no record
 //! is tracked under a wrong epoch.
+//!
+//! The committed offset, and not the client's position, decides where it resumes: records that were
+//! taken and released unsettled are below the client's position, and would be lost.
+//!
+//! The fence of an epoch cannot be lifted, so that a resume always starts a new epoch, even if the
+//! drain was still going on. A record that still runs then is delivered a second time beside its
+//! first attempt only if the drain reached its deadline: as after a revoke.
 
 use crate::consumer::commit::{
     CommitRequest, CommittedPositions, PositionQuery, TopicPartition, list, owned_of,
@@ -103,6 +110,7 @@ impl RebalanceContext {
         }
     }
 
+    /// Stops the client's fetches, which would fill its queue with records that are discarded.
     fn stop_fetching(&self, consumer: &BaseConsumer<Self>, places: &[TopicPartition]) {
         if places.is_empty() {
             return;
@@ -198,6 +206,7 @@ impl RebalanceContext {
         None
     }
 
+    /// The epochs whose settled offsets are committed before the lookup.
     fn epochs(&self, places: &[TopicPartition]) -> Vec<Epoch> {
         let mut assignments = self.assignments();
         let mut epochs = Vec::with_capacity(places.len());
@@ -211,6 +220,8 @@ impl RebalanceContext {
         epochs
     }
 
+    /// Seeks the partitions to these positions and starts their new epochs. None of them, if the
+    /// position of one is unknown.
     fn try_release(
         &self,
         consumer: &BaseConsumer<Self>,

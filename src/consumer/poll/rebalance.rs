@@ -4,6 +4,11 @@
 //! forwarded before the assignment takes effect. On revoke, no further record starts, running ones
 //! are drained up to a deadline, settled offsets are committed, and only then is the partition
 //! released.
+//!
+//! The same for both protocols: cooperative (KIP-429) and broker-assigned (KIP-848) rebalances
+//! revoke only the partitions that move, eager ones all. A *lost* assignment (the session expired,
+//! a fenced member) is revoked without a drain and a commit: another member may already own the
+//! partitions.
 
 use crate::consumer::commit::{
     COMMIT_WITHIN, COMMITTED_WITHIN, CommitRequest, OwnedPartition, PositionQuery, owned_of,
@@ -51,11 +56,15 @@ pub(crate) struct Targets {
 /// The client's context. It tracks this member's assignments.
 pub(crate) struct RebalanceContext {
     pub(crate) shared: Arc<Shared>,
+    /// Requests to the committing thread.
     pub(crate) orders: mpsc::Sender<CommitRequest>,
+    /// Requests to the retry reader.
     pub(crate) followed: mpsc::Sender<reader::ReaderRequest>,
+    /// See [`RebalanceContext::assignments`].
     assignments: Mutex<Assignments>,
     /// The open query for positions of partitions that are to be resumed.
     asked: Mutex<Option<PositionQuery>>,
+    /// Where partitions are forwarded. None outside of the run.
     targets: Mutex<Option<Targets>>,
     /// Set after the last commit, when only the client is left to be closed.
     closing: AtomicBool,
@@ -72,6 +81,7 @@ pub(crate) struct RebalanceContext {
 }
 
 impl RebalanceContext {
+    /// The context of a client that is about to be created. `reset` is its `auto.offset.reset`.
     pub(crate) fn new(
         shared: Arc<Shared>,
         orders: mpsc::Sender<CommitRequest>,
@@ -103,6 +113,7 @@ impl RebalanceContext {
         *self.targets.lock().unwrap_or_else(PoisonError::into_inner) = targets;
     }
 
+    /// The queues that partitions are forwarded to.
     pub(crate) fn targets(&self) -> Option<Targets> {
         *self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -192,6 +203,9 @@ impl RebalanceContext {
         }
     }
 
+    /// Takes over partitions: gated, from the committed offset, under new epochs. Blocks for the
+    /// lookup of committed offsets. If that fails, the client looks them up itself, and only the
+    /// knowledge of records settled above them is missing.
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let shared = &self.shared;
         let targets = self.targets();
@@ -326,6 +340,8 @@ impl RebalanceContext {
         }
     }
 
+    /// Gives partitions up. Blocks for at most the revoke timeout, plus one commit. When it
+    /// returns, no record of them runs or is committed, or the deadline has passed.
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         // Asked before the unassignment, which resets it.
         let lost = consumer.assignment_lost();
@@ -402,6 +418,7 @@ impl RebalanceContext {
         );
     }
 
+    /// Counts a rebalance.
     fn count(&self, kind: &'static str) {
         metrics::counter!(
             Metric::Rebalances.name(),
@@ -412,6 +429,7 @@ impl RebalanceContext {
     }
 }
 
+/// The partitions for a log line.
 fn names(list: &TopicPartitionList) -> String {
     let names: Vec<String> = list
         .elements()
@@ -422,11 +440,13 @@ fn names(list: &TopicPartitionList) -> String {
 }
 
 impl ClientContext for RebalanceContext {
+    /// Forwards the client's log, and remembers what it says about the last failed connection.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log::forward(level, facility, message);
         self.fault.note_line(level, facility, message);
     }
 
+    /// Called by the client on any of its threads. The poll thread takes the complaint.
     fn error(&self, error: KafkaError, reason: &str) {
         self.fault.note_error(&error, reason);
         trouble::complain(&error, reason);
@@ -438,6 +458,7 @@ impl ClientContext for RebalanceContext {
 }
 
 impl ConsumerContext for RebalanceContext {
+    /// Called by the client inside of a poll, on the poll thread, before the change takes effect.
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         self.rebalances.fetch_add(1, Ordering::Relaxed);
         match rebalance {

@@ -1,5 +1,10 @@
 //! Starts to read newly assigned retry partitions: from the committed offset, with the offsets
 //! settled above it.
+//!
+//! The parked set starts from the group's own commit of the retry partition, exactly like a source
+//! partition. If that commit belongs to another log (recreated, truncated), the whole log is read:
+//! records are handled again rather than lost. If Kafka deleted entries that were not settled, the
+//! loss is kept in the set and shown, and not passed over in silence.
 
 use crate::consumer::retry_reader::lookup::{Answer, LookupResult, Places};
 use crate::consumer::retry_reader::read_errors::ReadError;
@@ -34,6 +39,7 @@ impl RetryReader {
         }
     }
 
+    /// Applies the answer of a lookup to each of its partitions that is still assigned.
     fn take_answer(&mut self, answer: Answer) {
         for partition in answer.partitions {
             // It may have been revoked meanwhile.
@@ -105,6 +111,9 @@ impl RetryReader {
         self.shared.intake.wake();
     }
 
+    /// Starts to read a partition from these offsets. An error is one of the client; the lookup is
+    /// then repeated. The order matters: the parked set and the log are known before the partition
+    /// is assigned to the client, so that no entry arrives before.
     fn begin(&mut self, partition: &Arc<Partition>, places: &Places) -> KafkaResult<()> {
         let Some(retry) = &partition.retry else {
             return Ok(());

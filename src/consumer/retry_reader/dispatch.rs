@@ -2,6 +2,19 @@
 //!
 //! It is separate from the retry reader, so that a broker that does not answer for a due record
 //! delays neither the reading nor the records of other partitions.
+//!
+//! # Fairness
+//!
+//! Each turn starts at the next partition and gives each due partition an equal share of the room,
+//! so that one partition with many parked records cannot keep the others waiting. The room is half
+//! of the in-flight limit at most
+//! ([`RetryTopics::room`](crate::consumer::shared::retry_topics::RetryTopics::room)).
+//!
+//! # Records that do not arrive
+//!
+//! A record that is missing after 5 s is looked up. It is lost if the log no longer reaches to it,
+//! or if it was read past twice, as after a deletion from the middle. Any doubt fetches it again: a
+//! lost record is an alarm that an operator must accept.
 
 use crate::consumer::retry_reader::fetch::{FetchedRecord, Fetcher, PartitionFetch};
 use crate::consumer::shared::Shared;
@@ -71,6 +84,7 @@ impl Dispatcher {
         drop(wakers);
     }
 
+    /// The loop: requests, due records, arrived records, ended fetches.
     fn serve(&mut self) {
         loop {
             while let Ok(request) = self.requests.try_recv() {
@@ -185,6 +199,7 @@ impl Dispatcher {
         room.saturating_sub(self.fetcher.fetching())
     }
 
+    /// Whether a partition has a due record and no fetch or lookup in progress.
     fn is_due(&self, partition: &Partition, now_ms: i64) -> bool {
         let is_free =
             !self.asked.contains_key(&partition.epoch) && !self.fetcher.is_busy(partition);
@@ -196,6 +211,8 @@ impl Dispatcher {
         due_ms.is_some_and(|due_ms| due_ms <= now_ms)
     }
 
+    /// How long to wait for a request or a record: until the next record is due or a fetch is late.
+    /// Not at all is never returned for records that there is no room for.
     fn wait(&self) -> Duration {
         let until = self.fetcher.until();
         let quiet = until.map_or(QUIET, |until| {
@@ -216,6 +233,7 @@ impl Dispatcher {
         Duration::from_millis(left_ms.unsigned_abs()).min(quiet)
     }
 
+    /// Sends fetched records to the workers of their keys. They count as in flight.
     fn hand_out(&self, picked: Vec<FetchedRecord>) {
         self.shared.admitted(picked.len());
         let retry_topics = &self.shared.retry_topics;
@@ -255,6 +273,8 @@ impl Dispatcher {
         }
     }
 
+    /// Looks up the first and the end offset of a partition, on a thread of its own: the request
+    /// blocks, and other partitions must not wait. The answer comes as a request.
     fn ask_for_bounds(
         &mut self,
         fetch: PartitionFetch,
@@ -346,6 +366,7 @@ fn give_up(fetch: &PartitionFetch, until_ms: i64) {
     }
 }
 
+/// Returns these records, to be fetched from `until_ms` on.
 fn hand_back(tickets: &[(Arc<Partition>, Ticket)], until_ms: i64) {
     for (partition, ticket) in tickets {
         if let Some(retry) = &partition.retry {

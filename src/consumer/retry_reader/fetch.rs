@@ -3,6 +3,10 @@
 //! Uses a client of its own, created for the first due record, so that the retry reader keeps its
 //! position. A partition whose leader does not answer delays only its own records. It makes no
 //! decision about records that are not found.
+//!
+//! A fetch is for one partition and for offsets that lie close together: the client reads
+//! everything from the first to the last, and discards what was not requested. Far offsets are left
+//! for the next fetch. It ends when all records arrived, after 4 MiB, or after 5 s.
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::retry_topics::Waker;
@@ -29,6 +33,7 @@ const FETCH_WITHIN: Duration = Duration::from_secs(5);
 const GAP_MAX: i64 = 5_000;
 /// The most bytes fetched of one partition at a time, roughly.
 const BYTES_MAX: usize = 4 << 20;
+/// Messages taken at a time.
 const BURST_RECORDS: usize = 256;
 
 /// A record that was found.
@@ -52,9 +57,11 @@ struct FetchClient {
 /// The records of one partition that are being fetched, by ascending offset.
 pub(crate) struct PartitionFetch {
     pub(crate) partition: Arc<Partition>,
+    /// The requested records. `found` of them have arrived, in this order.
     tickets: Vec<Ticket>,
     found: usize,
     bytes: usize,
+    /// When the fetch is late.
     until: Instant,
     /// All offsets before this one were read.
     passed: i64,
@@ -76,6 +83,7 @@ impl PartitionFetch {
         Instant::now() >= self.until
     }
 
+    /// Whether the fetch has ended, with or without its records.
     fn is_over(&self) -> bool {
         self.left().is_empty() || self.bytes >= BYTES_MAX || self.is_late()
     }
@@ -85,11 +93,13 @@ impl PartitionFetch {
 pub(crate) struct Fetcher {
     config: ClientConfig,
     messages: Messages,
+    /// The fetches in progress, by retry topic and partition.
     fetches: HashMap<Arc<str>, HashMap<i32, PartitionFetch>>,
     client: Option<FetchClient>,
 }
 
 impl Fetcher {
+    /// Creates no client yet.
     pub(crate) fn new(config: ClientConfig) -> Self {
         Self {
             config,
@@ -134,6 +144,7 @@ impl Fetcher {
         self.all().map(|fetch| fetch.until).min()
     }
 
+    /// All fetches in progress.
     fn all(&self) -> impl Iterator<Item = &PartitionFetch> {
         self.fetches.values().flat_map(HashMap::values)
     }
@@ -175,6 +186,7 @@ impl Fetcher {
         (self.assign(&places), far)
     }
 
+    /// Forwards the partitions and assigns them at these offsets.
     fn assign(&mut self, places: &[(Arc<str>, i32, i64)]) -> KafkaResult<()> {
         let (queue, consumer) = self.client()?;
         let mut list = TopicPartitionList::with_capacity(places.len());
@@ -218,6 +230,7 @@ impl Fetcher {
         self.take_out(|fetch| epochs.contains(&fetch.partition.epoch));
     }
 
+    /// Ends the fetches that `is_wanted` selects, and unassigns their partitions.
     fn take_out(&mut self, is_wanted: impl Fn(&PartitionFetch) -> bool) -> Vec<PartitionFetch> {
         let mut out = Vec::new();
         let mut list = TopicPartitionList::new();

@@ -1,5 +1,11 @@
 //! Looks up retry partitions at the brokers: whether they exist, the group's committed offsets, and
 //! their first and end offsets.
+//!
+//! Every request to the brokers blocks, up to 5 s for each, and a broker that is down must not
+//! delay the partitions of others: offsets are asked of each leader separately, on threads that end
+//! with their answer. A result is either certain or [`LookupResult::Trouble`]. A topic counts as
+//! absent only if the brokers say so *and* refuse its creation: otherwise a broker that does not
+//! know it yet would open a partition without its parked records.
 
 use crate::consumer::group_topics;
 use crate::consumer::retry_reader::read_errors::ReadError;
@@ -25,10 +31,13 @@ const CREATE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// The result of a lookup for some partitions of one retry topic.
 pub(crate) struct Answer {
+    /// The source partitions that it is about.
     pub(crate) partitions: Vec<Arc<Partition>>,
+    /// The same for all of them.
     pub(crate) told: LookupResult,
 }
 
+/// What a lookup found out.
 pub(crate) enum LookupResult {
     /// They exist.
     Found(Arc<Places>),
@@ -42,8 +51,11 @@ pub(crate) enum LookupResult {
 
 /// The committed, first and end offsets of retry partitions.
 pub(crate) struct Places {
+    /// The group's committed offsets.
     pub(crate) committed: Vec<Committed>,
+    /// The first offsets.
     pub(crate) beginnings: TopicPartitionList,
+    /// The end offsets, which decide when the parked set is complete.
     pub(crate) ends: TopicPartitionList,
     /// The id of the topic.
     pub(crate) topic_id: Option<TopicId>,
@@ -60,12 +72,14 @@ pub(crate) enum Question {
 
 /// Whether the topic exists, with the leaders of its partitions.
 enum Presence {
+    /// The leader of each partition; -1 for none.
     Present(HashMap<i32, i32>),
     Absent,
     Trouble(ReadError),
 }
 
-/// Creates missing topics and partitions, at a limited rate.
+/// Creates missing topics and partitions, at a limited rate, for all lookups of a member: many
+/// partitions miss the same topic.
 struct Maker {
     shared: Arc<Shared>,
     kafka: KafkaConfig,
@@ -155,12 +169,14 @@ impl LookupThread {
         }
     }
 
+    /// Sends an answer, and wakes the reader.
     fn answer(&self, partitions: Vec<Arc<Partition>>, told: LookupResult) {
         // The receiver is dropped at the end of the run.
         let _ = self.answers.send(Answer { partitions, told });
         self.waker.wake();
     }
 
+    /// The lookup, on its thread. Ends with an answer for every partition.
     fn run(&self, topic: &str, partitions: Vec<Arc<Partition>>, question: Question) {
         let mut presence = self.presence(topic);
         let is_lacking = |leaders: &HashMap<i32, i32>| {
@@ -275,6 +291,7 @@ impl LookupThread {
         });
     }
 
+    /// All offsets of partitions with one leader. Blocks for up to four requests.
     fn places(
         &self,
         topic: &str,
@@ -298,6 +315,7 @@ impl LookupThread {
     }
 }
 
+/// These partitions at this offset, as a list of the client.
 fn list(
     topic: &str,
     partitions: &[Arc<Partition>],

@@ -2,6 +2,10 @@
 //! their loss on an operator's command.
 //!
 //! Until then they count as unsettled, so that the alarm returns after a restart.
+//!
+//! A parked record is the only copy that is still to be handled: its source offset is committed.
+//! Kafka deletes it only if somebody changed the topic, which the check of own topics reports
+//! before.
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::retry_topics::Loss;
@@ -97,6 +101,7 @@ impl Shared {
         entries
     }
 
+    /// The gauge of lost entries of a retry partition.
     fn parked_lost(&self, topic: &str, partition: i32) -> metrics::Gauge {
         let partition = partition.to_string();
         let labels = [

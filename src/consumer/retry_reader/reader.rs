@@ -4,6 +4,11 @@
 //! Owns a second client, which joins no group and is assigned its partitions directly: the owner of
 //! a partition reads its retry partition, whatever the assignor. It does not commit; the group's
 //! member does.
+//!
+//! The parked set of a partition must be complete before its first record is handled, and stay
+//! complete: every entry is added in the order of the log, or the partition is read again from
+//! where one is missing. Doubts, which each stop the run of messages and seek, are a later leader
+//! epoch than the committed one (truncation) and a gap.
 
 use crate::consumer::retry_reader::dispatch::Dispatcher;
 use crate::consumer::retry_reader::gap_check::{self, Gap, Gaps, ReadOutcome};
@@ -67,7 +72,9 @@ pub(crate) struct RetryReader {
     pub(crate) asker: LookupThread,
     pub(crate) answers: mpsc::Receiver<Answer>,
     pub(crate) troubles: ReadErrors,
+    /// When partitions with errors are read again.
     retry_at: Instant,
+    /// Gaps that were fetched again once.
     gaps: Gaps,
     messages: Messages,
     // Declared before the client: they must be dropped first.
@@ -161,6 +168,7 @@ impl RetryReader {
         }
     }
 
+    /// Stops to read the partitions of revoked epochs, and removes all that was noted of them.
     fn forget(&mut self, epochs: &[Epoch]) {
         for partition in self.unread.forget(epochs) {
             if let Some(retry) = &partition.retry {
@@ -449,6 +457,7 @@ impl RetryReader {
         }
     }
 
+    /// How long to wait for entries: until a lookup or a retry is due.
     fn wait(&self) -> Duration {
         let mut wait = self
             .unread

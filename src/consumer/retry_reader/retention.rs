@@ -3,6 +3,16 @@
 //! Entries of other groups are not deleted. If the names of two groups combine to the same retry
 //! topic, it has entries of both. Only the beginning of a partition can be deleted, so that
 //! deletion ends at the first entry of another group.
+//!
+//! # Retention by snapshots
+//!
+//! A record may be deleted when it has been *settled* for the retention time, which the log does
+//! not tell. So the committed offsets are noted at intervals, and an offset that was committed a
+//! retention time ago bounds the deletion. The notes are in memory: after a restart the time starts
+//! again.
+//!
+//! `DeleteRecords` moves the first offset of a partition. It needs the permission `Delete` on the
+//! topic.
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::retry_topics::Bounds;
@@ -98,7 +108,7 @@ async fn clean(
 }
 
 /// The offset before which a partition may be deleted. None if it is unknown or the partition was
-/// revoked.
+/// revoked. Reads the beginning of the partition once per assignment, for entries of other groups.
 async fn deletable(
     shared: &Arc<Shared>,
     kafka: &KafkaConfig,

@@ -25,11 +25,14 @@ pub(crate) fn steady_ms() -> i64 {
 /// One moment on both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Now {
+    /// Milliseconds of the wall clock.
     pub(crate) wall_ms: i64,
     pub(crate) steady_ms: i64,
 }
 
 impl Now {
+    /// Reads both clocks. Entries that are read together use one reading, so that their order
+    /// stays.
     pub(crate) fn read() -> Self {
         Self {
             wall_ms: now_ms(),

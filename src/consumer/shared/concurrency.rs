@@ -1,4 +1,27 @@
 //! The concurrency limit of a consumer. Its workers share it.
+//!
+//! # Why permits and not a counter
+//!
+//! [`ConsumerSettings::concurrency`](crate::consumer::ConsumerSettings::concurrency) bounds the
+//! handlers of all workers together, while each worker decides alone and without a lock whether it
+//! starts one. So each worker owns one permit, with which it always makes progress, and draws
+//! further ones from a shared pool. It keeps a drawn permit while records wait for it, and gives it
+//! back when it rests, or when others wait and it holds more than its fair share: no worker with
+//! many keys can starve the others.
+//!
+//! # Lending
+//!
+//! A handler that only waits (between attempts, for a dependency, for its dead letter) lends its
+//! permit to others and takes one back before it continues, so that waiting records use up no
+//! concurrency. A lent permit whose owner ends meanwhile is paid back: taken from the pool at once,
+//! or withheld from the next one that is returned (`owed`). The number of permits in circulation
+//! stays the same.
+//!
+//! # Holding
+//!
+//! While a breaker is open no handler starts, except for *trials*: single ones that find out
+//! whether other records succeed. Probes of a retry run beside this limit after a second, because
+//! hanging handlers may hold every permit.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +32,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A pool of permits for running handlers. Every worker owns one permit beside the pool.
 pub(crate) struct ConcurrencyLimit {
+    /// The pool: the concurrency without one permit per worker. Never closed.
     shared: Arc<Semaphore>,
+    /// How many permits a worker keeps while others wait for one.
     fair_share: usize,
     /// Workers and handlers that wait for a permit.
     waiters: AtomicUsize,
@@ -48,7 +73,8 @@ impl ConcurrencyLimit {
         }
     }
 
-    /// Holds all handlers, or allows them again. The caller has to notify the workers.
+    /// Holds all handlers, or allows them again. The caller has to notify the workers. Both revoke
+    /// a trial that was not used.
     pub(crate) fn hold(&self, hold: bool) {
         self.trials.store(0, Ordering::Relaxed);
         self.is_held.store(hold, Ordering::Relaxed);
@@ -64,10 +90,12 @@ impl ConcurrencyLimit {
         self.trials.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether no handler may start.
     fn is_held(&self) -> bool {
         self.is_held.load(Ordering::Relaxed)
     }
 
+    /// Uses the trial. Returns false if there is none, or another worker was first.
     fn take_trial(&self) -> bool {
         let less = |trials: usize| trials.checked_sub(1);
         let taken = self
@@ -76,6 +104,7 @@ impl ConcurrencyLimit {
         taken.is_ok()
     }
 
+    /// Returns a permit to the pool, or pays a debt with it.
     fn give_back(&self) {
         let owed = self
             .owed
@@ -96,6 +125,8 @@ pub(crate) struct LentPermit {
 
 impl LentPermit {
     /// Waits until a permit is available again.
+    ///
+    /// Cancel-safe: if it is dropped, the permit counts as lent, and the debt is noted.
     pub(crate) async fn take_back(mut self) {
         let _waiter = CountedWaiter::new(&self.pool);
         // The pool is never closed.
@@ -119,6 +150,7 @@ impl Drop for LentPermit {
 struct CountedWaiter<'a>(&'a ConcurrencyLimit);
 
 impl<'a> CountedWaiter<'a> {
+    /// Counts the caller as waiting.
     fn new(pool: &'a ConcurrencyLimit) -> Self {
         pool.waiters.fetch_add(1, Ordering::Relaxed);
         Self(pool)
@@ -131,18 +163,21 @@ impl Drop for CountedWaiter<'_> {
     }
 }
 
+/// A permit that is being waited for in the pool's queue, which is fair.
 type Acquire = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
 
-/// The permits of one worker.
+/// The permits of one worker. Not shared: the worker's task owns it.
 pub(crate) struct Permits {
     pool: Arc<ConcurrencyLimit>,
     /// How many handlers may run now: the worker's own permit and those drawn from the pool.
     held: usize,
     running: usize,
+    /// The place in the pool's queue, while records wait here without a permit.
     acquiring: Option<Acquire>,
 }
 
 impl Permits {
+    /// The permits of a worker that runs nothing: its own.
     pub(crate) fn new(pool: Arc<ConcurrencyLimit>) -> Self {
         Self {
             pool,
@@ -225,6 +260,7 @@ impl Permits {
         }
     }
 
+    /// Leaves the pool's queue.
     fn stop_acquiring(&mut self) {
         if self.acquiring.take().is_some() {
             self.pool.waiters.fetch_sub(1, Ordering::Relaxed);

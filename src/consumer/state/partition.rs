@@ -1,4 +1,9 @@
 //! One assignment of one partition. The poll thread, the workers and the handlers share it.
+//!
+//! The fence is the only thing that changes. It is set before a revoke, a pause or the stop asks
+//! the workers to drop waiting records; a worker checks it before each start, and a retry waits for
+//! it beside everything else. So after the fence was set and every worker has answered, no handler
+//! of the partition runs or can start.
 
 use crate::consumer::state::offset_tracker::Epoch;
 use crate::consumer::state::retry_partition::RetryPartition;
@@ -35,7 +40,7 @@ impl Partition {
         }
     }
 
-    /// Whether its records can be parked.
+    /// Whether its records can be parked: its retry topic exists and was read.
     pub(crate) fn can_park(&self) -> bool {
         self.retry.as_ref().is_some_and(RetryPartition::can_park)
     }
@@ -47,6 +52,8 @@ impl Partition {
         self.fence.notify_waiters();
     }
 
+    /// Whether the fence is set. Relaxed: the answer of a worker to the fence, not this flag,
+    /// proves that nothing runs.
     pub(crate) fn is_fenced(&self) -> bool {
         self.fenced.load(Ordering::Relaxed)
     }
@@ -62,6 +69,8 @@ impl Partition {
 }
 
 /// The epochs under which a partition's records and its parked records are committed.
+///
+/// A fence, a commit or a revoke of a partition always concerns both.
 pub(crate) fn epochs_of(partition: &Partition) -> impl Iterator<Item = Epoch> {
     let retry = partition.retry.as_ref().map(|retry| retry.epoch);
     std::iter::once(partition.epoch).chain(retry)

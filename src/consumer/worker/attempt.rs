@@ -2,6 +2,14 @@
 //!
 //! Owns the future of the attempt or of the retry. A panic of the service's code, also in a drop,
 //! becomes an outcome here and never ends the worker.
+//!
+//! # Panics
+//!
+//! `catch_unwind` surrounds every call into code of the service: the call and the poll of the
+//! handler, the drop of its future, the conversion and the display of its error. A first panic
+//! dead-letters the record. A panic while that is done, which is a bug of this library, ends the
+//! run: the lane must not stop unnoticed. What was unwound is not used again, except for a slot
+//! that is emptied first.
 
 use crate::consumer::state::lanes::LaneId;
 use crate::consumer::state::offset_tracker::Epoch;
@@ -29,11 +37,16 @@ pub(crate) struct Running<F> {
     started_at: Instant,
 }
 
+/// What runs for the record. Replaced by `Ended` before its future is dropped, so that a panic in
+/// the drop cannot drop it twice.
 enum Attempt<F> {
+    /// The first attempt.
     First(AttemptSlot<F>),
+    /// Its retry, with all further attempts.
     Recovering(RetryFuture),
     /// The dead letter of a record whose retry panicked.
     Burying(RetryFuture),
+    /// Nothing. The future returns pending if it is polled again.
     Ended,
 }
 
@@ -103,14 +116,17 @@ impl<F> Running<F> {
         }
     }
 
+    /// The epoch of the record. None after it has finished.
     pub(crate) fn epoch(&self) -> Option<Epoch> {
         self.item.as_ref().map(|item| item.partition.epoch)
     }
 
+    /// The record. None after it has finished.
     pub(crate) fn record(&self) -> Option<&Record> {
         self.item.as_ref().map(|item| &item.record)
     }
 
+    /// The record, to be replaced by a copy of itself.
     pub(crate) fn record_mut(&mut self) -> Option<&mut Record> {
         self.item.as_mut().map(|item| &mut item.record)
     }
@@ -186,6 +202,8 @@ where
 }
 
 /// Polls the future in the slot, and empties the slot when the future is done.
+///
+/// A future that panicked is dropped here. If the drop panics as well, the first reason stands.
 pub(crate) fn poll_attempt<F, E>(slot: &mut AttemptSlot<F>, cx: &mut Context<'_>) -> Poll<Outcome>
 where
     F: Future<Output = Result<Outcome, E>>,

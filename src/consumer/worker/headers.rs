@@ -1,5 +1,9 @@
 //! Fetches the headers of a record that was read without them, before it is parked or
 //! dead-lettered.
+//!
+//! [`RecordHeaders::Skip`] saves the parsing of headers that no handler reads. A copy in another
+//! topic must have them all the same: a replay or an operator may need them. The rare failing
+//! record pays with a read of its own.
 
 use crate::consumer::settings::RecordHeaders;
 use crate::consumer::worker::retry::UnsettledRecord;
@@ -60,6 +64,7 @@ impl UnsettledRecord {
         }
     }
 
+    /// A copy of the record with the headers that were found.
     fn with_headers(&self, found: &LogRecord) -> Record {
         let record = &self.delivery.record;
         let mut builder = RecordBatchBuilder::new();
@@ -79,6 +84,7 @@ impl UnsettledRecord {
     }
 }
 
+/// The record's own offset, as a part of the log to read.
 fn span(record: &Record) -> Span {
     Span {
         topic: record.topic().into(),

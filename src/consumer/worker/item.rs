@@ -12,6 +12,7 @@ use std::sync::Arc;
 pub(crate) struct Item {
     pub(crate) record: Record,
     pub(crate) partition: Arc<Partition>,
+    /// Where its settlement is recorded.
     pub(crate) books: ItemSource,
     pub(crate) hash: u64,
 }
@@ -29,6 +30,7 @@ pub(crate) enum ItemSource {
 }
 
 impl Item {
+    /// A parked record. Its wait is known when it starts.
     pub(crate) fn parked(parked: ParkedRecord) -> Self {
         Self {
             record: parked.record,

@@ -3,6 +3,14 @@
 //! A failed write is repeated until the brokers acknowledge it or the partition is revoked: a
 //! record counts as parked only after it was written. A record that the brokers refuse, such as one
 //! larger than the topic allows, is dead-lettered.
+//!
+//! # Order of steps
+//!
+//! The parked set learns of a record before it is written
+//! ([`Parking`](crate::recovery::parking::Parking): `begin` or `joins`), and cancels it if the
+//! write is refused. So a later record of the key that arrives meanwhile is parked behind it, and
+//! never handled before it. The source offset is settled after the acknowledgement: a crash in
+//! between leaves the record in both topics, and the inbox recognises the second delivery.
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::clock::{now_ms, steady_ms};
@@ -238,6 +246,7 @@ impl UnsettledRecord {
 
 /// The result of a write to the retry topic.
 enum Written {
+    /// The brokers have it, in all in-sync replicas.
     Acknowledged,
     /// The partition was revoked.
     Abandoned,
@@ -255,6 +264,7 @@ impl<'a> Alarm<'a> {
         Self(shared)
     }
 
+    /// Sets the reason in the health. The latest failure is shown.
     fn report(&self, reason: String) {
         self.0.health.set_ready(COMPONENT, Err(reason));
     }

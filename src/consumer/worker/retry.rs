@@ -2,6 +2,26 @@
 //!
 //! Runs while the record's lane waits. Ends without settling the record when its partition is
 //! fenced.
+//!
+//! # The loop
+//!
+//! One future carries the record from its first failure to its end: classify, decide by the policy,
+//! wait, attempt again. Every wait ends at the fence of the partition, and lends the record's
+//! permit to others. A wait between attempts also ends by an operator's command. The record's lane
+//! stays occupied all the time, which keeps the order of its key.
+//!
+//! | failure | counts as an attempt | next step |
+//! |---|---|---|
+//! | transient | yes | again after the backoff; then parked; then dead-lettered |
+//! | timeout | yes, unless a breaker is open for the dependency | the same |
+//! | outage | no | again when the dependency answers |
+//! | permanent, panic | | dead-lettered |
+//! | fatal publisher | | the run ends |
+//!
+//! # Cancellation
+//!
+//! The future is dropped only with the worker. An attempt is never cancelled by a fence: its effect
+//! may have happened already, and the drain of the revoke gives it its time.
 
 use crate::consumer::settings::AfterDeadLetter;
 use crate::consumer::shared::Shared;
@@ -59,7 +79,9 @@ pub(crate) struct UnsettledRecord {
     pub(crate) wait: RetryState,
     /// Attempts made, whatever the class of their failures.
     pub(crate) attempts: u32,
+    /// Failures that count for the policy.
     transient_failures: u32,
+    /// Failures by an outage: they only lengthen the backoff.
     outage_failures: u32,
     /// When the first attempt failed.
     first_failure: Option<Timestamp>,
@@ -202,8 +224,11 @@ pub(crate) fn skip(mut recovery: UnsettledRecord, command: Box<Command>) -> Retr
 
 /// The result of an attempt, without values of the service's types.
 enum Ended {
+    /// The handler succeeded, or recognised a duplicate, or ignored the record.
     Settled(Settlement),
+    /// The handler asked for the dead-letter topic, or panicked.
     Dead(DeadReason),
+    /// The attempt failed with an error that has a class.
     Failed(Failure),
 }
 
@@ -229,11 +254,15 @@ impl Ended {
     }
 }
 
+/// What follows a failure.
 enum Step {
     /// Wait for that time, and until the dependency answers.
     TryAfter(Duration, Option<String>),
+    /// Write the record to the retry topic, and retry it after that time.
     Park(Failure, Duration),
+    /// Write the record to the dead-letter topic.
     DeadLetter(Class, DeadReason),
+    /// Release the record unsettled: it is redelivered.
     Abandon,
 }
 
@@ -261,6 +290,7 @@ impl UnsettledRecord {
         }
     }
 
+    /// Classifies the outcome of an attempt.
     fn judged(&self, outcome: Outcome) -> Ended {
         match Settlement::of(outcome) {
             Ok(settlement) => Ended::Settled(settlement),
@@ -273,12 +303,17 @@ impl UnsettledRecord {
         }
     }
 
+    /// The step after a failure that no retry can mend.
     fn given_up(&mut self, reason: DeadReason) -> Step {
         self.first_failure.get_or_insert_with(Timestamp::now);
         self.shared.count_failure(Class::Permanent);
         Step::DeadLetter(Class::Permanent, reason)
     }
 
+    /// The step after a failed attempt. Reports the failure to the breakers and counts it.
+    ///
+    /// A timeout counts as an outage while a breaker is open for its dependency: the handler hangs
+    /// there, and is not slow.
     fn next_step(&mut self, mut failure: Failure, evidence: Evidence) -> Step {
         self.first_failure.get_or_insert_with(Timestamp::now);
         if let Some(reason) = failure.fatal {
@@ -348,6 +383,7 @@ impl UnsettledRecord {
         dependency
     }
 
+    /// Logs a failed attempt that is repeated in place.
     fn log_retry(&self, failure: &Failure, delay: Duration) {
         tracing::warn!(
             group = self.shared.group,
@@ -398,6 +434,9 @@ impl UnsettledRecord {
     }
 
     /// Writes the dead letter. The record is settled only after the brokers acknowledged it.
+    ///
+    /// First the flood guard, then the write, then the hold of the key: a hold without its dead
+    /// letter would never end.
     pub(crate) async fn dead_letter(&self, class: Class, reason: &DeadReason) -> Verdict {
         let record = &self.delivery.record;
         tracing::error!(

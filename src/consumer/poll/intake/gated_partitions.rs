@@ -1,4 +1,12 @@
 //! Gated partitions: their records wait until it is known which of their keys have parked records.
+//!
+//! A gated partition is forwarded to a queue of its own. Its messages are taken from there and
+//! kept, up to a limit of bytes for all of them. What exceeds the limit is dropped and fetched
+//! again: the partition is sought back to the first message that was dropped.
+//!
+//! Order: the kept messages of a partition are passed on first, then those that the client forwards
+//! to the open queue. The switch between the queues happens on this thread, after the gated queue
+//! was emptied.
 
 use crate::consumer::commit::TopicPartition;
 use crate::consumer::poll::rebalance::RebalanceContext;
@@ -25,8 +33,11 @@ const MESSAGES_MAX: usize = 1024;
 
 /// The messages of gated partitions, and of partitions whose gate has just opened.
 pub(crate) struct GatedPartitions {
+    /// The queue that gated partitions are forwarded to.
     queue: ForwardedQueue<RebalanceContext>,
     messages: Messages,
+    /// What was kept, by the epoch of the partition. An entry of a revoked or paused epoch is
+    /// dropped.
     kept: HashMap<Epoch, Kept>,
     /// Whether messages of ungated partitions are kept.
     has_open: bool,
@@ -52,6 +63,7 @@ struct Kept {
 }
 
 impl GatedPartitions {
+    /// Without partitions.
     pub(crate) fn new(queue: ForwardedQueue<RebalanceContext>) -> Self {
         Self {
             queue,

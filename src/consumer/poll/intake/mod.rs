@@ -1,4 +1,15 @@
 //! Takes records from the forwarded queue and passes each worker its share in one buffer.
+//!
+//! # Steps
+//!
+//! 1. Messages are taken from the client, up to the room. Consecutive messages of one partition
+//!    form a *run*, so that topic and assignment are looked up once per run.
+//! 2. Each message is checked against what is known of its log (see `log_reset`), skipped if an
+//!    earlier assignment settled it, and appended to the share of its worker: one buffer per
+//!    worker, in which the client's messages are copied and then freed.
+//! 3. All shares are admitted to the offset tracker, under one lock.
+//! 4. The shares are sent. Only now a worker can see a record, and every record that it sees is
+//!    tracked.
 
 pub(crate) mod gated_partitions;
 pub(crate) mod stalled;
@@ -26,8 +37,10 @@ use std::time::{Duration, Instant};
 /// Passes messages from the client to the workers. Used by the poll thread.
 pub(crate) struct Intake {
     shared: Arc<Shared>,
+    /// How many records may be taken.
     limit: InFlightLimit,
     messages: Messages,
+    /// The shares of the workers. Empty between two calls, with the capacity of the last burst.
     shares: Vec<Share>,
     partitioner: WorkerPartitioner,
     /// Spreads records that are ordered with no other.
@@ -42,7 +55,9 @@ pub(crate) struct Intake {
 /// The share of one worker in a burst.
 #[derive(Default)]
 struct Share {
+    /// The bytes of its records.
     records: RecordBatchBuilder,
+    /// Their offsets. None while the share is empty.
     tracker: Option<TrackedBatch>,
     entries: Vec<BurstEntry>,
     partitions: Vec<Arc<Partition>>,
@@ -51,6 +66,7 @@ struct Share {
 }
 
 impl Intake {
+    /// With the limits of the settings, and a share per worker.
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let limit = InFlightLimit::new(
             shared.settings.in_flight_records_max(),
@@ -118,6 +134,8 @@ impl Intake {
         received
     }
 
+    /// Distributes messages to the shares. Returns how many are to be handled. Messages of
+    /// partitions that are not taken now are dropped: they are redelivered.
     fn share_out(
         &mut self,
         queue: &ForwardedQueue<RebalanceContext>,
@@ -326,6 +344,7 @@ fn check_deleted(
 }
 
 impl Share {
+    /// Appends a message. The first of a run adds its source, epoch and partition.
     fn push(
         &mut self,
         run: usize,

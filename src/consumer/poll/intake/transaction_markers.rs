@@ -1,4 +1,8 @@
 //! Advances past offsets that hold no record: transaction markers.
+//!
+//! A committed transaction ends with a marker, which takes an offset but is no record (KIP-98). At
+//! the end of a partition the committed offset would stay below it, and tools would show a lag of
+//! one for ever. Aborted records and compacted ranges are passed in the same way.
 
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::settings::StopWhen;
@@ -14,10 +18,12 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Advances past transaction markers. Used by the poll thread.
 pub(crate) struct TransactionMarkers {
     shared: Arc<Shared>,
+    /// When the positions were checked last.
     checked_at: Instant,
 }
 
 impl TransactionMarkers {
+    /// The first check is due after the interval.
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,

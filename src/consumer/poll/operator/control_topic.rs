@@ -1,5 +1,11 @@
 //! Reads the group's control topic: all entries before the member joins, and new entries while it
 //! runs.
+//!
+//! It is read by a client without a group, from the beginning at every start: compaction keeps it
+//! short. The poll thread takes entries without waiting for any.
+//!
+//! A member that cannot know the pauses handles nothing. A member whose group has no control topic
+//! handles everything, and looks for the topic: somebody may create it for the first command.
 
 use crate::consumer::group_topics::{self, ControlTopic};
 use crate::consumer::settings::{ConsumerSettings, StopWhen};
@@ -99,6 +105,7 @@ async fn retry(kafka: &KafkaConfig, settings: &ConsumerSettings) -> Result<Found
     read(found, kafka, settings).await
 }
 
+/// The reason in the health, with the permissions that are missing.
 fn unreadable(group: &str, refusal: &KafkaError) -> String {
     format!(
         "the paused partitions are unknown: {refusal}; allow this member DESCRIBE, READ and WRITE on {}",
@@ -108,7 +115,9 @@ fn unreadable(group: &str, refusal: &KafkaError) -> String {
 
 /// The result of one attempt to read the control topic.
 enum Found {
+    /// It was read up to its end.
     Read(Box<Reader>, ControlState),
+    /// It does not exist.
     Absent,
     Unusable,
 }
@@ -147,6 +156,8 @@ fn client(kafka: &KafkaConfig) -> KafkaConfig {
     kafka
 }
 
+/// Reads the topic from its beginning to its end. Blocks. `within` bounds the time without any
+/// entry.
 fn catch_up(
     kafka: &KafkaConfig,
     topic: &str,
@@ -208,13 +219,16 @@ pub(crate) struct ControlTopicReader {
     reader: Option<Reader>,
     /// Receives the reader of a topic that was opened later.
     late: Option<mpsc::Receiver<(Reader, ControlState)>>,
+    /// The last read error, so that each is logged once.
     complaint: Option<String>,
     kafka: KafkaConfig,
     settings: ConsumerSettings,
+    /// Runs the task that opens the topic later: the poll thread is not a task.
     runtime: Handle,
 }
 
 impl ControlTopicReader {
+    /// Follows the topic, or looks for it.
     fn new(reader: Option<Reader>, kafka: &KafkaConfig, settings: &ConsumerSettings) -> Self {
         let mut commands = Self {
             late: None,
@@ -294,6 +308,8 @@ impl ControlTopicReader {
         (once, has_entries)
     }
 
+    /// Logs a read error. After a refusal the topic is opened anew, once that is permitted; until
+    /// then the commands known so far stay in force.
     fn complain(&mut self, shared: &Shared, error: &KafkaError) {
         let message = error.to_string();
         if self.complaint.as_ref() != Some(&message) {

@@ -1,4 +1,8 @@
 //! Applies operators' commands to parked records.
+//!
+//! The commands change the parked set only; the dispatcher fetches what became due. Keys in
+//! commands are bytes of a record's key. Under [`RecordOrdering`](crate::consumer::RecordOrdering)
+//! other than by key they are mapped to the ordering keys of the group.
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::clock::steady_ms;

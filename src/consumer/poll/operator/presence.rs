@@ -30,6 +30,7 @@ const FORGOTTEN_MAX: usize = 100;
 /// The most ids of one process in the metrics: their series stay until the process ends.
 const SERIES_MAX: usize = 200;
 
+/// Ids of this process in the metrics so far.
 static SERIES: AtomicUsize = AtomicUsize::new(0);
 
 /// The health component of the announcement.
@@ -38,15 +39,20 @@ const COMPONENT: &str = "member";
 /// Announces this member.
 pub(crate) struct MemberPresence {
     shared: Arc<Shared>,
+    /// The client's `client.id`.
     client_id: String,
     /// Empty before the group has assigned one.
     id: String,
+    /// When the id is checked next.
     check_at: Instant,
+    /// When the announcement is due.
     announce_at: Instant,
+    /// The gauge of the present id, unless there were too many.
     gauge: Option<metrics::Gauge>,
 }
 
 impl MemberPresence {
+    /// Not a member yet.
     pub(crate) fn new(shared: Arc<Shared>, client_id: &str) -> Self {
         Self {
             shared,
@@ -82,6 +88,7 @@ impl MemberPresence {
         }
     }
 
+    /// The group has assigned an id, the first or another one.
     fn has_become(&mut self, id: String) {
         let shared = &self.shared;
         let instance_id = shared.settings.instance_id.as_deref();
@@ -101,6 +108,7 @@ impl MemberPresence {
         self.announce_at = Instant::now();
     }
 
+    /// Shows the id in metrics and health.
     fn show(&mut self) {
         let shared = &self.shared;
         let instance_id = shared.settings.instance_id.as_deref().unwrap_or_default();
@@ -130,6 +138,7 @@ impl MemberPresence {
             .set_note(crate::consumer::shared::readiness::POLL_LOOP, Some(note));
     }
 
+    /// Writes the entry of this member, and deletes those of members that were killed long ago.
     fn announce(&mut self) {
         let control = &self.shared.control;
         let now = Instant::now();

@@ -1,5 +1,16 @@
 //! Reconciles this member with the group's control topic: compares the desired with the actual
 //! state and acts on the difference.
+//!
+//! | command | desired state | actual state | acknowledged when |
+//! |---|---|---|---|
+//! | pause, resume | paused partitions | `held` of an assignment | nothing of the partition runs, or it is read again |
+//! | rate | records per second | the [`Pace`] | at once |
+//! | skip | records to skip | marks in [`Control`] | the record is settled |
+//! | retry, drop, accept loss | – | carried out once | it is done |
+//!
+//! The comparison runs when the topic or the assignment has changed, and is repeated while
+//! something is unfinished. So an error in between (a seek that fails, a rebalance) needs no
+//! handling of its own.
 
 use crate::consumer::commit::TopicPartition;
 use crate::consumer::poll::operator::control_topic::ControlTopicReader;
@@ -28,7 +39,9 @@ pub(crate) struct Reconciler {
     shared: Arc<Shared>,
     /// None if the control topic cannot be used.
     commands: Option<ControlTopicReader>,
+    /// The zero of the pace's clock.
     began: Instant,
+    /// The rate limit in force.
     pace: Option<Pace>,
     /// The latest epoch and the number of partitions at the last comparison.
     seen: (u64, usize),
@@ -39,6 +52,7 @@ pub(crate) struct Reconciler {
     is_throttled: bool,
     /// The number of partitions paused by an operator.
     held: usize,
+    /// Open requests to skip records.
     skipping: SkipRequests,
     presence: MemberPresence,
     is_over: bool,
@@ -46,6 +60,7 @@ pub(crate) struct Reconciler {
 }
 
 impl Reconciler {
+    /// Nothing is compared yet: the first turn does.
     pub(crate) fn new(
         shared: Arc<Shared>,
         commands: Option<ControlTopicReader>,
@@ -140,6 +155,7 @@ impl Reconciler {
         self.skipping.mind(&self.shared, member);
     }
 
+    /// The control state that the threads share.
     fn control(&self) -> &Control {
         &self.shared.control
     }
@@ -200,6 +216,7 @@ impl Reconciler {
         is_done && is_complete
     }
 
+    /// Applies the rate limit of the topic. A new limit starts with a full bucket.
     fn set_pace(&mut self) {
         let rate = self.control().state().rate().map(|(rate, _)| rate);
         if rate != self.pace.as_ref().map(Pace::rate) {
@@ -299,6 +316,7 @@ impl Reconciler {
             .acknowledge(&command.id, partitions, outcome, &detail);
     }
 
+    /// Retries waiting and parked records at once. Returns the detail of the acknowledgement.
     fn retry_now(&self, concerned: &[Arc<Partition>], scope: &Scope) -> String {
         let parked = concerned
             .iter()
@@ -325,6 +343,7 @@ impl Reconciler {
         retry_detail(in_place, parked, &unread, &paused)
     }
 
+    /// Accepts lost entries. Returns the detail of the acknowledgement.
     fn accept_loss(&self, concerned: &[Arc<Partition>]) -> String {
         let accepted = concerned
             .iter()
@@ -335,6 +354,8 @@ impl Reconciler {
         }
     }
 
+    /// Drops the first parked record of a key. Returns the outcome, and the detail of the
+    /// acknowledgement.
     fn drop_parked(
         &self,
         concerned: &[Arc<Partition>],
@@ -405,6 +426,7 @@ fn in_force(action: &Action, is_paused: bool, held: Option<&PauseState>) -> Opti
     }
 }
 
+/// The partitions for texts.
 fn names(places: &[TopicPartition]) -> String {
     let names: Vec<String> = places
         .iter()
@@ -413,6 +435,7 @@ fn names(places: &[TopicPartition]) -> String {
     names.join(" ")
 }
 
+/// The partition by name.
 fn place_of(partition: &Partition) -> TopicPartition {
     (Arc::clone(&partition.topic), partition.partition)
 }

@@ -1,5 +1,10 @@
 //! Tracks the records of this member's partitions that an operator wants skipped, until they are
 //! settled.
+//!
+//! A request lasts until its record is settled by whatever means. It is kept through pauses and
+//! rebalances by the control topic: a member that takes the partition over finds it there. The
+//! offset alone does not identify a record: the id of the topic at the time of the request does the
+//! rest.
 
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::shared::Shared;
@@ -18,10 +23,12 @@ const PENDING_AFTER: Duration = Duration::from_millis(500);
 #[derive(Default)]
 pub(crate) struct SkipRequests(HashMap<String, Open>);
 
+/// A request for a record of an assigned partition.
 struct Open {
     skip: Skip,
     /// The id of the topic at the time of the request.
     topic_id: Option<String>,
+    /// Since when this member has known it.
     since: Instant,
     /// Whether the request was acknowledged as pending.
     is_acknowledged: bool,

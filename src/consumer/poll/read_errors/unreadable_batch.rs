@@ -1,4 +1,10 @@
 //! Partitions blocked by a batch that the client cannot read.
+//!
+//! A batch is the unit of compression and of the checksum: one damaged byte makes all its records
+//! unreadable, and the client cannot pass it by itself. The partition stops before it. Another
+//! client reads its header for its last offset, its *extent*, so that an operator knows how many
+//! records a skip loses. A skip is a command for any record in it; no dead letter can be written,
+//! as no record can be read.
 
 use crate::consumer::poll::pause::SEEK_WITHIN;
 use crate::consumer::poll::read_errors::silent_partitions::{Found, Silence};
@@ -28,7 +34,9 @@ const EXTENT_WITHIN: Duration = Duration::from_secs(20);
 pub(crate) struct Unreadable {
     shared: Arc<Shared>,
     kafka: KafkaConfig,
+    /// Finds batches that the client does not report.
     silence: Silence,
+    /// One for each partition at most.
     blocked: Vec<Blocked>,
 }
 
@@ -37,6 +45,7 @@ struct Blocked {
     epoch: Epoch,
     batch: UnreadableBatch,
     extent: Extent,
+    /// When it is read again.
     retry_at: Instant,
     /// Whether the batch is being read again.
     is_retried: bool,
@@ -44,12 +53,15 @@ struct Blocked {
 
 /// The offsets of a batch, as far as they are known.
 enum Extent {
+    /// The lookup is in progress.
     Asked(Receiver<Result<Range<i64>, KafkaError>>),
+    /// From the first blocked offset to the one behind the batch.
     Known(Range<i64>),
     Unknown,
 }
 
 impl Unreadable {
+    /// No partition is blocked.
     pub(crate) fn new(shared: Arc<Shared>, kafka: &KafkaConfig) -> Self {
         Self {
             shared,
@@ -243,6 +255,7 @@ impl Unreadable {
         true
     }
 
+    /// Takes the answer of the lookup, if there is one, and shows it.
     fn learn_extent(&self, blocked: &mut Blocked) {
         let Extent::Asked(answer) = &blocked.extent else {
             return;
@@ -347,6 +360,7 @@ impl Unreadable {
 }
 
 impl Blocked {
+    /// The batch could not be read once more.
     fn failed_again(&mut self) {
         self.is_retried = false;
         self.retry_at = Instant::now() + AGAIN_AFTER;
@@ -374,6 +388,7 @@ fn stop_fetching(consumer: &BaseConsumer<RebalanceContext>, batch: &UnreadableBa
     }
 }
 
+/// Seeks and resumes the partition. The result of the seek is waited for.
 fn try_read_from(
     consumer: &BaseConsumer<RebalanceContext>,
     batch: &UnreadableBatch,
@@ -400,6 +415,7 @@ fn next_offset(assigned: &Assigned) -> i64 {
     next.unwrap_or(0)
 }
 
+/// The batch's partition as a list of the client.
 fn place(batch: &UnreadableBatch) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     list.add_partition(&batch.topic, batch.partition);
@@ -417,6 +433,7 @@ fn skipped(control: &Control, batch: &UnreadableBatch, range: &Range<i64>) -> Ve
     of_batch.cloned().collect()
 }
 
+/// Whether an operator wants a record of the batch skipped.
 fn is_skipped(control: &Control, batch: &UnreadableBatch, range: &Range<i64>) -> bool {
     !skipped(control, batch, range).is_empty()
 }

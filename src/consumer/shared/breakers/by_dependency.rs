@@ -3,6 +3,13 @@
 //! Decides which record may probe a dependency that is down, and reports the outage: workers start
 //! no handler, intake takes no record, the health and a metric name the reason. The [`Breaker`]
 //! decides when to open and to close.
+//!
+//! # Locks
+//!
+//! One mutex guards all entries. Reports leave under that lock ([`Breakers::show`] reads the state
+//! while it holds it), so that the health cannot show an older state last; log lines and wake-ups
+//! follow after it. `is_open` and `watches` are copies for the hot path: a stale value costs one
+//! attempt or one count, and the state is checked again under the lock.
 
 use crate::consumer::shared::breakers::record_kinds::RecordKinds;
 use crate::consumer::shared::concurrency::ConcurrencyLimit;
@@ -42,6 +49,7 @@ pub(crate) struct Affected {
 pub(crate) struct Breakers {
     pub(crate) affected: Affected,
     policy: BreakerPolicy,
+    /// The zero of the breakers' clock, which is a duration.
     pub(crate) begun: Instant,
     state: Mutex<State>,
     /// Whether a breaker is open, for checks on the hot path.
@@ -52,12 +60,14 @@ pub(crate) struct Breakers {
     pub(crate) changed: Notify,
 }
 
+/// The breakers, and the attempts that they are weighed against.
 pub(crate) struct State {
     /// Attempts that did not end in an outage.
     others: SlidingCount,
     pub(crate) by_dependency: BTreeMap<String, Entry>,
 }
 
+/// A dependency that has failed, until it has recovered and no record waits for it.
 pub(crate) struct Entry {
     pub(crate) breaker: Breaker,
     /// Records that wait for their next attempt.
@@ -73,7 +83,9 @@ pub(crate) struct Entry {
 
 /// Whether a waiting record may be attempted.
 pub(crate) enum Turn {
+    /// At once.
     Go,
+    /// At once, as the probe of its dependency.
     Probe(ProbeId),
     /// Wait for a change, or until a probe is due.
     Wait(Option<Duration>),
@@ -159,6 +171,8 @@ impl Breakers {
         }
     }
 
+    /// Whether a record that failed by this dependency, or by none, may be attempted now. A probe
+    /// that it returns is under way and must be reported.
     pub(crate) fn turn(&self, dependency: Option<&str>) -> Turn {
         let now = self.now();
         let mut state = self.state();
@@ -177,10 +191,12 @@ impl Breakers {
         }
     }
 
+    /// The time on the breakers' clock.
     pub(crate) fn now(&self) -> Duration {
         self.begun.elapsed()
     }
 
+    /// Locks the entries.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -246,6 +262,8 @@ impl Breakers {
         }
     }
 
+    /// Counts an attempt for every dependency by which records of its kind failed. `is_success`
+    /// tells whether it is evidence that the dependency answered.
     fn ended_without_outage(&self, record: &Record, is_success: impl Fn(&str) -> bool) {
         let now = self.now();
         let mut state = self.state();
@@ -365,6 +383,7 @@ impl Breakers {
         self.affected.intake.wake();
     }
 
+    /// Sets the gauge of a dependency.
     fn gauge(&self, dependency: &str, is_down: bool) {
         let labels = [
             ("group", self.affected.group.as_str()),
@@ -384,6 +403,7 @@ pub(crate) struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
+    /// Counts a record, and creates the entry of the dependency if there is none.
     pub(crate) fn new(breakers: &'a Breakers, dependency: &'a str) -> Self {
         let now = breakers.now();
         let mut state = breakers.state();

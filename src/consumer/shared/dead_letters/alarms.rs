@@ -1,4 +1,7 @@
 //! Reports dead letters that cannot be written, and floods of them, to the health and the metrics.
+//!
+//! One component shows both, in order: a flood, then the topics that cannot be written. An alarm of
+//! a record ends with its drop, so that a revoked record cannot leave it raised.
 
 use crate::telemetry::{Metric, Part};
 use std::collections::BTreeMap;
@@ -14,6 +17,7 @@ pub(crate) struct Alarms {
     state: Mutex<State>,
 }
 
+/// What is wrong now.
 #[derive(Default)]
 struct State {
     flood: Option<String>,
@@ -21,6 +25,7 @@ struct State {
     unwritable: BTreeMap<String, Unwritable>,
 }
 
+/// Records that wait for one topic's dead letters.
 struct Unwritable {
     records: usize,
     /// Why the last attempt failed.
@@ -28,6 +33,7 @@ struct Unwritable {
 }
 
 impl State {
+    /// The state for the health.
     fn shown(&self) -> Result<(), String> {
         let unwritable = self.unwritable.iter().map(|(topic, unwritable)| {
             let Unwritable { records, reason } = unwritable;
@@ -44,6 +50,7 @@ impl State {
 }
 
 impl Alarms {
+    /// No alarm is raised.
     pub(crate) fn new(group: &str, health: Part) -> Self {
         Self {
             group: group.to_owned(),
@@ -72,6 +79,7 @@ impl Alarms {
         }
     }
 
+    /// Applies a change, and updates the gauge and the health under one lock.
     fn change(&self, topic: &str, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         change(&mut state);

@@ -1,4 +1,8 @@
 //! Holds records that wait for their dead letters while the flood guard has stopped writing.
+//!
+//! The guard decides ([`FloodGuard`]); the gate holds the records. They wait inside of their
+//! retries, with their permits lent, so that the records of other keys continue, until
+//! [`Gate::release`] or a revoke.
 
 use crate::consumer::shared::dead_letters::alarms::Alarms;
 use crate::recovery::{Flood, FloodGuard, FloodGuardPolicy};
@@ -14,13 +18,17 @@ const REASON_CHARACTERS_MAX: usize = 300;
 pub(crate) struct Gate {
     group: String,
     begun: Instant,
+    /// The decision. Locked for each dead letter and each turn of the poll thread, not for handled
+    /// records.
     guard: Mutex<FloodGuard>,
     /// Handled records that the guard has not counted yet. Workers add to it without a lock.
     handled: AtomicU64,
+    /// Notified by a release.
     released: Notify,
 }
 
 impl Gate {
+    /// The gate is open.
     pub(crate) fn new(group: &str, policy: FloodGuardPolicy) -> Self {
         Self {
             group: group.to_owned(),
@@ -45,6 +53,8 @@ impl Gate {
     }
 
     /// Waits until one more dead letter may be written, for a record that failed for this reason.
+    ///
+    /// Cancel-safe: nothing is counted before it returns.
     pub(crate) async fn pass(&self, alarms: &Alarms, reason: &str) {
         loop {
             let released = self.released.notified();
@@ -58,6 +68,7 @@ impl Gate {
         }
     }
 
+    /// Whether one more dead letter may be written. Raises the alarm if the guard stops now.
     fn admit(&self, alarms: &Alarms, reason: &str) -> bool {
         let mut guard = self.up_to_date();
         let had_stopped = guard.is_stopped();
@@ -70,6 +81,7 @@ impl Gate {
         false
     }
 
+    /// Logs the flood and raises the alarm, with the commands to find the cause and to continue.
     fn stopped(&self, flood: Flood, alarms: &Alarms, reason: &str) {
         let group = &self.group;
         let last: String = reason.chars().take(REASON_CHARACTERS_MAX).collect();

@@ -1,5 +1,12 @@
 //! Writes a consumer's dead letters through a producer of its own. The first dead letter creates
 //! it.
+//!
+//! Two producers: dead letters are sent one per batch, since brokers reject a whole batch for one
+//! record that is too large; parked records and notes are sent in batches. Both leave the limit of
+//! the record size to the topic.
+//!
+//! A dead letter that is too large is reduced step by step ([`Form`]): as a whole, then shortened,
+//! at last as a reference to the source.
 
 mod alarms;
 mod flood_gate;
@@ -32,7 +39,9 @@ pub(crate) struct DeadLetterWriter {
     topic: DeadLetterTopic,
     instance: String,
     kafka: KafkaConfig,
+    /// What the health shows.
     alarms: Alarms,
+    /// Stops the writing during a flood.
     gate: Gate,
     /// Writes dead letters, one per batch.
     dead_letters: OnceCell<Publisher>,
@@ -43,8 +52,11 @@ pub(crate) struct DeadLetterWriter {
 /// Why a record is dead-lettered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DeadLetterCause<'a> {
+    /// The class of the last failure.
     pub(crate) class: Class,
+    /// The stage and the message of the last failure.
     pub(crate) reason: &'a DeadReason,
+    /// Attempts that were made.
     pub(crate) attempts: u32,
     /// When the first attempt failed. None if no attempt failed.
     pub(crate) first_failure: Option<Timestamp>,
@@ -53,10 +65,15 @@ pub(crate) struct DeadLetterCause<'a> {
 }
 
 /// Why a dead letter could not be written.
+///
+/// Retried by the caller until it succeeds or the partition is revoked, except for
+/// [`PublishError::Fatal`], which ends the run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
+    /// The producer cannot be created.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The brokers did not acknowledge the record. It may have been written all the same.
     #[error(transparent)]
     Publish(#[from] PublishError),
 }
@@ -70,6 +87,7 @@ pub(crate) struct Letter<'a> {
 }
 
 impl DeadLetterWriter {
+    /// Connects to nothing.
     pub(crate) fn new(settings: &ConsumerSettings, kafka: KafkaConfig, health: Part) -> Self {
         let group = &settings.group;
         Self {
@@ -131,6 +149,7 @@ impl DeadLetterWriter {
         &self.kafka
     }
 
+    /// The producer in this cell, created by the first call.
     async fn publisher<'a>(
         &self,
         publisher: &'a OnceCell<Publisher>,
@@ -148,6 +167,8 @@ impl DeadLetterWriter {
 
     /// Waits for records that are not acknowledged yet. Returns how many are still unacknowledged
     /// at the deadline.
+    ///
+    /// Called once at the end of the run, when no worker writes any more.
     pub(crate) async fn flush(&self, deadline: Duration) -> usize {
         let unsent = async |publisher: &OnceCell<Publisher>| match publisher.get() {
             Some(publisher) => {
@@ -236,6 +257,7 @@ impl Letter<'_> {
         too_large.map_or(Ok(()), |error| Err(error.into()))
     }
 
+    /// The dead letter in this form.
     fn form(&self, form: Form) -> OutgoingRecord {
         let (writer, given_up) = (self.writer, &self.given_up);
         let failure = Failure {

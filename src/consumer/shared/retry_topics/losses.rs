@@ -1,4 +1,8 @@
 //! Entries of retry partitions that Kafka deleted before they were settled.
+//!
+//! Two kinds: entries that are missing at the beginning of a partition, and whole topics. A loss
+//! stays in the health until an operator accepts it, or the partition is revoked; its next owner
+//! finds it again. A deleted topic cannot be accepted: the group's offsets in it are gone as well.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Default)]
 pub(crate) struct Losses(Mutex<All>);
 
+/// All losses of this member.
 #[derive(Default)]
 pub(crate) struct All {
     /// Lost entries by the epoch of their partition.
@@ -16,13 +21,17 @@ pub(crate) struct All {
     pub(crate) topics: BTreeMap<String, (usize, usize)>,
 }
 
+/// The lost entries of one retry partition.
 pub(crate) struct Loss {
+    /// The retry partition, as `topic/partition`.
     pub(crate) place: String,
     pub(crate) entries: u64,
+    /// The offset of the first one.
     pub(crate) first: i64,
 }
 
 impl Losses {
+    /// Changes the lost entries. Returns the state for the health.
     pub(crate) fn change(
         &self,
         group: &str,
@@ -31,6 +40,7 @@ impl Losses {
         self.change_all(group, |all| change(&mut all.entries))
     }
 
+    /// Changes all losses. Returns the state for the health.
     pub(crate) fn change_all(
         &self,
         group: &str,
@@ -43,6 +53,7 @@ impl Losses {
     }
 }
 
+/// The state for deleted topics: the first is named.
 fn deleted_topic(group: &str, topics: &BTreeMap<String, (usize, usize)>) -> Result<(), String> {
     let Some((topic, (keys, records))) = topics.first_key_value() else {
         return Ok(());
@@ -53,6 +64,7 @@ fn deleted_topic(group: &str, topics: &BTreeMap<String, (usize, usize)>) -> Resu
     ))
 }
 
+/// The state for lost entries: their number, and the first of them.
 fn lost_entries(group: &str, losses: &BTreeMap<u64, Loss>) -> Result<(), String> {
     let Some(first) = losses.values().next() else {
         return Ok(());
