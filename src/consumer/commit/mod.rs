@@ -16,9 +16,9 @@
 //! | refusal | meaning | reaction |
 //! |---|---|---|
 //! | error of the request | no coordinator, a rebalance | repeated at the next interval |
-//! | `OffsetMetadataTooLarge` | `offset.metadata.max.bytes` is smaller than ours | half of the metadata from now on |
-//! | `InvalidCommitOffsetSize` | too many partitions for one record of the offsets topic | half of the partitions from now on |
-//! | `UnknownTopicOrPartition` | the topic was deleted | counts as committed: nothing can be redelivered |
+//! | `OffsetMetadataTooLarge` | the brokers accept less metadata | half of it from now on |
+//! | `InvalidCommitOffsetSize` | too many partitions in one commit | half of them from now on |
+//! | `UnknownTopicOrPartition` | the topic was deleted | none: nothing can be redelivered |
 //! | any other | of one partition | logged once, repeated at the next interval |
 //!
 //! # Why a thread
@@ -85,6 +85,9 @@ struct Track {
 }
 
 /// A commit that is due: the offset, the epoch of its log, and the metadata.
+///
+/// The epoch of the log goes with the offset (KIP-320), so that a client that starts there has it
+/// verified.
 struct DueCommit {
     epoch: Epoch,
     offset: i64,
@@ -134,6 +137,9 @@ fn due(
 }
 
 /// Commits for a consumer, on the committing thread.
+///
+/// Owns what was committed, by epoch. The offset tracker knows what may be committed; this type
+/// never changes it.
 pub(crate) struct Committer<C: ConsumerContext + 'static> {
     shared: Arc<Shared>,
     consumer: Arc<BaseConsumer<C>>,
@@ -226,6 +232,8 @@ impl<C: ConsumerContext + 'static> Committer<C> {
 
     /// Checks the brokers after a complaint: librdkafka reports that they are down, but not that
     /// they are up again.
+    ///
+    /// Runs only while something was complained about.
     fn check_cluster(&self) {
         let readiness = &self.shared.readiness;
         if !readiness.has_complained() && !readiness.is_topic_lacking() {
@@ -247,6 +255,8 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     }
 
     /// The error that the brokers report for a topic, if any.
+    ///
+    /// Blocks for at most a second.
     fn topic_error(&self, topic: &str) -> Option<Code> {
         let metadata = match self.consumer.fetch_metadata(Some(topic), ANSWER_WITHIN) {
             Ok(metadata) => metadata,
@@ -404,6 +414,8 @@ impl<C: ConsumerContext + 'static> Committer<C> {
 
     /// Repeats the commit of the partitions in `too_large` in a shorter form. Returns false on
     /// failure.
+    ///
+    /// The limits are learned from refusals and kept for the run.
     fn commit_smaller(
         &mut self,
         positions: &[&PartitionProgress],
@@ -437,6 +449,9 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     }
 
     /// Updates the track after the brokers accepted a commit.
+    ///
+    /// For a retry partition the offset is published too, for
+    /// [retention](crate::consumer::retry_reader).
     fn committed(&mut self, due: DueCommit) {
         let Some(track) = self.tracks.get_mut(&due.epoch) else {
             return;
@@ -585,6 +600,9 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     }
 
     /// Sends a commit. Returns for each partition why it was refused, if it was.
+    ///
+    /// One request for all partitions. The outer error means that none was accepted, or that it is
+    /// unknown.
     fn send(&self, due: &[DueCommit]) -> KafkaResult<Vec<Option<Code>>> {
         let place = |due: &DueCommit| {
             let track = self.tracks.get(&due.epoch);

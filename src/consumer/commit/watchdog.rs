@@ -50,6 +50,9 @@ impl Watchdog {
     }
 
     /// Reports the records in flight, and handlers that run for longer than `stuck_handler_after`.
+    ///
+    /// Called at each commit interval. Also updates the gauges of records and bytes in flight,
+    /// which are then as old as that interval.
     pub(crate) fn look(&mut self, partitions: usize) {
         let shared = &self.shared;
         self.in_flight.set(shared.in_flight() as f64);
@@ -132,6 +135,8 @@ impl Watchdog {
 }
 
 /// The reason in the health for `handlers` stuck handlers of at most `concurrency`.
+///
+/// If all permits are used up by stuck handlers, the remedy is added: nothing else will help.
 fn complaint(handlers: usize, concurrency: usize, record: &Record, longest: Duration) -> String {
     let seconds = longest.as_secs();
     match handlers {

@@ -188,6 +188,7 @@ impl GroupTopics {
         Ok(topics.collect())
     }
 
+    /// Compares one topic with its specification.
     fn compare(
         &self,
         name: String,
@@ -247,6 +248,7 @@ impl GroupTopic {
         self.state != GroupTopicState::Missing && !self.is_small()
     }
 
+    /// Whether it has fewer partitions than its sources need. A control topic never has too few.
     fn is_small(&self) -> bool {
         let can_grow = self.kind != GroupTopicKind::Control;
         can_grow
@@ -316,6 +318,7 @@ impl GroupTopic {
         }
     }
 
+    /// The topic as it is created: with all settings, or with the essential ones only.
     fn new_topic(&self, is_whole: bool) -> NewTopic {
         let spec = &self.spec;
         let mut config = spec.essential.clone();
@@ -346,6 +349,7 @@ pub(crate) async fn make_whole(admin: &Admin, topics: &[GroupTopic]) -> Result<(
     made
 }
 
+/// Creates these topics. A topic that exists by now is no error: another member was first.
 async fn create(admin: &Admin, topics: &[&GroupTopic]) -> Result<(), KafkaError> {
     let new = |is_whole| -> Vec<NewTopic> {
         let topics = topics.iter();

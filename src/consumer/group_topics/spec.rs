@@ -13,7 +13,8 @@ use crate::kafka::admin::Settings;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The least record size that a topic of the group's own accepts.
+/// The least record size that a topic of the group's own accepts. A source whose limit is unknown,
+/// or is raised later, then still fits in most cases.
 const RECORD_BYTES_MIN: u32 = 8 << 20;
 /// Room for the headers that this library adds, at creation.
 const HEADERS_BYTES: u32 = 1 << 20;
@@ -22,10 +23,13 @@ const HEADERS_BYTES_MIN: u32 = 16 << 10;
 /// Kafka's own default: every record fits into a segment.
 const SEGMENT_BYTES: u64 = 1 << 30;
 /// A limit on timestamps below this is a fault: a clock that is slightly off must not cost a
-/// record.
+/// record. Copies keep the timestamp of their source record, which may be old.
 const CLOCK_SKEW_MS: i64 = 600_000;
 
 /// The properties of a source topic that the group's own topics depend on.
+///
+/// Own topics with several sources (a single dead-letter topic, the control topic) take the largest
+/// value of each.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Source {
     pub(crate) partitions: usize,
@@ -66,6 +70,19 @@ pub(crate) struct Spec {
 }
 
 /// The required configuration of the topic of this kind that belongs to these sources.
+///
+/// | setting | retry, dead letters | control | reason |
+/// |---|---|---|---|
+/// | partitions | as the source | 1 | same numbers; one order of commands |
+/// | replicas | as the source | as the source | as safe as the source |
+/// | `cleanup.policy` | `delete` | `compact` | nothing is replaced by key; the latest counts |
+/// | `retention.*` | unlimited | | no record goes by age or size |
+/// | `max.message.bytes` | the source's and 1 MiB, at least 9 MiB | | room for our headers |
+/// | `compression.type` | `producer` | | stored as it was sent |
+/// | `message.timestamp.*` | `CreateTime`, no limits | `LogAppendTime` | whose clock counts |
+/// | `segment.bytes` | 1 GiB | 1 GiB | every record fits |
+/// | `min.insync.replicas` | as the source | as the source | as safe as the source |
+/// | `unclean.leader.election.enable` | `false` | `false` | acknowledged means kept |
 pub(crate) fn spec(kind: GroupTopicKind, sources: &[&Source]) -> Spec {
     let partitions = sources.iter().map(|source| source.partitions).max();
     let replicas = sources.iter().map(|source| source.replicas).max();
@@ -118,7 +135,7 @@ pub(crate) fn spec(kind: GroupTopicKind, sources: &[&Source]) -> Spec {
     }
 }
 
-/// The settings that protect every own topic.
+/// The settings that protect every own topic, whatever the brokers' defaults.
 fn guards(sources: &[&Source]) -> BTreeMap<String, String> {
     let mut guards = BTreeMap::from([
         ("segment.bytes".to_owned(), SEGMENT_BYTES.to_string()),
@@ -139,6 +156,9 @@ fn guards(sources: &[&Source]) -> BTreeMap<String, String> {
 
 /// The faults in the effective settings of a topic of this kind. `kept_min` is how long dead
 /// letters must be kept at least; none means for ever.
+///
+/// Only effective values count, whoever set them. A value that is better than the specification is
+/// no fault.
 pub(crate) fn faults(
     kind: GroupTopicKind,
     spec: &Spec,
@@ -180,6 +200,7 @@ impl SettingsCheck<'_> {
             .any(|it| it.trim() == policy)
     }
 
+    /// A fault of this setting, with its value and the one of the specification.
     fn fault(&self, setting: &str, loses: bool, effect: &str) -> TopicFault {
         let found = self.settings.get(setting);
         let wanted = self.spec.essential.get(setting);
@@ -195,6 +216,8 @@ impl SettingsCheck<'_> {
     }
 
     /// Faults that delete records. A retention of at least `accepted` is no fault.
+    ///
+    /// Compaction and deletion may be combined (`compact,delete`): both are reported.
     fn retention_faults(&self, effect: &str, accepted: Option<Duration>) -> Vec<TopicFault> {
         let mut faults = Vec::new();
         if self.has_policy("compact") {
@@ -231,6 +254,9 @@ impl SettingsCheck<'_> {
     }
 
     /// Faults that prevent records from being written.
+    ///
+    /// None of them loses a record that was written. A record that cannot be written is
+    /// dead-lettered instead of parked, or waits unsettled.
     fn write_faults(&self, kind: GroupTopicKind, replicas: usize) -> Vec<TopicFault> {
         let mut faults = Vec::new();
         let bytes = |name| number(self.settings, name);

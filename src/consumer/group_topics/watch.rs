@@ -59,6 +59,7 @@ struct Watch {
 }
 
 impl Watch {
+    /// One check: reports, then creates and adds what is missing.
     async fn check(&mut self) -> Result<(), KafkaError> {
         let topics = own(&self.shared.settings).look(&self.admin).await?;
         self.report_faults(&topics);
@@ -87,6 +88,9 @@ impl Watch {
         made
     }
 
+    /// Reports faults to the gauge, the log, the health and its note. Only a retry topic that loses
+    /// records makes the member not ready: parked
+    /// records are the only copy that is still to be handled.
     fn report_faults(&mut self, topics: &[GroupTopic]) {
         let group = &self.shared.group;
         for topic in topics {

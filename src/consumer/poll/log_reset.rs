@@ -12,7 +12,7 @@
 //! | an id in the commit metadata that is not the topic's | the assignment ([`Assigned::stand`]) |
 //! | another id of a topic in use | the committing thread, every 5 s |
 //! | an offset below one that was received | intake |
-//! | a record of a later leader epoch than the committed one | intake; the brokers are asked (KIP-320) |
+//! | a later leader epoch than the committed one | intake; the brokers verify it (KIP-320) |
 //! | the client's own offset reset below the committed offset | intake |
 //!
 //! # Steps, one per turn of the poll thread
@@ -83,6 +83,9 @@ impl Shared {
 impl Assigned {
     /// Takes over the group's progress: the committed offset and the settled offsets above it,
     /// unless they belong to an earlier topic of that name.
+    ///
+    /// Called once per epoch, before the first record. If nothing is known, the partition starts
+    /// where the client starts it, and records that were settled above are handled again.
     pub(crate) fn stand(&mut self, shared: &Shared, found: &Committed, id: Option<TopicId>) {
         let Partition {
             topic,
@@ -221,6 +224,9 @@ impl RebalanceContext {
     /// Commits where partitions with a log reset continue. Returns the partitions that may be
     /// resumed now. The others must be tried again one by one, because a recreated topic may have
     /// fewer partitions.
+    ///
+    /// The lookups are done here, on the poll thread, with deadlines. A broker that does not answer
+    /// ends the round after one deadline, so that other partitions wait at most that long.
     pub(crate) fn set_back(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -321,6 +327,8 @@ impl RebalanceContext {
     /// Excludes a partition that its topic no longer has from all waits. The group may keep it
     /// assigned as long as its members stay: librdkafka's cooperative assignor assigns unknown
     /// partitions to their previous owner.
+    ///
+    /// Such a partition blocks neither a bounded run nor the resets of others.
     fn leave_absent(&self, topic: &str, partition: i32, partitions: usize) {
         let mut assignments = self.assignments();
         let Some(assigned) = assignments.get(topic, partition) else {

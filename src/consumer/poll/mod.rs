@@ -78,12 +78,17 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 /// How often the client's events are served. It bounds how long a rebalance waits.
+///
+/// A rebalance of the group waits for its slowest member.
 const EVENTS_EVERY: Duration = Duration::from_millis(20);
 /// The same while no record arrives: wake-ups are the only cost of an idle consumer.
 const EVENTS_EVERY_QUIET: Duration = Duration::from_millis(100);
 /// How long no record has arrived until the consumer counts as idle.
 const QUIET_AFTER: Duration = Duration::from_secs(1);
 /// How long a run of a number of records waits for further records if a partition cannot be read.
+///
+/// The bound may be reached by records of other partitions, so that the error is not returned at
+/// once.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// How long end offsets may be unknown before a run to the end fails.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
@@ -91,6 +96,9 @@ const ENDS_WITHIN: Duration = Duration::from_secs(60);
 const END_WITHIN: Duration = Duration::from_secs(10);
 /// How much longer than the drain of a revoke the loop may block: time for the commit and the
 /// lookup of committed offsets.
+///
+/// The lookups of an assignment, with their retries, and a reserve: slow brokers must not cause a
+/// restart of the process.
 const BEAT_WITHIN: Duration = Duration::from_secs(50);
 
 /// The name of the committing thread.
@@ -116,14 +124,22 @@ pub(crate) struct Ended {
 /// Everything in it is used by this thread only, except for the shared state.
 pub(crate) struct PollThread {
     // Declared first: everything that uses the client is dropped before the client.
+    /// Passes messages to the workers.
     intake: Intake,
+    /// Applies the commands of operators.
     reconciler: Reconciler,
+    /// Reports that the in-flight limit is used up.
     stalled: StalledIntake,
+    /// Batches that cannot be read.
     unreadable: Unreadable,
+    /// Passes offsets without a record.
     markers: TransactionMarkers,
+    /// Detects a member without partitions.
     surplus: Surplus,
+    /// The client, dropped last of all that uses it.
     client: OwnClient,
     shared: Arc<Shared>,
+    /// The heartbeat of this thread, for `/livez`.
     beating: Beating,
     stop: Arc<AtomicBool>,
     /// When the client's events were served last.
@@ -151,6 +167,9 @@ pub(crate) struct PollThread {
 
 /// Runs a consumer from the first poll until the client is closed. It reports the end of the run
 /// before it closes the client.
+///
+/// Called once, on a thread of its own. `report_end` is always answered or dropped, also after a
+/// panic: the run waits for it. `stop` is set when the stop was requested or the run was dropped.
 pub(crate) fn run(
     shared: Arc<Shared>,
     config: &ClientConfig,
@@ -336,6 +355,9 @@ impl Drop for OwnClient {
 }
 
 /// Starts a thread for parked records. It holds `runs` until it ends.
+///
+/// A panic in it, which is a bug of this library, ends the run: parked records would wait
+/// unnoticed.
 fn spawn_parked(
     shared: &Arc<Shared>,
     name: &'static str,
@@ -405,6 +427,15 @@ impl PollThread {
 
     /// One round of intake: takes what there is room for, and reports errors that came in place of
     /// records.
+    ///
+    /// The room is the smallest of what these leave:
+    ///
+    /// | limit | none left means |
+    /// |---|---|
+    /// | in-flight limit | the workers are behind; reported if it lasts |
+    /// | bound of the run | all wanted records were received |
+    /// | rate limit | an operator slows the member down |
+    /// | open breaker | a dependency is down; one record is taken as a trial |
     fn take_records(&mut self) -> Result<(), ConsumerError> {
         let until_events = self
             .events_every()
@@ -480,6 +511,13 @@ impl PollThread {
 
     /// Handles an error that the client returned for a partition. Only errors that no wait mends
     /// end a bounded run; an endless one is not ready and continues with its other partitions.
+    ///
+    /// | error | reaction |
+    /// |---|---|
+    /// | end of the partition | offsets up to it are passed: what is missing below are markers |
+    /// | offset out of range, no reset allowed | not ready; a bounded run ends |
+    /// | refusal | not ready, retried; a bounded run ends |
+    /// | any other | not ready, retried |
     fn partition_error(
         &mut self,
         code: RDKafkaErrorCode,
@@ -558,6 +596,12 @@ impl PollThread {
     }
 
     /// Serves rebalances and errors. Polling keeps this member in the group.
+    ///
+    /// The order within it is part of the contract. The heartbeat comes first, so that a long turn
+    /// is noticed. Gates are opened before events, so that no record waits a turn longer than
+    /// necessary. The client's events, with the rebalances, come before everything that looks at
+    /// assignments. Commands and resets come after them, and see the partitions that are assigned
+    /// now.
     fn serve_events(&mut self) -> Result<(), ConsumerError> {
         self.events_served_at = Instant::now();
         self.beating.beat();
@@ -628,6 +672,15 @@ impl PollThread {
 
     /// Handles an error of the client itself. Before the group was joined, a refusal ends the run:
     /// it is most likely a wrong credential or ACL. After that it may pass, and the member waits.
+    ///
+    /// | error | before the group was joined | afterwards |
+    /// |---|---|---|
+    /// | fatal | the run ends | the run ends |
+    /// | the instance id is in use | the run waits and retries | the same |
+    /// | authentication, authorisation | the run ends | not ready, retried by the client |
+    /// | all brokers down | not ready | not ready |
+    /// | unknown topic | not ready | not ready |
+    /// | any other | a debug line: the client retries | the same |
     fn client_error(&self, error: &ClientError) -> Result<(), ConsumerError> {
         if let Some((code, reason)) = self.client.consumer.client().fatal_error() {
             if code == RDKafkaErrorCode::UnreleasedInstanceId {
@@ -672,6 +725,9 @@ impl PollThread {
 
     /// Whether the run is done. An unreadable batch ends it with an error, after everything else is
     /// done.
+    ///
+    /// Between a revoke and the next assignment the member has no partition, and all partitions of
+    /// none are at their end: the flag `awaited` keeps a run from ending there.
     fn bound_reached(&mut self) -> Result<bool, ConsumerError> {
         let bound = self.shared.settings.stop_when;
         if bound == StopWhen::Endless {
@@ -714,6 +770,10 @@ impl PollThread {
     }
 
     /// Whether every assigned partition is settled up to its end at the assignment.
+    ///
+    /// A partition counts as done in one of these ways: settled up to its end, blocked by a batch
+    /// that cannot be read (the error follows when all others are done), or absent from a recreated
+    /// topic. Its parked records that were due at the first assignment must be done as well.
     fn ends_reached(&mut self) -> Result<bool, ConsumerError> {
         if let Err(error) = self.look_up_ends() {
             // The next lookup finds a leader that has moved.
@@ -770,6 +830,9 @@ impl PollThread {
 
     /// Looks up the ends of partitions that have none yet, in one request: single requests would
     /// each wait behind the partition's fetches.
+    ///
+    /// The end is the one at the assignment: records that are written during the run do not extend
+    /// it. A partition whose committed offset is its end needs nothing, which `i64::MIN` expresses.
     fn look_up_ends(&self) -> Result<(), ConsumerError> {
         let mut unknown = TopicPartitionList::new();
         for assigned in self.client.consumer.context().assignments().all() {
@@ -850,6 +913,9 @@ impl PollThread {
 
     /// Commits the settled offsets of these epochs. Retries until the deadline: the group refuses
     /// commits during a rebalance, which happens whenever several members stop together.
+    ///
+    /// Serves the client's events between two tries, as the rebalance continues only with this
+    /// member.
     fn commit_last(&mut self, epochs: &[Epoch], deadline: Instant) -> bool {
         loop {
             let within = left_until(deadline).min(COMMIT_WITHIN);
@@ -866,6 +932,9 @@ impl PollThread {
 
     /// Waits for running handlers while it serves events: this member stays in the group until the
     /// end.
+    ///
+    /// The drain of a stop differs from that of a revoke: it does not block, because the partitions
+    /// stay assigned and the group expects this member's polls until it leaves.
     fn drain(&mut self, drain: &mut Drain, deadline: Instant) -> bool {
         loop {
             if drain.wait(EVENTS_EVERY) {

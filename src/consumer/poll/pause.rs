@@ -11,6 +11,17 @@
 //! The fence of an epoch cannot be lifted, so that a resume always starts a new epoch, even if the
 //! drain was still going on. A record that still runs then is delivered a second time beside its
 //! first attempt only if the drain reached its deadline: as after a revoke.
+//!
+//! # States
+//!
+//! ```text
+//!           hold                drained, or the timeout          release
+//! reading ───────▶ Draining ─────────────────────────▶ Still ───────────────▶ reading, new epoch
+//! ```
+//!
+//! `held` of an assignment has the state. Whoever wants a partition held (an operator, a log reset,
+//! a retry topic that appeared) asks again on every turn; nobody owns a pause, so that two reasons
+//! for it need no counting.
 
 use crate::consumer::commit::{
     CommitRequest, CommittedPositions, PositionQuery, TopicPartition, list, owned_of,
@@ -34,6 +45,9 @@ pub(crate) const SEEK_WITHIN: Duration = Duration::from_secs(5);
 
 impl RebalanceContext {
     /// Pauses these partitions. It does not wait for running handlers.
+    ///
+    /// Asking for a partition that is not assigned has no effect. Handlers that run keep their
+    /// time: the revoke timeout.
     pub(crate) fn hold(&self, consumer: &BaseConsumer<Self>, places: &[TopicPartition]) {
         let until = Instant::now() + self.shared.settings.revoke_timeout;
         for (topic, partition) in places {
@@ -67,6 +81,9 @@ impl RebalanceContext {
     }
 
     /// Advances pauses in progress. Returns whether partitions are still being drained.
+    ///
+    /// A drained partition's offsets are committed at once, so that another member, or a restart,
+    /// finds them during a long pause.
     pub(crate) fn advance_pauses(&self) -> bool {
         let (mut drained, mut is_draining) = (Vec::new(), false);
         for assigned in self.assignments().all() {
@@ -135,6 +152,9 @@ impl RebalanceContext {
     ///
     /// The committing thread looks the offsets up: this thread serves all partitions and does not
     /// wait for the answer.
+    ///
+    /// It takes several turns: the first asks the committing thread, later ones look for its
+    /// answer. Partitions with a log reset are set back before.
     pub(crate) fn release(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -172,6 +192,9 @@ impl RebalanceContext {
 
     /// Requests a commit of the settled offsets of these partitions and a lookup of the committed
     /// ones. None until the answer has arrived.
+    ///
+    /// There is one query at a time. A query for other partitions, or for epochs that have changed,
+    /// replaces it.
     fn query_positions(
         &self,
         places: &[TopicPartition],
@@ -285,6 +308,9 @@ impl RebalanceContext {
     }
 
     /// Starts a new epoch of a partition.
+    ///
+    /// The same client assignment gets new state: a partition object, its retry partition, tracks.
+    /// The knowledge of the log is taken from the commit, as at an assignment.
     fn begin_epoch(
         &self,
         (topic, partition): &TopicPartition,
@@ -316,6 +342,8 @@ impl RebalanceContext {
     }
 
     /// Forwards and fetches the records of partitions again.
+    ///
+    /// If it fails, the partition would stay silent for ever: the caller ends the run.
     fn forward_again(
         &self,
         consumer: &BaseConsumer<Self>,

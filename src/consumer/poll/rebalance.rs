@@ -9,6 +9,20 @@
 //! revoke only the partitions that move, eager ones all. A *lost* assignment (the session expired,
 //! a fenced member) is revoked without a drain and a commit: another member may already own the
 //! partitions.
+//!
+//! # A revoke in time
+//!
+//! With `r` for
+//! [`ConsumerSettings::revoke_timeout`](crate::consumer::ConsumerSettings::revoke_timeout):
+//!
+//! 1. 0: the partitions are removed from the assignments and fenced. Waiting records are dropped by
+//!    their workers, and retries end.
+//! 2. up to `r`: running handlers finish. Other partitions' handlers run on; no record is taken.
+//! 3. up to `r`: the settled offsets are committed, again and again while the coordinator refuses.
+//! 4. The epochs end: in the committing thread, the retry reader and the offset tracker.
+//! 5. The client is told to give the partitions up, after this callback has returned.
+//!
+//! Results of handlers that are still running then belong to no epoch and are ignored.
 
 use crate::consumer::commit::{
     COMMIT_WITHIN, COMMITTED_WITHIN, CommitRequest, OwnedPartition, PositionQuery, owned_of,
@@ -38,10 +52,15 @@ use std::time::{Duration, Instant};
 
 /// How long an assignment retries the lookup of committed offsets while a coordinator loads or
 /// moves. After that, records settled above them are redelivered.
+///
+/// A coordinator that moves to another broker loads its offsets first, which takes seconds in large
+/// clusters. Without the metadata, records would be repeated that a little patience saves.
 const COMMITTED_TRIES: Duration = Duration::from_secs(15);
 /// How long to wait between two lookups.
 const COMMITTED_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// How long to wait before a refused commit is tried again.
+///
+/// A revoke has seconds, and a refusal by a moving coordinator passes in milliseconds.
 const COMMIT_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// The queues that partitions are forwarded to.
@@ -181,6 +200,8 @@ impl RebalanceContext {
 
     /// Commits the settled offsets of these epochs. Blocks for at most `within`. Returns false on
     /// failure or timeout.
+    ///
+    /// A timeout is a failure although the commit may still succeed: the caller cannot know.
     pub(crate) fn commit(&self, epochs: &[Epoch], within: Duration) -> bool {
         let (answer, answered) = mpsc::channel();
         let asked = self
@@ -261,6 +282,9 @@ impl RebalanceContext {
     }
 
     /// Registers partitions for commits, and their retry partitions for reading.
+    ///
+    /// Both threads learn of a partition before its first record can arrive: the queue of a gated
+    /// partition is not read before this call.
     pub(crate) fn own(&self, owned: Vec<OwnedPartition>) {
         let followed = owned
             .iter()
@@ -275,6 +299,10 @@ impl RebalanceContext {
     }
 
     /// Reads the committed offsets and the settled offsets above them.
+    ///
+    /// For a partition without a committed offset, the configured reset decides, as without this
+    /// library. The position is set explicitly with its leader epoch, so that the client verifies
+    /// it.
     fn resume(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -459,6 +487,9 @@ impl ClientContext for RebalanceContext {
 
 impl ConsumerContext for RebalanceContext {
     /// Called by the client inside of a poll, on the poll thread, before the change takes effect.
+    ///
+    /// librdkafka calls it for the eager and the cooperative protocol alike; the binding assigns
+    /// and unassigns after it, incrementally or not.
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         self.rebalances.fetch_add(1, Ordering::Relaxed);
         match rebalance {

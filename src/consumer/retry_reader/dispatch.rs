@@ -41,6 +41,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_secs(1);
 
 /// Hands out due records, on a thread of its own.
+///
+/// It blocks only in its own queues. Lookups have threads of their own.
 pub(crate) struct Dispatcher {
     shared: Arc<Shared>,
     requests: mpsc::Receiver<DispatchRequest>,
@@ -119,6 +121,8 @@ impl Dispatcher {
     }
 
     /// Applies a request. Returns false to end.
+    ///
+    /// A request for an epoch that is not known has no effect.
     fn apply(&mut self, request: DispatchRequest) -> bool {
         match request {
             DispatchRequest::Look => self.shared.retry_topics.has_looked(),
@@ -140,6 +144,9 @@ impl Dispatcher {
     }
 
     /// Starts to fetch due records. Each partition gets its share of the room.
+    ///
+    /// Records that are far behind the others of their partition are handed back and come in a
+    /// later turn. If the client cannot be created, all wait for a second.
     fn begin_due(&mut self) {
         let now_ms = steady_ms();
         let mut room = self.room();
@@ -262,6 +269,8 @@ impl Dispatcher {
 
     /// Ends the fetch of a partition. If records did not arrive in time, it looks up whether they
     /// still exist.
+    ///
+    /// A fetch that is complete or full returns what did not arrive, to be fetched at once.
     fn ended(&mut self, fetch: PartitionFetch) {
         let is_late = fetch.is_late() && !fetch.left().is_empty();
         if !is_late {
@@ -307,6 +316,9 @@ impl Dispatcher {
 
     /// Marks records as lost that are no longer in the log, so that those behind them continue. The
     /// others are fetched again.
+    ///
+    /// Only the first missing record is judged in a turn: those behind it are fetched again, as
+    /// they may just have been late. A lost record stops being waited for, and is reported.
     fn settle_missing(&mut self, fetch: &PartitionFetch, bounds: Option<(i64, i64)>) {
         let epoch = fetch.partition.epoch;
         let is_gone = !self

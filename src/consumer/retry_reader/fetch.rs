@@ -110,6 +110,8 @@ impl Fetcher {
     }
 
     /// The client and its queue. The first call creates them.
+    ///
+    /// A member without due records needs no second client: it costs threads and connections.
     pub(crate) fn client(&mut self) -> KafkaResult<(Waker, Arc<BaseConsumer<LoggingContext>>)> {
         if let Some(client) = &self.client {
             return Ok((Arc::clone(&client.queue), Arc::clone(&client.consumer)));
@@ -198,6 +200,8 @@ impl Fetcher {
     }
 
     /// Waits for records up to `timeout`, and takes the requested ones.
+    ///
+    /// Also serves the events of the client, which has no other caller.
     pub(crate) fn take(&mut self, shared: &Shared, timeout: Duration) -> Vec<FetchedRecord> {
         let Some(FetchClient {
             queue, consumer, ..
@@ -267,6 +271,9 @@ fn near(offsets: &[i64]) -> usize {
 
 /// Takes a record if it is the next requested one. Others are ignored: leftovers of an earlier
 /// fetch, or records that were not requested.
+///
+/// The headers of the retry topic become those of the source record again; a drill's repetition is
+/// recognised here.
 fn pick(
     shared: &Shared,
     fetch: &mut PartitionFetch,

@@ -91,6 +91,8 @@ struct Maker {
 impl Maker {
     /// Creates missing topics and partitions. Returns true if the brokers refuse, so that they stay
     /// missing.
+    ///
+    /// Serialised: the second of two callers finds the result of the first.
     fn make(&self) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, is_refused)) = *last
@@ -122,6 +124,8 @@ impl Maker {
 }
 
 /// Runs lookups on threads of their own.
+///
+/// Cheap to clone. Each lookup has a thread, and one more for each leader.
 #[derive(Clone)]
 pub(crate) struct LookupThread {
     consumer: Arc<BaseConsumer<LoggingContext>>,
@@ -219,6 +223,8 @@ impl LookupThread {
     }
 
     /// Looks up the topic by name: a list of all topics omits topics without permission.
+    ///
+    /// The answer of one broker, which may be behind the others.
     fn presence(&self, topic: &str) -> Presence {
         let metadata = match self.consumer.fetch_metadata(Some(topic), ANSWER_WITHIN) {
             Ok(metadata) => metadata,
@@ -244,6 +250,10 @@ impl LookupThread {
     }
 
     /// Asks each leader about its own partitions.
+    ///
+    /// Committed offsets come from the group's coordinator, in one request for all. Partitions that
+    /// the topic does not have, although its source has them, are a trouble of their own: they can
+    /// be added.
     fn ask_leaders(
         &self,
         topic: &str,

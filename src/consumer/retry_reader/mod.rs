@@ -5,9 +5,9 @@
 //!
 //! | step | file | runs on |
 //! |---|---|---|
-//! | find the retry partition of an assigned partition, create it if it is missing | `lookup` | threads of its own |
+//! | find the retry partition, create it if it is missing | `lookup` | threads of its own |
 //! | start at the committed offset, with the offsets settled above it | `bootstrap` | reader |
-//! | read entries into the parked set, up to the end and then for ever | `reader`, `gap_check` | reader |
+//! | read entries into the parked set, from then on | `reader`, `gap_check` | reader |
 //! | wait until a record is due, fetch its content | `dispatch`, `fetch` | dispatcher |
 //! | hand it to the worker of its key | `dispatch` | dispatcher |
 //! | delete what is settled | `retention` | a task |

@@ -63,6 +63,8 @@ pub(crate) enum ReaderRequest {
 }
 
 /// Reads retry partitions, on a thread of its own.
+///
+/// Its drop closes the dispatcher.
 pub(crate) struct RetryReader {
     pub(crate) shared: Arc<Shared>,
     requests: mpsc::Receiver<ReaderRequest>,
@@ -135,6 +137,9 @@ impl RetryReader {
     }
 
     /// Reads until it is closed.
+    ///
+    /// Requests come first: a revoked partition is not read any more, and an assigned one is looked
+    /// up at once. Then answers, entries, retries, and the client's events.
     pub(crate) fn run(mut self) {
         loop {
             loop {
@@ -247,6 +252,10 @@ impl RetryReader {
 
     /// Processes consecutive messages of one partition. Returns false if further ones are fetched
     /// again.
+    ///
+    /// Two doubts are resolved before an entry is added. The first entry of a partition may be of a
+    /// later leader than the committed offset: a seek with the leader epoch has the brokers check
+    /// it (KIP-320). And entries may be missing before one that arrived ([`gap_check`]).
     fn take_in(&mut self, run: &[Message<'_>], partition: &Arc<Partition>, now: Now) -> bool {
         let Some(retry) = &partition.retry else {
             return true;
@@ -277,6 +286,13 @@ impl RetryReader {
     }
 
     /// Adds entries to the parked set. Returns false if the log does not have the requested offset.
+    ///
+    /// All entries are added under one lock of the parked set. What they imply for others (losses,
+    /// entries of another group, errors) is reported after it.
+    ///
+    /// A lost position is accepted only while nothing depends on it: before the gate opens, or
+    /// while no key waits. Then the partition is read from its beginning. Otherwise it is an error,
+    /// and the partition waits for an operator.
     fn enter(
         &mut self,
         run: &[Message<'_>],
@@ -365,6 +381,9 @@ impl RetryReader {
 
     /// Reports an entry of another group whose retry topic has the same name. It is ignored, and
     /// retention never deletes it or later entries.
+    ///
+    /// The names `a.b` with topic `c` and `a` with topic `b.c` combine to the same retry topic.
+    /// Each entry has its group and topic in its headers.
     fn meet_foreign(&self, retry: &RetryPartition, number: i32, offset: i64, headers: &Headers) {
         if self
             .shared
@@ -387,6 +406,9 @@ impl RetryReader {
 
     /// Seeks partitions with read errors to their next offset. A partition that can be read again
     /// then reports at least its end.
+    ///
+    /// A partition with an error is sought to the offset after its last entry. A seek that succeeds
+    /// makes the client report at least the end.
     fn retry_failed(&mut self) {
         if self.troubles.is_empty() || Instant::now() < self.retry_at {
             return;
@@ -489,6 +511,9 @@ fn outcome_of(message: &Message<'_>) -> ReadOutcome {
 }
 
 /// The configuration of a client that reads retry partitions.
+///
+/// It never resets an offset by itself (`auto.offset.reset=error`): a lost position must be
+/// noticed. It reports ends, which complete the parked set.
 fn client(kafka: &KafkaConfig, group: &str) -> Result<ClientConfig, KafkaError> {
     let mut config = kafka.consumer(group)?;
     config
@@ -501,6 +526,9 @@ fn client(kafka: &KafkaConfig, group: &str) -> Result<ClientConfig, KafkaError> 
 }
 
 /// Opens the gate of the partition after its parked set is complete.
+///
+/// Called after every change of a parked set that may complete it. The intake thread passes on what
+/// it kept.
 pub(crate) fn open(shared: &Shared, retry: &RetryPartition) {
     if !retry.is_open() && retry.state().is_whole() {
         retry.set_gate(OPEN);

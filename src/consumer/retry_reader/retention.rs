@@ -36,6 +36,8 @@ const SNAPSHOTS_MAX: u32 = 64;
 type Committed = HashMap<(Arc<str>, i32), i64>;
 
 /// Deletes records that have been settled for the retention time, until the handle is dropped.
+///
+/// The interval is the retention time, at least a second and at most a minute.
 pub(in crate::consumer) fn spawn(
     shared: &Arc<Shared>,
     kafka: KafkaConfig,
@@ -69,6 +71,9 @@ pub(in crate::consumer) fn spawn(
 }
 
 /// Deletes the records before these committed offsets, unless they were deleted before.
+///
+/// All topics are tried; the last error is returned. Offsets that were deleted are remembered, so
+/// that nothing is requested twice.
 async fn clean(
     shared: &Arc<Shared>,
     kafka: &KafkaConfig,
@@ -144,6 +149,8 @@ async fn deletable(
 }
 
 /// The first entry of another group in these offsets.
+///
+/// Blocks, while it reads from the first offset to the start of this assignment.
 fn first_foreign(
     shared: &Shared,
     kafka: &KafkaConfig,

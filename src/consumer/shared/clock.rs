@@ -15,6 +15,8 @@ pub(crate) fn now_ms() -> i64 {
 }
 
 /// Milliseconds that start at the wall clock's time and never go back or jump.
+///
+/// Starts at the wall clock's time, so that both agree until the wall clock is set.
 pub(crate) fn steady_ms() -> i64 {
     static BEGAN: OnceLock<(Instant, i64)> = OnceLock::new();
     let (began, began_ms) = BEGAN.get_or_init(|| (Instant::now(), now_ms()));
@@ -41,6 +43,9 @@ impl Now {
     }
 
     /// Translates the due time of an entry from the wall clock to the steady clock.
+    ///
+    /// A due time that lies in the past stays in the past; one of 0 means at once on both clocks.
+    /// An entry without a due time is unchanged.
     pub(crate) fn translated(self, entry: RetryTopicEntry) -> RetryTopicEntry {
         let translated = |wait: RetryState| match wait.not_before_ms {
             0 => wait,

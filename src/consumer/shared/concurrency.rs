@@ -31,6 +31,9 @@ use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A pool of permits for running handlers. Every worker owns one permit beside the pool.
+///
+/// The sum of all permits, in the pool, with workers and lent, is the concurrency. With fewer
+/// permits than workers there are as many as workers.
 pub(crate) struct ConcurrencyLimit {
     /// The pool: the concurrency without one permit per worker. Never closed.
     shared: Arc<Semaphore>,
@@ -65,6 +68,8 @@ impl ConcurrencyLimit {
 
 impl ConcurrencyLimit {
     /// Lends the permit of a handler that only waits to others.
+    ///
+    /// The drop of the result pays the debt, whatever becomes of the handler.
     pub(crate) fn lend(self: &Arc<Self>) -> LentPermit {
         self.give_back();
         LentPermit {
@@ -215,6 +220,9 @@ impl Permits {
 
     /// Ends a running handler. `waiting` tells whether records wait here: then the worker keeps the
     /// permit, unless it holds more than its fair share and another one waits for a permit.
+    ///
+    /// The permit is kept for the next record of this worker, which saves two atomic operations per
+    /// record.
     pub(crate) fn finished(&mut self, waiting: bool) {
         self.running -= 1;
         let others_wait = self.pool.waiters.load(Ordering::Relaxed) > 0;
@@ -235,6 +243,8 @@ impl Permits {
     }
 
     /// Waits in the pool's queue for one more permit. Ready when the worker holds it.
+    ///
+    /// While handlers are held it gives up its place: the probe may need that permit.
     pub(crate) fn poll_acquire(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.pool.is_held() {
             // A permit that is queued or held here may be the one that the probe needs.

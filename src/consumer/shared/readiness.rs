@@ -42,6 +42,9 @@ const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(10);
 const LACKS_TOPIC: &str = "a subscribed topic does not exist";
 
 /// The readiness of a consumer. Its threads share it.
+///
+/// Reports of different threads may arrive in any order. Each changes only its own part of the
+/// state.
 pub(crate) struct Readiness {
     health: Part,
     /// Locked while the health is set, so that the health sees the changes in their order.
@@ -219,6 +222,9 @@ impl Readiness {
     }
 
     /// Not ready while the client repeats this read error. Returns whether the error is new.
+    ///
+    /// librdkafka repeats a read error within 10 s;
+    /// [`Readiness::expire_read_errors`] relies on that.
     pub(crate) fn cannot_read_now(&self, topic: &str, partition: i32, why: &str) -> bool {
         self.unreadable(topic, partition, why, Some(Instant::now()))
     }
@@ -251,6 +257,8 @@ impl Readiness {
 
     /// Clears partitions whose read error was not repeated in time. If nothing was taken from the
     /// client (`has_taken` is false), no error can have arrived, and the time starts again.
+    ///
+    /// Called on every turn of the poll thread. Takes no lock while no partition is unreadable.
     pub(crate) fn expire_read_errors(&self, has_taken: bool) {
         if !self.has_unreadable.load(Ordering::Relaxed) {
             return;

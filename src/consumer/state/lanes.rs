@@ -10,6 +10,20 @@
 //!   starve the others.
 //!
 //! Keys are compared as a whole, never by their hash alone: two keys with one hash have two lanes.
+//!
+//! # Example
+//!
+//! Records of the keys a and b arrive as a1, a2, b1, a3 while one handler may run:
+//!
+//! | event | runs | waits | ready |
+//! |---|---|---|---|
+//! | a1 starts at once | a1 | | |
+//! | a2, b1, a3 arrive | a1 | a: a2 a3, b: b1 | b |
+//! | a1 ends | | a: a2 a3, b: b1 | b, a |
+//! | the worker starts the next | b1 | a: a2 a3 | a |
+//! | b1 ends, and the worker starts the next | a2 | a: a3 | |
+//!
+//! b1 is served before a2 because its lane was ready first. a3 waits until a2 has ended.
 
 use hashbrown::HashTable;
 use std::collections::VecDeque;
@@ -109,7 +123,8 @@ impl<T> Lanes<T> {
         self.slots.iter_mut().flat_map(|lane| &mut lane.queue)
     }
 
-    /// Opens the lane of a record that has started. Later records of its key wait from now on.
+    /// Opens the lane of a record that has started. Later records of its key wait from now on. The
+    /// lane must not be in use: the caller has asked [`Lanes::is_occupied`] before.
     pub(crate) fn occupy(&mut self, key: Option<LaneKey<'_>>) -> LaneId {
         debug_assert!(
             key.is_none_or(|key| !self.is_occupied(key)),

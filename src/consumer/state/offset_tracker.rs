@@ -18,6 +18,20 @@
 //!   and counts for nothing.
 //! - `next` advances only past offsets that were received or are known to hold no record, so that
 //!   the watermark of an assignment without unsettled records is never beyond what was read.
+//!
+//! # Example
+//!
+//! An assignment starts at the committed offset 10, and the metadata says that 13 was settled
+//! before. Intake receives 10, 11 and 12, passes over 13 and receives 14. The workers settle 11 and
+//! 14:
+//!
+//! ```text
+//! offset      10    11       12    13            14       15
+//!             open  settled  open  settled above settled  next
+//! ```
+//!
+//! The watermark is 10 and `next` is 15; the unsettled ranges are 10..11 and 12..13. Settling 10
+//! moves the watermark to 12, settling 12 to 15.
 
 use super::commit_metadata::Log;
 use std::collections::HashMap;

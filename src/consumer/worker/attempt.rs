@@ -29,6 +29,8 @@ use std::time::Instant;
 pub(crate) type AttemptSlot<F> = Pin<Box<Option<F>>>;
 
 /// A running record.
+///
+/// As a future it ends with the record: settled, or with the reason why it is not.
 pub(crate) struct Running<F> {
     /// None after it has finished.
     item: Option<Item>,
@@ -51,6 +53,8 @@ enum Attempt<F> {
 }
 
 /// Why a record is not settled although its future ended.
+///
+/// All three keep the lane occupied.
 pub(crate) enum Unsettled {
     /// It needs a retry or a dead letter.
     Failed(Outcome),
@@ -61,6 +65,8 @@ pub(crate) enum Unsettled {
 }
 
 /// A record that finished, or whose outcome needs a retry or a dead letter.
+///
+/// `verdict` is an error if the record must run on.
 pub(crate) struct Finished<F> {
     pub(crate) item: Item,
     pub(crate) lane: LaneId,

@@ -72,6 +72,9 @@ impl Counts {
     }
 
     /// Adds the counts to the consumer's counters and metrics, and frees the in-flight limit.
+    ///
+    /// Called at the start and at the end of each part of a turn. Frees intake, so that it must
+    /// come before the worker sleeps.
     pub(crate) fn report(&mut self, shared: &Shared) {
         if self.left == 0 {
             return;

@@ -20,6 +20,9 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 impl UnsettledRecord {
     /// The record with its headers. None if its partition was revoked. A record that its topic has
     /// deleted is returned without headers.
+    ///
+    /// The read repeats with the retry backoff. It lends the record's permit, and ends with the
+    /// partition.
     pub(crate) async fn whole_record(&self) -> Option<Cow<'_, Record>> {
         let record = &self.delivery.record;
         let settings = &self.shared.settings;
@@ -95,6 +98,8 @@ fn span(record: &Record) -> Span {
 }
 
 /// Reads the record at this offset. None if it was deleted.
+///
+/// Blocks, for up to ten seconds twice. Creates a client for one record: this path is rare.
 fn read(kafka: &KafkaConfig, place: Span) -> Result<Option<LogRecord>, KafkaError> {
     let offset = place.start;
     let mut reader = Reader::over(kafka, vec![place], READ_WITHIN)?;

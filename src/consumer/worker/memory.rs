@@ -75,6 +75,8 @@ impl Held {
 
 /// Tracks the bursts that running handlers keep, and decides whether further records are passed as
 /// copies.
+///
+/// The measure is a lower bound: it assumes that each record of a burst has one handle.
 pub(crate) struct Pinned {
     /// Bursts that were handed out and not freed yet.
     bursts: Vec<Weak<RecordBatch>>,
@@ -128,6 +130,8 @@ impl Pinned {
     }
 
     /// Computes again how much memory is kept for records that are done.
+    ///
+    /// Costs a pass over the bursts that are kept. It runs once per quarter of the accepted waste.
     pub(crate) fn look(&mut self) {
         self.unseen = 0;
         let mut waste = 0;

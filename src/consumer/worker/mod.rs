@@ -72,6 +72,8 @@ use std::time::{Duration, Instant};
 const RECORDS_PER_TURN: usize = 1024;
 
 /// Why the first poll did not settle a record.
+///
+/// Each variant continues as a retry, except for a running first attempt.
 enum Unsettled<F> {
     /// The handler is not ready.
     Running(AttemptSlot<F>),
@@ -93,6 +95,8 @@ struct Fence {
 
 /// Drives the handlers of the records in its mailbox. Returns after the mailbox is closed and no
 /// record runs or waits.
+///
+/// The future is not cancel-safe: dropping it drops running handlers. Only the end of the run does.
 pub(crate) async fn run<H>(handler: H, shared: Arc<Shared>, inbox: Arc<Mailbox>, permits: Permits)
 where
     H: tower::Service<Delivery, Response = Outcome> + Clone + Send + Sync + 'static,
@@ -126,10 +130,14 @@ where
 struct Worker<H: tower::Service<Delivery>> {
     handler: H,
     shared: Arc<Shared>,
+    /// The group and the publisher, for deliveries.
     scope: Arc<DeliveryScope>,
     inbox: Arc<Mailbox>,
+    /// The permits of this worker.
     permits: Permits,
+    /// Waiting records, and the lanes of running ones.
     lanes: Lanes<Item>,
+    /// Records that were not done at their first poll.
     running: FuturesUnordered<Running<H::Future>>,
     /// Slots of finished first attempts, for reuse.
     slots: Vec<AttemptSlot<H::Future>>,
@@ -139,9 +147,11 @@ struct Worker<H: tower::Service<Delivery>> {
     messages: Vec<Message>,
     /// Counts of this turn.
     counts: Counts,
+    /// Watches the memory that handlers keep.
     pinned: Pinned,
     /// Read once per turn, because a clock read per record would cost as much as a short handler.
     now: Instant,
+    /// Whether the last message was received.
     closed: bool,
 }
 
@@ -189,6 +199,8 @@ where
     }
 
     /// Settles finished records, at most `limit`.
+    ///
+    /// `FuturesUnordered` polls only the futures that were woken.
     fn finish_ready(&mut self, cx: &mut Context<'_>, limit: usize) -> usize {
         let mut finished = 0;
         while finished < limit {
@@ -219,6 +231,9 @@ where
     }
 
     /// Keeps a record running whose attempt or retry ended without settling it.
+    ///
+    /// The lane stays occupied and the permit stays taken: for the order of the key, an attempt and
+    /// its retry are one.
     fn continue_after(
         &mut self,
         mut item: Item,
@@ -349,6 +364,9 @@ where
     }
 
     /// Copies records out of bursts of which few are left, because the byte limit is reached.
+    ///
+    /// Handles outside of this worker cannot be replaced, and a burst with such handles is left
+    /// alone.
     fn compact(&mut self) {
         let Self { running, lanes, .. } = self;
         memory::compact(&mut |each| {
@@ -424,6 +442,9 @@ where
     }
 
     /// Keeps a record running that its first poll did not settle. Its lane stays occupied.
+    ///
+    /// A record whose burst has other records keeps its share of their buffer until it is copied:
+    /// at the latest when its retry begins.
     fn keep_running(
         &mut self,
         mut item: Item,
@@ -459,6 +480,8 @@ where
     }
 
     /// Calls the handler and polls it once. A panic in either becomes an outcome.
+    ///
+    /// The future is placed in a slot of the heap that is reused.
     fn first_attempt(
         &mut self,
         record: Record,
@@ -506,6 +529,9 @@ where
     }
 
     /// Starts the retry after the outcome of an attempt that began at `began`.
+    ///
+    /// The handler is cloned here, as each retry needs an instance of its own: `poll_ready` and
+    /// `call` of one instance belong together.
     fn recover(&self, item: &mut Item, outcome: Outcome, began: Instant) -> RetryFuture {
         match caught("cloning the handler", || self.handler.clone()) {
             Ok(handler) => {
@@ -658,6 +684,8 @@ fn lane_key<'a>(shared: &Shared, record: &'a Record, hash: u64) -> Option<LaneKe
 }
 
 /// Whether a record has to be parked behind others of its key. If so, it counts as being written.
+///
+/// The common case, no waiting key in the partition, takes no lock.
 fn joins_parked(shared: &Shared, partition: &Partition, record: &Record) -> bool {
     let retry = partition.retry.as_ref().filter(|retry| !retry.is_empty());
     retry.is_some_and(|retry| {

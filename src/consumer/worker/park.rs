@@ -64,6 +64,9 @@ pub(crate) fn report_to_drill(
 
 impl UnsettledRecord {
     /// Parks a record of the source topic behind the others of its key.
+    ///
+    /// No attempt was made, so that the entry has no failure, and is due as soon as the records
+    /// before it are settled.
     pub(crate) async fn park_behind(&mut self) -> Verdict {
         let Some(record) = self.whole_record().await else {
             return Verdict::Abandoned;
@@ -95,6 +98,8 @@ impl UnsettledRecord {
     }
 
     /// Cancels the announced write of a record to the retry topic.
+    ///
+    /// Without it later records of the key would wait for an entry that never comes.
     fn forget_entry(&self) {
         let record = &self.delivery.record;
         if let Some(retry) = &self.partition.retry
@@ -105,6 +110,9 @@ impl UnsettledRecord {
     }
 
     /// Parks a failed record for `delay`, or again if it is parked already.
+    ///
+    /// A record of the source topic is written as a whole. A parked record gets a note that refers
+    /// to it by its offset in the retry topic, since it is there already.
     pub(crate) async fn park(&self, failure: &Failure, delay: Duration) -> Verdict {
         let (record, group) = (&self.delivery.record, &self.shared.group);
         let reason = Reason {
@@ -194,6 +202,9 @@ impl UnsettledRecord {
 
     /// Writes to the retry topic until the brokers acknowledge or refuse it, or the partition is
     /// revoked. Each try builds the record again: no copy is kept during the wait.
+    ///
+    /// `record` is built anew for each try, so that no copy of a large record is kept during an
+    /// outage of the brokers.
     async fn write(&self, record: impl Fn() -> OutgoingRecord) -> Written {
         let backoff = self.shared.settings.retry.backoff;
         let mut alarm = None;
@@ -256,6 +267,9 @@ enum Written {
 
 /// Counts a record that waits until its retry topic can be written. The health reports it until
 /// none waits.
+///
+/// Its count, not the last result, decides when the health is ready again: several records may wait
+/// for different topics.
 struct Alarm<'a>(&'a Shared);
 
 impl<'a> Alarm<'a> {

@@ -70,6 +70,8 @@ impl RetryFuture {
 }
 
 /// A record that is not settled, with the state of its retry.
+///
+/// It keeps no memory of its burst, and no value of the service's types between two attempts.
 pub(crate) struct UnsettledRecord {
     pub(crate) shared: Arc<Shared>,
     pub(crate) delivery: Delivery,
@@ -126,6 +128,9 @@ pub(crate) fn park_behind(mut recovery: UnsettledRecord) -> RetryFuture {
 }
 
 /// Handles `outcome`, which is not a success. None if the first attempt is still to be made.
+///
+/// The handler instance is held across the retry and cloned for each attempt; a panic in its clone
+/// or drop becomes an outcome.
 pub(crate) fn recover<H>(
     handler: H,
     mut recovery: UnsettledRecord,
@@ -214,6 +219,8 @@ pub(crate) fn bury(mut recovery: UnsettledRecord, reason: DeadReason) -> RetryFu
 }
 
 /// Settles a record that an operator skipped, without a handler.
+///
+/// The write to the dead-letter topic passes no flood guard: an operator asked for it.
 pub(crate) fn skip(mut recovery: UnsettledRecord, command: Box<Command>) -> RetryFuture {
     // The announced attempt is not made.
     recovery.attempts = recovery.attempts.saturating_sub(1);
@@ -235,6 +242,9 @@ enum Ended {
 impl Ended {
     /// The result of a probe of `dependency` that ended like this. A handler that failed otherwise
     /// had asked the dependency before. A handler that panicked may not have.
+    ///
+    /// What counts is whether the dependency was asked and answered, not whether the handler
+    /// succeeded: a rejected payment proves that the bank is up.
     fn answer_of(&self, dependency: &str) -> Answer {
         match self {
             Self::Settled(Settlement::Done) => Answer::Yes,
@@ -269,6 +279,9 @@ enum Step {
 impl UnsettledRecord {
     /// Calls the handler once it has room. A panic becomes an outcome, also in the conversion of a
     /// layer's error or in a drop: both happen before the future is ready.
+    ///
+    /// The clock of the attempt runs while the service is not ready, too: a layer may be what is
+    /// stuck.
     fn attempt<H>(&self, handler: H) -> impl Future<Output = Outcome> + use<H>
     where
         H: tower::Service<Delivery, Response = Outcome>,
@@ -363,6 +376,9 @@ impl UnsettledRecord {
     }
 
     /// Reports the failure to the breakers. Returns the dependency that it is attributed to.
+    ///
+    /// Several dependencies may fail in turn. The order of `failed_by` is kept, so that a record
+    /// that is handled at last closes the breakers of all of them.
     fn blame(&mut self, failure: &Failure, evidence: Evidence) -> String {
         let dependency = match self.failed_by.last() {
             // A timeout names no dependency. The handler probably hangs where it failed before.
@@ -405,6 +421,9 @@ impl UnsettledRecord {
 
     /// Settles the record as an operator requested: written to the dead-letter topic, and not
     /// handled.
+    ///
+    /// The acknowledgement follows the write. A member that dies in between skips again, which is
+    /// the same.
     async fn skip(&self, command: &Command) -> Verdict {
         let record = &self.delivery.record;
         tracing::warn!(
@@ -468,6 +487,9 @@ impl UnsettledRecord {
     }
 
     /// Writes to the dead-letter topic until the brokers acknowledge it.
+    ///
+    /// The delay between tries follows the backoff of the policy, without an end: the record is not
+    /// lost, and the member is not ready.
     async fn write_dead_letter(
         &self,
         class: Class,
@@ -516,6 +538,9 @@ impl UnsettledRecord {
 
     /// Waits until the next attempt may be made. Returns a probe if the attempt tests a dependency
     /// that is down. None if the partition was revoked.
+    ///
+    /// Returns only when three things hold: the delay is over or an operator does not want to wait,
+    /// no breaker forbids the attempt, and a permit was taken back (a probe waits a second for it).
     async fn wait(
         &self,
         delay: Duration,
@@ -553,6 +578,8 @@ impl UnsettledRecord {
 
     /// Waits for `until` and lends its permit to other handlers meanwhile. None if the partition
     /// was revoked.
+    ///
+    /// The permit is taken back after `until`: a result that is ready may wait for a permit.
     pub(crate) async fn wait_for<T>(&self, until: impl Future<Output = T>) -> Option<T> {
         let lent = self.shared.permits.lend();
         let waited = async {

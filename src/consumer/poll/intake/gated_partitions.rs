@@ -81,6 +81,8 @@ impl GatedPartitions {
 
     /// Opens the gates of partitions whose parked sets are complete. Returns whether others are
     /// still gated. The poll thread calls it on every turn.
+    ///
+    /// A partition whose retry topic does not exist opens as well: nothing is parked there.
     pub(crate) fn mind(&mut self, consumer: &BaseConsumer<RebalanceContext>) -> bool {
         let member = consumer.context();
         let may_seek = self.seek_at.is_none_or(|at| Instant::now() >= at);
@@ -109,6 +111,8 @@ impl GatedPartitions {
     }
 
     /// Moves messages of ungated partitions into `messages`, up to `room` of them.
+    ///
+    /// Messages of partitions that were revoked or paused meanwhile are dropped.
     pub(crate) fn hand_on(
         &mut self,
         messages: &mut Messages,
@@ -153,6 +157,9 @@ impl GatedPartitions {
     }
 
     /// Keeps a message, up to the limit of bytes. `bytes` is the sum of all kept messages.
+    ///
+    /// An error is kept like a message, in its place. A message that is not kept, and all later
+    /// ones of its partition, are fetched again.
     fn keep(&mut self, one: OneMessage, assignments: &mut Assignments, bytes: &mut usize) {
         let message = one.get();
         let number = message.partition();
@@ -242,6 +249,8 @@ impl RebalanceContext {
     }
 
     /// Seeks partitions to the first message that was not kept. Returns those that were sought.
+    ///
+    /// The seek also discards what the client fetched meanwhile, so that no message arrives twice.
     fn fetch_again(
         &self,
         consumer: &BaseConsumer<Self>,

@@ -105,6 +105,8 @@ impl Intake {
     /// Takes up to `room` records, waits up to `timeout` for the first, and passes them to the
     /// workers. Errors that arrive in place of records are passed to `on_error`. Returns the number
     /// of received records.
+    ///
+    /// An error ends a run of messages; those behind it are another run, as they may follow a gap.
     pub(crate) fn take(
         &mut self,
         queue: &ForwardedQueue<RebalanceContext>,
@@ -184,6 +186,13 @@ impl Intake {
     }
 
     /// Distributes consecutive messages of one partition to the workers.
+    ///
+    /// Four kinds of messages are not passed on: those of an earlier position (the log was
+    /// truncated), the first one of a later leader epoch than the committed offset's (the brokers
+    /// must confirm the position), those that an earlier assignment settled, and everything after
+    /// one that ends the run.
+    ///
+    /// A skipped offset is noted, so that the tracker passes it although no batch has it.
     fn share_run<'m>(
         &mut self,
         run: usize,
@@ -252,6 +261,9 @@ impl Intake {
     }
 
     /// Adds the shares to the offset tracker, then sends them to the workers.
+    ///
+    /// The order is the point of this function: tracker first, then the count of records in flight,
+    /// then the workers. A worker that is fast cannot settle a record that is not tracked.
     fn hand_over(&mut self) {
         let mut bursts = Vec::with_capacity(self.shares.len());
         let (mut records, mut bytes) = (0, 0);
@@ -307,6 +319,9 @@ fn truncated(shared: &Shared, assigned: &mut Assigned, message: &Message<'_>) {
 /// Handles a record below the committed offset: the partition was recreated or truncated. Its
 /// offsets belong to other records now, so that all knowledge of them is discarded and the position
 /// follows.
+///
+/// Only the first record of an epoch can be there: the client starts at the committed offset,
+/// unless its own reset moved it.
 fn below_committed(shared: &Shared, assigned: &mut Assigned, offset: i64) {
     let partition = &assigned.partition;
     let place = (&*partition.topic, partition.partition);
@@ -322,6 +337,9 @@ fn below_committed(shared: &Shared, assigned: &mut Assigned, offset: i64) {
 
 /// Reports records that were deleted unread before the first record of a run. Gaps from compaction
 /// and transactions are normal, so that only the first offset of the log decides.
+///
+/// Retention that deletes unread records is a misconfiguration or a consumer that is far behind.
+/// The records are gone either way; the alarm is all that can be done.
 fn check_deleted(
     shared: &Shared,
     queue: &ForwardedQueue<RebalanceContext>,

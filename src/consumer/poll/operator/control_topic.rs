@@ -54,6 +54,8 @@ pub(crate) enum Followed {
 /// # Errors
 /// Any other failure to read the topic. For a bounded run, which must not wait for ever, a missing
 /// permission as well.
+///
+/// Called before the member joins its group, on a task of the run.
 pub(crate) async fn follow(
     kafka: &KafkaConfig,
     settings: &ConsumerSettings,
@@ -197,6 +199,8 @@ fn open(kafka: &KafkaConfig, topic: &str, within: Duration) -> Result<Reader, Ka
 }
 
 /// Applies an entry. Returns a command that is to be carried out once.
+///
+/// An entry that cannot be read is logged and skipped: it must not stop the group.
 fn apply(state: &mut ControlState, record: &LogRecord, is_live: bool) -> Option<Command> {
     let entry = Entry::read(record.key.as_deref(), record.value.as_deref());
     match entry.and_then(|entry| state.apply(entry, is_live)) {
@@ -250,6 +254,9 @@ impl ControlTopicReader {
     }
 
     /// Starts a task that opens the topic as soon as possible.
+    ///
+    /// The task ends when the topic was read, or with the receiver. It reads the topic from its
+    /// beginning, so that commands which were given meanwhile apply.
     fn open_later(&mut self, every: Duration) {
         self.reader = None;
         let (found, late) = mpsc::channel(1);
@@ -278,6 +285,8 @@ impl ControlTopicReader {
 
     /// Applies the entries that have arrived, without blocking. Returns the commands to be carried
     /// out once, and whether any entry arrived.
+    ///
+    /// At most 256 entries per turn; the rest waits for the next one.
     pub(crate) fn take(&mut self, shared: &Shared) -> (Vec<Command>, bool) {
         let (mut once, mut has_entries) = (Vec::new(), false);
         if let Some((reader, state)) = self.late.as_mut().and_then(|late| late.try_recv().ok()) {

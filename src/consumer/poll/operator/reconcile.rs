@@ -3,7 +3,7 @@
 //!
 //! | command | desired state | actual state | acknowledged when |
 //! |---|---|---|---|
-//! | pause, resume | paused partitions | `held` of an assignment | nothing of the partition runs, or it is read again |
+//! | pause, resume | paused partitions | `held` of an assignment | nothing runs, or it is read again |
 //! | rate | records per second | the [`Pace`] | at once |
 //! | skip | records to skip | marks in [`Control`] | the record is settled |
 //! | retry, drop, accept loss | – | carried out once | it is done |
@@ -35,6 +35,9 @@ use std::time::{Duration, Instant};
 const RELEASE_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Applies operators' commands to this member. Used by the poll thread.
+///
+/// Between two turns it remembers what it compared last (`seen`), what is unfinished
+/// (`has_changes`, `is_draining`), and the requests that wait for a record.
 pub(crate) struct Reconciler {
     shared: Arc<Shared>,
     /// None if the control topic cannot be used.
@@ -93,6 +96,8 @@ impl Reconciler {
     }
 
     /// How many of `room` records the rate limit permits.
+    ///
+    /// A limit of zero records cannot be given; a pause does that.
     pub(crate) fn room(&mut self, room: usize) -> usize {
         let Some(pace) = &mut self.pace else {
             return room;
@@ -119,6 +124,9 @@ impl Reconciler {
 
     /// Reads new commands, and moves the actual state towards the desired one. Blocks only for the
     /// lookup of committed offsets when partitions are resumed.
+    ///
+    /// Called on every turn of the poll thread, after its rebalances. Costs little while nothing
+    /// changes.
     pub(crate) fn serve(&mut self, consumer: &BaseConsumer<RebalanceContext>) {
         if self.is_over {
             return;
@@ -162,6 +170,13 @@ impl Reconciler {
 
     /// Pauses and resumes partitions, and restarts those whose retry topic was created. Returns
     /// false if another turn is needed.
+    ///
+    /// | wanted | actual | action |
+    /// |---|---|---|
+    /// | paused | read | hold |
+    /// | read | paused, no log reset | release |
+    /// | read | paused by a log reset | none: the reset releases it |
+    /// | read | read, and a retry topic has appeared | hold, released on a later turn |
     fn pause_and_resume(&mut self, consumer: &BaseConsumer<RebalanceContext>) -> bool {
         let (mut hold, mut release, mut restart) = (Vec::new(), Vec::new(), Vec::new());
         let member = consumer.context();
@@ -231,6 +246,10 @@ impl Reconciler {
     }
 
     /// Acknowledges lasting commands that are in force on this member.
+    ///
+    /// One acknowledgement per command names all partitions of this member for which it came into
+    /// force in this turn. A pause whose drain ran out of time is acknowledged with the remark that
+    /// a handler still runs.
     fn acknowledge(&self, member: &RebalanceContext) {
         let mut done: BTreeMap<(String, &'static str), Vec<Scope>> = BTreeMap::new();
         for assigned in member.assignments().all() {
@@ -286,6 +305,8 @@ impl Reconciler {
     }
 
     /// Carries out a command that is not lasting.
+    ///
+    /// A member that owns nothing of the scope does not acknowledge it.
     fn carry_out(&self, member: &RebalanceContext, command: &Command) {
         let scope = command.action.scope();
         let mut concerned = Vec::new();
@@ -400,6 +421,8 @@ fn has_appeared(partition: &Partition) -> bool {
 }
 
 /// The acknowledgement of a lasting command for a partition. None until it is in force there.
+///
+/// The texts are for people and may change; the outcome is what tools read.
 fn in_force(action: &Action, is_paused: bool, held: Option<&PauseState>) -> Option<&'static str> {
     match (action, held) {
         (Action::Pause { .. }, Some(PauseState::Still { drained: true })) => {
@@ -442,6 +465,8 @@ fn place_of(partition: &Partition) -> TopicPartition {
 
 /// The acknowledgement of a command to retry: how many records and keys it reached, and which
 /// partitions it did not.
+///
+/// Partitions that were not reached are named: the operator repeats the command for them.
 fn retry_detail(
     records: usize,
     keys: usize,

@@ -60,6 +60,8 @@ impl SkipRequests {
     }
 
     /// Checks the open requests, and acknowledges those whose record is settled.
+    ///
+    /// Costs a look at the offset tracker per turn while a request is open.
     pub(crate) fn mind(&mut self, shared: &Shared, member: &RebalanceContext) {
         if self.0.is_empty() {
             return;
@@ -101,6 +103,8 @@ impl SkipRequests {
 
 impl Open {
     /// Keeps the request open.
+    ///
+    /// The mark is what a worker finds before an attempt. Setting it again has no effect.
     fn stays(&mut self, control: &Control, is_held: bool) {
         let record = &self.skip.record;
         match is_held {
@@ -121,6 +125,9 @@ impl Open {
 }
 
 /// Whether nothing is left to be done for the record.
+///
+/// By one of three signs: below the committed offset, settled by an earlier assignment, or received
+/// and no longer unsettled.
 fn is_settled(
     assigned: &Assigned,
     progress: Option<&PartitionProgress>,

@@ -71,6 +71,8 @@ impl Silence {
     }
 
     /// Checks the partitions at an interval. Returns the batches that are confirmed to be damaged.
+    ///
+    /// A partition that is held, gated or blocked is silent for a known reason.
     pub(crate) fn mind(
         &mut self,
         consumer: &BaseConsumer<RebalanceContext>,
@@ -147,6 +149,8 @@ impl Silence {
     }
 
     /// The confirmed batches of partitions whose next offset has not changed.
+    ///
+    /// An answer for a partition that has moved on, or was revoked, counts for nothing.
     fn confirmed(&mut self) -> Vec<Found> {
         let (mut found, positions) = (Vec::new(), &mut self.positions);
         let cleared = &mut self.cleared;

@@ -31,6 +31,12 @@ const AGAIN_AFTER: Duration = Duration::from_secs(30);
 const EXTENT_WITHIN: Duration = Duration::from_secs(20);
 
 /// The blocked partitions of this member. Used by the poll thread.
+///
+/// ```text
+/// found ─▶ blocked ─▶ read again every 30 s ─▶ readable: unblocked
+///             │
+///             └─ extent known and a skip requested ─▶ sought behind it: unblocked
+/// ```
 pub(crate) struct Unreadable {
     shared: Arc<Shared>,
     kafka: KafkaConfig,
@@ -72,6 +78,9 @@ impl Unreadable {
     }
 
     /// Registers a batch that cannot be read. Intake has marked its partition already.
+    ///
+    /// The client may report one batch several times, or another offset in it; the partition's next
+    /// offset is the lower bound.
     pub(crate) fn found(
         &mut self,
         consumer: &BaseConsumer<RebalanceContext>,
@@ -151,6 +160,9 @@ impl Unreadable {
     }
 
     /// Starts a thread that looks up the extent of the batch.
+    ///
+    /// The thread ends by itself after at most 20 s. If it cannot be started, the batch can only be
+    /// skipped after a later lookup.
     fn ask_extent(&self, batch: &UnreadableBatch) -> Extent {
         let (answer, answered) = channel();
         let (kafka, batch) = (self.kafka.clone(), batch.clone());
@@ -173,6 +185,9 @@ impl Unreadable {
     }
 
     /// Reports the blocked partition to the health, with the command that skips the batch.
+    ///
+    /// The reason ends with the command that skips the batch and the last offset that this would
+    /// lose.
     fn show(&self, blocked: &Blocked) {
         let UnreadableBatch {
             topic,
@@ -205,6 +220,8 @@ impl Unreadable {
     }
 
     /// Returns whether the partition is still blocked.
+    ///
+    /// A paused partition stays blocked and is not read.
     fn check_one(
         &mut self,
         consumer: &BaseConsumer<RebalanceContext>,
@@ -278,6 +295,9 @@ impl Unreadable {
 
     /// Skips a batch as an operator requested. Returns false if the seek failed; the caller tries
     /// again.
+    ///
+    /// The whole batch is skipped, since no part of it can be read. The offset tracker passes it,
+    /// and the commands for records in it are acknowledged.
     fn skip(
         &self,
         consumer: &BaseConsumer<RebalanceContext>,
@@ -346,6 +366,8 @@ impl Unreadable {
 
     /// A batch that blocks the end of a bounded run, and whether the extents of all such batches
     /// are known.
+    ///
+    /// A bounded run reports the batch with its extent, for which it waits.
     pub(crate) fn blocking_batch(&self) -> Option<(&UnreadableBatch, bool)> {
         let is_asked = |blocked: &Blocked| matches!(blocked.extent, Extent::Asked(_));
         let all_known = !self.blocked.iter().any(is_asked);

@@ -205,6 +205,9 @@ impl Breakers {
 impl Breakers {
     /// Counts a failure by an outage of `dependency`. `took` is the duration of the attempt. Only a
     /// record's first failure by a dependency counts.
+    ///
+    /// Whether this failure opens the breaker is decided by its policy. A failed probe that stands
+    /// for all records (nothing else runs) opens it at once.
     pub(crate) fn outage(
         &self,
         dependency: &str,
@@ -235,6 +238,8 @@ impl Breakers {
     }
 
     /// Closes the breakers of these dependencies: a record that had failed by them was handled.
+    ///
+    /// Called for a record that was handled after it had failed, whether or not it was a probe.
     pub(crate) fn answered(&self, dependencies: &[String]) {
         for dependency in dependencies {
             let mut state = self.state();
@@ -290,6 +295,9 @@ impl Breakers {
 
     /// Closes breakers that no record waits for, and removes dependencies that have recovered. The
     /// poll thread calls it on every turn.
+    ///
+    /// A breaker that no record probes would stay open for ever: its records may all have been
+    /// revoked.
     pub(crate) fn check(&self) {
         if !self.watches() {
             return;

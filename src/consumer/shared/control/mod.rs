@@ -124,6 +124,8 @@ impl Control {
     }
 
     /// Acknowledges the outcome of a skip to every command that has no final outcome yet.
+    ///
+    /// Several commands may ask for the same record: each is acknowledged.
     pub(crate) fn skip_ended(
         &self,
         record: &RecordPosition,
@@ -149,6 +151,8 @@ impl Control {
 
     /// Starts the next attempt of the records of `scope` that wait in place. Returns their number.
     /// An open breaker still holds them.
+    ///
+    /// Only records that wait between two attempts. A running attempt is not disturbed.
     pub(crate) fn retry_now(&self, scope: &Scope) -> usize {
         let waiting = lock(&self.waiting);
         let concerned = waiting.iter().filter(|(record, waiter)| {
@@ -391,6 +395,8 @@ const PRODUCER_KEPT: Duration = Duration::from_secs(30);
 
 /// Writes notes one after the other, with a producer that is created on demand. Ends when the queue
 /// is closed.
+///
+/// Ends within seconds after the queue is closed, or is aborted by the run.
 pub(crate) async fn write_notes(
     group: String,
     kafka: KafkaConfig,

@@ -12,8 +12,10 @@ const COMPONENT: &str = "dead_letters";
 
 /// The alarms of one consumer.
 pub(crate) struct Alarms {
+    /// For the labels of the gauges.
     group: String,
     health: Part,
+    /// Locked while the health is set, so that it shows the latest state.
     state: Mutex<State>,
 }
 
@@ -101,6 +103,8 @@ impl Alarms {
 
 /// The alarm of one record. Its drop clears it: the dead letter is written, or the partition was
 /// revoked.
+///
+/// Raised by the first failed write, and again by each further one with its reason.
 pub(crate) struct Alarm<'a> {
     alarms: &'a Alarms,
     topic: String,
@@ -109,6 +113,8 @@ pub(crate) struct Alarm<'a> {
 
 impl Alarm<'_> {
     /// Raises the alarm: the dead letter cannot be written.
+    ///
+    /// `why` is the failure with its remedy, as the health shows it.
     pub(crate) fn raise(&mut self, why: &str) {
         let is_new = !std::mem::replace(&mut self.is_raised, true);
         self.alarms.change(&self.topic, |state| {

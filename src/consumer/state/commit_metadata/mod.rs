@@ -32,6 +32,20 @@
 //! committed offset: a tool that sets an offset and keeps the metadata invalidates it. The topic's
 //! id tells a recreated topic, the leader epoch (KIP-101) a truncated log. In every other case the
 //! text is ignored and records are handled again.
+//!
+//! # Example
+//!
+//! The watermark is 100. Of the offsets up to 110, 100, 103 and 104 are unsettled:
+//!
+//! ```text
+//! offset    100 101 102 103 104 105 106 107 108 109
+//!           ──┬ ──────┬ ──────┬ ──────────────────┬
+//! run         1       2       2                   5
+//!           open    settled  open              settled
+//! ```
+//!
+//! The runs are 1, 2, 2, 5. A restart begins at 100 and skips 101, 102 and 105 to 109. If a fifth
+//! run were open, it would be left out: what follows the last settled run is unsettled anyway.
 
 // These paths also work for the benchmark, which compiles this file by itself.
 #[path = "bits.rs"]
