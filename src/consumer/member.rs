@@ -163,6 +163,23 @@ where
     /// payments`, and `consumer payments #2` for a second member of the group in the same process.
     /// Several consumers may report to one health. At the end of the run its names are removed;
     /// after an error `consumer payments` stays, as not ready.
+    ///
+    /// ```
+    /// use evenkeel::consumer::{Consumer, ConsumerSettings};
+    /// # use evenkeel::event::Record;
+    /// use evenkeel::handler::Router;
+    /// use evenkeel::kafka::KafkaConfig;
+    /// use evenkeel::telemetry::Health;
+    ///
+    /// # let router = Router::new().raw(async |record: Record| println!("{record:?}"));
+    /// let health = Health::default();
+    /// let settings = ConsumerSettings::new("payments", ["shop.orders"]);
+    /// let consumer = Consumer::new(KafkaConfig::new("localhost:9092"), settings, router)?
+    ///     .with_health(health.clone());
+    /// // Serve `health` as `/readyz` and `/livez`: for example with a `Daemon`.
+    /// # drop(consumer);
+    /// # Ok::<(), evenkeel::kafka::ConfigError>(())
+    /// ```
     pub fn with_health(mut self, health: Health) -> Self {
         self.health = health;
         self
@@ -173,6 +190,28 @@ where
     ///
     /// It is called on a worker for each failed attempt whose error has no class yet, and must not
     /// block. If it panics, the record is dead-lettered.
+    ///
+    /// ```
+    /// use evenkeel::consumer::{Consumer, ConsumerSettings};
+    /// # use evenkeel::event::Record;
+    /// use evenkeel::handler::{Class, Router, default_classifier};
+    /// use evenkeel::kafka::KafkaConfig;
+    /// use std::sync::Arc;
+    ///
+    /// # let router = Router::new().raw(async |record: Record| println!("{record:?}"));
+    /// let known = default_classifier();
+    /// let settings = ConsumerSettings::new("payments", ["shop.orders"]);
+    /// let consumer = Consumer::new(KafkaConfig::new("localhost:9092"), settings, router)?
+    ///     // A number that cannot be parsed will never be one.
+    ///     .with_classifier(Arc::new(move |error| {
+    ///         match error.downcast_ref::<std::num::ParseIntError>() {
+    ///             Some(_) => Class::Permanent,
+    ///             None => known(error),
+    ///         }
+    ///     }));
+    /// # drop(consumer);
+    /// # Ok::<(), evenkeel::kafka::ConfigError>(())
+    /// ```
     pub fn with_classifier(mut self, classifier: Classifier) -> Self {
         self.classifier = classifier;
         self
@@ -367,7 +406,8 @@ where
     workers
 }
 
-/// Stops the poll thread when the run is dropped.
+/// Stops the poll thread when the run is dropped, or when its end was requested. The thread drains,
+/// commits and closes its client either way.
 struct StopPolling {
     shared: Arc<Shared>,
     stop: Arc<AtomicBool>,
@@ -433,7 +473,8 @@ const LAST_NOTES_MAX: Duration = Duration::from_secs(2);
 const LAST_WRITES_MIN: Duration = Duration::from_millis(100);
 
 /// Waits for the end of the run, by itself or on request, and then until the client is closed, both
-/// within the deadline of the stop.
+/// within the deadline of the stop. A client that cannot be closed in time is abandoned with its
+/// thread: brokers that do not answer must not hold up the process.
 async fn until_ended(
     shared: &Shared,
     polling: Polling,
@@ -467,7 +508,7 @@ async fn until_ended(
 }
 
 /// Ends the workers. Running handlers had their time in the drain. A handler that blocks its thread
-/// cannot be ended; its worker is detached.
+/// cannot be ended; its worker is detached. Every other handler is dropped at its await.
 async fn finish_workers(shared: &Shared, mut workers: JoinSet<()>) {
     shared
         .workers

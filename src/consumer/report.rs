@@ -108,6 +108,37 @@ impl RunReport {
 /// | [`InstanceInUse`](Self::InstanceInUse) | never returned | |
 /// | [`Fatal`](Self::Fatal) | in a new process | restart the process |
 /// | [`Thread`](Self::Thread) | yes | raise the limits of the process |
+///
+/// # Examples
+/// An endless service restarts by its supervisor after a passing error, and stays down after a
+/// lasting one:
+///
+/// ```no_run
+/// use evenkeel::consumer::{Consumer, ConsumerError, ConsumerSettings};
+/// # use evenkeel::event::Record;
+/// use evenkeel::handler::Router;
+/// use evenkeel::kafka::KafkaConfig;
+/// use std::process::ExitCode;
+/// use tokio_util::sync::CancellationToken;
+///
+/// # async fn example() -> Result<ExitCode, Box<dyn std::error::Error>> {
+/// # let router = Router::new().raw(async |record: Record| println!("{record:?}"));
+/// let settings = ConsumerSettings::new("payments", ["shop.orders"]);
+/// let consumer = Consumer::new(KafkaConfig::from_env()?, settings, router)?;
+/// Ok(match consumer.run(CancellationToken::new()).await {
+///     Ok(report) if report.clean => ExitCode::SUCCESS,
+///     Ok(_) => ExitCode::from(75),
+///     Err(error @ ConsumerError::Config(_)) => {
+///         eprintln!("{error}");
+///         ExitCode::from(78)
+///     }
+///     Err(error) => {
+///         eprintln!("{error}");
+///         ExitCode::from(75)
+///     }
+/// })
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConsumerError {

@@ -14,6 +14,19 @@ use std::time::Duration;
 ///
 /// The choice decides what a failed record holds back while it is retried in place, and what is
 /// parked behind it afterwards.
+///
+/// ```
+/// use evenkeel::consumer::{ConsumerSettings, KeylessOrdering, RecordOrdering};
+///
+/// let by_key = ConsumerSettings::new("billing", ["shop.orders"])
+///     .with_keyless_ordering(KeylessOrdering::Partition);
+/// assert_eq!(by_key.ordering, RecordOrdering::Key);
+///
+/// // A change log without keys whose lines build on each other.
+/// let by_partition = ConsumerSettings::new("replica", ["db.changes"])
+///     .with_ordering(RecordOrdering::Partition);
+/// # drop((by_key, by_partition));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum RecordOrdering {
@@ -28,6 +41,15 @@ pub enum RecordOrdering {
 }
 
 /// How records without a key are ordered under [`RecordOrdering::Key`]. An empty key is a key.
+///
+/// ```
+/// use evenkeel::consumer::{ConsumerSettings, KeylessOrdering};
+///
+/// // Producers that spread keyless lines over partitions, in the order of each partition.
+/// let lines = ConsumerSettings::new("indexer", ["app.log"])
+///     .with_keyless_ordering(KeylessOrdering::Partition);
+/// # drop(lines);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum KeylessOrdering {
@@ -43,6 +65,15 @@ pub enum KeylessOrdering {
 /// A record that was read without headers and fails is read again with them, by a client of its
 /// own, before it is parked or dead-lettered: no header is lost. That read is repeated until the
 /// brokers answer.
+///
+/// ```
+/// use evenkeel::consumer::{ConsumerSettings, RecordHeaders};
+///
+/// // For a raw handler that copies values to a disk.
+/// let settings = ConsumerSettings::new("archive", ["shop.orders"])
+///     .with_headers(RecordHeaders::Skip);
+/// assert_eq!(settings.headers, RecordHeaders::Skip);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum RecordHeaders {
@@ -54,6 +85,21 @@ pub enum RecordHeaders {
 }
 
 /// How partitions are assigned to the members of the group. All members need the same choice.
+///
+/// | variant | who assigns | a rebalance revokes | needs |
+/// |---|---|---|---|
+/// | `CooperativeSticky` | a member | the partitions that move | |
+/// | `Range`, `RoundRobin` | a member | all partitions | |
+/// | `Broker` | the group's coordinator | the partitions that move | brokers from 4.0 |
+///
+/// ```
+/// use evenkeel::consumer::{Assignment, ConsumerSettings};
+///
+/// // Orders and payments of one key meet in one member: equal keys, equal numbers of partitions.
+/// let joined = ConsumerSettings::new("joiner", ["shop.orders", "shop.payments"])
+///     .with_assignment(Assignment::Range);
+/// assert_eq!(joined.assignment, Assignment::Range);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Assignment {
@@ -75,6 +121,15 @@ pub enum Assignment {
 /// How a key continues after one of its records was dead-lettered.
 ///
 /// Skips by an operator never hold a key.
+///
+/// ```
+/// use evenkeel::consumer::{AfterDeadLetter, ConsumerSettings};
+///
+/// // A balance must not be booked after one that failed.
+/// let ledger = ConsumerSettings::new("ledger", ["shop.payments"])
+///     .with_after_dead_letter(AfterDeadLetter::HoldKey);
+/// # drop(ledger);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum AfterDeadLetter {
@@ -92,6 +147,19 @@ pub enum AfterDeadLetter {
 /// A bounded run drains and commits like a stop that was requested, and then returns
 /// [`Stopped::BoundReached`](super::Stopped::BoundReached). A partition that cannot be read until
 /// an operator acts ends it with [`ConsumerError::Unreadable`](super::ConsumerError::Unreadable).
+///
+/// ```
+/// use evenkeel::consumer::{ConsumerSettings, StopWhen};
+/// use std::time::Duration;
+///
+/// let nightly = ConsumerSettings::new("report", ["shop.orders"])
+///     .with_stop_when(StopWhen::UntilEnd);
+/// let sample = ConsumerSettings::new("sample", ["shop.orders"])
+///     .with_stop_when(StopWhen::Records(100));
+/// let test = ConsumerSettings::new("test", ["shop.orders"])
+///     .with_stop_when(StopWhen::Idle(Duration::from_secs(5)));
+/// # drop((nightly, sample, test));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum StopWhen {
@@ -334,37 +402,40 @@ impl ConsumerSettings {
         }
     }
 
-    /// Sets which records are handled one after the other.
+    /// Sets which records are handled one after the other: [`ordering`](Self::ordering).
     pub fn with_ordering(mut self, ordering: RecordOrdering) -> Self {
         self.ordering = ordering;
         self
     }
 
-    /// Sets how records without a key are ordered.
+    /// Sets how records without a key are ordered: [`keyless_ordering`](Self::keyless_ordering).
     pub fn with_keyless_ordering(mut self, keyless_ordering: KeylessOrdering) -> Self {
         self.keyless_ordering = keyless_ordering;
         self
     }
 
-    /// Sets whether records are read with their headers.
+    /// Sets whether records are read with their headers: [`headers`](Self::headers).
     pub fn with_headers(mut self, headers: RecordHeaders) -> Self {
         self.headers = headers;
         self
     }
 
-    /// Sets how many handlers run at the same time.
+    /// Sets how many handlers run at the same time: [`concurrency`](Self::concurrency).
     pub fn with_concurrency(mut self, concurrency: usize) -> Self {
         self.concurrency = concurrency;
         self
     }
 
-    /// Sets the number of tasks that drive handlers. None means twice the processors.
+    /// Sets the number of tasks that drive handlers: [`workers`](field@Self::workers). None means
+    /// the default, twice the processors.
     pub fn with_workers(mut self, workers: impl Into<Option<usize>>) -> Self {
         self.workers = workers.into();
         self
     }
 
-    /// Sets how many records are in flight at most. None means `max(4 × concurrency, 4096)`.
+    /// Sets how many records are in flight at most:
+    /// [`in_flight_records_max`](field@Self::in_flight_records_max). None means the default, `max(4
+    /// × concurrency, 4096)`.
     pub fn with_in_flight_records_max(
         mut self,
         in_flight_records_max: impl Into<Option<usize>>,
@@ -373,97 +444,104 @@ impl ConsumerSettings {
         self
     }
 
-    /// Sets how many bytes of records are in flight at most.
+    /// Sets how many bytes of records are in flight at most:
+    /// [`in_flight_bytes_max`](Self::in_flight_bytes_max).
     pub fn with_in_flight_bytes_max(mut self, in_flight_bytes_max: usize) -> Self {
         self.in_flight_bytes_max = in_flight_bytes_max;
         self
     }
 
-    /// Sets the time between two commits.
+    /// Sets the time between two commits: [`commit_interval`](Self::commit_interval).
     pub fn with_commit_interval(mut self, commit_interval: Duration) -> Self {
         self.commit_interval = commit_interval;
         self
     }
 
-    /// Sets how long a stop takes at most.
+    /// Sets how long a stop takes at most: [`drain_timeout`](Self::drain_timeout).
     pub fn with_drain_timeout(mut self, drain_timeout: Duration) -> Self {
         self.drain_timeout = drain_timeout;
         self
     }
 
-    /// Sets how long a rebalance waits for running handlers.
+    /// Sets how long a rebalance waits for running handlers:
+    /// [`revoke_timeout`](Self::revoke_timeout).
     pub fn with_revoke_timeout(mut self, revoke_timeout: Duration) -> Self {
         self.revoke_timeout = revoke_timeout;
         self
     }
 
-    /// Sets how long the start waits for the brokers.
+    /// Sets how long the start waits for the brokers: [`startup_timeout`](Self::startup_timeout).
     pub fn with_startup_timeout(mut self, startup_timeout: Duration) -> Self {
         self.startup_timeout = startup_timeout;
         self
     }
 
-    /// Sets how long one attempt runs at most. None means for ever.
+    /// Sets how long one attempt runs at most: [`handler_timeout`](Self::handler_timeout). None,
+    /// the default, sets no limit.
     pub fn with_handler_timeout(mut self, handler_timeout: impl Into<Option<Duration>>) -> Self {
         self.handler_timeout = handler_timeout.into();
         self
     }
 
-    /// Sets when a running handler is reported.
+    /// Sets when a running handler is reported: [`stuck_handler_after`](Self::stuck_handler_after).
     pub fn with_stuck_handler_after(mut self, stuck_handler_after: Duration) -> Self {
         self.stuck_handler_after = stuck_handler_after;
         self
     }
 
-    /// Sets how partitions are assigned.
+    /// Sets how partitions are assigned: [`assignment`](Self::assignment).
     pub fn with_assignment(mut self, assignment: Assignment) -> Self {
         self.assignment = assignment;
         self
     }
 
-    /// Sets the name of a static member. Without it the membership is dynamic.
+    /// Sets the name of a static member: [`instance_id`](Self::instance_id). Without it the
+    /// membership is dynamic.
     pub fn with_instance_id(mut self, instance_id: impl Into<String>) -> Self {
         self.instance_id = Some(instance_id.into());
         self
     }
 
-    /// Sets when the run ends by itself.
+    /// Sets when the run ends by itself: [`stop_when`](Self::stop_when).
     pub fn with_stop_when(mut self, stop_when: StopWhen) -> Self {
         self.stop_when = stop_when;
         self
     }
 
-    /// Sets how failed records are retried.
+    /// Sets how failed records are retried: [`retry`](Self::retry).
     pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
         self
     }
 
-    /// Sets how a key continues after a dead letter.
+    /// Sets how a key continues after a dead letter:
+    /// [`after_dead_letter`](Self::after_dead_letter).
     pub fn with_after_dead_letter(mut self, after_dead_letter: AfterDeadLetter) -> Self {
         self.after_dead_letter = after_dead_letter;
         self
     }
 
-    /// Sets how long settled records stay in the retry topic.
+    /// Sets how long settled records stay in the retry topic:
+    /// [`retry_topic_retention`](Self::retry_topic_retention).
     pub fn with_retry_topic_retention(mut self, retry_topic_retention: Duration) -> Self {
         self.retry_topic_retention = retry_topic_retention;
         self
     }
 
-    /// Sets when an outage pauses all handlers.
+    /// Sets when an outage pauses all handlers: [`breaker`](Self::breaker).
     pub fn with_breaker(mut self, breaker: BreakerPolicy) -> Self {
         self.breaker = breaker;
         self
     }
 
-    /// Sets where dead letters are written.
+    /// Sets where dead letters are written: [`dead_letter_topic`](Self::dead_letter_topic).
     pub fn with_dead_letter_topic(mut self, dead_letter_topic: DeadLetterTopic) -> Self {
         self.dead_letter_topic = dead_letter_topic;
         self
     }
 
-    /// Sets how long dead letters must be kept at least. None means for ever.
+    /// Sets how long dead letters must be kept at least:
+    /// [`dead_letters_kept_min`](Self::dead_letters_kept_min). None, the default, means for ever.
     pub fn with_dead_letters_kept_min(
         mut self,
         dead_letters_kept_min: impl Into<Option<Duration>>,
@@ -472,20 +550,29 @@ impl ConsumerSettings {
         self
     }
 
-    /// Sets the time between two checks of the group's own topics.
+    /// Sets the time between two checks of the group's own topics:
+    /// [`own_topics_interval`](Self::own_topics_interval).
     pub fn with_own_topics_interval(mut self, own_topics_interval: Duration) -> Self {
         self.own_topics_interval = own_topics_interval;
         self
     }
 
-    /// Sets how many dead letters stop the member.
+    /// Sets how many dead letters stop the member: [`flood_guard`](Self::flood_guard).
     pub fn with_flood_guard(mut self, flood_guard: FloodGuardPolicy) -> Self {
         self.flood_guard = flood_guard;
         self
     }
 
-    /// The number of workers in effect: [`workers`](Self::workers) or its default, at least 1 and
-    /// at most [`concurrency`](Self::concurrency).
+    /// The number of workers in effect: [`workers`](field@Self::workers) or its default, at least 1
+    /// and at most [`concurrency`](Self::concurrency).
+    ///
+    /// ```
+    /// use evenkeel::consumer::ConsumerSettings;
+    ///
+    /// let settings = ConsumerSettings::new("billing", ["shop.orders"]).with_concurrency(2);
+    /// assert!(settings.workers() <= 2);
+    /// assert_eq!(settings.with_workers(8).workers(), 2, "never more than handlers");
+    /// ```
     pub fn workers(&self) -> usize {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.workers
@@ -494,7 +581,15 @@ impl ConsumerSettings {
     }
 
     /// The limit of admitted records in effect:
-    /// [`in_flight_records_max`](Self::in_flight_records_max) or its default.
+    /// [`in_flight_records_max`](field@Self::in_flight_records_max) or its default.
+    ///
+    /// ```
+    /// use evenkeel::consumer::ConsumerSettings;
+    ///
+    /// let settings = ConsumerSettings::new("billing", ["shop.orders"]);
+    /// assert_eq!(settings.in_flight_records_max(), 4096);
+    /// assert_eq!(settings.with_concurrency(2000).in_flight_records_max(), 8000);
+    /// ```
     pub fn in_flight_records_max(&self) -> usize {
         self.in_flight_records_max
             .unwrap_or_else(|| (4 * self.concurrency).max(4096))

@@ -3,6 +3,14 @@
 //! The sender waits for an answer with a deadline or not at all. A dropped answer (the committing
 //! thread has ended) counts as a failure. Epochs that are not tracked any more are ignored, so that
 //! a request that comes late does no harm.
+//!
+//! | request | sent by | waits for the answer |
+//! |---|---|---|
+//! | assigned, forget | rebalance, pause, reset | no |
+//! | commit | revoke, stop; a drained pause without an answer | up to 5 s |
+//! | commit and look up | resume | no: a later turn takes it |
+//! | set back | log reset | up to 5 s |
+//! | close | the end of the poll thread | it joins the thread |
 
 use crate::consumer::state::assignments::Assigned;
 use crate::consumer::state::commit_metadata::Log;
@@ -67,7 +75,9 @@ pub(crate) struct OwnedPartition {
 pub(crate) struct PositionReset {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
+    /// The offset of the next record.
     pub(crate) offset: i64,
+    /// The new log: its id and leader epoch go into the commit.
     pub(crate) log: Log,
 }
 

@@ -3,6 +3,13 @@
 //! It asks the workers through their mailboxes and waits a second for their answers. A worker that
 //! does not answer is busy in one handler that does not yield; Tokio cannot interrupt it, and all
 //! keys of the worker wait. It runs on the committing thread, which no handler can block.
+//!
+//! | finding | health `handlers` | log |
+//! |---|---|---|
+//! | a handler runs for longer than `stuck_handler_after` | its record and its time | the same |
+//! | as many as there are permits | and the advice to set `handler_timeout` | the same |
+//! | a worker does not answer | a handler blocks its thread | the advice of `spawn_blocking` |
+//! | nothing | ready | |
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::mailbox::{Message, Stuck};

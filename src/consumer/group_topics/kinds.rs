@@ -6,6 +6,12 @@ use std::fmt;
 ///
 /// Each source topic has a retry topic and, by default, a dead-letter topic. The group has one
 /// control topic.
+///
+/// ```
+/// use evenkeel::consumer::GroupTopicKind;
+///
+/// assert_eq!(GroupTopicKind::DeadLetters.as_str(), "dead-letters");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]

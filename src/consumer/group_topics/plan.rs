@@ -57,6 +57,12 @@ pub struct GroupTopics {
 }
 
 /// Whether a topic exists, as far as this client may see.
+///
+/// | state | what it means for the group | next step |
+/// |---|---|---|
+/// | missing | no parking, or no dead letters, or no commands | create it: [`GroupTopic::make`] |
+/// | present | compare partitions and faults | [`GroupTopic::to_do`] |
+/// | hidden | unknown | an ACL for `DESCRIBE` |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -73,6 +79,27 @@ pub enum GroupTopicState {
 /// One of a group's own topics, with its actual and its required configuration.
 ///
 /// Returned by [`GroupTopics::look`]. It is a snapshot: the topic may have changed since.
+///
+/// A check for a deployment, which changes nothing:
+///
+/// ```no_run
+/// use evenkeel::consumer::{GroupTopicState, GroupTopics};
+/// use evenkeel::kafka::KafkaConfig;
+/// use evenkeel::kafka::admin::Admin;
+/// use std::time::Duration;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let admin = Admin::connect(&KafkaConfig::from_env()?, Duration::from_secs(10)).await?;
+/// let topics = GroupTopics::new("payments", ["shop.orders"]).look(&admin).await?;
+/// for topic in topics.iter().filter(|topic| topic.state == GroupTopicState::Present) {
+///     for fault in &topic.faults {
+///         println!("{}: {fault}", topic.name);
+///     }
+/// }
+/// assert!(topics.iter().all(|topic| topic.is_whole()));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct GroupTopic {
@@ -98,6 +125,17 @@ pub struct GroupTopic {
 impl GroupTopics {
     /// The own topics of a group with one dead-letter topic per source, which keeps dead letters
     /// for ever.
+    ///
+    /// ```
+    /// use evenkeel::consumer::GroupTopics;
+    /// use evenkeel::recovery::DeadLetterTopic;
+    /// use std::time::Duration;
+    ///
+    /// let topics = GroupTopics::new("payments", ["shop.orders"])
+    ///     .with_dead_letter_topic(DeadLetterTopic::One("payments.rejected".to_owned()))
+    ///     .with_dead_letters_kept_min(Duration::from_secs(30 * 24 * 3_600));
+    /// assert_eq!(topics.sources, ["shop.orders"]);
+    /// ```
     pub fn new<T: Into<String>>(
         group: impl Into<String>,
         sources: impl IntoIterator<Item = T>,

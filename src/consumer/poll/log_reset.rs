@@ -23,6 +23,15 @@
 //! 4. Release: the partition is read from there under a new epoch.
 //!
 //! A step that fails is repeated. Other partitions continue meanwhile.
+//!
+//! # Example
+//!
+//! The group has handled a partition up to 120 and committed 120 under leader epoch 4. Its leader
+//! is lost, and a replica that ends at 100 becomes the leader with epoch 5: an unclean election.
+//! Producers append, and the log reaches 150. The first record that the client would return is 120,
+//! of epoch 5. It is not taken: the brokers are asked for the end of epoch 4, which is 100, so that
+//! the client reads on from below 120. Intake sees a record below the committed offset, and the
+//! position follows it: the records that replaced the lost ones are handled.
 
 use crate::consumer::commit::{COMMIT_WITHIN, CommitRequest, PositionReset, TopicPartition};
 use crate::consumer::poll::rebalance::RebalanceContext;

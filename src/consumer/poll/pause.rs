@@ -22,6 +22,13 @@
 //! `held` of an assignment has the state. Whoever wants a partition held (an operator, a log reset,
 //! a retry topic that appeared) asks again on every turn; nobody owns a pause, so that two reasons
 //! for it need no counting.
+//!
+//! # Example
+//!
+//! The committed offset is 40; 41 is settled, and 40 runs in a slow handler. A pause fences the
+//! partition: nothing else starts. If 40 ends in time, 42 is committed and the resume continues
+//! there. Otherwise 40 stays committed with 41 in the metadata. The resume starts 40 again, while
+//! the first attempt may still run, and passes over 41.
 
 use crate::consumer::commit::{
     CommitRequest, CommittedPositions, PositionQuery, TopicPartition, list, owned_of,

@@ -4,6 +4,8 @@
 //! ready from then on. With KIP-848 a member with nothing to do receives none: it would be joining
 //! for ever, and a rolling update would wait for it. So a member that the client knows to be one,
 //! and that has received nothing for some seconds, counts as joined.
+//!
+//! It stays ready when it has joined, whatever it is assigned later; a lost assignment resets that.
 
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::settings::Assignment;

@@ -15,6 +15,12 @@
 //! A record that is missing after 5 s is looked up. It is lost if the log no longer reaches to it,
 //! or if it was read past twice, as after a deletion from the middle. Any doubt fetches it again: a
 //! lost record is an alarm that an operator must accept.
+//!
+//! # Example
+//!
+//! Two partitions have due records, 900 and 10, and there is room for 100. The first in turn is
+//! given 50, the second the rest that it needs: 10. In the next turn the other one is first, and
+//! what is left of the room goes to the 850.
 
 use crate::consumer::retry_reader::fetch::{FetchedRecord, Fetcher, PartitionFetch};
 use crate::consumer::shared::Shared;

@@ -6,6 +6,12 @@
 //! written in transactions. So a gap means that the client discarded messages, for example after a
 //! seek that crossed a fetch, or that records were deleted. The missing offsets are fetched once
 //! more; a gap that stays is passed over and logged.
+//!
+//! # Example
+//!
+//! The reader expects 7. Entries at 7 and 8 arrive, then one at 11: the gap is at the third message
+//! and misses 9. The first two are added, and the client is sought back to 9. If the next entry is
+//! 11 again, 9 and 10 are gone from the log.
 
 use crate::consumer::state::offset_tracker::Epoch;
 use std::collections::HashMap;

@@ -6,6 +6,15 @@
 //! with their answer. A result is either certain or [`LookupResult::Trouble`]. A topic counts as
 //! absent only if the brokers say so *and* refuse its creation: otherwise a broker that does not
 //! know it yet would open a partition without its parked records.
+//!
+//! | topic | creation | result for its partitions |
+//! |---|---|---|
+//! | exists, with the partition | | found: committed, first and end offset |
+//! | too few partitions | partitions are added | found, or trouble: add them by hand |
+//! | missing | created | found, or trouble until all brokers know it |
+//! | missing | refused | absent: the source partition opens without parking |
+//! | hidden, or no answer | | trouble: the source partition waits |
+//! | was absent, exists now | | appeared: the source partition is opened again |
 
 use crate::consumer::group_topics;
 use crate::consumer::retry_reader::read_errors::ReadError;
@@ -75,6 +84,7 @@ enum Presence {
     /// The leader of each partition; -1 for none.
     Present(HashMap<i32, i32>),
     Absent,
+    /// It is unknown whether the topic exists.
     Trouble(ReadError),
 }
 
@@ -129,6 +139,7 @@ impl Maker {
 #[derive(Clone)]
 pub(crate) struct LookupThread {
     consumer: Arc<BaseConsumer<LoggingContext>>,
+    /// Creates what is missing.
     maker: Arc<Maker>,
     answers: mpsc::Sender<Answer>,
     waker: Waker,

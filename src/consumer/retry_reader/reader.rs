@@ -9,6 +9,16 @@
 //! complete: every entry is added in the order of the log, or the partition is read again from
 //! where one is missing. Doubts, which each stop the run of messages and seek, are a later leader
 //! epoch than the committed one (truncation) and a gap.
+//!
+//! | message | effect |
+//! |---|---|
+//! | parked record | its key waits; the record is due at its time, after those before it |
+//! | note of another failure | the record is due later |
+//! | note of a hold | its key waits for a replay |
+//! | entry of another group | ignored; bounds the deletion |
+//! | unknown entry | ignored: a later release wrote it |
+//! | end of the log | completes the parked set, at the end that was looked up |
+//! | error | the partition is read again; the health names it |
 
 use crate::consumer::retry_reader::dispatch::Dispatcher;
 use crate::consumer::retry_reader::gap_check::{self, Gap, Gaps, ReadOutcome};
@@ -70,9 +80,12 @@ pub(crate) struct RetryReader {
     requests: mpsc::Receiver<ReaderRequest>,
     /// By the name of the retry topic and the partition's number.
     pub(crate) followed: HashMap<Arc<str>, HashMap<i32, Arc<Partition>>>,
+    /// Partitions that are not read yet.
     pub(crate) unread: UnreadPartitions,
+    /// Looks partitions up, on threads of its own.
     pub(crate) asker: LookupThread,
     pub(crate) answers: mpsc::Receiver<Answer>,
+    /// Why partitions are not read.
     pub(crate) troubles: ReadErrors,
     /// When partitions with errors are read again.
     retry_at: Instant,
@@ -82,6 +95,7 @@ pub(crate) struct RetryReader {
     // Declared before the client: they must be dropped first.
     _watched: Watched,
     _login: Login,
+    /// All partitions are forwarded to it. Requests wake the thread through it.
     pub(crate) queue: Arc<ForwardedQueue<LoggingContext>>,
     pub(crate) consumer: Arc<BaseConsumer<LoggingContext>>,
 }

@@ -13,6 +13,12 @@
 //!
 //! `DeleteRecords` moves the first offset of a partition. It needs the permission `Delete` on the
 //! topic.
+//!
+//! # Example
+//!
+//! With a retention of an hour, snapshots are taken about once a minute: 12:00 → offset 40, 12:01 →
+//! 55, and so on. At 13:00 the first is an hour old. Everything before 40 has been settled for an
+//! hour and is deleted; 40 to 54 follow at 13:01.
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::retry_topics::Bounds;

@@ -3,6 +3,12 @@
 //! Times in the log are wall-clock times, because other members read them. If the wall clock is set
 //! back by a day, a parked record must not wait a day longer. So a time is translated when it is
 //! read, and then compared with a clock that never goes back.
+//!
+//! # Example
+//!
+//! An entry is due at 12:10, and is read at 12:00 when the steady clock shows 11:58: it is due at
+//! 12:08 of the steady clock, ten minutes from now. If the wall clock is then set back to 11:00,
+//! nothing changes.
 
 use crate::recovery::parked::{RetryState, RetryTopicEntry};
 use jiff::Timestamp;

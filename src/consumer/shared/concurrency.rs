@@ -22,6 +22,13 @@
 //! While a breaker is open no handler starts, except for *trials*: single ones that find out
 //! whether other records succeed. Probes of a retry run beside this limit after a second, because
 //! hanging handlers may hold every permit.
+//!
+//! # Example
+//!
+//! With a concurrency of 10 and 4 workers, each worker owns 1 permit, the pool has 6, and a fair
+//! share is
+//! 2. A worker with 20 ready keys draws all 6 and runs 7 handlers. When another worker waits, it
+//!    gives back a permit with each handler that ends, until it holds 2.
 
 use std::future::Future;
 use std::pin::Pin;

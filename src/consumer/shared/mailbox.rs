@@ -38,6 +38,7 @@ pub(crate) struct BurstEntry {
 pub(crate) struct ParkedRecord {
     pub(crate) record: Record,
     pub(crate) partition: Arc<Partition>,
+    /// Its place in the parked set, by which it is started and settled.
     pub(crate) ticket: Ticket,
     /// Whether a drill redelivers it and must receive its settlement.
     pub(crate) is_repetition: bool,
@@ -78,6 +79,7 @@ pub(crate) struct Stuck {
 #[derive(Default)]
 pub(crate) struct Mailbox {
     state: Mutex<MailboxState>,
+    /// Wakes the worker. It registers itself before it looks into the mailbox.
     pub(crate) worker: AtomicWaker,
 }
 

@@ -51,24 +51,34 @@ use tokio::sync::Notify;
 /// It is created before the workers and dropped after the last of them. Nothing in it refers back
 /// to it, so that it has no cycle.
 pub(crate) struct Shared {
+    /// The consumer group: in log lines, labels and names of topics.
     pub(crate) group: String,
     /// The settings, with durations that can be added.
     pub(crate) settings: ConsumerSettings,
     /// Passed to handlers with each delivery. Each worker has a clone.
     pub(crate) scope: DeliveryScope,
+    /// Classifies errors that handlers did not classify.
     pub(crate) classifier: Classifier,
+    /// Writes dead letters and records to the group's other topics.
     pub(crate) dead_letters: DeadLetterWriter,
     /// This consumer's part of the process's health and metrics.
     pub(crate) health: Part,
+    /// Decides whether the consumer is ready.
     pub(crate) readiness: Arc<Readiness>,
     pub(crate) counters: Counters,
     /// The mailboxes of the workers, by the number of the worker.
     pub(crate) workers: Vec<Arc<Mailbox>>,
+    /// The concurrency limit.
     pub(crate) permits: Arc<ConcurrencyLimit>,
+    /// Chooses the worker of a record. Intake and the dispatcher use the same, so that a parked
+    /// record comes to the worker of its key.
     pub(crate) partitioner: WorkerPartitioner,
     pub(crate) retry_topics: RetryTopics,
+    /// The circuit breakers.
     pub(crate) breakers: Arc<Breakers>,
+    /// Commands of operators, for records and parked sets.
     pub(crate) control: Arc<Control>,
+    /// Whether the run is ending.
     pub(crate) end: RunEnd,
     /// Notified when one of the group's own topics seems to be missing.
     pub(crate) group_topics_check: Notify,
@@ -78,6 +88,7 @@ pub(crate) struct Shared {
     in_flight: AtomicUsize,
     /// Locked by the poll thread and the committing thread only.
     tracker: Mutex<OffsetTracker>,
+    /// The poll thread, to be woken.
     pub(crate) intake: Arc<IntakeThread>,
     /// Assignments whose topics were recreated.
     recreated: Mutex<Vec<Epoch>>,

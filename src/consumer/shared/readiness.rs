@@ -18,6 +18,21 @@
 //! A reason is cleared only by evidence of its opposite. librdkafka reports that something fails,
 //! but never that it works again: hence the checks by the committing thread, and the expiry of read
 //! errors that the client would otherwise repeat.
+//!
+//! # Example
+//!
+//! A member whose broker is gone while an operator has paused a partition shows, in
+//! `/readyz?verbose`:
+//!
+//! ```text
+//! [-]consumer payments: no broker can be reached: connection refused
+//! ```
+//!
+//! and once the broker is back:
+//!
+//! ```text
+//! [+]consumer payments ok; paused: shop.orders/3
+//! ```
 
 use crate::consumer::state::partition::Partition;
 use crate::telemetry::Part;

@@ -4,6 +4,12 @@
 //! The estimate rises at once and falls slowly: an underestimate would exceed the limit by a burst,
 //! an overestimate only makes bursts smaller. A limit that is exceeded by one burst is accepted;
 //! one burst is at most a megabyte by the estimate.
+//!
+//! # Example
+//!
+//! With 32 MiB and records of 1 kB, a burst has up to 1,024 records. Then records of 1 MB arrive:
+//! the estimate is 1 MB after their first burst, and bursts have one record. When small records
+//! return, the estimate halves with each burst, and after about ten the bursts are large again.
 
 use crate::consumer::settings::StopWhen;
 use std::time::Duration;

@@ -70,6 +70,7 @@ impl Assigned {
 /// and must not be held across a poll of the client.
 #[derive(Default)]
 pub(crate) struct Assignments {
+    /// By topic and number: messages name both.
     pub(crate) topics: HashMap<Arc<str>, HashMap<i32, Assigned>>,
     /// The epoch that was given out last. Each is used once in a run.
     pub(crate) last_epoch: u64,

@@ -19,11 +19,14 @@ pub(crate) struct Partition {
     pub(crate) epoch: Epoch,
     /// Where its records are parked. None for a partition without a retry topic.
     pub(crate) retry: Option<RetryPartition>,
+    /// Set once, never reset.
     fenced: AtomicBool,
+    /// Wakes the waits between attempts.
     fence: Notify,
 }
 
 impl Partition {
+    /// A partition without a fence.
     pub(crate) fn new(
         topic: Arc<str>,
         partition: i32,

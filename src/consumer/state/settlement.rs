@@ -3,6 +3,15 @@
 //! Done, duplicate and ignored come from the handler. Parked, dead and skipped count only after the
 //! brokers acknowledged the write of the record to its other topic: these are the guarantees of the
 //! commit.
+//!
+//! | settlement | label | counts as handled for the flood guard | evidence that the inbox is up |
+//! |---|---|---|---|
+//! | done | `done` | yes | yes |
+//! | duplicate | `duplicate` | yes | yes |
+//! | ignored | `ignored` | no | no |
+//! | dead-lettered | `dead` | no | no |
+//! | skipped | `skipped` | no | no |
+//! | parked | `parked` | no | no |
 
 use crate::handler::Outcome;
 use crate::recovery::parked::RetryState;

@@ -10,6 +10,14 @@
 //! dead-letters the record. A panic while that is done, which is a bug of this library, ends the
 //! run: the lane must not stop unnoticed. What was unwound is not used again, except for a slot
 //! that is emptied first.
+//!
+//! | panics | record | run |
+//! |---|---|---|
+//! | call or poll of the handler | dead-lettered | continues |
+//! | drop of its future | dead-lettered | continues |
+//! | conversion of a layer's error | dead-lettered | continues |
+//! | in a retry, other than its attempt | dead-lettered | continues |
+//! | while its dead letter is written | kept unsettled | ends |
 
 use crate::consumer::state::lanes::LaneId;
 use crate::consumer::state::offset_tracker::Epoch;
@@ -34,8 +42,10 @@ pub(crate) type AttemptSlot<F> = Pin<Box<Option<F>>>;
 pub(crate) struct Running<F> {
     /// None after it has finished.
     item: Option<Item>,
+    /// The lane that it occupies.
     lane: LaneId,
     attempt: Attempt<F>,
+    /// When its first attempt began.
     started_at: Instant,
 }
 

@@ -4,6 +4,13 @@
 //! A counter of a metric is an atomic that all threads write: one addition per record would cost as
 //! much as a short handler. In between, the limit of records in flight stays charged, which only
 //! delays intake by a turn.
+//!
+//! | settlement | run's counters | metrics |
+//! |---|---|---|
+//! | any | `settled` | `evenkeel_records_settled_total` by outcome |
+//! | duplicate, ignored, dead, parked | one of its own as well | |
+//! | abandoned | `abandoned` | |
+//! | parked record that is put back | | |
 
 use crate::consumer::shared::Shared;
 use crate::consumer::state::settlement::Settlement;

@@ -1,4 +1,7 @@
 //! A record in its lane, with the place where its settlement is recorded.
+//!
+//! A record of the source is settled by a bit of its batch, a parked one by its ticket in the
+//! parked set. All else about them is the same: lanes, permits, attempts, retries.
 
 use crate::consumer::shared::mailbox::{Burst, ParkedRecord};
 use crate::consumer::state::offset_tracker::TrackedBatch;

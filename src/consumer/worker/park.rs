@@ -11,6 +11,20 @@
 //! write is refused. So a later record of the key that arrives meanwhile is parked behind it, and
 //! never handled before it. The source offset is settled after the acknowledgement: a crash in
 //! between leaves the record in both topics, and the inbox recognises the second delivery.
+//!
+//! # Example
+//!
+//! Records 10, 11 and 12 of one key arrive; 10 keeps failing:
+//!
+//! | source | retry topic | source offset may pass |
+//! |---|---|---|
+//! | 10 fails for the last time in place | 0: record 10, due in 10 s | 10 |
+//! | 11 starts: its key waits | 1: record 11, due after the one before | 11 |
+//! | 12 the same | 2: record 12 | 12 |
+//! | | 3: note, offset 0 failed again, due in 1 min | |
+//! | | offset 0 is handled, then 1, then 2 | |
+//!
+//! A restart reads the retry topic from its committed offset and finds the same set.
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::clock::{now_ms, steady_ms};

@@ -22,6 +22,22 @@
 //!
 //! The future is dropped only with the worker. An attempt is never cancelled by a fence: its effect
 //! may have happened already, and the drain of the revoke gives it its time.
+//!
+//! # Example
+//!
+//! A record of the key k with the default policy, and a bank that is down at first. The backoff is
+//! shown without its random part.
+//!
+//! | time | event | failures counted | permit |
+//! |---|---|---|---|
+//! | 0 s | attempt 1: outage of `bank` | 0 | held |
+//! | 0 s | with failures of other records, the breaker opens | 0 | lent |
+//! | 1 s | attempt 2, the probe: an internal error of the bank (transient) | 1 | held |
+//! | 1 s | the breaker closes: the bank answered | 1 | lent |
+//! | 1.1, 1.3, 1.7, 2.5 s | attempts 3 to 6: transient | 5 | held |
+//! | 2.5 s | parked for 10 s; later records of k are parked behind it | | |
+//! | 12.5 s | the dispatcher hands it out: attempt 7 succeeds | | |
+//! | 12.5 s | the records behind it follow, in order | | |
 
 use crate::consumer::settings::AfterDeadLetter;
 use crate::consumer::shared::Shared;

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | pause, resume | `pause/<scope>` | the next command for the scope |
 //! | rate | `rate` | the next rate |
-//! | other command | `command/<id>` | a later command deletes it after [`HISTORY_DAYS`](super::HISTORY_DAYS) |
+//! | other command | `command/<id>` | a later command, after `HISTORY_DAYS`, deletes it |
 //! | acknowledgement | `ack/<command>/<id>` | the same |
 //! | outage | `status/<member>/<dependency>` | the dependency answers, or the member stops |
 //! | member | `member/<id>` | the member stops |

@@ -9,10 +9,15 @@
 //!
 //! | part | owner | left out by |
 //! |---|---|---|
-//! | logs on standard error, filtered by `RUST_LOG` | one `tracing` subscriber per process | [`DaemonSettings::without_logs`] |
-//! | SIGTERM and SIGINT as a request to stop | one pair of handlers per process | [`DaemonSettings::without_signals`] |
-//! | metrics in Prometheus' text format | one recorder per process | [`DaemonSettings::without_recorder`] |
-//! | `/livez`, `/readyz`, `/metrics` | a server of its own, or [`Daemon::router`] | [`DaemonSettings::admin`] unset |
+//! | logs on standard error, by `RUST_LOG` | one subscriber per process | [`without_logs`] |
+//! | SIGTERM and SIGINT as a request to stop | one pair of handlers | [`without_signals`] |
+//! | metrics in Prometheus' text format | one recorder per process | [`without_recorder`] |
+//! | `/livez`, `/readyz`, `/metrics` | a server, or [`Daemon::router`] | [`admin`] unset |
+//!
+//! [`admin`]: DaemonSettings::admin
+//! [`without_logs`]: DaemonSettings::without_logs
+//! [`without_recorder`]: DaemonSettings::without_recorder
+//! [`without_signals`]: DaemonSettings::without_signals
 //!
 //! The server shares the runtime with the service. It answers while the service drains: not ready
 //! from the request to stop on, alive until the process ends.

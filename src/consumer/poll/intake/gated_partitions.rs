@@ -7,6 +7,13 @@
 //! Order: the kept messages of a partition are passed on first, then those that the client forwards
 //! to the open queue. The switch between the queues happens on this thread, after the gated queue
 //! was emptied.
+//!
+//! # Example
+//!
+//! A rebalance assigns a partition at offset 70. The client fetches at once, and 70 to 99 are kept;
+//! at 100 the limit of bytes is reached, and `fetch_again_from` is 100. The retry reader reaches
+//! the end of the retry partition, and the gate opens: the client is sought to 100 and forwards to
+//! the open queue, and 70 to 99 are passed on before anything from there.
 
 use crate::consumer::commit::TopicPartition;
 use crate::consumer::poll::rebalance::RebalanceContext;

@@ -3,6 +3,11 @@
 //! A committed transaction ends with a marker, which takes an offset but is no record (KIP-98). At
 //! the end of a partition the committed offset would stay below it, and tools would show a lag of
 //! one for ever. Aborted records and compacted ranges are passed in the same way.
+//!
+//! # Example
+//!
+//! A transaction wrote the offsets 0 and 1, and its marker has offset 2. The end of the partition
+//! is 3, while the last record is 1: without this, 2 would be committed and the lag would stay 1.
 
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::settings::StopWhen;

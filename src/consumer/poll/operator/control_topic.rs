@@ -6,6 +6,14 @@
 //!
 //! A member that cannot know the pauses handles nothing. A member whose group has no control topic
 //! handles everything, and looks for the topic: somebody may create it for the first command.
+//!
+//! | control topic | at the start | while running |
+//! |---|---|---|
+//! | one partition, readable | read to its end, then joined | followed |
+//! | missing, cannot be created | joined; nothing is paused | looked for every 10 s |
+//! | several partitions | joined; no commands | the same |
+//! | not permitted | waits, not ready; a bounded run fails | not ready until permitted |
+//! | brokers do not answer | the run fails | the last state stays in force |
 
 use crate::consumer::group_topics::{self, ControlTopic};
 use crate::consumer::settings::{ConsumerSettings, StopWhen};

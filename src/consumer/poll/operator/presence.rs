@@ -3,6 +3,13 @@
 //!
 //! Runs on the poll thread. The brokers list a group's members by id only. The announcement maps
 //! the id to a host and a process, also for the tool when a member does not answer a command.
+//!
+//! | place | content | ends |
+//! |---|---|---|
+//! | log | the member id, once per id | |
+//! | metric `evenkeel_member_info` | 1 for the present id | 0 for an earlier one |
+//! | health, notes of `member` and the poll loop | id, client and instance | with the run |
+//! | control topic | [`MemberInfo`] | deleted by the stop, or after three days by another member |
 
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::shared::Shared;

@@ -3,7 +3,7 @@
 //!
 //! | command | desired state | actual state | acknowledged when |
 //! |---|---|---|---|
-//! | pause, resume | paused partitions | `held` of an assignment | nothing runs, or it is read again |
+//! | pause, resume | paused partitions | `held` of an assignment | nothing runs, or read again |
 //! | rate | records per second | the [`Pace`] | at once |
 //! | skip | records to skip | marks in [`Control`] | the record is settled |
 //! | retry, drop, accept loss | – | carried out once | it is done |

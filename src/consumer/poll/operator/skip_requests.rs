@@ -5,6 +5,15 @@
 //! rebalances by the control topic: a member that takes the partition over finds it there. The
 //! offset alone does not identify a record: the id of the topic at the time of the request does the
 //! rest.
+//!
+//! | state of the record | acknowledgement | what happens |
+//! |---|---|---|
+//! | not received, waiting or failed | none for 500 ms, then pending | skipped at its start |
+//! | running | the same | skipped if the attempt fails |
+//! | of a paused partition | pending | not marked until the resume |
+//! | settled or parked before | already settled | nothing |
+//! | dead-lettered by the skip | skipped | settled |
+//! | of a partition that moves | none | its next owner does the same |
 
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::shared::Shared;

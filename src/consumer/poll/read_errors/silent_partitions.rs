@@ -4,6 +4,12 @@
 //! partition then looks idle. It is suspected if its end is ahead of the next offset for 30 s
 //! although the client had nothing else to deliver, and another client confirms it by a read of
 //! that place. Open transactions look the same from here and are cleared by that read.
+//!
+//! | the other client finds | then |
+//! |---|---|
+//! | a damaged batch | its partition is blocked, as if the client had reported it |
+//! | readable records or a control batch | the place is cleared: it is not asked about again |
+//! | no answer | the time of silence starts again |
 
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::state::offset_tracker::Epoch;

@@ -37,11 +37,17 @@ pub(crate) const ANSWERS: &str = "it answers again";
 /// The parts of a consumer that breakers report to, and that they hold while one is open.
 pub(crate) struct Affected {
     pub(crate) group: String,
+    /// For the gauge of open breakers.
     pub(crate) health: Part,
+    /// Becomes not ready while a breaker is open.
     pub(crate) readiness: Arc<Readiness>,
+    /// Reports outages to operators.
     pub(crate) control: Arc<Control>,
+    /// Holds all handlers while a breaker is open.
     pub(crate) permits: Arc<ConcurrencyLimit>,
+    /// Are woken when handlers may start again.
     pub(crate) workers: Vec<Arc<Mailbox>>,
+    /// Takes no record while a breaker is open.
     pub(crate) intake: Arc<IntakeThread>,
 }
 

@@ -11,6 +11,12 @@
 //!
 //! Notes to the control topic are best effort. The command is in force whether or not its
 //! acknowledgement arrives, and a failed write never stops a record.
+//!
+//! | note | key | written when |
+//! |---|---|---|
+//! | acknowledgement | `ack/…` | a command is in force, carried out or refused |
+//! | outage | `status/…` | a breaker opens; deleted when it closes |
+//! | member | `member/…` | the group has assigned an id; deleted at the stop |
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,13 @@
 //! The guard decides ([`FloodGuard`]); the gate holds the records. They wait inside of their
 //! retries, with their permits lent, so that the records of other keys continue, until
 //! [`Gate::release`] or a revoke.
+//!
+//! # Example
+//!
+//! A release cannot parse any event. The first 100 dead letters are written; the 101st record
+//! waits, as do all later ones, and the member is not ready. Their keys wait behind them, and the
+//! in-flight limit stops intake after some thousand records. After the repair, a restart redelivers
+//! the waiting records and handles them; nothing but the first 100 has to be replayed.
 
 use crate::consumer::shared::dead_letters::alarms::Alarms;
 use crate::recovery::{Flood, FloodGuard, FloodGuardPolicy};

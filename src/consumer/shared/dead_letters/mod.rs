@@ -7,6 +7,12 @@
 //!
 //! A dead letter that is too large is reduced step by step ([`Form`]): as a whole, then shortened,
 //! at last as a reference to the source.
+//!
+//! | failed write | reason in the health ends with |
+//! |---|---|
+//! | no such topic, too few partitions | the command that creates or extends the topic |
+//! | too large, also as a reference | the same: it raises the limit |
+//! | any other | the error of the producer |
 
 mod alarms;
 mod flood_gate;

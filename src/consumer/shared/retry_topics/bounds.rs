@@ -4,6 +4,12 @@
 //! retry topic share it, and a group must not delete entries of the other. So deletion stops before
 //! the first foreign entry, and a partition whose beginning was settled before this assignment is
 //! read first.
+//!
+//! # Example
+//!
+//! The partition begins at 0, and the group had committed 100 when it was assigned. The offsets 0
+//! to 99 are *unseen*: before anything is deleted they are read once. If 30 is an entry of another
+//! group, nothing from 30 on is ever deleted by this group, whatever it commits.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -8,6 +8,12 @@
 //! The code: Golomb (1966), in the exponential form of Teuhola (1978). The metadata of a commit has
 //! 4,096 bytes by default, so that the code decides how many records may be settled behind a slow
 //! one and still survive a restart.
+//!
+//! # Example
+//!
+//! With `k` = 1, the length 1 is written as `10`, 2 as `11`, 3 as `0100`, 6 as `0111`, and 7 as
+//! `001000`: the length minus one, plus 2^k, in binary, after as many zeros as it has digits beyond
+//! `k + 1`.
 
 /// No run is longer than this many bits can express.
 const ORDER_MAX: u32 = 33;
