@@ -200,7 +200,7 @@ pub(crate) fn warn(group: &str, topic: &GroupTopic) {
             topic = topic.name,
             %fault,
             command = command(group),
-            "one of the group's own topics is misconfigured; the command mends it"
+            "one of the group's own topics is misconfigured; the command repairs it"
         );
     }
     if topic.state == GroupTopicState::Present && !topic.shows_settings {

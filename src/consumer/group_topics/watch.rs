@@ -80,7 +80,7 @@ impl Watch {
                     group,
                     %error,
                     command = command(group),
-                    "one of the group's own topics is missing or has fewer partitions than its source, and this member cannot mend it; create it with the command"
+                    "one of the group's own topics is missing or has fewer partitions than its source, and this member cannot repair it; create it with the command"
                 );
                 self.logged.push(message);
             }
@@ -107,7 +107,7 @@ impl Watch {
         let state = match losing_retry_topic(topics) {
             None => Ok(()),
             Some((topic, fault)) => Err(format!(
-                "parked records are in danger: of {} {fault}; mend it with: {}",
+                "parked records are in danger: of {} {fault}; repair it with: {}",
                 topic.name,
                 command(group)
             )),
@@ -121,7 +121,7 @@ impl Watch {
             .find(|(_, fault)| fault.loses)
             .map(|(topic, fault)| {
                 let command = command(group);
-                format!("of {} {fault}; mend it with: {command}", topic.name)
+                format!("of {} {fault}; repair it with: {command}", topic.name)
             });
         self.shared.health.set_note(COMPONENT, note);
     }

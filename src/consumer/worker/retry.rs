@@ -523,7 +523,7 @@ impl UnsettledRecord {
             first_failure: self.first_failure,
             skip,
         };
-        let mut dead_letter = self.shared.dead_letters.letter(record, given_up);
+        let mut dead_letter = self.shared.dead_letters.pending(record, given_up);
         let backoff = self.shared.settings.retry.backoff;
         let mut tries = 0_u32;
         loop {

@@ -85,7 +85,7 @@ pub(crate) enum WriteError {
 }
 
 /// The dead letter of one record. A failed write raises an alarm, which the drop clears.
-pub(crate) struct Letter<'a> {
+pub(crate) struct PendingDeadLetter<'a> {
     writer: &'a DeadLetterWriter,
     record: &'a Record,
     given_up: DeadLetterCause<'a>,
@@ -116,12 +116,12 @@ impl DeadLetterWriter {
     }
 
     /// Returns the dead letter of a record. The caller writes it after the flood guard admitted it.
-    pub(crate) fn letter<'a>(
+    pub(crate) fn pending<'a>(
         &'a self,
         record: &'a Record,
         given_up: DeadLetterCause<'a>,
-    ) -> Letter<'a> {
-        Letter {
+    ) -> PendingDeadLetter<'a> {
+        PendingDeadLetter {
             writer: self,
             record,
             given_up,
@@ -216,7 +216,7 @@ pub(crate) fn told(group: &str, error: &WriteError) -> String {
     }
 }
 
-impl Letter<'_> {
+impl PendingDeadLetter<'_> {
     /// Writes the dead letter. Returns after the brokers acknowledged it. If it fails, the health
     /// reports it until a later write succeeds or the dead letter is dropped.
     pub(crate) async fn write(&mut self) -> Result<(), WriteError> {
