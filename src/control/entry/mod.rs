@@ -352,7 +352,7 @@ impl Command {
         for (what, text) in [("the operator's name", &self.by), ("the reason", &self.why)] {
             if text.trim().is_empty() || text.len() > TEXT_BYTES_MAX {
                 return Err(Malformed(format!(
-                    "{what} must have 1 to {TEXT_BYTES_MAX} bytes"
+                    "{what} must not be blank or longer than {TEXT_BYTES_MAX} bytes"
                 )));
             }
         }
