@@ -307,16 +307,8 @@ mod tests {
             (bounded, Requested, None, true, exit::INTERRUPTED),
             (endless, Requested, Some(Terminate), false, exit::NO_ANSWER),
         ] {
-            let report = RunReport {
-                stopped,
-                received: 0,
-                settled: 0,
-                duplicates: 0,
-                ignored: 0,
-                dead_letters: 0,
-                parked: 0,
-                clean,
-            };
+            let mut report = RunReport::new(stopped);
+            report.clean = clean;
             assert_eq!(
                 ending(bound, signal, &report).code(),
                 expected,

@@ -114,16 +114,10 @@ impl Shop {
 impl Shop {
     /// Writes for a member which process it is.
     async fn say_who_is(&self, member: &str) {
-        let info = MemberInfo {
-            member: member.to_owned(),
-            host: "vm-7".to_owned(),
-            pid: 4711,
-            version: "0.1.0".to_owned(),
-            client_id: "payments".to_owned(),
-            instance_id: None,
-            admin: Some("127.0.0.1:9101".to_owned()),
-            at: jiff::Timestamp::now(),
-        };
+        let mut info = MemberInfo::new(member, "payments");
+        info.host = "vm-7".to_owned();
+        info.pid = 4711;
+        info.admin = Some("127.0.0.1:9101".to_owned());
         let publisher = Publisher::new(&self.kafka.config(), PublisherSettings::new("/test"));
         let record = OutgoingRecord {
             topic: control_topic(&self.group),

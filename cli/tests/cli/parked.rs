@@ -293,7 +293,7 @@ async fn a_key_that_waits_is_released_and_a_record_of_it_dropped_by_command() {
     assert!(refused.out.contains("release it instead"), "{refused:?}");
     let released = command("release", "held").await.code(0);
     assert!(
-        released.out.contains("1 parked key goes on"),
+        released.out.contains("1 parked key is released"),
         "{released:?}"
     );
     eventually("the held key goes on", WITHIN, || async {

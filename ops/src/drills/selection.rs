@@ -315,16 +315,12 @@ mod tests {
     }
 
     fn parked(key: Option<&str>, origin: Option<i64>) -> ParkedKey {
-        ParkedKey {
-            topic: "orders".to_owned(),
-            partition: 0,
-            key: key.map(|key| key.as_bytes().to_vec()),
-            offsets: vec![900],
-            origin,
-            wait: Default::default(),
-            why: Default::default(),
-            held_for: None,
-        }
+        let mut parked = ParkedKey::default();
+        parked.topic = "orders".to_owned();
+        parked.key = key.map(|key| key.as_bytes().to_vec());
+        parked.offsets = vec![900];
+        parked.origin = origin;
+        parked
     }
 
     #[test]

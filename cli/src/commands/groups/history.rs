@@ -99,7 +99,7 @@ impl Answer {
 }
 
 impl From<Recorded> for Given {
-    fn from(Recorded { command, acks }: Recorded) -> Self {
+    fn from(Recorded { command, acks, .. }: Recorded) -> Self {
         let records_per_second = match command.action {
             Action::Rate { records_per_second } => records_per_second,
             _ => None,
