@@ -14,6 +14,8 @@ const HEX_DIGITS_MIN: usize = 8;
 /// UUIDs become `<uuid>`, long hexadecimal numbers `<hex>`, digits `<n>`. White space is folded,
 /// and a long message is cut.
 ///
+/// Only for people: two causes may have one pattern, and one cause several. Do not decide by it.
+///
 /// # Examples
 /// ```
 /// use evenkeel::recovery::error_fingerprint;
@@ -80,6 +82,7 @@ fn hexadecimal(text: &str) -> Option<usize> {
     (length >= HEX_DIGITS_MIN && mixed && is_hex(word)).then_some(length)
 }
 
+/// Appends a word with each run of digits replaced.
 fn replace_digits(word: &str, pattern: &mut String) {
     let mut in_number = false;
     for char in word.chars() {
@@ -93,6 +96,7 @@ fn replace_digits(word: &str, pattern: &mut String) {
     }
 }
 
+/// Cuts a pattern at [`PATTERN_CHARS_MAX`] characters, and marks the cut.
 fn cut(mut pattern: String) -> String {
     if let Some((end, _)) = pattern.char_indices().nth(PATTERN_CHARS_MAX) {
         pattern.truncate(end);

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// The system that writes a kind of failure headers.
+/// The system that writes a kind of failure headers. Its names and encodings decide how they are
+/// read; an operator sees it in listings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -45,7 +46,11 @@ pub enum Family {
 /// assert_eq!(failure.topic.as_deref(), Some("orders"));
 /// assert_eq!(failure.message.as_deref(), Some("division by zero"));
 /// ```
+///
+/// Anyone who may write to the topic may have written the headers: use them to find and group
+/// failures, not to decide about access.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct DeadLetter {
     /// The system that wrote the headers. None for a record without failure headers.
     pub family: Option<Family>,
@@ -57,8 +62,8 @@ pub struct DeadLetter {
     pub offset: Option<i64>,
     /// The group, or the connector, that dead-lettered the record.
     pub group: Option<String>,
-    /// The class of the error: `transient`, `permanent` or `outage` for this library, otherwise the
-    /// name of an exception's class.
+    /// The class of the error: `transient`, `timeout` or `permanent` for this library, otherwise
+    /// the name of an exception's class.
     pub class: Option<String>,
     /// The stage of the failure: `decode`, `schema`, `handler`, `timeout`, `panic`, `inbox` or
     /// `skipped` for this library, or Connect's stage.
@@ -76,7 +81,7 @@ pub struct DeadLetter {
     pub service: Option<String>,
     /// The process of the service.
     pub instance: Option<String>,
-    /// How often the record was replayed before.
+    /// How often the record was replayed before. 0 also if the header cannot be read.
     pub replay_count: u32,
     /// Whether the value is missing. The original record has it, while its topic keeps it.
     pub is_reference: bool,

@@ -34,7 +34,9 @@ pub(super) fn of(name: &[u8]) -> Option<Family> {
     TELLING.iter().find(tells).map(|(_, family)| *family)
 }
 
-/// The prefixes of a family's failure headers, beyond those that are failure headers in any record.
+/// The prefixes of a family's failure headers, beyond those that are failure headers in any record
+/// ([`FAILURE_PREFIXES`](super::headers::FAILURE_PREFIXES)). They are removed by a replay only if
+/// the record is a dead letter of this family.
 pub(super) fn prefixes(family: Family) -> &'static [&'static str] {
     match family {
         Family::Kafka | Family::Streams | Family::Connect | Family::Spring => &[],
@@ -105,6 +107,8 @@ pub(super) fn read(family: Family, values: &Values<'_>) -> DeadLetter {
     }
 }
 
+/// KIP-1191 defines six headers, `__dlq.errors.*`. This library writes them with the same meaning,
+/// and its own beside them.
 fn kafka(values: &Values<'_>) -> DeadLetter {
     DeadLetter {
         topic: values.topic(ours::TOPIC),
@@ -125,7 +129,8 @@ fn kafka(values: &Values<'_>) -> DeadLetter {
     }
 }
 
-/// The exception's header contains its `toString()`: the class, and after a colon the message.
+/// KIP-1034. The exception's header contains its `toString()`: the class, and after a colon the
+/// message.
 fn streams(values: &Values<'_>) -> DeadLetter {
     let exception = values.text("__streams.errors.exception");
     let class = exception.map(|text| match text.split_once(": ") {
@@ -142,6 +147,8 @@ fn streams(values: &Values<'_>) -> DeadLetter {
     }
 }
 
+/// `errors.deadletterqueue.context.headers.enable` (KIP-298). Numbers are text. The connector takes
+/// the place of the group.
 fn connect(values: &Values<'_>) -> DeadLetter {
     DeadLetter {
         topic: values.topic("__connect.errors.topic"),
@@ -254,6 +261,7 @@ fn karafka<'a, T>(
     read(values, &format!("source_{name}")).or_else(|| read(values, &format!("original_{name}")))
 }
 
+/// Karafka writes no error: only where the record failed, and how often.
 fn of_karafka(values: &Values<'_>) -> DeadLetter {
     DeadLetter {
         topic: karafka(values, "topic", Values::topic),
@@ -265,6 +273,8 @@ fn of_karafka(values: &Values<'_>) -> DeadLetter {
     }
 }
 
+/// The poison queue middleware names neither partition nor offset: such a record can be replayed to
+/// its topic, and its original cannot be looked up.
 fn watermill(values: &Values<'_>) -> DeadLetter {
     DeadLetter {
         topic: values.topic("topic_poisoned"),
@@ -274,6 +284,7 @@ fn watermill(values: &Values<'_>) -> DeadLetter {
     }
 }
 
+/// Without any position: an operator must name the destination of a replay.
 fn laravel(values: &Values<'_>) -> DeadLetter {
     DeadLetter {
         class: values.text("kafka_throwable_class_name"),

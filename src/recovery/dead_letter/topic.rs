@@ -2,7 +2,11 @@
 
 use crate::event::Record;
 
-/// The topic to which a group's dead letters are written.
+/// The topic to which a group's dead letters are written. Set by
+/// [`ConsumerSettings::dead_letter_topic`](crate::consumer::ConsumerSettings::dead_letter_topic).
+///
+/// While it cannot be written, failed records stay unsettled, and the write is retried for ever. A
+/// change of the setting moves nothing: earlier dead letters stay where they are.
 ///
 /// ```
 /// use evenkeel::recovery::DeadLetterTopic;
@@ -11,6 +15,7 @@ use crate::event::Record;
 /// assert_eq!(topic, "dlq.payments.shop.orders");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum DeadLetterTopic {
     /// A topic for each source topic, `dlq.<group>.<topic>`. The dead letter keeps the number of
     /// its partition. The default.
@@ -34,6 +39,7 @@ impl DeadLetterTopic {
         }
     }
 
+    /// The partition of the record's dead letter. None lets the key decide.
     pub(super) fn partition(&self, record: &Record) -> Option<i32> {
         match self {
             Self::PerTopic => Some(record.partition()),

@@ -1,4 +1,8 @@
 //! Writes dead letters: the original record byte for byte, with the failure in its headers.
+//!
+//! Only creates the record; the consumer sends it. Brokers reject a record above
+//! `max.message.bytes`, which is known only when they do. The writer therefore tries the forms in
+//! the order of [`Form::ALL`], each smaller than the one before.
 
 use super::headers::{
     CLASS, DELIVERY_COUNT, EDITED, FIRST_FAILURE, GROUP, INSTANCE, MESSAGE, OFFSET, PARTITION,
@@ -53,7 +57,8 @@ pub(super) const OF_REPLAYS: &[&str] = &[
 /// The most bytes of a replay's header in a reference: anyone may have written it.
 const REPLAY_HEADER_BYTES_MAX: usize = 512;
 
-/// The description of a failure, beside the record.
+/// The description of a failure, beside the record. Everything in it but the record's own headers
+/// is known to the consumer; nothing of it is read from the record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Failure<'a> {
     /// The topic of the dead letter.
@@ -154,7 +159,9 @@ pub(crate) fn dead_letter(record: &Record, failure: &Failure<'_>, form: Form) ->
     }
 }
 
-/// The original's headers that its dead letter keeps, in order.
+/// The original's headers that its dead letter keeps, in order. A reference keeps the first ones up
+/// to [`REFERENCE_HEADERS_BYTES_MAX`], and those of replays, without which the next replay would
+/// count from 0.
 pub(super) fn kept(record: &Record, keeps_first_failure: bool, form: Form) -> Headers {
     let mut room = match form {
         Form::Reference => REFERENCE_HEADERS_BYTES_MAX,

@@ -7,7 +7,19 @@ use crate::event::{Headers, HeadersIter};
 use crate::failure::Class;
 
 /// The kind of a record in a retry topic.
+///
+/// ```
+/// use evenkeel::event::Headers;
+/// use evenkeel::recovery::{Owner, RetryState, RetryTopicEntry};
+///
+/// let owner = Owner { group: "payments", topic: "shop.orders" };
+/// // A record that another program wrote into the topic is handled at once.
+/// let entry = RetryTopicEntry::read(Headers::new().iter(), owner);
+/// let wait = RetryState::default();
+/// assert_eq!(entry, RetryTopicEntry::Parked { origin: None, wait, is_replay: false });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RetryTopicEntry {
     /// A record that waits for its next attempt, or behind another one of its key.
     Parked {
@@ -38,6 +50,10 @@ pub enum RetryTopicEntry {
 }
 
 /// The group and topic that entries of a retry topic belong to.
+///
+/// The name of a retry topic does not tell: the group `a.b` with the topic `c` and the group `a`
+/// with the topic `b.c` share `retry.a.b.c`. So each entry names its owner, and readers ignore the
+/// entries of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner<'a> {
     /// The group that parks.
@@ -49,6 +65,19 @@ pub struct Owner<'a> {
 impl Owner<'_> {
     /// Whether an entry belongs to this group and topic. One without an owner belongs to any
     /// reader: older versions and people write such entries.
+    ///
+    /// ```
+    /// use evenkeel::event::Headers;
+    /// use evenkeel::recovery::Owner;
+    ///
+    /// let mut headers = Headers::new();
+    /// headers.push("evenkeel.parked.group", Some(b"payments".as_slice()));
+    /// headers.push("evenkeel.parked.topic", Some(b"shop.orders".as_slice()));
+    /// let payments = Owner { group: "payments", topic: "shop.orders" };
+    /// assert!(payments.owns(headers.iter()));
+    /// let other = Owner { group: "payments.shop", topic: "orders" };
+    /// assert!(!other.owns(headers.iter()), "a group with the same retry topic");
+    /// ```
     pub fn owns(self, headers: HeadersIter<'_>) -> bool {
         let says = |name, own: &str| {
             let said = headers.clone().last_value(name);
@@ -66,14 +95,16 @@ impl Owner<'_> {
         (text(GROUP), text(TOPIC))
     }
 
+    /// Adds the owner to an entry's headers.
     pub(in crate::recovery) fn push(self, headers: &mut Headers) {
         headers.push(GROUP, Some(self.group.as_bytes()));
         headers.push(TOPIC, Some(self.topic.as_bytes()));
     }
 }
 
-/// The retry state of a parked record.
+/// The retry state of a parked record. The default is that of a record that may be handled at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[non_exhaustive]
 pub struct RetryState {
     /// How often it was parked after a failure. 0 for a record that waits behind another.
     pub rounds: u32,
@@ -83,8 +114,9 @@ pub struct RetryState {
     pub not_before_ms: i64,
 }
 
-/// Why a record waits, for people.
+/// Why a record waits, for people: nothing is decided by it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct ParkedReason {
     /// The class of the last failure. None for a record that waits behind another.
     pub class: Option<String>,
@@ -102,7 +134,9 @@ pub(crate) struct Reason<'a> {
 }
 
 impl RetryTopicEntry {
-    /// Reads the headers of a record in a retry topic, for the group and topic of the reader.
+    /// Reads the headers of a record in a retry topic, for the group and topic of the reader. Never
+    /// fails: an unreadable count is read as the largest, so that a broken header never gives a
+    /// record further attempts.
     pub fn read(headers: HeadersIter<'_>, owner: Owner<'_>) -> Self {
         if !owner.owns(headers.clone()) {
             return Self::Foreign;
@@ -130,7 +164,8 @@ impl RetryTopicEntry {
 }
 
 impl ParkedReason {
-    /// Reads the headers of a parked record or of a note.
+    /// Reads the headers of a parked record or of a note. Never fails: bytes that are not UTF-8 are
+    /// replaced, and an absent reason is empty.
     pub fn read(headers: HeadersIter<'_>) -> Self {
         let values = Values(headers);
         let text = |name| {
@@ -145,6 +180,7 @@ impl ParkedReason {
     }
 }
 
+/// The values of an entry's headers. Of several with one name the last counts.
 pub(super) struct Values<'a>(pub(super) HeadersIter<'a>);
 
 impl Values<'_> {
@@ -164,6 +200,7 @@ impl Values<'_> {
         }
     }
 
+    /// The retry state. A time that cannot be read is due at once.
     pub(super) fn wait(&self) -> RetryState {
         RetryState {
             rounds: self.count(ROUNDS),

@@ -16,8 +16,10 @@ pub(crate) struct Stored<'a> {
     pub(crate) value: Option<&'a [u8]>,
 }
 
-/// Restores the parked record, as it was read from `topic`. If its source offset is unknown, it has
-/// the offset of its entry.
+/// Restores the parked record, as it was read from `topic`: with its source position and timestamp,
+/// and without our headers. A handler and an inbox cannot tell it from the first delivery. If its
+/// source offset is unknown, it has the offset of its entry. Its bytes count against `budget` until
+/// the record is dropped.
 pub(crate) fn restored<'h>(
     topic: &Arc<str>,
     stored: Stored<'_>,

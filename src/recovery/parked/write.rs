@@ -1,4 +1,8 @@
 //! Writes the entries of a retry topic.
+//!
+//! Every entry of a record goes to the partition of the record's own number and has its key. The
+//! order of a key is thus the order of one partition, and the member that owns the source partition
+//! owns the retry partition.
 
 use super::entry::{Owner, Reason, RetryState};
 use super::headers::{
@@ -84,6 +88,7 @@ pub(in crate::recovery) fn push_replay_origin(
     push_place(headers, offset, timestamp_ms);
 }
 
+/// Adds the position and the time of the original record, as far as they are known.
 pub(super) fn push_place(headers: &mut Headers, offset: Option<i64>, timestamp_ms: Option<i64>) {
     if let Some(offset) = offset {
         headers.push(OFFSET, Some(offset.to_string().as_bytes()));
@@ -93,6 +98,7 @@ pub(super) fn push_place(headers: &mut Headers, offset: Option<i64>, timestamp_m
     }
 }
 
+/// An entry about `record` without its value, with these headers and its owner.
 pub(super) fn note(group: &str, record: &Record, mut headers: Headers) -> OutgoingRecord {
     let topic = record.topic();
     Owner { group, topic }.push(&mut headers);
@@ -111,6 +117,7 @@ fn push_origin(headers: &mut Headers, record: &Record) {
     push_place(headers, Some(record.offset()), record.timestamp_ms());
 }
 
+/// Adds the retry state. Zeros are left out: they are what a reader assumes.
 fn push_wait(headers: &mut Headers, wait: RetryState, now_ms: i64) {
     if wait.rounds > 0 {
         headers.push(ROUNDS, Some(wait.rounds.to_string().as_bytes()));

@@ -1,4 +1,8 @@
 //! A set of offsets that grows at its end and shrinks at its beginning, with one bit for each.
+//!
+//! A bitmap and not a tree of ranges: settled offsets of many keys are spread, and the memory is
+//! bounded by the distance between the first and the last unsettled offset, an eighth of a byte for
+//! each offset in between.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -8,6 +12,7 @@ use std::ops::Range;
 pub(super) struct Unsettled {
     /// The offset of the first bit of the first word.
     base: i64,
+    /// One bit for each offset from `base` on. The first word is not 0.
     words: VecDeque<u64>,
 }
 
@@ -62,6 +67,7 @@ impl Unsettled {
         (ranges, true)
     }
 
+    /// The word and the bit of an offset. None below `base`.
     fn place(&self, offset: i64) -> Option<(usize, u64)> {
         let distance = usize::try_from(offset.checked_sub(self.base)?).ok()?;
         Some((distance / 64, 1 << (distance % 64)))

@@ -81,8 +81,8 @@ fn is_known(replays: &ReplayLog, entry: &ReplayLogEntry) -> bool {
             offset,
             replayed: Some(replayed),
         } => replays.is_marked_since(*partition, *offset, replayed.at),
-        ReplayLogEntry::DeadLetter { replayed: None, .. } => true,
-        ReplayLogEntry::Run(_) => true,
+        // Neither a removed mark nor a run is a replay that has to be recorded.
+        _ => true,
     }
 }
 
