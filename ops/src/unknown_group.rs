@@ -5,6 +5,10 @@ use evenkeel::kafka::admin::Admin;
 use std::fmt;
 
 /// A group that does not exist, and groups with similar names.
+///
+/// Kafka knows a group while it has members or committed offsets. A group that never ran, or whose
+/// offsets expired, is unknown; so is one that the client may not see. A retry does not help before
+/// a member has run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnknownGroup {

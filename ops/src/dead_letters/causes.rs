@@ -11,8 +11,10 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use tokio_util::sync::CancellationToken;
 
-/// The attributes that dead letters of one cause share.
+/// The attributes that dead letters of one cause share. Two causes of one service may look alike
+/// without their numbers and ids: the grouping is for people.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[non_exhaustive]
 pub struct Cause {
     /// Name of the dead-letter topic.
     pub topic: String,
@@ -26,8 +28,9 @@ pub struct Cause {
     pub message: String,
 }
 
-/// The dead letters of one cause.
+/// The dead letters of one cause. Its serialised form is stable.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct CauseGroup {
     /// The shared cause.
     #[serde(flatten)]
@@ -63,7 +66,7 @@ impl Causes {
 }
 
 /// Groups the dead letters of `topics` that `filter` admits. Returns `None` if `stop` is cancelled
-/// first.
+/// first. Reads the topics whole, on a blocking thread, and keeps only the groups in memory.
 ///
 /// # Errors
 /// If a request to the cluster fails.

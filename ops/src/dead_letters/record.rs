@@ -1,4 +1,7 @@
 //! Reads dead letters up to the end offsets at the start of the read.
+//!
+//! A reader reads all partitions at once and returns the records of each in order. Partitions are
+//! interleaved, so that listings over several of them need an order of their own.
 
 use crate::Cluster;
 use evenkeel::kafka::KafkaError;
@@ -12,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 /// How long the reader waits for a record between two checks for cancellation.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// A record of a dead-letter topic with its parsed failure headers.
+/// A record of a dead-letter topic with its parsed failure headers. Without failure headers
+/// ([`DeadLetter::family`] is `None`) it is no dead letter.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DeadLetterRecord {
@@ -57,6 +61,8 @@ impl DeadLetterRecord {
 }
 
 /// How a read ended.
+///
+/// Exhaustive on purpose: a result that was not read to its end must not pass for a whole one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// Every record was read.
@@ -68,7 +74,8 @@ pub enum End {
 }
 
 /// Passes the records of the topics to `each`, in offset order within each partition, until it
-/// returns false. Blocks the calling thread.
+/// returns false. Blocks the calling thread, and calls `each` on it; `stop` is checked at least
+/// every 100 ms while no record arrives. Without topics it returns [`End::Whole`] at once.
 ///
 /// # Errors
 /// If a request to the cluster fails, and any error of `each`.
@@ -108,7 +115,7 @@ pub(crate) fn drain<E: From<KafkaError>>(
     Ok(End::Whole)
 }
 
-/// The result of a lookup of one offset.
+/// The result of a lookup of one offset. Exhaustive on purpose, like [`End`].
 #[derive(Debug)]
 pub enum Lookup {
     /// The record at the offset.

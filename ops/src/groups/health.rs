@@ -1,4 +1,7 @@
-//! Problems of a group, as reported by the brokers and its control topic.
+//! Problems of a group, as reported by the brokers and its control topic. Pure.
+//!
+//! A check prints the lines of [`found`] and fails if there is one. The lines are for people; their
+//! text may change. [`InForce`] is their stable form.
 
 use super::members;
 use super::scope::Target;
@@ -7,7 +10,8 @@ use evenkeel::kafka::admin::{GroupDescription, PartitionLag};
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// A pause or a rate limit in force.
+/// A pause or a rate limit in force. Its serialised form is stable: the target's fields, then
+/// `records_per_second`, `by`, `why` and `at`.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct InForce {
@@ -26,7 +30,7 @@ pub struct InForce {
 }
 
 impl InForce {
-    /// Creates a pause.
+    /// The pause of a command. The caller makes sure that the command pauses.
     pub fn pause(command: &Command) -> Self {
         Self {
             target: Target::from(&command.action.scope()),
@@ -37,7 +41,7 @@ impl InForce {
         }
     }
 
-    /// Creates a rate limit.
+    /// The rate limit of a command.
     pub fn rate(records_per_second: u32, command: &Command) -> Self {
         Self {
             records_per_second: Some(records_per_second),
@@ -45,6 +49,7 @@ impl InForce {
         }
     }
 
+    /// One line about a pause.
     fn in_words(&self) -> String {
         let Self {
             target,
@@ -97,7 +102,11 @@ fn seconds(time: Timestamp) -> String {
 }
 
 /// All problems of a group, one line each: pauses, outages, records that wait for a group without
-/// members, and partitions that cannot be read.
+/// members, and partitions that cannot be read. Each line begins with the group's name. Empty for a
+/// healthy group.
+///
+/// A lag is no problem by itself, however large: [`excess`](super::lag::excess) compares it with
+/// limits. A rate limit is none either: it is what an operator wanted.
 pub fn found(
     group: &GroupDescription,
     control: &ControlState,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// A waiting key as a row.
+/// A waiting key as a row. Its serialised form is stable.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct WaitingKey {
@@ -58,7 +58,7 @@ impl WaitingKey {
     }
 }
 
-/// Keys that wait for one cause.
+/// Keys that wait for one cause. Its serialised form is stable, except for the text of the message.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Cause {
@@ -80,7 +80,8 @@ pub struct Cause {
     pub example: Option<String>,
 }
 
-/// Groups keys, sorted by age, by cause. The most frequent cause comes first.
+/// Groups keys by cause. The most frequent cause comes first. The example of a cause is the first
+/// of its keys: pass keys sorted by age to see the one that has waited longest.
 pub fn by_cause(keys: &[WaitingKey]) -> Vec<Cause> {
     let mut causes: BTreeMap<(String, Option<String>, String), Cause> = BTreeMap::new();
     for key in keys {

@@ -74,6 +74,8 @@ pub(super) async fn histories(
     Ok(histories)
 }
 
+/// Whether the log has this replay already. A mark of an earlier replay of the same dead letter
+/// does not count.
 fn is_known(replays: &ReplayLog, entry: &ReplayLogEntry) -> bool {
     match entry {
         ReplayLogEntry::DeadLetter {
@@ -172,6 +174,7 @@ async fn replays_of(
     blocking::run(read).await
 }
 
+/// The entry for a record that replays a dead letter of `topic`. `None` for any other record.
 fn entry_for(record: &LogRecord, topic: &str, run: &str) -> Option<ReplayLogEntry> {
     let (dead_letter, by, at) = replay_of(&record.headers)?;
     let to = RecordPosition {

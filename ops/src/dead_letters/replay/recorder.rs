@@ -3,6 +3,9 @@
 //! Owns the order of the entries. First: the run begins, with the end offsets of its destinations;
 //! written before any record is published. Then, for each dead letter: it was replayed; written
 //! after the brokers acknowledged the record. Last: everything is recorded.
+//!
+//! Run entries go to partition 0 of the log, so that their order is total: it decides which of two
+//! runs that began together goes on.
 
 use super::history::{HEARTBEAT_INTERVAL, History, runs_already};
 use super::plan::Batch;
@@ -57,7 +60,7 @@ impl Recorder {
         };
         let record = record(&log, &ReplayLogEntry::Run(run.clone()))?;
         let receipt = publisher.publish_record(record.clone()).await;
-        let receipt = receipt.map_err(doing("noting that the replay begins"))?;
+        let receipt = receipt.map_err(doing("recording the start of the replay"))?;
         if let Some(rival) = rival(cluster, &log, history.end, &receipt).await? {
             return Err(runs_already(&batch.topic, &rival));
         }
@@ -92,7 +95,7 @@ impl Recorder {
         };
         let record = record(&self.log, &ReplayLogEntry::of(dead_letter, Some(replayed)))?;
         let pending = self.publisher.enqueue_record(record).await;
-        pending.map_err(doing(format!("noting that {dead_letter} was replayed")))
+        pending.map_err(doing(format!("recording the replay of {dead_letter}")))
     }
 
     /// Ends the run. Only a clean run records that everything is recorded; after any other, the
@@ -112,7 +115,7 @@ impl Recorder {
         let record = record(&self.log, &ReplayLogEntry::Run(done))?;
         let noted = self.publisher.publish_record(record).await;
         noted
-            .map_err(doing("noting that the replay ended"))
+            .map_err(doing("recording the end of the replay"))
             .map(drop)
     }
 }
@@ -137,14 +140,15 @@ pub(in crate::dead_letters) async fn write(
 }
 
 /// The action of an entry's error: writing entries.
-pub(super) const RECORDING: &str = "noting what was replayed";
+pub(super) const RECORDING: &str = "recording replays";
 
-/// The error of an entry that could not be written.
+/// The error of an entry that could not be written. `doing` completes "while …".
 pub(super) fn doing(doing: impl Into<String>) -> impl FnOnce(PublishError) -> DeadLetterError {
     let doing = doing.into();
     |source| DeadLetterError::ReplayLog { doing, source }
 }
 
+/// An entry as a record of the log.
 fn record(log: &str, entry: &ReplayLogEntry) -> Result<OutgoingRecord, DeadLetterError> {
     Ok(OutgoingRecord {
         topic: log.to_owned(),
@@ -174,6 +178,7 @@ async fn create(admin: &Admin, topic: &str, log: &str) -> Result<(), KafkaError>
     Ok(())
 }
 
+/// The end offsets of the batch's destinations now.
 async fn ends(admin: &Admin, batch: &Batch) -> Result<PartitionEnds, KafkaError> {
     let mut ends = PartitionEnds::new();
     for topic in batch.destinations() {

@@ -4,6 +4,11 @@
 //! At most one record per key is in flight, so no record can overtake an earlier one that fails.
 //! After a failure the later dead letters of the key are held back, because they would arrive
 //! before it.
+//!
+//! Acknowledgements are awaited in the order of sending. While the sender waits for anything else
+//! (the next dead letter, the rate limit), it settles what is acknowledged, so that the replay log
+//! is never far behind. A stop is checked at every wait; records in flight then have the cluster's
+//! timeout to be acknowledged.
 
 use super::execution::{Limits, ReplayOutcome};
 use super::plan::{Batch, Choice, Fate};
@@ -35,9 +40,13 @@ type Lane = (String, Vec<u8>);
 /// A record in flight.
 struct Underway {
     dead_letter: RecordPosition,
+    /// The dead letter's own timestamp, for its mark.
     written_ms: Option<i64>,
+    /// The destination topic.
     to: String,
+    /// None for a record without a key, which has no order.
     lane: Option<Lane>,
+    /// The time of the replay.
     at: Timestamp,
     receipt: PendingReceipt,
 }
@@ -49,6 +58,7 @@ pub(super) struct Sender<'a> {
     stop: CancellationToken,
     cluster: &'a Cluster,
     rate: Option<RateLimit>,
+    /// The most dead letters to try.
     limit: u64,
     tried: u64,
     replayed: u64,
@@ -56,9 +66,13 @@ pub(super) struct Sender<'a> {
     /// Number of dead letters without content whose originals are gone.
     gone: u64,
     held_back: u64,
+    /// In the order of sending.
     underway: VecDeque<Underway>,
+    /// Lanes with a record in flight.
     busy: HashSet<Lane>,
+    /// Lanes after a failure: nothing more is sent.
     held: HashSet<Lane>,
+    /// Entries of the replay log that are not acknowledged.
     entries: VecDeque<PendingReceipt>,
     is_stopped: bool,
     /// Whether the producer accepts no more records.
@@ -141,6 +155,7 @@ impl<'a> Sender<'a> {
         Ok(self.clean)
     }
 
+    /// Publishes until no dead letter is left or the run is over. Records may still be in flight.
     async fn send_each(
         &mut self,
         mut records: mpsc::Receiver<Result<LogRecord, DeadLetterError>>,
@@ -334,12 +349,14 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
+    /// Notes that a dead letter could not be published, and holds its lane. After a fatal error, or
+    /// one that leaves the outcome open, the run is not clean: the next one looks for the record.
     fn fail(&mut self, position: &RecordPosition, lane: Option<Lane>, error: &PublishError) {
         self.failed += 1;
         self.broken |= matches!(error, PublishError::Fatal(_));
         self.clean &= !matches!(error, PublishError::Fatal(_) | PublishError::Unknown { .. });
         let followers = if lane.is_some() {
-            "; later letters of its key are held back"
+            "; later dead letters of its key are held back"
         } else {
             ""
         };
@@ -348,7 +365,8 @@ impl<'a> Sender<'a> {
         self.held.extend(lane);
         if self.failed == FAILURES_MAX {
             self.observer.notice(&format!(
-                "{FAILURES_MAX} letters failed; the rest is not tried"
+                "{FAILURES_MAX} dead letters could not be published; the replay ends, and the rest \
+                 is left to the next one"
             ));
         }
     }
@@ -367,9 +385,10 @@ impl<'a> Sender<'a> {
             match timeout_at(deadline, &mut front.receipt).await {
                 Ok(outcome) => self.receive(outcome, recorder, batch).await?,
                 Err(_) => {
-                    let letters = self.underway.len();
+                    let dead_letters = self.underway.len();
                     self.observer.notice(&format!(
-                        "{letters} letters have no acknowledgement yet; the next replay looks for them"
+                        "{dead_letters} dead letters were not acknowledged in time; the next \
+                         replay checks whether they were published"
                     ));
                     self.underway.clear();
                     self.clean = false;

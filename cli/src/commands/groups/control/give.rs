@@ -68,13 +68,7 @@ pub(crate) async fn give(
     let by = operator::name(args.by.as_deref(), connection)?;
     let admin = connection.admin_to_change().await?;
     let cluster = connection.cluster()?;
-    let request = Request {
-        group,
-        by: &by,
-        why: &args.why,
-        action,
-        wait: args.wait,
-    };
+    let request = Request::new(group, &by, &args.why, action).with_wait(args.wait);
     let given = control_command::give(&cluster, &admin, request, &Stderr).await;
     let given = given.map_err(|error| match error {
         GroupError::Malformed(error) => anyhow::Error::from(Usage(error.to_string())),
