@@ -241,13 +241,15 @@ impl Breaker {
         self.failures.sum(now)
     }
 
-    /// Whether successful attempts of its kind must be reported to it.
+    /// Whether successful attempts of its kind must be reported to it. False for most breakers at
+    /// most times, so that a success costs no lock.
     pub(crate) fn is_interested(&self, now: Duration) -> bool {
         self.is_open() || self.in_a_row > 0 || self.failures(now) > 0
     }
 
     /// Notes the success of a record of a kind that has failed here, which has not failed here
-    /// itself.
+    /// itself. Enough of them in a row close it, although its probes fail: the dependency refuses
+    /// some records, and is not down.
     pub(crate) fn others_succeeded(&mut self) -> Option<Change> {
         self.in_a_row = 0;
         let through = self
@@ -268,7 +270,9 @@ impl Breaker {
     }
 
     /// Whether the caller may be the probe now. It must then call [`Breaker::probe_failed`],
-    /// [`Breaker::answered`] or [`Breaker::probe_abandoned`].
+    /// [`Breaker::probe_answered`] or [`Breaker::probe_abandoned`] with the returned number. If it
+    /// calls none of them within [`Breaker::probe_within`], the probe is overdue and another record
+    /// may probe.
     pub(crate) fn may_probe(&mut self, now: Duration) -> Option<ProbeId> {
         let probes = match self.state {
             State::Open { probe_at, probes } if now >= probe_at => probes,
@@ -285,7 +289,8 @@ impl Breaker {
         Some(probe)
     }
 
-    /// How long a probe may take before the next one starts.
+    /// How long a probe may take before the next one starts: the longest wait between probes, at
+    /// least [`PROBE_MIN`].
     pub(crate) fn probe_within(&self) -> Duration {
         self.policy.probe.max.max(PROBE_MIN)
     }
@@ -299,8 +304,8 @@ impl Breaker {
         }
     }
 
-    /// Notes that the probe failed by an outage: the next one waits longer. An overdue probe has no
-    /// effect.
+    /// Notes that the probe failed by an outage: the next one waits longer, and another record may
+    /// be tried beside it. An overdue probe has no effect: the next one has begun already.
     pub(crate) fn probe_failed(&mut self, which: ProbeId, now: Duration, random: f64) {
         if let State::Probing { probe, probes, .. } = self.state
             && probe == which
@@ -317,7 +322,8 @@ impl Breaker {
     }
 
     /// Notes that a record which had failed here found the dependency available. Earlier failures
-    /// are forgotten.
+    /// are forgotten. One such answer closes it: a record that failed before proves more than
+    /// others, which may not need the dependency.
     pub(crate) fn answered(&mut self) -> Option<Change> {
         self.in_a_row = 0;
         self.is_open().then(|| self.close())?

@@ -1,7 +1,8 @@
 //! The common pattern of similar error messages: the text without the parts that differ from record
 //! to record.
 //!
-//! Pure. It only groups failures for people, and decides nothing.
+//! Pure. It only groups failures for people, and decides nothing. One pass over the text, without
+//! regular expressions: it is called for each dead letter of a topic.
 
 /// The most characters of a pattern.
 const PATTERN_CHARS_MAX: usize = 160;
@@ -21,6 +22,8 @@ const HEX_DIGITS_MIN: usize = 8;
 /// use evenkeel::recovery::error_fingerprint;
 ///
 /// assert_eq!(error_fingerprint("no article-17 within 250ms"), "no article-<n> within <n>ms");
+/// let order = "order 018f6c1e-7d3a-7c11-9b0a-3f2d5e6a7b8c is closed";
+/// assert_eq!(error_fingerprint(order), "order <uuid> is closed");
 /// ```
 pub fn error_fingerprint(message: &str) -> String {
     let mut pattern = String::new();

@@ -110,6 +110,22 @@ impl Destination {
 ///
 /// The caller marks the dead letter as replayed ([`ReplayLog`](super::ReplayLog)) after the brokers
 /// acknowledged the record.
+///
+/// ```
+/// use evenkeel::event::OutgoingRecord;
+/// use evenkeel::kafka::reader::LogRecord;
+/// use evenkeel::recovery::{DeadLetter, Destination, Provenance, replayed};
+///
+/// fn to_source(
+///     dead_letter: LogRecord,
+///     provenance: &Provenance<'_>,
+///     partitions: usize,
+/// ) -> Option<OutgoingRecord> {
+///     let failure = DeadLetter::read(dead_letter.headers.iter());
+///     let to = Destination::source(&failure, |_topic| partitions)?;
+///     Some(replayed(dead_letter, to, provenance))
+/// }
+/// ```
 pub fn replayed(
     dead_letter: LogRecord,
     to: Destination,
@@ -171,6 +187,22 @@ pub fn replayed(
 ///
 /// A dead letter of a replayed record still has these headers, but is no replay. A run that was
 /// killed is completed with this function: the records that it published name their dead letters.
+///
+/// ```
+/// use evenkeel::event::Headers;
+/// use evenkeel::recovery::replay_of;
+///
+/// let mut headers = Headers::new();
+/// for (name, value) in [
+///     ("evenkeel.dlq.replay-of", "dlq.payments.shop.orders/2@17"),
+///     ("evenkeel.dlq.replayed-by", "jane"),
+///     ("evenkeel.dlq.replayed-at", "2026-05-01T12:00:00Z"),
+/// ] {
+///     headers.push(name, Some(value.as_bytes()));
+/// }
+/// let (dead_letter, by, _at) = replay_of(&headers).expect("it is a replay");
+/// assert_eq!((dead_letter.offset, by.as_str()), (17, "jane"));
+/// ```
 pub fn replay_of(headers: &Headers) -> Option<(RecordPosition, String, Timestamp)> {
     let text = |name| {
         headers

@@ -56,7 +56,7 @@ pub enum ReplayLogEntry {
     Run(ReplayRun),
 }
 
-/// The replay of a dead letter.
+/// The replay of a dead letter: the mark that keeps the next run from publishing it again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replayed {
     /// The operator.
@@ -89,7 +89,9 @@ impl Replayed {
     }
 }
 
-/// A run: the replay of a set of dead letters.
+/// A run: the replay of a set of dead letters. Written to partition 0 of the replay log before the
+/// run publishes its first record, repeated while it is alive, and written once more at its end.
+/// The JSON of all its versions can be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplayRun {
     /// The id of the run.
@@ -138,7 +140,17 @@ impl ReplayLogEntry {
         }
     }
 
-    /// The value in JSON. None is a tombstone.
+    /// The value in JSON. None is a tombstone, which removes the mark at the next compaction.
+    ///
+    /// ```
+    /// use evenkeel::recovery::ReplayLogEntry;
+    ///
+    /// let key = Some(b"2:17".as_slice());
+    /// let removed = ReplayLogEntry::read(key, None).expect("the key is valid");
+    /// assert_eq!(removed.key(), "2:17");
+    /// assert_eq!(removed.value()?, None);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Returns an error only if JSON encoding fails, which its types exclude.

@@ -26,7 +26,8 @@ impl SlidingCount {
         }
     }
 
-    /// Adds this many events.
+    /// Adds this many events to the present step. A slot of an earlier turn of the ring starts at
+    /// 0.
     pub(crate) fn add(&mut self, count: u64, now: Duration) {
         let step = self.number(now);
         let (of, counted) = &mut self.counts[(step % STEPS) as usize];
@@ -45,7 +46,8 @@ impl SlidingCount {
     }
 
     /// The number of events in the steps that began since then, and at least in the present step
-    /// and the one before.
+    /// and the one before. At least these two, because what has just begun would otherwise have no
+    /// events to compare with. Never more than [`SlidingCount::sum`].
     pub(crate) fn sum_since(&self, since: Duration, now: Duration) -> u64 {
         let step = u64::try_from(self.step.as_nanos()).unwrap_or(u64::MAX);
         let began = u64::try_from(since.as_nanos())

@@ -1,4 +1,8 @@
 //! Dead letters grouped by cause: number, failure and time range.
+//!
+//! A topic may hold millions of dead letters and has few causes: the message without its numbers
+//! and ids ([`error_fingerprint`]), with topic, family, class and stage. Replayed dead letters are
+//! counted apart, so that a cause whose dead letters were all replayed shows as done.
 
 use super::record::read;
 use super::select::Filter;
@@ -100,10 +104,13 @@ pub async fn causes(
     blocking::run(group).await
 }
 
+/// The groups while the topics are read.
 #[derive(Default)]
 struct Groups(BTreeMap<Cause, CauseGroup>);
 
 impl Groups {
+    /// Adds a dead letter to the group of its cause. The example of a group is its latest dead
+    /// letter, whose original the topic most probably still has.
     fn add(&mut self, dead_letter: &DeadLetterRecord, replays: &BTreeMap<String, ReplayLog>) {
         let failure = &dead_letter.failure;
         let position = dead_letter.position();

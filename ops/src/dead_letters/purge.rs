@@ -247,7 +247,8 @@ pub struct Cut {
 /// First remaining offset by partition. Partitions without a cut keep everything.
 type Cuts = BTreeMap<i32, i64>;
 
-/// Cuts before the first record of `time` or later.
+/// Cuts before the first record of `time` or later. The brokers look the offsets up by timestamp;
+/// no record is read. Blocks.
 fn cuts_before(cluster: &Cluster, topic: &str, time: Timestamp) -> Result<Cuts, KafkaError> {
     let reading = Reading {
         start: Start::Time(time.as_millisecond()),
@@ -260,7 +261,8 @@ fn cuts_before(cluster: &Cluster, topic: &str, time: Timestamp) -> Result<Cuts, 
         .collect())
 }
 
-/// Cuts before the first dead letter that was not replayed. `None` if cancelled first.
+/// Cuts before the first dead letter that was not replayed. `None` if cancelled first. Reads until
+/// every partition has a cut. Blocks.
 fn cuts_replayed(
     cluster: &Cluster,
     topic: &str,
@@ -394,7 +396,8 @@ fn behind(replays: &ReplayLog, cut: &Cut) -> usize {
     all.filter(|offset| *offset >= cut.before).count()
 }
 
-/// Deletes the records, and removes them from the replay log.
+/// Deletes the records, and removes them from the replay log. In this order: a mark without its
+/// dead letter is harmless, a dead letter without its mark would be replayed again.
 async fn delete(
     cluster: &Cluster,
     admin: &Admin,

@@ -45,8 +45,10 @@ pub(super) type Answers = mpsc::Receiver<Result<LogRecord, KafkaError>>;
 
 /// A repetition without a receipt.
 struct Underway {
+    /// Source topic and type of the event, for the counts.
     topic: String,
     ty: String,
+    /// Position of the event, for messages.
     event: String,
     receipt: PendingReceipt,
 }
@@ -159,7 +161,8 @@ impl<'a> Delivery<'a> {
     }
 
     /// Delivers the found events. Returns when all are answered, the group is silent for too long,
-    /// or the drill is stopped.
+    /// or the drill is stopped. Repetitions in flight have a receipt by then, so that the counts
+    /// are those of the log.
     pub(super) async fn all(
         &mut self,
         mut found: mpsc::Receiver<Result<Found, KafkaError>>,
@@ -312,6 +315,8 @@ impl<'a> Delivery<'a> {
     }
 
     /// Processes a record of a retry topic: one of our repetitions, or the group's answer to one.
+    /// The answer names the offset of the repetition, which a receipt tells too late: the answer
+    /// may arrive before it. So repetitions are learned from the log as well.
     fn process(&mut self, record: &LogRecord) {
         let place = |offset| (record.topic.to_string(), record.partition, offset);
         let headers = || record.headers.iter();
@@ -360,7 +365,8 @@ fn source_of<'a>(group: &str, retry: &'a str) -> &'a str {
 }
 
 /// Reads the retry topics from their current ends, on a thread of its own. The thread ends when the
-/// receiver is dropped.
+/// receiver is dropped. Returns when the ends are fixed: repetitions that are delivered afterwards
+/// are read.
 pub(super) async fn follow(
     cluster: &Cluster,
     group: &str,

@@ -68,6 +68,7 @@ struct Waiting {
 }
 
 impl Waiting {
+    /// The keys and records of a listing of the retry topic.
     fn new(waiting: Vec<ParkedKey>) -> Self {
         let mut found = Self::default();
         for key in waiting {
@@ -79,6 +80,7 @@ impl Waiting {
         found
     }
 
+    /// Whether the record or its key waits.
     fn has(&self, record: &LogRecord) -> bool {
         let key = (record.partition, record.key.clone());
         self.keys.contains(&key) || self.places.contains(&(record.partition, record.offset))
@@ -209,7 +211,7 @@ impl Selection {
 }
 
 /// The requested offsets below the committed offset. `Last` counts back from the committed offset,
-/// not from the end of the log.
+/// not from the end of the log. A partition to which the group has not committed has none. Blocks.
 fn spans(
     cluster: &Cluster,
     topic: &str,
@@ -242,7 +244,8 @@ fn spans(
     Ok(settled.collect())
 }
 
-/// The positions in `spans` of the group's dead letters.
+/// The positions in `spans` of the group's dead letters. The whole dead-letter topic is read: its
+/// order is not that of the source. Blocks.
 fn died(
     cluster: &Cluster,
     dead_letters: &DeadLetterTopic,

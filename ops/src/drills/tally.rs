@@ -59,7 +59,9 @@ pub(super) struct Repetition {
 #[derive(Debug, Default)]
 pub struct Tally {
     counts: BTreeMap<Name, Counts>,
+    /// Repetitions on the log without an answer.
     open: HashMap<Place, Repetition>,
+    /// Acknowledged by the brokers.
     delivered: u64,
     answered: u64,
     /// Events that were handled again, in words.
@@ -131,7 +133,7 @@ impl Tally {
         self.counts.values().map(|counts| counts.failed).sum()
     }
 
-    /// Some events that were handled again, in words.
+    /// Up to ten events that were handled again, in words, with their positions.
     pub fn named(&self) -> &[String] {
         &self.named
     }

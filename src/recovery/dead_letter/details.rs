@@ -54,13 +54,15 @@ pub enum Family {
 pub struct DeadLetter {
     /// The system that wrote the headers. None for a record without failure headers.
     pub family: Option<Family>,
-    /// The topic on which the record failed.
+    /// The topic on which the record failed. Always a valid topic name: it may become the
+    /// destination of a replay. Unknown for Laravel.
     pub topic: Option<String>,
-    /// The partition of the record in that topic.
+    /// The partition of the record in that topic. Unknown for Watermill and Laravel.
     pub partition: Option<i32>,
-    /// The offset of the record in that partition.
+    /// The offset of the record in that partition. Unknown for Watermill and Laravel.
     pub offset: Option<i64>,
-    /// The group, or the connector, that dead-lettered the record.
+    /// The group, or the connector, that dead-lettered the record. Only a dead letter that names it
+    /// can be replayed to a retry topic.
     pub group: Option<String>,
     /// The class of the error: `transient`, `timeout` or `permanent` for this library, otherwise
     /// the name of an exception's class.
@@ -83,7 +85,9 @@ pub struct DeadLetter {
     pub instance: Option<String>,
     /// How often the record was replayed before. 0 also if the header cannot be read.
     pub replay_count: u32,
-    /// Whether the value is missing. The original record has it, while its topic keeps it.
+    /// Whether the value is missing, because the record was too large for the dead-letter topic.
+    /// The original record has it, while its topic keeps it: see
+    /// [`restored`](crate::recovery::restored).
     pub is_reference: bool,
     /// Whether its writer copied none of the record's headers, and possibly neither key nor value:
     /// Kafka's share groups. The original record has them, while its topic keeps it.

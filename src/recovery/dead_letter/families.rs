@@ -3,12 +3,29 @@
 //! The names are those in the sources of the writers. Some of them are words that an application
 //! may use as well (`source_topic`): they count, and are removed by a replay, only if a name that
 //! no other system writes identifies the family.
+//!
+//! | family | identified by | numbers | knows beside the topic |
+//! |---|---|---|---|
+//! | Kafka | `__dlq.errors.`, `evenkeel.dlq.error.` | text | position, group, attempts, message |
+//! | Streams | `__streams.errors.` | text | position, class, message |
+//! | Connect | `__connect.errors.` | text | position, connector, class, stage, message |
+//! | Spring | `kafka_dlt-`, `kafka_original-` | binary | position, group, class, attempts |
+//! | Spring Cloud | `x-exception-`, `x-original-topic` | either | position, class, message |
+//! | SmallRye | `dead-letter-`, `delayed-retry-` | text | position, class, message, attempts |
+//! | Karafka | `source_consumer_group` | text | position, group, attempts, key |
+//! | Watermill | `reason_poisoned` | – | handler, message |
+//! | Laravel | `kafka_throwable_` | – | class and message, not even the topic |
+//!
+//! A family that is added here needs a prefix in [`TELLING`], its other names in [`prefixes`], a
+//! reader in [`read`], and a dead letter that its writer has really written in `read_tests`.
 
 use super::details::{DeadLetter, Family};
 use super::headers as ours;
 use super::values::Values;
 
 /// Prefixes of names that identify each family. The headers of a replay do not describe a failure.
+/// The names under `evenkeel.dlq.` that a replay adds are therefore not among them: a replayed
+/// record on its way is no dead letter.
 const TELLING: &[(&str, Family)] = &[
     ("__dlq.errors.", Family::Kafka),
     ("evenkeel.dlq.error.", Family::Kafka),

@@ -31,7 +31,9 @@ pub fn is_empty_without_original(dead_letter: &LogRecord, failure: &DeadLetter) 
         || (failure.is_bare && dead_letter.key.is_none() && dead_letter.value.is_none())
 }
 
-/// Whether this record is the original, according to the dead letter.
+/// Whether this record is the original, according to the dead letter. A reference has the key and
+/// the time of its record; headers alone have neither, so only a record that is younger than the
+/// dead letter is recognised as another one; a copy has key and value.
 fn is_original(dead_letter: &LogRecord, failure: &DeadLetter, original: &LogRecord) -> bool {
     use super::headers::RECORD_TIMESTAMP;
     if failure.is_reference {
@@ -56,6 +58,23 @@ fn is_original(dead_letter: &LogRecord, failure: &DeadLetter, original: &LogReco
 ///
 /// # Errors
 /// If `original` is not the original of `reference`, by its position or its content.
+///
+/// ```
+/// use evenkeel::kafka::reader::LogRecord;
+/// use evenkeel::recovery::{NotTheOriginal, restored};
+///
+/// /// The dead letter with its value, if the topic still has it.
+/// fn complete(reference: LogRecord, found: LogRecord) -> Option<LogRecord> {
+///     match restored(reference, found) {
+///         Ok(dead_letter) => Some(dead_letter),
+///         Err(reason @ NotTheOriginal::Identity) => {
+///             eprintln!("the value is lost: {reason}");
+///             None
+///         }
+///         Err(_) => None,
+///     }
+/// }
+/// ```
 pub fn restored(reference: LogRecord, original: LogRecord) -> Result<LogRecord, NotTheOriginal> {
     use super::headers::REFERENCE;
     let failure = DeadLetter::read(reference.headers.iter());

@@ -1,4 +1,7 @@
 //! Restores a parked record to its original form.
+//!
+//! The retry reader reads whole batches of a partition, of which few records are due. A restored
+//! record therefore is a copy in a batch of its own, and keeps no other record in memory.
 
 use super::entry::Values;
 use super::headers::{KIND, OFFSET, TIMESTAMP, is_parking_header};

@@ -18,7 +18,8 @@ use jiff::Timestamp;
 const MESSAGE_BYTES_MAX: usize = 512;
 
 /// Creates a parked record, in the partition of the same number. Without a reason it waits behind
-/// another one of its key.
+/// another one of its key. Key, value and headers are those of the record; parking headers that it
+/// brings along are replaced, so that none can be forged.
 pub(crate) fn parked(
     group: &str,
     record: &Record,
@@ -49,7 +50,8 @@ pub(crate) fn parked(
     }
 }
 
-/// Creates the note that the parked record at offset `of` of the retry topic failed again.
+/// Creates the note that the parked record at offset `of` of the retry topic failed again. The
+/// record itself stays where it is: a copy behind the others of its key would be overtaken.
 pub(crate) fn failed_again(
     group: &str,
     record: &Record,
@@ -67,7 +69,8 @@ pub(crate) fn failed_again(
     note(group, record, headers)
 }
 
-/// Creates the note that `record` is a dead letter, and that its key waits for its replay.
+/// Creates the note that `record` is a dead letter, and that its key waits for its replay. Written
+/// after the dead letter is acknowledged, and before the record is settled.
 pub(crate) fn held(group: &str, record: &Record, now_ms: i64) -> OutgoingRecord {
     let mut headers = Headers::new();
     headers.push(KIND, Some(b"held"));
@@ -76,7 +79,8 @@ pub(crate) fn held(group: &str, record: &Record, now_ms: i64) -> OutgoingRecord 
     note(group, record, headers)
 }
 
-/// Adds owner and source offset to the replay of a dead letter that is written to a retry topic.
+/// Adds owner and source offset to the replay of a dead letter that is written to a retry topic. By
+/// the offset the replay finds the place that was held for it.
 pub(in crate::recovery) fn push_replay_origin(
     headers: &mut Headers,
     owner: Owner<'_>,

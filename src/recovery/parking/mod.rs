@@ -61,8 +61,9 @@ pub(crate) struct Ticket {
     pub(crate) offset: i64,
 }
 
-/// A waiting key.
+/// A waiting key, for listings.
 pub(crate) struct WaitingKey<'a> {
+    /// The key of the records. None for a record without a key.
     pub(crate) name: Option<&'a [u8]>,
     /// Offsets of its records in the retry partition, in the order in which they are handled.
     pub(crate) queue: &'a VecDeque<i64>,
@@ -273,7 +274,8 @@ impl Parking {
         self.lost.first().map(|range| range.start)
     }
 
-    /// Accepts the loss for an operator. Returns the number of lost entries.
+    /// Accepts the loss for an operator: the position may pass the lost entries. Returns their
+    /// number.
     pub(crate) fn accept_loss(&mut self) -> u64 {
         let lost = self.lost();
         self.lost.clear();
@@ -286,7 +288,7 @@ impl Parking {
         self.next >= self.end
     }
 
-    /// The offset after the last one seen.
+    /// The offset after the last one seen, at which a reader continues.
     pub(crate) fn next(&self) -> i64 {
         self.next
     }
@@ -442,8 +444,9 @@ impl Parking {
         }
     }
 
-    /// Returns a record that was taken as due but cannot be fetched now. It and the records behind
-    /// it are handed out again, the first of its key not before `until_ms`.
+    /// Returns a record that was taken as due but cannot be fetched now, for example because its
+    /// leader is down. It and the records behind it are handed out again, the first of its key not
+    /// before `until_ms`.
     pub(crate) fn hand_back(&mut self, ticket: Ticket, until_ms: i64) {
         let Some(key) = self.keys.get_mut(ticket.key as usize) else {
             return;
@@ -460,7 +463,7 @@ impl Parking {
     }
 
     /// Whether all records that were due by then are settled, or wait for a later time: none is
-    /// being written, and none is to be fetched again.
+    /// handed out, and none is to be fetched again. A bounded run asks it before it ends.
     pub(crate) fn is_done_with(&self, due_by_ms: i64) -> bool {
         let mut used = self.keys.iter().filter(|key| !key.is_done());
         !used.any(|key| {
@@ -628,7 +631,7 @@ impl Parking {
     }
 }
 
-/// Merges two lists of ascending ranges that share no offset.
+/// Merges two lists of ascending ranges that share no offset. Adjacent ranges become one.
 fn merged(lost: &[Range<i64>], unsettled: Vec<Range<i64>>) -> Vec<Range<i64>> {
     let mut all: Vec<Range<i64>> = lost.iter().cloned().chain(unsettled).collect();
     all.sort_by_key(|range| range.start);

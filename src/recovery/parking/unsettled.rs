@@ -17,7 +17,8 @@ pub(super) struct Unsettled {
 }
 
 impl Unsettled {
-    /// Adds an offset, which must be above all that were added before.
+    /// Adds an offset, which must be above all that were added before: entries are seen in the
+    /// order of the log. An offset below the first word is ignored.
     pub(super) fn add(&mut self, offset: i64) {
         if self.words.is_empty() {
             self.base = offset;
@@ -31,7 +32,8 @@ impl Unsettled {
         self.words[word] |= bit;
     }
 
-    /// Removes an offset.
+    /// Removes an offset. Nothing happens if it is not in the set. Words of settled offsets at the
+    /// beginning are freed.
     pub(super) fn remove(&mut self, offset: i64) {
         if let Some((word, bit)) = self.place(offset)
             && let Some(word) = self.words.get_mut(word)

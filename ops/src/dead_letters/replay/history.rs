@@ -39,7 +39,9 @@ pub(super) struct History {
 /// The replays of each topic.
 pub(super) type Histories = BTreeMap<String, History>;
 
-/// Reads the replays. If `is_exclusive`, fails if another run is alive.
+/// Reads the replays. If `is_exclusive`, fails if another run is alive. A topic whose latest run is
+/// complete costs one read of its log; an unfinished run also costs a read of its destinations and
+/// the wait for a heartbeat.
 pub(super) async fn histories(
     cluster: &Cluster,
     admin: &Admin,
@@ -124,7 +126,8 @@ pub(super) fn runs_already(topic: &str, run: &ReplayRun) -> DeadLetterError {
     }
 }
 
-/// Every record that a run published, as entries of the replay log.
+/// Every record that a run published, as entries of the replay log. A destination that was deleted
+/// meanwhile is left out: its records are gone.
 async fn published(
     cluster: &Cluster,
     admin: &Admin,

@@ -69,7 +69,7 @@ pub(super) struct Choice {
     pub(super) partitions: BTreeMap<String, usize>,
 }
 
-/// The fate of a dead letter.
+/// The fate of a dead letter. The plan counts by it, the execution publishes by it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// The filter does not admit it.
@@ -138,7 +138,7 @@ pub struct Route {
     pub executed: bool,
 }
 
-/// The dead letters of one topic.
+/// The dead letters of one topic, with their counts by destination.
 pub(super) struct Batch {
     pub(super) topic: String,
     pub(super) source: TopicDeadLetters,
@@ -257,7 +257,9 @@ impl Plan {
         end
     }
 
-    /// Rejects a plan that cannot be executed. The error contains a remedy.
+    /// Rejects a plan that cannot be executed: a dead letter without a destination, a destination
+    /// that does not exist, or a topic that would be replayed to itself. The error contains a
+    /// remedy.
     pub(super) fn check(&self) -> Result<(), DeadLetterError> {
         if let Some((count, example)) = &self.homeless {
             return Err(DeadLetterError::NoDestination {

@@ -26,10 +26,13 @@ use tokio::task::JoinHandle;
 /// Maximum number of entries without an acknowledgement.
 const UNACKNOWLEDGED_MAX: usize = 1000;
 
-/// Writes the entries of one run for one topic.
+/// Writes the entries of one run for one topic. [`Recorder::end`] must be called: a recorder that
+/// is only dropped keeps sending heartbeats, which block other runs, until the runtime ends.
 pub(super) struct Recorder {
     publisher: Publisher,
+    /// Name of the replay log.
     log: String,
+    /// The run's first entry. The last one differs in `done` and `until`.
     run: ReplayRun,
     heartbeats: JoinHandle<()>,
 }
@@ -73,7 +76,8 @@ impl Recorder {
         })
     }
 
-    /// Records that a dead letter was replayed.
+    /// Records that a dead letter was replayed, with the position of the published record. Returns
+    /// when the entry is enqueued. `letter_ms` is the dead letter's own timestamp.
     pub(super) async fn replayed(
         &self,
         dead_letter: &RecordPosition,
@@ -120,7 +124,8 @@ impl Recorder {
     }
 }
 
-/// Publishes entries. Returns when all are acknowledged.
+/// Publishes entries. Returns when all are acknowledged. After an error some may be written;
+/// entries are idempotent, so the caller may write all of them again.
 pub(in crate::dead_letters) async fn write(
     publisher: &Publisher,
     log: &str,
@@ -160,7 +165,8 @@ fn record(log: &str, entry: &ReplayLogEntry) -> Result<OutgoingRecord, DeadLette
     })
 }
 
-/// Creates the replay log if it is missing.
+/// Creates the replay log if it is missing, compacted, with as many partitions as the dead-letter
+/// topic and the brokers' default replication.
 async fn create(admin: &Admin, topic: &str, log: &str) -> Result<(), KafkaError> {
     let asked = [topic.to_owned(), log.to_owned()];
     let counts = admin.partition_counts(&asked).await?;
@@ -192,7 +198,9 @@ async fn ends(admin: &Admin, batch: &Batch) -> Result<PartitionEnds, KafkaError>
     Ok(ends)
 }
 
-/// Another run that recorded an entry between `from` and our own entry.
+/// Another run that recorded an entry between `from` and our own entry. `from` is the end of the
+/// log when its unfinished runs were checked, so that no run goes unnoticed between the check and
+/// our entry.
 async fn rival(
     cluster: &Cluster,
     log: &str,

@@ -63,7 +63,8 @@ pub(super) struct Sender<'a> {
     tried: u64,
     replayed: u64,
     failed: u64,
-    /// Number of dead letters without content whose originals are gone.
+    /// Number of dead letters without content whose originals are gone. They do not count towards
+    /// [`FAILURES_MAX`]: a topic may be full of them, and the cluster is not at fault.
     gone: u64,
     held_back: u64,
     /// In the order of sending.
@@ -177,6 +178,8 @@ impl<'a> Sender<'a> {
     }
 
     /// Publishes one dead letter in its turn, unless its key is held back or the run is stopped.
+    /// The key is checked after the wait: the record that it waited for may have failed. A dead
+    /// letter counts as tried from here on, whatever becomes of it.
     async fn send(
         &mut self,
         dead_letter: DeadLetterRecord,
@@ -256,7 +259,8 @@ impl<'a> Sender<'a> {
         Ok(None)
     }
 
-    /// Waits for the rate limit, for room, and until no record of the key is in flight.
+    /// Waits for the rate limit, for room, and until no record of the key is in flight. Returns
+    /// early if the run is stopped.
     async fn wait_for_turn(
         &mut self,
         lane: Option<&Lane>,
@@ -299,7 +303,8 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// Settles the oldest record in flight, unless the run is stopped first.
+    /// Settles the oldest record in flight, unless the run is stopped first. Pending for ever if
+    /// none is in flight: the caller checks.
     async fn settle_front(
         &mut self,
         recorder: &Recorder,
@@ -314,7 +319,8 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// Records the outcome of the oldest record in flight.
+    /// Records the outcome of the oldest record in flight. Its entry in the replay log is enqueued
+    /// and not awaited, except that at most [`UNDERWAY_MAX`] entries are unacknowledged.
     async fn receive(
         &mut self,
         outcome: Result<Receipt, PublishError>,
@@ -371,7 +377,8 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// Waits for all records in flight and for their entries. After a stop the wait is limited.
+    /// Waits for all records in flight and for their entries. After a stop the wait is limited; the
+    /// run is then not clean, and the next one looks for what was left.
     async fn settle(
         &mut self,
         recorder: &Recorder,
