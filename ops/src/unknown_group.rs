@@ -20,7 +20,7 @@ pub struct UnknownGroup {
 
 impl UnknownGroup {
     /// Creates the error and searches for similar names. `similar` is empty if the cluster does not
-    /// list its groups.
+    /// list its groups, for whatever reason: a failed search must not hide the error itself.
     pub async fn new(admin: &Admin, group: &str) -> Self {
         let groups = admin.groups().await.unwrap_or_default();
         let names: Vec<String> = groups.into_iter().map(|group| group.group).collect();

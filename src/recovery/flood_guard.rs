@@ -85,6 +85,14 @@ impl FloodGuardPolicy {
 
     /// Never stops a member: for a service whose dead letters are expected, or while known bad
     /// records are dead-lettered on purpose.
+    ///
+    /// ```
+    /// use evenkeel::recovery::FloodGuardPolicy;
+    ///
+    /// // Only a share above 90 % stops the member, however long the run.
+    /// let policy = FloodGuardPolicy::OFF.with_records_min(1_000).with_share_max(0.9);
+    /// assert_eq!(policy.run_max, u64::MAX);
+    /// ```
     pub const OFF: Self = Self {
         window: Duration::from_secs(60),
         records_min: u64::MAX,
@@ -105,7 +113,7 @@ impl Default for FloodGuardPolicy {
     }
 }
 
-/// The kind of a flood.
+/// The kind of a flood. Its text is part of the alarm that operators see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flood {
     /// This many consecutive records were dead-lettered.
@@ -125,7 +133,8 @@ impl fmt::Display for Flood {
     }
 }
 
-/// Counts the dead letters of a member.
+/// Counts the dead letters of a member. `now` is the time since any fixed instant, and never
+/// decreases.
 #[derive(Debug)]
 pub(crate) struct FloodGuard {
     policy: FloodGuardPolicy,
@@ -172,7 +181,8 @@ impl FloodGuard {
     }
 
     /// Admits one more dead letter, which then counts as written, or returns the flood that
-    /// prevents it.
+    /// prevents it. A dead letter that is admitted and not written counts nevertheless: the caller
+    /// retries the write until it succeeds.
     pub(crate) fn admit(&mut self, now: Duration) -> Result<(), Flood> {
         if self.state == State::Watching
             && let Some(flood) = self.flood(now)

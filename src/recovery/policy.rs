@@ -132,6 +132,18 @@ impl RetryPolicy {
     /// ([`HandlerError::retry_after`](crate::handler::HandlerError::retry_after)). A longer wait
     /// than all of this policy's is cut to the longest of them, so that no answer of a server can
     /// make a record wait for ever.
+    ///
+    /// ```
+    /// use evenkeel::recovery::{RetryDecision, RetryPolicy};
+    /// use std::time::Duration;
+    ///
+    /// let policy = RetryPolicy::default();
+    /// let soon = RetryDecision::RetryAfter(Duration::from_millis(100));
+    /// let asked = policy.no_sooner(soon, Some(Duration::from_secs(5)));
+    /// assert_eq!(asked, RetryDecision::RetryAfter(Duration::from_secs(5)));
+    /// let bounded = policy.no_sooner(soon, Some(Duration::from_secs(86_400)));
+    /// assert_eq!(bounded, RetryDecision::RetryAfter(Duration::from_secs(600)));
+    /// ```
     pub fn no_sooner(&self, decision: RetryDecision, after: Option<Duration>) -> RetryDecision {
         let longest = self.park_delay_max().max(self.backoff.max);
         let after = after.unwrap_or_default().min(longest);

@@ -60,7 +60,8 @@ pub struct Destination {
     pub topic: String,
     /// The partition. None lets the key decide.
     pub partition: Option<i32>,
-    /// Whether the topic is a retry topic, whose records only its group handles.
+    /// Whether the topic is a retry topic, whose records only its group handles. The replay then
+    /// names its owner and source offset, by which it takes the place that was held for it.
     pub is_retry: bool,
 }
 

@@ -257,7 +257,8 @@ impl ReplayLog {
         stamp.is_some_and(|stamp| stamp.is_of(dead_letter_ms))
     }
 
-    /// Whether the dead letter at this position is marked as replayed at that time or later.
+    /// Whether the dead letter at this position is marked as replayed at that time or later. Tells
+    /// a replay that is recorded from an earlier one of the same dead letter.
     pub fn is_marked_since(&self, partition: i32, offset: i64, at: Timestamp) -> bool {
         let stamp = self.stamp(partition, offset);
         stamp.is_some_and(|stamp| stamp.at_ms >= at.as_millisecond())
@@ -267,7 +268,8 @@ impl ReplayLog {
         self.offsets.get(&partition)?.get(&offset)
     }
 
-    /// The marked dead letters of a partition before `offset`.
+    /// The marked dead letters of a partition before `offset`, ascending. A purge removes the marks
+    /// with their dead letters.
     pub fn before(&self, partition: i32, offset: i64) -> impl Iterator<Item = i64> {
         let offsets = self.offsets.get(&partition);
         offsets

@@ -178,6 +178,15 @@ fn cuts(
 /// replay logs, Kafka's own topics, and topics to which services publish, for which `is_declared`
 /// returns true.
 ///
+/// ```
+/// use evenkeel_ops::dead_letters::purge::check_purpose;
+///
+/// let is_declared = |topic: &str| topic == "shop.orders";
+/// assert!(check_purpose("dlq.payments.shop.orders", is_declared).is_ok());
+/// assert!(check_purpose("retry.payments.shop.orders", is_declared).is_err());
+/// assert!(check_purpose("shop.orders", is_declared).is_err());
+/// ```
+///
 /// # Errors
 /// [`DeadLetterError::OtherPurpose`] for such a topic.
 pub fn check_purpose(

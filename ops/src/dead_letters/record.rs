@@ -33,14 +33,15 @@ impl DeadLetterRecord {
         Self { record, failure }
     }
 
-    /// Time of the last failure, or else of the dead letter.
+    /// Time of the last failure, or else of the dead letter. None if neither is known. Filters and
+    /// listings go by it.
     pub fn time(&self) -> Option<Timestamp> {
         let written = || Timestamp::from_millisecond(self.record.timestamp_ms?).ok();
         self.failure.last_failure.or_else(written)
     }
 
     /// Whether the dead letter lacks content of the original record: it is truncated, or lacks the
-    /// original's headers.
+    /// original's headers. [`restore`](super::originals::restore) looks the original up.
     pub fn is_incomplete(&self) -> bool {
         self.failure.is_reference || self.failure.is_bare
     }
@@ -126,7 +127,7 @@ pub enum Lookup {
     Stopped,
 }
 
-/// Reads one offset. Blocks the calling thread.
+/// Reads one offset. Blocks the calling thread, for the cluster's timeout at most for each request.
 ///
 /// # Errors
 /// If a request to the cluster fails. [`KafkaError::UnknownTopic`] or

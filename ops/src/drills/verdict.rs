@@ -77,7 +77,9 @@ impl Counts {
     }
 }
 
-/// The listed row of a topic and a type. Its serialised form is stable.
+/// The listed row of a topic and a type. Its serialised form is stable. `events` is the sum of
+/// `recognised`, `handled_again`, `failed`, `ignored`, `skipped`, `undelivered` and `unanswered` if
+/// the drill was executed.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct TypeRow {

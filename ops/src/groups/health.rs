@@ -62,7 +62,8 @@ impl InForce {
     }
 }
 
-/// All pauses of a group in a state of its control topic.
+/// All pauses of a group in a state of its control topic. A partition may be covered by several of
+/// them; it continues when all of them are resumed.
 pub fn pauses(control: &ControlState) -> Vec<InForce> {
     control
         .paused()
@@ -70,8 +71,9 @@ pub fn pauses(control: &ControlState) -> Vec<InForce> {
         .collect()
 }
 
-/// The dependencies for which members wait. Statuses of killed members are dropped, because those
-/// members could not withdraw them. If the brokers list no members, all statuses are returned.
+/// The dependencies for which members wait, as the members report them: one status for each member
+/// and dependency. Statuses of killed members are dropped, because those members could not withdraw
+/// them. If the brokers list no members, all statuses are returned.
 pub fn down_of(control: &ControlState, group: &GroupDescription) -> Vec<Status> {
     let is_member = |status: &&Status| {
         let mut members = group.members.iter();

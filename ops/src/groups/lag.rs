@@ -44,7 +44,13 @@ pub async fn lag_of(
     Ok(lag)
 }
 
-/// An age such as `1h 3m 20s`, to the second.
+/// An age in milliseconds as text such as `1h 3m 20s`, to the second.
+///
+/// ```
+/// use evenkeel_ops::groups::lag::age;
+///
+/// assert_eq!(age(3_800_500), "1h 3m 20s");
+/// ```
 pub fn age(ms: i64) -> String {
     let seconds = jiff::SignedDuration::from_secs(ms / 1000);
     format!("{seconds:#}")

@@ -119,7 +119,8 @@ pub fn by_topic(scopes: &[Scope]) -> Vec<Partitions> {
     all.into_iter().map(of).collect()
 }
 
-/// Partitions as ranges: `shop.orders/0-11 shop.payments/0,2-3`.
+/// Partitions as ranges, for people: `shop.orders/0-11 shop.payments/0,2-3`. The numbers of a topic
+/// must be sorted, as [`by_topic`] returns them.
 pub fn ranges(of_topics: &[Partitions]) -> String {
     let of_topic = |of: &Partitions| {
         let mut ranges: Vec<(i32, i32)> = Vec::new();

@@ -29,7 +29,9 @@ pub async fn waiting_keys(
     blocking::run(look).await
 }
 
-/// The source topics of the group that have a retry topic, or `named` if each of them has one.
+/// The source topics of the group that have a retry topic, or `named` if each of them has one. A
+/// topic counts as a source if a topic with the name of its retry topic exists; whether the group
+/// reads it is not checked.
 ///
 /// # Errors
 /// [`WaitingKeysError::NoRetryTopic`], [`WaitingKeysError::NoRetryTopics`] or

@@ -36,7 +36,8 @@ pub struct WaitingKey {
 }
 
 impl WaitingKey {
-    /// The row of a key from the retry topic.
+    /// The row of a key from the retry topic. Whether an attempt is due is decided by the time of
+    /// this call.
     pub fn new(key: ParkedKey) -> Self {
         let place = |offset: i64| format!("{}/{}@{offset}", key.topic, key.partition);
         let time = |ms: i64| Timestamp::from_millisecond(ms).ok();

@@ -70,9 +70,11 @@ pub struct DeadLetter {
     /// The stage of the failure: `decode`, `schema`, `handler`, `timeout`, `panic`, `inbox` or
     /// `skipped` for this library, or Connect's stage.
     pub stage: Option<String>,
-    /// The message of the error.
+    /// The message of the error. None also if a dead letter of this library was shortened to fit
+    /// its topic.
     pub message: Option<String>,
-    /// The number of attempts.
+    /// The number of attempts, as its writer counts them: for this library those of the last
+    /// delivery, whatever the class of their failures.
     pub attempts: Option<u32>,
     /// When the record failed for the first time, as far as replays have kept it, or otherwise when
     /// it was dead-lettered.

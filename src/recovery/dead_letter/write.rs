@@ -24,7 +24,8 @@ const MESSAGE_BYTES_MAX: usize = 1024;
 /// id and trace.
 const REFERENCE_HEADERS_BYTES_MAX: usize = 4096;
 
-/// Headers that are added to the dead letter of a record skipped by an operator.
+/// Headers that are added to the dead letter of a record skipped by an operator. They are removed
+/// from a record that brings them along and fails: it was not skipped this time.
 pub(super) const SKIP: &[&str] = &[SKIPPED_BY, SKIPPED_WHY, SKIP_COMMAND];
 
 /// All headers that a dead letter adds. They replace older ones of the same name.
@@ -97,7 +98,8 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// From the complete form to the smallest one that still describes the failure. If even the
+    /// From the complete form to the smallest one that still describes the failure. A caller goes
+    /// on to the next one only if the brokers refused the form before for its size. If even the
     /// last one is too large, because of the key, the dead letter cannot be written:
     /// `max.message.bytes` of the topic must be raised, and until then the partition is blocked.
     pub(crate) const ALL: [Self; 3] = [Self::Whole, Self::Shortened, Self::Reference];

@@ -21,16 +21,19 @@ use crate::failure::Class;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryTopicEntry {
-    /// A record that waits for its next attempt, or behind another one of its key.
+    /// A record that waits for its next attempt, or behind another one of its key. The entry
+    /// contains the record.
     Parked {
-        /// Its offset in the source topic. None if unknown.
+        /// Its offset in the source topic. None if unknown, as for a record that another program
+        /// wrote into the retry topic.
         origin: Option<i64>,
         /// The state of its attempts.
         wait: RetryState,
         /// Whether it is the replay of a dead letter, which takes the place that was held for it.
         is_replay: bool,
     },
-    /// A parked record failed again, and continues to wait.
+    /// A parked record failed again, and continues to wait. Of several entries about one record the
+    /// last counts.
     Failed {
         /// Its offset in the retry topic.
         of: i64,
@@ -106,11 +109,13 @@ impl Owner<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[non_exhaustive]
 pub struct RetryState {
-    /// How often it was parked after a failure. 0 for a record that waits behind another.
+    /// How often it was parked after a failure. 0 for a record that waits behind another. It is the
+    /// index of its next delay in [`RetryPolicy::park_delays`](crate::recovery::RetryPolicy).
     pub rounds: u32,
-    /// The number of its attempts.
+    /// The number of its attempts, in place and after delays.
     pub attempts: u32,
-    /// The earliest time of its next attempt, in milliseconds since the epoch. 0 for at once.
+    /// The earliest time of its next attempt, in milliseconds since the epoch. 0 for at once. A
+    /// member bounds it by its policy's longest delay from now on.
     pub not_before_ms: i64,
 }
 
@@ -122,7 +127,8 @@ pub struct ParkedReason {
     pub class: Option<String>,
     /// The message of the last failure.
     pub message: Option<String>,
-    /// Since when it waits, in milliseconds since the epoch.
+    /// Since when it waits, in milliseconds since the epoch: the time at which the entry was
+    /// written.
     pub since_ms: Option<i64>,
 }
 

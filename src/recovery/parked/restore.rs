@@ -9,7 +9,7 @@ use crate::event::{Headers, Record, RecordBatchBuilder};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-/// A record as stored in a retry topic.
+/// A record as stored in a retry topic: position and time of its entry, not of the record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stored<'a> {
     pub(crate) partition: i32,

@@ -39,7 +39,8 @@ impl Parking {
         }
     }
 
-    /// Notes that all entries before `offset` were seen.
+    /// Notes that all entries before `offset` were seen: compaction and transaction markers leave
+    /// offsets without an entry.
     pub(crate) fn reached(&mut self, offset: i64) {
         self.next = self.next.max(offset);
     }
