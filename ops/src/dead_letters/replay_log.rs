@@ -62,9 +62,8 @@ pub(super) async fn of_topic(cluster: &Cluster, topic: &str) -> Result<LogUntil,
     blocking::run(read).await
 }
 
-/// The replay of one dead letter. `None` if it was not replayed. Compare
-/// [`Replayed::is_of`](evenkeel::recovery::Replayed::is_of) with the dead letter's timestamp: the
-/// topic may have been recreated.
+/// The replay of one dead letter. `None` if it was not replayed. Ask [`Replayed::is_of`] with the
+/// dead letter's timestamp: the topic may have been recreated.
 ///
 /// # Errors
 /// If a request to the cluster fails.

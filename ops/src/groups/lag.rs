@@ -14,9 +14,8 @@ use std::time::Duration;
 /// The lag of the group on `topics`, or on all topics to which it has committed or is assigned. A
 /// partition without a committed offset has all its records as lag.
 ///
-/// A partition whose next record cannot be read has no age but
-/// [`PartitionLag::unreadable`](evenkeel::kafka::admin::PartitionLag::unreadable), and does not
-/// fail the listing.
+/// A partition whose next record cannot be read has no age but [`PartitionLag::unreadable`], and does
+/// not fail the listing.
 ///
 /// # Errors
 /// If a request to the cluster fails, or if the client may see none of the topics.
