@@ -1,4 +1,7 @@
 //! A rate limit: the time of the next record. Pure: the caller passes the current time.
+//!
+//! Records have equal gaps instead of bursts: a replay or drill must not look like a flood to the
+//! members that handle it.
 
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,7 +28,8 @@ impl RateLimit {
         self.due
     }
 
-    /// Records that a record is sent.
+    /// Notes that a record is sent: the next one is due a gap after the time when this one was due,
+    /// or, if this one was late, after `now` less [`LATENESS_MAX`].
     pub(crate) fn record_sent(&mut self, now: Instant) {
         let earliest = now.checked_sub(LATENESS_MAX).unwrap_or(now);
         self.due = self.due.max(earliest) + self.gap;

@@ -6,7 +6,16 @@ pub const OFFERED_MAX: usize = 3;
 /// Minimum similarity of a suggestion. 1 means equal.
 const SIMILARITY_MIN: f64 = 0.75;
 
-/// The names most similar to `name`, the most similar first.
+/// The names most similar to `name`, the most similar first, at most [`OFFERED_MAX`]. Compares
+/// without regard to case, by the normalised Damerau-Levenshtein distance. Empty if none is similar
+/// enough to be a mistyped form of it.
+///
+/// ```
+/// use evenkeel_ops::similar_names::nearest;
+///
+/// let existing = ["payments".to_owned(), "shipping".to_owned()];
+/// assert_eq!(nearest("paymets", &existing), ["payments"]);
+/// ```
 pub fn nearest<'a>(name: &str, existing: &'a [String]) -> Vec<&'a str> {
     let lower = name.to_lowercase();
     let mut similar: Vec<(f64, &str)> = existing

@@ -5,6 +5,10 @@ use evenkeel::kafka::admin::Admin;
 use std::fmt;
 
 /// A group that does not exist, and groups with similar names.
+///
+/// Kafka knows a group while it has members or committed offsets. A group that never ran, or whose
+/// offsets expired, is unknown; so is one that the client may not see. A retry does not help before
+/// a member has run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnknownGroup {
@@ -16,7 +20,7 @@ pub struct UnknownGroup {
 
 impl UnknownGroup {
     /// Creates the error and searches for similar names. `similar` is empty if the cluster does not
-    /// list its groups.
+    /// list its groups, for whatever reason: a failed search must not hide the error itself.
     pub async fn new(admin: &Admin, group: &str) -> Self {
         let groups = admin.groups().await.unwrap_or_default();
         let names: Vec<String> = groups.into_iter().map(|group| group.group).collect();

@@ -1,7 +1,15 @@
 //! Patterns with `*` and `?`. Pure.
 
 /// Whether the pattern matches the whole text. `*` matches any number of bytes and `?` exactly one.
-/// Linear in practice, because only the last star is retried.
+/// Nothing escapes them. Never fails and never backtracks beyond the last star, so that no pattern
+/// of an operator can hang the tool: the time is at most the product of both lengths.
+///
+/// ```
+/// use evenkeel_ops::wildcard::matches;
+///
+/// assert!(matches(b"shop.order-*", b"shop.order-placed.v1"));
+/// assert!(!matches(b"shop.order", b"shop.order-placed.v1"), "the whole text counts");
+/// ```
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut seen) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;

@@ -1,6 +1,9 @@
 //! Shared code of this workspace's programs, so that a flag, a duration or an exit code has the
 //! same meaning in each.
 //!
+//! Doc comments of arguments ([`connection::BrokerArgs`], [`output_format::OutputFormat`]) are help
+//! texts of the programs.
+//!
 //! | module | owns |
 //! |---|---|
 //! | [`exit`] | the one table of exit codes, and which error has which |

@@ -6,6 +6,14 @@ use std::str::FromStr;
 
 /// Address of a store, such as `postgres://USER:PASSWORD@HOST/DATABASE`, as an argument. It is
 /// never printed: its `Debug` form hides it.
+///
+/// ```
+/// use evenkeel_program::store::StoreAddress;
+///
+/// let address: StoreAddress = "postgres://jane:secret@db/shop".parse()?;
+/// assert!(!format!("{address:?}").contains("secret"));
+/// # Ok::<(), std::convert::Infallible>(())
+/// ```
 #[derive(Clone)]
 pub struct StoreAddress(String);
 

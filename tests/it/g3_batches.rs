@@ -46,7 +46,7 @@ async fn book(
     largest.0.fetch_max(steps.len(), Ordering::Relaxed);
     let mut outcomes = Vec::new();
     let mut is_failed = false;
-    for Delivered { event, context } in &steps {
+    for Delivered { event, context, .. } in &steps {
         let Step { key, number } = &event.data;
         let is_first = context.attempt() == 1;
         is_failed |= is_first && key == "a0" && number.is_multiple_of(5);

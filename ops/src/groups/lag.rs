@@ -1,4 +1,8 @@
 //! Number and age of the records that a group has not settled.
+//!
+//! The lag of a partition is its end offset less the committed offset, and its age that of the
+//! record at the committed offset. Records above it may be settled already: the commit metadata has
+//! them.
 
 use crate::{Observer, visibility};
 use evenkeel::kafka::KafkaError;
@@ -7,7 +11,11 @@ use evenkeel::recovery::retry_topic;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// The lag of the group on `topics`, or on all topics to which it has committed or is assigned.
+/// The lag of the group on `topics`, or on all topics to which it has committed or is assigned. A
+/// partition without a committed offset has all its records as lag.
+///
+/// A partition whose next record cannot be read has no age but [`PartitionLag::unreadable`], and does
+/// not fail the listing.
 ///
 /// # Errors
 /// If a request to the cluster fails, or if the client may see none of the topics.
@@ -35,7 +43,13 @@ pub async fn lag_of(
     Ok(lag)
 }
 
-/// An age such as `1h 3m 20s`, to the second.
+/// An age in milliseconds as text such as `1h 3m 20s`, to the second.
+///
+/// ```
+/// use evenkeel_ops::groups::lag::age;
+///
+/// assert_eq!(age(3_800_500), "1h 3m 20s");
+/// ```
 pub fn age(ms: i64) -> String {
     let seconds = jiff::SignedDuration::from_secs(ms / 1000);
     format!("{seconds:#}")
@@ -48,18 +62,48 @@ fn aged<'a>(lag: &'a [PartitionLag], group: &str, named: &[String]) -> Vec<&'a P
     lag.iter().filter(is_aged).collect()
 }
 
-/// Limits of a group's lag.
+/// Limits of a group's lag. Default: none.
+///
+/// ```
+/// use evenkeel_ops::groups::lag::{LagLimits, excess};
+/// use std::time::Duration;
+///
+/// let limits = LagLimits::default()
+///     .with_records(1_000)
+///     .with_age(Duration::from_secs(300));
+/// assert_eq!(excess(&[], "payments", &[], limits), None, "nothing waits");
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct LagLimits {
-    /// Maximum number of records, over all partitions.
+    /// Bounds the number of records, over all partitions of all topics, parked ones included.
+    /// `None`: no limit.
     pub records: Option<i64>,
-    /// Maximum age of the oldest unsettled record.
+    /// Bounds the age of the oldest unsettled record. The age of parked records counts only if
+    /// their retry topic is named. `None`: no limit.
     pub age: Option<Duration>,
 }
 
-/// The violated limits of a group's lag on the `named` topics, or on all its topics. `None` if
-/// there are none. Parked records wait by design: their age counts only if their retry topic is
-/// named.
+impl LagLimits {
+    /// Sets [`records`](Self::records).
+    #[must_use]
+    pub fn with_records(mut self, records: impl Into<Option<i64>>) -> Self {
+        self.records = records.into();
+        self
+    }
+
+    /// Sets [`age`](Self::age).
+    #[must_use]
+    pub fn with_age(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.age = age.into();
+        self
+    }
+}
+
+/// The first violated limit of a group's lag on the `named` topics, or on all its topics, in words.
+/// `None` if there is none. Parked records wait by design: their age counts only if their retry
+/// topic is named. With any limit, a partition whose next record cannot be read is a violation too,
+/// because its age is unknown.
 pub fn excess(
     lag: &[PartitionLag],
     group: &str,
@@ -69,6 +113,8 @@ pub fn excess(
     complaint(lag, &aged(lag, group, named), limits.records, limits.age)
 }
 
+/// The violation in words. Records are checked first, then partitions that cannot be read, then the
+/// age.
 fn complaint(
     lag: &[PartitionLag],
     aged: &[&PartitionLag],

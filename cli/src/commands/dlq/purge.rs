@@ -112,11 +112,10 @@ pub(super) async fn run(
 ) -> anyhow::Result<Ending> {
     let topics = args.topics.resolve(admin).await?;
     topics.iter().try_for_each(|topic| check_topic(topic))?;
-    let settings = PurgeSettings {
-        expired: args.before.map_or(Expired::Replayed, Expired::Before),
-        group: args.topics.group.clone(),
-        execute: args.execute,
-    };
+    let expired = args.before.map_or(Expired::Replayed, Expired::Before);
+    let settings = PurgeSettings::new(expired)
+        .with_group(args.topics.group.clone())
+        .with_execute(args.execute);
     let stderr = Arc::new(Stderr);
     let purge = purge(&cluster, admin, &topics, &settings, stop.token(), stderr).await?;
     let Some(Purge { cuts, stranded, .. }) = purge else {

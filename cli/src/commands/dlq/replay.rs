@@ -173,20 +173,18 @@ pub(super) async fn run(
         Some(file) => Source::records(records_of(file).await?),
         None => Source::topics(args.topics.resolve(admin).await?),
     };
-    let settings = ReplaySettings {
-        filter: args.filter.of(&args.topics),
-        target: args.to,
-        again: args.again,
-        execute: args.execute,
-    };
+    let settings = ReplaySettings::default()
+        .with_filter(args.filter.of(&args.topics))
+        .with_target(args.to)
+        .with_again(args.again)
+        .with_execute(args.execute);
     let planned = Replay::plan(&cluster, admin, source, settings, stop.token(), &Stderr);
     let Some(mut replay) = planned.await? else {
         return Ok(stop.ending());
     };
-    let limits = Limits {
-        rate: args.rate,
-        records: args.limit.unwrap_or(u64::MAX),
-    };
+    let limits = Limits::default()
+        .with_rate(args.rate)
+        .with_records(args.limit.unwrap_or(u64::MAX));
     let to_replay = replay.to_replay().min(limits.records);
     if args.execute {
         replay.check()?;

@@ -69,10 +69,9 @@ impl TopicArgs {
 
     /// The selection as the operations take it.
     fn of_group(&self) -> Topics {
-        Topics {
-            named: self.topics.clone(),
-            group: self.group.clone(),
-        }
+        Topics::default()
+            .with_named(self.topics.iter().cloned())
+            .with_group(self.group.clone())
     }
 
     /// The sorted topics: the named ones, or those that exist. Topics that the user may not see are
@@ -85,16 +84,15 @@ impl TopicArgs {
 impl FilterArgs {
     /// The filter of these flags for the dead letters of `topics`.
     pub(super) fn of(self, topics: &TopicArgs) -> Filter {
-        Filter {
-            group: topics.group.clone(),
-            partitions: self.partition,
-            key: self.key,
-            class: self.class,
-            stage: self.stage,
-            event_type: self.ty,
-            message_contains: self.grep,
-            since: self.since,
-            until: self.until,
-        }
+        Filter::default()
+            .with_group(topics.group.clone())
+            .with_partitions(self.partition)
+            .with_key(self.key)
+            .with_class(self.class)
+            .with_stage(self.stage)
+            .with_event_type(self.ty)
+            .with_message_contains(self.grep)
+            .with_since(self.since)
+            .with_until(self.until)
     }
 }

@@ -146,15 +146,14 @@ pub(super) async fn run(
         false => connection.admin().await?,
     };
     let cluster = connection.cluster()?;
-    let settings = DrillSettings {
-        group: args.group.name().to_owned(),
-        from: args.from,
-        to: args.to,
-        dead_letter_topic: match &args.dead_letter_topic {
-            Some(topic) => DeadLetterTopic::One(topic.clone()),
-            None => DeadLetterTopic::PerTopic,
-        },
+    let dead_letter_topic = match &args.dead_letter_topic {
+        Some(topic) => DeadLetterTopic::One(topic.clone()),
+        None => DeadLetterTopic::PerTopic,
     };
+    let settings = DrillSettings::new(args.group.name())
+        .with_from(args.from)
+        .with_to(args.to)
+        .with_dead_letter_topic(dead_letter_topic);
     let planned = Duplicates::plan(
         &cluster,
         &admin,
@@ -181,10 +180,7 @@ async fn execute(
 ) -> anyhow::Result<Ending> {
     let group = args.group.name();
     let by = operator::name(args.by.as_deref(), connection)?;
-    let limits = Limits {
-        rate: args.rate,
-        wait: args.wait,
-    };
+    let limits = Limits::default().with_rate(args.rate).with_wait(args.wait);
     say!(
         "delivering settled records of {} to {group} at {} again",
         drill.topics().join(", "),

@@ -130,10 +130,9 @@ pub(super) async fn run(connection: &ConnectionArgs, args: LagArgs) -> anyhow::R
     let (mut complaints, mut wrong) = (Vec::new(), Vec::new());
     // Control topics that cannot be read may hide problems.
     let mut refused = args.check.check && states.is_partial;
-    let limits = LagLimits {
-        records: args.threshold,
-        age: args.max_age,
-    };
+    let limits = LagLimits::default()
+        .with_records(args.threshold)
+        .with_age(args.max_age);
     let mut listing = Listing::stdout(args.output);
     for group in groups {
         let lag = match lag_of(&admin, &group, &args.topic, &Stderr).await {

@@ -39,7 +39,9 @@ pub(super) struct History {
 /// The replays of each topic.
 pub(super) type Histories = BTreeMap<String, History>;
 
-/// Reads the replays. If `is_exclusive`, fails if another run is alive.
+/// Reads the replays. If `is_exclusive`, fails if another run is alive. A topic whose latest run is
+/// complete costs one read of its log; an unfinished run also costs a read of its destinations and
+/// the wait for a heartbeat.
 pub(super) async fn histories(
     cluster: &Cluster,
     admin: &Admin,
@@ -74,6 +76,8 @@ pub(super) async fn histories(
     Ok(histories)
 }
 
+/// Whether the log has this replay already. A mark of an earlier replay of the same dead letter
+/// does not count.
 fn is_known(replays: &ReplayLog, entry: &ReplayLogEntry) -> bool {
     match entry {
         ReplayLogEntry::DeadLetter {
@@ -81,8 +85,8 @@ fn is_known(replays: &ReplayLog, entry: &ReplayLogEntry) -> bool {
             offset,
             replayed: Some(replayed),
         } => replays.is_marked_since(*partition, *offset, replayed.at),
-        ReplayLogEntry::DeadLetter { replayed: None, .. } => true,
-        ReplayLogEntry::Run(_) => true,
+        // Neither a removed mark nor a run is a replay that has to be recorded.
+        _ => true,
     }
 }
 
@@ -120,7 +124,8 @@ pub(super) fn runs_already(topic: &str, run: &ReplayRun) -> DeadLetterError {
     }
 }
 
-/// Every record that a run published, as entries of the replay log.
+/// Every record that a run published, as entries of the replay log. A destination that was deleted
+/// meanwhile is left out: its records are gone.
 async fn published(
     cluster: &Cluster,
     admin: &Admin,
@@ -168,6 +173,7 @@ async fn replays_of(
     blocking::run(read).await
 }
 
+/// The entry for a record that replays a dead letter of `topic`. `None` for any other record.
 fn entry_for(record: &LogRecord, topic: &str, run: &str) -> Option<ReplayLogEntry> {
     let (dead_letter, by, at) = replay_of(&record.headers)?;
     let to = RecordPosition {

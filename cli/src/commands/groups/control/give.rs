@@ -91,13 +91,7 @@ impl ControlCommand<'_> {
         let by = operator::name(flags.by.as_deref(), connection)?;
         let admin = connection.admin_to_change().await?;
         let cluster = connection.cluster()?;
-        let request = Request {
-            group,
-            by: &by,
-            why: &flags.why,
-            action,
-            wait: flags.wait,
-        };
+        let request = Request::new(group, &by, &flags.why, action).with_wait(flags.wait);
         let given = control_command::give(&cluster, &admin, request, &Stderr).await;
         let given = given.map_err(|error| match error {
             GroupError::Malformed(error) => anyhow::Error::from(Usage(error.to_string())),
