@@ -2,7 +2,7 @@
 
 use evenkeel::event::decode;
 use evenkeel::kafka::reader::LogRecord;
-use evenkeel_ops::wildcard::matches;
+use evenkeel_ops::names::wildcard::matches;
 use std::str::FromStr;
 
 /// The field that a filter checks.

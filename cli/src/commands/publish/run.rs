@@ -11,7 +11,7 @@ use crate::output::{
 use evenkeel::event::JsonEvent;
 use evenkeel::kafka::{KafkaError, admin::Admin};
 use evenkeel::publisher::{PendingReceipt, PublishError, Publisher};
-use evenkeel_ops::receipts::ready_or_never;
+use evenkeel_ops::sending::receipts::ready_or_never;
 use evenkeel_program::exit::Ending;
 use evenkeel_program::stop::Stop;
 use serde::Serialize;

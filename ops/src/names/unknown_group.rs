@@ -1,6 +1,6 @@
 //! The error of a consumer group that does not exist.
 
-use crate::similar_names::nearest;
+use super::similar_names::nearest;
 use evenkeel::kafka::admin::Admin;
 use std::fmt;
 
