@@ -8,7 +8,7 @@ use super::cache_updater::CacheUpdater;
 use super::view::{self, Line, Order};
 use super::{SERVICE, State};
 use crate::daemon;
-use crate::options::Options;
+use crate::daemon::options::Options;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use comfy_table::{Table, presets};

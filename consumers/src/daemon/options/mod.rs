@@ -7,8 +7,8 @@ mod choices;
 
 pub use choices::{GroupProtocol, Survives};
 
-use crate::config_file::ConfigFile;
-use crate::inbox_purge;
+use super::config_file::ConfigFile;
+use super::inbox_purge;
 use clap::Args;
 use evenkeel::consumer::{Assignment, ConsumerSettings, StopWhen};
 use evenkeel::inbox::Durability;

@@ -8,7 +8,7 @@
 //! exception: a file named on the command line takes precedence over variables. `reference.toml`
 //! beside this crate's manifest documents every key.
 
-use crate::options::{GroupProtocol, Survives};
+use super::options::{GroupProtocol, Survives};
 use evenkeel::kafka::{ConfigError, read_toml};
 use evenkeel::telemetry::daemon::admin_address;
 use serde::Deserialize;

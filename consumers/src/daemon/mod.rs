@@ -1,9 +1,14 @@
 //! Runs a service: assembles store, publisher, router and consumer, from the flags to the exit
 //! code.
+//!
+//! [`options`]: the flags; [`config_file`]: the configuration file; [`inbox_purge`]: deletes old
+//! inbox rows.
+
+pub mod config_file;
+pub mod inbox_purge;
+pub mod options;
 
 use crate::effects;
-use crate::inbox_purge;
-use crate::options::{Options, Settings};
 use anyhow::{Context, Result};
 use clap::{Args, Command, FromArgMatches};
 use evenkeel::consumer::{Consumer, RunReport, StopWhen, Stopped};
@@ -15,6 +20,7 @@ use evenkeel::signals::{StopRequest, StopRequests, StopSignal};
 use evenkeel::telemetry::daemon::{Daemon, DaemonSettings};
 use evenkeel::telemetry::say;
 use evenkeel_program::exit::{self, Ending};
+use options::{Options, Settings};
 use std::convert::Infallible;
 use std::pin::pin;
 use std::process::ExitCode;
