@@ -3,10 +3,10 @@
 //! Several connections cannot be faster than one here, because every group needs the rows of every
 //! other. The measurement shows their loss: without countermeasures, each deadlock costs a second.
 
-use crate::run::rate;
 use crate::sample::Sample;
 use crate::spec::{Aim, Bound, Contestant, Data, Figure, Form, Plan, Spec, Turn};
-use crate::usage::Moment;
+use crate::turns::run::rate;
+use crate::turns::usage::Moment;
 use anyhow::{Context, bail};
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Event;
@@ -44,7 +44,7 @@ pub(crate) fn plan() -> Plan {
             records: 8_000,
             keys: 1_000,
             form: Form::Event,
-            ..super::consume::DATA
+            ..crate::workloads::throughput::consume::DATA
         }),
     };
     let names = ["1", "2", "4", "8", "4-of-two"];

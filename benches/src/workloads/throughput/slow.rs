@@ -3,10 +3,10 @@
 //! The timer sets the upper limit. `tokio` measures it: bare tasks with the same number of sleeps,
 //! without Kafka and ordering, 1,000 or 10,000 at a time.
 
-use crate::check::Check;
-use crate::run::{evenkeel, rate};
 use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
-use crate::usage::Moment;
+use crate::turns::check::Check;
+use crate::turns::run::{evenkeel, rate};
+use crate::turns::usage::Moment;
 use evenkeel::consumer::RecordHeaders;
 use evenkeel::event::Record;
 use evenkeel::handler::Router;

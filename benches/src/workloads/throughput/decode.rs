@@ -4,10 +4,10 @@
 //! the payload into the same struct. `validated` is evenkeel with schema validation, to show its
 //! cost.
 
-use crate::check::Check;
-use crate::run::{evenkeel, rate, raw_loop};
 use crate::sample::Sample;
 use crate::spec::{Aim, Bound, Contestant, Data, Figure, Form, Plan, Spec, Turn};
+use crate::turns::check::Check;
+use crate::turns::run::{evenkeel, rate, raw_loop};
 use anyhow::Context;
 use evenkeel::event::Event;
 use evenkeel::handler::{Outcome, Router};

@@ -5,7 +5,7 @@
 
 use super::latency::{publisher, send};
 use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
-use crate::usage::{Moment, resident_max_mib};
+use crate::turns::usage::{Moment, resident_max_mib};
 use anyhow::{Context, bail};
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Record;

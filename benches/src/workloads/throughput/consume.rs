@@ -4,9 +4,9 @@
 //! consumer, without offset tracking, ordering and commits. `evenkeel` has order per key, offset
 //! tracking, limits, metrics and commits. Like the raw loop, it does not read headers.
 
-use crate::check::Check;
-use crate::run::{evenkeel, rate, raw_loop};
 use crate::spec::{Aim, Bound, Contestant, Data, Figure, Form, Plan, Spec, Turn};
+use crate::turns::check::Check;
+use crate::turns::run::{evenkeel, rate, raw_loop};
 use evenkeel::consumer::RecordHeaders;
 use evenkeel::event::Record;
 use evenkeel::handler::{Outcome, Router};

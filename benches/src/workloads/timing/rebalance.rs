@@ -6,10 +6,10 @@
 //! handled again.
 
 use super::latency::{publisher, send};
-use crate::paced::{Pace, Paced};
-use crate::run::raw_config;
 use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
-use crate::usage::resident_max_mib;
+use crate::turns::paced::{Pace, Paced};
+use crate::turns::run::raw_config;
+use crate::turns::usage::resident_max_mib;
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;

@@ -1,6 +1,6 @@
 //! Records at a steady rate, and the time of each from its publication to its handler.
 
-use crate::run::quantile;
+use crate::turns::run::quantile;
 use anyhow::bail;
 use std::collections::BTreeMap;
 use std::future::Future;

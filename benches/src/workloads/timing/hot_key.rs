@@ -8,9 +8,9 @@
 //! The value is the 99th percentile of the time from publication to handler, over all other keys.
 
 use super::latency::{publisher, send};
-use crate::paced::{Pace, Paced};
 use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
-use crate::usage::resident_max_mib;
+use crate::turns::paced::{Pace, Paced};
+use crate::turns::usage::resident_max_mib;
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;

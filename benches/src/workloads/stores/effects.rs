@@ -5,10 +5,10 @@
 //! service without group commit. The second shares transactions by group commit. The last is a
 //! batch handler, which inserts the rows of its events in one statement.
 
-use crate::check::Check;
-use crate::run::{evenkeel, rate};
 use crate::sample::Sample;
 use crate::spec::{Aim, Bound, Contestant, Data, Figure, Form, Plan, Spec, Turn};
+use crate::turns::check::Check;
+use crate::turns::run::{evenkeel, rate};
 use anyhow::{Context, bail};
 use evenkeel::event::Event;
 use evenkeel::handler::{Delivered, HandlerError, Router};
@@ -40,7 +40,7 @@ pub(crate) fn plan() -> Plan {
             records,
             keys: 1_000,
             form: Form::Event,
-            ..super::consume::DATA
+            ..crate::workloads::throughput::consume::DATA
         }),
     };
     let contestants = [

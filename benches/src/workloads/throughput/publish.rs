@@ -5,10 +5,10 @@
 //! as evenkeel's publisher. None of these three compresses. `evenkeel-lz4` does, which is the
 //! default of evenkeel's publisher.
 
-use crate::check::{key, value};
-use crate::run::rate;
 use crate::spec::{Aim, Bound, Contestant, Data, Figure, Plan, Spec, Turn};
-use crate::usage::{Moment, Spent};
+use crate::turns::check::{key, value};
+use crate::turns::run::rate;
+use crate::turns::usage::{Moment, Spent};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use evenkeel::event::{Headers, OutgoingRecord};

@@ -3,10 +3,10 @@
 //!
 //! `raw` is a `ThreadedProducer` and a thread that polls a `BaseConsumer`. Neither side lingers.
 
-use crate::paced::{Pace, Paced};
-use crate::run::raw_config;
 use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
-use crate::usage::{Moment, resident_max_mib};
+use crate::turns::paced::{Pace, Paced};
+use crate::turns::run::raw_config;
+use crate::turns::usage::{Moment, resident_max_mib};
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::{Headers, OutgoingRecord, Record};
 use evenkeel::handler::Router;

@@ -1,7 +1,7 @@
 //! Shared code of turns: the loop of a raw consumer, a run of evenkeel's consumer, a rate.
 
 use crate::spec::{Spec, Turn};
-use crate::usage::{Spent, resident_max_mib};
+use crate::turns::usage::{Spent, resident_max_mib};
 use anyhow::{Context, bail};
 use evenkeel::consumer::{Consumer, ConsumerSettings, StopWhen};
 use evenkeel::handler::Router;

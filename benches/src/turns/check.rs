@@ -6,7 +6,7 @@
 //! is the same for every contestant.
 
 use crate::spec::Data;
-use crate::usage::{Moment, Spent};
+use crate::turns::usage::{Moment, Spent};
 use anyhow::bail;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
