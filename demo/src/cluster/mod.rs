@@ -1,9 +1,13 @@
 //! The Kafka of the run (started, found or named), its topics, and their end offsets at the start
 //! of the run.
+//!
+//! [`broker`]: the broker under chaos.
+
+pub(crate) mod broker;
 
 use crate::args::Args;
-use crate::audit::DUTIES;
-use crate::sample::parked;
+use crate::audit::SERVICES;
+use crate::monitoring::sample::parked;
 use anyhow::{Context, bail};
 use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::admin::{Admin, NewTopic};
@@ -103,7 +107,7 @@ impl Cluster {
         if self.mock().is_some() {
             return Ok(());
         }
-        for (service, _) in DUTIES {
+        for (service, _) in SERVICES {
             let members = self
                 .admin
                 .describe_group(service)
@@ -137,7 +141,7 @@ impl Cluster {
     pub(crate) async fn parked(&self) -> anyhow::Result<BTreeMap<String, u64>> {
         let existing = self.admin.topics().await?;
         let mut waiting = BTreeMap::new();
-        for (service, _) in DUTIES {
+        for (service, _) in SERVICES {
             let records = parked(&self.admin, service, &existing).await?;
             waiting.insert((*service).to_owned(), records.unsigned_abs());
         }
@@ -174,10 +178,13 @@ impl Cluster {
 /// The service whose dead letters `topic` contains. `None` for any other topic.
 pub(crate) fn dead_letters_of(topic: &str) -> Option<&'static str> {
     let rest = topic.strip_prefix("dlq.")?;
-    DUTIES.iter().map(|(service, _)| *service).find(|service| {
-        rest.strip_prefix(service)
-            .is_some_and(|rest| rest.starts_with('.'))
-    })
+    SERVICES
+        .iter()
+        .map(|(service, _)| *service)
+        .find(|service| {
+            rest.strip_prefix(service)
+                .is_some_and(|rest| rest.starts_with('.'))
+        })
 }
 
 #[cfg(test)]

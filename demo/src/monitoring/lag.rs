@@ -4,7 +4,7 @@
 //! The library's lag creates a client for each call and also reads the ages of records. On a
 //! machine that is busy with eight daemons, one call for five groups took longer than a minute.
 
-use crate::audit::DUTIES;
+use crate::audit::SERVICES;
 use anyhow::Context;
 use evenkeel::kafka::KafkaConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -43,8 +43,10 @@ impl Lags {
             let client = config.create().context("cannot make a client")?;
             Ok((group, client))
         };
-        let clients: anyhow::Result<Vec<_>> =
-            DUTIES.iter().map(|(service, _)| client(service)).collect();
+        let clients: anyhow::Result<Vec<_>> = SERVICES
+            .iter()
+            .map(|(service, _)| client(service))
+            .collect();
         Ok(Self(Arc::new(clients?)))
     }
 
@@ -76,7 +78,7 @@ impl Lags {
             committed.push((*service, offsets));
         }
         let any_reads = |topic: &str| {
-            let mut services = DUTIES.iter().map(|(service, _)| service);
+            let mut services = SERVICES.iter().map(|(service, _)| service);
             services.any(|service| reads(service, topic) || waits(service, topic))
         };
         let all = list(&any_reads);
@@ -110,8 +112,8 @@ impl Lags {
 
 /// Whether a service reads a topic.
 fn reads(service: &str, topic: &str) -> bool {
-    let mut duties = DUTIES.iter().filter(|(name, _)| *name == service);
-    duties.any(|(_, kinds)| kinds.iter().any(|(name, _)| *name == topic))
+    let mut services = SERVICES.iter().filter(|(name, _)| *name == service);
+    services.any(|(_, subscriptions)| subscriptions.iter().any(|(name, _)| *name == topic))
 }
 
 /// Whether a topic is a retry topic of a service.

@@ -1,8 +1,8 @@
 //! The display during a run, on standard error: redrawn in place on a terminal, a plain line every
 //! few seconds elsewhere.
 
+use super::sample::Sample;
 use crate::report::grouped;
-use crate::sample::Sample;
 use crate::supervisor::{Daemon, State};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;

@@ -1,11 +1,16 @@
 //! The shop's programs that run, with their flags.
+//!
+//! [`binaries`]: their executables; [`provider`]: the payment provider.
+
+pub(crate) mod binaries;
+pub(crate) mod provider;
 
 use crate::args::Args;
-use crate::audit::DUTIES;
-use crate::binaries::Binaries;
-use crate::sample::store_of;
+use crate::audit::SERVICES;
+use crate::monitoring::sample::store_of;
 use crate::supervisor::{Daemon, Program};
 use anyhow::Context;
+use binaries::Binaries;
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -33,7 +38,7 @@ const SESSION: [&str; 2] = ["session.timeout.ms=6000", "heartbeat.interval.ms=10
 
 /// All programs that a run needs.
 pub(crate) fn program_names() -> Vec<&'static str> {
-    let services = DUTIES.iter().map(|(service, _)| *service);
+    let services = SERVICES.iter().map(|(service, _)| *service);
     services.chain(PRODUCERS).chain([PROVIDER]).collect()
 }
 
@@ -50,7 +55,7 @@ impl Shop<'_> {
     /// Every daemon, not started yet.
     pub(crate) fn daemons(&self) -> anyhow::Result<Vec<Daemon>> {
         let mut daemons = Vec::new();
-        for (service, _) in DUTIES {
+        for (service, _) in SERVICES {
             let instances = if TWICE.contains(service) { 2 } else { 1 };
             for number in 1..=instances {
                 daemons.push(self.daemon(service, number)?);

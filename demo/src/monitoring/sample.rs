@@ -1,7 +1,7 @@
 //! The state of a run from outside, sampled once per second: lag of the groups, effects in the
 //! stores, readiness.
 
-use crate::lag::Lags;
+use super::lag::Lags;
 use crate::sources::{count_effects, has_unpublished};
 use anyhow::Context;
 use evenkeel::kafka::admin::Admin;
