@@ -10,7 +10,7 @@
 //! follows the topics.
 
 mod filter;
-pub(super) mod position;
+pub(in crate::commands) mod position;
 
 use crate::arguments::connection::ConnectionArgs;
 use crate::output::kcat_format::Format;
