@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use evenkeel::inbox::PostgresInbox;
 use evenkeel::outbox::{OutboxStore, PostgresOutbox};
 use evenkeel_program::exit::{Ending, Usage};
-use evenkeel_program::store::StoreAddress;
+use evenkeel_program::redacted_address::RedactedAddress;
 use serde::Serialize;
 
 /// Manage evenkeel's tables in a service's store.
@@ -43,7 +43,7 @@ struct MigrateArgs {
         required_unless_present = "print",
         help = HELP
     )]
-    store: Option<StoreAddress>,
+    store: Option<RedactedAddress>,
 
     /// Print the SQL for PostgreSQL instead, to be run in one transaction: the migration of
     /// --store, or all of it if no store is given.
@@ -134,7 +134,7 @@ async fn print(store: Option<&str>) -> anyhow::Result<Ending> {
 
 /// Prints the versions of the tables, and migrates them with `--execute`.
 async fn migrate(args: MigrateArgs) -> anyhow::Result<Ending> {
-    let store = args.store.as_ref().map(StoreAddress::as_str);
+    let store = args.store.as_ref().map(RedactedAddress::as_str);
     let address = match (store, args.print) {
         (store, true) => return print(store).await,
         (Some(address), false) => address,

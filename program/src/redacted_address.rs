@@ -1,4 +1,4 @@
-//! The address of a store, which may hold a password.
+//! The address of a store, redacted in messages because it may contain a password.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -7,16 +7,16 @@ use std::str::FromStr;
 /// Address of a store, such as `postgres://USER:PASSWORD@HOST/DATABASE`, as an argument. It is
 /// never printed: its `Debug` form hides it.
 #[derive(Clone)]
-pub struct StoreAddress(String);
+pub struct RedactedAddress(String);
 
-impl StoreAddress {
+impl RedactedAddress {
     /// The address for connecting. Not for messages.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl FromStr for StoreAddress {
+impl FromStr for RedactedAddress {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -24,9 +24,9 @@ impl FromStr for StoreAddress {
     }
 }
 
-impl fmt::Debug for StoreAddress {
+impl fmt::Debug for RedactedAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreAddress").finish_non_exhaustive()
+        f.debug_struct("RedactedAddress").finish_non_exhaustive()
     }
 }
 
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn an_address_is_not_in_its_debug_form() {
-        let Ok(address) = "redis://:hunter2@cache".parse::<StoreAddress>();
+        let Ok(address) = "redis://:hunter2@cache".parse::<RedactedAddress>();
         assert!(!format!("{address:?}").contains("hunter2"));
         assert_eq!(address.as_str(), "redis://:hunter2@cache");
     }
