@@ -1,8 +1,8 @@
 //! The Kafka of a measurement, and its data, which is prepared once.
 
-use crate::check::{key, value};
 use crate::sample::Sample;
 use crate::spec::{Data, Form};
+use crate::turns::check::{key, value};
 use anyhow::{Context, anyhow, bail};
 use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::admin::{Admin, NewTopic};

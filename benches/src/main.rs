@@ -3,22 +3,18 @@
 //! - [`workloads`]: one file per workload: its data, its contestants, its aims
 //! - [`spec`]: a workload, and the input of a turn; [`contest`]: contestants take turns, each turn
 //!   in a process of its own
-//! - [`cluster`]: the Kafka and its data; [`check`]: a fast wrong answer fails; [`sample`]: the
-//!   event
-//! - [`run`], [`paced`]: shared code of turns; [`usage`]: processor time and memory; [`machine`]:
-//!   the measured machine
+//! - [`cluster`]: the Kafka and its data; [`sample`]: the event
+//! - [`turns`]: shared code of turns, the check of their results, processor time and memory;
+//!   [`machine`]: the measured machine
 //! - [`report`]: medians, spread, ratio and aims
 
-mod check;
 mod cluster;
 mod contest;
 mod machine;
-mod paced;
 mod report;
-mod run;
 mod sample;
 mod spec;
-mod usage;
+mod turns;
 mod workload;
 mod workloads;
 

@@ -1,12 +1,12 @@
 //! The top level of the command line. Doc comments are the help text.
 
 use crate::arguments::connection::ConnectionArgs;
+use crate::commands::events::{consume, publish, schemas};
 #[cfg(feature = "dev")]
-use crate::commands::dev;
-use crate::commands::{
-    audit, completions, config, consume, dlq, drill, groups, outbox, parked, publish, schemas,
-    store, topics,
-};
+use crate::commands::setup::dev;
+use crate::commands::setup::{completions, config};
+use crate::commands::stores::{outbox, store};
+use crate::commands::{audit, dlq, drill, groups, parked, topics};
 use clap::{Parser, Subcommand};
 
 /// Publish, read and operate events on Apache Kafka.

@@ -5,7 +5,7 @@ use crate::arguments::connection::ConnectionArgs;
 use evenkeel::kafka::admin::Admin;
 use evenkeel::kafka::{KafkaError, is_topic_name};
 use evenkeel_ops::UnknownGroup;
-use evenkeel_ops::similar_names::{OFFERED_MAX, nearest};
+use evenkeel_ops::names::similar_names::{OFFERED_MAX, nearest};
 use evenkeel_program::exit;
 use std::time::Duration;
 

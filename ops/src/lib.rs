@@ -53,15 +53,12 @@ pub mod cluster;
 pub mod dead_letters;
 pub mod drills;
 pub mod groups;
+pub mod names;
 pub mod observer;
-mod rate_limit;
-pub mod receipts;
-pub mod similar_names;
-pub mod unknown_group;
+pub mod sending;
 pub mod visibility;
 pub mod waiting_keys;
-pub mod wildcard;
 
 pub use cluster::Cluster;
+pub use names::unknown_group::UnknownGroup;
 pub use observer::{Observer, Silent};
-pub use unknown_group::UnknownGroup;

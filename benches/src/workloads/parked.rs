@@ -4,11 +4,11 @@
 //! By then all parked sets are complete. No parked record is due meanwhile. A separate process
 //! writes the parked records, so that the measured memory is the consumer's alone.
 
-use super::consume::DATA;
+use super::throughput::consume::DATA;
 use crate::cluster::Cluster;
 use crate::contest::take;
 use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
-use crate::usage::{resident_max_mib, resident_mib};
+use crate::turns::usage::{resident_max_mib, resident_mib};
 use anyhow::{Context, bail};
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Record;

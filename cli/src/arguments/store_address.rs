@@ -2,7 +2,7 @@
 //! neither in help as the variable's value nor in errors.
 
 use clap::Args;
-use evenkeel_program::store::StoreAddress;
+use evenkeel_program::redacted_address::RedactedAddress;
 
 /// Which store is meant.
 #[derive(Debug, Clone, Args)]
@@ -14,7 +14,7 @@ pub(crate) struct StoreArgs {
         hide_env_values = true,
         help = HELP
     )]
-    pub(crate) address: StoreAddress,
+    pub(crate) address: RedactedAddress,
 }
 
 /// Forms of a store's address, for help.

@@ -8,7 +8,7 @@
 //! has one object with both. The verdict is a line on standard error, so that it is seen even if
 //! the output goes to a file.
 
-use super::consume::position::start;
+use super::events::consume::position::start;
 use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::group_args::GroupArg;
 use crate::arguments::store_address::StoreArgs;

@@ -1,5 +1,9 @@
 //! The commands, one file each, and their runtime.
 //!
+//! - [`events`]: `publish`, `consume`, `schemas`; [`topics`]; [`groups`]
+//! - [`dlq`], [`parked`]: records that failed; [`audit`], [`drill`]: checks of a group
+//! - [`stores`]: `outbox`, `store`; [`setup`]: `config`, `completions`, `man`, `dev`
+//!
 //! Each command has a struct of arguments, whose doc comments are its help text, and a function
 //! `run` that returns an [`Ending`] or an error. The exit code of an error follows from its type,
 //! so operations' errors are reduced to the cluster's error where that is the cause.
@@ -9,19 +13,13 @@
 //! signal.
 
 pub(crate) mod audit;
-pub(crate) mod completions;
-pub(crate) mod config;
-pub(crate) mod consume;
-#[cfg(feature = "dev")]
-pub(crate) mod dev;
 pub(crate) mod dlq;
 pub(crate) mod drill;
+pub(crate) mod events;
 pub(crate) mod groups;
-pub(crate) mod outbox;
 pub(crate) mod parked;
-pub(crate) mod publish;
-pub(crate) mod schemas;
-pub(crate) mod store;
+pub(crate) mod setup;
+pub(crate) mod stores;
 pub(crate) mod topics;
 
 use crate::args::{Args, Command};
@@ -36,6 +34,11 @@ use evenkeel_ops::waiting_keys::WaitingKeysError;
 use evenkeel_program::exit::Ending;
 use evenkeel_program::log;
 use evenkeel_program::stop::Stop;
+use events::{consume, publish, schemas};
+#[cfg(feature = "dev")]
+use setup::dev;
+use setup::{completions, config};
+use stores::{outbox, store};
 
 /// Runs the command to its end.
 pub(crate) fn run(args: Args) -> anyhow::Result<Ending> {

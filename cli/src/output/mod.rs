@@ -48,8 +48,8 @@ impl OutputArgs {
 
 /// A row of a listing.
 ///
-/// JSON is what serde writes; its field names are stable, and `tests/cli/json_keys.txt` lists them.
-/// Column titles are for people and may change. Cells need no escaping: the listing does it.
+/// JSON is what serde writes; its field names are stable: `tests/cli/output/json_keys.txt` lists
+/// them. Column titles are for people and may change. Cells need no escaping: the listing does it.
 pub(crate) trait Row: Serialize {
     /// Columns of the table.
     const COLUMNS: &'static [Column];

@@ -8,15 +8,15 @@ use super::cache_updater::CacheUpdater;
 use super::view::{self, Line, Order};
 use super::{SERVICE, State};
 use crate::daemon;
-use crate::options::Options;
+use crate::daemon::options::Options;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use comfy_table::{Table, presets};
 use evenkeel::telemetry::{say, visible};
 use evenkeel_program::exit::Ending;
 use evenkeel_program::output_format::OutputFormat;
+use evenkeel_program::redacted_address::RedactedAddress;
 use evenkeel_program::stdout::print_json_line;
-use evenkeel_program::store::StoreAddress;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,7 +70,7 @@ struct Shared {
         value_name = "URL",
         hide_env_values = true
     )]
-    cache: Option<StoreAddress>,
+    cache: Option<RedactedAddress>,
 }
 
 impl Shared {

@@ -9,9 +9,9 @@
 
 pub mod provider_service;
 
+use crate::daemon::options::Options;
 use crate::daemon::{self, Service};
 use crate::effects;
-use crate::options::Options;
 use crate::provider::Answer;
 use clap::{Args, Command, FromArgMatches};
 use evenkeel::event::{Event, derived_id};

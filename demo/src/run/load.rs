@@ -2,11 +2,11 @@
 
 use super::rate_control::RateControl;
 use crate::args::Args;
-use crate::broker::Broker;
 use crate::chaos::{schedule, standstills, turns};
-use crate::progress::ProgressDisplay;
-use crate::provider::Provider;
-use crate::sample::{Watch, is_ready};
+use crate::cluster::broker::Broker;
+use crate::monitoring::progress::ProgressDisplay;
+use crate::monitoring::sample::{Watch, is_ready};
+use crate::shop::provider::Provider;
 use crate::shop::{CUSTOMERS, Shop};
 use crate::supervisor::{Daemon, Process, Supervisor};
 use anyhow::bail;

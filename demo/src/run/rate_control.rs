@@ -3,7 +3,7 @@
 //! Pure. Checks samples and lowers the rate if lag grows: the demo shows services at work, not a
 //! queue.
 
-use crate::sample::Sample;
+use crate::monitoring::sample::Sample;
 use std::time::{Duration, Instant};
 
 /// Maximum lag, in seconds of work.
@@ -72,7 +72,7 @@ impl RateControl {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::Progress;
+    use crate::monitoring::sample::Progress;
 
     fn sample(lag: i64, settled: i64) -> Sample {
         let progress = Progress { lag, effects: 5 };

@@ -1,7 +1,7 @@
 //! Selects dead letters by topic and by filters.
 
 use super::{DeadLetterError, DeadLetterRecord};
-use crate::wildcard::matches;
+use crate::names::wildcard::matches;
 use crate::{Observer, UnknownGroup, visibility};
 use evenkeel::event::decode;
 use evenkeel::kafka::admin::Admin;

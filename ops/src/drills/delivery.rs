@@ -12,8 +12,8 @@
 use super::DrillError;
 use super::selection::{Fate, Found, type_of};
 use super::tally::{Heard, Repetition, Tally};
-use crate::rate_limit::RateLimit;
-use crate::receipts::ready_or_never;
+use crate::sending::rate_limit::RateLimit;
+use crate::sending::receipts::ready_or_never;
 use crate::{Cluster, Observer, blocking};
 use evenkeel::kafka::KafkaError;
 use evenkeel::kafka::reader::{LogRecord, Reader, Reading, Start};

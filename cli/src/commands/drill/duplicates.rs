@@ -6,7 +6,7 @@
 use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::group_args::GroupArg;
 use crate::arguments::operator;
-use crate::commands::consume::position::start;
+use crate::commands::events::consume::position::start;
 use crate::output::observer::Stderr;
 use crate::output::progress::Progress;
 use crate::output::stderr::say;

@@ -2,7 +2,7 @@
 //! half an order.
 
 use super::Shop;
-use crate::tool::Run;
+use crate::support::tool::Run;
 use serde_json::Value;
 
 const HEADER: &str = "order_id,customer_id,lines";
