@@ -116,7 +116,7 @@ async fn only_the_record_that_is_too_large_is_refused() {
 
 /// The limit is lowered under a publisher that knows the old one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_that_is_lowered_costs_no_record_that_has_room() {
+async fn lowering_the_limit_loses_no_record_that_fits() {
     let Some(case) = Case::new("it-limit", 1).await else {
         return;
     };

@@ -44,7 +44,7 @@ async fn a_layer_that_pushes_back_holds_nothing_up_for_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_that_wait_for_their_next_attempt_take_no_ones_place() {
+async fn records_waiting_for_an_attempt_take_nobodys_place() {
     let (_cluster, case) = scene();
     // Every even key fails, and there are more of them than handlers may run.
     case.publish_load(400, 40).await;
@@ -71,7 +71,7 @@ async fn records_that_wait_for_their_next_attempt_take_no_ones_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_below_its_committed_offset_is_handled_from_its_beginning() {
+async fn a_partition_below_its_committed_offset_restarts_at_its_beginning() {
     let (_cluster, case) = scene();
     let client: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &case.kafka.brokers)

@@ -12,7 +12,7 @@ use rdkafka::client::DefaultClientContext;
 const CODECS: [&str; 4] = ["gzip", "snappy", "lz4", "zstd"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_codec_is_written_and_read_be_it_the_producers_or_the_topics() {
+async fn every_codec_of_producer_or_topic_is_written_and_read() {
     // A broker that compresses anew needs libraries of its own for it, which those of the Docker image do not load.
     let Some(kafka) = required(TestKafka::start_with(&[]).await) else {
         return;

@@ -20,8 +20,8 @@ fn runs_apart(test: &str, kind: KafkaKind, state: &Path) {
 }
 
 #[tokio::test]
-async fn a_development_kafka_is_found_again_until_it_is_taken_down() {
-    const TEST: &str = "dev::a_development_kafka_is_found_again_until_it_is_taken_down";
+async fn a_development_kafka_is_found_until_taken_down() {
+    const TEST: &str = "dev::a_development_kafka_is_found_until_taken_down";
     let Some(kind) = rerun::asked_for() else {
         if let Some(shared) = real_kafka()
             .await

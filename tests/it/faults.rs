@@ -242,7 +242,7 @@ async fn fetches_and_heartbeats_that_fail_are_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_without_brokers_ends_in_time_and_says_that_it_is_not_clean() {
+async fn a_stop_without_brokers_ends_in_time_and_unclean() {
     let scene = Scene::begin().await;
     scene.second_half.open();
     scene.cluster.broker_down(-1).expect("down");
@@ -271,7 +271,7 @@ async fn a_stop_without_brokers_ends_in_time_and_says_that_it_is_not_clean() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_does_not_wait_for_parked_records_that_no_broker_brings() {
+async fn a_stop_does_not_wait_for_unreachable_parked_records() {
     const DELAY: Duration = Duration::from_millis(500);
     let cluster = Cluster::new(1).expect("a mock cluster");
     let kafka = KafkaConfig::new(cluster.bootstrap_servers());
@@ -305,7 +305,7 @@ async fn a_stop_does_not_wait_for_parked_records_that_no_broker_brings() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_in_a_records_place_costs_no_record_at_the_next_rebalance() {
+async fn an_error_at_a_records_position_loses_nothing_after_rebalance() {
     let cluster = Cluster::new(1).expect("a mock cluster");
     let mut kafka = KafkaConfig::new(cluster.bootstrap_servers());
     // A mock cluster takes a second less than this for each rebalance.

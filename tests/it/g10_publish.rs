@@ -71,7 +71,7 @@ async fn a_broker_that_goes_away_leaves_an_unknown_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_buffer_pushes_back_and_a_flush_counts_what_is_left() {
+async fn a_full_buffer_pushes_back_and_flush_counts_the_rest() {
     let (cluster, case, publisher) = cut_off(&[]);
     cluster.broker_down(-1).expect("down");
     let mut pending = Vec::new();
@@ -100,7 +100,7 @@ async fn a_full_buffer_pushes_back_and_a_flush_counts_what_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_comes_and_goes_leaves_no_gap_no_double_and_no_disorder() {
+async fn a_flapping_broker_leaves_no_gap_duplicate_or_disorder() {
     const KEYS: u64 = 20;
     const EVENTS: u64 = 4000;
     let cluster = MockCluster::new(3).expect("a mock cluster");

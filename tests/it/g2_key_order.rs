@@ -115,7 +115,7 @@ async fn few_keys_keep_their_order_however_much_concurrency_there_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_keeps_failing_holds_back_its_own_records_only() {
+async fn a_failing_key_holds_back_only_its_own_records() {
     let Some(case) = Case::new("it-g2", 1).await else {
         return;
     };

@@ -68,7 +68,7 @@ async fn book(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_of_events_that_come_twice_has_each_effect_once_and_in_order() {
+async fn a_batch_of_duplicates_has_each_effect_once_in_order() {
     const ACCOUNTS: u64 = 20;
     const NUMBERS: u64 = 30;
     let Some(case) = Case::new("it-g3-batches", 3).await else {

@@ -92,7 +92,7 @@ async fn members_are_killed(test: &str, case: &Case, store: &Store) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_sqlite_members_that_are_killed_leave_one_effect_for_each_event() {
+async fn on_sqlite_killed_members_leave_one_effect_per_event() {
     if let Some(spec) = member::asked_for() {
         return member::run(spec).await;
     }
@@ -100,12 +100,12 @@ async fn on_sqlite_members_that_are_killed_leave_one_effect_for_each_event() {
         return;
     };
     let folder = tempfile::tempdir().expect("a folder");
-    let test = "g3_drills::on_sqlite_members_that_are_killed_leave_one_effect_for_each_event";
+    let test = "g3_drills::on_sqlite_killed_members_leave_one_effect_per_event";
     members_are_killed(test, &case, &sqlite(&folder)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_postgres_members_that_are_killed_leave_one_effect_for_each_event() {
+async fn on_postgres_killed_members_leave_one_effect_per_event() {
     if let Some(spec) = member::asked_for() {
         return member::run(spec).await;
     }
@@ -115,7 +115,7 @@ async fn on_postgres_members_that_are_killed_leave_one_effect_for_each_event() {
     let Some(store) = in_postgres().await else {
         return;
     };
-    let test = "g3_drills::on_postgres_members_that_are_killed_leave_one_effect_for_each_event";
+    let test = "g3_drills::on_postgres_killed_members_leave_one_effect_per_event";
     members_are_killed(test, &case, &store).await;
 }
 
@@ -158,7 +158,7 @@ async fn members_crash(test: &str, case: &Case, store: &Store) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_sqlite_a_crash_at_any_point_ends_in_one_effect() {
+async fn on_sqlite_a_crash_anywhere_leaves_one_effect() {
     if let Some(spec) = member::asked_for() {
         return member::run(spec).await;
     }
@@ -166,12 +166,12 @@ async fn on_sqlite_a_crash_at_any_point_ends_in_one_effect() {
         return;
     };
     let folder = tempfile::tempdir().expect("a folder");
-    let test = "g3_drills::on_sqlite_a_crash_at_any_point_ends_in_one_effect";
+    let test = "g3_drills::on_sqlite_a_crash_anywhere_leaves_one_effect";
     members_crash(test, &case, &sqlite(&folder)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_postgres_a_crash_at_any_point_ends_in_one_effect() {
+async fn on_postgres_a_crash_anywhere_leaves_one_effect() {
     if let Some(spec) = member::asked_for() {
         return member::run(spec).await;
     }
@@ -181,13 +181,13 @@ async fn on_postgres_a_crash_at_any_point_ends_in_one_effect() {
     let Some(store) = in_postgres().await else {
         return;
     };
-    let test = "g3_drills::on_postgres_a_crash_at_any_point_ends_in_one_effect";
+    let test = "g3_drills::on_postgres_a_crash_anywhere_leaves_one_effect";
     members_crash(test, &case, &store).await;
 }
 
 /// One process, everything at once: twice, refused, answers lost, a slow store that is down for a while.
 #[tokio::test(flavor = "multi_thread")]
-async fn under_all_drills_at_once_the_report_names_no_handler_and_nothing_is_dead() {
+async fn all_drills_together_leave_one_effect_and_no_dead_letter() {
     let Some(case) = Case::new("it-drills", 3).await else {
         return;
     };
@@ -219,7 +219,7 @@ async fn under_all_drills_at_once_the_report_names_no_handler_and_nothing_is_dea
 
 /// PostgreSQL is stopped, then frozen: the breaker holds the handlers, no event is given up, and it goes on by itself.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_postgres_that_is_down_and_then_stands_still_costs_time_and_no_dead_letter() {
+async fn a_postgres_outage_costs_time_and_no_dead_letter() {
     use evenkeel::testing::TestPostgres;
     let Some(case) = Case::new("it-store-down", 3).await else {
         return;
@@ -257,7 +257,7 @@ async fn a_postgres_that_is_down_and_then_stands_still_costs_time_and_no_dead_le
 
 /// A handler's time is short, and what it waits for outside is long: its turn, the claim, the commit.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_postgres_that_stands_still_shows_within_seconds_and_spends_no_attempt() {
+async fn a_frozen_postgres_shows_within_seconds_and_counts_no_attempt() {
     use evenkeel::testing::TestPostgres;
     let Some(case) = Case::new("it-store-still", 3).await else {
         return;

@@ -47,8 +47,9 @@ async fn store(case: &Case) -> (tempfile::TempDir, SqliteInbox) {
     (directory, inbox.expect("the store"))
 }
 
+/// The balances add up.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_produced_twice_has_its_effect_once_and_the_balance_adds_up() {
+async fn an_event_produced_twice_has_its_effect_once() {
     const ACCOUNTS: u64 = 20;
     const NUMBERS: u64 = 30;
     let Some(case) = Case::new("it-g3", 3).await else {
@@ -143,7 +144,7 @@ fn id(reply: &LogRecord) -> String {
 
 /// The handlers' publisher writes to a cluster of its own, which can be taken away.
 #[tokio::test(flavor = "multi_thread")]
-async fn replies_that_could_not_be_sent_are_sent_by_the_next_member_with_the_same_ids() {
+async fn unsent_replies_are_sent_later_with_the_same_ids() {
     let Some(case) = Case::new("it-g3", 1).await else {
         return;
     };

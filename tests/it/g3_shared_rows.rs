@@ -40,7 +40,7 @@ async fn take(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_members_that_share_rows_count_no_attempt_and_the_sum_is_right() {
+async fn two_members_sharing_rows_count_no_attempt_and_lose_nothing() {
     const EVENTS: u64 = 2_000;
     let Some(case) = Case::new("it-g3-shared-rows", 4).await else {
         return;

@@ -88,9 +88,9 @@ async fn ready_again(member: &Member) {
     .await;
 }
 
+/// It takes no other with it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_too_large_for_its_letter_is_shortened_or_referred_to_and_takes_no_other_with_it()
-{
+async fn an_oversized_dead_letter_is_shortened_or_a_reference() {
     let Some(case) = Case::new("it-g8-large", 1).await else {
         return;
     };
@@ -127,9 +127,9 @@ async fn a_record_too_large_for_its_letter_is_shortened_or_referred_to_and_takes
     }
 }
 
+/// The dead letter is complete then: its message is not shortened.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forbidden_dead_letter_topic_stops_its_partition_until_it_is_permitted_and_costs_no_letter_a_word()
- {
+async fn a_forbidden_dead_letter_topic_stops_its_partition_until_permitted() {
     let Some((cluster, acl)) = guarded().await else {
         return;
     };
@@ -176,7 +176,7 @@ async fn a_forbidden_dead_letter_topic_stops_its_partition_until_it_is_permitted
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_refusal_but_that_of_its_size_makes_a_letter_smaller() {
+async fn only_a_rejection_for_size_makes_a_dead_letter_smaller() {
     let cluster: MockCluster<'static, DefaultProducerContext> =
         MockCluster::new(1).expect("a mock cluster");
     for (refusal, is_of_size) in [
@@ -203,8 +203,9 @@ async fn no_refusal_but_that_of_its_size_makes_a_letter_smaller() {
     }
 }
 
+/// A restart goes on with every record.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_dead_letters_stops_the_member_and_a_restart_goes_on_with_every_record() {
+async fn a_dead_letter_flood_stops_the_member_and_loses_nothing() {
     const RECORDS: usize = 250;
     let Some(case) = Case::new("it-g8-flood", 1).await else {
         return;
@@ -245,7 +246,7 @@ async fn a_flood_of_dead_letters_stops_the_member_and_a_restart_goes_on_with_eve
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_topic_takes_the_letters_of_all_topics_of_a_group() {
+async fn one_topic_takes_all_dead_letters_of_a_group() {
     let Some(case) = Case::new("it-g8-one", 3).await else {
         return;
     };

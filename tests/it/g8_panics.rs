@@ -260,7 +260,7 @@ impl tower::Service<Delivery> for Uncopied {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_in_the_clone_of_a_handler_costs_one_record_only() {
+async fn a_panic_while_cloning_a_handler_costs_one_record() {
     let Some(case) = Case::new("it-g8-panics", 1).await else {
         return;
     };

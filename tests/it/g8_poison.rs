@@ -240,7 +240,7 @@ fn header<'a>(letter: &'a LogRecord, name: &str) -> &'a str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn poison_goes_to_the_dead_letter_topic_byte_for_byte_and_blocks_nothing() {
+async fn poison_is_dead_lettered_byte_for_byte_and_blocks_nothing() {
     let Some(case) = Case::new("it-g8", 2).await else {
         return;
     };
@@ -337,8 +337,9 @@ fn check_letter(case: &Case, poison: &Poison, letter: Option<&LogRecord>) {
     );
 }
 
+/// Until the topic takes dead letters.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_topic_that_takes_nothing_stops_its_partition_until_it_does() {
+async fn an_unwritable_dead_letter_topic_stops_its_partition() {
     let Some(case) = Case::new("it-g8", 1).await else {
         return;
     };

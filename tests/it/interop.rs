@@ -71,7 +71,7 @@ async fn kcat_reads_what_we_publish() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn we_read_what_kcat_publishes_as_events_and_as_plain_records() {
+async fn kcats_records_are_read_as_events_and_plain_records() {
     let Some(case) = Case::new("it-interop", 3).await else {
         return;
     };

@@ -175,7 +175,7 @@ async fn recreate_with(case: &Case, partitions: i32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recreated_topic_with_more_records_is_handled_from_its_beginning() {
+async fn a_recreated_larger_topic_is_handled_from_its_beginning() {
     let Some(mut case) = Case::new("it-recreated", 1).await else {
         return;
     };
@@ -201,7 +201,7 @@ async fn a_recreated_topic_with_more_records_is_handled_from_its_beginning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recreated_topic_with_fewer_partitions_is_handled_as_far_as_it_goes() {
+async fn a_recreated_topic_with_fewer_partitions_is_handled() {
     let Some(case) = Case::new("it-fewer", 6).await else {
         return;
     };
@@ -246,7 +246,7 @@ async fn has_position(case: &Case) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_offset_of_an_earlier_topic_of_that_name_is_not_gone_on_from() {
+async fn an_offset_of_a_deleted_topic_is_not_resumed() {
     let Some(case) = Case::new("it-other-topic", 1).await else {
         return;
     };
@@ -316,7 +316,7 @@ async fn offsets_are_committed_where_the_brokers_take_no_metadata() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_that_has_no_room_to_tell_what_is_settled_is_not_clean() {
+async fn a_stop_that_cannot_store_settled_offsets_is_unclean() {
     let Some(case) = Case::new("it-cut", 1).await else {
         return;
     };

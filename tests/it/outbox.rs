@@ -234,9 +234,8 @@ async fn kill_relays_while(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_commits_on_postgres_is_published_in_order_whichever_relays_are_killed() {
-    const NAME: &str =
-        "outbox::what_commits_on_postgres_is_published_in_order_whichever_relays_are_killed";
+async fn on_postgres_commits_are_published_in_order_despite_killed_relays() {
+    const NAME: &str = "outbox::on_postgres_commits_are_published_in_order_despite_killed_relays";
     if is_relay().await {
         return;
     }
@@ -284,9 +283,8 @@ async fn what_commits_on_postgres_is_published_in_order_whichever_relays_are_kil
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_commits_on_sqlite_is_published_in_order_whichever_relays_are_killed() {
-    const NAME: &str =
-        "outbox::what_commits_on_sqlite_is_published_in_order_whichever_relays_are_killed";
+async fn on_sqlite_commits_are_published_in_order_despite_killed_relays() {
+    const NAME: &str = "outbox::on_sqlite_commits_are_published_in_order_despite_killed_relays";
     if is_relay().await {
         return;
     }
@@ -432,8 +430,9 @@ impl Write for Logged {
     }
 }
 
+/// It is named as the reason.
 #[tokio::test]
-async fn an_open_transaction_holds_up_its_keys_alone_is_named_and_nothing_of_it_is_skipped() {
+async fn an_open_transaction_delays_only_its_keys_and_skips_nothing() {
     let Some((case, outbox, _)) = case_on_postgres("outbox-open").await else {
         return;
     };
@@ -524,8 +523,9 @@ async fn rows_wait_while_kafka_is_down_and_none_is_lost() {
     );
 }
 
+/// It is shown, and other keys go on.
 #[tokio::test]
-async fn a_refused_event_holds_its_key_is_shown_and_never_skipped_while_other_keys_go_on() {
+async fn a_refused_event_holds_its_key_and_is_never_skipped() {
     let Some((mut case, outbox, _)) = case_on_postgres("outbox-refused").await else {
         return;
     };
@@ -569,7 +569,7 @@ async fn a_refused_event_holds_its_key_is_shown_and_never_skipped_while_other_ke
 }
 
 #[tokio::test]
-async fn many_records_that_are_unfit_each_for_itself_do_not_stop_their_topic() {
+async fn individually_unfit_records_do_not_stop_their_topic() {
     let Some((case, outbox, _)) = case_on_postgres("outbox-unfit").await else {
         return;
     };
@@ -591,7 +591,7 @@ async fn many_records_that_are_unfit_each_for_itself_do_not_stop_their_topic() {
 }
 
 #[tokio::test]
-async fn a_run_until_empty_ends_when_nothing_but_a_missing_topic_is_left() {
+async fn a_drain_ends_when_only_a_missing_topic_is_left() {
     let Some((mut case, outbox, _)) = case_on_postgres("outbox-missing").await else {
         return;
     };
@@ -615,8 +615,9 @@ async fn a_run_until_empty_ends_when_nothing_but_a_missing_topic_is_left() {
     assert_eq!((status.pending, status.held.len()), (60, 20));
 }
 
+/// Once cancelled it waits for no more.
 #[tokio::test]
-async fn a_relay_beside_handlers_publishes_what_they_leave_and_waits_for_no_more() {
+async fn a_relay_beside_handlers_drains_what_they_leave() {
     let Some((case, outbox, _)) = case_on_postgres("outbox-leave").await else {
         return;
     };

@@ -86,7 +86,7 @@ async fn settled(case: &Case, retry: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn groups_whose_names_run_together_handle_and_delete_nothing_of_each_other() {
+async fn groups_with_ambiguous_names_leave_each_other_alone() {
     let Some(pair) = Pair::new().await else {
         return;
     };
@@ -135,7 +135,7 @@ async fn groups_whose_names_run_together_handle_and_delete_nothing_of_each_other
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_whose_own_topics_collide_with_others_does_not_start() {
+async fn a_group_with_colliding_own_topics_does_not_start() {
     let Some(case) = Case::new("it-names-equal", 1).await else {
         return;
     };

@@ -113,8 +113,9 @@ async fn nothing_parked(case: &Case) {
     retry.all_committed().await;
 }
 
+/// What is behind it waits with it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failing_key_waits_with_all_behind_it_and_the_others_go_on() {
+async fn a_failing_key_waits_and_the_others_go_on() {
     let Some(case) = Case::new("it-park", 3).await else {
         return;
     };
@@ -146,7 +147,7 @@ async fn a_failing_key_waits_with_all_behind_it_and_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn parked_keys_are_known_before_the_first_record_after_a_restart() {
+async fn parked_keys_are_known_before_other_records_after_restart() {
     let Some(case) = Case::new("it-park", 1).await else {
         return;
     };
@@ -168,7 +169,7 @@ async fn parked_keys_are_known_before_the_first_record_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_fails_after_its_last_wait_is_a_dead_letter() {
+async fn a_record_failing_after_its_last_wait_is_dead_lettered() {
     let Some(case) = Case::new("it-park", 1).await else {
         return;
     };
@@ -286,8 +287,7 @@ async fn a_retry_topic_grows_with_its_source() {
     member.stop().await;
 }
 
-const MINUTE_TEST: &str =
-    "parking::a_key_that_fails_for_a_minute_keeps_its_order_and_costs_the_others_nothing";
+const MINUTE_TEST: &str = "parking::a_key_failing_for_a_minute_keeps_its_order";
 const OTHERS: u64 = 10_000;
 const PER_SECOND: u64 = 250;
 const BASELINE: Duration = Duration::from_secs(20);
@@ -371,8 +371,9 @@ fn start(case: &Case, store: &Path, fails: &Path) -> Process {
     Process::start(MINUTE_TEST, &spec)
 }
 
+/// It delays no other key.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_fails_for_a_minute_keeps_its_order_and_costs_the_others_nothing() {
+async fn a_key_failing_for_a_minute_keeps_its_order() {
     if let Some(spec) = member::asked_for() {
         return member::run(spec).await;
     }

@@ -50,7 +50,7 @@ fn check(effects: &Effects, keys: u64, numbers: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_produced_twice_has_its_effect_once_while_nothing_crashes() {
+async fn an_event_produced_twice_has_one_effect_without_crashes() {
     const KEYS: u64 = 20;
     const NUMBERS: u64 = 30;
     let (Some(case), Some(redis)) = (Case::new("it-redis", 3).await, redis().await) else {
@@ -74,7 +74,7 @@ async fn an_event_produced_twice_has_its_effect_once_while_nothing_crashes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_wait_while_redis_is_down_and_none_becomes_a_dead_letter() {
+async fn events_wait_for_redis_and_none_is_dead_lettered() {
     const KEYS: u64 = 100;
     const NUMBERS: u64 = 6;
     let Some(case) = Case::new("it-redis", 3).await else {

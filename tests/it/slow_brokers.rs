@@ -13,7 +13,7 @@ const UP: i32 = 1;
 const DOWN: i32 = 2;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_parked_record_on_a_dead_broker_holds_up_no_other() {
+async fn a_parked_record_on_a_dead_broker_delays_no_other() {
     let cluster = MockCluster::new(2).expect("a mock cluster");
     let topic = unique("it-dead-broker");
     let mut case = Case::named(KafkaConfig::new(cluster.bootstrap_servers()), topic, 2);

@@ -41,7 +41,7 @@ async fn ready(health: &Health, components: &[String]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_one_consumer_leaves_the_other_ready_and_watched() {
+async fn one_consumers_end_leaves_the_other_ready_and_watched() {
     let cluster = Cluster::new(1).expect("a mock cluster");
     let (first, second, health) = (case(&cluster), case(&cluster), Health::default());
     let of = |case: &Case| format!("consumer {}", case.group);

@@ -71,7 +71,7 @@ fn follow(kafka: KafkaConfig, topic: String, read: Log<i64>, stop: Arc<AtomicBoo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_client_goes_on_with_the_next_token_of_the_file() {
+async fn every_client_continues_with_the_files_next_token() {
     let Some(secured) = secured_kafka().await else {
         return;
     };

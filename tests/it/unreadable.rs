@@ -90,8 +90,9 @@ async fn publish_batch(case: &Case, values: &[&str], codec: &str) {
     }
 }
 
+/// It is named.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unreadable_batch_is_named_stops_its_partition_only_and_is_skipped_whole() {
+async fn an_unreadable_batch_stops_its_partition_and_is_skipped_whole() {
     let Some(world) = World::new(Damage::Codec(5), "gzip").await else {
         return;
     };
@@ -127,7 +128,7 @@ async fn an_unreadable_batch_is_named_stops_its_partition_only_and_is_skipped_wh
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_with_a_wrong_checksum_is_neither_handled_nor_passed_over() {
+async fn a_batch_with_a_wrong_checksum_is_not_passed_over() {
     let Some(world) = World::new(Damage::LastByte, "none").await else {
         return;
     };
@@ -152,7 +153,7 @@ async fn a_batch_with_a_wrong_checksum_is_neither_handled_nor_passed_over() {
 
 /// It waits for half a minute until it says that nothing comes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_is_damaged_inside_is_found_by_its_silence() {
+async fn a_batch_damaged_inside_is_found_by_its_silence() {
     if std::env::var_os("EVENKEEL_LONG_TESTS").is_none() {
         return;
     }
@@ -177,8 +178,9 @@ async fn a_batch_that_is_damaged_inside_is_found_by_its_silence() {
     assert_eq!(handled, ["1", "2", "3", "4", "after", "before", "sound"]);
 }
 
+/// It ends with the reason. Readers go on elsewhere.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bounded_run_ends_at_an_unreadable_batch_with_the_reason_and_readers_go_on_elsewhere() {
+async fn a_bounded_run_ends_at_an_unreadable_batch() {
     // A codec that is known, and bytes that are none of it.
     let Some(world) = World::new(Damage::Codec(4), "gzip").await else {
         return;
