@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_says_too_little_or_too_much_is_refused() {
+    fn incomplete_or_contradictory_lines_are_refused_with_the_reason() {
         let whole = r#"{"topic":"t","partition":0,"offset":1,"headers":["a","b"],"key":null,"payload":"x"}"#;
         read(whole.as_bytes()).unwrap();
         let check = |from: &str, to: &str, expected: &str| {

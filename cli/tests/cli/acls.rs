@@ -72,7 +72,7 @@ async fn who_may_see_nothing_is_told_so_by_every_list() {
 }
 
 #[tokio::test]
-async fn who_may_see_some_is_told_that_others_are_left_out() {
+async fn partial_permissions_list_some_and_say_others_are_left_out() {
     let Some(kafka) = secured_kafka().await else {
         return;
     };
@@ -165,7 +165,7 @@ async fn settings_that_may_not_be_seen_are_no_drift() {
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_exist_is_answered_with_what_was_meant() {
+async fn an_unknown_name_gets_a_suggestion() {
     let Some(kafka) = secured_kafka().await else {
         return;
     };

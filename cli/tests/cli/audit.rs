@@ -302,7 +302,7 @@ async fn of_another(mailbox: &Mailbox, store: &Store) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_with_a_sqlite_store_is_proven_and_what_is_taken_or_moved_is_found() {
+async fn sqlite_audit_proves_a_group_and_finds_tampering() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -313,7 +313,7 @@ async fn a_group_with_a_sqlite_store_is_proven_and_what_is_taken_or_moved_is_fou
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_with_a_postgres_store_is_proven_and_what_is_taken_or_moved_is_found() {
+async fn postgres_audit_proves_a_group_and_finds_tampering() {
     let (Some(mailbox), Some(postgres)) = (Mailbox::new(1).await, postgres().await) else {
         return;
     };

@@ -14,7 +14,7 @@ fn config(name: &str, text: &str) -> (tempfile::TempDir, String) {
 }
 
 #[tokio::test]
-async fn the_settings_in_force_are_shown_with_where_each_came_from() {
+async fn config_show_names_the_origin_of_each_setting() {
     let (_dir, path) = config(
         "c.toml",
         "store = \"s.db\"\nbrokers = \"file:1\"\n[kafka]\nclient.id = \"me\"\nsasl.password = \"hunter2\"\n\
@@ -83,7 +83,7 @@ async fn the_settings_in_force_are_shown_with_where_each_came_from() {
 }
 
 #[tokio::test]
-async fn a_file_that_names_no_cluster_is_not_taken_for_localhost() {
+async fn a_config_file_without_brokers_never_means_localhost_silently() {
     let refused = async |name: &str, text: &str, says: &str| {
         let (_dir, path) = config(name, text);
         let run = run(&["topics", "list", "--config", &path]).await.code(2);
@@ -122,8 +122,9 @@ async fn a_file_that_names_no_cluster_is_not_taken_for_localhost() {
     );
 }
 
+/// A command that writes names the cluster.
 #[tokio::test]
-async fn flags_count_before_and_after_the_command_and_the_cluster_is_named() {
+async fn flags_work_before_and_after_the_command() {
     let cluster = Cluster::with_topic(1).await;
     let publish = ["publish", "shop.order-cancelled.v1", "-t", &cluster.topic];
     let data = ["-d", "order_id=o-1", "-d", "reason=r"];
@@ -214,7 +215,7 @@ async fn every_fault_of_tls_is_told_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn every_fault_of_a_login_is_told_with_what_to_do() {
+async fn every_login_fault_is_reported_with_advice() {
     let Some(kafka) = secured_kafka().await else {
         return;
     };
@@ -278,7 +279,7 @@ async fn the_systems_authorities_are_trusted_without_a_setting() {
 }
 
 #[tokio::test]
-async fn a_token_file_logs_in_and_its_faults_are_told_with_what_to_do() {
+async fn a_token_file_logs_in_and_faults_give_advice() {
     let Some(kafka) = secured_kafka().await else {
         return;
     };

@@ -191,7 +191,7 @@ fn outcomes(run: &Run) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_group_does_what_it_is_told_and_the_history_has_it() {
+async fn a_running_group_obeys_commands_and_its_history_shows_them() {
     let Some(shop) = Shop::new(4).await else {
         return;
     };
@@ -329,7 +329,7 @@ async fn a_running_group_does_what_it_is_told_and_the_history_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_means_nothing_on_this_cluster_is_refused_and_nothing_is_given() {
+async fn impossible_commands_are_refused_and_not_written() {
     let Some(shop) = Shop::new(1).await else {
         return;
     };
@@ -387,7 +387,7 @@ async fn what_means_nothing_on_this_cluster_is_refused_and_nothing_is_given() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_that_does_not_answer_in_time_is_told_by_the_exit_code() {
+async fn an_unanswered_command_is_reported_by_the_exit_code() {
     let Some(shop) = Shop::new(1).await else {
         return;
     };

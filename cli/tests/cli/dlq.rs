@@ -60,7 +60,7 @@ async fn publish_families(mailbox: &Mailbox) {
 }
 
 #[tokio::test]
-async fn letters_of_one_cause_are_one_group_and_filters_choose_among_them() {
+async fn dead_letters_are_grouped_by_cause_and_filters_select_them() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -236,7 +236,7 @@ async fn a_letter_is_shown_whole() {
 }
 
 #[tokio::test]
-async fn purge_deletes_the_beginning_of_a_partition_and_says_what_stays() {
+async fn purge_deletes_from_the_start_and_reports_what_stays() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -285,7 +285,7 @@ async fn purge_deletes_the_beginning_of_a_partition_and_says_what_stays() {
 
 /// What remembers replays goes by offsets, which the letters of the new topic have as well.
 #[tokio::test]
-async fn letters_of_a_dead_letter_topic_made_anew_were_not_replayed() {
+async fn dead_letters_of_a_recreated_topic_count_as_not_replayed() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -340,7 +340,7 @@ async fn letters_of_a_dead_letter_topic_made_anew_were_not_replayed() {
 }
 
 #[tokio::test]
-async fn purge_of_a_group_leaves_letters_of_groups_whose_names_run_together() {
+async fn purge_spares_dead_letters_of_groups_with_ambiguous_names() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };

@@ -66,7 +66,7 @@ fn cells_of(table: &str) -> Vec<Vec<String>> {
 }
 
 #[tokio::test]
-async fn the_tables_are_made_once_and_a_dry_run_makes_none() {
+async fn tables_are_created_once_and_never_by_a_dry_run() {
     let store = Store::new();
     let migrate = ["store", "migrate", "--store", &store.address()];
     for flags in [&[][..], &["--dry-run"]] {
@@ -94,7 +94,7 @@ async fn the_tables_are_made_once_and_a_dry_run_makes_none() {
 }
 
 #[tokio::test]
-async fn a_job_publishes_what_waits_and_ends_and_what_is_held_is_named() {
+async fn a_relay_job_publishes_what_waits_and_names_held_keys() {
     let (cluster, store) = (Cluster::with_topic(1).await, Store::new());
     store.commit(&cluster.topic, "free", b"1").await;
     store.commit(&cluster.topic, "held", &[b'x'; 5_000]).await;
@@ -207,7 +207,7 @@ async fn an_address_is_never_printed() {
 }
 
 #[tokio::test]
-async fn in_postgres_the_tables_of_the_inbox_are_made_as_well() {
+async fn in_postgres_inbox_tables_are_created_too() {
     let Some(postgres) = evenkeel::testing::postgres().await else {
         return;
     };

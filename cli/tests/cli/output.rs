@@ -207,7 +207,7 @@ async fn leaves() -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_exit_code_depends_on_who_reads_and_no_output_is_lost_silently() {
+async fn exit_codes_ignore_the_reader_and_lost_output_is_reported() {
     let Some(bench) = Bench::new().await else {
         return;
     };
@@ -352,7 +352,7 @@ async fn the_names_in_json_are_a_promise() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn check_gives_3_for_what_is_wrong_and_0_without_it() {
+async fn check_exits_with_3_for_problems_and_0_without() {
     let Some(bench) = Bench::new().await else {
         return;
     };
@@ -379,7 +379,7 @@ async fn check_gives_3_for_what_is_wrong_and_0_without_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_is_an_argument_or_a_flag_and_a_missing_partition_is_a_failure() {
+async fn groups_are_arguments_or_flags_and_missing_partitions_fail() {
     let Some(bench) = Bench::new().await else {
         return;
     };

@@ -126,9 +126,9 @@ async fn reach(mailbox: &Mailbox, topic: &str, records: usize) {
     .await;
 }
 
+/// They return to their own group alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_letters_come_back_once_to_their_group_alone_though_the_replay_is_killed_twice()
- {
+async fn ten_thousand_dead_letters_return_once_despite_two_killed_replays() {
     const COUNT: usize = 10_000;
     const KEYS: usize = 100;
     let Some(mailbox) = Mailbox::new(3).await else {
@@ -186,7 +186,7 @@ async fn ten_thousand_letters_come_back_once_to_their_group_alone_though_the_rep
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_held_key_is_listed_and_goes_on_with_the_replay_of_its_dead_letter() {
+async fn a_held_key_is_listed_and_continues_after_its_replay() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -249,7 +249,7 @@ async fn a_held_key_is_listed_and_goes_on_with_the_replay_of_its_dead_letter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_waits_is_released_and_a_record_of_it_dropped_by_command() {
+async fn commands_release_waiting_keys_and_drop_their_records() {
     let Some(mailbox) = Mailbox::new(2).await else {
         return;
     };
@@ -332,7 +332,7 @@ async fn a_key_that_waits_is_released_and_a_record_of_it_dropped_by_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_group_waits_for_because_it_is_down_is_described() {
+async fn describe_shows_the_dependency_that_a_group_waits_for() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };

@@ -36,8 +36,9 @@ async fn publish(mailbox: &Mailbox, count: usize) {
     mailbox.publish(originals.iter().map(refer)).await;
 }
 
+/// A record that is gone is named.
 #[tokio::test]
-async fn what_letters_refer_to_is_shown_exported_and_replayed_and_what_is_gone_is_named() {
+async fn referenced_records_are_shown_exported_and_replayed_unless_gone() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };

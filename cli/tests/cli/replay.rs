@@ -24,7 +24,7 @@ fn numbers(run: &Run, names: [&str; 4]) -> [Value; 4] {
 }
 
 #[tokio::test]
-async fn a_dry_run_changes_nothing_and_an_execution_replays_each_letter_once() {
+async fn a_dry_run_changes_nothing_and_execute_replays_once() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -126,7 +126,7 @@ async fn a_dry_run_changes_nothing_and_an_execution_replays_each_letter_once() {
 }
 
 #[tokio::test]
-async fn exported_letters_are_edited_and_replayed_with_a_mark_of_it() {
+async fn exported_dead_letters_are_edited_and_replayed_with_a_mark() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -174,7 +174,7 @@ async fn exported_letters_are_edited_and_replayed_with_a_mark_of_it() {
 }
 
 #[tokio::test]
-async fn a_replay_that_is_killed_twice_and_resumed_replays_each_letter_once_and_in_order() {
+async fn a_replay_killed_twice_replays_once_and_in_order() {
     let Some(mailbox) = Mailbox::new(PARTITIONS as i32).await else {
         return;
     };
@@ -202,7 +202,7 @@ async fn a_replay_that_is_killed_twice_and_resumed_replays_each_letter_once_and_
 }
 
 #[tokio::test]
-async fn a_killed_replay_that_left_nothing_to_do_is_ended_by_the_next() {
+async fn the_next_replay_ends_a_killed_one_that_was_complete() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -259,7 +259,7 @@ async fn unmark(mailbox: &Mailbox, record: &LogRecord) {
 }
 
 #[tokio::test]
-async fn a_second_replay_waits_for_none_and_a_stopped_one_is_resumed() {
+async fn a_second_replay_is_refused_and_a_stopped_one_resumes() {
     let Some(mailbox) = Mailbox::new(PARTITIONS as i32).await else {
         return;
     };
@@ -330,7 +330,7 @@ async fn consume(mailbox: &Mailbox, fail: bool) -> Vec<Headers> {
 }
 
 #[tokio::test]
-async fn what_a_consumer_gave_up_comes_back_to_it_with_its_id_and_its_history() {
+async fn a_replayed_record_returns_with_its_id_and_history() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -367,7 +367,7 @@ async fn what_a_consumer_gave_up_comes_back_to_it_with_its_id_and_its_history() 
 }
 
 #[tokio::test]
-async fn after_a_letter_that_cannot_be_published_its_key_is_held_back_and_others_go_on() {
+async fn an_unpublishable_dead_letter_holds_back_its_key_only() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -428,7 +428,7 @@ async fn after_a_letter_that_cannot_be_published_its_key_is_held_back_and_others
 }
 
 #[tokio::test]
-async fn letters_that_do_not_say_where_they_failed_need_a_destination() {
+async fn dead_letters_without_a_source_need_a_destination() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };

@@ -20,7 +20,7 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
-async fn a_batch_that_cannot_be_read_is_named_and_other_topics_are_shown() {
+async fn an_unreadable_batch_is_named_and_other_topics_are_shown() {
     let Some(broker) = required(Damageable::start().await) else {
         return;
     };

@@ -81,7 +81,7 @@ async fn a_secret_is_not_repeated_in_an_error() {
 }
 
 #[tokio::test]
-async fn a_flag_goes_before_the_environment_and_that_before_the_file() {
+async fn flags_override_the_environment_and_it_overrides_the_file() {
     let [file, env, flag] = [closed_port(), closed_port(), closed_port()];
     let dir = tempfile::tempdir().expect("a folder for the test");
     let path = dir.path().join("evenkeel.toml");

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_becomes_an_event_with_the_declared_topic_and_key() {
+    fn a_payload_becomes_an_event_with_declared_topic_and_key() {
         let draft = drafter().draft(text(payload())).unwrap();
         assert_eq!(draft.topic, "shop.orders");
         assert_eq!(draft.key.as_deref(), Some(&b"o-1"[..]));

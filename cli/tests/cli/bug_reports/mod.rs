@@ -3,7 +3,7 @@
 //!
 //! | report | what | test |
 //! |---|---|---|
-//! | debezium/debezium#486, Apicurio/apicurio-registry#6880 | parked records deleted by the brokers' size limit | `tests/it/own_topics.rs`: `no_default_of_the_brokers_spoils_own_topics`, `deleted_parked_records_are_an_alarm_until_the_loss_is_accepted` |
+//! | debezium/debezium#486, Apicurio/apicurio-registry#6880 | parked records deleted by the brokers' size limit | `tests/it/own_topics.rs`: `no_default_of_the_brokers_spoils_own_topics`, `deleted_parked_records_alarm_until_the_loss_is_accepted` |
 //! | svix/svix-webhooks#2502, #2429, librdkafka#3255 | new records taken for old | `tests/it/g3_identity.rs`: all |
 //! | spring-kafka#2282, karafka#1301, ns4kafka#63 | names of retry topics run together | `tests/it/own_names.rs`: all |
 //! | filesql#279, sqlitebrowser#212, mautic#5408 | lines that end in CR | `imports::filesql_279_…` |
@@ -20,7 +20,7 @@
 //! | the same, with a catalogue | numbers beyond 64 bits | `src/handler/router/payload.rs` |
 //! | cockroach#48070, sidekiq#509 | SIGTERM comes twice | `src/telemetry/daemon/tests.rs`: `signals_in_quick_succession_ask_once` |
 //! | kafka-ui#1039, spring-kafka#1587, akhq#613 | a lag of 1 behind a transaction | `tests/it/end_of_log.rs` |
-//! | kcp#431, ns4kafka#802, redpanda console#2222 | groups of newer protocols are `Dead` | `groups.rs`: `a_group_of_the_newer_protocol_is_listed_with_its_members` |
+//! | kcp#431, ns4kafka#802, redpanda console#2222 | groups of newer protocols are `Dead` | `groups.rs`: `kip_848_groups_are_listed_with_their_members` |
 //! | node-rdkafka#1050, openwec#263, warmbly#451 | a build without TLS or SCRAM | `tool::node_rdkafka_1050_…` |
 //! | jsonlines#68, jq#2351 | a byte order mark | `tool::jsonlines_68_…`, `imports::jsonlines_68_…` |
 //! | drush#3761, HammerDB#289, vpp#2494 | a terminal of 0 columns | `cli/src/output/mod.rs` |

@@ -182,7 +182,7 @@ async fn letters_of_kafka_streams_are_listed_and_replayed() {
 
 /// Kafka copies no headers, and without a setting of the group neither key nor value.
 #[tokio::test]
-async fn letters_of_share_groups_are_replayed_with_what_their_records_hold() {
+async fn share_group_dead_letters_are_replayed_with_their_records_content() {
     for fixture in [SHARE_BARE, SHARE_COPIED] {
         let Some(mailbox) = Mailbox::new(1).await else {
             return;
@@ -210,8 +210,9 @@ async fn letters_of_share_groups_are_replayed_with_what_their_records_hold() {
     }
 }
 
+/// Without it, the dead letter is not replayed.
 #[tokio::test]
-async fn an_empty_letter_of_a_share_group_whose_record_is_gone_is_not_replayed() {
+async fn an_empty_share_group_dead_letter_needs_its_record() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -240,7 +241,7 @@ async fn an_empty_letter_of_a_share_group_whose_record_is_gone_is_not_replayed()
 
 /// A letter with key and value goes without the headers where these are gone, as they stand nowhere any more.
 #[tokio::test]
-async fn a_copied_letter_of_a_share_group_is_replayed_without_its_record() {
+async fn copied_share_group_dead_letters_are_replayed_without_their_records() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
