@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_parts_of_a_stop_share_one_deadline_also_while_the_brokers_are_away() {
+    async fn all_parts_of_a_stop_share_one_deadline_without_brokers() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("service.db");
         let outbox = SqliteOutbox::open(&path).await.expect("an outbox");

@@ -38,7 +38,7 @@ fn help_says_what_the_service_does() {
 }
 
 #[tokio::test]
-async fn a_total_up_to_the_limit_is_authorized_and_above_it_declined() {
+async fn totals_up_to_the_limit_are_authorized_larger_ones_declined() {
     for (total, authorized) in [
         (0, true),
         (AMOUNT_CENTS_MAX, true),

@@ -21,8 +21,9 @@ fn fact(kind: Kind) -> Fact {
     }
 }
 
+/// Complete means paid and reserved.
 #[tokio::test]
-async fn an_order_leaves_once_when_paid_and_reserved_before_any_cancellation() {
+async fn an_order_ships_once_if_complete_before_any_cancellation() {
     use Kind::{Authorized, Cancelled, Reserved};
     for kinds in [
         &[Authorized, Reserved][..],

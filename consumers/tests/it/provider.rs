@@ -119,7 +119,7 @@ fn order(id: &str, customer: &str) -> Record {
 }
 
 #[tokio::test]
-async fn the_handler_is_told_the_providers_answer_which_is_the_same_for_one_event() {
+async fn the_handler_gets_the_providers_answer_stable_per_event() {
     let scene = Scene::begin().await;
     let authorized = scene.answer("e-1", "c-1").await;
     assert!(
@@ -135,7 +135,7 @@ async fn the_handler_is_told_the_providers_answer_which_is_the_same_for_one_even
 }
 
 #[tokio::test]
-async fn a_provider_that_fails_is_an_error_about_it_and_the_handler_is_not_called() {
+async fn a_failing_provider_is_an_error_before_the_handler_runs() {
     let scene = Scene::begin().await;
     for status in [500, 422] {
         let customer_id = "c-1".to_owned();
