@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_file_of_progress_is_not_believed_and_a_removed_one_says_nothing() {
+    fn damaged_progress_files_are_reported_and_missing_ones_are_not() {
         let folder = tempfile::tempdir().expect("a folder");
         let input = folder.path().join("orders.csv");
         std::fs::write(&input, INPUT).expect("written");

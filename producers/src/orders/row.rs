@@ -99,8 +99,9 @@ mod tests {
         check("o-1,c-1,7,", "invalid type, expected a list of lines");
     }
 
+    /// With its total or without.
     #[test]
-    fn csv_and_json_of_the_same_order_are_the_same_event_with_or_without_its_total() {
+    fn csv_and_json_of_one_order_give_the_same_event() {
         let id = |parser: &mut Parser, line: &str| {
             let row: OrderRow = parser.row(line.as_bytes()).expect("a row");
             event(&row, "/shop/orders", Timestamp::now())

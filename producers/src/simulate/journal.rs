@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_holds_identity_place_and_outcome_and_lines_are_appended() {
+    fn a_line_holds_identity_place_and_outcome_and_is_appended() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("journal.jsonl");
         let event = SentEvent {

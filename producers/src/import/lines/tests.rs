@@ -44,7 +44,7 @@ fn lines_end_at_any_line_break_or_at_the_end() {
 }
 
 #[test]
-fn a_quoted_field_keeps_its_line_breaks_and_its_row_ends_behind_it() {
+fn a_row_continues_over_the_line_breaks_of_quoted_fields() {
     check(
         b"a,\"b\nc\"\nd,e\n",
         &[(1, 2, bytes(b"a,\"b\nc\"")), (3, 3, bytes(b"d,e"))],
@@ -61,7 +61,7 @@ fn a_quoted_field_keeps_its_line_breaks_and_its_row_ends_behind_it() {
 }
 
 #[test]
-fn quotes_that_leave_the_end_of_a_row_unknown_are_reported() {
+fn quotes_that_hide_the_end_of_a_row_are_reported() {
     let check = |input: &[u8], expected| {
         let content = read(Format::Csv, input)[0].content.clone();
         assert_eq!(content, Content::Misquoted(expected));
@@ -136,7 +136,7 @@ fn utf16_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn a_line_that_is_too_long_is_skipped_and_the_next_one_is_read() {
+fn an_overlong_line_is_skipped_and_the_next_is_read() {
     let mut input = vec![b'x'; 3 * LINE_BYTES_MAX];
     input.extend_from_slice(b"\nnext\n");
     let lines = read(Format::Csv, &input);
@@ -156,7 +156,7 @@ fn the_longest_line_allowed_is_kept() {
 }
 
 #[test]
-fn reading_on_from_where_a_row_ended_gives_the_rest_with_its_numbers() {
+fn reading_resumes_after_a_row_with_the_right_numbers() {
     let input = b"first\r\n\"sec\nond\"\rthird\n";
     let whole = read(Format::Csv, input);
     for ended in 0..whole.len() - 1 {
