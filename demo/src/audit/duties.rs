@@ -64,7 +64,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn every_duty_is_on_a_topic_that_declares_the_type_and_the_service() {
+    fn every_duty_is_on_a_topic_declaring_type_and_service() {
         for (service, kinds) in DUTIES {
             for (topic, ty) in *kinds {
                 let declaration = shop_schemas::topics()

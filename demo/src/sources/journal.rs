@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_is_an_acknowledgement_of_the_default_source_and_type() {
+    fn a_receipt_acknowledges_an_event_of_default_source_and_type() {
         let text = r#"{"article":"a","event_id":"1","topic":"d","partition":0,"offset":3}"#;
         let events = parse(text, &DEFAULTS).expect("a receipt");
         assert_eq!(

@@ -91,7 +91,7 @@ async fn what_was_killed_or_stopped_comes_back_and_is_counted() {
 }
 
 #[tokio::test]
-async fn a_blow_on_one_that_is_frozen_falls_on_the_next() {
+async fn a_blow_on_a_frozen_process_hits_the_next() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut supervisor = supervisor(directory.path(), &[PATIENT, PATIENT]);
     let mut freeze = blow(Harm::Freeze, 0);
@@ -107,7 +107,7 @@ async fn a_blow_on_one_that_is_frozen_falls_on_the_next() {
 }
 
 #[tokio::test]
-async fn a_stop_may_leave_records_to_the_next_start_and_to_no_last_one() {
+async fn an_unclean_stop_is_a_failure_only_at_the_end() {
     let directory = tempfile::tempdir().expect("a directory");
     let unclean = "trap 'exit 5' TERM; echo up; while :; do sleep 0.02; done";
     let mut supervisor = supervisor(directory.path(), &[unclean]);
@@ -127,7 +127,7 @@ async fn a_stop_may_leave_records_to_the_next_start_and_to_no_last_one() {
 }
 
 #[tokio::test]
-async fn one_that_ends_by_itself_is_a_failure_and_is_started_again() {
+async fn a_process_that_ends_by_itself_fails_and_restarts() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut supervisor = supervisor(directory.path(), &["echo up; exit 3"]);
     until(&mut supervisor, |supervisor| {
@@ -141,7 +141,7 @@ async fn one_that_ends_by_itself_is_a_failure_and_is_started_again() {
 }
 
 #[tokio::test]
-async fn a_stop_that_ends_badly_or_not_at_all_is_a_failure() {
+async fn a_stop_with_an_error_or_without_an_end_fails() {
     let directory = tempfile::tempdir().expect("a directory");
     let deaf = "trap '' TERM; echo up; while :; do sleep 0.02; done";
     let mut supervisor = supervisor(directory.path(), &[SULKING, deaf]);
