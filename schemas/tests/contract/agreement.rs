@@ -71,7 +71,7 @@ fn every_type_has_two_valid_and_four_differently_invalid_examples() {
 }
 
 #[test]
-fn every_type_is_declared_on_its_topic_and_nothing_else_is() {
+fn each_topic_declares_exactly_the_types_published_on_it() {
     let mut declared = Vec::new();
     for topic in shop_schemas::topics() {
         for event in &topic.events {
