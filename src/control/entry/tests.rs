@@ -93,7 +93,7 @@ fn an_acknowledgement_reads_back_as_written() {
 }
 
 #[test]
-fn what_is_no_entry_is_refused_and_never_taken_for_another() {
+fn a_malformed_entry_is_refused_and_never_misread() {
     let good = command(Action::Pause {
         scope: Scope::Group,
     });
