@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn binary_mode_puts_attributes_into_headers_and_the_payload_into_the_value() {
+fn binary_mode_writes_attributes_to_headers_and_payload_to_value() {
     let event = full_event();
     let record = encode(&event, ContentMode::Binary, None).expect("encodes");
 
@@ -40,7 +40,7 @@ fn binary_mode_puts_attributes_into_headers_and_the_payload_into_the_value() {
 }
 
 #[test]
-fn a_payload_that_is_a_cloud_event_is_written_in_structured_mode_only() {
+fn a_payload_that_is_a_cloudevent_requires_structured_mode() {
     let mut event = full_event();
     event.attributes.datacontenttype = Some("Application/CloudEvents+json".to_owned());
     let error = encode(&event, ContentMode::Binary, None).expect_err("ambiguous");
@@ -119,7 +119,7 @@ fn an_optional_header_never_costs_a_binary_event() {
 }
 
 #[test]
-fn a_time_that_no_instant_holds_is_written_as_it_was_read() {
+fn an_unrepresentable_time_is_written_as_it_was_read() {
     let text = "9999-12-31T23:59:59.9999999Z";
     let headers = binary_with(&[("ce_time", Some(text.as_bytes()))]);
     let read = decode(headers.iter(), Some(b"{}")).expect("an event");

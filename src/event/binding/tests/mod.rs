@@ -91,7 +91,7 @@ fn attributes_that_no_reader_could_take_back_are_not_written() {
 }
 
 #[test]
-fn an_event_known_at_run_time_keeps_its_payload_to_the_letter() {
+fn an_untyped_event_keeps_its_payload_byte_for_byte() {
     let payload = r#"{"z":1.10,"a":340282366920938463463374607431768211456,"b":[1e3, -0.0]}"#;
     let event = JsonEvent {
         attributes: full_event().attributes,
@@ -115,7 +115,7 @@ fn extend(attributes: &mut Attributes, name: &str) {
 }
 
 #[test]
-fn an_event_known_at_run_time_is_written_like_a_typed_one() {
+fn an_untyped_event_is_written_like_a_typed_one() {
     let event = full_event();
     let untyped = JsonEvent {
         attributes: event.attributes.clone(),

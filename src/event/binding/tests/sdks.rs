@@ -164,7 +164,7 @@ fn events_of_every_sdk_are_read() {
 }
 
 #[test]
-fn events_of_the_dotnet_sdk_are_read_although_it_writes_attributes_twice() {
+fn dotnet_sdk_events_with_doubled_attributes_are_read() {
     for record in written(SDKS[5].1) {
         let is_structured = record.mode == "structured";
         let envelope = decode(record.headers.iter(), record.value.as_deref()).expect("an event");
@@ -192,7 +192,7 @@ fn events_of_the_dotnet_sdk_are_read_although_it_writes_attributes_twice() {
 /// A structured event without a header that marks it, as of the Python SDK before 2.0, is an event
 /// for a reader that asks for its type.
 #[test]
-fn an_event_that_no_header_marks_is_raw_to_those_who_do_not_ask_for_it() {
+fn an_unmarked_event_is_raw_unless_its_type_is_requested() {
     let value = br#" {"specversion":"1.0","id":"1","source":"/s","type":"t","data":{}}"#;
     let none = Headers::new();
     let read =

@@ -74,7 +74,7 @@ fn the_content_type_tells_the_modes_apart() {
 }
 
 #[test]
-fn the_payload_of_a_structured_event_is_handed_on_as_it_came() {
+fn a_structured_events_payload_is_passed_on_unchanged() {
     let rows: [(&str, Option<&[u8]>); 15] = [
         (
             r#""data":{"n": 12345678901234567890123.10}"#,
@@ -166,7 +166,7 @@ fn extend_with(attributes: &mut Attributes, value: &str) {
 }
 
 #[test]
-fn malformed_structured_events_say_what_is_wrong_and_not_what_was_sent() {
+fn errors_of_malformed_structured_events_show_no_content() {
     let rows = [
         ("", "not JSON (line 1, column 0)"),
         (r#"{"id":"secret""#, "not JSON"),
