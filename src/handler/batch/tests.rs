@@ -238,7 +238,7 @@ async fn events_of_a_failed_batch_are_retried_alone() {
 }
 
 #[tokio::test]
-async fn an_unclassified_error_of_a_batch_dead_letters_no_neighbour_either() {
+async fn an_unclassified_batch_error_dead_letters_no_neighbour() {
     let handle = async |_: Vec<Delivered<Paid>>| -> Result<(), HandlerError> {
         serde_json::from_str::<u32>("{").map(drop)?;
         Ok(())
@@ -299,8 +299,9 @@ impl Drop for SignalOnDrop {
     }
 }
 
+/// The next batch runs, and may claim the same deliveries.
 #[tokio::test]
-async fn a_batch_of_timed_out_deliveries_is_cancelled_and_the_next_runs() {
+async fn a_batch_of_timed_out_deliveries_is_cancelled() {
     let (started, ended) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let (start, end) = (Arc::clone(&started), Arc::clone(&ended));
     let handle = move |events: Vec<Delivered<Paid>>| {
@@ -424,7 +425,7 @@ async fn pay(
 }
 
 #[tokio::test]
-async fn a_batch_has_one_transaction_and_failed_events_are_fresh_again() {
+async fn a_batch_has_one_transaction_and_failed_events_stay_fresh() {
     let (_folder, inbox) = sqlite().await;
     let seen = Seen::default();
     let router = Router::new().on_batch(pay).with_state(seen.clone());
@@ -444,7 +445,7 @@ async fn a_batch_has_one_transaction_and_failed_events_are_fresh_again() {
 }
 
 #[tokio::test]
-async fn a_failed_commit_completes_none_and_earlier_failures_keep_their_outcome() {
+async fn a_failed_commit_completes_none_and_keeps_earlier_outcomes() {
     let (_folder, inbox) = sqlite().await;
     let handle = async |events: Vec<Delivered<Paid>>, mut tx: SqliteTx| {
         sqlx::raw_sql("ROLLBACK").execute(&mut *tx).await?;
@@ -526,7 +527,7 @@ async fn without_batch_support_a_transactional_store_handles_events_singly() {
 }
 
 #[tokio::test]
-async fn a_router_that_was_changed_shares_no_batch_with_the_one_it_was_cloned_from() {
+async fn a_changed_router_shares_no_batch_with_its_original() {
     let (seen, other) = (Seen::default(), Seen::default());
     let mut router = Router::new().on_batch(see).with_state(seen.clone());
     let mut clone = router.clone();
@@ -576,7 +577,7 @@ impl Drop for Touchy {
 }
 
 #[tokio::test]
-async fn a_panic_beside_the_handler_fails_the_batch_and_is_no_outage() {
+async fn a_panic_outside_the_handler_fails_the_batch_without_outage() {
     let forget = async |events: Vec<Delivered<Touchy>>| {
         events.into_iter().for_each(std::mem::forget);
     };

@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_handler_that_names_no_transaction_may_write_to_the_store_by_another_connection() {
+    async fn a_handler_without_transaction_may_write_by_another_connection() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("store.db");
         let schema = "CREATE TABLE IF NOT EXISTS effects (id INTEGER PRIMARY KEY)";
@@ -329,7 +329,7 @@ mod tests {
 
     /// 30 deliveries of one store; each holds the only transaction for 50 ms.
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_handlers_time_does_not_run_while_it_waits_for_its_turn() {
+    async fn waiting_for_a_turn_does_not_use_a_handlers_time() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("store.db");
         let inbox = SqliteInbox::open(&path, "group", "").await;
