@@ -143,7 +143,7 @@ async fn concurrent_instances_can_open_an_empty_database() {
 }
 
 #[tokio::test]
-async fn a_handlers_own_commit_is_refused_and_its_rollback_found_out() {
+async fn a_handlers_commit_is_refused_and_its_rollback_detected() {
     let Some(url) = database().await else { return };
     let inbox = open(&url).await;
     for (at, sql) in ["COMMIT", "ROLLBACK", "ROLLBACK; BEGIN"].iter().enumerate() {
@@ -218,7 +218,7 @@ async fn a_handlers_own_savepoints_are_part_of_its_transaction() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_brought_up_to_date_or_is_newer_is_refused() {
+async fn an_outdated_or_newer_database_is_refused() {
     let Some(url) = database().await else { return };
     let settings = PostgresSettings::new(EFFECTS).with_migration(Migration::Elsewhere);
     let refused = async || match PostgresInbox::open_with(&url, &settings).await {
@@ -244,7 +244,7 @@ async fn a_database_that_is_not_brought_up_to_date_or_is_newer_is_refused() {
 }
 
 #[tokio::test]
-async fn a_database_of_an_older_version_is_brought_up_to_date() {
+async fn an_older_database_is_migrated() {
     let Some(url) = database().await else { return };
     let inbox = open(&url).await;
     complete(fresh(&inbox, "1").await).await.unwrap();
@@ -267,7 +267,7 @@ async fn a_database_of_an_older_version_is_brought_up_to_date() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_reported_as_unavailable_without_the_password() {
+async fn an_unavailable_server_is_reported_without_the_password() {
     let settings = PostgresSettings::new("").with_lock_timeout(Duration::from_millis(300));
     let url = "postgres://user:secret@127.0.0.1:1/database";
     let Err(error) = PostgresInbox::open_with(url, &settings).await else {
@@ -325,8 +325,9 @@ async fn the_postgres_inbox_reports_its_purge_watermark() {
     conformance::check_forgetting(Arc::new(Purged(open(&url).await, url))).await;
 }
 
+/// A purge that deletes nothing sets no time.
 #[tokio::test]
-async fn a_purge_that_finds_nothing_forgets_nothing_and_a_smaller_one_takes_nothing_back() {
+async fn purges_that_delete_less_never_lower_the_forgotten_time() {
     let Some(url) = database().await else { return };
     let inbox = open(&url).await;
     inbox.purge(Duration::ZERO, 10).await.expect("purged");
@@ -346,8 +347,9 @@ async fn a_purge_that_finds_nothing_forgets_nothing_and_a_smaller_one_takes_noth
     }
 }
 
+/// The contract of an inbox holds with an outbox as well.
 #[tokio::test(flavor = "multi_thread")]
-async fn with_an_outbox_events_commit_with_effects_and_the_contract_holds() {
+async fn with_an_outbox_events_commit_with_effects() {
     let Some(url) = database().await else { return };
     let outbox = PostgresOutbox::open(&url).await.unwrap();
     let inbox = open(&url).await.with_outbox(outbox).unwrap();
@@ -402,7 +404,7 @@ async fn events_of_a_manually_rolled_back_transaction_are_not_published() {
 }
 
 #[tokio::test]
-async fn opening_does_not_wait_for_claims_nor_claims_for_the_services_ddl() {
+async fn opening_and_claims_do_not_wait_for_each_other() {
     let Some(url) = database().await else { return };
     let inbox = open(&url).await;
     let mut claim = fresh(&inbox, "1").await;

@@ -33,7 +33,7 @@ async fn claimed(inbox: &RedisInbox, id: &str) -> Claimed {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn claims_wait_for_a_server_that_is_down_and_go_on_when_it_is_back() {
+async fn claims_wait_for_a_stopped_server_and_resume_with_it() {
     let Some((redis, settings)) = start().await else {
         return;
     };
@@ -89,7 +89,7 @@ async fn claims_wait_for_a_server_that_is_down_and_go_on_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unanswered_claim_does_not_hold_its_delivery_for_a_lease() {
+async fn an_unanswered_claim_is_free_before_its_lease_ends() {
     let Some((redis, settings)) = start().await else {
         return;
     };
@@ -121,7 +121,7 @@ async fn an_unanswered_claim_does_not_hold_its_delivery_for_a_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_completion_that_a_frozen_server_takes_late_is_found_as_a_duplicate() {
+async fn a_completion_applied_late_is_found_as_a_duplicate() {
     let Some((redis, settings)) = start().await else {
         return;
     };
@@ -138,7 +138,7 @@ async fn a_completion_that_a_frozen_server_takes_late_is_found_as_a_duplicate() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_is_kept_over_an_outage_that_is_shorter_than_it() {
+async fn a_lease_survives_an_outage_shorter_than_it() {
     let Some((redis, settings)) = start().await else {
         return;
     };
