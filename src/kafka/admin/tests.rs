@@ -105,7 +105,7 @@ async fn topics_are_listed_counted_and_described() {
 }
 
 #[tokio::test]
-async fn a_topic_that_does_not_exist_is_named_and_not_made() {
+async fn a_missing_topic_is_named_and_not_created() {
     let fixture = fixture().await;
     let absent = format!("absent-{}", new_id());
     for name in [absent.as_str(), "", "a/b", &"x".repeat(600)] {
@@ -150,7 +150,7 @@ async fn what_the_mock_cluster_cannot_do_is_said() {
 }
 
 #[tokio::test]
-async fn lag_counts_from_the_committed_offset_with_the_age_of_its_record() {
+async fn lag_counts_from_the_committed_offset_with_record_age() {
     let fixture = fixture().await;
     let topic = fixture.topic(3);
     let other = fixture.topic(1);

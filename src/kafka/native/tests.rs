@@ -158,7 +158,7 @@ async fn what_is_not_looked_at_is_given_back_as_well() {
 }
 
 #[tokio::test]
-async fn what_was_fetched_before_a_pause_and_a_new_position_does_not_come_after_it() {
+async fn messages_fetched_before_a_seek_do_not_come_after_it() {
     let cluster = cluster(50).await;
     let queue = forwarded(&cluster);
     let mut first = Vec::new();
@@ -222,7 +222,7 @@ async fn committed_metadata_and_watermarks_are_read() {
 }
 
 #[test]
-fn a_code_that_the_bindings_do_not_know_is_an_unknown_error() {
+fn an_unknown_error_code_is_an_unknown_error() {
     assert_eq!(error_code(0), None);
     assert_eq!(
         error_code(3),

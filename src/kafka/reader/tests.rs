@@ -101,7 +101,7 @@ fn reading(topic: &str, start: Start) -> Reading {
 }
 
 #[tokio::test]
-async fn whole_topics_are_read_to_the_end_that_they_had_when_opened() {
+async fn whole_topics_are_read_to_their_end_at_opening() {
     let cluster = Cluster::new();
     let (a, b) = (cluster.topic(2), cluster.topic(2));
     cluster.publish(&a, 0, 0..3).await;
@@ -266,7 +266,7 @@ async fn an_outage_is_reported_and_outlived() {
 }
 
 #[tokio::test]
-async fn a_follower_knows_when_it_has_caught_up_and_misses_nothing_that_comes_after() {
+async fn a_follower_knows_its_catch_up_and_misses_nothing_later() {
     let cluster = Cluster::new();
     let (full, empty) = (cluster.topic(1), cluster.topic(1));
     cluster.publish(&full, 0, 0..10).await;

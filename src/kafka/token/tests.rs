@@ -48,7 +48,7 @@ fn a_token_is_read_anew_from_its_file_each_time() {
 }
 
 #[test]
-fn what_is_wrong_with_a_token_file_is_told_without_the_token() {
+fn token_file_errors_do_not_show_the_token() {
     let expired = jwt(r#"{"sub":"planted","exp":1700000000}"#);
     let endless = jwt(r#"{"sub":"planted"}"#);
     let no_time = jwt(r#"{"exp":"planted"}"#);
@@ -90,7 +90,7 @@ fn what_is_wrong_with_a_token_file_is_told_without_the_token() {
 }
 
 #[test]
-fn a_property_that_names_no_file_is_refused_without_its_value() {
+fn a_property_without_a_file_is_refused_without_its_value() {
     for text in [
         "",
         "file=",
@@ -159,7 +159,7 @@ fn a_source_is_set_once_and_its_faults_are_told() {
 }
 
 #[test]
-fn the_next_token_is_asked_for_before_the_last_one_ends() {
+fn the_next_token_is_requested_before_the_last_expires() {
     let file = TokenOrigin::File(TokenFile::parse("file=/a").expect("a file"));
     let seconds = Duration::from_secs;
     assert_eq!(TokenOrigin::Process.next_after(seconds(900)), seconds(675));
