@@ -107,7 +107,7 @@ async fn postgres_keeps_the_contract() {
 }
 
 #[tokio::test]
-async fn many_that_open_an_empty_database_at_once_find_one_outbox() {
+async fn concurrent_opens_of_an_empty_database_create_one_outbox() {
     let Some(url) = database().await else { return };
     let opened = (0..8).map(|_| PostgresOutbox::open(&url));
     for opened in futures_util::future::join_all(opened).await {
@@ -135,7 +135,7 @@ async fn a_database_of_a_newer_version_is_refused() {
 }
 
 #[tokio::test]
-async fn a_transaction_waits_for_the_one_that_published_on_its_key_before_it() {
+async fn a_transaction_waits_for_the_earlier_one_on_its_key() {
     let Some(url) = database().await else { return };
     let outbox = outbox(&url).await;
     let mut first = outbox.pool().begin().await.expect("a transaction");
@@ -173,7 +173,7 @@ async fn a_transaction_waits_for_the_one_that_published_on_its_key_before_it() {
 }
 
 #[tokio::test]
-async fn statements_that_share_keys_in_opposite_orders_do_not_wait_for_each_other_in_a_circle() {
+async fn statements_with_keys_in_opposite_orders_do_not_deadlock() {
     let Some(url) = database().await else { return };
     let outbox = outbox(&url).await;
     let forth: Vec<_> = (0..50).map(|key| record(&key.to_string())).collect();
@@ -208,7 +208,7 @@ async fn a_commit_is_heard_of() {
 }
 
 #[tokio::test]
-async fn an_open_transaction_that_wrote_is_named_and_one_that_did_not_is_not() {
+async fn only_an_open_transaction_that_wrote_is_named() {
     let Some(url) = database().await else { return };
     let outbox = outbox(&url).await;
     let mut reader = outbox.pool().begin().await.expect("a transaction");
@@ -243,7 +243,7 @@ async fn an_open_transaction_that_wrote_is_named_and_one_that_did_not_is_not() {
 }
 
 #[tokio::test]
-async fn a_relay_marks_all_rows_that_are_refused_together_in_one_statement() {
+async fn a_relay_marks_all_refused_rows_in_one_statement() {
     let Some(url) = database().await else { return };
     let outbox = outbox(&url).await;
     let records: Vec<_> = (0..500).map(|key| record(&key.to_string())).collect();

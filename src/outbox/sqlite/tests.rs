@@ -39,7 +39,7 @@ async fn sqlite_keeps_the_contract() {
 }
 
 #[tokio::test]
-async fn a_file_of_a_newer_version_is_refused_and_left_as_it_is() {
+async fn a_file_of_a_newer_version_is_refused_unchanged() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("outbox.db");
     let address = format!("sqlite:{}", path.display());
