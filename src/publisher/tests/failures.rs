@@ -5,7 +5,7 @@ use super::*;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaErrorCode as Code, RDKafkaRespErr};
 
 #[tokio::test]
-async fn no_acknowledgement_in_time_is_an_unknown_outcome_that_names_the_broker() {
+async fn a_missing_acknowledgement_is_unknown_and_names_the_broker() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
     cluster.broker_down(-1).expect("broker down");
@@ -22,7 +22,7 @@ async fn no_acknowledgement_in_time_is_an_unknown_outcome_that_names_the_broker(
 }
 
 #[tokio::test]
-async fn an_unknown_topic_is_refused_within_seconds_and_says_how_to_create_it() {
+async fn an_unknown_topic_is_refused_soon_with_the_creating_command() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
     cluster
@@ -43,7 +43,7 @@ async fn an_unknown_topic_is_refused_within_seconds_and_says_how_to_create_it() 
 }
 
 #[tokio::test]
-async fn a_record_that_is_too_large_is_refused_and_the_next_goes_through() {
+async fn an_oversized_record_is_refused_and_the_next_is_published() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
     let publisher = publisher(&cluster, &["message.max.bytes=2000"]);
@@ -125,7 +125,7 @@ async fn impossible_destinations_are_refused() {
 }
 
 #[tokio::test]
-async fn a_flush_without_brokers_ends_at_its_deadline_with_the_count() {
+async fn a_flush_without_brokers_counts_the_unsent_at_its_deadline() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
     cluster.broker_down(-1).expect("broker down");

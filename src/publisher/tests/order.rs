@@ -37,7 +37,7 @@ async fn one_key_keeps_its_order_under_back_pressure() {
 }
 
 #[tokio::test]
-async fn calls_in_flight_together_are_served_in_the_order_of_their_first_poll() {
+async fn concurrent_calls_are_served_in_order_of_first_poll() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
     cluster
@@ -57,7 +57,7 @@ async fn calls_in_flight_together_are_served_in_the_order_of_their_first_poll() 
 }
 
 #[tokio::test]
-async fn a_full_buffer_makes_the_next_wait_until_there_is_room() {
+async fn a_full_buffer_makes_callers_wait_for_room() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
     cluster.broker_down(-1).expect("broker down");
