@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_stopped_at_its_length_and_a_handled_record_ends_it() {
+    fn a_run_stops_at_its_limit_and_success_ends_it() {
         let mut guard = guard(u64::MAX, 1.0, 10);
         assert_eq!(admitted(&mut guard, 9, NOW), 9);
         guard.handled(1, NOW);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_stopped_above_its_limit_and_not_before_there_are_enough_records() {
+    fn a_share_stops_above_its_limit_given_enough_records() {
         let mut guard = guard(100, 0.5, u64::MAX);
         guard.handled(49, NOW);
         // Fifty of ninety-nine are too few records; fifty-one of a hundred are more than half.
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_released_guard_lets_the_flood_pass_and_then_watches_for_the_next() {
+    fn a_released_guard_lets_the_flood_pass_and_watches_again() {
         let mut guard = guard(u64::MAX, 1.0, 10);
         assert!(!guard.release(), "there is none");
         assert_eq!(admitted(&mut guard, 100, NOW), 10);
