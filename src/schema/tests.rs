@@ -202,7 +202,7 @@ fn a_folder_is_read_with_the_folders_below_it() {
 }
 
 #[test]
-fn a_folder_without_schemas_or_that_is_not_there_is_an_error() {
+fn an_empty_or_missing_schema_folder_is_an_error() {
     let dir = tempfile::tempdir().expect("a folder");
     let empty = Catalogue::from_dir(dir.path()).expect_err("empty");
     assert!(matches!(empty, SchemaError::Empty { .. }), "{empty}");
@@ -215,7 +215,7 @@ fn a_folder_without_schemas_or_that_is_not_there_is_an_error() {
 
 #[cfg(unix)]
 #[test]
-fn a_linked_file_is_read_and_a_linked_folder_is_not() {
+fn linked_files_are_read_and_linked_folders_are_not() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = dir.path().join(".data");
     std::fs::create_dir(&data).expect("made");
