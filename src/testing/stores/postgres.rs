@@ -366,7 +366,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_database_outlives_a_crash_of_its_server_and_a_frozen_server_answers_later() {
+    async fn a_database_survives_a_crash_and_a_frozen_server() {
         let Some(postgres) = required(TestPostgres::start().await) else {
             return;
         };
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_shared_server_gives_each_test_a_database_of_its_own() {
+    async fn the_shared_server_gives_each_test_its_own_database() {
         let Some(postgres) = postgres().await else {
             return;
         };

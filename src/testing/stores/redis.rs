@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keys_outlive_a_crash_of_the_server_and_a_frozen_server_answers_later() {
+    async fn keys_survive_a_crash_and_a_frozen_server() {
         let Some(redis) = required(TestRedis::start().await) else {
             return;
         };
