@@ -270,7 +270,7 @@ mod tests {
     use sqlx::sqlite::SqliteConnectOptions;
 
     #[test]
-    fn the_exit_code_says_how_the_run_ended() {
+    fn the_exit_code_shows_how_the_run_ended() {
         for (bound, stopped, clean, expected) in [
             (StopWhen::Endless, Stopped::Requested, true, exit::DONE),
             (StopWhen::UntilEnd, Stopped::BoundReached, true, exit::DONE),

@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_deleted_holds_no_more() {
+    fn deleted_commands_are_no_longer_in_force() {
         let pause = pause("group");
         let skip = skip("a/0@1");
         let deleted = [pause.key(), skip.key()].map(Entry::Deleted);
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn more_skips_than_anybody_looked_at_are_refused() {
+    fn skips_beyond_the_limit_are_refused() {
         let mut state = ControlState::default();
         let mut apply = |offset: usize| {
             let skip = Entry::Command(skip(&format!("a/0@{offset}")));

@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_late_changes_nothing() {
+    fn failures_of_an_open_breaker_change_nothing() {
         let mut breaker = opened(s(100));
         let due = breaker.probe_at();
         assert_eq!(breaker.failed(0, s(100), 0.9), None);

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_the_window_does_not_count() {
+    fn outcomes_older_than_the_window_do_not_count() {
         let mut guard = guard(100, 0.5, u64::MAX);
         guard.handled(1_000_000, NOW);
         let later = NOW + Duration::from_secs(120);

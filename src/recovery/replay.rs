@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn to_a_retry_topic_it_says_where_it_stood() {
+    fn a_replay_to_a_retry_topic_keeps_its_source_position() {
         let letter_headers: [Header<'_>; 6] = [
             (b"ce_id", Some(b"1")),
             (b"__dlq.errors.topic", Some(b"orders")),

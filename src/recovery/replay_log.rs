@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_mark_is_passed_over() {
+    fn malformed_entries_are_ignored() {
         let value = dead_letter(0, 0, Some(replayed()))
             .value()
             .expect("writable");

@@ -64,7 +64,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_older_than_its_length_is_forgotten() {
+    fn counts_older_than_its_length_are_forgotten() {
         let ms = Duration::from_millis;
         let mut window = SlidingCount::new(ms(100));
         window.add(1, ms(0));

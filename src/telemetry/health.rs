@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_says_nothing_about_whether_a_component_is_ready() {
+    fn a_note_does_not_affect_readiness() {
         let (health, _) = health();
         health.set_ready("consumer", Ok(()));
         health.set_note("consumer", Some("paused".to_owned()));

@@ -148,7 +148,7 @@ fn noise(bytes: usize) -> Vec<u8> {
 
 /// A record of the source that the retry topic has no room for.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_large_to_be_parked_is_dead_lettered() {
+async fn a_record_too_large_to_park_is_dead_lettered() {
     let Some(case) = Case::new("it-limit", 1).await else {
         return;
     };

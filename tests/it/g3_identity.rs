@@ -20,7 +20,7 @@ fn raw(handled: &Log<String>, inbox: &MemoryInbox) -> Router {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_of_a_topic_made_anew_are_new_ones() {
+async fn records_of_a_recreated_topic_are_new() {
     let Some(case) = Case::new("it-made-anew", 1).await else {
         return;
     };

@@ -414,7 +414,7 @@ async fn an_unwritable_dead_letter_topic_stops_its_partition() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_topic_that_is_deleted_is_made_anew() {
+async fn a_deleted_dead_letter_topic_is_recreated() {
     let Some(mut case) = Case::new("it-g8", 1).await else {
         return;
     };

@@ -329,7 +329,7 @@ async fn a_probe_that_meets_another_outage_names_that_one_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probes_that_panic_cost_their_records_and_hold_nobody_up() {
+async fn panicking_probes_cost_their_records_and_delay_no_others() {
     let Some(case) = Case::new("it-hang", 4).await else {
         return;
     };

@@ -110,7 +110,7 @@ fn a_consumer_runs_on_a_runtime_of_one_thread() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_is_told_with_its_cause() {
+async fn an_outage_is_reported_with_its_cause() {
     let Some(cluster) = required(TestKafka::start_with(&[]).await) else {
         return;
     };

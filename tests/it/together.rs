@@ -61,7 +61,7 @@ async fn one_consumers_end_leaves_the_other_ready_and_watched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_consumer_complains_of_shows_while_another_starts() {
+async fn one_consumers_complaint_stays_visible_while_another_starts() {
     let cluster = Cluster::new(1).expect("a mock cluster");
     let (first, second, health) = (case(&cluster), case(&cluster), Health::default());
     let refused = Router::new().raw(async |_: Record| {
@@ -100,7 +100,7 @@ async fn ready_but(health: &Health, well: &Case, ill: &Case) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_members_of_one_group_are_told_apart() {
+async fn two_members_of_one_group_are_distinguished() {
     let cluster = Cluster::new(1).expect("a mock cluster");
     let (mut case, health) = (case(&cluster), Health::default());
     set(&mut case.kafka, "session.timeout.ms=6000");

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back_byte_for_byte() {
+    fn a_record_round_trips_byte_for_byte() {
         round_trip(None, None, Headers::new());
         round_trip(Some(b""), Some(b""), Headers::new());
         round_trip(Some(b"k"), Some(b"{\"a\": 1}"), Headers::new());

@@ -27,7 +27,7 @@ async fn topic_and_group(kafka: &SecuredKafka, name: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn who_may_see_nothing_is_told_so_by_every_list() {
+async fn without_permissions_every_list_reports_the_missing_acl() {
     let Some(kafka) = secured_kafka().await else {
         return;
     };

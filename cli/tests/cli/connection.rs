@@ -159,7 +159,7 @@ async fn list(kafka: &SecuredKafka, listener: Listener, properties: &[&str]) -> 
 }
 
 #[tokio::test]
-async fn every_fault_of_tls_is_told_with_what_to_do() {
+async fn every_tls_fault_is_reported_with_advice() {
     let Some(kafka) = secured_kafka().await else {
         return;
     };

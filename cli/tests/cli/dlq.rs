@@ -122,7 +122,7 @@ async fn dead_letters_are_grouped_by_cause_and_filters_select_them() {
 }
 
 #[tokio::test]
-async fn letters_of_other_families_are_listed_shown_and_replayed() {
+async fn dead_letters_of_other_families_are_listed_shown_and_replayed() {
     let Some(mailbox) = Mailbox::new(2).await else {
         return;
     };
@@ -182,7 +182,7 @@ async fn letters_of_other_families_are_listed_shown_and_replayed() {
 }
 
 #[tokio::test]
-async fn a_letter_is_shown_whole() {
+async fn a_dead_letter_is_shown_completely() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };

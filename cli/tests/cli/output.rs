@@ -422,7 +422,7 @@ async fn groups_are_arguments_or_flags_and_missing_partitions_fail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_gives_a_command_is_never_unknown() {
+async fn a_command_always_names_its_operator() {
     let Some(bench) = Bench::new().await else {
         return;
     };

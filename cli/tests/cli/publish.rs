@@ -120,7 +120,7 @@ async fn a_missing_topic_is_named_with_the_command_creating_it() {
 }
 
 #[tokio::test]
-async fn what_cannot_work_for_any_line_is_a_usage_error() {
+async fn arguments_that_fit_no_line_are_a_usage_error() {
     let cluster = Cluster::with_topic(1).await;
     let check = async |args: &[&str], expected: &str| {
         let run = cluster.run(args, "{}\n").await.code(2);

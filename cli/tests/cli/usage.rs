@@ -31,7 +31,7 @@ async fn unreachable_brokers_are_named_within_seconds() {
 }
 
 #[tokio::test]
-async fn wrong_usage_is_told_from_failure() {
+async fn wrong_usage_has_its_own_exit_code() {
     let check = async |args: &[&str], expected: &str| {
         let run = run(args).await.code(2);
         assert!(run.err.contains(expected), "{}", run.err);

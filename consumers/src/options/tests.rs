@@ -108,7 +108,7 @@ fn a_bounded_run_ends_at_the_end_or_when_idle() {
 }
 
 #[test]
-fn what_cannot_be_used_is_refused_by_name() {
+fn unusable_options_are_refused_by_name() {
     let (_dir, path) = config("drain_timeout = \"soon\"");
     let (_other, retention) = config("inbox_retention = \"for ever\"");
     for (arguments, expected) in [

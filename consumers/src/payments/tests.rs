@@ -28,7 +28,7 @@ async fn state(store: &mut SqliteConnection) -> String {
 }
 
 #[test]
-fn help_says_what_the_service_does() {
+fn help_describes_the_service() {
     let help = command().render_long_help().to_string();
     assert!(help.starts_with(SERVICE.about), "{help}");
     assert!(

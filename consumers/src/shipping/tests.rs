@@ -66,7 +66,7 @@ async fn the_tracking_number_follows_from_the_order() {
 }
 
 #[tokio::test]
-async fn what_leaves_is_what_was_reserved() {
+async fn a_shipment_holds_the_reserved_lines() {
     let mut store = store(SCHEMA).await;
     learn(&mut store, "o-1", fact(Kind::Reserved))
         .await

@@ -24,7 +24,7 @@ fn fails(binary: &str, arguments: &[&str], code: i32, expected: &str) {
 }
 
 #[test]
-fn what_cannot_be_used_exits_with_2_and_says_what() {
+fn unusable_options_exit_with_2_and_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");
     std::fs::write(&config, "brokerz = \"kafka:9092\"").unwrap();
@@ -160,7 +160,7 @@ async fn orderboard_shows_an_order_and_lists_orders_by_state() {
 }
 
 #[test]
-fn a_board_without_a_store_says_how_to_get_one() {
+fn a_board_without_a_store_explains_how_to_get_one() {
     fails(
         ORDERBOARD,
         &["list", "--store", "/no/such/board.db"],

@@ -166,7 +166,7 @@ async fn a_failing_provider_is_an_error_before_the_handler_runs() {
 }
 
 #[tokio::test]
-async fn what_is_no_order_is_the_routers_to_judge() {
+async fn records_without_an_order_are_left_to_the_router() {
     let scene = Scene::begin().await;
     scene.behave(Behaviour::Down).await;
     for record in [

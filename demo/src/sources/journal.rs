@@ -83,7 +83,7 @@ mod tests {
     };
 
     #[test]
-    fn only_what_was_acknowledged_counts() {
+    fn only_acknowledged_events_count() {
         let text = concat!(
             r#"{"event_id":"1","source":"/s","type":"u","key":"k","topic":"o","seq":0,"outcome":"acknowledged","partition":1,"offset":7}"#,
             "\n",

@@ -56,7 +56,7 @@ async fn until_up(supervisor: &mut Supervisor, number: usize, times: usize) {
 }
 
 #[tokio::test]
-async fn what_was_killed_or_stopped_comes_back_and_is_counted() {
+async fn killed_and_stopped_processes_restart_and_are_counted() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut supervisor = supervisor(directory.path(), &[PATIENT]);
     until_up(&mut supervisor, 0, 1).await;

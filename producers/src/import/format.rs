@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_separated_by_what_is_given() {
+    fn fields_are_separated_by_the_given_delimiter() {
         let header = b"article;quantity;delivery_id";
         let mut parser = Parser::with_header::<DeliveryRow>(header, b';').expect("a header");
         check(&mut parser, "a,b;2;d", Ok(("a,b", 2)));

@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_is_no_order_says_why() {
+    fn an_invalid_row_gives_the_reason() {
         let check = |line: &str, expected: &str| {
             let error = csv(line).expect_err(line);
             assert!(error.contains(expected), "{line}: {error}");

@@ -5,7 +5,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn placed_and_cancelled_orders_stand_where_their_receipts_say() {
+async fn placed_and_cancelled_orders_are_where_their_receipts_say() {
     let shop = Shop::open().await;
     let place = [
         "place",

@@ -91,7 +91,7 @@ fn each_end_proves_a_record_and_no_end_means_missing() {
 }
 
 #[test]
-fn what_the_group_has_not_committed_is_lag() {
+fn records_above_the_committed_offset_are_lag() {
     let mut world = World::default();
     for offset in 0..5 {
         world.stands(event("a", offset));
@@ -292,7 +292,7 @@ fn ends_count_for_their_own_group_topic_and_event_only() {
 }
 
 #[test]
-fn what_is_handled_while_the_audit_looks_is_not_missing() {
+fn records_handled_during_the_audit_are_not_missing() {
     let mut world = World::default();
     world.stands(event("a", 0));
     world.stands(event("a", 1));

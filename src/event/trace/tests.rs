@@ -14,7 +14,7 @@ fn context(traceparent: &[u8], tracestate: Option<&[u8]>) -> Option<TraceContext
 }
 
 #[test]
-fn a_valid_traceparent_is_read_as_it_stands() {
+fn a_valid_traceparent_is_read_unchanged() {
     for traceparent in [
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff",

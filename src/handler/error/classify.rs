@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrapped_decides() {
+    fn the_wrapped_error_decides_the_class() {
         let wrapped = |error: Box<dyn Error + Send + Sync>| class(Wrapped(error));
         assert_eq!(wrapped(HttpStatus(503).into()), Class::Outage);
         assert_eq!(

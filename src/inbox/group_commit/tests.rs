@@ -316,7 +316,7 @@ async fn waiting_claims_share_a_commit_and_are_answered_after_it() {
 }
 
 #[tokio::test]
-async fn what_fails_is_undone_alone() {
+async fn a_failed_claim_is_undone_alone() {
     let groups = grown().await;
     let tasks = (1..=6).map(|id| {
         let groups = Arc::clone(&groups);

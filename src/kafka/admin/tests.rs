@@ -121,7 +121,7 @@ async fn a_missing_topic_is_named_and_not_created() {
 }
 
 #[tokio::test]
-async fn what_the_mock_cluster_cannot_do_is_said() {
+async fn requests_unknown_to_a_broker_are_reported_as_unsupported() {
     let fixture = fixture().await;
     let topic = NewTopic {
         name: "new".to_owned(),

@@ -141,7 +141,7 @@ async fn headers_taken_are_ours_and_can_be_taken_again() {
 }
 
 #[tokio::test]
-async fn what_is_not_looked_at_is_given_back_as_well() {
+async fn unread_messages_are_freed_as_well() {
     let cluster = cluster(50).await;
     let queue = forwarded(&cluster);
     let mut messages = Messages::with_capacity(8);

@@ -126,7 +126,7 @@ fn a_file_of_the_settings_goes_before_the_processes_source() {
 }
 
 #[test]
-fn a_source_is_set_once_and_its_faults_are_told() {
+fn a_source_is_set_once_and_its_faults_are_reported() {
     // The only test of this process that sets it: no other test may create clients with it.
     use std::sync::atomic::{AtomicU32, Ordering};
     static CALLS: AtomicU32 = AtomicU32::new(0);

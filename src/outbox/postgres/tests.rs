@@ -192,7 +192,7 @@ async fn statements_with_keys_in_opposite_orders_do_not_deadlock() {
 }
 
 #[tokio::test]
-async fn a_commit_is_heard_of() {
+async fn a_commit_notifies_the_relay() {
     let Some(url) = database().await else { return };
     let outbox = outbox(&url).await;
     // The first time it reports that it now listens.

@@ -66,7 +66,7 @@ async fn an_oversized_record_is_refused_and_the_next_is_published() {
 }
 
 #[tokio::test]
-async fn what_the_broker_refuses_is_refused_with_what_to_do() {
+async fn a_record_the_broker_refuses_is_refused_with_advice() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
     let publisher = publisher(&cluster, &[]);

@@ -78,7 +78,7 @@ async fn a_full_buffer_makes_callers_wait_for_room() {
 }
 
 #[tokio::test]
-async fn nobody_passes_one_who_waits() {
+async fn no_caller_overtakes_one_that_waits() {
     let room = BufferLimit::new(100, 100);
     room.enter(90).await.keep();
     let mut large = Box::pin(room.enter(50));
@@ -99,7 +99,7 @@ async fn nobody_passes_one_who_waits() {
 }
 
 #[tokio::test]
-async fn one_who_gives_up_waiting_blocks_nobody() {
+async fn a_caller_that_stops_waiting_blocks_no_other() {
     let room = BufferLimit::new(100, 100);
     room.enter(100).await.keep();
     let mut first = Box::pin(room.enter(60));

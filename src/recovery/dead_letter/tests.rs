@@ -130,7 +130,7 @@ fn a_second_trip_replaces_what_the_first_one_added() {
 }
 
 #[test]
-fn what_is_known_about_replays_survives_the_next_failure() {
+fn replay_headers_survive_the_next_failure() {
     let first = letter_of(&record_of(None, None, &[(b"ce_id", Some(b"1"))]), "first");
     let replay = |letter: OutgoingRecord| {
         let record = crate::kafka::reader::LogRecord {
@@ -179,7 +179,7 @@ fn long_messages_are_cut_between_characters() {
 }
 
 #[test]
-fn shortened_it_still_says_class_and_stage() {
+fn a_shortened_dead_letter_keeps_class_and_stage() {
     let reason = failure(&"x".repeat(2000));
     let letter = dead_letter(
         &record_of(None, Some(b"x"), &[]),

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_not_taken_for_one() {
+    fn a_malformed_answer_is_ignored() {
         let check = |headers: &[(&str, &str)]| {
             let record = settled(headers);
             assert_eq!(

@@ -94,7 +94,7 @@ fn a_parked_record_returns_unchanged_with_its_position_and_time() {
 }
 
 #[test]
-fn what_was_written_is_read() {
+fn written_entries_are_read_back() {
     let record = record(&[]);
     let why = |written: &OutgoingRecord| ParkedReason::read(written.headers.iter());
     let parked = parked("g", &record, WAIT, Some(REASON), 5);

@@ -176,7 +176,7 @@ fn records_without_a_key_wait_for_themselves() {
 }
 
 #[test]
-fn what_an_earlier_life_settled_is_not_parked_again() {
+fn records_settled_before_a_restart_are_not_parked_again() {
     let mut parking = Parking::new(4, 8, &[5..6, 7..8], 1_000, false);
     for offset in 4..8 {
         parking.seen(offset, Some(A), parked(offset, 0, 0), 0);
@@ -185,7 +185,7 @@ fn what_an_earlier_life_settled_is_not_parked_again() {
 }
 
 #[test]
-fn a_committed_offset_is_told_also_where_nothing_is_parked() {
+fn a_committed_offset_is_reported_with_nothing_parked() {
     let standing = |committed| Parking::new(7, 7, &[], 1_000, committed).standing();
     let expected = Standing {
         is_whole: true,

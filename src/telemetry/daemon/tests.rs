@@ -32,7 +32,7 @@ async fn get(health: &Health, uri: &str, accept: &str) -> (StatusCode, String) {
 }
 
 #[tokio::test]
-async fn readyz_says_which_component_is_not_ready_and_why() {
+async fn readyz_names_unready_components_with_their_reasons() {
     let health = Health::default();
     health.set_ready("store", Ok(()));
     assert_eq!(

@@ -131,7 +131,7 @@ impl crate::inbox::Inbox for Forgetful {
 }
 
 #[tokio::test]
-async fn an_inbox_that_forgets_is_found_out() {
+async fn an_inbox_that_forgets_is_detected() {
     let drills = Drills::seeded(3).deliver_twice();
     let inbox = Forgetful(MemoryInbox::default(), AtomicU64::new(1));
     let router = Router::new().on(async |_: Event<Paid>| ());

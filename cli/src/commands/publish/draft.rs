@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_published_is_refused_with_the_reason() {
+    fn unpublishable_input_is_refused_with_the_reason() {
         let check = |drafter: Drafter, input: Value, expected: &str| {
             let reason = drafter.draft(text(input)).unwrap_err();
             assert!(reason.contains(expected), "{reason}");

@@ -145,7 +145,7 @@ async fn papaparse_161_empty_lines_and_missing_final_newlines_are_accepted() {
 }
 
 #[tokio::test]
-async fn excel_writes_semicolons_and_says_so_in_a_first_line() {
+async fn excel_declares_semicolons_in_a_first_line() {
     let text = format!("{HEADER}\n{}\n", row("o-1")).replace(',', ";");
     check(format!("sep=;\r\n{text}"), &[], 0, "", &["o-1"]).await;
     check(&text, &["--delimiter", ";"], 0, "", &["o-1"]).await;

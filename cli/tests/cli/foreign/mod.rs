@@ -158,7 +158,7 @@ async fn springs_non_blocking_retries_are_listed_shown_and_replayed() {
 }
 
 #[tokio::test]
-async fn letters_of_kafka_streams_are_listed_and_replayed() {
+async fn kafka_streams_dead_letters_are_listed_and_replayed() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };

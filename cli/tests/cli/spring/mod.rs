@@ -38,7 +38,7 @@ fn order(mailbox: &Mailbox, key: &str, partition: i32) -> OutgoingRecord {
 }
 
 #[tokio::test]
-async fn letters_of_springs_own_recoverer_are_listed_shown_and_replayed() {
+async fn spring_recoverers_dead_letters_are_listed_shown_and_replayed() {
     let (Some(mailbox), Some(spring)) = (Mailbox::new(2).await, spring().await) else {
         return;
     };
@@ -119,7 +119,7 @@ async fn letters_of_springs_own_recoverer_are_listed_shown_and_replayed() {
 }
 
 #[tokio::test]
-async fn springs_listener_reads_a_letter_of_ours() {
+async fn springs_listener_reads_our_dead_letter() {
     let (Some(mailbox), Some(spring)) = (Mailbox::new(1).await, spring().await) else {
         return;
     };

@@ -101,7 +101,7 @@ fn a_row_is_the_same_whatever_the_reads_return() {
 }
 
 #[test]
-fn a_first_line_of_excels_says_what_separates_the_fields() {
+fn a_first_line_of_excel_declares_the_delimiter() {
     let check = |input: &[u8], given, expected: &[(u64, u8, &str)]| {
         let mut lines = Lines::after(input, Format::Csv, given, At::default());
         for (number, delimiter, content) in expected {
@@ -127,7 +127,7 @@ fn a_first_line_of_excels_says_what_separates_the_fields() {
 }
 
 #[test]
-fn utf16_is_refused_with_what_to_do() {
+fn utf16_is_refused_with_advice() {
     for mark in UTF16_MARKS.into_iter().chain([&b"o\0r\0"[..], b"\0o\0r"]) {
         let mut lines = Lines::after(mark, Format::Csv, None, At::default());
         let error = lines.next().expect_err("not UTF-8");

@@ -63,7 +63,7 @@ pub(super) fn binary_with(others: &[(&str, Option<&[u8]>)]) -> Headers {
 }
 
 #[test]
-fn malformed_binary_events_say_which_attribute_is_wrong() {
+fn errors_of_malformed_binary_events_name_the_attribute() {
     let rows: [(&str, &[u8], &str, &str); 9] = [
         ("ce_specversion", b"0.3", "specversion", "only 1.0"),
         ("ce_specversion", b"1.0 ", "specversion", "only 1.0"),
