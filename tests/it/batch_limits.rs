@@ -15,7 +15,9 @@ const WITHIN: Duration = Duration::from_secs(20);
 
 /// A topic with these settings.
 pub(crate) async fn create(case: &Case, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
-    let admin = Admin::connect(&case.kafka, WITHIN).await.expect("an admin");
+    let admin = Admin::connect(&case.kafka, WITHIN)
+        .await
+        .expect("the admin client connects");
     let topic = NewTopic {
         name: topic.to_owned(),
         partitions,
@@ -25,7 +27,10 @@ pub(crate) async fn create(case: &Case, topic: &str, partitions: i32, settings: 
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect(),
     };
-    admin.create_topics(&[topic]).await.expect("created");
+    admin
+        .create_topics(&[topic])
+        .await
+        .expect("the broker creates the topic");
 }
 
 /// Publishes steps of a few keys without waiting in between, and checks that all are on the log, in the order of their keys.
@@ -34,7 +39,12 @@ async fn burst(case: &Case, records: u64, keys: u64) {
     let mut pending = Vec::new();
     for number in 0..records {
         let step = case.step(&publisher, &format!("k{}", number % keys), number / keys);
-        pending.push(publisher.enqueue_record(step).await.expect("enqueued"));
+        pending.push(
+            publisher
+                .enqueue_record(step)
+                .await
+                .expect("the buffer takes the record"),
+        );
     }
     for (number, receipt) in pending.into_iter().enumerate() {
         if let Err(error) = receipt.await {
@@ -101,7 +111,12 @@ async fn only_the_record_that_is_too_large_is_refused() {
             noise(600)
         };
         let record = case.record(Some("k"), value);
-        pending.push(publisher.enqueue_record(record).await.expect("enqueued"));
+        pending.push(
+            publisher
+                .enqueue_record(record)
+                .await
+                .expect("the buffer takes the record"),
+        );
     }
     let mut refused = Vec::new();
     for (number, receipt) in pending.into_iter().enumerate() {
@@ -120,7 +135,9 @@ async fn lowering_the_limit_loses_no_record_that_fits() {
     let Some(case) = Case::new("it-limit", 1).await else {
         return;
     };
-    let admin = Admin::connect(&case.kafka, WITHIN).await.expect("an admin");
+    let admin = Admin::connect(&case.kafka, WITHIN)
+        .await
+        .expect("the admin client connects");
     let publisher = case.publisher();
     let mut published = 0;
     for limit in ["1048588", "20000"] {
@@ -131,7 +148,12 @@ async fn lowering_the_limit_loses_no_record_that_fits() {
         for number in 0..2000 {
             // Every key once: no order to keep.
             let record = case.record(Some(&format!("{limit}-{number}")), noise(690));
-            pending.push(publisher.enqueue_record(record).await.expect("enqueued"));
+            pending.push(
+                publisher
+                    .enqueue_record(record)
+                    .await
+                    .expect("the buffer takes the record"),
+            );
         }
         for receipt in pending {
             receipt.await.unwrap_or_else(|error| panic!("{error}"));

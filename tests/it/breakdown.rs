@@ -18,9 +18,11 @@ use tower::limit::ConcurrencyLimitLayer;
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
 fn scene() -> (Cluster, Case) {
-    let cluster = Cluster::new(1).expect("a mock cluster");
+    let cluster = Cluster::new(1).expect("the mock cluster starts");
     let topic = unique("it-breakdown");
-    cluster.create_topic(&topic, 2, 1).expect("a topic");
+    cluster
+        .create_topic(&topic, 2, 1)
+        .expect("the topic is created");
     let kafka = KafkaConfig::new(cluster.bootstrap_servers());
     (cluster, Case::named(kafka, topic, 2))
 }
@@ -83,7 +85,9 @@ async fn a_partition_below_its_committed_offset_restarts_at_its_beginning() {
         let element = list.add_partition_offset(&case.topic, partition, Offset::Offset(1_000));
         element.expect("an offset");
     }
-    client.commit(&list, CommitMode::Sync).expect("committed");
+    client
+        .commit(&list, CommitMode::Sync)
+        .expect("the offsets are committed");
     case.publish_load(100, 10).await;
 
     let handled = Log::new();

@@ -36,12 +36,15 @@ async fn every_codec_of_producer_or_topic_is_written_and_read() {
             if !recompressed {
                 set(&mut config, &format!("compression.type={codec}"));
             }
-            let publisher =
-                Publisher::new(&config, PublisherSettings::new("/it")).expect("a publisher");
+            let publisher = Publisher::new(&config, PublisherSettings::new("/it"))
+                .expect("the settings of the publisher are valid");
             let value = "a value that is worth compressing ".repeat(50);
             for _ in 0..10 {
                 let record = case.record(Some("k"), value.clone());
-                publisher.publish_record(record).await.expect("published");
+                publisher
+                    .publish_record(record)
+                    .await
+                    .expect("the brokers acknowledge the record");
             }
             let handled = Log::new();
             let log = handled.clone();

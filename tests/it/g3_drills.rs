@@ -99,7 +99,7 @@ async fn on_sqlite_killed_members_leave_one_effect_per_event() {
     let Some(case) = Case::new("it-drill", 6).await else {
         return;
     };
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a temporary folder is created");
     let test = "g3_drills::on_sqlite_killed_members_leave_one_effect_per_event";
     members_are_killed(test, &case, &sqlite(&folder)).await;
 }
@@ -165,7 +165,7 @@ async fn on_sqlite_a_crash_anywhere_leaves_one_effect() {
     let Some(case) = Case::new("it-crash", 3).await else {
         return;
     };
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a temporary folder is created");
     let test = "g3_drills::on_sqlite_a_crash_anywhere_leaves_one_effect";
     members_crash(test, &case, &sqlite(&folder)).await;
 }
@@ -191,7 +191,7 @@ async fn all_drills_together_leave_one_effect_and_no_dead_letter() {
     let Some(case) = Case::new("it-drills", 3).await else {
         return;
     };
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a temporary folder is created");
     let store = sqlite(&folder);
     let drills = Drills::seeded(11)
         .deliver_twice()
@@ -228,7 +228,12 @@ async fn a_postgres_outage_costs_time_and_no_dead_letter() {
     let Some(mut server) = evenkeel::testing::required(TestPostgres::start().await) else {
         return;
     };
-    let store = Store::Postgres(server.database().await.expect("a database"));
+    let store = Store::Postgres(
+        server
+            .database()
+            .await
+            .expect("the server creates a database"),
+    );
     let router = account::router(&store, &case.group, None).await;
     let mut settings = case.settings();
     settings.retry.backoff.initial = Duration::from_millis(20);
@@ -265,7 +270,12 @@ async fn a_frozen_postgres_shows_within_seconds_and_counts_no_attempt() {
     let Some(server) = evenkeel::testing::required(TestPostgres::start().await) else {
         return;
     };
-    let store = Store::Postgres(server.database().await.expect("a database"));
+    let store = Store::Postgres(
+        server
+            .database()
+            .await
+            .expect("the server creates a database"),
+    );
     let router = account::router(&store, &case.group, None).await;
     let mut settings = case.settings();
     settings.handler_timeout = Some(Duration::from_secs(1));
@@ -277,7 +287,7 @@ async fn a_frozen_postgres_shows_within_seconds_and_counts_no_attempt() {
     let published = batch.len();
     case.publish(batch).await;
     settled(&case, published).await;
-    server.freeze().await.expect("frozen");
+    server.freeze().await.expect("the server freezes");
     let frozen = Instant::now();
     let batch = steps(&case, 5..10);
     let published = published + batch.len();
@@ -294,7 +304,7 @@ async fn a_frozen_postgres_shows_within_seconds_and_counts_no_attempt() {
         frozen.elapsed()
     );
     tokio::time::sleep(Duration::from_secs(4)).await;
-    server.thaw().await.expect("thawed");
+    server.thaw().await.expect("the server thaws");
     settled(&case, published).await;
     let report = member.stop().await;
     assert_eq!((report.dead_letters, report.parked), (0, 0));

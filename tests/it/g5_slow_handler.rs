@@ -14,7 +14,7 @@ const POLL_INTERVAL_MAX: Duration = Duration::from_secs(6);
 pub(crate) async fn members(case: &Case) -> Vec<String> {
     let admin = Admin::connect(&case.kafka, Duration::from_secs(10))
         .await
-        .expect("an admin client");
+        .expect("the admin client connects");
     let group = admin.describe_group(&case.group).await.expect("described");
     let members = group.map(|group| group.members).unwrap_or_default();
     members.into_iter().map(|member| member.member_id).collect()

@@ -94,7 +94,9 @@ async fn an_oversized_dead_letter_is_shortened_or_a_reference() {
     let Some(case) = Case::new("it-g8-large", 1).await else {
         return;
     };
-    let admin = Admin::connect(&case.kafka, WITHIN).await.expect("an admin");
+    let admin = Admin::connect(&case.kafka, WITHIN)
+        .await
+        .expect("the admin client connects");
     let topic = NewTopic {
         name: letters_of(&case),
         partitions: 1,
@@ -178,7 +180,7 @@ async fn a_forbidden_dead_letter_topic_stops_its_partition_until_permitted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_rejection_for_size_makes_a_dead_letter_smaller() {
     let cluster: MockCluster<'static, DefaultProducerContext> =
-        MockCluster::new(1).expect("a mock cluster");
+        MockCluster::new(1).expect("the mock cluster starts");
     for (refusal, is_of_size) in [
         (Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, true),
         (Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, false),
@@ -189,7 +191,9 @@ async fn only_a_rejection_for_size_makes_a_dead_letter_smaller() {
         let case = Case::named(KafkaConfig::new(cluster.bootstrap_servers()), topic, 1);
         let letters = letters_of(&case);
         for topic in [&case.topic, &letters] {
-            cluster.create_topic(topic, 1, 1).expect("a topic");
+            cluster
+                .create_topic(topic, 1, 1)
+                .expect("the topic is created");
         }
         case.publish([record(&case, "k", "bad")]).await;
         cluster.request_errors(RDKafkaApiKey::Produce, &[refusal]);
@@ -280,7 +284,9 @@ async fn one_topic_takes_all_dead_letters_of_a_group() {
         letters[0].partition, letters[1].partition,
         "a key has one partition"
     );
-    let admin = Admin::connect(&case.kafka, WITHIN).await.expect("an admin");
+    let admin = Admin::connect(&case.kafka, WITHIN)
+        .await
+        .expect("the admin client connects");
     let counts = admin.partition_counts(&[one, letters_of(&case)]).await;
     let counts: Vec<usize> = counts.expect("known").into_values().collect();
     assert_eq!(counts, [5], "the larger of the two, and no other topic");

@@ -141,7 +141,7 @@ fn text(record: &Record) -> String {
 }
 
 fn header<'a>(letter: &'a LogRecord, name: &str) -> &'a str {
-    std::str::from_utf8(letter.headers.last(name).unwrap_or_default()).expect("text")
+    std::str::from_utf8(letter.headers.last(name).unwrap_or_default()).expect("the bytes are UTF-8")
 }
 
 fn settings(case: &Case) -> ConsumerSettings {

@@ -346,7 +346,7 @@ async fn an_unwritable_dead_letter_topic_stops_its_partition() {
     let letters = format!("dlq.{}.{}", case.group, case.topic);
     let admin = Admin::connect(&case.kafka, WITHIN)
         .await
-        .expect("an admin client");
+        .expect("the admin client connects");
     let limit = |bytes: &str| BTreeMap::from([("max.message.bytes".to_owned(), bytes.to_owned())]);
     let topic = NewTopic {
         name: letters.clone(),
@@ -394,7 +394,7 @@ async fn an_unwritable_dead_letter_topic_stops_its_partition() {
     admin
         .alter_topic(&letters, &limit("1048588"))
         .await
-        .expect("altered");
+        .expect("the broker alters the topic");
     offsets.reach(0, 3).await;
     eventually("it is ready again", WITHIN, || async {
         member.health.not_ready().is_empty().then_some(())

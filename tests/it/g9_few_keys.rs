@@ -54,7 +54,8 @@ impl Backlog {
         Router::new().raw(move |record: Record| {
             let (up, took) = (up.clone(), Arc::clone(&took));
             async move {
-                let key = std::str::from_utf8(record.key().unwrap_or_default()).expect("text");
+                let key = std::str::from_utf8(record.key().unwrap_or_default())
+                    .expect("the bytes are UTF-8");
                 let number: usize = key.parse().expect("a number");
                 if number.is_multiple_of(FEW) && !up.is_open() {
                     match wait {

@@ -198,7 +198,14 @@ async fn a_record_that_alone_times_out_is_given_up() {
     let member = Member::start(&case.kafka, settings(&case), router);
     member.joined().await;
     let publisher = case.publisher();
-    let send = async |record| drop(publisher.enqueue_record(record).await.expect("enqueued"));
+    let send = async |record| {
+        drop(
+            publisher
+                .enqueue_record(record)
+                .await
+                .expect("the buffer takes the record"),
+        )
+    };
     let mut others = 0;
     // Others of their kind go on, until each was tried as often as it may be.
     let began = Instant::now();

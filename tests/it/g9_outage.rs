@@ -86,10 +86,16 @@ async fn publish(case: &Case, first: usize, records: usize) {
     for number in first..first + records {
         ticks.tick().await;
         let record = case.record(Some(&format!("k{}", number % KEYS)), number.to_string());
-        let receipt = publisher.enqueue_record(record).await.expect("enqueued");
+        let receipt = publisher
+            .enqueue_record(record)
+            .await
+            .expect("the buffer takes the record");
         drop(receipt);
     }
-    publisher.flush(WITHIN).await.expect("acknowledged");
+    publisher
+        .flush(WITHIN)
+        .await
+        .expect("every record is sent in time");
 }
 
 /// Waits until the member says what it waits for.

@@ -79,7 +79,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_written_after_a_truncation_are_handled() {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
     let Some(cluster) = required(TestKafka::start_in(directory.path()).await) else {
         return;
     };
@@ -283,7 +283,9 @@ async fn commit_by_hand(case: &Case, offset: i64, metadata: &str) {
             .set_offset(Offset::Offset(offset))
             .expect("an offset");
         element.set_metadata(metadata);
-        client.commit(&list, CommitMode::Sync).expect("committed");
+        client
+            .commit(&list, CommitMode::Sync)
+            .expect("the offsets are committed");
     };
     tokio::task::spawn_blocking(commit).await.expect("a commit");
 }
@@ -295,9 +297,11 @@ async fn offsets_are_committed_where_the_brokers_take_no_metadata() {
         Code::RD_KAFKA_RESP_ERR_INVALID_COMMIT_OFFSET_SIZE,
     ] {
         let cluster: MockCluster<'static, DefaultProducerContext> =
-            MockCluster::new(1).expect("a mock cluster");
+            MockCluster::new(1).expect("the mock cluster starts");
         let topic = unique("it-metadata");
-        cluster.create_topic(&topic, 1, 1).expect("a topic");
+        cluster
+            .create_topic(&topic, 1, 1)
+            .expect("the topic is created");
         let case = Case::named(KafkaConfig::new(cluster.bootstrap_servers()), topic, 1);
         let (handled, gate) = (Log::new(), Gate::closed());
         let mut settings = case.settings();

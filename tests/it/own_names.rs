@@ -49,14 +49,19 @@ impl Pair {
             group: stem,
             partitions: 1,
         };
-        let admin = Admin::connect(&ours.kafka, WITHIN).await.expect("an admin");
+        let admin = Admin::connect(&ours.kafka, WITHIN)
+            .await
+            .expect("the admin client connects");
         let topic = NewTopic {
             name: ours.topic.clone(),
             partitions: 1,
             replication: 1,
             config: BTreeMap::new(),
         };
-        admin.create_topics(&[topic]).await.expect("a topic");
+        admin
+            .create_topics(&[topic])
+            .await
+            .expect("the broker creates the topic");
         let retry = retry_topic(&ours.group, &ours.topic);
         assert_eq!(retry, retry_topic(&theirs.group, &theirs.topic));
         Some(Self {
@@ -143,7 +148,8 @@ async fn a_group_with_colliding_own_topics_does_not_start() {
     let run = |group: String| {
         let settings = ConsumerSettings::new(group, [&case.topic]);
         let router = Router::new().raw(async |_: Record| {});
-        let consumer = Consumer::new(case.kafka.clone(), settings, router).expect("settings");
+        let consumer = Consumer::new(case.kafka.clone(), settings, router)
+            .expect("the settings of the consumer are valid");
         let stop = CancellationToken::new();
         (tokio::spawn(consumer.run(stop.clone())), stop)
     };
@@ -157,7 +163,9 @@ async fn a_group_with_colliding_own_topics_does_not_start() {
     offsets.publish([offsets.record(Some("k"), "v")]).await;
     offsets.all_committed().await;
     let (second, _stop) = run(format!("{stem}_app"));
-    let refused = tokio::time::timeout(WITHIN, second).await.expect("it ends");
+    let refused = tokio::time::timeout(WITHIN, second)
+        .await
+        .expect("it ends in time");
     match refused.expect("no panic") {
         Err(ConsumerError::Kafka(KafkaError::Config(error))) => {
             let error = error.to_string();

@@ -30,7 +30,10 @@ async fn look(case: &Case, admin: &Admin) -> Vec<GroupTopic> {
 
 async fn alter(admin: &Admin, topic: &str, setting: &str, value: &str) {
     let settings = BTreeMap::from([(setting.to_owned(), value.to_owned())]);
-    admin.alter_topic(topic, &settings).await.expect("altered");
+    admin
+        .alter_topic(topic, &settings)
+        .await
+        .expect("the broker alters the topic");
 }
 
 /// Fails for good what is `bad`, for now what is `later`, and handles the rest.

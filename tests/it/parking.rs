@@ -325,7 +325,12 @@ async fn publish_for(
             let number = number.expect("there is always another number");
             published.insert((key.clone(), number), now_ms());
             let record = case.step(&publisher, &key, number.unsigned_abs());
-            receipts.push(publisher.enqueue_record(record).await.expect("enqueued"));
+            receipts.push(
+                publisher
+                    .enqueue_record(record)
+                    .await
+                    .expect("the buffer takes the record"),
+            );
         }
     }
     for receipt in receipts {
@@ -340,7 +345,7 @@ async fn p99(pool: &SqlitePool, published: &Published, from: i64, to: i64) -> i6
         sqlx::query_as("SELECT record_key, number, at_ms FROM effects")
             .fetch_all(pool)
             .await
-            .expect("the effects");
+            .expect("the query returns its rows");
     let taken = rows.into_iter().filter_map(|(key, number, at_ms)| {
         let is_other = key != FAILING;
         let sent = published.get(&(key, number)).copied()?;
@@ -380,7 +385,7 @@ async fn a_key_failing_for_a_minute_keeps_its_order() {
     let Some(case) = Case::new("it-park", 6).await else {
         return;
     };
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
     let (store, fails) = (
         directory.path().join("effects.db"),
         directory.path().join("fails"),
@@ -429,7 +434,7 @@ async fn a_key_failing_for_a_minute_keeps_its_order() {
         .await
         .expect("a count");
     assert_eq!(applied, 5, "nothing of the key from its failing step on");
-    std::fs::remove_file(&fails).expect("removed");
+    std::fs::remove_file(&fails).expect("the file is removed");
     case.all_committed().await;
     nothing_parked(&case).await;
 
@@ -437,7 +442,7 @@ async fn a_key_failing_for_a_minute_keeps_its_order() {
         sqlx::query_as("SELECT record_key, number FROM effects ORDER BY seq")
             .fetch_all(&pool)
             .await
-            .expect("the effects");
+            .expect("the query returns its rows");
     assert_eq!(rows.len(), published.len(), "each once");
     let mut next: HashMap<String, i64> = HashMap::new();
     for (key, number) in rows {

@@ -97,7 +97,7 @@ async fn events_wait_for_redis_and_none_is_dead_lettered() {
     let (before, after) = steps.split_at(steps.len() / 20);
     case.publish(before.iter().cloned()).await;
     case.all_committed().await;
-    redis.kill().await.expect("killed");
+    redis.kill().await.expect("the process is killed");
     case.publish(after.iter().cloned()).await;
     eventually("the member says what it waits for", WITHIN, || async {
         let complaints = member.health.not_ready();
@@ -105,7 +105,7 @@ async fn events_wait_for_redis_and_none_is_dead_lettered() {
         complaints.iter().any(names_it).then_some(())
     })
     .await;
-    redis.start_again().await.expect("started again");
+    redis.start_again().await.expect("the server starts again");
     case.all_committed().await;
     assert_eq!(member.stop().await.dead_letters, 0);
     check(&effects, KEYS, NUMBERS);

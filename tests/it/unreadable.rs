@@ -79,11 +79,17 @@ async fn publish_batch(case: &Case, values: &[&str], codec: &str) {
     let mut kafka = case.kafka.clone();
     set(&mut kafka, "linger.ms=200");
     set(&mut kafka, &format!("compression.type={codec}"));
-    let publisher = Publisher::new(&kafka, PublisherSettings::new("/it")).expect("a publisher");
+    let publisher = Publisher::new(&kafka, PublisherSettings::new("/it"))
+        .expect("the settings of the publisher are valid");
     let mut receipts = Vec::new();
     for value in values {
         let record = case.record(Some("k"), value.to_string());
-        receipts.push(publisher.enqueue_record(record).await.expect("enqueued"));
+        receipts.push(
+            publisher
+                .enqueue_record(record)
+                .await
+                .expect("the buffer takes the record"),
+        );
     }
     for receipt in receipts {
         receipt.await.expect("acknowledged");
@@ -193,7 +199,9 @@ async fn a_bounded_run_ends_at_an_unreadable_batch() {
     let run = consumer
         .expect("settings that can be used")
         .run(CancellationToken::new());
-    let ended = tokio::time::timeout(WITHIN, run).await.expect("it ends");
+    let ended = tokio::time::timeout(WITHIN, run)
+        .await
+        .expect("it ends in time");
     let error = ended.expect_err("the end cannot be reached");
     let ConsumerError::Kafka(KafkaError::UnreadableBatch(batch)) = &error else {
         panic!("{error}");
@@ -209,7 +217,8 @@ async fn a_bounded_run_ends_at_an_unreadable_batch() {
     let topics = [desk.topic.clone(), world.sound.clone()];
     let (kafka, wait) = (world.broker.kafka.config(), Duration::from_secs(10));
     let read = move || {
-        let mut reader = Reader::open(&kafka, &Reading::whole(topics), wait).expect("a reader");
+        let mut reader =
+            Reader::open(&kafka, &Reading::whole(topics), wait).expect("the reader opens");
         let (mut records, mut errors) = (Vec::new(), Vec::new());
         while !reader.at_end() {
             match reader.next(wait) {

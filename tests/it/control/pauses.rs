@@ -19,11 +19,13 @@ use std::time::{Duration, Instant};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_resumes_only_after_its_settled_offsets_are_committed() {
     let cluster: MockCluster<'static, DefaultProducerContext> =
-        MockCluster::new(1).expect("a mock cluster");
+        MockCluster::new(1).expect("the mock cluster starts");
     let kafka = KafkaConfig::new(cluster.bootstrap_servers());
     let case = Desk::of(Case::named(kafka, unique("it-control-refused"), 1));
     for topic in [&case.topic, &control_topic(&case.group)] {
-        cluster.create_topic(topic, 1, 1).expect("a topic");
+        cluster
+            .create_topic(topic, 1, 1)
+            .expect("the topic is created");
     }
     let handled = Log::new();
     let mut settings = case.settings();

@@ -169,7 +169,12 @@ async fn publish(case: &Case, publisher: &Publisher, kind: &str, freeze: usize) 
             partition: Some(partition),
             ..case.record(Some(&key), format!("{kind} {freeze}"))
         };
-        pending.push(publisher.enqueue_record(record).await.expect("enqueued"));
+        pending.push(
+            publisher
+                .enqueue_record(record)
+                .await
+                .expect("the buffer takes the record"),
+        );
     }
     for receipt in pending {
         receipt.await.expect("acknowledged");
@@ -289,9 +294,9 @@ async fn freeze_again_and_again(plan: &Plan) {
     };
     let mut world = World::start(&cluster, cluster.brokers(), GROUPS, plan.clients).await;
     for seconds in plan.freezes_s {
-        cluster.freeze().await.expect("frozen");
+        cluster.freeze().await.expect("the server freezes");
         tokio::time::sleep(Duration::from_secs(*seconds)).await;
-        cluster.thaw().await.expect("thawed");
+        cluster.thaw().await.expect("the server thaws");
         world.recovers(&format!("frozen for {seconds} s")).await;
     }
     world.end().await;
