@@ -307,9 +307,9 @@ mod tests {
 
     #[tokio::test]
     async fn all_parts_of_a_stop_share_one_deadline_without_brokers() {
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = tempfile::tempdir().expect("a temporary folder is created");
         let path = directory.path().join("service.db");
-        let outbox = SqliteOutbox::open(&path).await.expect("an outbox");
+        let outbox = SqliteOutbox::open(&path).await.expect("the outbox opens");
         let record = OutgoingRecord {
             topic: "t".to_owned(),
             partition: None,

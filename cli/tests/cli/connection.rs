@@ -6,9 +6,9 @@ use serde_json::json;
 
 /// A file for `--config`, removed with the folder.
 fn config(name: &str, text: &str) -> (tempfile::TempDir, String) {
-    let dir = tempfile::tempdir().expect("a folder for the test");
+    let dir = tempfile::tempdir().expect("a temporary folder is created");
     let path = dir.path().join(name);
-    std::fs::write(&path, text).expect("it can be written");
+    std::fs::write(&path, text).expect("the file is written");
     let path = path.to_string_lossy().into_owned();
     (dir, path)
 }
@@ -268,7 +268,7 @@ async fn the_systems_authorities_are_trusted_without_a_setting() {
     };
     let address = kafka.address(Listener::SaslTls);
     let secret = tempfile::NamedTempFile::new().expect("a file for the test");
-    std::fs::write(secret.path(), format!("{PASSWORD}\n")).expect("it can be written");
+    std::fs::write(secret.path(), format!("{PASSWORD}\n")).expect("the file is written");
     let mut list = command(&["topics", "list", "--timeout", "6s", "-b", &address]);
     list.env("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
         .env("KAFKA_SASL_MECHANISM", "PLAIN")
@@ -334,7 +334,7 @@ async fn a_token_file_logs_in_and_faults_give_advice() {
         ("planted.planted.planted".to_owned(), "no JWT"),
         (String::new(), "is empty"),
     ] {
-        std::fs::write(&path, &text).expect("it can be written");
+        std::fs::write(&path, &text).expect("the file is written");
         let run = check(
             &[&file],
             1,
@@ -344,8 +344,8 @@ async fn a_token_file_logs_in_and_faults_give_advice() {
         assert!(!run.err.contains("planted"), "{}", run.err);
     }
     // What is wrong with it only the broker finds: it is of the future.
-    std::fs::write(&path, SecuredKafka::token("admin", 3000, 3600)).expect("it can be written");
+    std::fs::write(&path, SecuredKafka::token("admin", 3000, 3600)).expect("the file is written");
     check(&[&file], 1, &["invalid_token", "audience"]).await;
-    std::fs::remove_file(&path).expect("it is there");
+    std::fs::remove_file(&path).expect("the file is removed");
     check(&[&file], 1, &[failed, "cannot read", &path]).await;
 }

@@ -58,7 +58,8 @@ impl Shop {
     /// Publishes that many records to a partition.
     async fn publish(&self, partition: i32, records: usize) {
         let settings = PublisherSettings::new("/test");
-        let publisher = Publisher::new(&self.kafka.config(), settings).expect("a publisher");
+        let publisher = Publisher::new(&self.kafka.config(), settings)
+            .expect("the settings of the publisher are valid");
         for number in 0..records {
             let record = OutgoingRecord {
                 topic: self.topic.clone(),
@@ -68,7 +69,10 @@ impl Shop {
                 headers: Headers::new(),
                 timestamp_ms: None,
             };
-            publisher.publish_record(record).await.expect("published");
+            publisher
+                .publish_record(record)
+                .await
+                .expect("the brokers acknowledge the record");
         }
     }
 
@@ -134,7 +138,10 @@ impl Shop {
             timestamp_ms: None,
         };
         let publisher = publisher.expect("a publisher");
-        publisher.publish_record(record).await.expect("written");
+        publisher
+            .publish_record(record)
+            .await
+            .expect("the brokers acknowledge the record");
     }
 }
 
@@ -393,21 +400,26 @@ async fn an_unanswered_command_is_reported_by_the_exit_code() {
     };
     let admin = Admin::connect(&shop.kafka.config(), WITHIN)
         .await
-        .expect("connected");
+        .expect("the admin client connects");
     let topic = NewTopic {
         name: control_topic(&shop.group),
         partitions: 1,
         replication: 1,
         config: control_topic_config(),
     };
-    admin.create_topics(&[topic]).await.expect("created");
+    admin
+        .create_topics(&[topic])
+        .await
+        .expect("the broker creates the topic");
     // A member that knows nothing of commands.
     let client: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", shop.kafka.brokers())
         .set("group.id", &shop.group)
         .create()
         .expect("a consumer");
-    client.subscribe(&[&shop.topic]).expect("subscribed");
+    client
+        .subscribe(&[&shop.topic])
+        .expect("the client subscribes");
     let over = Arc::new(AtomicBool::new(false));
     let polling = {
         let over = Arc::clone(&over);

@@ -222,7 +222,7 @@ async fn a_dead_letter_is_shown_completely() {
         .await
         .code(0)
         .out;
-    let json: Value = serde_json::from_str(&json).expect("JSON");
+    let json: Value = serde_json::from_str(&json).expect("the text is JSON");
     let exported = mailbox
         .run(&["dlq", "export", &mailbox.letters, "-n", "1"])
         .await

@@ -64,7 +64,7 @@ impl Member {
         let list = Arc::clone(&handled);
         let handle = Arc::new(move |context: Context, number: usize| {
             let key = String::from_utf8_lossy(context.key().unwrap_or_default()).into_owned();
-            let mut list = list.lock().expect("no panic");
+            let mut list = list.lock().expect("no thread panicked with the lock");
             let handled = (key, number);
             let is_again = list.contains(&handled);
             list.push(handled);
@@ -102,7 +102,8 @@ impl Member {
             settings.assignment = Assignment::Broker;
         }
         settings.retry.park_delays = vec![Duration::from_secs(3_600)];
-        let consumer = Consumer::new(mailbox.kafka.config(), settings, split).expect("settings");
+        let consumer = Consumer::new(mailbox.kafka.config(), settings, split)
+            .expect("the settings of the consumer are valid");
         let stopped = stop.clone();
         let run = tokio::spawn(async move {
             consumer.run(stopped).await.expect("it ends well");
@@ -111,7 +112,10 @@ impl Member {
     }
 
     fn handled(&self) -> Vec<(String, usize)> {
-        self.handled.lock().expect("no panic").clone()
+        self.handled
+            .lock()
+            .expect("no thread panicked with the lock")
+            .clone()
     }
 
     async fn stop(self) {

@@ -17,7 +17,7 @@ struct Store {
 impl Store {
     fn new() -> Self {
         Self {
-            directory: tempfile::tempdir().expect("a directory"),
+            directory: tempfile::tempdir().expect("a temporary folder is created"),
         }
     }
 
@@ -31,7 +31,9 @@ impl Store {
 
     /// Commits an event of this topic and key.
     async fn commit(&self, topic: &str, key: &str, value: &[u8]) {
-        let outbox = SqliteOutbox::open(&self.path()).await.expect("an outbox");
+        let outbox = SqliteOutbox::open(&self.path())
+            .await
+            .expect("the outbox opens");
         let url = self.path().display().to_string();
         let mut connection = SqliteConnection::connect(&url).await.expect("a connection");
         let record = OutgoingRecord {
@@ -48,7 +50,7 @@ impl Store {
 
     async fn status(&self) -> (Option<i32>, Value) {
         let run = run(&["outbox", "status", "--store", &self.address(), "-o", "json"]).await;
-        let status = serde_json::from_str(&run.out).expect("JSON");
+        let status = serde_json::from_str(&run.out).expect("the text is JSON");
         (run.code, status)
     }
 }
@@ -211,15 +213,23 @@ async fn in_postgres_inbox_tables_are_created_too() {
     let Some(postgres) = evenkeel::testing::postgres().await else {
         return;
     };
-    let url = postgres.database().await.expect("a database");
+    let url = postgres
+        .database()
+        .await
+        .expect("the server creates a database");
     // What is printed makes them too, and then there is nothing to print.
     let printed = run(&["store", "migrate", "--print"]).await.code(0).out;
-    let by_hand = postgres.database().await.expect("a database");
+    let by_hand = postgres
+        .database()
+        .await
+        .expect("the server creates a database");
     let mut connection = sqlx::PgConnection::connect(&by_hand)
         .await
-        .expect("connected");
+        .expect("the server takes a connection");
     let made = sqlx::raw_sql(sqlx::AssertSqlSafe(format!("BEGIN; {printed}; COMMIT")));
-    made.execute(&mut connection).await.expect("made");
+    made.execute(&mut connection)
+        .await
+        .expect("the statement succeeds");
     let print = ["store", "migrate", "--print", "--store", &by_hand];
     let again = run(&print).await.code(0);
     assert_eq!(again.out, "");

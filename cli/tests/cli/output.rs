@@ -28,7 +28,7 @@ struct Case {
 impl Bench {
     async fn new() -> Option<Self> {
         let mailbox = Mailbox::new(1).await?;
-        let folder = tempfile::tempdir().expect("a folder for the test");
+        let folder = tempfile::tempdir().expect("a temporary folder is created");
         let bench = Self { mailbox, folder };
         let mailbox = &bench.mailbox;
         let records = (0..3).map(|number| mailbox.written("k", number, &[]));
@@ -185,7 +185,7 @@ const READERS: [(&str, Change); 2] = [
 
 /// Every command without subcommands, by the files of its manual pages.
 async fn leaves() -> BTreeSet<String> {
-    let folder = tempfile::tempdir().expect("a folder for the test");
+    let folder = tempfile::tempdir().expect("a temporary folder is created");
     let path = folder.path().to_string_lossy().into_owned();
     run(&["man", "--dir", &path]).await.code(0);
     let files = std::fs::read_dir(folder.path()).expect("a folder");

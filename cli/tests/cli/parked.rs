@@ -63,7 +63,9 @@ impl Member {
         let list = Arc::clone(&handled);
         let handle = Arc::new(move |key: String, number: usize| {
             let failure = fails(&key, number);
-            list.lock().expect("no panic").push((key, number));
+            list.lock()
+                .expect("no thread panicked with the lock")
+                .push((key, number));
             failure.map_or(Ok(()), Err)
         });
         let handle_event = Arc::clone(&handle);
@@ -77,7 +79,8 @@ impl Member {
                 let key = String::from_utf8_lossy(record.key().expect("a key"));
                 std::future::ready(handle(key.into_owned(), number))
             });
-        let consumer = Consumer::new(mailbox.kafka.config(), settings, router).expect("settings");
+        let consumer = Consumer::new(mailbox.kafka.config(), settings, router)
+            .expect("the settings of the consumer are valid");
         let stopped = stop.clone();
         let run = tokio::spawn(async move {
             consumer.run(stopped).await.expect("it ends well");
@@ -86,7 +89,10 @@ impl Member {
     }
 
     fn handled(&self) -> Vec<(String, usize)> {
-        self.handled.lock().expect("no panic").clone()
+        self.handled
+            .lock()
+            .expect("no thread panicked with the lock")
+            .clone()
     }
 
     /// The numbers of a key in the order in which they were handled.

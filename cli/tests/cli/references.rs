@@ -52,7 +52,7 @@ async fn referenced_records_are_shown_exported_and_replayed_unless_gone() {
 
     let admin = Admin::connect(&mailbox.kafka.config(), Duration::from_secs(30))
         .await
-        .expect("an admin");
+        .expect("the admin client connects");
     let before = BTreeMap::from([(0, 1)]);
     let deleted = admin.delete_records(&mailbox.source, &before).await;
     assert_eq!(deleted.expect("deleted"), before);

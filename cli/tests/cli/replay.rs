@@ -310,7 +310,7 @@ async fn consume(mailbox: &Mailbox, fail: bool) -> Vec<Headers> {
     let list = Arc::clone(&seen);
     let router = Router::new().raw(move |record: Record| {
         list.lock()
-            .expect("no panic")
+            .expect("no thread panicked with the lock")
             .push(record.headers().collect());
         async move {
             match fail {
@@ -321,12 +321,13 @@ async fn consume(mailbox: &Mailbox, fail: bool) -> Vec<Headers> {
     });
     let mut settings = ConsumerSettings::new(&mailbox.group, [&mailbox.source]);
     settings.stop_when = StopWhen::UntilEnd;
-    let consumer = Consumer::new(mailbox.kafka.config(), settings, router).expect("settings");
+    let consumer = Consumer::new(mailbox.kafka.config(), settings, router)
+        .expect("the settings of the consumer are valid");
     consumer
         .run(Default::default())
         .await
         .expect("it ends well");
-    std::mem::take(&mut *seen.lock().expect("no panic"))
+    std::mem::take(&mut *seen.lock().expect("no thread panicked with the lock"))
 }
 
 #[tokio::test]

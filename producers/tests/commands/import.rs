@@ -253,7 +253,7 @@ async fn an_input_that_cannot_be_imported_is_named() {
     check("missing.csv", "missing.csv");
     check(argument(&headless), "the header has no column order_id");
     let folder = shop.path("folder.csv");
-    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::create_dir(&folder).expect("the folder is created");
     check(argument(&folder), "is a folder");
     assert!(shop.published("shop.orders").is_empty());
 }

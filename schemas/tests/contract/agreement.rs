@@ -55,7 +55,7 @@ fn every_type_has_two_valid_and_four_differently_invalid_examples() {
         let reasons: BTreeSet<_> = invalid
             .iter()
             .map(|name| {
-                let text = fs::read_to_string(examples.join(name)).expect("readable");
+                let text = fs::read_to_string(examples.join(name)).expect("the file is readable");
                 let example: Invalid = serde_json::from_str(&text).expect(name);
                 example.refused
             })

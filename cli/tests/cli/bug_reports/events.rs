@@ -30,7 +30,7 @@ async fn payments(records: Vec<OutgoingRecord>) -> (Vec<String>, Vec<String>) {
     let run = shop.run("payments", &["--until-end", "--store", "payments.db"], b"");
     tokio::time::timeout(Duration::from_secs(60), run)
         .await
-        .expect("it ends")
+        .expect("it ends in time")
         .code(0);
     let text =
         |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
@@ -170,7 +170,8 @@ async fn kafka_go_659_tombstones_are_dead_lettered_and_block_nothing() {
 #[tokio::test]
 async fn spec_933_base64_payloads_without_a_content_type_are_read() {
     let untyped = structured("o-1", STRUCTURED, "");
-    let value = String::from_utf8(untyped.value.expect("a value").to_vec()).expect("text");
+    let value =
+        String::from_utf8(untyped.value.expect("a value").to_vec()).expect("the bytes are UTF-8");
     let value = value.replace("\"datacontenttype\":\"application/json\",", "");
     let base64 = "eyJvcmRlcl9pZCI6Im8tMiIsImN1c3RvbWVyX2lkIjoiYy0xIiwibGluZXMiOlt7ImFydGljbGUiOiJ0ZWEiLCJxdWFudGl0eSI6MiwicHJpY2VfY2VudHMiOjg3MH1dLCJ0b3RhbF9jZW50cyI6MTc0MCwicGxhY2VkX2F0IjoiMjAyNi0wMS0wMVQwMDowMDowMFoifQ==";
     let binary = format!(

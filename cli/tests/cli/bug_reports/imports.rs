@@ -284,7 +284,7 @@ async fn foreign_or_edited_progress_is_ignored_with_a_warning() {
         ),
         ("\0".to_owned(), "it cannot be understood"),
     ] {
-        std::fs::write(&progress, edit).expect("written");
+        std::fs::write(&progress, edit).expect("the file is written");
         let run = shop.run("orders", &again, b"").await.code(1);
         assert!(run.err.contains(says), "{says}: {run:?}");
     }

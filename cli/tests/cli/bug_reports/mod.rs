@@ -88,7 +88,7 @@ impl Shop {
         ] {
             kafka.create_topic(topic, 1).await.expect("a new topic");
         }
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a temporary folder is created");
         Self { kafka, folder }
     }
 
@@ -119,12 +119,13 @@ impl Shop {
 
     async fn publish(&self, records: impl IntoIterator<Item = OutgoingRecord>) {
         let settings = PublisherSettings::new("/test");
-        let publisher = Publisher::new(&self.kafka.config(), settings).expect("a publisher");
+        let publisher = Publisher::new(&self.kafka.config(), settings)
+            .expect("the settings of the publisher are valid");
         for record in records {
             publisher
                 .publish_record(record)
                 .await
-                .expect("acknowledged");
+                .expect("the brokers acknowledge the record");
         }
     }
 
@@ -132,7 +133,7 @@ impl Shop {
         let config = self.kafka.config();
         let read = move || {
             let mut reader =
-                Reader::open(&config, &Reading::whole([topic]), WITHIN).expect("opens");
+                Reader::open(&config, &Reading::whole([topic]), WITHIN).expect("the reader opens");
             let mut records = Vec::new();
             while !reader.at_end() {
                 records.extend(reader.next(Duration::from_secs(1)).expect("readable"));

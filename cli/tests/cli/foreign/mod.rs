@@ -222,7 +222,7 @@ async fn an_empty_share_group_dead_letter_needs_its_record() {
         .await;
     let admin = Admin::connect(&mailbox.kafka.config(), Duration::from_secs(30))
         .await
-        .expect("an admin");
+        .expect("the admin client connects");
     let deleted = admin
         .delete_records(&mailbox.source, &BTreeMap::from([(0, 1)]))
         .await;
