@@ -388,7 +388,7 @@ async fn duplicates_are_answered_and_not_handled() {
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS paid (cents INTEGER NOT NULL)";
 
 async fn sqlite() -> (tempfile::TempDir, SqliteInbox) {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a temporary folder is created");
     let path = folder.path().join("store.db");
     let inbox = SqliteInbox::open(&path, "group", TABLE).await;
     (folder, inbox.expect("a store"))
@@ -396,7 +396,9 @@ async fn sqlite() -> (tempfile::TempDir, SqliteInbox) {
 
 async fn paid(inbox: &SqliteInbox) -> Vec<i64> {
     let paid = sqlx::query_scalar("SELECT cents FROM paid ORDER BY cents");
-    paid.fetch_all(inbox.pool()).await.expect("readable")
+    paid.fetch_all(inbox.pool())
+        .await
+        .expect("the query returns its rows")
 }
 
 /// Writes a row for each event, except for amounts above 10, which fail. A batch with the event 0
@@ -485,7 +487,10 @@ async fn a_batch_handler_that_names_no_transaction_holds_none() {
         let Ok(Claimed::Fresh(claim)) = inbox.claim(&other).await else {
             panic!("it is new");
         };
-        claim.complete(Vec::new()).await.expect("completed");
+        claim
+            .complete(Vec::new())
+            .await
+            .expect("the claim completes");
         gate.add_permits(1);
     };
     let (outcomes, ()) = tokio::join!(deliver(&mut router, [1, 2, 3]), within(beside));

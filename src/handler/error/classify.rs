@@ -308,7 +308,7 @@ mod tests {
             assert_eq!(class(error), expected, "{sql}");
         }
         store.close().await.expect("closed");
-        std::fs::write(file.path(), "no database at all").expect("written");
+        std::fs::write(file.path(), "no database at all").expect("the file is written");
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file.path());
         let error = match options.connect().await {
             Err(error) => error,
@@ -327,8 +327,13 @@ mod tests {
         let Some(postgres) = crate::testing::postgres().await else {
             return;
         };
-        let url = postgres.database().await.expect("a database");
-        let mut store = PgConnection::connect(&url).await.expect("a connection");
+        let url = postgres
+            .database()
+            .await
+            .expect("the server creates a database");
+        let mut store = PgConnection::connect(&url)
+            .await
+            .expect("the server takes a connection");
         for (code, expected) in [
             ("23505", Class::Permanent),
             ("25006", Class::Outage),

@@ -198,7 +198,11 @@ async fn grown() -> Arc<Groups<Fake>> {
 }
 
 async fn fresh(groups: &Arc<Groups<Fake>>, id: usize) -> Box<dyn Claim> {
-    match groups.claim(key(id)).await.expect("answered") {
+    match groups
+        .claim(key(id))
+        .await
+        .expect("the store answers the claim")
+    {
         Claimed::Fresh(claim) => claim,
         Claimed::Duplicate { .. } => panic!("{id} is new"),
     }
@@ -269,7 +273,7 @@ async fn a_silent_store_recalls_its_transaction_from_a_batch() {
     let claimed = groups
         .claim_batch(&[key(1), key(2)])
         .await
-        .expect("claimed");
+        .expect("the store answers the claims");
     let mut claim = claimed.claim.expect("fresh");
     let _lent = claim.transaction();
     groups.store().is_silent.store(true, Ordering::Relaxed);

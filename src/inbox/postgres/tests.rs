@@ -15,11 +15,18 @@ pub(crate) const EFFECTS: &str = "CREATE TABLE IF NOT EXISTS effects (name text 
 /// An empty database, if there is a PostgreSQL.
 async fn database() -> Option<String> {
     let postgres: &TestPostgres = postgres().await?;
-    Some(postgres.database().await.expect("a database"))
+    Some(
+        postgres
+            .database()
+            .await
+            .expect("the server creates a database"),
+    )
 }
 
 async fn open(url: &str) -> PostgresInbox {
-    PostgresInbox::open(url, EFFECTS).await.expect("a store")
+    PostgresInbox::open(url, EFFECTS)
+        .await
+        .expect("the store opens")
 }
 
 pub(crate) fn key(id: &str) -> InboxKey {
@@ -33,14 +40,21 @@ pub(crate) fn key(id: &str) -> InboxKey {
 }
 
 pub(crate) async fn fresh(inbox: &PostgresInbox, id: &str) -> Box<dyn Claim> {
-    match inbox.claim(&key(id)).await.expect("an answer") {
+    match inbox
+        .claim(&key(id))
+        .await
+        .expect("the store answers the claim")
+    {
         Claimed::Fresh(claim) => claim,
         Claimed::Duplicate { .. } => panic!("{id} is a duplicate"),
     }
 }
 
 async fn is_duplicate(inbox: &PostgresInbox, id: &str) -> bool {
-    let claimed = inbox.claim(&key(id)).await.expect("an answer");
+    let claimed = inbox
+        .claim(&key(id))
+        .await
+        .expect("the store answers the claim");
     matches!(claimed, Claimed::Duplicate { .. })
 }
 
@@ -56,10 +70,13 @@ pub(crate) async fn write(transaction: &mut PostgresTx, name: &str) -> Result<()
 
 async fn count(inbox: &PostgresInbox, name: &str) -> u64 {
     // In a transaction and not kept prepared, as a pooler requires.
-    let mut transaction = inbox.pool().begin().await.expect("a transaction");
+    let mut transaction = inbox.pool().begin().await.expect("a transaction begins");
     let count = sqlx::query_scalar("SELECT count(*) FROM effects WHERE name = $1");
     let count = count.persistent(false).bind(name);
-    let count: i64 = count.fetch_one(&mut *transaction).await.expect("readable");
+    let count: i64 = count
+        .fetch_one(&mut *transaction)
+        .await
+        .expect("the query returns a row");
     count as u64
 }
 
@@ -309,7 +326,10 @@ struct Purged(PostgresInbox, String);
 impl Forgetting for Purged {
     fn forget<'a>(&'a self) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            self.0.purge(Duration::ZERO, 10).await.expect("purged");
+            self.0
+                .purge(Duration::ZERO, 10)
+                .await
+                .expect("the purge succeeds");
         })
     }
 
@@ -330,15 +350,22 @@ async fn the_postgres_inbox_reports_its_purge_watermark() {
 async fn purges_that_delete_less_never_lower_the_forgotten_time() {
     let Some(url) = database().await else { return };
     let inbox = open(&url).await;
-    inbox.purge(Duration::ZERO, 10).await.expect("purged");
+    inbox
+        .purge(Duration::ZERO, 10)
+        .await
+        .expect("the purge succeeds");
     assert_eq!(inbox.forgotten_before_ms(), None);
     for (id, completed_s) in [("1", 5.0), ("2", 1.0)] {
-        complete(fresh(&inbox, id).await).await.expect("completed");
+        complete(fresh(&inbox, id).await)
+            .await
+            .expect("the claim completes");
         let set = "UPDATE evenkeel_inbox SET completed_at = to_timestamp($1) WHERE id = $2";
         let set = sqlx::query(set).bind(completed_s).bind(id);
-        set.execute(inbox.pool()).await.expect("set");
+        set.execute(inbox.pool())
+            .await
+            .expect("the statement succeeds");
         let hour = Duration::from_secs(3600);
-        assert_eq!(inbox.purge(hour, 10).await.expect("purged"), 1);
+        assert_eq!(inbox.purge(hour, 10).await.expect("the purge succeeds"), 1);
         // A process opened later knows the stored time, and no more.
         let later = open(&url).await;
         drop(fresh(&later, "later").await);

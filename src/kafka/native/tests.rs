@@ -49,10 +49,13 @@ fn record(number: usize) -> OutgoingRecord {
 
 /// A cluster whose topic has this many records.
 async fn cluster(records: usize) -> MockCluster<'static, DefaultProducerContext> {
-    let cluster = MockCluster::new(1).expect("mock cluster");
-    cluster.create_topic(TOPIC, 1, 1).expect("mock topic");
+    let cluster = MockCluster::new(1).expect("the mock cluster starts");
+    cluster
+        .create_topic(TOPIC, 1, 1)
+        .expect("the topic is created");
     let kafka = KafkaConfig::new(cluster.bootstrap_servers());
-    let publisher = Publisher::new(&kafka, PublisherSettings::new("/test")).expect("publisher");
+    let publisher = Publisher::new(&kafka, PublisherSettings::new("/test"))
+        .expect("the settings of the publisher are valid");
     for number in 0..records {
         let published = publisher.publish_record(record(number)).await;
         published.expect("published");
@@ -208,7 +211,10 @@ async fn committed_metadata_and_watermarks_are_read() {
     element.set_offset(Offset::Offset(3)).expect("an offset");
     element.set_metadata("above=1");
     let sync = rdkafka::consumer::CommitMode::Sync;
-    queue.consumer.commit(&partitions, sync).expect("committed");
+    queue
+        .consumer
+        .commit(&partitions, sync)
+        .expect("the offsets are committed");
     let after = committed(&queue.consumer, &partitions, LONG).expect("committed");
     let expected = Committed {
         leader_epoch: Some(0),

@@ -16,7 +16,7 @@ struct Cluster {
 
 impl Cluster {
     fn new() -> Self {
-        let mock = MockCluster::new(1).expect("mock cluster");
+        let mock = MockCluster::new(1).expect("the mock cluster starts");
         let config = KafkaConfig::new(mock.bootstrap_servers());
         let publisher = Publisher::new(&config, PublisherSettings::new("/test"));
         Self {
@@ -33,7 +33,7 @@ impl Cluster {
         let name = format!("reader-{}", new_id());
         self.mock
             .create_topic(&name, partitions, 1)
-            .expect("mock topic");
+            .expect("the topic is created");
         name
     }
 
@@ -44,7 +44,7 @@ impl Cluster {
             self.publisher
                 .publish_record(record)
                 .await
-                .expect("published");
+                .expect("the brokers acknowledge the record");
         }
     }
 
@@ -171,7 +171,7 @@ async fn a_record_is_read_as_it_was_written() {
             .publisher
             .publish_record(record)
             .await
-            .expect("published");
+            .expect("the brokers acknowledge the record");
     }
     let reader = cluster.open(Reading::whole([&topic])).await.expect("open");
     let [full, bare] = read(reader).await.try_into().expect("two records");

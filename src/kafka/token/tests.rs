@@ -16,7 +16,7 @@ fn unix(at: SystemTime) -> u64 {
 /// The error for a file with this content.
 fn error_of(text: &[u8]) -> String {
     let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), text).expect("written");
+    std::fs::write(file.path(), text).expect("the file is written");
     let path = file.path().display().to_string();
     let source = TokenFile::parse(&format!("file={path}")).expect("a file is named");
     let error = source.token().expect_err("no good token").to_string();
@@ -35,7 +35,7 @@ fn a_token_is_read_anew_from_its_file_each_time() {
     for (subject, end) in [("one", 60_u64), ("two", 90)] {
         let exp = unix(SystemTime::now()) + end;
         let value = jwt(&format!(r#"{{"sub":"{subject}","exp":{exp}.5}}"#));
-        std::fs::write(file.path(), format!("{value}\n")).expect("written");
+        std::fs::write(file.path(), format!("{value}\n")).expect("the file is written");
         let token = source.token().expect("a token");
         assert_eq!(
             (token.value.as_str(), token.principal.as_str()),

@@ -8,7 +8,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaErrorCode as Code, RDKafkaRespErr};
 async fn a_missing_acknowledgement_is_unknown_and_names_the_broker() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
-    cluster.broker_down(-1).expect("broker down");
+    cluster.broker_down(-1).expect("the mock broker stops");
     let publisher = publisher(&cluster, &["delivery.timeout.ms=500"]);
     let outcome = publisher.publish_record(record(&topic, "k", "v")).await;
     match outcome.expect_err("no broker") {
@@ -128,18 +128,26 @@ async fn impossible_destinations_are_refused() {
 async fn a_flush_without_brokers_counts_the_unsent_at_its_deadline() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
-    cluster.broker_down(-1).expect("broker down");
+    cluster.broker_down(-1).expect("the mock broker stops");
     let publisher = publisher(&cluster, &[]);
     let mut pending = Vec::new();
     for _ in 0..7 {
         let record = record(&topic, "k", "v");
-        pending.push(publisher.enqueue_record(record).await.expect("enqueued"));
+        pending.push(
+            publisher
+                .enqueue_record(record)
+                .await
+                .expect("the buffer takes the record"),
+        );
     }
     let unsent = publisher.flush(Duration::from_millis(200)).await;
     assert_eq!(unsent, Err(Unsent { records: 7 }));
     // The client still tries them.
-    cluster.broker_up(-1).expect("broker up");
-    publisher.flush(LONG).await.expect("flushed");
+    cluster.broker_up(-1).expect("the mock broker starts");
+    publisher
+        .flush(LONG)
+        .await
+        .expect("every record is sent in time");
     for receipt in pending {
         receipt.await.expect("published");
     }
@@ -149,12 +157,12 @@ async fn a_flush_without_brokers_counts_the_unsent_at_its_deadline() {
 async fn receipts_of_a_publisher_that_ended_resolve_to_an_error() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
-    cluster.broker_down(-1).expect("broker down");
+    cluster.broker_down(-1).expect("the mock broker stops");
     let publisher = publisher(&cluster, &[]);
     let receipt = publisher
         .enqueue_record(record(&topic, "k", "v"))
         .await
-        .expect("enqueued");
+        .expect("the buffer takes the record");
     drop(publisher);
     let error = receipt.await.expect_err("never sent");
     assert!(matches!(error, PublishError::Refused { .. }), "{error:?}");

@@ -146,7 +146,7 @@ const BALANCE: &str = "
     INSERT INTO balance SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM balance)";
 
 async fn sqlite() -> (tempfile::TempDir, SqliteInbox) {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a temporary folder is created");
     let path = folder.path().join("store.db");
     let inbox = SqliteInbox::open(&path, "group", BALANCE).await;
     (folder, inbox.expect("a store"))
@@ -154,7 +154,10 @@ async fn sqlite() -> (tempfile::TempDir, SqliteInbox) {
 
 async fn balance(inbox: &SqliteInbox) -> i64 {
     let balance = sqlx::query_scalar("SELECT cents FROM balance");
-    balance.fetch_one(inbox.pool()).await.expect("readable")
+    balance
+        .fetch_one(inbox.pool())
+        .await
+        .expect("the query returns a row")
 }
 
 async fn pay(event: Event<Paid>, mut tx: SqliteTx) -> Result<(), HandlerError> {

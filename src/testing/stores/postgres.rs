@@ -370,7 +370,10 @@ mod tests {
         let Some(postgres) = required(TestPostgres::start().await) else {
             return;
         };
-        let url = postgres.database().await.expect("a database");
+        let url = postgres
+            .database()
+            .await
+            .expect("the server creates a database");
         let ask = async |sql: &str, within: Duration| {
             let arguments = [
                 "--no-psqlrc",
@@ -390,13 +393,16 @@ mod tests {
         .expect("a row");
         for crash in [true, false] {
             match crash {
-                true => postgres.kill().await.expect("killed"),
+                true => postgres.kill().await.expect("the process is killed"),
                 false => postgres.stop().await.expect("stopped"),
             }
             ask("SELECT n FROM t", COMMAND_LIMIT)
                 .await
                 .expect_err("it is down");
-            postgres.start_again().await.expect("started again");
+            postgres
+                .start_again()
+                .await
+                .expect("the server starts again");
             assert_eq!(
                 ask("SELECT n FROM t", COMMAND_LIMIT).await.as_deref(),
                 Ok("7\n")
@@ -406,13 +412,13 @@ mod tests {
             ask("SHOW fsync", COMMAND_LIMIT).await.as_deref(),
             Ok("on\n")
         );
-        postgres.freeze().await.expect("frozen");
+        postgres.freeze().await.expect("the server freezes");
         let short = Duration::from_millis(300);
         let error = ask("SELECT n FROM t", short)
             .await
             .expect_err("it is frozen");
         assert!(error.contains("did not end"), "{error}");
-        postgres.thaw().await.expect("thawed");
+        postgres.thaw().await.expect("the server thaws");
         assert_eq!(
             ask("SELECT n FROM t", COMMAND_LIMIT).await.as_deref(),
             Ok("7\n")

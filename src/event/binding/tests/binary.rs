@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn binary_mode_writes_attributes_to_headers_and_payload_to_value() {
     let event = full_event();
-    let record = encode(&event, ContentMode::Binary, None).expect("encodes");
+    let record = encode(&event, ContentMode::Binary, None).expect("the event can be encoded");
 
     let written: Vec<_> = record
         .headers
@@ -45,7 +45,7 @@ fn a_payload_that_is_a_cloudevent_requires_structured_mode() {
     event.attributes.datacontenttype = Some("Application/CloudEvents+json".to_owned());
     let error = encode(&event, ContentMode::Binary, None).expect_err("ambiguous");
     assert!(error.to_string().contains("structured mode"), "{error}");
-    let record = encode(&event, ContentMode::Structured, None).expect("encodes");
+    let record = encode(&event, ContentMode::Structured, None).expect("the event can be encoded");
     let envelope = decode(record.headers.iter(), record.value.as_deref()).expect("an event");
     assert_eq!(envelope.attributes, event.attributes);
 }
@@ -126,7 +126,7 @@ fn an_unrepresentable_time_is_written_as_it_was_read() {
     let mut event = full_event();
     event.attributes = read.attributes.clone();
     for mode in [ContentMode::Binary, ContentMode::Structured] {
-        let record = encode(&event, mode, None).expect("encodes");
+        let record = encode(&event, mode, None).expect("the event can be encoded");
         let again = decode(record.headers.iter(), record.value.as_deref()).expect("an event");
         assert_eq!(again.attributes, read.attributes);
     }

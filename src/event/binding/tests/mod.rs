@@ -59,12 +59,12 @@ fn the_trace_of_the_hop_is_written_as_plain_headers() {
     let mut trace = TraceContext::root();
     trace.tracestate = Some("vendor=1".to_owned());
     for mode in [ContentMode::Binary, ContentMode::Structured] {
-        let record = encode(&full_event(), mode, Some(&trace)).expect("encodes");
+        let record = encode(&full_event(), mode, Some(&trace)).expect("the event can be encoded");
         assert_eq!(
             TraceContext::from_headers(record.headers.iter()),
             Some(trace.clone())
         );
-        let without = encode(&full_event(), mode, None).expect("encodes");
+        let without = encode(&full_event(), mode, None).expect("the event can be encoded");
         assert_eq!(TraceContext::from_headers(without.headers.iter()), None);
     }
 }
@@ -100,7 +100,7 @@ fn an_untyped_event_keeps_its_payload_byte_for_byte() {
         data: RawValue::from_string(payload.to_owned()).expect("is JSON"),
     };
     for mode in [ContentMode::Binary, ContentMode::Structured] {
-        let record = encode_json(&event, mode, None).expect("encodes");
+        let record = encode_json(&event, mode, None).expect("the event can be encoded");
         let envelope = decode(record.headers.iter(), record.value.as_deref()).expect("decodes");
         assert_eq!(envelope.data.as_deref(), Some(payload.as_bytes()));
     }
@@ -128,13 +128,13 @@ fn an_untyped_event_is_written_like_a_typed_one() {
     };
     let trace = TraceContext::root();
     for mode in [ContentMode::Binary, ContentMode::Structured] {
-        let typed = encode(&event, mode, Some(&trace)).expect("encodes");
-        let record = encode_json(&untyped, mode, Some(&trace)).expect("encodes");
+        let typed = encode(&event, mode, Some(&trace)).expect("the event can be encoded");
+        let record = encode_json(&untyped, mode, Some(&trace)).expect("the event can be encoded");
         assert_eq!((&record.topic, &record.key), (&typed.topic, &typed.key));
         assert_eq!(record.headers, typed.headers);
         let value = |record: &OutgoingRecord| -> serde_json::Value {
             let bytes = record.value.as_deref().expect("has a value");
-            serde_json::from_slice(bytes).expect("is JSON")
+            serde_json::from_slice(bytes).expect("the bytes are JSON")
         };
         assert_eq!(value(&record), value(&typed));
     }

@@ -151,7 +151,7 @@ fn events_of_every_sdk_are_read() {
             let found = envelope.data.as_deref();
             if record.event == "json" {
                 let parse = |data: Option<&[u8]>| -> Value {
-                    serde_json::from_slice(data.expect("data")).expect("JSON")
+                    serde_json::from_slice(data.expect("data")).expect("the bytes are JSON")
                 };
                 assert_eq!(parse(found), parse(data.as_deref()), "{name}");
             } else {
@@ -225,7 +225,7 @@ fn an_unmarked_event_is_raw_unless_its_type_is_requested() {
 #[test]
 fn events_of_ours_are_those_that_the_sdks_read() {
     let (attributes, data) = given("json");
-    let data = String::from_utf8(data.expect("data").to_vec()).expect("text");
+    let data = String::from_utf8(data.expect("data").to_vec()).expect("the bytes are UTF-8");
     let event = JsonEvent {
         attributes,
         topic: "orders".to_owned(),
@@ -238,7 +238,7 @@ fn events_of_ours_are_those_that_the_sdks_read() {
         (ContentMode::Binary, "binary"),
         (ContentMode::Structured, "structured"),
     ] {
-        let record = encode_json(&event, mode, None).expect("encodes");
+        let record = encode_json(&event, mode, None).expect("the event can be encoded");
         let written = expected.next().expect("a record");
         assert_eq!(written.mode, name);
         assert_eq!(written.headers, record.headers, "{name}");

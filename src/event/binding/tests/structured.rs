@@ -7,14 +7,15 @@ use serde_json::{Value, json};
 #[test]
 fn structured_mode_puts_all_into_one_json_object() {
     let event = full_event();
-    let record = encode(&event, ContentMode::Structured, None).expect("encodes");
+    let record = encode(&event, ContentMode::Structured, None).expect("the event can be encoded");
 
     let content_type = b"application/cloudevents+json; charset=UTF-8";
     assert_eq!(
         record.headers,
         headers(&[("content-type", Some(content_type))])
     );
-    let value: Value = serde_json::from_slice(&record.value.expect("has a value")).expect("JSON");
+    let value: Value =
+        serde_json::from_slice(&record.value.expect("has a value")).expect("the bytes are JSON");
     let expected = json!({
         "specversion": "1.0",
         "id": event.attributes.id,
