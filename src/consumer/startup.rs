@@ -6,7 +6,7 @@
 //! | check | failure |
 //! |---|---|
 //! | the brokers answer | error |
-//! | the source topics exist | error |
+//! | the source topics exist | error after 5 s |
 //! | no own topic collides with another name | error |
 //! | no retry topic loses parked records | error |
 //! | own topics exist, with enough partitions | created, or a warning |

@@ -19,6 +19,12 @@ pub use plan::{GroupTopic, GroupTopicState, GroupTopics};
 use crate::consumer::settings::{ConsumerSettings, are_equal_to_kafka};
 use crate::kafka::admin::Admin;
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
+use std::time::{Duration, Instant};
+
+/// How long a source topic may be missing at the start. Brokers learn of a created topic one by one,
+/// some of them only after the creation was acknowledged. Publishers wait as long
+/// (`topic.metadata.propagation.max.ms`).
+const PROPAGATION: Duration = Duration::from_secs(5);
 
 /// The command that mends a group's own topics.
 ///
@@ -62,12 +68,13 @@ pub(crate) enum ControlTopic {
 /// partitions to those that have too few, and checks their settings.
 ///
 /// # Errors
+/// [`KafkaError::UnknownTopic`] if a source topic is still missing after 5 s.
 /// [`KafkaError::UnsafeTopic`] if Kafka would delete parked records from a retry topic.
 ///
 /// A control topic, a dead-letter topic or partitions that cannot be created are warned about: the
 /// service can work without, and an operator may add them later.
 pub(crate) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Result<(), KafkaError> {
-    let topics = own(settings).look(admin).await?;
+    let topics = look_at_start(admin, settings).await?;
     refuse_collisions(admin, &settings.group, &topics).await?;
     refuse_unsafe(&settings.group, &topics)?;
     for topic in &topics {
@@ -91,6 +98,22 @@ pub(crate) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Resul
             Ok(())
         }
         Ok(()) => Ok(()),
+    }
+}
+
+/// Looks up the group's topics. A source topic may be missing for [`PROPAGATION`].
+async fn look_at_start(
+    admin: &Admin,
+    settings: &ConsumerSettings,
+) -> Result<Vec<GroupTopic>, KafkaError> {
+    let deadline = Instant::now() + PROPAGATION;
+    loop {
+        match own(settings).look(admin).await {
+            Err(KafkaError::UnknownTopic { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(PROPAGATION / 20).await;
+            }
+            found => return found,
+        }
     }
 }
 

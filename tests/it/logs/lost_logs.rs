@@ -163,15 +163,40 @@ pub(crate) async fn recreate(case: &Case) {
 }
 
 async fn recreate_with(case: &Case, partitions: i32) {
+    delete(case).await;
+    create(case, partitions).await;
+}
+
+async fn delete(case: &Case) {
+    let deleted = admin(&case.kafka).delete_topics(&[&case.topic], &AdminOptions::new());
+    deleted.await.expect("answered").remove(0).expect("deleted");
+}
+
+async fn create(case: &Case, partitions: i32) {
     let (admin, options) = (admin(&case.kafka), AdminOptions::new());
-    let deleted = admin.delete_topics(&[&case.topic], &options).await;
-    deleted.expect("answered").remove(0).expect("deleted");
     eventually("the topic can be created again", WITHIN, || async {
         let topic = NewTopic::new(&case.topic, partitions, TopicReplication::Fixed(1));
         let created = admin.create_topics([&topic], &options).await.ok()?;
         created.into_iter().all(|one| one.is_ok()).then_some(())
     })
     .await;
+}
+
+/// Brokers may learn of a created topic after its creation was acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_starts_although_its_topic_appears_a_moment_later() {
+    let Some(case) = Case::new("it-later", 1).await else {
+        return;
+    };
+    delete(&case).await;
+    let (handled, opened) = (Log::new(), Gate::closed());
+    opened.open();
+    let member = Member::start(&case.kafka, case.settings(), router(&handled, "", &opened));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    create(&case, 1).await;
+    publish(&case, "late", 10).await;
+    all_handled("the member", &handled, "late", 10).await;
+    member.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
