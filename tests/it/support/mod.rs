@@ -397,7 +397,11 @@ impl Member {
     pub(crate) fn run(consumer: Consumer<impl Handle>, health: Health) -> Self {
         let stop = CancellationToken::new();
         let consumer = consumer.with_health(health.clone());
-        let run = tokio::spawn(consumer.run(stop.clone()));
+        let running = consumer.run(stop.clone());
+        let run = tokio::spawn(async {
+            let ended = running.await;
+            ended.inspect_err(|error| tracing::error!(%error, "the member failed"))
+        });
         Self { health, stop, run }
     }
 
