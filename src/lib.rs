@@ -135,7 +135,6 @@
 //! - [`recovery`]: policies for failed records: retries, the retry topic, dead letters, breakers
 //! - [`handler`]: handlers, their context, the router, outcomes and errors
 //! - [`consumer`]: a member of a consumer group
-//! - [`audit`]: checks from log and store that every event was handled once and in order
 //! - `testing`: a Kafka, PostgreSQL or Redis found or started for tests
 //!
 //! # Guarantees
@@ -179,7 +178,6 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-pub mod audit;
 pub mod consumer;
 pub mod control;
 mod durations;

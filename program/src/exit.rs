@@ -1,6 +1,5 @@
 //! The end of a program: the table of exit codes, and printing of the error.
 
-use evenkeel::audit::AuditError;
 use evenkeel::consumer::ConsumerError;
 use evenkeel::inbox::InboxError;
 use evenkeel::kafka::{ConfigError, KafkaError};
@@ -155,14 +154,7 @@ fn code_of(cause: &(dyn Error + 'static)) -> Option<u8> {
             _ => None,
         };
     }
-    // The messages of these two are those of their causes, so the chain skips the causes.
-    if let Some(error) = cause.downcast_ref::<AuditError>() {
-        return match error {
-            AuditError::Kafka(error) => code_of_kafka(error),
-            AuditError::Store(error) => code_of(error),
-            _ => None,
-        };
-    }
+    // Its messages are those of its causes, so the chain skips the causes.
     match cause.downcast_ref::<ConsumerError>()? {
         ConsumerError::Config(_) => Some(USAGE),
         ConsumerError::Kafka(error) => code_of_kafka(error),
@@ -203,7 +195,7 @@ mod tests {
             reason: "timed out".to_owned(),
         };
         let setting = InboxError::Setting("no store".to_owned());
-        let errors: [(anyhow::Error, u8); 15] = [
+        let errors: [(anyhow::Error, u8); 13] = [
             (anyhow::anyhow!("anything"), FAILED),
             (Usage("both".to_owned()).into(), USAGE),
             (ConfigError::new("acks", "must be all").into(), USAGE),
@@ -216,9 +208,7 @@ mod tests {
             (ConsumerError::Kafka(timeout()).into(), NO_ANSWER),
             (ConsumerError::Fatal("fenced".to_owned()).into(), FAILED),
             (OutboxError::Setting("no".to_owned()).into(), USAGE),
-            (AuditError::Kafka(unreachable()).into(), UNREACHABLE),
-            (AuditError::Store(setting).into(), USAGE),
-            (InboxError::Setting("no store".to_owned()).into(), USAGE),
+            (setting.into(), USAGE),
         ];
         for (error, expected) in errors {
             assert_eq!(code(&error), expected, "{error:?}");

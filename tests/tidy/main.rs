@@ -19,7 +19,6 @@ const FLOORS: &[&[&str]] = &[
     &["recovery"],
     &["handler"],
     &["consumer"],
-    &["audit"],
     &["testing"],
 ];
 

@@ -15,11 +15,13 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// The raw handler's name in the inbox.
-pub(crate) const RAW_HANDLER: &str = "raw";
+/// The raw handler's name in the inbox. In a router with a raw handler, no other handler may have
+/// it.
+pub const RAW_HANDLER: &str = "raw";
 
-/// The fallback handler's name in the inbox.
-pub(crate) const FALLBACK_HANDLER: &str = "fallback";
+/// The fallback handler's name in the inbox. In a router with a fallback handler, no other handler
+/// may have it.
+pub const FALLBACK_HANDLER: &str = "fallback";
 
 /// Why a second handler for the same records is refused.
 const TWICE: &str = "has two handlers: a group handles each record once, so call both functions from one handler, or give the \
