@@ -125,7 +125,7 @@
 //!
 //! - [`event`]: the envelope: CloudEvents 1.0 in Kafka records, in both content modes
 //! - [`signals`]: SIGTERM and SIGINT as requests to stop
-//! - [`schema`]: the catalogue of event types, from JSON Schema documents
+//! - [`schema`]: the catalogue of event types, and the validation of payloads
 //! - [`telemetry`]: metrics, health, trace spans and, with the feature `daemon`, logs and the admin server
 //! - [`kafka`]: connection settings, admin requests, reading without a group
 //! - [`control`]: commands to a running group: pause, resume, skip, retry now, rate
@@ -162,6 +162,7 @@
 //! | `redis` | `RedisInbox`, by leases: effects beside it are at least once |
 //! | `daemon` | `telemetry::daemon`: logs, signals, /livez, /readyz and /metrics |
 //! | `config-file` | how to reach Kafka from TOML and `.properties` files, as the tool and the shop do |
+//! | `json-schema` | payloads are validated against JSON Schema: [`schema::Catalogue`] compiles its documents, and publishers, outboxes and routers accept it |
 //! | `reqwest` | the default classifier knows that client's errors |
 //! | `testing` | `testing`: a Kafka, a PostgreSQL or a Redis for tests, also those of other crates; drills |
 //! | `dynamic-linking` | the system's librdkafka instead of the bundled one |

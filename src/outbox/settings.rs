@@ -3,7 +3,7 @@
 use super::OutboxError;
 use crate::event::{ContentMode, Event, EventType, OutgoingRecord, TraceContext};
 use crate::publisher;
-use crate::schema::Catalogue;
+use crate::schema::PayloadValidator;
 use std::sync::Arc;
 
 /// How an outbox encodes and validates events: the same choices as for a publisher.
@@ -12,9 +12,10 @@ use std::sync::Arc;
 pub struct OutboxSettings {
     /// Binary or structured content mode. Default: binary.
     pub content_mode: ContentMode,
-    /// Validates payloads before they are written. Default: none, so payloads are written
-    /// unchecked.
-    pub catalogue: Option<Arc<Catalogue>>,
+    /// Validates payloads before they are written; usually a
+    /// [`Catalogue`](crate::schema::Catalogue), with the feature `json-schema`. Default: none, so
+    /// payloads are written unchecked.
+    pub catalogue: Option<Arc<dyn PayloadValidator>>,
 }
 
 impl OutboxSettings {

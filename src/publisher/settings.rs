@@ -3,7 +3,7 @@
 use super::producer::PartitionOf;
 use crate::event::ContentMode;
 use crate::kafka::ConfigError;
-use crate::schema::Catalogue;
+use crate::schema::PayloadValidator;
 use std::sync::Arc;
 
 /// The settings of a publisher. [`PublisherSettings::new`] sets the defaults.
@@ -13,8 +13,9 @@ pub struct PublisherSettings {
     pub source: String,
     /// How an event is encoded in a record: binary (the default) or structured.
     pub content_mode: ContentMode,
-    /// Validates payloads before they are sent. None, the default, sends them unchecked.
-    pub catalogue: Option<Arc<Catalogue>>,
+    /// Validates payloads before they are sent; usually a [`Catalogue`](crate::schema::Catalogue),
+    /// with the feature `json-schema`. None, the default, sends them unchecked.
+    pub catalogue: Option<Arc<dyn PayloadValidator>>,
     /// The most bytes of records that are not acknowledged, up to 4 GiB. Default 64 MiB. Enqueuing
     /// waits while the buffer is full. A record larger than this is sent alone.
     pub buffer_bytes_max: usize,

@@ -73,8 +73,8 @@ pub fn parked_keys(
 /// between them. They are in offset order within each partition, and none is kept in memory. Blocks
 /// the calling thread; each request takes at most `timeout`.
 ///
-/// `drain` is called once for each partition. It must pass every record of the reader to the closure
-/// until [`Reader::at_end`]; it decides how long it waits and when it gives up.
+/// `drain` is called once for each partition. It must pass every record of the reader to the
+/// closure until [`Reader::at_end`]; it decides how long it waits and when it gives up.
 ///
 /// # Errors
 /// Returns an error if the cluster cannot be reached, the retry topic does not exist, or `each`

@@ -8,7 +8,7 @@ use crate::handler::dedup::{DedupLog, ReusedIds};
 use crate::handler::extract::Needs;
 use crate::inbox::Inbox;
 use crate::kafka::ConfigError;
-use crate::schema::Catalogue;
+use crate::schema::PayloadValidator;
 use foldhash::fast::RandomState;
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -38,7 +38,7 @@ pub(super) struct Routes {
     /// The first pair of handlers that compete for the same records; it makes the router invalid.
     pub(super) conflict: Option<ConfigError>,
     pub(super) inbox: Option<Arc<dyn Inbox>>,
-    pub(super) catalogue: Option<Arc<Catalogue>>,
+    pub(super) catalogue: Option<Arc<dyn PayloadValidator>>,
     /// One of each type.
     pub(super) states: Vec<(TypeId, Arc<dyn Any + Send + Sync>)>,
     dedup_log: Arc<DedupLog>,

@@ -28,8 +28,8 @@ pub(crate) fn known_first_failure(record: &Record, now: Timestamp) -> Option<Tim
     (time <= now).then_some(time)
 }
 
-/// The timestamp of the original record in milliseconds since the epoch, according to the headers of
-/// its dead letter. None if the dead letter does not report it.
+/// The timestamp of the original record in milliseconds since the epoch, according to the headers
+/// of its dead letter. None if the dead letter does not report it.
 pub fn record_timestamp_ms(dead_letter: &Headers) -> Option<i64> {
     let text = dead_letter.last(RECORD_TIMESTAMP)?;
     std::str::from_utf8(text).ok()?.parse().ok()
