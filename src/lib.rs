@@ -135,7 +135,7 @@
 //! - [`recovery`]: policies for failed records: retries, the retry topic, dead letters, breakers
 //! - [`handler`]: handlers, their context, the router, outcomes and errors
 //! - [`consumer`]: a member of a consumer group
-//! - `testing`: a Kafka, PostgreSQL or Redis found or started for tests
+//! - `testing`: a Kafka, PostgreSQL or Redis found or started for development and tests
 //!
 //! # Guarantees
 //! - An offset is committed only when every record at or below it is settled: handled, a known duplicate, ignored (no
@@ -164,7 +164,8 @@
 //! | `config-file` | how to reach Kafka from TOML and `.properties` files, as the tool and the shop do |
 //! | `json-schema` | payloads are validated against JSON Schema: [`schema::Catalogue`] compiles its documents, and publishers, outboxes and routers accept it |
 //! | `reqwest` | the default classifier knows that client's errors |
-//! | `testing` | `testing`: a Kafka, a PostgreSQL or a Redis for tests, also those of other crates; drills |
+//! | `dev-kafka` | `testing::TestKafka` and `testing::dev`: a Kafka found or started for development |
+//! | `testing` | `testing`: besides `dev-kafka`, a PostgreSQL or a Redis for tests, also those of other crates; drills; suites that stores must pass |
 //! | `dynamic-linking` | the system's librdkafka instead of the bundled one |
 //!
 //! With `sqlite` or `postgres` the crate whose types handlers see is re-exported as `evenkeel::sqlx`; it is sqlx 0.9, and one of an
@@ -201,7 +202,7 @@ mod store_address;
 pub mod telemetry;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use sqlx;
-#[cfg(feature = "testing")]
+#[cfg(feature = "dev-kafka")]
 pub mod testing;
 
 pub use consumer::{Consumer, ConsumerSettings};

@@ -87,6 +87,26 @@ fn a_folder_has_no_more_entries_than_a_reader_takes_in() {
     );
 }
 
+#[test]
+fn the_front_page_describes_every_feature() {
+    let read = |name| std::fs::read_to_string(workspace().join(name)).expect("a readable file");
+    let (manifest, page) = (read("Cargo.toml"), read("src/lib.rs"));
+    let features = manifest.split("\n[features]\n").nth(1).expect("features");
+    let features = features.split("\n[").next().unwrap_or_default();
+    let names = features.lines().filter_map(|line| line.split_once(" = "));
+    let names = names.map(|(name, _)| name).filter(|name| {
+        let is_name = |c: char| c.is_ascii_lowercase() || c == '-';
+        name.chars().all(is_name) && *name != "default"
+    });
+    let missing: Vec<_> = names
+        .filter(|name| !page.contains(&format!("//! | `{name}`")))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "not in the table of src/lib.rs: {missing:?}"
+    );
+}
+
 fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }

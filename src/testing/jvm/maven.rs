@@ -1,9 +1,9 @@
 //! Jars from Maven Central: downloaded once into the user's cache, shared by all processes.
 
+use crate::telemetry::say;
 use crate::testing::StartError;
 use crate::testing::kafka::broker::VERSION;
 use crate::testing::process::subprocess;
-use crate::testing::required::say;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! The Apache Kafka that the tests of a process share. Without one, tests are skipped.
 
-use crate::testing::required::{required, say};
+use crate::telemetry::say;
+use crate::testing::required::required;
 use crate::testing::{KafkaKind, StartError, TestKafka};
 use tokio::sync::OnceCell;
 
