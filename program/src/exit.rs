@@ -235,21 +235,6 @@ mod tests {
     }
 
     #[test]
-    fn the_documentation_has_the_same_codes() {
-        let text = include_str!("../../docs/src/reference/tool.md");
-        let section = text.split("## Exit codes").nth(1).expect("its section");
-        let section = section.split("\n## ").next().unwrap_or_default();
-        let cells = section.lines().filter_map(|line| line.split('|').nth(1));
-        let documented: Vec<&str> = cells
-            .flat_map(|cell| cell.split(','))
-            .map(str::trim)
-            .filter(|code| code.parse::<u8>().is_ok())
-            .collect();
-        let codes: Vec<&str> = STATUS.iter().map(|(code, _)| *code).collect();
-        assert_eq!(documented, codes);
-    }
-
-    #[test]
     fn a_cause_in_the_text_before_it_is_not_repeated() {
         let cause = std::io::Error::other("disk full");
         let error = anyhow::Error::from(cause).context("writing: disk full");
