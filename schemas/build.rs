@@ -1,8 +1,9 @@
-//! Writes one test per file below `examples/`, so that each example passes or fails under its own name.
+//! Writes one test per file below `examples/`, so that each example passes or fails under its own
+//! name.
 //!
-//! `examples/<event type>/valid-<what>.json` becomes `<event_type>::valid_<what>`, which calls `super::valid` with the event
-//! type and the file's text; likewise for `invalid-`. A file of any other name fails the build: it would be tested by
-//! nothing.
+//! `examples/<event type>/valid-<what>.json` becomes `<event_type>::valid_<what>`, which calls
+//! `super::valid` with the event type and the file's text; likewise for `invalid-`. A file with any
+//! other name fails the build, because no test would read it.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

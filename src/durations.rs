@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// Longer than any process runs, and short enough for sums of instants and for milliseconds in 64
 /// bits.
+///
+/// Ten years. An instant plus a few of them is below the limits of every platform's clock.
 pub(crate) const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 
 /// The longest time that librdkafka accepts for one call: milliseconds in 31 bits, nearly 25 days.
@@ -24,7 +26,8 @@ pub(crate) fn bound<'a>(durations: impl IntoIterator<Item = &'a mut Duration>) {
         .for_each(|duration| *duration = bounded(*duration));
 }
 
-/// Formats a duration for people: `2m 10s`, and `0.4s` below a second.
+/// Formats a duration for people: `2m 10s`, and `0.4s` below a second. Rounds down; hours have no
+/// seconds.
 pub(crate) fn in_words(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match (seconds / 3_600, seconds / 60 % 60, seconds % 60) {

@@ -1,10 +1,10 @@
-//! Event-driven services on Apache Kafka. No event is lost, none has its effect twice, events of one key keep their
-//! order, and a slow or broken service slows nobody else.
+//! Event-driven services on Apache Kafka. No event is lost, none has its effect twice, events of
+//! one key keep their order, and a slow or broken service slows nobody else.
 //!
 //! # A service
 //!
-//! A service is a [`Router`] of async functions, an [`Inbox`](inbox::Inbox) that commits each effect together with the
-//! identity of its event, and a [`Consumer`] that runs them:
+//! A service is a [`Router`] of async functions, an [`Inbox`](inbox::Inbox) that commits each
+//! effect together with the identity of its event, and a [`Consumer`] that runs them:
 //!
 #![cfg_attr(feature = "sqlite", doc = "```no_run")]
 #![cfg_attr(not(feature = "sqlite"), doc = "```ignore")]
@@ -117,8 +117,8 @@
 //! # }
 //! ```
 //!
-//! `examples/order_mailer.rs` is a whole service with signals, logs and an admin server. `docs/` is a book with a
-//! getting-started for those who write services, operate them, or change evenkeel.
+//! `examples/order_mailer.rs` is a whole service with signals, logs and an admin server. `docs/` is
+//! a book with a getting-started for those who write services, operate them, or change evenkeel.
 //!
 //! # Modules
 //! From the lowest floor up; a module imports from those above it in this list only:
@@ -126,7 +126,8 @@
 //! - [`event`]: the envelope: CloudEvents 1.0 in Kafka records, in both content modes
 //! - [`signals`]: SIGTERM and SIGINT as requests to stop
 //! - [`schema`]: the catalogue of event types, and the validation of payloads
-//! - [`telemetry`]: metrics, health, trace spans and, with the feature `daemon`, logs and the admin server
+//! - [`telemetry`]: metrics, health, trace spans and, with the feature `daemon`, logs and the admin
+//!   server
 //! - [`kafka`]: connection settings, admin requests, reading without a group
 //! - [`control`]: commands to a running group: pause, resume, skip, retry now, rate
 //! - [`publisher`]: typed publishing with receipts and back-pressure
@@ -138,16 +139,21 @@
 //! - `testing`: a Kafka, PostgreSQL or Redis found or started for development and tests
 //!
 //! # Guarantees
-//! - An offset is committed only when every record at or below it is settled: handled, a known duplicate, ignored (no
-//!   handler), parked in the retry topic, dead-lettered, or skipped by an operator. The last three count only after the
-//!   brokers acknowledged the write.
-//! - Records of one key of a topic are handled one after the other in their order, also while one of them is retried.
-//! - With an inbox that hands out its transaction, an event's effect and its inbox row commit together, and a redelivery
-//!   has no effect. Effects outside of that store, and all effects without an inbox, happen at least once.
+//! - An offset is committed only when every record at or below it is settled: handled, a known
+//!   duplicate, ignored (no handler), parked in the retry topic, dead-lettered, or skipped by an
+//!   operator. The last three count only after the brokers acknowledged the write.
+//! - Records of one key of a topic are handled one after the other in their order, also while one
+//!   of them is retried.
+//! - With an inbox that hands out its transaction, an event's effect and its inbox row commit
+//!   together, and a redelivery has no effect. Effects outside of that store, and all effects
+//!   without an inbox, happen at least once.
 //! - Records and bytes in flight are bounded, whatever the backlog.
-//! - A slow handler never delays the polls that keep the member in its group. The watchdog reports a stuck one.
-//! - A stop and a revoke start no new handler, give running ones a deadline, and commit settled offsets.
-//! - A record that cannot be read goes to the dead-letter topic byte for byte. It blocks nothing and panics nothing.
+//! - A slow handler never delays the polls that keep the member in its group. The watchdog reports
+//!   a stuck one.
+//! - A stop and a revoke start no new handler, give running ones a deadline, and commit settled
+//!   offsets.
+//! - A record that cannot be read goes to the dead-letter topic byte for byte. It blocks nothing
+//!   and panics nothing.
 //! - A publish returns after the acknowledgement of all in-sync replicas. The buffer is bounded.
 //!
 //! The README names the test behind each of them, and what is not promised.
@@ -168,8 +174,9 @@
 //! | `testing` | `testing`: besides `dev-kafka`, a PostgreSQL or a Redis for tests, also those of other crates; drills; suites that stores must pass |
 //! | `dynamic-linking` | the system's librdkafka instead of the bundled one |
 //!
-//! With `sqlite` or `postgres` the crate whose types handlers see is re-exported as `evenkeel::sqlx`; it is sqlx 0.9, and one of an
-//! earlier version has other types. A service such as `examples/order_mailer.rs` needs no more than this:
+//! With `sqlite` or `postgres` the crate whose types handlers see is re-exported as
+//! `evenkeel::sqlx`; it is sqlx 0.9, and one of an earlier version has other types. A service such
+//! as `examples/order_mailer.rs` needs no more than this:
 //!
 //! ```toml
 //! [dependencies]

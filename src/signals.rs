@@ -15,7 +15,15 @@ use tokio::time::Instant;
 const SAME_REQUEST_WITHIN: Duration = Duration::from_secs(1);
 
 /// A signal that requests a stop of the process.
+///
+/// ```
+/// use evenkeel::signals::StopSignal;
+///
+/// assert_eq!(StopSignal::Terminate.name(), "SIGTERM");
+/// assert_eq!(StopSignal::Interrupt.exit_code(), 130);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StopSignal {
     /// SIGINT, sent by Ctrl-C.
     Interrupt,
@@ -48,11 +56,14 @@ impl StopSignal {
 }
 
 /// The request that results from the signals so far.
+///
+/// Exhaustive: a program must handle both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopRequest {
-    /// Stop, and complete the work in progress.
+    /// Stop, and complete the work in progress: the first signal.
     Stop(StopSignal),
-    /// End at once.
+    /// End at once: a further signal, at least a second after the first. Exit with
+    /// [`StopSignal::exit_code`].
     EndNow(StopSignal),
 }
 
@@ -79,7 +90,10 @@ pub struct StopRequests {
 
 impl StopRequests {
     /// Installs handlers for both signals. From then on they no longer end the process by
-    /// themselves.
+    /// themselves, also after this value is dropped.
+    ///
+    /// Must be called inside a Tokio runtime. Several values in one process each receive every
+    /// signal.
     ///
     /// # Errors
     /// Returns an error if the handlers cannot be installed.
@@ -91,7 +105,10 @@ impl StopRequests {
         })
     }
 
-    /// Waits for the next request. Cancel-safe.
+    /// Waits for the next request: the first is always a [`StopRequest::Stop`], all later ones are
+    /// [`StopRequest::EndNow`].
+    ///
+    /// Cancel-safe: a signal that arrives between two calls is returned by the next call.
     pub async fn next(&mut self) -> StopRequest {
         loop {
             let signal = tokio::select! {
@@ -105,7 +122,8 @@ impl StopRequests {
     }
 }
 
-/// The request of a signal received at `now`. None if it belongs to the previous request.
+/// The request of a signal received at `now`. None if it belongs to the previous request. Sets
+/// `first` on the first signal.
 fn request(first: &mut Option<Instant>, signal: StopSignal, now: Instant) -> Option<StopRequest> {
     match *first {
         None => {

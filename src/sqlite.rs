@@ -1,6 +1,9 @@
 //! SQLite's result codes, for inbox and outbox.
+//!
+//! The driver returns the extended code as text; its low byte is the primary one, which is stable.
 
-/// SQLite's primary result codes (the low byte of an extended code).
+/// SQLite's primary result codes (the low byte of an extended code), see
+/// <https://www.sqlite.org/rescode.html>.
 pub(crate) mod code {
     pub(crate) const PERM: u32 = 3;
     pub(crate) const BUSY: u32 = 5;

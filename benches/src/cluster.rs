@@ -1,8 +1,8 @@
 //! The Kafka of a measurement, and its data, which is prepared once.
 
-use crate::check::{key, value};
 use crate::sample::Sample;
 use crate::spec::{Data, Form};
+use crate::turns::check::{key, value};
 use anyhow::{Context, anyhow, bail};
 use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::admin::{Admin, NewTopic};
@@ -40,7 +40,7 @@ impl Cluster {
         let kafka = TestKafka::start(KafkaKind::Auto).await?;
         if kafka.kind() == KafkaKind::Mock {
             bail!(
-                "a measurement needs Apache Kafka, and there is none: {}",
+                "no Apache Kafka to measure with: {}; name one with --brokers",
                 kafka.description()
             );
         }
@@ -85,12 +85,9 @@ impl Cluster {
     /// Creates a topic without retention limits. Returns false if it exists.
     pub(crate) async fn create(&self, topic: &str, partitions: i32) -> anyhow::Result<bool> {
         let admin = Admin::connect(&self.config, TIMEOUT).await?;
-        let new = NewTopic {
-            name: topic.to_owned(),
-            partitions,
-            replication: -1,
-            config: [("retention.ms".to_owned(), "-1".to_owned())].into(),
-        };
+        let new = NewTopic::new(topic)
+            .with_partitions(partitions)
+            .with_setting("retention.ms", "-1");
         let (created, _) = admin.create_topics(&[new]).await?;
         Ok(!created.is_empty())
     }

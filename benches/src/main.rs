@@ -3,22 +3,18 @@
 //! - [`workloads`]: one file per workload: its data, its contestants, its aims
 //! - [`spec`]: a workload, and the input of a turn; [`contest`]: contestants take turns, each turn
 //!   in a process of its own
-//! - [`cluster`]: the Kafka and its data; [`check`]: a fast wrong answer fails; [`sample`]: the
-//!   event
-//! - [`run`], [`paced`]: shared code of turns; [`usage`]: processor time and memory; [`machine`]:
-//!   the measured machine
+//! - [`cluster`]: the Kafka and its data; [`sample`]: the event
+//! - [`turns`]: shared code of turns, the check of their results, processor time and memory;
+//!   [`machine`]: the measured machine
 //! - [`report`]: medians, spread, ratio and aims
 
-mod check;
 mod cluster;
 mod contest;
 mod machine;
-mod paced;
 mod report;
-mod run;
 mod sample;
 mod spec;
-mod usage;
+mod turns;
 mod workload;
 mod workloads;
 
@@ -37,50 +33,51 @@ use workload::Workload;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measurements of evenkeel beside raw librdkafka, in the same run.
+/// Measure evenkeel beside raw librdkafka, in the same run.
 ///
-/// Contestants take turns on one Apache Kafka, each turn in a process of its own that checks its
-/// own result. Exit codes: 0 measured, 1 failed or a wrong answer, 3 a ratio or an aim was missed
-/// and --ratio-min or --aims asked for it, 4 no broker answered, 5 no answer in time.
+/// Contestants take turns on one Apache Kafka, each turn in a process that checks its own result.
+/// Writes its data to topics evenkeel-bench.*, and uses them again in the next run.
+///
+/// Exit codes: 0 measured; 1 failed, or a wrong result; 2 wrong usage; 3 a ratio below --ratio-min,
+/// or a missed aim with --aims; 4 no broker can be reached; 5 no answer in time.
 #[derive(Debug, Parser)]
 #[command(name = "evenkeel-bench", version)]
 struct Arguments {
-    /// What to measure: workloads, or `all`.
+    /// Workloads to measure, or `all`.
     #[arg(required_unless_present = "turn")]
     workloads: Vec<Choice>,
-    /// Records to prepare; a multiple of the keys.
+    /// Number of records to prepare; a multiple of --keys [default: by workload].
     #[arg(long)]
     records: Option<u64>,
-    /// Bytes of a record's value, which is JSON.
+    /// Bytes of a record's value, which is JSON [default: by workload].
     #[arg(long, value_parser = clap::value_parser!(u64).range(60..=1_000_000))]
     size: Option<u64>,
-    /// Partitions.
+    /// Number of partitions [default: by workload].
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..=1_000))]
     partitions: Option<i32>,
-    /// Keys.
+    /// Number of keys [default: by workload].
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     keys: Option<u64>,
-    /// Turns of each contestant; each workload has its own default.
+    /// Turns of each contestant [default: by workload].
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     runs: Option<u64>,
-    /// Bootstrap servers; without them, KAFKA_BOOTSTRAP_SERVERS, or an Apache Kafka that is
-    /// started.
+    /// Bootstrap servers [default: KAFKA_BOOTSTRAP_SERVERS, else an Apache Kafka that is started].
     #[arg(long, short, visible_alias = "bootstrap-server")]
     brokers: Option<String>,
-    /// A property of the client for every contestant, again and again; not checked for the raw
+    /// A property of the client for every contestant; may be repeated. Not checked for the raw
     /// ones.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     properties: Vec<String>,
-    /// Fails (exit code 3) if a ratio is less than this share of raw.
+    /// Minimum ratio to raw; exit code 3 if one is less.
     #[arg(long, value_name = "SHARE")]
     ratio_min: Option<f64>,
-    /// Fails (exit code 3) if an aim is missed.
+    /// Exit code 3 if an aim is missed.
     #[arg(long)]
     aims: bool,
-    /// A table each, or one JSON object each.
+    /// Format: a table or a JSON object per workload.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
-    /// Takes one turn, in this process.
+    /// Take one turn, in this process.
     #[arg(long, hide = true)]
     turn: Option<String>,
 }
@@ -122,10 +119,10 @@ impl ValueEnum for Choice {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum Output {
-    /// A table a workload.
+    /// A table per workload.
     #[default]
     Table,
-    /// One JSON object a workload, one a line.
+    /// One JSON object per workload, one per line.
     Json,
 }
 

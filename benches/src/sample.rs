@@ -62,7 +62,7 @@ impl EventType for Sample {
     const TOPIC: &'static str = "bench.samples";
 
     fn key(&self) -> String {
-        crate::check::key(self.key as usize)
+        crate::turns::check::key(self.key as usize)
     }
 }
 
@@ -84,7 +84,7 @@ impl Sample {
             note: String::new(),
         };
         let bare = serde_json::to_vec(&sample).map_or(0, |json| json.len());
-        sample.note = crate::check::noise(place, size.saturating_sub(bare));
+        sample.note = crate::turns::check::noise(place, size.saturating_sub(bare));
         sample
     }
 

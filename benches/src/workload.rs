@@ -3,35 +3,35 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// What is measured.
+/// The workloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Workload {
-    /// Reads a topic with an empty handler.
+    /// Read a topic with an empty handler.
     Consume,
-    /// Reads CloudEvents as structs, with and without schema validation.
+    /// Read CloudEvents as structs, with and without schema validation.
     Decode,
-    /// A handler that waits 10 ms, concurrency 1,000 and 10,000.
+    /// Run a handler that waits 10 ms, with concurrency 1,000 and 10,000.
     Slow,
-    /// Publishes with every receipt awaited.
+    /// Publish, and await every receipt.
     Publish,
-    /// Publish to handler at 500 a second.
+    /// Time from publish to handler, at 500 events per second.
     Latency,
-    /// One effect an event in SQLite and PostgreSQL, inbox on.
+    /// Write one effect per event in SQLite and PostgreSQL, with an inbox.
     Effects,
-    /// Handlers that update the same few rows of PostgreSQL, by number of connections.
+    /// Update the same few rows of PostgreSQL, by number of connections.
     SharedRows,
-    /// Memory before a backlog of 10 million.
+    /// Memory with a backlog of 10 million records.
     Backlog,
-    /// Many partitions and keys beside few.
+    /// Many partitions and keys compared with few.
     Keys,
-    /// What a hot key, or one that computes, does to the others.
+    /// Effect of a hot key, or a key with a slow handler, on the others.
     HotKey,
-    /// How long a record waits while a member joins and leaves.
+    /// Delay of records while a member joins and leaves.
     Rebalance,
-    /// Start, idling and stop.
+    /// Start, idle time and stop.
     Lifecycle,
-    /// An assignment with a million parked records.
+    /// Assignment with a million parked records.
     Parked,
 }
 

@@ -1,21 +1,21 @@
 //! The top level of the command line. Doc comments are the help text.
 
 use crate::arguments::connection::ConnectionArgs;
+use crate::commands::events::{consume, publish, schemas};
 #[cfg(feature = "dev")]
-use crate::commands::dev;
-use crate::commands::{
-    audit, completions, config, consume, dlq, drill, groups, outbox, parked, publish, schemas,
-    store, topics,
-};
+use crate::commands::setup::dev;
+use crate::commands::setup::{completions, config};
+use crate::commands::stores::{outbox, store};
+use crate::commands::{audit, dlq, drill, groups, parked, topics};
 use clap::{Parser, Subcommand};
 
-/// Publish, read and look after events on Apache Kafka.
+/// Publish, read and operate events on Apache Kafka.
 ///
-/// Data goes to standard output, everything else to standard error. Listings exit with 3 for what
-/// is wrong with --check.
+/// Data goes to standard output, messages go to standard error. Commands that change or delete much
+/// show their plan and change nothing, until --execute is given. Listings exit with 3 for a problem
+/// only with --check.
 ///
-/// The flags that say how to reach Kafka (-b, -X, --config, --timeout) may stand before or after
-/// the command.
+/// The connection flags (-b, -X, --config, --timeout) may precede or follow the command.
 #[derive(Debug, Parser)]
 #[command(name = "evenkeel", version, disable_help_subcommand = true)]
 pub(crate) struct Args {
@@ -39,7 +39,7 @@ impl Command {
     }
 }
 
-/// What to do.
+/// The commands. Each has a file of its own under `commands`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[command(visible_alias = "produce")]

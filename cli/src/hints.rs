@@ -5,7 +5,7 @@ use crate::arguments::connection::ConnectionArgs;
 use evenkeel::kafka::admin::Admin;
 use evenkeel::kafka::{KafkaError, is_topic_name};
 use evenkeel_ops::UnknownGroup;
-use evenkeel_ops::similar_names::{OFFERED_MAX, nearest};
+use evenkeel_ops::names::similar_names::{OFFERED_MAX, nearest};
 use evenkeel_program::exit;
 use std::time::Duration;
 
@@ -34,12 +34,16 @@ fn no_such_topic(topic: &str) -> String {
     let is_pattern = topic.contains(['*', '?', '[', '^']);
     let why = match is_pattern {
         true => "patterns are not understood, name each topic",
-        false => "names have letters, digits, dots, hyphens and underscores, 249 at most",
+        false => "a name has at most 249 characters: letters, digits, dots, hyphens, underscores",
     };
-    format!("{topic:?} is no name of a topic: {why}")
+    format!("{topic:?} is not a topic name: {why}")
 }
 
-/// Adds a hint to an error: for a missing topic, similar names.
+/// Adds a hint to an error: for a missing topic, similar names. With `creates`, also the command
+/// that creates the topic.
+///
+/// Other errors are returned unchanged. A list of topics that cannot be had within [`LOOK`] only
+/// means that there is no hint.
 pub(crate) async fn explained(
     error: anyhow::Error,
     connection: &ConnectionArgs,
@@ -115,7 +119,7 @@ mod tests {
     #[test]
     fn a_pattern_is_called_one() {
         assert!(no_such_topic("shop.*").contains("patterns are not understood"));
-        assert!(no_such_topic("a b").contains("is no name"));
+        assert!(no_such_topic("a b").contains("is not a topic name"));
         assert_eq!(no_such_topic("a"), "the topic a does not exist");
         assert_eq!(regex_like("^shop.*"), Some("shop".to_owned()));
         assert_eq!(regex_like("shop.orders"), None);

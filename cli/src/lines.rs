@@ -1,4 +1,6 @@
-//! Reads lines of a file or of standard input.
+//! Reads lines of a file or of standard input, with bounds on the length of a line and on the
+//! number of lines read ahead. A line that is too long, or text in UTF-16, is an error of that
+//! line, not of the input.
 
 use crate::output::stderr::say;
 use anyhow::Context;
@@ -21,11 +23,14 @@ const AHEAD_LINES: usize = 64;
 
 /// A line and its number, from 1.
 pub(crate) struct Line {
+    /// The number of the line, from 1. Empty lines are counted, too.
     pub(crate) number: u64,
+    /// The bytes without the line end, or why they cannot be used.
     pub(crate) content: Result<Vec<u8>, String>,
 }
 
-/// Opens a file. `None` and `-` stand for standard input.
+/// Opens a file. `None` and `-` stand for standard input. On a terminal, prints how to end the
+/// input.
 pub(crate) fn open(path: Option<PathBuf>) -> anyhow::Result<Box<dyn BufRead + Send>> {
     match path.filter(|path| path.as_os_str() != "-") {
         Some(path) => {
@@ -34,7 +39,7 @@ pub(crate) fn open(path: Option<PathBuf>) -> anyhow::Result<Box<dyn BufRead + Se
         }
         None => {
             if io::stdin().is_terminal() {
-                say!("reading one JSON object a line; end with Ctrl-D");
+                say!("reading one JSON object per line from standard input; end with Ctrl-D");
             }
             Ok(Box::new(BufReader::new(io::stdin())))
         }

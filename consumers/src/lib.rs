@@ -14,17 +14,13 @@
 //! - [`notifications`]: one message to the customer per event.
 //! - [`orderboard`]: the state of each order.
 //! - [`effects`]: the `effects` table of every store, which audits read.
-//! - [`daemon`]: runs a service; [`options`]: its flags; [`config_file`]: its configuration file;
-//!   [`inbox_purge`]: deletes old inbox rows. Exit codes and durations are shared by all programs:
-//!   `evenkeel_program`.
+//! - [`daemon`]: runs a service, from its flags and its configuration file. Exit codes and
+//!   durations are shared by all programs: `evenkeel_program`.
 
-pub mod config_file;
 pub mod daemon;
 pub mod effects;
-pub mod inbox_purge;
 pub mod inventory;
 pub mod notifications;
-pub mod options;
 pub mod orderboard;
 pub mod payments;
 pub mod provider;

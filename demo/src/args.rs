@@ -7,23 +7,37 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The whole shop on one machine: starts or finds a Kafka, starts every daemon as its own process,
-/// simulates orders, and audits at the end that every event had its effect exactly once and in
-/// order.
+/// Run the whole shop on one machine, and audit that every event had its effect once and in order.
+///
+/// Starts or finds a Kafka, starts every service as a process, simulates orders, waits until all
+/// are handled, and audits. Everything that it started is stopped at the end, or at Ctrl-C.
+///
+/// Exit codes: 0 the audit passed; 1 it failed, or the demo could not run; 2 wrong usage; 130, 143
+/// stopped by a signal.
 #[derive(Debug, Parser)]
 #[command(name = "shop-demo", bin_name = "cargo demo --", version)]
 pub(crate) struct Args {
-    /// How long orders are simulated, such as 30s or 2m.
-    #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = parse_duration_or_seconds)]
+    /// Duration of the simulated orders, such as 30s or 2m; a bare number is seconds.
+    #[arg(
+        long = "for",
+        value_name = "TIME",
+        default_value = "60s",
+        value_parser = parse_duration_or_seconds
+    )]
     pub(crate) load: Duration,
-    /// Orders a second.
-    #[arg(long, value_name = "ORDERS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Orders per second.
+    #[arg(
+        long,
+        value_name = "ORDERS",
+        default_value_t = 200,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     pub(crate) rate: u32,
-    /// Which Kafka to start; auto takes what KAFKA_BOOTSTRAP_SERVERS names, else Docker, else Java,
-    /// else the mock cluster.
+    /// Kafka to start; auto is that of KAFKA_BOOTSTRAP_SERVERS, else Docker, else Java, else the
+    /// mock cluster.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) kafka: Kafka,
-    /// Bootstrap servers of a Kafka that runs already.
+    /// Bootstrap servers of a running Kafka, instead of starting one.
     #[arg(
         long,
         short,
@@ -31,19 +45,19 @@ pub(crate) struct Args {
         conflicts_with = "kafka"
     )]
     pub(crate) brokers: Option<String>,
-    /// Kills, freezes and stops daemons at random, and starts them again; freezes the broker, where
-    /// the demo started it as a process or container; and has the payment provider be slow, hang,
-    /// decline, fail for one customer or be down for a while.
+    /// Inject faults: kill, freeze and stop services at random and start them again; freeze the
+    /// broker, if the demo started it as a process or container; make the payment provider slow,
+    /// hang, decline, fail for one customer or be down for a while.
     #[arg(long)]
     pub(crate) chaos: bool,
-    /// Seed of the orders and of the chaos; without it, a random one, which is printed.
+    /// Seed of orders and faults [default: random, and printed].
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// How the report is printed.
+    /// Format of the report.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) output: Output,
-    /// Keeps stores, logs and the journal in this directory, which must be empty or new; else they
-    /// are kept only if the books do not balance.
+    /// Folder in which stores, logs and the journal are kept; must be empty or new [default: kept
+    /// only if the audit fails].
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
 }
@@ -66,7 +80,7 @@ fn without_separator(args: impl Iterator<Item = OsString>) -> impl Iterator<Item
 /// Which Kafka to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Kafka {
-    /// The first of the others that is to be had.
+    /// The first of the others that is available.
     #[default]
     Auto,
     /// Apache Kafka in a container.

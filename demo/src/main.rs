@@ -1,25 +1,19 @@
 //! `cargo demo`: the whole shop on one machine, and an audit at the end.
 //!
 //! - [`args`]: the command line; [`run`]: the phases of a run, in order
-//! - [`cluster`]: the Kafka; [`binaries`]: the shop's programs; [`shop`]: the programs to run, with
-//!   their flags
-//! - [`supervisor`]: processes, and the harm to them; [`provider`]: the payment provider
-//! - [`broker`]: freezes the broker; [`chaos`]: the schedule of faults
-//! - [`sample`], [`progress`]: the display during a run; [`sources`], [`audit`], [`report`]:
-//!   reading, audit and report at the end
+//! - [`cluster`]: the Kafka, and its broker under chaos; [`shop`]: the programs to run, with their
+//!   flags
+//! - [`supervisor`]: processes, and the harm to them; [`chaos`]: the schedule of faults
+//! - [`monitoring`]: samples and display during a run; [`sources`], [`audit`], [`report`]: reading,
+//!   audit and report at the end
 
 mod args;
 mod audit;
-mod binaries;
-mod broker;
 mod chaos;
 mod cluster;
-mod lag;
-mod progress;
-mod provider;
+mod monitoring;
 mod report;
 mod run;
-mod sample;
 mod shop;
 mod sources;
 mod supervisor;

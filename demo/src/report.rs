@@ -88,7 +88,7 @@ impl Report {
             && toll.failures.is_empty();
         let causes = findings.causes.iter();
         let dead: Vec<String> = causes
-            .map(|((service, cause), count)| format!("{service} gave up {count} of {cause}"))
+            .map(|((service, cause), count)| format!("{service} dead-lettered {count} of {cause}"))
             .collect();
         let mut notes: Vec<String> = dead.iter().map(|line| format!("dead: {line}")).collect();
         for (name, tally) in [
@@ -154,7 +154,7 @@ impl Report {
         row("twice".to_owned(), self.twice);
         row("out of order".to_owned(), self.out_of_order);
         row("unexplained".to_owned(), self.unexplained);
-        row("articles whose stock is off".to_owned(), self.stock_off);
+        row("articles with wrong stock".to_owned(), self.stock_off);
         if let Some(column) = table.column_mut(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -180,14 +180,16 @@ impl Report {
                 dead => format!(", {} accounted for as dead letters", grouped(dead)),
             };
             return format!(
-                "The books balance: {} events had {} effects in {} services{dead}, none lost, none twice, none out of order{chaos}.",
+                "The audit passed: {} events had {} effects in {} services{dead}, none lost, none \
+                 twice, none out of order{chaos}.",
                 grouped(self.published),
                 grouped(effects),
                 self.effects.len()
             );
         }
         format!(
-            "The books do not balance: {} lost, {} twice, {} out of order{chaos} (seed {}); the notes above say more.",
+            "The audit failed: {} lost, {} twice, {} out of order{chaos} (seed {}); the notes \
+             above give examples.",
             self.lost, self.twice, self.out_of_order, self.seed
         )
     }
@@ -299,7 +301,7 @@ mod tests {
         assert!(
             text.lines()
                 .last()
-                .is_some_and(|line| line.starts_with("The books balance: "))
+                .is_some_and(|line| line.starts_with("The audit passed: "))
         );
         let mut lossy = entries();
         lossy.findings.lost.count = 9;
@@ -313,6 +315,6 @@ mod tests {
             text.contains("note: lost: payments lacks it\nnote: lost: and 8 more\n"),
             "{text}"
         );
-        assert!(text.contains("The books do not balance: 9 lost"), "{text}");
+        assert!(text.contains("The audit failed: 9 lost"), "{text}");
     }
 }

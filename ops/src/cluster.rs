@@ -1,4 +1,7 @@
 //! How operations connect to a cluster.
+//!
+//! Operations open the clients that they need and close them at their end: a tool runs one
+//! operation, and a web console must not keep connections for operators who are gone.
 
 use evenkeel::kafka::KafkaConfig;
 use std::time::Duration;
@@ -6,18 +9,30 @@ use std::time::Duration;
 /// CloudEvents source of the events that this crate publishes.
 pub(crate) const EVENT_SOURCE: &str = "/evenkeel/cli";
 
-/// The cluster that an operation works on.
+/// The cluster that an operation works on. Cheap to clone.
+///
+/// ```
+/// use evenkeel::kafka::KafkaConfig;
+/// use evenkeel_ops::Cluster;
+/// use std::time::Duration;
+///
+/// let cluster = Cluster::new(KafkaConfig::new("localhost:9092"), Duration::from_secs(10));
+/// assert_eq!(cluster.timeout.as_secs(), 10);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Cluster {
-    /// Connection settings of its clients.
+    /// Connection settings of its clients. Their user needs the ACLs of the operation; the errors
+    /// of this crate name a missing one.
     pub kafka: KafkaConfig,
-    /// Time limit of one request, and of the wait for acknowledgements after a stop.
+    /// Bounds one request, and the wait for acknowledgements after a stop. At the bound the
+    /// operation fails with [`KafkaError::Timeout`](evenkeel::kafka::KafkaError::Timeout). A whole
+    /// operation may take much longer: it makes many requests.
     pub timeout: Duration,
 }
 
 impl Cluster {
-    /// Creates a cluster from connection settings and a time limit.
+    /// Creates a cluster from connection settings and a time limit. Does not connect.
     pub fn new(kafka: KafkaConfig, timeout: Duration) -> Self {
         Self { kafka, timeout }
     }

@@ -14,6 +14,15 @@
 //! whose serialised form is stable. This crate prints nothing and contains no arguments, tables or
 //! exit codes.
 //!
+//! What changes a group or a topic happens in two steps: a plan, which may be shown, and its
+//! execution. Functions that block their thread say so; call them from
+//! [`tokio::task::spawn_blocking`]. All other functions need a Tokio runtime.
+//!
+//! Each area has one error type ([`DeadLetterError`](dead_letters::DeadLetterError),
+//! [`GroupError`](groups::GroupError), [`WaitingKeysError`](waiting_keys::WaitingKeysError),
+//! [`DrillError`](drills::DrillError)) with a method `into_kafka`: errors of the cluster may be
+//! retried, the others need another request.
+//!
 //! The failures of the group `payments`, by cause:
 //!
 //! ```no_run
@@ -29,10 +38,7 @@
 //! let kafka = KafkaConfig::new("localhost:9092");
 //! let cluster = Cluster::new(kafka, Duration::from_secs(10));
 //! let admin = Admin::connect(&cluster.kafka, cluster.timeout).await?;
-//! let topics = Topics {
-//!     group: Some("payments".to_owned()),
-//!     ..Topics::default()
-//! };
+//! let topics = Topics::default().with_group("payments".to_owned());
 //! let topics = topics.resolve(&admin, &Silent).await?;
 //! let stop = CancellationToken::new();
 //! let found = causes(&cluster, &admin, topics, Filter::default(), &stop).await?;
@@ -49,15 +55,12 @@ pub mod cluster;
 pub mod dead_letters;
 pub mod drills;
 pub mod groups;
+pub mod names;
 pub mod observer;
-mod rate_limit;
-pub mod receipts;
-pub mod similar_names;
-pub mod unknown_group;
+pub mod sending;
 pub mod visibility;
 pub mod waiting_keys;
-pub mod wildcard;
 
 pub use cluster::Cluster;
+pub use names::unknown_group::UnknownGroup;
 pub use observer::{Observer, Silent};
-pub use unknown_group::UnknownGroup;

@@ -1,15 +1,20 @@
 //! Detects incomplete listings. Kafka silently omits what a client may not see, so an empty listing
 //! may mean anything.
+//!
+//! A listing that is empty because of missing rights is an error and not an empty result: a check
+//! that finds nothing must not pass for that reason. A listing with entries is returned, with a
+//! notice if others may be hidden.
 
 use crate::Observer;
 use evenkeel::kafka::KafkaError;
 use evenkeel::kafka::admin::Admin;
 
 /// Checks a listing of topics with the prefix `prefix`, which has `listed` entries. If it is not
-/// empty and others may be hidden, the observer receives a notice.
+/// empty and others may be hidden, the observer receives a notice, once per process.
 ///
 /// # Errors
-/// [`KafkaError::Refused`] if the listing is empty and others may be hidden.
+/// [`KafkaError::Refused`] if the listing is empty and others may be hidden: it names the ACL that
+/// shows them. Also if a request to the cluster fails.
 pub async fn check_topics(
     admin: &Admin,
     prefix: &str,
@@ -61,6 +66,8 @@ pub async fn check_groups(
     hidden(admin, listed, "group", right, observer)
 }
 
+/// The notice or the error about hidden entries. `what` is a singular noun such as `topic`, `right`
+/// the ACL that shows them.
 fn hidden(
     admin: &Admin,
     listed: usize,
@@ -78,7 +85,7 @@ fn hidden(
     Err(KafkaError::Refused {
         what: "listing".to_owned(),
         cause: format!(
-            "no {what} is visible to {who}, which says nothing about what there is; it takes an ACL for {right}"
+            "no {what} is visible to {who}, so what exists is unknown; it takes an ACL for {right}"
         ),
     })
 }

@@ -19,15 +19,21 @@ pub struct ConnectionArgs {
     #[command(flatten)]
     brokers: BrokerArgs<true>,
 
-    /// Configuration file, as the daemons and the tool have it: brokers and the table [kafka] are
-    /// read
+    /// Configuration file, as for the services and the tool; only brokers and the table [kafka] are
+    /// used
     #[arg(long, global = true, env = "SHOP_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How an event stands in its record: attributes in headers, or all in one JSON document
+    /// CloudEvents content mode: where the attributes are
     #[arg(long, global = true, value_enum, default_value_t)]
     ce: CloudEventsMode,
-    /// Give up when no broker answered within this time
-    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    /// Time limit for the first answer of a broker; then the exit code is 4
+    #[arg(
+        long,
+        global = true,
+        value_name = "TIME",
+        default_value = "5s",
+        value_parser = parse_duration
+    )]
     connect_timeout: Duration,
 }
 

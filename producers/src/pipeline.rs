@@ -86,11 +86,7 @@ mod tests {
     type Answer = Result<Receipt, PublishError>;
 
     fn receipt(offset: i64) -> Receipt {
-        Receipt {
-            topic: "topic".to_owned(),
-            partition: 0,
-            offset,
-        }
+        Receipt::new("topic", 0, offset)
     }
 
     async fn answered(answer: oneshot::Receiver<Answer>) -> Answer {

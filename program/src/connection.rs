@@ -1,4 +1,7 @@
 //! The broker flags, and their merge with the configuration file and the environment.
+//!
+//! Every setting keeps its origin, so that an error names the flag, the variable or the line of the
+//! file that must be changed.
 
 use clap::Args;
 use evenkeel::kafka::{ConfigError, ConfigLayers};
@@ -30,6 +33,8 @@ pub struct BrokerArgs<const GLOBAL: bool> {
 }
 
 /// The configuration file of a program, named by its flag `--config` or by an environment variable.
+///
+/// A file that is named must exist and be readable.
 #[derive(Debug, Clone, Copy)]
 pub struct ConfigFile<'a> {
     /// Path of the file. `None` if neither names one.
@@ -66,7 +71,7 @@ impl<const GLOBAL: bool> BrokerArgs<GLOBAL> {
 }
 
 /// Prints the warnings about the settings to standard error, each after `prefix`. Only the first
-/// call in a process prints.
+/// call in a process prints: a program may build several clients from the same settings.
 pub fn print_warnings(layers: &ConfigLayers, prefix: &str) {
     static PRINTED: Once = Once::new();
     PRINTED.call_once(|| {

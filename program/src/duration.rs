@@ -1,4 +1,7 @@
 //! Durations on the command line and in files: one grammar for all flags.
+//!
+//! The grammar is that of jiff's friendly format and of ISO 8601. Zero is refused: where it would
+//! mean "never" or "no limit", the flag is left out.
 
 use jiff::{Span, SpanRelativeTo};
 use std::time::Duration;
@@ -29,6 +32,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 ///
 /// Only for flags that have always accepted a bare number. A new flag uses [`parse_duration`].
 ///
+/// ```
+/// use evenkeel_program::duration::parse_duration_or_seconds;
+/// use std::time::Duration;
+///
+/// assert_eq!(parse_duration_or_seconds("90"), Ok(Duration::from_secs(90)));
+/// assert_eq!(parse_duration_or_seconds("90s"), Ok(Duration::from_secs(90)));
+/// ```
+///
 /// # Errors
 /// As for [`parse_duration`].
 pub fn parse_duration_or_seconds(text: &str) -> Result<Duration, String> {
@@ -40,7 +51,7 @@ pub fn parse_duration_or_seconds(text: &str) -> Result<Duration, String> {
 
 fn above_zero(duration: Duration) -> Result<Duration, String> {
     match duration.is_zero() {
-        true => Err("must be more than nothing".to_owned()),
+        true => Err("must be more than zero".to_owned()),
         false => Ok(duration),
     }
 }

@@ -1,4 +1,16 @@
 //! The end of a program: the table of exit codes, and printing of the error.
+//!
+//! A script that runs a program decides by its exit code: try again later (4, 5), correct the call
+//! (2), look at the output (1, 3). So the code follows from the type of an error anywhere in its
+//! chain, never from its text, and is the same for one cause in all programs.
+//!
+//! ```
+//! use evenkeel_program::exit::{Ending, NO_ANSWER, NoAnswer, code};
+//!
+//! assert_eq!(Ending::Stopped(2).code(), 130);
+//! let error = anyhow::Error::from(NoAnswer("no answer within 10s".to_owned()));
+//! assert_eq!(code(&error.context("pausing payments")), NO_ANSWER);
+//! ```
 
 use evenkeel::consumer::ConsumerError;
 use evenkeel::inbox::InboxError;
@@ -28,29 +40,32 @@ pub const INTERRUPTED: u8 = 130;
 pub const STATUS: [(&str, &str); 8] = [
     (
         "0",
-        "Done. Also when the reader of standard output left before its end.",
+        "Done. Also if the reader of standard output closed it early.",
     ),
     (
         "1",
-        "Failed, for some records or all; or what was named is not there.",
+        "Failed, for some records or all; or something that was named does not exist.",
     ),
     ("2", "Wrong usage."),
     (
         "3",
-        "Looked, and found something bad: a threshold passed, an invalid schema, an event without its effect, a handler that is not \
-         idempotent, a topic that differs from its declaration; listings only with --check.",
+        "A check found a problem: a threshold passed, an invalid schema, an event without its \
+         effect, a handler that is not idempotent, a topic that differs from its declaration; \
+         listings only with --check.",
     ),
     ("4", "No broker can be reached."),
     (
         "5",
-        "No answer in time, or it is not known whether the brokers have what was published.",
+        "No answer in time, or it is unknown whether the brokers have the published records.",
     ),
     ("130", "Stopped by SIGINT."),
     ("143", "Stopped by SIGTERM."),
 ];
 
-/// How a program ended that could do its work.
+/// How a program ended that could do its work. A program that could not returns an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use = "it decides the exit code"]
 pub enum Ending {
     /// Success.
     Done,
@@ -66,7 +81,7 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// The exit code.
+    /// The exit code. For a signal, 128 and its number, as shells do.
     pub fn code(self) -> u8 {
         match self {
             Self::Done => DONE,
@@ -89,7 +104,7 @@ pub struct Usage(pub String);
 pub struct NoAnswer(pub String);
 
 /// The exit code of a run. Prints an error first, on one line of standard error, formatted by
-/// `describe`.
+/// `describe`, such as [`message`]. Called once, at the end of `main`.
 pub fn report(
     result: anyhow::Result<Ending>,
     describe: impl FnOnce(&anyhow::Error) -> String,
@@ -103,8 +118,15 @@ pub fn report(
     })
 }
 
-/// The error and its causes. A cause whose text is already contained in the text before it is
-/// omitted.
+/// The error and its causes, separated by colons. A cause whose text is already contained in the
+/// text before it is omitted, since many libraries repeat the source of an error in its text.
+///
+/// ```
+/// use evenkeel_program::exit::message;
+///
+/// let error = anyhow::anyhow!("connection refused").context("reading shop.orders");
+/// assert_eq!(message(&error), "reading shop.orders: connection refused");
+/// ```
 pub fn message(error: &anyhow::Error) -> String {
     message_of(error, |cause| cause.to_string())
 }
@@ -162,6 +184,7 @@ fn code_of(cause: &(dyn Error + 'static)) -> Option<u8> {
     }
 }
 
+/// The code of an error of the client. None for errors that are failures like any other.
 fn code_of_kafka(error: &KafkaError) -> Option<u8> {
     match error {
         KafkaError::Config(_) => Some(USAGE),

@@ -1,4 +1,6 @@
 //! Logging to standard error.
+//!
+//! Standard output is for results, so that `evenkeel … | jq` never sees a log line.
 
 use evenkeel::telemetry::daemon::TextFields;
 use tracing_subscriber::EnvFilter;

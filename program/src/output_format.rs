@@ -1,4 +1,6 @@
 //! Output formats.
+//!
+//! Exhaustive on purpose: every listing of every program supports each of them.
 
 use clap::ValueEnum;
 

@@ -1,22 +1,56 @@
 //! Standard output. All output of commands goes through this module.
+//!
+//! Two things are decided here once. A reader that closes the pipe early is no failure: `println!`
+//! would panic. And text from records cannot control a terminal: escape sequences are made visible,
+//! but only there, so that a file or a pipe receives the bytes as they are.
 
 use evenkeel::telemetry::{visible_json, visible_lines};
+use std::fmt;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, StdoutLock, Write};
 
 /// Standard output whose reader may close it early, as in `evenkeel groups lag | head -1`. Further
 /// output is dropped, and the command continues to its exit code.
+///
+/// It is buffered: call [`flush`](Write::flush) at the end, which reports an error that the drop
+/// would ignore.
+///
+/// ```
+/// use evenkeel_program::stdout::Stdout;
+/// use std::io::Write;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let mut out = Stdout::to(Vec::new());
+/// out.write_json("{\"records\":1}")?;
+/// out.flush()?;
+/// assert_eq!(out.get_ref(), b"{\"records\":1}");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Stdout<W = BufWriter<StdoutLock<'static>>> {
     out: W,
     has_left: bool,
     is_terminal: bool,
 }
 
-/// The output could not be written, for another reason than a reader that closed it.
+impl<W> fmt::Debug for Stdout<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stdout")
+            .field("has_left", &self.has_left)
+            .field("is_terminal", &self.is_terminal)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The output could not be written, for another reason than a reader that closed it: a full disk
+/// behind a redirection, for example.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output cannot be written: {0}")]
 struct Unwritten(#[source] io::Error);
 
 /// Adds what a command has done to an error of its output.
+///
+/// A command that changed something must say so even if its output cannot be written: its caller
+/// would otherwise run it again.
 pub trait AfterDone<T> {
     /// Adds the text of `done` to the error.
     ///
@@ -125,6 +159,7 @@ impl<W: Write> Stdout<W> {
         }
     }
 
+    /// Writes, unless the reader has left; `done` then stands for the result.
     fn unless_left<T>(
         &mut self,
         done: T,

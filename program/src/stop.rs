@@ -8,6 +8,22 @@ use std::sync::{Arc, OnceLock};
 use tokio_util::sync::CancellationToken;
 
 /// A request to stop the process, and the signal that made it. Clones share it.
+///
+/// ```no_run
+/// use evenkeel_program::exit::Ending;
+/// use evenkeel_program::stop::Stop;
+/// use tokio_util::sync::CancellationToken;
+///
+/// # async fn work(_: &CancellationToken) {}
+/// # async fn example() -> std::io::Result<Ending> {
+/// let stop = Stop::listen()?;
+/// work(stop.token()).await;
+/// Ok(match stop.requested() {
+///     Some(_) => stop.ending(),
+///     None => Ending::Done,
+/// })
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
     token: CancellationToken,
@@ -15,7 +31,8 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Installs handlers of SIGINT and SIGTERM. Needs a Tokio runtime.
+    /// Installs handlers of SIGINT and SIGTERM. Needs a Tokio runtime. The handlers stay until the
+    /// process ends, also if this value is dropped.
     ///
     /// # Errors
     /// If the handlers cannot be installed.
@@ -49,7 +66,8 @@ impl Stop {
         self.signal.get().copied()
     }
 
-    /// The ending of a program that was stopped by the first signal.
+    /// The ending of a program that was stopped by the first signal. Only after
+    /// [`requested`](Self::requested) returned a signal: before, there is none to name.
     pub fn ending(&self) -> Ending {
         Ending::Stopped(self.requested().unwrap_or_default())
     }

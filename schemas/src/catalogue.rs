@@ -1,4 +1,4 @@
-//! The shop's schema documents, embedded.
+//! The shop's schema documents, embedded in the binary.
 
 use evenkeel::event::EventType;
 use evenkeel::schema::{Catalogue, SchemaError};

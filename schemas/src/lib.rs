@@ -1,19 +1,25 @@
-//! The shop's events: their Rust types, their JSON Schema documents, and the topics they travel on.
+//! The shop's events: their Rust types, their JSON Schema documents, and the topics they are
+//! published to.
 //!
-//! Owns what the shop's services say to one another, and nothing of how they say it. Every service depends on this crate
-//! and none depends on another service.
+//! Every service depends on this crate, and none depends on another service. The crate defines the
+//! events, not how they are published or handled.
 //!
-//! - [`orders`], [`stock`], [`payments`], [`shipments`]: one module per part of the shop, with its events
+//! - [`orders`], [`stock`], [`payments`], [`shipments`]: one module per part of the shop, with its
+//!   events
 //! - [`catalogue`]: the schemas of all events (`events/*.schema.json`), compiled
-//! - [`topics`]: the declaration of every topic (`topics/*.json`): partitions, retention, who writes, who reads
+//! - [`topics`]: the declaration of every topic (`topics/*.json`): partitions, retention,
+//!   producers, consumers
 //!
 //! # Compatibility
-//! The schemas are open: a payload may carry members that its schema does not name, and readers leave them alone.
-//! Producers and consumers are deployed at different times. With closed schemas, the first producer that adds an optional
-//! member would send its events to the dead-letter topics of every consumer that still has the old schema. The price is
-//! that a misspelt optional member passes; required members, types and bounds are still checked, and services publish
-//! through the Rust types, which write no undeclared member. So a version may gain optional members, and nothing else;
-//! whatever changes the meaning of a member, or removes or requires one, is a new version with a type of its own.
+//! The schemas are open: a payload may have fields that its schema does not name, and readers
+//! ignore them. Producers and consumers are deployed at different times. With closed schemas, the
+//! first producer that adds an optional field would send its events to the dead-letter topics of
+//! every consumer that still has the old schema. The price is that a misspelt optional field
+//! passes. Required fields, types and bounds are still validated, and services publish through the
+//! Rust types, which write no undeclared field.
+//!
+//! So a version may only gain optional fields. A change that alters the meaning of a field, removes
+//! it or requires it is a new version with an event type of its own.
 //!
 //! # Examples
 //! ```
@@ -29,7 +35,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-/// Says what an event is called, which topic it travels on, and which member is both its key and its subject.
+/// Defines an event's type and topic, and the field that is both its key and its subject.
 macro_rules! event_type {
     ($event:ident: $name:literal on $topic:literal by $member:ident) => {
         impl evenkeel::event::EventType for $event {

@@ -1,28 +1,28 @@
-//! Orders: what customers want. Written by the shop's front, keyed by order.
+//! Orders of customers. Published by the shop's front end, keyed by order.
 
 use serde::{Deserialize, Serialize};
 
 /// A customer placed an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderPlaced {
-    /// The order, unique in the shop.
+    /// Id of the order, unique in the shop.
     pub order_id: String,
-    /// Who placed it.
+    /// Id of the customer who placed the order.
     pub customer_id: String,
-    /// What was ordered; at least one line.
+    /// The ordered articles; at least one line.
     pub lines: Vec<OrderLine>,
-    /// What the customer pays, in cents.
+    /// Total price, in cents.
     pub total_cents: u64,
-    /// When it was placed, RFC 3339.
+    /// Time of the order, RFC 3339.
     pub placed_at: String,
 }
 
 /// One article of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderLine {
-    /// What.
+    /// Name of the article.
     pub article: String,
-    /// How many; at least one.
+    /// Quantity; at least one.
     pub quantity: u32,
     /// Price of one piece, in cents.
     pub price_cents: u64,
@@ -31,9 +31,9 @@ pub struct OrderLine {
 /// A customer cancelled an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderCancelled {
-    /// The order.
+    /// Id of the order.
     pub order_id: String,
-    /// Why, for people.
+    /// Reason, in words.
     pub reason: String,
 }
 

@@ -1,26 +1,26 @@
-//! Payments: what became of an order's money. Keyed by order.
+//! Payments of orders. Keyed by order.
 
 use serde::{Deserialize, Serialize};
 
-/// The payment provider holds an order's amount for the shop.
+/// The payment provider authorized an order's amount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PaymentAuthorized {
-    /// The order.
+    /// Id of the order.
     pub order_id: String,
-    /// The amount, in cents.
+    /// Amount, in cents.
     pub amount_cents: u64,
-    /// The provider's reference.
+    /// Number of the authorization at the provider.
     pub authorization: String,
 }
 
-/// The payment provider refused an order's amount.
+/// The payment provider declined an order's amount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PaymentDeclined {
-    /// The order.
+    /// Id of the order.
     pub order_id: String,
-    /// The amount, in cents.
+    /// Amount, in cents.
     pub amount_cents: u64,
-    /// Why, for people.
+    /// Reason, in words.
     pub reason: String,
 }
 

@@ -1,16 +1,16 @@
-//! Shipments: what left the warehouse. Keyed by order.
+//! Shipments of orders. Keyed by order.
 
 use crate::ReservedLine;
 use serde::{Deserialize, Serialize};
 
-/// An order that was paid and set aside is on its way.
+/// A paid and reserved order was dispatched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShipmentDispatched {
-    /// The order.
+    /// Id of the order.
     pub order_id: String,
-    /// The carrier's number for it.
+    /// Tracking number of the carrier.
     pub tracking: String,
-    /// What is in it.
+    /// Contents of the shipment.
     pub lines: Vec<ReservedLine>,
 }
 

@@ -1,55 +1,56 @@
-//! Stock: what is there, and what is set aside for orders. Deliveries are keyed by article, all else by order.
+//! Stock: deliveries of articles, and reservations for orders. Deliveries are keyed by article, all
+//! other events by order.
 
 use serde::{Deserialize, Serialize};
 
 /// A delivery of an article arrived.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StockReceived {
-    /// What arrived.
+    /// Name of the article.
     pub article: String,
-    /// How many; at least one.
+    /// Quantity; at least one.
     pub quantity: u32,
-    /// The supplier's delivery it came with.
+    /// Id of the supplier's delivery.
     pub delivery_id: String,
 }
 
-/// Every line of an order is set aside.
+/// All lines of an order are reserved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StockReserved {
-    /// The order.
+    /// Id of the order.
     pub order_id: String,
-    /// What is set aside.
+    /// The reserved articles.
     pub lines: Vec<ReservedLine>,
 }
 
-/// One article that is set aside for an order.
+/// A reserved quantity of an article.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReservedLine {
-    /// What.
+    /// Name of the article.
     pub article: String,
-    /// How many; at least one.
+    /// Quantity; at least one.
     pub quantity: u32,
 }
 
-/// An order cannot be served; nothing is set aside for it.
+/// An order cannot be fulfilled; nothing is reserved for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StockRejected {
-    /// The order.
+    /// Id of the order.
     pub order_id: String,
-    /// The article that is short.
+    /// The article that is not available.
     pub article: String,
-    /// Why, for people.
+    /// Reason, in words.
     pub reason: String,
 }
 
-/// What was set aside for an order is free again.
+/// The reservation of an order was released.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StockReleased {
-    /// The order.
+    /// Id of the order.
     pub order_id: String,
-    /// What is free again.
+    /// The released articles.
     pub lines: Vec<ReservedLine>,
-    /// Why, for people.
+    /// Reason, in words.
     pub reason: String,
 }
 

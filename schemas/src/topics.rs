@@ -3,23 +3,23 @@
 use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
 
-/// What a topic is for and how it is to be created.
+/// The declaration of a topic: its settings, and the events on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TopicDeclaration {
-    /// The topic's name.
+    /// Name of the topic.
     pub name: String,
     /// Number of partitions; at least one.
     pub partitions: i32,
-    /// How long records are kept, in milliseconds; -1 keeps them for good.
+    /// Retention in milliseconds; -1 keeps records for ever.
     pub retention_ms: i64,
-    /// The member of every payload that is its record's key.
+    /// Field of the payloads that is the record key.
     pub key: String,
-    /// Services and commands that write to it.
+    /// Services and commands that publish to it.
     pub producers: Vec<String>,
     /// Consumer groups that read it.
     pub consumers: Vec<String>,
-    /// Event types that travel on it, with their version.
+    /// Event types on it, with their version.
     pub events: Vec<String>,
 }
 
@@ -35,7 +35,8 @@ static TOPICS: LazyLock<Vec<TopicDeclaration>> = LazyLock::new(|| {
     DOCUMENTS
         .iter()
         .map(|document| {
-            serde_json::from_str(document).expect("the embedded declarations parse, as a test says")
+            serde_json::from_str(document)
+                .expect("the embedded declarations parse, as a test checks")
         })
         .collect()
 });

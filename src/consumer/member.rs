@@ -1,4 +1,11 @@
 //! A member of a consumer group: its builder, its run, and the threads and tasks of a run.
+//!
+//! A run begins in this order, so that nothing handles a record before its protection exists: the
+//! group's own topics, the state of the control topic (pauses), the workers, the tasks for
+//! retention and own topics, and only then the thread that joins the group. It ends in the reverse
+//! order: the poll thread drains, commits and closes the client; then the workers end; then the
+//! last dead letters and notes are flushed. One deadline bounds the whole
+//! ([`ConsumerSettings::drain_timeout`]).
 
 use super::group_topics::watch;
 use super::poll::operator::control_topic::{self, ControlTopicReader, Followed};
@@ -24,6 +31,7 @@ use crate::telemetry::{Health, Part};
 use futures_util::FutureExt;
 use std::any::Any;
 use std::error::Error;
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering as Memory};
@@ -33,6 +41,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// A member of a consumer group.
+///
+/// `H` is the service that handles records: a [`Router`], or one wrapped in layers of `tower`.
+/// Create one consumer for each member; it is used up by [`Consumer::run`]. Several consumers may
+/// run in one process, in the same group or in different ones.
 ///
 /// ```no_run
 /// use evenkeel::consumer::{Consumer, ConsumerSettings};
@@ -50,6 +62,33 @@ use tokio_util::sync::CancellationToken;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # A handler of one's own
+/// Any cloneable [`tower::Service`] of [`Delivery`] is a handler. The consumer clones it for each
+/// worker and each retry, calls `poll_ready` before each `call`, and polls its futures inside of a
+/// worker's task: a service must not block. An error is classified like that of a handler
+/// ([`Consumer::with_classifier`]); a panic dead-letters the record.
+///
+/// ```
+/// use evenkeel::consumer::{Consumer, ConsumerSettings};
+/// use evenkeel::handler::{Delivery, Outcome};
+/// use evenkeel::kafka::KafkaConfig;
+/// use std::convert::Infallible;
+///
+/// async fn audit(delivery: Delivery) -> Result<Outcome, Infallible> {
+///     match delivery.record.value() {
+///         Some(_) => Ok(Outcome::Done),
+///         None => Ok(Outcome::Ignored),
+///     }
+/// }
+///
+/// let settings = ConsumerSettings::new("audit", ["orders"]);
+/// let kafka = KafkaConfig::new("localhost:9092");
+/// let consumer = Consumer::new(kafka, settings, tower::service_fn(audit))?;
+/// # drop(consumer);
+/// # Ok::<(), evenkeel::kafka::ConfigError>(())
+/// ```
+#[must_use = "a consumer does nothing until it runs"]
 pub struct Consumer<H> {
     kafka: KafkaConfig,
     settings: ConsumerSettings,
@@ -57,6 +96,16 @@ pub struct Consumer<H> {
     publisher: Option<Publisher>,
     health: Health,
     classifier: Classifier,
+}
+
+impl<H> fmt::Debug for Consumer<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("kafka", &self.kafka)
+            .field("settings", &self.settings)
+            .field("health", &self.health)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<H> Consumer<H>
@@ -69,8 +118,12 @@ where
     /// may be wrapped in layers of `tower` whose services are `Clone`. A record that waits in a
     /// layer holds a permit of [`concurrency`](ConsumerSettings::concurrency).
     ///
+    /// Connects to nothing: [`Consumer::run`] does.
+    ///
     /// # Errors
-    /// Returns an error if a setting cannot be used.
+    /// Returns an error if a setting cannot be used, or if the handler is a [`Router`] that is
+    /// incomplete. A router inside of layers is not visible here: call [`Router::validate`] before
+    /// it is wrapped.
     pub fn new(
         kafka: KafkaConfig,
         mut settings: ConsumerSettings,
@@ -98,6 +151,9 @@ where
     }
 
     /// Provides handlers with a publisher: [`Context::publish`](crate::handler::Context::publish).
+    ///
+    /// The publisher is shared: the service may use it elsewhere too. The consumer does not flush
+    /// or close it at its end.
     pub fn with_publisher(mut self, publisher: Publisher) -> Self {
         self.publisher = Some(publisher);
         self
@@ -107,6 +163,23 @@ where
     /// payments`, and `consumer payments #2` for a second member of the group in the same process.
     /// Several consumers may report to one health. At the end of the run its names are removed;
     /// after an error `consumer payments` stays, as not ready.
+    ///
+    /// ```
+    /// use evenkeel::consumer::{Consumer, ConsumerSettings};
+    /// # use evenkeel::event::Record;
+    /// use evenkeel::handler::Router;
+    /// use evenkeel::kafka::KafkaConfig;
+    /// use evenkeel::telemetry::Health;
+    ///
+    /// # let router = Router::new().raw(async |record: Record| println!("{record:?}"));
+    /// let health = Health::default();
+    /// let settings = ConsumerSettings::new("payments", ["shop.orders"]);
+    /// let consumer = Consumer::new(KafkaConfig::new("localhost:9092"), settings, router)?
+    ///     .with_health(health.clone());
+    /// // Serve `health` as `/readyz` and `/livez`: for example with a `Daemon`.
+    /// # drop(consumer);
+    /// # Ok::<(), evenkeel::kafka::ConfigError>(())
+    /// ```
     pub fn with_health(mut self, health: Health) -> Self {
         self.health = health;
         self
@@ -114,6 +187,31 @@ where
 
     /// Replaces the classifier of errors that handlers did not classify. It can delegate unknown
     /// errors to [`default_classifier`].
+    ///
+    /// It is called on a worker for each failed attempt whose error has no class yet, and must not
+    /// block. If it panics, the record is dead-lettered.
+    ///
+    /// ```
+    /// use evenkeel::consumer::{Consumer, ConsumerSettings};
+    /// # use evenkeel::event::Record;
+    /// use evenkeel::handler::{Class, Router, default_classifier};
+    /// use evenkeel::kafka::KafkaConfig;
+    /// use std::sync::Arc;
+    ///
+    /// # let router = Router::new().raw(async |record: Record| println!("{record:?}"));
+    /// let known = default_classifier();
+    /// let settings = ConsumerSettings::new("payments", ["shop.orders"]);
+    /// let consumer = Consumer::new(KafkaConfig::new("localhost:9092"), settings, router)?
+    ///     // A number that cannot be parsed will never be one.
+    ///     .with_classifier(Arc::new(move |error| {
+    ///         match error.downcast_ref::<std::num::ParseIntError>() {
+    ///             Some(_) => Class::Permanent,
+    ///             None => known(error),
+    ///         }
+    ///     }));
+    /// # drop(consumer);
+    /// # Ok::<(), evenkeel::kafka::ConfigError>(())
+    /// ```
     pub fn with_classifier(mut self, classifier: Classifier) -> Self {
         self.classifier = classifier;
         self
@@ -122,11 +220,42 @@ where
     /// Runs until `stop` is cancelled or the bound is reached, then drains running handlers,
     /// commits and leaves the group, within [`drain_timeout`](ConsumerSettings::drain_timeout).
     ///
-    /// If the returned future is dropped, the consumer stops too, but nothing waits for its drain.
+    /// Must be called inside a Tokio runtime, on which the handlers run. The client and its commits
+    /// have threads of their own.
+    ///
+    /// # Cancellation
+    /// If the returned future is dropped, the consumer stops too, but nothing waits for its drain:
+    /// running handlers are dropped at their next await, and unsettled records are redelivered.
+    /// Cancel `stop` and await the report instead.
     ///
     /// # Errors
-    /// Returns an error if the cluster cannot be reached at the start, or the client fails for
-    /// good.
+    /// Returns an error if a setting or a topic cannot be used, the cluster cannot be reached
+    /// within [`startup_timeout`](ConsumerSettings::startup_timeout), or the client fails for good;
+    /// see [`ConsumerError`]. A cluster that fails later is waited for, and the health reports it.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use evenkeel::consumer::{Consumer, ConsumerSettings};
+    /// # use evenkeel::event::Record;
+    /// use evenkeel::handler::Router;
+    /// use evenkeel::kafka::KafkaConfig;
+    /// use evenkeel::signals::StopRequests;
+    /// use tokio_util::sync::CancellationToken;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let router = Router::new().raw(async |record: Record| println!("{record:?}"));
+    /// let settings = ConsumerSettings::new("audit", ["orders"]);
+    /// let consumer = Consumer::new(KafkaConfig::from_env()?, settings, router)?;
+    /// let stop = CancellationToken::new();
+    /// let running = tokio::spawn(consumer.run(stop.clone()));
+    /// // The first SIGTERM or SIGINT requests a stop.
+    /// StopRequests::listen()?.next().await;
+    /// stop.cancel();
+    /// let report = running.await??;
+    /// println!("{} records settled", report.settled);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn run(self, stop: CancellationToken) -> Result<RunReport, ConsumerError> {
         let health = Part::new(
             self.health.clone(),
@@ -134,7 +263,10 @@ where
             &self.settings.group,
         );
         let ran = self.run_once_free(&health, stop).await;
-        let failure = ran.as_ref().err().map(ToString::to_string);
+        let failure = ran.as_ref().err().map(|error| match error {
+            ConsumerError::Thread { source, .. } => format!("{error}: {source}"),
+            error => error.to_string(),
+        });
         health.end(failure.as_deref());
         ran
     }
@@ -171,12 +303,14 @@ where
             }
             health.set_ready(readiness::COMPONENT, Err(reason));
             tokio::select! {
-                () = stop.cancelled() => return Ok(RunReport::of_nothing()),
+                () = stop.cancelled() => return Ok(RunReport::new(Stopped::Requested)),
                 () = tokio::time::sleep(INSTANCE_INTERVAL) => {}
             }
         }
     }
 
+    /// Runs once: from the checks of the start to the last note. `health` outlives several runs of
+    /// a member that waits for its instance id.
     async fn run_as(
         self,
         health: Part,
@@ -189,7 +323,7 @@ where
         let (commands, state) = match followed {
             Followed::Read(commands, state) => (Some(*commands), state),
             Followed::Unusable => (None, ControlState::default()),
-            Followed::Stopped => return Ok(RunReport::of_nothing()),
+            Followed::Stopped => return Ok(RunReport::new(Stopped::Requested)),
         };
         let (control, notes) = Control::new(state);
         // Without a control topic, notes are discarded.
@@ -238,6 +372,8 @@ where
     }
 }
 
+/// Starts one task per mailbox. A worker that panics, which is a bug of this library, ends the run:
+/// its lanes would stop unnoticed. Its mailbox closes, so that no sender waits for an answer.
 fn spawn_workers<H>(shared: &Arc<Shared>, handler: &H) -> JoinSet<()>
 where
     H: tower::Service<Delivery, Response = Outcome> + Clone + Send + Sync + 'static,
@@ -270,7 +406,8 @@ where
     workers
 }
 
-/// Stops the poll thread when the run is dropped.
+/// Stops the poll thread when the run is dropped, or when its end was requested. The thread drains,
+/// commits and closes its client either way.
 struct StopPolling {
     shared: Arc<Shared>,
     stop: Arc<AtomicBool>,
@@ -291,6 +428,8 @@ struct Polling {
     closed: oneshot::Receiver<()>,
 }
 
+/// Starts the thread that owns the client. Returns the signals of its end and the guard that stops
+/// it.
 fn spawn_poll_thread(
     shared: &Arc<Shared>,
     config: rdkafka::ClientConfig,
@@ -312,11 +451,17 @@ fn spawn_poll_thread(
         poll::run(shared, &config, &kafka, commands, runtime, stop, report_end);
     };
     let spawned = std::thread::Builder::new()
-        .name("evenkeel-poll".to_owned())
+        .name(POLL_THREAD.to_owned())
         .spawn(poll);
-    spawned.map_err(|error| ConsumerError::Fatal(format!("no thread for the client: {error}")))?;
+    spawned.map_err(|source| ConsumerError::Thread {
+        name: POLL_THREAD,
+        source,
+    })?;
     Ok((Polling { ended, closed }, stop_polling))
 }
+
+/// The name of the thread that owns the client.
+const POLL_THREAD: &str = "evenkeel-poll";
 
 /// How often the run is retried while another member has the instance id.
 const INSTANCE_INTERVAL: Duration = Duration::from_secs(1);
@@ -328,7 +473,8 @@ const LAST_NOTES_MAX: Duration = Duration::from_secs(2);
 const LAST_WRITES_MIN: Duration = Duration::from_millis(100);
 
 /// Waits for the end of the run, by itself or on request, and then until the client is closed, both
-/// within the deadline of the stop.
+/// within the deadline of the stop. A client that cannot be closed in time is abandoned with its
+/// thread: brokers that do not answer must not hold up the process.
 async fn until_ended(
     shared: &Shared,
     polling: Polling,
@@ -362,7 +508,7 @@ async fn until_ended(
 }
 
 /// Ends the workers. Running handlers had their time in the drain. A handler that blocks its thread
-/// cannot be ended; its worker is detached.
+/// cannot be ended; its worker is detached. Every other handler is dropped at its await.
 async fn finish_workers(shared: &Shared, mut workers: JoinSet<()>) {
     shared
         .workers

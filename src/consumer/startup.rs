@@ -1,4 +1,18 @@
 //! The checks of a run before it joins its group, and the configuration of its client.
+//!
+//! A setting that works but loses records or the membership later is warned about here, once per
+//! start, rather than refused: the operator may have a reason.
+//!
+//! | check | failure |
+//! |---|---|
+//! | the brokers answer | error |
+//! | the source topics exist | error |
+//! | no own topic collides with another name | error |
+//! | no retry topic loses parked records | error |
+//! | own topics exist, with enough partitions | created, or a warning |
+//! | own topics have safe settings | a warning |
+//! | `revoke_timeout` fits into `max.poll.interval.ms` | a warning |
+//! | `auto.offset.reset` is not `latest` | a warning |
 
 use crate::consumer::group_topics;
 use crate::consumer::settings::{Assignment, ConsumerSettings, StopWhen};
@@ -18,6 +32,8 @@ pub(crate) async fn topics(
 }
 
 /// The client configuration for these settings.
+///
+/// Properties of the service ([`KafkaConfig`]) come first; these settings override them.
 pub(crate) fn client(
     kafka: &KafkaConfig,
     settings: &ConsumerSettings,

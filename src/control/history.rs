@@ -1,10 +1,25 @@
 //! Commands with their acknowledgements, for listings.
+//!
+//! It keeps everything that the topic still has, for the tool; members keep a
+//! [`ControlState`](super::ControlState), which is bounded.
 
 use super::{Ack, Command, Entry};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The content of a control topic, for listings.
+///
+/// ```
+/// use evenkeel::control::{Action, Command, Entry, History, Scope};
+///
+/// let pause = Command::new("ada", "a test", Action::Pause { scope: Scope::Group })?;
+/// let mut history = History::default();
+/// history.apply(&pause.key(), Entry::Command(pause.clone()));
+/// let recorded: Vec<_> = history.recorded().collect();
+/// assert_eq!(recorded[0].command, pause);
+/// assert!(recorded[0].acks.is_empty());
+/// # Ok::<(), evenkeel::control::Malformed>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct History {
     /// By id, which is the order in which they were given.
@@ -20,6 +35,7 @@ pub struct History {
 
 /// A command with its acknowledgements.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Recorded {
     /// The command.
     pub command: Command,
@@ -28,7 +44,7 @@ pub struct Recorded {
 }
 
 impl History {
-    /// Adds the next entry, with its key.
+    /// Adds the next entry, with its key. Call it in the order of the offsets.
     pub fn apply(&mut self, key: &str, entry: Entry) {
         match entry {
             Entry::Command(command) => {
@@ -63,7 +79,7 @@ impl History {
         }
     }
 
-    /// All commands, the latest last.
+    /// All commands, the latest last. Clones them.
     pub fn recorded(&self) -> impl Iterator<Item = Recorded> {
         self.recorded.values().map(|recorded| Recorded {
             command: recorded.command.clone(),
@@ -71,13 +87,17 @@ impl History {
         })
     }
 
-    /// The members' acknowledgements of a command.
+    /// The members' acknowledgements of the command with this id, in the order of their arrival.
     pub fn acks_of(&self, id: &str) -> impl Iterator<Item = &Ack> {
         self.acks.get(id).into_iter().flatten().map(|(_, ack)| ack)
     }
 
     /// The keys of entries that are older than `before` and no longer in force: completed commands,
     /// acknowledgements of all commands that are not in force, and reports of outages and members.
+    ///
+    /// The writer of a command deletes them with tombstones, after
+    /// [`HISTORY_DAYS`](super::HISTORY_DAYS): the topic is compacted by key, and these entries have
+    /// keys of their own.
     pub fn outdated(&self, before: Timestamp) -> Vec<String> {
         let in_force: BTreeSet<&String> = self.latest.values().collect();
         let old = |id: &String, at: Timestamp| at < before && !in_force.contains(id);

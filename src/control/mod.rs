@@ -13,6 +13,27 @@
 //! [`HISTORY_DAYS`] days (`min.compaction.lag.ms`). The writer of a command deletes older ones
 //! ([`History::outdated`]). Deletion by age, `compact,delete`, would remove a pause that was never
 //! cancelled.
+//!
+//! # Examples
+//! A command, as the tool writes it, and its effect on the state:
+//!
+//! ```
+//! use evenkeel::control::{Action, Command, ControlState, Entry, Scope};
+//!
+//! let scope: Scope = "partition/shop.orders/3".parse().expect("a scope");
+//! let pause = Command::new("ada", "a bad order", Action::Pause { scope })?;
+//! // The key and the value of the record in the topic `control.<group>`.
+//! assert_eq!(pause.key(), "pause/partition/shop.orders/3");
+//! let value = pause.value().expect("JSON");
+//!
+//! // A member, or the tool, reads it.
+//! let entry = Entry::read(Some(pause.key().as_bytes()), Some(&value))?;
+//! let mut state = ControlState::default();
+//! state.apply(entry, true)?;
+//! assert!(state.pause_of("shop.orders", 3).is_some());
+//! assert!(state.pause_of("shop.orders", 4).is_none());
+//! # Ok::<(), evenkeel::control::Malformed>(())
+//! ```
 
 mod entry;
 mod history;
@@ -35,11 +56,21 @@ use std::collections::BTreeMap;
 pub const HISTORY_DAYS: i64 = 90;
 
 /// The name of the topic with the commands to `group`.
+///
+/// ```
+/// assert_eq!(evenkeel::control::control_topic("payments"), "control.payments");
+/// ```
 pub fn control_topic(group: &str) -> String {
     format!("control.{group}")
 }
 
-/// The settings with which the control topic must be created.
+/// The settings with which the control topic must be created, beside its one partition: compaction,
+/// a minimal age of [`HISTORY_DAYS`] before it applies, and timestamps of the brokers.
+///
+/// ```
+/// let config = evenkeel::control::control_topic_config();
+/// assert_eq!(config["cleanup.policy"], "compact");
+/// ```
 pub fn control_topic_config() -> BTreeMap<String, String> {
     let lag_ms = HISTORY_DAYS * 24 * 60 * 60 * 1000;
     BTreeMap::from([

@@ -1,6 +1,10 @@
 //! Limits the rate at which records are taken: a token bucket.
 //!
 //! Pure: the time is an argument.
+//!
+//! The bucket refills continuously at the rate, up to its capacity. `took` may make it negative,
+//! for example by a burst that was taken before the rate was set; nothing is taken until it is
+//! positive again, so that the mean rate is kept.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

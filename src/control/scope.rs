@@ -1,6 +1,9 @@
 //! The scope of a command, and its text form.
 //!
 //! Total: the text may come from a topic that others can write to.
+//!
+//! A scope has exactly one text. It is part of the keys of lasting commands: with two texts, two
+//! pauses of one partition would be two keys, and a resume would cancel only one of them.
 
 use crate::kafka::{RecordPosition, is_topic_name};
 use serde::{Deserialize, Serialize};
@@ -12,6 +15,19 @@ use std::str::FromStr;
 /// As text: `group`, `topic/orders`, `partition/orders/3`, `record/orders/3@17`,
 /// `key/orders/customer-7`. Bytes of a key other than letters, digits and `-._:` are written as `%`
 /// and two hexadecimal digits.
+///
+/// The enum is exhaustive on purpose: code that shows or authorises commands must handle every
+/// scope.
+///
+/// ```
+/// use evenkeel::control::Scope;
+///
+/// let scope: Scope = "key/orders/a%2Fb".parse().expect("a scope");
+/// assert_eq!(scope, Scope::Key { topic: "orders".to_owned(), key: b"a/b".to_vec() });
+/// assert_eq!(scope.to_string(), "key/orders/a%2Fb");
+/// assert!(scope.touches("orders", 4) && !scope.covers("orders", 4));
+/// assert!("key/orders/%41".parse::<Scope>().is_err(), "`A` is written as it is");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Scope {
@@ -38,7 +54,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Whether the scope contains the whole partition.
+    /// Whether the scope contains the whole partition: a pause of it pauses the partition.
     pub fn covers(&self, topic: &str, partition: i32) -> bool {
         match self {
             Self::Group => true,
@@ -51,7 +67,8 @@ impl Scope {
         }
     }
 
-    /// Whether the scope may contain a part of the partition.
+    /// Whether the scope may contain a part of the partition: a member that owns it is concerned. A
+    /// key touches all partitions of its topic, since its partitioner is unknown.
     pub fn touches(&self, topic: &str, partition: i32) -> bool {
         match self {
             Self::Record(record) => record.topic == topic && record.partition == partition,
@@ -120,7 +137,7 @@ impl FromStr for Scope {
                     .filter(|number: &i32| *number >= 0 && number.to_string() == partition);
                 Ok(Self::Partition {
                     topic: topic(name)?,
-                    partition: number.ok_or("the partition is a number from 0")?,
+                    partition: number.ok_or("the partition must be a number from 0")?,
                 })
             }
             "record" => {
@@ -148,16 +165,19 @@ impl FromStr for Scope {
 }
 
 fn unknown(text: &str) -> String {
-    format!("{text:?} is no scope")
+    format!(
+        "{text:?} is not a scope; write group, topic/T, partition/T/N, record/T/N@OFFSET or key/T/KEY"
+    )
 }
 
 fn topic(name: &str) -> Result<String, String> {
     match is_topic_name(name) {
         true => Ok(name.to_owned()),
-        false => Err(format!("{name:?} is no topic's name")),
+        false => Err(format!("{name:?} is not a topic name")),
     }
 }
 
+/// The bytes of an escaped key. None if an escape is malformed.
 fn unescaped(text: &str) -> Option<Vec<u8>> {
     let mut bytes = text.bytes();
     let mut key = Vec::with_capacity(text.len());

@@ -2,6 +2,10 @@
 //!
 //! Pure. The same entries in the same order result in the same state, in every member and in the
 //! tool.
+//!
+//! Anyone with write access may fill the topic. So every collection has a limit, beyond which new
+//! commands are refused, or the oldest reports and identities make room. Lasting commands and skips
+//! are never forgotten silently.
 
 use super::{Ack, Action, Command, CommandOutcome, Entry, Malformed, MemberInfo, Scope, Status};
 use crate::kafka::RecordPosition;
@@ -21,6 +25,23 @@ const LASTING_MAX: usize = 10_000;
 const ACKNOWLEDGED_MAX: usize = 10_000;
 
 /// The state of a group's control topic, updated entry by entry.
+///
+/// Members keep one and act on its differences; the tool builds one to show what is in force. Read
+/// the topic from its beginning up to its end with `is_live` false, then follow it with `is_live`
+/// true.
+///
+/// ```
+/// use evenkeel::control::{Action, Command, ControlState, Entry, Scope};
+/// use std::num::NonZeroU32;
+///
+/// let mut state = ControlState::default();
+/// let records_per_second = NonZeroU32::new(50);
+/// let rate = Command::new("ada", "a slow bank", Action::Rate { records_per_second })?;
+/// state.apply(Entry::Command(rate), true)?;
+/// assert_eq!(state.rate().map(|(rate, _)| rate.get()), Some(50));
+/// assert_eq!(state.paused().count(), 0);
+/// # Ok::<(), evenkeel::control::Malformed>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct ControlState {
     /// The latest lasting command under each key.
@@ -63,11 +84,13 @@ impl Skip {
 }
 
 impl ControlState {
-    /// Applies the next entry. `is_live` means that it arrived while the topic was followed.
-    /// Returns a command that must be executed once and changes no state.
+    /// Applies the next entry, in the order of the offsets. `is_live` means that it arrived while
+    /// the topic was followed. Returns a command that must be executed once and changes no state;
+    /// one from the past is not returned, because it was executed at its time.
     ///
     /// # Errors
-    /// Returns an error for a skip or a lasting command beyond the limits.
+    /// Returns an error for a skip or a lasting command beyond the limits (10,000 each). The state
+    /// is unchanged. Log it, and continue with the next entry.
     pub fn apply(&mut self, entry: Entry, is_live: bool) -> Result<Option<Command>, Malformed> {
         match entry {
             Entry::Command(command) => self.command(command, is_live),
@@ -95,6 +118,8 @@ impl ControlState {
         }
     }
 
+    /// Applies a command: a lasting one replaces its predecessor, a skip is kept, all others are
+    /// returned if they are live.
     fn command(&mut self, command: Command, is_live: bool) -> Result<Option<Command>, Malformed> {
         if let Some(key) = command.action.lasting_key() {
             self.make_room(&key, &command, is_live)?;
@@ -116,7 +141,7 @@ impl ControlState {
         };
         if self.skips.len() >= SKIPS_MAX {
             return Err(Malformed::new(format!(
-                "{SKIPS_MAX} records are to be skipped already"
+                "{SKIPS_MAX} skips are already open"
             )));
         }
         let skip = Skip {
@@ -143,7 +168,7 @@ impl ControlState {
             return Ok(());
         }
         Err(Malformed::new(format!(
-            "{LASTING_MAX} scopes are paused already"
+            "{LASTING_MAX} scopes are already paused"
         )))
     }
 

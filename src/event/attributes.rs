@@ -2,6 +2,10 @@
 //!
 //! Owns their names and the rules of a valid set. Does not know how they are encoded in a record:
 //! that is the binding's task.
+//!
+//! Reference: CloudEvents 1.0.2, section "Context Attributes". The rules for names follow it
+//! strictly when an event is written. A received name that breaks them is ignored, see
+//! [`decode`](super::decode).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -27,13 +31,23 @@ const RESERVED: [&str; 9] = [
 ///
 /// The fields may be set freely. [`encode`](super::encode) refuses a set that no reader could
 /// decode.
+///
+/// ```
+/// use evenkeel::event::Attributes;
+///
+/// let mut attributes = Attributes::new("row-17", "/bank/import", "bank.account-opened.v1");
+/// attributes.subject = Some("accounts/a-1".to_owned());
+/// attributes.extensions.insert("tenant".to_owned(), "north".to_owned());
+/// ```
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Attributes {
-    /// Unique within `source`. Never empty.
+    /// Unique within `source`: the second half of the event's identity. Never empty. An import that
+    /// may run twice derives it from the data, so that a row has the same id each time.
     pub id: String,
-    /// URI reference of the producer of the event. Never empty.
+    /// URI reference of the producer of the event: the first half of its identity. Never empty.
     pub source: String,
-    /// The event type with its version. Never empty.
+    /// The event type with its version. Never empty. It selects the handler and the schema.
     pub ty: String,
     /// The subject of the event, within `source`.
     pub subject: Option<String>,
@@ -44,11 +58,14 @@ pub struct Attributes {
     /// 9999-12-30T22:00:00Z, such as the last instant of .NET. Written unchanged if `time` is
     /// absent.
     pub time_text: Option<String>,
-    /// Media type of the payload.
+    /// Media type of the payload. [`Event::new`](super::Event::new) sets `application/json`, the
+    /// only format that this library writes.
     pub datacontenttype: Option<String>,
-    /// URI of the schema of the payload.
+    /// URI of the schema of the payload. It is passed on unchanged: payloads are validated by their
+    /// type.
     pub dataschema: Option<String>,
-    /// Extension attributes by name (lower-case letters and digits).
+    /// Extension attributes by name: lower-case letters and digits, and no name of the
+    /// specification. Values are texts; a received number or boolean becomes its JSON text.
     pub extensions: BTreeMap<String, String>,
 }
 
@@ -120,7 +137,8 @@ impl Attributes {
             .find(|name| !is_extension_name(name.as_bytes()))
             .map(|name| {
                 format!(
-                    "{name:?} cannot name an extension attribute: use lower-case letters and digits, and no name of \
+                    "{name:?} cannot name an extension attribute: use lower-case letters and \
+                     digits, and no name of \
                      the specification"
                 )
             })

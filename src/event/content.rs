@@ -10,6 +10,8 @@ use std::fmt;
 /// length.
 ///
 /// Equal digests mean equal contents, unless someone spent the work of 2^64 digests on a collision.
+/// An inbox stores the digest beside the identity, so that two different events of the same id are
+/// noticed. Digests never change between versions of this library, as they are stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ContentDigest([u8; 16]);
 

@@ -6,6 +6,8 @@
 
 /// An ordered list of record headers. Names may repeat, and a value may be absent.
 ///
+/// `Debug` prints names and the lengths of values, and no value: headers may carry credentials.
+///
 /// ```
 /// use evenkeel::event::Headers;
 ///
@@ -86,10 +88,18 @@ pub(crate) fn pack(into: &mut Vec<u8>, name: &[u8], value: Option<&[u8]>) {
     into.extend_from_slice(value.unwrap_or_default());
 }
 
-/// Iterates over packed headers as `(name, value)`.
+/// Iterates over packed headers as `(name, value)`. A clone continues from the same place. Bytes
+/// that are not packed headers end the iteration.
 #[derive(Clone)]
 pub struct HeadersIter<'a> {
     rest: &'a [u8],
+}
+
+impl std::fmt::Debug for HeadersIter<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = self.clone().map(|(name, _)| String::from_utf8_lossy(name));
+        f.debug_list().entries(names).finish()
+    }
 }
 
 impl<'a> HeadersIter<'a> {

@@ -4,7 +4,8 @@
 
 use uuid::Uuid;
 
-/// Creates a new, time-ordered id (UUIDv7).
+/// Creates a new, time-ordered id (UUIDv7). Ids of one process sort by the time of their creation,
+/// which keeps indexes of inboxes and outboxes compact.
 pub fn new_id() -> String {
     Uuid::now_v7().to_string()
 }
@@ -14,7 +15,16 @@ pub fn new_id() -> String {
 ///
 /// The same arguments always result in the same id (UUIDv5), in every process and every version of
 /// this library. So a redelivery publishes the same ids, and the next inbox suppresses the
-/// duplicates.
+/// duplicates. Events that a handler publishes through its context have such ids already. Use this
+/// function for events that it publishes in another way.
+///
+/// ```
+/// use evenkeel::event::derived_id;
+///
+/// let first = derived_id("/shop/orders", "o-1", "payments", 0);
+/// assert_eq!(first, derived_id("/shop/orders", "o-1", "payments", 0));
+/// assert_ne!(first, derived_id("/shop/orders", "o-1", "payments", 1));
+/// ```
 pub fn derived_id(source: &str, id: &str, handler: &str, ordinal: u32) -> String {
     of_parts([source, id, handler, &ordinal.to_string()])
 }

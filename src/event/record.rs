@@ -2,6 +2,16 @@
 //!
 //! Owns the layout of records in memory: one buffer holds the keys, values and headers of a batch,
 //! and a record is an index into it. Does not know clients or consumers.
+//!
+//! # Why a batch
+//! A burst of small records would otherwise cost several allocations each, freed on another thread.
+//! One buffer costs one. The price is that one record keeps the bytes of its batch in memory, so a
+//! record that waits for long is copied out ([`Record::detached`]).
+//!
+//! # Budget
+//! A batch may count its bytes in an `AtomicUsize`, which the consumer compares with its limit of
+//! bytes in flight. The count is added when the batch is built, and subtracted when its last record
+//! is dropped, on whatever thread that is. Lengths are 32 bits: a batch has less than 4 GiB.
 
 use super::HeadersIter;
 use super::headers::pack;
@@ -11,7 +21,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A received Kafka record: a cheap handle into the buffer that it was received in.
 ///
-/// A handle keeps its whole batch in memory. [`Record::detached`] copies one record out.
+/// A handle keeps its whole batch in memory. [`Record::detached`] copies one record out. Handles
+/// may be sent to other threads. `Debug` prints the position, `topic/partition@offset`, and no
+/// content.
 ///
 /// ```
 /// use evenkeel::event::RecordBatchBuilder;
@@ -47,13 +59,14 @@ impl Record {
         self.position().offset
     }
 
-    /// The record's timestamp in milliseconds since the epoch. None if it has none.
+    /// The record's timestamp in milliseconds since the epoch. None if it has none. The producer or
+    /// the broker has set it, depending on the topic.
     pub fn timestamp_ms(&self) -> Option<i64> {
         let timestamp = self.position().timestamp_ms;
         (timestamp >= 0).then_some(timestamp)
     }
 
-    /// The key of the record. None if it has none.
+    /// The key of the record. None if it has none, which differs from an empty key.
     pub fn key(&self) -> Option<&[u8]> {
         let position = self.position();
         self.slice(position.start, position.key)
@@ -65,7 +78,7 @@ impl Record {
         self.slice(position.start + length(position.key), position.value)
     }
 
-    /// The headers of the record, in order.
+    /// The headers of the record, in order. Parsed by each call.
     pub fn headers(&self) -> HeadersIter<'_> {
         let position = self.position();
         let start = position.start + length(position.key) + length(position.value);
@@ -163,12 +176,21 @@ const SHRUNK_FROM_BYTES: usize = 16 << 10;
 const OVERHEAD: usize = size_of::<RecordBatch>() + 2 * size_of::<usize>();
 
 /// Consecutive records in one buffer. Its bytes count against a budget until the last record of it
-/// is dropped.
+/// is dropped. [`RecordBatchBuilder`] builds it; an example is at [`Record`].
 pub struct RecordBatch {
     buffer: Vec<u8>,
     sources: Vec<Source>,
     positions: Vec<Position>,
     budget: Option<Arc<AtomicUsize>>,
+}
+
+impl fmt::Debug for RecordBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordBatch")
+            .field("records", &self.len())
+            .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
+    }
 }
 
 impl RecordBatch {
@@ -212,12 +234,23 @@ impl Drop for RecordBatch {
     }
 }
 
-/// Builds a [`RecordBatch`] record by record.
+/// Builds a [`RecordBatch`] record by record. For consumers, and for tests that call a router
+/// without Kafka.
 #[derive(Default)]
+#[must_use = "records are readable only after `build`"]
 pub struct RecordBatchBuilder {
     buffer: Vec<u8>,
     sources: Vec<Source>,
     positions: Vec<Position>,
+}
+
+impl fmt::Debug for RecordBatchBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordBatchBuilder")
+            .field("records", &self.len())
+            .field("bytes", &self.buffered())
+            .finish_non_exhaustive()
+    }
 }
 
 impl RecordBatchBuilder {
@@ -242,7 +275,9 @@ impl RecordBatchBuilder {
         (self.sources.len() - 1) as u32
     }
 
-    /// Appends a record. A negative `timestamp_ms` means that the record has none.
+    /// Appends a record. A negative `timestamp_ms` means that the record has none. `source` is a
+    /// number that [`RecordBatchBuilder::source`] returned for this builder; with another one the
+    /// record's topic and partition panic.
     pub fn push<'h>(
         &mut self,
         source: u32,

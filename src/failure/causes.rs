@@ -1,8 +1,11 @@
 //! The chain of errors that an error wraps.
+//!
+//! Errors come from code of the service, so the chain is bounded ([`CAUSES_MAX`]): a `source` that
+//! leads back to itself must not hang a worker.
 
 use std::error::Error;
 
-/// An error and the errors that it wraps, up to a limit: a `source` may lead back to itself.
+/// An error and the errors that it wraps, the outermost first. At most [`CAUSES_MAX`].
 pub(crate) fn causes<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

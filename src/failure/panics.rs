@@ -3,6 +3,10 @@
 //! Owns the catching, the text and the disposal of panics. A panic caught here cannot unwind any
 //! further: neither from the code itself, nor from the drop of its result or of the panic's
 //! payload.
+//!
+//! A worker drives many records in one task, so a panic that escaped would end all of them. All
+//! code of a service is therefore called by way of this module: handlers and their drop, layers,
+//! extractors, classifiers, and the `Display`, `source` and drop of errors.
 
 use super::{DeadReason, Stage};
 use std::any::Any;
@@ -13,8 +17,9 @@ pub(crate) fn caught<T>(what: &str, code: impl FnOnce() -> T) -> Result<T, DeadR
     catch_unwind(AssertUnwindSafe(code)).map_err(|panic| told(what, panic))
 }
 
-/// The reason of a dead letter for a panic of `what`. Drops the panic's payload, whose drop may
-/// panic as well.
+/// The reason of a dead letter for a panic of `what`, which completes the sentence "… panicked".
+/// Drops the panic's payload, whose drop may panic as well; the payload of that second panic is
+/// leaked, because its drop could panic a third time.
 pub(crate) fn told(what: &str, panic: Box<dyn Any + Send>) -> DeadReason {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
@@ -27,7 +32,7 @@ pub(crate) fn told(what: &str, panic: Box<dyn Any + Send>) -> DeadReason {
     reason
 }
 
-/// Drops `value`. A panic in its drop is only logged.
+/// Drops `value`. A panic in its drop is only logged: the record's outcome is decided already.
 pub(crate) fn drop_caught<T>(what: &str, value: T) {
     if let Err(reason) = caught(what, || drop(value)) {
         tracing::error!(
@@ -38,6 +43,8 @@ pub(crate) fn drop_caught<T>(what: &str, value: T) {
 }
 
 /// A value of a service, such as its handler, whose drop cannot unwind.
+///
+/// The value is present until the drop.
 pub(crate) struct Guarded<T>(Option<T>);
 
 impl<T> Guarded<T> {
@@ -54,7 +61,8 @@ impl<T> Guarded<T> {
         copy.ok_or_else(|| DeadReason::new(Stage::Handler, "the handler is gone"))
     }
 
-    /// The value itself, replaced by a clone.
+    /// The value itself, replaced by a clone: the caller receives the instance that has waited in
+    /// the queues of its layers.
     pub(crate) fn exchanged(&mut self) -> Result<T, DeadReason>
     where
         T: Clone,

@@ -3,28 +3,42 @@
 use std::fmt;
 
 /// The stage at which a record failed for good.
+///
+/// Operators filter dead letters by it: the stage tells whose mistake it probably is.
+///
+/// ```
+/// use evenkeel::handler::{DeadReason, Stage};
+///
+/// let reason = DeadReason::new(Stage::Handler, "the order has no lines");
+/// assert_eq!(reason.message, "the order has no lines");
+/// assert_eq!(reason.stage.as_str(), "handler");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stage {
-    /// The record could not be decoded.
+    /// The record could not be decoded: it is no event, or its payload has another shape than the
+    /// handler's type. The handler was not called. Usually the producer is at fault.
     Decode,
-    /// Its payload does not match its schema.
+    /// Its payload does not match its schema in the router's
+    /// [catalogue](crate::handler::Router::with_catalogue). The handler was not called.
     Schema,
     /// The handler refused the record, or failed too often.
     Handler,
-    /// The handler took too long.
+    /// The handler took too long too often.
     Timeout,
-    /// The handler panicked.
+    /// Code of the service panicked: the handler, a layer, an extractor, the classifier, or the
+    /// code of an error. A bug of the service.
     Panic,
     /// The inbox knows its id from another event, and
-    /// [`ReusedIds::DeadLetter`](crate::handler::ReusedIds::DeadLetter) is configured.
+    /// [`ReusedIds::DeadLetter`](crate::handler::ReusedIds::DeadLetter) is configured. The handler
+    /// was not called.
     Inbox,
     /// The record was not handled: an operator skipped it.
     Skipped,
 }
 
 impl Stage {
-    /// The name of the stage in headers, metrics and listings.
+    /// The name of the stage in headers, metrics and listings. Names are stable.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Decode => "decode",
@@ -44,12 +58,28 @@ impl fmt::Display for Stage {
     }
 }
 
-/// Why a record becomes a dead letter.
+/// Why a record becomes a dead letter. A handler returns it in
+/// [`Outcome::Dead`](crate::handler::Outcome::Dead).
+///
+/// ```
+/// use evenkeel::event::Record;
+/// use evenkeel::handler::{DeadReason, Outcome, Stage};
+///
+/// async fn check(record: Record) -> Outcome {
+///     match record.key() {
+///         Some(_) => Outcome::Done,
+///         None => Outcome::Dead(DeadReason::new(Stage::Handler, "the record has no key")),
+///     }
+/// }
+/// # let _ = evenkeel::handler::Router::new().raw(check);
+/// ```
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct DeadReason {
     /// The stage at which it failed.
     pub stage: Stage,
-    /// The failure, without any part of the payload. Shortened when it is written.
+    /// The failure, in one line and without any part of the payload: operators who may read dead
+    /// letters' headers need not be allowed to read payloads. Cut at 1024 bytes when it is written.
     pub message: String,
 }
 

@@ -1,5 +1,10 @@
 //! Async functions as handlers: the first argument is the event (or the raw record), further
 //! arguments come from the context.
+//!
+//! [`Function`], [`RawFunction`] and [`BatchFunction`] are implemented by a macro for functions
+//! with zero to three further arguments. Their `Args` parameter makes the implementations distinct;
+//! it is inferred. A context is created only if an argument takes something from it, so that a
+//! handler of the event alone costs no allocation for it.
 
 use super::context::{Context, ContextSource};
 use super::{BatchOutcome, Delivered, HandlerError, IntoBatchOutcome, IntoOutcome, Outcome};
@@ -11,17 +16,50 @@ use std::future::Future;
 ///
 /// Implemented by [`Context`], [`State`] and the transactions of the inbox stores. The router calls
 /// [`FromContext::from_context`] once per delivery and argument, in the worker's task, before the
-/// handler starts; it must not block.
+/// handler starts and after the inbox has claimed the delivery; for a batch handler once per batch,
+/// in the batch's task. It must not block: other records of the worker wait meanwhile. A panic in
+/// it dead-letters the record.
+///
+/// Implement it for values that several handlers read from headers:
+///
+/// ```
+/// use evenkeel::event::Record;
+/// use evenkeel::handler::{Context, FromContext, HandlerError, Router};
+///
+/// struct Tenant(String);
+///
+/// impl FromContext for Tenant {
+///     fn from_context(context: &Context) -> Result<Self, HandlerError> {
+///         let tenant = context.headers().last_value("tenant");
+///         let missing = || HandlerError::permanent("the record has no header `tenant`");
+///         let tenant = tenant.ok_or_else(missing)?;
+///         Ok(Self(String::from_utf8_lossy(tenant).into_owned()))
+///     }
+/// }
+///
+/// async fn handle(record: Record, Tenant(tenant): Tenant) {
+///     println!("{record:?} of {tenant}");
+/// }
+///
+/// let router = Router::new().raw(handle);
+/// router.validate()?;
+/// # Ok::<(), evenkeel::kafka::ConfigError>(())
+/// ```
 pub trait FromContext: Sized + Send + 'static {
-    /// The type of transaction that this argument needs.
+    /// The type of transaction that this argument needs. A handler may have one such argument.
     /// [`Router::validate`](super::Router::validate) refuses a router whose inbox hands out no such
-    /// transaction. Default: none.
+    /// transaction, before any record is handled. Default: none.
+    ///
+    /// An argument that declares a type takes it with [`Context::take_transaction`]. Only a handler
+    /// with such an argument has a transaction at all; for others the inbox may use a cheaper
+    /// claim.
     fn transaction_type() -> Option<TypeId> {
         None
     }
 
-    /// The type of shared state that this argument needs, with its name.
-    /// [`Router::validate`](super::Router::validate) refuses a router without it. Default: none.
+    /// The type of shared state that this argument needs, with its name for messages.
+    /// [`Router::validate`](super::Router::validate) refuses a router without it, before any record
+    /// is handled. Default: none.
     fn state_type() -> Option<(TypeId, &'static str)> {
         None
     }
@@ -29,7 +67,8 @@ pub trait FromContext: Sized + Send + 'static {
     /// Takes the argument from the delivery's context.
     ///
     /// # Errors
-    /// If the context does not have it.
+    /// If the context does not have it. The handler is not called, and the error ends the attempt
+    /// like one of the handler: its class decides whether the record is retried.
     fn from_context(context: &Context) -> Result<Self, HandlerError>;
 }
 
@@ -40,7 +79,25 @@ impl FromContext for Context {
 }
 
 /// The router's shared state as a handler argument. Each delivery receives a clone of the state set
-/// by [`Router::with_state`](super::Router::with_state).
+/// by [`Router::with_state`](super::Router::with_state), so a large state belongs in an
+/// [`Arc`](std::sync::Arc).
+///
+/// ```
+/// use evenkeel::event::Record;
+/// use evenkeel::handler::{Router, State};
+/// use std::sync::Arc;
+///
+/// type Names = Arc<Vec<String>>;
+///
+/// async fn handle(_: Record, State(names): State<Names>) {
+///     println!("{} names", names.len());
+/// }
+///
+/// let router = Router::new().raw(handle);
+/// assert!(router.validate().is_err(), "the state is missing");
+/// router.with_state(Names::default()).validate()?;
+/// # Ok::<(), evenkeel::kafka::ConfigError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct State<S>(pub S);
 
@@ -51,7 +108,10 @@ impl<S: Any + Clone + Send + Sync> FromContext for State<S> {
 
     fn from_context(context: &Context) -> Result<Self, HandlerError> {
         context.shared::<S>().map(State).ok_or_else(|| {
-            HandlerError::permanent("the router has no such state; give it with Router::with_state")
+            let state = std::any::type_name::<S>();
+            HandlerError::permanent(format!(
+                "the router has no state {state}; set it with Router::with_state"
+            ))
         })
     }
 }
@@ -59,7 +119,10 @@ impl<S: Any + Clone + Send + Sync> FromContext for State<S> {
 /// A batch handler's argument after the events, shared by all of them.
 ///
 /// Implemented by [`State`] and the transactions of the inbox stores. A [`Context`] belongs to one
-/// event, so each event carries its own.
+/// event, so each event carries its own ([`Delivered::context`]).
+///
+/// A marker: implement it for an argument of your own only if its value is the same for all events
+/// of a batch. [`FromContext::from_context`] receives the context of the first event.
 pub trait BatchArgument: FromContext {}
 
 impl<S: Any + Clone + Send + Sync> BatchArgument for State<S> {}
@@ -76,7 +139,7 @@ macro_rules! transactions {
             fn from_context(context: &Context) -> Result<Self, HandlerError> {
                 context.take_transaction::<Self>().ok_or_else(|| {
                     HandlerError::permanent(
-                        "the store's transaction is taken already: name it once among the arguments",
+                        "the inbox's transaction is taken; name it once among the arguments",
                     )
                 })
             }
@@ -89,7 +152,9 @@ macro_rules! transactions {
 
 transactions!("postgres": crate::inbox::PostgresTx, "sqlite": crate::inbox::SqliteTx);
 
-/// The needs of a handler beside its event, as its arguments declare them.
+/// The needs of a handler beside its event, as its arguments declare them
+/// ([`FromContext::transaction_type`], [`FromContext::state_type`]). The router checks them in
+/// [`Router::validate`](super::Router::validate).
 #[derive(Debug, Clone, Default)]
 pub struct Needs {
     /// Transaction types.
@@ -112,6 +177,16 @@ impl Needs {
 }
 
 /// An async function that handles events of type `T`. `Args` distinguishes the implementations.
+///
+/// Implemented for every `async fn(Event<T>, …)` with at most three further arguments that
+/// implement [`FromContext`], and whose result implements [`IntoOutcome`]; there is no need to
+/// implement it.
+///
+/// The router calls it once per attempt. The future runs in the task of a worker, among those of
+/// other records: it must not block the thread ([`tokio::task::spawn_blocking`] is for that). It is
+/// dropped at an await when `handler_timeout` passes, when the deadline of a stop passes, or when
+/// its store stops answering. What it wrote in the inbox's transaction is then undone; all other
+/// effects must tolerate a repetition. After a revoke it runs on, and its result is ignored.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",
     note = "a handler is an async function whose first argument is `Event<T>`, whose other arguments (at most three) are `Context`, `State<S>` or a transaction, and that returns `()`, an `Outcome` or a `Result` of either"
@@ -119,7 +194,7 @@ impl Needs {
 pub trait Function<T, Args>: Clone + Send + Sync + 'static {
     /// The needs of its arguments.
     fn needs() -> Needs;
-    /// Calls the function.
+    /// Takes the arguments and calls the function. The future borrows nothing.
     fn call(
         &self,
         event: Event<T>,
@@ -127,7 +202,8 @@ pub trait Function<T, Args>: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Outcome> + Send + 'static + use<Self, T, Args>;
 }
 
-/// An async function that handles raw records.
+/// An async function that handles raw records: a [`Function`] whose first argument is a
+/// [`Record`]. The same rules apply.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler of raw records",
     note = "a raw handler is an async function whose first argument is `Record`, whose other arguments (at most three) are `Context`, `State<S>` or a transaction, and that returns `()`, an `Outcome` or a `Result` of either"
@@ -135,7 +211,7 @@ pub trait Function<T, Args>: Clone + Send + Sync + 'static {
 pub trait RawFunction<Args>: Clone + Send + Sync + 'static {
     /// The needs of its arguments.
     fn needs() -> Needs;
-    /// Calls the function.
+    /// Takes the arguments and calls the function. The future borrows nothing.
     fn call(
         &self,
         record: Record,
@@ -143,7 +219,12 @@ pub trait RawFunction<Args>: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Outcome> + Send + 'static + use<Self, Args>;
 }
 
-/// An async function that handles a batch of events of type `T`.
+/// An async function that handles a batch of events of type `T`: a [`Function`] whose first
+/// argument is a `Vec` of [`Delivered`], whose other arguments implement [`BatchArgument`], and
+/// whose result implements [`IntoBatchOutcome`].
+///
+/// It runs in a task of its own, once per batch. It is dropped when none of its deliveries is
+/// waited for any more, when `handler_timeout` passes, or when its store stops answering.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a batch handler",
     note = "a batch handler is an async function whose first argument is `Vec<Delivered<T>>`, whose other arguments (at most three) are `State<S>` or a transaction, and that returns `()`, a `Vec<Outcome>` or a `Result` of either"
@@ -151,7 +232,7 @@ pub trait RawFunction<Args>: Clone + Send + Sync + 'static {
 pub trait BatchFunction<T, Args>: Clone + Send + Sync + 'static {
     /// The needs of its arguments.
     fn needs() -> Needs;
-    /// Calls the function.
+    /// Takes the arguments and calls the function. The future borrows nothing.
     fn call(
         &self,
         events: Vec<Delivered<T>>,

@@ -15,6 +15,7 @@
 //! | transient | retried in place with growing, jittered waits, then parked; at last dead-lettered |
 //! | permanent | dead-lettered at once |
 //! | outage | retried until it ends; no attempt is counted |
+//! | timeout | an outage if most attempts that need the same dependency time out, else transient |
 //!
 //! ```
 //! use evenkeel::event::Record;
@@ -52,6 +53,11 @@
 //! in the classifier, in an error's `Display`, `source` or drop, in an extractor, in a layer, or in
 //! the drop or the `Clone` of a handler. If the class of an error is known, a panic in its
 //! `Display` does not change it: the record is retried by its class.
+//!
+//! Inside, from the outermost caller to the innermost: `deadline` limits an attempt; `router` reads
+//! the record, selects the handler and drives claim, call, commit and publish; `batch` does the
+//! same for several deliveries at once; `extract` takes the arguments from the `context`; `outcome`
+//! and `error` are the results; `dedup` reports what the inbox recognised.
 
 mod batch;
 mod context;

@@ -3,20 +3,45 @@
 use super::HandlerError;
 use crate::failure::DeadReason;
 
-/// How one delivery of a record ended.
+/// How one delivery of a record ended. The response of every handler service.
+///
+/// Most handlers return `()` or a `Result`, which convert into it ([`IntoOutcome`]). A handler
+/// returns it itself to ignore a record:
+///
+/// ```
+/// use evenkeel::event::Record;
+/// use evenkeel::handler::{HandlerError, Outcome, Router};
+///
+/// async fn count(record: Record) -> Result<Outcome, HandlerError> {
+///     let Some(value) = record.value() else {
+///         return Ok(Outcome::Ignored); // a tombstone
+///     };
+///     println!("{} bytes", value.len());
+///     Ok(Outcome::Done)
+/// }
+///
+/// let router = Router::new().raw(count);
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
+#[must_use = "the record is settled or retried by it"]
 pub enum Outcome {
-    /// Handled. The record is settled.
+    /// Handled. The router commits the claim of the inbox, with a transactional one also the
+    /// effect, and publishes the handler's events. Then the record is settled.
     Done,
-    /// Handled before: the inbox suppressed the effect. The record is settled.
+    /// Handled before: the inbox suppressed the effect. The record is settled. A service that
+    /// recognises duplicates itself may return it too; it is counted as one.
     Duplicate,
-    /// Not for this handler. The record is settled.
+    /// Not for this handler. The record is settled, and counted in
+    /// [`RunReport::ignored`](crate::consumer::RunReport::ignored). An inbox records it like a
+    /// handled one.
     Ignored,
-    /// Failed for now. The class of the error and the retry policy decide when it is retried.
+    /// Failed for now. The class of the error and the
+    /// [`RetryPolicy`](crate::recovery::RetryPolicy) decide when it is retried. Nothing is
+    /// committed or published.
     Retry(HandlerError),
     /// Failed for good. The record is written to the dead-letter topic and settled after the
-    /// brokers acknowledged that.
+    /// brokers acknowledged that. Nothing is committed or published.
     Dead(DeadReason),
 }
 
@@ -36,9 +61,30 @@ impl Outcome {
     }
 }
 
-/// The return types of a handler function: `()`, an [`Outcome`], or a `Result` of either.
+/// The return types of a handler function: `()`, an [`Outcome`], or a `Result` of either, with any
+/// error that converts into a [`HandlerError`].
 ///
-/// Called by the router once per delivery, when the handler's future has completed.
+/// Called by the router once per attempt, in the worker's task, when the handler's future has
+/// completed. It must not block. A panic in it dead-letters the record.
+///
+/// A service can implement it for a result type of its own:
+///
+/// ```
+/// use evenkeel::handler::{IntoOutcome, Outcome};
+///
+/// enum Reply { Sent, NotForUs }
+///
+/// impl IntoOutcome for Reply {
+///     fn into_outcome(self) -> Outcome {
+///         match self {
+///             Self::Sent => Outcome::Done,
+///             Self::NotForUs => Outcome::Ignored,
+///         }
+///     }
+/// }
+/// # assert!(matches!(Reply::Sent.into_outcome(), Outcome::Done));
+/// # assert!(matches!(Reply::NotForUs.into_outcome(), Outcome::Ignored));
+/// ```
 pub trait IntoOutcome {
     /// Converts the value into an outcome.
     fn into_outcome(self) -> Outcome;

@@ -2,6 +2,9 @@
 //!
 //! Owns one lock per delivery. Knows no effects: it hands out no transaction, so an effect that
 //! outlives the process is at least once with it, never exactly once.
+//!
+//! A claim is the lock itself, so a claim that is dropped anywhere, also by a panic, is abandoned
+//! without further work, and the waiting claims of the same delivery continue in their order.
 
 use super::{BoxFuture, Claim, Claimed, Completion, Completions, Inbox, InboxError, InboxKey};
 use crate::event::{ContentDigest, OutgoingRecord};
@@ -14,7 +17,24 @@ use tokio::sync::OwnedMutexGuard;
 /// state.
 ///
 /// It never forgets, so its memory grows with the number of events: do not use it in a long-running
-/// service.
+/// service. A claim waits without a limit for an open claim of the same delivery.
+///
+/// # Examples
+/// ```
+/// use evenkeel::inbox::{Claimed, Inbox, InboxKey, MemoryInbox};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), evenkeel::inbox::InboxError> {
+/// let inbox = MemoryInbox::default();
+/// let key = InboxKey::new("mailer", "welcome", "/shop/web", "1");
+/// let Claimed::Fresh(claim) = inbox.claim(&key).await? else {
+///     panic!("a new inbox knows no delivery");
+/// };
+/// claim.complete(Vec::new()).await?;
+/// assert!(matches!(inbox.claim(&key).await?, Claimed::Duplicate { .. }));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Default, Clone)]
 pub struct MemoryInbox {
     deliveries: Arc<Mutex<HashMap<InboxKey, Delivery>>>,
@@ -23,10 +43,21 @@ pub struct MemoryInbox {
 /// A completed delivery. The holder of the lock has the claim; the others wait in order.
 type Delivery = Arc<tokio::sync::Mutex<Option<Completed>>>;
 
+/// What the store keeps of a completed delivery. Without it, the delivery is fresh or claimed.
 struct Completed {
+    /// The events left to publish; emptied by [`Inbox::sent`].
     published: Vec<OutgoingRecord>,
     content: Option<ContentDigest>,
     at_ms: i64,
+}
+
+impl std::fmt::Debug for MemoryInbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let deliveries = self.deliveries().len();
+        f.debug_struct("MemoryInbox")
+            .field("deliveries", &deliveries)
+            .finish_non_exhaustive()
+    }
 }
 
 impl MemoryInbox {
@@ -35,6 +66,7 @@ impl MemoryInbox {
         deliveries.unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The lock of a delivery, created at its first claim. The map is locked for the look-up only.
     fn delivery(&self, key: &InboxKey) -> Delivery {
         let mut deliveries = self.deliveries();
         match deliveries.get(key) {
@@ -43,6 +75,7 @@ impl MemoryInbox {
         }
     }
 
+    /// Whether any delivery with such a key was completed.
     fn has(&self, is_meant: impl Fn(&InboxKey) -> bool) -> bool {
         let deliveries = self.deliveries();
         let mut meant = deliveries.iter().filter(|(key, _)| is_meant(key));
@@ -50,7 +83,7 @@ impl MemoryInbox {
     }
 }
 
-/// Does not wait for an open claim, whose delivery is not completed.
+/// The completion of a delivery. Does not wait for an open claim, whose delivery is not completed.
 fn completion(delivery: &Delivery) -> Option<Completion> {
     let delivery = delivery.try_lock().ok()?;
     delivery.as_ref().map(|completed| Completion {
@@ -113,6 +146,8 @@ impl Completions for MemoryInbox {
     }
 }
 
+/// The claim of a delivery: the owned guard of its lock. Dropping the guard ends the claim, and the
+/// value behind it decides whether the next one is fresh.
 struct MemoryClaim {
     content: Option<ContentDigest>,
     delivery: OwnedMutexGuard<Option<Completed>>,

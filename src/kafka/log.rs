@@ -1,6 +1,13 @@
 //! Forwards librdkafka's log lines to `tracing`.
 //!
 //! Owns the mapping of levels, and the target `librdkafka` for filters.
+//!
+//! librdkafka queues its log lines, and the bindings deliver them from inside a poll of the client,
+//! on the polling thread. Two consequences shape this file:
+//! - Each line ends a poll without a wait. [`next_event`] therefore polls on as long as lines were
+//!   delivered, or a rebalance behind a burst of lines would be served late.
+//! - A broken connection logs a line several times a second for each broker and client. Such lines
+//!   are logged at debug level, and `error/trouble.rs` writes one summary for the process.
 
 use super::error::trouble;
 use rdkafka::config::RDKafkaLogLevel;
@@ -78,6 +85,9 @@ pub(crate) fn forward(level: RDKafkaLogLevel, facility: &str, message: &str) {
 ///
 /// A `log_level` in the user's properties has precedence. It is moved because the client's own
 /// level would override it.
+///
+/// The level is that of the moment at which a client is created. A filter that is changed later
+/// hides lines, but shows no finer ones than the client formats.
 pub(super) fn set_level(config: &mut ClientConfig) {
     let asked = config.get("log_level").and_then(|level| level.parse().ok());
     config.set_log_level(match asked {
@@ -93,7 +103,7 @@ pub(super) fn set_level(config: &mut ClientConfig) {
     });
 }
 
-/// A client context that only logs.
+/// A client context that only logs. For clients whose errors appear in the results of requests.
 #[derive(Clone, Default)]
 pub(crate) struct LoggingContext;
 

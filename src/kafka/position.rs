@@ -7,6 +7,22 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The position of a record on the log. Its text form is `topic/partition@offset`.
+///
+/// Parsing accepts the output of `Display` only: a valid topic name, and numbers from 0.
+/// The error is a sentence that states the expected form, fit for the user of a flag.
+///
+/// A position identifies a record in one cluster only, and only until its topic is deleted and
+/// created again.
+///
+/// ```
+/// use evenkeel::kafka::RecordPosition;
+///
+/// let position: RecordPosition = "dlq.payments.shop.orders/0@17".parse()?;
+/// assert_eq!((position.topic.as_str(), position.offset), ("dlq.payments.shop.orders", 17));
+/// assert_eq!(position.to_string(), "dlq.payments.shop.orders/0@17");
+/// assert!("shop.orders/0".parse::<RecordPosition>().is_err());
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordPosition {
     /// The topic of the record.
@@ -33,7 +49,7 @@ impl FromStr for RecordPosition {
         let ((topic, partition), offset) =
             parts.ok_or("write TOPIC/PARTITION@OFFSET, for example dlq.payments.orders/0@17")?;
         if !is_topic_name(topic) {
-            return Err(format!("{topic:?} is no topic's name"));
+            return Err(format!("{topic:?} is not a topic name"));
         }
         let partition = partition.parse().ok().filter(|number: &i32| *number >= 0);
         let offset = offset.parse().ok().filter(|number: &i64| *number >= 0);

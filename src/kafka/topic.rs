@@ -2,6 +2,16 @@
 
 /// Whether brokers accept this name for a topic: 1 to 249 letters, digits, dots, underscores and
 /// hyphens, and not only one or two dots.
+///
+/// Brokers also refuse a name that differs from an existing one in dots and underscores only. This
+/// function does not ask them.
+///
+/// ```
+/// use evenkeel::kafka::is_topic_name;
+///
+/// assert!(is_topic_name("shop.orders"));
+/// assert!(!is_topic_name("shop orders"));
+/// ```
 pub fn is_topic_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=249).contains(&name.len()) && name.bytes().all(allowed) && name != "." && name != ".."

@@ -44,6 +44,7 @@ pub(crate) async fn check(store: &dyn Store, writer: &dyn Writer) {
         .expect("the store stands still");
 }
 
+/// A small record of a topic and key.
 fn record(topic: &str, key: &str) -> OutgoingRecord {
     OutgoingRecord {
         topic: topic.to_owned(),
@@ -55,6 +56,7 @@ fn record(topic: &str, key: &str) -> OutgoingRecord {
     }
 }
 
+/// A request for all rows.
 fn everything() -> Page {
     Page {
         slots: (0..SLOTS).collect(),
@@ -64,6 +66,7 @@ fn everything() -> Page {
     }
 }
 
+/// The topics and keys of a page, and whether it is whole.
 async fn read(store: &dyn Store, page: &Page) -> (Vec<(String, String)>, bool) {
     let read = store.read(page).await.expect("readable");
     let name = |row: super::store::StoredRow| {
@@ -74,11 +77,13 @@ async fn read(store: &dyn Store, page: &Page) -> (Vec<(String, String)>, bool) {
     (read.rows.into_iter().map(name).collect(), read.is_whole)
 }
 
+/// Topics and keys as [`read`] returns them.
 fn named(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     let name = |(topic, key): &(&str, &str)| ((*topic).to_owned(), (*key).to_owned());
     pairs.iter().map(name).collect()
 }
 
+/// Deletes all rows, so that the next case begins with an empty store.
 async fn clear(store: &dyn Store) {
     let read = store.read(&everything()).await.expect("readable");
     let rows: Vec<RowId> = read.rows.into_iter().map(|row| row.id).collect();
@@ -88,6 +93,8 @@ async fn clear(store: &dyn Store) {
     assert!(store.is_drained(&[]).await.expect("an answer"));
 }
 
+/// Any record comes back byte for byte: repeated and binary headers, binary keys, absent and empty
+/// values.
 async fn a_record_is_stored_and_read_unchanged(store: &dyn Store, writer: &dyn Writer) {
     let mut event = record("t", "k'\"\u{1F600}");
     event.headers.push("ce_id", Some(b"1"));
@@ -125,6 +132,7 @@ async fn a_record_is_stored_and_read_unchanged(store: &dyn Store, writer: &dyn W
     clear(store).await;
 }
 
+/// A rolled back row is not there; a relay never publishes it.
 async fn only_committed_rows_are_read(store: &dyn Store, writer: &dyn Writer) {
     writer.write(vec![record("t", "rolled-back")], false).await;
     writer.write(vec![record("t", "committed")], true).await;
@@ -133,6 +141,8 @@ async fn only_committed_rows_are_read(store: &dyn Store, writer: &dyn Writer) {
     clear(store).await;
 }
 
+/// The first rows by number, at most as many and as large as asked for. `is_whole` is true only if
+/// nothing more was found.
 async fn a_page_holds_the_first_rows_within_its_limits(store: &dyn Store, writer: &dyn Writer) {
     let keys = ["a", "b", "c"];
     writer
@@ -167,6 +177,7 @@ async fn a_page_holds_the_first_rows_within_its_limits(store: &dyn Store, writer
     clear(store).await;
 }
 
+/// Excluded keys and topics are left out, except for keys that are asked for by name.
 async fn excluded_keys_and_topics_are_not_read(store: &dyn Store, writer: &dyn Writer) {
     let records = [("t", "a"), ("t", "b"), ("u", "a"), ("u", "b")];
     writer
@@ -187,6 +198,8 @@ async fn excluded_keys_and_topics_are_not_read(store: &dyn Store, writer: &dyn W
     clear(store).await;
 }
 
+/// The last reason and the first time of a refusal are shown. Held keys and excluded topics do not
+/// keep an outbox from being drained.
 async fn a_marked_row_is_shown_with_its_reason(store: &dyn Store, writer: &dyn Writer) {
     writer
         .write(vec![record("t", "held"), record("t", "held")], true)
@@ -232,6 +245,7 @@ async fn a_marked_row_is_shown_with_its_reason(store: &dyn Store, writer: &dyn W
     clear(store).await;
 }
 
+/// A relay that a topic refuses marks all it has read at once.
 async fn many_rows_are_marked_at_once_each_with_its_own_reason(
     store: &dyn Store,
     writer: &dyn Writer,
@@ -300,6 +314,8 @@ async fn lease(store: &dyn Store, relay: &str, slots: &[i16], lease: Duration) -
     granted
 }
 
+/// A lease is granted to one relay, renewed by it alone, and taken by another one only after it has
+/// ended or was released.
 async fn a_slot_has_one_relay_until_its_lease_ends(store: &dyn Store) {
     let short = Duration::from_millis(200);
     assert_eq!(attend(store, "b", LONG).await.relays, ["b"]);
@@ -335,6 +351,7 @@ async fn a_slot_has_one_relay_until_its_lease_ends(store: &dyn Store) {
     assert_eq!(lease(store, "a", &[3], LONG).await, [3]);
 }
 
+/// A relay that leaves frees its slots at once; one that does not come back is forgotten later.
 async fn a_relay_that_leaves_releases_everything(store: &dyn Store) {
     let status = store.status().await.expect("a status");
     let shares: Vec<_> = status

@@ -6,14 +6,30 @@
 use crate::publisher::PublishError;
 
 /// The errors of an outbox.
+///
+/// An error of `publish` concerns the caller's transaction: roll it back, and the event does not
+/// exist. A relay returns only [`OutboxError::Setting`] and [`OutboxError::Producer`]; it waits for
+/// a store that fails.
+///
+/// # Examples
+/// ```
+/// use evenkeel::outbox::OutboxError;
+///
+/// /// Whether it helps to repeat the whole transaction.
+/// fn may_repeat(error: &OutboxError) -> bool {
+///     matches!(error, OutboxError::Store { .. } | OutboxError::NoAnswer { .. })
+/// }
+/// assert!(!may_repeat(&OutboxError::Setting("lease is 0".to_owned())));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutboxError {
-    /// The event does not follow its schema or cannot be serialised. Nothing was written.
+    /// The event does not follow its schema or cannot be serialised. Nothing was written, and the
+    /// transaction can continue. Do not retry: correct the event or its schema.
     #[error(transparent)]
     Event(PublishError),
     /// The store failed, or is not reachable now. In a PostgreSQL transaction: roll back and repeat
-    /// the whole transaction.
+    /// the whole transaction. A deadlock (`40P01`) is such an error.
     #[error("the outbox cannot {doing}: {source}")]
     Store {
         /// The failed operation.
@@ -22,13 +38,16 @@ pub enum OutboxError {
         #[source]
         source: sqlx::Error,
     },
-    /// The store has a newer version, or is no outbox of evenkeel.
+    /// The store has a newer version, has older tables than this process may upgrade, or is no
+    /// outbox of evenkeel. Occurs while it is opened, which then changed nothing. Do not retry:
+    /// upgrade the tables or this program, as the reason says.
     #[error("the outbox {reason}")]
     Foreign {
         /// The owner or version, and the remedy.
         reason: String,
     },
-    /// The store did not answer in time.
+    /// The store did not answer in time. May be retried: the call is either done or not, and
+    /// repeating it does no harm.
     #[error("the outbox cannot {doing}: no answer within {seconds} s")]
     NoAnswer {
         /// The failed operation.
@@ -36,12 +55,12 @@ pub enum OutboxError {
         /// The time limit in seconds.
         seconds: u64,
     },
-    /// An invalid setting or address: which one, and the remedy.
+    /// An invalid setting or address: which one, and the remedy. Nothing was opened or published.
     #[error("{0}")]
     Setting(String),
     /// The producer is unusable; the process should stop and be restarted. Nothing is lost: events
     /// without an acknowledgement are still in the outbox.
-    #[error("the relay cannot go on: {0}")]
+    #[error("the relay cannot continue: {0}")]
     Producer(PublishError),
 }
 

@@ -10,6 +10,24 @@
 //! row once all in-sync replicas have the event. An event is published at least once, always with
 //! the same id, so that the next inbox suppresses a repetition. `docs/src/service/outbox.md`
 //! describes all guarantees and limits.
+//!
+//! # Why a table and no offset
+//! The relay keeps no position. Whatever is in the table is unpublished, and a row is deleted only
+//! after its acknowledgement. A transaction that commits late, with a low number, is therefore
+//! never passed over.
+//!
+//! # Why order holds
+//! Numbers grow in the order of the commits of one key: SQLite has one writer, and in PostgreSQL a
+//! transaction that publishes on a key holds a lock of the key until it ends. The relay sends the
+//! first row of a key and waits for its acknowledgement before it sends the next. Leases only keep
+//! relays from doing the same work; order does not depend on them.
+//!
+//! # Files
+//! - `postgres`, `sqlite`: writing rows, the tables, and the statements of relays
+//! - `relay`: the relay
+//! - `store.rs`: the trait between relay and stores; `conformance.rs` its suite
+//! - `row.rs`: a record as columns; `status.rs`, `version.rs`: what operators see
+//! - `handle.rs`: an outbox of any kind, for relays and operators
 
 #[cfg(test)]
 pub(crate) mod conformance;

@@ -2,6 +2,10 @@
 //!
 //! Owns the meaning of the columns, and the hash that orders keys and assigns them to slots. Knows
 //! no SQL.
+//!
+//! The columns are Debezium's for its outbox event router, so that it can replace the relay. `id`
+//! and `type` are copies for people and for Debezium; the record that a relay publishes is built
+//! from the other columns, byte for byte.
 
 use super::store::{RowId, StoredRow};
 use crate::event::{Headers, OutgoingRecord, decode};
@@ -32,9 +36,13 @@ pub(super) struct Row {
     pub(super) key: Option<String>,
     /// A key that is not text.
     pub(super) binary_key: Option<Vec<u8>>,
+    /// The value; `None` for a tombstone.
     pub(super) payload: Option<Vec<u8>>,
+    /// All headers as JSON, in order and with repetitions.
     pub(super) headers: String,
+    /// The partition, if the record fixes one.
     pub(super) partition: Option<i32>,
+    /// The timestamp, if the record fixes one.
     pub(super) timestamp_ms: Option<i64>,
     /// Rows of one hash keep their order.
     pub(super) key_hash: i64,
@@ -43,6 +51,8 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// The columns of a record. A record without a key gets a random hash: it is spread over the
+    /// slots and ordered with nothing.
     pub(super) fn of(record: &OutgoingRecord) -> Self {
         let (id, ty) = identity(record);
         let key = record.key.as_deref();
@@ -85,7 +95,8 @@ impl Row {
 }
 
 impl Row {
-    /// The row as a relay reads it.
+    /// The row as a relay reads it. A row that cannot be read is no error here: it is refused like
+    /// an event, which holds its key and shows the reason.
     pub(super) fn into_stored(self, sequence: i64, bytes: i64) -> StoredRow {
         StoredRow {
             id: RowId {
@@ -143,7 +154,8 @@ fn as_text(bytes: &[u8]) -> Option<&str> {
         .filter(|text| !text.contains('\0'))
 }
 
-/// A header's name or value: as text where possible, so that the table is readable.
+/// A header's name or value: as text where possible, so that the table is readable. Untagged: text
+/// is a JSON string, other bytes an object with the key `base64`.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Part {
@@ -152,6 +164,7 @@ enum Part {
 }
 
 impl Part {
+    /// Text if the bytes are UTF-8.
     fn of(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) => Self::Text(text.to_owned()),
@@ -180,6 +193,10 @@ fn encode_headers(headers: &Headers) -> String {
     serde_json::to_string(&pairs).unwrap_or_else(|_| unreachable!("strings always serialise"))
 }
 
+/// Decodes the result of [`encode_headers`].
+///
+/// # Errors
+/// For text that another program wrote.
 fn decode_headers(json: &str) -> Result<Headers, serde_json::Error> {
     let pairs: Vec<(Part, Option<Part>)> = serde_json::from_str(json)?;
     let mut headers = Headers::new();

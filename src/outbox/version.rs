@@ -1,4 +1,7 @@
 //! Checks which versions of an outbox's tables this release supports.
+//!
+//! A newer version is refused before anything is changed: an older release could not know what it
+//! breaks. There is no way back to older tables.
 
 use super::OutboxError;
 
@@ -10,10 +13,10 @@ pub(super) fn check(stored: Option<&str>, newest: usize) -> Result<usize, Outbox
     let reason = match stored.parse::<usize>() {
         Ok(version) if version <= newest => return Ok(version),
         Ok(version) => format!(
-            "has version {version}, written by a newer release; this one knows versions up to {newest}: run the newer \
-             release"
+            "has version {version}, written by a newer release; this one knows versions up to \
+             {newest}: run the newer release"
         ),
-        Err(_) => format!("says its version is {stored:?}, which no release of evenkeel writes"),
+        Err(_) => format!("has the version {stored:?}, which no release of evenkeel writes"),
     };
     Err(OutboxError::Foreign { reason })
 }
@@ -22,15 +25,19 @@ pub(super) fn check(stored: Option<&str>, newest: usize) -> Result<usize, Outbox
 /// [`Migration::Elsewhere`](crate::postgres::Migration::Elsewhere).
 #[cfg(feature = "postgres")]
 pub(super) fn behind(stored: usize, newest: usize) -> String {
-    let migrate = "run `evenkeel store migrate --execute`, or what `evenkeel store migrate --print` prints, first";
+    let migrate = "first run `evenkeel store migrate --execute`, or the SQL of `evenkeel store \
+                   migrate --print`";
     match stored {
         0 => format!("has no tables of the outbox: {migrate}"),
         _ => format!("has version {stored}, and this release needs {newest}: {migrate}"),
     }
 }
 
-/// The version of an outbox's tables, and the version that this release creates.
+/// The version of an outbox's tables, and the version that this release creates. Returned by
+/// [`OutboxStore::versions`](super::OutboxStore::versions). The tables need an upgrade while
+/// `stored` is below `newest`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OutboxVersions {
     /// The version in the store; 0 if there is no outbox yet.
     pub stored: usize,

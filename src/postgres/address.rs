@@ -1,6 +1,10 @@
 //! Parses `postgres://…` into the driver's options.
 //!
 //! Owns the known parameters of an address. Never logs a value of one, because it may be a secret.
+//!
+//! The driver rejects some parameters and ignores others without a word; a password with an
+//! unescaped `?` or `&` even turns into parameters. Therefore the known ones are passed on, unknown
+//! ones are named in a warning if they look like a name, and an error never quotes the address.
 
 use sqlx::postgres::PgConnectOptions;
 use std::str::FromStr;
@@ -31,6 +35,7 @@ const UNDERSTOOD: [&str; 18] = [
     "user",
 ];
 
+/// libpq's modes. Checked here, because the driver's error would repeat the given value.
 const SSL_MODES: [&str; 6] = [
     "disable",
     "allow",
@@ -40,6 +45,8 @@ const SSL_MODES: [&str; 6] = [
     "verify-full",
 ];
 
+/// Whether a text can be the name of a parameter, and no piece of a password. Only such a text is
+/// logged.
 fn is_name(text: &str) -> bool {
     let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-[]".contains(&byte);
     text.len() < 40 && text.bytes().all(is_of_name)
@@ -47,16 +54,19 @@ fn is_name(text: &str) -> bool {
 
 /// The address of a database.
 pub(super) struct Address {
+    /// The driver's options, with an application name.
     pub(super) options: PgConnectOptions,
     /// Whether a pooler assigns server connections per transaction.
     pub(super) is_pooled: bool,
 }
 
 impl Address {
-    /// Parses `postgres://user:password@host:port/database?parameters`.
+    /// Parses `postgres://user:password@host:port/database?parameters`. Unknown parameters are left
+    /// out with a warning. The application name is `evenkeel` unless the address gives one.
     ///
     /// # Errors
-    /// If the address cannot be parsed; the error repeats no part of it.
+    /// If the address cannot be parsed, names several hosts, or has an invalid `sslmode` or
+    /// `pgbouncer`; the error repeats no part of it.
     pub(super) fn of(url: &str) -> Result<Self, sqlx::Error> {
         let invalid = |reason: &str| sqlx::Error::Configuration(reason.into());
         let (place, parameters) = url.split_once('?').unwrap_or((url, ""));
@@ -65,7 +75,8 @@ impl Address {
         let hosts = hosts.rsplit('@').next().unwrap_or_default();
         if hosts.contains(',') {
             return Err(invalid(
-                "it names several hosts, and the driver takes one: name the address that follows the primary",
+                "it names several hosts, and the driver accepts one: use an address that follows \
+                 the primary",
             ));
         }
         let mut is_pooled = false;
@@ -80,7 +91,8 @@ impl Address {
                 }
                 "sslmode" | "ssl-mode" if !SSL_MODES.contains(&value) => {
                     return Err(invalid(
-                        "its sslmode is none of disable, allow, prefer, require, verify-ca and verify-full",
+                        "its sslmode is none of disable, allow, prefer, require, verify-ca and \
+                         verify-full",
                     ));
                 }
                 _ if UNDERSTOOD.contains(&name) || name.starts_with("options[") => {

@@ -1,4 +1,15 @@
 //! A database and its connections, direct or through a pooler.
+//!
+//! # Connections that cannot be used again
+//! A call that is dropped may leave a `BEGIN` whose answer was not read: the driver believes the
+//! connection free, and a transaction is open. A transaction is therefore begun in a task that is
+//! never cancelled, and a returned connection of an own pool must answer that it has no open
+//! transaction.
+//!
+//! # Poolers
+//! If server connections are assigned per transaction, each statement must be part of one, prepared
+//! statements must not outlive it, and session settings belong to whoever had the connection
+//! before. [`Session`] hides the difference from the callers.
 
 use super::address::Address;
 use sqlx::pool::PoolConnection;
@@ -33,7 +44,7 @@ const IS_RESET_AND_FREE: &str =
 const RESET_POOLED: &str = "RESET ALL; RESET SESSION AUTHORIZATION; SET timezone = 'UTC'; SET datestyle = 'ISO, MDY'; \
                             SET client_encoding = 'UTF8'";
 
-/// A database. Cheap to clone.
+/// A database: a pool, and how its connections are used. Cheap to clone; clones share the pool.
 #[derive(Clone)]
 pub(crate) struct Database {
     pool: PgPool,
@@ -54,7 +65,9 @@ pub(crate) enum Session {
 
 /// Settings of a pool that evenkeel creates.
 pub(crate) struct PoolSettings {
+    /// The most connections of the pool.
     pub(crate) connections: u32,
+    /// How long a caller waits for a free connection.
     pub(crate) acquire_timeout: Duration,
     /// Whether there is a pooler although the address does not mention it.
     pub(crate) is_pooled: bool,
@@ -127,14 +140,17 @@ impl Database {
         self
     }
 
+    /// The pool, for statements that may be their own transactions.
     pub(crate) fn pool(&self) -> &PgPool {
         &self.pool
     }
 
+    /// Whether a pooler assigns server connections per transaction.
     pub(crate) fn is_pooled(&self) -> bool {
         self.is_pooled
     }
 
+    /// The options of new connections; a service may change them while the pool is in use.
     pub(crate) fn options(&self) -> Arc<PgConnectOptions> {
         self.pool.connect_options()
     }
@@ -158,7 +174,8 @@ impl Database {
         self.reset().filter(|_| self.is_pooled || !self.is_own)
     }
 
-    /// A connection for a few statements that need no transaction of their own.
+    /// A connection for a few statements that need no transaction of their own. End it with
+    /// [`Session::done`] after writes; behind a pooler a dropped session undoes them.
     pub(crate) async fn session(&self) -> Result<Session, sqlx::Error> {
         match self.is_pooled {
             true => Ok(Session::Pooled(self.begun(BEGIN_POOLED.to_owned()).await?)),
@@ -166,7 +183,8 @@ impl Database {
         }
     }
 
-    /// Begins a transaction, with statements that follow in the same message.
+    /// Begins a transaction, with statements that follow in the same message. Dropping it rolls it
+    /// back.
     pub(crate) async fn begin(
         &self,
         then: &str,
@@ -210,6 +228,8 @@ impl Database {
     }
 }
 
+/// Whether the options turn the cache of prepared statements off. The driver has no getter for it;
+/// its URL shows it.
 fn keeps_nothing_prepared(options: &PgConnectOptions) -> bool {
     let url = options.to_url_lossy();
     let mut parameters = url.query_pairs();

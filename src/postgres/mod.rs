@@ -1,6 +1,11 @@
 //! PostgreSQL for inbox and outbox: addresses, pools, sessions behind a pooler, and migrations.
 //!
 //! Owns how a connection is opened and returned. Knows none of their tables.
+//!
+//! `address.rs` parses URLs, and `database.rs` opens, checks and resets connections, direct or
+//! through a pooler. The inbox and the outbox keep their tables in one database and may share a
+//! pool; they meet in the table `evenkeel_meta`, which holds the versions of both, and in the lock
+//! under which it changes.
 
 mod address;
 mod database;
@@ -13,15 +18,27 @@ pub(crate) use database::{Database, PoolSettings, Session};
 use sqlx::PgConnection;
 
 /// Who creates and upgrades the tables of a store.
+///
+/// # Examples
+/// ```
+/// use evenkeel::inbox::PostgresSettings;
+/// use evenkeel::postgres::Migration;
+///
+/// // The user of the service has no right to create tables.
+/// let settings = PostgresSettings::new("").with_migration(Migration::Elsewhere);
+/// assert_ne!(settings.migration, Migration::default());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Migration {
     /// The process that opens the store, under a lock, so that instances may start at the same
-    /// time. The default.
+    /// time. The default. Its user needs the right to create tables. Instances of an older release
+    /// keep running, but refuse the upgraded tables when they start again.
     #[default]
     OnOpen,
     /// `evenkeel store migrate --execute`, or the team's own migrations with the SQL that `evenkeel
     /// store migrate --print` prints. Opening a store then only checks the version, and does not
-    /// execute the service's own DDL.
+    /// execute the service's own DDL. Missing or older tables are refused.
     Elsewhere,
 }
 
@@ -59,7 +76,9 @@ pub(crate) async fn meta(
         .await
 }
 
-/// The statement that sets a row of [`META`].
+/// The statement that sets a row of [`META`], and never to a lower number: an older release that
+/// starts late does not take a version back. Name and value are constants of this crate, so nothing
+/// is quoted.
 pub(crate) fn set_meta(name: &str, value: impl std::fmt::Display) -> String {
     format!(
         "INSERT INTO evenkeel_meta (name, value) VALUES ('{name}', '{value}')

@@ -2,6 +2,10 @@
 //! delivery reports share them.
 //!
 //! Owns the accounting and the texts of failures. Does not know the client.
+//!
+//! A record is counted before the client has it and counted off before its receipt resolves. So
+//! [`Buffer::flush`] never returns too early, and a caller that holds all receipts may end the
+//! publisher at once.
 
 use super::buffer_limit::BufferLimit;
 use super::counters::Published;
@@ -20,6 +24,7 @@ use tokio::sync::Notify;
 /// The greatest age of a connection error that is mentioned in the reason of a timeout.
 const CONNECTION_ERROR_AGE_MAX: Duration = Duration::from_secs(60);
 
+/// The pending records of one publisher, over all of its producers.
 pub(super) struct Buffer {
     pub(super) room: BufferLimit,
     pending: AtomicUsize,
@@ -44,10 +49,12 @@ impl Buffer {
         }
     }
 
+    /// The number of records that are enqueued and not settled.
     pub(super) fn pending(&self) -> usize {
         self.pending.load(Ordering::SeqCst)
     }
 
+    /// Counts a record that is about to be passed to the client.
     pub(super) fn enqueued(&self, bytes: usize) {
         self.pending.fetch_add(1, Ordering::SeqCst);
         self.bytes.increment(bytes as f64);
@@ -111,6 +118,8 @@ impl Buffer {
         }
     }
 
+    /// Adds the last error of a connection, if it is recent: a timeout alone does not tell its
+    /// cause.
     fn with_connection(&self, reason: String) -> String {
         let error = self
             .connection_error
@@ -135,7 +144,10 @@ impl Buffer {
     pub(super) fn client_error(&self, error: &KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(Code::Fatal) => {
-                tracing::error!(reason, "the producer failed for good");
+                tracing::error!(
+                    reason,
+                    "the producer failed permanently; restart the process"
+                );
                 let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
                 *fatal = Some(reason.to_owned());
             }

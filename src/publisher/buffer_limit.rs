@@ -2,6 +2,10 @@
 //!
 //! Owns the limits in bytes and records, and the order of the waiting callers. Knows neither
 //! records nor client.
+//!
+//! A record is charged `clamp(bytes, bytes_max / records_max, bytes_max)`. With `n` records in the
+//! buffer the charges are at least `n * bytes_max / records_max`, and at most `bytes_max`, so `n`
+//! is at most `records_max`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};

@@ -6,7 +6,8 @@ use foldhash::fast::RandomState;
 use metrics::{Counter, counter};
 use std::collections::HashMap;
 
-/// Counters by topic. Each is looked up in the recorder once and kept.
+/// Counters by topic. Each is looked up in the recorder once and kept: a lookup by labels costs
+/// more than the rest of a delivery report.
 #[derive(Default)]
 pub(super) struct Published {
     by_topic: HashMap<String, [Counter; 3], RandomState>,

@@ -2,6 +2,9 @@
 //!
 //! Owns the slot that a delivery report fills and a receipt empties: one allocation per record,
 //! which also travels through the client as the record's opaque. Does not know the client.
+//!
+//! A slot is settled once, by a producer's thread, or by the caller if the client did not accept
+//! the record. A receipt may be polled again after it has resolved: the outcome stays in the slot.
 
 use super::error::{Failure, PublishError};
 use super::route::{Refused, TopicRoute};
@@ -15,8 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use tracing::Span;
 
-/// The position at which the brokers stored a record.
+/// The position at which the brokers stored a record: all in-sync replicas have it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Receipt {
     /// The topic of the record.
     pub topic: String,
@@ -25,6 +29,18 @@ pub struct Receipt {
     /// The offset of the record. -1 if the broker acknowledged a repeated batch as a duplicate
     /// without its offset.
     pub offset: i64,
+}
+
+impl Receipt {
+    /// A receipt of this position. For tests of code that receives receipts: a publisher creates
+    /// its own.
+    pub fn new(topic: impl Into<String>, partition: i32, offset: i64) -> Self {
+        Self {
+            topic: topic.into(),
+            partition,
+            offset,
+        }
+    }
 }
 
 /// The route of one topic's records, which keeps refused ones as [`Resend`].
@@ -46,6 +62,7 @@ pub(super) struct Delivery {
     slot: Mutex<Slot>,
 }
 
+/// The place of the outcome. An open slot has the waker of the task that awaits it, if one does.
 enum Slot {
     Open(Option<Waker>),
     Settled(Outcome),
@@ -98,10 +115,23 @@ impl Delivery {
 
 /// The future receipt of an enqueued record. Awaiting it yields the [`Receipt`] or the
 /// [`PublishError`]. Dropping it does not cancel the record.
-#[must_use = "a record is only known to be published when its receipt says so"]
+///
+/// It resolves when the brokers answer, at the latest after the client's `delivery.timeout.ms`. It
+/// needs no runtime of its own: a thread of the client wakes the task that awaits it. It may be
+/// awaited in any order with other receipts, by another task than the one that enqueued the record.
+/// Cancel-safe: it may be polled again by `&mut` after a `select!`.
+#[must_use = "only an awaited receipt shows whether the record is published"]
 pub struct PendingReceipt {
     pub(super) delivery: Arc<Delivery>,
     pub(super) span: Span,
+}
+
+impl std::fmt::Debug for PendingReceipt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PendingReceipt")
+            .field("topic", &self.delivery.topic)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Future for PendingReceipt {
@@ -124,7 +154,8 @@ impl Future for PendingReceipt {
     }
 }
 
-/// A record whose batch was refused.
+/// A record whose batch was refused, with copies of its parts: the client frees its own after the
+/// report.
 pub(super) struct Resend {
     pub(super) delivery: Arc<Delivery>,
     pub(super) partition: i32,

@@ -13,6 +13,25 @@
 //! Call [`Publisher::flush`] before the process ends. Records that are still in the buffer when the
 //! last clone is dropped are lost: their count is logged as an error, and their receipts resolve to
 //! an error.
+//!
+//! A service that must not lose an event together with its own transaction uses an outbox
+//! (`evenkeel::outbox`) instead of publishing directly.
+//!
+//! # The path of a record
+//! 1. The event is encoded (`event::encode`) and its payload validated, if a catalogue is set.
+//! 2. It waits for room in the buffer (`buffer_limit.rs`), first come, first served.
+//! 3. It enters the route of its topic (`route.rs`), which decides how it is batched.
+//! 4. One of librdkafka's producers sends it (`producer/`).
+//! 5. The producer's own thread reports the delivery (`producer/reports.rs`), which fills the
+//!    receipt's slot (`delivery.rs`), counts the result (`counters.rs`) and frees the room.
+//!
+//! # Invariants
+//! - A record that was enqueued later than another of its key is never written before it. This
+//!   holds for clones of one publisher, and for calls of which one returned before the other began.
+//! - Every receipt resolves: to a receipt, or to an error that tells whether the record may be on
+//!   the log.
+//! - The buffer's bytes and records never exceed the settings, except for one record that is larger
+//!   than the whole buffer.
 
 mod buffer;
 mod buffer_limit;
@@ -42,6 +61,9 @@ use tracing::Instrument;
 
 /// Publishes events to Kafka. Cheap to clone: clones share one client and one buffer.
 ///
+/// Its methods may be called from any task. They block no thread. Create one publisher for a
+/// process and clone it: events of one key keep their order within one publisher only.
+///
 /// Dropping the last clone waits up to half a second for the client to end. Flush first: records
 /// that are still in the buffer are lost, and the loss is logged.
 ///
@@ -68,6 +90,28 @@ use tracing::Instrument;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// With many events, enqueue them all and await the receipts afterwards: the wait for the brokers
+/// is shared by a whole batch.
+///
+/// ```no_run
+/// # use evenkeel::event::{Event, EventType};
+/// # use evenkeel::publisher::{PublishError, Publisher};
+/// # async fn example<T: EventType>(
+/// #     publisher: Publisher,
+/// #     events: Vec<Event<T>>,
+/// # ) -> Result<(), PublishError> {
+/// let mut receipts = Vec::with_capacity(events.len());
+/// for event in &events {
+///     // Waits for room in the buffer, and not for the brokers.
+///     receipts.push(publisher.enqueue(event).await?);
+/// }
+/// for receipt in receipts {
+///     receipt.await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Publisher {
     shared: Arc<Shared>,
@@ -78,14 +122,24 @@ struct Shared {
     client: Client,
 }
 
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher")
+            .field("settings", &self.shared.settings)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Publisher {
     /// Creates a publisher, which connects in the background.
     ///
-    /// It counts through the `metrics` recorder that is installed at this moment.
+    /// It counts through the `metrics` recorder that is installed at this moment: install the
+    /// recorder first. With SASL/OAUTHBEARER it calls the source of tokens, which may block.
     ///
     /// # Errors
     /// Returns an error if a setting cannot be used. An unreachable broker is no error here:
-    /// records wait for it in the buffer.
+    /// records wait for it in the buffer, for up to `delivery.timeout.ms` (five minutes by default)
+    /// each.
     pub fn new(kafka: &KafkaConfig, settings: PublisherSettings) -> Result<Self, ConfigError> {
         settings.validate()?;
         let client = Client::new(kafka, &settings)?;
@@ -108,6 +162,11 @@ impl Publisher {
 
     /// Publishes an event and waits for the brokers' acknowledgement.
     ///
+    /// The wait for the acknowledgement is bounded by the client's `delivery.timeout.ms`, five
+    /// minutes by default. The wait for room in the buffer, which comes before it, ends when
+    /// earlier records are settled. If the future is dropped before the record is enqueued, nothing
+    /// is sent. Later the record is sent nevertheless.
+    ///
     /// # Errors
     /// Returns a [`PublishError`]. Only [`PublishError::Unknown`] and [`PublishError::Fatal`] leave
     /// open whether the event is on the log.
@@ -118,6 +177,10 @@ impl Publisher {
     /// Enqueues an event, after waiting for room in the buffer. The returned receipt resolves when
     /// the brokers answer. Consecutive calls keep their order on the log. Dropping the receipt does
     /// not cancel the event.
+    ///
+    /// Cancel-safe: a future that is dropped while it waits gives its place to the next caller, and
+    /// sends nothing. Beside the buffer it waits while a refused batch of the topic is sent again,
+    /// and up to a second for the topic's largest batch.
     ///
     /// # Errors
     /// Returns the errors that are known at once: an invalid payload, a record that is too large
@@ -131,7 +194,7 @@ impl Publisher {
     }
 
     /// Validates and encodes an event without sending it: the record that
-    /// [`publish`](Self::publish) would send.
+    /// [`publish`](Self::publish) would send. For tests, and for records that are stored first.
     ///
     /// # Errors
     /// Returns an error if the payload cannot be serialised or does not match its schema.
@@ -149,7 +212,8 @@ impl Publisher {
         )
     }
 
-    /// [`Publisher::publish`] for a record that is already encoded.
+    /// [`Publisher::publish`] for a record that is already encoded, such as a copy of a received
+    /// one. No catalogue validates it.
     ///
     /// # Errors
     /// Returns the errors of [`Publisher::publish`].
@@ -180,7 +244,11 @@ impl Publisher {
     /// Waits until all enqueued records are acknowledged or have failed, up to `deadline`.
     ///
     /// Waits also for records that other tasks enqueue meanwhile. The buffer keeps its content:
-    /// records that were not sent by the deadline are still tried while the publisher lives.
+    /// records that were not sent by the deadline are still tried while the publisher lives. So a
+    /// flush may be called again, and dropping its future changes nothing.
+    ///
+    /// Give it less time than the process has to end: in a Kubernetes pod, less than the grace
+    /// period of 30 s.
     ///
     /// # Errors
     /// Returns the number of records that have neither an acknowledgement nor an error at the

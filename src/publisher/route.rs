@@ -8,6 +8,22 @@
 //! whose key was overtaken before the route closed is refused to its caller instead.
 //!
 //! Does not know the client: [`super::producer`] sends and reports.
+//!
+//! # States
+//! | state | admits | left by |
+//! |---|---|---|
+//! | unproven | one record at a time, until the topic's largest batch is known | `learn` |
+//! | batched, smaller, alone | every record, in that way | a refused batch |
+//! | closed | nothing | `take_refused`, when no record is in flight |
+//!
+//! A single record in flight needs no limit, because it shares its batch with no other. So a
+//! service that awaits each publish never waits for a limit.
+//!
+//! # Why no record enters a closed route
+//! `try_enter` counts the record before it reads the state. Closing sets the state before the count
+//! is read. With sequentially consistent operations one of the two sees the other: either the
+//! record sees the closed route and leaves again, or `take_refused` sees the record and waits for
+//! it.
 
 use super::error::Failure;
 use bytes::Bytes;
@@ -57,11 +73,14 @@ pub(super) enum Shut {
     Unproven,
 }
 
-/// The order of a record whose batch was refused.
+/// The order of a record whose batch was refused. A trait, so that tests of the route need no
+/// client.
 pub(super) trait Refused {
     /// Its number in the order in which the publisher sends.
     fn sequence(&self) -> u64;
+    /// The partition that the client assigned it to.
     fn partition(&self) -> i32;
+    /// Its key. None if it has none, and thus no order.
     fn key(&self) -> Option<&Bytes>;
 }
 
@@ -83,6 +102,8 @@ const CLOSED: usize = 1;
 const BATCHED: usize = 2;
 const ALONE: usize = 3;
 
+/// The number that stands for a mode. The bytes of [`SendMode::Smaller`] are above those of the
+/// states, as they are at least [`BATCH_BYTES_MIN`].
 fn state_of(way: SendMode) -> usize {
     match way {
         SendMode::Batched => BATCHED,
@@ -170,6 +191,7 @@ impl<R: Refused> TopicRoute<R> {
         }
     }
 
+    /// Admits a record if the route is open. The count of records in flight is kept only then.
     fn try_enter(&self) -> Result<SendMode, Shut> {
         // Counted before the state is read: closing the route reads the count afterwards.
         let others = self.under_way.fetch_add(1, SeqCst);
@@ -274,6 +296,7 @@ impl<R: Refused> TopicRoute<R> {
         true
     }
 
+    /// Closes the route, and remembers the state to which it opens again.
     fn close(&self, closing: &mut Closing<R>) {
         let state = self.state.swap(CLOSED, SeqCst);
         if state != CLOSED {
@@ -281,6 +304,9 @@ impl<R: Refused> TopicRoute<R> {
         }
     }
 
+    /// Opens the route again. If a record of a batch that was refused for its size was accepted
+    /// alone, the known limit of the topic is wrong: it is looked up again, or a recent one is
+    /// used.
     fn open(&self, closing: &mut Closing<R>) {
         let is_limit_wrong = closing.is_too_large && closing.is_company;
         closing.is_alone_at_worst |= is_limit_wrong;
@@ -318,7 +344,8 @@ impl<R: Refused> Queued<'_, R> {
 /// The failure of a record that would be written after a later one of its key.
 pub(super) fn overtaken() -> Failure {
     Failure::Refused(
-        "the brokers refused the batch that it was in, and a later record of its key is on the log already; \
+        "the brokers refused the batch that it was in, and a later record of its key is on the \
+         log already; \
          publish it again only if the order does not matter"
             .to_owned(),
     )

@@ -1,6 +1,7 @@
 //! The trace span of a sent record, with OpenTelemetry's names.
 //!
-//! Owns the attributes. Without a listening subscriber it costs one check of the filter.
+//! Owns the attributes, by the semantic conventions for messaging. Without a listening subscriber
+//! it costs one check of the filter.
 
 use super::error::Failure;
 use crate::event::OutgoingRecord;

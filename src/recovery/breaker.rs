@@ -1,7 +1,12 @@
 //! The circuit breaker of one dependency. Pure: clock and randomness are arguments.
 //!
 //! Decides whether handlers may run while a dependency is down. Knows neither record nor handler
-//! nor task. The states and their transitions:
+//! nor task. Each record counts once (its first failure), so that one record that is retried often
+//! cannot open it.
+//!
+//! An opening has numbered probes. Reports of a probe of an earlier opening, or of one that is
+//! overdue, are recognised by the number and ignored where they no longer tell anything. The states
+//! and their transitions:
 //!
 //! ```text
 //! closed --enough outages--> open --probe due--> probing --answered--> closed
@@ -32,30 +37,76 @@ use std::time::Duration;
 /// [`Self::failures_min`] of them in a row are handled, of an event type that has failed because of
 /// this dependency.
 ///
+/// Each member has a breaker for each dependency that an error names
+/// ([`HandlerError::dependency`](crate::handler::HandlerError::dependency)). While one is open, the
+/// member's health names the dependency, and the metric `evenkeel_breaker_open` is 1.
+///
+/// | setting | default | bounds |
+/// |---|---|---|
+/// | [`failures_min`](Self::failures_min) | 5 | fewest failures that open it |
+/// | [`failure_share_min`](Self::failure_share_min) | 0.5 | least share of failures that opens it |
+/// | [`window`](Self::window) | 10 s | the time in which both count |
+/// | [`probe`](Self::probe) | 1 s, doubled up to 10 s | waits between probes |
+///
 /// ```
 /// use evenkeel::recovery::BreakerPolicy;
 /// use std::time::Duration;
 ///
-/// let mut policy = BreakerPolicy::default();
-/// policy.failures_min = 20;
-/// policy.window = Duration::from_secs(30);
+/// let policy = BreakerPolicy::default()
+///     .with_failures_min(20)
+///     .with_window(Duration::from_secs(30));
 /// assert_eq!(policy.failure_share_min, 0.5);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct BreakerPolicy {
     /// The number of records within [`Self::window`] whose first attempt must have failed with
     /// [`Class::Outage`](crate::handler::Class::Outage) or
-    /// [`Class::Timeout`](crate::handler::Class::Timeout). Default 5. 0 counts as 1.
+    /// [`Class::Timeout`](crate::handler::Class::Timeout). Default 5. 0 counts as 1. A higher
+    /// number lets more records start during an outage; each of them holds memory until it ends.
     pub failures_min: u32,
     /// Their share of all attempts in that time, 0 to 1. Default 0.5. A value that is not a number
     /// counts as 1. Attempts of event types that have never failed because of this dependency do
-    /// not count.
+    /// not count. Choose a higher share if a dependency often refuses single customers.
     pub failure_share_min: f64,
-    /// The time over which attempts count. It moves in ten steps. Default 10 s.
+    /// The time over which attempts count. It moves in ten steps. Default 10 s. It is at least 10
+    /// ms.
     pub window: Duration,
-    /// The waits between probes. The longest of them is also how long a probe may take before the
-    /// next one starts. Default 1 s at first, at most 10 s.
+    /// The waits between probes. [`Backoff::max`] is also how long a probe may take before the next
+    /// one starts, at least 100 ms. Default 1 s at first, doubled up to 10 s, of which up to a
+    /// fifth is random. The longest wait bounds how late a member notices that the dependency is
+    /// back.
     pub probe: Backoff,
+}
+
+impl BreakerPolicy {
+    /// Sets [`failures_min`](Self::failures_min).
+    #[must_use]
+    pub fn with_failures_min(mut self, failures_min: u32) -> Self {
+        self.failures_min = failures_min;
+        self
+    }
+
+    /// Sets [`failure_share_min`](Self::failure_share_min).
+    #[must_use]
+    pub fn with_failure_share_min(mut self, failure_share_min: f64) -> Self {
+        self.failure_share_min = failure_share_min;
+        self
+    }
+
+    /// Sets [`window`](Self::window).
+    #[must_use]
+    pub fn with_window(mut self, window: Duration) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// Sets [`probe`](Self::probe).
+    #[must_use]
+    pub fn with_probe(mut self, probe: Backoff) -> Self {
+        self.probe = probe;
+        self
+    }
 }
 
 impl Default for BreakerPolicy {
@@ -75,9 +126,10 @@ impl Default for BreakerPolicy {
     }
 }
 
-/// The shortest time limit of a probe.
+/// The shortest time limit of a probe: a policy of zeros must not start probes without a pause.
 const PROBE_MIN: Duration = Duration::from_millis(100);
 
+/// `probes` counts the failed or overdue probes of this opening.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum State {
     Closed,
@@ -94,7 +146,8 @@ enum State {
     },
 }
 
-/// The number of a breaker's probe.
+/// The number of a breaker's probe. Ascending over all openings, so that the number tells whether a
+/// report belongs to the present opening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ProbeId(u64);
 
@@ -106,6 +159,9 @@ pub(crate) enum Change {
 }
 
 /// The breaker of one dependency. `now` is the time since any fixed instant, and never decreases.
+///
+/// The caller knows the kinds of records (topic and event type). It reports a success only for a
+/// kind that has failed here, because other kinds probably do not need the dependency.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     policy: BreakerPolicy,
@@ -185,13 +241,15 @@ impl Breaker {
         self.failures.sum(now)
     }
 
-    /// Whether successful attempts of its kind must be reported to it.
+    /// Whether successful attempts of its kind must be reported to it. False for most breakers at
+    /// most times, so that a success costs no lock.
     pub(crate) fn is_interested(&self, now: Duration) -> bool {
         self.is_open() || self.in_a_row > 0 || self.failures(now) > 0
     }
 
     /// Notes the success of a record of a kind that has failed here, which has not failed here
-    /// itself.
+    /// itself. Enough of them in a row close it, although its probes fail: the dependency refuses
+    /// some records, and is not down.
     pub(crate) fn others_succeeded(&mut self) -> Option<Change> {
         self.in_a_row = 0;
         let through = self
@@ -212,7 +270,9 @@ impl Breaker {
     }
 
     /// Whether the caller may be the probe now. It must then call [`Breaker::probe_failed`],
-    /// [`Breaker::answered`] or [`Breaker::probe_abandoned`].
+    /// [`Breaker::probe_answered`] or [`Breaker::probe_abandoned`] with the returned number. If it
+    /// calls none of them within [`Breaker::probe_within`], the probe is overdue and another record
+    /// may probe.
     pub(crate) fn may_probe(&mut self, now: Duration) -> Option<ProbeId> {
         let probes = match self.state {
             State::Open { probe_at, probes } if now >= probe_at => probes,
@@ -229,7 +289,8 @@ impl Breaker {
         Some(probe)
     }
 
-    /// How long a probe may take before the next one starts.
+    /// How long a probe may take before the next one starts: the longest wait between probes, at
+    /// least [`PROBE_MIN`].
     pub(crate) fn probe_within(&self) -> Duration {
         self.policy.probe.max.max(PROBE_MIN)
     }
@@ -243,8 +304,8 @@ impl Breaker {
         }
     }
 
-    /// Notes that the probe failed by an outage: the next one waits longer. An overdue probe has no
-    /// effect.
+    /// Notes that the probe failed by an outage: the next one waits longer, and another record may
+    /// be tried beside it. An overdue probe has no effect: the next one has begun already.
     pub(crate) fn probe_failed(&mut self, which: ProbeId, now: Duration, random: f64) {
         if let State::Probing { probe, probes, .. } = self.state
             && probe == which
@@ -254,14 +315,15 @@ impl Breaker {
         }
     }
 
-    /// Notes that the probe was answered, however late. A probe of an earlier opening has no
-    /// effect.
+    /// Notes that the probe was answered, however late: an overdue probe proves as much as one in
+    /// time. A probe of an earlier opening has no effect.
     pub(crate) fn probe_answered(&mut self, which: ProbeId) -> Option<Change> {
         (which.0 >= self.first_probe).then(|| self.answered())?
     }
 
     /// Notes that a record which had failed here found the dependency available. Earlier failures
-    /// are forgotten.
+    /// are forgotten. One such answer closes it: a record that failed before proves more than
+    /// others, which may not need the dependency.
     pub(crate) fn answered(&mut self) -> Option<Change> {
         self.in_a_row = 0;
         self.is_open().then(|| self.close())?
@@ -287,6 +349,7 @@ impl Breaker {
         self.close()
     }
 
+    /// Opens it, or keeps it open after `probes` failed probes. The wait grows with their number.
     fn open(&mut self, probes: u32, now: Duration, random: f64) {
         let wait = self.policy.probe.delay(probes.saturating_add(1), random);
         self.state = State::Open {
@@ -295,6 +358,8 @@ impl Breaker {
         };
     }
 
+    /// Closes it and forgets all failures. Probe numbers continue, so that a late report of this
+    /// opening is recognised.
     fn close(&mut self) -> Option<Change> {
         *self = Self {
             next_probe: self.next_probe,
@@ -304,6 +369,9 @@ impl Breaker {
         Some(Change::Closed)
     }
 
+    /// Whether the failures in the window are an outage: `failures >= failures_min` and `failures /
+    /// (failures + others) >= failure_share_min`, or `failures_min` failures in a row while no
+    /// other attempt of their kind ended.
     fn is_outage(&self, others: u64, now: Duration) -> bool {
         let failures_min = self.policy.failures_min.max(1);
         let failures = self.failures.sum(now);
@@ -312,10 +380,12 @@ impl Breaker {
         by_share || (others == 0 && self.has_failed_in_a_row())
     }
 
+    /// Whether enough records failed without a success of their kind between them.
     fn has_failed_in_a_row(&self) -> bool {
         self.in_a_row >= self.policy.failures_min.max(1)
     }
 
+    /// The share in effect: a number from 0 to 1.
     fn share_min(&self) -> f64 {
         match self.policy.failure_share_min {
             share if share.is_nan() => 1.0,

@@ -1,7 +1,8 @@
 //! The common pattern of similar error messages: the text without the parts that differ from record
 //! to record.
 //!
-//! Pure. It only groups failures for people, and decides nothing.
+//! Pure. It only groups failures for people, and decides nothing. One pass over the text, without
+//! regular expressions: it is called for each dead letter of a topic.
 
 /// The most characters of a pattern.
 const PATTERN_CHARS_MAX: usize = 160;
@@ -14,11 +15,15 @@ const HEX_DIGITS_MIN: usize = 8;
 /// UUIDs become `<uuid>`, long hexadecimal numbers `<hex>`, digits `<n>`. White space is folded,
 /// and a long message is cut.
 ///
+/// Only for people: two causes may have one pattern, and one cause several. Do not decide by it.
+///
 /// # Examples
 /// ```
 /// use evenkeel::recovery::error_fingerprint;
 ///
 /// assert_eq!(error_fingerprint("no article-17 within 250ms"), "no article-<n> within <n>ms");
+/// let order = "order 018f6c1e-7d3a-7c11-9b0a-3f2d5e6a7b8c is closed";
+/// assert_eq!(error_fingerprint(order), "order <uuid> is closed");
 /// ```
 pub fn error_fingerprint(message: &str) -> String {
     let mut pattern = String::new();
@@ -80,6 +85,7 @@ fn hexadecimal(text: &str) -> Option<usize> {
     (length >= HEX_DIGITS_MIN && mixed && is_hex(word)).then_some(length)
 }
 
+/// Appends a word with each run of digits replaced.
 fn replace_digits(word: &str, pattern: &mut String) {
     let mut in_number = false;
     for char in word.chars() {
@@ -93,6 +99,7 @@ fn replace_digits(word: &str, pattern: &mut String) {
     }
 }
 
+/// Cuts a pattern at [`PATTERN_CHARS_MAX`] characters, and marks the cut.
 fn cut(mut pattern: String) -> String {
     if let Some((end, _)) = pattern.char_indices().nth(PATTERN_CHARS_MAX) {
         pattern.truncate(end);

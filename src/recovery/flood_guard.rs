@@ -5,6 +5,14 @@
 //! caller waits after a refusal. A single bad record is a case for a dead letter. A hundred in a
 //! row are a bad release, of this service or of a producer, and their replay would cost more than
 //! waiting.
+//!
+//! ```text
+//! watching --flood--> stopped --operator--> released --flood is over--> watching
+//! ```
+//!
+//! A stopped guard does not start again by itself: handled records do not prove that the failing
+//! ones are repaired. After a release it admits everything until the flood is over, because the
+//! operator has decided about these records.
 
 use super::SlidingCount;
 use std::fmt;
@@ -13,31 +21,78 @@ use std::time::Duration;
 /// When a member stops writing dead letters.
 ///
 /// Counted are handled records, including duplicates, and dead-lettered ones. Records of types
-/// without a handler do not count.
+/// without a handler, and records that an operator skips, do not count. Each member counts its own.
+///
+/// At either limit the member writes no further dead letter. The records that failed wait,
+/// unsettled, in memory; their keys wait with them, and other keys continue while the in-flight
+/// limits have room. The member reports it in its health, in the metric
+/// `evenkeel_dead_letter_flood` and in the log. It continues when an operator gives `evenkeel
+/// groups retry-now` for the whole group, or after a restart.
 ///
 /// ```
 /// use evenkeel::recovery::FloodGuardPolicy;
 ///
-/// let mut policy = FloodGuardPolicy::default();
-/// policy.run_max = 500;
+/// let policy = FloodGuardPolicy::default().with_run_max(500).with_share_max(0.8);
 /// assert_eq!(policy.records_min, 100);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct FloodGuardPolicy {
-    /// The time over which the share is calculated. Default 1 minute.
+    /// The time over which the share is calculated. Default 1 minute. It moves in ten steps, and is
+    /// at least 10 ms.
     pub window: Duration,
-    /// The fewest records in this time for which the share counts. Default 100.
+    /// The fewest records in [`window`](Self::window) for which the share counts. Default 100. With
+    /// fewer, only [`run_max`](Self::run_max) limits the dead letters.
     pub records_min: u64,
-    /// The share of dead letters, 0 to 1, above which no further one is written. Default 0.5. 1 or
-    /// more disables this limit.
+    /// Bounds the share of dead letters among the records in [`window`](Self::window), 0 to 1.
+    /// Default 0.5. Above the bound no further dead letter is written. 1 or more disables this
+    /// limit.
     pub share_max: f64,
-    /// The most consecutive dead letters, without a handled record between them. After these no
-    /// further one is written. Default 100. 0 counts as 1.
+    /// Bounds the consecutive dead letters, without a handled record between them. Default 100. 0
+    /// counts as 1. At the bound no further dead letter is written. [`u64::MAX`] disables this
+    /// limit.
     pub run_max: u64,
 }
 
 impl FloodGuardPolicy {
-    /// Never stops a member.
+    /// Sets [`window`](Self::window).
+    #[must_use]
+    pub fn with_window(mut self, window: Duration) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// Sets [`records_min`](Self::records_min).
+    #[must_use]
+    pub fn with_records_min(mut self, records_min: u64) -> Self {
+        self.records_min = records_min;
+        self
+    }
+
+    /// Sets [`share_max`](Self::share_max).
+    #[must_use]
+    pub fn with_share_max(mut self, share_max: f64) -> Self {
+        self.share_max = share_max;
+        self
+    }
+
+    /// Sets [`run_max`](Self::run_max).
+    #[must_use]
+    pub fn with_run_max(mut self, run_max: u64) -> Self {
+        self.run_max = run_max;
+        self
+    }
+
+    /// Never stops a member: for a service whose dead letters are expected, or while known bad
+    /// records are dead-lettered on purpose.
+    ///
+    /// ```
+    /// use evenkeel::recovery::FloodGuardPolicy;
+    ///
+    /// // Only a share above 90 % stops the member, however long the run.
+    /// let policy = FloodGuardPolicy::OFF.with_records_min(1_000).with_share_max(0.9);
+    /// assert_eq!(policy.run_max, u64::MAX);
+    /// ```
     pub const OFF: Self = Self {
         window: Duration::from_secs(60),
         records_min: u64::MAX,
@@ -58,7 +113,7 @@ impl Default for FloodGuardPolicy {
     }
 }
 
-/// The kind of a flood.
+/// The kind of a flood. Its text is part of the alarm that operators see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flood {
     /// This many consecutive records were dead-lettered.
@@ -78,7 +133,8 @@ impl fmt::Display for Flood {
     }
 }
 
-/// Counts the dead letters of a member.
+/// Counts the dead letters of a member. `now` is the time since any fixed instant, and never
+/// decreases.
 #[derive(Debug)]
 pub(crate) struct FloodGuard {
     policy: FloodGuardPolicy,
@@ -89,8 +145,10 @@ pub(crate) struct FloodGuard {
     state: State,
 }
 
+/// Whether dead letters are admitted. See the head of this file for the transitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// Admitted until a limit is reached.
     Watching,
     /// No dead letter is written until an operator releases them.
     Stopped(Flood),
@@ -109,7 +167,8 @@ impl FloodGuard {
         }
     }
 
-    /// Notes that this many records were handled.
+    /// Notes that this many records were handled. Ends a run, and a release whose flood is over. It
+    /// never ends a stop.
     pub(crate) fn handled(&mut self, records: u64, now: Duration) {
         if records == 0 {
             return;
@@ -122,7 +181,8 @@ impl FloodGuard {
     }
 
     /// Admits one more dead letter, which then counts as written, or returns the flood that
-    /// prevents it.
+    /// prevents it. A dead letter that is admitted and not written counts nevertheless: the caller
+    /// retries the write until it succeeds.
     pub(crate) fn admit(&mut self, now: Duration) -> Result<(), Flood> {
         if self.state == State::Watching
             && let Some(flood) = self.flood(now)
@@ -152,6 +212,8 @@ impl FloodGuard {
         stopped
     }
 
+    /// The limit that is reached now: `run >= run_max`, or `dead / (dead + handled) > share_max` in
+    /// the window with at least `records_min` records.
     fn flood(&self, now: Duration) -> Option<Flood> {
         let policy = &self.policy;
         if self.run >= policy.run_max.max(1) {

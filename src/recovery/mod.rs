@@ -1,5 +1,39 @@
 //! Recovery from failures: retries in place, parked records, dead letters and their replay; and the
 //! breaker, which pauses all records while a dependency of their handlers is down.
+//!
+//! The policies are fields of [`ConsumerSettings`](crate::consumer::ConsumerSettings):
+//!
+//! | policy | decides |
+//! |---|---|
+//! | [`RetryPolicy`] | after a failed attempt: try again in place, park, or dead-letter |
+//! | [`BreakerPolicy`] | when outages of one dependency pause all records, and how it is probed |
+//! | [`FloodGuardPolicy`] | how many dead letters stop the member |
+//! | [`DeadLetterTopic`] | where dead letters are written |
+//!
+//! ```
+//! use evenkeel::consumer::ConsumerSettings;
+//! use evenkeel::recovery::{BreakerPolicy, FloodGuardPolicy, RetryPolicy};
+//! use std::time::Duration;
+//!
+//! let mut settings = ConsumerSettings::new("payments", ["shop.orders"]);
+//! settings.retry = RetryPolicy::default()
+//!     .with_attempts_max(3)
+//!     .with_park_delays([Duration::from_secs(30), Duration::from_secs(600)]);
+//! settings.breaker = BreakerPolicy::default().with_failures_min(20);
+//! settings.flood_guard = FloodGuardPolicy::default().with_run_max(500);
+//! settings.validate()?;
+//! # Ok::<(), evenkeel::kafka::ConfigError>(())
+//! ```
+//!
+//! The other items serve programs that read or write the topics of a group, such as the operators'
+//! tool: [`DeadLetter`] reads the failure of a record on a dead-letter topic, [`replayed`] creates
+//! the record that a replay publishes, [`ReplayLog`] knows what was replayed, [`RetryTopicEntry`]
+//! reads a retry topic, and [`repetition`] delivers a settled event once more.
+//!
+//! Inside, everything is pure: no client, no task, no clock. The consumer passes times and random
+//! numbers in, so that each decision can be tested by itself and in simulations. `parking` is the
+//! state of a retry partition, `parked` the form of its entries, `dead_letter` the form of dead
+//! letters, and `sliding_count` the window of breaker and flood guard.
 
 mod breaker;
 pub(crate) mod dead_letter;

@@ -1,6 +1,7 @@
 //! The retry policy. Pure: clock and randomness are arguments.
 //!
-//! Decides what follows a failed attempt. Knows neither record nor handler nor task.
+//! Decides what follows a failed attempt. Knows neither record nor handler nor task. The caller
+//! counts: outages and transient failures apart, so that an outage uses up no attempt.
 
 use crate::failure::{Backoff, Class};
 use std::time::Duration;
@@ -11,31 +12,57 @@ use std::time::Duration;
 /// not time out: while a dependency is down every record fails, and counting those attempts would
 /// empty the topic into the dead-letter topic.
 ///
+/// | setting | default | bounds |
+/// |---|---|---|
+/// | [`attempts_max`](Self::attempts_max) | 5 | attempts in place |
+/// | [`backoff`](Self::backoff) | 100 ms, doubled up to 30 s | waits between them |
+/// | [`park_delays`](Self::park_delays) | 10 s, 1 min, 10 min | waits in the retry topic |
+///
+/// With the defaults a record has eight attempts in about 11 minutes. Later records of its key wait
+/// all that time, those of other keys do not.
+///
 /// ```
 /// use evenkeel::recovery::RetryPolicy;
 /// use std::time::Duration;
 ///
-/// let mut policy = RetryPolicy::default();
-/// policy.attempts_max = 3;
-/// policy.park_delays = vec![Duration::from_secs(30), Duration::from_secs(300)];
+/// let policy = RetryPolicy::default()
+///     .with_attempts_max(3)
+///     .with_park_delays([Duration::from_secs(30), Duration::from_secs(300)]);
 /// assert_eq!(policy.backoff.initial, Duration::from_millis(100));
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct RetryPolicy {
-    /// The number of attempts in place before a record with transient failures is parked. Default
-    /// 5. 0 counts as 1.
+    /// Bounds the attempts in place of a record with transient failures. Default 5. 0 counts as 1.
+    /// At the bound the record is parked, or dead-lettered without
+    /// [`park_delays`](Self::park_delays). The attempts of one delivery count: a restart or a
+    /// rebalance starts again at 1.
     pub attempts_max: u32,
     /// The waits between the attempts in place. Default 100 ms at first, doubled with each attempt
-    /// up to 30 s, of which up to a fifth is random.
+    /// up to 30 s, of which up to a fifth is random. During an outage the waits grow the same way,
+    /// and the record also waits for the dependency's breaker. The tries to write a dead letter or
+    /// a retry entry, which never end, have the same waits.
+    ///
+    /// A waiting record holds memory and the offset of its partition, but no place in
+    /// [`concurrency`](crate::consumer::ConsumerSettings::concurrency). Waits of minutes belong in
+    /// [`park_delays`](Self::park_delays).
     pub backoff: Backoff,
     /// How long a record is parked before each of its further attempts, one after each delay. Then
-    /// it is dead-lettered. Default 10 s, 1 min and 10 min. Without delays it is dead-lettered
-    /// after the attempts in place.
+    /// it is dead-lettered. Default 10 s, 1 min and 10 min. Without delays, and without a retry
+    /// topic, it is dead-lettered after the attempts in place.
+    ///
+    /// A parked record survives a restart and holds back no offset. Kafka must not delete records
+    /// of the retry topic by time or size; the consumer creates the topic so, and checks it.
     pub park_delays: Vec<Duration>,
 }
 
 /// What follows a failed attempt.
+///
+/// [`RetryPolicy::decide`] returns it. A program that consumes without this library's consumer can
+/// apply the same policy with it.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+#[must_use]
 pub enum RetryDecision {
     /// Wait this long, then try again in place.
     RetryAfter(Duration),
@@ -46,12 +73,46 @@ pub enum RetryDecision {
 }
 
 impl RetryPolicy {
+    /// Sets [`attempts_max`](Self::attempts_max).
+    #[must_use]
+    pub fn with_attempts_max(mut self, attempts_max: u32) -> Self {
+        self.attempts_max = attempts_max;
+        self
+    }
+
+    /// Sets [`backoff`](Self::backoff).
+    #[must_use]
+    pub fn with_backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// Sets [`park_delays`](Self::park_delays).
+    #[must_use]
+    pub fn with_park_delays(mut self, park_delays: impl IntoIterator<Item = Duration>) -> Self {
+        self.park_delays = park_delays.into_iter().collect();
+        self
+    }
+
     /// Decides after attempt number `attempt` (from 1) failed with `class`. `random` is uniform in
     /// [0, 1). `rounds` is how often the record was parked before.
     ///
     /// After a transient failure or a timeout, the record is retried until the attempts in place
     /// are used up, and then parked until the delays are used up. After an outage it is always
-    /// retried, after a permanent failure never.
+    /// retried, after a permanent failure never. A record that was parked before (`rounds` above 0)
+    /// has one attempt after each delay.
+    ///
+    /// ```
+    /// use evenkeel::handler::Class;
+    /// use evenkeel::recovery::{RetryDecision, RetryPolicy};
+    /// use std::time::Duration;
+    ///
+    /// let policy = RetryPolicy::default();
+    /// let first_park = RetryDecision::Park(Duration::from_secs(10));
+    /// assert_eq!(policy.decide(Class::Transient, 5, 0, 0.5), first_park);
+    /// assert_eq!(policy.decide(Class::Transient, 1, 3, 0.5), RetryDecision::DeadLetter);
+    /// assert_eq!(policy.decide(Class::Permanent, 1, 0, 0.5), RetryDecision::DeadLetter);
+    /// ```
     pub fn decide(&self, class: Class, attempt: u32, rounds: u32, random: f64) -> RetryDecision {
         let again = RetryDecision::RetryAfter(self.backoff.delay(attempt, random));
         match class {
@@ -67,8 +128,22 @@ impl RetryPolicy {
         }
     }
 
-    /// The same decision, with a wait of at least `after` if the failure requests one. A longer
-    /// wait than all of this policy's is cut to the longest of them.
+    /// The same decision, with a wait of at least `after` if the failure requests one
+    /// ([`HandlerError::retry_after`](crate::handler::HandlerError::retry_after)). A longer wait
+    /// than all of this policy's is cut to the longest of them, so that no answer of a server can
+    /// make a record wait for ever.
+    ///
+    /// ```
+    /// use evenkeel::recovery::{RetryDecision, RetryPolicy};
+    /// use std::time::Duration;
+    ///
+    /// let policy = RetryPolicy::default();
+    /// let soon = RetryDecision::RetryAfter(Duration::from_millis(100));
+    /// let asked = policy.no_sooner(soon, Some(Duration::from_secs(5)));
+    /// assert_eq!(asked, RetryDecision::RetryAfter(Duration::from_secs(5)));
+    /// let bounded = policy.no_sooner(soon, Some(Duration::from_secs(86_400)));
+    /// assert_eq!(bounded, RetryDecision::RetryAfter(Duration::from_secs(600)));
+    /// ```
     pub fn no_sooner(&self, decision: RetryDecision, after: Option<Duration>) -> RetryDecision {
         let longest = self.park_delay_max().max(self.backoff.max);
         let after = after.unwrap_or_default().min(longest);

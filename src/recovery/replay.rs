@@ -8,6 +8,12 @@
 //! A record that fails again becomes a dead letter again, which keeps these headers: only those of
 //! the failure are replaced. So the count grows with each replay, and the time of the first failure
 //! is kept.
+//!
+//! | destination | who handles it | order |
+//! |---|---|---|
+//! | retry topic | the group that dead-lettered it | in its held place, or behind those parked |
+//! | source topic | all groups of the topic | behind all records of its key |
+//! | another topic | its readers | as its key says |
 
 use super::dead_letter::{
     EDITED, FIRST_FAILURE, REPLAY_COUNT, REPLAY_OF, REPLAYED_AT, REPLAYED_BY, is_edited,
@@ -20,33 +26,53 @@ use crate::kafka::RecordPosition;
 use crate::kafka::reader::LogRecord;
 use jiff::Timestamp;
 
-/// Who replays a dead letter, and when.
+/// Who replays a dead letter, and when. Written into the replayed record, and kept if it fails
+/// again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Provenance<'a> {
     /// The operator.
     pub by: &'a str,
     /// The time of the replay.
     pub at: Timestamp,
-    /// Whether the dead letter may have been edited before.
+    /// Whether the dead letter may have been edited before. An inbox then accepts the record as the
+    /// failed event, whatever its content. A dead letter that was edited once stays marked.
     pub edited: bool,
 }
 
 /// The destination of a replayed record.
+///
+/// ```
+/// use evenkeel::event::Headers;
+/// use evenkeel::recovery::{DeadLetter, Destination};
+///
+/// let mut headers = Headers::new();
+/// for (name, value) in [("topic", "shop.orders"), ("partition", "2"), ("group", "payments")] {
+///     headers.push(&format!("__dlq.errors.{name}"), Some(value.as_bytes()));
+/// }
+/// let failure = DeadLetter::read(headers.iter());
+/// let retry = Destination::retry(&failure, |_topic| 3).expect("it names group and topic");
+/// assert_eq!((retry.topic.as_str(), retry.partition), ("retry.payments.shop.orders", Some(2)));
+/// assert_eq!(Destination::retry(&failure, |_topic| 0), None, "the topic does not exist");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
     /// The topic.
     pub topic: String,
     /// The partition. None lets the key decide.
     pub partition: Option<i32>,
-    /// Whether the topic is a retry topic, whose records only its group handles.
+    /// Whether the topic is a retry topic, whose records only its group handles. The replay then
+    /// names its owner and source offset, by which it takes the place that was held for it.
     pub is_retry: bool,
 }
 
 impl Destination {
-    /// The source topic of the record. None if the dead letter does not name it.
+    /// The source topic of the record. None if the dead letter does not name it, as those of
+    /// Laravel Kafka.
     ///
     /// The record keeps its partition, among the records of its key, if the topic still has it
-    /// (`partitions` returns their number).
+    /// (`partitions` returns their number, 0 for a topic that does not exist). All groups that read
+    /// the topic receive the record; those that have handled it recognise it by its id if they use
+    /// an inbox.
     pub fn source(dead_letter: &DeadLetter, partitions: impl Fn(&str) -> usize) -> Option<Self> {
         let topic = dead_letter.topic.clone()?;
         let count = partitions(&topic);
@@ -63,7 +89,8 @@ impl Destination {
     /// name the group, or the retry topic has no such partition.
     ///
     /// Only this group handles the record, behind the other parked records of its key, or in the
-    /// place that was held for it.
+    /// place that was held for it. `partitions` returns the number of a topic's partitions, 0 for a
+    /// topic that does not exist.
     pub fn retry(dead_letter: &DeadLetter, partitions: impl Fn(&str) -> usize) -> Option<Self> {
         let topic = retry_topic(dead_letter.group.as_ref()?, dead_letter.topic.as_ref()?);
         let count = partitions(&topic);
@@ -79,7 +106,27 @@ impl Destination {
 /// Creates the record that a replay of the dead letter publishes.
 ///
 /// Its timestamp is the time of the replay, not that of the failed record: retention counts from a
-/// record's timestamp.
+/// record's timestamp. A dead letter without its value ([`DeadLetter::is_reference`]) must be
+/// completed first ([`restored`](super::restored)): a record without a value would be published.
+///
+/// The caller marks the dead letter as replayed ([`ReplayLog`](super::ReplayLog)) after the brokers
+/// acknowledged the record.
+///
+/// ```
+/// use evenkeel::event::OutgoingRecord;
+/// use evenkeel::kafka::reader::LogRecord;
+/// use evenkeel::recovery::{DeadLetter, Destination, Provenance, replayed};
+///
+/// fn to_source(
+///     dead_letter: LogRecord,
+///     provenance: &Provenance<'_>,
+///     partitions: usize,
+/// ) -> Option<OutgoingRecord> {
+///     let failure = DeadLetter::read(dead_letter.headers.iter());
+///     let to = Destination::source(&failure, |_topic| partitions)?;
+///     Some(replayed(dead_letter, to, provenance))
+/// }
+/// ```
 pub fn replayed(
     dead_letter: LogRecord,
     to: Destination,
@@ -139,7 +186,24 @@ pub fn replayed(
 /// The dead letter of which a record is the replay, with the operator and the time. None for any
 /// other record.
 ///
-/// A dead letter of a replayed record still has these headers, but is no replay.
+/// A dead letter of a replayed record still has these headers, but is no replay. A run that was
+/// killed is completed with this function: the records that it published name their dead letters.
+///
+/// ```
+/// use evenkeel::event::Headers;
+/// use evenkeel::recovery::replay_of;
+///
+/// let mut headers = Headers::new();
+/// for (name, value) in [
+///     ("evenkeel.dlq.replay-of", "dlq.payments.shop.orders/2@17"),
+///     ("evenkeel.dlq.replayed-by", "jane"),
+///     ("evenkeel.dlq.replayed-at", "2026-05-01T12:00:00Z"),
+/// ] {
+///     headers.push(name, Some(value.as_bytes()));
+/// }
+/// let (dead_letter, by, _at) = replay_of(&headers).expect("it is a replay");
+/// assert_eq!((dead_letter.offset, by.as_str()), (17, "jane"));
+/// ```
 pub fn replay_of(headers: &Headers) -> Option<(RecordPosition, String, Timestamp)> {
     let text = |name| {
         headers

@@ -8,6 +8,9 @@
 //! the records that a killed run had published and not marked: before a run publishes its first
 //! record, it notes the ends of the destinations ([`ReplayRun`]). Records behind these ends that
 //! name a dead letter as their origin ([`super::replay_of`]) are marked later.
+//!
+//! The topic is read from its beginning, by every tool that lists or replays dead letters. So a
+//! mark holds only what they need, and marks of deleted dead letters are removed with tombstones.
 
 use crate::kafka::{RecordPosition, is_topic_name};
 use jiff::Timestamp;
@@ -17,20 +20,28 @@ use std::collections::BTreeMap;
 /// The key of the record about the latest run. No dead letter has it: theirs is `partition:offset`.
 const RUN_KEY: &str = "run";
 
-/// Ends of partitions by topic and number.
+/// Ends of partitions by topic and number. An end is the offset after the last record.
 pub type PartitionEnds = BTreeMap<String, BTreeMap<i32, i64>>;
 
 /// The topic with the marks of the replayed records of `dead_letters`. None if its name would be
 /// too long.
 ///
-/// It needs `cleanup.policy=compact`.
+/// It needs `cleanup.policy=compact`: a mark must be kept as long as its dead letter.
+///
+/// ```
+/// use evenkeel::recovery::replay_topic;
+///
+/// let topic = replay_topic("dlq.payments.shop.orders");
+/// assert_eq!(topic.as_deref(), Some("replays.dlq.payments.shop.orders"));
+/// ```
 pub fn replay_topic(dead_letters: &str) -> Option<String> {
     let topic = format!("replays.{dead_letters}");
     is_topic_name(&topic).then_some(topic)
 }
 
-/// A record of that topic.
+/// A record of that topic. See [`ReplayLogEntry::key`] and [`ReplayLogEntry::value`] for its form.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ReplayLogEntry {
     /// A dead letter was replayed.
     DeadLetter {
@@ -45,7 +56,7 @@ pub enum ReplayLogEntry {
     Run(ReplayRun),
 }
 
-/// The replay of a dead letter.
+/// The replay of a dead letter: the mark that keeps the next run from publishing it again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replayed {
     /// The operator.
@@ -69,6 +80,7 @@ impl Replayed {
         self.stamp().is_of(dead_letter_ms)
     }
 
+    /// What the log keeps of a mark in memory.
     fn stamp(&self) -> Stamp {
         Stamp {
             dead_letter_ms: self.dead_letter_ms,
@@ -77,7 +89,9 @@ impl Replayed {
     }
 }
 
-/// A run: the replay of a set of dead letters.
+/// A run: the replay of a set of dead letters. Written to partition 0 of the replay log before the
+/// run publishes its first record, repeated while it is alive, and written once more at its end.
+/// The JSON of all its versions can be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplayRun {
     /// The id of the run.
@@ -126,7 +140,17 @@ impl ReplayLogEntry {
         }
     }
 
-    /// The value in JSON. None is a tombstone.
+    /// The value in JSON. None is a tombstone, which removes the mark at the next compaction.
+    ///
+    /// ```
+    /// use evenkeel::recovery::ReplayLogEntry;
+    ///
+    /// let key = Some(b"2:17".as_slice());
+    /// let removed = ReplayLogEntry::read(key, None).expect("the key is valid");
+    /// assert_eq!(removed.key(), "2:17");
+    /// assert_eq!(removed.value()?, None);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Returns an error only if JSON encoding fails, which its types exclude.
@@ -139,7 +163,8 @@ impl ReplayLogEntry {
         }
     }
 
-    /// Decodes a record. None if it is invalid.
+    /// Decodes a record. None if it is invalid, or of a kind that this version does not know:
+    /// readers skip it.
     pub fn read(key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Self> {
         let key = std::str::from_utf8(key?).ok()?;
         if key == RUN_KEY {
@@ -158,7 +183,29 @@ impl ReplayLogEntry {
     }
 }
 
-/// The replayed dead letters of one topic.
+/// The replayed dead letters of one topic: the entries of its replay log, applied in order.
+///
+/// ```
+/// use evenkeel::kafka::RecordPosition;
+/// use evenkeel::recovery::{ReplayLog, ReplayLogEntry, Replayed};
+///
+/// let dead_letter: RecordPosition = "dlq.payments.shop.orders/2@17".parse()?;
+/// let replayed = Replayed {
+///     by: "jane".to_owned(),
+///     at: "2026-05-01T12:00:00Z".parse()?,
+///     to: "retry.payments.shop.orders/2@5".to_owned(),
+///     run: "018f".to_owned(),
+///     dead_letter_ms: None,
+/// };
+/// let mut log = ReplayLog::default();
+/// log.apply(ReplayLogEntry::of(&dead_letter, Some(replayed)));
+/// assert!(log.contains(2, 17, None));
+/// log.apply(ReplayLogEntry::of(&dead_letter, None));
+/// assert!(!log.contains(2, 17, None), "the mark was removed");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// It holds all marks of the topic in memory, about 50 bytes each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReplayLog {
     offsets: BTreeMap<i32, BTreeMap<i64, Stamp>>,
@@ -173,6 +220,9 @@ struct Stamp {
 }
 
 impl Stamp {
+    /// Whether the mark is about the dead letter with this timestamp, and not about one at its
+    /// offset in an earlier topic of the same name. In doubt it is: a dead letter that is replayed
+    /// twice is worse than one that is reported as replayed.
     fn is_of(self, dead_letter_ms: Option<i64>) -> bool {
         match (self.dead_letter_ms, dead_letter_ms) {
             (Some(marked_ms), Some(dead_letter_ms)) => marked_ms == dead_letter_ms,
@@ -183,7 +233,7 @@ impl Stamp {
 }
 
 impl ReplayLog {
-    /// Applies a mark. Of two about one dead letter the later counts.
+    /// Applies an entry. Of two about one dead letter, and of two runs, the later counts.
     pub fn apply(&mut self, mark: ReplayLogEntry) {
         match mark {
             ReplayLogEntry::Run(run) => self.latest = Some(run),
@@ -207,7 +257,8 @@ impl ReplayLog {
         stamp.is_some_and(|stamp| stamp.is_of(dead_letter_ms))
     }
 
-    /// Whether the dead letter at this position is marked as replayed at that time or later.
+    /// Whether the dead letter at this position is marked as replayed at that time or later. Tells
+    /// a replay that is recorded from an earlier one of the same dead letter.
     pub fn is_marked_since(&self, partition: i32, offset: i64, at: Timestamp) -> bool {
         let stamp = self.stamp(partition, offset);
         stamp.is_some_and(|stamp| stamp.at_ms >= at.as_millisecond())
@@ -217,7 +268,8 @@ impl ReplayLog {
         self.offsets.get(&partition)?.get(&offset)
     }
 
-    /// The marked dead letters of a partition before `offset`.
+    /// The marked dead letters of a partition before `offset`, ascending. A purge removes the marks
+    /// with their dead letters.
     pub fn before(&self, partition: i32, offset: i64) -> impl Iterator<Item = i64> {
         let offsets = self.offsets.get(&partition);
         offsets

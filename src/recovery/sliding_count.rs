@@ -1,4 +1,8 @@
 //! A count over a sliding window. Pure: the clock is an argument.
+//!
+//! The window is a ring of ten steps. A slot is reused when its step number has passed, so memory
+//! is fixed and no timer cleans up. The price is accuracy: a sum covers the last nine full steps
+//! and the present one.
 
 use std::time::Duration;
 
@@ -9,6 +13,7 @@ const STEPS: u64 = 10;
 #[derive(Debug, Clone)]
 pub(crate) struct SlidingCount {
     step: Duration,
+    /// The number of the step and its events, at the index of the number modulo [`STEPS`].
     counts: [(u64, u64); STEPS as usize],
 }
 
@@ -21,7 +26,8 @@ impl SlidingCount {
         }
     }
 
-    /// Adds this many events.
+    /// Adds this many events to the present step. A slot of an earlier turn of the ring starts at
+    /// 0.
     pub(crate) fn add(&mut self, count: u64, now: Duration) {
         let step = self.number(now);
         let (of, counted) = &mut self.counts[(step % STEPS) as usize];
@@ -31,7 +37,8 @@ impl SlidingCount {
         *counted = counted.saturating_add(count);
     }
 
-    /// The number of events in the last `length`, plus less than a step before.
+    /// The number of events in the present step and the nine before it: the last `length`, less up
+    /// to a step.
     pub(crate) fn sum(&self, now: Duration) -> u64 {
         let oldest = self.number(now).saturating_sub(STEPS - 1);
         let counted = self.counts.iter().filter(|(of, _)| *of >= oldest);
@@ -39,7 +46,8 @@ impl SlidingCount {
     }
 
     /// The number of events in the steps that began since then, and at least in the present step
-    /// and the one before.
+    /// and the one before. At least these two, because what has just begun would otherwise have no
+    /// events to compare with. Never more than [`SlidingCount::sum`].
     pub(crate) fn sum_since(&self, since: Duration, now: Duration) -> u64 {
         let step = u64::try_from(self.step.as_nanos()).unwrap_or(u64::MAX);
         let began = u64::try_from(since.as_nanos())
@@ -53,6 +61,7 @@ impl SlidingCount {
         counted.fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
+    /// The number of the step that contains `now`.
     fn number(&self, now: Duration) -> u64 {
         u64::try_from(now.as_nanos() / self.step.as_nanos()).unwrap_or(u64::MAX)
     }

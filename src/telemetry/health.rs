@@ -24,6 +24,28 @@ use std::time::{Duration, Instant};
 /// health.set_ready("orders database", Ok(()));
 /// assert!(health.not_ready().is_empty());
 /// ```
+///
+/// It never changes by itself, except that a loop without beats stops being alive. Names of
+/// components are free; evenkeel's begin with the kind (`consumer`, `handlers`, `relay`) and end
+/// with the group.
+///
+/// Every method locks a table for a moment, and none blocks: they may be called from any thread and
+/// any task.
+///
+/// # A loop of the service
+/// ```
+/// use evenkeel::telemetry::Health;
+/// use std::time::Duration;
+///
+/// let health = Health::default();
+/// health.expect_beat("price import", Duration::from_secs(60));
+/// // In the loop, after each unit of work:
+/// health.beat("price import");
+/// assert!(health.not_alive().is_empty());
+/// // At its intended end:
+/// health.retire("price import");
+/// assert!(health.loops().is_empty());
+/// ```
 #[derive(Clone)]
 pub struct Health {
     state: Arc<Mutex<State>>,
@@ -57,7 +79,21 @@ impl Default for Health {
 
 impl Health {
     /// Creates a health that reads the time from `clock`: the time since any fixed instant, which
-    /// must never decrease.
+    /// must never decrease. For tests; the default reads the monotonic clock.
+    ///
+    /// ```
+    /// use evenkeel::telemetry::Health;
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use std::time::Duration;
+    ///
+    /// let seconds = Arc::new(AtomicU64::new(0));
+    /// let now = Arc::clone(&seconds);
+    /// let health = Health::with_clock(move || Duration::from_secs(now.load(Ordering::Relaxed)));
+    /// health.expect_beat("import", Duration::from_secs(60));
+    /// seconds.store(61, Ordering::Relaxed);
+    /// assert_eq!(health.not_alive(), [("import".to_owned(), 61)]);
+    /// ```
     pub fn with_clock(clock: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Self {
             state: Arc::default(),
@@ -66,7 +102,9 @@ impl Health {
         }
     }
 
-    /// Reports whether `component` can serve, with the reason if it cannot.
+    /// Reports whether `component` can serve, with the reason if it cannot. The first report adds
+    /// the component; there is no way to remove one. The reason is shown by `/readyz`: name what
+    /// failed and what to do next, and leave out secrets.
     pub fn set_ready(&self, component: &str, state: Result<(), String>) {
         let mut this = self.lock();
         match this.components.get_mut(component) {
@@ -99,6 +137,9 @@ impl Health {
     /// Sets the address that serves this health, so that members can report it to operators. A
     /// daemon with an admin server sets it by itself. A program that nests its router must set it
     /// here.
+    ///
+    /// [`MemberInfo::admin`](crate::control::MemberInfo::admin) carries it to the group's control
+    /// topic.
     pub fn set_admin(&self, address: SocketAddr) {
         self.lock().admin = Some(address);
     }
@@ -110,6 +151,9 @@ impl Health {
 
     /// Registers a loop that must call [`Health::beat`] at least this often to count as alive. The
     /// registration counts as a beat.
+    ///
+    /// If the loop is late, `/livez` fails and a kubelet restarts the process. Choose a time that
+    /// no normal wait exceeds.
     pub fn expect_beat(&self, component: &str, within: Duration) {
         let last = (self.clock)();
         self.lock()
@@ -134,6 +178,8 @@ impl Health {
 
     /// The components that are not ready, with the reason. Empty if the process is ready. A process
     /// without components is ready.
+    ///
+    /// The names are in alphabetical order.
     pub fn not_ready(&self) -> Vec<(String, String)> {
         self.lock()
             .components

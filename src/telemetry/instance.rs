@@ -1,4 +1,7 @@
 //! The name of this process among those of its service.
+//!
+//! It tells operators apart which process wrote a dead letter, leased a slot of the outbox or
+//! belongs to a group's member.
 
 /// The name that was given to this process, or otherwise its host and process id.
 pub(crate) fn instance(name: Option<&str>) -> String {

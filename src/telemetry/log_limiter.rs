@@ -1,4 +1,7 @@
 //! Limits the rate of a log line, however often its cause occurs.
+//!
+//! For lines whose cause may occur with every record. The next line tells how many were suppressed,
+//! so that a reader sees the rate.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

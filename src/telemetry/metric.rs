@@ -56,6 +56,18 @@
 use metrics::Unit;
 
 /// A metric that evenkeel reports through the `metrics` facade.
+///
+/// The names and labels are a contract: dashboards and alerts depend on them.
+///
+/// ```
+/// use evenkeel::telemetry::{Metric, MetricKind};
+///
+/// // A list for the documentation of a service.
+/// for metric in Metric::ALL {
+///     println!("{} ({:?}): {}", metric.name(), metric.kind(), metric.help());
+/// }
+/// assert_eq!(Metric::Lag.kind(), MetricKind::Gauge);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Metric {
@@ -143,7 +155,8 @@ pub enum Metric {
     ServiceInfo,
 }
 
-/// The kind of a metric.
+/// The kind of a metric, as the `metrics` facade has them. Exhaustive: an exporter must handle
+/// each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
     /// A count that only grows while the process runs.
@@ -286,6 +299,8 @@ impl Metric {
     }
 
     /// The names of the metric's labels, in order.
+    ///
+    /// Gauges of a second member of a group in one process have the label `member` in addition.
     pub fn labels(self) -> &'static [&'static str] {
         match self {
             Self::Received => &["group", "topic"],
@@ -333,23 +348,23 @@ impl Metric {
             Self::Lag => {
                 "Records between the group's committed position and the end of the partition"
             }
-            Self::OldestUnsettledSeconds => "Age of the partition's oldest record not settled",
+            Self::OldestUnsettledSeconds => "Age of the partition's oldest unsettled record",
             Self::HandlerSeconds => "Duration of one attempt of the handler",
             Self::Commits => "Offset commits, by result",
             Self::CommitsCut => {
-                "Commits that left out settled records for want of room: a restart handles those again"
+                "Commits without room for all settled offsets: a restart handles the rest again"
             }
-            Self::PositionsLost => "Positions of the group that were lost and set anew, by reason",
+            Self::PositionsLost => "Positions of the group that were lost and reset, by reason",
             Self::Rebalances => "Changes of this member's assignment, by kind",
             Self::ReusedIds => {
-                "Events without an effect as their id was completed before with other content"
+                "Events without an effect: their id was completed before with other content"
             }
             Self::Duplicates => "Redelivered events whose effect was suppressed",
             Self::PossibleDuplicates => {
-                "Events handled as new that are older than what the inbox remembers"
+                "Events handled as new that are older than the retention of the inbox"
             }
             Self::Collisions => {
-                "Transactions of the inbox that another one was in the way of, by cause"
+                "Transactions of the inbox that conflicted with another one, by cause"
             }
             Self::Failures => "Attempts that failed, by class of error",
             Self::BreakerOpen => "1 while handlers wait for a dependency that is down",
@@ -360,26 +375,26 @@ impl Metric {
                 "Entries of a retry topic that Kafka deleted before they were settled"
             }
             Self::OwnTopicFaults => {
-                "Settings of a topic of the group's own that could lose or refuse records"
+                "Settings of one of the group's own topics that could lose or refuse records"
             }
             Self::DeadLetters => "Records written to a dead-letter topic",
             Self::DeadLettersWaiting => {
                 "Records that wait because their dead letters cannot be written"
             }
-            Self::DeadLetterFlood => "1 while so many records are given up that no more are",
+            Self::DeadLetterFlood => "1 while the flood guard stops the writing of dead letters",
             Self::Published => "Records published, by result",
             Self::PublisherBufferBytes => "Bytes that wait for the brokers' acknowledgement",
-            Self::OutboxPending => "Committed events in the outbox not published yet",
+            Self::OutboxPending => "Committed events in the outbox that are not published yet",
             Self::OutboxOldestSeconds => "Age of the outbox's oldest event",
             Self::OutboxPublished => "Events of the outbox that the brokers acknowledged",
             Self::OutboxFailed => "Attempts to publish events of the outbox that failed, by result",
             Self::OutboxHeldKeys => "Keys that wait because their first event was refused",
-            Self::OutboxSlots => "Slots of the outbox that this relay looks after",
+            Self::OutboxSlots => "Slots of the outbox that this relay has leased",
             Self::OutboxOpenTransactionSeconds => {
-                "Age of the oldest open transaction that has written to the outbox, once too old"
+                "Age of the oldest open transaction that has written to the outbox, if too old"
             }
-            Self::MemberInfo => "1 for the member of a group that this process is",
-            Self::ServiceInfo => "Always 1: which service of which release this process is",
+            Self::MemberInfo => "1 for the group membership of this process",
+            Self::ServiceInfo => "Always 1: the service of this process, and its release",
         }
     }
 
@@ -394,8 +409,9 @@ impl Metric {
         }
     }
 
-    /// Registers the descriptions of all metrics with the installed recorder. Call it after the
-    /// recorder was installed: without one it does nothing.
+    /// Registers the descriptions of all metrics with the installed recorder. Call it once, after
+    /// the recorder was installed: without one it does nothing. A daemon (feature `daemon`) calls
+    /// it by itself.
     pub fn describe_all() {
         for metric in Self::ALL {
             let (name, unit, help) = (metric.name(), metric.unit(), metric.help());

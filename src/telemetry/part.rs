@@ -3,6 +3,17 @@
 //! Owns the names that distinguish it from others of the same process: `consumer payments`, and
 //! `consumer payments #2` for a second member of the same group. When a part ends, its components
 //! and loops are removed from the health and its gauges are set to 0.
+//!
+//! # Lifetime
+//!
+//! A part claims two names at its creation, the lowest free number in each of two tables: one of
+//! the health it reports to, and one of the process's metrics, because several healths share one
+//! recorder. It gives both back on [`Part::end`] or with its last clone. A part that has ended
+//! reports nothing more: its names may belong to another one by then. So late threads cannot change
+//! the health of their successor.
+//!
+//! A gauge cannot be removed from a recorder. It is set to 0 instead, when the last clone is
+//! dropped and no thread can set it any more.
 
 use super::health::Health;
 use super::metric::Metric;
@@ -17,6 +28,8 @@ static SERIES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// A running part of a process. Clones share it. It ends with [`Part::end`], or with its last
 /// clone.
+///
+/// Every method locks for a moment and may be called from any thread.
 #[derive(Clone)]
 pub(crate) struct Part(Arc<Inner>);
 
@@ -169,6 +182,7 @@ fn claim(names: &mut BTreeSet<String>, name: &str) -> (usize, String) {
     }
 }
 
+/// Two words with a space between them, or the one that is not empty.
 fn joined(first: &str, second: &str) -> String {
     match first.is_empty() || second.is_empty() {
         true => [first, second].concat(),

@@ -7,7 +7,8 @@ use crate::event::Record;
 use tracing::Span;
 use tracing::field::Empty;
 
-/// The target of [`process_span`]: `RUST_LOG=info,evenkeel::process=off` disables these spans.
+/// The target of [`process_span`]: `RUST_LOG=info,evenkeel::process=off` disables these spans, and
+/// keeps the log lines of handlers.
 pub const PROCESS_TARGET: &str = "evenkeel::process";
 
 /// Creates the span `process {topic}` of one attempt at a record, at level INFO.
@@ -16,6 +17,21 @@ pub const PROCESS_TARGET: &str = "evenkeel::process";
 /// record. Without a listening subscriber it costs one check and reads nothing of the record.
 /// `error.type` is empty: record it if the attempt fails. Neither key nor value is an attribute, as
 /// both may contain personal data.
+///
+/// The consumer creates it around every attempt. A service whose handlers hand work to other tasks
+/// instruments these with [`Span::current`](tracing::Span::current).
+///
+/// ```
+/// use evenkeel::event::RecordBatchBuilder;
+/// use evenkeel::telemetry::process_span;
+///
+/// let mut batch = RecordBatchBuilder::new();
+/// let source = batch.source("shop.orders".into(), 0);
+/// batch.push(source, 17, -1, None, Some(b"{}".as_slice()), []);
+/// let record = batch.build(None).record(0).expect("one record");
+/// let _entered = process_span(&record, "payments", 1).entered();
+/// tracing::info!("names the record: topic, partition, offset and event id");
+/// ```
 pub fn process_span(record: &Record, group: &str, attempt: u32) -> Span {
     if !tracing::enabled!(target: PROCESS_TARGET, tracing::Level::INFO) {
         return Span::none();

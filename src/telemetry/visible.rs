@@ -13,6 +13,13 @@ use std::fmt::{self, Write};
 /// and paragraph separators, and tags.
 ///
 /// Joiners (U+200C, U+200D) are not unsafe: scripts and emoji need them.
+///
+/// ```
+/// use evenkeel::telemetry::is_unsafe;
+///
+/// assert!(is_unsafe('\u{1b}') && is_unsafe('\u{202e}'));
+/// assert!(!is_unsafe('ä') && !is_unsafe('\u{200d}'));
+/// ```
 pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -45,12 +52,25 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 }
 
 /// Like [`visible`], for text with its own lines and tabs, such as a value that is shown whole.
+///
+/// ```
+/// use evenkeel::telemetry::visible_lines;
+///
+/// assert_eq!(visible_lines("a:\n\tb\u{1b}[2J"), "a:\n\tb\\u{1b}[2J");
+/// ```
 pub fn visible_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| matches!(c, '\n' | '\t'))
 }
 
 /// Returns a JSON text with every [unsafe](is_unsafe) character as a JSON escape, so that its value
 /// is unchanged. Line breaks and tabs between its members are kept.
+///
+/// ```
+/// use evenkeel::telemetry::visible_json;
+///
+/// let shown = visible_json("{\"name\": \"a\u{9b}b\"}");
+/// assert_eq!(shown, r#"{"name": "a\u009bb"}"#);
+/// ```
 pub fn visible_json(json: &str) -> Cow<'_, str> {
     let is_kept = |c: char| !is_unsafe(c) || matches!(c, '\n' | '\t');
     if json.chars().all(is_kept) {
@@ -74,6 +94,8 @@ pub fn visible_json(json: &str) -> Cow<'_, str> {
 ///
 /// If standard error cannot be written, because its reader is gone, the line is dropped: unlike
 /// `eprintln!` this does not panic.
+///
+/// For the messages of a command that are not log lines.
 pub fn say(line: &str) {
     let line = format!("{}\n", visible(line));
     drop(std::io::Write::write_all(
@@ -82,6 +104,7 @@ pub fn say(line: &str) {
     ));
 }
 
+/// Escapes the unsafe characters that `is_kept` does not select. Copies only if there is one.
 fn escaped(text: &str, is_kept: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.chars().any(|c| is_unsafe(c) && !is_kept(c)) {
         return Cow::Borrowed(text);
@@ -97,6 +120,7 @@ fn escaped(text: &str, is_kept: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Writes one character, escaped if it is [unsafe](is_unsafe).
 fn write_visible(out: &mut impl Write, c: char) -> fmt::Result {
     match c {
         '\n' => out.write_str("\\n"),

@@ -7,9 +7,20 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A self-signed certificate for 127.0.0.1 and localhost, with its key. A client that trusts this
-/// certificate trusts the server.
+/// A self-signed certificate for 127.0.0.1 and localhost, with its key, valid for two days. A
+/// client that trusts this certificate trusts the server.
+///
+/// ```no_run
+/// use evenkeel::testing::Certificate;
+///
+/// # async fn example(directory: &std::path::Path) -> Result<(), evenkeel::testing::StartError> {
+/// let server = Certificate::in_directory(directory).await?;
+/// println!("trust {}", server.certificate.display());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Certificate {
     /// The certificate file, PEM.
     pub certificate: PathBuf,
@@ -18,7 +29,8 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Creates a certificate and its key in `directory`.
+    /// Creates a certificate and its key in `directory`, as `server.crt` and `server.key`. Replaces
+    /// earlier ones. The files remain.
     ///
     /// # Errors
     /// If `openssl` is missing or fails.

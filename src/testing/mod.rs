@@ -25,6 +25,44 @@
 //!
 //! This module depends on no consumer, publisher or store, except for the drills. It provides a
 //! cluster and creates topics on it.
+//!
+//! # In a test
+//! A test asks for a server, and returns early without one. On a developer's machine it is skipped
+//! then, with the reason on standard error. On CI, `EVENKEEL_REQUIRE_KAFKA=1` makes it fail.
+//!
+//! ```no_run
+//! use evenkeel::testing::{real_kafka, unique};
+//!
+//! # async fn a_test() {
+//! let Some(kafka) = real_kafka().await else { return };
+//! // The broker is shared by all tests of the process: names keep them apart.
+//! let (topic, group) = (unique("orders"), unique("payments"));
+//! kafka.create_topic(&topic, 3).await.expect("the topic is created");
+//! # let _ = group;
+//! # }
+//! ```
+//!
+//! # Environment variables
+//! | variable | meaning |
+//! |---|---|
+//! | `KAFKA_BOOTSTRAP_SERVERS` | a running Kafka to use, with the other `KAFKA_` variables |
+//! | `EVENKEEL_POSTGRES_URL` | a running PostgreSQL to use |
+//! | `EVENKEEL_REDIS_URL` | a running Redis to use |
+//! | `EVENKEEL_REQUIRE_KAFKA=1` | a test without its server fails instead of being skipped |
+//! | `JAVA_HOME` | the Java to use, instead of the one on PATH |
+//! | `DOCKER_HOST` | a Docker engine that is not local |
+//!
+//! # Folders
+//! | folder | content |
+//! |---|---|
+//! | `kafka/` | Kafka by Docker, Java or in this process, and a secured one |
+//! | `stores/` | PostgreSQL, PgBouncer and Redis as local processes |
+//! | `jvm/` | jars from Maven Central, and Java programs of tests |
+//! | `process/` | processes that end with this one, and the output of commands |
+//! | `dev/` | a Kafka for development that outlives its command |
+//! | `drills/` | injected faults |
+//!
+//! Unix only: the processes are held by a shell.
 
 #[cfg(feature = "testing")]
 mod certificate;

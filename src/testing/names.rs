@@ -4,13 +4,20 @@ use std::net::TcpListener;
 
 /// A name that no other test uses: `prefix`, a hyphen and twelve random hexadecimal digits.
 ///
-/// Valid as a topic and as a group if `prefix` is.
+/// Valid as a topic and as a group if `prefix` is. Use one for every topic, group and key prefix of
+/// a test: tests run at the same time, on a server that may be older than the run.
+///
+/// ```
+/// let topic = evenkeel::testing::unique("orders");
+/// assert!(topic.starts_with("orders-") && topic.len() == 19);
+/// ```
 pub fn unique(prefix: &str) -> String {
     let digits = rand::random::<u64>() & 0xffff_ffff_ffff;
     format!("{prefix}-{digits:012x}")
 }
 
-/// A port that was free at the time of the call.
+/// A port that was free at the time of the call. Another process may take it before a server binds
+/// it, so a start that fails for that reason is repeated.
 pub(super) fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

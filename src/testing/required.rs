@@ -13,6 +13,9 @@ static SKIPPED: AtomicUsize = AtomicUsize::new(0);
 /// Unwraps a server that a test needs. If it is not available, prints to standard error why the
 /// test is skipped, and returns `None`.
 ///
+/// The line is printed past the test harness, which captures the output of `eprintln!`, so a
+/// skipped test is visible in a run that passes.
+///
 /// ```no_run
 /// use evenkeel::testing::{KafkaKind, TestKafka, required};
 ///

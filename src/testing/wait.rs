@@ -6,9 +6,12 @@ use std::time::Duration;
 /// check.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Calls `check` every 20 ms until it returns a value, for at most `within`. For tests.
+/// Calls `check` every 20 ms until it returns a value, for at most `within`. For tests: waiting for
+/// a state is faster and more reliable than sleeping for long enough.
 ///
-/// The deadline also cancels a `check` that hangs.
+/// Returns the first value that is not `None`. The deadline also cancels a `check` that hangs, so
+/// `check` must be cancel-safe. `what` is the sentence that the panic repeats. Choose `within` far
+/// above the usual time: a test that passes never waits for it.
 ///
 /// ```no_run
 /// use evenkeel::testing::eventually;

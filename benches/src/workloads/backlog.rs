@@ -5,7 +5,7 @@
 //! process's start.
 
 use crate::spec::{Aim, Bound, Contestant, Data, Figure, Plan, Spec, Turn};
-use crate::usage::{resident_max_mib, resident_mib};
+use crate::turns::usage::{resident_max_mib, resident_mib};
 use anyhow::bail;
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Record;
@@ -29,7 +29,7 @@ pub(crate) fn plan() -> Plan {
             name: "evenkeel",
             data: Some(Data {
                 records: 10_000_000,
-                ..super::consume::DATA
+                ..super::throughput::consume::DATA
             }),
         }],
         aims: vec![

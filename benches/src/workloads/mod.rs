@@ -1,22 +1,20 @@
 //! The workloads, one file each. A new one needs a variant of [`Workload`] and a file with its plan
 //! and its turn.
+//!
+//! - [`throughput`]: events per second; [`timing`]: delays; [`stores`]: effects
+//! - [`backlog`]: memory with many waiting records; [`parked`]: assignment with many parked ones
 
 mod backlog;
-mod consume;
-mod decode;
-mod effects;
-mod hot_key;
-mod keys;
-mod latency;
-mod lifecycle;
 mod parked;
-mod publish;
-mod rebalance;
-mod shared_rows;
-mod slow;
+mod stores;
+mod throughput;
+mod timing;
 
 use crate::spec::{Data, Plan, Spec, Turn};
 use crate::workload::Workload;
+use stores::{effects, shared_rows};
+use throughput::{consume, decode, keys, publish, slow};
+use timing::{hot_key, latency, lifecycle, rebalance};
 
 impl Workload {
     /// The plan: data, contestants and aims.

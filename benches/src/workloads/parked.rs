@@ -4,11 +4,11 @@
 //! By then all parked sets are complete. No parked record is due meanwhile. A separate process
 //! writes the parked records, so that the measured memory is the consumer's alone.
 
-use super::consume::DATA;
+use super::throughput::consume::DATA;
 use crate::cluster::Cluster;
 use crate::contest::take;
 use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
-use crate::usage::{resident_max_mib, resident_mib};
+use crate::turns::usage::{resident_max_mib, resident_mib};
 use anyhow::{Context, bail};
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Record;
@@ -116,12 +116,10 @@ async fn wait_until(began: Instant, holds: impl Fn() -> bool) -> anyhow::Result<
 async fn write(spec: &Spec) -> anyhow::Result<Turn> {
     let retry = retry_topic(&spec.topic, &spec.topic);
     let admin = Admin::connect(&spec.kafka()?, WITHIN).await?;
-    let topic = NewTopic {
-        name: retry.clone(),
-        partitions: DATA.partitions,
-        replication: 1,
-        config: BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]),
-    };
+    let topic = NewTopic::new(retry.clone())
+        .with_partitions(DATA.partitions)
+        .with_replication(1)
+        .with_setting("retention.ms", "-1");
     admin.create_topics(&[topic]).await?;
     let config = spec.raw(&[("linger.ms", "20"), ("batch.size", "1000000")]);
     let producer: ThreadedProducer<DefaultProducerContext> = config.create()?;

@@ -1,20 +1,24 @@
 //! The event types that a command knows: the shop's, or those of a folder.
+//!
+//! The shop's schemas are compiled into the tool, so `schemas` and `publish` work without any file.
+//! A folder replaces them; it does not add to them.
 
 use anyhow::Context;
 use clap::Args;
 use evenkeel::schema::Catalogue;
 use std::path::PathBuf;
 
-/// Where the schemas come from.
+/// The flag that names the schemas.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CatalogueArgs {
-    /// Folder with `*.schema.json` files; the shop's own schemas when left out.
+    /// Folder with schemas, in files TYPE.schema.json [default: the shop's schemas].
     #[arg(long, value_name = "DIR", global = true)]
     pub(crate) schemas: Option<PathBuf>,
 }
 
 impl CatalogueArgs {
-    /// Compiles the schemas.
+    /// Compiles the schemas. Fails if the folder cannot be read or one of its files is not a
+    /// schema; the error names it.
     pub(crate) fn load(&self) -> anyhow::Result<Catalogue> {
         match &self.schemas {
             Some(dir) => Catalogue::from_dir(dir)

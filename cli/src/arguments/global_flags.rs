@@ -2,16 +2,20 @@
 //! -b HOST`.
 //!
 //! The flags are moved after the command before parsing, instead of being declared in both places:
-//! for a repeatable flag, clap would silently drop the values in the first place.
+//! for a repeatable flag, clap would silently drop the values in the first place. A flag that is
+//! unknown here stays where it is, and clap reports it.
 
 use clap::Command;
 use std::ffi::OsString;
 
-/// The flags of `ConnectionArgs`. All take a value.
+/// The short flags of `ConnectionArgs`. All take a value, attached or as the next argument.
 const SHORT: &[&str] = &["-b", "-X"];
+/// The long flags of `ConnectionArgs`. All take a value, after `=` or as the next argument.
 const LONG: &[&str] = &["--brokers", "--bootstrap-server", "--config", "--timeout"];
 
-/// Moves flags that precede or separate the names of the command after these names.
+/// Moves flags that precede or separate the names of the command after these names. Arguments
+/// behind the innermost command keep their places. If the line names no command, the flags are
+/// dropped, and clap reports the missing command.
 pub(crate) fn behind_command(
     command: &Command,
     arguments: impl IntoIterator<Item = OsString>,

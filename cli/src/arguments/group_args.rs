@@ -1,11 +1,14 @@
 //! The group of a command: a positional argument, or `--group`.
+//!
+//! Both forms exist because `dlq` has topics as its arguments, and every other command a group.
+//! With the flag, one form works everywhere.
 
 use clap::Args;
 
 /// One group.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct GroupArg {
-    /// The consumer group.
+    /// Consumer group.
     #[arg(
         value_name = "GROUP",
         required_unless_present = "group_flag",
@@ -13,7 +16,7 @@ pub(crate) struct GroupArg {
     )]
     group: Option<String>,
 
-    /// The consumer group, instead of the argument.
+    /// Consumer group, instead of the argument.
     #[arg(short, long = "group", value_name = "GROUP")]
     group_flag: Option<String>,
 }
@@ -29,11 +32,11 @@ impl GroupArg {
 /// Any number of groups.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct GroupsArg {
-    /// The consumer groups.
+    /// Consumer groups.
     #[arg(value_name = "GROUP")]
     groups: Vec<String>,
 
-    /// A consumer group, instead of the arguments; may be repeated.
+    /// Consumer group, instead of the arguments; may be repeated.
     #[arg(short, long = "group", value_name = "GROUP")]
     group_flag: Vec<String>,
 }

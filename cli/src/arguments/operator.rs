@@ -1,10 +1,14 @@
-//! The name of the operator.
+//! The name of the operator, for headers, control commands and logs.
+//!
+//! It is a claim, not a proof: whoever may write to the topic may write any name. The brokers' log
+//! has the authenticated user.
 
 use crate::arguments::connection::ConnectionArgs;
 use evenkeel_program::exit::Usage;
 use std::process::{Command, Stdio};
 
-/// The operator's name: the given name, else the SASL user, else the user of this machine.
+/// The operator's name: the given name, else the SASL user, else the user of this machine. A usage
+/// error if none is known, because an anonymous command would be of no use in a history.
 pub(crate) fn name(by: Option<&str>, connection: &ConnectionArgs) -> anyhow::Result<String> {
     if let Some(by) = by {
         return Ok(by.to_owned());
@@ -13,7 +17,7 @@ pub(crate) fn name(by: Option<&str>, connection: &ConnectionArgs) -> anyhow::Res
     let sasl = kafka.properties.get("sasl.username").cloned();
     let known = of(sasl, machine_user);
     Ok(known.ok_or_else(|| {
-        let text = "who gives this is not known: this user has no name on this machine; say it with --by NAME";
+        let text = "the operator is unknown: this user has no name on this machine; set --by NAME";
         Usage(text.to_owned())
     })?)
 }
@@ -27,6 +31,7 @@ fn machine_user() -> Option<String> {
     Some(name.trim_end().to_owned())
 }
 
+/// The SASL user, else the user of the machine. An empty or blank name counts as none.
 fn of(sasl: Option<String>, user: impl FnOnce() -> Option<String>) -> Option<String> {
     let is_name = |name: &String| !name.trim().is_empty();
     sasl.filter(is_name).or_else(|| user().filter(is_name))

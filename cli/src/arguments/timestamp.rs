@@ -1,4 +1,8 @@
 //! Parses times as people and programs write them. Pure.
+//!
+//! One grammar for `--since`, `--until`, `--before`, `--from` and `--to`: milliseconds since the
+//! epoch, RFC 3339, or an age. An age is relative to the call, so two flags of one command may
+//! differ by the milliseconds between their parsing.
 
 use jiff::Timestamp;
 
@@ -21,7 +25,7 @@ pub(crate) fn time_ms(text: &str, now: Timestamp) -> Result<i64, String> {
     text.parse::<Timestamp>()
         .map(Timestamp::as_millisecond)
         .map_err(|_| {
-            "a time is milliseconds since the epoch, 2026-05-01T12:00:00Z, or an age such as -1h"
+            "write milliseconds since the epoch, 2026-05-01T12:00:00Z, or an age such as -1h"
                 .to_owned()
         })
 }

@@ -1,7 +1,14 @@
 //! `evenkeel audit`: audits whether every event of a topic reached its end in a group, once and in
 //! order.
+//!
+//! The audit is in `evenkeel_ops::audit`, which other programs may call as well. This file owns the
+//! arguments, the tables, the progress and the exit code.
+//!
+//! Standard output has the counts of each type, and below them the findings, if there are any; JSON
+//! has one object with both. The verdict is a line on standard error, so that it is seen even if
+//! the output goes to a file.
 
-use super::consume::position::start;
+use super::events::consume::position::start;
 use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::group_args::GroupArg;
 use crate::arguments::store_address::StoreArgs;
@@ -21,29 +28,30 @@ use evenkeel_program::exit::Ending;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// Prove that every event of a topic had its end in a group: an effect, a dead letter, a parked
+/// Prove that every event of a topic reached its end in a group: an effect, a dead letter, a parked
 /// record or a recorded skip.
 ///
-/// Reads the topic, the group's retry, dead-letter and control topics and its store afresh, and
-/// changes nothing; the group may go on meanwhile. Lists what is missing, doubled or out of order.
-/// What the group has not committed yet is told as lag. Types that the group does not handle are
-/// told as ignored, with their numbers: a handler that was forgotten shows there.
+/// Reads the topic, the group's retry, dead-letter and control topics, and its store. Changes
+/// nothing; the group may continue meanwhile. Lists events that are missing, doubled or out of
+/// order. Records that the group has not committed yet count as lag and are not judged. Types that
+/// the group does not handle are listed as ignored with their counts: check them for a forgotten
+/// handler.
 ///
-/// Exits with 3 when anything was found, or the lag is above --max-lag.
+/// Exit codes: 0 proven; 1 not judged; 3 something was found, or the lag is above --max-lag.
 #[derive(Debug, Args)]
 pub(crate) struct AuditArgs {
     #[command(flatten)]
     group: GroupArg,
 
-    /// The topic.
+    /// The source topic.
     #[arg(short, long)]
     topic: String,
 
     #[command(flatten)]
     store: StoreArgs,
 
-    /// Where to start in each partition: beginning, an offset, -N (the last N) or a time: @TIME,
-    /// -1h, 2026-05-01T12:00:00Z.
+    /// First record of each partition: beginning, an offset, -N (the last N) or a time: @TIME, -1h,
+    /// 2026-05-01T12:00:00Z.
     #[arg(
         long,
         value_name = "POSITION",
@@ -53,7 +61,7 @@ pub(crate) struct AuditArgs {
     )]
     from: Start,
 
-    /// Where to stop: end, an offset, -N or a time.
+    /// Record before which to stop: end, an offset, -N or a time.
     #[arg(
         long,
         value_name = "POSITION",
@@ -63,30 +71,34 @@ pub(crate) struct AuditArgs {
     )]
     to: Start,
 
-    /// The handler of an event type, where the inbox does not know it by the type; TYPE alone says
-    /// that the type is handled, and TYPE=raw or TYPE=fallback that the raw or fallback handler
-    /// takes it. May be repeated, for one type too: after a handler was renamed.
+    /// Name of the handler of an event type in the inbox, if it is not the type's name. TYPE alone
+    /// states that the type is handled; TYPE=raw and TYPE=fallback, that the raw or fallback
+    /// handler takes it. May be repeated, also for one type: after a handler was renamed.
     #[arg(long = "handler", value_name = "TYPE=NAME", value_parser = handler)]
     handlers: Vec<(String, String)>,
 
-    /// How many records of the range the group may have yet to commit; any number, unless this says
-    /// otherwise.
+    /// Maximum number of records of the range that are not committed [default: no limit].
     #[arg(long, value_name = "RECORDS")]
     max_lag: Option<u64>,
 
-    /// Where the group's dead letters are, if not in dlq.GROUP.TOPIC.
+    /// The group's dead-letter topic [default: dlq.GROUP.TOPIC].
     #[arg(long, value_name = "TOPIC")]
     dead_letter_topic: Option<String>,
 
-    /// Do not ask for the order of keys: the group handles records in any order.
+    /// Do not check the order of keys, for a group that handles records in any order.
     #[arg(long)]
     unordered: bool,
 
-    /// Memory for the audit's tables; less means more passes over the topic.
-    #[arg(long, value_name = "MIB", default_value = "256", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    /// Memory of the audit's tables; less memory means more passes over the topic.
+    #[arg(
+        long,
+        value_name = "MIB",
+        default_value = "256",
+        value_parser = clap::value_parser!(u32).range(1..=1 << 20)
+    )]
     memory: u32,
 
-    /// How many findings of each kind are listed; all are counted.
+    /// Maximum number of listed findings of each kind; all are counted.
     #[arg(long, value_name = "FINDINGS", default_value = "100")]
     limit: usize,
 
@@ -107,6 +119,7 @@ fn handler(text: &str) -> Result<(String, String), String> {
 }
 
 impl AuditArgs {
+    /// The audit's settings. The store and the time limit are separate.
     fn settings(&self) -> AuditSettings {
         let mut settings = AuditSettings::new(self.group.name(), &self.topic);
         settings.from = self.from;
@@ -127,7 +140,7 @@ impl AuditArgs {
     }
 }
 
-/// Audits, and prints the findings.
+/// Audits, and prints the findings. May be dropped at any time: the audit only reads.
 pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<Ending> {
     let cluster = args.connection.cluster()?;
     let store = completions::open(args.store.address.as_str(), args.group.name()).await?;
@@ -144,7 +157,8 @@ pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<Ending> {
     if let Some(max) = lags {
         let lag = report.lag;
         say!(
-            "{lag} records are not committed yet, more than {max}: see `evenkeel groups describe {}`",
+            "{lag} records are not committed yet, more than {max}; see: \
+             evenkeel groups describe {}",
             args.group.name()
         );
     }
@@ -157,7 +171,9 @@ pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<Ending> {
 /// Reports the progress of a long audit on standard error.
 #[derive(Default)]
 struct Told {
+    /// The step and pass of the bar, and the bar.
     bar: Option<(Step, u32, Progress)>,
+    /// When the last line was printed. `None` before the first report.
     line_at: Option<Instant>,
 }
 
@@ -165,6 +181,7 @@ struct Told {
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Told {
+    /// Takes a report of the audit, which may come at any rate. A new step or pass gets a new bar.
     fn take(&mut self, progress: evenkeel_ops::audit::Progress) {
         let evenkeel_ops::audit::Progress {
             step,
@@ -195,9 +212,12 @@ impl Told {
     }
 }
 
+/// A row of the first table: the ends of one event type, or of all.
 #[derive(Serialize)]
 struct TypeRow<'a> {
+    /// The event type, or `all`.
     ty: &'a str,
+    /// The number of records of the type by end.
     tally: &'a Tally,
 }
 
@@ -228,9 +248,12 @@ impl Row for TypeRow<'_> {
     }
 }
 
+/// A row of the second table: one finding.
 #[derive(Serialize)]
 struct FindingRow<'a> {
+    /// The kind of the finding, as named by [`kinds`].
     kind: &'a str,
+    /// The source topic.
     topic: &'a str,
     #[serde(flatten)]
     finding: &'a Finding,
@@ -259,7 +282,7 @@ impl Row for FindingRow<'_> {
     }
 }
 
-/// The kinds of findings, by name.
+/// The kinds of findings with their names in output, in the order in which they are listed.
 fn kinds(report: &AuditReport) -> [(&'static str, &Findings); 5] {
     [
         ("missing", &report.missing),
@@ -293,12 +316,13 @@ fn print(report: &AuditReport, output: OutputArgs) -> anyhow::Result<()> {
     for (kind, findings) in kinds(report) {
         let more = findings.count - findings.listed.len() as u64;
         if more > 0 {
-            print_line(&format!("and {more} more are {kind}"))?;
+            print_line(&format!("and {more} more: {kind}"))?;
         }
     }
     Ok(())
 }
 
+/// The verdict, in one line on standard error.
 fn sentence(report: &AuditReport) -> String {
     let AuditReport {
         group,
@@ -309,11 +333,11 @@ fn sentence(report: &AuditReport) -> String {
     } = report;
     let behind = match lag {
         0 => String::new(),
-        lag => format!("; {lag} are still to be settled and were not judged"),
+        lag => format!("; {lag} are not committed yet and were not judged"),
     };
     let records = total.records;
     match report.proven {
-        true => format!("proven: {records} records of {topic} had their end in {group}{behind}"),
+        true => format!("proven: {records} records of {topic} reached an end in {group}{behind}"),
         false => {
             let counts = kinds(report).map(|(kind, findings)| format!("{} {kind}", findings.count));
             format!(

@@ -1,19 +1,25 @@
 //! The commands, one file each, and their runtime.
+//!
+//! - [`events`]: `publish`, `consume`, `schemas`; [`topics`]; [`groups`]
+//! - [`dlq`], [`parked`]: records that failed; [`audit`], [`drill`]: checks of a group
+//! - [`stores`]: `outbox`, `store`; [`setup`]: `config`, `completions`, `man`, `dev`
+//!
+//! Each command has a struct of arguments, whose doc comments are its help text, and a function
+//! `run` that returns an [`Ending`] or an error. The exit code of an error follows from its type,
+//! so operations' errors are reduced to the cluster's error where that is the cause.
+//!
+//! Two kinds of commands differ in a stop. `publish`, `consume`, `dlq`, `drill` and `outbox` watch
+//! the signal themselves, because they have work to finish. All others are dropped at the first
+//! signal.
 
 pub(crate) mod audit;
-pub(crate) mod completions;
-pub(crate) mod config;
-pub(crate) mod consume;
-#[cfg(feature = "dev")]
-pub(crate) mod dev;
 pub(crate) mod dlq;
 pub(crate) mod drill;
+pub(crate) mod events;
 pub(crate) mod groups;
-pub(crate) mod outbox;
 pub(crate) mod parked;
-pub(crate) mod publish;
-pub(crate) mod schemas;
-pub(crate) mod store;
+pub(crate) mod setup;
+pub(crate) mod stores;
 pub(crate) mod topics;
 
 use crate::args::{Args, Command};
@@ -29,6 +35,11 @@ use evenkeel_ops::waiting_keys::WaitingKeysError;
 use evenkeel_program::exit::Ending;
 use evenkeel_program::log;
 use evenkeel_program::stop::Stop;
+use events::{consume, publish, schemas};
+#[cfg(feature = "dev")]
+use setup::dev;
+use setup::{completions, config};
+use stores::{outbox, store};
 
 /// Runs the command to its end.
 pub(crate) fn run(args: Args) -> anyhow::Result<Ending> {
@@ -45,6 +56,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Ending> {
         .block_on(dispatch(args.command))
 }
 
+/// Runs the command, and adds a hint to its error.
 async fn dispatch(command: Command) -> anyhow::Result<Ending> {
     let connection = command.connection().cloned();
     let creates = matches!(command, Command::Publish(_));
@@ -86,6 +98,7 @@ fn of_cluster(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
+/// Runs the command with the signals of this process.
 async fn run_command(command: Command) -> anyhow::Result<Ending> {
     let stop = Stop::listen().context("listening for signals")?;
     match command {
@@ -102,6 +115,7 @@ async fn run_command(command: Command) -> anyhow::Result<Ending> {
     }
 }
 
+/// Runs a command that may be dropped at any await.
 async fn dispatch_short(command: Command) -> anyhow::Result<Ending> {
     match command {
         Command::Topics(args) => topics::run(args).await,

@@ -6,7 +6,9 @@ use clap::{Command, CommandFactory};
 use evenkeel_program::exit::STATUS;
 use std::fmt::Write as _;
 
-/// The command line with its complete help.
+/// The command line with its complete help: clap's, then examples, exit status and environment.
+///
+/// Parsing, completions and manual pages all start from this one.
 pub(crate) fn command() -> Command {
     let mut command = Args::command();
     command = command.after_long_help(format!(
@@ -22,7 +24,8 @@ pub(crate) fn command() -> Command {
     command
 }
 
-/// Changes the subcommand at that path.
+/// Changes the subcommand at that path. Panics, as clap does, if there is none: the tests cover
+/// every path.
 fn at(command: Command, path: &[&str], change: impl FnOnce(Command) -> Command) -> Command {
     match path {
         [] => change(command),
@@ -30,11 +33,13 @@ fn at(command: Command, path: &[&str], change: impl FnOnce(Command) -> Command) 
     }
 }
 
+/// The examples of a command, as a block of help.
 fn examples(path: &str) -> String {
     let lines = lines_of(path).iter().map(|line| format!("\n  {line}"));
     format!("Examples:{}", lines.collect::<String>())
 }
 
+/// The tool's own examples, and the table of exit codes.
 fn exit_status() -> String {
     let mut text = format!("{}\n\nExit status:", examples(""));
     for (code, meaning) in STATUS {

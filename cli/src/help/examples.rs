@@ -1,6 +1,8 @@
 //! Examples of each command, for help texts and manual pages.
 
-/// Examples of each command, by its path.
+/// Examples of each command, by its path. The empty path is the tool itself.
+///
+/// A test parses every example, and requires one for each command.
 pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "publish",
@@ -67,7 +69,7 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
         "groups pause",
         &[
             "evenkeel groups pause payments --why 'the provider asked us to'",
-            "evenkeel groups pause payments -t shop.orders -p 3 --why 'looking at a bad record'",
+            "evenkeel groups pause payments -t shop.orders -p 3 --why 'investigating a bad record'",
         ],
     ),
     (
@@ -81,7 +83,7 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "groups retry-now",
         &[
-            "evenkeel groups retry-now payments --why 'the provider is mended'",
+            "evenkeel groups retry-now payments --why 'the provider is repaired'",
             "evenkeel groups retry-now payments -t shop.orders --key customer-7 --why 'ticket 17'",
         ],
     ),
@@ -89,7 +91,7 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
         "groups rate",
         &[
             "evenkeel groups rate payments 50 --why 'the provider is slow today'",
-            "evenkeel groups rate payments off --why 'the provider is well again'",
+            "evenkeel groups rate payments off --why 'the provider has recovered'",
         ],
     ),
     (
@@ -120,14 +122,14 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     (
         "dlq export",
-        &["evenkeel dlq export --group payments --class permanent > letters.jsonl"],
+        &["evenkeel dlq export --group payments --class permanent > dead-letters.jsonl"],
     ),
     (
         "dlq replay",
         &[
             "evenkeel dlq replay --group payments",
             "evenkeel dlq replay --group payments --grep 'no stock' --rate 20 --execute",
-            "evenkeel dlq replay --from-file letters.jsonl --execute",
+            "evenkeel dlq replay --from-file dead-letters.jsonl --execute",
         ],
     ),
     (

@@ -6,24 +6,27 @@ use clap_mangen::roff::{Roff, bold, roman};
 use evenkeel_program::exit::STATUS;
 use std::io;
 
-/// The variables that no argument names.
+/// Variables that are not the default of an argument.
 const ENVIRONMENT: [(&str, &str); 4] = [
     (
         "KAFKA_BOOTSTRAP_SERVERS, KAFKA_BROKERS",
-        "Bootstrap servers, where --brokers does not say them.",
+        "Bootstrap servers, if --brokers is not given.",
     ),
     (
         "KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_*, KAFKA_SSL_*, KAFKA_X__*",
-        "Properties of the client: KAFKA_SASL_USERNAME is sasl.username, KAFKA_X__linger_ms is linger.ms.",
+        "Properties of librdkafka: KAFKA_SASL_USERNAME sets sasl.username, KAFKA_X__LINGER_MS sets \
+         linger.ms.",
     ),
     (
         "RUST_LOG",
-        "What is logged on standard error, for example evenkeel=debug; nothing when unset.",
+        "Log filter for standard error, such as evenkeel=debug. If it is not set, only outbox \
+         relay logs, from info on.",
     ),
-    ("NO_COLOR", "Help without colours."),
+    ("NO_COLOR", "Print help without colours."),
 ];
 
-/// The manual page of the built command at `path`.
+/// The manual page of the command at `path`, in roff. The command must be built: clap adds the
+/// names of the parents and the global arguments only then.
 pub(crate) fn page(command: &Command, path: &str) -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
     let plain = command.clone().version(env!("CARGO_PKG_VERSION"));
@@ -70,7 +73,7 @@ fn environment(command: &Command) -> Vec<(String, String)> {
         let name = argument.get_env()?.to_string_lossy().into_owned();
         let flag = argument.get_long().map(|long| format!("--{long}"));
         let flag = flag.unwrap_or_else(|| argument.get_id().to_string());
-        Some((name, format!("What {flag} says, where it is not given.")))
+        Some((name, format!("Default of {flag}.")))
     });
     let others = ENVIRONMENT.iter();
     let others = others.map(|(name, meaning)| ((*name).to_owned(), (*meaning).to_owned()));

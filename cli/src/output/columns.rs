@@ -4,7 +4,9 @@
 /// A column: its title and the kind of its content.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Column {
+    /// The title in lower case; the table prints it in capitals.
     pub(super) title: &'static str,
+    /// How the column is aligned, and whether it may be shortened.
     pub(super) kind: Kind,
 }
 

@@ -9,17 +9,28 @@ use std::io::Write;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Format(Vec<Token>);
 
+/// A part of a format: literal bytes, or a field of the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
+    /// Bytes that are written as they are.
     Literal(Vec<u8>),
+    /// `%t`
     Topic,
+    /// `%p`
     Partition,
+    /// `%o`
     Offset,
+    /// `%T`: milliseconds since the epoch, or -1.
     Timestamp,
+    /// `%h`: names and values, separated by commas.
     Headers,
+    /// `%k`
     Key,
+    /// `%K`: bytes of the key, or -1 for none.
     KeyLength,
+    /// `%s` and `%v`
     Value,
+    /// `%S`: bytes of the value, or -1 for none.
     ValueLength,
     /// Length of the value as a big-endian 32-bit integer.
     ValueLengthBinary,
@@ -43,7 +54,7 @@ impl Format {
                     literal.push(b'%');
                     continue;
                 }
-                (b'%', Some(letter)) => token(*letter)?,
+                (b'%', Some(name)) => token(*name)?,
                 (b'%', None) => return Err("the format ends in %".to_owned()),
                 (b'\\', _) => {
                     literal.push(escape(&mut rest)?);
@@ -90,8 +101,9 @@ impl Format {
     }
 }
 
-fn token(letter: u8) -> Result<Token, String> {
-    Ok(match letter {
+/// The field of a token's name.
+fn token(name: u8) -> Result<Token, String> {
+    Ok(match name {
         b't' => Token::Topic,
         b'p' => Token::Partition,
         b'o' => Token::Offset,
@@ -104,7 +116,7 @@ fn token(letter: u8) -> Result<Token, String> {
         b'R' => Token::ValueLengthBinary,
         other => {
             return Err(format!(
-                "%{} means nothing; there are %t %p %o %T %h %k %K %s (or %v) %S %R and %%",
+                "unknown token %{}; the tokens are %t %p %o %T %h %k %K %s (or %v) %S %R and %%",
                 char::from(other).escape_default()
             ));
         }
@@ -129,15 +141,18 @@ fn escape(rest: &mut impl Iterator<Item = u8>) -> Result<u8, String> {
     }
 }
 
+/// The length in bytes, or -1 for none, as kcat has it.
 fn length(bytes: Option<&[u8]>) -> i64 {
     bytes.map_or(-1, |bytes| bytes.len() as i64)
 }
 
+/// Appends a number in decimal.
 fn number(out: &mut Vec<u8>, number: impl std::fmt::Display) {
     // Writing to a vector cannot fail.
     drop(write!(out, "{number}"));
 }
 
+/// Headers as kcat prints them: `NAME=VALUE`, separated by commas. A null value is `NULL`.
 fn headers(headers: HeadersIter<'_>, is_shown: bool, out: &mut Vec<u8>) {
     for (index, (name, value)) in headers.enumerate() {
         if index > 0 {
@@ -149,6 +164,7 @@ fn headers(headers: HeadersIter<'_>, is_shown: bool, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends bytes. With `is_shown`, line breaks are escaped as well as control characters.
 fn one_line(bytes: &[u8], is_shown: bool, out: &mut Vec<u8>) {
     match is_shown {
         true => out.extend_from_slice(visible(&String::from_utf8_lossy(bytes)).as_bytes()),
@@ -156,6 +172,7 @@ fn one_line(bytes: &[u8], is_shown: bool, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends bytes. With `is_shown`, control characters are escaped, and line breaks stay.
 fn lines(bytes: &[u8], is_shown: bool, out: &mut Vec<u8>) {
     match is_shown {
         true => out.extend_from_slice(visible_lines(&String::from_utf8_lossy(bytes)).as_bytes()),

@@ -25,12 +25,11 @@ use std::io::{self, Write};
 /// The format of a listing.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct OutputArgs {
-    /// How to write the listing.
+    /// Output format.
     #[arg(short, long, value_enum, default_value = "table")]
     output: OutputFormat,
 
-    /// Write tables whole: on a terminal, cells that make a table too wide are cut off with …
-    /// otherwise.
+    /// Print complete tables. Otherwise cells are cut off with … to fit the terminal.
     #[arg(long, visible_alias = "wide")]
     no_trunc: bool,
 }
@@ -47,7 +46,10 @@ impl OutputArgs {
     }
 }
 
-/// A row of a listing. Serialised by serde; its JSON field names are stable.
+/// A row of a listing.
+///
+/// JSON is what serde writes; its field names are stable: `tests/cli/output/json_keys.txt` lists
+/// them. Column titles are for people and may change. Cells need no escaping: the listing does it.
 pub(crate) trait Row: Serialize {
     /// Columns of the table.
     const COLUMNS: &'static [Column];
@@ -89,13 +91,16 @@ pub(crate) fn print_json(format: OutputFormat, thing: &impl Serialize) -> io::Re
     print_json_line(&json)
 }
 
-/// Writes rows as they arrive.
+/// Writes rows as they arrive. Call [`finish`](Self::finish) at the end: without it, a table lacks
+/// its last rows and a JSON array its bracket.
 pub(crate) struct Listing<W: Write, R: Row> {
     out: Stdout<W>,
     format: OutputFormat,
     /// The width of the terminal, if the table must fit it.
     screen: Option<u16>,
+    /// The number of rows so far.
     rows: usize,
+    /// Cells of rows that are not written yet.
     held: Vec<Vec<String>>,
     /// Column widths of the written blocks.
     widths: Vec<u16>,

@@ -38,6 +38,8 @@ impl Progress {
     }
 }
 
+/// Where the bar is drawn: nowhere if standard error is no terminal, because a log would be filled
+/// with it.
 fn target() -> ProgressDrawTarget {
     if Progress::is_shown() {
         ProgressDrawTarget::stderr()

@@ -20,17 +20,26 @@ pub(crate) struct Envelope<'a> {
     topic: &'a str,
     partition: i32,
     offset: i64,
+    /// Kind of the timestamp, by kcat's names.
     tstype: &'static str,
+    /// Timestamp in milliseconds since the epoch. Null without one.
     ts: Option<i64>,
+    /// Names and values in turn, as kcat writes them.
     headers: Value,
+    /// The key. Null without one, and if it is not text.
     key: Option<&'a str>,
+    /// The key in hexadecimal, if it is not text.
     #[serde(skip_serializing_if = "Option::is_none")]
     key_hex: Option<String>,
+    /// The value. Null for a tombstone, and if it is not text.
     payload: Option<&'a str>,
+    /// The value in hexadecimal, if it is not text.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_hex: Option<String>,
+    /// The CloudEvents attributes. Absent if the record is no event.
     #[serde(skip_serializing_if = "Option::is_none")]
     ce: Option<Value>,
+    /// The failure, as parsed from the headers of a dead letter.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<&'a DeadLetter>,
 }
@@ -65,6 +74,7 @@ fn text_or_hex(bytes: Option<&[u8]>) -> (Option<&str>, Option<String>) {
     }
 }
 
+/// kcat's name of a timestamp's kind.
 fn tstype(kind: TimestampKind) -> &'static str {
     match kind {
         TimestampKind::Absent => "unknown",
@@ -87,6 +97,7 @@ fn headers(record: &LogRecord) -> Value {
         .collect()
 }
 
+/// Bytes in a header: a text, or `{"hex": "…"}`.
 fn text_or_object(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => json!(text),
@@ -94,6 +105,7 @@ fn text_or_object(bytes: &[u8]) -> Value {
     }
 }
 
+/// The CloudEvents attributes by name. A time that is no instant keeps its text.
 fn attributes(attributes: Attributes) -> Value {
     let mut object = Map::new();
     let mut set = |name: &str, value: Option<String>| {
@@ -116,6 +128,7 @@ fn attributes(attributes: Attributes) -> Value {
     Value::Object(object)
 }
 
+/// Lower-case hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

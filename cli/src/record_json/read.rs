@@ -10,10 +10,10 @@ use serde_json::{Map, Value};
 
 type Object = Map<String, Value>;
 
-/// The record of one line, or its error.
+/// The record of one line, or its error, which names the field. Unknown fields are ignored.
 pub(crate) fn read(line: &[u8]) -> Result<LogRecord, String> {
     let object: Object =
-        serde_json::from_slice(line).map_err(|error| format!("no JSON object: {error}"))?;
+        serde_json::from_slice(line).map_err(|error| format!("not a JSON object: {error}"))?;
     let topic = object.get("topic").and_then(Value::as_str);
     let partition = object.get("partition").and_then(Value::as_i64);
     let offset = object.get("offset").and_then(Value::as_i64);
@@ -50,15 +50,17 @@ fn bytes(object: &Object, name: &str) -> Result<Option<Vec<u8>>, String> {
             Ok(Some(bytes))
         }
         (Some(Value::Null), None) => Ok(None),
-        (_, Some(_)) => Err(format!("{hex_name} is a text of hexadecimal digits")),
+        (_, Some(_)) => Err(format!("{hex_name} must be a text of hexadecimal digits")),
         (Some(_), None) => Err(format!(
-            "{name} is a text, also where it holds JSON, or null"
+            "{name} must be a text, even if it contains JSON, or null"
         )),
     }
 }
 
+/// Names and values alternately, as [`of`](super::of) writes them. A value may be null, a name not.
 fn headers(value: Option<&Value>) -> Result<Headers, String> {
-    let wrong = "headers is a list of names and values in turn, each a text or {\"hex\": \"…\"}";
+    let wrong =
+        "headers must be a list of names and values in turn, each a text or {\"hex\": \"…\"}";
     let items: &[Value] = match value {
         Some(Value::Array(items)) => items,
         _ => return Err(wrong.to_owned()),
@@ -77,6 +79,7 @@ fn headers(value: Option<&Value>) -> Result<Headers, String> {
     Ok(headers)
 }
 
+/// The bytes of a header's name or value.
 fn text_or_hex(value: &Value) -> Option<Vec<u8>> {
     match value {
         Value::String(text) => Some(text.clone().into_bytes()),
@@ -84,6 +87,8 @@ fn text_or_hex(value: &Value) -> Option<Vec<u8>> {
     }
 }
 
+/// The bytes of hexadecimal digits, in either case. `None` for an odd number of digits or another
+/// character.
 fn unhex(digits: &str) -> Option<Vec<u8>> {
     let (pairs, []) = digits.as_bytes().as_chunks::<2>() else {
         return None;
@@ -142,7 +147,7 @@ mod tests {
         check("\"partition\":0", "\"partition\":2147483648", "partition");
         check("\"offset\":1", "\"offset\":1.5", "offset");
         check(",\"payload\":\"x\"", "", "neither payload");
-        check("\"x\"", "{\"order\":1}", "payload is a text");
+        check("\"x\"", "{\"order\":1}", "payload must be a text");
         check("\"x\"", "\"x\",\"payload_hex\":\"00\"", "both payload");
         check("\"payload\":\"x\"", "\"payload_hex\":\"0\"", "payload_hex");
         check("\"payload\":\"x\"", "\"payload_hex\":7", "payload_hex");

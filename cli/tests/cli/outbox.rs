@@ -1,6 +1,7 @@
-//! `outbox` and `store`: the tables are made, what is committed is published, what waits is shown, and no password is.
+//! `outbox` and `store`: tables are migrated, committed events are published, waiting events are
+//! shown, and no password is printed.
 
-use crate::tool::{Cluster, command, end_of, run, run_command};
+use crate::support::tool::{Cluster, command, end_of, run, run_command};
 use evenkeel::event::{Headers, OutgoingRecord};
 use evenkeel::outbox::SqliteOutbox;
 use evenkeel::testing::eventually;

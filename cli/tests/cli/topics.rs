@@ -1,6 +1,6 @@
 //! Topics on Apache Kafka: the mock cluster knows no admin requests.
 
-use crate::tool::{self, Run};
+use crate::support::tool::{self, Run};
 use evenkeel::testing::{TestKafka, real_kafka, unique};
 use serde_json::{Value, json};
 

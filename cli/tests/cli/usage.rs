@@ -1,6 +1,6 @@
-//! Exit codes, configuration, completions and schemas: what needs no cluster.
+//! Exit codes, configuration, completions and schemas: commands that need no cluster.
 
-use crate::tool::{command, run, run_command};
+use crate::support::tool::{command, run, run_command};
 use std::time::{Duration, Instant};
 
 const TYPE: &str = "shop.order-cancelled.v1";

@@ -40,7 +40,7 @@ impl Cache {
             .set_response_timeout(Some(TIMEOUT))
             .set_number_of_retries(0);
         let client =
-            Client::open(url).context("the cache's URL cannot be used; redis://host:port")?;
+            Client::open(url).context("the cache's URL is invalid; write redis://HOST:PORT")?;
         let connection = ConnectionManager::new_lazy_with_config(client, config)?;
         Ok(Self { connection })
     }

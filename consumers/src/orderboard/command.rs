@@ -8,20 +8,20 @@ use super::cache_updater::CacheUpdater;
 use super::view::{self, Line, Order};
 use super::{SERVICE, State};
 use crate::daemon;
-use crate::options::Options;
+use crate::daemon::options::Options;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use comfy_table::{Table, presets};
 use evenkeel::telemetry::{say, visible};
 use evenkeel_program::exit::Ending;
 use evenkeel_program::output_format::OutputFormat;
+use evenkeel_program::redacted_address::RedactedAddress;
 use evenkeel_program::stdout::print_json_line;
-use evenkeel_program::store::StoreAddress;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Keeps what state each order is in, and shows it
+/// Keeps the state of each order, and shows it
 #[derive(Debug, Parser)]
 #[command(name = "orderboard", version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -35,16 +35,16 @@ struct Cli {
 enum Command {
     /// Run the daemon (also without a subcommand)
     Run(Running),
-    /// Show one order: its state, and every fact that led there
+    /// Show one order: its state, and the facts that led to it. Exit code 1 if it is unknown
     Show {
-        /// The order
+        /// Id of the order
         order: String,
         #[command(flatten)]
         reading: Reading,
     },
     /// List the orders and their states
     List {
-        /// Only those in this state
+        /// Only orders in this state
         #[arg(long)]
         state: Option<State>,
         #[command(flatten)]
@@ -62,15 +62,15 @@ struct Running {
 
 #[derive(Debug, Args)]
 struct Shared {
-    /// Redis that the instances share what they know in (redis://host:port), so that any of them
-    /// answers; the store answers when it is down
+    /// Redis in which the instances share their orders (redis://HOST:PORT), so that a query does
+    /// not depend on one instance's store. The store answers when Redis is down [default: none]
     #[arg(
         long = "cache",
         env = "SHOP_CACHE",
         value_name = "URL",
         hide_env_values = true
     )]
-    cache: Option<StoreAddress>,
+    cache: Option<RedactedAddress>,
 }
 
 impl Shared {
@@ -84,7 +84,7 @@ impl Shared {
 
 #[derive(Debug, Args)]
 struct Reading {
-    /// SQLite file of the orderboard
+    /// SQLite file of the orderboard, as given to its daemon
     #[arg(
         long,
         env = "SHOP_STORE",
@@ -94,7 +94,7 @@ struct Reading {
     store: PathBuf,
     #[command(flatten)]
     shared: Shared,
-    /// How to print
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Table)]
     output: OutputFormat,
 }
@@ -147,13 +147,13 @@ async fn find_all(state: Option<State>, reading: &Reading) -> Result<Vec<Line>> 
 
 fn unanswered(error: &anyhow::Error) {
     say(&format!(
-        "the cache does not answer, so the store does: {error:#}"
+        "the cache does not answer; reading the store: {error:#}"
     ));
 }
 
 async fn show(order_id: &str, reading: &Reading) -> Result<Ending> {
     let Some(order) = find(order_id, reading).await? else {
-        anyhow::bail!("no event told of the order {order_id} yet");
+        anyhow::bail!("the order {order_id} is unknown: no event about it was handled yet");
     };
     print(&match reading.output {
         OutputFormat::Table => order_table(&order),

@@ -25,7 +25,7 @@ pub use state::{Fact, State};
 /// The service.
 pub const SERVICE: Service = Service {
     name: "orderboard",
-    about: "Keeps what state each order is in",
+    about: "Keeps the state of each order",
     schema: SCHEMA,
     handlers,
 };

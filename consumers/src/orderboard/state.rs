@@ -32,7 +32,7 @@ macro_rules! named {
                     .find(|value| value.as_str() == name)
                     .ok_or_else(|| {
                         let known: Vec<_> = Self::ALL.iter().map(|value| value.as_str()).collect();
-                        format!("{name:?} is none of {}", known.join(", "))
+                        format!("unknown name {name:?}; known are {}", known.join(", "))
                     })
             }
         }

@@ -9,9 +9,9 @@
 
 pub mod provider_service;
 
+use crate::daemon::options::Options;
 use crate::daemon::{self, Service};
 use crate::effects;
-use crate::options::Options;
 use crate::provider::Answer;
 use clap::{Args, Command, FromArgMatches};
 use evenkeel::event::{Event, derived_id};
@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS payments (
 /// The flags that only this service has.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PaymentsArgs {
-    /// Ask the payment provider at this URL; without it, every payment up to a limit is authorized
+    /// URL of the payment provider. Without it, every payment up to a limit is authorized
     #[arg(long, env = "SHOP_PROVIDER_URL", value_name = "URL")]
     pub provider_url: Option<String>,
 }

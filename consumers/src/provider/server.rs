@@ -16,10 +16,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// A payment provider that stands in for a real one, and misbehaves when it is told to.
+/// Simulates a payment provider, with faults on request.
 ///
-/// POST /payments answers {"decision":"authorized",...} or {"decision":"declined",...}, the same for the same Idempotency-Key.
-/// On the other address, PUT /behaviour takes one of
+/// POST /payments answers {"decision":"authorized",...} or {"decision":"declined",...}.
+/// Requests with the same Idempotency-Key get the same answer.
+/// On the admin address, PUT /behaviour takes one of
 ///   {"behaviour":"normal"}
 ///   {"behaviour":"slow","latency_ms":800}
 ///   {"behaviour":"declining"}
@@ -27,15 +28,25 @@ use tokio::sync::watch;
 ///   {"behaviour":"hanging"}       never answers
 ///   {"behaviour":"down"}          answers 503
 ///   {"behaviour":"unreachable"}   refuses connections
-/// and GET /behaviour says which it is. What it has answered is forgotten at its end.
+/// and GET /behaviour returns the present one. Answers are kept in memory only.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "payment-provider", version, verbatim_doc_comment)]
 pub struct ProviderArgs {
-    /// Where payments are asked for
-    #[arg(long, value_name = "[ADDR:]PORT", default_value = "127.0.0.1:8085", value_parser = admin_address)]
+    /// Address of POST /payments
+    #[arg(
+        long,
+        value_name = "[ADDR:]PORT",
+        default_value = "127.0.0.1:8085",
+        value_parser = admin_address
+    )]
     pub listen: SocketAddr,
-    /// Where it is told how to behave
-    #[arg(long, value_name = "[ADDR:]PORT", default_value = "127.0.0.1:8086", value_parser = admin_address)]
+    /// Address of /behaviour
+    #[arg(
+        long,
+        value_name = "[ADDR:]PORT",
+        default_value = "127.0.0.1:8086",
+        value_parser = admin_address
+    )]
     pub admin: SocketAddr,
 }
 

@@ -108,7 +108,7 @@ async fn any_instance_answers_from_the_cache_and_each_from_its_store_while_the_c
     assert_eq!(listed.lines().count(), ids.len(), "{listed}");
     let (answered, said) = board(&["show", "o-99"], &store, &redis);
     assert!(
-        !answered && said.contains("no event told of the order o-99"),
+        !answered && said.contains("the order o-99 is unknown"),
         "{said}"
     );
 

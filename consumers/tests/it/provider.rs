@@ -58,15 +58,7 @@ impl Scene {
     }
 
     async fn deliver(&self, record: Record) -> Outcome {
-        let delivery = Delivery {
-            record,
-            attempt: 1,
-            scope: Arc::new(DeliveryScope {
-                group: "payments".to_owned(),
-                publisher: None,
-                handler_timeout: None,
-            }),
-        };
+        let delivery = Delivery::new(record, 1, Arc::new(DeliveryScope::new("payments")));
         self.asking.clone().oneshot(delivery).await.unwrap()
     }
 

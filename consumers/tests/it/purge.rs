@@ -23,13 +23,7 @@ async fn a_running_daemon_forgets_what_is_older_than_its_retention() {
     let store = dir.path().join("payments.db");
     let group = payments::SERVICE.name;
     let inbox = SqliteInbox::open(&store, group, "").await.unwrap();
-    let key = InboxKey {
-        group: group.to_owned(),
-        handler: "order_placed".to_owned(),
-        source: "/shop/orders".to_owned(),
-        id: "1".to_owned(),
-        content: None,
-    };
+    let key = InboxKey::new(group, "order_placed", "/shop/orders", "1");
     let Claimed::Fresh(claim) = inbox.claim(&key).await.unwrap() else {
         panic!("a new store knows no delivery");
     };

@@ -3,16 +3,16 @@
 //!
 //! Pure: facts in, findings out. Independent of the sources of the facts.
 
-mod duties;
 mod facts;
 mod order;
+mod services;
 mod stock;
 mod tally;
 
-pub(crate) use duties::{DUTIES, Duties};
 pub(crate) use facts::{
     Acknowledged, Cause, Dead, Effect, Facts, Identity, Position, Published, Sent,
 };
+pub(crate) use services::{SERVICES, Services};
 pub(crate) use stock::{Books, Moved, unbalanced};
 pub(crate) use tally::Tally;
 
@@ -60,8 +60,8 @@ impl Findings {
     }
 }
 
-/// Audits the facts against the duties of each service.
-pub(crate) fn audit(facts: &Facts, duties: Duties<'_>) -> Findings {
+/// Audits the facts against the subscriptions of each service.
+pub(crate) fn audit(facts: &Facts, services: Services<'_>) -> Findings {
     let appearances = appearances(&facts.published);
     let mut expected: BTreeMap<&Identity, (&str, &str)> = facts
         .acknowledged
@@ -90,7 +90,7 @@ pub(crate) fn audit(facts: &Facts, duties: Duties<'_>) -> Findings {
             *findings.causes.entry(cause).or_default() += 1;
         }
     }
-    for (service, handles) in duties {
+    for (service, subscriptions) in services {
         let effects = facts.effects.get(*service).map_or(&[][..], Vec::as_slice);
         let dead: HashSet<&Identity> = facts
             .dead_letters
@@ -102,7 +102,7 @@ pub(crate) fn audit(facts: &Facts, duties: Duties<'_>) -> Findings {
         let done = count_effects(service, effects, &mut findings);
         order::check(service, effects, &mut findings.out_of_order);
         for (identity, (topic, ty)) in &expected {
-            if !handles.contains(&(*topic, *ty)) {
+            if !subscriptions.contains(&(*topic, *ty)) {
                 continue;
             }
             match done.get(identity) {

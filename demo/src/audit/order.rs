@@ -20,7 +20,7 @@ pub(super) fn check_log(acknowledged: &[Acknowledged]) -> Tally {
         if same && second.offset <= first.offset {
             out_of_order.add(|| {
                 format!(
-                    "{} of key {} stands at offset {}, before the one sent ahead of it",
+                    "{} of key {} is at offset {}, before an event that was sent earlier",
                     event.identity, second.key, second.offset
                 )
             });

@@ -47,13 +47,13 @@ pub(crate) fn unbalanced(
         let booked = books.booked.get(article).copied().unwrap_or_default();
         if available != booked.available() || available < 0 {
             found.push(format!(
-                "{article}: {available} available, but booked are {booked:?}"
+                "{article}: {available} available, but the moves are {booked:?}"
             ));
         }
         let said = announced.map(|announced| announced.get(article).copied().unwrap_or_default());
         if let Some(said) = said.filter(|said| *said != booked) {
             found.push(format!(
-                "{article}: booked are {booked:?}, but the topics say {said:?}"
+                "{article}: the moves are {booked:?}, but by the topics {said:?}"
             ));
         }
     }
@@ -92,7 +92,7 @@ mod tests {
         let found = unbalanced(&books(0, moved(10, 5, 0)), None);
         assert_eq!(found.len(), 1);
         assert!(
-            found[0].starts_with("lamp: 0 available, but booked"),
+            found[0].starts_with("lamp: 0 available, but the moves are"),
             "{found:?}"
         );
     }
@@ -101,7 +101,7 @@ mod tests {
     fn a_delivery_that_was_booked_twice_is_named_though_the_level_agrees() {
         let found = unbalanced(&books(20, moved(20, 0, 0)), Some(&moved(10, 0, 0)));
         assert_eq!(found.len(), 1);
-        assert!(found[0].contains("but the topics say"), "{found:?}");
+        assert!(found[0].contains("but by the topics"), "{found:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::tally::EXAMPLES_MAX;
 use super::*;
 
-const DUTIES_HERE: Duties<'_> = &[
+const SERVICES_HERE: Services<'_> = &[
     ("billing", &[("orders", "placed"), ("orders", "cancelled")]),
     ("board", &[("orders", "placed"), ("bills", "billed")]),
 ];
@@ -87,7 +87,7 @@ fn balanced() -> Facts {
 fn check(change: impl FnOnce(&mut Facts), expected: [u64; 4]) -> Findings {
     let mut facts = balanced();
     change(&mut facts);
-    let findings = audit(&facts, DUTIES_HERE);
+    let findings = audit(&facts, SERVICES_HERE);
     let found = [
         findings.lost.count,
         findings.twice.count,

@@ -2,8 +2,8 @@
 //! publish meanwhile.
 
 use super::load::show;
-use crate::progress::ProgressDisplay;
-use crate::sample::{Sample, Watch};
+use crate::monitoring::progress::ProgressDisplay;
+use crate::monitoring::sample::{Sample, Watch};
 use crate::supervisor::Supervisor;
 use std::time::{Duration, Instant};
 
@@ -74,7 +74,7 @@ fn given_up(last: Option<&Sample>, waited: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::Progress;
+    use crate::monitoring::sample::Progress;
 
     fn sample(lag: i64, end: i64) -> Sample {
         let progress = Progress { lag, effects: 5 };

@@ -1,9 +1,9 @@
 //! The final audit: reads every source again and audits it.
 
 use super::groups::Scope;
-use crate::audit::{DUTIES, Facts, Findings, audit, unbalanced};
+use crate::audit::{Facts, Findings, SERVICES, audit, unbalanced};
 use crate::cluster::{Cluster, Offsets};
-use crate::sample::store_of;
+use crate::monitoring::sample::store_of;
 use crate::shop::Shop;
 use crate::sources::{Defaults, Span, read_books, read_effects, read_journal, read_topics};
 use anyhow::Context;
@@ -51,7 +51,7 @@ pub(super) async fn audit_all(
         facts.acknowledged.extend(events);
     }
     let mut earlier = 0;
-    for (service, _) in DUTIES {
+    for (service, _) in SERVICES {
         let mut effects = read_effects(&store_of(shop.directory, service)).await?;
         for effect in &mut effects {
             let place = (effect.at.topic.clone(), effect.at.partition);
@@ -89,7 +89,7 @@ pub(super) async fn audit_all(
     let books = read_books(&store_of(shop.directory, "inventory")).await?;
     let comparable = !facts.log_truncated && earlier == 0;
     Ok(AuditResult {
-        findings: audit(&facts, DUTIES),
+        findings: audit(&facts, SERVICES),
         proven: groups.proven,
         stock: unbalanced(&books, comparable.then_some(&said.moved)),
         faults,
@@ -104,7 +104,8 @@ fn taken_by_retention(from: &Offsets, low: &Offsets) -> Vec<String> {
         let (topic, partition) = place;
         (taken > 0).then(|| {
             format!(
-                "retention has already taken {taken} records of {topic}/{partition}: they are audited only as far as the producers' journals name them"
+                "retention deleted {taken} records of {topic}/{partition}: they are audited only \
+                 as far as the producers' journals name them"
             )
         })
     };

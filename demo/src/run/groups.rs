@@ -4,9 +4,9 @@
 //! own. The demo's audit finds an inbox row without an effect; that of `evenkeel-ops` finds a
 //! record that is no event. If the two count different numbers of records, one of them is wrong.
 
-use crate::audit::{DUTIES, Facts};
+use crate::audit::{Facts, SERVICES};
 use crate::cluster::{Cluster, Offsets};
-use crate::sample::store_of;
+use crate::monitoring::sample::store_of;
 use anyhow::Context;
 use evenkeel::inbox::SqliteCompletions;
 use evenkeel::kafka::reader::Start;
@@ -41,7 +41,7 @@ pub(super) struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// Audits every group on every topic of its duties.
+    /// Audits every group on every topic of its subscriptions.
     pub(super) async fn audit(&self, facts: &Facts, no_events: u64) -> anyhow::Result<Groups> {
         let mut groups = Groups::default();
         let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
@@ -49,11 +49,11 @@ impl Scope<'_> {
             *seen.entry(&event.at.topic).or_default() += 1;
         }
         let cluster = evenkeel_ops::Cluster::new(self.cluster.config.clone(), TIMEOUT);
-        for (service, kinds) in DUTIES {
+        for (service, subscriptions) in SERVICES {
             let store = store_of(self.directory, service);
             let store = Arc::new(SqliteCompletions::open(&store, service).await?);
             let mut topics: BTreeMap<&str, Handlers> = BTreeMap::new();
-            for (topic, ty) in *kinds {
+            for (topic, ty) in *subscriptions {
                 let handlers = topics.entry(topic).or_default();
                 *handlers = std::mem::take(handlers).with(*ty, *ty);
             }

@@ -2,11 +2,11 @@
 
 use super::rate_control::RateControl;
 use crate::args::Args;
-use crate::broker::Broker;
 use crate::chaos::{schedule, standstills, turns};
-use crate::progress::ProgressDisplay;
-use crate::provider::Provider;
-use crate::sample::{Watch, is_ready};
+use crate::cluster::broker::Broker;
+use crate::monitoring::progress::ProgressDisplay;
+use crate::monitoring::sample::{Watch, is_ready};
+use crate::shop::provider::Provider;
 use crate::shop::{CUSTOMERS, Shop};
 use crate::supervisor::{Daemon, Process, Supervisor};
 use anyhow::bail;
@@ -62,7 +62,7 @@ impl Load<'_> {
         loop {
             if let Some(status) = orders.ended(&mut self.supervisor.guard)? {
                 program.ended_well(status)?;
-                self.display.say("no more orders");
+                self.display.say("all orders are placed");
                 return Ok(());
             }
             while let Some(blow) = blows.next_if(|blow| blow.at <= started.elapsed()) {
@@ -93,7 +93,7 @@ impl Load<'_> {
             }
             if show_due <= Instant::now() {
                 show_due += SHOW_INTERVAL;
-                show("orders come in", self.supervisor, self.watch, self.display).await;
+                show("placing orders", self.supervisor, self.watch, self.display).await;
             }
             if started.elapsed() > args.load + OVERTIME_MAX {
                 bail!(

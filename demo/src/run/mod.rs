@@ -7,15 +7,15 @@ mod load;
 mod rate_control;
 
 use crate::args::{Args, Output};
-use crate::binaries::Binaries;
-use crate::broker::Broker;
 use crate::chaos::Conduct;
 use crate::cluster::Cluster;
-use crate::lag::Lags;
-use crate::progress::{ProgressDisplay, tell};
-use crate::provider::Provider;
+use crate::cluster::broker::Broker;
+use crate::monitoring::lag::Lags;
+use crate::monitoring::progress::{ProgressDisplay, tell};
+use crate::monitoring::sample::{Sampler, Watch, is_ready};
 use crate::report::{Report, ReportInput};
-use crate::sample::{Sampler, Watch, is_ready};
+use crate::shop::binaries::Binaries;
+use crate::shop::provider::Provider;
 use crate::shop::{Shop, free_port, program_names};
 use crate::supervisor::{Guard, Process, Program, Supervisor, tail};
 use anyhow::{Context, bail};
@@ -38,7 +38,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Ending> {
         report = Box::pin(phases(args)) => return print(&report?, args.output),
         signal = stop.signalled() => signal,
     };
-    tell("interrupted: everything that was started has been ended");
+    tell("interrupted: all started processes were ended");
     Ok(Ending::Stopped(signal))
 }
 
@@ -208,7 +208,7 @@ impl Files {
         std::fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
         if std::fs::read_dir(path)?.next().is_some() {
             bail!(
-                "{} is not empty: stores of another run would spoil the audit",
+                "{} is not empty: stores of another run would falsify the audit",
                 path.display()
             );
         }

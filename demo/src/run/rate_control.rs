@@ -3,7 +3,7 @@
 //! Pure. Checks samples and lowers the rate if lag grows: the demo shows services at work, not a
 //! queue.
 
-use crate::sample::Sample;
+use crate::monitoring::sample::Sample;
 use std::time::{Duration, Instant};
 
 /// Maximum lag, in seconds of work.
@@ -59,7 +59,8 @@ impl RateControl {
             return None;
         }
         let line = format!(
-            "{} orders/s are more than this machine does now ({waits:.1} s of work wait); going on with {rate}/s",
+            "{} orders/s are more than this machine handles now (lag {waits:.1} s); continuing \
+             with {rate}/s",
             self.rate
         );
         self.rate = rate;
@@ -71,7 +72,7 @@ impl RateControl {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::Progress;
+    use crate::monitoring::sample::Progress;
 
     fn sample(lag: i64, settled: i64) -> Sample {
         let progress = Progress { lag, effects: 5 };

@@ -152,7 +152,7 @@ fn take(
     let identity = Identity { source, id };
     if let Some(service) = dead_letters_of(record.topic()) {
         let dead = facts.dead_letters.entry(service.to_owned()).or_default();
-        let said = |name| attribute(name).unwrap_or_else(|| "not said".to_owned());
+        let said = |name| attribute(name).unwrap_or_else(|| "unknown".to_owned());
         let cause = Cause {
             ty,
             class: said("evenkeel.dlq.error.class"),

@@ -168,7 +168,7 @@ impl Daemon {
             return Seen::Ended;
         }
         let when = if told {
-            "when told to stop"
+            "when asked to stop"
         } else {
             "by itself"
         };

@@ -64,7 +64,7 @@ impl Supervisor {
         daemon.suffer(blow.harm, blow.span).await?;
         let (count, done) = match blow.harm {
             Harm::Kill => (&mut self.toll.kills, "killed, started again"),
-            Harm::Freeze => (&mut self.toll.freezes, "frozen, goes on"),
+            Harm::Freeze => (&mut self.toll.freezes, "frozen, resumed"),
             Harm::Stop => (&mut self.toll.stops, "stopped, started again"),
         };
         *count += 1;
@@ -114,7 +114,7 @@ impl Supervisor {
         for daemon in self.daemons.iter_mut().filter(|daemon| daemon.lives()) {
             let name = &daemon.program.name;
             let line = format!(
-                "{name} had not ended {} s after it was told to",
+                "{name} had not ended {} s after it was asked to stop",
                 within.as_secs()
             );
             self.toll.failures.push(line);

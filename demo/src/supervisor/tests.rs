@@ -100,7 +100,7 @@ async fn a_blow_on_one_that_is_frozen_falls_on_the_next() {
     let line = supervisor.strike(&freeze).await.expect("strikes");
     assert_eq!(
         line.as_deref(),
-        Some("script-1 frozen, goes on after 600.0 s")
+        Some("script-1 frozen, resumed after 600.0 s")
     );
     assert_eq!(supervisor.strike(&freeze).await.expect("strikes"), None);
     assert_eq!(supervisor.toll.freezes, 2);
@@ -122,7 +122,7 @@ async fn a_stop_may_leave_records_to_the_next_start_and_to_no_last_one() {
         .finish(Duration::from_secs(20))
         .await
         .expect("stops");
-    let left = "script-0 ended when told to stop with exit status: 5";
+    let left = "script-0 ended when asked to stop with exit status: 5";
     assert_eq!(supervisor.toll.failures, [left]);
 }
 
@@ -154,8 +154,8 @@ async fn a_stop_that_ends_badly_or_not_at_all_is_a_failure() {
     assert_eq!(
         supervisor.toll.failures,
         [
-            "script-0 ended when told to stop with exit status: 7",
-            "script-1 had not ended 1 s after it was told to"
+            "script-0 ended when asked to stop with exit status: 7",
+            "script-1 had not ended 1 s after it was asked to stop"
         ]
     );
 }

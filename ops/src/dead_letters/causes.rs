@@ -1,4 +1,8 @@
 //! Dead letters grouped by cause: number, failure and time range.
+//!
+//! A topic may hold millions of dead letters and has few causes: the message without its numbers
+//! and ids ([`error_fingerprint`]), with topic, family, class and stage. Replayed dead letters are
+//! counted apart, so that a cause whose dead letters were all replayed shows as done.
 
 use super::record::read;
 use super::select::Filter;
@@ -11,8 +15,10 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use tokio_util::sync::CancellationToken;
 
-/// The attributes that dead letters of one cause share.
+/// The attributes that dead letters of one cause share. Two causes of one service may look alike
+/// without their numbers and ids: the grouping is for people.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[non_exhaustive]
 pub struct Cause {
     /// Name of the dead-letter topic.
     pub topic: String,
@@ -26,8 +32,9 @@ pub struct Cause {
     pub message: String,
 }
 
-/// The dead letters of one cause.
+/// The dead letters of one cause. Its serialised form is stable.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct CauseGroup {
     /// The shared cause.
     #[serde(flatten)]
@@ -63,7 +70,7 @@ impl Causes {
 }
 
 /// Groups the dead letters of `topics` that `filter` admits. Returns `None` if `stop` is cancelled
-/// first.
+/// first. Reads the topics whole, on a blocking thread, and keeps only the groups in memory.
 ///
 /// # Errors
 /// If a request to the cluster fails.
@@ -97,10 +104,13 @@ pub async fn causes(
     blocking::run(group).await
 }
 
+/// The groups while the topics are read.
 #[derive(Default)]
 struct Groups(BTreeMap<Cause, CauseGroup>);
 
 impl Groups {
+    /// Adds a dead letter to the group of its cause. The example of a group is its latest dead
+    /// letter, whose original the topic most probably still has.
     fn add(&mut self, dead_letter: &DeadLetterRecord, replays: &BTreeMap<String, ReplayLog>) {
         let failure = &dead_letter.failure;
         let position = dead_letter.position();

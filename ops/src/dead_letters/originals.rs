@@ -1,5 +1,8 @@
 //! Restores truncated dead letters, and those without headers, from their original records. An
 //! original exists until its topic deletes it.
+//!
+//! The record at the named offset is accepted only if it is the original by key, value or time: the
+//! topic may have been deleted and recreated since.
 
 use super::DeadLetterRecord;
 use super::record::{Lookup, look_up};
@@ -10,12 +13,15 @@ use evenkeel::recovery::restored;
 use tokio_util::sync::CancellationToken;
 
 /// A dead letter with the content of its original, if that still exists.
+///
+/// Exhaustive on purpose: who forgets the lost content would replay a record without its value.
 #[derive(Debug)]
 pub enum Restored {
     /// Complete, or as complete as possible: if the original of a dead letter with key and value is
     /// gone, the record's headers are missing.
     Whole(DeadLetterRecord),
-    /// The content is lost, for this reason.
+    /// The content is lost, for this reason, in words. A later attempt finds no more, unless the
+    /// reason is a topic that will be restored.
     Gone(DeadLetterRecord, String),
     /// The operation was cancelled first.
     Stopped,
@@ -42,7 +48,7 @@ pub fn restore(
         if !is_empty {
             return Ok(Restored::Whole(dead_letter));
         }
-        let why = "it does not say where its original stands".to_owned();
+        let why = "its headers do not name the position of its original".to_owned();
         return Ok(Restored::Gone(dead_letter, why));
     };
     let at = RecordPosition {
@@ -54,7 +60,7 @@ pub fn restore(
         if !is_empty {
             return Ok(Restored::Whole(dead_letter));
         }
-        let why = format!("its original at {at} is gone: {why}; nothing of it is left to replay");
+        let why = format!("its original at {at} is gone: {why}; its content cannot be replayed");
         Ok(Restored::Gone(dead_letter, why))
     };
     let original = match look_up(cluster, &at, stop) {

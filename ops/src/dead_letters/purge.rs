@@ -2,6 +2,30 @@
 //!
 //! Kafka can only delete the beginning of a partition. A purge therefore deletes up to the first
 //! dead letter that must remain.
+//!
+//! Deleted records cannot be restored, so each step only ever moves a cut towards the beginning: by
+//! expiry, then by group, then by the existing offsets. A topic with a record that is no dead
+//! letter before its cut is refused as a whole.
+//!
+//! ```no_run
+//! use evenkeel::kafka::admin::Admin;
+//! use evenkeel_ops::dead_letters::DeadLetterError;
+//! use evenkeel_ops::dead_letters::purge::{Expired, PurgeSettings, purge};
+//! use evenkeel_ops::{Cluster, Silent};
+//! use std::sync::Arc;
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn example(cluster: Cluster, admin: Admin) -> Result<(), DeadLetterError> {
+//! let topics = ["dlq.payments.shop.orders".to_owned()];
+//! let dry_run = PurgeSettings::new(Expired::Replayed);
+//! let stop = CancellationToken::new();
+//! let purged = purge(&cluster, &admin, &topics, &dry_run, &stop, Arc::new(Silent)).await?;
+//! for cut in purged.iter().flat_map(|purge| &purge.cuts) {
+//!     println!("{}/{}: {} would be deleted", cut.topic, cut.partition, cut.delete);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 use super::record::drain;
 use super::replay::write_entries;
@@ -21,22 +45,57 @@ use tokio_util::sync::CancellationToken;
 
 /// Which dead letters are deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Expired {
-    /// Dead letters that were written before this time.
+    /// Dead letters that were written before this time, replayed or not.
     Before(Timestamp),
-    /// Dead letters that were replayed.
+    /// Dead letters that were replayed, according to the replay log.
     Replayed,
 }
 
-/// Settings of a purge.
+/// Settings of a purge. See the module's example.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct PurgeSettings {
     /// Which dead letters to delete.
     pub expired: Expired,
-    /// Restricts the purge to the dead letters of this group, if groups share a topic.
+    /// Restricts the purge to the dead letters of this group, if groups share a topic. Those of
+    /// another group, and all behind them, remain. Default: all groups.
     pub group: Option<String>,
-    /// Whether to delete. If false, the purge is only computed.
+    /// Whether to delete. If false, the purge is only computed. Default: false.
     pub execute: bool,
+}
+
+impl PurgeSettings {
+    /// Creates the settings of a dry run for all groups.
+    pub fn new(expired: Expired) -> Self {
+        Self {
+            expired,
+            group: None,
+            execute: false,
+        }
+    }
+
+    /// Sets [`expired`](Self::expired).
+    #[must_use]
+    pub fn with_expired(mut self, expired: Expired) -> Self {
+        self.expired = expired;
+        self
+    }
+
+    /// Sets [`group`](Self::group).
+    #[must_use]
+    pub fn with_group(mut self, group: impl Into<Option<String>>) -> Self {
+        self.group = group.into();
+        self
+    }
+
+    /// Sets [`execute`](Self::execute).
+    #[must_use]
+    pub fn with_execute(mut self, execute: bool) -> Self {
+        self.execute = execute;
+        self
+    }
 }
 
 /// The result of a purge or of its dry run.
@@ -51,7 +110,10 @@ pub struct Purge {
 }
 
 /// Deletes dead letters from the topics. Returns `None` if `stop` is cancelled first; it is checked
-/// between two topics.
+/// between two topics. The marks of deleted dead letters are removed from the replay log.
+///
+/// The topics are purged one after the other. After an error or a stop, those before it stay
+/// purged; call it again for the others. It does not check a topic's name: see [`check_purpose`].
 ///
 /// # Errors
 /// [`DeadLetterError::NoDeadLetter`] if a record to be deleted is no dead letter. Also if a request
@@ -116,6 +178,15 @@ fn cuts(
 /// replay logs, Kafka's own topics, and topics to which services publish, for which `is_declared`
 /// returns true.
 ///
+/// ```
+/// use evenkeel_ops::dead_letters::purge::check_purpose;
+///
+/// let is_declared = |topic: &str| topic == "shop.orders";
+/// assert!(check_purpose("dlq.payments.shop.orders", is_declared).is_ok());
+/// assert!(check_purpose("retry.payments.shop.orders", is_declared).is_err());
+/// assert!(check_purpose("shop.orders", is_declared).is_err());
+/// ```
+///
 /// # Errors
 /// [`DeadLetterError::OtherPurpose`] for such a topic.
 pub fn check_purpose(
@@ -136,7 +207,7 @@ fn purpose(topic: &str, is_declared: impl Fn(&str) -> bool) -> Option<&'static s
     const OTHERS: [(&str, &str); 4] = [
         ("retry.", "records that wait for their next attempt"),
         ("control.", "the commands of a group"),
-        ("replays.", "which dead letters were replayed"),
+        ("replays.", "records of which dead letters were replayed"),
         ("__", "data of Kafka itself"),
     ];
     // Retry topics of Spring and SmallRye: their waiting records have failure headers.
@@ -148,7 +219,7 @@ fn purpose(topic: &str, is_declared: impl Fn(&str) -> bool) -> Option<&'static s
         || topic.contains("delayed-retry");
     let foreign = is_foreign_retry.then_some(&(
         "",
-        "records that wait for their next attempt, as its name says",
+        "records that wait for their next attempt, according to its name",
     ));
     let other = OTHERS
         .iter()
@@ -160,7 +231,7 @@ fn purpose(topic: &str, is_declared: impl Fn(&str) -> bool) -> Option<&'static s
     }
 }
 
-/// The deleted and the remaining offsets of a partition.
+/// The deleted and the remaining offsets of a partition. Its serialised form is stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Cut {
@@ -182,15 +253,13 @@ pub struct Cut {
     pub done: bool,
 }
 
-/// First remaining offset by partition.
+/// First remaining offset by partition. Partitions without a cut keep everything.
 type Cuts = BTreeMap<i32, i64>;
 
-/// Cuts before the first record of `time` or later.
+/// Cuts before the first record of `time` or later. The brokers look the offsets up by timestamp;
+/// no record is read. Blocks.
 fn cuts_before(cluster: &Cluster, topic: &str, time: Timestamp) -> Result<Cuts, KafkaError> {
-    let reading = Reading {
-        start: Start::Time(time.as_millisecond()),
-        ..Reading::whole([topic])
-    };
+    let reading = Reading::whole([topic]).with_start(Start::Time(time.as_millisecond()));
     let reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
     Ok(reader
         .spans()
@@ -198,7 +267,8 @@ fn cuts_before(cluster: &Cluster, topic: &str, time: Timestamp) -> Result<Cuts, 
         .collect())
 }
 
-/// Cuts before the first dead letter that was not replayed. `None` if cancelled first.
+/// Cuts before the first dead letter that was not replayed. `None` if cancelled first. Reads until
+/// every partition has a cut. Blocks.
 fn cuts_replayed(
     cluster: &Cluster,
     topic: &str,
@@ -250,8 +320,8 @@ fn own_cuts(
     })?;
     if let Some(other) = foreign {
         observer.notice(&format!(
-            "{topic} holds letters of the group {other}, too: they stay, and what stands behind them; name the topic \
-             instead of the group to delete them as well"
+            "{topic} also holds dead letters of the group {other}: they remain, with all records \
+             behind them; name the topic instead of the group to delete them too"
         ));
     }
     Ok((end != End::Stopped).then_some(cuts))
@@ -332,7 +402,8 @@ fn behind(replays: &ReplayLog, cut: &Cut) -> usize {
     all.filter(|offset| *offset >= cut.before).count()
 }
 
-/// Deletes the records, and removes them from the replay log.
+/// Deletes the records, and removes them from the replay log. In this order: a mark without its
+/// dead letter is harmless, a dead letter without its mark would be replayed again.
 async fn delete(
     cluster: &Cluster,
     admin: &Admin,

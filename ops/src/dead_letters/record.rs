@@ -1,4 +1,7 @@
 //! Reads dead letters up to the end offsets at the start of the read.
+//!
+//! A reader reads all partitions at once and returns the records of each in order. Partitions are
+//! interleaved, so that listings over several of them need an order of their own.
 
 use crate::Cluster;
 use evenkeel::kafka::KafkaError;
@@ -12,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 /// How long the reader waits for a record between two checks for cancellation.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// A record of a dead-letter topic with its parsed failure headers.
+/// A record of a dead-letter topic with its parsed failure headers. Without failure headers
+/// ([`DeadLetter::family`] is `None`) it is no dead letter.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DeadLetterRecord {
@@ -29,14 +33,15 @@ impl DeadLetterRecord {
         Self { record, failure }
     }
 
-    /// Time of the last failure, or else of the dead letter.
+    /// Time of the last failure, or else of the dead letter. None if neither is known. Filters and
+    /// listings go by it.
     pub fn time(&self) -> Option<Timestamp> {
         let written = || Timestamp::from_millisecond(self.record.timestamp_ms?).ok();
         self.failure.last_failure.or_else(written)
     }
 
     /// Whether the dead letter lacks content of the original record: it is truncated, or lacks the
-    /// original's headers.
+    /// original's headers. [`restore`](super::originals::restore) looks the original up.
     pub fn is_incomplete(&self) -> bool {
         self.failure.is_reference || self.failure.is_bare
     }
@@ -57,6 +62,8 @@ impl DeadLetterRecord {
 }
 
 /// How a read ended.
+///
+/// Exhaustive on purpose: a result that was not read to its end must not pass for a whole one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// Every record was read.
@@ -68,7 +75,8 @@ pub enum End {
 }
 
 /// Passes the records of the topics to `each`, in offset order within each partition, until it
-/// returns false. Blocks the calling thread.
+/// returns false. Blocks the calling thread, and calls `each` on it; `stop` is checked at least
+/// every 100 ms while no record arrives. Without topics it returns [`End::Whole`] at once.
 ///
 /// # Errors
 /// If a request to the cluster fails, and any error of `each`.
@@ -108,7 +116,7 @@ pub(crate) fn drain<E: From<KafkaError>>(
     Ok(End::Whole)
 }
 
-/// The result of a lookup of one offset.
+/// The result of a lookup of one offset. Exhaustive on purpose, like [`End`].
 #[derive(Debug)]
 pub enum Lookup {
     /// The record at the offset.
@@ -119,7 +127,7 @@ pub enum Lookup {
     Stopped,
 }
 
-/// Reads one offset. Blocks the calling thread.
+/// Reads one offset. Blocks the calling thread, for the cluster's timeout at most for each request.
 ///
 /// # Errors
 /// If a request to the cluster fails. [`KafkaError::UnknownTopic`] or
@@ -129,12 +137,10 @@ pub fn look_up(
     at: &RecordPosition,
     stop: &CancellationToken,
 ) -> Result<Lookup, KafkaError> {
-    let reading = Reading {
-        topics: vec![at.topic.clone()],
-        partitions: vec![at.partition],
-        start: Start::Offset(at.offset),
-        end: Some(Start::Offset(at.offset.saturating_add(1))),
-    };
+    let reading = Reading::whole([at.topic.clone()])
+        .with_partitions([at.partition])
+        .with_start(Start::Offset(at.offset))
+        .with_end(Start::Offset(at.offset.saturating_add(1)));
     let mut reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
     let mut found = None;
     let end = drain(&mut reader, stop, |record| {

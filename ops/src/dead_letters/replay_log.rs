@@ -1,4 +1,7 @@
 //! Reads the replay logs: topics `replays.TOPIC` that record which dead letters were replayed.
+//!
+//! A topic that was never replayed has no log, which is no error: its dead letters were not
+//! replayed.
 
 use super::DeadLetterError;
 use crate::{Cluster, blocking};
@@ -21,7 +24,8 @@ pub(super) struct LogUntil {
     pub(super) end: i64,
 }
 
-/// The replays of each topic that has a replay log.
+/// The replays of each topic that has a replay log. A run that was killed may have published
+/// records that its log does not have yet; the next replay adds them.
 ///
 /// # Errors
 /// If a request to the cluster fails.
@@ -58,7 +62,8 @@ pub(super) async fn of_topic(cluster: &Cluster, topic: &str) -> Result<LogUntil,
     blocking::run(read).await
 }
 
-/// The replay of one dead letter. `None` if it was not replayed.
+/// The replay of one dead letter. `None` if it was not replayed. Ask [`Replayed::is_of`] with the
+/// dead letter's timestamp: the topic may have been recreated.
 ///
 /// # Errors
 /// If a request to the cluster fails.

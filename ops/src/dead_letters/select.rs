@@ -1,7 +1,7 @@
 //! Selects dead letters by topic and by filters.
 
 use super::{DeadLetterError, DeadLetterRecord};
-use crate::wildcard::matches;
+use crate::names::wildcard::matches;
 use crate::{Observer, UnknownGroup, visibility};
 use evenkeel::event::decode;
 use evenkeel::kafka::admin::Admin;
@@ -10,27 +10,49 @@ use jiff::Timestamp;
 /// Prefix of the names of dead-letter topics.
 const PREFIX: &str = "dlq.";
 
-/// The dead-letter topics of an operation.
+/// The dead-letter topics of an operation. Default: all topics whose name begins with `dlq.`.
+///
+/// ```
+/// use evenkeel_ops::dead_letters::select::Topics;
+///
+/// let topics = Topics::default().with_named(["orders-dlt".to_owned()]);
+/// assert!(!topics.is_empty());
+/// ```
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+#[must_use = "resolve it to topics"]
 pub struct Topics {
-    /// Names of topics. Empty: all that exist.
+    /// Names of topics. Whether they exist is not checked. Empty: all that exist.
     pub named: Vec<String>,
-    /// If no topic is named, selects the topics of this group. Of each topic, only the dead letters
-    /// of this group count.
+    /// If no topic is named, selects the topics of this group, `dlq.<group>.*`. The operation
+    /// itself has a filter for the dead letters of the group: [`Filter::group`].
     pub group: Option<String>,
 }
 
 impl Topics {
+    /// Sets [`named`](Self::named).
+    pub fn with_named(mut self, named: impl IntoIterator<Item = String>) -> Self {
+        self.named = named.into_iter().collect();
+        self
+    }
+
+    /// Sets [`group`](Self::group).
+    pub fn with_group(mut self, group: impl Into<Option<String>>) -> Self {
+        self.group = group.into();
+        self
+    }
+
     /// Whether neither topics nor a group are named.
     pub fn is_empty(&self) -> bool {
         self.named.is_empty() && self.group.is_none()
     }
 
-    /// The sorted topics: the named ones, or those that exist.
+    /// The sorted topics: the named ones, or those that exist. Empty only if no group is named and
+    /// no dead-letter topic exists.
     ///
     /// # Errors
     /// [`DeadLetterError::UnknownGroup`] or [`DeadLetterError::NoTopics`] if the group has none.
-    /// Also if a request to the cluster fails.
+    /// Also if a request to the cluster fails, or if topics may be hidden from this client.
     pub async fn resolve(
         &self,
         admin: &Admin,
@@ -69,22 +91,33 @@ impl Topics {
 }
 
 /// Filters dead letters. Every field that is set must match. In a pattern, `*` matches any number
-/// of bytes and `?` exactly one.
+/// of bytes and `?` exactly one. The default admits all.
+///
+/// ```
+/// use evenkeel_ops::dead_letters::select::Filter;
+///
+/// let filter = Filter::default()
+///     .with_class("*TimeoutException".to_owned())
+///     .with_partitions([0, 1]);
+/// assert_eq!(filter.partitions, [0, 1]);
+/// ```
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+#[must_use]
 pub struct Filter {
-    /// The group that wrote them.
+    /// The group that wrote them. Dead letters that name no group match too.
     pub group: Option<String>,
     /// Partitions of the dead-letter topics. Empty: all.
     pub partitions: Vec<i32>,
-    /// Pattern for the key.
+    /// Pattern for the key. A record without a key matches no pattern.
     pub key: Option<String>,
     /// Pattern for the class of the failure.
     pub class: Option<String>,
     /// Pattern for the stage of the failure.
     pub stage: Option<String>,
-    /// Pattern for the type of the event.
+    /// Pattern for the type of the event. Decodes the record, which takes longer than the others.
     pub event_type: Option<String>,
-    /// Text that the failure's message contains.
+    /// Text that the failure's message contains. Not a pattern.
     pub message_contains: Option<String>,
     /// Time of the earliest failure, inclusive.
     pub since: Option<Timestamp>,
@@ -93,6 +126,60 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Sets [`group`](Self::group).
+    pub fn with_group(mut self, group: impl Into<Option<String>>) -> Self {
+        self.group = group.into();
+        self
+    }
+
+    /// Sets [`partitions`](Self::partitions).
+    pub fn with_partitions(mut self, partitions: impl IntoIterator<Item = i32>) -> Self {
+        self.partitions = partitions.into_iter().collect();
+        self
+    }
+
+    /// Sets [`key`](Self::key).
+    pub fn with_key(mut self, pattern: impl Into<Option<String>>) -> Self {
+        self.key = pattern.into();
+        self
+    }
+
+    /// Sets [`class`](Self::class).
+    pub fn with_class(mut self, pattern: impl Into<Option<String>>) -> Self {
+        self.class = pattern.into();
+        self
+    }
+
+    /// Sets [`stage`](Self::stage).
+    pub fn with_stage(mut self, pattern: impl Into<Option<String>>) -> Self {
+        self.stage = pattern.into();
+        self
+    }
+
+    /// Sets [`event_type`](Self::event_type).
+    pub fn with_event_type(mut self, pattern: impl Into<Option<String>>) -> Self {
+        self.event_type = pattern.into();
+        self
+    }
+
+    /// Sets [`message_contains`](Self::message_contains).
+    pub fn with_message_contains(mut self, text: impl Into<Option<String>>) -> Self {
+        self.message_contains = text.into();
+        self
+    }
+
+    /// Sets [`since`](Self::since).
+    pub fn with_since(mut self, since: impl Into<Option<Timestamp>>) -> Self {
+        self.since = since.into();
+        self
+    }
+
+    /// Sets [`until`](Self::until).
+    pub fn with_until(mut self, until: impl Into<Option<Timestamp>>) -> Self {
+        self.until = until.into();
+        self
+    }
+
     /// Whether the filter admits a dead letter.
     ///
     /// A missing attribute matches no filter. The group is an exception: `dlq.a.b.c` may be a topic

@@ -3,12 +3,17 @@
 //!
 //! Deliveries and their outcomes are read from the retry topics, where a repetition precedes its
 //! answer. Receipts only show which events could not be delivered.
+//!
+//! One loop waits for whatever comes first: a stop, a receipt, an answer, the next event when the
+//! rate permits it, or the end of the group's patience. Nothing is spawned but the readers, and no
+//! state is shared. Answers go before new events, so that the loop never delivers more while
+//! answers lie unread.
 
 use super::DrillError;
 use super::selection::{Fate, Found, type_of};
 use super::tally::{Heard, Repetition, Tally};
-use crate::rate_limit::RateLimit;
-use crate::receipts::ready_or_never;
+use crate::sending::rate_limit::RateLimit;
+use crate::sending::receipts::ready_or_never;
 use crate::{Cluster, Observer, blocking};
 use evenkeel::kafka::KafkaError;
 use evenkeel::kafka::reader::{LogRecord, Reader, Reading, Start};
@@ -40,8 +45,10 @@ pub(super) type Answers = mpsc::Receiver<Result<LogRecord, KafkaError>>;
 
 /// A repetition without a receipt.
 struct Underway {
+    /// Source topic and type of the event, for the counts.
     topic: String,
     ty: String,
+    /// Position of the event, for messages.
     event: String,
     receipt: PendingReceipt,
 }
@@ -68,12 +75,49 @@ pub(super) struct Delivery<'a> {
 }
 
 /// Rate and waiting time of a drill.
+///
+/// ```
+/// use evenkeel_ops::drills::Limits;
+/// use std::time::Duration;
+///
+/// let limits = Limits::default().with_wait(Duration::from_secs(60));
+/// assert_eq!(limits.rate, 100);
+/// ```
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Limits {
-    /// Records per second.
+    /// Bounds the repetitions per second. Default 100. 0 counts as 1. At the bound the drill waits.
+    /// It also waits while 80 repetitions are in flight or unanswered, at any rate.
     pub rate: u32,
-    /// How long to wait for the next answer of the group.
+    /// Bounds the wait for the next answer of the group. Default 30 s. At the bound the drill ends,
+    /// with the judgement [`Unanswered`](super::Judgement::Unanswered). Choose it longer than the
+    /// slowest handler and its retries in place.
     pub wait: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            rate: 100,
+            wait: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Limits {
+    /// Sets [`rate`](Self::rate).
+    #[must_use]
+    pub fn with_rate(mut self, rate: u32) -> Self {
+        self.rate = rate;
+        self
+    }
+
+    /// Sets [`wait`](Self::wait).
+    #[must_use]
+    pub fn with_wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
 }
 
 /// The next event of the loop.
@@ -117,7 +161,8 @@ impl<'a> Delivery<'a> {
     }
 
     /// Delivers the found events. Returns when all are answered, the group is silent for too long,
-    /// or the drill is stopped.
+    /// or the drill is stopped. Repetitions in flight have a receipt by then, so that the counts
+    /// are those of the log.
     pub(super) async fn all(
         &mut self,
         mut found: mpsc::Receiver<Result<Found, KafkaError>>,
@@ -154,6 +199,7 @@ impl<'a> Delivery<'a> {
         self.is_stopped || self.has_given_up || is_hopeless
     }
 
+    /// Whether another repetition may be delivered.
     fn has_room(&self) -> bool {
         self.tally.unanswered() + (self.underway.len() as u64) < UNANSWERED_MAX
     }
@@ -171,6 +217,8 @@ impl<'a> Delivery<'a> {
         }
     }
 
+    /// Ends the delivery if the group has been silent for too long. What is in flight is still
+    /// settled.
     fn give_up_on_silence(&mut self, is_read: bool) {
         if self.silent_until() > Instant::now() {
             return;
@@ -179,15 +227,14 @@ impl<'a> Delivery<'a> {
         let rest = if is_read {
             ""
         } else {
-            ": the rest is not delivered"
+            "; the rest is not delivered"
         };
-        let text = format!(
-            "{} has answered nothing for {:?}{rest}",
-            self.group, self.wait
-        );
+        let text = format!("no answer of {} for {:?}{rest}", self.group, self.wait);
         self.observer.notice(&text);
     }
 
+    /// Waits for the next event of the loop. `source` is absent while there is no room for another
+    /// repetition. Earlier branches win: a stop, then what is known about sent repetitions.
     async fn next(
         &mut self,
         source: Option<&mut mpsc::Receiver<Result<Found, KafkaError>>>,
@@ -216,6 +263,7 @@ impl<'a> Delivery<'a> {
         }
     }
 
+    /// Counts a settled event, and delivers it again if it is to be repeated.
     async fn deliver(&mut self, found: Found) {
         let Found { record, ty, fate } = found;
         let topic = record.topic.to_string();
@@ -237,6 +285,8 @@ impl<'a> Delivery<'a> {
         }
     }
 
+    /// Counts the oldest repetition in flight. The group's silence begins with the first one that
+    /// is unanswered.
     fn receive(&mut self, outcome: Result<Receipt, PublishError>) {
         let Some(front) = self.underway.pop_front() else {
             return;
@@ -256,14 +306,17 @@ impl<'a> Delivery<'a> {
         self.failures += 1;
         self.tally.undelivered(topic, ty);
         self.observer
-            .notice(&format!("{event} cannot be delivered again: {error}"));
+            .notice(&format!("failed to deliver {event} again: {error}"));
         if self.failures == FAILURES_MAX {
-            self.observer
-                .notice("so many fail that the rest is not tried");
+            self.observer.notice(&format!(
+                "{FAILURES_MAX} events could not be delivered again; the rest is not delivered"
+            ));
         }
     }
 
     /// Processes a record of a retry topic: one of our repetitions, or the group's answer to one.
+    /// The answer names the offset of the repetition, which a receipt tells too late: the answer
+    /// may arrive before it. So repetitions are learned from the log as well.
     fn process(&mut self, record: &LogRecord) {
         let place = |offset| (record.topic.to_string(), record.partition, offset);
         let headers = || record.headers.iter();
@@ -299,7 +352,7 @@ impl<'a> Delivery<'a> {
         }
         if failed < FAILED_MAX && self.tally.failed() == FAILED_MAX {
             self.observer.notice(&format!(
-                "handlers failed of {FAILED_MAX} repetitions: the rest is not delivered"
+                "handlers failed for {FAILED_MAX} repetitions; the rest is not delivered"
             ));
         }
     }
@@ -312,19 +365,15 @@ fn source_of<'a>(group: &str, retry: &'a str) -> &'a str {
 }
 
 /// Reads the retry topics from their current ends, on a thread of its own. The thread ends when the
-/// receiver is dropped.
+/// receiver is dropped. Returns when the ends are fixed: repetitions that are delivered afterwards
+/// are read.
 pub(super) async fn follow(
     cluster: &Cluster,
     group: &str,
     topics: &[String],
 ) -> Result<Answers, KafkaError> {
     let topics = topics.iter().map(|topic| retry_topic(group, topic));
-    let reading = Reading {
-        topics: topics.collect(),
-        partitions: Vec::new(),
-        start: Start::End,
-        end: None,
-    };
+    let reading = Reading::whole(topics).with_start(Start::End).with_end(None);
     let cluster = cluster.clone();
     let open = move || Reader::open(&cluster.kafka, &reading, cluster.timeout);
     let mut reader = blocking::run(open).await?;

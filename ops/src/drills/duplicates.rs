@@ -1,4 +1,7 @@
 //! The drill of duplicates: delivers settled events to a group again and collects its answers.
+//!
+//! The plan fixes what is repeated: offsets below the committed ones at its time, without the
+//! waiting keys and dead letters known then. What the group settles later is not repeated.
 
 use super::DrillError;
 use super::delivery::{Delivery, Limits, follow};
@@ -16,8 +19,9 @@ use jiff::Timestamp;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// A planned drill. Nothing has been delivered.
+/// A planned drill. Nothing has been delivered. See the [module](super) for an example.
 #[derive(Debug)]
+#[must_use = "it delivers nothing until `execute`"]
 pub struct Duplicates<'a> {
     cluster: &'a Cluster,
     group: String,
@@ -25,24 +29,28 @@ pub struct Duplicates<'a> {
     selections: Vec<Selection>,
 }
 
-/// The outcome of a drill.
+/// The outcome of a drill. It judges nothing by itself: see [`Tally::judge`].
 #[derive(Debug)]
 #[non_exhaustive]
+#[must_use = "it may contain an error"]
 pub struct DrillOutcome {
     /// The repetitions and the answers to them.
     pub tally: Tally,
     /// Whether it was stopped.
     pub is_stopped: bool,
-    /// The error that ended it early.
+    /// The error that ended it early. The tally holds what was counted before.
     pub error: Option<DrillError>,
 }
 
 impl<'a> Duplicates<'a> {
     /// Selects the group's events to repeat, of the `named` topics or of all that have a retry
-    /// topic. With `execute`, fails if no member runs.
+    /// topic. With `execute`, fails if no member runs. Topics that no member reads are left out,
+    /// with a notice. Reads the retry topics and the dead-letter topics of the group; their waiting
+    /// keys and dead letters stay in memory.
     ///
     /// # Errors
-    /// [`DrillError`] if the group cannot be drilled, or if a request to the cluster fails.
+    /// [`DrillError`] if the group cannot be drilled, or if a request to the cluster fails. Nothing
+    /// was changed.
     pub async fn plan(
         cluster: &'a Cluster,
         admin: &Admin,
@@ -101,6 +109,11 @@ impl<'a> Duplicates<'a> {
 
     /// Delivers the events again, records `by` as the operator, and waits for the answers. The
     /// observer is notified of each answer.
+    ///
+    /// It ends when all are answered, when the group is silent for [`Limits::wait`], after ten
+    /// repetitions whose handlers failed, after a hundred that could not be delivered, or when
+    /// `stop` is cancelled. If the future is dropped, repetitions that were delivered are still
+    /// handled.
     ///
     /// # Errors
     /// If the drill cannot start. A later error is in the outcome.

@@ -2,6 +2,38 @@
 //!
 //! - `duplicates`: delivers every event twice; `selection`: the events; `delivery`: publishing and
 //!   answers; `tally`, `verdict`: the result
+//!
+//! A drill has real effects: handlers that are not idempotent repeat theirs, and repetitions that
+//! fail become dead letters. Not for production.
+//!
+//! ```no_run
+//! use evenkeel::kafka::admin::Admin;
+//! use evenkeel_ops::drills::{DrillError, DrillSettings, Duplicates, Judgement, Limits};
+//! use evenkeel_ops::{Cluster, Silent};
+//! use std::sync::Arc;
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn example(cluster: Cluster, admin: Admin) -> Result<(), DrillError> {
+//! let settings = DrillSettings::new("payments");
+//! let stop = CancellationToken::new();
+//! let observer = Arc::new(Silent);
+//! let plan = Duplicates::plan(&cluster, &admin, &settings, &[], true, &stop, observer);
+//! let drill = plan.await?;
+//! let outcome = drill.execute("jane".to_owned(), Limits::default(), &stop, &Silent).await?;
+//! let (judgement, text) = outcome.tally.judge("payments");
+//! if judgement != Judgement::Idempotent {
+//!     println!("{text}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it works
+//!
+//! Events that the group has settled are written into the group's own retry topics, with their ids,
+//! as repetitions. Members handle them like parked records and write into the same topic how each
+//! was settled. So the group itself tells whether it recognised an event, whatever its store, and
+//! no other group receives anything.
 
 mod delivery;
 mod duplicates;

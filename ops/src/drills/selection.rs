@@ -5,6 +5,10 @@
 //! - Records that wait in the retry topic are excluded, with all events of their keys: nothing is
 //!   queued behind them.
 //! - Dead letters are excluded: they had no effect, so a repetition would be a replay.
+//!
+//! The group goes on meanwhile. The committed offsets are read first, then the waiting records,
+//! then the dead letters: a record below the committed offset that is not handled is found in one
+//! of the two, also if it becomes a dead letter in between.
 
 use super::DrillError;
 use crate::dead_letters::record::drain;
@@ -64,6 +68,7 @@ struct Waiting {
 }
 
 impl Waiting {
+    /// The keys and records of a listing of the retry topic.
     fn new(waiting: Vec<ParkedKey>) -> Self {
         let mut found = Self::default();
         for key in waiting {
@@ -75,6 +80,7 @@ impl Waiting {
         found
     }
 
+    /// Whether the record or its key waits.
     fn has(&self, record: &LogRecord) -> bool {
         let key = (record.partition, record.key.clone());
         self.keys.contains(&key) || self.places.contains(&(record.partition, record.offset))
@@ -82,16 +88,59 @@ impl Waiting {
 }
 
 /// Settings of a drill: group and range of events.
+///
+/// ```
+/// use evenkeel::kafka::reader::Start;
+/// use evenkeel_ops::drills::DrillSettings;
+///
+/// let settings = DrillSettings::new("payments").with_from(Start::Last(1_000));
+/// assert_eq!(settings.to, Start::End);
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
+#[must_use]
 pub struct DrillSettings {
     /// Name of the group.
     pub group: String,
-    /// Where to begin in each partition.
+    /// Where to begin in each partition. [`Start::Last`] counts back from the committed offset.
+    /// Default: the last 100 settled records.
     pub from: Start,
-    /// Where to end in each partition. Never after the group's committed offset.
+    /// Where to end in each partition. Never after the group's committed offset. Default: there.
     pub to: Start,
-    /// The group's dead-letter topic.
+    /// The group's dead-letter topic. It must be the one of the group's
+    /// [`ConsumerSettings`](evenkeel::consumer::ConsumerSettings), or dead letters are repeated
+    /// like settled events. Default: [`DeadLetterTopic::PerTopic`].
     pub dead_letter_topic: DeadLetterTopic,
+}
+
+impl DrillSettings {
+    /// Creates the settings for the last 100 settled records of each partition.
+    pub fn new(group: impl Into<String>) -> Self {
+        Self {
+            group: group.into(),
+            from: Start::Last(100),
+            to: Start::End,
+            dead_letter_topic: DeadLetterTopic::default(),
+        }
+    }
+
+    /// Sets [`from`](Self::from).
+    pub fn with_from(mut self, from: Start) -> Self {
+        self.from = from;
+        self
+    }
+
+    /// Sets [`to`](Self::to).
+    pub fn with_to(mut self, to: Start) -> Self {
+        self.to = to;
+        self
+    }
+
+    /// Sets [`dead_letter_topic`](Self::dead_letter_topic).
+    pub fn with_dead_letter_topic(mut self, topic: DeadLetterTopic) -> Self {
+        self.dead_letter_topic = topic;
+        self
+    }
 }
 
 impl Selection {
@@ -162,19 +211,14 @@ impl Selection {
 }
 
 /// The requested offsets below the committed offset. `Last` counts back from the committed offset,
-/// not from the end of the log.
+/// not from the end of the log. A partition to which the group has not committed has none. Blocks.
 fn spans(
     cluster: &Cluster,
     topic: &str,
     (from, to): (Start, Start),
     lag: &[PartitionLag],
 ) -> Result<Vec<Span>, KafkaError> {
-    let reading = Reading {
-        topics: vec![topic.to_owned()],
-        partitions: Vec::new(),
-        start: from,
-        end: Some(to),
-    };
+    let reading = Reading::whole([topic]).with_start(from).with_end(to);
     let reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
     let settled = reader.spans().filter_map(|span| {
         let at = lag.iter().find(|at| at.partition == span.partition)?;
@@ -195,7 +239,8 @@ fn spans(
     Ok(settled.collect())
 }
 
-/// The positions in `spans` of the group's dead letters.
+/// The positions in `spans` of the group's dead letters. The whole dead-letter topic is read: its
+/// order is not that of the source. Blocks.
 fn died(
     cluster: &Cluster,
     dead_letters: &DeadLetterTopic,
@@ -210,8 +255,8 @@ fn died(
         Ok(reader) => reader,
         Err(KafkaError::UnknownTopic { .. }) if *dead_letters == DeadLetterTopic::PerTopic => {
             observer.notice(&format!(
-                "there is no {name}, so no event of {topic} is left out as a dead letter: if {group} writes its dead letters to \
-                 another topic, name it with --dead-letter-topic"
+                "there is no {name}, so no event of {topic} is left out as a dead letter; if \
+                 {group} writes its dead letters to another topic, name it with --dead-letter-topic"
             ));
             return Ok(HashSet::new());
         }
@@ -239,6 +284,7 @@ fn died(
     Ok(died)
 }
 
+/// Whether an offset of a partition is in the span.
 fn covers(span: &Span, partition: i32, offset: i64) -> bool {
     let is_before_end = span.end.is_none_or(|end| offset < end);
     span.partition == partition && span.start <= offset && is_before_end
@@ -265,6 +311,8 @@ pub(super) fn stream(
     receiver
 }
 
+/// Passes the records of one topic to the channel, with their fates. Ends without an error when the
+/// receiver is dropped.
 fn each(
     cluster: &Cluster,
     selection: &Selection,
@@ -320,16 +368,12 @@ mod tests {
     }
 
     fn parked(key: Option<&str>, origin: Option<i64>) -> ParkedKey {
-        ParkedKey {
-            topic: "orders".to_owned(),
-            partition: 0,
-            key: key.map(|key| key.as_bytes().to_vec()),
-            offsets: vec![900],
-            origin,
-            wait: Default::default(),
-            why: Default::default(),
-            held_for: None,
-        }
+        let mut parked = ParkedKey::default();
+        parked.topic = "orders".to_owned();
+        parked.key = key.map(|key| key.as_bytes().to_vec());
+        parked.offsets = vec![900];
+        parked.origin = origin;
+        parked
     }
 
     #[test]

@@ -1,4 +1,8 @@
 //! Counts of a drill: how each repetition was settled, and the judgement on the handlers. Pure.
+//!
+//! A judgement never passes what was not judged: one type that is not idempotent decides for all,
+//! then one that was not answered, then one that could not be delivered. Only if none is left,
+//! recognised repetitions prove the group idempotent.
 
 use super::selection::Fate;
 use super::verdict::{Counts, TypeRow, Verdict};
@@ -6,15 +10,20 @@ use evenkeel::recovery::RepetitionOutcome;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The judgement of a drill on a group.
+///
+/// Exhaustive on purpose: an exit code belongs to each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judgement {
     /// Every repetition was recognised as a duplicate.
     Idempotent,
-    /// A handler was called again.
+    /// A handler was called again. Its effect exists twice, unless the handler itself tolerates
+    /// that, which only its authors know.
     NotIdempotent,
-    /// Some repetitions were not answered.
+    /// Some repetitions were not answered: members are busy or paused, or do not know drills. Try
+    /// again with a longer wait.
     Unanswered,
-    /// Nothing, or not everything, could be judged.
+    /// Nothing, or not everything, could be judged: no event has a handler, or some could not be
+    /// delivered.
     Unproven,
 }
 
@@ -50,7 +59,9 @@ pub(super) struct Repetition {
 #[derive(Debug, Default)]
 pub struct Tally {
     counts: BTreeMap<Name, Counts>,
+    /// Repetitions on the log without an answer.
     open: HashMap<Place, Repetition>,
+    /// Acknowledged by the brokers.
     delivered: u64,
     answered: u64,
     /// Events that were handled again, in words.
@@ -97,7 +108,7 @@ impl Tally {
             Heard::Settled(RepetitionOutcome::Ignored) => (&mut counts.ignored, None),
             Heard::Settled(RepetitionOutcome::Skipped) => (&mut counts.skipped, None),
             Heard::Settled(RepetitionOutcome::Dead) | Heard::Failed => {
-                let what = "not known again, and its handler failed";
+                let what = "not recognised, and its handler failed";
                 (&mut counts.failed, Some(what))
             }
             // An unknown answer of a newer member: the member did not recognise the event as a
@@ -122,7 +133,7 @@ impl Tally {
         self.counts.values().map(|counts| counts.failed).sum()
     }
 
-    /// Some events that were handled again, in words.
+    /// Up to ten events that were handled again, in words, with their positions.
     pub fn named(&self) -> &[String] {
         &self.named
     }
@@ -153,7 +164,8 @@ impl Tally {
         counts.map(move |((topic, ty), counts)| TypeRow::new(topic, ty, counts, executed))
     }
 
-    /// The judgement on the group, with its text.
+    /// The judgement on the group, with its text. Before the drill has ended, it is that of an
+    /// early end.
     pub fn judge(&self, group: &str) -> (Judgement, String) {
         let of = |verdict: Verdict| {
             let found = self.counts.iter();
@@ -165,16 +177,17 @@ impl Tally {
         let bad = of(Verdict::NotIdempotent);
         if !bad.is_empty() {
             let text = format!(
-                "{group} is not idempotent for {bad}: unless the effect of its handler is the same when it is made twice, it is there \
-                 twice now; and what it writes as the newest state of a key, as an upsert does, may be an older one now"
+                "{group} is not idempotent for {bad}: an effect that differs when it happens twice \
+                 exists twice now, and an upsert of the newest state of a key may have restored an \
+                 older one"
             );
             return (Judgement::NotIdempotent, text);
         }
         let unanswered = sum(|counts| counts.unanswered() + counts.skipped);
         if unanswered > 0 {
             let text = format!(
-                "{unanswered} repetitions were not answered for, so that nothing is proven for {}: their members are busy, paused \
-                 or of a release that does not answer drills",
+                "{unanswered} repetitions were not answered, so nothing is proven for {}: their \
+                 members are busy, paused or of a release that does not answer drills",
                 of(Verdict::Unanswered)
             );
             return (Judgement::Unanswered, text);
@@ -182,7 +195,7 @@ impl Tally {
         let undelivered = sum(|counts| counts.undelivered);
         if undelivered > 0 {
             let text = format!(
-                "{undelivered} events could not be delivered again, so that nothing is proven for {}",
+                "{undelivered} events could not be delivered again, so nothing is proven for {}",
                 of(Verdict::Undelivered)
             );
             return (Judgement::Unproven, text);
@@ -191,13 +204,13 @@ impl Tally {
             0 => (
                 Judgement::Unproven,
                 format!(
-                    "nothing was judged: {group} has settled no event there that one of its handlers wants"
+                    "nothing was judged: {group} has settled no event in that range with a handler"
                 ),
             ),
             recognised => (
                 Judgement::Idempotent,
                 format!(
-                    "{group} knew all {recognised} repetitions again, and called no handler for them"
+                    "{group} recognised all {recognised} repetitions and called no handler for them"
                 ),
             ),
         }

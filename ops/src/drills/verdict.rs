@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
-/// The verdict of a drill on the handler of a type.
+/// The verdict of a drill on the handler of a type: that of its worst answer. Its serialised names
+/// are stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Verdict {
     /// Every repetition was recognised as a duplicate.
     Idempotent,
@@ -56,6 +58,8 @@ impl Counts {
             .saturating_sub(answered + self.skipped + self.undelivered)
     }
 
+    /// The worst count that is not zero decides. A skipped repetition was not answered by a
+    /// handler.
     pub(super) fn verdict(&self) -> Verdict {
         if self.handled_again + self.failed > 0 {
             Verdict::NotIdempotent
@@ -73,7 +77,9 @@ impl Counts {
     }
 }
 
-/// The listed row of a topic and a type. Its serialised form is stable.
+/// The listed row of a topic and a type. Its serialised form is stable. `events` is the sum of
+/// `recognised`, `handled_again`, `failed`, `ignored`, `skipped`, `undelivered` and `unanswered` if
+/// the drill was executed.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct TypeRow {

@@ -10,19 +10,22 @@
 //! use std::time::Duration;
 //!
 //! # async fn example(cluster: Cluster, admin: Admin) -> Result<(), GroupError> {
-//! let request = Request {
-//!     group: "payments",
-//!     by: "jane",
-//!     why: "the payment provider has a maintenance window",
-//!     action: Action::Pause { scope: Scope::Group },
-//!     wait: Duration::from_secs(30),
-//! };
+//! let pause = Action::Pause { scope: Scope::Group };
+//! let why = "the payment provider has a maintenance window";
+//! let request = Request::new("payments", "jane", why, pause).with_wait(Duration::from_secs(30));
 //! let given = give(&cluster, &admin, request, &Silent).await?;
 //! let answered = given.answers().await?;
 //! println!("{} answers: {:?}", answered.acks.len(), answered.verdict);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A command is a record of the control topic: it is in force from its acknowledgement on, whether
+//! members answer or not, and also for members that start later. So [`give`] checks everything that
+//! can be checked before it publishes, and a missing answer is no failure of the command.
+//!
+//! The partitions that must answer are those that members own at the time of the command. During a
+//! rebalance the owners are unknown; [`give`] waits until they are known, up to the request's wait.
 
 use super::GroupError;
 use super::control_log::{ControlLog, required};
@@ -54,20 +57,43 @@ type Partition = (String, i32);
 
 /// A command for a group.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
+#[must_use = "pass it to `give`"]
 pub struct Request<'a> {
-    /// Name of the group.
+    /// Name of the group. It must have a control topic, which its members create.
     pub group: &'a str,
-    /// The operator who gives the command.
+    /// The operator who gives the command. Not checked against the user of the connection.
     pub by: &'a str,
     /// The reason. Members log it and the history keeps it.
     pub why: &'a str,
-    /// The action.
+    /// The action. [`Action::scope`] limits it to a topic, a partition, a key or a record.
     pub action: Action,
-    /// How long to wait for a rebalance to end, and then for answers.
+    /// Bounds the wait for the end of a rebalance, and then once more the wait for answers. Default
+    /// 10 s. At the first bound the command is given to the owners that are known; at the second
+    /// one the verdict is [`Verdict::Silent`], and the command stays in force.
     pub wait: Duration,
 }
 
-/// A command that was published.
+impl<'a> Request<'a> {
+    /// Creates a command that is waited for 10 s.
+    pub fn new(group: &'a str, by: &'a str, why: &'a str, action: Action) -> Self {
+        Self {
+            group,
+            by,
+            why,
+            action,
+            wait: Duration::from_secs(10),
+        }
+    }
+
+    /// Sets [`wait`](Self::wait).
+    pub fn with_wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+}
+
+/// A command that was published. It is in force, also if this value is dropped.
 pub struct Given {
     command: Command,
     /// The partitions whose owners must answer.
@@ -88,15 +114,22 @@ pub struct Answered {
 }
 
 /// The summary of the answers to a command.
+///
+/// Exhaustive on purpose: a program has to say something about each way in which a command may have
+/// ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every owner gave its final answer.
+    /// Every owner gave its final answer, and none refused.
     Answered,
-    /// A member refused the command.
+    /// A member refused the command. Its answer contains the reason. Correct the command and give
+    /// it again.
     Refused,
-    /// A member will execute the command later. The history will contain its final answer.
+    /// A member will execute the command later, for example when a paused partition is resumed. The
+    /// history will contain its final answer.
     Pending,
-    /// Some owners did not answer in time. The command remains in force.
+    /// Some owners did not answer in time: they hang, are busy with a rebalance, or cannot read the
+    /// control topic. The command remains in force, and the history will contain later answers. Do
+    /// not give it again.
     Silent {
         /// Those members, with their processes.
         members: Vec<String>,
@@ -105,11 +138,16 @@ pub enum Verdict {
     },
 }
 
-/// Publishes a command after the group's members know their partitions.
+/// Publishes a command after the group's members know their partitions. Also deletes commands that
+/// are older than the history, up to a thousand.
+///
+/// Not cancel-safe: if the future is dropped while it publishes, the command may be in force.
 ///
 /// # Errors
 /// [`GroupError`] if the command does not apply to this cluster, the group has no control topic, or
-/// the command cannot be written.
+/// the command cannot be written. Nothing is in force then, except after [`GroupError::Publish`]
+/// with a [`PublishError::Unknown`](evenkeel::publisher::PublishError::Unknown): read the history
+/// before giving it again.
 pub async fn give(
     cluster: &Cluster,
     admin: &Admin,
@@ -172,10 +210,11 @@ impl Given {
         self.owners.is_empty()
     }
 
-    /// Waits until every owner has answered, or until the request's wait has passed.
+    /// Waits until every owner has answered, or until the request's wait has passed. If the future
+    /// is dropped, the command stays in force, and answers remain in the history.
     ///
     /// # Errors
-    /// If a request to the cluster fails.
+    /// If a request to the cluster fails. The command is in force nevertheless.
     pub async fn answers(mut self) -> Result<Answered, GroupError> {
         let waiting = move || {
             let deadline = Instant::now() + self.wait;
@@ -220,6 +259,8 @@ impl Given {
         silent
     }
 
+    /// A refusal outweighs missing answers, and an answer that is pending outweighs silence: the
+    /// member has the command.
     fn verdict(&self, acks: &[Ack]) -> Verdict {
         if acks
             .iter()

@@ -1,4 +1,7 @@
 //! The control topic of a group, read from its beginning.
+//!
+//! The topic is compacted and small: reading it whole takes one round trip or a few. Pauses and
+//! limits in force follow from all entries together, so there is no shorter way.
 
 use super::GroupError;
 use crate::{Cluster, Observer, UnknownGroup, blocking};
@@ -14,6 +17,21 @@ use std::time::{Duration, Instant};
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The content of a control topic, and a reader for later entries.
+///
+/// ```no_run
+/// use evenkeel::kafka::admin::Admin;
+/// use evenkeel_ops::Cluster;
+/// use evenkeel_ops::groups::GroupError;
+/// use evenkeel_ops::groups::control_log::required;
+///
+/// # async fn example(cluster: Cluster, admin: Admin) -> Result<(), GroupError> {
+/// let log = required(&cluster, &admin, "payments").await?;
+/// for (scope, command) in log.state.paused() {
+///     println!("{scope:?} is paused by {}: {}", command.by, command.why);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct ControlLog {
     reader: Reader,
     /// The commands in force.
@@ -33,7 +51,8 @@ impl ControlLog {
     /// Reads the topic to its end. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// If a request to the cluster fails.
+    /// If a request to the cluster fails. [`KafkaError::Timeout`] if no entry arrives within the
+    /// cluster's timeout before the end is reached.
     pub async fn open(
         cluster: &Cluster,
         admin: &Admin,
@@ -72,11 +91,12 @@ impl ControlLog {
         Ok(log)
     }
 
-    /// Waits up to `wait` for the next entry and applies it. Returns whether one arrived. Blocks
-    /// the calling thread.
+    /// Waits up to `wait` for the next entry and applies it to `state` and `history`. Returns
+    /// whether one arrived. Blocks the calling thread. An entry that cannot be read counts as
+    /// arrived and changes nothing.
     ///
     /// # Errors
-    /// If a request to the cluster fails.
+    /// If a request to the cluster fails. The log may be read further after a temporary error.
     pub fn next(&mut self, wait: Duration) -> Result<bool, KafkaError> {
         let Some(record) = self.reader.next(wait)? else {
             return Ok(false);
@@ -113,7 +133,8 @@ pub async fn required(
     }
 }
 
-/// The pauses, rate limits and outages of a group. Empty if the group has no control topic.
+/// The pauses, rate limits and outages of a group. Empty if the group has no control topic. Does
+/// not tell a group without pauses from one without a control topic; [`required`] does.
 ///
 /// # Errors
 /// If a request to the cluster fails.
@@ -132,7 +153,8 @@ pub async fn state(
 pub struct States {
     /// State by group, for groups with a control topic.
     pub of: BTreeMap<String, ControlState>,
-    /// Whether some control topics cannot be seen or read. The pauses of those groups are unknown.
+    /// Whether some control topics cannot be seen or read. The pauses of those groups are unknown:
+    /// a check that found no pause has not passed.
     pub is_partial: bool,
 }
 
@@ -157,7 +179,8 @@ pub async fn states(
     let mut is_partial = topics.len() < asked && !admin.sees_all_topics("control.").await?;
     if is_partial {
         observer.notice(
-            "what is paused may not be known: it takes an ACL for DESCRIBE on the topics control.*",
+            "some control topics may be hidden, and with them pauses of their groups: seeing them \
+             takes an ACL for DESCRIBE on the topics control.*",
         );
     }
     let mut of = BTreeMap::new();
@@ -167,7 +190,9 @@ pub async fn states(
         let (read, refused) = blocking::run(read).await?;
         of = read;
         for error in refused {
-            observer.notice(&format!("what is paused is not known: {error}"));
+            observer.notice(&format!(
+                "a control topic cannot be read, so the pauses of its group are unknown: {error}"
+            ));
             is_partial = true;
         }
     }

@@ -1,4 +1,7 @@
-//! Problems of a group, as reported by the brokers and its control topic.
+//! Problems of a group, as reported by the brokers and its control topic. Pure.
+//!
+//! A check prints the lines of [`found`] and fails if there is one. The lines are for people; their
+//! text may change. [`InForce`] is their stable form.
 
 use super::members;
 use super::scope::Target;
@@ -7,7 +10,8 @@ use evenkeel::kafka::admin::{GroupDescription, PartitionLag};
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// A pause or a rate limit in force.
+/// A pause or a rate limit in force. Its serialised form is stable: the target's fields, then
+/// `records_per_second`, `by`, `why` and `at`.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct InForce {
@@ -26,7 +30,7 @@ pub struct InForce {
 }
 
 impl InForce {
-    /// Creates a pause.
+    /// The pause of a command. The caller makes sure that the command pauses.
     pub fn pause(command: &Command) -> Self {
         Self {
             target: Target::from(&command.action.scope()),
@@ -37,7 +41,7 @@ impl InForce {
         }
     }
 
-    /// Creates a rate limit.
+    /// The rate limit of a command.
     pub fn rate(records_per_second: u32, command: &Command) -> Self {
         Self {
             records_per_second: Some(records_per_second),
@@ -45,6 +49,7 @@ impl InForce {
         }
     }
 
+    /// One line about a pause.
     fn in_words(&self) -> String {
         let Self {
             target,
@@ -57,7 +62,8 @@ impl InForce {
     }
 }
 
-/// All pauses of a group in a state of its control topic.
+/// All pauses of a group in a state of its control topic. A partition may be covered by several of
+/// them; it continues when all of them are resumed.
 pub fn pauses(control: &ControlState) -> Vec<InForce> {
     control
         .paused()
@@ -65,8 +71,9 @@ pub fn pauses(control: &ControlState) -> Vec<InForce> {
         .collect()
 }
 
-/// The dependencies for which members wait. Statuses of killed members are dropped, because those
-/// members could not withdraw them. If the brokers list no members, all statuses are returned.
+/// The dependencies for which members wait, as the members report them: one status for each member
+/// and dependency. Statuses of killed members are dropped, because those members could not withdraw
+/// them. If the brokers list no members, all statuses are returned.
 pub fn down_of(control: &ControlState, group: &GroupDescription) -> Vec<Status> {
     let is_member = |status: &&Status| {
         let mut members = group.members.iter();
@@ -97,7 +104,11 @@ fn seconds(time: Timestamp) -> String {
 }
 
 /// All problems of a group, one line each: pauses, outages, records that wait for a group without
-/// members, and partitions that cannot be read.
+/// members, and partitions that cannot be read. Each line begins with the group's name. Empty for a
+/// healthy group.
+///
+/// A lag is no problem by itself, however large: [`excess`](super::lag::excess) compares it with
+/// limits. A rate limit is none either: it is what an operator wanted.
 pub fn found(
     group: &GroupDescription,
     control: &ControlState,
@@ -122,26 +133,18 @@ mod tests {
     use evenkeel::control::{Action, Entry, Scope};
 
     fn group(state: &str) -> GroupDescription {
-        GroupDescription {
-            group: "g".to_owned(),
-            state: state.to_owned(),
-            protocol: "consumer".to_owned(),
-            members: Vec::new(),
-            are_members_known: true,
-        }
+        let mut group = GroupDescription::new("g", state);
+        group.protocol = "consumer".to_owned();
+        group
     }
 
     fn lag(records: i64, unreadable: Option<&str>) -> PartitionLag {
-        PartitionLag {
-            topic: "t".to_owned(),
-            partition: 0,
-            committed: Some(0),
-            low: 0,
-            high: records,
-            lag: records,
-            age_ms: None,
-            unreadable: unreadable.map(str::to_owned),
-        }
+        let mut lag = PartitionLag::new("t", 0);
+        lag.committed = Some(0);
+        lag.high = records;
+        lag.lag = records;
+        lag.unreadable = unreadable.map(str::to_owned);
+        lag
     }
 
     fn paused(scope: Scope) -> ControlState {

@@ -1,4 +1,8 @@
 //! Number and age of the records that a group has not settled.
+//!
+//! The lag of a partition is its end offset less the committed offset, and its age that of the
+//! record at the committed offset. Records above it may be settled already: the commit metadata has
+//! them.
 
 use crate::{Observer, visibility};
 use evenkeel::kafka::KafkaError;
@@ -7,7 +11,11 @@ use evenkeel::recovery::retry_topic;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// The lag of the group on `topics`, or on all topics to which it has committed or is assigned.
+/// The lag of the group on `topics`, or on all topics to which it has committed or is assigned. A
+/// partition without a committed offset has all its records as lag.
+///
+/// A partition whose next record cannot be read has no age but [`PartitionLag::unreadable`], and does
+/// not fail the listing.
 ///
 /// # Errors
 /// If a request to the cluster fails, or if the client may see none of the topics.
@@ -35,7 +43,13 @@ pub async fn lag_of(
     Ok(lag)
 }
 
-/// An age such as `1h 3m 20s`, to the second.
+/// An age in milliseconds as text such as `1h 3m 20s`, to the second.
+///
+/// ```
+/// use evenkeel_ops::groups::lag::age;
+///
+/// assert_eq!(age(3_800_500), "1h 3m 20s");
+/// ```
 pub fn age(ms: i64) -> String {
     let seconds = jiff::SignedDuration::from_secs(ms / 1000);
     format!("{seconds:#}")
@@ -48,18 +62,48 @@ fn aged<'a>(lag: &'a [PartitionLag], group: &str, named: &[String]) -> Vec<&'a P
     lag.iter().filter(is_aged).collect()
 }
 
-/// Limits of a group's lag.
+/// Limits of a group's lag. Default: none.
+///
+/// ```
+/// use evenkeel_ops::groups::lag::{LagLimits, excess};
+/// use std::time::Duration;
+///
+/// let limits = LagLimits::default()
+///     .with_records(1_000)
+///     .with_age(Duration::from_secs(300));
+/// assert_eq!(excess(&[], "payments", &[], limits), None, "nothing waits");
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct LagLimits {
-    /// Maximum number of records, over all partitions.
+    /// Bounds the number of records, over all partitions of all topics, parked ones included.
+    /// `None`: no limit.
     pub records: Option<i64>,
-    /// Maximum age of the oldest unsettled record.
+    /// Bounds the age of the oldest unsettled record. The age of parked records counts only if
+    /// their retry topic is named. `None`: no limit.
     pub age: Option<Duration>,
 }
 
-/// The violated limits of a group's lag on the `named` topics, or on all its topics. `None` if
-/// there are none. Parked records wait by design: their age counts only if their retry topic is
-/// named.
+impl LagLimits {
+    /// Sets [`records`](Self::records).
+    #[must_use]
+    pub fn with_records(mut self, records: impl Into<Option<i64>>) -> Self {
+        self.records = records.into();
+        self
+    }
+
+    /// Sets [`age`](Self::age).
+    #[must_use]
+    pub fn with_age(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.age = age.into();
+        self
+    }
+}
+
+/// The first violated limit of a group's lag on the `named` topics, or on all its topics, in words.
+/// `None` if there is none. Parked records wait by design: their age counts only if their retry
+/// topic is named. With any limit, a partition whose next record cannot be read is a violation too,
+/// because its age is unknown.
 pub fn excess(
     lag: &[PartitionLag],
     group: &str,
@@ -69,6 +113,8 @@ pub fn excess(
     complaint(lag, &aged(lag, group, named), limits.records, limits.age)
 }
 
+/// The violation in words. Records are checked first, then partitions that cannot be read, then the
+/// age.
 fn complaint(
     lag: &[PartitionLag],
     aged: &[&PartitionLag],
@@ -109,16 +155,12 @@ mod tests {
     use super::*;
 
     fn at(lag: i64, age_ms: Option<i64>) -> PartitionLag {
-        PartitionLag {
-            topic: "t".to_owned(),
-            partition: 0,
-            committed: Some(0),
-            low: 0,
-            high: lag,
-            lag,
-            age_ms,
-            unreadable: None,
-        }
+        let mut at = PartitionLag::new("t", 0);
+        at.committed = Some(0);
+        at.high = lag;
+        at.lag = lag;
+        at.age_ms = age_ms;
+        at
     }
 
     #[test]
@@ -140,10 +182,9 @@ mod tests {
         check(None, Some(Duration::from_secs(2)), false);
         check(None, Some(Duration::from_millis(1_999)), true);
         assert_eq!(complaint(&[], Some(0), Some(Duration::from_secs(1))), None);
-        let lag = [PartitionLag {
-            unreadable: Some("t/0 cannot be read".to_owned()),
-            ..at(1, None)
-        }];
+        let mut unreadable = at(1, None);
+        unreadable.unreadable = Some("t/0 cannot be read".to_owned());
+        let lag = [unreadable];
         let hour = Some(Duration::from_secs(3600));
         assert!(complaint(&lag, None, hour).is_some());
         assert!(complaint(&lag, Some(10), None).is_some());
@@ -152,10 +193,11 @@ mod tests {
 
     #[test]
     fn a_complaint_names_the_partition_and_passes_over_what_is_parked() {
-        let of = |topic: &str, partition, lag, age_ms| PartitionLag {
-            topic: topic.to_owned(),
-            partition,
-            ..at(lag, Some(age_ms))
+        let of = |topic: &str, partition, lag, age_ms| {
+            let mut of = at(lag, Some(age_ms));
+            of.topic = topic.to_owned();
+            of.partition = partition;
+            of
         };
         let lag = [
             of("orders", 0, 2, 1_000),

@@ -4,6 +4,28 @@
 //!   control topic; [`control_command`]: gives commands and collects answers
 //! - [`scope`]: the scope of a command; [`own_topics`]: the group's own topics; [`members`]: the
 //!   processes of members
+//!
+//! What is known of a group comes from two sources. The brokers know members, assignments and
+//! committed offsets. The control topic knows what operators commanded and what members reported;
+//! a member that was killed cannot withdraw its report, so reports count only for members that the
+//! brokers list.
+//!
+//! ```no_run
+//! use evenkeel::kafka::admin::Admin;
+//! use evenkeel_ops::groups::{control_log, health, lag};
+//! use evenkeel_ops::{Cluster, Silent};
+//!
+//! # async fn example(cluster: Cluster, admin: Admin) -> Result<(), evenkeel::kafka::KafkaError> {
+//! for group in admin.groups().await? {
+//!     let lag = lag::lag_of(&admin, &group, &[], &Silent).await?;
+//!     let control = control_log::state(&cluster, &admin, &group.group).await?;
+//!     for problem in health::found(&group, &control, &lag) {
+//!         println!("{problem}");
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod control_command;
 pub mod control_log;

@@ -8,7 +8,8 @@ use evenkeel::control::control_topic;
 use evenkeel::kafka::admin::Admin;
 use std::collections::BTreeSet;
 
-/// The defect of a topic that neither settings nor partitions can repair. `None` if it has none.
+/// The defect of a topic that neither settings nor partitions can repair, with the remedy. `None`
+/// if it has none. What settings and partitions can repair is in [`GroupTopic::faults`].
 pub fn unmendable(topic: &GroupTopic) -> Option<String> {
     if topic.state == GroupTopicState::Hidden {
         return Some("this client may not see it; it takes an ACL for DESCRIBE".to_owned());
@@ -16,18 +17,22 @@ pub fn unmendable(topic: &GroupTopic) -> Option<String> {
     if topic.kind == GroupTopicKind::Control && topic.partitions > 1 {
         let partitions = topic.partitions;
         return Some(format!(
-            "it has {partitions} partitions and must have one: delete it, and make it anew"
+            "it has {partitions} partitions and must have one: delete it and create it again"
         ));
     }
     if topic.state == GroupTopicState::Present && !topic.shows_settings {
-        return Some("its settings are not shown; it takes an ACL for DESCRIBE_CONFIGS".to_owned());
+        return Some(
+            "this client may not read its settings; it takes an ACL for DESCRIBE_CONFIGS"
+                .to_owned(),
+        );
     }
     let faults = topic.faults.iter().filter(|fault| !fault.can_be_mended());
     let faults: Vec<String> = faults.map(ToString::to_string).collect();
     (!faults.is_empty()).then(|| faults.join("; "))
 }
 
-/// The topics that the group reads, without its own topics.
+/// The topics that the group reads, sorted, without its own topics: those to which it has committed
+/// or that its members are assigned. A retry topic is left out only if the group reads its source.
 ///
 /// # Errors
 /// [`GroupError::UnknownGroup`] or [`GroupError::NothingCommitted`]. Also if a request to the

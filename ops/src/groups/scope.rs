@@ -5,7 +5,15 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// A scope as part of a sentence.
+/// A scope as part of a sentence. A key that is not UTF-8 is shown with replacement characters.
+///
+/// ```
+/// use evenkeel::control::Scope;
+/// use evenkeel_ops::groups::scope::in_words;
+///
+/// assert_eq!(in_words(&Scope::Group), "the whole group");
+/// assert_eq!(in_words(&Scope::Topic("shop.orders".to_owned())), "the topic shop.orders");
+/// ```
 pub fn in_words(scope: &Scope) -> String {
     match scope {
         Scope::Group => "the whole group".to_owned(),
@@ -18,7 +26,8 @@ pub fn in_words(scope: &Scope) -> String {
     }
 }
 
-/// A scope in words and as JSON.
+/// A scope in words (`Display`) and as JSON. Its serialised form is stable; fields that do not
+/// apply are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Target {
@@ -75,8 +84,9 @@ impl fmt::Display for Target {
     }
 }
 
-/// Partitions of one topic.
+/// Partitions of one topic. Its serialised form is stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Partitions {
     /// Name of the topic.
     pub topic: String,
@@ -84,7 +94,17 @@ pub struct Partitions {
     pub partitions: Vec<i32>,
 }
 
-/// The partitions that scopes name, by topic.
+/// The partitions that scopes name, by topic, sorted and without repetitions. Other scopes are left
+/// out.
+///
+/// ```
+/// use evenkeel::control::Scope;
+/// use evenkeel_ops::groups::scope::{by_topic, ranges};
+///
+/// let scope = |partition| Scope::Partition { topic: "shop.orders".to_owned(), partition };
+/// let partitions = by_topic(&[scope(5), scope(1), scope(0)]);
+/// assert_eq!(ranges(&partitions), "shop.orders/0-1,5");
+/// ```
 pub fn by_topic(scopes: &[Scope]) -> Vec<Partitions> {
     let mut all: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
     for scope in scopes {
@@ -99,7 +119,8 @@ pub fn by_topic(scopes: &[Scope]) -> Vec<Partitions> {
     all.into_iter().map(of).collect()
 }
 
-/// Partitions as ranges: `shop.orders/0-11 shop.payments/0,2-3`.
+/// Partitions as ranges, for people: `shop.orders/0-11 shop.payments/0,2-3`. The numbers of a topic
+/// must be sorted, as [`by_topic`] returns them.
 pub fn ranges(of_topics: &[Partitions]) -> String {
     let of_topic = |of: &Partitions| {
         let mut ranges: Vec<(i32, i32)> = Vec::new();

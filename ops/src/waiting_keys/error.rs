@@ -3,17 +3,18 @@
 use crate::UnknownGroup;
 use evenkeel::kafka::KafkaError;
 
-/// The error of an operation on waiting keys.
+/// The error of an operation on waiting keys. Only [`Kafka`](Self::Kafka) may be temporary.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitingKeysError {
-    /// A request to the cluster failed.
+    /// A request to the cluster failed. Whether a retry may help depends on the error.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
-    /// The group does not exist.
+    /// The group does not exist. The error suggests similar names.
     #[error(transparent)]
     UnknownGroup(#[from] UnknownGroup),
-    /// The group has no retry topic for the source topic.
+    /// The group has no retry topic for the source topic: it does not read the topic, or no member
+    /// could create the retry topic.
     #[error("the group {group} has no retry topic for {topic}: it would be {retry}")]
     NoRetryTopic {
         /// Name of the group.
@@ -23,7 +24,7 @@ pub enum WaitingKeysError {
         /// Name of the missing retry topic.
         retry: String,
     },
-    /// The group has no retry topics.
+    /// The group has no retry topics: it parks nothing, or uses another library.
     #[error("the group {group} has no retry topics; see: evenkeel groups topics {group}")]
     NoRetryTopics {
         /// Name of the group.

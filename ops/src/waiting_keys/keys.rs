@@ -7,7 +7,8 @@ use evenkeel::kafka::KafkaError;
 use evenkeel::kafka::admin::Admin;
 use evenkeel::recovery::retry_topic;
 
-/// The waiting keys of a group in these source topics.
+/// The waiting keys of a group in these source topics, topic by topic. Reads the unsettled part of
+/// each retry topic on a blocking thread; that takes as long as a member needs at its start.
 ///
 /// # Errors
 /// If a request to the cluster fails.
@@ -28,7 +29,9 @@ pub async fn waiting_keys(
     blocking::run(look).await
 }
 
-/// The source topics of the group that have a retry topic, or `named` if each of them has one.
+/// The source topics of the group that have a retry topic, or `named` if each of them has one. A
+/// topic counts as a source if a topic with the name of its retry topic exists; whether the group
+/// reads it is not checked.
 ///
 /// # Errors
 /// [`WaitingKeysError::NoRetryTopic`], [`WaitingKeysError::NoRetryTopics`] or
@@ -71,7 +74,7 @@ pub async fn source_topics(
     Ok(sources)
 }
 
-/// A key as text. Bytes that are not UTF-8 are marked as bytes.
+/// A key as text. Bytes that are not UTF-8 become replacement characters.
 pub fn key_text(key: Option<&[u8]>) -> Option<String> {
     key.map(|key| String::from_utf8_lossy(key).into_owned())
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// A waiting key as a row.
+/// A waiting key as a row. Its serialised form is stable.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct WaitingKey {
@@ -36,7 +36,8 @@ pub struct WaitingKey {
 }
 
 impl WaitingKey {
-    /// The row of a key from the retry topic.
+    /// The row of a key from the retry topic. Whether an attempt is due is decided by the time of
+    /// this call.
     pub fn new(key: ParkedKey) -> Self {
         let place = |offset: i64| format!("{}/{}@{offset}", key.topic, key.partition);
         let time = |ms: i64| Timestamp::from_millisecond(ms).ok();
@@ -58,7 +59,7 @@ impl WaitingKey {
     }
 }
 
-/// Keys that wait for one cause.
+/// Keys that wait for one cause. Its serialised form is stable, except for the text of the message.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Cause {
@@ -80,7 +81,8 @@ pub struct Cause {
     pub example: Option<String>,
 }
 
-/// Groups keys, sorted by age, by cause. The most frequent cause comes first.
+/// Groups keys by cause. The most frequent cause comes first. The example of a cause is the first
+/// of its keys: pass keys sorted by age to see the one that has waited longest.
 pub fn by_cause(keys: &[WaitingKey]) -> Vec<Cause> {
     let mut causes: BTreeMap<(String, Option<String>, String), Cause> = BTreeMap::new();
     for key in keys {

@@ -10,8 +10,9 @@ use std::collections::HashMap;
 /// The header that names the operator of the drill.
 const BY: &str = "evenkeel.parked.by";
 
-/// The records of a key that a drill delivered again, each with the operator of the drill. Blocks
-/// the calling thread.
+/// The records of a key that a drill delivered again: by offset in the retry topic `retry`, the
+/// operator of the drill. Blocks the calling thread. Tells an operator which waiting records may be
+/// dropped without a loss.
 ///
 /// # Errors
 /// If a request to the cluster fails.

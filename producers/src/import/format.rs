@@ -16,7 +16,7 @@ pub(super) const COMMA: u8 = b',';
 /// How the lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// A header, then the rows, as RFC 4180 has them
+    /// A header, then one row per line, as in RFC 4180
     Csv,
     /// One JSON object per line
     Jsonl,
@@ -173,7 +173,7 @@ impl CsvParser {
         match self.reader.read_record(&mut rest) {
             Ok(false) => Ok(record),
             _ => Err(LineError::Csv(
-                "a quote stands where none can be, for example behind a blank".to_owned(),
+                "a quote is where none is allowed, for example after a blank".to_owned(),
             )),
         }
     }

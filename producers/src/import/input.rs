@@ -132,14 +132,14 @@ fn begin(
         Found::Nothing => (Progress::default(), None),
         Found::Progress(progress) => {
             let notice = format!(
-                "going on at line {}, where the last import stopped",
+                "continuing at line {}, where the last import stopped",
                 progress.at.line + 1
             );
             (progress, Some(notice))
         }
         Found::NotOurs(reason) => {
             let path = resume.path().display();
-            let notice = format!("beginning at line 1: {path} does not count, {reason}");
+            let notice = format!("starting at line 1: {path} is ignored: {reason}");
             (Progress::default(), Some(notice))
         }
     })
@@ -147,7 +147,7 @@ fn begin(
 
 fn unreadable(path: &Path) -> String {
     format!(
-        "cannot read {}; --restart begins without it",
+        "cannot read {}; --restart starts without it",
         path.display()
     )
 }

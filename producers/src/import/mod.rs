@@ -26,15 +26,17 @@ use std::time::Duration;
 
 /// The guarantees of an import, for help texts.
 pub(crate) const PROMISES: &str = "\
-CSV is read as RFC 4180 has it: lines end in LF, CRLF or CR, and a quoted field may hold line breaks. Where a quote is \
-not closed, or stands inside of an unquoted field, the import stops and names the line: what follows could be the inside of a field. \
-Text is UTF-8, with or without a byte order mark.
+CSV follows RFC 4180: lines end in LF, CRLF or CR, and a quoted field may contain line breaks. At a
+quote that is not closed, or is inside an unquoted field, the import stops and names the line,
+because the following text may be the inside of a field. Text is UTF-8, with or without a byte order
+mark.
 
-An event's id follows from the content of its line, so importing a file twice, or a part of it, has no second effect.
+An event's id is derived from the content of its line. Importing a file twice, or a part of it, has
+no second effect.
 
-A bad line is named by its number and counted. After Ctrl-C, or a failure, the command says up to which line all is \
-settled, and keeps that in FILE.progress, so that the same command goes on there. It counts only for the unchanged file and \
-the same cluster, as its id tells.
+A bad line is named by its number and counted. After Ctrl-C or a failure, the command prints up to
+which line all lines are settled, and stores that in FILE.progress. The same command then continues
+there, if the file and the cluster's id are unchanged.
 
 ";
 
@@ -44,24 +46,24 @@ pub struct ImportArgs {
     /// The file to read; - or nothing reads standard input
     #[arg(default_value = "-")]
     file: PathBuf,
-    /// How the lines are written; guessed from the file's name (.csv, .jsonl, .ndjson, .json)
+    /// Format of the lines [default: by the file's name: .csv, .jsonl, .ndjson or .json]
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// What separates the fields of a CSV: one character, or tab; a comma, unless a first line such
-    /// as sep=; says otherwise
+    /// Separator of the fields of a CSV: one character, or tab [default: the one of a first line
+    /// such as sep=; else a comma]
     #[arg(short, long, value_name = "CHARACTER", value_parser = parse_delimiter)]
     delimiter: Option<u8>,
     /// What to do at a line that is bad
     #[arg(long, value_enum, default_value_t)]
     on_error: OnError,
-    /// Begin at the first line though an interrupted import of this file could go on
+    /// Start at the first line, even if an interrupted import of this file could continue
     #[arg(long)]
     restart: bool,
-    /// Pass by the first N lines, as an interrupted import of standard input told; a CSV header is
-    /// read all the same
+    /// Skip the first N lines; an interrupted import of standard input prints N. A CSV header is
+    /// read in any case
     #[arg(long, value_name = "N", conflicts_with = "restart")]
     skip_lines: Option<u64>,
-    /// Show no progress; bad lines are named all the same
+    /// Show no progress. Bad lines are still named
     #[arg(short, long)]
     quiet: bool,
     /// How long to wait for acknowledgements after Ctrl-C
@@ -74,7 +76,7 @@ fn parse_delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         b"tab" | b"\\t" => Ok(b'\t'),
         [character] if !b"\"\r\n ".contains(character) && character.is_ascii() => Ok(*character),
-        _ => Err("one character of ASCII that is no quote, line break or space, or tab".to_owned()),
+        _ => Err("write tab, or one ASCII character but no quote, line break or space".to_owned()),
     }
 }
 
@@ -86,10 +88,7 @@ impl ImportArgs {
             .format
             .or_else(|| Format::of_name(file.as_deref()?))
             .ok_or_else(|| {
-                Usage(
-                    "the name does not tell the format: say --format csv or --format jsonl"
-                        .to_owned(),
-                )
+                Usage("unknown format: set --format csv or --format jsonl".to_owned())
             })?;
         Ok(Plan {
             file,

@@ -21,9 +21,9 @@ pub struct Plan {
 /// What to do at a line that is bad.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum OnError {
-    /// Name it and go on; the exit code is 1
+    /// Name it and continue; the exit code is 1
     #[default]
     Continue,
-    /// Name it and send nothing that comes after it
+    /// Name it and send nothing after it
     Stop,
 }

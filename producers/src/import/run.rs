@@ -135,7 +135,7 @@ fn verdict(sent: anyhow::Result<Sent>, settled: Settled) -> anyhow::Result<Endin
     sent?;
     if let Some((number, error)) = settled.failure {
         return Err(error)
-            .with_context(|| format!("line {number} (--skip-lines {number} leaves it out)"));
+            .with_context(|| format!("line {number} (--skip-lines {number} skips it)"));
     }
     Ok(
         match settled.stopped_at_bad_line || settled.progress.bad_lines > 0 {
@@ -151,11 +151,13 @@ fn how_to_go_on(line: u64, can_resume: bool) -> String {
         (0, _) => "stopped: no line is settled".to_owned(),
         (_, true) => {
             format!(
-                "stopped: all lines up to {line} are settled; the same command goes on at line {next}"
+                "stopped: all lines up to {line} are settled; the same command continues at line \
+                 {next}"
             )
         }
         (_, false) => format!(
-            "stopped: all lines up to {line} are settled; the same input with --skip-lines {line} goes on at line {next}"
+            "stopped: all lines up to {line} are settled; the same input with --skip-lines {line} \
+             continues at line {next}"
         ),
     }
 }
@@ -244,7 +246,8 @@ impl<R: Row> Sender<'_, R> {
                 return Ok(Err(format!("it is longer than {LINE_BYTES_MAX} bytes")));
             }
             Content::Misquoted(reason) => anyhow::bail!(
-                "line {}: {reason}; where its row ends is unknown, so nothing behind it is read: mend the quotes",
+                "line {}: {reason}; the end of its row is unknown, so nothing behind it is read: \
+                 correct the quotes",
                 line.number
             ),
         };

@@ -121,7 +121,10 @@ impl Settled {
         };
         resume.save(self.progress).map_err(|error| {
             let path = resume.path().display();
-            format!("cannot write {path}: {error}; an interrupted import begins at line 1 again, with the same ids")
+            format!(
+                "cannot write {path}: {error}; an interrupted import will start at line 1 again, \
+                 with the same ids"
+            )
         })?;
         self.resume = Some(resume);
         Ok(())
@@ -150,11 +153,7 @@ mod tests {
     }
 
     fn acknowledged() -> Outcome {
-        Outcome::Answered(Ok(Receipt {
-            topic: "topic".to_owned(),
-            partition: 0,
-            offset: 0,
-        }))
+        Outcome::Answered(Ok(Receipt::new("topic", 0, 0)))
     }
 
     fn unknown() -> Outcome {

@@ -18,13 +18,13 @@ Examples:
 /// A cancellation, as given on the command line.
 #[derive(Debug, Clone, Args)]
 pub(super) struct CancelArgs {
-    /// The order
+    /// Id of the order
     #[arg(value_name = "ORDER")]
     order_id: String,
-    /// Why
+    /// Reason of the cancellation
     #[arg(long)]
     reason: String,
-    /// The event's id, to repeat an event whose outcome is not known; a fresh one where left out
+    /// Id of the event, to repeat one whose outcome is unknown [default: a new id]
     #[arg(long)]
     event_id: Option<String>,
 }

@@ -26,10 +26,10 @@ impl FromStr for Line {
         };
         let quantity = quantity
             .parse()
-            .map_err(|_| format!("the quantity is no whole number; {form}"))?;
+            .map_err(|_| format!("the quantity is not a whole number; {form}"))?;
         let price_cents = price
             .parse()
-            .map_err(|_| format!("the price is no whole number of cents; {form}"))?;
+            .map_err(|_| format!("the price is not a whole number of cents; {form}"))?;
         Self::new(article.to_owned(), quantity, price_cents)
     }
 }

@@ -24,15 +24,20 @@ pub struct OrdersArgs {
     command: Command,
     #[command(flatten)]
     connection: ConnectionArgs,
-    /// The form of what is written to standard output
+    /// Format of receipts and summaries on standard output
     #[arg(short, long, global = true, value_enum, default_value_t)]
     output: OutputFormat,
 }
 
 /// The end of every help text.
 pub(crate) const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 some or all events failed; 2 wrong usage; 4 no broker answered; 5 the outcome is not known in time; \
-130 or 143 ended by a signal.";
+Exit codes:
+  0         Every event was acknowledged
+  1         Some or all events failed
+  2         Wrong usage
+  4         No broker can be reached
+  5         It is unknown whether the brokers have some event
+  130, 143  Stopped by SIGINT, SIGTERM";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -45,24 +50,25 @@ enum Command {
     /// Place the orders of a file, CSV or JSON lines
     #[command(after_long_help = [IMPORT_LINES, import::PROMISES, IMPORT_EXAMPLES].concat())]
     Import(ImportArgs),
-    /// Place and cancel made-up orders at a steady rate
+    /// Place and cancel random orders at a steady rate
     #[command(after_help = SIMULATE_EXAMPLES)]
     Simulate(SimulateArgs),
 }
 
 const IMPORT_LINES: &str = "\
-One line is one order. A CSV begins with a header that names order_id, customer_id and lines, and maybe total_cents and \
-placed_at (RFC 3339), in any order. The lines of an order are one column, ARTICLE:QUANTITY:PRICE_CENTS separated by spaces:
+One line is one order. A CSV begins with a header that names order_id, customer_id and lines, and
+optionally total_cents and placed_at (RFC 3339), in any order. The lines of an order are one column,
+ARTICLE:QUANTITY:PRICE_CENTS separated by spaces:
 
   order_id,customer_id,lines,placed_at
   o-1001,c-0001,article-001:2:870 article-007:1:3090,2026-11-21T08:00:00Z
 
-As JSON lines the same order, without the time, is
+The same order as a JSON line, without the time:
 
   {\"order_id\":\"o-1001\",\"customer_id\":\"c-0001\",\"lines\":\"article-001:2:870 article-007:1:3090\"}
 
-or its lines are a list of objects with article, quantity and price_cents. Two equal lines are one order; order_id tells \
-two orders apart.
+In JSON, lines may also be a list of objects with article, quantity and price_cents. Two equal lines
+are one order; order_id distinguishes two orders.
 
 ";
 

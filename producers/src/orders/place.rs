@@ -21,20 +21,20 @@ Examples:
 /// An order, as given on the command line.
 #[derive(Debug, Clone, Args)]
 pub(super) struct PlaceArgs {
-    /// Who orders
+    /// Id of the customer
     #[arg(long)]
     customer: String,
-    /// What is ordered; repeat it for more lines
+    /// A line of the order; may be repeated
     #[arg(
         long = "line",
         value_name = "ARTICLE:QUANTITY:PRICE_CENTS",
         required = true
     )]
     lines: Vec<Line>,
-    /// The order's id; a fresh one where left out
+    /// Id of the order [default: a new id]
     #[arg(long)]
     order_id: Option<String>,
-    /// The event's id, to repeat an event whose outcome is not known; a fresh one where left out
+    /// Id of the event, to repeat one whose outcome is unknown [default: a new id]
     #[arg(long)]
     event_id: Option<String>,
 }

@@ -34,19 +34,19 @@ impl Row for OrderRow {
 
     fn data(&self, now: Timestamp) -> Result<OrderPlaced, String> {
         if self.order_id.is_empty() {
-            return Err("order_id is empty; it tells two equal orders apart".to_owned());
+            return Err("order_id is empty; it distinguishes two equal orders".to_owned());
         }
         let lines: Vec<OrderLine> = self.lines.iter().cloned().map(OrderLine::from).collect();
         let total_cents = total_cents(&lines).ok_or("the total is too large")?;
         if self.total_cents.is_some_and(|given| given != total_cents) {
             return Err(format!(
-                "total_cents is not the sum of the lines, {total_cents}"
+                "total_cents is not the sum of the lines, which is {total_cents}"
             ));
         }
         let placed_at = match &self.placed_at {
             Some(text) => text
                 .parse::<Timestamp>()
-                .map_err(|_| "placed_at is no RFC 3339 time such as 2026-11-21T08:00:00Z")?,
+                .map_err(|_| "placed_at is not an RFC 3339 time such as 2026-11-21T08:00:00Z")?,
             None => now,
         };
         Ok(OrderPlaced {

@@ -95,11 +95,7 @@ mod tests {
             topic: "shop.orders",
             seq: 0,
         };
-        let receipt = Receipt {
-            topic: "shop.orders".to_owned(),
-            partition: 3,
-            offset: 9,
-        };
+        let receipt = Receipt::new("shop.orders", 3, 9);
         for (fate, receipt) in [(Fate::Acknowledged, Some(&receipt)), (Fate::Unknown, None)] {
             let mut journal = Journal::append_to(&path).expect("opens");
             journal.write(&event, fate, receipt).expect("writes");

@@ -20,26 +20,26 @@ use std::time::Duration;
 /// What to simulate, as given on the command line.
 #[derive(Debug, Clone, Args)]
 pub struct SimulateArgs {
-    /// Events per second; what a slow moment held up is made up for
+    /// Events per second, on average: events that were delayed are sent faster afterwards
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
-    /// Read the rate anew from this file every second, once it is there
+    /// Read the rate from this file every second, once the file exists
     #[arg(long, value_name = "FILE")]
     rate_file: Option<PathBuf>,
-    /// How long
+    /// Duration of the simulation
     #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     length: Duration,
-    /// How many customers order
+    /// Number of customers
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     customers: u32,
-    /// The same seed and run id make the same events; chosen and told where left out
+    /// Seed: the same seed and run id give the same events [default: random, and printed]
     #[arg(long)]
     seed: Option<u64>,
-    /// Names the run; order ids begin with it. A run with the name and seed of an earlier one has
-    /// no second effect
+    /// Name of the run, with which order ids begin. Repeating a run with the same name and seed has
+    /// no second effect [default: random, and printed]
     #[arg(long, value_name = "NAME")]
     run_id: Option<String>,
-    /// The share of events that cancel an earlier order, from 0 to 1
+    /// Share of events that cancel an earlier order, from 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     cancel_share: f64,
     /// Append a JSON line per event with its outcome to this file
@@ -57,7 +57,7 @@ impl SimulateArgs {
     /// Validates the arguments. Chooses a seed and a run id if they are missing.
     pub fn build(self) -> Result<Simulation, Usage> {
         if !(0.0..=1.0).contains(&self.cancel_share) {
-            return Err(Usage("--cancel-share is a share from 0 to 1".to_owned()));
+            return Err(Usage("--cancel-share must be from 0 to 1".to_owned()));
         }
         let run_id = self.run_id.unwrap_or_else(|| format!("run-{}", new_id()));
         Ok(Simulation {

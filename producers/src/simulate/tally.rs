@@ -165,11 +165,7 @@ mod tests {
             topic: "shop.orders",
             seq: 0,
         };
-        let receipt = Receipt {
-            topic: topic(),
-            partition: 0,
-            offset: 0,
-        };
+        let receipt = Receipt::new(topic(), 0, 0);
         for outcome in [
             Outcome::Answered(Ok(receipt)),
             Outcome::Answered(Err(PublishError::Refused {

@@ -23,10 +23,10 @@ Examples:
 /// A delivery of everything, as given on the command line.
 #[derive(Debug, Clone, Args)]
 pub(super) struct FillArgs {
-    /// How many of every article
+    /// Quantity of every article
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     quantity: u32,
-    /// The supplier's delivery; a fresh one where left out. Repeating one has no second effect
+    /// Id of the supplier's delivery [default: a new id]. Repeating a delivery has no second effect
     #[arg(long)]
     delivery_id: Option<String>,
 }
@@ -87,8 +87,14 @@ pub(super) async fn fill(
     let shown = output.list(&receipts, done);
     match failure {
         Some(error) => Err(error).with_context(|| {
-            let Fill { quantity, delivery_id } = &fill;
-            format!("not every article; repeat it with --quantity {quantity} --delivery-id {delivery_id}")
+            let Fill {
+                quantity,
+                delivery_id,
+            } = &fill;
+            format!(
+                "some articles failed; repeat the command with --quantity {quantity} \
+                 --delivery-id {delivery_id}"
+            )
         }),
         None => shown.map(|()| Ending::Done),
     }

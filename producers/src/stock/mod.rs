@@ -23,17 +23,17 @@ pub struct StockArgs {
     command: Command,
     #[command(flatten)]
     connection: ConnectionArgs,
-    /// The form of what is written to standard output
+    /// Format of receipts and summaries on standard output
     #[arg(short, long, global = true, value_enum, default_value_t)]
     output: OutputFormat,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Receive some of one article
+    /// Receive a quantity of one article
     #[command(after_help = receive::EXAMPLES)]
     Receive(receive::ReceiveArgs),
-    /// Receive some of every article of the shop
+    /// Receive the same quantity of every article of the shop
     #[command(after_help = fill::EXAMPLES)]
     Fill(fill::FillArgs),
     /// Receive the deliveries of a file, CSV or JSON lines
@@ -42,16 +42,17 @@ enum Command {
 }
 
 const IMPORT_LINES: &str = "\
-One line is one delivery of one article. A CSV begins with a header that names the columns, in any order:
+One line is one delivery of one article. A CSV begins with a header that names the columns, in any
+order:
 
   article,quantity,delivery_id
   article-001,100,d-2026-0001
 
-As JSON lines the same delivery is
+The same delivery as a JSON line:
 
   {\"article\":\"article-001\",\"quantity\":100,\"delivery_id\":\"d-2026-0001\"}
 
-Two equal lines are one delivery; delivery_id tells two deliveries apart.
+Two equal lines are one delivery; delivery_id distinguishes two deliveries.
 
 ";
 

@@ -19,15 +19,15 @@ Examples:
 /// A delivery, as given on the command line.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ReceiveArgs {
-    /// What came
+    /// Name of the article
     article: String,
-    /// How many
+    /// Quantity
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     quantity: u32,
-    /// The supplier's delivery; a fresh one where left out
+    /// Id of the supplier's delivery [default: a new id]
     #[arg(long)]
     delivery_id: Option<String>,
-    /// The event's id, to repeat an event whose outcome is not known; a fresh one where left out
+    /// Id of the event, to repeat one whose outcome is unknown [default: a new id]
     #[arg(long)]
     event_id: Option<String>,
 }

@@ -26,7 +26,7 @@ impl Row for DeliveryRow {
 
     fn data(&self, _now: Timestamp) -> Result<StockReceived, String> {
         if self.delivery_id.is_empty() {
-            return Err("delivery_id is empty; it tells two equal deliveries apart".to_owned());
+            return Err("delivery_id is empty; it distinguishes two equal deliveries".to_owned());
         }
         Ok(StockReceived {
             article: self.article.clone(),

@@ -139,7 +139,7 @@ async fn on_error_stop_publishes_nothing_behind_the_first_bad_line_and_goes_on_b
     assert_eq!(stopped.code, Some(1), "{stopped}");
     check_summary(&stopped, 3, 2, 0);
     assert!(stopped.stderr.contains("line 4: "), "{stopped}");
-    assert!(stopped.stderr.contains("goes on at line 4"), "{stopped}");
+    assert!(stopped.stderr.contains("continues at line 4"), "{stopped}");
     assert_eq!(shop.published("shop.orders").len(), 2);
 
     let rest = shop.run(orders(), &["import", argument(&file), "--output", "json"]);
@@ -165,7 +165,7 @@ async fn after_ctrl_c_the_same_command_goes_on_and_every_row_is_published_exactl
     assert!(
         interrupted
             .stderr
-            .contains("the same command goes on at line"),
+            .contains("the same command continues at line"),
         "{interrupted}"
     );
     let first = shop.published("shop.orders").len() as u64;
@@ -305,7 +305,10 @@ async fn an_import_stops_where_quotes_leave_the_end_of_a_row_unknown() {
         assert_eq!(imported.code, Some(1), "{imported}");
         check_summary(&imported, 3, 2, 0);
         assert!(imported.stderr.contains("line 4: "), "{imported}");
-        assert!(imported.stderr.contains("goes on at line 4"), "{imported}");
+        assert!(
+            imported.stderr.contains("continues at line 4"),
+            "{imported}"
+        );
     }
     assert_eq!(
         keys(&shop.published("shop.orders")),

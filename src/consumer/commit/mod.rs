@@ -3,6 +3,31 @@
 //!
 //! All commits of a consumer happen here, one after the other, so that none can overtake another.
 //! The poll thread sends requests with a deadline and shares no lock with this thread.
+//!
+//! # What is committed
+//!
+//! For each assignment, the first unsettled offset of the [offset
+//! tracker](crate::consumer::state::offset_tracker), with the settled offsets above it in the
+//! metadata. A commit is due if either has changed. The offset is never below the committed one: an
+//! assignment starts at it, unless its log was reset.
+//!
+//! # Refusals
+//!
+//! | refusal | meaning | reaction |
+//! |---|---|---|
+//! | error of the request | no coordinator, a rebalance | repeated at the next interval |
+//! | `OffsetMetadataTooLarge` | the brokers accept less metadata | half of it from now on |
+//! | `InvalidCommitOffsetSize` | too many partitions in one commit | half of them from now on |
+//! | `UnknownTopicOrPartition` | the topic was deleted | none: nothing can be redelivered |
+//! | any other | of one partition | logged once, repeated at the next interval |
+//!
+//! # Why a thread
+//!
+//! A synchronous commit blocks until the coordinator answers, also while it is loading or moving.
+//! On the poll thread that would keep the client from being polled (`max.poll.interval.ms`); on a
+//! worker it would stop handlers. The thread has nothing else to wait for, so that it also runs
+//! what must go on while the poll thread waits in a revoke: the watchdog and the checks of the
+//! cluster.
 
 mod requests;
 mod watchdog;
@@ -39,9 +64,13 @@ const TOPICS_EVERY: Duration = Duration::from_secs(5);
 /// A limit below this leaves no room for useful metadata.
 const METADATA_BYTES_MIN: usize = 64;
 
+/// What is committed for one assignment, and its gauges.
 struct Track {
+    /// The partition, with its committed offset.
     owned: OwnedPartition,
+    /// The time of the last accepted commit, or of the assignment.
     committed_at: Instant,
+    /// The metadata of the last accepted commit.
     metadata: Option<String>,
     /// Whether all settled offsets fitted into the last commit.
     is_whole: bool,
@@ -51,10 +80,14 @@ struct Track {
     topic_id: Option<TopicId>,
     lag: metrics::Gauge,
     oldest_seconds: metrics::Gauge,
+    /// Waiting keys and waiting records of a retry partition.
     parked: [metrics::Gauge; 2],
 }
 
 /// A commit that is due: the offset, the epoch of its log, and the metadata.
+///
+/// The epoch of the log goes with the offset (KIP-320), so that a client that starts there has it
+/// verified.
 struct DueCommit {
     epoch: Epoch,
     offset: i64,
@@ -64,6 +97,9 @@ struct DueCommit {
 
 /// The commit that is due for a partition. Its offset is never below the committed one, unless the
 /// assignment started below it. `is_asked` makes it due without progress.
+///
+/// None also before the first record: without progress there is nothing to commit. `is_asked` is
+/// for a member that the group refuses: the answer to a commit tells whether it still does.
 fn due(
     track: &Track,
     position: &PartitionProgress,
@@ -101,15 +137,21 @@ fn due(
 }
 
 /// Commits for a consumer, on the committing thread.
+///
+/// Owns what was committed, by epoch. The offset tracker knows what may be committed; this type
+/// never changes it.
 pub(crate) struct Committer<C: ConsumerContext + 'static> {
     shared: Arc<Shared>,
     consumer: Arc<BaseConsumer<C>>,
     requests: mpsc::Receiver<CommitRequest>,
+    /// The partitions to commit for: those of [`CommitRequest::Assigned`] without the forgotten
+    /// ones.
     tracks: HashMap<Epoch, Track>,
     /// The most bytes of metadata that the brokers accept.
     metadata_max: usize,
     /// The most partitions that the brokers accept in one commit.
     partitions_max: usize,
+    /// When the ids of the topics were compared last.
     topics_compared_at: Instant,
     watchdog: Watchdog,
     ok: metrics::Counter,
@@ -117,6 +159,7 @@ pub(crate) struct Committer<C: ConsumerContext + 'static> {
 }
 
 impl<C: ConsumerContext + 'static> Committer<C> {
+    /// Without partitions. The thread runs [`Committer::run`].
     pub(crate) fn new(
         shared: Arc<Shared>,
         consumer: Arc<BaseConsumer<C>>,
@@ -146,6 +189,9 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     }
 
     /// Commits at the interval and on request until it is closed.
+    ///
+    /// Requests are served in their order, so that a commit that is requested after an assignment
+    /// includes it. A request waits behind at most one commit and its checks.
     pub(crate) fn run(mut self) {
         let interval = self.shared.settings.commit_interval;
         let mut next_tick = Instant::now() + interval;
@@ -186,6 +232,8 @@ impl<C: ConsumerContext + 'static> Committer<C> {
 
     /// Checks the brokers after a complaint: librdkafka reports that they are down, but not that
     /// they are up again.
+    ///
+    /// Runs only while something was complained about.
     fn check_cluster(&self) {
         let readiness = &self.shared.readiness;
         if !readiness.has_complained() && !readiness.is_topic_lacking() {
@@ -207,6 +255,8 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     }
 
     /// The error that the brokers report for a topic, if any.
+    ///
+    /// Blocks for at most a second.
     fn topic_error(&self, topic: &str) -> Option<Code> {
         let metadata = match self.consumer.fetch_metadata(Some(topic), ANSWER_WITHIN) {
             Ok(metadata) => metadata,
@@ -216,6 +266,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
         error.map(Code::from)
     }
 
+    /// Starts to commit for a partition, with its gauges.
     fn own(&mut self, owned: OwnedPartition) {
         let (group, topic, partition) = (
             self.shared.group.as_str(),
@@ -251,6 +302,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
         self.tracks.insert(track.owned.epoch, track);
     }
 
+    /// Stops to commit for these epochs, and sets their gauges to 0: series do not expire.
     fn forget(&mut self, epochs: &[Epoch]) {
         for epoch in epochs {
             if let Some(track) = self.tracks.remove(epoch) {
@@ -277,6 +329,8 @@ impl<C: ConsumerContext + 'static> Committer<C> {
 
     /// Commits the due offsets of the epochs that `wanted` selects. Returns false if a commit
     /// failed.
+    ///
+    /// All positions are taken in one pass, also those that are not committed now, for the gauges.
     fn commit(&mut self, wanted: impl Fn(Epoch) -> bool) -> bool {
         let mut positions = self.shared.tracker().positions();
         positions.extend(self.parked_positions());
@@ -307,6 +361,8 @@ impl<C: ConsumerContext + 'static> Committer<C> {
 
     /// Commits the due offsets of these partitions. Repeats with less metadata or fewer partitions
     /// if the brokers accept less. Returns false on failure.
+    ///
+    /// The accepted part of a partly refused commit stays accepted.
     fn commit_some(&mut self, positions: &[&PartitionProgress]) -> bool {
         let (group, now) = (&self.shared.group, Instant::now());
         // The group's answer to a commit shows whether it still refuses this member.
@@ -358,6 +414,8 @@ impl<C: ConsumerContext + 'static> Committer<C> {
 
     /// Repeats the commit of the partitions in `too_large` in a shorter form. Returns false on
     /// failure.
+    ///
+    /// The limits are learned from refusals and kept for the run.
     fn commit_smaller(
         &mut self,
         positions: &[&PartitionProgress],
@@ -391,6 +449,9 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     }
 
     /// Updates the track after the brokers accepted a commit.
+    ///
+    /// For a retry partition the offset is published too, for
+    /// [retention](crate::consumer::retry_reader).
     fn committed(&mut self, due: DueCommit) {
         let Some(track) = self.tracks.get_mut(&due.epoch) else {
             return;
@@ -442,6 +503,9 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     }
 
     /// Commits these positions even below the committed ones. Returns false if one was refused.
+    ///
+    /// Used after a log reset, when the lower offset is the right one. The metadata names the new
+    /// log, and no settled offset.
     fn set_back(&self, positions: &[PositionReset]) -> bool {
         let group = &self.shared.group;
         let text = |of: &PositionReset| {
@@ -486,6 +550,10 @@ impl<C: ConsumerContext + 'static> Committer<C> {
 
     /// Looks up the ids of the topics. A recreated topic has none of the records of the committed
     /// offsets, so that nothing more is committed for it.
+    ///
+    /// After the poll thread learns of the epochs ([`Shared::recreated`]) it starts them anew. A
+    /// retry topic that was recreated ends the run instead: its parked records are lost, and the
+    /// offsets of those records in the source are committed.
     fn compare_topics(&mut self) {
         if self.topics_compared_at.elapsed() < TOPICS_EVERY
             || self.shared.readiness.has_complained()
@@ -521,6 +589,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
         self.shared.recreated(gone);
     }
 
+    /// The progress in the retry partitions of the tracked partitions.
     fn parked_positions(&self) -> impl Iterator<Item = PartitionProgress> {
         let partitions = self
             .tracks
@@ -531,6 +600,9 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     }
 
     /// Sends a commit. Returns for each partition why it was refused, if it was.
+    ///
+    /// One request for all partitions. The outer error means that none was accepted, or that it is
+    /// unknown.
     fn send(&self, due: &[DueCommit]) -> KafkaResult<Vec<Option<Code>>> {
         let place = |due: &DueCommit| {
             let track = self.tracks.get(&due.epoch);
@@ -552,6 +624,8 @@ impl<C: ConsumerContext + 'static> Committer<C> {
         commit(&self.consumer, &wanted)
     }
 
+    /// Updates the gauges of a partition: lag by the client's cached end offset, age of the oldest
+    /// record, parked keys and records.
     fn report(&self, track: &Track, position: &PartitionProgress) {
         let owned = &track.owned;
         let retry = owned

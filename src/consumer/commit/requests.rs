@@ -1,4 +1,16 @@
 //! Requests to the committing thread, and the partitions that it commits for.
+//!
+//! The sender waits for an answer with a deadline or not at all. A dropped answer (the committing
+//! thread has ended) counts as a failure. Epochs that are not tracked any more are ignored, so that
+//! a request that comes late does no harm.
+//!
+//! | request | sent by | waits for the answer |
+//! |---|---|---|
+//! | assigned, forget | rebalance, pause, reset | no |
+//! | commit | revoke, stop; a drained pause without an answer | up to 5 s |
+//! | commit and look up | resume | no: a later turn takes it |
+//! | set back | log reset | up to 5 s |
+//! | close | the end of the poll thread | it joins the thread |
 
 use crate::consumer::state::assignments::Assigned;
 use crate::consumer::state::commit_metadata::Log;
@@ -31,12 +43,16 @@ pub(crate) enum CommitRequest {
     Commit(Vec<Epoch>, mpsc::Sender<bool>),
     /// Commit the settled offsets of these epochs, then look up the committed offsets of these
     /// partitions. After a failed commit, the answer is none.
+    ///
+    /// Both in one request, so that no commit of these partitions can come between them.
     Stand(
         Vec<Epoch>,
         Vec<TopicPartition>,
         mpsc::Sender<Option<KafkaResult<CommittedPositions>>>,
     ),
     /// Commit these positions even below the committed ones, and answer whether that succeeded.
+    ///
+    /// The offsets of a log that was reset.
     SetBack(Vec<PositionReset>, mpsc::Sender<bool>),
     /// Stop committing for these epochs. Their partitions were revoked.
     Forget(Vec<Epoch>),
@@ -49,7 +65,7 @@ pub(crate) struct OwnedPartition {
     pub(crate) epoch: Epoch,
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
-    /// The group's committed offset, as far as this member knows.
+    /// The group's committed offset, as far as this member knows. None if there is none.
     pub(crate) committed: Option<i64>,
     /// For a retry partition, the source partition.
     pub(crate) parked_of: Option<Arc<Partition>>,
@@ -59,12 +75,15 @@ pub(crate) struct OwnedPartition {
 pub(crate) struct PositionReset {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
+    /// The offset of the next record.
     pub(crate) offset: i64,
+    /// The new log: its id and leader epoch go into the commit.
     pub(crate) log: Log,
 }
 
 /// An open query for the positions of partitions that are to be resumed.
 pub(crate) struct PositionQuery {
+    /// The partitions, sorted.
     pub(crate) places: Vec<TopicPartition>,
     /// Their epochs. A partition that was revoked and assigned again has others.
     pub(crate) epochs: Vec<Epoch>,
@@ -73,6 +92,8 @@ pub(crate) struct PositionQuery {
 }
 
 impl PositionQuery {
+    /// Whether the query is for exactly these partitions and epochs. A query for others is
+    /// abandoned.
     pub(crate) fn is_about(&self, places: &[TopicPartition], epochs: &[Epoch]) -> bool {
         self.places == places && self.epochs == epochs
     }

@@ -1,3 +1,5 @@
+//! Which commits are due: without a client, by the function that decides it.
+
 use super::*;
 use crate::consumer::state::commit_metadata::Log;
 use crate::consumer::state::partition::Partition;

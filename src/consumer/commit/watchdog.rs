@@ -1,4 +1,15 @@
 //! The watchdog: reports handlers that run for too long, and workers that do not answer.
+//!
+//! It asks the workers through their mailboxes and waits a second for their answers. A worker that
+//! does not answer is busy in one handler that does not yield; Tokio cannot interrupt it, and all
+//! keys of the worker wait. It runs on the committing thread, which no handler can block.
+//!
+//! | finding | health `handlers` | log |
+//! |---|---|---|
+//! | a handler runs for longer than `stuck_handler_after` | its record and its time | the same |
+//! | as many as there are permits | and the advice to set `handler_timeout` | the same |
+//! | a worker does not answer | a handler blocks its thread | the advice of `spawn_blocking` |
+//! | nothing | ready | |
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::mailbox::{Message, Stuck};
@@ -16,10 +27,12 @@ const CHECKS: u32 = 6;
 
 /// Watches the handlers. Runs on the committing thread.
 pub(crate) struct Watchdog {
+    /// The consumer that it watches.
     shared: Arc<Shared>,
     /// When to check again, and when to log again. Warnings are rarer, so that they do not flood
     /// the log.
     next_check: Instant,
+    /// When to log again: at half of `stuck_handler_after`.
     next_warning: Instant,
     complained: bool,
     in_flight: metrics::Gauge,
@@ -27,6 +40,7 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
+    /// The first check is due after a sixth of `stuck_handler_after`.
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         use crate::telemetry::Metric;
         let gauge = |metric| shared.health.gauge(metric, &[("group", &shared.group)]);
@@ -43,6 +57,9 @@ impl Watchdog {
     }
 
     /// Reports the records in flight, and handlers that run for longer than `stuck_handler_after`.
+    ///
+    /// Called at each commit interval. Also updates the gauges of records and bytes in flight,
+    /// which are then as old as that interval.
     pub(crate) fn look(&mut self, partitions: usize) {
         let shared = &self.shared;
         self.in_flight.set(shared.in_flight() as f64);
@@ -125,6 +142,8 @@ impl Watchdog {
 }
 
 /// The reason in the health for `handlers` stuck handlers of at most `concurrency`.
+///
+/// If all permits are used up by stuck handlers, the remedy is added: nothing else will help.
 fn complaint(handlers: usize, concurrency: usize, record: &Record, longest: Duration) -> String {
     let seconds = longest.as_secs();
     match handlers {

@@ -21,6 +21,8 @@ use crate::kafka::admin::Admin;
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 
 /// The command that mends a group's own topics.
+///
+/// Reasons in the health and errors quote it, so that it must work as it is.
 pub(crate) fn command(group: &str) -> String {
     format!("evenkeel groups topics {group} --execute")
 }
@@ -36,6 +38,7 @@ pub(crate) fn losing_retry_topic(topics: &[GroupTopic]) -> Option<(&GroupTopic, 
     })
 }
 
+/// The own topics that these settings need.
 pub(crate) fn own(settings: &ConsumerSettings) -> GroupTopics {
     GroupTopics {
         group: settings.group.clone(),
@@ -47,6 +50,7 @@ pub(crate) fn own(settings: &ConsumerSettings) -> GroupTopics {
 
 /// Whether the control topic can be used.
 pub(crate) enum ControlTopic {
+    /// It has one partition.
     Usable,
     /// It does not exist. If its creation was tried, that failed.
     Absent,
@@ -59,6 +63,9 @@ pub(crate) enum ControlTopic {
 ///
 /// # Errors
 /// [`KafkaError::UnsafeTopic`] if Kafka would delete parked records from a retry topic.
+///
+/// A control topic, a dead-letter topic or partitions that cannot be created are warned about: the
+/// service can work without, and an operator may add them later.
 pub(crate) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Result<(), KafkaError> {
     let topics = own(settings).look(admin).await?;
     refuse_collisions(admin, &settings.group, &topics).await?;
@@ -68,8 +75,8 @@ pub(crate) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Resul
     }
     match plan::make_whole(admin, &topics).await {
         Err(error) if error.is_about_a_name() => {
-            let reason = "one of its own topics cannot be created, because Kafka takes dots and underscores in names for \
-                          equal and a topic of such a name exists; give the group another name";
+            let reason = "one of the group's own topics cannot be created: Kafka treats dots and underscores in names as \
+                          equal, and a topic of such a name exists; give the group another name";
             Err(ConfigError::new("group", format!("{error}: {reason}")).into())
         }
         // Not every service may create topics. A dead letter that cannot be written stops its
@@ -102,7 +109,7 @@ async fn refuse_collisions(
         }
         if let Some(other) = existing.iter().find(collides) {
             let reason = format!(
-                "the group {group} needs the topic {own}, and Kafka takes that name for equal to {other}, which exists; give \
+                "the group {group} needs the topic {own}, and Kafka treats that name as equal to {other}, which exists; give \
                  the group another name"
             );
             return Err(ConfigError::new("group", reason).into());
@@ -172,6 +179,8 @@ async fn create_control_topic(
     })
 }
 
+/// Refuses to start while Kafka would delete parked records: they are the only copy that is still
+/// to be handled, as their source offsets are committed.
 fn refuse_unsafe(group: &str, topics: &[GroupTopic]) -> Result<(), KafkaError> {
     match losing_retry_topic(topics) {
         None => Ok(()),
@@ -183,6 +192,7 @@ fn refuse_unsafe(group: &str, topics: &[GroupTopic]) -> Result<(), KafkaError> {
     }
 }
 
+/// Logs the faults of a topic, and whether its settings are hidden from this member.
 pub(crate) fn warn(group: &str, topic: &GroupTopic) {
     for fault in &topic.faults {
         tracing::warn!(
@@ -190,7 +200,7 @@ pub(crate) fn warn(group: &str, topic: &GroupTopic) {
             topic = topic.name,
             %fault,
             command = command(group),
-            "one of the group's own topics is misconfigured; the command mends it"
+            "one of the group's own topics is misconfigured; the command repairs it"
         );
     }
     if topic.state == GroupTopicState::Present && !topic.shows_settings {

@@ -3,6 +3,9 @@
 //!
 //! The consumer and the operator's tool both use this, so that a topic is the same whoever created
 //! it.
+//!
+//! Only additions are made without an operator: creation and partitions. A changed setting may be
+//! intended, so that only [`GroupTopic::make`], which a person calls, changes settings.
 
 use crate::consumer::group_topics::kinds::{GroupTopicKind, TopicFault};
 use crate::consumer::group_topics::spec::{Source, Spec, faults, spec};
@@ -16,33 +19,89 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Which own topics a group needs.
+///
+/// It contains names only. [`GroupTopics::look`] compares them with a cluster, and
+/// [`GroupTopic::make`] applies the difference. A member does the same at its start and at
+/// [`own_topics_interval`](crate::consumer::ConsumerSettings::own_topics_interval), except for
+/// changed settings. Use it for deployments in which services may not create topics.
+///
+/// ```no_run
+/// use evenkeel::consumer::GroupTopics;
+/// use evenkeel::kafka::KafkaConfig;
+/// use evenkeel::kafka::admin::Admin;
+/// use std::time::Duration;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let admin = Admin::connect(&KafkaConfig::from_env()?, Duration::from_secs(10)).await?;
+/// for topic in GroupTopics::new("payments", ["shop.orders"]).look(&admin).await? {
+///     if let Some(to_do) = topic.to_do() {
+///         println!("{}: {to_do}", topic.name);
+///         topic.make(&admin).await?;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct GroupTopics {
-    /// The consumer group.
+    /// The consumer group, as in
+    /// [`ConsumerSettings::group`](crate::consumer::ConsumerSettings::group).
     pub group: String,
     /// The topics that it reads.
     pub sources: Vec<String>,
-    /// Where its dead letters are written.
+    /// Where its dead letters are written. Must be the same as in the settings of the members.
     pub dead_letter_topic: DeadLetterTopic,
     /// How long dead letters must be kept at least. None means for ever.
     pub dead_letters_kept_min: Option<Duration>,
 }
 
 /// Whether a topic exists, as far as this client may see.
+///
+/// | state | what it means for the group | next step |
+/// |---|---|---|
+/// | missing | no parking, or no dead letters, or no commands | create it: [`GroupTopic::make`] |
+/// | present | compare partitions and faults | [`GroupTopic::to_do`] |
+/// | hidden | unknown | an ACL for `DESCRIBE` |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum GroupTopicState {
-    /// The topic does not exist.
+    /// The topic does not exist. Without a retry topic no record can be parked; without a
+    /// dead-letter topic, a record that fails for good stops its key.
     Missing,
     /// The topic exists.
     Present,
-    /// This client has no permission to see the topic.
+    /// This client has no permission to see the topic, which may exist. It is never created.
     Hidden,
 }
 
 /// One of a group's own topics, with its actual and its required configuration.
+///
+/// Returned by [`GroupTopics::look`]. It is a snapshot: the topic may have changed since.
+///
+/// A check for a deployment, which changes nothing:
+///
+/// ```no_run
+/// use evenkeel::consumer::{GroupTopicState, GroupTopics};
+/// use evenkeel::kafka::KafkaConfig;
+/// use evenkeel::kafka::admin::Admin;
+/// use std::time::Duration;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let admin = Admin::connect(&KafkaConfig::from_env()?, Duration::from_secs(10)).await?;
+/// let topics = GroupTopics::new("payments", ["shop.orders"]).look(&admin).await?;
+/// for topic in topics.iter().filter(|topic| topic.state == GroupTopicState::Present) {
+///     for fault in &topic.faults {
+///         println!("{}: {fault}", topic.name);
+///     }
+/// }
+/// assert!(topics.iter().all(|topic| topic.is_whole()));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct GroupTopic {
     /// The name of the topic.
     pub name: String,
@@ -52,7 +111,9 @@ pub struct GroupTopic {
     pub state: GroupTopicState,
     /// The number of its partitions. 0 if it is missing or hidden.
     pub partitions: usize,
-    /// The number of partitions that it needs at least.
+    /// The number of partitions that it needs at least: as many as its largest source, and one for
+    /// a control topic. A dead-letter topic of several sources is partitioned by key and keeps its
+    /// number.
     pub partitions_wanted: usize,
     /// The faults of its settings.
     pub faults: Vec<TopicFault>,
@@ -64,6 +125,17 @@ pub struct GroupTopic {
 impl GroupTopics {
     /// The own topics of a group with one dead-letter topic per source, which keeps dead letters
     /// for ever.
+    ///
+    /// ```
+    /// use evenkeel::consumer::GroupTopics;
+    /// use evenkeel::recovery::DeadLetterTopic;
+    /// use std::time::Duration;
+    ///
+    /// let topics = GroupTopics::new("payments", ["shop.orders"])
+    ///     .with_dead_letter_topic(DeadLetterTopic::One("payments.rejected".to_owned()))
+    ///     .with_dead_letters_kept_min(Duration::from_secs(30 * 24 * 3_600));
+    /// assert_eq!(topics.sources, ["shop.orders"]);
+    /// ```
     pub fn new<T: Into<String>>(
         group: impl Into<String>,
         sources: impl IntoIterator<Item = T>,
@@ -74,6 +146,23 @@ impl GroupTopics {
             dead_letter_topic: DeadLetterTopic::PerTopic,
             dead_letters_kept_min: None,
         }
+    }
+
+    /// Sets where the group's dead letters are written.
+    #[must_use]
+    pub fn with_dead_letter_topic(mut self, dead_letter_topic: DeadLetterTopic) -> Self {
+        self.dead_letter_topic = dead_letter_topic;
+        self
+    }
+
+    /// Sets how long dead letters must be kept at least. None means for ever.
+    #[must_use]
+    pub fn with_dead_letters_kept_min(
+        mut self,
+        dead_letters_kept_min: impl Into<Option<Duration>>,
+    ) -> Self {
+        self.dead_letters_kept_min = dead_letters_kept_min.into();
+        self
     }
 
     /// The own topics by name, with their kind and their sources.
@@ -100,6 +189,9 @@ impl GroupTopics {
     ///
     /// # Errors
     /// [`KafkaError::UnknownTopic`] if a source does not exist.
+    ///
+    /// # Examples
+    /// See [`GroupTopics`].
     pub async fn look(&self, admin: &Admin) -> Result<Vec<GroupTopic>, KafkaError> {
         // Returns an error if a source is hidden.
         admin.partition_counts(&self.sources).await?;
@@ -134,6 +226,7 @@ impl GroupTopics {
         Ok(topics.collect())
     }
 
+    /// Compares one topic with its specification.
     fn compare(
         &self,
         name: String,
@@ -187,11 +280,13 @@ async fn shown_settings(
 }
 
 impl GroupTopic {
-    /// Whether it exists and has a partition for every partition of its sources.
+    /// Whether it exists (or is hidden) and has a partition for every partition of its sources.
+    /// Ignores its settings: see [`faults`](Self::faults).
     pub fn is_whole(&self) -> bool {
         self.state != GroupTopicState::Missing && !self.is_small()
     }
 
+    /// Whether it has fewer partitions than its sources need. A control topic never has too few.
     fn is_small(&self) -> bool {
         let can_grow = self.kind != GroupTopicKind::Control;
         can_grow
@@ -199,7 +294,8 @@ impl GroupTopic {
             && self.partitions < self.partitions_wanted
     }
 
-    /// Describes the changes that the topic needs. None if it needs none.
+    /// Describes the changes that [`GroupTopic::make`] would apply, such as `create it with 12
+    /// partitions`. None if there are none, and for a hidden topic.
     pub fn to_do(&self) -> Option<String> {
         match self.state {
             GroupTopicState::Hidden => None,
@@ -232,10 +328,15 @@ impl GroupTopic {
         }
     }
 
-    /// Creates the topic, adds partitions or changes unsafe settings, as its service would.
+    /// Creates the topic, adds partitions or changes unsafe settings, as its service would. Does
+    /// nothing for a hidden topic. A repeated call is harmless.
+    ///
+    /// If the brokers refuse some settings of a new topic, it is created with the essential ones
+    /// only (retention, policy, record size).
     ///
     /// # Errors
-    /// Returns the brokers' error if they refuse a change.
+    /// Returns the brokers' error if they refuse a change. Partitions may have been added before
+    /// settings were refused.
     pub async fn make(&self, admin: &Admin) -> Result<(), KafkaError> {
         match self.state {
             GroupTopicState::Hidden => Ok(()),
@@ -255,6 +356,7 @@ impl GroupTopic {
         }
     }
 
+    /// The topic as it is created: with all settings, or with the essential ones only.
     fn new_topic(&self, is_whole: bool) -> NewTopic {
         let spec = &self.spec;
         let mut config = spec.essential.clone();
@@ -271,7 +373,7 @@ impl GroupTopic {
 }
 
 /// Creates the missing ones of these topics, and adds partitions to those that have too few. It
-/// does not change the settings of existing topics.
+/// does not change the settings of existing topics. Tries all of them, and returns the first error.
 pub(crate) async fn make_whole(admin: &Admin, topics: &[GroupTopic]) -> Result<(), KafkaError> {
     let missing = topics
         .iter()
@@ -285,6 +387,7 @@ pub(crate) async fn make_whole(admin: &Admin, topics: &[GroupTopic]) -> Result<(
     made
 }
 
+/// Creates these topics. A topic that exists by now is no error: another member was first.
 async fn create(admin: &Admin, topics: &[&GroupTopic]) -> Result<(), KafkaError> {
     let new = |is_whole| -> Vec<NewTopic> {
         let topics = topics.iter();
@@ -300,6 +403,7 @@ async fn create(admin: &Admin, topics: &[&GroupTopic]) -> Result<(), KafkaError>
     }
 }
 
+/// Whether the brokers refuse a topic for its settings or its number of replicas.
 fn is_about_settings(error: &KafkaError) -> bool {
     let KafkaError::Client { source, .. } = error else {
         return false;

@@ -3,6 +3,9 @@
 //! Pure. Records in these topics must stay until they are settled or an operator has dealt with
 //! them. So no setting is left to a default of the brokers that could delete, refuse or reorder
 //! them.
+//!
+//! Replication and `min.insync.replicas` follow the source topics, so that a parked record is as
+//! safe as the record that it replaces.
 
 use crate::consumer::group_topics::kinds::{GroupTopicKind, TopicFault};
 use crate::control::control_topic_config;
@@ -10,7 +13,8 @@ use crate::kafka::admin::Settings;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The least record size that a topic of the group's own accepts.
+/// The least record size that a topic of the group's own accepts. A source whose limit is unknown,
+/// or is raised later, then still fits in most cases.
 const RECORD_BYTES_MIN: u32 = 8 << 20;
 /// Room for the headers that this library adds, at creation.
 const HEADERS_BYTES: u32 = 1 << 20;
@@ -19,10 +23,13 @@ const HEADERS_BYTES_MIN: u32 = 16 << 10;
 /// Kafka's own default: every record fits into a segment.
 const SEGMENT_BYTES: u64 = 1 << 30;
 /// A limit on timestamps below this is a fault: a clock that is slightly off must not cost a
-/// record.
+/// record. Copies keep the timestamp of their source record, which may be old.
 const CLOCK_SKEW_MS: i64 = 600_000;
 
 /// The properties of a source topic that the group's own topics depend on.
+///
+/// Own topics with several sources (a single dead-letter topic, the control topic) take the largest
+/// value of each.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Source {
     pub(crate) partitions: usize,
@@ -38,11 +45,16 @@ impl Source {
     }
 }
 
+/// A setting's value as a number. None if it has none, or is not shown.
 fn number(settings: &Settings, name: &str) -> Option<i64> {
     settings.get(name)?.value.parse().ok()
 }
 
 /// The required configuration of a topic.
+///
+/// `essential` and `further` are separate, because a cluster may refuse some settings (a policy, an
+/// old broker): the topic is then created with the essential ones, and faults in the others are
+/// reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Spec {
     pub(crate) partitions: usize,
@@ -58,6 +70,19 @@ pub(crate) struct Spec {
 }
 
 /// The required configuration of the topic of this kind that belongs to these sources.
+///
+/// | setting | retry, dead letters | control | reason |
+/// |---|---|---|---|
+/// | partitions | as the source | 1 | same numbers; one order of commands |
+/// | replicas | as the source | as the source | as safe as the source |
+/// | `cleanup.policy` | `delete` | `compact` | nothing is replaced by key; the latest counts |
+/// | `retention.*` | unlimited | | no record goes by age or size |
+/// | `max.message.bytes` | the source's and 1 MiB, at least 9 MiB | | room for our headers |
+/// | `compression.type` | `producer` | | stored as it was sent |
+/// | `message.timestamp.*` | `CreateTime`, no limits | `LogAppendTime` | whose clock counts |
+/// | `segment.bytes` | 1 GiB | 1 GiB | every record fits |
+/// | `min.insync.replicas` | as the source | as the source | as safe as the source |
+/// | `unclean.leader.election.enable` | `false` | `false` | acknowledged means kept |
 pub(crate) fn spec(kind: GroupTopicKind, sources: &[&Source]) -> Spec {
     let partitions = sources.iter().map(|source| source.partitions).max();
     let replicas = sources.iter().map(|source| source.replicas).max();
@@ -110,7 +135,7 @@ pub(crate) fn spec(kind: GroupTopicKind, sources: &[&Source]) -> Spec {
     }
 }
 
-/// The settings that protect every own topic.
+/// The settings that protect every own topic, whatever the brokers' defaults.
 fn guards(sources: &[&Source]) -> BTreeMap<String, String> {
     let mut guards = BTreeMap::from([
         ("segment.bytes".to_owned(), SEGMENT_BYTES.to_string()),
@@ -131,6 +156,9 @@ fn guards(sources: &[&Source]) -> BTreeMap<String, String> {
 
 /// The faults in the effective settings of a topic of this kind. `kept_min` is how long dead
 /// letters must be kept at least; none means for ever.
+///
+/// Only effective values count, whoever set them. A value that is better than the specification is
+/// no fault.
 pub(crate) fn faults(
     kind: GroupTopicKind,
     spec: &Spec,
@@ -141,12 +169,11 @@ pub(crate) fn faults(
     let check = SettingsCheck { settings, spec };
     let mut faults = match kind {
         GroupTopicKind::Control => check.control_faults(),
-        GroupTopicKind::Retry => check.retention_faults(
-            "Kafka deletes parked records that are still to be handled",
-            None,
-        ),
+        GroupTopicKind::Retry => {
+            check.retention_faults("Kafka deletes parked records before they are handled", None)
+        }
         GroupTopicKind::DeadLetters => check.retention_faults(
-            "Kafka deletes dead letters that nobody has looked at",
+            "Kafka deletes dead letters before an operator has examined them",
             kept_min,
         ),
     };
@@ -154,22 +181,26 @@ pub(crate) fn faults(
     faults
 }
 
+/// The effective settings of a topic, compared with its specification.
 struct SettingsCheck<'a> {
     settings: &'a Settings,
     spec: &'a Spec,
 }
 
 impl SettingsCheck<'_> {
+    /// The effective value of a setting. Empty if the brokers do not know it.
     fn text(&self, name: &str) -> &str {
         self.settings.get(name).map_or("", |set| set.value.as_str())
     }
 
+    /// Whether `cleanup.policy`, a list, contains this policy.
     fn has_policy(&self, policy: &str) -> bool {
         self.text("cleanup.policy")
             .split(',')
             .any(|it| it.trim() == policy)
     }
 
+    /// A fault of this setting, with its value and the one of the specification.
     fn fault(&self, setting: &str, loses: bool, effect: &str) -> TopicFault {
         let found = self.settings.get(setting);
         let wanted = self.spec.essential.get(setting);
@@ -185,6 +216,8 @@ impl SettingsCheck<'_> {
     }
 
     /// Faults that delete records. A retention of at least `accepted` is no fault.
+    ///
+    /// Compaction and deletion may be combined (`compact,delete`): both are reported.
     fn retention_faults(&self, effect: &str, accepted: Option<Duration>) -> Vec<TopicFault> {
         let mut faults = Vec::new();
         if self.has_policy("compact") {
@@ -207,6 +240,8 @@ impl SettingsCheck<'_> {
         faults
     }
 
+    /// Faults that delete commands in force. Compaction alone keeps the latest command of a scope;
+    /// with deletion by time or size, a pause that nobody cancelled would end by itself.
     fn control_faults(&self) -> Vec<TopicFault> {
         let is_bounded = ["retention.ms", "retention.bytes"]
             .iter()
@@ -214,11 +249,14 @@ impl SettingsCheck<'_> {
         if !(self.has_policy("delete") && is_bounded) {
             return Vec::new();
         }
-        let effect = "Kafka deletes pauses and rates that nobody has taken back";
+        let effect = "Kafka deletes pauses and rates that are still in force";
         vec![self.fault("cleanup.policy", true, effect)]
     }
 
     /// Faults that prevent records from being written.
+    ///
+    /// None of them loses a record that was written. A record that cannot be written is
+    /// dead-lettered instead of parked, or waits unsettled.
     fn write_faults(&self, kind: GroupTopicKind, replicas: usize) -> Vec<TopicFault> {
         let mut faults = Vec::new();
         let bytes = |name| number(self.settings, name);
@@ -251,8 +289,7 @@ impl SettingsCheck<'_> {
             && replicas > 0
             && in_sync > replicas as i64
         {
-            let effect =
-                "it has fewer replicas than have to be in sync, so that every record is refused";
+            let effect = "the topic has fewer replicas than must be in sync, so that every record is refused";
             faults.push(self.fault("min.insync.replicas", false, effect));
         }
         if self.text("message.timestamp.type") == "CreateTime" {
@@ -265,7 +302,7 @@ impl SettingsCheck<'_> {
                     faults.push(self.fault(
                         name,
                         false,
-                        "records of a service whose clock is a little off are refused",
+                        "records of a service whose clock is slightly off are refused",
                     ));
                 }
             }

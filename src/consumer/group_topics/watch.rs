@@ -1,5 +1,9 @@
 //! Checks the group's own topics at an interval while a member runs: their settings, and their
 //! partitions, which must keep up with those of their source topics.
+//!
+//! A source topic that is given partitions while the group runs needs the same in its retry topic:
+//! without them, records of the new partitions could not be parked. Failed writes shorten the
+//! interval, because a missing topic is the usual cause.
 
 use crate::consumer::group_topics::{
     GroupTopic, GroupTopicKind, GroupTopicState, command, losing_retry_topic, own, plan, warn,
@@ -46,6 +50,7 @@ pub(in crate::consumer) fn spawn(shared: &Arc<Shared>, admin: Admin) -> AbortOnD
     }))
 }
 
+/// The state of the check. Its drop clears the component and the note: the run has ended.
 struct Watch {
     shared: Arc<Shared>,
     admin: Admin,
@@ -54,6 +59,7 @@ struct Watch {
 }
 
 impl Watch {
+    /// One check: reports, then creates and adds what is missing.
     async fn check(&mut self) -> Result<(), KafkaError> {
         let topics = own(&self.shared.settings).look(&self.admin).await?;
         self.report_faults(&topics);
@@ -74,7 +80,7 @@ impl Watch {
                     group,
                     %error,
                     command = command(group),
-                    "one of the group's own topics is missing or has fewer partitions than its source, and this member cannot mend it; create it with the command"
+                    "one of the group's own topics is missing or has fewer partitions than its source, and this member cannot repair it; create it with the command"
                 );
                 self.logged.push(message);
             }
@@ -82,6 +88,9 @@ impl Watch {
         made
     }
 
+    /// Reports faults to the gauge, the log, the health and its note. Only a retry topic that loses
+    /// records makes the member not ready: parked
+    /// records are the only copy that is still to be handled.
     fn report_faults(&mut self, topics: &[GroupTopic]) {
         let group = &self.shared.group;
         for topic in topics {
@@ -98,7 +107,7 @@ impl Watch {
         let state = match losing_retry_topic(topics) {
             None => Ok(()),
             Some((topic, fault)) => Err(format!(
-                "parked records are in danger: of {} {fault}; mend it with: {}",
+                "parked records are in danger: of {} {fault}; repair it with: {}",
                 topic.name,
                 command(group)
             )),
@@ -112,7 +121,7 @@ impl Watch {
             .find(|(_, fault)| fault.loses)
             .map(|(topic, fault)| {
                 let command = command(group);
-                format!("of {} {fault}; mend it with: {command}", topic.name)
+                format!("of {} {fault}; repair it with: {command}", topic.name)
             });
         self.shared.health.set_note(COMPONENT, note);
     }

@@ -4,6 +4,34 @@
 //! nothing known about them is valid. The partition's epoch ends, and its running handlers are
 //! drained. The group's position is set to where the log restarts and committed, and the partition
 //! continues from there under a new epoch. Records are redelivered rather than lost.
+//!
+//! # How a reset is noticed
+//!
+//! | evidence | by |
+//! |---|---|
+//! | an id in the commit metadata that is not the topic's | the assignment ([`Assigned::stand`]) |
+//! | another id of a topic in use | the committing thread, every 5 s |
+//! | an offset below one that was received | intake |
+//! | a later leader epoch than the committed one | intake; the brokers verify it (KIP-320) |
+//! | the client's own offset reset below the committed offset | intake |
+//!
+//! # Steps, one per turn of the poll thread
+//!
+//! 1. Forget: nothing more is committed under the old epoch.
+//! 2. Hold: the partition is paused, its running handlers are drained.
+//! 3. Set back: the new position is committed, below the old one if need be.
+//! 4. Release: the partition is read from there under a new epoch.
+//!
+//! A step that fails is repeated. Other partitions continue meanwhile.
+//!
+//! # Example
+//!
+//! The group has handled a partition up to 120 and committed 120 under leader epoch 4. Its leader
+//! is lost, and a replica that ends at 100 becomes the leader with epoch 5: an unclean election.
+//! Producers append, and the log reaches 150. The first record that the client would return is 120,
+//! of epoch 5. It is not taken: the brokers are asked for the end of epoch 4, which is 100, so that
+//! the client reads on from below 120. Intake sees a record below the committed offset, and the
+//! position follows it: the records that replaced the lost ones are handled.
 
 use crate::consumer::commit::{COMMIT_WITHIN, CommitRequest, PositionReset, TopicPartition};
 use crate::consumer::poll::rebalance::RebalanceContext;
@@ -64,6 +92,9 @@ impl Shared {
 impl Assigned {
     /// Takes over the group's progress: the committed offset and the settled offsets above it,
     /// unless they belong to an earlier topic of that name.
+    ///
+    /// Called once per epoch, before the first record. If nothing is known, the partition starts
+    /// where the client starts it, and records that were settled above are handled again.
     pub(crate) fn stand(&mut self, shared: &Shared, found: &Committed, id: Option<TopicId>) {
         let Partition {
             topic,
@@ -125,6 +156,8 @@ fn is_of_partition(error: &KafkaError) -> bool {
 
 impl RebalanceContext {
     /// Looks up the current ids of these partitions' topics.
+    ///
+    /// Brokers before 2.8 report none.
     pub(crate) fn topic_ids(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -186,6 +219,7 @@ impl RebalanceContext {
         has_any
     }
 
+    /// Whether resets that failed are due again. If so, the next time is set.
     fn is_time_to_set_back(&self) -> bool {
         let mut assignments = self.assignments();
         let now = Instant::now();
@@ -199,6 +233,9 @@ impl RebalanceContext {
     /// Commits where partitions with a log reset continue. Returns the partitions that may be
     /// resumed now. The others must be tried again one by one, because a recreated topic may have
     /// fewer partitions.
+    ///
+    /// The lookups are done here, on the poll thread, with deadlines. A broker that does not answer
+    /// ends the round after one deadline, so that other partitions wait at most that long.
     pub(crate) fn set_back(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -299,6 +336,8 @@ impl RebalanceContext {
     /// Excludes a partition that its topic no longer has from all waits. The group may keep it
     /// assigned as long as its members stay: librdkafka's cooperative assignor assigns unknown
     /// partitions to their previous owner.
+    ///
+    /// Such a partition blocks neither a bounded run nor the resets of others.
     fn leave_absent(&self, topic: &str, partition: i32, partitions: usize) {
         let mut assignments = self.assignments();
         let Some(assigned) = assignments.get(topic, partition) else {

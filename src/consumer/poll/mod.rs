@@ -2,6 +2,34 @@
 //! the in-flight limit has room.
 //!
 //! It never waits for a handler, except in the bounded drain of a revoke and of the stop.
+//!
+//! # A turn
+//!
+//! 1. Every 20 ms (100 ms while idle): serve the client's events, which include the rebalance
+//!    callbacks; then advance everything that waits for time or for answers: gates, resets, pauses,
+//!    commands, read errors. None of these waits, except for lookups and seeks with a deadline.
+//! 2. Take records, up to the room that the in-flight limit, a rate limit, an open breaker and the
+//!    bound of the run leave. Without room, park the thread until there is some or the next events
+//!    are due.
+//!
+//! Rebalances come before records, so that no record of a revoked partition is passed on. A poll of
+//! the client resets `max.poll.interval.ms`, and handlers delay it only in a revoke.
+//!
+//! # Files
+//!
+//! - `rebalance`: what an assignment and a revoke do
+//! - `intake/`: messages become bursts for workers; gated partitions, transaction markers
+//! - `pause`: stop and restart a partition that stays assigned, the tool of the next two
+//! - `operator/`: commands from the control topic
+//! - `log_reset`: truncated and recreated logs
+//! - `read_errors/`: partitions and batches that cannot be read
+//! - `surplus_member`: members without partitions under KIP-848
+//!
+//! # The end
+//!
+//! The order of [`PollThread::shut_down`] is that of a revoke of everything: fence, drain, commit;
+//! the client is polled meanwhile, because the group's coordinator expects it. The end is reported
+//! before the client is closed, which may take as long as the brokers do not answer.
 
 mod intake;
 mod log_reset;
@@ -50,12 +78,17 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 /// How often the client's events are served. It bounds how long a rebalance waits.
+///
+/// A rebalance of the group waits for its slowest member.
 const EVENTS_EVERY: Duration = Duration::from_millis(20);
 /// The same while no record arrives: wake-ups are the only cost of an idle consumer.
 const EVENTS_EVERY_QUIET: Duration = Duration::from_millis(100);
 /// How long no record has arrived until the consumer counts as idle.
 const QUIET_AFTER: Duration = Duration::from_secs(1);
 /// How long a run of a number of records waits for further records if a partition cannot be read.
+///
+/// The bound may be reached by records of other partitions, so that the error is not returned at
+/// once.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// How long end offsets may be unknown before a run to the end fails.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
@@ -63,32 +96,56 @@ const ENDS_WITHIN: Duration = Duration::from_secs(60);
 const END_WITHIN: Duration = Duration::from_secs(10);
 /// How much longer than the drain of a revoke the loop may block: time for the commit and the
 /// lookup of committed offsets.
+///
+/// The lookups of an assignment, with their retries, and a reserve: slow brokers must not cause a
+/// restart of the process.
 const BEAT_WITHIN: Duration = Duration::from_secs(50);
+
+/// The name of the committing thread.
+const COMMIT_THREAD: &str = "evenkeel-commit";
 
 /// The complaint about a client without a broker.
 const NO_BROKER: &str = "no broker can be reached";
 
+/// The complaint about a committed offset that the log no longer has, if no reset is allowed.
+const OUT_OF_RANGE: &str =
+    "the committed offset is out of range and auto.offset.reset=error; reset the group's offset";
+
 /// How the run ended on the poll thread.
 pub(crate) struct Ended {
+    /// Whether it was requested or the bound was reached.
     pub(crate) stopped: Stopped,
     /// Whether all running handlers were drained, and all settled offsets committed, in time.
     pub(crate) clean: bool,
 }
 
 /// The state of the poll thread.
+///
+/// Everything in it is used by this thread only, except for the shared state.
 pub(crate) struct PollThread {
     // Declared first: everything that uses the client is dropped before the client.
+    /// Passes messages to the workers.
     intake: Intake,
+    /// Applies the commands of operators.
     reconciler: Reconciler,
+    /// Reports that the in-flight limit is used up.
     stalled: StalledIntake,
+    /// Batches that cannot be read.
     unreadable: Unreadable,
+    /// Passes offsets without a record.
     markers: TransactionMarkers,
+    /// Detects a member without partitions.
     surplus: Surplus,
+    /// The client, dropped last of all that uses it.
     client: OwnClient,
     shared: Arc<Shared>,
+    /// The heartbeat of this thread, for `/livez`.
     beating: Beating,
     stop: Arc<AtomicBool>,
+    /// When the client's events were served last.
     events_served_at: Instant,
+    /// When a record arrived last: the idle time of a bounded run. None before the first
+    /// assignment.
     last_record_at: Option<Instant>,
     /// Whether partitions are gated.
     has_gated: bool,
@@ -110,6 +167,9 @@ pub(crate) struct PollThread {
 
 /// Runs a consumer from the first poll until the client is closed. It reports the end of the run
 /// before it closes the client.
+///
+/// Called once, on a thread of its own. `report_end` is always answered or dropped, also after a
+/// panic: the run waits for it. `stop` is set when the stop was requested or the run was dropped.
 pub(crate) fn run(
     shared: Arc<Shared>,
     config: &ClientConfig,
@@ -147,7 +207,8 @@ impl Drop for EndsRun {
     }
 }
 
-/// Creates the client and the threads and state that belong to it.
+/// Creates the client and the threads and state that belong to it. If one of them fails, those
+/// before it end with their senders.
 fn begin(
     shared: Arc<Shared>,
     config: &ClientConfig,
@@ -203,6 +264,9 @@ struct RetryThreads {
 /// The client, its queue and the committing thread. The drop leaves the group and closes the
 /// client, also when the poll thread panics. Otherwise the committing thread would keep a member in
 /// the group that reads nothing.
+///
+/// The order of a drop: the committing thread ends, then revokes only fence, then the queues go,
+/// and the client is closed last.
 struct OwnClient {
     shared: Arc<Shared>,
     requests: mpsc::Sender<CommitRequest>,
@@ -239,9 +303,12 @@ impl OwnClient {
             }
         };
         let committing = std::thread::Builder::new()
-            .name("evenkeel-commit".to_owned())
+            .name(COMMIT_THREAD.to_owned())
             .spawn(commit)
-            .map_err(|error| ConsumerError::Fatal(format!("no thread for commits: {error}")))?;
+            .map_err(|source| ConsumerError::Thread {
+                name: COMMIT_THREAD,
+                source,
+            })?;
         let queue = || match shared.settings.stop_when {
             StopWhen::UntilEnd => ForwardedQueue::new(Arc::clone(&consumer)).one_by_one(),
             _ => ForwardedQueue::new(Arc::clone(&consumer)),
@@ -288,9 +355,12 @@ impl Drop for OwnClient {
 }
 
 /// Starts a thread for parked records. It holds `runs` until it ends.
+///
+/// A panic in it, which is a bug of this library, ends the run: parked records would wait
+/// unnoticed.
 fn spawn_parked(
     shared: &Arc<Shared>,
-    name: &str,
+    name: &'static str,
     runs: &mpsc::Sender<()>,
     run: impl FnOnce() + Send + 'static,
 ) -> Result<(), ConsumerError> {
@@ -305,10 +375,11 @@ fn spawn_parked(
         .name(name.to_owned())
         .spawn(run)
         .map(drop)
-        .map_err(|error| ConsumerError::Fatal(format!("no thread for parked records: {error}")))
+        .map_err(|source| ConsumerError::Thread { name, source })
 }
 
 impl PollThread {
+    /// The loop. Returns at a stop, at the bound of the run, or with the error that ends it.
     fn subscribe_and_poll(&mut self) -> Result<Stopped, ConsumerError> {
         let topics: Vec<&str> = self
             .shared
@@ -341,6 +412,8 @@ impl PollThread {
         }
     }
 
+    /// How long records are taken before events are served again. Longer while nothing arrives:
+    /// each turn costs a wake-up.
     fn events_every(&self) -> Duration {
         let is_quiet = self
             .last_record_at
@@ -352,6 +425,17 @@ impl PollThread {
         }
     }
 
+    /// One round of intake: takes what there is room for, and reports errors that came in place of
+    /// records.
+    ///
+    /// The room is the smallest of what these leave:
+    ///
+    /// | limit | none left means |
+    /// |---|---|
+    /// | in-flight limit | the workers are behind; reported if it lasts |
+    /// | bound of the run | all wanted records were received |
+    /// | rate limit | an operator slows the member down |
+    /// | open breaker | a dependency is down; one record is taken as a trial |
     fn take_records(&mut self) -> Result<(), ConsumerError> {
         let until_events = self
             .events_every()
@@ -425,6 +509,15 @@ impl PollThread {
         self.stalled.is_full(&self.shared, bytes);
     }
 
+    /// Handles an error that the client returned for a partition. Only errors that no wait mends
+    /// end a bounded run; an endless one is not ready and continues with its other partitions.
+    ///
+    /// | error | reaction |
+    /// |---|---|
+    /// | end of the partition | offsets up to it are passed: what is missing below are markers |
+    /// | offset out of range, no reset allowed | not ready; a bounded run ends |
+    /// | refusal | not ready, retried; a bounded run ends |
+    /// | any other | not ready, retried |
     fn partition_error(
         &mut self,
         code: RDKafkaErrorCode,
@@ -453,18 +546,12 @@ impl PollThread {
                     group = self.shared.group,
                     topic,
                     partition,
-                    "the committed offset is out of range and auto.offset.reset=error; reset the group's offset"
+                    "{OUT_OF_RANGE}"
                 );
-                self.shared.readiness.cannot_read(
-                    topic,
-                    partition,
-                    "the committed offset is out of range",
-                );
-                self.cannot_end(
-                    topic,
-                    partition,
-                    "the committed offset is out of range, and auto.offset.reset says not to guess",
-                )
+                self.shared
+                    .readiness
+                    .cannot_read(topic, partition, OUT_OF_RANGE);
+                self.cannot_end(topic, partition, OUT_OF_RANGE)
             }
             code if is_refusal(code) => {
                 let why = code.to_string();
@@ -509,6 +596,12 @@ impl PollThread {
     }
 
     /// Serves rebalances and errors. Polling keeps this member in the group.
+    ///
+    /// The order within it is part of the contract. The heartbeat comes first, so that a long turn
+    /// is noticed. Gates are opened before events, so that no record waits a turn longer than
+    /// necessary. The client's events, with the rebalances, come before everything that looks at
+    /// assignments. Commands and resets come after them, and see the partitions that are assigned
+    /// now.
     fn serve_events(&mut self) -> Result<(), ConsumerError> {
         self.events_served_at = Instant::now();
         self.beating.beat();
@@ -523,7 +616,7 @@ impl PollThread {
                 // here.
                 Ok(message) => {
                     return Err(ConsumerError::Fatal(format!(
-                        "a record of {} came outside of its partition's queue",
+                        "a record of {} arrived outside of its partition's queue",
                         rdkafka::Message::topic(&message)
                     )));
                 }
@@ -577,6 +670,17 @@ impl PollThread {
         )
     }
 
+    /// Handles an error of the client itself. Before the group was joined, a refusal ends the run:
+    /// it is most likely a wrong credential or ACL. After that it may pass, and the member waits.
+    ///
+    /// | error | before the group was joined | afterwards |
+    /// |---|---|---|
+    /// | fatal | the run ends | the run ends |
+    /// | the instance id is in use | the run waits and retries | the same |
+    /// | authentication, authorisation | the run ends | not ready, retried by the client |
+    /// | all brokers down | not ready | not ready |
+    /// | unknown topic | not ready | not ready |
+    /// | any other | a debug line: the client retries | the same |
     fn client_error(&self, error: &ClientError) -> Result<(), ConsumerError> {
         if let Some((code, reason)) = self.client.consumer.client().fatal_error() {
             if code == RDKafkaErrorCode::UnreleasedInstanceId {
@@ -619,6 +723,11 @@ impl PollThread {
         }
     }
 
+    /// Whether the run is done. An unreadable batch ends it with an error, after everything else is
+    /// done.
+    ///
+    /// Between a revoke and the next assignment the member has no partition, and all partitions of
+    /// none are at their end: the flag `awaited` keeps a run from ending there.
     fn bound_reached(&mut self) -> Result<bool, ConsumerError> {
         let bound = self.shared.settings.stop_when;
         if bound == StopWhen::Endless {
@@ -653,12 +762,18 @@ impl PollThread {
     }
 
     /// Records received, without those released unsettled: they are redelivered.
+    ///
+    /// A run of a number of records counts them only once.
     fn kept(&self) -> u64 {
         let abandoned = self.shared.counters.abandoned.load(Ordering::Relaxed);
         self.bounded_received.saturating_sub(abandoned)
     }
 
     /// Whether every assigned partition is settled up to its end at the assignment.
+    ///
+    /// A partition counts as done in one of these ways: settled up to its end, blocked by a batch
+    /// that cannot be read (the error follows when all others are done), or absent from a recreated
+    /// topic. Its parked records that were due at the first assignment must be done as well.
     fn ends_reached(&mut self) -> Result<bool, ConsumerError> {
         if let Err(error) = self.look_up_ends() {
             // The next lookup finds a leader that has moved.
@@ -690,7 +805,7 @@ impl PollThread {
                 false => Err(ConsumerError::Unreadable {
                     topic: topic.to_string(),
                     partition,
-                    why: "it is not known what is parked there".to_owned(),
+                    why: "its parked records are unknown".to_owned(),
                 }),
             };
         }
@@ -715,6 +830,9 @@ impl PollThread {
 
     /// Looks up the ends of partitions that have none yet, in one request: single requests would
     /// each wait behind the partition's fetches.
+    ///
+    /// The end is the one at the assignment: records that are written during the run do not extend
+    /// it. A partition whose committed offset is its end needs nothing, which `i64::MIN` expresses.
     fn look_up_ends(&self) -> Result<(), ConsumerError> {
         let mut unknown = TopicPartitionList::new();
         for assigned in self.client.consumer.context().assignments().all() {
@@ -752,6 +870,9 @@ impl PollThread {
     }
 
     /// Drains running handlers and commits settled offsets. Returns whether both were done in time.
+    ///
+    /// After an error of the run the settled offsets are committed too, unless the client failed or
+    /// a position is in doubt: then they may belong to other records.
     fn shut_down(&mut self, failure: Option<&ConsumerError>, retry_threads: RetryThreads) -> bool {
         let shared = Arc::clone(&self.shared);
         let deadlines: Deadlines = shared.end.begin();
@@ -792,6 +913,9 @@ impl PollThread {
 
     /// Commits the settled offsets of these epochs. Retries until the deadline: the group refuses
     /// commits during a rebalance, which happens whenever several members stop together.
+    ///
+    /// Serves the client's events between two tries, as the rebalance continues only with this
+    /// member.
     fn commit_last(&mut self, epochs: &[Epoch], deadline: Instant) -> bool {
         loop {
             let within = left_until(deadline).min(COMMIT_WITHIN);
@@ -808,6 +932,9 @@ impl PollThread {
 
     /// Waits for running handlers while it serves events: this member stays in the group until the
     /// end.
+    ///
+    /// The drain of a stop differs from that of a revoke: it does not block, because the partitions
+    /// stay assigned and the group expects this member's polls until it leaves.
     fn drain(&mut self, drain: &mut Drain, deadline: Instant) -> bool {
         loop {
             if drain.wait(EVENTS_EVERY) {
@@ -828,6 +955,7 @@ impl PollThread {
     }
 }
 
+/// The error of a lookup of end offsets.
 fn cannot_read_ends(source: ClientError) -> ConsumerError {
     KafkaError::Client {
         what: "the ends of the assigned partitions cannot be read".to_owned(),

@@ -4,6 +4,31 @@
 //! starts, stops forwarding its queue and stops fetching. The partition resumes under a new epoch
 //! from the committed offset. The client discards records that it fetched before, so that no record
 //! is tracked under a wrong epoch.
+//!
+//! The committed offset, and not the client's position, decides where it resumes: records that were
+//! taken and released unsettled are below the client's position, and would be lost.
+//!
+//! The fence of an epoch cannot be lifted, so that a resume always starts a new epoch, even if the
+//! drain was still going on. A record that still runs then is delivered a second time beside its
+//! first attempt only if the drain reached its deadline: as after a revoke.
+//!
+//! # States
+//!
+//! ```text
+//!           hold                drained, or the timeout          release
+//! reading ───────▶ Draining ─────────────────────────▶ Still ───────────────▶ reading, new epoch
+//! ```
+//!
+//! `held` of an assignment has the state. Whoever wants a partition held (an operator, a log reset,
+//! a retry topic that appeared) asks again on every turn; nobody owns a pause, so that two reasons
+//! for it need no counting.
+//!
+//! # Example
+//!
+//! The committed offset is 40; 41 is settled, and 40 runs in a slow handler. A pause fences the
+//! partition: nothing else starts. If 40 ends in time, 42 is committed and the resume continues
+//! there. Otherwise 40 stays committed with 41 in the metadata. The resume starts 40 again, while
+//! the first attempt may still run, and passes over 41.
 
 use crate::consumer::commit::{
     CommitRequest, CommittedPositions, PositionQuery, TopicPartition, list, owned_of,
@@ -27,6 +52,9 @@ pub(crate) const SEEK_WITHIN: Duration = Duration::from_secs(5);
 
 impl RebalanceContext {
     /// Pauses these partitions. It does not wait for running handlers.
+    ///
+    /// Asking for a partition that is not assigned has no effect. Handlers that run keep their
+    /// time: the revoke timeout.
     pub(crate) fn hold(&self, consumer: &BaseConsumer<Self>, places: &[TopicPartition]) {
         let until = Instant::now() + self.shared.settings.revoke_timeout;
         for (topic, partition) in places {
@@ -60,6 +88,9 @@ impl RebalanceContext {
     }
 
     /// Advances pauses in progress. Returns whether partitions are still being drained.
+    ///
+    /// A drained partition's offsets are committed at once, so that another member, or a restart,
+    /// finds them during a long pause.
     pub(crate) fn advance_pauses(&self) -> bool {
         let (mut drained, mut is_draining) = (Vec::new(), false);
         for assigned in self.assignments().all() {
@@ -103,6 +134,7 @@ impl RebalanceContext {
         }
     }
 
+    /// Stops the client's fetches, which would fill its queue with records that are discarded.
     fn stop_fetching(&self, consumer: &BaseConsumer<Self>, places: &[TopicPartition]) {
         if places.is_empty() {
             return;
@@ -127,6 +159,9 @@ impl RebalanceContext {
     ///
     /// The committing thread looks the offsets up: this thread serves all partitions and does not
     /// wait for the answer.
+    ///
+    /// It takes several turns: the first asks the committing thread, later ones look for its
+    /// answer. Partitions with a log reset are set back before.
     pub(crate) fn release(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -164,6 +199,9 @@ impl RebalanceContext {
 
     /// Requests a commit of the settled offsets of these partitions and a lookup of the committed
     /// ones. None until the answer has arrived.
+    ///
+    /// There is one query at a time. A query for other partitions, or for epochs that have changed,
+    /// replaces it.
     fn query_positions(
         &self,
         places: &[TopicPartition],
@@ -198,6 +236,7 @@ impl RebalanceContext {
         None
     }
 
+    /// The epochs whose settled offsets are committed before the lookup.
     fn epochs(&self, places: &[TopicPartition]) -> Vec<Epoch> {
         let mut assignments = self.assignments();
         let mut epochs = Vec::with_capacity(places.len());
@@ -211,6 +250,8 @@ impl RebalanceContext {
         epochs
     }
 
+    /// Seeks the partitions to these positions and starts their new epochs. None of them, if the
+    /// position of one is unknown.
     fn try_release(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -274,6 +315,9 @@ impl RebalanceContext {
     }
 
     /// Starts a new epoch of a partition.
+    ///
+    /// The same client assignment gets new state: a partition object, its retry partition, tracks.
+    /// The knowledge of the log is taken from the commit, as at an assignment.
     fn begin_epoch(
         &self,
         (topic, partition): &TopicPartition,
@@ -305,6 +349,8 @@ impl RebalanceContext {
     }
 
     /// Forwards and fetches the records of partitions again.
+    ///
+    /// If it fails, the partition would stay silent for ever: the caller ends the run.
     fn forward_again(
         &self,
         consumer: &BaseConsumer<Self>,

@@ -4,6 +4,25 @@
 //! forwarded before the assignment takes effect. On revoke, no further record starts, running ones
 //! are drained up to a deadline, settled offsets are committed, and only then is the partition
 //! released.
+//!
+//! The same for both protocols: cooperative (KIP-429) and broker-assigned (KIP-848) rebalances
+//! revoke only the partitions that move, eager ones all. A *lost* assignment (the session expired,
+//! a fenced member) is revoked without a drain and a commit: another member may already own the
+//! partitions.
+//!
+//! # A revoke in time
+//!
+//! With `r` for
+//! [`ConsumerSettings::revoke_timeout`](crate::consumer::ConsumerSettings::revoke_timeout):
+//!
+//! 1. 0: the partitions are removed from the assignments and fenced. Waiting records are dropped by
+//!    their workers, and retries end.
+//! 2. up to `r`: running handlers finish. Other partitions' handlers run on; no record is taken.
+//! 3. up to `r`: the settled offsets are committed, again and again while the coordinator refuses.
+//! 4. The epochs end: in the committing thread, the retry reader and the offset tracker.
+//! 5. The client is told to give the partitions up, after this callback has returned.
+//!
+//! Results of handlers that are still running then belong to no epoch and are ignored.
 
 use crate::consumer::commit::{
     COMMIT_WITHIN, COMMITTED_WITHIN, CommitRequest, OwnedPartition, PositionQuery, owned_of,
@@ -33,10 +52,15 @@ use std::time::{Duration, Instant};
 
 /// How long an assignment retries the lookup of committed offsets while a coordinator loads or
 /// moves. After that, records settled above them are redelivered.
+///
+/// A coordinator that moves to another broker loads its offsets first, which takes seconds in large
+/// clusters. Without the metadata, records would be repeated that a little patience saves.
 const COMMITTED_TRIES: Duration = Duration::from_secs(15);
 /// How long to wait between two lookups.
 const COMMITTED_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// How long to wait before a refused commit is tried again.
+///
+/// A revoke has seconds, and a refusal by a moving coordinator passes in milliseconds.
 const COMMIT_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// The queues that partitions are forwarded to.
@@ -51,11 +75,15 @@ pub(crate) struct Targets {
 /// The client's context. It tracks this member's assignments.
 pub(crate) struct RebalanceContext {
     pub(crate) shared: Arc<Shared>,
+    /// Requests to the committing thread.
     pub(crate) orders: mpsc::Sender<CommitRequest>,
+    /// Requests to the retry reader.
     pub(crate) followed: mpsc::Sender<reader::ReaderRequest>,
+    /// See [`RebalanceContext::assignments`].
     assignments: Mutex<Assignments>,
     /// The open query for positions of partitions that are to be resumed.
     asked: Mutex<Option<PositionQuery>>,
+    /// Where partitions are forwarded. None outside of the run.
     targets: Mutex<Option<Targets>>,
     /// Set after the last commit, when only the client is left to be closed.
     closing: AtomicBool,
@@ -72,6 +100,7 @@ pub(crate) struct RebalanceContext {
 }
 
 impl RebalanceContext {
+    /// The context of a client that is about to be created. `reset` is its `auto.offset.reset`.
     pub(crate) fn new(
         shared: Arc<Shared>,
         orders: mpsc::Sender<CommitRequest>,
@@ -103,6 +132,7 @@ impl RebalanceContext {
         *self.targets.lock().unwrap_or_else(PoisonError::into_inner) = targets;
     }
 
+    /// The queues that partitions are forwarded to.
     pub(crate) fn targets(&self) -> Option<Targets> {
         *self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -170,6 +200,8 @@ impl RebalanceContext {
 
     /// Commits the settled offsets of these epochs. Blocks for at most `within`. Returns false on
     /// failure or timeout.
+    ///
+    /// A timeout is a failure although the commit may still succeed: the caller cannot know.
     pub(crate) fn commit(&self, epochs: &[Epoch], within: Duration) -> bool {
         let (answer, answered) = mpsc::channel();
         let asked = self
@@ -192,6 +224,9 @@ impl RebalanceContext {
         }
     }
 
+    /// Takes over partitions: gated, from the committed offset, under new epochs. Blocks for the
+    /// lookup of committed offsets. If that fails, the client looks them up itself, and only the
+    /// knowledge of records settled above them is missing.
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let shared = &self.shared;
         let targets = self.targets();
@@ -247,6 +282,9 @@ impl RebalanceContext {
     }
 
     /// Registers partitions for commits, and their retry partitions for reading.
+    ///
+    /// Both threads learn of a partition before its first record can arrive: the queue of a gated
+    /// partition is not read before this call.
     pub(crate) fn own(&self, owned: Vec<OwnedPartition>) {
         let followed = owned
             .iter()
@@ -261,6 +299,10 @@ impl RebalanceContext {
     }
 
     /// Reads the committed offsets and the settled offsets above them.
+    ///
+    /// For a partition without a committed offset, the configured reset decides, as without this
+    /// library. The position is set explicitly with its leader epoch, so that the client verifies
+    /// it.
     fn resume(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -326,6 +368,8 @@ impl RebalanceContext {
         }
     }
 
+    /// Gives partitions up. Blocks for at most the revoke timeout, plus one commit. When it
+    /// returns, no record of them runs or is committed, or the deadline has passed.
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         // Asked before the unassignment, which resets it.
         let lost = consumer.assignment_lost();
@@ -339,7 +383,7 @@ impl RebalanceContext {
         };
         // The partitions of a deleted topic are revoked in the same way, but not all partitions.
         if lost && self.assignments().all().next().is_none() {
-            let reason = "the group took its partitions away; it joins again";
+            let reason = "the group took the partitions of this member away; it joins again";
             self.shared.readiness.expelled(reason);
         }
         let epochs: Vec<Epoch> = removed
@@ -402,6 +446,7 @@ impl RebalanceContext {
         );
     }
 
+    /// Counts a rebalance.
     fn count(&self, kind: &'static str) {
         metrics::counter!(
             Metric::Rebalances.name(),
@@ -412,6 +457,7 @@ impl RebalanceContext {
     }
 }
 
+/// The partitions for a log line.
 fn names(list: &TopicPartitionList) -> String {
     let names: Vec<String> = list
         .elements()
@@ -422,11 +468,13 @@ fn names(list: &TopicPartitionList) -> String {
 }
 
 impl ClientContext for RebalanceContext {
+    /// Forwards the client's log, and remembers what it says about the last failed connection.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log::forward(level, facility, message);
         self.fault.note_line(level, facility, message);
     }
 
+    /// Called by the client on any of its threads. The poll thread takes the complaint.
     fn error(&self, error: KafkaError, reason: &str) {
         self.fault.note_error(&error, reason);
         trouble::complain(&error, reason);
@@ -438,6 +486,10 @@ impl ClientContext for RebalanceContext {
 }
 
 impl ConsumerContext for RebalanceContext {
+    /// Called by the client inside of a poll, on the poll thread, before the change takes effect.
+    ///
+    /// librdkafka calls it for the eager and the cooperative protocol alike; the binding assigns
+    /// and unassigns after it, incrementally or not.
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         self.rebalances.fetch_add(1, Ordering::Relaxed);
         match rebalance {

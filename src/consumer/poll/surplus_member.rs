@@ -1,4 +1,11 @@
 //! Detects a member to which the brokers assign nothing (KIP-848).
+//!
+//! With the classic protocols every member receives an assignment, if only an empty one, and is
+//! ready from then on. With KIP-848 a member with nothing to do receives none: it would be joining
+//! for ever, and a rolling update would wait for it. So a member that the client knows to be one,
+//! and that has received nothing for some seconds, counts as joined.
+//!
+//! It stays ready when it has joined, whatever it is assigned later; a lost assignment resets that.
 
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::settings::Assignment;
@@ -16,7 +23,9 @@ const EMPTY_FOR: Duration = Duration::from_secs(3);
 
 /// Detects that the group accepted this member without assigning it a partition.
 pub(crate) struct Surplus {
+    /// When the client was asked last.
     checked_at: Instant,
+    /// Since when it has been a member without an assignment.
     member_since: Option<Instant>,
 }
 
@@ -28,6 +37,7 @@ impl Surplus {
         }
     }
 
+    /// Called on every turn. Cheap, except every half second until the member has joined.
     pub(crate) fn look(&mut self, shared: &Shared, consumer: &BaseConsumer<RebalanceContext>) {
         if shared.readiness.has_joined() {
             self.member_since = None;

@@ -1,5 +1,10 @@
 //! Starts to read newly assigned retry partitions: from the committed offset, with the offsets
 //! settled above it.
+//!
+//! The parked set starts from the group's own commit of the retry partition, exactly like a source
+//! partition. If that commit belongs to another log (recreated, truncated), the whole log is read:
+//! records are handled again rather than lost. If Kafka deleted entries that were not settled, the
+//! loss is kept in the set and shown, and not passed over in silence.
 
 use crate::consumer::retry_reader::lookup::{Answer, LookupResult, Places};
 use crate::consumer::retry_reader::read_errors::ReadError;
@@ -25,6 +30,8 @@ const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
 
 impl RetryReader {
     /// Sends lookups of unknown retry partitions, and starts to read those that were answered.
+    ///
+    /// Called on every turn. The lookups themselves run elsewhere.
     pub(crate) fn look_up(&mut self) {
         while let Ok(answer) = self.answers.try_recv() {
             self.take_answer(answer);
@@ -34,6 +41,7 @@ impl RetryReader {
         }
     }
 
+    /// Applies the answer of a lookup to each of its partitions that is still assigned.
     fn take_answer(&mut self, answer: Answer) {
         for partition in answer.partitions {
             // It may have been revoked meanwhile.
@@ -70,6 +78,8 @@ impl RetryReader {
     }
 
     /// Keeps the partition gated, because its parked records are unknown. The lookup is repeated.
+    ///
+    /// The source partition stays gated: it is not known which of its keys wait.
     fn wait_for(&mut self, partition: &Arc<Partition>, retry: &RetryPartition, trouble: ReadError) {
         let number = partition.partition;
         if !self.troubles.has(&retry.topic, number) {
@@ -88,6 +98,10 @@ impl RetryReader {
 
     /// Opens the partition without a retry topic: no record can be parked or wait. The lookup is
     /// repeated.
+    ///
+    /// The service works without a retry topic, and worse: the log says how. The topic is looked
+    /// for every five seconds; when it appears, the partition is opened again, gated, so that its
+    /// records cannot overtake what another member parked there.
     fn open_without(&mut self, partition: &Arc<Partition>, retry: &RetryPartition) {
         let at = Instant::now() + LOOKUP_INTERVAL;
         self.unread.without.push((at, Arc::clone(partition)));
@@ -105,6 +119,9 @@ impl RetryReader {
         self.shared.intake.wake();
     }
 
+    /// Starts to read a partition from these offsets. An error is one of the client; the lookup is
+    /// then repeated. The order matters: the parked set and the log are known before the partition
+    /// is assigned to the client, so that no entry arrives before.
     fn begin(&mut self, partition: &Arc<Partition>, places: &Places) -> KafkaResult<()> {
         let Some(retry) = &partition.retry else {
             return Ok(());
@@ -181,6 +198,9 @@ impl RetryReader {
 
     /// The committed offset of a retry partition, with the offsets settled above it. The default if
     /// they belong to another log.
+    ///
+    /// Evidence of another log is another id of the topic, an offset beyond the end, or an earlier
+    /// report that the position was lost.
     fn committed(
         &self,
         partition: &Partition,

@@ -2,6 +2,25 @@
 //!
 //! It is separate from the retry reader, so that a broker that does not answer for a due record
 //! delays neither the reading nor the records of other partitions.
+//!
+//! # Fairness
+//!
+//! Each turn starts at the next partition and gives each due partition an equal share of the room,
+//! so that one partition with many parked records cannot keep the others waiting. The room is half
+//! of the in-flight limit at most
+//! ([`RetryTopics::room`](crate::consumer::shared::retry_topics::RetryTopics::room)).
+//!
+//! # Records that do not arrive
+//!
+//! A record that is missing after 5 s is looked up. It is lost if the log no longer reaches to it,
+//! or if it was read past twice, as after a deletion from the middle. Any doubt fetches it again: a
+//! lost record is an alarm that an operator must accept.
+//!
+//! # Example
+//!
+//! Two partitions have due records, 900 and 10, and there is room for 100. The first in turn is
+//! given 50, the second the rest that it needs: 10. In the next turn the other one is first, and
+//! what is left of the room goes to the 850.
 
 use crate::consumer::retry_reader::fetch::{FetchedRecord, Fetcher, PartitionFetch};
 use crate::consumer::shared::Shared;
@@ -28,6 +47,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_secs(1);
 
 /// Hands out due records, on a thread of its own.
+///
+/// It blocks only in its own queues. Lookups have threads of their own.
 pub(crate) struct Dispatcher {
     shared: Arc<Shared>,
     requests: mpsc::Receiver<DispatchRequest>,
@@ -71,6 +92,7 @@ impl Dispatcher {
         drop(wakers);
     }
 
+    /// The loop: requests, due records, arrived records, ended fetches.
     fn serve(&mut self) {
         loop {
             while let Ok(request) = self.requests.try_recv() {
@@ -105,6 +127,8 @@ impl Dispatcher {
     }
 
     /// Applies a request. Returns false to end.
+    ///
+    /// A request for an epoch that is not known has no effect.
     fn apply(&mut self, request: DispatchRequest) -> bool {
         match request {
             DispatchRequest::Look => self.shared.retry_topics.has_looked(),
@@ -126,6 +150,9 @@ impl Dispatcher {
     }
 
     /// Starts to fetch due records. Each partition gets its share of the room.
+    ///
+    /// Records that are far behind the others of their partition are handed back and come in a
+    /// later turn. If the client cannot be created, all wait for a second.
     fn begin_due(&mut self) {
         let now_ms = steady_ms();
         let mut room = self.room();
@@ -185,6 +212,7 @@ impl Dispatcher {
         room.saturating_sub(self.fetcher.fetching())
     }
 
+    /// Whether a partition has a due record and no fetch or lookup in progress.
     fn is_due(&self, partition: &Partition, now_ms: i64) -> bool {
         let is_free =
             !self.asked.contains_key(&partition.epoch) && !self.fetcher.is_busy(partition);
@@ -196,6 +224,8 @@ impl Dispatcher {
         due_ms.is_some_and(|due_ms| due_ms <= now_ms)
     }
 
+    /// How long to wait for a request or a record: until the next record is due or a fetch is late.
+    /// Not at all is never returned for records that there is no room for.
     fn wait(&self) -> Duration {
         let until = self.fetcher.until();
         let quiet = until.map_or(QUIET, |until| {
@@ -216,6 +246,7 @@ impl Dispatcher {
         Duration::from_millis(left_ms.unsigned_abs()).min(quiet)
     }
 
+    /// Sends fetched records to the workers of their keys. They count as in flight.
     fn hand_out(&self, picked: Vec<FetchedRecord>) {
         self.shared.admitted(picked.len());
         let retry_topics = &self.shared.retry_topics;
@@ -244,6 +275,8 @@ impl Dispatcher {
 
     /// Ends the fetch of a partition. If records did not arrive in time, it looks up whether they
     /// still exist.
+    ///
+    /// A fetch that is complete or full returns what did not arrive, to be fetched at once.
     fn ended(&mut self, fetch: PartitionFetch) {
         let is_late = fetch.is_late() && !fetch.left().is_empty();
         if !is_late {
@@ -255,6 +288,8 @@ impl Dispatcher {
         }
     }
 
+    /// Looks up the first and the end offset of a partition, on a thread of its own: the request
+    /// blocks, and other partitions must not wait. The answer comes as a request.
     fn ask_for_bounds(
         &mut self,
         fetch: PartitionFetch,
@@ -287,6 +322,9 @@ impl Dispatcher {
 
     /// Marks records as lost that are no longer in the log, so that those behind them continue. The
     /// others are fetched again.
+    ///
+    /// Only the first missing record is judged in a turn: those behind it are fetched again, as
+    /// they may just have been late. A lost record stops being waited for, and is reported.
     fn settle_missing(&mut self, fetch: &PartitionFetch, bounds: Option<(i64, i64)>) {
         let epoch = fetch.partition.epoch;
         let is_gone = !self
@@ -346,6 +384,7 @@ fn give_up(fetch: &PartitionFetch, until_ms: i64) {
     }
 }
 
+/// Returns these records, to be fetched from `until_ms` on.
 fn hand_back(tickets: &[(Arc<Partition>, Ticket)], until_ms: i64) {
     for (partition, ticket) in tickets {
         if let Some(retry) = &partition.retry {

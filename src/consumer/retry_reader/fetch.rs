@@ -3,6 +3,10 @@
 //! Uses a client of its own, created for the first due record, so that the retry reader keeps its
 //! position. A partition whose leader does not answer delays only its own records. It makes no
 //! decision about records that are not found.
+//!
+//! A fetch is for one partition and for offsets that lie close together: the client reads
+//! everything from the first to the last, and discards what was not requested. Far offsets are left
+//! for the next fetch. It ends when all records arrived, after 4 MiB, or after 5 s.
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::retry_topics::Waker;
@@ -29,6 +33,7 @@ const FETCH_WITHIN: Duration = Duration::from_secs(5);
 const GAP_MAX: i64 = 5_000;
 /// The most bytes fetched of one partition at a time, roughly.
 const BYTES_MAX: usize = 4 << 20;
+/// Messages taken at a time.
 const BURST_RECORDS: usize = 256;
 
 /// A record that was found.
@@ -52,9 +57,11 @@ struct FetchClient {
 /// The records of one partition that are being fetched, by ascending offset.
 pub(crate) struct PartitionFetch {
     pub(crate) partition: Arc<Partition>,
+    /// The requested records. `found` of them have arrived, in this order.
     tickets: Vec<Ticket>,
     found: usize,
     bytes: usize,
+    /// When the fetch is late.
     until: Instant,
     /// All offsets before this one were read.
     passed: i64,
@@ -76,6 +83,7 @@ impl PartitionFetch {
         Instant::now() >= self.until
     }
 
+    /// Whether the fetch has ended, with or without its records.
     fn is_over(&self) -> bool {
         self.left().is_empty() || self.bytes >= BYTES_MAX || self.is_late()
     }
@@ -85,11 +93,13 @@ impl PartitionFetch {
 pub(crate) struct Fetcher {
     config: ClientConfig,
     messages: Messages,
+    /// The fetches in progress, by retry topic and partition.
     fetches: HashMap<Arc<str>, HashMap<i32, PartitionFetch>>,
     client: Option<FetchClient>,
 }
 
 impl Fetcher {
+    /// Creates no client yet.
     pub(crate) fn new(config: ClientConfig) -> Self {
         Self {
             config,
@@ -100,6 +110,8 @@ impl Fetcher {
     }
 
     /// The client and its queue. The first call creates them.
+    ///
+    /// A member without due records needs no second client: it costs threads and connections.
     pub(crate) fn client(&mut self) -> KafkaResult<(Waker, Arc<BaseConsumer<LoggingContext>>)> {
         if let Some(client) = &self.client {
             return Ok((Arc::clone(&client.queue), Arc::clone(&client.consumer)));
@@ -134,6 +146,7 @@ impl Fetcher {
         self.all().map(|fetch| fetch.until).min()
     }
 
+    /// All fetches in progress.
     fn all(&self) -> impl Iterator<Item = &PartitionFetch> {
         self.fetches.values().flat_map(HashMap::values)
     }
@@ -175,6 +188,7 @@ impl Fetcher {
         (self.assign(&places), far)
     }
 
+    /// Forwards the partitions and assigns them at these offsets.
     fn assign(&mut self, places: &[(Arc<str>, i32, i64)]) -> KafkaResult<()> {
         let (queue, consumer) = self.client()?;
         let mut list = TopicPartitionList::with_capacity(places.len());
@@ -186,6 +200,8 @@ impl Fetcher {
     }
 
     /// Waits for records up to `timeout`, and takes the requested ones.
+    ///
+    /// Also serves the events of the client, which has no other caller.
     pub(crate) fn take(&mut self, shared: &Shared, timeout: Duration) -> Vec<FetchedRecord> {
         let Some(FetchClient {
             queue, consumer, ..
@@ -218,6 +234,7 @@ impl Fetcher {
         self.take_out(|fetch| epochs.contains(&fetch.partition.epoch));
     }
 
+    /// Ends the fetches that `is_wanted` selects, and unassigns their partitions.
     fn take_out(&mut self, is_wanted: impl Fn(&PartitionFetch) -> bool) -> Vec<PartitionFetch> {
         let mut out = Vec::new();
         let mut list = TopicPartitionList::new();
@@ -254,6 +271,9 @@ fn near(offsets: &[i64]) -> usize {
 
 /// Takes a record if it is the next requested one. Others are ignored: leftovers of an earlier
 /// fetch, or records that were not requested.
+///
+/// The headers of the retry topic become those of the source record again; a drill's repetition is
+/// recognised here.
 fn pick(
     shared: &Shared,
     fetch: &mut PartitionFetch,

@@ -1,5 +1,17 @@
 //! Detects offsets of a retry partition that the reader has missed between the entries that
 //! arrived.
+//!
+//! A missed entry could be a parked record, or the first one of a key: later records of the key
+//! would overtake it. Offsets of the retry topic are contiguous, as it is neither compacted nor
+//! written in transactions. So a gap means that the client discarded messages, for example after a
+//! seek that crossed a fetch, or that records were deleted. The missing offsets are fetched once
+//! more; a gap that stays is passed over and logged.
+//!
+//! # Example
+//!
+//! The reader expects 7. Entries at 7 and 8 arrive, then one at 11: the gap is at the third message
+//! and misses 9. The first two are added, and the client is sought back to 9. If the next entry is
+//! 11 again, 9 and 10 are gone from the log.
 
 use crate::consumer::state::offset_tracker::Epoch;
 use std::collections::HashMap;
@@ -24,7 +36,8 @@ pub(crate) struct Gap {
     pub(crate) missing: i64,
 }
 
-/// Returns the first gap in the messages that arrived. `next` is the first expected offset.
+/// Returns the first gap in the messages that arrived. `next` is the first expected offset. Offsets
+/// below it are no gap: they were read before.
 pub(crate) fn find(mut next: i64, outcomes: impl IntoIterator<Item = ReadOutcome>) -> Option<Gap> {
     for (at, outcome) in outcomes.into_iter().enumerate() {
         let (offset, after) = match outcome {

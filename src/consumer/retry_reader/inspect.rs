@@ -1,4 +1,8 @@
 //! Reads the records that a group has parked, without being a member of the group.
+//!
+//! It reads the retry topic from the committed offset, with the settled offsets of the commit
+//! metadata, and applies the entries to the same [`Parking`] as a member does. So the tool shows
+//! what a member that starts now would find.
 
 use crate::consumer::state::commit_metadata::{self, SettledAbove, Tag};
 use crate::kafka::error::failed;
@@ -13,7 +17,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 /// A key of a group whose records wait in the retry topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// The records behind the first one wait for it: nothing of the key is handled until it is settled.
+/// An operator may retry the key now, drop its first record, or let it wait.
+///
+/// A default one is empty: for tests of code that lists keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ParkedKey {
     /// The source topic.
     pub topic: String,
@@ -21,7 +31,8 @@ pub struct ParkedKey {
     pub partition: i32,
     /// The key. None for a record without a key, which waits on its own.
     pub key: Option<Vec<u8>>,
-    /// Offsets of its records in the retry topic, in the order in which they are handled.
+    /// Offsets of its records in the retry topic, in the order in which they are handled. Not
+    /// offsets of the source topic.
     pub offsets: Vec<i64>,
     /// The offset of its first record in the source topic. None if unknown.
     pub origin: Option<i64>,
@@ -29,7 +40,9 @@ pub struct ParkedKey {
     pub wait: RetryState,
     /// Why it waits, and since when.
     pub why: Why,
-    /// The dead letter whose replay the key waits for, by its offset in the source topic.
+    /// The dead letter whose replay the key waits for, by its offset in the source topic
+    /// ([`AfterDeadLetter::HoldKey`](crate::consumer::AfterDeadLetter::HoldKey)). None for a key
+    /// that waits for its next attempt.
     pub held_for: Option<i64>,
 }
 
@@ -48,6 +61,24 @@ struct Known {
 ///
 /// # Errors
 /// Returns an error if the cluster cannot be reached or the retry topic does not exist.
+///
+/// It needs the permissions to describe the group and to read the retry topic. It may run beside
+/// the group, and changes nothing.
+///
+/// # Examples
+/// ```no_run
+/// use evenkeel::consumer::parked_keys;
+/// use evenkeel::kafka::KafkaConfig;
+/// use std::time::Duration;
+///
+/// // Blocks: call it on a thread of its own, or in `spawn_blocking`.
+/// let kafka = KafkaConfig::from_env()?;
+/// for key in parked_keys(&kafka, "payments", "shop.orders", Duration::from_secs(10))? {
+///     let name = key.key.as_deref().map(String::from_utf8_lossy);
+///     println!("{name:?}: {} records, {} attempts", key.offsets.len(), key.wait.attempts);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn parked_keys(
     kafka: &KafkaConfig,
     group: &str,
@@ -101,12 +132,14 @@ pub fn parked_records<E: From<KafkaError>>(
     Ok(())
 }
 
-/// The unsettled part of a retry partition.
+/// The unsettled part of a retry partition: from the committed offset to the end, without the
+/// offsets that are settled above it.
 struct Unsettled {
     span: Span,
     settled_above: SettledAbove,
 }
 
+/// The unsettled part of every partition of the retry topic.
 fn unsettled_parts(
     kafka: &KafkaConfig,
     group: &str,
@@ -148,6 +181,7 @@ fn unsettled_parts(
     Ok(parts)
 }
 
+/// The group's committed offsets, read by a client that does not join the group.
 fn committed_of(
     kafka: &KafkaConfig,
     group: &str,

@@ -1,5 +1,20 @@
 //! Looks up retry partitions at the brokers: whether they exist, the group's committed offsets, and
 //! their first and end offsets.
+//!
+//! Every request to the brokers blocks, up to 5 s for each, and a broker that is down must not
+//! delay the partitions of others: offsets are asked of each leader separately, on threads that end
+//! with their answer. A result is either certain or [`LookupResult::Trouble`]. A topic counts as
+//! absent only if the brokers say so *and* refuse its creation: otherwise a broker that does not
+//! know it yet would open a partition without its parked records.
+//!
+//! | topic | creation | result for its partitions |
+//! |---|---|---|
+//! | exists, with the partition | | found: committed, first and end offset |
+//! | too few partitions | partitions are added | found, or trouble: add them by hand |
+//! | missing | created | found, or trouble until all brokers know it |
+//! | missing | refused | absent: the source partition opens without parking |
+//! | hidden, or no answer | | trouble: the source partition waits |
+//! | was absent, exists now | | appeared: the source partition is opened again |
 
 use crate::consumer::group_topics;
 use crate::consumer::retry_reader::read_errors::ReadError;
@@ -25,10 +40,13 @@ const CREATE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// The result of a lookup for some partitions of one retry topic.
 pub(crate) struct Answer {
+    /// The source partitions that it is about.
     pub(crate) partitions: Vec<Arc<Partition>>,
+    /// The same for all of them.
     pub(crate) told: LookupResult,
 }
 
+/// What a lookup found out.
 pub(crate) enum LookupResult {
     /// They exist.
     Found(Arc<Places>),
@@ -42,8 +60,11 @@ pub(crate) enum LookupResult {
 
 /// The committed, first and end offsets of retry partitions.
 pub(crate) struct Places {
+    /// The group's committed offsets.
     pub(crate) committed: Vec<Committed>,
+    /// The first offsets.
     pub(crate) beginnings: TopicPartitionList,
+    /// The end offsets, which decide when the parked set is complete.
     pub(crate) ends: TopicPartitionList,
     /// The id of the topic.
     pub(crate) topic_id: Option<TopicId>,
@@ -60,12 +81,15 @@ pub(crate) enum Question {
 
 /// Whether the topic exists, with the leaders of its partitions.
 enum Presence {
+    /// The leader of each partition; -1 for none.
     Present(HashMap<i32, i32>),
     Absent,
+    /// It is unknown whether the topic exists.
     Trouble(ReadError),
 }
 
-/// Creates missing topics and partitions, at a limited rate.
+/// Creates missing topics and partitions, at a limited rate, for all lookups of a member: many
+/// partitions miss the same topic.
 struct Maker {
     shared: Arc<Shared>,
     kafka: KafkaConfig,
@@ -77,6 +101,8 @@ struct Maker {
 impl Maker {
     /// Creates missing topics and partitions. Returns true if the brokers refuse, so that they stay
     /// missing.
+    ///
+    /// Serialised: the second of two callers finds the result of the first.
     fn make(&self) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, is_refused)) = *last
@@ -108,9 +134,12 @@ impl Maker {
 }
 
 /// Runs lookups on threads of their own.
+///
+/// Cheap to clone. Each lookup has a thread, and one more for each leader.
 #[derive(Clone)]
 pub(crate) struct LookupThread {
     consumer: Arc<BaseConsumer<LoggingContext>>,
+    /// Creates what is missing.
     maker: Arc<Maker>,
     answers: mpsc::Sender<Answer>,
     waker: Waker,
@@ -155,12 +184,14 @@ impl LookupThread {
         }
     }
 
+    /// Sends an answer, and wakes the reader.
     fn answer(&self, partitions: Vec<Arc<Partition>>, told: LookupResult) {
         // The receiver is dropped at the end of the run.
         let _ = self.answers.send(Answer { partitions, told });
         self.waker.wake();
     }
 
+    /// The lookup, on its thread. Ends with an answer for every partition.
     fn run(&self, topic: &str, partitions: Vec<Arc<Partition>>, question: Question) {
         let mut presence = self.presence(topic);
         let is_lacking = |leaders: &HashMap<i32, i32>| {
@@ -203,6 +234,8 @@ impl LookupThread {
     }
 
     /// Looks up the topic by name: a list of all topics omits topics without permission.
+    ///
+    /// The answer of one broker, which may be behind the others.
     fn presence(&self, topic: &str) -> Presence {
         let metadata = match self.consumer.fetch_metadata(Some(topic), ANSWER_WITHIN) {
             Ok(metadata) => metadata,
@@ -228,6 +261,10 @@ impl LookupThread {
     }
 
     /// Asks each leader about its own partitions.
+    ///
+    /// Committed offsets come from the group's coordinator, in one request for all. Partitions that
+    /// the topic does not have, although its source has them, are a trouble of their own: they can
+    /// be added.
     fn ask_leaders(
         &self,
         topic: &str,
@@ -275,6 +312,7 @@ impl LookupThread {
         });
     }
 
+    /// All offsets of partitions with one leader. Blocks for up to four requests.
     fn places(
         &self,
         topic: &str,
@@ -298,6 +336,7 @@ impl LookupThread {
     }
 }
 
+/// These partitions at this offset, as a list of the client.
 fn list(
     topic: &str,
     partitions: &[Arc<Partition>],

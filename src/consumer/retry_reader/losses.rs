@@ -2,6 +2,16 @@
 //! their loss on an operator's command.
 //!
 //! Until then they count as unsettled, so that the alarm returns after a restart.
+//!
+//! A parked record is the only copy that is still to be handled: its source offset is committed.
+//! Kafka deletes it only if somebody changed the topic, which the check of own topics reports
+//! before.
+//!
+//! | loss | noticed by | ends by |
+//! |---|---|---|
+//! | first entries of a partition | its first offset | `groups accept-loss`, or a revoke |
+//! | a record that is due and gone | the dispatcher | the same |
+//! | a whole topic | the check of own topics | the topic's creation, which ends the run |
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::retry_topics::Loss;
@@ -97,6 +107,7 @@ impl Shared {
         entries
     }
 
+    /// The gauge of lost entries of a retry partition.
     fn parked_lost(&self, topic: &str, partition: i32) -> metrics::Gauge {
         let partition = partition.to_string();
         let labels = [

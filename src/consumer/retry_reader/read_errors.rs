@@ -1,4 +1,7 @@
 //! Why retry partitions cannot be read, and the reason in the health.
+//!
+//! A partition whose parked records are unknown waits: none of its records may be handled, as it
+//! could overtake a parked one. The first error is described in the health, with the number of all.
 
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use std::collections::BTreeMap;
@@ -30,15 +33,16 @@ impl From<ClientError> for ReadError {
 }
 
 impl ReadError {
+    /// The error, and what to do about it.
     fn describe(&self, topic: &str, partition: i32) -> String {
         match self {
             Self::Forbidden => format!(
-                "this member may not see or may not read {topic}; allow it DESCRIBE, READ and WRITE on that topic"
+                "this member lacks a permission on {topic}; allow it DESCRIBE, READ and WRITE on that topic"
             ),
             Self::Lacking { partitions } => format!(
                 "{topic} has {partitions} partitions, which are fewer than its source has; add partitions to it"
             ),
-            Self::InDoubt => format!("the brokers do not tell yet whether {topic} exists"),
+            Self::InDoubt => format!("the brokers do not agree yet whether {topic} exists"),
             Self::Other(cause) => format!("{topic}/{partition}: {cause}"),
         }
     }
@@ -47,11 +51,13 @@ impl ReadError {
 /// Retry partitions with read errors.
 #[derive(Default)]
 pub(crate) struct ReadErrors {
+    /// The errors, by retry topic and partition.
     partitions: BTreeMap<(Arc<str>, i32), ReadError>,
     is_changed: bool,
 }
 
 impl ReadErrors {
+    /// Registers an error, in place of an earlier one of the partition.
     pub(crate) fn add(&mut self, topic: &Arc<str>, partition: i32, trouble: ReadError) {
         let place = (Arc::clone(topic), partition);
         if self.partitions.get(&place) != Some(&trouble) {
@@ -60,6 +66,7 @@ impl ReadErrors {
         }
     }
 
+    /// The partition can be read, or was revoked.
     pub(crate) fn remove(&mut self, topic: &Arc<str>, partition: i32) {
         if !self.partitions.is_empty() {
             let place = (Arc::clone(topic), partition);
@@ -67,6 +74,7 @@ impl ReadErrors {
         }
     }
 
+    /// Whether all retry partitions can be read.
     pub(crate) fn is_empty(&self) -> bool {
         self.partitions.is_empty()
     }
@@ -82,6 +90,7 @@ impl ReadErrors {
         std::mem::take(&mut self.is_changed).then(|| self.status())
     }
 
+    /// The state for the health.
     fn status(&self) -> Result<(), String> {
         let Some(((topic, partition), trouble)) = self.partitions.first_key_value() else {
             return Ok(());

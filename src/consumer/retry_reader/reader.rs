@@ -4,6 +4,21 @@
 //! Owns a second client, which joins no group and is assigned its partitions directly: the owner of
 //! a partition reads its retry partition, whatever the assignor. It does not commit; the group's
 //! member does.
+//!
+//! The parked set of a partition must be complete before its first record is handled, and stay
+//! complete: every entry is added in the order of the log, or the partition is read again from
+//! where one is missing. Doubts, which each stop the run of messages and seek, are a later leader
+//! epoch than the committed one (truncation) and a gap.
+//!
+//! | message | effect |
+//! |---|---|
+//! | parked record | its key waits; the record is due at its time, after those before it |
+//! | note of another failure | the record is due later |
+//! | note of a hold | its key waits for a replay |
+//! | entry of another group | ignored; bounds the deletion |
+//! | unknown entry | ignored: a later release wrote it |
+//! | end of the log | completes the parked set, at the end that was looked up |
+//! | error | the partition is read again; the health names it |
 
 use crate::consumer::retry_reader::dispatch::Dispatcher;
 use crate::consumer::retry_reader::gap_check::{self, Gap, Gaps, ReadOutcome};
@@ -58,21 +73,29 @@ pub(crate) enum ReaderRequest {
 }
 
 /// Reads retry partitions, on a thread of its own.
+///
+/// Its drop closes the dispatcher.
 pub(crate) struct RetryReader {
     pub(crate) shared: Arc<Shared>,
     requests: mpsc::Receiver<ReaderRequest>,
     /// By the name of the retry topic and the partition's number.
     pub(crate) followed: HashMap<Arc<str>, HashMap<i32, Arc<Partition>>>,
+    /// Partitions that are not read yet.
     pub(crate) unread: UnreadPartitions,
+    /// Looks partitions up, on threads of its own.
     pub(crate) asker: LookupThread,
     pub(crate) answers: mpsc::Receiver<Answer>,
+    /// Why partitions are not read.
     pub(crate) troubles: ReadErrors,
+    /// When partitions with errors are read again.
     retry_at: Instant,
+    /// Gaps that were fetched again once.
     gaps: Gaps,
     messages: Messages,
     // Declared before the client: they must be dropped first.
     _watched: Watched,
     _login: Login,
+    /// All partitions are forwarded to it. Requests wake the thread through it.
     pub(crate) queue: Arc<ForwardedQueue<LoggingContext>>,
     pub(crate) consumer: Arc<BaseConsumer<LoggingContext>>,
 }
@@ -128,6 +151,9 @@ impl RetryReader {
     }
 
     /// Reads until it is closed.
+    ///
+    /// Requests come first: a revoked partition is not read any more, and an assigned one is looked
+    /// up at once. Then answers, entries, retries, and the client's events.
     pub(crate) fn run(mut self) {
         loop {
             loop {
@@ -161,6 +187,7 @@ impl RetryReader {
         }
     }
 
+    /// Stops to read the partitions of revoked epochs, and removes all that was noted of them.
     fn forget(&mut self, epochs: &[Epoch]) {
         for partition in self.unread.forget(epochs) {
             if let Some(retry) = &partition.retry {
@@ -239,6 +266,10 @@ impl RetryReader {
 
     /// Processes consecutive messages of one partition. Returns false if further ones are fetched
     /// again.
+    ///
+    /// Two doubts are resolved before an entry is added. The first entry of a partition may be of a
+    /// later leader than the committed offset: a seek with the leader epoch has the brokers check
+    /// it (KIP-320). And entries may be missing before one that arrived ([`gap_check`]).
     fn take_in(&mut self, run: &[Message<'_>], partition: &Arc<Partition>, now: Now) -> bool {
         let Some(retry) = &partition.retry else {
             return true;
@@ -269,6 +300,13 @@ impl RetryReader {
     }
 
     /// Adds entries to the parked set. Returns false if the log does not have the requested offset.
+    ///
+    /// All entries are added under one lock of the parked set. What they imply for others (losses,
+    /// entries of another group, errors) is reported after it.
+    ///
+    /// A lost position is accepted only while nothing depends on it: before the gate opens, or
+    /// while no key waits. Then the partition is read from its beginning. Otherwise it is an error,
+    /// and the partition waits for an operator.
     fn enter(
         &mut self,
         run: &[Message<'_>],
@@ -357,6 +395,9 @@ impl RetryReader {
 
     /// Reports an entry of another group whose retry topic has the same name. It is ignored, and
     /// retention never deletes it or later entries.
+    ///
+    /// The names `a.b` with topic `c` and `a` with topic `b.c` combine to the same retry topic.
+    /// Each entry has its group and topic in its headers.
     fn meet_foreign(&self, retry: &RetryPartition, number: i32, offset: i64, headers: &Headers) {
         if self
             .shared
@@ -379,6 +420,9 @@ impl RetryReader {
 
     /// Seeks partitions with read errors to their next offset. A partition that can be read again
     /// then reports at least its end.
+    ///
+    /// A partition with an error is sought to the offset after its last entry. A seek that succeeds
+    /// makes the client report at least the end.
     fn retry_failed(&mut self) {
         if self.troubles.is_empty() || Instant::now() < self.retry_at {
             return;
@@ -449,6 +493,7 @@ impl RetryReader {
         }
     }
 
+    /// How long to wait for entries: until a lookup or a retry is due.
     fn wait(&self) -> Duration {
         let mut wait = self
             .unread
@@ -480,6 +525,9 @@ fn outcome_of(message: &Message<'_>) -> ReadOutcome {
 }
 
 /// The configuration of a client that reads retry partitions.
+///
+/// It never resets an offset by itself (`auto.offset.reset=error`): a lost position must be
+/// noticed. It reports ends, which complete the parked set.
 fn client(kafka: &KafkaConfig, group: &str) -> Result<ClientConfig, KafkaError> {
     let mut config = kafka.consumer(group)?;
     config
@@ -492,6 +540,9 @@ fn client(kafka: &KafkaConfig, group: &str) -> Result<ClientConfig, KafkaError> 
 }
 
 /// Opens the gate of the partition after its parked set is complete.
+///
+/// Called after every change of a parked set that may complete it. The intake thread passes on what
+/// it kept.
 pub(crate) fn open(shared: &Shared, retry: &RetryPartition) {
     if !retry.is_open() && retry.state().is_whole() {
         retry.set_gate(OPEN);

@@ -3,6 +3,22 @@
 //! Entries of other groups are not deleted. If the names of two groups combine to the same retry
 //! topic, it has entries of both. Only the beginning of a partition can be deleted, so that
 //! deletion ends at the first entry of another group.
+//!
+//! # Retention by snapshots
+//!
+//! A record may be deleted when it has been *settled* for the retention time, which the log does
+//! not tell. So the committed offsets are noted at intervals, and an offset that was committed a
+//! retention time ago bounds the deletion. The notes are in memory: after a restart the time starts
+//! again.
+//!
+//! `DeleteRecords` moves the first offset of a partition. It needs the permission `Delete` on the
+//! topic.
+//!
+//! # Example
+//!
+//! With a retention of an hour, snapshots are taken about once a minute: 12:00 → offset 40, 12:01 →
+//! 55, and so on. At 13:00 the first is an hour old. Everything before 40 has been settled for an
+//! hour and is deleted; 40 to 54 follow at 13:01.
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::retry_topics::Bounds;
@@ -26,6 +42,8 @@ const SNAPSHOTS_MAX: u32 = 64;
 type Committed = HashMap<(Arc<str>, i32), i64>;
 
 /// Deletes records that have been settled for the retention time, until the handle is dropped.
+///
+/// The interval is the retention time, at least a second and at most a minute.
 pub(in crate::consumer) fn spawn(
     shared: &Arc<Shared>,
     kafka: KafkaConfig,
@@ -59,6 +77,9 @@ pub(in crate::consumer) fn spawn(
 }
 
 /// Deletes the records before these committed offsets, unless they were deleted before.
+///
+/// All topics are tried; the last error is returned. Offsets that were deleted are remembered, so
+/// that nothing is requested twice.
 async fn clean(
     shared: &Arc<Shared>,
     kafka: &KafkaConfig,
@@ -98,7 +119,7 @@ async fn clean(
 }
 
 /// The offset before which a partition may be deleted. None if it is unknown or the partition was
-/// revoked.
+/// revoked. Reads the beginning of the partition once per assignment, for entries of other groups.
 async fn deletable(
     shared: &Arc<Shared>,
     kafka: &KafkaConfig,
@@ -134,6 +155,8 @@ async fn deletable(
 }
 
 /// The first entry of another group in these offsets.
+///
+/// Blocks, while it reads from the first offset to the start of this assignment.
 fn first_foreign(
     shared: &Shared,
     kafka: &KafkaConfig,

@@ -1,4 +1,15 @@
 //! Assigned partitions whose retry partitions are not read yet, with the times of their lookups.
+//!
+//! A partition is in one of three lists: to be looked up, being looked up, or without a retry
+//! topic. An answer for a partition that is in none of them comes too late.
+//!
+//! | list | leaves it for | when |
+//! |---|---|---|
+//! | `unknown` | `asked` | at once after an assignment; a second after trouble |
+//! | `asked` | the reader | the partition was found |
+//! | `asked` | `unknown` | trouble |
+//! | `asked` | `without` | the topic is absent |
+//! | `without` | `asked` | every five seconds |
 
 use crate::consumer::retry_reader::lookup::Question;
 use crate::consumer::state::offset_tracker::Epoch;
@@ -19,6 +30,7 @@ pub(crate) struct UnreadPartitions {
 }
 
 impl UnreadPartitions {
+    /// Adds assigned partitions, to be looked up at once.
     pub(crate) fn add(&mut self, partitions: Vec<Arc<Partition>>) {
         let now = Instant::now();
         let unknown = partitions.into_iter().map(|partition| (now, partition));

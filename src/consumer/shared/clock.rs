@@ -3,6 +3,12 @@
 //! Times in the log are wall-clock times, because other members read them. If the wall clock is set
 //! back by a day, a parked record must not wait a day longer. So a time is translated when it is
 //! read, and then compared with a clock that never goes back.
+//!
+//! # Example
+//!
+//! An entry is due at 12:10, and is read at 12:00 when the steady clock shows 11:58: it is due at
+//! 12:08 of the steady clock, ten minutes from now. If the wall clock is then set back to 11:00,
+//! nothing changes.
 
 use crate::recovery::parked::{RetryState, RetryTopicEntry};
 use jiff::Timestamp;
@@ -15,6 +21,8 @@ pub(crate) fn now_ms() -> i64 {
 }
 
 /// Milliseconds that start at the wall clock's time and never go back or jump.
+///
+/// Starts at the wall clock's time, so that both agree until the wall clock is set.
 pub(crate) fn steady_ms() -> i64 {
     static BEGAN: OnceLock<(Instant, i64)> = OnceLock::new();
     let (began, began_ms) = BEGAN.get_or_init(|| (Instant::now(), now_ms()));
@@ -25,11 +33,14 @@ pub(crate) fn steady_ms() -> i64 {
 /// One moment on both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Now {
+    /// Milliseconds of the wall clock.
     pub(crate) wall_ms: i64,
     pub(crate) steady_ms: i64,
 }
 
 impl Now {
+    /// Reads both clocks. Entries that are read together use one reading, so that their order
+    /// stays.
     pub(crate) fn read() -> Self {
         Self {
             wall_ms: now_ms(),
@@ -38,6 +49,9 @@ impl Now {
     }
 
     /// Translates the due time of an entry from the wall clock to the steady clock.
+    ///
+    /// A due time that lies in the past stays in the past; one of 0 means at once on both clocks.
+    /// An entry without a due time is unchanged.
     pub(crate) fn translated(self, entry: RetryTopicEntry) -> RetryTopicEntry {
         let translated = |wait: RetryState| match wait.not_before_ms {
             0 => wait,

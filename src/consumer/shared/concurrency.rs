@@ -1,4 +1,34 @@
 //! The concurrency limit of a consumer. Its workers share it.
+//!
+//! # Why permits and not a counter
+//!
+//! [`ConsumerSettings::concurrency`](crate::consumer::ConsumerSettings::concurrency) bounds the
+//! handlers of all workers together, while each worker decides alone and without a lock whether it
+//! starts one. So each worker owns one permit, with which it always makes progress, and draws
+//! further ones from a shared pool. It keeps a drawn permit while records wait for it, and gives it
+//! back when it rests, or when others wait and it holds more than its fair share: no worker with
+//! many keys can starve the others.
+//!
+//! # Lending
+//!
+//! A handler that only waits (between attempts, for a dependency, for its dead letter) lends its
+//! permit to others and takes one back before it continues, so that waiting records use up no
+//! concurrency. A lent permit whose owner ends meanwhile is paid back: taken from the pool at once,
+//! or withheld from the next one that is returned (`owed`). The number of permits in circulation
+//! stays the same.
+//!
+//! # Holding
+//!
+//! While a breaker is open no handler starts, except for *trials*: single ones that find out
+//! whether other records succeed. Probes of a retry run beside this limit after a second, because
+//! hanging handlers may hold every permit.
+//!
+//! # Example
+//!
+//! With a concurrency of 10 and 4 workers, each worker owns 1 permit, the pool has 6, and a fair
+//! share is
+//! 2. A worker with 20 ready keys draws all 6 and runs 7 handlers. When another worker waits, it
+//!    gives back a permit with each handler that ends, until it holds 2.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,8 +38,13 @@ use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A pool of permits for running handlers. Every worker owns one permit beside the pool.
+///
+/// The sum of all permits, in the pool, with workers and lent, is the concurrency. With fewer
+/// permits than workers there are as many as workers.
 pub(crate) struct ConcurrencyLimit {
+    /// The pool: the concurrency without one permit per worker. Never closed.
     shared: Arc<Semaphore>,
+    /// How many permits a worker keeps while others wait for one.
     fair_share: usize,
     /// Workers and handlers that wait for a permit.
     waiters: AtomicUsize,
@@ -40,6 +75,8 @@ impl ConcurrencyLimit {
 
 impl ConcurrencyLimit {
     /// Lends the permit of a handler that only waits to others.
+    ///
+    /// The drop of the result pays the debt, whatever becomes of the handler.
     pub(crate) fn lend(self: &Arc<Self>) -> LentPermit {
         self.give_back();
         LentPermit {
@@ -48,7 +85,8 @@ impl ConcurrencyLimit {
         }
     }
 
-    /// Holds all handlers, or allows them again. The caller has to notify the workers.
+    /// Holds all handlers, or allows them again. The caller has to notify the workers. Both revoke
+    /// a trial that was not used.
     pub(crate) fn hold(&self, hold: bool) {
         self.trials.store(0, Ordering::Relaxed);
         self.is_held.store(hold, Ordering::Relaxed);
@@ -64,10 +102,12 @@ impl ConcurrencyLimit {
         self.trials.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether no handler may start.
     fn is_held(&self) -> bool {
         self.is_held.load(Ordering::Relaxed)
     }
 
+    /// Uses the trial. Returns false if there is none, or another worker was first.
     fn take_trial(&self) -> bool {
         let less = |trials: usize| trials.checked_sub(1);
         let taken = self
@@ -76,6 +116,7 @@ impl ConcurrencyLimit {
         taken.is_ok()
     }
 
+    /// Returns a permit to the pool, or pays a debt with it.
     fn give_back(&self) {
         let owed = self
             .owed
@@ -96,6 +137,8 @@ pub(crate) struct LentPermit {
 
 impl LentPermit {
     /// Waits until a permit is available again.
+    ///
+    /// Cancel-safe: if it is dropped, the permit counts as lent, and the debt is noted.
     pub(crate) async fn take_back(mut self) {
         let _waiter = CountedWaiter::new(&self.pool);
         // The pool is never closed.
@@ -119,6 +162,7 @@ impl Drop for LentPermit {
 struct CountedWaiter<'a>(&'a ConcurrencyLimit);
 
 impl<'a> CountedWaiter<'a> {
+    /// Counts the caller as waiting.
     fn new(pool: &'a ConcurrencyLimit) -> Self {
         pool.waiters.fetch_add(1, Ordering::Relaxed);
         Self(pool)
@@ -131,18 +175,21 @@ impl Drop for CountedWaiter<'_> {
     }
 }
 
+/// A permit that is being waited for in the pool's queue, which is fair.
 type Acquire = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
 
-/// The permits of one worker.
+/// The permits of one worker. Not shared: the worker's task owns it.
 pub(crate) struct Permits {
     pool: Arc<ConcurrencyLimit>,
     /// How many handlers may run now: the worker's own permit and those drawn from the pool.
     held: usize,
     running: usize,
+    /// The place in the pool's queue, while records wait here without a permit.
     acquiring: Option<Acquire>,
 }
 
 impl Permits {
+    /// The permits of a worker that runs nothing: its own.
     pub(crate) fn new(pool: Arc<ConcurrencyLimit>) -> Self {
         Self {
             pool,
@@ -180,6 +227,9 @@ impl Permits {
 
     /// Ends a running handler. `waiting` tells whether records wait here: then the worker keeps the
     /// permit, unless it holds more than its fair share and another one waits for a permit.
+    ///
+    /// The permit is kept for the next record of this worker, which saves two atomic operations per
+    /// record.
     pub(crate) fn finished(&mut self, waiting: bool) {
         self.running -= 1;
         let others_wait = self.pool.waiters.load(Ordering::Relaxed) > 0;
@@ -200,6 +250,8 @@ impl Permits {
     }
 
     /// Waits in the pool's queue for one more permit. Ready when the worker holds it.
+    ///
+    /// While handlers are held it gives up its place: the probe may need that permit.
     pub(crate) fn poll_acquire(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.pool.is_held() {
             // A permit that is queued or held here may be the one that the probe needs.
@@ -225,6 +277,7 @@ impl Permits {
         }
     }
 
+    /// Leaves the pool's queue.
     fn stop_acquiring(&mut self) {
         if self.acquiring.take().is_some() {
             self.pool.waiters.fetch_sub(1, Ordering::Relaxed);

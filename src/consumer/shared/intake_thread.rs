@@ -1,4 +1,7 @@
 //! The thread that takes records from the client, and the means to wake it.
+//!
+//! Parking and unparking instead of a condition variable: a wake that comes before the wait is kept
+//! by the thread's token, so that none is lost, and waking takes no lock.
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
@@ -9,7 +12,9 @@ use std::time::Duration;
 /// The intake thread. Unset until it has started.
 #[derive(Default)]
 pub(crate) struct IntakeThread {
+    /// The thread, once it runs.
     thread: OnceLock<Thread>,
+    /// Whether it waits for room. Saves the wake of every settled record while it does not.
     waits: AtomicBool,
 }
 

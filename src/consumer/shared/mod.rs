@@ -1,4 +1,19 @@
 //! The state that the threads and tasks of one running consumer share.
+//!
+//! One [`Shared`] exists per run. Each part of it has one owner that changes it and guards itself;
+//! the struct only brings them together. Counters and flags are atomics without an order between
+//! them: nothing is concluded from two of them.
+//!
+//! | part | written by | read by |
+//! |---|---|---|
+//! | [`mailbox`] | poll thread, dispatcher, watchdog | the worker that owns it |
+//! | [`concurrency`] | workers, retries, breakers | workers |
+//! | [`breakers`] | workers, poll thread | workers, poll thread |
+//! | [`control`] | poll thread | workers, poll thread |
+//! | [`dead_letters`] | retries | flood guard, health |
+//! | [`readiness`] | all threads | the health |
+//! | [`retry_topics`] | reader, dispatcher, workers, committing thread | the same |
+//! | [`intake_thread`], [`stop_deadlines`] | all threads | poll thread, the run |
 
 pub(crate) mod breakers;
 pub(crate) mod clock;
@@ -32,29 +47,48 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::Notify;
 
 /// The shared state of a running consumer.
+///
+/// It is created before the workers and dropped after the last of them. Nothing in it refers back
+/// to it, so that it has no cycle.
 pub(crate) struct Shared {
+    /// The consumer group: in log lines, labels and names of topics.
     pub(crate) group: String,
+    /// The settings, with durations that can be added.
     pub(crate) settings: ConsumerSettings,
+    /// Passed to handlers with each delivery. Each worker has a clone.
     pub(crate) scope: DeliveryScope,
+    /// Classifies errors that handlers did not classify.
     pub(crate) classifier: Classifier,
+    /// Writes dead letters and records to the group's other topics.
     pub(crate) dead_letters: DeadLetterWriter,
     /// This consumer's part of the process's health and metrics.
     pub(crate) health: Part,
+    /// Decides whether the consumer is ready.
     pub(crate) readiness: Arc<Readiness>,
     pub(crate) counters: Counters,
+    /// The mailboxes of the workers, by the number of the worker.
     pub(crate) workers: Vec<Arc<Mailbox>>,
+    /// The concurrency limit.
     pub(crate) permits: Arc<ConcurrencyLimit>,
+    /// Chooses the worker of a record. Intake and the dispatcher use the same, so that a parked
+    /// record comes to the worker of its key.
     pub(crate) partitioner: WorkerPartitioner,
     pub(crate) retry_topics: RetryTopics,
+    /// The circuit breakers.
     pub(crate) breakers: Arc<Breakers>,
+    /// Commands of operators, for records and parked sets.
     pub(crate) control: Arc<Control>,
+    /// Whether the run is ending.
     pub(crate) end: RunEnd,
     /// Notified when one of the group's own topics seems to be missing.
     pub(crate) group_topics_check: Notify,
     /// Bytes of the batches whose records are in flight.
     pub(crate) budget: Arc<AtomicUsize>,
+    /// Records admitted and not settled or released, parked ones included.
     in_flight: AtomicUsize,
+    /// Locked by the poll thread and the committing thread only.
     tracker: Mutex<OffsetTracker>,
+    /// The poll thread, to be woken.
     pub(crate) intake: Arc<IntakeThread>,
     /// Assignments whose topics were recreated.
     recreated: Mutex<Vec<Epoch>>,
@@ -69,11 +103,13 @@ pub(crate) struct Shared {
 /// The counts of a run.
 #[derive(Default)]
 pub(crate) struct Counters {
+    /// Records taken from the client and passed to workers.
     pub(crate) received: AtomicU64,
     /// Records released unsettled, by a revoke or at the end of the run.
     pub(crate) abandoned: AtomicU64,
     /// Abandoned records that the end of the run released after an attempt.
     unfinished: AtomicU64,
+    /// Records settled, by any outcome. The four that follow are parts of it.
     pub(crate) settled: AtomicU64,
     pub(crate) duplicates: AtomicU64,
     pub(crate) ignored: AtomicU64,
@@ -162,6 +198,9 @@ impl Shared {
 
     /// Counts records that left, settled or not. Wakes intake if it waits and half of the limit is
     /// free.
+    ///
+    /// The half avoids a wake-up per record: intake would otherwise take single records at the
+    /// limit.
     pub(crate) fn left(&self, records: usize) {
         let before = self.in_flight.fetch_sub(records, Relaxed);
         if before - records <= self.settings.in_flight_records_max() / 2 && self.intake.waits() {
@@ -178,6 +217,10 @@ impl Shared {
     }
 
     /// Ends the run with this error. A fresh process can continue.
+    ///
+    /// The first reason is kept. The poll thread finds it at its next turn, drains and returns it
+    /// as [`ConsumerError::Fatal`](crate::consumer::ConsumerError::Fatal); until then other records
+    /// continue.
     pub(crate) fn abort(&self, reason: impl Into<String>) {
         let reason = reason.into();
         tracing::error!(
@@ -218,6 +261,7 @@ impl Shared {
         std::mem::take(&mut *self.lock_recreated())
     }
 
+    /// Locks the list of recreated assignments.
     fn lock_recreated(&self) -> MutexGuard<'_, Vec<Epoch>> {
         self.recreated
             .lock()
@@ -229,6 +273,8 @@ impl Shared {
         self.is_cut.load(Relaxed)
     }
 
+    /// Sets whether the last commits left out settled offsets. A stop with such a commit is not
+    /// clean.
     pub(crate) fn set_cut(&self, is_cut: bool) {
         self.is_cut.store(is_cut, Relaxed);
     }

@@ -2,6 +2,37 @@
 //!
 //! The threads report events; none of them sets the health itself. The health follows from all
 //! reports, in whatever order they arrive.
+//!
+//! | reason | set by | cleared by |
+//! |---|---|---|
+//! | joining | the start | an assignment |
+//! | stopping | the stop | never |
+//! | expelled | a lost assignment | an assignment |
+//! | refused | an authorisation error of the group | an assignment, an accepted commit |
+//! | complaint | no broker, a refusal | an answer of the cluster, an assignment |
+//! | missing topic | an error of the client | a check by the committing thread |
+//! | unreadable partition | a read error | a record or a revoke; some by silence of the error |
+//! | dependency down | a breaker that opens | the same breaker |
+//! | crowded | a stalled intake | room |
+//!
+//! A reason is cleared only by evidence of its opposite. librdkafka reports that something fails,
+//! but never that it works again: hence the checks by the committing thread, and the expiry of read
+//! errors that the client would otherwise repeat.
+//!
+//! # Example
+//!
+//! A member whose broker is gone while an operator has paused a partition shows, in
+//! `/readyz?verbose`:
+//!
+//! ```text
+//! [-]consumer payments: no broker can be reached: connection refused
+//! ```
+//!
+//! and once the broker is back:
+//!
+//! ```text
+//! [+]consumer payments ok; paused: shop.orders/3
+//! ```
 
 use crate::consumer::state::partition::Partition;
 use crate::telemetry::Part;
@@ -22,9 +53,13 @@ pub(crate) const COMPONENT: &str = "consumer";
 /// new record.
 const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
-const LACKS_TOPIC: &str = "a topic that it subscribes to is not there";
+/// The reason for a missing topic. The client does not name it in its error.
+const LACKS_TOPIC: &str = "a subscribed topic does not exist";
 
 /// The readiness of a consumer. Its threads share it.
+///
+/// Reports of different threads may arrive in any order. Each changes only its own part of the
+/// state.
 pub(crate) struct Readiness {
     health: Part,
     /// Locked while the health is set, so that the health sees the changes in their order.
@@ -33,6 +68,7 @@ pub(crate) struct Readiness {
     has_unreadable: AtomicBool,
 }
 
+/// All reports, from which the health follows.
 #[derive(Default)]
 struct State {
     joined: bool,
@@ -57,6 +93,7 @@ struct State {
     lost: Option<(u64, String)>,
 }
 
+/// A partition that cannot be read.
 struct Unreadable {
     reason: String,
     /// When it was last reported. None if it is reported once and stays until it is mended.
@@ -64,6 +101,8 @@ struct Unreadable {
 }
 
 impl State {
+    /// Ready, or all reasons in the order of their severity. A stop hides the others, which may be
+    /// its consequence.
     fn status(&self) -> Result<(), String> {
         if self.stopping {
             return Err("stopping".to_owned());
@@ -89,9 +128,10 @@ impl State {
 }
 
 impl State {
+    /// What the health shows also while the consumer is ready.
     fn notes(&self) -> Option<String> {
         let lost = self.lost.as_ref().map(|(times, last)| {
-            format!("positions lost and set anew since the start: {times}, the last one {last}")
+            format!("positions lost and reset since the start: {times}, last: {last}")
         });
         let notes: Vec<String> = self.requests.iter().cloned().chain(lost).collect();
         (!notes.is_empty()).then(|| notes.join("; "))
@@ -197,10 +237,14 @@ impl Readiness {
     }
 
     /// Not ready while the client repeats this read error. Returns whether the error is new.
+    ///
+    /// librdkafka repeats a read error within 10 s;
+    /// [`Readiness::expire_read_errors`] relies on that.
     pub(crate) fn cannot_read_now(&self, topic: &str, partition: i32, why: &str) -> bool {
         self.unreadable(topic, partition, why, Some(Instant::now()))
     }
 
+    /// Registers a read error. Returns whether its text is new, so that it is logged once.
     fn unreadable(
         &self,
         topic: &str,
@@ -228,6 +272,8 @@ impl Readiness {
 
     /// Clears partitions whose read error was not repeated in time. If nothing was taken from the
     /// client (`has_taken` is false), no error can have arrived, and the time starts again.
+    ///
+    /// Called on every turn of the poll thread. Takes no lock while no partition is unreadable.
     pub(crate) fn expire_read_errors(&self, has_taken: bool) {
         if !self.has_unreadable.load(Ordering::Relaxed) {
             return;
@@ -277,6 +323,8 @@ impl Readiness {
         self.change(|state| state.stopping = true);
     }
 
+    /// Applies a report and sets the health under one lock, so that the health sees the changes in
+    /// their order.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state();
         change(&mut state);

@@ -1,4 +1,15 @@
 //! Decides how many records may be taken from Kafka now, and whether a bounded run is done.
+//!
+//! The size of a record is unknown before it is taken, so that the byte limit works by an estimate.
+//! The estimate rises at once and falls slowly: an underestimate would exceed the limit by a burst,
+//! an overestimate only makes bursts smaller. A limit that is exceeded by one burst is accepted;
+//! one burst is at most a megabyte by the estimate.
+//!
+//! # Example
+//!
+//! With 32 MiB and records of 1 kB, a burst has up to 1,024 records. Then records of 1 MB arrive:
+//! the estimate is 1 MB after their first burst, and bursts have one record. When small records
+//! return, the estimate halves with each burst, and after about ten the bursts are large again.
 
 use crate::consumer::settings::StopWhen;
 use std::time::Duration;
@@ -23,6 +34,7 @@ pub(crate) struct InFlightLimit {
 }
 
 impl InFlightLimit {
+    /// Limits with a first guess of the record size. Both are at least 1.
     pub(crate) fn new(records_max: usize, bytes_max: usize) -> Self {
         // The first guess is high: a burst of large records must not overshoot before the mean is
         // known.
@@ -33,6 +45,7 @@ impl InFlightLimit {
         }
     }
 
+    /// How many records may be in flight.
     pub(crate) fn records_max(&self) -> usize {
         self.records_max
     }
@@ -50,10 +63,14 @@ impl InFlightLimit {
             .min(self.burst())
     }
 
+    /// How many records of the estimated size make a burst: the memory of a burst is kept until its
+    /// last record is released, so that large bursts waste memory behind a slow record.
     fn burst(&self) -> usize {
         (BURST_BYTES_MAX / self.record_bytes.max(1)).clamp(1, BURST_RECORDS_MAX)
     }
 
+    /// How many records of the estimated size fit into the free bytes. One, while an eighth is
+    /// free.
     fn by_bytes(&self, bytes: usize) -> usize {
         let free = self.bytes_max.saturating_sub(bytes);
         let fit = free / self.record_bytes.max(1);
@@ -74,7 +91,9 @@ impl InFlightLimit {
 /// The state of a bounded run that decides whether it is done.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Progress {
+    /// Records received and not released unsettled.
     pub(crate) received: u64,
+    /// Records admitted and not settled, parked ones included.
     pub(crate) in_flight: usize,
     /// Time since the last record, or since the first assignment. None before that.
     pub(crate) idle_for: Option<Duration>,
@@ -91,6 +110,9 @@ impl Progress {
 }
 
 /// How many more records a bounded run takes.
+///
+/// Only a run of a number of records is limited. Records are never taken beyond it, because a
+/// record that is taken and not handled would be redelivered.
 pub(crate) fn wanted(bound: StopWhen, received: u64) -> usize {
     match bound {
         StopWhen::Records(records) => {
@@ -101,6 +123,10 @@ pub(crate) fn wanted(bound: StopWhen, received: u64) -> usize {
 }
 
 /// Whether the run is done.
+///
+/// A run by number is done when the records are settled, not when they are received. A run to the
+/// end does not look at the records in flight: what is settled decides, and records beyond the ends
+/// at the assignment may be in flight.
 pub(crate) fn is_done(bound: StopWhen, progress: Progress) -> bool {
     match bound {
         StopWhen::Endless => false,

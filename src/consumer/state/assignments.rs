@@ -1,4 +1,8 @@
 //! The partitions that are assigned now. Only the poll thread uses them.
+//!
+//! An [`Assigned`] is created by an assignment and replaced by a new one, with a new epoch,
+//! whenever its partition is read from another place: after a pause, a log reset or the creation of
+//! its retry topic. So everything in it belongs to one continuous reading of one log.
 
 use crate::consumer::state::commit_metadata::SettledAbove;
 use crate::consumer::state::offset_tracker::Epoch;
@@ -17,6 +21,7 @@ pub(crate) struct Assigned {
     /// The next expected offset. The client discards records that it fetched for an earlier
     /// assignment, so a lower offset means that the log was reset.
     pub(crate) next: Option<i64>,
+    /// The committed offset at the start of this epoch. None if the group has none.
     pub(crate) committed: Option<i64>,
     /// The leader epoch of the committed offset, until a record has arrived. If the first record
     /// has a later leader epoch, the log may have been truncated and unread records may precede it.
@@ -48,6 +53,7 @@ pub(crate) struct Assigned {
     pub(crate) fall_back: Option<LogReset>,
     /// Until when a partition that its topic no longer has is left alone.
     pub(crate) absent_until: Option<Instant>,
+    /// The counter of received records of its topic.
     pub(crate) received: metrics::Counter,
 }
 
@@ -59,9 +65,14 @@ impl Assigned {
 }
 
 /// The partitions that are assigned now.
+///
+/// Behind a mutex for the client's callbacks, which run on the poll thread: it is never contended,
+/// and must not be held across a poll of the client.
 #[derive(Default)]
 pub(crate) struct Assignments {
+    /// By topic and number: messages name both.
     pub(crate) topics: HashMap<Arc<str>, HashMap<i32, Assigned>>,
+    /// The epoch that was given out last. Each is used once in a run.
     pub(crate) last_epoch: u64,
     /// When partitions whose reread failed are tried again.
     pub(crate) reread_at: Option<Instant>,
@@ -91,19 +102,24 @@ impl Assigned {
 }
 
 impl Assignments {
+    /// The assignment of a partition. None if it is not assigned.
     pub(crate) fn get(&mut self, topic: &str, partition: i32) -> Option<&mut Assigned> {
         self.topics.get_mut(topic)?.get_mut(&partition)
     }
 
+    /// All assignments, in no particular order.
     pub(crate) fn all(&mut self) -> impl Iterator<Item = &mut Assigned> {
         self.topics.values_mut().flat_map(HashMap::values_mut)
     }
 
+    /// A new epoch, greater than all before.
     pub(crate) fn next_epoch(&mut self) -> Epoch {
         self.last_epoch += 1;
         Epoch(self.last_epoch)
     }
 
+    /// Adds a partition under a new epoch, gated and without any knowledge of its log. The caller
+    /// sets its position next ([`Assigned::stand`]).
     pub(crate) fn insert(
         &mut self,
         topic: &str,
@@ -144,12 +160,14 @@ impl Assignments {
             .insert(partition, assigned);
     }
 
+    /// Removes a partition: revoked, or about to get a new epoch.
     pub(crate) fn remove(&mut self, topic: &str, partition: i32) -> Option<Assigned> {
         self.topics.get_mut(topic)?.remove(&partition)
     }
 }
 
-/// Where a log restarts after a reset.
+/// Where a log restarts after a reset. Reading continues there rather than at the end: records are
+/// redelivered, and none is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogReset {
     /// The log was truncated. Reading continues at this record.
@@ -173,6 +191,7 @@ pub(crate) enum PositionLoss {
 }
 
 impl PositionLoss {
+    /// The label of the metric and the word in the health's note.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Truncated => "truncated",
@@ -181,6 +200,7 @@ impl PositionLoss {
         }
     }
 
+    /// The log line: what happened, and where reading continues.
     pub(crate) fn happened(self) -> &'static str {
         match self {
             Self::Truncated => {
@@ -206,12 +226,15 @@ pub(crate) enum PauseState {
 
 /// A drain in progress: workers finish the running records of some epochs.
 pub(crate) struct Drain {
+    /// Each worker sends one answer when none of its records of these epochs runs.
     pub(crate) answers: mpsc::Receiver<()>,
+    /// Workers that have not answered.
     pub(crate) open: usize,
 }
 
 impl Drain {
-    /// Blocks for at most `at_most`. Returns whether all workers are done.
+    /// Blocks for at most `at_most`, which may be zero. Returns whether all workers are done. May
+    /// be called again: it continues where it stopped.
     pub(crate) fn wait(&mut self, at_most: Duration) -> bool {
         let deadline = Instant::now() + at_most;
         while self.open > 0 {

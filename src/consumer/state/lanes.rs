@@ -1,4 +1,29 @@
 //! One lane per key: one record of a lane runs at a time, and the others wait behind it in order.
+//!
+//! # Invariants
+//!
+//! - A named lane is in `by_key` as long as a record of its key runs or waits. So a later record of
+//!   the key finds it, and cannot overtake.
+//! - At most one record of a lane runs. A lane is in `ready` exactly once if none of its records
+//!   runs and it was given a waiting one; it is not in `ready` while one runs.
+//! - Lanes are served in the order in which they became ready: a key with many records cannot
+//!   starve the others.
+//!
+//! Keys are compared as a whole, never by their hash alone: two keys with one hash have two lanes.
+//!
+//! # Example
+//!
+//! Records of the keys a and b arrive as a1, a2, b1, a3 while one handler may run:
+//!
+//! | event | runs | waits | ready |
+//! |---|---|---|---|
+//! | a1 starts at once | a1 | | |
+//! | a2, b1, a3 arrive | a1 | a: a2 a3, b: b1 | b |
+//! | a1 ends | | a: a2 a3, b: b1 | b, a |
+//! | the worker starts the next | b1 | a: a2 a3 | a |
+//! | b1 ends, and the worker starts the next | a2 | a: a3 | |
+//!
+//! b1 is served before a2 because its lane was ready first. a3 waits until a2 has ended.
 
 use hashbrown::HashTable;
 use std::collections::VecDeque;
@@ -6,6 +31,7 @@ use std::collections::VecDeque;
 /// Identifies the lane of a record: an exact key of a topic, found by a hash that is computed once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LaneKey<'a> {
+    /// The hash of the record, which also chose its worker.
     pub(crate) hash: u64,
     pub(crate) topic: &'a str,
     pub(crate) key: &'a [u8],
@@ -17,20 +43,25 @@ pub(crate) struct LaneId(u32);
 
 /// The lanes of one worker. `T` is a waiting record.
 pub(crate) struct Lanes<T> {
+    /// All lanes, in use or free. A [`LaneId`] is an index into it.
     slots: Vec<Lane<T>>,
+    /// Indices of lanes that are not in use.
     free: Vec<u32>,
+    /// Indices of named lanes in use, by their hash.
     by_key: HashTable<u32>,
     /// Lanes whose first waiting record may start, in the order in which they became ready.
     ready: VecDeque<u32>,
     waiting: usize,
 }
 
+/// One lane: its key, and the records that wait in it.
 struct Lane<T> {
     /// None for a record that is ordered with no other.
     name: Option<Name>,
     queue: VecDeque<T>,
 }
 
+/// The key of a lane in use, with its topic and hash.
 struct Name {
     hash: u64,
     topic: Box<str>,
@@ -72,7 +103,7 @@ impl<T> Lanes<T> {
     }
 
     /// Queues a record behind the others of its key. Without a lane yet, it opens one, which is
-    /// ready.
+    /// ready. A record without a key gets a lane of its own.
     pub(crate) fn wait(&mut self, record: T, key: impl FnOnce(&T) -> Option<LaneKey<'_>>) {
         let key = key(&record);
         let lane = match key.and_then(|key| self.find(key)) {
@@ -92,7 +123,8 @@ impl<T> Lanes<T> {
         self.slots.iter_mut().flat_map(|lane| &mut lane.queue)
     }
 
-    /// Opens the lane of a record that has started. Later records of its key wait from now on.
+    /// Opens the lane of a record that has started. Later records of its key wait from now on. The
+    /// lane must not be in use: the caller has asked [`Lanes::is_occupied`] before.
     pub(crate) fn occupy(&mut self, key: Option<LaneKey<'_>>) -> LaneId {
         debug_assert!(
             key.is_none_or(|key| !self.is_occupied(key)),
@@ -135,6 +167,7 @@ impl<T> Lanes<T> {
         before - self.waiting
     }
 
+    /// The lane in use of this key.
     fn find(&self, key: LaneKey<'_>) -> Option<u32> {
         self.by_key
             .find(key.hash, |lane| {
@@ -146,6 +179,7 @@ impl<T> Lanes<T> {
             .copied()
     }
 
+    /// Takes a free lane, or adds one, for this key.
     fn open(&mut self, key: Option<LaneKey<'_>>) -> u32 {
         let name = key.map(|key| Name {
             hash: key.hash,
@@ -177,6 +211,7 @@ impl<T> Lanes<T> {
         lane
     }
 
+    /// Frees a lane without records.
     fn close(&mut self, lane: u32) {
         let slot = &mut self.slots[lane as usize];
         if let Some(name) = slot.name.take()

@@ -1,4 +1,37 @@
 //! Tracks which records are settled and which offset may be committed.
+//!
+//! # How
+//!
+//! A received batch has a bitmap with a bit for each record. Workers set bits without a lock, in
+//! any order. The committing thread reads all bitmaps of unfinished batches in one pass and
+//! derives, for each assignment, the first unsettled offset (the watermark) and the unsettled
+//! ranges above it. The cost of a commit grows with the records in flight, not with the backlog,
+//! and settling costs two atomic operations: for a record, or for 64 records that are done at their
+//! first poll.
+//!
+//! # Why it cannot commit too much
+//!
+//! - A record is in the tracker before a worker can see it: intake admits the batch first.
+//! - The release on a bit and the acquire on its reading order the handler's effects before the
+//!   commit.
+//! - Every entry carries its epoch. A late result sets a bit of an epoch that is no longer tracked,
+//!   and counts for nothing.
+//! - `next` advances only past offsets that were received or are known to hold no record, so that
+//!   the watermark of an assignment without unsettled records is never beyond what was read.
+//!
+//! # Example
+//!
+//! An assignment starts at the committed offset 10, and the metadata says that 13 was settled
+//! before. Intake receives 10, 11 and 12, passes over 13 and receives 14. The workers settle 11 and
+//! 14:
+//!
+//! ```text
+//! offset      10    11       12    13            14       15
+//!             open  settled  open  settled above settled  next
+//! ```
+//!
+//! The watermark is 10 and `next` is 15; the unsettled ranges are 10..11 and 12..13. Settling 10
+//! moves the watermark to 12, settling 12 to 15.
 
 use super::commit_metadata::Log;
 use std::collections::HashMap;
@@ -8,7 +41,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Identifies one assignment of one partition. A partition that is assigned again has another
-/// epoch, so that late results of the earlier assignment never count for the later one.
+/// epoch, so that late results of the earlier assignment never count for the later one. A retry
+/// partition has an epoch of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Epoch(pub(crate) u64);
 
@@ -16,13 +50,19 @@ pub(crate) struct Epoch(pub(crate) u64);
 ///
 /// The committing thread and the workers share it: workers set bits without a lock.
 pub(crate) struct TrackedBatch {
+    /// The epochs of the batch. Entries refer to them by index.
     epochs: Vec<EpochRun>,
+    /// The records, in the order of their arrival.
     entries: Vec<Entry>,
+    /// A bit for each entry. Empty until the batch is sealed.
     settled: Box<[AtomicU64]>,
+    /// The number of bits that are not set. 0 makes the batch finished.
     unsettled: AtomicU32,
+    /// When the batch was received: the age of its records.
     received_at: Instant,
 }
 
+/// A record of the batch.
 #[derive(Clone, Copy)]
 struct Entry {
     offset: i64,
@@ -76,6 +116,7 @@ impl TrackedBatch {
         self.unsettled.fetch_sub(fresh, Ordering::Release);
     }
 
+    /// Whether all records of the batch are settled.
     fn is_finished(&self) -> bool {
         self.unsettled.load(Ordering::Acquire) == 0
     }
@@ -102,6 +143,7 @@ impl TrackedBatch {
             })
     }
 
+    /// Allocates the bitmap. No record is added afterwards.
     fn seal(&mut self) {
         self.settled = (0..self.entries.len().div_ceil(64))
             .map(|_| AtomicU64::new(0))
@@ -111,7 +153,8 @@ impl TrackedBatch {
 }
 
 /// Settles records of one batch one after the other. It collects the bits of one word and writes
-/// them together: when the next word begins, and on drop.
+/// them together: when the next word begins, and on drop. For records that are done at their first
+/// poll, this is one atomic operation for 64 of them.
 pub(crate) struct Settled<'a> {
     batch: &'a TrackedBatch,
     word: usize,
@@ -119,6 +162,7 @@ pub(crate) struct Settled<'a> {
 }
 
 impl<'a> Settled<'a> {
+    /// Settles records of this batch.
     pub(crate) fn of(batch: &'a TrackedBatch) -> Self {
         Self {
             batch,
@@ -136,6 +180,7 @@ impl<'a> Settled<'a> {
         self.bits |= 1 << (index % 64);
     }
 
+    /// Writes the collected bits.
     fn enter(&mut self) {
         if self.bits != 0 {
             self.batch
@@ -172,13 +217,20 @@ pub(crate) struct PartitionProgress {
 }
 
 /// Tracks the offsets of all assigned partitions.
+///
+/// Locked by the poll thread (assignments, admission) and the committing thread (positions); never
+/// by workers.
 #[derive(Default)]
 pub(crate) struct OffsetTracker {
+    /// The assignments in force.
     tracks: HashMap<Epoch, Track>,
+    /// Batches with unsettled records, and some finished ones that were not dropped yet.
     batches: Vec<Arc<TrackedBatch>>,
+    /// Batches admitted since finished ones were dropped.
     finished_seen: usize,
 }
 
+/// The part of an assignment's progress that its batches do not show.
 struct Track {
     next: Option<i64>,
     log: Log,
@@ -202,7 +254,8 @@ impl OffsetTracker {
         self.tracks.insert(epoch, track);
     }
 
-    /// Sets the log that an assignment reads, as far as it is known.
+    /// Sets the log that an assignment reads, as far as it is known. The metadata of its commits
+    /// names it.
     pub(crate) fn reads(&mut self, epoch: Epoch, log: Log) {
         if let Some(track) = self.tracks.get_mut(&epoch) {
             track.log = log;
@@ -233,6 +286,9 @@ impl OffsetTracker {
     }
 
     /// Ends an assignment. Results of its records are ignored from now on.
+    ///
+    /// Called after the commit of the revoke. A batch is shared by the assignments whose records
+    /// arrived together.
     pub(crate) fn revoke(&mut self, epoch: Epoch) {
         self.tracks.remove(&epoch);
         let tracks = &self.tracks;
@@ -281,6 +337,9 @@ impl OffsetTracker {
     }
 
     /// Returns the progress of every assigned partition, taken in one pass.
+    ///
+    /// The result is a snapshot: a bit that is set meanwhile is in the next one. Never too high, as
+    /// a bit is only ever set.
     pub(crate) fn positions(&mut self) -> Vec<PartitionProgress> {
         self.compact();
         let mut open: HashMap<Epoch, Open> = HashMap::with_capacity(self.tracks.len());
@@ -304,10 +363,14 @@ impl OffsetTracker {
 }
 
 impl Track {
+    /// Raises `next`. Never lowers it.
     fn advance(&mut self, offset: i64) {
         self.next = Some(self.next.map_or(offset, |next| next.max(offset)));
     }
 
+    /// The progress with these unsettled records of the batches, and the settled offsets of earlier
+    /// assignments above `next`: the gaps between those are unsettled records that were not read
+    /// yet.
     fn position(&self, epoch: Epoch, open: Open) -> PartitionProgress {
         let first = open.first.map(|(offset, _)| offset);
         let mut unsettled = ranges(open.offsets);
@@ -337,12 +400,14 @@ impl Track {
     }
 }
 
+/// The unsettled records of one assignment.
 #[derive(Default)]
 struct Open {
     first: Option<(i64, Instant)>,
     offsets: Vec<i64>,
 }
 
+/// The offsets as ascending ranges.
 fn ranges(mut offsets: Vec<i64>) -> Vec<Range<i64>> {
     offsets.sort_unstable();
     let mut ranges: Vec<Range<i64>> = Vec::new();

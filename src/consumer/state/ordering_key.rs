@@ -1,4 +1,8 @@
 //! Computes the key that orders a record with others of its partition.
+//!
+//! The same function decides the lane, the parked set of the retry topic and the key of a held dead
+//! letter, so that a record waits behind the same records in all three. The hash that chooses the
+//! worker follows the same rules ([`worker_partitioner`](super::worker_partitioner)).
 
 use crate::consumer::settings::{ConsumerSettings, KeylessOrdering, RecordOrdering};
 

@@ -1,4 +1,9 @@
 //! One assignment of one partition. The poll thread, the workers and the handlers share it.
+//!
+//! The fence is the only thing that changes. It is set before a revoke, a pause or the stop asks
+//! the workers to drop waiting records; a worker checks it before each start, and a retry waits for
+//! it beside everything else. So after the fence was set and every worker has answered, no handler
+//! of the partition runs or can start.
 
 use crate::consumer::state::offset_tracker::Epoch;
 use crate::consumer::state::retry_partition::RetryPartition;
@@ -14,11 +19,14 @@ pub(crate) struct Partition {
     pub(crate) epoch: Epoch,
     /// Where its records are parked. None for a partition without a retry topic.
     pub(crate) retry: Option<RetryPartition>,
+    /// Set once, never reset.
     fenced: AtomicBool,
+    /// Wakes the waits between attempts.
     fence: Notify,
 }
 
 impl Partition {
+    /// A partition without a fence.
     pub(crate) fn new(
         topic: Arc<str>,
         partition: i32,
@@ -35,7 +43,7 @@ impl Partition {
         }
     }
 
-    /// Whether its records can be parked.
+    /// Whether its records can be parked: its retry topic exists and was read.
     pub(crate) fn can_park(&self) -> bool {
         self.retry.as_ref().is_some_and(RetryPartition::can_park)
     }
@@ -47,6 +55,8 @@ impl Partition {
         self.fence.notify_waiters();
     }
 
+    /// Whether the fence is set. Relaxed: the answer of a worker to the fence, not this flag,
+    /// proves that nothing runs.
     pub(crate) fn is_fenced(&self) -> bool {
         self.fenced.load(Ordering::Relaxed)
     }
@@ -62,6 +72,8 @@ impl Partition {
 }
 
 /// The epochs under which a partition's records and its parked records are committed.
+///
+/// A fence, a commit or a revoke of a partition always concerns both.
 pub(crate) fn epochs_of(partition: &Partition) -> impl Iterator<Item = Epoch> {
     let retry = partition.retry.as_ref().map(|retry| retry.epoch);
     std::iter::once(partition.epoch).chain(retry)

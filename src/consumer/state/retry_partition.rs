@@ -1,6 +1,15 @@
 //! The retry partition of an assigned partition. Its reader and the workers share it.
 //!
 //! It makes no decision; [`Parking`] does. It lives as long as the partition's assignment.
+//!
+//! # The gate
+//!
+//! A record must not overtake parked records of its key, and which keys wait is only known after
+//! the retry partition was read up to its end at the assignment. Until then the gate is closed and
+//! the source partition is gated. The gate moves from `CLOSED` to `OPEN` or `WITHOUT`, and from
+//! `WITHOUT` to `APPEARED` if the retry topic is created meanwhile. Then the partition is restarted
+//! under a new epoch, with a new value of this type: a topic that appears may have parked records
+//! of another member.
 
 use crate::consumer::state::commit_metadata::Log;
 use crate::consumer::state::offset_tracker::{Epoch, PartitionProgress};
@@ -24,9 +33,11 @@ pub(crate) struct RetryPartition {
     pub(crate) topic: Arc<str>,
     /// The epoch under which its own offsets are committed.
     pub(crate) epoch: Epoch,
+    /// The parked set. Every thread of the consumer locks it, briefly.
     state: Mutex<Parking>,
     /// The number of waiting keys, for checks on the hot path that take no lock.
     keys: AtomicUsize,
+    /// One of `CLOSED`, `OPEN`, `WITHOUT` and `APPEARED`.
     gate: AtomicU8,
     /// The log of the retry partition, as far as it is known.
     log: Mutex<Log>,
@@ -71,6 +82,7 @@ impl RetryPartition {
         self.is_position_lost.store(true, Relaxed);
     }
 
+    /// Whether the committed offset was lost.
     pub(crate) fn is_position_lost(&self) -> bool {
         self.is_position_lost.load(Relaxed)
     }
@@ -81,6 +93,7 @@ impl RetryPartition {
         log.leader_epoch = log.leader_epoch.max(leader_epoch);
     }
 
+    /// Locks the identity of the log.
     pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -101,6 +114,7 @@ impl RetryPartition {
         self.gate.load(Acquire) == APPEARED
     }
 
+    /// Moves the gate. Release: it publishes the parked set.
     pub(crate) fn set_gate(&self, gate: u8) {
         self.gate.store(gate, Release);
     }
@@ -111,7 +125,7 @@ impl RetryPartition {
     }
 
     /// Whether a record has to be parked behind others of its key. If so, it counts as being
-    /// written.
+    /// written: the caller writes it or cancels the announcement. Keyless records never join.
     pub(crate) fn joins(&self, name: Option<&[u8]>, origin: i64) -> bool {
         !self.is_empty() && name.is_some_and(|name| self.change(|state| state.joins(name, origin)))
     }
@@ -156,6 +170,8 @@ impl RetryPartition {
         changed
     }
 
+    /// Locks the parked set. Changes that may add or remove a key must go through
+    /// [`RetryPartition::change`], which updates the count that the hot path reads.
     pub(crate) fn state(&self) -> MutexGuard<'_, Parking> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

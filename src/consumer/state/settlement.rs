@@ -1,4 +1,17 @@
 //! How a record was settled.
+//!
+//! Done, duplicate and ignored come from the handler. Parked, dead and skipped count only after the
+//! brokers acknowledged the write of the record to its other topic: these are the guarantees of the
+//! commit.
+//!
+//! | settlement | label | counts as handled for the flood guard | evidence that the inbox is up |
+//! |---|---|---|---|
+//! | done | `done` | yes | yes |
+//! | duplicate | `duplicate` | yes | yes |
+//! | ignored | `ignored` | no | no |
+//! | dead-lettered | `dead` | no | no |
+//! | skipped | `skipped` | no | no |
+//! | parked | `parked` | no | no |
 
 use crate::handler::Outcome;
 use crate::recovery::parked::RetryState;
@@ -6,9 +19,13 @@ use crate::recovery::parked::RetryState;
 /// How a record was settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Settlement {
+    /// The handler succeeded.
     Done,
+    /// The inbox knew the delivery, and no effect happened.
     Duplicate,
+    /// No handler exists for it, or the handler ignored it.
     Ignored,
+    /// The record is in the dead-letter topic.
     Dead,
     /// An operator requested the skip.
     Skipped,
@@ -37,6 +54,7 @@ impl Settlement {
         }
     }
 
+    /// The label of the metric.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",

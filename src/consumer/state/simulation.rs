@@ -1,5 +1,23 @@
 //! Runs seeded schedules over the pure parts (lanes, offset tracker, admission, commit metadata)
 //! against a naive model of Kafka.
+//!
+//! # The model
+//!
+//! A topic is an ordered map from offset to key, with gaps, and one committed offset with its
+//! metadata. Two members with two workers each own its partitions in turn. A step delivers some
+//! records, finishes a running one, commits, revokes, assigns, or crashes a member: nothing else
+//! can happen to a group. Commits may be refused, and a drain may be cut short.
+//!
+//! # What must hold
+//!
+//! - Records of a key take effect in the order of their offsets, whatever happened before.
+//! - A commit never falls, and never covers a record that was not handled.
+//! - Offsets that the commit of a revoke recorded are not delivered again.
+//! - At most [`CONCURRENCY`] handlers run, and at most [`WINDOW`] records are in flight.
+//! - In the end every record was handled, and everything is committed.
+//!
+//! A failure prints its seed. `run(seed)` repeats it exactly: no clock, thread or hash decides
+//! anything.
 
 use crate::consumer::state::admission::InFlightLimit;
 use crate::consumer::state::commit_metadata::{self, SettledAbove, Tag};
@@ -12,8 +30,11 @@ use std::time::Instant;
 const PARTITIONS: usize = 3;
 const WORKERS: usize = 2;
 const MEMBERS: usize = 2;
+/// Records of each partition: few, so that a schedule reaches their end.
 const RECORDS: i64 = 24;
+/// Keys of each partition: few, so that they collide.
 const KEYS: u64 = 4;
+/// The in-flight limit: small, so that it is reached often.
 const WINDOW: usize = 8;
 const CONCURRENCY: usize = 3;
 
@@ -29,10 +50,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
+    /// A number below `bound`.
     fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
+    /// True in this share of the calls.
     fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
@@ -52,6 +75,7 @@ struct Topic {
 }
 
 impl Topic {
+    /// The offset after the last record.
     fn end(&self) -> i64 {
         self.log
             .last_key_value()
@@ -59,6 +83,7 @@ impl Topic {
     }
 }
 
+/// A delivered record, as a worker has it.
 #[derive(Clone)]
 struct Item {
     partition: usize,
@@ -70,12 +95,14 @@ struct Item {
     index: usize,
 }
 
+/// What a member knows of a partition that it owns.
 struct Assignment {
     epoch: Epoch,
     position: i64,
     settled_above: SettledAbove,
 }
 
+/// The lanes and the running records of a worker.
 #[derive(Default)]
 struct Worker {
     lanes: Lanes<Item>,
@@ -129,6 +156,7 @@ fn lane_key(item: &Item) -> LaneKey<'_> {
     }
 }
 
+/// The topics, the members, and what decides the schedule.
 struct World {
     random: Random,
     topics: Vec<Topic>,
@@ -137,6 +165,7 @@ struct World {
 }
 
 impl World {
+    /// Topics with gaps between their offsets, and members without partitions.
     fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let mut topics: Vec<Topic> = (0..PARTITIONS).map(|_| Topic::default()).collect();
@@ -167,6 +196,8 @@ impl World {
         }
     }
 
+    /// One step, by a member that is drawn. The shares are chosen so that partitions change their
+    /// owner about every tenth step.
     fn step(&mut self) {
         let member = self.random.below(MEMBERS);
         match self.random.below(100) {
@@ -182,6 +213,7 @@ impl World {
         }
     }
 
+    /// Delivers the next records of a partition, as intake does.
     fn deliver(&mut self, number: usize) {
         let member = &mut self.members[number];
         let mut owned: Vec<usize> = member.assigned.keys().copied().collect();
@@ -257,8 +289,7 @@ impl World {
         );
     }
 
-    /// Admits a record as a worker does: it starts if its lane and the permits allow, and waits
-    /// otherwise.
+    /// Starts a record, or has it wait in its lane.
     fn admit(member: &mut Member, worker: usize, item: Item) {
         let free = member.running() < CONCURRENCY;
         let lanes = &mut member.workers[worker].lanes;
@@ -271,6 +302,7 @@ impl World {
         Self::start_waiting(member, worker);
     }
 
+    /// Starts the records whose turn it is, as a worker does.
     fn start_waiting(member: &mut Member, worker: usize) {
         while member.running() < CONCURRENCY {
             let Some((lane, item)) = member.workers[worker].lanes.start_next() else {
@@ -296,6 +328,7 @@ impl World {
         }
     }
 
+    /// Finishes a running record that is drawn.
     fn finish_one(&mut self, number: usize) {
         let busy: Vec<(usize, usize)> = self.members[number]
             .workers
@@ -310,6 +343,7 @@ impl World {
         self.finish(number, worker, index);
     }
 
+    /// Lets a record take effect, checks the order of its key, and settles it.
     fn finish(&mut self, number: usize, worker: usize, index: usize) {
         let member = &mut self.members[number];
         let (lane, item) = member.workers[worker].running.swap_remove(index);
@@ -397,6 +431,7 @@ impl World {
         on_record
     }
 
+    /// Takes a partition from its owner: with or without a complete drain, and with a commit.
     fn revoke(&mut self, number: usize) {
         let Some(partition) = self.pick_owned(number) else {
             return;
@@ -426,6 +461,7 @@ impl World {
         (!owned.is_empty()).then(|| owned[self.random.below(owned.len())])
     }
 
+    /// Gives a partition without an owner to a member, which starts at the committed offset.
     fn assign(&mut self, number: usize) {
         let free: Vec<usize> = (0..PARTITIONS)
             .filter(|partition| self.topics[*partition].owner.is_none())
@@ -458,6 +494,7 @@ impl World {
         );
     }
 
+    /// Ends a member without a commit. What it handled since is delivered again.
     fn crash(&mut self, number: usize) {
         for partition in self.members[number].assigned.keys() {
             self.topics[*partition].owner = None;
@@ -465,7 +502,7 @@ impl World {
         self.members[number] = Member::new();
     }
 
-    /// Whether every owner has passed every record and no record runs or waits.
+    /// Whether everything was handled and committed.
     fn is_through(&self) -> bool {
         let through = |member: &Member| {
             let passed = |(partition, assignment): (&usize, &Assignment)| {
@@ -476,7 +513,7 @@ impl World {
         self.members.iter().all(through)
     }
 
-    /// Runs without further faults until every record is handled and committed.
+    /// Lets the group run without disturbance until it is through.
     fn settle_down(&mut self) {
         while self.topics.iter().any(|topic| topic.owner.is_none()) {
             let member = self.random.below(MEMBERS);
@@ -509,6 +546,7 @@ impl World {
     }
 }
 
+/// Runs one schedule to its end.
 fn run(seed: u64) {
     let mut world = World::new(seed);
     for _ in 0..150 {
@@ -517,6 +555,7 @@ fn run(seed: u64) {
     world.settle_down();
 }
 
+/// A number from the environment, for long runs and for the repetition of a seed.
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name)
         .ok()

@@ -1,4 +1,9 @@
 //! Chooses the worker of a record, and computes the hash that finds its lane there.
+//!
+//! The upper half of the hash selects the worker and the whole of it finds the lane, so that the
+//! lanes of one worker spread over its table. The hash is seeded per run: a producer cannot aim
+//! keys at one worker. It is not the hash that the producer's partitioner uses, which would put all
+//! keys of one partition into few workers.
 
 use crate::consumer::settings::{ConsumerSettings, KeylessOrdering, RecordOrdering};
 use foldhash::fast::RandomState;
@@ -14,6 +19,7 @@ pub(crate) struct WorkerPartitioner {
 }
 
 impl WorkerPartitioner {
+    /// A partitioner with a random seed, for the workers of these settings.
     pub(crate) fn new(settings: &ConsumerSettings) -> Self {
         Self {
             hasher: RandomState::default(),
@@ -29,6 +35,9 @@ impl WorkerPartitioner {
     }
 
     /// The hash of a record. `turn` spreads records that are ordered with no other.
+    ///
+    /// A keyless record under [`KeylessOrdering::Unordered`] and every record under
+    /// [`RecordOrdering::Unordered`] are spread by `turn`; they have a lane of their own each.
     pub(crate) fn hash(&self, seed: u64, partition: i32, key: Option<&[u8]>, turn: u64) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         match (self.ordering, key) {
@@ -46,6 +55,9 @@ impl WorkerPartitioner {
     }
 
     /// The worker that owns the lanes of this hash.
+    ///
+    /// Multiplication and shift instead of a division (Lemire, 2016). Always below the number of
+    /// workers.
     pub(crate) fn worker(&self, hash: u64) -> usize {
         (((hash >> 32) * self.workers) >> 32) as usize
     }

@@ -2,6 +2,22 @@
 //!
 //! Owns the future of the attempt or of the retry. A panic of the service's code, also in a drop,
 //! becomes an outcome here and never ends the worker.
+//!
+//! # Panics
+//!
+//! `catch_unwind` surrounds every call into code of the service: the call and the poll of the
+//! handler, the drop of its future, the conversion and the display of its error. A first panic
+//! dead-letters the record. A panic while that is done, which is a bug of this library, ends the
+//! run: the lane must not stop unnoticed. What was unwound is not used again, except for a slot
+//! that is emptied first.
+//!
+//! | panics | record | run |
+//! |---|---|---|
+//! | call or poll of the handler | dead-lettered | continues |
+//! | drop of its future | dead-lettered | continues |
+//! | conversion of a layer's error | dead-lettered | continues |
+//! | in a retry, other than its attempt | dead-lettered | continues |
+//! | while its dead letter is written | kept unsettled | ends |
 
 use crate::consumer::state::lanes::LaneId;
 use crate::consumer::state::offset_tracker::Epoch;
@@ -21,23 +37,34 @@ use std::time::Instant;
 pub(crate) type AttemptSlot<F> = Pin<Box<Option<F>>>;
 
 /// A running record.
+///
+/// As a future it ends with the record: settled, or with the reason why it is not.
 pub(crate) struct Running<F> {
     /// None after it has finished.
     item: Option<Item>,
+    /// The lane that it occupies.
     lane: LaneId,
     attempt: Attempt<F>,
+    /// When its first attempt began.
     started_at: Instant,
 }
 
+/// What runs for the record. Replaced by `Ended` before its future is dropped, so that a panic in
+/// the drop cannot drop it twice.
 enum Attempt<F> {
+    /// The first attempt.
     First(AttemptSlot<F>),
+    /// Its retry, with all further attempts.
     Recovering(RetryFuture),
     /// The dead letter of a record whose retry panicked.
     Burying(RetryFuture),
+    /// Nothing. The future returns pending if it is polled again.
     Ended,
 }
 
 /// Why a record is not settled although its future ended.
+///
+/// All three keep the lane occupied.
 pub(crate) enum Unsettled {
     /// It needs a retry or a dead letter.
     Failed(Outcome),
@@ -48,6 +75,8 @@ pub(crate) enum Unsettled {
 }
 
 /// A record that finished, or whose outcome needs a retry or a dead letter.
+///
+/// `verdict` is an error if the record must run on.
 pub(crate) struct Finished<F> {
     pub(crate) item: Item,
     pub(crate) lane: LaneId,
@@ -103,14 +132,17 @@ impl<F> Running<F> {
         }
     }
 
+    /// The epoch of the record. None after it has finished.
     pub(crate) fn epoch(&self) -> Option<Epoch> {
         self.item.as_ref().map(|item| item.partition.epoch)
     }
 
+    /// The record. None after it has finished.
     pub(crate) fn record(&self) -> Option<&Record> {
         self.item.as_ref().map(|item| &item.record)
     }
 
+    /// The record, to be replaced by a copy of itself.
     pub(crate) fn record_mut(&mut self) -> Option<&mut Record> {
         self.item.as_mut().map(|item| &mut item.record)
     }
@@ -186,6 +218,8 @@ where
 }
 
 /// Polls the future in the slot, and empties the slot when the future is done.
+///
+/// A future that panicked is dropped here. If the drop panics as well, the first reason stands.
 pub(crate) fn poll_attempt<F, E>(slot: &mut AttemptSlot<F>, cx: &mut Context<'_>) -> Poll<Outcome>
 where
     F: Future<Output = Result<Outcome, E>>,

@@ -2,6 +2,8 @@
 //!
 //! Between attempts and while its dead letter is written, the record has no running attempt. The
 //! retry sets this clock; the worker reads it for the watchdog.
+//!
+//! Shared between two places of one task; the lock is never contended.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;

@@ -1,5 +1,16 @@
 //! Counts the records of a worker during a turn. They are added to the consumer's counters and
 //! metrics once, at the end of the turn.
+//!
+//! A counter of a metric is an atomic that all threads write: one addition per record would cost as
+//! much as a short handler. In between, the limit of records in flight stays charged, which only
+//! delays intake by a turn.
+//!
+//! | settlement | run's counters | metrics |
+//! |---|---|---|
+//! | any | `settled` | `evenkeel_records_settled_total` by outcome |
+//! | duplicate, ignored, dead, parked | one of its own as well | |
+//! | abandoned | `abandoned` | |
+//! | parked record that is put back | | |
 
 use crate::consumer::shared::Shared;
 use crate::consumer::state::settlement::Settlement;
@@ -18,6 +29,7 @@ pub(crate) struct Counts {
     handler_seconds: metrics::Histogram,
 }
 
+/// The counts of one topic, by the index of their [`Settlement`].
 struct TopicCounts {
     topic: Arc<str>,
     settled: [u64; 6],
@@ -25,6 +37,7 @@ struct TopicCounts {
 }
 
 impl Counts {
+    /// Nothing is counted.
     pub(crate) fn new(group: &str) -> Self {
         let handler_seconds =
             metrics::histogram!(Metric::HandlerSeconds.name(), "group" => group.to_owned());
@@ -66,6 +79,9 @@ impl Counts {
     }
 
     /// Adds the counts to the consumer's counters and metrics, and frees the in-flight limit.
+    ///
+    /// Called at the start and at the end of each part of a turn. Frees intake, so that it must
+    /// come before the worker sleeps.
     pub(crate) fn report(&mut self, shared: &Shared) {
         if self.left == 0 {
             return;
@@ -103,6 +119,7 @@ impl Counts {
         shared.left(std::mem::take(&mut self.left));
     }
 
+    /// Adds a topic, with the counters of its outcomes. Returns its index.
     fn add_topic(&mut self, topic: &Arc<str>) -> usize {
         let counters = Settlement::ALL.map(|settlement| {
             let (group, topic) = (self.group.clone(), topic.to_string());

@@ -1,5 +1,9 @@
 //! Fetches the headers of a record that was read without them, before it is parked or
 //! dead-lettered.
+//!
+//! [`RecordHeaders::Skip`] saves the parsing of headers that no handler reads. A copy in another
+//! topic must have them all the same: a replay or an operator may need them. The rare failing
+//! record pays with a read of its own.
 
 use crate::consumer::settings::RecordHeaders;
 use crate::consumer::worker::retry::UnsettledRecord;
@@ -16,6 +20,9 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 impl UnsettledRecord {
     /// The record with its headers. None if its partition was revoked. A record that its topic has
     /// deleted is returned without headers.
+    ///
+    /// The read repeats with the retry backoff. It lends the record's permit, and ends with the
+    /// partition.
     pub(crate) async fn whole_record(&self) -> Option<Cow<'_, Record>> {
         let record = &self.delivery.record;
         let settings = &self.shared.settings;
@@ -60,6 +67,7 @@ impl UnsettledRecord {
         }
     }
 
+    /// A copy of the record with the headers that were found.
     fn with_headers(&self, found: &LogRecord) -> Record {
         let record = &self.delivery.record;
         let mut builder = RecordBatchBuilder::new();
@@ -79,6 +87,7 @@ impl UnsettledRecord {
     }
 }
 
+/// The record's own offset, as a part of the log to read.
 fn span(record: &Record) -> Span {
     Span {
         topic: record.topic().into(),
@@ -89,6 +98,8 @@ fn span(record: &Record) -> Span {
 }
 
 /// Reads the record at this offset. None if it was deleted.
+///
+/// Blocks, for up to ten seconds twice. Creates a client for one record: this path is rare.
 fn read(kafka: &KafkaConfig, place: Span) -> Result<Option<LogRecord>, KafkaError> {
     let offset = place.start;
     let mut reader = Reader::over(kafka, vec![place], READ_WITHIN)?;

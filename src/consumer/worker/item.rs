@@ -1,4 +1,7 @@
 //! A record in its lane, with the place where its settlement is recorded.
+//!
+//! A record of the source is settled by a bit of its batch, a parked one by its ticket in the
+//! parked set. All else about them is the same: lanes, permits, attempts, retries.
 
 use crate::consumer::shared::mailbox::{Burst, ParkedRecord};
 use crate::consumer::state::offset_tracker::TrackedBatch;
@@ -12,6 +15,7 @@ use std::sync::Arc;
 pub(crate) struct Item {
     pub(crate) record: Record,
     pub(crate) partition: Arc<Partition>,
+    /// Where its settlement is recorded.
     pub(crate) books: ItemSource,
     pub(crate) hash: u64,
 }
@@ -29,6 +33,7 @@ pub(crate) enum ItemSource {
 }
 
 impl Item {
+    /// A parked record. Its wait is known when it starts.
     pub(crate) fn parked(parked: ParkedRecord) -> Self {
         Self {
             record: parked.record,

@@ -1,5 +1,25 @@
 //! Limits the memory that the records of a worker keep: a waiting record keeps its own bytes, not
 //! those of its burst.
+//!
+//! # The problem
+//!
+//! The records of a burst share one buffer, which saves an allocation per record. A single slow
+//! record would keep up to a megabyte. The byte limit counts whole buffers, so that a few slow
+//! records could use it up and stop intake.
+//!
+//! # Two remedies
+//!
+//! - [`compact`], when the byte limit is reached: records that are all that is left of a burst are
+//!   copied out, if the copies are smaller by a fifth.
+//! - [`Pinned`], before that: handlers may keep records beyond their delivery, where no copy can
+//!   replace them. If they keep too many buffers for few records, further records are handed out as
+//!   copies, so that a handler keeps its record only.
+//!
+//! # Example
+//!
+//! A burst of 1,000 records and 1 MB. 998 are done; two of 1 kB each wait for a slow service. Their
+//! copies take 2 kB, so that [`compact`] frees nearly 1 MB. With a handler that keeps one of the
+//! two, there are handles elsewhere: the burst stays, and counts as waste of 998 parts in 1,000.
 
 use crate::event::{Record, RecordBatch};
 use hashbrown::HashMap;
@@ -51,6 +71,8 @@ struct Held {
 }
 
 impl Held {
+    /// Whether all handles of the burst are here, and copies would take at most four fifths of its
+    /// memory.
     fn is_worth_copying(&self) -> bool {
         self.handles >= self.handles_of_all
             && self.bytes + self.bytes / WORTH_COPYING < self.burst_bytes
@@ -59,7 +81,10 @@ impl Held {
 
 /// Tracks the bursts that running handlers keep, and decides whether further records are passed as
 /// copies.
+///
+/// The measure is a lower bound: it assumes that each record of a burst has one handle.
 pub(crate) struct Pinned {
+    /// Bursts that were handed out and not freed yet.
     bursts: Vec<Weak<RecordBatch>>,
     /// Bytes passed to handlers since the last check.
     unseen: usize,
@@ -111,6 +136,8 @@ impl Pinned {
     }
 
     /// Computes again how much memory is kept for records that are done.
+    ///
+    /// Costs a pass over the bursts that are kept. It runs once per quarter of the accepted waste.
     pub(crate) fn look(&mut self) {
         self.unseen = 0;
         let mut waste = 0;

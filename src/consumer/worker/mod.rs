@@ -3,6 +3,32 @@
 //! Records arrive in bursts, with one wake-up per burst. A handler is polled in place, in a reused
 //! slot. Only if it is not ready then, it enters a lane and the set of running handlers. A worker
 //! knows no client: messages deliver records and fences.
+//!
+//! # A turn
+//!
+//! A worker is polled as one future. Each turn settles finished handlers, takes messages and starts
+//! waiting records, in this order, until nothing more can be done or [`RECORDS_PER_TURN`] records
+//! were processed; then it yields. The futures of handlers live in the worker: no task is spawned
+//! per record, which would cost more than a short handler, and a handler's panic is caught here.
+//!
+//! The order matters. Successes are counted before failures are reported, so that a breaker weighs
+//! both of the same time. Messages are taken before records are started, so that a fence stops
+//! records that could otherwise still start.
+//!
+//! # Why it is not cooperative
+//!
+//! The task runs outside of Tokio's budget (`unconstrained`): many handlers share it, and a used-up
+//! budget would make all their sockets appear pending. [`RECORDS_PER_TURN`] takes its place.
+//!
+//! # Where a record may be
+//!
+//! | place | occupies its lane | holds a permit |
+//! |---|---|---|
+//! | mailbox | no | no |
+//! | first poll | no | yes, of the worker |
+//! | waiting in `lanes` | yes | no |
+//! | `running`, in its handler | yes | yes |
+//! | `running`, in its retry, between attempts | yes | lent to others |
 
 mod attempt;
 mod attempt_clock;
@@ -46,6 +72,8 @@ use std::time::{Duration, Instant};
 const RECORDS_PER_TURN: usize = 1024;
 
 /// Why the first poll did not settle a record.
+///
+/// Each variant continues as a retry, except for a running first attempt.
 enum Unsettled<F> {
     /// The handler is not ready.
     Running(AttemptSlot<F>),
@@ -67,6 +95,8 @@ struct Fence {
 
 /// Drives the handlers of the records in its mailbox. Returns after the mailbox is closed and no
 /// record runs or waits.
+///
+/// The future is not cancel-safe: dropping it drops running handlers. Only the end of the run does.
 pub(crate) async fn run<H>(handler: H, shared: Arc<Shared>, inbox: Arc<Mailbox>, permits: Permits)
 where
     H: tower::Service<Delivery, Response = Outcome> + Clone + Send + Sync + 'static,
@@ -94,22 +124,34 @@ where
     poll_fn(|cx| worker.turn(cx)).await;
 }
 
+/// The state of one worker. Owned by its task.
+///
+/// `handler` is the instance whose `poll_ready` was called last; a call consumes that readiness.
 struct Worker<H: tower::Service<Delivery>> {
     handler: H,
     shared: Arc<Shared>,
+    /// The group and the publisher, for deliveries.
     scope: Arc<DeliveryScope>,
     inbox: Arc<Mailbox>,
+    /// The permits of this worker.
     permits: Permits,
+    /// Waiting records, and the lanes of running ones.
     lanes: Lanes<Item>,
+    /// Records that were not done at their first poll.
     running: FuturesUnordered<Running<H::Future>>,
     /// Slots of finished first attempts, for reuse.
     slots: Vec<AttemptSlot<H::Future>>,
+    /// Fences that wait for running records.
     fences: Vec<Fence>,
+    /// Reused buffer for the messages of one turn.
     messages: Vec<Message>,
+    /// Counts of this turn.
     counts: Counts,
+    /// Watches the memory that handlers keep.
     pinned: Pinned,
     /// Read once per turn, because a clock read per record would cost as much as a short handler.
     now: Instant,
+    /// Whether the last message was received.
     closed: bool,
 }
 
@@ -157,6 +199,8 @@ where
     }
 
     /// Settles finished records, at most `limit`.
+    ///
+    /// `FuturesUnordered` polls only the futures that were woken.
     fn finish_ready(&mut self, cx: &mut Context<'_>, limit: usize) -> usize {
         let mut finished = 0;
         while finished < limit {
@@ -187,6 +231,9 @@ where
     }
 
     /// Keeps a record running whose attempt or retry ended without settling it.
+    ///
+    /// The lane stays occupied and the permit stays taken: for the order of the key, an attempt and
+    /// its retry are one.
     fn continue_after(
         &mut self,
         mut item: Item,
@@ -214,6 +261,7 @@ where
         });
     }
 
+    /// Processes all messages in the mailbox. Returns how many records they had.
     fn take_messages(&mut self, cx: &mut Context<'_>) -> usize {
         let mut messages = std::mem::take(&mut self.messages);
         self.inbox.take_into(&mut messages);
@@ -245,6 +293,9 @@ where
 
     /// Starts a burst's records in order, or queues those that have to wait. A record that is done
     /// at its first poll touches no shared state.
+    ///
+    /// Most records take this path only: no lane, no future on the heap (the slot is reused), and
+    /// no copy of the record.
     fn admit(&mut self, burst: Burst, cx: &mut Context<'_>) {
         let began = Instant::now();
         let mut at_once = 0;
@@ -313,6 +364,9 @@ where
     }
 
     /// Copies records out of bursts of which few are left, because the byte limit is reached.
+    ///
+    /// Handles outside of this worker cannot be replaced, and a burst with such handles is left
+    /// alone.
     fn compact(&mut self) {
         let Self { running, lanes, .. } = self;
         memory::compact(&mut |each| {
@@ -323,6 +377,7 @@ where
         self.pinned.look();
     }
 
+    /// Starts up to `limit` records whose turn it is, as long as there are permits.
     fn start_waiting(&mut self, cx: &mut Context<'_>, limit: usize) -> usize {
         let mut started = 0;
         while started < limit && self.lanes.has_ready() && self.permits.may_start() {
@@ -336,6 +391,9 @@ where
     }
 
     /// Starts a record that has waited in its lane.
+    ///
+    /// A parked record is checked once more at its start: it may have been settled, put back or
+    /// marked to be dropped since it was handed out.
     fn start(&mut self, mut item: Item, lane: LaneId, cx: &mut Context<'_>) {
         if item.partition.is_fenced() {
             self.abandon(&item);
@@ -384,6 +442,9 @@ where
     }
 
     /// Keeps a record running that its first poll did not settle. Its lane stays occupied.
+    ///
+    /// A record whose burst has other records keeps its share of their buffer until it is copied:
+    /// at the latest when its retry begins.
     fn keep_running(
         &mut self,
         mut item: Item,
@@ -419,6 +480,8 @@ where
     }
 
     /// Calls the handler and polls it once. A panic in either becomes an outcome.
+    ///
+    /// The future is placed in a slot of the heap that is reused.
     fn first_attempt(
         &mut self,
         record: Record,
@@ -456,6 +519,7 @@ where
         Settlement::of(outcome).map_err(Unsettled::Failed)
     }
 
+    /// The request of the handler service. A record's attempts are counted across its parking.
     fn delivery(&self, record: Record, attempt: u32) -> Delivery {
         Delivery {
             record,
@@ -465,6 +529,9 @@ where
     }
 
     /// Starts the retry after the outcome of an attempt that began at `began`.
+    ///
+    /// The handler is cloned here, as each retry needs an instance of its own: `poll_ready` and
+    /// `call` of one instance belong together.
     fn recover(&self, item: &mut Item, outcome: Outcome, began: Instant) -> RetryFuture {
         match caught("cloning the handler", || self.handler.clone()) {
             Ok(handler) => {
@@ -489,6 +556,7 @@ where
         )
     }
 
+    /// Records the result where the record came from, and releases it. The lane is the caller's.
     fn settle(&mut self, item: &Item, verdict: Verdict) {
         let Verdict::Settled(settlement) = verdict else {
             if verdict == Verdict::Abandoned {
@@ -543,6 +611,8 @@ where
         }
     }
 
+    /// Drops the waiting records of these epochs. Running ones are not cancelled: their retries end
+    /// by themselves, their handlers when they are done.
     fn fence(&mut self, fence: Fence) {
         let (mut purged, mut parked) = (0, 0);
         self.lanes.purge(|item| {
@@ -561,6 +631,7 @@ where
         self.fences.push(fence);
     }
 
+    /// Answers fences of which no record runs any more.
     fn answer_fences(&mut self) {
         if self.fences.is_empty() {
             return;
@@ -580,6 +651,8 @@ where
         }
     }
 
+    /// The handlers that have been running for at least this long. Time between attempts does not
+    /// count.
     fn stuck(&self, after: Duration) -> Stuck {
         let mut stuck = Stuck::default();
         for running in self.running.iter() {
@@ -611,6 +684,8 @@ fn lane_key<'a>(shared: &Shared, record: &'a Record, hash: u64) -> Option<LaneKe
 }
 
 /// Whether a record has to be parked behind others of its key. If so, it counts as being written.
+///
+/// The common case, no waiting key in the partition, takes no lock.
 fn joins_parked(shared: &Shared, partition: &Partition, record: &Record) -> bool {
     let retry = partition.retry.as_ref().filter(|retry| !retry.is_empty());
     retry.is_some_and(|retry| {

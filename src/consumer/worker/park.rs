@@ -3,6 +3,28 @@
 //! A failed write is repeated until the brokers acknowledge it or the partition is revoked: a
 //! record counts as parked only after it was written. A record that the brokers refuse, such as one
 //! larger than the topic allows, is dead-lettered.
+//!
+//! # Order of steps
+//!
+//! The parked set learns of a record before it is written
+//! ([`Parking`](crate::recovery::parking::Parking): `begin` or `joins`), and cancels it if the
+//! write is refused. So a later record of the key that arrives meanwhile is parked behind it, and
+//! never handled before it. The source offset is settled after the acknowledgement: a crash in
+//! between leaves the record in both topics, and the inbox recognises the second delivery.
+//!
+//! # Example
+//!
+//! Records 10, 11 and 12 of one key arrive; 10 keeps failing:
+//!
+//! | source | retry topic | source offset may pass |
+//! |---|---|---|
+//! | 10 fails for the last time in place | 0: record 10, due in 10 s | 10 |
+//! | 11 starts: its key waits | 1: record 11, due after the one before | 11 |
+//! | 12 the same | 2: record 12 | 12 |
+//! | | 3: note, offset 0 failed again, due in 1 min | |
+//! | | offset 0 is handled, then 1, then 2 | |
+//!
+//! A restart reads the retry topic from its committed offset and finds the same set.
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::clock::{now_ms, steady_ms};
@@ -56,6 +78,9 @@ pub(crate) fn report_to_drill(
 
 impl UnsettledRecord {
     /// Parks a record of the source topic behind the others of its key.
+    ///
+    /// No attempt was made, so that the entry has no failure, and is due as soon as the records
+    /// before it are settled.
     pub(crate) async fn park_behind(&mut self) -> Verdict {
         let Some(record) = self.whole_record().await else {
             return Verdict::Abandoned;
@@ -87,6 +112,8 @@ impl UnsettledRecord {
     }
 
     /// Cancels the announced write of a record to the retry topic.
+    ///
+    /// Without it later records of the key would wait for an entry that never comes.
     fn forget_entry(&self) {
         let record = &self.delivery.record;
         if let Some(retry) = &self.partition.retry
@@ -97,6 +124,9 @@ impl UnsettledRecord {
     }
 
     /// Parks a failed record for `delay`, or again if it is parked already.
+    ///
+    /// A record of the source topic is written as a whole. A parked record gets a note that refers
+    /// to it by its offset in the retry topic, since it is there already.
     pub(crate) async fn park(&self, failure: &Failure, delay: Duration) -> Verdict {
         let (record, group) = (&self.delivery.record, &self.shared.group);
         let reason = Reason {
@@ -186,6 +216,9 @@ impl UnsettledRecord {
 
     /// Writes to the retry topic until the brokers acknowledge or refuse it, or the partition is
     /// revoked. Each try builds the record again: no copy is kept during the wait.
+    ///
+    /// `record` is built anew for each try, so that no copy of a large record is kept during an
+    /// outage of the brokers.
     async fn write(&self, record: impl Fn() -> OutgoingRecord) -> Written {
         let backoff = self.shared.settings.retry.backoff;
         let mut alarm = None;
@@ -238,6 +271,7 @@ impl UnsettledRecord {
 
 /// The result of a write to the retry topic.
 enum Written {
+    /// The brokers have it, in all in-sync replicas.
     Acknowledged,
     /// The partition was revoked.
     Abandoned,
@@ -247,6 +281,9 @@ enum Written {
 
 /// Counts a record that waits until its retry topic can be written. The health reports it until
 /// none waits.
+///
+/// Its count, not the last result, decides when the health is ready again: several records may wait
+/// for different topics.
 struct Alarm<'a>(&'a Shared);
 
 impl<'a> Alarm<'a> {
@@ -255,6 +292,7 @@ impl<'a> Alarm<'a> {
         Self(shared)
     }
 
+    /// Sets the reason in the health. The latest failure is shown.
     fn report(&self, reason: String) {
         self.0.health.set_ready(COMPONENT, Err(reason));
     }

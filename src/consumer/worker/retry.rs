@@ -2,6 +2,42 @@
 //!
 //! Runs while the record's lane waits. Ends without settling the record when its partition is
 //! fenced.
+//!
+//! # The loop
+//!
+//! One future carries the record from its first failure to its end: classify, decide by the policy,
+//! wait, attempt again. Every wait ends at the fence of the partition, and lends the record's
+//! permit to others. A wait between attempts also ends by an operator's command. The record's lane
+//! stays occupied all the time, which keeps the order of its key.
+//!
+//! | failure | counts as an attempt | next step |
+//! |---|---|---|
+//! | transient | yes | again after the backoff; then parked; then dead-lettered |
+//! | timeout | yes, unless a breaker is open for the dependency | the same |
+//! | outage | no | again when the dependency answers |
+//! | permanent, panic | | dead-lettered |
+//! | fatal publisher | | the run ends |
+//!
+//! # Cancellation
+//!
+//! The future is dropped only with the worker. An attempt is never cancelled by a fence: its effect
+//! may have happened already, and the drain of the revoke gives it its time.
+//!
+//! # Example
+//!
+//! A record of the key k with the default policy, and a bank that is down at first. The backoff is
+//! shown without its random part.
+//!
+//! | time | event | failures counted | permit |
+//! |---|---|---|---|
+//! | 0 s | attempt 1: outage of `bank` | 0 | held |
+//! | 0 s | with failures of other records, the breaker opens | 0 | lent |
+//! | 1 s | attempt 2, the probe: an internal error of the bank (transient) | 1 | held |
+//! | 1 s | the breaker closes: the bank answered | 1 | lent |
+//! | 1.1, 1.3, 1.7, 2.5 s | attempts 3 to 6: transient | 5 | held |
+//! | 2.5 s | parked for 10 s; later records of k are parked behind it | | |
+//! | 12.5 s | the dispatcher hands it out: attempt 7 succeeds | | |
+//! | 12.5 s | the records behind it follow, in order | | |
 
 use crate::consumer::settings::AfterDeadLetter;
 use crate::consumer::shared::Shared;
@@ -50,6 +86,8 @@ impl RetryFuture {
 }
 
 /// A record that is not settled, with the state of its retry.
+///
+/// It keeps no memory of its burst, and no value of the service's types between two attempts.
 pub(crate) struct UnsettledRecord {
     pub(crate) shared: Arc<Shared>,
     pub(crate) delivery: Delivery,
@@ -59,7 +97,9 @@ pub(crate) struct UnsettledRecord {
     pub(crate) wait: RetryState,
     /// Attempts made, whatever the class of their failures.
     pub(crate) attempts: u32,
+    /// Failures that count for the policy.
     transient_failures: u32,
+    /// Failures by an outage: they only lengthen the backoff.
     outage_failures: u32,
     /// When the first attempt failed.
     first_failure: Option<Timestamp>,
@@ -104,6 +144,9 @@ pub(crate) fn park_behind(mut recovery: UnsettledRecord) -> RetryFuture {
 }
 
 /// Handles `outcome`, which is not a success. None if the first attempt is still to be made.
+///
+/// The handler instance is held across the retry and cloned for each attempt; a panic in its clone
+/// or drop becomes an outcome.
 pub(crate) fn recover<H>(
     handler: H,
     mut recovery: UnsettledRecord,
@@ -192,6 +235,8 @@ pub(crate) fn bury(mut recovery: UnsettledRecord, reason: DeadReason) -> RetryFu
 }
 
 /// Settles a record that an operator skipped, without a handler.
+///
+/// The write to the dead-letter topic passes no flood guard: an operator asked for it.
 pub(crate) fn skip(mut recovery: UnsettledRecord, command: Box<Command>) -> RetryFuture {
     // The announced attempt is not made.
     recovery.attempts = recovery.attempts.saturating_sub(1);
@@ -202,14 +247,20 @@ pub(crate) fn skip(mut recovery: UnsettledRecord, command: Box<Command>) -> Retr
 
 /// The result of an attempt, without values of the service's types.
 enum Ended {
+    /// The handler succeeded, or recognised a duplicate, or ignored the record.
     Settled(Settlement),
+    /// The handler asked for the dead-letter topic, or panicked.
     Dead(DeadReason),
+    /// The attempt failed with an error that has a class.
     Failed(Failure),
 }
 
 impl Ended {
     /// The result of a probe of `dependency` that ended like this. A handler that failed otherwise
     /// had asked the dependency before. A handler that panicked may not have.
+    ///
+    /// What counts is whether the dependency was asked and answered, not whether the handler
+    /// succeeded: a rejected payment proves that the bank is up.
     fn answer_of(&self, dependency: &str) -> Answer {
         match self {
             Self::Settled(Settlement::Done) => Answer::Yes,
@@ -229,17 +280,24 @@ impl Ended {
     }
 }
 
+/// What follows a failure.
 enum Step {
     /// Wait for that time, and until the dependency answers.
     TryAfter(Duration, Option<String>),
+    /// Write the record to the retry topic, and retry it after that time.
     Park(Failure, Duration),
+    /// Write the record to the dead-letter topic.
     DeadLetter(Class, DeadReason),
+    /// Release the record unsettled: it is redelivered.
     Abandon,
 }
 
 impl UnsettledRecord {
     /// Calls the handler once it has room. A panic becomes an outcome, also in the conversion of a
     /// layer's error or in a drop: both happen before the future is ready.
+    ///
+    /// The clock of the attempt runs while the service is not ready, too: a layer may be what is
+    /// stuck.
     fn attempt<H>(&self, handler: H) -> impl Future<Output = Outcome> + use<H>
     where
         H: tower::Service<Delivery, Response = Outcome>,
@@ -261,6 +319,7 @@ impl UnsettledRecord {
         }
     }
 
+    /// Classifies the outcome of an attempt.
     fn judged(&self, outcome: Outcome) -> Ended {
         match Settlement::of(outcome) {
             Ok(settlement) => Ended::Settled(settlement),
@@ -273,12 +332,17 @@ impl UnsettledRecord {
         }
     }
 
+    /// The step after a failure that no retry can mend.
     fn given_up(&mut self, reason: DeadReason) -> Step {
         self.first_failure.get_or_insert_with(Timestamp::now);
         self.shared.count_failure(Class::Permanent);
         Step::DeadLetter(Class::Permanent, reason)
     }
 
+    /// The step after a failed attempt. Reports the failure to the breakers and counts it.
+    ///
+    /// A timeout counts as an outage while a breaker is open for its dependency: the handler hangs
+    /// there, and is not slow.
     fn next_step(&mut self, mut failure: Failure, evidence: Evidence) -> Step {
         self.first_failure.get_or_insert_with(Timestamp::now);
         if let Some(reason) = failure.fatal {
@@ -328,6 +392,9 @@ impl UnsettledRecord {
     }
 
     /// Reports the failure to the breakers. Returns the dependency that it is attributed to.
+    ///
+    /// Several dependencies may fail in turn. The order of `failed_by` is kept, so that a record
+    /// that is handled at last closes the breakers of all of them.
     fn blame(&mut self, failure: &Failure, evidence: Evidence) -> String {
         let dependency = match self.failed_by.last() {
             // A timeout names no dependency. The handler probably hangs where it failed before.
@@ -348,6 +415,7 @@ impl UnsettledRecord {
         dependency
     }
 
+    /// Logs a failed attempt that is repeated in place.
     fn log_retry(&self, failure: &Failure, delay: Duration) {
         tracing::warn!(
             group = self.shared.group,
@@ -369,6 +437,9 @@ impl UnsettledRecord {
 
     /// Settles the record as an operator requested: written to the dead-letter topic, and not
     /// handled.
+    ///
+    /// The acknowledgement follows the write. A member that dies in between skips again, which is
+    /// the same.
     async fn skip(&self, command: &Command) -> Verdict {
         let record = &self.delivery.record;
         tracing::warn!(
@@ -398,6 +469,9 @@ impl UnsettledRecord {
     }
 
     /// Writes the dead letter. The record is settled only after the brokers acknowledged it.
+    ///
+    /// First the flood guard, then the write, then the hold of the key: a hold without its dead
+    /// letter would never end.
     pub(crate) async fn dead_letter(&self, class: Class, reason: &DeadReason) -> Verdict {
         let record = &self.delivery.record;
         tracing::error!(
@@ -429,6 +503,9 @@ impl UnsettledRecord {
     }
 
     /// Writes to the dead-letter topic until the brokers acknowledge it.
+    ///
+    /// The delay between tries follows the backoff of the policy, without an end: the record is not
+    /// lost, and the member is not ready.
     async fn write_dead_letter(
         &self,
         class: Class,
@@ -446,7 +523,7 @@ impl UnsettledRecord {
             first_failure: self.first_failure,
             skip,
         };
-        let mut dead_letter = self.shared.dead_letters.letter(record, given_up);
+        let mut dead_letter = self.shared.dead_letters.pending(record, given_up);
         let backoff = self.shared.settings.retry.backoff;
         let mut tries = 0_u32;
         loop {
@@ -477,6 +554,9 @@ impl UnsettledRecord {
 
     /// Waits until the next attempt may be made. Returns a probe if the attempt tests a dependency
     /// that is down. None if the partition was revoked.
+    ///
+    /// Returns only when three things hold: the delay is over or an operator does not want to wait,
+    /// no breaker forbids the attempt, and a permit was taken back (a probe waits a second for it).
     async fn wait(
         &self,
         delay: Duration,
@@ -514,6 +594,8 @@ impl UnsettledRecord {
 
     /// Waits for `until` and lends its permit to other handlers meanwhile. None if the partition
     /// was revoked.
+    ///
+    /// The permit is taken back after `until`: a result that is ready may wait for a permit.
     pub(crate) async fn wait_for<T>(&self, until: impl Future<Output = T>) -> Option<T> {
         let lent = self.shared.permits.lend();
         let waited = async {

@@ -3,6 +3,18 @@
 //!
 //! Reading is total: a client with write access may write any bytes, and an invalid entry must not
 //! stop a group.
+//!
+//! | entry | key | kept until |
+//! |---|---|---|
+//! | pause, resume | `pause/<scope>` | the next command for the scope |
+//! | rate | `rate` | the next rate |
+//! | other command | `command/<id>` | a later command, after `HISTORY_DAYS`, deletes it |
+//! | acknowledgement | `ack/<command>/<id>` | the same |
+//! | outage | `status/<member>/<dependency>` | the dependency answers, or the member stops |
+//! | member | `member/<id>` | the member stops |
+//!
+//! The key is checked against the value on reading: under another key, compaction could remove a
+//! command too early or keep it too long.
 
 #[cfg(test)]
 mod tests;
@@ -30,13 +42,21 @@ const TEXT_BYTES_MAX: usize = 1024;
 /// assert_eq!(command.action.name(), "pause");
 /// # Ok::<(), evenkeel::control::Malformed>(())
 /// ```
+///
+/// Write it to the control topic under [`Command::key`] with [`Command::value`], in partition 0.
+/// Every member reads it, acts on the partitions it owns, and acknowledges it with an [`Ack`]. A
+/// member that starts later applies lasting commands as well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Command {
-    /// The id of the command, a UUIDv7: later commands have greater ids.
+    /// The id of the command, a UUIDv7: later commands have greater ids, within the precision of
+    /// the writers' clocks. 1 to 64 ASCII letters, digits and hyphens.
     pub id: String,
-    /// The operator who gave the command.
+    /// The operator who gave the command. 1 to 1,024 bytes. Becomes a header of the dead letter of
+    /// a skipped record.
     pub by: String,
-    /// The operator's reason.
+    /// The operator's reason. 1 to 1,024 bytes. Becomes a header of the dead letter of a skipped
+    /// record.
     pub why: String,
     /// When the command was given.
     pub at: Timestamp,
@@ -46,21 +66,36 @@ pub struct Command {
 }
 
 /// The action of a command.
+///
+/// *Lasting* actions are a desired state: they hold until another command replaces them, also for
+/// members that start later. All others happen once, in the members that own the records at that
+/// time; if no member runs, they have no effect, except for a skip, which waits for its record.
+///
+/// An unknown action, of a later release, is [`Malformed`] to this one and is ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Action {
     /// Handle no records of the scope until it is resumed. Lasting.
+    ///
+    /// Running handlers are given the revoke timeout to finish, and are not cancelled. The
+    /// partitions stay assigned. Members ignore a pause of a key: pause its partition.
     Pause {
         /// The group, a topic, a partition or a key.
         scope: Scope,
     },
     /// Cancel the pause of exactly this scope.
+    ///
+    /// A partition that another pause covers stays paused.
     Resume {
         /// The paused scope.
         scope: Scope,
     },
     /// Settle one record without handling it. It is written to the dead-letter topic, marked as
     /// skipped.
+    ///
+    /// A running attempt is not cancelled: the record is skipped if that fails. A record that is
+    /// already settled or parked is not skipped; drop a parked one with [`Action::Drop`].
     Skip {
         /// The position of the record.
         #[serde(with = "as_text")]
@@ -68,6 +103,9 @@ pub enum Action {
     },
     /// Retry at once the records that wait for their next attempt, in place or parked. A held key
     /// continues.
+    ///
+    /// For the whole group it also releases the flood guard. A paused partition retries nothing. An
+    /// open breaker still holds the records.
     RetryNow {
         /// The records to retry.
         scope: Scope,
@@ -79,11 +117,16 @@ pub enum Action {
         scope: Scope,
     },
     /// Accept the loss of entries that Kafka deleted from retry topics before they were settled.
+    ///
+    /// It ends the alarm, and lets the committed offset of the retry partition pass the lost
+    /// entries. The scope must not be a key or a record.
     AcceptLoss {
         /// The source topics and partitions of the entries.
         scope: Scope,
     },
     /// Limit the rate at which each member handles records. None removes the limit. Lasting.
+    ///
+    /// It counts records that are taken from Kafka. Parked records that become due are not counted.
     Rate {
         /// Records per second and member.
         records_per_second: Option<NonZeroU32>,
@@ -91,7 +134,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The name of the action, as in the tool's commands.
+    /// The name of the action, as in the tool's commands and in the JSON of a command.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Pause { .. } => "pause",
@@ -104,7 +147,7 @@ impl Action {
         }
     }
 
-    /// The scope of the action.
+    /// The scope of the action. A record for a skip, the group for a rate.
     pub fn scope(&self) -> Scope {
         match self {
             Self::Pause { scope }
@@ -131,7 +174,13 @@ impl Action {
 }
 
 /// A member's acknowledgement of a command.
+///
+/// A member acknowledges a command for the partitions it owns, so that a command to a group of
+/// several members has several acknowledgements. A partition that moves to another member is
+/// acknowledged again by that member. No partition is acknowledged as applied before the command is
+/// in force there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Ack {
     /// The id of the command.
     pub command: String,
@@ -143,7 +192,7 @@ pub struct Ack {
     pub outcome: CommandOutcome,
     /// When the member wrote the acknowledgement.
     pub at: Timestamp,
-    /// A description of the member's action.
+    /// A description of the member's action, for people. Its text may change between releases.
     pub detail: String,
     /// The id of the topic on which the member acted: a recreated topic of the same name has other
     /// records.
@@ -152,23 +201,28 @@ pub struct Ack {
 }
 
 /// The outcome of a command on some partitions.
+///
+/// An unknown outcome, of a later release, makes the acknowledgement [`Malformed`] to this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum CommandOutcome {
     /// The command is in force.
     Applied,
-    /// The command was received, and another acknowledgement follows.
+    /// The command was received, and another acknowledgement follows: the record of a skip still
+    /// runs or waits, or its partition is paused.
     Pending,
     /// The record was written to the dead-letter topic and counts as settled.
     Skipped,
     /// The record was already settled.
     AlreadySettled,
-    /// This member cannot execute the command.
+    /// This member cannot execute the command. The detail names the reason and the alternative.
     Refused,
 }
 
 impl CommandOutcome {
-    /// The name of the outcome.
+    /// The name of the outcome, as in JSON: `applied`, `pending`, `skipped`, `already-settled` or
+    /// `refused`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Applied => "applied",
@@ -187,7 +241,11 @@ impl CommandOutcome {
 
 /// A member's report that a dependency is down. The member deletes it when the dependency answers
 /// again, or when it stops.
+///
+/// It is written when the breaker of the dependency opens. A killed member cannot delete it: ask
+/// the brokers whether it is still a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Status {
     /// The id of the member in its group.
     pub member: String,
@@ -215,7 +273,11 @@ impl Status {
 }
 
 /// An entry of a control topic.
+///
+/// [`Entry::read`] decodes it; [`ControlState::apply`](super::ControlState::apply) and
+/// [`History::apply`](super::History::apply) use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Entry {
     /// A command.
     Command(Command),
@@ -225,11 +287,15 @@ pub enum Entry {
     Status(Status),
     /// The identity of a member.
     Member(MemberInfo),
-    /// The entry under this key was deleted.
+    /// The entry under this key was deleted: its record has no value.
     Deleted(String),
 }
 
 /// Why an entry is invalid.
+///
+/// Skip such an entry and log the reason: anyone with write access may have written it, or a later
+/// release. Reading it again gives the same result. The error of [`Command::new`] is the operator's
+/// to correct.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(String);
@@ -246,6 +312,15 @@ impl Command {
     /// # Errors
     /// Returns an error for a name or reason that is empty or longer than 1024 bytes, or for an
     /// action that does not apply to its scope.
+    ///
+    /// # Examples
+    /// ```
+    /// use evenkeel::control::{Action, Command, Scope};
+    ///
+    /// let scope: Scope = "record/shop.orders/3@17".parse().expect("a scope");
+    /// let error = Command::new("ada", "a test", Action::Pause { scope }).expect_err("refused");
+    /// assert!(error.to_string().contains("skip the record"));
+    /// ```
     pub fn new(by: &str, why: &str, action: Action) -> Result<Self, Malformed> {
         let command = Self {
             id: new_id(),
@@ -272,11 +347,12 @@ impl Command {
         serde_json::to_vec(self)
     }
 
+    /// Checks what compaction and the readers depend on. Applied to new and to read commands.
     fn check(&self) -> Result<(), Malformed> {
-        for (what, text) in [("who gives it", &self.by), ("the reason", &self.why)] {
+        for (what, text) in [("the operator's name", &self.by), ("the reason", &self.why)] {
             if text.trim().is_empty() || text.len() > TEXT_BYTES_MAX {
                 return Err(Malformed(format!(
-                    "{what} is empty, or longer than {TEXT_BYTES_MAX} bytes"
+                    "{what} must not be blank or longer than {TEXT_BYTES_MAX} bytes"
                 )));
             }
         }
@@ -285,12 +361,15 @@ impl Command {
             Action::Pause { scope } | Action::Resume { scope }
                 if matches!(scope, Scope::Record(_)) =>
             {
-                Err(Malformed("a record alone cannot be paused".to_owned()))
+                Err(Malformed(
+                    "a single record cannot be paused; pause its partition, or skip the record"
+                        .to_owned(),
+                ))
             }
             Action::AcceptLoss {
                 scope: Scope::Record(_) | Scope::Key { .. },
             } => {
-                let reason = "a loss is accepted for a partition, a topic or the group";
+                let reason = "a loss can be accepted for a partition, a topic or the group only";
                 Err(Malformed(reason.to_owned()))
             }
             _ => Ok(()),
@@ -320,15 +399,15 @@ impl Entry {
     /// Returns an error for an unknown key or value, such as a command of a later version. Skip
     /// such a record.
     pub fn read(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Self, Malformed> {
-        let key = key.ok_or_else(|| Malformed("it has no key".to_owned()))?;
+        let key = key.ok_or_else(|| Malformed("the entry has no key".to_owned()))?;
         let key =
-            std::str::from_utf8(key).map_err(|_| Malformed("its key is no text".to_owned()))?;
+            std::str::from_utf8(key).map_err(|_| Malformed("the key is not UTF-8".to_owned()))?;
         let Some(value) = value else {
             return Ok(Self::Deleted(key.to_owned()));
         };
         if value.len() > ENTRY_BYTES_MAX {
             return Err(Malformed(format!(
-                "it is longer than {ENTRY_BYTES_MAX} bytes"
+                "the entry is longer than {ENTRY_BYTES_MAX} bytes"
             )));
         }
         if key.starts_with("ack/") {
@@ -336,21 +415,23 @@ impl Entry {
             check_id(&ack.command)?;
             return match key.starts_with(&format!("ack/{}/", ack.command)) {
                 true => Ok(Self::Ack(ack)),
-                false => Err(Malformed("its key belongs to another command".to_owned())),
+                false => Err(Malformed(
+                    "the key is of an acknowledgement of another command".to_owned(),
+                )),
             };
         }
         if key.starts_with("status/") {
             let status: Status = parse(value)?;
             return match status.key() == key {
                 true => Ok(Self::Status(status)),
-                false => Err(Malformed("its key is another status's".to_owned())),
+                false => Err(Malformed("the key is of another status".to_owned())),
             };
         }
         if key.starts_with(member::PREFIX) {
             let info: MemberInfo = parse(value)?;
             return match info.key() == key {
                 true => Ok(Self::Member(info)),
-                false => Err(Malformed("its key is another member's".to_owned())),
+                false => Err(Malformed("the key is of another member".to_owned())),
             };
         }
         let command: Command = parse(value)?;
@@ -358,11 +439,14 @@ impl Entry {
         // Under another key compaction could remove it too early, or keep it too long.
         match command.key() == key {
             true => Ok(Self::Command(command)),
-            false => Err(Malformed("its key is not that of its command".to_owned())),
+            false => Err(Malformed(
+                "the key is not the key of this command".to_owned(),
+            )),
         }
     }
 }
 
+/// Decodes JSON. Unknown fields are ignored, so that later releases may add some.
 fn parse<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T, Malformed> {
     serde_json::from_slice(value).map_err(|error| Malformed(error.to_string()))
 }
@@ -372,7 +456,9 @@ fn check_id(id: &str) -> Result<(), Malformed> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     match (1..=64).contains(&id.len()) && id.bytes().all(allowed) {
         true => Ok(()),
-        false => Err(Malformed("its id is none".to_owned())),
+        false => Err(Malformed(
+            "the id must have 1 to 64 letters, digits and hyphens".to_owned(),
+        )),
     }
 }
 

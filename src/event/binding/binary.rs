@@ -24,8 +24,9 @@ pub(super) fn write<T: Serialize>(
         if name == DATA_CONTENT_TYPE {
             if structured::format(&unquoted(value.as_bytes())).is_some() {
                 return Err(serde_json::Error::custom(
-                    "a payload that is itself a CloudEvent can only be written in structured mode: in binary mode its \
-                     datacontenttype would say that the record is structured",
+                    "a payload that is itself a CloudEvent can only be written in structured \
+                     mode: in binary mode its \
+                     datacontenttype would mark the record as structured",
                 ));
             }
             headers.push(CONTENT_TYPE, Some(value.as_bytes()));

@@ -7,18 +7,22 @@ use std::borrow::Cow;
 /// The header that distinguishes the content modes.
 pub(super) const CONTENT_TYPE: &str = "content-type";
 
-/// How an event is encoded in a record.
+/// How an event is encoded in a record. Both modes are read, whatever a publisher writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum ContentMode {
-    /// Attributes as `ce_*` headers, and the payload as the record's value. The default.
+    /// Attributes as `ce_*` headers, and the payload as the record's value. The default: a consumer
+    /// finds the handler without parsing the value, and other programs can read the plain payload.
     #[default]
     Binary,
-    /// One JSON object with attributes and payload as the record's value.
+    /// One JSON object with attributes and payload as the record's value. For consumers or bridges
+    /// that drop headers.
     Structured,
 }
 
-/// A decoded envelope: attributes, and the bytes of the payload.
+/// A decoded envelope, from [`decode`](super::decode): attributes, and the bytes of the payload.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Envelope<'a> {
     /// The CloudEvents attributes of the event.
     pub attributes: Attributes,

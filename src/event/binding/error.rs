@@ -1,6 +1,11 @@
 //! Errors of decoding a CloudEvent.
 
-/// Why a record could not be decoded as a CloudEvent. Never contains a value of the record.
+/// Why a record could not be decoded as a CloudEvent. Never contains a value of the record, so it
+/// may be logged.
+///
+/// A retry is useless, as the bytes stay the same. A consumer passes a raw record
+/// ([`DecodeError::NotAnEvent`]) to the router's raw handler, if it has one. Otherwise, and with
+/// another error, the record becomes a dead letter.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -8,7 +13,8 @@ pub enum DecodeError {
     /// format other than JSON.
     #[error("the record is not a CloudEvent")]
     NotAnEvent,
-    /// An attribute is not valid.
+    /// An attribute is not valid: the record claims to be an event. Its producer has to be
+    /// corrected.
     #[error("the attribute {name} is not valid: {reason}")]
     Attribute {
         /// The attribute's name.

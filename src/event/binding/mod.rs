@@ -2,6 +2,17 @@
 //!
 //! Owns the encoding of an event in a record, in both directions. Does not know clients, schemas or
 //! handlers, and treats the payload as bytes.
+//!
+//! References: CloudEvents 1.0.2, its Kafka protocol binding and its JSON event format. Where other
+//! libraries deviate from them, decoding accepts their form too, as far as it is unambiguous; the
+//! tests in `tests/sdks.rs` name them.
+//!
+//! | file | content |
+//! |---|---|
+//! | `envelope.rs` | content modes, and the result of decoding |
+//! | `binary.rs`, `structured.rs` | one content mode each, in both directions |
+//! | `draft.rs` | the validation of received attributes, for both modes |
+//! | `base64.rs` | the payload in `data_base64` |
 
 mod base64;
 mod binary;
@@ -21,8 +32,20 @@ use serde::Serialize;
 use serde::ser::Error;
 
 /// An event whose type is known only at run time: its payload is any JSON, and its topic and key
-/// are given.
+/// are given. For tools and gateways.
+///
+/// ```
+/// use evenkeel::event::{Attributes, ContentMode, JsonEvent, encode_json};
+///
+/// let attributes = Attributes::new("o-1", "/shop/web", "shop.order-placed.v1");
+/// let data = serde_json::value::RawValue::from_string(r#"{"cents":1.50}"#.to_owned())?;
+/// let event = JsonEvent::new(attributes, "shop.orders", data).with_key("o-1");
+/// let record = encode_json(&event, ContentMode::Binary, None)?;
+/// assert_eq!(record.value.as_deref(), Some(&br#"{"cents":1.50}"#[..]));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct JsonEvent {
     /// CloudEvents attributes. `(source, id)` is the event's identity.
     pub attributes: Attributes,
@@ -32,6 +55,29 @@ pub struct JsonEvent {
     pub key: Option<Bytes>,
     /// The payload as it was written: large numbers, the order of members and white space are kept.
     pub data: Box<serde_json::value::RawValue>,
+}
+
+impl JsonEvent {
+    /// Creates an event without a key.
+    pub fn new(
+        attributes: Attributes,
+        topic: impl Into<String>,
+        data: Box<serde_json::value::RawValue>,
+    ) -> Self {
+        Self {
+            attributes,
+            topic: topic.into(),
+            key: None,
+            data,
+        }
+    }
+
+    /// Sets the [`key`](Self::key), which orders the event.
+    #[must_use]
+    pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
 }
 
 /// Encodes an event into a record. `trace` is written as the trace context of this hop, in the
@@ -165,7 +211,29 @@ fn write<T: Serialize>(
 /// # Errors
 /// Returns [`DecodeError::NotAnEvent`] for a raw record, and other errors for a record that claims
 /// to be an event but is invalid: a `specversion` other than 1.0, a mandatory attribute that is
-/// empty or not UTF-8, or a structured value that is not a JSON object of the event format.
+/// empty or not UTF-8, or a structured value that is not a JSON object of the event format. A retry
+/// is useless: the bytes of a record do not change.
+///
+/// # Examples
+/// ```
+/// use evenkeel::event::{DecodeError, Headers, decode};
+///
+/// let mut headers = Headers::new();
+/// for (name, value) in [
+///     ("ce_specversion", "1.0"),
+///     ("ce_id", "o-1"),
+///     ("ce_source", "/shop/web"),
+///     ("ce_type", "shop.order-placed.v1"),
+/// ] {
+///     headers.push(name, Some(value.as_bytes()));
+/// }
+/// let envelope = decode(headers.iter(), Some(b"{}"))?;
+/// assert_eq!(envelope.attributes.ty, "shop.order-placed.v1");
+///
+/// let raw = decode(Headers::new().iter(), Some(b"plain text"));
+/// assert_eq!(raw, Err(DecodeError::NotAnEvent));
+/// # Ok::<(), DecodeError>(())
+/// ```
 pub fn decode<'a>(
     headers: HeadersIter<'_>,
     value: Option<&'a [u8]>,

@@ -2,6 +2,9 @@
 //!
 //! Owns the validation of `traceparent` and the continuation of a context over a hop. Does not know
 //! any tracing library: a service without one still propagates its callers' context.
+//!
+//! Reference: W3C Trace Context, level 2. Its flags are propagated as defined there, and its rules
+//! for a later version of `traceparent` are followed: the known part is read, the rest ignored.
 
 use super::{Headers, HeadersIter};
 
@@ -23,6 +26,9 @@ const MEMBER_MAX: usize = 128;
 const KNOWN_FLAGS: u8 = 0b11;
 
 /// The trace context of a hop: `traceparent` and `tracestate` as in the headers.
+///
+/// Exhaustive on purpose: the specification defines these two headers. A context from another
+/// transport, such as an HTTP request, is made of its header texts.
 ///
 /// # Examples
 /// ```

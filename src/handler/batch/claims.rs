@@ -41,7 +41,7 @@ pub(super) fn together_max(inbox: Option<&dyn Inbox>, records_max: usize) -> usi
 }
 
 /// Claims deliveries with distinct keys, for a handler that names the store's transaction or does
-/// not.
+/// not. On an error, no delivery stays claimed: the claims made so far are dropped.
 pub(super) async fn claim(
     inbox: Option<&dyn Inbox>,
     keys: Vec<Option<InboxKey>>,
@@ -128,8 +128,10 @@ impl Claims {
     }
 
     /// Completes the deliveries for which `published` holds the published events, and abandons the
-    /// others. Returns, for each completed delivery, the events that remain to be published now; an
-    /// error of the whole batch is returned for each.
+    /// others. Returns, for each completed delivery, the events that remain to be published now.
+    ///
+    /// The outer error means that the shared transaction was not committed: no delivery of the
+    /// batch has an effect. With one claim per delivery each has a result of its own.
     pub(super) async fn complete(
         self,
         published: Vec<Option<Vec<OutgoingRecord>>>,
@@ -171,7 +173,8 @@ impl Claims {
     }
 
     /// Abandons all claims after the handler failed with this error. Returns whether another
-    /// transaction was in its way.
+    /// transaction was in its way, so that the deliveries may be handled again at once. Only a
+    /// claim that stands alone or for the whole batch can tell.
     pub(super) async fn fail(self, error: &(dyn Error + Send + Sync + 'static)) -> bool {
         let failed = match self {
             Self::Whole(claim) => claim.fail(error).await,

@@ -7,6 +7,15 @@
 //!
 //! Owns the waiting deliveries and the run of a batch. Knows neither lanes nor offsets: for the
 //! consumer each event is a delivery like any other.
+//!
+//! - `settings`, `outcome`: the public types
+//! - `queue`: which deliveries form the next batch; `run`: the task of a batch; `claims`: the
+//!   inbox's part
+//!
+//! Order: a batch keeps the order of arrival, and a key has one delivery at a time, so that no
+//! event overtakes an earlier one of its key. Cancellation: a delivery's caller may stop waiting at
+//! any time (a revoke, a stop, a timeout). The batch runs on for the others and is dropped, with
+//! its transaction, only when no caller waits any more.
 
 mod claims;
 mod outcome;

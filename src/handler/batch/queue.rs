@@ -1,7 +1,11 @@
 //! Decides which deliveries form the next batch. Pure: deliveries arrive and batches end; the queue
 //! returns the next step.
 //!
-//! Owns the waiting deliveries. Knows no handler, no task and no clock.
+//! Owns the waiting deliveries. Knows no handler, no task and no clock: the caller passes the time
+//! and asks which waiters are gone.
+//!
+//! At most one batch runs at a time. [`Queue::start`] and [`Queue::ended`] pair up; between them
+//! the caller asks [`Queue::next`] until it returns a batch or nothing.
 
 use crate::inbox::InboxKey;
 use foldhash::fast::RandomState;
@@ -110,6 +114,8 @@ impl<W> Queue<W> {
         Next::Batch(self.take(limits.records_max))
     }
 
+    /// Takes up to `records_max` first attempts with distinct keys, in the order of arrival. All
+    /// others stay, in their order.
     fn take(&mut self, records_max: usize) -> Vec<(Option<InboxKey>, W)> {
         let mut batch = Vec::new();
         // Two keys with the same hash only wait for each other.

@@ -2,6 +2,11 @@
 //!
 //! Owns the callers that wait for an answer. Published events are sent by the delivery that is
 //! answered, after the commit.
+//!
+//! A batch runs in a spawned task and not in the future of one of its deliveries, so that no
+//! delivery's cancellation ends the others. Every caller receives exactly one answer, also if the
+//! task panics: [`Caller`] answers in its drop. The next batch starts in the drop of [`Running`],
+//! also after a panic.
 
 use super::claims::{self, Answered, Claims};
 use super::queue::{Limits, Next, Queue, Waiting};
@@ -137,6 +142,7 @@ impl<T: Send + 'static> Batcher<T> {
         })
     }
 
+    /// Spawns the task of a batch, unless one runs already or no delivery waits.
     fn start(self: &Arc<Self>) {
         if self.lock().start() {
             tokio::spawn(Running(Arc::clone(self)).run());
@@ -162,6 +168,8 @@ impl<T: Send + 'static> Drop for Running<T> {
 }
 
 impl<T: Send + 'static> Running<T> {
+    /// One batch: take the deliveries, claim them, call the handler, commit, answer. A store that
+    /// cannot claim fails all of them.
     async fn run(self) {
         let members = self.take().await;
         let Some((_, first)) = members.first() else {
@@ -227,6 +235,10 @@ impl<T: Send + 'static> Running<T> {
     }
 
     /// Calls the handler, completes the deliveries that succeeded, and answers all callers.
+    ///
+    /// All events share the context of the first one as far as the handler's arguments are
+    /// concerned: the transaction and the state are those of the batch. Events published through
+    /// another context belong to its own event.
     async fn settle(
         &self,
         mut claims: Claims,
@@ -314,7 +326,8 @@ impl From<HandlerError> for Failure {
     }
 }
 
-/// Returns how the handler ended; drops the handler if its store stopped answering.
+/// Returns how the handler ended; drops the handler if its store stopped answering. The handler is
+/// polled first, so that an answer that is ready wins.
 async fn unless_recalled<T>(
     called: impl Future<Output = T>,
     claims: &mut Claims,
@@ -360,6 +373,8 @@ fn outcomes(
     }
 }
 
+/// The answer for an event that was handled before: its stored events are published again, with the
+/// same ids, because the process that published them may have ended before the acknowledgement.
 fn duplicate(unsent: Result<Vec<OutgoingRecord>, InboxError>) -> Answer {
     match unsent {
         Ok(unsent) => Answer {

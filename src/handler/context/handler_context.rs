@@ -1,4 +1,8 @@
 //! The context of a delivery, as its handler sees it.
+//!
+//! A handler may keep a clone beyond its end. Nothing that it does with it then has an effect:
+//! published events are taken when the handler succeeded, and the transaction is withdrawn
+//! ([`Offered`]) before the claim is completed or abandoned.
 
 use super::delivery::Delivery;
 use super::router_view::{RouteId, RouterView, SharedRouter};
@@ -12,6 +16,7 @@ use crate::inbox::{Inbox, InboxKey};
 use crate::publisher::Publisher;
 use std::any::Any;
 use std::cell::OnceCell;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -33,9 +38,45 @@ use std::time::Duration;
 ///
 /// let router = Router::new().raw(log);
 /// ```
+///
+/// A handler that publishes with [`Context::publish`]. Its consumer needs a publisher
+/// ([`Consumer::with_publisher`](crate::consumer::Consumer::with_publisher)):
+///
+/// ```no_run
+/// use evenkeel::event::{Event, EventType};
+/// use evenkeel::handler::{Context, HandlerError, Router};
+///
+/// # #[derive(serde::Serialize, serde::Deserialize)]
+/// # struct OrderPlaced { order_id: String }
+/// # impl EventType for OrderPlaced {
+/// #     const TYPE: &'static str = "shop.order-placed.v1";
+/// #     const TOPIC: &'static str = "shop.orders";
+/// #     fn key(&self) -> String { self.order_id.clone() }
+/// # }
+/// # #[derive(serde::Serialize, serde::Deserialize)]
+/// # struct OrderPaid { order_id: String }
+/// # impl EventType for OrderPaid {
+/// #     const TYPE: &'static str = "shop.order-paid.v1";
+/// #     const TOPIC: &'static str = "shop.payments";
+/// #     fn key(&self) -> String { self.order_id.clone() }
+/// # }
+/// async fn pay(order: Event<OrderPlaced>, context: Context) -> Result<(), HandlerError> {
+///     context.publish(OrderPaid { order_id: order.data.order_id })
+/// }
+///
+/// let router = Router::new().on(pay);
+/// ```
 #[derive(Clone)]
 pub struct Context {
     inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("delivery", &self.inner.delivery)
+            .finish_non_exhaustive()
+    }
 }
 
 struct Inner {
@@ -47,7 +88,9 @@ struct Inner {
     /// Read from the record on first use.
     identity: OnceLock<(String, String)>,
     trace: OnceLock<Option<TraceContext>>,
+    /// Events to publish if the handler succeeds, in order. Their number is part of their ids.
     staged: Mutex<Vec<OutgoingRecord>>,
+    /// The inbox's transaction while it is offered and not taken.
     transaction: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
@@ -58,6 +101,14 @@ pub struct ContextSource<'a> {
     router: &'a dyn SharedRouter,
     route: RouteId,
     made: OnceCell<Context>,
+}
+
+impl fmt::Debug for ContextSource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContextSource")
+            .field("delivery", self.delivery)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> ContextSource<'a> {
@@ -158,7 +209,8 @@ impl Context {
         &self.inner.delivery.scope.group
     }
 
-    /// The record's trace context; `None` without one.
+    /// The record's trace context, from its header `traceparent`; `None` without a valid one. Read
+    /// on the first call.
     pub fn trace(&self) -> Option<&TraceContext> {
         let headers = || self.headers();
         let trace = &self.inner.trace;
@@ -181,9 +233,12 @@ impl Context {
     /// event and its position among the events that this delivery publishes. A redelivery therefore
     /// publishes the same id. The event continues the trace of the handled event.
     ///
+    /// An event that cannot be sent later fails the delivery: as an outage of `kafka` if the
+    /// brokers are at fault, permanently if the record is too large or unfit for its topic.
+    ///
     /// # Errors
     /// If the consumer has no publisher, or if the payload does not follow its schema. Both errors
-    /// are permanent.
+    /// are permanent: returned with `?`, they dead-letter the record.
     pub fn publish<T: EventType>(&self, data: T) -> Result<(), HandlerError> {
         let Some(publisher) = self.publisher() else {
             return Err(HandlerError::permanent(
@@ -306,6 +361,10 @@ impl Context {
     /// Takes the transaction, if it is of type `T` and was not taken before. Only handlers with an
     /// argument that declares
     /// [`FromContext::transaction_type`](crate::handler::FromContext::transaction_type) have one.
+    ///
+    /// For implementations of [`FromContext`](crate::handler::FromContext), such as an argument
+    /// that wraps the transaction in a repository of the service. A handler names the transaction
+    /// itself as an argument.
     pub fn take_transaction<T: Any>(&self) -> Option<T> {
         let mut slot = self.transaction();
         slot.take_if(|offered| offered.is::<T>())

@@ -1,4 +1,8 @@
 //! The context of a delivery, as its handler sees it.
+//!
+//! - `delivery`: the request of a handler service; `handler_context`: what a handler takes from it
+//! - `router_view`: the settings of the router that a context reads, as a trait, so that this
+//!   module does not import the router, which imports it
 
 mod delivery;
 mod handler_context;

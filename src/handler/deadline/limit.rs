@@ -4,6 +4,11 @@
 //! Those waits have limits of their own and fail as outages. The handler's time, including its
 //! layers, runs while it waits for none of them. Code that waits outside marks the wait with
 //! [`outside`], which is visible to the future that polls it on the same thread.
+//!
+//! The mark is a thread-local and not an argument, because layers of the service stand between
+//! [`limited`] and [`outside`], and they pass nothing on. It is reset before each poll and read
+//! after it, so that a mark of another record on the same thread has no effect. A handler that
+//! polls several futures at once, one of them outside, counts as what was polled last.
 
 use std::cell::Cell;
 use std::fmt;
@@ -45,7 +50,8 @@ impl fmt::Display for TooSlow {
 
 impl std::error::Error for TooSlow {}
 
-/// Drops `handled` when it has run for `limit`, so that it runs no further.
+/// Drops `handled` when it has run for `limit`, so that it runs no further. A future that is ready
+/// at its first poll starts no timer. Cancel-safe in so far as dropping it drops `handled`.
 pub(crate) async fn limited<F: Future>(handled: F, limit: Duration) -> Result<F::Output, TooSlow> {
     let mut handled = pin!(handled);
     let mut deadline = pin!(None::<Sleep>);

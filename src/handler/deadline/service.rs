@@ -9,7 +9,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// A handler service that limits the time of each attempt.
+/// A handler service that limits the time of each attempt. At the limit the handler's future is
+/// dropped, and the attempt ends with [`TooSlow`](super::TooSlow), which the default classifier
+/// maps to [`Class::Timeout`](crate::handler::Class::Timeout).
 #[derive(Clone)]
 pub(crate) struct Limited<H> {
     handler: H,

@@ -1,4 +1,7 @@
 //! Metrics and warnings about deduplication.
+//!
+//! - `dedup_metrics`: what is counted and logged; `log`: how often; `reused_ids`: the setting for
+//!   an id that two events carry
 
 mod dedup_metrics;
 mod log;

@@ -15,6 +15,20 @@ use std::sync::Arc;
 /// of I/O, HTTP, JSON, timeouts and, with their features, of sqlx and reqwest, also inside wrapping
 /// errors. An unknown error is [`Class::Transient`].
 ///
+/// | error | class |
+/// |---|---|
+/// | `serde_json::Error` | permanent |
+/// | `Elapsed` of tokio and tower, `handler_timeout` | timeout |
+/// | [`HttpStatus`] | by its table |
+/// | I/O: connection refused, reset or broken; host, network or disk unavailable | outage |
+/// | I/O: timed out, would block | timeout |
+/// | I/O: invalid input or data, unsupported | permanent |
+/// | reqwest: no connection; no answer; a status | outage; timeout; as [`HttpStatus`] |
+/// | sqlx: no connection, a server or file out of order | outage |
+/// | sqlx: constraint violated, value that cannot be encoded or decoded | permanent |
+/// | PostgreSQL: statement or transaction exceeded its time limit | timeout |
+/// | any other | transient |
+///
 /// A classifier of a service classifies the errors it knows and calls this one for the others:
 ///
 /// ```
@@ -41,6 +55,8 @@ pub fn default_classifier() -> Classifier {
     })
 }
 
+/// The class of one error of a chain. None for a type or a code without a meaning of its own: the
+/// next cause decides.
 fn known(error: &(dyn Error + 'static)) -> Option<Class> {
     if error.is::<serde_json::Error>() {
         return Some(Class::Permanent);
@@ -109,6 +125,8 @@ fn known_reqwest(error: &reqwest::Error) -> Option<Class> {
     error.is_builder().then_some(Class::Permanent)
 }
 
+/// A violated constraint is the event's fault; a connection is the server's. Other database errors
+/// are judged by the server's code.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 fn known_sqlx(error: &sqlx::Error) -> Option<Class> {
     use sqlx::error::ErrorKind as Kind;

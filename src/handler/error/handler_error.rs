@@ -10,10 +10,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Returns the class of an error that its handler did not classify.
+/// Returns the class of an error that its handler did not classify. Set by
+/// [`Consumer::with_classifier`](crate::consumer::Consumer::with_classifier); the default is
+/// [`default_classifier`](super::default_classifier).
 ///
-/// Called by the consumer's workers when an attempt failed; it must not block. A panic in it makes
-/// the failure permanent.
+/// Called by the consumer's workers when an attempt failed, with the error that the handler
+/// returned; its causes are behind [`Error::source`]. It must not block, and must return the same
+/// class for the same error: the class decides between a retry, an outage and a dead letter. A
+/// panic in it makes the failure permanent.
 pub type Classifier = Arc<dyn Fn(&(dyn Error + Send + Sync + 'static)) -> Class + Send + Sync>;
 
 /// A handler's failure: any error, with or without a class.
@@ -23,6 +27,17 @@ pub type Classifier = Arc<dyn Fn(&(dyn Error + Send + Sync + 'static)) -> Class 
 /// conversion.
 ///
 /// Printing or dropping it never panics, even if the error inside does.
+///
+/// | created by | class | the record |
+/// |---|---|---|
+/// | `?` | of the classifier | by its class |
+/// | [`transient`](Self::transient) | transient | retried in place and in the retry topic |
+/// | [`permanent`](Self::permanent) | permanent | dead-lettered at once |
+/// | [`outage`](Self::outage) | outage | retried until the outage ends |
+/// | [`timeout`](Self::timeout) | timeout | retried; as an outage if most records time out |
+///
+/// Its [`message`](Self::message) is written into the dead letter: keep payloads and secrets out of
+/// the texts of errors.
 ///
 /// ```no_run
 /// use evenkeel::handler::HandlerError;
@@ -35,6 +50,7 @@ pub type Classifier = Arc<dyn Fn(&(dyn Error + Send + Sync + 'static)) -> Class 
 ///     Ok(text)
 /// }
 /// ```
+#[must_use = "return it from the handler"]
 pub struct HandlerError {
     class: Option<Class>,
     stage: Stage,
@@ -112,7 +128,8 @@ impl HandlerError {
         Self::classed(Class::Outage, source.into())
     }
 
-    /// A dependency of the handler did not answer in time. Name it with
+    /// A dependency of the handler did not answer in time. The breaker of the dependency decides
+    /// whether it is slow for this record only, which counts an attempt, or down. Name it with
     /// [`HandlerError::dependency`].
     pub fn timeout(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::classed(Class::Timeout, source.into())
@@ -163,7 +180,16 @@ impl HandlerError {
 
     /// Names the dependency that the error is about. Each dependency has a breaker of its own, and
     /// its name appears in logs, health and metrics. Use few fixed names such as
-    /// `payment-provider`.
+    /// `payment-provider`: each name is a label value of a metric. The library itself uses `inbox`,
+    /// `kafka` and `router`.
+    ///
+    /// ```
+    /// use evenkeel::handler::HandlerError;
+    ///
+    /// let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    /// let error = HandlerError::from(refused).dependency("payment-provider");
+    /// assert_eq!(error.dependency_name(), "payment-provider");
+    /// ```
     pub fn dependency(mut self, dependency: impl Into<Cow<'static, str>>) -> Self {
         self.dependency = Some(dependency.into());
         self
@@ -195,7 +221,9 @@ impl HandlerError {
         self.dependency.as_deref().unwrap_or(&UNNAMED)
     }
 
-    /// Sets the stage at which the error happened.
+    /// Sets the stage at which the error happened. Default: [`Stage::Handler`], and
+    /// [`Stage::Timeout`] for a timeout of the consumer or of a `tower` layer. The dead letter
+    /// names it; it does not change the class.
     pub fn at(mut self, stage: Stage) -> Self {
         self.stage = stage;
         self
@@ -210,7 +238,8 @@ impl HandlerError {
         }
     }
 
-    /// The facts that the consumer needs. A known class is kept if the error's own code panics. If
+    /// The facts that the consumer needs. Everything that runs code of the service happens here, in
+    /// one place, with each panic caught. A known class is kept if the error's own code panics. If
     /// the classifier panics, the failure is permanent, because the classifier would panic again.
     pub(crate) fn judged(mut self, classifier: &Classifier) -> Failure {
         let mut panics = Vec::new();
@@ -252,8 +281,9 @@ impl HandlerError {
         self.stage
     }
 
-    /// The error and its causes in one line. If its `Display` or `source` panics, the message of
-    /// that panic.
+    /// The error and its causes in one line, separated by colons. A cause whose text ends the text
+    /// before it is omitted, since many errors repeat their source. If its `Display` or `source`
+    /// panics, the message of that panic.
     pub fn message(&self) -> String {
         self.render().unwrap_or_else(|reason| reason.message)
     }

@@ -4,7 +4,8 @@ use crate::handler::Class;
 use std::fmt;
 
 /// The status of an unsuccessful HTTP answer. Handlers return it with `?`, and the default
-/// classifier maps it to a class:
+/// classifier maps it to a class. For a 429 or 503 with a `Retry-After` header, add
+/// [`HandlerError::retry_after`](super::HandlerError::retry_after).
 ///
 /// | status | class | reason |
 /// |---|---|---|

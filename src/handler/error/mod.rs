@@ -1,4 +1,8 @@
 //! Errors of handlers, and the classifier that decides their class.
+//!
+//! - `handler_error`: any error with or without a class, stage and dependency
+//! - `classify`: the default classifier; `http`: an HTTP status as an error
+//! - `store_error`: errors of the inbox as errors of handlers
 
 mod classify;
 mod handler_error;

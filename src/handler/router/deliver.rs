@@ -1,5 +1,9 @@
 //! Processes one delivery: read the record, claim it in the inbox, call its handler, commit,
 //! publish.
+//!
+//! Without an inbox, the future of the handler is returned as it is, so that a handler that is
+//! ready at its first poll costs one allocation. With one, a delivery may be handled several times
+//! here, after collisions of its transaction with others; the consumer sees one attempt.
 
 use super::payload::{Payload, dead};
 use super::publish::{OutcomeFuture, publish};
@@ -152,7 +156,7 @@ fn not_an_event(record: &Record) -> Outcome {
     )
 }
 
-/// Handles one delivery.
+/// Handles one delivery. Reads the record at once, in the caller's poll, if there is no inbox.
 pub(super) fn deliver(routes: &Arc<OwnRoutes>, delivery: Delivery) -> OutcomeFuture {
     if let Some(inbox) = &routes.inbox {
         let (routes, inbox) = (Arc::clone(routes), Arc::clone(inbox));
@@ -182,7 +186,8 @@ async fn with_inbox(routes: &Arc<OwnRoutes>, inbox: &dyn Inbox, delivery: Delive
     once(routes, inbox, &delivery).await
 }
 
-/// Waits longer with each collision: not at all after the first, half a second in all.
+/// Waits longer with each collision: not at all after the first, half a second in all. The wait is
+/// random, so that two deliveries that collided do not collide again.
 async fn pause(collisions: u32) {
     if collisions > 0 {
         let most = Duration::from_millis(1 << collisions);
@@ -190,6 +195,8 @@ async fn pause(collisions: u32) {
     }
 }
 
+/// Handles one delivery: claim, call, complete, publish. The transaction is offered only while the
+/// handler runs, and withdrawn before the claim ends, also if the handler keeps its context.
 async fn once(routes: &Arc<OwnRoutes>, inbox: &dyn Inbox, delivery: &Delivery) -> Outcome {
     let input = match Input::read(routes, delivery) {
         Ok(input) => input,
@@ -247,7 +254,8 @@ async fn once(routes: &Arc<OwnRoutes>, inbox: &dyn Inbox, delivery: &Delivery) -
     }
 }
 
-/// Abandons the claim of a handler that did not succeed.
+/// Abandons the claim of a handler that did not succeed. A claim that cannot be released at once is
+/// only logged: it expires or ends with its connection, and the outcome stands.
 async fn failed(claim: Box<dyn Claim>, outcome: Outcome, handler: &str) -> Outcome {
     let (abandoned, outcome) = match outcome {
         Outcome::Retry(error) => match outside(claim.fail(error.cause())).await {

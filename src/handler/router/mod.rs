@@ -1,4 +1,15 @@
 //! A router by event type: selects the handler of each event and provides its arguments.
+//!
+//! - `table`: the handlers by type; `route`: one handler, ready to be called; `batches`: the same
+//!   for a batch handler
+//! - `deliver`: the steps of one delivery; `payload`: from bytes to a type; `publish`: after the
+//!   commit
+//! - `whole_numbers`: integers that `serde` does not accept; `unhandled`: types without a handler
+//!
+//! The order of the steps is the guarantee. Read before claim: a record that no handler can take
+//! leaves no row. Claim before call, commit after it: a redelivery has no effect. Publish after the
+//! commit, settle after the acknowledgement: a crash in between repeats the events with the same
+//! ids, and loses none.
 
 use super::context::Delivery;
 use super::dedup::ReusedIds;
@@ -13,6 +24,7 @@ use publish::OutcomeFuture;
 use route::{RawRoute, Route};
 use std::any::Any;
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 use std::task::{self, Poll};
 use table::{FALLBACK_HANDLER, OwnRoutes, RAW_HANDLER, Routes};
@@ -62,8 +74,68 @@ mod whole_numbers;
 ///
 /// let router = Router::new().on(print);
 /// ```
+///
+/// Handlers of several types, with a state, an inbox and a handler of all other records:
+///
+/// ```
+/// use evenkeel::event::{Event, EventType, Record};
+/// use evenkeel::handler::{HandlerError, Outcome, Router, State};
+/// use evenkeel::inbox::MemoryInbox;
+///
+/// # #[derive(serde::Serialize, serde::Deserialize)]
+/// # struct Paid { cents: i64 }
+/// # impl EventType for Paid {
+/// #     const TYPE: &'static str = "example.paid.v1";
+/// #     const TOPIC: &'static str = "example.payments";
+/// #     fn key(&self) -> String { String::new() }
+/// # }
+/// # #[derive(serde::Serialize, serde::Deserialize)]
+/// # struct Refunded { cents: i64 }
+/// # impl EventType for Refunded {
+/// #     const TYPE: &'static str = "example.refunded.v1";
+/// #     const TOPIC: &'static str = "example.payments";
+/// #     fn key(&self) -> String { String::new() }
+/// # }
+/// #[derive(Clone)]
+/// struct Currency(&'static str);
+///
+/// async fn paid(paid: Event<Paid>, State(currency): State<Currency>) -> Result<(), HandlerError> {
+///     println!("{} {}", paid.data.cents, currency.0);
+///     Ok(())
+/// }
+///
+/// async fn refunded(refunded: Event<Refunded>) {
+///     println!("-{}", refunded.data.cents);
+/// }
+///
+/// let router = Router::new()
+///     .on(paid)
+///     .on(refunded)
+///     .fallback(async |_: Record| Outcome::Ignored)
+///     .with_state(Currency("EUR"))
+///     .with_inbox(MemoryInbox::default());
+/// router.validate()?;
+/// # Ok::<(), evenkeel::kafka::ConfigError>(())
+/// ```
+///
+/// A clone shares handlers, states, inbox and catalogue with the original. It has batches of its
+/// own, so that each clone of a router with batch handlers runs one batch at a time.
+#[must_use = "give it to a consumer"]
 pub struct Router {
     routes: Arc<OwnRoutes>,
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let routes: &Routes = &self.routes;
+        let typed: Vec<&str> = routes.typed.iter().map(|route| &*route.handler).collect();
+        f.debug_struct("Router")
+            .field("handlers", &typed)
+            .field("has_raw", &routes.raw.is_some())
+            .field("has_fallback", &routes.fallback.is_some())
+            .field("has_inbox", &routes.inbox.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Clone for Router {
@@ -94,12 +166,17 @@ impl Router {
     }
 
     /// Handles events of type `T`. The event type's name is also the handler's name in the inbox.
+    ///
+    /// A type has one handler: with a second one the router is invalid ([`Router::validate`]). To
+    /// do two things for one event, call both functions from one handler, or use a consumer with
+    /// another group for the second one.
     pub fn on<T: EventType, Args>(self, function: impl Function<T, Args>) -> Self {
         self.on_named(T::TYPE, function)
     }
 
     /// Handles events of type `T` like [`Router::on`], with the given handler name. The name must
-    /// stay the same across releases: the inbox identifies deliveries by it.
+    /// stay the same across releases: the inbox identifies deliveries by it. Under another name,
+    /// redelivered events have their effect again.
     pub fn on_named<T: EventType, Args, F: Function<T, Args>>(
         self,
         handler: impl Into<String>,
@@ -201,7 +278,10 @@ impl Router {
     }
 
     /// Sets the inbox. It suppresses the effects of redeliveries, and a transactional one commits
-    /// each handler's effect together with the inbox row.
+    /// each handler's effect together with the inbox row. Default: none.
+    ///
+    /// All handlers of the router use it, each under its own name. While its store is unavailable,
+    /// deliveries fail as an outage of the dependency `inbox`.
     pub fn with_inbox(self, inbox: impl Inbox) -> Self {
         self.change(|routes| routes.inbox = Some(Arc::new(inbox)))
     }
@@ -220,8 +300,9 @@ impl Router {
 
     /// Validates payloads before handlers receive them: with a
     /// [`Catalogue`](crate::schema::Catalogue) and the feature `json-schema`, against their schemas.
-    /// Only `serde` checks events of types that it does not know, and all events without a
-    /// catalogue.
+    /// An invalid payload dead-letters its record with the stage
+    /// [`Stage::Schema`](super::Stage::Schema). Only `serde` checks events of types that the
+    /// catalogue does not know, and all events without a catalogue.
     pub fn with_catalogue(self, catalogue: Arc<impl PayloadValidator>) -> Self {
         self.change(|routes| routes.catalogue = Some(catalogue))
     }
@@ -234,7 +315,19 @@ impl Router {
     /// type handles no record.
     ///
     /// # Errors
-    /// Names the handler and the missing argument, or the invalid setting.
+    /// Names the handler and the missing argument, or the invalid setting. A mistake in the
+    /// program: a retry does not help.
+    ///
+    /// ```
+    /// use evenkeel::event::Record;
+    /// use evenkeel::handler::{Router, State};
+    ///
+    /// async fn handle(_: Record, _: State<u32>) {}
+    ///
+    /// let router = Router::new().raw(handle);
+    /// let error = router.validate().expect_err("the state is missing");
+    /// assert!(error.to_string().contains("u32"), "{error}");
+    /// ```
     pub fn validate(&self) -> Result<(), ConfigError> {
         let routes = &self.routes;
         if let Some(conflict) = &routes.conflict {
@@ -259,7 +352,8 @@ impl Router {
             {
                 return Err(ConfigError::new(
                     format!("handler {handler}"),
-                    "asks for a transaction that the router's inbox does not have; give the router that inbox with with_inbox",
+                    "needs a transaction that the router's inbox does not offer; set that inbox \
+                     with Router::with_inbox",
                 ));
             }
             if let Some((_, name)) = needs
@@ -269,7 +363,7 @@ impl Router {
             {
                 return Err(ConfigError::new(
                     format!("handler {handler}"),
-                    format!("asks for the state {name}; give it to the router with with_state"),
+                    format!("needs the state {name}; set it with Router::with_state"),
                 ));
             }
         }
@@ -277,6 +371,8 @@ impl Router {
     }
 }
 
+/// Handles one attempt. Always ready. The response is the outcome; there is no error. The future
+/// may be dropped at any time: the inbox's claim is then abandoned, and nothing is published.
 impl tower::Service<Delivery> for Router {
     type Response = Outcome;
     type Error = Infallible;

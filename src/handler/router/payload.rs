@@ -51,6 +51,7 @@ impl<'a> Payload<'a> {
     }
 }
 
+/// The outcome of a record that no attempt can save. `error` must not contain any of the payload.
 pub(super) fn dead(stage: Stage, error: impl std::fmt::Display) -> Outcome {
     Outcome::Dead(DeadReason::new(stage, error.to_string()))
 }

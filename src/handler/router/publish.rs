@@ -1,4 +1,8 @@
 //! Publishes the events that a handler staged.
+//!
+//! All records are enqueued before the first acknowledgement is awaited: librdkafka sends them in
+//! this order and in few requests. If one fails, the delivery is retried, and all are published
+//! again with the same ids.
 
 use crate::event::OutgoingRecord;
 use crate::handler::deadline::outside;
@@ -36,7 +40,8 @@ pub(super) async fn publish(
     }
     let Some(publisher) = context.publisher() else {
         return Outcome::Retry(HandlerError::permanent(
-            "stored replies cannot be sent: this consumer has no publisher",
+            "events stored in the inbox cannot be published: this consumer has no publisher; give \
+             it one with Consumer::with_publisher",
         ));
     };
     let mut receipts = Vec::with_capacity(records.len());
@@ -66,4 +71,5 @@ fn unpublished(error: PublishError) -> HandlerError {
     }
 }
 
+/// The future of a router. Boxed, because handlers of different types share one router.
 pub(super) type OutcomeFuture = Pin<Box<dyn Future<Output = Result<Outcome, Infallible>> + Send>>;

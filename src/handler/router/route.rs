@@ -30,6 +30,7 @@ pub(super) type Call = dyn Fn(Attributes, Payload<'_>, ContextSource<'_>) -> Res
     + Send
     + Sync;
 
+/// Calls a raw or a fallback handler. Every record is fit for it.
 pub(super) type CallRaw = dyn Fn(Record, ContextSource<'_>) -> OutcomeFuture + Send + Sync;
 
 /// The handler of one event type.

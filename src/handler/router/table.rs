@@ -1,4 +1,8 @@
 //! Selects the handler of each record.
+//!
+//! A conflict between two handlers does not panic: the methods of the router are chained, so the
+//! first conflict is kept and reported by `Router::validate`. A router that is used without
+//! validation handles no record, as an outage, rather than to lose events to the wrong handler.
 
 use super::route::{RawRoute, Route};
 use super::unhandled::UnhandledTypes;
@@ -146,7 +150,8 @@ impl Routes {
         let what = format!("handler {name}");
         self.refuse(
             &what,
-            "is the name of two handlers, which the inbox could not tell apart; give one of them another with on_named",
+            "is the name of two handlers, which the inbox could not tell apart; give one of them \
+             another name with Router::on_named",
         );
     }
 

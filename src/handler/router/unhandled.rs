@@ -53,6 +53,8 @@ impl UnhandledTypes {
         }
     }
 
+    /// Adds a type by its hash. Two types with one hash count as one: the second is not logged. The
+    /// order of the atomics does not matter, because a slot only ever goes from 0 to one hash.
     fn add(&self, ty: &str) -> Added {
         let hash = FixedState::default().hash_one(ty).max(1);
         let first = hash as usize % TYPES_MAX;

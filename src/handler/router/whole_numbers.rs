@@ -2,6 +2,9 @@
 //!
 //! JSON Schema accepts them as integers, and some languages write them so; `serde` does not accept
 //! them. Other numbers are not changed.
+//!
+//! Used only after a payload did not match its type, so that the usual event pays nothing. Works on
+//! the bytes: a parsed number would lose digits. Strings are skipped; the input is valid JSON.
 
 /// Digits of the largest number that is rewritten: those of a `u128`.
 const DIGITS_MAX: usize = 39;

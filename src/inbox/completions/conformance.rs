@@ -16,6 +16,16 @@ const SKEW: Duration = Duration::from_secs(60);
 ///
 /// # Panics
 /// If the store breaks the contract.
+///
+/// # Examples
+/// ```no_run
+/// use evenkeel::inbox::{MemoryInbox, completions};
+///
+/// # async fn example() {
+/// let inbox = MemoryInbox::default();
+/// completions::conformance::check("group", &inbox, &inbox).await;
+/// # }
+/// ```
 pub async fn check(group: &str, inbox: &dyn Inbox, completions: &dyn Completions) {
     only_completed_deliveries_are_reported(group, inbox, completions).await;
     answers_come_in_the_order_of_the_keys(group, inbox, completions).await;
@@ -42,11 +52,13 @@ async fn claim(inbox: &dyn Inbox, key: &InboxKey) -> Box<dyn Claim> {
     }
 }
 
+/// Claims a key that is new, and completes it without events.
 async fn complete(inbox: &dyn Inbox, key: &InboxKey) {
     let completed = claim(inbox, key).await.complete(Vec::new()).await;
     completed.expect("a claim completes");
 }
 
+/// Reads completions, one for each key.
 async fn ask(completions: &dyn Completions, keys: &[InboxKey]) -> Vec<Option<Completion>> {
     let reported = completions.completed(keys).await;
     let reported = reported.expect("the store answers");
@@ -59,6 +71,8 @@ fn now_ms() -> i64 {
     since.expect("after 1970").as_millis() as i64
 }
 
+/// Neither an abandoned nor an open claim is a completion. The time is near the clock of this
+/// process.
 async fn only_completed_deliveries_are_reported(
     group: &str,
     inbox: &dyn Inbox,
@@ -103,6 +117,7 @@ async fn answers_come_in_the_order_of_the_keys(
     assert!(reported[0].is_some() && reported[0] == reported[2] && reported[1].is_none());
 }
 
+/// A key that differs in one part is another delivery, also if only case or a space differ.
 async fn others_are_other_deliveries(
     group: &str,
     inbox: &dyn Inbox,
@@ -131,6 +146,7 @@ async fn others_are_other_deliveries(
     assert_eq!(ask(completions, &others).await, [None; 4]);
 }
 
+/// The reading side encodes keys like the writing side, whatever text they contain.
 async fn any_text_is_found_again(group: &str, inbox: &dyn Inbox, completions: &dyn Completions) {
     let run = key(group, "text").id;
     let long = "x".repeat(100_000);
@@ -149,6 +165,7 @@ async fn any_text_is_found_again(group: &str, inbox: &dyn Inbox, completions: &d
     }
 }
 
+/// The content of the first completion is reported, whatever content the question names.
 async fn the_content_of_an_event_is_reported(
     group: &str,
     inbox: &dyn Inbox,
@@ -179,6 +196,7 @@ async fn the_content_of_an_event_is_reported(
     );
 }
 
+/// A handler counts once it completed a delivery; one that only claimed does not.
 async fn handlers_are_known_by_their_completions(
     group: &str,
     inbox: &dyn Inbox,

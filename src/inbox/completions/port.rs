@@ -3,10 +3,12 @@
 use crate::event::ContentDigest;
 use crate::inbox::{BoxFuture, InboxError, InboxKey};
 
-/// A completed delivery.
+/// A completed delivery. Implementations of [`Completions`] build it field by field, so it is
+/// exhaustive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Completion {
-    /// The time of the completion, in milliseconds since the epoch.
+    /// The time of the completion, in milliseconds since the epoch, by the clock of the store or of
+    /// the process that completed it.
     pub at_ms: i64,
     /// The digest of the event's content; `None` if the store does not have it.
     pub content: Option<ContentDigest>,
@@ -18,6 +20,24 @@ pub struct Completion {
 /// futures may be dropped at any time. A delivery with an open claim is not completed. A result
 /// contains all deliveries completed before the call; it may contain deliveries completed during
 /// the call.
+///
+/// # Errors
+/// Each method returns the store's error: [`InboxError::Unavailable`] may be retried, and
+/// [`InboxError::NotWritable`] needs an operator, for example for a missing permission.
+///
+/// # Examples
+/// ```
+/// use evenkeel::inbox::{Completions, InboxKey, MemoryInbox};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), evenkeel::inbox::InboxError> {
+/// let store = MemoryInbox::default();
+/// let key = InboxKey::new("mailer", "welcome", "/shop/web", "1");
+/// assert_eq!(store.completed(&[key]).await?, [None]);
+/// assert!(!store.has_group("mailer").await?);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Completions: Send + Sync + 'static {
     /// The completion of each of these deliveries, in the order of `keys`; `None` for a delivery
     /// that was not completed. The store splits a list that is too long for one statement.
@@ -27,13 +47,15 @@ pub trait Completions: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Vec<Option<Completion>>, InboxError>>;
 
     /// Whether each of these handlers completed any delivery of the group, in the order of the
-    /// handlers.
+    /// handlers. The audit uses it to tell a handler that has lost events from one that never ran.
+    /// Without an index it may read the whole table once per handler.
     fn has_handlers<'a>(
         &'a self,
         group: &'a str,
         handlers: &'a [String],
     ) -> BoxFuture<'a, Result<Vec<bool>, InboxError>>;
 
-    /// Whether the store has any delivery of the group.
+    /// Whether the store has any delivery of the group. A store that has none is usually the wrong
+    /// one.
     fn has_group<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<bool, InboxError>>;
 }

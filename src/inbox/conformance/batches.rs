@@ -1,4 +1,7 @@
 //! The cases of a store that claims several deliveries in one transaction.
+//!
+//! Each case claims five keys. Only the first names an effect, because the writes of a batch commit
+//! as a whole: one effect shows them all.
 
 use super::{Effects, complete, complete_with, duplicate, fresh, key, record};
 use crate::inbox::{BatchClaim, BatchInbox, ClaimedBatch, Inbox, InboxKey};
@@ -18,10 +21,12 @@ pub(super) async fn check(inbox: &Arc<dyn Inbox>, effects: &dyn Effects) {
     batches_of_the_same_keys_do_not_wait_for_each_other(inbox).await;
 }
 
+/// Five keys that no other case uses.
 fn keys(case: &str) -> Vec<InboxKey> {
     (0..5).map(|_| key(case)).collect()
 }
 
+/// Claims a batch.
 async fn claim(batches: &dyn BatchInbox, keys: &[InboxKey]) -> ClaimedBatch {
     let claimed = batches.claim_batch(keys).await;
     claimed.expect("a batch is answered")
@@ -42,6 +47,7 @@ async fn written(
     claim
 }
 
+/// Checks that none of these keys was completed, and gives the claims back.
 async fn are_fresh(inbox: &dyn Inbox, keys: &[InboxKey], why: &str) {
     for key in keys {
         let claim = fresh(inbox, key, why).await;
@@ -49,6 +55,7 @@ async fn are_fresh(inbox: &dyn Inbox, keys: &[InboxKey], why: &str) {
     }
 }
 
+/// The effect, all rows and the events of each delivery commit with one completion.
 async fn a_batch_and_its_effect_commit_together(
     inbox: &dyn Inbox,
     batches: &dyn BatchInbox,
@@ -73,6 +80,8 @@ async fn a_batch_and_its_effect_commit_together(
     }
 }
 
+/// Duplicates are reported at their place in the list, with their events, and only the others are
+/// claimed.
 async fn completed_deliveries_of_a_batch_are_detected(inbox: &dyn Inbox, batches: &dyn BatchInbox) {
     let keys = keys("known");
     let published = vec![record("before")];
@@ -97,6 +106,7 @@ async fn completed_deliveries_of_a_batch_are_detected(inbox: &dyn Inbox, batches
     }
 }
 
+/// A failed delivery is fresh again although the writes of the batch, its own included, are kept.
 async fn one_that_fails_is_fresh_again_and_the_others_stand(
     inbox: &dyn Inbox,
     batches: &dyn BatchInbox,
@@ -123,6 +133,7 @@ async fn one_that_fails_is_fresh_again_and_the_others_stand(
     }
 }
 
+/// With nothing to complete, nothing of the batch is committed.
 async fn where_all_fail_everything_is_undone(
     inbox: &dyn Inbox,
     batches: &dyn BatchInbox,
@@ -136,6 +147,7 @@ async fn where_all_fail_everything_is_undone(
     are_fresh(inbox, &keys, "all failed").await;
 }
 
+/// An abandoned or dropped batch leaves no trace.
 async fn a_batch_that_is_not_completed_is_undone(
     inbox: &dyn Inbox,
     batches: &dyn BatchInbox,
@@ -153,6 +165,7 @@ async fn a_batch_that_is_not_completed_is_undone(
     assert_eq!(effects.count(&keys[0].id).await, 0);
 }
 
+/// A kept transaction fails the whole batch, and commits nothing when it is dropped later.
 async fn a_transaction_that_is_kept_commits_nothing(
     inbox: &dyn Inbox,
     batches: &dyn BatchInbox,
@@ -169,6 +182,7 @@ async fn a_transaction_that_is_kept_commits_nothing(
     assert_eq!(effects.count(&keys[0].id).await, 0);
 }
 
+/// Eight batches claim the same keys in different orders: none may wait for another one for ever.
 async fn batches_of_the_same_keys_do_not_wait_for_each_other(inbox: &Arc<dyn Inbox>) {
     let keys = keys("same");
     let tasks: Vec<_> = (0..8)

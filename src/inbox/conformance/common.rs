@@ -8,7 +8,41 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A transactional store: effects commit with the inbox row. Called by the suite, from its own
-/// tasks.
+/// tasks. Both methods may wait for the store and panic if it fails.
+///
+/// # Examples
+/// For a store whose claims hand out a `MyTx`:
+/// ```
+/// use evenkeel::inbox::BoxFuture;
+/// use evenkeel::inbox::conformance::Effects;
+/// use std::any::Any;
+/// use std::collections::BTreeMap;
+/// use std::sync::{Arc, Mutex};
+///
+/// struct MyTx(Vec<String>);
+///
+/// /// The committed effects and how often each was made.
+/// struct MyEffects(Arc<Mutex<BTreeMap<String, u64>>>);
+///
+/// impl Effects for MyEffects {
+///     fn write<'a>(
+///         &'a self,
+///         transaction: Box<dyn Any + Send>,
+///         name: &'a str,
+///     ) -> BoxFuture<'a, ()> {
+///         Box::pin(async move {
+///             let mut tx = transaction.downcast::<MyTx>().expect("the store's transaction");
+///             tx.0.push(name.to_owned());
+///         })
+///     }
+///
+///     fn count<'a>(&'a self, name: &'a str) -> BoxFuture<'a, u64> {
+///         let committed = self.0.lock().expect("not poisoned");
+///         let count = committed.get(name).copied().unwrap_or(0);
+///         Box::pin(async move { count })
+///     }
+/// }
+/// ```
 pub trait Effects: Send + Sync {
     /// Writes the effect `name` through `transaction`, which a claim handed out, and drops the
     /// transaction, which returns it to the claim.
@@ -17,7 +51,8 @@ pub trait Effects: Send + Sync {
     fn count<'a>(&'a self, name: &'a str) -> BoxFuture<'a, u64>;
 }
 
-/// A store whose claims are leases: a claim expires when its owner no longer renews it.
+/// A store whose claims are leases: a claim expires when its owner no longer renews it. Called by
+/// the suite, which suspends and ends the runtimes that it calls it on.
 pub trait Leases: Send + Sync {
     /// How long a claim lasts without a renewal. The suite waits for some of them to expire: use a
     /// second or two.
@@ -27,7 +62,8 @@ pub trait Leases: Send + Sync {
     fn open(&self) -> BoxFuture<'static, Arc<dyn Inbox>>;
 }
 
-/// A store that forgets completions, because rows are purged or expire.
+/// A store that forgets completions, because rows are purged or expire. Called by the suite, from
+/// one task.
 pub trait Forgetting: Send + Sync {
     /// Forgets all completions made before the call, now or soon.
     fn forget<'a>(&'a self) -> BoxFuture<'a, ()>;
@@ -52,10 +88,12 @@ pub(super) fn key(case: &str) -> InboxKey {
     }
 }
 
+/// Claims a key. Panics on an error, which no case expects from a working store.
 pub(super) async fn claim(inbox: &dyn Inbox, key: &InboxKey) -> Claimed {
     inbox.claim(key).await.expect("a claim is answered")
 }
 
+/// Claims a key that must be fresh, for the reason `why`.
 pub(super) async fn fresh(inbox: &dyn Inbox, key: &InboxKey, why: &str) -> Box<dyn Claim> {
     match claim(inbox, key).await {
         Claimed::Fresh(claim) => claim,
@@ -63,6 +101,7 @@ pub(super) async fn fresh(inbox: &dyn Inbox, key: &InboxKey, why: &str) -> Box<d
     }
 }
 
+/// Claims a key that must be a duplicate, and returns its unsent events.
 pub(super) async fn duplicate(inbox: &dyn Inbox, key: &InboxKey, why: &str) -> Vec<OutgoingRecord> {
     match claim(inbox, key).await {
         Claimed::Duplicate { unsent } => unsent,
@@ -70,10 +109,12 @@ pub(super) async fn duplicate(inbox: &dyn Inbox, key: &InboxKey, why: &str) -> V
     }
 }
 
+/// Completes a claim without events.
 pub(super) async fn complete(claim: Box<dyn Claim>) {
     complete_with(claim, Vec::new()).await;
 }
 
+/// Completes a claim, and returns the events that are left to publish.
 pub(super) async fn complete_with(
     claim: Box<dyn Claim>,
     published: Vec<OutgoingRecord>,
@@ -82,6 +123,7 @@ pub(super) async fn complete_with(
     completed.expect("a claim completes")
 }
 
+/// A record with this value and a key.
 pub(in crate::inbox) fn record(value: &str) -> OutgoingRecord {
     OutgoingRecord {
         topic: "conformance".to_owned(),

@@ -4,6 +4,7 @@ use super::{complete, duplicate, fresh, key};
 use crate::event::ContentDigest;
 use crate::inbox::{Claimed, Inbox, InboxError, InboxKey};
 
+/// The key with the digest of an event that says this, or with unknown content.
 fn saying(key: &InboxKey, what: Option<&str>) -> InboxKey {
     let digest = |what: &str| ContentDigest::of_event("test.said.v1", what.as_bytes());
     InboxKey {
@@ -16,6 +17,8 @@ fn is_reused(claimed: &Result<Claimed, InboxError>) -> bool {
     matches!(claimed, Err(InboxError::Reused))
 }
 
+/// The first completion decides the content of an id. A claim that was abandoned leaves no content
+/// behind.
 pub(super) async fn another_event_with_a_known_id_is_detected(inbox: &dyn Inbox) {
     let first = saying(&key("content"), Some("first"));
     let other = saying(&first, Some("other"));
@@ -33,6 +36,7 @@ pub(super) async fn another_event_with_a_known_id_is_detected(inbox: &dyn Inbox)
     assert!(is_duplicate, "it was completed");
 }
 
+/// Rows of earlier releases and handlers without digests match any content.
 pub(super) async fn unknown_content_is_never_different(inbox: &dyn Inbox) {
     for (completed, claimed) in [(None, Some("said")), (Some("said"), None), (None, None)] {
         let key = key("unknown content");
@@ -42,6 +46,7 @@ pub(super) async fn unknown_content_is_never_different(inbox: &dyn Inbox) {
     }
 }
 
+/// A reused id is the error of its own delivery; the rest of the batch is claimed and completed.
 pub(super) async fn a_batch_continues_without_another_event_of_a_known_id(inbox: &dyn Inbox) {
     let Some(batches) = inbox.batches() else {
         return;

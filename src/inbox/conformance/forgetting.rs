@@ -12,6 +12,7 @@ fn now_ms() -> i64 {
     Timestamp::now().as_millisecond()
 }
 
+/// The reported time is never after a completion that the store still remembers.
 pub(super) async fn remembered_completions_are_not_reported_as_forgotten(inbox: &dyn Inbox) {
     let key = key("remembered");
     complete(fresh(inbox, &key, "it is new").await).await;
@@ -20,10 +21,13 @@ pub(super) async fn remembered_completions_are_not_reported_as_forgotten(inbox: 
     let before_ms = inbox.forgotten_before_ms();
     assert!(
         before_ms.is_none_or(|before_ms| before_ms <= completed_ms),
-        "{key:?} was completed at {completed_ms} and is remembered, but what is older than {before_ms:?} is said to be forgotten"
+        "{key:?} was completed at {completed_ms} and is remembered, but what is older than \
+         {before_ms:?} is said to be forgotten"
     );
 }
 
+/// The reported time is after every forgotten completion, also in a process that opened the store
+/// later.
 pub(super) async fn forgotten_completions_are_older_than_the_reported_time(
     forgetting: &dyn Forgetting,
 ) {
@@ -39,11 +43,12 @@ pub(super) async fn forgotten_completions_are_older_than_the_reported_time(
     let (before_ms, now_ms) = (later.forgotten_before_ms(), now_ms());
     assert!(
         before_ms.is_some_and(|before_ms| (appended_ms + 1..=now_ms).contains(&before_ms)),
-        "an event of {appended_ms} was forgotten, and what is completed from {now_ms} on is not; but what is older than \
-         {before_ms:?} is said to be"
+        "an event of {appended_ms} was forgotten, and what is completed from {now_ms} on is not; \
+         but what is older than {before_ms:?} is said to be"
     );
 }
 
+/// Claims until the key is fresh, and gives the claim back.
 async fn until_forgotten(inbox: &dyn Inbox, key: &InboxKey) {
     loop {
         match claim(inbox, key).await {

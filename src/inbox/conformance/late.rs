@@ -3,11 +3,13 @@
 use super::{DEADLOCK, complete_with, duplicate, fresh, key, record};
 use crate::inbox::{Claim, Claimed, Inbox, InboxKey};
 
+/// Claims for a handler that names no transaction.
 async fn claim(inbox: &dyn Inbox, key: &InboxKey) -> Claimed {
     let claimed = inbox.claim_without_transaction(key).await;
     claimed.expect("a claim is answered")
 }
 
+/// Claims so a key that must be fresh.
 async fn late(inbox: &dyn Inbox, key: &InboxKey, why: &str) -> Box<dyn Claim> {
     match claim(inbox, key).await {
         Claimed::Fresh(claim) => claim,
@@ -15,6 +17,7 @@ async fn late(inbox: &dyn Inbox, key: &InboxKey, why: &str) -> Box<dyn Claim> {
     }
 }
 
+/// Such a claim hands out no transaction, and is otherwise like any other.
 pub(super) async fn without_a_transaction_completed_is_a_duplicate_too(inbox: &dyn Inbox) {
     let key = key("late");
     let mut claim = late(inbox, &key, "it is new").await;
@@ -29,6 +32,8 @@ pub(super) async fn without_a_transaction_completed_is_a_duplicate_too(inbox: &d
     }
 }
 
+/// While such claims are open, claims of other keys and of the same key succeed; the first
+/// completion stands.
 pub(super) async fn without_a_transaction_nothing_is_held(inbox: &dyn Inbox) {
     let run = async {
         let key = key("late-held");

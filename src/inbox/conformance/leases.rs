@@ -1,4 +1,7 @@
 //! The cases of a store whose claims are leases.
+//!
+//! Whether a lease expires is a matter of what an owner does not do. Therefore the suite suspends
+//! whole runtimes, with the store's renewing tasks in them.
 
 use super::{Leases, claim, complete, complete_with, duplicate, fresh, key, record};
 use crate::inbox::{Claim, Claimed, InboxKey};
@@ -49,6 +52,7 @@ impl Process {
     }
 }
 
+/// Not before the lease has ended, and then without help of the crashed owner.
 pub(super) async fn a_crashed_owners_delivery_is_taken_over_after_its_lease(leases: &dyn Leases) {
     let key = key("crashed");
     let begun = Instant::now();
@@ -64,6 +68,7 @@ pub(super) async fn a_crashed_owners_delivery_is_taken_over_after_its_lease(leas
     duplicate(&*other, &key, "it was completed").await;
 }
 
+/// The renewal, not the length of the lease, bounds how long a handler may run.
 pub(super) async fn a_lease_that_is_renewed_is_not_taken_over(leases: &dyn Leases) {
     let key = key("renewed");
     let (owner, other) = (leases.open().await, leases.open().await);
@@ -81,6 +86,8 @@ pub(super) async fn a_lease_that_is_renewed_is_not_taken_over(leases: &dyn Lease
     );
 }
 
+/// The late owner's events must not be published beside those of the owner that took over, whether
+/// that one has completed or not.
 pub(super) async fn a_completion_after_a_lost_lease_fails(leases: &dyn Leases) {
     for other_completes_first in [true, false] {
         let key = key("lost");
@@ -108,6 +115,7 @@ pub(super) async fn a_completion_after_a_lost_lease_fails(leases: &dyn Leases) {
     }
 }
 
+/// Without another owner the late completion is the only one, and stands.
 pub(super) async fn a_completion_after_an_expired_untaken_lease_succeeds(leases: &dyn Leases) {
     let key = key("expired");
     let (process, frozen) = Process::claim(leases, &key).await;

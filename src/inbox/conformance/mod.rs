@@ -4,6 +4,10 @@
 //! a transactional store provides an [`Effects`] that writes through the transaction of its claims,
 //! and a store whose claims expire provides a [`Leases`]. Each case uses keys of its own, so the
 //! suite runs on one store, also on one that is not empty. A failed case panics with its name.
+//!
+//! `common.rs` holds the traits and the helpers; each other file holds the cases of one property. A
+//! case never assumes how a store works: it claims, completes and waits as the router does, and
+//! compares what a later claim reports.
 
 mod batches;
 mod common;
@@ -23,10 +27,22 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Runs the whole suite. `effects` marks the store as transactional and writes through it;
-/// [`check_leases`] is for a store whose claims expire.
+/// [`check_leases`] is for a store whose claims expire. Run it on a runtime with several threads,
+/// where concurrent claims really overlap.
 ///
 /// # Panics
-/// If the store breaks the contract.
+/// If the store breaks the contract, naming the broken rule; also if it does not end within a
+/// minute, because a claim then waits for one that has ended.
+///
+/// # Examples
+/// ```no_run
+/// use evenkeel::inbox::{MemoryInbox, conformance};
+/// use std::sync::Arc;
+///
+/// # async fn example() {
+/// conformance::check(Arc::new(MemoryInbox::default()), None).await;
+/// # }
+/// ```
 pub async fn check(inbox: Arc<dyn Inbox>, effects: Option<Arc<dyn Effects>>) {
     let run = async {
         a_completed_delivery_is_a_duplicate_with_its_unsent_events(&*inbox).await;
@@ -64,6 +80,8 @@ pub async fn check(inbox: Arc<dyn Inbox>, effects: Option<Arc<dyn Effects>>) {
 }
 
 /// Runs the additional cases of a store with leases: a claim expires with its owner, and only then.
+/// Takes several leases of time, because it waits for some to expire. Its processes are runtimes
+/// that it suspends. Run it on a runtime with several threads.
 ///
 /// # Panics
 /// If the store breaks the contract.
@@ -93,6 +111,7 @@ pub async fn check_forgetting(forgetting: Arc<dyn Forgetting>) {
         .expect("the inbox never forgets, although it was made to");
 }
 
+/// A duplicate returns the unsent events in order until they are reported as sent, then none.
 async fn a_completed_delivery_is_a_duplicate_with_its_unsent_events(inbox: &dyn Inbox) {
     let long = "x".repeat(100_000);
     for values in [&[][..], &["\0 text"], &["second", "first", &long]] {
@@ -117,6 +136,7 @@ async fn a_completed_delivery_is_a_duplicate_with_its_unsent_events(inbox: &dyn 
     }
 }
 
+/// An abandoned claim leaves no trace, however often it is repeated.
 async fn abandoned_is_fresh_again(inbox: &dyn Inbox) {
     let key = key("abandoned");
     for _ in 0..2 {
@@ -127,6 +147,7 @@ async fn abandoned_is_fresh_again(inbox: &dyn Inbox) {
     duplicate(inbox, &key, "it was completed in the end").await;
 }
 
+/// A drop is an abandonment, in whichever order claim and transaction are dropped.
 async fn dropped_is_fresh_again(inbox: &dyn Inbox) {
     let key = key("dropped");
     drop(fresh(inbox, &key, "it is new").await);
@@ -141,6 +162,7 @@ async fn dropped_is_fresh_again(inbox: &dyn Inbox) {
     complete(fresh(inbox, &key, "it never was completed").await).await;
 }
 
+/// Each part of the key counts: a store that leaves one out loses the events of another handler.
 async fn other_groups_handlers_and_sources_are_other_deliveries(inbox: &dyn Inbox) {
     let first = key("independent");
     complete(fresh(inbox, &first, "it is new").await).await;
@@ -166,6 +188,8 @@ async fn other_groups_handlers_and_sources_are_other_deliveries(inbox: &dyn Inbo
     }
 }
 
+/// No text is special: not quotes, wildcards, case, composed characters, zero bytes or length. A
+/// store that folds two of them suppresses an event that was never handled.
 async fn any_text_is_an_identity(inbox: &dyn Inbox) {
     let run = key("text").id;
     let long = "x".repeat(100_000);
@@ -199,6 +223,7 @@ async fn any_text_is_an_identity(inbox: &dyn Inbox) {
     }
 }
 
+/// Of claims that race for one key, one is fresh and the others are duplicates of its completion.
 async fn concurrent_claims_of_one_key_have_one_effect(inbox: &Arc<dyn Inbox>) {
     let key = key("race");
     let effects = Arc::new(AtomicU32::new(0));
@@ -224,6 +249,7 @@ async fn concurrent_claims_of_one_key_have_one_effect(inbox: &Arc<dyn Inbox>) {
     );
 }
 
+/// More claims than a store has connections: each ends, whatever the others do with theirs.
 async fn concurrent_claims_of_many_keys_all_end(inbox: &Arc<dyn Inbox>) {
     let tasks: Vec<_> = (0..64)
         .map(|n| {
@@ -244,11 +270,13 @@ async fn concurrent_claims_of_many_keys_all_end(inbox: &Arc<dyn Inbox>) {
     }
 }
 
+/// A store that names no transaction type hands none out.
 async fn no_transaction_is_handed_out(inbox: &dyn Inbox) {
     let mut claim = fresh(inbox, &key("plain"), "it is new").await;
     assert!(claim.transaction().is_none());
 }
 
+/// Nothing of an effect is visible before the completion, and all of it after.
 async fn effect_and_row_commit_together(inbox: &dyn Inbox, effects: &dyn Effects) {
     let key = key("together");
     let mut claim = fresh(inbox, &key, "it is new").await;
@@ -268,6 +296,7 @@ async fn effect_and_row_commit_together(inbox: &dyn Inbox, effects: &dyn Effects
     duplicate(inbox, &key, "it was completed").await;
 }
 
+/// An effect goes with its claim, by an abandonment and by a drop alike.
 async fn an_effect_that_is_not_completed_is_undone(inbox: &dyn Inbox, effects: &dyn Effects) {
     let key = key("undone");
     for abandon in [true, false] {
@@ -288,6 +317,7 @@ async fn an_effect_that_is_not_completed_is_undone(inbox: &dyn Inbox, effects: &
     );
 }
 
+/// A handler that keeps its transaction must not commit by accident, nor block the next claim.
 async fn a_transaction_that_is_kept_commits_nothing(inbox: &dyn Inbox, effects: &dyn Effects) {
     let key = key("kept");
     let mut claim = fresh(inbox, &key, "it is new").await;

@@ -2,6 +2,11 @@
 //!
 //! Owns the end of such a batch. Its transaction counts against the limit of the store's open
 //! transactions and waits behind groups.
+//!
+//! A batch needs no savepoints: it commits as a whole or not at all. It waits for a permit of the
+//! store's open transactions like a group, so batches and groups together never open more than the
+//! store's bound. Its keys are not in the queue: two claims of one key meet in the store, whose
+//! unique key lets one of them wait.
 
 use super::store::RECALL_AFTER;
 use super::transaction_handoff::{Handoff, Recall, closing, hand_off};
@@ -17,7 +22,8 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 impl<S: GroupStore> Groups<S> {
-    /// Claims deliveries with distinct keys in a transaction of their own.
+    /// Claims deliveries with distinct keys in a transaction of their own. If all are known,
+    /// nothing stays open. Dropping the future rolls the transaction back and frees the permit.
     pub(in crate::inbox) async fn claim_batch(
         self: &Arc<Self>,
         keys: &[InboxKey],
@@ -58,7 +64,8 @@ impl<S: GroupStore> Groups<S> {
         })
     }
 
-    /// Records whether a transaction of this store lost against another one.
+    /// Records whether a transaction of this store lost against another one. Any other error
+    /// changes no level.
     fn judge(&self, keys: &[InboxKey], level: Level, error: &InboxError) {
         if let Some(cause) = S::cause(None, error) {
             self.collided(keys, level, cause);
@@ -66,12 +73,16 @@ impl<S: GroupStore> Groups<S> {
     }
 }
 
+/// The claim of a batch. Its fields are dropped in their order: the transaction returns and is
+/// rolled back before the permit is free.
 struct GroupBatch<S: GroupStore> {
     groups: Arc<Groups<S>>,
     keys: Vec<InboxKey>,
     level: Level,
     handoff: Handoff<S::Open>,
+    /// Checks the store while the handler runs; ends with the claim.
     _watched: AbortOnDropHandle<()>,
+    /// Counts against the open transactions of the store.
     _place: OwnedSemaphorePermit,
 }
 
@@ -86,6 +97,7 @@ async fn watch<S: GroupStore>(groups: Arc<Groups<S>>, recall: Recall) {
 }
 
 impl<S: GroupStore> GroupBatch<S> {
+    /// Commits, and reports a collision at the commit under one key of the batch.
     async fn settle(
         self,
         published: Vec<Option<Vec<OutgoingRecord>>>,
@@ -99,6 +111,8 @@ impl<S: GroupStore> GroupBatch<S> {
         committed.inspect_err(|error| groups.judge(&first, level, error))
     }
 
+    /// Commits the deliveries that have published events, and releases the others in the same
+    /// transaction. If all failed, everything is rolled back.
     async fn commit(
         self,
         published: Vec<Option<Vec<OutgoingRecord>>>,

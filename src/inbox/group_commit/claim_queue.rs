@@ -2,6 +2,11 @@
 //! returns the next step.
 //!
 //! Owns the waiting claims and the keys in open transactions. Knows no store, no task and no clock.
+//!
+//! The size of a group follows its duration, like a congestion window: it doubles after a full
+//! group that took less than half of the target duration, halves after one that took longer than
+//! the target, and restarts at one after a failure. A claim never waits for company, so a low rate
+//! has groups of one and a high rate large ones.
 
 use super::contention::{Contention, Level};
 use crate::inbox::InboxKey;
@@ -29,9 +34,13 @@ pub(super) struct Queue<W> {
     /// Keys whose transaction was refused while it held other claims too. Each runs alone next,
     /// which shows the one that causes the refusal.
     suspects: HashSet<InboxKey, RandomState>,
+    /// Open transactions of groups; those of batches are not counted here.
     open: usize,
+    /// The most transactions that may be open.
     open_max: usize,
+    /// The most claims of the next group, from 1 to `size_max`.
     size: usize,
+    /// The bound of `size`, from the settings of the store.
     size_max: usize,
     contention: Contention,
 }

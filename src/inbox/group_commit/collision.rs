@@ -1,6 +1,9 @@
 //! Collisions of transactions: their causes, a metric and a log line.
 //!
 //! `contention.rs` decides the level that follows.
+//!
+//! A collision is counted every time and logged at most once a minute, and only when it changes the
+//! level: rare collisions need no attention.
 
 use super::contention::Level;
 use crate::telemetry::Metric;
@@ -56,6 +59,7 @@ pub(super) struct TransactionCollided<'a> {
 }
 
 impl TransactionCollided<'_> {
+    /// Counts the collision, and logs the change of the level if there is one.
     pub(super) fn tell(&self, log: &CollisionLog) {
         let (group, cause, level) = (self.group, self.cause, self.level);
         let labels = [
@@ -88,6 +92,7 @@ pub(super) struct LevelChanged<'a> {
 }
 
 impl LevelChanged<'_> {
+    /// Logs the change with its remedy, unless a line was logged within the last minute.
     pub(super) fn tell(&self, log: &CollisionLog) {
         let Some(collisions) = log.line() else {
             return;
@@ -122,7 +127,9 @@ pub(super) struct CollisionLog(Mutex<CollisionCount>);
 
 #[derive(Default)]
 struct CollisionCount {
+    /// When the last line was logged.
     at: Option<Instant>,
+    /// Collisions since that line.
     collisions: u64,
 }
 

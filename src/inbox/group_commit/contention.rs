@@ -5,6 +5,13 @@
 //! all its deliveries until it commits, so two groups that share two rows soon wait for each other.
 //! After such collisions one transaction at a time is open, for a period that doubles each time the
 //! collisions return.
+//!
+//! # Formula
+//! Each collision adds its cost to a score that leaks one per second, a leaky bucket. At
+//! [`COST_MAX`] the level becomes stricter for the present hold, which doubles with each change up
+//! to [`HOLD_MAX`] and returns to [`HOLD_MIN`] once the level has been generous for longer than the
+//! next hold. A level that has just become more generous starts with a full score, so that one
+//! collision is enough to return.
 
 use std::time::Duration;
 use tokio::time::Instant;
@@ -51,6 +58,7 @@ pub(super) struct Contention {
 }
 
 impl Contention {
+    /// Starts at the most generous level, with an empty score.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             level: Level::Parallel,
@@ -96,6 +104,8 @@ impl Contention {
         }
     }
 
+    /// Adds a cost at `level` to the score, and makes the level stricter if the score is full.
+    /// Ignores groups that were opened at a more generous level than the present one.
     fn add(&mut self, level: Level, cost: f64, now: Instant) -> Option<Duration> {
         // No transaction is opened at that level any more.
         if level < self.level(now) {

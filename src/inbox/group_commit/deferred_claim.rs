@@ -4,6 +4,10 @@
 //! Holds nothing of the store while the handler runs, so that a handler that waits for something
 //! else blocks no other claim. Its effects are outside of the store's transaction in any case; its
 //! row and its published events are inside.
+//!
+//! The claim at completion decides: if another owner completed the delivery meanwhile, this
+//! completion publishes the other one's events and drops its own, so consumers see one set of
+//! events.
 
 use super::transaction_handoff::Completed;
 use super::{GroupStore, Groups, Known};
@@ -28,12 +32,14 @@ impl<S: GroupStore> Groups<S> {
     }
 }
 
+/// A delivery that was looked up and is not claimed yet. Dropping it leaves no trace.
 struct LateClaim<S: GroupStore> {
     groups: Arc<Groups<S>>,
     key: InboxKey,
 }
 
 impl<S: GroupStore> LateClaim<S> {
+    /// Claims the delivery and completes it at once, or adopts the completion of another owner.
     async fn settle(self, published: Vec<OutgoingRecord>) -> Completed {
         match self.groups.claim(self.key).await? {
             Claimed::Fresh(claim) => claim.complete(published).await,

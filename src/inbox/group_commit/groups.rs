@@ -1,11 +1,18 @@
 //! The claims of one store, and the groups that share a transaction.
+//!
+//! Owns the task of each group, and with it the only code that begins, undoes and commits a shared
+//! transaction. A group's task ends in every case with its drop, which frees its keys and opens the
+//! next group: no path can leave claims waiting.
+//!
+//! Callers wait on oneshot channels. A caller that stops waiting drops its receiver or its claim;
+//! the task finds the transaction returned as abandoned and continues with the next turn.
 
 use super::claim_queue::{Ended, Queue};
 use super::collision::{Cause, CollisionLog, LevelChanged, TransactionCollided};
 use super::contention::Level;
 use super::pending_answers::{Answer, GroupClaimed, PendingAnswers, Waiter};
 use super::store::{GroupStore, Known, RECALL_AFTER};
-use super::transaction_handoff::{Handoff, Recall, Returned, closing, hand_off};
+use super::transaction_handoff::{Handoff, Recall, Returned, closing, hand_off, unavailable};
 use crate::event::OutgoingRecord;
 use crate::inbox::shared::sent_replies::{ForgetReplies, Sent};
 use crate::inbox::{BoxFuture, CLAIMS_MAX, Claim, Claimed, InboxError, InboxKey};
@@ -29,7 +36,9 @@ enum AfterClaim {
 /// The claims of one store.
 pub(in crate::inbox) struct Groups<S: GroupStore> {
     pub(super) store: S,
+    /// Bounds the log lines about collisions.
     collision_log: CollisionLog,
+    /// The waiting claims. Locked for single steps, never over an await.
     queue: Mutex<Queue<oneshot::Sender<Answer<S::Open>>>>,
     /// One permit for each transaction that may be open: batches take theirs beside the queue.
     pub(super) places: Arc<Semaphore>,
@@ -73,7 +82,8 @@ impl<S: GroupStore> Groups<S> {
         }
     }
 
-    /// Opens a transaction for the waiting claims, if one may be opened now.
+    /// Opens a transaction for the waiting claims, if one may be opened now. Called after each new
+    /// claim and at the end of each group, so claims wait only while no transaction may be opened.
     fn open(self: &Arc<Self>) {
         if let Some(group) = Group::next(self) {
             tokio::spawn(group.run());
@@ -92,6 +102,7 @@ impl<S: GroupStore> Groups<S> {
         collided.tell(&self.collision_log);
     }
 
+    /// The queue. A panic of another thread does not poison it: every step leaves it consistent.
     pub(super) fn lock(&self) -> MutexGuard<'_, Queue<oneshot::Sender<Answer<S::Open>>>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,13 +122,18 @@ impl<S: GroupStore> ForgetReplies for Groups<S> {
 /// next group.
 pub(super) struct Group<S: GroupStore> {
     groups: Arc<Groups<S>>,
+    /// The claimed keys, in the order of their turns.
     keys: Vec<InboxKey>,
+    /// The level at which the transaction was opened.
     level: Level,
+    /// Whom to answer, with what.
     pending: PendingAnswers<S::Open>,
+    /// How it ended. `Lost` until its task knows better, so that a panic counts as a loss.
     ended: Ended,
 }
 
 impl<S: GroupStore> Group<S> {
+    /// The next group, if the queue may open one.
     fn next(groups: &Arc<Groups<S>>) -> Option<Self> {
         let (claims, level) = groups.lock().open(Instant::now());
         if claims.is_empty() {
@@ -133,6 +149,8 @@ impl<S: GroupStore> Group<S> {
         })
     }
 
+    /// Runs the group to its end and answers its callers. Waits for a permit first, because batches
+    /// open transactions beside the queue.
     async fn run(mut self) {
         let places = Arc::clone(&self.groups.places);
         let _place = places.acquire().await;
@@ -161,7 +179,7 @@ impl<S: GroupStore> Group<S> {
     fn fail_waiting(&self, error: &InboxError) {
         let waiting = self.groups.lock().take_waiting();
         for waiter in waiting {
-            let _ = waiter.send(Err(InboxError::Unavailable(error.to_string().into())));
+            let _ = waiter.send(Err(unavailable(error)));
         }
     }
 
@@ -276,7 +294,8 @@ impl<S: GroupStore> Group<S> {
     }
 
     /// Keeps the writes of the last turn. If that is impossible, because a statement failed and the
-    /// handler ignored it, only this turn is undone.
+    /// handler ignored it, only this turn is undone. Otherwise the transaction is not usable, and
+    /// the group is lost.
     async fn keep_last(&mut self, open: &mut S::Open, next: AfterClaim) -> Result<(), InboxError> {
         let groups = Arc::clone(&self.groups);
         let step = async |open: &mut S::Open| match next {
@@ -328,6 +347,7 @@ pub(super) async fn recalled<S: GroupStore>(
     }
 }
 
+/// Frees the keys of the group, adapts the size of the next one, and opens it.
 impl<S: GroupStore> Drop for Group<S> {
     fn drop(&mut self) {
         let now = Instant::now();
@@ -350,7 +370,8 @@ impl<S: GroupStore> Drop for Group<S> {
     }
 }
 
-/// A claim whose transaction others share.
+/// A claim whose transaction others share. Every end of it, also a drop, returns the transaction to
+/// the group's task, which does the rest.
 struct GroupClaim<S: GroupStore> {
     handoff: Handoff<S::Open>,
 }

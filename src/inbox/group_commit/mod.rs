@@ -13,6 +13,28 @@
 //!
 //! Owns the order of events in a group. Knows no SQL: a store begins and ends its transactions
 //! through [`GroupStore`].
+//!
+//! # Why one task per group
+//! A handler may be dropped at any time, and a dropped future cannot await a rollback. Therefore
+//! the transaction belongs to a task of the group; a handler borrows it through a handoff that
+//! returns it on every path, also on a drop. The task alone begins, undoes and commits.
+//!
+//! # Order of a group
+//! 1. `claim_queue` picks the claims. A key that is in an open transaction waits for its end.
+//! 2. The store begins the transaction and inserts all rows of the group at once.
+//! 3. Each fresh claim has its turn. A failed turn is rolled back to its savepoint.
+//! 4. The next turn begins only after the savepoint of the one before was released, so a swallowed
+//!    failure is found in its own turn.
+//! 5. The commit. Then the completions are answered, and the group's end opens the next group.
+//!
+//! An error of the transaction itself loses the whole group: its deliveries are claimed again, each
+//! alone if the data was refused, which isolates the faulty one without counting an attempt.
+//!
+//! # Files
+//! `groups.rs` runs the groups; `batch_claim.rs` and `deferred_claim.rs` are the two other ways to
+//! claim. `claim_queue.rs` and `contention.rs` decide and are pure. `transaction_handoff.rs` hands
+//! out the transaction, `pending_answers.rs` keeps the waiting callers, `collision.rs` reports, and
+//! `store.rs` is the trait of a store.
 
 mod batch_claim;
 mod claim_queue;

@@ -1,4 +1,8 @@
 //! The callers of a group that wait for an answer, and the answers they receive when it ends.
+//!
+//! Each caller is answered exactly once. The completion of the last turn is kept apart, because
+//! whether its writes can be kept is known only when the next savepoint is set or the transaction
+//! is committed.
 
 use super::transaction_handoff::{Completed, Handoff};
 use crate::event::OutgoingRecord;
@@ -11,6 +15,8 @@ use tokio::sync::oneshot;
 /// The answer to a claim.
 pub(super) type Answer<O> = Result<GroupClaimed<O>, InboxError>;
 
+/// The result of a claim: the transaction for a fresh delivery, or the unsent events of a
+/// duplicate.
 pub(super) enum GroupClaimed<O> {
     Fresh(Handoff<O>),
     Duplicate(Vec<OutgoingRecord>),
@@ -49,11 +55,13 @@ impl<O> PendingAnswers<O> {
         self.completed.is_empty() && self.last.is_none()
     }
 
+    /// The savepoint after the last turn was released: only the commit can still fail it.
     pub(super) fn last_is_kept(&mut self) {
         self.completed
             .extend(self.last.take().map(|(_, completion)| completion));
     }
 
+    /// Answers all completions: the transaction is durable.
     pub(super) fn committed(&mut self) {
         for (answer, unsent) in self.completed.drain(..) {
             // The handler's deadline may have passed: its event is redelivered and is a duplicate.
@@ -95,7 +103,8 @@ impl<O> PendingAnswers<O> {
     }
 }
 
-/// The error for every member of a group, of the same kind as `error`.
+/// The error for every member of a group, of the same kind as `error`. Kinds that only one member
+/// can have caused become unavailable for the others.
 fn shared(error: &Arc<InboxError>) -> InboxError {
     let same = || Box::new(Shared(Arc::clone(error)));
     match **error {

@@ -79,7 +79,8 @@ pub(in crate::inbox) trait GroupStore: Send + Sync + 'static {
     /// does not answer.
     fn check(&self) -> impl Future<Output = Result<(), InboxError>> + Send;
 
-    /// Whether the store failed to answer when it was last used.
+    /// Whether the store failed to answer when it was last used. A group that fails then answers
+    /// all waiting claims with its error, which need not find out one after the other.
     fn is_silent(&self) -> bool;
 
     /// Deliveries whose replies are to be deleted.
@@ -91,7 +92,8 @@ pub(in crate::inbox) trait GroupStore: Send + Sync + 'static {
         keys: &[InboxKey],
     ) -> impl Future<Output = Result<(), InboxError>> + Send;
 
-    /// Ends a transaction that has nothing to commit.
+    /// Ends a transaction that has nothing to commit. An error is reported like one of the commit,
+    /// and the transaction is gone in any case.
     fn roll_back(&self, open: Self::Open) -> impl Future<Output = Result<(), InboxError>> + Send;
 
     /// Whether an error shows that another transaction was in the way, and how. `open` is the

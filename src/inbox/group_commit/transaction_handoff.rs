@@ -2,11 +2,17 @@
 //!
 //! Owns the current holder. Knows neither store nor tables: the transaction (`O`) is whatever type
 //! the store uses.
+//!
+//! The transaction is in one of three places: with the claim, with the handler, or returned to the
+//! group. Claim and handler may be dropped in any order, and from any thread. One lock guards the
+//! place, so exactly one of them returns the transaction, once. The lock is never held over an
+//! await.
 
 use super::Cause;
 use crate::event::OutgoingRecord;
 use crate::inbox::InboxError;
 use futures_util::task::AtomicWaker;
+use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
@@ -39,6 +45,7 @@ pub(super) fn hand_off<O>(open: O) -> (Handoff<O>, oneshot::Receiver<Returned<O>
     (handoff, returned)
 }
 
+/// The place of the transaction, shared by the claim and the handler.
 struct HandoffPlace<O> {
     at: PlaceState<O>,
     back: Option<oneshot::Sender<Returned<O>>>,
@@ -54,6 +61,7 @@ enum PlaceState<O> {
 }
 
 impl<O> HandoffPlace<O> {
+    /// Returns the transaction to the group. Only the first call has an effect.
     fn give_back(&mut self, returned: Returned<O>) {
         if let Some(back) = self.back.take() {
             // The receiver is gone only when the runtime shuts down: the transaction is dropped,
@@ -68,12 +76,17 @@ fn lock<O>(place: &Mutex<HandoffPlace<O>>) -> MutexGuard<'_, HandoffPlace<O>> {
 }
 
 /// Recalls a transaction whose handler waits for a store that does not answer.
+///
+/// The handler cannot be interrupted by its own statement, which may never end. The claim's waker
+/// is woken instead, and the router drops the handler, which drops the connection with it.
 #[derive(Clone, Default)]
 pub(super) struct Recall(Arc<Recalled>);
 
 #[derive(Default)]
 struct Recalled {
+    /// Why the transaction is recalled; set once.
     why: OnceLock<InboxError>,
+    /// The task that polls the claim beside its handler.
     claim: AtomicWaker,
 }
 
@@ -118,7 +131,7 @@ impl<O> Handoff<O> {
         let recalled = &*self.recall.0;
         recalled.claim.register(cx.waker());
         match recalled.why.get() {
-            Some(why) => Poll::Ready(InboxError::Unavailable(why.to_string().into())),
+            Some(why) => Poll::Ready(unavailable(why)),
             None => Poll::Pending,
         }
     }
@@ -151,12 +164,16 @@ impl<O> Handoff<O> {
         cause.is_some()
     }
 
+    /// Ends the claim and takes its transaction.
+    ///
+    /// # Errors
+    /// [`InboxError::Transaction`] if the handler did not return it.
     fn end(&self) -> Result<O, InboxError> {
         match std::mem::replace(&mut lock(&self.place).at, PlaceState::Ended) {
             PlaceState::Home(open) => Ok(open),
             PlaceState::HandedOut | PlaceState::Ended => Err(InboxError::Transaction {
-                reason: "the handler still holds it, in a task that outlives the handler or in a value it kept: \
-                         drop it before the handler returns; nothing was committed"
+                reason: "the handler still holds it, in a task that outlives the handler or in a \
+                         value it kept: drop it before the handler returns; nothing was committed"
                     .to_owned(),
             }),
         }
@@ -179,7 +196,8 @@ pub(in crate::inbox) struct HandedOut<O> {
     place: Arc<Mutex<HandoffPlace<O>>>,
 }
 
-const PRESENT: &str = "a lent transaction is there until it is dropped";
+/// The message of a panic that cannot occur: only `drop` takes the transaction.
+const PRESENT: &str = "a handed-out transaction is present until it is dropped";
 
 impl<O> std::ops::Deref for HandedOut<O> {
     type Target = O;
@@ -208,7 +226,17 @@ impl<O> Drop for HandedOut<O> {
     }
 }
 
+/// The same outage for another caller. An error that only wraps another one is left out, so that
+/// the text names its kind once.
+pub(super) fn unavailable(error: &InboxError) -> InboxError {
+    let reason = match error.source() {
+        Some(source) => source.to_string(),
+        None => error.to_string(),
+    };
+    InboxError::Unavailable(reason.into())
+}
+
 /// The error of a claim that gets no answer because the process is shutting down.
 pub(super) fn closing() -> InboxError {
-    InboxError::Unavailable("the runtime of its connections is ending".into())
+    InboxError::Unavailable("the runtime is shutting down".into())
 }

@@ -1,10 +1,15 @@
 //! Read access to the completed deliveries of a PostgreSQL store.
+//!
+//! Reads on a connection of the inbox's own pool, outside of the transactions of claims. Rows of
+//! open claims are not visible there, so they are not reported. Long lists are read in chunks; a
+//! completion between two chunks may be reported or not, as the trait allows.
 
 use super::{PostgresInbox, statements};
 use crate::inbox::{BoxFuture, Completion, Completions, InboxError, InboxKey};
 use crate::postgres::Session;
 
 impl PostgresInbox {
+    /// A connection for reading; behind a pooler, a transaction.
     async fn reader(&self) -> Result<Session, InboxError> {
         let connection = self.store().database.session().await;
         connection.map_err(|error| self.store().failed("read", error))

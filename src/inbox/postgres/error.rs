@@ -3,6 +3,9 @@
 //! Codes: PostgreSQL's documentation, appendix A. The inbox's own statements are the same for every
 //! delivery, so the server causes their failures, not the event: the events wait. The few
 //! exceptions are commits that fail because of a handler's writes.
+//!
+//! A code that is not listed counts as unavailable, so that an unknown fault of the server stops
+//! the group instead of emptying its topic into the dead letters.
 
 use crate::failure::causes;
 use crate::failure::panics::caught;
@@ -17,8 +20,8 @@ use std::time::Duration;
 pub(super) fn ended_by_hand(cause: impl fmt::Display) -> InboxError {
     InboxError::Transaction {
         reason: format!(
-            "the handler ended it before its completion ({cause}): leave COMMIT and ROLLBACK to evenkeel; the event is handled \
-             again"
+            "the handler ended it before its completion ({cause}): leave COMMIT and ROLLBACK to \
+             evenkeel; the event is handled again"
         ),
     }
 }
@@ -29,8 +32,9 @@ pub(super) fn misuse(error: &sqlx::Error) -> Option<InboxError> {
         // The savepoint or the cursor does not exist; no transaction is open.
         "3B001" | "25P01" | "34000" => Some(ended_by_hand(error)),
         "25P02" => Some(InboxError::Transaction {
-            reason: "one of the handler's statements failed, after which PostgreSQL keeps nothing of it, and the handler went \
-                     on as if it had not: return the error, or put what may fail under a savepoint (`Connection::begin`)"
+            reason: "one of the handler's statements failed, which aborts the transaction, but \
+                     the handler returned success: return the error, or run statements that may \
+                     fail under a savepoint (`Connection::begin`)"
                 .to_owned(),
         }),
         _ => None,
@@ -45,7 +49,8 @@ pub(super) fn failed(name: &str, doing: &'static str, error: sqlx::Error) -> Inb
 /// The server did not answer.
 pub(super) fn silent(name: &str, doing: &'static str, waited: Duration) -> InboxError {
     Failure::unavailable(format!(
-        "{doing} on {name}: no answer within {waited:?}; is the server up, and is the way to it?"
+        "{doing} on {name}: no answer within {waited:?}; check that the server runs and can be \
+         reached from here"
     ))
 }
 
@@ -53,26 +58,29 @@ pub(super) fn silent(name: &str, doing: &'static str, waited: Duration) -> Inbox
 /// checked: data, constraints, views' checks, triggers, functions, limits of a row.
 const OF_THE_EVENT: [&str; 10] = ["09", "22", "23", "27", "2F", "38", "39", "44", "54", "P0"];
 
+/// For an error that the data of the delivery cause.
 const REFUSED: Advice = Advice::Refused("PostgreSQL refused it");
 
 /// For an error that is known neither to be caused by the event nor to need an operator.
 const FAILED: Advice = Advice::Wait("PostgreSQL failed");
 
+/// What to do about an error, by its code, or by its class (the first two characters).
 fn advice(error: &sqlx::Error) -> Advice {
     use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Protocol, Tls, WorkerCrashed};
     match error {
         PoolTimedOut => {
             return Advice::Wait(
-                "no connection in time; is the server up, and is its max_connections enough for all instances?",
+                "no connection in time; check that the server runs and that its max_connections \
+                 is enough for all instances",
             );
         }
         Io(_) | PoolClosed | Protocol(_) | WorkerCrashed => {
-            return Advice::Wait("the connection broke; is the server up?");
+            return Advice::Wait("the connection broke; check that the server runs");
         }
         sqlx::Error::Encode(_) | sqlx::Error::Configuration(_) => return REFUSED,
         Tls(_) => {
             return Advice::Mend(
-                "TLS failed; look at sslmode, and at sslrootcert, which names the certificate to trust",
+                "TLS failed; check sslmode, and sslrootcert, which names the trusted certificate",
             );
         }
         _ => {}
@@ -82,27 +90,31 @@ fn advice(error: &sqlx::Error) -> Advice {
     };
     match code.as_str() {
         "53100" => Advice::Mend("the server's disk is full; free some space"),
-        "42501" => Advice::Mend("its user may not do that; grant it the rights on the tables"),
+        "42501" => Advice::Mend("the user lacks a permission; grant it the rights on the tables"),
         "42P01" | "42703" => Advice::Mend(
-            "a table of evenkeel is not there or not of this version; run `evenkeel store migrate --execute`",
+            "a table of evenkeel is missing or has another version; run `evenkeel store migrate \
+             --execute`",
         ),
         "25006" => Advice::Mend("the server is a replica or read-only; connect to the primary"),
         "28000" | "28P01" | "3D000" => {
             Advice::Mend("the server refuses this user or database; check the store's URL")
         }
-        "40001" | "40P01" => Advice::TryAgain("it was in the way of another transaction"),
+        "40001" | "40P01" => Advice::TryAgain("it collided with another transaction"),
         "55P03" => Advice::Wait(
-            "another transaction holds a lock; find it with `SELECT * FROM pg_stat_activity WHERE wait_event_type = 'Lock'`",
+            "another transaction holds a lock; find it with `SELECT * FROM pg_stat_activity WHERE \
+             wait_event_type = 'Lock'`",
         ),
         "XX001" | "XX002" => Advice::Mend(
-            "the server reports damaged data or a damaged index; look at its log, and at `REINDEX` or a backup",
+            "the server reports damaged data or a damaged index; check its log, then run \
+             `REINDEX` or restore a backup",
         ),
         "26000" | "42P05" => Advice::Mend(
-            "the server does not know its own statements; a pooler between hands out connections by transaction: add \
-             `pgbouncer=true` to the parameters of the store's URL, or let it pool sessions",
+            "the server does not know a prepared statement; a pooler assigns server connections \
+             per transaction: add `pgbouncer=true` to the parameters of the store's URL, or let \
+             it pool sessions",
         ),
         code => match &code[..code.len().min(2)] {
-            "08" | "57" | "58" => Advice::Wait("the server is going down or coming up"),
+            "08" | "57" | "58" => Advice::Wait("the server is shutting down or starting"),
             "53" => Advice::Wait("the server is out of connections, memory or locks"),
             class if OF_THE_EVENT.contains(&class) => REFUSED,
             _ => FAILED,
@@ -124,6 +136,7 @@ pub(super) fn cause(error: &(dyn Error + 'static), is_hasty: bool) -> Option<Cau
     }
 }
 
+/// The SQLSTATE of an error, if the server returned it.
 fn code(error: &sqlx::Error) -> Option<String> {
     let code = error.as_database_error()?.code()?;
     Some(code.into_owned())

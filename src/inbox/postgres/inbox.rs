@@ -1,4 +1,13 @@
 //! The store: its connections and its claims.
+//!
+//! A transaction that is dropped is rolled back before its connection is used again, so
+//! cancellation at any await undoes the group. A returned connection of evenkeel's own pool is used
+//! again only if it answers and no transaction is open on it.
+//!
+//! Every call of the server runs within a limit of time. The lock timeout is part of each
+//! transaction (`lock_timeout` of PostgreSQL), so a wait for a lock ends on the server and leaves
+//! the connection usable; the limit of the answer is the second line, for a server that does not
+//! answer at all.
 
 use super::error;
 use super::settings::PostgresSettings;
@@ -32,14 +41,25 @@ use tokio::time::Instant;
 /// effect that a handler writes through [`PostgresTx`] commits with the inbox row or not at all.
 /// Several services may share a database, because deliveries are identified by their group.
 ///
+/// `docs/src/service/postgresql.md` covers TLS, poolers, pools of the service and migrations.
+///
+/// # Examples
 /// ```no_run
-/// use evenkeel::handler::Router;
-/// use evenkeel::inbox::{PostgresInbox, PostgresSettings};
+/// use evenkeel::event::Record;
+/// use evenkeel::handler::{HandlerError, Router};
+/// use evenkeel::inbox::{PostgresInbox, PostgresSettings, PostgresTx};
+/// use evenkeel::sqlx;
+///
+/// async fn count(_: Record, mut tx: PostgresTx) -> Result<(), HandlerError> {
+///     sqlx::query("INSERT INTO records DEFAULT VALUES").execute(&mut *tx).await?;
+///     Ok(())
+/// }
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let settings = PostgresSettings::new("CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY)");
+/// let schema = "CREATE TABLE IF NOT EXISTS records (id BIGSERIAL PRIMARY KEY)";
+/// let settings = PostgresSettings::new(schema);
 /// let inbox = PostgresInbox::open_with("postgres://shop@localhost/shop", &settings).await?;
-/// let router = Router::new().with_inbox(inbox);
+/// let router = Router::new().raw(count).with_inbox(inbox);
 /// # Ok(())
 /// # }
 /// ```
@@ -48,13 +68,23 @@ pub struct PostgresInbox {
     groups: Arc<Groups<Store>>,
 }
 
-/// The version of an inbox's tables, and the version that this release creates.
+/// The version of an inbox's tables, and the version that this release creates. Returned by
+/// [`PostgresInbox::versions`]. The tables need an upgrade while `stored` is below `newest`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InboxVersions {
     /// The version in the store; 0 if there is no inbox yet.
     pub stored: u32,
     /// The newest version that this release supports.
     pub newest: u32,
+}
+
+impl std::fmt::Debug for PostgresInbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresInbox")
+            .field("database", &self.store().name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Minimum time to wait for an answer of the server, which may itself wait for a lock.
@@ -79,6 +109,7 @@ const SHORT_LOCK_TIMEOUT: Duration = Duration::from_millis(30);
 /// How often to try a lock that must not be waited for.
 const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 
+/// The connections, and the known state of the server.
 pub(super) struct Store {
     pub(super) database: Database,
     /// The time and result of the last check whether the server answers.
@@ -147,6 +178,20 @@ impl PostgresInbox {
     ///
     /// # Errors
     /// The errors of [`PostgresInbox::open_with`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use evenkeel::inbox::{PostgresInbox, PostgresSettings};
+    /// use evenkeel::sqlx::postgres::PgPoolOptions;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = PgPoolOptions::new().max_connections(8);
+    /// let pool = pool.connect("postgres://shop@localhost/shop").await?;
+    /// let settings = PostgresSettings::new("").with_connections(4);
+    /// let inbox = PostgresInbox::with_pool(pool, &settings).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn with_pool(pool: PgPool, settings: &PostgresSettings) -> Result<Self, InboxError> {
         let database = Database::of(pool, settings.pgbouncer)
             .map_err(|error| error::failed("the pool", "open", error))?;
@@ -154,6 +199,7 @@ impl PostgresInbox {
         Self::prepared(database, settings).await
     }
 
+    /// Opens the store: everything that all constructors share.
     async fn prepared(database: Database, settings: &PostgresSettings) -> Result<Self, InboxError> {
         let store = Store::on(database, settings);
         store.migrate(settings).await?;
@@ -176,6 +222,18 @@ impl PostgresInbox {
     /// # Errors
     /// If the server cannot be reached or refuses the connection; [`InboxError::Foreign`] for a
     /// version that no release writes; [`InboxError::Setting`] for an invalid address.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use evenkeel::inbox::{InboxError, PostgresInbox};
+    /// # async fn example() -> Result<(), InboxError> {
+    /// let versions = PostgresInbox::versions("postgres://shop@localhost/shop").await?;
+    /// if versions.is_some_and(|versions| versions.stored < versions.newest) {
+    ///     println!("run: evenkeel store migrate --execute");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn versions(address: &str) -> Result<Option<InboxVersions>, InboxError> {
         let StoreAddress::Postgres(url) = StoreAddress::of(address).map_err(InboxError::Setting)?
         else {
@@ -184,7 +242,7 @@ impl PostgresInbox {
         let settings = PostgresSettings::new("").with_connections(1);
         let database = Database::at(url, pool_settings(&settings)).map_err(unreadable)?;
         let store = Store::on(database, &settings);
-        let failed = |error| store.failed("look at", error);
+        let failed = |error| store.failed("read the version", error);
         let mut session = store.database.session().await.map_err(failed)?;
         let stored = statements::version(&mut session).await.map_err(failed)?;
         let stored = match stored.as_deref().map(str::parse) {
@@ -194,8 +252,8 @@ impl PostgresInbox {
                 return Err(InboxError::Foreign {
                     path: store.name.clone(),
                     reason: format!(
-                        "has version {version}, written by a newer release; this one knows versions up to {}: use the newer \
-                         release",
+                        "has version {version}, written by a newer release; this one knows \
+                         versions up to {}: use the newer release",
                         statements::VERSION
                     ),
                 });
@@ -203,7 +261,7 @@ impl PostgresInbox {
             Some(Err(_)) => {
                 return Err(InboxError::Foreign {
                     path: store.name.clone(),
-                    reason: "is of a version that no release of evenkeel writes".to_owned(),
+                    reason: "has a version that no release of evenkeel writes".to_owned(),
                 });
             }
         };
@@ -252,6 +310,18 @@ impl PostgresInbox {
     ///
     /// # Errors
     /// The errors of a claim. Batches deleted before the error stay deleted.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use evenkeel::inbox::{InboxError, PostgresInbox};
+    /// # use std::time::Duration;
+    /// # async fn example(inbox: PostgresInbox) -> Result<(), InboxError> {
+    /// let days = |days: u64| Duration::from_secs(days * 24 * 60 * 60);
+    /// let purged = inbox.purge(days(45), 1_000).await?;
+    /// println!("{purged} deliveries forgotten");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn purge(&self, older_than: Duration, batch: u32) -> Result<u64, InboxError> {
         let batch = batch.max(1);
         let store = self.store();
@@ -274,7 +344,9 @@ impl PostgresInbox {
         }
     }
 
-    /// Closes all connections after the running claims have ended.
+    /// Closes all connections after the running claims have ended; a pool of the service is closed
+    /// too. Later claims fail as unavailable. Close the inbox after the consumer has ended, not
+    /// before.
     pub async fn close(&self) {
         self.pool().close().await;
     }
@@ -285,6 +357,7 @@ impl PostgresInbox {
 }
 
 impl Store {
+    /// Derives the limits of time from the settings. Opens no connection.
     fn on(database: Database, settings: &PostgresSettings) -> Self {
         let timeout = lock_timeout(settings);
         Self {
@@ -302,6 +375,8 @@ impl Store {
         }
     }
 
+    /// Creates or upgrades the tables and learns the default isolation, in one transaction under
+    /// the schema lock.
     async fn migrate(&self, settings: &PostgresSettings) -> Result<(), InboxError> {
         let failed = |error| self.failed("open", error);
         let mut transaction = self.database.begin("").await.map_err(failed)?;
@@ -498,14 +573,14 @@ impl GroupStore for Store {
 
     async fn find(&self, key: &InboxKey) -> Result<Known, InboxError> {
         let work = async {
-            let failed = |error| self.failed("look", error);
+            let failed = |error| self.failed("look up", error);
             let mut session = self.database.session().await.map_err(failed)?;
             let known = statements::find(&mut session, key).await;
             let known = known.map(|row| Known::of(key, row)).map_err(failed)?;
             session.done().await.map_err(failed)?;
             Ok(known)
         };
-        self.within("look", work).await
+        self.within("look up", work).await
     }
 
     async fn begin(

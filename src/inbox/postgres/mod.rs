@@ -3,6 +3,23 @@
 //! Owns the connections. Knows nothing of Kafka. Several transactions are open at a time, each for
 //! a group of deliveries. A unique key ensures that a delivery is in one of them only, across
 //! processes too.
+//!
+//! # Concurrency
+//! An inbox row is inserted when its delivery is claimed. PostgreSQL lets a second insert of the
+//! same key wait for the first transaction, so the claim of one delivery waits across processes
+//! without a lock of its own. Every statement that inserts several rows does so in the order of
+//! their digests; two claims of overlapping deliveries can therefore not wait for each other.
+//!
+//! Groups of one consumer group take a shared advisory lock. If groups collide on rows of the
+//! service, one group at a time takes it exclusively (`group_commit::contention`).
+//!
+//! # A server that does not answer
+//! A TCP connection to a hanging server may wait for minutes. `Store::within` therefore asks on a
+//! fresh connection whether the server answers at all, and gives the work up if it does not.
+//!
+//! # Files
+//! `inbox.rs` is the store, `transaction.rs` its open transaction, `statements.rs` all SQL and the
+//! version of the tables, `error.rs` the remedies, and `completions.rs` the reading side.
 
 mod completions;
 mod error;

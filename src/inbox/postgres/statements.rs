@@ -2,6 +2,10 @@
 //!
 //! Owns all SQL of the inbox. Knows no connection handling: each function runs in the caller's
 //! transaction.
+//!
+//! Statements that run for every delivery are prepared and take arrays (`unnest`), so that one text
+//! serves any number of deliveries. Those that contain a setting or several commands are plain
+//! text, one round trip each, and contain no data of an event.
 
 use super::settings::PostgresSettings;
 use crate::event::ContentDigest;
@@ -76,11 +80,13 @@ const TRY_LOCK: &str = "
                          ELSE pg_try_advisory_xact_lock_shared($2, number) END)
     FROM unnest($3::integer[]) AS number";
 
+/// The rows of completed deliveries; waits for no open claim.
 const KNOWN: &str = "SELECT digest, replies, content FROM evenkeel_inbox WHERE digest = ANY($1)";
 
 /// How many deliveries one query looks up.
 pub(super) const KEYS_PER_QUERY_MAX: usize = 4096;
 
+/// Reads by the primary key. The time is rounded down, so that it is never after the real one.
 const COMPLETED: &str = "
     SELECT digest, floor(extract(epoch FROM completed_at) * 1000)::bigint AS at_ms, content
     FROM evenkeel_inbox WHERE digest = ANY($1)";
@@ -90,8 +96,10 @@ const COMPLETED: &str = "
 const HAS: &str = "
     SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = $1 AND handler = $2)";
 
+/// Scans until the first row of the group.
 const HAS_ANY: &str = "SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = $1)";
 
+/// Stores the replies of a claimed delivery.
 const KEEP: &str = "UPDATE evenkeel_inbox SET replies = $2 WHERE digest = $1";
 
 /// If a crash of the server undoes the change, the events are published once more; that is not
@@ -102,8 +110,11 @@ const FORGET_REPLIES: &str = "
     WHERE (SELECT count(*) FROM unsynced) > 0 AND digest IN (
         SELECT digest FROM evenkeel_inbox WHERE digest = ANY($1) AND replies IS NOT NULL FOR UPDATE SKIP LOCKED)";
 
+/// Releases claims. Their rows must not become visible as completions.
 const FORGET: &str = "DELETE FROM evenkeel_inbox WHERE digest = ANY($1)";
 
+/// Removes the guard, after which the commit is possible. Fails if the cursor is gone, and so
+/// detects a transaction that the handler ended and began anew.
 const CLOSE: &str = "CLOSE evenkeel_open";
 
 /// False in a transaction without claims, and outside of one. From here on locks are waited for as
@@ -175,6 +186,7 @@ pub(super) fn migration() -> String {
     format!("{META}{TABLES}{}", set_meta("version", VERSION))
 }
 
+/// The stored version of the tables, as text; `None` without tables.
 pub(super) async fn version(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
     meta(connection, "version").await
 }
@@ -186,24 +198,26 @@ pub(super) async fn purged_before(
     meta(connection, PURGED_BEFORE_MS).await
 }
 
+/// Refuses a newer version, and text that is no version. Refuses older or missing tables if they
+/// are made elsewhere.
 fn check_version(stored: Option<&str>, migration: Migration) -> Result<(), Problem> {
     let foreign = |reason: String| Err(Problem::Foreign(reason));
-    let migrate =
-        "run `evenkeel store migrate --execute` first, or let the service bring it up to date";
+    let migrate = "run `evenkeel store migrate --execute` first, or let the service upgrade it";
     match (stored.map(str::parse::<u32>), migration) {
         (None, Migration::OnOpen) => Ok(()),
         (None, Migration::Elsewhere) => foreign(format!("has no tables of evenkeel: {migrate}")),
         (Some(Ok(version)), _) if version > VERSION => foreign(format!(
-            "has version {version}, written by a newer release; this one knows versions up to {VERSION}: run the newer \
-             release, or give this one a database of its own"
+            "has version {version}, written by a newer release; this one knows versions up to \
+             {VERSION}: run the newer release, or give this one a database of its own"
         )),
         (Some(Ok(version)), Migration::Elsewhere) if version < VERSION => foreign(format!(
             "has version {version}, and this release needs {VERSION}: {migrate}"
         )),
         (Some(Ok(_)), _) => Ok(()),
         (Some(Err(_)), _) => foreign(
-            "says it is of a version that no release of evenkeel writes: give the service a database of its own"
-                .to_owned(),
+            "has a version that no release of evenkeel writes: give the service a database of its \
+             own"
+            .to_owned(),
         ),
     }
 }
@@ -310,6 +324,7 @@ pub(super) async fn find(
     row.as_ref().map(read).transpose()
 }
 
+/// The parts of a row that a claim needs.
 fn read(row: &PgRow) -> Result<CompletedRow, sqlx::Error> {
     let replies: Option<Vec<u8>> = row.try_get("replies")?;
     Ok(CompletedRow {
@@ -455,11 +470,14 @@ pub(super) async fn release_claims(
     Ok(())
 }
 
+/// Runs constant SQL as plain text.
 async fn run(connection: &mut PgConnection, sql: &'static str) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(sql).execute(connection).await?;
     Ok(())
 }
 
+/// Runs SQL that was put together as plain text. It holds names and settings of this store, and no
+/// data of an event.
 async fn run_text(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
     let run = sqlx::raw_sql(AssertSqlSafe(sql));
     run.execute(connection).await.map(drop)

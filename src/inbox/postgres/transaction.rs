@@ -5,7 +5,7 @@ use crate::inbox::group_commit::HandedOut;
 use sqlx::{PgConnection, Postgres, Transaction};
 use std::ops::{Deref, DerefMut};
 
-/// An open transaction of the store.
+/// An open transaction of the store. Dropping it rolls it back before the connection is used again.
 pub(super) struct Open {
     pub(super) transaction: Transaction<'static, Postgres>,
     /// Whether it serves a single event: it then needs no savepoint.

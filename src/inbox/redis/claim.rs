@@ -1,6 +1,10 @@
 //! A claimed delivery: its lease, renewed while the handler runs, and the ways it ends.
 //!
 //! Owns the task that renews the lease. A claim ends once: completed, released, or dropped.
+//!
+//! A renewal runs every third of the lease; if it fails, it is tried again every twelfth. An end of
+//! the claim waits for the renewing task to stop first: a renewal that arrives after a release
+//! would take the delivery again, without an owner.
 
 use super::connection::Store;
 use super::scripts;
@@ -47,13 +51,16 @@ impl Renewal {
 #[derive(Clone)]
 pub(super) struct Lease {
     pub(super) store: Arc<Store>,
+    /// The key in Redis.
     pub(super) key: Arc<str>,
     /// The digest of the event's content.
     pub(super) content: Option<ContentDigest>,
+    /// The owner: random, so that no two claims share it, not even of one process.
     pub(super) token: Arc<[u8]>,
 }
 
 impl RedisClaim {
+    /// Starts to renew a lease that was just taken. Must be called in a runtime.
     pub(super) fn new(lease: Lease) -> Self {
         let renewal = tokio::spawn(lease.clone().renew_for_ever());
         Self {
@@ -74,13 +81,17 @@ impl Lease {
                     Ok(false) => {
                         tracing::warn!(
                             key = &*self.key,
-                            "lease expired while the handler was running, and another instance has the \
-                             delivery; its completion will be refused"
+                            "lease expired while the handler was running, and another instance \
+                             has the delivery; its completion will be refused"
                         );
                         return;
                     }
                     Err(error) => {
-                        tracing::warn!(key = &*self.key, %error, "failed to renew a lease; retrying");
+                        tracing::warn!(
+                            key = &*self.key,
+                            %error,
+                            "failed to renew a lease; retrying"
+                        );
                         tokio::time::sleep(lease / TRIES_PER_LEASE).await;
                     }
                 }
@@ -175,8 +186,9 @@ impl Claim for RedisClaim {
             match completed {
                 true => Ok(published),
                 false => Err(InboxError::Lost {
-                    reason: "its lease ran out while the handler was at work, and another instance took the delivery: the \
-                             effect may be there twice; look for what kept this process from renewing it, or set a longer lease"
+                    reason: "its lease expired while the handler was running, and another \
+                             instance took the delivery: the effect may exist twice; find out why \
+                             this process did not renew the lease, or set a longer one"
                         .to_owned(),
                 }),
             }

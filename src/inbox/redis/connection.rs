@@ -2,6 +2,10 @@
 //!
 //! Owns the time limit of a request and the mapping of its failure to an error. Knows no state of a
 //! delivery.
+//!
+//! Requests of all deliveries share one connection, which pipelines them. A broken connection fails
+//! its requests at once and is reopened by the next one; the callers retry, so no request is
+//! repeated here. The limit of a request also bounds its wait for the connection.
 
 use super::{RedisSettings, error};
 use crate::inbox::InboxError;
@@ -20,7 +24,9 @@ pub(super) struct Store {
     /// Host and port, for messages: the URL may contain a password.
     pub(super) address: String,
     pub(super) settings: RedisSettings,
+    /// Reopens itself. A clone is a handle on the same connection.
     connection: ConnectionManager,
+    /// Replies to delete.
     pub(super) sent: Sent,
 }
 
@@ -32,12 +38,12 @@ impl Store {
         let asks_for_tls = ["rediss:", "valkeys:"].iter().any(|s| url.starts_with(s));
         if asks_for_tls && cfg!(not(feature = "tls")) {
             return Err(refused(
-                "asks for TLS, which this build does not have: build evenkeel with its feature `tls`",
+                "requires TLS, which this build lacks: build evenkeel with its feature `tls`",
             ));
         }
         let info = url
             .into_connection_info()
-            .map_err(|_| refused("cannot be read; redis://user:password@host:port/database"))?;
+            .map_err(|_| refused("is invalid; write redis://user:password@host:port/database"))?;
         let address = info.addr().to_string();
         let info = info.set_tcp_settings(tcp(settings));
         let failed = |error| error::failed(&address, "open", error);
@@ -59,7 +65,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Runs a script on a delivery's key.
+    /// Runs a script on a delivery's key. Cancel-safe for the connection, but not for the data: the
+    /// script may be executed although the future was dropped.
     pub(super) async fn run<T: FromRedisValue>(
         &self,
         doing: &'static str,
@@ -106,8 +113,8 @@ impl Store {
                     .await?;
                 tracing::warn!(
                     address = self.address,
-                    "no permission for Redis INFO; make sure that maxmemory-policy is noeviction and \
-                     appendonly is yes"
+                    "no permission for Redis INFO; make sure that maxmemory-policy is noeviction \
+                     and appendonly is yes"
                 );
                 return Ok(());
             }

@@ -17,26 +17,30 @@ pub(super) fn failed(address: &str, doing: &'static str, error: RedisError) -> I
 /// Redis did not answer in time.
 pub(super) fn silent(address: &str, doing: &'static str, waited: Duration) -> InboxError {
     Failure::unavailable(format!(
-        "{doing} on Redis at {address}: no answer within {waited:?}; see that it runs and is not overloaded (SLOWLOG GET)"
+        "{doing} on Redis at {address}: no answer within {waited:?}; check that it runs and is not \
+         overloaded (SLOWLOG GET)"
     ))
 }
 
 /// Another owner holds the delivery for longer than the wait limit.
 pub(super) fn held(address: &str, waited: Duration) -> InboxError {
     Failure::unavailable(format!(
-        "claim on Redis at {address}: another instance has been handling this delivery for more than {waited:?}; look for a \
-         handler that is stuck"
+        "claim on Redis at {address}: another instance has been handling this delivery for more \
+         than {waited:?}; find the stuck handler"
     ))
 }
 
+/// What to do about an error: by the kind that the client found, then by the code with which the
+/// server's answer begins.
 fn advice(error: &RedisError) -> Advice {
     match error.kind() {
         ErrorKind::Io => {
-            return Advice::Wait("no connection; see that it runs and can be reached from here");
+            return Advice::Wait("no connection; check that it runs and can be reached from here");
         }
         ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => {
             return Advice::Mend(
-                "this user may not; give the URL user and password of one that may run scripts and write the prefix's keys",
+                "the user or password is wrong, or the user lacks a permission; name a user in \
+                 the URL that may run scripts and write the prefix's keys",
             );
         }
         ErrorKind::Server(
@@ -49,9 +53,9 @@ fn advice(error: &RedisError) -> Advice {
         _ => {}
     }
     match error.code() {
-        Some("LOADING") => Advice::Wait("it has just started and still reads its data"),
+        Some("LOADING") => Advice::Wait("it is starting and still loads its data"),
         Some("BUSY") => {
-            Advice::Wait("it is busy with a long script of somebody else; SCRIPT KILL ends it")
+            Advice::Wait("it runs a long script of another client; SCRIPT KILL ends it")
         }
         Some("MASTERDOWN" | "TRYAGAIN" | "CLUSTERDOWN") => Advice::Wait("a failover is under way"),
         Some("NOREPLICAS") => {
@@ -64,11 +68,11 @@ fn advice(error: &RedisError) -> Advice {
             "its memory is used up (maxmemory); give it more, or shorten the retention",
         ),
         Some("MISCONF") => Advice::Mend(
-            "it cannot write its data to disk and takes no more; look at its log and free some space",
+            "it cannot save its data to disk and rejects writes; check its log and free some space",
         ),
         Some("NOAUTH" | "WRONGPASS") => {
-            Advice::Mend("it asks for a password; put the right one into the URL")
+            Advice::Mend("it requires a password; set the right one in the URL")
         }
-        _ => Advice::Wait("it refused"),
+        _ => Advice::Wait("it refused the request"),
     }
 }

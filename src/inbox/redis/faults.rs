@@ -16,6 +16,7 @@ async fn start() -> Option<(TestRedis, RedisSettings)> {
     Some((redis, settings().with_timeout(Duration::from_millis(500))))
 }
 
+/// Opens the store like one more process.
 async fn open(redis: &TestRedis, settings: &RedisSettings) -> RedisInbox {
     RedisInbox::open_with(redis.url(), settings).await.unwrap()
 }
@@ -32,6 +33,8 @@ async fn claimed(inbox: &RedisInbox, id: &str) -> Claimed {
     .await
 }
 
+/// The server is killed while one claim runs and others wait. No claim fails for good, the error
+/// says so soon, and nothing that was completed is handled again.
 #[tokio::test(flavor = "multi_thread")]
 async fn claims_wait_for_a_server_that_is_down_and_go_on_when_it_is_back() {
     let Some((redis, settings)) = start().await else {
@@ -52,7 +55,7 @@ async fn claims_wait_for_a_server_that_is_down_and_go_on_when_it_is_back() {
     let begun = Instant::now();
     let error = refused(&inbox, "new").await;
     assert!(matches!(error, InboxError::Unavailable(_)), "{error:?}");
-    assert!(error.to_string().contains("see that it runs"), "{error}");
+    assert!(error.to_string().contains("check that it runs"), "{error}");
     assert!(begun.elapsed() < WITHIN / 2, "it is said soon");
     let many: Vec<_> = (0..50)
         .map(|n| {
@@ -88,6 +91,8 @@ async fn claims_wait_for_a_server_that_is_down_and_go_on_when_it_is_back() {
     }
 }
 
+/// Claims that a frozen server grants late are released by their owners, although they had given
+/// up.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unanswered_claim_does_not_hold_its_delivery_for_a_lease() {
     let Some((redis, settings)) = start().await else {
@@ -120,6 +125,8 @@ async fn an_unanswered_claim_does_not_hold_its_delivery_for_a_lease() {
     }
 }
 
+/// The completion has no answer and is executed late. The release that follows an unanswered
+/// request must leave it untouched.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_completion_that_a_frozen_server_takes_late_is_found_as_a_duplicate() {
     let Some((redis, settings)) = start().await else {
@@ -137,6 +144,8 @@ async fn a_completion_that_a_frozen_server_takes_late_is_found_as_a_duplicate() 
     }
 }
 
+/// Redis restarts with its data twice; the owner renews in between, so no other owner takes its
+/// delivery.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_is_kept_over_an_outage_that_is_shorter_than_it() {
     let Some((redis, settings)) = start().await else {

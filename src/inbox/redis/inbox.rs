@@ -1,4 +1,8 @@
 //! The store: its connection and its claims.
+//!
+//! Owns how a claim waits for another owner: it asks again after a pause that grows from 5 ms to
+//! 250 ms, with jitter, and never sleeps past the end of the other's lease. Redis has no queue of
+//! waiters, so several waiting owners have no order.
 
 use super::claim::{Lease, RedisClaim, UnansweredClaim};
 use super::connection::Store;
@@ -57,6 +61,14 @@ pub struct RedisInbox {
     store: Arc<Store>,
 }
 
+impl std::fmt::Debug for RedisInbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisInbox")
+            .field("address", &self.store.address)
+            .finish_non_exhaustive()
+    }
+}
+
 impl RedisInbox {
     /// Opens the store at `url` (`redis://user:password@host:port/database`) with the default
     /// settings.
@@ -96,7 +108,8 @@ impl RedisInbox {
             ))),
             other => Err(InboxError::Other(
                 format!(
-                    "Redis answered a claim with {other:?}; is there something else under {}?",
+                    "Redis answered a claim with {other:?}; check whether another program writes \
+                     {}",
                     lease.key
                 )
                 .into(),

@@ -15,11 +15,27 @@ const LEASE_MIN: Duration = Duration::from_millis(100);
 /// | [`wait`](Self::wait) | 40 s | how long a claim waits for another owner |
 /// | [`timeout`](Self::timeout) | 2 s | one request |
 /// | [`retention`](Self::retention) | 45 days | how long completions are remembered |
+///
+/// # Examples
+/// ```
+/// use evenkeel::inbox::RedisSettings;
+/// use std::time::Duration;
+///
+/// let settings = RedisSettings::default()
+///     .with_prefix("shop:inbox:")
+///     .with_lease(Duration::from_secs(10))
+///     .with_wait(Duration::from_secs(15));
+/// assert!(settings.validate().is_ok());
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
+#[must_use]
 pub struct RedisSettings {
     /// The prefix of every key of the store. Default `evenkeel:inbox:`. Services may share a
-    /// prefix, because group and handler are part of the key's digest.
+    /// prefix, because group and handler are part of the key's digest. Another prefix is another
+    /// store: after a change all past deliveries are unknown. With ACLs the user needs the keys of
+    /// the prefix and the commands `EVAL`, `GET`, `SET`, `DEL` and `PTTL`, and `INFO` for a check
+    /// at the start.
     pub prefix: String,
     /// How long a claim lasts after its owner's last renewal. Default 30 s, at least 100 ms. After
     /// it another owner takes the delivery of an owner that crashed or cannot reach Redis. It is
@@ -31,12 +47,14 @@ pub struct RedisSettings {
     /// than a lease, so that a claim can outwait a crashed owner. At the bound the claim fails as
     /// unavailable.
     pub wait: Duration,
-    /// Bounds one request to Redis, including connecting. Default 2 s. At the bound the request
-    /// fails as unavailable.
+    /// Bounds one request to Redis, including connecting. Default 2 s; 0 is refused. At the bound
+    /// the request fails as unavailable, which is an outage. Keep it well below a third of the
+    /// lease, so that a renewal can be tried again before the lease ends.
     pub timeout: Duration,
-    /// How long a completed delivery is remembered. Default 45 days. Keep it longer than a record
-    /// can be redelivered: the retention of the topics, plus the period in which dead letters are
-    /// replayed. Redis forgets by itself afterwards.
+    /// How long a completed delivery is remembered. Default 45 days; less than the lease is
+    /// refused. Keep it longer than a record can be redelivered: the retention of the topics, plus
+    /// the period in which dead letters are replayed. Redis forgets by itself afterwards, and an
+    /// older event is handled as new and counted as a possible duplicate.
     pub retention: Duration,
 }
 
@@ -53,13 +71,13 @@ impl Default for RedisSettings {
 }
 
 impl RedisSettings {
-    /// Sets the prefix.
+    /// Sets the prefix of all keys.
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Sets the lease.
+    /// Sets how long a claim lasts after its last renewal; at least 100 ms.
     pub fn with_lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
@@ -77,7 +95,7 @@ impl RedisSettings {
         self
     }
 
-    /// Sets the retention.
+    /// Sets how long completions are remembered; [`Duration::MAX`] means for ever.
     pub fn with_retention(mut self, retention: Duration) -> Self {
         self.retention = retention;
         self
@@ -105,12 +123,13 @@ impl RedisSettings {
             return refused(format!("lease is {:?}; at least {LEASE_MIN:?}", self.lease));
         }
         if self.timeout.is_zero() {
-            return refused("timeout is 0; give Redis some time to answer".to_owned());
+            return refused("timeout is 0; set the time that a request may take".to_owned());
         }
         if self.retention < self.lease {
             return refused(format!(
-                "retention is {:?}, shorter than the lease of {:?}: deliveries would be forgotten while their records are \
-                 still in the topic; keep them for longer than the topics keep records",
+                "retention is {:?}, shorter than the lease of {:?}: deliveries would be forgotten \
+                 while their records are still in the topic; keep them for longer than the topics \
+                 keep records",
                 self.retention, self.lease
             ));
         }

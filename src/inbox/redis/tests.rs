@@ -273,9 +273,9 @@ async fn not_opened(url: &str) -> InboxError {
 #[tokio::test]
 async fn a_url_that_cannot_be_used_is_refused_without_its_password() {
     for (url, expected) in [
-        ("rediss+x://user:secret@cache:6379/", "cannot be read"),
-        ("http://user:secret@cache/", "cannot be read"),
-        ("", "cannot be read"),
+        ("rediss+x://user:secret@cache:6379/", "is invalid"),
+        ("http://user:secret@cache/", "is invalid"),
+        ("", "is invalid"),
     ] {
         let error = not_opened(url).await;
         let message = format!("{error} {error:?}");

@@ -2,12 +2,16 @@
 //!
 //! Ids and sources are arbitrary text of any length; a digest has a fixed length and nothing to
 //! quote.
+//!
+//! A stored digest is compared for as long as rows are kept, and by all releases that share a
+//! store. Therefore none of these functions may ever return another value for the same input; tests
+//! pin them.
 
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::inbox::InboxKey;
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of a text.
+/// SHA-256 of a text. Stands in for a source or id that is too long for a column.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) fn of_text(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
@@ -25,7 +29,8 @@ pub(crate) fn digest(key: &InboxKey) -> [u8; 32] {
     sha.finalize().into()
 }
 
-/// A number for a name, the same in every process and release.
+/// A number for a name, the same in every process and release: the first four bytes of its SHA-256.
+/// Two names with the same number only wait for each other.
 #[cfg(feature = "postgres")]
 pub(crate) fn number(name: &str) -> i32 {
     let [a, b, c, d, ..] = of_text(name);

@@ -1,6 +1,9 @@
 //! A store's failure, together with its remedy.
 //!
 //! Owns the form of such an error. Each store maps its own codes to an advice.
+//!
+//! The kind of the inbox error follows from the advice, because the kind decides whether events
+//! wait, are retried or fail: what an operator must do and what the consumer does are one decision.
 
 use crate::inbox::InboxError;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
@@ -11,6 +14,7 @@ use std::fmt;
 /// A store's failure; the source is the error of the store's driver.
 #[derive(Debug)]
 pub(in crate::inbox) struct Failure {
+    /// The operation, the store, the remedy and the text of the source.
     message: String,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -75,7 +79,9 @@ impl Error for Failure {
     }
 }
 
-/// Maps an error of the outbox in the same store; `failed` maps errors of the store.
+/// Maps an error of the outbox in the same store; `failed` maps errors of the store. The outbox's
+/// write is part of the delivery's transaction, so an error of the database is treated as one of
+/// the inbox's own statements.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(in crate::inbox) fn of_outbox(
     error: OutboxError,

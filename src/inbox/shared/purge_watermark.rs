@@ -2,6 +2,9 @@
 //!
 //! Owns the maximum age of that knowledge. Knows no SQL: a due store reads the time within a
 //! transaction that it opens anyway, so it costs a delivery nothing.
+//!
+//! The watermark serves a warning, not the decision: an event older than it is handled as new, and
+//! counted as a possible duplicate. It may therefore lag by [`REFRESH_INTERVAL`].
 
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,7 +23,9 @@ const NOTHING: i64 = i64::MIN;
 
 /// The purge watermark of one store.
 pub(in crate::inbox) struct PurgeWatermark {
+    /// [`NOTHING`], or milliseconds since the epoch. Read for every delivery, so without a lock.
     before_ms: AtomicI64,
+    /// When a caller last took the task of reading the store; `None` before the first claim.
     looked: Mutex<Option<Instant>>,
 }
 

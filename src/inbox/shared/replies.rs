@@ -1,10 +1,16 @@
 //! The published events of a delivery, as a store keeps them beside its row: readable JSON.
+//!
+//! The format belongs to the stored rows: other releases read it, and operators may. A record
+//! without replies has an empty value, which costs no space. Partition and timestamp are not kept,
+//! because handlers publish by key and the log sets the time.
 
 use crate::event::{Headers, OutgoingRecord};
 use crate::inbox::InboxError;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+/// One published record, in the order of its fields in JSON. Fields are added only as optional
+/// ones.
 #[derive(Serialize, Deserialize)]
 struct Reply {
     topic: String,
@@ -35,6 +41,10 @@ pub(in crate::inbox) fn encode(records: &[OutgoingRecord]) -> Vec<u8> {
 }
 
 /// Decodes the result of [`encode`].
+///
+/// # Errors
+/// [`InboxError::Replies`] for text that another program wrote. The delivery is completed all the
+/// same; only its events are lost.
 pub(in crate::inbox) fn decode(replies: &[u8]) -> Result<Vec<OutgoingRecord>, InboxError> {
     if replies.is_empty() {
         return Ok(Vec::new());

@@ -2,6 +2,10 @@
 //!
 //! Owns the list of replies to delete, and the time of their deletion. Knows no store. After a
 //! crash before the deletion, duplicates publish those replies once more.
+//!
+//! Deleting is batched in a background task because it is not urgent: an acknowledged reply that
+//! stays costs space and, after a crash, a repetition with the same id. Handling events must not
+//! wait for it.
 
 use crate::inbox::{InboxError, InboxKey};
 use std::collections::VecDeque;
@@ -27,7 +31,9 @@ pub(in crate::inbox) struct Sent {
 
 #[derive(Default)]
 struct Waiting {
+    /// Deliveries whose replies wait to be deleted, the oldest first.
     keys: VecDeque<InboxKey>,
+    /// Whether a task runs that empties the queue. At most one runs per store.
     is_running: bool,
 }
 
@@ -42,7 +48,8 @@ pub(in crate::inbox) trait ForgetReplies: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), InboxError>> + Send;
 }
 
-/// Deletes a delivery's replies soon, in a background task. Outside of a runtime they stay.
+/// Deletes a delivery's replies soon, in a background task. Outside of a runtime they stay. Does
+/// not block: the lock is held for a push, never over an await.
 pub(in crate::inbox) fn forget_soon<S: ForgetReplies>(store: Arc<S>, key: &InboxKey) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else {
         return;
@@ -58,7 +65,8 @@ pub(in crate::inbox) fn forget_soon<S: ForgetReplies>(store: Arc<S>, key: &Inbox
     }
 }
 
-/// Deletes until no reply waits.
+/// Deletes until no reply waits. The store's error is logged at debug level only, and its replies
+/// are not queued again: they stay in their rows, which is harmless.
 async fn forget<S: ForgetReplies>(store: Arc<S>) {
     loop {
         tokio::time::sleep(GATHER).await;

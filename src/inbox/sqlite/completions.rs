@@ -1,5 +1,8 @@
 //! Read access to the completed deliveries of a SQLite store, for its own service or for another
 //! program.
+//!
+//! The reading connections are read-only and never hold a lock that a writer waits for: with a WAL,
+//! readers and the writer do not block each other.
 
 use super::{SqliteInbox, error, statements};
 use crate::inbox::{BoxFuture, Completion, Completions, InboxError, InboxKey};
@@ -12,11 +15,35 @@ use std::time::Duration;
 /// How long a read waits while the whole file is locked.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Read access to a SQLite store: it creates, upgrades and writes nothing.
+/// Read access to a SQLite store: it creates, upgrades and writes nothing. Cheap to clone; clones
+/// share the connections.
+///
+/// # Examples
+/// ```no_run
+/// use evenkeel::inbox::{Completions, SqliteCompletions};
+/// use std::path::Path;
+///
+/// # async fn example() -> Result<(), evenkeel::inbox::InboxError> {
+/// let store = SqliteCompletions::open(Path::new("mailer.db"), "mailer").await?;
+/// let has_any = store.has_group("mailer").await?;
+/// println!("deliveries of the group: {has_any}");
+/// store.close().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct SqliteCompletions {
+    /// The path, for messages.
     path: String,
     pub(super) pool: SqlitePool,
+}
+
+impl std::fmt::Debug for SqliteCompletions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteCompletions")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
 }
 
 impl SqliteInbox {
@@ -50,7 +77,9 @@ impl SqliteCompletions {
         Ok(reader)
     }
 
-    /// Closes all connections.
+    /// Closes all connections after the running reads have ended. If this handle came from
+    /// [`SqliteInbox::completions`], it shares the connections of that inbox and closes its readers
+    /// too.
     pub async fn close(&self) {
         self.pool.close().await;
     }

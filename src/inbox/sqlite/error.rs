@@ -3,6 +3,9 @@
 //! The inbox's own statements are the same for every delivery, so the store causes their failures,
 //! not the event: the events wait. The few exceptions are commits that fail because of a handler's
 //! writes.
+//!
+//! Result codes: <https://www.sqlite.org/rescode.html>. Only the primary code decides, because the
+//! extended ones differ between releases of SQLite.
 
 use crate::inbox::InboxError;
 use crate::inbox::shared::error::{Advice, Failure};
@@ -20,13 +23,14 @@ pub(super) fn is_missing_savepoint(error: &sqlx::Error) -> bool {
 pub(super) fn ended_by_hand(cause: impl fmt::Display) -> InboxError {
     InboxError::Transaction {
         reason: format!(
-            "the handler (or SQLite, for a full disk) ended it before its completion ({cause}): leave COMMIT and ROLLBACK \
-             to evenkeel; the event is handled again"
+            "the handler (or SQLite, for a full disk) ended it before its completion ({cause}): \
+             leave COMMIT and ROLLBACK to evenkeel; the event is handled again"
         ),
     }
 }
 
-/// Maps `error`, which occurred in the store `path` during `doing`, to an inbox error.
+/// Maps `error`, which occurred in the store `path` during `doing`, to an inbox error. A file that
+/// is no database is no failure of the store but the wrong file.
 pub(super) fn failed(path: &str, doing: &'static str, error: sqlx::Error) -> InboxError {
     if primary_code(&error) == Some(code::NOTADB) {
         return InboxError::Foreign {
@@ -37,11 +41,13 @@ pub(super) fn failed(path: &str, doing: &'static str, error: sqlx::Error) -> Inb
     Failure::of(path, doing, &advice(&error), error)
 }
 
+/// What to do about an error. A code that is not listed counts as unavailable: the events wait, and
+/// nothing is dead-lettered for a fault of the store.
 fn advice(error: &sqlx::Error) -> Advice {
     match error {
-        sqlx::Error::Encode(_) => return Advice::Refused("it does not fit into a row"),
+        sqlx::Error::Encode(_) => return Advice::Refused("the data does not fit into a row"),
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-            return Advice::Wait("no connection to the file; it may be closing");
+            return Advice::Wait("no connection to the file; the store may be closing");
         }
         _ => {}
     }
@@ -53,15 +59,16 @@ fn advice(error: &sqlx::Error) -> Advice {
         Some(code::READONLY | code::PERM) => Advice::Mend(
             "this user may not write to the file and its directory; fix the permissions",
         ),
-        Some(code::IOERR) => Advice::Mend("the disk reports an error; look at the system's log"),
+        Some(code::IOERR) => Advice::Mend("the disk reports an error; check the system's log"),
         Some(code::CANTOPEN) => Advice::Mend(
-            "the file cannot be opened; see that its directory exists and that this user may create files in it (SQLite \
-             keeps FILE-wal and FILE-shm beside it)",
+            "the file cannot be opened; check that its directory exists and that this user may \
+             create files in it (SQLite keeps FILE-wal and FILE-shm beside it)",
         ),
         Some(code::CORRUPT) => Advice::Mend(
-            "the file is damaged; look at it with `sqlite3 FILE 'PRAGMA integrity_check'` and put a sound copy in its place",
+            "the file is damaged; check it with `sqlite3 FILE 'PRAGMA integrity_check'` and \
+             restore a backup",
         ),
-        Some(code::NOMEM) => Advice::Wait("there is no memory left"),
+        Some(code::NOMEM) => Advice::Wait("the process is out of memory"),
         // Constraints that a handler deferred to the commit, and replies that are too large for a
         // row.
         Some(code::TOOBIG | code::CONSTRAINT | code::MISMATCH) => {

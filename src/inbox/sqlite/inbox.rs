@@ -1,4 +1,11 @@
 //! The store: its connections and its claims.
+//!
+//! Owns two pools. The writer's has one connection, which also keeps the queue of writers fair; the
+//! readers' connections refuse to write (`query_only`). The driver runs each SQLite connection on a
+//! thread of its own, so no statement blocks a task of the runtime.
+//!
+//! A transaction that is dropped queues its rollback on the connection at once, before the next one
+//! can begin there: cancellation at any await leaves the file as it was.
 
 use super::settings::{Durability, SqliteSettings};
 use super::transaction::{Held, SqliteTx};
@@ -38,17 +45,26 @@ const READERS_MAX: u32 = 4;
 ///
 /// Deliveries that are ready together share a transaction, each under a savepoint of its own, and
 /// processes take turns on the file. The effect that a handler writes through [`SqliteTx`] commits
-/// with the inbox row or not at all.
+/// with the inbox row or not at all. A file belongs to one consumer group. It must be on a local
+/// disk: the WAL needs shared memory, which network file systems do not have.
 ///
+/// # Examples
 /// ```no_run
-/// use evenkeel::handler::Router;
-/// use evenkeel::inbox::SqliteInbox;
+/// use evenkeel::event::Record;
+/// use evenkeel::handler::{HandlerError, Router};
+/// use evenkeel::inbox::{SqliteInbox, SqliteTx};
+/// use evenkeel::sqlx;
 /// use std::path::Path;
 ///
+/// async fn count(_: Record, mut tx: SqliteTx) -> Result<(), HandlerError> {
+///     sqlx::query("INSERT INTO records DEFAULT VALUES").execute(&mut *tx).await?;
+///     Ok(())
+/// }
+///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let schema = "CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY)";
-/// let inbox = SqliteInbox::open(Path::new("orders.db"), "orders", schema).await?;
-/// let router = Router::new().with_inbox(inbox);
+/// let schema = "CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY)";
+/// let inbox = SqliteInbox::open(Path::new("counter.db"), "counter", schema).await?;
+/// let router = Router::new().raw(count).with_inbox(inbox);
 /// # Ok(())
 /// # }
 /// ```
@@ -57,22 +73,36 @@ pub struct SqliteInbox {
     groups: Arc<Groups<Store>>,
 }
 
+impl std::fmt::Debug for SqliteInbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteInbox")
+            .field("path", &self.store().path)
+            .finish_non_exhaustive()
+    }
+}
+
 /// SQLite has one writer at a time.
 const OPEN_MAX: u32 = 1;
 
 pub(super) struct Store {
+    /// The path, for messages.
     pub(super) path: String,
     /// One connection: SQLite has one writer at a time, and the pool's queue is fair, while
     /// SQLite's lock is not.
     pub(super) writer: SqlitePool,
+    /// Connections that refuse to write. They see the last commit.
     pub(super) readers: SqlitePool,
+    /// Whose turn it is to write, in this process.
     pub(super) turns: WriteLockQueue,
     /// Whether another process held the write lock for longer than the limit when it was last
     /// needed.
     pub(super) is_locked: AtomicBool,
+    /// How long to wait for the write lock of another process.
     pub(super) lock_timeout: Duration,
+    /// The outbox that takes published events, if there is one; set before the first claim.
     pub(super) outbox: OnceLock<SqliteOutbox>,
     pub(super) purge_watermark: PurgeWatermark,
+    /// Replies to delete.
     pub(super) sent: Sent,
 }
 
@@ -135,6 +165,17 @@ impl SqliteInbox {
     }
 
     /// A pool for reading. Its connections refuse to write: only the claims' transactions write.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use evenkeel::{inbox::SqliteInbox, sqlx};
+    /// # async fn example(inbox: SqliteInbox) -> Result<(), sqlx::Error> {
+    /// let count: i64 = sqlx::query_scalar("SELECT count(*) FROM mails")
+    ///     .fetch_one(inbox.pool())
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pool(&self) -> &SqlitePool {
         &self.store().readers
     }
@@ -149,6 +190,18 @@ impl SqliteInbox {
     ///
     /// # Errors
     /// The errors of a claim. Batches deleted before the error stay deleted.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use evenkeel::inbox::{InboxError, SqliteInbox};
+    /// # async fn example(inbox: SqliteInbox) -> Result<(), InboxError> {
+    /// let days = |days: u64| Duration::from_secs(days * 24 * 60 * 60);
+    /// let purged = inbox.purge(days(45), 1_000).await?;
+    /// println!("{purged} deliveries forgotten");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn purge(&self, older_than: Duration, batch: u32) -> Result<u64, InboxError> {
         let before_ms = now_ms() - i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX);
         let batch = batch.max(1);
@@ -174,7 +227,8 @@ impl SqliteInbox {
         }
     }
 
-    /// Closes all connections after the running claims have ended.
+    /// Closes all connections after the running claims have ended. Later claims fail as
+    /// unavailable. Close the inbox after the consumer has ended, not before.
     pub async fn close(&self) {
         self.store().writer.close().await;
         self.store().readers.close().await;
@@ -186,6 +240,8 @@ impl SqliteInbox {
 }
 
 impl Store {
+    /// Sets up the pools without opening a connection. `foreign_keys` is on: the guard against a
+    /// handler's `COMMIT` is a foreign key.
     fn connect(path: &Path, name: String, settings: &SqliteSettings) -> Self {
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -234,6 +290,7 @@ impl Store {
         }
     }
 
+    /// Creates or upgrades the tables and runs the service's DDL, in one transaction.
     async fn migrate(&self, settings: &SqliteSettings) -> Result<(), InboxError> {
         let mut held = self.write("open").await?;
         statements::migrate(&mut held.transaction, settings)
@@ -244,7 +301,8 @@ impl Store {
             .map_err(|error| self.failed("prepare", error))
     }
 
-    /// Waits for this process's turn, then for the file's write lock.
+    /// Waits for this process's turn, then for the file's write lock, up to the lock timeout. The
+    /// turn is part of the result, so a process asks for the lock with one writer at a time.
     async fn write(&self, doing: &'static str) -> Result<Held, InboxError> {
         let turn = self.turns.next().await;
         let deadline = Instant::now() + self.lock_timeout;
@@ -329,7 +387,7 @@ impl GroupStore for Store {
     }
 
     async fn find(&self, key: &InboxKey) -> Result<Known, InboxError> {
-        let failed = |error| self.failed("look", error);
+        let failed = |error| self.failed("look up", error);
         let mut reader = self.readers.acquire().await.map_err(failed)?;
         let known = statements::find(&mut reader, key).await;
         known.map(|row| Known::of(key, row)).map_err(failed)

@@ -3,6 +3,20 @@
 //! Owns the connections and the queue of writers. Knows nothing of Kafka, and waits only for SQLite
 //! while it holds the write lock. A claim blocks every other writer of the file; therefore a
 //! handler reads all other data before it is called, and its events are published after the commit.
+//!
+//! # Concurrency
+//! SQLite has one writer at a time per file, and its own waiting is unfair. Therefore one
+//! connection writes, this process's writers wait in a queue (`write_lock_queue.rs`), and a
+//! transaction begins with `BEGIN IMMEDIATE`, so that it never has to promote a read lock. Readers
+//! use other connections and see the last commit, thanks to the WAL.
+//!
+//! # Durability
+//! `synchronous` follows [`Durability`]. The effect and the inbox row are pages of one file, so no
+//! crash can keep one without the other.
+//!
+//! # Files
+//! `inbox.rs` is the store, `transaction.rs` its open transaction, `statements.rs` all SQL and the
+//! versions of the tables, `error.rs` the remedies, and `completions.rs` the reading side.
 
 mod completions;
 mod error;

@@ -2,6 +2,13 @@
 //!
 //! Owns all SQL of the inbox. Knows no connection handling: each function runs in the caller's
 //! transaction.
+//!
+//! A handler may have ended its transaction. The steps between two turns and before the commit
+//! therefore touch the savepoint or the row in `evenkeel_open`, which disappear with the
+//! transaction, and fail if they are gone.
+//!
+//! Claims of several keys use one statement with a list of rows, padded with nulls to a power of
+//! two: few different statements, which the connection keeps prepared.
 
 use super::{SqliteSettings, error};
 use crate::event::ContentDigest;
@@ -78,19 +85,26 @@ const CLAIM: &str = "
 /// The savepoint is gone if the transaction in which it was set has ended.
 const MARK: &str = "RELEASE evenkeel_claim; SAVEPOINT evenkeel_claim";
 
+/// The claim lies before the savepoint, so the rollback does not reach it; it is deleted by hand.
 const UNDO: &str = "
     ROLLBACK TO evenkeel_claim;
     DELETE FROM evenkeel_inbox WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";
 
+/// Releases a claim. Its row must not become visible as a completion.
 const FORGET: &str = "
     DELETE FROM evenkeel_inbox WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";
 
+/// Sets the replies of a claimed delivery, or removes those of a completed one.
 const KEEP: &str = "
     UPDATE evenkeel_inbox SET replies = ?
     WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";
 
+/// Makes the commit possible: the row that blocks it goes. Fails if the savepoint is gone, and so
+/// detects a transaction that the handler ended and began anew.
 const CLOSE: &str = "RELEASE evenkeel_claim; DELETE FROM evenkeel_open";
 
+/// `RETURNING` gives the times of the deleted rows, from which the watermark follows. The subquery
+/// bounds the rows of one transaction, because `DELETE … LIMIT` needs a build option of SQLite.
 const PURGE: &str = "
     DELETE FROM evenkeel_inbox WHERE (consumer_group, handler, source, id) IN (
         SELECT consumer_group, handler, source, id FROM evenkeel_inbox WHERE completed_at < ? LIMIT ?)
@@ -101,6 +115,7 @@ const PURGED: &str = "
     INSERT INTO evenkeel_meta (name, value) VALUES (?1, ?2)
     ON CONFLICT (name) DO UPDATE SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))";
 
+/// The row of one delivery, by its primary key.
 const KNOWN: &str = "
     SELECT replies, content FROM evenkeel_inbox WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";
 
@@ -110,14 +125,18 @@ const IS_OPEN: &str = "SELECT EXISTS (SELECT 1 FROM evenkeel_open)";
 /// How many deliveries one query looks up: SQLite accepts 32,766 parameters.
 pub(super) const KEYS_PER_QUERY_MAX: usize = 1024;
 
+/// Reads by the primary key: the join looks each row of the list up. Rows of open claims are not
+/// visible to other connections.
 const COMPLETED: &str = "
     WITH asked (place, consumer_group, handler, source, id) AS (VALUES /*asked*/)
     SELECT asked.place, evenkeel_inbox.completed_at, evenkeel_inbox.content FROM asked
         JOIN evenkeel_inbox USING (consumer_group, handler, source, id)";
 
+/// Uses the primary key, of which group and handler are the first columns.
 const HAS: &str = "
     SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = ?1 AND handler = ?2)";
 
+/// Uses the primary key, of which the group is the first column.
 const HAS_ANY: &str = "SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = ?1)";
 
 /// Why a store cannot be used.
@@ -193,11 +212,12 @@ pub(super) async fn check(connection: &mut SqliteConnection, group: &str) -> Res
     match version.as_deref().map(str::parse) {
         Some(Ok(VERSION)) => Ok(()),
         _ => foreign(format!(
-            "is older than version {VERSION}: start its service once, which brings it up to date"
+            "is older than version {VERSION}: start its service once, which upgrades it"
         )),
     }
 }
 
+/// Refuses a newer version, and text that is no version. A missing one is that of a new store.
 fn check_version(stored: Option<String>) -> Result<(), Problem> {
     let Some(stored) = stored else {
         return Ok(());
@@ -205,25 +225,28 @@ fn check_version(stored: Option<String>) -> Result<(), Problem> {
     match stored.parse::<u32>() {
         Ok(version) if version <= VERSION => Ok(()),
         Ok(version) => Err(Problem::Foreign(format!(
-            "has version {version}, written by a newer release; this one knows versions up to {VERSION}: run the newer \
-             release, or give this one a store of its own"
+            "has version {version}, written by a newer release; this one knows versions up to \
+             {VERSION}: run the newer release, or give this one a store of its own"
         ))),
         Err(_) => Err(Problem::Foreign(format!(
-            "says its version is {stored:?}, which no release of evenkeel writes: give the service a store of its own"
+            "has the version {stored:?}, which no release of evenkeel writes: give the service a \
+             store of its own"
         ))),
     }
 }
 
+/// Refuses the store of another group. A missing group is that of a new store.
 fn check_group(stored: Option<String>, group: &str) -> Result<(), Problem> {
     match stored {
         Some(owner) if owner != group => Err(Problem::Foreign(format!(
-            "belongs to the group {owner:?}, but this service's group is {group:?}: give each group a store of its own, \
-             or run this service under the group {owner:?}"
+            "belongs to the group {owner:?}, but this service's group is {group:?}: give each \
+             group a store of its own, or run this service under the group {owner:?}"
         ))),
         _ => Ok(()),
     }
 }
 
+/// The value of a row of `evenkeel_meta`, if it exists.
 async fn meta(
     connection: &mut SqliteConnection,
     name: &str,
@@ -234,6 +257,7 @@ async fn meta(
         .await
 }
 
+/// Sets a row of `evenkeel_meta`.
 async fn set_meta(
     connection: &mut SqliteConnection,
     name: &str,
@@ -291,6 +315,7 @@ pub(super) async fn find(
     row.as_ref().map(read).transpose()
 }
 
+/// The parts of a row that a claim needs.
 fn read(row: &SqliteRow) -> Result<CompletedRow, sqlx::Error> {
     let replies: Option<Vec<u8>> = row.try_get("replies")?;
     Ok(CompletedRow {
@@ -402,6 +427,7 @@ pub(super) async fn release_savepoint(
     Ok(())
 }
 
+/// A statement whose values are being bound.
 type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
 /// Binds a row of claims, or a row of nulls.
@@ -416,6 +442,7 @@ fn bind_claim<'q>(query: Query<'q>, place: usize, key: Option<&'q InboxKey>) -> 
     }
 }
 
+/// Binds the identity of a delivery, in the order of the primary key.
 fn bind<'q>(query: Query<'q>, key: &'q InboxKey) -> Query<'q> {
     let query = query.bind(&key.group).bind(&key.handler);
     bind_text(bind_text(query, &key.source), &key.id)

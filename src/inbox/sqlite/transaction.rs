@@ -16,6 +16,7 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// Commits, then ends the turn, in this order: the next writer must find the lock free.
     pub(super) async fn commit(self) -> Result<(), sqlx::Error> {
         let Self {
             transaction, turn, ..
@@ -25,6 +26,7 @@ impl Held {
         committed
     }
 
+    /// Rolls back, then ends the turn.
     pub(super) async fn roll_back(self) -> Result<(), sqlx::Error> {
         let Self {
             transaction, turn, ..

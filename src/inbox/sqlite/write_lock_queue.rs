@@ -27,6 +27,7 @@ pub(super) struct WriteLockQueue {
     run: Arc<Mutex<Burst>>,
 }
 
+/// A run of turns without a gap: the time for which other processes had no chance.
 #[derive(Default)]
 struct Burst {
     /// The start of this process's present run without a gap, and the end of its last turn.
@@ -35,12 +36,15 @@ struct Burst {
 
 /// A turn; it ends when it is dropped.
 pub(super) struct WriteTurn {
+    /// Held until the turn ends, so the next one waits.
     run: OwnedMutexGuard<Burst>,
+    /// When the present run of turns began, or this turn after a gap.
     started: Instant,
 }
 
 impl WriteLockQueue {
-    /// Waits for the turn.
+    /// Waits for the turn. Fair: turns are given in the order of the calls. Cancel-safe: a dropped
+    /// future leaves the queue, and the next waiter moves up.
     pub(super) async fn next(&self) -> WriteTurn {
         let mut run = self.run.clone().lock_owned().await;
         let started = Instant::now();

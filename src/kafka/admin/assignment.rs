@@ -1,6 +1,10 @@
 //! Parses a member's assignment as consumers encode it.
 //!
 //! Total: another program wrote the bytes, and the coordinator does not validate them.
+//!
+//! The format is `ConsumerProtocolAssignment` of Kafka's protocol: a version as 16 bits, the number
+//! of topics, for each its name and partitions, and user data that is not read. Numbers are big
+//! endian. Later versions append fields only, so any version is accepted.
 
 use std::collections::BTreeMap;
 

@@ -2,6 +2,15 @@
 //!
 //! Owns the time limits of requests and the known causes of a failed connection. Knows no topic and
 //! no group.
+//!
+//! A [`Connection`] is the handles and one deadline. [`Connection::begin`] makes another one for
+//! each request, so that a request of several steps has one limit for all of them: each step takes
+//! [`Connection::left`] as its timeout.
+//!
+//! librdkafka retries a failed connection for ever and reports the cause in an event, not in the
+//! result of the request. So `wait_for_answer` tries in steps of half a second and looks for a
+//! reported cause after each. A rejected login ends the wait at once: a further attempt might lock
+//! the account.
 
 use crate::durations::CALL_MAX;
 use crate::kafka::error::fault::{LastFault, serve_events};
@@ -49,7 +58,7 @@ impl Drop for Handles {
     }
 }
 
-/// The handles and the deadline of one request.
+/// The handles and the deadline of one request. Used by one blocking thread at a time.
 pub(super) struct Connection {
     handles: Arc<Handles>,
     deadline: Instant,
@@ -88,12 +97,14 @@ impl Connection {
         &self.handles.config
     }
 
+    /// The client for metadata, offsets and groups.
     pub(super) fn client(&self) -> &BaseConsumer<LastFault> {
         let client = self.handles.client.as_ref();
         client.expect("the client is there until the drop")
     }
 
-    /// The client that creates topics.
+    /// The client that creates topics. Two callers may create it at the same time; one of the two
+    /// is kept.
     pub(super) fn admin(&self) -> Result<&AdminClient<log::LoggingContext>, KafkaError> {
         if let Some(admin) = self.handles.admin.get() {
             return Ok(&admin.client);
@@ -124,7 +135,7 @@ impl Connection {
 
     /// The cluster's metadata: of one topic, or of all topics.
     pub(super) fn metadata(&self, topic: Option<&str>) -> Result<Metadata, KafkaError> {
-        let what = "asking for metadata";
+        let what = "requesting metadata";
         self.client()
             .fetch_metadata(topic, self.left(what)?)
             .map_err(|error| self.unanswered(what, error))
@@ -136,6 +147,7 @@ impl Connection {
         explained(self.client(), brokers, what, timeout, error)
     }
 
+    /// Requests metadata until a broker answers, the deadline passes, or a fault is permanent.
     fn wait_for_answer(&self) -> Result<(), KafkaError> {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
@@ -172,7 +184,7 @@ impl Connection {
 
     /// The cluster's id.
     pub(super) fn cluster_id(&self) -> Result<Option<String>, KafkaError> {
-        let left = self.left("asking for the cluster's id")?;
+        let left = self.left("requesting the cluster id")?;
         Ok(self.client().client().fetch_cluster_id(left))
     }
 

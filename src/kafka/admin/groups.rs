@@ -1,4 +1,9 @@
 //! Groups: list and describe.
+//!
+//! Two protocols are needed. The classic requests list all groups but describe only those of the
+//! classic protocol; the newer request (KIP-848) describes groups of both protocols but needs their
+//! names. So groups are listed and described by the classic requests first, and the newer one is
+//! used for those that the classic one reports as `Dead`.
 
 use super::connection::Connection;
 use super::{GroupDescription, MemberDescription, assignment};
@@ -67,7 +72,7 @@ fn refuse_hidden(connection: &Connection, group: &str) -> Result<(), KafkaError>
         return Ok(());
     }
     let refused = KafkaError::Refused {
-        what: format!("looking the group {group} up"),
+        what: format!("looking up the group {group}"),
         cause: "this client may not see whether it exists".to_owned(),
     };
     Err(refused.takes(&format!("DESCRIBE on the group {group}")))
@@ -76,11 +81,13 @@ fn refuse_hidden(connection: &Connection, group: &str) -> Result<(), KafkaError>
 /// Whether the client may see every group, according to the answer for a name that no group can
 /// have.
 pub(super) fn are_all_seen(connection: &Connection) -> Result<bool, KafkaError> {
-    connection.beyond_mock("looking for rights")?;
+    connection.beyond_mock("checking permissions")?;
     let made_up = format!("evenkeel-{:016x}", rand::random::<u64>());
     Ok(!is_hidden(connection, &made_up)?)
 }
 
+/// Whether the coordinator refuses to describe the group. The answer for a group that does not
+/// exist is a refusal only if the client may not see it either.
 fn is_hidden(connection: &Connection, group: &str) -> Result<bool, KafkaError> {
     let what = "describing a group";
     let asked = [group.to_owned()];
@@ -152,6 +159,7 @@ fn describe_other(group: &mut GroupDescription, found: Option<&DescribedGroup>) 
         .collect();
 }
 
+/// The classic protocol's description of a group.
 fn describe_group(group: &GroupInfo) -> GroupDescription {
     let protocol = match (group.protocol_type(), group.protocol()) {
         (kind, "") => kind.to_owned(),
@@ -170,6 +178,8 @@ fn describe_group(group: &GroupInfo) -> GroupDescription {
     }
 }
 
+/// A member. Its assignment is parsed only in a group of consumers: other protocols, such as that
+/// of Kafka Connect, encode theirs differently.
 fn describe_member(member: &GroupMemberInfo, of_consumers: bool) -> MemberDescription {
     let bytes = member.assignment().filter(|_| of_consumers);
     MemberDescription {

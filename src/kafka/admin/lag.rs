@@ -2,6 +2,15 @@
 //! record.
 //!
 //! Owns the arithmetic. The client that requests the group's offsets never joins the group.
+//!
+//! For a partition with the first available offset `low`, the end `high` and the committed offset
+//! `c` (or `low` without a commit): `lag = max(0, high - max(c, low))`. Records that retention
+//! deleted unread do not count, and neither do offsets beyond the end of a topic that was created
+//! again.
+//!
+//! The age of the oldest unsettled record needs the record itself. A reader reads the first record
+//! of each lagging partition, within a share of the request's time: offsets matter more than ages,
+//! so they are requested first.
 
 use super::connection::Connection;
 use super::topics::{presence_by_name, watermarks};
@@ -48,6 +57,8 @@ pub(super) fn of_group(
     Ok(lags)
 }
 
+/// The group's committed offsets of the topics, or of all topics if the list is empty. The request
+/// names partitions, so those come from the metadata.
 fn committed_offsets(
     connection: &Connection,
     client: &BaseConsumer<LastFault>,
@@ -90,7 +101,7 @@ fn committed_offsets(
     if list.count() == 0 {
         return Ok(Vec::new());
     }
-    let what = "asking for committed offsets";
+    let what = "requesting committed offsets";
     let right = format!("DESCRIBE on the group {group}");
     committed(client, &list, connection.left(what)?)
         .map_err(|error| connection.unanswered(what, error).takes(&right))
@@ -106,6 +117,7 @@ fn keep_committed_topics(offsets: &mut Vec<Committed>) {
     offsets.retain(|partition| topics.contains(&partition.topic));
 }
 
+/// The lag of a partition by the formula of the module.
 fn lag_of(partition: Committed, low: i64, high: i64) -> PartitionLag {
     // Records that retention deleted unread count no longer. Committed offsets beyond the end, as
     // after a recreation of the topic, result in no negative lag.

@@ -4,6 +4,16 @@
 //! Owns the requests of operators and start-up checks. Joins no group and commits nothing. Every
 //! method runs the client's blocking calls on a thread that may block, and takes no longer than the
 //! timeout passed to [`Admin::connect`].
+//!
+//! # Hidden topics and groups
+//! Brokers leave out hidden topics and groups without a notice. A list that seems complete may
+//! therefore be incomplete. Methods that take a name request it by name, and distinguish *absent*
+//! from *hidden*. For lists, [`Admin::sees_all_topics`] and [`Admin::sees_all_groups`] return
+//! whether something may be missing.
+//!
+//! # Cancellation
+//! Dropping the future of a method abandons the answer only: the request itself runs to its end or
+//! its deadline on its thread. A creation or a deletion may thus still take effect.
 
 mod assignment;
 mod connection;
@@ -34,7 +44,14 @@ use std::time::Duration;
 /// An admin client. Its methods block no task, and none takes longer than the timeout passed to
 /// [`Admin::connect`].
 ///
-/// Cheap to clone. Dropping the last clone ends the clients on a thread of its own.
+/// Cheap to clone. Dropping the last clone ends the clients on a thread of its own. Call it from a
+/// tokio runtime: it uses the runtime's threads for blocking calls.
+///
+/// Every method returns [`KafkaError::Timeout`] if the answer takes too long,
+/// [`KafkaError::Unreachable`] if no broker answers, [`KafkaError::Refused`] if this client lacks
+/// the permission, and [`KafkaError::Unsupported`] if the brokers do not know the request. The
+/// `# Errors` sections name only the errors that are special to a method. Every method may be
+/// called again after an error.
 ///
 /// ```no_run
 /// use evenkeel::kafka::KafkaConfig;
@@ -52,15 +69,31 @@ use std::time::Duration;
 /// ```
 #[derive(Clone)]
 pub struct Admin {
+    /// The handles, shared by all clones. Each request takes a deadline of its own from it.
     connection: Arc<Connection>,
 }
 
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin")
+            .field("brokers", &self.brokers())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Admin {
-    /// Connects to the brokers. `timeout` bounds this call and every later request.
+    /// Connects to the brokers. `timeout` bounds this call and every later request, each on its
+    /// own. A timeout above 24 days counts as 24 days.
+    ///
+    /// The call requests metadata once, so that a wrong address or a rejected login is an error
+    /// here and not in the first request.
     ///
     /// # Errors
-    /// Returns [`KafkaError::Unreachable`] if no broker answers in time, and
-    /// [`KafkaError::Refused`] as soon as a broker rejects the credentials.
+    /// Returns [`KafkaError::Config`] if a setting cannot be used, [`KafkaError::Unreachable`] if
+    /// no broker answers in time, [`KafkaError::Refused`] as soon as a broker rejects the
+    /// credentials, and [`KafkaError::Tls`] as soon as TLS fails with the only bootstrap server.
+    /// With several of them, a fault in TLS may be that of one server, so the others are tried
+    /// until the timeout.
     pub async fn connect(config: &KafkaConfig, timeout: Duration) -> Result<Self, KafkaError> {
         let config = config.clone();
         let open = move || Connection::open(config, timeout);
@@ -75,54 +108,80 @@ impl Admin {
         self.connection.brokers()
     }
 
-    /// The cluster's id. None if the brokers have none.
+    /// The cluster's id. None if the brokers do not tell it in time.
+    ///
+    /// # Errors
+    /// Returns [`KafkaError::Timeout`] if no time is left for the request.
     pub async fn cluster_id(&self) -> Result<Option<String>, KafkaError> {
-        self.run("asking for the cluster's id", |connection| {
+        self.run("requesting the cluster id", |connection| {
             connection.cluster_id()
         })
         .await
     }
 
-    /// The principal of this client, as far as its settings tell: `User:NAME`, or `this client`.
+    /// The principal of this client, as far as its settings tell: `User:NAME`, or `this client` if
+    /// a certificate or a token determines it. For messages about missing permissions.
     pub fn principal(&self) -> String {
         self.connection.config().principal()
     }
 
     /// Whether this client may see every topic whose name begins with `prefix`. If not, lists of
     /// topics omit the hidden ones.
+    ///
+    /// It requests a random name with this prefix, which cannot exist. Brokers answer "unknown"
+    /// only to a client that may see the topic. An empty prefix stands for all topics.
     pub async fn sees_all_topics(&self, prefix: &str) -> Result<bool, KafkaError> {
         let prefix = prefix.to_owned();
-        self.run("looking for rights", move |connection| {
+        self.run("checking permissions", move |connection| {
             topics::are_all_seen(connection, &prefix)
         })
         .await
     }
 
-    /// Whether this client may see every group. If not, lists of groups omit the hidden ones.
+    /// Whether this client may see every group. If not, lists of groups omit the hidden ones. It
+    /// requests a random group, as [`Self::sees_all_topics`] does for topics.
     pub async fn sees_all_groups(&self) -> Result<bool, KafkaError> {
-        self.run("looking for rights", groups::are_all_seen).await
+        self.run("checking permissions", groups::are_all_seen).await
     }
 
-    /// The names of the topics, sorted, without internal ones and those that this client may not
-    /// see.
+    /// The names of the topics, sorted, without internal ones (those that begin with `__`) and
+    /// those that this client may not see.
     pub async fn topics(&self) -> Result<Vec<String>, KafkaError> {
         self.run("listing topics", topics::list).await
     }
 
-    /// Whether these topics exist. Each is requested by name, so that a hidden topic is not taken
-    /// for a missing one.
+    /// Whether these topics exist, by name. A topic that the list of all topics lacks is requested
+    /// by name, so that a hidden topic is not taken for a missing one.
+    ///
+    /// A name that no topic can have is [`TopicPresence::Absent`]. A topic that is being created at
+    /// this moment is awaited until it has partitions.
+    ///
+    /// ```no_run
+    /// use evenkeel::kafka::admin::{Admin, TopicPresence};
+    ///
+    /// # async fn example(admin: Admin) -> Result<(), evenkeel::kafka::KafkaError> {
+    /// let topic = "shop.orders".to_owned();
+    /// match admin.presence(std::slice::from_ref(&topic)).await?[&topic] {
+    ///     TopicPresence::Present { partitions, .. } => println!("{partitions} partitions"),
+    ///     TopicPresence::Absent => println!("it does not exist"),
+    ///     TopicPresence::Hidden => println!("grant an ACL for DESCRIBE on it"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn presence(
         &self,
         topics: &[String],
     ) -> Result<BTreeMap<String, TopicPresence>, KafkaError> {
         let topics = topics.to_vec();
-        self.run("looking topics up", move |connection| {
+        self.run("looking up topics", move |connection| {
             topics::presence(connection, &topics)
         })
         .await
     }
 
-    /// The number of partitions by topic, for those that exist.
+    /// The number of partitions by topic, for those that exist. A missing topic is left out of the
+    /// result.
     ///
     /// # Errors
     /// Returns [`KafkaError::Refused`] for a topic that this client may not see.
@@ -137,10 +196,15 @@ impl Admin {
         .await
     }
 
-    /// Describes one topic.
+    /// Describes one topic: its partitions with their first and last offsets, and its own settings.
+    /// It makes one request for each partition.
+    ///
+    /// Settings that this client may not see are no error:
+    /// [`config_refused`](TopicDescription::config_refused) has the reason then.
     ///
     /// # Errors
-    /// Returns [`KafkaError::UnknownTopic`] if the topic does not exist.
+    /// Returns [`KafkaError::UnknownTopic`] if the topic does not exist, and
+    /// [`KafkaError::Refused`] if this client may not see it.
     pub async fn describe_topic(&self, topic: &str) -> Result<TopicDescription, KafkaError> {
         let topic = topic.to_owned();
         self.run("describing a topic", move |connection| {
@@ -152,7 +216,20 @@ impl Admin {
     /// Creates topics. Existing ones are not changed. Returns the names of the created topics and
     /// of the existing ones.
     ///
-    /// Returns when the created topics can be written to.
+    /// Returns when every partition of these topics has a leader, so that they can be written to.
+    ///
+    /// ```no_run
+    /// use evenkeel::kafka::admin::{Admin, NewTopic};
+    ///
+    /// # async fn example(admin: Admin) -> Result<(), evenkeel::kafka::KafkaError> {
+    /// let orders = NewTopic::new("shop.orders")
+    ///     .with_partitions(12)
+    ///     .with_setting("retention.ms", "604800000");
+    /// let (created, existing) = admin.create_topics(&[orders]).await?;
+    /// println!("created {created:?}, unchanged {existing:?}");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Returns the error of the first topic that cannot be created. Others of the list may have
@@ -170,10 +247,25 @@ impl Admin {
 
     /// Adds partitions to a topic, up to a total of `partitions`.
     ///
-    /// Keys of records that are published without a partition may move to other partitions.
+    /// Keys of records that are published without a partition may move to other partitions: the
+    /// earlier and the later records of such a key have no order until the earlier ones are
+    /// handled. Returns when the new partitions have leaders.
     ///
     /// # Errors
-    /// Returns an error if the topic does not exist or has this many partitions already.
+    /// Returns an error if the topic does not exist or has this many partitions already. It cannot
+    /// be made smaller.
+    ///
+    /// ```no_run
+    /// # use evenkeel::kafka::{KafkaError, admin::Admin};
+    /// # async fn example(admin: Admin) -> Result<(), KafkaError> {
+    /// let topic = "shop.orders".to_owned();
+    /// let present = admin.partition_counts(std::slice::from_ref(&topic)).await?;
+    /// if present.get(&topic).is_some_and(|partitions| *partitions < 24) {
+    ///     admin.grow_topic(&topic, 24).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn grow_topic(&self, topic: &str, partitions: usize) -> Result<(), KafkaError> {
         let topic = topic.to_owned();
         self.run("adding partitions", move |connection| {
@@ -198,11 +290,21 @@ impl Admin {
     /// Changes settings of a topic and keeps its others.
     ///
     /// The present settings are read and written back with the changes, so that two concurrent
-    /// changes of one topic may undo each other.
+    /// changes of one topic may undo each other. Returns when the brokers show the new values, for
+    /// which they have five seconds.
     ///
     /// # Errors
     /// Returns [`KafkaError::UnknownTopic`], or an error for a setting that the brokers do not
     /// accept.
+    ///
+    /// ```no_run
+    /// # use evenkeel::kafka::{KafkaError, admin::Admin};
+    /// # async fn example(admin: Admin) -> Result<(), KafkaError> {
+    /// let week = [("retention.ms".to_owned(), "604800000".to_owned())];
+    /// admin.alter_topic("shop.orders", &week.into()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn alter_topic(
         &self,
         topic: &str,
@@ -220,7 +322,17 @@ impl Admin {
     ///
     /// Only the beginning of a partition can be deleted, and the deletion is final. The partitions
     /// are requested together, but each is deleted by its own leader: after an error others may be
-    /// deleted, and calling again is safe.
+    /// deleted, and calling again is safe. An empty map deletes nothing.
+    ///
+    /// ```no_run
+    /// # use evenkeel::kafka::{KafkaError, admin::Admin};
+    /// # async fn example(admin: Admin) -> Result<(), KafkaError> {
+    /// // Deletes the records 0 to 99 of partition 3.
+    /// let first = admin.delete_records("shop.orders", &[(3, 100)].into()).await?;
+    /// assert_eq!(first[&3], 100);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Returns [`KafkaError::UnknownTopic`], or an error for an offset beyond the end or a topic
@@ -237,7 +349,8 @@ impl Admin {
         .await
     }
 
-    /// Describes all groups that this client may see, sorted by name.
+    /// Describes all groups that this client may see, sorted by name. They include groups of the
+    /// newer consumer protocol (KIP-848), and groups that are not of consumers.
     pub async fn groups(&self) -> Result<Vec<GroupDescription>, KafkaError> {
         self.run("listing groups", |connection| {
             groups::describe(connection, None)
@@ -245,10 +358,22 @@ impl Admin {
         .await
     }
 
-    /// Describes one group. None if it does not exist.
+    /// Describes one group. None if it does not exist. A group whose members have all left exists
+    /// as long as Kafka keeps its committed offsets.
     ///
     /// # Errors
     /// Returns [`KafkaError::Refused`] for a group that this client may not see.
+    ///
+    /// ```no_run
+    /// # use evenkeel::kafka::{KafkaError, admin::Admin};
+    /// # async fn example(admin: Admin) -> Result<(), KafkaError> {
+    /// match admin.describe_group("payments").await? {
+    ///     Some(group) => println!("{}: {} members", group.state, group.members.len()),
+    ///     None => println!("it does not exist"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn describe_group(
         &self,
         group: &str,
@@ -264,7 +389,8 @@ impl Admin {
     /// empty, for every topic for which the group has a commit.
     ///
     /// The age is that of the record at the committed offset, which is read without joining the
-    /// group. If reading takes too long, the age is omitted.
+    /// group. Reading has half of the time that the request has left. If it takes longer, the age
+    /// is None and [`unreadable`](PartitionLag::unreadable) has the reason.
     ///
     /// # Errors
     /// Returns [`KafkaError::UnknownTopic`] for a topic of the list that does not exist.
@@ -280,6 +406,8 @@ impl Admin {
         .await
     }
 
+    /// Runs a blocking request on a thread that may block, with a deadline that starts now. `what`
+    /// names the request in errors.
     async fn run<T: Send + 'static>(
         &self,
         what: &'static str,

@@ -1,4 +1,7 @@
 //! Deletes records. Kafka can only delete the beginning of a partition.
+//!
+//! A broker answers when the partition's first offset has moved, not when the disk space is free.
+//! Deleting up to an offset that is deleted already succeeds, so a request may be repeated.
 
 use super::connection::Connection;
 use super::topics::known;

@@ -1,4 +1,7 @@
 //! The effective settings of topics, whatever their origin.
+//!
+//! The consumer checks with them that Kafka keeps the records that a group needs, and the
+//! publisher reads the largest batch that a topic accepts.
 
 use super::connection::Connection;
 use super::topics::known;

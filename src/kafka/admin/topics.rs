@@ -1,4 +1,13 @@
 //! Topics: list, describe, create.
+//!
+//! Brokers apply a change asynchronously: the controller answers before every broker knows a new
+//! topic, partition or setting. A caller that writes at once would then meet "unknown topic". So
+//! each change here returns only when the cluster shows it:
+//! - a created topic or partition, when every partition has a leader,
+//! - a changed setting, when it can be read back.
+//!
+//! A request for one topic by name shows whether the topic is hidden: brokers answer "not
+//! authorized" for an existing topic and for a missing one alike, if the client may not see it.
 
 use super::connection::Connection;
 use super::{NewTopic, PartitionDescription, TopicDescription, TopicPresence};
@@ -87,6 +96,7 @@ fn present(topic: &MetadataTopic) -> Option<TopicPresence> {
     })
 }
 
+/// The presence of one topic, requested by name. Waits while the topic is being created.
 pub(super) fn presence_by_name(
     connection: &Connection,
     topic: &str,
@@ -98,7 +108,7 @@ pub(super) fn presence_by_name(
         let metadata = connection.metadata(Some(topic))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let error = found.and_then(MetadataTopic::error).map(Code::from);
-        let what = format!("looking the topic {topic} up");
+        let what = format!("looking up the topic {topic}");
         match (error, found.and_then(present)) {
             (None, Some(presence)) => return Ok(presence),
             (Some(Code::UnknownTopicOrPartition | Code::UnknownTopic), _) => {
@@ -145,6 +155,7 @@ pub(super) fn known(topic: &str) -> Result<&str, KafkaError> {
     }
 }
 
+/// The error for a topic that does not exist.
 fn unknown(topic: &str) -> KafkaError {
     KafkaError::UnknownTopic {
         topic: topic.to_owned(),
@@ -162,12 +173,13 @@ fn found<'a>(metadata: &'a Metadata, topic: &str) -> Result<&'a MetadataTopic, K
             Err(KafkaError::hidden_topic(topic))
         }
         Some(error) => {
-            let what = format!("looking the topic {topic} up");
+            let what = format!("looking up the topic {topic}");
             Err(failed(&what, ClientError::MetadataFetch(error.into())))
         }
     }
 }
 
+/// One partition. Its offsets are those of its leader, so a partition without one has none.
 fn describe_partition(
     connection: &Connection,
     topic: &str,
@@ -194,7 +206,7 @@ pub(super) fn watermarks(
     topic: &str,
     partition: i32,
 ) -> Result<(i64, i64), KafkaError> {
-    let what = format!("asking for the offsets of {topic}/{partition}");
+    let what = format!("requesting the offsets of {topic}/{partition}");
     loop {
         let left = connection.left(&what)?;
         match connection.client().fetch_watermarks(topic, partition, left) {
@@ -255,7 +267,7 @@ fn settings(connection: &Connection, topic: &str) -> Result<BTreeMap<String, Str
     if entries.peek().is_none() {
         return Err(KafkaError::Refused {
             what,
-            cause: "the brokers tell none".to_owned(),
+            cause: "the brokers returned none".to_owned(),
         }
         .takes(&format!("DESCRIBE_CONFIGS on the topic {topic}")));
     }
@@ -378,6 +390,7 @@ pub(super) fn grow(
     wait_for_leaders(connection, &[topic.to_owned()])
 }
 
+/// The topic in the client's form, which borrows its texts.
 fn native(topic: &NewTopic) -> rdkafka::admin::NewTopic<'_> {
     let replication = TopicReplication::Fixed(topic.replication);
     let new = rdkafka::admin::NewTopic::new(&topic.name, topic.partitions, replication);

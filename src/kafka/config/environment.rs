@@ -2,6 +2,9 @@
 //!
 //! Owns the names of the variables. Reads them from any iterator, so that tests do not change the
 //! environment of the process.
+//!
+//! Variables of one property each are applied first, then those with the prefix, in the order of
+//! their names. So `KAFKA_X__SASL_MECHANISM` overrides `KAFKA_SASL_MECHANISM`.
 
 use super::error::ConfigError;
 use super::kafka_config::{BROKERS_DEFAULT, KafkaConfig};
@@ -39,19 +42,43 @@ pub(super) struct FromVariable {
 }
 
 impl KafkaConfig {
-    /// Reads the conventional environment variables.
+    /// Reads the conventional environment variables. An empty variable counts as not set.
     ///
-    /// `KAFKA_BOOTSTRAP_SERVERS` (or `KAFKA_BROKERS`, or `BOOTSTRAP_SERVERS`; `localhost:9092` if
-    /// none is set), `KAFKA_CLIENT_ID`, `KAFKA_SECURITY_PROTOCOL`, `KAFKA_SASL_MECHANISM`,
-    /// `KAFKA_SASL_USERNAME`, `KAFKA_SASL_PASSWORD`, `KAFKA_SSL_CA_LOCATION`,
-    /// `KAFKA_SSL_CERTIFICATE_LOCATION`, `KAFKA_SSL_KEY_LOCATION` and `KAFKA_SSL_KEY_PASSWORD`.
-    /// Each may be given as `<NAME>_FILE` instead: a file that contains the value, as secrets are
-    /// mounted into containers. `KAFKA_X__SESSION_TIMEOUT_MS=9000` sets the property
-    /// `session.timeout.ms`. A double underscore stands for an underscore in the property's name.
+    /// | variable | sets |
+    /// |---|---|
+    /// | `KAFKA_BOOTSTRAP_SERVERS` | [`brokers`](Self::brokers) |
+    /// | `KAFKA_CLIENT_ID` | [`client_id`](Self::client_id) |
+    /// | `KAFKA_SECURITY_PROTOCOL` | `security.protocol` |
+    /// | `KAFKA_SASL_MECHANISM` | `sasl.mechanism` |
+    /// | `KAFKA_SASL_USERNAME` | `sasl.username` |
+    /// | `KAFKA_SASL_PASSWORD` | `sasl.password` |
+    /// | `KAFKA_SSL_CA_LOCATION` | `ssl.ca.location` |
+    /// | `KAFKA_SSL_CERTIFICATE_LOCATION` | `ssl.certificate.location` |
+    /// | `KAFKA_SSL_KEY_LOCATION` | `ssl.key.location` |
+    /// | `KAFKA_SSL_KEY_PASSWORD` | `ssl.key.password` |
+    /// | `KAFKA_X__SESSION_TIMEOUT_MS` | `session.timeout.ms`; so any other property |
+    ///
+    /// The brokers are read from `KAFKA_BROKERS` or `BOOTSTRAP_SERVERS` if the first variable is
+    /// not set, and are `localhost:9092` if none is.
+    ///
+    /// Each except the last may be given as `<NAME>_FILE` instead: a file that contains the value,
+    /// as secrets are mounted into containers. Line breaks at its end are removed. After
+    /// `KAFKA_X__` a double underscore stands for an underscore in the property's name.
+    ///
+    /// ```no_run
+    /// use evenkeel::kafka::KafkaConfig;
+    ///
+    /// // KAFKA_BOOTSTRAP_SERVERS=broker-1:9092 KAFKA_X__SESSION_TIMEOUT_MS=9000
+    /// let kafka = KafkaConfig::from_env()?;
+    /// assert_eq!(kafka.brokers, "broker-1:9092");
+    /// assert_eq!(kafka.properties["session.timeout.ms"], "9000");
+    /// # Ok::<(), evenkeel::kafka::ConfigError>(())
+    /// ```
     ///
     /// # Errors
     /// Returns an error for a variable that is not UTF-8, is given twice, names a file that cannot
-    /// be read, or sets a property that [`Self::set`] refuses.
+    /// be read, or sets a property that [`Self::set`] refuses. [`ConfigError::setting`] is the name
+    /// of the variable.
     pub fn from_env() -> Result<Self, ConfigError> {
         let mut config = Self::new(BROKERS_DEFAULT);
         config.apply_env()?;

@@ -2,18 +2,33 @@
 
 use super::mask::{self, mask_userinfo};
 
-/// A setting that cannot be used.
+/// A setting that cannot be used: of a connection, a consumer, a publisher or a store.
+///
+/// It is found before anything is sent or started. A retry with the same settings fails in the same
+/// way: correct the setting that it names, and start again. The programs of this workspace exit
+/// with the code of a usage error.
+///
+/// ```
+/// use evenkeel::kafka::KafkaConfig;
+///
+/// let error = KafkaConfig::new("").validate().expect_err("no broker is named");
+/// assert_eq!(error.setting, "brokers");
+/// assert!(error.to_string().starts_with("brokers: no bootstrap server"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{setting}: {reason}")]
+#[non_exhaustive]
 pub struct ConfigError {
-    /// The name of the setting.
+    /// The name of the setting: a field, a property of librdkafka, an environment variable or a
+    /// file.
     pub setting: String,
-    /// The fault and its remedy. Contains no secret.
+    /// The fault and its remedy. Contains no secret, so it may be logged.
     pub reason: String,
 }
 
 impl ConfigError {
-    /// Creates an error for a setting, with the reason.
+    /// Creates an error for a setting, with the reason. For settings of a service's own that are
+    /// checked beside evenkeel's. The reason should name the remedy, and no secret.
     pub fn new(setting: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
             setting: setting.into(),

@@ -2,6 +2,10 @@
 //!
 //! Owns the format that all programs share. No error quotes the content of the file, which may be a
 //! password.
+//!
+//! In TOML, `brokers` at the top level is a text or an array of texts, and every other property
+//! stands in the table `[kafka]`. The rest of the top level belongs to the program. A property
+//! outside of the table is refused, because the program would ignore it silently.
 
 use super::ConfigError;
 use super::properties::{self, Property};
@@ -38,6 +42,23 @@ impl Contents {
 /// [`ConfigLayers`](super::ConfigLayers) reads: the default of `T` for a `.properties` file. Errors
 /// name the file, the line and the column, and quote no value.
 ///
+/// ```
+/// #[derive(Default, serde::Deserialize)]
+/// #[serde(default)]
+/// struct Program {
+///     concurrency: Option<usize>,
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("payments.toml");
+/// std::fs::write(&path, "concurrency = 16\n[kafka]\nlinger.ms = 5\n")?;
+/// let program: Program = evenkeel::kafka::read_toml(&path)?;
+/// assert_eq!(program.concurrency, Some(16));
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// Returns an error if the file cannot be read, is not TOML, or does not match `T`.
 pub fn read_toml<T: DeserializeOwned + Default>(path: &Path) -> Result<T, ConfigError> {
@@ -49,6 +70,9 @@ pub fn read_toml<T: DeserializeOwned + Default>(path: &Path) -> Result<T, Config
 
 /// The properties in a file, including `brokers` of its top level as `bootstrap.servers`. Other
 /// keys of the top level belong to the program.
+///
+/// A property may occur under two names (`sasl.mechanism` and `sasl.mechanisms`) only with equal
+/// values: the order of a TOML table carries no meaning, so no value could win.
 pub(super) fn contents(path: &Path) -> Result<Contents, ConfigError> {
     let text = read(path)?;
     let named = |reason: String| ConfigError::new(name_of(path), reason);
@@ -64,7 +88,7 @@ pub(super) fn contents(path: &Path) -> Result<Contents, ConfigError> {
             };
             if let Some((key, _)) = table.iter().find(is_property) {
                 return Err(named(format!(
-                    "{key} stands outside of the table [kafka], where properties belong"
+                    "{key} is outside of the table [kafka]; move it into that table"
                 )));
             }
             Contents {
@@ -144,6 +168,7 @@ fn unquoted(message: &str) -> String {
     }
 }
 
+/// The properties of a TOML document: `brokers` of the top level, and the table `[kafka]`.
 fn of_table(document: &toml::Table) -> Result<Vec<Property>, String> {
     let mut settings = Vec::new();
     if let Some(brokers) = document.get("brokers") {

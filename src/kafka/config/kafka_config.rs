@@ -1,4 +1,9 @@
 //! The connection settings: brokers, client id, and librdkafka's properties.
+//!
+//! The properties of a client are built in three steps, each of which overrides the one before: the
+//! defaults of all clients, those of its kind (producer, consumer or admin), and the user's
+//! properties that apply to this kind. A property that guarantees depend on never gets this far
+//! with another value: `rules::check` refuses it.
 
 use super::error::ConfigError;
 use super::mask::{self, mask_userinfo};
@@ -11,9 +16,19 @@ pub(super) const BROKERS_DEFAULT: &str = "localhost:9092";
 
 /// The settings of a connection to Kafka. `Debug` masks every secret.
 ///
-/// `properties` sets any property of librdkafka under its own name. They override evenkeel's
-/// defaults, except where that would break a guarantee: for example, automatic commits cannot be
-/// enabled, and the error states the reason.
+/// [`properties`](Self::properties) sets any property of librdkafka under its own name. They
+/// override evenkeel's defaults, except where that would break a guarantee: for example, automatic
+/// commits cannot be enabled, and the error states the reason.
+///
+/// One value serves all clients of a program. A property that applies to one kind of client only,
+/// such as `session.timeout.ms` for consumers or `linger.ms` for producers, is left out for the
+/// other kinds.
+///
+/// | setting | default | bounds or decides |
+/// |---|---|---|
+/// | [`brokers`](Self::brokers) | `localhost:9092` | where a client finds the cluster |
+/// | [`client_id`](Self::client_id) | `evenkeel` | the client's name in the brokers |
+/// | [`properties`](Self::properties) | none | everything else, see the table there |
 ///
 /// ```
 /// use evenkeel::kafka::KafkaConfig;
@@ -25,18 +40,61 @@ pub(super) const BROKERS_DEFAULT: &str = "localhost:9092";
 /// # Ok::<(), evenkeel::kafka::ConfigError>(())
 /// ```
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct KafkaConfig {
-    /// Bootstrap servers, separated by commas: `host:port,host:port`. No broker is contacted before
-    /// a client is created.
+    /// Bootstrap servers, separated by commas: `host:port,host:port`. Default `localhost:9092` for
+    /// [`KafkaConfig::default`] and [`KafkaConfig::from_env`].
+    ///
+    /// Clients learn the other brokers of the cluster from these, so a few suffice. The port may be
+    /// omitted and is 9092 then. User name and password in an address are refused. No broker is
+    /// contacted before a client is created.
     pub brokers: String,
-    /// The name of the client in the brokers' logs, quotas and metrics.
+    /// The name of the client in the brokers' logs, quotas and metrics. Default `evenkeel`.
+    ///
+    /// Brokers apply quotas by client id, and all clients of the process share it. Give each
+    /// service its own.
     pub client_id: String,
     /// Properties of librdkafka by name. They override evenkeel's defaults, except those that
-    /// guarantees depend on.
+    /// guarantees depend on. Default: none.
+    ///
+    /// evenkeel's defaults where they differ from librdkafka's:
+    ///
+    /// | property | all clients | reason |
+    /// |---|---|---|
+    /// | `socket.keepalive.enable` | `true` | a connection that a firewall drops is noticed |
+    /// | `allow.auto.create.topics` | `false` | a misspelt topic is an error |
+    ///
+    /// | property | producers | reason |
+    /// |---|---|---|
+    /// | `acks` | `all` | fixed: all in-sync replicas confirm a publish |
+    /// | `enable.idempotence` | `true` | fixed: a retry neither duplicates nor reorders |
+    /// | `partitioner` | `murmur2_random` | the hash of Java's and Node's clients |
+    /// | `compression.type` | `lz4` | |
+    /// | `linger.ms` | 2 | how long a batch waits for more records |
+    /// | `message.max.bytes` | 16 MiB | the topic's own limit decides |
+    /// | `topic.metadata.propagation.max.ms` | 5000 | how long a topic may be unknown |
+    ///
+    /// | property | consumers | reason |
+    /// |---|---|---|
+    /// | `enable.auto.commit` | `false` | fixed: only settled records are committed |
+    /// | `enable.auto.offset.store` | `false` | fixed, for the same reason |
+    /// | `auto.offset.reset` | `earliest` | a new group reads a topic from its beginning |
+    /// | `queued.max.messages.kbytes` | 6144 | bounds the memory of prefetched records |
+    /// | `fetch.queue.backoff.ms` | 10 | how long a full queue pauses its fetches |
+    ///
+    /// Values that are set here directly are checked by [`KafkaConfig::validate`], which every
+    /// client calls at its creation. [`KafkaConfig::set`] checks at once.
     pub properties: BTreeMap<String, String>,
 }
 
-/// The defaults of all clients.
+/// `localhost:9092`, with the default of every other setting.
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        Self::new(BROKERS_DEFAULT)
+    }
+}
+
+/// The defaults of all clients. The documentation of [`KafkaConfig::properties`] lists them.
 const COMMON: &[(&str, &str)] = &[
     // Firewalls drop idle connections silently. Without this a service would only notice at its
     // next request.
@@ -88,6 +146,46 @@ impl KafkaConfig {
         }
     }
 
+    /// Sets [`brokers`](Self::brokers).
+    #[must_use]
+    pub fn with_brokers(mut self, brokers: impl Into<String>) -> Self {
+        self.brokers = brokers.into();
+        self
+    }
+
+    /// Sets [`client_id`](Self::client_id).
+    #[must_use]
+    pub fn with_client_id(mut self, client_id: impl Into<String>) -> Self {
+        self.client_id = client_id.into();
+        self
+    }
+
+    /// Replaces [`properties`](Self::properties). They are checked by [`Self::validate`], not here.
+    #[must_use]
+    pub fn with_properties(mut self, properties: BTreeMap<String, String>) -> Self {
+        self.properties = properties;
+        self
+    }
+
+    /// Sets one property of librdkafka, like [`Self::set`], and keeps the others.
+    ///
+    /// ```
+    /// use evenkeel::kafka::KafkaConfig;
+    ///
+    /// let kafka = KafkaConfig::new("broker-1:9092")
+    ///     .with_client_id("payments")
+    ///     .with_property("session.timeout.ms", "30000")?;
+    /// assert_eq!(kafka.properties["session.timeout.ms"], "30000");
+    /// # Ok::<(), evenkeel::kafka::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::set`].
+    pub fn with_property(mut self, name: &str, value: &str) -> Result<Self, ConfigError> {
+        self.set_property(name, value)?;
+        Ok(self)
+    }
+
     /// The principal of the client in the brokers, as far as the settings tell: `User:NAME`, or
     /// `this client` if a certificate or a token determines it.
     pub(crate) fn principal(&self) -> String {
@@ -96,11 +194,26 @@ impl KafkaConfig {
         user.map_or_else(|| "this client".to_owned(), |user| format!("User:{user}"))
     }
 
-    /// Sets a property of librdkafka from `key=value` text.
+    /// Sets a property of librdkafka from `key=value` text, as of a command line flag.
+    ///
+    /// librdkafka's second names are accepted: `sasl.mechanisms` sets `sasl.mechanism`.
+    /// `bootstrap.servers` sets [`brokers`](Self::brokers) and `client.id` sets
+    /// [`client_id`](Self::client_id). Blanks around name and value are removed, except around the
+    /// value of a secret: a blank at the end of a password is part of it.
     ///
     /// # Errors
     /// Returns an error for text without `=`, a property that librdkafka does not know, a value
-    /// that it does not accept, or one that would break a guarantee.
+    /// that it does not accept, or one that would break a guarantee. The error names the property,
+    /// and never contains the value of a secret. After an error the settings are unchanged.
+    ///
+    /// ```
+    /// # use evenkeel::kafka::KafkaConfig;
+    /// let mut kafka = KafkaConfig::new("broker-1:9092");
+    /// kafka.set("linger.ms=20")?;
+    /// let error = kafka.set("acks=1").expect_err("it would break a guarantee");
+    /// assert_eq!(error.setting, "acks");
+    /// # Ok::<(), evenkeel::kafka::ConfigError>(())
+    /// ```
     pub fn set(&mut self, assignment: &str) -> Result<(), ConfigError> {
         let Some((name, value)) = assignment.split_once('=') else {
             // The text after the name may be a password.
@@ -122,6 +235,8 @@ impl KafkaConfig {
         self.set_property(name, value)
     }
 
+    /// Checks a property and stores it under its canonical name. The single entry for all sources
+    /// of settings.
     pub(super) fn set_property(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
         let name = rules::canonical(name);
         rules::check(name, value)?;
@@ -135,10 +250,17 @@ impl KafkaConfig {
         Ok(())
     }
 
-    /// Validates the settings that every client needs. Opens no connection.
+    /// Validates the settings that every client needs. Opens no connection. Every client calls it
+    /// at its creation; call it earlier to fail before other work starts.
+    ///
+    /// Checks each property on its own, that files of certificates and keys can be opened, and the
+    /// combinations with which librdkafka would retry for ever instead of failing: SASL without a
+    /// mechanism, a password mechanism without user name or password, and OAUTHBEARER without a
+    /// source of tokens.
     ///
     /// # Errors
-    /// Returns the first setting that cannot be used, with the remedy.
+    /// Returns the first setting that cannot be used, with the remedy. Correct the settings: a
+    /// retry with the same ones fails in the same way.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.check_each()?;
         rules::check_files(&self.properties)?;
@@ -156,12 +278,18 @@ impl KafkaConfig {
 
     /// The properties of a producer with evenkeel's defaults: acks=all, idempotence,
     /// murmur2_random, lz4…
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::validate`].
     pub(crate) fn producer(&self) -> Result<ClientConfig, ConfigError> {
         self.build(PRODUCER, rules::is_for_producers)
     }
 
     /// The properties of a consumer in `group` with evenkeel's defaults: earliest, no auto commit,
     /// no auto store, bounded queues…
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::validate`], and an error for an empty group.
     pub(crate) fn consumer(&self, group: &str) -> Result<ClientConfig, ConfigError> {
         if group.trim().is_empty() {
             return Err(ConfigError::new("group", "the consumer group has no name"));
@@ -183,6 +311,9 @@ impl KafkaConfig {
 
     /// Combines the common defaults, those of this kind of client, and the user's properties that
     /// apply to it.
+    ///
+    /// A property of another kind is left out silently: one set of settings serves all clients, and
+    /// librdkafka would log a warning for each property that a client ignores.
     fn build(
         &self,
         defaults: &[(&str, &str)],
@@ -207,6 +338,7 @@ impl KafkaConfig {
     }
 }
 
+/// Masks secrets and the user information in addresses.
 impl std::fmt::Debug for KafkaConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let properties: BTreeMap<&str, _> = self

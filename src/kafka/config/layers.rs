@@ -3,6 +3,10 @@
 //!
 //! Owns this precedence and the origin of each setting. Prints nothing: messages for the user are
 //! in [`ConfigLayers::warnings`].
+//!
+//! A layer is applied to the settings at once, in the order of the calls, so the last one wins.
+//! `origins` remembers who set a property last. It has an entry for every property that a layer
+//! set, also if the value equals the default.
 
 use super::error::ConfigError;
 use super::kafka_config::{BROKERS_DEFAULT, KafkaConfig};
@@ -16,7 +20,8 @@ use std::path::Path;
 /// The property that names the brokers.
 const BROKERS: &str = "bootstrap.servers";
 
-/// The origin of a setting.
+/// The origin of a setting. Its `Display` is one of `default`, `file PATH`, `environment VARIABLE`
+/// and `flag FLAG`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase", tag = "from", content = "name")]
 #[non_exhaustive]
@@ -42,7 +47,8 @@ impl fmt::Display for SettingOrigin {
     }
 }
 
-/// An effective setting. The value of a secret is masked.
+/// An effective setting, as [`ConfigLayers::effective`] lists them. The value of a secret is
+/// masked, so it may be printed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct EffectiveSetting {
@@ -56,6 +62,22 @@ pub struct EffectiveSetting {
 
 /// Connection settings with the origin of each. Later layers override earlier ones: add files and
 /// the environment, then flags.
+///
+/// It is meant for programs with flags. A service that is configured by its environment only needs
+/// [`KafkaConfig::from_env`]. `Debug` masks every secret.
+///
+/// ```
+/// use evenkeel::kafka::{ConfigLayers, SettingOrigin};
+///
+/// let mut layers = ConfigLayers::new("payments");
+/// layers.set_property("-X", "socket.timeout.ms=10000")?;
+/// let effective = layers.effective()?;
+/// let timeout = effective.iter().find(|setting| setting.name == "socket.timeout.ms");
+/// assert_eq!(timeout.expect("it is set").origin, SettingOrigin::Flag("-X".to_owned()));
+/// # Ok::<(), evenkeel::kafka::ConfigError>(())
+/// ```
+///
+/// A typical program:
 ///
 /// ```no_run
 /// use evenkeel::kafka::ConfigLayers;
@@ -96,6 +118,10 @@ impl ConfigLayers {
     /// that the variable `variable` names does not override them. `is_program_file` means that the
     /// file may have no settings of Kafka.
     ///
+    /// `variable` is the program's own variable for the path, such as `SHOP_CONFIG`, which argument
+    /// parsers merge into the flag: the file counts as named by the variable if the variable has
+    /// the same path.
+    ///
     /// # Errors
     /// Returns the errors of [`ConfigLayers::add_file`] and [`ConfigLayers::add_env`].
     #[cfg(feature = "config-file")]
@@ -123,6 +149,18 @@ impl ConfigLayers {
 
     /// Adds a file: TOML with `brokers` or a table `[kafka]`, or `key=value` lines if its name ends
     /// in `.properties`.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("kafka.toml");
+    /// std::fs::write(&path, "brokers = [\"broker-1:9092\", \"broker-2:9092\"]\n")?;
+    /// let mut layers = evenkeel::kafka::ConfigLayers::new("payments");
+    /// layers.add_file(&path)?;
+    /// assert_eq!(layers.build()?.brokers, "broker-1:9092,broker-2:9092");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Returns an error if the file cannot be read, has no settings of Kafka, or sets a property
@@ -156,7 +194,8 @@ impl ConfigLayers {
         Ok(())
     }
 
-    /// Adds the variables of [`KafkaConfig::from_env`].
+    /// Adds the variables of [`KafkaConfig::from_env`]. A variable that changes a setting of a file
+    /// is mentioned in [`ConfigLayers::warnings`].
     ///
     /// # Errors
     /// Returns the errors of [`KafkaConfig::from_env`].
@@ -187,7 +226,7 @@ impl ConfigLayers {
         Ok(())
     }
 
-    /// Sets the brokers from the flag `flag`.
+    /// Sets the brokers from the flag `flag`, whose name becomes the setting's origin.
     ///
     /// # Errors
     /// Returns an error if the text names no brokers.
@@ -195,7 +234,8 @@ impl ConfigLayers {
         self.set(BROKERS, brokers, SettingOrigin::Flag(flag.to_owned()))
     }
 
-    /// Sets a property from the flag `flag`, as `name=value`.
+    /// Sets a property from the flag `flag`, as `name=value`. The flag's name becomes the setting's
+    /// origin. Call it once for each occurrence of the flag; the last value of a property counts.
     ///
     /// # Errors
     /// Returns the errors of [`KafkaConfig::set`].
@@ -217,6 +257,7 @@ impl ConfigLayers {
         Ok(())
     }
 
+    /// The present value of a property by its canonical name.
     fn value(&self, name: &str) -> Option<String> {
         match name {
             BROKERS => Some(self.config.brokers.clone()),
@@ -225,7 +266,8 @@ impl ConfigLayers {
         }
     }
 
-    /// The effective settings, validated.
+    /// The effective settings, validated as a whole by [`KafkaConfig::validate`]. Layers may be
+    /// added afterwards, and the settings built again.
     ///
     /// # Errors
     /// Returns the first setting that cannot be used.
@@ -235,7 +277,8 @@ impl ConfigLayers {
     }
 
     /// Messages for the user: a variable that overrides a file, a file without brokers, settings
-    /// without an effect.
+    /// without an effect, such as `sasl.password` without SASL. Print them before the program
+    /// connects. They contain no value of a secret.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.warnings.clone();
         if let Some(path) = &self.file_without_brokers
@@ -243,7 +286,8 @@ impl ConfigLayers {
         {
             let brokers = &self.config.brokers;
             warnings.push(format!(
-                "{path} names no brokers (brokers = \"host:port\"), nor does a flag or the environment: using {brokers}"
+                "{path} names no brokers (brokers = \"host:port\"), nor does a flag or the \
+                 environment: using {brokers}"
             ));
         }
         let protocol = self.value("security.protocol").unwrap_or_default();

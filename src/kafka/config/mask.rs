@@ -2,6 +2,10 @@
 //!
 //! Owns the patterns. The client library hides five names of its own and prints the rest, including
 //! private keys in PEM, so its `Debug` is never used.
+//!
+//! A name is matched by its parts and not by a list, so that a secret property of a later
+//! librdkafka is masked too. The price is that a harmless value such as `ssl.key.location` is
+//! masked as well.
 
 use std::borrow::Cow;
 
@@ -21,7 +25,8 @@ const SECRET_PARTS: &[&str] = &[
     "oauthbearer.config",
 ];
 
-/// Whether the value of a property must never be printed.
+/// Whether the value of a property must never be printed. Errs on the side of secrecy: an unknown
+/// name with one of the parts counts as a secret.
 pub(super) fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     SECRET_PARTS.iter().any(|part| name.contains(part))

@@ -2,6 +2,9 @@
 //!
 //! Owns the differences from librdkafka's names: a Java login module becomes user name and
 //! password, and a property without a counterpart is refused with its replacement. Quotes no value.
+//!
+//! The format is a subset of Java's: one property a line, comments with `#` and `!`, no
+//! continuation lines and no escapes. A line that Java would read differently is refused.
 
 /// Properties of Java's clients that librdkafka does not have, with their replacements.
 const JAVA: &[(&str, &str)] = &[
@@ -11,7 +14,8 @@ const JAVA: &[(&str, &str)] = &[
     ),
     (
         "ssl.keystore",
-        "Java's key stores are not read; set ssl.certificate.location and ssl.key.location to files in PEM",
+        "Java's key stores are not read; set ssl.certificate.location and ssl.key.location to \
+         files in PEM",
     ),
     (
         "sasl.login.callback",
@@ -59,7 +63,8 @@ pub(super) fn parse(text: &str) -> Result<Vec<Property>, String> {
     }
 }
 
-/// Whether a text consists of such lines, at least one of them.
+/// Whether a text consists of such lines, at least one of them. It selects the advice for a file
+/// that is not TOML, so a wrong answer costs only a hint.
 pub(super) fn looks_like(text: &str) -> bool {
     let mut lines = text
         .lines()

@@ -1,6 +1,14 @@
 //! The properties that a user may set, by name and kind of client.
 //!
 //! Owns the refusals and their reasons. librdkafka itself validates names and values.
+//!
+//! Each table serves one guarantee or one kind of mistake:
+//! - `FIXED` and `REFUSED` keep settings that would lose, duplicate or reorder records.
+//! - `PRODUCER_ONLY` and `CONSUMER_ONLY` route a property to the clients that know it.
+//! - `check_together` finds combinations that librdkafka accepts and then never connects with.
+//!
+//! A property that no table names is passed to librdkafka, so a new version of it needs no change
+//! here.
 
 use super::ConfigError;
 use crate::kafka::token::{self, TokenFile};
@@ -57,7 +65,8 @@ const FIXED: &[(&str, &[&str], &str)] = &[
             "fnv1a_random",
             "fnv1a",
         ],
-        "the records of a key keep their order in one partition only; murmur2_random is the hash of Java's and Node's clients, \
+        "the records of a key keep their order in one partition only; murmur2_random is the hash \
+         of Java's and Node's clients, \
          consistent_random that of librdkafka's, fnv1a_random that of Sarama's",
     ),
     (
@@ -77,7 +86,8 @@ const FIXED: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-/// Properties that cannot be set at all, with the reason.
+/// Properties that cannot be set at all, with the reason: they have another place in this library,
+/// or would run code of someone else.
 const REFUSED: &[(&str, &str)] = &[
     (
         "group.id",
@@ -128,7 +138,8 @@ const PRODUCER_ONLY: &[&str] = &[
     "transaction.timeout.ms",
 ];
 
-/// Properties for consumers only. Producers warn about them.
+/// Properties for consumers only. Producers warn about them. An admin client gets neither these nor
+/// those of producers.
 const CONSUMER_ONLY: &[&str] = &[
     "auto.commit.interval.ms",
     "auto.offset.reset",
@@ -176,6 +187,7 @@ pub(super) fn is_for_consumers(name: &str) -> bool {
 }
 
 /// Refuses a value that would break a guarantee, then lets librdkafka validate name and value.
+/// `name` is canonical.
 pub(super) fn check(name: &str, value: &str) -> Result<(), ConfigError> {
     if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
         return Err(ConfigError::new(name, format!("cannot be set: {reason}")));
@@ -193,7 +205,8 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), ConfigError> {
         true if !has_oidc() => ConfigError::new(
             name,
             format!(
-                "this build of librdkafka has no curl, which OIDC takes; {}, or build with the feature dynamic-linking and a \
+                "this build of librdkafka has no curl, which OIDC needs; {}, or build with the \
+                 feature dynamic-linking and a \
                  librdkafka that has curl",
                 token::WHERE_FROM
             ),
@@ -202,7 +215,8 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), ConfigError> {
     })
 }
 
-/// Whether librdkafka knows the name and accepts the value.
+/// Whether librdkafka knows the name and accepts the value: sets it on a configuration that no
+/// client uses.
 fn probe(name: &str, value: &str) -> Result<(), ConfigError> {
     let mut probe = ClientConfig::new();
     probe.set(name, value);
@@ -244,7 +258,8 @@ pub(super) fn check_files(properties: &BTreeMap<String, String>) -> Result<(), C
     Ok(())
 }
 
-/// Validates combinations of settings with which librdkafka would try to connect for ever.
+/// Validates combinations of settings with which librdkafka would try to connect for ever. All of
+/// them are about SASL.
 pub(super) fn check_together(properties: &BTreeMap<String, String>) -> Result<(), ConfigError> {
     let value = |wanted: &str| {
         let mut named = properties.iter();
@@ -259,7 +274,8 @@ pub(super) fn check_together(properties: &BTreeMap<String, String>) -> Result<()
     if value("sasl.mechanism").is_none() {
         return Err(ConfigError::new(
             "sasl.mechanism",
-            "is not set; set it to what the brokers offer: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER",
+            "is not set; set it to what the brokers offer: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or \
+             OAUTHBEARER",
         ));
     }
     if is("sasl.mechanism", "oauthbearer")
@@ -282,7 +298,7 @@ pub(super) fn check_together(properties: &BTreeMap<String, String>) -> Result<()
     let takes_a_password = mechanism == "plain" || mechanism.starts_with("scram-");
     for name in ["sasl.username", "sasl.password"] {
         if takes_a_password && value(name).is_none_or(|value| value.is_empty()) {
-            let reason = format!("{} needs it, and it is not set", mechanism.to_uppercase());
+            let reason = format!("is not set; {} needs it", mechanism.to_uppercase());
             return Err(ConfigError::new(name, reason));
         }
     }
@@ -302,7 +318,7 @@ pub(super) fn check_brokers(brokers: &str) -> Result<(), ConfigError> {
         let address = server.split_once("://").map_or(server, |(_, rest)| rest);
         if address.contains('@') {
             return refuse(
-                "credentials do not belong into an address; set sasl.username and sasl.password"
+                "an address must not contain credentials; set sasl.username and sasl.password"
                     .to_owned(),
             );
         }

@@ -2,7 +2,8 @@
 //!
 //! The bundled OpenSSL has a default directory of its own, which no system fills. So the system's
 //! bundle is used, for the brokers and the token endpoint alike: `SSL_CERT_FILE` or `SSL_CERT_DIR`,
-//! or the usual paths.
+//! or the usual paths. An authority that the user sets (`ssl.ca.location` or `ssl.ca.pem`) replaces
+//! the system's bundle and is not added to it.
 
 use rdkafka::ClientConfig;
 

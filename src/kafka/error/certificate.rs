@@ -2,6 +2,9 @@
 //!
 //! librdkafka reports only "could not be verified" for every certificate that it rejects. So the
 //! certificate is fetched once more and examined. Nothing is sent over that connection.
+//!
+//! The handshake accepts any certificate, which is safe only because of that. The result is advice
+//! in an error text. No decision depends on it.
 
 use openssl::ssl::{Ssl, SslContext, SslMethod, SslVerifyMode};
 use openssl::x509::{X509, X509Ref};

@@ -3,6 +3,9 @@
 //! The client reports causes in errors that belong to no request, and some only in its log. The
 //! last of them is kept, so that the error of the request that timed out can state it. Callers act
 //! on the error's code. The text only selects the advice.
+//!
+//! The texts in `ADVICE` are those of librdkafka and OpenSSL. If a new version rewords one, the
+//! advice falls back to a general one, and the class of the error stays.
 
 use crate::kafka::log;
 use rdkafka::ClientContext;
@@ -21,7 +24,8 @@ const FACILITY: &str = "FAIL";
 /// How long a cause is reported: later the client has connected, or would have logged a newer one.
 const RECENT: Duration = Duration::from_secs(60);
 
-/// A connection that failed.
+/// A connection that failed, as the client reported it last. It explains the error of a request
+/// that found no broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
     /// The client's code. None for a cause that is only logged.
@@ -103,7 +107,8 @@ impl ConsumerContext for LastFault {}
 /// How long events are awaited after a failed request.
 const EVENTS_WAIT: Duration = Duration::from_millis(5);
 
-/// Lets a client report errors and log lines, which it does only when polled.
+/// Lets a client report errors and log lines, which it does only when polled. Blocks for a few
+/// milliseconds after the last event.
 pub(crate) fn serve_events(client: &BaseConsumer<LastFault>) {
     // A poll without a wait would end at the first log line.
     while client.poll(EVENTS_WAIT).is_some() {}
@@ -142,7 +147,8 @@ fn hint(reason: &str, state: &str) -> Option<&'static str> {
     asks_for_login.then_some(" (broker might require SASL authentication)")
 }
 
-/// Texts of the client, and the remedies.
+/// Texts of the client, and the remedies. The first entry that matches counts, so specific texts
+/// come before general ones.
 const ADVICE: &[(&[&str], &str)] = &[
     (
         &["is not trusted", "certificate verify failed"],
@@ -163,7 +169,8 @@ const ADVICE: &[(&[&str], &str)] = &[
             "alert handshake failure",
             "certificate required",
         ],
-        "the broker asks for a client certificate that it accepts: set ssl.certificate.location and ssl.key.location, in PEM",
+        "the broker asks for a client certificate that it accepts: set ssl.certificate.location \
+         and ssl.key.location, in PEM",
     ),
     (
         &[
@@ -171,7 +178,8 @@ const ADVICE: &[(&[&str], &str)] = &[
             "alert certificate unknown",
             "alert certificate expired",
         ],
-        "the broker does not accept the client certificate: check ssl.certificate.location, its authority and its end",
+        "the broker does not accept the client certificate: check ssl.certificate.location, the \
+         issuer and the expiry",
     ),
     (
         &["connecting to a SSL listener?"],
@@ -184,11 +192,13 @@ const ADVICE: &[(&[&str], &str)] = &[
             "unexpected eof",
             "packet length too long",
         ],
-        "the listener seems to speak no TLS: set security.protocol to PLAINTEXT or SASL_PLAINTEXT, or use the port for TLS",
+        "the listener seems to speak no TLS: set security.protocol to PLAINTEXT or \
+         SASL_PLAINTEXT, or use the port for TLS",
     ),
     (
         &["might require SASL authentication"],
-        "the listener seems to expect a login: set security.protocol to SASL_SSL or SASL_PLAINTEXT, and sasl.mechanism",
+        "the listener seems to expect a login: set security.protocol to SASL_SSL or \
+         SASL_PLAINTEXT, and sasl.mechanism",
     ),
     (
         &["OAUTHBEARER token"],
@@ -204,7 +214,8 @@ const ADVICE: &[(&[&str], &str)] = &[
     ),
     (
         &["invalid_token"],
-        "the broker does not accept the token: check its issuer, audience and times, and what the broker logs of it",
+        "the broker does not accept the token: check its issuer, audience and times, and the \
+         broker's log",
     ),
     (
         &[

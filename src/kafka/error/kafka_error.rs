@@ -3,6 +3,9 @@
 //! Owns the classes that callers act on (and that the tool's exit codes follow), and the mapping of
 //! the client's error codes to them. Never contains a secret: addresses are printed without user
 //! information.
+//!
+//! An unknown code becomes [`KafkaError::Client`], so a later version of Kafka or librdkafka adds
+//! codes without a change here.
 
 use super::fault::{Fault, LastFault, advised, serve_events};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -10,13 +13,39 @@ use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use std::time::Duration;
 
 /// An error of a request to the cluster, or of the connection to it.
+///
+/// Each variant is a class with a remedy of its own, and the text states the remedy:
+///
+/// | variant | cause | retry |
+/// |---|---|---|
+/// | `Config` | a setting | no: correct it |
+/// | `Unreachable`, `Timeout` | the network, or brokers that are down or busy | yes, later |
+/// | `Tls`, `Refused` | certificates, credentials, permissions | no: an operator changes them |
+/// | `UnknownTopic`, `UnknownPartition` | a name, or a topic that is missing | after its creation |
+/// | `UnsafeTopic` | a topic's settings | after the printed command |
+/// | `Unsupported` | the version of the brokers | no |
+/// | `Unreadable`, `UnreadableBatch` | bytes that cannot be parsed | no |
+/// | `Client` | any other error | depends on the code |
+///
+/// ```
+/// use evenkeel::kafka::KafkaError;
+///
+/// /// Whether a request is worth another try without a change by an operator.
+/// fn is_passing(error: &KafkaError) -> bool {
+///     matches!(error, KafkaError::Unreachable { .. } | KafkaError::Timeout { .. })
+/// }
+///
+/// let error = KafkaError::Timeout { what: "listing topics".to_owned(), seconds: 10 };
+/// assert!(is_passing(&error));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KafkaError {
-    /// A setting cannot be used.
+    /// A setting cannot be used. Nothing was sent. Correct the setting that it names.
     #[error(transparent)]
     Config(#[from] crate::kafka::ConfigError),
-    /// No broker answered.
+    /// No broker answered. A retry succeeds if the brokers were down, and is useless if the address
+    /// is wrong: the text has the client's last cause and its remedy.
     #[error(
         "no broker answered at {brokers} within {seconds} s: {}",
         advised(cause, LOOK_AT_THE_ADDRESS)
@@ -29,7 +58,9 @@ pub enum KafkaError {
         /// The client's message.
         cause: String,
     },
-    /// TLS failed with a broker: a rejected certificate, or a missing client certificate.
+    /// TLS failed with a broker: a rejected certificate, or a missing client certificate. For a
+    /// rejected certificate the text states the fault: its expiry, its names or its issuer. A retry
+    /// is useless until a certificate or a setting changes.
     #[error(
         "no TLS connection to {brokers}: {}",
         advised(cause, "check security.protocol and the certificates")
@@ -40,7 +71,8 @@ pub enum KafkaError {
         /// The fault.
         cause: String,
     },
-    /// The cluster is reachable, but the answer took too long.
+    /// The cluster is reachable, but the answer took too long. The request may have taken effect
+    /// nevertheless. Every request of [`Admin`](crate::kafka::admin::Admin) may be repeated.
     #[error("{what} took longer than {seconds} s; try again, or allow more time")]
     Timeout {
         /// The request.
@@ -48,7 +80,9 @@ pub enum KafkaError {
         /// The timeout in seconds.
         seconds: u64,
     },
-    /// Authentication or authorisation failed.
+    /// Authentication or authorisation failed. Do not retry: brokers may lock an account after
+    /// repeated attempts. If a permission is missing, the text names the operation and the resource
+    /// of the ACL to grant.
     #[error("{what} refused: {}", refusal(cause))]
     Refused {
         /// The request.
@@ -56,13 +90,14 @@ pub enum KafkaError {
         /// The broker's answer.
         cause: String,
     },
-    /// A topic does not exist.
+    /// A topic does not exist, or its name is one that no topic can have. Create it, or correct the
+    /// name. evenkeel never lets brokers create topics on their own.
     #[error("the topic {topic} does not exist; create it with: evenkeel topics create {topic}")]
     UnknownTopic {
         /// The topic.
         topic: String,
     },
-    /// A topic has no partition of this number.
+    /// A topic has no partition of this number. Numbers begin at 0.
     #[error("{topic} has no partition {partition}, it has {existing}")]
     UnknownPartition {
         /// The topic.
@@ -72,8 +107,9 @@ pub enum KafkaError {
         /// The number of existing partitions.
         existing: usize,
     },
-    /// Kafka would delete records from this topic that a group must keep.
-    #[error("the topic {topic} is not safe to use: {reason}; mend it with: {command}")]
+    /// Kafka would delete records from this topic that a group must keep, such as parked records of
+    /// a retry topic with a retention. Run the command, which changes the topic's settings.
+    #[error("the topic {topic} is not safe to use: {reason}; fix it with: {command}")]
     UnsafeTopic {
         /// The topic.
         topic: String,
@@ -83,7 +119,7 @@ pub enum KafkaError {
         command: String,
     },
     /// The brokers do not support the request, for example librdkafka's mock cluster or a very old
-    /// Kafka.
+    /// Kafka. A retry is useless.
     #[error("{what} is not supported by these brokers: {cause}")]
     Unsupported {
         /// The request.
@@ -91,7 +127,7 @@ pub enum KafkaError {
         /// The client's message.
         cause: String,
     },
-    /// The answer cannot be parsed.
+    /// The answer cannot be parsed, for example a name that is not UTF-8.
     #[error("{what}: the answer could not be read: {cause}")]
     Unreadable {
         /// The request.
@@ -99,10 +135,10 @@ pub enum KafkaError {
         /// The fault of the answer.
         cause: String,
     },
-    /// The client cannot read a batch on the log.
+    /// The client cannot read a batch on the log. A reader continues with its other partitions.
     #[error("{0}")]
     UnreadableBatch(crate::kafka::UnreadableBatch),
-    /// Any other error of the client.
+    /// Any other error of the client. The code of its source tells whether a retry may succeed.
     #[error("{what}: {source}")]
     Client {
         /// The request.
@@ -128,13 +164,14 @@ impl KafkaError {
     /// The error for a topic that the client may not see, whether it exists or not.
     pub(crate) fn hidden_topic(topic: &str) -> Self {
         let refused = Self::Refused {
-            what: format!("looking the topic {topic} up"),
+            what: format!("looking up the topic {topic}"),
             cause: "this client may not see whether it exists".to_owned(),
         };
         refused.takes(&format!("DESCRIBE on the topic {topic}"))
     }
 
-    /// Adds the required permission, an operation and a resource, if the error is a refusal.
+    /// Adds the required permission, an operation and a resource, if the error is a refusal. Other
+    /// errors pass unchanged, so a caller may add it without looking at the error.
     pub(crate) fn takes(mut self, right: &str) -> Self {
         if let Self::Refused { cause, .. } = &mut self {
             cause.push_str(&format!("; it takes an ACL for {right}"));
@@ -160,7 +197,8 @@ pub(crate) fn code_of(error: &ClientError) -> Option<Code> {
     }
 }
 
-/// Classifies the error of a request by its remedy.
+/// Classifies the error of a request by its remedy. `what` names the request, such as `listing
+/// topics`. For requests that do not need a new connection, or whose caller knows no cause.
 pub(crate) fn failed(what: &str, error: ClientError) -> KafkaError {
     if matches!(
         error,

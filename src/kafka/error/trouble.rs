@@ -3,6 +3,11 @@
 //! A process has several clients, and each repeats an error several times a second for each broker.
 //! An outage of the brokers is logged once for the process: when it begins, once a minute while it
 //! lasts, and when the brokers answer again. Other errors are logged once a minute for each code.
+//!
+//! The state is one per process and not per client, because the clients of a process talk to the
+//! same cluster. `native/revive.rs`, which checks all clients, reports when they are connected.
+//! Clients call this module from their polling threads and from librdkafka's own. No lock is held
+//! while a line is written.
 
 use crate::durations::in_words;
 use crate::telemetry::LogLimiter;
@@ -23,7 +28,7 @@ const KINDS_MAX: usize = 64;
 static OUTAGE: Mutex<Outage> = Mutex::new(Outage::NONE);
 static OTHERS: Mutex<BTreeMap<String, LogLimiter>> = Mutex::new(BTreeMap::new());
 
-/// Handles a client's error that belongs to no record.
+/// Handles a client's error that belongs to no record. Never blocks.
 pub(crate) fn complain(error: &KafkaError, reason: &str) {
     let code = error.rdkafka_error_code();
     if code.is_some_and(is_of_connection) {
@@ -52,7 +57,7 @@ pub(in crate::kafka) fn connection_failed(reason: Option<&str>) {
     let told = lock(&OUTAGE).failed(Instant::now(), reason);
     match told {
         Some(Notice::Begins { reason }) => {
-            tracing::warn!(reason, "a connection to Kafka failed; it is tried again");
+            tracing::warn!(reason, "a connection to Kafka failed; retrying");
         }
         Some(Notice::Lasts {
             since,
@@ -82,6 +87,7 @@ pub(in crate::kafka) fn all_connected() {
     }
 }
 
+/// Whether the code means that a broker cannot be reached, as opposed to an answer of a broker.
 fn is_of_connection(code: Code) -> bool {
     matches!(
         code,
@@ -105,6 +111,7 @@ struct Outage {
     reason: String,
 }
 
+/// A line that is due. `unsaid` counts the errors since the last line that were not logged.
 #[derive(Debug, PartialEq, Eq)]
 enum Notice {
     Begins {
@@ -127,6 +134,8 @@ impl Outage {
         reason: String::new(),
     };
 
+    /// Notes a failed connection. Returns the line that is due, if one is. The first line waits for
+    /// a reason, as a line without one would help nobody.
     fn failed(&mut self, now: Instant, reason: Option<&str>) -> Option<Notice> {
         self.last = Some(now);
         let since = *self.since.get_or_insert(now);

@@ -1,5 +1,9 @@
-//! Descriptions of groups of any consumer protocol, KIP-848 among them: rust-rdkafka asks by the
-//! classic protocol only.
+//! Descriptions of groups of any consumer protocol, KIP-848 among them, as rust-rdkafka asks by the
+//! classic protocol only; and the membership of a client.
+//!
+//! The request is one of librdkafka's asynchronous admin requests. Its answer goes to a queue that
+//! is made for it, so that the calling thread can wait for it with a timeout. If the wait ends
+//! first, the queue is destroyed and a late answer is dropped with it.
 
 use super::sys;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -33,7 +37,8 @@ pub(crate) struct DescribedMember {
     pub(crate) assignment: BTreeMap<String, Vec<i32>>,
 }
 
-/// A native value that is returned to librdkafka when it is dropped.
+/// A native value that is returned to librdkafka when it is dropped. Declare values in the order of
+/// their creation: they are dropped in reverse, the event before its queue.
 struct Owned<T>(NonNull<T>, unsafe extern "C" fn(*mut T));
 
 impl<T> Owned<T> {
@@ -56,7 +61,8 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// Describes these groups; blocks up to `timeout`.
+/// Describes these groups; blocks up to `timeout`. A fault of one group is in its description
+/// ([`DescribedGroup::error`]). A name with a NUL byte, which no group can have, is left out.
 pub(crate) fn describe_groups<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     groups: &[String],
@@ -121,6 +127,8 @@ pub(crate) fn describe_groups<C: ConsumerContext>(
     }
 }
 
+/// Copies a group's description.
+///
 /// # Safety
 /// `description` is valid during the call.
 unsafe fn group(description: *const sys::rd_kafka_ConsumerGroupDescription_t) -> DescribedGroup {
@@ -155,6 +163,8 @@ unsafe fn group(description: *const sys::rd_kafka_ConsumerGroupDescription_t) ->
     }
 }
 
+/// Copies a member's description. A member without an assignment has an empty one.
+///
 /// # Safety
 /// `description` is valid during the call.
 unsafe fn member(description: *const sys::rd_kafka_MemberDescription_t) -> DescribedMember {
@@ -186,6 +196,8 @@ unsafe fn member(description: *const sys::rd_kafka_MemberDescription_t) -> Descr
     }
 }
 
+/// Copies a text. Null becomes an empty text, and bytes that are not UTF-8 are replaced.
+///
 /// # Safety
 /// `pointer` is null or a C string.
 unsafe fn text(pointer: *const c_char) -> String {
@@ -195,5 +207,36 @@ unsafe fn text(pointer: *const c_char) -> String {
         false => unsafe { CStr::from_ptr(pointer) }
             .to_string_lossy()
             .into_owned(),
+    }
+}
+
+/// Whether the group has accepted this client as a member: the client knows a generation or, with
+/// KIP-848, a member epoch.
+pub(crate) fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
+    // SAFETY: the client is alive. The result is null, or owned here and freed once.
+    unsafe {
+        let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
+        if metadata.is_null() {
+            return false;
+        }
+        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+        generation > 0
+    }
+}
+
+/// The id that the group assigned to this member. None before it has joined.
+pub(crate) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<String> {
+    // SAFETY: the client is alive. The result is null, or a C string that is owned here and freed
+    // once, after it was copied.
+    unsafe {
+        let client = consumer.client().native_ptr();
+        let id = sys::rd_kafka_memberid(client);
+        if id.is_null() {
+            return None;
+        }
+        let copy = CStr::from_ptr(id).to_string_lossy().into_owned();
+        sys::rd_kafka_mem_free(client, id.cast());
+        Some(copy).filter(|id| !id.is_empty())
     }
 }

@@ -1,4 +1,8 @@
 //! Headers of received and of published records, with names of any bytes.
+//!
+//! Kafka's protocol defines a header's name as a string, but no broker checks it, and clients in
+//! other languages write any bytes. The bindings accept text only, and would panic on others. A
+//! record with such a header has to pass through a retry or dead-letter topic unchanged.
 
 use super::bytes;
 use crate::event::Headers;

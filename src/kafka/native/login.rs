@@ -4,6 +4,11 @@
 //! bindings never poll an admin client, other clients are polled only while they wait for an
 //! answer, and the bindings pass no extensions on. So one thread of the process provides the tokens
 //! of every client, whatever the client does.
+//!
+//! The source is called without the table's lock, as it may block: the drop of a client must not
+//! wait for it. The client may thus be gone when its token arrives, so the entry is looked up
+//! again. A failure while the last token is still valid is only logged. After its end the client
+//! receives the failure, and reports it as the cause of its failed connections.
 
 use crate::kafka::token::{Token, TokenOrigin};
 use rdkafka::client::Client;
@@ -45,6 +50,7 @@ struct Entry {
 unsafe impl Send for Entry {}
 
 /// A client has tokens until this is dropped. Drop it before the client.
+#[must_use = "the client gets tokens only until this is dropped"]
 pub(crate) struct Login {
     id: Option<u64>,
 }
@@ -171,7 +177,7 @@ impl Entry {
                     client = self.name(),
                     error,
                     last_token_ends = ends,
-                    "no new token"
+                    "cannot get a new token; retrying"
                 );
             }
             None if self.trouble.is_some() => {
@@ -188,9 +194,10 @@ impl Entry {
         name.to_string_lossy().into_owned()
     }
 
+    /// Passes a valid token to the client. The error is librdkafka's reason.
     fn set(&self, token: &Token) -> Result<(), String> {
         let text =
-            |text: &str| CString::new(text).map_err(|_| "a token holds a null byte".to_owned());
+            |text: &str| CString::new(text).map_err(|_| "a token contains a null byte".to_owned());
         let (value, principal) = (text(&token.value)?, text(&token.principal)?);
         let mut extensions = Vec::with_capacity(2 * token.extensions.len());
         for (name, value) in &token.extensions {
@@ -223,6 +230,7 @@ impl Entry {
         Err(reason.to_string_lossy().into_owned())
     }
 
+    /// Tells the client that it gets no token. It retries its connections until it has one.
     fn fail(&self, error: &str) {
         let Ok(error) = CString::new(error.replace('\0', " ")) else {
             return;

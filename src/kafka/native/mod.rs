@@ -9,6 +9,27 @@
 //! - Data that librdkafka lends by pointer (keys, values, headers, metadata, topic names) is read
 //!   before the call returns, and copied if it is kept.
 //! - Every message, queue and header list is freed exactly once.
+//! - A callback that librdkafka calls from C does not unwind.
+//! - Error codes are read as integers. A broker may send a code that the bindings do not know, and
+//!   a Rust enum with an unknown value is undefined behaviour.
+//!
+//! # Threads
+//! librdkafka's handles are internally locked, so any thread may use them. Two threads of the
+//! process, started at first use and ended with the last client, serve all clients:
+//! `evenkeel-logins` ([`Login`]) and `evenkeel-revive` ([`Watched`]). Both keep a table of native
+//! handles. A client's entry is removed, under the table's lock, before the client is dropped. This
+//! is why [`Login`] and [`Watched`] are declared before the client where a struct has both, or are
+//! dropped explicitly: fields drop in the order of their declaration.
+//!
+//! | file | content |
+//! |---|---|
+//! | `mod.rs` | forwarded queues and the messages taken from them |
+//! | `headers.rs` | headers with names of any bytes |
+//! | `offsets.rs` | commits and committed offsets, with metadata and leader epochs (KIP-320) |
+//! | `topic_ids.rs` | ids that tell a topic from a recreated one (KIP-516) |
+//! | `groups.rs` | descriptions of groups of the newer protocol (KIP-848), and membership |
+//! | `login.rs` | tokens for SASL/OAUTHBEARER |
+//! | `revive.rs` | clients that have lost all brokers |
 #![allow(unsafe_code)]
 
 pub(crate) mod groups;
@@ -19,6 +40,7 @@ mod raw;
 mod revive;
 mod topic_ids;
 
+pub(crate) use groups::{is_member, member_id};
 pub(crate) use headers::{MessageHeaders, native_headers};
 pub(crate) use login::{Login, logged_in};
 pub(crate) use offsets::{
@@ -42,6 +64,13 @@ use std::time::Duration;
 /// A queue of our own to which the queues of partitions are forwarded, so that the consumer's queue
 /// carries only events. Thus neither back-pressure nor a slow handler delays a rebalance, and no
 /// prefetched record is discarded.
+///
+/// A poll of the consumer's own queue keeps the member in its group (`max.poll.interval.ms`) but
+/// also takes records. Pausing partitions instead of forwarding them would discard what the client
+/// has prefetched, at every pause.
+///
+/// It holds the client, so the client outlives the queue. It may be used from several threads; each
+/// message is returned to one of them.
 pub(crate) struct ForwardedQueue<C: ConsumerContext + 'static> {
     queue: NonNull<sys::rd_kafka_queue_t>,
     is_singly: bool,
@@ -83,7 +112,10 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
     }
 
     /// Takes up to `limit` messages, or as many as fit: waits up to `timeout` for the first, then
-    /// takes the available ones.
+    /// takes the available ones. Clears `messages` first.
+    ///
+    /// [`Self::wake`] may go unnoticed by this method: a batch read consumes it. Use
+    /// [`Self::wait_and_take`] where a wake-up matters.
     pub(crate) fn take(&self, messages: &mut Messages, limit: usize, timeout: Duration) {
         messages.clear();
         let limit = limit.min(messages.pointers.capacity());
@@ -143,6 +175,7 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
         unsafe { sys::rd_kafka_queue_yield(self.queue.as_ptr()) }
     }
 
+    /// Takes the available messages without a wait, at most `room`. Returns their number.
     fn take_batch(&self, messages: &mut Messages, room: usize) -> usize {
         let length = messages.pointers.len();
         debug_assert!(length + room <= messages.pointers.capacity());
@@ -192,7 +225,8 @@ pub(crate) fn forward<C: ConsumerContext>(
     with_partition_queue(consumer, topic, partition, target.0.as_ptr())
 }
 
-/// Ends the forwarding of a partition's queue.
+/// Ends the forwarding of a partition's queue. Call it when the partition was unassigned: a later
+/// assignment may forward it to another queue.
 pub(crate) fn unforward<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
@@ -201,6 +235,8 @@ pub(crate) fn unforward<C: ConsumerContext>(
     with_partition_queue(consumer, topic, partition, ptr::null_mut())
 }
 
+/// Forwards the partition's queue to `target`, which may be null. Gets a reference to the queue and
+/// returns it.
 fn with_partition_queue<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
@@ -227,7 +263,8 @@ fn with_partition_queue<C: ConsumerContext>(
     Ok(())
 }
 
-/// Messages taken from a queue, freed when cleared or dropped.
+/// Messages taken from a queue, freed when cleared or dropped. Reused from one take to the next, so
+/// that no list is allocated for each burst. Its capacity bounds the result of a take.
 pub(crate) struct Messages {
     pointers: Vec<NonNull<sys::rd_kafka_message_t>>,
 }
@@ -244,6 +281,7 @@ impl Messages {
         }
     }
 
+    /// The number of messages.
     pub(crate) fn len(&self) -> usize {
         self.pointers.len()
     }
@@ -311,7 +349,8 @@ impl Drop for OneMessage {
     }
 }
 
-/// A message that librdkafka lends.
+/// A message that librdkafka lends, or an error in place of one: check [`Message::error`] first.
+/// Its borrow of the list keeps it from being used after the list is cleared.
 #[derive(Clone, Copy)]
 pub(crate) struct Message<'a> {
     pointer: NonNull<sys::rd_kafka_message_t>,
@@ -348,7 +387,8 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A number that is equal for messages of one topic that were taken together.
+    /// A number that is equal for messages of one topic that were taken together. Compares topics
+    /// without reading their names.
     pub(crate) fn topic_handle(&self) -> usize {
         self.native().rkt as usize
     }
@@ -364,10 +404,12 @@ impl<'a> Message<'a> {
             .ok()
     }
 
+    /// The number of the partition.
     pub(crate) fn partition(&self) -> i32 {
         self.native().partition
     }
 
+    /// The offset of the record. For an error, the offset that it is about, if it has one.
     pub(crate) fn offset(&self) -> i64 {
         self.native().offset
     }
@@ -403,12 +445,14 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// The key. None if the record has none, which differs from an empty key.
     pub(crate) fn key(&self) -> Option<&'a [u8]> {
         // SAFETY: librdkafka's key pointer and length describe one buffer that lives as long as the
         // message.
         unsafe { bytes(self.native().key, self.native().key_len) }
     }
 
+    /// The value. None is a tombstone. For an error, its text.
     pub(crate) fn value(&self) -> Option<&'a [u8]> {
         // SAFETY: the same as for the key.
         unsafe { bytes(self.native().payload, self.native().len) }
@@ -425,37 +469,6 @@ impl<'a> Message<'a> {
             unsafe { sys::rd_kafka_message_detach_headers(self.pointer.as_ptr(), &mut list) };
         let is_there = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
         MessageHeaders::of(is_there.then(|| NonNull::new(list)).flatten())
-    }
-}
-
-/// Whether the group has accepted this client as a member: the client knows a generation or, with
-/// KIP-848, a member epoch.
-pub(crate) fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
-    // SAFETY: the client is alive. The result is null, or owned here and freed once.
-    unsafe {
-        let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
-        if metadata.is_null() {
-            return false;
-        }
-        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
-        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
-        generation > 0
-    }
-}
-
-/// The id that the group assigned to this member. None before it has joined.
-pub(crate) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<String> {
-    // SAFETY: the client is alive. The result is null, or a C string that is owned here and freed
-    // once, after it was copied.
-    unsafe {
-        let client = consumer.client().native_ptr();
-        let id = sys::rd_kafka_memberid(client);
-        if id.is_null() {
-            return None;
-        }
-        let copy = CStr::from_ptr(id).to_string_lossy().into_owned();
-        sys::rd_kafka_mem_free(client, id.cast());
-        Some(copy).filter(|id| !id.is_empty())
     }
 }
 

@@ -1,5 +1,10 @@
 //! The group's committed offsets, with their metadata and leader epochs, and the watermarks that
 //! the client knows.
+//!
+//! rust-rdkafka's safe calls lose three facts: metadata as bytes, the leader epoch that is
+//! committed with an offset (KIP-320), and the refusal of a single partition. With the leader epoch
+//! a consumer notices that the log was truncated below its committed offset, for example after an
+//! unclean leader election, and continues where the logs diverge.
 
 use super::{bytes, error_code};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -25,7 +30,8 @@ pub(crate) struct Committed {
     pub(crate) error: Option<RDKafkaErrorCode>,
 }
 
-/// The group's committed offsets of these partitions. Blocks up to `timeout`.
+/// The group's committed offsets of these partitions. Blocks up to `timeout`. The result has one
+/// element for each partition; a partition whose offset is unknown has an error.
 pub(crate) fn committed<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     partitions: &TopicPartitionList,
@@ -95,7 +101,7 @@ pub(crate) fn cached_watermarks<C: ConsumerContext>(
     (error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some((low, high))
 }
 
-/// The commit of a partition.
+/// The commit of a partition: `offset` is the next one to read, one above the last settled one.
 pub(crate) struct ToCommit<'a> {
     pub(crate) topic: &'a str,
     pub(crate) partition: i32,
@@ -106,6 +112,9 @@ pub(crate) struct ToCommit<'a> {
 
 /// Commits these offsets and waits for the answer. Returns for each partition, in their order, why
 /// it was refused, if it was, or an error if the whole commit was refused.
+///
+/// Blocks until the coordinator answers or librdkafka gives up. Call it from a thread that neither
+/// polls nor runs handlers. A refused partition is usually one that was revoked meanwhile.
 pub(crate) fn commit<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     wanted: &[ToCommit<'_>],

@@ -1,4 +1,4 @@
-//! Values of librdkafka's C structures.
+//! Values of librdkafka's C structures: error codes and lent bytes.
 
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
@@ -13,6 +13,8 @@ pub(super) fn error_code(code: i32) -> Option<RDKafkaErrorCode> {
     }
 }
 
+/// The bytes behind a pointer. None if it is null, which stands for an absent key or value.
+///
 /// # Safety
 /// `pointer` is null, or points to `length` bytes that live for `'a`.
 pub(super) unsafe fn bytes<'a>(

@@ -9,6 +9,11 @@
 //! seconds while its bootstrap servers accept connections, its bootstrap servers are added again,
 //! which is all that it lacks. It keeps its membership in its group, its positions and its buffered
 //! records.
+//!
+//! Tries to revive one client follow each other after 5, 10 and then 15 s: librdkafka keeps every
+//! added server for the client's lifetime, and a frozen broker accepts connections without
+//! answering. Connections are tried outside of the table's lock, because they take up to two
+//! seconds each and the drop of a client must not wait for them.
 
 use crate::kafka::error::trouble;
 use rdkafka::client::Client;
@@ -40,6 +45,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
 static CLIENTS: Mutex<Option<Clients>> = Mutex::new(None);
 
+/// All watched clients of the process. The thread ends when the table is empty, and is started
+/// again by the next client.
 #[derive(Default)]
 struct Clients {
     watched: HashMap<u64, Entry>,
@@ -104,6 +111,7 @@ struct Native {
 unsafe impl Send for Native {}
 
 /// A client is watched until this is dropped. Drop it before the client.
+#[must_use = "the client is watched only until this is dropped"]
 pub(crate) struct Watched {
     id: u64,
     is_cut_off: Arc<AtomicBool>,
@@ -137,7 +145,9 @@ impl Watched {
                 .spawn(check_until_none_is_left);
             match spawned {
                 Ok(_) => clients.has_thread = true,
-                Err(error) => tracing::warn!(%error, "cannot start the client checks"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot start the thread that checks the clients' connections")
+                }
             }
         }
         Self { id, is_cut_off }
@@ -165,6 +175,7 @@ enum Checked {
     NoneLeft,
 }
 
+/// The thread: checks at an interval, and tells the log of outages when all clients are connected.
 fn check_until_none_is_left() {
     let mut is_in_trouble = false;
     loop {
@@ -214,7 +225,10 @@ fn check_all() -> Checked {
             let is_cut_off = entry.absence.is_cut_off(now);
             let was_cut_off = entry.is_cut_off.swap(is_cut_off, Ordering::Relaxed);
             if was_cut_off && !is_cut_off {
-                tracing::info!(client = entry.name, "the client reaches a broker again");
+                tracing::info!(
+                    client = entry.name,
+                    "the client is connected to a broker again"
+                );
             }
             if entry.absence.is_try_due(now) {
                 cut_off.push((*id, entry.brokers.clone()));
@@ -246,7 +260,8 @@ fn revive(id: u64) {
     tracing::warn!(
         client = entry.name,
         brokers = entry.brokers,
-        "the client knows no broker any more, although its bootstrap servers accept connections; it is given them again"
+        "the client has lost all brokers although its bootstrap servers accept connections; \
+         adding them again"
     );
     entry.client.add_brokers(&entry.brokers);
 }
@@ -289,6 +304,7 @@ impl Native {
         }
     }
 
+    /// Adds bootstrap servers to those of the client. Does not block.
     fn add_brokers(&self, brokers: &str) {
         let Ok(brokers) = CString::new(brokers) else {
             return;

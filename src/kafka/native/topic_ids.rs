@@ -1,4 +1,11 @@
 //! The brokers' ids of topics (KIP-516). A topic that is deleted and created again has another id.
+//!
+//! Committed offsets do not contain it: a group that was stopped meanwhile would continue in the
+//! new topic at an offset of the old one, and skip records. The consumer compares ids to notice
+//! that.
+//!
+//! An answer is a help and not a condition: a topic without an id (brokers before 2.8, a missing
+//! permission, a timeout) is left out of the result.
 
 use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext};
@@ -64,6 +71,8 @@ pub(crate) fn topic_ids<C: ClientContext>(
     ids
 }
 
+/// Adds the ids in the answer to `ids`.
+///
 /// # Safety
 /// `event` is alive.
 unsafe fn read(event: *mut sys::rd_kafka_event_t, ids: &mut HashMap<String, TopicId>) {

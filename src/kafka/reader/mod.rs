@@ -3,6 +3,19 @@
 //!
 //! Owns the start and the end of a reading in each partition. Knows no handler, no group and no
 //! event.
+//!
+//! A [`Reading`] describes what to read in general terms: topics, and a [`Start`] such as "the last
+//! ten". [`Reader::open`] resolves it to a [`Span`] of offsets for each partition, once, and then
+//! reads these spans. So a reading with an end terminates, even while producers append records.
+//!
+//! # The end of a span
+//! A partition's last offsets may hold no record: transaction markers and compacted records leave
+//! gaps. So a span ends with its last record, or when the client reports the end of the log
+//! (`enable.partition.eof`), whichever comes first.
+//!
+//! # Unreadable batches
+//! A batch that cannot be read ends its partition: to skip it would hide the gap from an audit. The
+//! other partitions continue.
 
 pub use super::timestamp::TimestampKind;
 pub use span::{Reading, Span, Start};
@@ -22,7 +35,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A record read from the log.
+/// A record read from the log, with copies of its bytes.
+///
+/// Exhaustive on purpose: the fields are those of a Kafka record, and a program that prints or
+/// copies records has to handle each of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogRecord {
     /// The topic of the record.
@@ -35,7 +51,7 @@ pub struct LogRecord {
     pub timestamp_kind: TimestampKind,
     /// Milliseconds since the epoch. None if the record has no timestamp.
     pub timestamp_ms: Option<i64>,
-    /// The key. None if the record has none.
+    /// The key. None if the record has none, which differs from an empty key.
     pub key: Option<Vec<u8>>,
     /// The value. None is a tombstone.
     pub value: Option<Vec<u8>>,
@@ -49,11 +65,15 @@ const BURST_RECORDS: usize = 64;
 const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Reads spans of partitions, each in offset order. Its methods block the calling thread: call them
-/// from a thread that may block, not from a task.
+/// from a thread that may block (`tokio::task::spawn_blocking`), not from a task.
 ///
-/// The reader is assigned to its partitions directly: it joins no group, commits nothing and is
-/// invisible to consumers. Its memory is bounded by 10,000 prefetched records or 16 MiB of them,
-/// the excess of a fetch response, and 64 records that are copied for the caller.
+/// Records of different partitions arrive in any order. The reader is assigned to its partitions
+/// directly: it joins no group, commits nothing and is invisible to consumers. It needs ACLs for
+/// READ and DESCRIBE on the topics, and none on a group.
+///
+/// Its memory is bounded by 10,000 prefetched records (`queued.min.messages`) or 6 MiB of them
+/// (`queued.max.messages.kbytes`), unless these properties are set, by the excess of a fetch
+/// response, and by 64 records that are copied for the caller.
 ///
 /// # Examples
 /// ```no_run
@@ -70,6 +90,27 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 ///     }
 /// }
 /// # Ok::<(), evenkeel::kafka::KafkaError>(())
+/// ```
+///
+/// A view that is built from a topic, with the records that it holds at the start:
+///
+/// ```no_run
+/// # use evenkeel::kafka::{KafkaConfig, KafkaError, reader::Reader};
+/// # use std::collections::BTreeMap;
+/// # use std::time::Duration;
+/// # fn example(kafka: &KafkaConfig) -> Result<(), KafkaError> {
+/// let mut reader = Reader::follow(kafka, ["shop.prices"], Duration::from_secs(10))?;
+/// let mut prices = BTreeMap::new();
+/// while !reader.has_caught_up() {
+///     match reader.next(Duration::from_secs(1)) {
+///         Ok(Some(record)) => drop(prices.insert(record.key, record.value)),
+///         // The reader reconnects by itself.
+///         Ok(None) | Err(KafkaError::Unreachable { .. }) => {}
+///         Err(error) => return Err(error),
+///     }
+/// }
+/// # Ok(())
+/// # }
 /// ```
 pub struct Reader {
     lines: Vec<PartitionCursor>,
@@ -88,7 +129,20 @@ pub struct Reader {
     consumer: Arc<BaseConsumer<LastFault>>,
 }
 
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader")
+            .field("spans", &self.spans().collect::<Vec<_>>())
+            .field("open_partitions", &self.open_lines)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The progress of one partition through its span.
+///
+/// `done` only ever changes from false to true, except in [`Reader::follow`] before the first
+/// record is taken. [`Reader`] counts the partitions that are not done, so each change adjusts its
+/// count.
 struct PartitionCursor {
     span: Span,
     done: bool,
@@ -98,7 +152,8 @@ struct PartitionCursor {
 }
 
 impl Reader {
-    /// Looks up the partitions, resolves start and end, and starts fetching.
+    /// Looks up the partitions, resolves start and end, and starts fetching. Blocks for several
+    /// requests, one for each partition among them.
     ///
     /// # Errors
     /// Returns [`KafkaError::UnknownTopic`] for a topic that does not exist,
@@ -117,7 +172,8 @@ impl Reader {
     /// available any more, or not yet.
     ///
     /// # Errors
-    /// Returns the client's errors. A topic that does not exist is found while it is read.
+    /// Returns the client's errors. A topic that does not exist is found while it is read:
+    /// [`Reader::next`] returns the error.
     pub fn over(
         config: &KafkaConfig,
         spans: Vec<Span>,
@@ -162,8 +218,9 @@ impl Reader {
         })
     }
 
-    /// Reads the topics from their beginnings and continues with new records.
-    /// [`Reader::has_caught_up`] returns whether all records that they hold now were read.
+    /// Reads the topics from their beginnings and continues with new records, so
+    /// [`Reader::at_end`] is always false. [`Reader::has_caught_up`] returns whether all records
+    /// that they hold now were read. For views that are built from a topic and kept up to date.
     ///
     /// # Errors
     /// Returns the errors of [`Reader::open`].
@@ -195,10 +252,12 @@ impl Reader {
         self.open_lines == 0 && self.records.is_empty() && self.unreadable.is_empty()
     }
 
-    /// The next record. None if no record arrives within `timeout`, or the end is reached.
+    /// The next record. None if no record arrives within `timeout`, or the end is reached: see
+    /// [`Reader::at_end`]. A `timeout` of zero returns a record that has arrived already.
     ///
     /// The reader stays usable after an error: it reconnects by itself, so that a caller that can
-    /// wait may call again.
+    /// wait may call again. Records that arrived before the error are not lost. Call it often
+    /// enough that librdkafka's events are served, at least once a second.
     ///
     /// # Errors
     /// Returns [`KafkaError::UnreadableBatch`] once for each partition with a batch that cannot be
@@ -226,13 +285,15 @@ impl Reader {
         }
     }
 
-    /// Whether all records of the span of a partition were returned.
+    /// Whether all records of the span of a partition were taken from the client. True also for a
+    /// partition that is not part of the reading.
     pub(crate) fn has_ended(&self, topic: &str, partition: i32) -> bool {
         let at = self.index.get(topic).and_then(|of| of.get(&partition));
         at.is_none_or(|at| self.lines[*at].done)
     }
 
-    /// Stops reading a partition.
+    /// Stops reading a partition, for good. Its records that were fetched and not returned are
+    /// dropped. Does nothing for a partition that is not part of the reading.
     pub fn leave(&mut self, topic: &str, partition: i32) {
         let at = self.index.get(topic).and_then(|of| of.get(&partition));
         let Some(line) = at.map(|at| &mut self.lines[*at]) else {
@@ -382,7 +443,8 @@ fn stop_fetching(consumer: &BaseConsumer<LastFault>, topic: &str, partition: i32
     }
 }
 
-/// Returns errors that the client cannot recover from.
+/// Returns errors that the client cannot recover from. The listed ones end by themselves: the
+/// client retries, and `serve_events` notices if that takes too long.
 fn weigh(error: ClientError) -> Result<(), KafkaError> {
     match error.rdkafka_error_code() {
         // The group does not exist on the brokers, so no permission for it is needed.
@@ -401,6 +463,7 @@ fn weigh(error: ClientError) -> Result<(), KafkaError> {
     }
 }
 
+/// Copies a message, whose bytes are valid only until the next one is taken.
 fn to_record(message: Message<'_>, topic: Arc<str>) -> LogRecord {
     let timestamp_kind = message.timestamp_kind();
     LogRecord {

@@ -1,6 +1,9 @@
 //! Resolves a reading such as "the last ten of this topic" to offsets.
 //!
 //! Owns the requests before a reading starts: partitions, first and last offsets.
+//!
+//! An offset outside of a partition's log would make the client fall back to `auto.offset.reset`,
+//! and thus read everything. So every resolved offset is clamped to the available ones.
 
 use super::{Reading, Span, Start};
 use crate::kafka::error::fault::LastFault;
@@ -42,7 +45,7 @@ pub(in crate::kafka) fn resolve(
         for partition in partitions(config, &client, &topic, &wanted, timeout)? {
             let (low, high) = client
                 .fetch_watermarks(&topic, partition, timeout)
-                .map_err(|e| failed(&format!("asking for the offsets of {topic}"), e))?;
+                .map_err(|e| failed(&format!("requesting the offsets of {topic}"), e))?;
             bounds.push(Bounds {
                 topic: Arc::clone(&topic),
                 partition,
@@ -86,7 +89,7 @@ fn partitions(
     if !is_topic_name(topic) {
         return Err(unknown());
     }
-    let what = "asking for the topics";
+    let what = "requesting the topics";
     let metadata = client
         .fetch_metadata(Some(topic), timeout)
         .map_err(|error| explained(client, &config.brokers, what, timeout, error))?;
@@ -125,13 +128,15 @@ fn offsets(
     Ok(bounds.iter().map(|bounds| bounds.offset(at)).collect())
 }
 
+/// The first offset at or after a time in each partition, by one request. The end of a partition
+/// whose records are all older.
 fn offsets_at(
     client: &BaseConsumer<LastFault>,
     bounds: &[Bounds],
     ms: i64,
     timeout: Duration,
 ) -> Result<Vec<i64>, KafkaError> {
-    let asked = |e| failed("asking for the offsets of a time", e);
+    let asked = |e| failed("requesting the offsets of a time", e);
     let mut times = TopicPartitionList::with_capacity(bounds.len());
     for at in bounds {
         times
@@ -156,6 +161,7 @@ fn offsets_at(
 }
 
 impl Bounds {
+    /// The offset of `at`, within the available ones. A time is resolved by [`offsets_at`].
     fn offset(&self, at: Start) -> i64 {
         match at {
             Start::Beginning => self.low,

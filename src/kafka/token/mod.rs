@@ -3,6 +3,13 @@
 //!
 //! Owns the origin of a client's tokens and their validation. `native/login.rs` passes them to the
 //! clients. No error repeats a token.
+//!
+//! A token is validated here before librdkafka receives it, because librdkafka repeats the value in
+//! some of its errors, and those are logged.
+//!
+//! Times: a token is renewed after three quarters of its lifetime. A file is also read every five
+//! minutes, because its replacement costs nothing to notice. After a failure a file is read again
+//! after two seconds, and the process's source is called again after ten.
 
 use super::ConfigError;
 use base64::Engine as _;
@@ -21,8 +28,8 @@ use std::time::{Duration, SystemTime};
 pub(crate) const CONFIG: &str = "sasl.oauthbearer.config";
 
 /// The remedy for a client without tokens.
-pub(crate) const WHERE_FROM: &str = "set sasl.oauthbearer.config=file=/path/to/token, a JWT that is read anew at each refresh, \
-     or give tokens by evenkeel::kafka::set_token_source";
+pub(crate) const WHERE_FROM: &str = "set sasl.oauthbearer.config=file=/path/to/token, a JWT that is read again at each refresh, \
+     or provide tokens by evenkeel::kafka::set_token_source";
 
 /// The most bytes of a token file. Brokers accept requests of 512 KiB before a login.
 const BYTES_MAX: u64 = 512 * 1024;
@@ -33,7 +40,11 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The error of a source of tokens.
+/// The error of a source of tokens: any error of the service's own.
+///
+/// It is logged, and becomes the cause of [`KafkaError::Refused`](super::KafkaError::Refused) when
+/// a client has no valid token. So it must not contain a token. A source is called again after a
+/// failure, so the error need not be permanent.
 pub type TokenError = Box<dyn Error + Send + Sync>;
 
 type Source = Box<dyn Fn() -> Result<Token, TokenError> + Send + Sync>;
@@ -41,18 +52,33 @@ type Source = Box<dyn Fn() -> Result<Token, TokenError> + Send + Sync>;
 static SOURCE: OnceLock<Source> = OnceLock::new();
 
 /// A token that authenticates a client. `Debug` masks its value.
+///
+/// [`set_token_source`] shows where tokens are returned.
+///
+/// ```
+/// use evenkeel::kafka::Token;
+/// use std::time::{Duration, SystemTime};
+///
+/// let expires_at = SystemTime::now() + Duration::from_secs(900);
+/// let token = Token::new("opaque-text", "payments", expires_at)
+///     .with_extension("logicalCluster", "lkc-1");
+/// assert!(!format!("{token:?}").contains("opaque-text"));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Token {
-    /// The token as sent to the brokers: a JWT, or any other text that they understand.
+    /// The token as sent to the brokers: a JWT, or any other text that they understand. Not empty,
+    /// and visible ASCII only; otherwise the source counts as failed.
     pub value: String,
     /// The principal of the token, as the client logs it. Brokers read it from the token.
     pub principal: String,
     /// When brokers stop accepting the token. Clients request the next one after three quarters of
-    /// the time until then.
+    /// the time until then, but not within a second. A token that is expired already counts as a
+    /// failure of the source.
     pub expires_at: SystemTime,
     /// Extensions that are sent beside the token (RFC 7628), such as Confluent Cloud's
-    /// `logicalCluster` and `identityPoolId`.
+    /// `logicalCluster` and `identityPoolId`. Names consist of ASCII letters and are not `auth`;
+    /// values are visible ASCII. Default: none.
     pub extensions: BTreeMap<String, String>,
 }
 
@@ -74,7 +100,18 @@ impl Token {
     /// Reads a JWT: `exp` is its expiry and `sub` its principal. The brokers check the signature.
     ///
     /// # Errors
-    /// Returns an error if the text is no JWT or has no `exp`. An expired JWT is no error.
+    /// Returns an error if the text is no JWT or has no `exp`. An expired JWT is no error here: it
+    /// is refused when a client would use it.
+    ///
+    /// ```
+    /// use evenkeel::kafka::Token;
+    ///
+    /// // {"alg":"none"} . {"sub":"payments","exp":4102444800} . no signature
+    /// let jwt = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJwYXltZW50cyIsImV4cCI6NDEwMjQ0NDgwMH0.";
+    /// assert_eq!(Token::from_jwt(jwt)?.principal, "payments");
+    /// assert!(Token::from_jwt("opaque-text").is_err());
+    /// # Ok::<(), evenkeel::kafka::TokenError>(())
+    /// ```
     pub fn from_jwt(value: impl Into<String>) -> Result<Self, TokenError> {
         let value = value.into();
         let claims = claims(&value)?;
@@ -83,7 +120,7 @@ impl Token {
         let lifetime = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let expires_at = lifetime
             .and_then(|lifetime| SystemTime::UNIX_EPOCH.checked_add(lifetime))
-            .ok_or("the JWT does not tell when it expires (exp)")?;
+            .ok_or("the JWT has no expiry (exp)")?;
         let subject = claims.get("sub").and_then(serde_json::Value::as_str);
         let principal = subject.unwrap_or_default().to_owned();
         Ok(Self::new(value, principal, expires_at))
@@ -127,7 +164,10 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The process already has a source of tokens.
+/// The process already has a source of tokens, which stays in use.
+///
+/// It is a mistake of the program: a second part of it set a source of its own. Set it in one
+/// place, before the first client is created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the source of tokens of this process is set already")]
 pub struct TokenSourceAlreadySet;
@@ -188,7 +228,8 @@ pub(crate) enum TokenOrigin {
     Process,
 }
 
-/// `file=/path extension_NAME=VALUE`.
+/// `file=/path extension_NAME=VALUE`: the value of `sasl.oauthbearer.config`. The extensions are in
+/// the setting because a token file contains nothing but the JWT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TokenFile {
     path: PathBuf,
@@ -218,7 +259,7 @@ impl TokenOrigin {
         }
     }
 
-    /// Fetches a token that is valid now.
+    /// Fetches a token that is valid now. Blocks: on a file, or on the source of the process.
     pub(crate) fn token(&self) -> Result<Token, TokenError> {
         match self {
             Self::File(file) => file.token(),
@@ -245,7 +286,8 @@ impl TokenOrigin {
     }
 }
 
-/// Calls the process's source. It may block or panic, so it has a thread of its own.
+/// Calls the process's source. It may block or panic, so it has a thread of its own. The calling
+/// thread waits for it: it is the login thread, or the one that creates a client.
 fn of_process() -> Result<Token, TokenError> {
     let source = SOURCE.get().ok_or(WHERE_FROM)?;
     let called = std::thread::scope(|scope| {
@@ -299,12 +341,13 @@ impl TokenFile {
     }
 }
 
+/// Reads a token file, bounded in size. Refuses pipes and devices.
 fn read(path: &Path) -> Result<String, TokenError> {
     let unreadable = |error| format!("cannot read {}: {error}", path.display());
     let shown = path.display();
     // Reading a pipe would block, and is possible only once.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(format!("{shown} is no file").into());
+        return Err(format!("{shown} is not a file").into());
     }
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
@@ -317,12 +360,12 @@ fn read(path: &Path) -> Result<String, TokenError> {
     if bytes.trim_ascii().is_empty() {
         return Err(format!("{shown} is empty").into());
     }
-    String::from_utf8(bytes).map_err(|_| format!("{shown} holds no JWT").into())
+    String::from_utf8(bytes).map_err(|_| format!("{shown} contains no JWT").into())
 }
 
-/// The claims of a JWT.
+/// The claims of a JWT. Checks the form of all three parts, and no signature: the brokers do that.
 fn claims(jwt: &str) -> Result<serde_json::Map<String, serde_json::Value>, TokenError> {
-    let no_jwt = || TokenError::from("no JWT (three parts in base64url, with dots between them)");
+    let no_jwt = || TokenError::from("no JWT: expected three base64url parts, separated by dots");
     let mut parts = jwt.split('.');
     let (Some(header), Some(claims), Some(signature), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())

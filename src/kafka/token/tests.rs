@@ -58,7 +58,7 @@ fn what_is_wrong_with_a_token_file_is_told_without_the_token() {
         (b" \n", "PATH is empty"),
         (b"planted", "PATH: no JWT"),
         (b"Bearer planted.planted.planted", "PATH: no JWT"),
-        (b"\xff\xfeplanted", "PATH holds no JWT"),
+        (b"\xff\xfeplanted", "PATH contains no JWT"),
         (
             expired.as_bytes(),
             "PATH: the token expired at 2023-11-14T22:13:20Z",
@@ -81,7 +81,7 @@ fn what_is_wrong_with_a_token_file_is_told_without_the_token() {
     assert!(large.contains("larger"), "{large}");
     for (path, says) in [
         ("/no/such/token", "cannot read /no/such/token"),
-        ("/dev/zero", "/dev/zero is no file"),
+        ("/dev/zero", "/dev/zero is not a file"),
     ] {
         let source = TokenFile::parse(&format!("file={path}")).expect("a file is named");
         let error = source.token().expect_err("no file").to_string();

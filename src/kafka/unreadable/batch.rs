@@ -5,7 +5,12 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use std::fmt;
 
 /// A batch on the log that the client cannot read: damaged, or compressed by an unknown codec.
+///
+/// A consumer blocks the partition, reports it as not ready, and reads the batch again at an
+/// interval: a restored disk or another leader may have it whole. An operator can skip it. A
+/// [`Reader`](crate::kafka::reader::Reader) ends the partition there.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UnreadableBatch {
     /// The topic of the batch.
     pub topic: String,
@@ -39,7 +44,8 @@ impl UnreadableBatch {
             topic,
             partition,
             offset,
-            cause: "its batch is damaged inside: no record of it comes, and no error (check.crcs=true tells more)"
+            cause: "its batch is damaged inside: the client returns neither a record nor an error \
+                    (check.crcs=true shows more)"
                 .to_owned(),
         }
     }
@@ -56,7 +62,8 @@ impl UnreadableBatch {
     }
 }
 
-/// Whether the error means a batch that remains unreadable.
+/// Whether the error means a batch that remains unreadable, as opposed to one that the next fetch
+/// may return whole. Every such code has a text in [`cause`].
 pub(crate) fn is_unreadable(code: Code) -> bool {
     matches!(
         code,
@@ -73,7 +80,8 @@ fn cause(code: Code, text: &str) -> Option<String> {
     let codec = codec(text);
     Some(match (code, codec) {
         (Code::NotImplemented, Some(4)) => {
-            "its batch is compressed with zstd, which this build does not know; build with evenkeel's feature zstd"
+            "its batch is compressed with zstd, which this librdkafka lacks; use one that is \
+             built with zstd"
                 .to_owned()
         }
         (Code::NotImplemented, Some(codec)) => {
@@ -86,11 +94,13 @@ fn cause(code: Code, text: &str) -> Option<String> {
             "its batch is compressed with {} and cannot be decompressed: it is damaged",
             codec_name(codec)
         ),
-        (Code::BadCompression, None) => "its batch cannot be decompressed: it is damaged".to_owned(),
-        (Code::BadMessage, _) => "its batch is damaged: the checksum is another one".to_owned(),
-        (Code::InvalidMessage, _) => "the broker says that its batch is damaged".to_owned(),
+        (Code::BadCompression, None) => {
+            "its batch cannot be decompressed: it is damaged".to_owned()
+        }
+        (Code::BadMessage, _) => "its batch is damaged: its checksum does not match".to_owned(),
+        (Code::InvalidMessage, _) => "the broker reports that its batch is damaged".to_owned(),
         (Code::MessageSizeTooLarge, _) => {
-            "its batch is damaged, or larger than the client takes in (receive.message.max.bytes)"
+            "its batch is damaged, or larger than the client accepts (receive.message.max.bytes)"
                 .to_owned()
         }
         _ => return None,
@@ -128,7 +138,7 @@ mod tests {
             let cause = cause(code, text).expect("it stands for a batch");
             assert!(cause.contains(expected), "{cause}");
         };
-        check(Code::NotImplemented, &text("0x4"), "feature zstd");
+        check(Code::NotImplemented, &text("0x4"), "built with zstd");
         check(Code::NotImplemented, &text("0x7"), "codec 7");
         check(Code::NotImplemented, "Unsupported MagicByte 9", "format");
         check(Code::BadCompression, &text("0x1"), "gzip");

@@ -1,4 +1,9 @@
 //! Writes rows in the caller's transaction.
+//!
+//! The order of the rows of a key must be the order of the commits. Numbers alone do not give it: a
+//! transaction may draw a number, and commit after one that drew a later number. Therefore a
+//! transaction takes a lock of the key first and holds it until it ends, so numbers of a key are
+//! drawn in the order of the commits.
 
 use super::super::OutboxError;
 use super::super::row::Row;
@@ -67,6 +72,7 @@ pub(crate) async fn append(
 /// Rows by column, as `unnest` takes them.
 #[derive(Default)]
 struct Columns {
+    /// The hashes of the keys, with repetitions.
     locks: Vec<i64>,
     ids: Vec<String>,
     topics: Vec<String>,
@@ -82,6 +88,7 @@ struct Columns {
 }
 
 impl Columns {
+    /// Adds a record as a row. A keyless record adds no lock.
     fn push(&mut self, record: &OutgoingRecord) {
         let row = Row::of(record);
         if record.key.is_some() {

@@ -3,6 +3,11 @@
 //! Owns its connections. Two transactions that publish on one key wait for each other (a lock by
 //! the key's hash, until the end of the transaction), so the order of the rows is the order of the
 //! commits.
+//!
+//! `append.rs` writes rows in the caller's transaction, `store.rs` holds the statements of relays,
+//! `schema.rs` the tables and their versions, and `wake_up.rs` the notifications. Row numbers come
+//! from a sequence that must not cache numbers per session: a number drawn earlier would be used
+//! later.
 
 mod append;
 mod schema;
@@ -26,6 +31,10 @@ use wake_up::WakeUp;
 
 /// An outbox in PostgreSQL. Cheap to clone; clones share the connections.
 ///
+/// It writes through the caller's connection and needs none of its own for that. Its tables are in
+/// the database that the caller's transactions use; several services may share them.
+///
+/// # Examples
 /// ```no_run
 /// use evenkeel::event::{Event, EventType};
 /// use evenkeel::outbox::PostgresOutbox;
@@ -55,12 +64,23 @@ pub struct PostgresOutbox {
     wake_up: Arc<WakeUp>,
 }
 
+impl std::fmt::Debug for PostgresOutbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresOutbox")
+            .field("database", &self.database.name())
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
 impl PostgresOutbox {
     /// Connects to the database at this URL. Creates or upgrades the outbox's tables. Use
     /// `?pgbouncer=true` in the URL for a pooler that assigns server connections per transaction.
     ///
     /// # Errors
-    /// If the database cannot be reached, or its outbox has a newer version.
+    /// [`OutboxError::Store`] if the URL cannot be parsed, the database cannot be reached or
+    /// refuses the user; [`OutboxError::Foreign`] if its outbox has a newer version, or a sequence
+    /// that caches numbers. No error contains the URL.
     pub async fn open(url: &str) -> Result<Self, OutboxError> {
         Self::open_with(url, &PostgresOutboxSettings::default()).await
     }
@@ -75,7 +95,7 @@ impl PostgresOutbox {
         settings: &PostgresOutboxSettings,
     ) -> Result<Self, OutboxError> {
         let database = Database::at(url, settings.pool());
-        let database = database.map_err(OutboxError::during("read the address"))?;
+        let database = database.map_err(OutboxError::during("parse the address"))?;
         Self::prepared(database, settings).await
     }
 
@@ -112,7 +132,7 @@ impl PostgresOutbox {
         settings: &PostgresOutboxSettings,
     ) -> Result<Self, OutboxError> {
         let database = Database::of(pool, settings.pgbouncer);
-        let database = database.map_err(OutboxError::during("look at the pool"))?;
+        let database = database.map_err(OutboxError::during("check the pool"))?;
         Self::prepared(database, settings).await
     }
 
@@ -149,17 +169,26 @@ impl PostgresOutbox {
     /// The SQL that upgrades the outbox's tables from the version `from` (0 for none) to the newest
     /// one, for teams that run migrations themselves; see
     /// [`Migration::Elsewhere`](crate::postgres::Migration::Elsewhere). Run it in one transaction.
+    ///
+    /// # Examples
+    /// ```
+    /// use evenkeel::outbox::PostgresOutbox;
+    ///
+    /// assert!(PostgresOutbox::migration_sql(0).contains("CREATE TABLE evenkeel_outbox"));
+    /// ```
     pub fn migration_sql(from: usize) -> String {
         schema::migration(from)
     }
 
-    /// Sets how events are encoded and validated.
+    /// Sets how events are encoded and validated. Concerns this handle and its later clones.
+    #[must_use]
     pub fn with_settings(mut self, settings: OutboxSettings) -> Self {
         self.settings = settings;
         self
     }
 
-    /// A pool of connections to the database.
+    /// A pool of connections to the database: the pool of the service, or evenkeel's own, which
+    /// then has [`PostgresOutboxSettings::connections`].
     pub fn pool(&self) -> &PgPool {
         self.database.pool()
     }
@@ -169,8 +198,12 @@ impl PostgresOutbox {
     }
 
     /// Wakes the relays, including those of other processes: call it after a commit. Without it
-    /// relays are notified of a commit that follows soon after [`PostgresOutbox::publish`], and
-    /// find other commits by polling.
+    /// relays are notified of a commit that follows within 50 ms of [`PostgresOutbox::publish`],
+    /// and find other commits by polling. Does not block: a task notifies, at most every 10 ms for
+    /// all callers.
+    ///
+    /// # Panics
+    /// Outside of a runtime of tokio.
     pub fn wake(&self) {
         self.wake_up.tell(&self.database);
     }
@@ -199,10 +232,33 @@ impl PostgresOutbox {
     }
 
     /// Publishes several events of one type like [`PostgresOutbox::publish`], in this order, in one
-    /// round trip.
+    /// round trip. It takes the locks of all keys in one fixed order, so two such calls cannot wait
+    /// for each other.
     ///
     /// # Errors
     /// The errors of [`PostgresOutbox::publish`]; none of the events is written.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use evenkeel::event::{Event, EventType};
+    /// # use evenkeel::outbox::{OutboxError, PostgresOutbox};
+    /// # use evenkeel::sqlx::PgConnection;
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct Paid { cents: i64 }
+    /// # impl EventType for Paid {
+    /// #     const TYPE: &'static str = "example.paid.v1";
+    /// #     const TOPIC: &'static str = "example.payments";
+    /// #     fn key(&self) -> String { String::new() }
+    /// # }
+    /// # async fn example(
+    /// #     outbox: PostgresOutbox,
+    /// #     tx: &mut PgConnection,
+    /// # ) -> Result<(), OutboxError> {
+    /// let paid = [100, 250].map(|cents| Event::new("/shop/web", Paid { cents }));
+    /// outbox.publish_all(tx, &paid).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn publish_all<T: EventType>(
         &self,
         connection: &mut PgConnection,

@@ -52,6 +52,9 @@ pub(super) const NEWEST: usize = MIGRATIONS.len();
 
 /// Creates missing tables, if the settings allow it, and checks the version, in the transaction of
 /// `connection`. That transaction holds the schema lock from then on.
+///
+/// # Errors
+/// [`OutboxError::Foreign`] for a version that this process may not use, with the remedy.
 pub(crate) async fn prepare(
     connection: &mut PgConnection,
     migration: Migration,
@@ -73,7 +76,8 @@ pub(crate) async fn prepare(
     one_by_one(connection).await
 }
 
-/// The SQL that upgrades the outbox from this version to the newest one.
+/// The SQL that upgrades the outbox from this version to the newest one. The last statement sets
+/// the version, and only upwards: two instances of different releases may start at the same time.
 pub(super) fn migration(from: usize) -> String {
     let steps = MIGRATIONS.get(from..).unwrap_or_default().concat();
     let slots = i32::from(SLOTS) - 1;
@@ -93,12 +97,13 @@ async fn one_by_one(connection: &mut PgConnection) -> Result<(), OutboxError> {
     )
     .fetch_optional(connection)
     .await
-    .map_err(OutboxError::during("look at its sequence"))?;
+    .map_err(OutboxError::during("check its sequence"))?;
     match stock {
         Some(stock) if stock > 1 => Err(OutboxError::Foreign {
             reason: format!(
-                "gives each session {stock} numbers in stock, so that events of one key would leave out of order; mend it with: \
-                 ALTER TABLE evenkeel_outbox ALTER COLUMN sequence SET CACHE 1"
+                "caches {stock} numbers of its sequence for each session, so that events of one \
+                 key would be published out of order; fix it with: ALTER TABLE evenkeel_outbox \
+                 ALTER COLUMN sequence SET CACHE 1"
             ),
         }),
         _ => Ok(()),

@@ -17,6 +17,7 @@ use sqlx::postgres::PgRow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// Registers a relay or extends its registration, and removes those that have expired.
 const ATTEND: &str = "
     WITH gone AS (
         DELETE FROM evenkeel_outbox_relay WHERE expires_at < clock_timestamp() AND id <> $1
@@ -24,19 +25,26 @@ const ATTEND: &str = "
     INSERT INTO evenkeel_outbox_relay (id, expires_at) VALUES ($1, clock_timestamp() + $2 * interval '1 millisecond')
     ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at";
 
+/// The registered relays, in an order that does not depend on the locale: all relays must agree on
+/// it.
 const RELAYS: &str = "SELECT id FROM evenkeel_outbox_relay WHERE expires_at > clock_timestamp() ORDER BY id COLLATE \"C\"";
 
+/// The leases that hold, with the time that is left by the server's clock.
 const LEASES: &str = "
     SELECT slot, owner, (extract(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint AS expires_in_ms
     FROM evenkeel_outbox_lease WHERE owner IS NOT NULL AND expires_at > clock_timestamp() ORDER BY slot";
 
+/// Takes slots that are free, expired or already this relay's. The condition is part of the update,
+/// so of two relays that want one slot, one gets it.
 const LEASE: &str = "
     UPDATE evenkeel_outbox_lease SET owner = $1, expires_at = clock_timestamp() + $3 * interval '1 millisecond'
     WHERE slot = ANY($2) AND (owner IS NULL OR owner = $1 OR expires_at <= clock_timestamp())
     RETURNING slot";
 
+/// Frees slots of this relay. Those that another one has taken meanwhile stay untouched.
 const RELEASE: &str = "UPDATE evenkeel_outbox_lease SET owner = NULL, expires_at = NULL WHERE owner = $1 AND slot = ANY($2)";
 
+/// Frees all slots of this relay and removes its registration, in one statement.
 const LEAVE: &str = "
     WITH gone AS (DELETE FROM evenkeel_outbox_relay WHERE id = $1)
     UPDATE evenkeel_outbox_lease SET owner = NULL, expires_at = NULL WHERE owner = $1";
@@ -62,12 +70,15 @@ const DELETE: &str = "
     USING unnest($1::bigint[], $2::text[]) AS gone (sequence, id)
     WHERE published.sequence = gone.sequence AND published.id = gone.id AND (SELECT count(*) FROM unsynced) > 0";
 
+/// Writes reasons beside rows. The first time is kept, so operators see since when a key is held.
 const MARK: &str = "
     UPDATE evenkeel_outbox AS refused
     SET failure = mark.failure, failed_at = coalesce(refused.failed_at, clock_timestamp())
     FROM unnest($1::bigint[], $2::text[], $3::text[]) AS mark (sequence, id, failure)
     WHERE refused.sequence = mark.sequence AND refused.id = mark.id";
 
+/// A key with a marked row counts as held, whichever of its rows it is: its later rows wait behind
+/// it.
 const IS_DRAINED: &str = "
     SELECT NOT EXISTS (
         SELECT 1 FROM evenkeel_outbox
@@ -94,6 +105,7 @@ const OPEN_TRANSACTION: &str = "
       AND a.xact_start < clock_timestamp() - $1 * interval '1 millisecond'
     ORDER BY a.xact_start LIMIT 1";
 
+/// The held keys, the longest wait first, each with the number of its rows.
 const HELD: &str = "
     SELECT sequence, id, type, aggregatetype, aggregateid, failure, waiting.rows AS pending,
            (extract(epoch FROM failed_at) * 1000)::bigint AS since_ms
@@ -105,7 +117,7 @@ const HELD: &str = "
 
 impl Store for PostgresOutbox {
     fn attend<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, Standing> {
-        let failed = OutboxError::during("say who publishes from it");
+        let failed = OutboxError::during("register the relay");
         Box::pin(async move {
             let mut session = self.database.session().await.map_err(&failed)?;
             sqlx::query(ATTEND)
@@ -156,11 +168,11 @@ impl Store for PostgresOutbox {
 
     fn release<'a>(&'a self, relay: &'a str, slots: &'a [i16]) -> Answer<'a, ()> {
         let query = sqlx::query(RELEASE).bind(relay).bind(slots);
-        self.execute("give slots back", query)
+        self.execute("release slots", query)
     }
 
     fn leave<'a>(&'a self, relay: &'a str) -> Answer<'a, ()> {
-        self.execute("give slots back", sqlx::query(LEAVE).bind(relay))
+        self.execute("release slots", sqlx::query(LEAVE).bind(relay))
     }
 
     fn read<'a>(&'a self, page: &'a Page) -> Answer<'a, ReadPage> {
@@ -197,7 +209,7 @@ impl Store for PostgresOutbox {
 
     fn is_drained<'a>(&'a self, without_topics: &'a [String]) -> Answer<'a, bool> {
         Box::pin(async move {
-            let failed = OutboxError::during("see whether it is empty");
+            let failed = OutboxError::during("check whether it is drained");
             let mut session = self.database.session().await.map_err(&failed)?;
             let is_drained = sqlx::query_scalar(IS_DRAINED).bind(without_topics);
             is_drained.fetch_one(&mut *session).await.map_err(failed)
@@ -227,7 +239,7 @@ impl Store for PostgresOutbox {
 
     fn open_transaction(&self, age: Duration) -> Answer<'_, Option<OpenTransaction>> {
         Box::pin(async move {
-            let failed = OutboxError::during("look for open transactions");
+            let failed = OutboxError::during("find open transactions");
             let mut session = self.database.session().await.map_err(&failed)?;
             let row = sqlx::query(OPEN_TRANSACTION)
                 .bind(store::milliseconds(age))
@@ -288,6 +300,7 @@ impl Store for PostgresOutbox {
 }
 
 impl PostgresOutbox {
+    /// Runs a statement that returns no rows, in a session of its own.
     fn execute<'a>(
         &'a self,
         doing: &'static str,
@@ -307,6 +320,8 @@ fn columns<'a>(rows: impl Iterator<Item = &'a RowId>) -> (Vec<i64>, Vec<&'a str>
     rows.map(|row| (row.sequence, &*row.event)).unzip()
 }
 
+/// The rows of [`READ`]. Each row carries the number of rows that were found before the limit of
+/// bytes.
 fn read_page(rows: Vec<PgRow>, rows_max: usize) -> Result<ReadPage, sqlx::Error> {
     let found: i64 = match rows.first() {
         Some(row) => row.try_get("found")?,
@@ -316,6 +331,7 @@ fn read_page(rows: Vec<PgRow>, rows_max: usize) -> Result<ReadPage, sqlx::Error>
     Ok(ReadPage::of(rows?, found, rows_max))
 }
 
+/// A row as a relay reads it. The type is not read: no record is built from it.
 fn stored_row(row: PgRow) -> Result<StoredRow, sqlx::Error> {
     let columns = Row {
         id: row.try_get("id")?,
@@ -334,6 +350,7 @@ fn stored_row(row: PgRow) -> Result<StoredRow, sqlx::Error> {
     Ok(columns.into_stored(row.try_get("sequence")?, i64::from(size)))
 }
 
+/// A row of [`HELD`].
 fn held_key(row: PgRow) -> Result<HeldKey, sqlx::Error> {
     Ok(HeldKey {
         sequence: row.try_get("sequence")?,

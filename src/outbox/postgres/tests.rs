@@ -55,7 +55,7 @@ async fn a_sequence_that_gives_sessions_numbers_in_stock_is_refused() {
     let refused = stock(50).await.err().expect("order would be lost");
     let refused = refused.to_string();
     assert!(
-        refused.contains("50 numbers in stock") && refused.contains("SET CACHE 1"),
+        refused.contains("caches 50 numbers") && refused.contains("SET CACHE 1"),
         "{refused}"
     );
 }

@@ -3,6 +3,11 @@
 //! Owns that connection, which is outside of the pool: it is kept as long as a relay waits, and a
 //! pool may have a single connection. If it fails, for example behind a pooler that assigns
 //! connections per transaction, relays still poll.
+//!
+//! Notifications are hints: each read of the table stands for itself, and a lost notification costs
+//! one poll interval. Writers do not notify in their own transaction, because PostgreSQL serialises
+//! the commits of notifying transactions; a task of the publishing process notifies a moment later,
+//! and again until the commit is likely.
 
 use crate::postgres::Database;
 use futures_util::future::BoxFuture;
@@ -36,7 +41,7 @@ pub(super) struct WakeUp {
     telling: std::sync::Mutex<Telling>,
 }
 
-/// Pending notifications.
+/// Pending notifications. One task at most notifies; callers extend its time.
 #[derive(Default)]
 struct Telling {
     /// Commits are expected until then.
@@ -66,6 +71,7 @@ impl WakeUp {
         }
     }
 
+    /// Notifies until the expected commits are likely to have happened, less and less often.
     async fn notifying(self: Arc<Self>, database: Database) {
         let mut pause = NOTIFY_INTERVAL;
         loop {
@@ -75,7 +81,10 @@ impl WakeUp {
             // A statement that is not prepared is a single statement for a pooler too.
             let notify = sqlx::raw_sql(NOTIFY).execute(database.pool());
             if let Err(error) = notify.await {
-                tracing::debug!(%error, "failed to notify the relays of other processes; they poll");
+                tracing::debug!(
+                    %error,
+                    "failed to notify the relays of other processes; they poll"
+                );
             }
             let mut telling = self.telling();
             pause = match telling.until == until {
@@ -90,6 +99,7 @@ impl WakeUp {
         }
     }
 
+    /// The pending notifications. Never locked over an await.
     fn telling(&self) -> std::sync::MutexGuard<'_, Telling> {
         self.telling.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,6 +116,9 @@ impl WakeUp {
         })
     }
 
+    /// Waits for a notification of another process. Returns also after the connection was opened or
+    /// lost, because a commit may have been missed meanwhile. One relay of the process listens; the
+    /// others wait for the lock or for its word. The connection is kept for the next call.
     async fn listen(&self, database: &Database) {
         if database.is_pooled() {
             // A pooler forwards no notifications: the relay polls.

@@ -1,6 +1,9 @@
 //! Counts the held keys of each topic, and decides when they stop the topic.
 //!
 //! Owns the two limits; knows no key.
+//!
+//! Without these limits a topic that does not exist would cost an attempt for each of its keys, and
+//! memory for each of them. A stopped topic costs a read that passes over its rows.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +19,7 @@ pub(super) const UNFIT_KEYS_MAX: usize = 10_000;
 /// Why a key is held.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum BlockReason {
+    /// It is not held.
     No,
     /// Its row is unfit.
     Unfit,
@@ -29,6 +33,7 @@ pub(super) struct BlockedKeys {
     by_topic: BTreeMap<String, Count>,
 }
 
+/// The held keys of a topic, by reason. A topic without any has no entry.
 #[derive(Default, PartialEq)]
 struct Count {
     unfit: usize,
@@ -72,6 +77,7 @@ impl Count {
         }
     }
 
+    /// Whether this many held keys stop their topic.
     fn stops(&self) -> bool {
         self.refused >= REFUSED_KEYS_MAX || self.unfit >= UNFIT_KEYS_MAX
     }

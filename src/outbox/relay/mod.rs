@@ -4,6 +4,26 @@
 //! Owns one task. `window` and `slot_leases` decide and are pure; `run` calls the store and the
 //! publisher accordingly. Several relays on one store share its slots; when a relay is killed, the
 //! others take over its slots as its leases expire.
+//!
+//! # The loop
+//! One round: call the store for all pending work (renew, delete, mark, release, read, watch), hand
+//! ready rows to the publisher, then wait for the first of: a stop, an acknowledgement, a commit, a
+//! time. All results are collected between two rounds, so the store sees few and large calls.
+//!
+//! # Invariants
+//! - At most one row of a key is being sent (`window`).
+//! - A row is sent only while its slot's lease holds by this process's clock (`slot_leases`).
+//! - A row is deleted only after its acknowledgement, and by number and event id.
+//! - A key is read again only after the store has deleted its published rows.
+//!
+//! # Cancellation
+//! Dropping the task loses nothing: all decisions are derived from the table. Sends on their way
+//! may still land; they are repetitions or the next row of their key.
+//!
+//! # Files
+//! `service.rs`, `settings.rs` and `report.rs` are public. `run.rs` is the task, `window.rs` and
+//! `blocked_keys.rs` the rows in memory, `telemetry.rs` logs and metrics, and `simulation.rs`
+//! thousands of random schedules against the window.
 
 mod blocked_keys;
 mod report;

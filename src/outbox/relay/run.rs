@@ -3,6 +3,10 @@
 //!
 //! Owns the order of the steps and the behaviour when the store does not answer. Every call to the
 //! store has a deadline that leaves time to renew a lease.
+//!
+//! Every deadline derives from the lease: renewed after a third, each call of the store within a
+//! quarter, given up a tenth before its end. A call that fails at its limit leaves time to try it
+//! once more: 1/3 + 1/4 + 1/4 of the lease is less than 9/10.
 
 use super::super::OutboxError;
 use super::super::store::{Answer, RowId, Store};
@@ -36,11 +40,16 @@ const LOOK_LATER: Duration = Duration::from_millis(20);
 /// The key of a row and the result of its send; `None` if it was not sent.
 type Sent = (i64, Option<Result<(), PublishError>>);
 
-/// Bounds the wait for the store's answer.
+/// Bounds the wait for the store's answer. At the bound the call is dropped, which leaves the store
+/// consistent.
 #[derive(Clone, Copy)]
 struct AnswerLimit(Duration);
 
 impl AnswerLimit {
+    /// Waits for an answer. `doing` completes "the outbox cannot …".
+    ///
+    /// # Errors
+    /// The store's error, or [`OutboxError::NoAnswer`].
     async fn ask<T>(self, doing: &'static str, answer: Answer<'_, T>) -> Result<T, OutboxError> {
         match timeout(self.0, answer).await {
             Ok(answer) => answer,
@@ -52,6 +61,7 @@ impl AnswerLimit {
     }
 }
 
+/// A running relay: the state of its task. Nothing else holds a part of it, so nothing is locked.
 pub(super) struct Running {
     store: Arc<dyn Store>,
     publisher: Publisher,
@@ -63,16 +73,21 @@ pub(super) struct Running {
     name: String,
     window: Window,
     leases: SlotLeases,
+    /// The rows being sent, at most one of each key.
     sends: FuturesUnordered<BoxFuture<'static, Sent>>,
     /// Refused rows and their reasons, to be written beside the rows.
     marks: BTreeMap<RowId, String>,
     /// Some rows may not have been read.
     may_have_more: bool,
+    /// When the leases are renewed next.
     renew_at: Instant,
+    /// When the backlog is measured next.
     watch_at: Instant,
     /// The store did not answer: it is not called until then.
     store_down_until: Option<Instant>,
+    /// The store is not called until then, to gather work for one round.
     rest_until: Instant,
+    /// Counted during the run; completed at its end.
     report: RelayReport,
 }
 
@@ -132,11 +147,16 @@ impl Running {
         ended.map(|()| self.report)
     }
 
+    /// Ends this relay's part of the health: well, or with the reason of its failure.
     fn end_part(&self, ended: &Result<(), OutboxError>) {
         let failure = ended.as_ref().err().map(ToString::to_string);
         self.part.end(failure.as_deref());
     }
 
+    /// The loop: publishes until `stop`, or until drained if `until_empty`.
+    ///
+    /// # Errors
+    /// [`OutboxError::Producer`] only.
     async fn go_on(
         &mut self,
         stop: &CancellationToken,
@@ -182,17 +202,20 @@ impl Running {
         others.into_iter().flatten().fold(ask_at, Instant::min)
     }
 
+    /// Whether there is work for the store now.
     fn has_to_ask(&self) -> bool {
         self.may_have_more && self.can_read()
             || self.window.has_published()
             || !self.marks.is_empty()
     }
 
+    /// Whether a read could bring rows: there is room, and a slot to read from.
     fn can_read(&self) -> bool {
         self.window.has_room() && !self.leases.slots().is_empty()
     }
 
-    /// Calls the store for all pending work. A missing answer does not end the relay.
+    /// Calls the store for all pending work. A missing answer does not end the relay: it rests for
+    /// [`STORE_RETRY`] and is reported as not ready. The loss is logged once, and so is the return.
     async fn ask_store(&mut self) {
         let now = Instant::now();
         let over = self.leases.expire(now);
@@ -220,10 +243,14 @@ impl Running {
         }
     }
 
+    /// Sets the readiness of this relay.
     fn say_ready(&self, state: Result<(), String>) {
         self.part.set_ready(COMPONENT, state);
     }
 
+    /// The calls of a round, in this order: renewing first, because a lease that ends stops
+    /// everything, and deleting before reading, because a key is read only without undeleted rows.
+    /// The first error ends the round; the remaining work stays pending.
     async fn ask_in_turn(&mut self, now: Instant) -> Result<(), OutboxError> {
         if now >= self.renew_at {
             self.renew().await?;
@@ -241,10 +268,9 @@ impl Running {
     /// Renews this relay's leases, and takes or releases slots to make the shares even.
     async fn renew(&mut self) -> Result<(), OutboxError> {
         let lease = self.settings.lease;
-        let standing = self.answer_limit.ask(
-            "say who publishes from it",
-            self.store.attend(&self.name, lease),
-        );
+        let standing = self
+            .answer_limit
+            .ask("register the relay", self.store.attend(&self.name, lease));
         let standing = standing.await?;
         let shares = slot_leases::decide(&self.name, &standing, &self.leases.slots());
         self.leases.leave(&shares.surplus);
@@ -264,6 +290,7 @@ impl Running {
         Ok(())
     }
 
+    /// Deletes the acknowledged rows.
     async fn delete(&mut self) -> Result<(), OutboxError> {
         let published = self.window.published();
         if published.is_empty() {
@@ -278,6 +305,7 @@ impl Running {
         Ok(())
     }
 
+    /// Writes the reasons of refused rows beside them, for operators.
     async fn mark(&mut self) -> Result<(), OutboxError> {
         if self.marks.is_empty() {
             return Ok(());
@@ -297,12 +325,13 @@ impl Running {
             return Ok(());
         }
         self.answer_limit
-            .ask("give slots back", self.store.release(&self.name, &idle))
+            .ask("release slots", self.store.release(&self.name, &idle))
             .await?;
         self.leases.released(&idle);
         Ok(())
     }
 
+    /// Reads the next rows, if the window has room and more may be there.
     async fn read(&mut self) -> Result<(), OutboxError> {
         if !self.may_have_more {
             return Ok(());
@@ -331,7 +360,7 @@ impl Running {
             .open_transaction(self.settings.open_transaction_max);
         let open = self
             .answer_limit
-            .ask("look for open transactions", open)
+            .ask("find open transactions", open)
             .await?;
         telemetry::transaction_seen(&self.part, open.as_ref());
         let held = self.window.held_keys();
@@ -373,6 +402,11 @@ impl Running {
         }
     }
 
+    /// Records the result of a send. Refusals of the topic (no such topic, no permission) are told
+    /// apart from those of the row, because the former will meet its other keys too.
+    ///
+    /// # Errors
+    /// [`OutboxError::Producer`] if the producer is unusable.
     fn settle(&mut self, (key, sent): Sent) -> Result<(), OutboxError> {
         let outcome = match sent {
             None => Outcome::NotSent,
@@ -417,7 +451,9 @@ impl Running {
         }
         let stopped = self.window.stopped_topics();
         let is_drained = self.store.is_drained(&stopped);
-        let is_drained = self.answer_limit.ask("see whether it is empty", is_drained);
+        let is_drained = self
+            .answer_limit
+            .ask("check whether it is drained", is_drained);
         is_drained.await.unwrap_or(false)
     }
 
@@ -444,7 +480,7 @@ impl Running {
             self.delete().await?;
             self.mark().await?;
             self.answer_limit
-                .ask("give slots back", self.store.leave(&self.name))
+                .ask("release slots", self.store.leave(&self.name))
                 .await
         };
         if let Err(error) = left.await {

@@ -6,11 +6,18 @@ use super::settings::RelaySettings;
 use crate::outbox::{OutboxError, OutboxStore};
 use crate::publisher::Publisher;
 use crate::telemetry::Health;
+use std::fmt;
 use tokio_util::sync::CancellationToken;
 
 /// Publishes the committed events of an outbox.
 ///
+/// Any number of relays may run on one outbox, in one process or in several: they share its keys. A
+/// relay is one task; it publishes many keys at a time and one event of a key at a time. It waits
+/// for a store or brokers that do not answer, and reports a missing store as not ready in
+/// [`Health`].
+///
 /// # Examples
+/// In a program of its own:
 /// ```no_run
 /// use evenkeel::kafka::KafkaConfig;
 /// use evenkeel::outbox::{OutboxStore, Relay};
@@ -26,11 +33,41 @@ use tokio_util::sync::CancellationToken;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// Beside the handlers of a service, with one deadline for the whole stop:
+/// ```no_run
+/// # use evenkeel::outbox::{OutboxError, OutboxStore, Relay};
+/// # use evenkeel::publisher::Publisher;
+/// # use tokio_util::sync::CancellationToken;
+/// # async fn example(store: OutboxStore, publisher: Publisher) -> Result<(), OutboxError> {
+/// let (stop, late) = (CancellationToken::new(), CancellationToken::new());
+/// let relay = Relay::new(store, publisher).run_then_drain(stop.clone(), late.clone());
+/// let relay = tokio::spawn(relay);
+/// // The handlers have ended: publish what they have written, for ten seconds at most.
+/// stop.cancel();
+/// tokio::spawn(async move {
+///     tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+///     late.cancel();
+/// });
+/// let report = relay.await.expect("the relay does not panic")?;
+/// println!("{} events published", report.published);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a relay publishes nothing until it runs"]
 pub struct Relay {
     store: OutboxStore,
     publisher: Publisher,
     settings: RelaySettings,
     health: Health,
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Relay {
@@ -62,6 +99,8 @@ impl Relay {
     /// releases its slots.
     ///
     /// If the store or the brokers do not answer, the relay waits for them without a limit.
+    /// Dropping the future ends the relay at once: its slots are free when their leases expire, and
+    /// events without an acknowledgement are published again.
     ///
     /// # Errors
     /// [`OutboxError::Setting`] for invalid settings, [`OutboxError::Producer`] if the producer
@@ -72,7 +111,8 @@ impl Relay {
     }
 
     /// Publishes until only held keys are left, or until `stop`. If a topic refuses many keys, all
-    /// its keys are held.
+    /// its keys are held. For jobs that must end, such as a migration or a test; events that are
+    /// committed meanwhile are published too.
     ///
     /// # Errors
     /// The errors of [`Relay::run`].
@@ -98,6 +138,7 @@ impl Relay {
         self.running().run_then_drain(&stop, &late).await
     }
 
+    /// The task of this relay.
     fn running(self) -> Running {
         let store = self.store.port();
         Running::new(store, self.publisher, self.settings, self.health)

@@ -1,6 +1,9 @@
 //! Thousands of random schedules of relays, brokers and crashes, and the invariants of each: every
 //! event is on the log at least once, the first occurrences of a key are in order, however late a
 //! send lands, and no row stays in a window.
+//!
+//! The real window runs against a model of the table and the log, on a single thread with a seeded
+//! random source: a failing seed can be repeated. Time is a variable, so a run takes no time.
 
 use super::super::store::{ReadPage, RowId, StoredRow};
 use super::settings::RelaySettings;
@@ -19,6 +22,7 @@ const STEPS: usize = 600;
 /// The only slot: relays hold it in turn, and some believe to hold it for too long.
 const SLOT: i16 = 0;
 
+/// The table, the log, and the relays between them.
 struct World {
     random: StdRng,
     now: Instant,
@@ -34,6 +38,8 @@ struct World {
     settings: RelaySettings,
 }
 
+/// A relay: its window and the rows that it has sent. Any number of relays may believe to hold the
+/// slot.
 struct Relay {
     window: Window,
     under_way: Vec<StoredRow>,
@@ -67,10 +73,12 @@ impl World {
         }
     }
 
+    /// True once in so many times.
     fn chance(&mut self, one_in: u32) -> bool {
         self.random.random_range(0..one_in) == 0
     }
 
+    /// A service commits one event.
     fn write(&mut self) {
         self.next_sequence += 1;
         // A few keys have most of the rows.
@@ -128,6 +136,7 @@ impl World {
         relay.may_have_more = relay.window.take(ReadPage { rows, is_whole });
     }
 
+    /// Sends all rows that the window gives, and checks that no key has two on their way.
     fn send(&mut self, relay: usize) {
         let relay = &mut self.relays[relay];
         let has_slot = relay.has_slot;
@@ -143,6 +152,7 @@ impl World {
         }
     }
 
+    /// A row arrives at the log.
     fn land(&mut self, row: &StoredRow) {
         self.log.push((row.key_hash, row.id.sequence));
     }
@@ -179,6 +189,7 @@ impl World {
         window.settle(row.key_hash, outcome, self.now, random);
     }
 
+    /// Deletes the acknowledged rows, like the store.
     fn delete(&mut self, relay: usize) {
         let published = self.relays[relay].window.published();
         for row in &published {
@@ -189,6 +200,8 @@ impl World {
         relay.may_have_more |= !published.is_empty();
     }
 
+    /// A kill, a lost or regained slot, a row deleted by an operator, or a late arrival of a killed
+    /// relay's row.
     fn fault(&mut self, relay: usize) {
         match self.random.random_range(0..5) {
             0 => {
@@ -234,6 +247,7 @@ impl World {
         }
     }
 
+    /// One random step of one relay.
     fn step(&mut self, with_faults: bool) {
         let relay = self.random.random_range(0..RELAYS);
         match self.random.random_range(0..7) {
@@ -252,6 +266,7 @@ impl World {
         }
     }
 
+    /// Nothing is lost, and first occurrences of a key are in the order of its numbers.
     fn check(&self, seed: u64) {
         let mut seen: BTreeMap<i64, i64> = BTreeMap::new();
         let mut landed = BTreeSet::new();
@@ -271,6 +286,7 @@ impl World {
     }
 }
 
+/// A schedule with faults, then one without, until everything is published.
 fn run(seed: u64) {
     let mut world = World::new(seed);
     for _ in 0..STEPS {

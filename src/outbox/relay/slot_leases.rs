@@ -2,6 +2,16 @@
 //!
 //! Owns the decision which slots to keep, claim and release, and the end of each lease of this
 //! relay. Knows no store: it requests slots, and the store grants or refuses them.
+//!
+//! # Clocks
+//! The store measures leases by its own clock and returns the time left; this relay measures by its
+//! monotonic clock, from before the call. Its lease therefore ends earlier than the one in the
+//! store, whatever the clocks of other machines show.
+//!
+//! # Convergence
+//! Each relay computes the same shares from the registered names, without talking to the others:
+//! surplus slots are released first and taken by others in their next round. No slot is taken from
+//! an owner whose lease holds.
 
 use crate::outbox::row::SLOTS;
 use crate::outbox::store::Standing;
@@ -53,6 +63,7 @@ fn part(me: &str, relays: &[String]) -> usize {
 /// This relay's slots, each until a time of this process's clock.
 #[derive(Debug, Default)]
 pub(super) struct SlotLeases {
+    /// When each lease ends by this process's clock, with a margin.
     until: BTreeMap<i16, Instant>,
     /// Still leased, but nothing more is sent from them.
     leaving: BTreeSet<i16>,

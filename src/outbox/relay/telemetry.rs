@@ -51,6 +51,7 @@ pub(super) fn row_settled(fact: &Fact) {
     }
 }
 
+/// Counts an attempt that did not publish its row.
 fn failed(topic: &str, result: &'static str) {
     counter!(Metric::OutboxFailed.name(), "topic" => topic.to_owned(), "result" => result)
         .increment(1);

@@ -64,14 +64,18 @@ pub(super) struct Window {
     ready: VecDeque<i64>,
     /// When failed keys are read again.
     waiting: BTreeSet<(Instant, i64)>,
+    /// The held keys of each topic, and the topics that they stop.
     held: BlockedKeys,
     /// Published rows to be deleted, with their keys.
     published: Vec<(RowId, i64)>,
+    /// Rows in memory, being sent or undeleted. Bounded by `rows_max`.
     rows: usize,
+    /// Bytes of the rows in memory and being sent. A row that was published counts no more.
     bytes: usize,
 }
 
-/// The rows of a key in memory: the first ones that the store has of it.
+/// The rows of a key in memory: the first ones that the store has of it. It exists while it has
+/// rows in memory, being sent, undeleted or waiting for a retry; a key without any is unknown.
 struct Lane {
     slot: i16,
     topic: String,
@@ -79,7 +83,9 @@ struct Lane {
     state: State,
     /// Published rows that the store still has: while there are any, the key is not read again.
     undeleted: usize,
+    /// Failures in a row, for the backoff.
     failures: u32,
+    /// Why it is held, if it is.
     held: BlockReason,
     /// The row that held it last, and the hash of the reason.
     held_by: Option<(RowId, u64)>,
@@ -87,6 +93,8 @@ struct Lane {
     is_lost: bool,
 }
 
+/// What a key waits for. `Open` becomes `Sending` by [`Window::next`]; the outcome leads back to
+/// `Open`, or by `Waiting` and `Due` to a new read.
 #[derive(Debug, Clone, PartialEq)]
 enum State {
     /// Its next row can be sent, if there is one.
@@ -352,6 +360,7 @@ impl Window {
             .count()
     }
 
+    /// Removes the rows of a key that are not being sent: the store has them.
     fn empty(&mut self, key: i64) {
         if let Some(lane) = self.lanes.get_mut(&key) {
             for row in lane.queue.drain(..) {
@@ -377,12 +386,14 @@ impl Window {
         }
     }
 
+    /// Removes a key that has nothing in memory and waits for nothing.
     fn forget_if_done(&mut self, key: i64) {
         if self.lanes.get(&key).is_some_and(Lane::is_done) {
             self.lanes.remove(&key);
         }
     }
 
+    /// Has the key read again after the backoff.
     fn wait(&mut self, key: i64, now: Instant, random: f64) {
         if let Some(lane) = self.lanes.get_mut(&key) {
             lane.failures = lane.failures.saturating_add(1);
@@ -426,6 +437,7 @@ impl Window {
 }
 
 impl Lane {
+    /// A key that is read for the first time.
     fn of(row: &StoredRow) -> Self {
         Self {
             slot: row.slot,
@@ -445,6 +457,7 @@ impl Lane {
         self.state == State::Due && self.undeleted == 0
     }
 
+    /// Whether nothing of the key is in memory, on its way or undeleted.
     fn is_done(&self) -> bool {
         self.state == State::Open && self.queue.is_empty() && self.undeleted == 0
     }

@@ -1,10 +1,14 @@
 //! Writes rows in the caller's transaction.
+//!
+//! SQLite gives the write lock to one transaction at a time, so numbers are drawn in the order of
+//! the commits without a lock of the key. Numbers are never reused (`AUTOINCREMENT`).
 
 use super::super::OutboxError;
 use super::super::row::Row;
 use crate::event::OutgoingRecord;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
+/// The beginning of the statement; the rows are appended to it.
 const INSERT: &str = "INSERT INTO evenkeel_outbox (id, aggregatetype, aggregateid, type, payload, headers, binary_key, \
                       \"partition\", timestamp_ms, key_hash, slot) ";
 

@@ -2,6 +2,10 @@
 //!
 //! Owns its connections. SQLite has one writer at a time, so the order of the rows is the order of
 //! the commits without an additional lock.
+//!
+//! `append.rs` writes rows in the caller's transaction, `store.rs` holds the statements of relays,
+//! and `schema.rs` the tables and their versions. Relays of this process are woken by a `Notify`;
+//! those of other processes poll.
 
 mod append;
 mod schema;
@@ -27,6 +31,12 @@ const CONNECTIONS_MAX: u32 = 2;
 
 /// An outbox in a SQLite file. Cheap to clone; clones share the connections.
 ///
+/// It writes through the caller's connection and needs none of its own for that. In SQLite a
+/// writing transaction locks the whole file, so keep it short: relays and other writers wait for
+/// it.
+///
+/// # Examples
+/// For the events that handlers publish, beside an inbox:
 /// ```no_run
 /// use evenkeel::inbox::SqliteInbox;
 /// use evenkeel::outbox::SqliteOutbox;
@@ -41,6 +51,31 @@ const CONNECTIONS_MAX: u32 = 2;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// In a transaction of your own:
+/// ```no_run
+/// # use evenkeel::event::{Event, EventType};
+/// # use evenkeel::outbox::SqliteOutbox;
+/// # use evenkeel::sqlx::SqlitePool;
+/// # #[derive(serde::Serialize, serde::Deserialize)]
+/// # struct Paid { cents: i64 }
+/// # impl EventType for Paid {
+/// #     const TYPE: &'static str = "example.paid.v1";
+/// #     const TOPIC: &'static str = "example.payments";
+/// #     fn key(&self) -> String { String::new() }
+/// # }
+/// # async fn example(
+/// #     pool: SqlitePool,
+/// #     outbox: SqliteOutbox,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+/// let paid = Event::new("/shop/web", Paid { cents: 100 });
+/// outbox.publish(&mut transaction, &paid).await?;
+/// transaction.commit().await?;
+/// outbox.wake();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct SqliteOutbox {
     pool: SqlitePool,
@@ -48,12 +83,22 @@ pub struct SqliteOutbox {
     committed: Arc<Notify>,
 }
 
+impl std::fmt::Debug for SqliteOutbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteOutbox")
+            .field("file", &self.file())
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
 impl SqliteOutbox {
     /// Opens or creates the file. Creates or upgrades the outbox's tables in it. It may be the file
-    /// of a [`SqliteInbox`](crate::inbox::SqliteInbox).
+    /// of a [`SqliteInbox`](crate::inbox::SqliteInbox). Waits up to 10 s for the write lock.
     ///
     /// # Errors
-    /// If the file cannot be opened or written, or its outbox has a newer version.
+    /// [`OutboxError::Store`] if the file cannot be opened or written, or stays locked;
+    /// [`OutboxError::Foreign`] if its outbox has a newer version.
     pub async fn open(path: &Path) -> Result<Self, OutboxError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -73,6 +118,7 @@ impl SqliteOutbox {
         Ok(outbox)
     }
 
+    /// Creates or upgrades the tables, in one transaction.
     async fn prepare(&self) -> Result<(), OutboxError> {
         let mut transaction = self.begin("open").await?;
         prepare(&mut transaction).await?;
@@ -96,7 +142,8 @@ impl SqliteOutbox {
         Ok(OutboxVersions { stored, newest })
     }
 
-    /// Sets how events are encoded and validated.
+    /// Sets how events are encoded and validated. Concerns this handle and its later clones.
+    #[must_use]
     pub fn with_settings(mut self, settings: OutboxSettings) -> Self {
         self.settings = settings;
         self
@@ -107,8 +154,8 @@ impl SqliteOutbox {
         self.pool.connect_options().get_filename().to_owned()
     }
 
-    /// Wakes this process's relays: call it after a commit. Without it relays find the commit by
-    /// polling.
+    /// Wakes this process's relays: call it after a commit. Without it, and in other processes,
+    /// relays find the commit by polling. Never blocks.
     pub fn wake(&self) {
         self.committed.notify_waiters();
     }

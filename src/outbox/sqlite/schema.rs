@@ -2,6 +2,9 @@
 //!
 //! Owns the outbox's DDL and version. The table `evenkeel_meta` is shared with the other tables of
 //! evenkeel in the file.
+//!
+//! Versions and columns are those of PostgreSQL, so operators find the same names. Under the write
+//! lock of the caller's transaction no two processes upgrade at once.
 
 use super::super::OutboxError;
 use super::super::row::SLOTS;
@@ -11,6 +14,7 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 /// The row of `evenkeel_meta` that holds the outbox's version.
 const VERSION_NAME: &str = "outbox_version";
 
+/// The table that holds the versions. Also created by the inbox, in the same form.
 const META: &str = "
     CREATE TABLE IF NOT EXISTS evenkeel_meta (
         name TEXT PRIMARY KEY,
@@ -56,6 +60,9 @@ const MIGRATIONS: &[&str] = &["
 pub(super) const NEWEST: usize = MIGRATIONS.len();
 
 /// Creates missing tables and checks the version, in the transaction of `connection`.
+///
+/// # Errors
+/// [`OutboxError::Foreign`] for a newer version, before anything is changed.
 pub(crate) async fn prepare(connection: &mut SqliteConnection) -> Result<(), OutboxError> {
     let failed = OutboxError::during("prepare its tables");
     let version = version(connection).await?;

@@ -3,6 +3,10 @@
 //! Owns all statements except those that write events and create tables. Each statement is its own
 //! transaction. Lists are JSON arrays, because SQLite has no other list type. Times are the
 //! machine's clock in milliseconds.
+//!
+//! The connections do not wait for the write lock by themselves: SQLite's own waiting favours the
+//! last owner, and an inbox on the same file rests from time to time. Each statement is tried again
+//! every 2 ms instead, and usually gets such a rest.
 
 use super::super::OutboxError;
 use super::super::row::{Row, SLOTS};
@@ -26,29 +30,34 @@ const LOCK_RETRY: Duration = Duration::from_millis(2);
 /// How long the write lock is tried for; a relay stops waiting earlier.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The time of the machine in milliseconds, as SQL. All processes on the file are on one machine.
 macro_rules! now {
     () => {
         "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
     };
 }
 
+/// Registers a relay, or extends its registration.
 const ATTEND: &str = concat!(
     "INSERT INTO evenkeel_outbox_relay (id, expires_at) VALUES (?1, ",
     now!(),
     " + ?2) ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at"
 );
 
+/// Removes the registrations of other relays that have expired.
 const FORGET: &str = concat!(
     "DELETE FROM evenkeel_outbox_relay WHERE id <> ?1 AND expires_at < ",
     now!()
 );
 
+/// The registered relays, in binary order: all relays must agree on it.
 const RELAYS: &str = concat!(
     "SELECT id FROM evenkeel_outbox_relay WHERE expires_at > ",
     now!(),
     " ORDER BY id"
 );
 
+/// The leases that hold, with the time that is left.
 const LEASES: &str = concat!(
     "SELECT slot, owner, expires_at - ",
     now!(),
@@ -57,6 +66,8 @@ const LEASES: &str = concat!(
     " ORDER BY slot"
 );
 
+/// Takes slots that are free, expired or already this relay's. The condition is part of the update,
+/// so of two relays that want one slot, one gets it.
 const LEASE: &str = concat!(
     "UPDATE evenkeel_outbox_lease SET owner = ?1, expires_at = ",
     now!(),
@@ -65,13 +76,16 @@ const LEASE: &str = concat!(
     ") RETURNING slot"
 );
 
+/// Frees slots of this relay. Those that another one has taken meanwhile stay untouched.
 const RELEASE: &str = "
     UPDATE evenkeel_outbox_lease SET owner = NULL, expires_at = NULL
     WHERE owner = ?1 AND slot IN (SELECT value FROM json_each(?2))";
 
+/// Frees all slots of this relay.
 const RELEASE_ALL: &str =
     "UPDATE evenkeel_outbox_lease SET owner = NULL, expires_at = NULL WHERE owner = ?1";
 
+/// Removes the registration of this relay.
 const LEAVE: &str = "DELETE FROM evenkeel_outbox_relay WHERE id = ?1";
 
 /// Sums the sizes in the order of the rows, and takes the rows that begin within the limit.
@@ -94,12 +108,15 @@ const DELETE: &str = "
     WHERE sequence IN (SELECT value ->> 0 FROM json_each(?1))
       AND (sequence, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))";
 
+/// Writes reasons beside rows. The first time is kept, so operators see since when a key is held.
 const MARK: &str = concat!(
     "UPDATE evenkeel_outbox SET failure = mark.value ->> 2, failed_at = coalesce(failed_at, ",
     now!(),
     ") FROM json_each(?1) AS mark WHERE sequence = mark.value ->> 0 AND evenkeel_outbox.id = mark.value ->> 1"
 );
 
+/// A key with a marked row counts as held, whichever of its rows it is: its later rows wait behind
+/// it.
 const IS_DRAINED: &str = "
     SELECT NOT EXISTS (
         SELECT 1 FROM evenkeel_outbox
@@ -118,6 +135,7 @@ const BACKLOG: &str = concat!(
             (SELECT count(DISTINCT key_hash) FROM evenkeel_outbox WHERE failure IS NOT NULL) AS held"
 );
 
+/// The held keys, the longest wait first, each with the number of its rows.
 const HELD: &str = "
     SELECT sequence, id, type, aggregatetype, aggregateid, failure, failed_at AS since_ms,
            waiting.rows AS pending
@@ -127,6 +145,7 @@ const HELD: &str = "
     ) AS waiting USING (key_hash)
     WHERE failure IS NOT NULL ORDER BY failed_at, sequence LIMIT 1000";
 
+/// The registered relays, with the number of slots of each.
 const SHARES: &str = concat!(
     "SELECT id, (SELECT count(*) FROM evenkeel_outbox_lease AS lease WHERE owner = id AND lease.expires_at > ",
     now!(),
@@ -135,6 +154,7 @@ const SHARES: &str = concat!(
     " ORDER BY id"
 );
 
+/// The number of slots whose lease holds.
 const LEASED: &str = concat!(
     "SELECT count(*) FROM evenkeel_outbox_lease WHERE owner IS NOT NULL AND expires_at > ",
     now!()
@@ -142,32 +162,30 @@ const LEASED: &str = concat!(
 
 impl Store for SqliteOutbox {
     fn attend<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, Standing> {
-        Box::pin(
-            self.patiently("say who publishes from it", move || async move {
-                let pool = &self.pool;
-                sqlx::query(ATTEND)
-                    .bind(relay)
-                    .bind(store::milliseconds(lease))
-                    .execute(pool)
-                    .await?;
-                sqlx::query(FORGET).bind(relay).execute(pool).await?;
-                let leases = sqlx::query(LEASES).fetch_all(pool).await?;
-                let leased = |row: SqliteRow| {
-                    Ok(Leased {
-                        slot: row.try_get("slot")?,
-                        owner: row.try_get("owner")?,
-                        expires_in: store::duration(row.try_get("expires_in_ms")?),
-                    })
-                };
-                Ok(Standing {
-                    relays: sqlx::query_scalar(RELAYS).fetch_all(pool).await?,
-                    leases: leases
-                        .into_iter()
-                        .map(leased)
-                        .collect::<Result<_, sqlx::Error>>()?,
+        Box::pin(self.patiently("register the relay", move || async move {
+            let pool = &self.pool;
+            sqlx::query(ATTEND)
+                .bind(relay)
+                .bind(store::milliseconds(lease))
+                .execute(pool)
+                .await?;
+            sqlx::query(FORGET).bind(relay).execute(pool).await?;
+            let leases = sqlx::query(LEASES).fetch_all(pool).await?;
+            let leased = |row: SqliteRow| {
+                Ok(Leased {
+                    slot: row.try_get("slot")?,
+                    owner: row.try_get("owner")?,
+                    expires_in: store::duration(row.try_get("expires_in_ms")?),
                 })
-            }),
-        )
+            };
+            Ok(Standing {
+                relays: sqlx::query_scalar(RELAYS).fetch_all(pool).await?,
+                leases: leases
+                    .into_iter()
+                    .map(leased)
+                    .collect::<Result<_, sqlx::Error>>()?,
+            })
+        }))
     }
 
     fn lease<'a>(
@@ -187,14 +205,14 @@ impl Store for SqliteOutbox {
     }
 
     fn release<'a>(&'a self, relay: &'a str, slots: &'a [i16]) -> Answer<'a, ()> {
-        Box::pin(self.patiently("give slots back", move || async move {
+        Box::pin(self.patiently("release slots", move || async move {
             let query = sqlx::query(RELEASE).bind(relay).bind(list(slots));
             query.execute(&self.pool).await.map(drop)
         }))
     }
 
     fn leave<'a>(&'a self, relay: &'a str) -> Answer<'a, ()> {
-        Box::pin(self.patiently("give slots back", move || async move {
+        Box::pin(self.patiently("release slots", move || async move {
             for statement in [RELEASE_ALL, LEAVE] {
                 sqlx::query(statement)
                     .bind(relay)
@@ -248,7 +266,7 @@ impl Store for SqliteOutbox {
 
     fn is_drained<'a>(&'a self, without_topics: &'a [String]) -> Answer<'a, bool> {
         Box::pin(
-            self.patiently("see whether it is empty", move || async move {
+            self.patiently("check whether it is drained", move || async move {
                 let query = sqlx::query_scalar(IS_DRAINED).bind(list(without_topics));
                 query.fetch_one(&self.pool).await
             }),
@@ -318,7 +336,10 @@ impl SqliteOutbox {
         .await
     }
 
-    /// Retries until the write lock is free.
+    /// Retries until the write lock is free, up to [`LOCK_TIMEOUT`].
+    ///
+    /// # Errors
+    /// [`OutboxError::Store`] with the last error.
     async fn patiently<T, F: Future<Output = Result<T, sqlx::Error>>>(
         &self,
         doing: &'static str,
@@ -336,11 +357,14 @@ impl SqliteOutbox {
     }
 }
 
+/// A list as a JSON array.
 fn list<T: serde::Serialize>(values: &[T]) -> String {
     serde_json::to_string(values)
         .unwrap_or_else(|_| unreachable!("numbers and names always serialise"))
 }
 
+/// The rows of [`READ`]. Each row carries the number of rows that were found before the limit of
+/// bytes.
 fn read_page(rows: Vec<SqliteRow>, rows_max: usize) -> Result<ReadPage, sqlx::Error> {
     let found: i64 = match rows.first() {
         Some(row) => row.try_get("found")?,
@@ -350,6 +374,7 @@ fn read_page(rows: Vec<SqliteRow>, rows_max: usize) -> Result<ReadPage, sqlx::Er
     Ok(ReadPage::of(rows?, found, rows_max))
 }
 
+/// A row as a relay reads it. The type is not read: no record is built from it.
 fn stored_row(row: SqliteRow) -> Result<StoredRow, sqlx::Error> {
     let columns = Row {
         id: row.try_get("id")?,
@@ -367,6 +392,7 @@ fn stored_row(row: SqliteRow) -> Result<StoredRow, sqlx::Error> {
     Ok(columns.into_stored(row.try_get("sequence")?, row.try_get("size")?))
 }
 
+/// A row of [`HELD`].
 fn held_key(row: SqliteRow) -> Result<HeldKey, sqlx::Error> {
     Ok(HeldKey {
         sequence: row.try_get("sequence")?,

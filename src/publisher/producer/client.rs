@@ -1,6 +1,10 @@
 //! The client's producers behind a publisher.
 //!
 //! Owns the producers and decides which of them sends a record. Knows records, but no events.
+//!
+//! Most topics accept the client's largest batch, which one request for the topic's settings shows.
+//! It is made when a second record of a topic is enqueued while the first is in flight: only then
+//! can two records share a batch.
 
 use super::partitioner::OwnPartitioner;
 use super::reports::{Reports, SendAlone};
@@ -95,7 +99,9 @@ impl Client {
         })
     }
 
-    /// Waits for room, then enqueues.
+    /// Waits for room, then enqueues. Two waits follow each other, and both are first come, first
+    /// served: for room in the buffer, and for the topic's route. A caller keeps its place in the
+    /// first until it is served by the second, so none overtakes it.
     pub(in crate::publisher) async fn enqueue(
         &self,
         record: OutgoingRecord,
@@ -127,6 +133,7 @@ impl Client {
         }
     }
 
+    /// The route of a topic, created at its first record. Routes are kept as long as the publisher.
     fn route(&self, topic: &str) -> Arc<Route> {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(route) = routes.get(topic) {
@@ -200,6 +207,7 @@ impl Client {
         Err(failure.into_error(&delivery.topic))
     }
 
+    /// Passes a record to the producer of this mode. Does not block.
     fn send_by(
         &self,
         way: SendMode,
@@ -264,7 +272,8 @@ fn warn_of_partitioner(config: &ClientConfig, own: &OwnPartitioner) {
     if !is_usual && told.insert(chosen.to_owned()) {
         tracing::warn!(
             partitioner = chosen,
-            "keys are assigned to other partitions than by Java's and Node's clients: all producers of a topic need the same partitioner, or a key has no order"
+            "keys are assigned to other partitions than by Java's and Node's clients: all \
+             producers of a topic need the same partitioner, or a key has no order"
         );
     }
 }
@@ -275,7 +284,8 @@ impl Drop for Client {
         if lost > 0 && !self.is_expendable.load(Ordering::Relaxed) {
             tracing::error!(
                 records = lost,
-                "the publisher ends with unacknowledged records, which may be lost; flush before the last clone is dropped"
+                "the publisher ends with unacknowledged records, which may be lost; flush before \
+                 the last clone is dropped"
             );
         }
     }

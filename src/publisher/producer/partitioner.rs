@@ -8,6 +8,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// A function from topic, key and the topic's number of partitions to a partition, from 0.
+///
+/// The client calls it for each record with a key and without a fixed partition, on the caller's
+/// thread or its own, several at a time. It must be fast, must not block, and must return the same
+/// partition for the same arguments, also after a restart. See
+/// [`PublisherSettings::with_partitioner`](crate::publisher::PublisherSettings::with_partitioner).
 pub type PartitionOf = dyn Fn(&str, &[u8], u32) -> u32 + Send + Sync;
 
 /// The service's own partitioner, if it has one.
@@ -48,7 +53,8 @@ impl Partitioner for OwnPartitioner {
                     topic,
                     partition,
                     partitions,
-                    "the service's partitioner returned a partition that does not exist; the record is refused"
+                    "the service's partitioner returned a partition that does not exist; the \
+                     record is refused"
                 );
                 refused
             }

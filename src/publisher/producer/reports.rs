@@ -2,6 +2,10 @@
 //!
 //! Runs on the producers' own threads. Keeps refused batches for [`SendAlone`] and settles all
 //! other records.
+//!
+//! The reports of a refused batch arrive one record at a time, among those of other batches. Each
+//! is kept and leaves its route. The last record to leave a closed route starts the resending, on
+//! the thread that reported it.
 
 use super::partitioner::OwnPartitioner;
 use crate::kafka::log;
@@ -90,6 +94,8 @@ impl ProducerContext<OwnPartitioner> for Reports {
     }
 }
 
+/// Copies a refused record. Its partition is kept: a function or hash that depends on the number of
+/// partitions could choose another one now.
 fn resend(message: &BorrowedMessage<'_>, delivery: Arc<Delivery>, code: Code) -> Resend {
     let timestamp_ms = match message.timestamp() {
         Timestamp::CreateTime(ms) => Some(ms),

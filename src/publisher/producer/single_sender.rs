@@ -1,4 +1,8 @@
 //! Sends each record in a batch of its own.
+//!
+//! Its producer has `batch.num.messages=1`, so a refusal concerns exactly one record. Records are
+//! passed to it in their order, and an idempotent producer keeps the order of its requests, so the
+//! key order is kept too.
 
 use super::partitioner::OwnPartitioner;
 use super::reports::{Reports, SendAlone};
@@ -78,6 +82,7 @@ impl SingleSender {
         Ok(self.producer.get_or_init(|| producer))
     }
 
+    /// Passes one record to the producer, with the partition that it had before.
     fn send(&self, record: Resend) -> Result<(), Code> {
         let producer = self.producer()?;
         let Resend {
@@ -100,6 +105,7 @@ impl SingleSender {
     }
 }
 
+/// Creates a producer with its login, watched against the loss of all brokers.
 pub(in crate::publisher) fn create(
     config: &ClientConfig,
     brokers: &str,
@@ -115,6 +121,8 @@ pub(in crate::publisher) fn create(
     })
 }
 
+/// Passes a record to a producer without blocking. On an error the producer has kept nothing, and
+/// sends no report.
 pub(in crate::publisher) fn hand_over(
     producer: &Native,
     record: BaseRecord<'_, [u8], [u8], Arc<Delivery>>,

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// The system that writes a kind of failure headers.
+/// The system that writes a kind of failure headers. Its names and encodings decide how they are
+/// read; an operator sees it in listings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -45,27 +46,35 @@ pub enum Family {
 /// assert_eq!(failure.topic.as_deref(), Some("orders"));
 /// assert_eq!(failure.message.as_deref(), Some("division by zero"));
 /// ```
+///
+/// Anyone who may write to the topic may have written the headers: use them to find and group
+/// failures, not to decide about access.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct DeadLetter {
     /// The system that wrote the headers. None for a record without failure headers.
     pub family: Option<Family>,
-    /// The topic on which the record failed.
+    /// The topic on which the record failed. Always a valid topic name: it may become the
+    /// destination of a replay. Unknown for Laravel.
     pub topic: Option<String>,
-    /// The partition of the record in that topic.
+    /// The partition of the record in that topic. Unknown for Watermill and Laravel.
     pub partition: Option<i32>,
-    /// The offset of the record in that partition.
+    /// The offset of the record in that partition. Unknown for Watermill and Laravel.
     pub offset: Option<i64>,
-    /// The group, or the connector, that dead-lettered the record.
+    /// The group, or the connector, that dead-lettered the record. Only a dead letter that names it
+    /// can be replayed to a retry topic.
     pub group: Option<String>,
-    /// The class of the error: `transient`, `permanent` or `outage` for this library, otherwise the
-    /// name of an exception's class.
+    /// The class of the error: `transient`, `timeout` or `permanent` for this library, otherwise
+    /// the name of an exception's class.
     pub class: Option<String>,
     /// The stage of the failure: `decode`, `schema`, `handler`, `timeout`, `panic`, `inbox` or
     /// `skipped` for this library, or Connect's stage.
     pub stage: Option<String>,
-    /// The message of the error.
+    /// The message of the error. None also if a dead letter of this library was shortened to fit
+    /// its topic.
     pub message: Option<String>,
-    /// The number of attempts.
+    /// The number of attempts, as its writer counts them: for this library those of the last
+    /// delivery, whatever the class of their failures.
     pub attempts: Option<u32>,
     /// When the record failed for the first time, as far as replays have kept it, or otherwise when
     /// it was dead-lettered.
@@ -76,9 +85,11 @@ pub struct DeadLetter {
     pub service: Option<String>,
     /// The process of the service.
     pub instance: Option<String>,
-    /// How often the record was replayed before.
+    /// How often the record was replayed before. 0 also if the header cannot be read.
     pub replay_count: u32,
-    /// Whether the value is missing. The original record has it, while its topic keeps it.
+    /// Whether the value is missing, because the record was too large for the dead-letter topic.
+    /// The original record has it, while its topic keeps it: see
+    /// [`restored`](crate::recovery::restored).
     pub is_reference: bool,
     /// Whether its writer copied none of the record's headers, and possibly neither key nor value:
     /// Kafka's share groups. The original record has them, while its topic keeps it.

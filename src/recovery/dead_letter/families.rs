@@ -3,12 +3,29 @@
 //! The names are those in the sources of the writers. Some of them are words that an application
 //! may use as well (`source_topic`): they count, and are removed by a replay, only if a name that
 //! no other system writes identifies the family.
+//!
+//! | family | identified by | numbers | knows beside the topic |
+//! |---|---|---|---|
+//! | Kafka | `__dlq.errors.`, `evenkeel.dlq.error.` | text | position, group, attempts, message |
+//! | Streams | `__streams.errors.` | text | position, class, message |
+//! | Connect | `__connect.errors.` | text | position, connector, class, stage, message |
+//! | Spring | `kafka_dlt-`, `kafka_original-` | binary | position, group, class, attempts |
+//! | Spring Cloud | `x-exception-`, `x-original-topic` | either | position, class, message |
+//! | SmallRye | `dead-letter-`, `delayed-retry-` | text | position, class, message, attempts |
+//! | Karafka | `source_consumer_group` | text | position, group, attempts, key |
+//! | Watermill | `reason_poisoned` | – | handler, message |
+//! | Laravel | `kafka_throwable_` | – | class and message, not even the topic |
+//!
+//! A family that is added here needs a prefix in [`TELLING`], its other names in [`prefixes`], a
+//! reader in [`read`], and a dead letter that its writer has really written in `read_tests`.
 
 use super::details::{DeadLetter, Family};
 use super::headers as ours;
 use super::values::Values;
 
 /// Prefixes of names that identify each family. The headers of a replay do not describe a failure.
+/// The names under `evenkeel.dlq.` that a replay adds are therefore not among them: a replayed
+/// record on its way is no dead letter.
 const TELLING: &[(&str, Family)] = &[
     ("__dlq.errors.", Family::Kafka),
     ("evenkeel.dlq.error.", Family::Kafka),
@@ -34,7 +51,9 @@ pub(super) fn of(name: &[u8]) -> Option<Family> {
     TELLING.iter().find(tells).map(|(_, family)| *family)
 }
 
-/// The prefixes of a family's failure headers, beyond those that are failure headers in any record.
+/// The prefixes of a family's failure headers, beyond those that are failure headers in any record
+/// ([`FAILURE_PREFIXES`](super::headers::FAILURE_PREFIXES)). They are removed by a replay only if
+/// the record is a dead letter of this family.
 pub(super) fn prefixes(family: Family) -> &'static [&'static str] {
     match family {
         Family::Kafka | Family::Streams | Family::Connect | Family::Spring => &[],
@@ -105,6 +124,8 @@ pub(super) fn read(family: Family, values: &Values<'_>) -> DeadLetter {
     }
 }
 
+/// KIP-1191 defines six headers, `__dlq.errors.*`. This library writes them with the same meaning,
+/// and its own beside them.
 fn kafka(values: &Values<'_>) -> DeadLetter {
     DeadLetter {
         topic: values.topic(ours::TOPIC),
@@ -125,7 +146,8 @@ fn kafka(values: &Values<'_>) -> DeadLetter {
     }
 }
 
-/// The exception's header contains its `toString()`: the class, and after a colon the message.
+/// KIP-1034. The exception's header contains its `toString()`: the class, and after a colon the
+/// message.
 fn streams(values: &Values<'_>) -> DeadLetter {
     let exception = values.text("__streams.errors.exception");
     let class = exception.map(|text| match text.split_once(": ") {
@@ -142,6 +164,8 @@ fn streams(values: &Values<'_>) -> DeadLetter {
     }
 }
 
+/// `errors.deadletterqueue.context.headers.enable` (KIP-298). Numbers are text. The connector takes
+/// the place of the group.
 fn connect(values: &Values<'_>) -> DeadLetter {
     DeadLetter {
         topic: values.topic("__connect.errors.topic"),
@@ -254,6 +278,7 @@ fn karafka<'a, T>(
     read(values, &format!("source_{name}")).or_else(|| read(values, &format!("original_{name}")))
 }
 
+/// Karafka writes no error: only where the record failed, and how often.
 fn of_karafka(values: &Values<'_>) -> DeadLetter {
     DeadLetter {
         topic: karafka(values, "topic", Values::topic),
@@ -265,6 +290,8 @@ fn of_karafka(values: &Values<'_>) -> DeadLetter {
     }
 }
 
+/// The poison queue middleware names neither partition nor offset: such a record can be replayed to
+/// its topic, and its original cannot be looked up.
 fn watermill(values: &Values<'_>) -> DeadLetter {
     DeadLetter {
         topic: values.topic("topic_poisoned"),
@@ -274,6 +301,7 @@ fn watermill(values: &Values<'_>) -> DeadLetter {
     }
 }
 
+/// Without any position: an operator must name the destination of a replay.
 fn laravel(values: &Values<'_>) -> DeadLetter {
     DeadLetter {
         class: values.text("kafka_throwable_class_name"),

@@ -14,7 +14,17 @@ impl DeadLetter {
     /// Reads the headers of a record.
     ///
     /// If a record has headers of several families, as one that passed through several systems,
-    /// those that were added last count. Of several headers with one name the last counts.
+    /// those that were added last count. Of several headers with one name the last counts. Never
+    /// fails: an unreadable value is left out, and a record without failure headers has no
+    /// [`family`](Self::family).
+    ///
+    /// ```
+    /// use evenkeel::event::Headers;
+    /// use evenkeel::recovery::DeadLetter;
+    ///
+    /// let failure = DeadLetter::read(Headers::new().iter());
+    /// assert_eq!(failure.family, None, "it is no dead letter");
+    /// ```
     pub fn read(headers: HeadersIter<'_>) -> Self {
         let values = Values(headers.clone());
         let family = headers.filter_map(|(name, _)| families::of(name)).last();
@@ -26,7 +36,16 @@ impl DeadLetter {
     }
 
     /// Whether a header of this dead letter describes a failure or a replay. A replayed record does
-    /// not keep such headers.
+    /// not keep such headers. Some names count only in a dead letter of the family that writes
+    /// them, because an application may use them too (`source_topic`).
+    ///
+    /// ```
+    /// use evenkeel::recovery::DeadLetter;
+    ///
+    /// let failure = DeadLetter::default();
+    /// assert!(failure.is_failure_header(b"__dlq.errors.message"));
+    /// assert!(!failure.is_failure_header(b"source_topic"), "it is the application's own");
+    /// ```
     pub fn is_failure_header(&self, name: &[u8]) -> bool {
         let own = self.family.map_or(&[][..], families::prefixes);
         is_failure_header(name) || own.iter().any(|prefix| name.starts_with(prefix.as_bytes()))

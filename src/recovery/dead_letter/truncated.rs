@@ -9,27 +9,31 @@ use crate::event::Headers;
 use crate::kafka::reader::LogRecord;
 use crate::recovery::DeadLetter;
 
-/// Why a record is not the original of a reference.
+/// Why a record is not the original of a reference. A retry does not help: the dead letter cannot
+/// be completed with this record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotTheOriginal {
-    /// The record is at another position.
-    #[error("it stands elsewhere")]
+    /// The record is at another position than the dead letter names: the caller looked up the wrong
+    /// one.
+    #[error("the record is at another position than the dead letter names")]
     Position,
     /// The record has another key, value or time, or is younger than the dead letter: the topic was
-    /// deleted and recreated.
-    #[error("another record stands there now, its topic was made anew")]
+    /// deleted and recreated. The original is lost.
+    #[error("another record is at its offset now: the topic was deleted and recreated")]
     Identity,
 }
 
 /// Whether a dead letter is useless without its original: a reference, or the headers of the
-/// failure alone.
+/// failure alone. `failure` is what [`DeadLetter::read`] returned for the same record.
 pub fn is_empty_without_original(dead_letter: &LogRecord, failure: &DeadLetter) -> bool {
     failure.is_reference
         || (failure.is_bare && dead_letter.key.is_none() && dead_letter.value.is_none())
 }
 
-/// Whether this record is the original, according to the dead letter.
+/// Whether this record is the original, according to the dead letter. A reference has the key and
+/// the time of its record; headers alone have neither, so only a record that is younger than the
+/// dead letter is recognised as another one; a copy has key and value.
 fn is_original(dead_letter: &LogRecord, failure: &DeadLetter, original: &LogRecord) -> bool {
     use super::headers::RECORD_TIMESTAMP;
     if failure.is_reference {
@@ -50,10 +54,27 @@ fn is_original(dead_letter: &LogRecord, failure: &DeadLetter, original: &LogReco
 
 /// Completes the dead letter with the key, the value and the headers of its original, and keeps the
 /// headers of the failure. The result is no reference any more, so that it can be edited and
-/// replayed.
+/// replayed. Topic, partition and offset stay those of the dead letter.
 ///
 /// # Errors
-/// Returns an error if `original` is not the original of `reference`.
+/// If `original` is not the original of `reference`, by its position or its content.
+///
+/// ```
+/// use evenkeel::kafka::reader::LogRecord;
+/// use evenkeel::recovery::{NotTheOriginal, restored};
+///
+/// /// The dead letter with its value, if the topic still has it.
+/// fn complete(reference: LogRecord, found: LogRecord) -> Option<LogRecord> {
+///     match restored(reference, found) {
+///         Ok(dead_letter) => Some(dead_letter),
+///         Err(reason @ NotTheOriginal::Identity) => {
+///             eprintln!("the value is lost: {reason}");
+///             None
+///         }
+///         Err(_) => None,
+///     }
+/// }
+/// ```
 pub fn restored(reference: LogRecord, original: LogRecord) -> Result<LogRecord, NotTheOriginal> {
     use super::headers::REFERENCE;
     let failure = DeadLetter::read(reference.headers.iter());

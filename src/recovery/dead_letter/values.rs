@@ -1,4 +1,8 @@
 //! The values of headers by name.
+//!
+//! Of several headers with one name the last counts: a system that handles a record again appends
+//! its headers. Values are untrusted. Each method returns `None` for what it cannot read, so that
+//! one broken header never hides the others.
 
 use crate::event::HeadersIter;
 use crate::kafka::is_topic_name;
@@ -8,6 +12,7 @@ use jiff::Timestamp;
 pub(super) struct Values<'a>(pub(super) HeadersIter<'a>);
 
 impl<'a> Values<'a> {
+    /// The value as it is.
     pub(super) fn bytes(&self, name: &str) -> Option<&'a [u8]> {
         self.0.clone().last_value(name)
     }
@@ -33,15 +38,18 @@ impl<'a> Values<'a> {
         self.0.clone().filter_map(|(name, _)| which(name)).last()
     }
 
+    /// Text for programs. None if it is not UTF-8.
     pub(super) fn exact_text(&self, name: &str) -> Option<&'a str> {
         std::str::from_utf8(self.bytes(name)?).ok()
     }
 
+    /// A topic. None if Kafka does not allow the name: it may become the destination of a replay.
     pub(super) fn topic(&self, name: &str) -> Option<String> {
         let topic = self.exact_text(name)?;
         is_topic_name(topic).then(|| topic.to_owned())
     }
 
+    /// A time in RFC 3339.
     pub(super) fn time(&self, name: &str) -> Option<Timestamp> {
         self.exact_text(name)?.parse().ok()
     }

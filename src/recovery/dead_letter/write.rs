@@ -1,4 +1,8 @@
 //! Writes dead letters: the original record byte for byte, with the failure in its headers.
+//!
+//! Only creates the record; the consumer sends it. Brokers reject a record above
+//! `max.message.bytes`, which is known only when they do. The writer therefore tries the forms in
+//! the order of [`Form::ALL`], each smaller than the one before.
 
 use super::headers::{
     CLASS, DELIVERY_COUNT, EDITED, FIRST_FAILURE, GROUP, INSTANCE, MESSAGE, OFFSET, PARTITION,
@@ -20,7 +24,8 @@ const MESSAGE_BYTES_MAX: usize = 1024;
 /// id and trace.
 const REFERENCE_HEADERS_BYTES_MAX: usize = 4096;
 
-/// Headers that are added to the dead letter of a record skipped by an operator.
+/// Headers that are added to the dead letter of a record skipped by an operator. They are removed
+/// from a record that brings them along and fails: it was not skipped this time.
 pub(super) const SKIP: &[&str] = &[SKIPPED_BY, SKIPPED_WHY, SKIP_COMMAND];
 
 /// All headers that a dead letter adds. They replace older ones of the same name.
@@ -53,7 +58,8 @@ pub(super) const OF_REPLAYS: &[&str] = &[
 /// The most bytes of a replay's header in a reference: anyone may have written it.
 const REPLAY_HEADER_BYTES_MAX: usize = 512;
 
-/// The description of a failure, beside the record.
+/// The description of a failure, beside the record. Everything in it but the record's own headers
+/// is known to the consumer; nothing of it is read from the record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Failure<'a> {
     /// The topic of the dead letter.
@@ -92,7 +98,8 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// From the complete form to the smallest one that still describes the failure. If even the
+    /// From the complete form to the smallest one that still describes the failure. A caller goes
+    /// on to the next one only if the brokers refused the form before for its size. If even the
     /// last one is too large, because of the key, the dead letter cannot be written:
     /// `max.message.bytes` of the topic must be raised, and until then the partition is blocked.
     pub(crate) const ALL: [Self; 3] = [Self::Whole, Self::Shortened, Self::Reference];
@@ -154,7 +161,9 @@ pub(crate) fn dead_letter(record: &Record, failure: &Failure<'_>, form: Form) ->
     }
 }
 
-/// The original's headers that its dead letter keeps, in order.
+/// The original's headers that its dead letter keeps, in order. A reference keeps the first ones up
+/// to [`REFERENCE_HEADERS_BYTES_MAX`], and those of replays, without which the next replay would
+/// count from 0.
 pub(super) fn kept(record: &Record, keeps_first_failure: bool, form: Form) -> Headers {
     let mut room = match form {
         Form::Reference => REFERENCE_HEADERS_BYTES_MAX,

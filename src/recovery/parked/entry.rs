@@ -7,18 +7,33 @@ use crate::event::{Headers, HeadersIter};
 use crate::failure::Class;
 
 /// The kind of a record in a retry topic.
+///
+/// ```
+/// use evenkeel::event::Headers;
+/// use evenkeel::recovery::{Owner, RetryState, RetryTopicEntry};
+///
+/// let owner = Owner { group: "payments", topic: "shop.orders" };
+/// // A record that another program wrote into the topic is handled at once.
+/// let entry = RetryTopicEntry::read(Headers::new().iter(), owner);
+/// let wait = RetryState::default();
+/// assert_eq!(entry, RetryTopicEntry::Parked { origin: None, wait, is_replay: false });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RetryTopicEntry {
-    /// A record that waits for its next attempt, or behind another one of its key.
+    /// A record that waits for its next attempt, or behind another one of its key. The entry
+    /// contains the record.
     Parked {
-        /// Its offset in the source topic. None if unknown.
+        /// Its offset in the source topic. None if unknown, as for a record that another program
+        /// wrote into the retry topic.
         origin: Option<i64>,
         /// The state of its attempts.
         wait: RetryState,
         /// Whether it is the replay of a dead letter, which takes the place that was held for it.
         is_replay: bool,
     },
-    /// A parked record failed again, and continues to wait.
+    /// A parked record failed again, and continues to wait. Of several entries about one record the
+    /// last counts.
     Failed {
         /// Its offset in the retry topic.
         of: i64,
@@ -38,6 +53,10 @@ pub enum RetryTopicEntry {
 }
 
 /// The group and topic that entries of a retry topic belong to.
+///
+/// The name of a retry topic does not tell: the group `a.b` with the topic `c` and the group `a`
+/// with the topic `b.c` share `retry.a.b.c`. So each entry names its owner, and readers ignore the
+/// entries of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner<'a> {
     /// The group that parks.
@@ -49,6 +68,19 @@ pub struct Owner<'a> {
 impl Owner<'_> {
     /// Whether an entry belongs to this group and topic. One without an owner belongs to any
     /// reader: older versions and people write such entries.
+    ///
+    /// ```
+    /// use evenkeel::event::Headers;
+    /// use evenkeel::recovery::Owner;
+    ///
+    /// let mut headers = Headers::new();
+    /// headers.push("evenkeel.parked.group", Some(b"payments".as_slice()));
+    /// headers.push("evenkeel.parked.topic", Some(b"shop.orders".as_slice()));
+    /// let payments = Owner { group: "payments", topic: "shop.orders" };
+    /// assert!(payments.owns(headers.iter()));
+    /// let other = Owner { group: "payments.shop", topic: "orders" };
+    /// assert!(!other.owns(headers.iter()), "a group with the same retry topic");
+    /// ```
     pub fn owns(self, headers: HeadersIter<'_>) -> bool {
         let says = |name, own: &str| {
             let said = headers.clone().last_value(name);
@@ -66,31 +98,37 @@ impl Owner<'_> {
         (text(GROUP), text(TOPIC))
     }
 
+    /// Adds the owner to an entry's headers.
     pub(in crate::recovery) fn push(self, headers: &mut Headers) {
         headers.push(GROUP, Some(self.group.as_bytes()));
         headers.push(TOPIC, Some(self.topic.as_bytes()));
     }
 }
 
-/// The retry state of a parked record.
+/// The retry state of a parked record. The default is that of a record that may be handled at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[non_exhaustive]
 pub struct RetryState {
-    /// How often it was parked after a failure. 0 for a record that waits behind another.
+    /// How often it was parked after a failure. 0 for a record that waits behind another. It is the
+    /// index of its next delay in [`RetryPolicy::park_delays`](crate::recovery::RetryPolicy).
     pub rounds: u32,
-    /// The number of its attempts.
+    /// The number of its attempts, in place and after delays.
     pub attempts: u32,
-    /// The earliest time of its next attempt, in milliseconds since the epoch. 0 for at once.
+    /// The earliest time of its next attempt, in milliseconds since the epoch. 0 for at once. A
+    /// member bounds it by its policy's longest delay from now on.
     pub not_before_ms: i64,
 }
 
-/// Why a record waits, for people.
+/// Why a record waits, for people: nothing is decided by it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct ParkedReason {
     /// The class of the last failure. None for a record that waits behind another.
     pub class: Option<String>,
     /// The message of the last failure.
     pub message: Option<String>,
-    /// Since when it waits, in milliseconds since the epoch.
+    /// Since when it waits, in milliseconds since the epoch: the time at which the entry was
+    /// written.
     pub since_ms: Option<i64>,
 }
 
@@ -102,7 +140,9 @@ pub(crate) struct Reason<'a> {
 }
 
 impl RetryTopicEntry {
-    /// Reads the headers of a record in a retry topic, for the group and topic of the reader.
+    /// Reads the headers of a record in a retry topic, for the group and topic of the reader. Never
+    /// fails: an unreadable count is read as the largest, so that a broken header never gives a
+    /// record further attempts.
     pub fn read(headers: HeadersIter<'_>, owner: Owner<'_>) -> Self {
         if !owner.owns(headers.clone()) {
             return Self::Foreign;
@@ -130,7 +170,8 @@ impl RetryTopicEntry {
 }
 
 impl ParkedReason {
-    /// Reads the headers of a parked record or of a note.
+    /// Reads the headers of a parked record or of a note. Never fails: bytes that are not UTF-8 are
+    /// replaced, and an absent reason is empty.
     pub fn read(headers: HeadersIter<'_>) -> Self {
         let values = Values(headers);
         let text = |name| {
@@ -145,6 +186,7 @@ impl ParkedReason {
     }
 }
 
+/// The values of an entry's headers. Of several with one name the last counts.
 pub(super) struct Values<'a>(pub(super) HeadersIter<'a>);
 
 impl Values<'_> {
@@ -164,6 +206,7 @@ impl Values<'_> {
         }
     }
 
+    /// The retry state. A time that cannot be read is due at once.
     pub(super) fn wait(&self) -> RetryState {
         RetryState {
             rounds: self.count(ROUNDS),

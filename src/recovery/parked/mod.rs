@@ -5,6 +5,13 @@
 //! which are removed when the record is handled. Total: headers are untrusted bytes. An invalid
 //! number never makes a record wait for ever, retry for ever, or be lost: an unreadable count
 //! counts as the largest, and a time only up to the policy's longest wait.
+//!
+//! Notes refer to records by offset and are never changed: the log is append-only, and the parked
+//! set of a partition is what results from reading it in order.
+//!
+//! - `headers`: names; `entry`: reads an entry; `write`: creates one; `restore`: the record as it
+//!   was
+//! - `repetition`: the entries of a drill and their answers
 
 mod entry;
 mod headers;

@@ -15,13 +15,19 @@ use jiff::Timestamp;
 use std::fmt;
 use std::str::FromStr;
 
+/// The kind of a repetition.
 const REPETITION: &[u8] = b"repetition";
+/// In an answer: how the repetition was settled, as [`RepetitionOutcome`] in text.
 const OUTCOME: &str = "evenkeel.parked.outcome";
+/// The id of the drill.
 const DRILL: &str = "evenkeel.parked.drill";
+/// The operator who runs the drill.
 const BY: &str = "evenkeel.parked.by";
+/// When the drill began, in RFC 3339.
 const AT: &str = "evenkeel.parked.at";
 
-/// The drill that repeats events.
+/// The drill that repeats events. Written into each repetition, so that members, operators and the
+/// drill itself recognise it.
 #[derive(Debug, Clone)]
 pub struct Drill {
     /// The id that distinguishes its repetitions from those of other drills.
@@ -32,14 +38,22 @@ pub struct Drill {
     pub at: Timestamp,
 }
 
-/// How a repetition was settled.
+/// How a repetition was settled. A member writes it as text into its answer; a drill reads it.
+///
+/// ```
+/// use evenkeel::recovery::RepetitionOutcome;
+///
+/// assert_eq!("duplicate".parse::<RepetitionOutcome>(), Ok(RepetitionOutcome::Duplicate));
+/// assert_eq!(RepetitionOutcome::Done.to_string(), "done");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum RepetitionOutcome {
-    /// The inbox recognised it, and no handler was called.
+    /// The inbox recognised it, and no handler was called: the event's handler is idempotent.
     Duplicate,
-    /// A handler was called again, and succeeded.
+    /// A handler was called again, and succeeded: its effect exists twice, unless the handler
+    /// itself tolerates that.
     Done,
     /// No handler accepts its type.
     Ignored,
@@ -50,6 +64,7 @@ pub enum RepetitionOutcome {
 }
 
 impl RepetitionOutcome {
+    /// All outcomes that this version knows. A newer member may answer with others.
     const ALL: [Self; 5] = [
         Self::Duplicate,
         Self::Done,
@@ -58,6 +73,7 @@ impl RepetitionOutcome {
         Self::Skipped,
     ];
 
+    /// The outcome in the header of an answer.
     fn as_str(self) -> &'static str {
         match self {
             Self::Duplicate => "duplicate",
@@ -87,6 +103,21 @@ impl FromStr for RepetitionOutcome {
 /// Creates the record that delivers `record` to `group` once more, for a drill. Its key, value and
 /// headers, including the event's id, are those of `record`, and the handler sees the same event at
 /// the same position.
+///
+/// The record goes to the partition of the same number of the group's retry topic: the caller makes
+/// sure that it exists, and that the group has settled `record`. A repetition of an unsettled
+/// record would have its effect before the record itself.
+///
+/// ```
+/// use evenkeel::kafka::reader::LogRecord;
+/// use evenkeel::recovery::{Drill, repetition, repetition_of};
+///
+/// # fn example(record: LogRecord, drill: Drill) {
+/// let offset = record.offset;
+/// let repeated = repetition("payments", record, &drill);
+/// assert_eq!(repetition_of(repeated.headers.iter()), Some((&*drill.id, offset)));
+/// # }
+/// ```
 pub fn repetition(group: &str, record: LogRecord, drill: &Drill) -> OutgoingRecord {
     let own = record.headers.iter();
     let mut headers: Headers = own.filter(|(name, _)| !name.starts_with(PREFIX)).collect();
@@ -117,7 +148,7 @@ pub fn repetition_of(headers: HeadersIter<'_>) -> Option<(&str, i64)> {
 }
 
 /// A member's answer for the repetition at an offset of this partition of the retry topic. None for
-/// any other record.
+/// any other record, and for an outcome that this version does not know.
 pub fn repetition_answer(headers: HeadersIter<'_>) -> Option<(i64, RepetitionOutcome)> {
     let values = Values(headers);
     let text = |name| std::str::from_utf8(values.0.clone().last_value(name)?).ok();

@@ -1,4 +1,7 @@
 //! Restores a parked record to its original form.
+//!
+//! The retry reader reads whole batches of a partition, of which few records are due. A restored
+//! record therefore is a copy in a batch of its own, and keeps no other record in memory.
 
 use super::entry::Values;
 use super::headers::{KIND, OFFSET, TIMESTAMP, is_parking_header};
@@ -6,7 +9,7 @@ use crate::event::{Headers, Record, RecordBatchBuilder};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-/// A record as stored in a retry topic.
+/// A record as stored in a retry topic: position and time of its entry, not of the record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stored<'a> {
     pub(crate) partition: i32,
@@ -16,8 +19,10 @@ pub(crate) struct Stored<'a> {
     pub(crate) value: Option<&'a [u8]>,
 }
 
-/// Restores the parked record, as it was read from `topic`. If its source offset is unknown, it has
-/// the offset of its entry.
+/// Restores the parked record, as it was read from `topic`: with its source position and timestamp,
+/// and without our headers. A handler and an inbox cannot tell it from the first delivery. If its
+/// source offset is unknown, it has the offset of its entry. Its bytes count against `budget` until
+/// the record is dropped.
 pub(crate) fn restored<'h>(
     topic: &Arc<str>,
     stored: Stored<'_>,

@@ -1,4 +1,8 @@
 //! Writes the entries of a retry topic.
+//!
+//! Every entry of a record goes to the partition of the record's own number and has its key. The
+//! order of a key is thus the order of one partition, and the member that owns the source partition
+//! owns the retry partition.
 
 use super::entry::{Owner, Reason, RetryState};
 use super::headers::{
@@ -14,7 +18,8 @@ use jiff::Timestamp;
 const MESSAGE_BYTES_MAX: usize = 512;
 
 /// Creates a parked record, in the partition of the same number. Without a reason it waits behind
-/// another one of its key.
+/// another one of its key. Key, value and headers are those of the record; parking headers that it
+/// brings along are replaced, so that none can be forged.
 pub(crate) fn parked(
     group: &str,
     record: &Record,
@@ -45,7 +50,8 @@ pub(crate) fn parked(
     }
 }
 
-/// Creates the note that the parked record at offset `of` of the retry topic failed again.
+/// Creates the note that the parked record at offset `of` of the retry topic failed again. The
+/// record itself stays where it is: a copy behind the others of its key would be overtaken.
 pub(crate) fn failed_again(
     group: &str,
     record: &Record,
@@ -63,7 +69,8 @@ pub(crate) fn failed_again(
     note(group, record, headers)
 }
 
-/// Creates the note that `record` is a dead letter, and that its key waits for its replay.
+/// Creates the note that `record` is a dead letter, and that its key waits for its replay. Written
+/// after the dead letter is acknowledged, and before the record is settled.
 pub(crate) fn held(group: &str, record: &Record, now_ms: i64) -> OutgoingRecord {
     let mut headers = Headers::new();
     headers.push(KIND, Some(b"held"));
@@ -72,7 +79,8 @@ pub(crate) fn held(group: &str, record: &Record, now_ms: i64) -> OutgoingRecord 
     note(group, record, headers)
 }
 
-/// Adds owner and source offset to the replay of a dead letter that is written to a retry topic.
+/// Adds owner and source offset to the replay of a dead letter that is written to a retry topic. By
+/// the offset the replay finds the place that was held for it.
 pub(in crate::recovery) fn push_replay_origin(
     headers: &mut Headers,
     owner: Owner<'_>,
@@ -84,6 +92,7 @@ pub(in crate::recovery) fn push_replay_origin(
     push_place(headers, offset, timestamp_ms);
 }
 
+/// Adds the position and the time of the original record, as far as they are known.
 pub(super) fn push_place(headers: &mut Headers, offset: Option<i64>, timestamp_ms: Option<i64>) {
     if let Some(offset) = offset {
         headers.push(OFFSET, Some(offset.to_string().as_bytes()));
@@ -93,6 +102,7 @@ pub(super) fn push_place(headers: &mut Headers, offset: Option<i64>, timestamp_m
     }
 }
 
+/// An entry about `record` without its value, with these headers and its owner.
 pub(super) fn note(group: &str, record: &Record, mut headers: Headers) -> OutgoingRecord {
     let topic = record.topic();
     Owner { group, topic }.push(&mut headers);
@@ -111,6 +121,7 @@ fn push_origin(headers: &mut Headers, record: &Record) {
     push_place(headers, Some(record.offset()), record.timestamp_ms());
 }
 
+/// Adds the retry state. Zeros are left out: they are what a reader assumes.
 fn push_wait(headers: &mut Headers, wait: RetryState, now_ms: i64) {
     if wait.rounds > 0 {
         headers.push(ROUNDS, Some(wait.rounds.to_string().as_bytes()));

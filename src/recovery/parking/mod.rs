@@ -17,6 +17,17 @@
 //!   operator accepts the loss, so that no restart skips it.
 //! - A held key waits for the replay of its dead letter, which takes the place of the failed
 //!   record.
+//!
+//! The set is a function of the log: the entries from the committed offset on, in order, without
+//! the offsets settled above it. So a member that takes a partition over rebuilds the same set, and
+//! nothing but offsets has to be committed. What a member knows beyond the log (records that it is
+//! writing, that it has handed out, that it may not fetch yet) is lost with it, and must not change
+//! the set: such state only delays a record or lets a key wait longer.
+//!
+//! - `seen`: applies the entries of the log; `unsettled`: the offsets that are not settled yet
+//!
+//! The callers are the retry reader, which sees entries and hands out what is due, and the workers,
+//! which park, settle and put back. Both hold the lock of the partition.
 
 mod seen;
 mod unsettled;
@@ -40,14 +51,19 @@ const RUN_RECORDS_MAX: usize = 64;
 const RANGES_MAX: usize = 16_384;
 
 /// A parked record: the number of its key, and its offset in the retry partition.
+///
+/// A ticket may outlive its record, for example if the key was dropped by an operator: methods that
+/// take one do nothing if the record does not wait any more. The number of a key may have been
+/// reused by then, which the offset tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket {
     key: u32,
     pub(crate) offset: i64,
 }
 
-/// A waiting key.
+/// A waiting key, for listings.
 pub(crate) struct WaitingKey<'a> {
+    /// The key of the records. None for a record without a key.
     pub(crate) name: Option<&'a [u8]>,
     /// Offsets of its records in the retry partition, in the order in which they are handled.
     pub(crate) queue: &'a VecDeque<i64>,
@@ -57,11 +73,14 @@ pub(crate) struct WaitingKey<'a> {
     pub(crate) held_for: Option<i64>,
 }
 
-/// The position of the group in a retry partition.
+/// The position of the group in a retry partition, as it is committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standing {
+    /// The first unsettled offset: the offset to commit.
     pub(crate) watermark: i64,
+    /// The offset up to which `unsettled` is complete.
     pub(crate) next: i64,
+    /// Ascending ranges from the watermark on.
     pub(crate) unsettled: Vec<Range<i64>>,
     /// Whether `unsettled` is complete up to the end.
     pub(crate) is_whole: bool,
@@ -71,8 +90,11 @@ pub(crate) struct Standing {
 pub(crate) struct Parking {
     /// The longest wait of a record, whatever its headers contain.
     wait_max_ms: i64,
+    /// Waiting keys by number. Numbers of keys that have left are reused.
     keys: Vec<Key>,
+    /// Numbers of keys that have left.
     free: Vec<u32>,
+    /// The number of a key by its name, whose only copy is in `keys`.
     by_name: HashTable<u32>,
     hasher: RandomState,
     /// Records without a key, by offset: each waits for itself.
@@ -86,17 +108,22 @@ pub(crate) struct Parking {
     settled_above: Vec<Range<i64>>,
     /// The highest leader epoch known to that assignment. None if unknown.
     settled_under: Option<i32>,
+    /// The offset after the last entry that was seen.
     next: i64,
     /// The end of the log at the start: the set is complete once it was reached.
     end: i64,
     /// Whether the group has an offset to commit for it.
     touched: bool,
+    /// The number of waiting records.
     records: usize,
+    /// The number of waiting keys.
     in_use: usize,
 }
 
+/// The state of a waiting key. It leaves the set when [`Key::is_done`].
 #[derive(Default)]
 struct Key {
+    /// None for a record without a key, which waits for itself alone.
     name: Option<Box<[u8]>>,
     /// Offsets of its parked records, in the order in which they are handled.
     queue: VecDeque<i64>,
@@ -110,6 +137,7 @@ struct Key {
     holding: Vec<i64>,
     /// Source offsets whose key was released before the note was seen: the note holds nothing.
     released: Vec<i64>,
+    /// Holds that were seen on the log and are not settled.
     holds: Vec<Hold>,
     /// Replays among its records, by source offset and offset, that were seen before the note of
     /// their dead letter.
@@ -118,6 +146,7 @@ struct Key {
     loaded: usize,
     /// The earliest time of the next try for a due record that could not be fetched.
     again_ms: i64,
+    /// The time under which it is in `due`, if it is.
     scheduled: Option<i64>,
 }
 
@@ -134,10 +163,12 @@ struct Hold {
 }
 
 impl Key {
+    /// Whether it waits for the replay of a dead letter.
     fn is_held(&self) -> bool {
         !self.holding.is_empty() || self.holds.iter().any(|hold| hold.replay.is_none())
     }
 
+    /// Whether nothing of it waits, is being written, or is announced on the log.
     fn is_done(&self) -> bool {
         self.queue.is_empty()
             && self.writing.is_empty()
@@ -179,6 +210,9 @@ impl Parking {
     }
 
     /// Sets the highest leader epoch that was known when records above the start were settled.
+    ///
+    /// After an unclean leader election the log may be truncated, and other entries take the
+    /// offsets of those that were settled. The epoch of an entry tells (KIP-101, KIP-320).
     pub(crate) fn settled_under(&mut self, leader_epoch: Option<i32>) {
         self.settled_under = leader_epoch;
     }
@@ -210,7 +244,8 @@ impl Parking {
         }
     }
 
-    /// Notes that a parked record is no longer on the log.
+    /// Notes that a parked record is no longer on the log. Its key continues without it, and its
+    /// offset stays unsettled until an operator accepts the loss.
     pub(crate) fn lose(&mut self, ticket: Ticket) {
         if !self.take_out(ticket) {
             return;
@@ -239,7 +274,8 @@ impl Parking {
         self.lost.first().map(|range| range.start)
     }
 
-    /// Accepts the loss for an operator. Returns the number of lost entries.
+    /// Accepts the loss for an operator: the position may pass the lost entries. Returns their
+    /// number.
     pub(crate) fn accept_loss(&mut self) -> u64 {
         let lost = self.lost();
         self.lost.clear();
@@ -252,7 +288,7 @@ impl Parking {
         self.next >= self.end
     }
 
-    /// The offset after the last one seen.
+    /// The offset after the last one seen, at which a reader continues.
     pub(crate) fn next(&self) -> i64 {
         self.next
     }
@@ -268,7 +304,8 @@ impl Parking {
     }
 
     /// Whether a record of this key must be parked behind others. If so, it counts as being
-    /// written.
+    /// written, and the caller must write it or call [`Parking::not_written`]. Asked for every
+    /// record of a partition with waiting keys.
     pub(crate) fn joins(&mut self, name: &[u8], origin: i64) -> bool {
         let Some(id) = self.find(name) else {
             return false;
@@ -278,6 +315,9 @@ impl Parking {
     }
 
     /// Notes that a record is about to be written to the retry topic: its key waits from now on.
+    /// The caller must report the end: [`Parking::seen`] sees the written entry,
+    /// [`Parking::not_written`] follows a refusal. A record without a key has no later ones to hold
+    /// back.
     pub(crate) fn begin(&mut self, name: Option<&[u8]>, origin: i64) {
         if name.is_some() {
             let id = self.open(name, origin);
@@ -304,7 +344,9 @@ impl Parking {
         self.leave(id);
     }
 
-    /// Notes that a record is a dead letter, and holds its key from now on.
+    /// Notes that a record is a dead letter, and holds its key from now on: before its note is on
+    /// the log, so that no later record of the key starts in between. [`Parking::not_held`] takes
+    /// it back.
     pub(crate) fn begin_hold(&mut self, name: &[u8], origin: i64) {
         let id = self.open(Some(name), origin);
         let key = &mut self.keys[id as usize];
@@ -315,6 +357,10 @@ impl Parking {
 
     /// Takes the keys whose first record is due, with up to `room` records to hand out, in each
     /// key's order. Empty before the set is complete: unseen entries may have to go first.
+    ///
+    /// Later records of a key are handed out in advance, so that a key that recovers is not handled
+    /// at one round trip for each record. Whether a record may start is asked again with
+    /// [`Parking::start`].
     pub(crate) fn take_due(&mut self, now_ms: i64, room: usize) -> Vec<Ticket> {
         let mut tickets = Vec::new();
         let room = if self.is_whole() { room } else { 0 };
@@ -350,7 +396,8 @@ impl Parking {
         (!key.is_held()).then_some(key.wait)
     }
 
-    /// Notes that a parked record is settled.
+    /// Notes that a parked record is settled, together with the notes about it. The next record of
+    /// its key becomes due.
     pub(crate) fn settle(&mut self, ticket: Ticket) {
         self.take_out(ticket);
     }
@@ -386,7 +433,8 @@ impl Parking {
         true
     }
 
-    /// Notes that a parked record failed, and waits again.
+    /// Notes that a parked record failed, and waits again. Records of its key that were handed out
+    /// behind it are handed out again in their turn.
     pub(crate) fn put_back(&mut self, ticket: Ticket, wait: RetryState) {
         if self.key_of(ticket).is_some() {
             let key = &mut self.keys[ticket.key as usize];
@@ -396,8 +444,9 @@ impl Parking {
         }
     }
 
-    /// Returns a record that was taken as due but cannot be fetched now. It and the records behind
-    /// it are handed out again, the first of its key not before `until_ms`.
+    /// Returns a record that was taken as due but cannot be fetched now, for example because its
+    /// leader is down. It and the records behind it are handed out again, the first of its key not
+    /// before `until_ms`.
     pub(crate) fn hand_back(&mut self, ticket: Ticket, until_ms: i64) {
         let Some(key) = self.keys.get_mut(ticket.key as usize) else {
             return;
@@ -414,7 +463,7 @@ impl Parking {
     }
 
     /// Whether all records that were due by then are settled, or wait for a later time: none is
-    /// being written, and none is to be fetched again.
+    /// handed out, and none is to be fetched again. A bounded run asks it before it ends.
     pub(crate) fn is_done_with(&self, due_by_ms: i64) -> bool {
         let mut used = self.keys.iter().filter(|key| !key.is_done());
         !used.any(|key| {
@@ -423,7 +472,9 @@ impl Parking {
         })
     }
 
-    /// Lets a key continue at once, held or not. Returns whether it was waiting.
+    /// Lets a key continue at once, held or not, for an operator. Returns whether it was waiting. A
+    /// hold whose note is not on the log yet is remembered, so that the note holds nothing when it
+    /// is seen.
     pub(crate) fn release(&mut self, name: &[u8]) -> bool {
         let Some(id) = self.find(name) else {
             return false;
@@ -476,7 +527,8 @@ impl Parking {
     }
 
     /// The position of the group. None before the set is complete, and if no record was ever
-    /// parked.
+    /// parked. Lost entries count as unsettled. With more ranges than [`RANGES_MAX`] it covers the
+    /// first of them: what lies behind is handled again after a restart.
     pub(crate) fn standing(&self) -> Option<Standing> {
         if !self.is_whole() || !self.touched {
             return None;
@@ -501,7 +553,9 @@ impl Parking {
         (key.queue.front() == Some(&ticket.offset)).then_some(key)
     }
 
-    /// Adds the key to those due, or removes it, according to its state.
+    /// Adds the key to those due, or removes it, according to its state. Called after every change
+    /// of its queue, wait, holds or handed-out records: `due` has a key exactly if its first record
+    /// is neither handed out nor held.
     fn schedule(&mut self, id: u32) {
         let key = &mut self.keys[id as usize];
         if let Some(due) = key.scheduled.take() {
@@ -514,6 +568,7 @@ impl Parking {
         }
     }
 
+    /// The number of a waiting key.
     fn find(&self, name: &[u8]) -> Option<u32> {
         let is_it = |id: &u32| self.keys[*id as usize].name.as_deref() == Some(name);
         self.by_name
@@ -521,6 +576,8 @@ impl Parking {
             .copied()
     }
 
+    /// The number of a key, which joins the set if it does not wait yet. A record without a key
+    /// always joins as a new one, under its offset.
     fn open(&mut self, name: Option<&[u8]>, offset: i64) -> u32 {
         if let Some(id) = name.and_then(|name| self.find(name)) {
             return id;
@@ -555,7 +612,8 @@ impl Parking {
         id
     }
 
-    /// Removes a key without records, holds or pending writes.
+    /// Removes a key without records, holds or pending writes. Called after every change that may
+    /// have ended one of these, so that memory follows the waiting keys.
     fn leave(&mut self, id: u32) {
         let key = &mut self.keys[id as usize];
         if !key.is_done() {
@@ -573,7 +631,7 @@ impl Parking {
     }
 }
 
-/// Merges two lists of ascending ranges that share no offset.
+/// Merges two lists of ascending ranges that share no offset. Adjacent ranges become one.
 fn merged(lost: &[Range<i64>], unsettled: Vec<Range<i64>>) -> Vec<Range<i64>> {
     let mut all: Vec<Range<i64>> = lost.iter().cloned().chain(unsettled).collect();
     all.sort_by_key(|range| range.start);

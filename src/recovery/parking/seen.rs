@@ -1,6 +1,8 @@
 //! Applies the entries of a retry partition to its parked set, in the order of the log.
 //!
 //! Total: an invalid entry, such as a note about a record that does not wait, has no effect.
+//! Idempotent: an entry below `next` has no effect, so a partition may be read again from any
+//! offset.
 
 use super::super::parked::{RetryState, RetryTopicEntry};
 use super::{Hold, Parking};
@@ -37,11 +39,14 @@ impl Parking {
         }
     }
 
-    /// Notes that all entries before `offset` were seen.
+    /// Notes that all entries before `offset` were seen: compaction and transaction markers leave
+    /// offsets without an entry.
     pub(crate) fn reached(&mut self, offset: i64) {
         self.next = self.next.max(offset);
     }
 
+    /// A parked record goes behind the others of its key. A replay takes the place that was held
+    /// for it: the front, since all earlier records were settled when the record failed.
     fn seen_parked(
         &mut self,
         offset: i64,
@@ -79,6 +84,8 @@ impl Parking {
         self.schedule(id);
     }
 
+    /// A note that a record failed again replaces the older note about it. Only the first record of
+    /// a key can fail, so that any other note is an invalid one.
     fn seen_failed(&mut self, offset: i64, name: Option<&[u8]>, of: i64, wait: RetryState) {
         let id = match name {
             Some(name) => self.find(name),
@@ -97,6 +104,7 @@ impl Parking {
         self.schedule(id);
     }
 
+    /// A note that holds a key. Without a key there is nothing to hold.
     fn seen_held(&mut self, offset: i64, name: Option<&[u8]>, origin: i64) {
         if name.is_none() {
             return;
@@ -131,6 +139,8 @@ impl Parking {
         self.schedule(id);
     }
 
+    /// Whether an earlier assignment settled this offset. Offsets are asked in ascending order, so
+    /// ranges that were passed are dropped.
     fn was_settled(&mut self, offset: i64) -> bool {
         while self
             .settled_above
@@ -144,6 +154,8 @@ impl Parking {
             .is_some_and(|run| run.contains(&offset))
     }
 
+    /// Bounds the time of the next attempt: whatever a header contains, no record waits for longer
+    /// than the policy's longest wait from now on.
     fn clamped(&self, wait: RetryState, now_ms: i64) -> RetryState {
         let latest = now_ms.saturating_add(self.wait_max_ms);
         RetryState {

@@ -4,6 +4,12 @@
 //! One partition, a few keys, an inbox that suppresses duplicates, and a log that survives crashes.
 //! In every schedule no record has its effect before an earlier one of its key (except one that is
 //! dead without a hold), and at the end each has had its effect once.
+//!
+//! Each step is one that threads of a member may take in any order: deliver a record to its lane,
+//! let a lane continue, see an entry of the log, take what is due, let time pass, commit, let an
+//! operator act, crash. A crash loses [`Life`] and keeps [`World`]. Writes that were not
+//! acknowledged at a crash may reach the log later, as those of a client that was cut off do. A
+//! failing seed is named and repeats exactly.
 
 use super::super::parked::RetryTopicEntry;
 use super::*;
@@ -11,8 +17,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 
+/// Few, so that keys often wait behind themselves.
 const KEYS: usize = 3;
+/// Records of the source partition.
 const RECORDS: i64 = 30;
+/// The wait after each failure.
 const WAIT_MS: i64 = 50;
 
 /// The planned outcomes of a record.
@@ -25,6 +34,7 @@ struct Plan {
     deaths: u32,
 }
 
+/// A record in a lane: from the source partition, or handed out from the retry partition.
 #[derive(Clone, Copy)]
 enum Waiting {
     Source(i64),
@@ -42,28 +52,39 @@ struct Busy {
 /// The state that a crash loses.
 struct Life {
     parking: Parking,
+    /// One for each key: the records that were delivered and not started.
     lanes: Vec<VecDeque<Waiting>>,
+    /// What the lane of each key waits for.
     busy: Vec<Option<Busy>>,
+    /// The next offset of the source partition to deliver.
     delivered: i64,
+    /// The settled records of the source partition, as the offset tracker knows them.
     settled: Vec<bool>,
 }
 
 /// The state that survives a crash.
 struct World {
     random: StdRng,
+    /// Whether dead letters hold their keys.
     holds: bool,
     plans: Vec<Plan>,
+    /// The retry partition: the key of each entry, the entry, and the source offset of its record.
     log: Vec<(usize, RetryTopicEntry, i64)>,
     now_ms: i64,
+    /// The committed offset of the source partition.
     committed: i64,
+    /// The committed offset of the retry partition, and the settled ranges above it.
     standing: (i64, Vec<Range<i64>>),
+    /// The inbox: records that have had their effect.
     applied: Vec<bool>,
     /// Dead letters, and whether they were replayed.
     dead: BTreeMap<i64, bool>,
+    /// Writes of processes that crashed before the acknowledgement.
     lost_writes: Vec<(usize, RetryTopicEntry, i64)>,
 }
 
 impl Parking {
+    /// The dead letters whose replays a key waits for, by source offset.
     fn held_for(&self, name: &[u8]) -> Vec<i64> {
         let key = self.find(name).map(|id| &self.keys[id as usize]);
         let holds = key.into_iter().flat_map(|key| &key.holds);
@@ -99,6 +120,7 @@ impl World {
         }
     }
 
+    /// A member that starts from what is committed.
     fn life(&self) -> Life {
         let (start, settled_above) = &self.standing;
         let end = self.log.len() as i64;
@@ -111,6 +133,7 @@ impl World {
         }
     }
 
+    /// One random step. Without crashes every schedule comes to an end.
     fn step(&mut self, life: &mut Life, may_crash: bool) {
         let key = self.random.random_range(0..KEYS);
         match self.random.random_range(0..100) {
@@ -151,6 +174,7 @@ impl World {
         }
     }
 
+    /// The retry reader sees the next entry.
     fn see(&self, life: &mut Life) {
         let at = life.parking.next();
         if let Some((key, entry, _)) = self.log.get(at as usize) {
@@ -159,6 +183,7 @@ impl World {
         }
     }
 
+    /// Commits the offsets of both partitions. That of the retry partition never goes backwards.
     fn commit(&mut self, life: &Life) {
         let first_open = life.settled.iter().position(|settled| !settled);
         self.committed = first_open.map_or(RECORDS, |offset| offset as i64);
@@ -208,6 +233,7 @@ impl World {
         }
     }
 
+    /// The source offset of a record.
     fn origin(&self, of: Waiting) -> i64 {
         match of {
             Waiting::Source(origin) => origin,
@@ -215,6 +241,8 @@ impl World {
         }
     }
 
+    /// A lane continues: its write reaches the log, then it is acknowledged, then its next record
+    /// starts.
     fn lane(&mut self, life: &mut Life, key: usize) {
         if let Some(busy) = life.busy[key] {
             if busy.is_written {
@@ -305,6 +333,7 @@ impl World {
         None
     }
 
+    /// The brokers acknowledged a lane's entry: its record is settled, or waits again.
     fn acknowledged(&mut self, life: &mut Life, busy: Busy) {
         match (busy.of, busy.entry) {
             (Waiting::Parked(ticket), RetryTopicEntry::Failed { wait, .. }) => {
@@ -314,6 +343,8 @@ impl World {
         }
     }
 
+    /// Gives a record its effect, unless the inbox knows it. Fails if an earlier one of its key has
+    /// none.
     fn apply(&mut self, key: usize, origin: i64) {
         if self.applied[origin as usize] {
             return;
@@ -344,6 +375,7 @@ fn settle(life: &mut Life, of: Waiting) {
     }
 }
 
+/// One schedule: crashes for a while, then none until nothing waits.
 fn run(seed: u64, holds: bool) {
     let mut world = World::new(seed, holds);
     let mut life = world.life();

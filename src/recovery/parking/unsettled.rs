@@ -1,4 +1,8 @@
 //! A set of offsets that grows at its end and shrinks at its beginning, with one bit for each.
+//!
+//! A bitmap and not a tree of ranges: settled offsets of many keys are spread, and the memory is
+//! bounded by the distance between the first and the last unsettled offset, an eighth of a byte for
+//! each offset in between.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -8,11 +12,13 @@ use std::ops::Range;
 pub(super) struct Unsettled {
     /// The offset of the first bit of the first word.
     base: i64,
+    /// One bit for each offset from `base` on. The first word is not 0.
     words: VecDeque<u64>,
 }
 
 impl Unsettled {
-    /// Adds an offset, which must be above all that were added before.
+    /// Adds an offset, which must be above all that were added before: entries are seen in the
+    /// order of the log. An offset below the first word is ignored.
     pub(super) fn add(&mut self, offset: i64) {
         if self.words.is_empty() {
             self.base = offset;
@@ -26,7 +32,8 @@ impl Unsettled {
         self.words[word] |= bit;
     }
 
-    /// Removes an offset.
+    /// Removes an offset. Nothing happens if it is not in the set. Words of settled offsets at the
+    /// beginning are freed.
     pub(super) fn remove(&mut self, offset: i64) {
         if let Some((word, bit)) = self.place(offset)
             && let Some(word) = self.words.get_mut(word)
@@ -62,6 +69,7 @@ impl Unsettled {
         (ranges, true)
     }
 
+    /// The word and the bit of an offset. None below `base`.
     fn place(&self, offset: i64) -> Option<(usize, u64)> {
         let distance = usize::try_from(offset.checked_sub(self.base)?).ok()?;
         Some((distance / 64, 1 << (distance % 64)))

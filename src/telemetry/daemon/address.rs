@@ -32,7 +32,8 @@ pub fn admin_address(text: &str) -> Result<SocketAddr, String> {
     match port.parse() {
         Ok(port) if is_number => Ok((Ipv4Addr::LOCALHOST, port).into()),
         _ => Err(format!(
-            "{text:?} is no address: write a port, such as 9100, for this machine alone, or 0.0.0.0:9100 to be reached from others"
+            "{text:?} is not an address; write a port, such as 9100, to listen on this machine only, \
+             or 0.0.0.0:9100 to accept connections from others"
         )),
     }
 }

@@ -1,6 +1,15 @@
 //! The responses of the admin server: probes with the names of Kubernetes, and the metrics.
 //!
 //! Owns paths and formats. Knows only [`Health`] and the renderer of the metrics. Read only.
+//!
+//! | path | status | body |
+//! |---|---|---|
+//! | `/livez`, `/healthz` | 503 if a loop is late, otherwise 200 | the loops |
+//! | `/readyz` | 503 if a component is not ready, otherwise 200 | the components |
+//! | `/metrics` | 200 | all metrics; only with a renderer |
+//!
+//! A probe answers `ok`, or a line `[-]name: reason` for each failed check. With `?verbose`, all
+//! checks are listed with their notes. With `Accept: application/json` the body is JSON.
 
 use crate::telemetry::{Health, visible};
 use axum::Router;
@@ -39,7 +48,7 @@ async fn livez(State(health): State<Health>, query: RawQuery, headers: HeaderMap
     let failing = health
         .not_alive()
         .into_iter()
-        .map(|(name, seconds)| (name, format!("has not moved for {seconds} s")))
+        .map(|(name, seconds)| (name, format!("no progress for {seconds} s")))
         .collect();
     Report::new(health.loops(), failing, health.notes()).respond(query, &headers)
 }
@@ -59,6 +68,7 @@ struct Report {
     checks: Vec<Check>,
 }
 
+/// A component or a loop in the answer. The field names are a contract: the tool reads them.
 #[derive(serde::Serialize)]
 struct Check {
     name: String,

@@ -51,10 +51,19 @@ pub(super) fn install(json: bool) -> io::Result<()> {
 /// they are for trace collectors.
 ///
 /// Values are [visible](crate::telemetry::visible) text: data from a record, a header or an error
-/// can neither break the line nor control the terminal.
+/// can neither break the line nor control the terminal. A daemon uses it; a program with a
+/// subscriber of its own passes it to `fmt_fields`:
+///
+/// ```
+/// use evenkeel::telemetry::daemon::TextFields;
+///
+/// let subscriber = tracing_subscriber::fmt().fmt_fields(TextFields).finish();
+/// # drop(subscriber);
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TextFields;
 
+/// Fields with one value for all spans, or that repeat the message.
 fn is_constant(name: &str) -> bool {
     name.starts_with("otel.")
         || name.starts_with("messaging.operation.")
@@ -79,6 +88,7 @@ impl<'writer> FormatFields<'writer> for TextFields {
     }
 }
 
+/// Writes fields one after the other. After an error it writes nothing more.
 struct TextVisitor<'writer> {
     writer: Writer<'writer>,
     separator: &'static str,

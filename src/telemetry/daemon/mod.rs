@@ -4,6 +4,23 @@
 //! Owns the process-wide parts: one subscriber, one metrics recorder, one pair of signal handlers.
 //! Knows neither Kafka nor a store: they report through [`Health`] and the `metrics` facade. For
 //! Unix.
+//!
+//! # What a process gets
+//!
+//! | part | owner | left out by |
+//! |---|---|---|
+//! | logs on standard error, by `RUST_LOG` | one subscriber per process | [`without_logs`] |
+//! | SIGTERM and SIGINT as a request to stop | one pair of handlers | [`without_signals`] |
+//! | metrics in Prometheus' text format | one recorder per process | [`without_recorder`] |
+//! | `/livez`, `/readyz`, `/metrics` | a server, or [`Daemon::router`] | [`admin`] unset |
+//!
+//! [`admin`]: DaemonSettings::admin
+//! [`without_logs`]: DaemonSettings::without_logs
+//! [`without_recorder`]: DaemonSettings::without_recorder
+//! [`without_signals`]: DaemonSettings::without_signals
+//!
+//! The server shares the runtime with the service. It answers while the service drains: not ready
+//! from the request to stop on, alive until the process ends.
 
 mod address;
 mod admin;
@@ -31,9 +48,22 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 const PROCESS: &str = "process";
 
 /// The settings of a daemon. [`DaemonSettings::new`] sets the defaults.
+///
+/// ```
+/// use evenkeel::telemetry::daemon::{DaemonSettings, admin_address};
+///
+/// let settings = DaemonSettings::new("payments")
+///     .with_admin(admin_address("9100")?)
+///     .with_log_json(true);
+/// assert_eq!(settings.admin.map(|admin| admin.port()), Some(9100));
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone)]
+#[non_exhaustive]
+#[must_use = "settings do nothing until a daemon is started with them"]
 pub struct DaemonSettings {
-    /// The name of the service, as in the log and in [`Metric::ServiceInfo`].
+    /// The name of the service, as in the log and in the label `service` of
+    /// [`Metric::ServiceInfo`].
     pub service: String,
     /// The address that serves /livez, /readyz and /metrics. None, the default, serves nothing.
     /// Port 0 takes a free port, see [`Daemon::admin`]. [`admin_address`] parses the usual
@@ -41,7 +71,8 @@ pub struct DaemonSettings {
     /// probes and Prometheus can reach. The server has at most 64 connections, each for one
     /// request.
     pub admin: Option<SocketAddr>,
-    /// Whether to log JSON lines instead of text. Default false.
+    /// Whether to log JSON lines for collectors instead of text for people. Default false. The
+    /// fields of an event are at the top level of its line.
     pub log_json: bool,
     installs_logs: bool,
     heeds_signals: bool,
@@ -72,14 +103,28 @@ impl DaemonSettings {
         }
     }
 
+    /// Sets the address of the admin server. None serves nothing.
+    pub fn with_admin(mut self, admin: impl Into<Option<SocketAddr>>) -> Self {
+        self.admin = admin.into();
+        self
+    }
+
+    /// Sets whether to log JSON lines instead of text.
+    pub fn with_log_json(mut self, log_json: bool) -> Self {
+        self.log_json = log_json;
+        self
+    }
+
     /// Installs no `tracing` subscriber. For a host that installs its own later, or wants none: one
-    /// that is already installed is kept in any case.
+    /// that is already installed is kept in any case. Then [`log_json`](Self::log_json) and
+    /// `RUST_LOG` have no effect.
     pub fn without_logs(mut self) -> Self {
         self.installs_logs = false;
         self
     }
 
-    /// Installs no handlers for SIGTERM and SIGINT. The host cancels [`Daemon::stop`] to stop.
+    /// Installs no handlers for SIGTERM and SIGINT. The host cancels [`Daemon::stop`] to stop, and
+    /// decides when the process ends.
     pub fn without_signals(mut self) -> Self {
         self.heeds_signals = false;
         self
@@ -95,6 +140,8 @@ impl DaemonSettings {
     /// Installs no metrics recorder, and serves the result of `render`, in Prometheus' text format,
     /// as /metrics. For a host with its own recorder: configure [`Metric::DURATION_BUCKETS`] for
     /// [`Metric::HandlerSeconds`] there, and run its upkeep.
+    ///
+    /// `render` is called on the runtime for each scrape and must not block for long.
     pub fn with_metrics(mut self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
         self.metrics = Metrics::Rendered(Arc::new(render));
         self
@@ -163,14 +210,18 @@ pub struct Daemon {
 impl Daemon {
     /// Installs logging (standard error, `RUST_LOG`, by default `info`), the metrics recorder,
     /// signal handling and the admin server, as far as the settings ask for them. When it returns,
-    /// probes are answered and signals are handled.
+    /// probes are answered and signals are handled. Start it before consumers and relays, so that
+    /// no metric of theirs is lost.
     ///
     /// The daemon is not ready from the cancellation of `stop` on, by a signal or by the program,
     /// so that it receives no traffic while it drains.
     ///
+    /// Must be called inside a Tokio runtime. One process needs one daemon.
+    ///
     /// # Errors
     /// Returns an error if `RUST_LOG` cannot be parsed, another metrics recorder is already
-    /// installed, or the address is in use. An already installed subscriber is kept.
+    /// installed, or the address is in use. An already installed subscriber is kept. The error
+    /// names the remedy; nothing that was installed before is undone.
     pub async fn start(settings: DaemonSettings) -> io::Result<Self> {
         if settings.installs_logs {
             logging::install(settings.log_json)?;
@@ -218,6 +269,13 @@ impl Daemon {
 
     /// /livez, /healthz, /readyz and, if metrics are rendered, /metrics, to be nested into another
     /// router of the crate `axum`, version 0.8. Works beside the admin server or without one.
+    ///
+    /// ```
+    /// # async fn example(daemon: evenkeel::telemetry::daemon::Daemon) {
+    /// let web: axum::Router = axum::Router::new().nest("/internal", daemon.router());
+    /// # drop(web);
+    /// # }
+    /// ```
     pub fn router(&self) -> axum::Router {
         admin::router(self.health.clone(), self.metrics.clone())
     }
@@ -232,7 +290,7 @@ impl fmt::Debug for Daemon {
     }
 }
 
-/// The installed recorder, with upkeep while the runtime runs.
+/// The installed recorder, with upkeep while the runtime runs. Its tasks end with the runtime.
 fn own_metrics() -> io::Result<admin::Render> {
     let recorder = recorder()?;
     tokio::spawn(upkeep(recorder.clone()));
@@ -253,7 +311,7 @@ fn recorder() -> io::Result<PrometheusHandle> {
                 .and_then(PrometheusBuilder::install_recorder)
                 .map_err(|error| {
                     format!(
-                        "cannot install the metrics recorder: {error}; a program that has its own says so with \
+                        "cannot install the metrics recorder: {error}; in a program with its own recorder, use \
                          DaemonSettings::with_metrics or without_recorder"
                     )
                 })

@@ -3,6 +3,9 @@
 //! Owns the limits. A connection carries one request, so none is idle between two. When all places
 //! are used, a new connection replaces the oldest one: a probe is answered whatever other clients
 //! do.
+//!
+//! Why not axum's own server: it bounds neither the connections nor the time of a request's head,
+//! so that clients that send nothing would occupy memory and file descriptors of the service.
 
 use axum::Router;
 use axum::serve::Listener;

@@ -98,7 +98,7 @@ async fn livez_names_a_loop_that_stands_still_and_does_not_ask_for_readiness() {
             get(&health, path, "*/*").await,
             (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "[-]poll: has not moved for 12 s\n".to_owned()
+                "[-]poll: no progress for 12 s\n".to_owned()
             )
         );
     }

@@ -5,6 +5,7 @@ use crate::testing::StartError;
 use crate::testing::kafka::broker::VERSION;
 use crate::testing::kafka::docker::{self, Engine};
 
+/// Starts the container, and returns when Kafka is ready. Removes it again if Kafka does not start.
 pub(super) async fn start(port: u16) -> Result<Record, StartError> {
     let engine = Engine::find().await?;
     let name = format!("evenkeel-dev-kafka-{port}");

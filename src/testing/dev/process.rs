@@ -16,6 +16,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
+/// Starts the process with a new data directory, and returns when Kafka is ready. Stops it again if
+/// Kafka does not start.
 pub(super) async fn start(port: u16) -> Result<Record, StartError> {
     let installation = Installation::find().await?;
     // A killed Kafka leaves a directory with another cluster's data and ports.
@@ -66,7 +68,9 @@ pub(super) async fn stop(pid: u32) -> Result<(), StartError> {
             tokio::time::sleep(wait::POLL_INTERVAL).await;
         }
     }
-    Err(StartError::java(format!("the process {pid} does not end")))
+    Err(StartError::java(format!(
+        "the process {pid} did not stop, not even by SIGKILL"
+    )))
 }
 
 /// Whether the process exists and is the Kafka of our directory. The process id may have been

@@ -1,4 +1,6 @@
 //! The file that records which Kafka was started.
+//!
+//! It is read by later commands, which may be of another version of the tool. So its keys stay.
 
 use super::DevStatus;
 use crate::testing::{KafkaKind, StartError};
@@ -54,6 +56,7 @@ impl Record {
         }
     }
 
+    /// The recorded Kafka, as callers see it.
     pub(super) fn status(&self) -> DevStatus {
         DevStatus {
             kind: match self.running {
@@ -80,6 +83,7 @@ pub(super) fn directory() -> PathBuf {
         .join("evenkeel/dev")
 }
 
+/// The error of a file or directory.
 pub(super) fn state(path: &Path, source: std::io::Error) -> StartError {
     StartError::State {
         path: path.to_owned(),

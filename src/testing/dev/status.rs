@@ -2,8 +2,9 @@
 
 use crate::testing::KafkaKind;
 
-/// The running development Kafka.
+/// The running development Kafka, from [`up`](super::up) or [`status`](fn@super::status).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DevStatus {
     /// [`KafkaKind::Docker`] or [`KafkaKind::Java`].
     pub kind: KafkaKind,

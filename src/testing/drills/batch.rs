@@ -1,4 +1,8 @@
 //! A drilled store whose transaction holds a batch.
+//!
+//! Deliveries of a batch share one commit, so a fault that affects one of them affects all. Whether
+//! it does depends on the first delivery that succeeded, which keeps the choice independent of the
+//! batch's other members.
 
 use super::plan::drilled;
 use super::{CrashPoint, DrilledInbox, Drills};
@@ -42,6 +46,7 @@ impl<I: Inbox> BatchInbox for DrilledInbox<I> {
     }
 }
 
+/// The claim of a batch, with the fresh deliveries among its keys.
 struct DrilledBatch {
     inner: Box<dyn BatchClaim>,
     /// Each key with the number of its attempt.

@@ -10,15 +10,26 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 /// An inbox that refuses commits, loses answers, is slow or is unavailable, as its [`Drills`]
-/// define.
+/// define. [`Drills::inbox`] creates it. Otherwise it behaves like the wrapped one: it hands out
+/// the same transactions, and batches deliveries if that does.
 #[derive(Clone)]
 pub struct DrilledInbox<I> {
     pub(super) inner: I,
     pub(super) drills: Drills,
 }
 
+impl<I> std::fmt::Debug for DrilledInbox<I> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DrilledInbox")
+            .field("drills", &self.drills)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Drills {
-    /// Wraps an inbox, so that these drills affect it.
+    /// Wraps an inbox, so that these drills affect it. Several inboxes may be wrapped; their
+    /// results are in one report.
+    #[must_use = "only the returned inbox is affected"]
     pub fn inbox<I: Inbox>(&self, inbox: I) -> DrilledInbox<I> {
         DrilledInbox {
             inner: inbox,
@@ -57,6 +68,7 @@ impl<I: Inbox> Inbox for DrilledInbox<I> {
 }
 
 impl<I: Inbox> DrilledInbox<I> {
+    /// Claims a delivery through the store's faults, and wraps a fresh claim.
     async fn drilled(
         &self,
         key: &InboxKey,
@@ -83,6 +95,8 @@ impl<I: Inbox> DrilledInbox<I> {
     }
 }
 
+/// A claim whose completion is subject to the drills. The order in [`Claim::complete`] is that of
+/// the crash points: the commit is refused before the store has it, and its answer is lost after.
 struct DrilledClaim {
     inner: Box<dyn Claim>,
     key: InboxKey,

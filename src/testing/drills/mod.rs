@@ -34,6 +34,19 @@
 //! in the same way, in whatever order its events arrive. Late results need a consumer:
 //! [`Drills::hold_results`] delays results beyond the consumer's `revoke_timeout`, so that the next
 //! owner of the partition handles the event.
+//!
+//! | drill | fault | a correct service |
+//! |---|---|---|
+//! | [`Drills::deliver_twice`] | a redelivery | has no second effect |
+//! | [`Drills::refuse_commits`] | the store refuses a commit | repeats, with one effect |
+//! | [`Drills::lose_answers`] | a commit succeeded, its answer is lost | recognises the retry |
+//! | [`Drills::hold_results`] | a result arrives after a rebalance | has one effect |
+//! | [`Drills::slow_store`] | every claim and commit is slow | keeps its place in the group |
+//! | [`Drills::store_down`] | the store is down for a while | waits, and loses nothing |
+//! | [`Drills::crash_at`] | the process is killed | continues after a restart |
+//!
+//! `plan.rs` has the faults and their state, `inbox.rs` and `batch.rs` inject those of the store,
+//! `service.rs` those around the router, and `report.rs` collects the results.
 
 mod batch;
 mod inbox;

@@ -1,4 +1,8 @@
 //! The faults to inject, and their records.
+//!
+//! Whether a fault strikes is a hash of the seed, the fault and the delivery's identity and
+//! attempt. No generator with a state is involved, because deliveries run concurrently and in any
+//! order. A retry is another attempt, so a refused commit is not refused for ever.
 
 use super::report::{Book, DrillReport};
 use crate::inbox::{BoxFuture, InboxError};
@@ -10,12 +14,40 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The faults to inject, and the record of their consequences. Clones share the record.
+///
+/// Choose the faults first, then wrap the inbox and the router: a wrapper keeps the faults that
+/// were chosen before it was made.
+///
+/// ```
+/// use evenkeel::testing::drills::{CrashPoint, Drills};
+/// use std::time::Duration;
+///
+/// let drills = Drills::seeded(7)
+///     .deliver_twice()
+///     .refuse_commits(0.1)
+///     .lose_answers(0.1)
+///     .store_down(50, Duration::from_secs(2));
+/// // In a process of its own, as it aborts:
+/// let crash = Drills::seeded(7).crash_at(CrashPoint::AfterCommit, 20);
+/// # let _ = (drills, crash);
+/// ```
 #[derive(Clone, Default)]
+#[must_use = "drills affect the inbox and the router that they wrap"]
 pub struct Drills {
     pub(super) plan: Plan,
     pub(super) state: Arc<State>,
 }
 
+impl std::fmt::Debug for Drills {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Drills")
+            .field("seed", &self.plan.seed)
+            .field("report", &self.report())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The chosen faults. Shares are between 0 and 1; 0 and `None` are no fault.
 #[derive(Clone, Default)]
 pub(super) struct Plan {
     pub(super) seed: u64,
@@ -29,8 +61,10 @@ pub(super) struct Plan {
     pub(super) look: Option<Arc<EffectProbe>>,
 }
 
+/// Reads the effects of the handlers as a text.
 pub(super) type EffectProbe = dyn Fn() -> BoxFuture<'static, String> + Send + Sync;
 
+/// The state and the results of the drills, shared by all of their clones.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) book: Mutex<Book>,
@@ -60,7 +94,8 @@ pub enum CrashPoint {
 }
 
 impl Drills {
-    /// Creates drills without faults. `seed` determines all random choices.
+    /// Creates drills without faults. `seed` determines all random choices. Print it when a test
+    /// fails: the same seed injects the same faults into the same events.
     pub fn seeded(seed: u64) -> Self {
         let mut drills = Self::default();
         drills.plan.seed = seed;
@@ -74,7 +109,7 @@ impl Drills {
     }
 
     /// Refuses this share of commits (0 to 1). The handler has succeeded; its effect is rolled back
-    /// and the event is retried.
+    /// and the event is retried. With 1 no commit ever succeeds.
     pub fn refuse_commits(mut self, share: f64) -> Self {
         self.plan.refused = share;
         self
@@ -87,7 +122,8 @@ impl Drills {
         self
     }
 
-    /// Delays this share of results (0 to 1) by `hold`.
+    /// Delays this share of results (0 to 1) by `hold`. The delivery is handled and committed by
+    /// then; its offset is settled late.
     pub fn hold_results(mut self, share: f64, hold: Duration) -> Self {
         self.plan.held = Some((share, hold));
         self
@@ -100,19 +136,37 @@ impl Drills {
     }
 
     /// Makes the store unavailable for the duration `outage` after it has answered `after` claims.
+    /// Claims and commits fail with [`InboxError::Unavailable`], which is an outage and not a
+    /// failure of the record.
     pub fn store_down(mut self, after: u32, outage: Duration) -> Self {
         self.plan.down = Some((after, outage));
         self
     }
 
-    /// Aborts the process when it reaches this point for the `nth` time, counted from 1.
+    /// Aborts the process when it reaches this point for the `nth` time, counted from 1. Run the
+    /// service in a process of its own, and start it again afterwards without this drill.
     pub fn crash_at(mut self, point: CrashPoint, nth: u32) -> Self {
         self.plan.crash = Some((point, nth));
         self
     }
 
     /// Reads the effects as a text, such as the sum of a column, before and after a delivery that
-    /// must not change them. Deliveries then run one at a time.
+    /// must not change them. Deliveries then run one at a time. It finds effects outside of the
+    /// store's transaction, which no inbox can see.
+    ///
+    /// ```
+    /// use evenkeel::testing::drills::Drills;
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    ///
+    /// let sent = Arc::new(AtomicU64::new(0));
+    /// let seen = Arc::clone(&sent);
+    /// let drills = Drills::seeded(7).deliver_twice().look_at(move || {
+    ///     let sent = seen.load(Relaxed);
+    ///     async move { sent.to_string() }
+    /// });
+    /// # let _ = drills;
+    /// ```
     pub fn look_at<F>(mut self, effects: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = String> + Send + 'static,
@@ -126,6 +180,7 @@ impl Drills {
         self.book().report()
     }
 
+    /// The results so far. Held for a moment only, never across an await.
     pub(super) fn book(&self) -> MutexGuard<'_, Book> {
         let book = &self.state.book;
         book.lock().unwrap_or_else(PoisonError::into_inner)
@@ -137,6 +192,7 @@ impl Drills {
         (hash as f64) < share * u64::MAX as f64
     }
 
+    /// Aborts the process if the plan has its crash here and now.
     pub(super) fn crash_if_at(&self, point: CrashPoint) {
         if let Some((chosen, nth)) = self.plan.crash
             && chosen == point
@@ -169,6 +225,7 @@ impl Drills {
     }
 }
 
+/// The error of an injected fault.
 pub(super) fn drilled(what: &str) -> InboxError {
-    InboxError::Unavailable(format!("{what}, as this drill has it").into())
+    InboxError::Unavailable(format!("{what} (injected by a drill)").into())
 }

@@ -1,4 +1,8 @@
 //! The results of the drills, by handler.
+//!
+//! A delivery is identified by its inbox key. The book notes its start and its completion: a start
+//! after a completion means that the handler ran again, whether the inbox forgot the event or the
+//! router has no inbox.
 
 use crate::inbox::InboxKey;
 use std::collections::{BTreeMap, HashMap};
@@ -7,15 +11,28 @@ use std::fmt;
 /// Maximum number of events that are named for each handler.
 const NAMED_MAX: usize = 10;
 
-/// The results of the drills.
+/// The results of the drills, from [`Drills::report`](super::Drills::report): a copy of the state
+/// at that moment.
+///
+/// ```
+/// use evenkeel::testing::drills::Drills;
+///
+/// let report = Drills::seeded(7).deliver_twice().report();
+/// assert!(report.handlers.is_empty(), "no event was delivered yet");
+/// report.check().expect("every handler is idempotent");
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use = "a report shows nothing before `check`"]
 pub struct DrillReport {
     /// Results by handler: its name in the inbox, or the event's type if the router has no inbox.
     pub handlers: BTreeMap<String, HandlerReport>,
 }
 
-/// The results of the drills for one handler.
+/// The results of the drills for one handler. Compare [`completed`](Self::completed) with the
+/// number of published events, so that a test in which nothing was handled does not pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HandlerReport {
     /// How many times the handler received an event.
     pub started: u64,
@@ -36,8 +53,11 @@ pub struct HandlerReport {
     pub changed_count: u64,
 }
 
-/// The error of a check: at least one handler is not idempotent.
+/// The error of a check: at least one handler is not idempotent. Its text names the handlers, up to
+/// ten of their events, and the remedy: an inbox that outlives the process, or effects that are
+/// written through the transaction of the store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub struct NotIdempotent {
     /// The handlers that are not idempotent.
     pub handlers: BTreeMap<String, HandlerReport>,
@@ -52,7 +72,8 @@ impl fmt::Display for NotIdempotent {
                 let (count, named) = (report.ran_again_count, report.ran_again.join(", "));
                 write!(
                     f,
-                    " it ran again for {count} events that it had completed ({named}): give its router an inbox that outlives the \
+                    " it ran again for {count} events that it had completed ({named}): give its \
+                     router an inbox that outlives the \
                      process"
                 )?;
             }
@@ -60,8 +81,9 @@ impl fmt::Display for NotIdempotent {
                 let (count, named) = (report.changed_count, report.changed.join(", "));
                 write!(
                     f,
-                    " effects changed by {count} deliveries that came twice or were not completed ({named}): write them \
-                     through the store's transaction"
+                    " {count} duplicate or uncompleted deliveries changed effects ({named}): \
+                     write effects through the \
+                     store's transaction"
                 )?;
             }
         }
@@ -116,14 +138,17 @@ impl Book {
         attempt
     }
 
+    /// Records a duplicate that the inbox recognised.
     pub(super) fn suppressed(&mut self, key: &InboxKey) {
         self.handler(&key.handler).suppressed += 1;
     }
 
+    /// Records a commit that a drill refused.
     pub(super) fn refused(&mut self, key: &InboxKey) {
         self.handler(&key.handler).refused += 1;
     }
 
+    /// Records a committed delivery, also if the answer is lost afterwards.
     pub(super) fn completed(&mut self, key: &InboxKey) {
         self.deliveries.entry(key.clone()).or_default().1 = true;
         self.handler(&key.handler).completed += 1;
@@ -149,6 +174,7 @@ impl Book {
         note(&mut handler.ran_again, id);
     }
 
+    /// Records a delivery that changed effects although it must not.
     pub(super) fn changed(&mut self, name: &str, id: &str) {
         let handler = self.handler(name);
         handler.changed_count += 1;
@@ -156,6 +182,7 @@ impl Book {
     }
 }
 
+/// Keeps the name of an event, up to a limit: a report stays readable.
 fn note(named: &mut Vec<String>, id: &str) {
     if named.len() < NAMED_MAX {
         named.push(id.to_owned());

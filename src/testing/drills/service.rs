@@ -9,15 +9,24 @@ use std::task::{Context, Poll};
 use tower::{Service, ServiceExt};
 
 /// A router, or layers around one, that receives events twice and answers late, as its [`Drills`]
-/// define.
+/// define. [`Drills::around`] creates it, and a consumer takes it in place of the router.
 #[derive(Clone)]
 pub struct Drilled<S> {
     inner: S,
     drills: Drills,
 }
 
+impl<S> std::fmt::Debug for Drilled<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Drilled")
+            .field("drills", &self.drills)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Drills {
     /// Wraps a router, or layers around one, so that these drills affect it.
+    #[must_use = "only the returned service is affected"]
     pub fn around<S>(&self, service: S) -> Drilled<S> {
         Drilled {
             inner: service,
@@ -49,6 +58,8 @@ where
     }
 }
 
+/// Delivers an event once or twice, and records whether its effects changed. With a probe, the
+/// deliveries take turns, so that a change belongs to one of them.
 async fn deliver<S: Service<Delivery, Response = Outcome>>(
     drills: &Drills,
     mut service: S,
@@ -85,6 +96,7 @@ async fn deliver<S: Service<Delivery, Response = Outcome>>(
     Ok(outcome)
 }
 
+/// The effects as text. None without a probe.
 async fn look(drills: &Drills) -> Option<String> {
     let look = drills.plan.look.as_ref()?;
     Some(look().await)

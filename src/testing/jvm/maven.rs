@@ -1,4 +1,8 @@
 //! Jars from Maven Central: downloaded once into the user's cache, shared by all processes.
+//!
+//! Maven copies them into a temporary directory beside the final one, which is then renamed. So a
+//! directory under its final name is complete, and of two processes that download at the same time
+//! the second discards its copy.
 
 use crate::telemetry::say;
 use crate::testing::StartError;
@@ -51,6 +55,7 @@ pub(in crate::testing) async fn directory(
     }
 }
 
+/// Downloads the dependencies of a project into a directory below `work`, and returns its path.
 async fn download(work: &Path, project: &str) -> Result<PathBuf, StartError> {
     let pom = work.join("pom.xml");
     std::fs::write(&pom, project).map_err(|source| StartError::State {

@@ -10,8 +10,9 @@ use std::time::Duration;
 /// Time limit of the check for Java.
 const LOOK_LIMIT: Duration = Duration::from_secs(20);
 
-/// The jars that a Java program needs.
+/// The jars that a Java program needs. They are downloaded once into the user's cache.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub enum Libraries<'a> {
     /// The jars of Apache Kafka.
     Kafka,
@@ -24,7 +25,21 @@ pub enum Libraries<'a> {
     },
 }
 
-/// A Java source file and the jars that it needs.
+/// A Java source file and the jars that it needs. For tests that compare with another client or
+/// exchange records with it.
+///
+/// ```no_run
+/// use evenkeel::testing::{JavaProgram, Libraries, required};
+/// use std::time::Duration;
+///
+/// # async fn a_test(brokers: &str) -> Result<(), evenkeel::testing::StartError> {
+/// let program = JavaProgram::new("tests/Produce.java", Libraries::Kafka).await;
+/// let Some(program) = required(program) else { return Ok(()) };
+/// let printed = program.run(&[brokers, "orders"], Duration::from_secs(60)).await?;
+/// println!("{printed}");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct JavaProgram {
     source: PathBuf,
@@ -56,7 +71,8 @@ impl JavaProgram {
         })
     }
 
-    /// Compiles and runs the program. Returns its standard output.
+    /// Compiles and runs the program. Returns its standard output. The program is killed after
+    /// `limit`, which includes the compilation of about a second, and when the future is dropped.
     ///
     /// # Errors
     /// If the program fails, or runs longer than `limit`.

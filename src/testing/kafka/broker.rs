@@ -1,4 +1,7 @@
 //! The version and settings of a single test broker, shared by Docker and Java.
+//!
+//! One process is broker and controller (KRaft). Clients, the broker itself and the controller have
+//! a listener each, so that clients can be given an address that the broker itself cannot reach.
 
 /// The version of Apache Kafka that is started.
 pub(in crate::testing) const VERSION: &str = "4.1.1";
@@ -41,7 +44,7 @@ pub(in crate::testing) const SETTINGS: [(&str, &str); 20] = [
     ("group.consumer.heartbeat.interval.ms", "1000"),
 ];
 
-/// A random cluster id: 22 digits of Kafka's base64 alphabet.
+/// A random cluster id: 22 digits of Kafka's base64 alphabet. Hexadecimal digits are part of it.
 pub(in crate::testing) fn cluster_id() -> String {
     format!("{:022x}", rand::random::<u128>() >> 40)
 }

@@ -14,7 +14,14 @@ use std::time::Duration;
 pub(in crate::testing) const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How a test Kafka is run.
+///
+/// | kind | needs | start | admin requests | freeze |
+/// |---|---|---|---|---|
+/// | `Docker` | Docker and its image | some seconds | yes | yes |
+/// | `Java` | Java 17, and Maven once | about 3 s | yes | yes |
+/// | `Mock` | nothing | at once | no | no |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum KafkaKind {
     /// `KAFKA_BOOTSTRAP_SERVERS`, else Docker, else Java, else the mock cluster.
     #[default]
@@ -23,12 +30,17 @@ pub enum KafkaKind {
     Docker,
     /// A local Java process with the jars of Maven Central.
     Java,
-    /// librdkafka's mock cluster in this process.
+    /// librdkafka's mock cluster in this process. It has groups, offsets and three brokers, and
+    /// keeps at most 5 MiB or 100,000 records of a partition. It supports no admin requests;
+    /// [`TestKafka::create_topic`] works nevertheless.
     Mock,
 }
 
 /// A Kafka that was found or started. A started one ends when the value is dropped, at the latest
 /// with the process.
+///
+/// Most tests use the shared one, [`real_kafka`](crate::testing::real_kafka). A test that freezes
+/// the broker, or needs other broker settings, starts its own.
 ///
 /// ```no_run
 /// use evenkeel::testing::{KafkaKind, TestKafka, unique};
@@ -47,6 +59,16 @@ pub struct TestKafka {
     pub(in crate::testing) config: KafkaConfig,
     pub(in crate::testing) description: String,
     pub(in crate::testing) backing: Backing,
+}
+
+impl std::fmt::Debug for TestKafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TestKafka")
+            .field("kind", &self.kind)
+            .field("config", &self.config)
+            .field("description", &self.description)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The owner of the cluster's lifetime.
@@ -72,6 +94,7 @@ pub(in crate::testing) enum Freezer {
 }
 
 impl Freezer {
+    /// Freezes or thaws the broker.
     async fn order(&self, freeze: bool) -> Result<(), StartError> {
         let done = match self {
             Self::Container(name) => {
@@ -109,7 +132,8 @@ impl TestKafka {
         self.kind
     }
 
-    /// Connection settings for clients of this Kafka.
+    /// Connection settings for clients of this Kafka. Those of a Kafka that the environment names
+    /// include its login.
     pub fn config(&self) -> KafkaConfig {
         self.config.clone()
     }
@@ -120,7 +144,20 @@ impl TestKafka {
         matches!(self.backing, Backing::Started { .. })
     }
 
-    /// Suspends the broker: connections remain open, and no request is answered.
+    /// Suspends the broker: connections remain open, and no request is answered, as with a machine
+    /// that stalls. Clients see timeouts instead of refused connections.
+    ///
+    /// ```no_run
+    /// use evenkeel::testing::{TestKafka, required};
+    ///
+    /// # async fn a_test() -> Result<(), evenkeel::testing::StartError> {
+    /// let Some(kafka) = required(TestKafka::start_with(&[]).await) else { return Ok(()) };
+    /// kafka.freeze().await?;
+    /// // The service must neither lose an event nor leave its group for good.
+    /// kafka.thaw().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// If [`TestKafka::can_freeze`] returns false, or if Docker or the shell fails.

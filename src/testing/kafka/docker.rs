@@ -1,5 +1,12 @@
 //! Apache Kafka in a container: the official image, or a local image of the same name. Uses the
 //! `docker` command.
+//!
+//! Two difficulties shape this file:
+//! - Kafka must advertise the address under which clients reach it, and the port on this machine is
+//!   known only after the container runs. So the container's command waits for a file with the
+//!   address, and starts Kafka then.
+//! - A container outlives the process that started it. So a reaper removes it when this process is
+//!   gone, and is started before the container is created.
 
 use super::broker::{HEAP, READY_LINE, SETTINGS, VERSION, cluster_id};
 use super::cluster::{Backing, Freezer};
@@ -49,6 +56,7 @@ const RUN_WHEN_ADVERTISED: &str = "while [ ! -s /tmp/advertised ]; do sleep 0.05
 const ADVERTISE: &str =
     r#"echo "$1" >/tmp/advertised.part && mv /tmp/advertised.part /tmp/advertised"#;
 
+/// Starts a container, and returns when Kafka is ready.
 pub(in crate::testing) async fn start() -> Result<TestKafka, StartError> {
     let engine = Engine::find().await?;
     let name = unique("evenkeel-kafka");

@@ -1,4 +1,7 @@
 //! A running Kafka that the environment names.
+//!
+//! If it does not answer, that is an error and not a reason to start another one: the tests would
+//! silently run against another Kafka than the configured one.
 
 use super::cluster::{ADMIN_TIMEOUT, Backing};
 use crate::kafka::KafkaConfig;

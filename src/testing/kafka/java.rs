@@ -1,5 +1,9 @@
 //! Apache Kafka as a local Java process: one broker with its own controller, on free ports of
 //! 127.0.0.1.
+//!
+//! Its start has three steps, each a Java process or a wait: format the data directory, run the
+//! broker under a reaper, and read its log until it is ready. Ports are chosen before the broker
+//! binds them, so another process may be faster. Then the start is repeated with other ports.
 
 use super::broker::{HEAP, READY_LINE, SETTINGS, VERSION, cluster_id};
 use super::cluster::{Backing, Freezer};
@@ -87,6 +91,7 @@ pub(in crate::testing) async fn start_in(directory: &Path) -> Result<TestKafka, 
     run(&installation, directory, properties, &port, false).await
 }
 
+/// Starts a broker once, in a temporary directory that is removed at its end.
 async fn launch(
     installation: &Installation,
     settings: &[(&str, &str)],
@@ -144,6 +149,7 @@ async fn run(
 }
 
 impl Installation {
+    /// Finds Java and checks its version. Downloads the jars if they are missing.
     pub(in crate::testing) async fn find() -> Result<Self, StartError> {
         let java = java();
         // Uses standard output: `java -version` writes to standard error.
@@ -169,6 +175,7 @@ impl Installation {
         })
     }
 
+    /// The major version of Java.
     pub(in crate::testing) fn version(&self) -> u32 {
         self.version
     }
@@ -261,7 +268,7 @@ pub(in crate::testing) async fn await_ready(
         }
         if started.elapsed() > START_LIMIT {
             return Err(StartError::java(format!(
-                "Kafka does not serve after {} s: {}",
+                "Kafka is not ready after {} s: {}",
                 START_LIMIT.as_secs(),
                 complaint(&text)
             )));

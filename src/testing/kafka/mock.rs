@@ -5,6 +5,9 @@
 //! keeps records in memory (5 MiB or 100,000 records per partition) and has real groups and
 //! offsets. It supports neither CreateTopics nor ListGroups. A topic that a client requests is
 //! created with four partitions.
+//!
+//! One thread creates, uses and drops the cluster, because its handle must not change threads.
+//! Others send it commands through a channel, and wait for the answer without blocking a task.
 
 use crate::testing::StartError;
 use rdkafka::mocking::MockCluster;
@@ -21,6 +24,7 @@ pub(in crate::testing) struct Mock {
     owner: Option<JoinHandle<()>>,
 }
 
+/// A command to the thread.
 struct CreateTopic {
     name: String,
     partitions: i32,
@@ -69,6 +73,7 @@ impl Mock {
         Ok((mock, brokers))
     }
 
+    /// Creates a topic with one replica. An error if it exists.
     pub(in crate::testing) async fn create_topic(
         &self,
         name: &str,
@@ -89,7 +94,7 @@ impl Mock {
         }
         answer
             .await
-            .map_err(|_| StartError::mock("its thread ended over a command"))?
+            .map_err(|_| StartError::mock("its thread ended during a command"))?
             .map_err(|error| StartError::mock(format!("cannot create the topic {name}: {error}")))
     }
 }

@@ -1,4 +1,7 @@
 //! The Apache Kafka that the tests of a process share. Without one, tests are skipped.
+//!
+//! A failed start is remembered like a successful one: otherwise each test of a machine without
+//! Kafka would wait for the same failure.
 
 use crate::telemetry::say;
 use crate::testing::required::required;
@@ -8,6 +11,7 @@ use tokio::sync::OnceCell;
 /// Never dropped: the reaper stops the server when the process ends.
 static SHARED: OnceCell<Result<TestKafka, String>> = OnceCell::const_new();
 
+/// The shared Kafka. Concurrent first calls wait for one start.
 pub(in crate::testing) async fn shared_real() -> Result<&'static TestKafka, StartError> {
     let shared = SHARED
         .get_or_init(|| async {
@@ -31,6 +35,10 @@ pub(in crate::testing) async fn shared_real() -> Result<&'static TestKafka, Star
 
 /// The shared Apache Kafka for a test. If none is available, prints to standard error why the test
 /// is skipped, and returns `None`.
+///
+/// The first call of a process finds or starts it, by the environment, Docker or Java, and takes
+/// some seconds. It is never the mock cluster, and it ends with the process. Do not freeze it:
+/// other tests use it at the same time.
 ///
 /// ```no_run
 /// # async fn a_test() {

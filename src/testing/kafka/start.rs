@@ -1,4 +1,7 @@
 //! Finds or starts a Kafka of a given kind.
+//!
+//! A description contains why the kinds before it were passed over, so that a test run's output
+//! shows which Kafka it used.
 
 use super::cluster::{Backing, KafkaKind, TestKafka};
 use super::mock::Mock;
@@ -30,7 +33,17 @@ impl TestKafka {
     }
 
     /// Starts Apache Kafka as a Java process with additional broker settings (`name`, `value`), for
-    /// tests that cannot use the shared one.
+    /// tests that cannot use the shared one. They override those of every test broker.
+    ///
+    /// ```no_run
+    /// use evenkeel::testing::{TestKafka, required};
+    ///
+    /// # async fn a_test() {
+    /// let settings = [("message.max.bytes", "10000")];
+    /// let Some(kafka) = required(TestKafka::start_with(&settings).await) else { return };
+    /// # let _ = kafka;
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// If Java is missing, or if Kafka's jars are not cached and Maven cannot download them.
@@ -84,6 +97,7 @@ impl TestKafka {
     }
 }
 
+/// Starts a mock cluster.
 fn mocked() -> Result<TestKafka, StartError> {
     let (mock, brokers) = Mock::start()?;
     Ok(TestKafka {

@@ -43,7 +43,8 @@ impl Reaper {
         })
     }
 
-    /// Writes `line` to the script's standard input.
+    /// Writes `line` to the script's standard input. The line needs its line break. An error means
+    /// that the script has ended.
     #[cfg(feature = "testing")]
     pub(in crate::testing) fn tell(&mut self, line: &str) -> std::io::Result<()> {
         match &mut self.shell.stdin {

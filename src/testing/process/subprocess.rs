@@ -26,7 +26,7 @@ where
     let output = match tokio::time::timeout(limit, run).await {
         Err(_) => return Err(format!("`{name}` did not end within {} s", limit.as_secs())),
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(format!("the command `{name}` is not there"));
+            return Err(format!("the command `{name}` was not found"));
         }
         Ok(Err(error)) => return Err(format!("`{name}` cannot be run: {error}")),
         Ok(Ok(output)) => output,
@@ -47,7 +47,7 @@ pub(in crate::testing) fn last_words<'a>(first: &'a str, second: &'a str) -> &'a
     [first, second]
         .into_iter()
         .find_map(|text| text.lines().map(str::trim).rfind(|line| !line.is_empty()))
-        .unwrap_or("it said nothing")
+        .unwrap_or("it printed nothing")
 }
 
 #[cfg(test)]
@@ -67,7 +67,7 @@ mod tests {
         );
         assert_eq!(
             sh("exit 3", 5_000).await,
-            Err("`sh` failed: it said nothing".to_owned())
+            Err("`sh` failed: it printed nothing".to_owned())
         );
     }
 
@@ -80,7 +80,7 @@ mod tests {
         let missing = output("no-such-program", ["x"], Duration::from_secs(1)).await;
         assert_eq!(
             missing,
-            Err("the command `no-such-program` is not there".to_owned())
+            Err("the command `no-such-program` was not found".to_owned())
         );
     }
 }

@@ -13,16 +13,36 @@ const NAME: &str = "PgBouncer";
 /// A PgBouncer that pools the server connections of a PostgreSQL by transaction. It ends when the
 /// value is dropped.
 ///
-/// Clients must connect by TLS.
+/// Clients must connect by TLS. Session state is lost between transactions, which is the point: a
+/// store that works here works behind a transaction pooler.
+///
+/// ```no_run
+/// use evenkeel::testing::{TestPgBouncer, TestPostgres, required};
+///
+/// # async fn a_test() {
+/// let Some(postgres) = required(TestPostgres::start().await) else { return };
+/// let Some(pooler) = required(TestPgBouncer::start(&postgres, 4).await) else { return };
+/// let url = format!("{}&pgbouncer=true", pooler.url("postgres"));
+/// # let _ = url;
+/// # }
+/// ```
 pub struct TestPgBouncer {
     port: u16,
     certificate: PathBuf,
     _server: Server,
 }
 
+impl std::fmt::Debug for TestPgBouncer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TestPgBouncer")
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
 impl TestPgBouncer {
     /// Starts a PgBouncer in front of `postgres`, with at most this many server connections per
-    /// database.
+    /// database and user. Further clients wait for one. Returns when it accepts connections.
     ///
     /// # Errors
     /// If `pgbouncer` is missing or does not start.
@@ -73,6 +93,7 @@ impl TestPgBouncer {
     }
 }
 
+/// The content of `pgbouncer.ini`.
 fn text(
     postgres: u16,
     port: u16,

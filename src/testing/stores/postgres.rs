@@ -32,7 +32,24 @@ static SHARED: OnceCell<Result<TestPostgres, String>> = OnceCell::const_new();
 /// A PostgreSQL for tests. A started one ends when the value is dropped, at the latest with the
 /// process.
 ///
-/// A started server has `fsync` on, so that measurements are realistic.
+/// A started server has `fsync` on, so that measurements are realistic, and accepts 200
+/// connections. [`postgres`] returns the shared one. A test that stops or suspends a server starts
+/// its own:
+///
+/// ```no_run
+/// use evenkeel::testing::{TestPostgres, required};
+///
+/// # async fn a_test() -> Result<(), evenkeel::testing::StartError> {
+/// let Some(postgres) = required(TestPostgres::start().await) else { return Ok(()) };
+/// let url = postgres.database().await?;
+/// // Start the service with `url`, then take its store away:
+/// postgres.kill().await?;
+/// // … it has to wait, and to continue when the store is back:
+/// postgres.start_again().await?;
+/// # let _ = url;
+/// # Ok(())
+/// # }
+/// ```
 pub struct TestPostgres {
     /// URL without the database.
     base: String,
@@ -41,12 +58,24 @@ pub struct TestPostgres {
     /// The database from which others are created.
     first: String,
     psql: PathBuf,
+    /// The process and the path of `pg_isready`. None for a server that the environment names.
     server: Option<(Server, PathBuf)>,
     description: String,
 }
 
+impl std::fmt::Debug for TestPostgres {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TestPostgres")
+            .field("description", &self.description)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The PostgreSQL that the tests of this process share. If none is available, prints to standard
 /// error why the test is skipped, and returns `None`.
+///
+/// The first call finds or starts it. Each test creates a database of its own, and must not stop
+/// the server.
 ///
 /// ```no_run
 /// # async fn a_test() -> Result<(), evenkeel::testing::StartError> {
@@ -104,19 +133,23 @@ impl TestPostgres {
         Self::start_with(true).await
     }
 
+    /// Creates a cluster in a temporary directory and starts it, as another user if this process
+    /// runs as root.
     async fn start_with(tls: bool) -> Result<Self, StartError> {
         let failed = |reason: String| StartError::server(NAME, reason);
         let in_files = |error: std::io::Error| failed(error.to_string());
         let initdb = program("initdb").ok_or_else(|| {
             failed(format!(
-                "{VARIABLE} is not set, and there is no initdb in /usr/lib/postgresql/*/bin or on PATH; install postgresql"
+                "{VARIABLE} is not set, and there is no initdb in /usr/lib/postgresql/*/bin or on \
+                 PATH; install postgresql"
             ))
         })?;
         let (postgres, ready) = (
             initdb.with_file_name("postgres"),
             initdb.with_file_name("pg_isready"),
         );
-        let psql = program("psql").ok_or_else(|| failed("there is no psql".to_owned()))?;
+        let psql = program("psql")
+            .ok_or_else(|| failed("there is no psql; install postgresql".to_owned()))?;
         let user = user().await?;
         let directory = tempfile::Builder::new()
             .prefix("evenkeel-postgres-")
@@ -282,12 +315,13 @@ impl TestPostgres {
         self.own()?.0.thaw().await
     }
 
+    /// The started server. An error for one that the environment names: other processes may use it.
     fn own(&self) -> Result<&(Server, PathBuf), StartError> {
         self.server.as_ref().ok_or_else(|| {
             StartError::server(
                 NAME,
                 format!(
-                    "the one that {VARIABLE} names is not ours to stop; use TestPostgres::start"
+                    "a test must not stop the server that {VARIABLE} names; use TestPostgres::start"
                 ),
             )
         })

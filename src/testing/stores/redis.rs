@@ -24,11 +24,33 @@ static SHARED: OnceCell<Result<TestRedis, String>> = OnceCell::const_new();
 /// A Redis for tests. A started one ends when the value is dropped, at the latest with the process.
 ///
 /// A started server logs its commands (`appendonly yes`), so that it keeps its keys across a stop
-/// or a kill.
+/// or a kill. [`redis`](fn@redis) returns the shared one. A test that stops a server starts its
+/// own:
+///
+/// ```no_run
+/// use evenkeel::testing::{TestRedis, required};
+///
+/// # async fn a_test() -> Result<(), evenkeel::testing::StartError> {
+/// let Some(redis) = required(TestRedis::start().await) else { return Ok(()) };
+/// // A suspended server keeps its connections open and answers nothing.
+/// redis.freeze().await?;
+/// redis.thaw().await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct TestRedis {
     url: String,
+    /// None for a server that the environment names.
     server: Option<Server>,
     description: String,
+}
+
+impl std::fmt::Debug for TestRedis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TestRedis")
+            .field("description", &self.description)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The Redis that the tests of this process share. If none is available, prints to standard error
@@ -191,11 +213,14 @@ impl TestRedis {
         self.own()?.thaw().await
     }
 
+    /// The started server. An error for one that the environment names: other processes may use it.
     fn own(&self) -> Result<&Server, StartError> {
         self.server.as_ref().ok_or_else(|| {
             StartError::server(
                 NAME,
-                format!("the one that {VARIABLE} names is not ours to stop; use TestRedis::start"),
+                format!(
+                    "a test must not stop the server that {VARIABLE} names; use TestRedis::start"
+                ),
             )
         })
     }

@@ -3,6 +3,12 @@
 //!
 //! Owns its start, stop and end. A shell on a [`Reaper`] runs it, so that it ends with this process
 //! however that ends. Independent of the server's protocol and flags.
+//!
+//! This process sends commands through the pipe that the reaper holds, one a line with a number.
+//! The shell is the parent of the server, so it alone can wait for its end. It answers by writing
+//! the number into a file, which this process polls. The file is moved into place, so that no
+//! partial number is read. A command that is not answered within the limit is an error, and the
+//! shell may still carry it out.
 
 use crate::testing::process::reaper::Reaper;
 use crate::testing::process::subprocess;
@@ -95,7 +101,8 @@ impl Server {
         })
     }
 
-    /// Starts the server. Returns when `serves` returns true.
+    /// Starts the server. Returns when `serves` returns true. If it does not within the limit, the
+    /// error has the last line of the server's log, and the server keeps running until the drop.
     pub(in crate::testing) async fn start<F: Future<Output = bool>>(
         &self,
         serves: impl Fn() -> F,
@@ -112,7 +119,7 @@ impl Server {
         let reason = subprocess::last_words(&log, "");
         Err(StartError::server(
             self.name,
-            format!("it does not serve after {} s: {reason}", LIMIT.as_secs()),
+            format!("it is not ready after {} s: {reason}", LIMIT.as_secs()),
         ))
     }
 

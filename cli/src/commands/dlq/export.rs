@@ -1,4 +1,8 @@
 //! `evenkeel dlq export`: complete dead letters as JSON lines, to be edited and replayed.
+//!
+//! A line has everything that `dlq replay --from-file` needs: `record_json` writes it and reads it
+//! back byte for byte. A dead letter that is a reference is exported with the content of its
+//! original.
 
 use super::select::{FilterArgs, TopicArgs};
 use crate::output::stderr::say;
@@ -14,30 +18,36 @@ use evenkeel_program::stdout::Stdout;
 use evenkeel_program::stop::Stop;
 use std::io::Write;
 
-/// Write letters to standard output, one JSON object a line, so that they can be edited and
-/// replayed.
+/// Write dead letters to standard output as JSON lines, to be edited and replayed.
 ///
-/// The names are those of consume --output jsonl (topic, partition, offset, tstype, ts, headers,
-/// key, payload, ce), and failure, which is what the headers say. Bytes that are not text stand in
-/// key_hex, payload_hex, and in headers as {"hex": "00ff"}. A letter that was too large for its
-/// topic refers to the record that failed, and is written with what that one held, and so is one of
-/// a share group, which lacks headers at least; where it is gone, that is said, and the exit code
-/// is 1. Change key, payload and headers, and give the file to: evenkeel dlq replay --from-file
-/// FILE
+/// The fields are those of consume --output jsonl (topic, partition, offset, tstype, ts, headers,
+/// key, payload, ce), and failure, which is read from the headers. Bytes that are not text are in
+/// key_hex and payload_hex, and in headers as {"hex": "00ff"}. Changes nothing.
+///
+/// A dead letter that was too large for its topic refers to the record that failed, and is exported
+/// with the content of that record; so is a dead letter of a share group, which lacks at least the
+/// headers. A dead letter whose record is gone is named on standard error and left out.
+///
+/// To replay edited dead letters, change key, payload and headers, and run: evenkeel dlq replay
+/// --from-file FILE
+///
+/// Exit codes: 0 all were written; 1 the record of a dead letter is gone.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
     #[command(flatten)]
     topics: TopicArgs,
 
-    /// Stop after this many letters.
-    #[arg(short = 'n', long, value_name = "LETTERS")]
+    /// Stop after this many dead letters [default: all].
+    #[arg(short = 'n', long, value_name = "N")]
     limit: Option<u64>,
 
     #[command(flatten)]
     filter: FilterArgs,
 }
 
-/// Writes the dead letters.
+/// Writes the dead letters, on a blocking thread.
+///
+/// Ends early if the reader of standard output leaves; that is no error.
 pub(super) async fn run(
     args: ExportArgs,
     cluster: Cluster,

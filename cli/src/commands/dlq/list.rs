@@ -1,4 +1,8 @@
 //! `evenkeel dlq list`: dead letters by cause, with number and time range.
+//!
+//! Messages that differ only in numbers and ids are one cause; `evenkeel_ops::dead_letters::causes`
+//! replaces them. The column EXAMPLE has the position of one dead letter, to be passed to `dlq
+//! show`.
 
 use super::select::{FilterArgs, TopicArgs};
 use crate::arguments::check_flag::CheckArgs;
@@ -11,11 +15,12 @@ use evenkeel_ops::dead_letters::causes::{CauseGroup, causes};
 use evenkeel_program::exit::Ending;
 use evenkeel_program::stop::Stop;
 
-/// Dead letters in groups of one cause: topic, class, stage, and message without its numbers and
-/// ids.
+/// List dead letters by cause: topic, class, stage and message, with count and times.
 ///
-/// Looks at every topic whose name begins with dlq., unless topics or a group are named. With
-/// --check the exit code is 3 while letters are listed that were not replayed.
+/// Numbers and ids in messages are replaced, so that equal failures form one row. Without topics or
+/// a group, reads every topic whose name begins with dlq. Changes nothing.
+///
+/// Exit codes: 0 listed; 3 with --check, if a listed dead letter was not replayed.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     #[command(flatten)]
@@ -59,7 +64,8 @@ impl Row for CauseGroup {
     }
 }
 
-/// Groups the dead letters.
+/// Reads the dead letters, and prints a row per cause. Reading stops at a signal; nothing is
+/// printed then.
 pub(super) async fn run(
     args: ListArgs,
     cluster: Cluster,
@@ -76,12 +82,13 @@ pub(super) async fn run(
     Listing::print(args.output, causes.groups)?;
     for (topic, records) in causes.others {
         say!(
-            "{topic}: {records} records carry no failure headers; they are no dead letters and are not listed"
+            "{topic}: {records} records carry no failure headers; they are not dead letters and \
+             not listed"
         );
     }
     let wrong = match waiting {
         0 => Vec::new(),
-        letters => vec![format!("{letters} dead letters were not replayed")],
+        count => vec![format!("{count} dead letters were not replayed")],
     };
     Ok(args.check.judge(&wrong))
 }

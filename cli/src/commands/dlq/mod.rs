@@ -1,4 +1,14 @@
 //! `evenkeel dlq`: lists, shows, exports, replays and purges dead letters.
+//!
+//! Reading and writing dead letters is in `evenkeel_ops::dead_letters`. These files own the
+//! arguments, the tables and the exit codes.
+//!
+//! - [`select`]: topics and filters, which `list`, `export` and `replay` share
+//! - [`list`], [`show`], [`export`]: read only; [`replay`], [`purge`]: change something with
+//!   `--execute`
+//!
+//! Each command watches the signal itself: `replay` records what was acknowledged before it ends,
+//! and `purge` ends between two topics.
 
 mod export;
 mod list;
@@ -14,9 +24,11 @@ use evenkeel_program::stop::Stop;
 
 /// List, show, export, replay and purge dead letters.
 ///
-/// Reads what evenkeel's consumers, Kafka's share groups, Kafka Streams, Kafka Connect, Spring
-/// Kafka, Spring Cloud Stream, SmallRye, Karafka, Watermill and Laravel write to their dead-letter
-/// topics. Topics whose names do not begin with dlq. have to be named.
+/// Reads the dead letters of evenkeel's consumers, Kafka's share groups, Kafka Streams, Kafka
+/// Connect, Spring Kafka, Spring Cloud Stream, SmallRye, Karafka, Watermill and Laravel. Topics
+/// whose names do not begin with dlq. must be named.
+///
+/// list, show and export change nothing. replay and purge change nothing without --execute.
 #[derive(Debug, Args)]
 pub(crate) struct DlqArgs {
     #[command(subcommand)]
@@ -26,6 +38,7 @@ pub(crate) struct DlqArgs {
     pub(crate) connection: ConnectionArgs,
 }
 
+/// The commands of `dlq`.
 #[derive(Debug, Subcommand)]
 enum DlqCommand {
     #[command(visible_alias = "ls")]
@@ -37,7 +50,7 @@ enum DlqCommand {
 }
 
 impl DlqCommand {
-    /// Whether the command changes the cluster.
+    /// Whether the command changes the cluster. Then the cluster is announced first.
     fn changes(&self) -> bool {
         match self {
             Self::List(_) | Self::Show(_) | Self::Export(_) => false,
@@ -57,7 +70,7 @@ impl DlqCommand {
     }
 }
 
-/// Runs one of the commands.
+/// Runs one of the commands. Wrong arguments are reported before any connection.
 pub(crate) async fn run(args: DlqArgs, stop: Stop) -> anyhow::Result<Ending> {
     args.command.check()?;
     let connection = args.connection;

@@ -1,4 +1,8 @@
 //! `evenkeel dlq purge`: deletes dead letters that are no longer needed.
+//!
+//! Two checks protect other records: topics that are named like something else, or that the shop
+//! publishes to, are refused by name; and the operation refuses a topic if a record to be deleted
+//! carries no failure headers. Both apply to the dry run as well.
 
 use super::select::TopicArgs;
 use crate::arguments::timestamp;
@@ -14,28 +18,34 @@ use evenkeel_program::stop::Stop;
 use jiff::Timestamp;
 use std::sync::Arc;
 
-/// Delete letters for good; shows what would go until --execute is given.
+/// Delete dead letters for good; shows the plan until --execute is given.
 ///
-/// Kafka deletes the beginning of a partition and nothing else. So this deletes from the first
-/// letter up to the first that is to stay; what stands behind it stays, too.
+/// Kafka deletes only the beginning of a partition. So the command deletes from the first dead
+/// letter up to the first that must stay; everything behind that stays, too. Safe to repeat.
 ///
-/// Deletes dead letters only: topics that services write to, retry.*, control.*, replays.* and
-/// Kafka's own are refused, and so is every topic in which a record that would go carries no
+/// Deletes dead letters only. It refuses topics that services publish to, retry.*, control.*,
+/// replays.* and Kafka's own topics, and every topic in which a record to be deleted carries no
 /// failure headers.
 #[derive(Debug, Args)]
 pub(crate) struct PurgeArgs {
     #[command(flatten)]
     topics: TopicArgs,
 
-    /// Delete what was written before this time, 2026-05-01T12:00:00Z or an age such as -30d.
-    #[arg(long, value_name = "TIME", value_parser = timestamp::parse, allow_hyphen_values = true, conflicts_with = "all_replayed")]
+    /// Delete dead letters written before this time: 2026-05-01T12:00:00Z, or an age such as -30d.
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = timestamp::parse,
+        allow_hyphen_values = true,
+        conflicts_with = "all_replayed"
+    )]
     before: Option<Timestamp>,
 
-    /// Delete what was replayed.
+    /// Delete dead letters that were replayed.
     #[arg(long)]
     all_replayed: bool,
 
-    /// Do it, instead of showing it.
+    /// Delete them. Without this flag, nothing is changed.
     #[arg(long)]
     pub(super) execute: bool,
 
@@ -47,10 +57,10 @@ impl PurgeArgs {
     /// Rejects meaningless arguments, and topics that hold no dead letters.
     pub(super) fn check(&self) -> Result<(), Usage> {
         if self.topics.is_empty() {
-            return Err(Usage("name dead-letter topics, or --group".to_owned()));
+            return Err(Usage("name dead-letter topics, or give --group".to_owned()));
         }
         if self.before.is_none() && !self.all_replayed {
-            let text = "say which letters go: those before a time, --before TIME, or those that were replayed, --all-replayed";
+            let text = "name the dead letters to delete: --before TIME, or --all-replayed";
             return Err(Usage(text.to_owned()));
         }
         let mut topics = self.topics.topics.iter();
@@ -58,7 +68,8 @@ impl PurgeArgs {
     }
 }
 
-/// Rejects a topic whose name shows that it holds no dead letters.
+/// Rejects a topic whose name shows that it holds no dead letters. The shop's declarations are
+/// those compiled into the tool.
 fn check_topic(topic: &str) -> Result<(), Usage> {
     let is_declared = |topic: &str| {
         let mut declared = shop_schemas::topics().iter();
@@ -91,7 +102,8 @@ impl Row for Cut {
     }
 }
 
-/// Prints the plan, and deletes the records with `--execute`.
+/// Prints the plan, and deletes the records with `--execute`. Topics are processed one by one: a
+/// failure at one of them leaves the topics before it purged, and the command can be repeated.
 pub(super) async fn run(
     args: PurgeArgs,
     cluster: Cluster,
@@ -100,21 +112,20 @@ pub(super) async fn run(
 ) -> anyhow::Result<Ending> {
     let topics = args.topics.resolve(admin).await?;
     topics.iter().try_for_each(|topic| check_topic(topic))?;
-    let settings = PurgeSettings {
-        expired: args.before.map_or(Expired::Replayed, Expired::Before),
-        group: args.topics.group.clone(),
-        execute: args.execute,
-    };
+    let expired = args.before.map_or(Expired::Replayed, Expired::Before);
+    let settings = PurgeSettings::new(expired)
+        .with_group(args.topics.group.clone())
+        .with_execute(args.execute);
     let stderr = Arc::new(Stderr);
     let purge = purge(&cluster, admin, &topics, &settings, stop.token(), stderr).await?;
     let Some(Purge { cuts, stranded, .. }) = purge else {
         return Ok(stop.ending());
     };
     let mut rows = cuts;
-    let letters: i64 = rows.iter().map(|cut| cut.delete).sum();
+    let deleted: i64 = rows.iter().map(|cut| cut.delete).sum();
     let replayed: usize = rows.iter().map(|cut| cut.replayed).sum();
     let done = match args.execute {
-        true => format!("{letters} letters were deleted"),
+        true => format!("{deleted} dead letters were deleted"),
         false => "nothing was changed".to_owned(),
     };
     let all = rows.len();
@@ -123,18 +134,18 @@ pub(super) async fn run(
     let folded = all - rows.len();
     Listing::print(args.output, rows).after_done(|| done)?;
     if folded > 0 {
-        say!("of {folded} other partitions nothing goes");
+        say!("{folded} other partitions keep all their dead letters");
     }
     if stranded > 0 {
         say!(
-            "{stranded} replayed letters stay: they stand behind one that was not replayed, and only the \
-             beginning of a partition can be deleted"
+            "{stranded} replayed dead letters stay: they are behind one that was not replayed, and \
+             Kafka deletes only the beginning of a partition"
         );
     }
     if !args.execute {
         say!(
-            "up to {letters} letters would be deleted for good, {replayed} of them were replayed; nothing was \
-             changed, --execute does it"
+            "up to {deleted} dead letters would be deleted for good, {replayed} of them were \
+             replayed; nothing was changed; delete them with --execute"
         );
     }
     Ok(Ending::Done)

@@ -1,4 +1,8 @@
 //! `evenkeel dlq replay`: publishes dead letters again, each once.
+//!
+//! The replay is in `evenkeel_ops::dead_letters::replay`: it plans the routes, keeps the order of
+//! keys, and records in the topic `replays.TOPIC` what it has published. This file reads the file
+//! of `--from-file`, prints the plan or the outcome, and chooses the exit code.
 
 use super::select::{FilterArgs, TopicArgs};
 use crate::arguments::connection::ConnectionArgs;
@@ -22,28 +26,35 @@ use evenkeel_program::stop::Stop;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Publish letters again, each once; shows what it would do until --execute is given.
+/// Replay dead letters, each once; shows the plan until --execute is given.
 ///
-/// A record goes back with its key, value and headers, the event's id among them, in the order of
-/// its key. What says why it failed is taken off, and who replayed it and how often is added. A
-/// topic replays.TOPIC remembers what was replayed: a run that was stopped or killed is resumed by
-/// calling it again. It ends where the letters ended when it began. A letter that cannot be
-/// published is reported, and the later letters of its key wait for the next run. A letter that was
-/// too large for its topic refers to the record that failed, which is replayed if its topic still
-/// has it, and reported if not. Without --to a record goes to the retry topic of the group that
-/// gave it up, or to its source where the group has none: the dry run says which.
+/// Re-delivers them to the group that dead-lettered them, through its retry topic, or through the
+/// source topic if the group has no retry topic. The plan shows the destination.
+///
+/// Key, value and headers stay, the event's id among them, and so does the order of each key. The
+/// failure headers are removed; headers that name the operator and count the replays are added. The
+/// topic replays.TOPIC records what was replayed, so a replay that was stopped or killed is resumed
+/// by running it again.
+///
+/// Dead letters written after the start are left for the next run. A dead letter that cannot be
+/// published is reported, and later dead letters of its key wait for the next run. A dead letter
+/// that was too large for its topic refers to the record that failed: that record is replayed if it
+/// still exists, and reported otherwise.
+///
+/// Exit codes: 0 all were replayed; 1 some failed or were held back.
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
     #[command(flatten)]
     topics: TopicArgs,
 
-    /// Replay the letters of this file instead, lines that export wrote and that may have been
-    /// edited; - is standard input. They are marked as edited.
+    /// Replay the dead letters of this file instead, as written by export and possibly edited; - is
+    /// standard input. They are marked as edited.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["topics", "group"])]
     from_file: Option<PathBuf>,
 
-    /// Where to: retry is the retry topic of the group that gave a record up, which no other group
-    /// reads; source is the topic that it failed on, whose groups all read it.
+    /// Destination: retry is the retry topic of the group that dead-lettered the record, which no
+    /// other group reads; source is the topic on which it failed, which all its groups read;
+    /// retry-or-source is retry if the group has a retry topic, else source.
     #[arg(
         long,
         value_name = "retry|source|TOPIC",
@@ -52,23 +63,25 @@ pub(crate) struct ReplayArgs {
     )]
     to: Target,
 
-    /// Do it, instead of showing it.
+    /// Replay them. Without this flag, nothing is changed.
     #[arg(long)]
     pub(super) execute: bool,
 
-    /// Records a second at most.
+    /// Maximum number of records per second [default: no limit].
     #[arg(long, value_name = "RECORDS", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
 
-    /// Stop after this many letters.
-    #[arg(short = 'n', long, value_name = "LETTERS")]
+    /// Stop after this many dead letters [default: all].
+    #[arg(short = 'n', long, value_name = "N")]
     limit: Option<u64>,
 
-    /// Replay also what was replayed before; if it is stopped, it begins anew the next time.
+    /// Replay also dead letters that were replayed before. If it is stopped, the next run starts
+    /// from the beginning.
     #[arg(long)]
     again: bool,
 
-    /// Who replays, as records and marks say it; the user's name when left out.
+    /// The operator, for the headers and the replay log [default: the SASL user, else the user's
+    /// name on this machine].
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
 
@@ -83,7 +96,7 @@ impl ReplayArgs {
     /// Rejects meaningless arguments.
     pub(super) fn check(&self) -> Result<(), Usage> {
         if self.topics.is_empty() && self.from_file.is_none() {
-            let text = "name dead-letter topics, --group or --from-file; see what there is with: evenkeel dlq list";
+            let text = "name dead-letter topics, --group or --from-file; see: evenkeel dlq list";
             return Err(Usage(text.to_owned()));
         }
         Ok(())
@@ -94,7 +107,7 @@ impl Row for Route {
     const COLUMNS: &'static [Column] = &[
         name("topic"),
         name("to"),
-        number("letters"),
+        number("dead-letters"),
         number("replayed-before"),
         number("replayed"),
         number("failed"),
@@ -114,14 +127,14 @@ impl Row for Route {
     }
 }
 
-/// Parses a target.
+/// Parses a target. Words that are not a kind of target are topic names.
 fn target(text: &str) -> Result<Target, String> {
     match text {
         "retry-or-source" => Ok(Target::RetryOrSource),
         "retry" => Ok(Target::Retry),
         "source" => Ok(Target::Source),
         topic if is_topic_name(topic) => Ok(Target::Topic(topic.to_owned())),
-        other => Err(format!("{other:?} is no topic's name")),
+        other => Err(format!("{other:?} is not a topic name")),
     }
 }
 
@@ -135,7 +148,7 @@ async fn records_of(path: PathBuf) -> anyhow::Result<BTreeMap<String, Vec<LogRec
         let record = content.and_then(|text| record_json::read(&text));
         let record = record.map_err(|reason| {
             anyhow::anyhow!(
-                "line {number}: {reason}; nothing was published, correct it and try again"
+                "line {number}: {reason}; nothing was published; correct the line and run it again"
             )
         })?;
         records
@@ -146,7 +159,7 @@ async fn records_of(path: PathBuf) -> anyhow::Result<BTreeMap<String, Vec<LogRec
     Ok(records)
 }
 
-/// Prints the plan, and replays with `--execute`.
+/// Prints the plan, or replays with `--execute` and prints the outcome of each route.
 pub(super) async fn run(
     args: ReplayArgs,
     connection: &ConnectionArgs,
@@ -160,24 +173,22 @@ pub(super) async fn run(
         Some(file) => Source::records(records_of(file).await?),
         None => Source::topics(args.topics.resolve(admin).await?),
     };
-    let settings = ReplaySettings {
-        filter: args.filter.of(&args.topics),
-        target: args.to,
-        again: args.again,
-        execute: args.execute,
-    };
+    let settings = ReplaySettings::default()
+        .with_filter(args.filter.of(&args.topics))
+        .with_target(args.to)
+        .with_again(args.again)
+        .with_execute(args.execute);
     let planned = Replay::plan(&cluster, admin, source, settings, stop.token(), &Stderr);
     let Some(mut replay) = planned.await? else {
         return Ok(stop.ending());
     };
-    let limits = Limits {
-        rate: args.rate,
-        records: args.limit.unwrap_or(u64::MAX),
-    };
+    let limits = Limits::default()
+        .with_rate(args.rate)
+        .with_records(args.limit.unwrap_or(u64::MAX));
     let to_replay = replay.to_replay().min(limits.records);
     if args.execute {
         replay.check()?;
-        let progress = Progress::start(to_replay, "letters replayed");
+        let progress = Progress::start(to_replay, "dead letters replayed");
         let outcome = replay
             .execute(&by?, limits, stop.token(), &progress)
             .await?;
@@ -190,7 +201,8 @@ pub(super) async fn run(
     Listing::print(args.output, replay.routes(false))?;
     replay.check()?;
     say!(
-        "{to_replay} of {} letters would be replayed; nothing was changed, --execute does it",
+        "{to_replay} of {} dead letters would be replayed; nothing was changed; replay them with \
+         --execute",
         replay.admitted()
     );
     Ok(Ending::Done)
@@ -205,6 +217,7 @@ fn summary(outcome: &ReplayOutcome) -> String {
     )
 }
 
+/// The exit code of a replay. A signal counts before failures, because the rest was not tried.
 fn ending(outcome: ReplayOutcome, stop: &Stop) -> anyhow::Result<Ending> {
     if let Some(error) = outcome.error {
         return Err(error.into());

@@ -1,4 +1,7 @@
 //! The dead letters of a command: topics and filters. All filters must match.
+//!
+//! Without topics and group, the topics are those whose names begin with `dlq.`; commands that
+//! change something require one of them.
 
 use crate::arguments::timestamp;
 use crate::output::observer::Stderr;
@@ -8,23 +11,24 @@ use evenkeel_ops::dead_letters::DeadLetterError;
 use evenkeel_ops::dead_letters::select::{Filter, Topics};
 use jiff::Timestamp;
 
-/// Where the letters are.
+/// The topics of the dead letters.
 #[derive(Debug, Args)]
 pub(super) struct TopicArgs {
     /// Dead-letter topics.
     #[arg(value_name = "TOPIC")]
     pub(super) topics: Vec<String>,
 
-    /// What this group gave up: its topics dlq.GROUP.*, and of a named topic its letters.
+    /// The group that dead-lettered the records: its topics dlq.GROUP.*; of a named topic, only its
+    /// dead letters.
     #[arg(short, long)]
     pub(super) group: Option<String>,
 }
 
-/// Which of the letters; all filters that are given have to match.
+/// Filters. A dead letter must match all that are given.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Filters")]
 pub(super) struct FilterArgs {
-    /// Only letters with this key; the pattern may hold * and ?.
+    /// Only dead letters with this key; * and ? are wildcards.
     #[arg(long, value_name = "PATTERN")]
     key: Option<String>,
 
@@ -44,15 +48,15 @@ pub(super) struct FilterArgs {
     #[arg(long, value_name = "TEXT")]
     grep: Option<String>,
 
-    /// Only failures of this time or later: 2026-05-01T12:00:00Z, or an age such as -1h.
+    /// Only failures at or after this time: 2026-05-01T12:00:00Z, or an age such as -1h.
     #[arg(long, value_name = "TIME", value_parser = timestamp::parse, allow_hyphen_values = true)]
     since: Option<Timestamp>,
 
-    /// Only failures before this time.
+    /// Only failures before this time, in the same form.
     #[arg(long, value_name = "TIME", value_parser = timestamp::parse, allow_hyphen_values = true)]
     until: Option<Timestamp>,
 
-    /// Only these partitions of the dead-letter topics.
+    /// Only this partition of the dead-letter topics; may be repeated.
     #[arg(short, long, value_name = "NUMBER")]
     partition: Vec<i32>,
 }
@@ -63,14 +67,15 @@ impl TopicArgs {
         self.of_group().is_empty()
     }
 
+    /// The selection as the operations take it.
     fn of_group(&self) -> Topics {
-        Topics {
-            named: self.topics.clone(),
-            group: self.group.clone(),
-        }
+        Topics::default()
+            .with_named(self.topics.iter().cloned())
+            .with_group(self.group.clone())
     }
 
-    /// The sorted topics: the named ones, or those that exist.
+    /// The sorted topics: the named ones, or those that exist. Topics that the user may not see are
+    /// announced on standard error, because a missing topic and a hidden one look the same.
     pub(super) async fn resolve(&self, admin: &Admin) -> Result<Vec<String>, DeadLetterError> {
         self.of_group().resolve(admin, &Stderr).await
     }
@@ -79,16 +84,15 @@ impl TopicArgs {
 impl FilterArgs {
     /// The filter of these flags for the dead letters of `topics`.
     pub(super) fn of(self, topics: &TopicArgs) -> Filter {
-        Filter {
-            group: topics.group.clone(),
-            partitions: self.partition,
-            key: self.key,
-            class: self.class,
-            stage: self.stage,
-            event_type: self.ty,
-            message_contains: self.grep,
-            since: self.since,
-            until: self.until,
-        }
+        Filter::default()
+            .with_group(topics.group.clone())
+            .with_partitions(self.partition)
+            .with_key(self.key)
+            .with_class(self.class)
+            .with_stage(self.stage)
+            .with_event_type(self.ty)
+            .with_message_contains(self.grep)
+            .with_since(self.since)
+            .with_until(self.until)
     }
 }

@@ -1,4 +1,8 @@
 //! `evenkeel dlq show`: prints one complete dead letter.
+//!
+//! The text form is for people: every value is escaped for a terminal, binary values are dumped in
+//! hexadecimal, and JSON is printed as it is, because reformatting would change large numbers. The
+//! JSON forms are those of `dlq export`.
 
 use crate::output::stderr::say;
 use crate::output::{OutputFormat, print, print_json};
@@ -18,33 +22,38 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use tokio_util::sync::CancellationToken;
 
-/// Show one letter: what failed, its headers and its value.
+/// Show one dead letter: the failure, the headers and the value.
+///
+/// A line of the headers that begins with ! is a failure header, which a replay removes. Changes
+/// nothing.
+///
+/// Exit codes: 0 shown; 1 there is no record, or the dead letter refers to a record that is gone.
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
-    /// The letter, for example dlq.payments.orders/0@17, or its topic, partition and offset.
+    /// The dead letter, for example dlq.payments.orders/0@17, or its topic, partition and offset.
     #[arg(required = true, num_args = 1..=3, value_name = "TOPIC/PARTITION@OFFSET")]
-    letter: Vec<String>,
+    dead_letter: Vec<String>,
 
-    /// How to write it.
+    /// Output format.
     #[arg(short, long, value_enum, default_value = "text")]
-    output: LetterOutput,
+    output: ShowOutput,
 }
 
-/// How a letter is written.
+/// The output formats of a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LetterOutput {
-    /// For people.
+enum ShowOutput {
+    /// Text for people.
     Text,
-    /// The object that export writes, over several lines.
+    /// The JSON object that export writes, on several lines.
     Json,
-    /// The object that export writes, on one line.
+    /// The JSON object that export writes, on one line.
     Jsonl,
 }
 
 impl ShowArgs {
     /// The position of the dead letter.
     pub(super) fn position(&self) -> Result<RecordPosition, Usage> {
-        let text = match self.letter.as_slice() {
+        let text = match self.dead_letter.as_slice() {
             [position] => position.clone(),
             [topic, partition, offset] => format!("{topic}/{partition}@{offset}"),
             _ => {
@@ -76,7 +85,7 @@ pub(super) async fn run(
             return Ok(stop.ending());
         }
         None => anyhow::bail!(
-            "there is no record at {position}: it was deleted, compacted away or not written yet"
+            "there is no record at {position}: it was deleted, compacted or not written yet"
         ),
     };
     // The restored record of a truncated dead letter is the original, not the dead letter.
@@ -85,9 +94,9 @@ pub(super) async fn run(
         replayed.filter(|replayed| is_reference || replayed.is_of(dead_letter.record.timestamp_ms));
     let whole = || record_json::of(&dead_letter.record, Some(&dead_letter.failure));
     match args.output {
-        LetterOutput::Text => print(&describe(&dead_letter, replayed.as_ref()))?,
-        LetterOutput::Json => print_json(OutputFormat::Json, &whole())?,
-        LetterOutput::Jsonl => print_json(OutputFormat::Jsonl, &whole())?,
+        ShowOutput::Text => print(&describe(&dead_letter, replayed.as_ref()))?,
+        ShowOutput::Json => print_json(OutputFormat::Json, &whole())?,
+        ShowOutput::Jsonl => print_json(OutputFormat::Jsonl, &whole())?,
     }
     Ok(match gone {
         None => Ending::Done,
@@ -111,7 +120,8 @@ fn find(
     }
 }
 
-/// The dead letter in words.
+/// The dead letter in words: first the failure, then the headers, then the value. Absent facts have
+/// no line.
 fn describe(dead_letter: &DeadLetterRecord, replayed: Option<&Replayed>) -> String {
     let failure = &dead_letter.failure;
     let mut text = String::new();
@@ -127,7 +137,7 @@ fn describe(dead_letter: &DeadLetterRecord, replayed: Option<&Replayed>) -> Stri
         let partition = number(failure.partition.map(i64::from));
         format!("{topic}/{partition}@{}", number(failure.offset))
     });
-    line("letter", Some(dead_letter.position().to_string()));
+    line("dead letter", Some(dead_letter.position().to_string()));
     line("failed on", source);
     line("group", failure.group.clone());
     line("service", failure.service.clone());
@@ -144,8 +154,8 @@ fn describe(dead_letter: &DeadLetterRecord, replayed: Option<&Replayed>) -> Stri
         .first_failure
         .filter(|first| Some(*first) != failure.last_failure);
     line("first failure", first.map(|time| time.to_string()));
-    let trips = Some(failure.replay_count).filter(|count| *count > 0);
-    line("trips before", trips.map(|count| count.to_string()));
+    let replays = Some(failure.replay_count).filter(|count| *count > 0);
+    line("replays before", replays.map(|count| count.to_string()));
     line(
         "replayed",
         Some(replayed.map_or("no".to_owned(), |replayed| {
@@ -174,7 +184,7 @@ fn describe(dead_letter: &DeadLetterRecord, replayed: Option<&Replayed>) -> Stri
     }
     match dead_letter.record.value.as_deref().map(content) {
         None if dead_letter.is_empty_without_original() => {
-            text.push_str("\nno value: this letter refers to a record that is gone");
+            text.push_str("\nno value: this dead letter refers to a record that is gone");
         }
         None => text.push_str("\nno value: a tombstone"),
         Some((value, kind)) => {
@@ -216,11 +226,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_letter_is_named_in_one_word_or_in_three() {
+    fn a_dead_letter_is_named_in_one_word_or_in_three() {
         let check = |words: &[&str], expected: Option<&str>| {
             let args = ShowArgs {
-                letter: words.iter().map(|word| (*word).to_owned()).collect(),
-                output: LetterOutput::Text,
+                dead_letter: words.iter().map(|word| (*word).to_owned()).collect(),
+                output: ShowOutput::Text,
             };
             let position = args.position().ok().map(|position| position.to_string());
             assert_eq!(position.as_deref(), expected, "{words:?}");

@@ -1,9 +1,12 @@
 //! `evenkeel drill duplicates`: delivers settled events to a group again, and reports its answers.
+//!
+//! The drill itself is in `evenkeel_ops::drills`. This file owns the arguments, the table and the
+//! exit code. An interrupted drill still prints the answers that it has.
 
 use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::group_args::GroupArg;
 use crate::arguments::operator;
-use crate::commands::consume::position::start;
+use crate::commands::events::consume::position::start;
 use crate::output::observer::Stderr;
 use crate::output::progress::Progress;
 use crate::output::stderr::say;
@@ -19,42 +22,43 @@ use evenkeel_program::stop::Stop;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Deliver events to a group a second time, and find the handlers that are not idempotent; shows
-/// what it would do until --execute is given.
+/// Find handlers that are not idempotent, by delivering settled events a second time; shows the
+/// plan until --execute is given.
 ///
-/// Repeats what the group has settled, up to where it stands now: at a rate, with the events' ids,
-/// through the group's own retry topics, so that no other group sees anything. A member answers for
-/// each whether it was known again. A handler that is called again is not idempotent, unless the
-/// same effect twice is the same as once, and that only you know. Left out are what waits in the
-/// retry topic, the keys that do, and dead letters.
+/// Delivers again what the group has settled, up to its committed offsets: at a limited rate, with
+/// the same event ids, through the group's own retry topics, so that no other group sees it. The
+/// members answer for each repetition whether they recognised the event. A handler that is called
+/// again is not idempotent, unless making its effect twice is the same as making it once; the tool
+/// cannot know that. Records in the retry topic, all records of waiting keys, and dead letters are
+/// left out.
 ///
-/// The repetitions of a key are in order among themselves, but come after all that the key has had
-/// since: a handler without an inbox that writes the newest state, as an upsert does, goes back to
-/// an older one, and stays there until the key's next event.
+/// The repetitions of a key are in order among themselves, but come after all newer records of the
+/// key. A handler without an inbox that writes the newest state, such as an upsert, writes an older
+/// state, which stays until the key's next event.
 ///
-/// For groups that may bear it: what a handler does twice is done twice for good. A repetition of
-/// which a handler fails is treated as any record: it becomes a dead letter, at once where the
-/// failure is permanent (a unique key that is there already), counts for the flood guard, and holds
-/// its key where the group has AfterDeadLetter::HoldKey. After 10 that failed no more are
-/// delivered, but those that are on their way by then may fail as well.
+/// Not for production: non-idempotent effects are really duplicated. A repetition whose handler
+/// fails is treated like any record. It becomes a dead letter, at once if the failure is permanent
+/// (such as a violated unique key), counts for the flood guard, and holds its key in a group with
+/// AfterDeadLetter::HoldKey. After 10 failures no more are delivered; repetitions that are already
+/// delivered may still fail.
 ///
-/// Needs members that run, and their retry topics. Nothing more is delivered while 80 repetitions
-/// are not answered for. What was not answered for when it ends stays in the retry topic until the
-/// group handles it; called again, it begins anew.
+/// Needs running members and their retry topics. At most 80 repetitions are unanswered at a time.
+/// Repetitions that are unanswered at the end stay in the retry topic until the group handles them.
+/// A second run starts from the beginning.
 ///
-/// Exits with 3 when a handler is not idempotent, 5 when not all repetitions were answered for, and
-/// 1 when nothing was judged.
+/// Exit codes: 0 every handler is idempotent; 1 nothing was judged; 3 a handler is not idempotent;
+/// 5 not all repetitions were answered.
 #[derive(Debug, Args)]
 pub(crate) struct DuplicatesArgs {
     #[command(flatten)]
     group: GroupArg,
 
-    /// Only what comes from these topics; all of the group's when left out.
+    /// Only records of this source topic; may be repeated [default: all of the group's].
     #[arg(short, long = "topic", value_name = "TOPIC")]
     topics: Vec<String>,
 
-    /// Where to start in each partition: beginning, an offset, -N (the last N that are committed)
-    /// or a time: @TIME, -1h, 2026-05-01T12:00:00Z.
+    /// First record of each partition: beginning, an offset, -N (the last N that are committed) or
+    /// a time: @TIME, -1h, 2026-05-01T12:00:00Z.
     #[arg(
         long,
         value_name = "POSITION",
@@ -64,8 +68,8 @@ pub(crate) struct DuplicatesArgs {
     )]
     from: Start,
 
-    /// Where to stop: end, an offset, -N (all but the last N) or a time; never after what the group
-    /// has committed.
+    /// Record before which to stop: end, an offset, -N (all but the last N) or a time; never above
+    /// the committed offset.
     #[arg(
         long,
         value_name = "POSITION",
@@ -75,27 +79,39 @@ pub(crate) struct DuplicatesArgs {
     )]
     to: Start,
 
-    /// Do it, instead of showing it.
+    /// Deliver the events again. Without this flag, nothing is changed.
     #[arg(long)]
     execute: bool,
 
-    /// That the group is not one of production, nor what its handlers reach; --execute needs it.
+    /// Confirm that neither the group nor the systems its handlers call are in production; required
+    /// by --execute.
     #[arg(long)]
     not_production: bool,
 
-    /// Records a second at most.
-    #[arg(long, value_name = "RECORDS", default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Maximum number of records per second.
+    #[arg(
+        long,
+        value_name = "RECORDS",
+        default_value = "100",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     rate: u32,
 
-    /// How long to wait for the group when it answers nothing any more.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration_or_seconds)]
+    /// How long to wait for the next answer before the drill ends; a bare number is seconds.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "30s",
+        value_parser = parse_duration_or_seconds
+    )]
     wait: Duration,
 
-    /// Where the group's dead letters are, if not in dlq.GROUP.TOPIC.
+    /// The group's dead-letter topic [default: dlq.GROUP.TOPIC for each source].
     #[arg(long, value_name = "TOPIC")]
     dead_letter_topic: Option<String>,
 
-    /// Who drills, as the repetitions say it; the user's name when left out.
+    /// The operator, for the headers of the repetitions [default: the SASL user, else the user's
+    /// name on this machine].
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
 
@@ -108,8 +124,9 @@ impl DuplicatesArgs {
     pub(super) fn check(&self) -> Result<(), Usage> {
         match self.execute && !self.not_production {
             true => Err(Usage(format!(
-                "--execute has the handlers of {} called again, and what they do twice is done twice for good: give --not-production, \
-                 too, if neither the group nor what its handlers reach is production",
+                "--execute calls the handlers of {} again, and non-idempotent effects are really \
+                 duplicated: add --not-production if neither the group nor the systems its \
+                 handlers call are in production",
                 self.group.name()
             ))),
             false => Ok(()),
@@ -129,15 +146,14 @@ pub(super) async fn run(
         false => connection.admin().await?,
     };
     let cluster = connection.cluster()?;
-    let settings = DrillSettings {
-        group: args.group.name().to_owned(),
-        from: args.from,
-        to: args.to,
-        dead_letter_topic: match &args.dead_letter_topic {
-            Some(topic) => DeadLetterTopic::One(topic.clone()),
-            None => DeadLetterTopic::PerTopic,
-        },
+    let dead_letter_topic = match &args.dead_letter_topic {
+        Some(topic) => DeadLetterTopic::One(topic.clone()),
+        None => DeadLetterTopic::PerTopic,
     };
+    let settings = DrillSettings::new(args.group.name())
+        .with_from(args.from)
+        .with_to(args.to)
+        .with_dead_letter_topic(dead_letter_topic);
     let planned = Duplicates::plan(
         &cluster,
         &admin,
@@ -164,16 +180,13 @@ async fn execute(
 ) -> anyhow::Result<Ending> {
     let group = args.group.name();
     let by = operator::name(args.by.as_deref(), connection)?;
-    let limits = Limits {
-        rate: args.rate,
-        wait: args.wait,
-    };
+    let limits = Limits::default().with_rate(args.rate).with_wait(args.wait);
     say!(
-        "delivering to {group} at {} what it has settled of {}",
-        cluster.kafka.brokers,
-        drill.topics().join(", ")
+        "delivering settled records of {} to {group} at {} again",
+        drill.topics().join(", "),
+        cluster.kafka.brokers
     );
-    let progress = Progress::start(drill.offsets(), "repetitions answered for");
+    let progress = Progress::start(drill.offsets(), "repetitions answered");
     let outcome = drill.execute(by, limits, stop.token(), &progress).await?;
     drop(progress);
     let tally = outcome.tally;
@@ -215,7 +228,8 @@ async fn show(
     Listing::print(args.output, tally.rows(false))?;
     say_left_out(&tally);
     say!(
-        "{} events would be delivered to {} at {} again; nothing was changed, --execute --not-production does it",
+        "{} events would be delivered to {} at {} again; nothing was changed; deliver them with \
+         --execute --not-production",
         tally.events(),
         args.group.name(),
         cluster.kafka.brokers
@@ -223,20 +237,23 @@ async fn show(
     Ok(Ending::Done)
 }
 
+/// Names the numbers of events that the drill did not repeat, if there are any.
 fn say_left_out(tally: &Tally) {
     if let (waits, died) = tally.left_out()
         && waits + died > 0
     {
         say!(
-            "left out are {waits} events that wait in the retry topic or whose keys do, and {died} dead letters"
+            "left out: {waits} events of waiting keys or in the retry topic, and {died} dead \
+             letters"
         );
     }
 }
 
+/// Names the retry topics that still hold repetitions.
 fn say_unanswered(tally: &Tally, group: &str) {
     for topic in tally.unanswered_topics() {
         say!(
-            "what was not answered for stays in {}, and is handled when {group} goes on",
+            "unanswered repetitions stay in {}, and are handled when {group} continues",
             retry_topic(group, topic)
         );
     }

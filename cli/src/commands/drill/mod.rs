@@ -7,8 +7,7 @@ use clap::{Args, Subcommand};
 use evenkeel_program::exit::{Ending, Usage};
 use evenkeel_program::stop::Stop;
 
-/// Find out on a live group that is none of production what its handlers do when something goes
-/// wrong.
+/// Inject faults into a running group that is not in production, and report how its handlers cope.
 #[derive(Debug, Args)]
 pub(crate) struct DrillArgs {
     #[command(subcommand)]
@@ -18,6 +17,7 @@ pub(crate) struct DrillArgs {
     connection: ConnectionArgs,
 }
 
+/// The drills.
 #[derive(Debug, Subcommand)]
 enum DrillCommand {
     Duplicates(duplicates::DuplicatesArgs),

@@ -1,4 +1,8 @@
 //! `evenkeel groups describe`: members, assignments, offsets and pauses of groups.
+//!
+//! A row is a partition, with its owner if it has one; members without a partition follow. Without
+//! `--check`, dependencies that are down and unreadable partitions are printed as information, and
+//! do not change the exit code.
 
 use super::in_force;
 use crate::arguments::check_flag::CheckArgs;
@@ -19,10 +23,14 @@ use evenkeel_program::exit::{Ending, Usage};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Members, assignments, offsets and pauses of groups; what is down is said on standard error.
+/// Show members, assignments, offsets and pauses of groups, by partition.
 ///
-/// With --check the exit code is 3 when anything is paused, a dependency is down, a partition
-/// cannot be read, or records wait for a group without members.
+/// Dependencies that are down, unreadable partitions and a rate limit are named on standard error.
+/// Changes nothing.
+///
+/// Exit codes: 0 shown; 1 a group does not exist, or a control topic may not be read; 3 with
+/// --check, if anything is paused, a dependency is down, a partition cannot be read, or records
+/// wait for a group without members.
 #[derive(Debug, Args)]
 pub(super) struct DescribeArgs {
     #[command(flatten)]
@@ -36,6 +44,7 @@ pub(super) struct DescribeArgs {
 }
 
 impl DescribeArgs {
+    /// Requires a group: a description of all groups would be too long to read.
     pub(super) fn check(&self) -> Result<(), Usage> {
         match self.groups.names().is_empty() {
             true => Err(Usage("name a group; see: evenkeel groups list".to_owned())),
@@ -49,6 +58,7 @@ impl DescribeArgs {
 struct Described {
     #[serde(flatten)]
     group: GroupDescription,
+    /// The partitions with their lag.
     offsets: Vec<PartitionLag>,
     /// The pauses in force.
     paused: Vec<InForce>,
@@ -58,6 +68,7 @@ struct Described {
     down: Vec<Status>,
     /// The processes of the members, as published by the members.
     processes: Vec<MemberInfo>,
+    /// The state of the control topic, for the cells of the table.
     #[serde(skip)]
     control: ControlState,
 }
@@ -132,7 +143,7 @@ impl Row for Described {
     }
 }
 
-/// Describes the groups.
+/// Describes the groups. A group that does not exist is an error, after the others were printed.
 pub(super) async fn run(connection: &ConnectionArgs, args: DescribeArgs) -> anyhow::Result<Ending> {
     let admin = connection.admin().await?;
     let cluster = connection.cluster()?;
@@ -145,14 +156,15 @@ pub(super) async fn run(connection: &ConnectionArgs, args: DescribeArgs) -> anyh
         };
         if !group.are_members_known {
             say!(
-                "{name} is no group of consumers, such as a share group: its state and members are not told"
+                "{name} is not a consumer group but, for example, a share group: its state and \
+                 members are unknown"
             );
         }
         let offsets = lag_of(&admin, &group, &[], &Stderr).await?;
         let control = match control_log::state(&cluster, &admin, name).await {
             Ok(control) => control,
             Err(error @ KafkaError::Refused { .. }) => {
-                say!("{name}: what is commanded is not known: {error}");
+                say!("{name}: the commands in force are unknown: {error}");
                 refused = true;
                 ControlState::default()
             }
@@ -165,7 +177,7 @@ pub(super) async fn run(connection: &ConnectionArgs, args: DescribeArgs) -> anyh
         let rate = control.rate();
         if let Some((rate, command)) = rate {
             say!(
-                "{name}: at most {rate} records a second and member, by {}: {}",
+                "{name}: at most {rate} records per second and member, by {}: {}",
                 command.by,
                 command.why
             );

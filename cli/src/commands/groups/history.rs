@@ -1,4 +1,7 @@
 //! `evenkeel groups history`: commands with operator, reason and answers.
+//!
+//! The history is the topic `control.GROUP`, which keeps superseded entries for 90 days. A command
+//! has one row per answer, and one row with `unanswered` if there is none.
 
 use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::group_args::GroupArg;
@@ -13,15 +16,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 use std::num::NonZeroU32;
 
-/// Commands given to a group, the latest last, each with what its members answered.
+/// Show the commands given to a group, the latest last, with the members' answers.
 ///
-/// They are kept for 90 days at least.
+/// Commands are kept for at least 90 days. Changes nothing.
 #[derive(Debug, Args)]
 pub(super) struct HistoryArgs {
     #[command(flatten)]
     group: GroupArg,
 
-    /// Only commands of this time or later: 2026-05-01T12:00:00Z, or an age such as -1h.
+    /// Only commands at or after this time: 2026-05-01T12:00:00Z, or an age such as -1h.
     #[arg(long, value_name = "TIME", value_parser = timestamp::parse, allow_hyphen_values = true)]
     since: Option<Timestamp>,
 
@@ -32,15 +35,23 @@ pub(super) struct HistoryArgs {
 /// A command with its answers.
 #[derive(Serialize)]
 struct Given {
+    /// Id of the command; its answers refer to it.
     id: String,
+    /// When the command was given.
     at: Timestamp,
+    /// The operator, as the command claims.
     by: String,
+    /// The reason.
     why: String,
+    /// Name of the action, such as `pause`.
     action: &'static str,
     #[serde(flatten)]
     target: Target,
+    /// The limit of a `rate`. `None` for `off` and for any other action.
     records_per_second: Option<NonZeroU32>,
+    /// The answers so far.
     acknowledgements: Vec<Answer>,
+    /// Action and scope, for the table.
     #[serde(skip)]
     in_words: String,
 }
@@ -48,11 +59,17 @@ struct Given {
 /// The answer of a member.
 #[derive(Serialize)]
 pub(in crate::commands::groups) struct Answer {
+    /// Id of the command.
     command: String,
+    /// When the member answered.
     at: Timestamp,
+    /// The outcome, such as `applied`.
     outcome: &'static str,
+    /// The partitions for which the member answers, by topic.
     partitions: Vec<Partitions>,
+    /// Id of the member.
     member: String,
+    /// The outcome in words.
     detail: String,
 }
 
@@ -82,7 +99,7 @@ impl Answer {
 }
 
 impl From<Recorded> for Given {
-    fn from(Recorded { command, acks }: Recorded) -> Self {
+    fn from(Recorded { command, acks, .. }: Recorded) -> Self {
         let records_per_second = match command.action {
             Action::Rate { records_per_second } => records_per_second,
             _ => None,
@@ -158,7 +175,7 @@ fn described(action: &Action) -> String {
     }
 }
 
-/// Lists the commands.
+/// Lists the commands. A group without a control topic is an error, since it never took a command.
 pub(super) async fn run(connection: &ConnectionArgs, args: HistoryArgs) -> anyhow::Result<Ending> {
     let admin = connection.admin().await?;
     let cluster = connection.cluster()?;

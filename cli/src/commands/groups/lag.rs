@@ -1,4 +1,8 @@
 //! `evenkeel groups lag`: number and age of the records that each group has not settled.
+//!
+//! The lag of a partition is the distance from the committed offset to the end. The age is that of
+//! the first record behind the committed offset; to read it, the user needs an ACL for READ on the
+//! topic.
 
 use super::in_force;
 use crate::arguments::check_flag::CheckArgs;
@@ -20,27 +24,30 @@ use evenkeel_program::exit::Ending;
 use serde::Serialize;
 use std::time::Duration;
 
-/// Records that groups have still to settle, and the age of the oldest, by partition.
+/// Show how many records groups have not settled, and the age of the oldest, by partition.
 ///
-/// Exits with 3 when a group is further behind than --threshold or --max-age allows; with either
-/// also when the next record of a partition cannot be read. Parked records wait by design: they
-/// count for --threshold, and for --max-age only where their retry topic is named with --topic.
-/// With --check it is 3 as well when anything is paused, a dependency is down, or records wait for
-/// a group without members.
+/// Without a group, shows all groups. Parked records wait by design: they count for --threshold,
+/// and for --max-age only if their retry topic is named with --topic. Changes nothing.
+///
+/// Exit codes: 0 within the limits; 1 a group does not exist or may not be read; 3 the lag is above
+/// --threshold or --max-age, or, with either, the next record of a partition cannot be read; 3 also
+/// with --check, if anything is paused, a dependency is down, a partition cannot be read, or
+/// records wait for a group without members.
 #[derive(Debug, Args)]
 pub(crate) struct LagArgs {
     #[command(flatten)]
     groups: GroupsArg,
 
-    /// Only these topics.
+    /// Only this topic; may be repeated.
     #[arg(short, long, value_name = "TOPIC")]
     topic: Vec<String>,
 
-    /// Records that a group may be behind, all its partitions together.
+    /// Maximum lag of a group in records, over all its partitions [default: no limit].
     #[arg(long, value_name = "RECORDS")]
     threshold: Option<i64>,
 
-    /// How old the oldest unsettled record may be, for example 5m.
+    /// Maximum age of the oldest unsettled record, such as 5m; a bare number is seconds [default:
+    /// no limit].
     #[arg(long, value_name = "TIME", value_parser = parse_duration_or_seconds)]
     max_age: Option<Duration>,
 
@@ -51,8 +58,10 @@ pub(crate) struct LagArgs {
     output: OutputArgs,
 }
 
+/// A partition with its lag.
 #[derive(Serialize)]
 struct Lagging {
+    /// Name of the group.
     group: String,
     #[serde(flatten)]
     at: PartitionLag,
@@ -89,7 +98,10 @@ impl Row for Lagging {
     }
 }
 
-/// Lists the lag and checks it.
+/// Lists the lag and checks it against the limits.
+///
+/// If all groups are listed, a group that may not be read is named and left out, and the exit code
+/// is 1; a named group that may not be read is an error at once.
 pub(super) async fn run(connection: &ConnectionArgs, args: LagArgs) -> anyhow::Result<Ending> {
     let admin = connection.admin().await?;
     let names = args.groups.names();
@@ -118,10 +130,9 @@ pub(super) async fn run(connection: &ConnectionArgs, args: LagArgs) -> anyhow::R
     let (mut complaints, mut wrong) = (Vec::new(), Vec::new());
     // Control topics that cannot be read may hide problems.
     let mut refused = args.check.check && states.is_partial;
-    let limits = LagLimits {
-        records: args.threshold,
-        age: args.max_age,
-    };
+    let limits = LagLimits::default()
+        .with_records(args.threshold)
+        .with_age(args.max_age);
     let mut listing = Listing::stdout(args.output);
     for group in groups {
         let lag = match lag_of(&admin, &group, &args.topic, &Stderr).await {

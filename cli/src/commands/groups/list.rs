@@ -1,4 +1,7 @@
 //! `evenkeel groups list`: the groups and their pauses.
+//!
+//! Groups that the user may not see are not returned by the brokers; a notice on standard error
+//! says so if that may be the case.
 
 use super::in_force;
 use crate::arguments::check_flag::CheckArgs;
@@ -15,10 +18,12 @@ use evenkeel_ops::visibility;
 use evenkeel_program::exit::Ending;
 use serde::Serialize;
 
-/// The groups, their state, their number of members, and what of them is paused.
+/// List the groups: state, protocol, number of members, and pauses.
 ///
-/// With --check the exit code is 3 when anything is paused, a dependency is down, or records wait
-/// for a group without members.
+/// Changes nothing.
+///
+/// Exit codes: 0 listed; 1 with --check, if a group may not be read; 3 with --check, if anything is
+/// paused, a dependency is down, or records wait for a group without members.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
     #[command(flatten)]
@@ -28,13 +33,18 @@ pub(super) struct ListArgs {
     output: OutputArgs,
 }
 
+/// A group as it is listed.
 #[derive(Serialize)]
 struct Listed {
+    /// Name of the group.
     group: String,
+    /// The brokers' state of the group, such as `Stable` or `Empty`.
     state: String,
+    /// The kind of group, as the brokers name it.
     protocol: String,
     /// `None` if it cannot be read.
     members: Option<usize>,
+    /// The pauses in force.
     paused: Vec<InForce>,
 }
 
@@ -58,7 +68,7 @@ impl Row for Listed {
     }
 }
 
-/// Lists the groups.
+/// Lists the groups. Only with `--check` it reads their lag.
 pub(super) async fn run(connection: &ConnectionArgs, args: ListArgs) -> anyhow::Result<Ending> {
     let admin = connection.admin().await?;
     let groups = admin.groups().await?;

@@ -1,4 +1,7 @@
 //! `evenkeel groups members`: the process of each member.
+//!
+//! Brokers know a member by its id, client id and address. Which process it is, it publishes itself
+//! in `control.GROUP`, so members of other clients have dashes there.
 
 use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::group_args::GroupArg;
@@ -11,11 +14,10 @@ use evenkeel_ops::groups::control_log;
 use evenkeel_program::exit::Ending;
 use serde::Serialize;
 
-/// The members of a group, and the process behind each: host, process id, release and admin
-/// address.
+/// List the members of a group with their processes: host, process id, release and admin address.
 ///
-/// Members that are built with evenkeel say that themselves, in the topic control.GROUP; of others
-/// the brokers tell the client's id and address only.
+/// Members that are built with evenkeel publish this in the topic control.GROUP. Of other members
+/// the brokers report only client id and address. Changes nothing.
 #[derive(Debug, Args)]
 pub(super) struct MembersArgs {
     #[command(flatten)]
@@ -28,15 +30,20 @@ pub(super) struct MembersArgs {
 /// A member with the attributes from the brokers and from itself.
 #[derive(Serialize)]
 struct Known {
+    /// Id of the member, by which the brokers know it.
     member_id: String,
+    /// The member's `client.id`.
     client_id: String,
     /// Address of the member's client.
     client_host: String,
+    /// Number of assigned partitions, over all topics.
     partitions: usize,
+    /// The process, as published by the member itself. `None` for other clients.
     process: Option<MemberInfo>,
 }
 
 impl Known {
+    /// Joins what the brokers know about a member with what it published.
     fn new(member: &MemberDescription, process: Option<&MemberInfo>) -> Self {
         Self {
             member_id: member.member_id.clone(),

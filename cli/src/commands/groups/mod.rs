@@ -1,8 +1,13 @@
 //! `evenkeel groups`: groups and their lag, and commands to running groups.
 //!
-//! - [`control`]: commands to the group; [`topics`]: the group's own topics
 //! - [`list`], [`describe`], [`lag`], [`members`], [`history`]: listings; [`in_force`]: pauses in a
-//!   table
+//! table
+//! - [`control`]: commands to the group; [`topics`]: the group's own topics
+//!
+//! Listings work on every consumer group. What only evenkeel's members know (pauses, dependencies
+//! that are down, processes) comes from the topic `control.GROUP`; a group without that topic is
+//! listed without it. All commands may be dropped at any time: a control command that was written
+//! stays in force.
 
 pub(super) mod control;
 mod describe;
@@ -13,16 +18,18 @@ mod list;
 mod members;
 mod topics;
 
-use control::{accept_loss, pause, rate, retry_now, skip};
+use control::{ControlCommand, accept_loss, pause, rate, retry_now, skip};
 
 use crate::arguments::connection::ConnectionArgs;
 use clap::{Args, Subcommand};
 use evenkeel_program::exit::{Ending, Usage};
 
-/// List and describe consumer groups, show their lag, and command those that run.
+/// List and describe consumer groups, show their lag, and control running groups.
 ///
-/// Commands go to members that are built with evenkeel, through the topic control.GROUP, and are
-/// answered by them. Who may write that topic commands the group.
+/// pause, resume, skip, retry-now, rate and accept-loss are commands to members that are built with
+/// evenkeel. They go through the topic control.GROUP, take effect within a second, and are answered
+/// by the members that they concern. Whoever may write to that topic commands the group. topics
+/// changes something only with --execute; the other commands change nothing.
 #[derive(Debug, Args)]
 pub(crate) struct GroupsArgs {
     #[command(subcommand)]
@@ -32,6 +39,7 @@ pub(crate) struct GroupsArgs {
     pub(crate) connection: ConnectionArgs,
 }
 
+/// The commands of `groups`.
 #[derive(Debug, Subcommand)]
 enum GroupsCommand {
     #[command(visible_alias = "ls")]
@@ -50,21 +58,26 @@ enum GroupsCommand {
 }
 
 impl GroupsCommand {
+    /// The command to the running group. `None` for a listing, and for `topics`.
+    fn control(&self) -> Result<Option<ControlCommand<'_>>, Usage> {
+        match self {
+            Self::Pause(args) => args.command(),
+            Self::Resume(args) => args.command(),
+            Self::Skip(args) => args.command(),
+            Self::RetryNow(args) => args.command(),
+            Self::Rate(args) => args.command(),
+            Self::AcceptLoss(args) => args.command(),
+            _ => return Ok(None),
+        }
+        .map(Some)
+    }
+
     /// Rejects meaningless arguments before any request to the cluster.
     fn check(&self) -> Result<(), Usage> {
-        match self {
-            Self::List(_)
-            | Self::Members(_)
-            | Self::Lag(_)
-            | Self::Topics(_)
-            | Self::History(_) => Ok(()),
-            Self::Describe(args) => args.check(),
-            Self::AcceptLoss(args) => args.check(),
-            Self::Pause(args) => args.check(),
-            Self::Resume(args) => args.check(),
-            Self::Skip(args) => args.check(),
-            Self::RetryNow(args) => args.check(),
-            Self::Rate(args) => args.check(),
+        match (self, self.control()?) {
+            (_, Some(command)) => command.check(),
+            (Self::Describe(args), None) => args.check(),
+            _ => Ok(()),
         }
     }
 }
@@ -73,18 +86,21 @@ impl GroupsCommand {
 pub(crate) async fn run(args: GroupsArgs) -> anyhow::Result<Ending> {
     args.command.check()?;
     let connection = args.connection;
+    if let Some(command) = args.command.control()? {
+        return command.give(&connection).await;
+    }
     match args.command {
         GroupsCommand::List(args) => list::run(&connection, args).await,
         GroupsCommand::Describe(args) => describe::run(&connection, args).await,
         GroupsCommand::Members(args) => members::run(&connection, args).await,
         GroupsCommand::Lag(args) => lag::run(&connection, args).await,
-        GroupsCommand::Pause(args) => pause::run(&connection, args).await,
-        GroupsCommand::Resume(args) => pause::run_resume(&connection, args).await,
-        GroupsCommand::Skip(args) => skip::run(&connection, args).await,
-        GroupsCommand::RetryNow(args) => retry_now::run(&connection, args).await,
-        GroupsCommand::Rate(args) => rate::run(&connection, args).await,
-        GroupsCommand::AcceptLoss(args) => accept_loss::run(&connection, args).await,
         GroupsCommand::Topics(args) => topics::run(&connection, args).await,
         GroupsCommand::History(args) => history::run(&connection, args).await,
+        GroupsCommand::Pause(_)
+        | GroupsCommand::Resume(_)
+        | GroupsCommand::Skip(_)
+        | GroupsCommand::RetryNow(_)
+        | GroupsCommand::Rate(_)
+        | GroupsCommand::AcceptLoss(_) => unreachable!("given above"),
     }
 }

@@ -1,4 +1,8 @@
 //! `evenkeel groups topics`: creates and repairs the group's own topics, as its service does.
+//!
+//! The settings and the comparison are in `evenkeel::consumer::GroupTopics`, which a consumer uses
+//! at its start. So a topic that this command created is one that the service accepts. For clusters
+//! on which services may not create topics.
 
 use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::group_args::GroupArg;
@@ -9,35 +13,38 @@ use clap::Args;
 use evenkeel::consumer::{GroupTopicKind, GroupTopicState, GroupTopics, TopicFault};
 use evenkeel::recovery::DeadLetterTopic;
 use evenkeel_ops::groups::own_topics::{sources, unmendable};
+use evenkeel_program::duration::parse_duration_or_seconds;
 use evenkeel_program::exit::Ending;
 use serde::Serialize;
 use std::time::Duration;
 
-/// Show what is wrong with a group's retry, dead-letter and control topics; make and mend them with
-/// --execute.
+/// Check a group's retry, dead-letter and control topics, and repair them with --execute.
 ///
-/// They are made exactly as the group's service makes them: with the partitions and replicas of
-/// their sources, and with settings by which Kafka deletes nothing. Partitions are added and
-/// settings changed where they differ; nothing else of a topic is touched. The exit code is 3 while
-/// something is wrong.
+/// Creates and changes topics exactly as the group's service does: with the partitions and replicas
+/// of the source topics, and with settings under which Kafka deletes nothing. Adds missing
+/// partitions and changes settings that differ; leaves everything else as it is. Safe to repeat.
+///
+/// Exit codes: 0 nothing is wrong, or everything was repaired; 3 something is still wrong.
 #[derive(Debug, Args)]
 pub(super) struct TopicsArgs {
     #[command(flatten)]
     group: GroupArg,
 
-    /// A topic that the group reads; those that it has committed to or is assigned when left out.
+    /// A source topic of the group; may be repeated [default: the topics that it has committed to
+    /// or is assigned].
     #[arg(short, long, value_name = "TOPIC")]
     topic: Vec<String>,
 
-    /// The one dead-letter topic of the group, where it does not have one for each source.
+    /// The one dead-letter topic of the group [default: dlq.GROUP.TOPIC for each source].
     #[arg(long, value_name = "NAME")]
     dead_letter_topic: Option<String>,
 
-    /// Accept a dead-letter topic that keeps letters for at least so long; 0s accepts any.
-    #[arg(long, value_name = "TIME", value_parser = evenkeel_program::duration::parse_duration_or_seconds)]
+    /// Accept a dead-letter topic that keeps dead letters for at least this time, such as 30d; 0s
+    /// accepts any retention [default: only unlimited retention].
+    #[arg(long, value_name = "TIME", value_parser = parse_retention)]
     dead_letters_kept_min: Option<Duration>,
 
-    /// Do it, instead of showing it.
+    /// Create and repair the topics. Without this flag, nothing is changed.
     #[arg(long)]
     execute: bool,
 
@@ -45,17 +52,33 @@ pub(super) struct TopicsArgs {
     output: OutputArgs,
 }
 
+/// Parses a retention. Unlike other durations it may be zero, which accepts any retention.
+fn parse_retention(text: &str) -> Result<Duration, String> {
+    let is_zero = text.parse().is_ok_and(|span: jiff::Span| span.is_zero());
+    match is_zero || text == "0" {
+        true => Ok(Duration::ZERO),
+        false => parse_duration_or_seconds(text),
+    }
+}
+
 /// One topic and its required changes.
 #[derive(Serialize)]
 struct Shown {
+    /// Name of the topic.
     topic: String,
+    /// Retry, dead-letter or control topic.
     kind: GroupTopicKind,
+    /// Whether the topic exists and may be seen.
     state: GroupTopicState,
+    /// Its number of partitions, 0 if it does not exist.
     partitions: usize,
+    /// The number of partitions that it should have.
     partitions_wanted: usize,
+    /// Settings by which Kafka would delete records, or reject them.
     faults: Vec<TopicFault>,
     /// Whether the changes were made. False in a dry run.
     done: bool,
+    /// What is to be done, and what no setting repairs, in words. Empty if nothing is wrong.
     detail: String,
 }
 
@@ -84,7 +107,8 @@ impl Row for Shown {
     }
 }
 
-/// Prints the plan, and makes the changes with `--execute`.
+/// Prints the plan, and makes the changes with `--execute`. Faults that no setting repairs, such as
+/// a topic of another purpose, are listed and change the exit code in both cases.
 pub(super) async fn run(connection: &ConnectionArgs, args: TopicsArgs) -> anyhow::Result<Ending> {
     let admin = match args.execute {
         true => connection.admin_to_change().await?,
@@ -127,15 +151,34 @@ pub(super) async fn run(connection: &ConnectionArgs, args: TopicsArgs) -> anyhow
     }
     let has_to_do = rows.iter().any(|row| !row.detail.is_empty() && !row.done);
     let done = match args.execute {
-        true => "what can be mended was mended",
-        false => "nothing was done",
+        true => "all possible repairs were made",
+        false => "nothing was changed",
     };
     Listing::print(args.output, rows).after_done(|| done.to_owned())?;
     if has_to_do && !args.execute && args.output.is_table() {
-        say!("nothing was done; act with --execute");
+        say!("nothing was changed; repair the topics with --execute");
     }
     Ok(match is_sound {
         true => Ending::Done,
         false => Ending::FoundBad,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retention_may_be_zero() {
+        let check = |text: &str, expected: Option<u64>| {
+            let read = parse_retention(text).ok();
+            assert_eq!(read, expected.map(Duration::from_secs), "{text}");
+        };
+        check("0s", Some(0));
+        check("0", Some(0));
+        check("30", Some(30));
+        check("1d", Some(86_400));
+        check("-1s", None);
+        check("soon", None);
+    }
 }

@@ -7,13 +7,13 @@ use clap::Args;
 use evenkeel::consumer::ParkedKey;
 use evenkeel_ops::waiting_keys::{source_topics, waiting_keys};
 
-/// Whose parked records are meant.
+/// The group whose parked records a command concerns, and its source topics.
 #[derive(Debug, Args)]
 pub(super) struct GroupArgs {
     #[command(flatten)]
     pub(super) group: GroupArg,
 
-    /// Only what comes from these topics; all of the group's when left out.
+    /// Only records of this source topic; may be repeated [default: all of the group's].
     #[arg(short, long = "topic", value_name = "TOPIC")]
     pub(super) topics: Vec<String>,
 }
@@ -26,7 +26,7 @@ impl GroupArgs {
         Ok(sources)
     }
 
-    /// The waiting keys.
+    /// Reads the waiting keys from the retry topics.
     pub(super) async fn keys(&self, connection: &ConnectionArgs) -> anyhow::Result<Vec<ParkedKey>> {
         let topics = self.sources(connection).await?;
         let cluster = connection.cluster()?;

@@ -1,4 +1,7 @@
-//! `evenkeel parked list`: the waiting keys.
+//! `evenkeel parked list`: the waiting keys, or with `--by-cause` what they have in common.
+//!
+//! During an incident there may be thousands of waiting keys with few causes; `--by-cause` counts
+//! them.
 
 use super::group_args::GroupArgs;
 use crate::arguments::check_flag::CheckArgs;
@@ -9,21 +12,22 @@ use clap::Args;
 use evenkeel_ops::waiting_keys::{Cause, WaitingKey, by_cause};
 use evenkeel_program::exit::Ending;
 
-/// The keys that wait: since when, behind which record, why, and when it is tried again; or, with
-/// --by-cause, what they have in common.
+/// List the waiting keys: since when, behind which record, why, and the next attempt.
 ///
-/// With --check the exit code is 3 while any key waits.
+/// NEXT-ATTEMPT is a time, due for a key that is retried now, or held for a key that waits for the
+/// replay of its dead letter. Changes nothing.
+///
+/// Exit codes: 0 listed; 3 with --check, if any key waits.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     #[command(flatten)]
     group: GroupArgs,
 
-    /// Show at most so many keys, those that have waited longest first.
+    /// Show at most this many keys, those first that have waited longest [default: all].
     #[arg(short = 'n', long, value_name = "KEYS")]
     limit: Option<usize>,
 
-    /// One row for each topic, class and message, the most frequent first, instead of one for each
-    /// key.
+    /// One row per topic, class and message instead of one per key, the most frequent first.
     #[arg(long, conflicts_with = "limit")]
     by_cause: bool,
 
@@ -72,7 +76,8 @@ impl Row for WaitingKey {
     }
 }
 
-/// Lists the keys.
+/// Lists the keys, those first that have waited longest. Prints their number on standard error in
+/// any case.
 pub(super) async fn run(connection: &ConnectionArgs, args: ListArgs) -> anyhow::Result<Ending> {
     let mut keys: Vec<WaitingKey> = args
         .group

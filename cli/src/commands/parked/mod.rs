@@ -1,4 +1,10 @@
 //! `evenkeel parked`: lists and shows waiting keys with their causes, and releases or drops them.
+//!
+//! - [`list`], [`show`]: read the retry topics; the running group is not involved
+//! - [`release`]: commands to the running group
+//!
+//! Reading is in `evenkeel_ops::waiting_keys`. It decides which keys wait from the unsettled part
+//! of the retry topic, as the members do.
 
 mod group_args;
 mod list;
@@ -9,11 +15,13 @@ use crate::arguments::connection::ConnectionArgs;
 use clap::{Args, Subcommand};
 use evenkeel_program::exit::{Ending, Usage};
 
-/// List and show what waits in a group's retry topics, let a key go on, or give its first record
-/// up.
+/// List and show the waiting keys of a group; release a key, or dead-letter its first record.
 ///
 /// A record that keeps failing is parked in retry.GROUP.TOPIC, and the later records of its key
-/// behind it. They are tried again when they are due; nobody has to do anything for that.
+/// behind it. Members retry parked records by themselves when they are due.
+///
+/// list and show change nothing. release and drop are commands to the running group, like those of
+/// evenkeel groups.
 #[derive(Debug, Args)]
 pub(crate) struct ParkedArgs {
     #[command(subcommand)]
@@ -23,6 +31,7 @@ pub(crate) struct ParkedArgs {
     pub(crate) connection: ConnectionArgs,
 }
 
+/// The commands of `parked`.
 #[derive(Debug, Subcommand)]
 enum ParkedCommand {
     #[command(visible_alias = "ls")]

@@ -5,15 +5,18 @@
 
 use super::group_args::GroupArgs;
 use crate::arguments::connection::ConnectionArgs;
-use crate::commands::groups::control::{CommandArgs, give};
+use crate::commands::groups::control::{CommandArgs, ControlCommand};
 use clap::Args;
 use evenkeel::control::{Action, Scope};
 use evenkeel_program::exit::{Ending, Usage};
 
-/// Let a key go on at once, also one that is held.
+/// Retry the first parked record of a key at once, even if the key is held.
 ///
-/// Its first parked record is tried now, and counts the attempt. A key that is held for a dead
-/// letter goes on without it: what comes after the dead letter is handled before that is replayed.
+/// The attempt counts like any other. A key that is held for a dead letter continues without it:
+/// its later records are handled before the dead letter is replayed.
+///
+/// Exit codes: 0 answered; 1 refused, or no record of the key waits; 5 the owner did not answer in
+/// time, and the command stays in force.
 #[derive(Debug, Args)]
 pub(crate) struct ReleaseArgs {
     #[command(flatten)]
@@ -23,10 +26,14 @@ pub(crate) struct ReleaseArgs {
     command: CommandArgs,
 }
 
-/// Give the first parked record of a key up, and let what is behind it go on.
+/// Dead-letter the first parked record of a key without handling it, so that the records behind it
+/// continue.
 ///
-/// The record goes to the group's dead-letter topic, marked as skipped, and from there it can be
-/// replayed. An attempt that runs may still succeed.
+/// The record is written to the group's dead-letter topic with the stage skipped, and can be
+/// replayed. An attempt that is running may still succeed.
+///
+/// Exit codes: 0 answered; 1 refused, or no record of the key waits; 5 the owner did not answer in
+/// time, and the command stays in force.
 #[derive(Debug, Args)]
 pub(crate) struct DropArgs {
     #[command(flatten)]
@@ -36,7 +43,7 @@ pub(crate) struct DropArgs {
     command: CommandArgs,
 }
 
-/// Which key is meant.
+/// One key of the group.
 #[derive(Debug, Args)]
 struct KeyArgs {
     #[command(flatten)]
@@ -48,10 +55,20 @@ struct KeyArgs {
 }
 
 impl KeyArgs {
+    /// The scope of the key in a topic.
     fn scope(&self, topic: &str) -> Scope {
         Scope::Key {
             topic: topic.to_owned(),
             key: self.key.as_bytes().to_vec(),
+        }
+    }
+
+    /// The command for this key's group.
+    fn command<'a>(&'a self, flags: &'a CommandArgs, action: Action) -> ControlCommand<'a> {
+        ControlCommand {
+            group: self.group.group.name(),
+            flags,
+            action,
         }
     }
 
@@ -69,46 +86,41 @@ impl KeyArgs {
 }
 
 impl ReleaseArgs {
+    /// The command, once the topic is known.
+    fn command(&self, scope: Scope) -> ControlCommand<'_> {
+        self.key.command(&self.command, Action::RetryNow { scope })
+    }
+
+    /// Rejects meaningless arguments. The topic may be known only to the cluster, so it is not
+    /// checked.
     pub(super) fn check(&self) -> Result<(), Usage> {
-        let scope = self.key.scope("any");
-        self.command.check(Action::RetryNow { scope })
+        self.command(self.key.scope("any")).check()
     }
 }
 
 impl DropArgs {
+    /// The command, once the topic is known.
+    fn command(&self, scope: Scope) -> ControlCommand<'_> {
+        self.key.command(&self.command, Action::Drop { scope })
+    }
+
+    /// Rejects meaningless arguments, as for a release.
     pub(super) fn check(&self) -> Result<(), Usage> {
-        let scope = self.key.scope("any");
-        self.command.check(Action::Drop { scope })
+        self.command(self.key.scope("any")).check()
     }
 }
 
 /// Releases the key.
 pub(super) async fn run(connection: &ConnectionArgs, args: ReleaseArgs) -> anyhow::Result<Ending> {
-    let action = Action::RetryNow {
-        scope: args.key.find(connection).await?,
-    };
-    give(
-        connection,
-        args.key.group.group.name(),
-        args.command,
-        action,
-    )
-    .await
+    let scope = args.key.find(connection).await?;
+    args.command(scope).give(connection).await
 }
 
-/// Skips its first record.
+/// Dead-letters the first parked record of the key.
 pub(super) async fn run_drop(
     connection: &ConnectionArgs,
     args: DropArgs,
 ) -> anyhow::Result<Ending> {
-    let action = Action::Drop {
-        scope: args.key.find(connection).await?,
-    };
-    give(
-        connection,
-        args.key.group.group.name(),
-        args.command,
-        action,
-    )
-    .await
+    let scope = args.key.find(connection).await?;
+    args.command(scope).give(connection).await
 }

@@ -1,4 +1,7 @@
 //! `evenkeel parked show`: the waiting records of one key.
+//!
+//! A key that waits in several topics of the group is shown for the first of them; `--topic` names
+//! another.
 
 use super::group_args::GroupArgs;
 use crate::arguments::connection::ConnectionArgs;
@@ -9,10 +12,12 @@ use evenkeel_ops::waiting_keys::{key_text, repetitions};
 use evenkeel_program::exit::Ending;
 use serde::Serialize;
 
-/// The records of one key that wait, in the order in which they are handled.
+/// Show the parked records of one key, in the order in which they are handled.
 ///
-/// Each is named by its place in the retry topic: look at one with evenkeel consume. One that an
-/// evenkeel drill delivered once more says by whom.
+/// RECORD is the position in the retry topic; print the record with evenkeel consume. REPEATED-BY
+/// names the operator of a drill that delivered the record again. Changes nothing.
+///
+/// Exit codes: 0 shown; 1 no record of the key waits.
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
     #[command(flatten)]

@@ -1,4 +1,7 @@
 //! `evenkeel topics apply`: applies declarations to the cluster, after showing the plan.
+//!
+//! A declaration determines the number of partitions and the retention. The plan is computed by a
+//! pure function, and each of its steps has one action; only `create` and `change` are executed.
 
 use crate::arguments::check_flag::CheckArgs;
 use crate::arguments::connection::ConnectionArgs;
@@ -13,26 +16,29 @@ use shop_schemas::TopicDeclaration;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Create and change topics as their declarations say; shows what it would do until --execute is
-/// given.
+/// Create and change topics as declared; shows the plan until --execute is given.
 ///
-/// Partitions are never added to a topic that exists: keys would move to other partitions and lose
-/// their order. A topic that has another number is reported, and the exit code is 3. With --check
-/// it is 3 as well while a topic is to be created or changed.
+/// Never adds partitions to an existing topic: keys would move to other partitions and lose their
+/// order. A topic with another number of partitions is reported. Safe to repeat.
+///
+/// Exit codes: 0 done, or planned; 1 the settings of a topic may not be read; 3 a topic differs in
+/// a way that cannot be repaired; 3 also with --check, if a topic is still to be created or
+/// changed.
 #[derive(Debug, Args)]
 pub(crate) struct ApplyArgs {
-    /// Declarations in JSON, one or an array of them; the shop's own when left out.
+    /// File with a declaration in JSON, or an array of them; may be repeated [default: the shop's
+    /// declarations].
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
 
-    /// Do it, instead of showing it.
+    /// Create and change the topics. Without this flag, nothing is changed.
     #[arg(long)]
     execute: bool,
 
     #[command(flatten)]
     check: CheckArgs,
 
-    /// Replication factor of topics that are created; the broker's default when left out.
+    /// Replication factor of created topics [default: the broker's].
     #[arg(short, long, value_parser = clap::value_parser!(i32).range(1..))]
     replication: Option<i32>,
 
@@ -59,13 +65,18 @@ enum Action {
 /// The plan for one topic.
 #[derive(Debug, Serialize)]
 struct Step {
+    /// Name of the topic.
     topic: String,
+    /// What the topic needs.
     action: Action,
     /// Whether the change was made. False in a dry run.
     done: bool,
+    /// The change or the difference, in words. Empty if there is none.
     detail: String,
+    /// The declared retention.
     #[serde(skip)]
     retention_ms: i64,
+    /// The declared number of partitions.
     #[serde(skip)]
     partitions: i32,
 }
@@ -128,12 +139,12 @@ pub(super) async fn run(connection: &ConnectionArgs, args: ApplyArgs) -> anyhow:
         .map(|step| step.topic.clone())
         .collect();
     let done = match args.execute {
-        true => "what can be done was done",
-        false => "nothing was done",
+        true => "all possible changes were made",
+        false => "nothing was changed",
     };
     Listing::print(args.output, steps).after_done(|| done.to_owned())?;
     if !to_do.is_empty() && args.output.is_table() {
-        say!("nothing was done; act with --execute");
+        say!("nothing was changed; apply the declarations with --execute");
     }
     let drift = match to_do.is_empty() {
         true => Vec::new(),
@@ -171,6 +182,7 @@ fn declarations(files: &[PathBuf]) -> anyhow::Result<Vec<TopicDeclaration>> {
 /// The setting that a declaration determines.
 const RETENTION: &str = "retention.ms";
 
+/// Compares a declaration with the topic. Pure. `found` is `None` if the topic does not exist.
 fn plan(declaration: &TopicDeclaration, found: Option<&TopicDescription>) -> Step {
     let retention = declaration.retention_ms.to_string();
     let declared = declaration.partitions;
@@ -182,8 +194,8 @@ fn plan(declaration: &TopicDeclaration, found: Option<&TopicDescription>) -> Ste
         Some(found) if found.partitions.len() != declared as usize => (
             Action::Differs,
             format!(
-                "{} partitions, {declared} declared: another number would move keys to other partitions; create a new \
-                 topic, or correct the declaration",
+                "{} partitions, {declared} declared: another number would move keys to other \
+                 partitions; create a new topic, or correct the declaration",
                 found.partitions.len()
             ),
         ),
@@ -213,12 +225,14 @@ fn plan(declaration: &TopicDeclaration, found: Option<&TopicDescription>) -> Ste
     }
 }
 
+/// Makes the planned changes, and marks each step as done. The first error ends it; what was done
+/// until then stays, so the command can be repeated.
 async fn execute(admin: &Admin, steps: &mut [Step], replication: i32) -> anyhow::Result<()> {
-    let new_topic = |step: &Step| NewTopic {
-        name: step.topic.clone(),
-        partitions: step.partitions,
-        replication,
-        config: BTreeMap::from([(RETENTION.to_owned(), step.retention_ms.to_string())]),
+    let new_topic = |step: &Step| {
+        NewTopic::new(step.topic.clone())
+            .with_partitions(step.partitions)
+            .with_replication(replication)
+            .with_setting(RETENTION, step.retention_ms.to_string())
     };
     let missing: Vec<NewTopic> = steps
         .iter()
@@ -255,23 +269,20 @@ mod tests {
     }
 
     fn found(partitions: i32, retention: Option<&str>) -> TopicDescription {
-        let partition = |partition| PartitionDescription {
-            partition,
-            leader: 1,
-            replicas: vec![1],
-            in_sync: vec![1],
-            low: 0,
-            high: 0,
+        let partition = |partition| {
+            let mut partition = PartitionDescription::new(partition);
+            partition.leader = 1;
+            partition.replicas = vec![1];
+            partition.in_sync = vec![1];
+            partition
         };
-        TopicDescription {
-            name: "t".to_owned(),
-            partitions: (0..partitions).map(partition).collect(),
-            config: retention
-                .map(|value| (RETENTION.to_owned(), value.to_owned()))
-                .into_iter()
-                .collect(),
-            config_refused: None,
-        }
+        let mut topic = TopicDescription::new("t");
+        topic.partitions = (0..partitions).map(partition).collect();
+        topic.config = retention
+            .map(|value| (RETENTION.to_owned(), value.to_owned()))
+            .into_iter()
+            .collect();
+        topic
     }
 
     #[test]
@@ -283,10 +294,8 @@ mod tests {
         check(Some(found(2, Some("1000"))), Action::Keep);
         check(Some(found(2, Some("5"))), Action::Change);
         check(Some(found(2, None)), Action::Change);
-        let hidden = TopicDescription {
-            config_refused: Some("it takes an ACL".to_owned()),
-            ..found(2, None)
-        };
+        let mut hidden = found(2, None);
+        hidden.config_refused = Some("it takes an ACL".to_owned());
         check(Some(hidden), Action::Hidden);
         check(Some(found(1, Some("1000"))), Action::Differs);
         check(Some(found(3, Some("1000"))), Action::Differs);

@@ -1,4 +1,8 @@
 //! `evenkeel topics`: lists, describes and creates topics, and applies declarations to a cluster.
+//!
+//! `create` makes one topic from flags; [`apply`] creates and changes topics from files. Neither
+//! deletes a topic or removes partitions. A shorter retention lets Kafka delete records, as it does
+//! everywhere.
 
 mod apply;
 
@@ -14,7 +18,7 @@ use evenkeel_program::exit::{Ending, Usage};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// List, describe, create and declare topics.
+/// List, describe and create topics, and apply topic declarations.
 #[derive(Debug, Args)]
 pub(crate) struct TopicsArgs {
     #[command(subcommand)]
@@ -24,18 +28,21 @@ pub(crate) struct TopicsArgs {
     pub(crate) connection: ConnectionArgs,
 }
 
+/// The commands of `topics`.
 #[derive(Debug, Subcommand)]
 enum TopicsCommand {
-    /// The topics and their partition counts.
+    /// List the topics with their number of partitions. Changes nothing.
     #[command(visible_alias = "ls")]
     List(OutputArgs),
-    /// Partitions, offsets and settings of topics.
+    /// Show partitions, offsets and settings of topics. Changes nothing.
     Describe(DescribeArgs),
-    /// Create a topic.
+    /// Create a topic. Fails if it exists, unless --if-not-exists is given; never changes an
+    /// existing topic.
     Create(CreateArgs),
     Apply(apply::ApplyArgs),
 }
 
+/// The topics to describe.
 #[derive(Debug, Args)]
 struct DescribeArgs {
     /// Topics to describe.
@@ -46,6 +53,7 @@ struct DescribeArgs {
     output: OutputArgs,
 }
 
+/// The topic to create.
 #[derive(Debug, Args)]
 struct CreateArgs {
     /// Name of the topic.
@@ -56,15 +64,21 @@ struct CreateArgs {
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..))]
     partitions: i32,
 
-    /// Replication factor; the broker's default when left out.
+    /// Replication factor [default: the broker's].
     #[arg(short, long, value_parser = clap::value_parser!(i32).range(1..))]
     replication: Option<i32>,
 
     /// A topic setting, for example retention.ms=86400000; may be repeated.
-    #[arg(short = 'c', long = "setting", visible_alias = "topic-config", value_name = "NAME=VALUE", value_parser = parse_setting)]
+    #[arg(
+        short = 'c',
+        long = "setting",
+        visible_alias = "topic-config",
+        value_name = "NAME=VALUE",
+        value_parser = parse_setting
+    )]
     settings: Vec<(String, String)>,
 
-    /// Succeed when the topic exists already.
+    /// Succeed if the topic already exists.
     #[arg(long)]
     if_not_exists: bool,
 
@@ -72,6 +86,7 @@ struct CreateArgs {
     output: OutputArgs,
 }
 
+/// `NAME=VALUE`. The value may be empty.
 fn parse_setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -90,9 +105,12 @@ pub(crate) async fn run(args: TopicsArgs) -> anyhow::Result<Ending> {
     }
 }
 
+/// A topic as it is listed.
 #[derive(Serialize)]
 struct Listed {
+    /// Name of the topic.
     topic: String,
+    /// Its number of partitions.
     partitions: usize,
 }
 
@@ -104,6 +122,7 @@ impl Row for Listed {
     }
 }
 
+/// Lists the topics. A notice says so if some may be hidden from the user.
 async fn list(connection: &ConnectionArgs, output: OutputArgs) -> anyhow::Result<Ending> {
     let admin = connection.admin().await?;
     let names = admin.topics().await?;
@@ -120,7 +139,9 @@ async fn list(connection: &ConnectionArgs, output: OutputArgs) -> anyhow::Result
 #[derive(Serialize)]
 struct Described {
     topic: String,
+    /// Its partitions, with replicas and offsets.
     partitions: Vec<PartitionDescription>,
+    /// Its settings by name. Empty if they may not be read.
     config: BTreeMap<String, String>,
 }
 
@@ -188,6 +209,7 @@ impl Row for Setting {
     }
 }
 
+/// Describes the topics. A topic that does not exist is an error, after the others were printed.
 async fn describe(connection: &ConnectionArgs, args: DescribeArgs) -> anyhow::Result<Ending> {
     let admin = connection.admin().await?;
     let (mut described, mut failure) = (Vec::new(), None);
@@ -237,7 +259,9 @@ async fn describe(connection: &ConnectionArgs, args: DescribeArgs) -> anyhow::Re
 /// The result for a topic.
 #[derive(Serialize)]
 struct Created {
+    /// Name of the topic.
     topic: String,
+    /// Whether this command created it. False if it existed.
     created: bool,
 }
 
@@ -250,6 +274,8 @@ impl Row for Created {
     }
 }
 
+/// Creates the topic. One that exists is an error unless `--if-not-exists` is given, and is never
+/// compared with the flags.
 async fn create(connection: &ConnectionArgs, args: CreateArgs) -> anyhow::Result<Ending> {
     let mut config = BTreeMap::new();
     for (name, value) in args.settings {
@@ -257,12 +283,10 @@ async fn create(connection: &ConnectionArgs, args: CreateArgs) -> anyhow::Result
             return Err(Usage(format!("the setting {name} is given twice")).into());
         }
     }
-    let topic = NewTopic {
-        name: args.name,
-        partitions: args.partitions,
-        replication: args.replication.unwrap_or(-1),
-        config,
-    };
+    let topic = NewTopic::new(args.name)
+        .with_partitions(args.partitions)
+        .with_replication(args.replication.unwrap_or(-1))
+        .with_config(config);
     let admin = connection.admin_to_change().await?;
     let (created, existing) = admin.create_topics(std::slice::from_ref(&topic)).await?;
     if !existing.is_empty() && !args.if_not_exists {
@@ -276,7 +300,7 @@ async fn create(connection: &ConnectionArgs, args: CreateArgs) -> anyhow::Result
         topic: topic.name,
         created: !created.is_empty(),
     };
-    let done = format!("the topic {} is there", row.topic);
+    let done = format!("the topic {} exists", row.topic);
     Listing::print(args.output, [row]).after_done(|| done)?;
     Ok(Ending::Done)
 }

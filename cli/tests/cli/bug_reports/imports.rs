@@ -1,7 +1,8 @@
-//! Reports about tools that import CSV and JSON: every row is read right or named, and nothing is half an order.
+//! Reports about tools that import CSV and JSON: every row is read right or named, and nothing is
+//! half an order.
 
 use super::Shop;
-use crate::tool::Run;
+use crate::support::tool::Run;
 use serde_json::Value;
 
 const HEADER: &str = "order_id,customer_id,lines";
@@ -248,7 +249,7 @@ async fn excavator_86_what_is_gone_on_with_is_the_row_behind_the_last() {
     let file = shop.folder.path().join("orders.csv");
     let again = ["import", file.to_str().expect("text"), "--output", "json"];
     let run = shop.run("orders", &again, b"").await.code(1);
-    assert!(run.err.contains("going on at line 3"), "{run:?}");
+    assert!(run.err.contains("continuing at line 3"), "{run:?}");
     assert_eq!(orders(&shop).await, whole(&["o-1", "o-3"]));
 }
 

@@ -3,24 +3,24 @@
 //!
 //! | report | what | test |
 //! |---|---|---|
-//! | debezium/debezium#486, Apicurio/apicurio-registry#6880 | parked records deleted by the brokers' size limit | `tests/it/own_topics.rs`: `no_default_of_the_brokers_spoils_own_topics`, `deleted_parked_records_are_an_alarm_until_the_loss_is_accepted` |
-//! | svix/svix-webhooks#2502, #2429, librdkafka#3255 | new records taken for old | `tests/it/g3_identity.rs`: all |
-//! | spring-kafka#2282, karafka#1301, ns4kafka#63 | names of retry topics run together | `tests/it/own_names.rs`: all |
+//! | debezium/debezium#486, Apicurio/apicurio-registry#6880 | parked records deleted by the brokers' size limit | `tests/it/recovery/own_topics.rs`: `no_default_of_the_brokers_spoils_own_topics`, `deleted_parked_records_are_an_alarm_until_the_loss_is_accepted` |
+//! | svix/svix-webhooks#2502, #2429, librdkafka#3255 | new records taken for old | `tests/it/effects/g3_identity.rs`: all |
+//! | spring-kafka#2282, karafka#1301, ns4kafka#63 | names of retry topics run together | `tests/it/recovery/own_names.rs`: all |
 //! | filesql#279, sqlitebrowser#212, mautic#5408 | lines that end in CR | `imports::filesql_279_…` |
 //! | highcharts#25193, simple-excel-js#18, domui#641 | a quoted field over several lines | `imports::highcharts_25193_…` |
-//! | spring-kafka#1700, spring-cloud-stream-binder-kafka#1181 | a dead-letter topic with fewer partitions than its source | `tests/it/own_topics.rs`: `own_topics_grow_with_their_source` |
+//! | spring-kafka#1700, spring-cloud-stream-binder-kafka#1181 | a dead-letter topic with fewer partitions than its source | `tests/it/recovery/own_topics.rs`: `own_topics_grow_with_their_source` |
 //! | librdkafka#1243, #4401 | new partitions are noticed after minutes | the same |
-//! | librdkafka#1716, #1356, kafkajs#1227, #949, rskafka#124 | a batch larger than the topic takes | `tests/it/batch_limits.rs`: all |
+//! | librdkafka#1716, #1356, kafkajs#1227, #949, rskafka#124 | a batch larger than the topic takes | `tests/it/logs/batch_limits.rs`: all |
 //! | smallrye#2061, sdk-php#35, sdk-java#249, cortex#32 | times at the edges of RFC 3339 | `events::smallrye_2061_…` |
 //! | sdk-go#757, sdk-javascript#332, knative#6052 | flaws of events that nobody asks for | `events::sdk_go_757_…` |
-//! | spring-kafka#2335, #2549 | letters of Spring's retry topics | `foreign.rs`: `springs_non_blocking_retries_…` |
-//! | restate#4599, risingwave#9292, kcat#195 | codecs that a build lacks | `tests/it/compression.rs`, `unreadable.rs` |
+//! | spring-kafka#2335, #2549 | dead letters of Spring's retry topics | `dead_letters/foreign/mod.rs`: `springs_non_blocking_retries_…` |
+//! | restate#4599, risingwave#9292, kcat#195 | codecs that a build lacks | `tests/it/clients/compression.rs`, `tests/it/logs/unreadable.rs` |
 //! | kafka-ui#3751, redpanda console#630, kafdrop#338, rocketmq-dashboard#4774 | large numbers are rounded | `tool::kafka_ui_3751_…` |
 //! | aide#17, serde-rs/json#320, fff#326 | `2.0` where a type has an integer | `events::serde_json_320_…` |
 //! | the same, with a catalogue | numbers beyond 64 bits | `src/handler/router/payload.rs` |
 //! | cockroach#48070, sidekiq#509 | SIGTERM comes twice | `src/telemetry/daemon/tests.rs`: `signals_in_quick_succession_ask_once` |
-//! | kafka-ui#1039, spring-kafka#1587, akhq#613 | a lag of 1 behind a transaction | `tests/it/end_of_log.rs` |
-//! | kcp#431, ns4kafka#802, redpanda console#2222 | groups of newer protocols are `Dead` | `groups.rs`: `a_group_of_the_newer_protocol_is_listed_with_its_members` |
+//! | kafka-ui#1039, spring-kafka#1587, akhq#613 | a lag of 1 behind a transaction | `tests/it/logs/end_of_log.rs` |
+//! | kcp#431, ns4kafka#802, redpanda console#2222 | groups of newer protocols are `Dead` | `groups/mod.rs`: `a_group_of_the_newer_protocol_is_listed_with_its_members` |
 //! | node-rdkafka#1050, openwec#263, warmbly#451 | a build without TLS or SCRAM | `tool::node_rdkafka_1050_…` |
 //! | jsonlines#68, jq#2351 | a byte order mark | `tool::jsonlines_68_…`, `imports::jsonlines_68_…` |
 //! | drush#3761, HammerDB#289, vpp#2494 | a terminal of 0 columns | `cli/src/output/mod.rs` |
@@ -28,12 +28,12 @@
 //! | sdk-java#85, spec#553, dapr/dotnet-sdk#583 | `data_base64` of `null` | `events::sdk_java_85_…` |
 //! | micronaut-core#605, spring-kafka#1013 | attributes in JSON quotes | `events::micronaut_605_…` |
 //! | dapr#574, #7221, sdk-go#1113 | an event without a content type | `events::dapr_574_…` |
-//! | librdkafka#488 | one record too large among small ones | `tests/it/batch_limits.rs`: `only_the_record_that_is_too_large_is_refused` |
-//! | strimzi.github.io#362, druid#16689, librdkafka#3400 | open and aborted transactions | `tests/it/end_of_log.rs` |
-//! | (a class) | one instance id twice | `tests/it/surplus.rs` |
-//! | (a class) | terminal escapes in records | `tool::escapes_of_records_…`, `cli/src/output/format.rs` |
+//! | librdkafka#488 | one record too large among small ones | `tests/it/logs/batch_limits.rs`: `only_the_record_that_is_too_large_is_refused` |
+//! | strimzi.github.io#362, druid#16689, librdkafka#3400 | open and aborted transactions | `tests/it/logs/end_of_log.rs` |
+//! | (a class) | one instance id twice | `tests/it/membership/surplus.rs` |
+//! | (a class) | terminal escapes in records | `tool::escapes_of_records_…`, `cli/src/output/kcat_format.rs` |
 //! | mirus#22 | garbage in the tool's and the group's own topics | `src/control/entry/tests.rs`, `src/recovery/parked/tests.rs` |
-//! | (a class) | closed pipes, full disks, odd file names | `tool::a_full_disk_…`, `imports::odd_names_…`, `consume.rs`: `a_broken_pipe_ends_it_quietly` |
+//! | (a class) | closed pipes, full disks, odd file names | `tool::a_full_disk_…`, `imports::odd_names_…`, `events/consume.rs`: `a_broken_pipe_ends_it_quietly` |
 //! | kafka-go#659, laravel-kafka#290, spring-cloud-stream#2355 | tombstones | `events::kafka_go_659_…` |
 //! | sdk-java#370, spring-cloud-function#1401 | binary events with a stray or no content type | `events::sdk_java_370_…` |
 //!
@@ -57,7 +57,7 @@ mod events;
 mod imports;
 mod tool;
 
-use crate::tool::Run;
+use crate::support::tool::Run;
 use evenkeel::event::{Headers, OutgoingRecord};
 use evenkeel::kafka::reader::{LogRecord, Reader, Reading};
 use evenkeel::publisher::{Publisher, PublisherSettings};
@@ -114,7 +114,7 @@ impl Shop {
         // A program that fails early does not read its input.
         let _ = tokio::io::AsyncWriteExt::write_all(&mut stdin, input).await;
         drop(stdin);
-        crate::tool::end_of(child).await
+        crate::support::tool::end_of(child).await
     }
 
     async fn publish(&self, records: impl IntoIterator<Item = OutgoingRecord>) {

@@ -39,7 +39,9 @@ pub(super) struct History {
 /// The replays of each topic.
 pub(super) type Histories = BTreeMap<String, History>;
 
-/// Reads the replays. If `is_exclusive`, fails if another run is alive.
+/// Reads the replays. If `is_exclusive`, fails if another run is alive. A topic whose latest run is
+/// complete costs one read of its log; an unfinished run also costs a read of its destinations and
+/// the wait for a heartbeat.
 pub(super) async fn histories(
     cluster: &Cluster,
     admin: &Admin,
@@ -74,6 +76,8 @@ pub(super) async fn histories(
     Ok(histories)
 }
 
+/// Whether the log has this replay already. A mark of an earlier replay of the same dead letter
+/// does not count.
 fn is_known(replays: &ReplayLog, entry: &ReplayLogEntry) -> bool {
     match entry {
         ReplayLogEntry::DeadLetter {
@@ -81,19 +85,17 @@ fn is_known(replays: &ReplayLog, entry: &ReplayLogEntry) -> bool {
             offset,
             replayed: Some(replayed),
         } => replays.is_marked_since(*partition, *offset, replayed.at),
-        ReplayLogEntry::DeadLetter { replayed: None, .. } => true,
-        ReplayLogEntry::Run(_) => true,
+        // Neither a removed mark nor a run is a replay that has to be recorded.
+        _ => true,
     }
 }
 
 /// Waits for longer than a heartbeat interval. Fails if a heartbeat arrives.
 async fn check_alone(cluster: &Cluster, topic: &str) -> Result<(), DeadLetterError> {
-    let reading = Reading {
-        topics: replay_topic(topic).into_iter().collect(),
-        partitions: vec![0],
-        start: Start::End,
-        end: None,
-    };
+    let reading = Reading::whole(replay_topic(topic))
+        .with_partitions([0])
+        .with_start(Start::End)
+        .with_end(None);
     let cluster = cluster.clone();
     let heard = blocking::run(move || -> Result<Option<ReplayRun>, KafkaError> {
         let mut reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
@@ -122,7 +124,8 @@ pub(super) fn runs_already(topic: &str, run: &ReplayRun) -> DeadLetterError {
     }
 }
 
-/// Every record that a run published, as entries of the replay log.
+/// Every record that a run published, as entries of the replay log. A destination that was deleted
+/// meanwhile is left out: its records are gone.
 async fn published(
     cluster: &Cluster,
     admin: &Admin,
@@ -139,12 +142,10 @@ async fn published(
             // A partition added meanwhile belongs to the run from its beginning.
             let start = ends.get(&partition.partition).copied().unwrap_or(0);
             if partition.high > start {
-                let reading = Reading {
-                    topics: vec![destination.clone()],
-                    partitions: vec![partition.partition],
-                    start: Start::Offset(start),
-                    end: Some(Start::Offset(partition.high)),
-                };
+                let reading = Reading::whole([destination.clone()])
+                    .with_partitions([partition.partition])
+                    .with_start(Start::Offset(start))
+                    .with_end(Start::Offset(partition.high));
                 entries.extend(replays_of(cluster, topic, &run.run, reading).await?);
             }
         }
@@ -172,6 +173,7 @@ async fn replays_of(
     blocking::run(read).await
 }
 
+/// The entry for a record that replays a dead letter of `topic`. `None` for any other record.
 fn entry_for(record: &LogRecord, topic: &str, run: &str) -> Option<ReplayLogEntry> {
     let (dead_letter, by, at) = replay_of(&record.headers)?;
     let to = RecordPosition {

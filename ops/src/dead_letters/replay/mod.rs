@@ -15,23 +15,35 @@
 //!
 //! # async fn example(cluster: Cluster, admin: Admin) -> Result<(), DeadLetterError> {
 //! let source = Source::topics(vec!["dlq.payments.shop.orders".to_owned()]);
-//! let settings = ReplaySettings {
-//!     filter: Filter::default(),
-//!     target: Target::RetryOrSource,
-//!     again: false,
-//!     execute: true,
-//! };
+//! let settings = ReplaySettings::default()
+//!     .with_filter(Filter::default().with_class("transient".to_owned()))
+//!     .with_target(Target::Retry)
+//!     .with_execute(true);
 //! let stop = CancellationToken::new();
 //! let plan = Replay::plan(&cluster, &admin, source, settings, &stop, &Silent);
 //! if let Some(mut replay) = plan.await? {
 //!     replay.check()?;
-//!     let limits = Limits { rate: Some(100), records: 1_000 };
+//!     let limits = Limits::default().with_rate(100).with_records(1_000);
 //!     let outcome = replay.execute("jane", limits, &stop, &Silent).await?;
 //!     println!("{} of {} replayed", outcome.replayed, replay.to_replay());
 //! }
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Each once
+//!
+//! A replay publishes to one topic and records to another, without a transaction. A run may be
+//! killed in between. So it first records the end offsets of its destinations. The next run reads
+//! the destinations from these offsets on: every record there names the dead letter of which it is
+//! the replay, recorded or not. A run repeats its first entry every second; another run that sees
+//! such a heartbeat fails instead of publishing the same dead letters. Two runs that begin at the
+//! same moment see each other's first entry in the log, and the later one fails.
+//!
+//! # In order
+//!
+//! Dead letters of one key are published one after the other, in the order of the dead-letter
+//! topic. If one fails, the later ones of its key are held back for the next run.
 
 mod execution;
 mod history;

@@ -1,4 +1,7 @@
 //! The plan of a replay: the destination of each dead letter, counted before anything is published.
+//!
+//! The plan keeps counts and end offsets, not records: topics may be large. An execution reads the
+//! dead letters again up to the same end offsets and decides the fate of each by the same rules.
 
 use super::history::Histories;
 use super::source::{Source, TopicDeadLetters};
@@ -17,14 +20,26 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// The destination of dead letters.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// ```
+/// use evenkeel_ops::dead_letters::replay::Target;
+///
+/// assert_eq!("retry".parse::<Target>(), Ok(Target::Retry));
+/// let topic = Target::Topic("shop.orders".to_owned());
+/// assert_eq!("shop.orders".parse::<Target>(), Ok(topic));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Target {
     /// The retry topic of the group that dead-lettered them. If it does not exist, the topic on
-    /// which they failed.
+    /// which they failed. The default.
+    #[default]
     RetryOrSource,
-    /// The retry topic of the group that dead-lettered them.
+    /// The retry topic of the group that dead-lettered them. No other group receives them, and they
+    /// take the places that were held for them.
     Retry,
-    /// The topic on which they failed.
+    /// The topic on which they failed. All its groups receive them; those without an inbox handle
+    /// them again.
     Source,
     /// This topic, partitioned by key.
     Topic(String),
@@ -39,7 +54,7 @@ impl FromStr for Target {
             "retry" => Ok(Self::Retry),
             "source" => Ok(Self::Source),
             topic if is_topic_name(topic) => Ok(Self::Topic(topic.to_owned())),
-            other => Err(format!("{other:?} is no topic's name")),
+            other => Err(format!("{other:?} is not a valid topic name")),
         }
     }
 }
@@ -54,7 +69,7 @@ pub(super) struct Choice {
     pub(super) partitions: BTreeMap<String, usize>,
 }
 
-/// The fate of a dead letter.
+/// The fate of a dead letter. The plan counts by it, the execution publishes by it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// The filter does not admit it.
@@ -69,6 +84,8 @@ pub(super) enum Fate {
 }
 
 impl Choice {
+    /// The fate of a dead letter, by its headers and the replays so far. Pure, so that plan and
+    /// execution agree.
     pub(super) fn fate(&self, dead_letter: &DeadLetterRecord, replays: &ReplayLog) -> Fate {
         if !self.filter.admits(dead_letter) {
             return Fate::Unwanted;
@@ -97,7 +114,8 @@ impl Choice {
     }
 }
 
-/// The dead letters of one topic for one destination, and their counts.
+/// The dead letters of one topic for one destination, and their counts. Its serialised form is
+/// stable.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Route {
@@ -120,7 +138,7 @@ pub struct Route {
     pub executed: bool,
 }
 
-/// The dead letters of one topic.
+/// The dead letters of one topic, with their counts by destination.
 pub(super) struct Batch {
     pub(super) topic: String,
     pub(super) source: TopicDeadLetters,
@@ -206,6 +224,8 @@ impl Plan {
         Ok(Some(plan))
     }
 
+    /// Counts the dead letters of one topic. Fixes the end offsets up to which the execution reads.
+    /// Blocks.
     fn read(
         &mut self,
         cluster: &Cluster,
@@ -237,7 +257,9 @@ impl Plan {
         end
     }
 
-    /// Rejects a plan that cannot be executed. The error contains a remedy.
+    /// Rejects a plan that cannot be executed: a dead letter without a destination, a destination
+    /// that does not exist, or a topic that would be replayed to itself. The error contains a
+    /// remedy.
     pub(super) fn check(&self) -> Result<(), DeadLetterError> {
         if let Some((count, example)) = &self.homeless {
             return Err(DeadLetterError::NoDestination {

@@ -3,6 +3,9 @@
 //! Owns the order of the entries. First: the run begins, with the end offsets of its destinations;
 //! written before any record is published. Then, for each dead letter: it was replayed; written
 //! after the brokers acknowledged the record. Last: everything is recorded.
+//!
+//! Run entries go to partition 0 of the log, so that their order is total: it decides which of two
+//! runs that began together goes on.
 
 use super::history::{HEARTBEAT_INTERVAL, History, runs_already};
 use super::plan::Batch;
@@ -23,10 +26,13 @@ use tokio::task::JoinHandle;
 /// Maximum number of entries without an acknowledgement.
 const UNACKNOWLEDGED_MAX: usize = 1000;
 
-/// Writes the entries of one run for one topic.
+/// Writes the entries of one run for one topic. [`Recorder::end`] must be called: a recorder that
+/// is only dropped keeps sending heartbeats, which block other runs, until the runtime ends.
 pub(super) struct Recorder {
     publisher: Publisher,
+    /// Name of the replay log.
     log: String,
+    /// The run's first entry. The last one differs in `done` and `until`.
     run: ReplayRun,
     heartbeats: JoinHandle<()>,
 }
@@ -57,7 +63,7 @@ impl Recorder {
         };
         let record = record(&log, &ReplayLogEntry::Run(run.clone()))?;
         let receipt = publisher.publish_record(record.clone()).await;
-        let receipt = receipt.map_err(doing("noting that the replay begins"))?;
+        let receipt = receipt.map_err(doing("recording the start of the replay"))?;
         if let Some(rival) = rival(cluster, &log, history.end, &receipt).await? {
             return Err(runs_already(&batch.topic, &rival));
         }
@@ -70,7 +76,8 @@ impl Recorder {
         })
     }
 
-    /// Records that a dead letter was replayed.
+    /// Records that a dead letter was replayed, with the position of the published record. Returns
+    /// when the entry is enqueued. `letter_ms` is the dead letter's own timestamp.
     pub(super) async fn replayed(
         &self,
         dead_letter: &RecordPosition,
@@ -92,7 +99,7 @@ impl Recorder {
         };
         let record = record(&self.log, &ReplayLogEntry::of(dead_letter, Some(replayed)))?;
         let pending = self.publisher.enqueue_record(record).await;
-        pending.map_err(doing(format!("noting that {dead_letter} was replayed")))
+        pending.map_err(doing(format!("recording the replay of {dead_letter}")))
     }
 
     /// Ends the run. Only a clean run records that everything is recorded; after any other, the
@@ -112,12 +119,13 @@ impl Recorder {
         let record = record(&self.log, &ReplayLogEntry::Run(done))?;
         let noted = self.publisher.publish_record(record).await;
         noted
-            .map_err(doing("noting that the replay ended"))
+            .map_err(doing("recording the end of the replay"))
             .map(drop)
     }
 }
 
-/// Publishes entries. Returns when all are acknowledged.
+/// Publishes entries. Returns when all are acknowledged. After an error some may be written;
+/// entries are idempotent, so the caller may write all of them again.
 pub(in crate::dead_letters) async fn write(
     publisher: &Publisher,
     log: &str,
@@ -137,14 +145,15 @@ pub(in crate::dead_letters) async fn write(
 }
 
 /// The action of an entry's error: writing entries.
-pub(super) const RECORDING: &str = "noting what was replayed";
+pub(super) const RECORDING: &str = "recording replays";
 
-/// The error of an entry that could not be written.
+/// The error of an entry that could not be written. `doing` completes "while …".
 pub(super) fn doing(doing: impl Into<String>) -> impl FnOnce(PublishError) -> DeadLetterError {
     let doing = doing.into();
     |source| DeadLetterError::ReplayLog { doing, source }
 }
 
+/// An entry as a record of the log.
 fn record(log: &str, entry: &ReplayLogEntry) -> Result<OutgoingRecord, DeadLetterError> {
     Ok(OutgoingRecord {
         topic: log.to_owned(),
@@ -156,7 +165,8 @@ fn record(log: &str, entry: &ReplayLogEntry) -> Result<OutgoingRecord, DeadLette
     })
 }
 
-/// Creates the replay log if it is missing.
+/// Creates the replay log if it is missing, compacted, with as many partitions as the dead-letter
+/// topic and the brokers' default replication.
 async fn create(admin: &Admin, topic: &str, log: &str) -> Result<(), KafkaError> {
     let asked = [topic.to_owned(), log.to_owned()];
     let counts = admin.partition_counts(&asked).await?;
@@ -164,16 +174,14 @@ async fn create(admin: &Admin, topic: &str, log: &str) -> Result<(), KafkaError>
         return Ok(());
     }
     let partitions = counts.get(topic).copied().unwrap_or(1);
-    let topic = NewTopic {
-        name: log.to_owned(),
-        partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
-        replication: -1,
-        config: BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]),
-    };
+    let topic = NewTopic::new(log)
+        .with_partitions(i32::try_from(partitions).unwrap_or(i32::MAX))
+        .with_setting("cleanup.policy", "compact");
     admin.create_topics(&[topic]).await?;
     Ok(())
 }
 
+/// The end offsets of the batch's destinations now.
 async fn ends(admin: &Admin, batch: &Batch) -> Result<PartitionEnds, KafkaError> {
     let mut ends = PartitionEnds::new();
     for topic in batch.destinations() {
@@ -187,19 +195,19 @@ async fn ends(admin: &Admin, batch: &Batch) -> Result<PartitionEnds, KafkaError>
     Ok(ends)
 }
 
-/// Another run that recorded an entry between `from` and our own entry.
+/// Another run that recorded an entry between `from` and our own entry. `from` is the end of the
+/// log when its unfinished runs were checked, so that no run goes unnoticed between the check and
+/// our entry.
 async fn rival(
     cluster: &Cluster,
     log: &str,
     from: i64,
     own: &Receipt,
 ) -> Result<Option<ReplayRun>, DeadLetterError> {
-    let reading = Reading {
-        topics: vec![log.to_owned()],
-        partitions: vec![0],
-        start: Start::Offset(from),
-        end: Some(Start::Offset(own.offset)),
-    };
+    let reading = Reading::whole([log])
+        .with_partitions([0])
+        .with_start(Start::Offset(from))
+        .with_end(Start::Offset(own.offset));
     let cluster = cluster.clone();
     let read = move || {
         let mut reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;

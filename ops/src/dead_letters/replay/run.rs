@@ -16,22 +16,59 @@ use std::fmt;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Settings of a replay.
-#[derive(Debug, Clone)]
+/// Settings of a replay. The default is a dry run of all dead letters that were not replayed, to
+/// the retry topic of their group or to their source.
+///
+/// ```
+/// use evenkeel_ops::dead_letters::replay::{ReplaySettings, Target};
+///
+/// let settings = ReplaySettings::default().with_target(Target::Source).with_again(true);
+/// assert!(!settings.execute);
+/// ```
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+#[must_use]
 pub struct ReplaySettings {
-    /// Which dead letters of the source are replayed.
+    /// Which dead letters of the source are replayed. Default: all.
     pub filter: Filter,
-    /// The destination.
+    /// The destination. Default: [`Target::RetryOrSource`].
     pub target: Target,
     /// Whether to include dead letters that were replayed before. A stopped run then starts from
-    /// the beginning the next time.
+    /// the beginning the next time. Default: false.
     pub again: bool,
     /// Whether the replay will be executed. Planning then fails if another replay of a topic is
-    /// running.
+    /// running, and takes 3 s to find out if an earlier run has not ended. Default: false.
     pub execute: bool,
 }
 
-/// A planned replay. Nothing has been published.
+impl ReplaySettings {
+    /// Sets [`filter`](Self::filter).
+    pub fn with_filter(mut self, filter: Filter) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// Sets [`target`](Self::target).
+    pub fn with_target(mut self, target: Target) -> Self {
+        self.target = target;
+        self
+    }
+
+    /// Sets [`again`](Self::again).
+    pub fn with_again(mut self, again: bool) -> Self {
+        self.again = again;
+        self
+    }
+
+    /// Sets [`execute`](Self::execute).
+    pub fn with_execute(mut self, execute: bool) -> Self {
+        self.execute = execute;
+        self
+    }
+}
+
+/// A planned replay. Nothing has been published. Call [`Replay::check`], then [`Replay::execute`].
+#[must_use = "it publishes nothing until `execute`"]
 pub struct Replay<'a> {
     cluster: &'a Cluster,
     admin: &'a Admin,
@@ -99,7 +136,8 @@ impl<'a> Replay<'a> {
         self.plan.admitted()
     }
 
-    /// Checks whether the plan can be executed.
+    /// Checks whether the plan can be executed. A dry run may show the routes of a plan that
+    /// cannot.
     ///
     /// # Errors
     /// [`DeadLetterError::NoDestination`], [`DeadLetterError::OwnDestination`], or
@@ -109,10 +147,17 @@ impl<'a> Replay<'a> {
     }
 
     /// Publishes the dead letters, each once, and records `by` as the operator. The observer is
-    /// notified of each dead letter that is replayed, and of each failure.
+    /// notified of each dead letter that is replayed, and of each failure. Creates the replay logs
+    /// that are missing.
+    ///
+    /// It ends early after a hundred failures, after a fatal error of the producer, at a limit, or
+    /// when `stop` is cancelled. It then waits for outstanding acknowledgements, up to the
+    /// cluster's timeout. If the future is dropped instead, the next replay looks for what was
+    /// published and not recorded, as after a kill.
     ///
     /// # Errors
-    /// If the replay cannot start. A later error is in the outcome.
+    /// If the replay cannot start: the settings of the producer are invalid. A later error is in
+    /// the outcome.
     pub async fn execute(
         &mut self,
         by: &str,
@@ -164,8 +209,8 @@ fn resume(source: &mut Source, histories: &Histories, observer: &dyn Observer) {
     for (topic, history) in unfinished.filter(|(_, history)| !history.until.is_empty()) {
         if let Some(dead_letters) = source.by_topic.get_mut(topic) {
             observer.notice(&format!(
-                "a replay of {topic} did not come to its end: this goes on with it, and leaves letters that were written \
-                 since it began to the next replay"
+                "an earlier replay of {topic} did not finish: this one continues it, and leaves \
+                 dead letters that were written since then to the next replay"
             ));
             dead_letters.end_at(&history.until);
         }

@@ -4,14 +4,19 @@
 //! At most one record per key is in flight, so no record can overtake an earlier one that fails.
 //! After a failure the later dead letters of the key are held back, because they would arrive
 //! before it.
+//!
+//! Acknowledgements are awaited in the order of sending. While the sender waits for anything else
+//! (the next dead letter, the rate limit), it settles what is acknowledged, so that the replay log
+//! is never far behind. A stop is checked at every wait; records in flight then have the cluster's
+//! timeout to be acknowledged.
 
 use super::execution::{Limits, ReplayOutcome};
 use super::plan::{Batch, Choice, Fate};
 use super::recorder::{RECORDING, Recorder, doing};
 use crate::dead_letters::originals::{Restored, restore};
 use crate::dead_letters::{DeadLetterError, DeadLetterRecord};
-use crate::rate_limit::RateLimit;
-use crate::receipts::ready_or_never;
+use crate::sending::rate_limit::RateLimit;
+use crate::sending::receipts::ready_or_never;
 use crate::{Cluster, Observer, blocking};
 use evenkeel::kafka::RecordPosition;
 use evenkeel::kafka::reader::LogRecord;
@@ -35,9 +40,13 @@ type Lane = (String, Vec<u8>);
 /// A record in flight.
 struct Underway {
     dead_letter: RecordPosition,
+    /// The dead letter's own timestamp, for its mark.
     written_ms: Option<i64>,
+    /// The destination topic.
     to: String,
+    /// None for a record without a key, which has no order.
     lane: Option<Lane>,
+    /// The time of the replay.
     at: Timestamp,
     receipt: PendingReceipt,
 }
@@ -49,16 +58,22 @@ pub(super) struct Sender<'a> {
     stop: CancellationToken,
     cluster: &'a Cluster,
     rate: Option<RateLimit>,
+    /// The most dead letters to try.
     limit: u64,
     tried: u64,
     replayed: u64,
     failed: u64,
-    /// Number of dead letters without content whose originals are gone.
+    /// Number of dead letters without content whose originals are gone. They do not count towards
+    /// [`FAILURES_MAX`]: a topic may be full of them, and the cluster is not at fault.
     gone: u64,
     held_back: u64,
+    /// In the order of sending.
     underway: VecDeque<Underway>,
+    /// Lanes with a record in flight.
     busy: HashSet<Lane>,
+    /// Lanes after a failure: nothing more is sent.
     held: HashSet<Lane>,
+    /// Entries of the replay log that are not acknowledged.
     entries: VecDeque<PendingReceipt>,
     is_stopped: bool,
     /// Whether the producer accepts no more records.
@@ -141,6 +156,7 @@ impl<'a> Sender<'a> {
         Ok(self.clean)
     }
 
+    /// Publishes until no dead letter is left or the run is over. Records may still be in flight.
     async fn send_each(
         &mut self,
         mut records: mpsc::Receiver<Result<LogRecord, DeadLetterError>>,
@@ -162,6 +178,8 @@ impl<'a> Sender<'a> {
     }
 
     /// Publishes one dead letter in its turn, unless its key is held back or the run is stopped.
+    /// The key is checked after the wait: the record that it waited for may have failed. A dead
+    /// letter counts as tried from here on, whatever becomes of it.
     async fn send(
         &mut self,
         dead_letter: DeadLetterRecord,
@@ -241,7 +259,8 @@ impl<'a> Sender<'a> {
         Ok(None)
     }
 
-    /// Waits for the rate limit, for room, and until no record of the key is in flight.
+    /// Waits for the rate limit, for room, and until no record of the key is in flight. Returns
+    /// early if the run is stopped.
     async fn wait_for_turn(
         &mut self,
         lane: Option<&Lane>,
@@ -284,7 +303,8 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// Settles the oldest record in flight, unless the run is stopped first.
+    /// Settles the oldest record in flight, unless the run is stopped first. Pending for ever if
+    /// none is in flight: the caller checks.
     async fn settle_front(
         &mut self,
         recorder: &Recorder,
@@ -299,7 +319,8 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// Records the outcome of the oldest record in flight.
+    /// Records the outcome of the oldest record in flight. Its entry in the replay log is enqueued
+    /// and not awaited, except that at most [`UNDERWAY_MAX`] entries are unacknowledged.
     async fn receive(
         &mut self,
         outcome: Result<Receipt, PublishError>,
@@ -334,12 +355,14 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
+    /// Notes that a dead letter could not be published, and holds its lane. After a fatal error, or
+    /// one that leaves the outcome open, the run is not clean: the next one looks for the record.
     fn fail(&mut self, position: &RecordPosition, lane: Option<Lane>, error: &PublishError) {
         self.failed += 1;
         self.broken |= matches!(error, PublishError::Fatal(_));
         self.clean &= !matches!(error, PublishError::Fatal(_) | PublishError::Unknown { .. });
         let followers = if lane.is_some() {
-            "; later letters of its key are held back"
+            "; later dead letters of its key are held back"
         } else {
             ""
         };
@@ -348,12 +371,14 @@ impl<'a> Sender<'a> {
         self.held.extend(lane);
         if self.failed == FAILURES_MAX {
             self.observer.notice(&format!(
-                "{FAILURES_MAX} letters failed; the rest is not tried"
+                "{FAILURES_MAX} dead letters could not be published; the replay ends, and the rest \
+                 is left to the next one"
             ));
         }
     }
 
-    /// Waits for all records in flight and for their entries. After a stop the wait is limited.
+    /// Waits for all records in flight and for their entries. After a stop the wait is limited; the
+    /// run is then not clean, and the next one looks for what was left.
     async fn settle(
         &mut self,
         recorder: &Recorder,
@@ -367,9 +392,10 @@ impl<'a> Sender<'a> {
             match timeout_at(deadline, &mut front.receipt).await {
                 Ok(outcome) => self.receive(outcome, recorder, batch).await?,
                 Err(_) => {
-                    let letters = self.underway.len();
+                    let dead_letters = self.underway.len();
                     self.observer.notice(&format!(
-                        "{letters} letters have no acknowledgement yet; the next replay looks for them"
+                        "{dead_letters} dead letters were not acknowledged in time; the next \
+                         replay checks whether they were published"
                     ));
                     self.underway.clear();
                     self.clean = false;

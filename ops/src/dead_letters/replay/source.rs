@@ -1,5 +1,9 @@
 //! The dead letters of a replay: read from the log, or passed in as records that may have been
 //! edited.
+//!
+//! The log is read twice, for the plan and for the execution. The first reading fixes the end
+//! offsets, so that both see the same dead letters, and those that fail again meanwhile are left to
+//! the next replay.
 
 use crate::Cluster;
 use crate::dead_letters::DeadLetterError;
@@ -45,7 +49,9 @@ impl Source {
         }
     }
 
-    /// These records, by topic. They may have been edited, so their replays are marked as edited.
+    /// These records, by the dead-letter topic that they were read from. Each must have the
+    /// position of its dead letter. They may have been edited, so their replays are marked as
+    /// edited. All of them stay in memory.
     pub fn records(by_topic: BTreeMap<String, Vec<LogRecord>>) -> Self {
         let given = |(topic, records)| (topic, TopicDeadLetters::Given(Arc::new(records)));
         Self {

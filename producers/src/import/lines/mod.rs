@@ -101,7 +101,7 @@ impl Place {
             }
             (Self::FieldStart, b' ' | b'\t') => Self::FieldStart,
             (Self::FieldStart, _) => Self::Unquoted,
-            (Self::Unquoted, b'"') => return Err("a quote stands inside of an unquoted field"),
+            (Self::Unquoted, b'"') => return Err("a quote is inside of an unquoted field"),
             (Self::Unquoted, _) => Self::Unquoted,
         })
     }

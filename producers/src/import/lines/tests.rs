@@ -71,7 +71,7 @@ fn quotes_that_leave_the_end_of_a_row_unknown_are_reported() {
     check(b"a,\"b\"\"", unclosed);
     check(b"\"", unclosed);
     check(b"\"a\"b\n", "text follows the closing quote of a field");
-    check(b"a,b\"c\n", "a quote stands inside of an unquoted field");
+    check(b"a,b\"c\n", "a quote is inside of an unquoted field");
     let long = [b"\"".as_slice(), &vec![b'x'; 2 * LINE_BYTES_MAX]].concat();
     check(&long, unclosed);
 }

@@ -1,4 +1,19 @@
 //! Gated partitions: their records wait until it is known which of their keys have parked records.
+//!
+//! A gated partition is forwarded to a queue of its own. Its messages are taken from there and
+//! kept, up to a limit of bytes for all of them. What exceeds the limit is dropped and fetched
+//! again: the partition is sought back to the first message that was dropped.
+//!
+//! Order: the kept messages of a partition are passed on first, then those that the client forwards
+//! to the open queue. The switch between the queues happens on this thread, after the gated queue
+//! was emptied.
+//!
+//! # Example
+//!
+//! A rebalance assigns a partition at offset 70. The client fetches at once, and 70 to 99 are kept;
+//! at 100 the limit of bytes is reached, and `fetch_again_from` is 100. The retry reader reaches
+//! the end of the retry partition, and the gate opens: the client is sought to 100 and forwards to
+//! the open queue, and 70 to 99 are passed on before anything from there.
 
 use crate::consumer::commit::TopicPartition;
 use crate::consumer::poll::rebalance::RebalanceContext;
@@ -25,8 +40,11 @@ const MESSAGES_MAX: usize = 1024;
 
 /// The messages of gated partitions, and of partitions whose gate has just opened.
 pub(crate) struct GatedPartitions {
+    /// The queue that gated partitions are forwarded to.
     queue: ForwardedQueue<RebalanceContext>,
     messages: Messages,
+    /// What was kept, by the epoch of the partition. An entry of a revoked or paused epoch is
+    /// dropped.
     kept: HashMap<Epoch, Kept>,
     /// Whether messages of ungated partitions are kept.
     has_open: bool,
@@ -52,6 +70,7 @@ struct Kept {
 }
 
 impl GatedPartitions {
+    /// Without partitions.
     pub(crate) fn new(queue: ForwardedQueue<RebalanceContext>) -> Self {
         Self {
             queue,
@@ -69,6 +88,8 @@ impl GatedPartitions {
 
     /// Opens the gates of partitions whose parked sets are complete. Returns whether others are
     /// still gated. The poll thread calls it on every turn.
+    ///
+    /// A partition whose retry topic does not exist opens as well: nothing is parked there.
     pub(crate) fn mind(&mut self, consumer: &BaseConsumer<RebalanceContext>) -> bool {
         let member = consumer.context();
         let may_seek = self.seek_at.is_none_or(|at| Instant::now() >= at);
@@ -97,6 +118,8 @@ impl GatedPartitions {
     }
 
     /// Moves messages of ungated partitions into `messages`, up to `room` of them.
+    ///
+    /// Messages of partitions that were revoked or paused meanwhile are dropped.
     pub(crate) fn hand_on(
         &mut self,
         messages: &mut Messages,
@@ -141,6 +164,9 @@ impl GatedPartitions {
     }
 
     /// Keeps a message, up to the limit of bytes. `bytes` is the sum of all kept messages.
+    ///
+    /// An error is kept like a message, in its place. A message that is not kept, and all later
+    /// ones of its partition, are fetched again.
     fn keep(&mut self, one: OneMessage, assignments: &mut Assignments, bytes: &mut usize) {
         let message = one.get();
         let number = message.partition();
@@ -230,6 +256,8 @@ impl RebalanceContext {
     }
 
     /// Seeks partitions to the first message that was not kept. Returns those that were sought.
+    ///
+    /// The seek also discards what the client fetched meanwhile, so that no message arrives twice.
     fn fetch_again(
         &self,
         consumer: &BaseConsumer<Self>,

@@ -1,4 +1,15 @@
 //! Takes records from the forwarded queue and passes each worker its share in one buffer.
+//!
+//! # Steps
+//!
+//! 1. Messages are taken from the client, up to the room. Consecutive messages of one partition
+//!    form a *run*, so that topic and assignment are looked up once per run.
+//! 2. Each message is checked against what is known of its log (see `log_reset`), skipped if an
+//!    earlier assignment settled it, and appended to the share of its worker: one buffer per
+//!    worker, in which the client's messages are copied and then freed.
+//! 3. All shares are admitted to the offset tracker, under one lock.
+//! 4. The shares are sent. Only now a worker can see a record, and every record that it sees is
+//!    tracked.
 
 pub(crate) mod gated_partitions;
 pub(crate) mod stalled;
@@ -26,8 +37,10 @@ use std::time::{Duration, Instant};
 /// Passes messages from the client to the workers. Used by the poll thread.
 pub(crate) struct Intake {
     shared: Arc<Shared>,
+    /// How many records may be taken.
     limit: InFlightLimit,
     messages: Messages,
+    /// The shares of the workers. Empty between two calls, with the capacity of the last burst.
     shares: Vec<Share>,
     partitioner: WorkerPartitioner,
     /// Spreads records that are ordered with no other.
@@ -42,7 +55,9 @@ pub(crate) struct Intake {
 /// The share of one worker in a burst.
 #[derive(Default)]
 struct Share {
+    /// The bytes of its records.
     records: RecordBatchBuilder,
+    /// Their offsets. None while the share is empty.
     tracker: Option<TrackedBatch>,
     entries: Vec<BurstEntry>,
     partitions: Vec<Arc<Partition>>,
@@ -51,6 +66,7 @@ struct Share {
 }
 
 impl Intake {
+    /// With the limits of the settings, and a share per worker.
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let limit = InFlightLimit::new(
             shared.settings.in_flight_records_max(),
@@ -89,6 +105,8 @@ impl Intake {
     /// Takes up to `room` records, waits up to `timeout` for the first, and passes them to the
     /// workers. Errors that arrive in place of records are passed to `on_error`. Returns the number
     /// of received records.
+    ///
+    /// An error ends a run of messages; those behind it are another run, as they may follow a gap.
     pub(crate) fn take(
         &mut self,
         queue: &ForwardedQueue<RebalanceContext>,
@@ -118,6 +136,8 @@ impl Intake {
         received
     }
 
+    /// Distributes messages to the shares. Returns how many are to be handled. Messages of
+    /// partitions that are not taken now are dropped: they are redelivered.
     fn share_out(
         &mut self,
         queue: &ForwardedQueue<RebalanceContext>,
@@ -166,6 +186,13 @@ impl Intake {
     }
 
     /// Distributes consecutive messages of one partition to the workers.
+    ///
+    /// Four kinds of messages are not passed on: those of an earlier position (the log was
+    /// truncated), the first one of a later leader epoch than the committed offset's (the brokers
+    /// must confirm the position), those that an earlier assignment settled, and everything after
+    /// one that ends the run.
+    ///
+    /// A skipped offset is noted, so that the tracker passes it although no batch has it.
     fn share_run<'m>(
         &mut self,
         run: usize,
@@ -234,6 +261,9 @@ impl Intake {
     }
 
     /// Adds the shares to the offset tracker, then sends them to the workers.
+    ///
+    /// The order is the point of this function: tracker first, then the count of records in flight,
+    /// then the workers. A worker that is fast cannot settle a record that is not tracked.
     fn hand_over(&mut self) {
         let mut bursts = Vec::with_capacity(self.shares.len());
         let (mut records, mut bytes) = (0, 0);
@@ -289,6 +319,9 @@ fn truncated(shared: &Shared, assigned: &mut Assigned, message: &Message<'_>) {
 /// Handles a record below the committed offset: the partition was recreated or truncated. Its
 /// offsets belong to other records now, so that all knowledge of them is discarded and the position
 /// follows.
+///
+/// Only the first record of an epoch can be there: the client starts at the committed offset,
+/// unless its own reset moved it.
 fn below_committed(shared: &Shared, assigned: &mut Assigned, offset: i64) {
     let partition = &assigned.partition;
     let place = (&*partition.topic, partition.partition);
@@ -304,6 +337,9 @@ fn below_committed(shared: &Shared, assigned: &mut Assigned, offset: i64) {
 
 /// Reports records that were deleted unread before the first record of a run. Gaps from compaction
 /// and transactions are normal, so that only the first offset of the log decides.
+///
+/// Retention that deletes unread records is a misconfiguration or a consumer that is far behind.
+/// The records are gone either way; the alarm is all that can be done.
 fn check_deleted(
     shared: &Shared,
     queue: &ForwardedQueue<RebalanceContext>,
@@ -326,6 +362,7 @@ fn check_deleted(
 }
 
 impl Share {
+    /// Appends a message. The first of a run adds its source, epoch and partition.
     fn push(
         &mut self,
         run: usize,

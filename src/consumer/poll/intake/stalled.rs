@@ -1,5 +1,9 @@
 //! Detects that intake takes no record because the in-flight limit is used up, and reports it to
 //! the health.
+//!
+//! Short stalls are normal: the limit is back-pressure. It is reported when records that failed and
+//! wait use it up for longer than 5 s, as nothing is handled until some of them are settled, or
+//! when it lasts as long as a stuck handler.
 
 use crate::consumer::shared::Shared;
 use std::time::{Duration, Instant};
@@ -10,6 +14,7 @@ const WAITING_WITHIN: Duration = Duration::from_secs(5);
 /// Whether intake is stalled, and since when.
 #[derive(Default)]
 pub(crate) struct StalledIntake {
+    /// Since when there has been no room.
     full_since: Option<Instant>,
     is_shown: bool,
 }
@@ -19,7 +24,10 @@ impl StalledIntake {
     pub(crate) fn has_room(&mut self, shared: &Shared) {
         if self.full_since.take().is_some() && std::mem::take(&mut self.is_shown) {
             shared.readiness.crowded(None);
-            tracing::warn!(group = shared.group, "records are taken again");
+            tracing::warn!(
+                group = shared.group,
+                "the in-flight limit has room again: records are taken"
+            );
         }
     }
 

@@ -1,4 +1,13 @@
 //! Advances past offsets that hold no record: transaction markers.
+//!
+//! A committed transaction ends with a marker, which takes an offset but is no record (KIP-98). At
+//! the end of a partition the committed offset would stay below it, and tools would show a lag of
+//! one for ever. Aborted records and compacted ranges are passed in the same way.
+//!
+//! # Example
+//!
+//! A transaction wrote the offsets 0 and 1, and its marker has offset 2. The end of the partition
+//! is 3, while the last record is 1: without this, 2 would be committed and the lag would stay 1.
 
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::settings::StopWhen;
@@ -14,10 +23,12 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Advances past transaction markers. Used by the poll thread.
 pub(crate) struct TransactionMarkers {
     shared: Arc<Shared>,
+    /// When the positions were checked last.
     checked_at: Instant,
 }
 
 impl TransactionMarkers {
+    /// The first check is due after the interval.
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,

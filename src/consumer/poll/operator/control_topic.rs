@@ -1,5 +1,19 @@
 //! Reads the group's control topic: all entries before the member joins, and new entries while it
 //! runs.
+//!
+//! It is read by a client without a group, from the beginning at every start: compaction keeps it
+//! short. The poll thread takes entries without waiting for any.
+//!
+//! A member that cannot know the pauses handles nothing. A member whose group has no control topic
+//! handles everything, and looks for the topic: somebody may create it for the first command.
+//!
+//! | control topic | at the start | while running |
+//! |---|---|---|
+//! | one partition, readable | read to its end, then joined | followed |
+//! | missing, cannot be created | joined; nothing is paused | looked for every 10 s |
+//! | several partitions | joined; no commands | the same |
+//! | not permitted | waits, not ready; a bounded run fails | not ready until permitted |
+//! | brokers do not answer | the run fails | the last state stays in force |
 
 use crate::consumer::group_topics::{self, ControlTopic};
 use crate::consumer::settings::{ConsumerSettings, StopWhen};
@@ -48,6 +62,8 @@ pub(crate) enum Followed {
 /// # Errors
 /// Any other failure to read the topic. For a bounded run, which must not wait for ever, a missing
 /// permission as well.
+///
+/// Called before the member joins its group, on a task of the run.
 pub(crate) async fn follow(
     kafka: &KafkaConfig,
     settings: &ConsumerSettings,
@@ -99,16 +115,19 @@ async fn retry(kafka: &KafkaConfig, settings: &ConsumerSettings) -> Result<Found
     read(found, kafka, settings).await
 }
 
+/// The reason in the health, with the permissions that are missing.
 fn unreadable(group: &str, refusal: &KafkaError) -> String {
     format!(
-        "what is paused is not known: {refusal}; allow this member DESCRIBE, READ and WRITE on {}",
+        "the paused partitions are unknown: {refusal}; allow this member DESCRIBE, READ and WRITE on {}",
         control_topic(group)
     )
 }
 
 /// The result of one attempt to read the control topic.
 enum Found {
+    /// It was read up to its end.
     Read(Box<Reader>, ControlState),
+    /// It does not exist.
     Absent,
     Unusable,
 }
@@ -147,6 +166,8 @@ fn client(kafka: &KafkaConfig) -> KafkaConfig {
     kafka
 }
 
+/// Reads the topic from its beginning to its end. Blocks. `within` bounds the time without any
+/// entry.
 fn catch_up(
     kafka: &KafkaConfig,
     topic: &str,
@@ -186,6 +207,8 @@ fn open(kafka: &KafkaConfig, topic: &str, within: Duration) -> Result<Reader, Ka
 }
 
 /// Applies an entry. Returns a command that is to be carried out once.
+///
+/// An entry that cannot be read is logged and skipped: it must not stop the group.
 fn apply(state: &mut ControlState, record: &LogRecord, is_live: bool) -> Option<Command> {
     let entry = Entry::read(record.key.as_deref(), record.value.as_deref());
     match entry.and_then(|entry| state.apply(entry, is_live)) {
@@ -208,13 +231,16 @@ pub(crate) struct ControlTopicReader {
     reader: Option<Reader>,
     /// Receives the reader of a topic that was opened later.
     late: Option<mpsc::Receiver<(Reader, ControlState)>>,
+    /// The last read error, so that each is logged once.
     complaint: Option<String>,
     kafka: KafkaConfig,
     settings: ConsumerSettings,
+    /// Runs the task that opens the topic later: the poll thread is not a task.
     runtime: Handle,
 }
 
 impl ControlTopicReader {
+    /// Follows the topic, or looks for it.
     fn new(reader: Option<Reader>, kafka: &KafkaConfig, settings: &ConsumerSettings) -> Self {
         let mut commands = Self {
             late: None,
@@ -236,6 +262,9 @@ impl ControlTopicReader {
     }
 
     /// Starts a task that opens the topic as soon as possible.
+    ///
+    /// The task ends when the topic was read, or with the receiver. It reads the topic from its
+    /// beginning, so that commands which were given meanwhile apply.
     fn open_later(&mut self, every: Duration) {
         self.reader = None;
         let (found, late) = mpsc::channel(1);
@@ -264,6 +293,8 @@ impl ControlTopicReader {
 
     /// Applies the entries that have arrived, without blocking. Returns the commands to be carried
     /// out once, and whether any entry arrived.
+    ///
+    /// At most 256 entries per turn; the rest waits for the next one.
     pub(crate) fn take(&mut self, shared: &Shared) -> (Vec<Command>, bool) {
         let (mut once, mut has_entries) = (Vec::new(), false);
         if let Some((reader, state)) = self.late.as_mut().and_then(|late| late.try_recv().ok()) {
@@ -294,6 +325,8 @@ impl ControlTopicReader {
         (once, has_entries)
     }
 
+    /// Logs a read error. After a refusal the topic is opened anew, once that is permitted; until
+    /// then the commands known so far stay in force.
     fn complain(&mut self, shared: &Shared, error: &KafkaError) {
         let message = error.to_string();
         if self.complaint.as_ref() != Some(&message) {

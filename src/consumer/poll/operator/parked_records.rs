@@ -1,4 +1,14 @@
 //! Applies operators' commands to parked records.
+//!
+//! The commands change the parked set only; the dispatcher fetches what became due. Keys in
+//! commands are bytes of a record's key. Under [`RecordOrdering`](crate::consumer::RecordOrdering)
+//! other than by key they are mapped to the ordering keys of the group.
+//!
+//! | command | key waits for its next attempt | key is held for a replay |
+//! |---|---|---|
+//! | retry of the key | due at once | released, before its replay |
+//! | retry of partition, topic or group | due at once | stays held |
+//! | drop of the key | its first record is dead-lettered | refused |
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::clock::steady_ms;

@@ -3,12 +3,19 @@
 //!
 //! Runs on the poll thread. The brokers list a group's members by id only. The announcement maps
 //! the id to a host and a process, also for the tool when a member does not answer a command.
+//!
+//! | place | content | ends |
+//! |---|---|---|
+//! | log | the member id, once per id | |
+//! | metric `evenkeel_member_info` | 1 for the present id | 0 for an earlier one |
+//! | health, notes of `member` and the poll loop | id, client and instance | with the run |
+//! | control topic | [`MemberInfo`] | deleted by the stop, or after three days by another member |
 
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::shared::Shared;
 use crate::control::MemberInfo;
 use crate::kafka::native::member_id;
-use crate::telemetry::{Metric, host};
+use crate::telemetry::Metric;
 use jiff::{SignedDuration, Timestamp};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use std::sync::Arc;
@@ -30,6 +37,7 @@ const FORGOTTEN_MAX: usize = 100;
 /// The most ids of one process in the metrics: their series stay until the process ends.
 const SERIES_MAX: usize = 200;
 
+/// Ids of this process in the metrics so far.
 static SERIES: AtomicUsize = AtomicUsize::new(0);
 
 /// The health component of the announcement.
@@ -38,15 +46,20 @@ const COMPONENT: &str = "member";
 /// Announces this member.
 pub(crate) struct MemberPresence {
     shared: Arc<Shared>,
+    /// The client's `client.id`.
     client_id: String,
     /// Empty before the group has assigned one.
     id: String,
+    /// When the id is checked next.
     check_at: Instant,
+    /// When the announcement is due.
     announce_at: Instant,
+    /// The gauge of the present id, unless there were too many.
     gauge: Option<metrics::Gauge>,
 }
 
 impl MemberPresence {
+    /// Not a member yet.
     pub(crate) fn new(shared: Arc<Shared>, client_id: &str) -> Self {
         Self {
             shared,
@@ -82,6 +95,7 @@ impl MemberPresence {
         }
     }
 
+    /// The group has assigned an id, the first or another one.
     fn has_become(&mut self, id: String) {
         let shared = &self.shared;
         let instance_id = shared.settings.instance_id.as_deref();
@@ -101,6 +115,7 @@ impl MemberPresence {
         self.announce_at = Instant::now();
     }
 
+    /// Shows the id in metrics and health.
     fn show(&mut self) {
         let shared = &self.shared;
         let instance_id = shared.settings.instance_id.as_deref().unwrap_or_default();
@@ -130,6 +145,7 @@ impl MemberPresence {
             .set_note(crate::consumer::shared::readiness::POLL_LOOP, Some(note));
     }
 
+    /// Writes the entry of this member, and deletes those of members that were killed long ago.
     fn announce(&mut self) {
         let control = &self.shared.control;
         let now = Instant::now();
@@ -148,16 +164,10 @@ impl MemberPresence {
         for member in gone.iter().filter(|member| **member != self.id) {
             control.forget_member(member);
         }
-        control.announce(&MemberInfo {
-            member: self.id.clone(),
-            host: host(),
-            pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            client_id: self.client_id.clone(),
-            instance_id: self.shared.settings.instance_id.clone(),
-            admin: self.shared.health.admin().map(|admin| admin.to_string()),
-            at,
-        });
+        let mut info = MemberInfo::new(self.id.as_str(), self.client_id.as_str());
+        info.instance_id = self.shared.settings.instance_id.clone();
+        info.admin = self.shared.health.admin().map(|admin| admin.to_string());
+        control.announce(&info);
     }
 
     /// Removes the announcement when the member stops.

@@ -1,5 +1,16 @@
 //! Reconciles this member with the group's control topic: compares the desired with the actual
 //! state and acts on the difference.
+//!
+//! | command | desired state | actual state | acknowledged when |
+//! |---|---|---|---|
+//! | pause, resume | paused partitions | `held` of an assignment | nothing runs, or read again |
+//! | rate | records per second | the [`Pace`] | at once |
+//! | skip | records to skip | marks in [`Control`] | the record is settled |
+//! | retry, drop, accept loss | – | carried out once | it is done |
+//!
+//! The comparison runs when the topic or the assignment has changed, and is repeated while
+//! something is unfinished. So an error in between (a seek that fails, a rebalance) needs no
+//! handling of its own.
 
 use crate::consumer::commit::TopicPartition;
 use crate::consumer::poll::operator::control_topic::ControlTopicReader;
@@ -24,11 +35,16 @@ use std::time::{Duration, Instant};
 const RELEASE_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Applies operators' commands to this member. Used by the poll thread.
+///
+/// Between two turns it remembers what it compared last (`seen`), what is unfinished
+/// (`has_changes`, `is_draining`), and the requests that wait for a record.
 pub(crate) struct Reconciler {
     shared: Arc<Shared>,
     /// None if the control topic cannot be used.
     commands: Option<ControlTopicReader>,
+    /// The zero of the pace's clock.
     began: Instant,
+    /// The rate limit in force.
     pace: Option<Pace>,
     /// The latest epoch and the number of partitions at the last comparison.
     seen: (u64, usize),
@@ -39,6 +55,7 @@ pub(crate) struct Reconciler {
     is_throttled: bool,
     /// The number of partitions paused by an operator.
     held: usize,
+    /// Open requests to skip records.
     skipping: SkipRequests,
     presence: MemberPresence,
     is_over: bool,
@@ -46,6 +63,7 @@ pub(crate) struct Reconciler {
 }
 
 impl Reconciler {
+    /// Nothing is compared yet: the first turn does.
     pub(crate) fn new(
         shared: Arc<Shared>,
         commands: Option<ControlTopicReader>,
@@ -78,6 +96,8 @@ impl Reconciler {
     }
 
     /// How many of `room` records the rate limit permits.
+    ///
+    /// A limit of zero records cannot be given; a pause does that.
     pub(crate) fn room(&mut self, room: usize) -> usize {
         let Some(pace) = &mut self.pace else {
             return room;
@@ -104,6 +124,9 @@ impl Reconciler {
 
     /// Reads new commands, and moves the actual state towards the desired one. Blocks only for the
     /// lookup of committed offsets when partitions are resumed.
+    ///
+    /// Called on every turn of the poll thread, after its rebalances. Costs little while nothing
+    /// changes.
     pub(crate) fn serve(&mut self, consumer: &BaseConsumer<RebalanceContext>) {
         if self.is_over {
             return;
@@ -140,12 +163,20 @@ impl Reconciler {
         self.skipping.mind(&self.shared, member);
     }
 
+    /// The control state that the threads share.
     fn control(&self) -> &Control {
         &self.shared.control
     }
 
     /// Pauses and resumes partitions, and restarts those whose retry topic was created. Returns
     /// false if another turn is needed.
+    ///
+    /// | wanted | actual | action |
+    /// |---|---|---|
+    /// | paused | read | hold |
+    /// | read | paused, no log reset | release |
+    /// | read | paused by a log reset | none: the reset releases it |
+    /// | read | read, and a retry topic has appeared | hold, released on a later turn |
     fn pause_and_resume(&mut self, consumer: &BaseConsumer<RebalanceContext>) -> bool {
         let (mut hold, mut release, mut restart) = (Vec::new(), Vec::new(), Vec::new());
         let member = consumer.context();
@@ -200,6 +231,7 @@ impl Reconciler {
         is_done && is_complete
     }
 
+    /// Applies the rate limit of the topic. A new limit starts with a full bucket.
     fn set_pace(&mut self) {
         let rate = self.control().state().rate().map(|(rate, _)| rate);
         if rate != self.pace.as_ref().map(Pace::rate) {
@@ -214,6 +246,10 @@ impl Reconciler {
     }
 
     /// Acknowledges lasting commands that are in force on this member.
+    ///
+    /// One acknowledgement per command names all partitions of this member for which it came into
+    /// force in this turn. A pause whose drain ran out of time is acknowledged with the remark that
+    /// a handler still runs.
     fn acknowledge(&self, member: &RebalanceContext) {
         let mut done: BTreeMap<(String, &'static str), Vec<Scope>> = BTreeMap::new();
         for assigned in member.assignments().all() {
@@ -269,6 +305,8 @@ impl Reconciler {
     }
 
     /// Carries out a command that is not lasting.
+    ///
+    /// A member that owns nothing of the scope does not acknowledge it.
     fn carry_out(&self, member: &RebalanceContext, command: &Command) {
         let scope = command.action.scope();
         let mut concerned = Vec::new();
@@ -299,6 +337,7 @@ impl Reconciler {
             .acknowledge(&command.id, partitions, outcome, &detail);
     }
 
+    /// Retries waiting and parked records at once. Returns the detail of the acknowledgement.
     fn retry_now(&self, concerned: &[Arc<Partition>], scope: &Scope) -> String {
         let parked = concerned
             .iter()
@@ -325,16 +364,19 @@ impl Reconciler {
         retry_detail(in_place, parked, &unread, &paused)
     }
 
+    /// Accepts lost entries. Returns the detail of the acknowledgement.
     fn accept_loss(&self, concerned: &[Arc<Partition>]) -> String {
         let accepted = concerned
             .iter()
             .map(|partition| self.shared.accept_loss(partition));
         match accepted.sum() {
-            0_u64 => "nothing is lost here".to_owned(),
-            lost => format!("{lost} lost entries are given up"),
+            0_u64 => "no entry is lost here".to_owned(),
+            lost => format!("the loss of {lost} entries is accepted"),
         }
     }
 
+    /// Drops the first parked record of a key. Returns the outcome, and the detail of the
+    /// acknowledgement.
     fn drop_parked(
         &self,
         concerned: &[Arc<Partition>],
@@ -357,15 +399,16 @@ impl Reconciler {
         let (outcome, detail) = match found {
             Some(DropOutcome::First) => (
                 CommandOutcome::Applied,
-                "its first parked record goes to the dead-letter topic, the next one is tried",
+                "the first parked record of the key goes to the dead-letter topic, and the next one is retried",
             ),
             Some(DropOutcome::IsHeld) => (
                 CommandOutcome::Refused,
                 "the key waits for the replay of its dead letter; release it instead",
             ),
-            Some(DropOutcome::NothingThere) | None => {
-                (CommandOutcome::Applied, "nothing of the key is parked here")
-            }
+            Some(DropOutcome::NothingThere) | None => (
+                CommandOutcome::Applied,
+                "no record of the key is parked here",
+            ),
         };
         (outcome, detail.to_owned())
     }
@@ -378,21 +421,23 @@ fn has_appeared(partition: &Partition) -> bool {
 }
 
 /// The acknowledgement of a lasting command for a partition. None until it is in force there.
+///
+/// The texts are for people and may change; the outcome is what tools read.
 fn in_force(action: &Action, is_paused: bool, held: Option<&PauseState>) -> Option<&'static str> {
     match (action, held) {
         (Action::Pause { .. }, Some(PauseState::Still { drained: true })) => {
-            Some("paused: nothing of it is handled")
+            Some("paused: no record of it is handled")
         }
-        (Action::Pause { .. }, Some(PauseState::Still { drained: false })) => {
-            Some("paused: nothing more of it starts, but a handler that had started still runs")
-        }
+        (Action::Pause { .. }, Some(PauseState::Still { drained: false })) => Some(
+            "paused: no further record of it starts, but a handler that had started still runs",
+        ),
         (Action::Pause { .. }, _) => None,
         (Action::Resume { .. }, _) if is_paused => Some("still paused by another command"),
         (Action::Resume { .. }, Some(_)) => None,
-        (Action::Resume { .. }, None) => Some("handled again"),
+        (Action::Resume { .. }, None) => Some("resumed"),
         (Action::Rate { records_per_second }, _) => Some(match records_per_second {
-            Some(_) => "the rate is kept",
-            None => "no limit any more",
+            Some(_) => "the rate limit applies",
+            None => "the rate limit is removed",
         }),
         (
             Action::Skip { .. }
@@ -404,6 +449,7 @@ fn in_force(action: &Action, is_paused: bool, held: Option<&PauseState>) -> Opti
     }
 }
 
+/// The partitions for texts.
 fn names(places: &[TopicPartition]) -> String {
     let names: Vec<String> = places
         .iter()
@@ -412,12 +458,15 @@ fn names(places: &[TopicPartition]) -> String {
     names.join(" ")
 }
 
+/// The partition by name.
 fn place_of(partition: &Partition) -> TopicPartition {
     (Arc::clone(&partition.topic), partition.partition)
 }
 
 /// The acknowledgement of a command to retry: how many records and keys it reached, and which
 /// partitions it did not.
+///
+/// Partitions that were not reached are named: the operator repeats the command for them.
 fn retry_detail(
     records: usize,
     keys: usize,
@@ -429,23 +478,20 @@ fn retry_detail(
         1 => Some(format!("1 {one}")),
         more_than_one => Some(format!("{more_than_one} {more}")),
     };
-    let records = count(records, "record is tried again", "records are tried again");
-    let keys = count(keys, "parked key goes on", "parked keys go on");
+    let records = count(records, "record is retried", "records are retried");
+    let keys = count(keys, "parked key is released", "parked keys are released");
     let mut parts: Vec<String> = records.into_iter().chain(keys).collect();
     if parts.is_empty() {
-        parts.push("nothing waited".to_owned());
+        parts.push("no record was waiting".to_owned());
     }
     if !unread.is_empty() {
         parts.push(format!(
-            "not reached is what is parked of {}, whose retry topic is still being read: give the command again",
+            "not reached: the parked records of {}, whose retry topic is still being read; repeat the command",
             names(unread)
         ));
     }
     if !paused.is_empty() {
-        parts.push(format!(
-            "paused, so that nothing is tried: {}",
-            names(paused)
-        ));
+        parts.push(format!("paused, no record is retried: {}", names(paused)));
     }
     parts.join(", ")
 }
@@ -466,18 +512,18 @@ mod tests {
                 assert!(parts.contains(text), "{parts}");
             }
         };
-        check(0, 0, &[], &[], &["nothing waited"]);
+        check(0, 0, &[], &[], &["no record was waiting"]);
         check(
             1,
             4,
             &[],
             &[],
-            &["1 record is tried again, 4 parked keys go on"],
+            &["1 record is retried, 4 parked keys are released"],
         );
         let unread = [
-            "4 parked keys go on",
+            "4 parked keys are released",
             "orders/0 orders/2",
-            "give the command again",
+            "repeat the command",
         ];
         check(0, 4, &[0, 2], &[], &unread);
         check(
@@ -486,8 +532,8 @@ mod tests {
             &[],
             &[1],
             &[
-                "nothing waited",
-                "paused, so that nothing is tried: orders/1",
+                "no record was waiting",
+                "paused, no record is retried: orders/1",
             ],
         );
     }

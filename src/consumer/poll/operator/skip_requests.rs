@@ -1,5 +1,19 @@
 //! Tracks the records of this member's partitions that an operator wants skipped, until they are
 //! settled.
+//!
+//! A request lasts until its record is settled by whatever means. It is kept through pauses and
+//! rebalances by the control topic: a member that takes the partition over finds it there. The
+//! offset alone does not identify a record: the id of the topic at the time of the request does the
+//! rest.
+//!
+//! | state of the record | acknowledgement | what happens |
+//! |---|---|---|
+//! | not received, waiting or failed | none for 500 ms, then pending | skipped at its start |
+//! | running | the same | skipped if the attempt fails |
+//! | of a paused partition | pending | not marked until the resume |
+//! | settled or parked before | already settled | nothing |
+//! | dead-lettered by the skip | skipped | settled |
+//! | of a partition that moves | none | its next owner does the same |
 
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::shared::Shared;
@@ -18,10 +32,12 @@ const PENDING_AFTER: Duration = Duration::from_millis(500);
 #[derive(Default)]
 pub(crate) struct SkipRequests(HashMap<String, Open>);
 
+/// A request for a record of an assigned partition.
 struct Open {
     skip: Skip,
     /// The id of the topic at the time of the request.
     topic_id: Option<String>,
+    /// Since when this member has known it.
     since: Instant,
     /// Whether the request was acknowledged as pending.
     is_acknowledged: bool,
@@ -53,6 +69,8 @@ impl SkipRequests {
     }
 
     /// Checks the open requests, and acknowledges those whose record is settled.
+    ///
+    /// Costs a look at the offset tracker per turn while a request is open.
     pub(crate) fn mind(&mut self, shared: &Shared, member: &RebalanceContext) {
         if self.0.is_empty() {
             return;
@@ -94,6 +112,8 @@ impl SkipRequests {
 
 impl Open {
     /// Keeps the request open.
+    ///
+    /// The mark is what a worker finds before an attempt. Setting it again has no effect.
     fn stays(&mut self, control: &Control, is_held: bool) {
         let record = &self.skip.record;
         match is_held {
@@ -105,7 +125,7 @@ impl Open {
         if !self.is_acknowledged && (is_held || self.since.elapsed() >= PENDING_AFTER) {
             self.is_acknowledged = true;
             let detail = match is_held {
-                true => "its partition is paused; it is skipped when that goes on",
+                true => "its partition is paused; the record is skipped after the resume",
                 false => "it is skipped when its turn comes, or when its running attempt fails",
             };
             control.skip_ended(record, CommandOutcome::Pending, detail);
@@ -114,6 +134,9 @@ impl Open {
 }
 
 /// Whether nothing is left to be done for the record.
+///
+/// By one of three signs: below the committed offset, settled by an earlier assignment, or received
+/// and no longer unsettled.
 fn is_settled(
     assigned: &Assigned,
     progress: Option<&PartitionProgress>,

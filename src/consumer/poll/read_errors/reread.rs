@@ -1,4 +1,8 @@
 //! Seeks partitions with read errors back to their next offset.
+//!
+//! After some errors librdkafka continues behind the record that it could not deliver. A seek to
+//! the next offset that intake expects repeats the read, once a second: either the error is gone,
+//! or it is reported again and the health shows it.
 
 use crate::consumer::poll::rebalance::RebalanceContext;
 use rdkafka::Offset;
@@ -16,9 +20,11 @@ pub(crate) struct Rereading {
     rebalances: u64,
 }
 
+/// A partition with a read error.
 struct Failed {
     /// The offset of the error, used if no other offset is known.
     offset: i64,
+    /// When it was sought back last.
     tried_at: Instant,
     /// Whether the seek is still to be done.
     is_due: bool,

@@ -1,4 +1,15 @@
 //! Detects partitions from which no record arrives although their end offset advances.
+//!
+//! librdkafka drops some damaged responses without an error, and fetches them again for ever. The
+//! partition then looks idle. It is suspected if its end is ahead of the next offset for 30 s
+//! although the client had nothing else to deliver, and another client confirms it by a read of
+//! that place. Open transactions look the same from here and are cleared by that read.
+//!
+//! | the other client finds | then |
+//! |---|---|
+//! | a damaged batch | its partition is blocked, as if the client had reported it |
+//! | readable records or a control batch | the place is cleared: it is not asked about again |
+//! | no answer | the time of silence starts again |
 
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::state::offset_tracker::Epoch;
@@ -21,11 +32,13 @@ const CONFIRM_WITHIN: Duration = Duration::from_secs(120);
 /// Watches for silent partitions.
 pub(crate) struct Silence {
     kafka: KafkaConfig,
+    /// When the partitions were checked last.
     checked_at: Instant,
     /// When the client last had no further message.
     drained_at: Instant,
     /// The next offset of each partition with records to come, and since when it has not changed.
     positions: HashMap<Epoch, (i64, Instant)>,
+    /// The partition that is being confirmed. At most one.
     suspects: Vec<Suspect>,
     /// Next offsets of partitions that are silent for a good reason, such as an open transaction.
     cleared: HashMap<Epoch, i64>,
@@ -46,6 +59,7 @@ pub(crate) struct Found {
 }
 
 impl Silence {
+    /// No partition is suspected.
     pub(crate) fn new(kafka: &KafkaConfig) -> Self {
         Self {
             kafka: kafka.clone(),
@@ -63,6 +77,8 @@ impl Silence {
     }
 
     /// Checks the partitions at an interval. Returns the batches that are confirmed to be damaged.
+    ///
+    /// A partition that is held, gated or blocked is silent for a known reason.
     pub(crate) fn mind(
         &mut self,
         consumer: &BaseConsumer<RebalanceContext>,
@@ -110,6 +126,7 @@ impl Silence {
         self.confirmed()
     }
 
+    /// Starts the confirmation, on a thread of its own: it blocks for up to two minutes.
     fn suspect(&mut self, epoch: Epoch, batch: UnreadableBatch) {
         // One client at a time: an unreachable broker makes all its partitions silent.
         if !self.suspects.is_empty() {
@@ -138,6 +155,8 @@ impl Silence {
     }
 
     /// The confirmed batches of partitions whose next offset has not changed.
+    ///
+    /// An answer for a partition that has moved on, or was revoked, counts for nothing.
     fn confirmed(&mut self) -> Vec<Found> {
         let (mut found, positions) = (Vec::new(), &mut self.positions);
         let cleared = &mut self.cleared;

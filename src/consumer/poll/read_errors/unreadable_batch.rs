@@ -1,4 +1,10 @@
 //! Partitions blocked by a batch that the client cannot read.
+//!
+//! A batch is the unit of compression and of the checksum: one damaged byte makes all its records
+//! unreadable, and the client cannot pass it by itself. The partition stops before it. Another
+//! client reads its header for its last offset, its *extent*, so that an operator knows how many
+//! records a skip loses. A skip is a command for any record in it; no dead letter can be written,
+//! as no record can be read.
 
 use crate::consumer::poll::pause::SEEK_WITHIN;
 use crate::consumer::poll::read_errors::silent_partitions::{Found, Silence};
@@ -24,10 +30,18 @@ const AGAIN_AFTER: Duration = Duration::from_secs(30);
 const EXTENT_WITHIN: Duration = Duration::from_secs(20);
 
 /// The blocked partitions of this member. Used by the poll thread.
+///
+/// ```text
+/// found ─▶ blocked ─▶ read again every 30 s ─▶ readable: unblocked
+///             │
+///             └─ extent known and a skip requested ─▶ sought behind it: unblocked
+/// ```
 pub(crate) struct Unreadable {
     shared: Arc<Shared>,
     kafka: KafkaConfig,
+    /// Finds batches that the client does not report.
     silence: Silence,
+    /// One for each partition at most.
     blocked: Vec<Blocked>,
 }
 
@@ -36,6 +50,7 @@ struct Blocked {
     epoch: Epoch,
     batch: UnreadableBatch,
     extent: Extent,
+    /// When it is read again.
     retry_at: Instant,
     /// Whether the batch is being read again.
     is_retried: bool,
@@ -43,12 +58,15 @@ struct Blocked {
 
 /// The offsets of a batch, as far as they are known.
 enum Extent {
+    /// The lookup is in progress.
     Asked(Receiver<Result<Range<i64>, KafkaError>>),
+    /// From the first blocked offset to the one behind the batch.
     Known(Range<i64>),
     Unknown,
 }
 
 impl Unreadable {
+    /// No partition is blocked.
     pub(crate) fn new(shared: Arc<Shared>, kafka: &KafkaConfig) -> Self {
         Self {
             shared,
@@ -59,6 +77,9 @@ impl Unreadable {
     }
 
     /// Registers a batch that cannot be read. Intake has marked its partition already.
+    ///
+    /// The client may report one batch several times, or another offset in it; the partition's next
+    /// offset is the lower bound.
     pub(crate) fn found(
         &mut self,
         consumer: &BaseConsumer<RebalanceContext>,
@@ -138,6 +159,9 @@ impl Unreadable {
     }
 
     /// Starts a thread that looks up the extent of the batch.
+    ///
+    /// The thread ends by itself after at most 20 s. If it cannot be started, the batch can only be
+    /// skipped after a later lookup.
     fn ask_extent(&self, batch: &UnreadableBatch) -> Extent {
         let (answer, answered) = channel();
         let (kafka, batch) = (self.kafka.clone(), batch.clone());
@@ -160,6 +184,9 @@ impl Unreadable {
     }
 
     /// Reports the blocked partition to the health, with the command that skips the batch.
+    ///
+    /// The reason ends with the command that skips the batch and the last offset that this would
+    /// lose.
     fn show(&self, blocked: &Blocked) {
         let UnreadableBatch {
             topic,
@@ -192,6 +219,8 @@ impl Unreadable {
     }
 
     /// Returns whether the partition is still blocked.
+    ///
+    /// A paused partition stays blocked and is not read.
     fn check_one(
         &mut self,
         consumer: &BaseConsumer<RebalanceContext>,
@@ -242,6 +271,7 @@ impl Unreadable {
         true
     }
 
+    /// Takes the answer of the lookup, if there is one, and shows it.
     fn learn_extent(&self, blocked: &mut Blocked) {
         let Extent::Asked(answer) = &blocked.extent else {
             return;
@@ -264,6 +294,9 @@ impl Unreadable {
 
     /// Skips a batch as an operator requested. Returns false if the seek failed; the caller tries
     /// again.
+    ///
+    /// The whole batch is skipped, since no part of it can be read. The offset tracker passes it,
+    /// and the commands for records in it are acknowledged.
     fn skip(
         &self,
         consumer: &BaseConsumer<RebalanceContext>,
@@ -296,7 +329,7 @@ impl Unreadable {
             "an operator skipped a batch that cannot be read; its records are not handled"
         );
         let detail = format!(
-            "the unreadable batch of offsets {} to {} was skipped whole, without dead letters: its records are known to nobody",
+            "the unreadable batch of offsets {} to {} was skipped as a whole, without dead letters: its records cannot be read",
             range.start,
             range.end - 1
         );
@@ -332,6 +365,8 @@ impl Unreadable {
 
     /// A batch that blocks the end of a bounded run, and whether the extents of all such batches
     /// are known.
+    ///
+    /// A bounded run reports the batch with its extent, for which it waits.
     pub(crate) fn blocking_batch(&self) -> Option<(&UnreadableBatch, bool)> {
         let is_asked = |blocked: &Blocked| matches!(blocked.extent, Extent::Asked(_));
         let all_known = !self.blocked.iter().any(is_asked);
@@ -346,6 +381,7 @@ impl Unreadable {
 }
 
 impl Blocked {
+    /// The batch could not be read once more.
     fn failed_again(&mut self) {
         self.is_retried = false;
         self.retry_at = Instant::now() + AGAIN_AFTER;
@@ -373,6 +409,7 @@ fn stop_fetching(consumer: &BaseConsumer<RebalanceContext>, batch: &UnreadableBa
     }
 }
 
+/// Seeks and resumes the partition. The result of the seek is waited for.
 fn try_read_from(
     consumer: &BaseConsumer<RebalanceContext>,
     batch: &UnreadableBatch,
@@ -399,6 +436,7 @@ fn next_offset(assigned: &Assigned) -> i64 {
     next.unwrap_or(0)
 }
 
+/// The batch's partition as a list of the client.
 fn place(batch: &UnreadableBatch) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     list.add_partition(&batch.topic, batch.partition);
@@ -416,6 +454,7 @@ fn skipped(control: &Control, batch: &UnreadableBatch, range: &Range<i64>) -> Ve
     of_batch.cloned().collect()
 }
 
+/// Whether an operator wants a record of the batch skipped.
 fn is_skipped(control: &Control, batch: &UnreadableBatch, range: &Range<i64>) -> bool {
     !skipped(control, batch, range).is_empty()
 }

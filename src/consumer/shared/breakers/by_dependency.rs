@@ -3,6 +3,13 @@
 //! Decides which record may probe a dependency that is down, and reports the outage: workers start
 //! no handler, intake takes no record, the health and a metric name the reason. The [`Breaker`]
 //! decides when to open and to close.
+//!
+//! # Locks
+//!
+//! One mutex guards all entries. Reports leave under that lock ([`Breakers::show`] reads the state
+//! while it holds it), so that the health cannot show an older state last; log lines and wake-ups
+//! follow after it. `is_open` and `watches` are copies for the hot path: a stale value costs one
+//! attempt or one count, and the state is checked again under the lock.
 
 use crate::consumer::shared::breakers::record_kinds::RecordKinds;
 use crate::consumer::shared::concurrency::ConcurrencyLimit;
@@ -30,11 +37,17 @@ pub(crate) const ANSWERS: &str = "it answers again";
 /// The parts of a consumer that breakers report to, and that they hold while one is open.
 pub(crate) struct Affected {
     pub(crate) group: String,
+    /// For the gauge of open breakers.
     pub(crate) health: Part,
+    /// Becomes not ready while a breaker is open.
     pub(crate) readiness: Arc<Readiness>,
+    /// Reports outages to operators.
     pub(crate) control: Arc<Control>,
+    /// Holds all handlers while a breaker is open.
     pub(crate) permits: Arc<ConcurrencyLimit>,
+    /// Are woken when handlers may start again.
     pub(crate) workers: Vec<Arc<Mailbox>>,
+    /// Takes no record while a breaker is open.
     pub(crate) intake: Arc<IntakeThread>,
 }
 
@@ -42,6 +55,7 @@ pub(crate) struct Affected {
 pub(crate) struct Breakers {
     pub(crate) affected: Affected,
     policy: BreakerPolicy,
+    /// The zero of the breakers' clock, which is a duration.
     pub(crate) begun: Instant,
     state: Mutex<State>,
     /// Whether a breaker is open, for checks on the hot path.
@@ -52,12 +66,14 @@ pub(crate) struct Breakers {
     pub(crate) changed: Notify,
 }
 
+/// The breakers, and the attempts that they are weighed against.
 pub(crate) struct State {
     /// Attempts that did not end in an outage.
     others: SlidingCount,
     pub(crate) by_dependency: BTreeMap<String, Entry>,
 }
 
+/// A dependency that has failed, until it has recovered and no record waits for it.
 pub(crate) struct Entry {
     pub(crate) breaker: Breaker,
     /// Records that wait for their next attempt.
@@ -73,7 +89,9 @@ pub(crate) struct Entry {
 
 /// Whether a waiting record may be attempted.
 pub(crate) enum Turn {
+    /// At once.
     Go,
+    /// At once, as the probe of its dependency.
     Probe(ProbeId),
     /// Wait for a change, or until a probe is due.
     Wait(Option<Duration>),
@@ -159,6 +177,8 @@ impl Breakers {
         }
     }
 
+    /// Whether a record that failed by this dependency, or by none, may be attempted now. A probe
+    /// that it returns is under way and must be reported.
     pub(crate) fn turn(&self, dependency: Option<&str>) -> Turn {
         let now = self.now();
         let mut state = self.state();
@@ -177,10 +197,12 @@ impl Breakers {
         }
     }
 
+    /// The time on the breakers' clock.
     pub(crate) fn now(&self) -> Duration {
         self.begun.elapsed()
     }
 
+    /// Locks the entries.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -189,6 +211,9 @@ impl Breakers {
 impl Breakers {
     /// Counts a failure by an outage of `dependency`. `took` is the duration of the attempt. Only a
     /// record's first failure by a dependency counts.
+    ///
+    /// Whether this failure opens the breaker is decided by its policy. A failed probe that stands
+    /// for all records (nothing else runs) opens it at once.
     pub(crate) fn outage(
         &self,
         dependency: &str,
@@ -219,6 +244,8 @@ impl Breakers {
     }
 
     /// Closes the breakers of these dependencies: a record that had failed by them was handled.
+    ///
+    /// Called for a record that was handled after it had failed, whether or not it was a probe.
     pub(crate) fn answered(&self, dependencies: &[String]) {
         for dependency in dependencies {
             let mut state = self.state();
@@ -246,6 +273,8 @@ impl Breakers {
         }
     }
 
+    /// Counts an attempt for every dependency by which records of its kind failed. `is_success`
+    /// tells whether it is evidence that the dependency answered.
     fn ended_without_outage(&self, record: &Record, is_success: impl Fn(&str) -> bool) {
         let now = self.now();
         let mut state = self.state();
@@ -262,7 +291,7 @@ impl Breakers {
         }
         drop(state);
         for dependency in closed {
-            let why = "records of the kinds that fail by it are handled, though some still fail";
+            let why = "records of the kinds that failed by it succeed again";
             self.show(self.state(), &dependency, Some(Change::Closed), why);
         }
         if tries_others {
@@ -272,6 +301,9 @@ impl Breakers {
 
     /// Closes breakers that no record waits for, and removes dependencies that have recovered. The
     /// poll thread calls it on every turn.
+    ///
+    /// A breaker that no record probes would stay open for ever: its records may all have been
+    /// revoked.
     pub(crate) fn check(&self) {
         if !self.watches() {
             return;
@@ -290,7 +322,7 @@ impl Breakers {
         self.watches.store(!is_empty, Ordering::Relaxed);
         drop(state);
         for dependency in closed {
-            let why = "no record waits for it any more: the next that needs it finds out";
+            let why = "no record waits for it any more; the next record that needs it tests it";
             self.show(self.state(), &dependency, Some(Change::Closed), why);
         }
     }
@@ -365,6 +397,7 @@ impl Breakers {
         self.affected.intake.wake();
     }
 
+    /// Sets the gauge of a dependency.
     fn gauge(&self, dependency: &str, is_down: bool) {
         let labels = [
             ("group", self.affected.group.as_str()),
@@ -384,6 +417,7 @@ pub(crate) struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
+    /// Counts a record, and creates the entry of the dependency if there is none.
     pub(crate) fn new(breakers: &'a Breakers, dependency: &'a str) -> Self {
         let now = breakers.now();
         let mut state = breakers.state();

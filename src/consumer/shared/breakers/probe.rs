@@ -2,6 +2,10 @@
 //!
 //! Reports its result to the breaker in every case: an answer, a failure, no answer in time, or an
 //! attempt that never asked.
+//!
+//! Only one probe per dependency is in progress, unless it takes longer than the breaker allows:
+//! then the next record probes beside it, because the handler may hang while the dependency is up
+//! again.
 
 use crate::consumer::shared::breakers::by_dependency::{ANSWERS, Breakers, Turn, Waiting};
 use crate::recovery::{Breaker, Change, ProbeId};
@@ -30,6 +34,7 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
+    /// The breaker has assigned this id already.
     pub(crate) fn new(breakers: Arc<Breakers>, dependency: &str, id: ProbeId) -> Self {
         Self {
             breakers,
@@ -41,6 +46,8 @@ impl Probe {
 
     /// Runs the probe's attempt to its end. An attempt that takes too long lends its permit: the
     /// next probe needs one beside it.
+    ///
+    /// Never cancels the attempt: its effect may have happened.
     pub(crate) async fn watch<T>(&self, attempt: impl Future<Output = T>) -> T {
         let mut attempt = pin!(attempt);
         let within = {
@@ -88,6 +95,7 @@ impl Probe {
         }
     }
 
+    /// Reports to the breaker and wakes the records that wait for it.
     fn update(&self, update: impl FnOnce(&mut Breaker, Duration) -> Option<Change>) {
         let breakers: &Breakers = &self.breakers;
         let now = breakers.now();
@@ -106,6 +114,8 @@ impl Breakers {
     /// Waits until a record may be attempted again: at once if no breaker is open, otherwise after
     /// its dependency answered. Returns a probe if this record must test its dependency; the caller
     /// reports the result by it.
+    ///
+    /// Cancel-safe: a probe is only assigned when it is returned.
     pub(crate) async fn may_try(self: &Arc<Self>, dependency: Option<&str>) -> Option<Probe> {
         let _waiting = dependency.map(|dependency| Waiting::new(self, dependency));
         loop {

@@ -1,5 +1,8 @@
 //! The kinds of records that failed by a dependency. A breaker compares failures with successes of
 //! the same kind only.
+//!
+//! A service has few event types, but anything may write to its topics. So the number of known
+//! kinds is limited; beyond it all records count, which makes the breaker slower to open.
 
 use crate::event::Record;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -28,6 +31,7 @@ impl RecordKinds {
     }
 }
 
+/// Topic and event type, as a hash. Two kinds with one hash would count as one.
 fn kind(record: &Record) -> u64 {
     let mut hasher = DefaultHasher::new();
     record.topic().hash(&mut hasher);

@@ -3,6 +3,20 @@
 //! to the topic.
 //!
 //! It reads no topic and owns no partition. The poll thread does (`poll/operator/`, `poll/pause`).
+//!
+//! A command reaches a record in one of three ways: as a mark that a worker finds before an attempt
+//! (skip, drop), as a notification of a retry that waits ([`Waiting`]), or through the parked set.
+//! Marks exist only for records of owned partitions. `has_skips` and `has_drops` keep the hot path
+//! free of locks while no mark exists.
+//!
+//! Notes to the control topic are best effort. The command is in force whether or not its
+//! acknowledgement arrives, and a failed write never stops a record.
+//!
+//! | note | key | written when |
+//! |---|---|---|
+//! | acknowledgement | `ack/…` | a command is in force, carried out or refused |
+//! | outage | `status/…` | a breaker opens; deleted when it closes |
+//! | member | `member/…` | the group has assigned an id; deleted at the stop |
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +43,7 @@ type Place = (i32, i64);
 /// The live control of a consumer.
 #[derive(Default)]
 pub(crate) struct Control {
+    /// The state of the control topic. Written by the poll thread.
     state: Mutex<ControlState>,
     /// Records of owned partitions that are to be skipped.
     skips: Mutex<HashMap<Place, Vec<(String, Command)>>>,
@@ -41,8 +56,11 @@ pub(crate) struct Control {
     has_drops: AtomicBool,
     /// Failed records that wait.
     waiting: Mutex<HashMap<RecordPosition, Arc<Waiter>>>,
+    /// The id of this member, for notes. Empty before the group has assigned one.
     member: Mutex<String>,
+    /// The ids of assigned topics, for acknowledgements.
     topic_ids: Mutex<HashMap<String, String>>,
+    /// The queue of notes. None after it was closed.
     notes: Mutex<Option<UnboundedSender<Note>>>,
     /// Whether notes are discarded because the control topic does not exist.
     is_muted: AtomicBool,
@@ -112,6 +130,8 @@ impl Control {
     }
 
     /// Acknowledges the outcome of a skip to every command that has no final outcome yet.
+    ///
+    /// Several commands may ask for the same record: each is acknowledged.
     pub(crate) fn skip_ended(
         &self,
         record: &RecordPosition,
@@ -137,6 +157,8 @@ impl Control {
 
     /// Starts the next attempt of the records of `scope` that wait in place. Returns their number.
     /// An open breaker still holds them.
+    ///
+    /// Only records that wait between two attempts. A running attempt is not disturbed.
     pub(crate) fn retry_now(&self, scope: &Scope) -> usize {
         let waiting = lock(&self.waiting);
         let concerned = waiting.iter().filter(|(record, waiter)| {
@@ -248,6 +270,7 @@ impl Control {
         self.note(MemberInfo::key_of(id), Ok(None));
     }
 
+    /// Queues a note, unless notes are discarded. Never blocks.
     fn note(&self, key: String, value: Result<Option<Vec<u8>>, serde_json::Error>) {
         if self.is_muted.load(Ordering::Relaxed) {
             return;
@@ -287,12 +310,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Notifies a failed record of commands.
 #[derive(Default)]
 struct Waiter {
+    /// Whether it waits between attempts: only then a retry reaches it.
     waits: AtomicBool,
+    /// The next attempt may start.
     retry: Notify,
+    /// A skip was requested.
     skip: Notify,
 }
 
 /// A failed record, registered for commands until it is settled or released.
+///
+/// Created when the retry of a record begins. Its drop removes the registration.
 pub(crate) struct Waiting {
     control: Arc<Control>,
     record: Record,
@@ -301,6 +329,8 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
+    /// Registers the record. A registration of the same position, from an earlier assignment, is
+    /// replaced.
     pub(crate) fn new(control: &Arc<Control>, record: &Record) -> Self {
         let waiting = Self {
             control: Arc::clone(control),
@@ -371,6 +401,8 @@ const PRODUCER_KEPT: Duration = Duration::from_secs(30);
 
 /// Writes notes one after the other, with a producer that is created on demand. Ends when the queue
 /// is closed.
+///
+/// Ends within seconds after the queue is closed, or is aborted by the run.
 pub(crate) async fn write_notes(
     group: String,
     kafka: KafkaConfig,
@@ -398,6 +430,7 @@ pub(crate) async fn write_notes(
     }
 }
 
+/// Writes one note, with a new producer if the last one was dropped or failed for good.
 async fn write_note(
     group: &str,
     kafka: &KafkaConfig,

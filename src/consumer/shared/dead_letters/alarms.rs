@@ -1,4 +1,7 @@
 //! Reports dead letters that cannot be written, and floods of them, to the health and the metrics.
+//!
+//! One component shows both, in order: a flood, then the topics that cannot be written. An alarm of
+//! a record ends with its drop, so that a revoked record cannot leave it raised.
 
 use crate::telemetry::{Metric, Part};
 use std::collections::BTreeMap;
@@ -9,11 +12,14 @@ const COMPONENT: &str = "dead_letters";
 
 /// The alarms of one consumer.
 pub(crate) struct Alarms {
+    /// For the labels of the gauges.
     group: String,
     health: Part,
+    /// Locked while the health is set, so that it shows the latest state.
     state: Mutex<State>,
 }
 
+/// What is wrong now.
 #[derive(Default)]
 struct State {
     flood: Option<String>,
@@ -21,6 +27,7 @@ struct State {
     unwritable: BTreeMap<String, Unwritable>,
 }
 
+/// Records that wait for one topic's dead letters.
 struct Unwritable {
     records: usize,
     /// Why the last attempt failed.
@@ -28,6 +35,7 @@ struct Unwritable {
 }
 
 impl State {
+    /// The state for the health.
     fn shown(&self) -> Result<(), String> {
         let unwritable = self.unwritable.iter().map(|(topic, unwritable)| {
             let Unwritable { records, reason } = unwritable;
@@ -44,6 +52,7 @@ impl State {
 }
 
 impl Alarms {
+    /// No alarm is raised.
     pub(crate) fn new(group: &str, health: Part) -> Self {
         Self {
             group: group.to_owned(),
@@ -72,6 +81,7 @@ impl Alarms {
         }
     }
 
+    /// Applies a change, and updates the gauge and the health under one lock.
     fn change(&self, topic: &str, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         change(&mut state);
@@ -93,6 +103,8 @@ impl Alarms {
 
 /// The alarm of one record. Its drop clears it: the dead letter is written, or the partition was
 /// revoked.
+///
+/// Raised by the first failed write, and again by each further one with its reason.
 pub(crate) struct Alarm<'a> {
     alarms: &'a Alarms,
     topic: String,
@@ -101,6 +113,8 @@ pub(crate) struct Alarm<'a> {
 
 impl Alarm<'_> {
     /// Raises the alarm: the dead letter cannot be written.
+    ///
+    /// `why` is the failure with its remedy, as the health shows it.
     pub(crate) fn raise(&mut self, why: &str) {
         let is_new = !std::mem::replace(&mut self.is_raised, true);
         self.alarms.change(&self.topic, |state| {

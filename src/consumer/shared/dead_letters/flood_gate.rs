@@ -1,4 +1,15 @@
 //! Holds records that wait for their dead letters while the flood guard has stopped writing.
+//!
+//! The guard decides ([`FloodGuard`]); the gate holds the records. They wait inside of their
+//! retries, with their permits lent, so that the records of other keys continue, until
+//! [`Gate::release`] or a revoke.
+//!
+//! # Example
+//!
+//! A release cannot parse any event. The first 100 dead letters are written; the 101st record
+//! waits, as do all later ones, and the member is not ready. Their keys wait behind them, and the
+//! in-flight limit stops intake after some thousand records. After the repair, a restart redelivers
+//! the waiting records and handles them; nothing but the first 100 has to be replayed.
 
 use crate::consumer::shared::dead_letters::alarms::Alarms;
 use crate::recovery::{Flood, FloodGuard, FloodGuardPolicy};
@@ -14,13 +25,17 @@ const REASON_CHARACTERS_MAX: usize = 300;
 pub(crate) struct Gate {
     group: String,
     begun: Instant,
+    /// The decision. Locked for each dead letter and each turn of the poll thread, not for handled
+    /// records.
     guard: Mutex<FloodGuard>,
     /// Handled records that the guard has not counted yet. Workers add to it without a lock.
     handled: AtomicU64,
+    /// Notified by a release.
     released: Notify,
 }
 
 impl Gate {
+    /// The gate is open.
     pub(crate) fn new(group: &str, policy: FloodGuardPolicy) -> Self {
         Self {
             group: group.to_owned(),
@@ -45,6 +60,8 @@ impl Gate {
     }
 
     /// Waits until one more dead letter may be written, for a record that failed for this reason.
+    ///
+    /// Cancel-safe: nothing is counted before it returns.
     pub(crate) async fn pass(&self, alarms: &Alarms, reason: &str) {
         loop {
             let released = self.released.notified();
@@ -58,6 +75,7 @@ impl Gate {
         }
     }
 
+    /// Whether one more dead letter may be written. Raises the alarm if the guard stops now.
     fn admit(&self, alarms: &Alarms, reason: &str) -> bool {
         let mut guard = self.up_to_date();
         let had_stopped = guard.is_stopped();
@@ -70,12 +88,14 @@ impl Gate {
         false
     }
 
+    /// Logs the flood and raises the alarm, with the commands to find the cause and to continue.
     fn stopped(&self, flood: Flood, alarms: &Alarms, reason: &str) {
         let group = &self.group;
         let last: String = reason.chars().take(REASON_CHARACTERS_MAX).collect();
         let reason = format!(
-            "dead-letter flood: {flood}; no more are written and the records wait, look why with: evenkeel dlq list \
-             --group {group}; evenkeel groups retry-now {group} --why TEXT goes on; the first to wait failed so: {last}"
+            "dead-letter flood: {flood}; no more dead letters are written, and their records wait; find the cause with: \
+             evenkeel dlq list --group {group}; then continue with: evenkeel groups retry-now {group} --why TEXT; \
+             the first waiting record failed with: {last}"
         );
         tracing::error!(group, "{reason}");
         alarms.flood(Some(reason));
@@ -138,7 +158,7 @@ mod tests {
             reason.contains("dead-letter flood: 2 records in a row"),
             "{reason}"
         );
-        assert!(reason.ends_with("failed so: not JSON"), "{reason}");
+        assert!(reason.ends_with("failed with: not JSON"), "{reason}");
         gate.handled(1_000);
         gate.mind();
         assert!(waiting.as_mut().now_or_never().is_none());

@@ -1,5 +1,18 @@
 //! Writes a consumer's dead letters through a producer of its own. The first dead letter creates
 //! it.
+//!
+//! Two producers: dead letters are sent one per batch, since brokers reject a whole batch for one
+//! record that is too large; parked records and notes are sent in batches. Both leave the limit of
+//! the record size to the topic.
+//!
+//! A dead letter that is too large is reduced step by step ([`Form`]): as a whole, then shortened,
+//! at last as a reference to the source.
+//!
+//! | failed write | reason in the health ends with |
+//! |---|---|
+//! | no such topic, too few partitions | the command that creates or extends the topic |
+//! | too large, also as a reference | the same: it raises the limit |
+//! | any other | the error of the producer |
 
 mod alarms;
 mod flood_gate;
@@ -32,7 +45,9 @@ pub(crate) struct DeadLetterWriter {
     topic: DeadLetterTopic,
     instance: String,
     kafka: KafkaConfig,
+    /// What the health shows.
     alarms: Alarms,
+    /// Stops the writing during a flood.
     gate: Gate,
     /// Writes dead letters, one per batch.
     dead_letters: OnceCell<Publisher>,
@@ -43,8 +58,11 @@ pub(crate) struct DeadLetterWriter {
 /// Why a record is dead-lettered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DeadLetterCause<'a> {
+    /// The class of the last failure.
     pub(crate) class: Class,
+    /// The stage and the message of the last failure.
     pub(crate) reason: &'a DeadReason,
+    /// Attempts that were made.
     pub(crate) attempts: u32,
     /// When the first attempt failed. None if no attempt failed.
     pub(crate) first_failure: Option<Timestamp>,
@@ -53,16 +71,21 @@ pub(crate) struct DeadLetterCause<'a> {
 }
 
 /// Why a dead letter could not be written.
+///
+/// Retried by the caller until it succeeds or the partition is revoked, except for
+/// [`PublishError::Fatal`], which ends the run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
+    /// The producer cannot be created.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The brokers did not acknowledge the record. It may have been written all the same.
     #[error(transparent)]
     Publish(#[from] PublishError),
 }
 
 /// The dead letter of one record. A failed write raises an alarm, which the drop clears.
-pub(crate) struct Letter<'a> {
+pub(crate) struct PendingDeadLetter<'a> {
     writer: &'a DeadLetterWriter,
     record: &'a Record,
     given_up: DeadLetterCause<'a>,
@@ -70,6 +93,7 @@ pub(crate) struct Letter<'a> {
 }
 
 impl DeadLetterWriter {
+    /// Connects to nothing.
     pub(crate) fn new(settings: &ConsumerSettings, kafka: KafkaConfig, health: Part) -> Self {
         let group = &settings.group;
         Self {
@@ -92,12 +116,12 @@ impl DeadLetterWriter {
     }
 
     /// Returns the dead letter of a record. The caller writes it after the flood guard admitted it.
-    pub(crate) fn letter<'a>(
+    pub(crate) fn pending<'a>(
         &'a self,
         record: &'a Record,
         given_up: DeadLetterCause<'a>,
-    ) -> Letter<'a> {
-        Letter {
+    ) -> PendingDeadLetter<'a> {
+        PendingDeadLetter {
             writer: self,
             record,
             given_up,
@@ -131,6 +155,7 @@ impl DeadLetterWriter {
         &self.kafka
     }
 
+    /// The producer in this cell, created by the first call.
     async fn publisher<'a>(
         &self,
         publisher: &'a OnceCell<Publisher>,
@@ -148,6 +173,8 @@ impl DeadLetterWriter {
 
     /// Waits for records that are not acknowledged yet. Returns how many are still unacknowledged
     /// at the deadline.
+    ///
+    /// Called once at the end of the run, when no worker writes any more.
     pub(crate) async fn flush(&self, deadline: Duration) -> usize {
         let unsent = async |publisher: &OnceCell<Publisher>| match publisher.get() {
             Some(publisher) => {
@@ -177,7 +204,7 @@ pub(crate) fn told(group: &str, error: &WriteError) -> String {
     let command = group_topics::command(group);
     match error {
         WriteError::Publish(PublishError::NoTopic { topic }) => {
-            format!("the topic {topic} does not exist; make it as the service would: {command}")
+            format!("the topic {topic} does not exist; create it as the service would: {command}")
         }
         WriteError::Publish(PublishError::NoPartition { topic }) => format!(
             "the topic {topic} has fewer partitions than its source; add them as the service would: {command}"
@@ -189,7 +216,7 @@ pub(crate) fn told(group: &str, error: &WriteError) -> String {
     }
 }
 
-impl Letter<'_> {
+impl PendingDeadLetter<'_> {
     /// Writes the dead letter. Returns after the brokers acknowledged it. If it fails, the health
     /// reports it until a later write succeeds or the dead letter is dropped.
     pub(crate) async fn write(&mut self) -> Result<(), WriteError> {
@@ -236,6 +263,7 @@ impl Letter<'_> {
         too_large.map_or(Ok(()), |error| Err(error.into()))
     }
 
+    /// The dead letter in this form.
     fn form(&self, form: Form) -> OutgoingRecord {
         let (writer, given_up) = (self.writer, &self.given_up);
         let failure = Failure {

@@ -1,4 +1,15 @@
 //! Which entries of owned retry partitions may be deleted.
+//!
+//! Kafka deletes only from the beginning of a partition. Two groups whose names combine to one
+//! retry topic share it, and a group must not delete entries of the other. So deletion stops before
+//! the first foreign entry, and a partition whose beginning was settled before this assignment is
+//! read first.
+//!
+//! # Example
+//!
+//! The partition begins at 0, and the group had committed 100 when it was assigned. The offsets 0
+//! to 99 are *unseen*: before anything is deleted they are read once. If 30 is an entry of another
+//! group, nothing from 30 on is ever deleted by this group, whatever it commits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,6 +47,7 @@ impl Bounds {
         self.meet(foreign);
     }
 
+    /// Notes an entry of another group, if there is one.
     pub(crate) fn meet(&mut self, foreign: Option<i64>) {
         self.foreign = self.foreign.into_iter().chain(foreign).min();
     }
@@ -52,6 +64,7 @@ impl Bounds {
 pub(crate) struct AllBounds(HashMap<Arc<str>, HashMap<i32, Bounds>>);
 
 impl AllBounds {
+    /// Sets the bounds of a partition that is assigned.
     pub(crate) fn begin(&mut self, topic: &Arc<str>, partition: i32, bounds: Bounds) {
         let partitions = self.0.entry(Arc::clone(topic)).or_default();
         partitions.insert(partition, bounds);
@@ -67,12 +80,14 @@ impl AllBounds {
         is_first
     }
 
+    /// Removes the bounds of a revoked partition.
     pub(crate) fn forget(&mut self, topic: &str, partition: i32) {
         if let Some(partitions) = self.0.get_mut(topic) {
             partitions.remove(&partition);
         }
     }
 
+    /// The bounds of an owned partition.
     pub(crate) fn get(&mut self, topic: &str, partition: i32) -> Option<&mut Bounds> {
         self.0.get_mut(topic)?.get_mut(&partition)
     }

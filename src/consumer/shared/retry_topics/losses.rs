@@ -1,4 +1,8 @@
 //! Entries of retry partitions that Kafka deleted before they were settled.
+//!
+//! Two kinds: entries that are missing at the beginning of a partition, and whole topics. A loss
+//! stays in the health until an operator accepts it, or the partition is revoked; its next owner
+//! finds it again. A deleted topic cannot be accepted: the group's offsets in it are gone as well.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Default)]
 pub(crate) struct Losses(Mutex<All>);
 
+/// All losses of this member.
 #[derive(Default)]
 pub(crate) struct All {
     /// Lost entries by the epoch of their partition.
@@ -16,13 +21,17 @@ pub(crate) struct All {
     pub(crate) topics: BTreeMap<String, (usize, usize)>,
 }
 
+/// The lost entries of one retry partition.
 pub(crate) struct Loss {
+    /// The retry partition, as `topic/partition`.
     pub(crate) place: String,
     pub(crate) entries: u64,
+    /// The offset of the first one.
     pub(crate) first: i64,
 }
 
 impl Losses {
+    /// Changes the lost entries. Returns the state for the health.
     pub(crate) fn change(
         &self,
         group: &str,
@@ -31,6 +40,7 @@ impl Losses {
         self.change_all(group, |all| change(&mut all.entries))
     }
 
+    /// Changes all losses. Returns the state for the health.
     pub(crate) fn change_all(
         &self,
         group: &str,
@@ -43,25 +53,27 @@ impl Losses {
     }
 }
 
+/// The state for deleted topics: the first is named.
 fn deleted_topic(group: &str, topics: &BTreeMap<String, (usize, usize)>) -> Result<(), String> {
     let Some((topic, (keys, records))) = topics.first_key_value() else {
         return Ok(());
     };
     Err(format!(
         "{topic} was deleted while {records} records of {keys} keys were parked in it: they are lost; evenkeel audit names those of \
-         the group {group}; handle them again from the source, then start this member anew"
+         the group {group}; handle them again from the source, then restart this member"
     ))
 }
 
+/// The state for lost entries: their number, and the first of them.
 fn lost_entries(group: &str, losses: &BTreeMap<u64, Loss>) -> Result<(), String> {
     let Some(first) = losses.values().next() else {
         return Ok(());
     };
     let entries: u64 = losses.values().map(|loss| loss.entries).sum();
     Err(format!(
-        "{entries} entries of {} retry partitions were deleted by Kafka before they were settled, from {}@{} on: what was parked \
-         there is lost; find out why with: evenkeel groups topics {group}; then give them up with: evenkeel groups accept-loss \
-         {group} --why TEXT",
+        "{entries} entries of {} retry partitions were deleted by Kafka before they were settled, from {}@{} on: the records \
+         parked there are lost; find the cause with: evenkeel groups topics {group}; then accept the loss with: evenkeel groups \
+         accept-loss {group} --why TEXT",
         losses.len(),
         first.place,
         first.first,

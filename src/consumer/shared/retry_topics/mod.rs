@@ -3,6 +3,10 @@
 //!
 //! It makes no decision; [`Parking`](crate::recovery::parking::Parking), one per retry partition,
 //! does.
+//!
+//! Workers, reader and dispatcher wake each other here. A wake is a flag and a message to a queue
+//! that the other thread waits on; `is_notified` makes many wakes one message, and is reset by the
+//! dispatcher *before* it looks, so that a record that becomes due afterwards sends another.
 
 mod bounds;
 mod losses;
@@ -36,6 +40,7 @@ pub(crate) struct RetryTopics {
     /// Whether a retry topic has been created since the last check.
     pub(crate) appeared: AtomicBool,
     pub(crate) losses: Losses,
+    /// Parked records that workers hold.
     pub(crate) loaded: AtomicUsize,
     /// Records that wait until their retry topic can be written.
     pub(crate) unwritten: AtomicUsize,
@@ -53,7 +58,9 @@ pub(crate) struct RetryTopics {
 /// The wakers of the reader threads.
 #[derive(Default)]
 pub(crate) struct Wakers {
+    /// The queue of the reader.
     pub(crate) reader: Option<Waker>,
+    /// The requests of the dispatcher.
     pub(crate) dispatcher: Option<mpsc::Sender<DispatchRequest>>,
     /// Wakes the dispatcher while it fetches.
     pub(crate) fetching: Option<Waker>,
@@ -101,6 +108,7 @@ impl RetryTopics {
         })
     }
 
+    /// Locks the bounds of all owned retry partitions.
     pub(crate) fn bounds(&self) -> MutexGuard<'_, AllBounds> {
         self.bounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -131,6 +139,8 @@ impl RetryTopics {
         self.is_notified.store(false, Release);
     }
 
+    /// Sends a request, and wakes the dispatcher wherever it waits: for requests, or for fetched
+    /// records.
     pub(crate) fn send_to_dispatcher(&self, request: DispatchRequest) {
         let wakers = self.wakers();
         if let Some(dispatcher) = &wakers.dispatcher {
@@ -153,6 +163,9 @@ impl RetryTopics {
 
     /// How many more parked records may be handed out. They leave room for other records, by count
     /// and by bytes.
+    ///
+    /// Half of the limit at most: parked records that keep failing must not keep intake from new
+    /// ones.
     pub(crate) fn room(&self, settings: &ConsumerSettings, held_bytes: usize) -> usize {
         if self.is_full(settings, held_bytes) {
             return 0;
@@ -162,6 +175,7 @@ impl RetryTopics {
         most.saturating_sub(loaded)
     }
 
+    /// Locks the wakers. Hold it briefly: workers wake the dispatcher through it.
     pub(crate) fn wakers(&self) -> MutexGuard<'_, Wakers> {
         self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }

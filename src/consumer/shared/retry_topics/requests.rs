@@ -1,4 +1,7 @@
 //! Requests to the dispatcher, the thread that hands out parked records.
+//!
+//! Requests about an epoch may arrive after its revoke. The dispatcher ignores epochs that it does
+//! not know.
 
 use crate::consumer::state::offset_tracker::Epoch;
 use crate::consumer::state::partition::Partition;

@@ -4,6 +4,16 @@
 //! exponential Golomb code of that order: `k + 1` bits for values below `2^k`, and two more for
 //! each doubling. If every second record of a partition is settled, each costs two bits; if one in
 //! a hundred is, about ten.
+//!
+//! The code: Golomb (1966), in the exponential form of Teuhola (1978). The metadata of a commit has
+//! 4,096 bytes by default, so that the code decides how many records may be settled behind a slow
+//! one and still survive a restart.
+//!
+//! # Example
+//!
+//! With `k` = 1, the length 1 is written as `10`, 2 as `11`, 3 as `0100`, 6 as `0111`, and 7 as
+//! `001000`: the length minus one, plus 2^k, in binary, after as many zeros as it has digits beyond
+//! `k + 1`.
 
 /// No run is longer than this many bits can express.
 const ORDER_MAX: u32 = 33;
@@ -41,7 +51,8 @@ impl Lengths {
         written
     }
 
-    /// Reads lengths that [`Lengths::write`] wrote. None if they are malformed.
+    /// Reads lengths that [`Lengths::write`] wrote. None if they are malformed. Allocates no more
+    /// than the input can hold, whatever its count says.
     pub(crate) fn read(mut body: &[u8]) -> Option<Vec<u64>> {
         if body.is_empty() {
             return Some(Vec::new());
@@ -98,6 +109,9 @@ fn shifted(length: u64, order: u32) -> u64 {
 }
 
 /// Packs bits into whole bytes, the highest bit first.
+///
+/// `waiting` holds fewer than 8 bits between two calls. One code has at most 2 × 41 − 1 bits, which
+/// fit beside them into 128.
 struct Bits<'a> {
     body: &'a mut Vec<u8>,
     waiting: u128,
@@ -125,6 +139,7 @@ impl<'a> Bits<'a> {
         self.waiting &= (1 << self.count) - 1;
     }
 
+    /// Pads the last byte with zeros. The decoder knows the number of lengths and ignores them.
     fn end(self) {
         if self.count > 0 {
             self.body.push((self.waiting << (8 - self.count)) as u8);
@@ -132,6 +147,7 @@ impl<'a> Bits<'a> {
     }
 }
 
+/// Reads one length. None at the end of the input, or for a width that no length has.
 fn pull(bits: &mut impl Iterator<Item = bool>, order: u32) -> Option<u64> {
     let mut zeros = 0;
     while !bits.next()? {
@@ -147,6 +163,7 @@ fn pull(bits: &mut impl Iterator<Item = bool>, order: u32) -> Option<u64> {
     Some(value - (1 << order) + 1)
 }
 
+/// Appends a number in base 128, the lowest digits first (LEB128).
 pub(crate) fn push_varint(into: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         into.push(value as u8 | 0x80);
@@ -155,6 +172,8 @@ pub(crate) fn push_varint(into: &mut Vec<u8>, mut value: u64) {
     into.push(value as u8);
 }
 
+/// Reads a number that [`push_varint`] wrote, and advances the input. None if it is cut off or has
+/// more than 64 bits.
 pub(crate) fn take_varint(from: &mut &[u8]) -> Option<u64> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {

@@ -18,6 +18,34 @@
 //!
 //! Earlier releases wrote `ek1.`, which has neither flags nor id nor epoch, and each length as a
 //! varint. It is still read.
+//!
+//! # Why in the metadata
+//!
+//! An offset commit carries one number per partition. With handlers that finish out of order, the
+//! number must stay at the oldest unsettled record, and everything settled above would be repeated
+//! after a restart. The metadata is stored atomically with the offset, by the same request, so that
+//! neither can be newer than the other; a topic of one's own could not promise that.
+//!
+//! # Which offsets are believed
+//!
+//! The checksum binds the text to group, topic and partition. The watermark in it must be the
+//! committed offset: a tool that sets an offset and keeps the metadata invalidates it. The topic's
+//! id tells a recreated topic, the leader epoch (KIP-101) a truncated log. In every other case the
+//! text is ignored and records are handled again.
+//!
+//! # Example
+//!
+//! The watermark is 100. Of the offsets up to 110, 100, 103 and 104 are unsettled:
+//!
+//! ```text
+//! offset    100 101 102 103 104 105 106 107 108 109
+//!           ──┬ ──────┬ ──────┬ ──────────────────┬
+//! run         1       2       2                   5
+//!           open    settled  open              settled
+//! ```
+//!
+//! The runs are 1, 2, 2, 5. A restart begins at 100 and skips 101, 102 and 105 to 109. If a fifth
+//! run were open, it would be left out: what follows the last settled run is unsettled anyway.
 
 // These paths also work for the benchmark, which compiles this file by itself.
 #[path = "bits.rs"]
@@ -30,7 +58,9 @@ use std::ops::Range;
 
 const MAGIC: &str = "ek1.2.";
 const MAGIC_BEFORE: &str = "ek1.";
+/// Flag: the id of the topic follows.
 const HAS_TOPIC_ID: u8 = 1;
+/// Flag: the leader epoch follows.
 const HAS_LEADER_EPOCH: u8 = 2;
 /// The longest metadata that brokers accept by default (`offset.metadata.max.bytes`).
 pub(crate) const BYTES_MAX: usize = 4096;
@@ -48,7 +78,10 @@ pub(crate) struct Tag<'a> {
     pub(crate) partition: i32,
 }
 
-/// Identifies the log of an offset.
+/// Identifies the log of an offset: the same offset in another log is another record.
+///
+/// A topic's id (KIP-516) changes with its recreation. A leader epoch (KIP-101) grows with every
+/// change of the partition's leader.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Log {
     pub(crate) topic_id: Option<TopicId>,
@@ -101,6 +134,7 @@ pub(crate) fn encode(
     }
 }
 
+/// Flags, topic id, leader epoch and watermark. None for a negative watermark.
 fn head(log: Log, watermark: i64) -> Option<Vec<u8>> {
     let mut head = vec![0];
     if let Some(id) = log.topic_id {
@@ -164,6 +198,7 @@ fn checked(tag: Tag<'_>, text: &[u8]) -> Option<Vec<u8>> {
     (check == checksum(tag, body).to_le_bytes()).then(|| body.to_vec())
 }
 
+/// Decodes the present form. None if it is malformed.
 fn decode_body(committed: i64, mut body: &[u8]) -> Option<Decoded> {
     let (flags, rest) = body.split_first()?;
     body = rest;
@@ -188,6 +223,7 @@ fn decode_body(committed: i64, mut body: &[u8]) -> Option<Decoded> {
     })
 }
 
+/// Decodes the form of earlier releases. None if it is malformed or of another offset.
 fn decode_before(committed: i64, mut body: &[u8]) -> Option<Decoded> {
     if i64::try_from(take_varint(&mut body)?).ok()? != committed {
         return None;
@@ -223,6 +259,8 @@ fn above(committed: i64, lengths: impl IntoIterator<Item = u64>) -> Option<Vec<R
     Some(runs)
 }
 
+/// CRC-32 over the tag and the body, each part with its length, so that no two tags have the same
+/// bytes.
 fn checksum(tag: Tag<'_>, body: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     for part in [
@@ -237,7 +275,8 @@ fn checksum(tag: Tag<'_>, body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Offsets that earlier assignments settled above the group's committed offset.
+/// Offsets that earlier assignments settled above the group's committed offset. Intake passes over
+/// them; every commit carries them on until intake has passed them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SettledAbove {
     runs: Vec<Range<i64>>,

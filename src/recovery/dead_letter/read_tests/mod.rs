@@ -7,6 +7,7 @@ use super::{DeadLetter, Family};
 use crate::event::Headers;
 use proptest::prelude::*;
 
+/// The failure in headers that all have a value.
 fn read(headers: &[(&str, &[u8])]) -> DeadLetter {
     let headers: Headers = headers
         .iter()
@@ -19,6 +20,7 @@ fn owned(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
+/// A dead letter of this library, with one header of its event.
 const OURS: &[(&str, &[u8])] = &[
     ("ce_id", b"1"),
     ("__dlq.errors.topic", b"orders"),
@@ -33,6 +35,7 @@ const OURS: &[(&str, &[u8])] = &[
     ("evenkeel.dlq.error.service", b"payments-1"),
 ];
 
+/// A dead letter of Spring's error handler. Numbers are big-endian.
 const SPRING: &[(&str, &[u8])] = &[
     ("kafka_dlt-original-topic", b"orders"),
     ("kafka_dlt-original-partition", &[0, 0, 0, 3]),

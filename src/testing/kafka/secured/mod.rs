@@ -2,7 +2,7 @@
 //! credentials or rights.
 //!
 //! One broker, as a Java process, with one listener for each kind of connection error. `openssl`
-//! creates the certificates.
+//! creates the certificates. `Rights.java` grants permissions with Kafka's own admin client.
 
 use super::java;
 use crate::kafka::KafkaConfig;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-/// The password of every user.
+/// The password of every user. It is no secret: the broker listens on 127.0.0.1 only.
 pub const PASSWORD: &str = "of a user";
 
 /// Time limit of creating certificates and of changing rights.
@@ -40,8 +40,9 @@ issue expired IP:127.0.0.1,DNS:localhost -1
 issue client DNS:client.test 30
 "#;
 
-/// A listener of the broker.
+/// A listener of the broker. Each provokes one kind of error in a client with other settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Listener {
     /// No TLS; user and password by SASL/PLAIN.
     Sasl,
@@ -72,11 +73,37 @@ const USERS: [&str; 5] = ["admin", "nobody", "reader", "writer", "service"];
 
 /// A broker with authentication and authorisation. Its plain listener, [`SecuredKafka::cluster`],
 /// allows everything.
+///
+/// The users are `admin`, who has all rights, and `nobody`, `reader`, `writer` and `service`, who
+/// have those that a test grants.
+///
+/// ```no_run
+/// use evenkeel::testing::{secured_kafka, unique};
+///
+/// # async fn a_test() -> Result<(), evenkeel::testing::StartError> {
+/// let Some(kafka) = secured_kafka().await else { return Ok(()) };
+/// let topic = unique("orders");
+/// kafka.cluster().create_topic(&topic, 1).await?;
+/// kafka.grant("reader", &[format!("READ TOPIC {topic}").as_str()]).await?;
+/// let reader = kafka.config("reader");
+/// # let _ = reader;
+/// # Ok(())
+/// # }
+/// ```
 pub struct SecuredKafka {
     cluster: TestKafka,
     ports: Vec<(Listener, u16)>,
     certificates: TempDir,
     rights: JavaProgram,
+}
+
+impl std::fmt::Debug for SecuredKafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecuredKafka")
+            .field("cluster", &self.cluster)
+            .field("ports", &self.ports)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The secured broker that the tests of this process share. If it is not available, prints to
@@ -99,6 +126,7 @@ pub async fn secured_kafka() -> Option<&'static SecuredKafka> {
 }
 
 impl SecuredKafka {
+    /// Creates the certificates and starts the broker.
     async fn start() -> Result<Self, StartError> {
         let failed = |error: std::io::Error| StartError::java(error.to_string());
         let certificates = tempfile::Builder::new()
@@ -157,7 +185,8 @@ impl SecuredKafka {
         ]
     }
 
-    /// Client settings to log in as `user`, without TLS.
+    /// Client settings to log in as `user`, without TLS. A user that does not exist is accepted
+    /// here and rejected by the broker.
     pub fn config(&self, user: &str) -> KafkaConfig {
         let mut config = KafkaConfig::new(self.address(Listener::Sasl));
         for property in Self::login(user) {

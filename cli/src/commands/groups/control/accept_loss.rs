@@ -1,17 +1,19 @@
 //! `evenkeel groups accept-loss`: accepts the loss of parked records that Kafka deleted.
 
-use super::give::{CommandArgs, give};
+use super::give::{CommandArgs, ControlCommand};
 use super::target::TargetArgs;
-use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::group_args::GroupArg;
 use clap::Args;
 use evenkeel::control::Action;
-use evenkeel_program::exit::{Ending, Usage};
+use evenkeel_program::exit::Usage;
 
-/// Give up entries of retry topics that Kafka deleted before they were settled.
+/// Accept the loss of parked records that Kafka deleted before they were settled.
 ///
-/// Ends the alarm parked_records of /readyz. Look first why they were deleted, with `evenkeel
-/// groups topics GROUP`: what was parked there is handled by nobody.
+/// Ends the alarm parked_records of /readyz. No member handles the lost records. Find out first why
+/// they were deleted, with evenkeel groups topics GROUP. The acceptance is committed; a second call
+/// changes nothing.
+///
+/// Exit codes: 0 answered; 1 refused; 5 not all owners answered in time.
 #[derive(Debug, Args)]
 pub(in crate::commands) struct AcceptLossArgs {
     #[command(flatten)]
@@ -25,18 +27,14 @@ pub(in crate::commands) struct AcceptLossArgs {
 }
 
 impl AcceptLossArgs {
-    pub(in crate::commands) fn check(&self) -> Result<(), Usage> {
-        let scope = self.target.scope()?;
-        self.command.check(Action::AcceptLoss { scope })
+    /// The command that the arguments describe.
+    pub(in crate::commands) fn command(&self) -> Result<ControlCommand<'_>, Usage> {
+        Ok(ControlCommand {
+            group: self.group.name(),
+            flags: &self.command,
+            action: Action::AcceptLoss {
+                scope: self.target.scope()?,
+            },
+        })
     }
-}
-
-/// Gives the command.
-pub(in crate::commands) async fn run(
-    connection: &ConnectionArgs,
-    args: AcceptLossArgs,
-) -> anyhow::Result<Ending> {
-    let scope = args.target.scope()?;
-    let action = Action::AcceptLoss { scope };
-    give(connection, args.group.name(), args.command, action).await
 }

@@ -1,4 +1,6 @@
-//! Gives a command: operator, reason and answers.
+//! Gives a command to a running group: checks it, writes it to the control topic, and prints the
+//! answers. The exit code follows from the answers: 0 answered or pending, 1 refused, 5 not all
+//! owners answered in time.
 
 use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::operator;
@@ -16,33 +18,28 @@ use evenkeel_program::exit::{Ending, NoAnswer, Usage};
 use jiff::SignedDuration;
 use std::time::Duration;
 
-/// Who gives a command and why, and how its answers are shown.
+/// The flags of every command, for the record of it and for its answers.
 #[derive(Debug, Args)]
 pub(crate) struct CommandArgs {
-    /// Why; the members log it and the history keeps it.
+    /// The reason; members log it, and the group's history keeps it.
     #[arg(long, value_name = "TEXT")]
     why: String,
 
-    /// Who gives the command; when left out, the SASL user, or else the user's name on this
-    /// machine.
+    /// The operator [default: the SASL user, else the user's name on this machine].
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
 
-    /// How long to wait for the members' answers.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration_or_seconds)]
+    /// How long to wait for the members' answers, such as 10s; a bare number is seconds.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "10s",
+        value_parser = parse_duration_or_seconds
+    )]
     wait: Duration,
 
     #[command(flatten)]
     output: OutputArgs,
-}
-
-impl CommandArgs {
-    /// Rejects a command that no member would accept.
-    pub(crate) fn check(&self, action: Action) -> Result<(), Usage> {
-        let by = self.by.as_deref().unwrap_or("user");
-        let command = Command::new(by, &self.why, action);
-        command.map(drop).map_err(|error| Usage(error.to_string()))
-    }
 }
 
 impl Row for Answer {
@@ -58,55 +55,77 @@ impl Row for Answer {
     }
 }
 
-/// Gives the command, and prints its answers.
-pub(crate) async fn give(
-    connection: &ConnectionArgs,
-    group: &str,
-    args: CommandArgs,
-    action: Action,
-) -> anyhow::Result<Ending> {
-    let by = operator::name(args.by.as_deref(), connection)?;
-    let admin = connection.admin_to_change().await?;
-    let cluster = connection.cluster()?;
-    let request = Request {
-        group,
-        by: &by,
-        why: &args.why,
-        action,
-        wait: args.wait,
-    };
-    let given = control_command::give(&cluster, &admin, request, &Stderr).await;
-    let given = given.map_err(|error| match error {
-        GroupError::Malformed(error) => anyhow::Error::from(Usage(error.to_string())),
-        error => error.into(),
-    })?;
-    let id = given.command().id.clone();
-    say!("command {id} is given");
-    if given.is_unowned() {
-        let when = match given.command().action {
-            Action::Skip { .. } => "the record is skipped when a member comes to it",
-            _ => "it holds for the members that start",
-        };
-        say!("no member of {group} runs: {when}");
-        return Ok(Ending::Done);
+/// A command to a running group, as the arguments describe it.
+pub(in crate::commands) struct ControlCommand<'a> {
+    /// Name of the group.
+    pub(in crate::commands) group: &'a str,
+    /// Operator, reason, time limit and output format.
+    pub(in crate::commands) flags: &'a CommandArgs,
+    /// What the members shall do, and its scope.
+    pub(in crate::commands) action: Action,
+}
+
+impl ControlCommand<'_> {
+    /// Rejects a command that no member would accept, such as one with an empty reason. Connects to
+    /// nothing.
+    pub(in crate::commands) fn check(self) -> Result<(), Usage> {
+        let by = self.flags.by.as_deref().unwrap_or("user");
+        let command = Command::new(by, &self.flags.why, self.action);
+        command.map(drop).map_err(|error| Usage(error.to_string()))
     }
-    let answered = given.answers().await?;
-    let rows = answered.acks.into_iter().map(Answer::from);
-    Listing::print(args.output, rows).after_done(|| format!("the command {id} is given"))?;
-    match answered.verdict {
-        Verdict::Answered => Ok(Ending::Done),
-        Verdict::Refused => Ok(Ending::SomeFailed),
-        Verdict::Pending => {
-            say!("what becomes of it is in: evenkeel groups history {group}");
-            Ok(Ending::Done)
+
+    /// Writes the command to the control topic, waits for the members it concerns, and prints their
+    /// answers.
+    ///
+    /// Fails with [`NoAnswer`] if not all of them answer in time. The command then stays in force.
+    /// Dropping the future after the write does not withdraw the command.
+    pub(in crate::commands) async fn give(
+        self,
+        connection: &ConnectionArgs,
+    ) -> anyhow::Result<Ending> {
+        let Self {
+            group,
+            flags,
+            action,
+        } = self;
+        let by = operator::name(flags.by.as_deref(), connection)?;
+        let admin = connection.admin_to_change().await?;
+        let cluster = connection.cluster()?;
+        let request = Request::new(group, &by, &flags.why, action).with_wait(flags.wait);
+        let given = control_command::give(&cluster, &admin, request, &Stderr).await;
+        let given = given.map_err(|error| match error {
+            GroupError::Malformed(error) => anyhow::Error::from(Usage(error.to_string())),
+            error => error.into(),
+        })?;
+        let id = given.command().id.clone();
+        say!("command {id} was given");
+        if given.is_unowned() {
+            let when = match given.command().action {
+                Action::Skip { .. } => "the record is skipped when a member reaches it",
+                _ => "the command applies to members that start",
+            };
+            say!("no member of {group} is running: {when}");
+            return Ok(Ending::Done);
         }
-        Verdict::Silent {
-            members,
-            partitions,
-        } => Err(no_answer(group, args.wait, &members, &partitions).into()),
+        let answered = given.answers().await?;
+        let rows = answered.acks.into_iter().map(Answer::from);
+        Listing::print(flags.output, rows).after_done(|| format!("the command {id} was given"))?;
+        match answered.verdict {
+            Verdict::Answered => Ok(Ending::Done),
+            Verdict::Refused => Ok(Ending::SomeFailed),
+            Verdict::Pending => {
+                say!("pending; the final answer will be in: evenkeel groups history {group}");
+                Ok(Ending::Done)
+            }
+            Verdict::Silent {
+                members,
+                partitions,
+            } => Err(no_answer(group, flags.wait, &members, &partitions).into()),
+        }
     }
 }
 
+/// The error for owners that did not answer within `wait`.
 fn no_answer(
     group: &str,
     wait: Duration,
@@ -118,8 +137,9 @@ fn no_answer(
         false => format!(" from {}", members.join(", ")),
     };
     NoAnswer(format!(
-        "no answer{from} for {} within {:#}: their owners hang, run without live control, cannot read {}, or are \
-         busy with a rebalance; the command stays given, and later answers are in: evenkeel groups history {group}",
+        "no answer{from} for {} within {:#}: the owners hang, run without live control, cannot \
+         read {}, or are in a rebalance; the command stays in force; later answers will be in: \
+         evenkeel groups history {group}",
         ranges(partitions),
         SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX),
         control_topic(group),

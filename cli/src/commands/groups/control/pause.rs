@@ -1,18 +1,20 @@
-//! `evenkeel groups pause` and `resume`: stops handling until the pause is withdrawn.
+//! `evenkeel groups pause` and `resume`: stops handling until the pause is removed.
 
-use super::give::{CommandArgs, give};
+use super::give::{CommandArgs, ControlCommand};
 use super::target::PlaceArgs;
-use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::group_args::GroupArg;
 use clap::Args;
 use evenkeel::control::Action;
-use evenkeel_program::exit::{Ending, Usage};
+use evenkeel_program::exit::Usage;
 
-/// Stop handling a group, a topic or a partition until it is resumed.
+/// Pause the handling of a group, a topic or a partition until it is resumed.
 ///
-/// Handlers that run may end, and what they did is committed; nothing else starts, within a second.
-/// The members stay in the group. A pause outlives them: whoever is assigned a paused partition
-/// handles nothing of it.
+/// Within a second no further handler starts. Running handlers may end, and their offsets are
+/// committed. The members stay in the group and keep their partitions. A pause survives restarts: a
+/// member that gets a paused partition handles nothing of it. Safe to repeat.
+///
+/// Exit codes: 0 answered, or kept for members that start; 1 refused; 5 not all owners answered in
+/// time, and the pause stays in force.
 #[derive(Debug, Args)]
 pub(in crate::commands) struct PauseArgs {
     #[command(flatten)]
@@ -25,9 +27,13 @@ pub(in crate::commands) struct PauseArgs {
     command: CommandArgs,
 }
 
-/// Take back the pause of exactly what was paused.
+/// Remove the pause of a group, a topic or a partition.
 ///
-/// A partition goes on, from where it stands, when no pause is left that covers it.
+/// Name exactly what was paused. A partition continues from its position when no other pause covers
+/// it.
+///
+/// Exit codes: 0 answered; 1 refused, or nothing of that scope is paused; 5 not all owners answered
+/// in time, and the command stays in force.
 #[derive(Debug, Args)]
 pub(in crate::commands) struct ResumeArgs {
     #[command(flatten)]
@@ -41,45 +47,27 @@ pub(in crate::commands) struct ResumeArgs {
 }
 
 impl PauseArgs {
-    pub(in crate::commands) fn check(&self) -> Result<(), Usage> {
-        let scope = self.target.scope()?;
-        self.command.check(Action::Pause { scope })
+    /// The command that the arguments describe.
+    pub(in crate::commands) fn command(&self) -> Result<ControlCommand<'_>, Usage> {
+        Ok(ControlCommand {
+            group: self.group.name(),
+            flags: &self.command,
+            action: Action::Pause {
+                scope: self.target.scope()?,
+            },
+        })
     }
 }
 
 impl ResumeArgs {
-    pub(in crate::commands) fn check(&self) -> Result<(), Usage> {
-        let scope = self.target.scope()?;
-        self.command.check(Action::Resume { scope })
+    /// The command that the arguments describe.
+    pub(in crate::commands) fn command(&self) -> Result<ControlCommand<'_>, Usage> {
+        Ok(ControlCommand {
+            group: self.group.name(),
+            flags: &self.command,
+            action: Action::Resume {
+                scope: self.target.scope()?,
+            },
+        })
     }
-}
-
-/// Gives the command to pause.
-pub(in crate::commands) async fn run(
-    connection: &ConnectionArgs,
-    args: PauseArgs,
-) -> anyhow::Result<Ending> {
-    let scope = args.target.scope()?;
-    give(
-        connection,
-        args.group.name(),
-        args.command,
-        Action::Pause { scope },
-    )
-    .await
-}
-
-/// Gives the command to resume.
-pub(in crate::commands) async fn run_resume(
-    connection: &ConnectionArgs,
-    args: ResumeArgs,
-) -> anyhow::Result<Ending> {
-    let scope = args.target.scope()?;
-    give(
-        connection,
-        args.group.name(),
-        args.command,
-        Action::Resume { scope },
-    )
-    .await
 }

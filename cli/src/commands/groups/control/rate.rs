@@ -1,25 +1,28 @@
 //! `evenkeel groups rate`: limits the rate of a group.
 
-use super::give::{CommandArgs, give};
-use crate::arguments::connection::ConnectionArgs;
+use super::give::{CommandArgs, ControlCommand};
 use crate::arguments::group_args::GroupArg;
 use clap::Args;
 use evenkeel::control::Action;
-use evenkeel_program::exit::{Ending, Usage};
+use evenkeel_program::exit::Usage;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
-/// Limit how many records a second each member takes, until it is set to off.
+/// Limit the records per second that each member takes, until the limit is set to off.
 ///
-/// The limit is each member's own: a group of three takes three times as many. It outlives the
-/// members.
+/// The limit applies to each member: a group of three takes three times as many. It survives
+/// restarts. Parked records that are due are not limited. Safe to repeat; a new limit replaces the
+/// old one.
+///
+/// Exit codes: 0 answered, or kept for members that start; 1 refused; 5 not all members answered in
+/// time, and the limit stays in force.
 #[derive(Debug, Args)]
 #[command(allow_missing_positional = true)]
 pub(in crate::commands) struct RateArgs {
     #[command(flatten)]
     group: GroupArg,
 
-    /// Records a second and member, or off.
+    /// Records per second and member, at least 1; or off.
     #[arg(value_name = "RECORDS|off")]
     rate: Rate,
 
@@ -27,6 +30,7 @@ pub(in crate::commands) struct RateArgs {
     command: CommandArgs,
 }
 
+/// A limit, or none for `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rate(Option<NonZeroU32>);
 
@@ -37,31 +41,24 @@ impl FromStr for Rate {
         match text {
             "off" => Ok(Self(None)),
             text => text.parse().map(|rate| Self(Some(rate))).map_err(|_| {
-                "a rate is a number of records from 1, or off; to take none, pause".to_owned()
+                "a rate is a number of records from 1, or off; to take none, pause the group"
+                    .to_owned()
             }),
         }
     }
 }
 
 impl RateArgs {
-    fn action(&self) -> Action {
-        Action::Rate {
-            records_per_second: self.rate.0,
-        }
+    /// The command that the arguments describe.
+    pub(in crate::commands) fn command(&self) -> Result<ControlCommand<'_>, Usage> {
+        Ok(ControlCommand {
+            group: self.group.name(),
+            flags: &self.command,
+            action: Action::Rate {
+                records_per_second: self.rate.0,
+            },
+        })
     }
-
-    pub(in crate::commands) fn check(&self) -> Result<(), Usage> {
-        self.command.check(self.action())
-    }
-}
-
-/// Gives the command.
-pub(in crate::commands) async fn run(
-    connection: &ConnectionArgs,
-    args: RateArgs,
-) -> anyhow::Result<Ending> {
-    let action = args.action();
-    give(connection, args.group.name(), args.command, action).await
 }
 
 #[cfg(test)]

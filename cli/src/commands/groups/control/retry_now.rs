@@ -1,17 +1,19 @@
 //! `evenkeel groups retry-now`: retries waiting records immediately.
 
-use super::give::{CommandArgs, give};
+use super::give::{CommandArgs, ControlCommand};
 use super::target::RecordOrTargetArgs;
-use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::group_args::GroupArg;
 use clap::Args;
 use evenkeel::control::Action;
-use evenkeel_program::exit::{Ending, Usage};
+use evenkeel_program::exit::Usage;
 
-/// Try failed records again at once that wait for their next attempt.
+/// Retry records that wait for their next attempt, in place or parked, at once.
 ///
-/// Those that wait for a dependency that is down go on waiting for its probe. The attempt counts
-/// like any other.
+/// The attempt counts like any other. Records that wait for a dependency still wait for its probe.
+/// For the whole group, records that the flood guard stopped continue, too. A named key continues
+/// even if it is held.
+///
+/// Exit codes: 0 answered; 1 refused; 5 not all owners answered in time.
 #[derive(Debug, Args)]
 pub(in crate::commands) struct RetryNowArgs {
     #[command(flatten)]
@@ -25,23 +27,14 @@ pub(in crate::commands) struct RetryNowArgs {
 }
 
 impl RetryNowArgs {
-    pub(in crate::commands) fn check(&self) -> Result<(), Usage> {
-        let scope = self.target.scope()?;
-        self.command.check(Action::RetryNow { scope })
+    /// The command that the arguments describe.
+    pub(in crate::commands) fn command(&self) -> Result<ControlCommand<'_>, Usage> {
+        Ok(ControlCommand {
+            group: self.group.name(),
+            flags: &self.command,
+            action: Action::RetryNow {
+                scope: self.target.scope()?,
+            },
+        })
     }
-}
-
-/// Gives the command.
-pub(in crate::commands) async fn run(
-    connection: &ConnectionArgs,
-    args: RetryNowArgs,
-) -> anyhow::Result<Ending> {
-    let scope = args.target.scope()?;
-    give(
-        connection,
-        args.group.name(),
-        args.command,
-        Action::RetryNow { scope },
-    )
-    .await
 }

@@ -1,27 +1,29 @@
-//! `evenkeel groups skip`: settles one record without handling it.
+//! `evenkeel groups skip`: dead-letters one record without handling it.
 
-use super::give::{CommandArgs, give};
-use crate::arguments::connection::ConnectionArgs;
+use super::give::{CommandArgs, ControlCommand};
 use crate::arguments::group_args::GroupArg;
 use clap::Args;
 use evenkeel::control::Action;
 use evenkeel::kafka::RecordPosition;
-use evenkeel_program::exit::{Ending, Usage};
+use evenkeel_program::exit::Usage;
 
-/// Settle one record without handling it, so that what waits behind it goes on.
+/// Dead-letter one record without handling it, so that the records behind it continue.
 ///
-/// The record goes to the group's dead-letter topic, marked as skipped, and from there it can be
-/// replayed. Skipped is what has not started, or waits for its next attempt; an attempt that runs
-/// may still succeed, and if it fails, it was the last.
+/// The record is written to the group's dead-letter topic with the stage skipped, and can be
+/// replayed. An attempt that is running may still succeed; if it fails, it was the last. Safe to
+/// repeat: a settled record is not skipped.
 ///
-/// A record of a batch that no client can read (readiness names it, and `groups lag` says so)
-/// stands for the whole batch: that is skipped without dead letters, as nothing of it is known.
+/// A record of a batch that no client can read (/readyz and groups lag name it) stands for the
+/// whole batch. The batch is skipped without dead letters, because its records are unknown.
+///
+/// Exit codes: 0 skipped, pending or already settled; 1 refused, or the record does not exist; 5
+/// the owner did not answer in time, and the command stays in force.
 #[derive(Debug, Args)]
 pub(in crate::commands) struct SkipArgs {
     #[command(flatten)]
     group: GroupArg,
 
-    /// The record.
+    /// The record in its source topic.
     #[arg(long, value_name = "TOPIC/PARTITION@OFFSET")]
     record: RecordPosition,
 
@@ -30,22 +32,14 @@ pub(in crate::commands) struct SkipArgs {
 }
 
 impl SkipArgs {
-    fn action(&self) -> Action {
-        Action::Skip {
-            record: self.record.clone(),
-        }
+    /// The command that the arguments describe.
+    pub(in crate::commands) fn command(&self) -> Result<ControlCommand<'_>, Usage> {
+        Ok(ControlCommand {
+            group: self.group.name(),
+            flags: &self.command,
+            action: Action::Skip {
+                record: self.record.clone(),
+            },
+        })
     }
-
-    pub(in crate::commands) fn check(&self) -> Result<(), Usage> {
-        self.command.check(self.action())
-    }
-}
-
-/// Gives the command.
-pub(in crate::commands) async fn run(
-    connection: &ConnectionArgs,
-    args: SkipArgs,
-) -> anyhow::Result<Ending> {
-    let action = args.action();
-    give(connection, args.group.name(), args.command, action).await
 }

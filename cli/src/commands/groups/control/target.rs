@@ -1,11 +1,14 @@
 //! The scope of a command, from its arguments. Pure.
+//!
+//! Three structs, each with one more choice: a place (group, topic, partition), a place or a key, a
+//! place or a key or a record. A command takes the one whose scopes its action allows.
 
 use clap::Args;
 use evenkeel::control::Scope;
 use evenkeel::kafka::RecordPosition;
 use evenkeel_program::exit::Usage;
 
-/// The whole group, unless a topic or a partition is named.
+/// A topic or a partition. Without either flag, the whole group.
 #[derive(Debug, Args)]
 pub(super) struct PlaceArgs {
     /// Only this topic.
@@ -31,13 +34,13 @@ impl PlaceArgs {
     }
 }
 
-/// What [`PlaceArgs`] says, unless a key is named.
+/// The scope of [`PlaceArgs`], or one key.
 #[derive(Debug, Args)]
 pub(super) struct TargetArgs {
     #[command(flatten)]
     place: PlaceArgs,
 
-    /// Only this key of --topic: its parked records go on, also where it is held.
+    /// Only this key of --topic; its parked records continue even if the key is held.
     #[arg(
         long,
         value_name = "KEY",
@@ -60,14 +63,18 @@ impl TargetArgs {
     }
 }
 
-/// One record, or what [`TargetArgs`] says.
+/// The scope of [`TargetArgs`], or one record.
 #[derive(Debug, Args)]
 pub(super) struct RecordOrTargetArgs {
     #[command(flatten)]
     target: TargetArgs,
 
     /// Only this record.
-    #[arg(long, value_name = "TOPIC/PARTITION@OFFSET", conflicts_with_all = ["topic", "partition", "key"])]
+    #[arg(
+        long,
+        value_name = "TOPIC/PARTITION@OFFSET",
+        conflicts_with_all = ["topic", "partition", "key"]
+    )]
     record: Option<RecordPosition>,
 }
 

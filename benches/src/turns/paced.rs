@@ -1,0 +1,177 @@
+//! Records at a steady rate, and the time of each from its publication to its handler.
+
+use crate::turns::run::quantile;
+use anyhow::bail;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::time::MissedTickBehavior;
+
+/// Time limit for the last records to arrive.
+const STRAGGLERS: Duration = Duration::from_secs(30);
+
+/// The rate in records per second. Records of the first seconds, while the group forms, do not
+/// count.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) per_second: u64,
+    pub(crate) warm_up: Duration,
+    pub(crate) for_: Duration,
+}
+
+/// The publication time and the handler's start time of each record, by number.
+pub(crate) struct Paced {
+    pace: Pace,
+    begun: Instant,
+    /// Nanoseconds since `begun`. 0: not yet.
+    sent: Vec<AtomicU64>,
+    seen: Vec<AtomicU64>,
+    left: AtomicU64,
+    twice: AtomicU64,
+}
+
+impl Paced {
+    pub(crate) fn new(pace: Pace) -> Self {
+        let records = pace.per_second * (pace.warm_up + pace.for_).as_secs();
+        let empty = || (0..records).map(|_| AtomicU64::new(0)).collect();
+        Self {
+            pace,
+            begun: Instant::now(),
+            sent: empty(),
+            seen: empty(),
+            left: AtomicU64::new(records),
+            twice: AtomicU64::new(0),
+        }
+    }
+
+    /// The time since the start.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Publishes every record at its time.
+    pub(crate) async fn publish<F: Future<Output = anyhow::Result<()>>>(
+        &self,
+        mut publish: impl FnMut(u64) -> F,
+    ) -> anyhow::Result<()> {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1) / self.pace.per_second as u32);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        for number in 0..self.sent.len() {
+            ticks.tick().await;
+            self.sent[number].store(self.now(), Ordering::Relaxed);
+            publish(number as u64).await?;
+        }
+        Ok(())
+    }
+
+    /// Registers the start of a record's handler. The value is the record's number.
+    pub(crate) fn see(&self, value: Option<&[u8]>) {
+        let number = std::str::from_utf8(value.unwrap_or_default())
+            .ok()
+            .and_then(|value| value.parse::<usize>().ok());
+        let Some(seen) = number.and_then(|number| self.seen.get(number)) else {
+            return;
+        };
+        let now = self.now();
+        match seen.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => self.left.fetch_sub(1, Ordering::Relaxed),
+            Err(_) => self.twice.fetch_add(1, Ordering::Relaxed),
+        };
+    }
+
+    /// Waits until every record was handled.
+    ///
+    /// # Errors
+    /// If a record does not arrive, or arrived before it was published: another process writes to
+    /// the topic.
+    pub(crate) async fn all_seen(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + STRAGGLERS;
+        while self.left.load(Ordering::Relaxed) > 0 {
+            if Instant::now() > deadline {
+                let left = self.left.load(Ordering::Relaxed);
+                bail!(
+                    "wrong answer: {left} of {} records did not come",
+                    self.sent.len()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let at = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        if (self.seen.iter().zip(&self.sent)).any(|(seen, sent)| at(seen) < at(sent)) {
+            bail!("wrong answer: a record came before it was published");
+        }
+        Ok(())
+    }
+
+    /// Fails if a record was handled more than once.
+    pub(crate) fn none_twice(&self) -> anyhow::Result<()> {
+        match self.twice() {
+            0 => Ok(()),
+            twice => bail!("wrong answer: {twice} records were handled more than once"),
+        }
+    }
+
+    /// The number of records that were handled more than once.
+    pub(crate) fn twice(&self) -> u64 {
+        self.twice.load(Ordering::Relaxed)
+    }
+
+    /// The number of records in the counted time.
+    pub(crate) fn counted(&self) -> u64 {
+        self.pace.per_second * self.pace.for_.as_secs()
+    }
+
+    /// Milliseconds from publication to handler of the counted records that `pick` selects: median,
+    /// 99th percentile and maximum, as details with this prefix.
+    pub(crate) fn latency(
+        &self,
+        prefix: &str,
+        pick: impl Fn(u64) -> bool,
+    ) -> BTreeMap<String, f64> {
+        let first = (self.pace.per_second * self.pace.warm_up.as_secs()) as usize;
+        let at = |of: &AtomicU64| of.load(Ordering::Relaxed) as f64;
+        let mut milliseconds: Vec<f64> = (first..self.sent.len())
+            .filter(|number| pick(*number as u64))
+            .map(|number| (at(&self.seen[number]) - at(&self.sent[number])) / 1e6)
+            .collect();
+        [("p50_ms", 0.5), ("p99_ms", 0.99), ("max_ms", 1.0)]
+            .map(|(name, share)| {
+                (
+                    format!("{prefix}{name}"),
+                    quantile(&mut milliseconds, share),
+                )
+            })
+            .into()
+    }
+
+    fn now(&self) -> u64 {
+        self.begun.elapsed().as_nanos() as u64 + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn warm_up_does_not_count_and_a_second_time_is_noticed() {
+        let paced = Paced::new(Pace {
+            per_second: 10,
+            warm_up: Duration::from_secs(1),
+            for_: Duration::from_secs(2),
+        });
+        paced
+            .publish(|number| {
+                paced.see(Some(number.to_string().as_bytes()));
+                std::future::ready(Ok(()))
+            })
+            .await
+            .expect("published");
+        paced.all_seen().await.expect("all came");
+        paced.see(Some(b"29"));
+        paced.see(Some(b"nonsense"));
+        assert_eq!((paced.counted(), paced.twice()), (20, 1));
+        assert!(paced.latency("", |_| true)["max_ms"] < 1_000.0);
+    }
+}

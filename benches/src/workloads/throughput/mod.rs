@@ -1,0 +1,7 @@
+//! Events per second.
+
+pub(super) mod consume;
+pub(super) mod decode;
+pub(super) mod keys;
+pub(super) mod publish;
+pub(super) mod slow;

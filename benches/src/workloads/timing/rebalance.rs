@@ -1,0 +1,146 @@
+//! `rebalance`: a second member joins and leaves at 500 records per second. How long does a record
+//! wait?
+//!
+//! `raw` is two `BaseConsumer` loops with the cooperative-sticky assignor and automatic commits.
+//! The value is the longest time from publication to handler. `twice` counts records that were
+//! handled again.
+
+use super::latency::{publisher, send};
+use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
+use crate::turns::paced::{Pace, Paced};
+use crate::turns::run::raw_config;
+use crate::turns::usage::resident_max_mib;
+use evenkeel::consumer::{Consumer, ConsumerSettings};
+use evenkeel::event::Record;
+use evenkeel::handler::Router;
+use evenkeel::testing::unique;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Message;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const PACE: Pace = Pace {
+    per_second: 500,
+    warm_up: Duration::from_secs(5),
+    for_: Duration::from_secs(12),
+};
+const SECOND_JOINS: Duration = Duration::from_secs(7);
+const SECOND_LEAVES: Duration = Duration::from_secs(12);
+
+pub(crate) fn plan() -> Plan {
+    let contestant = |name| Contestant { name, data: None };
+    Plan {
+        title: "the longest wait of a record while a second member joins and leaves".to_owned(),
+        unit: "ms",
+        contestants: ["raw", "evenkeel"].map(contestant).into(),
+        aims: vec![
+            Aim::new("evenkeel", Figure::RatioTo("raw"), Bound::AtMost(1.3)),
+            Aim::new("evenkeel", Figure::Detail("twice"), Bound::AtMost(0.0)),
+        ],
+        runs: 3,
+    }
+}
+
+pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
+    let paced = Arc::new(Paced::new(PACE));
+    let publisher = publisher(spec)?;
+    let publishing = paced.publish(|number| {
+        send(
+            &publisher,
+            &spec.topic,
+            format!("k{}", number % 1_000),
+            number,
+        )
+    });
+    let group = unique("bench-rebalance");
+    let member = || -> anyhow::Result<Member> {
+        if spec.contestant == "raw" {
+            raw(spec, &group, &paced)
+        } else {
+            evenkeel(spec, &group, &paced)
+        }
+    };
+    let members = async {
+        let first = member()?;
+        tokio::time::sleep(SECOND_JOINS.saturating_sub(paced.elapsed())).await;
+        let second = member()?;
+        tokio::time::sleep(SECOND_LEAVES.saturating_sub(paced.elapsed())).await;
+        second.stop().await?;
+        anyhow::Ok(first)
+    };
+    let (published, first) = tokio::join!(publishing, members);
+    published?;
+    paced.all_seen().await?;
+    first?.stop().await?;
+    let mut details = paced.latency("", |_| true);
+    details.insert("twice".to_owned(), paced.twice() as f64);
+    Ok(Turn {
+        value: details["max_ms"],
+        us_per_message: None,
+        rss_mib: resident_max_mib()?,
+        details,
+    })
+}
+
+/// A running member of the group.
+struct Member {
+    stop: CancellationToken,
+    running: tokio::task::JoinHandle<anyhow::Result<()>>,
+}
+
+impl Member {
+    async fn stop(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        self.running.await?
+    }
+}
+
+fn raw(spec: &Spec, group: &str, paced: &Arc<Paced>) -> anyhow::Result<Member> {
+    let consumer: BaseConsumer = raw_config(spec)
+        .set("group.id", group)
+        .set("enable.auto.commit", "true")
+        .set("auto.commit.interval.ms", "1000")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .create()?;
+    consumer.subscribe(&[&spec.topic])?;
+    let (stop, seen) = (CancellationToken::new(), Arc::clone(paced));
+    let stopped = Arc::new(AtomicBool::new(false));
+    let (flag, cancelled) = (Arc::clone(&stopped), stop.clone());
+    tokio::spawn(async move {
+        cancelled.cancelled().await;
+        flag.store(true, Ordering::Relaxed);
+    });
+    let running = tokio::task::spawn_blocking(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            if let Some(record) = consumer.poll(Duration::from_millis(100)) {
+                seen.see(record?.payload());
+            }
+        }
+        consumer.unsubscribe();
+        // Leaving the group takes further polls.
+        for _ in 0..5 {
+            consumer.poll(Duration::from_millis(100));
+        }
+        Ok(())
+    });
+    Ok(Member { stop, running })
+}
+
+fn evenkeel(spec: &Spec, group: &str, paced: &Arc<Paced>) -> anyhow::Result<Member> {
+    let seen = Arc::clone(paced);
+    let router = Router::new().raw(move |record: Record| {
+        seen.see(record.value());
+        std::future::ready(())
+    });
+    let settings = ConsumerSettings::new(group, [spec.topic.clone()]);
+    let consumer = Consumer::new(spec.kafka()?, settings, router)?;
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    let running = tokio::spawn(async move {
+        consumer.run(stopped).await?;
+        Ok(())
+    });
+    Ok(Member { stop, running })
+}

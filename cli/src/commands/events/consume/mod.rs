@@ -1,0 +1,376 @@
+//! `evenkeel consume`: prints the records of topics, without a group.
+//!
+//! Flags and formats follow kcat, so that its users need not learn new ones: `-o` is a format or a
+//! position, `-f` takes kcat's tokens, and JSON lines have kcat's names.
+//!
+//! - [`position`]: starts and ends; [`filter`]: which records are printed
+//!
+//! Reading runs on a blocking thread. It checks for a signal every [`POLL_TIMEOUT`], and ends with
+//! what it has printed so far. An outage ends a read to the end, and only delays a read that
+//! follows the topics.
+
+mod filter;
+pub(in crate::commands) mod position;
+
+use crate::arguments::connection::ConnectionArgs;
+use crate::output::kcat_format::Format;
+use crate::output::stderr::say;
+use crate::record_json;
+use clap::builder::{EnumValueParser, PossibleValue, TypedValueParser};
+use clap::{Args, ValueEnum};
+use evenkeel::kafka::reader::{LogRecord, Reader, Reading, Start};
+use evenkeel::kafka::{KafkaConfig, KafkaError};
+use evenkeel_program::exit::{Ending, Usage};
+use evenkeel_program::stdout::Stdout;
+use evenkeel_program::stop::Stop;
+use filter::{Filter, Filters};
+use position::Position;
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::time::Duration;
+
+/// Print the records of topics, without joining a group.
+///
+/// Commits nothing and disturbs no consumer. Without --until-end or --count it follows the topics
+/// until it is stopped. A partition ends at a batch that cannot be read; the other partitions
+/// continue.
+///
+/// Exit codes: 0 all were printed; 1 a batch cannot be read; 130, 143 stopped by a signal.
+#[derive(Debug, Args)]
+pub(crate) struct ConsumeArgs {
+    /// Topics to read.
+    #[arg(required_unless_present = "topic", value_name = "TOPIC")]
+    topics: Vec<String>,
+
+    /// Topic to read, as in kcat.
+    #[arg(short, value_name = "TOPIC")]
+    topic: Vec<String>,
+
+    /// Where to start: beginning, end, an offset, -N (N before the end), or a time: @TIME, -1h,
+    /// 2026-05-01T12:00:00Z; e@TIME is where to stop [default: beginning].
+    ///
+    /// TIME is milliseconds since the epoch, a time such as 2026-05-01T12:00:00Z, or an age such as
+    /// -1h.
+    #[arg(long, value_name = "POSITION", allow_hyphen_values = true)]
+    from: Vec<Position>,
+
+    /// Only this partition; may be repeated.
+    #[arg(short, long, value_name = "NUMBER")]
+    partition: Vec<i32>,
+
+    /// Exit at the end that each partition had at the start.
+    #[arg(short = 'e', long)]
+    until_end: bool,
+
+    /// Exit after printing this many records.
+    #[arg(short = 'n', long, visible_short_alias = 'c', value_name = "RECORDS")]
+    count: Option<u64>,
+
+    /// Only records that match, for example type=shop.order-*.v1 or key=4711; may be repeated.
+    ///
+    /// FIELD is type, source, id, subject or key; in PATTERN, * and ? are wildcards. Patterns of
+    /// one field are alternatives; different fields must all match.
+    #[arg(long, value_name = "FIELD=PATTERN")]
+    filter: Vec<Filter>,
+
+    /// Format of a record in kcat's tokens: %t %p %o %T %h %k %K %s (or %v) %S %R, \n \t \xNN.
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        value_parser = Format::parse,
+        conflicts_with = "json"
+    )]
+    format: Option<Format>,
+
+    /// Output format. Also takes a position, as kcat's -o does; it means the same as --from.
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        allow_hyphen_values = true,
+        value_parser = WrittenParser
+    )]
+    output: Vec<Written>,
+
+    /// One JSON object per line, as --output jsonl.
+    #[arg(short = 'J')]
+    json: bool,
+
+    /// Write every record at once, also into a pipe.
+    #[arg(short, long)]
+    unbuffered: bool,
+
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+}
+
+/// The output formats of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum RecordOutput {
+    /// The value and a line end, or as --format defines.
+    Text,
+    /// One JSON array.
+    Json,
+    /// One JSON object per line, with kcat's names and `ce`, the CloudEvents attributes.
+    Jsonl,
+}
+
+/// What follows `-o`: a format, as in every command, or a position, as in kcat. No text is both.
+#[derive(Debug, Clone, Copy)]
+enum Written {
+    /// An output format.
+    Format(RecordOutput),
+    /// A start or an end.
+    From(Position),
+}
+
+/// Parses [`Written`], and lists the formats for help and shell completion.
+#[derive(Debug, Clone, Copy)]
+struct WrittenParser;
+
+impl TypedValueParser for WrittenParser {
+    type Value = Written;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Written, clap::Error> {
+        let formats = EnumValueParser::<RecordOutput>::new();
+        let wrong = match formats.parse_ref(command, argument, value) {
+            Ok(format) => return Ok(Written::Format(format)),
+            Err(wrong) => wrong,
+        };
+        match value.to_str().map(str::parse) {
+            Some(Ok(position)) => Ok(Written::From(position)),
+            Some(Err(reason)) if value == "stored" => {
+                let error = clap::Error::raw(clap::error::ErrorKind::ValueValidation, reason);
+                Err(error.with_cmd(command))
+            }
+            _ => Err(wrong),
+        }
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let formats = RecordOutput::value_variants().iter();
+        Some(Box::new(formats.filter_map(ValueEnum::to_possible_value)))
+    }
+}
+
+/// How long the reader waits for a record between two checks for a stop.
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Reads on a thread of its own, because reading blocks.
+pub(crate) async fn run(args: ConsumeArgs, stop: Stop) -> anyhow::Result<Ending> {
+    let work = Work {
+        kafka: args.connection.kafka()?,
+        timeout: args.connection.timeout(),
+        follow: !args.until_end,
+        count: args.count.unwrap_or(u64::MAX),
+        filters: Filters::new(args.filter.clone()),
+        unbuffered: args.unbuffered,
+        shape: shape(&args)?,
+        reading: reading(args)?,
+    };
+    tokio::task::spawn_blocking(move || work.run(&stop)).await?
+}
+
+/// The form of the output. Rejects flags that contradict each other.
+fn shape(args: &ConsumeArgs) -> Result<Shape, Usage> {
+    let formats = args.output.iter().filter_map(|written| match written {
+        Written::Format(format) => Some(*format),
+        Written::From(_) => None,
+    });
+    let formats: Vec<RecordOutput> = formats.collect();
+    let usage = |text: &str| Err(Usage(text.to_owned()));
+    match (formats.as_slice(), args.json, &args.format) {
+        ([_, _, ..], ..) => usage("--output is given twice"),
+        ([_], true, _) => usage("-J is short for --output jsonl: give one of them"),
+        ([_], _, Some(_)) => usage("--format is for text: give it or --output"),
+        ([RecordOutput::Jsonl], ..) | ([], true, _) => Ok(Shape::JsonLines),
+        ([RecordOutput::Json], ..) => Ok(Shape::JsonArray),
+        ([RecordOutput::Text] | [], ..) => {
+            let format = args.format.clone();
+            Ok(Shape::Text(format.unwrap_or_else(Format::value_lines)))
+        }
+    }
+}
+
+/// The part of the topics to read. A position may come from `--from` or, as in kcat, from `-o`.
+fn reading(args: ConsumeArgs) -> anyhow::Result<Reading> {
+    let mut start = None;
+    let mut end = args.until_end.then_some(Start::End);
+    let also = args.output.iter().filter_map(|written| match written {
+        Written::Format(_) => None,
+        Written::From(position) => Some(*position),
+    });
+    for position in args.from.into_iter().chain(also) {
+        match position {
+            Position::Start(at) if start.replace(at).is_none() => {}
+            Position::Until(at) if end.is_none() => end = Some(at),
+            _ => {
+                let text =
+                    "at most one start and one end: --from is given twice, or e@ with --until-end";
+                return Err(Usage(text.to_owned()).into());
+            }
+        }
+    }
+    let mut topics = args.topics;
+    topics.extend(args.topic);
+    Ok(Reading::whole(topics)
+        .with_partitions(args.partition)
+        .with_start(start.unwrap_or(Start::Beginning))
+        .with_end(end))
+}
+
+/// The topics to read and the format.
+struct Work {
+    kafka: KafkaConfig,
+    timeout: Duration,
+    reading: Reading,
+    /// Whether to wait until an outage ends.
+    follow: bool,
+    /// How many records to print at most.
+    count: u64,
+    filters: Filters,
+    shape: Shape,
+    /// Whether to flush after each record.
+    unbuffered: bool,
+}
+
+impl Work {
+    /// Reads and prints until the end, the count, a signal, or the reader of the output has left.
+    fn run(self, stop: &Stop) -> anyhow::Result<Ending> {
+        let mut screen = Screen::new(self.shape, self.unbuffered);
+        let mut reader = Reader::open(&self.kafka, &self.reading, self.timeout)?;
+        let (mut shown, mut is_whole) = (0, true);
+        while shown < self.count && !reader.at_end() && !screen.has_left() {
+            if let Some(signal) = stop.requested() {
+                screen.finish()?;
+                return Ok(Ending::Stopped(signal));
+            }
+            match reader.next(POLL_TIMEOUT) {
+                Ok(Some(record)) => {
+                    if self.filters.admit(&record) {
+                        screen.show(&record)?;
+                        shown += 1;
+                    }
+                }
+                Ok(None) => screen.flush()?,
+                // The other partitions continue.
+                Err(KafkaError::UnreadableBatch(batch)) => {
+                    screen.flush()?;
+                    say!("{batch}; the rest of this partition is left out");
+                    is_whole = false;
+                }
+                Err(error) if self.follow && is_outage(&error) => {
+                    screen.flush()?;
+                    say!("{error}; retrying");
+                }
+                Err(error) => {
+                    screen.finish()?;
+                    return Err(error.into());
+                }
+            }
+        }
+        screen.finish()?;
+        match is_whole {
+            true => Ok(Ending::Done),
+            false => Ok(Ending::SomeFailed),
+        }
+    }
+}
+
+/// Whether the error may pass by itself: no broker can be reached, or TLS fails.
+fn is_outage(error: &KafkaError) -> bool {
+    matches!(
+        error,
+        KafkaError::Unreachable { .. } | KafkaError::Tls { .. }
+    )
+}
+
+/// The form of a record on standard output.
+enum Shape {
+    /// The tokens of a format, by default the value and a line end.
+    Text(Format),
+    /// One object per line.
+    JsonLines,
+    /// One array; its brackets are written with the first record and at the end.
+    JsonArray,
+}
+
+/// Standard output. A terminal receives each record immediately, with control characters escaped; a
+/// pipe receives blocks.
+struct Screen {
+    out: Stdout,
+    shape: Shape,
+    /// Whether to flush after each record.
+    at_once: bool,
+    /// The number of records so far.
+    shown: u64,
+    /// Buffer of a rendered record, reused.
+    scratch: Vec<u8>,
+}
+
+impl Screen {
+    fn new(shape: Shape, unbuffered: bool) -> Self {
+        let out = Stdout::new();
+        Self {
+            at_once: out.is_terminal() || unbuffered,
+            out,
+            shape,
+            shown: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Whether the reader has closed the output.
+    fn has_left(&self) -> bool {
+        self.out.has_left()
+    }
+
+    /// Prints one record. The text format escapes control characters on a terminal only.
+    fn show(&mut self, record: &LogRecord) -> anyhow::Result<()> {
+        self.scratch.clear();
+        match &self.shape {
+            Shape::Text(format) => {
+                format.render(record, self.out.is_terminal(), &mut self.scratch);
+                self.out.write_all(&self.scratch)?;
+            }
+            shape @ (Shape::JsonLines | Shape::JsonArray) => {
+                let json = serde_json::to_string(&record_json::of(record, None))?;
+                let before: &[u8] = match shape {
+                    Shape::JsonArray if self.shown == 0 => b"[\n",
+                    Shape::JsonArray => b",\n",
+                    _ => b"",
+                };
+                self.out.write_all(before)?;
+                self.out.write_json(&json)?;
+                if matches!(shape, Shape::JsonLines) {
+                    self.out.write_all(b"\n")?;
+                }
+            }
+        }
+        self.shown += 1;
+        if self.at_once {
+            self.out.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    /// Writes the end of a JSON array, and the buffer. Every way out of a read calls it, so the
+    /// output is valid JSON after a signal as well.
+    fn finish(&mut self) -> io::Result<()> {
+        if matches!(self.shape, Shape::JsonArray) {
+            let end: &[u8] = if self.shown == 0 { b"[]\n" } else { b"\n]\n" };
+            self.out.write_all(end)?;
+        }
+        self.out.flush()
+    }
+}

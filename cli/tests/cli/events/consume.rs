@@ -1,0 +1,110 @@
+//! `consume` prints the records of topics in every format, to the end or until it is stopped.
+
+use crate::support::tool::{Cluster, PATIENCE, end_of};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::ChildStdout;
+
+fn orders(count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(|number| format!("o-{number}"))
+}
+
+/// The next line of a command that goes on running.
+async fn next_line(lines: &mut Lines<BufReader<ChildStdout>>, why: &str) -> String {
+    let line = tokio::time::timeout(PATIENCE, lines.next_line()).await;
+    line.expect(why).expect("it can be read").expect(why)
+}
+
+#[tokio::test]
+async fn until_end_shows_every_record_once_in_partition_order_and_ends() {
+    let cluster = Cluster::with_topic(4).await;
+    cluster.publish_orders(orders(500)).await;
+    let records = cluster.records(&[]).await;
+    assert_eq!(records.len(), 500);
+    for partition in 0..4 {
+        let offsets: Vec<u64> = records
+            .iter()
+            .filter(|record| record["partition"] == partition)
+            .map(|record| record["offset"].as_u64().expect("it is a number"))
+            .collect();
+        let expected: Vec<u64> = (0..offsets.len() as u64).collect();
+        assert_eq!(offsets, expected);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_topic_ends_at_once() {
+    let cluster = Cluster::with_topic(2).await;
+    assert_eq!(cluster.records(&[]).await.len(), 0);
+    let array = ["consume", &cluster.topic, "-e", "--output", "json"];
+    assert_eq!(cluster.run(&array, "").await.code(0).out, "[]\n");
+}
+
+#[tokio::test]
+async fn the_start_the_count_and_the_format_are_as_in_kcat() {
+    let cluster = Cluster::with_topic(1).await;
+    cluster.publish_orders(orders(5)).await;
+    let check = async |more: &[&str], expected: &str| {
+        let mut args = vec!["tail", "-e", "-f", r"%o:%k\n", "-t", &cluster.topic];
+        args.extend(more);
+        assert_eq!(
+            cluster.run(&args, "").await.code(0).out,
+            expected,
+            "{more:?}"
+        );
+    };
+    check(&["-o", "3"], "3:o-3\n4:o-4\n").await;
+    check(&["-o", "-1"], "4:o-4\n").await;
+    check(&["-o", "-100", "-c", "2"], "0:o-0\n1:o-1\n").await;
+    check(&["-o", "end"], "").await;
+    check(&["-o", "beginning", "--filter", "key=*-2"], "2:o-2\n").await;
+    check(&["--filter", "type=shop.order-placed.*"], "").await;
+}
+
+#[tokio::test]
+async fn a_broken_pipe_ends_it_quietly() {
+    let cluster = Cluster::with_topic(1).await;
+    // More than a pipe and our own buffer hold, so that the rest of it has to be written after the pipe is closed.
+    cluster.publish_orders(orders(5_000)).await;
+    let mut child = cluster
+        .command(&["consume", &cluster.topic, "-J"])
+        .spawn()
+        .expect("the binary starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    next_line(&mut lines, "there are records").await;
+    drop(lines);
+    let run = end_of(child).await.code(0);
+    assert_eq!(run.err, "");
+}
+
+#[tokio::test]
+async fn it_follows_the_topic_until_a_signal_and_says_so_by_its_exit_code() {
+    let cluster = Cluster::with_topic(1).await;
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        cluster.publish_orders(orders(1)).await;
+        let mut child = cluster
+            .command(&["consume", &cluster.topic, "-J", "-o", "-1"])
+            .spawn()
+            .expect("the binary starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        next_line(&mut lines, "a record that waits in a buffer is passed on").await;
+        cluster.publish_orders(orders(1)).await;
+        next_line(&mut lines, "it follows the topic").await;
+        let pid = child.id().expect("it runs").to_string();
+        let kill = tokio::process::Command::new("kill")
+            .args([signal, &pid])
+            .status();
+        assert!(kill.await.expect("kill is there").success());
+        end_of(child).await.code(code);
+    }
+}
+
+#[tokio::test]
+async fn a_missing_topic_or_partition_is_named() {
+    let cluster = Cluster::with_topic(2).await;
+    let run = cluster.run(&["tail", "no-such-topic", "-e"], "").await;
+    assert!(run.code(1).err.contains("no-such-topic"));
+    let run = cluster
+        .run(&["tail", &cluster.topic, "-p", "7", "-e"], "")
+        .await;
+    assert!(run.code(1).err.contains("no partition 7"));
+}

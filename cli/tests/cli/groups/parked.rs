@@ -1,0 +1,372 @@
+//! Waiting keys are listed and shown, and a replay goes to the group that dead-lettered the record,
+//! and to no other.
+
+use crate::support::dead_letters::{Mailbox, header};
+use crate::support::tool::end_of;
+use evenkeel::consumer::{AfterDeadLetter, Consumer, ConsumerSettings};
+use evenkeel::event::{Event, EventType, OutgoingRecord, Record};
+use evenkeel::handler::{HandlerError, Router};
+use evenkeel::recovery::{FloodGuardPolicy, retry_topic};
+use evenkeel::testing::eventually;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// Keys and numbers in the order in which they were handled.
+type Handled = Arc<Mutex<Vec<(String, usize)>>>;
+
+#[derive(Serialize, Deserialize)]
+struct Happened {
+    number: usize,
+}
+
+impl EventType for Happened {
+    const TYPE: &'static str = "test.happened.v1";
+    const TOPIC: &'static str = "test";
+
+    fn key(&self) -> String {
+        String::new()
+    }
+}
+
+/// A member of the mailbox's group.
+struct Member {
+    handled: Handled,
+    stop: CancellationToken,
+    run: JoinHandle<()>,
+}
+
+impl Member {
+    /// Handles records, but those that `dies` picks.
+    fn start(
+        mailbox: &Mailbox,
+        settings: ConsumerSettings,
+        dies: impl Fn(&str, usize) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_failing(mailbox, settings, move |key, number| {
+            dies(key, number).then(|| HandlerError::permanent("no stock"))
+        })
+    }
+
+    /// Handles records, but those that `fails` picks.
+    fn start_failing(
+        mailbox: &Mailbox,
+        settings: ConsumerSettings,
+        fails: impl Fn(&str, usize) -> Option<HandlerError> + Send + Sync + 'static,
+    ) -> Self {
+        let (handled, stop) = (Handled::default(), CancellationToken::new());
+        let list = Arc::clone(&handled);
+        let handle = Arc::new(move |key: String, number: usize| {
+            let failure = fails(&key, number);
+            list.lock().expect("no panic").push((key, number));
+            failure.map_or(Ok(()), Err)
+        });
+        let handle_event = Arc::clone(&handle);
+        let router = Router::new()
+            .on(move |event: Event<Happened>| {
+                std::future::ready(handle_event(String::new(), event.data.number))
+            })
+            .raw(move |record: Record| {
+                let value = serde_json::from_slice(record.value().expect("a value"));
+                let Happened { number } = value.expect("JSON");
+                let key = String::from_utf8_lossy(record.key().expect("a key"));
+                std::future::ready(handle(key.into_owned(), number))
+            });
+        let consumer = Consumer::new(mailbox.kafka.config(), settings, router).expect("settings");
+        let stopped = stop.clone();
+        let run = tokio::spawn(async move {
+            consumer.run(stopped).await.expect("it ends well");
+        });
+        Self { handled, stop, run }
+    }
+
+    fn handled(&self) -> Vec<(String, usize)> {
+        self.handled.lock().expect("no panic").clone()
+    }
+
+    /// The numbers of a key in the order in which they were handled.
+    fn of(&self, key: &str) -> Vec<usize> {
+        let handled = self.handled().into_iter();
+        let own = handled.filter(|(found, _)| found == key);
+        own.map(|(_, number)| number).collect()
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.run.await.expect("it does not panic");
+    }
+}
+
+fn settings(mailbox: &Mailbox) -> ConsumerSettings {
+    let mut settings = ConsumerSettings::new(&mailbox.group, [&mailbox.source]);
+    settings.commit_interval = Duration::from_millis(100);
+    settings
+}
+
+/// A record of the source topic.
+fn record(mailbox: &Mailbox, (key, number): (&str, usize)) -> OutgoingRecord {
+    OutgoingRecord {
+        topic: mailbox.source.clone(),
+        ..mailbox.written(key, number, &[("id", b"1")])
+    }
+}
+
+/// Waits until a topic holds so many records.
+async fn reach(mailbox: &Mailbox, topic: &str, records: usize) {
+    eventually(&format!("{records} records in {topic}"), WITHIN, || async {
+        let names = mailbox.run(&["topics", "list", "-o", "jsonl"]).await.out;
+        let is_there = names.contains(&format!("\"{topic}\""));
+        (is_there && mailbox.read(topic).await.len() >= records).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_killed_twice_returns_each_dead_letter_once() {
+    const COUNT: usize = 10_000;
+    const KEYS: usize = 100;
+    let Some(mailbox) = Mailbox::new(3).await else {
+        return;
+    };
+    let retry = retry_topic(&mailbox.group, &mailbox.source);
+    let mut settings = settings(&mailbox);
+    // Half of them die, which is what the guard is there to stop.
+    settings.flood_guard = FloodGuardPolicy::OFF;
+    let member = Member::start(&mailbox, settings, |_, number| number % 2 == 0);
+    reach(&mailbox, &retry, 0).await;
+    mailbox.publish_letters(COUNT, KEYS, 3).await;
+    for reached in [1_000, 4_000] {
+        let mut replay = mailbox.start_replay(&["--rate", "1500"]);
+        reach(&mailbox, &retry, reached).await;
+        replay.kill().await.expect("it was still at work");
+    }
+    let done = end_of(mailbox.start_replay(&["-o", "jsonl"])).await.code(0);
+    assert_eq!(done.rows()[0]["to"], json!(retry));
+    // Half of them fail again, and come back after the end of the run that replayed them.
+    reach(&mailbox, &mailbox.letters, COUNT + COUNT / 2).await;
+    eventually("every letter was handled", WITHIN, || async {
+        (member.handled().len() >= COUNT).then_some(())
+    })
+    .await;
+    let handled = member.handled();
+    for key in 0..KEYS {
+        let of_key = handled.iter().map(|(_, number)| *number);
+        let of_key: Vec<usize> = of_key.filter(|number| number % KEYS == key).collect();
+        assert!(of_key.is_sorted(), "key {key}: {of_key:?}");
+    }
+    let mut numbers: Vec<usize> = handled.into_iter().map(|(_, number)| number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..COUNT).collect::<Vec<_>>(), "each once");
+    let letters = mailbox.read(&mailbox.letters).await;
+    let (first, second): (Vec<_>, Vec<_>) = letters
+        .iter()
+        .partition(|letter| header(&letter.headers, "evenkeel.dlq.replay-count").is_none());
+    assert_eq!((first.len(), second.len()), (COUNT, COUNT / 2));
+    for letter in second {
+        let value = |name| header(&letter.headers, name);
+        let number = crate::support::dead_letters::number_of(letter);
+        assert_eq!(value("evenkeel.dlq.replay-count").as_deref(), Some("1"));
+        assert_eq!(value("ce_id"), Some(format!("id-{number}")));
+        assert_eq!(value("__dlq.errors.message").as_deref(), Some("no stock"));
+        assert_eq!(value("__dlq.errors.topic"), Some(mailbox.source.clone()));
+        assert_eq!(value("__dlq.errors.offset"), Some(number.to_string()));
+    }
+    assert_eq!(
+        mailbox.read(&mailbox.source).await.len(),
+        0,
+        "no other group sees anything"
+    );
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_key_is_listed_and_goes_on_with_the_replay_of_its_dead_letter() {
+    let Some(mailbox) = Mailbox::new(1).await else {
+        return;
+    };
+    let mut settings = settings(&mailbox);
+    settings.after_dead_letter = AfterDeadLetter::HoldKey;
+    let mended = Arc::new(AtomicBool::new(false));
+    let is_mended = Arc::clone(&mended);
+    let member = Member::start(&mailbox, settings, move |key, number| {
+        key == "held" && number == 3 && !is_mended.load(Ordering::SeqCst)
+    });
+    let steps = (0..6).flat_map(|number| ["held", "other"].map(|key| (key, number)));
+    mailbox.publish(steps.map(|at| record(&mailbox, at))).await;
+    let list = ["parked", "list", &mailbox.group, "-o", "jsonl"];
+    let row = eventually(
+        "the key is listed as held, with two records",
+        WITHIN,
+        || async {
+            let rows = mailbox.run(&list).await.rows();
+            rows.into_iter()
+                .find(|row| row["records"] == 2 && !row["held_for"].is_null())
+        },
+    )
+    .await;
+    assert_eq!(row["key"], "held");
+    assert_eq!(row["held_for"], json!(format!("{}/0@6", mailbox.source)));
+    let show = [
+        "parked",
+        "show",
+        &mailbox.group,
+        "--key",
+        "held",
+        "-o",
+        "jsonl",
+    ];
+    assert_eq!(mailbox.run(&show).await.code(0).rows().len(), 2);
+    let unknown = ["parked", "show", &mailbox.group, "--key", "other"];
+    assert!(
+        mailbox
+            .run(&unknown)
+            .await
+            .code(1)
+            .err
+            .contains("parked list")
+    );
+    assert_eq!(
+        (member.of("held"), member.of("other").len()),
+        (vec![0, 1, 2, 3], 6)
+    );
+    mended.store(true, Ordering::SeqCst);
+    end_of(mailbox.start_replay(&[])).await.code(0);
+    eventually("the key goes on", WITHIN, || async {
+        (member.of("held") == [0, 1, 2, 3, 3, 4, 5]).then_some(())
+    })
+    .await;
+    eventually("nothing is listed", WITHIN, || async {
+        mailbox.run(&list).await.rows().is_empty().then_some(())
+    })
+    .await;
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_waits_is_released_and_a_record_of_it_dropped_by_command() {
+    let Some(mailbox) = Mailbox::new(2).await else {
+        return;
+    };
+    let mut settings = settings(&mailbox);
+    settings.after_dead_letter = AfterDeadLetter::HoldKey;
+    settings.retry.attempts_max = 1;
+    settings.retry.park_delays = vec![Duration::from_secs(3_600); 9];
+    let member = Member::start_failing(&mailbox, settings, |key, number| match (key, number) {
+        ("held", 1) => Some(HandlerError::permanent("no stock")),
+        ("waits", 1) => Some(HandlerError::transient("not now")),
+        _ => None,
+    });
+    let steps = (0..4).flat_map(|number| ["held", "waits"].map(|key| (key, number)));
+    mailbox.publish(steps.map(|at| record(&mailbox, at))).await;
+    let list = ["parked", "list", &mailbox.group, "-o", "jsonl"];
+    eventually("both keys wait with all behind them", WITHIN, || async {
+        let rows = mailbox.run(&list).await.rows();
+        let records = |key: &str| {
+            rows.iter()
+                .find(|row| row["key"] == key)
+                .map(|row| &row["records"])
+        };
+        (records("held") == Some(&json!(2)) && records("waits") == Some(&json!(3))).then_some(())
+    })
+    .await;
+    let command = async |what: &str, key: &str| {
+        let args = [
+            "parked",
+            what,
+            &mailbox.group,
+            "--key",
+            key,
+            "--why",
+            "test",
+            "-o",
+            "jsonl",
+        ];
+        mailbox.run(&args).await
+    };
+    let refused = command("drop", "held").await.code(1);
+    assert!(refused.out.contains("release it instead"), "{refused:?}");
+    let released = command("release", "held").await.code(0);
+    assert!(
+        released.out.contains("1 parked key is released"),
+        "{released:?}"
+    );
+    eventually("the held key goes on", WITHIN, || async {
+        (member.of("held") == [0, 1, 2, 3]).then_some(())
+    })
+    .await;
+    assert_eq!(member.of("waits"), [0, 1]);
+    command("release", "waits").await.code(0);
+    eventually("the key that waits is tried again", WITHIN, || async {
+        (member.of("waits") == [0, 1, 1]).then_some(())
+    })
+    .await;
+    command("drop", "waits").await.code(0);
+    eventually(
+        "what is behind the dropped record goes on",
+        WITHIN,
+        || async { (member.of("waits") == [0, 1, 1, 2, 3]).then_some(()) },
+    )
+    .await;
+    let letters = mailbox.read(&mailbox.letters).await;
+    let stages: Vec<_> = letters
+        .iter()
+        .map(|letter| header(&letter.headers, "evenkeel.dlq.error.stage"))
+        .collect();
+    assert_eq!(
+        stages,
+        [Some("handler".to_owned()), Some("skipped".to_owned())]
+    );
+    let history = ["groups", "history", &mailbox.group, "-o", "jsonl"];
+    let history = mailbox.run(&history).await.code(0).out;
+    assert!(
+        history.contains("retry-now") && history.contains("\"drop\""),
+        "{history}"
+    );
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_group_waits_for_because_it_is_down_is_described() {
+    let Some(mailbox) = Mailbox::new(1).await else {
+        return;
+    };
+    let is_down = Arc::new(AtomicBool::new(true));
+    let answers = Arc::clone(&is_down);
+    let member = Member::start_failing(&mailbox, settings(&mailbox), move |_, _| {
+        let outage = || HandlerError::outage("refused").dependency("bank");
+        answers.load(Ordering::SeqCst).then(outage)
+    });
+    let records = (0..50).map(|number| record(&mailbox, (&format!("k{number}"), number)));
+    mailbox.publish(records).await;
+    let describe = ["groups", "describe", &mailbox.group, "-o", "jsonl"];
+    eventually("the bank is said to be down", WITHIN, || async {
+        let run = mailbox.run(&describe).await;
+        let down = run.rows().first()?["down"].as_array()?.clone();
+        let [status] = down.as_slice() else {
+            return None;
+        };
+        assert_eq!(
+            (&status["dependency"], &status["reason"]),
+            (&json!("bank"), &json!("refused"))
+        );
+        assert!(run.err.contains("bank is down"), "{}", run.err);
+        Some(())
+    })
+    .await;
+    is_down.store(false, Ordering::SeqCst);
+    eventually("nothing is said to be down", WITHIN, || async {
+        let run = mailbox.run(&describe).await;
+        run.rows().first()?["down"]
+            .as_array()?
+            .is_empty()
+            .then_some(())
+    })
+    .await;
+    member.stop().await;
+}

@@ -1,0 +1,365 @@
+//! Runs a service: assembles store, publisher, router and consumer, from the flags to the exit
+//! code.
+//!
+//! [`options`]: the flags; [`config_file`]: the configuration file; [`inbox_purge`]: deletes old
+//! inbox rows.
+
+pub mod config_file;
+pub mod inbox_purge;
+pub mod options;
+
+use crate::effects;
+use anyhow::{Context, Result};
+use clap::{Args, Command, FromArgMatches};
+use evenkeel::consumer::{Consumer, RunReport, StopWhen, Stopped};
+use evenkeel::handler::{Delivery, Outcome, Router};
+use evenkeel::inbox::{InboxError, SqliteInbox, SqliteSettings};
+use evenkeel::outbox::{Relay, SqliteOutbox};
+use evenkeel::publisher::{Publisher, PublisherSettings};
+use evenkeel::signals::{StopRequest, StopRequests, StopSignal};
+use evenkeel::telemetry::daemon::{Daemon, DaemonSettings};
+use evenkeel::telemetry::say;
+use evenkeel_program::exit::{self, Ending};
+use options::{Options, Settings};
+use std::convert::Infallible;
+use std::pin::pin;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// The definition of a daemon.
+#[derive(Debug, Clone, Copy)]
+pub struct Service {
+    /// Name of the service and of its consumer group. Its events have the source `/shop/<name>`.
+    pub name: &'static str,
+    /// Description of the service, one line of help.
+    pub about: &'static str,
+    /// Its tables (`CREATE TABLE IF NOT EXISTS …`), in addition to inbox and journal.
+    pub schema: &'static str,
+    /// Adds its handlers to a router.
+    pub handlers: fn(Router) -> Router,
+}
+
+/// A daemon's `main`: parses the flags, runs the service, prints errors to standard error.
+pub async fn main(service: &Service) -> ExitCode {
+    let matches = command(service).get_matches();
+    match Options::from_arg_matches(&matches) {
+        Ok(options) => exit(start(service, options).await),
+        Err(error) => error.exit(),
+    }
+}
+
+/// The end of every daemon's help.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0         Stopped after a clean drain, or the bound (--until-end, --idle) was reached
+  1         Failed
+  2         Wrong usage
+  3         The store belongs to another service
+  4         No broker can be reached
+  5         Not drained in time; unsettled records are redelivered
+  130, 143  SIGINT or SIGTERM stopped it before its bound, or a second one ended it at once";
+
+/// A service's command line: the flags of every daemon.
+pub fn command(service: &Service) -> Command {
+    let name = service.name;
+    Options::augment_args(Command::new(name))
+        .about(service.about)
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help(format!(
+            "Examples:\n  {name} --brokers localhost:9092 --admin 127.0.0.1:9101\n  \
+             {name} --until-end --store /tmp/{name}.db\n\n{EXIT_CODES}"
+        ))
+}
+
+/// The exit code of a run. Prints an error to standard error first.
+pub fn exit(result: Result<Ending>) -> ExitCode {
+    let is_of_another_service = |error: &anyhow::Error| {
+        let mut causes = error.chain().map(|cause| cause.downcast_ref());
+        causes.any(|cause| matches!(cause, Some(InboxError::Foreign { .. })))
+    };
+    match result {
+        Err(error) if is_of_another_service(&error) => {
+            say(&described(&error));
+            ExitCode::from(exit::FOUND_BAD)
+        }
+        result => exit::report(result, described),
+    }
+}
+
+fn described(error: &anyhow::Error) -> String {
+    format!("error: {}", exit::message(error))
+}
+
+/// Runs a service with these flags. Returns how it ended.
+///
+/// # Errors
+/// As for [`run`], and if a flag, a variable or the configuration file is invalid.
+pub async fn start(service: &Service, options: Options) -> Result<Ending> {
+    start_with(service, options, |router| router).await
+}
+
+/// [`start`] with a layer around the router, such as work that precedes a handler's transaction.
+///
+/// # Errors
+/// As for [`start`].
+pub async fn start_with<H: Handle>(
+    service: &Service,
+    options: Options,
+    around: impl FnOnce(Router) -> H,
+) -> Result<Ending> {
+    let settings = options.settings(service.name)?;
+    let bound = settings.consumer.stop_when;
+    let (report, signal) = run(service, settings, around).await?;
+    Ok(ending(bound, signal, &report))
+}
+
+/// The service that a consumer calls for each record: a router, or layers around one.
+pub trait Handle:
+    tower::Service<Delivery, Response = Outcome, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<H> Handle for H where
+    H: tower::Service<Delivery, Response = Outcome, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// Runs a service until it is stopped or reaches its bound. Returns the report, and the signal that
+/// stopped it.
+///
+/// # Errors
+/// If the store, the admin address or the cluster cannot be used, or the client fails permanently.
+pub async fn run<H: Handle>(
+    service: &Service,
+    settings: Settings,
+    around: impl FnOnce(Router) -> H,
+) -> Result<(RunReport, Option<StopSignal>)> {
+    let mut surroundings = DaemonSettings::new(service.name);
+    surroundings.admin = settings.admin;
+    surroundings.log_json = settings.log_json;
+    let daemon = Daemon::start(surroundings).await?;
+    let signal = first_signal()?;
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    let schema = [effects::SCHEMA, service.schema].concat();
+    let outbox = SqliteOutbox::open(&settings.store).await?;
+    let inbox = SqliteSettings::new(service.name, &schema).with_durability(settings.durability);
+    let inbox = SqliteInbox::open_with(&settings.store, &inbox)
+        .await?
+        .with_outbox(outbox.clone())?;
+    let catalogue = Arc::new(shop_schemas::catalogue()?);
+    let mut router = (service.handlers)(Router::new()).with_inbox(inbox.clone());
+    if settings.validate {
+        router = router.with_catalogue(Arc::clone(&catalogue));
+    }
+    let mut publishing = PublisherSettings::new(format!("/shop/{}", service.name));
+    publishing.catalogue = Some(catalogue);
+    let publisher = Publisher::new(&settings.kafka, publishing)?;
+    let deadline = StopDeadline::within(settings.consumer.drain_timeout);
+    let stop = daemon.stop.clone();
+    // The consumer cannot see the router inside a layer.
+    router.validate()?;
+    let consuming = Consumer::new(settings.kafka, settings.consumer, around(router))?
+        .with_publisher(publisher.clone())
+        .with_health(daemon.health.clone())
+        .run(daemon.stop);
+    let purging = inbox_purge::hourly(&inbox, settings.inbox_retention);
+    let until_stop = async {
+        stop.run_until_cancelled(purging).await;
+        deadline.begin();
+    };
+    let consuming = beside(consuming, until_stop);
+    let relay = Relay::new(outbox, publisher.clone()).with_health(daemon.health);
+    let consuming = Box::pin(async { Ok(consuming.await?) });
+    let report = with_relay(relay, &deadline, consuming).await?;
+    tracing::info!(
+        stopped = ?report.stopped,
+        received = report.received,
+        settled = report.settled,
+        duplicates = report.duplicates,
+        ignored = report.ignored,
+        dead_letters = report.dead_letters,
+        parked = report.parked,
+        clean = report.clean,
+        "run ended"
+    );
+    publisher.flush(deadline.left()).await?;
+    inbox.close().await;
+    Ok((report, signal.get().copied()))
+}
+
+/// The first signal that asks this process to stop, once it has arrived. The daemon acts on it.
+fn first_signal() -> std::io::Result<Arc<OnceLock<StopSignal>>> {
+    let mut requests = StopRequests::listen()?;
+    let signal = Arc::new(OnceLock::new());
+    let first = Arc::clone(&signal);
+    tokio::spawn(async move {
+        if let StopRequest::Stop(received) = requests.next().await {
+            first.get_or_init(|| received);
+        }
+    });
+    Ok(signal)
+}
+
+/// The deadline that all parts of a stop share.
+struct StopDeadline {
+    within: Duration,
+    begun: OnceLock<Instant>,
+}
+
+impl StopDeadline {
+    fn within(within: Duration) -> Self {
+        Self {
+            within,
+            begun: OnceLock::new(),
+        }
+    }
+
+    /// Starts the deadline, unless it has started. Returns its time.
+    fn begin(&self) -> Instant {
+        *self.begun.get_or_init(Instant::now) + self.within
+    }
+
+    /// The remaining time.
+    fn left(&self) -> Duration {
+        self.begin().saturating_duration_since(Instant::now())
+    }
+}
+
+/// Runs `run` to its end, with a relay that publishes the handlers' events to Kafka. A permanent
+/// error of the relay ends both.
+///
+/// After the last handlers, the rest of the outbox is published until the deadline of the stop.
+/// Another instance, or the next start, publishes what remains.
+async fn with_relay<T>(
+    relay: Relay,
+    deadline: &StopDeadline,
+    run: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let (stop, late) = (CancellationToken::new(), CancellationToken::new());
+    let relaying = Box::pin(relay.run_then_drain(stop.clone(), late.clone()));
+    let relaying = async { relaying.await.context("the outbox's relay failed") };
+    let running = async {
+        let ended = run.await;
+        stop.cancel();
+        ended
+    };
+    let limit = async {
+        stop.cancelled().await;
+        tokio::time::sleep_until(deadline.begin()).await;
+        late.cancel();
+        tracing::warn!(
+            "stop deadline reached: the outbox still has events; they will be published after the \
+             next start"
+        );
+    };
+    let both = async { tokio::try_join!(running, relaying) };
+    let (ended, _) = beside(both, limit).await?;
+    Ok(ended)
+}
+
+/// Runs `run` to its end, with `task` concurrently until then.
+async fn beside<T>(run: impl Future<Output = T>, task: impl Future) -> T {
+    let mut run = pin!(run);
+    tokio::select! {
+        outcome = &mut run => outcome,
+        _ = task => run.await,
+    }
+}
+
+/// The ending of a run. A signal is the normal end of a run without a bound.
+fn ending(bound: StopWhen, signal: Option<StopSignal>, report: &RunReport) -> Ending {
+    match report.stopped {
+        // Not drained in time: uncommitted records are redelivered.
+        _ if !report.clean => Ending::Unknown,
+        Stopped::Requested if bound != StopWhen::Endless => {
+            Ending::Stopped(signal.unwrap_or(StopSignal::Interrupt).number())
+        }
+        _ => Ending::Done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel::event::{Headers, OutgoingRecord};
+    use evenkeel::kafka::KafkaConfig;
+    use sqlx::ConnectOptions;
+    use sqlx::sqlite::SqliteConnectOptions;
+
+    #[test]
+    fn the_exit_code_says_how_the_run_ended() {
+        use StopSignal::{Interrupt, Terminate};
+        use Stopped::{BoundReached, Requested};
+        let (endless, bounded) = (StopWhen::Endless, StopWhen::UntilEnd);
+        for (bound, stopped, signal, clean, expected) in [
+            (endless, Requested, Some(Interrupt), true, exit::DONE),
+            (endless, Requested, Some(Terminate), true, exit::DONE),
+            (bounded, BoundReached, None, true, exit::DONE),
+            (bounded, Requested, Some(Interrupt), true, exit::INTERRUPTED),
+            (bounded, Requested, Some(Terminate), true, 143),
+            (bounded, Requested, None, true, exit::INTERRUPTED),
+            (endless, Requested, Some(Terminate), false, exit::NO_ANSWER),
+        ] {
+            let mut report = RunReport::new(stopped);
+            report.clean = clean;
+            assert_eq!(
+                ending(bound, signal, &report).code(),
+                expected,
+                "{bound:?} {report:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn the_parts_of_a_stop_share_one_deadline_also_while_the_brokers_are_away() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("service.db");
+        let outbox = SqliteOutbox::open(&path).await.expect("an outbox");
+        let record = OutgoingRecord {
+            topic: "t".to_owned(),
+            partition: None,
+            key: None,
+            value: None,
+            headers: Headers::new(),
+            timestamp_ms: None,
+        };
+        let options = SqliteConnectOptions::new().filename(&path);
+        let mut connection = options.connect().await.expect("a connection");
+        let written = outbox.publish_records(&mut connection, &[record]).await;
+        written.expect("written");
+        let settings = PublisherSettings::new("/test");
+        let publisher = Publisher::new(&KafkaConfig::new("127.0.0.1:1"), settings);
+        let publisher = publisher.expect("a publisher");
+
+        let (within, draining) = (Duration::from_secs(4), Duration::from_secs(3));
+        let (began, deadline) = (Instant::now(), StopDeadline::within(within));
+        let drain = async {
+            deadline.begin();
+            tokio::time::sleep(draining).await;
+            Ok(())
+        };
+        let relay = Relay::new(outbox, publisher.clone());
+        let stop = async {
+            with_relay(relay, &deadline, drain).await.expect("it ends");
+            publisher.flush(deadline.left()).await
+        };
+        let ended = tokio::time::timeout(within * 3, stop).await;
+        let unsent = ended.expect("it ends").expect_err("nobody took it");
+        assert_eq!(unsent.records, 1);
+        let took = began.elapsed();
+        assert!(took < within + Duration::from_secs(2), "{took:?}");
+    }
+}

@@ -1,0 +1,75 @@
+//! The development Kafka outlives the process that started it, and ends when told to.
+
+use crate::support::rerun;
+use evenkeel::testing::{KafkaKind, StartError, dev, real_kafka};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// Runs the test of this name again with a state directory of its own.
+fn runs_apart(test: &str, kind: KafkaKind, state: &Path) {
+    let status = rerun::this_test(test, kind)
+        .env("XDG_STATE_HOME", state)
+        .status()
+        .expect("this test again, as a process of its own");
+    assert!(status.success(), "{test} as a process of its own: {status}");
+}
+
+#[tokio::test]
+async fn a_development_kafka_is_found_again_until_it_is_taken_down() {
+    const TEST: &str = "testing::dev::a_development_kafka_is_found_again_until_it_is_taken_down";
+    let Some(kind) = rerun::asked_for() else {
+        if let Some(shared) = real_kafka()
+            .await
+            .filter(|kafka| kafka.kind() != KafkaKind::Auto)
+        {
+            let state = tempfile::tempdir().expect("a state directory");
+            runs_apart(TEST, shared.kind(), state.path());
+        }
+        return;
+    };
+    assert_eq!(dev::status().await.expect("no state yet"), None);
+    assert_eq!(dev::down().await.expect("nothing to end"), None);
+
+    let up = dev::up(kind, free_port()).await.expect("up");
+    assert_eq!(up.kind, kind);
+    TcpStream::connect(&up.brokers).expect("it listens");
+    assert_eq!(dev::status().await.expect("readable"), Some(up.clone()));
+    let again = dev::up(kind, free_port()).await.expect("up already");
+    assert_eq!(again, up, "a second start finds the first");
+
+    assert_eq!(dev::down().await.expect("down"), Some(up.clone()));
+    assert!(TcpStream::connect(&up.brokers).is_err());
+    assert_eq!(dev::status().await.expect("readable"), None);
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_before_anything_is_started() {
+    const TEST: &str = "testing::dev::a_port_in_use_is_named_before_anything_is_started";
+    let Some(kind) = rerun::asked_for() else {
+        let state = tempfile::tempdir().expect("a state directory");
+        return runs_apart(TEST, KafkaKind::Java, state.path());
+    };
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its address").port();
+    let error = dev::up(kind, port).await.expect_err("the port is taken");
+    assert!(matches!(error, StartError::PortTaken { .. }), "{error}");
+    assert!(error.to_string().contains(&port.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn the_mock_cluster_is_refused_as_a_development_kafka() {
+    const TEST: &str = "testing::dev::the_mock_cluster_is_refused_as_a_development_kafka";
+    if rerun::asked_for().is_none() {
+        let state = tempfile::tempdir().expect("a state directory");
+        return runs_apart(TEST, KafkaKind::Java, state.path());
+    }
+    let error = dev::up(KafkaKind::Mock, free_port())
+        .await
+        .expect_err("it would end with the command");
+    assert!(error.to_string().contains("foreground"), "{error}");
+}
