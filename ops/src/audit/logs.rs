@@ -116,12 +116,9 @@ impl Logs {
         committed: &BTreeMap<i32, i64>,
     ) -> Result<Vec<Stretch>, AuditError> {
         let spans = |start, end| -> Result<Vec<Span>, KafkaError> {
-            let reading = Reading {
-                topics: vec![self.topic.clone()],
-                partitions: Vec::new(),
-                start,
-                end: Some(end),
-            };
+            let reading = Reading::whole([&self.topic])
+                .with_start(start)
+                .with_end(end);
             let reader = Reader::open(&self.cluster.kafka, &reading, self.cluster.timeout)?;
             Ok(reader.spans().cloned().collect())
         };

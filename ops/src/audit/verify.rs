@@ -357,13 +357,7 @@ fn completed<'s>(
                     (identity, subject.content)
                 }
             };
-            InboxKey {
-                group: settings.group.clone(),
-                handler: handler.to_owned(),
-                source,
-                id,
-                content,
-            }
+            InboxKey::new(&settings.group, handler, source, id).with_content(content)
         }));
     }
     let found = match keys.is_empty() {

@@ -102,13 +102,7 @@ impl Record {
 
     fn delivery(&self, handler: &str) -> InboxKey {
         let (source, id) = self.identity();
-        InboxKey {
-            group: GROUP.to_owned(),
-            handler: handler.to_owned(),
-            source,
-            id,
-            content: Some(self.content()),
-        }
+        InboxKey::new(GROUP, handler, source, id).with_content(self.content())
     }
 
     fn on_log(&self, topic: &str, place: Place, more: &[(&str, &str)]) -> LogRecord {
