@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ratio_is_of_medians_so_that_one_odd_turn_changes_little() {
+    fn ratio_compares_medians_so_one_outlier_changes_little() {
         let report = report(Ok(vec![
             score("raw", &[100.0, 200.0, 10_000.0]),
             score("evenkeel", &[120.0, 1.0, 140.0]),
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_failed_makes_a_report_without_figures_that_is_not_valid() {
+    fn a_failed_turn_makes_an_invalid_report_without_figures() {
         let report = report(Err(anyhow::anyhow!("wrong answer")));
         assert!(!report.valid && report.ratio.is_none());
         assert!(report.aim.iter().all(|aim| !aim.met));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_median_of_an_even_number_lies_between_the_middle_two() {
+    fn median_of_an_even_count_is_between_the_middle_two() {
         assert_eq!(median([1.0, 9.0, 3.0, 5.0]), 4.0);
     }
 }

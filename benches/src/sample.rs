@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_is_as_long_as_asked_and_follows_its_schema() {
+    fn a_sample_has_the_requested_size_and_follows_its_schema() {
         let sample = Sample::new(7, 42, 328);
         let json = serde_json::to_value(&sample).expect("it serialises");
         assert_eq!(json.to_string().len(), 328);

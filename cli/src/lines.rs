@@ -128,8 +128,9 @@ mod tests {
         assert_eq!(all(Vec::new()), []);
     }
 
+    /// A mark of UTF-16 is rejected by name.
     #[test]
-    fn a_mark_before_the_first_line_is_none_of_its_text() {
+    fn byte_order_mark_is_stripped_from_the_first_line_only() {
         let expected = [(1, Ok("a".to_owned())), (2, Ok("\u{feff}b".to_owned()))];
         assert_eq!(all(b"\xef\xbb\xbfa\n\xef\xbb\xbfb".to_vec()), expected);
         for mark in UTF16_MARKS {
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_cut_and_the_next_is_read() {
+    fn an_overlong_line_is_rejected_and_the_next_is_read() {
         let mut text = vec![b'x'; LINE_BYTES_MAX as usize + 2];
         text.extend_from_slice(b"\nnext\n");
         let lines = all(text);

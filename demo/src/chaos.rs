@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn every_seed_kills_at_least_ten_times_a_minute_and_freezes_and_stops_too() {
+    fn every_seed_has_enough_kills_freezes_and_stops() {
         for seed in 0..1_000 {
             let blows = schedule(seed, MINUTE, 8);
             assert!(count(&blows, Harm::Kill) >= 10, "seed {seed}");
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_schedule_and_another_seed_another() {
+    fn equal_seeds_give_equal_schedules_and_others_differ() {
         assert_eq!(schedule(7, MINUTE, 8), schedule(7, MINUTE, 8));
         assert_ne!(schedule(7, MINUTE, 8), schedule(8, MINUTE, 8));
     }
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_broker_stands_still_in_every_slot_and_never_twice_at_once() {
+    fn the_broker_freezes_in_every_slot_and_never_twice_together() {
         for seed in 0..1_000 {
             let standstills = standstills(seed, MINUTE);
             assert_eq!(standstills.len(), 5);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_provider_takes_every_turn_in_half_a_minute_and_always_comes_back() {
+    fn the_provider_shows_every_fault_in_30_seconds_and_recovers() {
         for seed in 0..1_000 {
             let load = Duration::from_secs(30);
             let turns = turns(seed, load, 10);

@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_ends_in_a_sentence_that_says_whether_it_balances() {
+    fn the_table_ends_by_saying_whether_the_books_balance() {
         let text = Report::new(entries()).human();
         assert!(text.contains("1,234,567"), "{text}");
         assert!(text.contains("note: a remark"), "{text}");

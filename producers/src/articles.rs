@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn articles_are_numbered_from_000_to_049_and_only_the_last_is_a_luxury() {
+    fn fifty_articles_are_numbered_and_the_last_is_a_luxury() {
         let all: Vec<_> = articles().collect();
         assert_eq!(all.len(), 50);
         assert_eq!(all[0].name, "article-000");

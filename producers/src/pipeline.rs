@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn items_settle_in_the_order_they_were_sent_though_answers_come_in_another() {
+    async fn items_settle_in_sending_order_whichever_answer_comes_first() {
         let (sender, queue) = mpsc::channel(WINDOW);
         let mut answers = Vec::new();
         for item in 0..3 {
@@ -125,8 +125,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_a_stop_items_without_an_answer_are_unanswered_at_the_deadline_and_answered_ones_are_not()
-     {
+    async fn after_a_stop_only_unanswered_items_wait_until_the_deadline() {
         let (sender, queue) = mpsc::channel(WINDOW);
         let (_never, pending) = oneshot::channel();
         sender

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_says_rate_and_time_left_where_the_total_is_known() {
+    fn progress_shows_rate_and_with_a_total_the_time_left() {
         let check = |acknowledged, position, total, expected: &str| {
             let text = sentence(acknowledged, position, total, Duration::from_secs(10));
             assert_eq!(text, expected);

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_leaves_ends_the_writing_and_other_errors_are_errors() {
+    fn a_departed_reader_ends_writing_and_other_errors_are_reported() {
         let mut left = Stdout::to(Broken(ErrorKind::BrokenPipe));
         assert!(left.write_all(b"all").is_ok());
         assert!(left.flush().is_ok());
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_done_is_told_before_what_could_not_be_written() {
+    fn completed_work_is_reported_before_a_write_error() {
         let mut full = Stdout::to(Broken(ErrorKind::StorageFull));
         let error = full
             .write_all(b"all")

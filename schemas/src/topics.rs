@@ -52,7 +52,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn every_event_of_a_topic_requires_the_member_that_is_the_key() {
+    fn every_event_of_a_topic_requires_its_key_member() {
         let catalogue = crate::catalogue().expect("the schemas compile");
         for topic in topics() {
             for event in &topic.events {

@@ -75,8 +75,9 @@ mod tests {
         )
     }
 
+    /// At least one record.
     #[test]
-    fn a_burst_is_a_tenth_of_a_second_and_at_least_one() {
+    fn a_burst_is_a_tenth_of_a_second() {
         assert_eq!(pace(1000).room(Duration::ZERO), 100);
         assert_eq!(pace(2).room(Duration::ZERO), 1);
         assert_eq!(pace(1000).room(Duration::from_secs(60)), 100);
@@ -94,7 +95,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_taken_keeps_the_rate_however_often_it_is_asked_for(
+        fn the_rate_holds_however_often_room_is_requested(
             rate in 1..5_000_u32,
             steps in proptest::collection::vec(1..50_u32, 100..200),
         ) {

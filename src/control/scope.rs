@@ -214,7 +214,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_scope_reads_back_as_written_and_anything_else_is_refused() {
+    fn a_scope_round_trips_and_other_text_is_refused() {
         let check = |text: &str, valid: bool| {
             let read: Result<Scope, String> = text.parse();
             let written = read.as_ref().map(Scope::to_string).ok();

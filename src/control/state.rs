@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_deleted_holds_no_more() {
+    fn deleted_commands_are_no_longer_in_force() {
         let pause = pause("group");
         let skip = skip("a/0@1");
         let deleted = [pause.key(), skip.key()].map(Entry::Deleted);
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn each_partition_owes_an_acknowledgement_of_what_is_in_force_once() {
+    fn each_partition_owes_one_acknowledgement_per_command_in_force() {
         let paused = pause("topic/a");
         let mut state = state([Entry::Command(paused.clone())]);
         let owed = |state: &ControlState, topic, partition| {
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_is_carried_out_when_it_comes_and_never_from_the_past() {
+    fn a_retry_runs_when_it_arrives_and_never_from_history() {
         let retry = command(Action::RetryNow {
             scope: Scope::Group,
         });
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn a_skip_stays_in_force_when_it_was_done_and_its_last_word_stands() {
+    fn a_completed_skip_stays_in_force_and_keeps_its_outcome() {
         let skip = skip("a/0@1");
         let [done, late] = [CommandOutcome::Skipped, CommandOutcome::Pending]
             .map(|outcome| ack(&skip, "partition/a/0", outcome));
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn more_skips_than_anybody_looked_at_are_refused() {
+    fn skips_beyond_the_limit_are_refused() {
         let mut state = ControlState::default();
         let mut apply = |offset: usize| {
             let skip = Entry::Command(skip(&format!("a/0@{offset}")));
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn more_pauses_than_anybody_gave_are_refused_and_the_others_hold() {
+    fn pauses_beyond_the_limit_are_refused_and_others_hold() {
         let mut state = ControlState::default();
         let mut apply = |command| state.apply(Entry::Command(command), true);
         for number in 0..LASTING_MAX {
@@ -541,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_members_are_known_until_they_say_that_they_stop() {
+    fn the_latest_members_are_known_until_they_stop() {
         let mut state = ControlState::default();
         let of = |number: usize| MemberInfo {
             member: format!("m{number}"),

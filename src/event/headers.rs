@@ -147,7 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_last_header_of_a_name_counts_even_without_a_value() {
+    fn the_last_header_of_a_name_counts_even_without_value() {
         let mut headers = Headers::new();
         assert!(headers.is_empty());
         headers.push("a", Some(b"1"));

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_told_with_its_text() {
+    fn a_panic_is_reported_with_its_text() {
         assert_eq!(message(|| 1), "");
         assert_eq!(message(|| panic!("a {}", "b")), "the code panicked: a b");
         assert_eq!(message(|| panic!("c")), "the code panicked: c");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_panic_carries_may_panic_when_it_is_dropped() {
+    fn a_panic_payload_may_panic_when_dropped() {
         let expected = "the code panicked: without a message";
         assert_eq!(message(|| panic_any(Bomb)), expected);
         assert_eq!(message(|| panic_any(Nested(Bomb))), expected);

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_do_not_hold_up_what_stands_behind_them() {
+    fn log_lines_do_not_delay_the_events_behind_them() {
         let mut config = ClientConfig::new();
         // Nothing listens on the discard port.
         config.set("bootstrap.servers", "127.0.0.1:9");

@@ -67,7 +67,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_position_reads_back_as_written_and_anything_else_is_refused() {
+    fn a_position_round_trips_and_other_text_is_refused() {
         let check = |text: &str, valid: bool| {
             let read: Result<RecordPosition, String> = text.parse();
             let written = read.as_ref().map(RecordPosition::to_string).ok();

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_columns_show_an_events_id_and_type_in_both_modes() {
+    fn event_id_and_type_become_columns_in_both_modes() {
         let mut binary = record(Some(b"k"));
         binary.headers.push("ce_id", Some(b"1\x002"));
         binary.headers.push("ce_type", Some(b"opened"));

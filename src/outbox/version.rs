@@ -50,7 +50,7 @@ mod tests {
     use super::check;
 
     #[test]
-    fn a_version_that_is_not_known_is_refused_with_the_reason() {
+    fn an_unknown_version_is_refused_with_the_reason() {
         let reason = |stored| check(Some(stored), 2).expect_err("refused").to_string();
         assert!(reason("3").contains("newer release"));
         assert!(reason("x").contains("\"x\""));

@@ -41,7 +41,7 @@ async fn handle(inbox: &PostgresInbox, id: &str) -> Result<(), InboxError> {
 
 /// How often each effect exists, and how many effects there are.
 async fn effects(inbox: &PostgresInbox) -> (i64, i64) {
-    let mut transaction = inbox.pool().begin().await.expect("a transaction");
+    let mut transaction = inbox.pool().begin().await.expect("a transaction begins");
     let count = "SELECT count(*), count(DISTINCT name) FROM effects";
     let count = sqlx::query_as(count).persistent(false);
     let count = count.fetch_one(&mut *transaction).await;
@@ -52,7 +52,12 @@ async fn effects(inbox: &PostgresInbox) -> (i64, i64) {
 async fn pooler() -> Option<(TestPgBouncer, String)> {
     let postgres = postgres().await?;
     let pooler = required(TestPgBouncer::start(postgres, 3).await)?;
-    let url = pooler.url(&postgres.database().await.expect("a database"));
+    let url = pooler.url(
+        &postgres
+            .database()
+            .await
+            .expect("the server creates a database"),
+    );
     Some((pooler, url))
 }
 
@@ -63,12 +68,17 @@ async fn the_stores_keep_their_contracts_through_a_pooler() {
     };
     let url = format!("{url}&pgbouncer=true");
     let few = settings().with_connections(2);
-    let inbox = PostgresInbox::open_with(&url, &few).await.expect("a store");
+    let inbox = PostgresInbox::open_with(&url, &few)
+        .await
+        .expect("the store opens");
     let table = Table(inbox.clone());
     conformance::check(Arc::new(inbox.clone()), Some(Arc::new(table))).await;
-    let outbox = PostgresOutbox::open(&url).await.expect("an outbox");
+    let outbox = PostgresOutbox::open(&url).await.expect("the outbox opens");
     outbox_conformance::check(&outbox, &outbox).await;
-    let status = OutboxStore::from(outbox).status().await.expect("a status");
+    let status = OutboxStore::from(outbox)
+        .status()
+        .await
+        .expect("the outbox reports its status");
     assert_eq!(status.pending, 0);
 }
 
@@ -181,22 +191,34 @@ async fn no_handler_sees_settings_of_another() {
     let Some(server) = postgres().await else {
         return;
     };
-    let database = async || server.database().await.expect("a database");
+    let database = async || {
+        server
+            .database()
+            .await
+            .expect("the server creates a database")
+    };
     let clean = vec!["none 0 \"$user\", public t"; 12];
     let one = settings().with_connections(1);
     let inbox = PostgresInbox::open_with(&database().await, &one).await;
     assert_eq!(found(&inbox.expect("a store")).await, clean);
     // With an outbox too.
     let url = database().await;
-    let inbox = PostgresInbox::open_with(&url, &one).await.expect("a store");
-    let outbox = PostgresOutbox::open(&url).await.expect("an outbox");
+    let inbox = PostgresInbox::open_with(&url, &one)
+        .await
+        .expect("the store opens");
+    let outbox = PostgresOutbox::open(&url).await.expect("the outbox opens");
     let inbox = inbox.with_outbox(outbox.clone()).expect("of one database");
     assert_eq!(found(&inbox).await, clean);
-    let status = OutboxStore::from(outbox).status().await.expect("a status");
+    let status = OutboxStore::from(outbox)
+        .status()
+        .await
+        .expect("the outbox reports its status");
     assert_eq!(status.pending, 12);
     // Settings from the start of the connection stay.
     let url = format!("{}?options=-c%20app.tenant%3Dz", database().await);
-    let inbox = PostgresInbox::open_with(&url, &one).await.expect("a store");
+    let inbox = PostgresInbox::open_with(&url, &one)
+        .await
+        .expect("the store opens");
     assert!(found(&inbox).await.iter().all(|set| set.starts_with("z 0")));
     // On the service's own pool the reset must be enabled.
     let pool = PgPoolOptions::new().max_connections(3);
@@ -227,7 +249,10 @@ async fn settings_of_the_services_pool_are_kept() {
                 set.await.map(drop)
             })
         });
-    let url = server.database().await.expect("a database");
+    let url = server
+        .database()
+        .await
+        .expect("the server creates a database");
     let pool = pool.connect(&url).await.expect("a pool");
     let inbox = PostgresInbox::with_pool(pool, &settings().with_connections(1)).await;
     let inbox = inbox.expect("a store");
@@ -238,7 +263,10 @@ async fn settings_of_the_services_pool_are_kept() {
         let found: String = found.expect("settings");
         assert!(found.starts_with("z 0"), "{found}");
         drop(tx);
-        claim.complete(Vec::new()).await.expect("completed");
+        claim
+            .complete(Vec::new())
+            .await
+            .expect("the claim completes");
     }
 }
 
@@ -247,18 +275,21 @@ async fn the_stores_connect_by_tls_and_check_the_certificate() {
     let Some(server) = required(TestPostgres::start_with_tls().await) else {
         return;
     };
-    let url = server.database().await.expect("a database");
+    let url = server
+        .database()
+        .await
+        .expect("the server creates a database");
     let inbox = PostgresInbox::open_with(&url, &settings())
         .await
-        .expect("a store");
+        .expect("the store opens");
     handle(&inbox, "1").await.expect("handled");
     let encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
     let encrypted: bool = sqlx::query_scalar(encrypted)
         .fetch_one(inbox.pool())
         .await
-        .expect("an answer");
+        .expect("the query returns a row");
     assert!(encrypted);
-    PostgresOutbox::open(&url).await.expect("an outbox");
+    PostgresOutbox::open(&url).await.expect("the outbox opens");
     let (place, _) = url.split_once('?').expect("parameters");
     for (parameters, reason) in [
         ("sslmode=verify-full", "sslrootcert"),
@@ -286,8 +317,13 @@ async fn the_tables_can_be_created_by_another_program() {
     let Some(server) = postgres().await else {
         return;
     };
-    let url = server.database().await.expect("a database");
-    let mut owner = PgConnection::connect(&url).await.expect("connected");
+    let url = server
+        .database()
+        .await
+        .expect("the server creates a database");
+    let mut owner = PgConnection::connect(&url)
+        .await
+        .expect("the server takes a connection");
     let role = crate::testing::unique("service").replace('-', "_");
     let make = format!(
         "BEGIN; {inbox} {outbox} {EFFECTS}; \

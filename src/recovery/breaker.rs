@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_the_window_does_not_count_beside_others() {
+    fn failures_older_than_the_window_do_not_count() {
         let mut breaker = Breaker::new(policy());
         (0..4).for_each(|_| assert_eq!(breaker.failed(1, s(100), 0.5), None));
         (0..4).for_each(|_| assert_eq!(breaker.failed(1, s(110), 0.5), None));
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_that_come_slowly_open_it_unless_one_of_their_kind_succeeds() {
+    fn slow_failures_open_it_unless_their_kind_succeeds() {
         let mut breaker = Breaker::new(policy());
         for n in 0..4 {
             assert_eq!(breaker.failed(0, s(20 * n), 0.5), None);
@@ -474,8 +474,9 @@ mod tests {
         assert_eq!(breaker.failed(0, s(180), 0.5), Some(Change::Opened));
     }
 
+    /// Where no other record can come, one that fails again and again opens it.
     #[test]
-    fn where_no_other_record_can_come_failing_again_opens_it_once_the_successes_are_old() {
+    fn repeated_failures_open_it_once_successes_are_old() {
         let mut breaker = Breaker::new(policy());
         for _ in 0..40 {
             assert_eq!(breaker.failed(400, s(100), 0.5), None);
@@ -504,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_hangs_is_followed_by_the_next_and_may_still_answer() {
+    fn a_hanging_probe_is_followed_and_may_still_answer() {
         let mut breaker = opened(s(100));
         let hangs = probe(&mut breaker, s(101));
         assert_eq!(breaker.may_probe(s(110)), None);
@@ -536,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_went_is_followed_by_the_next_at_once() {
+    fn an_abandoned_probe_is_followed_at_once() {
         let mut breaker = opened(s(100));
         let first = probe(&mut breaker, s(101));
         breaker.probe_abandoned(first, s(102));
@@ -562,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn others_in_a_row_close_it_once_a_probe_has_failed() {
+    fn successes_in_a_row_close_it_after_a_failed_probe() {
         let mut breaker = opened(s(100));
         let first = probe(&mut breaker, s(101));
         (0..9).for_each(|_| assert_eq!(breaker.others_succeeded(), None));
@@ -577,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_late_changes_nothing() {
+    fn failures_of_an_open_breaker_change_nothing() {
         let mut breaker = opened(s(100));
         let due = breaker.probe_at();
         assert_eq!(breaker.failed(0, s(100), 0.9), None);
@@ -623,7 +624,7 @@ mod tests {
         /// Probes may hang for ever, end late, in any order, or be abandoned: none of them prevents
         /// the next one.
         #[test]
-        fn whatever_happens_there_is_a_way_out_and_one_probe_in_time(
+        fn there_is_always_a_way_out_and_one_timely_probe(
             all in proptest::collection::vec(told(), 0..200),
             failures_min in 0..10_u32,
             share in any::<f64>(),

@@ -114,7 +114,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_differs_from_record_to_record_is_replaced() {
+    fn parts_that_differ_between_records_are_replaced() {
         let check =
             |message: &str, expected: &str| assert_eq!(error_fingerprint(message), expected);
         check("", "");

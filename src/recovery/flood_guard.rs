@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_stopped_at_its_length_and_a_handled_record_ends_it() {
+    fn a_run_stops_at_its_limit_and_success_ends_it() {
         let mut guard = guard(u64::MAX, 1.0, 10);
         assert_eq!(admitted(&mut guard, 9, NOW), 9);
         guard.handled(1, NOW);
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_stopped_above_its_limit_and_not_before_there_are_enough_records() {
+    fn a_share_stops_above_its_limit_given_enough_records() {
         let mut guard = guard(100, 0.5, u64::MAX);
         guard.handled(49, NOW);
         // Fifty of ninety-nine are too few records; fifty-one of a hundred are more than half.
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_the_window_does_not_count() {
+    fn outcomes_older_than_the_window_do_not_count() {
         let mut guard = guard(100, 0.5, u64::MAX);
         guard.handled(1_000_000, NOW);
         let later = NOW + Duration::from_secs(120);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_released_guard_lets_the_flood_pass_and_then_watches_for_the_next() {
+    fn a_released_guard_lets_the_flood_pass_and_watches_again() {
         let mut guard = guard(u64::MAX, 1.0, 10);
         assert!(!guard.release(), "there is none");
         assert_eq!(admitted(&mut guard, 100, NOW), 10);

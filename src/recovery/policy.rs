@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn each_wait_of_a_parked_record_ends_in_one_attempt_and_the_last_in_a_dead_letter() {
+    fn each_wait_allows_one_attempt_the_last_dead_letters() {
         let check = |class, rounds, expected| {
             assert_eq!(
                 policy(5).decide(class, 1, rounds, 0.5),
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_that_names_a_wait_is_tried_no_sooner_and_not_for_ever_later() {
+    fn a_requested_wait_is_respected_up_to_a_limit() {
         let seconds = Duration::from_secs;
         for (decided, after, expected) in [
             (after_ms(100), None, after_ms(100)),

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn to_a_retry_topic_it_says_where_it_stood() {
+    fn a_replay_to_a_retry_topic_keeps_its_source_position() {
         let letter_headers: [Header<'_>; 6] = [
             (b"ce_id", Some(b"1")),
             (b"__dlq.errors.topic", Some(b"orders")),
@@ -302,8 +302,9 @@ mod tests {
         );
     }
 
+    /// Headers keep their order.
     #[test]
-    fn all_but_the_failure_stays_byte_for_byte_and_in_order() {
+    fn everything_but_the_failure_stays_byte_for_byte() {
         let kept: [Header<'_>; 6] = [
             (b"ce_id", Some(b"1")),
             (b"\xff\xfe", Some(&[0, 0xff])),
@@ -346,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn the_headers_and_the_key_of_a_dead_letter_are_those_of_its_family() {
+    fn headers_and_key_follow_the_dead_letters_family() {
         let check =
             |headers: &[Header<'_>], key: &[u8], expected_key: Option<&[u8]>, kept: &[&str]| {
                 let mut dead_letter = dead_letter(headers);
@@ -420,8 +421,9 @@ mod tests {
         );
     }
 
+    /// The origin: who replayed which dead letter, and when.
     #[test]
-    fn the_count_grows_and_who_when_and_which_are_said_once() {
+    fn the_replay_count_grows_and_its_origin_stands_once() {
         let check = |before: Option<&[u8]>, expected: &str| {
             let count = before.map(|before| (REPLAY_COUNT.as_bytes(), Some(before)));
             let old: [Header<'_>; 2] = [
@@ -463,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replay_is_known_again_and_a_dead_letter_of_it_is_none() {
+    fn a_replay_is_recognised_and_its_dead_letter_is_not() {
         let record = replay(&[(b"ce_id", Some(b"1"))], false);
         let (position, by, at) = replay_of(&record.headers).expect("a replay");
         assert_eq!(position.to_string(), "dlq.payments.orders/3@42");

@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_mark_is_passed_over() {
+    fn malformed_entries_are_ignored() {
         let value = dead_letter(0, 0, Some(replayed()))
             .value()
             .expect("writable");
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_of_a_topic_made_anew_is_another_one() {
+    fn a_recreated_topic_has_other_dead_letters() {
         let check = |marked_ms, dead_letter_ms, expected| {
             let marked = Replayed {
                 dead_letter_ms: marked_ms,
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_unfinished_until_it_says_that_it_is_done() {
+    fn a_run_is_unfinished_until_marked_as_done() {
         let mut replays = ReplayLog::default();
         assert_eq!(replays.unfinished(), None);
         replays.apply(ReplayLogEntry::Run(run(false)));

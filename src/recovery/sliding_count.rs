@@ -73,7 +73,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_older_than_its_length_is_forgotten() {
+    fn counts_older_than_its_length_are_forgotten() {
         let ms = Duration::from_millis;
         let mut window = SlidingCount::new(ms(100));
         window.add(1, ms(0));
@@ -87,8 +87,9 @@ mod tests {
         check(1_000_000, 0);
     }
 
+    /// It covers at least two steps.
     #[test]
-    fn what_happened_since_a_time_is_told_by_whole_steps_and_two_at_least() {
+    fn a_sum_since_a_time_covers_whole_steps() {
         let ms = Duration::from_millis;
         let mut window = SlidingCount::new(ms(100));
         for (at, count) in [(5, 1), (15, 2), (35, 4), (55, 8)] {

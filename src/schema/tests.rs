@@ -180,20 +180,20 @@ fn two_documents_for_one_type_are_refused() {
 
 #[test]
 fn a_folder_is_read_with_the_folders_below_it() {
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a temporary folder is created");
     let below = dir.path().join("below");
     let hidden = dir.path().join("..2026");
     for folder in [&below, &hidden] {
-        std::fs::create_dir(folder).expect("made");
+        std::fs::create_dir(folder).expect("the folder is created");
     }
     for path in [
         dir.path().join("b.v1.schema.json"),
         below.join("a.v1.schema.json"),
         hidden.join("b.v1.schema.json"),
     ] {
-        std::fs::write(path, r#"{"type": "integer"}"#).expect("written");
+        std::fs::write(path, r#"{"type": "integer"}"#).expect("the file is written");
     }
-    std::fs::write(dir.path().join("notes.json"), "no schema").expect("written");
+    std::fs::write(dir.path().join("notes.json"), "no schema").expect("the file is written");
 
     let catalogue = Catalogue::from_dir(dir.path()).expect("read");
     assert_eq!(catalogue.types().collect::<Vec<_>>(), ["a.v1", "b.v1"]);
@@ -203,8 +203,8 @@ fn a_folder_is_read_with_the_folders_below_it() {
 }
 
 #[test]
-fn a_folder_without_schemas_or_that_is_not_there_is_an_error() {
-    let dir = tempfile::tempdir().expect("a folder");
+fn an_empty_or_missing_schema_folder_is_an_error() {
+    let dir = tempfile::tempdir().expect("a temporary folder is created");
     let empty = Catalogue::from_dir(dir.path()).expect_err("empty");
     assert!(matches!(empty, SchemaError::Empty { .. }), "{empty}");
     let absent = dir.path().join("absent");
@@ -216,11 +216,11 @@ fn a_folder_without_schemas_or_that_is_not_there_is_an_error() {
 
 #[cfg(unix)]
 #[test]
-fn a_linked_file_is_read_and_a_linked_folder_is_not() {
-    let dir = tempfile::tempdir().expect("a folder");
+fn linked_files_are_read_and_linked_folders_are_not() {
+    let dir = tempfile::tempdir().expect("a temporary folder is created");
     let data = dir.path().join(".data");
-    std::fs::create_dir(&data).expect("made");
-    std::fs::write(data.join("a.v1.schema.json"), "{}").expect("written");
+    std::fs::create_dir(&data).expect("the folder is created");
+    std::fs::write(data.join("a.v1.schema.json"), "{}").expect("the file is written");
     let link = |from: &Path, name: &str| {
         std::os::unix::fs::symlink(from, dir.path().join(name)).expect("linked");
     };

@@ -136,6 +136,12 @@ mod tests {
             }
         });
         assert!(most.load(Ordering::SeqCst) <= 100);
-        assert_eq!(*trees.bytes.lock().expect("no panic"), 0);
+        assert_eq!(
+            *trees
+                .bytes
+                .lock()
+                .expect("no thread panicked with the lock"),
+            0
+        );
     }
 }

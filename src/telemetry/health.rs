@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_component_says_why_it_is_not_ready_until_it_is() {
+    fn an_unready_component_gives_its_reason() {
         let (health, _) = health();
         health.set_ready("store", Ok(()));
         health.set_ready("consumer", Err("no partitions yet".to_owned()));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_says_nothing_about_whether_a_component_is_ready() {
+    fn a_note_does_not_affect_readiness() {
         let (health, _) = health();
         health.set_ready("consumer", Ok(()));
         health.set_note("consumer", Some("paused".to_owned()));
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_that_stands_still_longer_than_it_may_is_named_with_its_silence() {
+    fn a_stalled_loop_is_named_with_its_silence() {
         let (health, now_ms) = health();
         health.expect_beat("poll", Duration::from_secs(2));
         now_ms.store(2_000, Ordering::Relaxed);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retired_loop_is_not_missed_and_its_late_beat_does_not_bring_it_back() {
+    fn a_retired_loop_is_not_missed_despite_late_beats() {
         let (health, now_ms) = health();
         health.expect_beat("poll", Duration::from_secs(1));
         health.retire("poll");

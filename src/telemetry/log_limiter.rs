@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_line_comes_again_after_a_while_and_says_what_had_none() {
+    async fn a_repeated_line_counts_the_suppressed_ones() {
         let (line, every) = (LogLimiter::default(), Duration::from_secs(30));
         assert_eq!(line.due(every), Some(0));
         assert_eq!(line.due(every), None);

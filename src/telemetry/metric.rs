@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_in_the_module_docs_lists_every_metric_as_the_code_has_it() {
+    fn the_module_docs_list_every_metric_as_coded() {
         let source = include_str!("metric.rs");
         for metric in Metric::ALL {
             let labels = match metric.labels() {

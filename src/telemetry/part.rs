@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_is_called_like_a_numbered_one_has_a_name_of_its_own() {
+    fn a_group_named_like_a_numbered_one_stays_distinct() {
         let health = Health::default();
         let [called, one, two] =
             ["payments #2", "payments", "payments"].map(|name| consumer(&health, name));
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_part_leaves_the_others_as_they_are() {
+    fn the_end_of_a_part_leaves_others_unchanged() {
         let health = Health::default();
         let (ends, stays) = (consumer(&health, "a"), consumer(&health, "a"));
         let beating = ends.expect_beat("consumer_poll", Duration::ZERO);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_shown_until_a_part_takes_the_name_again() {
+    fn a_failure_is_shown_until_its_name_is_reused() {
         let health = Health::default();
         let failed = consumer(&health, "a");
         failed.set_ready("handlers", Err("stuck".to_owned()));
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn gauges_of_namesakes_are_series_of_their_own_and_end_at_zero() {
+    fn gauges_of_equal_names_are_separate_and_end_at_zero() {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         let group = crate::testing::unique("gauges");
         let of = |part: &Part, value: f64| {

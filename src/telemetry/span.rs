@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tombstone_and_a_further_attempt_say_so() {
+    fn a_span_marks_tombstones_and_further_attempts() {
         let attributes = attributes(None, 2);
         assert_eq!(attributes["messaging.kafka.message.tombstone"], json!(true));
         assert_eq!(attributes["messaging.message.body.size"], Value::Null);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_listens_there_is_no_span() {
+    fn without_a_subscriber_there_is_no_span() {
         tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), || {
             assert!(process_span(&record(None), "payments", 1).is_none());
         });

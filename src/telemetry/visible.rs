@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_steers_a_terminal_or_hides_is_written_as_an_escape() {
+    fn control_and_hidden_characters_are_written_as_escapes() {
         let check = |text: &str, expected: &str| assert_eq!(visible(text), expected);
         check("grün 日本 👩\u{200d}👧", "grün 日本 👩\u{200d}👧");
         check("k1\nk2\tx\r", r"k1\nk2\tx\r");

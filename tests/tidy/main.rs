@@ -75,7 +75,7 @@ fn modules_of_the_library_import_from_below_only() {
 }
 
 #[test]
-fn a_folder_has_no_more_entries_than_a_reader_takes_in() {
+fn folders_stay_within_the_entry_limit() {
     let mut full = Vec::new();
     for_each_folder(workspace(), &mut |folder, entries| {
         let within = folder.strip_prefix(workspace()).unwrap_or(folder);

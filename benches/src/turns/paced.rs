@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn warm_up_does_not_count_and_a_second_time_is_noticed() {
+    async fn warm_up_is_not_counted_and_duplicates_are() {
         let paced = Paced::new(Pace {
             per_second: 10,
             warm_up: Duration::from_secs(1),

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn processor_time_is_user_and_system_whatever_the_program_is_called() {
+    fn processor_time_adds_user_and_system_for_any_program_name() {
         let stat = "42 (a) b 7 (c)) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 9 0 12345 1 2";
         assert_eq!(processor_time(stat), Some(Duration::from_millis(3_000)));
         assert_eq!(processor_time("nonsense"), None);

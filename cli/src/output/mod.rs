@@ -317,8 +317,9 @@ mod tests {
         check("a\u{202e}b", r"a\u{202e}b 1 -");
     }
 
+    /// On a terminal of any width.
     #[test]
-    fn a_row_is_one_line_on_any_terminal_and_keys_are_whole() {
+    fn rows_stay_on_one_line_and_keys_stay_whole() {
         let key = "customer-0190a4f2-7c1e-7b6a-9d51-0242ac120002";
         let why = "transient: the provider answered 503 Service Unavailable, twice";
         let rows = [
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_table_is_written_in_blocks_under_one_line_of_titles() {
+    fn a_long_table_is_written_in_blocks_under_one_header() {
         let mut listing = Listing::new(Stdout::to(Vec::new()), OutputFormat::Table, None);
         for size in 0..2 * TABLE_ROWS_MAX as u32 {
             listing.push(&sample("a", size, "x")).unwrap();

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back_byte_for_byte() {
+    fn a_record_round_trips_byte_for_byte() {
         round_trip(None, None, Headers::new());
         round_trip(Some(b""), Some(b""), Headers::new());
         round_trip(Some(b"k"), Some(b"{\"a\": 1}"), Headers::new());
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_says_too_little_or_too_much_is_refused() {
+    fn incomplete_or_contradictory_lines_are_refused_with_the_reason() {
         let whole = r#"{"topic":"t","partition":0,"offset":1,"headers":["a","b"],"key":null,"payload":"x"}"#;
         read(whole.as_bytes()).unwrap();
         let check = |from: &str, to: &str, expected: &str| {

@@ -18,7 +18,7 @@ struct Store {
 impl Store {
     fn new() -> Self {
         Self {
-            directory: tempfile::tempdir().expect("a directory"),
+            directory: tempfile::tempdir().expect("a temporary folder is created"),
         }
     }
 
@@ -32,7 +32,9 @@ impl Store {
 
     /// Commits an event of this topic and key.
     async fn commit(&self, topic: &str, key: &str, value: &[u8]) {
-        let outbox = SqliteOutbox::open(&self.path()).await.expect("an outbox");
+        let outbox = SqliteOutbox::open(&self.path())
+            .await
+            .expect("the outbox opens");
         let url = self.path().display().to_string();
         let mut connection = SqliteConnection::connect(&url).await.expect("a connection");
         let record = OutgoingRecord {
@@ -49,7 +51,7 @@ impl Store {
 
     async fn status(&self) -> (Option<i32>, Value) {
         let run = run(&["outbox", "status", "--store", &self.address(), "-o", "json"]).await;
-        let status = serde_json::from_str(&run.out).expect("JSON");
+        let status = serde_json::from_str(&run.out).expect("the text is JSON");
         (run.code, status)
     }
 }
@@ -67,7 +69,7 @@ fn cells_of(table: &str) -> Vec<Vec<String>> {
 }
 
 #[tokio::test]
-async fn the_tables_are_made_once_and_a_dry_run_makes_none() {
+async fn tables_are_created_once_and_never_by_a_dry_run() {
     let store = Store::new();
     let migrate = ["store", "migrate", "--store", &store.address()];
     for flags in [&[][..], &["--dry-run"]] {
@@ -95,7 +97,7 @@ async fn the_tables_are_made_once_and_a_dry_run_makes_none() {
 }
 
 #[tokio::test]
-async fn a_job_publishes_what_waits_and_ends_and_what_is_held_is_named() {
+async fn a_relay_job_publishes_what_waits_and_names_held_keys() {
     let (cluster, store) = (Cluster::with_topic(1).await, Store::new());
     store.commit(&cluster.topic, "free", b"1").await;
     store.commit(&cluster.topic, "held", &[b'x'; 5_000]).await;
@@ -208,19 +210,27 @@ async fn an_address_is_never_printed() {
 }
 
 #[tokio::test]
-async fn in_postgres_the_tables_of_the_inbox_are_made_as_well() {
+async fn in_postgres_inbox_tables_are_created_too() {
     let Some(postgres) = evenkeel::testing::postgres().await else {
         return;
     };
-    let url = postgres.database().await.expect("a database");
+    let url = postgres
+        .database()
+        .await
+        .expect("the server creates a database");
     // What is printed makes them too, and then there is nothing to print.
     let printed = run(&["store", "migrate", "--print"]).await.code(0).out;
-    let by_hand = postgres.database().await.expect("a database");
+    let by_hand = postgres
+        .database()
+        .await
+        .expect("the server creates a database");
     let mut connection = sqlx::PgConnection::connect(&by_hand)
         .await
-        .expect("connected");
+        .expect("the server takes a connection");
     let made = sqlx::raw_sql(sqlx::AssertSqlSafe(format!("BEGIN; {printed}; COMMIT")));
-    made.execute(&mut connection).await.expect("made");
+    made.execute(&mut connection)
+        .await
+        .expect("the statement succeeds");
     let print = ["store", "migrate", "--print", "--store", &by_hand];
     let again = run(&print).await.code(0);
     assert_eq!(again.out, "");

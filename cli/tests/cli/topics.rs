@@ -48,14 +48,14 @@ async fn apply_shows_its_plan_first_and_acts_on_request() {
         return;
     };
     let topic = unique("cli-apply");
-    let dir = tempfile::tempdir().expect("a folder for the test");
+    let dir = tempfile::tempdir().expect("a temporary folder is created");
     let file = dir.path().join("topic.json");
     let declare = |partitions: i32, retention_ms: i64| {
         let declaration = json!({
             "name": topic, "partitions": partitions, "retention_ms": retention_ms, "key": "id",
             "producers": [], "consumers": [], "events": [],
         });
-        std::fs::write(&file, declaration.to_string()).expect("it can be written");
+        std::fs::write(&file, declaration.to_string()).expect("the file is written");
     };
     let path = file.to_string_lossy();
     let dry = ["topics", "apply", "--file", &path, "-o", "jsonl"];

@@ -31,7 +31,7 @@ async fn unreachable_brokers_are_named_within_seconds() {
 }
 
 #[tokio::test]
-async fn wrong_usage_is_told_from_failure() {
+async fn wrong_usage_has_its_own_exit_code() {
     let check = async |args: &[&str], expected: &str| {
         let run = run(args).await.code(2);
         assert!(run.err.contains(expected), "{}", run.err);
@@ -81,12 +81,12 @@ async fn a_secret_is_not_repeated_in_an_error() {
 }
 
 #[tokio::test]
-async fn a_flag_goes_before_the_environment_and_that_before_the_file() {
+async fn flags_override_the_environment_and_it_overrides_the_file() {
     let [file, env, flag] = [closed_port(), closed_port(), closed_port()];
-    let dir = tempfile::tempdir().expect("a folder for the test");
+    let dir = tempfile::tempdir().expect("a temporary folder is created");
     let path = dir.path().join("evenkeel.toml");
     std::fs::write(&path, format!("[kafka]\nbootstrap.servers = \"{file}\"\n"))
-        .expect("it can be written");
+        .expect("the file is written");
     let attempt = async |in_env: bool, args: &[&str]| {
         let mut command = command(&["topics", "list", "--timeout", "1s"]);
         command.env("EVENKEEL_CONFIG", &path).args(args);
@@ -126,10 +126,10 @@ async fn payloads_are_checked_one_by_one() {
 
 #[tokio::test]
 async fn schema_files_are_checked_and_shown() {
-    let dir = tempfile::tempdir().expect("a folder for the test");
+    let dir = tempfile::tempdir().expect("a temporary folder is created");
     let write = |name: &str, text: &str| {
         let path = dir.path().join(name);
-        std::fs::write(&path, text).expect("it can be written");
+        std::fs::write(&path, text).expect("the file is written");
         path.to_string_lossy().into_owned()
     };
     let good = write("a.v1.schema.json", r#"{"type": "object"}"#);
@@ -141,7 +141,7 @@ async fn schema_files_are_checked_and_shown() {
         .await
         .code(2);
 
-    std::fs::remove_file(bad).expect("it is there");
+    std::fs::remove_file(bad).expect("the file is removed");
     let folder = dir.path().to_string_lossy();
     let listed = run(&["schemas", "list", "--schemas", &folder, "--output", "jsonl"]).await;
     assert_eq!(listed.code(0).rows()[0]["type"], "a.v1");
@@ -158,7 +158,7 @@ async fn shells_and_manuals_know_every_command() {
     ] {
         assert!(bash.contains(name) && man.contains(name), "{name}");
     }
-    let dir = tempfile::tempdir().expect("a folder for the test");
+    let dir = tempfile::tempdir().expect("a temporary folder is created");
     let folder = dir.path().to_string_lossy();
     run(&["man", "--dir", &folder]).await.code(0);
     assert!(dir.path().join("evenkeel-topics-apply.1").exists());

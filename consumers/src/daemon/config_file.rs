@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_refused_with_file_and_place() {
+    fn unusable_settings_are_refused_with_file_and_line() {
         let dir = tempfile::tempdir().unwrap();
         for (text, expected) in [
             ("brokerz = \"a:1\"", "brokerz"),

@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_purge_comes_after_the_start_and_every_hour_also_after_one_that_failed() {
+    async fn purges_run_after_the_start_and_hourly_despite_failures() {
         let began = Instant::now();
         let mut purged_at = Vec::new();
         let purge = async || {
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_is_remembered_for_longer_than_its_topic_and_its_dead_letter_can_bring_it_again() {
+    fn inbox_retention_exceeds_topic_retention_plus_dead_letter_waits() {
         let dead_letters = Duration::from_hours(14 * 24);
         for topic in shop_schemas::topics() {
             let kept = u64::try_from(topic.retention_ms).expect("no topic is kept for good");

@@ -300,7 +300,7 @@ mod tests {
     use sqlx::sqlite::SqliteConnectOptions;
 
     #[test]
-    fn the_exit_code_says_how_the_run_ended() {
+    fn the_exit_code_shows_how_the_run_ended() {
         use StopSignal::{Interrupt, Terminate};
         use Stopped::{BoundReached, Requested};
         let (endless, bounded) = (StopWhen::Endless, StopWhen::UntilEnd);
@@ -324,10 +324,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_parts_of_a_stop_share_one_deadline_also_while_the_brokers_are_away() {
-        let directory = tempfile::tempdir().expect("a directory");
+    async fn all_parts_of_a_stop_share_one_deadline_without_brokers() {
+        let directory = tempfile::tempdir().expect("a temporary folder is created");
         let path = directory.path().join("service.db");
-        let outbox = SqliteOutbox::open(&path).await.expect("an outbox");
+        let outbox = SqliteOutbox::open(&path).await.expect("the outbox opens");
         let record = OutgoingRecord {
             topic: "t".to_owned(),
             partition: None,

@@ -72,7 +72,7 @@ async fn play(store: &mut SqliteConnection, events: &[Kind]) -> (Vec<Answer>, us
 }
 
 #[tokio::test]
-async fn an_order_is_answered_once_and_an_order_that_is_over_holds_no_stock() {
+async fn orders_are_answered_once_and_finished_orders_hold_no_stock() {
     use Kind::{Cancelled, Declined, Placed, Received};
     for kinds in [
         &[Received, Placed][..],
@@ -106,7 +106,7 @@ async fn an_order_is_answered_once_and_an_order_that_is_over_holds_no_stock() {
 }
 
 #[tokio::test]
-async fn an_order_is_reserved_as_a_whole_or_not_at_all() {
+async fn an_order_is_reserved_completely_or_not_at_all() {
     let mut store = store(SCHEMA).await;
     receive(&mut store, &delivery("tea", 5)).await.unwrap();
     receive(&mut store, &delivery("rice", 1)).await.unwrap();
@@ -138,7 +138,7 @@ async fn an_article_named_twice_is_asked_for_as_often() {
 }
 
 #[tokio::test]
-async fn the_audit_names_an_article_whose_level_was_changed_behind_its_back() {
+async fn audit_finds_a_stock_level_changed_behind_its_back() {
     let mut store = store(SCHEMA).await;
     receive(&mut store, &delivery("tea", 5)).await.unwrap();
     sqlx::raw_sql("UPDATE stock SET available = available + 1")

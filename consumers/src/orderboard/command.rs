@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_events_tell_neither_steers_the_terminal_nor_forges_a_row() {
+    fn event_texts_cannot_control_the_terminal_or_forge_rows() {
         let evil = "no\u{1b}]0;x\u{7}\u{9b}2J\u{202e}\no-2  shipped";
         let told = Told {
             fact: "cancelled".to_owned(),

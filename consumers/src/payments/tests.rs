@@ -28,7 +28,7 @@ async fn state(store: &mut SqliteConnection) -> String {
 }
 
 #[test]
-fn help_says_what_the_service_does() {
+fn help_describes_the_service() {
     let help = command().render_long_help().to_string();
     assert!(help.starts_with(SERVICE.about), "{help}");
     assert!(
@@ -38,7 +38,7 @@ fn help_says_what_the_service_does() {
 }
 
 #[tokio::test]
-async fn a_total_up_to_the_limit_is_authorized_and_above_it_declined() {
+async fn totals_up_to_the_limit_are_authorized_larger_ones_declined() {
     for (total, authorized) in [
         (0, true),
         (AMOUNT_CENTS_MAX, true),

@@ -21,8 +21,9 @@ fn fact(kind: Kind) -> Fact {
     }
 }
 
+/// Complete means paid and reserved.
 #[tokio::test]
-async fn an_order_leaves_once_when_paid_and_reserved_before_any_cancellation() {
+async fn an_order_ships_once_if_complete_before_any_cancellation() {
     use Kind::{Authorized, Cancelled, Reserved};
     for kinds in [
         &[Authorized, Reserved][..],
@@ -65,7 +66,7 @@ async fn the_tracking_number_follows_from_the_order() {
 }
 
 #[tokio::test]
-async fn what_leaves_is_what_was_reserved() {
+async fn a_shipment_holds_the_reserved_lines() {
     let mut store = store(SCHEMA).await;
     learn(&mut store, "o-1", fact(Kind::Reserved))
         .await

@@ -55,8 +55,9 @@ fn paid(order_id: &str) -> PaymentAuthorized {
     }
 }
 
+/// The cache goes down while instances run.
 #[tokio::test(flavor = "multi_thread")]
-async fn any_instance_answers_from_the_cache_and_each_from_its_store_while_the_cache_is_down() {
+async fn any_instance_answers_from_the_cache_or_its_own_store() {
     // The shop's names are fixed, so the test uses a cluster of its own.
     let kafka = required(TestKafka::start(KafkaKind::Java).await);
     let (Some(kafka), Some(redis)) = (kafka, required(TestRedis::start().await)) else {

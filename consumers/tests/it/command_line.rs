@@ -24,7 +24,7 @@ fn fails(binary: &str, arguments: &[&str], code: i32, expected: &str) {
 }
 
 #[test]
-fn what_cannot_be_used_exits_with_2_and_says_what() {
+fn unusable_options_exit_with_2_and_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");
     std::fs::write(&config, "brokerz = \"kafka:9092\"").unwrap();
@@ -42,7 +42,7 @@ fn what_cannot_be_used_exits_with_2_and_says_what() {
 }
 
 #[test]
-fn a_cluster_that_does_not_answer_exits_with_4_and_names_it() {
+fn an_unreachable_cluster_exits_with_4_and_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("payments.db");
     let store = store.to_str().unwrap();
@@ -56,7 +56,7 @@ fn a_cluster_that_does_not_answer_exits_with_4_and_names_it() {
 }
 
 #[test]
-fn a_named_file_wins_over_variables_and_a_flag_over_both() {
+fn a_named_file_overrides_variables_and_flags_override_both() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");
     let store = dir.path().join("payments.db");
@@ -92,7 +92,7 @@ fn a_named_file_wins_over_variables_and_a_flag_over_both() {
 }
 
 #[test]
-fn the_store_of_another_service_exits_with_3_and_names_both() {
+fn another_services_store_exits_with_3_naming_both() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("payments.db");
     let store = store.to_str().unwrap();
@@ -128,7 +128,7 @@ async fn board(path: &Path) {
 }
 
 #[tokio::test]
-async fn the_board_shows_one_order_and_lists_those_in_a_state() {
+async fn orderboard_shows_an_order_and_lists_orders_by_state() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("orderboard.db");
     board(&path).await;
@@ -160,7 +160,7 @@ async fn the_board_shows_one_order_and_lists_those_in_a_state() {
 }
 
 #[test]
-fn a_board_without_a_store_says_how_to_get_one() {
+fn a_board_without_a_store_explains_how_to_get_one() {
     fails(
         ORDERBOARD,
         &["list", "--store", "/no/such/board.db"],

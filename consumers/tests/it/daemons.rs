@@ -97,7 +97,7 @@ async fn effects(store: &Path, ty: &str) -> (usize, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_event_has_one_effect_in_every_service_and_every_order_ends() {
+async fn every_event_has_one_effect_per_service_and_orders_end() {
     let Some(kafka) = real_kafka().await else {
         return;
     };

@@ -111,7 +111,7 @@ fn order(id: &str, customer: &str) -> Record {
 }
 
 #[tokio::test]
-async fn the_handler_is_told_the_providers_answer_which_is_the_same_for_one_event() {
+async fn the_handler_gets_the_providers_answer_stable_per_event() {
     let scene = Scene::begin().await;
     let authorized = scene.answer("e-1", "c-1").await;
     assert!(
@@ -127,7 +127,7 @@ async fn the_handler_is_told_the_providers_answer_which_is_the_same_for_one_even
 }
 
 #[tokio::test]
-async fn a_provider_that_fails_is_an_error_about_it_and_the_handler_is_not_called() {
+async fn a_failing_provider_is_an_error_before_the_handler_runs() {
     let scene = Scene::begin().await;
     for status in [500, 422] {
         let customer_id = "c-1".to_owned();
@@ -158,7 +158,7 @@ async fn a_provider_that_fails_is_an_error_about_it_and_the_handler_is_not_calle
 }
 
 #[tokio::test]
-async fn what_is_no_order_is_the_routers_to_judge() {
+async fn records_without_an_order_are_left_to_the_router() {
     let scene = Scene::begin().await;
     scene.behave(Behaviour::Down).await;
     for record in [

@@ -67,7 +67,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn every_subscription_is_on_a_topic_that_declares_type_and_service() {
+    fn every_subscription_is_on_a_topic_declaring_type_and_service() {
         for (service, subscriptions) in SERVICES {
             for (topic, ty) in *subscriptions {
                 let declaration = shop_schemas::topics()

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn books_that_add_up_and_agree_with_the_topics_are_no_finding() {
+    fn balanced_books_that_agree_with_the_topics_are_no_finding() {
         let books = books(7, moved(10, 5, 2));
         assert!(unbalanced(&books, Some(&moved(10, 5, 2))).is_empty());
         assert!(unbalanced(&books, None).is_empty());
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_that_was_booked_twice_is_named_though_the_level_agrees() {
+    fn a_delivery_booked_twice_is_found_despite_matching_levels() {
         let found = unbalanced(&books(20, moved(20, 0, 0)), Some(&moved(10, 0, 0)));
         assert_eq!(found.len(), 1);
         assert!(found[0].contains("but by the topics"), "{found:?}");

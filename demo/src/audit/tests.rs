@@ -131,8 +131,9 @@ fn a_service_without_any_effect_has_lost_everything_it_handles() {
     check(|facts| drop(facts.effects.remove("board")), [40, 0, 0, 0]);
 }
 
+/// Lost: acknowledged, on no topic, and without an effect.
 #[test]
-fn an_acknowledged_event_that_is_on_no_topic_and_has_no_effect_is_lost_in_each_service() {
+fn a_lost_event_is_reported_once_for_each_service() {
     check(
         |facts| {
             facts.acknowledged.push(Acknowledged {
@@ -147,7 +148,7 @@ fn an_acknowledged_event_that_is_on_no_topic_and_has_no_effect_is_lost_in_each_s
 }
 
 #[test]
-fn an_event_of_a_type_that_nobody_handles_is_not_missed() {
+fn events_of_unhandled_types_are_not_missed() {
     check(
         |facts| {
             facts
@@ -159,7 +160,7 @@ fn an_event_of_a_type_that_nobody_handles_is_not_missed() {
 }
 
 #[test]
-fn a_type_is_only_expected_from_the_topic_that_the_service_reads() {
+fn a_type_is_expected_only_from_topics_the_service_reads() {
     check(
         |facts| {
             facts
@@ -171,7 +172,7 @@ fn a_type_is_only_expected_from_the_topic_that_the_service_reads() {
 }
 
 #[test]
-fn a_dead_letter_stands_for_the_effect_in_its_own_group_only() {
+fn a_dead_letter_replaces_the_effect_in_its_group_only() {
     let findings = check(
         |facts| {
             effects(facts, "billing").remove(7);
@@ -198,7 +199,7 @@ fn a_dead_letter_stands_for_the_effect_in_its_own_group_only() {
 }
 
 #[test]
-fn a_doubled_effect_is_found_once_and_is_no_matter_of_order() {
+fn a_duplicate_effect_is_found_once_and_breaks_no_order() {
     check(
         |facts| {
             let again = effects(facts, "board")[3].clone();
@@ -209,7 +210,7 @@ fn a_doubled_effect_is_found_once_and_is_no_matter_of_order() {
 }
 
 #[test]
-fn two_effects_of_one_key_that_changed_places_are_one_violation() {
+fn two_swapped_effects_of_a_key_are_one_violation() {
     let findings = check(|facts| effects(facts, "billing").swap(3, 6), [0, 0, 1, 0]);
     assert_eq!(
         findings.out_of_order.examples,
@@ -217,8 +218,9 @@ fn two_effects_of_one_key_that_changed_places_are_one_violation() {
     );
 }
 
+/// Swapped on the log.
 #[test]
-fn two_events_of_one_key_that_changed_places_on_the_log_are_one_violation() {
+fn two_swapped_events_of_a_key_are_one_violation() {
     let swap = |facts: &mut Facts, one: usize, other: usize| {
         for (number, offset) in [(one, other), (other, one)] {
             if let Some(sent) = &mut facts.acknowledged[number].sent {
@@ -278,8 +280,9 @@ fn an_effect_of_nothing_is_unexplained_unless_retention_took_records() {
     check(truncated, [0, 0, 0, 0]);
 }
 
+/// Nor are they unexplained.
 #[test]
-fn an_effect_from_before_the_run_suppresses_but_is_neither_counted_nor_unexplained() {
+fn effects_from_before_the_run_suppress_but_are_not_counted() {
     let findings = check(
         |facts| {
             let event = published("orders", "/shop", "placed", 60);

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_retention_took_since_the_start_is_said_and_what_it_took_before_is_not() {
+    fn only_records_deleted_since_the_start_are_reported() {
         let offsets = |values: [i64; 3]| -> Offsets {
             let places = (0..).map(|partition| ("shop.orders".to_owned(), partition));
             places.zip(values).collect()

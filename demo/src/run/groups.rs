@@ -171,8 +171,9 @@ mod tests {
         }
     }
 
+    /// Records that the audit has not seen are a fault as well.
     #[test]
-    fn what_is_missing_out_of_order_or_unseen_is_a_fault_and_a_contradiction_a_remark() {
+    fn missing_or_disordered_records_are_faults_and_contradictions_are_remarks() {
         let check = |change: fn(&mut AuditReport), faults: usize, remarks: usize, proven| {
             let mut groups = Groups::default();
             groups.add(&report(change), Some(7));

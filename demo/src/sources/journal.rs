@@ -83,7 +83,7 @@ mod tests {
     };
 
     #[test]
-    fn only_what_was_acknowledged_counts() {
+    fn only_acknowledged_events_count() {
         let text = concat!(
             r#"{"event_id":"1","source":"/s","type":"u","key":"k","topic":"o","seq":0,"outcome":"acknowledged","partition":1,"offset":7}"#,
             "\n",
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_is_an_acknowledgement_of_the_default_source_and_type() {
+    fn a_receipt_acknowledges_an_event_of_default_source_and_type() {
         let text = r#"{"article":"a","event_id":"1","topic":"d","partition":0,"offset":3}"#;
         let events = parse(text, &DEFAULTS).expect("a receipt");
         assert_eq!(

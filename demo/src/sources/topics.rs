@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn partitions_with_nothing_to_read_are_left_out_and_the_others_start_where_the_log_does() {
+    fn empty_partitions_are_skipped_and_starts_respect_the_log_start() {
         let offsets = |values: &[(i32, i64)]| -> Offsets {
             let place = |(partition, offset): &(i32, i64)| (("t".to_owned(), *partition), *offset);
             values.iter().map(place).collect()

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_listed_dies_with_the_guard_and_what_was_struck_does_not() {
+    fn dropping_the_guard_kills_listed_processes_and_spares_forgotten_ones() {
         let mut guard = Guard::start().expect("sh runs");
         let (mut first, mut struck, mut last) = (sleeper(), sleeper(), sleeper());
         for child in [&first, &struck, &last] {

@@ -56,24 +56,24 @@ async fn until_up(supervisor: &mut Supervisor, number: usize, times: usize) {
 }
 
 #[tokio::test]
-async fn what_was_killed_or_stopped_comes_back_and_is_counted() {
-    let directory = tempfile::tempdir().expect("a directory");
+async fn killed_and_stopped_processes_restart_and_are_counted() {
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
     let mut supervisor = supervisor(directory.path(), &[PATIENT]);
     until_up(&mut supervisor, 0, 1).await;
     supervisor
         .strike(&blow(Harm::Kill, 0))
         .await
-        .expect("strikes");
+        .expect("the blow falls");
     until_up(&mut supervisor, 0, 2).await;
     supervisor
         .strike(&blow(Harm::Stop, 0))
         .await
-        .expect("strikes");
+        .expect("the blow falls");
     until_up(&mut supervisor, 0, 3).await;
     supervisor
         .strike(&blow(Harm::Freeze, 0))
         .await
-        .expect("strikes");
+        .expect("the blow falls");
     assert!(matches!(supervisor.daemons[0].state, State::Frozen(_)));
     until_up(&mut supervisor, 0, 3).await;
     supervisor
@@ -91,31 +91,34 @@ async fn what_was_killed_or_stopped_comes_back_and_is_counted() {
 }
 
 #[tokio::test]
-async fn a_blow_on_one_that_is_frozen_falls_on_the_next() {
-    let directory = tempfile::tempdir().expect("a directory");
+async fn a_blow_on_a_frozen_process_hits_the_next() {
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
     let mut supervisor = supervisor(directory.path(), &[PATIENT, PATIENT]);
     let mut freeze = blow(Harm::Freeze, 0);
     freeze.span = Duration::from_secs(600);
-    supervisor.strike(&freeze).await.expect("strikes");
-    let line = supervisor.strike(&freeze).await.expect("strikes");
+    supervisor.strike(&freeze).await.expect("the blow falls");
+    let line = supervisor.strike(&freeze).await.expect("the blow falls");
     assert_eq!(
         line.as_deref(),
         Some("script-1 frozen, resumed after 600.0 s")
     );
-    assert_eq!(supervisor.strike(&freeze).await.expect("strikes"), None);
+    assert_eq!(
+        supervisor.strike(&freeze).await.expect("the blow falls"),
+        None
+    );
     assert_eq!(supervisor.toll.freezes, 2);
 }
 
 #[tokio::test]
-async fn a_stop_may_leave_records_to_the_next_start_and_to_no_last_one() {
-    let directory = tempfile::tempdir().expect("a directory");
+async fn an_unclean_stop_is_a_failure_only_at_the_end() {
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
     let unclean = "trap 'exit 5' TERM; echo up; while :; do sleep 0.02; done";
     let mut supervisor = supervisor(directory.path(), &[unclean]);
     until_up(&mut supervisor, 0, 1).await;
     supervisor
         .strike(&blow(Harm::Stop, 0))
         .await
-        .expect("strikes");
+        .expect("the blow falls");
     until_up(&mut supervisor, 0, 2).await;
     assert_eq!(supervisor.toll.failures, [""; 0]);
     supervisor
@@ -127,8 +130,8 @@ async fn a_stop_may_leave_records_to_the_next_start_and_to_no_last_one() {
 }
 
 #[tokio::test]
-async fn one_that_ends_by_itself_is_a_failure_and_is_started_again() {
-    let directory = tempfile::tempdir().expect("a directory");
+async fn a_process_that_ends_by_itself_fails_and_restarts() {
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
     let mut supervisor = supervisor(directory.path(), &["echo up; exit 3"]);
     until(&mut supervisor, |supervisor| {
         supervisor.toll.failures.len() == 2
@@ -141,8 +144,8 @@ async fn one_that_ends_by_itself_is_a_failure_and_is_started_again() {
 }
 
 #[tokio::test]
-async fn a_stop_that_ends_badly_or_not_at_all_is_a_failure() {
-    let directory = tempfile::tempdir().expect("a directory");
+async fn a_stop_with_an_error_or_without_an_end_fails() {
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
     let deaf = "trap '' TERM; echo up; while :; do sleep 0.02; done";
     let mut supervisor = supervisor(directory.path(), &[SULKING, deaf]);
     until_up(&mut supervisor, 0, 1).await;

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn similar_messages_are_one_group_with_its_times_and_latest_example() {
+    fn similar_messages_are_one_group_with_times_and_example() {
         let mut groups = Groups::default();
         let times = [
             "2026-01-02T00:00:00Z",

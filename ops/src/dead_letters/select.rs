@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_letter_does_not_say_matches_nothing() {
+    fn a_missing_field_of_a_dead_letter_matches_nothing() {
         let mut silent = dead_letter();
         silent.record.headers = Headers::new();
         silent.record.timestamp_ms = None;

@@ -399,7 +399,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_source_of_a_retry_topic_is_known_by_its_group() {
+    fn a_retry_topics_source_is_derived_from_its_group() {
         assert_eq!(source_of("a.b", "retry.a.b.shop.orders"), "shop.orders");
     }
 }

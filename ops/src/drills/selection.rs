@@ -376,8 +376,9 @@ mod tests {
         parked
     }
 
+    /// All keyless records wait where it is unknown which one does.
     #[test]
-    fn a_key_waits_whole_and_a_record_without_one_alone_unless_it_is_not_known_which() {
+    fn a_key_waits_as_a_whole_and_keyless_records_alone() {
         let check = |waiting: ParkedKey, record: LogRecord, expected| {
             let found = Waiting::new(vec![waiting.clone()]).has(&record);
             assert_eq!(found, expected, "{record:?} beside {waiting:?}");

@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_delivered_is_not_idempotent_by_its_neighbours() {
+    fn undelivered_repetitions_are_not_idempotent_by_their_neighbours() {
         let mut tally = tally(&[("a", settled(RepetitionOutcome::Duplicate))]);
         tally.found(TOPIC, "a", Fate::Repeated);
         tally.undelivered(TOPIC, "a");

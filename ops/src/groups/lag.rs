@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_judged_by_its_sum_and_by_its_oldest_record() {
+    fn a_group_is_judged_by_total_and_by_oldest_record() {
         let lag = [at(3, Some(2_000)), at(4, None)];
         let complaint = |lag: &[PartitionLag], threshold, max_age| {
             super::complaint(lag, &aged(lag, "g", &[]), threshold, max_age)
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complaint_names_the_partition_and_passes_over_what_is_parked() {
+    fn a_complaint_names_the_partition_and_skips_parked_records() {
         let of = |topic: &str, partition, lag, age_ms| {
             let mut of = at(lag, Some(age_ms));
             of.topic = topic.to_owned();

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_line_is_a_row_or_says_why_not_without_its_values() {
+    fn json_lines_are_rows_or_errors_without_values() {
         let check = |line, expected| check(&mut Parser::Jsonl, line, expected);
         check(
             r#"{"article":"a","quantity":2,"delivery_id":"d"}"#,
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_csv_line_is_a_row_or_says_why_not_without_its_values() {
+    fn csv_lines_are_rows_or_errors_without_values() {
         let mut parser =
             Parser::with_header::<DeliveryRow>(b"quantity, article,delivery_id", COMMA)
                 .expect("a complete header");
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_separated_by_what_is_given() {
+    fn fields_are_separated_by_the_given_delimiter() {
         let header = b"article;quantity;delivery_id";
         let mut parser = Parser::with_header::<DeliveryRow>(header, b';').expect("a header");
         check(&mut parser, "a,b;2;d", Ok(("a,b", 2)));
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_must_have_the_columns_needed_and_no_unknown_ones() {
+    fn a_header_has_all_needed_columns_and_no_unknown_ones() {
         let check = |header: &str, expected: &str| {
             let error =
                 Parser::with_header::<DeliveryRow>(header.as_bytes(), COMMA).expect_err(header);

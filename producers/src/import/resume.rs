@@ -221,12 +221,12 @@ mod tests {
 
     #[test]
     fn progress_counts_only_for_the_same_unchanged_file_and_cluster() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a temporary folder is created");
         let input = folder.path().join("orders.csv");
-        std::fs::write(&input, INPUT).expect("written");
+        std::fs::write(&input, INPUT).expect("the file is written");
         let ours = resume_file(&input, "order", "one");
         assert_eq!(load(&ours, &input), Found::Nothing);
-        ours.save(progress()).expect("saves");
+        ours.save(progress()).expect("the progress is saved");
         let check = |file: ResumeFile, expected: Found| assert_eq!(load(&file, &input), expected);
         check(
             resume_file(&input, "order", "one"),
@@ -240,7 +240,7 @@ mod tests {
             resume_file(&input, "order", "two"),
             Found::NotOurs("it belongs to an import to another cluster"),
         );
-        std::fs::write(&input, "a\nb\nc\n").expect("written");
+        std::fs::write(&input, "a\nb\nc\n").expect("the file is written");
         check(
             resume_file(&input, "order", "one"),
             Found::NotOurs("the input has changed since"),
@@ -250,13 +250,13 @@ mod tests {
     /// With the same length and the same modification time.
     #[test]
     fn an_input_that_was_changed_in_place_is_noticed() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a temporary folder is created");
         let input = folder.path().join("orders.csv");
-        std::fs::write(&input, INPUT).expect("written");
+        std::fs::write(&input, INPUT).expect("the file is written");
         let file = resume_file(&input, "order", "one");
-        file.save(progress()).expect("saves");
+        file.save(progress()).expect("the progress is saved");
         let modified = std::fs::metadata(&input).and_then(|metadata| metadata.modified());
-        std::fs::write(&input, "x\nb\n").expect("written");
+        std::fs::write(&input, "x\nb\n").expect("the file is written");
         let changed = File::options().write(true).open(&input).expect("opens");
         changed
             .set_modified(modified.expect("a time"))
@@ -267,16 +267,16 @@ mod tests {
 
     #[test]
     fn a_file_of_progress_that_was_edited_is_not_believed() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a temporary folder is created");
         let input = folder.path().join("orders.csv");
-        std::fs::write(&input, INPUT).expect("written");
+        std::fs::write(&input, INPUT).expect("the file is written");
         let file = resume_file(&input, "order", "one");
-        file.save(progress()).expect("saves");
-        let written = std::fs::read_to_string(file.path()).expect("reads");
+        file.save(progress()).expect("the progress is saved");
+        let written = std::fs::read_to_string(file.path()).expect("the file is readable");
         let check = |from: &str, to: &str, expected| {
             let edited = written.replace(from, to);
             assert_ne!(edited, written, "{from}");
-            std::fs::write(file.path(), edited).expect("written");
+            std::fs::write(file.path(), edited).expect("the file is written");
             assert_eq!(load(&file, &input), Found::NotOurs(expected), "{to}");
         };
         let edited = "it was edited or damaged";
@@ -291,14 +291,14 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_file_of_progress_is_not_believed_and_a_removed_one_says_nothing() {
-        let folder = tempfile::tempdir().expect("a folder");
+    fn damaged_progress_files_are_reported_and_missing_ones_are_not() {
+        let folder = tempfile::tempdir().expect("a temporary folder is created");
         let input = folder.path().join("orders.csv");
-        std::fs::write(&input, INPUT).expect("written");
+        std::fs::write(&input, INPUT).expect("the file is written");
         let file = resume_file(&input, "order", "one");
-        file.save(progress()).expect("saves");
-        let text = std::fs::read(file.path()).expect("reads");
-        std::fs::write(file.path(), &text[..text.len() / 2]).expect("written");
+        file.save(progress()).expect("the progress is saved");
+        let text = std::fs::read(file.path()).expect("the file is readable");
+        std::fs::write(file.path(), &text[..text.len() / 2]).expect("the file is written");
         assert_eq!(
             load(&file, &input),
             Found::NotOurs("it cannot be understood")
@@ -310,11 +310,11 @@ mod tests {
 
     #[test]
     fn saving_leaves_no_draft_behind() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a temporary folder is created");
         let input = folder.path().join("orders.csv");
-        std::fs::write(&input, INPUT).expect("written");
+        std::fs::write(&input, INPUT).expect("the file is written");
         let file = resume_file(&input, "order", "one");
-        file.save(progress()).expect("saves");
+        file.save(progress()).expect("the progress is saved");
         file.save(Progress::default()).expect("replaces");
         let names = std::fs::read_dir(folder.path()).expect("reads").count();
         assert_eq!(names, 2);

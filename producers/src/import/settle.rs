@@ -202,8 +202,9 @@ mod tests {
         assert_eq!((progress.at.line, broke), (1, true));
     }
 
+    /// Also where later lines were acknowledged.
     #[test]
-    fn progress_stays_before_a_line_that_was_not_acknowledged_though_later_ones_were() {
+    fn progress_stays_before_the_first_unacknowledged_line() {
         for outcome in [unknown(), Outcome::Unanswered] {
             let entries = vec![
                 (entry(1, None), acknowledged()),

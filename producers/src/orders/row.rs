@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_is_no_order_says_why() {
+    fn an_invalid_row_gives_the_reason() {
         let check = |line: &str, expected: &str| {
             let error = csv(line).expect_err(line);
             assert!(error.contains(expected), "{line}: {error}");
@@ -99,8 +99,9 @@ mod tests {
         check("o-1,c-1,7,", "invalid type, expected a list of lines");
     }
 
+    /// With its total or without.
     #[test]
-    fn csv_and_json_of_the_same_order_are_the_same_event_with_or_without_its_total() {
+    fn csv_and_json_of_one_order_give_the_same_event() {
         let id = |parser: &mut Parser, line: &str| {
             let row: OrderRow = parser.row(line.as_bytes()).expect("a row");
             event(&row, "/shop/orders", Timestamp::now())

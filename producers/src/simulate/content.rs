@@ -124,14 +124,14 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_and_run_make_the_same_events_and_others_make_others() {
+    fn equal_seed_and_run_give_equal_events_others_differ() {
         assert_eq!(happenings(7, "run"), happenings(7, "run"));
         assert_ne!(happenings(7, "run"), happenings(8, "run"));
         assert_ne!(happenings(7, "run"), happenings(7, "another"));
     }
 
     #[test]
-    fn an_order_is_cancelled_at_most_once_and_after_it_was_placed() {
+    fn an_order_is_cancelled_at_most_once_after_being_placed() {
         let mut open = HashSet::new();
         let mut placed = HashSet::new();
         let mut cancelled = 0;

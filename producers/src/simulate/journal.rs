@@ -84,8 +84,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_holds_identity_place_and_outcome_and_lines_are_appended() {
-        let folder = tempfile::tempdir().expect("a folder");
+    fn a_line_holds_identity_place_and_outcome_and_is_appended() {
+        let folder = tempfile::tempdir().expect("a temporary folder is created");
         let path = folder.path().join("journal.jsonl");
         let event = SentEvent {
             event_id: "e".to_owned(),
@@ -100,7 +100,7 @@ mod tests {
             let mut journal = Journal::append_to(&path).expect("opens");
             journal.write(&event, fate, receipt).expect("writes");
         }
-        let text = std::fs::read_to_string(&path).expect("reads");
+        let text = std::fs::read_to_string(&path).expect("the file is readable");
         let head = r#""event_id":"e","source":"/shop/orders","type":"shop.order-placed.v1","key":"o","topic":"shop.orders","seq":0"#;
         assert_eq!(
             text,

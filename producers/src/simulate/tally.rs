@@ -153,7 +153,7 @@ mod tests {
     use evenkeel::publisher::Receipt;
 
     #[test]
-    fn outcomes_are_counted_and_what_is_not_known_is_not_called_failed() {
+    fn unknown_outcomes_are_counted_and_not_called_failed() {
         let topic = || "shop.orders".to_owned();
         let reason = || "why".to_owned();
         let mut tally = Tally::new(None, ProgressDisplay::start(true, None));

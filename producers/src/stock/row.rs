@@ -49,8 +49,9 @@ mod tests {
         }
     }
 
+    /// Another row is another event.
     #[test]
-    fn the_same_row_is_the_same_event_whenever_it_is_imported_and_another_row_is_another() {
+    fn the_same_row_is_the_same_event_at_any_time() {
         let id = |row: &DeliveryRow, source: &str, second: i64| {
             let now = Timestamp::from_second(second).expect("in range");
             event(row, source, now).expect("a good row").attributes.id

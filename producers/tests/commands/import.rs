@@ -41,7 +41,7 @@ fn check_summary(finished: &Finished, lines: u64, acknowledged: u64, bad_lines: 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn importing_a_file_twice_publishes_the_same_ids_in_the_files_order_for_each_key() {
+async fn importing_a_file_twice_publishes_the_same_ids() {
     let shop = Shop::open().await;
     let file = shop.file("orders.csv", &format!("{HEADER}{}", rows(0..500)));
     for _ in 0..2 {
@@ -58,7 +58,7 @@ async fn importing_a_file_twice_publishes_the_same_ids_in_the_files_order_for_ea
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn json_lines_come_from_standard_input_and_events_of_one_key_keep_their_order() {
+async fn json_lines_from_standard_input_keep_the_order_of_keys() {
     let shop = Shop::open().await;
     let lines: String = (1..=200)
         .map(|number| {
@@ -91,7 +91,7 @@ async fn json_lines_come_from_standard_input_and_events_of_one_key_keep_their_or
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_lines_are_named_by_number_without_their_content_and_the_rest_is_imported() {
+async fn bad_lines_are_numbered_without_content_and_the_rest_imported() {
     let shop = Shop::open().await;
     let bad = "secret name,c-1,article-001:2:870\no-2,c-1,article-001\no-3\n";
     let file = shop.file(
@@ -117,9 +117,9 @@ async fn bad_lines_are_named_by_number_without_their_content_and_the_rest_is_imp
     );
 }
 
+/// The next run resumes after the good lines.
 #[tokio::test(flavor = "multi_thread")]
-async fn on_error_stop_publishes_nothing_behind_the_first_bad_line_and_goes_on_behind_the_good_ones()
- {
+async fn on_error_stop_publishes_nothing_after_the_first_bad_line() {
     let shop = Shop::open().await;
     let file = shop.file(
         "orders.csv",
@@ -150,7 +150,7 @@ async fn on_error_stop_publishes_nothing_behind_the_first_bad_line_and_goes_on_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_ctrl_c_the_same_command_goes_on_and_every_row_is_published_exactly_once() {
+async fn after_ctrl_c_a_rerun_publishes_each_row_exactly_once() {
     let shop = Shop::open().await;
     let file = shop.file("orders.csv", &format!("{HEADER}{}", rows(0..MANY)));
     let import = [&["import", argument(&file), "--output", "json"], &SLOW[..]].concat();
@@ -182,7 +182,7 @@ async fn after_ctrl_c_the_same_command_goes_on_and_every_row_is_published_exactl
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_sigkill_no_row_is_missing_and_rows_sent_again_have_the_same_ids() {
+async fn after_sigkill_no_row_is_missing_and_ids_are_stable() {
     let shop = Shop::open().await;
     let file = shop.file("orders.csv", &format!("{HEADER}{}", rows(0..MANY)));
     let import = [&["import", argument(&file), "--quiet"], &SLOW[..]].concat();
@@ -208,7 +208,7 @@ async fn after_sigkill_no_row_is_missing_and_rows_sent_again_have_the_same_ids()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_ctrl_c_on_standard_input_the_number_told_goes_on() {
+async fn after_ctrl_c_on_stdin_skip_lines_resumes_the_import() {
     let shop = Shop::open().await;
     let mut command = orders();
     command.stdin(Stdio::piped());
@@ -253,7 +253,7 @@ async fn an_input_that_cannot_be_imported_is_named() {
     check("missing.csv", "missing.csv");
     check(argument(&headless), "the header has no column order_id");
     let folder = shop.path("folder.csv");
-    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::create_dir(&folder).expect("the folder is created");
     check(argument(&folder), "is a folder");
     assert!(shop.published("shop.orders").is_empty());
 }
@@ -274,7 +274,7 @@ async fn lines_that_end_in_cr_are_imported_like_any_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_over_several_lines_is_one_order_and_its_inside_none() {
+async fn a_row_over_several_lines_is_exactly_one_order() {
     let shop = Shop::open().await;
     let text = "order_id,customer_id,lines\n\
         o-1,c-1,\"article-001:2:870\narticle-007:1:3090\"\n\
@@ -292,7 +292,7 @@ async fn a_row_over_several_lines_is_one_order_and_its_inside_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_stops_where_quotes_leave_the_end_of_a_row_unknown() {
+async fn an_import_stops_at_quotes_that_hide_a_rows_end() {
     let shop = Shop::open().await;
     for (name, bad) in [
         ("open.csv", "o-9,\"c-1,article-001:2:870\n"),

@@ -12,7 +12,7 @@ fn left() -> Stdio {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_leaves_changes_no_exit_code_and_a_full_disk_is_named() {
+async fn exit_codes_ignore_departed_readers_and_full_disks_are_reported() {
     let shop = Shop::open().await;
     let bad = shop.file("bad.csv", "order_id,customer_id,lines\no-1,c-1,nothing\n");
     let bad = bad.to_string_lossy();

@@ -69,7 +69,7 @@ impl Shop {
         for topic in ["shop.orders", "shop.deliveries"] {
             kafka.create_topic(topic, 6).await.expect("a new topic");
         }
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a temporary folder is created");
         Self {
             config: kafka.config(),
             kafka: Some(kafka),
@@ -114,8 +114,8 @@ impl Shop {
     /// All records of a topic, by partition and offset.
     pub(crate) fn published(&self, topic: &str) -> Vec<Published> {
         let second = Duration::from_secs(1);
-        let mut reader =
-            Reader::open(&self.config, &Reading::whole([topic]), 10 * second).expect("opens");
+        let mut reader = Reader::open(&self.config, &Reading::whole([topic]), 10 * second)
+            .expect("the reader opens");
         let mut events = Vec::new();
         while !reader.at_end() {
             let Some(record) = reader.next(second).expect("reads") else {
@@ -130,7 +130,7 @@ impl Shop {
                 partition: record.partition,
                 offset: record.offset,
                 data: serde_json::from_slice(record.value.as_deref().unwrap_or_default())
-                    .expect("JSON"),
+                    .expect("the bytes are JSON"),
             });
         }
         events.sort_by_key(|event| (event.partition, event.offset));
@@ -139,7 +139,7 @@ impl Shop {
 }
 
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("text")
+    String::from_utf8(bytes.to_vec()).expect("the bytes are UTF-8")
 }
 
 /// Waits for the end of a command.

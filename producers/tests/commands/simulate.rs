@@ -19,7 +19,7 @@ fn journal(path: &Path) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_journal_names_every_event_where_it_stands_on_the_log_and_the_rate_is_held() {
+async fn the_journal_locates_every_event_and_the_rate_is_kept() {
     let shop = Shop::open().await;
     let path = shop.path("journal.jsonl");
     let run = [
@@ -80,7 +80,7 @@ async fn the_journal_names_every_event_where_it_stands_on_the_log_and_the_rate_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_repeated_with_its_seed_and_name_repeats_its_events() {
+async fn a_run_repeats_with_its_seed_and_name() {
     let shop = Shop::open().await;
     let run = [
         "simulate", "--rate", "500", "--for", "1s", "--seed", "7", "--run-id", "run", "--quiet",
@@ -103,7 +103,7 @@ async fn a_run_repeated_with_its_seed_and_name_repeats_its_events() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_brokers_a_stop_ends_at_its_deadline_and_what_was_under_way_is_unknown() {
+async fn without_brokers_a_stop_meets_its_deadline_leaving_outcomes_unknown() {
     let mut shop = Shop::open().await;
     let path = shop.path("journal.jsonl");
     let child = without_brokers(&mut shop, &path, "1s").await;
@@ -164,7 +164,7 @@ async fn without_brokers(shop: &mut Shop, path: &Path, drain_timeout: &str) -> C
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_ctrl_c_every_event_sent_is_in_the_journal_and_on_the_log() {
+async fn after_ctrl_c_every_sent_event_is_journaled_and_logged() {
     let shop = Shop::open().await;
     let path = shop.path("journal.jsonl");
     let run = [

@@ -5,7 +5,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_placed_and_cancelled_order_is_on_the_log_where_the_receipts_say() {
+async fn placed_and_cancelled_orders_are_where_their_receipts_say() {
     let shop = Shop::open().await;
     let place = [
         "place",
@@ -65,7 +65,7 @@ async fn the_ids_given_are_the_ids_published() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn filling_receives_every_article_once_and_repeats_its_ids_for_the_same_delivery() {
+async fn filling_delivers_every_article_once_with_repeatable_ids() {
     let shop = Shop::open().await;
     for _ in 0..2 {
         let filled = shop.run(
@@ -93,7 +93,7 @@ async fn filling_receives_every_article_once_and_repeats_its_ids_for_the_same_de
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_payload_that_breaks_its_schema_is_refused_and_its_value_is_not_shown() {
+async fn an_invalid_payload_is_refused_without_showing_its_value() {
     let shop = Shop::open().await;
     let placed = shop.run(
         orders(),

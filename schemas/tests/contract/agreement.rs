@@ -55,7 +55,7 @@ fn every_type_has_two_valid_and_four_differently_invalid_examples() {
         let reasons: BTreeSet<_> = invalid
             .iter()
             .map(|name| {
-                let text = fs::read_to_string(examples.join(name)).expect("readable");
+                let text = fs::read_to_string(examples.join(name)).expect("the file is readable");
                 let example: Invalid = serde_json::from_str(&text).expect(name);
                 example.refused
             })
@@ -71,7 +71,7 @@ fn every_type_has_two_valid_and_four_differently_invalid_examples() {
 }
 
 #[test]
-fn every_type_is_declared_on_its_topic_and_nothing_else_is() {
+fn each_topic_declares_exactly_the_types_published_on_it() {
     let mut declared = Vec::new();
     for topic in shop_schemas::topics() {
         for event in &topic.events {

@@ -62,7 +62,7 @@ fn only_progress_is_committed_and_never_a_step_back() {
 }
 
 #[test]
-fn a_partition_that_fell_back_is_committed_below_what_it_lost() {
+fn a_partition_that_fell_back_is_committed_lower() {
     let fallen = PartitionProgress {
         may_step_back: true,
         ..position(Some(4), Some(4))
@@ -87,7 +87,7 @@ fn records_settled_above_a_slow_one_are_committed_as_metadata() {
 }
 
 #[test]
-fn only_a_retry_partition_is_committed_again_when_its_commit_is_old() {
+fn only_retry_partitions_repeat_an_old_commit() {
     let retry_of = |parked_of| {
         let mut track = track(Some(5));
         track.owned.parked_of = parked_of;

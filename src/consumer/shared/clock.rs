@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_keeps_its_length_whatever_the_wall_clock_is_set_to() {
+    fn a_wait_keeps_its_length_under_wall_clock_changes() {
         for wall_ms in [10 * DAY_MS, 9 * DAY_MS, 11 * DAY_MS] {
             let now = Now {
                 wall_ms,

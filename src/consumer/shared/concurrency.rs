@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_waiting_for_a_permit_releases_it_while_handlers_are_held() {
+    fn a_waiting_worker_releases_its_permit_while_handlers_are_held() {
         let pool = ConcurrencyLimit::new(1, 1);
         let mut a = Permits::new(Arc::clone(&pool));
         assert!(a.may_start());
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_over_its_share_gives_a_permit_to_one_that_is_short() {
+    fn a_worker_over_its_share_yields_a_permit() {
         let pool = ConcurrencyLimit::new(4, 2);
         let (mut a, mut b) = (Permits::new(Arc::clone(&pool)), Permits::new(pool));
         while a.may_start() {

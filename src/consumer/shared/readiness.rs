@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_partition_is_shown_until_it_is_read_whatever_happens_to_others() {
+    fn an_unreadable_partition_is_reported_until_it_is_read() {
         let (readiness, health) = joined();
         readiness.cannot_read("orders", 3, "gone");
         readiness.complain("no broker can be reached");
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_is_refused_or_lacks_a_topic_is_not_ready_until_that_is_over() {
+    fn refusals_and_missing_topics_are_reported_until_they_end() {
         let (readiness, health) = joined();
         readiness.refused("refused");
         readiness.topic_missing();
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_lost_its_place_is_not_ready_until_it_has_one() {
+    fn an_expelled_member_is_not_ready_until_readmitted() {
         let (readiness, health) = joined();
         readiness.expelled("refused");
         readiness.cluster_answers();
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn a_consumer_that_stops_is_not_ready_again_whatever_happens_meanwhile() {
+    fn a_stopping_consumer_is_never_ready_again() {
         let (readiness, health) = joined();
         readiness.cannot_read("orders", 3, "gone");
         readiness.complain("no broker can be reached");

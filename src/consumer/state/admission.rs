@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_ends_at_either_limit_but_one_record_always_fits_alone() {
+    fn room_ends_at_either_limit_but_one_record_fits() {
         let mut flow = InFlightLimit::new(100, 10_000);
         flow.took(100, 100_000 - 100);
         for _ in 0..20 {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_n_records_takes_no_more_and_ends_when_they_are_settled() {
+    fn a_bounded_run_takes_n_records_and_awaits_their_settlement() {
         let progress = Progress {
             received: 10,
             in_flight: 1,

@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn the_watermark_is_the_first_unsettled_offset_whatever_is_settled_behind_it() {
+    fn the_watermark_is_the_first_unsettled_offset() {
         let (mut tracker, epoch) = (OffsetTracker::default(), Epoch(1));
         tracker.assign(epoch, &[]);
         assert_eq!(watermark(&mut tracker, epoch), None);

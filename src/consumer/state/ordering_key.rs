@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_without_a_key_and_with_an_empty_one_do_not_wait_for_each_other() {
+    fn keyless_records_and_empty_keys_are_independent() {
         let mut settings = ConsumerSettings::new("g", ["t"]);
         assert_eq!(ordering_key(&settings, None), None);
         settings.keyless_ordering = KeylessOrdering::Partition;

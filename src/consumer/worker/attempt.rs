@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_the_drop_of_a_finished_handler_fails_its_record() {
+    fn a_panic_while_dropping_a_handler_fails_its_record() {
         let (outcome, is_empty) = polled(Ok(Outcome::Done));
         let Outcome::Dead(reason) = outcome else {
             panic!("{outcome:?}")
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_the_conversion_of_an_error_is_an_outcome() {
+    fn a_panic_while_converting_an_error_is_an_outcome() {
         let (outcome, is_empty) = polled(Err(Rude));
         let Outcome::Dead(reason) = outcome else {
             panic!("{outcome:?}")

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_that_a_handler_keeps_is_not_copied_on_top() {
+    fn a_burst_kept_by_a_handler_is_not_copied_too() {
         let budget = Arc::default();
         let mut held = burst(256, 4096, &budget);
         let handlers = held.pop();
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_handed_out_while_handlers_keep_too_much_in_vain() {
+    fn records_are_copied_while_handlers_keep_too_many_bursts() {
         let budget = Arc::default();
         let mut pinned = Pinned::new(8 << 20, 2);
         let mut kept = Vec::new();

@@ -53,7 +53,7 @@ fn a_command_looks_like_this() {
     });
     command.id = "0199".to_owned();
     command.at = Timestamp::UNIX_EPOCH;
-    let value = String::from_utf8(command.value().expect("JSON")).expect("text");
+    let value = String::from_utf8(command.value().expect("JSON")).expect("the bytes are UTF-8");
     let expected = r#"{"id":"0199","by":"ada","why":"a bad deploy","at":"1970-01-01T00:00:00Z","action":"pause","scope":"topic/orders"}"#;
     assert_eq!(value, expected);
 }
@@ -93,11 +93,11 @@ fn an_acknowledgement_reads_back_as_written() {
 }
 
 #[test]
-fn what_is_no_entry_is_refused_and_never_taken_for_another() {
+fn a_malformed_entry_is_refused_and_never_misread() {
     let good = command(Action::Pause {
         scope: Scope::Group,
     });
-    let text = String::from_utf8(good.value().expect("JSON")).expect("text");
+    let text = String::from_utf8(good.value().expect("JSON")).expect("the bytes are UTF-8");
     let refused = |key: Option<&[u8]>, value: &str| {
         let entry = Entry::read(key, Some(value.as_bytes()));
         assert!(entry.is_err(), "{entry:?}");

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_an_instant_where_one_can_hold_it_and_else_its_text() {
+    fn a_time_is_an_instant_if_representable_else_text() {
         let check = |text: &str, expected: Option<&str>| {
             let expected = match expected {
                 Some(instant) => (Some(instant.parse().expect(instant)), None),

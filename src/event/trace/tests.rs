@@ -14,7 +14,7 @@ fn context(traceparent: &[u8], tracestate: Option<&[u8]>) -> Option<TraceContext
 }
 
 #[test]
-fn a_valid_traceparent_is_read_as_it_stands() {
+fn a_valid_traceparent_is_read_unchanged() {
     for traceparent in [
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff",
@@ -70,7 +70,7 @@ fn the_last_traceparent_counts() {
 }
 
 #[test]
-fn a_child_keeps_trace_flags_and_tracestate_under_a_new_span() {
+fn a_child_keeps_flags_and_tracestate_under_a_new_span() {
     let traceparent = format!("00-{TRACE_ID}-00f067aa0ba902b7-03");
     let parent = context(traceparent.as_bytes(), Some(b"vendor=1,other=2")).expect("valid");
     let child = parent.child();
@@ -83,8 +83,9 @@ fn a_child_keeps_trace_flags_and_tracestate_under_a_new_span() {
     assert_ne!(parent.child(), child);
 }
 
+/// It keeps the flags that version 00 knows.
 #[test]
-fn a_child_of_a_later_version_is_of_version_00_with_the_flags_that_are_known() {
+fn a_child_of_a_later_version_uses_version_00() {
     let traceparent = format!("cc-{TRACE_ID}-00f067aa0ba902b7-fd-future");
     let child = context(traceparent.as_bytes(), None)
         .expect("valid")
@@ -94,7 +95,7 @@ fn a_child_of_a_later_version_is_of_version_00_with_the_flags_that_are_known() {
 }
 
 #[test]
-fn a_context_that_was_made_invalid_has_a_root_as_its_child() {
+fn a_child_of_an_invalid_context_is_a_root() {
     let broken = TraceContext {
         traceparent: "nonsense".to_owned(),
         tracestate: Some("vendor=1".to_owned()),

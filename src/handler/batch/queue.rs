@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retried_delivery_is_alone_and_waits_for_no_later_one() {
+    fn a_retried_delivery_runs_alone_and_waits_for_none() {
         let ids = [(1, 1), (2, 2), (3, 1), (4, 3), (5, 1)];
         check(&ids, ANY, &[&[1, 3, 5], &[2], &[4]]);
         check(&[(2, 2), (3, 1), (5, 1)], ANY, &[&[2], &[3, 5]]);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_waits_for_others_as_long_as_it_may_and_no_longer() {
+    fn the_first_delivery_waits_no_longer_than_its_limit() {
         let limits = Limits {
             records_max: 3,
             wait_max: Duration::from_secs(1),

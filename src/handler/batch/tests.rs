@@ -238,7 +238,7 @@ async fn events_of_a_failed_batch_are_retried_alone() {
 }
 
 #[tokio::test]
-async fn an_unclassified_error_of_a_batch_dead_letters_no_neighbour_either() {
+async fn an_unclassified_batch_error_dead_letters_no_neighbour() {
     let handle = async |_: Vec<Delivered<Paid>>| -> Result<(), HandlerError> {
         serde_json::from_str::<u32>("{").map(drop)?;
         Ok(())
@@ -299,8 +299,9 @@ impl Drop for SignalOnDrop {
     }
 }
 
+/// The next batch runs, and may claim the same deliveries.
 #[tokio::test]
-async fn a_batch_of_timed_out_deliveries_is_cancelled_and_the_next_runs() {
+async fn a_batch_of_timed_out_deliveries_is_cancelled() {
     let (started, ended) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let (start, end) = (Arc::clone(&started), Arc::clone(&ended));
     let handle = move |events: Vec<Delivered<Paid>>| {
@@ -387,7 +388,7 @@ async fn duplicates_are_answered_and_not_handled() {
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS paid (cents INTEGER NOT NULL)";
 
 async fn sqlite() -> (tempfile::TempDir, SqliteInbox) {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a temporary folder is created");
     let path = folder.path().join("store.db");
     let inbox = SqliteInbox::open(&path, "group", TABLE).await;
     (folder, inbox.expect("a store"))
@@ -395,7 +396,9 @@ async fn sqlite() -> (tempfile::TempDir, SqliteInbox) {
 
 async fn paid(inbox: &SqliteInbox) -> Vec<i64> {
     let paid = sqlx::query_scalar("SELECT cents FROM paid ORDER BY cents");
-    paid.fetch_all(inbox.pool()).await.expect("readable")
+    paid.fetch_all(inbox.pool())
+        .await
+        .expect("the query returns its rows")
 }
 
 /// Writes a row for each event, except for amounts above 10, which fail. A batch with the event 0
@@ -424,7 +427,7 @@ async fn pay(
 }
 
 #[tokio::test]
-async fn a_batch_has_one_transaction_and_failed_events_are_fresh_again() {
+async fn a_batch_has_one_transaction_and_failed_events_stay_fresh() {
     let (_folder, inbox) = sqlite().await;
     let seen = Seen::default();
     let router = Router::new().on_batch(pay).with_state(seen.clone());
@@ -444,7 +447,7 @@ async fn a_batch_has_one_transaction_and_failed_events_are_fresh_again() {
 }
 
 #[tokio::test]
-async fn a_failed_commit_completes_none_and_earlier_failures_keep_their_outcome() {
+async fn a_failed_commit_completes_none_and_keeps_earlier_outcomes() {
     let (_folder, inbox) = sqlite().await;
     let handle = async |events: Vec<Delivered<Paid>>, mut tx: SqliteTx| {
         sqlx::raw_sql("ROLLBACK").execute(&mut *tx).await?;
@@ -484,7 +487,10 @@ async fn a_batch_handler_that_names_no_transaction_holds_none() {
         let Ok(Claimed::Fresh(claim)) = inbox.claim(&other).await else {
             panic!("it is new");
         };
-        claim.complete(Vec::new()).await.expect("completed");
+        claim
+            .complete(Vec::new())
+            .await
+            .expect("the claim completes");
         gate.add_permits(1);
     };
     let (outcomes, ()) = tokio::join!(deliver(&mut router, [1, 2, 3]), within(beside));
@@ -526,7 +532,7 @@ async fn without_batch_support_a_transactional_store_handles_events_singly() {
 }
 
 #[tokio::test]
-async fn a_router_that_was_changed_shares_no_batch_with_the_one_it_was_cloned_from() {
+async fn a_changed_router_shares_no_batch_with_its_original() {
     let (seen, other) = (Seen::default(), Seen::default());
     let mut router = Router::new().on_batch(see).with_state(seen.clone());
     let mut clone = router.clone();
@@ -576,7 +582,7 @@ impl Drop for Touchy {
 }
 
 #[tokio::test]
-async fn a_panic_beside_the_handler_fails_the_batch_and_is_no_outage() {
+async fn a_panic_outside_the_handler_fails_the_batch_without_outage() {
     let forget = async |events: Vec<Delivered<Touchy>>| {
         events.into_iter().for_each(std::mem::forget);
     };

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_of_late_events_are_all_counted_and_have_one_line() {
+    fn thousands_of_late_events_are_counted_and_logged_once() {
         for router in routers(Some(BEFORE_MS)) {
             let ids = (0..1_000).map(|id| delivery(&id.to_string(), 0, None));
             let (counted, log) = reported(router, ids.collect());

@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrapped_decides() {
+    fn the_wrapped_error_decides_the_class() {
         let wrapped = |error: Box<dyn Error + Send + Sync>| class(Wrapped(error));
         assert_eq!(wrapped(HttpStatus(503).into()), Class::Outage);
         assert_eq!(
@@ -326,7 +326,7 @@ mod tests {
             assert_eq!(class(error), expected, "{sql}");
         }
         store.close().await.expect("closed");
-        std::fs::write(file.path(), "no database at all").expect("written");
+        std::fs::write(file.path(), "no database at all").expect("the file is written");
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file.path());
         let error = match options.connect().await {
             Err(error) => error,
@@ -345,8 +345,13 @@ mod tests {
         let Some(postgres) = crate::testing::postgres().await else {
             return;
         };
-        let url = postgres.database().await.expect("a database");
-        let mut store = PgConnection::connect(&url).await.expect("a connection");
+        let url = postgres
+            .database()
+            .await
+            .expect("the server creates a database");
+        let mut store = PgConnection::connect(&url)
+            .await
+            .expect("the server takes a connection");
         for (code, expected) in [
             ("23505", Class::Permanent),
             ("25006", Class::Outage),

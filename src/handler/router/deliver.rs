@@ -316,8 +316,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_handler_that_names_no_transaction_may_write_to_the_store_by_another_connection() {
-        let folder = tempfile::tempdir().expect("a folder");
+    async fn a_handler_without_transaction_may_write_by_another_connection() {
+        let folder = tempfile::tempdir().expect("a temporary folder is created");
         let path = folder.path().join("store.db");
         let schema = "CREATE TABLE IF NOT EXISTS effects (id INTEGER PRIMARY KEY)";
         let inbox = SqliteInbox::open(&path, "group", schema).await;
@@ -332,13 +332,19 @@ mod tests {
         let Ok(again) = router.call(delivery()).await;
         assert!(matches!(again, Outcome::Duplicate), "{again:?}");
         let effects = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM effects");
-        assert_eq!(effects.fetch_one(&pool).await.expect("readable"), 1);
+        assert_eq!(
+            effects
+                .fetch_one(&pool)
+                .await
+                .expect("the query returns a row"),
+            1
+        );
     }
 
     /// 30 deliveries of one store; each holds the only transaction for 50 ms.
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_handlers_time_does_not_run_while_it_waits_for_its_turn() {
-        let folder = tempfile::tempdir().expect("a folder");
+    async fn waiting_for_a_turn_does_not_use_a_handlers_time() {
+        let folder = tempfile::tempdir().expect("a temporary folder is created");
         let path = folder.path().join("store.db");
         let inbox = SqliteInbox::open(&path, "group", "").await;
         let slow = async |_: Record, _: crate::inbox::SqliteTx| {

@@ -201,7 +201,7 @@ fn every_record_has_one_handler_or_one_outcome() {
 }
 
 #[test]
-fn a_dead_letter_names_the_handler_that_would_accept_the_record() {
+fn a_dead_letter_suggests_the_handler_to_add() {
     let router = Router::new().on(paid);
     let tombstone = fate(&router, &[], None);
     assert!(tombstone.contains("tombstone"), "{tombstone}");

@@ -93,7 +93,7 @@ mod tests {
     fn whole_numbers_are_written_as_integers_and_nothing_else_changes() {
         let check = |json: &str, expected: Option<&str>| {
             let found = rewritten(json.as_bytes());
-            let found = found.map(|bytes| String::from_utf8(bytes).expect("text"));
+            let found = found.map(|bytes| String::from_utf8(bytes).expect("the bytes are UTF-8"));
             assert_eq!(found.as_deref(), expected, "{json}");
         };
         check(
@@ -137,10 +137,12 @@ mod tests {
         fn an_integer_is_found_in_every_notation(number: i64, zeros in 0_usize..9) {
             let json = format!("{number}.{}", "0".repeat(zeros + 1));
             let found = rewritten(json.as_bytes()).expect("whole");
-            prop_assert_eq!(String::from_utf8(found).expect("text"), number.to_string());
+            let found = String::from_utf8(found).expect("the bytes are UTF-8");
+            prop_assert_eq!(found, number.to_string());
             let json = format!("{number}{}e-{zeros}", "0".repeat(zeros));
             let found = rewritten(json.as_bytes()).expect("whole");
-            prop_assert_eq!(String::from_utf8(found).expect("text"), number.to_string());
+            let found = String::from_utf8(found).expect("the bytes are UTF-8");
+            prop_assert_eq!(found, number.to_string());
         }
     }
 }

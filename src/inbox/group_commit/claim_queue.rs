@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_in_one_open_transaction_and_those_after_it_do_not_wait_for_it() {
+    fn a_key_is_in_one_transaction_and_blocks_no_other() {
         let mut queue = queue(2, 64, [1, 1, 1, 2, 3].into_iter());
         assert_eq!(open(&mut queue), [1, 2, 3]);
         assert_eq!(open(&mut queue), [0; 0], "all that wait are claimed");
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_grow_while_they_are_full_and_quick_and_shrink_when_they_are_slow() {
+    fn groups_grow_while_fast_and_full_and_shrink_when_slow() {
         let mut queue = queue(1, 1, 0..1000);
         let group = |queue: &mut Queue<u32>, ended| {
             let ids = open(queue);
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_without_a_turn_come_first_and_collided_ones_are_alone() {
+    fn returned_claims_come_first_and_collided_ones_run_alone() {
         let mut queue = queue(1, 64, 0..3);
         let opened = open(&mut queue);
         assert_eq!(opened, [0, 1, 2]);

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn two_collisions_soon_leave_one_group_at_a_time_for_a_while() {
+    fn two_early_collisions_allow_one_group_at_a_time() {
         let mut now = Instant::now();
         let mut contention = Contention::new(now);
         assert_eq!(contention.collided(Parallel, 1.0, now), None);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_alone_that_collides_leaves_one_delivery_at_a_time() {
+    fn a_colliding_lone_group_allows_one_delivery_at_a_time() {
         let now = Instant::now();
         let mut contention = Contention::new(now);
         contention.collided(Parallel, 1.0, now);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_long_time_without_collisions_all_is_as_at_first() {
+    fn a_long_time_without_collisions_resets_everything() {
         let mut now = Instant::now();
         let mut contention = Contention::new(now);
         contention.collided(Parallel, 1.0, now);

@@ -198,7 +198,11 @@ async fn grown() -> Arc<Groups<Fake>> {
 }
 
 async fn fresh(groups: &Arc<Groups<Fake>>, id: usize) -> Box<dyn Claim> {
-    match groups.claim(key(id)).await.expect("answered") {
+    match groups
+        .claim(key(id))
+        .await
+        .expect("the store answers the claim")
+    {
         Claimed::Fresh(claim) => claim,
         Claimed::Duplicate { .. } => panic!("{id} is new"),
     }
@@ -269,7 +273,7 @@ async fn a_silent_store_recalls_its_transaction_from_a_batch() {
     let claimed = groups
         .claim_batch(&[key(1), key(2)])
         .await
-        .expect("claimed");
+        .expect("the store answers the claims");
     let mut claim = claimed.claim.expect("fresh");
     let _lent = claim.transaction();
     groups.store().is_silent.store(true, Ordering::Relaxed);
@@ -316,7 +320,7 @@ async fn waiting_claims_share_a_commit_and_are_answered_after_it() {
 }
 
 #[tokio::test]
-async fn what_fails_is_undone_alone() {
+async fn a_failed_claim_is_undone_alone() {
     let groups = grown().await;
     let tasks = (1..=6).map(|id| {
         let groups = Arc::clone(&groups);
@@ -340,8 +344,9 @@ async fn what_fails_is_undone_alone() {
     assert_eq!(committed(&groups), ids(&[2, 5]));
 }
 
+/// The transaction after it is of one claim.
 #[tokio::test]
-async fn a_commit_that_fails_completes_none_and_the_next_is_of_one_alone() {
+async fn a_failed_commit_completes_none_and_claims_are_retried_alone() {
     let groups = grown().await;
     groups
         .store()
@@ -366,8 +371,9 @@ async fn a_commit_that_fails_completes_none_and_the_next_is_of_one_alone() {
     assert_eq!(transactions, 2 + 2, "one of one, one of two");
 }
 
+/// The others of its group are retried.
 #[tokio::test]
-async fn the_claim_that_ends_the_transaction_fails_and_others_are_retried() {
+async fn only_the_claim_that_ended_the_transaction_fails() {
     let groups = grown().await;
     let tasks = (1..=4).map(|id| {
         let groups = Arc::clone(&groups);
@@ -416,7 +422,7 @@ async fn a_shared_refusal_fails_no_claim_until_it_is_alone() {
 }
 
 #[tokio::test]
-async fn a_collision_ends_the_group_early_and_is_tried_again_behind_the_others() {
+async fn a_collision_ends_the_group_and_is_retried_last() {
     let groups = grown().await;
     let collided = Arc::new(AtomicBool::new(false));
     let tasks = (1..=6).map(|id| {
@@ -489,7 +495,7 @@ async fn a_claim_without_a_waiting_caller_is_skipped() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_a_handler_keeps_is_waited_for_and_commits_nothing_of_it() {
+async fn a_transaction_kept_by_a_handler_commits_nothing_of_it() {
     let groups = grown().await;
     let (keep, kept) = oneshot::channel();
     let keep = Mutex::new(Some(keep));
@@ -522,7 +528,7 @@ async fn a_transaction_that_a_handler_keeps_is_waited_for_and_commits_nothing_of
 }
 
 #[tokio::test]
-async fn a_batch_takes_one_of_the_transactions_that_may_be_open() {
+async fn a_batch_uses_one_of_the_open_transactions() {
     let groups = Groups::new(Fake::default(), 1, GROUP_MAX);
     let batch = groups.claim_batch(&[key(1), key(2)]).await;
     let batch = batch.expect("claimed");

@@ -15,11 +15,18 @@ pub(crate) const EFFECTS: &str = "CREATE TABLE IF NOT EXISTS effects (name text 
 /// An empty database, if there is a PostgreSQL.
 async fn database() -> Option<String> {
     let postgres: &TestPostgres = postgres().await?;
-    Some(postgres.database().await.expect("a database"))
+    Some(
+        postgres
+            .database()
+            .await
+            .expect("the server creates a database"),
+    )
 }
 
 async fn open(url: &str) -> PostgresInbox {
-    PostgresInbox::open(url, EFFECTS).await.expect("a store")
+    PostgresInbox::open(url, EFFECTS)
+        .await
+        .expect("the store opens")
 }
 
 pub(crate) fn key(id: &str) -> InboxKey {
@@ -33,14 +40,21 @@ pub(crate) fn key(id: &str) -> InboxKey {
 }
 
 pub(crate) async fn fresh(inbox: &PostgresInbox, id: &str) -> Box<dyn Claim> {
-    match inbox.claim(&key(id)).await.expect("an answer") {
+    match inbox
+        .claim(&key(id))
+        .await
+        .expect("the store answers the claim")
+    {
         Claimed::Fresh(claim) => claim,
         Claimed::Duplicate { .. } => panic!("{id} is a duplicate"),
     }
 }
 
 async fn is_duplicate(inbox: &PostgresInbox, id: &str) -> bool {
-    let claimed = inbox.claim(&key(id)).await.expect("an answer");
+    let claimed = inbox
+        .claim(&key(id))
+        .await
+        .expect("the store answers the claim");
     matches!(claimed, Claimed::Duplicate { .. })
 }
 
@@ -56,10 +70,13 @@ pub(crate) async fn write(transaction: &mut PostgresTx, name: &str) -> Result<()
 
 async fn count(inbox: &PostgresInbox, name: &str) -> u64 {
     // In a transaction and not kept prepared, as a pooler requires.
-    let mut transaction = inbox.pool().begin().await.expect("a transaction");
+    let mut transaction = inbox.pool().begin().await.expect("a transaction begins");
     let count = sqlx::query_scalar("SELECT count(*) FROM effects WHERE name = $1");
     let count = count.persistent(false).bind(name);
-    let count: i64 = count.fetch_one(&mut *transaction).await.expect("readable");
+    let count: i64 = count
+        .fetch_one(&mut *transaction)
+        .await
+        .expect("the query returns a row");
     count as u64
 }
 
@@ -143,7 +160,7 @@ async fn concurrent_instances_can_open_an_empty_database() {
 }
 
 #[tokio::test]
-async fn a_handlers_own_commit_is_refused_and_its_rollback_found_out() {
+async fn a_handlers_commit_is_refused_and_its_rollback_detected() {
     let Some(url) = database().await else { return };
     let inbox = open(&url).await;
     for (at, sql) in ["COMMIT", "ROLLBACK", "ROLLBACK; BEGIN"].iter().enumerate() {
@@ -218,7 +235,7 @@ async fn a_handlers_own_savepoints_are_part_of_its_transaction() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_brought_up_to_date_or_is_newer_is_refused() {
+async fn an_outdated_or_newer_database_is_refused() {
     let Some(url) = database().await else { return };
     let settings = PostgresSettings::new(EFFECTS).with_migration(Migration::Elsewhere);
     let refused = async || match PostgresInbox::open_with(&url, &settings).await {
@@ -244,7 +261,7 @@ async fn a_database_that_is_not_brought_up_to_date_or_is_newer_is_refused() {
 }
 
 #[tokio::test]
-async fn a_database_of_an_older_version_is_brought_up_to_date() {
+async fn an_older_database_is_migrated() {
     let Some(url) = database().await else { return };
     let inbox = open(&url).await;
     complete(fresh(&inbox, "1").await).await.unwrap();
@@ -267,7 +284,7 @@ async fn a_database_of_an_older_version_is_brought_up_to_date() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_reported_as_unavailable_without_the_password() {
+async fn an_unavailable_server_is_reported_without_the_password() {
     let settings = PostgresSettings::new("").with_lock_timeout(Duration::from_millis(300));
     let url = "postgres://user:secret@127.0.0.1:1/database";
     let Err(error) = PostgresInbox::open_with(url, &settings).await else {
@@ -309,7 +326,10 @@ struct Purged(PostgresInbox, String);
 impl Forgetting for Purged {
     fn forget<'a>(&'a self) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            self.0.purge(Duration::ZERO, 10).await.expect("purged");
+            self.0
+                .purge(Duration::ZERO, 10)
+                .await
+                .expect("the purge succeeds");
         })
     }
 
@@ -325,19 +345,27 @@ async fn the_postgres_inbox_reports_its_purge_watermark() {
     conformance::check_forgetting(Arc::new(Purged(open(&url).await, url))).await;
 }
 
+/// A purge that deletes nothing sets no time.
 #[tokio::test]
-async fn a_purge_that_finds_nothing_forgets_nothing_and_a_smaller_one_takes_nothing_back() {
+async fn purges_that_delete_less_never_lower_the_forgotten_time() {
     let Some(url) = database().await else { return };
     let inbox = open(&url).await;
-    inbox.purge(Duration::ZERO, 10).await.expect("purged");
+    inbox
+        .purge(Duration::ZERO, 10)
+        .await
+        .expect("the purge succeeds");
     assert_eq!(inbox.forgotten_before_ms(), None);
     for (id, completed_s) in [("1", 5.0), ("2", 1.0)] {
-        complete(fresh(&inbox, id).await).await.expect("completed");
+        complete(fresh(&inbox, id).await)
+            .await
+            .expect("the claim completes");
         let set = "UPDATE evenkeel_inbox SET completed_at = to_timestamp($1) WHERE id = $2";
         let set = sqlx::query(set).bind(completed_s).bind(id);
-        set.execute(inbox.pool()).await.expect("set");
+        set.execute(inbox.pool())
+            .await
+            .expect("the statement succeeds");
         let hour = Duration::from_secs(3600);
-        assert_eq!(inbox.purge(hour, 10).await.expect("purged"), 1);
+        assert_eq!(inbox.purge(hour, 10).await.expect("the purge succeeds"), 1);
         // A process opened later knows the stored time, and no more.
         let later = open(&url).await;
         drop(fresh(&later, "later").await);
@@ -346,8 +374,9 @@ async fn a_purge_that_finds_nothing_forgets_nothing_and_a_smaller_one_takes_noth
     }
 }
 
+/// The contract of an inbox holds with an outbox as well.
 #[tokio::test(flavor = "multi_thread")]
-async fn with_an_outbox_events_commit_with_effects_and_the_contract_holds() {
+async fn with_an_outbox_events_commit_with_effects() {
     let Some(url) = database().await else { return };
     let outbox = PostgresOutbox::open(&url).await.unwrap();
     let inbox = open(&url).await.with_outbox(outbox).unwrap();
@@ -402,7 +431,7 @@ async fn events_of_a_manually_rolled_back_transaction_are_not_published() {
 }
 
 #[tokio::test]
-async fn opening_does_not_wait_for_claims_nor_claims_for_the_services_ddl() {
+async fn opening_and_claims_do_not_wait_for_each_other() {
     let Some(url) = database().await else { return };
     let inbox = open(&url).await;
     let mut claim = fresh(&inbox, "1").await;

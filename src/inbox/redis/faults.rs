@@ -36,7 +36,7 @@ async fn claimed(inbox: &RedisInbox, id: &str) -> Claimed {
 /// The server is killed while one claim runs and others wait. No claim fails for good, the error
 /// says so soon, and nothing that was completed is handled again.
 #[tokio::test(flavor = "multi_thread")]
-async fn claims_wait_for_a_server_that_is_down_and_go_on_when_it_is_back() {
+async fn claims_wait_for_a_stopped_server_and_resume_with_it() {
     let Some((redis, settings)) = start().await else {
         return;
     };
@@ -94,7 +94,7 @@ async fn claims_wait_for_a_server_that_is_down_and_go_on_when_it_is_back() {
 /// Claims that a frozen server grants late are released by their owners, although they had given
 /// up.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unanswered_claim_does_not_hold_its_delivery_for_a_lease() {
+async fn an_unanswered_claim_is_free_before_its_lease_ends() {
     let Some((redis, settings)) = start().await else {
         return;
     };
@@ -128,7 +128,7 @@ async fn an_unanswered_claim_does_not_hold_its_delivery_for_a_lease() {
 /// The completion has no answer and is executed late. The release that follows an unanswered
 /// request must leave it untouched.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_completion_that_a_frozen_server_takes_late_is_found_as_a_duplicate() {
+async fn a_completion_applied_late_is_found_as_a_duplicate() {
     let Some((redis, settings)) = start().await else {
         return;
     };
@@ -147,7 +147,7 @@ async fn a_completion_that_a_frozen_server_takes_late_is_found_as_a_duplicate() 
 /// Redis restarts with its data twice; the owner renews in between, so no other owner takes its
 /// delivery.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_is_kept_over_an_outage_that_is_shorter_than_it() {
+async fn a_lease_survives_an_outage_shorter_than_it() {
     let Some((redis, settings)) = start().await else {
         return;
     };

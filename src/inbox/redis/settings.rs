@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_that_would_forget_at_once_are_refused_with_the_reason() {
+    fn settings_that_forget_too_early_are_refused_with_reason() {
         let default = RedisSettings::default;
         assert!(default().validate().is_ok());
         for (settings, expected) in [

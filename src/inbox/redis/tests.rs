@@ -90,7 +90,7 @@ async fn the_redis_inbox_keeps_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_of_the_redis_inbox_lasts_as_long_as_its_owner() {
+async fn a_redis_claim_lasts_as_long_as_its_owner() {
     let Some(redis) = redis().await else {
         return;
     };
@@ -173,7 +173,7 @@ async fn a_claim_waits_for_another_owner_up_to_the_limit() {
 }
 
 #[tokio::test]
-async fn a_delivery_is_remembered_for_the_retention_and_its_claim_for_the_lease() {
+async fn deliveries_last_for_the_retention_and_claims_for_the_lease() {
     let Some(redis) = redis().await else {
         return;
     };
@@ -271,7 +271,7 @@ async fn not_opened(url: &str) -> InboxError {
 }
 
 #[tokio::test]
-async fn a_url_that_cannot_be_used_is_refused_without_its_password() {
+async fn an_unusable_url_is_refused_without_its_password() {
     for (url, expected) in [
         ("rediss+x://user:secret@cache:6379/", "is invalid"),
         ("http://user:secret@cache/", "is invalid"),

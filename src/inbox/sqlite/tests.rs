@@ -117,7 +117,7 @@ async fn synchronous(inbox: &SqliteInbox) -> u32 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sqlite_inbox_keeps_the_contract_when_every_commit_waits_for_the_disk() {
+async fn the_contract_holds_when_commits_wait_for_the_disk() {
     let file = File::new();
     let inbox = Arc::new(file.open().await);
     assert_eq!(synchronous(&inbox).await, 2, "2 is FULL, the default");
@@ -218,7 +218,7 @@ async fn an_instance_with_a_long_queue_does_not_starve_another() {
 }
 
 #[tokio::test]
-async fn a_lock_that_another_process_keeps_is_reported_as_unavailable_and_passes() {
+async fn a_foreign_lock_is_unavailable_until_it_is_released() {
     let file = File::new();
     let (keeper, other) = (file.open().await, file.open_impatient().await);
     let kept = fresh(&keeper, "1").await;
@@ -240,7 +240,7 @@ async fn a_lock_that_another_process_keeps_is_reported_as_unavailable_and_passes
 }
 
 #[tokio::test]
-async fn an_instance_that_dies_in_the_middle_of_a_transaction_leaves_nothing() {
+async fn a_crash_inside_a_transaction_leaves_nothing() {
     let file = File::new();
     let survivor = file.open().await;
     let dying = file.open().await;
@@ -257,7 +257,7 @@ async fn an_instance_that_dies_in_the_middle_of_a_transaction_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_store_of_another_group_or_of_a_newer_version_is_refused_untouched() {
+async fn a_foreign_or_newer_store_is_refused_untouched() {
     let file = File::new();
     file.open().await.close().await;
     let message = refused(&file.path(), "inventory").await;
@@ -285,7 +285,7 @@ async fn a_store_of_another_group_or_of_a_newer_version_is_refused_untouched() {
 }
 
 #[tokio::test]
-async fn a_store_of_the_first_version_is_brought_up_to_date() {
+async fn a_store_of_version_one_is_migrated() {
     let file = File::new();
     let inbox = file.open().await;
     fresh(&inbox, "1").await.complete(Vec::new()).await.unwrap();
@@ -390,7 +390,7 @@ async fn a_full_disk_is_reported_and_nothing_is_half_written() {
 }
 
 #[tokio::test]
-async fn a_handler_that_rolls_back_by_hand_is_found_out_and_loses_no_event() {
+async fn a_handlers_rollback_is_detected_and_loses_no_event() {
     for sql in ["ROLLBACK", "ROLLBACK; BEGIN"] {
         let file = File::new();
         let inbox = file.open().await;
@@ -417,7 +417,7 @@ async fn a_handler_that_rolls_back_by_hand_is_found_out_and_loses_no_event() {
 }
 
 #[tokio::test]
-async fn a_handlers_own_commit_is_refused_and_takes_nothing_from_it() {
+async fn a_handlers_own_commit_is_refused_and_loses_nothing() {
     for sql in ["COMMIT", "COMMIT; BEGIN", "RELEASE evenkeel_claim; COMMIT"] {
         let file = File::new();
         let inbox = file.open().await;
@@ -450,8 +450,9 @@ async fn a_handlers_own_savepoints_are_part_of_its_transaction() {
     assert_eq!(count(&inbox, "1").await, 1);
 }
 
+/// The store is free again when the task ends.
 #[tokio::test]
-async fn a_transaction_moved_into_a_task_commits_nothing_and_frees_the_store_when_the_task_ends() {
+async fn a_transaction_moved_into_a_task_commits_nothing() {
     let file = File::new();
     let inbox = file.open().await;
     let mut claim = fresh(&inbox, "1").await;
@@ -518,8 +519,9 @@ async fn the_sqlite_inbox_reports_its_purge_watermark() {
     conformance::check_forgetting(Arc::new(Purged(file.open().await, file.path()))).await;
 }
 
+/// A purge that deletes nothing sets no time.
 #[tokio::test]
-async fn a_purge_that_finds_nothing_forgets_nothing_and_a_smaller_one_takes_nothing_back() {
+async fn purges_that_delete_less_never_lower_the_forgotten_time() {
     let file = File::new();
     let inbox = file.open().await;
     inbox.purge(Duration::ZERO, 10).await.unwrap();
@@ -552,7 +554,7 @@ async fn the_pool_for_reading_refuses_to_write() {
 }
 
 #[tokio::test]
-async fn published_events_are_in_the_outbox_with_the_effect_or_not() {
+async fn published_events_commit_with_the_effect_or_not_at_all() {
     use crate::outbox::SqliteOutbox;
     let file = File::new();
     let outbox = SqliteOutbox::open(&file.path()).await.unwrap();
@@ -671,7 +673,7 @@ async fn only_a_store_of_the_group_and_version_is_read() {
 }
 
 #[tokio::test]
-async fn a_long_id_takes_little_room_and_is_no_other_text() {
+async fn a_long_id_takes_little_room_and_stays_unique() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");
     let inbox = SqliteInbox::open(&path, "group", "").await.unwrap();

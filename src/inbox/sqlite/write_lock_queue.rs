@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_process_that_writes_without_a_gap_rests_after_each_run() {
+    async fn a_process_that_writes_continuously_rests_after_each_run() {
         let turns = WriteLockQueue::default();
         let most_of_a_run = RUN_MAX * 2 / 3;
         for _ in 0..3 {

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_no_request_describes_is_unknown_and_never_dead() {
+    fn an_undescribed_group_is_unknown_and_never_dead() {
         for found in [
             None,
             Some(found(DEAD, false)),

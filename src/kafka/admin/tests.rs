@@ -18,9 +18,11 @@ struct Fixture {
 }
 
 async fn fixture() -> Fixture {
-    let cluster = MockCluster::new(1).expect("mock cluster");
+    let cluster = MockCluster::new(1).expect("the mock cluster starts");
     let config = KafkaConfig::new(cluster.bootstrap_servers());
-    let admin = Admin::connect(&config, LONG).await.expect("connected");
+    let admin = Admin::connect(&config, LONG)
+        .await
+        .expect("the admin client connects");
     Fixture {
         cluster,
         config,
@@ -33,7 +35,7 @@ impl Fixture {
         let name = format!("topic-{}", new_id());
         self.cluster
             .create_topic(&name, partitions, 1)
-            .expect("mock topic");
+            .expect("the topic is created");
         name
     }
 
@@ -55,7 +57,7 @@ impl Fixture {
                 .map_err(|(error, _)| error)
                 .expect("sent");
         }
-        producer.flush(LONG).expect("flushed");
+        producer.flush(LONG).expect("every record is sent in time");
     }
 
     fn commit(&self, group: &str, topic: &str, partition: i32, next: i64) {
@@ -68,7 +70,9 @@ impl Fixture {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(next))
             .expect("offset");
-        consumer.commit(&list, CommitMode::Sync).expect("committed");
+        consumer
+            .commit(&list, CommitMode::Sync)
+            .expect("the offsets are committed");
     }
 }
 
@@ -77,7 +81,11 @@ async fn topics_are_listed_counted_and_described() {
     let fixture = fixture().await;
     let (one, three) = (fixture.topic(1), fixture.topic(3));
     fixture.write(&three, 2, &[1, 2]);
-    let listed = fixture.admin.topics().await.expect("listed");
+    let listed = fixture
+        .admin
+        .topics()
+        .await
+        .expect("the cluster lists its topics");
     let mut expected = [one.clone(), three.clone()];
     expected.sort();
     assert_eq!(listed, expected);
@@ -105,7 +113,7 @@ async fn topics_are_listed_counted_and_described() {
 }
 
 #[tokio::test]
-async fn a_topic_that_does_not_exist_is_named_and_not_made() {
+async fn a_missing_topic_is_named_and_not_created() {
     let fixture = fixture().await;
     let absent = format!("absent-{}", new_id());
     for name in [absent.as_str(), "", "a/b", &"x".repeat(600)] {
@@ -117,11 +125,18 @@ async fn a_topic_that_does_not_exist_is_named_and_not_made() {
     let topics = std::slice::from_ref(&absent);
     let lag = fixture.admin.group_lag("group", topics).await;
     assert!(matches!(lag, Err(KafkaError::UnknownTopic { topic }) if topic == absent));
-    assert!(fixture.admin.topics().await.expect("listed").is_empty());
+    assert!(
+        fixture
+            .admin
+            .topics()
+            .await
+            .expect("the cluster lists its topics")
+            .is_empty()
+    );
 }
 
 #[tokio::test]
-async fn what_the_mock_cluster_cannot_do_is_said() {
+async fn requests_unknown_to_a_broker_are_reported_as_unsupported() {
     let fixture = fixture().await;
     let topic = NewTopic {
         name: "new".to_owned(),
@@ -150,7 +165,7 @@ async fn what_the_mock_cluster_cannot_do_is_said() {
 }
 
 #[tokio::test]
-async fn lag_counts_from_the_committed_offset_with_the_age_of_its_record() {
+async fn lag_counts_from_the_committed_offset_with_record_age() {
     let fixture = fixture().await;
     let topic = fixture.topic(3);
     let other = fixture.topic(1);
@@ -166,7 +181,11 @@ async fn lag_counts_from_the_committed_offset_with_the_age_of_its_record() {
     fixture.commit(&group, &topic, 0, 1);
     fixture.commit(&group, &topic, 1, 1);
 
-    let lags = fixture.admin.group_lag(&group, &[]).await.expect("lag");
+    let lags = fixture
+        .admin
+        .group_lag(&group, &[])
+        .await
+        .expect("the cluster reports the lag");
     let numbers: Vec<_> = lags
         .iter()
         .map(|lag| (lag.partition, lag.committed, lag.low, lag.high, lag.lag))
@@ -199,7 +218,11 @@ async fn an_offset_beyond_the_end_is_no_negative_lag() {
     let topic = fixture.topic(1);
     let group = format!("group-{}", new_id());
     fixture.commit(&group, &topic, 0, 100);
-    let lags = fixture.admin.group_lag(&group, &[]).await.expect("lag");
+    let lags = fixture
+        .admin
+        .group_lag(&group, &[])
+        .await
+        .expect("the cluster reports the lag");
     assert_eq!((lags[0].committed, lags[0].lag), (Some(100), 0));
 }
 
@@ -234,11 +257,11 @@ async fn brokers_that_do_not_answer_are_named_with_the_cause() {
 
 #[tokio::test]
 async fn a_cluster_that_goes_away_is_unreachable_within_the_timeout() {
-    let cluster = MockCluster::new(1).expect("mock cluster");
+    let cluster = MockCluster::new(1).expect("the mock cluster starts");
     let config = KafkaConfig::new(cluster.bootstrap_servers());
     let admin = Admin::connect(&config, Duration::from_secs(2)).await;
     let admin = admin.expect("connected");
-    cluster.broker_down(-1).expect("broker down");
+    cluster.broker_down(-1).expect("the mock broker stops");
     let error = admin.topics().await.expect_err("nobody there");
     assert!(matches!(error, KafkaError::Unreachable { .. }), "{error:?}");
 }

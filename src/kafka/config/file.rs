@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_says_nothing_of_kafka_is_refused_with_what_was_expected() {
+    fn a_file_without_kafka_settings_is_refused_with_advice() {
         for (text, says) in [
             ("", "is empty; expected brokers ="),
             ("# nothing\n", "is empty"),

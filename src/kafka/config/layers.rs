@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_wins_over_a_variable_over_the_file_over_the_default() {
+    fn flag_wins_over_variable_over_file_over_default() {
         let file = "brokers = \"file:1\"\n[kafka]\nsocket.timeout.ms = 1000\n";
         let name = BROKERS;
         let seen = |file, variables: &[_], flags: &[_]| of(&layers(file, variables, flags), name);
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn what_overrides_a_file_or_has_no_effect_is_warned_of() {
+    fn overriding_and_ineffective_settings_are_warned_about() {
         let file = "brokers = \"file:1\"";
         let says = |layers: ConfigLayers, expected: &[&str]| {
             let warnings = layers.warnings();
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_masked_and_two_names_of_a_property_are_one() {
+    fn secrets_are_masked_and_alias_names_are_one_property() {
         let sasl = [
             ("KAFKA_SECURITY_PROTOCOL", "SASL_PLAINTEXT"),
             ("KAFKA_SASL_MECHANISM", "PLAIN"),

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_counterpart_is_refused_with_what_to_set() {
+    fn properties_without_counterpart_are_refused_with_an_alternative() {
         for (text, says) in [
             ("", "is empty"),
             ("a", "line 1: a property"),

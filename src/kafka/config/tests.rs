@@ -18,7 +18,7 @@ fn from_variables(variables: &[(&str, &str)]) -> Result<KafkaConfig, ConfigError
 }
 
 #[test]
-fn properties_that_would_break_a_guarantee_are_refused_with_the_reason() {
+fn properties_that_break_a_guarantee_are_refused_with_the_reason() {
     for (assignment, setting, says) in [
         ("enable.auto.commit=true", "enable.auto.commit", "settled"),
         ("auto.commit.enable=true", "enable.auto.commit", "settled"),

@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn the_systems_bundle_is_trusted_where_tls_is_used_and_none_is_named() {
+    fn tls_without_a_named_bundle_trusts_the_system_bundle() {
         let some = |text: &str| Some(text.to_owned());
         let tls = ("security.protocol", "SASL_SSL");
         let tokens = ("sasl.oauthbearer.token.endpoint.url", "https://t/");

@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_in_which_a_broker_hangs_up_says_what_it_expected() {
+    fn the_connection_state_of_a_hangup_shows_what_was_expected() {
         let closed =
             "a:1/bootstrap: Disconnected: connection closed by peer: receive 0 after POLLIN";
         let of = |prefix: &str, state: &str| {

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outage_is_told_when_it_begins_once_a_minute_and_at_its_end() {
+    fn an_outage_is_logged_at_start_each_minute_and_end() {
         let (mut outage, start) = (Outage::NONE, Instant::now());
         let mut told = Vec::new();
         // Eight errors a second, of several clients, for 130 s.

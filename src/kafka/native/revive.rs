@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_without_brokers_is_tried_soon_and_then_ever_less_often() {
+    fn a_client_without_brokers_is_retried_ever_less_often() {
         let tries = tries(0..200, |_| false);
         assert_eq!(
             tries,
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_was_brought_back_starts_anew_when_it_is_cut_off_again() {
+    fn a_revived_client_starts_anew_when_cut_off_again() {
         assert_eq!(tries(0..33, |second| second == 20), [10, 15, 31]);
     }
 

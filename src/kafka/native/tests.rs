@@ -49,10 +49,13 @@ fn record(number: usize) -> OutgoingRecord {
 
 /// A cluster whose topic has this many records.
 async fn cluster(records: usize) -> MockCluster<'static, DefaultProducerContext> {
-    let cluster = MockCluster::new(1).expect("mock cluster");
-    cluster.create_topic(TOPIC, 1, 1).expect("mock topic");
+    let cluster = MockCluster::new(1).expect("the mock cluster starts");
+    cluster
+        .create_topic(TOPIC, 1, 1)
+        .expect("the topic is created");
     let kafka = KafkaConfig::new(cluster.bootstrap_servers());
-    let publisher = Publisher::new(&kafka, PublisherSettings::new("/test")).expect("publisher");
+    let publisher = Publisher::new(&kafka, PublisherSettings::new("/test"))
+        .expect("the settings of the publisher are valid");
     for number in 0..records {
         let published = publisher.publish_record(record(number)).await;
         published.expect("published");
@@ -141,7 +144,7 @@ async fn headers_taken_are_ours_and_can_be_taken_again() {
 }
 
 #[tokio::test]
-async fn what_is_not_looked_at_is_given_back_as_well() {
+async fn unread_messages_are_freed_as_well() {
     let cluster = cluster(50).await;
     let queue = forwarded(&cluster);
     let mut messages = Messages::with_capacity(8);
@@ -158,7 +161,7 @@ async fn what_is_not_looked_at_is_given_back_as_well() {
 }
 
 #[tokio::test]
-async fn what_was_fetched_before_a_pause_and_a_new_position_does_not_come_after_it() {
+async fn messages_fetched_before_a_seek_do_not_come_after_it() {
     let cluster = cluster(50).await;
     let queue = forwarded(&cluster);
     let mut first = Vec::new();
@@ -208,7 +211,10 @@ async fn committed_metadata_and_watermarks_are_read() {
     element.set_offset(Offset::Offset(3)).expect("an offset");
     element.set_metadata("above=1");
     let sync = rdkafka::consumer::CommitMode::Sync;
-    queue.consumer.commit(&partitions, sync).expect("committed");
+    queue
+        .consumer
+        .commit(&partitions, sync)
+        .expect("the offsets are committed");
     let after = committed(&queue.consumer, &partitions, LONG).expect("committed");
     let expected = Committed {
         leader_epoch: Some(0),
@@ -222,7 +228,7 @@ async fn committed_metadata_and_watermarks_are_read() {
 }
 
 #[test]
-fn a_code_that_the_bindings_do_not_know_is_an_unknown_error() {
+fn an_unknown_error_code_is_an_unknown_error() {
     assert_eq!(error_code(0), None);
     assert_eq!(
         error_code(3),

@@ -16,7 +16,7 @@ struct Cluster {
 
 impl Cluster {
     fn new() -> Self {
-        let mock = MockCluster::new(1).expect("mock cluster");
+        let mock = MockCluster::new(1).expect("the mock cluster starts");
         let config = KafkaConfig::new(mock.bootstrap_servers());
         let publisher = Publisher::new(&config, PublisherSettings::new("/test"));
         Self {
@@ -33,7 +33,7 @@ impl Cluster {
         let name = format!("reader-{}", new_id());
         self.mock
             .create_topic(&name, partitions, 1)
-            .expect("mock topic");
+            .expect("the topic is created");
         name
     }
 
@@ -44,7 +44,7 @@ impl Cluster {
             self.publisher
                 .publish_record(record)
                 .await
-                .expect("published");
+                .expect("the brokers acknowledge the record");
         }
     }
 
@@ -101,7 +101,7 @@ fn reading(topic: &str, start: Start) -> Reading {
 }
 
 #[tokio::test]
-async fn whole_topics_are_read_to_the_end_that_they_had_when_opened() {
+async fn whole_topics_are_read_to_their_end_at_opening() {
     let cluster = Cluster::new();
     let (a, b) = (cluster.topic(2), cluster.topic(2));
     cluster.publish(&a, 0, 0..3).await;
@@ -171,7 +171,7 @@ async fn a_record_is_read_as_it_was_written() {
             .publisher
             .publish_record(record)
             .await
-            .expect("published");
+            .expect("the brokers acknowledge the record");
     }
     let reader = cluster.open(Reading::whole([&topic])).await.expect("open");
     let [full, bare] = read(reader).await.try_into().expect("two records");
@@ -266,7 +266,7 @@ async fn an_outage_is_reported_and_outlived() {
 }
 
 #[tokio::test]
-async fn a_follower_knows_when_it_has_caught_up_and_misses_nothing_that_comes_after() {
+async fn a_follower_knows_its_catch_up_and_misses_nothing_later() {
     let cluster = Cluster::new();
     let (full, empty) = (cluster.topic(1), cluster.topic(1));
     cluster.publish(&full, 0, 0..10).await;

@@ -16,7 +16,7 @@ fn unix(at: SystemTime) -> u64 {
 /// The error for a file with this content.
 fn error_of(text: &[u8]) -> String {
     let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), text).expect("written");
+    std::fs::write(file.path(), text).expect("the file is written");
     let path = file.path().display().to_string();
     let source = TokenFile::parse(&format!("file={path}")).expect("a file is named");
     let error = source.token().expect_err("no good token").to_string();
@@ -35,7 +35,7 @@ fn a_token_is_read_anew_from_its_file_each_time() {
     for (subject, end) in [("one", 60_u64), ("two", 90)] {
         let exp = unix(SystemTime::now()) + end;
         let value = jwt(&format!(r#"{{"sub":"{subject}","exp":{exp}.5}}"#));
-        std::fs::write(file.path(), format!("{value}\n")).expect("written");
+        std::fs::write(file.path(), format!("{value}\n")).expect("the file is written");
         let token = source.token().expect("a token");
         assert_eq!(
             (token.value.as_str(), token.principal.as_str()),
@@ -48,7 +48,7 @@ fn a_token_is_read_anew_from_its_file_each_time() {
 }
 
 #[test]
-fn what_is_wrong_with_a_token_file_is_told_without_the_token() {
+fn token_file_errors_do_not_show_the_token() {
     let expired = jwt(r#"{"sub":"planted","exp":1700000000}"#);
     let endless = jwt(r#"{"sub":"planted"}"#);
     let no_time = jwt(r#"{"exp":"planted"}"#);
@@ -90,7 +90,7 @@ fn what_is_wrong_with_a_token_file_is_told_without_the_token() {
 }
 
 #[test]
-fn a_property_that_names_no_file_is_refused_without_its_value() {
+fn a_property_without_a_file_is_refused_without_its_value() {
     for text in [
         "",
         "file=",
@@ -126,7 +126,7 @@ fn a_file_of_the_settings_goes_before_the_processes_source() {
 }
 
 #[test]
-fn a_source_is_set_once_and_its_faults_are_told() {
+fn a_source_is_set_once_and_its_faults_are_reported() {
     // The only test of this process that sets it: no other test may create clients with it.
     use std::sync::atomic::{AtomicU32, Ordering};
     static CALLS: AtomicU32 = AtomicU32::new(0);
@@ -159,7 +159,7 @@ fn a_source_is_set_once_and_its_faults_are_told() {
 }
 
 #[test]
-fn the_next_token_is_asked_for_before_the_last_one_ends() {
+fn the_next_token_is_requested_before_the_last_expires() {
     let file = TokenOrigin::File(TokenFile::parse("file=/a").expect("a file"));
     let seconds = Duration::from_secs;
     assert_eq!(TokenOrigin::Process.next_after(seconds(900)), seconds(675));

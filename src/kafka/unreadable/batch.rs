@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_a_batch_has_a_cause() {
+    fn every_error_of_an_unreadable_batch_has_a_cause() {
         for code in [
             Code::NotImplemented,
             Code::BadCompression,

@@ -25,7 +25,7 @@ async fn database() -> Option<String> {
 }
 
 async fn outbox(url: &str) -> PostgresOutbox {
-    PostgresOutbox::open(url).await.expect("an outbox")
+    PostgresOutbox::open(url).await.expect("the outbox opens")
 }
 
 fn record(key: &str) -> OutgoingRecord {
@@ -78,12 +78,15 @@ async fn keys(outbox: &PostgresOutbox) -> Vec<String> {
 impl Writer for PostgresOutbox {
     fn write(&self, records: Vec<OutgoingRecord>, commit: bool) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let mut transaction = self.pool().begin().await.expect("a transaction");
+            let mut transaction = self.pool().begin().await.expect("a transaction begins");
             let written = self.publish_records(&mut transaction, &records).await;
             written.expect("written");
             match commit {
-                true => transaction.commit().await.expect("committed"),
-                false => transaction.rollback().await.expect("rolled back"),
+                true => transaction.commit().await.expect("the transaction commits"),
+                false => transaction
+                    .rollback()
+                    .await
+                    .expect("the transaction rolls back"),
             }
         })
     }
@@ -107,7 +110,7 @@ async fn postgres_keeps_the_contract() {
 }
 
 #[tokio::test]
-async fn many_that_open_an_empty_database_at_once_find_one_outbox() {
+async fn concurrent_opens_of_an_empty_database_create_one_outbox() {
     let Some(url) = database().await else { return };
     let opened = (0..8).map(|_| PostgresOutbox::open(&url));
     for opened in futures_util::future::join_all(opened).await {
@@ -126,7 +129,10 @@ async fn a_database_of_a_newer_version_is_refused() {
     let versions = OutboxStore::versions(&url).await.expect("versions");
     assert_eq!(versions.stored, versions.newest);
     let newer = sqlx::query("UPDATE evenkeel_meta SET value = '99' WHERE name = 'outbox_version'");
-    newer.execute(outbox.pool()).await.expect("changed");
+    newer
+        .execute(outbox.pool())
+        .await
+        .expect("the statement succeeds");
     let refused = PostgresOutbox::open(&url).await.err();
     assert!(
         matches!(refused, Some(OutboxError::Foreign { .. })),
@@ -135,21 +141,21 @@ async fn a_database_of_a_newer_version_is_refused() {
 }
 
 #[tokio::test]
-async fn a_transaction_waits_for_the_one_that_published_on_its_key_before_it() {
+async fn a_transaction_waits_for_the_earlier_one_on_its_key() {
     let Some(url) = database().await else { return };
     let outbox = outbox(&url).await;
-    let mut first = outbox.pool().begin().await.expect("a transaction");
-    let mut second = outbox.pool().begin().await.expect("a transaction");
-    let mut other = outbox.pool().begin().await.expect("a transaction");
+    let mut first = outbox.pool().begin().await.expect("a transaction begins");
+    let mut second = outbox.pool().begin().await.expect("a transaction begins");
+    let mut other = outbox.pool().begin().await.expect("a transaction begins");
     let (a, b) = ([record("k"), record("z")], [record("a"), record("k")]);
     outbox
         .publish_records(&mut first, &a)
         .await
-        .expect("written");
+        .expect("the outbox takes the records");
     // Another key does not wait.
     let others = outbox.publish_records(&mut other, &[record("other")]).await;
     others.expect("written");
-    other.commit().await.expect("committed");
+    other.commit().await.expect("the transaction commits");
 
     let mut waiting = Box::pin(outbox.publish_records(&mut second, &b));
     let waits = "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
@@ -159,21 +165,21 @@ async fn a_transaction_waits_for_the_one_that_published_on_its_key_before_it() {
             let waits: bool = sqlx::query_scalar(waits)
                 .fetch_one(outbox.pool())
                 .await
-                .expect("an answer");
+                .expect("the query returns a row");
             waits.then_some(())
         }
     })
     .await;
     assert_eq!(keys(&outbox).await, ["other"]);
-    first.commit().await.expect("committed");
+    first.commit().await.expect("the transaction commits");
     waiting.await.expect("written");
-    second.commit().await.expect("committed");
+    second.commit().await.expect("the transaction commits");
     // Even the row of its other key got no number before its turn.
     assert_eq!(keys(&outbox).await, ["k", "z", "other", "a", "k"]);
 }
 
 #[tokio::test]
-async fn statements_that_share_keys_in_opposite_orders_do_not_wait_for_each_other_in_a_circle() {
+async fn statements_with_keys_in_opposite_orders_do_not_deadlock() {
     let Some(url) = database().await else { return };
     let outbox = outbox(&url).await;
     let forth: Vec<_> = (0..50).map(|key| record(&key.to_string())).collect();
@@ -192,7 +198,7 @@ async fn statements_that_share_keys_in_opposite_orders_do_not_wait_for_each_othe
 }
 
 #[tokio::test]
-async fn a_commit_is_heard_of() {
+async fn a_commit_notifies_the_relay() {
     let Some(url) = database().await else { return };
     let outbox = outbox(&url).await;
     // The first time it reports that it now listens.
@@ -208,19 +214,21 @@ async fn a_commit_is_heard_of() {
 }
 
 #[tokio::test]
-async fn an_open_transaction_that_wrote_is_named_and_one_that_did_not_is_not() {
+async fn only_an_open_transaction_that_wrote_is_named() {
     let Some(url) = database().await else { return };
     let outbox = outbox(&url).await;
-    let mut reader = outbox.pool().begin().await.expect("a transaction");
+    let mut reader = outbox.pool().begin().await.expect("a transaction begins");
     let look = sqlx::query("SELECT 1 FROM evenkeel_outbox");
-    look.execute(&mut *reader).await.expect("read");
+    look.execute(&mut *reader)
+        .await
+        .expect("the statement succeeds");
     let none = outbox
         .open_transaction(Duration::ZERO)
         .await
-        .expect("an answer");
+        .expect("the store names open transactions");
     assert_eq!(none, None);
 
-    let mut writer = outbox.pool().begin().await.expect("a transaction");
+    let mut writer = outbox.pool().begin().await.expect("a transaction begins");
     let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()")
         .fetch_one(&mut *writer)
         .await
@@ -228,13 +236,13 @@ async fn an_open_transaction_that_wrote_is_named_and_one_that_did_not_is_not() {
     outbox
         .publish_records(&mut writer, &[record("k")])
         .await
-        .expect("written");
+        .expect("the outbox takes the records");
     let long = outbox.open_transaction(Duration::from_secs(3_600)).await;
     assert_eq!(long.expect("an answer"), None, "not old enough");
     let open = outbox
         .open_transaction(Duration::ZERO)
         .await
-        .expect("an answer");
+        .expect("the store names open transactions");
     let open = open.expect("it is open");
     assert_eq!(
         (open.pid, open.application.as_str(), open.state.as_str()),
@@ -243,7 +251,7 @@ async fn an_open_transaction_that_wrote_is_named_and_one_that_did_not_is_not() {
 }
 
 #[tokio::test]
-async fn a_relay_marks_all_rows_that_are_refused_together_in_one_statement() {
+async fn a_relay_marks_all_refused_rows_in_one_statement() {
     let Some(url) = database().await else { return };
     let outbox = outbox(&url).await;
     let records: Vec<_> = (0..500).map(|key| record(&key.to_string())).collect();
@@ -254,18 +262,24 @@ async fn a_relay_marks_all_rows_that_are_refused_together_in_one_statement() {
          CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO marked DEFAULT VALUES; RETURN NULL; END';
          CREATE TRIGGER note AFTER UPDATE ON evenkeel_outbox FOR EACH STATEMENT EXECUTE FUNCTION note()",
     );
-    prepare.execute(outbox.pool()).await.expect("prepared");
+    prepare
+        .execute(outbox.pool())
+        .await
+        .expect("the statement succeeds");
     // Nothing is sent, because no row can be read.
     let nowhere = KafkaConfig::new("127.0.0.1:1");
-    let publisher = Publisher::new(&nowhere, PublisherSettings::new("/test")).expect("a publisher");
+    let publisher = Publisher::new(&nowhere, PublisherSettings::new("/test"))
+        .expect("the settings of the publisher are valid");
     let relay = Relay::new(outbox.clone(), publisher);
     let run = relay.drain(CancellationToken::new());
-    let report = tokio::time::timeout(WITHIN, run).await.expect("it ends");
+    let report = tokio::time::timeout(WITHIN, run)
+        .await
+        .expect("it ends in time");
     assert_eq!(report.expect("it ends well").held_keys, 500);
     let statements: i64 = sqlx::query_scalar("SELECT count(*) FROM marked")
         .fetch_one(outbox.pool())
         .await
-        .expect("an answer");
+        .expect("the query returns a row");
     assert_eq!(statements, 1);
 }
 
@@ -287,11 +301,11 @@ async fn a_commit_wakes_relays_of_other_processes() {
     other.committed().await;
     for wakes in [false, true] {
         let listening = other.committed();
-        let mut transaction = outbox.pool().begin().await.expect("a transaction");
+        let mut transaction = outbox.pool().begin().await.expect("a transaction begins");
         let event = [record("k")];
         let written = outbox.publish_records(&mut transaction, &event).await;
         written.expect("written");
-        transaction.commit().await.expect("committed");
+        transaction.commit().await.expect("the transaction commits");
         if wakes {
             outbox.wake();
         }
@@ -307,7 +321,13 @@ async fn transactions_that_publish_commit_side_by_side() {
     let Some(server) = crate::testing::required(started) else {
         return;
     };
-    let outbox = outbox(&server.database().await.expect("a database")).await;
+    let outbox = outbox(
+        &server
+            .database()
+            .await
+            .expect("the server creates a database"),
+    )
+    .await;
     let set = async |value: &str| {
         let mut connection = outbox.pool().acquire().await.expect("a connection");
         for statement in [
@@ -315,12 +335,14 @@ async fn transactions_that_publish_commit_side_by_side() {
             "SELECT pg_reload_conf()".to_owned(),
         ] {
             let run = sqlx::raw_sql(sqlx::AssertSqlSafe(statement));
-            run.execute(&mut *connection).await.expect("done");
+            run.execute(&mut *connection)
+                .await
+                .expect("the statement succeeds");
         }
     };
     let mut transactions = Vec::new();
     for key in ["a", "b"] {
-        let mut transaction = outbox.pool().begin().await.expect("a transaction");
+        let mut transaction = outbox.pool().begin().await.expect("a transaction begins");
         let event = [record(key)];
         let written = outbox.publish_records(&mut transaction, &event).await;
         written.expect("written");
@@ -339,7 +361,7 @@ async fn transactions_that_publish_commit_side_by_side() {
         async move {
             loop {
                 let write = sqlx::raw_sql("INSERT INTO evenkeel_meta VALUES (random()::text, '')");
-                write.execute(&pool).await.expect("written");
+                write.execute(&pool).await.expect("the statement succeeds");
             }
         }
     });

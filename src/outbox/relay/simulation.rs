@@ -324,8 +324,9 @@ fn run(seed: u64) {
     }
 }
 
+/// Whatever fails.
 #[tokio::test(start_paused = true)]
-async fn whatever_fails_each_event_lands_and_first_occurrences_are_in_order() {
+async fn every_event_lands_and_first_occurrences_are_in_order() {
     for seed in 0..3_000 {
         run(seed);
     }

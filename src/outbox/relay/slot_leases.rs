@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slot_is_ours_until_its_lease_ends_or_it_is_left() {
+    async fn a_slot_is_held_until_it_expires_or_is_left() {
         let (mut leases, now) = (SlotLeases::default(), Instant::now());
         let second = Duration::from_secs(1);
         assert!(leases.granted(&[1, 2, 3], now + second).is_empty());

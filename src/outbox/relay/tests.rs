@@ -46,7 +46,7 @@ fn refused() -> Outcome {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_row_of_a_key_waits_for_the_acknowledgement_of_the_one_before() {
+async fn a_keys_next_row_waits_for_the_previous_acknowledgement() {
     let mut window = Window::new(&RelaySettings::default());
     window.take(whole([row(1, 7, "t"), row(2, 7, "t"), row(3, 8, "t")]));
     assert_eq!([next(&mut window), next(&mut window)], [Some(1), Some(3)]);
@@ -56,7 +56,7 @@ async fn the_next_row_of_a_key_waits_for_the_acknowledgement_of_the_one_before()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_is_not_read_again_before_its_published_rows_are_deleted() {
+async fn keys_are_not_reread_before_published_rows_are_deleted() {
     let mut window = Window::new(&RelaySettings::default());
     window.take(whole([row(1, 7, "t")]));
     next(&mut window);
@@ -68,7 +68,7 @@ async fn a_key_is_not_read_again_before_its_published_rows_are_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_is_due_is_read_again_only_when_its_published_rows_are_deleted() {
+async fn due_keys_are_reread_after_published_rows_are_deleted() {
     let mut window = Window::new(&RelaySettings::default());
     window.take(whole([row(1, 7, "t"), row(2, 7, "t")]));
     next(&mut window);
@@ -83,7 +83,7 @@ async fn a_key_that_is_due_is_read_again_only_when_its_published_rows_are_delete
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_key_waits_and_is_read_again_from_its_first_row() {
+async fn a_refused_key_waits_and_restarts_at_its_first_row() {
     let mut window = Window::new(&RelaySettings::default());
     window.take(whole([row(1, 7, "t"), row(2, 7, "t")]));
     next(&mut window);
@@ -128,7 +128,7 @@ async fn a_held_key_is_released_when_its_row_is_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_refuses_many_keys_is_stopped_until_one_is_published() {
+async fn a_topic_refusing_many_keys_stops_until_one_is_published() {
     let mut window = Window::new(&RelaySettings::default());
     window.take(whole((0..16).map(|key| row(key, key, "missing"))));
     while next(&mut window).is_some() {}
@@ -192,7 +192,7 @@ async fn rows_of_a_lost_slot_are_removed_unless_being_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_news_when_its_row_or_its_reason_is_another() {
+async fn a_refusal_is_news_if_its_row_or_reason_changed() {
     let mut window = Window::new(&RelaySettings::default());
     let mut refuse = async |sequence: i64, reason: &str| {
         window.take(whole([row(sequence, 7, "t")]));
@@ -219,7 +219,7 @@ async fn a_refusal_is_news_when_its_row_or_its_reason_is_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_with_too_many_unfit_rows_is_stopped_until_one_of_them_is_gone() {
+async fn too_many_unfit_rows_stop_a_topic_until_one_goes() {
     let settings = RelaySettings {
         rows_max: 2 * UNFIT_KEYS_MAX,
         ..RelaySettings::default()

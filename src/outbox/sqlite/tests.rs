@@ -11,12 +11,15 @@ use futures_util::future::BoxFuture;
 impl Writer for SqliteOutbox {
     fn write(&self, records: Vec<OutgoingRecord>, commit: bool) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let mut transaction = self.begin("write").await.expect("a transaction");
+            let mut transaction = self.begin("write").await.expect("a transaction begins");
             let written = self.publish_records(&mut transaction, &records).await;
             written.expect("written");
             match commit {
-                true => transaction.commit().await.expect("committed"),
-                false => transaction.rollback().await.expect("rolled back"),
+                true => transaction.commit().await.expect("the transaction commits"),
+                false => transaction
+                    .rollback()
+                    .await
+                    .expect("the transaction rolls back"),
             }
         })
     }
@@ -25,31 +28,36 @@ impl Writer for SqliteOutbox {
         Box::pin(async move {
             let set = "UPDATE sqlite_sequence SET seq = ? WHERE name = 'evenkeel_outbox'";
             let set = sqlx::query(set).bind(sequence - 1);
-            set.execute(&self.pool).await.expect("set");
+            set.execute(&self.pool)
+                .await
+                .expect("the statement succeeds");
         })
     }
 }
 
 #[tokio::test]
 async fn sqlite_keeps_the_contract() {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
     let outbox = SqliteOutbox::open(&directory.path().join("outbox.db")).await;
     let outbox = outbox.expect("an outbox");
     conformance::check(&outbox, &outbox).await;
 }
 
 #[tokio::test]
-async fn a_file_of_a_newer_version_is_refused_and_left_as_it_is() {
-    let directory = tempfile::tempdir().expect("a directory");
+async fn a_file_of_a_newer_version_is_refused_unchanged() {
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
     let path = directory.path().join("outbox.db");
     let address = format!("sqlite:{}", path.display());
     let versions = OutboxStore::versions(&address).await.expect("none yet");
     assert_eq!((versions.stored, path.exists()), (0, false));
-    let outbox = SqliteOutbox::open(&path).await.expect("an outbox");
+    let outbox = SqliteOutbox::open(&path).await.expect("the outbox opens");
     let versions = OutboxStore::versions(&address).await.expect("versions");
     assert_eq!(versions.stored, versions.newest);
     let newer = sqlx::query("UPDATE evenkeel_meta SET value = '99' WHERE name = 'outbox_version'");
-    newer.execute(&outbox.pool).await.expect("changed");
+    newer
+        .execute(&outbox.pool)
+        .await
+        .expect("the statement succeeds");
     let refused = SqliteOutbox::open(&path).await.err();
     assert!(
         matches!(refused, Some(OutboxError::Foreign { .. })),
@@ -59,7 +67,7 @@ async fn a_file_of_a_newer_version_is_refused_and_left_as_it_is() {
 
 #[tokio::test]
 async fn all_relays_of_the_process_are_woken() {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
     let outbox = SqliteOutbox::open(&directory.path().join("outbox.db")).await;
     let outbox = outbox.expect("an outbox");
     let relays = [outbox.committed(), outbox.committed()];

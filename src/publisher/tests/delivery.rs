@@ -25,11 +25,11 @@ async fn a_receipt_says_where_the_record_is() {
     let first = publisher
         .publish_record(record(&topic, "k", "1"))
         .await
-        .expect("published");
+        .expect("the brokers acknowledge the record");
     let second = publisher
         .publish_record(record(&topic, "k", "2"))
         .await
-        .expect("published");
+        .expect("the brokers acknowledge the record");
     assert_eq!((&first.topic, first.offset), (&topic, 0));
     assert_eq!((second.partition, second.offset), (first.partition, 1));
     let read = read_back(&cluster, &second);
@@ -58,7 +58,7 @@ async fn bytes_absent_values_and_header_order_survive() {
     let receipt = publisher
         .publish_record(tombstone)
         .await
-        .expect("published");
+        .expect("the brokers acknowledge the record");
     let read = read_back(&cluster, &receipt);
     assert_eq!(read.key.as_deref(), Some(&[0, 0xff][..]));
     assert_eq!(read.value, None);
@@ -90,7 +90,7 @@ async fn keys_land_where_java_puts_them() {
         let receipt = publisher
             .publish_record(record(&topic, key, "v"))
             .await
-            .expect("published");
+            .expect("the brokers acknowledge the record");
         let expected = (hash & i32::MAX) % PARTITIONS;
         assert_eq!(receipt.partition, expected, "{key}");
     }
@@ -139,7 +139,10 @@ async fn keys_land_where_the_service_puts_them_by_choice() {
     }
     let mut keyless = record(&topic, "", "v");
     keyless.key = None;
-    publisher.publish_record(keyless).await.expect("published");
+    publisher
+        .publish_record(keyless)
+        .await
+        .expect("the brokers acknowledge the record");
     assert_eq!(publish("12").await.expect("published").partition, 2);
 }
 
@@ -148,15 +151,25 @@ async fn a_flush_waits_for_everything_enqueued() {
     let cluster = cluster();
     let topic = topic(&cluster, 3);
     let kafka = KafkaConfig::new(cluster.bootstrap_servers());
-    let admin = Admin::connect(&kafka, LONG).await.expect("connected");
+    let admin = Admin::connect(&kafka, LONG)
+        .await
+        .expect("the admin client connects");
     // Long enough that no record is on the log when a flush without waiting returns.
     let publisher = publisher(&cluster, &["linger.ms=500"]);
     let mut pending = Vec::new();
     for number in 0..500 {
         let record = record(&topic, &number.to_string(), "v");
-        pending.push(publisher.enqueue_record(record).await.expect("enqueued"));
+        pending.push(
+            publisher
+                .enqueue_record(record)
+                .await
+                .expect("the buffer takes the record"),
+        );
     }
-    publisher.flush(LONG).await.expect("flushed");
+    publisher
+        .flush(LONG)
+        .await
+        .expect("every record is sent in time");
     let described = admin.describe_topic(&topic).await.expect("described");
     let on_the_log: i64 = described.partitions.iter().map(|p| p.high).sum();
     assert_eq!(on_the_log, 500);
@@ -173,7 +186,10 @@ async fn whoever_has_a_receipt_finds_the_buffer_without_the_record() {
     let publisher = publisher(&cluster, &[]);
     for _ in 0..200 {
         let record = record(&topic, "k", "v");
-        publisher.publish_record(record).await.expect("published");
+        publisher
+            .publish_record(record)
+            .await
+            .expect("the brokers acknowledge the record");
         let left = publisher.flush(Duration::ZERO).await;
         left.expect("nothing pending");
     }
@@ -185,10 +201,13 @@ async fn a_dropped_receipt_does_not_take_the_record_back() {
     let topic = topic(&cluster, 1);
     let publisher = publisher(&cluster, &[]);
     drop(publisher.enqueue_record(record(&topic, "k", "1")).await);
-    publisher.flush(LONG).await.expect("flushed");
+    publisher
+        .flush(LONG)
+        .await
+        .expect("every record is sent in time");
     let next = publisher
         .publish_record(record(&topic, "k", "2"))
         .await
-        .expect("published");
+        .expect("the brokers acknowledge the record");
     assert_eq!(next.offset, 1);
 }

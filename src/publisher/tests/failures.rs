@@ -5,10 +5,10 @@ use super::*;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaErrorCode as Code, RDKafkaRespErr};
 
 #[tokio::test]
-async fn no_acknowledgement_in_time_is_an_unknown_outcome_that_names_the_broker() {
+async fn a_missing_acknowledgement_is_unknown_and_names_the_broker() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
-    cluster.broker_down(-1).expect("broker down");
+    cluster.broker_down(-1).expect("the mock broker stops");
     let publisher = publisher(&cluster, &["delivery.timeout.ms=500"]);
     let outcome = publisher.publish_record(record(&topic, "k", "v")).await;
     match outcome.expect_err("no broker") {
@@ -22,7 +22,7 @@ async fn no_acknowledgement_in_time_is_an_unknown_outcome_that_names_the_broker(
 }
 
 #[tokio::test]
-async fn an_unknown_topic_is_refused_within_seconds_and_says_how_to_create_it() {
+async fn an_unknown_topic_is_refused_soon_with_the_creating_command() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
     cluster
@@ -43,7 +43,7 @@ async fn an_unknown_topic_is_refused_within_seconds_and_says_how_to_create_it() 
 }
 
 #[tokio::test]
-async fn a_record_that_is_too_large_is_refused_and_the_next_goes_through() {
+async fn an_oversized_record_is_refused_and_the_next_is_published() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
     let publisher = publisher(&cluster, &["message.max.bytes=2000"]);
@@ -66,7 +66,7 @@ async fn a_record_that_is_too_large_is_refused_and_the_next_goes_through() {
 }
 
 #[tokio::test]
-async fn what_the_broker_refuses_is_refused_with_what_to_do() {
+async fn a_record_the_broker_refuses_is_refused_with_advice() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
     let publisher = publisher(&cluster, &[]);
@@ -125,21 +125,29 @@ async fn impossible_destinations_are_refused() {
 }
 
 #[tokio::test]
-async fn a_flush_without_brokers_ends_at_its_deadline_with_the_count() {
+async fn a_flush_without_brokers_counts_the_unsent_at_its_deadline() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
-    cluster.broker_down(-1).expect("broker down");
+    cluster.broker_down(-1).expect("the mock broker stops");
     let publisher = publisher(&cluster, &[]);
     let mut pending = Vec::new();
     for _ in 0..7 {
         let record = record(&topic, "k", "v");
-        pending.push(publisher.enqueue_record(record).await.expect("enqueued"));
+        pending.push(
+            publisher
+                .enqueue_record(record)
+                .await
+                .expect("the buffer takes the record"),
+        );
     }
     let unsent = publisher.flush(Duration::from_millis(200)).await;
     assert_eq!(unsent, Err(Unsent { records: 7 }));
     // The client still tries them.
-    cluster.broker_up(-1).expect("broker up");
-    publisher.flush(LONG).await.expect("flushed");
+    cluster.broker_up(-1).expect("the mock broker starts");
+    publisher
+        .flush(LONG)
+        .await
+        .expect("every record is sent in time");
     for receipt in pending {
         receipt.await.expect("published");
     }
@@ -149,12 +157,12 @@ async fn a_flush_without_brokers_ends_at_its_deadline_with_the_count() {
 async fn receipts_of_a_publisher_that_ended_resolve_to_an_error() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
-    cluster.broker_down(-1).expect("broker down");
+    cluster.broker_down(-1).expect("the mock broker stops");
     let publisher = publisher(&cluster, &[]);
     let receipt = publisher
         .enqueue_record(record(&topic, "k", "v"))
         .await
-        .expect("enqueued");
+        .expect("the buffer takes the record");
     drop(publisher);
     let error = receipt.await.expect_err("never sent");
     assert!(matches!(error, PublishError::Refused { .. }), "{error:?}");

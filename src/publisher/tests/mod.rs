@@ -15,7 +15,7 @@ use rdkafka::producer::DefaultProducerContext;
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
 fn cluster() -> Cluster {
-    MockCluster::new(1).expect("mock cluster")
+    MockCluster::new(1).expect("the mock cluster starts")
 }
 
 /// Creates a topic of its own for a test.
@@ -23,7 +23,7 @@ fn topic(cluster: &Cluster, partitions: i32) -> String {
     let name = format!("topic-{}", event::new_id());
     cluster
         .create_topic(&name, partitions, 1)
-        .expect("mock topic");
+        .expect("the topic is created");
     name
 }
 
@@ -40,7 +40,7 @@ fn publisher_with(
     for property in properties {
         kafka.set(property).expect("property");
     }
-    Publisher::new(&kafka, settings).expect("publisher")
+    Publisher::new(&kafka, settings).expect("the settings of the publisher are valid")
 }
 
 fn record(topic: &str, key: &str, value: impl Into<Bytes>) -> OutgoingRecord {

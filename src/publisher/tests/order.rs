@@ -27,7 +27,12 @@ async fn one_key_keeps_its_order_under_back_pressure() {
         // Sizes differ, so that a small record could slip past a large one.
         let value = vec![b'x'; number * 37 % 900];
         let record = record(&topic, "k", value);
-        receipts.push_back(publisher.enqueue_record(record).await.expect("enqueued"));
+        receipts.push_back(
+            publisher
+                .enqueue_record(record)
+                .await
+                .expect("the buffer takes the record"),
+        );
     }
     let offsets: Vec<i64> = receipts
         .map(|receipt| receipt.expect("published").offset)
@@ -37,7 +42,7 @@ async fn one_key_keeps_its_order_under_back_pressure() {
 }
 
 #[tokio::test]
-async fn calls_in_flight_together_are_served_in_the_order_of_their_first_poll() {
+async fn concurrent_calls_are_served_in_order_of_first_poll() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
     cluster
@@ -49,7 +54,12 @@ async fn calls_in_flight_together_are_served_in_the_order_of_their_first_poll() 
             let value = vec![b'x'; number * 37 % 900];
             let record = record(&topic, "k", value);
             let publisher = publisher.clone();
-            async move { publisher.publish_record(record).await.expect("published") }
+            async move {
+                publisher
+                    .publish_record(record)
+                    .await
+                    .expect("the brokers acknowledge the record")
+            }
         })
         .collect();
     let offsets: Vec<i64> = calls.map(|receipt| receipt.offset).collect().await;
@@ -57,19 +67,24 @@ async fn calls_in_flight_together_are_served_in_the_order_of_their_first_poll() 
 }
 
 #[tokio::test]
-async fn a_full_buffer_makes_the_next_wait_until_there_is_room() {
+async fn a_full_buffer_makes_callers_wait_for_room() {
     let cluster = cluster();
     let topic = topic(&cluster, 1);
-    cluster.broker_down(-1).expect("broker down");
+    cluster.broker_down(-1).expect("the mock broker stops");
     let publisher = publisher_with(&cluster, &[], small_buffer(1 << 20, 2));
     let mut pending = Vec::new();
     for value in ["1", "2"] {
         let record = record(&topic, "k", value);
-        pending.push(publisher.enqueue_record(record).await.expect("enqueued"));
+        pending.push(
+            publisher
+                .enqueue_record(record)
+                .await
+                .expect("the buffer takes the record"),
+        );
     }
     let mut third = Box::pin(publisher.enqueue_record(record(&topic, "k", "3")));
     assert!(third.as_mut().now_or_never().is_none(), "there was room");
-    cluster.broker_up(-1).expect("broker up");
+    cluster.broker_up(-1).expect("the mock broker starts");
     let third = tokio::time::timeout(LONG, third)
         .await
         .expect("room in time")
@@ -78,7 +93,7 @@ async fn a_full_buffer_makes_the_next_wait_until_there_is_room() {
 }
 
 #[tokio::test]
-async fn nobody_passes_one_who_waits() {
+async fn no_caller_overtakes_one_that_waits() {
     let room = BufferLimit::new(100, 100);
     room.enter(90).await.keep();
     let mut large = Box::pin(room.enter(50));
@@ -99,7 +114,7 @@ async fn nobody_passes_one_who_waits() {
 }
 
 #[tokio::test]
-async fn one_who_gives_up_waiting_blocks_nobody() {
+async fn a_caller_that_stops_waiting_blocks_no_other() {
     let room = BufferLimit::new(100, 100);
     room.enter(100).await.keep();
     let mut first = Box::pin(room.enter(60));

@@ -16,7 +16,12 @@ async fn published(
     let mut pending = Vec::new();
     for key in keys {
         let record = record(topic, key, "v");
-        pending.push(publisher.enqueue_record(record).await.expect("enqueued"));
+        pending.push(
+            publisher
+                .enqueue_record(record)
+                .await
+                .expect("the buffer takes the record"),
+        );
     }
     let mut outcomes = Vec::new();
     for receipt in pending {

@@ -78,16 +78,18 @@ header_tests! {
     the_records_own_time_is_kept: "evenkeel.dlq.record.timestamp" => "1700000000123";
 }
 
+/// Its timestamp is its own.
 #[test]
-fn it_goes_to_the_groups_topic_and_the_same_partition_with_a_time_of_its_own() {
+fn it_goes_to_the_groups_topic_at_the_same_partition() {
     let letter = letter_of(&record_of(None, None, &[]), "");
     assert_eq!(letter.topic, "dlq.payments.orders");
     assert_eq!(letter.partition, Some(3));
     assert_eq!(letter.timestamp_ms, None);
 }
 
+/// Headers keep their order.
 #[test]
-fn key_value_and_headers_are_kept_byte_for_byte_and_in_order() {
+fn key_value_and_headers_are_kept_byte_for_byte() {
     let headers: [Header<'_>; 5] = [
         (b"ce_id", Some(b"1")),
         (b"\xff\xfe", Some(&[0, 0xff])),
@@ -128,7 +130,7 @@ fn a_second_trip_replaces_what_the_first_one_added() {
 }
 
 #[test]
-fn what_is_known_about_replays_survives_the_next_failure() {
+fn replay_headers_survive_the_next_failure() {
     let first = letter_of(&record_of(None, None, &[(b"ce_id", Some(b"1"))]), "first");
     let replay = |letter: OutgoingRecord| {
         let record = crate::kafka::reader::LogRecord {
@@ -177,7 +179,7 @@ fn long_messages_are_cut_between_characters() {
 }
 
 #[test]
-fn shortened_it_still_says_class_and_stage() {
+fn a_shortened_dead_letter_keeps_class_and_stage() {
     let reason = failure(&"x".repeat(2000));
     let letter = dead_letter(
         &record_of(None, Some(b"x"), &[]),
@@ -221,7 +223,7 @@ fn one_topic_for_all_takes_it_by_its_key() {
 }
 
 #[test]
-fn a_reference_has_the_key_and_what_fits_of_the_headers_and_says_what_it_is() {
+fn a_reference_keeps_key_and_fitting_headers_and_says_so() {
     let large = [b'x'; 5000];
     let headers: [Header<'_>; 6] = [
         (b"ce_type", Some(b"shop.order-placed.v1")),
@@ -258,8 +260,9 @@ fn a_reference_has_the_key_and_what_fits_of_the_headers_and_says_what_it_is() {
     assert_eq!(letter.headers.last(REFERENCE), None);
 }
 
+/// The dead letter of the record's next failure does not.
 #[test]
-fn the_dead_letter_of_a_skipped_record_says_who_and_why_and_the_next_failure_does_not() {
+fn a_skipped_records_dead_letter_names_operator_and_reason() {
     let record = "orders/3@42".parse().expect("a position");
     let action = crate::control::Action::Skip { record };
     let command = Command::new("ada", "poison", action).expect("a command");

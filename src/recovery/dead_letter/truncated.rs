@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_dead_letter_gets_back_what_its_writer_left_out() {
+    fn a_bare_dead_letter_is_completed_from_its_original() {
         for dead_letter in [bare(None), bare(Some(b"whole"))] {
             let whole = restored(dead_letter, original()).expect("the original");
             assert_eq!((whole.key, whole.value), (original().key, original().value));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_dead_letter_without_content_is_empty_without_its_original() {
+    fn only_a_dead_letter_without_content_needs_its_original() {
         let check = |dead_letter: LogRecord, expected| {
             let failure = DeadLetter::read(dead_letter.headers.iter());
             assert_eq!(is_empty_without_original(&dead_letter, &failure), expected);

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repetition_is_handled_as_the_same_record_and_takes_no_place_that_is_held() {
+    fn a_repetition_equals_its_record_and_takes_no_held_place() {
         let own = [("ce_id", "1"), ("evenkeel.parked.not-before", "9999999999")];
         let written = repetition("g", settled(&own), &drill());
         assert_eq!(
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_not_taken_for_one() {
+    fn a_malformed_answer_is_ignored() {
         let check = |headers: &[(&str, &str)]| {
             let record = settled(headers);
             assert_eq!(

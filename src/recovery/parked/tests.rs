@@ -45,7 +45,7 @@ const REASON: Reason<'_> = Reason {
 };
 
 #[test]
-fn a_parked_record_comes_back_byte_for_byte_with_its_own_place_and_time() {
+fn a_parked_record_returns_unchanged_with_its_position_and_time() {
     let own: [Header<'_>; 4] = [
         (b"ce_id", Some(b"1")),
         (b"\xff", Some(&[0, 0xff])),
@@ -94,7 +94,7 @@ fn a_parked_record_comes_back_byte_for_byte_with_its_own_place_and_time() {
 }
 
 #[test]
-fn what_was_written_is_read() {
+fn written_entries_are_read_back() {
     let record = record(&[]);
     let why = |written: &OutgoingRecord| ParkedReason::read(written.headers.iter());
     let parked = parked("g", &record, WAIT, Some(REASON), 5);
@@ -149,7 +149,7 @@ fn an_entry_of_another_group_or_topic_is_foreign() {
 }
 
 #[test]
-fn an_entry_that_does_not_say_whose_it_is_is_the_readers() {
+fn an_entry_without_owner_belongs_to_the_reader() {
     for written in written_by("g") {
         let says_whose = |name: &[u8]| name == GROUP.as_bytes() || name == TOPIC.as_bytes();
         let old = written.headers.iter().filter(|(name, _)| !says_whose(name));

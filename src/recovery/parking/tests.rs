@@ -43,7 +43,7 @@ fn settle(parking: &mut Parking, offset: i64) {
 }
 
 #[test]
-fn a_key_waits_from_the_decision_to_park_until_its_last_record_is_settled() {
+fn a_key_waits_from_parking_until_its_last_record_settles() {
     let mut parking = empty();
     assert!(!parking.joins(A, 5));
     parking.begin(Some(A), 5);
@@ -83,7 +83,7 @@ fn a_record_behind_one_that_failed_again_does_not_start() {
 }
 
 #[test]
-fn what_is_known_of_a_wait_is_known_after_a_restart() {
+fn a_wait_is_known_again_after_a_restart() {
     let mut parking = Parking::new(0, 3, &[], 1_000, false);
     parking.seen(0, Some(A), parked(5, 1, 10), 0);
     let second = RetryTopicEntry::Failed {
@@ -116,7 +116,7 @@ fn no_record_waits_for_longer_than_the_policy_says() {
 }
 
 #[test]
-fn a_held_key_goes_on_with_the_replay_of_its_dead_letter() {
+fn a_held_key_continues_with_its_replayed_dead_letter() {
     let mut parking = empty();
     parking.begin_hold(A, 5);
     assert!(parking.joins(A, 6));
@@ -176,7 +176,7 @@ fn records_without_a_key_wait_for_themselves() {
 }
 
 #[test]
-fn what_an_earlier_life_settled_is_not_parked_again() {
+fn records_settled_before_a_restart_are_not_parked_again() {
     let mut parking = Parking::new(4, 8, &[5..6, 7..8], 1_000, false);
     for offset in 4..8 {
         parking.seen(offset, Some(A), parked(offset, 0, 0), 0);
@@ -185,7 +185,7 @@ fn what_an_earlier_life_settled_is_not_parked_again() {
 }
 
 #[test]
-fn a_committed_offset_is_told_also_where_nothing_is_parked() {
+fn a_committed_offset_is_reported_with_nothing_parked() {
     let standing = |committed| Parking::new(7, 7, &[], 1_000, committed).standing();
     let expected = Standing {
         is_whole: true,
@@ -197,7 +197,7 @@ fn a_committed_offset_is_told_also_where_nothing_is_parked() {
 }
 
 #[test]
-fn what_a_commit_has_no_room_for_counts_as_not_seen() {
+fn records_without_room_in_the_commit_count_as_unseen() {
     let mut parking = empty();
     let end = 2 * RANGES_MAX as i64 + 10;
     for offset in 0..end {
@@ -213,7 +213,7 @@ fn what_a_commit_has_no_room_for_counts_as_not_seen() {
 }
 
 #[test]
-fn a_key_hands_out_only_so_many_records_at_a_time() {
+fn a_key_hands_out_a_limited_number_of_records() {
     let mut parking = empty();
     for offset in 0..2 * RUN_RECORDS_MAX as i64 {
         parking.seen(offset, Some(A), parked(offset, 0, 0), 0);
@@ -226,7 +226,7 @@ fn a_key_hands_out_only_so_many_records_at_a_time() {
 }
 
 #[test]
-fn a_record_that_cannot_be_had_comes_again_with_those_behind_it() {
+fn an_unavailable_record_comes_again_with_those_behind_it() {
     let mut parking = empty();
     for offset in 0..3 {
         parking.seen(offset, Some(A), parked(offset, 1, 0), 0);
@@ -246,7 +246,7 @@ fn a_record_that_cannot_be_had_comes_again_with_those_behind_it() {
 }
 
 #[test]
-fn a_record_that_is_lost_behind_the_first_takes_nothing_from_it() {
+fn losing_a_record_behind_the_first_does_not_affect_it() {
     let mut parking = empty();
     parking.seen(0, Some(A), parked(5, 1, 50), 0);
     parking.seen(1, Some(A), parked(6, 0, 0), 0);
@@ -281,7 +281,7 @@ fn a_key_whose_replay_dies_again_is_held_again() {
 }
 
 #[test]
-fn a_replay_that_comes_before_its_key_is_held_takes_the_held_place() {
+fn a_replay_before_its_hold_takes_the_held_place() {
     let mut parking = empty();
     parking.seen(0, Some(A), parked(6, 1, 900), 0);
     parking.seen(1, Some(A), replay(5), 0);
@@ -306,7 +306,7 @@ fn a_replay_that_is_settled_holds_no_place() {
 }
 
 #[test]
-fn a_key_released_while_its_hold_is_being_written_is_not_held_by_that_note() {
+fn releasing_a_key_cancels_a_hold_still_being_written() {
     let mut parking = Parking::new(0, 0, &[], 1_000, false);
     parking.begin_hold(A, 5);
     assert!(parking.joins(A, 6));
@@ -325,7 +325,7 @@ fn a_key_released_while_its_hold_is_being_written_is_not_held_by_that_note() {
 }
 
 #[test]
-fn a_released_key_stays_in_the_set_until_its_note_was_seen() {
+fn a_released_key_stays_until_its_entry_is_seen() {
     let mut parking = Parking::new(0, 0, &[], 1_000, false);
     parking.begin_hold(A, 5);
     assert!(parking.release(A));
@@ -340,7 +340,7 @@ fn a_released_key_stays_in_the_set_until_its_note_was_seen() {
 }
 
 #[test]
-fn a_record_that_the_retry_topic_does_not_take_lets_its_key_go() {
+fn a_record_rejected_by_the_retry_topic_frees_its_key() {
     let mut parking = empty();
     parking.begin(Some(A), 5);
     assert!(parking.joins(A, 6));
@@ -360,7 +360,7 @@ fn a_record_that_the_retry_topic_does_not_take_lets_its_key_go() {
 }
 
 #[test]
-fn what_was_deleted_unsettled_is_lost_until_the_loss_is_accepted() {
+fn unsettled_deleted_records_are_lost_until_that_is_accepted() {
     let settled = [4..6, 8..10, 30..40];
     let mut parking = Parking::new(20, 20, &settled, 1_000, true);
     parking.begins_at(20, 2);

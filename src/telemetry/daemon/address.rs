@@ -43,7 +43,7 @@ mod tests {
     use super::admin_address;
 
     #[test]
-    fn a_port_alone_is_this_machines_and_more_has_to_be_asked_for() {
+    fn a_bare_port_binds_to_localhost_unless_asked_otherwise() {
         for (text, expected) in [
             ("9100", Some("127.0.0.1:9100")),
             (":9100", Some("127.0.0.1:9100")),

@@ -131,7 +131,7 @@ mod tests {
     use crate::telemetry::captured::capture;
 
     #[test]
-    fn no_way_to_record_a_field_lets_a_line_be_forged() {
+    fn no_field_recording_can_forge_a_log_line() {
         let evil = "no\n 2026 ERROR forged\u{1b}[2J\u{9b}m\u{202e}";
         let subscriber = tracing_subscriber::fmt()
             .without_time()
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_shows_what_differs_between_spans_and_stays_one_line() {
+    fn log_lines_show_distinguishing_span_fields_on_one_line() {
         let subscriber = tracing_subscriber::fmt()
             .without_time()
             .with_target(false)

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_does_not_finish_its_head_is_cut_off() {
+    async fn a_client_with_an_unfinished_head_is_cut_off() {
         let address = served().await;
         let began = Instant::now();
         let heard = heard(address, b"GET /livez HTTP/1.1\r\nHost: he").await;
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_probe_is_answered_while_two_thousand_connections_are_held_open() {
+    async fn a_probe_is_answered_beside_two_thousand_connections() {
         let address = served().await;
         let mut held = Vec::new();
         for _ in 0..2_000 {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_huge_head_is_refused_and_a_body_is_not_read() {
+    async fn huge_heads_are_refused_and_bodies_are_not_read() {
         let address = served().await;
         let huge = format!(
             "GET /livez HTTP/1.1\r\nHost: here\r\nX: {}\r\n\r\n",

@@ -32,7 +32,7 @@ async fn get(health: &Health, uri: &str, accept: &str) -> (StatusCode, String) {
 }
 
 #[tokio::test]
-async fn readyz_says_which_component_is_not_ready_and_why() {
+async fn readyz_names_unready_components_with_their_reasons() {
     let health = Health::default();
     health.set_ready("store", Ok(()));
     assert_eq!(
@@ -68,7 +68,7 @@ async fn readyz_says_which_component_is_not_ready_and_why() {
 }
 
 #[tokio::test]
-async fn readyz_tells_what_is_noted_of_a_component_that_is_ready() {
+async fn readyz_shows_the_notes_of_ready_components() {
     let health = Health::default();
     health.set_ready("consumer payments", Ok(()));
     health.set_note("consumer payments", Some("paused: orders/3".to_owned()));
@@ -84,7 +84,7 @@ async fn readyz_tells_what_is_noted_of_a_component_that_is_ready() {
 }
 
 #[tokio::test]
-async fn livez_names_a_loop_that_stands_still_and_does_not_ask_for_readiness() {
+async fn livez_names_a_stalled_loop_and_ignores_readiness() {
     let now_s = Arc::new(AtomicU64::new(0));
     let clock = now_s.clone();
     let health = Health::with_clock(move || Duration::from_secs(clock.load(Ordering::Relaxed)));
@@ -105,7 +105,7 @@ async fn livez_names_a_loop_that_stands_still_and_does_not_ask_for_readiness() {
 }
 
 #[tokio::test]
-async fn metrics_are_served_with_help_and_the_duration_as_a_histogram() {
+async fn metrics_have_help_and_a_duration_histogram() {
     recorder().unwrap();
     Metric::describe_all();
     let topic = crate::testing::unique("metrics");
@@ -129,7 +129,7 @@ async fn metrics_are_served_with_help_and_the_duration_as_a_histogram() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_named_with_what_to_do() {
+async fn a_used_address_is_reported_with_advice() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let error = Daemon::start(settings(Some(address))).await.unwrap_err();
@@ -139,7 +139,7 @@ async fn an_address_that_is_taken_is_named_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_daemon_answers_probes_once_started_and_is_not_ready_once_it_stops() {
+async fn a_daemon_is_ready_once_started_and_not_when_stopping() {
     let daemon = Daemon::start(settings(Some(([127, 0, 0, 1], 0).into())))
         .await
         .unwrap();
@@ -230,7 +230,7 @@ impl Drop for Process {
 }
 
 #[test]
-fn the_first_signal_asks_to_stop_and_a_later_one_ends_the_process() {
+fn the_first_signal_drains_and_a_later_one_exits() {
     for (first, second, code) in [
         ("TERM", "TERM", 143),
         ("INT", "INT", 130),
@@ -273,7 +273,7 @@ fn a_stop_from_within_leaves_the_first_signal_its_meaning() {
 
 /// A host with its own subscriber, recorder and signal handlers nests the router.
 #[tokio::test]
-async fn a_host_keeps_its_own_logs_recorder_and_signals_and_nests_the_probes() {
+async fn a_host_keeps_its_own_logs_recorder_and_signals() {
     async fn get(router: &axum::Router, uri: &str) -> (StatusCode, String) {
         let request = Request::get(uri).body(Body::empty()).unwrap();
         let response = router.clone().oneshot(request).await.unwrap();

@@ -82,7 +82,7 @@ fn handler(report: &DrillReport) -> &HandlerReport {
 }
 
 #[tokio::test]
-async fn a_handler_without_an_inbox_that_gets_events_twice_is_named() {
+async fn a_handler_without_an_inbox_is_named_for_duplicates() {
     let drills = Drills::seeded(1).deliver_twice();
     let router = Router::new().on(async |_: Event<Paid>| ());
     run(drills.around(router), 30).await;
@@ -94,7 +94,7 @@ async fn a_handler_without_an_inbox_that_gets_events_twice_is_named() {
 }
 
 #[tokio::test]
-async fn an_inbox_suppresses_what_comes_twice_and_what_was_answered_too_late() {
+async fn an_inbox_suppresses_duplicates_and_late_answers() {
     let drills = Drills::seeded(2).deliver_twice().lose_answers(0.3);
     let router = Router::new().on(async |_: Event<Paid>| ());
     let router = router.with_inbox(drills.inbox(MemoryInbox::default()));
@@ -131,7 +131,7 @@ impl crate::inbox::Inbox for Forgetful {
 }
 
 #[tokio::test]
-async fn an_inbox_that_forgets_is_found_out() {
+async fn an_inbox_that_forgets_is_detected() {
     let drills = Drills::seeded(3).deliver_twice();
     let inbox = Forgetful(MemoryInbox::default(), AtomicU64::new(1));
     let router = Router::new().on(async |_: Event<Paid>| ());
@@ -146,7 +146,7 @@ const BALANCE: &str = "
     INSERT INTO balance SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM balance)";
 
 async fn sqlite() -> (tempfile::TempDir, SqliteInbox) {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a temporary folder is created");
     let path = folder.path().join("store.db");
     let inbox = SqliteInbox::open(&path, "group", BALANCE).await;
     (folder, inbox.expect("a store"))
@@ -154,7 +154,10 @@ async fn sqlite() -> (tempfile::TempDir, SqliteInbox) {
 
 async fn balance(inbox: &SqliteInbox) -> i64 {
     let balance = sqlx::query_scalar("SELECT cents FROM balance");
-    balance.fetch_one(inbox.pool()).await.expect("readable")
+    balance
+        .fetch_one(inbox.pool())
+        .await
+        .expect("the query returns a row")
 }
 
 async fn pay(event: Event<Paid>, mut tx: SqliteTx) -> Result<(), HandlerError> {
@@ -164,7 +167,7 @@ async fn pay(event: Event<Paid>, mut tx: SqliteTx) -> Result<(), HandlerError> {
 }
 
 #[tokio::test]
-async fn an_effect_in_the_transaction_adds_up_whatever_is_refused_lost_or_twice() {
+async fn a_transactional_effect_adds_up_under_all_drills() {
     let (_folder, inbox) = sqlite().await;
     let seen = inbox.clone();
     let drills = Drills::seeded(4)
@@ -211,7 +214,7 @@ async fn a_batch_adds_up_whatever_is_refused_lost_or_twice() {
 }
 
 #[tokio::test]
-async fn an_effect_beside_the_transaction_is_found_out_by_a_refused_commit() {
+async fn a_refused_commit_reveals_an_effect_beside_the_transaction() {
     let (_folder, inbox) = sqlite().await;
     let sent = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&sent);
@@ -237,7 +240,7 @@ async fn an_effect_beside_the_transaction_is_found_out_by_a_refused_commit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_down_and_slow_takes_time_and_nothing_else() {
+async fn a_slow_or_stopped_store_costs_only_time() {
     let drills = Drills::seeded(6)
         .slow_store(Duration::from_millis(10))
         .store_down(5, Duration::from_millis(200));

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_downloaded_is_the_version_that_is_announced() {
+    fn the_downloaded_version_is_the_announced_one() {
         assert!(PROJECT.contains(&format!("<kafka.version>{VERSION}</kafka.version>")));
     }
 }

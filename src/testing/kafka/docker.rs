@@ -298,7 +298,7 @@ mod tests {
     ";
 
     #[tokio::test]
-    async fn a_container_that_an_engine_does_not_remove_at_once_is_removed_later() {
+    async fn a_container_that_a_busy_engine_keeps_is_removed_later() {
         let dir = tempfile::tempdir().unwrap();
         let docker = dir.path().join("docker");
         std::fs::write(&docker, BUSY_ONCE).unwrap();

@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn the_complaint_is_the_bind_failure_rather_than_what_follows_it() {
+    fn the_complaint_is_the_bind_failure_not_its_consequences() {
         let log = "[main] INFO starting\n[main] ERROR x\nKafkaException: Address already in use.\n[main] INFO bye\n";
         assert_eq!(complaint(log), "KafkaException: Address already in use.");
         assert_eq!(complaint("one\ntwo\n"), "two");

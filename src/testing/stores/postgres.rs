@@ -401,11 +401,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_database_outlives_a_crash_of_its_server_and_a_frozen_server_answers_later() {
+    async fn a_database_survives_a_crash_and_a_frozen_server() {
         let Some(postgres) = required(TestPostgres::start().await) else {
             return;
         };
-        let url = postgres.database().await.expect("a database");
+        let url = postgres
+            .database()
+            .await
+            .expect("the server creates a database");
         let ask = async |sql: &str, within: Duration| {
             let arguments = [
                 "--no-psqlrc",
@@ -425,13 +428,16 @@ mod tests {
         .expect("a row");
         for crash in [true, false] {
             match crash {
-                true => postgres.kill().await.expect("killed"),
+                true => postgres.kill().await.expect("the process is killed"),
                 false => postgres.stop().await.expect("stopped"),
             }
             ask("SELECT n FROM t", COMMAND_LIMIT)
                 .await
                 .expect_err("it is down");
-            postgres.start_again().await.expect("started again");
+            postgres
+                .start_again()
+                .await
+                .expect("the server starts again");
             assert_eq!(
                 ask("SELECT n FROM t", COMMAND_LIMIT).await.as_deref(),
                 Ok("7\n")
@@ -441,13 +447,13 @@ mod tests {
             ask("SHOW fsync", COMMAND_LIMIT).await.as_deref(),
             Ok("on\n")
         );
-        postgres.freeze().await.expect("frozen");
+        postgres.freeze().await.expect("the server freezes");
         let short = Duration::from_millis(300);
         let error = ask("SELECT n FROM t", short)
             .await
             .expect_err("it is frozen");
         assert!(error.contains("did not end"), "{error}");
-        postgres.thaw().await.expect("thawed");
+        postgres.thaw().await.expect("the server thaws");
         assert_eq!(
             ask("SELECT n FROM t", COMMAND_LIMIT).await.as_deref(),
             Ok("7\n")
@@ -455,7 +461,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_shared_server_gives_each_test_a_database_of_its_own() {
+    async fn the_shared_server_gives_each_test_its_own_database() {
         let Some(postgres) = postgres().await else {
             return;
         };

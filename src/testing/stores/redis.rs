@@ -279,23 +279,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keys_outlive_a_crash_of_the_server_and_a_frozen_server_answers_later() {
+    async fn keys_survive_a_crash_and_a_frozen_server() {
         let Some(redis) = required(TestRedis::start().await) else {
             return;
         };
         assert_eq!(ask(&redis, "SET k 7").await.as_deref(), Some("+OK\r\n"));
         for crash in [true, false] {
             match crash {
-                true => redis.kill().await.expect("killed"),
+                true => redis.kill().await.expect("the process is killed"),
                 false => redis.stop().await.expect("stopped"),
             }
             assert_eq!(ask(&redis, "GET k").await, None, "it is down");
-            redis.start_again().await.expect("started again");
+            redis.start_again().await.expect("the server starts again");
             assert_eq!(ask(&redis, "GET k").await.as_deref(), Some("$1\r\n7\r\n"));
         }
-        redis.freeze().await.expect("frozen");
+        redis.freeze().await.expect("the server freezes");
         assert_eq!(ask(&redis, "GET k").await, None, "it is frozen");
-        redis.thaw().await.expect("thawed");
+        redis.thaw().await.expect("the server thaws");
         assert_eq!(ask(&redis, "GET k").await.as_deref(), Some("$1\r\n7\r\n"));
     }
 

@@ -12,7 +12,7 @@ use rdkafka::client::DefaultClientContext;
 const CODECS: [&str; 4] = ["gzip", "snappy", "lz4", "zstd"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_codec_is_written_and_read_be_it_the_producers_or_the_topics() {
+async fn every_codec_of_producer_or_topic_is_written_and_read() {
     // A broker that compresses anew needs libraries of its own for it, which those of the Docker image do not load.
     let Some(kafka) = required(TestKafka::start_with(&[]).await) else {
         return;
@@ -36,12 +36,15 @@ async fn every_codec_is_written_and_read_be_it_the_producers_or_the_topics() {
             if !recompressed {
                 set(&mut config, &format!("compression.type={codec}"));
             }
-            let publisher =
-                Publisher::new(&config, PublisherSettings::new("/it")).expect("a publisher");
+            let publisher = Publisher::new(&config, PublisherSettings::new("/it"))
+                .expect("the settings of the publisher are valid");
             let value = "a value that is worth compressing ".repeat(50);
             for _ in 0..10 {
                 let record = case.record(Some("k"), value.clone());
-                publisher.publish_record(record).await.expect("published");
+                publisher
+                    .publish_record(record)
+                    .await
+                    .expect("the brokers acknowledge the record");
             }
             let handled = Log::new();
             let log = handled.clone();

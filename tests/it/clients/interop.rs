@@ -33,7 +33,7 @@ fn kcat(case: &Case, arguments: &[&str], input: &str) -> Option<String> {
     drop(stdin);
     let output = child.wait_with_output().expect("kcat ends");
     assert!(output.status.success(), "kcat: {}", output.status);
-    Some(String::from_utf8(output.stdout).expect("text"))
+    Some(String::from_utf8(output.stdout).expect("the bytes are UTF-8"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +51,7 @@ async fn kcat_reads_what_we_publish() {
     let mut fields = seen.splitn(5, '|');
     let mut field = || fields.next().expect("five fields");
     assert_eq!((field(), field(), field()), ("0", "0", "order-1"));
-    let step: Step = serde_json::from_str(field()).expect("JSON");
+    let step: Step = serde_json::from_str(field()).expect("the text is JSON");
     assert_eq!(step.number, 7);
     let headers: Vec<&str> = field().trim().split(',').collect();
     for expected in [
@@ -71,7 +71,7 @@ async fn kcat_reads_what_we_publish() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn we_read_what_kcat_publishes_as_events_and_as_plain_records() {
+async fn kcats_records_are_read_as_events_and_plain_records() {
     let Some(case) = Case::new("it-interop", 3).await else {
         return;
     };

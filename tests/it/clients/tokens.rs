@@ -26,7 +26,7 @@ fn replace(file: &Path) {
         &next,
         SecuredKafka::token("admin", 0, LASTS.as_secs() as i64),
     )
-    .expect("written");
+    .expect("the file is written");
     std::fs::rename(next, file).expect("renamed");
 }
 
@@ -70,21 +70,26 @@ fn follow(kafka: KafkaConfig, topic: String, read: Log<i64>, stop: Arc<AtomicBoo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_client_goes_on_with_the_next_token_of_the_file() {
+async fn every_client_continues_with_the_files_next_token() {
     let Some(secured) = secured_kafka().await else {
         return;
     };
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a temporary folder is created");
     let file = folder.path().join("token");
     let sidecar = Sidecar::start(&file);
     let mut kafka = KafkaConfig::new(secured.address(Listener::Tokens));
     for property in SecuredKafka::token_login(&file) {
         set(&mut kafka, &property);
     }
-    let admin = Admin::connect(&kafka, WITHIN).await.expect("connected");
+    let admin = Admin::connect(&kafka, WITHIN)
+        .await
+        .expect("the admin client connects");
     let topic = unique("it-tokens");
     let spec = |name: &str| NewTopic::new(name).with_partitions(1).with_replication(1);
-    admin.create_topics(&[spec(&topic)]).await.expect("created");
+    admin
+        .create_topics(&[spec(&topic)])
+        .await
+        .expect("the broker creates the topic");
 
     let case = Case::named(kafka.clone(), topic.clone(), 1);
     let (handled, read) = (Log::new(), Log::new());
@@ -110,7 +115,7 @@ async fn every_client_goes_on_with_the_next_token_of_the_file() {
             publisher
                 .enqueue_record(record)
                 .await
-                .expect("enqueued")
+                .expect("the buffer takes the record")
                 .await
         };
         let sent = tokio::time::timeout(WITHIN, sent).await;
@@ -126,8 +131,17 @@ async fn every_client_goes_on_with_the_next_token_of_the_file() {
     }
     // Its clients did nothing all the while, and nobody polled them.
     let later = unique("it-tokens");
-    admin.create_topics(&[spec(&later)]).await.expect("created");
-    assert!(admin.topics().await.expect("listed").contains(&later));
+    admin
+        .create_topics(&[spec(&later)])
+        .await
+        .expect("the broker creates the topic");
+    assert!(
+        admin
+            .topics()
+            .await
+            .expect("the cluster lists its topics")
+            .contains(&later)
+    );
     let report = member.stop().await;
     assert_eq!(report.settled, number);
     stop.store(true, Ordering::Relaxed);

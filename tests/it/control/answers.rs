@@ -8,7 +8,7 @@ use evenkeel::handler::Router;
 use evenkeel::testing::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_is_answered_once_and_for_what_it_is_about() {
+async fn a_command_is_answered_once_for_its_scope() {
     let Some(case) = Desk::new(2).await else {
         return;
     };
@@ -51,7 +51,7 @@ async fn a_command_is_answered_once_and_for_what_it_is_about() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_is_answered_when_nothing_runs_and_a_resume_waits_for_that() {
+async fn a_pause_waits_for_handlers_and_a_resume_for_it() {
     let Some(case) = Desk::new(1).await else {
         return;
     };

@@ -117,7 +117,7 @@ impl Desk {
         let mut history = History::default();
         for LogRecord { key, value, .. } in self.read(&control_topic(&self.group)).await {
             if let Ok(entry) = Entry::read(key.as_deref(), value.as_deref()) {
-                let key = String::from_utf8(key.unwrap_or_default()).expect("text");
+                let key = String::from_utf8(key.unwrap_or_default()).expect("the bytes are UTF-8");
                 history.apply(&key, entry);
             }
         }

@@ -13,7 +13,7 @@ async fn ready_again(member: &Member) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hidden_control_topic_is_waited_for_and_its_pauses_hold() {
+async fn a_hidden_control_topic_is_awaited_and_its_pauses_hold() {
     let Some((cluster, acl)) = guarded().await else {
         return;
     };

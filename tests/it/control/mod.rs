@@ -17,8 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// On a group of three members.
 #[tokio::test(flavor = "multi_thread")]
-async fn pause_skip_and_resume_on_a_group_of_three_under_load_do_exactly_what_they_say() {
+async fn pause_skip_and_resume_under_load_are_exact() {
     const PARTITIONS: i32 = 6;
     const PAUSED: i32 = 2;
     let Some(case) = Desk::new(PARTITIONS).await else {
@@ -174,7 +175,7 @@ async fn pause_skip_and_resume_on_a_group_of_three_under_load_do_exactly_what_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_survives_a_rebalance_and_a_restart_of_all_members() {
+async fn a_pause_survives_a_rebalance_and_a_full_restart() {
     let Some(case) = Desk::new(4).await else {
         return;
     };
@@ -233,7 +234,7 @@ async fn a_pause_survives_a_rebalance_and_a_restart_of_all_members() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn partitions_paused_and_resumed_again_and_again_under_load_lose_and_double_nothing() {
+async fn repeated_pauses_and_resumes_under_load_lose_and_duplicate_nothing() {
     const PARTITIONS: i32 = 4;
     let Some(case) = Desk::new(PARTITIONS).await else {
         return;
@@ -301,7 +302,7 @@ async fn partitions_paused_and_resumed_again_and_again_under_load_lose_and_doubl
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_waits_for_its_next_attempt_is_skipped_or_tried_again_at_once() {
+async fn records_waiting_for_retry_are_skipped_or_retried_at_once() {
     let Some(case) = Desk::new(1).await else {
         return;
     };
@@ -367,7 +368,7 @@ async fn a_record_that_waits_for_its_next_attempt_is_skipped_or_tried_again_at_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_skip_of_a_record_whose_handler_runs_is_pending_until_it_ends() {
+async fn a_skip_is_pending_while_the_records_handler_runs() {
     let Some(case) = Desk::new(1).await else {
         return;
     };
@@ -417,7 +418,7 @@ async fn a_skip_of_a_record_whose_handler_runs_is_pending_until_it_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rate_holds_until_it_is_taken_away_and_outlives_a_member() {
+async fn a_rate_holds_until_removed_and_outlives_a_member() {
     const RATE: u32 = 50;
     let Some(case) = Desk::new(2).await else {
         return;
@@ -474,7 +475,7 @@ async fn a_rate_holds_until_it_is_taken_away_and_outlives_a_member() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_command_is_passed_over_and_the_next_one_holds() {
+async fn a_malformed_command_is_ignored_and_the_next_holds() {
     let Some(case) = Desk::new(1).await else {
         return;
     };
@@ -506,7 +507,7 @@ async fn what_is_no_command_is_passed_over_and_the_next_one_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_parked_record_that_is_dropped_while_its_handler_runs_does_not_wait_again() {
+async fn a_parked_record_dropped_during_handling_does_not_wait_again() {
     let Some(case) = Desk::new(1).await else {
         return;
     };

@@ -17,13 +17,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_goes_on_only_when_what_is_settled_of_it_is_committed() {
+async fn a_partition_resumes_only_after_its_settled_offsets_are_committed() {
     let cluster: MockCluster<'static, DefaultProducerContext> =
-        MockCluster::new(1).expect("a mock cluster");
+        MockCluster::new(1).expect("the mock cluster starts");
     let kafka = KafkaConfig::new(cluster.bootstrap_servers());
     let case = Desk::of(Case::named(kafka, unique("it-control-refused"), 1));
     for topic in [&case.topic, &control_topic(&case.group)] {
-        cluster.create_topic(topic, 1, 1).expect("a topic");
+        cluster
+            .create_topic(topic, 1, 1)
+            .expect("the topic is created");
     }
     let handled = Log::new();
     let mut settings = case.settings();
@@ -45,7 +47,7 @@ async fn a_partition_goes_on_only_when_what_is_settled_of_it_is_committed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_that_was_paused_when_it_went_is_handled_when_it_comes_back() {
+async fn a_partition_moved_while_paused_is_handled_when_it_returns() {
     let Some(case) = Desk::new(2).await else {
         return;
     };
@@ -69,7 +71,7 @@ async fn a_partition_that_was_paused_when_it_went_is_handled_when_it_comes_back(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_ends_when_it_is_idle_is_not_idle_while_it_is_paused() {
+async fn a_paused_run_is_not_idle() {
     // Records that were paused take a moment to come.
     const IDLE: Duration = Duration::from_secs(2);
     let Some(case) = Desk::new(1).await else {
@@ -171,7 +173,7 @@ async fn commands_hold_where_the_brokers_assign() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_lets_go_of_a_record_that_waits_for_its_next_attempt() {
+async fn a_pause_releases_a_record_waiting_for_its_attempt() {
     let Some(case) = Desk::new(1).await else {
         return;
     };
@@ -201,7 +203,7 @@ async fn a_pause_lets_go_of_a_record_that_waits_for_its_next_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_holds_what_is_parked_and_a_resume_lets_it_go_on_in_order() {
+async fn a_pause_holds_parked_records_until_resumed_in_order() {
     const DELAY: Duration = Duration::from_millis(300);
     let Some(case) = Desk::new(1).await else {
         return;

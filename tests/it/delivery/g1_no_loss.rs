@@ -27,7 +27,7 @@ async fn members_killed_under_load_lose_nothing_and_double_nothing() {
     let Some(case) = Case::new("it-g1", PARTITIONS).await else {
         return;
     };
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
     let store = directory.path().join("effects.db");
     let inbox = SqliteInbox::open(&store, &case.group, EFFECTS).await;
     let pool = inbox.expect("the store").pool().clone();
@@ -56,13 +56,16 @@ async fn publish_steps(case: &Case) -> HashSet<String> {
         }
         let record = case.step(&publisher, &format!("k{}", number % KEYS), number / KEYS);
         let id = record.headers.last("ce_id").expect("an id").to_vec();
-        let receipt = publisher.enqueue_record(record).await.expect("enqueued");
+        let receipt = publisher
+            .enqueue_record(record)
+            .await
+            .expect("the buffer takes the record");
         pending.push((id, receipt));
     }
     let mut ids = HashSet::new();
     for (id, receipt) in pending {
         receipt.await.expect("acknowledged");
-        ids.insert(String::from_utf8(id).expect("text"));
+        ids.insert(String::from_utf8(id).expect("the bytes are UTF-8"));
     }
     ids
 }
@@ -121,7 +124,10 @@ async fn watch_commits(case: &Case, pool: &SqlitePool) -> usize {
             )
             .bind(partition)
             .bind(offset);
-            let handled = handled.fetch_one(pool).await.expect("readable");
+            let handled = handled
+                .fetch_one(pool)
+                .await
+                .expect("the query returns a row");
             assert_eq!(
                 handled, *offset,
                 "{partition} is committed past a record without effect"
@@ -138,7 +144,7 @@ async fn check_effects(pool: &SqlitePool, acknowledged: &HashSet<String>) {
         sqlx::query_as("SELECT id, record_key, number, process FROM effects ORDER BY seq")
             .fetch_all(pool)
             .await
-            .expect("readable");
+            .expect("the query returns its rows");
     assert_eq!(acknowledged.len() as u64, EVENTS);
     assert_eq!(rows.len() as u64, EVENTS, "one effect for each event");
     let effects: HashSet<&str> = rows.iter().map(|(id, ..)| id.as_str()).collect();

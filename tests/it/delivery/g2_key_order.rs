@@ -49,13 +49,19 @@ async fn handle(
     lanes: Arc<Mutex<Lanes>>,
 ) -> Result<(), HandlerError> {
     let key = record.key().expect("every record has a key").to_vec();
-    let value = std::str::from_utf8(record.value().expect("a value")).expect("text");
+    let value = std::str::from_utf8(record.value().expect("a value")).expect("the bytes are UTF-8");
     let number: u64 = value.parse().expect("a number");
     let lane = (record.topic().to_owned(), key);
-    lanes.lock().expect("no panic").enter(&lane, number);
+    lanes
+        .lock()
+        .expect("no thread panicked with the lock")
+        .enter(&lane, number);
     tokio::time::sleep(Duration::from_micros(500 * (number % 7))).await;
     let fails = attempt == 1 && fails_first(number, &lane.1);
-    lanes.lock().expect("no panic").leave(&lane, number, !fails);
+    lanes
+        .lock()
+        .expect("no thread panicked with the lock")
+        .leave(&lane, number, !fails);
     if fails {
         return Err(HandlerError::transient("not yet"));
     }
@@ -86,7 +92,7 @@ async fn check(kafka: &TestKafka, keys: usize, per_key: u64, at_least_at_once: u
         (report.settled, report.dead_letters),
         (2 * keys as u64 * per_key, 0)
     );
-    let lanes = lanes.lock().expect("no panic");
+    let lanes = lanes.lock().expect("no thread panicked with the lock");
     assert_eq!(lanes.violations, Vec::<String>::new());
     assert_eq!(lanes.next.len(), 2 * keys, "each topic has its own lanes");
     assert!(lanes.next.values().all(|next| *next == per_key));
@@ -115,7 +121,7 @@ async fn few_keys_keep_their_order_however_much_concurrency_there_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_keeps_failing_holds_back_its_own_records_only() {
+async fn a_failing_key_holds_back_only_its_own_records() {
     let Some(case) = Case::new("it-g2", 1).await else {
         return;
     };
@@ -129,17 +135,25 @@ async fn a_key_that_keeps_failing_holds_back_its_own_records_only() {
     let router = Router::new().raw(move |record: Record| {
         let (log, has_mended) = (Arc::clone(&log), has_mended.clone());
         async move {
-            let value = std::str::from_utf8(record.value().expect("a value")).expect("text");
+            let value =
+                std::str::from_utf8(record.value().expect("a value")).expect("the bytes are UTF-8");
             let number: u64 = value.parse().expect("a number");
             if number == 0 && !*has_mended.borrow() {
                 return Err(HandlerError::transient("not yet"));
             }
-            log.lock().expect("no panic").push(number);
+            log.lock()
+                .expect("no thread panicked with the lock")
+                .push(number);
             Ok(())
         }
     });
     let member = Member::start(&case.kafka, settings, router);
-    let numbers = || handled.lock().expect("no panic").clone();
+    let numbers = || {
+        handled
+            .lock()
+            .expect("no thread panicked with the lock")
+            .clone()
+    };
     eventually("the other keys are through", WITHIN, || async {
         (numbers().len() == 300).then_some(())
     })

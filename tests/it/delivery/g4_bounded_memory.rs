@@ -9,7 +9,7 @@ use evenkeel::testing::eventually;
 use std::time::{Duration, Instant};
 
 const TEST: &str =
-    "delivery::g4_bounded_memory::a_backlog_of_large_and_small_records_does_not_grow_a_member";
+    "delivery::g4_bounded_memory::a_backlog_of_large_and_small_records_stays_bounded";
 /// A tenth of the backlog's bytes, so that a member without a limit would be far above its bound.
 const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
 /// The limit, the client's prefetch of 16 MiB and one fetch more, and what a test binary takes by itself.
@@ -28,7 +28,7 @@ pub(crate) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_of_large_and_small_records_does_not_grow_a_member() {
+async fn a_backlog_of_large_and_small_records_stays_bounded() {
     if let Some(spec) = member::asked_for() {
         return member::run(spec).await;
     }
@@ -83,12 +83,12 @@ async fn a_backlog_of_large_and_small_records_does_not_grow_a_member() {
 }
 
 const VALIDATED: &str =
-    "delivery::g4_bounded_memory::payloads_that_wait_for_the_store_cost_no_more_than_their_bytes";
+    "delivery::g4_bounded_memory::payloads_waiting_for_the_store_cost_only_their_bytes";
 /// One payload as a tree at a time, and what a test binary takes by itself.
 const VALIDATED_BYTES_MAX: u64 = 288 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn payloads_that_wait_for_the_store_cost_no_more_than_their_bytes() {
+async fn payloads_waiting_for_the_store_cost_only_their_bytes() {
     if let Some(spec) = member::asked_for() {
         return member::run(spec).await;
     }

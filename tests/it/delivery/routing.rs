@@ -20,7 +20,7 @@ fn other(case: &Case, number: usize) -> OutgoingRecord {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn types_that_nobody_asks_for_are_ignored_and_counted_whatever_else_they_are() {
+async fn unhandled_types_are_ignored_and_counted_whatever_they_hold() {
     let Some(case) = Case::new("it-routing", 1).await else {
         return;
     };
@@ -40,7 +40,7 @@ async fn types_that_nobody_asks_for_are_ignored_and_counted_whatever_else_they_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_raw_handler_alone_gets_events_and_a_fallback_what_others_leave() {
+async fn raw_handlers_get_events_and_fallbacks_get_the_rest() {
     let Some(case) = Case::new("it-routing", 1).await else {
         return;
     };

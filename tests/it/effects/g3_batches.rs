@@ -68,14 +68,16 @@ async fn book(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_of_events_that_come_twice_has_each_effect_once_and_in_order() {
+async fn a_batch_of_duplicates_has_each_effect_once_in_order() {
     const ACCOUNTS: u64 = 20;
     const NUMBERS: u64 = 30;
     let Some(case) = Case::new("it-g3-batches", 3).await else {
         return;
     };
-    let cluster = MockCluster::new(1).expect("a mock cluster");
-    cluster.create_topic(Booked::TOPIC, 1, 1).expect("a topic");
+    let cluster = MockCluster::new(1).expect("the mock cluster starts");
+    cluster
+        .create_topic(Booked::TOPIC, 1, 1)
+        .expect("the topic is created");
     let booked = Case::named(
         KafkaConfig::new(cluster.bootstrap_servers()),
         Booked::TOPIC.to_owned(),
@@ -90,7 +92,7 @@ async fn a_batch_of_events_that_come_twice_has_each_effect_once_and_in_order() {
     let twice = steps.iter().flat_map(|step| [step.clone(), step.clone()]);
     case.publish(twice).await;
 
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
     let path = directory.path().join("store.db");
     let inbox = SqliteInbox::open(&path, &case.group, SCHEMA).await;
     let inbox = inbox.expect("the store");
@@ -116,7 +118,7 @@ async fn a_batch_of_events_that_come_twice_has_each_effect_once_and_in_order() {
         sqlx::query_as("SELECT account, number FROM bookings ORDER BY seq")
             .fetch_all(inbox.pool())
             .await
-            .expect("readable");
+            .expect("the query returns its rows");
     let mut order: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for (account, number) in bookings {
         order.entry(account).or_default().push(number);
@@ -132,7 +134,7 @@ async fn a_batch_of_events_that_come_twice_has_each_effect_once_and_in_order() {
     // A duplicate publishes again, with the same id.
     let id = |headers: &evenkeel::event::Headers| {
         let id = headers.last("ce_id").expect("an event");
-        String::from_utf8(id.to_vec()).expect("text")
+        String::from_utf8(id.to_vec()).expect("the bytes are UTF-8")
     };
     let sent = booked.read(Booked::TOPIC).await;
     let sent: HashSet<String> = sent.iter().map(|record| id(&record.headers)).collect();

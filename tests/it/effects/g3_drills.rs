@@ -92,21 +92,20 @@ async fn members_are_killed(test: &str, case: &Case, store: &Store) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_sqlite_members_that_are_killed_leave_one_effect_for_each_event() {
+async fn on_sqlite_killed_members_leave_one_effect_per_event() {
     if let Some(spec) = member::asked_for() {
         return member::run(spec).await;
     }
     let Some(case) = Case::new("it-drill", 6).await else {
         return;
     };
-    let folder = tempfile::tempdir().expect("a folder");
-    let test =
-        "effects::g3_drills::on_sqlite_members_that_are_killed_leave_one_effect_for_each_event";
+    let folder = tempfile::tempdir().expect("a temporary folder is created");
+    let test = "effects::g3_drills::on_sqlite_killed_members_leave_one_effect_per_event";
     members_are_killed(test, &case, &sqlite(&folder)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_postgres_members_that_are_killed_leave_one_effect_for_each_event() {
+async fn on_postgres_killed_members_leave_one_effect_per_event() {
     if let Some(spec) = member::asked_for() {
         return member::run(spec).await;
     }
@@ -116,8 +115,7 @@ async fn on_postgres_members_that_are_killed_leave_one_effect_for_each_event() {
     let Some(store) = in_postgres().await else {
         return;
     };
-    let test =
-        "effects::g3_drills::on_postgres_members_that_are_killed_leave_one_effect_for_each_event";
+    let test = "effects::g3_drills::on_postgres_killed_members_leave_one_effect_per_event";
     members_are_killed(test, &case, &store).await;
 }
 
@@ -160,20 +158,20 @@ async fn members_crash(test: &str, case: &Case, store: &Store) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_sqlite_a_crash_at_any_point_ends_in_one_effect() {
+async fn on_sqlite_a_crash_anywhere_leaves_one_effect() {
     if let Some(spec) = member::asked_for() {
         return member::run(spec).await;
     }
     let Some(case) = Case::new("it-crash", 3).await else {
         return;
     };
-    let folder = tempfile::tempdir().expect("a folder");
-    let test = "effects::g3_drills::on_sqlite_a_crash_at_any_point_ends_in_one_effect";
+    let folder = tempfile::tempdir().expect("a temporary folder is created");
+    let test = "effects::g3_drills::on_sqlite_a_crash_anywhere_leaves_one_effect";
     members_crash(test, &case, &sqlite(&folder)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_postgres_a_crash_at_any_point_ends_in_one_effect() {
+async fn on_postgres_a_crash_anywhere_leaves_one_effect() {
     if let Some(spec) = member::asked_for() {
         return member::run(spec).await;
     }
@@ -183,17 +181,17 @@ async fn on_postgres_a_crash_at_any_point_ends_in_one_effect() {
     let Some(store) = in_postgres().await else {
         return;
     };
-    let test = "effects::g3_drills::on_postgres_a_crash_at_any_point_ends_in_one_effect";
+    let test = "effects::g3_drills::on_postgres_a_crash_anywhere_leaves_one_effect";
     members_crash(test, &case, &store).await;
 }
 
 /// One process, everything at once: twice, refused, answers lost, a slow store that is down for a while.
 #[tokio::test(flavor = "multi_thread")]
-async fn under_all_drills_at_once_the_report_names_no_handler_and_nothing_is_dead() {
+async fn all_drills_together_leave_one_effect_and_no_dead_letter() {
     let Some(case) = Case::new("it-drills", 3).await else {
         return;
     };
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a temporary folder is created");
     let store = sqlite(&folder);
     let drills = Drills::seeded(11)
         .deliver_twice()
@@ -221,7 +219,7 @@ async fn under_all_drills_at_once_the_report_names_no_handler_and_nothing_is_dea
 
 /// PostgreSQL is stopped, then frozen: the breaker holds the handlers, no event is given up, and it goes on by itself.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_postgres_that_is_down_and_then_stands_still_costs_time_and_no_dead_letter() {
+async fn a_postgres_outage_costs_time_and_no_dead_letter() {
     use evenkeel::testing::TestPostgres;
     let Some(case) = Case::new("it-store-down", 3).await else {
         return;
@@ -230,7 +228,12 @@ async fn a_postgres_that_is_down_and_then_stands_still_costs_time_and_no_dead_le
     let Some(mut server) = evenkeel::testing::required(TestPostgres::start().await) else {
         return;
     };
-    let store = Store::Postgres(server.database().await.expect("a database"));
+    let store = Store::Postgres(
+        server
+            .database()
+            .await
+            .expect("the server creates a database"),
+    );
     let router = account::router(&store, &case.group, None).await;
     let mut settings = case.settings();
     settings.retry.backoff.initial = Duration::from_millis(20);
@@ -259,7 +262,7 @@ async fn a_postgres_that_is_down_and_then_stands_still_costs_time_and_no_dead_le
 
 /// A handler's time is short, and what it waits for outside is long: its turn, the claim, the commit.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_postgres_that_stands_still_shows_within_seconds_and_spends_no_attempt() {
+async fn a_frozen_postgres_shows_within_seconds_and_counts_no_attempt() {
     use evenkeel::testing::TestPostgres;
     let Some(case) = Case::new("it-store-still", 3).await else {
         return;
@@ -267,7 +270,12 @@ async fn a_postgres_that_stands_still_shows_within_seconds_and_spends_no_attempt
     let Some(server) = evenkeel::testing::required(TestPostgres::start().await) else {
         return;
     };
-    let store = Store::Postgres(server.database().await.expect("a database"));
+    let store = Store::Postgres(
+        server
+            .database()
+            .await
+            .expect("the server creates a database"),
+    );
     let router = account::router(&store, &case.group, None).await;
     let mut settings = case.settings();
     settings.handler_timeout = Some(Duration::from_secs(1));
@@ -279,7 +287,7 @@ async fn a_postgres_that_stands_still_shows_within_seconds_and_spends_no_attempt
     let published = batch.len();
     case.publish(batch).await;
     settled(&case, published).await;
-    server.freeze().await.expect("frozen");
+    server.freeze().await.expect("the server freezes");
     let frozen = Instant::now();
     let batch = steps(&case, 5..10);
     let published = published + batch.len();
@@ -296,7 +304,7 @@ async fn a_postgres_that_stands_still_shows_within_seconds_and_spends_no_attempt
         frozen.elapsed()
     );
     tokio::time::sleep(Duration::from_secs(4)).await;
-    server.thaw().await.expect("thawed");
+    server.thaw().await.expect("the server thaws");
     settled(&case, published).await;
     let report = member.stop().await;
     assert_eq!((report.dead_letters, report.parked), (0, 0));

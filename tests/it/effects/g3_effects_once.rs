@@ -41,14 +41,15 @@ async fn book(event: Event<Step>, context: Context, mut tx: SqliteTx) -> Result<
 }
 
 async fn store(case: &Case) -> (tempfile::TempDir, SqliteInbox) {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
     let path = directory.path().join("store.db");
     let inbox = SqliteInbox::open(&path, &case.group, SCHEMA).await;
     (directory, inbox.expect("the store"))
 }
 
+/// The balances add up.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_produced_twice_has_its_effect_once_and_the_balance_adds_up() {
+async fn an_event_produced_twice_has_its_effect_once() {
     const ACCOUNTS: u64 = 20;
     const NUMBERS: u64 = 30;
     let Some(case) = Case::new("it-g3", 3).await else {
@@ -76,7 +77,7 @@ async fn an_event_produced_twice_has_its_effect_once_and_the_balance_adds_up() {
     let balances: Vec<(String, i64)> = sqlx::query_as("SELECT account, amount FROM balances")
         .fetch_all(inbox.pool())
         .await
-        .expect("readable");
+        .expect("the query returns its rows");
     let expected = (NUMBERS * (NUMBERS + 1) / 2) as i64;
     assert_eq!(balances.len() as u64, ACCOUNTS);
     assert!(
@@ -87,7 +88,7 @@ async fn an_event_produced_twice_has_its_effect_once_and_the_balance_adds_up() {
         sqlx::query_as("SELECT account, number FROM bookings ORDER BY seq")
             .fetch_all(inbox.pool())
             .await
-            .expect("readable");
+            .expect("the query returns its rows");
     let mut order: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for (account, number) in bookings {
         order.entry(account).or_default().push(number);
@@ -138,17 +139,19 @@ async fn answer(
 
 fn id(reply: &LogRecord) -> String {
     let id = reply.headers.last("ce_id").expect("an event");
-    String::from_utf8(id.to_vec()).expect("text")
+    String::from_utf8(id.to_vec()).expect("the bytes are UTF-8")
 }
 
 /// The handlers' publisher writes to a cluster of its own, which can be taken away.
 #[tokio::test(flavor = "multi_thread")]
-async fn replies_that_could_not_be_sent_are_sent_by_the_next_member_with_the_same_ids() {
+async fn unsent_replies_are_sent_later_with_the_same_ids() {
     let Some(case) = Case::new("it-g3", 1).await else {
         return;
     };
-    let cluster = MockCluster::new(1).expect("a mock cluster");
-    cluster.create_topic(Reply::TOPIC, 1, 1).expect("a topic");
+    let cluster = MockCluster::new(1).expect("the mock cluster starts");
+    cluster
+        .create_topic(Reply::TOPIC, 1, 1)
+        .expect("the topic is created");
     let mut replies = Case::named(
         evenkeel::kafka::KafkaConfig::new(cluster.bootstrap_servers()),
         Reply::TOPIC.to_owned(),
@@ -157,7 +160,7 @@ async fn replies_that_could_not_be_sent_are_sent_by_the_next_member_with_the_sam
     set(&mut replies.kafka, "delivery.timeout.ms=1000");
     let publisher = || {
         let settings = PublisherSettings::new("/it/answers");
-        Publisher::new(&replies.kafka, settings).expect("a publisher")
+        Publisher::new(&replies.kafka, settings).expect("the settings of the publisher are valid")
     };
     let (_directory, inbox) = store(&case).await;
     let router = Router::new()
@@ -167,7 +170,7 @@ async fn replies_that_could_not_be_sent_are_sent_by_the_next_member_with_the_sam
     let step = case.step(&case.publisher(), "a", 1);
     let step_id = String::from_utf8(step.headers.last("ce_id").expect("an id").to_vec());
     let step_id = step_id.expect("text");
-    cluster.broker_down(-1).expect("down");
+    cluster.broker_down(-1).expect("the mock broker stops");
     case.publish([step]).await;
 
     let mut settings = case.settings();
@@ -175,7 +178,10 @@ async fn replies_that_could_not_be_sent_are_sent_by_the_next_member_with_the_sam
     let first = Member::start_with(&case.kafka, settings, router.clone(), Some(publisher()));
     let bookings = || async {
         let count = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM bookings");
-        count.fetch_one(inbox.pool()).await.expect("readable")
+        count
+            .fetch_one(inbox.pool())
+            .await
+            .expect("the query returns a row")
     };
     eventually("the effect is committed", WITHIN, || async {
         (bookings().await == 1).then_some(())
@@ -189,7 +195,7 @@ async fn replies_that_could_not_be_sent_are_sent_by_the_next_member_with_the_sam
     );
     assert_eq!(case.offsets().committed_of(0).await, 0);
 
-    cluster.broker_up(-1).expect("up");
+    cluster.broker_up(-1).expect("the mock broker starts");
     let second = Member::start_with(&case.kafka, case.settings(), router, Some(publisher()));
     case.all_committed().await;
     let report = second.stop().await;

@@ -20,7 +20,7 @@ fn raw(handled: &Log<String>, inbox: &MemoryInbox) -> Router {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_of_a_topic_made_anew_are_new_ones() {
+async fn records_of_a_recreated_topic_are_new() {
     let Some(case) = Case::new("it-made-anew", 1).await else {
         return;
     };
@@ -48,7 +48,7 @@ async fn records_of_a_topic_made_anew_are_new_ones() {
 
 /// The offset that it has in the retry topic is one that the source has as well.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_put_into_the_retry_topic_by_hand_is_a_new_one() {
+async fn records_written_to_the_retry_topic_by_hand_are_new() {
     let Some(case) = Case::new("it-by-hand", 1).await else {
         return;
     };
@@ -67,7 +67,7 @@ async fn a_record_put_into_the_retry_topic_by_hand_is_a_new_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_event_of_a_known_id_is_suppressed_or_a_dead_letter() {
+async fn a_reused_event_id_is_suppressed_or_dead_lettered() {
     let Some(case) = Case::new("it-reused", 1).await else {
         return;
     };

@@ -40,7 +40,7 @@ async fn take(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_members_that_share_rows_count_no_attempt_and_the_sum_is_right() {
+async fn two_members_sharing_rows_count_no_attempt_and_lose_nothing() {
     const EVENTS: u64 = 2_000;
     let Some(case) = Case::new("it-g3-shared-rows", 4).await else {
         return;
@@ -48,7 +48,10 @@ async fn two_members_that_share_rows_count_no_attempt_and_the_sum_is_right() {
     let Some(postgres) = postgres().await else {
         return;
     };
-    let url = postgres.database().await.expect("a database");
+    let url = postgres
+        .database()
+        .await
+        .expect("the server creates a database");
     let publisher = case.publisher();
     let steps = (0..EVENTS).map(|number| case.step(&publisher, &format!("k{number}"), number));
     case.publish(steps.collect::<Vec<_>>()).await;
@@ -56,19 +59,23 @@ async fn two_members_that_share_rows_count_no_attempt_and_the_sum_is_right() {
     let attempts = Attempts::default();
     let mut members = Vec::new();
     for _ in 0..2 {
-        let inbox = PostgresInbox::open(&url, STOCK).await.expect("the store");
+        let inbox = PostgresInbox::open(&url, STOCK)
+            .await
+            .expect("the store opens");
         let router = Router::new().on(take).with_state(attempts.clone());
         let router = router.with_inbox(inbox);
         let member = Member::start_with(&case.kafka, case.settings(), router, None);
         member.joined().await;
         members.push(member);
     }
-    let pool = sqlx::PgPool::connect(&url).await.expect("a connection");
+    let pool = sqlx::PgPool::connect(&url)
+        .await
+        .expect("the server takes a connection");
     eventually("all are taken", Duration::from_secs(120), || async {
         let taken: i64 = sqlx::query_scalar(TAKEN)
             .fetch_one(&pool)
             .await
-            .expect("readable");
+            .expect("the query returns a row");
         (taken as u64 >= 2 * EVENTS).then_some(())
     })
     .await;
@@ -80,7 +87,7 @@ async fn two_members_that_share_rows_count_no_attempt_and_the_sum_is_right() {
     let taken: i64 = sqlx::query_scalar(TAKEN)
         .fetch_one(&pool)
         .await
-        .expect("readable");
+        .expect("the query returns a row");
     assert_eq!(taken as u64, 2 * EVENTS);
     assert_eq!(attempts.0.load(Ordering::Relaxed), 1, "no attempt counts");
 }

@@ -50,7 +50,7 @@ fn check(effects: &Effects, keys: u64, numbers: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_produced_twice_has_its_effect_once_while_nothing_crashes() {
+async fn an_event_produced_twice_has_one_effect_without_crashes() {
     const KEYS: u64 = 20;
     const NUMBERS: u64 = 30;
     let (Some(case), Some(redis)) = (Case::new("it-redis", 3).await, redis().await) else {
@@ -74,7 +74,7 @@ async fn an_event_produced_twice_has_its_effect_once_while_nothing_crashes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_wait_while_redis_is_down_and_none_becomes_a_dead_letter() {
+async fn events_wait_for_redis_and_none_is_dead_lettered() {
     const KEYS: u64 = 100;
     const NUMBERS: u64 = 6;
     let Some(case) = Case::new("it-redis", 3).await else {
@@ -97,7 +97,7 @@ async fn events_wait_while_redis_is_down_and_none_becomes_a_dead_letter() {
     let (before, after) = steps.split_at(steps.len() / 20);
     case.publish(before.iter().cloned()).await;
     case.all_committed().await;
-    redis.kill().await.expect("killed");
+    redis.kill().await.expect("the process is killed");
     case.publish(after.iter().cloned()).await;
     eventually("the member says what it waits for", WITHIN, || async {
         let complaints = member.health.not_ready();
@@ -105,7 +105,7 @@ async fn events_wait_while_redis_is_down_and_none_becomes_a_dead_letter() {
         complaints.iter().any(names_it).then_some(())
     })
     .await;
-    redis.start_again().await.expect("started again");
+    redis.start_again().await.expect("the server starts again");
     case.all_committed().await;
     assert_eq!(member.stop().await.dead_letters, 0);
     check(&effects, KEYS, NUMBERS);

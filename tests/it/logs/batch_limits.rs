@@ -15,14 +15,19 @@ const WITHIN: Duration = Duration::from_secs(20);
 
 /// A topic with these settings.
 pub(crate) async fn create(case: &Case, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
-    let admin = Admin::connect(&case.kafka, WITHIN).await.expect("an admin");
+    let admin = Admin::connect(&case.kafka, WITHIN)
+        .await
+        .expect("the admin client connects");
     let settings = settings
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let topic = NewTopic::new(topic)
         .with_partitions(partitions)
         .with_config(settings.collect());
-    admin.create_topics(&[topic]).await.expect("created");
+    admin
+        .create_topics(&[topic])
+        .await
+        .expect("the broker creates the topic");
 }
 
 /// Publishes steps of a few keys without waiting in between, and checks that all are on the log, in the order of their keys.
@@ -31,7 +36,12 @@ async fn burst(case: &Case, records: u64, keys: u64) {
     let mut pending = Vec::new();
     for number in 0..records {
         let step = case.step(&publisher, &format!("k{}", number % keys), number / keys);
-        pending.push(publisher.enqueue_record(step).await.expect("enqueued"));
+        pending.push(
+            publisher
+                .enqueue_record(step)
+                .await
+                .expect("the buffer takes the record"),
+        );
     }
     for (number, receipt) in pending.into_iter().enumerate() {
         if let Err(error) = receipt.await {
@@ -98,7 +108,12 @@ async fn only_the_record_that_is_too_large_is_refused() {
             noise(600)
         };
         let record = case.record(Some("k"), value);
-        pending.push(publisher.enqueue_record(record).await.expect("enqueued"));
+        pending.push(
+            publisher
+                .enqueue_record(record)
+                .await
+                .expect("the buffer takes the record"),
+        );
     }
     let mut refused = Vec::new();
     for (number, receipt) in pending.into_iter().enumerate() {
@@ -113,11 +128,13 @@ async fn only_the_record_that_is_too_large_is_refused() {
 
 /// The limit is lowered under a publisher that knows the old one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_that_is_lowered_costs_no_record_that_has_room() {
+async fn lowering_the_limit_loses_no_record_that_fits() {
     let Some(case) = Case::new("it-limit", 1).await else {
         return;
     };
-    let admin = Admin::connect(&case.kafka, WITHIN).await.expect("an admin");
+    let admin = Admin::connect(&case.kafka, WITHIN)
+        .await
+        .expect("the admin client connects");
     let publisher = case.publisher();
     let mut published = 0;
     for limit in ["1048588", "20000"] {
@@ -128,7 +145,12 @@ async fn a_limit_that_is_lowered_costs_no_record_that_has_room() {
         for number in 0..2000 {
             // Every key once: no order to keep.
             let record = case.record(Some(&format!("{limit}-{number}")), noise(690));
-            pending.push(publisher.enqueue_record(record).await.expect("enqueued"));
+            pending.push(
+                publisher
+                    .enqueue_record(record)
+                    .await
+                    .expect("the buffer takes the record"),
+            );
         }
         for receipt in pending {
             receipt.await.unwrap_or_else(|error| panic!("{error}"));
@@ -145,7 +167,7 @@ fn noise(bytes: usize) -> Vec<u8> {
 
 /// A record of the source that the retry topic has no room for.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_large_to_be_parked_is_dead_lettered() {
+async fn a_record_too_large_to_park_is_dead_lettered() {
     let Some(case) = Case::new("it-limit", 1).await else {
         return;
     };

@@ -51,7 +51,7 @@ async fn a_member_commits_past_the_markers_of_transactions() {
 
 /// As a replay of dead letters leaves it there.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_to_the_end_takes_what_is_due_in_the_retry_topic() {
+async fn a_run_to_the_end_includes_due_retry_records() {
     let Some(case) = Case::new("it-due", 2).await else {
         return;
     };

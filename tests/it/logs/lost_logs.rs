@@ -79,7 +79,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_written_after_a_truncation_are_handled() {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
     let Some(cluster) = required(TestKafka::start_in(directory.path()).await) else {
         return;
     };
@@ -175,7 +175,7 @@ async fn recreate_with(case: &Case, partitions: i32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recreated_topic_with_more_records_is_handled_from_its_beginning() {
+async fn a_recreated_larger_topic_is_handled_from_its_beginning() {
     let Some(mut case) = Case::new("it-recreated", 1).await else {
         return;
     };
@@ -201,7 +201,7 @@ async fn a_recreated_topic_with_more_records_is_handled_from_its_beginning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recreated_topic_with_fewer_partitions_is_handled_as_far_as_it_goes() {
+async fn a_recreated_topic_with_fewer_partitions_is_handled() {
     let Some(case) = Case::new("it-fewer", 6).await else {
         return;
     };
@@ -246,7 +246,7 @@ async fn has_position(case: &Case) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_offset_of_an_earlier_topic_of_that_name_is_not_gone_on_from() {
+async fn an_offset_of_a_deleted_topic_is_not_resumed() {
     let Some(case) = Case::new("it-other-topic", 1).await else {
         return;
     };
@@ -283,7 +283,9 @@ async fn commit_by_hand(case: &Case, offset: i64, metadata: &str) {
             .set_offset(Offset::Offset(offset))
             .expect("an offset");
         element.set_metadata(metadata);
-        client.commit(&list, CommitMode::Sync).expect("committed");
+        client
+            .commit(&list, CommitMode::Sync)
+            .expect("the offsets are committed");
     };
     tokio::task::spawn_blocking(commit).await.expect("a commit");
 }
@@ -295,9 +297,11 @@ async fn offsets_are_committed_where_the_brokers_take_no_metadata() {
         Code::RD_KAFKA_RESP_ERR_INVALID_COMMIT_OFFSET_SIZE,
     ] {
         let cluster: MockCluster<'static, DefaultProducerContext> =
-            MockCluster::new(1).expect("a mock cluster");
+            MockCluster::new(1).expect("the mock cluster starts");
         let topic = unique("it-metadata");
-        cluster.create_topic(&topic, 1, 1).expect("a topic");
+        cluster
+            .create_topic(&topic, 1, 1)
+            .expect("the topic is created");
         let case = Case::named(KafkaConfig::new(cluster.bootstrap_servers()), topic, 1);
         let (handled, gate) = (Log::new(), Gate::closed());
         let mut settings = case.settings();
@@ -316,7 +320,7 @@ async fn offsets_are_committed_where_the_brokers_take_no_metadata() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_that_has_no_room_to_tell_what_is_settled_is_not_clean() {
+async fn a_stop_that_cannot_store_settled_offsets_is_unclean() {
     let Some(case) = Case::new("it-cut", 1).await else {
         return;
     };

@@ -79,19 +79,26 @@ async fn publish_batch(case: &Case, values: &[&str], codec: &str) {
     let mut kafka = case.kafka.clone();
     set(&mut kafka, "linger.ms=200");
     set(&mut kafka, &format!("compression.type={codec}"));
-    let publisher = Publisher::new(&kafka, PublisherSettings::new("/it")).expect("a publisher");
+    let publisher = Publisher::new(&kafka, PublisherSettings::new("/it"))
+        .expect("the settings of the publisher are valid");
     let mut receipts = Vec::new();
     for value in values {
         let record = case.record(Some("k"), value.to_string());
-        receipts.push(publisher.enqueue_record(record).await.expect("enqueued"));
+        receipts.push(
+            publisher
+                .enqueue_record(record)
+                .await
+                .expect("the buffer takes the record"),
+        );
     }
     for receipt in receipts {
         receipt.await.expect("acknowledged");
     }
 }
 
+/// It is named.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unreadable_batch_is_named_stops_its_partition_only_and_is_skipped_whole() {
+async fn an_unreadable_batch_stops_its_partition_and_is_skipped_whole() {
     let Some(world) = World::new(Damage::Codec(5), "gzip").await else {
         return;
     };
@@ -127,7 +134,7 @@ async fn an_unreadable_batch_is_named_stops_its_partition_only_and_is_skipped_wh
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_with_a_wrong_checksum_is_neither_handled_nor_passed_over() {
+async fn a_batch_with_a_wrong_checksum_is_not_passed_over() {
     let Some(world) = World::new(Damage::LastByte, "none").await else {
         return;
     };
@@ -152,7 +159,7 @@ async fn a_batch_with_a_wrong_checksum_is_neither_handled_nor_passed_over() {
 
 /// It waits for half a minute until it says that nothing comes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_is_damaged_inside_is_found_by_its_silence() {
+async fn a_batch_damaged_inside_is_found_by_its_silence() {
     if std::env::var_os("EVENKEEL_LONG_TESTS").is_none() {
         return;
     }
@@ -177,8 +184,9 @@ async fn a_batch_that_is_damaged_inside_is_found_by_its_silence() {
     assert_eq!(handled, ["1", "2", "3", "4", "after", "before", "sound"]);
 }
 
+/// It ends with the reason. Readers go on elsewhere.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bounded_run_ends_at_an_unreadable_batch_with_the_reason_and_readers_go_on_elsewhere() {
+async fn a_bounded_run_ends_at_an_unreadable_batch() {
     // A codec that is known, and bytes that are none of it.
     let Some(world) = World::new(Damage::Codec(4), "gzip").await else {
         return;
@@ -191,7 +199,9 @@ async fn a_bounded_run_ends_at_an_unreadable_batch_with_the_reason_and_readers_g
     let run = consumer
         .expect("settings that can be used")
         .run(CancellationToken::new());
-    let ended = tokio::time::timeout(WITHIN, run).await.expect("it ends");
+    let ended = tokio::time::timeout(WITHIN, run)
+        .await
+        .expect("it ends in time");
     let error = ended.expect_err("the end cannot be reached");
     let ConsumerError::Kafka(KafkaError::UnreadableBatch(batch)) = &error else {
         panic!("{error}");
@@ -207,7 +217,8 @@ async fn a_bounded_run_ends_at_an_unreadable_batch_with_the_reason_and_readers_g
     let topics = [desk.topic.clone(), world.sound.clone()];
     let (kafka, wait) = (world.broker.kafka.config(), Duration::from_secs(10));
     let read = move || {
-        let mut reader = Reader::open(&kafka, &Reading::whole(topics), wait).expect("a reader");
+        let mut reader =
+            Reader::open(&kafka, &Reading::whole(topics), wait).expect("the reader opens");
         let (mut records, mut errors) = (Vec::new(), Vec::new());
         while !reader.at_end() {
             match reader.next(wait) {

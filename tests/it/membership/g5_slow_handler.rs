@@ -14,7 +14,7 @@ const POLL_INTERVAL_MAX: Duration = Duration::from_secs(6);
 pub(crate) async fn members(case: &Case) -> Vec<String> {
     let admin = Admin::connect(&case.kafka, Duration::from_secs(10))
         .await
-        .expect("an admin client");
+        .expect("the admin client connects");
     let group = admin.describe_group(&case.group).await.expect("described");
     let members = group.map(|group| group.members).unwrap_or_default();
     members.into_iter().map(|member| member.member_id).collect()
@@ -31,8 +31,9 @@ pub(crate) async fn outlast_the_poll_interval(since: Instant) {
     .await;
 }
 
+/// It takes longer than the poll interval.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_slower_than_the_poll_interval_keeps_its_member_and_is_named() {
+async fn a_slow_handler_keeps_its_member_and_is_named() {
     let Some(mut case) = Case::new("it-g5", 1).await else {
         return;
     };
@@ -85,7 +86,7 @@ async fn a_handler_slower_than_the_poll_interval_keeps_its_member_and_is_named()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_that_blocks_its_thread_costs_no_place_in_the_group_either() {
+async fn a_blocking_handler_keeps_its_place_in_the_group() {
     let Some(mut case) = Case::new("it-g5", 1).await else {
         return;
     };

@@ -134,7 +134,7 @@ async fn a_member_that_stopped_leaves_its_group_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_in_the_middle_of_a_rebalance_leaves_the_group_at_once() {
+async fn a_stop_during_a_rebalance_leaves_the_group_at_once() {
     let Some(mut case) = Case::new("it-g6", 4).await else {
         return;
     };

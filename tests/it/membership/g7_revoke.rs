@@ -81,12 +81,12 @@ async fn a_drained_partition_goes_without_a_redelivery_with_range() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drained_partition_goes_without_a_redelivery_when_the_brokers_assign() {
+async fn broker_assignment_moves_drained_partitions_without_redelivery() {
     check(Assignment::Broker, |_| ()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_goes_while_intake_has_no_room_for_its_records() {
+async fn a_partition_moves_while_intake_has_no_room() {
     check(Assignment::CooperativeSticky, |settings| {
         settings.in_flight_records_max = Some(settings.concurrency);
     })
@@ -108,9 +108,9 @@ fn holding(gate: &Gate, started: &Log<Place>, done: &Log<Place>) -> Router {
     })
 }
 
+/// The revoke waits no longer than that, and the late result is ignored.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stuck_handler_holds_a_revoke_no_longer_than_its_deadline_and_its_late_result_is_fenced()
-{
+async fn a_stuck_handler_is_fenced_at_the_revoke_deadline() {
     let Some(case) = Case::new("it-g7", 2).await else {
         return;
     };
@@ -182,7 +182,7 @@ async fn a_stuck_handler_holds_a_revoke_no_longer_than_its_deadline_and_its_late
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_that_comes_back_to_its_member_ignores_what_ran_before() {
+async fn a_returned_partition_ignores_what_ran_before() {
     let Some(case) = Case::new("it-g7", 2).await else {
         return;
     };

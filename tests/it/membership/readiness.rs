@@ -28,7 +28,7 @@ async fn is_ready(member: &Member, within: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quiet_partition_that_may_be_read_again_is_ready_without_a_record() {
+async fn a_quiet_partition_readable_again_is_ready_without_records() {
     let Some((cluster, program)) = guarded().await else {
         return;
     };
@@ -61,7 +61,7 @@ async fn a_quiet_partition_that_may_be_read_again_is_ready_without_a_record() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_its_group_refuses_is_not_ready_until_it_is_admitted() {
+async fn a_refused_member_is_not_ready_until_admitted() {
     let Some((cluster, program)) = guarded().await else {
         return;
     };
@@ -110,7 +110,7 @@ fn a_consumer_runs_on_a_runtime_of_one_thread() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_is_told_with_its_cause() {
+async fn an_outage_is_reported_with_its_cause() {
     let Some(cluster) = required(TestKafka::start_with(&[]).await) else {
         return;
     };

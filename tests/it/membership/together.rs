@@ -17,7 +17,9 @@ type Cluster = MockCluster<'static, DefaultProducerContext>;
 /// A topic and a group on this cluster.
 fn case(cluster: &Cluster) -> Case {
     let topic = unique("it-together");
-    cluster.create_topic(&topic, 1, 1).expect("a topic");
+    cluster
+        .create_topic(&topic, 1, 1)
+        .expect("the topic is created");
     Case::named(KafkaConfig::new(cluster.bootstrap_servers()), topic, 1)
 }
 
@@ -41,8 +43,8 @@ async fn ready(health: &Health, components: &[String]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_one_consumer_leaves_the_other_ready_and_watched() {
-    let cluster = Cluster::new(1).expect("a mock cluster");
+async fn one_consumers_end_leaves_the_other_ready_and_watched() {
+    let cluster = Cluster::new(1).expect("the mock cluster starts");
     let (first, second, health) = (case(&cluster), case(&cluster), Health::default());
     let of = |case: &Case| format!("consumer {}", case.group);
     let stays = start(&first, &health, idle());
@@ -61,8 +63,8 @@ async fn the_end_of_one_consumer_leaves_the_other_ready_and_watched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_consumer_complains_of_shows_while_another_starts() {
-    let cluster = Cluster::new(1).expect("a mock cluster");
+async fn one_consumers_complaint_stays_visible_while_another_starts() {
+    let cluster = Cluster::new(1).expect("the mock cluster starts");
     let (first, second, health) = (case(&cluster), case(&cluster), Health::default());
     let refused = Router::new().raw(async |_: Record| {
         Outcome::Retry(HandlerError::outage("refused").dependency("provider"))
@@ -100,8 +102,8 @@ async fn ready_but(health: &Health, well: &Case, ill: &Case) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_members_of_one_group_are_told_apart() {
-    let cluster = Cluster::new(1).expect("a mock cluster");
+async fn two_members_of_one_group_are_distinguished() {
+    let cluster = Cluster::new(1).expect("the mock cluster starts");
     let (mut case, health) = (case(&cluster), Health::default());
     set(&mut case.kafka, "session.timeout.ms=6000");
     let name = format!("consumer {}", case.group);
@@ -131,7 +133,7 @@ async fn two_members_of_one_group_are_told_apart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_failed_shows_until_it_runs_again() {
-    let cluster = Cluster::new(1).expect("a mock cluster");
+    let cluster = Cluster::new(1).expect("the mock cluster starts");
     let (case, health) = (case(&cluster), Health::default());
     let mut settings = case.settings();
     settings.startup_timeout = Duration::from_secs(1);

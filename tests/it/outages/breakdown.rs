@@ -18,9 +18,11 @@ use tower::limit::ConcurrencyLimitLayer;
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
 fn scene() -> (Cluster, Case) {
-    let cluster = Cluster::new(1).expect("a mock cluster");
+    let cluster = Cluster::new(1).expect("the mock cluster starts");
     let topic = unique("it-breakdown");
-    cluster.create_topic(&topic, 2, 1).expect("a topic");
+    cluster
+        .create_topic(&topic, 2, 1)
+        .expect("the topic is created");
     let kafka = KafkaConfig::new(cluster.bootstrap_servers());
     (cluster, Case::named(kafka, topic, 2))
 }
@@ -44,7 +46,7 @@ async fn a_layer_that_pushes_back_holds_nothing_up_for_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_that_wait_for_their_next_attempt_take_no_ones_place() {
+async fn records_waiting_for_an_attempt_take_nobodys_place() {
     let (_cluster, case) = scene();
     // Every even key fails, and there are more of them than handlers may run.
     case.publish_load(400, 40).await;
@@ -71,7 +73,7 @@ async fn records_that_wait_for_their_next_attempt_take_no_ones_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_below_its_committed_offset_is_handled_from_its_beginning() {
+async fn a_partition_below_its_committed_offset_restarts_at_its_beginning() {
     let (_cluster, case) = scene();
     let client: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &case.kafka.brokers)
@@ -83,7 +85,9 @@ async fn a_partition_below_its_committed_offset_is_handled_from_its_beginning() 
         let element = list.add_partition_offset(&case.topic, partition, Offset::Offset(1_000));
         element.expect("an offset");
     }
-    client.commit(&list, CommitMode::Sync).expect("committed");
+    client
+        .commit(&list, CommitMode::Sync)
+        .expect("the offsets are committed");
     case.publish_load(100, 10).await;
 
     let handled = Log::new();

@@ -37,11 +37,11 @@ struct Scene {
 impl Scene {
     /// Publishes the records, and lets a member handle the first half of them.
     async fn begin() -> Self {
-        let cluster = Cluster::new(3).expect("a mock cluster");
+        let cluster = Cluster::new(3).expect("the mock cluster starts");
         let topic = unique("it-faults");
         cluster
             .create_topic(&topic, PARTITIONS, 3)
-            .expect("a topic");
+            .expect("the topic is created");
         let mut case = Case::named(
             KafkaConfig::new(cluster.bootstrap_servers()),
             topic,
@@ -99,7 +99,7 @@ impl Scene {
     async fn look(&self) -> Option<i64> {
         let committed = self.case.offsets().committed().await?;
         let handled: HashSet<(i32, i64)> = self.handled.entries().into_iter().collect();
-        let mut seen = self.seen.lock().expect("no panic");
+        let mut seen = self.seen.lock().expect("no thread panicked with the lock");
         for (partition, offset) in &committed {
             let before = seen.insert(*partition, *offset).unwrap_or(0);
             assert!(
@@ -179,7 +179,10 @@ async fn a_coordinator_that_moves_is_followed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn brokers_that_go_and_come_back_cost_nothing_but_time() {
     let scene = Scene::begin().await;
-    scene.cluster.broker_down(-1).expect("down");
+    scene
+        .cluster
+        .broker_down(-1)
+        .expect("the mock broker stops");
     let complaint = scene.member.complaint("consumer").await;
     assert!(complaint.contains("no broker"), "{complaint}");
     // Handled while nothing can be committed.
@@ -188,7 +191,7 @@ async fn brokers_that_go_and_come_back_cost_nothing_but_time() {
         .handled
         .reach("records handled", RECORDS / 2 + 1)
         .await;
-    scene.cluster.broker_up(-1).expect("up");
+    scene.cluster.broker_up(-1).expect("the mock broker starts");
     scene.finish().await;
 }
 
@@ -196,14 +199,20 @@ async fn brokers_that_go_and_come_back_cost_nothing_but_time() {
 async fn one_broker_after_the_other_goes_and_comes_back() {
     let scene = Scene::begin().await;
     for broker in 1..=3 {
-        scene.cluster.broker_down(broker).expect("down");
+        scene
+            .cluster
+            .broker_down(broker)
+            .expect("the mock broker stops");
         let handled = scene.handled.len();
         scene.second_half.open();
         scene
             .handled
             .reach("records handled", (handled + 1).min(RECORDS))
             .await;
-        scene.cluster.broker_up(broker).expect("up");
+        scene
+            .cluster
+            .broker_up(broker)
+            .expect("the mock broker starts");
     }
     scene.finish().await;
 }
@@ -242,10 +251,13 @@ async fn fetches_and_heartbeats_that_fail_are_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_without_brokers_ends_in_time_and_says_that_it_is_not_clean() {
+async fn a_stop_without_brokers_ends_in_time_and_unclean() {
     let scene = Scene::begin().await;
     scene.second_half.open();
-    scene.cluster.broker_down(-1).expect("down");
+    scene
+        .cluster
+        .broker_down(-1)
+        .expect("the mock broker stops");
     scene.member.complaint("consumer").await;
     let asked = Instant::now();
     let report = scene.member.stop().await;
@@ -254,7 +266,7 @@ async fn a_stop_without_brokers_ends_in_time_and_says_that_it_is_not_clean() {
         "{:?}",
         asked.elapsed()
     );
-    scene.cluster.broker_up(-1).expect("up");
+    scene.cluster.broker_up(-1).expect("the mock broker starts");
     assert!(!report.clean, "nothing could be committed: {report:?}");
     let committed: i64 = scene
         .case
@@ -271,13 +283,15 @@ async fn a_stop_without_brokers_ends_in_time_and_says_that_it_is_not_clean() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_does_not_wait_for_parked_records_that_no_broker_brings() {
+async fn a_stop_does_not_wait_for_unreachable_parked_records() {
     const DELAY: Duration = Duration::from_millis(500);
-    let cluster = Cluster::new(1).expect("a mock cluster");
+    let cluster = Cluster::new(1).expect("the mock cluster starts");
     let kafka = KafkaConfig::new(cluster.bootstrap_servers());
     let case = Case::named(kafka, unique("it-faults-parked"), 1);
     for topic in [&case.topic, &retry_topic(&case.group, &case.topic)] {
-        cluster.create_topic(topic, 1, 1).expect("a topic");
+        cluster
+            .create_topic(topic, 1, 1)
+            .expect("the topic is created");
     }
     let attempts = Log::new();
     let router = {
@@ -305,13 +319,15 @@ async fn a_stop_does_not_wait_for_parked_records_that_no_broker_brings() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_in_a_records_place_costs_no_record_at_the_next_rebalance() {
-    let cluster = Cluster::new(1).expect("a mock cluster");
+async fn an_error_at_a_records_position_loses_nothing_after_rebalance() {
+    let cluster = Cluster::new(1).expect("the mock cluster starts");
     let mut kafka = KafkaConfig::new(cluster.bootstrap_servers());
     // A mock cluster takes a second less than this for each rebalance.
     set(&mut kafka, "session.timeout.ms=6000");
     let case = Case::named(kafka, unique("it-faults-error"), 1);
-    cluster.create_topic(&case.topic, 1, 1).expect("a topic");
+    cluster
+        .create_topic(&case.topic, 1, 1)
+        .expect("the topic is created");
     let handled = Log::new();
     let router = {
         let handled = handled.clone();

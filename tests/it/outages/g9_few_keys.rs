@@ -54,7 +54,8 @@ impl Backlog {
         Router::new().raw(move |record: Record| {
             let (up, took) = (up.clone(), Arc::clone(&took));
             async move {
-                let key = std::str::from_utf8(record.key().unwrap_or_default()).expect("text");
+                let key = std::str::from_utf8(record.key().unwrap_or_default())
+                    .expect("the bytes are UTF-8");
                 let number: usize = key.parse().expect("a number");
                 if number.is_multiple_of(FEW) && !up.is_open() {
                     match wait {
@@ -102,7 +103,7 @@ impl Backlog {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn few_keys_on_an_outage_stop_no_others_of_a_backlog() {
+async fn few_keys_in_an_outage_stop_no_others() {
     let Some(backlog) = Backlog::new(40_000, |_| 1024).await else {
         return;
     };
@@ -113,7 +114,7 @@ async fn few_keys_on_an_outage_stop_no_others_of_a_backlog() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn few_keys_in_a_backoff_stop_no_others_among_large_and_small() {
+async fn few_keys_in_backoff_stop_no_others() {
     let bytes = |n: usize| if n.is_multiple_of(250) { 200_000 } else { 200 };
     let Some(backlog) = Backlog::new(20_000, bytes).await else {
         return;
@@ -149,7 +150,7 @@ async fn one_large_record_that_waits_stops_no_small_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_whose_room_is_taken_by_records_that_wait_is_not_ready() {
+async fn a_member_full_of_waiting_records_is_not_ready() {
     let Some(case) = Case::new("it-g9-few", 1).await else {
         return;
     };

@@ -198,7 +198,14 @@ async fn a_record_that_alone_times_out_is_given_up() {
     let member = Member::start(&case.kafka, settings(&case), router);
     member.joined().await;
     let publisher = case.publisher();
-    let send = async |record| drop(publisher.enqueue_record(record).await.expect("enqueued"));
+    let send = async |record| {
+        drop(
+            publisher
+                .enqueue_record(record)
+                .await
+                .expect("the buffer takes the record"),
+        )
+    };
     let mut others = 0;
     // Others of their kind go on, until each was tried as often as it may be.
     let began = Instant::now();
@@ -219,8 +226,9 @@ async fn a_record_that_alone_times_out_is_given_up() {
     assert_eq!(member.stop().await.dead_letters, 6);
 }
 
+/// Independent: they do not need the dependency.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_need_a_dependency_does_not_close_its_breaker() {
+async fn independent_records_do_not_close_the_breaker() {
     let Some(case) = Case::new("it-hang", 1).await else {
         return;
     };
@@ -328,7 +336,7 @@ async fn a_probe_that_meets_another_outage_names_that_one_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probes_that_panic_cost_their_records_and_hold_nobody_up() {
+async fn panicking_probes_cost_their_records_and_delay_no_others() {
     let Some(case) = Case::new("it-hang", 4).await else {
         return;
     };
@@ -360,7 +368,7 @@ async fn probes_that_panic_cost_their_records_and_hold_nobody_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn handlers_that_all_hang_are_counted_and_those_that_wait_are_not() {
+async fn hanging_handlers_are_counted_and_waiting_ones_are_not() {
     let Some(case) = Case::new("it-hang", 1).await else {
         return;
     };

@@ -86,10 +86,16 @@ async fn publish(case: &Case, first: usize, records: usize) {
     for number in first..first + records {
         ticks.tick().await;
         let record = case.record(Some(&format!("k{}", number % KEYS)), number.to_string());
-        let receipt = publisher.enqueue_record(record).await.expect("enqueued");
+        let receipt = publisher
+            .enqueue_record(record)
+            .await
+            .expect("the buffer takes the record");
         drop(receipt);
     }
-    publisher.flush(WITHIN).await.expect("acknowledged");
+    publisher
+        .flush(WITHIN)
+        .await
+        .expect("every record is sent in time");
 }
 
 /// Waits until the member says what it waits for.
@@ -102,8 +108,9 @@ async fn pauses(member: &Member) {
     .await;
 }
 
+/// The backlog drains afterwards.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_minute_of_outage_spends_no_attempt_writes_no_dead_letter_and_drains_afterwards() {
+async fn a_minute_of_outage_costs_no_attempt_or_dead_letter() {
     const OUTAGE: Duration = Duration::from_secs(60);
     let Some(case) = Case::new("it-g9", 4).await else {
         return;
@@ -164,7 +171,7 @@ async fn a_dependency_that_refuses_few_keys_stops_no_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_handler_at_a_time_is_enough_to_find_out_that_an_outage_is_over() {
+async fn one_handler_at_a_time_suffices_to_end_an_outage() {
     let Some(case) = Case::new("it-g9", 4).await else {
         return;
     };
@@ -190,7 +197,7 @@ async fn one_handler_at_a_time_is_enough_to_find_out_that_an_outage_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_few_records_come_those_that_are_refused_stop_the_others_for_moments_only() {
+async fn with_few_records_refused_keys_stop_others_only_briefly() {
     let Some(case) = Case::new("it-g9", 4).await else {
         return;
     };

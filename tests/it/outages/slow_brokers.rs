@@ -13,14 +13,16 @@ const UP: i32 = 1;
 const DOWN: i32 = 2;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_parked_record_on_a_dead_broker_holds_up_no_other() {
-    let cluster = MockCluster::new(2).expect("a mock cluster");
+async fn a_parked_record_on_a_dead_broker_delays_no_other() {
+    let cluster = MockCluster::new(2).expect("the mock cluster starts");
     let topic = unique("it-dead-broker");
     let mut case = Case::named(KafkaConfig::new(cluster.bootstrap_servers()), topic, 2);
     set(&mut case.kafka, "session.timeout.ms=6000");
     let retry = retry_topic(&case.group, &case.topic);
     for topic in [&case.topic, &retry] {
-        cluster.create_topic(topic, 2, 1).expect("a topic");
+        cluster
+            .create_topic(topic, 2, 1)
+            .expect("the topic is created");
         for (partition, leader) in [(0, UP), (1, DOWN)] {
             let led = cluster.partition_leader(topic, partition, Some(leader));
             led.expect("a leader");

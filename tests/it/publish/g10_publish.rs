@@ -18,7 +18,10 @@ async fn a_receipt_says_where_the_record_is() {
     for number in 0..50 {
         let record = case.step(&publisher, &format!("k{}", number % 10), number);
         let id = record.headers.last("ce_id").expect("an id").to_vec();
-        let receipt = publisher.publish_record(record).await.expect("published");
+        let receipt = publisher
+            .publish_record(record)
+            .await
+            .expect("the brokers acknowledge the record");
         sent.insert((receipt.partition, receipt.offset), id);
         // Acknowledged is readable: the end is past it at once.
         let end = case.offsets().ends().await[&receipt.partition];
@@ -39,9 +42,11 @@ fn cut_off(
     Case,
     Publisher,
 ) {
-    let cluster = MockCluster::new(1).expect("a mock cluster");
+    let cluster = MockCluster::new(1).expect("the mock cluster starts");
     let topic = unique("it-g10");
-    cluster.create_topic(&topic, 1, 1).expect("a topic");
+    cluster
+        .create_topic(&topic, 1, 1)
+        .expect("the topic is created");
     let kafka = KafkaConfig::new(cluster.bootstrap_servers());
     let mut case = Case::named(kafka, topic, 1);
     for property in properties {
@@ -49,7 +54,8 @@ fn cut_off(
     }
     let mut settings = PublisherSettings::new("/it");
     settings.buffer_records_max = 10;
-    let publisher = Publisher::new(&case.kafka, settings).expect("a publisher");
+    let publisher =
+        Publisher::new(&case.kafka, settings).expect("the settings of the publisher are valid");
     (cluster, case, publisher)
 }
 
@@ -60,7 +66,7 @@ async fn a_broker_that_goes_away_leaves_an_unknown_outcome() {
         .publish_record(case.step(&publisher, "k", 0))
         .await;
     assert_eq!(first.expect("published").offset, 0);
-    cluster.broker_down(-1).expect("down");
+    cluster.broker_down(-1).expect("the mock broker stops");
     let second = publisher
         .publish_record(case.step(&publisher, "k", 1))
         .await;
@@ -71,13 +77,18 @@ async fn a_broker_that_goes_away_leaves_an_unknown_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_buffer_pushes_back_and_a_flush_counts_what_is_left() {
+async fn a_full_buffer_pushes_back_and_flush_counts_the_rest() {
     let (cluster, case, publisher) = cut_off(&[]);
-    cluster.broker_down(-1).expect("down");
+    cluster.broker_down(-1).expect("the mock broker stops");
     let mut pending = Vec::new();
     for number in 0..10 {
         let record = case.step(&publisher, "k", number);
-        pending.push(publisher.enqueue_record(record).await.expect("room"));
+        pending.push(
+            publisher
+                .enqueue_record(record)
+                .await
+                .expect("the buffer takes the record"),
+        );
     }
     let eleventh = publisher.enqueue_record(case.step(&publisher, "k", 10));
     tokio::pin!(eleventh);
@@ -86,7 +97,7 @@ async fn a_full_buffer_pushes_back_and_a_flush_counts_what_is_left() {
     let unsent = publisher.flush(Duration::from_millis(100)).await;
     assert_eq!(unsent, Err(Unsent { records: 10 }));
 
-    cluster.broker_up(-1).expect("up");
+    cluster.broker_up(-1).expect("the mock broker starts");
     pending.push(eleventh.await.expect("room again"));
     publisher.flush(WITHIN).await.expect("everything is sent");
     let mut offsets = Vec::new();
@@ -100,27 +111,34 @@ async fn a_full_buffer_pushes_back_and_a_flush_counts_what_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_comes_and_goes_leaves_no_gap_no_double_and_no_disorder() {
+async fn a_flapping_broker_leaves_no_gap_duplicate_or_disorder() {
     const KEYS: u64 = 20;
     const EVENTS: u64 = 4000;
-    let cluster = MockCluster::new(3).expect("a mock cluster");
+    let cluster = MockCluster::new(3).expect("the mock cluster starts");
     let topic = unique("it-g10");
-    cluster.create_topic(&topic, 4, 3).expect("a topic");
+    cluster
+        .create_topic(&topic, 4, 3)
+        .expect("the topic is created");
     let case = Case::named(KafkaConfig::new(cluster.bootstrap_servers()), topic, 4);
     let publisher = case.publisher();
     let mut pending = Vec::new();
     for number in 0..EVENTS {
         let step = case.step(&publisher, &format!("k{}", number % KEYS), number / KEYS);
-        pending.push(publisher.enqueue_record(step).await.expect("enqueued"));
+        pending.push(
+            publisher
+                .enqueue_record(step)
+                .await
+                .expect("the buffer takes the record"),
+        );
         // One broker after the other, then all of them; each comes back after more was enqueued.
         let (turn, phase) = (number / 1000, number % 1000);
         let broker = [1, 2, 3, -1][turn as usize];
         match phase {
-            300 => cluster.broker_down(broker).expect("down"),
+            300 => cluster.broker_down(broker).expect("the mock broker stops"),
             900 => {
                 let left = publisher.flush(Duration::from_millis(200)).await;
                 assert!(broker > 0 || left.is_err(), "all brokers are down");
-                cluster.broker_up(broker).expect("up");
+                cluster.broker_up(broker).expect("the mock broker starts");
             }
             _ => {}
         }
@@ -144,7 +162,7 @@ async fn a_broker_that_comes_and_goes_leaves_no_gap_no_double_and_no_disorder() 
 async fn publishing_waits_for_the_acknowledgement() {
     let (cluster, case, publisher) = cut_off(&[]);
     let record = case.step(&publisher, "k", 0);
-    cluster.broker_down(-1).expect("down");
+    cluster.broker_down(-1).expect("the mock broker stops");
     let publishing = tokio::spawn({
         let publisher = publisher.clone();
         async move { publisher.publish_record(record).await }
@@ -155,7 +173,7 @@ async fn publishing_waits_for_the_acknowledgement() {
     })
     .await;
     assert!(!publishing.is_finished());
-    cluster.broker_up(-1).expect("up");
+    cluster.broker_up(-1).expect("the mock broker starts");
     let receipt = eventually("the acknowledgement", WITHIN, || async {
         publishing.is_finished().then_some(())
     });

@@ -43,7 +43,10 @@ impl Process {
         };
         let child = Command::new(std::env::current_exe().expect("the test binary"))
             .args([test, "--exact", "--nocapture"])
-            .env(SPEC, serde_json::to_string(&spec).expect("JSON"))
+            .env(
+                SPEC,
+                serde_json::to_string(&spec).expect("it serialises to JSON"),
+            )
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn();
@@ -234,8 +237,9 @@ async fn kill_relays_while(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_commits_on_postgres_is_published_in_order_whichever_relays_are_killed() {
-    const NAME: &str = "publish::outbox::what_commits_on_postgres_is_published_in_order_whichever_relays_are_killed";
+async fn on_postgres_commits_are_published_in_order_despite_killed_relays() {
+    const NAME: &str =
+        "publish::outbox::on_postgres_commits_are_published_in_order_despite_killed_relays";
     if is_relay().await {
         return;
     }
@@ -243,7 +247,10 @@ async fn what_commits_on_postgres_is_published_in_order_whichever_relays_are_kil
     else {
         return;
     };
-    let url = postgres.database().await.expect("a database");
+    let url = postgres
+        .database()
+        .await
+        .expect("the server creates a database");
     let pool = PgPoolOptions::new()
         .max_connections(50)
         .connect(&url)
@@ -265,17 +272,20 @@ async fn what_commits_on_postgres_is_published_in_order_whichever_relays_are_kil
                     .iter()
                     .map(|(key, id)| record(&case, key, id))
                     .collect();
-                let mut transaction = pool.begin().await.expect("a transaction");
+                let mut transaction = pool.begin().await.expect("a transaction begins");
                 let written = outbox.publish_records(&mut transaction, &records).await;
                 written.expect("written");
                 let delay = rand::rng().random_range(0..2_000);
                 tokio::time::sleep(Duration::from_millis(delay)).await;
                 if rand::rng().random_bool(0.05) {
-                    transaction.rollback().await.expect("rolled back");
+                    transaction
+                        .rollback()
+                        .await
+                        .expect("the transaction rolls back");
                     continue;
                 }
                 committed.note(&events);
-                transaction.commit().await.expect("committed");
+                transaction.commit().await.expect("the transaction commits");
             }
         });
     }
@@ -283,18 +293,18 @@ async fn what_commits_on_postgres_is_published_in_order_whichever_relays_are_kil
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_commits_on_sqlite_is_published_in_order_whichever_relays_are_killed() {
+async fn on_sqlite_commits_are_published_in_order_despite_killed_relays() {
     const NAME: &str =
-        "publish::outbox::what_commits_on_sqlite_is_published_in_order_whichever_relays_are_killed";
+        "publish::outbox::on_sqlite_commits_are_published_in_order_despite_killed_relays";
     if is_relay().await {
         return;
     }
     let Some(case) = Case::new("outbox-sqlite", 4).await else {
         return;
     };
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
     let path = directory.path().join("outbox.db");
-    let outbox = SqliteOutbox::open(&path).await.expect("an outbox");
+    let outbox = SqliteOutbox::open(&path).await.expect("the outbox opens");
     let options = SqliteConnectOptions::new()
         .filename(&path)
         .busy_timeout(WITHIN);
@@ -323,11 +333,14 @@ async fn what_commits_on_sqlite_is_published_in_order_whichever_relays_are_kille
                 let delay = rand::rng().random_range(0..40);
                 tokio::time::sleep(Duration::from_millis(delay)).await;
                 if rand::rng().random_bool(0.05) {
-                    transaction.rollback().await.expect("rolled back");
+                    transaction
+                        .rollback()
+                        .await
+                        .expect("the transaction rolls back");
                     continue;
                 }
                 committed.note(&events);
-                transaction.commit().await.expect("committed");
+                transaction.commit().await.expect("the transaction commits");
             }
         });
     }
@@ -338,8 +351,12 @@ async fn what_commits_on_sqlite_is_published_in_order_whichever_relays_are_kille
 /// A topic, and an outbox in an empty database.
 async fn case_on_postgres(name: &str) -> Option<(Case, PostgresOutbox, String)> {
     let case = Case::new(name, 1).await?;
-    let url = postgres().await?.database().await.expect("a database");
-    let outbox = PostgresOutbox::open(&url).await.expect("an outbox");
+    let url = postgres()
+        .await?
+        .database()
+        .await
+        .expect("the server creates a database");
+    let outbox = PostgresOutbox::open(&url).await.expect("the outbox opens");
     Some((case, outbox, url))
 }
 
@@ -376,7 +393,7 @@ async fn a_killed_relay_is_taken_over_when_its_lease_ends() {
     );
     let report = second.stop().await;
     assert_eq!(report.published, 1);
-    let status = store.status().await.expect("a status");
+    let status = store.status().await.expect("the outbox reports its status");
     assert_eq!(
         (status.relays.len(), status.slots_free),
         (0, 64),
@@ -431,8 +448,9 @@ impl Write for Logged {
     }
 }
 
+/// It is named as the reason.
 #[tokio::test]
-async fn an_open_transaction_holds_up_its_keys_alone_is_named_and_nothing_of_it_is_skipped() {
+async fn an_open_transaction_delays_only_its_keys_and_skips_nothing() {
     let Some((case, outbox, _)) = case_on_postgres("outbox-open").await else {
         return;
     };
@@ -443,7 +461,7 @@ async fn an_open_transaction_holds_up_its_keys_alone_is_named_and_nothing_of_it_
     alarmed.open_transaction_max = Duration::from_millis(500);
     alarmed.watch_interval = Duration::from_millis(200);
     let running = Running::start(relay(&case, store.clone()).with_settings(alarmed));
-    let mut idle = outbox.pool().begin().await.expect("a transaction");
+    let mut idle = outbox.pool().begin().await.expect("a transaction begins");
     let written = outbox
         .publish_records(&mut idle, &[record(&case, "slow", "1")])
         .await;
@@ -480,7 +498,7 @@ async fn an_open_transaction_holds_up_its_keys_alone_is_named_and_nothing_of_it_
     })
     .await;
     assert!(!follower.is_finished(), "its key waits");
-    idle.commit().await.expect("committed");
+    idle.commit().await.expect("the transaction commits");
     follower.await.expect("written");
     emptied(&store).await;
     let slow: Vec<_> = ["1", "2"].map(str::to_owned).into();
@@ -506,7 +524,7 @@ async fn rows_wait_while_kafka_is_down_and_none_is_lost() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let report = running.stop().await;
     assert!(report.failed > 0 && report.published == 0, "{report:?}");
-    let status = store.status().await.expect("a status");
+    let status = store.status().await.expect("the outbox reports its status");
     assert_eq!(
         (status.pending, status.held),
         (100, vec![]),
@@ -523,8 +541,9 @@ async fn rows_wait_while_kafka_is_down_and_none_is_lost() {
     );
 }
 
+/// It is shown, and other keys go on.
 #[tokio::test]
-async fn a_refused_event_holds_its_key_is_shown_and_never_skipped_while_other_keys_go_on() {
+async fn a_refused_event_holds_its_key_and_is_never_skipped() {
     let Some((mut case, outbox, _)) = case_on_postgres("outbox-refused").await else {
         return;
     };
@@ -559,7 +578,10 @@ async fn a_refused_event_holds_its_key_is_shown_and_never_skipped_while_other_ke
 
     let give_up =
         sqlx::query("DELETE FROM evenkeel_outbox WHERE sequence = $1").bind(held.sequence);
-    give_up.execute(outbox.pool()).await.expect("deleted");
+    give_up
+        .execute(outbox.pool())
+        .await
+        .expect("the statement succeeds");
     emptied(&store).await;
     let both = [("free", "3"), ("held", "2")];
     let both = both.map(|(key, id)| (key.to_owned(), vec![id.to_owned()]));
@@ -568,7 +590,7 @@ async fn a_refused_event_holds_its_key_is_shown_and_never_skipped_while_other_ke
 }
 
 #[tokio::test]
-async fn many_records_that_are_unfit_each_for_itself_do_not_stop_their_topic() {
+async fn individually_unfit_records_do_not_stop_their_topic() {
     let Some((case, outbox, _)) = case_on_postgres("outbox-unfit").await else {
         return;
     };
@@ -590,7 +612,7 @@ async fn many_records_that_are_unfit_each_for_itself_do_not_stop_their_topic() {
 }
 
 #[tokio::test]
-async fn a_run_until_empty_ends_when_nothing_but_a_missing_topic_is_left() {
+async fn a_drain_ends_when_only_a_missing_topic_is_left() {
     let Some((mut case, outbox, _)) = case_on_postgres("outbox-missing").await else {
         return;
     };
@@ -607,15 +629,21 @@ async fn a_run_until_empty_ends_when_nothing_but_a_missing_topic_is_left() {
     few.rows_max = 20;
     let relay = relay(&case, outbox.clone()).with_settings(few);
     let run = relay.drain(CancellationToken::new());
-    let ended = tokio::time::timeout(WITHIN, run).await.expect("it ends");
+    let ended = tokio::time::timeout(WITHIN, run)
+        .await
+        .expect("it ends in time");
     let report = ended.expect("it ends well");
     assert_eq!((report.published, report.held_keys), (1, 20));
-    let status = OutboxStore::from(outbox).status().await.expect("a status");
+    let status = OutboxStore::from(outbox)
+        .status()
+        .await
+        .expect("the outbox reports its status");
     assert_eq!((status.pending, status.held.len()), (60, 20));
 }
 
+/// Once cancelled it waits for no more.
 #[tokio::test]
-async fn a_relay_beside_handlers_publishes_what_they_leave_and_waits_for_no_more() {
+async fn a_relay_beside_handlers_drains_what_they_leave() {
     let Some((case, outbox, _)) = case_on_postgres("outbox-leave").await else {
         return;
     };
@@ -626,13 +654,17 @@ async fn a_relay_beside_handlers_publishes_what_they_leave_and_waits_for_no_more
     let (stop, late) = (CancellationToken::new(), CancellationToken::new());
     stop.cancel();
     let run = relay(&case, outbox.clone()).run_then_drain(stop.clone(), late.clone());
-    let report = tokio::time::timeout(WITHIN, run).await.expect("it ends");
+    let report = tokio::time::timeout(WITHIN, run)
+        .await
+        .expect("it ends in time");
     assert_eq!(report.expect("it ends well").published, 100);
 
     commit(&outbox, &records).await;
     late.cancel();
     let run = relay(&case, outbox).run_then_drain(stop, late);
-    let report = tokio::time::timeout(WITHIN, run).await.expect("it ends");
+    let report = tokio::time::timeout(WITHIN, run)
+        .await
+        .expect("it ends in time");
     let report = report.expect("it ends well");
     assert!(
         report.published + report.unacknowledged as u64 <= 1,

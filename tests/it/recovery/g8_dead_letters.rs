@@ -87,13 +87,15 @@ async fn ready_again(member: &Member) {
     .await;
 }
 
+/// It takes no other with it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_too_large_for_its_letter_is_shortened_or_referred_to_and_takes_no_other_with_it()
-{
+async fn an_oversized_dead_letter_is_shortened_or_a_reference() {
     let Some(case) = Case::new("it-g8-large", 1).await else {
         return;
     };
-    let admin = Admin::connect(&case.kafka, WITHIN).await.expect("an admin");
+    let admin = Admin::connect(&case.kafka, WITHIN)
+        .await
+        .expect("the admin client connects");
     let topic = NewTopic::new(letters_of(&case))
         .with_partitions(1)
         .with_setting("max.message.bytes", "10000");
@@ -123,9 +125,9 @@ async fn a_record_too_large_for_its_letter_is_shortened_or_referred_to_and_takes
     }
 }
 
+/// The dead letter is complete then: its message is not shortened.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forbidden_dead_letter_topic_stops_its_partition_until_it_is_permitted_and_costs_no_letter_a_word()
- {
+async fn a_forbidden_dead_letter_topic_stops_its_partition_until_permitted() {
     let Some((cluster, acl)) = guarded().await else {
         return;
     };
@@ -172,9 +174,9 @@ async fn a_forbidden_dead_letter_topic_stops_its_partition_until_it_is_permitted
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_refusal_but_that_of_its_size_makes_a_letter_smaller() {
+async fn only_a_rejection_for_size_makes_a_dead_letter_smaller() {
     let cluster: MockCluster<'static, DefaultProducerContext> =
-        MockCluster::new(1).expect("a mock cluster");
+        MockCluster::new(1).expect("the mock cluster starts");
     for (refusal, is_of_size) in [
         (Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, true),
         (Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, false),
@@ -185,7 +187,9 @@ async fn no_refusal_but_that_of_its_size_makes_a_letter_smaller() {
         let case = Case::named(KafkaConfig::new(cluster.bootstrap_servers()), topic, 1);
         let letters = letters_of(&case);
         for topic in [&case.topic, &letters] {
-            cluster.create_topic(topic, 1, 1).expect("a topic");
+            cluster
+                .create_topic(topic, 1, 1)
+                .expect("the topic is created");
         }
         case.publish([record(&case, "k", "bad")]).await;
         cluster.request_errors(RDKafkaApiKey::Produce, &[refusal]);
@@ -199,8 +203,9 @@ async fn no_refusal_but_that_of_its_size_makes_a_letter_smaller() {
     }
 }
 
+/// A restart goes on with every record.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_dead_letters_stops_the_member_and_a_restart_goes_on_with_every_record() {
+async fn a_dead_letter_flood_stops_the_member_and_loses_nothing() {
     const RECORDS: usize = 250;
     let Some(case) = Case::new("it-g8-flood", 1).await else {
         return;
@@ -241,7 +246,7 @@ async fn a_flood_of_dead_letters_stops_the_member_and_a_restart_goes_on_with_eve
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_topic_takes_the_letters_of_all_topics_of_a_group() {
+async fn one_topic_takes_all_dead_letters_of_a_group() {
     let Some(case) = Case::new("it-g8-one", 3).await else {
         return;
     };
@@ -275,7 +280,9 @@ async fn one_topic_takes_the_letters_of_all_topics_of_a_group() {
         letters[0].partition, letters[1].partition,
         "a key has one partition"
     );
-    let admin = Admin::connect(&case.kafka, WITHIN).await.expect("an admin");
+    let admin = Admin::connect(&case.kafka, WITHIN)
+        .await
+        .expect("the admin client connects");
     let counts = admin.partition_counts(&[one, letters_of(&case)]).await;
     let counts: Vec<usize> = counts.expect("known").into_values().collect();
     assert_eq!(counts, [5], "the larger of the two, and no other topic");

@@ -141,7 +141,7 @@ fn text(record: &Record) -> String {
 }
 
 fn header<'a>(letter: &'a LogRecord, name: &str) -> &'a str {
-    std::str::from_utf8(letter.headers.last(name).unwrap_or_default()).expect("text")
+    std::str::from_utf8(letter.headers.last(name).unwrap_or_default()).expect("the bytes are UTF-8")
 }
 
 fn settings(case: &Case) -> ConsumerSettings {
@@ -260,7 +260,7 @@ impl tower::Service<Delivery> for Uncopied {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_in_the_clone_of_a_handler_costs_one_record_only() {
+async fn a_panic_while_cloning_a_handler_costs_one_record() {
     let Some(case) = Case::new("it-g8-panics", 1).await else {
         return;
     };

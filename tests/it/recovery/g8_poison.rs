@@ -240,7 +240,7 @@ fn header<'a>(letter: &'a LogRecord, name: &str) -> &'a str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn poison_goes_to_the_dead_letter_topic_byte_for_byte_and_blocks_nothing() {
+async fn poison_is_dead_lettered_byte_for_byte_and_blocks_nothing() {
     let Some(case) = Case::new("it-g8", 2).await else {
         return;
     };
@@ -337,15 +337,16 @@ fn check_letter(case: &Case, poison: &Poison, letter: Option<&LogRecord>) {
     );
 }
 
+/// Until the topic takes dead letters.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_topic_that_takes_nothing_stops_its_partition_until_it_does() {
+async fn an_unwritable_dead_letter_topic_stops_its_partition() {
     let Some(case) = Case::new("it-g8", 1).await else {
         return;
     };
     let letters = format!("dlq.{}.{}", case.group, case.topic);
     let admin = Admin::connect(&case.kafka, WITHIN)
         .await
-        .expect("an admin client");
+        .expect("the admin client connects");
     let limit = |bytes: &str| BTreeMap::from([("max.message.bytes".to_owned(), bytes.to_owned())]);
     let topic = NewTopic::new(letters.clone())
         .with_partitions(1)
@@ -390,7 +391,7 @@ async fn a_dead_letter_topic_that_takes_nothing_stops_its_partition_until_it_doe
     admin
         .alter_topic(&letters, &limit("1048588"))
         .await
-        .expect("altered");
+        .expect("the broker alters the topic");
     offsets.reach(0, 3).await;
     eventually("it is ready again", WITHIN, || async {
         member.health.not_ready().is_empty().then_some(())
@@ -410,7 +411,7 @@ async fn a_dead_letter_topic_that_takes_nothing_stops_its_partition_until_it_doe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_topic_that_is_deleted_is_made_anew() {
+async fn a_deleted_dead_letter_topic_is_recreated() {
     let Some(mut case) = Case::new("it-g8", 1).await else {
         return;
     };

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 const TEST: &str =
-    "recovery::gates::partitions_that_wait_for_a_retry_topic_take_bounded_memory_together";
+    "recovery::gates::partitions_awaiting_a_retry_topic_take_bounded_memory_together";
 /// Room for records, the client's prefetch of 6 MiB for each of two queues and one fetch more, and what a test binary takes.
 const RESIDENT_BYTES_MAX: u64 = 112 << 20;
 
@@ -58,7 +58,7 @@ async fn publish(case: &Case, count: usize, bytes: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn partitions_that_wait_for_a_retry_topic_take_bounded_memory_together() {
+async fn partitions_awaiting_a_retry_topic_take_bounded_memory_together() {
     if let Some(spec) = member::asked_for() {
         return member::run(spec).await;
     }
@@ -99,7 +99,7 @@ async fn partitions_that_wait_for_a_retry_topic_take_bounded_memory_together() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_that_wait_for_a_retry_topic_come_once_and_in_order() {
+async fn records_awaiting_a_retry_topic_come_once_in_order() {
     const EACH: usize = 60;
     let Some((cluster, java)) = guarded().await else {
         return;

@@ -48,11 +48,16 @@ impl Pair {
             group: stem,
             partitions: 1,
         };
-        let admin = Admin::connect(&ours.kafka, WITHIN).await.expect("an admin");
+        let admin = Admin::connect(&ours.kafka, WITHIN)
+            .await
+            .expect("the admin client connects");
         let topic = NewTopic::new(ours.topic.clone())
             .with_partitions(1)
             .with_replication(1);
-        admin.create_topics(&[topic]).await.expect("a topic");
+        admin
+            .create_topics(&[topic])
+            .await
+            .expect("the broker creates the topic");
         let retry = retry_topic(&ours.group, &ours.topic);
         assert_eq!(retry, retry_topic(&theirs.group, &theirs.topic));
         Some(Self {
@@ -82,7 +87,7 @@ async fn settled(case: &Case, retry: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn groups_whose_names_run_together_handle_and_delete_nothing_of_each_other() {
+async fn groups_with_ambiguous_names_leave_each_other_alone() {
     let Some(pair) = Pair::new().await else {
         return;
     };
@@ -131,7 +136,7 @@ async fn groups_whose_names_run_together_handle_and_delete_nothing_of_each_other
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_whose_own_topics_collide_with_others_does_not_start() {
+async fn a_group_with_colliding_own_topics_does_not_start() {
     let Some(case) = Case::new("it-names-equal", 1).await else {
         return;
     };
@@ -139,7 +144,8 @@ async fn a_group_whose_own_topics_collide_with_others_does_not_start() {
     let run = |group: String| {
         let settings = ConsumerSettings::new(group, [&case.topic]);
         let router = Router::new().raw(async |_: Record| {});
-        let consumer = Consumer::new(case.kafka.clone(), settings, router).expect("settings");
+        let consumer = Consumer::new(case.kafka.clone(), settings, router)
+            .expect("the settings of the consumer are valid");
         let stop = CancellationToken::new();
         (tokio::spawn(consumer.run(stop.clone())), stop)
     };
@@ -153,7 +159,9 @@ async fn a_group_whose_own_topics_collide_with_others_does_not_start() {
     offsets.publish([offsets.record(Some("k"), "v")]).await;
     offsets.all_committed().await;
     let (second, _stop) = run(format!("{stem}_app"));
-    let refused = tokio::time::timeout(WITHIN, second).await.expect("it ends");
+    let refused = tokio::time::timeout(WITHIN, second)
+        .await
+        .expect("it ends in time");
     match refused.expect("no panic") {
         Err(ConsumerError::Kafka(KafkaError::Config(error))) => {
             let error = error.to_string();

@@ -30,7 +30,10 @@ async fn look(case: &Case, admin: &Admin) -> Vec<GroupTopic> {
 
 async fn alter(admin: &Admin, topic: &str, setting: &str, value: &str) {
     let settings = BTreeMap::from([(setting.to_owned(), value.to_owned())]);
-    admin.alter_topic(topic, &settings).await.expect("altered");
+    admin
+        .alter_topic(topic, &settings)
+        .await
+        .expect("the broker alters the topic");
 }
 
 /// Fails for good what is `bad`, for now what is `later`, and handles the rest.
@@ -169,7 +172,7 @@ async fn a_retry_topic_that_loses_records_is_refused_and_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_becomes_unsafe_while_a_member_runs_is_an_alarm() {
+async fn a_topic_made_unsafe_while_running_is_an_alarm() {
     let Some(case) = Case::new("it-own", 1).await else {
         return;
     };
@@ -215,7 +218,7 @@ async fn a_topic_that_becomes_unsafe_while_a_member_runs_is_an_alarm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deleted_parked_records_are_an_alarm_until_the_loss_is_accepted() {
+async fn deleted_parked_records_alarm_until_the_loss_is_accepted() {
     let Some(case) = Case::new("it-own", 1).await else {
         return;
     };

@@ -113,8 +113,9 @@ async fn nothing_parked(case: &Case) {
     retry.all_committed().await;
 }
 
+/// What is behind it waits with it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failing_key_waits_with_all_behind_it_and_the_others_go_on() {
+async fn a_failing_key_waits_and_the_others_go_on() {
     let Some(case) = Case::new("it-park", 3).await else {
         return;
     };
@@ -146,7 +147,7 @@ async fn a_failing_key_waits_with_all_behind_it_and_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn parked_keys_are_known_before_the_first_record_after_a_restart() {
+async fn parked_keys_are_known_before_other_records_after_restart() {
     let Some(case) = Case::new("it-park", 1).await else {
         return;
     };
@@ -168,7 +169,7 @@ async fn parked_keys_are_known_before_the_first_record_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_fails_after_its_last_wait_is_a_dead_letter() {
+async fn a_record_failing_after_its_last_wait_is_dead_lettered() {
     let Some(case) = Case::new("it-park", 1).await else {
         return;
     };
@@ -286,8 +287,7 @@ async fn a_retry_topic_grows_with_its_source() {
     member.stop().await;
 }
 
-const MINUTE_TEST: &str =
-    "recovery::parking::a_key_that_fails_for_a_minute_keeps_its_order_and_costs_the_others_nothing";
+const MINUTE_TEST: &str = "recovery::parking::a_key_failing_for_a_minute_keeps_its_order";
 const OTHERS: u64 = 10_000;
 const PER_SECOND: u64 = 250;
 const BASELINE: Duration = Duration::from_secs(20);
@@ -325,7 +325,12 @@ async fn publish_for(
             let number = number.expect("there is always another number");
             published.insert((key.clone(), number), now_ms());
             let record = case.step(&publisher, &key, number.unsigned_abs());
-            receipts.push(publisher.enqueue_record(record).await.expect("enqueued"));
+            receipts.push(
+                publisher
+                    .enqueue_record(record)
+                    .await
+                    .expect("the buffer takes the record"),
+            );
         }
     }
     for receipt in receipts {
@@ -340,7 +345,7 @@ async fn p99(pool: &SqlitePool, published: &Published, from: i64, to: i64) -> i6
         sqlx::query_as("SELECT record_key, number, at_ms FROM effects")
             .fetch_all(pool)
             .await
-            .expect("the effects");
+            .expect("the query returns its rows");
     let taken = rows.into_iter().filter_map(|(key, number, at_ms)| {
         let is_other = key != FAILING;
         let sent = published.get(&(key, number)).copied()?;
@@ -371,15 +376,16 @@ fn start(case: &Case, store: &Path, fails: &Path) -> Process {
     Process::start(MINUTE_TEST, &spec)
 }
 
+/// It delays no other key.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_fails_for_a_minute_keeps_its_order_and_costs_the_others_nothing() {
+async fn a_key_failing_for_a_minute_keeps_its_order() {
     if let Some(spec) = member::asked_for() {
         return member::run(spec).await;
     }
     let Some(case) = Case::new("it-park", 6).await else {
         return;
     };
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
     let (store, fails) = (
         directory.path().join("effects.db"),
         directory.path().join("fails"),
@@ -428,7 +434,7 @@ async fn a_key_that_fails_for_a_minute_keeps_its_order_and_costs_the_others_noth
         .await
         .expect("a count");
     assert_eq!(applied, 5, "nothing of the key from its failing step on");
-    std::fs::remove_file(&fails).expect("removed");
+    std::fs::remove_file(&fails).expect("the file is removed");
     case.all_committed().await;
     nothing_parked(&case).await;
 
@@ -436,7 +442,7 @@ async fn a_key_that_fails_for_a_minute_keeps_its_order_and_costs_the_others_noth
         sqlx::query_as("SELECT record_key, number FROM effects ORDER BY seq")
             .fetch_all(&pool)
             .await
-            .expect("the effects");
+            .expect("the query returns its rows");
     assert_eq!(rows.len(), published.len(), "each once");
     let mut next: HashMap<String, i64> = HashMap::new();
     for (key, number) in rows {

@@ -6,7 +6,7 @@ use evenkeel::handler::{HandlerError, Router};
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_is_tried_again_no_sooner_than_its_failure_asks_for() {
+async fn a_retry_waits_as_long_as_its_failure_asks() {
     let Some(case) = Case::new("it-retry-after", 1).await else {
         return;
     };

@@ -15,7 +15,7 @@ use rdkafka::client::DefaultClientContext;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_topic_that_is_closed_keeps_its_own_partitions_waiting_and_no_others() {
+async fn a_closed_retry_topic_blocks_only_its_own_partitions() {
     let Some((cluster, acl)) = guarded().await else {
         return;
     };
@@ -66,7 +66,7 @@ async fn a_retry_topic_that_is_closed_keeps_its_own_partitions_waiting_and_no_ot
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_topic_that_is_gone_keeps_its_source_from_no_commit() {
+async fn a_missing_retry_topic_blocks_no_source_commit() {
     let Some(case) = Case::new("it-retry-gone", 1).await else {
         return;
     };
@@ -105,7 +105,7 @@ async fn a_retry_topic_that_is_gone_keeps_its_source_from_no_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_topic_that_is_deleted_with_parked_records_is_an_alarm() {
+async fn a_retry_topic_deleted_with_parked_records_is_an_alarm() {
     let Some(case) = Case::new("it-retry-deleted", 1).await else {
         return;
     };
@@ -170,7 +170,7 @@ async fn ready_again(member: &Member) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hidden_retry_topic_keeps_its_partitions_waiting_at_the_start() {
+async fn a_hidden_retry_topic_blocks_its_partitions_at_start() {
     let Some((cluster, acl)) = guarded().await else {
         return;
     };
@@ -220,7 +220,7 @@ async fn a_hidden_retry_topic_keeps_its_partitions_waiting_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_topic_that_may_not_be_read_keeps_its_partition_waiting_and_is_told() {
+async fn an_unreadable_retry_topic_blocks_its_partition_and_is_reported() {
     let Some((cluster, acl)) = guarded().await else {
         return;
     };
@@ -259,7 +259,7 @@ async fn a_retry_topic_that_may_not_be_read_keeps_its_partition_waiting_and_is_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_topic_made_later_is_used_by_members_that_run() {
+async fn a_retry_topic_created_later_is_used_by_running_members() {
     let Some((cluster, acl)) = guarded().await else {
         return;
     };

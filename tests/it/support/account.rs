@@ -126,11 +126,11 @@ pub(crate) async fn check(store: &Store, accounts: u64, numbers: u64) {
                 sqlx::query_as(journal)
                     .fetch_all(&pool)
                     .await
-                    .expect("readable"),
+                    .expect("the query returns its rows"),
                 sqlx::query_as(balances)
                     .fetch_all(&pool)
                     .await
-                    .expect("readable"),
+                    .expect("the query returns its rows"),
             )
         }
         Store::Postgres(url) => {
@@ -139,11 +139,11 @@ pub(crate) async fn check(store: &Store, accounts: u64, numbers: u64) {
                 sqlx::query_as(journal)
                     .fetch_all(&pool)
                     .await
-                    .expect("readable"),
+                    .expect("the query returns its rows"),
                 sqlx::query_as(balances)
                     .fetch_all(&pool)
                     .await
-                    .expect("readable"),
+                    .expect("the query returns its rows"),
             )
         }
     };

@@ -24,7 +24,7 @@ pub(crate) enum Damage {
 
 impl Damageable {
     pub(crate) async fn start() -> Result<Self, StartError> {
-        let logs = tempfile::tempdir().expect("a directory");
+        let logs = tempfile::tempdir().expect("a temporary folder is created");
         let path = logs.path().join("data").display().to_string();
         let kafka = TestKafka::start_with(&[("log.dirs", &path)]).await?;
         Ok(Self { kafka, logs })

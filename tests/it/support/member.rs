@@ -103,7 +103,7 @@ impl Process {
 
     /// SIGKILL.
     pub(crate) fn kill(&mut self) {
-        self.0.kill().expect("killed");
+        self.0.kill().expect("the process is killed");
         self.0.wait().expect("reaped");
     }
 

@@ -113,7 +113,7 @@ impl Case {
     /// A publisher to this cluster.
     pub(crate) fn publisher(&self) -> Publisher {
         let settings = PublisherSettings::new("/it");
-        Publisher::new(&self.kafka, settings).expect("a publisher")
+        Publisher::new(&self.kafka, settings).expect("the settings of the publisher are valid")
     }
 
     /// A record of this topic.
@@ -153,7 +153,12 @@ impl Case {
         let publisher = self.publisher();
         let mut pending = Vec::new();
         for record in records {
-            pending.push(publisher.enqueue_record(record).await.expect("enqueued"));
+            pending.push(
+                publisher
+                    .enqueue_record(record)
+                    .await
+                    .expect("the buffer takes the record"),
+            );
         }
         let mut receipts = Vec::with_capacity(pending.len());
         for receipt in pending {
@@ -204,7 +209,7 @@ impl Case {
     pub(crate) async fn read(&self, topic: &str) -> Vec<LogRecord> {
         let (kafka, reading) = (self.kafka.clone(), Reading::whole([topic]));
         let read = move || {
-            let mut reader = Reader::open(&kafka, &reading, LOOK_WITHIN).expect("a reader");
+            let mut reader = Reader::open(&kafka, &reading, LOOK_WITHIN).expect("the reader opens");
             let mut records = Vec::new();
             while !reader.at_end() {
                 records.extend(reader.next(LOOK_WITHIN).expect("readable"));

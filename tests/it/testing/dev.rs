@@ -20,14 +20,14 @@ fn runs_apart(test: &str, kind: KafkaKind, state: &Path) {
 }
 
 #[tokio::test]
-async fn a_development_kafka_is_found_again_until_it_is_taken_down() {
-    const TEST: &str = "testing::dev::a_development_kafka_is_found_again_until_it_is_taken_down";
+async fn a_development_kafka_is_found_until_taken_down() {
+    const TEST: &str = "testing::dev::a_development_kafka_is_found_until_taken_down";
     let Some(kind) = rerun::asked_for() else {
         if let Some(shared) = real_kafka()
             .await
             .filter(|kafka| kafka.kind() != KafkaKind::Auto)
         {
-            let state = tempfile::tempdir().expect("a state directory");
+            let state = tempfile::tempdir().expect("a temporary folder is created");
             runs_apart(TEST, shared.kind(), state.path());
         }
         return;
@@ -51,7 +51,7 @@ async fn a_development_kafka_is_found_again_until_it_is_taken_down() {
 async fn a_port_in_use_is_named_before_anything_is_started() {
     const TEST: &str = "testing::dev::a_port_in_use_is_named_before_anything_is_started";
     let Some(kind) = rerun::asked_for() else {
-        let state = tempfile::tempdir().expect("a state directory");
+        let state = tempfile::tempdir().expect("a temporary folder is created");
         return runs_apart(TEST, KafkaKind::Java, state.path());
     };
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -65,7 +65,7 @@ async fn a_port_in_use_is_named_before_anything_is_started() {
 async fn the_mock_cluster_is_refused_as_a_development_kafka() {
     const TEST: &str = "testing::dev::the_mock_cluster_is_refused_as_a_development_kafka";
     if rerun::asked_for().is_none() {
-        let state = tempfile::tempdir().expect("a state directory");
+        let state = tempfile::tempdir().expect("a temporary folder is created");
         return runs_apart(TEST, KafkaKind::Java, state.path());
     }
     let error = dev::up(KafkaKind::Mock, free_port())

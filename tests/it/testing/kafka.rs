@@ -30,7 +30,7 @@ async fn round_trip(kafka: &TestKafka, topic: &str) {
         .set("group.id", unique("it-kafka"))
         .set("auto.offset.reset", "earliest");
     let consumer: BaseConsumer = config.create().expect("a consumer");
-    consumer.subscribe(&[topic]).expect("subscribed");
+    consumer.subscribe(&[topic]).expect("the client subscribes");
     let message = eventually("the record comes back", WITHIN, || async {
         let message = tokio::task::block_in_place(|| consumer.poll(Duration::from_millis(100)))?;
         Some(message.expect("a record, not an error").detach())
@@ -153,7 +153,7 @@ async fn a_killed_process_leaves_no_kafka_behind() {
         .find_map(|line| Some(line.split_once(BROKERS_MARK)?.1.to_owned()))
         .expect("it says where its Kafka is");
     assert!(listens(&brokers));
-    child.kill().expect("killed");
+    child.kill().expect("the process is killed");
     child.wait().expect("gone");
     eventually("its Kafka is gone too", WITHIN, || async {
         (!listens(&brokers)).then_some(())

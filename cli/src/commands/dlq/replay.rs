@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_a_retry_topic_the_source_or_a_topic() {
+    fn a_target_is_retry_source_or_a_topic_name() {
         let check = |text: &str, expected| assert_eq!(target(text).ok(), expected, "{text}");
         check("source", Some(Target::Source));
         check("retry", Some(Target::Retry));

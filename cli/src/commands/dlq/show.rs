@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dead_letter_is_named_in_one_word_or_in_three() {
+    fn a_dead_letter_is_named_in_one_word_or_three() {
         let check = |words: &[&str], expected: Option<&str>| {
             let args = ShowArgs {
                 dead_letter: words.iter().map(|word| (*word).to_owned()).collect(),

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plan_names_what_a_topic_needs_and_never_adds_partitions() {
+    fn plan_names_needed_changes_and_never_adds_partitions() {
         let check = |found: Option<TopicDescription>, expected| {
             assert_eq!(plan(&declaration(), found.as_ref()).action, expected);
         };

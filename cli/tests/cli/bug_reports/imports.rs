@@ -84,7 +84,7 @@ async fn sqlitebrowser_1212_an_unclosed_quote_stops_the_import() {
 }
 
 #[tokio::test]
-async fn jsonlines_68_a_byte_order_mark_is_none_of_the_text() {
+async fn jsonlines_68_byte_order_marks_are_stripped() {
     let csv = format!("\u{feff}{HEADER}\n{}\n", row("o-1"));
     check(&csv, &[], 0, "", &["o-1"]).await;
     let line = r#"{"order_id":"o-1","customer_id":"c-1","lines":"article-001:2:870"}"#;
@@ -140,13 +140,13 @@ async fn firefly_iii_691_rows_of_nothing_but_commas_are_named() {
 }
 
 #[tokio::test]
-async fn papaparse_161_empty_lines_are_no_rows_and_the_last_line_needs_no_end() {
+async fn papaparse_161_empty_lines_and_missing_final_newlines_are_accepted() {
     let text = format!("{HEADER}\n\n{}\n   \n{}", row("o-1"), row("o-2"));
     check(&text, &[], 0, "", &["o-1", "o-2"]).await;
 }
 
 #[tokio::test]
-async fn excel_writes_semicolons_and_says_so_in_a_first_line() {
+async fn excel_declares_semicolons_in_a_first_line() {
     let text = format!("{HEADER}\n{}\n", row("o-1")).replace(',', ";");
     check(format!("sep=;\r\n{text}"), &[], 0, "", &["o-1"]).await;
     check(&text, &["--delimiter", ";"], 0, "", &["o-1"]).await;
@@ -162,7 +162,7 @@ async fn excel_writes_semicolons_and_says_so_in_a_first_line() {
 }
 
 #[tokio::test]
-async fn a_header_in_another_case_or_with_a_column_twice_is_named() {
+async fn wrong_case_and_duplicate_columns_in_headers_are_reported() {
     let check_header = async |header: &str, says: &'static str| {
         check(format!("{header}\n{}\n", row("o-1")), &[], 1, says, &[]).await;
     };
@@ -183,7 +183,7 @@ async fn a_header_in_another_case_or_with_a_column_twice_is_named() {
 }
 
 #[tokio::test]
-async fn a_field_of_a_megabyte_and_one_with_a_nul_are_named() {
+async fn fields_of_a_megabyte_or_with_nul_are_reported() {
     let long = format!(
         "{HEADER}\no-1,{},article-001:2:870\n{}\n",
         "x".repeat(1 << 20),
@@ -194,8 +194,9 @@ async fn a_field_of_a_megabyte_and_one_with_a_nul_are_named() {
     check(&nul, &[], 1, "line 2: ", &["o-2"]).await;
 }
 
+/// Anything else is reported, and the next line is imported.
 #[tokio::test]
-async fn json_that_is_not_one_object_a_line_is_named_and_nothing_of_it_is_imported() {
+async fn only_one_json_object_a_line_is_imported() {
     let object = r#"{"order_id":"o-1","customer_id":"c-1","lines":"article-001:2:870"}"#;
     let good = object.replace("o-1", "o-9");
     for (bad, says) in [
@@ -233,7 +234,7 @@ async fn json_that_is_not_one_object_a_line_is_named_and_nothing_of_it_is_import
 
 /// A report of another kind: an import goes on in a file that is not the one it stopped in.
 #[tokio::test]
-async fn excavator_86_what_is_gone_on_with_is_the_row_behind_the_last() {
+async fn excavator_86_resuming_starts_after_the_last_imported_row() {
     let shop = Shop::open().await;
     let text = format!(
         "{HEADER}\n{}\no-2,c-1,nonsense\n{}\n",
@@ -255,7 +256,7 @@ async fn excavator_86_what_is_gone_on_with_is_the_row_behind_the_last() {
 
 /// `dev down`, `dev up`: the address is the old one, and the cluster is empty.
 #[tokio::test]
-async fn progress_of_another_cluster_or_an_edited_one_begins_anew_and_says_so() {
+async fn foreign_or_edited_progress_is_ignored_with_a_warning() {
     let shop = Shop::open().await;
     let text = format!("{HEADER}\n{}\no-2,c-1,nonsense\n", row("o-1"));
     import(&shop, "orders.csv", &text, &["--on-error", "stop"])
@@ -284,7 +285,7 @@ async fn progress_of_another_cluster_or_an_edited_one_begins_anew_and_says_so() 
         ),
         ("\0".to_owned(), "it cannot be understood"),
     ] {
-        std::fs::write(&progress, edit).expect("written");
+        std::fs::write(&progress, edit).expect("the file is written");
         let run = shop.run("orders", &again, b"").await.code(1);
         assert!(run.err.contains(says), "{says}: {run:?}");
     }

@@ -3,7 +3,7 @@
 //!
 //! | report | what | test |
 //! |---|---|---|
-//! | debezium/debezium#486, Apicurio/apicurio-registry#6880 | parked records deleted by the brokers' size limit | `tests/it/recovery/own_topics.rs`: `no_default_of_the_brokers_spoils_own_topics`, `deleted_parked_records_are_an_alarm_until_the_loss_is_accepted` |
+//! | debezium/debezium#486, Apicurio/apicurio-registry#6880 | parked records deleted by the brokers' size limit | `tests/it/recovery/own_topics.rs`: `no_default_of_the_brokers_spoils_own_topics`, `deleted_parked_records_alarm_until_the_loss_is_accepted` |
 //! | svix/svix-webhooks#2502, #2429, librdkafka#3255 | new records taken for old | `tests/it/effects/g3_identity.rs`: all |
 //! | spring-kafka#2282, karafka#1301, ns4kafka#63 | names of retry topics run together | `tests/it/recovery/own_names.rs`: all |
 //! | filesql#279, sqlitebrowser#212, mautic#5408 | lines that end in CR | `imports::filesql_279_…` |
@@ -20,7 +20,7 @@
 //! | the same, with a catalogue | numbers beyond 64 bits | `src/handler/router/payload.rs` |
 //! | cockroach#48070, sidekiq#509 | SIGTERM comes twice | `src/telemetry/daemon/tests.rs`: `signals_in_quick_succession_ask_once` |
 //! | kafka-ui#1039, spring-kafka#1587, akhq#613 | a lag of 1 behind a transaction | `tests/it/logs/end_of_log.rs` |
-//! | kcp#431, ns4kafka#802, redpanda console#2222 | groups of newer protocols are `Dead` | `groups/mod.rs`: `a_group_of_the_newer_protocol_is_listed_with_its_members` |
+//! | kcp#431, ns4kafka#802, redpanda console#2222 | groups of newer protocols are `Dead` | `groups/mod.rs`: `kip_848_groups_are_listed_with_their_members` |
 //! | node-rdkafka#1050, openwec#263, warmbly#451 | a build without TLS or SCRAM | `tool::node_rdkafka_1050_…` |
 //! | jsonlines#68, jq#2351 | a byte order mark | `tool::jsonlines_68_…`, `imports::jsonlines_68_…` |
 //! | drush#3761, HammerDB#289, vpp#2494 | a terminal of 0 columns | `cli/src/output/mod.rs` |
@@ -44,9 +44,9 @@
 //! | mldb#365, DataBasic#176 | a comma at the end of header or rows | `imports::mldb_365_…` |
 //! | firefly-iii#691, omeka CsvImport#73 | rows of nothing but commas | `imports::firefly_iii_691_…` |
 //! | PapaParse#161, phpmyadmin#763 | empty lines, and a last line without an end | `imports::papaparse_161_…` |
-//! | cartodb#6178, csv2db#43, omeka CsvImport#41 | bad rows are left out in silence, or miscounted | `producers/tests/commands/import.rs`: `bad_lines_are_named_by_number_…` |
+//! | cartodb#6178, csv2db#43, omeka CsvImport#41 | bad rows are left out in silence, or miscounted | `producers/tests/commands/import.rs`: `bad_lines_are_numbered_without_content_…` |
 //! | sqlitebrowser#1212 | an unclosed quote swallows rows | `imports::sqlitebrowser_1212_…` |
-//! | Excavator#86, ravel#1713 | an import that goes on leaves out a row, or repeats | `imports::excavator_86_…`, `progress_of_another_cluster_…` |
+//! | Excavator#86, ravel#1713 | an import that goes on leaves out a row, or repeats | `imports::excavator_86_…`, `foreign_or_edited_progress_…` |
 //!
 //! Of CloudEvents: sdk-python#295, sdk-java#67, #88 and others by the fixtures of `tests/fixtures/cloudevents/`; sdk-java#200,
 //! incubator-kie-examples#1495, sdk-go#188 in `events::smallrye_2061_…`; spec#880, #933 in `events::spec_933_…`; sdk-java#540 in
@@ -88,7 +88,7 @@ impl Shop {
         ] {
             kafka.create_topic(topic, 1).await.expect("a new topic");
         }
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a temporary folder is created");
         Self { kafka, folder }
     }
 
@@ -119,12 +119,13 @@ impl Shop {
 
     async fn publish(&self, records: impl IntoIterator<Item = OutgoingRecord>) {
         let settings = PublisherSettings::new("/test");
-        let publisher = Publisher::new(&self.kafka.config(), settings).expect("a publisher");
+        let publisher = Publisher::new(&self.kafka.config(), settings)
+            .expect("the settings of the publisher are valid");
         for record in records {
             publisher
                 .publish_record(record)
                 .await
-                .expect("acknowledged");
+                .expect("the brokers acknowledge the record");
         }
     }
 
@@ -132,7 +133,7 @@ impl Shop {
         let config = self.kafka.config();
         let read = move || {
             let mut reader =
-                Reader::open(&config, &Reading::whole([topic]), WITHIN).expect("opens");
+                Reader::open(&config, &Reading::whole([topic]), WITHIN).expect("the reader opens");
             let mut records = Vec::new();
             while !reader.at_end() {
                 records.extend(reader.next(Duration::from_secs(1)).expect("readable"));

@@ -5,7 +5,7 @@ use super::{Shop, record};
 const CANCELLED: &str = "shop.order-cancelled.v1";
 
 #[tokio::test]
-async fn kafka_ui_3751_numbers_of_any_size_are_published_as_they_are_written() {
+async fn kafka_ui_3751_numbers_are_published_exactly_as_written() {
     let shop = Shop::open().await;
     shop.file(
         "other.type.v1.schema.json",
@@ -40,7 +40,7 @@ async fn kafka_ui_3751_numbers_of_any_size_are_published_as_they_are_written() {
 }
 
 #[tokio::test]
-async fn jsonlines_68_a_byte_order_mark_before_lines_is_passed_over() {
+async fn jsonlines_68_byte_order_marks_before_lines_are_skipped() {
     let shop = Shop::open().await;
     let line = "\u{feff}{\"order_id\":\"o-1\",\"reason\":\"test\"}\r\n";
     let file = shop.file("lines.jsonl", line);
@@ -97,7 +97,7 @@ async fn node_rdkafka_1050_every_build_has_tls_and_scram() {
 }
 
 #[tokio::test]
-async fn claude_code_plugins_260_a_line_break_in_a_failure_forges_no_row() {
+async fn claude_code_plugins_260_a_line_break_forges_no_row() {
     let shop = Shop::open().await;
     let message = "no card\ndlq.payments.shop.orders  forged\u{202e}";
     let headers = [

@@ -28,7 +28,7 @@ async fn topic_and_group(kafka: &SecuredKafka, name: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn who_may_see_nothing_is_told_so_by_every_list() {
+async fn without_permissions_every_list_reports_the_missing_acl() {
     let Some(kafka) = secured_kafka().await else {
         return;
     };
@@ -73,7 +73,7 @@ async fn who_may_see_nothing_is_told_so_by_every_list() {
 }
 
 #[tokio::test]
-async fn who_may_see_some_is_told_that_others_are_left_out() {
+async fn partial_permissions_list_some_and_say_others_are_left_out() {
     let Some(kafka) = secured_kafka().await else {
         return;
     };
@@ -85,7 +85,10 @@ async fn who_may_see_some_is_told_that_others_are_left_out() {
     );
     let (of_unseen, of_dead) = (format!("DESCRIBE GROUP {unseen}"), "DESCRIBE TOPIC dlq.*");
     let rights = [of_topic.as_str(), &of_group, &of_unseen, of_dead];
-    kafka.grant("reader", &rights).await.expect("granted");
+    kafka
+        .grant("reader", &rights)
+        .await
+        .expect("the permission is granted");
 
     let topics = run_as(kafka, "reader", &["topics", "list", "-o", "jsonl"])
         .await
@@ -136,7 +139,10 @@ async fn settings_that_may_not_be_seen_are_no_drift() {
     };
     let (topic, _) = topic_and_group(kafka, "declared").await;
     let right = format!("DESCRIBE TOPIC {topic}");
-    kafka.grant("writer", &[&right]).await.expect("granted");
+    kafka
+        .grant("writer", &[&right])
+        .await
+        .expect("the permission is granted");
     let needed = format!("DESCRIBE_CONFIGS on the topic {topic}");
 
     let described = run_as(kafka, "writer", &["topics", "describe", &topic])
@@ -151,7 +157,7 @@ async fn settings_that_may_not_be_seen_are_no_drift() {
         "name": topic, "partitions": 2, "retention_ms": 604_800_000, "key": "id",
         "producers": [], "consumers": [], "events": [],
     });
-    std::fs::write(file.path(), declaration.to_string()).expect("it can be written");
+    std::fs::write(file.path(), declaration.to_string()).expect("the file is written");
     let path = file.path().to_string_lossy();
     let apply = ["topics", "apply", "--file", &path, "-o", "jsonl"];
     let applied = run_as(kafka, "writer", &apply).await.code(1);
@@ -166,7 +172,7 @@ async fn settings_that_may_not_be_seen_are_no_drift() {
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_exist_is_answered_with_what_was_meant() {
+async fn an_unknown_name_gets_a_suggestion() {
     let Some(kafka) = secured_kafka().await else {
         return;
     };

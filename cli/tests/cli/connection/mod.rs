@@ -9,15 +9,15 @@ use serde_json::json;
 
 /// A file for `--config`, removed with the folder.
 fn config(name: &str, text: &str) -> (tempfile::TempDir, String) {
-    let dir = tempfile::tempdir().expect("a folder for the test");
+    let dir = tempfile::tempdir().expect("a temporary folder is created");
     let path = dir.path().join(name);
-    std::fs::write(&path, text).expect("it can be written");
+    std::fs::write(&path, text).expect("the file is written");
     let path = path.to_string_lossy().into_owned();
     (dir, path)
 }
 
 #[tokio::test]
-async fn the_settings_in_force_are_shown_with_where_each_came_from() {
+async fn config_show_names_the_origin_of_each_setting() {
     let (_dir, path) = config(
         "c.toml",
         "store = \"s.db\"\nbrokers = \"file:1\"\n[kafka]\nclient.id = \"me\"\nsasl.password = \"hunter2\"\n\
@@ -86,7 +86,7 @@ async fn the_settings_in_force_are_shown_with_where_each_came_from() {
 }
 
 #[tokio::test]
-async fn a_file_that_names_no_cluster_is_not_taken_for_localhost() {
+async fn a_config_file_without_brokers_never_means_localhost_silently() {
     let refused = async |name: &str, text: &str, says: &str| {
         let (_dir, path) = config(name, text);
         let run = run(&["topics", "list", "--config", &path]).await.code(2);
@@ -125,8 +125,9 @@ async fn a_file_that_names_no_cluster_is_not_taken_for_localhost() {
     );
 }
 
+/// A command that writes names the cluster.
 #[tokio::test]
-async fn flags_count_before_and_after_the_command_and_the_cluster_is_named() {
+async fn flags_work_before_and_after_the_command() {
     let cluster = Cluster::with_topic(1).await;
     let publish = ["publish", "shop.order-cancelled.v1", "-t", &cluster.topic];
     let data = ["-d", "order_id=o-1", "-d", "reason=r"];
@@ -161,7 +162,7 @@ async fn list(kafka: &SecuredKafka, listener: Listener, properties: &[&str]) -> 
 }
 
 #[tokio::test]
-async fn every_fault_of_tls_is_told_with_what_to_do() {
+async fn every_tls_fault_is_reported_with_advice() {
     let Some(kafka) = secured_kafka().await else {
         return;
     };
@@ -217,7 +218,7 @@ async fn every_fault_of_tls_is_told_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn every_fault_of_a_login_is_told_with_what_to_do() {
+async fn every_login_fault_is_reported_with_advice() {
     let Some(kafka) = secured_kafka().await else {
         return;
     };
@@ -270,7 +271,7 @@ async fn the_systems_authorities_are_trusted_without_a_setting() {
     };
     let address = kafka.address(Listener::SaslTls);
     let secret = tempfile::NamedTempFile::new().expect("a file for the test");
-    std::fs::write(secret.path(), format!("{PASSWORD}\n")).expect("it can be written");
+    std::fs::write(secret.path(), format!("{PASSWORD}\n")).expect("the file is written");
     let mut list = command(&["topics", "list", "--timeout", "6s", "-b", &address]);
     list.env("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
         .env("KAFKA_SASL_MECHANISM", "PLAIN")
@@ -281,7 +282,7 @@ async fn the_systems_authorities_are_trusted_without_a_setting() {
 }
 
 #[tokio::test]
-async fn a_token_file_logs_in_and_its_faults_are_told_with_what_to_do() {
+async fn a_token_file_logs_in_and_faults_give_advice() {
     let Some(kafka) = secured_kafka().await else {
         return;
     };
@@ -336,7 +337,7 @@ async fn a_token_file_logs_in_and_its_faults_are_told_with_what_to_do() {
         ("planted.planted.planted".to_owned(), "no JWT"),
         (String::new(), "is empty"),
     ] {
-        std::fs::write(&path, &text).expect("it can be written");
+        std::fs::write(&path, &text).expect("the file is written");
         let run = check(
             &[&file],
             1,
@@ -346,8 +347,8 @@ async fn a_token_file_logs_in_and_its_faults_are_told_with_what_to_do() {
         assert!(!run.err.contains("planted"), "{}", run.err);
     }
     // What is wrong with it only the broker finds: it is of the future.
-    std::fs::write(&path, SecuredKafka::token("admin", 3000, 3600)).expect("it can be written");
+    std::fs::write(&path, SecuredKafka::token("admin", 3000, 3600)).expect("the file is written");
     check(&[&file], 1, &["invalid_token", "audience"]).await;
-    std::fs::remove_file(&path).expect("it is there");
+    std::fs::remove_file(&path).expect("the file is removed");
     check(&[&file], 1, &[failed, "cannot read", &path]).await;
 }

@@ -60,7 +60,7 @@ async fn publish_families(mailbox: &Mailbox) {
 }
 
 #[tokio::test]
-async fn dead_letters_of_one_cause_are_one_group_that_filters_divide() {
+async fn dead_letters_are_grouped_by_cause_and_filters_select_them() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -182,7 +182,7 @@ async fn dead_letters_of_other_families_are_listed_shown_and_replayed() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_is_shown_whole() {
+async fn a_dead_letter_is_shown_completely() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -222,7 +222,7 @@ async fn a_dead_letter_is_shown_whole() {
         .await
         .code(0)
         .out;
-    let json: Value = serde_json::from_str(&json).expect("JSON");
+    let json: Value = serde_json::from_str(&json).expect("the text is JSON");
     let exported = mailbox
         .run(&["dlq", "export", &mailbox.letters, "-n", "1"])
         .await
@@ -236,7 +236,7 @@ async fn a_dead_letter_is_shown_whole() {
 }
 
 #[tokio::test]
-async fn purge_deletes_the_beginning_of_a_partition_and_says_what_stays() {
+async fn purge_deletes_from_the_start_and_reports_what_stays() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -285,7 +285,7 @@ async fn purge_deletes_the_beginning_of_a_partition_and_says_what_stays() {
 
 /// The replay log knows dead letters by offset, and the new topic has the same offsets.
 #[tokio::test]
-async fn a_recreated_dead_letter_topic_has_no_replayed_dead_letters() {
+async fn dead_letters_of_a_recreated_topic_count_as_not_replayed() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -340,7 +340,7 @@ async fn a_recreated_dead_letter_topic_has_no_replayed_dead_letters() {
 }
 
 #[tokio::test]
-async fn a_purge_spares_a_group_whose_topic_has_the_same_name() {
+async fn purge_spares_dead_letters_of_groups_with_ambiguous_names() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };

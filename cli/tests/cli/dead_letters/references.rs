@@ -37,8 +37,9 @@ async fn publish(mailbox: &Mailbox, count: usize) {
     mailbox.publish(originals.iter().map(refer)).await;
 }
 
+/// A record that is gone is named.
 #[tokio::test]
-async fn originals_are_shown_exported_and_replayed_and_missing_ones_named() {
+async fn referenced_records_are_shown_exported_and_replayed_unless_gone() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -52,7 +53,7 @@ async fn originals_are_shown_exported_and_replayed_and_missing_ones_named() {
 
     let admin = Admin::connect(&mailbox.kafka.config(), Duration::from_secs(30))
         .await
-        .expect("an admin");
+        .expect("the admin client connects");
     let before = BTreeMap::from([(0, 1)]);
     let deleted = admin.delete_records(&mailbox.source, &before).await;
     assert_eq!(deleted.expect("deleted"), before);

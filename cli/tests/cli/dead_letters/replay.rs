@@ -126,7 +126,7 @@ async fn a_dry_run_changes_nothing_and_a_replay_publishes_once() {
 }
 
 #[tokio::test]
-async fn exported_dead_letters_are_edited_and_replayed_as_edited() {
+async fn exported_dead_letters_are_edited_and_replayed_with_a_mark() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -202,7 +202,7 @@ async fn a_replay_killed_twice_and_resumed_publishes_once_in_order() {
 }
 
 #[tokio::test]
-async fn a_killed_replay_that_left_nothing_to_do_is_ended_by_the_next() {
+async fn the_next_replay_ends_a_killed_one_that_was_complete() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -259,7 +259,7 @@ async fn unmark(mailbox: &Mailbox, record: &LogRecord) {
 }
 
 #[tokio::test]
-async fn a_second_replay_waits_for_none_and_a_stopped_one_is_resumed() {
+async fn a_second_replay_is_refused_and_a_stopped_one_resumes() {
     let Some(mailbox) = Mailbox::new(PARTITIONS as i32).await else {
         return;
     };
@@ -310,7 +310,7 @@ async fn consume(mailbox: &Mailbox, fail: bool) -> Vec<Headers> {
     let list = Arc::clone(&seen);
     let router = Router::new().raw(move |record: Record| {
         list.lock()
-            .expect("no panic")
+            .expect("no thread panicked with the lock")
             .push(record.headers().collect());
         async move {
             match fail {
@@ -321,16 +321,17 @@ async fn consume(mailbox: &Mailbox, fail: bool) -> Vec<Headers> {
     });
     let mut settings = ConsumerSettings::new(&mailbox.group, [&mailbox.source]);
     settings.stop_when = StopWhen::UntilEnd;
-    let consumer = Consumer::new(mailbox.kafka.config(), settings, router).expect("settings");
+    let consumer = Consumer::new(mailbox.kafka.config(), settings, router)
+        .expect("the settings of the consumer are valid");
     consumer
         .run(Default::default())
         .await
         .expect("it ends well");
-    std::mem::take(&mut *seen.lock().expect("no panic"))
+    std::mem::take(&mut *seen.lock().expect("no thread panicked with the lock"))
 }
 
 #[tokio::test]
-async fn what_a_consumer_gave_up_comes_back_to_it_with_its_id_and_its_history() {
+async fn a_replayed_record_returns_with_its_id_and_history() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -428,7 +429,7 @@ async fn an_unpublishable_dead_letter_holds_back_only_its_key() {
 }
 
 #[tokio::test]
-async fn dead_letters_without_origin_need_a_destination() {
+async fn dead_letters_without_a_source_need_a_destination() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };

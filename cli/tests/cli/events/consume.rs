@@ -15,7 +15,7 @@ async fn next_line(lines: &mut Lines<BufReader<ChildStdout>>, why: &str) -> Stri
 }
 
 #[tokio::test]
-async fn until_end_shows_every_record_once_in_partition_order_and_ends() {
+async fn until_end_shows_every_record_once_in_partition_order() {
     let cluster = Cluster::with_topic(4).await;
     cluster.publish_orders(orders(500)).await;
     let records = cluster.records(&[]).await;
@@ -40,7 +40,7 @@ async fn an_empty_topic_ends_at_once() {
 }
 
 #[tokio::test]
-async fn the_start_the_count_and_the_format_are_as_in_kcat() {
+async fn start_count_and_format_work_as_in_kcat() {
     let cluster = Cluster::with_topic(1).await;
     cluster.publish_orders(orders(5)).await;
     let check = async |more: &[&str], expected: &str| {
@@ -77,7 +77,7 @@ async fn a_broken_pipe_ends_it_quietly() {
 }
 
 #[tokio::test]
-async fn it_follows_the_topic_until_a_signal_and_says_so_by_its_exit_code() {
+async fn it_follows_until_a_signal_and_exits_with_its_code() {
     let cluster = Cluster::with_topic(1).await;
     for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
         cluster.publish_orders(orders(1)).await;

@@ -64,7 +64,7 @@ async fn with_keep_going_all_valid_lines_are_published_in_order() {
 }
 
 #[tokio::test]
-async fn a_full_event_keeps_its_id_and_can_be_published_again() {
+async fn a_full_event_keeps_its_id_and_may_be_republished() {
     let cluster = Cluster::with_topic(1).await;
     let event = json!({
         "specversion": "1.0", "type": TYPE, "source": "/elsewhere", "id": "e-1",
@@ -86,7 +86,7 @@ async fn a_full_event_keeps_its_id_and_can_be_published_again() {
 }
 
 #[tokio::test]
-async fn fields_make_a_payload_and_the_key_may_come_from_anywhere_in_it() {
+async fn fields_make_a_payload_and_any_field_the_key() {
     let cluster = Cluster::with_topic(1).await;
     let fields = ["-d", "order_id=17", "-d", "reason=late"];
     let mut args = vec!["publish", TYPE, "--topic", &cluster.topic, "-o", "jsonl"];
@@ -99,7 +99,7 @@ async fn fields_make_a_payload_and_the_key_may_come_from_anywhere_in_it() {
 }
 
 #[tokio::test]
-async fn a_missing_topic_is_named_with_the_command_that_creates_it() {
+async fn a_missing_topic_is_named_with_the_command_creating_it() {
     let cluster = Cluster::with_topic(1).await;
     let args = [
         "publish",
@@ -120,7 +120,7 @@ async fn a_missing_topic_is_named_with_the_command_that_creates_it() {
 }
 
 #[tokio::test]
-async fn what_cannot_work_for_any_line_is_a_usage_error() {
+async fn arguments_that_fit_no_line_are_a_usage_error() {
     let cluster = Cluster::with_topic(1).await;
     let check = async |args: &[&str], expected: &str| {
         let run = cluster.run(args, "{}\n").await.code(2);

@@ -20,7 +20,7 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
-async fn a_batch_that_cannot_be_read_is_named_and_other_topics_are_shown() {
+async fn an_unreadable_batch_is_named_and_other_topics_are_shown() {
     let Some(broker) = required(Damageable::start().await) else {
         return;
     };
@@ -59,7 +59,7 @@ async fn a_batch_that_cannot_be_read_is_named_and_other_topics_are_shown() {
     assert!(table.out.contains("unreadable"), "{}", table.out);
 
     // The store knows the group by what it handles of the sound topic.
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a temporary folder is created");
     let path = folder.path().join("store.db");
     handle_all(&kafka.config(), "sound", &path).await;
     commit(kafka, "readers", "torn", 3).await;
@@ -68,7 +68,7 @@ async fn a_batch_that_cannot_be_read_is_named_and_other_topics_are_shown() {
         "audit", "--group", "readers", "--topic", "torn", "--store", &address, "-o", "json",
     ];
     let audited = run_on(kafka, &audit, "").await.code(3);
-    let report: Value = serde_json::from_str(&audited.out).expect("JSON");
+    let report: Value = serde_json::from_str(&audited.out).expect("the text is JSON");
     assert_eq!(report["total"]["records"], 2, "{report}");
     assert_eq!(report["unreadable"]["count"], 1, "{report}");
     assert_eq!(report["unreadable"]["listed"][0]["offset"], 1, "{report}");
@@ -96,7 +96,8 @@ async fn handle_all(kafka: &KafkaConfig, topic: &str, store: &Path) {
         .with_inbox(inbox.expect("a store"));
     let mut settings = ConsumerSettings::new("readers", [topic]);
     settings.stop_when = StopWhen::UntilEnd;
-    let consumer = Consumer::new(kafka.clone(), settings, router).expect("settings");
+    let consumer = Consumer::new(kafka.clone(), settings, router)
+        .expect("the settings of the consumer are valid");
     let report = consumer.run(CancellationToken::new()).await;
     assert_eq!(report.expect("it ends well").settled, 2);
 }

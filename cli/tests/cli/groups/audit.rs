@@ -62,7 +62,9 @@ impl Store {
                 done.expect("it is done").rows_affected()
             }
             Self::Postgres(url) => {
-                let mut store = PgConnection::connect(url).await.expect("a store");
+                let mut store = PgConnection::connect(url)
+                    .await
+                    .expect("the server takes a connection");
                 let done = sqlx::query(sql).execute(&mut store).await;
                 done.expect("it is done").rows_affected()
             }
@@ -100,7 +102,8 @@ impl Member {
                 _ => Ok(()),
             })
             .with_inbox(inbox);
-        let consumer = Consumer::new(mailbox.kafka.config(), settings, router).expect("settings");
+        let consumer = Consumer::new(mailbox.kafka.config(), settings, router)
+            .expect("the settings of the consumer are valid");
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let run = tokio::spawn(async move {
@@ -303,22 +306,27 @@ async fn of_another(mailbox: &Mailbox, store: &Store) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_with_a_sqlite_store_is_proven_and_what_is_taken_or_moved_is_found() {
+async fn sqlite_audit_proves_a_group_and_finds_tampering() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
     let inbox = SqliteInbox::open(&Store::file(&directory), &mailbox.group, "").await;
     let store = Store::Sqlite(directory);
     tell(&mailbox, inbox.expect("a store"), &store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_with_a_postgres_store_is_proven_and_what_is_taken_or_moved_is_found() {
+async fn postgres_audit_proves_a_group_and_finds_tampering() {
     let (Some(mailbox), Some(postgres)) = (Mailbox::new(1).await, postgres().await) else {
         return;
     };
-    let url = postgres.database().await.expect("a database");
-    let inbox = PostgresInbox::open(&url, "").await.expect("a store");
+    let url = postgres
+        .database()
+        .await
+        .expect("the server creates a database");
+    let inbox = PostgresInbox::open(&url, "")
+        .await
+        .expect("the store opens");
     tell(&mailbox, inbox, &Store::Postgres(url)).await;
 }

@@ -58,7 +58,8 @@ impl Shop {
     /// Publishes that many records to a partition.
     async fn publish(&self, partition: i32, records: usize) {
         let settings = PublisherSettings::new("/test");
-        let publisher = Publisher::new(&self.kafka.config(), settings).expect("a publisher");
+        let publisher = Publisher::new(&self.kafka.config(), settings)
+            .expect("the settings of the publisher are valid");
         for number in 0..records {
             let record = OutgoingRecord {
                 topic: self.topic.clone(),
@@ -68,7 +69,10 @@ impl Shop {
                 headers: Headers::new(),
                 timestamp_ms: None,
             };
-            publisher.publish_record(record).await.expect("published");
+            publisher
+                .publish_record(record)
+                .await
+                .expect("the brokers acknowledge the record");
         }
     }
 
@@ -128,7 +132,10 @@ impl Shop {
             timestamp_ms: None,
         };
         let publisher = publisher.expect("a publisher");
-        publisher.publish_record(record).await.expect("written");
+        publisher
+            .publish_record(record)
+            .await
+            .expect("the brokers acknowledge the record");
     }
 }
 
@@ -185,7 +192,7 @@ fn outcomes(run: &Run) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_group_does_what_it_is_told_and_the_history_has_it() {
+async fn a_running_group_obeys_commands_and_its_history_shows_them() {
     let Some(shop) = Shop::new(4).await else {
         return;
     };
@@ -323,7 +330,7 @@ async fn a_running_group_does_what_it_is_told_and_the_history_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_means_nothing_on_this_cluster_is_refused_and_nothing_is_given() {
+async fn impossible_commands_are_refused_and_not_written() {
     let Some(shop) = Shop::new(1).await else {
         return;
     };
@@ -381,25 +388,30 @@ async fn what_means_nothing_on_this_cluster_is_refused_and_nothing_is_given() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_that_does_not_answer_in_time_is_told_by_the_exit_code() {
+async fn an_unanswered_command_is_reported_by_the_exit_code() {
     let Some(shop) = Shop::new(1).await else {
         return;
     };
     let admin = Admin::connect(&shop.kafka.config(), WITHIN)
         .await
-        .expect("connected");
+        .expect("the admin client connects");
     let topic = NewTopic::new(control_topic(&shop.group))
         .with_partitions(1)
         .with_replication(1)
         .with_config(control_topic_config());
-    admin.create_topics(&[topic]).await.expect("created");
+    admin
+        .create_topics(&[topic])
+        .await
+        .expect("the broker creates the topic");
     // A member that knows nothing of commands.
     let client: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", shop.kafka.brokers())
         .set("group.id", &shop.group)
         .create()
         .expect("a consumer");
-    client.subscribe(&[&shop.topic]).expect("subscribed");
+    client
+        .subscribe(&[&shop.topic])
+        .expect("the client subscribes");
     let over = Arc::new(AtomicBool::new(false));
     let polling = {
         let over = Arc::clone(&over);

@@ -65,7 +65,7 @@ impl Member {
         let list = Arc::clone(&handled);
         let handle = Arc::new(move |context: Context, number: usize| {
             let key = String::from_utf8_lossy(context.key().unwrap_or_default()).into_owned();
-            let mut list = list.lock().expect("no panic");
+            let mut list = list.lock().expect("no thread panicked with the lock");
             let handled = (key, number);
             let is_again = list.contains(&handled);
             list.push(handled);
@@ -103,7 +103,8 @@ impl Member {
             settings.assignment = Assignment::Broker;
         }
         settings.retry.park_delays = vec![Duration::from_secs(3_600)];
-        let consumer = Consumer::new(mailbox.kafka.config(), settings, split).expect("settings");
+        let consumer = Consumer::new(mailbox.kafka.config(), settings, split)
+            .expect("the settings of the consumer are valid");
         let stopped = stop.clone();
         let run = tokio::spawn(async move {
             consumer.run(stopped).await.expect("it ends well");
@@ -112,7 +113,10 @@ impl Member {
     }
 
     fn handled(&self) -> Vec<(String, usize)> {
-        self.handled.lock().expect("no panic").clone()
+        self.handled
+            .lock()
+            .expect("no thread panicked with the lock")
+            .clone()
     }
 
     async fn stop(self) {
@@ -176,7 +180,7 @@ fn row<const N: usize>(run: &Run, ty: &str, names: [&str; N]) -> [Value; N] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_with_an_inbox_knows_every_repetition_again_and_no_other_group_sees_one() {
+async fn an_inbox_recognises_every_repetition_and_other_groups_see_none() {
     let Some(mailbox) = Mailbox::new(3).await else {
         return;
     };
@@ -243,7 +247,7 @@ async fn a_group_with_an_inbox_knows_every_repetition_again_and_no_other_group_s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_outside_of_the_inbox_is_named_and_gets_its_repetitions_in_order() {
+async fn a_handler_without_inbox_is_named_and_repeated_in_order() {
     let Some(mailbox) = Mailbox::new(2).await else {
         return;
     };
@@ -312,7 +316,7 @@ async fn keys_that_wait_and_dead_letters_are_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_answered_proves_nothing_and_a_drill_that_is_stopped_says_so() {
+async fn unanswered_repetitions_prove_nothing_and_an_interrupted_drill_says_so() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -404,7 +408,7 @@ async fn a_group_that_answers_nothing_any_more_gets_nothing_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_that_fails_of_repetitions_ends_the_drill_before_all_of_them_are_dead_letters() {
+async fn failing_repetitions_end_the_drill_before_all_are_dead_letters() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -424,7 +428,7 @@ async fn a_handler_that_fails_of_repetitions_ends_the_drill_before_all_of_them_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_without_a_key_that_waits_is_left_out_and_its_neighbours_are_not() {
+async fn a_waiting_keyless_record_is_skipped_its_neighbours_are_not() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -445,7 +449,7 @@ async fn a_record_without_a_key_that_waits_is_left_out_and_its_neighbours_are_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_that_cannot_be_looked_for_are_no_reason_to_repeat_what_died() {
+async fn a_drill_is_refused_without_access_to_dead_letters() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -474,7 +478,7 @@ async fn dead_letters_that_cannot_be_looked_for_are_no_reason_to_repeat_what_die
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_records_are_those_that_the_group_has_settled_last() {
+async fn negative_from_counts_back_from_the_last_settled_records() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };

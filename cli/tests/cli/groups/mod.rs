@@ -77,7 +77,7 @@ async fn lag_counts_what_is_unsettled_and_judges_it() {
 }
 
 #[tokio::test]
-async fn a_group_of_the_newer_protocol_is_listed_with_its_members() {
+async fn kip_848_groups_are_listed_with_their_members() {
     let Some(kafka) = real_kafka().await else {
         return;
     };

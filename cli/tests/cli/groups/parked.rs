@@ -64,7 +64,9 @@ impl Member {
         let list = Arc::clone(&handled);
         let handle = Arc::new(move |key: String, number: usize| {
             let failure = fails(&key, number);
-            list.lock().expect("no panic").push((key, number));
+            list.lock()
+                .expect("no thread panicked with the lock")
+                .push((key, number));
             failure.map_or(Ok(()), Err)
         });
         let handle_event = Arc::clone(&handle);
@@ -78,7 +80,8 @@ impl Member {
                 let key = String::from_utf8_lossy(record.key().expect("a key"));
                 std::future::ready(handle(key.into_owned(), number))
             });
-        let consumer = Consumer::new(mailbox.kafka.config(), settings, router).expect("settings");
+        let consumer = Consumer::new(mailbox.kafka.config(), settings, router)
+            .expect("the settings of the consumer are valid");
         let stopped = stop.clone();
         let run = tokio::spawn(async move {
             consumer.run(stopped).await.expect("it ends well");
@@ -87,7 +90,10 @@ impl Member {
     }
 
     fn handled(&self) -> Vec<(String, usize)> {
-        self.handled.lock().expect("no panic").clone()
+        self.handled
+            .lock()
+            .expect("no thread panicked with the lock")
+            .clone()
     }
 
     /// The numbers of a key in the order in which they were handled.
@@ -127,6 +133,7 @@ async fn reach(mailbox: &Mailbox, topic: &str, records: usize) {
     .await;
 }
 
+/// The dead letters return to their own group only.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_killed_twice_returns_each_dead_letter_once() {
     const COUNT: usize = 10_000;
@@ -186,7 +193,7 @@ async fn a_replay_killed_twice_returns_each_dead_letter_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_held_key_is_listed_and_goes_on_with_the_replay_of_its_dead_letter() {
+async fn a_held_key_is_listed_and_continues_after_its_replay() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -249,7 +256,7 @@ async fn a_held_key_is_listed_and_goes_on_with_the_replay_of_its_dead_letter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_waits_is_released_and_a_record_of_it_dropped_by_command() {
+async fn commands_release_waiting_keys_and_drop_their_records() {
     let Some(mailbox) = Mailbox::new(2).await else {
         return;
     };
@@ -332,7 +339,7 @@ async fn a_key_that_waits_is_released_and_a_record_of_it_dropped_by_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_group_waits_for_because_it_is_down_is_described() {
+async fn describe_shows_the_dependency_that_a_group_waits_for() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };

@@ -29,7 +29,7 @@ struct Case {
 impl Bench {
     async fn new() -> Option<Self> {
         let mailbox = Mailbox::new(1).await?;
-        let folder = tempfile::tempdir().expect("a folder for the test");
+        let folder = tempfile::tempdir().expect("a temporary folder is created");
         let bench = Self { mailbox, folder };
         let mailbox = &bench.mailbox;
         let records = (0..3).map(|number| mailbox.written("k", number, &[]));
@@ -186,7 +186,7 @@ const READERS: [(&str, Change); 2] = [
 
 /// Every command without subcommands, by the files of its manual pages.
 async fn leaves() -> BTreeSet<String> {
-    let folder = tempfile::tempdir().expect("a folder for the test");
+    let folder = tempfile::tempdir().expect("a temporary folder is created");
     let path = folder.path().to_string_lossy().into_owned();
     run(&["man", "--dir", &path]).await.code(0);
     let files = std::fs::read_dir(folder.path()).expect("a folder");
@@ -208,7 +208,7 @@ async fn leaves() -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_exit_code_depends_on_who_reads_and_no_output_is_lost_silently() {
+async fn exit_codes_ignore_the_reader_and_lost_output_is_reported() {
     let Some(bench) = Bench::new().await else {
         return;
     };
@@ -353,7 +353,7 @@ async fn the_names_in_json_are_a_promise() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn check_gives_3_for_what_is_wrong_and_0_without_it() {
+async fn check_exits_with_3_for_problems_and_0_without() {
     let Some(bench) = Bench::new().await else {
         return;
     };
@@ -380,7 +380,7 @@ async fn check_gives_3_for_what_is_wrong_and_0_without_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_is_an_argument_or_a_flag_and_a_missing_partition_is_a_failure() {
+async fn groups_are_arguments_or_flags_and_missing_partitions_fail() {
     let Some(bench) = Bench::new().await else {
         return;
     };
@@ -423,7 +423,7 @@ async fn a_group_is_an_argument_or_a_flag_and_a_missing_partition_is_a_failure()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_gives_a_command_is_never_unknown() {
+async fn a_command_always_names_its_operator() {
     let Some(bench) = Bench::new().await else {
         return;
     };

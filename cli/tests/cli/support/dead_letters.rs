@@ -111,10 +111,16 @@ impl Mailbox {
     /// Publishes records, and returns when all are acknowledged.
     pub(crate) async fn publish(&self, records: impl IntoIterator<Item = OutgoingRecord>) {
         let settings = PublisherSettings::new("/test");
-        let publisher = Publisher::new(&self.kafka.config(), settings).expect("a publisher");
+        let publisher = Publisher::new(&self.kafka.config(), settings)
+            .expect("the settings of the publisher are valid");
         let mut pending = Vec::new();
         for record in records {
-            pending.push(publisher.enqueue_record(record).await.expect("enqueued"));
+            pending.push(
+                publisher
+                    .enqueue_record(record)
+                    .await
+                    .expect("the buffer takes the record"),
+            );
         }
         for receipt in pending {
             receipt.await.expect("acknowledged");
@@ -167,7 +173,7 @@ impl Mailbox {
     pub(crate) async fn read(&self, topic: &str) -> Vec<LogRecord> {
         let (kafka, reading) = (self.kafka.config(), Reading::whole([topic]));
         let read = move || {
-            let mut reader = Reader::open(&kafka, &reading, WITHIN).expect("a reader");
+            let mut reader = Reader::open(&kafka, &reading, WITHIN).expect("the reader opens");
             let mut records = Vec::new();
             while !reader.at_end() {
                 records.extend(reader.next(Duration::from_secs(1)).expect("readable"));
@@ -201,7 +207,7 @@ impl Mailbox {
 /// The number in a record's value.
 pub(crate) fn number_of(record: &LogRecord) -> usize {
     let value = record.value.as_deref().expect("a value");
-    let value: serde_json::Value = serde_json::from_slice(value).expect("JSON");
+    let value: serde_json::Value = serde_json::from_slice(value).expect("the bytes are JSON");
     usize::try_from(value["number"].as_u64().expect("a number")).expect("a small one")
 }
 

@@ -52,7 +52,7 @@ fn a_service_reads_the_topics_that_declare_it() {
 }
 
 #[test]
-fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+fn flags_override_the_file_and_it_overrides_defaults() {
     let (_dir, path) = config(
         "store = \"file.db\"\ndurability = \"process-crash\"\nconcurrency = 7\ndrain_timeout = \"3s\"\ninbox_retention = \"60d\"\nvalidate = false\n\
          [kafka]\n\"session.timeout.ms\" = \"9000\"",
@@ -108,7 +108,7 @@ fn a_bounded_run_ends_at_the_end_or_when_idle() {
 }
 
 #[test]
-fn what_cannot_be_used_is_refused_by_name() {
+fn unusable_options_are_refused_by_name() {
     let (_dir, path) = config("drain_timeout = \"soon\"");
     let (_other, retention) = config("inbox_retention = \"for ever\"");
     for (arguments, expected) in [
@@ -135,7 +135,7 @@ fn what_cannot_be_used_is_refused_by_name() {
 }
 
 #[test]
-fn the_brokers_assign_where_a_flag_or_the_file_says_so() {
+fn a_flag_or_the_file_selects_the_group_protocol() {
     let check = |arguments: &[&str], expected| {
         let settings = settings("payments", arguments).unwrap();
         assert_eq!(settings.consumer.assignment, expected, "{arguments:?}");
@@ -150,8 +150,9 @@ fn the_brokers_assign_where_a_flag_or_the_file_says_so() {
     );
 }
 
+/// Given by the command line or by the file.
 #[test]
-fn an_admin_port_alone_is_this_machines_on_the_command_line_and_in_the_file() {
+fn an_admin_port_alone_binds_to_localhost() {
     let (_dir, path) = config("admin = \"9464\"");
     let file = settings("payments", &["--config", &path]).unwrap();
     assert_eq!(file.admin, Some(([127, 0, 0, 1], 9464).into()));

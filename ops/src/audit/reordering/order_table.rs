@@ -138,8 +138,9 @@ mod tests {
         }
     }
 
+    /// Equal times are in order.
     #[test]
-    fn a_completion_before_that_of_an_earlier_record_is_told_and_an_equal_one_is_not() {
+    fn a_later_record_completed_before_an_earlier_is_found() {
         let mut table = OrderTable::new(0, 10);
         let last = |offset, at_ms| {
             Some(Last {

@@ -68,7 +68,7 @@ fn offsets(findings: &super::Findings) -> Vec<i64> {
 }
 
 #[test]
-fn each_end_proves_a_record_and_a_record_without_one_is_missing() {
+fn each_end_proves_a_record_and_no_end_means_missing() {
     let mut world = World::default();
     for offset in 0..7 {
         world.stands(event("a", offset));
@@ -91,7 +91,7 @@ fn each_end_proves_a_record_and_a_record_without_one_is_missing() {
 }
 
 #[test]
-fn what_the_group_has_not_committed_is_lag() {
+fn records_above_the_committed_offset_are_lag() {
     let mut world = World::default();
     for offset in 0..5 {
         world.stands(event("a", offset));
@@ -104,7 +104,7 @@ fn what_the_group_has_not_committed_is_lag() {
 }
 
 #[test]
-fn a_record_that_is_no_event_is_known_by_its_place_and_never_ignored() {
+fn a_non_event_is_identified_by_position_and_never_ignored() {
     let mut world = World::default();
     for offset in 0..2 {
         world.stands(Record::raw().at(0, offset));
@@ -121,7 +121,7 @@ fn a_record_that_is_no_event_is_known_by_its_place_and_never_ignored() {
 }
 
 #[test]
-fn an_event_that_a_fallback_handler_took_is_known_by_its_place() {
+fn an_event_of_a_fallback_handler_is_identified_by_position() {
     let mut world = World::default();
     for offset in 0..2 {
         world.stands(event("a", offset));
@@ -137,7 +137,7 @@ fn an_event_that_a_fallback_handler_took_is_known_by_its_place() {
 }
 
 #[test]
-fn a_type_is_handled_if_it_was_said_so_or_any_record_of_it_failed() {
+fn a_type_is_handled_if_declared_or_if_one_failed() {
     let with = |change: &dyn Fn(&mut World), settings: AuditSettings| {
         let mut world = World::default();
         for offset in 0..3 {
@@ -166,7 +166,7 @@ fn a_type_is_handled_if_it_was_said_so_or_any_record_of_it_failed() {
 }
 
 #[test]
-fn an_effect_and_a_letter_that_was_never_replayed_contradict_each_other() {
+fn an_effect_and_an_unreplayed_dead_letter_contradict_each_other() {
     let mut world = World::default();
     for offset in 0..4 {
         world.stands(event("a", offset));
@@ -189,7 +189,7 @@ fn an_effect_and_a_letter_that_was_never_replayed_contradict_each_other() {
 }
 
 #[test]
-fn another_event_of_a_completed_id_has_no_effect_unless_it_is_put_aside() {
+fn a_reused_id_is_found_unless_it_was_dead_lettered() {
     let mut world = World::default();
     let again = |offset| event("a", 0).at(0, offset);
     let others = [again(1).saying("1"), again(2).saying("2"), again(3)];
@@ -230,7 +230,7 @@ fn an_event_that_two_handlers_completed_is_doubled() {
 }
 
 #[test]
-fn effects_of_a_key_come_in_the_order_of_the_log_but_for_replays_and_copies() {
+fn effects_follow_log_order_per_key_except_replays_and_copies() {
     let at = |times: &[(&str, i64)]| {
         let mut world = World::default();
         for (offset, (key, at_ms)) in (0..).zip(times) {
@@ -263,7 +263,7 @@ fn effects_of_a_key_come_in_the_order_of_the_log_but_for_replays_and_copies() {
 }
 
 #[test]
-fn a_letter_or_a_parked_record_counts_for_its_own_group_topic_and_event_only() {
+fn ends_count_for_their_own_group_topic_and_event_only() {
     let check = |change: &dyn Fn(&mut World), missing: &[i64]| {
         let mut world = World::default();
         world.stands(event("a", 0));
@@ -292,7 +292,7 @@ fn a_letter_or_a_parked_record_counts_for_its_own_group_topic_and_event_only() {
 }
 
 #[test]
-fn what_is_handled_while_the_audit_looks_is_not_missing() {
+fn records_handled_during_the_audit_are_not_missing() {
     let mut world = World::default();
     world.stands(event("a", 0));
     world.stands(event("a", 1));
@@ -332,7 +332,7 @@ fn only_the_first_findings_are_listed_and_all_are_counted() {
 /// The fingerprints decide which key the first pass covers. In one of the two orders it is the
 /// second key.
 #[test]
-fn what_is_found_of_a_key_before_its_pass_ends_is_not_found_again_in_the_next() {
+fn findings_of_one_pass_are_not_repeated_in_the_next() {
     for keys in [["a", "b"], ["b", "a"]] {
         let mut world = World::default();
         for (offset, at_ms) in [(0, 9), (1, 8), (2, 9), (3, 7)] {

@@ -605,7 +605,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn an_audit_with_hardly_any_memory_finds_what_a_model_finds_that_remembers_everything(
+    fn an_audit_with_little_memory_agrees_with_a_full_model(
         steps in steps(),
         from in 0..20_i64,
         lag in 0..20_i64,

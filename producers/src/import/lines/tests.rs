@@ -44,7 +44,7 @@ fn lines_end_at_any_line_break_or_at_the_end() {
 }
 
 #[test]
-fn a_quoted_field_keeps_its_line_breaks_and_its_row_ends_behind_it() {
+fn a_row_continues_over_the_line_breaks_of_quoted_fields() {
     check(
         b"a,\"b\nc\"\nd,e\n",
         &[(1, 2, bytes(b"a,\"b\nc\"")), (3, 3, bytes(b"d,e"))],
@@ -61,7 +61,7 @@ fn a_quoted_field_keeps_its_line_breaks_and_its_row_ends_behind_it() {
 }
 
 #[test]
-fn quotes_that_leave_the_end_of_a_row_unknown_are_reported() {
+fn quotes_that_hide_the_end_of_a_row_are_reported() {
     let check = |input: &[u8], expected| {
         let content = read(Format::Csv, input)[0].content.clone();
         assert_eq!(content, Content::Misquoted(expected));
@@ -101,7 +101,7 @@ fn a_row_is_the_same_whatever_the_reads_return() {
 }
 
 #[test]
-fn a_first_line_of_excels_says_what_separates_the_fields() {
+fn a_first_line_of_excel_declares_the_delimiter() {
     let check = |input: &[u8], given, expected: &[(u64, u8, &str)]| {
         let mut lines = Lines::after(input, Format::Csv, given, At::default());
         for (number, delimiter, content) in expected {
@@ -127,7 +127,7 @@ fn a_first_line_of_excels_says_what_separates_the_fields() {
 }
 
 #[test]
-fn utf16_is_refused_with_what_to_do() {
+fn utf16_is_refused_with_advice() {
     for mark in UTF16_MARKS.into_iter().chain([&b"o\0r\0"[..], b"\0o\0r"]) {
         let mut lines = Lines::after(mark, Format::Csv, None, At::default());
         let error = lines.next().expect_err("not UTF-8");
@@ -136,7 +136,7 @@ fn utf16_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn a_line_that_is_too_long_is_skipped_and_the_next_one_is_read() {
+fn an_overlong_line_is_skipped_and_the_next_is_read() {
     let mut input = vec![b'x'; 3 * LINE_BYTES_MAX];
     input.extend_from_slice(b"\nnext\n");
     let lines = read(Format::Csv, &input);
@@ -156,7 +156,7 @@ fn the_longest_line_allowed_is_kept() {
 }
 
 #[test]
-fn reading_on_from_where_a_row_ended_gives_the_rest_with_its_numbers() {
+fn reading_resumes_after_a_row_with_the_right_numbers() {
     let input = b"first\r\n\"sec\nond\"\rthird\n";
     let whole = read(Format::Csv, input);
     for ended in 0..whole.len() - 1 {

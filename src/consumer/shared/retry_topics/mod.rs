@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parked_records_leave_room_for_the_others_by_count_and_by_bytes() {
+    fn parked_records_leave_room_for_others_in_records_and_bytes() {
         let (settings, topics) = (ConsumerSettings::new("g", ["t"]), RetryTopics::default());
         let most = topics.room(&settings, 0);
         assert!(most > 0 && most <= settings.in_flight_records_max() / 2);

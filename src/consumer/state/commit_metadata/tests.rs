@@ -69,7 +69,7 @@ fn metadata_of_another_group_topic_partition_or_offset_is_ignored() {
 }
 
 #[test]
-fn an_offset_that_somebody_set_keeps_its_topic_and_nothing_settled() {
+fn an_offset_set_by_hand_keeps_only_the_topic_id() {
     let decoded = decode(TAG, 6, text(5, 9, &[5..6]).as_bytes());
     assert!(decoded.settled_above.is_empty());
     assert_eq!(decoded.topic_id, LOG.topic_id);

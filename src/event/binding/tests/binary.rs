@@ -3,9 +3,9 @@
 use super::*;
 
 #[test]
-fn binary_mode_puts_attributes_into_headers_and_the_payload_into_the_value() {
+fn binary_mode_writes_attributes_to_headers_and_payload_to_value() {
     let event = full_event();
-    let record = encode(&event, ContentMode::Binary, None).expect("encodes");
+    let record = encode(&event, ContentMode::Binary, None).expect("the event can be encoded");
 
     let written: Vec<_> = record
         .headers
@@ -40,12 +40,12 @@ fn binary_mode_puts_attributes_into_headers_and_the_payload_into_the_value() {
 }
 
 #[test]
-fn a_payload_that_is_a_cloud_event_is_written_in_structured_mode_only() {
+fn a_payload_that_is_a_cloudevent_requires_structured_mode() {
     let mut event = full_event();
     event.attributes.datacontenttype = Some("Application/CloudEvents+json".to_owned());
     let error = encode(&event, ContentMode::Binary, None).expect_err("ambiguous");
     assert!(error.to_string().contains("structured mode"), "{error}");
-    let record = encode(&event, ContentMode::Structured, None).expect("encodes");
+    let record = encode(&event, ContentMode::Structured, None).expect("the event can be encoded");
     let envelope = decode(record.headers.iter(), record.value.as_deref()).expect("an event");
     assert_eq!(envelope.attributes, event.attributes);
 }
@@ -63,7 +63,7 @@ pub(super) fn binary_with(others: &[(&str, Option<&[u8]>)]) -> Headers {
 }
 
 #[test]
-fn malformed_binary_events_say_which_attribute_is_wrong() {
+fn errors_of_malformed_binary_events_name_the_attribute() {
     let rows: [(&str, &[u8], &str, &str); 9] = [
         ("ce_specversion", b"0.3", "specversion", "only 1.0"),
         ("ce_specversion", b"1.0 ", "specversion", "only 1.0"),
@@ -119,14 +119,14 @@ fn an_optional_header_never_costs_a_binary_event() {
 }
 
 #[test]
-fn a_time_that_no_instant_holds_is_written_as_it_was_read() {
+fn an_unrepresentable_time_is_written_as_it_was_read() {
     let text = "9999-12-31T23:59:59.9999999Z";
     let headers = binary_with(&[("ce_time", Some(text.as_bytes()))]);
     let read = decode(headers.iter(), Some(b"{}")).expect("an event");
     let mut event = full_event();
     event.attributes = read.attributes.clone();
     for mode in [ContentMode::Binary, ContentMode::Structured] {
-        let record = encode(&event, mode, None).expect("encodes");
+        let record = encode(&event, mode, None).expect("the event can be encoded");
         let again = decode(record.headers.iter(), record.value.as_deref()).expect("an event");
         assert_eq!(again.attributes, read.attributes);
     }

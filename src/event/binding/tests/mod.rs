@@ -59,12 +59,12 @@ fn the_trace_of_the_hop_is_written_as_plain_headers() {
     let mut trace = TraceContext::root();
     trace.tracestate = Some("vendor=1".to_owned());
     for mode in [ContentMode::Binary, ContentMode::Structured] {
-        let record = encode(&full_event(), mode, Some(&trace)).expect("encodes");
+        let record = encode(&full_event(), mode, Some(&trace)).expect("the event can be encoded");
         assert_eq!(
             TraceContext::from_headers(record.headers.iter()),
             Some(trace.clone())
         );
-        let without = encode(&full_event(), mode, None).expect("encodes");
+        let without = encode(&full_event(), mode, None).expect("the event can be encoded");
         assert_eq!(TraceContext::from_headers(without.headers.iter()), None);
     }
 }
@@ -91,7 +91,7 @@ fn attributes_that_no_reader_could_take_back_are_not_written() {
 }
 
 #[test]
-fn an_event_known_at_run_time_keeps_its_payload_to_the_letter() {
+fn an_untyped_event_keeps_its_payload_byte_for_byte() {
     let payload = r#"{"z":1.10,"a":340282366920938463463374607431768211456,"b":[1e3, -0.0]}"#;
     let event = JsonEvent {
         attributes: full_event().attributes,
@@ -100,7 +100,7 @@ fn an_event_known_at_run_time_keeps_its_payload_to_the_letter() {
         data: RawValue::from_string(payload.to_owned()).expect("is JSON"),
     };
     for mode in [ContentMode::Binary, ContentMode::Structured] {
-        let record = encode_json(&event, mode, None).expect("encodes");
+        let record = encode_json(&event, mode, None).expect("the event can be encoded");
         let envelope = decode(record.headers.iter(), record.value.as_deref()).expect("decodes");
         assert_eq!(envelope.data.as_deref(), Some(payload.as_bytes()));
     }
@@ -115,7 +115,7 @@ fn extend(attributes: &mut Attributes, name: &str) {
 }
 
 #[test]
-fn an_event_known_at_run_time_is_written_like_a_typed_one() {
+fn an_untyped_event_is_written_like_a_typed_one() {
     let event = full_event();
     let untyped = JsonEvent {
         attributes: event.attributes.clone(),
@@ -128,13 +128,13 @@ fn an_event_known_at_run_time_is_written_like_a_typed_one() {
     };
     let trace = TraceContext::root();
     for mode in [ContentMode::Binary, ContentMode::Structured] {
-        let typed = encode(&event, mode, Some(&trace)).expect("encodes");
-        let record = encode_json(&untyped, mode, Some(&trace)).expect("encodes");
+        let typed = encode(&event, mode, Some(&trace)).expect("the event can be encoded");
+        let record = encode_json(&untyped, mode, Some(&trace)).expect("the event can be encoded");
         assert_eq!((&record.topic, &record.key), (&typed.topic, &typed.key));
         assert_eq!(record.headers, typed.headers);
         let value = |record: &OutgoingRecord| -> serde_json::Value {
             let bytes = record.value.as_deref().expect("has a value");
-            serde_json::from_slice(bytes).expect("is JSON")
+            serde_json::from_slice(bytes).expect("the bytes are JSON")
         };
         assert_eq!(value(&record), value(&typed));
     }

@@ -81,10 +81,11 @@ proptest! {
     ) {
         let mode = if structured { ContentMode::Structured } else { ContentMode::Binary };
         let event = Event { attributes, data: Payload { name, count } };
-        let record = encode(&event, mode, None).expect("encodes");
+        let record = encode(&event, mode, None).expect("the event can be encoded");
         let envelope = decode(record.headers.iter(), record.value.as_deref()).expect("an event");
         prop_assert_eq!(envelope.attributes, event.attributes);
-        let data: Payload = serde_json::from_slice(&envelope.data.expect("has data")).expect("JSON");
+        let data: Payload = serde_json::from_slice(&envelope.data.expect("has data"))
+            .expect("the bytes are JSON");
         prop_assert_eq!(data, event.data);
     }
 

@@ -151,7 +151,7 @@ fn events_of_every_sdk_are_read() {
             let found = envelope.data.as_deref();
             if record.event == "json" {
                 let parse = |data: Option<&[u8]>| -> Value {
-                    serde_json::from_slice(data.expect("data")).expect("JSON")
+                    serde_json::from_slice(data.expect("data")).expect("the bytes are JSON")
                 };
                 assert_eq!(parse(found), parse(data.as_deref()), "{name}");
             } else {
@@ -164,7 +164,7 @@ fn events_of_every_sdk_are_read() {
 }
 
 #[test]
-fn events_of_the_dotnet_sdk_are_read_although_it_writes_attributes_twice() {
+fn dotnet_sdk_events_with_doubled_attributes_are_read() {
     for record in written(SDKS[5].1) {
         let is_structured = record.mode == "structured";
         let envelope = decode(record.headers.iter(), record.value.as_deref()).expect("an event");
@@ -192,7 +192,7 @@ fn events_of_the_dotnet_sdk_are_read_although_it_writes_attributes_twice() {
 /// A structured event without a header that marks it, as of the Python SDK before 2.0, is an event
 /// for a reader that asks for its type.
 #[test]
-fn an_event_that_no_header_marks_is_raw_to_those_who_do_not_ask_for_it() {
+fn an_unmarked_event_is_raw_unless_its_type_is_requested() {
     let value = br#" {"specversion":"1.0","id":"1","source":"/s","type":"t","data":{}}"#;
     let none = Headers::new();
     let read =
@@ -225,7 +225,7 @@ fn an_event_that_no_header_marks_is_raw_to_those_who_do_not_ask_for_it() {
 #[test]
 fn events_of_ours_are_those_that_the_sdks_read() {
     let (attributes, data) = given("json");
-    let data = String::from_utf8(data.expect("data").to_vec()).expect("text");
+    let data = String::from_utf8(data.expect("data").to_vec()).expect("the bytes are UTF-8");
     let event = JsonEvent {
         attributes,
         topic: "orders".to_owned(),
@@ -238,7 +238,7 @@ fn events_of_ours_are_those_that_the_sdks_read() {
         (ContentMode::Binary, "binary"),
         (ContentMode::Structured, "structured"),
     ] {
-        let record = encode_json(&event, mode, None).expect("encodes");
+        let record = encode_json(&event, mode, None).expect("the event can be encoded");
         let written = expected.next().expect("a record");
         assert_eq!(written.mode, name);
         assert_eq!(written.headers, record.headers, "{name}");

@@ -7,14 +7,15 @@ use serde_json::{Value, json};
 #[test]
 fn structured_mode_puts_all_into_one_json_object() {
     let event = full_event();
-    let record = encode(&event, ContentMode::Structured, None).expect("encodes");
+    let record = encode(&event, ContentMode::Structured, None).expect("the event can be encoded");
 
     let content_type = b"application/cloudevents+json; charset=UTF-8";
     assert_eq!(
         record.headers,
         headers(&[("content-type", Some(content_type))])
     );
-    let value: Value = serde_json::from_slice(&record.value.expect("has a value")).expect("JSON");
+    let value: Value =
+        serde_json::from_slice(&record.value.expect("has a value")).expect("the bytes are JSON");
     let expected = json!({
         "specversion": "1.0",
         "id": event.attributes.id,
@@ -74,7 +75,7 @@ fn the_content_type_tells_the_modes_apart() {
 }
 
 #[test]
-fn the_payload_of_a_structured_event_is_handed_on_as_it_came() {
+fn a_structured_events_payload_is_passed_on_unchanged() {
     let rows: [(&str, Option<&[u8]>); 15] = [
         (
             r#""data":{"n": 12345678901234567890123.10}"#,
@@ -166,7 +167,7 @@ fn extend_with(attributes: &mut Attributes, value: &str) {
 }
 
 #[test]
-fn malformed_structured_events_say_what_is_wrong_and_not_what_was_sent() {
+fn errors_of_malformed_structured_events_show_no_content() {
     let rows = [
         ("", "not JSON (line 1, column 0)"),
         (r#"{"id":"secret""#, "not JSON"),

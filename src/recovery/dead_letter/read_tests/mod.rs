@@ -201,7 +201,7 @@ fn a_dead_letter_of_springs_retry_topics_is_read() {
 }
 
 #[test]
-fn of_both_of_springs_recoverers_the_one_that_came_last_counts() {
+fn the_later_of_springs_two_recoverers_counts() {
     let later: &[(&str, &[u8])] = &[
         ("kafka_dlt-original-topic", b"orders-dlt"),
         ("kafka_dlt-exception-fqcn", b"java.net.ConnectException"),
@@ -218,7 +218,7 @@ fn of_both_of_springs_recoverers_the_one_that_came_last_counts() {
 /// Dead letters of Kafka's share groups have none of the record's headers, and by default neither
 /// key nor value.
 #[test]
-fn a_dead_letter_of_a_share_group_is_bare_and_one_of_ours_is_not() {
+fn share_groups_dead_letters_are_bare_and_ours_are_not() {
     let of_kafka: Vec<_> = OURS
         .iter()
         .copied()
@@ -290,7 +290,7 @@ fn numbers_that_cannot_be_are_left_out_and_counts_clamped() {
 }
 
 #[test]
-fn a_topic_is_only_what_can_be_one_and_a_time_only_what_is_one() {
+fn invalid_topics_and_times_are_ignored() {
     for bad in [&b""[..], b"a b", b"\xff", b"..", b"../etc", &[b'x'; 250]] {
         assert_eq!(read(&[("__dlq.errors.topic", bad)]).topic, None);
     }

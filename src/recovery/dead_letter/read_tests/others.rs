@@ -71,7 +71,7 @@ fn a_dead_letter_of_smallrye_is_read() {
 
 /// Names as in the strategies of Karafka.
 #[test]
-fn a_dead_letter_of_karafka_is_read_and_its_key_is_the_records() {
+fn a_karafka_dead_letter_is_read_with_its_records_key() {
     for family in ["source", "original"] {
         let names = [
             "topic",
@@ -144,7 +144,7 @@ fn dead_letters_of_watermill_and_laravel_are_read() {
 /// Words that an application may use as well are failure headers only in dead letters of the family
 /// that uses them.
 #[test]
-fn a_familys_own_words_are_failure_headers_in_its_dead_letters_only() {
+fn family_specific_names_are_failure_headers_in_that_family_only() {
     let check = |headers: &[(&str, &[u8])], name: &str, expected| {
         let letter = read(headers);
         assert_eq!(

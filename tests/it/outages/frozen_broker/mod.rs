@@ -169,7 +169,12 @@ async fn publish(case: &Case, publisher: &Publisher, kind: &str, freeze: usize) 
             partition: Some(partition),
             ..case.record(Some(&key), format!("{kind} {freeze}"))
         };
-        pending.push(publisher.enqueue_record(record).await.expect("enqueued"));
+        pending.push(
+            publisher
+                .enqueue_record(record)
+                .await
+                .expect("the buffer takes the record"),
+        );
     }
     for receipt in pending {
         receipt.await.expect("acknowledged");
@@ -289,22 +294,22 @@ async fn freeze_again_and_again(plan: &Plan) {
     };
     let mut world = World::start(&cluster, cluster.brokers(), GROUPS, plan.clients).await;
     for seconds in plan.freezes_s {
-        cluster.freeze().await.expect("frozen");
+        cluster.freeze().await.expect("the server freezes");
         tokio::time::sleep(Duration::from_secs(*seconds)).await;
-        cluster.thaw().await.expect("thawed");
+        cluster.thaw().await.expect("the server thaws");
         world.recovers(&format!("frozen for {seconds} s")).await;
     }
     world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_member_is_at_work_again_after_the_only_broker_stood_still() {
+async fn every_member_recovers_after_the_only_broker_froze() {
     freeze_again_and_again(&SHORT).await;
 }
 
 /// It takes 11 minutes.
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_long_freezes_of_the_only_broker_leave_every_member_at_work() {
+async fn ten_long_freezes_leave_every_member_at_work() {
     if std::env::var_os("EVENKEEL_LONG_TESTS").is_none() {
         return;
     }
@@ -313,7 +318,7 @@ async fn ten_long_freezes_of_the_only_broker_leave_every_member_at_work() {
 
 /// How long a real broker is fenced after it stood still is a matter of chance, and mostly of milliseconds.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_member_is_at_work_again_after_a_fenced_broker_named_no_brokers() {
+async fn every_member_recovers_from_a_fenced_broker_naming_no_brokers() {
     let way = Way::new().expect("a free port");
     let advertised = format!("PLAINTEXT://{}", way.address());
     let settings = [

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_becomes_an_event_with_the_declared_topic_and_key() {
+    fn a_payload_becomes_an_event_with_declared_topic_and_key() {
         let draft = drafter().draft(text(payload())).unwrap();
         assert_eq!(draft.topic, "shop.orders");
         assert_eq!(draft.key.as_deref(), Some(&b"o-1"[..]));
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_published_is_refused_with_the_reason() {
+    fn unpublishable_input_is_refused_with_the_reason() {
         let check = |drafter: Drafter, input: Value, expected: &str| {
             let reason = drafter.draft(text(input)).unwrap_err();
             assert!(reason.contains(expected), "{reason}");

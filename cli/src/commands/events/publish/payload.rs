@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_becomes_what_the_schema_says() {
+    fn a_field_gets_the_type_of_its_schema() {
         let check = |field: &str, expected: Value| {
             let payload = from_fields(&catalogue(), "t.v1", &[field.to_owned()]).unwrap();
             let payload: Value = serde_json::from_str(payload.get()).unwrap();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pointer_finds_the_text_that_stands_there() {
+    fn a_pointer_finds_the_text_at_its_place() {
         let text = parse(br#"{"a/b":{"~":[1, 23958446825181076828]},"\u0061":"x"}"#).unwrap();
         let check = |pointer, expected| assert_eq!(at(&text, pointer).map(RawValue::get), expected);
         check("", Some(text.get()));

@@ -160,7 +160,7 @@ async fn springs_non_blocking_retries_are_listed_shown_and_replayed() {
 }
 
 #[tokio::test]
-async fn dead_letters_of_kafka_streams_are_listed_and_replayed() {
+async fn kafka_streams_dead_letters_are_listed_and_replayed() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -212,8 +212,9 @@ async fn dead_letters_of_share_groups_are_replayed_with_their_records() {
     }
 }
 
+/// Without it, the dead letter is not replayed.
 #[tokio::test]
-async fn a_share_groups_empty_dead_letter_without_record_is_not_replayed() {
+async fn an_empty_share_group_dead_letter_needs_its_record() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
@@ -223,7 +224,7 @@ async fn a_share_groups_empty_dead_letter_without_record_is_not_replayed() {
         .await;
     let admin = Admin::connect(&mailbox.kafka.config(), Duration::from_secs(30))
         .await
-        .expect("an admin");
+        .expect("the admin client connects");
     let deleted = admin
         .delete_records(&mailbox.source, &BTreeMap::from([(0, 1)]))
         .await;
@@ -242,7 +243,7 @@ async fn a_share_groups_empty_dead_letter_without_record_is_not_replayed() {
 
 /// A dead letter with key and value is replayed without headers if its record is gone.
 #[tokio::test]
-async fn a_share_groups_copied_dead_letter_is_replayed_without_its_record() {
+async fn copied_share_group_dead_letters_are_replayed_without_their_records() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };

@@ -132,7 +132,8 @@ async fn springs_listener_reads_a_dead_letter_of_evenkeel() {
     settings.stop_when = StopWhen::UntilEnd;
     let router =
         Router::new().raw(async |_: Record| Err::<(), _>(HandlerError::permanent("no card")));
-    let consumer = Consumer::new(mailbox.kafka.config(), settings, router).expect("settings");
+    let consumer = Consumer::new(mailbox.kafka.config(), settings, router)
+        .expect("the settings of the consumer are valid");
     let report = consumer.run(Default::default()).await.expect("a run");
     assert_eq!(report.dead_letters, 1);
 
