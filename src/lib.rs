@@ -125,7 +125,7 @@
 //!
 //! - [`event`]: the envelope: CloudEvents 1.0 in Kafka records, in both content modes
 //! - [`signals`]: SIGTERM and SIGINT as requests to stop
-//! - [`schema`]: the catalogue of event types, from JSON Schema documents
+//! - [`schema`]: the catalogue of event types, and the validation of payloads
 //! - [`telemetry`]: metrics, health, trace spans and, with the feature `daemon`, logs and the admin
 //!   server
 //! - [`kafka`]: connection settings, admin requests, reading without a group
@@ -136,8 +136,7 @@
 //! - [`recovery`]: policies for failed records: retries, the retry topic, dead letters, breakers
 //! - [`handler`]: handlers, their context, the router, outcomes and errors
 //! - [`consumer`]: a member of a consumer group
-//! - [`audit`]: checks from log and store that every event was handled once and in order
-//! - `testing`: a Kafka, PostgreSQL or Redis found or started for tests
+//! - `testing`: a Kafka, PostgreSQL or Redis found or started for development and tests
 //!
 //! # Guarantees
 //! - An offset is committed only when every record at or below it is settled: handled, a known
@@ -169,8 +168,10 @@
 //! | `redis` | `RedisInbox`, by leases: effects beside it are at least once |
 //! | `daemon` | `telemetry::daemon`: logs, signals, /livez, /readyz and /metrics |
 //! | `config-file` | how to reach Kafka from TOML and `.properties` files, as the tool and the shop do |
+//! | `json-schema` | payloads are validated against JSON Schema: [`schema::Catalogue`] compiles its documents, and publishers, outboxes and routers accept it |
 //! | `reqwest` | the default classifier knows that client's errors |
-//! | `testing` | `testing`: a Kafka, a PostgreSQL or a Redis for tests, also those of other crates; drills |
+//! | `dev-kafka` | `testing::TestKafka` and `testing::dev`: a Kafka found or started for development |
+//! | `testing` | `testing`: besides `dev-kafka`, a PostgreSQL or a Redis for tests, also those of other crates; drills; suites that stores must pass |
 //! | `dynamic-linking` | the system's librdkafka instead of the bundled one |
 //!
 //! With `sqlite` or `postgres` the crate whose types handlers see is re-exported as
@@ -186,7 +187,6 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-pub mod audit;
 pub mod consumer;
 pub mod control;
 mod durations;
@@ -209,7 +209,7 @@ mod store_address;
 pub mod telemetry;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use sqlx;
-#[cfg(feature = "testing")]
+#[cfg(feature = "dev-kafka")]
 pub mod testing;
 
 pub use consumer::{Consumer, ConsumerSettings};

@@ -17,8 +17,8 @@ pub(crate) struct Report {
     pub(crate) acknowledged: u64,
     /// Number of distinct events with an effect, by service.
     pub(crate) effects: BTreeMap<String, u64>,
-    /// Number of records whose end the library's audit proved, counted in every group that reads
-    /// them.
+    /// Number of records whose end the audit of `evenkeel-ops` proved, counted in every group that
+    /// reads them.
     pub(crate) proven: u64,
     /// Number of second appearances on a topic without a second effect.
     pub(crate) duplicates_suppressed: u64,

@@ -6,6 +6,7 @@
 //! | [`dead_letters`] | list, select, read, restore and purge dead letters, and replay them |
 //! | [`waiting_keys`] | keys whose records wait in a group's retry topics |
 //! | [`groups`] | lag, health, commands to a running group and its own topics |
+//! | [`audit`] | prove from log and store that every event of a topic reached its end in a group |
 //! | [`drills`] | deliver settled events to a group once more, and judge its handlers |
 //!
 //! An operation takes a [`Cluster`], or an admin client if that is sufficient. A cancellation token
@@ -48,6 +49,7 @@
 //! # }
 //! ```
 
+pub mod audit;
 mod blocking;
 pub mod cluster;
 pub mod dead_letters;

@@ -12,7 +12,6 @@
 //! assert_eq!(code(&error.context("pausing payments")), NO_ANSWER);
 //! ```
 
-use evenkeel::audit::AuditError;
 use evenkeel::consumer::ConsumerError;
 use evenkeel::inbox::InboxError;
 use evenkeel::kafka::{ConfigError, KafkaError};
@@ -177,14 +176,7 @@ fn code_of(cause: &(dyn Error + 'static)) -> Option<u8> {
             _ => None,
         };
     }
-    // The messages of these two are those of their causes, so the chain skips the causes.
-    if let Some(error) = cause.downcast_ref::<AuditError>() {
-        return match error {
-            AuditError::Kafka(error) => code_of_kafka(error),
-            AuditError::Store(error) => code_of(error),
-            _ => None,
-        };
-    }
+    // Its messages are those of its causes, so the chain skips the causes.
     match cause.downcast_ref::<ConsumerError>()? {
         ConsumerError::Config(_) => Some(USAGE),
         ConsumerError::Kafka(error) => code_of_kafka(error),
@@ -226,7 +218,7 @@ mod tests {
             reason: "timed out".to_owned(),
         };
         let setting = InboxError::Setting("no store".to_owned());
-        let errors: [(anyhow::Error, u8); 15] = [
+        let errors: [(anyhow::Error, u8); 13] = [
             (anyhow::anyhow!("anything"), FAILED),
             (Usage("both".to_owned()).into(), USAGE),
             (ConfigError::new("acks", "must be all").into(), USAGE),
@@ -239,9 +231,7 @@ mod tests {
             (ConsumerError::Kafka(timeout()).into(), NO_ANSWER),
             (ConsumerError::Fatal("fenced".to_owned()).into(), FAILED),
             (OutboxError::Setting("no".to_owned()).into(), USAGE),
-            (AuditError::Kafka(unreachable()).into(), UNREACHABLE),
-            (AuditError::Store(setting).into(), USAGE),
-            (InboxError::Setting("no store".to_owned()).into(), USAGE),
+            (setting.into(), USAGE),
         ];
         for (error, expected) in errors {
             assert_eq!(code(&error), expected, "{error:?}");
@@ -265,21 +255,6 @@ mod tests {
             assert_eq!(code, expected, "{ending:?}");
             assert!(STATUS.iter().any(|(known, _)| *known == code.to_string()));
         }
-    }
-
-    #[test]
-    fn the_documentation_has_the_same_codes() {
-        let text = include_str!("../../docs/src/reference/tool.md");
-        let section = text.split("## Exit codes").nth(1).expect("its section");
-        let section = section.split("\n## ").next().unwrap_or_default();
-        let cells = section.lines().filter_map(|line| line.split('|').nth(1));
-        let documented: Vec<&str> = cells
-            .flat_map(|cell| cell.split(','))
-            .map(str::trim)
-            .filter(|code| code.parse::<u8>().is_ok())
-            .collect();
-        let codes: Vec<&str> = STATUS.iter().map(|(code, _)| *code).collect();
-        assert_eq!(documented, codes);
     }
 
     #[test]

@@ -15,6 +15,8 @@
 //! | [`stdout`] | standard output, whose reader may leave |
 //! | `log` (feature `log`) | logging to standard error |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod connection;
 pub mod duration;
 pub mod exit;

@@ -204,8 +204,7 @@ mod worker;
 pub use group_topics::{GroupTopic, GroupTopicKind, GroupTopicState, GroupTopics, TopicFault};
 pub use member::Consumer;
 pub use report::{ConsumerError, RunReport, Stopped};
-pub(crate) use retry_reader::inspect::parked_records;
-pub use retry_reader::inspect::{ParkedKey, parked_keys};
+pub use retry_reader::inspect::{ParkedKey, parked_keys, parked_records};
 pub use settings::{
     AfterDeadLetter, Assignment, ConsumerSettings, KeylessOrdering, RecordHeaders, RecordOrdering,
     StopWhen,

@@ -78,7 +78,19 @@ impl fmt::Debug for ContentDigest {
 /// The identity of a record that is no event, as source and id: its position and its content. Thus
 /// a recreated topic, or one of the same name on another cluster, has other records than the first
 /// at the same offsets.
-pub(crate) fn raw_identity(
+///
+/// The inbox stores raw and fallback handlers' deliveries under this identity. `content` is
+/// [`ContentDigest::of_record`].
+///
+/// ```
+/// use evenkeel::event::{ContentDigest, raw_identity};
+///
+/// let content = ContentDigest::of_record(None, None, Some(b"not an event"));
+/// let (source, id) = raw_identity("orders", 3, 7, content);
+/// assert_eq!(source, "orders/3");
+/// assert_eq!(id, format!("7#{content}"));
+/// ```
+pub fn raw_identity(
     topic: &str,
     partition: i32,
     offset: i64,

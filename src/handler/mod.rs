@@ -80,4 +80,4 @@ pub use extract::{BatchArgument, BatchFunction, FromContext, Function, Needs, Ra
 pub use outcome::{IntoOutcome, Outcome};
 pub use published_ids::PublishedIds;
 pub use router::Router;
-pub(crate) use router::table::{FALLBACK_HANDLER, RAW_HANDLER};
+pub use router::table::{FALLBACK_HANDLER, RAW_HANDLER};

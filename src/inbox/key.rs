@@ -72,7 +72,10 @@ impl InboxKey {
 
     /// Whether the delivery was completed with other content than this key has. Unknown content is
     /// never different.
-    pub(crate) fn is_reused(&self, completed: Option<ContentDigest>) -> bool {
+    ///
+    /// A store must reject the claim of such a key with
+    /// [`InboxError::Reused`](super::InboxError::Reused).
+    pub fn is_reused(&self, completed: Option<ContentDigest>) -> bool {
         matches!((self.content, completed), (Some(own), Some(other)) if own != other)
     }
 }

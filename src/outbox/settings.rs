@@ -6,7 +6,7 @@
 use super::OutboxError;
 use crate::event::{ContentMode, Event, EventType, OutgoingRecord, TraceContext};
 use crate::publisher;
-use crate::schema::Catalogue;
+use crate::schema::PayloadValidator;
 use std::fmt;
 use std::sync::Arc;
 
@@ -31,10 +31,12 @@ pub struct OutboxSettings {
     /// Structured mode carries them in the value, which tools that ignore headers need, such as
     /// Debezium as the relay.
     pub content_mode: ContentMode,
-    /// Validates payloads before they are written. Default: none, so payloads are written
-    /// unchecked. A payload that fails is refused with [`OutboxError::Event`], and nothing is
-    /// written: a poison event is found by its producer instead of every consumer.
-    pub catalogue: Option<Arc<Catalogue>>,
+    /// Validates payloads before they are written; usually a
+    /// [`Catalogue`](crate::schema::Catalogue), with the feature `json-schema`. Default: none, so
+    /// payloads are written unchecked. A payload that fails is refused with
+    /// [`OutboxError::Event`], and nothing is written: a poison event is found by its producer
+    /// instead of every consumer.
+    pub catalogue: Option<Arc<dyn PayloadValidator>>,
 }
 
 impl fmt::Debug for OutboxSettings {
@@ -54,7 +56,7 @@ impl OutboxSettings {
     }
 
     /// Sets the catalogue that payloads are validated against.
-    pub fn with_catalogue(mut self, catalogue: Arc<Catalogue>) -> Self {
+    pub fn with_catalogue(mut self, catalogue: Arc<impl PayloadValidator>) -> Self {
         self.catalogue = Some(catalogue);
         self
     }

@@ -21,7 +21,6 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 /// | `Unknown` | perhaps | yes, with the same event id |
 /// | `Fatal` | perhaps | with the same event id, in a new process |
 ///
-
 /// ```no_run
 /// use evenkeel::event::{Event, EventType};
 /// use evenkeel::publisher::{PublishError, Publisher, Receipt};

@@ -53,7 +53,7 @@ pub use settings::PublisherSettings;
 
 use crate::event::{self, ContentMode, Event, EventType, OutgoingRecord, TraceContext};
 use crate::kafka::{ConfigError, KafkaConfig};
-use crate::schema::Catalogue;
+use crate::schema::{PayloadValidator, check};
 use producer::Client;
 use std::sync::Arc;
 use std::time::Duration;
@@ -273,7 +273,7 @@ const LOOK_UP_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) fn encode<T: EventType>(
     event: &Event<T>,
     mode: ContentMode,
-    catalogue: Option<&Catalogue>,
+    catalogue: Option<&dyn PayloadValidator>,
     trace: Option<&TraceContext>,
 ) -> Result<OutgoingRecord, PublishError> {
     let record = event::encode(event, mode, trace)?;
@@ -284,7 +284,7 @@ pub(crate) fn encode<T: EventType>(
             (ContentMode::Binary, Some(json)) => json.clone(),
             _ => serde_json::to_vec(&event.data)?.into(),
         };
-        catalogue.check(&event.attributes.ty, &json)??;
+        check(catalogue, &event.attributes.ty, &json)??;
     }
     Ok(record)
 }

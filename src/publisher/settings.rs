@@ -3,7 +3,7 @@
 use super::producer::PartitionOf;
 use crate::event::ContentMode;
 use crate::kafka::ConfigError;
-use crate::schema::Catalogue;
+use crate::schema::PayloadValidator;
 use std::sync::Arc;
 
 /// The settings of a publisher. [`PublisherSettings::new`] sets the defaults.
@@ -41,11 +41,11 @@ pub struct PublisherSettings {
     /// How an event is encoded in a record: binary (the default) or structured. Consumers of this
     /// library read both.
     pub content_mode: ContentMode,
-    /// Validates payloads before they are sent. None, the default, sends them unchecked. A payload
-    /// that does not match the schema of its type is
-    /// [`PublishError::Invalid`](super::PublishError). Records that are already encoded are not
-    /// validated.
-    pub catalogue: Option<Arc<Catalogue>>,
+    /// Validates payloads before they are sent; usually a [`Catalogue`](crate::schema::Catalogue),
+    /// with the feature `json-schema`. None, the default, sends them unchecked. A payload that does
+    /// not match the schema of its type is [`PublishError::Invalid`](super::PublishError). Records
+    /// that are already encoded are not validated.
+    pub catalogue: Option<Arc<dyn PayloadValidator>>,
     /// Bounds the bytes of records that are not acknowledged: keys, values and headers. Default
     /// 64 MiB; more than 0 and less than 4 GiB.
     ///
@@ -109,7 +109,7 @@ impl PublisherSettings {
 
     /// Sets the [`catalogue`](Self::catalogue) that validates payloads.
     #[must_use]
-    pub fn with_catalogue(mut self, catalogue: Arc<Catalogue>) -> Self {
+    pub fn with_catalogue(mut self, catalogue: Arc<impl PayloadValidator>) -> Self {
         self.catalogue = Some(catalogue);
         self
     }

@@ -50,9 +50,9 @@ pub use crate::failure::Backoff;
 pub use breaker::BreakerPolicy;
 pub(crate) use breaker::{Breaker, Change, ProbeId};
 pub use dead_letter::{
-    DeadLetter, DeadLetterTopic, Family, NotTheOriginal, is_empty_without_original, restored,
+    DeadLetter, DeadLetterTopic, Family, NotTheOriginal, is_edited, is_empty_without_original,
+    record_timestamp_ms, restored,
 };
-pub(crate) use dead_letter::{is_edited, record_timestamp_ms};
 pub use error_fingerprint::error_fingerprint;
 pub use flood_guard::FloodGuardPolicy;
 pub(crate) use flood_guard::{Flood, FloodGuard};

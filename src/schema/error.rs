@@ -1,8 +1,5 @@
 //! Errors of schemas, and of payloads that do not match them.
 
-use jsonschema::ReferencingError;
-use jsonschema::error::ValidationErrorKind;
-
 /// A payload that does not match its type's schema. Never contains the invalid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{ty} does not follow its schema at {pointer:?}: {keyword}")]
@@ -15,23 +12,6 @@ pub struct Violation {
     pub pointer: String,
     /// The schema keyword that the value violates.
     pub keyword: String,
-}
-
-impl Violation {
-    /// Takes pointer and keyword from the validator's error, whose own message quotes the payload.
-    pub(super) fn new(ty: &str, error: &jsonschema::ValidationError<'_>) -> Self {
-        let mut pointer = error.instance_path().as_str().to_owned();
-        if let ValidationErrorKind::Required { property } = error.kind() {
-            let name = property.as_str().unwrap_or_default();
-            pointer.push('/');
-            pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
-        }
-        Self {
-            ty: ty.to_owned(),
-            pointer,
-            keyword: error.kind().keyword().to_owned(),
-        }
-    }
 }
 
 /// Why a catalogue cannot be created.
@@ -60,16 +40,6 @@ pub enum SchemaError {
         /// The folder.
         dir: std::path::PathBuf,
     },
-}
-
-/// The fault of a document. It may be shown, as it contains no payload.
-pub(super) fn unusable(error: &jsonschema::ValidationError<'_>) -> String {
-    match error.kind() {
-        ValidationErrorKind::Referencing(ReferencingError::Unretrievable { uri, .. }) => format!(
-            "it refers to {uri}, and no other document is fetched: put what is needed under $defs"
-        ),
-        _ => format!("{error} (at {:?})", error.instance_path().as_str()),
-    }
 }
 
 /// Why a payload is invalid.

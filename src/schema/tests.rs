@@ -1,7 +1,8 @@
 //! The catalogue from outside: accepted documents, and errors of payloads.
 
-use super::*;
-use serde_json::json;
+use super::{Catalogue, SchemaError, ValidationError, Violation};
+use serde_json::{Value, json};
+use std::path::Path;
 
 fn catalogue(schema: &Value) -> Catalogue {
     Catalogue::from_texts([("test.thing.v1", schema.to_string().as_str())]).expect("compiles")

@@ -111,6 +111,7 @@ impl StartError {
     }
 
     /// The reason, without the kind in front of it.
+    #[cfg(feature = "testing")]
     pub(super) fn reason(&self) -> String {
         match self {
             Self::Unavailable { reason, .. } => reason.clone(),

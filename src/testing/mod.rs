@@ -1,5 +1,8 @@
-//! Test servers: a Kafka that is found or started, PostgreSQL and Redis; names and waits for tests.
-//! Used by tests of this and other crates, the demo and `evenkeel dev`.
+//! A Kafka that is found or started, for development and for tests; PostgreSQL, Redis, drills, names
+//! and waits for tests.
+//!
+//! With the feature `dev-kafka`, which `evenkeel dev` and the demo use, this module has
+//! [`TestKafka`] and [`dev`]. The feature `testing` brings all of it.
 //!
 //! [`TestKafka::start`] uses the first of these that is available, and describes its choice in one
 //! line:
@@ -16,7 +19,7 @@
 //! waits for the end of a pipe that only this process holds open, then kills the server and removes
 //! its data. Therefore a test may keep a broker in a static, and a SIGKILL leaves nothing behind.
 //!
-//! [`postgres`] and [`redis`] use the server that `EVENKEEL_POSTGRES_URL` or `EVENKEEL_REDIS_URL`
+//! `postgres` and `redis` use the server that `EVENKEEL_POSTGRES_URL` or `EVENKEEL_REDIS_URL`
 //! names. Otherwise they start one from a local program, as a plain process on a free port of
 //! 127.0.0.1.
 //!
@@ -61,27 +64,35 @@
 //!
 //! Unix only: the processes are held by a shell.
 
+#[cfg(feature = "testing")]
 mod certificate;
 pub mod dev;
+#[cfg(feature = "testing")]
 pub mod drills;
 mod error;
 mod jvm;
 mod kafka;
 mod names;
 mod process;
+#[cfg(feature = "testing")]
 mod required;
+#[cfg(feature = "testing")]
 mod stores;
 mod wait;
 
-pub use certificate::Certificate;
 pub use error::StartError;
-pub use jvm::program::{JavaProgram, Libraries};
 pub use kafka::cluster::{KafkaKind, TestKafka};
-pub use kafka::secured::{Listener, PASSWORD, SecuredKafka, secured_kafka};
-pub use kafka::shared::real_kafka;
 pub use names::unique;
-pub use required::required;
-pub use stores::pgbouncer::TestPgBouncer;
-pub use stores::postgres::{TestPostgres, postgres};
-pub use stores::redis::{TestRedis, redis};
 pub use wait::eventually;
+
+#[cfg(feature = "testing")]
+pub use {
+    certificate::Certificate,
+    jvm::program::{JavaProgram, Libraries},
+    kafka::secured::{Listener, PASSWORD, SecuredKafka, secured_kafka},
+    kafka::shared::real_kafka,
+    required::required,
+    stores::pgbouncer::TestPgBouncer,
+    stores::postgres::{TestPostgres, postgres},
+    stores::redis::{TestRedis, redis},
+};

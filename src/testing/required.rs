@@ -1,7 +1,7 @@
 //! Skips or fails a test whose server is not available.
 
 use super::StartError;
-use std::io::Write as _;
+use crate::telemetry::say;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Set to `1`, as on CI, a test without Apache Kafka or another server that it needs fails instead
@@ -43,11 +43,4 @@ pub fn required<T>(needed: Result<T, StartError>) -> Option<T> {
     let test = thread.name().unwrap_or("a test");
     say(&format!("skipped {test} ({count} so far): {reason}"));
     None
-}
-
-/// Writes a line to standard error, past the test harness, which captures the output of
-/// `eprintln!`.
-pub(super) fn say(line: &str) {
-    // If standard error is closed, the line has no reader.
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

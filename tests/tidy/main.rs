@@ -23,7 +23,6 @@ const FLOORS: &[&[&str]] = &[
     &["recovery"],
     &["handler"],
     &["consumer"],
-    &["audit"],
     &["testing"],
 ];
 

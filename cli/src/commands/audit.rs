@@ -1,7 +1,7 @@
 //! `evenkeel audit`: audits whether every event of a topic reached its end in a group, once and in
 //! order.
 //!
-//! The audit is in `evenkeel::audit`, which services may call as well. This file owns the
+//! The audit is in `evenkeel_ops::audit`, which other programs may call as well. This file owns the
 //! arguments, the tables, the progress and the exit code.
 //!
 //! Standard output has the counts of each type, and below them the findings, if there are any; JSON
@@ -18,12 +18,12 @@ use crate::output::{
     Column, Listing, OutputArgs, Row, id, name, number, print_json, print_line, text,
 };
 use clap::Args;
-use evenkeel::audit::{
-    AuditReport, AuditSettings, Finding, Findings, Handlers, Step, Tally, audit,
-};
 use evenkeel::inbox::completions;
 use evenkeel::kafka::reader::Start;
 use evenkeel::recovery::DeadLetterTopic;
+use evenkeel_ops::audit::{
+    AuditReport, AuditSettings, Finding, Findings, Handlers, Step, Tally, audit,
+};
 use evenkeel_program::exit::Ending;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -142,12 +142,12 @@ impl AuditArgs {
 
 /// Audits, and prints the findings. May be dropped at any time: the audit only reads.
 pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<Ending> {
-    let kafka = args.connection.kafka()?;
+    let cluster = args.connection.cluster()?;
     let store = completions::open(args.store.address.as_str(), args.group.name()).await?;
     let mut told = Told::default();
     let watch = move |progress| told.take(progress);
     let settings = args.settings();
-    let report = audit(&kafka, settings, store, args.connection.timeout(), watch).await?;
+    let report = audit(&cluster, settings, store, watch).await?;
     match args.output.is_table() {
         true => print(&report, args.output)?,
         false => print_json(args.output.format(), &report)?,
@@ -182,8 +182,8 @@ const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Told {
     /// Takes a report of the audit, which may come at any rate. A new step or pass gets a new bar.
-    fn take(&mut self, progress: evenkeel::audit::Progress) {
-        let evenkeel::audit::Progress {
+    fn take(&mut self, progress: evenkeel_ops::audit::Progress) {
+        let evenkeel_ops::audit::Progress {
             step,
             pass,
             done,

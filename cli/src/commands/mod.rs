@@ -27,6 +27,7 @@ use crate::help;
 use crate::hints;
 use anyhow::Context;
 use evenkeel::kafka::KafkaError;
+use evenkeel_ops::audit::AuditError;
 use evenkeel_ops::dead_letters::DeadLetterError;
 use evenkeel_ops::drills::DrillError;
 use evenkeel_ops::groups::GroupError;
@@ -65,7 +66,8 @@ async fn dispatch(command: Command) -> anyhow::Result<Ending> {
     }
 }
 
-/// Extracts the cluster's error from an operation's error. Exit codes and hints depend on it.
+/// Extracts the cluster's error, or the store's, from an operation's error. Exit codes and hints
+/// depend on it.
 fn of_cluster(error: anyhow::Error) -> anyhow::Error {
     fn own<E>(error: E, into_kafka: impl FnOnce(E) -> Result<KafkaError, E>) -> anyhow::Error
     where
@@ -73,6 +75,11 @@ fn of_cluster(error: anyhow::Error) -> anyhow::Error {
     {
         into_kafka(error).map_or_else(anyhow::Error::from, anyhow::Error::from)
     }
+    let error = match error.downcast() {
+        Ok(AuditError::Store(error)) => return error.into(),
+        Ok(error) => return own(error, AuditError::into_kafka),
+        Err(error) => error,
+    };
     let error = match error.downcast() {
         Ok(error) => return own(error, DeadLetterError::into_kafka),
         Err(error) => error,
@@ -128,6 +135,34 @@ async fn dispatch_short(command: Command) -> anyhow::Result<Ending> {
         | Command::Drill(_)
         | Command::Outbox(_) => {
             unreachable!("dispatched by the caller")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel::inbox::InboxError;
+    use evenkeel_program::exit;
+
+    #[test]
+    fn the_exit_code_of_an_audit_is_that_of_its_cause() {
+        let unreachable = KafkaError::Unreachable {
+            brokers: "localhost:1".to_owned(),
+            seconds: 1,
+            cause: "refused".to_owned(),
+        };
+        let setting = InboxError::Setting("no store".to_owned());
+        let errors = [
+            (AuditError::Kafka(unreachable), exit::UNREACHABLE),
+            (AuditError::Store(setting), exit::USAGE),
+            (AuditError::Stopped, exit::FAILED),
+        ];
+        for (error, expected) in errors {
+            let text = error.to_string();
+            let error = of_cluster(error.into());
+            assert_eq!(exit::code(&error), expected, "{error:?}");
+            assert_eq!(error.to_string(), text);
         }
     }
 }

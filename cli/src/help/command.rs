@@ -143,6 +143,21 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_has_the_same_codes() {
+        let text = include_str!("../../../docs/src/reference/tool.md");
+        let section = text.split("## Exit codes").nth(1).expect("its section");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let cells = section.lines().filter_map(|line| line.split('|').nth(1));
+        let documented: Vec<&str> = cells
+            .flat_map(|cell| cell.split(','))
+            .map(str::trim)
+            .filter(|code| code.parse::<u8>().is_ok())
+            .collect();
+        let codes: Vec<&str> = STATUS.iter().map(|(code, _)| *code).collect();
+        assert_eq!(documented, codes);
+    }
+
+    #[test]
     fn o_is_the_output_in_every_command() {
         fn check(command: &Command) {
             for argument in command.get_arguments() {

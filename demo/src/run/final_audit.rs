@@ -23,8 +23,8 @@ const ORDER: Defaults = Defaults {
 /// The result of the audit.
 pub(super) struct AuditResult {
     pub(super) findings: Findings,
-    /// Number of records whose end the library's audit proved, counted in every group that reads
-    /// them.
+    /// Number of records whose end the audit of `evenkeel-ops` proved, counted in every group that
+    /// reads them.
     pub(super) proven: u64,
     pub(super) stock: Vec<String>,
     /// Faults that make the audit incomplete. The run is then not balanced.

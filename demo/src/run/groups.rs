@@ -1,16 +1,18 @@
-//! The library's audit of each group and topic: inboxes, dead letters and retry topics.
+//! The audit of `evenkeel-ops`, of each group and topic: inboxes, dead letters and retry topics.
 //!
 //! Its sources differ from those of the demo's audit, which reads the effects with a client of its
-//! own. The demo's audit finds an inbox row without an effect; the library's audit finds a record
-//! that is no event. If the two count different numbers of records, one of them is wrong.
+//! own. The demo's audit finds an inbox row without an effect; that of `evenkeel-ops` finds a
+//! record that is no event. If the two count different numbers of records, one of them is wrong.
 
 use crate::audit::{Facts, SERVICES};
 use crate::cluster::{Cluster, Offsets};
 use crate::monitoring::sample::store_of;
 use anyhow::Context;
-use evenkeel::audit::{AuditError, AuditReport, AuditSettings, Findings, Handlers, audit};
 use evenkeel::inbox::SqliteCompletions;
 use evenkeel::kafka::reader::Start;
+use evenkeel_ops::audit::{
+    AuditError, AuditReport, AuditSettings, Finding, Findings, Handlers, audit,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,6 +48,7 @@ impl Scope<'_> {
         for event in &facts.published {
             *seen.entry(&event.at.topic).or_default() += 1;
         }
+        let cluster = evenkeel_ops::Cluster::new(self.cluster.config.clone(), TIMEOUT);
         for (service, subscriptions) in SERVICES {
             let store = store_of(self.directory, service);
             let store = Arc::new(SqliteCompletions::open(&store, service).await?);
@@ -58,15 +61,15 @@ impl Scope<'_> {
                 let mut settings = AuditSettings::new(*service, topic);
                 settings.handlers = handlers;
                 settings.from = self.start(topic);
-                let config = &self.cluster.config;
-                let report = audit(config, settings, store.clone(), TIMEOUT, |_| {}).await;
+                let report = audit(&cluster, settings, store.clone(), |_| {}).await;
                 let seen = seen.get(topic).copied().unwrap_or_default();
                 match report {
                     // No event was published there in so short a run.
                     Err(AuditError::NeverCommitted { .. }) if seen == 0 => {}
                     report => {
-                        let report =
-                            report.with_context(|| format!("cannot audit {service} on {topic}"))?;
+                        let report = report
+                            .map_err(of_cluster)
+                            .with_context(|| format!("cannot audit {service} on {topic}"))?;
                         let is_whole = !facts.log_truncated && no_events == 0;
                         groups.add(&report, is_whole.then_some(seen));
                     }
@@ -88,13 +91,19 @@ impl Scope<'_> {
     }
 }
 
+/// Extracts the cluster's error, on which the exit code depends.
+fn of_cluster(error: AuditError) -> anyhow::Error {
+    let error = error.into_kafka();
+    error.map_or_else(anyhow::Error::from, anyhow::Error::from)
+}
+
 impl Groups {
     /// `seen` is the number of events that the demo's reader found on the topic.
     fn add(&mut self, report: &AuditReport, seen: Option<u64>) {
         let AuditReport { group, topic, .. } = report;
         let lines = |what: &str, findings: &Findings| -> Vec<String> {
             let listed = findings.listed.iter().take(5);
-            let line = |found: &evenkeel::audit::Finding| {
+            let line = |found: &Finding| {
                 let (partition, offset) = (found.partition, found.offset);
                 let detail = &found.detail;
                 format!("{what}: {group} on {topic}/{partition}@{offset}: {detail}")
@@ -124,7 +133,7 @@ impl Groups {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use evenkeel::audit::{Finding, Tally};
+    use evenkeel_ops::audit::Tally;
 
     fn report(change: impl FnOnce(&mut AuditReport)) -> AuditReport {
         let mut report = AuditReport {

@@ -102,12 +102,15 @@ pub fn parked_keys(
 
 /// Passes the unsettled records that `group` has parked of `topic` to `each`, without the notes
 /// between them. They are in offset order within each partition, and none is kept in memory. Blocks
-/// the calling thread. `drain` reads the records of one reader.
+/// the calling thread; each request takes at most `timeout`.
+///
+/// `drain` is called once for each partition. It must pass every record of the reader to the
+/// closure until [`Reader::at_end`]; it decides how long it waits and when it gives up.
 ///
 /// # Errors
 /// Returns an error if the cluster cannot be reached, the retry topic does not exist, or `each`
 /// fails.
-pub(crate) fn parked_records<E: From<KafkaError>>(
+pub fn parked_records<E: From<KafkaError>>(
     kafka: &KafkaConfig,
     group: &str,
     topic: &str,

@@ -18,7 +18,7 @@ use super::{BatchSettings, Outcome, PublishedIds};
 use crate::event::EventType;
 use crate::inbox::Inbox;
 use crate::kafka::ConfigError;
-use crate::schema::Catalogue;
+use crate::schema::PayloadValidator;
 use crate::telemetry::process_span;
 use publish::OutcomeFuture;
 use route::{RawRoute, Route};
@@ -298,11 +298,12 @@ impl Router {
         self.change(|routes| routes.published_ids = published_ids)
     }
 
-    /// Validates payloads against their schemas before handlers receive them. Without a catalogue
-    /// only `serde` checks them. An invalid payload dead-letters its record with the stage
-    /// [`Stage::Schema`](super::Stage::Schema). A type that the catalogue does not know is checked
-    /// by `serde` only.
-    pub fn with_catalogue(self, catalogue: Arc<Catalogue>) -> Self {
+    /// Validates payloads before handlers receive them: with a
+    /// [`Catalogue`](crate::schema::Catalogue) and the feature `json-schema`, against their schemas.
+    /// An invalid payload dead-letters its record with the stage
+    /// [`Stage::Schema`](super::Stage::Schema). Only `serde` checks events of types that the
+    /// catalogue does not know, and all events without a catalogue.
+    pub fn with_catalogue(self, catalogue: Arc<impl PayloadValidator>) -> Self {
         self.change(|routes| routes.catalogue = Some(catalogue))
     }
 

@@ -6,7 +6,7 @@
 use super::whole_numbers;
 use crate::event::{Attributes, Event, EventType};
 use crate::handler::{DeadReason, Outcome, Stage};
-use crate::schema::{Catalogue, ValidationError, parse};
+use crate::schema::{PayloadValidator, ValidationError, check, parse};
 use serde_path_to_error::{Path, Segment};
 use std::borrow::Cow;
 
@@ -16,12 +16,12 @@ pub(super) struct Payload<'a>(Cow<'a, [u8]>);
 impl<'a> Payload<'a> {
     /// Accepts the bytes if they follow the schema of their type; otherwise returns the outcome.
     pub(super) fn checked(
-        catalogue: Option<&Catalogue>,
+        catalogue: Option<&dyn PayloadValidator>,
         ty: &str,
         data: Cow<'a, [u8]>,
     ) -> Result<Self, Outcome> {
         if let Some(catalogue) = catalogue {
-            let checked = catalogue.check(ty, &data);
+            let checked = check(catalogue, ty, &data);
             match checked.map_err(|error| unreadable(ty, &error))? {
                 // Only `serde` checks a type that the catalogue does not know.
                 Ok(()) | Err(ValidationError::UnknownType(_)) => {}
@@ -100,6 +100,7 @@ fn pointer(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::Catalogue;
     use serde_json::value::RawValue;
 
     const SCHEMA: &str = r#"{"type": "object", "properties": {"amount": {"type": "number"}}}"#;

@@ -12,18 +12,20 @@ use crate::handler::dedup::{DedupLog, ReusedIds};
 use crate::handler::extract::Needs;
 use crate::inbox::Inbox;
 use crate::kafka::ConfigError;
-use crate::schema::Catalogue;
+use crate::schema::PayloadValidator;
 use foldhash::fast::RandomState;
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// The raw handler's name in the inbox.
-pub(crate) const RAW_HANDLER: &str = "raw";
+/// The raw handler's name in the inbox. In a router with a raw handler, no other handler may have
+/// it.
+pub const RAW_HANDLER: &str = "raw";
 
-/// The fallback handler's name in the inbox.
-pub(crate) const FALLBACK_HANDLER: &str = "fallback";
+/// The fallback handler's name in the inbox. In a router with a fallback handler, no other handler
+/// may have it.
+pub const FALLBACK_HANDLER: &str = "fallback";
 
 /// Why a second handler for the same records is refused.
 const TWICE: &str = "has two handlers: a group handles each record once, so call both functions from one handler, or give the \
@@ -40,7 +42,7 @@ pub(super) struct Routes {
     /// The first pair of handlers that compete for the same records; it makes the router invalid.
     pub(super) conflict: Option<ConfigError>,
     pub(super) inbox: Option<Arc<dyn Inbox>>,
-    pub(super) catalogue: Option<Arc<Catalogue>>,
+    pub(super) catalogue: Option<Arc<dyn PayloadValidator>>,
     /// One of each type.
     pub(super) states: Vec<(TypeId, Arc<dyn Any + Send + Sync>)>,
     dedup_log: Arc<DedupLog>,

@@ -29,26 +29,24 @@ use std::time::{Duration, Instant};
 /// How long a client that reads at an offset waits for a record before the offset counts as silent.
 const SILENT_AFTER: Duration = Duration::from_secs(4);
 
-/// The offsets of an unreadable batch, from `batch.offset` on. The client does not report its end:
-/// reads at later offsets find the next readable record. Unreadable batches behind it count as part
-/// of it if the client does not report where a batch begins.
-///
-/// Blocks for as long as that takes, up to `timeout`.
-///
-/// # Errors
-/// Returns an error if the client cannot be created, or the end is not found in time.
-pub(crate) fn extent(
-    kafka: &KafkaConfig,
-    batch: &UnreadableBatch,
-    timeout: Duration,
-) -> Result<Range<i64>, KafkaError> {
-    let mut probe = Probe::new(kafka, batch, timeout)?;
-    let (_, high) = probe.watermarks()?;
-    let end = first_outside(batch.offset, high, |offset| probe.is_inside(offset))?;
-    Ok(batch.offset..end)
+impl UnreadableBatch {
+    /// The offsets of this batch, from [`UnreadableBatch::offset`] on. The client does not report
+    /// its end: reads at later offsets find the next readable record. Unreadable batches behind it
+    /// count as part of it if the client does not report where a batch begins.
+    ///
+    /// Blocks the calling thread for as long as that takes, up to `timeout`.
+    ///
+    /// # Errors
+    /// Returns an error if the client cannot be created, or the end is not found in time.
+    pub fn extent(&self, kafka: &KafkaConfig, timeout: Duration) -> Result<Range<i64>, KafkaError> {
+        let mut probe = Probe::new(kafka, self, timeout)?;
+        let (_, high) = probe.watermarks()?;
+        let end = first_outside(self.offset, high, |offset| probe.is_inside(offset))?;
+        Ok(self.offset..end)
+    }
 }
 
-/// [`extent`] for a batch that returns nothing. None if it does return a record.
+/// [`UnreadableBatch::extent`] for a batch that returns nothing. None if it does return a record.
 pub(crate) fn silent_extent(
     kafka: &KafkaConfig,
     batch: &UnreadableBatch,

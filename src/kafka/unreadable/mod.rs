@@ -10,4 +10,4 @@ mod extent;
 
 pub use batch::UnreadableBatch;
 pub(crate) use batch::is_unreadable;
-pub(crate) use extent::{extent, silent_extent};
+pub(crate) use extent::silent_extent;

@@ -48,8 +48,9 @@ pub(crate) fn known_first_failure(record: &Record, now: Timestamp) -> Option<Tim
     (time <= now).then_some(time)
 }
 
-/// The timestamp of the original record, according to the headers of its dead letter.
-pub(crate) fn record_timestamp_ms(dead_letter: &Headers) -> Option<i64> {
+/// The timestamp of the original record in milliseconds since the epoch, according to the headers
+/// of its dead letter. None if the dead letter does not report it.
+pub fn record_timestamp_ms(dead_letter: &Headers) -> Option<i64> {
     let text = dead_letter.last(RECORD_TIMESTAMP)?;
     std::str::from_utf8(text).ok()?.parse().ok()
 }
@@ -68,9 +69,9 @@ pub(crate) const FIRST_FAILURE: &str = "evenkeel.dlq.first-failure";
 /// `true` in the replay of a dead letter that may have been edited.
 pub(crate) const EDITED: &str = "evenkeel.dlq.edited";
 
-/// Whether a record is an edited replay. The inbox then does not compare its content with that of
-/// the event of the same id.
-pub(crate) fn is_edited(headers: HeadersIter<'_>) -> bool {
+/// Whether a record is an edited replay: its key, value or headers may differ from those of the
+/// original. The inbox then does not compare its content with that of the event of the same id.
+pub fn is_edited(headers: HeadersIter<'_>) -> bool {
     headers.last_value(EDITED) == Some(b"true")
 }
 

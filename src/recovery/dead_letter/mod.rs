@@ -34,10 +34,11 @@ mod read_tests;
 mod tests;
 
 pub use details::{DeadLetter, Family};
+pub(crate) use headers::known_first_failure;
 pub(super) use headers::{
     EDITED, FIRST_FAILURE, REPLAY_COUNT, REPLAY_OF, REPLAYED_AT, REPLAYED_BY,
 };
-pub(crate) use headers::{is_edited, known_first_failure, record_timestamp_ms};
+pub use headers::{is_edited, record_timestamp_ms};
 pub use topic::DeadLetterTopic;
 pub use truncated::{NotTheOriginal, is_empty_without_original, restored};
 pub(crate) use write::{Failure, Form, dead_letter};

@@ -28,6 +28,7 @@ mod status;
 
 pub use status::DevStatus;
 
+use super::kafka::docker;
 use super::{KafkaKind, StartError};
 use record::{Record, Running};
 use std::net::TcpListener;
@@ -110,7 +111,7 @@ pub async fn status() -> Result<Option<DevStatus>, StartError> {
 /// Whether the recorded container or process exists.
 async fn is_running(record: &Record) -> Result<bool, StartError> {
     match &record.running {
-        Running::Container { name } => container::is_running(name).await,
+        Running::Container { name } => docker::is_running(name).await,
         Running::Process { pid } => Ok(process::is_ours(*pid)),
     }
 }

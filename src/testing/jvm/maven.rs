@@ -4,10 +4,10 @@
 //! directory under its final name is complete, and of two processes that download at the same time
 //! the second discards its copy.
 
+use crate::telemetry::say;
 use crate::testing::StartError;
 use crate::testing::kafka::broker::VERSION;
 use crate::testing::process::subprocess;
-use crate::testing::required::say;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

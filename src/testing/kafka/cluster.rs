@@ -26,7 +26,7 @@ pub enum KafkaKind {
     /// `KAFKA_BOOTSTRAP_SERVERS`, else Docker, else Java, else the mock cluster.
     #[default]
     Auto,
-    /// A container, started by testcontainers.
+    /// A container, started by the `docker` command.
     Docker,
     /// A local Java process with the jars of Maven Central.
     Java,

@@ -1,4 +1,5 @@
-//! Apache Kafka in a container: the official image, or a local image of the same name.
+//! Apache Kafka in a container: the official image, or a local image of the same name. Uses the
+//! `docker` command.
 //!
 //! Two difficulties shape this file:
 //! - Kafka must advertise the address under which clients reach it, and the port on this machine is
@@ -10,20 +11,15 @@
 use super::broker::{HEAP, READY_LINE, SETTINGS, VERSION, cluster_id};
 use super::cluster::{Backing, Freezer};
 use crate::kafka::KafkaConfig;
+use crate::telemetry::say;
 use crate::testing::process::reaper::Reaper;
 use crate::testing::process::subprocess;
-use crate::testing::required::say;
-use crate::testing::{KafkaKind, StartError, TestKafka, unique};
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::net::{Ipv4Addr, TcpStream};
+use crate::testing::{KafkaKind, StartError, TestKafka, unique, wait};
+use std::ffi::OsStr;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
-use testcontainers::bollard::models::{HostConfig, PortBinding};
-use testcontainers::core::{ContainerPort, ContainerState, ExecCommand, WaitFor};
-use testcontainers::runners::AsyncRunner;
-use testcontainers::{Image, ImageExt, TestcontainersError};
+use std::time::{Duration, Instant};
 
 /// The image's name without its tag. The tag is the version.
 const IMAGE: &str = "apache/kafka";
@@ -36,6 +32,9 @@ const PROBE_LIMIT: Duration = Duration::from_millis(500);
 const ENGINE_LIMIT: Duration = Duration::from_secs(10);
 const PULL_LIMIT: Duration = Duration::from_secs(600);
 const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// Time limit of a command. A busy engine creates a container slowly.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
 /// Removes the container `$1` when our end of the pipe closes. Retries in the background until one
 /// removal succeeds: a busy engine may fail to kill in time, and a container whose creation was in
@@ -65,20 +64,20 @@ pub(in crate::testing) async fn start() -> Result<TestKafka, StartError> {
     // during its start.
     let reaper = Reaper::hold(REMOVE, [&name], Stdio::null())
         .map_err(|error| StartError::docker(error.to_string()))?;
-    let container = KafkaImage
-        .with_container_name(&name)
-        .with_startup_timeout(START_LIMIT)
-        .with_host_config_modifier(publish_narrowly)
-        .start()
-        .await
-        .map_err(failed)?;
-    let port = container.get_host_port_ipv4(PORT).await.map_err(failed)?;
-    let host = container.get_host().await.map_err(failed)?.to_string();
-    // Its drop needs a runtime, and a static is never dropped. The reaper removes the container in
-    // every case.
-    std::mem::forget(container);
+    let mut arguments = vec!["run".to_owned(), "--detach".to_owned()];
+    arguments.push(format!("--name={name}"));
+    arguments.push(format!("--publish={}", publication()));
+    arguments.extend(environment_arguments());
+    arguments.push(image());
+    arguments.extend(["sh", "-c", RUN_WHEN_ADVERTISED].map(str::to_owned));
+    run(&arguments).await?;
+    let port = published_port(&name).await?;
+    let host = reachable(port).await;
+    let listeners = advertised(&host, port);
+    run(&["exec", &name, "sh", "-c", ADVERTISE, "sh", &listeners]).await?;
+    await_ready(&name).await?;
 
-    let brokers = format!("{}:{port}", reachable(&host, port));
+    let brokers = format!("{host}:{port}");
     Ok(TestKafka {
         kind: KafkaKind::Docker,
         description: format!("Apache Kafka {VERSION} in {engine} at {brokers}"),
@@ -88,6 +87,42 @@ pub(in crate::testing) async fn start() -> Result<TestKafka, StartError> {
             freezer: Freezer::Container(name),
         },
     })
+}
+
+/// Runs the `docker` command. Returns its standard output.
+pub(in crate::testing) async fn run(arguments: &[impl AsRef<OsStr>]) -> Result<String, StartError> {
+    subprocess::output("docker", arguments, COMMAND_LIMIT)
+        .await
+        .map_err(StartError::docker)
+}
+
+/// Whether there is a container of this name among those that `which` selects, an argument of
+/// `docker ps`.
+pub(in crate::testing) async fn exists(name: &str, which: &str) -> Result<bool, StartError> {
+    let filter = format!("--filter=name=^{name}$");
+    let found = run(&["ps", which, "--quiet", &filter]).await?;
+    Ok(!found.trim().is_empty())
+}
+
+pub(in crate::testing) async fn is_running(name: &str) -> Result<bool, StartError> {
+    exists(name, "--filter=status=running").await
+}
+
+/// Waits until Kafka in the container is ready.
+pub(in crate::testing) async fn await_ready(name: &str) -> Result<(), StartError> {
+    let started = Instant::now();
+    loop {
+        let running = is_running(name).await?;
+        let log = run(&["logs", name]).await?;
+        if log.contains(READY_LINE) {
+            return Ok(());
+        }
+        if !running || started.elapsed() > START_LIMIT {
+            let reason = subprocess::last_words(&log, "");
+            return Err(StartError::docker(format!("Kafka did not start: {reason}")));
+        }
+        tokio::time::sleep(10 * wait::POLL_INTERVAL).await;
+    }
 }
 
 /// A Docker engine that answers and has the image.
@@ -143,7 +178,7 @@ pub(in crate::testing) fn image() -> String {
 }
 
 /// The environment from which the image's wrapper writes our `server.properties`.
-pub(in crate::testing) fn environment() -> Vec<(String, String)> {
+fn environment() -> Vec<(String, String)> {
     let listeners = format!("PLAINTEXT://:{PORT},BROKER://:9093,CONTROLLER://:9094");
     let mut variables = vec![
         ("CLUSTER_ID".to_owned(), cluster_id()),
@@ -161,104 +196,91 @@ pub(in crate::testing) fn environment() -> Vec<(String, String)> {
     variables
 }
 
+/// [`environment`] as arguments of `docker run`.
+pub(in crate::testing) fn environment_arguments() -> impl Iterator<Item = String> {
+    environment()
+        .into_iter()
+        .map(|(variable, value)| format!("--env={variable}={value}"))
+}
+
 /// The advertised listeners, for clients on this machine and for Kafka inside the container.
 pub(in crate::testing) fn advertised(host: &str, port: u16) -> String {
     format!("PLAINTEXT://{host}:{port},BROKER://localhost:9093")
 }
 
-/// Binds the port to 127.0.0.1 only: the broker requires no password. Inside a container, or with a
-/// remote engine, that address may be wrong; all addresses are bound then.
-fn publish_narrowly(host: &mut HostConfig) {
-    if engine_is_remote() || Path::new("/.dockerenv").exists() {
-        return;
+/// The port to publish, as an argument of `--publish`: any free port of 127.0.0.1 only, because the
+/// broker requires no password. Inside a container, or with a remote engine, that address may be
+/// wrong; all addresses are bound then.
+fn publication() -> String {
+    if remote_engine().is_some() || is_in_container() {
+        PORT.to_string()
+    } else {
+        format!("{}::{PORT}", Ipv4Addr::LOCALHOST)
     }
-    let binding = PortBinding {
-        host_ip: Some(Ipv4Addr::LOCALHOST.to_string()),
-        host_port: None,
-    };
-    host.publish_all_ports = Some(false);
-    host.port_bindings = Some(HashMap::from([(
-        format!("{PORT}/tcp"),
-        Some(vec![binding]),
-    )]));
 }
 
-/// The address of a published port: 127.0.0.1 if it answers there, else the address from
-/// testcontainers.
+/// The port of the engine's machine that is mapped to Kafka's port.
+async fn published_port(name: &str) -> Result<u16, StartError> {
+    let printed = run(&["port", name, &format!("{PORT}/tcp")]).await?;
+    mapped_port(&printed).ok_or_else(|| {
+        let mappings = printed.trim();
+        StartError::docker(format!("no IPv4 port is mapped to {PORT}: {mappings:?}"))
+    })
+}
+
+/// `32768` from the line `127.0.0.1:32768`.
+fn mapped_port(printed: &str) -> Option<u16> {
+    let mut mappings = printed.lines().map(str::trim);
+    let mapping: SocketAddrV4 = mappings.find_map(|line| line.parse().ok())?;
+    Some(mapping.port())
+}
+
+/// The address of a published port: that of a remote engine, else 127.0.0.1 if it answers there,
+/// else the gateway of Docker's bridge.
 ///
-/// If this process runs in a container, testcontainers returns the bridge's gateway. The engine may
-/// run in the same container, and then 127.0.0.1 works; or outside of it, and then only the gateway
-/// does. Docker listens before Kafka does.
-fn reachable(host: &str, port: u16) -> String {
+/// If this process runs in a container, the engine may run in the same container, and then
+/// 127.0.0.1 works; or outside of it, and then only the gateway does. Docker listens before Kafka
+/// does.
+async fn reachable(port: u16) -> String {
+    if let Some(host) = remote_engine() {
+        return host;
+    }
     let loopback = Ipv4Addr::LOCALHOST;
     let answers = || TcpStream::connect_timeout(&(loopback, port).into(), PROBE_LIMIT).is_ok();
-    if !engine_is_remote() && (host == "localhost" || answers()) {
-        loopback.to_string()
-    } else {
-        host.to_owned()
-    }
+    let gateway = match is_in_container() && !answers() {
+        true => bridge_gateway().await,
+        false => None,
+    };
+    gateway.unwrap_or_else(|| loopback.to_string())
 }
 
-/// Whether the Docker engine is on another machine, by `DOCKER_HOST`.
-fn engine_is_remote() -> bool {
-    std::env::var("DOCKER_HOST").is_ok_and(|engine| engine.starts_with("tcp://"))
+async fn bridge_gateway() -> Option<String> {
+    const GATEWAYS: &str = "--format={{range .IPAM.Config}}{{.Gateway}} {{end}}";
+    let printed = run(&["network", "inspect", "bridge", GATEWAYS])
+        .await
+        .ok()?;
+    printed.split_whitespace().next().map(str::to_owned)
 }
 
-/// The error of testcontainers, with the texts of its sources that it does not repeat itself.
-fn failed(error: TestcontainersError) -> StartError {
-    let mut reason = error.to_string();
-    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(&error);
-    while let Some(source) = cause {
-        let text = source.to_string();
-        if !reason.contains(&text) {
-            reason += &format!(": {text}");
-        }
-        cause = source.source();
-    }
-    StartError::docker(reason)
+/// The host of the engine if `DOCKER_HOST` names one that is reached by TCP.
+fn remote_engine() -> Option<String> {
+    host_of(&std::env::var("DOCKER_HOST").ok()?)
 }
 
-/// The image as testcontainers needs it described.
-struct KafkaImage;
+/// `engine.test` from `tcp://engine.test:2375`.
+fn host_of(engine: &str) -> Option<String> {
+    let address = engine.strip_prefix("tcp://")?;
+    let address = address.split('/').next().unwrap_or_default();
+    let host = match address.rsplit_once(':') {
+        // Not a colon of an IPv6 address without a port.
+        Some((host, port)) if !port.ends_with(']') => host,
+        _ => address,
+    };
+    Some(host.to_owned())
+}
 
-impl Image for KafkaImage {
-    fn name(&self) -> &str {
-        IMAGE
-    }
-
-    fn tag(&self) -> &str {
-        VERSION
-    }
-
-    fn ready_conditions(&self) -> Vec<WaitFor> {
-        vec![WaitFor::message_on_stdout(READY_LINE)]
-    }
-
-    fn env_vars(
-        &self,
-    ) -> impl IntoIterator<Item = (impl Into<Cow<'_, str>>, impl Into<Cow<'_, str>>)> {
-        environment()
-    }
-
-    fn cmd(&self) -> impl IntoIterator<Item = impl Into<Cow<'_, str>>> {
-        ["sh", "-c", RUN_WHEN_ADVERTISED]
-    }
-
-    fn expose_ports(&self) -> &[ContainerPort] {
-        &[ContainerPort::Tcp(PORT)]
-    }
-
-    fn exec_before_ready(
-        &self,
-        state: ContainerState,
-    ) -> Result<Vec<ExecCommand>, TestcontainersError> {
-        let port = state.host_port_ipv4(ContainerPort::Tcp(PORT))?;
-        let host = reachable(&state.host().to_string(), port);
-        let listeners = advertised(&host, port);
-        Ok(vec![ExecCommand::new([
-            "sh", "-c", ADVERTISE, "sh", &listeners,
-        ])])
-    }
+fn is_in_container() -> bool {
+    Path::new("/.dockerenv").exists()
 }
 
 #[cfg(test)]
@@ -299,5 +321,28 @@ mod tests {
             async || dir.path().join("removed").exists().then_some(()),
         )
         .await;
+    }
+
+    #[test]
+    fn the_mapped_port_is_that_of_an_ipv4_address() {
+        assert_eq!(mapped_port("127.0.0.1:32768\n"), Some(32768));
+        assert_eq!(mapped_port("[::]:32769\n0.0.0.0:32768\n"), Some(32768));
+        assert_eq!(mapped_port(":::32769\n"), None);
+        assert_eq!(mapped_port(""), None);
+    }
+
+    #[test]
+    fn a_remote_engine_is_named_by_its_host() {
+        assert_eq!(
+            host_of("tcp://engine.test:2375").as_deref(),
+            Some("engine.test")
+        );
+        assert_eq!(host_of("tcp://10.0.0.1").as_deref(), Some("10.0.0.1"));
+        assert_eq!(
+            host_of("tcp://[fd00::1]:2376/").as_deref(),
+            Some("[fd00::1]")
+        );
+        assert_eq!(host_of("tcp://[fd00::1]").as_deref(), Some("[fd00::1]"));
+        assert_eq!(host_of("unix:///var/run/docker.sock"), None);
     }
 }

@@ -3,7 +3,8 @@
 //! A failed start is remembered like a successful one: otherwise each test of a machine without
 //! Kafka would wait for the same failure.
 
-use crate::testing::required::{required, say};
+use crate::telemetry::say;
+use crate::testing::required::required;
 use crate::testing::{KafkaKind, StartError, TestKafka};
 use tokio::sync::OnceCell;
 

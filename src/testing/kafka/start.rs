@@ -5,7 +5,9 @@
 
 use super::cluster::{Backing, KafkaKind, TestKafka};
 use super::mock::Mock;
-use super::{docker, environment, java, shared};
+#[cfg(feature = "testing")]
+use super::shared;
+use super::{docker, environment, java};
 use crate::kafka::KafkaConfig;
 use crate::testing::error::StartError;
 
@@ -69,6 +71,7 @@ impl TestKafka {
     /// # Errors
     /// If neither the environment nor Docker nor Java provides one, with the reason for each. Every
     /// call returns the same error.
+    #[cfg(feature = "testing")]
     pub async fn shared_real() -> Result<&'static TestKafka, StartError> {
         shared::shared_real().await
     }

@@ -5,6 +5,7 @@
 //! is sufficient: a signal hook misses SIGKILL, and a parent-death signal fires when the thread
 //! that started the child ends, as a test's thread does.
 
+#[cfg(feature = "testing")]
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
@@ -44,6 +45,7 @@ impl Reaper {
 
     /// Writes `line` to the script's standard input. The line needs its line break. An error means
     /// that the script has ended.
+    #[cfg(feature = "testing")]
     pub(in crate::testing) fn tell(&mut self, line: &str) -> std::io::Result<()> {
         match &mut self.shell.stdin {
             Some(input) => input.write_all(line.as_bytes()),

@@ -1,10 +1,11 @@
 //! A PostgreSQL for tests, found or started.
 
 use super::server::{self, Server};
+use crate::telemetry::say;
 use crate::testing::certificate::Certificate;
 use crate::testing::names::free_port;
 use crate::testing::process::subprocess;
-use crate::testing::required::{required, say};
+use crate::testing::required::required;
 use crate::testing::{StartError, unique};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

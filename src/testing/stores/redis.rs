@@ -1,9 +1,10 @@
 //! A Redis for tests, found or started.
 
 use super::server::{self, Server};
+use crate::telemetry::say;
 use crate::testing::StartError;
 use crate::testing::names::free_port;
-use crate::testing::required::{required, say};
+use crate::testing::required::required;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

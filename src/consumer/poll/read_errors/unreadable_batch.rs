@@ -14,7 +14,6 @@ use crate::consumer::shared::control::Control;
 use crate::consumer::state::assignments::Assigned;
 use crate::consumer::state::offset_tracker::Epoch;
 use crate::control::CommandOutcome;
-use crate::kafka::unreadable::extent;
 use crate::kafka::{KafkaConfig, KafkaError, RecordPosition, UnreadableBatch};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
@@ -168,7 +167,7 @@ impl Unreadable {
         let (kafka, batch) = (self.kafka.clone(), batch.clone());
         let ask = move || {
             // The run may have ended meanwhile.
-            let _ = answer.send(extent(&kafka, &batch, EXTENT_WITHIN));
+            let _ = answer.send(batch.extent(&kafka, EXTENT_WITHIN));
         };
         let thread = std::thread::Builder::new().name("evenkeel-extent".to_owned());
         match thread.spawn(ask) {

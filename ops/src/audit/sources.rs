@@ -3,9 +3,9 @@
 use super::AuditError;
 use super::identity::Place;
 use super::report::Stretch;
-use crate::inbox::{Completion, InboxKey};
-use crate::kafka::reader::LogRecord;
-use crate::recovery::Replayed;
+use evenkeel::inbox::{Completion, InboxKey};
+use evenkeel::kafka::reader::LogRecord;
+use evenkeel::recovery::Replayed;
 use std::collections::HashSet;
 
 /// Receives the next record. An error ends the read.

@@ -1,9 +1,9 @@
 //! Settings of an audit: range, handlers and memory.
 
 use super::identity::Kind;
-use crate::handler::{FALLBACK_HANDLER, RAW_HANDLER};
-use crate::kafka::reader::Start;
-use crate::recovery::DeadLetterTopic;
+use evenkeel::handler::{FALLBACK_HANDLER, RAW_HANDLER};
+use evenkeel::kafka::reader::Start;
+use evenkeel::recovery::DeadLetterTopic;
 use std::collections::BTreeMap;
 
 /// Default of [`AuditSettings::memory_bytes`].
@@ -12,8 +12,8 @@ const MEMORY_BYTES: usize = 256 << 20;
 /// Settings of an audit. [`AuditSettings::new`] sets every default; change the fields that differ.
 ///
 /// ```
-/// use evenkeel::audit::{AuditSettings, Handlers};
 /// use evenkeel::kafka::reader::Start;
+/// use evenkeel_ops::audit::{AuditSettings, Handlers};
 ///
 /// let mut settings = AuditSettings::new("payments", "shop.orders");
 /// settings.from = Start::Last(1_000_000);
@@ -74,7 +74,7 @@ pub struct Handlers {
 
 impl Handlers {
     /// Adds a handler of a type, by the name that
-    /// [`Router::on_named`](crate::handler::Router::on_named) received. A type may have several
+    /// [`Router::on_named`](evenkeel::handler::Router::on_named) received. A type may have several
     /// handlers, for instance after a handler was renamed: each event then needs an effect of
     /// exactly one of them.
     pub fn with(mut self, ty: impl Into<String>, handler: impl Into<String>) -> Self {

@@ -9,14 +9,14 @@ use super::settings::AuditSettings;
 use super::sources::{Each, Offsets, Sources};
 use super::verify::{Limits, verify};
 use super::{AuditError, Progress};
-use crate::consumer::parked_records;
-use crate::control::{Action, CommandOutcome, Entry, History, control_topic};
-use crate::inbox::{Completion, Completions, InboxKey};
-use crate::kafka::admin::Admin;
-use crate::kafka::reader::{LogRecord, Reader, Reading, Span};
-use crate::kafka::unreadable::extent;
-use crate::kafka::{KafkaConfig, KafkaError, UnreadableBatch, is_topic_name};
-use crate::recovery::{ReplayLogEntry, Replayed, replay_topic};
+use crate::Cluster;
+use evenkeel::consumer::parked_records;
+use evenkeel::control::{Action, CommandOutcome, Entry, History, control_topic};
+use evenkeel::inbox::{Completion, Completions, InboxKey};
+use evenkeel::kafka::admin::Admin;
+use evenkeel::kafka::reader::{LogRecord, Reader, Reading, Span, Start};
+use evenkeel::kafka::{KafkaError, UnreadableBatch, is_topic_name};
+use evenkeel::recovery::{ReplayLogEntry, Replayed, replay_topic};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,8 +31,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Audits a group and a topic against the group's store.
 ///
-/// `timeout` bounds each request to the cluster. `watch` receives the progress on a blocking
-/// thread, so it may block.
+/// `watch` receives the progress on a blocking thread, so it may block.
 ///
 /// The group may run meanwhile: the audit covers the offsets that were committed at its start.
 /// Dropping the future cancels the audit; its blocking thread ends soon after.
@@ -41,22 +40,20 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// [`AuditError::Kafka`] and [`AuditError::Store`] if a request fails,
 /// [`AuditError::NeverCommitted`] and [`AuditError::UnknownToStore`] if there is nothing to prove.
 pub async fn audit(
-    kafka: &KafkaConfig,
+    cluster: &Cluster,
     settings: AuditSettings,
     store: Arc<dyn Completions>,
-    timeout: Duration,
     mut watch: impl FnMut(Progress) + Send + 'static,
 ) -> Result<AuditReport, AuditError> {
-    let committed = committed(kafka, &settings, timeout).await?;
+    let committed = committed(cluster, &settings).await?;
     let stop = CancellationToken::new();
     let logs = Logs {
-        kafka: kafka.clone(),
+        cluster: cluster.clone(),
         group: settings.group.clone(),
         topic: settings.topic.clone(),
         dead_letters: settings
             .dead_letter_topic
             .of(&settings.group, &settings.topic),
-        timeout,
         store,
         runtime: Handle::current(),
         unreadable: Mutex::default(),
@@ -79,11 +76,10 @@ pub async fn audit(
 
 /// The group's committed offset of each partition.
 async fn committed(
-    kafka: &KafkaConfig,
+    cluster: &Cluster,
     settings: &AuditSettings,
-    timeout: Duration,
 ) -> Result<BTreeMap<i32, i64>, AuditError> {
-    let admin = Admin::connect(kafka, timeout).await?;
+    let admin = Admin::connect(&cluster.kafka, cluster.timeout).await?;
     let topic = std::slice::from_ref(&settings.topic);
     let lag = admin.group_lag(&settings.group, topic).await?;
     let committed = lag
@@ -100,12 +96,11 @@ async fn committed(
 }
 
 struct Logs {
-    kafka: KafkaConfig,
+    cluster: Cluster,
     group: String,
     topic: String,
     /// Name of the dead-letter topic.
     dead_letters: String,
-    timeout: Duration,
     store: Arc<dyn Completions>,
     runtime: Handle,
     /// Unreadable batches of the topic: first offset, end offset and cause.
@@ -121,17 +116,14 @@ impl Logs {
         committed: &BTreeMap<i32, i64>,
     ) -> Result<Vec<Stretch>, AuditError> {
         let spans = |start, end| -> Result<Vec<Span>, KafkaError> {
-            let reading = Reading {
-                topics: vec![self.topic.clone()],
-                partitions: Vec::new(),
-                start,
-                end: Some(end),
-            };
-            let reader = Reader::open(&self.kafka, &reading, self.timeout)?;
+            let reading = Reading::whole([&self.topic])
+                .with_start(start)
+                .with_end(end);
+            let reader = Reader::open(&self.cluster.kafka, &reading, self.cluster.timeout)?;
             Ok(reader.spans().cloned().collect())
         };
         let asked = spans(settings.from, settings.to)?;
-        let low = spans(crate::kafka::reader::Start::Beginning, settings.to)?;
+        let low = spans(Start::Beginning, settings.to)?;
         let low: BTreeMap<i32, i64> = low
             .into_iter()
             .map(|span| (span.partition, span.start))
@@ -153,7 +145,7 @@ impl Logs {
         batch: UnreadableBatch,
         spans: &[Span],
     ) -> Result<Option<Span>, AuditError> {
-        let range = extent(&self.kafka, &batch, self.timeout)?;
+        let range = batch.extent(&self.cluster.kafka, self.cluster.timeout)?;
         let place = Place {
             partition: batch.partition,
             offset: range.start,
@@ -215,7 +207,7 @@ impl Logs {
         each: &mut Each<'_>,
     ) -> Result<Vec<UnreadableBatch>, AuditError> {
         let mut unreadable = Vec::new();
-        let silence_max = self.timeout.max(SILENCE_MAX);
+        let silence_max = self.cluster.timeout.max(SILENCE_MAX);
         let mut last_record = Instant::now();
         while !reader.at_end() {
             if self.stop.is_cancelled() {
@@ -251,7 +243,7 @@ impl Logs {
             return Ok(());
         }
         let reading = Reading::whole([topic]);
-        match Reader::open(&self.kafka, &reading, self.timeout) {
+        match Reader::open(&self.cluster.kafka, &reading, self.cluster.timeout) {
             Ok(reader) => self.drain(reader, each),
             Err(KafkaError::UnknownTopic { .. }) => Ok(()),
             Err(error) => Err(error.into()),
@@ -270,7 +262,7 @@ impl Sources for Logs {
         });
         let mut spans: Vec<Span> = spans.collect();
         while !spans.is_empty() {
-            let reader = Reader::over(&self.kafka, spans.clone(), self.timeout)?;
+            let reader = Reader::over(&self.cluster.kafka, spans.clone(), self.cluster.timeout)?;
             let unreadable = self.drain_readable(reader, each)?;
             let rest = unreadable
                 .into_iter()
@@ -287,8 +279,8 @@ impl Sources for Logs {
 
     fn parked(&self, each: &mut Each<'_>) -> Result<(), AuditError> {
         let drain = |reader, each: &mut Each<'_>| self.drain(reader, each);
-        let (kafka, group, topic) = (&self.kafka, &self.group, &self.topic);
-        match parked_records(kafka, group, topic, self.timeout, drain, each) {
+        let Cluster { kafka, timeout } = &self.cluster;
+        match parked_records(kafka, &self.group, &self.topic, *timeout, drain, each) {
             Err(AuditError::Kafka(KafkaError::UnknownTopic { .. })) => Ok(()),
             read => read,
         }

@@ -5,10 +5,10 @@ use crate::audit::identity::Place;
 use crate::audit::sources::{Each, Offsets, Sources};
 use crate::audit::verify::{Limits, verify};
 use crate::audit::{AuditError, AuditSettings, Findings, Handlers, Stretch};
-use crate::event::{ContentDigest, Headers};
-use crate::inbox::{Completion, InboxKey};
-use crate::kafka::reader::{LogRecord, TimestampKind};
-use crate::recovery::Replayed;
+use evenkeel::event::{ContentDigest, Headers};
+use evenkeel::inbox::{Completion, InboxKey};
+use evenkeel::kafka::reader::{LogRecord, TimestampKind};
+use evenkeel::recovery::Replayed;
 use proptest::prelude::*;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -102,13 +102,7 @@ impl Record {
 
     fn delivery(&self, handler: &str) -> InboxKey {
         let (source, id) = self.identity();
-        InboxKey {
-            group: GROUP.to_owned(),
-            handler: handler.to_owned(),
-            source,
-            id,
-            content: Some(self.content()),
-        }
+        InboxKey::new(GROUP, handler, source, id).with_content(self.content())
     }
 
     fn on_log(&self, topic: &str, place: Place, more: &[(&str, &str)]) -> LogRecord {

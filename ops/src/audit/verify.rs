@@ -17,8 +17,8 @@ use super::report::{AuditReport, Finding, Stretch, Tally};
 use super::settings::AuditSettings;
 use super::sources::{Sources, audited_offsets, length};
 use super::{AuditError, Progress, Step};
-use crate::handler::{FALLBACK_HANDLER, RAW_HANDLER};
-use crate::inbox::InboxKey;
+use evenkeel::handler::{FALLBACK_HANDLER, RAW_HANDLER};
+use evenkeel::inbox::InboxKey;
 use std::collections::{BTreeSet, HashMap};
 
 /// Records per query of the store.
@@ -357,13 +357,7 @@ fn completed<'s>(
                     (identity, subject.content)
                 }
             };
-            InboxKey {
-                group: settings.group.clone(),
-                handler: handler.to_owned(),
-                source,
-                id,
-                content,
-            }
+            InboxKey::new(&settings.group, handler, source, id).with_content(content)
         }));
     }
     let found = match keys.is_empty() {

@@ -1,7 +1,7 @@
 //! The identity of a record: the inbox keys that it may have, and its ordering key.
 
-use crate::event::{ContentDigest, DecodeError, decode, raw_identity};
-use crate::kafka::reader::LogRecord;
+use evenkeel::event::{ContentDigest, DecodeError, decode, raw_identity};
+use evenkeel::kafka::reader::LogRecord;
 use foldhash::quality::FixedState;
 use std::hash::{BuildHasher, Hash};
 

@@ -18,16 +18,17 @@
 //! - `identity`: the identity of a record; `logs`: the sources as Kafka and a store implement them
 //!
 //! ```no_run
-//! use evenkeel::audit::{AuditSettings, audit};
 //! use evenkeel::inbox::MemoryInbox;
 //! use evenkeel::kafka::KafkaConfig;
+//! use evenkeel_ops::Cluster;
+//! use evenkeel_ops::audit::{AuditSettings, audit};
 //! use std::sync::Arc;
 //! use std::time::Duration;
 //!
 //! # async fn example(inbox: MemoryInbox) -> Result<(), Box<dyn std::error::Error>> {
+//! let cluster = Cluster::new(KafkaConfig::from_env()?, Duration::from_secs(10));
 //! let settings = AuditSettings::new("payments", "shop.orders");
-//! let kafka = KafkaConfig::from_env()?;
-//! let report = audit(&kafka, settings, Arc::new(inbox), Duration::from_secs(10), |_| {}).await?;
+//! let report = audit(&cluster, settings, Arc::new(inbox), |_| {}).await?;
 //! println!("{} records, proven: {}", report.total.records, report.proven);
 //! # Ok(())
 //! # }

@@ -1,7 +1,7 @@
 //! Errors of an audit.
 
-use crate::inbox::InboxError;
-use crate::kafka::KafkaError;
+use evenkeel::inbox::InboxError;
+use evenkeel::kafka::KafkaError;
 
 /// The error of an audit that returned no report.
 #[derive(Debug, thiserror::Error)]
@@ -33,4 +33,17 @@ pub enum AuditError {
     /// The caller dropped the future.
     #[error("the audit was stopped")]
     Stopped,
+}
+
+impl AuditError {
+    /// Returns the cluster's error, if this is one. Exit codes and hints depend on it.
+    ///
+    /// # Errors
+    /// Returns this error unchanged if it is another one.
+    pub fn into_kafka(self) -> Result<KafkaError, Self> {
+        match self {
+            Self::Kafka(error) => Ok(error),
+            other => Err(other),
+        }
+    }
 }

@@ -7,9 +7,9 @@
 use super::AuditError;
 use super::identity::{Identity, Place};
 use super::sources::Sources;
-use crate::handler::Stage;
-use crate::kafka::reader::LogRecord;
-use crate::recovery::{DeadLetter, Owner, RetryTopicEntry, is_edited, record_timestamp_ms};
+use evenkeel::handler::Stage;
+use evenkeel::kafka::reader::LogRecord;
+use evenkeel::recovery::{DeadLetter, Owner, RetryTopicEntry, is_edited, record_timestamp_ms};
 use std::collections::HashMap;
 
 /// The end of a record that had no effect when the topic was read.

@@ -1,0 +1,59 @@
+//! Compiled JSON Schema documents.
+
+use super::error::Violation;
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{Draft, PatternOptions, ReferencingError, Validator};
+use serde_json::Value;
+
+/// A compiled document.
+pub(super) struct CompiledSchema(Validator);
+
+impl CompiledSchema {
+    /// Compiles a document, or returns its fault.
+    pub(super) fn new(document: &Value) -> Result<Self, String> {
+        jsonschema::options()
+            .with_draft(Draft::Draft202012)
+            .should_validate_formats(true)
+            .should_ignore_unknown_formats(false)
+            .with_pattern_options(PatternOptions::regex())
+            .offline()
+            .build(document)
+            .map(Self)
+            .map_err(|error| unusable(&error))
+    }
+
+    /// Validates a payload of the type `ty`.
+    pub(super) fn validate(&self, ty: &str, data: &Value) -> Result<(), Violation> {
+        // Nearly all payloads are valid, which is faster to determine than the fault.
+        if self.0.is_valid(data) {
+            return Ok(());
+        }
+        let validated = self.0.validate(data);
+        validated.map_err(|error| violation(ty, &error))
+    }
+}
+
+/// Takes pointer and keyword from the validator's error, whose own message quotes the payload.
+fn violation(ty: &str, error: &jsonschema::ValidationError<'_>) -> Violation {
+    let mut pointer = error.instance_path().as_str().to_owned();
+    if let ValidationErrorKind::Required { property } = error.kind() {
+        let name = property.as_str().unwrap_or_default();
+        pointer.push('/');
+        pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
+    }
+    Violation {
+        ty: ty.to_owned(),
+        pointer,
+        keyword: error.kind().keyword().to_owned(),
+    }
+}
+
+/// The fault of a document. It may be shown, as it contains no payload.
+fn unusable(error: &jsonschema::ValidationError<'_>) -> String {
+    match error.kind() {
+        ValidationErrorKind::Referencing(ReferencingError::Unretrievable { uri, .. }) => format!(
+            "it refers to {uri}, and no other document is fetched: put what is needed under $defs"
+        ),
+        _ => format!("{error} (at {:?})", error.instance_path().as_str()),
+    }
+}
