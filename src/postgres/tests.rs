@@ -339,10 +339,10 @@ async fn the_tables_can_be_created_by_another_program() {
     let elsewhere = settings().with_migration(Migration::Elsewhere);
     let outbox_elsewhere = PostgresOutboxSettings::default().with_migration(Migration::Elsewhere);
     let refused = PostgresInbox::connect(options.clone(), &elsewhere).await;
-    let refused = refused.err().expect("there are no tables").to_string();
+    let refused = refused.expect_err("there are no tables").to_string();
     assert!(refused.contains("store migrate"), "{refused}");
     let refused = PostgresOutbox::connect(options.clone(), &outbox_elsewhere).await;
-    let refused = refused.err().expect("there are no tables").to_string();
+    let refused = refused.expect_err("there are no tables").to_string();
     assert!(refused.contains("store migrate"), "{refused}");
     let make = sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut owner).await;
     make.expect("made");

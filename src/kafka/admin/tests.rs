@@ -245,7 +245,7 @@ async fn brokers_that_do_not_answer_are_named_with_the_cause() {
     // Nothing listens on port 1.
     let config = KafkaConfig::new("127.0.0.1:1");
     let outcome = Admin::connect(&config, Duration::from_secs(1)).await;
-    let error = outcome.err().expect("nobody there");
+    let error = outcome.expect_err("nobody answers there");
     let text = error.to_string();
     assert!(matches!(error, KafkaError::Unreachable { .. }), "{error:?}");
     assert!(

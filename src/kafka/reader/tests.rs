@@ -199,7 +199,7 @@ async fn only_the_named_partitions_are_read() {
     let reader = cluster.open(named(&[1, 1])).await.expect("open");
     let expected = [(topic.as_str(), 1, 0), (topic.as_str(), 1, 1)];
     assert_eq!(places(&read(reader).await), expected);
-    let missing = cluster.open(named(&[3])).await.err().expect("refused");
+    let missing = cluster.open(named(&[3])).await.expect_err("refused");
     assert!(
         matches!(missing, KafkaError::UnknownPartition { .. }),
         "{missing}"

@@ -52,7 +52,7 @@ async fn a_sequence_that_gives_sessions_numbers_in_stock_is_refused() {
         set.execute(outbox.pool()).await.expect("it is set");
         PostgresOutbox::open(&url).await
     };
-    let refused = stock(50).await.err().expect("order would be lost");
+    let refused = stock(50).await.expect_err("order would be lost");
     let refused = refused.to_string();
     assert!(
         refused.contains("caches 50 numbers") && refused.contains("SET CACHE 1"),

@@ -1,5 +1,7 @@
-//! Apache Kafka in a container: the official image, or a local image of the same name. Uses the
-//! `docker` command.
+//! Apache Kafka in a container: the official image, or a local image of the same name.
+//!
+//! With the feature `testing` the container runs through testcontainers, otherwise through the `docker`
+//! command, so that development tools need no more than that command.
 //!
 //! Two difficulties shape this file:
 //! - Kafka must advertise the address under which clients reach it, and the port on this machine is
@@ -10,28 +12,30 @@
 
 use super::broker::{HEAP, READY_LINE, SETTINGS, VERSION, cluster_id};
 use super::cluster::{Backing, Freezer};
+#[cfg(not(feature = "testing"))]
+use super::docker_run::run_kafka;
+#[cfg(feature = "testing")]
+use super::testcontainer::run_kafka;
 use crate::kafka::KafkaConfig;
 use crate::telemetry::say;
 use crate::testing::process::reaper::Reaper;
 use crate::testing::process::subprocess;
 use crate::testing::{KafkaKind, StartError, TestKafka, unique, wait};
 use std::ffi::OsStr;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
-use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// The image's name without its tag. The tag is the version.
-const IMAGE: &str = "apache/kafka";
+pub(super) const IMAGE: &str = "apache/kafka";
 
 /// The container port that is mapped to a port of this machine.
 pub(in crate::testing) const PORT: u16 = 9092;
 
 /// Time limit of a connection attempt. A port of this machine answers immediately or not at all.
-const PROBE_LIMIT: Duration = Duration::from_millis(500);
+pub(super) const PROBE_LIMIT: Duration = Duration::from_millis(500);
 const ENGINE_LIMIT: Duration = Duration::from_secs(10);
 const PULL_LIMIT: Duration = Duration::from_secs(600);
-const START_LIMIT: Duration = Duration::from_secs(90);
+pub(super) const START_LIMIT: Duration = Duration::from_secs(90);
 
 /// Time limit of a command. A busy engine creates a container slowly.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -49,11 +53,11 @@ done &"#;
 
 /// The container's command. Kafka must know its port on this machine, which is mapped only after
 /// the container runs.
-const RUN_WHEN_ADVERTISED: &str = "while [ ! -s /tmp/advertised ]; do sleep 0.05; done; \
+pub(super) const RUN_WHEN_ADVERTISED: &str = "while [ ! -s /tmp/advertised ]; do sleep 0.05; done; \
     KAFKA_ADVERTISED_LISTENERS=$(cat /tmp/advertised) exec /etc/kafka/docker/run";
 
 /// Writes the advertised listeners `$1` for the waiting command, atomically.
-const ADVERTISE: &str =
+pub(super) const ADVERTISE: &str =
     r#"echo "$1" >/tmp/advertised.part && mv /tmp/advertised.part /tmp/advertised"#;
 
 /// Starts a container, and returns when Kafka is ready.
@@ -64,20 +68,7 @@ pub(in crate::testing) async fn start() -> Result<TestKafka, StartError> {
     // during its start.
     let reaper = Reaper::hold(REMOVE, [&name], Stdio::null())
         .map_err(|error| StartError::docker(error.to_string()))?;
-    let mut arguments = vec!["run".to_owned(), "--detach".to_owned()];
-    arguments.push(format!("--name={name}"));
-    arguments.push(format!("--publish={}", publication()));
-    arguments.extend(environment_arguments());
-    arguments.push(image());
-    arguments.extend(["sh", "-c", RUN_WHEN_ADVERTISED].map(str::to_owned));
-    run(&arguments).await?;
-    let port = published_port(&name).await?;
-    let host = reachable(port).await;
-    let listeners = advertised(&host, port);
-    run(&["exec", &name, "sh", "-c", ADVERTISE, "sh", &listeners]).await?;
-    await_ready(&name).await?;
-
-    let brokers = format!("{host}:{port}");
+    let brokers = run_kafka(&name).await?;
     Ok(TestKafka {
         kind: KafkaKind::Docker,
         description: format!("Apache Kafka {VERSION} in {engine} at {brokers}"),
@@ -178,7 +169,7 @@ pub(in crate::testing) fn image() -> String {
 }
 
 /// The environment from which the image's wrapper writes our `server.properties`.
-fn environment() -> Vec<(String, String)> {
+pub(super) fn environment() -> Vec<(String, String)> {
     let listeners = format!("PLAINTEXT://:{PORT},BROKER://:9093,CONTROLLER://:9094");
     let mut variables = vec![
         ("CLUSTER_ID".to_owned(), cluster_id()),
@@ -206,81 +197,6 @@ pub(in crate::testing) fn environment_arguments() -> impl Iterator<Item = String
 /// The advertised listeners, for clients on this machine and for Kafka inside the container.
 pub(in crate::testing) fn advertised(host: &str, port: u16) -> String {
     format!("PLAINTEXT://{host}:{port},BROKER://localhost:9093")
-}
-
-/// The port to publish, as an argument of `--publish`: any free port of 127.0.0.1 only, because the
-/// broker requires no password. Inside a container, or with a remote engine, that address may be
-/// wrong; all addresses are bound then.
-fn publication() -> String {
-    if remote_engine().is_some() || is_in_container() {
-        PORT.to_string()
-    } else {
-        format!("{}::{PORT}", Ipv4Addr::LOCALHOST)
-    }
-}
-
-/// The port of the engine's machine that is mapped to Kafka's port.
-async fn published_port(name: &str) -> Result<u16, StartError> {
-    let printed = run(&["port", name, &format!("{PORT}/tcp")]).await?;
-    mapped_port(&printed).ok_or_else(|| {
-        let mappings = printed.trim();
-        StartError::docker(format!("no IPv4 port is mapped to {PORT}: {mappings:?}"))
-    })
-}
-
-/// `32768` from the line `127.0.0.1:32768`.
-fn mapped_port(printed: &str) -> Option<u16> {
-    let mut mappings = printed.lines().map(str::trim);
-    let mapping: SocketAddrV4 = mappings.find_map(|line| line.parse().ok())?;
-    Some(mapping.port())
-}
-
-/// The address of a published port: that of a remote engine, else 127.0.0.1 if it answers there,
-/// else the gateway of Docker's bridge.
-///
-/// If this process runs in a container, the engine may run in the same container, and then
-/// 127.0.0.1 works; or outside of it, and then only the gateway does. Docker listens before Kafka
-/// does.
-async fn reachable(port: u16) -> String {
-    if let Some(host) = remote_engine() {
-        return host;
-    }
-    let loopback = Ipv4Addr::LOCALHOST;
-    let answers = || TcpStream::connect_timeout(&(loopback, port).into(), PROBE_LIMIT).is_ok();
-    let gateway = match is_in_container() && !answers() {
-        true => bridge_gateway().await,
-        false => None,
-    };
-    gateway.unwrap_or_else(|| loopback.to_string())
-}
-
-async fn bridge_gateway() -> Option<String> {
-    const GATEWAYS: &str = "--format={{range .IPAM.Config}}{{.Gateway}} {{end}}";
-    let printed = run(&["network", "inspect", "bridge", GATEWAYS])
-        .await
-        .ok()?;
-    printed.split_whitespace().next().map(str::to_owned)
-}
-
-/// The host of the engine if `DOCKER_HOST` names one that is reached by TCP.
-fn remote_engine() -> Option<String> {
-    host_of(&std::env::var("DOCKER_HOST").ok()?)
-}
-
-/// `engine.test` from `tcp://engine.test:2375`.
-fn host_of(engine: &str) -> Option<String> {
-    let address = engine.strip_prefix("tcp://")?;
-    let address = address.split('/').next().unwrap_or_default();
-    let host = match address.rsplit_once(':') {
-        // Not a colon of an IPv6 address without a port.
-        Some((host, port)) if !port.ends_with(']') => host,
-        _ => address,
-    };
-    Some(host.to_owned())
-}
-
-fn is_in_container() -> bool {
-    Path::new("/.dockerenv").exists()
 }
 
 #[cfg(test)]
@@ -321,28 +237,5 @@ mod tests {
             async || dir.path().join("removed").exists().then_some(()),
         )
         .await;
-    }
-
-    #[test]
-    fn the_mapped_port_is_that_of_an_ipv4_address() {
-        assert_eq!(mapped_port("127.0.0.1:32768\n"), Some(32768));
-        assert_eq!(mapped_port("[::]:32769\n0.0.0.0:32768\n"), Some(32768));
-        assert_eq!(mapped_port(":::32769\n"), None);
-        assert_eq!(mapped_port(""), None);
-    }
-
-    #[test]
-    fn a_remote_engine_is_named_by_its_host() {
-        assert_eq!(
-            host_of("tcp://engine.test:2375").as_deref(),
-            Some("engine.test")
-        );
-        assert_eq!(host_of("tcp://10.0.0.1").as_deref(), Some("10.0.0.1"));
-        assert_eq!(
-            host_of("tcp://[fd00::1]:2376/").as_deref(),
-            Some("[fd00::1]")
-        );
-        assert_eq!(host_of("tcp://[fd00::1]").as_deref(), Some("[fd00::1]"));
-        assert_eq!(host_of("unix:///var/run/docker.sock"), None);
     }
 }

@@ -8,6 +8,15 @@
 pub(super) mod broker;
 pub(super) mod cluster;
 pub(super) mod docker;
+#[cfg(any(not(feature = "testing"), test))]
+#[cfg_attr(
+    feature = "testing",
+    allow(
+        dead_code,
+        reason = "its unit tests run with the feature testing, its container without"
+    )
+)]
+mod docker_run;
 pub(super) mod environment;
 pub(super) mod java;
 pub(super) mod mock;
@@ -16,3 +25,5 @@ pub(super) mod secured;
 #[cfg(feature = "testing")]
 pub(super) mod shared;
 pub(super) mod start;
+#[cfg(feature = "testing")]
+mod testcontainer;

@@ -170,7 +170,10 @@ async fn recreate_with(case: &Case, partitions: i32) {
 async fn delete(case: &Case) {
     let (admin, options) = (admin(&case.kafka), AdminOptions::new());
     let deleted = admin.delete_topics(&[&case.topic], &options).await;
-    deleted.expect("an answer").remove(0).expect("the topic is deleted");
+    deleted
+        .expect("an answer")
+        .remove(0)
+        .expect("the topic is deleted");
 }
 
 async fn create(case: &Case, partitions: i32) {

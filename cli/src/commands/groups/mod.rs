@@ -1,7 +1,7 @@
 //! `evenkeel groups`: groups and their lag, and commands to running groups.
 //!
-//! - [`list`], [`describe`], [`lag`], [`members`], [`history`]: listings; [`in_force`]: pauses in a
-//! table
+//! - [`list`], [`describe`], [`lag`], [`members`], [`history`]: listings
+//! - [`in_force`]: pauses in a table
 //! - [`control`]: commands to the group; [`topics`]: the group's own topics
 //!
 //! Listings work on every consumer group. What only evenkeel's members know (pauses, dependencies
