@@ -43,3 +43,7 @@ dist:
 # Everything that CI checks, from a clean checkout
 ci:
     .ci/run
+
+# What takes longer, before a release: each feature alone, chaos on three seeds
+ci-extended:
+    .ci/extended

@@ -6,12 +6,13 @@
 use clap::Args;
 use evenkeel::kafka::{ConfigError, ConfigLayers};
 use evenkeel::telemetry::say;
+use std::fmt;
 use std::path::Path;
 use std::sync::Once;
 
 /// How to reach Kafka, as every program takes it; `GLOBAL` flags stand before or behind the
 /// subcommands of their command.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Clone, Default, Args)]
 pub struct BrokerArgs<const GLOBAL: bool> {
     /// Bootstrap servers, comma separated [env: KAFKA_BOOTSTRAP_SERVERS, KAFKA_BROKERS] [default:
     /// localhost:9092].
@@ -44,6 +45,20 @@ pub struct ConfigFile<'a> {
     /// Whether the file also contains settings of the program. Such a file need not contain Kafka
     /// settings.
     pub is_program_file: bool,
+}
+
+/// Shows the keys of the properties only: a value may be a password.
+impl<const GLOBAL: bool> fmt::Debug for BrokerArgs<GLOBAL> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys = self.property.iter().map(|property| {
+            let (key, _) = property.split_once('=').unwrap_or_default();
+            key
+        });
+        f.debug_struct("BrokerArgs")
+            .field("brokers", &self.brokers)
+            .field("property", &keys.collect::<Vec<_>>())
+            .finish()
+    }
 }
 
 impl<const GLOBAL: bool> BrokerArgs<GLOBAL> {

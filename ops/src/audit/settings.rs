@@ -39,7 +39,7 @@ pub struct AuditSettings {
     /// unordered group.
     pub is_ordered: bool,
     /// Approximate bytes of the audit's tables. Default: 256 MiB. With less memory, the audit reads
-    /// the log more often. The client's prefetch buffer (16 MiB) comes on top.
+    /// the log more often. The client's prefetch buffer (6 MiB) comes on top.
     pub memory_bytes: usize,
     /// How many findings of each kind are listed. Default: 100. All are counted.
     pub listed_max: usize,

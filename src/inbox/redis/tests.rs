@@ -165,7 +165,7 @@ async fn a_claim_waits_for_another_owner_up_to_the_limit() {
     let message = error.to_string();
     assert!(matches!(error, InboxError::Unavailable(_)), "{error:?}");
     assert!(
-        message.contains("more than 300ms; look for a handler that is stuck"),
+        message.contains("more than 300ms; find the stuck handler"),
         "{message}"
     );
     claim.complete(Vec::new()).await.unwrap();
