@@ -11,7 +11,7 @@
 //! | [`help`] | examples, exit status and environment, for help texts and manual pages |
 //! | [`output`] | tables, JSON, progress, and lines on standard error |
 //! | [`record_json`] | a record as a JSON object, and back |
-//! | [`lines`] | lines of standard input or of a file |
+//! | [`input_lines`] | lines of standard input or of a file |
 //! | [`hints`] | the text of an error, with similar names |
 
 mod args;
@@ -19,7 +19,7 @@ mod arguments;
 mod commands;
 mod help;
 mod hints;
-mod lines;
+mod input_lines;
 mod output;
 mod record_json;
 
@@ -31,7 +31,7 @@ use std::process::ExitCode;
 /// Help and version go to standard output and are no error.
 fn main() -> ExitCode {
     let command = help::command();
-    let line = arguments::global_flags::behind_command(&command, std::env::args_os());
+    let line = arguments::flags_before_command::behind_command(&command, std::env::args_os());
     let parsed = command
         .try_get_matches_from(line)
         .and_then(|matches| args::Args::from_arg_matches(&matches));

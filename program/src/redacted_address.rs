@@ -8,9 +8,9 @@ use std::str::FromStr;
 /// never printed: its `Debug` form hides it.
 ///
 /// ```
-/// use evenkeel_program::store::StoreAddress;
+/// use evenkeel_program::redacted_address::RedactedAddress;
 ///
-/// let address: StoreAddress = "postgres://jane:secret@db/shop".parse()?;
+/// let address: RedactedAddress = "postgres://jane:secret@db/shop".parse()?;
 /// assert!(!format!("{address:?}").contains("secret"));
 /// # Ok::<(), std::convert::Infallible>(())
 /// ```

@@ -38,17 +38,17 @@
 mod entry;
 mod history;
 mod member;
-mod pace;
 mod scope;
 mod state;
+mod token_bucket;
 
 pub use entry::{Ack, Action, Command, CommandOutcome, Entry, Malformed, Status};
 pub use history::{History, Recorded};
 pub use member::MemberInfo;
-pub(crate) use pace::Pace;
 pub use scope::Scope;
 pub use state::ControlState;
 pub(crate) use state::Skip;
+pub(crate) use token_bucket::Pace;
 
 use std::collections::BTreeMap;
 

@@ -7,9 +7,9 @@
 //! - Each line ends a poll without a wait. [`next_event`] therefore polls on as long as lines were
 //!   delivered, or a rebalance behind a burst of lines would be served late.
 //! - A broken connection logs a line several times a second for each broker and client. Such lines
-//!   are logged at debug level, and `error/trouble.rs` writes one summary for the process.
+//!   are logged at debug level, and `error/error_log.rs` writes one summary for the process.
 
-use super::error::trouble;
+use super::error::error_log;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -60,11 +60,11 @@ pub(crate) fn forward(level: RDKafkaLogLevel, facility: &str, message: &str) {
         if is_warning {
             // The logging thread does not matter.
             let (_, told) = message.split_once("]: ").unwrap_or(("", &message));
-            trouble::connection_failed(Some(told));
+            error_log::connection_failed(Some(told));
         }
         return;
     }
-    if is_warning && trouble::is_due(facility).is_none() {
+    if is_warning && error_log::is_due(facility).is_none() {
         tracing::debug!(target: "librdkafka", facility, "{message}");
         return;
     }
@@ -113,7 +113,7 @@ impl ClientContext for LoggingContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        trouble::complain(&error, reason);
+        error_log::complain(&error, reason);
     }
 }
 

@@ -11,7 +11,7 @@ use super::buffer_limit::BufferLimit;
 use super::counters::Published;
 use super::delivery::{Delivery, Outcome};
 use super::error::{Failure, Unsent, classify};
-use crate::kafka::error::trouble;
+use crate::kafka::error::error_log;
 use crate::telemetry::Metric;
 use metrics::{Gauge, gauge};
 use rdkafka::error::KafkaError;
@@ -152,9 +152,9 @@ impl Buffer {
                 *fatal = Some(reason.to_owned());
             }
             // It follows the errors of the single brokers, which are more specific.
-            Some(Code::AllBrokersDown) => trouble::complain(error, reason),
+            Some(Code::AllBrokersDown) => error_log::complain(error, reason),
             _ => {
-                trouble::complain(error, reason);
+                error_log::complain(error, reason);
                 let mut last = self
                     .connection_error
                     .lock()

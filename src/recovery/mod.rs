@@ -41,9 +41,9 @@ mod error_fingerprint;
 mod flood_guard;
 pub(crate) mod parked;
 pub(crate) mod parking;
-mod policy;
 mod replay;
 mod replay_log;
+mod retry_policy;
 mod sliding_count;
 
 pub use crate::failure::Backoff;
@@ -60,7 +60,7 @@ pub use parked::repetition::{
     Drill, RepetitionOutcome, repetition, repetition_answer, repetition_of,
 };
 pub use parked::{Owner, ParkedReason, RetryState, RetryTopicEntry, retry_topic};
-pub use policy::{RetryDecision, RetryPolicy};
 pub use replay::{Destination, Provenance, replay_of, replayed};
 pub use replay_log::{PartitionEnds, ReplayLog, ReplayLogEntry, ReplayRun, Replayed, replay_topic};
+pub use retry_policy::{RetryDecision, RetryPolicy};
 pub(crate) use sliding_count::SlidingCount;

@@ -12,9 +12,9 @@ mod catalogue;
 mod error;
 #[cfg(feature = "json-schema")]
 mod json_schema;
+mod memory_limit;
 mod parse;
 mod validator;
-mod weight;
 
 pub use catalogue::Catalogue;
 pub use error::{SchemaError, ValidationError, Violation};

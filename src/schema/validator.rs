@@ -1,8 +1,8 @@
 //! What payloads are validated with.
 
 use super::error::ValidationError;
+use super::memory_limit;
 use super::parse::parse;
-use super::weight;
 use serde_json::Value;
 
 /// Validates payloads by event type: before they are published, and before a handler receives them.
@@ -38,7 +38,7 @@ pub(crate) fn check(
     if !validator.knows(ty) {
         return Ok(Err(ValidationError::UnknownType(ty.to_owned())));
     }
-    weight::in_turn(json, || {
+    memory_limit::in_turn(json, || {
         let tree: Value = parse(json)?;
         Ok(validator.validate(ty, &tree))
     })

@@ -29,7 +29,7 @@
 //! ```
 
 #[cfg(test)]
-pub(crate) mod captured;
+pub(crate) mod captured_log;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 mod health;

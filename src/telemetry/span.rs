@@ -83,7 +83,7 @@ fn event_attributes(record: &Record) -> [Option<&str>; 3] {
 mod tests {
     use super::process_span;
     use crate::event::{Record, RecordBatchBuilder};
-    use crate::telemetry::captured::capture;
+    use crate::telemetry::captured_log::capture;
     use serde_json::{Value, json};
     use tracing_subscriber::fmt::format::JsonFields;
 

@@ -1,21 +1,21 @@
 //! The output of listings: a table for people, JSON for programs. Rows are streamed; memory does
 //! not grow with their number.
 //!
-//! - [`columns`]: widths on a narrow terminal; [`format`]: kcat's format tokens
+//! - [`column_widths`]: widths on a narrow terminal; [`kcat_format`]: kcat's format tokens
 //! - [`stderr`]: lines on standard error; [`observer`], [`progress`]: reports of operations
 
-mod columns;
+mod column_widths;
 pub(crate) mod kcat_format;
 pub(crate) mod observer;
 pub(crate) mod progress;
 pub(crate) mod stderr;
 
-pub(crate) use columns::{Column, id, name, number, text};
+pub(crate) use column_widths::{Column, id, name, number, text};
 pub(crate) use evenkeel_program::output_format::OutputFormat;
 pub(crate) use evenkeel_program::stdout::{AfterDone, print, print_line};
 
 use clap::Args;
-use columns::{GAP, Kind, fit};
+use column_widths::{GAP, Kind, fit};
 use comfy_table::{CellAlignment, ColumnConstraint, Row as TableRow, Table, Width, presets};
 use evenkeel::telemetry::visible;
 use evenkeel_program::stdout::{Stdout, print_json_line};

@@ -4,7 +4,7 @@
 //! Owns the cache's format. An order is a hash of its facts, and a fact never changes. Writers only
 //! add facts, so the order of their writes does not matter.
 
-use super::view::{Line, Order, Told};
+use super::queries::{Line, Order, Told};
 use super::{Fact, State};
 use anyhow::{Context, Result};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};

@@ -6,7 +6,7 @@
 //! that starts writes all orders.
 
 use super::cache::Cache;
-use super::view;
+use super::queries;
 use anyhow::Result;
 use evenkeel::handler::{Delivery, Outcome, Router};
 use std::collections::BTreeSet;
@@ -153,16 +153,16 @@ async fn follow(stale: Arc<Stale>, store: PathBuf, cache: Cache) {
 
 /// Every order of the store.
 async fn all(store: &Path) -> Result<BTreeSet<String>> {
-    let mut store = view::open(store).await?;
-    let lines = view::orders(&mut store, None).await?;
+    let mut store = queries::open(store).await?;
+    let lines = queries::orders(&mut store, None).await?;
     Ok(lines.into_iter().map(|line| line.order_id).collect())
 }
 
 async fn write(store: &Path, cache: &Cache, order_ids: &[String]) -> Result<()> {
-    let mut store = view::open(store).await?;
+    let mut store = queries::open(store).await?;
     let mut orders = Vec::with_capacity(order_ids.len());
     for order_id in order_ids {
-        orders.extend(view::order(&mut store, order_id).await?);
+        orders.extend(queries::order(&mut store, order_id).await?);
     }
     cache.add(&orders).await
 }

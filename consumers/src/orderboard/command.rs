@@ -5,7 +5,7 @@
 
 use super::cache::Cache;
 use super::cache_updater::CacheUpdater;
-use super::view::{self, Line, Order};
+use super::queries::{self, Line, Order};
 use super::{SERVICE, State};
 use crate::daemon;
 use crate::daemon::options::Options;
@@ -129,8 +129,8 @@ async fn find(order_id: &str, reading: &Reading) -> Result<Option<Order>> {
             Err(error) => unanswered(&error),
         }
     }
-    let mut store = view::open(&reading.store).await?;
-    view::order(&mut store, order_id).await
+    let mut store = queries::open(&reading.store).await?;
+    queries::order(&mut store, order_id).await
 }
 
 /// Reads the orders from the store. Without a store, from the cache, which may have evicted some.
@@ -141,8 +141,8 @@ async fn find_all(state: Option<State>, reading: &Reading) -> Result<Vec<Line>> 
             Err(error) => unanswered(&error),
         }
     }
-    let mut store = view::open(&reading.store).await?;
-    view::orders(&mut store, state).await
+    let mut store = queries::open(&reading.store).await?;
+    queries::orders(&mut store, state).await
 }
 
 fn unanswered(error: &anyhow::Error) {
@@ -223,7 +223,7 @@ fn print(text: &str) -> Result<Ending> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::Told;
+    use super::super::queries::Told;
     use super::*;
 
     #[test]

@@ -17,8 +17,8 @@ use sqlx::SqliteConnection;
 pub mod cache;
 mod cache_updater;
 pub mod command;
+pub mod queries;
 mod state;
-pub mod view;
 
 pub use state::{Fact, State};
 

@@ -5,7 +5,7 @@ use evenkeel::event::{Event, EventType};
 use evenkeel::publisher::{Publisher, PublisherSettings};
 use evenkeel::testing::{KafkaKind, eventually, real_kafka};
 use shop_consumers::inventory;
-use shop_consumers::orderboard::{State, view};
+use shop_consumers::orderboard::{State, queries};
 use shop_schemas::{OrderCancelled, OrderLine, OrderPlaced, StockReceived, topics};
 use std::path::Path;
 use std::time::Duration;
@@ -69,8 +69,8 @@ async fn shop_for(publisher: &Publisher) -> usize {
 }
 
 async fn ended(store: &Path) -> Option<()> {
-    let mut store = view::open(store).await.ok()?;
-    let lines = view::orders(&mut store, None).await.ok()?;
+    let mut store = queries::open(store).await.ok()?;
+    let lines = queries::orders(&mut store, None).await.ok()?;
     let over = [
         State::Shipped,
         State::Cancelled,
@@ -84,7 +84,7 @@ async fn ended(store: &Path) -> Option<()> {
 
 /// Effects of a service by event type: their number, and the number of repeated effects.
 async fn effects(store: &Path, ty: &str) -> (usize, usize) {
-    let mut store = view::open(store).await.unwrap();
+    let mut store = queries::open(store).await.unwrap();
     let (all, distinct): (i64, i64) = sqlx::query_as(
         "SELECT count(*), count(DISTINCT source || ' ' || id) FROM effects WHERE type LIKE ?",
     )
@@ -161,6 +161,6 @@ async fn every_event_has_one_effect_per_service_and_orders_end() {
         until_end();
         assert_eq!(effects(&store, "%").await.0, before, "{service}");
     }
-    let mut stock = view::open(&path("inventory")).await.unwrap();
+    let mut stock = queries::open(&path("inventory")).await.unwrap();
     assert_eq!(inventory::audit(&mut stock).await.unwrap(), []);
 }

@@ -268,7 +268,7 @@ async fn every_order_ends_whatever_the_pace_of_the_services() {
                 "seed {seed}: {order} holds stock for nothing"
             );
         }
-        let lines = orderboard::view::orders(&mut shop.orderboard, None)
+        let lines = orderboard::queries::orders(&mut shop.orderboard, None)
             .await
             .unwrap();
         assert_eq!(lines.len(), ORDERS);

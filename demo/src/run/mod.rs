@@ -14,7 +14,7 @@ use crate::monitoring::lag::Lags;
 use crate::monitoring::progress::{ProgressDisplay, tell};
 use crate::monitoring::sample::{Sampler, Watch, is_ready};
 use crate::report::{Report, ReportInput};
-use crate::shop::binaries::Binaries;
+use crate::shop::build_or_find::Binaries;
 use crate::shop::provider::Provider;
 use crate::shop::{Shop, free_port, program_names};
 use crate::supervisor::{Guard, Process, Program, Supervisor, tail};

@@ -1,8 +1,8 @@
 //! The shop's programs that run, with their flags.
 //!
-//! [`binaries`]: their executables; [`provider`]: the payment provider.
+//! [`build_or_find`]: their executables; [`provider`]: the payment provider.
 
-pub(crate) mod binaries;
+pub(crate) mod build_or_find;
 pub(crate) mod provider;
 
 use crate::args::Args;
@@ -10,7 +10,7 @@ use crate::audit::SERVICES;
 use crate::monitoring::sample::store_of;
 use crate::supervisor::{Daemon, Program};
 use anyhow::Context;
-use binaries::Binaries;
+use build_or_find::Binaries;
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -60,7 +60,7 @@ use crate::consumer::shared::stop_deadlines::{Deadlines, left_until};
 use crate::consumer::state::admission::{self, Progress};
 use crate::consumer::state::assignments::Drain;
 use crate::consumer::state::offset_tracker::Epoch;
-use crate::kafka::fault::advice;
+use crate::kafka::connection_fault::advice;
 use crate::kafka::log::next_event;
 use crate::kafka::native::{ForwardedQueue, Login, Message, Watched, logged_in};
 use crate::kafka::{KafkaConfig, KafkaError, UnreadableBatch};

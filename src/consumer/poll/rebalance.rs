@@ -34,9 +34,9 @@ use crate::consumer::state::assignments::{Assigned, Assignments, Drain};
 use crate::consumer::state::offset_tracker::Epoch;
 use crate::consumer::state::partition::epochs_of;
 use crate::consumer::state::retry_partition::RetryPartition;
-use crate::kafka::fault::LastFault;
+use crate::kafka::connection_fault::LastFault;
 use crate::kafka::native::{Committed, ForwardTarget, begin_at, committed, forward, unforward};
-use crate::kafka::{log, trouble};
+use crate::kafka::{error_log, log};
 use crate::recovery::retry_topic;
 use crate::telemetry::Metric;
 use rdkafka::client::ClientContext;
@@ -477,7 +477,7 @@ impl ClientContext for RebalanceContext {
     /// Called by the client on any of its threads. The poll thread takes the complaint.
     fn error(&self, error: KafkaError, reason: &str) {
         self.fault.note_error(&error, reason);
-        trouble::complain(&error, reason);
+        error_log::complain(&error, reason);
         self.complaints
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

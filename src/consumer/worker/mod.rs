@@ -33,9 +33,9 @@
 mod attempt;
 mod attempt_clock;
 mod counts;
-mod headers;
 mod item;
 mod memory;
+mod missing_headers;
 mod park;
 mod retry;
 

@@ -117,7 +117,7 @@ mod tests {
     use crate::handler::{BatchSettings, Delivered, Outcome, Router};
     use crate::handler::{Delivery, DeliveryScope};
     use crate::inbox::{BoxFuture, Claimed, Inbox, InboxError, InboxKey, MemoryInbox};
-    use crate::telemetry::captured::capture;
+    use crate::telemetry::captured_log::capture;
     use std::sync::Arc;
     use tower::Service;
 

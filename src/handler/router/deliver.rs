@@ -5,7 +5,7 @@
 //! ready at its first poll costs one allocation. With one, a delivery may be handled several times
 //! here, after collisions of its transaction with others; the consumer sees one attempt.
 
-use super::payload::{Payload, dead};
+use super::checked_payload::{Payload, dead};
 use super::publish::{OutcomeFuture, publish};
 use super::table::{OwnRoutes, Routes};
 use crate::event::{Attributes, ContentDigest, DecodeError, Decoded, Record, decode_asked};

@@ -31,14 +31,14 @@ use table::{FALLBACK_HANDLER, OwnRoutes, RAW_HANDLER, Routes};
 use tracing::{Instrument, Span};
 
 mod batches;
+mod checked_payload;
 mod deliver;
-mod payload;
 mod publish;
 mod route;
 pub(super) mod table;
 #[cfg(test)]
 mod tests;
-mod unhandled;
+mod unhandled_log;
 mod whole_numbers;
 
 /// Routes each event to the handler of its type. Give it to

@@ -1,6 +1,6 @@
 //! The handlers of one router, ready to be called.
 
-use super::payload::Payload;
+use super::checked_payload::Payload;
 use super::publish::{OutcomeFuture, finishing};
 use crate::event::{Attributes, EventType, Record};
 use crate::handler::Outcome;

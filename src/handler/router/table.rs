@@ -5,7 +5,7 @@
 //! validation handles no record, as an outage, rather than to lose events to the wrong handler.
 
 use super::route::{RawRoute, Route};
-use super::unhandled::UnhandledTypes;
+use super::unhandled_log::UnhandledTypes;
 use crate::handler::PublishedIds;
 use crate::handler::context::{RouteId, RouterView, SharedRouter};
 use crate::handler::dedup::{DedupLog, ReusedIds};

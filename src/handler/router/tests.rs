@@ -3,7 +3,7 @@
 use crate::event::{Event, EventType, Headers, Record, RecordBatchBuilder};
 use crate::handler::{Context, Delivery, DeliveryScope, HandlerError, Outcome, Router, State};
 use crate::inbox::MemoryInbox;
-use crate::telemetry::captured::capture;
+use crate::telemetry::captured_log::capture;
 use std::sync::{Arc, Mutex};
 use tower::Service;
 

@@ -6,7 +6,7 @@ use crate::event::{Event, EventType, Headers, OutgoingRecord, RecordBatchBuilder
 use crate::handler::{Delivered, Delivery, DeliveryScope, HandlerError, Outcome, Router};
 use crate::inbox::{Claimed, Inbox, InboxKey};
 use crate::outbox::PostgresOutbox;
-use crate::telemetry::captured::capture;
+use crate::telemetry::captured_log::capture;
 use crate::testing::postgres;
 use sqlx::{PgConnection, PgPool};
 use std::sync::Arc;

@@ -13,7 +13,7 @@
 //! the account.
 
 use crate::durations::CALL_MAX;
-use crate::kafka::error::fault::{LastFault, serve_events};
+use crate::kafka::error::connection_fault::{LastFault, serve_events};
 use crate::kafka::error::{broken, explained, failed, unreachable};
 use crate::kafka::native::{Login, logged_in};
 use crate::kafka::{KafkaConfig, KafkaError, log};

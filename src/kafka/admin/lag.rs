@@ -15,8 +15,8 @@
 use super::connection::Connection;
 use super::topics::{presence_by_name, watermarks};
 use super::{PartitionLag, TopicPresence};
+use crate::kafka::error::connection_fault::LastFault;
 use crate::kafka::error::failed;
-use crate::kafka::error::fault::LastFault;
 use crate::kafka::native::{Committed, committed, logged_in};
 use crate::kafka::reader::{Reader, Span};
 use crate::kafka::{KafkaConfig, KafkaError};

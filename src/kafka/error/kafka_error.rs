@@ -7,7 +7,7 @@
 //! An unknown code becomes [`KafkaError::Client`], so a later version of Kafka or librdkafka adds
 //! codes without a change here.
 
-use super::fault::{Fault, LastFault, advised, serve_events};
+use super::connection_fault::{Fault, LastFault, advised, serve_events};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use std::time::Duration;

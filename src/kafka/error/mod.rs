@@ -3,17 +3,17 @@
 //!
 //! librdkafka returns a timeout for nearly every failed connection, and reports the cause
 //! elsewhere: in an event, or only in its log. The path of a cause to the user is:
-//! 1. `fault.rs` keeps the last cause of a client, as its client context.
+//! 1. `connection_fault.rs` keeps the last cause of a client, as its client context.
 //! 2. `kafka_error.rs` combines the failed request with that cause into a [`KafkaError`], whose
 //!    class follows from the error code and whose advice follows from the text.
 //! 3. `certificate.rs` examines a rejected certificate, whose fault librdkafka does not tell.
-//! 4. `trouble.rs` logs causes that belong to no request, once for the process.
+//! 4. `error_log.rs` logs causes that belong to no request, once for the process.
 
 #[cfg(feature = "tls")]
 mod certificate;
-pub(crate) mod fault;
+pub(crate) mod connection_fault;
+pub(crate) mod error_log;
 mod kafka_error;
-pub(crate) mod trouble;
 
 pub use kafka_error::KafkaError;
 pub(in crate::kafka) use kafka_error::{broken, explained, unreachable};

@@ -29,7 +29,7 @@
 //! | `topic_ids.rs` | ids that tell a topic from a recreated one (KIP-516) |
 //! | `groups.rs` | descriptions of groups of the newer protocol (KIP-848), and membership |
 //! | `login.rs` | tokens for SASL/OAUTHBEARER |
-//! | `revive.rs` | clients that have lost all brokers |
+//! | `reconnect.rs` | clients that have lost all brokers |
 #![allow(unsafe_code)]
 
 pub(crate) mod groups;
@@ -37,7 +37,7 @@ mod headers;
 mod login;
 mod offsets;
 mod raw;
-mod revive;
+mod reconnect;
 mod topic_ids;
 
 pub(crate) use groups::{is_member, member_id};
@@ -46,7 +46,7 @@ pub(crate) use login::{Login, logged_in};
 pub(crate) use offsets::{
     Committed, ToCommit, begin_at, cached_watermarks, commit, committed, set_leader_epoch,
 };
-pub(crate) use revive::Watched;
+pub(crate) use reconnect::Watched;
 pub(crate) use topic_ids::{TopicId, topic_ids};
 
 use super::reader::TimestampKind;

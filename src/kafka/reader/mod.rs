@@ -20,8 +20,8 @@
 pub use super::timestamp::TimestampKind;
 pub use span::{Reading, Span, Start};
 
+use super::error::connection_fault::LastFault;
 use super::error::failed;
-use super::error::fault::LastFault;
 use super::log::next_event;
 use super::native::{ForwardedQueue, Login, Message, Messages, Watched, forward, logged_in};
 use super::unreadable::{UnreadableBatch, is_unreadable};

@@ -6,7 +6,7 @@
 //! and thus read everything. So every resolved offset is clamped to the available ones.
 
 use super::{Reading, Span, Start};
-use crate::kafka::error::fault::LastFault;
+use crate::kafka::error::connection_fault::LastFault;
 use crate::kafka::error::{explained, failed};
 use crate::kafka::native::logged_in;
 use crate::kafka::{KafkaConfig, KafkaError, is_topic_name};

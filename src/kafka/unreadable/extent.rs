@@ -13,8 +13,8 @@
 //! partition's ends makes sure that the broker itself answers.
 
 use super::batch::{UnreadableBatch, is_unreadable};
+use crate::kafka::error::connection_fault::LastFault;
 use crate::kafka::error::failed;
-use crate::kafka::error::fault::LastFault;
 use crate::kafka::log::next_event;
 use crate::kafka::native::{ForwardedQueue, Login, Message, Messages, forward, logged_in};
 use crate::kafka::{KafkaConfig, KafkaError};

@@ -21,18 +21,18 @@
 //! may still land; they are repetitions or the next row of their key.
 //!
 //! # Files
-//! `service.rs`, `settings.rs` and `report.rs` are public. `run.rs` is the task, `window.rs` and
+//! `service.rs`, `settings.rs` and `report.rs` are public. `run.rs` is the task, `in_flight_rows.rs` and
 //! `blocked_keys.rs` the rows in memory, `telemetry.rs` logs and metrics, and `simulation.rs`
 //! thousands of random schedules against the window.
 
 mod blocked_keys;
+mod in_flight_rows;
 mod report;
 mod run;
 mod service;
 mod settings;
 mod slot_leases;
 mod telemetry;
-mod window;
 
 #[cfg(test)]
 mod simulation;

@@ -10,8 +10,8 @@
 
 use super::super::OutboxError;
 use super::super::store::{Answer, RowId, Store};
+use super::in_flight_rows::{Fact, Outcome, Window};
 use super::slot_leases::{self, SlotLeases};
-use super::window::{Fact, Outcome, Window};
 use super::{RelayReport, RelaySettings, telemetry};
 use crate::publisher::{PublishError, Publisher};
 use crate::telemetry::{Health, Part, instance};

@@ -6,8 +6,8 @@
 //! random source: a failing seed can be repeated. Time is a variable, so a run takes no time.
 
 use super::super::store::{ReadPage, RowId, StoredRow};
+use super::in_flight_rows::{Outcome, Window};
 use super::settings::RelaySettings;
-use super::window::{Outcome, Window};
 use crate::event::{Headers, OutgoingRecord};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

@@ -1,6 +1,6 @@
 //! A relay's logs and metrics: each fact is logged and counted in one place.
 
-use super::window::Fact;
+use super::in_flight_rows::Fact;
 use crate::outbox::status::OpenTransaction;
 use crate::outbox::store::Backlog;
 use crate::telemetry::{Metric, Part};

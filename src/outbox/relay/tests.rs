@@ -2,8 +2,8 @@
 
 use super::super::store::{ReadPage, RowId, StoredRow};
 use super::blocked_keys::UNFIT_KEYS_MAX;
+use super::in_flight_rows::{Fact, Outcome, Window};
 use super::settings::RelaySettings;
-use super::window::{Fact, Outcome, Window};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;

@@ -20,7 +20,7 @@
 //! - `truncated`: completes a dead letter from its original record
 
 mod details;
-mod families;
+mod header_families;
 mod headers;
 mod read;
 mod topic;

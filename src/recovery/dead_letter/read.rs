@@ -5,7 +5,7 @@
 //! must have a valid name. Reads no value of a record.
 
 use super::details::DeadLetter;
-use super::families;
+use super::header_families;
 use super::headers::{FIRST_FAILURE, REPLAY_COUNT, is_failure_header};
 use super::values::Values;
 use crate::event::HeadersIter;
@@ -27,9 +27,12 @@ impl DeadLetter {
     /// ```
     pub fn read(headers: HeadersIter<'_>) -> Self {
         let values = Values(headers.clone());
-        let family = headers.filter_map(|(name, _)| families::of(name)).last();
-        let mut dead_letter =
-            family.map_or_else(Self::default, |family| families::read(family, &values));
+        let family = headers
+            .filter_map(|(name, _)| header_families::of(name))
+            .last();
+        let mut dead_letter = family.map_or_else(Self::default, |family| {
+            header_families::read(family, &values)
+        });
         dead_letter.replay_count = values.count(REPLAY_COUNT).unwrap_or(0);
         dead_letter.first_failure = values.time(FIRST_FAILURE).or(dead_letter.last_failure);
         dead_letter
@@ -47,7 +50,7 @@ impl DeadLetter {
     /// assert!(!failure.is_failure_header(b"source_topic"), "it is the application's own");
     /// ```
     pub fn is_failure_header(&self, name: &[u8]) -> bool {
-        let own = self.family.map_or(&[][..], families::prefixes);
+        let own = self.family.map_or(&[][..], header_families::prefixes);
         is_failure_header(name) || own.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
     }
 
@@ -57,6 +60,6 @@ impl DeadLetter {
         headers: HeadersIter<'a>,
         key: Option<&[u8]>,
     ) -> Option<&'a [u8]> {
-        families::key(self.family?, &Values(headers), key)
+        header_families::key(self.family?, &Values(headers), key)
     }
 }

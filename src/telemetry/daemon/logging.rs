@@ -128,7 +128,7 @@ impl Visit for TextVisitor<'_> {
 #[cfg(test)]
 mod tests {
     use super::TextFields;
-    use crate::telemetry::captured::capture;
+    use crate::telemetry::captured_log::capture;
 
     #[test]
     fn no_field_recording_can_forge_a_log_line() {

@@ -3,7 +3,7 @@
 use super::record::{Record, Running};
 use crate::testing::StartError;
 use crate::testing::kafka::broker::VERSION;
-use crate::testing::kafka::docker::{self, Engine};
+use crate::testing::kafka::container::docker::{self, Engine};
 
 /// Starts the container, and returns when Kafka is ready. Removes it again if Kafka does not start.
 pub(super) async fn start(port: u16) -> Result<Record, StartError> {

@@ -28,7 +28,7 @@ mod status;
 
 pub use status::DevStatus;
 
-use super::kafka::docker;
+use super::kafka::container::docker;
 use super::{KafkaKind, StartError};
 use record::{Record, Running};
 use std::net::TcpListener;

@@ -1,22 +1,13 @@
 //! A Kafka for tests: found, started or mocked.
 //!
-//! `start.rs` chooses the kind. `environment.rs` finds a running Kafka; `docker.rs`, `java.rs` and
+//! `start.rs` chooses the kind. `environment.rs` finds a running Kafka; `container/`, `java.rs` and
 //! `mock.rs` start one each, with the settings of `broker.rs`. All of them return a `TestKafka`
 //! (`cluster.rs`), whose `Backing` ends a started server. `shared.rs` keeps one for the process,
 //! and `secured/` starts one with authentication.
 
 pub(super) mod broker;
 pub(super) mod cluster;
-pub(super) mod docker;
-#[cfg(any(not(feature = "testing"), test))]
-#[cfg_attr(
-    feature = "testing",
-    allow(
-        dead_code,
-        reason = "its unit tests run with the feature testing, its container without"
-    )
-)]
-mod docker_run;
+pub(super) mod container;
 pub(super) mod environment;
 pub(super) mod java;
 pub(super) mod mock;
@@ -25,5 +16,3 @@ pub(super) mod secured;
 #[cfg(feature = "testing")]
 pub(super) mod shared;
 pub(super) mod start;
-#[cfg(feature = "testing")]
-mod testcontainer;

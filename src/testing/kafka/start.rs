@@ -7,7 +7,7 @@ use super::cluster::{Backing, KafkaKind, TestKafka};
 use super::mock::Mock;
 #[cfg(feature = "testing")]
 use super::shared;
-use super::{docker, environment, java};
+use super::{container, environment, java};
 use crate::kafka::KafkaConfig;
 use crate::testing::error::StartError;
 
@@ -26,7 +26,7 @@ impl TestKafka {
             KafkaKind::Auto => {
                 Self::first_of(&[KafkaKind::Docker, KafkaKind::Java, KafkaKind::Mock]).await
             }
-            KafkaKind::Docker => docker::start().await,
+            KafkaKind::Docker => container::start().await,
             KafkaKind::Java => java::start(&[]).await,
             KafkaKind::Mock => mocked(),
         }

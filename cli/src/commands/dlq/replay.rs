@@ -7,7 +7,7 @@
 use super::select::{FilterArgs, TopicArgs};
 use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::operator;
-use crate::lines::{self, Line};
+use crate::input_lines::{self, Line};
 use crate::output::observer::Stderr;
 use crate::output::progress::Progress;
 use crate::output::stderr::say;
@@ -141,7 +141,7 @@ fn target(text: &str) -> Result<Target, String> {
 /// The records of a file, by topic. The file is read completely first: an invalid line means that
 /// nothing is published.
 async fn records_of(path: PathBuf) -> anyhow::Result<BTreeMap<String, Vec<LogRecord>>> {
-    let mut input = lines::read(lines::open(Some(path))?);
+    let mut input = input_lines::read(input_lines::open(Some(path))?);
     let mut records: BTreeMap<String, Vec<LogRecord>> = BTreeMap::new();
     while let Some(line) = input.recv().await {
         let Line { number, content } = line?;

@@ -4,7 +4,7 @@
 //! `--check`, dependencies that are down and unreadable partitions are printed as information, and
 //! do not change the exit code.
 
-use super::in_force;
+use super::pauses;
 use crate::arguments::check_flag::CheckArgs;
 use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::group_args::GroupsArg;
@@ -115,7 +115,7 @@ impl Row for Described {
                 owner.map_or_else(absent, |member| member.member_id.clone()),
                 owner.map_or_else(absent, &host),
                 owner.map_or_else(absent, |member| member.client_id.clone()),
-                in_force::cell_of_one(
+                pauses::cell_of_one(
                     self.control
                         .pause_of(&at.topic, at.partition)
                         .map(InForce::pause)

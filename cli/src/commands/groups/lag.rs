@@ -4,7 +4,7 @@
 //! the first record behind the committed offset; to read it, the user needs an ACL for READ on the
 //! topic.
 
-use super::in_force;
+use super::pauses;
 use crate::arguments::check_flag::CheckArgs;
 use crate::arguments::connection::ConnectionArgs;
 use crate::arguments::group_args::GroupsArg;
@@ -93,7 +93,7 @@ impl Row for Lagging {
                 (Some(_), _) => "unreadable".to_owned(),
                 (None, age_ms) => or_dash(age_ms.map(age)),
             },
-            in_force::cell_of_one(self.paused.as_ref()),
+            pauses::cell_of_one(self.paused.as_ref()),
         ]]
     }
 }

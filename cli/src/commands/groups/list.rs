@@ -3,7 +3,7 @@
 //! Groups that the user may not see are not returned by the brokers; a notice on standard error
 //! says so if that may be the case.
 
-use super::in_force;
+use super::pauses;
 use crate::arguments::check_flag::CheckArgs;
 use crate::arguments::connection::ConnectionArgs;
 use crate::output::observer::Stderr;
@@ -63,7 +63,7 @@ impl Row for Listed {
             self.state.clone(),
             self.protocol.clone(),
             or_dash(self.members),
-            in_force::cell(&self.paused),
+            pauses::cell(&self.paused),
         ]]
     }
 }

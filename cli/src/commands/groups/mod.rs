@@ -1,7 +1,7 @@
 //! `evenkeel groups`: groups and their lag, and commands to running groups.
 //!
 //! - [`list`], [`describe`], [`lag`], [`members`], [`history`]: listings
-//! - [`in_force`]: pauses in a table
+//! - [`pauses`]: pauses in a table
 //! - [`control`]: commands to the group; [`topics`]: the group's own topics
 //!
 //! Listings work on every consumer group. What only evenkeel's members know (pauses, dependencies
@@ -12,10 +12,10 @@
 pub(super) mod control;
 mod describe;
 mod history;
-mod in_force;
 mod lag;
 mod list;
 mod members;
+mod pauses;
 mod topics;
 
 use control::{ControlCommand, accept_loss, pause, rate, retry_now, skip};

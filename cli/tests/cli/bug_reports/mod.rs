@@ -17,7 +17,7 @@
 //! | restate#4599, risingwave#9292, kcat#195 | codecs that a build lacks | `tests/it/clients/compression.rs`, `tests/it/logs/unreadable.rs` |
 //! | kafka-ui#3751, redpanda console#630, kafdrop#338, rocketmq-dashboard#4774 | large numbers are rounded | `tool::kafka_ui_3751_…` |
 //! | aide#17, serde-rs/json#320, fff#326 | `2.0` where a type has an integer | `events::serde_json_320_…` |
-//! | the same, with a catalogue | numbers beyond 64 bits | `src/handler/router/payload.rs` |
+//! | the same, with a catalogue | numbers beyond 64 bits | `src/handler/router/checked_payload.rs` |
 //! | cockroach#48070, sidekiq#509 | SIGTERM comes twice | `src/telemetry/daemon/tests.rs`: `signals_in_quick_succession_ask_once` |
 //! | kafka-ui#1039, spring-kafka#1587, akhq#613 | a lag of 1 behind a transaction | `tests/it/logs/end_of_log.rs` |
 //! | kcp#431, ns4kafka#802, redpanda console#2222 | groups of newer protocols are `Dead` | `groups/mod.rs`: `kip_848_groups_are_listed_with_their_members` |

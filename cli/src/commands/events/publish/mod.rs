@@ -14,7 +14,7 @@ mod run;
 
 use crate::arguments::catalogue::{CatalogueArgs, known_types};
 use crate::arguments::connection::ConnectionArgs;
-use crate::lines;
+use crate::input_lines;
 use crate::output::OutputArgs;
 use clap::{Args, ValueEnum};
 use draft::{Drafter, KeyRule};
@@ -149,7 +149,7 @@ fn prepare(args: PublishArgs) -> anyhow::Result<(Drafter, Source)> {
         (Some(ty), None) if !args.data.is_empty() => {
             Source::One(payload::from_fields(&catalogue, ty, &args.data).map_err(Usage)?)
         }
-        _ => Source::Lines(lines::open(args.from_file)?),
+        _ => Source::Lines(input_lines::open(args.from_file)?),
     };
     let key = match (args.key, args.key_field) {
         (Some(key), _) => KeyRule::Fixed(key),

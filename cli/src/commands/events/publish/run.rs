@@ -3,7 +3,7 @@
 
 use super::draft::Drafter;
 use super::payload;
-use crate::lines::{self, Line};
+use crate::input_lines::{self, Line};
 use crate::output::stderr::say;
 use crate::output::{
     AfterDone, Column, Listing, OutputArgs, Row, StdoutListing, id, name, number, or_dash,
@@ -167,7 +167,7 @@ impl Run {
                 self.send(None, input).await;
                 self.settle(None, &stop).await?
             }
-            Source::Lines(input) => self.settle(Some(lines::read(input)), &stop).await?,
+            Source::Lines(input) => self.settle(Some(input_lines::read(input)), &stop).await?,
         };
         if signal.is_some() {
             self.give_up_after(patience).await;

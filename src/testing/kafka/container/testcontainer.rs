@@ -1,10 +1,10 @@
 //! Kafka's container through testcontainers.
 
-use super::broker::{READY_LINE, VERSION};
 use super::docker::{
     ADVERTISE, IMAGE, PORT, PROBE_LIMIT, RUN_WHEN_ADVERTISED, START_LIMIT, advertised, environment,
 };
 use crate::testing::StartError;
+use crate::testing::kafka::broker::{READY_LINE, VERSION};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, TcpStream};

@@ -5,7 +5,7 @@
 //! lasts, and when the brokers answer again. Other errors are logged once a minute for each code.
 //!
 //! The state is one per process and not per client, because the clients of a process talk to the
-//! same cluster. `native/revive.rs`, which checks all clients, reports when they are connected.
+//! same cluster. `native/reconnect.rs`, which checks all clients, reports when they are connected.
 //! Clients call this module from their polling threads and from librdkafka's own. No lock is held
 //! while a line is written.
 

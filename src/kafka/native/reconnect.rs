@@ -15,7 +15,7 @@
 //! answering. Connections are tried outside of the table's lock, because they take up to two
 //! seconds each and the drop of a client must not wait for them.
 
-use crate::kafka::error::trouble;
+use crate::kafka::error::error_log;
 use rdkafka::client::Client;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, bindings as sys};
@@ -183,7 +183,7 @@ fn check_until_none_is_left() {
         match check_all() {
             Checked::AllConnected => {
                 is_in_trouble = false;
-                trouble::all_connected();
+                error_log::all_connected();
             }
             Checked::SomeWithout => is_in_trouble = true,
             Checked::NoneLeft => return,
@@ -196,7 +196,7 @@ fn wait_for_check(is_in_trouble: bool) {
     let last = Instant::now();
     loop {
         std::thread::sleep(CHECK_IN_TROUBLE_EVERY);
-        if is_in_trouble || trouble::is_on() || last.elapsed() >= CHECK_EVERY {
+        if is_in_trouble || error_log::is_on() || last.elapsed() >= CHECK_EVERY {
             return;
         }
     }
