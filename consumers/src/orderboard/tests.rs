@@ -110,7 +110,7 @@ async fn every_order_of_arrival_leads_to_the_same_state() {
                 state = Some(tell(&mut store, *kind).await);
             }
             assert_eq!(state, Some(expected), "{order:?}");
-            let shown = view::order(&mut store, "o-1").await.unwrap().unwrap();
+            let shown = queries::order(&mut store, "o-1").await.unwrap().unwrap();
             assert_eq!(shown.state, expected.as_str());
             assert_eq!(shown.facts.len(), kinds.len());
         }

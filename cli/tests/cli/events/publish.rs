@@ -129,7 +129,7 @@ async fn arguments_that_fit_no_line_are_a_usage_error() {
     check(&["publish", "no.such-type.v1"], "shop.order-placed.v1").await;
     check(
         &["publish", TYPE, "--key-field", "order_id"],
-        "no JSON pointer",
+        "is not a JSON pointer",
     )
     .await;
     check(&["publish", TYPE, "--json", "{"], "not JSON").await;
