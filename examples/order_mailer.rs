@@ -1,4 +1,4 @@
-//! A whole service: writes one mail into its outbox table for each order, whatever crashes and comes again.
+//! A whole service: writes one mail per order into its table, whatever crashes or is redelivered.
 
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::{Event, EventType};

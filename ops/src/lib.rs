@@ -18,10 +18,10 @@
 //! execution. Functions that block their thread say so; call them from
 //! [`tokio::task::spawn_blocking`]. All other functions need a Tokio runtime.
 //!
-//! Each area has one error type ([`DeadLetterError`](dead_letters::DeadLetterError),
-//! [`GroupError`](groups::GroupError), [`WaitingKeysError`](waiting_keys::WaitingKeysError),
-//! [`DrillError`](drills::DrillError)) with a method `into_kafka`: errors of the cluster may be
-//! retried, the others need another request.
+//! Each area has one error type ([`AuditError`](audit::AuditError),
+//! [`DeadLetterError`](dead_letters::DeadLetterError), [`GroupError`](groups::GroupError),
+//! [`WaitingKeysError`](waiting_keys::WaitingKeysError), [`DrillError`](drills::DrillError)) with a
+//! method `into_kafka`: errors of the cluster may be retried, the others need another request.
 //!
 //! The failures of the group `payments`, by cause:
 //!

@@ -1,6 +1,7 @@
 //! Output formats.
 //!
-//! Exhaustive on purpose: every listing of every program supports each of them.
+//! Exhaustive on purpose: a command that takes this type supports each of them. What is no table,
+//! such as a record or a dead letter, has formats of its own (`evenkeel consume`, `dlq show`).
 
 use clap::ValueEnum;
 

@@ -73,7 +73,8 @@ use metrics::Unit;
 pub enum Metric {
     /// Records received from Kafka (counter; group, topic).
     Received,
-    /// Records settled (counter; group, topic, outcome = done|duplicate|ignored|dead|parked).
+    /// Records settled (counter; group, topic, outcome =
+    /// done|duplicate|ignored|dead|skipped|parked).
     Settled,
     /// Records admitted and not settled (gauge; group).
     InFlight,

@@ -11,7 +11,7 @@ const SIMILARITY_MIN: f64 = 0.75;
 /// enough to be a mistyped form of it.
 ///
 /// ```
-/// use evenkeel_ops::similar_names::nearest;
+/// use evenkeel_ops::names::similar_names::nearest;
 ///
 /// let existing = ["payments".to_owned(), "shipping".to_owned()];
 /// assert_eq!(nearest("paymets", &existing), ["payments"]);

@@ -5,7 +5,7 @@
 /// of an operator can hang the tool: the time is at most the product of both lengths.
 ///
 /// ```
-/// use evenkeel_ops::wildcard::matches;
+/// use evenkeel_ops::names::wildcard::matches;
 ///
 /// assert!(matches(b"shop.order-*", b"shop.order-placed.v1"));
 /// assert!(!matches(b"shop.order", b"shop.order-placed.v1"), "the whole text counts");

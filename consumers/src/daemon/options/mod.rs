@@ -45,8 +45,8 @@ pub struct Options {
     /// 25s]
     #[arg(long, env = "SHOP_DRAIN_TIMEOUT", value_name = "TIME", value_parser = parse_duration)]
     pub drain_timeout: Option<Duration>,
-    /// How long the inbox keeps a handled event. Must be longer than topics keep records and dead
-    /// letters wait, both together [default: 45d]
+    /// How long the inbox keeps a handled event. Must be longer than the topics' retention plus the
+    /// longest time that a dead letter waits for its replay [default: 45d]
     #[arg(long, env = "SHOP_INBOX_RETENTION", value_name = "TIME", value_parser = parse_duration)]
     pub inbox_retention: Option<Duration>,
     /// Static membership: a name that this instance keeps across restarts, so that a restart moves
