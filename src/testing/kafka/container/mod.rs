@@ -69,6 +69,7 @@ mod tests {
     use super::*;
     use crate::testing::eventually;
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
 
     /// A fake `docker` whose first removal removes nothing.
     const BUSY_ONCE: &str = "#!/bin/sh
