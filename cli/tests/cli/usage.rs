@@ -38,7 +38,11 @@ async fn wrong_usage_has_its_own_exit_code() {
     };
     check(&[], "Usage").await;
     check(&["consume", "t", "-f", "%q"], "%q").await;
-    check(&["consume", "t", "-o", "-1", "-o", "5"], "--from is given twice").await;
+    check(
+        &["consume", "t", "-o", "-1", "-o", "5"],
+        "--from is given twice",
+    )
+    .await;
     check(&["consume", "t", "-o", "stored"], "without a group").await;
     check(&["consume", "t", "--filter", "colour=red"], "colour").await;
     check(&["topics", "list", "--timeout", "soon"], "10s").await;
