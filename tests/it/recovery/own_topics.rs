@@ -69,7 +69,7 @@ async fn own_topics_grow_with_their_source() {
     member.joined().await;
     case.publish([case.record(Some("first"), "bad")]).await;
     let admin = admin(&case).await;
-    admin.grow_topic(&case.topic, 3).await.expect("grown");
+    case.grow_topic(&admin, 3).await;
     let record = |partition, value: &str| OutgoingRecord {
         partition: Some(partition),
         ..case.record(Some(value), value.to_owned())

@@ -268,7 +268,7 @@ async fn a_retry_topic_grows_with_its_source() {
     let admin = Admin::connect(&case.kafka, WITHIN)
         .await
         .expect("the cluster");
-    admin.grow_topic(&case.topic, 2).await.expect("grown");
+    case.grow_topic(&admin, 2).await;
     let record = |number: u64| OutgoingRecord {
         partition: Some(1),
         ..case.record(Some(FAILING), number.to_string())

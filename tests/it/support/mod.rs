@@ -16,6 +16,7 @@ use evenkeel::consumer::{Assignment, Consumer, ConsumerError, ConsumerSettings, 
 use evenkeel::event::{Event, EventType, Headers, OutgoingRecord};
 use evenkeel::handler::{Delivery, Outcome};
 use evenkeel::kafka::KafkaConfig;
+use evenkeel::kafka::admin::Admin;
 use evenkeel::kafka::reader::{LogRecord, Reader, Reading};
 use evenkeel::publisher::{Publisher, PublisherSettings, Receipt};
 use evenkeel::telemetry::Health;
@@ -190,6 +191,19 @@ impl Case {
             topic: topic.to_owned(),
             partitions,
         }
+    }
+
+    /// Adds partitions to the topic, and waits until the brokers show them: they acknowledge the change
+    /// before that.
+    pub(crate) async fn grow_topic(&self, admin: &Admin, partitions: usize) {
+        let grown = admin.grow_topic(&self.topic, partitions).await;
+        grown.expect("the brokers accept the partitions");
+        let topics = [self.topic.clone()];
+        eventually("the brokers show the partitions", WITHIN, || async {
+            let counts = admin.partition_counts(&topics).await.ok()?;
+            (counts.get(&self.topic) == Some(&partitions)).then_some(())
+        })
+        .await;
     }
 
     /// Waits until the group has committed everything that the topic holds.
