@@ -203,6 +203,8 @@ pub mod publisher;
 pub mod recovery;
 pub mod schema;
 pub mod signals;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store_address;

@@ -1,6 +1,12 @@
-//! SQLite's result codes, for inbox and outbox.
+//! SQLite for inbox and outbox: the form of its addresses, and its result codes.
 //!
 //! The driver returns the extended code as text; its low byte is the primary one, which is stable.
+
+use crate::failure::Class;
+use crate::sql;
+use sqlx::error::DatabaseError;
+use sqlx::sqlite::SqliteError;
+use std::error::Error;
 
 /// SQLite's primary result codes (the low byte of an extended code), see
 /// <https://www.sqlite.org/rescode.html>.
@@ -27,6 +33,81 @@ pub(crate) fn is_busy(error: &sqlx::Error) -> bool {
 
 /// The primary code of `error`, if SQLite returned it.
 pub(crate) fn primary_code(error: &sqlx::Error) -> Option<u32> {
-    let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
+    primary(error.as_database_error()?)
+}
+
+fn primary(error: &(dyn DatabaseError + 'static)) -> Option<u32> {
+    let code: u32 = error.code()?.parse().ok()?;
     Some(code & 0xff)
+}
+
+/// The class of an error of the driver, or `None` if it has no meaning of its own.
+pub(crate) fn class_of(error: &(dyn Error + 'static)) -> Option<Class> {
+    sql::class_of(error, class_of_code)
+}
+
+/// An operator must repair the file first; then every record passes.
+fn class_of_code(error: &(dyn DatabaseError + 'static)) -> Option<Class> {
+    error.try_downcast_ref::<SqliteError>()?;
+    let is_of_the_file = matches!(
+        primary(error)?,
+        code::NOMEM
+            | code::READONLY
+            | code::IOERR
+            | code::CORRUPT
+            | code::FULL
+            | code::CANTOPEN
+            | code::NOTADB
+    );
+    is_of_the_file.then_some(Class::Outage)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::handler::{Class, HandlerError, default_classifier};
+
+    fn class(error: sqlx::Error) -> Class {
+        HandlerError::from(error).class(&default_classifier())
+    }
+
+    #[tokio::test]
+    async fn sqlite_errors_are_classified_by_code() {
+        use sqlx::{ConnectOptions, Connection, SqliteConnection};
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file.path());
+        let mut store = options.connect().await.expect("a store");
+        let run = async |store: &mut SqliteConnection, sql: &'static str| {
+            sqlx::raw_sql(sql).execute(store).await
+        };
+        run(
+            &mut store,
+            "CREATE TABLE t (a TEXT PRIMARY KEY, b INT NOT NULL CHECK (b > 0)); INSERT INTO t VALUES ('x', 1)",
+        )
+        .await
+        .expect("a table");
+        for (sql, expected) in [
+            ("INSERT INTO t VALUES ('x', 1)", Class::Permanent),
+            ("INSERT INTO t VALUES ('y', 0)", Class::Permanent),
+            ("INSERT INTO t VALUES ('y', NULL)", Class::Permanent),
+            ("SELECT nothing FROM nowhere", Class::Transient),
+            (
+                "PRAGMA query_only = ON; INSERT INTO t VALUES ('y', 1)",
+                Class::Outage,
+            ),
+        ] {
+            let error = run(&mut store, sql).await.expect_err(sql);
+            assert_eq!(class(error), expected, "{sql}");
+        }
+        store.close().await.expect("closed");
+        std::fs::write(file.path(), "no database at all").expect("the file is written");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file.path());
+        let error = match options.connect().await {
+            Err(error) => error,
+            Ok(mut store) => run(&mut store, "SELECT * FROM t")
+                .await
+                .expect_err("spoilt"),
+        };
+        assert_eq!(class(error), Class::Outage);
+        assert_eq!(class(sqlx::Error::PoolTimedOut), Class::Outage);
+    }
 }

@@ -127,31 +127,6 @@ pub trait BatchArgument: FromContext {}
 
 impl<S: Any + Clone + Send + Sync> BatchArgument for State<S> {}
 
-/// The transactions of the stores, which claims offer to their handlers.
-macro_rules! transactions {
-    ($($feature:literal: $transaction:ty),*) => {$(
-        #[cfg(feature = $feature)]
-        impl FromContext for $transaction {
-            fn transaction_type() -> Option<TypeId> {
-                Some(TypeId::of::<Self>())
-            }
-
-            fn from_context(context: &Context) -> Result<Self, HandlerError> {
-                context.take_transaction::<Self>().ok_or_else(|| {
-                    HandlerError::permanent(
-                        "the inbox's transaction is taken; name it once among the arguments",
-                    )
-                })
-            }
-        }
-
-        #[cfg(feature = $feature)]
-        impl BatchArgument for $transaction {}
-    )*};
-}
-
-transactions!("postgres": crate::inbox::PostgresTx, "sqlite": crate::inbox::SqliteTx);
-
 /// The needs of a handler beside its event, as its arguments declare them
 /// ([`FromContext::transaction_type`], [`FromContext::state_type`]). The router checks them in
 /// [`Router::validate`](super::Router::validate).

@@ -57,7 +57,8 @@
 //! Inside, from the outermost caller to the innermost: `deadline` limits an attempt; `router` reads
 //! the record, selects the handler and drives claim, call, commit and publish; `batch` does the
 //! same for several deliveries at once; `extract` takes the arguments from the `context`; `outcome`
-//! and `error` are the results; `dedup` reports what the inbox recognised.
+//! and `error` are the results; `dedup` reports what the inbox recognised. `stores` lists the stores
+//! whose transactions are arguments and whose errors have a class.
 
 mod batch;
 mod context;
@@ -68,6 +69,7 @@ mod extract;
 mod outcome;
 mod published_ids;
 mod router;
+mod stores;
 
 pub use crate::failure::{Class, DeadReason, Stage};
 pub use batch::{BatchOutcome, BatchSettings, Delivered, IntoBatchOutcome};

@@ -2,17 +2,19 @@
 //!
 //! Owns how a connection is opened and returned. Knows none of their tables.
 //!
-//! `address.rs` parses URLs, and `database.rs` opens, checks and resets connections, direct or
-//! through a pooler. The inbox and the outbox keep their tables in one database and may share a
+//! `address.rs` parses URLs, `database.rs` opens, checks and resets connections, direct or through a
+//! pooler, and `classify.rs` gives errors their class. The inbox and the outbox keep their tables in one database and may share a
 //! pool; they meet in the table `evenkeel_meta`, which holds the versions of both, and in the lock
 //! under which it changes.
 
 mod address;
+mod classify;
 mod database;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use classify::class_of;
 pub(crate) use database::{Database, PoolSettings, Session};
 
 use sqlx::PgConnection;

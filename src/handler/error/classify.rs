@@ -5,6 +5,7 @@
 
 use crate::failure::causes;
 use crate::handler::deadline::TooSlow;
+use crate::handler::stores::CLASSIFIERS;
 use crate::handler::{Class, Classifier, HttpStatus};
 use std::error::Error;
 use std::io::ErrorKind;
@@ -77,11 +78,7 @@ fn known(error: &(dyn Error + 'static)) -> Option<Class> {
     if let Some(error) = error.downcast_ref::<reqwest::Error>() {
         return known_reqwest(error);
     }
-    #[cfg(any(feature = "postgres", feature = "sqlite"))]
-    if let Some(error) = error.downcast_ref::<sqlx::Error>() {
-        return known_sqlx(error);
-    }
-    None
+    CLASSIFIERS.iter().find_map(|class_of| class_of(error))
 }
 
 fn known_io(error: &std::io::Error) -> Option<Class> {
@@ -123,102 +120,6 @@ fn known_reqwest(error: &reqwest::Error) -> Option<Class> {
         return Some(Class::Timeout);
     }
     error.is_builder().then_some(Class::Permanent)
-}
-
-/// A violated constraint is the event's fault; a connection is the server's. Other database errors
-/// are judged by the server's code.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-fn known_sqlx(error: &sqlx::Error) -> Option<Class> {
-    use sqlx::error::ErrorKind as Kind;
-    match error {
-        // A connection was lost or could not be opened: the event did not cause it. It may cause
-        // `Protocol`, for example by too many arguments.
-        sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed
-        | sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_) => Some(Class::Outage),
-        sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
-            Some(Class::Permanent)
-        }
-        sqlx::Error::Database(error) => match error.kind() {
-            Kind::UniqueViolation
-            | Kind::CheckViolation
-            | Kind::ForeignKeyViolation
-            | Kind::NotNullViolation => Some(Class::Permanent),
-            _ => known_code(error.as_ref()),
-        },
-        _ => None,
-    }
-}
-
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-fn known_code(error: &dyn sqlx::error::DatabaseError) -> Option<Class> {
-    #[cfg(feature = "postgres")]
-    if let Some(class) = known_postgres(error) {
-        return Some(class);
-    }
-    #[cfg(feature = "sqlite")]
-    if let Some(class) = known_sqlite(error) {
-        return Some(class);
-    }
-    None
-}
-
-/// PostgreSQL's codes, by appendix A of its documentation.
-///
-/// A deadlock or a serialisation failure (`40...`) may pass at once. A statement (57014) or a
-/// transaction (25P03, 25P04) that exceeded its time limit is a timeout: this event alone may cause
-/// it.
-#[cfg(feature = "postgres")]
-fn known_postgres(error: &dyn sqlx::error::DatabaseError) -> Option<Class> {
-    const INSUFFICIENT_PRIVILEGE: &str = "42501";
-    const INVALID_CATALOG_NAME: &str = "3D000";
-    const LOCK_NOT_AVAILABLE: &str = "55P03";
-    const TIMEOUTS: [&str; 3] = ["57014", "25P03", "25P04"];
-    /// A pooler lost the connection's prepared statements: the event did not cause it.
-    const STATEMENTS_LOST: [&str; 2] = ["26000", "42P05"];
-    /// Corrupted data and indexes.
-    const CORRUPTED: [&str; 2] = ["XX001", "XX002"];
-    const READ_ONLY_SQL_TRANSACTION: &str = "25006";
-    /// Connections, authorisation, resources, operator intervention, and system errors.
-    const CLASSES: [&str; 5] = ["08", "28", "53", "57P", "58"];
-    error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?;
-    let code = error.code()?;
-    let code = &*code;
-    if TIMEOUTS.contains(&code) {
-        return Some(Class::Timeout);
-    }
-    let is_of_the_server = matches!(
-        code,
-        INSUFFICIENT_PRIVILEGE
-            | INVALID_CATALOG_NAME
-            | LOCK_NOT_AVAILABLE
-            | READ_ONLY_SQL_TRANSACTION
-    ) || STATEMENTS_LOST.contains(&code)
-        || CORRUPTED.contains(&code)
-        || CLASSES.iter().any(|class| code.starts_with(class));
-    is_of_the_server.then_some(Class::Outage)
-}
-
-/// SQLite's primary codes; an extended code has its primary code in the lowest byte.
-#[cfg(feature = "sqlite")]
-fn known_sqlite(error: &dyn sqlx::error::DatabaseError) -> Option<Class> {
-    const NOMEM: i64 = 7;
-    const READONLY: i64 = 8;
-    const IOERR: i64 = 10;
-    const CORRUPT: i64 = 11;
-    const FULL: i64 = 13;
-    const CANTOPEN: i64 = 14;
-    const NOTADB: i64 = 26;
-    error.try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
-    let code: i64 = error.code()?.parse().ok()?;
-    // An operator must repair the file first; then every record passes.
-    let is_of_the_file = matches!(
-        code & 0xff,
-        NOMEM | READONLY | IOERR | CORRUPT | FULL | CANTOPEN | NOTADB
-    );
-    is_of_the_file.then_some(Class::Outage)
 }
 
 #[cfg(test)]
@@ -294,92 +195,6 @@ mod tests {
     fn a_handlers_own_word_counts_more() {
         let error = HandlerError::permanent(HttpStatus(503));
         assert_eq!(error.class(&default_classifier()), Class::Permanent);
-    }
-
-    #[cfg(feature = "sqlite")]
-    #[tokio::test]
-    async fn sqlite_errors_are_classified_by_code() {
-        use sqlx::{ConnectOptions, Connection, SqliteConnection};
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file.path());
-        let mut store = options.connect().await.expect("a store");
-        let run = async |store: &mut SqliteConnection, sql: &'static str| {
-            sqlx::raw_sql(sql).execute(store).await
-        };
-        run(
-            &mut store,
-            "CREATE TABLE t (a TEXT PRIMARY KEY, b INT NOT NULL CHECK (b > 0)); INSERT INTO t VALUES ('x', 1)",
-        )
-        .await
-        .expect("a table");
-        for (sql, expected) in [
-            ("INSERT INTO t VALUES ('x', 1)", Class::Permanent),
-            ("INSERT INTO t VALUES ('y', 0)", Class::Permanent),
-            ("INSERT INTO t VALUES ('y', NULL)", Class::Permanent),
-            ("SELECT nothing FROM nowhere", Class::Transient),
-            (
-                "PRAGMA query_only = ON; INSERT INTO t VALUES ('y', 1)",
-                Class::Outage,
-            ),
-        ] {
-            let error = run(&mut store, sql).await.expect_err(sql);
-            assert_eq!(class(error), expected, "{sql}");
-        }
-        store.close().await.expect("closed");
-        std::fs::write(file.path(), "no database at all").expect("the file is written");
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file.path());
-        let error = match options.connect().await {
-            Err(error) => error,
-            Ok(mut store) => run(&mut store, "SELECT * FROM t")
-                .await
-                .expect_err("spoilt"),
-        };
-        assert_eq!(class(error), Class::Outage);
-        assert_eq!(class(sqlx::Error::PoolTimedOut), Class::Outage);
-    }
-
-    #[cfg(feature = "postgres")]
-    #[tokio::test]
-    async fn postgres_errors_are_classified_by_code() {
-        use sqlx::{Connection, PgConnection};
-        let Some(postgres) = crate::testing::postgres().await else {
-            return;
-        };
-        let url = postgres
-            .database()
-            .await
-            .expect("the server creates a database");
-        let mut store = PgConnection::connect(&url)
-            .await
-            .expect("the server takes a connection");
-        for (code, expected) in [
-            ("23505", Class::Permanent),
-            ("25006", Class::Outage),
-            ("40001", Class::Transient),
-            ("40P01", Class::Transient),
-            ("42501", Class::Outage),
-            ("42P01", Class::Transient),
-            ("53100", Class::Outage),
-            ("53300", Class::Outage),
-            ("55P03", Class::Outage),
-            ("57014", Class::Timeout),
-            ("25P03", Class::Timeout),
-            ("26000", Class::Outage),
-            ("XX001", Class::Outage),
-            ("XX000", Class::Transient),
-            ("57P01", Class::Outage),
-        ] {
-            let raise = format!("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$");
-            let raised = sqlx::raw_sql(sqlx::AssertSqlSafe(raise))
-                .execute(&mut store)
-                .await;
-            assert_eq!(class(raised.expect_err(code)), expected, "{code}");
-        }
-        let ended = "SELECT pg_terminate_backend(pg_backend_pid())";
-        let error = sqlx::raw_sql(ended).execute(&mut store).await;
-        assert_eq!(class(error.expect_err(ended)), Class::Outage);
-        let error = sqlx::raw_sql("SELECT 1").execute(&mut store).await;
-        assert_eq!(class(error.expect_err("it is closed")), Class::Outage);
     }
 
     #[cfg(feature = "reqwest")]

@@ -283,7 +283,6 @@ async fn unless_recalled(
 }
 
 #[cfg(test)]
-#[cfg(feature = "sqlite")]
 mod tests {
     use super::*;
     use crate::event::RecordBatchBuilder;

@@ -1,0 +1,45 @@
+//! The list of the stores whose transactions and errors handlers meet.
+//!
+//! A store with transactions has one line in each of the two lists.
+
+use crate::failure::Class;
+use std::error::Error;
+
+/// Makes the transactions of the stores, which claims offer to their handlers, arguments.
+macro_rules! transactions {
+    ($($feature:literal: $transaction:ty),*) => {$(
+        #[cfg(feature = $feature)]
+        impl crate::handler::FromContext for $transaction {
+            fn transaction_type() -> Option<std::any::TypeId> {
+                Some(std::any::TypeId::of::<Self>())
+            }
+
+            fn from_context(
+                context: &crate::handler::Context,
+            ) -> Result<Self, crate::handler::HandlerError> {
+                context.take_transaction::<Self>().ok_or_else(|| {
+                    crate::handler::HandlerError::permanent(
+                        "the inbox's transaction is taken; name it once among the arguments",
+                    )
+                })
+            }
+        }
+
+        #[cfg(feature = $feature)]
+        impl crate::handler::BatchArgument for $transaction {}
+    )*};
+}
+
+transactions!(
+    "postgres": crate::inbox::PostgresTx,
+    "sqlite": crate::inbox::SqliteTx
+);
+
+/// Each returns the class of an error of its store's driver, and `None` for any other error. The
+/// first that knows the error decides.
+pub(super) const CLASSIFIERS: &[fn(&(dyn Error + 'static)) -> Option<Class>] = &[
+    #[cfg(feature = "postgres")]
+    crate::postgres::class_of,
+    #[cfg(feature = "sqlite")]
+    crate::sqlite::class_of,
+];
