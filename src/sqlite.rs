@@ -7,6 +7,14 @@ use crate::sql;
 use sqlx::error::DatabaseError;
 use sqlx::sqlite::SqliteError;
 use std::error::Error;
+use std::path::Path;
+
+/// The path in an address of the form `sqlite:PATH` or `sqlite://PATH`. It is taken as it is,
+/// without decoding.
+pub(crate) fn path_in(address: &str) -> Option<&Path> {
+    let path = address.strip_prefix("sqlite:")?;
+    (!path.is_empty()).then(|| Path::new(path.strip_prefix("//").unwrap_or(path)))
+}
 
 /// SQLite's primary result codes (the low byte of an extended code), see
 /// <https://www.sqlite.org/rescode.html>.

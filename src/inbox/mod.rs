@@ -38,6 +38,7 @@
 //! deliveries. `memory.rs`, `sqlite`, `postgres` and `redis` are the stores. `group_commit` shares
 //! a transaction between deliveries for SQLite and PostgreSQL, and `shared` holds the parts that
 //! several stores use. A store imports from `group_commit` and `shared`, never from another store.
+//! This file lists the stores of a build.
 
 mod claim;
 pub mod completions;
@@ -49,10 +50,13 @@ mod group_commit;
 mod key;
 mod memory;
 #[cfg(feature = "postgres")]
-mod postgres;
+pub(crate) mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
-#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+#[cfg_attr(
+    not(all(feature = "postgres", feature = "redis", feature = "sqlite")),
+    allow(dead_code, reason = "no store uses all of it")
+)]
 mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -63,11 +67,17 @@ pub use completions::{Completion, Completions};
 pub use error::InboxError;
 pub use key::InboxKey;
 pub use memory::MemoryInbox;
-#[cfg(all(test, feature = "postgres"))]
-pub(crate) use postgres::tests as postgres_tests;
 #[cfg(feature = "postgres")]
 pub use postgres::{InboxVersions, PostgresInbox, PostgresSettings, PostgresTx};
 #[cfg(feature = "redis")]
 pub use redis::{RedisInbox, RedisSettings};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Durability, SqliteCompletions, SqliteInbox, SqliteSettings, SqliteTx};
+
+/// How the stores of this build are opened by an address, for reading.
+const READERS: &[completions::Opener] = &[
+    #[cfg(feature = "postgres")]
+    postgres::open_for_reading,
+    #[cfg(feature = "sqlite")]
+    sqlite::open_for_reading,
+];

@@ -27,19 +27,21 @@
 //! - `relay`: the relay
 //! - `store.rs`: the trait between relay and stores; `conformance.rs` its suite
 //! - `row.rs`: a record as columns; `status.rs`, `version.rs`: what operators see
-//! - `handle.rs`: an outbox of any kind, for relays and operators
+//! - `handle`: an outbox of any kind, for relays and operators
+//!
+//! This file lists the stores of a build.
 
 #[cfg(test)]
 pub(crate) mod conformance;
 mod error;
 mod handle;
 #[cfg(feature = "postgres")]
-mod postgres;
+pub(crate) mod postgres;
 mod relay;
 mod row;
 mod settings;
 #[cfg(feature = "sqlite")]
-mod sqlite;
+pub(crate) mod sqlite;
 mod status;
 mod store;
 mod version;
@@ -47,14 +49,18 @@ mod version;
 pub use error::OutboxError;
 pub use handle::OutboxStore;
 #[cfg(feature = "postgres")]
-pub(crate) use postgres::append as append_in_postgres;
-#[cfg(feature = "postgres")]
 pub use postgres::{PostgresOutbox, PostgresOutboxSettings};
 pub use relay::{Relay, RelayReport, RelaySettings};
 pub use settings::OutboxSettings;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteOutbox;
-#[cfg(feature = "sqlite")]
-pub(crate) use sqlite::append as append_in_sqlite;
 pub use status::{HeldKey, OpenTransaction, OutboxStatus, RelayShare};
 pub use version::OutboxVersions;
+
+/// How the outboxes of this build are opened by an address.
+const OPENERS: &[handle::Opener] = &[
+    #[cfg(feature = "postgres")]
+    postgres::OPENER,
+    #[cfg(feature = "sqlite")]
+    sqlite::OPENER,
+];

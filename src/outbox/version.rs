@@ -21,18 +21,6 @@ pub(super) fn check(stored: Option<&str>, newest: usize) -> Result<usize, Outbox
     Err(OutboxError::Foreign { reason })
 }
 
-/// Why an outbox with old tables is not used under
-/// [`Migration::Elsewhere`](crate::postgres::Migration::Elsewhere).
-#[cfg(feature = "postgres")]
-pub(super) fn behind(stored: usize, newest: usize) -> String {
-    let migrate = "first run `evenkeel store migrate --execute`, or the SQL of `evenkeel store \
-                   migrate --print`";
-    match stored {
-        0 => format!("has no tables of the outbox: {migrate}"),
-        _ => format!("has version {stored}, and this release needs {newest}: {migrate}"),
-    }
-}
-
 /// The version of an outbox's tables, and the version that this release creates. Returned by
 /// [`OutboxStore::versions`](super::OutboxStore::versions). The tables need an upgrade while
 /// `stored` is below `newest`.

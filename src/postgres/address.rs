@@ -52,6 +52,12 @@ fn is_name(text: &str) -> bool {
     text.len() < 40 && text.bytes().all(is_of_name)
 }
 
+/// The URL in the address of a store: the whole address, if it has the form of one.
+pub(crate) fn url_in(address: &str) -> Option<&str> {
+    let is_url = address.starts_with("postgres://") || address.starts_with("postgresql://");
+    is_url.then_some(address)
+}
+
 /// The address of a database.
 pub(super) struct Address {
     /// The driver's options, with an application name.

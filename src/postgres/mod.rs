@@ -14,6 +14,7 @@ mod database;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use address::url_in;
 pub(crate) use classify::class_of;
 pub(crate) use database::{Database, PoolSettings, Session};
 

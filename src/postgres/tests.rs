@@ -4,7 +4,7 @@
 
 use super::Migration;
 use crate::event::{Headers, OutgoingRecord};
-use crate::inbox::postgres_tests::{EFFECTS, Table, fresh, key, transaction, write};
+use crate::inbox::postgres::tests::{EFFECTS, Table, fresh, key, transaction, write};
 use crate::inbox::{
     Claim, Claimed, Inbox, InboxError, PostgresInbox, PostgresSettings, conformance,
 };

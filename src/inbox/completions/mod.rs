@@ -8,7 +8,7 @@
 //!
 //! `port.rs` holds the trait, `open.rs` opens a store by its address, and `conformance` is the
 //! suite that every implementation passes (feature `testing`). Each store implements the trait
-//! beside its claims.
+//! beside its claims, and opens addresses of its own form.
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
@@ -16,4 +16,5 @@ mod open;
 mod port;
 
 pub use open::open;
+pub(super) use port::Opener;
 pub use port::{Completion, Completions};

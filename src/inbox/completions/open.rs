@@ -4,8 +4,8 @@
 //! no code per store.
 
 use super::port::Completions;
-use crate::inbox::InboxError;
-use crate::store_address::{StoreAddress, not_built_in};
+use crate::inbox::{InboxError, READERS};
+use crate::store_address;
 use std::sync::Arc;
 
 /// Opens the store of `group` at `postgres://user@host/database` or `sqlite:PATH` for reading.
@@ -33,25 +33,9 @@ use std::sync::Arc;
 /// # }
 /// ```
 pub async fn open(address: &str, group: &str) -> Result<Arc<dyn Completions>, InboxError> {
-    #[cfg(not(feature = "sqlite"))]
-    let _ = group;
-    match StoreAddress::of(address).map_err(InboxError::Setting)? {
-        #[cfg(feature = "postgres")]
-        StoreAddress::Postgres(url) => {
-            use crate::inbox::PostgresInbox;
-            use crate::inbox::PostgresSettings;
-            use crate::postgres::Migration;
-            let settings = PostgresSettings::new("")
-                .with_migration(Migration::Elsewhere)
-                .with_connections(1);
-            Ok(Arc::new(PostgresInbox::open_with(url, &settings).await?))
-        }
-        #[cfg(feature = "sqlite")]
-        StoreAddress::Sqlite(path) => {
-            let reader = crate::inbox::SqliteCompletions::open(path, group).await?;
-            Ok(Arc::new(reader))
-        }
-        #[allow(unreachable_patterns)]
-        _ => Err(InboxError::Setting(not_built_in())),
+    let opened = READERS.iter().find_map(|open| open(address, group));
+    match opened {
+        Some(opened) => opened.await,
+        None => Err(InboxError::Setting(store_address::refusal(address))),
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::event::ContentDigest;
 use crate::inbox::{BoxFuture, InboxError, InboxKey};
+use std::sync::Arc;
 
 /// A completed delivery. Implementations of [`Completions`] build it field by field, so it is
 /// exhaustive.
@@ -59,3 +60,11 @@ pub trait Completions: Send + Sync + 'static {
     /// one.
     fn has_group<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<bool, InboxError>>;
 }
+
+/// Opens the store of a group at an address, for reading. `None` if the address has the form of
+/// another kind of store.
+pub(in crate::inbox) type Opener =
+    for<'a> fn(
+        address: &'a str,
+        group: &'a str,
+    ) -> Option<BoxFuture<'a, Result<Arc<dyn Completions>, InboxError>>>;

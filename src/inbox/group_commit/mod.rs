@@ -37,7 +37,7 @@
 //! `store.rs` is the trait of a store.
 
 mod batch_claim;
-mod claim_queue;
+pub(super) mod claim_queue;
 mod collision;
 mod contention;
 mod deferred_claim;
@@ -48,10 +48,8 @@ mod store;
 mod tests;
 mod transaction_handoff;
 
-#[cfg(any(feature = "sqlite", test))]
-pub(super) use claim_queue::GROUP_MAX;
 pub(super) use collision::Cause;
 pub(super) use contention::Level;
 pub(super) use groups::Groups;
-pub(super) use store::{CompletedRow, GroupStore, Known};
+pub(super) use store::{CompletedRow, GroupStore, Known, of_outbox};
 pub(super) use transaction_handoff::HandedOut;

@@ -7,6 +7,7 @@ use crate::event::{ContentDigest, OutgoingRecord};
 use crate::inbox::shared::replies;
 use crate::inbox::shared::sent_replies::Sent;
 use crate::inbox::{InboxError, InboxKey};
+use crate::outbox::OutboxError;
 use std::any::Any;
 use std::error::Error;
 use std::future::Future;
@@ -143,5 +144,19 @@ impl Known {
     ) -> Vec<Self> {
         let of_each = keys.iter().zip(rows);
         of_each.map(|(key, row)| Self::of(key, row)).collect()
+    }
+}
+
+/// Maps an error of the outbox in the same store; `failed` maps errors of the store. The outbox's
+/// write is part of the delivery's transaction, so an error of the database is treated as one of
+/// the inbox's own statements.
+pub(in crate::inbox) fn of_outbox(
+    error: OutboxError,
+    failed: impl FnOnce(sqlx::Error) -> InboxError,
+) -> InboxError {
+    match error {
+        OutboxError::Store { source, .. } => failed(source),
+        silent @ OutboxError::NoAnswer { .. } => InboxError::Unavailable(silent.into()),
+        other => InboxError::Other(other.into()),
     }
 }

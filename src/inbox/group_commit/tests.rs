@@ -1,3 +1,4 @@
+use super::claim_queue::GROUP_MAX;
 use super::store::RECALL_AFTER;
 use super::transaction_handoff::Completed;
 use super::*;

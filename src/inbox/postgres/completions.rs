@@ -4,9 +4,26 @@
 //! open claims are not visible there, so they are not reported. Long lists are read in chunks; a
 //! completion between two chunks may be reported or not, as the trait allows.
 
-use super::{PostgresInbox, statements};
+use super::{PostgresInbox, PostgresSettings, statements};
 use crate::inbox::{BoxFuture, Completion, Completions, InboxError, InboxKey};
-use crate::postgres::Session;
+use crate::postgres::{Migration, Session, url_in};
+use std::sync::Arc;
+
+/// Opens the store at a URL of PostgreSQL. A database may serve several groups, so the group is not
+/// checked.
+pub(in crate::inbox) fn open_for_reading<'a>(
+    address: &'a str,
+    _group: &'a str,
+) -> Option<BoxFuture<'a, Result<Arc<dyn Completions>, InboxError>>> {
+    Some(Box::pin(reader_at(url_in(address)?)))
+}
+
+async fn reader_at(url: &str) -> Result<Arc<dyn Completions>, InboxError> {
+    let settings = PostgresSettings::new("")
+        .with_migration(Migration::Elsewhere)
+        .with_connections(1);
+    Ok(Arc::new(PostgresInbox::open_with(url, &settings).await?))
+}
 
 impl PostgresInbox {
     /// A connection for reading; behind a pooler, a transaction.

@@ -15,15 +15,14 @@ use super::statements::{self, Locking};
 use super::transaction::{Open, PostgresTx};
 use crate::durations::CALL_MAX;
 use crate::event::OutgoingRecord;
-use crate::inbox::group_commit::{Cause, GroupStore, Groups, HandedOut, Known, Level};
-use crate::inbox::shared::error::of_outbox;
+use crate::inbox::group_commit::{Cause, GroupStore, Groups, HandedOut, Known, Level, of_outbox};
 use crate::inbox::shared::purge_watermark::PurgeWatermark;
 use crate::inbox::shared::replies;
 use crate::inbox::shared::sent_replies::{self, Sent};
 use crate::inbox::{BatchInbox, BoxFuture, Claimed, ClaimedBatch, Inbox, InboxError, InboxKey};
 use crate::outbox::{self, PostgresOutbox};
-use crate::postgres::{Database, PoolSettings};
-use crate::store_address::StoreAddress;
+use crate::postgres::{Database, PoolSettings, url_in};
+use crate::store_address;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgPool, Postgres, Transaction};
 use std::any::{Any, TypeId};
@@ -235,9 +234,10 @@ impl PostgresInbox {
     /// # }
     /// ```
     pub async fn versions(address: &str) -> Result<Option<InboxVersions>, InboxError> {
-        let StoreAddress::Postgres(url) = StoreAddress::of(address).map_err(InboxError::Setting)?
-        else {
-            return Ok(None);
+        let Some(url) = url_in(address) else {
+            return store_address::check(address)
+                .map(|()| None)
+                .map_err(InboxError::Setting);
         };
         let settings = PostgresSettings::new("").with_connections(1);
         let database = Database::at(url, pool_settings(&settings)).map_err(unreadable)?;
@@ -472,7 +472,7 @@ impl Store {
         }
         let is_prepared = !self.database.is_pooled();
         let (transaction, staged) = (&mut open.transaction, &open.staged);
-        let appended = outbox::append_in_postgres(transaction, staged, is_prepared).await;
+        let appended = outbox::postgres::append(transaction, staged, is_prepared).await;
         appended.map_err(|error| of_outbox(error, |error| self.ended("publish", error)))
     }
 

@@ -33,6 +33,7 @@ mod shared_rows;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(super) use completions::open_for_reading;
 pub use inbox::{InboxVersions, PostgresInbox};
 pub use settings::PostgresSettings;
 pub use transaction::PostgresTx;

@@ -10,10 +10,11 @@
 use super::settings::PostgresSettings;
 use crate::event::ContentDigest;
 use crate::inbox::group_commit::CompletedRow;
-use crate::inbox::shared::digest::{digest, number};
+use crate::inbox::shared::digest::digest;
 use crate::inbox::shared::purge_watermark::PURGED_BEFORE_MS;
 use crate::inbox::{Completion, InboxKey};
 use crate::postgres::{META, Migration, lock_schema, meta, set_meta};
+use sha2::{Digest, Sha256};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use std::collections::HashMap;
@@ -254,6 +255,13 @@ fn lock_numbers(keys: &[InboxKey]) -> Vec<i32> {
     numbers.sort_unstable();
     numbers.dedup();
     numbers
+}
+
+/// A number for a name, the same in every process and release: the first four bytes of its SHA-256.
+/// Two names with the same number only wait for each other.
+fn number(name: &str) -> i32 {
+    let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(name.as_bytes()).into();
+    i32::from_be_bytes([a, b, c, d])
 }
 
 /// Claims deliveries with distinct keys. Returns the row of each delivery that was completed

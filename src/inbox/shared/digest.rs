@@ -4,22 +4,13 @@
 //! quote.
 //!
 //! A stored digest is compared for as long as rows are kept, and by all releases that share a
-//! store. Therefore none of these functions may ever return another value for the same input; tests
-//! pin them.
+//! store. Therefore it may never have another value for the same key; a test pins it.
 
-#[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::inbox::InboxKey;
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of a text. Stands in for a source or id that is too long for a column.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub(crate) fn of_text(text: &str) -> [u8; 32] {
-    Sha256::digest(text.as_bytes()).into()
-}
-
 /// SHA-256 of the parts, each preceded by its length, so that no two lists of parts produce the
 /// same text.
-#[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) fn digest(key: &InboxKey) -> [u8; 32] {
     let mut sha = Sha256::new();
     for part in [&key.group, &key.handler, &key.source, &key.id] {
@@ -29,15 +20,7 @@ pub(crate) fn digest(key: &InboxKey) -> [u8; 32] {
     sha.finalize().into()
 }
 
-/// A number for a name, the same in every process and release: the first four bytes of its SHA-256.
-/// Two names with the same number only wait for each other.
-#[cfg(feature = "postgres")]
-pub(crate) fn number(name: &str) -> i32 {
-    let [a, b, c, d, ..] = of_text(name);
-    i32::from_be_bytes([a, b, c, d])
-}
-
-#[cfg(all(test, any(feature = "postgres", feature = "redis")))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::HashSet;

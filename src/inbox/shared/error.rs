@@ -6,8 +6,6 @@
 //! wait, are retried or fail: what an operator must do and what the consumer does are one decision.
 
 use crate::inbox::InboxError;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-use crate::outbox::OutboxError;
 use std::error::Error;
 use std::fmt;
 
@@ -24,12 +22,10 @@ pub(in crate::inbox) enum Advice {
     /// It may pass by itself.
     Wait(&'static str),
     /// It passes if the whole transaction is repeated.
-    #[cfg(feature = "postgres")]
     TryAgain(&'static str),
     /// An operator must act.
     Mend(&'static str),
     /// The written data cause it, not the store; names the refusing program.
-    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     Refused(&'static str),
 }
 
@@ -49,16 +45,13 @@ impl Failure {
         };
         match advice {
             Advice::Wait(advice) => InboxError::Unavailable(failure(advice)),
-            #[cfg(feature = "postgres")]
             Advice::TryAgain(advice) => InboxError::TryAgain(failure(advice)),
             Advice::Mend(advice) => InboxError::NotWritable(failure(advice)),
-            #[cfg(any(feature = "postgres", feature = "sqlite"))]
             Advice::Refused(refused) => InboxError::Other(failure(refused)),
         }
     }
 
     /// The error of a store that does not answer.
-    #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(in crate::inbox) fn unavailable(message: String) -> InboxError {
         InboxError::Unavailable(Box::new(Self {
             message,
@@ -76,20 +69,5 @@ impl fmt::Display for Failure {
 impl Error for Failure {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().map(|source| source as _)
-    }
-}
-
-/// Maps an error of the outbox in the same store; `failed` maps errors of the store. The outbox's
-/// write is part of the delivery's transaction, so an error of the database is treated as one of
-/// the inbox's own statements.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub(in crate::inbox) fn of_outbox(
-    error: OutboxError,
-    failed: impl FnOnce(sqlx::Error) -> InboxError,
-) -> InboxError {
-    match error {
-        OutboxError::Store { source, .. } => failed(source),
-        silent @ OutboxError::NoAnswer { .. } => InboxError::Unavailable(silent.into()),
-        other => InboxError::Other(other.into()),
     }
 }

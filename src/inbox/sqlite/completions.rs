@@ -6,11 +6,25 @@
 
 use super::{SqliteInbox, error, statements};
 use crate::inbox::{BoxFuture, Completion, Completions, InboxError, InboxKey};
+use crate::sqlite::path_in;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{Sqlite, SqlitePool};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+
+/// Opens the store at an address of a SQLite file.
+pub(in crate::inbox) fn open_for_reading<'a>(
+    address: &'a str,
+    group: &'a str,
+) -> Option<BoxFuture<'a, Result<Arc<dyn Completions>, InboxError>>> {
+    Some(Box::pin(reader_at(path_in(address)?, group)))
+}
+
+async fn reader_at(path: &Path, group: &str) -> Result<Arc<dyn Completions>, InboxError> {
+    Ok(Arc::new(SqliteCompletions::open(path, group).await?))
+}
 
 /// How long a read waits while the whole file is locked.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -13,8 +13,7 @@ use super::write_lock_queue::WriteLockQueue;
 use super::{error, statements};
 use crate::durations::{CALL_MAX, bounded};
 use crate::event::OutgoingRecord;
-use crate::inbox::group_commit::{Cause, GroupStore, Groups, HandedOut, Known, Level};
-use crate::inbox::shared::error::of_outbox;
+use crate::inbox::group_commit::{Cause, GroupStore, Groups, HandedOut, Known, Level, of_outbox};
 use crate::inbox::shared::purge_watermark::PurgeWatermark;
 use crate::inbox::shared::replies;
 use crate::inbox::shared::sent_replies::{self, Sent};
@@ -425,7 +424,7 @@ impl GroupStore for Store {
             if !is_open.map_err(|error| self.failed("publish", error))? {
                 return Err(error::ended_by_hand("its claim is gone"));
             }
-            let appended = outbox::append_in_sqlite(&mut held.transaction, &published).await;
+            let appended = outbox::sqlite::append(&mut held.transaction, &published).await;
             appended.map_err(|error| of_outbox(error, |error| self.failed("publish", error)))?;
             held.has_published = true;
             return Ok(Vec::new());

@@ -30,6 +30,7 @@ mod write_lock_queue;
 mod tests;
 
 pub use completions::SqliteCompletions;
+pub(super) use completions::open_for_reading;
 pub use inbox::SqliteInbox;
 pub use settings::{Durability, SqliteSettings};
 pub use transaction::SqliteTx;

@@ -1,6 +1,6 @@
 //! Settings of an inbox in SQLite.
 
-use crate::inbox::group_commit::GROUP_MAX;
+use crate::inbox::group_commit::claim_queue::GROUP_MAX;
 use std::time::Duration;
 
 /// Settings of an inbox in SQLite. [`SqliteSettings::new`] sets the defaults.

@@ -13,9 +13,9 @@
 use super::{SqliteSettings, error};
 use crate::event::ContentDigest;
 use crate::inbox::group_commit::CompletedRow;
-use crate::inbox::shared::digest::of_text;
 use crate::inbox::shared::purge_watermark::PURGED_BEFORE_MS;
 use crate::inbox::{Completion, InboxError, InboxKey};
+use sha2::{Digest, Sha256};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
 
@@ -452,8 +452,14 @@ fn bind<'q>(query: Query<'q>, key: &'q InboxKey) -> Query<'q> {
 fn bind_text<'q>(query: Query<'q>, text: &'q str) -> Query<'q> {
     match text.len() {
         0..=TEXT_MAX => query.bind(text),
-        _ => query.bind(of_text(text).to_vec()),
+        _ => query.bind(digest_of(text).to_vec()),
     }
+}
+
+/// SHA-256 of a text. Rows of all releases are compared by it, so it may never have another value
+/// for the same text.
+pub(super) fn digest_of(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
 }
 
 /// Deletes at most `batch` rows completed before `before_ms`, and records that time. Returns the

@@ -683,7 +683,7 @@ async fn a_long_id_takes_little_room_and_stays_unique() {
         id: id.to_owned(),
         ..key("1")
     };
-    let digest: String = crate::inbox::shared::digest::of_text(&long)
+    let digest: String = statements::digest_of(&long)
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();

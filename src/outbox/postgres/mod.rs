@@ -20,10 +20,12 @@ mod wake_up;
 pub(crate) use append::append;
 pub use settings::PostgresOutboxSettings;
 
+use super::handle::Opener;
+use super::store::Answer;
 use super::version::OutboxVersions;
-use super::{OutboxError, OutboxSettings};
+use super::{OutboxError, OutboxSettings, OutboxStore};
 use crate::event::{Event, EventType, OutgoingRecord};
-use crate::postgres::Database;
+use crate::postgres::{Database, url_in};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, PgPool};
 use std::sync::Arc;
@@ -71,6 +73,29 @@ impl std::fmt::Debug for PostgresOutbox {
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
+}
+
+impl From<PostgresOutbox> for OutboxStore {
+    fn from(outbox: PostgresOutbox) -> Self {
+        Self::of(outbox)
+    }
+}
+
+/// By the URL of the database.
+pub(super) const OPENER: Opener = Opener {
+    open: store_at,
+    versions: versions_at,
+};
+
+fn store_at(address: &str) -> Option<Answer<'_, OutboxStore>> {
+    let url = url_in(address)?;
+    Some(Box::pin(async move {
+        PostgresOutbox::open(url).await.map(OutboxStore::from)
+    }))
+}
+
+fn versions_at(address: &str) -> Option<Answer<'_, OutboxVersions>> {
+    Some(Box::pin(PostgresOutbox::versions(url_in(address)?)))
 }
 
 impl PostgresOutbox {
@@ -152,7 +177,7 @@ impl PostgresOutbox {
     }
 
     /// The versions of the outbox in the database at this URL.
-    pub(super) async fn versions(url: &str) -> Result<OutboxVersions, OutboxError> {
+    async fn versions(url: &str) -> Result<OutboxVersions, OutboxError> {
         let failed = OutboxError::during("open");
         let database = Database::at(url, PostgresOutboxSettings::default().pool());
         let database = database.map_err(&failed)?;

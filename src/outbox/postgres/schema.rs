@@ -65,7 +65,7 @@ pub(crate) async fn prepare(
     match migration {
         _ if version == NEWEST => {}
         Migration::Elsewhere => {
-            let reason = version::behind(version, NEWEST);
+            let reason = behind(version);
             return Err(OutboxError::Foreign { reason });
         }
         Migration::OnOpen => {
@@ -74,6 +74,16 @@ pub(crate) async fn prepare(
         }
     }
     one_by_one(connection).await
+}
+
+/// Why an outbox with old tables is not used under [`Migration::Elsewhere`].
+fn behind(stored: usize) -> String {
+    let migrate = "first run `evenkeel store migrate --execute`, or the SQL of `evenkeel store \
+                   migrate --print`";
+    match stored {
+        0 => format!("has no tables of the outbox: {migrate}"),
+        _ => format!("has version {stored}, and this release needs {NEWEST}: {migrate}"),
+    }
 }
 
 /// The SQL that upgrades the outbox from this version to the newest one. The last statement sets

@@ -16,9 +16,12 @@ mod tests;
 pub(crate) use append::append;
 pub(crate) use schema::prepare;
 
+use super::handle::Opener;
+use super::store::Answer;
 use super::version::OutboxVersions;
-use super::{OutboxError, OutboxSettings};
+use super::{OutboxError, OutboxSettings, OutboxStore};
 use crate::event::{Event, EventType, OutgoingRecord};
+use crate::sqlite::path_in;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
 use std::path::Path;
@@ -92,6 +95,29 @@ impl std::fmt::Debug for SqliteOutbox {
     }
 }
 
+impl From<SqliteOutbox> for OutboxStore {
+    fn from(outbox: SqliteOutbox) -> Self {
+        Self::of(outbox)
+    }
+}
+
+/// By the path of the file.
+pub(super) const OPENER: Opener = Opener {
+    open: store_at,
+    versions: versions_at,
+};
+
+fn store_at(address: &str) -> Option<Answer<'_, OutboxStore>> {
+    let path = path_in(address)?;
+    Some(Box::pin(async move {
+        SqliteOutbox::open(path).await.map(OutboxStore::from)
+    }))
+}
+
+fn versions_at(address: &str) -> Option<Answer<'_, OutboxVersions>> {
+    Some(Box::pin(SqliteOutbox::versions(path_in(address)?)))
+}
+
 impl SqliteOutbox {
     /// Opens or creates the file. Creates or upgrades the outbox's tables in it. It may be the file
     /// of a [`SqliteInbox`](crate::inbox::SqliteInbox). Waits up to 10 s for the write lock.
@@ -129,7 +155,7 @@ impl SqliteOutbox {
     }
 
     /// The versions of the outbox in this file. Does not create the file.
-    pub(super) async fn versions(path: &Path) -> Result<OutboxVersions, OutboxError> {
+    async fn versions(path: &Path) -> Result<OutboxVersions, OutboxError> {
         let newest = schema::NEWEST;
         if !path.exists() {
             return Ok(OutboxVersions { stored: 0, newest });
