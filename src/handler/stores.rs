@@ -35,9 +35,11 @@ transactions!(
     "sqlite": crate::inbox::SqliteTx
 );
 
-/// Each returns the class of an error of its store's driver, and `None` for any other error. The
-/// first that knows the error decides.
-pub(super) const CLASSIFIERS: &[fn(&(dyn Error + 'static)) -> Option<Class>] = &[
+/// Returns the class of an error of a store's driver, and `None` for any other error.
+type ClassOf = fn(&(dyn Error + 'static)) -> Option<Class>;
+
+/// The first that knows an error decides its class.
+pub(super) const CLASSIFIERS: &[ClassOf] = &[
     #[cfg(feature = "postgres")]
     crate::postgres::class_of,
     #[cfg(feature = "sqlite")]

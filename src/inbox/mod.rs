@@ -46,6 +46,10 @@ pub mod completions;
 pub mod conformance;
 mod error;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg_attr(
+    not(all(feature = "postgres", feature = "sqlite")),
+    allow(dead_code, reason = "transactions of SQLite never collide")
+)]
 mod group_commit;
 mod key;
 mod memory;
@@ -75,7 +79,7 @@ pub use redis::{RedisInbox, RedisSettings};
 pub use sqlite::{Durability, SqliteCompletions, SqliteInbox, SqliteSettings, SqliteTx};
 
 /// How the stores of this build are opened by an address, for reading.
-const READERS: &[completions::Opener] = &[
+const READERS: &[completions::port::Opener] = &[
     #[cfg(feature = "postgres")]
     postgres::open_for_reading,
     #[cfg(feature = "sqlite")]

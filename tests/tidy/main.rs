@@ -33,6 +33,16 @@ const FULL: &[&str] = &["src"];
 /// Entries that a reader takes in at a glance.
 const ENTRIES_MAX: usize = 12;
 
+/// The lists of the stores that a build has; a store has a line in each that concerns it.
+const STORE_LISTS: &[&str] = &[
+    "src/handler/stores.rs",
+    "src/inbox/mod.rs",
+    "src/lib.rs",
+    "src/outbox/mod.rs",
+];
+
+const STORE_FEATURES: &[&str] = &["postgres", "redis", "sqlite"];
+
 #[test]
 fn no_file_imports_in_a_circle() {
     let mut circles = Vec::new();
@@ -91,6 +101,27 @@ fn folders_stay_within_the_entry_limit() {
         full.is_empty(),
         "more than {ENTRIES_MAX} entries:\n{}",
         full.join("\n")
+    );
+}
+
+#[test]
+fn only_the_lists_of_stores_name_their_features() {
+    let mut wrong = Vec::new();
+    for_each_folder(&workspace().join("src"), &mut |_, entries| {
+        let is_source = |file: &&PathBuf| file.extension().is_some_and(|ext| ext == "rs");
+        for file in entries.iter().filter(is_source) {
+            let text = std::fs::read_to_string(file).expect("a readable source");
+            let mut features = STORE_FEATURES.iter();
+            let is_named = features.any(|name| text.contains(&format!("feature = \"{name}\"")));
+            if is_named && !STORE_LISTS.contains(&&*short(file)) {
+                wrong.push(short(file));
+            }
+        }
+    });
+    assert!(
+        wrong.is_empty(),
+        "name the feature of a store beside STORE_LISTS:\n{}",
+        wrong.join("\n")
     );
 }
 

@@ -13,8 +13,7 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod open;
-mod port;
+pub(super) mod port;
 
 pub use open::open;
-pub(super) use port::Opener;
 pub use port::{Completion, Completions};

@@ -61,10 +61,10 @@ pub trait Completions: Send + Sync + 'static {
     fn has_group<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<bool, InboxError>>;
 }
 
+/// A store that is being opened for reading.
+pub(in crate::inbox) type Opening<'a> = BoxFuture<'a, Result<Arc<dyn Completions>, InboxError>>;
+
 /// Opens the store of a group at an address, for reading. `None` if the address has the form of
 /// another kind of store.
 pub(in crate::inbox) type Opener =
-    for<'a> fn(
-        address: &'a str,
-        group: &'a str,
-    ) -> Option<BoxFuture<'a, Result<Arc<dyn Completions>, InboxError>>>;
+    for<'a> fn(address: &'a str, group: &'a str) -> Option<Opening<'a>>;

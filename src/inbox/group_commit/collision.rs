@@ -13,7 +13,6 @@ use tokio::time::Instant;
 
 /// Why a transaction could not continue beside another one.
 // SQLite has one writer at a time, so nothing collides there.
-#[cfg_attr(not(feature = "postgres"), allow(dead_code))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::inbox) enum Cause {
     /// Each waited for the other.

@@ -5,6 +5,7 @@
 //! completion between two chunks may be reported or not, as the trait allows.
 
 use super::{PostgresInbox, PostgresSettings, statements};
+use crate::inbox::completions::port::Opening;
 use crate::inbox::{BoxFuture, Completion, Completions, InboxError, InboxKey};
 use crate::postgres::{Migration, Session, url_in};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 pub(in crate::inbox) fn open_for_reading<'a>(
     address: &'a str,
     _group: &'a str,
-) -> Option<BoxFuture<'a, Result<Arc<dyn Completions>, InboxError>>> {
+) -> Option<Opening<'a>> {
     Some(Box::pin(reader_at(url_in(address)?)))
 }
 

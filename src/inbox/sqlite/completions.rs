@@ -5,6 +5,7 @@
 //! readers and the writer do not block each other.
 
 use super::{SqliteInbox, error, statements};
+use crate::inbox::completions::port::Opening;
 use crate::inbox::{BoxFuture, Completion, Completions, InboxError, InboxKey};
 use crate::sqlite::path_in;
 use sqlx::pool::PoolConnection;
@@ -18,7 +19,7 @@ use std::time::Duration;
 pub(in crate::inbox) fn open_for_reading<'a>(
     address: &'a str,
     group: &'a str,
-) -> Option<BoxFuture<'a, Result<Arc<dyn Completions>, InboxError>>> {
+) -> Option<Opening<'a>> {
     Some(Box::pin(reader_at(path_in(address)?, group)))
 }
 
