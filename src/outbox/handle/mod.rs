@@ -37,7 +37,7 @@ impl std::fmt::Debug for OutboxStore {
 }
 
 impl OutboxStore {
-    /// The handle of an outbox, for `From` of each kind.
+    /// The handle of `store`, for the `From` of each kind of outbox.
     pub(super) fn of(store: impl Store) -> Self {
         Self {
             port: Arc::new(store),

@@ -81,7 +81,7 @@ impl From<PostgresOutbox> for OutboxStore {
     }
 }
 
-/// By the URL of the database.
+/// Reaches an outbox by the URL of its database.
 pub(super) const OPENER: Opener = Opener {
     open: store_at,
     versions: versions_at,

@@ -101,7 +101,7 @@ impl From<SqliteOutbox> for OutboxStore {
     }
 }
 
-/// By the path of the file.
+/// Reaches an outbox by the path of its file.
 pub(super) const OPENER: Opener = Opener {
     open: store_at,
     versions: versions_at,
