@@ -5,9 +5,11 @@
 //! is never taken for a missing one. The content of the topics is not read here.
 //!
 //! - [`spec`]: how they must be configured
+//! - [`faults`]: what an actual topic has against that
 //! - [`plan`]: how they differ from that, and their repair
 //! - [`watch`]: the check at an interval while a member runs
 
+mod faults;
 mod kinds;
 mod plan;
 mod spec;
@@ -16,7 +18,8 @@ pub(crate) mod watch;
 pub use kinds::{GroupTopicKind, TopicFault};
 pub use plan::{GroupTopic, GroupTopicState, GroupTopics};
 
-use crate::consumer::settings::{ConsumerSettings, are_equal_to_kafka};
+use crate::consumer::settings::ConsumerSettings;
+use crate::consumer::settings::topic_names::collide_in_kafka;
 use crate::kafka::admin::Admin;
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 use std::time::{Duration, Instant};
@@ -126,7 +129,7 @@ async fn refuse_collisions(
 ) -> Result<(), KafkaError> {
     let existing = admin.topics().await?;
     for GroupTopic { name: own, .. } in topics {
-        let collides = |existing: &&String| *existing != own && are_equal_to_kafka(existing, own);
+        let collides = |existing: &&String| *existing != own && collide_in_kafka(existing, own);
         if existing.contains(own) {
             continue;
         }

@@ -7,8 +7,9 @@
 //! Only additions are made without an operator: creation and partitions. A changed setting may be
 //! intended, so that only [`GroupTopic::make`], which a person calls, changes settings.
 
+use crate::consumer::group_topics::faults::faults;
 use crate::consumer::group_topics::kinds::{GroupTopicKind, TopicFault};
-use crate::consumer::group_topics::spec::{Source, Spec, faults, spec};
+use crate::consumer::group_topics::spec::{Source, Spec, required_spec};
 use crate::control::control_topic;
 use crate::kafka::KafkaError;
 use crate::kafka::admin::{Admin, NewTopic, Settings, TopicPresence};
@@ -219,7 +220,7 @@ impl GroupTopics {
         }
         let topics = names.into_iter().map(|(name, (kind, of))| {
             let of: Vec<&Source> = of.iter().filter_map(|name| sources.get(name)).collect();
-            let spec = spec(kind, &of);
+            let spec = required_spec(kind, &of);
             let shown = settings.get(&name);
             self.compare(name.clone(), kind, spec, presences.get(&name), shown)
         });
