@@ -10,58 +10,34 @@
 //! a fenced member) is revoked without a drain and a commit: another member may already own the
 //! partitions.
 //!
-//! # A revoke in time
-//!
-//! With `r` for
-//! [`ConsumerSettings::revoke_timeout`](crate::consumer::ConsumerSettings::revoke_timeout):
-//!
-//! 1. 0: the partitions are removed from the assignments and fenced. Waiting records are dropped by
-//!    their workers, and retries end.
-//! 2. up to `r`: running handlers finish. Other partitions' handlers run on; no record is taken.
-//! 3. up to `r`: the settled offsets are committed, again and again while the coordinator refuses.
-//! 4. The epochs end: in the committing thread, the retry reader and the offset tracker.
-//! 5. The client is told to give the partitions up, after this callback has returned.
-//!
-//! Results of handlers that are still running then belong to no epoch and are ignored.
+//! - `assignment`: what an assignment does
+//! - `revoke`: what a revoke does
+//! - `surplus_member`: members without partitions under KIP-848
 
-use crate::consumer::commit::{
-    COMMIT_WITHIN, COMMITTED_WITHIN, CommitRequest, OwnedPartition, PositionQuery, owned_of,
-};
+mod assignment;
+mod revoke;
+pub(crate) mod surplus_member;
+
+use crate::consumer::commit::{CommitRequest, PositionQuery};
 use crate::consumer::retry_reader::reader;
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::mailbox::Message;
-use crate::consumer::state::assignments::{Assigned, Assignments, Drain};
+use crate::consumer::state::assignments::{Assignments, Drain};
 use crate::consumer::state::offset_tracker::Epoch;
 use crate::consumer::state::partition::epochs_of;
-use crate::consumer::state::retry_partition::RetryPartition;
 use crate::kafka::connection_fault::LastFault;
-use crate::kafka::native::{Committed, ForwardTarget, begin_at, committed, forward, unforward};
+use crate::kafka::native::ForwardTarget;
 use crate::kafka::{error_log, log};
-use crate::recovery::retry_topic;
 use crate::telemetry::Metric;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
-use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
-/// How long an assignment retries the lookup of committed offsets while a coordinator loads or
-/// moves. After that, records settled above them are redelivered.
-///
-/// A coordinator that moves to another broker loads its offsets first, which takes seconds in large
-/// clusters. Without the metadata, records would be repeated that a little patience saves.
-const COMMITTED_TRIES: Duration = Duration::from_secs(15);
-/// How long to wait between two lookups.
-const COMMITTED_AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// How long to wait before a refused commit is tried again.
-///
-/// A revoke has seconds, and a refusal by a moving coordinator passes in milliseconds.
-const COMMIT_AGAIN_AFTER: Duration = Duration::from_millis(50);
+use std::time::Duration;
 
 /// The queues that partitions are forwarded to.
 #[derive(Clone, Copy)]
@@ -208,242 +184,6 @@ impl RebalanceContext {
             .orders
             .send(CommitRequest::Commit(epochs.to_vec(), answer));
         asked.is_ok() && answered.recv_timeout(within).unwrap_or(false)
-    }
-
-    /// [`RebalanceContext::commit`] before a revoke. A refused commit is tried again until
-    /// `deadline`: the coordinator may be loading or moving.
-    fn commit_before_revoke(&self, epochs: &[Epoch], deadline: Instant) -> bool {
-        loop {
-            if self.commit(epochs, COMMIT_WITHIN) {
-                return true;
-            }
-            if Instant::now() + COMMIT_AGAIN_AFTER >= deadline {
-                return false;
-            }
-            std::thread::sleep(COMMIT_AGAIN_AFTER);
-        }
-    }
-
-    /// Takes over partitions: gated, from the committed offset, under new epochs. Blocks for the
-    /// lookup of committed offsets. If that fails, the client looks them up itself, and only the
-    /// knowledge of records settled above them is missing.
-    fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
-        let shared = &self.shared;
-        let targets = self.targets();
-        let mut assignments = self.assignments();
-        assignments.joined = true;
-        assignments.awaited = false;
-        for element in list.elements() {
-            let (topic, partition) = (element.topic(), element.partition());
-            let retry = self.retry_partition(&mut assignments, topic);
-            // Its waiting keys must be known before its first record is handled.
-            if let Some(targets) = targets
-                && let Err(error) = forward(consumer, topic, partition, targets.gated)
-            {
-                // Its records would arrive on the consumer's queue, which no thread reads.
-                tracing::error!(
-                    group = shared.group,
-                    topic,
-                    partition,
-                    %error,
-                    "the partition's queue cannot be forwarded"
-                );
-            }
-            let received = metrics::counter!(
-                Metric::Received.name(),
-                "group" => shared.group.clone(),
-                "topic" => topic.to_owned()
-            );
-            assignments.insert(topic, partition, received, retry);
-        }
-        if list.count() > 0 {
-            self.resume(consumer, list, &mut assignments);
-        }
-        let owned = |element: &TopicPartitionListElem<'_>| {
-            let assigned = assignments.get(element.topic(), element.partition())?;
-            Some(owned_of(assigned))
-        };
-        let elements = list.elements();
-        let owned = elements.iter().filter_map(owned).flatten().collect();
-        self.own(owned);
-        tracing::info!(group = shared.group, partitions = %names(list), "partitions assigned");
-        shared.readiness.assigned();
-    }
-
-    /// The retry partition of a partition that is being assigned. The reader finds out whether it
-    /// exists.
-    pub(crate) fn retry_partition(
-        &self,
-        assignments: &mut Assignments,
-        topic: &str,
-    ) -> RetryPartition {
-        let name = retry_topic(&self.shared.group, topic);
-        RetryPartition::new(name.into(), assignments.next_epoch())
-    }
-
-    /// Registers partitions for commits, and their retry partitions for reading.
-    ///
-    /// Both threads learn of a partition before its first record can arrive: the queue of a gated
-    /// partition is not read before this call.
-    pub(crate) fn own(&self, owned: Vec<OwnedPartition>) {
-        let followed = owned
-            .iter()
-            .filter_map(|owned| owned.parked_of.clone())
-            .collect();
-        // Both threads end after this one.
-        let _ = self.orders.send(CommitRequest::Assigned(owned));
-        let _ = self
-            .followed
-            .send(reader::ReaderRequest::Assigned(followed));
-        self.shared.retry_topics.wake_reader();
-    }
-
-    /// Reads the committed offsets and the settled offsets above them.
-    ///
-    /// For a partition without a committed offset, the configured reset decides, as without this
-    /// library. The position is set explicitly with its leader epoch, so that the client verifies
-    /// it.
-    fn resume(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        list: &TopicPartitionList,
-        assignments: &mut Assignments,
-    ) {
-        let ids = self.topic_ids(consumer, list);
-        let mut found = self.committed(consumer, list);
-        for element in list.elements() {
-            let (topic, partition) = (element.topic(), element.partition());
-            let Some(assigned) = assignments.get(topic, partition) else {
-                continue;
-            };
-            let at = found
-                .iter()
-                .position(|found| found.topic == topic && found.partition == partition);
-            let Some(at) = at else {
-                assigned.stand(&self.shared, &Committed::default(), ids.get(topic).copied());
-                continue;
-            };
-            let found = found.swap_remove(at);
-            assigned.stand(&self.shared, &found, ids.get(topic).copied());
-            let begins = match found.offset {
-                Some(offset) => Some(Offset::Offset(offset)),
-                None if found.error.is_none() => self.reset,
-                None => None,
-            };
-            if let Some(begins) = begins
-                && let Err(error) = begin_at(list, topic, partition, begins, found.leader_epoch)
-            {
-                tracing::debug!(
-                    group = self.shared.group,
-                    topic,
-                    partition,
-                    %error,
-                    "the client looks up the offset itself"
-                );
-            }
-        }
-    }
-
-    /// The committed offsets of these partitions. Empty after retries have failed.
-    fn committed(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        list: &TopicPartitionList,
-    ) -> Vec<Committed> {
-        let until = Instant::now() + COMMITTED_TRIES;
-        loop {
-            let error = match committed(consumer, list, COMMITTED_WITHIN) {
-                Ok(found) => return found,
-                Err(error) => error,
-            };
-            if Instant::now() >= until || self.closing.load(Ordering::Relaxed) {
-                tracing::warn!(
-                    group = self.shared.group,
-                    %error,
-                    "the committed offsets cannot be read; records settled above them are handled again"
-                );
-                return Vec::new();
-            }
-            std::thread::sleep(COMMITTED_AGAIN_AFTER);
-        }
-    }
-
-    /// Gives partitions up. Blocks for at most the revoke timeout, plus one commit. When it
-    /// returns, no record of them runs or is committed, or the deadline has passed.
-    fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
-        // Asked before the unassignment, which resets it.
-        let lost = consumer.assignment_lost();
-        let removed: Vec<Assigned> = {
-            let mut assignments = self.assignments();
-            assignments.awaited = true;
-            list.elements()
-                .iter()
-                .filter_map(|element| assignments.remove(element.topic(), element.partition()))
-                .collect()
-        };
-        // The partitions of a deleted topic are revoked in the same way, but not all partitions.
-        if lost && self.assignments().all().next().is_none() {
-            let reason = "the group took the partitions of this member away; it joins again";
-            self.shared.readiness.expelled(reason);
-        }
-        let epochs: Vec<Epoch> = removed
-            .iter()
-            .flat_map(|assigned| epochs_of(&assigned.partition))
-            .collect();
-        removed
-            .iter()
-            .for_each(|assigned| assigned.partition.fence());
-        let began = Instant::now();
-        let is_closing = self.closing.load(Ordering::Relaxed);
-        if lost && !is_closing && self.shared.end.has_begun() {
-            self.lost_at_end.store(true, Ordering::Relaxed);
-            tracing::warn!(
-                group = self.shared.group,
-                "the group took the partitions away before the stop committed all settled offsets; some records will be redelivered"
-            );
-        }
-        if lost || is_closing {
-            self.fence(&epochs);
-        } else if !epochs.is_empty() {
-            let within = self.shared.settings.revoke_timeout;
-            let drained = self.fence(&epochs).wait(within);
-            let committed = self.commit_before_revoke(&epochs, began + within);
-            if !drained || !committed {
-                tracing::warn!(
-                    group = self.shared.group,
-                    drained,
-                    committed,
-                    "revoke timed out: some records will be redelivered"
-                );
-            }
-        }
-        // The committing thread may have ended if only the client is left to be closed.
-        let _ = self.orders.send(CommitRequest::Forget(epochs.clone()));
-        let _ = self
-            .followed
-            .send(reader::ReaderRequest::Revoked(epochs.clone()));
-        self.shared.retry_topics.wake_reader();
-        {
-            let mut tracker = self.shared.tracker();
-            epochs.iter().for_each(|epoch| tracker.revoke(*epoch));
-        }
-        self.forget_pauses(consumer, &removed);
-        for assigned in &removed {
-            self.shared.readiness.can_read(&assigned.partition);
-            // An unknown partition has no queue.
-            let _ = unforward(
-                consumer,
-                &assigned.partition.topic,
-                assigned.partition.partition,
-            );
-        }
-        tracing::info!(
-            group = self.shared.group,
-            partitions = %names(list),
-            lost,
-            took_ms = began.elapsed().as_millis() as u64,
-            "partitions revoked"
-        );
     }
 
     /// Counts a rebalance.

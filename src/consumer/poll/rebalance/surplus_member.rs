@@ -22,14 +22,14 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 const EMPTY_FOR: Duration = Duration::from_secs(3);
 
 /// Detects that the group accepted this member without assigning it a partition.
-pub(crate) struct Surplus {
+pub(crate) struct SurplusMember {
     /// When the client was asked last.
     checked_at: Instant,
     /// Since when it has been a member without an assignment.
     member_since: Option<Instant>,
 }
 
-impl Surplus {
+impl SurplusMember {
     pub(crate) fn new() -> Self {
         Self {
             checked_at: Instant::now(),
@@ -38,7 +38,7 @@ impl Surplus {
     }
 
     /// Called on every turn. Cheap, except every half second until the member has joined.
-    pub(crate) fn look(&mut self, shared: &Shared, consumer: &BaseConsumer<RebalanceContext>) {
+    pub(crate) fn check(&mut self, shared: &Shared, consumer: &BaseConsumer<RebalanceContext>) {
         if shared.readiness.has_joined() {
             self.member_since = None;
             return;

@@ -1,0 +1,171 @@
+//! What an assignment does: forwards the partitions' queues, registers them, and sets where they
+//! start.
+
+use crate::consumer::commit::{COMMITTED_WITHIN, CommitRequest, OwnedPartition, owned_of};
+use crate::consumer::poll::rebalance::{RebalanceContext, names};
+use crate::consumer::retry_reader::reader;
+use crate::consumer::state::assignments::Assignments;
+use crate::consumer::state::retry_partition::RetryPartition;
+use crate::kafka::native::{Committed, begin_at, committed, forward};
+use crate::recovery::retry_topic;
+use crate::telemetry::Metric;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::{Offset, TopicPartitionList};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How long an assignment retries the lookup of committed offsets while a coordinator loads or
+/// moves. After that, records settled above them are redelivered.
+///
+/// A coordinator that moves to another broker loads its offsets first, which takes seconds in large
+/// clusters. Without the metadata, records would be repeated that a little patience saves.
+const COMMITTED_TRIES: Duration = Duration::from_secs(15);
+/// How long to wait between two lookups.
+const COMMITTED_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+impl RebalanceContext {
+    /// Takes over partitions: gated, from the committed offset, under new epochs. Blocks for the
+    /// lookup of committed offsets. If that fails, the client looks them up itself, and only the
+    /// knowledge of records settled above them is missing.
+    pub(super) fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        let shared = &self.shared;
+        let targets = self.targets();
+        let mut assignments = self.assignments();
+        assignments.joined = true;
+        assignments.awaited = false;
+        for element in list.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let retry = self.retry_partition(&mut assignments, topic);
+            // Its waiting keys must be known before its first record is handled.
+            if let Some(targets) = targets
+                && let Err(error) = forward(consumer, topic, partition, targets.gated)
+            {
+                // Its records would arrive on the consumer's queue, which no thread reads.
+                tracing::error!(
+                    group = shared.group,
+                    topic,
+                    partition,
+                    %error,
+                    "the partition's queue cannot be forwarded"
+                );
+            }
+            let received = metrics::counter!(
+                Metric::Received.name(),
+                "group" => shared.group.clone(),
+                "topic" => topic.to_owned()
+            );
+            assignments.insert(topic, partition, received, retry);
+        }
+        if list.count() > 0 {
+            self.resume(consumer, list, &mut assignments);
+        }
+        let owned = |element: &TopicPartitionListElem<'_>| {
+            let assigned = assignments.get(element.topic(), element.partition())?;
+            Some(owned_of(assigned))
+        };
+        let elements = list.elements();
+        let owned = elements.iter().filter_map(owned).flatten().collect();
+        self.own(owned);
+        tracing::info!(group = shared.group, partitions = %names(list), "partitions assigned");
+        shared.readiness.assigned();
+    }
+
+    /// The retry partition of a partition that is being assigned. The reader finds out whether it
+    /// exists.
+    pub(crate) fn retry_partition(
+        &self,
+        assignments: &mut Assignments,
+        topic: &str,
+    ) -> RetryPartition {
+        let name = retry_topic(&self.shared.group, topic);
+        RetryPartition::new(name.into(), assignments.next_epoch())
+    }
+
+    /// Registers partitions for commits, and their retry partitions for reading.
+    ///
+    /// Both threads learn of a partition before its first record can arrive: the queue of a gated
+    /// partition is not read before this call.
+    pub(crate) fn own(&self, owned: Vec<OwnedPartition>) {
+        let followed = owned
+            .iter()
+            .filter_map(|owned| owned.parked_of.clone())
+            .collect();
+        // Both threads end after this one.
+        let _ = self.orders.send(CommitRequest::Assigned(owned));
+        let _ = self
+            .followed
+            .send(reader::ReaderRequest::Assigned(followed));
+        self.shared.retry_topics.wake_reader();
+    }
+
+    /// Reads the committed offsets and the settled offsets above them.
+    ///
+    /// For a partition without a committed offset, the configured reset decides, as without this
+    /// library. The position is set explicitly with its leader epoch, so that the client verifies
+    /// it.
+    fn resume(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        list: &TopicPartitionList,
+        assignments: &mut Assignments,
+    ) {
+        let ids = self.topic_ids(consumer, list);
+        let mut found = self.committed(consumer, list);
+        for element in list.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let Some(assigned) = assignments.get(topic, partition) else {
+                continue;
+            };
+            let at = found
+                .iter()
+                .position(|found| found.topic == topic && found.partition == partition);
+            let Some(at) = at else {
+                assigned.stand(&self.shared, &Committed::default(), ids.get(topic).copied());
+                continue;
+            };
+            let found = found.swap_remove(at);
+            assigned.stand(&self.shared, &found, ids.get(topic).copied());
+            let begins = match found.offset {
+                Some(offset) => Some(Offset::Offset(offset)),
+                None if found.error.is_none() => self.reset,
+                None => None,
+            };
+            if let Some(begins) = begins
+                && let Err(error) = begin_at(list, topic, partition, begins, found.leader_epoch)
+            {
+                tracing::debug!(
+                    group = self.shared.group,
+                    topic,
+                    partition,
+                    %error,
+                    "the client looks up the offset itself"
+                );
+            }
+        }
+    }
+
+    /// The committed offsets of these partitions. Empty after retries have failed.
+    fn committed(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        list: &TopicPartitionList,
+    ) -> Vec<Committed> {
+        let until = Instant::now() + COMMITTED_TRIES;
+        loop {
+            let error = match committed(consumer, list, COMMITTED_WITHIN) {
+                Ok(found) => return found,
+                Err(error) => error,
+            };
+            if Instant::now() >= until || self.closing.load(Ordering::Relaxed) {
+                tracing::warn!(
+                    group = self.shared.group,
+                    %error,
+                    "the committed offsets cannot be read; records settled above them are handled again"
+                );
+                return Vec::new();
+            }
+            std::thread::sleep(COMMITTED_AGAIN_AFTER);
+        }
+    }
+}

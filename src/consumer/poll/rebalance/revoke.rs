@@ -1,0 +1,126 @@
+//! What a revoke does: fences the partitions, drains running handlers, commits, and ends the epochs.
+//!
+//! # A revoke in time
+//!
+//! With `r` for
+//! [`ConsumerSettings::revoke_timeout`](crate::consumer::ConsumerSettings::revoke_timeout):
+//!
+//! 1. 0: the partitions are removed from the assignments and fenced. Waiting records are dropped by
+//!    their workers, and retries end.
+//! 2. up to `r`: running handlers finish. Other partitions' handlers run on; no record is taken.
+//! 3. up to `r`: the settled offsets are committed, again and again while the coordinator refuses.
+//! 4. The epochs end: in the committing thread, the retry reader and the offset tracker.
+//! 5. The client is told to give the partitions up, after this callback has returned.
+//!
+//! Results of handlers that are still running then belong to no epoch and are ignored.
+
+use crate::consumer::commit::{COMMIT_WITHIN, CommitRequest};
+use crate::consumer::poll::rebalance::{RebalanceContext, names};
+use crate::consumer::retry_reader::reader;
+use crate::consumer::state::assignments::Assigned;
+use crate::consumer::state::offset_tracker::Epoch;
+use crate::consumer::state::partition::epochs_of;
+use crate::kafka::native::unforward;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How long to wait before a refused commit is tried again.
+///
+/// A revoke has seconds, and a refusal by a moving coordinator passes in milliseconds.
+const COMMIT_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+impl RebalanceContext {
+    /// Gives partitions up. Blocks for at most the revoke timeout, plus one commit. When it
+    /// returns, no record of them runs or is committed, or the deadline has passed.
+    pub(super) fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        // Asked before the unassignment, which resets it.
+        let lost = consumer.assignment_lost();
+        let removed: Vec<Assigned> = {
+            let mut assignments = self.assignments();
+            assignments.awaited = true;
+            list.elements()
+                .iter()
+                .filter_map(|element| assignments.remove(element.topic(), element.partition()))
+                .collect()
+        };
+        // The partitions of a deleted topic are revoked in the same way, but not all partitions.
+        if lost && self.assignments().all().next().is_none() {
+            let reason = "the group took the partitions of this member away; it joins again";
+            self.shared.readiness.expelled(reason);
+        }
+        let epochs: Vec<Epoch> = removed
+            .iter()
+            .flat_map(|assigned| epochs_of(&assigned.partition))
+            .collect();
+        removed
+            .iter()
+            .for_each(|assigned| assigned.partition.fence());
+        let began = Instant::now();
+        let is_closing = self.closing.load(Ordering::Relaxed);
+        if lost && !is_closing && self.shared.end.has_begun() {
+            self.lost_at_end.store(true, Ordering::Relaxed);
+            tracing::warn!(
+                group = self.shared.group,
+                "the group took the partitions away before the stop committed all settled offsets; some records will be redelivered"
+            );
+        }
+        if lost || is_closing {
+            self.fence(&epochs);
+        } else if !epochs.is_empty() {
+            let within = self.shared.settings.revoke_timeout;
+            let drained = self.fence(&epochs).wait(within);
+            let committed = self.commit_before_revoke(&epochs, began + within);
+            if !drained || !committed {
+                tracing::warn!(
+                    group = self.shared.group,
+                    drained,
+                    committed,
+                    "revoke timed out: some records will be redelivered"
+                );
+            }
+        }
+        // The committing thread may have ended if only the client is left to be closed.
+        let _ = self.orders.send(CommitRequest::Forget(epochs.clone()));
+        let _ = self
+            .followed
+            .send(reader::ReaderRequest::Revoked(epochs.clone()));
+        self.shared.retry_topics.wake_reader();
+        {
+            let mut tracker = self.shared.tracker();
+            epochs.iter().for_each(|epoch| tracker.revoke(*epoch));
+        }
+        self.forget_pauses(consumer, &removed);
+        for assigned in &removed {
+            self.shared.readiness.can_read(&assigned.partition);
+            // An unknown partition has no queue.
+            let _ = unforward(
+                consumer,
+                &assigned.partition.topic,
+                assigned.partition.partition,
+            );
+        }
+        tracing::info!(
+            group = self.shared.group,
+            partitions = %names(list),
+            lost,
+            took_ms = began.elapsed().as_millis() as u64,
+            "partitions revoked"
+        );
+    }
+
+    /// [`RebalanceContext::commit`] before a revoke. A refused commit is tried again until
+    /// `deadline`: the coordinator may be loading or moving.
+    fn commit_before_revoke(&self, epochs: &[Epoch], deadline: Instant) -> bool {
+        loop {
+            if self.commit(epochs, COMMIT_WITHIN) {
+                return true;
+            }
+            if Instant::now() + COMMIT_AGAIN_AFTER >= deadline {
+                return false;
+            }
+            std::thread::sleep(COMMIT_AGAIN_AFTER);
+        }
+    }
+}
