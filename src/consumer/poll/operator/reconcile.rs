@@ -13,17 +13,17 @@
 //! handling of its own.
 
 use crate::consumer::commit::TopicPartition;
+use crate::consumer::poll::operator::acknowledgements::{lasting_detail, partition_names};
 use crate::consumer::poll::operator::control_topic::ControlTopicReader;
-use crate::consumer::poll::operator::parked_records::DropOutcome;
-use crate::consumer::poll::operator::presence::MemberPresence;
+use crate::consumer::poll::operator::immediate_commands;
+use crate::consumer::poll::operator::member_announcement::MemberAnnouncement;
 use crate::consumer::poll::operator::skip_requests::SkipRequests;
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::control::Control;
-use crate::consumer::state::assignments::PauseState;
 use crate::consumer::state::partition::Partition;
 use crate::consumer::state::retry_partition::RetryPartition;
-use crate::control::{Action, Command, CommandOutcome, Pace, Scope};
+use crate::control::{CommandOutcome, Pace, Scope};
 use crate::telemetry::Metric;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ pub(crate) struct Reconciler {
     held: usize,
     /// Open requests to skip records.
     skipping: SkipRequests,
-    presence: MemberPresence,
+    announcement: MemberAnnouncement,
     is_over: bool,
     gauge: metrics::Gauge,
 }
@@ -72,7 +72,7 @@ impl Reconciler {
         let labels = [("group", shared.group.as_str())];
         let gauge = shared.health.gauge(Metric::PausedPartitions, &labels);
         Self {
-            presence: MemberPresence::new(Arc::clone(&shared), client_id),
+            announcement: MemberAnnouncement::new(Arc::clone(&shared), client_id),
             shared,
             commands,
             began: Instant::now(),
@@ -117,7 +117,7 @@ impl Reconciler {
     /// Ends the reconciliation: the run ends, and no further command applies.
     pub(crate) fn stop(&mut self) {
         self.is_over = true;
-        self.presence.end();
+        self.announcement.withdraw();
         self.gauge.set(0.0);
         self.shared.readiness.note(None);
     }
@@ -141,9 +141,9 @@ impl Reconciler {
             (assignments.last_epoch, assignments.all().count())
         };
         if seen != self.seen {
-            self.presence.look_soon();
+            self.announcement.check_soon();
         }
-        self.presence.mind(consumer);
+        self.announcement.update(consumer);
         let is_changed = self.has_changes || seen != self.seen;
         if is_changed || self.is_draining {
             self.seen = seen;
@@ -155,7 +155,7 @@ impl Reconciler {
             self.show(member);
         }
         for command in once {
-            self.carry_out(member, &command);
+            immediate_commands::execute(&self.shared, member, &command);
         }
         if is_changed {
             self.skipping.find(&self.shared, member);
@@ -197,7 +197,7 @@ impl Reconciler {
         if !hold.is_empty() {
             tracing::warn!(
                 group = self.shared.group,
-                partitions = %names(&hold),
+                partitions = %partition_names(&hold),
                 "partitions are paused by an operator"
             );
             member.hold(consumer, &hold);
@@ -218,7 +218,7 @@ impl Reconciler {
         if !released.is_empty() {
             tracing::warn!(
                 group = self.shared.group,
-                partitions = %names(&released),
+                partitions = %partition_names(&released),
                 "partitions are resumed"
             );
         }
@@ -260,7 +260,7 @@ impl Reconciler {
                 // A partition that its topic no longer has counts as resumed.
                 let held = assigned.held.as_ref();
                 let held = held.filter(|_| is_paused || !assigned.is_absent());
-                let Some(detail) = in_force(&command.action, is_paused, held) else {
+                let Some(detail) = lasting_detail(&command.action, is_paused, held) else {
                     continue;
                 };
                 state.acknowledge(&command.id, topic, partition);
@@ -298,119 +298,10 @@ impl Reconciler {
             .pace
             .as_ref()
             .map(|pace| format!("at most {} records a second", pace.rate()));
-        let paused = (self.held > 0).then(|| format!("paused: {}", names(&places)));
+        let paused = (self.held > 0).then(|| format!("paused: {}", partition_names(&places)));
         let notes: Vec<String> = paused.into_iter().chain(rate).collect();
         let note = (!notes.is_empty()).then(|| notes.join("; "));
         self.shared.readiness.note(note);
-    }
-
-    /// Carries out a command that is not lasting.
-    ///
-    /// A member that owns nothing of the scope does not acknowledge it.
-    fn carry_out(&self, member: &RebalanceContext, command: &Command) {
-        let scope = command.action.scope();
-        let mut concerned = Vec::new();
-        for assigned in member.assignments().all() {
-            let partition = &assigned.partition;
-            if scope.touches(&partition.topic, partition.partition) {
-                concerned.push(Arc::clone(partition));
-            }
-        }
-        if concerned.is_empty() {
-            return;
-        }
-        let (outcome, detail) = match &command.action {
-            Action::RetryNow { .. } => {
-                (CommandOutcome::Applied, self.retry_now(&concerned, &scope))
-            }
-            Action::Drop { .. } => self.drop_parked(&concerned, command),
-            Action::AcceptLoss { .. } => (CommandOutcome::Applied, self.accept_loss(&concerned)),
-            _ => return,
-        };
-        let partitions = concerned.iter().map(|partition| Scope::Partition {
-            topic: partition.topic.to_string(),
-            partition: partition.partition,
-        });
-        let mut partitions: Vec<Scope> = partitions.collect();
-        partitions.sort();
-        self.control()
-            .acknowledge(&command.id, partitions, outcome, &detail);
-    }
-
-    /// Retries waiting and parked records at once. Returns the detail of the acknowledgement.
-    fn retry_now(&self, concerned: &[Arc<Partition>], scope: &Scope) -> String {
-        let parked = concerned
-            .iter()
-            .map(|partition| self.shared.release_parked(partition, scope));
-        let parked: usize = parked.sum();
-        let in_place = match scope {
-            Scope::Key { .. } => 0,
-            _ => self.control().retry_now(scope),
-        };
-        if *scope == Scope::Group {
-            // Records stopped by the flood guard wait as well.
-            self.shared.dead_letters.release_flood();
-        }
-        let unread = concerned.iter().filter(|partition| {
-            let retry = partition.retry.as_ref();
-            retry.is_some_and(|retry| !retry.is_open())
-        });
-        let unread: Vec<TopicPartition> = unread.map(|partition| place_of(partition)).collect();
-        let paused = concerned.iter().filter(|partition| {
-            let control = self.control();
-            control.is_paused(&partition.topic, partition.partition)
-        });
-        let paused: Vec<TopicPartition> = paused.map(|partition| place_of(partition)).collect();
-        retry_detail(in_place, parked, &unread, &paused)
-    }
-
-    /// Accepts lost entries. Returns the detail of the acknowledgement.
-    fn accept_loss(&self, concerned: &[Arc<Partition>]) -> String {
-        let accepted = concerned
-            .iter()
-            .map(|partition| self.shared.accept_loss(partition));
-        match accepted.sum() {
-            0_u64 => "no entry is lost here".to_owned(),
-            lost => format!("the loss of {lost} entries is accepted"),
-        }
-    }
-
-    /// Drops the first parked record of a key. Returns the outcome, and the detail of the
-    /// acknowledgement.
-    fn drop_parked(
-        &self,
-        concerned: &[Arc<Partition>],
-        command: &Command,
-    ) -> (CommandOutcome, String) {
-        let Action::Drop {
-            scope: Scope::Key { key, .. },
-        } = &command.action
-        else {
-            let detail = "only the first parked record of a key can be dropped";
-            return (CommandOutcome::Refused, detail.to_owned());
-        };
-        let dropped = concerned
-            .iter()
-            .map(|partition| self.shared.drop_parked(partition, key, command));
-        // In all partitions: a producer may have spread a key over several.
-        let dropped: Vec<DropOutcome> = dropped.collect();
-        let mut dropped = dropped.into_iter();
-        let found = dropped.rfind(|dropped| *dropped != DropOutcome::NothingThere);
-        let (outcome, detail) = match found {
-            Some(DropOutcome::First) => (
-                CommandOutcome::Applied,
-                "the first parked record of the key goes to the dead-letter topic, and the next one is retried",
-            ),
-            Some(DropOutcome::IsHeld) => (
-                CommandOutcome::Refused,
-                "the key waits for the replay of its dead letter; release it instead",
-            ),
-            Some(DropOutcome::NothingThere) | None => (
-                CommandOutcome::Applied,
-                "no record of the key is parked here",
-            ),
-        };
-        (outcome, detail.to_owned())
     }
 }
 
@@ -418,123 +309,4 @@ impl Reconciler {
 fn has_appeared(partition: &Partition) -> bool {
     let retry = partition.retry.as_ref();
     retry.is_some_and(RetryPartition::has_appeared)
-}
-
-/// The acknowledgement of a lasting command for a partition. None until it is in force there.
-///
-/// The texts are for people and may change; the outcome is what tools read.
-fn in_force(action: &Action, is_paused: bool, held: Option<&PauseState>) -> Option<&'static str> {
-    match (action, held) {
-        (Action::Pause { .. }, Some(PauseState::Still { drained: true })) => {
-            Some("paused: no record of it is handled")
-        }
-        (Action::Pause { .. }, Some(PauseState::Still { drained: false })) => Some(
-            "paused: no further record of it starts, but a handler that had started still runs",
-        ),
-        (Action::Pause { .. }, _) => None,
-        (Action::Resume { .. }, _) if is_paused => Some("still paused by another command"),
-        (Action::Resume { .. }, Some(_)) => None,
-        (Action::Resume { .. }, None) => Some("resumed"),
-        (Action::Rate { records_per_second }, _) => Some(match records_per_second {
-            Some(_) => "the rate limit applies",
-            None => "the rate limit is removed",
-        }),
-        (
-            Action::Skip { .. }
-            | Action::RetryNow { .. }
-            | Action::Drop { .. }
-            | Action::AcceptLoss { .. },
-            _,
-        ) => None,
-    }
-}
-
-/// The partitions for texts.
-fn names(places: &[TopicPartition]) -> String {
-    let names: Vec<String> = places
-        .iter()
-        .map(|(topic, partition)| format!("{topic}/{partition}"))
-        .collect();
-    names.join(" ")
-}
-
-/// The partition by name.
-fn place_of(partition: &Partition) -> TopicPartition {
-    (Arc::clone(&partition.topic), partition.partition)
-}
-
-/// The acknowledgement of a command to retry: how many records and keys it reached, and which
-/// partitions it did not.
-///
-/// Partitions that were not reached are named: the operator repeats the command for them.
-fn retry_detail(
-    records: usize,
-    keys: usize,
-    unread: &[TopicPartition],
-    paused: &[TopicPartition],
-) -> String {
-    let count = |count: usize, one: &str, more: &str| match count {
-        0 => None,
-        1 => Some(format!("1 {one}")),
-        more_than_one => Some(format!("{more_than_one} {more}")),
-    };
-    let records = count(records, "record is retried", "records are retried");
-    let keys = count(keys, "parked key is released", "parked keys are released");
-    let mut parts: Vec<String> = records.into_iter().chain(keys).collect();
-    if parts.is_empty() {
-        parts.push("no record was waiting".to_owned());
-    }
-    if !unread.is_empty() {
-        parts.push(format!(
-            "not reached: the parked records of {}, whose retry topic is still being read; repeat the command",
-            names(unread)
-        ));
-    }
-    if !paused.is_empty() {
-        parts.push(format!("paused, no record is retried: {}", names(paused)));
-    }
-    parts.join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_acknowledgement_of_a_retry_names_partitions_not_reached() {
-        let places = |partitions: &[i32]| -> Vec<TopicPartition> {
-            let place = |partition: &i32| (Arc::from("orders"), *partition);
-            partitions.iter().map(place).collect()
-        };
-        let check = |records, keys, unread: &[i32], paused: &[i32], expected: &[&str]| {
-            let parts = retry_detail(records, keys, &places(unread), &places(paused));
-            for text in expected {
-                assert!(parts.contains(text), "{parts}");
-            }
-        };
-        check(0, 0, &[], &[], &["no record was waiting"]);
-        check(
-            1,
-            4,
-            &[],
-            &[],
-            &["1 record is retried, 4 parked keys are released"],
-        );
-        let unread = [
-            "4 parked keys are released",
-            "orders/0 orders/2",
-            "repeat the command",
-        ];
-        check(0, 4, &[0, 2], &[], &unread);
-        check(
-            0,
-            0,
-            &[],
-            &[1],
-            &[
-                "no record was waiting",
-                "paused, no record is retried: orders/1",
-            ],
-        );
-    }
 }
