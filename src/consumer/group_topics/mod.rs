@@ -7,13 +7,13 @@
 //! - [`spec`]: how they must be configured
 //! - [`faults`]: what an actual topic has against that
 //! - [`plan`]: how they differ from that, and their repair
-//! - [`watch`]: the check at an interval while a member runs
+//! - [`periodic_check`]: the check at an interval while a member runs
 
 mod faults;
 mod kinds;
+pub(crate) mod periodic_check;
 mod plan;
 mod spec;
-pub(crate) mod watch;
 
 pub use kinds::{GroupTopicKind, TopicFault};
 pub use plan::{GroupTopic, GroupTopicState, GroupTopics};
@@ -32,12 +32,12 @@ const PROPAGATION: Duration = Duration::from_secs(5);
 /// The command that mends a group's own topics.
 ///
 /// Reasons in the health and errors quote it, so that it must work as it is.
-pub(crate) fn command(group: &str) -> String {
+pub(crate) fn repair_command(group: &str) -> String {
     format!("evenkeel groups topics {group} --execute")
 }
 
 /// The first retry topic from which Kafka deletes parked records, with the fault.
-pub(crate) fn losing_retry_topic(topics: &[GroupTopic]) -> Option<(&GroupTopic, &TopicFault)> {
+pub(crate) fn unsafe_retry_topic(topics: &[GroupTopic]) -> Option<(&GroupTopic, &TopicFault)> {
     let mut retry_topics = topics
         .iter()
         .filter(|topic| topic.kind == GroupTopicKind::Retry);
@@ -48,7 +48,7 @@ pub(crate) fn losing_retry_topic(topics: &[GroupTopic]) -> Option<(&GroupTopic, 
 }
 
 /// The own topics that these settings need.
-pub(crate) fn own(settings: &ConsumerSettings) -> GroupTopics {
+pub(crate) fn required_topics(settings: &ConsumerSettings) -> GroupTopics {
     GroupTopics {
         group: settings.group.clone(),
         sources: settings.topics.clone(),
@@ -77,13 +77,13 @@ pub(crate) enum ControlTopic {
 /// A control topic, a dead-letter topic or partitions that cannot be created are warned about: the
 /// service can work without, and an operator may add them later.
 pub(crate) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Result<(), KafkaError> {
-    let topics = look_at_start(admin, settings).await?;
+    let topics = describe_at_start(admin, settings).await?;
     refuse_collisions(admin, &settings.group, &topics).await?;
     refuse_unsafe(&settings.group, &topics)?;
     for topic in &topics {
-        warn(&settings.group, topic);
+        log_faults(&settings.group, topic);
     }
-    match plan::make_whole(admin, &topics).await {
+    match plan::create_missing(admin, &topics).await {
         Err(error) if error.is_about_a_name() => {
             let reason = "one of the group's own topics cannot be created: Kafka treats dots and underscores in names as \
                           equal, and a topic of such a name exists; give the group another name";
@@ -95,7 +95,7 @@ pub(crate) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Resul
             tracing::warn!(
                 group = settings.group,
                 %error,
-                command = command(&settings.group),
+                command = repair_command(&settings.group),
                 "the group's own topics cannot be created or given more partitions; create them with the command: without a retry topic no record can be parked, and without a dead-letter topic a record that fails for good stops its partition"
             );
             Ok(())
@@ -105,13 +105,13 @@ pub(crate) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Resul
 }
 
 /// Looks up the group's topics. A source topic may be missing for [`PROPAGATION`].
-async fn look_at_start(
+async fn describe_at_start(
     admin: &Admin,
     settings: &ConsumerSettings,
 ) -> Result<Vec<GroupTopic>, KafkaError> {
     let deadline = Instant::now() + PROPAGATION;
     loop {
-        match own(settings).look(admin).await {
+        match required_topics(settings).describe(admin).await {
             Err(KafkaError::UnknownTopic { .. }) if Instant::now() < deadline => {
                 tokio::time::sleep(PROPAGATION / 20).await;
             }
@@ -149,7 +149,7 @@ async fn refuse_collisions(
 /// # Errors
 /// [`KafkaError::Refused`] if this member may not see it: it is then unknown whether a partition is
 /// paused.
-pub(crate) async fn make_control_topic(
+pub(crate) async fn ensure_control_topic(
     admin: &Admin,
     settings: &ConsumerSettings,
 ) -> Result<ControlTopic, KafkaError> {
@@ -162,7 +162,7 @@ pub(crate) async fn make_control_topic(
 /// Looks up the control topic.
 ///
 /// # Errors
-/// The same as those of [`make_control_topic`].
+/// The same as those of [`ensure_control_topic`].
 pub(crate) async fn control_topic(
     admin: &Admin,
     settings: &ConsumerSettings,
@@ -189,15 +189,15 @@ async fn create_control_topic(
     admin: &Admin,
     settings: &ConsumerSettings,
 ) -> Result<ControlTopic, KafkaError> {
-    let mut topics = own(settings).look(admin).await?;
+    let mut topics = required_topics(settings).describe(admin).await?;
     topics.retain(|topic| topic.kind == GroupTopicKind::Control);
-    Ok(match plan::make_whole(admin, &topics).await {
+    Ok(match plan::create_missing(admin, &topics).await {
         Ok(()) => ControlTopic::Usable,
         Err(error) => {
             tracing::warn!(
                 group = settings.group,
                 %error,
-                command = command(&settings.group),
+                command = repair_command(&settings.group),
                 "the control topic does not exist and cannot be created: this member accepts no commands until it exists"
             );
             ControlTopic::Absent
@@ -208,24 +208,24 @@ async fn create_control_topic(
 /// Refuses to start while Kafka would delete parked records: they are the only copy that is still
 /// to be handled, as their source offsets are committed.
 fn refuse_unsafe(group: &str, topics: &[GroupTopic]) -> Result<(), KafkaError> {
-    match losing_retry_topic(topics) {
+    match unsafe_retry_topic(topics) {
         None => Ok(()),
         Some((topic, fault)) => Err(KafkaError::UnsafeTopic {
             topic: topic.name.clone(),
             reason: fault.to_string(),
-            command: command(group),
+            command: repair_command(group),
         }),
     }
 }
 
 /// Logs the faults of a topic, and whether its settings are hidden from this member.
-pub(crate) fn warn(group: &str, topic: &GroupTopic) {
+pub(crate) fn log_faults(group: &str, topic: &GroupTopic) {
     for fault in &topic.faults {
         tracing::warn!(
             group,
             topic = topic.name,
             %fault,
-            command = command(group),
+            command = repair_command(group),
             "one of the group's own topics is misconfigured; the command repairs it"
         );
     }
@@ -242,11 +242,11 @@ pub(crate) fn warn(group: &str, topic: &GroupTopic) {
 ///
 /// # Errors
 /// Returns an error if a topic is missing and cannot be created.
-pub(crate) async fn make(
+pub(crate) async fn create_missing_topics(
     kafka: &KafkaConfig,
     settings: &ConsumerSettings,
 ) -> Result<(), KafkaError> {
     let admin = Admin::connect(kafka, settings.startup_timeout).await?;
-    let topics = own(settings).look(&admin).await?;
-    plan::make_whole(&admin, &topics).await
+    let topics = required_topics(settings).describe(&admin).await?;
+    plan::create_missing(&admin, &topics).await
 }

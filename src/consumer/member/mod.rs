@@ -9,11 +9,13 @@
 
 mod threads;
 
-use crate::consumer::group_topics::watch;
+use crate::consumer::group_topics::periodic_check;
 use crate::consumer::member::threads::{
     finish_workers, spawn_poll_thread, spawn_workers, wait_for_end,
 };
-use crate::consumer::poll::operator::control_topic::{self, ControlTopicReader, Followed};
+use crate::consumer::poll::operator::control_topic::{
+    self, ControlTopicAtStart, ControlTopicReader,
+};
 use crate::consumer::report::{ConsumerError, RunReport, Stopped};
 use crate::consumer::retry_reader::retention;
 use crate::consumer::settings::{Assignment, ConsumerSettings};
@@ -323,13 +325,13 @@ where
         stop: CancellationToken,
     ) -> Result<RunReport, ConsumerError> {
         let readiness = Readiness::joining(health.clone());
-        let admin = startup::topics(&self.kafka, &self.settings).await?;
-        let followed =
-            control_topic::follow(&self.kafka, &self.settings, &readiness, &stop).await?;
-        let (commands, state) = match followed {
-            Followed::Read(commands, state) => (Some(*commands), state),
-            Followed::Unusable => (None, ControlState::default()),
-            Followed::Stopped => return Ok(RunReport::new(Stopped::Requested)),
+        let admin = startup::prepare_topics(&self.kafka, &self.settings).await?;
+        let at_start =
+            control_topic::read_at_start(&self.kafka, &self.settings, &readiness, &stop).await?;
+        let (commands, state) = match at_start {
+            ControlTopicAtStart::Read(commands, state) => (Some(*commands), state),
+            ControlTopicAtStart::Unusable => (None, ControlState::default()),
+            ControlTopicAtStart::Stopped => return Ok(RunReport::new(Stopped::Requested)),
         };
         let (control, notes) = Control::new(state);
         // Without a control topic, notes are discarded.
@@ -339,7 +341,7 @@ where
             self.kafka.clone(),
             notes,
         ));
-        let config = startup::client(&self.kafka, &self.settings)?;
+        let config = startup::client_config(&self.kafka, &self.settings)?;
         let dead_letters =
             DeadLetterWriter::new(&self.settings, self.kafka.clone(), health.clone());
         let scope = DeliveryScope {
@@ -359,7 +361,7 @@ where
         ));
         let workers = spawn_workers(&shared, &handler);
         let cleaning = retention::spawn(&shared, self.kafka.clone(), admin.clone());
-        let watching = watch::spawn(&shared, admin);
+        let watching = periodic_check::spawn(&shared, admin);
         let (polling, stop_polling) = spawn_poll_thread(&shared, config, self.kafka, commands)?;
         let ended = wait_for_end(&shared, polling, stop_polling, stop).await;
         drop((cleaning, watching));

@@ -1,7 +1,7 @@
 //! The poll thread and the worker tasks of a run: their start, and their end within a deadline.
 
 use crate::consumer::poll::operator::control_topic::ControlTopicReader;
-use crate::consumer::poll::{self, Ended};
+use crate::consumer::poll::{self, RunEnd};
 use crate::consumer::report::{ConsumerError, Stopped};
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::concurrency::Permits;
@@ -73,7 +73,7 @@ impl Drop for StopPolling {
 /// The signals of the poll thread.
 pub(super) struct PollSignals {
     /// How the run ended. Sent before the client is closed.
-    ended: oneshot::Receiver<Result<Ended, ConsumerError>>,
+    ended: oneshot::Receiver<Result<RunEnd, ConsumerError>>,
     /// Dropped after the client is closed.
     closed: oneshot::Receiver<()>,
 }
@@ -118,7 +118,7 @@ pub(super) async fn wait_for_end(
     polling: PollSignals,
     stop_polling: StopPolling,
     stop: CancellationToken,
-) -> Result<Ended, ConsumerError> {
+) -> Result<RunEnd, ConsumerError> {
     tokio::select! {
         () = stop.cancelled() => {}
         () = shared.end.begun() => {}
@@ -128,7 +128,7 @@ pub(super) async fn wait_for_end(
     let ended = match tokio::time::timeout_at(deadline, polling.ended).await {
         Ok(Ok(ended)) => ended,
         Ok(Err(_)) => Err(ConsumerError::Fatal("the poll thread panicked".to_owned())),
-        Err(_) => Ok(Ended {
+        Err(_) => Ok(RunEnd {
             stopped: Stopped::Requested,
             clean: false,
         }),

@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 ///
 /// The bound may be reached by records of other partitions, so that the error is not returned at
 /// once.
-const STUCK_AFTER: Duration = Duration::from_secs(10);
+const UNREADABLE_GRACE: Duration = Duration::from_secs(10);
 /// How long end offsets may be unknown before a run to the end fails.
-const ENDS_WITHIN: Duration = Duration::from_secs(60);
+const END_OFFSETS_UNKNOWN_MAX: Duration = Duration::from_secs(60);
 /// How long one lookup of end offsets may take.
-const END_WITHIN: Duration = Duration::from_secs(10);
+const END_OFFSETS_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl PollThread {
     /// Whether the run is done. An unreadable batch ends it with an error, after everything else is
@@ -46,13 +46,13 @@ impl PollThread {
         let ends_reached =
             joined && bound == StopWhen::UntilEnd && !self.is_resetting && self.ends_reached()?;
         let progress = Progress {
-            received: self.kept(),
+            received: self.net_received(),
             in_flight: self.shared.in_flight(),
             idle_for: self.last_record_at.map(|at| at.elapsed()),
             ends_reached,
         };
         let is_done = admission::is_done(bound, progress);
-        let is_stuck = progress.in_flight == 0 && (is_done || progress.is_idle(STUCK_AFTER));
+        let is_stuck = progress.in_flight == 0 && (is_done || progress.is_idle(UNREADABLE_GRACE));
         match self.unreadable.blocking_batch() {
             None => Ok(is_done),
             // The error is returned after all other records are done and the extent of the batch is
@@ -67,7 +67,7 @@ impl PollThread {
     /// Records received, without those released unsettled: they are redelivered.
     ///
     /// A run of a number of records counts them only once.
-    pub(super) fn kept(&self) -> u64 {
+    pub(super) fn net_received(&self) -> u64 {
         let abandoned = self.shared.counters.abandoned.load(Ordering::Relaxed);
         self.bounded_received.saturating_sub(abandoned)
     }
@@ -81,7 +81,7 @@ impl PollThread {
         if let Err(error) = self.look_up_ends() {
             // The next lookup finds a leader that has moved.
             let since = *self.ends_unknown_since.get_or_insert_with(Instant::now);
-            return match since.elapsed() < ENDS_WITHIN {
+            return match since.elapsed() < END_OFFSETS_UNKNOWN_MAX {
                 true => Ok(false),
                 false => Err(error),
             };
@@ -103,7 +103,7 @@ impl PollThread {
         if let Some((topic, partition)) = closed {
             // It is unknown whether a record is due there.
             let since = *self.retry_unknown_since.get_or_insert_with(Instant::now);
-            return match since.elapsed() < ENDS_WITHIN {
+            return match since.elapsed() < END_OFFSETS_UNKNOWN_MAX {
                 true => Ok(false),
                 false => Err(ConsumerError::Unreadable {
                     topic: topic.to_string(),
@@ -127,7 +127,7 @@ impl PollThread {
             // others are done.
             assigned.is_absent()
                 || assigned.end.is_some_and(|end| watermark >= end)
-                || self.unreadable.stands(assigned.partition.epoch)
+                || self.unreadable.is_blocked(assigned.partition.epoch)
         }))
     }
 
@@ -146,7 +146,7 @@ impl PollThread {
                     partition.partition,
                     Offset::End,
                 );
-                element.map_err(cannot_read_ends)?;
+                element.map_err(end_offsets_error)?;
             }
         }
         if unknown.count() == 0 {
@@ -155,11 +155,11 @@ impl PollThread {
         let ends = self
             .client
             .consumer
-            .offsets_for_times(unknown, END_WITHIN)
-            .map_err(cannot_read_ends)?;
+            .offsets_for_times(unknown, END_OFFSETS_TIMEOUT)
+            .map_err(end_offsets_error)?;
         let mut assignments = self.client.consumer.context().assignments();
         for element in ends.elements() {
-            element.error().map_err(cannot_read_ends)?;
+            element.error().map_err(end_offsets_error)?;
             let Some(assigned) = assignments.get(element.topic(), element.partition()) else {
                 continue;
             };
@@ -174,7 +174,7 @@ impl PollThread {
 }
 
 /// The error of a lookup of end offsets.
-fn cannot_read_ends(source: ClientError) -> ConsumerError {
+fn end_offsets_error(source: ClientError) -> ConsumerError {
     KafkaError::Client {
         what: "the ends of the assigned partitions cannot be read".to_owned(),
         source,

@@ -3,7 +3,7 @@
 
 use crate::consumer::commit::{CommitRequest, Committer};
 use crate::consumer::poll::intake::gated_partitions::GatedPartitions;
-use crate::consumer::poll::rebalance::{RebalanceContext, Targets};
+use crate::consumer::poll::rebalance::{ForwardTargets, RebalanceContext};
 use crate::consumer::report::ConsumerError;
 use crate::consumer::retry_reader::reader;
 use crate::consumer::settings::StopWhen;
@@ -41,22 +41,23 @@ impl MemberClient {
         shared: &Arc<Shared>,
         config: &ClientConfig,
         kafka: &KafkaConfig,
-        followed: mpsc::Sender<reader::ReaderRequest>,
+        reader_requests: mpsc::Sender<reader::ReaderRequest>,
     ) -> Result<Self, ConsumerError> {
         let (requests, taken) = mpsc::channel();
         let reset = config.get("auto.offset.reset");
-        let member = RebalanceContext::new(Arc::clone(shared), requests.clone(), followed, reset);
-        let made = logged_in(config, member);
-        let (consumer, login) = made.map_err(|source| KafkaError::Client {
+        let member =
+            RebalanceContext::new(Arc::clone(shared), requests.clone(), reader_requests, reset);
+        let created = logged_in(config, member);
+        let (consumer, login) = created.map_err(|source| KafkaError::Client {
             what: "the consumer cannot be created".to_owned(),
             source,
         })?;
         let consumer = Arc::new(consumer);
         let committer = Committer::new(Arc::clone(shared), Arc::clone(&consumer), taken);
-        let committed_for = Arc::clone(shared);
+        let shared_by_thread = Arc::clone(shared);
         let commit = move || {
             if catch_unwind(AssertUnwindSafe(|| committer.run())).is_err() {
-                committed_for.abort("the committing thread panicked");
+                shared_by_thread.abort("the committing thread panicked");
             }
         };
         let committing = std::thread::Builder::new()
@@ -71,7 +72,7 @@ impl MemberClient {
             _ => ForwardedQueue::new(Arc::clone(&consumer)),
         };
         let (gates, queue) = (GatedPartitions::new(queue()), queue());
-        consumer.context().set_targets(Some(Targets {
+        consumer.context().set_targets(Some(ForwardTargets {
             open: queue.target(),
             gated: gates.target(),
         }));

@@ -72,7 +72,7 @@ impl PollThread {
     /// The complaint that no broker can be reached, with the cause and the advice if they are
     /// known.
     pub(super) fn no_broker(&self) -> String {
-        let fault = self.client.consumer.context().fault.get();
+        let fault = self.client.consumer.context().last_fault.get();
         fault.map_or_else(
             || NO_BROKER.to_owned(),
             |fault| match advice(&fault.cause) {
@@ -124,22 +124,22 @@ impl PollThread {
                 self.shared
                     .readiness
                     .cannot_read(topic, partition, OUT_OF_RANGE);
-                self.cannot_end(topic, partition, OUT_OF_RANGE)
+                self.fail_bounded_run(topic, partition, OUT_OF_RANGE)
             }
             code if is_refusal(code) => {
                 let why = code.to_string();
-                self.cannot_read_now(topic, partition, offset, &why);
-                self.cannot_end(topic, partition, &why)
+                self.read_failed(topic, partition, offset, &why);
+                self.fail_bounded_run(topic, partition, &why)
             }
             code => {
-                self.cannot_read_now(topic, partition, offset, &code.to_string());
+                self.read_failed(topic, partition, offset, &code.to_string());
                 Ok(())
             }
         }
     }
 
     /// Reports a read error. The client repeats it on every attempt.
-    fn cannot_read_now(&mut self, topic: &str, partition: i32, offset: i64, error: &str) {
+    fn read_failed(&mut self, topic: &str, partition: i32, offset: i64, error: &str) {
         let readiness = &self.shared.readiness;
         if readiness.cannot_read_now(topic, partition, error) {
             tracing::error!(
@@ -150,12 +150,17 @@ impl PollThread {
                 "the partition cannot be read"
             );
         }
-        self.rereading
-            .failed(&self.client.consumer, topic, partition, offset);
+        self.seek_retries
+            .schedule(&self.client.consumer, topic, partition, offset);
     }
 
     /// Fails a bounded run whose partition cannot be read until an operator mends it.
-    fn cannot_end(&self, topic: &str, partition: i32, why: &str) -> Result<(), ConsumerError> {
+    fn fail_bounded_run(
+        &self,
+        topic: &str,
+        partition: i32,
+        why: &str,
+    ) -> Result<(), ConsumerError> {
         match self.shared.settings.stop_when {
             StopWhen::Endless => Ok(()),
             StopWhen::UntilEnd | StopWhen::Records(_) | StopWhen::Idle(_) => {

@@ -9,7 +9,7 @@
 //!
 //! | evidence | by |
 //! |---|---|
-//! | an id in the commit metadata that is not the topic's | the assignment ([`Assigned::stand`]) |
+//! | an id in the commit metadata that is not the topic's | the assignment ([`Assigned::restore_progress`]) |
 //! | another id of a topic in use | the committing thread, every 5 s |
 //! | an offset below one that was received | intake |
 //! | a later leader epoch than the committed one | intake; the brokers verify it (KIP-320) |
@@ -50,13 +50,13 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 /// How long the lookup of topic ids may take. Without them a recreated topic is not recognised.
-const TOPIC_IDS_WITHIN: Duration = Duration::from_secs(5);
+const TOPIC_IDS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the lookup of a log's first offset may take.
-const BEGINNING_WITHIN: Duration = Duration::from_secs(5);
+const FIRST_OFFSET_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait before a failed reset is tried again.
-const AGAIN_AFTER: Duration = Duration::from_millis(200);
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// How long to wait before a partition that its topic no longer has is looked up again.
-const ABSENT_FOR: Duration = Duration::from_secs(10);
+const ABSENT_RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Shared {
     /// Logs, counts and notes in the health that a position was lost and where reading continues.
@@ -95,7 +95,12 @@ impl Assigned {
     ///
     /// Called once per epoch, before the first record. If nothing is known, the partition starts
     /// where the client starts it, and records that were settled above are handled again.
-    pub(crate) fn stand(&mut self, shared: &Shared, found: &Committed, id: Option<TopicId>) {
+    pub(crate) fn restore_progress(
+        &mut self,
+        shared: &Shared,
+        found: &Committed,
+        id: Option<TopicId>,
+    ) {
         let Partition {
             topic,
             partition,
@@ -147,7 +152,7 @@ impl Assigned {
 
 /// Whether the error means that the partition does not exist. The client reports that without a
 /// wait.
-fn is_of_partition(error: &KafkaError) -> bool {
+fn is_unknown_partition(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(Code::UnknownPartition | Code::UnknownTopicOrPartition | Code::UnknownTopic)
@@ -166,7 +171,7 @@ impl RebalanceContext {
         let elements = list.elements();
         let topics: BTreeSet<&str> = elements.iter().map(|element| element.topic()).collect();
         let topics: Vec<&str> = topics.into_iter().collect();
-        let ids = topic_ids(consumer.client(), &topics, TOPIC_IDS_WITHIN);
+        let ids = topic_ids(consumer.client(), &topics, TOPIC_IDS_TIMEOUT);
         let known = ids.iter().map(|(topic, id)| (topic, *id));
         self.shared.control.set_topic_ids(known);
         ids
@@ -176,7 +181,7 @@ impl RebalanceContext {
     /// unfinished.
     pub(crate) fn advance_log_resets(&self, consumer: &BaseConsumer<Self>) -> bool {
         let recreated = self.shared.take_recreated();
-        let (mut fresh, mut still) = (Vec::new(), Vec::new());
+        let (mut running, mut drained) = (Vec::new(), Vec::new());
         let mut epochs: Vec<Epoch> = Vec::new();
         let mut has_any = false;
         for assigned in self.assignments().all() {
@@ -194,38 +199,38 @@ impl RebalanceContext {
             has_any = true;
             let place: TopicPartition = (Arc::clone(&partition.topic), partition.partition);
             match assigned.held {
-                Some(PauseState::Still { .. }) => still.push(place),
+                Some(PauseState::Still { .. }) => drained.push(place),
                 Some(PauseState::Draining { .. }) => {}
                 None => {
                     let epoch = assigned.fall_back.map(|_| partition.epoch);
                     epochs.extend(epoch);
-                    fresh.push(place);
+                    running.push(place);
                 }
             }
         }
-        if !fresh.is_empty() {
+        if !running.is_empty() {
             // Offsets settled before the reset must not be committed for the new records.
-            let _ = self.orders.send(CommitRequest::Forget(epochs));
-            self.hold(consumer, &fresh);
+            let _ = self.commit_requests.send(CommitRequest::Forget(epochs));
+            self.pause(consumer, &running);
         }
         if has_any {
             self.advance_pauses();
         }
         let is_paused = |place: &TopicPartition| self.shared.control.is_paused(&place.0, place.1);
-        still.retain(|place| !is_paused(place));
-        if !still.is_empty() && self.is_time_to_set_back() {
-            self.release(consumer, &still);
+        drained.retain(|place| !is_paused(place));
+        if !drained.is_empty() && self.is_reset_due() {
+            self.resume(consumer, &drained);
         }
         has_any
     }
 
     /// Whether resets that failed are due again. If so, the next time is set.
-    fn is_time_to_set_back(&self) -> bool {
+    fn is_reset_due(&self) -> bool {
         let mut assignments = self.assignments();
         let now = Instant::now();
         let is_time = assignments.reread_at.is_none_or(|at| at <= now);
         if is_time {
-            assignments.reread_at = Some(now + AGAIN_AFTER);
+            assignments.reread_at = Some(now + RETRY_INTERVAL);
         }
         is_time
     }
@@ -236,7 +241,7 @@ impl RebalanceContext {
     ///
     /// The lookups are done here, on the poll thread, with deadlines. A broker that does not answer
     /// ends the round after one deadline, so that other partitions wait at most that long.
-    pub(crate) fn set_back(
+    pub(crate) fn commit_reset_positions(
         &self,
         consumer: &BaseConsumer<Self>,
         mut places: Vec<TopicPartition>,
@@ -270,22 +275,23 @@ impl RebalanceContext {
                 LogReset::ToTheBeginning => {
                     // The first request without an answer ends the round: this thread serves all
                     // partitions.
-                    let beginning = answers
-                        .then(|| consumer.fetch_watermarks(&topic, partition, BEGINNING_WITHIN));
+                    let beginning = answers.then(|| {
+                        consumer.fetch_watermarks(&topic, partition, FIRST_OFFSET_TIMEOUT)
+                    });
                     match beginning {
                         Some(Ok((beginning, _))) => (beginning, None),
                         failed => {
                             if let Some(Err(error)) = failed {
-                                answers = is_of_partition(&error);
+                                answers = is_unknown_partition(&error);
                                 let count = counts.entry(Arc::clone(&topic));
                                 let count = answers.then(|| {
-                                    *count.or_insert_with(|| partitions_of(consumer, &topic))
+                                    *count.or_insert_with(|| partition_count(consumer, &topic))
                                 });
                                 match count.flatten() {
                                     Some(count) if partition as usize >= count => {
-                                        self.leave_absent(&topic, partition, count);
+                                        self.mark_absent(&topic, partition, count);
                                     }
-                                    _ => self.cannot_set_back(&topic, partition, &error),
+                                    _ => self.report_unknown_beginning(&topic, partition, &error),
                                 }
                             }
                             places.retain(|other| *other != place);
@@ -309,15 +315,17 @@ impl RebalanceContext {
             return places;
         }
         let (answer, answered) = mpsc::channel();
-        let asked = self.orders.send(CommitRequest::SetBack(positions, answer));
-        match asked.is_ok() && answered.recv_timeout(COMMIT_WITHIN).unwrap_or(false) {
+        let sent = self
+            .commit_requests
+            .send(CommitRequest::SetBack(positions, answer));
+        match sent.is_ok() && answered.recv_timeout(COMMIT_WITHIN).unwrap_or(false) {
             true => places,
             false => Vec::new(),
         }
     }
 
     /// Reports that the first offset of the log is unknown.
-    fn cannot_set_back(&self, topic: &str, partition: i32, error: &KafkaError) {
+    fn report_unknown_beginning(&self, topic: &str, partition: i32, error: &KafkaError) {
         let is_new = self
             .shared
             .readiness
@@ -338,14 +346,14 @@ impl RebalanceContext {
     /// partitions to their previous owner.
     ///
     /// Such a partition blocks neither a bounded run nor the resets of others.
-    fn leave_absent(&self, topic: &str, partition: i32, partitions: usize) {
+    fn mark_absent(&self, topic: &str, partition: i32, partitions: usize) {
         let mut assignments = self.assignments();
         let Some(assigned) = assignments.get(topic, partition) else {
             return;
         };
         let is_new = assigned
             .absent_until
-            .replace(Instant::now() + ABSENT_FOR)
+            .replace(Instant::now() + ABSENT_RECHECK_INTERVAL)
             .is_none();
         self.shared.readiness.can_read(&assigned.partition);
         if is_new {
@@ -362,9 +370,9 @@ impl RebalanceContext {
 
 /// The number of a topic's partitions. None if the topic does not exist or the brokers do not
 /// answer.
-fn partitions_of(consumer: &BaseConsumer<RebalanceContext>, topic: &str) -> Option<usize> {
+fn partition_count(consumer: &BaseConsumer<RebalanceContext>, topic: &str) -> Option<usize> {
     let metadata = consumer
-        .fetch_metadata(Some(topic), BEGINNING_WITHIN)
+        .fetch_metadata(Some(topic), FIRST_OFFSET_TIMEOUT)
         .ok()?;
     let topic = metadata.topics().first()?;
     let count = topic.partitions().len();

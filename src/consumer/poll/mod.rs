@@ -45,8 +45,8 @@ use crate::consumer::poll::intake::stalled::StalledIntake;
 use crate::consumer::poll::intake::transaction_markers::TransactionMarkers;
 use crate::consumer::poll::operator::control_topic::ControlTopicReader;
 use crate::consumer::poll::operator::reconcile::Reconciler;
-use crate::consumer::poll::read_errors::reread::Rereading;
-use crate::consumer::poll::read_errors::unreadable_batch::Unreadable;
+use crate::consumer::poll::read_errors::seek_retries::SeekRetries;
+use crate::consumer::poll::read_errors::unreadable_batch::UnreadableBatches;
 use crate::consumer::poll::rebalance::surplus_member::SurplusMember;
 use crate::consumer::report::{ConsumerError, Stopped};
 use crate::consumer::retry_reader::reader::{self, RetryReader};
@@ -72,20 +72,20 @@ use tokio::sync::oneshot;
 /// How often the client's events are served. It bounds how long a rebalance waits.
 ///
 /// A rebalance of the group waits for its slowest member.
-const EVENTS_EVERY: Duration = Duration::from_millis(20);
+const EVENTS_INTERVAL: Duration = Duration::from_millis(20);
 /// The same while no record arrives: wake-ups are the only cost of an idle consumer.
-const EVENTS_EVERY_QUIET: Duration = Duration::from_millis(100);
+const EVENTS_INTERVAL_IDLE: Duration = Duration::from_millis(100);
 /// How long no record has arrived until the consumer counts as idle.
-const QUIET_AFTER: Duration = Duration::from_secs(1);
+const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// How much longer than the drain of a revoke the loop may block: time for the commit and the
 /// lookup of committed offsets.
 ///
 /// The lookups of an assignment, with their retries, and a reserve: slow brokers must not cause a
 /// restart of the process.
-const BEAT_WITHIN: Duration = Duration::from_secs(50);
+const HEARTBEAT_RESERVE: Duration = Duration::from_secs(50);
 
 /// How the run ended on the poll thread.
-pub(crate) struct Ended {
+pub(crate) struct RunEnd {
     /// Whether it was requested or the bound was reached.
     pub(crate) stopped: Stopped,
     /// Whether all running handlers were drained, and all settled offsets committed, in time.
@@ -104,7 +104,7 @@ pub(crate) struct PollThread {
     /// Reports that the in-flight limit is used up.
     stalled: StalledIntake,
     /// Batches that cannot be read.
-    unreadable: Unreadable,
+    unreadable: UnreadableBatches,
     /// Passes offsets without a record.
     markers: TransactionMarkers,
     /// Detects a member without partitions.
@@ -113,7 +113,7 @@ pub(crate) struct PollThread {
     client: MemberClient,
     shared: Arc<Shared>,
     /// The heartbeat of this thread, for `/livez`.
-    beating: Beating,
+    heartbeat: Beating,
     stop: Arc<AtomicBool>,
     /// When the client's events were served last.
     events_served_at: Instant,
@@ -125,7 +125,7 @@ pub(crate) struct PollThread {
     /// Whether partitions are being reread after log resets.
     is_resetting: bool,
     /// Partitions with read errors.
-    rereading: Rereading,
+    seek_retries: SeekRetries,
     /// Whether records were requested from the client since events were served last.
     has_taken: bool,
     bounded_received: u64,
@@ -150,11 +150,11 @@ pub(crate) fn run(
     commands: Option<ControlTopicReader>,
     runtime: Handle,
     stop: Arc<AtomicBool>,
-    report_end: oneshot::Sender<Result<Ended, ConsumerError>>,
+    report_end: oneshot::Sender<Result<RunEnd, ConsumerError>>,
 ) {
     // A panic ends the run as well.
-    let _ends = EndsRun(Arc::clone(&shared));
-    let begun = begin(Arc::clone(&shared), config, kafka, commands, runtime, stop);
+    let _ends = EndRunOnDrop(Arc::clone(&shared));
+    let begun = set_up(Arc::clone(&shared), config, kafka, commands, runtime, stop);
     let (mut thread, retry_threads) = match begun {
         Ok(begun) => begun,
         Err(error) => {
@@ -165,16 +165,16 @@ pub(crate) fn run(
     };
     let ran = thread.subscribe_and_poll();
     let clean = thread.shut_down(ran.as_ref().err(), retry_threads);
-    let _ = report_end.send(ran.map(|stopped| Ended { stopped, clean }));
+    let _ = report_end.send(ran.map(|stopped| RunEnd { stopped, clean }));
     shared.end.begin();
     drop(thread);
     shared.breakers.end();
 }
 
 /// Begins the end of the run on drop, if it has not begun.
-struct EndsRun(Arc<Shared>);
+struct EndRunOnDrop(Arc<Shared>);
 
-impl Drop for EndsRun {
+impl Drop for EndRunOnDrop {
     fn drop(&mut self) {
         self.0.end.begin();
     }
@@ -182,7 +182,7 @@ impl Drop for EndsRun {
 
 /// Creates the client and the threads and state that belong to it. If one of them fails, those
 /// before it end with their senders.
-fn begin(
+fn set_up(
     shared: Arc<Shared>,
     config: &ClientConfig,
     kafka: &KafkaConfig,
@@ -190,34 +190,35 @@ fn begin(
     runtime: Handle,
     stop: Arc<AtomicBool>,
 ) -> Result<(PollThread, RetryThreads), ConsumerError> {
-    let (followed, follow) = mpsc::channel();
-    let (retry_reader, dispatcher) = RetryReader::new(Arc::clone(&shared), kafka, runtime, follow)?;
-    let client = MemberClient::new(&shared, config, kafka, followed.clone())?;
+    let (reader_requests, requests) = mpsc::channel();
+    let (retry_reader, dispatcher) =
+        RetryReader::new(Arc::clone(&shared), kafka, runtime, requests)?;
+    let client = MemberClient::new(&shared, config, kafka, reader_requests.clone())?;
     let (runs, ended) = mpsc::channel();
-    spawn_parked(&shared, "evenkeel-parked", &runs, || retry_reader.run())?;
-    spawn_parked(&shared, "evenkeel-due", &runs, || dispatcher.run())?;
+    spawn_retry_thread(&shared, "evenkeel-parked", &runs, || retry_reader.run())?;
+    spawn_retry_thread(&shared, "evenkeel-due", &runs, || dispatcher.run())?;
     let retry_threads = RetryThreads {
-        requests: followed,
+        requests: reader_requests,
         ended,
     };
     shared.intake.register();
-    let beat_within = shared.settings.revoke_timeout + BEAT_WITHIN;
+    let beat_within = shared.settings.revoke_timeout + HEARTBEAT_RESERVE;
     let thread = PollThread {
         intake: Intake::new(Arc::clone(&shared)),
         reconciler: Reconciler::new(Arc::clone(&shared), commands, &kafka.client_id),
         stalled: StalledIntake::default(),
-        unreadable: Unreadable::new(Arc::clone(&shared), kafka),
+        unreadable: UnreadableBatches::new(Arc::clone(&shared), kafka),
         markers: TransactionMarkers::new(Arc::clone(&shared)),
         surplus_member: SurplusMember::new(),
         client,
-        beating: shared.health.expect_beat(POLL_LOOP, beat_within),
+        heartbeat: shared.health.expect_beat(POLL_LOOP, beat_within),
         shared,
         stop,
         events_served_at: Instant::now(),
         last_record_at: None,
         has_gated: false,
         is_resetting: false,
-        rereading: Rereading::default(),
+        seek_retries: SeekRetries::default(),
         bounded_received: 0,
         bounded_since_ms: None,
         retry_unknown_since: None,
@@ -238,7 +239,7 @@ struct RetryThreads {
 ///
 /// A panic in it, which is a bug of this library, ends the run: parked records would wait
 /// unnoticed.
-fn spawn_parked(
+fn spawn_retry_thread(
     shared: &Arc<Shared>,
     name: &'static str,
     runs: &mpsc::Sender<()>,
@@ -276,7 +277,7 @@ impl PollThread {
                 source,
             })?;
         loop {
-            if self.events_served_at.elapsed() >= self.events_every() {
+            if self.events_served_at.elapsed() >= self.events_interval() {
                 self.serve_events()?;
                 if let Some(reason) = self.shared.failure() {
                     return Err(ConsumerError::Fatal(reason.to_owned()));
@@ -294,14 +295,14 @@ impl PollThread {
 
     /// How long records are taken before events are served again. Longer while nothing arrives:
     /// each turn costs a wake-up.
-    fn events_every(&self) -> Duration {
+    fn events_interval(&self) -> Duration {
         let is_quiet = self
             .last_record_at
-            .is_some_and(|at| at.elapsed() > QUIET_AFTER && self.shared.in_flight() == 0);
+            .is_some_and(|at| at.elapsed() > IDLE_AFTER && self.shared.in_flight() == 0);
         if is_quiet && self.shared.settings.stop_when == StopWhen::Endless {
-            EVENTS_EVERY_QUIET
+            EVENTS_INTERVAL_IDLE
         } else {
-            EVENTS_EVERY
+            EVENTS_INTERVAL
         }
     }
 
@@ -318,11 +319,11 @@ impl PollThread {
     /// | open breaker | a dependency is down; one record is taken as a trial |
     fn take_records(&mut self) -> Result<(), ConsumerError> {
         let until_events = self
-            .events_every()
+            .events_interval()
             .saturating_sub(self.events_served_at.elapsed());
-        let wanted = admission::wanted(self.shared.settings.stop_when, self.kept());
+        let wanted = admission::wanted(self.shared.settings.stop_when, self.net_received());
         let free = self.intake.room();
-        let room = self.reconciler.room(free.min(wanted));
+        let room = self.reconciler.limit_room(free.min(wanted));
         // While a dependency is down, records would only wait. One is taken as a trial.
         let is_open = self.shared.breakers.is_open();
         let room = match is_open {
@@ -331,11 +332,11 @@ impl PollThread {
             false => room,
         };
         if room == 0 {
-            self.check_room(free == 0 && wanted > 0 && !is_open);
+            self.report_stall(free == 0 && wanted > 0 && !is_open);
             self.shared.intake.wait_for_room(until_events);
             return Ok(());
         }
-        self.stalled.has_room(&self.shared);
+        self.stalled.note_room(&self.shared);
         self.has_taken = true;
         let (mut errors, mut unreadable) = (Vec::new(), Vec::new());
         let on_error = |code: RDKafkaErrorCode, message: &Message<'_>| {
@@ -361,15 +362,15 @@ impl PollThread {
             on_error,
         );
         if self.intake.has_drained() {
-            self.unreadable.drained(self.events_served_at);
+            self.unreadable.note_drained(self.events_served_at);
         }
         if received > 0 {
-            self.reconciler.took(received);
+            self.reconciler.count_taken(received);
             self.bounded_received += received as u64;
             self.last_record_at = Some(self.events_served_at);
         }
         for batch in unreadable {
-            self.unreadable.found(&self.client.consumer, batch);
+            self.unreadable.register(&self.client.consumer, batch);
         }
         for (code, topic, partition, offset) in errors {
             self.partition_error(code, &topic, partition, offset)?;
@@ -378,15 +379,15 @@ impl PollThread {
     }
 
     /// Reports that nothing can be taken, if the in-flight limit is the reason.
-    fn check_room(&mut self, is_full: bool) {
+    fn report_stall(&mut self, is_full: bool) {
         if !is_full {
-            return self.stalled.has_room(&self.shared);
+            return self.stalled.note_room(&self.shared);
         }
         if self.shared.in_flight() < self.intake.records_max() {
             self.shared.compact();
         }
         let bytes = self.shared.budget.load(Ordering::Relaxed);
-        self.stalled.is_full(&self.shared, bytes);
+        self.stalled.note_full(&self.shared, bytes);
     }
 
     /// Serves rebalances and errors. Polling keeps this member in the group.
@@ -398,9 +399,9 @@ impl PollThread {
     /// now.
     fn serve_events(&mut self) -> Result<(), ConsumerError> {
         self.events_served_at = Instant::now();
-        self.beating.beat();
+        self.heartbeat.beat();
         self.shared.breakers.check();
-        self.has_gated = self.client.gates.mind(&self.client.consumer);
+        self.has_gated = self.client.gates.advance(&self.client.consumer);
         self.shared.dead_letters.update_flood_guard();
         let has_taken = std::mem::replace(&mut self.has_taken, false);
         self.shared.readiness.expire_read_errors(has_taken);
@@ -418,7 +419,7 @@ impl PollThread {
             }
         }
         // After the events, which include rebalances, and before records are taken.
-        self.rereading.mind(&self.client.consumer);
+        self.seek_retries.seek_due(&self.client.consumer);
         for complaint in self.client.consumer.context().take_complaints() {
             self.client_error(&complaint)?;
         }
@@ -433,11 +434,11 @@ impl PollThread {
         }
         let consumer = &self.client.consumer;
         self.is_resetting = consumer.context().advance_log_resets(consumer);
-        self.reconciler.serve(consumer);
-        self.unreadable.mind(consumer);
+        self.reconciler.reconcile(consumer);
+        self.unreadable.advance(consumer);
         // Records that were taken before a gate opened are passed on first.
-        if !self.client.gates.has_open() {
-            self.markers.pass(consumer);
+        if !self.client.gates.has_ungated() {
+            self.markers.advance(consumer);
         }
         // An endless run has nothing to wait for.
         let is_bounded = self.shared.settings.stop_when != StopWhen::Endless;

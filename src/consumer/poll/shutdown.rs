@@ -5,7 +5,7 @@
 //! closed, which may take as long as the brokers do not answer.
 
 use crate::consumer::commit::COMMIT_WITHIN;
-use crate::consumer::poll::{EVENTS_EVERY, PollThread, RetryThreads};
+use crate::consumer::poll::{EVENTS_INTERVAL, PollThread, RetryThreads};
 use crate::consumer::report::ConsumerError;
 use crate::consumer::retry_reader::reader;
 use crate::consumer::shared::stop_deadlines::{Deadlines, left_until};
@@ -49,7 +49,7 @@ impl PollThread {
                 "stopped before every running handler was done; their records are redelivered"
             );
         }
-        let left = left_until(deadlines.commit).max(EVENTS_EVERY);
+        let left = left_until(deadlines.commit).max(EVENTS_INTERVAL);
         if retry_threads.ended.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
             // The thread waits, with a client of its own, for brokers that do not answer. The stop
             // does not depend on it.
@@ -74,7 +74,7 @@ impl PollThread {
             if self.client.consumer.context().commit(epochs, within) {
                 return true;
             }
-            std::thread::sleep(EVENTS_EVERY);
+            std::thread::sleep(EVENTS_INTERVAL);
             // The rebalance continues only while this member takes part in it.
             if Instant::now() >= deadline || self.serve_events().is_err() {
                 return false;
@@ -89,7 +89,7 @@ impl PollThread {
     /// stay assigned and the group expects this member's polls until it leaves.
     fn drain(&mut self, drain: &mut Drain, deadline: Instant) -> bool {
         loop {
-            if drain.wait(EVENTS_EVERY) {
+            if drain.wait(EVENTS_INTERVAL) {
                 return true;
             }
             if Instant::now() >= deadline {

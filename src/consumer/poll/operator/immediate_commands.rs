@@ -106,17 +106,17 @@ fn drop_parked(
     // In all partitions: a producer may have spread a key over several.
     let dropped: Vec<DropOutcome> = dropped.collect();
     let mut dropped = dropped.into_iter();
-    let found = dropped.rfind(|dropped| *dropped != DropOutcome::NothingThere);
+    let found = dropped.rfind(|dropped| *dropped != DropOutcome::NotParked);
     let (outcome, detail) = match found {
-        Some(DropOutcome::First) => (
+        Some(DropOutcome::Dropped) => (
             CommandOutcome::Applied,
             "the first parked record of the key goes to the dead-letter topic, and the next one is retried",
         ),
-        Some(DropOutcome::IsHeld) => (
+        Some(DropOutcome::HeldForReplay) => (
             CommandOutcome::Refused,
             "the key waits for the replay of its dead letter; release it instead",
         ),
-        Some(DropOutcome::NothingThere) | None => (
+        Some(DropOutcome::NotParked) | None => (
             CommandOutcome::Applied,
             "no record of the key is parked here",
         ),

@@ -32,33 +32,33 @@ use std::time::{Duration, Instant};
 
 /// How long to wait before partitions that could not be resumed are tried again: they are still
 /// being drained, or the committed offsets are not available.
-const RELEASE_AGAIN_AFTER: Duration = Duration::from_millis(50);
+const RESUME_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Applies operators' commands to this member. Used by the poll thread.
 ///
-/// Between two turns it remembers what it compared last (`seen`), what is unfinished
+/// Between two turns it remembers what it compared last (`compared`), what is unfinished
 /// (`has_changes`, `is_draining`), and the requests that wait for a record.
 pub(crate) struct Reconciler {
     shared: Arc<Shared>,
     /// None if the control topic cannot be used.
     commands: Option<ControlTopicReader>,
     /// The zero of the pace's clock.
-    began: Instant,
+    clock_start: Instant,
     /// The rate limit in force.
     pace: Option<Pace>,
     /// The latest epoch and the number of partitions at the last comparison.
-    seen: (u64, usize),
+    compared: (u64, usize),
     has_changes: bool,
     /// When partitions that could not be resumed are tried again.
     release_at: Instant,
     is_draining: bool,
     is_throttled: bool,
     /// The number of partitions paused by an operator.
-    held: usize,
+    paused_partitions: usize,
     /// Open requests to skip records.
-    skipping: SkipRequests,
+    skip_requests: SkipRequests,
     announcement: MemberAnnouncement,
-    is_over: bool,
+    is_stopped: bool,
     gauge: metrics::Gauge,
 }
 
@@ -75,16 +75,16 @@ impl Reconciler {
             announcement: MemberAnnouncement::new(Arc::clone(&shared), client_id),
             shared,
             commands,
-            began: Instant::now(),
+            clock_start: Instant::now(),
             pace: None,
-            seen: (0, 0),
+            compared: (0, 0),
             has_changes: true,
             release_at: Instant::now(),
             is_draining: false,
             is_throttled: false,
-            held: 0,
-            skipping: SkipRequests::default(),
-            is_over: false,
+            paused_partitions: 0,
+            skip_requests: SkipRequests::default(),
+            is_stopped: false,
             gauge,
         }
     }
@@ -92,23 +92,23 @@ impl Reconciler {
     /// Whether records are withheld by an operator's command, so that a pause in records does not
     /// count as idle.
     pub(crate) fn withholds_records(&self) -> bool {
-        self.held > 0 || self.is_throttled
+        self.paused_partitions > 0 || self.is_throttled
     }
 
     /// How many of `room` records the rate limit permits.
     ///
     /// A limit of zero records cannot be given; a pause does that.
-    pub(crate) fn room(&mut self, room: usize) -> usize {
+    pub(crate) fn limit_room(&mut self, room: usize) -> usize {
         let Some(pace) = &mut self.pace else {
             return room;
         };
-        let allowed = pace.room(self.began.elapsed());
+        let allowed = pace.room(self.clock_start.elapsed());
         self.is_throttled = allowed < room;
         room.min(allowed)
     }
 
     /// Counts taken records for the rate limit.
-    pub(crate) fn took(&mut self, records: usize) {
+    pub(crate) fn count_taken(&mut self, records: usize) {
         if let Some(pace) = &mut self.pace {
             pace.took(records);
         }
@@ -116,7 +116,7 @@ impl Reconciler {
 
     /// Ends the reconciliation: the run ends, and no further command applies.
     pub(crate) fn stop(&mut self) {
-        self.is_over = true;
+        self.is_stopped = true;
         self.announcement.withdraw();
         self.gauge.set(0.0);
         self.shared.readiness.note(None);
@@ -127,40 +127,40 @@ impl Reconciler {
     ///
     /// Called on every turn of the poll thread, after its rebalances. Costs little while nothing
     /// changes.
-    pub(crate) fn serve(&mut self, consumer: &BaseConsumer<RebalanceContext>) {
-        if self.is_over {
+    pub(crate) fn reconcile(&mut self, consumer: &BaseConsumer<RebalanceContext>) {
+        if self.is_stopped {
             return;
         }
         let commands = self.commands.as_mut();
-        let taken = commands.map(|commands| commands.take(&self.shared));
-        let (once, has_entries) = taken.unwrap_or_default();
+        let entries = commands.map(|commands| commands.take_entries(&self.shared));
+        let (immediate, has_entries) = entries.unwrap_or_default();
         self.has_changes |= has_entries || self.shared.retry_topics.take_appeared();
         let member = consumer.context();
-        let seen = {
+        let current = {
             let mut assignments = member.assignments();
             (assignments.last_epoch, assignments.all().count())
         };
-        if seen != self.seen {
+        if current != self.compared {
             self.announcement.check_soon();
         }
         self.announcement.update(consumer);
-        let is_changed = self.has_changes || seen != self.seen;
+        let is_changed = self.has_changes || current != self.compared;
         if is_changed || self.is_draining {
-            self.seen = seen;
+            self.compared = current;
             // Unfinished changes are tried again on the next turn.
             self.has_changes = !self.pause_and_resume(consumer);
             self.is_draining = member.advance_pauses();
-            self.set_pace();
+            self.apply_rate();
             self.acknowledge(member);
-            self.show(member);
+            self.report_state(member);
         }
-        for command in once {
+        for command in immediate {
             immediate_commands::execute(&self.shared, member, &command);
         }
         if is_changed {
-            self.skipping.find(&self.shared, member);
+            self.skip_requests.collect(&self.shared, member);
         }
-        self.skipping.mind(&self.shared, member);
+        self.skip_requests.advance(&self.shared, member);
     }
 
     /// The control state that the threads share.
@@ -178,7 +178,7 @@ impl Reconciler {
     /// | read | paused by a log reset | none: the reset releases it |
     /// | read | read, and a retry topic has appeared | hold, released on a later turn |
     fn pause_and_resume(&mut self, consumer: &BaseConsumer<RebalanceContext>) -> bool {
-        let (mut hold, mut release, mut restart) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut to_pause, mut to_resume, mut to_restart) = (Vec::new(), Vec::new(), Vec::new());
         let member = consumer.context();
         for assigned in member.assignments().all() {
             let partition = &assigned.partition;
@@ -187,52 +187,52 @@ impl Reconciler {
                 self.control().is_paused(&place.0, place.1),
                 assigned.held.is_some(),
             ) {
-                (true, false) => hold.push(place),
+                (true, false) => to_pause.push(place),
                 // A partition with a log reset resumes by itself after it was reset.
-                (false, true) if !assigned.must_be_reread() => release.push(place),
-                (false, false) if has_appeared(partition) => restart.push(place),
+                (false, true) if !assigned.must_be_reread() => to_resume.push(place),
+                (false, false) if has_appeared(partition) => to_restart.push(place),
                 _ => {}
             }
         }
-        if !hold.is_empty() {
+        if !to_pause.is_empty() {
             tracing::warn!(
                 group = self.shared.group,
-                partitions = %partition_names(&hold),
+                partitions = %partition_names(&to_pause),
                 "partitions are paused by an operator"
             );
-            member.hold(consumer, &hold);
+            member.pause(consumer, &to_pause);
         }
         // They are resumed at once and then read their parked records.
-        member.hold(consumer, &restart);
-        let is_done = restart.is_empty();
+        member.pause(consumer, &to_restart);
+        let is_done = to_restart.is_empty();
         // The committing thread answers one query at a time, and partitions with a log reset come
         // first.
         let is_free = !member
             .assignments()
             .all()
             .any(|one| one.must_be_reread() && !one.is_absent());
-        if release.is_empty() || Instant::now() < self.release_at || !is_free {
-            return is_done && release.is_empty();
+        if to_resume.is_empty() || Instant::now() < self.release_at || !is_free {
+            return is_done && to_resume.is_empty();
         }
-        let released = member.release(consumer, &release);
-        if !released.is_empty() {
+        let resumed = member.resume(consumer, &to_resume);
+        if !resumed.is_empty() {
             tracing::warn!(
                 group = self.shared.group,
-                partitions = %partition_names(&released),
+                partitions = %partition_names(&resumed),
                 "partitions are resumed"
             );
         }
         // The new epoch is not a change to compare again.
-        self.seen.0 = member.assignments().last_epoch;
-        let is_complete = released.len() == release.len();
+        self.compared.0 = member.assignments().last_epoch;
+        let is_complete = resumed.len() == to_resume.len();
         if !is_complete {
-            self.release_at = Instant::now() + RELEASE_AGAIN_AFTER;
+            self.release_at = Instant::now() + RESUME_RETRY_INTERVAL;
         }
         is_done && is_complete
     }
 
     /// Applies the rate limit of the topic. A new limit starts with a full bucket.
-    fn set_pace(&mut self) {
+    fn apply_rate(&mut self) {
         let rate = self.control().state().rate().map(|(rate, _)| rate);
         if rate != self.pace.as_ref().map(Pace::rate) {
             tracing::warn!(
@@ -240,7 +240,7 @@ impl Reconciler {
                 records_per_second = rate.map_or(0, std::num::NonZero::get),
                 "an operator set the rate; 0 means no limit"
             );
-            self.pace = rate.map(|rate| Pace::new(rate, self.began.elapsed()));
+            self.pace = rate.map(|rate| Pace::new(rate, self.clock_start.elapsed()));
             self.is_throttled = false;
         }
     }
@@ -279,7 +279,7 @@ impl Reconciler {
     }
 
     /// Reports paused partitions and the rate limit to the health and the metrics.
-    fn show(&mut self, member: &RebalanceContext) {
+    fn report_state(&mut self, member: &RebalanceContext) {
         let mut places: Vec<TopicPartition> = Vec::new();
         for assigned in member.assignments().all() {
             let partition = &assigned.partition;
@@ -292,13 +292,14 @@ impl Reconciler {
             }
         }
         places.sort();
-        self.held = places.len();
-        self.gauge.set(self.held as f64);
+        self.paused_partitions = places.len();
+        self.gauge.set(self.paused_partitions as f64);
         let rate = self
             .pace
             .as_ref()
             .map(|pace| format!("at most {} records a second", pace.rate()));
-        let paused = (self.held > 0).then(|| format!("paused: {}", partition_names(&places)));
+        let paused =
+            (self.paused_partitions > 0).then(|| format!("paused: {}", partition_names(&places)));
         let notes: Vec<String> = paused.into_iter().chain(rate).collect();
         let note = (!notes.is_empty()).then(|| notes.join("; "));
         self.shared.readiness.note(note);

@@ -2,7 +2,7 @@
 //! start.
 
 use crate::consumer::commit::{COMMITTED_WITHIN, CommitRequest, OwnedPartition, owned_of};
-use crate::consumer::poll::rebalance::{RebalanceContext, names};
+use crate::consumer::poll::rebalance::{RebalanceContext, partition_names};
 use crate::consumer::retry_reader::reader;
 use crate::consumer::state::assignments::Assignments;
 use crate::consumer::state::retry_partition::RetryPartition;
@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 ///
 /// A coordinator that moves to another broker loads its offsets first, which takes seconds in large
 /// clusters. Without the metadata, records would be repeated that a little patience saves.
-const COMMITTED_TRIES: Duration = Duration::from_secs(15);
+const COMMITTED_OFFSETS_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long to wait between two lookups.
-const COMMITTED_AGAIN_AFTER: Duration = Duration::from_millis(200);
+const COMMITTED_OFFSETS_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 impl RebalanceContext {
     /// Takes over partitions: gated, from the committed offset, under new epochs. Blocks for the
@@ -58,7 +58,7 @@ impl RebalanceContext {
             assignments.insert(topic, partition, received, retry);
         }
         if list.count() > 0 {
-            self.resume(consumer, list, &mut assignments);
+            self.set_start_positions(consumer, list, &mut assignments);
         }
         let owned = |element: &TopicPartitionListElem<'_>| {
             let assigned = assignments.get(element.topic(), element.partition())?;
@@ -66,8 +66,8 @@ impl RebalanceContext {
         };
         let elements = list.elements();
         let owned = elements.iter().filter_map(owned).flatten().collect();
-        self.own(owned);
-        tracing::info!(group = shared.group, partitions = %names(list), "partitions assigned");
+        self.register(owned);
+        tracing::info!(group = shared.group, partitions = %partition_names(list), "partitions assigned");
         shared.readiness.assigned();
     }
 
@@ -86,15 +86,15 @@ impl RebalanceContext {
     ///
     /// Both threads learn of a partition before its first record can arrive: the queue of a gated
     /// partition is not read before this call.
-    pub(crate) fn own(&self, owned: Vec<OwnedPartition>) {
+    pub(crate) fn register(&self, owned: Vec<OwnedPartition>) {
         let followed = owned
             .iter()
             .filter_map(|owned| owned.parked_of.clone())
             .collect();
         // Both threads end after this one.
-        let _ = self.orders.send(CommitRequest::Assigned(owned));
+        let _ = self.commit_requests.send(CommitRequest::Assigned(owned));
         let _ = self
-            .followed
+            .reader_requests
             .send(reader::ReaderRequest::Assigned(followed));
         self.shared.retry_topics.wake_reader();
     }
@@ -104,7 +104,7 @@ impl RebalanceContext {
     /// For a partition without a committed offset, the configured reset decides, as without this
     /// library. The position is set explicitly with its leader epoch, so that the client verifies
     /// it.
-    fn resume(
+    fn set_start_positions(
         &self,
         consumer: &BaseConsumer<Self>,
         list: &TopicPartitionList,
@@ -121,11 +121,15 @@ impl RebalanceContext {
                 .iter()
                 .position(|found| found.topic == topic && found.partition == partition);
             let Some(at) = at else {
-                assigned.stand(&self.shared, &Committed::default(), ids.get(topic).copied());
+                assigned.restore_progress(
+                    &self.shared,
+                    &Committed::default(),
+                    ids.get(topic).copied(),
+                );
                 continue;
             };
             let found = found.swap_remove(at);
-            assigned.stand(&self.shared, &found, ids.get(topic).copied());
+            assigned.restore_progress(&self.shared, &found, ids.get(topic).copied());
             let begins = match found.offset {
                 Some(offset) => Some(Offset::Offset(offset)),
                 None if found.error.is_none() => self.reset,
@@ -151,7 +155,7 @@ impl RebalanceContext {
         consumer: &BaseConsumer<Self>,
         list: &TopicPartitionList,
     ) -> Vec<Committed> {
-        let until = Instant::now() + COMMITTED_TRIES;
+        let until = Instant::now() + COMMITTED_OFFSETS_TIMEOUT;
         loop {
             let error = match committed(consumer, list, COMMITTED_WITHIN) {
                 Ok(found) => return found,
@@ -165,7 +169,7 @@ impl RebalanceContext {
                 );
                 return Vec::new();
             }
-            std::thread::sleep(COMMITTED_AGAIN_AFTER);
+            std::thread::sleep(COMMITTED_OFFSETS_RETRY_INTERVAL);
         }
     }
 }

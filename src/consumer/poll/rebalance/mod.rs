@@ -41,7 +41,7 @@ use std::time::Duration;
 
 /// The queues that partitions are forwarded to.
 #[derive(Clone, Copy)]
-pub(crate) struct Targets {
+pub(crate) struct ForwardTargets {
     /// For partitions whose records may be handled.
     pub(crate) open: ForwardTarget,
     /// For gated partitions.
@@ -52,15 +52,15 @@ pub(crate) struct Targets {
 pub(crate) struct RebalanceContext {
     pub(crate) shared: Arc<Shared>,
     /// Requests to the committing thread.
-    pub(crate) orders: mpsc::Sender<CommitRequest>,
+    pub(crate) commit_requests: mpsc::Sender<CommitRequest>,
     /// Requests to the retry reader.
-    pub(crate) followed: mpsc::Sender<reader::ReaderRequest>,
+    pub(crate) reader_requests: mpsc::Sender<reader::ReaderRequest>,
     /// See [`RebalanceContext::assignments`].
     assignments: Mutex<Assignments>,
     /// The open query for positions of partitions that are to be resumed.
-    asked: Mutex<Option<PositionQuery>>,
+    position_query: Mutex<Option<PositionQuery>>,
     /// Where partitions are forwarded. None outside of the run.
-    targets: Mutex<Option<Targets>>,
+    targets: Mutex<Option<ForwardTargets>>,
     /// Set after the last commit, when only the client is left to be closed.
     closing: AtomicBool,
     /// Whether the group took partitions away while a stop drained and committed them.
@@ -72,15 +72,15 @@ pub(crate) struct RebalanceContext {
     /// Where a partition without a committed offset starts. None if that is an error.
     reset: Option<Offset>,
     /// Why the last connection failed.
-    pub(crate) fault: LastFault,
+    pub(crate) last_fault: LastFault,
 }
 
 impl RebalanceContext {
     /// The context of a client that is about to be created. `reset` is its `auto.offset.reset`.
     pub(crate) fn new(
         shared: Arc<Shared>,
-        orders: mpsc::Sender<CommitRequest>,
-        followed: mpsc::Sender<reader::ReaderRequest>,
+        commit_requests: mpsc::Sender<CommitRequest>,
+        reader_requests: mpsc::Sender<reader::ReaderRequest>,
         reset: Option<&str>,
     ) -> Self {
         Self {
@@ -90,26 +90,26 @@ impl RebalanceContext {
                 _ => None,
             },
             shared,
-            orders,
-            followed,
+            commit_requests,
+            reader_requests,
             assignments: Mutex::default(),
-            asked: Mutex::default(),
+            position_query: Mutex::default(),
             targets: Mutex::default(),
             closing: AtomicBool::new(false),
             lost_at_end: AtomicBool::new(false),
             complaints: Mutex::default(),
             rebalances: AtomicU64::new(0),
-            fault: LastFault::default(),
+            last_fault: LastFault::default(),
         }
     }
 
     /// Sets the queues that partitions are forwarded to. None before and after the run.
-    pub(crate) fn set_targets(&self, targets: Option<Targets>) {
+    pub(crate) fn set_targets(&self, targets: Option<ForwardTargets>) {
         *self.targets.lock().unwrap_or_else(PoisonError::into_inner) = targets;
     }
 
     /// The queues that partitions are forwarded to.
-    pub(crate) fn targets(&self) -> Option<Targets> {
+    pub(crate) fn targets(&self) -> Option<ForwardTargets> {
         *self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -132,8 +132,10 @@ impl RebalanceContext {
     }
 
     /// The open query for positions. Only the poll thread locks it.
-    pub(crate) fn asked(&self) -> MutexGuard<'_, Option<PositionQuery>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn position_query(&self) -> MutexGuard<'_, Option<PositionQuery>> {
+        self.position_query
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of assignments and revokes.
@@ -180,10 +182,10 @@ impl RebalanceContext {
     /// A timeout is a failure although the commit may still succeed: the caller cannot know.
     pub(crate) fn commit(&self, epochs: &[Epoch], within: Duration) -> bool {
         let (answer, answered) = mpsc::channel();
-        let asked = self
-            .orders
+        let sent = self
+            .commit_requests
             .send(CommitRequest::Commit(epochs.to_vec(), answer));
-        asked.is_ok() && answered.recv_timeout(within).unwrap_or(false)
+        sent.is_ok() && answered.recv_timeout(within).unwrap_or(false)
     }
 
     /// Counts a rebalance.
@@ -198,7 +200,7 @@ impl RebalanceContext {
 }
 
 /// The partitions for a log line.
-fn names(list: &TopicPartitionList) -> String {
+fn partition_names(list: &TopicPartitionList) -> String {
     let names: Vec<String> = list
         .elements()
         .iter()
@@ -211,12 +213,12 @@ impl ClientContext for RebalanceContext {
     /// Forwards the client's log, and remembers what it says about the last failed connection.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log::forward(level, facility, message);
-        self.fault.note_line(level, facility, message);
+        self.last_fault.note_line(level, facility, message);
     }
 
     /// Called by the client on any of its threads. The poll thread takes the complaint.
     fn error(&self, error: KafkaError, reason: &str) {
-        self.fault.note_error(&error, reason);
+        self.last_fault.note_error(&error, reason);
         error_log::complain(&error, reason);
         self.complaints
             .lock()

@@ -15,7 +15,7 @@
 //! Results of handlers that are still running then belong to no epoch and are ignored.
 
 use crate::consumer::commit::{COMMIT_WITHIN, CommitRequest};
-use crate::consumer::poll::rebalance::{RebalanceContext, names};
+use crate::consumer::poll::rebalance::{RebalanceContext, partition_names};
 use crate::consumer::retry_reader::reader;
 use crate::consumer::state::assignments::Assigned;
 use crate::consumer::state::offset_tracker::Epoch;
@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 /// How long to wait before a refused commit is tried again.
 ///
 /// A revoke has seconds, and a refusal by a moving coordinator passes in milliseconds.
-const COMMIT_AGAIN_AFTER: Duration = Duration::from_millis(50);
+const COMMIT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 impl RebalanceContext {
     /// Gives partitions up. Blocks for at most the revoke timeout, plus one commit. When it
@@ -82,9 +82,11 @@ impl RebalanceContext {
             }
         }
         // The committing thread may have ended if only the client is left to be closed.
-        let _ = self.orders.send(CommitRequest::Forget(epochs.clone()));
         let _ = self
-            .followed
+            .commit_requests
+            .send(CommitRequest::Forget(epochs.clone()));
+        let _ = self
+            .reader_requests
             .send(reader::ReaderRequest::Revoked(epochs.clone()));
         self.shared.retry_topics.wake_reader();
         {
@@ -103,7 +105,7 @@ impl RebalanceContext {
         }
         tracing::info!(
             group = self.shared.group,
-            partitions = %names(list),
+            partitions = %partition_names(list),
             lost,
             took_ms = began.elapsed().as_millis() as u64,
             "partitions revoked"
@@ -117,10 +119,10 @@ impl RebalanceContext {
             if self.commit(epochs, COMMIT_WITHIN) {
                 return true;
             }
-            if Instant::now() + COMMIT_AGAIN_AFTER >= deadline {
+            if Instant::now() + COMMIT_RETRY_INTERVAL >= deadline {
                 return false;
             }
-            std::thread::sleep(COMMIT_AGAIN_AFTER);
+            std::thread::sleep(COMMIT_RETRY_INTERVAL);
         }
     }
 }

@@ -19,7 +19,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a member must have had no partition until it counts as surplus. An assignment reaches
 /// the poll thread only after the client has looked up the names of its topics.
-const EMPTY_FOR: Duration = Duration::from_secs(3);
+const SURPLUS_AFTER: Duration = Duration::from_secs(3);
 
 /// Detects that the group accepted this member without assigning it a partition.
 pub(crate) struct SurplusMember {
@@ -54,7 +54,7 @@ impl SurplusMember {
             return;
         }
         let since = *self.member_since.get_or_insert(self.checked_at);
-        if since.elapsed() >= EMPTY_FOR {
+        if since.elapsed() >= SURPLUS_AFTER {
             {
                 let mut assignments = consumer.context().assignments();
                 (assignments.joined, assignments.awaited) = (true, false);
