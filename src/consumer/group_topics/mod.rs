@@ -14,8 +14,10 @@ mod kinds;
 pub(crate) mod periodic_check;
 mod plan;
 mod spec;
+mod telemetry;
 
 pub use kinds::{GroupTopicKind, TopicFault};
+pub(crate) use plan::repair_command;
 pub use plan::{GroupTopic, GroupTopicState, GroupTopics};
 
 use crate::consumer::settings::ConsumerSettings;
@@ -28,13 +30,6 @@ use std::time::{Duration, Instant};
 /// some of them only after the creation was acknowledged. Publishers wait as long
 /// (`topic.metadata.propagation.max.ms`).
 const PROPAGATION: Duration = Duration::from_secs(5);
-
-/// The command that mends a group's own topics.
-///
-/// Reasons in the health and errors quote it, so that it must work as it is.
-pub(crate) fn repair_command(group: &str) -> String {
-    format!("evenkeel groups topics {group} --execute")
-}
 
 /// The first retry topic from which Kafka deletes parked records, with the fault.
 pub(crate) fn unsafe_retry_topic(topics: &[GroupTopic]) -> Option<(&GroupTopic, &TopicFault)> {
@@ -81,7 +76,7 @@ pub(crate) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Resul
     refuse_collisions(admin, &settings.group, &topics).await?;
     refuse_unsafe(&settings.group, &topics)?;
     for topic in &topics {
-        log_faults(&settings.group, topic);
+        telemetry::topic_checked(&settings.group, topic);
     }
     match plan::create_missing(admin, &topics).await {
         Err(error) if error.is_about_a_name() => {
@@ -92,12 +87,7 @@ pub(crate) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Resul
         // Not every service may create topics. A dead letter that cannot be written stops its
         // partition and raises an alarm, but loses no record.
         Err(error) => {
-            tracing::warn!(
-                group = settings.group,
-                %error,
-                command = repair_command(&settings.group),
-                "the group's own topics cannot be created or given more partitions; create them with the command: without a retry topic no record can be parked, and without a dead-letter topic a record that fails for good stops its partition"
-            );
+            telemetry::topics_not_created(&settings.group, &error);
             Ok(())
         }
         Ok(()) => Ok(()),
@@ -172,11 +162,7 @@ pub(crate) async fn control_topic(
     Ok(match present.get(&name) {
         Some(1) => ControlTopic::Usable,
         Some(partitions) => {
-            tracing::warn!(
-                topic = name,
-                partitions,
-                "the control topic must have one partition: this member accepts no commands"
-            );
+            telemetry::control_topic_unusable(&name, *partitions);
             ControlTopic::Unusable
         }
         None => ControlTopic::Absent,
@@ -194,12 +180,7 @@ async fn create_control_topic(
     Ok(match plan::create_missing(admin, &topics).await {
         Ok(()) => ControlTopic::Usable,
         Err(error) => {
-            tracing::warn!(
-                group = settings.group,
-                %error,
-                command = repair_command(&settings.group),
-                "the control topic does not exist and cannot be created: this member accepts no commands until it exists"
-            );
+            telemetry::control_topic_not_created(&settings.group, &error);
             ControlTopic::Absent
         }
     })
@@ -215,26 +196,6 @@ fn refuse_unsafe(group: &str, topics: &[GroupTopic]) -> Result<(), KafkaError> {
             reason: fault.to_string(),
             command: repair_command(group),
         }),
-    }
-}
-
-/// Logs the faults of a topic, and whether its settings are hidden from this member.
-pub(crate) fn log_faults(group: &str, topic: &GroupTopic) {
-    for fault in &topic.faults {
-        tracing::warn!(
-            group,
-            topic = topic.name,
-            %fault,
-            command = repair_command(group),
-            "one of the group's own topics is misconfigured; the command repairs it"
-        );
-    }
-    if topic.state == GroupTopicState::Present && !topic.shows_settings {
-        tracing::info!(
-            group,
-            topic = topic.name,
-            "it is unknown whether the topic's settings are safe: an ACL for DESCRIBE_CONFIGS shows them"
-        );
     }
 }
 

@@ -6,7 +6,7 @@
 //! interval, because a missing topic is the usual cause.
 
 use crate::consumer::group_topics::{
-    GroupTopic, GroupTopicKind, GroupTopicState, log_faults, plan, repair_command, required_topics,
+    GroupTopic, GroupTopicKind, GroupTopicState, plan, repair_command, required_topics, telemetry,
     unsafe_retry_topic,
 };
 use crate::consumer::shared::Shared;
@@ -79,12 +79,7 @@ impl TopicsCheck {
             let group = &self.shared.group;
             let message = error.to_string();
             if !self.logged.contains(&message) {
-                tracing::warn!(
-                    group,
-                    %error,
-                    command = repair_command(group),
-                    "one of the group's own topics is missing or has fewer partitions than its source, and this member cannot repair it; create it with the command"
-                );
+                telemetry::topics_not_repaired(group, error);
                 self.logged.push(message);
             }
         }
@@ -103,7 +98,7 @@ impl TopicsCheck {
             let message: Vec<String> = topic.faults.iter().map(ToString::to_string).collect();
             let message = format!("{}: {}", topic.name, message.join("; "));
             if !topic.faults.is_empty() && !self.logged.contains(&message) {
-                log_faults(group, topic);
+                telemetry::topic_checked(group, topic);
                 self.logged.push(message);
             }
         }

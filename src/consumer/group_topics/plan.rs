@@ -377,6 +377,13 @@ impl GroupTopic {
     }
 }
 
+/// The command with which an operator repairs a group's own topics.
+///
+/// Reasons in the health and errors quote it, so that it must work as it is.
+pub(crate) fn repair_command(group: &str) -> String {
+    format!("evenkeel groups topics {group} --execute")
+}
+
 /// Creates the missing ones of these topics, and adds partitions to those that have too few. It
 /// does not change the settings of existing topics. Tries all of them, and returns the first error.
 pub(crate) async fn create_missing(admin: &Admin, topics: &[GroupTopic]) -> Result<(), KafkaError> {

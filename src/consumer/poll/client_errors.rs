@@ -1,6 +1,6 @@
 //! Reactions to errors that the client returns: of the client itself, and of single partitions.
 
-use crate::consumer::poll::PollThread;
+use crate::consumer::poll::{PollThread, telemetry};
 use crate::consumer::report::ConsumerError;
 use crate::consumer::settings::StopWhen;
 use crate::kafka::KafkaError;
@@ -115,12 +115,7 @@ impl PollThread {
                 Ok(())
             }
             RDKafkaErrorCode::AutoOffsetReset => {
-                tracing::error!(
-                    group = self.shared.group,
-                    topic,
-                    partition,
-                    "{OUT_OF_RANGE}"
-                );
+                telemetry::offset_out_of_range(&self.shared.group, topic, partition, OUT_OF_RANGE);
                 self.shared
                     .readiness
                     .cannot_read(topic, partition, OUT_OF_RANGE);
@@ -142,13 +137,7 @@ impl PollThread {
     fn read_failed(&mut self, topic: &str, partition: i32, offset: i64, error: &str) {
         let readiness = &self.shared.readiness;
         if readiness.cannot_read_now(topic, partition, error) {
-            tracing::error!(
-                group = self.shared.group,
-                topic,
-                partition,
-                %error,
-                "the partition cannot be read"
-            );
+            telemetry::partition_unreadable(&self.shared.group, topic, partition, error);
         }
         self.seek_retries
             .schedule(&self.client.consumer, topic, partition, offset);

@@ -35,13 +35,13 @@
 
 use crate::consumer::commit::{COMMIT_WITHIN, CommitRequest, PositionReset, TopicPartition};
 use crate::consumer::poll::rebalance::RebalanceContext;
+use crate::consumer::poll::telemetry;
 use crate::consumer::shared::Shared;
 use crate::consumer::state::assignments::{Assigned, LogReset, PauseState, PositionLoss};
 use crate::consumer::state::commit_metadata::{self, Log, SettledAbove, Tag};
 use crate::consumer::state::offset_tracker::Epoch;
 use crate::consumer::state::partition::Partition;
 use crate::kafka::native::{Committed, TopicId, topic_ids};
-use crate::telemetry::Metric;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -57,37 +57,6 @@ const FIRST_OFFSET_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// How long to wait before a partition that its topic no longer has is looked up again.
 const ABSENT_RECHECK_INTERVAL: Duration = Duration::from_secs(10);
-
-impl Shared {
-    /// Logs, counts and notes in the health that a position was lost and where reading continues.
-    pub(crate) fn position_lost(
-        &self,
-        (topic, partition): (&str, i32),
-        lost: PositionLoss,
-        from: Option<i64>,
-        to: Option<i64>,
-    ) {
-        let (group, reason) = (&self.group, lost.reason());
-        tracing::error!(
-            group,
-            topic,
-            partition,
-            reason,
-            from,
-            to,
-            "{}",
-            lost.happened()
-        );
-        metrics::counter!(
-            Metric::PositionsLost.name(),
-            "group" => group.clone(),
-            "topic" => topic.to_owned(),
-            "reason" => reason
-        )
-        .increment(1);
-        self.readiness.position_lost(topic, partition, reason);
-    }
-}
 
 impl Assigned {
     /// Takes over the group's progress: the committed offset and the settled offsets above it,
@@ -331,13 +300,7 @@ impl RebalanceContext {
             .readiness
             .cannot_read_now(topic, partition, &error.to_string());
         if is_new {
-            tracing::warn!(
-                group = self.shared.group,
-                topic,
-                partition,
-                %error,
-                "the first offset of the partition is unknown; the lookup is repeated"
-            );
+            telemetry::beginning_unknown(&self.shared.group, topic, partition, error);
         }
     }
 
@@ -357,13 +320,7 @@ impl RebalanceContext {
             .is_none();
         self.shared.readiness.can_read(&assigned.partition);
         if is_new {
-            tracing::warn!(
-                group = self.shared.group,
-                topic,
-                partition,
-                partitions,
-                "the topic has fewer partitions than before and no longer has this one; if it is created again, it is handled from its first record"
-            );
+            telemetry::partition_absent(&self.shared.group, topic, partition, partitions);
         }
     }
 }

@@ -27,6 +27,7 @@
 //! - `client_errors`: errors of the client and of partitions
 //! - `bounded_run`: when a bounded run is done
 //! - `shutdown`: fence, drain and commit at the end
+//! - `telemetry`: what the thread logs and counts
 
 mod bounded_run;
 mod client;
@@ -38,6 +39,7 @@ mod pause;
 mod read_errors;
 mod rebalance;
 mod shutdown;
+mod telemetry;
 
 use crate::consumer::poll::client::MemberClient;
 use crate::consumer::poll::intake::Intake;

@@ -34,6 +34,7 @@ use crate::consumer::commit::{
     CommitRequest, CommittedPositions, PositionQuery, TopicPartition, list, owned_of,
 };
 use crate::consumer::poll::rebalance::RebalanceContext;
+use crate::consumer::poll::telemetry;
 use crate::consumer::retry_reader::reader;
 use crate::consumer::state::assignments::{Assigned, PauseState};
 use crate::consumer::state::offset_tracker::Epoch;
@@ -71,13 +72,7 @@ impl RebalanceContext {
                 .send(reader::ReaderRequest::Revoked(epochs.clone()));
             self.shared.retry_topics.wake_reader();
             if let Err(error) = unforward(consumer, topic, *partition) {
-                tracing::warn!(
-                    group = self.shared.group,
-                    %topic,
-                    partition,
-                    %error,
-                    "the paused partition's queue is still forwarded; its records are discarded"
-                );
+                telemetry::queue_still_forwarded(&self.shared.group, topic, *partition, &error);
             }
             let drain = self.fence(&epochs);
             if let Some(assigned) = self.assignments().get(topic, *partition) {
@@ -189,11 +184,7 @@ impl RebalanceContext {
         match answer.and_then(|positions| self.resume_from(consumer, &places, positions)) {
             Ok(resumed) => resumed,
             Err(error) => {
-                tracing::warn!(
-                    group = self.shared.group,
-                    %error,
-                    "paused partitions cannot be resumed yet; retrying"
-                );
+                telemetry::resume_failed(&self.shared.group, &error);
                 Vec::new()
             }
         }
@@ -275,12 +266,7 @@ impl RebalanceContext {
         if let Some((topic, partition)) = places.iter().find(is_unknown) {
             // The client would continue after the last record it delivered, and records released
             // unsettled would be lost.
-            tracing::warn!(
-                group = self.shared.group,
-                %topic,
-                partition,
-                "no committed offset returned for the paused partition; retrying"
-            );
+            telemetry::committed_offset_missing(&self.shared.group, topic, *partition);
             return Ok(Vec::new());
         }
         // Without a committed offset no record was passed on. The client starts where it would have

@@ -5,7 +5,7 @@
 //! closed, which may take as long as the brokers do not answer.
 
 use crate::consumer::commit::COMMIT_WITHIN;
-use crate::consumer::poll::{EVENTS_INTERVAL, PollThread, RetryThreads};
+use crate::consumer::poll::{EVENTS_INTERVAL, PollThread, RetryThreads, telemetry};
 use crate::consumer::report::ConsumerError;
 use crate::consumer::retry_reader::reader;
 use crate::consumer::shared::stop_deadlines::{Deadlines, left_until};
@@ -43,11 +43,7 @@ impl PollThread {
         };
         let committed = !may_commit || self.commit_last(&epochs, deadlines.commit);
         if !drained {
-            tracing::warn!(
-                group = shared.group,
-                in_flight = shared.in_flight(),
-                "stopped before every running handler was done; their records are redelivered"
-            );
+            telemetry::stopped_with_running_handlers(&shared.group, shared.in_flight());
         }
         let left = left_until(deadlines.commit).max(EVENTS_INTERVAL);
         if retry_threads.ended.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
@@ -96,11 +92,7 @@ impl PollThread {
                 return false;
             }
             if let Err(error) = self.serve_events() {
-                tracing::warn!(
-                    group = self.shared.group,
-                    %error,
-                    "the client failed while handlers were drained"
-                );
+                telemetry::drain_failed(&self.shared.group, &error);
                 return false;
             }
         }

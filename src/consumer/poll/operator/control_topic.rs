@@ -16,6 +16,7 @@
 //! | brokers do not answer | the run fails | the last state stays in force |
 
 use crate::consumer::group_topics::{self, ControlTopic};
+use crate::consumer::poll::operator::telemetry;
 use crate::consumer::settings::{ConsumerSettings, StopWhen};
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::readiness::Readiness;
@@ -93,11 +94,7 @@ pub(crate) async fn read_at_start(
         };
         let reason = unreadable_reason(&settings.group, &refusal);
         if reported.as_ref() != Some(&reason) {
-            tracing::warn!(
-                group = settings.group,
-                reason,
-                "the member waits before it joins"
-            );
+            telemetry::join_delayed(&settings.group, &reason);
             readiness.complain(&reason);
             reported = Some(reason);
         }
@@ -217,12 +214,7 @@ fn apply(state: &mut ControlState, record: &LogRecord, is_live: bool) -> Option<
     match entry.and_then(|entry| state.apply(entry, is_live)) {
         Ok(command) => command,
         Err(reason) => {
-            tracing::warn!(
-                topic = %record.topic,
-                offset = record.offset,
-                %reason,
-                "an entry of the control topic is ignored"
-            );
+            telemetry::entry_ignored(record, &reason);
             None
         }
     }
@@ -337,11 +329,7 @@ impl ControlTopicReader {
     fn read_failed(&mut self, shared: &Shared, error: &KafkaError) {
         let message = error.to_string();
         if self.last_error.as_ref() != Some(&message) {
-            tracing::warn!(
-                group = shared.group,
-                %error,
-                "the control topic cannot be read: commands wait"
-            );
+            telemetry::control_topic_unreadable(&shared.group, error);
             self.last_error = Some(message);
         }
         if let KafkaError::Refused { .. } = error {

@@ -11,6 +11,7 @@
 //! | health, notes of `member` and the poll loop | id, client and instance | with the run |
 //! | control topic | [`MemberInfo`] | deleted by the stop, or after three days by another member |
 
+use crate::consumer::poll::operator::telemetry;
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::shared::Shared;
 use crate::control::MemberInfo;
@@ -99,13 +100,7 @@ impl MemberAnnouncement {
     fn set_id(&mut self, id: String) {
         let shared = &self.shared;
         let instance_id = shared.settings.instance_id.as_deref();
-        tracing::info!(
-            group = shared.group,
-            member_id = id,
-            client_id = self.client_id,
-            instance_id,
-            "member of the group"
-        );
+        telemetry::member_id_assigned(&shared.group, &id, &self.client_id, instance_id);
         let old = std::mem::replace(&mut self.id, id);
         if !old.is_empty() {
             self.shared.control.forget_member(&old);

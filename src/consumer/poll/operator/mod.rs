@@ -8,6 +8,7 @@
 //! - `skip_requests`: records to skip, until they are settled
 //! - `parked_records`: retry and drop of parked records
 //! - `member_announcement`: this member's own entry
+//! - `telemetry`: what they log
 //!
 //! Lasting commands and skips are desired state: a member applies what is in force whenever its
 //! assignment or the topic changes, and need not run when the command is given. The others are
@@ -20,3 +21,4 @@ mod member_announcement;
 mod parked_records;
 pub(crate) mod reconcile;
 mod skip_requests;
+mod telemetry;

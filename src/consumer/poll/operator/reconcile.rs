@@ -18,6 +18,7 @@ use crate::consumer::poll::operator::control_topic::ControlTopicReader;
 use crate::consumer::poll::operator::immediate_commands;
 use crate::consumer::poll::operator::member_announcement::MemberAnnouncement;
 use crate::consumer::poll::operator::skip_requests::SkipRequests;
+use crate::consumer::poll::operator::telemetry;
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::control::Control;
@@ -195,11 +196,7 @@ impl Reconciler {
             }
         }
         if !to_pause.is_empty() {
-            tracing::warn!(
-                group = self.shared.group,
-                partitions = %partition_names(&to_pause),
-                "partitions are paused by an operator"
-            );
+            telemetry::partitions_paused(&self.shared.group, &to_pause);
             member.pause(consumer, &to_pause);
         }
         // They are resumed at once and then read their parked records.
@@ -216,11 +213,7 @@ impl Reconciler {
         }
         let resumed = member.resume(consumer, &to_resume);
         if !resumed.is_empty() {
-            tracing::warn!(
-                group = self.shared.group,
-                partitions = %partition_names(&resumed),
-                "partitions are resumed"
-            );
+            telemetry::partitions_resumed(&self.shared.group, &resumed);
         }
         // The new epoch is not a change to compare again.
         self.compared.0 = member.assignments().last_epoch;
@@ -235,11 +228,7 @@ impl Reconciler {
     fn apply_rate(&mut self) {
         let rate = self.control().state().rate().map(|(rate, _)| rate);
         if rate != self.pace.as_ref().map(Pace::rate) {
-            tracing::warn!(
-                group = self.shared.group,
-                records_per_second = rate.map_or(0, std::num::NonZero::get),
-                "an operator set the rate; 0 means no limit"
-            );
+            telemetry::rate_set(&self.shared.group, rate);
             self.pace = rate.map(|rate| Pace::new(rate, self.clock_start.elapsed()));
             self.is_throttled = false;
         }

@@ -8,6 +8,7 @@
 
 use crate::consumer::poll::pause::SEEK_TIMEOUT;
 use crate::consumer::poll::read_errors::silent_partitions::{DamagedBatch, SilentPartitions};
+use crate::consumer::poll::read_errors::telemetry;
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::control::Control;
@@ -112,14 +113,7 @@ impl UnreadableBatches {
 
     /// Blocks a partition before a batch that cannot be read.
     fn block(&mut self, epoch: Epoch, batch: UnreadableBatch, extent: Extent) {
-        tracing::error!(
-            group = self.shared.group,
-            topic = batch.topic,
-            partition = batch.partition,
-            offset = batch.offset,
-            cause = batch.cause,
-            "a batch cannot be read: its partition is blocked, and the batch is read again at an interval"
-        );
+        telemetry::batch_blocks(&self.shared.group, &batch);
         let blocked = Blocked {
             epoch,
             batch,
@@ -173,11 +167,7 @@ impl UnreadableBatches {
         match thread.spawn(ask) {
             Ok(_) => Extent::Pending(answered),
             Err(error) => {
-                tracing::warn!(
-                    group = self.shared.group,
-                    %error,
-                    "no thread to look up the extent of an unreadable batch"
-                );
+                telemetry::extent_lookup_not_started(&self.shared.group, &error);
                 Extent::Unknown
             }
         }
@@ -242,13 +232,7 @@ impl UnreadableBatches {
                             .next
                             .is_some_and(|next| next > blocked.batch.offset) =>
                 {
-                    tracing::info!(
-                        group = self.shared.group,
-                        topic = blocked.batch.topic,
-                        partition = blocked.batch.partition,
-                        offset = blocked.batch.offset,
-                        "the batch can be read again"
-                    );
+                    telemetry::batch_readable(&self.shared.group, &blocked.batch);
                     return false;
                 }
                 Some(_) => {}
@@ -281,11 +265,7 @@ impl UnreadableBatches {
             Err(TryRecvError::Empty) => return,
             Ok(Ok(range)) => Extent::Known(range),
             Ok(Err(error)) => {
-                tracing::warn!(
-                    group = self.shared.group,
-                    %error,
-                    "the extent of an unreadable batch is not known yet"
-                );
+                telemetry::extent_unknown(&self.shared.group, &error);
                 Extent::Unknown
             }
             Err(TryRecvError::Disconnected) => Extent::Unknown,
@@ -320,15 +300,7 @@ impl UnreadableBatches {
             self.shared.tracker().advance(assigned.epoch, range.end);
             self.shared.readiness.can_read(&assigned);
         }
-        tracing::error!(
-            group = self.shared.group,
-            topic,
-            partition,
-            first = range.start,
-            last = range.end - 1,
-            cause = blocked.batch.cause,
-            "an operator skipped a batch that cannot be read; its records are not handled"
-        );
+        telemetry::batch_skipped(&self.shared.group, &blocked.batch, &range);
         let detail = format!(
             "the unreadable batch of offsets {} to {} was skipped as a whole, without dead letters: its records cannot be read",
             range.start,
@@ -351,14 +323,7 @@ impl UnreadableBatches {
     ) -> bool {
         let sought = try_seek_and_resume(consumer, batch, offset);
         if let Err(error) = sought {
-            tracing::warn!(
-                group = self.shared.group,
-                topic = batch.topic,
-                partition = batch.partition,
-                offset,
-                %error,
-                "the seek of a partition that cannot be read failed; retrying"
-            );
+            telemetry::seek_failed(&self.shared.group, batch, offset, &error);
             return false;
         }
         true

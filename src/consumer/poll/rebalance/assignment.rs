@@ -2,13 +2,12 @@
 //! start.
 
 use crate::consumer::commit::{COMMITTED_WITHIN, CommitRequest, OwnedPartition, owned_of};
-use crate::consumer::poll::rebalance::{RebalanceContext, partition_names};
+use crate::consumer::poll::rebalance::{RebalanceContext, telemetry};
 use crate::consumer::retry_reader::reader;
 use crate::consumer::state::assignments::Assignments;
 use crate::consumer::state::retry_partition::RetryPartition;
 use crate::kafka::native::{Committed, begin_at, committed, forward};
 use crate::recovery::retry_topic;
-use crate::telemetry::Metric;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
@@ -42,19 +41,9 @@ impl RebalanceContext {
                 && let Err(error) = forward(consumer, topic, partition, targets.gated)
             {
                 // Its records would arrive on the consumer's queue, which no thread reads.
-                tracing::error!(
-                    group = shared.group,
-                    topic,
-                    partition,
-                    %error,
-                    "the partition's queue cannot be forwarded"
-                );
+                telemetry::queue_not_forwarded(&shared.group, topic, partition, &error);
             }
-            let received = metrics::counter!(
-                Metric::Received.name(),
-                "group" => shared.group.clone(),
-                "topic" => topic.to_owned()
-            );
+            let received = telemetry::received_counter(&shared.group, topic);
             assignments.insert(topic, partition, received, retry);
         }
         if list.count() > 0 {
@@ -67,7 +56,7 @@ impl RebalanceContext {
         let elements = list.elements();
         let owned = elements.iter().filter_map(owned).flatten().collect();
         self.register(owned);
-        tracing::info!(group = shared.group, partitions = %partition_names(list), "partitions assigned");
+        telemetry::partitions_assigned(&shared.group, list);
         shared.readiness.assigned();
     }
 
@@ -138,13 +127,7 @@ impl RebalanceContext {
             if let Some(begins) = begins
                 && let Err(error) = begin_at(list, topic, partition, begins, found.leader_epoch)
             {
-                tracing::debug!(
-                    group = self.shared.group,
-                    topic,
-                    partition,
-                    %error,
-                    "the client looks up the offset itself"
-                );
+                telemetry::start_left_to_client(&self.shared.group, topic, partition, &error);
             }
         }
     }
@@ -162,11 +145,7 @@ impl RebalanceContext {
                 Err(error) => error,
             };
             if Instant::now() >= until || self.closing.load(Ordering::Relaxed) {
-                tracing::warn!(
-                    group = self.shared.group,
-                    %error,
-                    "the committed offsets cannot be read; records settled above them are handled again"
-                );
+                telemetry::committed_offsets_unknown(&self.shared.group, &error);
                 return Vec::new();
             }
             std::thread::sleep(COMMITTED_OFFSETS_RETRY_INTERVAL);

@@ -13,10 +13,12 @@
 //! - `assignment`: what an assignment does
 //! - `revoke`: what a revoke does
 //! - `surplus_member`: members without partitions under KIP-848
+//! - `telemetry`: what rebalances log and count
 
 mod assignment;
 mod revoke;
 pub(crate) mod surplus_member;
+mod telemetry;
 
 use crate::consumer::commit::{CommitRequest, PositionQuery};
 use crate::consumer::retry_reader::reader;
@@ -28,12 +30,11 @@ use crate::consumer::state::partition::epochs_of;
 use crate::kafka::connection_fault::LastFault;
 use crate::kafka::native::ForwardTarget;
 use crate::kafka::{error_log, log};
-use crate::telemetry::Metric;
+use rdkafka::Offset;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
-use rdkafka::{Offset, TopicPartitionList};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -187,26 +188,6 @@ impl RebalanceContext {
             .send(CommitRequest::Commit(epochs.to_vec(), answer));
         sent.is_ok() && answered.recv_timeout(within).unwrap_or(false)
     }
-
-    /// Counts a rebalance.
-    fn count(&self, kind: &'static str) {
-        metrics::counter!(
-            Metric::Rebalances.name(),
-            "group" => self.shared.group.clone(),
-            "kind" => kind
-        )
-        .increment(1);
-    }
-}
-
-/// The partitions for a log line.
-fn partition_names(list: &TopicPartitionList) -> String {
-    let names: Vec<String> = list
-        .elements()
-        .iter()
-        .map(|element| format!("{}/{}", element.topic(), element.partition()))
-        .collect();
-    names.join(" ")
 }
 
 impl ClientContext for RebalanceContext {
@@ -236,15 +217,16 @@ impl ConsumerContext for RebalanceContext {
         self.rebalances.fetch_add(1, Ordering::Relaxed);
         match rebalance {
             Rebalance::Assign(list) => {
-                self.count("assigned");
+                telemetry::rebalanced(&self.shared.group, "assigned");
                 self.assign(consumer, list);
             }
             Rebalance::Revoke(list) => {
-                self.count(if consumer.assignment_lost() {
+                let kind = if consumer.assignment_lost() {
                     "lost"
                 } else {
                     "revoked"
-                });
+                };
+                telemetry::rebalanced(&self.shared.group, kind);
                 self.revoke(consumer, list);
             }
             Rebalance::Error(error) => {

@@ -15,7 +15,7 @@
 //! Results of handlers that are still running then belong to no epoch and are ignored.
 
 use crate::consumer::commit::{COMMIT_WITHIN, CommitRequest};
-use crate::consumer::poll::rebalance::{RebalanceContext, partition_names};
+use crate::consumer::poll::rebalance::{RebalanceContext, telemetry};
 use crate::consumer::retry_reader::reader;
 use crate::consumer::state::assignments::Assigned;
 use crate::consumer::state::offset_tracker::Epoch;
@@ -61,10 +61,7 @@ impl RebalanceContext {
         let is_closing = self.closing.load(Ordering::Relaxed);
         if lost && !is_closing && self.shared.end.has_begun() {
             self.lost_at_end.store(true, Ordering::Relaxed);
-            tracing::warn!(
-                group = self.shared.group,
-                "the group took the partitions away before the stop committed all settled offsets; some records will be redelivered"
-            );
+            telemetry::lost_before_last_commit(&self.shared.group);
         }
         if lost || is_closing {
             self.fence(&epochs);
@@ -73,12 +70,7 @@ impl RebalanceContext {
             let drained = self.fence(&epochs).wait(within);
             let committed = self.commit_before_revoke(&epochs, began + within);
             if !drained || !committed {
-                tracing::warn!(
-                    group = self.shared.group,
-                    drained,
-                    committed,
-                    "revoke timed out: some records will be redelivered"
-                );
+                telemetry::revoke_timed_out(&self.shared.group, drained, committed);
             }
         }
         // The committing thread may have ended if only the client is left to be closed.
@@ -103,13 +95,7 @@ impl RebalanceContext {
                 assigned.partition.partition,
             );
         }
-        tracing::info!(
-            group = self.shared.group,
-            partitions = %partition_names(list),
-            lost,
-            took_ms = began.elapsed().as_millis() as u64,
-            "partitions revoked"
-        );
+        telemetry::partitions_revoked(&self.shared.group, list, lost, began.elapsed());
     }
 
     /// [`RebalanceContext::commit`] before a revoke. A refused commit is tried again until
