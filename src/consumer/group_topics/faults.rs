@@ -186,7 +186,7 @@ mod tests {
     use crate::consumer::group_topics::spec::tests::{settings, source};
 
     #[test]
-    fn a_topic_that_is_made_so_has_no_fault() {
+    fn a_topic_created_from_its_spec_has_no_fault() {
         let source = source(&[
             ("max.message.bytes", "1048588"),
             ("min.insync.replicas", "2"),

@@ -4,9 +4,9 @@
 //! Existence is looked up by name. A topic that this member has no permission to see may exist, and
 //! is never taken for a missing one. The content of the topics is not read here.
 //!
-//! - [`spec`]: how they must be configured
-//! - [`faults`]: what an actual topic has against that
-//! - [`plan`]: how they differ from that, and their repair
+//! - [`spec`]: their required configuration
+//! - [`faults`]: the faults in the settings of an actual topic
+//! - [`plan`]: how actual topics differ from the required ones, and their repair
 //! - [`periodic_check`]: the check at an interval while a member runs
 
 mod faults;
@@ -26,8 +26,8 @@ use crate::kafka::admin::Admin;
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 use std::time::{Duration, Instant};
 
-/// How long a source topic may be missing at the start. Brokers learn of a created topic one by one,
-/// some of them only after the creation was acknowledged. Publishers wait as long
+/// How long a source topic may be missing at the start. Brokers learn of a created topic one by
+/// one, some of them only after the creation was acknowledged. Publishers wait as long
 /// (`topic.metadata.propagation.max.ms`).
 const PROPAGATION: Duration = Duration::from_secs(5);
 

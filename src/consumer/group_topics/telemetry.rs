@@ -3,8 +3,8 @@
 use crate::consumer::group_topics::plan::{GroupTopic, GroupTopicState, repair_command};
 use crate::kafka::KafkaError;
 
-/// A topic was compared with its required configuration: its faults, or that its settings are hidden
-/// from this member.
+/// A topic was compared with its required configuration. Logs its faults, or that its settings are
+/// hidden from this member.
 pub(super) fn topic_checked(group: &str, topic: &GroupTopic) {
     for fault in &topic.faults {
         tracing::warn!(

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How long a run of a number of records waits for further records if a partition cannot be read.
+/// How long a bounded run without further records waits before it returns the error of a batch that
+/// cannot be read.
 ///
-/// The bound may be reached by records of other partitions, so that the error is not returned at
-/// once.
+/// Records of other partitions may still reach the bound.
 const UNREADABLE_GRACE: Duration = Duration::from_secs(10);
 /// How long end offsets may be unknown before a run to the end fails.
 const END_OFFSETS_UNKNOWN_MAX: Duration = Duration::from_secs(60);
@@ -29,8 +29,8 @@ impl PollThread {
     /// Whether the run is done. An unreadable batch ends it with an error, after everything else is
     /// done.
     ///
-    /// Between a revoke and the next assignment the member has no partition, and all partitions of
-    /// none are at their end: the flag `awaited` keeps a run from ending there.
+    /// Between a revoke and the next assignment the member has no partition, so that none is short
+    /// of its end: the flag `awaited` keeps the run from ending then.
     pub(super) fn bound_reached(&mut self) -> Result<bool, ConsumerError> {
         let bound = self.shared.settings.stop_when;
         if bound == StopWhen::Endless {
@@ -38,8 +38,7 @@ impl PollThread {
         }
         let joined = {
             let mut assignments = self.client.consumer.context().assignments();
-            // Between a revoke and the next assignment, an empty assignment does not mean that the
-            // ends are reached.
+            // See above: another assignment follows.
             let is_between = assignments.awaited && assignments.all().next().is_none();
             assignments.joined && !is_between
         };
@@ -69,7 +68,7 @@ impl PollThread {
     /// A run of a number of records counts them only once.
     pub(super) fn net_received(&self) -> u64 {
         let abandoned = self.shared.counters.abandoned.load(Ordering::Relaxed);
-        self.bounded_received.saturating_sub(abandoned)
+        self.received.saturating_sub(abandoned)
     }
 
     /// Whether every assigned partition is settled up to its end at the assignment.
@@ -94,7 +93,7 @@ impl PollThread {
             .into_iter()
             .map(|position| (position.epoch, position.watermark))
             .collect();
-        let begun_ms = *self.bounded_since_ms.get_or_insert_with(steady_ms);
+        let first_assigned_ms = *self.first_assigned_ms.get_or_insert_with(steady_ms);
         let mut assignments = self.client.consumer.context().assignments();
         let closed = assignments.all().find_map(|assigned| {
             let retry = assigned.partition.retry.as_ref()?;
@@ -115,7 +114,7 @@ impl PollThread {
         self.retry_unknown_since = None;
         Ok(assignments.all().all(|assigned| {
             let retry = assigned.partition.retry.as_ref();
-            if retry.is_some_and(|retry| !retry.is_done_with(begun_ms)) {
+            if retry.is_some_and(|retry| !retry.is_done_with(first_assigned_ms)) {
                 return false;
             }
             let watermark = settled
@@ -135,7 +134,7 @@ impl PollThread {
     /// each wait behind the partition's fetches.
     ///
     /// The end is the one at the assignment: records that are written during the run do not extend
-    /// it. A partition whose committed offset is its end needs nothing, which `i64::MIN` expresses.
+    /// it. A partition whose committed offset is its end is done: its end is set to `i64::MIN`.
     fn look_up_ends(&self) -> Result<(), ConsumerError> {
         let mut unknown = TopicPartitionList::new();
         for assigned in self.client.consumer.context().assignments().all() {
@@ -166,8 +165,8 @@ impl PollThread {
             let end = element.offset().to_raw().unwrap_or(0).max(0);
             // A committed offset above the end means a log reset: the partition is read from its
             // beginning.
-            let is_there = assigned.committed.unwrap_or(0) == end;
-            assigned.end = Some(if is_there { i64::MIN } else { end });
+            let is_at_end = assigned.committed.unwrap_or(0) == end;
+            assigned.end = Some(if is_at_end { i64::MIN } else { end });
         }
         Ok(())
     }

@@ -18,12 +18,12 @@ use std::sync::{Arc, mpsc};
 /// The name of the committing thread.
 const COMMIT_THREAD: &str = "evenkeel-commit";
 
-/// The client, its queue and the committing thread. The drop leaves the group and closes the
-/// client, also when the poll thread panics. Otherwise the committing thread would keep a member in
-/// the group that reads nothing.
+/// The client, its queues and the committing thread. Its drop leaves the group and closes the
+/// client, also after a panic of the poll thread: otherwise the committing thread would keep a
+/// member in the group that reads nothing.
 ///
-/// The order of a drop: the committing thread ends, then revokes only fence, then the queues go,
-/// and the client is closed last.
+/// The drop ends the committing thread first. From then on a revoke only fences. The queues are
+/// dropped next, and the client is closed last.
 pub(super) struct MemberClient {
     shared: Arc<Shared>,
     requests: mpsc::Sender<CommitRequest>,

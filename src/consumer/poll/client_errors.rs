@@ -17,7 +17,7 @@ const OUT_OF_RANGE: &str =
 
 impl PollThread {
     /// Handles an error of the client itself. Before the group was joined, a refusal ends the run:
-    /// it is most likely a wrong credential or ACL. After that it may pass, and the member waits.
+    /// it is most likely a wrong credential or ACL. Afterwards it may pass, and the member waits.
     ///
     /// | error | before the group was joined | afterwards |
     /// |---|---|---|
@@ -82,8 +82,9 @@ impl PollThread {
         )
     }
 
-    /// Handles an error that the client returned for a partition. Only errors that no wait mends
-    /// end a bounded run; an endless one is not ready and continues with its other partitions.
+    /// Handles an error that the client returned for a partition. A bounded run ends on errors that
+    /// do not pass by themselves. An endless one becomes not ready and continues with its other
+    /// partitions.
     ///
     /// | error | reaction |
     /// |---|---|
@@ -143,7 +144,7 @@ impl PollThread {
             .schedule(&self.client.consumer, topic, partition, offset);
     }
 
-    /// Fails a bounded run whose partition cannot be read until an operator mends it.
+    /// Fails a bounded run whose partition cannot be read until an operator acts.
     fn fail_bounded_run(
         &self,
         topic: &str,
@@ -163,7 +164,7 @@ impl PollThread {
     }
 }
 
-/// Whether the error is a refusal, which waiting does not mend before the group is joined.
+/// Whether the brokers refused a request for its credentials or for lack of a permission.
 fn is_refusal(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,

@@ -18,9 +18,9 @@
 //! # Steps, one per turn of the poll thread
 //!
 //! 1. Forget: nothing more is committed under the old epoch.
-//! 2. Hold: the partition is paused, its running handlers are drained.
-//! 3. Set back: the new position is committed, below the old one if need be.
-//! 4. Release: the partition is read from there under a new epoch.
+//! 2. Pause: the partition is paused, its running handlers are drained.
+//! 3. Reset: the new position is committed, even below the old one.
+//! 4. Resume: the partition is read from there under a new epoch.
 //!
 //! A step that fails is repeated. Other partitions continue meanwhile.
 //!
@@ -193,7 +193,7 @@ impl RebalanceContext {
         has_any
     }
 
-    /// Whether resets that failed are due again. If so, the next time is set.
+    /// Whether failed resets are due to be tried again. If so, the time of the next try is set.
     fn is_reset_due(&self) -> bool {
         let mut assignments = self.assignments();
         let now = Instant::now();
@@ -205,8 +205,8 @@ impl RebalanceContext {
     }
 
     /// Commits where partitions with a log reset continue. Returns the partitions that may be
-    /// resumed now. The others must be tried again one by one, because a recreated topic may have
-    /// fewer partitions.
+    /// resumed now. The others are tried again later. A recreated topic may have fewer partitions,
+    /// so that each is looked up on its own.
     ///
     /// The lookups are done here, on the poll thread, with deadlines. A broker that does not answer
     /// ends the round after one deadline, so that other partitions wait at most that long.

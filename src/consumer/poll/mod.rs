@@ -20,7 +20,7 @@
 //! - `client`: the client, its queues and its committing thread
 //! - `rebalance/`: what an assignment and a revoke do; members without partitions
 //! - `intake/`: messages become bursts for workers; gated partitions, transaction markers
-//! - `pause`: stop and restart a partition that stays assigned, the tool of the next two
+//! - `pause`: pause and resume of partitions that stay assigned; used by the next two
 //! - `operator/`: commands from the control topic
 //! - `log_reset`: truncated and recreated logs
 //! - `read_errors/`: partitions and batches that cannot be read
@@ -71,19 +71,17 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-/// How often the client's events are served. It bounds how long a rebalance waits.
-///
-/// A rebalance of the group waits for its slowest member.
+/// How often the client's events are served. The group's rebalances wait this long for this member
+/// at most.
 const EVENTS_INTERVAL: Duration = Duration::from_millis(20);
 /// The same while no record arrives: wake-ups are the only cost of an idle consumer.
 const EVENTS_INTERVAL_IDLE: Duration = Duration::from_millis(100);
-/// How long no record has arrived until the consumer counts as idle.
+/// After this time without a record the consumer counts as idle.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
-/// How much longer than the drain of a revoke the loop may block: time for the commit and the
-/// lookup of committed offsets.
+/// How much longer than the revoke timeout a turn may last before `/livez` fails.
 ///
-/// The lookups of an assignment, with their retries, and a reserve: slow brokers must not cause a
-/// restart of the process.
+/// It covers the last commit, the lookups of an assignment with their retries, and a reserve: slow
+/// brokers must not cause a restart of the process.
 const HEARTBEAT_RESERVE: Duration = Duration::from_secs(50);
 
 /// How the run ended on the poll thread.
@@ -130,10 +128,11 @@ pub(crate) struct PollThread {
     seek_retries: SeekRetries,
     /// Whether records were requested from the client since events were served last.
     has_taken: bool,
-    bounded_received: u64,
-    /// When a run to the end received its first assignment. It includes the parked records due by
-    /// then.
-    bounded_since_ms: Option<i64>,
+    /// Records received in this run.
+    received: u64,
+    /// When a run to the end had its first assignment. Parked records that were due by then belong
+    /// to the run.
+    first_assigned_ms: Option<i64>,
     /// Since when the parked records of a retry partition are unknown.
     retry_unknown_since: Option<Instant>,
     /// Since when the lookup of end offsets has been failing.
@@ -155,19 +154,19 @@ pub(crate) fn run(
     report_end: oneshot::Sender<Result<RunEnd, ConsumerError>>,
 ) {
     // A panic ends the run as well.
-    let _ends = EndRunOnDrop(Arc::clone(&shared));
-    let begun = set_up(Arc::clone(&shared), config, kafka, commands, runtime, stop);
-    let (mut thread, retry_threads) = match begun {
-        Ok(begun) => begun,
+    let _end_on_drop = EndRunOnDrop(Arc::clone(&shared));
+    let set_up = set_up(Arc::clone(&shared), config, kafka, commands, runtime, stop);
+    let (mut thread, retry_threads) = match set_up {
+        Ok(parts) => parts,
         Err(error) => {
             // The receiver may have been dropped, here and below.
             let _ = report_end.send(Err(error));
             return;
         }
     };
-    let ran = thread.subscribe_and_poll();
-    let clean = thread.shut_down(ran.as_ref().err(), retry_threads);
-    let _ = report_end.send(ran.map(|stopped| RunEnd { stopped, clean }));
+    let result = thread.subscribe_and_poll();
+    let clean = thread.shut_down(result.as_ref().err(), retry_threads);
+    let _ = report_end.send(result.map(|stopped| RunEnd { stopped, clean }));
     shared.end.begin();
     drop(thread);
     shared.breakers.end();
@@ -182,8 +181,8 @@ impl Drop for EndRunOnDrop {
     }
 }
 
-/// Creates the client and the threads and state that belong to it. If one of them fails, those
-/// before it end with their senders.
+/// Creates the client, its threads and the state of this thread. If one of them cannot be created,
+/// those created before it end when their senders are dropped.
 fn set_up(
     shared: Arc<Shared>,
     config: &ClientConfig,
@@ -196,9 +195,9 @@ fn set_up(
     let (retry_reader, dispatcher) =
         RetryReader::new(Arc::clone(&shared), kafka, runtime, requests)?;
     let client = MemberClient::new(&shared, config, kafka, reader_requests.clone())?;
-    let (runs, ended) = mpsc::channel();
-    spawn_retry_thread(&shared, "evenkeel-parked", &runs, || retry_reader.run())?;
-    spawn_retry_thread(&shared, "evenkeel-due", &runs, || dispatcher.run())?;
+    let (alive, ended) = mpsc::channel();
+    spawn_retry_thread(&shared, "evenkeel-parked", &alive, || retry_reader.run())?;
+    spawn_retry_thread(&shared, "evenkeel-due", &alive, || dispatcher.run())?;
     let retry_threads = RetryThreads {
         requests: reader_requests,
         ended,
@@ -221,8 +220,8 @@ fn set_up(
         has_gated: false,
         is_resetting: false,
         seek_retries: SeekRetries::default(),
-        bounded_received: 0,
-        bounded_since_ms: None,
+        received: 0,
+        first_assigned_ms: None,
         retry_unknown_since: None,
         has_taken: true,
         ends_unknown_since: None,
@@ -237,19 +236,19 @@ struct RetryThreads {
     ended: mpsc::Receiver<()>,
 }
 
-/// Starts a thread for parked records. It holds `runs` until it ends.
+/// Starts a thread for parked records. It holds `alive` until it ends.
 ///
 /// A panic in it, which is a bug of this library, ends the run: parked records would wait
 /// unnoticed.
 fn spawn_retry_thread(
     shared: &Arc<Shared>,
     name: &'static str,
-    runs: &mpsc::Sender<()>,
+    alive: &mpsc::Sender<()>,
     run: impl FnOnce() + Send + 'static,
 ) -> Result<(), ConsumerError> {
-    let (shared, runs) = (Arc::clone(shared), runs.clone());
+    let (shared, alive) = (Arc::clone(shared), alive.clone());
     let run = move || {
-        let _runs: mpsc::Sender<()> = runs;
+        let _alive: mpsc::Sender<()> = alive;
         if catch_unwind(AssertUnwindSafe(run)).is_err() {
             shared.abort("a thread for parked records panicked");
         }
@@ -298,10 +297,10 @@ impl PollThread {
     /// How long records are taken before events are served again. Longer while nothing arrives:
     /// each turn costs a wake-up.
     fn events_interval(&self) -> Duration {
-        let is_quiet = self
+        let is_idle = self
             .last_record_at
             .is_some_and(|at| at.elapsed() > IDLE_AFTER && self.shared.in_flight() == 0);
-        if is_quiet && self.shared.settings.stop_when == StopWhen::Endless {
+        if is_idle && self.shared.settings.stop_when == StopWhen::Endless {
             EVENTS_INTERVAL_IDLE
         } else {
             EVENTS_INTERVAL
@@ -368,7 +367,7 @@ impl PollThread {
         }
         if received > 0 {
             self.reconciler.count_taken(received);
-            self.bounded_received += received as u64;
+            self.received += received as u64;
             self.last_record_at = Some(self.events_served_at);
         }
         for batch in unreadable {
@@ -396,7 +395,7 @@ impl PollThread {
     ///
     /// The order within it is part of the contract. The heartbeat comes first, so that a long turn
     /// is noticed. Gates are opened before events, so that no record waits a turn longer than
-    /// necessary. The client's events, with the rebalances, come before everything that looks at
+    /// necessary. The client's events, with the rebalances, come before everything that reads the
     /// assignments. Commands and resets come after them, and see the partitions that are assigned
     /// now.
     fn serve_events(&mut self) -> Result<(), ConsumerError> {

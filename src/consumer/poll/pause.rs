@@ -8,20 +8,20 @@
 //! The committed offset, and not the client's position, decides where it resumes: records that were
 //! taken and released unsettled are below the client's position, and would be lost.
 //!
-//! The fence of an epoch cannot be lifted, so that a resume always starts a new epoch, even if the
-//! drain was still going on. A record that still runs then is delivered a second time beside its
-//! first attempt only if the drain reached its deadline: as after a revoke.
+//! A fence cannot be lifted, so that a resume always starts a new epoch. If the drain reached its
+//! deadline, a record that still runs is delivered a second time beside its first attempt, as after
+//! a revoke.
 //!
 //! # States
 //!
 //! ```text
-//!           hold                drained, or the timeout          release
+//!           pause               drained, or the timeout          resume
 //! reading ───────▶ Draining ─────────────────────────▶ Still ───────────────▶ reading, new epoch
 //! ```
 //!
-//! `held` of an assignment has the state. Whoever wants a partition held (an operator, a log reset,
-//! a retry topic that appeared) asks again on every turn; nobody owns a pause, so that two reasons
-//! for it need no counting.
+//! `held` of an assignment is the state. The reasons for a pause (an operator, a log reset, a retry
+//! topic that appeared) are evaluated anew on every turn. No reason owns a pause, so that two of
+//! them need no counting.
 //!
 //! # Example
 //!
@@ -54,8 +54,8 @@ pub(crate) const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 impl RebalanceContext {
     /// Pauses these partitions. It does not wait for running handlers.
     ///
-    /// Asking for a partition that is not assigned has no effect. Handlers that run keep their
-    /// time: the revoke timeout.
+    /// Running handlers have the revoke timeout to finish. A partition that is not assigned is
+    /// ignored.
     pub(crate) fn pause(&self, consumer: &BaseConsumer<Self>, places: &[TopicPartition]) {
         let until = Instant::now() + self.shared.settings.revoke_timeout;
         for (topic, partition) in places {
@@ -157,8 +157,8 @@ impl RebalanceContext {
     /// The committing thread looks the offsets up: this thread serves all partitions and does not
     /// wait for the answer.
     ///
-    /// It takes several turns: the first asks the committing thread, later ones look for its
-    /// answer. Partitions with a log reset are set back before.
+    /// It takes several turns: the first sends the query to the committing thread, later ones
+    /// receive the answer. The positions of partitions with a log reset are committed before.
     pub(crate) fn resume(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -304,8 +304,9 @@ impl RebalanceContext {
 
     /// Starts a new epoch of a partition.
     ///
-    /// The same client assignment gets new state: a partition object, its retry partition, tracks.
-    /// The knowledge of the log is taken from the commit, as at an assignment.
+    /// The partition stays assigned in the client and gets a new state: its partition object, its
+    /// retry partition, its tracks. What is known of its log is read from the commit, as at an
+    /// assignment.
     fn begin_epoch(
         &self,
         (topic, partition): &TopicPartition,

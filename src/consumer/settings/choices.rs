@@ -137,8 +137,9 @@ pub enum AfterDeadLetter {
 /// When a run ends by itself. Bounded runs serve backfills, cron jobs and CI.
 ///
 /// A bounded run drains and commits like a stop that was requested, and then returns
-/// [`Stopped::BoundReached`](crate::consumer::Stopped::BoundReached). A partition that cannot be read until
-/// an operator acts ends it with [`ConsumerError::Unreadable`](crate::consumer::ConsumerError::Unreadable).
+/// [`Stopped::BoundReached`](crate::consumer::Stopped::BoundReached). A partition that cannot be
+/// read until an operator acts ends it with
+/// [`ConsumerError::Unreadable`](crate::consumer::ConsumerError::Unreadable).
 ///
 /// ```
 /// use evenkeel::consumer::{ConsumerSettings, StopWhen};

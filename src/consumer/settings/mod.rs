@@ -1,8 +1,8 @@
 //! The settings of a consumer: fields with their defaults, and their validation.
 //!
-//! [`ConsumerSettings::validate`] refuses contradictions. [`ConsumerSettings::with_bounded_durations`] then cuts
-//! durations to values that can be added, so that no later sum is checked: both run once, in
-//! [`Consumer::new`](super::Consumer::new).
+//! [`ConsumerSettings::validate`] rejects contradictions.
+//! [`ConsumerSettings::with_bounded_durations`] then cuts durations to values that can be added, so
+//! that no later sum is checked: both run once, in [`Consumer::new`](super::Consumer::new).
 
 mod builders;
 mod choices;
@@ -16,7 +16,8 @@ pub use choices::{
 use crate::recovery::{BreakerPolicy, DeadLetterTopic, FloodGuardPolicy, RetryPolicy};
 use std::time::Duration;
 
-/// How a consumer behaves. [`ConsumerSettings::new`] sets every default; change the fields that differ.
+/// The settings of a consumer. [`ConsumerSettings::new`] sets every default; change the fields that
+/// differ.
 ///
 /// | setting | default | bounds |
 /// |---|---|---|
@@ -117,12 +118,14 @@ pub struct ConsumerSettings {
     /// bound, [`Consumer::run`](super::Consumer::run) returns the error. Later requests about the
     /// group's own topics have the same limit; after a failed one they are repeated.
     pub startup_timeout: Duration,
-    /// Bounds one attempt of a handler, including the layers around it. Default: none. At the bound the attempt ends with
-    /// [`Class::Timeout`](crate::handler::Class::Timeout) and is retried by [`retry`](Self::retry). Waiting for the inbox's
-    /// store, the commit and the acknowledgement of published events do not count: they have limits of their own. Without this
-    /// bound a handler that hangs holds its key, its place in [`concurrency`](Self::concurrency) and its partition's offset
-    /// until the process ends. Set it to several times what the slowest handler needs, and give the calls that handlers make
-    /// shorter timeouts, which name what did not answer.
+    /// Bounds one attempt of a handler and of the layers around it. Default: none. At the bound the
+    /// attempt ends with [`Class::Timeout`](crate::handler::Class::Timeout) and is retried by
+    /// [`retry`](Self::retry). Waiting for the inbox's store, the commit and the acknowledgement of
+    /// published events do not count: they have limits of their own. Without this bound a handler
+    /// that hangs holds its key, its place in [`concurrency`](Self::concurrency) and its
+    /// partition's offset until the process ends. Set it to several times what the slowest handler
+    /// needs, and give the calls that handlers make shorter timeouts, which name what did not
+    /// answer.
     pub handler_timeout: Option<Duration>,
     /// When a running handler is reported: the consumer becomes not ready and logs a warning that
     /// names the record. The handler is not ended; [`handler_timeout`](Self::handler_timeout) does
@@ -143,9 +146,9 @@ pub struct ConsumerSettings {
     pub instance_id: Option<String>,
     /// When the run ends by itself. Default: never. See [`StopWhen`] for what each bound waits for.
     pub stop_when: StopWhen,
-    /// How failed records are retried: in place, then parked in the retry topic, then not any more.
-    /// Default: 5 attempts in place, then after 10 s, 1 min and 10 min; see [`RetryPolicy`]. When
-    /// the policy is used up, the record is dead-lettered. Outages use up nothing; they are the
+    /// How failed records are retried: in place, then through the retry topic. Default: 5 attempts
+    /// in place, then after 10 s, 1 min and 10 min; see [`RetryPolicy`]. When the policy is used
+    /// up, the record is dead-lettered. Outages use up nothing; they are the
     /// [`breaker`](Self::breaker)'s.
     pub retry: RetryPolicy,
     /// How a key continues after one of its records was dead-lettered. Default: its later records
@@ -167,9 +170,9 @@ pub struct ConsumerSettings {
     /// source. While the topic cannot be written, the records that failed stay unsettled and their
     /// keys wait: nothing is lost, and the member is not ready.
     pub dead_letter_topic: DeadLetterTopic,
-    /// How long dead letters must be kept at least. Default: none, which means for ever. A dead-letter topic with a shorter
-    /// retention causes a warning in the log and beside `/readyz`. A topic bounded by size guarantees nothing: it is accepted
-    /// with [`Duration::ZERO`] only.
+    /// How long dead letters must be kept at least. Default: none, which means for ever. A
+    /// dead-letter topic with a shorter retention causes a warning in the log and beside `/readyz`.
+    /// A topic bounded by size guarantees nothing: it is accepted with [`Duration::ZERO`] only.
     pub dead_letters_kept_min: Option<Duration>,
     /// How often a running member compares the group's own topics with their required
     /// configuration, creates missing ones, and adds partitions where their source topics have

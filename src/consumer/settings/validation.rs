@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_reads_no_topic_that_it_has_for_itself() {
+    fn a_group_cannot_read_its_own_topics() {
         for own in [
             "retry.g.orders",
             "dlq.g.orders",
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn dead_letters_go_to_no_topic_that_brings_them_back() {
+    fn dead_letters_cannot_go_to_a_topic_that_redelivers_them() {
         let to = |name: &str| {
             let mut settings = of("g", &["shop.orders"]);
             settings.dead_letter_topic = DeadLetterTopic::One(name.to_owned());

@@ -1,19 +1,19 @@
 //! Gated partitions: their records wait until it is known which of their keys have parked records.
 //!
 //! A gated partition is forwarded to a queue of its own. Its messages are taken from there and
-//! kept, up to a limit of bytes for all of them. What exceeds the limit is dropped and fetched
-//! again: the partition is sought back to the first message that was dropped.
+//! buffered, up to a limit of bytes for all of them. Messages above the limit are dropped and
+//! fetched again: the partition is sought back to the first message that was dropped.
 //!
-//! Order: the kept messages of a partition are passed on first, then those that the client forwards
-//! to the open queue. The switch between the queues happens on this thread, after the gated queue
-//! was emptied.
+//! Order: the buffered messages of a partition are passed on first, then those that the client
+//! forwards to the open queue. The switch between the queues happens on this thread, after the
+//! gated queue was emptied.
 //!
 //! # Example
 //!
-//! A rebalance assigns a partition at offset 70. The client fetches at once, and 70 to 99 are kept;
-//! at 100 the limit of bytes is reached, and `fetch_again_from` is 100. The retry reader reaches
-//! the end of the retry partition, and the gate opens: the client is sought to 100 and forwards to
-//! the open queue, and 70 to 99 are passed on before anything from there.
+//! A rebalance assigns a partition at offset 70. The client fetches at once, and 70 to 99 are
+//! buffered; at 100 the limit of bytes is reached, and `fetch_again_from` is 100. The retry reader
+//! reaches the end of the retry partition, and the gate opens: the client is sought to 100 and
+//! forwards to the open queue, and 70 to 99 are passed on before anything from there.
 
 use crate::consumer::commit::TopicPartition;
 use crate::consumer::poll::rebalance::RebalanceContext;
@@ -27,7 +27,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes kept of all gated partitions together.
+/// Bytes buffered of all gated partitions together.
 const BUFFERED_BYTES_MAX: usize = 6 << 20;
 /// The approximate overhead of a message beside its key and value.
 const MESSAGE_BYTES: usize = 256;
@@ -43,10 +43,10 @@ pub(crate) struct GatedPartitions {
     /// The queue that gated partitions are forwarded to.
     queue: ForwardedQueue<RebalanceContext>,
     messages: Messages,
-    /// What was kept, by the epoch of the partition. An entry of a revoked or paused epoch is
+    /// The buffered messages, by the epoch of the partition. Those of a revoked or paused epoch are
     /// dropped.
     buffered: HashMap<Epoch, BufferedMessages>,
-    /// Whether messages of ungated partitions are kept.
+    /// Whether messages of ungated partitions are buffered.
     has_ungated: bool,
     /// When a seek may be tried again after a failure.
     seek_at: Option<Instant>,
@@ -57,7 +57,7 @@ pub(crate) struct GatedPartitions {
 pub(crate) struct GateCheck {
     has_opened: bool,
     has_closed: bool,
-    /// Whether a seek to messages that were not kept failed.
+    /// Whether a seek to messages that were not buffered failed.
     has_failed: bool,
 }
 
@@ -114,7 +114,7 @@ impl GatedPartitions {
         check.has_closed
     }
 
-    /// Whether messages are kept that may be passed on.
+    /// Whether messages of ungated partitions are buffered: they may be passed on.
     pub(crate) fn has_ungated(&self) -> bool {
         self.has_ungated
     }
@@ -165,10 +165,10 @@ impl GatedPartitions {
         self.messages = messages;
     }
 
-    /// Keeps a message, up to the limit of bytes. `bytes` is the sum of all kept messages.
+    /// Buffers a message, up to the limit of bytes. `bytes` is the sum of all buffered messages.
     ///
-    /// An error is kept like a message, in its place. A message that is not kept, and all later
-    /// ones of its partition, are fetched again.
+    /// An error is buffered like a message, in its place. A message that is not buffered, and all
+    /// later ones of its partition, are fetched again.
     fn buffer(&mut self, one: OneMessage, assignments: &mut Assignments, bytes: &mut usize) {
         let message = one.get();
         let number = message.partition();
@@ -205,8 +205,8 @@ impl GatedPartitions {
 }
 
 impl RebalanceContext {
-    /// Opens the gates of partitions whose parked set is complete. Messages that were not kept are
-    /// fetched again first, if `may_seek`.
+    /// Opens the gates of partitions whose parked set is complete. Messages that were not buffered
+    /// are fetched again first, if `may_seek`.
     fn open_gates(&self, consumer: &BaseConsumer<Self>, may_seek: bool) -> GateCheck {
         let mut check = GateCheck::default();
         let Some(targets) = self.targets() else {
@@ -257,7 +257,7 @@ impl RebalanceContext {
         check
     }
 
-    /// Seeks partitions to the first message that was not kept. Returns those that were sought.
+    /// Seeks partitions to the first message that was not buffered. Returns those that were sought.
     ///
     /// The seek also discards what the client fetched meanwhile, so that no message arrives twice.
     fn fetch_again(

@@ -43,7 +43,7 @@ pub(crate) struct Intake {
     /// The shares of the workers. Empty between two calls, with the capacity of the last burst.
     shares: Vec<Share>,
     partitioner: WorkerPartitioner,
-    /// Spreads records that are ordered with no other.
+    /// A counter that spreads records without an ordering key over the workers.
     round_robin: u64,
     /// The next offsets after records that earlier assignments had settled.
     advances: Vec<(Epoch, i64)>,
@@ -262,8 +262,8 @@ impl Intake {
 
     /// Adds the shares to the offset tracker, then sends them to the workers.
     ///
-    /// The order is the point of this function: tracker first, then the count of records in flight,
-    /// then the workers. A worker that is fast cannot settle a record that is not tracked.
+    /// The order matters: first the tracker, then the count of records in flight, then the workers.
+    /// A worker that is fast cannot settle a record that is not tracked.
     fn send_shares(&mut self) {
         let mut bursts = Vec::with_capacity(self.shares.len());
         let (mut records, mut bytes) = (0, 0);

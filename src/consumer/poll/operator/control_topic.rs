@@ -5,7 +5,7 @@
 //! short. The poll thread takes entries without waiting for any.
 //!
 //! A member that cannot know the pauses handles nothing. A member whose group has no control topic
-//! handles everything, and looks for the topic: somebody may create it for the first command.
+//! handles everything, and looks the topic up at an interval: the first command may create it.
 //!
 //! | control topic | at the start | while running |
 //! |---|---|---|
@@ -206,7 +206,7 @@ fn open(kafka: &KafkaConfig, topic: &str, within: Duration) -> Result<Reader, Ka
     }
 }
 
-/// Applies an entry. Returns a command that is to be carried out once.
+/// Applies an entry. Returns a command that is executed once.
 ///
 /// An entry that cannot be read is logged and skipped: it must not stop the group.
 fn apply(state: &mut ControlState, record: &LogRecord, is_live: bool) -> Option<Command> {
@@ -235,7 +235,7 @@ pub(crate) struct ControlTopicReader {
 }
 
 impl ControlTopicReader {
-    /// Follows the topic, or looks for it.
+    /// Reads from `reader`, or looks the topic up until it exists.
     fn new(reader: Option<Reader>, kafka: &KafkaConfig, settings: &ConsumerSettings) -> Self {
         let mut commands = Self {
             opening: None,
@@ -286,8 +286,8 @@ impl ControlTopicReader {
         });
     }
 
-    /// Applies the entries that have arrived, without blocking. Returns the commands to be carried
-    /// out once, and whether any entry arrived.
+    /// Applies the entries that have arrived, without blocking. Returns the commands that are
+    /// executed once, and whether any entry arrived.
     ///
     /// At most 256 entries per turn; the rest waits for the next one.
     pub(crate) fn take_entries(&mut self, shared: &Shared) -> (Vec<Command>, bool) {

@@ -96,7 +96,7 @@ impl MemberAnnouncement {
         }
     }
 
-    /// The group has assigned an id, the first or another one.
+    /// Takes over an id that the group has assigned.
     fn set_id(&mut self, id: String) {
         let shared = &self.shared;
         let instance_id = shared.settings.instance_id.as_deref();

@@ -1,5 +1,4 @@
-//! The commands of operators: they arrive through the group's control topic and are carried out
-//! here.
+//! Executes the commands of operators, which arrive through the group's control topic.
 //!
 //! - `control_topic`: reads the topic
 //! - `reconcile`: compares the desired state with the actual one, once per turn, and acknowledges
@@ -12,7 +11,7 @@
 //!
 //! Lasting commands and skips are desired state: a member applies what is in force whenever its
 //! assignment or the topic changes, and need not run when the command is given. The others are
-//! carried out once, by the members that run.
+//! executed once, by the members that run.
 
 mod acknowledgements;
 pub(crate) mod control_topic;

@@ -37,13 +37,13 @@ const RESUME_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Applies operators' commands to this member. Used by the poll thread.
 ///
-/// Between two turns it remembers what it compared last (`compared`), what is unfinished
+/// Between two turns it holds what it compared last (`compared`), what is unfinished
 /// (`has_changes`, `is_draining`), and the requests that wait for a record.
 pub(crate) struct Reconciler {
     shared: Arc<Shared>,
     /// None if the control topic cannot be used.
     commands: Option<ControlTopicReader>,
-    /// The zero of the pace's clock.
+    /// The start of the rate limit's clock.
     clock_start: Instant,
     /// The rate limit in force.
     pace: Option<Pace>,
@@ -64,7 +64,7 @@ pub(crate) struct Reconciler {
 }
 
 impl Reconciler {
-    /// Nothing is compared yet: the first turn does.
+    /// The first turn compares.
     pub(crate) fn new(
         shared: Arc<Shared>,
         commands: Option<ControlTopicReader>,
@@ -90,8 +90,8 @@ impl Reconciler {
         }
     }
 
-    /// Whether records are withheld by an operator's command, so that a pause in records does not
-    /// count as idle.
+    /// Whether records are withheld by an operator's command, so that the time does not count as
+    /// idle.
     pub(crate) fn withholds_records(&self) -> bool {
         self.paused_partitions > 0 || self.is_throttled
     }

@@ -3,8 +3,7 @@
 //!
 //! A request lasts until its record is settled by whatever means. It is kept through pauses and
 //! rebalances by the control topic: a member that takes the partition over finds it there. The
-//! offset alone does not identify a record: the id of the topic at the time of the request does the
-//! rest.
+//! offset alone does not identify a record, so that a request has the id of its topic as well.
 //!
 //! | state of the record | acknowledgement | what happens |
 //! |---|---|---|
@@ -70,7 +69,7 @@ impl SkipRequests {
 
     /// Checks the open requests, and acknowledges those whose record is settled.
     ///
-    /// Costs a look at the offset tracker per turn while a request is open.
+    /// While a request is open, each turn reads the offset tracker.
     pub(crate) fn advance(&mut self, shared: &Shared, member: &RebalanceContext) {
         if self.0.is_empty() {
             return;
@@ -113,7 +112,7 @@ impl SkipRequests {
 impl OpenRequest {
     /// Keeps the request open.
     ///
-    /// The mark is what a worker finds before an attempt. Setting it again has no effect.
+    /// Workers check for the mark before each attempt. Setting it again has no effect.
     fn keep_open(&mut self, control: &Control, is_paused: bool) {
         let record = &self.skip.record;
         match is_paused {
@@ -135,8 +134,8 @@ impl OpenRequest {
 
 /// Whether nothing is left to be done for the record.
 ///
-/// By one of three signs: below the committed offset, settled by an earlier assignment, or received
-/// and no longer unsettled.
+/// It is below the committed offset, or an earlier assignment settled it, or it was received and is
+/// no longer unsettled.
 fn is_settled(
     assigned: &Assigned,
     progress: Option<&PartitionProgress>,

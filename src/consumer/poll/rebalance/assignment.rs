@@ -18,15 +18,15 @@ use std::time::{Duration, Instant};
 /// moves. After that, records settled above them are redelivered.
 ///
 /// A coordinator that moves to another broker loads its offsets first, which takes seconds in large
-/// clusters. Without the metadata, records would be repeated that a little patience saves.
+/// clusters. Without the commits' metadata, settled records are handled again.
 const COMMITTED_OFFSETS_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long to wait between two lookups.
 const COMMITTED_OFFSETS_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 impl RebalanceContext {
-    /// Takes over partitions: gated, from the committed offset, under new epochs. Blocks for the
-    /// lookup of committed offsets. If that fails, the client looks them up itself, and only the
-    /// knowledge of records settled above them is missing.
+    /// Takes over partitions: gated, under new epochs, from their committed offsets. Blocks for the
+    /// lookup of these offsets. If it fails, the client looks them up itself, and records settled
+    /// above them are handled again.
     pub(super) fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let shared = &self.shared;
         let targets = self.targets();
@@ -36,7 +36,7 @@ impl RebalanceContext {
         for element in list.elements() {
             let (topic, partition) = (element.topic(), element.partition());
             let retry = self.retry_partition(&mut assignments, topic);
-            // Its waiting keys must be known before its first record is handled.
+            // Gated: its waiting keys must be known before its first record is handled.
             if let Some(targets) = targets
                 && let Err(error) = forward(consumer, topic, partition, targets.gated)
             {

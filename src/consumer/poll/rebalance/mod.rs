@@ -5,9 +5,9 @@
 //! are drained up to a deadline, settled offsets are committed, and only then is the partition
 //! released.
 //!
-//! The same for both protocols: cooperative (KIP-429) and broker-assigned (KIP-848) rebalances
-//! revoke only the partitions that move, eager ones all. A *lost* assignment (the session expired,
-//! a fenced member) is revoked without a drain and a commit: another member may already own the
+//! Cooperative (KIP-429) and broker-assigned (KIP-848) rebalances revoke only the partitions that
+//! move; eager ones revoke all. The steps are the same. A *lost* assignment (the session expired, a
+//! fenced member) is revoked without a drain and a commit: another member may already own the
 //! partitions.
 //!
 //! - `assignment`: what an assignment does
@@ -191,7 +191,7 @@ impl RebalanceContext {
 }
 
 impl ClientContext for RebalanceContext {
-    /// Forwards the client's log, and remembers what it says about the last failed connection.
+    /// Forwards the client's log, and records the cause of the last failed connection from it.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log::forward(level, facility, message);
         self.last_fault.note_line(level, facility, message);

@@ -1,16 +1,18 @@
-//! What a revoke does: fences the partitions, drains running handlers, commits, and ends the epochs.
+//! What a revoke does: it fences the partitions, drains running handlers, commits and ends the
+//! epochs.
 //!
 //! # A revoke in time
 //!
 //! With `r` for
 //! [`ConsumerSettings::revoke_timeout`](crate::consumer::ConsumerSettings::revoke_timeout):
 //!
-//! 1. 0: the partitions are removed from the assignments and fenced. Waiting records are dropped by
-//!    their workers, and retries end.
-//! 2. up to `r`: running handlers finish. Other partitions' handlers run on; no record is taken.
-//! 3. up to `r`: the settled offsets are committed, again and again while the coordinator refuses.
+//! 1. At 0: the partitions are removed from the assignments and fenced. Waiting records are dropped
+//!    by their workers, and retries end.
+//! 2. Until `r`: running handlers finish. Other partitions' handlers run on; no record is taken.
+//! 3. Until `r`: the settled offsets are committed; a commit that the coordinator refuses is
+//!    repeated.
 //! 4. The epochs end: in the committing thread, the retry reader and the offset tracker.
-//! 5. The client is told to give the partitions up, after this callback has returned.
+//! 5. The client gives the partitions up after this callback has returned.
 //!
 //! Results of handlers that are still running then belong to no epoch and are ignored.
 

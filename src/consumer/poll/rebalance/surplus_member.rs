@@ -1,11 +1,11 @@
 //! Detects a member to which the brokers assign nothing (KIP-848).
 //!
-//! With the classic protocols every member receives an assignment, if only an empty one, and is
-//! ready from then on. With KIP-848 a member with nothing to do receives none: it would be joining
-//! for ever, and a rolling update would wait for it. So a member that the client knows to be one,
-//! and that has received nothing for some seconds, counts as joined.
+//! With the classic protocols every member receives an assignment, possibly an empty one, and is
+//! ready from then on. With KIP-848 a member with nothing to do receives none: it would never
+//! become ready, and a rolling update would wait for it. So a client that is a member of the group,
+//! and has received no assignment for 3 s, counts as joined.
 //!
-//! It stays ready when it has joined, whatever it is assigned later; a lost assignment resets that.
+//! Once it has joined it stays ready, whatever it is assigned later, until an assignment is lost.
 
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::settings::Assignment;
