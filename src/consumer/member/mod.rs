@@ -270,13 +270,13 @@ where
             readiness::COMPONENT,
             &self.settings.group,
         );
-        let ran = self.run_when_instance_is_free(&health, stop).await;
-        let failure = ran.as_ref().err().map(|error| match error {
+        let result = self.run_when_instance_is_free(&health, stop).await;
+        let failure = result.as_ref().err().map(|error| match error {
             ConsumerError::Thread { source, .. } => format!("{error}: {source}"),
             error => error.to_string(),
         });
         health.end(failure.as_deref());
-        ran
+        result
     }
 
     /// Runs, and retries while another member has the instance id. Brokers that assign (KIP-848)
@@ -288,7 +288,7 @@ where
     ) -> Result<RunReport, ConsumerError> {
         let mut is_logged = false;
         loop {
-            let next = Self {
+            let attempt = Self {
                 kafka: self.kafka.clone(),
                 settings: self.settings.clone(),
                 handler: self.handler.clone(),
@@ -297,9 +297,9 @@ where
                 classifier: self.classifier.clone(),
             };
             let (group, instance) = (&self.settings.group, &self.settings.instance_id);
-            match next.run_once(health.clone(), stop.clone()).await {
+            match attempt.run_once(health.clone(), stop.clone()).await {
                 Err(ConsumerError::InstanceInUse) => {}
-                ran => return ran,
+                result => return result,
             }
             let instance = instance.as_deref().unwrap_or_default();
             let reason = format!(
@@ -360,11 +360,11 @@ where
             control,
         ));
         let workers = spawn_workers(&shared, &handler);
-        let cleaning = retention::spawn(&shared, self.kafka.clone(), admin.clone());
-        let watching = periodic_check::spawn(&shared, admin);
+        let retention_task = retention::spawn(&shared, self.kafka.clone(), admin.clone());
+        let topics_check = periodic_check::spawn(&shared, admin);
         let (polling, stop_polling) = spawn_poll_thread(&shared, config, self.kafka, commands)?;
         let ended = wait_for_end(&shared, polling, stop_polling, stop).await;
-        drop((cleaning, watching));
+        drop((retention_task, topics_check));
         finish_workers(&shared, workers).await;
         shared.control.close();
         let last_writes = left_until(shared.end.begin().whole).max(LAST_WRITES_MIN);

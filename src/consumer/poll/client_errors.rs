@@ -46,7 +46,7 @@ impl PollThread {
             }
             .into()),
             Some(RDKafkaErrorCode::AllBrokersDown) => {
-                self.shared.readiness.complain(&self.no_broker());
+                self.shared.readiness.complain(&self.no_broker_reason());
                 Ok(())
             }
             Some(code @ RDKafkaErrorCode::GroupAuthorizationFailed) => {
@@ -71,7 +71,7 @@ impl PollThread {
 
     /// The complaint that no broker can be reached, with the cause and the advice if they are
     /// known.
-    pub(super) fn no_broker(&self) -> String {
+    pub(super) fn no_broker_reason(&self) -> String {
         let fault = self.client.consumer.context().last_fault.get();
         fault.map_or_else(
             || NO_BROKER.to_owned(),

@@ -431,7 +431,7 @@ impl PollThread {
             self.last_record_at = Some(Instant::now());
         }
         if self.client.watched.is_cut_off() {
-            self.shared.readiness.complain(&self.no_broker());
+            self.shared.readiness.complain(&self.no_broker_reason());
         }
         let consumer = &self.client.consumer;
         self.is_resetting = consumer.context().advance_log_resets(consumer);

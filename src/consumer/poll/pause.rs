@@ -164,12 +164,12 @@ impl RebalanceContext {
         consumer: &BaseConsumer<Self>,
         places: &[TopicPartition],
     ) -> Vec<TopicPartition> {
-        let is_still = |place: &&TopicPartition| {
+        let is_drained = |place: &&TopicPartition| {
             let mut assignments = self.assignments();
             let assigned = assignments.get(&place.0, place.1);
             assigned.is_some_and(|assigned| matches!(assigned.held, Some(PauseState::Still { .. })))
         };
-        let mut places: Vec<TopicPartition> = places.iter().filter(is_still).cloned().collect();
+        let mut places: Vec<TopicPartition> = places.iter().filter(is_drained).cloned().collect();
         places.sort();
         if places.is_empty() {
             return places;

@@ -41,7 +41,7 @@ pub(crate) struct Intake {
     limit: InFlightLimit,
     messages: Messages,
     /// The shares of the workers. Empty between two calls, with the capacity of the last burst.
-    shares: Vec<Share>,
+    shares: Vec<WorkerShare>,
     partitioner: WorkerPartitioner,
     /// A counter that spreads records without an ordering key over the workers.
     round_robin: u64,
@@ -54,7 +54,7 @@ pub(crate) struct Intake {
 
 /// The share of one worker in a burst.
 #[derive(Default)]
-struct Share {
+struct WorkerShare {
     /// The bytes of its records.
     records: RecordBatchBuilder,
     /// Their offsets. None while the share is empty.
@@ -72,7 +72,11 @@ impl Intake {
             shared.settings.in_flight_records_max(),
             shared.settings.in_flight_bytes_max,
         );
-        let shares = shared.workers.iter().map(|_| Share::default()).collect();
+        let shares = shared
+            .workers
+            .iter()
+            .map(|_| WorkerShare::default())
+            .collect();
         Self {
             limit,
             shares,
@@ -200,7 +204,7 @@ impl Intake {
         assigned: &mut Assigned,
     ) -> usize {
         let seed = self.partitioner.seed(&assigned.partition.topic);
-        let (mut handed, mut skipped, mut last) = (0, false, None);
+        let (mut distributed, mut skipped, mut last) = (0, false, None);
         for message in messages {
             let offset = message.offset();
             match (assigned.next, assigned.committed) {
@@ -245,7 +249,7 @@ impl Intake {
                 &message,
                 self.shared.settings.headers,
             );
-            handed += 1;
+            distributed += 1;
         }
         if skipped {
             self.advances
@@ -256,8 +260,8 @@ impl Intake {
         self.leader_epochs
             .push((assigned.partition.epoch, leader_epoch));
         assigned.has_erred &= last.is_none();
-        assigned.received.increment(handed as u64);
-        handed
+        assigned.received.increment(distributed as u64);
+        distributed
     }
 
     /// Adds the shares to the offset tracker, then sends them to the workers.
@@ -361,7 +365,7 @@ fn report_deleted(
     }
 }
 
-impl Share {
+impl WorkerShare {
     /// Appends a message. The first of a run adds its source, epoch and partition.
     fn push(
         &mut self,

@@ -133,13 +133,13 @@ impl SilentPartitions {
             return;
         }
         let (answer, answered) = channel();
-        let (kafka, asked) = (self.kafka.clone(), batch.clone());
-        let ask = move || {
+        let (kafka, suspected) = (self.kafka.clone(), batch.clone());
+        let confirm = move || {
             // The run may have ended meanwhile.
-            let _ = answer.send(silent_extent(&kafka, &asked, CONFIRM_TIMEOUT));
+            let _ = answer.send(silent_extent(&kafka, &suspected, CONFIRM_TIMEOUT));
         };
         let thread = std::thread::Builder::new().name("evenkeel-extent".to_owned());
-        match thread.spawn(ask) {
+        match thread.spawn(confirm) {
             Ok(_) => self.suspects.push(Suspect {
                 epoch,
                 batch,

@@ -159,12 +159,12 @@ impl UnreadableBatches {
     fn look_up_extent(&self, batch: &UnreadableBatch) -> Extent {
         let (answer, answered) = channel();
         let (kafka, batch) = (self.kafka.clone(), batch.clone());
-        let ask = move || {
+        let look_up = move || {
             // The run may have ended meanwhile.
             let _ = answer.send(batch.extent(&kafka, EXTENT_TIMEOUT));
         };
         let thread = std::thread::Builder::new().name("evenkeel-extent".to_owned());
-        match thread.spawn(ask) {
+        match thread.spawn(look_up) {
             Ok(_) => Extent::Pending(answered),
             Err(error) => {
                 telemetry::extent_lookup_not_started(&self.shared.group, &error);

@@ -76,7 +76,7 @@ impl RebalanceContext {
     /// Both threads learn of a partition before its first record can arrive: the queue of a gated
     /// partition is not read before this call.
     pub(crate) fn register(&self, owned: Vec<OwnedPartition>) {
-        let followed = owned
+        let retry_partitions = owned
             .iter()
             .filter_map(|owned| owned.parked_of.clone())
             .collect();
@@ -84,7 +84,7 @@ impl RebalanceContext {
         let _ = self.commit_requests.send(CommitRequest::Assigned(owned));
         let _ = self
             .reader_requests
-            .send(reader::ReaderRequest::Assigned(followed));
+            .send(reader::ReaderRequest::Assigned(retry_partitions));
         self.shared.retry_topics.wake_reader();
     }
 
@@ -119,13 +119,13 @@ impl RebalanceContext {
             };
             let found = found.swap_remove(at);
             assigned.restore_progress(&self.shared, &found, ids.get(topic).copied());
-            let begins = match found.offset {
+            let start = match found.offset {
                 Some(offset) => Some(Offset::Offset(offset)),
                 None if found.error.is_none() => self.reset,
                 None => None,
             };
-            if let Some(begins) = begins
-                && let Err(error) = begin_at(list, topic, partition, begins, found.leader_epoch)
+            if let Some(start) = start
+                && let Err(error) = begin_at(list, topic, partition, start, found.leader_epoch)
             {
                 telemetry::start_left_to_client(&self.shared.group, topic, partition, &error);
             }
