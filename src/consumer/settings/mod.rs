@@ -1,4 +1,9 @@
-//! The settings of a consumer: fields with their defaults, and their validation.
+//! The settings of a consumer: fields with their defaults.
+//!
+//! - `choices`: the enums of single settings
+//! - `builders`: the `with_*` methods
+//! - `validation`: the checks
+//! - `topic_names`: names that Kafka does not tell apart
 //!
 //! [`ConsumerSettings::validate`] rejects contradictions.
 //! [`ConsumerSettings::with_bounded_durations`] then cuts durations to values that can be added, so

@@ -262,16 +262,16 @@ impl ControlTopicReader {
     /// beginning, so that commands which were given meanwhile apply.
     fn open_in_background(&mut self, every: Duration) {
         self.reader = None;
-        let (found, opening) = mpsc::channel(1);
+        let (opened, opening) = mpsc::channel(1);
         self.opening = Some(opening);
         let (kafka, settings) = (self.kafka.clone(), self.settings.clone());
         self.runtime.spawn(async move {
-            while !found.is_closed() {
+            while !opened.is_closed() {
                 tokio::time::sleep(every).await;
                 match read_again(&kafka, &settings).await {
                     // The receiver may have been dropped.
                     Ok(ReadAttempt::Read(reader, state)) => {
-                        return drop(found.send((*reader, state)).await);
+                        return drop(opened.send((*reader, state)).await);
                     }
                     Ok(ReadAttempt::Absent | ReadAttempt::Unusable) => {}
                     Err(error) => {

@@ -6,7 +6,7 @@
 //! | pause, resume | paused partitions | `held` of an assignment | nothing runs, or read again |
 //! | rate | records per second | the [`Pace`] | at once |
 //! | skip | records to skip | marks in [`Control`] | the record is settled |
-//! | retry, drop, accept loss | – | carried out once | it is done |
+//! | retry, drop, accept loss | – | executed once | it is done |
 //!
 //! The comparison runs when the topic or the assignment has changed, and is repeated while
 //! something is unfinished. So an error in between (a seek that fails, a rebalance) needs no
@@ -51,7 +51,7 @@ pub(crate) struct Reconciler {
     compared: (u64, usize),
     has_changes: bool,
     /// When partitions that could not be resumed are tried again.
-    release_at: Instant,
+    resume_at: Instant,
     is_draining: bool,
     is_throttled: bool,
     /// The number of partitions paused by an operator.
@@ -80,7 +80,7 @@ impl Reconciler {
             pace: None,
             compared: (0, 0),
             has_changes: true,
-            release_at: Instant::now(),
+            resume_at: Instant::now(),
             is_draining: false,
             is_throttled: false,
             paused_partitions: 0,
@@ -208,7 +208,7 @@ impl Reconciler {
             .assignments()
             .all()
             .any(|one| one.must_be_reread() && !one.is_absent());
-        if to_resume.is_empty() || Instant::now() < self.release_at || !is_free {
+        if to_resume.is_empty() || Instant::now() < self.resume_at || !is_free {
             return is_done && to_resume.is_empty();
         }
         let resumed = member.resume(consumer, &to_resume);
@@ -219,7 +219,7 @@ impl Reconciler {
         self.compared.0 = member.assignments().last_epoch;
         let is_complete = resumed.len() == to_resume.len();
         if !is_complete {
-            self.release_at = Instant::now() + RESUME_RETRY_INTERVAL;
+            self.resume_at = Instant::now() + RESUME_RETRY_INTERVAL;
         }
         is_done && is_complete
     }
