@@ -32,6 +32,8 @@
 //! They share no lock across a call into a client. The poll thread passes records to workers
 //! through mailboxes; workers settle records by atomic bits; the committing thread reads them.
 //!
+//! - `settings/`: the settings, their choices and their checks
+//! - `member/`: the builder of a member, its run, and the start and end of its threads and tasks
 //! - `state/`: what is known and decided, without a client, a task or a clock
 //! - `shared/`: what the threads and tasks share: mailboxes, concurrency, breakers, dead letters,
 //!   readiness

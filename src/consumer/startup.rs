@@ -22,7 +22,7 @@ use rdkafka::ClientConfig;
 
 /// Checks that the brokers answer and the source topics exist, and creates the group's own topics.
 /// Returns the connection.
-pub(crate) async fn topics(
+pub(crate) async fn prepare_topics(
     kafka: &KafkaConfig,
     settings: &ConsumerSettings,
 ) -> Result<Admin, KafkaError> {
@@ -34,7 +34,7 @@ pub(crate) async fn topics(
 /// The client configuration for these settings.
 ///
 /// Properties of the service ([`KafkaConfig`]) come first; these settings override them.
-pub(crate) fn client(
+pub(crate) fn client_config(
     kafka: &KafkaConfig,
     settings: &ConsumerSettings,
 ) -> Result<ClientConfig, ConfigError> {
@@ -58,7 +58,7 @@ pub(crate) fn client(
             config.set("group.protocol", "consumer")
         }
     };
-    warn_of_long_revokes(&config, settings);
+    warn_of_long_revoke_timeout(&config, settings);
     if let Some(instance) = &settings.instance_id {
         config.set("group.instance.id", instance);
     }
@@ -83,7 +83,7 @@ fn warn_of_latest(config: &ClientConfig, settings: &ConsumerSettings) {
 }
 
 /// Warns of a `revoke_timeout` for which the group removes the member.
-fn warn_of_long_revokes(config: &ClientConfig, settings: &ConsumerSettings) {
+fn warn_of_long_revoke_timeout(config: &ClientConfig, settings: &ConsumerSettings) {
     const DEFAULT_MS: u128 = 300_000;
     let interval = config.get("max.poll.interval.ms");
     let interval = interval.and_then(|interval| interval.parse().ok());

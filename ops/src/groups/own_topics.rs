@@ -26,7 +26,7 @@ pub fn unmendable(topic: &GroupTopic) -> Option<String> {
                 .to_owned(),
         );
     }
-    let faults = topic.faults.iter().filter(|fault| !fault.can_be_mended());
+    let faults = topic.faults.iter().filter(|fault| !fault.is_repairable());
     let faults: Vec<String> = faults.map(ToString::to_string).collect();
     (!faults.is_empty()).then(|| faults.join("; "))
 }

@@ -51,8 +51,8 @@ pub struct TopicFault {
     pub value: String,
     /// Whether the value is the brokers' default.
     pub is_default: bool,
-    /// The value that it must have, which [`GroupTopic::make`](super::GroupTopic::make) sets. Empty
-    /// if another value cannot mend it.
+    /// The value that it must have, which [`GroupTopic::repair`](super::GroupTopic::repair) sets.
+    /// Empty if another value cannot repair it.
     pub wanted: String,
     /// Whether it deletes records. Otherwise it prevents some from being written.
     pub loses: bool,
@@ -61,9 +61,9 @@ pub struct TopicFault {
 }
 
 impl TopicFault {
-    /// Whether another value of the setting mends it. Otherwise an operator has to change the
+    /// Whether another value of the setting repairs it. Otherwise an operator has to change the
     /// topic, for example its number of replicas.
-    pub fn can_be_mended(&self) -> bool {
+    pub fn is_repairable(&self) -> bool {
         !self.wanted.is_empty() && self.wanted != self.value
     }
 }

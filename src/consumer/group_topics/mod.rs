@@ -4,37 +4,35 @@
 //! Existence is looked up by name. A topic that this member has no permission to see may exist, and
 //! is never taken for a missing one. The content of the topics is not read here.
 //!
-//! - [`spec`]: how they must be configured
-//! - [`plan`]: how they differ from that, and their repair
-//! - [`watch`]: the check at an interval while a member runs
+//! - [`spec`]: their required configuration
+//! - [`faults`]: the faults in the settings of an actual topic
+//! - [`plan`]: how actual topics differ from the required ones, and their repair
+//! - [`periodic_check`]: the check at an interval while a member runs
 
+mod faults;
 mod kinds;
+pub(crate) mod periodic_check;
 mod plan;
 mod spec;
-pub(crate) mod watch;
+mod telemetry;
 
 pub use kinds::{GroupTopicKind, TopicFault};
+pub(crate) use plan::repair_command;
 pub use plan::{GroupTopic, GroupTopicState, GroupTopics};
 
-use crate::consumer::settings::{ConsumerSettings, are_equal_to_kafka};
+use crate::consumer::settings::ConsumerSettings;
+use crate::consumer::settings::topic_names::collide_in_kafka;
 use crate::kafka::admin::Admin;
 use crate::kafka::{ConfigError, KafkaConfig, KafkaError};
 use std::time::{Duration, Instant};
 
-/// How long a source topic may be missing at the start. Brokers learn of a created topic one by one,
-/// some of them only after the creation was acknowledged. Publishers wait as long
+/// How long a source topic may be missing at the start. Brokers learn of a created topic one by
+/// one, some of them only after the creation was acknowledged. Publishers wait as long
 /// (`topic.metadata.propagation.max.ms`).
 const PROPAGATION: Duration = Duration::from_secs(5);
 
-/// The command that mends a group's own topics.
-///
-/// Reasons in the health and errors quote it, so that it must work as it is.
-pub(crate) fn command(group: &str) -> String {
-    format!("evenkeel groups topics {group} --execute")
-}
-
 /// The first retry topic from which Kafka deletes parked records, with the fault.
-pub(crate) fn losing_retry_topic(topics: &[GroupTopic]) -> Option<(&GroupTopic, &TopicFault)> {
+pub(crate) fn unsafe_retry_topic(topics: &[GroupTopic]) -> Option<(&GroupTopic, &TopicFault)> {
     let mut retry_topics = topics
         .iter()
         .filter(|topic| topic.kind == GroupTopicKind::Retry);
@@ -45,7 +43,7 @@ pub(crate) fn losing_retry_topic(topics: &[GroupTopic]) -> Option<(&GroupTopic, 
 }
 
 /// The own topics that these settings need.
-pub(crate) fn own(settings: &ConsumerSettings) -> GroupTopics {
+pub(crate) fn required_topics(settings: &ConsumerSettings) -> GroupTopics {
     GroupTopics {
         group: settings.group.clone(),
         sources: settings.topics.clone(),
@@ -74,13 +72,13 @@ pub(crate) enum ControlTopic {
 /// A control topic, a dead-letter topic or partitions that cannot be created are warned about: the
 /// service can work without, and an operator may add them later.
 pub(crate) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Result<(), KafkaError> {
-    let topics = look_at_start(admin, settings).await?;
+    let topics = describe_at_start(admin, settings).await?;
     refuse_collisions(admin, &settings.group, &topics).await?;
     refuse_unsafe(&settings.group, &topics)?;
     for topic in &topics {
-        warn(&settings.group, topic);
+        telemetry::topic_checked(&settings.group, topic);
     }
-    match plan::make_whole(admin, &topics).await {
+    match plan::create_missing(admin, &topics).await {
         Err(error) if error.is_about_a_name() => {
             let reason = "one of the group's own topics cannot be created: Kafka treats dots and underscores in names as \
                           equal, and a topic of such a name exists; give the group another name";
@@ -89,12 +87,7 @@ pub(crate) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Resul
         // Not every service may create topics. A dead letter that cannot be written stops its
         // partition and raises an alarm, but loses no record.
         Err(error) => {
-            tracing::warn!(
-                group = settings.group,
-                %error,
-                command = command(&settings.group),
-                "the group's own topics cannot be created or given more partitions; create them with the command: without a retry topic no record can be parked, and without a dead-letter topic a record that fails for good stops its partition"
-            );
+            telemetry::topics_not_created(&settings.group, &error);
             Ok(())
         }
         Ok(()) => Ok(()),
@@ -102,13 +95,13 @@ pub(crate) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Resul
 }
 
 /// Looks up the group's topics. A source topic may be missing for [`PROPAGATION`].
-async fn look_at_start(
+async fn describe_at_start(
     admin: &Admin,
     settings: &ConsumerSettings,
 ) -> Result<Vec<GroupTopic>, KafkaError> {
     let deadline = Instant::now() + PROPAGATION;
     loop {
-        match own(settings).look(admin).await {
+        match required_topics(settings).describe(admin).await {
             Err(KafkaError::UnknownTopic { .. }) if Instant::now() < deadline => {
                 tokio::time::sleep(PROPAGATION / 20).await;
             }
@@ -126,7 +119,7 @@ async fn refuse_collisions(
 ) -> Result<(), KafkaError> {
     let existing = admin.topics().await?;
     for GroupTopic { name: own, .. } in topics {
-        let collides = |existing: &&String| *existing != own && are_equal_to_kafka(existing, own);
+        let collides = |existing: &&String| *existing != own && collide_in_kafka(existing, own);
         if existing.contains(own) {
             continue;
         }
@@ -146,7 +139,7 @@ async fn refuse_collisions(
 /// # Errors
 /// [`KafkaError::Refused`] if this member may not see it: it is then unknown whether a partition is
 /// paused.
-pub(crate) async fn make_control_topic(
+pub(crate) async fn ensure_control_topic(
     admin: &Admin,
     settings: &ConsumerSettings,
 ) -> Result<ControlTopic, KafkaError> {
@@ -159,7 +152,7 @@ pub(crate) async fn make_control_topic(
 /// Looks up the control topic.
 ///
 /// # Errors
-/// The same as those of [`make_control_topic`].
+/// The same as those of [`ensure_control_topic`].
 pub(crate) async fn control_topic(
     admin: &Admin,
     settings: &ConsumerSettings,
@@ -169,11 +162,7 @@ pub(crate) async fn control_topic(
     Ok(match present.get(&name) {
         Some(1) => ControlTopic::Usable,
         Some(partitions) => {
-            tracing::warn!(
-                topic = name,
-                partitions,
-                "the control topic must have one partition: this member accepts no commands"
-            );
+            telemetry::control_topic_unusable(&name, *partitions);
             ControlTopic::Unusable
         }
         None => ControlTopic::Absent,
@@ -186,17 +175,12 @@ async fn create_control_topic(
     admin: &Admin,
     settings: &ConsumerSettings,
 ) -> Result<ControlTopic, KafkaError> {
-    let mut topics = own(settings).look(admin).await?;
+    let mut topics = required_topics(settings).describe(admin).await?;
     topics.retain(|topic| topic.kind == GroupTopicKind::Control);
-    Ok(match plan::make_whole(admin, &topics).await {
+    Ok(match plan::create_missing(admin, &topics).await {
         Ok(()) => ControlTopic::Usable,
         Err(error) => {
-            tracing::warn!(
-                group = settings.group,
-                %error,
-                command = command(&settings.group),
-                "the control topic does not exist and cannot be created: this member accepts no commands until it exists"
-            );
+            telemetry::control_topic_not_created(&settings.group, &error);
             ControlTopic::Absent
         }
     })
@@ -205,33 +189,13 @@ async fn create_control_topic(
 /// Refuses to start while Kafka would delete parked records: they are the only copy that is still
 /// to be handled, as their source offsets are committed.
 fn refuse_unsafe(group: &str, topics: &[GroupTopic]) -> Result<(), KafkaError> {
-    match losing_retry_topic(topics) {
+    match unsafe_retry_topic(topics) {
         None => Ok(()),
         Some((topic, fault)) => Err(KafkaError::UnsafeTopic {
             topic: topic.name.clone(),
             reason: fault.to_string(),
-            command: command(group),
+            command: repair_command(group),
         }),
-    }
-}
-
-/// Logs the faults of a topic, and whether its settings are hidden from this member.
-pub(crate) fn warn(group: &str, topic: &GroupTopic) {
-    for fault in &topic.faults {
-        tracing::warn!(
-            group,
-            topic = topic.name,
-            %fault,
-            command = command(group),
-            "one of the group's own topics is misconfigured; the command repairs it"
-        );
-    }
-    if topic.state == GroupTopicState::Present && !topic.shows_settings {
-        tracing::info!(
-            group,
-            topic = topic.name,
-            "it is unknown whether the topic's settings are safe: an ACL for DESCRIBE_CONFIGS shows them"
-        );
     }
 }
 
@@ -239,11 +203,11 @@ pub(crate) fn warn(group: &str, topic: &GroupTopic) {
 ///
 /// # Errors
 /// Returns an error if a topic is missing and cannot be created.
-pub(crate) async fn make(
+pub(crate) async fn create_missing_topics(
     kafka: &KafkaConfig,
     settings: &ConsumerSettings,
 ) -> Result<(), KafkaError> {
     let admin = Admin::connect(kafka, settings.startup_timeout).await?;
-    let topics = own(settings).look(&admin).await?;
-    plan::make_whole(&admin, &topics).await
+    let topics = required_topics(settings).describe(&admin).await?;
+    plan::create_missing(&admin, &topics).await
 }

@@ -5,10 +5,11 @@
 //! it.
 //!
 //! Only additions are made without an operator: creation and partitions. A changed setting may be
-//! intended, so that only [`GroupTopic::make`], which a person calls, changes settings.
+//! intended, so that only [`GroupTopic::repair`], which a person calls, changes settings.
 
+use crate::consumer::group_topics::faults::faults;
 use crate::consumer::group_topics::kinds::{GroupTopicKind, TopicFault};
-use crate::consumer::group_topics::spec::{Source, Spec, faults, spec};
+use crate::consumer::group_topics::spec::{Source, Spec, required_spec};
 use crate::control::control_topic;
 use crate::kafka::KafkaError;
 use crate::kafka::admin::{Admin, NewTopic, Settings, TopicPresence};
@@ -20,8 +21,8 @@ use std::time::Duration;
 
 /// Which own topics a group needs.
 ///
-/// It contains names only. [`GroupTopics::look`] compares them with a cluster, and
-/// [`GroupTopic::make`] applies the difference. A member does the same at its start and at
+/// It contains names only. [`GroupTopics::describe`] compares them with a cluster, and
+/// [`GroupTopic::repair`] applies the difference. A member does the same at its start and at
 /// [`own_topics_interval`](crate::consumer::ConsumerSettings::own_topics_interval), except for
 /// changed settings. Use it for deployments in which services may not create topics.
 ///
@@ -33,10 +34,10 @@ use std::time::Duration;
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let admin = Admin::connect(&KafkaConfig::from_env()?, Duration::from_secs(10)).await?;
-/// for topic in GroupTopics::new("payments", ["shop.orders"]).look(&admin).await? {
-///     if let Some(to_do) = topic.to_do() {
-///         println!("{}: {to_do}", topic.name);
-///         topic.make(&admin).await?;
+/// for topic in GroupTopics::new("payments", ["shop.orders"]).describe(&admin).await? {
+///     if let Some(changes) = topic.pending_changes() {
+///         println!("{}: {changes}", topic.name);
+///         topic.repair(&admin).await?;
 ///     }
 /// }
 /// # Ok(())
@@ -60,8 +61,8 @@ pub struct GroupTopics {
 ///
 /// | state | what it means for the group | next step |
 /// |---|---|---|
-/// | missing | no parking, or no dead letters, or no commands | create it: [`GroupTopic::make`] |
-/// | present | compare partitions and faults | [`GroupTopic::to_do`] |
+/// | missing | no parking, or no dead letters, or no commands | create it: [`GroupTopic::repair`] |
+/// | present | compare partitions and faults | [`GroupTopic::pending_changes`] |
 /// | hidden | unknown | an ACL for `DESCRIBE` |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -78,7 +79,7 @@ pub enum GroupTopicState {
 
 /// One of a group's own topics, with its actual and its required configuration.
 ///
-/// Returned by [`GroupTopics::look`]. It is a snapshot: the topic may have changed since.
+/// Returned by [`GroupTopics::describe`]. It is a snapshot: the topic may have changed since.
 ///
 /// A check for a deployment, which changes nothing:
 ///
@@ -90,13 +91,13 @@ pub enum GroupTopicState {
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let admin = Admin::connect(&KafkaConfig::from_env()?, Duration::from_secs(10)).await?;
-/// let topics = GroupTopics::new("payments", ["shop.orders"]).look(&admin).await?;
+/// let topics = GroupTopics::new("payments", ["shop.orders"]).describe(&admin).await?;
 /// for topic in topics.iter().filter(|topic| topic.state == GroupTopicState::Present) {
 ///     for fault in &topic.faults {
 ///         println!("{}: {fault}", topic.name);
 ///     }
 /// }
-/// assert!(topics.iter().all(|topic| topic.is_whole()));
+/// assert!(topics.iter().all(|topic| topic.is_complete()));
 /// # Ok(())
 /// # }
 /// ```
@@ -185,14 +186,14 @@ impl GroupTopics {
         names
     }
 
-    /// Looks all of them up, in two or three requests whatever the number of partitions.
+    /// Describes all of them, in two or three requests whatever the number of partitions.
     ///
     /// # Errors
     /// [`KafkaError::UnknownTopic`] if a source does not exist.
     ///
     /// # Examples
     /// See [`GroupTopics`].
-    pub async fn look(&self, admin: &Admin) -> Result<Vec<GroupTopic>, KafkaError> {
+    pub async fn describe(&self, admin: &Admin) -> Result<Vec<GroupTopic>, KafkaError> {
         // Returns an error if a source is hidden.
         admin.partition_counts(&self.sources).await?;
         let names = self.names();
@@ -219,7 +220,7 @@ impl GroupTopics {
         }
         let topics = names.into_iter().map(|(name, (kind, of))| {
             let of: Vec<&Source> = of.iter().filter_map(|name| sources.get(name)).collect();
-            let spec = spec(kind, &of);
+            let spec = required_spec(kind, &of);
             let shown = settings.get(&name);
             self.compare(name.clone(), kind, spec, presences.get(&name), shown)
         });
@@ -282,21 +283,21 @@ async fn shown_settings(
 impl GroupTopic {
     /// Whether it exists (or is hidden) and has a partition for every partition of its sources.
     /// Ignores its settings: see [`faults`](Self::faults).
-    pub fn is_whole(&self) -> bool {
-        self.state != GroupTopicState::Missing && !self.is_small()
+    pub fn is_complete(&self) -> bool {
+        self.state != GroupTopicState::Missing && !self.lacks_partitions()
     }
 
     /// Whether it has fewer partitions than its sources need. A control topic never has too few.
-    fn is_small(&self) -> bool {
+    fn lacks_partitions(&self) -> bool {
         let can_grow = self.kind != GroupTopicKind::Control;
         can_grow
             && self.state == GroupTopicState::Present
             && self.partitions < self.partitions_wanted
     }
 
-    /// Describes the changes that [`GroupTopic::make`] would apply, such as `create it with 12
+    /// Describes the changes that [`GroupTopic::repair`] would apply, such as `create it with 12
     /// partitions`. None if there are none, and for a hidden topic.
-    pub fn to_do(&self) -> Option<String> {
+    pub fn pending_changes(&self) -> Option<String> {
         match self.state {
             GroupTopicState::Hidden => None,
             GroupTopicState::Missing => Some(format!(
@@ -304,13 +305,13 @@ impl GroupTopic {
                 self.partitions_wanted
             )),
             GroupTopicState::Present => {
-                let grow = self.is_small().then(|| {
+                let grow = self.lacks_partitions().then(|| {
                     format!(
                         "add partitions, from {} to {}",
                         self.partitions, self.partitions_wanted
                     )
                 });
-                let set = self.faults.iter().filter(|fault| fault.can_be_mended());
+                let set = self.faults.iter().filter(|fault| fault.is_repairable());
                 let set = set.map(|fault| {
                     let whose = if fault.is_default {
                         " (the brokers' default)"
@@ -337,15 +338,15 @@ impl GroupTopic {
     /// # Errors
     /// Returns the brokers' error if they refuse a change. Partitions may have been added before
     /// settings were refused.
-    pub async fn make(&self, admin: &Admin) -> Result<(), KafkaError> {
+    pub async fn repair(&self, admin: &Admin) -> Result<(), KafkaError> {
         match self.state {
             GroupTopicState::Hidden => Ok(()),
             GroupTopicState::Missing => create(admin, &[self]).await,
             GroupTopicState::Present => {
-                if self.is_small() {
+                if self.lacks_partitions() {
                     admin.grow_topic(&self.name, self.partitions_wanted).await?;
                 }
-                let changes = self.faults.iter().filter(|fault| fault.can_be_mended());
+                let changes = self.faults.iter().filter(|fault| fault.is_repairable());
                 let changes = changes.map(|fault| (fault.setting.clone(), fault.wanted.clone()));
                 let changes: BTreeMap<String, String> = changes.collect();
                 match changes.is_empty() {
@@ -357,41 +358,54 @@ impl GroupTopic {
     }
 
     /// The topic as it is created: with all settings, or with the essential ones only.
-    fn new_topic(&self, is_whole: bool) -> NewTopic {
+    fn new_topic(&self, has_all_settings: bool) -> NewTopic {
         let spec = &self.spec;
         let mut config = spec.essential.clone();
-        if is_whole {
+        if has_all_settings {
             config.extend(spec.further.clone());
         }
         NewTopic {
             name: self.name.clone(),
             partitions: i32::try_from(self.partitions_wanted).unwrap_or(i32::MAX),
-            replication: if is_whole { spec.replication } else { -1 },
+            replication: if has_all_settings {
+                spec.replication
+            } else {
+                -1
+            },
             config,
         }
     }
 }
 
+/// The command with which an operator repairs a group's own topics.
+///
+/// Reasons in the health and errors quote it, so that it must work as it is.
+pub(crate) fn repair_command(group: &str) -> String {
+    format!("evenkeel groups topics {group} --execute")
+}
+
 /// Creates the missing ones of these topics, and adds partitions to those that have too few. It
 /// does not change the settings of existing topics. Tries all of them, and returns the first error.
-pub(crate) async fn make_whole(admin: &Admin, topics: &[GroupTopic]) -> Result<(), KafkaError> {
+pub(crate) async fn create_missing(admin: &Admin, topics: &[GroupTopic]) -> Result<(), KafkaError> {
     let missing = topics
         .iter()
         .filter(|topic| topic.state == GroupTopicState::Missing);
     let missing: Vec<&GroupTopic> = missing.collect();
-    let mut made = create(admin, &missing).await;
-    for topic in topics.iter().filter(|topic| topic.is_small()) {
+    let mut result = create(admin, &missing).await;
+    for topic in topics.iter().filter(|topic| topic.lacks_partitions()) {
         let grown = admin.grow_topic(&topic.name, topic.partitions_wanted).await;
-        made = made.and(grown);
+        result = result.and(grown);
     }
-    made
+    result
 }
 
 /// Creates these topics. A topic that exists by now is no error: another member was first.
 async fn create(admin: &Admin, topics: &[&GroupTopic]) -> Result<(), KafkaError> {
-    let new = |is_whole| -> Vec<NewTopic> {
+    let new = |has_all_settings| -> Vec<NewTopic> {
         let topics = topics.iter();
-        topics.map(|topic| topic.new_topic(is_whole)).collect()
+        topics
+            .map(|topic| topic.new_topic(has_all_settings))
+            .collect()
     };
     match admin.create_topics(&new(true)).await {
         // Not every cluster accepts all settings, or has as many brokers as replicas are required.

@@ -9,7 +9,7 @@
 //!
 //! | evidence | by |
 //! |---|---|
-//! | an id in the commit metadata that is not the topic's | the assignment ([`Assigned::stand`]) |
+//! | an id in the commit metadata that is not the topic's | the assignment ([`Assigned::restore_progress`]) |
 //! | another id of a topic in use | the committing thread, every 5 s |
 //! | an offset below one that was received | intake |
 //! | a later leader epoch than the committed one | intake; the brokers verify it (KIP-320) |
@@ -18,9 +18,9 @@
 //! # Steps, one per turn of the poll thread
 //!
 //! 1. Forget: nothing more is committed under the old epoch.
-//! 2. Hold: the partition is paused, its running handlers are drained.
-//! 3. Set back: the new position is committed, below the old one if need be.
-//! 4. Release: the partition is read from there under a new epoch.
+//! 2. Pause: the partition is paused, its running handlers are drained.
+//! 3. Reset: the new position is committed, even below the old one.
+//! 4. Resume: the partition is read from there under a new epoch.
 //!
 //! A step that fails is repeated. Other partitions continue meanwhile.
 //!
@@ -35,13 +35,13 @@
 
 use crate::consumer::commit::{COMMIT_WITHIN, CommitRequest, PositionReset, TopicPartition};
 use crate::consumer::poll::rebalance::RebalanceContext;
+use crate::consumer::poll::telemetry;
 use crate::consumer::shared::Shared;
 use crate::consumer::state::assignments::{Assigned, LogReset, PauseState, PositionLoss};
 use crate::consumer::state::commit_metadata::{self, Log, SettledAbove, Tag};
 use crate::consumer::state::offset_tracker::Epoch;
 use crate::consumer::state::partition::Partition;
 use crate::kafka::native::{Committed, TopicId, topic_ids};
-use crate::telemetry::Metric;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -50,44 +50,13 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 /// How long the lookup of topic ids may take. Without them a recreated topic is not recognised.
-const TOPIC_IDS_WITHIN: Duration = Duration::from_secs(5);
+const TOPIC_IDS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the lookup of a log's first offset may take.
-const BEGINNING_WITHIN: Duration = Duration::from_secs(5);
+const FIRST_OFFSET_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait before a failed reset is tried again.
-const AGAIN_AFTER: Duration = Duration::from_millis(200);
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// How long to wait before a partition that its topic no longer has is looked up again.
-const ABSENT_FOR: Duration = Duration::from_secs(10);
-
-impl Shared {
-    /// Logs, counts and notes in the health that a position was lost and where reading continues.
-    pub(crate) fn position_lost(
-        &self,
-        (topic, partition): (&str, i32),
-        lost: PositionLoss,
-        from: Option<i64>,
-        to: Option<i64>,
-    ) {
-        let (group, reason) = (&self.group, lost.reason());
-        tracing::error!(
-            group,
-            topic,
-            partition,
-            reason,
-            from,
-            to,
-            "{}",
-            lost.happened()
-        );
-        metrics::counter!(
-            Metric::PositionsLost.name(),
-            "group" => group.clone(),
-            "topic" => topic.to_owned(),
-            "reason" => reason
-        )
-        .increment(1);
-        self.readiness.position_lost(topic, partition, reason);
-    }
-}
+const ABSENT_RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Assigned {
     /// Takes over the group's progress: the committed offset and the settled offsets above it,
@@ -95,7 +64,12 @@ impl Assigned {
     ///
     /// Called once per epoch, before the first record. If nothing is known, the partition starts
     /// where the client starts it, and records that were settled above are handled again.
-    pub(crate) fn stand(&mut self, shared: &Shared, found: &Committed, id: Option<TopicId>) {
+    pub(crate) fn restore_progress(
+        &mut self,
+        shared: &Shared,
+        found: &Committed,
+        id: Option<TopicId>,
+    ) {
         let Partition {
             topic,
             partition,
@@ -147,7 +121,7 @@ impl Assigned {
 
 /// Whether the error means that the partition does not exist. The client reports that without a
 /// wait.
-fn is_of_partition(error: &KafkaError) -> bool {
+fn is_unknown_partition(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(Code::UnknownPartition | Code::UnknownTopicOrPartition | Code::UnknownTopic)
@@ -166,7 +140,7 @@ impl RebalanceContext {
         let elements = list.elements();
         let topics: BTreeSet<&str> = elements.iter().map(|element| element.topic()).collect();
         let topics: Vec<&str> = topics.into_iter().collect();
-        let ids = topic_ids(consumer.client(), &topics, TOPIC_IDS_WITHIN);
+        let ids = topic_ids(consumer.client(), &topics, TOPIC_IDS_TIMEOUT);
         let known = ids.iter().map(|(topic, id)| (topic, *id));
         self.shared.control.set_topic_ids(known);
         ids
@@ -176,7 +150,7 @@ impl RebalanceContext {
     /// unfinished.
     pub(crate) fn advance_log_resets(&self, consumer: &BaseConsumer<Self>) -> bool {
         let recreated = self.shared.take_recreated();
-        let (mut fresh, mut still) = (Vec::new(), Vec::new());
+        let (mut running, mut drained) = (Vec::new(), Vec::new());
         let mut epochs: Vec<Epoch> = Vec::new();
         let mut has_any = false;
         for assigned in self.assignments().all() {
@@ -194,49 +168,49 @@ impl RebalanceContext {
             has_any = true;
             let place: TopicPartition = (Arc::clone(&partition.topic), partition.partition);
             match assigned.held {
-                Some(PauseState::Still { .. }) => still.push(place),
+                Some(PauseState::Still { .. }) => drained.push(place),
                 Some(PauseState::Draining { .. }) => {}
                 None => {
                     let epoch = assigned.fall_back.map(|_| partition.epoch);
                     epochs.extend(epoch);
-                    fresh.push(place);
+                    running.push(place);
                 }
             }
         }
-        if !fresh.is_empty() {
+        if !running.is_empty() {
             // Offsets settled before the reset must not be committed for the new records.
-            let _ = self.orders.send(CommitRequest::Forget(epochs));
-            self.hold(consumer, &fresh);
+            let _ = self.commit_requests.send(CommitRequest::Forget(epochs));
+            self.pause(consumer, &running);
         }
         if has_any {
             self.advance_pauses();
         }
         let is_paused = |place: &TopicPartition| self.shared.control.is_paused(&place.0, place.1);
-        still.retain(|place| !is_paused(place));
-        if !still.is_empty() && self.is_time_to_set_back() {
-            self.release(consumer, &still);
+        drained.retain(|place| !is_paused(place));
+        if !drained.is_empty() && self.is_reset_due() {
+            self.resume(consumer, &drained);
         }
         has_any
     }
 
-    /// Whether resets that failed are due again. If so, the next time is set.
-    fn is_time_to_set_back(&self) -> bool {
+    /// Whether failed resets are due to be tried again. If so, the time of the next try is set.
+    fn is_reset_due(&self) -> bool {
         let mut assignments = self.assignments();
         let now = Instant::now();
         let is_time = assignments.reread_at.is_none_or(|at| at <= now);
         if is_time {
-            assignments.reread_at = Some(now + AGAIN_AFTER);
+            assignments.reread_at = Some(now + RETRY_INTERVAL);
         }
         is_time
     }
 
     /// Commits where partitions with a log reset continue. Returns the partitions that may be
-    /// resumed now. The others must be tried again one by one, because a recreated topic may have
-    /// fewer partitions.
+    /// resumed now. The others are tried again later. A recreated topic may have fewer partitions,
+    /// so that each is looked up on its own.
     ///
     /// The lookups are done here, on the poll thread, with deadlines. A broker that does not answer
     /// ends the round after one deadline, so that other partitions wait at most that long.
-    pub(crate) fn set_back(
+    pub(crate) fn commit_reset_positions(
         &self,
         consumer: &BaseConsumer<Self>,
         mut places: Vec<TopicPartition>,
@@ -270,22 +244,23 @@ impl RebalanceContext {
                 LogReset::ToTheBeginning => {
                     // The first request without an answer ends the round: this thread serves all
                     // partitions.
-                    let beginning = answers
-                        .then(|| consumer.fetch_watermarks(&topic, partition, BEGINNING_WITHIN));
+                    let beginning = answers.then(|| {
+                        consumer.fetch_watermarks(&topic, partition, FIRST_OFFSET_TIMEOUT)
+                    });
                     match beginning {
                         Some(Ok((beginning, _))) => (beginning, None),
                         failed => {
                             if let Some(Err(error)) = failed {
-                                answers = is_of_partition(&error);
+                                answers = is_unknown_partition(&error);
                                 let count = counts.entry(Arc::clone(&topic));
                                 let count = answers.then(|| {
-                                    *count.or_insert_with(|| partitions_of(consumer, &topic))
+                                    *count.or_insert_with(|| partition_count(consumer, &topic))
                                 });
                                 match count.flatten() {
                                     Some(count) if partition as usize >= count => {
-                                        self.leave_absent(&topic, partition, count);
+                                        self.mark_absent(&topic, partition, count);
                                     }
-                                    _ => self.cannot_set_back(&topic, partition, &error),
+                                    _ => self.report_unknown_beginning(&topic, partition, &error),
                                 }
                             }
                             places.retain(|other| *other != place);
@@ -309,27 +284,23 @@ impl RebalanceContext {
             return places;
         }
         let (answer, answered) = mpsc::channel();
-        let asked = self.orders.send(CommitRequest::SetBack(positions, answer));
-        match asked.is_ok() && answered.recv_timeout(COMMIT_WITHIN).unwrap_or(false) {
+        let sent = self
+            .commit_requests
+            .send(CommitRequest::SetBack(positions, answer));
+        match sent.is_ok() && answered.recv_timeout(COMMIT_WITHIN).unwrap_or(false) {
             true => places,
             false => Vec::new(),
         }
     }
 
     /// Reports that the first offset of the log is unknown.
-    fn cannot_set_back(&self, topic: &str, partition: i32, error: &KafkaError) {
+    fn report_unknown_beginning(&self, topic: &str, partition: i32, error: &KafkaError) {
         let is_new = self
             .shared
             .readiness
             .cannot_read_now(topic, partition, &error.to_string());
         if is_new {
-            tracing::warn!(
-                group = self.shared.group,
-                topic,
-                partition,
-                %error,
-                "the first offset of the partition is unknown; the lookup is repeated"
-            );
+            telemetry::beginning_unknown(&self.shared.group, topic, partition, error);
         }
     }
 
@@ -338,33 +309,27 @@ impl RebalanceContext {
     /// partitions to their previous owner.
     ///
     /// Such a partition blocks neither a bounded run nor the resets of others.
-    fn leave_absent(&self, topic: &str, partition: i32, partitions: usize) {
+    fn mark_absent(&self, topic: &str, partition: i32, partitions: usize) {
         let mut assignments = self.assignments();
         let Some(assigned) = assignments.get(topic, partition) else {
             return;
         };
         let is_new = assigned
             .absent_until
-            .replace(Instant::now() + ABSENT_FOR)
+            .replace(Instant::now() + ABSENT_RECHECK_INTERVAL)
             .is_none();
         self.shared.readiness.can_read(&assigned.partition);
         if is_new {
-            tracing::warn!(
-                group = self.shared.group,
-                topic,
-                partition,
-                partitions,
-                "the topic has fewer partitions than before and no longer has this one; if it is created again, it is handled from its first record"
-            );
+            telemetry::partition_absent(&self.shared.group, topic, partition, partitions);
         }
     }
 }
 
 /// The number of a topic's partitions. None if the topic does not exist or the brokers do not
 /// answer.
-fn partitions_of(consumer: &BaseConsumer<RebalanceContext>, topic: &str) -> Option<usize> {
+fn partition_count(consumer: &BaseConsumer<RebalanceContext>, topic: &str) -> Option<usize> {
     let metadata = consumer
-        .fetch_metadata(Some(topic), BEGINNING_WITHIN)
+        .fetch_metadata(Some(topic), FIRST_OFFSET_TIMEOUT)
         .ok()?;
     let topic = metadata.topics().first()?;
     let count = topic.partitions().len();

@@ -8,20 +8,20 @@
 //! The committed offset, and not the client's position, decides where it resumes: records that were
 //! taken and released unsettled are below the client's position, and would be lost.
 //!
-//! The fence of an epoch cannot be lifted, so that a resume always starts a new epoch, even if the
-//! drain was still going on. A record that still runs then is delivered a second time beside its
-//! first attempt only if the drain reached its deadline: as after a revoke.
+//! A fence cannot be lifted, so that a resume always starts a new epoch. If the drain reached its
+//! deadline, a record that still runs is delivered a second time beside its first attempt, as after
+//! a revoke.
 //!
 //! # States
 //!
 //! ```text
-//!           hold                drained, or the timeout          release
+//!           pause               drained, or the timeout          resume
 //! reading ───────▶ Draining ─────────────────────────▶ Still ───────────────▶ reading, new epoch
 //! ```
 //!
-//! `held` of an assignment has the state. Whoever wants a partition held (an operator, a log reset,
-//! a retry topic that appeared) asks again on every turn; nobody owns a pause, so that two reasons
-//! for it need no counting.
+//! `held` of an assignment is the state. The reasons for a pause (an operator, a log reset, a retry
+//! topic that appeared) are evaluated anew on every turn. No reason owns a pause, so that two of
+//! them need no counting.
 //!
 //! # Example
 //!
@@ -34,6 +34,7 @@ use crate::consumer::commit::{
     CommitRequest, CommittedPositions, PositionQuery, TopicPartition, list, owned_of,
 };
 use crate::consumer::poll::rebalance::RebalanceContext;
+use crate::consumer::poll::telemetry;
 use crate::consumer::retry_reader::reader;
 use crate::consumer::state::assignments::{Assigned, PauseState};
 use crate::consumer::state::offset_tracker::Epoch;
@@ -48,14 +49,14 @@ use std::sync::mpsc::{self, TryRecvError};
 use std::time::{Duration, Instant};
 
 /// How long a seek may take.
-pub(crate) const SEEK_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl RebalanceContext {
     /// Pauses these partitions. It does not wait for running handlers.
     ///
-    /// Asking for a partition that is not assigned has no effect. Handlers that run keep their
-    /// time: the revoke timeout.
-    pub(crate) fn hold(&self, consumer: &BaseConsumer<Self>, places: &[TopicPartition]) {
+    /// Running handlers have the revoke timeout to finish. A partition that is not assigned is
+    /// ignored.
+    pub(crate) fn pause(&self, consumer: &BaseConsumer<Self>, places: &[TopicPartition]) {
         let until = Instant::now() + self.shared.settings.revoke_timeout;
         for (topic, partition) in places {
             let Some(held) = self.assignments().get(topic, *partition).map(|assigned| {
@@ -67,17 +68,11 @@ impl RebalanceContext {
             // Its parked records are no longer read or handed out.
             let epochs: Vec<Epoch> = epochs_of(&held).collect();
             let _ = self
-                .followed
+                .reader_requests
                 .send(reader::ReaderRequest::Revoked(epochs.clone()));
             self.shared.retry_topics.wake_reader();
             if let Err(error) = unforward(consumer, topic, *partition) {
-                tracing::warn!(
-                    group = self.shared.group,
-                    %topic,
-                    partition,
-                    %error,
-                    "the paused partition's queue is still forwarded; its records are discarded"
-                );
+                telemetry::queue_still_forwarded(&self.shared.group, topic, *partition, &error);
             }
             let drain = self.fence(&epochs);
             if let Some(assigned) = self.assignments().get(topic, *partition) {
@@ -111,7 +106,9 @@ impl RebalanceContext {
             let (answer, _) = mpsc::channel();
             // The offset is committed again when the partition is resumed, which waits for the
             // answer.
-            let _ = self.orders.send(CommitRequest::Commit(drained, answer));
+            let _ = self
+                .commit_requests
+                .send(CommitRequest::Commit(drained, answer));
         }
         is_draining
     }
@@ -160,38 +157,34 @@ impl RebalanceContext {
     /// The committing thread looks the offsets up: this thread serves all partitions and does not
     /// wait for the answer.
     ///
-    /// It takes several turns: the first asks the committing thread, later ones look for its
-    /// answer. Partitions with a log reset are set back before.
-    pub(crate) fn release(
+    /// It takes several turns: the first sends the query to the committing thread, later ones
+    /// receive the answer. The positions of partitions with a log reset are committed before.
+    pub(crate) fn resume(
         &self,
         consumer: &BaseConsumer<Self>,
         places: &[TopicPartition],
     ) -> Vec<TopicPartition> {
-        let is_still = |place: &&TopicPartition| {
+        let is_drained = |place: &&TopicPartition| {
             let mut assignments = self.assignments();
             let assigned = assignments.get(&place.0, place.1);
             assigned.is_some_and(|assigned| matches!(assigned.held, Some(PauseState::Still { .. })))
         };
-        let mut places: Vec<TopicPartition> = places.iter().filter(is_still).cloned().collect();
+        let mut places: Vec<TopicPartition> = places.iter().filter(is_drained).cloned().collect();
         places.sort();
         if places.is_empty() {
             return places;
         }
-        let places = self.set_back(consumer, places);
+        let places = self.commit_reset_positions(consumer, places);
         if places.is_empty() {
             return places;
         }
         let Some(answer) = self.query_positions(&places) else {
             return Vec::new();
         };
-        match answer.and_then(|positions| self.try_release(consumer, &places, positions)) {
-            Ok(released) => released,
+        match answer.and_then(|positions| self.resume_from(consumer, &places, positions)) {
+            Ok(resumed) => resumed,
             Err(error) => {
-                tracing::warn!(
-                    group = self.shared.group,
-                    %error,
-                    "paused partitions cannot be resumed yet; retrying"
-                );
+                telemetry::resume_failed(&self.shared.group, &error);
                 Vec::new()
             }
         }
@@ -206,38 +199,38 @@ impl RebalanceContext {
         &self,
         places: &[TopicPartition],
     ) -> Option<KafkaResult<CommittedPositions>> {
-        let mut asked = self.asked();
-        if let Some(question) = asked.as_ref()
-            && question.is_about(places, &self.epochs(places))
+        let mut open_query = self.position_query();
+        if let Some(query) = open_query.as_ref()
+            && query.is_about(places, &self.epochs_to_commit(places))
         {
-            return match question.answer.try_recv() {
+            return match query.answer.try_recv() {
                 Err(TryRecvError::Empty) => None,
                 Ok(answer) => {
-                    *asked = None;
+                    *open_query = None;
                     answer
                 }
                 // The committing thread may end at any time.
                 Err(TryRecvError::Disconnected) => {
-                    *asked = None;
+                    *open_query = None;
                     None
                 }
             };
         }
-        let (tell, answer) = mpsc::channel();
-        let epochs = self.epochs(places);
-        *asked = Some(PositionQuery {
+        let (sender, answer) = mpsc::channel();
+        let epochs = self.epochs_to_commit(places);
+        *open_query = Some(PositionQuery {
             places: places.to_vec(),
             epochs: epochs.clone(),
             answer,
         });
         let _ = self
-            .orders
-            .send(CommitRequest::Stand(epochs, places.to_vec(), tell));
+            .commit_requests
+            .send(CommitRequest::Stand(epochs, places.to_vec(), sender));
         None
     }
 
     /// The epochs whose settled offsets are committed before the lookup.
-    fn epochs(&self, places: &[TopicPartition]) -> Vec<Epoch> {
+    fn epochs_to_commit(&self, places: &[TopicPartition]) -> Vec<Epoch> {
         let mut assignments = self.assignments();
         let mut epochs = Vec::with_capacity(places.len());
         for place in places {
@@ -252,33 +245,28 @@ impl RebalanceContext {
 
     /// Seeks the partitions to these positions and starts their new epochs. None of them, if the
     /// position of one is unknown.
-    fn try_release(
+    fn resume_from(
         &self,
         consumer: &BaseConsumer<Self>,
         places: &[TopicPartition],
         positions: CommittedPositions,
     ) -> KafkaResult<Vec<TopicPartition>> {
-        let mut begun = HashSet::new();
+        let mut started = HashSet::new();
         for place in places {
             if let Some(assigned) = self.assignments().get(&place.0, place.1)
                 && (assigned.committed.is_some() || assigned.next.is_some())
             {
-                begun.insert(place);
+                started.insert(place);
             }
         }
         let position_of = |place: &TopicPartition| positions.get(&(place.0.to_string(), place.1));
         let is_unknown = |place: &&TopicPartition| {
-            begun.contains(place) && position_of(place).and_then(|found| found.offset).is_none()
+            started.contains(place) && position_of(place).and_then(|found| found.offset).is_none()
         };
         if let Some((topic, partition)) = places.iter().find(is_unknown) {
             // The client would continue after the last record it delivered, and records released
             // unsettled would be lost.
-            tracing::warn!(
-                group = self.shared.group,
-                %topic,
-                partition,
-                "no committed offset returned for the paused partition; retrying"
-            );
+            telemetry::committed_offset_missing(&self.shared.group, topic, *partition);
             return Ok(Vec::new());
         }
         // Without a committed offset no record was passed on. The client starts where it would have
@@ -297,7 +285,7 @@ impl RebalanceContext {
             }
         }
         if seeks.count() > 0 {
-            let sought = consumer.seek_partitions(seeks, SEEK_WITHIN)?;
+            let sought = consumer.seek_partitions(seeks, SEEK_TIMEOUT)?;
             sought
                 .elements()
                 .iter()
@@ -307,7 +295,7 @@ impl RebalanceContext {
         for place in places {
             self.begin_epoch(place, position_of(place), ids.get(&*place.0).copied());
         }
-        if let Err(error) = self.forward_again(consumer, places) {
+        if let Err(error) = self.restart_fetching(consumer, places) {
             self.shared
                 .abort(format!("paused partitions cannot be read again: {error}"));
         }
@@ -316,12 +304,13 @@ impl RebalanceContext {
 
     /// Starts a new epoch of a partition.
     ///
-    /// The same client assignment gets new state: a partition object, its retry partition, tracks.
-    /// The knowledge of the log is taken from the commit, as at an assignment.
+    /// The partition stays assigned in the client and gets a new state: its partition object, its
+    /// retry partition, its tracks. What is known of its log is read from the commit, as at an
+    /// assignment.
     fn begin_epoch(
         &self,
         (topic, partition): &TopicPartition,
-        stand: Option<&Committed>,
+        committed: Option<&Committed>,
         topic_id: Option<TopicId>,
     ) {
         let mut assignments = self.assignments();
@@ -329,7 +318,9 @@ impl RebalanceContext {
             return;
         };
         let old: Vec<Epoch> = epochs_of(&before.partition).collect();
-        let _ = self.orders.send(CommitRequest::Forget(old.clone()));
+        let _ = self
+            .commit_requests
+            .send(CommitRequest::Forget(old.clone()));
         {
             let mut tracker = self.shared.tracker();
             old.into_iter().for_each(|old| tracker.revoke(old));
@@ -342,16 +333,16 @@ impl RebalanceContext {
         // The end of a log changes with its reset.
         assigned.end = before.end.filter(|_| before.fall_back.is_none());
         let nothing = Committed::default();
-        assigned.stand(&self.shared, stand.unwrap_or(&nothing), topic_id);
+        assigned.restore_progress(&self.shared, committed.unwrap_or(&nothing), topic_id);
         // The brokers checked the leader epoch at the seek.
         assigned.committed_under = None;
-        self.own(owned_of(assigned));
+        self.register(owned_of(assigned));
     }
 
     /// Forwards and fetches the records of partitions again.
     ///
     /// If it fails, the partition would stay silent for ever: the caller ends the run.
-    fn forward_again(
+    fn restart_fetching(
         &self,
         consumer: &BaseConsumer<Self>,
         places: &[TopicPartition],

@@ -110,7 +110,7 @@ impl Maker {
         {
             return is_refused;
         }
-        let made = group_topics::make(&self.kafka, &self.shared.settings);
+        let made = group_topics::create_missing_topics(&self.kafka, &self.shared.settings);
         let is_refused = match self.runtime.block_on(made) {
             Ok(()) => false,
             Err(error) => {

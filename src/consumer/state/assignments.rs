@@ -119,7 +119,7 @@ impl Assignments {
     }
 
     /// Adds a partition under a new epoch, gated and without any knowledge of its log. The caller
-    /// sets its position next ([`Assigned::stand`]).
+    /// sets its position next ([`Assigned::restore_progress`]).
     pub(crate) fn insert(
         &mut self,
         topic: &str,

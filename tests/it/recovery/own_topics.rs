@@ -25,7 +25,7 @@ async fn admin(case: &Case) -> Admin {
 
 async fn look(case: &Case, admin: &Admin) -> Vec<GroupTopic> {
     let own = GroupTopics::new(&case.group, [&case.topic]);
-    own.look(admin).await.expect("a look")
+    own.describe(admin).await.expect("a look")
 }
 
 async fn alter(admin: &Admin, topic: &str, setting: &str, value: &str) {
@@ -117,7 +117,7 @@ async fn no_default_of_the_brokers_spoils_own_topics() {
     for topic in look(&case, &admin(&case).await).await {
         assert_eq!(topic.state, GroupTopicState::Present, "{topic:?}");
         assert!(topic.faults.is_empty(), "{topic:?}");
-        assert_eq!(topic.to_do(), None);
+        assert_eq!(topic.pending_changes(), None);
     }
 }
 
@@ -159,10 +159,10 @@ async fn a_retry_topic_that_loses_records_is_refused_and_mended() {
         assert!(told.contains(fault) && told.ends_with(&command), "{told}");
         let admin = admin(&case).await;
         for topic in look(&case, &admin).await {
-            topic.make(&admin).await.expect("made");
+            topic.repair(&admin).await.expect("made");
         }
         for topic in look(&case, &admin).await {
-            assert_eq!(topic.to_do(), None, "{topic:?}");
+            assert_eq!(topic.pending_changes(), None, "{topic:?}");
             assert_eq!(topic.partitions, topic.partitions_wanted);
         }
         let member = Member::start(&case.kafka, parking(&case), router());

@@ -123,14 +123,14 @@ pub(super) async fn run(connection: &ConnectionArgs, args: TopicsArgs) -> anyhow
     if let Some(name) = &args.dead_letter_topic {
         own.dead_letter_topic = DeadLetterTopic::One(name.clone());
     }
-    let topics = own.look(&admin).await?;
+    let topics = own.describe(&admin).await?;
     let mut rows = Vec::new();
     let mut is_sound = true;
     for topic in topics {
-        let to_do = topic.to_do();
+        let to_do = topic.pending_changes();
         let done = args.execute && to_do.is_some();
         if done {
-            topic.make(&admin).await?;
+            topic.repair(&admin).await?;
         }
         let remains = unmendable(&topic);
         is_sound &= (done || to_do.is_none()) && remains.is_none();

@@ -1,19 +1,19 @@
 //! Gated partitions: their records wait until it is known which of their keys have parked records.
 //!
 //! A gated partition is forwarded to a queue of its own. Its messages are taken from there and
-//! kept, up to a limit of bytes for all of them. What exceeds the limit is dropped and fetched
-//! again: the partition is sought back to the first message that was dropped.
+//! buffered, up to a limit of bytes for all of them. Messages above the limit are dropped and
+//! fetched again: the partition is sought back to the first message that was dropped.
 //!
-//! Order: the kept messages of a partition are passed on first, then those that the client forwards
-//! to the open queue. The switch between the queues happens on this thread, after the gated queue
-//! was emptied.
+//! Order: the buffered messages of a partition are passed on first, then those that the client
+//! forwards to the open queue. The switch between the queues happens on this thread, after the
+//! gated queue was emptied.
 //!
 //! # Example
 //!
-//! A rebalance assigns a partition at offset 70. The client fetches at once, and 70 to 99 are kept;
-//! at 100 the limit of bytes is reached, and `fetch_again_from` is 100. The retry reader reaches
-//! the end of the retry partition, and the gate opens: the client is sought to 100 and forwards to
-//! the open queue, and 70 to 99 are passed on before anything from there.
+//! A rebalance assigns a partition at offset 70. The client fetches at once, and 70 to 99 are
+//! buffered; at 100 the limit of bytes is reached, and `fetch_again_from` is 100. The retry reader
+//! reaches the end of the retry partition, and the gate opens: the client is sought to 100 and
+//! forwards to the open queue, and 70 to 99 are passed on before anything from there.
 
 use crate::consumer::commit::TopicPartition;
 use crate::consumer::poll::rebalance::RebalanceContext;
@@ -27,14 +27,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes kept of all gated partitions together.
-const KEPT_BYTES_MAX: usize = 6 << 20;
+/// Bytes buffered of all gated partitions together.
+const BUFFERED_BYTES_MAX: usize = 6 << 20;
 /// The approximate overhead of a message beside its key and value.
 const MESSAGE_BYTES: usize = 256;
 /// How long a seek may take. It blocks intake.
-const SEEK_WITHIN: Duration = Duration::from_secs(1);
+const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to wait before a failed seek is tried again.
-const SEEK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const SEEK_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Messages taken at a time.
 const MESSAGES_MAX: usize = 1024;
 
@@ -43,26 +43,26 @@ pub(crate) struct GatedPartitions {
     /// The queue that gated partitions are forwarded to.
     queue: ForwardedQueue<RebalanceContext>,
     messages: Messages,
-    /// What was kept, by the epoch of the partition. An entry of a revoked or paused epoch is
+    /// The buffered messages, by the epoch of the partition. Those of a revoked or paused epoch are
     /// dropped.
-    kept: HashMap<Epoch, Kept>,
-    /// Whether messages of ungated partitions are kept.
-    has_open: bool,
+    buffered: HashMap<Epoch, BufferedMessages>,
+    /// Whether messages of ungated partitions are buffered.
+    has_ungated: bool,
     /// When a seek may be tried again after a failure.
     seek_at: Option<Instant>,
 }
 
 /// The result of a check of the gates.
 #[derive(Default)]
-pub(crate) struct Seen {
+pub(crate) struct GateCheck {
     has_opened: bool,
     has_closed: bool,
-    /// Whether a seek to messages that were not kept failed.
+    /// Whether a seek to messages that were not buffered failed.
     has_failed: bool,
 }
 
 /// Messages of one partition, in order.
-struct Kept {
+struct BufferedMessages {
     topic: Arc<str>,
     partition: i32,
     messages: VecDeque<OneMessage>,
@@ -75,8 +75,8 @@ impl GatedPartitions {
         Self {
             queue,
             messages: Messages::with_capacity(MESSAGES_MAX),
-            kept: HashMap::new(),
-            has_open: false,
+            buffered: HashMap::new(),
+            has_ungated: false,
             seek_at: None,
         }
     }
@@ -90,45 +90,47 @@ impl GatedPartitions {
     /// still gated. The poll thread calls it on every turn.
     ///
     /// A partition whose retry topic does not exist opens as well: nothing is parked there.
-    pub(crate) fn mind(&mut self, consumer: &BaseConsumer<RebalanceContext>) -> bool {
+    pub(crate) fn advance(&mut self, consumer: &BaseConsumer<RebalanceContext>) -> bool {
         let member = consumer.context();
         let may_seek = self.seek_at.is_none_or(|at| Instant::now() >= at);
-        let seen = member.open_gates(consumer, may_seek);
+        let check = member.open_gates(consumer, may_seek);
         self.seek_at = match may_seek {
-            true => seen.has_failed.then(|| Instant::now() + SEEK_AGAIN_AFTER),
+            true => check
+                .has_failed
+                .then(|| Instant::now() + SEEK_RETRY_INTERVAL),
             false => self.seek_at,
         };
-        if !self.kept.is_empty() {
+        if !self.buffered.is_empty() {
             let mut assignments = member.assignments();
-            self.kept.retain(|epoch, kept| {
-                let assigned = assignments.get(&kept.topic, kept.partition);
+            self.buffered.retain(|epoch, buffered| {
+                let assigned = assignments.get(&buffered.topic, buffered.partition);
                 assigned.is_some_and(|assigned| assigned.is_of(*epoch))
             });
         }
-        if seen.has_opened || !seen.has_closed {
-            self.take_all(&mut member.assignments());
-            self.has_open = !self.kept.is_empty();
+        if check.has_opened || !check.has_closed {
+            self.drain_queue(&mut member.assignments());
+            self.has_ungated = !self.buffered.is_empty();
         }
-        seen.has_closed
+        check.has_closed
     }
 
-    /// Whether messages are kept that may be passed on.
-    pub(crate) fn has_open(&self) -> bool {
-        self.has_open
+    /// Whether messages of ungated partitions are buffered: they may be passed on.
+    pub(crate) fn has_ungated(&self) -> bool {
+        self.has_ungated
     }
 
     /// Moves messages of ungated partitions into `messages`, up to `room` of them.
     ///
     /// Messages of partitions that were revoked or paused meanwhile are dropped.
-    pub(crate) fn hand_on(
+    pub(crate) fn pass_on(
         &mut self,
         messages: &mut Messages,
         room: usize,
         assignments: &mut Assignments,
     ) {
-        self.has_open = false;
-        self.kept.retain(|epoch, kept| {
-            let assigned = assignments.get(&kept.topic, kept.partition);
+        self.has_ungated = false;
+        self.buffered.retain(|epoch, buffered| {
+            let assigned = assignments.get(&buffered.topic, buffered.partition);
             let Some(assigned) = assigned.filter(|assigned| assigned.is_of(*epoch)) else {
                 return false;
             };
@@ -136,38 +138,38 @@ impl GatedPartitions {
                 return true;
             }
             while messages.len() < room
-                && let Some(message) = kept.messages.pop_front()
+                && let Some(message) = buffered.messages.pop_front()
             {
                 messages.push(message);
             }
-            let is_left = !kept.messages.is_empty();
-            self.has_open |= is_left;
+            let is_left = !buffered.messages.is_empty();
+            self.has_ungated |= is_left;
             is_left
         });
     }
 
     /// Empties the queue. No message of a partition that has just opened is left behind: the client
     /// adds fetched messages to one of the two queues, and no longer to this one.
-    fn take_all(&mut self, assignments: &mut Assignments) {
+    fn drain_queue(&mut self, assignments: &mut Assignments) {
         let mut messages = std::mem::replace(&mut self.messages, Messages::with_capacity(0));
-        let mut bytes = self.kept.values().map(|kept| kept.bytes).sum();
+        let mut bytes = self.buffered.values().map(|buffered| buffered.bytes).sum();
         loop {
             self.queue.take(&mut messages, MESSAGES_MAX, Duration::ZERO);
             if messages.len() == 0 {
                 break;
             }
             for message in messages.drain() {
-                self.keep(message, assignments, &mut bytes);
+                self.buffer(message, assignments, &mut bytes);
             }
         }
         self.messages = messages;
     }
 
-    /// Keeps a message, up to the limit of bytes. `bytes` is the sum of all kept messages.
+    /// Buffers a message, up to the limit of bytes. `bytes` is the sum of all buffered messages.
     ///
-    /// An error is kept like a message, in its place. A message that is not kept, and all later
-    /// ones of its partition, are fetched again.
-    fn keep(&mut self, one: OneMessage, assignments: &mut Assignments, bytes: &mut usize) {
+    /// An error is buffered like a message, in its place. A message that is not buffered, and all
+    /// later ones of its partition, are fetched again.
+    fn buffer(&mut self, one: OneMessage, assignments: &mut Assignments, bytes: &mut usize) {
         let message = one.get();
         let number = message.partition();
         let topic = message.topic();
@@ -184,31 +186,31 @@ impl GatedPartitions {
         if message.error().is_none() {
             let offset = message.offset();
             assigned.taken_from.get_or_insert(offset);
-            if assigned.is_gated && *bytes + own_bytes > KEPT_BYTES_MAX {
+            if assigned.is_gated && *bytes + own_bytes > BUFFERED_BYTES_MAX {
                 assigned.fetch_again_from = Some(offset);
                 return;
             }
         }
         *bytes += own_bytes;
-        let kept = self.kept.entry(assigned.partition.epoch);
-        let kept = kept.or_insert_with(|| Kept {
+        let buffered = self.buffered.entry(assigned.partition.epoch);
+        let buffered = buffered.or_insert_with(|| BufferedMessages {
             topic: Arc::clone(&assigned.partition.topic),
             partition: number,
             messages: VecDeque::new(),
             bytes: 0,
         });
-        kept.bytes += own_bytes;
-        kept.messages.push_back(one);
+        buffered.bytes += own_bytes;
+        buffered.messages.push_back(one);
     }
 }
 
 impl RebalanceContext {
-    /// Opens the gates of partitions whose parked set is complete. Messages that were not kept are
-    /// fetched again first, if `may_seek`.
-    fn open_gates(&self, consumer: &BaseConsumer<Self>, may_seek: bool) -> Seen {
-        let mut seen = Seen::default();
+    /// Opens the gates of partitions whose parked set is complete. Messages that were not buffered
+    /// are fetched again first, if `may_seek`.
+    fn open_gates(&self, consumer: &BaseConsumer<Self>, may_seek: bool) -> GateCheck {
+        let mut check = GateCheck::default();
         let Some(targets) = self.targets() else {
-            return seen;
+            return check;
         };
         let mut again = TopicPartitionList::new();
         let mut places: Vec<TopicPartition> = Vec::new();
@@ -220,28 +222,28 @@ impl RebalanceContext {
             let retry = partition.retry.as_ref();
             let is_open = retry.is_none_or(RetryPartition::is_open);
             match assigned.fetch_again_from {
-                _ if !is_open => seen.has_closed = true,
+                _ if !is_open => check.has_closed = true,
                 None => places.push((Arc::clone(&partition.topic), partition.partition)),
                 Some(offset) => {
                     let (topic, offset) = (&partition.topic, Offset::Offset(offset));
                     let added = again.add_partition_offset(topic, partition.partition, offset);
-                    seen.has_closed |= !may_seek || added.is_err();
+                    check.has_closed |= !may_seek || added.is_err();
                 }
             }
         }
         if may_seek && again.count() > 0 {
-            places.extend(self.fetch_again(consumer, again, &mut seen));
+            places.extend(self.fetch_again(consumer, again, &mut check));
         }
         for (topic, partition) in places {
             match forward(consumer, &topic, partition, targets.open) {
                 Ok(()) => {
-                    seen.has_opened = true;
+                    check.has_opened = true;
                     if let Some(assigned) = self.assignments().get(&topic, partition) {
                         assigned.is_gated = false;
                     }
                 }
                 Err(error) => {
-                    seen.has_closed = true;
+                    check.has_closed = true;
                     tracing::error!(
                         group = self.shared.group,
                         %topic,
@@ -252,20 +254,20 @@ impl RebalanceContext {
                 }
             }
         }
-        seen
+        check
     }
 
-    /// Seeks partitions to the first message that was not kept. Returns those that were sought.
+    /// Seeks partitions to the first message that was not buffered. Returns those that were sought.
     ///
     /// The seek also discards what the client fetched meanwhile, so that no message arrives twice.
     fn fetch_again(
         &self,
         consumer: &BaseConsumer<Self>,
         places: TopicPartitionList,
-        seen: &mut Seen,
+        check: &mut GateCheck,
     ) -> Vec<TopicPartition> {
         let mut done = Vec::new();
-        let failed = match consumer.seek_partitions(places, SEEK_WITHIN) {
+        let failed = match consumer.seek_partitions(places, SEEK_TIMEOUT) {
             Err(error) => Some(error),
             Ok(sought) => {
                 let mut failed = None;
@@ -284,7 +286,7 @@ impl RebalanceContext {
             }
         };
         if let Some(error) = failed {
-            (seen.has_closed, seen.has_failed) = (true, true);
+            (check.has_closed, check.has_failed) = (true, true);
             tracing::warn!(
                 group = self.shared.group,
                 %error,

@@ -41,10 +41,10 @@ pub(crate) struct Intake {
     limit: InFlightLimit,
     messages: Messages,
     /// The shares of the workers. Empty between two calls, with the capacity of the last burst.
-    shares: Vec<Share>,
+    shares: Vec<WorkerShare>,
     partitioner: WorkerPartitioner,
-    /// Spreads records that are ordered with no other.
-    turn: u64,
+    /// A counter that spreads records without an ordering key over the workers.
+    round_robin: u64,
     /// The next offsets after records that earlier assignments had settled.
     advances: Vec<(Epoch, i64)>,
     has_drained: bool,
@@ -54,7 +54,7 @@ pub(crate) struct Intake {
 
 /// The share of one worker in a burst.
 #[derive(Default)]
-struct Share {
+struct WorkerShare {
     /// The bytes of its records.
     records: RecordBatchBuilder,
     /// Their offsets. None while the share is empty.
@@ -72,13 +72,17 @@ impl Intake {
             shared.settings.in_flight_records_max(),
             shared.settings.in_flight_bytes_max,
         );
-        let shares = shared.workers.iter().map(|_| Share::default()).collect();
+        let shares = shared
+            .workers
+            .iter()
+            .map(|_| WorkerShare::default())
+            .collect();
         Self {
             limit,
             shares,
             messages: Messages::with_capacity(BURST_RECORDS_MAX),
             partitioner: shared.partitioner.clone(),
-            turn: 0,
+            round_robin: 0,
             advances: Vec::new(),
             has_drained: false,
             leader_epochs: Vec::new(),
@@ -118,17 +122,17 @@ impl Intake {
     ) -> usize {
         let mut messages = std::mem::replace(&mut self.messages, Messages::with_capacity(0));
         // Messages that were fetched before a gate opened come first.
-        if gates.has_open() {
-            gates.hand_on(&mut messages, room, &mut member.assignments());
+        if gates.has_ungated() {
+            gates.pass_on(&mut messages, room, &mut member.assignments());
         }
         if messages.len() == 0 {
             queue.take(&mut messages, room, timeout);
             self.has_drained = messages.len() < room.min(BURST_RECORDS_MAX);
         }
-        let received = self.share_out(queue, &messages, &mut member.assignments(), &mut on_error);
+        let received = self.distribute(queue, &messages, &mut member.assignments(), &mut on_error);
         messages.clear();
         self.messages = messages;
-        self.hand_over();
+        self.send_shares();
         self.shared
             .counters
             .received
@@ -138,7 +142,7 @@ impl Intake {
 
     /// Distributes messages to the shares. Returns how many are to be handled. Messages of
     /// partitions that are not taken now are dropped: they are redelivered.
-    fn share_out(
+    fn distribute(
         &mut self,
         queue: &ForwardedQueue<RebalanceContext>,
         messages: &Messages,
@@ -176,9 +180,9 @@ impl Intake {
                 .filter(|assigned| assigned.is_taken())
             {
                 self.shared.readiness.can_read(&assigned.partition);
-                check_deleted(&self.shared, queue, assigned, first.offset());
+                report_deleted(&self.shared, queue, assigned, first.offset());
                 received +=
-                    self.share_run(run, (at..end).map(|index| messages.get(index)), assigned);
+                    self.distribute_run(run, (at..end).map(|index| messages.get(index)), assigned);
             }
             (at, run) = (end, run + 1);
         }
@@ -193,23 +197,23 @@ impl Intake {
     /// one that ends the run.
     ///
     /// A skipped offset is noted, so that the tracker passes it although no batch has it.
-    fn share_run<'m>(
+    fn distribute_run<'m>(
         &mut self,
         run: usize,
         messages: impl Iterator<Item = Message<'m>>,
         assigned: &mut Assigned,
     ) -> usize {
         let seed = self.partitioner.seed(&assigned.partition.topic);
-        let (mut handed, mut skipped, mut last) = (0, false, None);
+        let (mut distributed, mut skipped, mut last) = (0, false, None);
         for message in messages {
             let offset = message.offset();
             match (assigned.next, assigned.committed) {
                 (Some(next), _) if offset < next => {
-                    truncated(&self.shared, assigned, &message);
+                    handle_truncation(&self.shared, assigned, &message);
                     break;
                 }
                 (None, Some(committed)) if offset < committed => {
-                    below_committed(&self.shared, assigned, offset)
+                    handle_below_committed(&self.shared, assigned, offset)
                 }
                 (None, _) if assigned.committed_under.is_some() => {
                     if message.leader_epoch() > assigned.committed_under {
@@ -234,10 +238,10 @@ impl Intake {
                 }
                 assigned.settled_above.forget_before(offset);
             }
-            self.turn += 1;
-            let hash = self
-                .partitioner
-                .hash(seed, message.partition(), message.key(), self.turn);
+            self.round_robin += 1;
+            let hash =
+                self.partitioner
+                    .hash(seed, message.partition(), message.key(), self.round_robin);
             self.shares[self.partitioner.worker(hash)].push(
                 run,
                 &assigned.partition,
@@ -245,7 +249,7 @@ impl Intake {
                 &message,
                 self.shared.settings.headers,
             );
-            handed += 1;
+            distributed += 1;
         }
         if skipped {
             self.advances
@@ -256,15 +260,15 @@ impl Intake {
         self.leader_epochs
             .push((assigned.partition.epoch, leader_epoch));
         assigned.has_erred &= last.is_none();
-        assigned.received.increment(handed as u64);
-        handed
+        assigned.received.increment(distributed as u64);
+        distributed
     }
 
     /// Adds the shares to the offset tracker, then sends them to the workers.
     ///
-    /// The order is the point of this function: tracker first, then the count of records in flight,
-    /// then the workers. A worker that is fast cannot settle a record that is not tracked.
-    fn hand_over(&mut self) {
+    /// The order matters: first the tracker, then the count of records in flight, then the workers.
+    /// A worker that is fast cannot settle a record that is not tracked.
+    fn send_shares(&mut self) {
         let mut bursts = Vec::with_capacity(self.shares.len());
         let (mut records, mut bytes) = (0, 0);
         {
@@ -306,7 +310,7 @@ impl Intake {
 
 /// Handles a record below earlier ones: the log was truncated while it was read, and its offsets
 /// belong to other records from there on.
-fn truncated(shared: &Shared, assigned: &mut Assigned, message: &Message<'_>) {
+fn handle_truncation(shared: &Shared, assigned: &mut Assigned, message: &Message<'_>) {
     let (partition, to) = (&assigned.partition, Some(message.offset()));
     let place = (&*partition.topic, partition.partition);
     shared.position_lost(place, PositionLoss::Truncated, assigned.next, to);
@@ -322,7 +326,7 @@ fn truncated(shared: &Shared, assigned: &mut Assigned, message: &Message<'_>) {
 ///
 /// Only the first record of an epoch can be there: the client starts at the committed offset,
 /// unless its own reset moved it.
-fn below_committed(shared: &Shared, assigned: &mut Assigned, offset: i64) {
+fn handle_below_committed(shared: &Shared, assigned: &mut Assigned, offset: i64) {
     let partition = &assigned.partition;
     let place = (&*partition.topic, partition.partition);
     shared.position_lost(
@@ -340,7 +344,7 @@ fn below_committed(shared: &Shared, assigned: &mut Assigned, offset: i64) {
 ///
 /// Retention that deletes unread records is a misconfiguration or a consumer that is far behind.
 /// The records are gone either way; the alarm is all that can be done.
-fn check_deleted(
+fn report_deleted(
     shared: &Shared,
     queue: &ForwardedQueue<RebalanceContext>,
     assigned: &Assigned,
@@ -361,7 +365,7 @@ fn check_deleted(
     }
 }
 
-impl Share {
+impl WorkerShare {
     /// Appends a message. The first of a run adds its source, epoch and partition.
     fn push(
         &mut self,

@@ -9,7 +9,7 @@ use crate::consumer::shared::Shared;
 use std::time::{Duration, Instant};
 
 /// How long intake may stall while records wait for their next attempt.
-const WAITING_WITHIN: Duration = Duration::from_secs(5);
+const STALL_TOLERATED: Duration = Duration::from_secs(5);
 
 /// Whether intake is stalled, and since when.
 #[derive(Default)]
@@ -21,7 +21,7 @@ pub(crate) struct StalledIntake {
 
 impl StalledIntake {
     /// Notes that there is room, or that intake waits for another reason.
-    pub(crate) fn has_room(&mut self, shared: &Shared) {
+    pub(crate) fn note_room(&mut self, shared: &Shared) {
         if self.full_since.take().is_some() && std::mem::take(&mut self.is_shown) {
             shared.readiness.crowded(None);
             tracing::warn!(
@@ -32,10 +32,10 @@ impl StalledIntake {
     }
 
     /// Notes that there is no room. Called on every turn while there is none.
-    pub(crate) fn is_full(&mut self, shared: &Shared, bytes: usize) {
+    pub(crate) fn note_full(&mut self, shared: &Shared, bytes: usize) {
         let since = *self.full_since.get_or_insert_with(Instant::now);
         let full_for = since.elapsed();
-        if self.is_shown || full_for < WAITING_WITHIN {
+        if self.is_shown || full_for < STALL_TOLERATED {
             return;
         }
         let waiting = shared.control.waiting();

@@ -38,7 +38,7 @@ impl TransactionMarkers {
 
     /// Advances to the client's positions at an interval. All records below them were taken, on
     /// this thread, and are tracked.
-    pub(crate) fn pass(&mut self, consumer: &BaseConsumer<RebalanceContext>) {
+    pub(crate) fn advance(&mut self, consumer: &BaseConsumer<RebalanceContext>) {
         // A run to the end receives the ends as events, and the position is one past them.
         let has_end_events = self.shared.settings.stop_when == StopWhen::UntilEnd;
         if has_end_events || self.checked_at.elapsed() < CHECK_INTERVAL {

@@ -5,7 +5,7 @@
 //! short. The poll thread takes entries without waiting for any.
 //!
 //! A member that cannot know the pauses handles nothing. A member whose group has no control topic
-//! handles everything, and looks for the topic: somebody may create it for the first command.
+//! handles everything, and looks the topic up at an interval: the first command may create it.
 //!
 //! | control topic | at the start | while running |
 //! |---|---|---|
@@ -16,6 +16,7 @@
 //! | brokers do not answer | the run fails | the last state stays in force |
 
 use crate::consumer::group_topics::{self, ControlTopic};
+use crate::consumer::poll::operator::telemetry;
 use crate::consumer::settings::{ConsumerSettings, StopWhen};
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::readiness::Readiness;
@@ -41,10 +42,10 @@ const FETCH_WAIT_MS: &str = "10000";
 /// Entries applied per turn, so that a flood of them does not block the poll thread.
 const ENTRIES_PER_TURN: usize = 256;
 /// How long one read waits for a record at the start.
-const TURN: Duration = Duration::from_millis(100);
+const READ_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The control topic at the start of a member.
-pub(crate) enum Followed {
+pub(crate) enum ControlTopicAtStart {
     /// Its state, and the reader of further entries.
     Read(Box<ControlTopicReader>, ControlState),
     /// It has several partitions, so that members would see its entries in different orders. No
@@ -64,59 +65,58 @@ pub(crate) enum Followed {
 /// permission as well.
 ///
 /// Called before the member joins its group, on a task of the run.
-pub(crate) async fn follow(
+pub(crate) async fn read_at_start(
     kafka: &KafkaConfig,
     settings: &ConsumerSettings,
     readiness: &Readiness,
     stop: &CancellationToken,
-) -> Result<Followed, KafkaError> {
+) -> Result<ControlTopicAtStart, KafkaError> {
     let mut reported = None;
     loop {
         let admin = Admin::connect(kafka, settings.startup_timeout).await?;
-        let found = group_topics::make_control_topic(&admin, settings).await;
+        let found = group_topics::ensure_control_topic(&admin, settings).await;
         let refusal = match read(found, kafka, settings).await {
-            Ok(Found::Read(reader, state)) => {
+            Ok(ReadAttempt::Read(reader, state)) => {
                 readiness.cluster_answers();
                 let commands = ControlTopicReader::new(Some(*reader), kafka, settings);
-                return Ok(Followed::Read(Box::new(commands), state));
+                return Ok(ControlTopicAtStart::Read(Box::new(commands), state));
             }
-            Ok(Found::Absent) => {
+            Ok(ReadAttempt::Absent) => {
                 let commands = ControlTopicReader::new(None, kafka, settings);
                 let state = ControlState::default();
-                return Ok(Followed::Read(Box::new(commands), state));
+                return Ok(ControlTopicAtStart::Read(Box::new(commands), state));
             }
-            Ok(Found::Unusable) => return Ok(Followed::Unusable),
+            Ok(ReadAttempt::Unusable) => return Ok(ControlTopicAtStart::Unusable),
             Err(error @ KafkaError::Refused { .. }) if settings.stop_when == StopWhen::Endless => {
                 error
             }
             Err(error) => return Err(error),
         };
-        let reason = unreadable(&settings.group, &refusal);
+        let reason = unreadable_reason(&settings.group, &refusal);
         if reported.as_ref() != Some(&reason) {
-            tracing::warn!(
-                group = settings.group,
-                reason,
-                "the member waits before it joins"
-            );
+            telemetry::join_delayed(&settings.group, &reason);
             readiness.complain(&reason);
             reported = Some(reason);
         }
         tokio::select! {
             () = tokio::time::sleep(RETRY_AFTER) => {}
-            () = stop.cancelled() => return Ok(Followed::Stopped),
+            () = stop.cancelled() => return Ok(ControlTopicAtStart::Stopped),
         }
     }
 }
 
 /// Looks up and reads a control topic that could not be read or created before.
-async fn retry(kafka: &KafkaConfig, settings: &ConsumerSettings) -> Result<Found, KafkaError> {
+async fn read_again(
+    kafka: &KafkaConfig,
+    settings: &ConsumerSettings,
+) -> Result<ReadAttempt, KafkaError> {
     let admin = Admin::connect(kafka, settings.startup_timeout).await?;
     let found = group_topics::control_topic(&admin, settings).await;
     read(found, kafka, settings).await
 }
 
 /// The reason in the health, with the permissions that are missing.
-fn unreadable(group: &str, refusal: &KafkaError) -> String {
+fn unreadable_reason(group: &str, refusal: &KafkaError) -> String {
     format!(
         "the paused partitions are unknown: {refusal}; allow this member DESCRIBE, READ and WRITE on {}",
         control_topic(group)
@@ -124,7 +124,7 @@ fn unreadable(group: &str, refusal: &KafkaError) -> String {
 }
 
 /// The result of one attempt to read the control topic.
-enum Found {
+enum ReadAttempt {
     /// It was read up to its end.
     Read(Box<Reader>, ControlState),
     /// It does not exist.
@@ -137,12 +137,12 @@ async fn read(
     found: Result<ControlTopic, KafkaError>,
     kafka: &KafkaConfig,
     settings: &ConsumerSettings,
-) -> Result<Found, KafkaError> {
+) -> Result<ReadAttempt, KafkaError> {
     let within = settings.startup_timeout;
     match found? {
         ControlTopic::Usable => {}
-        ControlTopic::Absent => return Ok(Found::Absent),
-        ControlTopic::Unusable => return Ok(Found::Unusable),
+        ControlTopic::Absent => return Ok(ReadAttempt::Absent),
+        ControlTopic::Unusable => return Ok(ReadAttempt::Unusable),
     }
     let topic = control_topic(&settings.group);
     let (kafka, name) = (client(kafka), topic.clone());
@@ -151,7 +151,7 @@ async fn read(
         what: format!("reading {topic}"),
         seconds: within.as_secs(),
     })??;
-    Ok(Found::Read(Box::new(reader), state))
+    Ok(ReadAttempt::Read(Box::new(reader), state))
 }
 
 /// The settings of the client that reads the topic.
@@ -177,7 +177,7 @@ fn catch_up(
     let mut state = ControlState::default();
     let mut quiet_since = Instant::now();
     while !reader.has_caught_up() {
-        if let Some(record) = reader.next(TURN)? {
+        if let Some(record) = reader.next(READ_TIMEOUT)? {
             apply(&mut state, &record, false);
             quiet_since = Instant::now();
         }
@@ -199,14 +199,14 @@ fn open(kafka: &KafkaConfig, topic: &str, within: Duration) -> Result<Reader, Ka
             Err(KafkaError::UnknownTopic { .. } | KafkaError::Client { .. })
                 if Instant::now() < deadline =>
             {
-                std::thread::sleep(TURN);
+                std::thread::sleep(READ_TIMEOUT);
             }
             opened => return opened,
         }
     }
 }
 
-/// Applies an entry. Returns a command that is to be carried out once.
+/// Applies an entry. Returns a command that is executed once.
 ///
 /// An entry that cannot be read is logged and skipped: it must not stop the group.
 fn apply(state: &mut ControlState, record: &LogRecord, is_live: bool) -> Option<Command> {
@@ -214,12 +214,7 @@ fn apply(state: &mut ControlState, record: &LogRecord, is_live: bool) -> Option<
     match entry.and_then(|entry| state.apply(entry, is_live)) {
         Ok(command) => command,
         Err(reason) => {
-            tracing::warn!(
-                topic = %record.topic,
-                offset = record.offset,
-                %reason,
-                "an entry of the control topic is ignored"
-            );
+            telemetry::entry_ignored(record, &reason);
             None
         }
     }
@@ -230,9 +225,9 @@ pub(crate) struct ControlTopicReader {
     /// None while the topic does not exist or cannot be read.
     reader: Option<Reader>,
     /// Receives the reader of a topic that was opened later.
-    late: Option<mpsc::Receiver<(Reader, ControlState)>>,
+    opening: Option<mpsc::Receiver<(Reader, ControlState)>>,
     /// The last read error, so that each is logged once.
-    complaint: Option<String>,
+    last_error: Option<String>,
     kafka: KafkaConfig,
     settings: ConsumerSettings,
     /// Runs the task that opens the topic later: the poll thread is not a task.
@@ -240,18 +235,18 @@ pub(crate) struct ControlTopicReader {
 }
 
 impl ControlTopicReader {
-    /// Follows the topic, or looks for it.
+    /// Reads from `reader`, or looks the topic up until it exists.
     fn new(reader: Option<Reader>, kafka: &KafkaConfig, settings: &ConsumerSettings) -> Self {
         let mut commands = Self {
-            late: None,
-            complaint: None,
+            opening: None,
+            last_error: None,
             kafka: kafka.clone(),
             settings: settings.clone(),
             runtime: Handle::current(),
             reader,
         };
         if commands.reader.is_none() {
-            commands.open_later(LOOKUP_INTERVAL);
+            commands.open_in_background(LOOKUP_INTERVAL);
         }
         commands
     }
@@ -265,20 +260,20 @@ impl ControlTopicReader {
     ///
     /// The task ends when the topic was read, or with the receiver. It reads the topic from its
     /// beginning, so that commands which were given meanwhile apply.
-    fn open_later(&mut self, every: Duration) {
+    fn open_in_background(&mut self, every: Duration) {
         self.reader = None;
-        let (found, late) = mpsc::channel(1);
-        self.late = Some(late);
+        let (opened, opening) = mpsc::channel(1);
+        self.opening = Some(opening);
         let (kafka, settings) = (self.kafka.clone(), self.settings.clone());
         self.runtime.spawn(async move {
-            while !found.is_closed() {
+            while !opened.is_closed() {
                 tokio::time::sleep(every).await;
-                match retry(&kafka, &settings).await {
+                match read_again(&kafka, &settings).await {
                     // The receiver may have been dropped.
-                    Ok(Found::Read(reader, state)) => {
-                        return drop(found.send((*reader, state)).await);
+                    Ok(ReadAttempt::Read(reader, state)) => {
+                        return drop(opened.send((*reader, state)).await);
                     }
-                    Ok(Found::Absent | Found::Unusable) => {}
+                    Ok(ReadAttempt::Absent | ReadAttempt::Unusable) => {}
                     Err(error) => {
                         tracing::debug!(
                             group = settings.group,
@@ -291,18 +286,22 @@ impl ControlTopicReader {
         });
     }
 
-    /// Applies the entries that have arrived, without blocking. Returns the commands to be carried
-    /// out once, and whether any entry arrived.
+    /// Applies the entries that have arrived, without blocking. Returns the commands that are
+    /// executed once, and whether any entry arrived.
     ///
     /// At most 256 entries per turn; the rest waits for the next one.
-    pub(crate) fn take(&mut self, shared: &Shared) -> (Vec<Command>, bool) {
-        let (mut once, mut has_entries) = (Vec::new(), false);
-        if let Some((reader, state)) = self.late.as_mut().and_then(|late| late.try_recv().ok()) {
+    pub(crate) fn take_entries(&mut self, shared: &Shared) -> (Vec<Command>, bool) {
+        let (mut immediate, mut has_entries) = (Vec::new(), false);
+        if let Some((reader, state)) = self
+            .opening
+            .as_mut()
+            .and_then(|opening| opening.try_recv().ok())
+        {
             tracing::info!(group = shared.group, "the control topic can be read now");
             *shared.control.state() = state;
             shared.control.set_muted(false);
             shared.health.set_ready(COMPONENT, Ok(()));
-            (self.reader, self.late, self.complaint) = (Some(reader), None, None);
+            (self.reader, self.opening, self.last_error) = (Some(reader), None, None);
             has_entries = true;
         }
         for _ in 0..ENTRIES_PER_TURN {
@@ -312,37 +311,33 @@ impl ControlTopicReader {
             match reader.next(Duration::ZERO) {
                 Ok(Some(record)) => {
                     has_entries = true;
-                    self.complaint = None;
-                    once.extend(apply(&mut shared.control.state(), &record, true));
+                    self.last_error = None;
+                    immediate.extend(apply(&mut shared.control.state(), &record, true));
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    self.complain(shared, &error);
+                    self.read_failed(shared, &error);
                     break;
                 }
             }
         }
-        (once, has_entries)
+        (immediate, has_entries)
     }
 
     /// Logs a read error. After a refusal the topic is opened anew, once that is permitted; until
     /// then the commands known so far stay in force.
-    fn complain(&mut self, shared: &Shared, error: &KafkaError) {
+    fn read_failed(&mut self, shared: &Shared, error: &KafkaError) {
         let message = error.to_string();
-        if self.complaint.as_ref() != Some(&message) {
-            tracing::warn!(
-                group = shared.group,
-                %error,
-                "the control topic cannot be read: commands wait"
-            );
-            self.complaint = Some(message);
+        if self.last_error.as_ref() != Some(&message) {
+            telemetry::control_topic_unreadable(&shared.group, error);
+            self.last_error = Some(message);
         }
         if let KafkaError::Refused { .. } = error {
             // It is read again from the start once that is permitted, including entries written
             // meanwhile.
-            let reason = unreadable(&shared.group, error);
+            let reason = unreadable_reason(&shared.group, error);
             shared.health.set_ready(COMPONENT, Err(reason));
-            self.open_later(RETRY_AFTER);
+            self.open_in_background(RETRY_AFTER);
         }
     }
 }

@@ -25,8 +25,8 @@ impl Shared {
         };
         let released = retry.change(|state| match scope {
             Scope::Key { key, .. } => {
-                let mut names = self.names(key);
-                usize::from(names.any(|name| state.release(name)))
+                let mut keys = self.ordering_keys(key);
+                usize::from(keys.any(|key_name| state.release(key_name)))
             }
             Scope::Record(_) => 0,
             _ => state.release_waiting(steady_ms()),
@@ -44,25 +44,25 @@ impl Shared {
         command: &Command,
     ) -> DropOutcome {
         let Some(retry) = &partition.retry else {
-            return DropOutcome::NothingThere;
+            return DropOutcome::NotParked;
         };
-        let mut names = self.names(key);
-        let first = |name| Some((name, retry.change(|state| state.first_of(name))?));
-        let Some((name, (offset, is_held))) = names.find_map(first) else {
-            return DropOutcome::NothingThere;
+        let mut keys = self.ordering_keys(key);
+        let first = |key_name| Some((key_name, retry.change(|state| state.first_of(key_name))?));
+        let Some((key_name, (offset, is_held))) = keys.find_map(first) else {
+            return DropOutcome::NotParked;
         };
         if is_held {
-            return DropOutcome::IsHeld;
+            return DropOutcome::HeldForReplay;
         }
         self.control.drop_parked(partition.epoch, offset, command);
-        retry.change(|state| state.release(name));
+        retry.change(|state| state.release(key_name));
         self.retry_topics.wake_dispatcher();
-        DropOutcome::First
+        DropOutcome::Dropped
     }
 
     /// The ordering keys that a command's key may mean. The empty key includes the records without
     /// a key.
-    fn names<'a>(&self, key: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    fn ordering_keys<'a>(&self, key: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let keyless = key.is_empty().then(|| ordering_key(&self.settings, None));
         ordering_key(&self.settings, Some(key))
             .into_iter()
@@ -74,9 +74,9 @@ impl Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DropOutcome {
     /// No record of the key is parked.
-    NothingThere,
+    NotParked,
     /// The key waits for the replay of its dead letter, not for its first parked record.
-    IsHeld,
+    HeldForReplay,
     /// The first parked record is dropped.
-    First,
+    Dropped,
 }

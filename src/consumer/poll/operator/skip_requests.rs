@@ -3,8 +3,7 @@
 //!
 //! A request lasts until its record is settled by whatever means. It is kept through pauses and
 //! rebalances by the control topic: a member that takes the partition over finds it there. The
-//! offset alone does not identify a record: the id of the topic at the time of the request does the
-//! rest.
+//! offset alone does not identify a record, so that a request has the id of its topic as well.
 //!
 //! | state of the record | acknowledgement | what happens |
 //! |---|---|---|
@@ -30,10 +29,10 @@ const PENDING_AFTER: Duration = Duration::from_millis(500);
 
 /// Open skip requests, by the id of their command.
 #[derive(Default)]
-pub(crate) struct SkipRequests(HashMap<String, Open>);
+pub(crate) struct SkipRequests(HashMap<String, OpenRequest>);
 
 /// A request for a record of an assigned partition.
-struct Open {
+struct OpenRequest {
     skip: Skip,
     /// The id of the topic at the time of the request.
     topic_id: Option<String>,
@@ -45,7 +44,7 @@ struct Open {
 
 impl SkipRequests {
     /// Adds the requests for records of assigned partitions.
-    pub(crate) fn find(&mut self, shared: &Shared, member: &RebalanceContext) {
+    pub(crate) fn collect(&mut self, shared: &Shared, member: &RebalanceContext) {
         let skips: Vec<Skip> = shared.control.state().skips().cloned().collect();
         for skip in skips {
             let record = &skip.record;
@@ -57,7 +56,7 @@ impl SkipRequests {
             // After the topic was recreated, the offset belongs to another record, for which no
             // skip was requested.
             if is_ours && !skip.is_outlived_by(topic_id.as_deref()) {
-                let open = || Open {
+                let open = || OpenRequest {
                     since: Instant::now(),
                     is_acknowledged: skip.outcome.is_some(),
                     topic_id: topic_id.clone(),
@@ -70,8 +69,8 @@ impl SkipRequests {
 
     /// Checks the open requests, and acknowledges those whose record is settled.
     ///
-    /// Costs a look at the offset tracker per turn while a request is open.
-    pub(crate) fn mind(&mut self, shared: &Shared, member: &RebalanceContext) {
+    /// While a request is open, each turn reads the offset tracker.
+    pub(crate) fn advance(&mut self, shared: &Shared, member: &RebalanceContext) {
         if self.0.is_empty() {
             return;
         }
@@ -93,38 +92,38 @@ impl SkipRequests {
                 return false;
             }
             let progress = progress.get(&assigned.partition.epoch);
-            let (is_over, is_held) = (
+            let (is_done, is_paused) = (
                 is_settled(assigned, progress, record),
                 assigned.held.is_some(),
             );
             drop(assignments);
-            if is_over {
+            if is_done {
                 control.unskip(record);
                 let detail = "it was settled or parked before it could be skipped; see also: evenkeel parked list";
                 control.skip_ended(record, CommandOutcome::AlreadySettled, detail);
             } else {
-                open.stays(control, is_held);
+                open.keep_open(control, is_paused);
             }
-            !is_over
+            !is_done
         });
     }
 }
 
-impl Open {
+impl OpenRequest {
     /// Keeps the request open.
     ///
-    /// The mark is what a worker finds before an attempt. Setting it again has no effect.
-    fn stays(&mut self, control: &Control, is_held: bool) {
+    /// Workers check for the mark before each attempt. Setting it again has no effect.
+    fn keep_open(&mut self, control: &Control, is_paused: bool) {
         let record = &self.skip.record;
-        match is_held {
+        match is_paused {
             // No record of a paused partition starts. Without the mark, other records are not
             // looked up either.
             true => control.unskip(record),
             false => control.skip(record, &self.skip.command),
         }
-        if !self.is_acknowledged && (is_held || self.since.elapsed() >= PENDING_AFTER) {
+        if !self.is_acknowledged && (is_paused || self.since.elapsed() >= PENDING_AFTER) {
             self.is_acknowledged = true;
-            let detail = match is_held {
+            let detail = match is_paused {
                 true => "its partition is paused; the record is skipped after the resume",
                 false => "it is skipped when its turn comes, or when its running attempt fails",
             };
@@ -135,20 +134,22 @@ impl Open {
 
 /// Whether nothing is left to be done for the record.
 ///
-/// By one of three signs: below the committed offset, settled by an earlier assignment, or received
-/// and no longer unsettled.
+/// It is below the committed offset, or an earlier assignment settled it, or it was received and is
+/// no longer unsettled.
 fn is_settled(
     assigned: &Assigned,
     progress: Option<&PartitionProgress>,
     record: &RecordPosition,
 ) -> bool {
-    let is_before = assigned
+    let is_committed = assigned
         .committed
         .is_some_and(|committed| record.offset < committed);
-    let is_behind = |progress: &PartitionProgress| {
+    let was_received = |progress: &PartitionProgress| {
         let is_seen = progress.next.is_some_and(|next| record.offset < next);
         let mut unsettled = progress.unsettled.iter();
         is_seen && !unsettled.any(|range| range.contains(&record.offset))
     };
-    is_before || assigned.settled_above.contains(record.offset) || progress.is_some_and(is_behind)
+    is_committed
+        || assigned.settled_above.contains(record.offset)
+        || progress.is_some_and(was_received)
 }

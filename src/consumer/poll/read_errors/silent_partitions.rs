@@ -27,10 +27,10 @@ const SILENT_AFTER: Duration = Duration::from_secs(30);
 /// How often the partitions are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the confirmation may take: each read of a damaged batch waits until its timeout.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(120);
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Watches for silent partitions.
-pub(crate) struct Silence {
+pub(crate) struct SilentPartitions {
     kafka: KafkaConfig,
     /// When the partitions were checked last.
     checked_at: Instant,
@@ -52,13 +52,13 @@ struct Suspect {
 }
 
 /// A batch that was found to be damaged inside.
-pub(crate) struct Found {
+pub(crate) struct DamagedBatch {
     pub(crate) epoch: Epoch,
     pub(crate) batch: UnreadableBatch,
     pub(crate) range: Range<i64>,
 }
 
-impl Silence {
+impl SilentPartitions {
     /// No partition is suspected.
     pub(crate) fn new(kafka: &KafkaConfig) -> Self {
         Self {
@@ -72,18 +72,18 @@ impl Silence {
     }
 
     /// Notes that the client had no further message.
-    pub(crate) fn drained(&mut self, now: Instant) {
+    pub(crate) fn note_drained(&mut self, now: Instant) {
         self.drained_at = now;
     }
 
     /// Checks the partitions at an interval. Returns the batches that are confirmed to be damaged.
     ///
     /// A partition that is held, gated or blocked is silent for a known reason.
-    pub(crate) fn mind(
+    pub(crate) fn check(
         &mut self,
         consumer: &BaseConsumer<RebalanceContext>,
         is_known: impl Fn(Epoch) -> bool,
-    ) -> Vec<Found> {
+    ) -> Vec<DamagedBatch> {
         if self.checked_at.elapsed() < CHECK_INTERVAL {
             return Vec::new();
         }
@@ -121,25 +121,25 @@ impl Silence {
         self.cleared
             .retain(|epoch, _| positions.contains_key(epoch));
         for (epoch, batch) in silent {
-            self.suspect(epoch, batch);
+            self.start_confirmation(epoch, batch);
         }
-        self.confirmed()
+        self.take_confirmed()
     }
 
     /// Starts the confirmation, on a thread of its own: it blocks for up to two minutes.
-    fn suspect(&mut self, epoch: Epoch, batch: UnreadableBatch) {
+    fn start_confirmation(&mut self, epoch: Epoch, batch: UnreadableBatch) {
         // One client at a time: an unreachable broker makes all its partitions silent.
         if !self.suspects.is_empty() {
             return;
         }
         let (answer, answered) = channel();
-        let (kafka, asked) = (self.kafka.clone(), batch.clone());
-        let ask = move || {
+        let (kafka, suspected) = (self.kafka.clone(), batch.clone());
+        let confirm = move || {
             // The run may have ended meanwhile.
-            let _ = answer.send(silent_extent(&kafka, &asked, CONFIRM_WITHIN));
+            let _ = answer.send(silent_extent(&kafka, &suspected, CONFIRM_TIMEOUT));
         };
         let thread = std::thread::Builder::new().name("evenkeel-extent".to_owned());
-        match thread.spawn(ask) {
+        match thread.spawn(confirm) {
             Ok(_) => self.suspects.push(Suspect {
                 epoch,
                 batch,
@@ -157,7 +157,7 @@ impl Silence {
     /// The confirmed batches of partitions whose next offset has not changed.
     ///
     /// An answer for a partition that has moved on, or was revoked, counts for nothing.
-    fn confirmed(&mut self) -> Vec<Found> {
+    fn take_confirmed(&mut self) -> Vec<DamagedBatch> {
         let (mut found, positions) = (Vec::new(), &mut self.positions);
         let cleared = &mut self.cleared;
         self.suspects.retain(|suspect| {
@@ -172,11 +172,13 @@ impl Silence {
                 Ok(Err(_)) | Err(TryRecvError::Disconnected) => None,
             };
             match (range, positions.remove(&epoch)) {
-                (Some(range), Some((position, _))) if position == offset => found.push(Found {
-                    epoch,
-                    batch: suspect.batch.clone(),
-                    range,
-                }),
+                (Some(range), Some((position, _))) if position == offset => {
+                    found.push(DamagedBatch {
+                        epoch,
+                        batch: suspect.batch.clone(),
+                        range,
+                    })
+                }
                 // The time of silence starts again.
                 _ => {}
             }

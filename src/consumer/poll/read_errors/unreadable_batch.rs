@@ -6,8 +6,9 @@
 //! records a skip loses. A skip is a command for any record in it; no dead letter can be written,
 //! as no record can be read.
 
-use crate::consumer::poll::pause::SEEK_WITHIN;
-use crate::consumer::poll::read_errors::silent_partitions::{Found, Silence};
+use crate::consumer::poll::pause::SEEK_TIMEOUT;
+use crate::consumer::poll::read_errors::silent_partitions::{DamagedBatch, SilentPartitions};
+use crate::consumer::poll::read_errors::telemetry;
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::control::Control;
@@ -25,9 +26,9 @@ use std::time::{Duration, Instant};
 
 /// How often the batch is read again: another replica, or another client release, may be able to
 /// read it.
-const AGAIN_AFTER: Duration = Duration::from_secs(30);
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the lookup of a batch's extent may take.
-const EXTENT_WITHIN: Duration = Duration::from_secs(20);
+const EXTENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The blocked partitions of this member. Used by the poll thread.
 ///
@@ -36,11 +37,11 @@ const EXTENT_WITHIN: Duration = Duration::from_secs(20);
 ///             │
 ///             └─ extent known and a skip requested ─▶ sought behind it: unblocked
 /// ```
-pub(crate) struct Unreadable {
+pub(crate) struct UnreadableBatches {
     shared: Arc<Shared>,
     kafka: KafkaConfig,
     /// Finds batches that the client does not report.
-    silence: Silence,
+    silent_partitions: SilentPartitions,
     /// One for each partition at most.
     blocked: Vec<Blocked>,
 }
@@ -59,19 +60,19 @@ struct Blocked {
 /// The offsets of a batch, as far as they are known.
 enum Extent {
     /// The lookup is in progress.
-    Asked(Receiver<Result<Range<i64>, KafkaError>>),
+    Pending(Receiver<Result<Range<i64>, KafkaError>>),
     /// From the first blocked offset to the one behind the batch.
     Known(Range<i64>),
     Unknown,
 }
 
-impl Unreadable {
+impl UnreadableBatches {
     /// No partition is blocked.
     pub(crate) fn new(shared: Arc<Shared>, kafka: &KafkaConfig) -> Self {
         Self {
             shared,
             kafka: kafka.clone(),
-            silence: Silence::new(kafka),
+            silent_partitions: SilentPartitions::new(kafka),
             blocked: Vec::new(),
         }
     }
@@ -80,7 +81,7 @@ impl Unreadable {
     ///
     /// The client may report one batch several times, or another offset in it; the partition's next
     /// offset is the lower bound.
-    pub(crate) fn found(
+    pub(crate) fn register(
         &mut self,
         consumer: &BaseConsumer<RebalanceContext>,
         mut batch: UnreadableBatch,
@@ -102,49 +103,42 @@ impl Unreadable {
         stop_fetching(consumer, &batch, &self.shared.group);
         if let Some(known) = self.blocked.iter_mut().find(|known| known.epoch == epoch) {
             if known.batch.offset == batch.offset {
-                known.failed_again();
+                known.schedule_retry();
             }
             return;
         }
-        let extent = self.ask_extent(&batch);
+        let extent = self.look_up_extent(&batch);
         self.block(epoch, batch, extent);
     }
 
     /// Blocks a partition before a batch that cannot be read.
     fn block(&mut self, epoch: Epoch, batch: UnreadableBatch, extent: Extent) {
-        tracing::error!(
-            group = self.shared.group,
-            topic = batch.topic,
-            partition = batch.partition,
-            offset = batch.offset,
-            cause = batch.cause,
-            "a batch cannot be read: its partition is blocked, and the batch is read again at an interval"
-        );
+        telemetry::batch_blocks(&self.shared.group, &batch);
         let blocked = Blocked {
             epoch,
             batch,
             extent,
-            retry_at: Instant::now() + AGAIN_AFTER,
+            retry_at: Instant::now() + RETRY_INTERVAL,
             is_retried: false,
         };
-        self.show(&blocked);
+        self.report(&blocked);
         self.blocked.push(blocked);
     }
 
     /// Notes that the client had no further message.
-    pub(crate) fn drained(&mut self, now: Instant) {
-        self.silence.drained(now);
+    pub(crate) fn note_drained(&mut self, now: Instant) {
+        self.silent_partitions.note_drained(now);
     }
 
     /// Blocks the partitions from which no record arrives because a batch is damaged inside.
-    fn check_silence(&mut self, consumer: &BaseConsumer<RebalanceContext>) {
+    fn block_silent(&mut self, consumer: &BaseConsumer<RebalanceContext>) {
         let blocked = &self.blocked;
         let is_known = |epoch| blocked.iter().any(|known| known.epoch == epoch);
-        for Found {
+        for DamagedBatch {
             epoch,
             batch,
             range,
-        } in self.silence.mind(consumer, is_known)
+        } in self.silent_partitions.check(consumer, is_known)
         {
             if let Some(assigned) = consumer
                 .context()
@@ -162,22 +156,18 @@ impl Unreadable {
     ///
     /// The thread ends by itself after at most 20 s. If it cannot be started, the batch can only be
     /// skipped after a later lookup.
-    fn ask_extent(&self, batch: &UnreadableBatch) -> Extent {
+    fn look_up_extent(&self, batch: &UnreadableBatch) -> Extent {
         let (answer, answered) = channel();
         let (kafka, batch) = (self.kafka.clone(), batch.clone());
-        let ask = move || {
+        let look_up = move || {
             // The run may have ended meanwhile.
-            let _ = answer.send(batch.extent(&kafka, EXTENT_WITHIN));
+            let _ = answer.send(batch.extent(&kafka, EXTENT_TIMEOUT));
         };
         let thread = std::thread::Builder::new().name("evenkeel-extent".to_owned());
-        match thread.spawn(ask) {
-            Ok(_) => Extent::Asked(answered),
+        match thread.spawn(look_up) {
+            Ok(_) => Extent::Pending(answered),
             Err(error) => {
-                tracing::warn!(
-                    group = self.shared.group,
-                    %error,
-                    "no thread to look up the extent of an unreadable batch"
-                );
+                telemetry::extent_lookup_not_started(&self.shared.group, &error);
                 Extent::Unknown
             }
         }
@@ -187,7 +177,7 @@ impl Unreadable {
     ///
     /// The reason ends with the command that skips the batch and the last offset that this would
     /// lose.
-    fn show(&self, blocked: &Blocked) {
+    fn report(&self, blocked: &Blocked) {
         let UnreadableBatch {
             topic,
             partition,
@@ -197,7 +187,7 @@ impl Unreadable {
         let group = &self.shared.group;
         let reach = match &blocked.extent {
             Extent::Known(range) => format!(", which reaches to offset {}", range.end - 1),
-            Extent::Asked(_) | Extent::Unknown => String::new(),
+            Extent::Pending(_) | Extent::Unknown => String::new(),
         };
         let why = format!(
             "offset {offset}: {cause}; evenkeel groups skip {group} --record {topic}/{partition}@{offset} --why TEXT skips the batch{reach}"
@@ -206,13 +196,13 @@ impl Unreadable {
     }
 
     /// Checks the blocked partitions. The poll thread calls it on every turn.
-    pub(crate) fn mind(&mut self, consumer: &BaseConsumer<RebalanceContext>) {
-        self.check_silence(consumer);
+    pub(crate) fn advance(&mut self, consumer: &BaseConsumer<RebalanceContext>) {
+        self.block_silent(consumer);
         if self.blocked.is_empty() {
             return;
         }
         for mut blocked in std::mem::take(&mut self.blocked) {
-            if self.check_one(consumer, &mut blocked) {
+            if self.advance_one(consumer, &mut blocked) {
                 self.blocked.push(blocked);
             }
         }
@@ -221,7 +211,7 @@ impl Unreadable {
     /// Returns whether the partition is still blocked.
     ///
     /// A paused partition stays blocked and is not read.
-    fn check_one(
+    fn advance_one(
         &mut self,
         consumer: &BaseConsumer<RebalanceContext>,
         blocked: &mut Blocked,
@@ -242,54 +232,45 @@ impl Unreadable {
                             .next
                             .is_some_and(|next| next > blocked.batch.offset) =>
                 {
-                    tracing::info!(
-                        group = self.shared.group,
-                        topic = blocked.batch.topic,
-                        partition = blocked.batch.partition,
-                        offset = blocked.batch.offset,
-                        "the batch can be read again"
-                    );
+                    telemetry::batch_readable(&self.shared.group, &blocked.batch);
                     return false;
                 }
                 Some(_) => {}
             }
         }
-        self.learn_extent(blocked);
+        self.receive_extent(blocked);
         if let Extent::Known(range) = &blocked.extent
-            && is_skipped(&self.shared.control, &blocked.batch, range)
+            && has_skip_request(&self.shared.control, &blocked.batch, range)
         {
             let range = range.clone();
             return !self.skip(consumer, blocked, range);
         }
         if Instant::now() >= blocked.retry_at {
-            blocked.retry_at = Instant::now() + AGAIN_AFTER;
+            blocked.retry_at = Instant::now() + RETRY_INTERVAL;
             if matches!(blocked.extent, Extent::Unknown) {
-                blocked.extent = self.ask_extent(&blocked.batch);
+                blocked.extent = self.look_up_extent(&blocked.batch);
             }
-            blocked.is_retried = self.read_from(consumer, &blocked.batch, blocked.batch.offset);
+            blocked.is_retried =
+                self.seek_and_resume(consumer, &blocked.batch, blocked.batch.offset);
         }
         true
     }
 
     /// Takes the answer of the lookup, if there is one, and shows it.
-    fn learn_extent(&self, blocked: &mut Blocked) {
-        let Extent::Asked(answer) = &blocked.extent else {
+    fn receive_extent(&self, blocked: &mut Blocked) {
+        let Extent::Pending(answer) = &blocked.extent else {
             return;
         };
         blocked.extent = match answer.try_recv() {
             Err(TryRecvError::Empty) => return,
             Ok(Ok(range)) => Extent::Known(range),
             Ok(Err(error)) => {
-                tracing::warn!(
-                    group = self.shared.group,
-                    %error,
-                    "the extent of an unreadable batch is not known yet"
-                );
+                telemetry::extent_unknown(&self.shared.group, &error);
                 Extent::Unknown
             }
             Err(TryRecvError::Disconnected) => Extent::Unknown,
         };
-        self.show(blocked);
+        self.report(blocked);
     }
 
     /// Skips a batch as an operator requested. Returns false if the seek failed; the caller tries
@@ -306,7 +287,7 @@ impl Unreadable {
         let UnreadableBatch {
             topic, partition, ..
         } = &blocked.batch;
-        if !self.read_from(consumer, &blocked.batch, range.end) {
+        if !self.seek_and_resume(consumer, &blocked.batch, range.end) {
             return false;
         }
         {
@@ -319,22 +300,14 @@ impl Unreadable {
             self.shared.tracker().advance(assigned.epoch, range.end);
             self.shared.readiness.can_read(&assigned);
         }
-        tracing::error!(
-            group = self.shared.group,
-            topic,
-            partition,
-            first = range.start,
-            last = range.end - 1,
-            cause = blocked.batch.cause,
-            "an operator skipped a batch that cannot be read; its records are not handled"
-        );
+        telemetry::batch_skipped(&self.shared.group, &blocked.batch, &range);
         let detail = format!(
             "the unreadable batch of offsets {} to {} was skipped as a whole, without dead letters: its records cannot be read",
             range.start,
             range.end - 1
         );
         let control = &self.shared.control;
-        for record in skipped(control, &blocked.batch, &range) {
+        for record in skip_requests_in(control, &blocked.batch, &range) {
             control.unskip(&record);
             control.skip_ended(&record, CommandOutcome::Skipped, &detail);
         }
@@ -342,22 +315,15 @@ impl Unreadable {
     }
 
     /// Seeks the client to `offset` and fetches again.
-    fn read_from(
+    fn seek_and_resume(
         &self,
         consumer: &BaseConsumer<RebalanceContext>,
         batch: &UnreadableBatch,
         offset: i64,
     ) -> bool {
-        let sought = try_read_from(consumer, batch, offset);
+        let sought = try_seek_and_resume(consumer, batch, offset);
         if let Err(error) = sought {
-            tracing::warn!(
-                group = self.shared.group,
-                topic = batch.topic,
-                partition = batch.partition,
-                offset,
-                %error,
-                "the seek of a partition that cannot be read failed; retrying"
-            );
+            telemetry::seek_failed(&self.shared.group, batch, offset, &error);
             return false;
         }
         true
@@ -368,30 +334,30 @@ impl Unreadable {
     ///
     /// A bounded run reports the batch with its extent, for which it waits.
     pub(crate) fn blocking_batch(&self) -> Option<(&UnreadableBatch, bool)> {
-        let is_asked = |blocked: &Blocked| matches!(blocked.extent, Extent::Asked(_));
-        let all_known = !self.blocked.iter().any(is_asked);
+        let is_pending = |blocked: &Blocked| matches!(blocked.extent, Extent::Pending(_));
+        let all_known = !self.blocked.iter().any(is_pending);
         let first = self.blocked.first()?;
         Some((&first.batch, all_known))
     }
 
     /// Whether the partition of this epoch is blocked.
-    pub(crate) fn stands(&self, epoch: Epoch) -> bool {
+    pub(crate) fn is_blocked(&self, epoch: Epoch) -> bool {
         self.blocked.iter().any(|blocked| blocked.epoch == epoch)
     }
 }
 
 impl Blocked {
     /// The batch could not be read once more.
-    fn failed_again(&mut self) {
+    fn schedule_retry(&mut self) {
         self.is_retried = false;
-        self.retry_at = Instant::now() + AGAIN_AFTER;
+        self.retry_at = Instant::now() + RETRY_INTERVAL;
     }
 }
 
 /// Stops fetching the partition. The client may have read past the damaged batch.
 fn stop_fetching(consumer: &BaseConsumer<RebalanceContext>, batch: &UnreadableBatch, group: &str) {
     let (topic, partition) = (batch.topic.as_str(), batch.partition);
-    let stopped = consumer.pause(&place(batch)).and_then(|()| {
+    let stopped = consumer.pause(&partition_list(batch)).and_then(|()| {
         // Does not block: the answer matters only when the partition is read again.
         consumer.seek(
             topic,
@@ -410,14 +376,14 @@ fn stop_fetching(consumer: &BaseConsumer<RebalanceContext>, batch: &UnreadableBa
 }
 
 /// Seeks and resumes the partition. The result of the seek is waited for.
-fn try_read_from(
+fn try_seek_and_resume(
     consumer: &BaseConsumer<RebalanceContext>,
     batch: &UnreadableBatch,
     offset: i64,
 ) -> KafkaResult<()> {
     let mut seek = TopicPartitionList::new();
     seek.add_partition_offset(&batch.topic, batch.partition, Offset::Offset(offset))?;
-    let sought = consumer.seek_partitions(seek, SEEK_WITHIN)?;
+    let sought = consumer.seek_partitions(seek, SEEK_TIMEOUT)?;
     let elements = sought.elements();
     elements.iter().try_for_each(|element| element.error())?;
     // The client discards what it fetched before, so that the next message is at the requested
@@ -427,7 +393,7 @@ fn try_read_from(
         assigned.is_unreadable = false;
     }
     drop(assignments);
-    consumer.resume(&place(batch))
+    consumer.resume(&partition_list(batch))
 }
 
 /// The next offset of the partition. All records below it were received.
@@ -437,14 +403,18 @@ fn next_offset(assigned: &Assigned) -> i64 {
 }
 
 /// The batch's partition as a list of the client.
-fn place(batch: &UnreadableBatch) -> TopicPartitionList {
+fn partition_list(batch: &UnreadableBatch) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     list.add_partition(&batch.topic, batch.partition);
     list
 }
 
 /// The records of the batch that an operator wants skipped.
-fn skipped(control: &Control, batch: &UnreadableBatch, range: &Range<i64>) -> Vec<RecordPosition> {
+fn skip_requests_in(
+    control: &Control,
+    batch: &UnreadableBatch,
+    range: &Range<i64>,
+) -> Vec<RecordPosition> {
     let state = control.state();
     let skips = state.skips().map(|skip| &skip.record);
     let of_batch = skips.filter(|record| {
@@ -455,6 +425,6 @@ fn skipped(control: &Control, batch: &UnreadableBatch, range: &Range<i64>) -> Ve
 }
 
 /// Whether an operator wants a record of the batch skipped.
-fn is_skipped(control: &Control, batch: &UnreadableBatch, range: &Range<i64>) -> bool {
-    !skipped(control, batch, range).is_empty()
+fn has_skip_request(control: &Control, batch: &UnreadableBatch, range: &Range<i64>) -> bool {
+    !skip_requests_in(control, batch, range).is_empty()
 }

@@ -201,7 +201,7 @@ async fn publish(publisher: &Publisher, record: OutgoingRecord) -> Result<(), Pu
 /// Describes a failed write to one of the group's own topics, with the command that mends the
 /// topic.
 pub(crate) fn told(group: &str, error: &WriteError) -> String {
-    let command = group_topics::command(group);
+    let command = group_topics::repair_command(group);
     match error {
         WriteError::Publish(PublishError::NoTopic { topic }) => {
             format!("the topic {topic} does not exist; create it as the service would: {command}")

@@ -11,6 +11,7 @@
 //! | health, notes of `member` and the poll loop | id, client and instance | with the run |
 //! | control topic | [`MemberInfo`] | deleted by the stop, or after three days by another member |
 
+use crate::consumer::poll::operator::telemetry;
 use crate::consumer::poll::rebalance::RebalanceContext;
 use crate::consumer::shared::Shared;
 use crate::control::MemberInfo;
@@ -31,9 +32,9 @@ const ANNOUNCE_INTERVAL: Duration = Duration::from_hours(24);
 /// How soon the announcement is repeated while the control topic does not exist.
 const ANNOUNCE_INTERVAL_WITHOUT_TOPIC: Duration = Duration::from_secs(10);
 /// Announcements older than this are deleted: their members were killed.
-const FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_hours(3 * 24);
+const ANNOUNCEMENT_EXPIRY: SignedDuration = SignedDuration::from_hours(3 * 24);
 /// Announcements deleted at a time.
-const FORGOTTEN_MAX: usize = 100;
+const DELETIONS_MAX: usize = 100;
 /// The most ids of one process in the metrics: their series stay until the process ends.
 const SERIES_MAX: usize = 200;
 
@@ -44,7 +45,7 @@ static SERIES: AtomicUsize = AtomicUsize::new(0);
 const COMPONENT: &str = "member";
 
 /// Announces this member.
-pub(crate) struct MemberPresence {
+pub(crate) struct MemberAnnouncement {
     shared: Arc<Shared>,
     /// The client's `client.id`.
     client_id: String,
@@ -58,7 +59,7 @@ pub(crate) struct MemberPresence {
     gauge: Option<metrics::Gauge>,
 }
 
-impl MemberPresence {
+impl MemberAnnouncement {
     /// Not a member yet.
     pub(crate) fn new(shared: Arc<Shared>, client_id: &str) -> Self {
         Self {
@@ -72,12 +73,12 @@ impl MemberPresence {
     }
 
     /// Checks the id on the next turn.
-    pub(crate) fn look_soon(&mut self) {
+    pub(crate) fn check_soon(&mut self) {
         self.check_at = Instant::now();
     }
 
     /// Announces a new id, and repeats the announcement when it is due.
-    pub(crate) fn mind(&mut self, consumer: &BaseConsumer<RebalanceContext>) {
+    pub(crate) fn update(&mut self, consumer: &BaseConsumer<RebalanceContext>) {
         let now = Instant::now();
         if now >= self.check_at {
             let has_joined = consumer.context().assignments().joined;
@@ -87,7 +88,7 @@ impl MemberPresence {
                 None => now + CHECK_INTERVAL_AT_FIRST,
             };
             if let Some(id) = id.filter(|id| *id != self.id) {
-                self.has_become(id);
+                self.set_id(id);
             }
         }
         if now >= self.announce_at && !self.id.is_empty() {
@@ -95,28 +96,22 @@ impl MemberPresence {
         }
     }
 
-    /// The group has assigned an id, the first or another one.
-    fn has_become(&mut self, id: String) {
+    /// Takes over an id that the group has assigned.
+    fn set_id(&mut self, id: String) {
         let shared = &self.shared;
         let instance_id = shared.settings.instance_id.as_deref();
-        tracing::info!(
-            group = shared.group,
-            member_id = id,
-            client_id = self.client_id,
-            instance_id,
-            "member of the group"
-        );
+        telemetry::member_id_assigned(&shared.group, &id, &self.client_id, instance_id);
         let old = std::mem::replace(&mut self.id, id);
         if !old.is_empty() {
             self.shared.control.forget_member(&old);
         }
         self.shared.control.set_member(self.id.clone());
-        self.show();
+        self.publish_id();
         self.announce_at = Instant::now();
     }
 
     /// Shows the id in metrics and health.
-    fn show(&mut self) {
+    fn publish_id(&mut self) {
         let shared = &self.shared;
         let instance_id = shared.settings.instance_id.as_deref().unwrap_or_default();
         if let Some(gauge) = self.gauge.take() {
@@ -155,13 +150,13 @@ impl MemberPresence {
         }
         self.announce_at = now + ANNOUNCE_INTERVAL;
         let at = Timestamp::now();
-        let mut gone: Vec<String> = Vec::new();
+        let mut expired: Vec<String> = Vec::new();
         for info in control.state().members() {
-            if at.duration_since(info.at) > FORGOTTEN_AFTER && gone.len() < FORGOTTEN_MAX {
-                gone.push(info.member.clone());
+            if at.duration_since(info.at) > ANNOUNCEMENT_EXPIRY && expired.len() < DELETIONS_MAX {
+                expired.push(info.member.clone());
             }
         }
-        for member in gone.iter().filter(|member| **member != self.id) {
+        for member in expired.iter().filter(|member| **member != self.id) {
             control.forget_member(member);
         }
         let mut info = MemberInfo::new(self.id.as_str(), self.client_id.as_str());
@@ -171,7 +166,7 @@ impl MemberPresence {
     }
 
     /// Removes the announcement when the member stops.
-    pub(crate) fn end(&mut self) {
+    pub(crate) fn withdraw(&mut self) {
         if !self.id.is_empty() {
             self.shared.control.forget_member(&self.id);
         }

@@ -7,20 +7,24 @@
 //! last dead letters and notes are flushed. One deadline bounds the whole
 //! ([`ConsumerSettings::drain_timeout`]).
 
-use super::group_topics::watch;
-use super::poll::operator::control_topic::{self, ControlTopicReader, Followed};
-use super::poll::{self, Ended};
-use super::report::{ConsumerError, RunReport, Stopped};
-use super::retry_reader::retention;
-use super::settings::{Assignment, ConsumerSettings};
-use super::shared::Shared;
-use super::shared::concurrency::Permits;
-use super::shared::control::{self, Control};
-use super::shared::dead_letters::DeadLetterWriter;
-use super::shared::mailbox::{Message, OpenMailbox};
-use super::shared::readiness::{self, Readiness};
-use super::shared::stop_deadlines::left_until;
-use super::{startup, worker};
+mod threads;
+
+use crate::consumer::group_topics::periodic_check;
+use crate::consumer::member::threads::{
+    finish_workers, spawn_poll_thread, spawn_workers, wait_for_end,
+};
+use crate::consumer::poll::operator::control_topic::{
+    self, ControlTopicAtStart, ControlTopicReader,
+};
+use crate::consumer::report::{ConsumerError, RunReport, Stopped};
+use crate::consumer::retry_reader::retention;
+use crate::consumer::settings::{Assignment, ConsumerSettings};
+use crate::consumer::shared::Shared;
+use crate::consumer::shared::control::{self, Control};
+use crate::consumer::shared::dead_letters::DeadLetterWriter;
+use crate::consumer::shared::readiness::{self, Readiness};
+use crate::consumer::shared::stop_deadlines::left_until;
+use crate::consumer::startup;
 use crate::control::ControlState;
 use crate::handler::{
     Classifier, Delivery, DeliveryScope, Limited, Outcome, Router, default_classifier,
@@ -28,17 +32,21 @@ use crate::handler::{
 use crate::kafka::{ConfigError, KafkaConfig};
 use crate::publisher::Publisher;
 use crate::telemetry::{Health, Part};
-use futures_util::FutureExt;
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering as Memory};
 use std::time::Duration;
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// How often the run is retried while another member has the instance id.
+const INSTANCE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The most time for the last notes: they are outdated soon.
+const LAST_NOTES_MAX: Duration = Duration::from_secs(2);
+
+/// The least time for the last notes and dead letters, if the drain used up all of its time.
+const LAST_WRITES_MIN: Duration = Duration::from_millis(100);
 
 /// A member of a consumer group.
 ///
@@ -142,7 +150,7 @@ where
         }
         Ok(Self {
             kafka,
-            settings: settings.bounded(),
+            settings: settings.with_bounded_durations(),
             handler,
             publisher: None,
             health: Health::default(),
@@ -262,25 +270,25 @@ where
             readiness::COMPONENT,
             &self.settings.group,
         );
-        let ran = self.run_once_free(&health, stop).await;
-        let failure = ran.as_ref().err().map(|error| match error {
+        let result = self.run_when_instance_is_free(&health, stop).await;
+        let failure = result.as_ref().err().map(|error| match error {
             ConsumerError::Thread { source, .. } => format!("{error}: {source}"),
             error => error.to_string(),
         });
         health.end(failure.as_deref());
-        ran
+        result
     }
 
     /// Runs, and retries while another member has the instance id. Brokers that assign (KIP-848)
     /// refuse the id while the session of its previous owner lasts, also after that was killed.
-    async fn run_once_free(
+    async fn run_when_instance_is_free(
         self,
         health: &Part,
         stop: CancellationToken,
     ) -> Result<RunReport, ConsumerError> {
         let mut is_logged = false;
         loop {
-            let next = Self {
+            let attempt = Self {
                 kafka: self.kafka.clone(),
                 settings: self.settings.clone(),
                 handler: self.handler.clone(),
@@ -289,9 +297,9 @@ where
                 classifier: self.classifier.clone(),
             };
             let (group, instance) = (&self.settings.group, &self.settings.instance_id);
-            match next.run_as(health.clone(), stop.clone()).await {
+            match attempt.run_once(health.clone(), stop.clone()).await {
                 Err(ConsumerError::InstanceInUse) => {}
-                ran => return ran,
+                result => return result,
             }
             let instance = instance.as_deref().unwrap_or_default();
             let reason = format!(
@@ -311,19 +319,19 @@ where
 
     /// Runs once: from the checks of the start to the last note. `health` outlives several runs of
     /// a member that waits for its instance id.
-    async fn run_as(
+    async fn run_once(
         self,
         health: Part,
         stop: CancellationToken,
     ) -> Result<RunReport, ConsumerError> {
         let readiness = Readiness::joining(health.clone());
-        let admin = startup::topics(&self.kafka, &self.settings).await?;
-        let followed =
-            control_topic::follow(&self.kafka, &self.settings, &readiness, &stop).await?;
-        let (commands, state) = match followed {
-            Followed::Read(commands, state) => (Some(*commands), state),
-            Followed::Unusable => (None, ControlState::default()),
-            Followed::Stopped => return Ok(RunReport::new(Stopped::Requested)),
+        let admin = startup::prepare_topics(&self.kafka, &self.settings).await?;
+        let at_start =
+            control_topic::read_at_start(&self.kafka, &self.settings, &readiness, &stop).await?;
+        let (commands, state) = match at_start {
+            ControlTopicAtStart::Read(commands, state) => (Some(*commands), state),
+            ControlTopicAtStart::Unusable => (None, ControlState::default()),
+            ControlTopicAtStart::Stopped => return Ok(RunReport::new(Stopped::Requested)),
         };
         let (control, notes) = Control::new(state);
         // Without a control topic, notes are discarded.
@@ -333,7 +341,7 @@ where
             self.kafka.clone(),
             notes,
         ));
-        let config = startup::client(&self.kafka, &self.settings)?;
+        let config = startup::client_config(&self.kafka, &self.settings)?;
         let dead_letters =
             DeadLetterWriter::new(&self.settings, self.kafka.clone(), health.clone());
         let scope = DeliveryScope {
@@ -352,11 +360,11 @@ where
             control,
         ));
         let workers = spawn_workers(&shared, &handler);
-        let cleaning = retention::spawn(&shared, self.kafka.clone(), admin.clone());
-        let watching = watch::spawn(&shared, admin);
+        let retention_task = retention::spawn(&shared, self.kafka.clone(), admin.clone());
+        let topics_check = periodic_check::spawn(&shared, admin);
         let (polling, stop_polling) = spawn_poll_thread(&shared, config, self.kafka, commands)?;
-        let ended = until_ended(&shared, polling, stop_polling, stop).await;
-        drop((cleaning, watching));
+        let ended = wait_for_end(&shared, polling, stop_polling, stop).await;
+        drop((retention_task, topics_check));
         finish_workers(&shared, workers).await;
         shared.control.close();
         let last_writes = left_until(shared.end.begin().whole).max(LAST_WRITES_MIN);
@@ -369,157 +377,5 @@ where
         let ended = ended?;
         let clean = ended.clean && unsent == 0 && shared.unfinished() == 0;
         Ok(shared.report(ended.stopped, clean))
-    }
-}
-
-/// Starts one task per mailbox. A worker that panics, which is a bug of this library, ends the run:
-/// its lanes would stop unnoticed. Its mailbox closes, so that no sender waits for an answer.
-fn spawn_workers<H>(shared: &Arc<Shared>, handler: &H) -> JoinSet<()>
-where
-    H: tower::Service<Delivery, Response = Outcome> + Clone + Send + Sync + 'static,
-    H::Error: Into<Box<dyn Error + Send + Sync>> + Send,
-    H::Future: Send,
-{
-    let mut workers = JoinSet::new();
-    for inbox in &shared.workers {
-        let permits = Permits::new(Arc::clone(&shared.permits));
-        let worker = worker::run(
-            handler.clone(),
-            Arc::clone(shared),
-            Arc::clone(inbox),
-            permits,
-        );
-        let (shared, inbox) = (Arc::clone(shared), Arc::clone(inbox));
-        let worker = async move {
-            // After the task has ended, no sender waits for its answers.
-            let _open = OpenMailbox(inbox);
-            // Panics of the service's code are outcomes. Any other panic is a bug of this library,
-            // and the worker's lanes would stop.
-            if AssertUnwindSafe(worker).catch_unwind().await.is_err() {
-                shared.abort("a worker panicked");
-            }
-        };
-        // Many handlers share the worker's task: tokio's budget per task would make them appear
-        // pending.
-        workers.spawn(tokio::task::unconstrained(worker));
-    }
-    workers
-}
-
-/// Stops the poll thread when the run is dropped, or when its end was requested. The thread drains,
-/// commits and closes its client either way.
-struct StopPolling {
-    shared: Arc<Shared>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Drop for StopPolling {
-    fn drop(&mut self) {
-        self.stop.store(true, Memory::Relaxed);
-        self.shared.intake.wake();
-    }
-}
-
-/// The signals of the poll thread.
-struct Polling {
-    /// How the run ended. Sent before the client is closed.
-    ended: oneshot::Receiver<Result<Ended, ConsumerError>>,
-    /// Dropped after the client is closed.
-    closed: oneshot::Receiver<()>,
-}
-
-/// Starts the thread that owns the client. Returns the signals of its end and the guard that stops
-/// it.
-fn spawn_poll_thread(
-    shared: &Arc<Shared>,
-    config: rdkafka::ClientConfig,
-    kafka: KafkaConfig,
-    commands: Option<ControlTopicReader>,
-) -> Result<(Polling, StopPolling), ConsumerError> {
-    let (report_end, ended) = oneshot::channel();
-    let (is_open, closed) = oneshot::channel();
-    let stop = Arc::new(AtomicBool::new(false));
-    let stop_polling = StopPolling {
-        shared: Arc::clone(shared),
-        stop: Arc::clone(&stop),
-    };
-    let shared = Arc::clone(shared);
-    let runtime = tokio::runtime::Handle::current();
-    let poll = move || {
-        // Dropped at the end of the thread, also after a panic.
-        let _is_open: oneshot::Sender<()> = is_open;
-        poll::run(shared, &config, &kafka, commands, runtime, stop, report_end);
-    };
-    let spawned = std::thread::Builder::new()
-        .name(POLL_THREAD.to_owned())
-        .spawn(poll);
-    spawned.map_err(|source| ConsumerError::Thread {
-        name: POLL_THREAD,
-        source,
-    })?;
-    Ok((Polling { ended, closed }, stop_polling))
-}
-
-/// The name of the thread that owns the client.
-const POLL_THREAD: &str = "evenkeel-poll";
-
-/// How often the run is retried while another member has the instance id.
-const INSTANCE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The most time for the last notes: they are outdated soon.
-const LAST_NOTES_MAX: Duration = Duration::from_secs(2);
-
-/// The least time for the last notes and dead letters, if the drain used up all of its time.
-const LAST_WRITES_MIN: Duration = Duration::from_millis(100);
-
-/// Waits for the end of the run, by itself or on request, and then until the client is closed, both
-/// within the deadline of the stop. A client that cannot be closed in time is abandoned with its
-/// thread: brokers that do not answer must not hold up the process.
-async fn until_ended(
-    shared: &Shared,
-    polling: Polling,
-    stop_polling: StopPolling,
-    stop: CancellationToken,
-) -> Result<Ended, ConsumerError> {
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = shared.end.begun() => {}
-    }
-    let deadline = shared.end.begin().whole.into();
-    drop(stop_polling);
-    let ended = match tokio::time::timeout_at(deadline, polling.ended).await {
-        Ok(Ok(ended)) => ended,
-        Ok(Err(_)) => Err(ConsumerError::Fatal("the poll thread panicked".to_owned())),
-        Err(_) => Ok(Ended {
-            stopped: Stopped::Requested,
-            clean: false,
-        }),
-    };
-    if tokio::time::timeout_at(deadline, polling.closed)
-        .await
-        .is_err()
-    {
-        tracing::error!(
-            group = shared.group,
-            "the client cannot leave the group in time and is abandoned; the group waits for its session to end"
-        );
-    }
-    ended
-}
-
-/// Ends the workers. Running handlers had their time in the drain. A handler that blocks its thread
-/// cannot be ended; its worker is detached. Every other handler is dropped at its await.
-async fn finish_workers(shared: &Shared, mut workers: JoinSet<()>) {
-    shared
-        .workers
-        .iter()
-        .for_each(|worker| worker.send(Message::Close));
-    let idle = async { while workers.join_next().await.is_some() {} };
-    if tokio::time::timeout(Duration::from_millis(100), idle)
-        .await
-        .is_err()
-    {
-        workers.abort_all();
-        workers.detach_all();
     }
 }

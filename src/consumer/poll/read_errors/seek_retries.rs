@@ -11,17 +11,17 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// How often a partition is tried again.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Partitions with read errors. An entry is removed after a time without errors.
 #[derive(Default)]
-pub(crate) struct Rereading {
-    partitions: HashMap<(String, i32), Failed>,
+pub(crate) struct SeekRetries {
+    partitions: HashMap<(String, i32), FailedRead>,
     rebalances: u64,
 }
 
 /// A partition with a read error.
-struct Failed {
+struct FailedRead {
     /// The offset of the error, used if no other offset is known.
     offset: i64,
     /// When it was sought back last.
@@ -30,9 +30,9 @@ struct Failed {
     is_due: bool,
 }
 
-impl Rereading {
+impl SeekRetries {
     /// Notes that an error arrived in place of a record.
-    pub(crate) fn failed(
+    pub(crate) fn schedule(
         &mut self,
         consumer: &BaseConsumer<RebalanceContext>,
         topic: &str,
@@ -43,17 +43,17 @@ impl Rereading {
         let failed = self
             .partitions
             .entry((topic.to_owned(), partition))
-            .or_insert(Failed {
+            .or_insert(FailedRead {
                 offset,
-                tried_at: now - AGAIN_AFTER,
+                tried_at: now - RETRY_INTERVAL,
                 is_due: true,
             });
         (failed.offset, failed.is_due) = (offset, true);
-        self.mind(consumer);
+        self.seek_due(consumer);
     }
 
     /// Seeks the partitions that are due.
-    pub(crate) fn mind(&mut self, consumer: &BaseConsumer<RebalanceContext>) {
+    pub(crate) fn seek_due(&mut self, consumer: &BaseConsumer<RebalanceContext>) {
         if self.partitions.is_empty() {
             return;
         }
@@ -61,20 +61,25 @@ impl Rereading {
         let has_rebalanced = std::mem::replace(&mut self.rebalances, rebalances) != rebalances;
         let now = Instant::now();
         for ((topic, partition), failed) in &mut self.partitions {
-            let is_time = now.duration_since(failed.tried_at) >= AGAIN_AFTER;
+            let is_time = now.duration_since(failed.tried_at) >= RETRY_INTERVAL;
             if failed.is_due && (is_time || has_rebalanced) {
                 (failed.tried_at, failed.is_due) = (now, false);
-                set_back(consumer, topic, *partition, failed.offset);
+                seek_to_next(consumer, topic, *partition, failed.offset);
             }
         }
         let is_kept =
-            |failed: &Failed| failed.is_due || failed.tried_at.elapsed() < 2 * AGAIN_AFTER;
+            |failed: &FailedRead| failed.is_due || failed.tried_at.elapsed() < 2 * RETRY_INTERVAL;
         self.partitions.retain(|_, failed| is_kept(failed));
     }
 }
 
 /// Seeks the client to the partition's next offset.
-fn set_back(consumer: &BaseConsumer<RebalanceContext>, topic: &str, partition: i32, offset: i64) {
+fn seek_to_next(
+    consumer: &BaseConsumer<RebalanceContext>,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+) {
     let next = match consumer.context().assignments().get(topic, partition) {
         Some(assigned) if assigned.held.is_none() => assigned.next.or(assigned.committed),
         Some(_) | None => return,

@@ -6,7 +6,8 @@
 //! interval, because a missing topic is the usual cause.
 
 use crate::consumer::group_topics::{
-    GroupTopic, GroupTopicKind, GroupTopicState, command, losing_retry_topic, own, plan, warn,
+    GroupTopic, GroupTopicKind, GroupTopicState, plan, repair_command, required_topics, telemetry,
+    unsafe_retry_topic,
 };
 use crate::consumer::shared::Shared;
 use crate::kafka::KafkaError;
@@ -25,23 +26,23 @@ const COMPONENT: &str = "own_topics";
 pub(in crate::consumer) fn spawn(shared: &Arc<Shared>, admin: Admin) -> AbortOnDropHandle<()> {
     let shared = Arc::clone(shared);
     AbortOnDropHandle::new(tokio::spawn(async move {
-        let mut watch = Watch {
+        let mut check = TopicsCheck {
             shared,
             admin,
             logged: Vec::new(),
         };
         loop {
             tokio::time::sleep(INTERVAL_MIN).await;
-            let shared = &watch.shared;
+            let shared = &check.shared;
             let rest = shared
                 .settings
                 .own_topics_interval
                 .saturating_sub(INTERVAL_MIN);
             // A request only shortens the interval.
             let _ = tokio::time::timeout(rest, shared.group_topics_check.notified()).await;
-            if let Err(error) = watch.check().await {
+            if let Err(error) = check.check().await {
                 tracing::debug!(
-                    group = watch.shared.group,
+                    group = check.shared.group,
                     %error,
                     "the check of the group's own topics failed"
                 );
@@ -51,41 +52,38 @@ pub(in crate::consumer) fn spawn(shared: &Arc<Shared>, admin: Admin) -> AbortOnD
 }
 
 /// The state of the check. Its drop clears the component and the note: the run has ended.
-struct Watch {
+struct TopicsCheck {
     shared: Arc<Shared>,
     admin: Admin,
     /// Faults and errors that were logged: each is logged once.
     logged: Vec<String>,
 }
 
-impl Watch {
+impl TopicsCheck {
     /// One check: reports, then creates and adds what is missing.
     async fn check(&mut self) -> Result<(), KafkaError> {
-        let topics = own(&self.shared.settings).look(&self.admin).await?;
+        let topics = required_topics(&self.shared.settings)
+            .describe(&self.admin)
+            .await?;
         self.report_faults(&topics);
         let gone = topics.iter().filter(|topic| {
             topic.kind == GroupTopicKind::Retry && topic.state == GroupTopicState::Missing
         });
         let gone = gone.map(|topic| topic.name.as_str());
         self.shared.show_gone_retry_topics(gone);
-        if topics.iter().all(GroupTopic::is_whole) {
+        if topics.iter().all(GroupTopic::is_complete) {
             return Ok(());
         }
-        let made = plan::make_whole(&self.admin, &topics).await;
-        if let Err(error) = &made {
+        let created = plan::create_missing(&self.admin, &topics).await;
+        if let Err(error) = &created {
             let group = &self.shared.group;
             let message = error.to_string();
             if !self.logged.contains(&message) {
-                tracing::warn!(
-                    group,
-                    %error,
-                    command = command(group),
-                    "one of the group's own topics is missing or has fewer partitions than its source, and this member cannot repair it; create it with the command"
-                );
+                telemetry::topics_not_repaired(group, error);
                 self.logged.push(message);
             }
         }
-        made
+        created
     }
 
     /// Reports faults to the gauge, the log, the health and its note. Only a retry topic that loses
@@ -100,16 +98,16 @@ impl Watch {
             let message: Vec<String> = topic.faults.iter().map(ToString::to_string).collect();
             let message = format!("{}: {}", topic.name, message.join("; "));
             if !topic.faults.is_empty() && !self.logged.contains(&message) {
-                warn(group, topic);
+                telemetry::topic_checked(group, topic);
                 self.logged.push(message);
             }
         }
-        let state = match losing_retry_topic(topics) {
+        let state = match unsafe_retry_topic(topics) {
             None => Ok(()),
             Some((topic, fault)) => Err(format!(
                 "parked records are in danger: of {} {fault}; repair it with: {}",
                 topic.name,
-                command(group)
+                repair_command(group)
             )),
         };
         self.shared.health.set_ready(COMPONENT, state);
@@ -120,14 +118,14 @@ impl Watch {
             .flat_map(|topic| topic.faults.iter().map(move |fault| (topic, fault)))
             .find(|(_, fault)| fault.loses)
             .map(|(topic, fault)| {
-                let command = command(group);
+                let command = repair_command(group);
                 format!("of {} {fault}; repair it with: {command}", topic.name)
             });
         self.shared.health.set_note(COMPONENT, note);
     }
 }
 
-impl Drop for Watch {
+impl Drop for TopicsCheck {
     fn drop(&mut self) {
         self.shared.health.set_ready(COMPONENT, Ok(()));
         self.shared.health.set_note(COMPONENT, None);
