@@ -19,7 +19,7 @@ use std::sync::Arc;
 /// use evenkeel::outbox::{OutboxError, OutboxStore};
 ///
 /// # async fn example() -> Result<(), OutboxError> {
-/// let status = OutboxStore::open("sqlite:orders.db").await?.status().await?;
+/// let status = OutboxStore::status_at("sqlite:orders.db").await?;
 /// println!("{} events wait, {} keys are held", status.pending, status.held.len());
 /// # Ok(())
 /// # }
@@ -80,6 +80,24 @@ impl OutboxStore {
             #[allow(unreachable_patterns)]
             _ => Err(OutboxError::Setting(not_built_in())),
         }
+    }
+
+    /// The status of the outbox at this address, as [`OutboxStore::status`] returns it. For
+    /// operators: changes nothing in the store, and neither creates nor upgrades its tables.
+    ///
+    /// # Errors
+    /// [`OutboxError::Foreign`] if the store has no outbox, or one of another version, with the
+    /// remedy; otherwise the errors of [`OutboxStore::open`] and [`OutboxStore::status`].
+    pub async fn status_at(address: &str) -> Result<OutboxStatus, OutboxError> {
+        let store: Self = match address_of(address)? {
+            #[cfg(feature = "postgres")]
+            StoreAddress::Postgres(url) => super::PostgresOutbox::open_unchanged(url).await?.into(),
+            #[cfg(feature = "sqlite")]
+            StoreAddress::Sqlite(path) => super::SqliteOutbox::open_unchanged(path).await?.into(),
+            #[allow(unreachable_patterns)]
+            _ => return Err(OutboxError::Setting(not_built_in())),
+        };
+        store.status().await
     }
 
     /// The waiting events, the held keys, and the relays of this outbox. Several queries, each of

@@ -23,7 +23,7 @@ pub use settings::PostgresOutboxSettings;
 use super::version::OutboxVersions;
 use super::{OutboxError, OutboxSettings};
 use crate::event::{Event, EventType, OutgoingRecord};
-use crate::postgres::Database;
+use crate::postgres::{Database, Migration};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, PgPool};
 use std::sync::Arc;
@@ -149,6 +149,13 @@ impl PostgresOutbox {
             settings: OutboxSettings::default(),
             wake_up: Arc::default(),
         })
+    }
+
+    /// Connects like [`PostgresOutbox::open`], for a reader: refuses tables of another version and
+    /// changes nothing.
+    pub(super) async fn open_unchanged(url: &str) -> Result<Self, OutboxError> {
+        let settings = PostgresOutboxSettings::default().with_migration(Migration::Elsewhere);
+        Self::open_with(url, &settings).await
     }
 
     /// The versions of the outbox in the database at this URL.

@@ -64,10 +64,7 @@ pub(crate) async fn prepare(
     let version = version(connection).await?;
     match migration {
         _ if version == NEWEST => {}
-        Migration::Elsewhere => {
-            let reason = version::behind(version, NEWEST);
-            return Err(OutboxError::Foreign { reason });
-        }
+        Migration::Elsewhere => return Err(version::behind(version, NEWEST)),
         Migration::OnOpen => {
             let migrate = sqlx::raw_sql(AssertSqlSafe(self::migration(version)));
             migrate.execute(&mut *connection).await.map_err(&failed)?;

@@ -16,7 +16,7 @@ mod tests;
 pub(crate) use append::append;
 pub(crate) use schema::prepare;
 
-use super::version::OutboxVersions;
+use super::version::{self, OutboxVersions};
 use super::{OutboxError, OutboxSettings};
 use crate::event::{Event, EventType, OutgoingRecord};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
@@ -103,19 +103,33 @@ impl SqliteOutbox {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // SQLite's own waiting favours the last owner of the lock.
-            .busy_timeout(Duration::ZERO);
+            .journal_mode(SqliteJournalMode::Wal);
+        let outbox = Self::with_options(options);
+        outbox.prepare().await?;
+        Ok(outbox)
+    }
+
+    /// Opens an existing file, for a reader: refuses tables of another version, writes nothing.
+    pub(super) async fn open_unchanged(path: &Path) -> Result<Self, OutboxError> {
+        let OutboxVersions { stored, newest } = Self::versions(path).await?;
+        if stored < newest {
+            return Err(version::behind(stored, newest));
+        }
+        let options = SqliteConnectOptions::new().filename(path).read_only(true);
+        Ok(Self::with_options(options))
+    }
+
+    /// The outbox without a connection yet. SQLite's own waiting for the write lock is off: it
+    /// favours the last owner of the lock.
+    fn with_options(options: SqliteConnectOptions) -> Self {
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
-            .connect_lazy_with(options);
-        let outbox = Self {
+            .connect_lazy_with(options.busy_timeout(Duration::ZERO));
+        Self {
             pool,
             settings: OutboxSettings::default(),
             committed: Arc::default(),
-        };
-        outbox.prepare().await?;
-        Ok(outbox)
+        }
     }
 
     /// Creates or upgrades the tables, in one transaction.
