@@ -1,7 +1,7 @@
 //! Topics that take smaller batches than clients make: no record is refused for the size of its neighbours, and order per key
 //! is kept.
 
-use crate::support::{Case, Log, Member, Step};
+use crate::support::{Case, Log, Member, Step, publish_by};
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Outcome, Router};
 use evenkeel::kafka::admin::{Admin, NewTopic};
@@ -141,21 +141,9 @@ async fn lowering_the_limit_loses_no_record_that_fits() {
         let settings = BTreeMap::from([("max.message.bytes".to_owned(), limit.to_owned())]);
         let altered = admin.alter_topic(&case.topic, &settings).await;
         altered.expect("altered");
-        let mut pending = Vec::new();
-        for number in 0..2000 {
-            // Every key once: no order to keep.
-            let record = case.record(Some(&format!("{limit}-{number}")), noise(690));
-            pending.push(
-                publisher
-                    .enqueue_record(record)
-                    .await
-                    .expect("the buffer takes the record"),
-            );
-        }
-        for receipt in pending {
-            receipt.await.unwrap_or_else(|error| panic!("{error}"));
-            published += 1;
-        }
+        // Every key once: no order to keep.
+        let record = |number: u32| case.record(Some(&format!("{limit}-{number}")), noise(690));
+        published += publish_by(&publisher, (0..2000).map(record)).await.len();
     }
     assert_eq!(published, 4000);
 }

@@ -151,21 +151,7 @@ impl Case {
         &self,
         records: impl IntoIterator<Item = OutgoingRecord>,
     ) -> Vec<Receipt> {
-        let publisher = self.publisher();
-        let mut pending = Vec::new();
-        for record in records {
-            pending.push(
-                publisher
-                    .enqueue_record(record)
-                    .await
-                    .expect("the buffer takes the record"),
-            );
-        }
-        let mut receipts = Vec::with_capacity(pending.len());
-        for receipt in pending {
-            receipts.push(receipt.await.expect("acknowledged"));
-        }
-        receipts
+        publish_by(&self.publisher(), records).await
     }
 
     /// Publishes `count` records without a value's meaning, spread over `keys` keys.
@@ -347,6 +333,23 @@ impl Offsets {
         };
         tokio::task::spawn_blocking(look).await.expect("a look")
     }
+}
+
+/// Publishes records by this publisher, and returns when all are acknowledged.
+pub(crate) async fn publish_by(
+    publisher: &Publisher,
+    records: impl IntoIterator<Item = OutgoingRecord>,
+) -> Vec<Receipt> {
+    let mut pending = Vec::new();
+    for record in records {
+        let queued = publisher.enqueue_record(record).await;
+        pending.push(queued.expect("the buffer takes the record"));
+    }
+    let mut receipts = Vec::with_capacity(pending.len());
+    for receipt in pending {
+        receipts.push(receipt.await.expect("acknowledged"));
+    }
+    receipts
 }
 
 /// A member of a group in this process.
