@@ -33,21 +33,11 @@ pub(crate) async fn create(case: &Case, topic: &str, partitions: i32, settings: 
 /// Publishes steps of a few keys without waiting in between, and checks that all are on the log, in the order of their keys.
 async fn burst(case: &Case, records: u64, keys: u64) {
     let publisher = case.publisher();
-    let mut pending = Vec::new();
-    for number in 0..records {
-        let step = case.step(&publisher, &format!("k{}", number % keys), number / keys);
-        pending.push(
-            publisher
-                .enqueue_record(step)
-                .await
-                .expect("the buffer takes the record"),
-        );
-    }
-    for (number, receipt) in pending.into_iter().enumerate() {
-        if let Err(error) = receipt.await {
-            panic!("record {number}: {error}");
-        }
-    }
+    let step = |number: u64| {
+        let key = format!("k{}", number % keys);
+        case.step(&publisher, &key, number / keys)
+    };
+    publish_by(&publisher, (0..records).map(step)).await;
     let mut next: BTreeMap<String, u64> = BTreeMap::new();
     for record in case.read(&case.topic).await {
         let step: Step =

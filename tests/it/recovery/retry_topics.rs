@@ -57,10 +57,7 @@ async fn a_closed_retry_topic_blocks_only_its_own_partitions() {
 
     acl("permit").await;
     desk.all_committed().await;
-    eventually("it is ready again", WITHIN, || async {
-        member.health.not_ready().is_empty().then_some(())
-    })
-    .await;
+    member.ready_again().await;
     assert!(member.stop().await.clean);
     assert_eq!(handled.len(), 2, "each once");
 }
@@ -162,13 +159,6 @@ fn parks_after(case: &Case, delay: Duration) -> ConsumerSettings {
     settings
 }
 
-async fn ready_again(member: &Member) {
-    eventually("it is ready again", WITHIN, || async {
-        member.health.not_ready().is_empty().then_some(())
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hidden_retry_topic_blocks_its_partitions_at_start() {
     let Some((cluster, acl)) = guarded().await else {
@@ -208,14 +198,14 @@ async fn a_hidden_retry_topic_blocks_its_partitions_at_start() {
     case.all_committed().await;
     handled.reach("records", 2).await;
     assert_eq!(handled.entries(), ["first", "second"]);
-    ready_again(&member).await;
+    member.ready_again().await;
 
     // Seen and not read: the partition is open by now, and what is parked from now on could not come back.
     acl("close").await;
     let complaint = member.complaint("retry_partitions").await;
     assert!(complaint.contains("READ"), "{complaint}");
     acl("permit").await;
-    ready_again(&member).await;
+    member.ready_again().await;
     assert!(member.stop().await.clean);
 }
 
@@ -254,7 +244,7 @@ async fn an_unreadable_retry_topic_blocks_its_partition_and_is_reported() {
     acl("permit").await;
     handled.reach("records", 2).await;
     assert_eq!(handled.entries(), ["first", "second"]);
-    ready_again(&member).await;
+    member.ready_again().await;
     assert!(member.stop().await.clean);
 }
 

@@ -446,6 +446,19 @@ impl Member {
         .await;
     }
 
+    /// Waits until all of it is ready.
+    pub(crate) async fn ready_again(&self) {
+        self.ready_within(WITHIN).await;
+    }
+
+    /// Waits until all of it is ready, for at most this long.
+    pub(crate) async fn ready_within(&self, limit: Duration) {
+        eventually("it is ready again", limit, || async {
+            self.health.not_ready().is_empty().then_some(())
+        })
+        .await;
+    }
+
     /// Waits until its `component`, which is named with its group, is not ready, and returns its reason.
     pub(crate) async fn complaint(&self, component: &str) -> String {
         eventually(&format!("{component} complains"), WITHIN, || async {
