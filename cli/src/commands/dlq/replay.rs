@@ -217,20 +217,3 @@ fn ending(outcome: ReplayOutcome, stop: &Stop) -> anyhow::Result<Ending> {
         false => Ending::Done,
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_target_is_retry_source_or_a_topic_name() {
-        let check =
-            |text: &str, expected| assert_eq!(text.parse::<Target>().ok(), expected, "{text}");
-        check("source", Some(Target::Source));
-        check("retry", Some(Target::Retry));
-        check("retry-or-source", Some(Target::RetryOrSource));
-        check("orders", Some(Target::Topic("orders".to_owned())));
-        check("a b", None);
-        check("", None);
-    }
-}
