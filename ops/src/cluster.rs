@@ -9,8 +9,8 @@ use std::time::Duration;
 /// CloudEvents source of the events that this crate publishes.
 pub(crate) const EVENT_SOURCE: &str = "/evenkeel/cli";
 
-/// Gives the error type of an area the method `into_kafka`. The type has the variant `Kafka`; further
-/// arms name its other variants that hold the cluster's error.
+/// Gives the error type of an area the method `into_kafka`. The type has the variant `Kafka`;
+/// further arms name its other variants that hold the cluster's error.
 macro_rules! into_kafka {
     ($error:ident $(, $pattern:pat => $result:expr)* $(,)?) => {
         impl $error {

@@ -21,8 +21,8 @@ pub(super) fn check(stored: Option<&str>, newest: usize) -> Result<usize, Outbox
     Err(OutboxError::Foreign { reason })
 }
 
-/// Why an outbox with old tables is not used by a process that may not upgrade them: a reader of its
-/// status, or one under `Migration::Elsewhere`.
+/// Why an outbox with old tables is not used by a process that may not upgrade them: a reader of
+/// its status, or one under `Migration::Elsewhere`.
 pub(super) fn behind(stored: usize, newest: usize) -> OutboxError {
     let migrate = "first run `evenkeel store migrate --execute`, or, for PostgreSQL, the SQL of \
                    `evenkeel store migrate --print`";

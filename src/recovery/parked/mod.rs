@@ -9,8 +9,8 @@
 //! Notes refer to records by offset and are never changed: the log is append-only, and the parked
 //! set of a partition is what results from reading it in order.
 //!
-//! - `entry_headers`: names; `entry`: reads an entry; `write`: creates one; `restore`: the record as
-//!   it was
+//! - `entry_headers`: names; `entry`: reads an entry; `write`: creates one; `restore`: the record
+//!   as it was
 //! - `repetition`: the entries of a drill and their answers
 
 mod entry;

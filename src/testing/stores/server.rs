@@ -173,8 +173,8 @@ impl Server {
     }
 }
 
-/// The server that the tests of this process share: the one in `cell`, which the first call finds or
-/// starts by `find`. If none is available, prints why the test is skipped, and returns `None`.
+/// The server that the tests of this process share: the one in `cell`, which the first call finds
+/// or starts by `find`. If none is available, prints why the test is skipped, and returns `None`.
 ///
 /// # Panics
 /// As [`required`] does.

@@ -153,8 +153,8 @@ pub(in crate::testing) fn advertised(host: &str, port: u16) -> String {
 }
 
 /// The only address of the engine's machine on which the port is published: 127.0.0.1, because the
-/// broker requires no password. None for all addresses: inside a container, or with a remote engine,
-/// 127.0.0.1 may be wrong.
+/// broker requires no password. None for all addresses: inside a container, or with a remote
+/// engine, 127.0.0.1 may be wrong.
 pub(super) fn publish_address() -> Option<Ipv4Addr> {
     let may_be_elsewhere = remote_engine().is_some() || is_in_container();
     (!may_be_elsewhere).then_some(Ipv4Addr::LOCALHOST)

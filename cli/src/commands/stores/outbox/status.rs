@@ -19,8 +19,8 @@ use std::time::Duration;
 ///
 /// A key is held when the brokers refused one of its events; its later events wait behind that one.
 ///
-/// Exit codes: 0 all is well; 1 the store has no outbox, or one of another version; 3 keys are held,
-/// events wait in slots that no relay has, or the oldest event is older than --max-age.
+/// Exit codes: 0 all is well; 1 the store has no outbox, or one of another version; 3 keys are
+/// held, events wait in slots that no relay has, or the oldest event is older than --max-age.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
