@@ -9,6 +9,27 @@ use std::time::Duration;
 /// CloudEvents source of the events that this crate publishes.
 pub(crate) const EVENT_SOURCE: &str = "/evenkeel/cli";
 
+/// Gives the error type of an area the method `into_kafka`. The type has the variant `Kafka`;
+/// further arms name its other variants that hold the cluster's error.
+macro_rules! into_kafka {
+    ($error:ident $(, $pattern:pat => $result:expr)* $(,)?) => {
+        impl $error {
+            /// Returns the cluster's error, if this is one. Exit codes and hints depend on it.
+            ///
+            /// # Errors
+            /// Returns this error unchanged if it is another one.
+            pub fn into_kafka(self) -> Result<evenkeel::kafka::KafkaError, Self> {
+                match self {
+                    Self::Kafka(error) => Ok(error),
+                    $($pattern => $result,)*
+                    other => Err(other),
+                }
+            }
+        }
+    };
+}
+pub(crate) use into_kafka;
+
 /// The cluster that an operation works on. Cheap to clone.
 ///
 /// ```

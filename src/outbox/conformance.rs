@@ -20,6 +20,15 @@ pub(crate) trait Writer: Send + Sync {
     fn number_from(&self, sequence: i64) -> BoxFuture<'_, ()>;
 }
 
+/// Commits a transaction, or rolls it back.
+pub(super) async fn end<D: sqlx::Database>(transaction: sqlx::Transaction<'_, D>, commit: bool) {
+    let ended = match commit {
+        true => transaction.commit().await,
+        false => transaction.rollback().await,
+    };
+    ended.expect("the transaction ends");
+}
+
 /// Longer than any case takes on a slow machine.
 const DEADLOCK: Duration = Duration::from_secs(60);
 

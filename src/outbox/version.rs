@@ -21,6 +21,18 @@ pub(super) fn check(stored: Option<&str>, newest: usize) -> Result<usize, Outbox
     Err(OutboxError::Foreign { reason })
 }
 
+/// Why an outbox with old tables is not used by a process that may not upgrade them: a reader of
+/// its status, or one under `Migration::Elsewhere`.
+pub(super) fn behind(stored: usize, newest: usize) -> OutboxError {
+    let migrate = "first run `evenkeel store migrate --execute`, or, for PostgreSQL, the SQL of \
+                   `evenkeel store migrate --print`";
+    let reason = match stored {
+        0 => format!("has no tables of the outbox: {migrate}"),
+        _ => format!("has schema version {stored}, and this release needs {newest}: {migrate}"),
+    };
+    OutboxError::Foreign { reason }
+}
+
 /// The version of an outbox's tables, and the version that this release creates. Returned by
 /// [`OutboxStore::versions`](super::OutboxStore::versions). The tables need an upgrade while
 /// `stored` is below `newest`.
@@ -35,7 +47,7 @@ pub struct OutboxVersions {
 
 #[cfg(test)]
 mod tests {
-    use super::check;
+    use super::{behind, check};
 
     #[test]
     fn an_unknown_version_is_refused_with_the_reason() {
@@ -44,5 +56,14 @@ mod tests {
         assert!(reason("x").contains("\"x\""));
         assert_eq!(check(None, 2).expect("none yet"), 0);
         assert_eq!(check(Some("1"), 2).expect("an older one"), 1);
+    }
+
+    #[test]
+    fn an_older_version_is_named_with_the_remedy() {
+        let older = behind(1, 2).to_string();
+        assert!(older.contains("schema version 1"), "{older}");
+        assert!(older.contains("store migrate --execute"), "{older}");
+        let none = behind(0, 2).to_string();
+        assert!(none.contains("no tables"), "{none}");
     }
 }

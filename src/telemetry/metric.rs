@@ -448,20 +448,41 @@ mod tests {
         }
     }
 
+    /// The cells that the tables of the docs have in common: name, kind and labels.
+    fn cells(metric: Metric) -> String {
+        let labels = match metric.labels() {
+            [] => "–".to_owned(),
+            labels => labels.join(", "),
+        };
+        let kind = format!("{:?}", metric.kind()).to_lowercase();
+        format!("`{}` | {kind} | {labels}", metric.name())
+    }
+
     #[test]
     fn the_module_docs_list_every_metric_as_coded() {
         let source = include_str!("metric.rs");
         for metric in Metric::ALL {
-            let labels = match metric.labels() {
-                [] => "–".to_owned(),
-                labels => labels.join(", "),
-            };
-            let kind = format!("{:?}", metric.kind()).to_lowercase();
-            let row = format!(
-                "//! | [`Metric::{metric:?}`] | `{}` | {kind} | {labels} |",
-                metric.name()
-            );
+            let row = format!("//! | [`Metric::{metric:?}`] | {} |", cells(*metric));
             assert!(source.contains(&row), "missing in the table: {row}");
+        }
+    }
+
+    #[test]
+    fn the_reference_page_lists_exactly_the_metrics() {
+        let page = include_str!("../../docs/src/reference/metrics.md");
+        let rows: Vec<&str> = page
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .collect();
+        let coded = Metric::ALL.iter();
+        let coded: Vec<String> = coded
+            .map(|metric| format!("| {} | {} |", cells(*metric), metric.help()))
+            .collect();
+        assert_eq!(rows, coded);
+        let names: HashSet<_> = Metric::ALL.iter().map(|metric| metric.name()).collect();
+        for word in page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')) {
+            let is_name = word.starts_with("evenkeel_");
+            assert!(!is_name || names.contains(word), "no metric: {word}");
         }
     }
 }

@@ -2,10 +2,11 @@
 //! code.
 //!
 //! [`options`]: the flags; [`config_file`]: the configuration file; [`inbox_purge`]: deletes old
-//! inbox rows.
+//! inbox rows; [`layer`]: work around a router.
 
 pub mod config_file;
 pub mod inbox_purge;
+pub mod layer;
 pub mod options;
 
 use crate::effects;

@@ -15,6 +15,7 @@ use evenkeel::event::Event;
 use evenkeel::handler::{Context, HandlerError, Router};
 use evenkeel::inbox::SqliteTx;
 use shop_schemas::{OrderCancelled, OrderPlaced, PaymentDeclined, StockReceived};
+use sqlx::SqliteConnection;
 
 mod audit;
 mod reservation;
@@ -91,10 +92,13 @@ async fn order_cancelled(
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
     effects::record(&mut tx, &context, &event.attributes).await?;
-    match release(&mut tx, &event.data.order_id, "the order was cancelled").await? {
-        Some(released) => context.publish(released),
-        None => Ok(()),
-    }
+    release_and_publish(
+        &mut tx,
+        &context,
+        &event.data.order_id,
+        "the order was cancelled",
+    )
+    .await
 }
 
 async fn payment_declined(
@@ -103,7 +107,23 @@ async fn payment_declined(
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
     effects::record(&mut tx, &context, &event.attributes).await?;
-    match release(&mut tx, &event.data.order_id, "the payment was declined").await? {
+    release_and_publish(
+        &mut tx,
+        &context,
+        &event.data.order_id,
+        "the payment was declined",
+    )
+    .await
+}
+
+/// Releases the reservation of an order, if it has one, and publishes that.
+async fn release_and_publish(
+    store: &mut SqliteConnection,
+    context: &Context,
+    order_id: &str,
+    reason: &str,
+) -> Result<(), HandlerError> {
+    match release(store, order_id, reason).await? {
         Some(released) => context.publish(released),
         None => Ok(()),
     }

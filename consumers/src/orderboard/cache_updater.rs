@@ -7,17 +7,15 @@
 
 use super::cache::Cache;
 use super::queries;
+use crate::daemon::layer::Layer;
 use anyhow::Result;
 use evenkeel::handler::{Delivery, Outcome, Router};
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tower::{Service, ServiceExt};
+use tower::ServiceExt;
 
 /// Maximum number of orders that wait to be written. Above it, all orders are read again instead.
 const WAITING_MAX: usize = 100_000;
@@ -83,7 +81,9 @@ impl CacheUpdater {
         });
         Self { router, stale }
     }
+}
 
+impl Layer for CacheUpdater {
     async fn deliver(self, delivery: Delivery) -> Outcome {
         // The key of every shop event about an order is the order's id.
         let order_id = delivery
@@ -95,21 +95,6 @@ impl CacheUpdater {
             stale.add(order_id);
         }
         outcome
-    }
-}
-
-impl Service<Delivery> for CacheUpdater {
-    type Response = Outcome;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Outcome, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, delivery: Delivery) -> Self::Future {
-        let caching = self.clone();
-        Box::pin(async move { Ok(caching.deliver(delivery).await) })
     }
 }
 

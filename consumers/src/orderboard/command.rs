@@ -8,6 +8,7 @@ use super::cache_updater::CacheUpdater;
 use super::queries::{self, Line, Order};
 use super::{SERVICE, State};
 use crate::daemon;
+use crate::daemon::layer::Layered;
 use crate::daemon::options::Options;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
@@ -115,7 +116,7 @@ async fn run(running: Running) -> Result<Ending> {
     let cache = running.shared.open()?;
     let store = running.options.clone().settings(SERVICE.name)?.store;
     daemon::start_with(&SERVICE, running.options, |router| {
-        CacheUpdater::new(router, store, cache)
+        Layered(CacheUpdater::new(router, store, cache))
     })
     .await
 }

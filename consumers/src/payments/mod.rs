@@ -9,6 +9,7 @@
 
 pub mod provider_service;
 
+use crate::daemon::layer::Layered;
 use crate::daemon::options::Options;
 use crate::daemon::{self, Service};
 use crate::effects;
@@ -72,7 +73,7 @@ pub async fn main() -> ExitCode {
         None => daemon::start(&SERVICE, options).await,
         Some(url) => {
             daemon::start_with(&SERVICE, options, |router| {
-                ProviderService::new(router, &url)
+                Layered(ProviderService::new(router, &url))
             })
             .await
         }

@@ -5,17 +5,15 @@
 //! answer to the handler. An order that is delivered twice causes two requests with the key of its
 //! event, which the provider treats as one payment.
 
+use crate::daemon::layer::Layer;
 use crate::provider::{Answer, IDEMPOTENCY_KEY, PaymentRequest};
 use evenkeel::event::{EventType, decode};
 use evenkeel::handler::{Delivery, HandlerError, HttpStatus, Outcome, Router};
 use shop_schemas::OrderPlaced;
 use std::collections::HashMap;
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tower::{Service, ServiceExt};
+use tower::ServiceExt;
 
 /// Name of the dependency in logs, health, metrics and breakers.
 const DEPENDENCY: &str = "payment-provider";
@@ -96,7 +94,9 @@ impl ProviderService {
         }
         answer.json().await.map_err(about_provider)
     }
+}
 
+impl Layer for ProviderService {
     async fn deliver(self, delivery: Delivery) -> Outcome {
         let payment = payment(&delivery);
         let kept = match &payment {
@@ -129,19 +129,4 @@ fn payment(delivery: &Delivery) -> Option<(String, PaymentRequest)> {
         amount_cents: order.total_cents,
     };
     Some((event.attributes.id, payment))
-}
-
-impl Service<Delivery> for ProviderService {
-    type Response = Outcome;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Outcome, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, delivery: Delivery) -> Self::Future {
-        let asking = self.clone();
-        Box::pin(async move { Ok(asking.deliver(delivery).await) })
-    }
 }

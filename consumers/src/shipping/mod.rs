@@ -8,7 +8,7 @@
 
 use crate::daemon::Service;
 use crate::effects;
-use evenkeel::event::{Attributes, Event, derived_id};
+use evenkeel::event::{Event, EventType, derived_id};
 use evenkeel::handler::{Context, HandlerError, Router};
 use evenkeel::inbox::SqliteTx;
 use shop_schemas::{
@@ -39,64 +39,47 @@ CREATE TABLE IF NOT EXISTS shipments (
 
 fn handlers(router: Router) -> Router {
     router
-        .on(payment_authorized)
-        .on(stock_reserved)
-        .on(stock_released)
-        .on(order_cancelled)
+        .on(note::<PaymentAuthorized>)
+        .on(note::<StockReserved>)
+        .on(note::<StockReleased>)
+        .on(note::<OrderCancelled>)
 }
 
-async fn payment_authorized(
-    event: Event<PaymentAuthorized>,
-    context: Context,
-    tx: SqliteTx,
-) -> Result<(), HandlerError> {
-    let Event { attributes, data } = event;
-    let fact = Fact::Authorized(data.authorization);
-    handle(attributes, &data.order_id, fact, context, tx).await
-}
-
-async fn stock_reserved(
-    event: Event<StockReserved>,
-    context: Context,
-    tx: SqliteTx,
-) -> Result<(), HandlerError> {
-    let Event { attributes, data } = event;
-    let fact = Fact::Reserved(data.lines);
-    handle(attributes, &data.order_id, fact, context, tx).await
-}
-
-async fn stock_released(
-    event: Event<StockReleased>,
-    context: Context,
-    tx: SqliteTx,
-) -> Result<(), HandlerError> {
-    let Event { attributes, data } = event;
-    let fact = Fact::Barred(data.reason);
-    handle(attributes, &data.order_id, fact, context, tx).await
-}
-
-async fn order_cancelled(
-    event: Event<OrderCancelled>,
-    context: Context,
-    tx: SqliteTx,
-) -> Result<(), HandlerError> {
-    let Event { attributes, data } = event;
-    let fact = Fact::Barred(data.reason);
-    handle(attributes, &data.order_id, fact, context, tx).await
-}
-
-async fn handle(
-    attributes: Attributes,
-    order_id: &str,
-    fact: Fact,
+async fn note<T: Telling>(
+    event: Event<T>,
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effects::record(&mut tx, &context, &attributes).await?;
-    match learn(&mut tx, order_id, fact).await? {
+    effects::record(&mut tx, &context, &event.attributes).await?;
+    let (order_id, fact) = event.data.told();
+    match learn(&mut tx, &order_id, fact).await? {
         Some(dispatched) => context.publish(dispatched),
         None => Ok(()),
     }
+}
+
+/// An event that contains a fact about an order's dispatch.
+trait Telling: EventType {
+    /// Id of the order, and the fact.
+    fn told(self) -> (String, Fact);
+}
+
+macro_rules! tellings {
+    ($($event:ident($data:ident) => $fact:ident($content:expr);)*) => {
+        $(impl Telling for $event {
+            fn told(self) -> (String, Fact) {
+                let $data = self;
+                ($data.order_id, Fact::$fact($content))
+            }
+        })*
+    };
+}
+
+tellings! {
+    PaymentAuthorized(payment) => Authorized(payment.authorization);
+    StockReserved(stock) => Reserved(stock.lines);
+    StockReleased(stock) => Barred(stock.reason);
+    OrderCancelled(order) => Barred(order.reason);
 }
 
 /// A fact about an order's dispatch.

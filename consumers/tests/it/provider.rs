@@ -3,6 +3,7 @@
 use evenkeel::event::{Event, Record, RecordBatchBuilder};
 use evenkeel::handler::{Delivery, DeliveryScope, HandlerError, Outcome, Router, State};
 use evenkeel::testing::eventually;
+use shop_consumers::daemon::layer::Layered;
 use shop_consumers::payments::provider_service::{Answers, ProviderService};
 use shop_consumers::provider::Answer;
 use shop_consumers::provider::behaviour::Behaviour;
@@ -59,7 +60,10 @@ impl Scene {
 
     async fn deliver(&self, record: Record) -> Outcome {
         let delivery = Delivery::new(record, 1, Arc::new(DeliveryScope::new("payments")));
-        self.asking.clone().oneshot(delivery).await.unwrap()
+        Layered(self.asking.clone())
+            .oneshot(delivery)
+            .await
+            .unwrap()
     }
 
     /// The answer that the handler received for the order of that event.

@@ -1,5 +1,6 @@
 //! Errors of an audit.
 
+use crate::cluster::into_kafka;
 use evenkeel::inbox::InboxError;
 use evenkeel::kafka::KafkaError;
 
@@ -35,15 +36,4 @@ pub enum AuditError {
     Stopped,
 }
 
-impl AuditError {
-    /// Returns the cluster's error, if this is one. Exit codes and hints depend on it.
-    ///
-    /// # Errors
-    /// Returns this error unchanged if it is another one.
-    pub fn into_kafka(self) -> Result<KafkaError, Self> {
-        match self {
-            Self::Kafka(error) => Ok(error),
-            other => Err(other),
-        }
-    }
-}
+into_kafka!(AuditError);

@@ -1,6 +1,7 @@
 //! Errors of operations on dead letters.
 
 use crate::UnknownGroup;
+use crate::cluster::into_kafka;
 use evenkeel::kafka::RecordPosition;
 use evenkeel::kafka::{ConfigError, KafkaError};
 use evenkeel::publisher::PublishError;
@@ -106,16 +107,4 @@ pub enum DeadLetterError {
     Serialise(#[from] serde_json::Error),
 }
 
-impl DeadLetterError {
-    /// Returns the cluster's error, if this is one. Exit codes and hints depend on it.
-    ///
-    /// # Errors
-    /// Returns this error unchanged if it is another one.
-    pub fn into_kafka(self) -> Result<KafkaError, Self> {
-        match self {
-            Self::Kafka(error) => Ok(error),
-            Self::Config(error) => Ok(KafkaError::Config(error)),
-            other => Err(other),
-        }
-    }
-}
+into_kafka!(DeadLetterError, Self::Config(error) => Ok(KafkaError::Config(error)));

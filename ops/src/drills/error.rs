@@ -1,5 +1,6 @@
 //! Errors of drills.
 
+use crate::cluster::into_kafka;
 use crate::waiting_keys::WaitingKeysError;
 use evenkeel::kafka::{ConfigError, KafkaError};
 
@@ -66,17 +67,8 @@ pub enum DrillError {
     AnswersEnded,
 }
 
-impl DrillError {
-    /// Returns the cluster's error, if this is one. Exit codes and hints depend on it.
-    ///
-    /// # Errors
-    /// Returns this error unchanged if it is another one.
-    pub fn into_kafka(self) -> Result<KafkaError, Self> {
-        match self {
-            Self::Kafka(error) => Ok(error),
-            Self::Config(error) => Ok(KafkaError::Config(error)),
-            Self::WaitingKeys(error) => error.into_kafka().map_err(Self::WaitingKeys),
-            other => Err(other),
-        }
-    }
-}
+into_kafka!(
+    DrillError,
+    Self::Config(error) => Ok(KafkaError::Config(error)),
+    Self::WaitingKeys(error) => error.into_kafka().map_err(Self::WaitingKeys),
+);

@@ -1,6 +1,7 @@
 //! Errors of operations on groups.
 
 use crate::UnknownGroup;
+use crate::cluster::into_kafka;
 use evenkeel::control::Malformed;
 use evenkeel::kafka::RecordPosition;
 use evenkeel::kafka::{ConfigError, KafkaError};
@@ -115,16 +116,6 @@ impl GroupError {
     pub fn is_refused(&self) -> bool {
         matches!(self, Self::Kafka(KafkaError::Refused { .. }))
     }
-
-    /// Returns the cluster's error, if this is one. Exit codes and hints depend on it.
-    ///
-    /// # Errors
-    /// Returns this error unchanged if it is another one.
-    pub fn into_kafka(self) -> Result<KafkaError, Self> {
-        match self {
-            Self::Kafka(error) => Ok(error),
-            Self::Config(error) => Ok(KafkaError::Config(error)),
-            other => Err(other),
-        }
-    }
 }
+
+into_kafka!(GroupError, Self::Config(error) => Ok(KafkaError::Config(error)));

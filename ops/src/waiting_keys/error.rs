@@ -1,6 +1,7 @@
 //! Errors of operations on waiting keys.
 
 use crate::UnknownGroup;
+use crate::cluster::into_kafka;
 use evenkeel::kafka::KafkaError;
 
 /// The error of an operation on waiting keys. Only [`Kafka`](Self::Kafka) may be temporary.
@@ -32,15 +33,4 @@ pub enum WaitingKeysError {
     },
 }
 
-impl WaitingKeysError {
-    /// Returns the cluster's error, if this is one. Exit codes and hints depend on it.
-    ///
-    /// # Errors
-    /// Returns this error unchanged if it is another one.
-    pub fn into_kafka(self) -> Result<KafkaError, Self> {
-        match self {
-            Self::Kafka(error) => Ok(error),
-            other => Err(other),
-        }
-    }
-}
+into_kafka!(WaitingKeysError);

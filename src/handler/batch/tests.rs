@@ -40,15 +40,8 @@ fn delivery(id: i64, attempt: u32) -> Delivery {
     let value = format!("{{\"cents\":{id}}}");
     let value = Some(value.as_bytes());
     batch.push(source, id, 0, None, value, headers.iter());
-    Delivery {
-        record: batch.build(None).record(0).expect("pushed"),
-        attempt,
-        scope: Arc::new(DeliveryScope {
-            group: "group".to_owned(),
-            publisher: None,
-            handler_timeout: None,
-        }),
-    }
+    let record = batch.build(None).record(0).expect("pushed");
+    Delivery::new(record, attempt, Arc::new(DeliveryScope::new("group")))
 }
 
 /// Delivers events together: all have arrived before a batch can begin.

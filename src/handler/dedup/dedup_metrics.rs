@@ -177,15 +177,8 @@ mod tests {
         let mut batch = RecordBatchBuilder::new();
         let source = batch.source(Paid::TOPIC.into(), 3);
         batch.push(source, 42, timestamp_ms, None, Some(b"{}"), headers.iter());
-        Delivery {
-            record: batch.build(None).record(0).unwrap(),
-            attempt: 1,
-            scope: Arc::new(DeliveryScope {
-                group: "payments".to_owned(),
-                publisher: None,
-                handler_timeout: None,
-            }),
-        }
+        let record = batch.build(None).record(0).unwrap();
+        Delivery::new(record, 1, Arc::new(DeliveryScope::new("payments")))
     }
 
     /// The metrics and log lines of these deliveries, one after the other.

@@ -297,15 +297,8 @@ mod tests {
         let mut batch = RecordBatchBuilder::new();
         let source = batch.source("orders".into(), 0);
         batch.push(source, 7, 0, None, Some(b"an order"), std::iter::empty());
-        Delivery {
-            record: batch.build(None).record(0).expect("pushed"),
-            attempt: 1,
-            scope: Arc::new(DeliveryScope {
-                group: "group".to_owned(),
-                publisher: None,
-                handler_timeout: None,
-            }),
-        }
+        let record = batch.build(None).record(0).expect("pushed");
+        Delivery::new(record, 1, Arc::new(DeliveryScope::new("group")))
     }
 
     async fn write(_: Record, State(pool): State<SqlitePool>) -> Result<(), HandlerError> {

@@ -45,15 +45,8 @@ fn delivery(pairs: Pairs<'_>, value: Option<&[u8]>) -> Delivery {
     let mut batch = RecordBatchBuilder::new();
     let source = batch.source("payments".into(), 0);
     batch.push(source, 7, 0, None, value, headers.iter());
-    Delivery {
-        record: batch.build(None).record(0).expect("pushed"),
-        attempt: 1,
-        scope: Arc::new(DeliveryScope {
-            group: "group".to_owned(),
-            publisher: None,
-            handler_timeout: None,
-        }),
-    }
+    let record = batch.build(None).record(0).expect("pushed");
+    Delivery::new(record, 1, Arc::new(DeliveryScope::new("group")))
 }
 
 fn event<'a>(ty: &'a str, more: Pairs<'a>) -> Vec<(&'a str, &'a str)> {

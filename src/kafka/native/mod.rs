@@ -24,7 +24,7 @@
 //! | file | content |
 //! |---|---|
 //! | `mod.rs` | forwarded queues and the messages taken from them |
-//! | `headers.rs` | headers with names of any bytes |
+//! | `message_headers.rs` | headers with names of any bytes |
 //! | `offsets.rs` | commits and committed offsets, with metadata and leader epochs (KIP-320) |
 //! | `topic_ids.rs` | ids that tell a topic from a recreated one (KIP-516) |
 //! | `groups.rs` | descriptions of groups of the newer protocol (KIP-848), and membership |
@@ -33,16 +33,16 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod groups;
-mod headers;
 mod login;
+mod message_headers;
 mod offsets;
 mod raw;
 mod reconnect;
 mod topic_ids;
 
 pub(crate) use groups::{is_member, member_id};
-pub(crate) use headers::{MessageHeaders, native_headers};
 pub(crate) use login::{Login, logged_in};
+pub(crate) use message_headers::{MessageHeaders, native_headers};
 pub(crate) use offsets::{
     Committed, ToCommit, begin_at, cached_watermarks, commit, committed, set_leader_epoch,
 };

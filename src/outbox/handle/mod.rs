@@ -64,6 +64,8 @@ impl OutboxStore {
 pub(super) struct Opener {
     /// Opens the outbox; creates or upgrades its tables.
     pub(super) open: for<'a> fn(address: &'a str) -> Option<Answer<'a, OutboxStore>>,
+    /// Opens the outbox for a reader; refuses tables of another version and changes nothing.
+    pub(super) open_unchanged: for<'a> fn(address: &'a str) -> Option<Answer<'a, OutboxStore>>,
     /// Reads the versions of the outbox; changes nothing.
     pub(super) versions: for<'a> fn(address: &'a str) -> Option<Answer<'a, OutboxVersions>>,
 }

@@ -1,7 +1,7 @@
 //! Opens an outbox of any kind by its address.
 
 use super::OutboxStore;
-use crate::outbox::{OPENERS, OutboxError, OutboxVersions};
+use crate::outbox::{OPENERS, OutboxError, OutboxStatus, OutboxVersions};
 use crate::store_address;
 
 impl OutboxStore {
@@ -37,6 +37,17 @@ impl OutboxStore {
     pub async fn versions(address: &str) -> Result<OutboxVersions, OutboxError> {
         let versions = OPENERS.iter().find_map(|kind| (kind.versions)(address));
         versions.ok_or_else(|| refusal(address))?.await
+    }
+
+    /// The status of the outbox at this address, as [`OutboxStore::status`] returns it. For
+    /// operators: changes nothing in the store, and neither creates nor upgrades its tables.
+    ///
+    /// # Errors
+    /// [`OutboxError::Foreign`] if the store has no outbox, or one of another version, with the
+    /// remedy; otherwise the errors of [`OutboxStore::open`] and [`OutboxStore::status`].
+    pub async fn status_at(address: &str) -> Result<OutboxStatus, OutboxError> {
+        let opened = OPENERS.iter().find_map(|kind| (kind.open_unchanged)(address));
+        opened.ok_or_else(|| refusal(address))?.await?.status().await
     }
 }
 

@@ -25,7 +25,7 @@ use super::store::Answer;
 use super::version::OutboxVersions;
 use super::{OutboxError, OutboxSettings, OutboxStore};
 use crate::event::{Event, EventType, OutgoingRecord};
-use crate::postgres::{Database, url_in};
+use crate::postgres::{Database, Migration, url_in};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, PgPool};
 use std::sync::Arc;
@@ -84,6 +84,7 @@ impl From<PostgresOutbox> for OutboxStore {
 /// Reaches an outbox by the URL of its database.
 pub(super) const OPENER: Opener = Opener {
     open: store_at,
+    open_unchanged: unchanged_at,
     versions: versions_at,
 };
 
@@ -91,6 +92,13 @@ fn store_at(address: &str) -> Option<Answer<'_, OutboxStore>> {
     let url = url_in(address)?;
     Some(Box::pin(async move {
         PostgresOutbox::open(url).await.map(OutboxStore::from)
+    }))
+}
+
+fn unchanged_at(address: &str) -> Option<Answer<'_, OutboxStore>> {
+    let url = url_in(address)?;
+    Some(Box::pin(async move {
+        PostgresOutbox::open_unchanged(url).await.map(OutboxStore::from)
     }))
 }
 
@@ -174,6 +182,13 @@ impl PostgresOutbox {
             settings: OutboxSettings::default(),
             wake_up: Arc::default(),
         })
+    }
+
+    /// Connects like [`PostgresOutbox::open`], for a reader: refuses tables of another version and
+    /// changes nothing.
+    async fn open_unchanged(url: &str) -> Result<Self, OutboxError> {
+        let settings = PostgresOutboxSettings::default().with_migration(Migration::Elsewhere);
+        Self::open_with(url, &settings).await
     }
 
     /// The versions of the outbox in the database at this URL.

@@ -64,26 +64,13 @@ pub(crate) async fn prepare(
     let version = version(connection).await?;
     match migration {
         _ if version == NEWEST => {}
-        Migration::Elsewhere => {
-            let reason = behind(version);
-            return Err(OutboxError::Foreign { reason });
-        }
+        Migration::Elsewhere => return Err(version::behind(version, NEWEST)),
         Migration::OnOpen => {
             let migrate = sqlx::raw_sql(AssertSqlSafe(self::migration(version)));
             migrate.execute(&mut *connection).await.map_err(&failed)?;
         }
     }
     one_by_one(connection).await
-}
-
-/// Why an outbox with old tables is not used under [`Migration::Elsewhere`].
-fn behind(stored: usize) -> String {
-    let migrate = "first run `evenkeel store migrate --execute`, or the SQL of `evenkeel store \
-                   migrate --print`";
-    match stored {
-        0 => format!("has no tables of the outbox: {migrate}"),
-        _ => format!("has version {stored}, and this release needs {NEWEST}: {migrate}"),
-    }
 }
 
 /// The SQL that upgrades the outbox from this version to the newest one. The last statement sets

@@ -81,13 +81,7 @@ impl Writer for PostgresOutbox {
             let mut transaction = self.pool().begin().await.expect("a transaction begins");
             let written = self.publish_records(&mut transaction, &records).await;
             written.expect("written");
-            match commit {
-                true => transaction.commit().await.expect("the transaction commits"),
-                false => transaction
-                    .rollback()
-                    .await
-                    .expect("the transaction rolls back"),
-            }
+            conformance::end(transaction, commit).await;
         })
     }
 

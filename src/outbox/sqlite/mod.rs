@@ -18,7 +18,7 @@ pub(crate) use schema::prepare;
 
 use super::handle::Opener;
 use super::store::Answer;
-use super::version::OutboxVersions;
+use super::version::{self, OutboxVersions};
 use super::{OutboxError, OutboxSettings, OutboxStore};
 use crate::event::{Event, EventType, OutgoingRecord};
 use crate::sqlite::path_in;
@@ -104,6 +104,7 @@ impl From<SqliteOutbox> for OutboxStore {
 /// Reaches an outbox by the path of its file.
 pub(super) const OPENER: Opener = Opener {
     open: store_at,
+    open_unchanged: unchanged_at,
     versions: versions_at,
 };
 
@@ -111,6 +112,13 @@ fn store_at(address: &str) -> Option<Answer<'_, OutboxStore>> {
     let path = path_in(address)?;
     Some(Box::pin(async move {
         SqliteOutbox::open(path).await.map(OutboxStore::from)
+    }))
+}
+
+fn unchanged_at(address: &str) -> Option<Answer<'_, OutboxStore>> {
+    let path = path_in(address)?;
+    Some(Box::pin(async move {
+        SqliteOutbox::open_unchanged(path).await.map(OutboxStore::from)
     }))
 }
 
@@ -129,19 +137,33 @@ impl SqliteOutbox {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // SQLite's own waiting favours the last owner of the lock.
-            .busy_timeout(Duration::ZERO);
+            .journal_mode(SqliteJournalMode::Wal);
+        let outbox = Self::with_options(options);
+        outbox.prepare().await?;
+        Ok(outbox)
+    }
+
+    /// Opens an existing file, for a reader: refuses tables of another version, writes nothing.
+    async fn open_unchanged(path: &Path) -> Result<Self, OutboxError> {
+        let OutboxVersions { stored, newest } = Self::versions(path).await?;
+        if stored < newest {
+            return Err(version::behind(stored, newest));
+        }
+        let options = SqliteConnectOptions::new().filename(path).read_only(true);
+        Ok(Self::with_options(options))
+    }
+
+    /// The outbox without a connection yet. SQLite's own waiting for the write lock is off: it
+    /// favours the last owner of the lock.
+    fn with_options(options: SqliteConnectOptions) -> Self {
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
-            .connect_lazy_with(options);
-        let outbox = Self {
+            .connect_lazy_with(options.busy_timeout(Duration::ZERO));
+        Self {
             pool,
             settings: OutboxSettings::default(),
             committed: Arc::default(),
-        };
-        outbox.prepare().await?;
-        Ok(outbox)
+        }
     }
 
     /// Creates or upgrades the tables, in one transaction.

@@ -14,13 +14,7 @@ impl Writer for SqliteOutbox {
             let mut transaction = self.begin("write").await.expect("a transaction begins");
             let written = self.publish_records(&mut transaction, &records).await;
             written.expect("written");
-            match commit {
-                true => transaction.commit().await.expect("the transaction commits"),
-                false => transaction
-                    .rollback()
-                    .await
-                    .expect("the transaction rolls back"),
-            }
+            conformance::end(transaction, commit).await;
         })
     }
 
@@ -63,6 +57,28 @@ async fn a_file_of_a_newer_version_is_refused_unchanged() {
         matches!(refused, Some(OutboxError::Foreign { .. })),
         "{refused:?}"
     );
+}
+
+#[tokio::test]
+async fn the_status_is_read_without_a_change_of_the_store() {
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
+    let path = directory.path().join("outbox.db");
+    let address = format!("sqlite:{}", path.display());
+    let refused = OutboxStore::status_at(&address).await.err();
+    assert!(matches!(refused, Some(OutboxError::Foreign { .. })));
+    assert!(!path.exists(), "no file is created");
+
+    let outbox = SqliteOutbox::open(&path).await.expect("the outbox opens");
+    let status = OutboxStore::status_at(&address).await.expect("a status");
+    assert_eq!((status.pending, status.slots_free), (0, 64));
+
+    let older = sqlx::query("UPDATE evenkeel_meta SET value = '0' WHERE name = 'outbox_version'");
+    let older = older.execute(&outbox.pool).await;
+    older.expect("the statement succeeds");
+    let refused = OutboxStore::status_at(&address).await.expect_err("too old");
+    assert!(refused.to_string().contains("store migrate"), "{refused}");
+    let versions = OutboxStore::versions(&address).await.expect("versions");
+    assert_eq!(versions.stored, 0, "the version is not raised");
 }
 
 #[tokio::test]

@@ -52,8 +52,8 @@ pub(super) fn of(name: &[u8]) -> Option<Family> {
 }
 
 /// The prefixes of a family's failure headers, beyond those that are failure headers in any record
-/// ([`FAILURE_PREFIXES`](super::headers::FAILURE_PREFIXES)). They are removed by a replay only if
-/// the record is a dead letter of this family.
+/// ([`FAILURE_PREFIXES`](super::failure_headers::FAILURE_PREFIXES)). They are removed by a replay
+/// only if the record is a dead letter of this family.
 pub(super) fn prefixes(family: Family) -> &'static [&'static str] {
     match family {
         Family::Kafka | Family::Streams | Family::Connect | Family::Spring => &[],

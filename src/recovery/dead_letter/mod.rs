@@ -8,8 +8,8 @@
 //! comes from a dead letter, because it was replayed or because the dead-letter topic is consumed,
 //! already has these headers: they are replaced, so that they always describe the latest failure
 //! and do not grow with each failure. Every other header stays in its place, including those of a
-//! replay (`headers.rs`): the number of replays and the time of the first failure must survive the
-//! next failure.
+//! replay (`failure_headers.rs`): the number of replays and the time of the first failure must
+//! survive the next failure.
 //!
 //! A record that is too large for the dead-letter topic becomes a [`Form::Reference`], without its
 //! value.
@@ -20,8 +20,8 @@
 //! - `truncated`: completes a dead letter from its original record
 
 mod details;
+mod failure_headers;
 mod header_families;
-mod headers;
 mod read;
 mod topic;
 mod truncated;
@@ -34,11 +34,11 @@ mod read_tests;
 mod tests;
 
 pub use details::{DeadLetter, Family};
-pub(crate) use headers::known_first_failure;
-pub(super) use headers::{
+pub(crate) use failure_headers::known_first_failure;
+pub(super) use failure_headers::{
     EDITED, FIRST_FAILURE, REPLAY_COUNT, REPLAY_OF, REPLAYED_AT, REPLAYED_BY,
 };
-pub use headers::{is_edited, record_timestamp_ms};
+pub use failure_headers::{is_edited, record_timestamp_ms};
 pub use topic::DeadLetterTopic;
 pub use truncated::{NotTheOriginal, is_empty_without_original, restored};
 pub(crate) use write::{Failure, Form, dead_letter};

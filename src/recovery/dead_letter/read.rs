@@ -5,8 +5,8 @@
 //! must have a valid name. Reads no value of a record.
 
 use super::details::DeadLetter;
+use super::failure_headers::{FIRST_FAILURE, REPLAY_COUNT, is_failure_header};
 use super::header_families;
-use super::headers::{FIRST_FAILURE, REPLAY_COUNT, is_failure_header};
 use super::values::Values;
 use crate::event::HeadersIter;
 

@@ -4,7 +4,7 @@
 //! lacks the record's headers, and without `errors.deadletterqueue.copy.record.enable` also key and
 //! value.
 
-use super::headers::is_failure_header;
+use super::failure_headers::is_failure_header;
 use crate::event::Headers;
 use crate::kafka::reader::LogRecord;
 use crate::recovery::DeadLetter;
@@ -35,7 +35,7 @@ pub fn is_empty_without_original(dead_letter: &LogRecord, failure: &DeadLetter) 
 /// the time of its record; headers alone have neither, so only a record that is younger than the
 /// dead letter is recognised as another one; a copy has key and value.
 fn is_original(dead_letter: &LogRecord, failure: &DeadLetter, original: &LogRecord) -> bool {
-    use super::headers::RECORD_TIMESTAMP;
+    use super::failure_headers::RECORD_TIMESTAMP;
     if failure.is_reference {
         let time = original.timestamp_ms.map(|ms| ms.to_string());
         let time = time.as_deref().map(str::as_bytes);
@@ -76,7 +76,7 @@ fn is_original(dead_letter: &LogRecord, failure: &DeadLetter, original: &LogReco
 /// }
 /// ```
 pub fn restored(reference: LogRecord, original: LogRecord) -> Result<LogRecord, NotTheOriginal> {
-    use super::headers::REFERENCE;
+    use super::failure_headers::REFERENCE;
     let failure = DeadLetter::read(reference.headers.iter());
     if failure.topic.as_deref() != Some(&original.topic)
         || failure.partition != Some(original.partition)

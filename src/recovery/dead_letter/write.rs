@@ -4,7 +4,7 @@
 //! `max.message.bytes`, which is known only when they do. The writer therefore tries the forms in
 //! the order of [`Form::ALL`], each smaller than the one before.
 
-use super::headers::{
+use super::failure_headers::{
     CLASS, DELIVERY_COUNT, EDITED, FIRST_FAILURE, GROUP, INSTANCE, MESSAGE, OFFSET, PARTITION,
     RECORD_TIMESTAMP, REFERENCE, REPLAY_COUNT, REPLAY_OF, REPLAYED_AT, REPLAYED_BY, SERVICE,
     SKIP_COMMAND, SKIPPED_BY, SKIPPED_WHY, STAGE, TIMESTAMP, TOPIC, known_first_failure,

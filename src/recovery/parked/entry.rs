@@ -1,6 +1,6 @@
 //! The kinds of retry topic entries, as read from their headers.
 
-use super::headers::{
+use super::entry_headers::{
     ANSWER, ATTEMPTS, CLASS, GROUP, KIND, MESSAGE, NOT_BEFORE, OF, OFFSET, ROUNDS, SINCE, TOPIC,
 };
 use crate::event::{Headers, HeadersIter};

@@ -9,12 +9,12 @@
 //! Notes refer to records by offset and are never changed: the log is append-only, and the parked
 //! set of a partition is what results from reading it in order.
 //!
-//! - `headers`: names; `entry`: reads an entry; `write`: creates one; `restore`: the record as it
-//!   was
+//! - `entry_headers`: names; `entry`: reads an entry; `write`: creates one; `restore`: the record
+//!   as it was
 //! - `repetition`: the entries of a drill and their answers
 
 mod entry;
-mod headers;
+mod entry_headers;
 pub(crate) mod repetition;
 mod restore;
 #[cfg(test)]
@@ -23,8 +23,8 @@ mod write;
 
 pub(crate) use entry::Reason;
 pub use entry::{Owner, ParkedReason, RetryState, RetryTopicEntry};
-pub(crate) use headers::is_parking_header;
-pub use headers::retry_topic;
+pub(crate) use entry_headers::is_parking_header;
+pub use entry_headers::retry_topic;
 pub(crate) use restore::{Stored, restored};
 pub(super) use write::push_replay_origin;
 pub(crate) use write::{failed_again, held, parked};

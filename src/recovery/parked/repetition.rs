@@ -7,7 +7,7 @@
 //! reports to the drill whether it recognised the event as a duplicate, whatever its store.
 
 use super::entry::{Owner, Values};
-use super::headers::{ANSWER, KIND, OF, OFFSET, PREFIX, retry_topic};
+use super::entry_headers::{ANSWER, KIND, OF, OFFSET, PREFIX, retry_topic};
 use super::write::{note, push_place};
 use crate::event::{Headers, HeadersIter, OutgoingRecord, Record};
 use crate::kafka::reader::LogRecord;

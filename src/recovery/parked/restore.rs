@@ -4,7 +4,7 @@
 //! record therefore is a copy in a batch of its own, and keeps no other record in memory.
 
 use super::entry::Values;
-use super::headers::{KIND, OFFSET, TIMESTAMP, is_parking_header};
+use super::entry_headers::{KIND, OFFSET, TIMESTAMP, is_parking_header};
 use crate::event::{Headers, Record, RecordBatchBuilder};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

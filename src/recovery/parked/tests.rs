@@ -1,6 +1,6 @@
 //! Entries of a retry topic are written, and read back, whoever wrote them.
 
-use super::headers::{
+use super::entry_headers::{
     ATTEMPTS, GROUP, KIND, NOT_BEFORE, OF, OFFSET, ROUNDS, SINCE, TIMESTAMP, TOPIC,
 };
 use super::*;
@@ -8,6 +8,7 @@ use crate::event::{Headers, OutgoingRecord, Record, RecordBatchBuilder};
 use crate::handler::Class;
 use crate::recovery::dead_letter::FIRST_FAILURE;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 type Header<'a> = (&'a [u8], Option<&'a [u8]>);
 
@@ -191,6 +192,24 @@ fn hostile_numbers_are_never_trusted() {
         RetryTopicEntry::read(headers.iter(), OWNER),
         RetryTopicEntry::Unknown
     );
+}
+
+#[test]
+fn the_table_of_the_docs_has_exactly_the_headers() {
+    const PREFIX: &str = "evenkeel.parked.";
+    let is_header = |name: &&str| name.len() > PREFIX.len() && name.starts_with(PREFIX);
+    let sources = [
+        include_str!("entry_headers.rs"),
+        include_str!("repetition.rs"),
+    ];
+    let in_code = sources.iter().flat_map(|source| source.split('"'));
+    let in_code: BTreeSet<&str> = in_code.filter(is_header).collect();
+    let docs = include_str!("../../../docs/src/operate/retry-topic.md");
+    let rows = docs.lines().filter(|line| line.starts_with("| `"));
+    let first_cells = rows.filter_map(|line| line.split('|').nth(1));
+    let in_docs = first_cells.flat_map(|cell| cell.split('`'));
+    let in_docs: BTreeSet<&str> = in_docs.filter(is_header).collect();
+    assert_eq!(in_docs, in_code);
 }
 
 proptest! {

@@ -5,7 +5,7 @@
 //! owns the retry partition.
 
 use super::entry::{Owner, Reason, RetryState};
-use super::headers::{
+use super::entry_headers::{
     ATTEMPTS, CLASS, KIND, MESSAGE, NOT_BEFORE, OF, OFFSET, ROUNDS, SINCE, TIMESTAMP,
     is_parking_header, retry_topic,
 };

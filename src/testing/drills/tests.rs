@@ -37,15 +37,8 @@ fn delivery(id: usize) -> Delivery {
     let source = batch.source(Paid::TOPIC.into(), 0);
     let value = br#"{"cents":5}"#;
     batch.push(source, id as i64, 0, None, Some(value), headers.iter());
-    Delivery {
-        record: batch.build(None).record(0).expect("pushed"),
-        attempt: 1,
-        scope: Arc::new(DeliveryScope {
-            group: "group".to_owned(),
-            publisher: None,
-            handler_timeout: None,
-        }),
-    }
+    let record = batch.build(None).record(0).expect("pushed");
+    Delivery::new(record, 1, Arc::new(DeliveryScope::new("group")))
 }
 
 /// Delivers `events` events, each until it is handled.

@@ -1,11 +1,9 @@
 //! A PostgreSQL for tests, found or started.
 
 use super::server::{self, Server};
-use crate::telemetry::say;
 use crate::testing::certificate::Certificate;
 use crate::testing::names::free_port;
 use crate::testing::process::subprocess;
-use crate::testing::required::required;
 use crate::testing::{StartError, unique};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -92,26 +90,13 @@ impl std::fmt::Debug for TestPostgres {
 /// If no PostgreSQL is available and `EVENKEEL_REQUIRE_KAFKA=1` is set: CI must not pass by
 /// skipping.
 pub async fn postgres() -> Option<&'static TestPostgres> {
-    let shared = SHARED
-        .get_or_init(|| async {
-            let found = match server::variable(VARIABLE) {
-                Some(url) => TestPostgres::found(&url).await,
-                None => TestPostgres::start().await,
-            };
-            if let Ok(postgres) = &found {
-                say(&format!(
-                    "PostgreSQL for these tests: {}",
-                    postgres.description
-                ));
-            }
-            found.map_err(|error| error.reason())
-        })
-        .await;
-    required(
-        shared
-            .as_ref()
-            .map_err(|reason| StartError::server(NAME, reason)),
-    )
+    let find = async {
+        match server::variable(VARIABLE) {
+            Some(url) => TestPostgres::found(&url).await,
+            None => TestPostgres::start().await,
+        }
+    };
+    server::shared(&SHARED, NAME, TestPostgres::description, find).await
 }
 
 impl TestPostgres {
@@ -317,14 +302,9 @@ impl TestPostgres {
 
     /// The started server. An error for one that the environment names: other processes may use it.
     fn own(&self) -> Result<&(Server, PathBuf), StartError> {
-        self.server.as_ref().ok_or_else(|| {
-            StartError::server(
-                NAME,
-                format!(
-                    "a test must not stop the server that {VARIABLE} names; use TestPostgres::start"
-                ),
-            )
-        })
+        self.server
+            .as_ref()
+            .ok_or_else(|| server::not_started_here(NAME, VARIABLE, "TestPostgres::start"))
     }
 
     /// Runs a statement in the first database.
@@ -399,6 +379,7 @@ pub(in crate::testing) fn command(user: Option<&User>, program: &Path) -> Vec<Os
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::required::required;
 
     #[tokio::test]
     async fn a_database_survives_a_crash_and_a_frozen_server() {

@@ -1,10 +1,8 @@
 //! A Redis for tests, found or started.
 
 use super::server::{self, Server};
-use crate::telemetry::say;
 use crate::testing::StartError;
 use crate::testing::names::free_port;
-use crate::testing::required::required;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -71,23 +69,13 @@ impl std::fmt::Debug for TestRedis {
 /// # Panics
 /// If no Redis is available and `EVENKEEL_REQUIRE_KAFKA=1` is set: CI must not pass by skipping.
 pub async fn redis() -> Option<&'static TestRedis> {
-    let shared = SHARED
-        .get_or_init(|| async {
-            let found = match server::variable(VARIABLE) {
-                Some(url) => TestRedis::found(url).await,
-                None => TestRedis::start().await,
-            };
-            if let Ok(redis) = &found {
-                say(&format!("Redis for these tests: {}", redis.description));
-            }
-            found.map_err(|error| error.reason())
-        })
-        .await;
-    required(
-        shared
-            .as_ref()
-            .map_err(|reason| StartError::server(NAME, reason)),
-    )
+    let find = async {
+        match server::variable(VARIABLE) {
+            Some(url) => TestRedis::found(url).await,
+            None => TestRedis::start().await,
+        }
+    };
+    server::shared(&SHARED, NAME, TestRedis::description, find).await
 }
 
 impl TestRedis {
@@ -215,14 +203,9 @@ impl TestRedis {
 
     /// The started server. An error for one that the environment names: other processes may use it.
     fn own(&self) -> Result<&Server, StartError> {
-        self.server.as_ref().ok_or_else(|| {
-            StartError::server(
-                NAME,
-                format!(
-                    "a test must not stop the server that {VARIABLE} names; use TestRedis::start"
-                ),
-            )
-        })
+        self.server
+            .as_ref()
+            .ok_or_else(|| server::not_started_here(NAME, VARIABLE, "TestRedis::start"))
     }
 }
 
@@ -260,6 +243,7 @@ async fn answers(address: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::required::required;
 
     async fn ask(redis: &TestRedis, command: &str) -> Option<String> {
         let look = async {

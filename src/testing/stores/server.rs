@@ -10,8 +10,10 @@
 //! partial number is read. A command that is not answered within the limit is an error, and the
 //! shell may still carry it out.
 
+use crate::telemetry::say;
 use crate::testing::process::reaper::Reaper;
 use crate::testing::process::subprocess;
+use crate::testing::required::required;
 use crate::testing::{StartError, wait};
 use std::ffi::OsString;
 use std::future::Future;
@@ -20,6 +22,7 @@ use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
 /// Time limit of a start or stop. PostgreSQL needs a second for a stop or a crash recovery.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -168,6 +171,35 @@ impl Server {
         }
         Err(failed(format!("not done within {} s", LIMIT.as_secs())))
     }
+}
+
+/// The server that the tests of this process share: the one in `cell`, which the first call finds
+/// or starts by `find`. If none is available, prints why the test is skipped, and returns `None`.
+///
+/// # Panics
+/// As [`required`] does.
+pub(super) async fn shared<T: 'static>(
+    cell: &'static OnceCell<Result<T, String>>,
+    name: &'static str,
+    description: fn(&T) -> &str,
+    find: impl Future<Output = Result<T, StartError>>,
+) -> Option<&'static T> {
+    let shared = cell.get_or_init(move || async move {
+        let found = find.await;
+        if let Ok(server) = &found {
+            say(&format!("{name} for these tests: {}", description(server)));
+        }
+        found.map_err(|error| error.reason())
+    });
+    let shared = shared.await.as_ref();
+    required(shared.map_err(|reason| StartError::server(name, reason)))
+}
+
+/// The error of a stop or start of a server that the environment names by `variable`: other
+/// processes may use it. `start` is what a test calls for a server of its own.
+pub(super) fn not_started_here(name: &'static str, variable: &str, start: &str) -> StartError {
+    let reason = format!("a test must not stop the server that {variable} names; use {start}");
+    StartError::server(name, reason)
 }
 
 /// Path of `program`: in one of `directories`, or on PATH.

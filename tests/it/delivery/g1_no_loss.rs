@@ -21,10 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_killed_under_load_lose_nothing_and_double_nothing() {
-    if let Some(spec) = member::asked_for() {
-        return member::run(spec).await;
-    }
-    let Some(case) = Case::new("it-g1", PARTITIONS).await else {
+    let Some(case) = member::case("it-g1", PARTITIONS).await else {
         return;
     };
     let directory = tempfile::tempdir().expect("a temporary folder is created");

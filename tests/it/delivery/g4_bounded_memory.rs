@@ -29,10 +29,7 @@ pub(crate) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_of_large_and_small_records_stays_bounded() {
-    if let Some(spec) = member::asked_for() {
-        return member::run(spec).await;
-    }
-    let Some(case) = Case::new("it-g4", 4).await else {
+    let Some(case) = member::case("it-g4", 4).await else {
         return;
     };
     let (small, large) = (noise(1024, 1), noise(900_000, 2));
@@ -89,10 +86,7 @@ const VALIDATED_BYTES_MAX: u64 = 288 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn payloads_waiting_for_the_store_cost_only_their_bytes() {
-    if let Some(spec) = member::asked_for() {
-        return member::run(spec).await;
-    }
-    let Some(case) = Case::new("it-g4", 1).await else {
+    let Some(case) = member::case("it-g4", 1).await else {
         return;
     };
     // Valid, and as a tree a hundred times as large: 1 GB for all of them.

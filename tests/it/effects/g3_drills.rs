@@ -93,10 +93,7 @@ async fn members_are_killed(test: &str, case: &Case, store: &Store) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite_killed_members_leave_one_effect_per_event() {
-    if let Some(spec) = member::asked_for() {
-        return member::run(spec).await;
-    }
-    let Some(case) = Case::new("it-drill", 6).await else {
+    let Some(case) = member::case("it-drill", 6).await else {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder is created");
@@ -106,10 +103,7 @@ async fn on_sqlite_killed_members_leave_one_effect_per_event() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres_killed_members_leave_one_effect_per_event() {
-    if let Some(spec) = member::asked_for() {
-        return member::run(spec).await;
-    }
-    let Some(case) = Case::new("it-drill", 6).await else {
+    let Some(case) = member::case("it-drill", 6).await else {
         return;
     };
     let Some(store) = in_postgres().await else {
@@ -159,10 +153,7 @@ async fn members_crash(test: &str, case: &Case, store: &Store) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite_a_crash_anywhere_leaves_one_effect() {
-    if let Some(spec) = member::asked_for() {
-        return member::run(spec).await;
-    }
-    let Some(case) = Case::new("it-crash", 3).await else {
+    let Some(case) = member::case("it-crash", 3).await else {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder is created");
@@ -172,10 +163,7 @@ async fn on_sqlite_a_crash_anywhere_leaves_one_effect() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres_a_crash_anywhere_leaves_one_effect() {
-    if let Some(spec) = member::asked_for() {
-        return member::run(spec).await;
-    }
-    let Some(case) = Case::new("it-crash", 3).await else {
+    let Some(case) = member::case("it-crash", 3).await else {
         return;
     };
     let Some(store) = in_postgres().await else {

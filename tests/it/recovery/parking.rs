@@ -379,10 +379,7 @@ fn start(case: &Case, store: &Path, fails: &Path) -> Process {
 /// It delays no other key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_failing_for_a_minute_keeps_its_order() {
-    if let Some(spec) = member::asked_for() {
-        return member::run(spec).await;
-    }
-    let Some(case) = Case::new("it-park", 6).await else {
+    let Some(case) = member::case("it-park", 6).await else {
         return;
     };
     let directory = tempfile::tempdir().expect("a temporary folder is created");

@@ -3,7 +3,7 @@
 //! It ends when its standard input does, so a test that dies leaves no member behind.
 
 use super::account::{self, CrashAt, Store};
-use crate::support::{Step, assignment};
+use crate::support::{Case, Step, assignment};
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::{Event, EventType, Record};
 use evenkeel::handler::{Context, HandlerError, Router};
@@ -123,6 +123,18 @@ impl Drop for Process {
         // One that ended already needs no kill.
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// A case of the first process; none where there is no Kafka. The second process does here what it
+/// is to do, until killed.
+pub(crate) async fn case(name: &str, partitions: i32) -> Option<Case> {
+    match asked_for() {
+        Some(spec) => {
+            run(spec).await;
+            None
+        }
+        None => Case::new(name, partitions).await,
     }
 }
 

@@ -15,7 +15,6 @@ use crate::output::{AfterDone, Column, Listing, OutputArgs, Row, name, number};
 use crate::record_json;
 use clap::Args;
 use evenkeel::kafka::admin::Admin;
-use evenkeel::kafka::is_topic_name;
 use evenkeel::kafka::reader::LogRecord;
 use evenkeel_ops::Cluster;
 use evenkeel_ops::dead_letters::replay::{
@@ -25,6 +24,7 @@ use evenkeel_program::exit::{Ending, Usage};
 use evenkeel_program::stop::Stop;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Replay dead letters, each once; shows the plan until --execute is given.
 ///
@@ -59,7 +59,7 @@ pub(crate) struct ReplayArgs {
         long,
         value_name = "retry|source|TOPIC",
         default_value = "retry-or-source",
-        value_parser = target
+        value_parser = Target::from_str
     )]
     to: Target,
 
@@ -124,17 +124,6 @@ impl Row for Route {
             self.failed.to_string(),
             self.held_back.to_string(),
         ]]
-    }
-}
-
-/// Parses a target. Words that are not a kind of target are topic names.
-fn target(text: &str) -> Result<Target, String> {
-    match text {
-        "retry-or-source" => Ok(Target::RetryOrSource),
-        "retry" => Ok(Target::Retry),
-        "source" => Ok(Target::Source),
-        topic if is_topic_name(topic) => Ok(Target::Topic(topic.to_owned())),
-        other => Err(format!("{other:?} is not a topic name")),
     }
 }
 
@@ -227,20 +216,4 @@ fn ending(outcome: ReplayOutcome, stop: &Stop) -> anyhow::Result<Ending> {
         false if outcome.failed + outcome.held_back > 0 => Ending::SomeFailed,
         false => Ending::Done,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_target_is_retry_source_or_a_topic_name() {
-        let check = |text: &str, expected| assert_eq!(target(text).ok(), expected, "{text}");
-        check("source", Some(Target::Source));
-        check("retry", Some(Target::Retry));
-        check("retry-or-source", Some(Target::RetryOrSource));
-        check("orders", Some(Target::Topic("orders".to_owned())));
-        check("a b", None);
-        check("", None);
-    }
 }

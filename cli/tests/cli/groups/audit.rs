@@ -2,37 +2,21 @@
 //! contradicted records, on each store.
 
 use crate::support::dead_letters::Mailbox;
+use crate::support::member::{Happened, Running};
 use crate::support::tool::Run;
-use evenkeel::consumer::{Consumer, ConsumerSettings};
+use evenkeel::consumer::ConsumerSettings;
 use evenkeel::event::{Event, EventType, OutgoingRecord};
 use evenkeel::handler::{HandlerError, Router};
 use evenkeel::inbox::{Inbox, PostgresInbox, SqliteInbox};
 use evenkeel::kafka::admin::Admin;
 use evenkeel::testing::{eventually, postgres};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 const WITHIN: Duration = Duration::from_secs(60);
-
-#[derive(Serialize, Deserialize)]
-struct Happened {
-    number: usize,
-}
-
-impl EventType for Happened {
-    const TYPE: &'static str = "test.happened.v1";
-    const TOPIC: &'static str = "test";
-
-    fn key(&self) -> String {
-        String::new()
-    }
-}
 
 /// A store, and the way to tamper with it.
 enum Store {
@@ -83,54 +67,27 @@ impl Store {
     }
 }
 
-struct Member {
-    stop: CancellationToken,
-    run: JoinHandle<()>,
-}
-
-impl Member {
-    /// Handles events, but gives up those of the key `dies` and parks those of the key `waits`.
-    fn start(mailbox: &Mailbox, inbox: impl Inbox) -> Self {
-        let mut settings = ConsumerSettings::new(&mailbox.group, [&mailbox.source]);
-        settings.commit_interval = Duration::from_millis(100);
-        settings.retry.attempts_max = 1;
-        settings.retry.park_delays = vec![Duration::from_secs(3_600)];
-        let router = Router::new()
-            .on(async |event: Event<Happened>| match event.data.number {
-                10..20 => Err(HandlerError::permanent("no stock")),
-                20..30 => Err(HandlerError::transient("not now")),
-                _ => Ok(()),
-            })
-            .with_inbox(inbox);
-        let consumer = Consumer::new(mailbox.kafka.config(), settings, router)
-            .expect("the settings of the consumer are valid");
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        let run = tokio::spawn(async move {
-            consumer.run(stopped).await.expect("it ends well");
-        });
-        Self { stop, run }
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        self.run.await.expect("it does not panic");
-    }
+/// Starts a member that handles events, but gives up those of the key `dies` and parks those of the
+/// key `waits`.
+fn member(mailbox: &Mailbox, inbox: impl Inbox) -> Running {
+    let mut settings = ConsumerSettings::new(&mailbox.group, [&mailbox.source]);
+    settings.commit_interval = Duration::from_millis(100);
+    settings.retry.attempts_max = 1;
+    settings.retry.park_delays = vec![Duration::from_secs(3_600)];
+    let router = Router::new()
+        .on(async |event: Event<Happened>| match event.data.number {
+            10..20 => Err(HandlerError::permanent("no stock")),
+            20..30 => Err(HandlerError::transient("not now")),
+            _ => Ok(()),
+        })
+        .with_inbox(inbox);
+    Running::start(mailbox, settings, router)
 }
 
 /// An event whose id is its key and its number.
 fn event(mailbox: &Mailbox, ty: &str, key: &str, number: usize) -> OutgoingRecord {
     let id = format!("{key}-{number}");
-    let headers: [(&str, &[u8]); 4] = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", id.as_bytes()),
-        ("ce_source", b"/test"),
-        ("ce_type", ty.as_bytes()),
-    ];
-    OutgoingRecord {
-        topic: mailbox.source.clone(),
-        ..mailbox.written(key, number, &headers)
-    }
+    mailbox.event(ty, &id, key, number)
 }
 
 async fn audit(mailbox: &Mailbox, store: &Store, more: &[&str]) -> Run {
@@ -184,7 +141,7 @@ async fn settled(mailbox: &Mailbox) {
 
 /// The whole story, on one store.
 async fn tell(mailbox: &Mailbox, inbox: impl Inbox, store: &Store) {
-    let member = Member::start(mailbox, inbox);
+    let member = member(mailbox, inbox);
     let mine = |key, number| event(mailbox, Happened::TYPE, key, number);
     mailbox
         .publish([

@@ -2,8 +2,9 @@
 //! handlers that are not idempotent.
 
 use crate::support::dead_letters::{Mailbox, header, signal};
+use crate::support::member::{Handled, Happened, Running};
 use crate::support::tool::{Run, command, end_of};
-use evenkeel::consumer::{Assignment, Consumer, ConsumerSettings};
+use evenkeel::consumer::{Assignment, ConsumerSettings};
 use evenkeel::event::{Event, EventType, OutgoingRecord, decode};
 use evenkeel::handler::{Context, Delivery, HandlerError, Router};
 use evenkeel::inbox::MemoryInbox;
@@ -11,27 +12,11 @@ use evenkeel::recovery::retry_topic;
 use evenkeel::testing::eventually;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 const WITHIN: Duration = Duration::from_secs(60);
-
-#[derive(Serialize, Deserialize)]
-struct Happened {
-    number: usize,
-}
-
-impl EventType for Happened {
-    const TYPE: &'static str = "test.happened.v1";
-    const TOPIC: &'static str = "test";
-
-    fn key(&self) -> String {
-        String::new()
-    }
-}
 
 #[derive(Serialize, Deserialize)]
 struct Mailed {
@@ -47,28 +32,21 @@ impl EventType for Mailed {
     }
 }
 
-/// Keys and numbers in the order in which they were handled.
-type Handled = Arc<Mutex<Vec<(String, usize)>>>;
-
 /// A member of a group.
 struct Member {
     handled: Handled,
-    stop: CancellationToken,
-    run: JoinHandle<()>,
+    running: Running,
 }
 
 impl Member {
     /// Handles events of one type with an inbox, and of the other without one where `mails_twice`; gives numbers from 10 up,
     /// and parks those from 20 up; from 1,000 up it handles each once and gives it up the second time.
     fn start(mailbox: &Mailbox, group: &str, mails_twice: bool) -> Self {
-        let (handled, stop) = (Handled::default(), CancellationToken::new());
-        let list = Arc::clone(&handled);
+        let handled = Handled::default();
+        let list = handled.clone();
         let handle = Arc::new(move |context: Context, number: usize| {
             let key = String::from_utf8_lossy(context.key().unwrap_or_default()).into_owned();
-            let mut list = list.lock().expect("no thread panicked with the lock");
-            let handled = (key, number);
-            let is_again = list.contains(&handled);
-            list.push(handled);
+            let is_again = list.push(key, number);
             match number {
                 1_000.. if is_again => Err(HandlerError::permanent("it is there already")),
                 10..20 => Err(HandlerError::permanent("no stock")),
@@ -103,41 +81,25 @@ impl Member {
             settings.assignment = Assignment::Broker;
         }
         settings.retry.park_delays = vec![Duration::from_secs(3_600)];
-        let consumer = Consumer::new(mailbox.kafka.config(), settings, split)
-            .expect("the settings of the consumer are valid");
-        let stopped = stop.clone();
-        let run = tokio::spawn(async move {
-            consumer.run(stopped).await.expect("it ends well");
-        });
-        Self { handled, stop, run }
+        let running = Running::start(mailbox, settings, split);
+        Self { handled, running }
     }
 
     fn handled(&self) -> Vec<(String, usize)> {
-        self.handled
-            .lock()
-            .expect("no thread panicked with the lock")
-            .clone()
+        self.handled.entries()
     }
 
     async fn stop(self) {
-        self.stop.cancel();
-        self.run.await.expect("it does not panic");
+        self.running.stop().await;
     }
 }
 
 /// An event whose id is its number, in the partition of its key.
 fn event(mailbox: &Mailbox, ty: &str, key: &str, number: usize) -> OutgoingRecord {
     let id = format!("id-{number}");
-    let headers: [(&str, &[u8]); 4] = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", id.as_bytes()),
-        ("ce_source", b"/test"),
-        ("ce_type", ty.as_bytes()),
-    ];
     OutgoingRecord {
-        topic: mailbox.source.clone(),
         partition: None,
-        ..mailbox.written(key, number, &headers)
+        ..mailbox.event(ty, &id, key, number)
     }
 }
 

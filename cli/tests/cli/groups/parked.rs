@@ -2,44 +2,24 @@
 //! and to no other.
 
 use crate::support::dead_letters::{Mailbox, header};
+use crate::support::member::{Handled, Happened, Running};
 use crate::support::tool::end_of;
-use evenkeel::consumer::{AfterDeadLetter, Consumer, ConsumerSettings};
-use evenkeel::event::{Event, EventType, OutgoingRecord, Record};
+use evenkeel::consumer::{AfterDeadLetter, ConsumerSettings};
+use evenkeel::event::{Event, OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Router};
 use evenkeel::recovery::{FloodGuardPolicy, retry_topic};
 use evenkeel::testing::eventually;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 const WITHIN: Duration = Duration::from_secs(120);
-
-/// Keys and numbers in the order in which they were handled.
-type Handled = Arc<Mutex<Vec<(String, usize)>>>;
-
-#[derive(Serialize, Deserialize)]
-struct Happened {
-    number: usize,
-}
-
-impl EventType for Happened {
-    const TYPE: &'static str = "test.happened.v1";
-    const TOPIC: &'static str = "test";
-
-    fn key(&self) -> String {
-        String::new()
-    }
-}
 
 /// A member of the mailbox's group.
 struct Member {
     handled: Handled,
-    stop: CancellationToken,
-    run: JoinHandle<()>,
+    running: Running,
 }
 
 impl Member {
@@ -60,13 +40,11 @@ impl Member {
         settings: ConsumerSettings,
         fails: impl Fn(&str, usize) -> Option<HandlerError> + Send + Sync + 'static,
     ) -> Self {
-        let (handled, stop) = (Handled::default(), CancellationToken::new());
-        let list = Arc::clone(&handled);
+        let handled = Handled::default();
+        let list = handled.clone();
         let handle = Arc::new(move |key: String, number: usize| {
             let failure = fails(&key, number);
-            list.lock()
-                .expect("no thread panicked with the lock")
-                .push((key, number));
+            list.push(key, number);
             failure.map_or(Ok(()), Err)
         });
         let handle_event = Arc::clone(&handle);
@@ -80,20 +58,12 @@ impl Member {
                 let key = String::from_utf8_lossy(record.key().expect("a key"));
                 std::future::ready(handle(key.into_owned(), number))
             });
-        let consumer = Consumer::new(mailbox.kafka.config(), settings, router)
-            .expect("the settings of the consumer are valid");
-        let stopped = stop.clone();
-        let run = tokio::spawn(async move {
-            consumer.run(stopped).await.expect("it ends well");
-        });
-        Self { handled, stop, run }
+        let running = Running::start(mailbox, settings, router);
+        Self { handled, running }
     }
 
     fn handled(&self) -> Vec<(String, usize)> {
-        self.handled
-            .lock()
-            .expect("no thread panicked with the lock")
-            .clone()
+        self.handled.entries()
     }
 
     /// The numbers of a key in the order in which they were handled.
@@ -104,8 +74,7 @@ impl Member {
     }
 
     async fn stop(self) {
-        self.stop.cancel();
-        self.run.await.expect("it does not panic");
+        self.running.stop().await;
     }
 }
 

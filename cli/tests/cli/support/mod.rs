@@ -1,4 +1,6 @@
-//! What tests share: the binary as a child process, and dead letters of every family.
+//! What tests share: the binary as a child process, dead letters of every family, and members of a
+//! group.
 
 pub(crate) mod dead_letters;
+pub(crate) mod member;
 pub(crate) mod tool;

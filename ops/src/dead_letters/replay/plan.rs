@@ -54,7 +54,7 @@ impl FromStr for Target {
             "retry" => Ok(Self::Retry),
             "source" => Ok(Self::Source),
             topic if is_topic_name(topic) => Ok(Self::Topic(topic.to_owned())),
-            other => Err(format!("{other:?} is not a valid topic name")),
+            other => Err(format!("{other:?} is not a topic name")),
         }
     }
 }

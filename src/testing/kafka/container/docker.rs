@@ -5,6 +5,8 @@ use crate::testing::kafka::broker::{HEAP, READY_LINE, SETTINGS, VERSION, cluster
 use crate::testing::process::subprocess;
 use crate::testing::{StartError, wait};
 use std::ffi::OsStr;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The image's name without its tag. The tag is the version.
@@ -14,7 +16,7 @@ pub(super) const IMAGE: &str = "apache/kafka";
 pub(in crate::testing) const PORT: u16 = 9092;
 
 /// Time limit of a connection attempt. A port of this machine answers immediately or not at all.
-pub(super) const PROBE_LIMIT: Duration = Duration::from_millis(500);
+const PROBE_LIMIT: Duration = Duration::from_millis(500);
 const ENGINE_LIMIT: Duration = Duration::from_secs(10);
 const PULL_LIMIT: Duration = Duration::from_secs(600);
 pub(super) const START_LIMIT: Duration = Duration::from_secs(90);
@@ -148,4 +150,66 @@ pub(in crate::testing) fn environment_arguments() -> impl Iterator<Item = String
 /// The advertised listeners, for clients on this machine and for Kafka inside the container.
 pub(in crate::testing) fn advertised(host: &str, port: u16) -> String {
     format!("PLAINTEXT://{host}:{port},BROKER://localhost:9093")
+}
+
+/// The only address of the engine's machine on which the port is published: 127.0.0.1, because the
+/// broker requires no password. None for all addresses: inside a container, or with a remote
+/// engine, 127.0.0.1 may be wrong.
+pub(super) fn publish_address() -> Option<Ipv4Addr> {
+    let may_be_elsewhere = remote_engine().is_some() || is_in_container();
+    (!may_be_elsewhere).then_some(Ipv4Addr::LOCALHOST)
+}
+
+/// Whether a published port is reached at 127.0.0.1. `may_be_elsewhere`: the caller knows another
+/// address that may be the right one, so 127.0.0.1 is tried. Never with a remote engine.
+///
+/// If this process runs in a container, the engine may run in the same container, and then
+/// 127.0.0.1 works; or outside of it, and then only the gateway of Docker's bridge does. Docker
+/// listens before Kafka does.
+pub(super) fn is_reached_at_loopback(port: u16, may_be_elsewhere: bool) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let answers = || TcpStream::connect_timeout(&address, PROBE_LIMIT).is_ok();
+    remote_engine().is_none() && (!may_be_elsewhere || answers())
+}
+
+/// The host of the engine if `DOCKER_HOST` names one that is reached by TCP.
+pub(super) fn remote_engine() -> Option<String> {
+    host_of(&std::env::var("DOCKER_HOST").ok()?)
+}
+
+/// `engine.test` from `tcp://engine.test:2375`.
+fn host_of(engine: &str) -> Option<String> {
+    let address = engine.strip_prefix("tcp://")?;
+    let address = address.split('/').next().unwrap_or_default();
+    let host = match address.rsplit_once(':') {
+        // Not a colon of an IPv6 address without a port.
+        Some((host, port)) if !port.ends_with(']') => host,
+        _ => address,
+    };
+    Some(host.to_owned())
+}
+
+/// Whether this process runs in a container of Docker.
+pub(super) fn is_in_container() -> bool {
+    Path::new("/.dockerenv").exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host_of;
+
+    #[test]
+    fn a_remote_engine_is_named_by_its_host() {
+        assert_eq!(
+            host_of("tcp://engine.test:2375").as_deref(),
+            Some("engine.test")
+        );
+        assert_eq!(host_of("tcp://10.0.0.1").as_deref(), Some("10.0.0.1"));
+        assert_eq!(
+            host_of("tcp://[fd00::1]:2376/").as_deref(),
+            Some("[fd00::1]")
+        );
+        assert_eq!(host_of("tcp://[fd00::1]").as_deref(), Some("[fd00::1]"));
+        assert_eq!(host_of("unix:///var/run/docker.sock"), None);
+    }
 }

@@ -1,14 +1,14 @@
 //! Kafka's container through testcontainers.
 
 use super::docker::{
-    ADVERTISE, IMAGE, PORT, PROBE_LIMIT, RUN_WHEN_ADVERTISED, START_LIMIT, advertised, environment,
+    ADVERTISE, IMAGE, PORT, RUN_WHEN_ADVERTISED, START_LIMIT, advertised, environment,
+    is_reached_at_loopback, publish_address,
 };
 use crate::testing::StartError;
 use crate::testing::kafka::broker::{READY_LINE, VERSION};
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
+use std::net::Ipv4Addr;
 use testcontainers::bollard::models::{HostConfig, PortBinding};
 use testcontainers::core::{ContainerPort, ContainerState, ExecCommand, WaitFor};
 use testcontainers::runners::AsyncRunner;
@@ -31,14 +31,13 @@ pub(super) async fn run_kafka(name: &str) -> Result<String, StartError> {
     Ok(format!("{}:{port}", reachable(&host, port)))
 }
 
-/// Binds the port to 127.0.0.1 only: the broker requires no password. Inside a container, or with a
-/// remote engine, that address may be wrong; all addresses are bound then.
+/// Binds the port to [`publish_address`].
 fn publish_narrowly(host: &mut HostConfig) {
-    if engine_is_remote() || Path::new("/.dockerenv").exists() {
+    let Some(address) = publish_address() else {
         return;
-    }
+    };
     let binding = PortBinding {
-        host_ip: Some(Ipv4Addr::LOCALHOST.to_string()),
+        host_ip: Some(address.to_string()),
         host_port: None,
     };
     host.publish_all_ports = Some(false);
@@ -48,25 +47,13 @@ fn publish_narrowly(host: &mut HostConfig) {
     )]));
 }
 
-/// The address of a published port: 127.0.0.1 if it answers there, else the address from
-/// testcontainers.
-///
-/// If this process runs in a container, testcontainers returns the bridge's gateway. The engine may
-/// run in the same container, and then 127.0.0.1 works; or outside of it, and then only the gateway
-/// does. Docker listens before Kafka does.
+/// The address of a published port: 127.0.0.1 if it is reached there, else the address from
+/// testcontainers, which is the bridge's gateway if this process runs in a container.
 fn reachable(host: &str, port: u16) -> String {
-    let loopback = Ipv4Addr::LOCALHOST;
-    let answers = || TcpStream::connect_timeout(&(loopback, port).into(), PROBE_LIMIT).is_ok();
-    if !engine_is_remote() && (host == "localhost" || answers()) {
-        loopback.to_string()
-    } else {
-        host.to_owned()
+    match is_reached_at_loopback(port, host != "localhost") {
+        true => Ipv4Addr::LOCALHOST.to_string(),
+        false => host.to_owned(),
     }
-}
-
-/// Whether the Docker engine is on another machine, by `DOCKER_HOST`.
-fn engine_is_remote() -> bool {
-    std::env::var("DOCKER_HOST").is_ok_and(|engine| engine.starts_with("tcp://"))
 }
 
 /// The error of testcontainers, with the texts of its sources that it does not repeat itself.

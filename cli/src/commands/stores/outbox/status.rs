@@ -1,7 +1,7 @@
 //! `evenkeel outbox status`: waiting events, held keys with their causes, and relays.
 //!
-//! A missing outbox is an error that names the command to create it; the command does not create
-//! it. An outbox of an older version is upgraded, as by every opening of it.
+//! A missing outbox, or one of an older version, is an error that names the command to create or
+//! upgrade it. The command itself writes nothing to the store.
 
 use crate::arguments::store_address::StoreArgs;
 use crate::output::{OutputArgs, print_json, seconds};
@@ -19,8 +19,8 @@ use std::time::Duration;
 ///
 /// A key is held when the brokers refused one of its events; its later events wait behind that one.
 ///
-/// Exit codes: 0 all is well; 1 the store has no outbox; 3 keys are held, events wait in slots that
-/// no relay has, or the oldest event is older than --max-age.
+/// Exit codes: 0 all is well; 1 the store has no outbox, or one of another version; 3 keys are
+/// held, events wait in slots that no relay has, or the oldest event is older than --max-age.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
@@ -47,15 +47,13 @@ impl StatusArgs {
 
 /// Prints the status.
 pub(super) async fn run(args: StatusArgs) -> anyhow::Result<Ending> {
-    let versions = OutboxStore::versions(args.store.address.as_str()).await?;
+    let address = args.store.address.as_str();
+    let versions = OutboxStore::versions(address).await?;
     anyhow::ensure!(
         versions.stored > 0,
         "the store has no outbox; create it with: evenkeel store migrate --store URL --execute"
     );
-    let status = OutboxStore::open(args.store.address.as_str())
-        .await?
-        .status()
-        .await?;
+    let status = OutboxStore::status_at(address).await?;
     match args.output.is_table() {
         true => {
             let mut out = Stdout::new();

@@ -1,13 +1,7 @@
 import java.nio.charset.StandardCharsets;
-import java.time.Duration;
-import java.util.ArrayList;
-import java.util.Base64;
-import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.concurrent.TimeUnit;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
-import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 import org.springframework.context.annotation.AnnotationConfigApplicationContext;
@@ -36,12 +30,13 @@ public class Retryable {
         System.setProperty("brokers", args[0]);
         System.setProperty("topic", args[1]);
         System.setProperty("group", args[2]);
+        int count = Integer.parseInt(args[3]);
         List<ConsumerRecord<byte[], byte[]>> letters;
         try (var context = new AnnotationConfigApplicationContext(Application.class)) {
-            letters = letters(args[0], args[1] + "-dlt", Integer.parseInt(args[3]));
+            letters = Letters.read(args[0], args[1] + "-dlt", count);
         }
-        System.out.println(json(letters));
-        System.exit(letters.size() == Integer.parseInt(args[3]) ? 0 : 1);
+        System.out.println(Letters.json(letters));
+        System.exit(letters.size() == count ? 0 : 1);
     }
 
     @Configuration(proxyBeanMethods = false)
@@ -81,38 +76,5 @@ public class Retryable {
         public void handle(ConsumerRecord<byte[], byte[]> record) {
             throw new IllegalStateException("card " + new String(record.value(), StandardCharsets.UTF_8) + " refused");
         }
-    }
-
-    private static List<ConsumerRecord<byte[], byte[]>> letters(String brokers, String topic, int count) {
-        var settings = new HashMap<String, Object>();
-        settings.put("bootstrap.servers", brokers);
-        settings.put("group.id", "reads-" + topic);
-        settings.put("auto.offset.reset", "earliest");
-        var letters = new ArrayList<ConsumerRecord<byte[], byte[]>>();
-        long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
-        try (var consumer = new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
-            consumer.subscribe(List.of(topic));
-            while (letters.size() < count && System.nanoTime() < end) {
-                consumer.poll(Duration.ofMillis(200)).forEach(letters::add);
-            }
-        }
-        return letters;
-    }
-
-    private static String json(List<ConsumerRecord<byte[], byte[]>> letters) {
-        var records = new ArrayList<String>();
-        for (var letter : letters) {
-            var headers = new ArrayList<String>();
-            for (var header : letter.headers()) {
-                headers.add("      [\"" + header.key() + "\", " + base64(header.value()) + "]");
-            }
-            records.add("  {\n    \"key\": " + base64(letter.key()) + ",\n    \"headers\": [\n" + String.join(",\n", headers)
-                    + "\n    ],\n    \"value\": " + base64(letter.value()) + "\n  }");
-        }
-        return "[\n" + String.join(",\n", records) + "\n]";
-    }
-
-    private static String base64(byte[] bytes) {
-        return bytes == null ? "null" : "\"" + Base64.getEncoder().encodeToString(bytes) + "\"";
     }
 }

@@ -1,8 +1,5 @@
-import java.time.Duration;
 import java.util.*;
 import org.apache.kafka.clients.admin.*;
-import org.apache.kafka.clients.consumer.*;
-import org.apache.kafka.clients.producer.*;
 import org.apache.kafka.common.serialization.*;
 import org.apache.kafka.streams.*;
 import org.apache.kafka.streams.errors.LogAndContinueProcessingExceptionHandler;
@@ -19,13 +16,7 @@ public class Streams {
         try (var admin = Admin.create(Map.of("bootstrap.servers", brokers))) {
             admin.createTopics(List.of(new NewTopic(topic, 1, (short) 1), new NewTopic(letters, 1, (short) 1))).all().get();
         }
-        try (var producer = new KafkaProducer<>(Map.of("bootstrap.servers", brokers), new StringSerializer(), new StringSerializer())) {
-            for (int number = 0; number < 2; number++) {
-                var record = new ProducerRecord<>(topic, "o-" + number, "{\"number\":" + number + "}");
-                record.headers().add("ce_id", ("o-" + number).getBytes());
-                producer.send(record).get();
-            }
-        }
+        Letters.publish(brokers, topic);
         var settings = new Properties();
         settings.put("bootstrap.servers", brokers);
         settings.put("application.id", group);
@@ -41,31 +32,7 @@ public class Streams {
         });
         try (var streams = new KafkaStreams(builder.build(), settings)) {
             streams.start();
-            print(brokers, letters);
+            System.out.println(Letters.json(Letters.read(brokers, letters, 2)));
         }
-    }
-
-    private static void print(String brokers, String topic) {
-        var settings = Map.<String, Object>of("bootstrap.servers", brokers, "auto.offset.reset", "earliest", "group.id", "reads-" + topic);
-        var records = new ArrayList<String>();
-        long end = System.nanoTime() + 30_000_000_000L;
-        try (var consumer = new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
-            consumer.subscribe(List.of(topic));
-            while (records.size() < 2 && System.nanoTime() < end) {
-                for (var letter : consumer.poll(Duration.ofMillis(200))) {
-                    var headers = new ArrayList<String>();
-                    for (var header : letter.headers()) {
-                        headers.add("      [\"" + header.key() + "\", " + base64(header.value()) + "]");
-                    }
-                    records.add("  {\n    \"key\": " + base64(letter.key()) + ",\n    \"headers\": [\n" + String.join(",\n", headers)
-                            + "\n    ],\n    \"value\": " + base64(letter.value()) + "\n  }");
-                }
-            }
-        }
-        System.out.println("[\n" + String.join(",\n", records) + "\n]");
-    }
-
-    private static String base64(byte[] bytes) {
-        return bytes == null ? "null" : "\"" + Base64.getEncoder().encodeToString(bytes) + "\"";
     }
 }
