@@ -1,5 +1,5 @@
-//! A Kafka that is found or started, for development and for tests; PostgreSQL, Redis, drills, child
-//! processes, names and waits for tests.
+//! A Kafka that is found or started, for development and for tests; PostgreSQL, Redis, drills,
+//! child processes, names and waits for tests.
 //!
 //! With the feature `dev-kafka`, which `evenkeel dev` and the demo use, this module has
 //! [`TestKafka`] and [`dev`]. The feature `testing` brings all of it.

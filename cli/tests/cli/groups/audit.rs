@@ -2,37 +2,19 @@
 //! contradicted records, on each store.
 
 use crate::support::dead_letters::Mailbox;
-use crate::support::tool::Run;
-use evenkeel::consumer::{Consumer, ConsumerSettings};
+use crate::support::member::{Handled, Happened, Member, settings};
 use evenkeel::event::{Event, EventType, OutgoingRecord};
 use evenkeel::handler::{HandlerError, Router};
 use evenkeel::inbox::{Inbox, PostgresInbox, SqliteInbox};
 use evenkeel::kafka::admin::Admin;
-use evenkeel::testing::{eventually, postgres};
-use serde::{Deserialize, Serialize};
+use evenkeel::testing::{Finished, postgres};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 const WITHIN: Duration = Duration::from_secs(60);
-
-#[derive(Serialize, Deserialize)]
-struct Happened {
-    number: usize,
-}
-
-impl EventType for Happened {
-    const TYPE: &'static str = "test.happened.v1";
-    const TOPIC: &'static str = "test";
-
-    fn key(&self) -> String {
-        String::new()
-    }
-}
 
 /// A store, and the way to tamper with it.
 enum Store {
@@ -83,57 +65,27 @@ impl Store {
     }
 }
 
-struct Member {
-    stop: CancellationToken,
-    run: JoinHandle<()>,
-}
-
-impl Member {
-    /// Handles events, but gives up those of the key `dies` and parks those of the key `waits`.
-    fn start(mailbox: &Mailbox, inbox: impl Inbox) -> Self {
-        let mut settings = ConsumerSettings::new(&mailbox.group, [&mailbox.source]);
-        settings.commit_interval = Duration::from_millis(100);
-        settings.retry.attempts_max = 1;
-        settings.retry.park_delays = vec![Duration::from_secs(3_600)];
-        let router = Router::new()
-            .on(async |event: Event<Happened>| match event.data.number {
-                10..20 => Err(HandlerError::permanent("no stock")),
-                20..30 => Err(HandlerError::transient("not now")),
-                _ => Ok(()),
-            })
-            .with_inbox(inbox);
-        let consumer = Consumer::new(mailbox.kafka.config(), settings, router)
-            .expect("the settings of the consumer are valid");
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        let run = tokio::spawn(async move {
-            consumer.run(stopped).await.expect("it ends well");
-        });
-        Self { stop, run }
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        self.run.await.expect("it does not panic");
-    }
+/// Starts a member that dead-letters events numbered 10 to 19 and parks those numbered 20 to 29.
+fn start_member(mailbox: &Mailbox, inbox: impl Inbox) -> Member {
+    let mut settings = settings(&mailbox.group, &mailbox.source);
+    settings.retry.attempts_max = 1;
+    settings.retry.park_delays = vec![Duration::from_secs(3_600)];
+    let router = Router::new()
+        .on(async |event: Event<Happened>| match event.data.number {
+            10..20 => Err(HandlerError::permanent("no stock")),
+            20..30 => Err(HandlerError::transient("not now")),
+            _ => Ok(()),
+        })
+        .with_inbox(inbox);
+    Member::start(mailbox.kafka, settings, router, &Handled::default())
 }
 
 /// An event whose id is its key and its number.
 fn event(mailbox: &Mailbox, ty: &str, key: &str, number: usize) -> OutgoingRecord {
-    let id = format!("{key}-{number}");
-    let headers: [(&str, &[u8]); 4] = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", id.as_bytes()),
-        ("ce_source", b"/test"),
-        ("ce_type", ty.as_bytes()),
-    ];
-    OutgoingRecord {
-        topic: mailbox.source.clone(),
-        ..mailbox.written(key, number, &headers)
-    }
+    mailbox.event(ty, &format!("{key}-{number}"), key, number)
 }
 
-async fn audit(mailbox: &Mailbox, store: &Store, more: &[&str]) -> Run {
+async fn audit(mailbox: &Mailbox, store: &Store, more: &[&str]) -> Finished {
     let address = store.address();
     let mut args = vec!["audit", "--group", &mailbox.group, "--topic"];
     args.extend([&mailbox.source, "--store", &address]);
@@ -168,23 +120,13 @@ async fn skip(mailbox: &Mailbox, offset: usize, publish: impl Future<Output = ()
     publish.await;
     let record = format!("{source}/0@{offset}");
     let skipped = order("skip", &["--record", &record, "--wait", "2s"]).await;
-    assert!(skipped.out.contains("pending"), "{skipped:?}");
+    assert!(skipped.stdout.contains("pending"), "{skipped:?}");
     order("resume", &["--topic", source]).await.code(0);
-}
-
-async fn settled(mailbox: &Mailbox) {
-    let lag = ["groups", "lag", &mailbox.group, "-o", "jsonl"];
-    eventually("the group has settled everything", WITHIN, || async {
-        let rows = mailbox.run(&lag).await.rows();
-        let own = rows.iter().find(|row| row["topic"] == mailbox.source)?;
-        (own["lag"] == 0).then_some(())
-    })
-    .await;
 }
 
 /// The whole story, on one store.
 async fn tell(mailbox: &Mailbox, inbox: impl Inbox, store: &Store) {
-    let member = Member::start(mailbox, inbox);
+    let member = start_member(mailbox, inbox);
     let mine = |key, number| event(mailbox, Happened::TYPE, key, number);
     mailbox
         .publish([
@@ -203,9 +145,9 @@ async fn tell(mailbox: &Mailbox, inbox: impl Inbox, store: &Store) {
             },
         ])
         .await;
-    settled(mailbox).await;
+    mailbox.settled_by(&mailbox.group).await;
     skip(mailbox, 9, mailbox.publish([mine("skipped", 6)])).await;
-    settled(mailbox).await;
+    mailbox.settled_by(&mailbox.group).await;
     member.stop().await;
 
     let proven = report(mailbox, store, 0).await;
@@ -234,7 +176,7 @@ async fn tell(mailbox: &Mailbox, inbox: impl Inbox, store: &Store) {
     let behind = audit(mailbox, store, &["--max-lag", "0"]).await.code(3);
     assert!(
         behind
-            .err
+            .stderr
             .contains("1 records are not committed yet, more than 0")
     );
 
@@ -263,9 +205,13 @@ async fn missing(mailbox: &Mailbox, store: &Store) {
     audit(mailbox, store, &["--to", "2"]).await.code(0);
     let shown = audit(mailbox, store, &["--memory", "1"]).await.code(3);
     let place = format!("{}/0@2", mailbox.source);
-    assert!(shown.out.contains(&place), "{shown:?}");
-    assert!(shown.err.contains("1 missing, 0 doubled, 0 out of order"));
-    assert!(!shown.out.contains("number"), "no payload is shown");
+    assert!(shown.stdout.contains(&place), "{shown:?}");
+    assert!(
+        shown
+            .stderr
+            .contains("1 missing, 0 doubled, 0 out of order")
+    );
+    assert!(!shown.stdout.contains("number"), "no payload is shown");
 }
 
 /// Without its dead letters the group can still prove what was skipped, and no more what died.
@@ -302,7 +248,7 @@ async fn of_another(mailbox: &Mailbox, store: &Store) {
         ]
     };
     let run = mailbox.run(&args("nobody")).await.code(1);
-    assert!(!run.err.contains(&address), "{run:?}");
+    assert!(!run.stderr.contains(&address), "{run:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

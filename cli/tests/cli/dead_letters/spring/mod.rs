@@ -76,7 +76,7 @@ async fn dead_letters_of_springs_recoverer_are_listed_shown_and_replayed() {
         .run(&["dlq", "show", &format!("{letters}/1@1")])
         .await
         .code(0)
-        .out;
+        .stdout;
     for expected in [
         format!("failed on      {source}/1@1"),
         format!("group          {group}"),
