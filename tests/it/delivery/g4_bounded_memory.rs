@@ -1,7 +1,7 @@
 //! G4: records and bytes in flight are capped, whatever the backlog and however slow the handler.
 
 use crate::membership::g5_slow_handler::{members, outlast_the_poll_interval};
-use crate::support::member::{self, Process, Spec, Work};
+use crate::support::member_process::{self, Spec, Work};
 use crate::support::{Case, Log, Member, WITHIN, set};
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::Router;
@@ -29,9 +29,7 @@ pub(crate) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_of_large_and_small_records_stays_bounded() {
-    if let Some(spec) = member::asked_for() {
-        return member::run(spec).await;
-    }
+    member_process::run_if_second().await;
     let Some(case) = Case::new("it-g4", 4).await else {
         return;
     };
@@ -46,23 +44,12 @@ async fn a_backlog_of_large_and_small_records_stays_bounded() {
     };
     // 80,000 KiB and 72 MB.
     case.publish((0..80_000).map(record)).await;
-    let spec = Spec {
-        brokers: case.kafka.brokers.clone(),
-        properties: [
-            "session.timeout.ms=6000",
-            "heartbeat.interval.ms=300",
-            "max.poll.interval.ms=6000",
-        ]
-        .map(str::to_owned)
-        .into(),
-        group: case.group.clone(),
-        topic: case.topic.clone(),
-        instance: None,
-        work: Work::Stall {
-            in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
-        },
+    let work = Work::Stall {
+        in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
     };
-    let mut member = Process::start(TEST, &spec);
+    let mut spec = Spec::new(&case, work);
+    spec.properties.push("max.poll.interval.ms=6000".to_owned());
+    let mut member = spec.start(TEST);
     let before = eventually("the member is in its group", WITHIN, || async {
         Some(members(&case).await).filter(|members| members.len() == 1)
     })
@@ -79,7 +66,7 @@ async fn a_backlog_of_large_and_small_records_stays_bounded() {
         before,
         "a member whose handlers stand still is not evicted"
     );
-    assert_eq!(member.ended().map(|status| status.to_string()), None);
+    assert!(member.is_running(), "a member ends by a kill only");
 }
 
 const VALIDATED: &str =
@@ -89,9 +76,7 @@ const VALIDATED_BYTES_MAX: u64 = 288 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn payloads_waiting_for_the_store_cost_only_their_bytes() {
-    if let Some(spec) = member::asked_for() {
-        return member::run(spec).await;
-    }
+    member_process::run_if_second().await;
     let Some(case) = Case::new("it-g4", 1).await else {
         return;
     };
@@ -105,14 +90,10 @@ async fn payloads_waiting_for_the_store_cost_only_their_bytes() {
     };
     case.publish((0..12).map(record)).await;
     let spec = Spec {
-        brokers: case.kafka.brokers.clone(),
         properties: Vec::new(),
-        group: case.group.clone(),
-        topic: case.topic.clone(),
-        instance: None,
-        work: Work::Validate,
+        ..Spec::new(&case, Work::Validate)
     };
-    let mut member = Process::start(VALIDATED, &spec);
+    let mut member = spec.start(VALIDATED);
     let (mut most, mut quiet) = (0, 0);
     while quiet < 6 {
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -126,7 +107,7 @@ async fn payloads_waiting_for_the_store_cost_only_their_bytes() {
         most = now;
         assert!(most < VALIDATED_BYTES_MAX, "{} MiB", most >> 20);
     }
-    assert_eq!(member.ended().map(|status| status.to_string()), None);
+    assert!(member.is_running(), "a member ends by a kill only");
 }
 
 /// The most memory that a process has had.

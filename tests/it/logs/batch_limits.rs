@@ -4,31 +4,11 @@
 use crate::support::{Case, Log, Member, Step};
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Outcome, Router};
-use evenkeel::kafka::admin::{Admin, NewTopic};
 use evenkeel::publisher::PublishError;
 use evenkeel::recovery::retry_topic;
 use evenkeel::testing::{TestKafka, real_kafka, required, unique};
 use std::collections::BTreeMap;
 use std::time::Duration;
-
-const WITHIN: Duration = Duration::from_secs(20);
-
-/// A topic with these settings.
-pub(crate) async fn create(case: &Case, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
-    let admin = Admin::connect(&case.kafka, WITHIN)
-        .await
-        .expect("the admin client connects");
-    let settings = settings
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let topic = NewTopic::new(topic)
-        .with_partitions(partitions)
-        .with_config(settings.collect());
-    admin
-        .create_topics(&[topic])
-        .await
-        .expect("the broker creates the topic");
-}
 
 /// Publishes steps of a few keys without waiting in between, and checks that all are on the log, in the order of their keys.
 async fn burst(case: &Case, records: u64, keys: u64) {
@@ -71,7 +51,7 @@ async fn a_burst_fits_into_a_topic_of_any_limit() {
         [("segment.bytes", "1048576")],
     ] {
         let case = Case::named(kafka.config(), unique("it-limit"), 2);
-        create(&case, &case.topic, 2, &settings).await;
+        case.create_topic(&case.topic, 2, &settings).await;
         burst(&case, 4000, 20).await;
     }
 }
@@ -92,13 +72,8 @@ async fn only_the_record_that_is_too_large_is_refused() {
         return;
     };
     let case = Case::named(kafka.config(), unique("it-limit"), 1);
-    create(
-        &case,
-        &case.topic,
-        1,
-        &[("max.message.bytes", "20000"), ("compression.type", "gzip")],
-    )
-    .await;
+    let settings = [("max.message.bytes", "20000"), ("compression.type", "gzip")];
+    case.create_topic(&case.topic, 1, &settings).await;
     let publisher = case.publisher();
     let mut pending = Vec::new();
     for number in 0..300 {
@@ -132,9 +107,7 @@ async fn lowering_the_limit_loses_no_record_that_fits() {
     let Some(case) = Case::new("it-limit", 1).await else {
         return;
     };
-    let admin = Admin::connect(&case.kafka, WITHIN)
-        .await
-        .expect("the admin client connects");
+    let admin = case.admin().await;
     let publisher = case.publisher();
     let mut published = 0;
     for limit in ["1048588", "20000"] {
@@ -173,7 +146,7 @@ async fn a_record_too_large_to_park_is_dead_lettered() {
     };
     let retry = retry_topic(&case.group, &case.topic);
     let settings = [("max.message.bytes", "10000"), ("retention.ms", "-1")];
-    create(&case, &retry, 1, &settings).await;
+    case.create_topic(&retry, 1, &settings).await;
     let handled = Log::new();
     let router = {
         let handled = handled.clone();

@@ -3,7 +3,6 @@
 use crate::support::{Case, Gate, Log, Member, WITHIN, set};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
-use evenkeel::kafka::admin::Admin;
 use evenkeel::testing::eventually;
 use std::time::{Duration, Instant};
 
@@ -12,9 +11,7 @@ const POLL_INTERVAL_MAX: Duration = Duration::from_secs(6);
 
 /// The ids of the group's members.
 pub(crate) async fn members(case: &Case) -> Vec<String> {
-    let admin = Admin::connect(&case.kafka, Duration::from_secs(10))
-        .await
-        .expect("the admin client connects");
+    let admin = case.admin().await;
     let group = admin.describe_group(&case.group).await.expect("described");
     let members = group.map(|group| group.members).unwrap_or_default();
     members.into_iter().map(|member| member.member_id).collect()

@@ -1,26 +1,22 @@
 //! The outbox: what commits is published at least once and in order per key, what rolls back is not, whatever is killed.
 
-use crate::support::{Case, WITHIN, set};
+use crate::support::{Case, WITHIN, second_process, set};
 use evenkeel::event::{Headers, OutgoingRecord};
 use evenkeel::outbox::{
     OutboxStatus, OutboxStore, PostgresOutbox, Relay, RelayReport, RelaySettings, SqliteOutbox,
 };
-use evenkeel::testing::{eventually, postgres};
+use evenkeel::testing::{ChildProcess, eventually, postgres};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-/// Tells the second process that it is a relay, and which.
-const SPEC: &str = "EVENKEEL_IT_RELAY";
 
 const LEASE: Duration = Duration::from_secs(2);
 
@@ -31,48 +27,23 @@ struct Spec {
     store: String,
 }
 
-/// A relay in a process of its own; killed when dropped.
-struct Process(Child);
-
-impl Process {
-    /// Runs the test of this name again, as a relay.
-    fn start(test: &str, case: &Case, store: &str) -> Self {
-        let spec = Spec {
+impl Spec {
+    /// Runs the test of this name again as a relay of this store.
+    fn start(test: &str, case: &Case, store: &str) -> ChildProcess {
+        let spec = Self {
             brokers: case.kafka.brokers.clone(),
             store: store.to_owned(),
         };
-        let child = Command::new(std::env::current_exe().expect("the test binary"))
-            .args([test, "--exact", "--nocapture"])
-            .env(
-                SPEC,
-                serde_json::to_string(&spec).expect("it serialises to JSON"),
-            )
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn();
-        Self(child.expect("this test again, as a relay"))
+        second_process::start(test, &spec)
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        // SIGKILL; one that ended already needs none.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// In the second process: publishes until killed. Whether this is the second process.
-async fn is_relay() -> bool {
-    let Ok(spec) = std::env::var(SPEC) else {
-        return false;
+/// In the second process: publishes until it is killed, and does not return. Returns at once in the first one.
+async fn relay_if_second() {
+    let Some(spec) = second_process::role::<Spec>() else {
+        return;
     };
-    std::thread::spawn(|| {
-        // Nothing is ever written to it: its end is all there is to read.
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        std::process::exit(1);
-    });
-    let spec: Spec = serde_json::from_str(&spec).expect("our own JSON");
+    second_process::end_with_the_first();
     let store = OutboxStore::open(&spec.store).await.expect("an outbox");
     let kafka = evenkeel::kafka::KafkaConfig::new(&spec.brokers);
     let case = Case::named(kafka, String::new(), 1);
@@ -198,7 +169,7 @@ async fn kill_relays_while(
     mut writers: JoinSet<()>,
     committed: &Committed,
 ) {
-    let mut relays: Vec<Process> = (0..2).map(|_| Process::start(test, case, store)).collect();
+    let mut relays: Vec<ChildProcess> = (0..2).map(|_| Spec::start(test, case, store)).collect();
     let mut kills = 0;
     loop {
         let pause = Duration::from_millis(rand::rng().random_range(500..1_500));
@@ -216,7 +187,7 @@ async fn kill_relays_while(
             break;
         }
         let victim = rand::rng().random_range(0..2);
-        relays[victim] = Process::start(test, case, store);
+        relays[victim] = Spec::start(test, case, store);
         kills += 1;
     }
     let outbox = OutboxStore::open(store).await.expect("an outbox");
@@ -240,9 +211,7 @@ async fn kill_relays_while(
 async fn on_postgres_commits_are_published_in_order_despite_killed_relays() {
     const NAME: &str =
         "publish::outbox::on_postgres_commits_are_published_in_order_despite_killed_relays";
-    if is_relay().await {
-        return;
-    }
+    relay_if_second().await;
     let (Some(case), Some(postgres)) = (Case::new("outbox-postgres", 4).await, postgres().await)
     else {
         return;
@@ -296,9 +265,7 @@ async fn on_postgres_commits_are_published_in_order_despite_killed_relays() {
 async fn on_sqlite_commits_are_published_in_order_despite_killed_relays() {
     const NAME: &str =
         "publish::outbox::on_sqlite_commits_are_published_in_order_despite_killed_relays";
-    if is_relay().await {
-        return;
-    }
+    relay_if_second().await;
     let Some(case) = Case::new("outbox-sqlite", 4).await else {
         return;
     };
@@ -369,19 +336,17 @@ async fn commit(outbox: &PostgresOutbox, records: &[OutgoingRecord]) {
 #[tokio::test]
 async fn a_killed_relay_is_taken_over_when_its_lease_ends() {
     const NAME: &str = "publish::outbox::a_killed_relay_is_taken_over_when_its_lease_ends";
-    if is_relay().await {
-        return;
-    }
+    relay_if_second().await;
     let Some((case, outbox, url)) = case_on_postgres("outbox-takeover").await else {
         return;
     };
     let store = OutboxStore::from(outbox.clone());
-    let first = Process::start(NAME, &case, &url);
+    let mut first = Spec::start(NAME, &case, &url);
     status_where(&store, "the first relay has all slots", |status| {
         status.slots_free == 0
     })
     .await;
-    drop(first);
+    first.kill().await;
     let killed_at = Instant::now();
     let second = Running::start(relay(&case, store.clone()));
     commit(&outbox, &[record(&case, "k", "1")]).await;

@@ -6,7 +6,6 @@ use evenkeel::consumer::ConsumerSettings;
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Outcome, Router};
 use evenkeel::kafka::KafkaConfig;
-use evenkeel::kafka::admin::{Admin, NewTopic};
 use evenkeel::kafka::reader::LogRecord;
 use evenkeel::recovery::{DeadLetter, DeadLetterTopic, FloodGuardPolicy, retry_topic};
 use evenkeel::testing::{eventually, unique};
@@ -93,13 +92,8 @@ async fn an_oversized_dead_letter_is_shortened_or_a_reference() {
     let Some(case) = Case::new("it-g8-large", 1).await else {
         return;
     };
-    let admin = Admin::connect(&case.kafka, WITHIN)
-        .await
-        .expect("the admin client connects");
-    let topic = NewTopic::new(letters_of(&case))
-        .with_partitions(1)
-        .with_setting("max.message.bytes", "10000");
-    admin.create_topics(&[topic]).await.expect("a small topic");
+    let limit = [("max.message.bytes", "10000")];
+    case.create_topic(&letters_of(&case), 1, &limit).await;
     // Whole with the message, whole without it, and neither.
     let sizes = [100, 8_900, 50_000];
     let value = |n: usize| noise(sizes[n % sizes.len()], n as u64);
@@ -280,10 +274,11 @@ async fn one_topic_takes_all_dead_letters_of_a_group() {
         letters[0].partition, letters[1].partition,
         "a key has one partition"
     );
-    let admin = Admin::connect(&case.kafka, WITHIN)
+    let counts = case
+        .admin()
         .await
-        .expect("the admin client connects");
-    let counts = admin.partition_counts(&[one, letters_of(&case)]).await;
+        .partition_counts(&[one, letters_of(&case)])
+        .await;
     let counts: Vec<usize> = counts.expect("known").into_values().collect();
     assert_eq!(counts, [5], "the larger of the two, and no other topic");
 }

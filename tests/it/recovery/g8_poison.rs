@@ -4,7 +4,6 @@
 use crate::support::{Case, Log, Member, Step, WITHIN, set};
 use evenkeel::event::{Event, Headers, OutgoingRecord};
 use evenkeel::handler::{DeadReason, HandlerError, Outcome, Router, Stage};
-use evenkeel::kafka::admin::{Admin, NewTopic};
 use evenkeel::kafka::reader::LogRecord;
 use evenkeel::testing::eventually;
 use std::collections::BTreeMap;
@@ -344,17 +343,9 @@ async fn an_unwritable_dead_letter_topic_stops_its_partition() {
         return;
     };
     let letters = format!("dlq.{}.{}", case.group, case.topic);
-    let admin = Admin::connect(&case.kafka, WITHIN)
-        .await
-        .expect("the admin client connects");
-    let limit = |bytes: &str| BTreeMap::from([("max.message.bytes".to_owned(), bytes.to_owned())]);
-    let topic = NewTopic::new(letters.clone())
-        .with_partitions(1)
-        .with_config(limit("100"));
-    admin
-        .create_topics(&[topic])
-        .await
-        .expect("a topic that takes nothing");
+    // It takes nothing.
+    let limit = [("max.message.bytes", "100")];
+    case.create_topic(&letters, 1, &limit).await;
     let publisher = case.publisher();
     let mut bad = case.record(Some("bad"), "no event");
     bad.partition = Some(0);
@@ -388,10 +379,9 @@ async fn an_unwritable_dead_letter_topic_stops_its_partition() {
 
     let member = Member::start(&case.kafka, settings, router(&handled));
     member.complaint("dead_letters").await;
-    admin
-        .alter_topic(&letters, &limit("1048588"))
-        .await
-        .expect("the broker alters the topic");
+    let limit = BTreeMap::from([("max.message.bytes".to_owned(), "1048588".to_owned())]);
+    let altered = case.admin().await.alter_topic(&letters, &limit).await;
+    altered.expect("the broker alters the topic");
     offsets.reach(0, 3).await;
     eventually("it is ready again", WITHIN, || async {
         member.health.not_ready().is_empty().then_some(())
@@ -423,7 +413,7 @@ async fn a_deleted_dead_letter_topic_is_recreated() {
     let member = Member::start(&case.kafka, settings, router(&handled));
     member.joined().await;
     let letters = format!("dlq.{}.{}", case.group, case.topic);
-    delete_topic(&case, &letters).await;
+    case.delete_topic(&letters).await;
     case.publish([case.record(Some("bad"), "no event")]).await;
     let complaint = member.complaint("dead_letters").await;
     assert!(complaint.contains(&letters), "{complaint}");
@@ -437,15 +427,4 @@ async fn a_deleted_dead_letter_topic_is_recreated() {
     .await;
     assert_eq!(case.read(&letters).await.len(), 1);
     assert!(member.stop().await.clean);
-}
-
-async fn delete_topic(case: &Case, topic: &str) {
-    use rdkafka::admin::{AdminClient, AdminOptions};
-    use rdkafka::client::DefaultClientContext;
-    let admin: AdminClient<DefaultClientContext> = rdkafka::ClientConfig::new()
-        .set("bootstrap.servers", &case.kafka.brokers)
-        .create()
-        .expect("an admin client");
-    let deleted = admin.delete_topics(&[topic], &AdminOptions::new()).await;
-    deleted.expect("answered").remove(0).expect("deleted");
 }

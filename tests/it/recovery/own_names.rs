@@ -5,7 +5,6 @@ use evenkeel::consumer::{Consumer, ConsumerError, ConsumerSettings};
 use evenkeel::event::Record;
 use evenkeel::handler::{HandlerError, Outcome, Router};
 use evenkeel::kafka::KafkaError;
-use evenkeel::kafka::admin::{Admin, NewTopic};
 use evenkeel::recovery::retry_topic;
 use evenkeel::testing::{eventually, unique};
 use std::time::Duration;
@@ -48,16 +47,7 @@ impl Pair {
             group: stem,
             partitions: 1,
         };
-        let admin = Admin::connect(&ours.kafka, WITHIN)
-            .await
-            .expect("the admin client connects");
-        let topic = NewTopic::new(ours.topic.clone())
-            .with_partitions(1)
-            .with_replication(1);
-        admin
-            .create_topics(&[topic])
-            .await
-            .expect("the broker creates the topic");
+        ours.create_topic(&ours.topic, 1, &[]).await;
         let retry = retry_topic(&ours.group, &ours.topic);
         assert_eq!(retry, retry_topic(&theirs.group, &theirs.topic));
         Some(Self {

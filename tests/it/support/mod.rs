@@ -3,20 +3,23 @@
 //!
 //! Looks at offsets through rdkafka directly, so that a mistake of the library's own looks cannot hide one of its commits.
 
-/// Accounts on either store. A doubled effect would show.
-pub(crate) mod account;
+/// Handlers that add to balances on either store. A doubled effect would show.
+pub(crate) mod balances;
 /// A broker whose log files can be damaged.
 pub(crate) mod damage;
+/// kcat.
+pub(crate) mod kcat;
 /// A member of a group as a process of its own, which can be killed.
-pub(crate) mod member;
+pub(crate) mod member_process;
 /// A test of this binary as a process of its own.
-pub(crate) mod rerun;
+pub(crate) mod second_process;
+/// Topics created, grown and deleted.
+mod topics;
 
 use evenkeel::consumer::{Assignment, Consumer, ConsumerError, ConsumerSettings, RunReport};
 use evenkeel::event::{Event, EventType, Headers, OutgoingRecord};
 use evenkeel::handler::{Delivery, Outcome};
 use evenkeel::kafka::KafkaConfig;
-use evenkeel::kafka::admin::Admin;
 use evenkeel::kafka::reader::{LogRecord, Reader, Reading};
 use evenkeel::publisher::{Publisher, PublisherSettings, Receipt};
 use evenkeel::telemetry::Health;
@@ -191,19 +194,6 @@ impl Case {
             topic: topic.to_owned(),
             partitions,
         }
-    }
-
-    /// Adds partitions to the topic, and waits until the brokers show them: they acknowledge the change
-    /// before that.
-    pub(crate) async fn grow_topic(&self, admin: &Admin, partitions: usize) {
-        let grown = admin.grow_topic(&self.topic, partitions).await;
-        grown.expect("the brokers accept the partitions");
-        let topics = [self.topic.clone()];
-        eventually("the brokers show the partitions", WITHIN, || async {
-            let counts = admin.partition_counts(&topics).await.ok()?;
-            (counts.get(&self.topic) == Some(&partitions)).then_some(())
-        })
-        .await;
     }
 
     /// Waits until the group has committed everything that the topic holds.

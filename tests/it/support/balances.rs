@@ -1,4 +1,4 @@
-//! Accounts on either store: each step adds its number to a balance and is written to a journal, in the handler's transaction.
+//! Balances of accounts on either store: each step adds its number to a balance and is written to a journal, in the handler's transaction.
 //!
 //! No unique key guards them, so that a doubled effect would show.
 

@@ -1,4 +1,4 @@
-//! Helper: where the commands of these tests are given, and looked at.
+//! Helper: an operator who gives commands to a group through its control topic, and reads the acknowledgements.
 
 use crate::support::{Case, Log, WITHIN};
 use evenkeel::control::{
@@ -29,12 +29,12 @@ pub(crate) fn logging(handled: &Log<(Instant, Place)>) -> Router {
 }
 
 /// A case with a publisher that stays: one for each command would take longer than the command.
-pub(crate) struct Desk {
+pub(crate) struct Operator {
     case: Case,
     publisher: Publisher,
 }
 
-impl std::ops::Deref for Desk {
+impl std::ops::Deref for Operator {
     type Target = Case;
 
     fn deref(&self) -> &Case {
@@ -42,7 +42,7 @@ impl std::ops::Deref for Desk {
     }
 }
 
-impl Desk {
+impl Operator {
     /// On the shared Apache Kafka; none where there is none.
     pub(crate) async fn new(partitions: i32) -> Option<Self> {
         let case = Case::new("it-control", partitions).await?;
@@ -179,7 +179,7 @@ pub(crate) fn of(handled: &Log<(Instant, Place)>, partition: i32) -> Vec<(Instan
 
 /// Publishes rounds until told to stop; how many it published.
 pub(crate) fn load(
-    case: &Arc<Desk>,
+    case: &Arc<Operator>,
     partitions: i32,
     stop: &Arc<AtomicBool>,
 ) -> tokio::task::JoinHandle<usize> {
