@@ -46,7 +46,7 @@ impl Store {
             timestamp_ms: None,
         };
         let written = outbox.publish_records(&mut connection, &[record]).await;
-        written.expect("written");
+        written.expect("the outbox takes the records");
     }
 
     async fn status(&self) -> (Option<i32>, Value) {

@@ -74,8 +74,11 @@ async fn json_lines_from_standard_input_keep_the_order_of_keys() {
         command,
         &["import", "--format", "jsonl", "--output", "json"],
     );
-    let mut input = child.stdin().expect("piped");
-    input.write_all(lines.as_bytes()).await.expect("it reads");
+    let mut input = child.stdin().expect("standard input is piped");
+    input
+        .write_all(lines.as_bytes())
+        .await
+        .expect("the import reads its input");
     drop(input);
     let imported = child.finished(PATIENCE).await;
     assert_eq!(imported.code, Some(0), "{imported}");
@@ -224,11 +227,11 @@ async fn after_ctrl_c_on_stdin_skip_lines_resumes_the_import() {
     command.stdin(Stdio::piped());
     let mut child = shop.start(command, &["import", "--format", "csv"]);
     // Open until the end, so that only the signal ends the import.
-    let mut input = child.stdin().expect("piped");
+    let mut input = child.stdin().expect("standard input is piped");
     input
         .write_all(format!("{HEADER}{}", rows(0..100)).as_bytes())
         .await
-        .expect("it reads");
+        .expect("the import reads its input");
     eventually("what was written is on the log", PATIENCE, || {
         ready((shop.published("shop.orders").len() == 100).then_some(()))
     })
@@ -243,7 +246,7 @@ async fn after_ctrl_c_on_stdin_skip_lines_resumes_the_import() {
 
     let whole = shop.file("whole.csv", &format!("{HEADER}{}", rows(0..150)));
     let mut command = orders();
-    command.stdin(std::fs::File::open(whole).expect("was written"));
+    command.stdin(std::fs::File::open(whole).expect("the file is readable"));
     let rest = shop
         .run(
             command,
@@ -306,7 +309,10 @@ async fn a_row_over_several_lines_is_exactly_one_order() {
     let events = shop.published("shop.orders");
     assert_eq!(keys(&events), HashSet::from(["o-1", "o-3"]));
     let order = events.iter().find(|event| event.key == "o-1");
-    assert_eq!(order.expect("published").data["total_cents"], 4830);
+    assert_eq!(
+        order.expect("the order is published").data["total_cents"],
+        4830
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,7 +96,7 @@ impl Shop {
             .expect("the reader opens");
         let mut events = Vec::new();
         while !reader.at_end() {
-            let Some(record) = reader.next(second).expect("reads") else {
+            let Some(record) = reader.next(second).expect("the topic can be read") else {
                 continue;
             };
             let header = |name| text(record.headers.last(name).unwrap_or_default());

@@ -10,7 +10,7 @@ use std::path::Path;
 fn journal(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines()
-        .map(|line| serde_json::from_str(line).expect("whole lines"))
+        .map(|line| serde_json::from_str(line).expect("every line is JSON"))
         .collect()
 }
 

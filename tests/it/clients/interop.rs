@@ -32,7 +32,7 @@ async fn kcat_reads_what_we_publish() {
         "ce_specversion=1.0",
         "ce_source=/it",
         "ce_type=it.step.v1",
-        &format!("ce_id={}", id.expect("text")),
+        &format!("ce_id={}", id.expect("the text is UTF-8")),
     ] {
         assert!(headers.contains(&expected), "{expected} in {headers:?}");
     }

@@ -21,7 +21,9 @@ async fn a_hidden_control_topic_is_awaited_and_its_pauses_hold() {
     let control = control_topic(&case.group);
     let acl = async |what: &str| {
         let arguments = [cluster.brokers(), what, &control];
-        acl.run(&arguments, WITHIN).await.expect("done")
+        acl.run(&arguments, WITHIN)
+            .await
+            .expect("the ACL program succeeds")
     };
     let handled = Log::new();
     let start = || Member::start(&case.kafka, case.settings(), logging(&handled));
@@ -84,7 +86,9 @@ async fn a_control_topic_made_later_is_followed() {
     let control = control_topic(&case.group);
     let acl = async |what: &str| {
         let arguments = [cluster.brokers(), what, &control];
-        acl.run(&arguments, WITHIN).await.expect("done")
+        acl.run(&arguments, WITHIN)
+            .await
+            .expect("the ACL program succeeds")
     };
     acl("uncreatable").await;
     let handled = Log::new();

@@ -117,7 +117,7 @@ async fn pause_skip_and_resume_under_load_are_exact() {
         [CommandOutcome::Skipped]
     );
     stop.store(true, Ordering::Relaxed);
-    let rounds = publishing.await.expect("published");
+    let rounds = publishing.await.expect("the task does not panic");
     case.all_committed().await;
     for member in members {
         assert!(member.stop().await.clean);
@@ -283,7 +283,7 @@ async fn repeated_pauses_and_resumes_under_load_lose_and_duplicate_nothing() {
             .await;
     }
     stop.store(true, Ordering::Relaxed);
-    let rounds = publishing.await.expect("published");
+    let rounds = publishing.await.expect("the task does not panic");
     case.all_committed().await;
     assert!(member.stop().await.clean);
     for partition in 0..PARTITIONS {

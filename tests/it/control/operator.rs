@@ -68,8 +68,11 @@ impl Operator {
     /// Gives a command, and returns it with the moment at which it stood on the topic.
     pub(crate) async fn command(&self, action: Action) -> (Command, Instant) {
         let command = Command::new("ada", "a test", action).expect("a command");
-        self.write(&command.key(), Some(command.value().expect("JSON")))
-            .await;
+        self.write(
+            &command.key(),
+            Some(command.value().expect("it can be written as JSON")),
+        )
+        .await;
         (command, Instant::now())
     }
 
@@ -109,7 +112,7 @@ impl Operator {
             timestamp_ms: None,
         };
         let written = self.publisher.publish_record(record).await;
-        written.expect("written");
+        written.expect("the brokers acknowledge the record");
     }
 
     /// All that the control topic remembers.
@@ -162,11 +165,11 @@ impl Operator {
                 let mut record = self.record(Some(&key), round.to_string());
                 record.partition = Some(*partition);
                 let enqueued = self.publisher.enqueue_record(record).await;
-                pending.push(enqueued.expect("enqueued"));
+                pending.push(enqueued.expect("the buffer takes the record"));
             }
         }
         for receipt in pending {
-            receipt.await.expect("acknowledged");
+            receipt.await.expect("the brokers acknowledge the record");
         }
     }
 }

@@ -28,7 +28,7 @@ async fn members_killed_under_load_lose_nothing_and_double_nothing() {
     let directory = tempfile::tempdir().expect("a temporary folder is created");
     let store = directory.path().join("effects.db");
     let inbox = SqliteInbox::open(&store, &case.group, EFFECTS).await;
-    let pool = inbox.expect("the store").pool().clone();
+    let pool = inbox.expect("the store opens").pool().clone();
 
     let load = publish_steps(&case);
     let kills = kill_members(&case, &store);
@@ -62,7 +62,7 @@ async fn publish_steps(case: &Case) -> HashSet<String> {
     }
     let mut ids = HashSet::new();
     for (id, receipt) in pending {
-        receipt.await.expect("acknowledged");
+        receipt.await.expect("the brokers acknowledge the record");
         ids.insert(String::from_utf8(id).expect("the bytes are UTF-8"));
     }
     ids

@@ -184,7 +184,7 @@ async fn all_drills_together_leave_one_effect_and_no_dead_letter() {
     assert_eq!(report.settled, published as u64);
     assert_eq!((report.dead_letters, report.parked), (0, 0));
     let drilled = drills.report();
-    drilled.check().expect("idempotent");
+    drilled.check().expect("the handlers are idempotent");
     let handler = drilled.handlers.values().next().expect("it was drilled");
     assert!(handler.refused > 20, "{handler:?}");
     balances::check(&store, ACCOUNTS, 20).await;

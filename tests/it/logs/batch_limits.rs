@@ -113,7 +113,7 @@ async fn lowering_the_limit_loses_no_record_that_fits() {
     for limit in ["1048588", "20000"] {
         let settings = BTreeMap::from([("max.message.bytes".to_owned(), limit.to_owned())]);
         let altered = admin.alter_topic(&case.topic, &settings).await;
-        altered.expect("altered");
+        altered.expect("the broker alters the topic");
         let mut pending = Vec::new();
         for number in 0..2000 {
             // Every key once: no order to keep.

@@ -72,7 +72,7 @@ fn is_noted(member: &Member, reason: &str) -> bool {
 
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
-    assert!(copied.expect("cp").success());
+    assert!(copied.expect("cp runs").success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,7 +117,7 @@ async fn records_written_after_a_truncation_are_handled() {
     assert!(!holding.stop().await.clean);
 
     drop(cluster);
-    std::fs::remove_dir_all(&partition).expect("removed");
+    std::fs::remove_dir_all(&partition).expect("the folder is removed");
     copy(&snapshot, &partition);
     let cluster = required(TestKafka::start_in(directory.path()).await);
     let cluster = cluster.expect("it was there before");
@@ -276,7 +276,9 @@ async fn commit_by_hand(case: &Case, offset: i64, metadata: &str) {
             .commit(&list, CommitMode::Sync)
             .expect("the offsets are committed");
     };
-    tokio::task::spawn_blocking(commit).await.expect("a commit");
+    tokio::task::spawn_blocking(commit)
+        .await
+        .expect("the task does not panic");
 }
 
 #[tokio::test(flavor = "multi_thread")]

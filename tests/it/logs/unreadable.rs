@@ -92,7 +92,7 @@ async fn publish_batch(case: &Case, values: &[&str], codec: &str) {
         );
     }
     for receipt in receipts {
-        receipt.await.expect("acknowledged");
+        receipt.await.expect("the brokers acknowledge the record");
     }
 }
 
@@ -231,7 +231,9 @@ async fn a_bounded_run_ends_at_an_unreadable_batch() {
         }
         (records, errors)
     };
-    let (mut records, errors) = tokio::task::spawn_blocking(read).await.expect("read");
+    let (mut records, errors) = tokio::task::spawn_blocking(read)
+        .await
+        .expect("the task does not panic");
     records.sort();
     assert_eq!(records, [b"before".to_vec(), b"sound".to_vec()]);
     assert_eq!(errors.len(), 1, "{errors:?}");

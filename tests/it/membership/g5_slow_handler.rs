@@ -12,7 +12,10 @@ const POLL_INTERVAL_MAX: Duration = Duration::from_secs(6);
 /// The ids of the group's members.
 pub(crate) async fn members(case: &Case) -> Vec<String> {
     let admin = case.admin().await;
-    let group = admin.describe_group(&case.group).await.expect("described");
+    let group = admin
+        .describe_group(&case.group)
+        .await
+        .expect("the brokers describe the group");
     let members = group.map(|group| group.members).unwrap_or_default();
     members.into_iter().map(|member| member.member_id).collect()
 }

@@ -44,7 +44,9 @@ async fn relay_if_second() {
         return;
     };
     second_process::end_with_the_first();
-    let store = OutboxStore::open(&spec.store).await.expect("an outbox");
+    let store = OutboxStore::open(&spec.store)
+        .await
+        .expect("the outbox opens");
     let kafka = evenkeel::kafka::KafkaConfig::new(&spec.brokers);
     let case = Case::named(kafka, String::new(), 1);
     let ended = relay(&case, store).run(CancellationToken::new()).await;
@@ -81,7 +83,7 @@ impl Running {
     async fn stop(self) -> RelayReport {
         self.stop.cancel();
         let ended = tokio::time::timeout(WITHIN, self.run).await;
-        ended.expect("it ends").expect("it does not panic")
+        ended.expect("it ends in time").expect("it does not panic")
     }
 }
 
@@ -178,7 +180,7 @@ async fn kill_relays_while(
                 .join_next()
                 .await
                 .transpose()
-                .expect("no panic")
+                .expect("the task does not panic")
                 .is_some()
             {}
         };
@@ -190,7 +192,7 @@ async fn kill_relays_while(
         relays[victim] = Spec::start(test, case, store);
         kills += 1;
     }
-    let outbox = OutboxStore::open(store).await.expect("an outbox");
+    let outbox = OutboxStore::open(store).await.expect("the outbox opens");
     emptied(&outbox).await;
     drop(relays);
     let (published, records) = published(case).await;
@@ -224,10 +226,10 @@ async fn on_postgres_commits_are_published_in_order_despite_killed_relays() {
         .max_connections(50)
         .connect(&url)
         .await
-        .expect("connections");
+        .expect("the pool connects");
     let outbox = PostgresOutbox::with_pool(pool.clone())
         .await
-        .expect("an outbox");
+        .expect("the outbox opens");
     let (mut writers, committed) = (JoinSet::new(), Committed::default());
     for writer in 0..50 {
         let (pool, outbox, committed) = (pool.clone(), outbox.clone(), committed.clone());
@@ -243,7 +245,7 @@ async fn on_postgres_commits_are_published_in_order_despite_killed_relays() {
                     .collect();
                 let mut transaction = pool.begin().await.expect("a transaction begins");
                 let written = outbox.publish_records(&mut transaction, &records).await;
-                written.expect("written");
+                written.expect("the outbox takes the records");
                 let delay = rand::rng().random_range(0..2_000);
                 tokio::time::sleep(Duration::from_millis(delay)).await;
                 if rand::rng().random_bool(0.05) {
@@ -278,7 +280,7 @@ async fn on_sqlite_commits_are_published_in_order_despite_killed_relays() {
     let pool = SqlitePoolOptions::new()
         .max_connections(5)
         .connect_with(options);
-    let pool = pool.await.expect("connections");
+    let pool = pool.await.expect("the pool connects");
     let (mut writers, committed) = (JoinSet::new(), Committed::default());
     for writer in 0..5 {
         let (pool, outbox, committed) = (pool.clone(), outbox.clone(), committed.clone());
@@ -296,7 +298,7 @@ async fn on_sqlite_commits_are_published_in_order_despite_killed_relays() {
                     .await
                     .expect("a transaction");
                 let written = outbox.publish_records(&mut transaction, &records).await;
-                written.expect("written");
+                written.expect("the outbox takes the records");
                 let delay = rand::rng().random_range(0..40);
                 tokio::time::sleep(Duration::from_millis(delay)).await;
                 if rand::rng().random_bool(0.05) {
@@ -330,7 +332,7 @@ async fn case_on_postgres(name: &str) -> Option<(Case, PostgresOutbox, String)> 
 async fn commit(outbox: &PostgresOutbox, records: &[OutgoingRecord]) {
     let mut connection = outbox.pool().acquire().await.expect("a connection");
     let written = outbox.publish_records(&mut connection, records).await;
-    written.expect("written");
+    written.expect("the outbox takes the records");
 }
 
 #[tokio::test]
@@ -430,7 +432,7 @@ async fn an_open_transaction_delays_only_its_keys_and_skips_nothing() {
     let written = outbox
         .publish_records(&mut idle, &[record(&case, "slow", "1")])
         .await;
-    written.expect("written");
+    written.expect("the outbox takes the records");
     let follower = {
         let (outbox, record) = (outbox.clone(), record(&case, "slow", "2"));
         tokio::spawn(async move { commit(&outbox, &[record]).await })
@@ -464,7 +466,7 @@ async fn an_open_transaction_delays_only_its_keys_and_skips_nothing() {
     .await;
     assert!(!follower.is_finished(), "its key waits");
     idle.commit().await.expect("the transaction commits");
-    follower.await.expect("written");
+    follower.await.expect("the task does not panic");
     emptied(&store).await;
     let slow: Vec<_> = ["1", "2"].map(str::to_owned).into();
     let expected = BTreeMap::from([("fast".to_owned(), fast), ("slow".to_owned(), slow)]);

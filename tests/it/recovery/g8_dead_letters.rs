@@ -108,7 +108,9 @@ async fn an_oversized_dead_letter_is_shortened_or_a_reference() {
     let letters = case.read(&letters_of(&case)).await;
     assert_eq!(letters.len(), 60);
     for letter in letters {
-        let n: usize = text(&letter, "__dlq.errors.offset").parse().expect("one");
+        let n: usize = text(&letter, "__dlq.errors.offset")
+            .parse()
+            .expect("an offset is a number");
         let message = text(&letter, "__dlq.errors.message").len();
         let refers = DeadLetter::read(letter.headers.iter()).is_reference;
         let value = Some(value(n)).filter(|_| !refers);
@@ -129,7 +131,9 @@ async fn a_forbidden_dead_letter_topic_stops_its_partition_until_permitted() {
     let letters = letters_of(&case);
     let acl = async |what: &str| {
         let arguments = [cluster.brokers(), what, &letters];
-        acl.run(&arguments, WITHIN).await.expect("done")
+        acl.run(&arguments, WITHIN)
+            .await
+            .expect("the ACL program succeeds")
     };
 
     let handled = Log::new();
@@ -233,7 +237,11 @@ async fn a_dead_letter_flood_stops_the_member_and_loses_nothing() {
     let letters = case.read(&letters_of(&case)).await;
     let mut offsets: Vec<usize> = letters
         .iter()
-        .map(|letter| text(letter, "__dlq.errors.offset").parse().expect("one"))
+        .map(|letter| {
+            text(letter, "__dlq.errors.offset")
+                .parse()
+                .expect("an offset is a number")
+        })
         .collect();
     offsets.sort_unstable();
     assert!(offsets.into_iter().eq(0..RECORDS), "each record once");
@@ -279,7 +287,10 @@ async fn one_topic_takes_all_dead_letters_of_a_group() {
         .await
         .partition_counts(&[one, letters_of(&case)])
         .await;
-    let counts: Vec<usize> = counts.expect("known").into_values().collect();
+    let counts: Vec<usize> = counts
+        .expect("the brokers know the topics")
+        .into_values()
+        .collect();
     assert_eq!(counts, [5], "the larger of the two, and no other topic");
 }
 

@@ -40,7 +40,9 @@ async fn with_parked(cluster: &TestKafka, partitions: i32) -> Case {
 async fn acl(acl: &JavaProgram, cluster: &TestKafka, what: &str, case: &Case) {
     let topic = retry_topic(&case.group, &case.topic);
     let arguments = [cluster.brokers(), what, &topic];
-    acl.run(&arguments, 3 * WITHIN).await.expect("done");
+    acl.run(&arguments, 3 * WITHIN)
+        .await
+        .expect("the ACL program succeeds");
 }
 
 /// `count` records for each partition, of `bytes` bytes at least, that begin with their number.

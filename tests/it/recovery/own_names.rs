@@ -152,7 +152,7 @@ async fn a_group_with_colliding_own_topics_does_not_start() {
     let refused = tokio::time::timeout(WITHIN, second)
         .await
         .expect("it ends in time");
-    match refused.expect("no panic") {
+    match refused.expect("the task does not panic") {
         Err(ConsumerError::Kafka(KafkaError::Config(error))) => {
             let error = error.to_string();
             assert!(
@@ -163,5 +163,8 @@ async fn a_group_with_colliding_own_topics_does_not_start() {
         other => panic!("{other:?}"),
     }
     stop.cancel();
-    first.await.expect("no panic").expect("it ends well");
+    first
+        .await
+        .expect("the task does not panic")
+        .expect("it ends well");
 }

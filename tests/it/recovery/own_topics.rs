@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 async fn look(case: &Case, admin: &Admin) -> Vec<GroupTopic> {
     let own = GroupTopics::new(&case.group, [&case.topic]);
-    own.look(admin).await.expect("a look")
+    own.look(admin).await.expect("the brokers show the topics")
 }
 
 async fn alter(admin: &Admin, topic: &str, setting: &str, value: &str) {
@@ -117,7 +117,9 @@ async fn no_default_of_the_brokers_spoils_own_topics() {
 /// What a run says that does not begin.
 async fn refusal(case: &Case) -> Option<ConsumerError> {
     let consumer = Consumer::new(case.kafka.clone(), parking(case), router());
-    let run = consumer.expect("settings").run(CancellationToken::new());
+    let run = consumer
+        .expect("the settings of the consumer are valid")
+        .run(CancellationToken::new());
     match tokio::time::timeout(Duration::from_secs(15), run).await {
         Ok(ended) => ended.err(),
         Err(_) => None,
@@ -152,7 +154,10 @@ async fn a_retry_topic_that_loses_records_is_refused_and_mended() {
         assert!(told.contains(fault) && told.ends_with(&command), "{told}");
         let admin = case.admin().await;
         for topic in look(&case, &admin).await {
-            topic.make(&admin).await.expect("made");
+            topic
+                .make(&admin)
+                .await
+                .expect("the brokers create the topic");
         }
         for topic in look(&case, &admin).await {
             assert_eq!(topic.to_do(), None, "{topic:?}");
@@ -229,7 +234,10 @@ async fn deleted_parked_records_alarm_until_the_loss_is_accepted() {
     let deleted = admin
         .delete_records(&retry, &BTreeMap::from([(0, 3)]))
         .await;
-    assert_eq!(deleted.expect("deleted"), BTreeMap::from([(0, 3)]));
+    assert_eq!(
+        deleted.expect("the records are deleted"),
+        BTreeMap::from([(0, 3)])
+    );
     for _ in 0..2 {
         // Again after a restart: nothing was stepped over.
         let member = start();

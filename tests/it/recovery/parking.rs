@@ -215,7 +215,7 @@ async fn a_held_key_waits_until_its_dead_letter_is_replayed() {
     let offset = case.read(&case.topic).await.into_iter().find(|record| {
         record.key.as_deref() == Some(FAILING.as_bytes()) && record.value.as_deref() == Some(b"5")
     });
-    let offset = offset.expect("step 5").offset.to_string();
+    let offset = offset.expect("step 5 is a dead letter").offset.to_string();
     let mut headers = Headers::new();
     headers.push("evenkeel.parked.kind", Some(b"replay"));
     headers.push("evenkeel.parked.offset", Some(offset.as_bytes()));
@@ -330,7 +330,7 @@ async fn publish_for(
         }
     }
     for receipt in receipts {
-        receipt.await.expect("acknowledged");
+        receipt.await.expect("the brokers acknowledge the record");
     }
 }
 
@@ -376,7 +376,7 @@ async fn a_key_failing_for_a_minute_keeps_its_order() {
         directory.path().join("fails"),
     );
     let inbox = SqliteInbox::open(&store, &case.group, EFFECTS).await;
-    let pool = inbox.expect("the store").pool().clone();
+    let pool = inbox.expect("the store opens").pool().clone();
     let mut members: Vec<ChildProcess> = (0..3).map(|_| start(&case, &store, &fails)).collect();
     let mut published = Published::new();
     // So that the baseline knows no start.
@@ -392,7 +392,7 @@ async fn a_key_failing_for_a_minute_keeps_its_order() {
     let baseline = now_ms();
     publish_for(&case, &mut published, BASELINE, BASELINE / 4).await;
     let began = now_ms();
-    std::fs::write(&fails, "").expect("a file");
+    std::fs::write(&fails, "").expect("the file is written");
     let third = FAILS_FOR / 3;
     publish_for(&case, &mut published, third, Duration::from_secs(1)).await;
     let disturbed = now_ms();

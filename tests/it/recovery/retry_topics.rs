@@ -22,7 +22,9 @@ async fn a_closed_retry_topic_blocks_only_its_own_partitions() {
     let closed = retry_topic(&operator.group, &operator.topic);
     let acl = async |what: &str| {
         let arguments = [cluster.brokers(), what, &closed];
-        acl.run(&arguments, WITHIN).await.expect("done")
+        acl.run(&arguments, WITHIN)
+            .await
+            .expect("the ACL program succeeds")
     };
     let handled = Log::new();
     let router = {
@@ -168,7 +170,9 @@ async fn a_hidden_retry_topic_blocks_its_partitions_at_start() {
     let retry = retry_topic(&case.group, &case.topic);
     let acl = async |what: &str| {
         let arguments = [cluster.brokers(), what, &retry];
-        acl.run(&arguments, WITHIN).await.expect("done")
+        acl.run(&arguments, WITHIN)
+            .await
+            .expect("the ACL program succeeds")
     };
     let (handled, mended) = (Log::new(), Gate::closed());
     let start = || {
@@ -218,7 +222,9 @@ async fn an_unreadable_retry_topic_blocks_its_partition_and_is_reported() {
     let retry = retry_topic(&case.group, &case.topic);
     let acl = async |what: &str| {
         let arguments = [cluster.brokers(), what, &retry];
-        acl.run(&arguments, WITHIN).await.expect("done")
+        acl.run(&arguments, WITHIN)
+            .await
+            .expect("the ACL program succeeds")
     };
     let (handled, mended) = (Log::new(), Gate::closed());
     let start = || {
@@ -257,7 +263,9 @@ async fn a_retry_topic_created_later_is_used_by_running_members() {
     let retry = retry_topic(&case.group, &case.topic);
     let acl = async |what: &str| {
         let arguments = [cluster.brokers(), what, &retry];
-        acl.run(&arguments, WITHIN).await.expect("done")
+        acl.run(&arguments, WITHIN)
+            .await
+            .expect("the ACL program succeeds")
     };
     acl("uncreatable").await;
     let (handled, mended) = (Log::new(), Gate::closed());

@@ -122,7 +122,7 @@ async fn run(spec: Spec) {
             let inbox = SqliteInbox::open(&store, &spec.group, EFFECTS).await;
             Router::new()
                 .on(journal)
-                .with_inbox(inbox.expect("the store"))
+                .with_inbox(inbox.expect("the store opens"))
         }
         Work::Fail {
             store,
@@ -143,7 +143,9 @@ async fn run(spec: Spec) {
                     }
                 }
             };
-            Router::new().on(fail).with_inbox(inbox.expect("the store"))
+            Router::new()
+                .on(fail)
+                .with_inbox(inbox.expect("the store opens"))
         }
         Work::Account {
             store,

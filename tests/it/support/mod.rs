@@ -166,7 +166,7 @@ impl Case {
         }
         let mut receipts = Vec::with_capacity(pending.len());
         for receipt in pending {
-            receipts.push(receipt.await.expect("acknowledged"));
+            receipts.push(receipt.await.expect("the brokers acknowledge the record"));
         }
         receipts
     }
@@ -216,11 +216,13 @@ impl Case {
             let mut reader = Reader::open(&kafka, &reading, LOOK_WITHIN).expect("the reader opens");
             let mut records = Vec::new();
             while !reader.at_end() {
-                records.extend(reader.next(LOOK_WITHIN).expect("readable"));
+                records.extend(reader.next(LOOK_WITHIN).expect("the topic can be read"));
             }
             records
         };
-        tokio::task::spawn_blocking(read).await.expect("read")
+        tokio::task::spawn_blocking(read)
+            .await
+            .expect("the task does not panic")
     }
 }
 
@@ -285,7 +287,9 @@ impl Offsets {
             });
             Some(committed.collect())
         };
-        tokio::task::spawn_blocking(look).await.expect("a look")
+        tokio::task::spawn_blocking(look)
+            .await
+            .expect("the task does not panic")
     }
 
     /// The committed offset of one partition, 0 before the first commit.
@@ -309,7 +313,9 @@ impl Offsets {
             let element = found.find_partition(&topic, partition)?;
             Some(element.metadata().to_owned())
         };
-        tokio::task::spawn_blocking(look).await.expect("a look")
+        tokio::task::spawn_blocking(look)
+            .await
+            .expect("the task does not panic")
     }
 
     /// Waits until the group has committed `offset` of this partition.
@@ -331,11 +337,16 @@ impl Offsets {
         let look = move || {
             let end = |partition| {
                 let watermarks = client.fetch_watermarks(&topic, partition, LOOK_WITHIN);
-                (partition, watermarks.expect("watermarks").1)
+                (
+                    partition,
+                    watermarks.expect("the brokers report the watermarks").1,
+                )
             };
             (0..partitions).map(end).collect()
         };
-        tokio::task::spawn_blocking(look).await.expect("a look")
+        tokio::task::spawn_blocking(look)
+            .await
+            .expect("the task does not panic")
     }
 }
 
@@ -418,7 +429,7 @@ impl Member {
     /// Waits until it ends by itself.
     pub(crate) async fn ended(self) -> RunReport {
         let ended = tokio::time::timeout(WITHIN, self.run).await;
-        let report = ended.expect("it ends").expect("it does not panic");
+        let report = ended.expect("it ends in time").expect("it does not panic");
         report.expect("it ends well")
     }
 

@@ -35,19 +35,29 @@ async fn a_development_kafka_is_found_until_taken_down() {
         }
         return;
     };
-    assert_eq!(dev::status().await.expect("no state yet"), None);
-    assert_eq!(dev::down().await.expect("nothing to end"), None);
+    assert_eq!(dev::status().await.expect("the status can be read"), None);
+    assert_eq!(dev::down().await.expect("there is nothing to stop"), None);
 
-    let up = dev::up(kind, free_port()).await.expect("up");
+    let up = dev::up(kind, free_port())
+        .await
+        .expect("the development Kafka starts");
     assert_eq!(up.kind, kind);
     TcpStream::connect(&up.brokers).expect("it listens");
-    assert_eq!(dev::status().await.expect("readable"), Some(up.clone()));
-    let again = dev::up(kind, free_port()).await.expect("up already");
+    assert_eq!(
+        dev::status().await.expect("the status can be read"),
+        Some(up.clone())
+    );
+    let again = dev::up(kind, free_port())
+        .await
+        .expect("the development Kafka is found");
     assert_eq!(again, up, "a second start finds the first");
 
-    assert_eq!(dev::down().await.expect("down"), Some(up.clone()));
+    assert_eq!(
+        dev::down().await.expect("the development Kafka stops"),
+        Some(up.clone())
+    );
     assert!(TcpStream::connect(&up.brokers).is_err());
-    assert_eq!(dev::status().await.expect("readable"), None);
+    assert_eq!(dev::status().await.expect("the status can be read"), None);
 }
 
 #[tokio::test]

@@ -26,7 +26,10 @@ async fn round_trip(kafka: &TestKafka, topic: &str) {
     config.set("bootstrap.servers", kafka.brokers());
     let producer: FutureProducer = config.create().expect("a producer");
     let record = FutureRecord::to(topic).key("order-1").payload("placed");
-    let delivery = producer.send(record, WITHIN).await.expect("acknowledged");
+    let delivery = producer
+        .send(record, WITHIN)
+        .await
+        .expect("the brokers acknowledge the record");
 
     config
         .set("group.id", unique("it-kafka"))
@@ -120,7 +123,7 @@ async fn an_apache_kafka_of_our_own_ends_with_its_value() {
     {
         return;
     }
-    let shared = real_kafka().await.expect("asked before");
+    let shared = real_kafka().await.expect("there is a shared Kafka");
     let kafka = TestKafka::start(shared.kind()).await.expect("a second one");
     let brokers = kafka.brokers().to_owned();
     assert!(listens(&brokers), "{}", kafka.description());

@@ -248,7 +248,12 @@ async fn excavator_86_resuming_starts_after_the_last_imported_row() {
     let progress = shop.folder.path().join("orders.csv.progress");
     assert!(progress.exists());
     let file = shop.folder.path().join("orders.csv");
-    let again = ["import", file.to_str().expect("text"), "--output", "json"];
+    let again = [
+        "import",
+        file.to_str().expect("the text is UTF-8"),
+        "--output",
+        "json",
+    ];
     let run = shop.run("orders", &again, b"").await.code(1);
     assert!(run.stderr.contains("continuing at line 3"), "{run:?}");
     assert_eq!(orders(&shop).await, whole(&["o-1", "o-3"]));
@@ -263,10 +268,15 @@ async fn foreign_or_edited_progress_is_ignored_with_a_warning() {
         .await
         .code(1);
     let progress = shop.folder.path().join("orders.csv.progress");
-    let written = std::fs::read_to_string(&progress).expect("progress");
+    let written = std::fs::read_to_string(&progress).expect("the progress can be read");
     let other = Shop::open().await;
     let file = shop.folder.path().join("orders.csv");
-    let again = ["import", file.to_str().expect("text"), "--on-error", "stop"];
+    let again = [
+        "import",
+        file.to_str().expect("the text is UTF-8"),
+        "--on-error",
+        "stop",
+    ];
     let run = other.run("orders", &again, b"").await.code(1);
     assert!(
         run.stderr

@@ -94,7 +94,7 @@ impl Shop {
     fn file(&self, name: &str, text: impl AsRef<[u8]>) -> String {
         let path = self.folder.path().join(name);
         std::fs::write(&path, text).expect("the folder is writable");
-        path.to_str().expect("text").to_owned()
+        path.to_str().expect("the text is UTF-8").to_owned()
     }
 
     /// Runs one of the workspace's programs to its end.
@@ -126,11 +126,17 @@ impl Shop {
                 Reader::open(&config, &Reading::whole([topic]), WITHIN).expect("the reader opens");
             let mut records = Vec::new();
             while !reader.at_end() {
-                records.extend(reader.next(Duration::from_secs(1)).expect("readable"));
+                records.extend(
+                    reader
+                        .next(Duration::from_secs(1))
+                        .expect("the topic can be read"),
+                );
             }
             records
         };
-        tokio::task::spawn_blocking(read).await.expect("reads")
+        tokio::task::spawn_blocking(read)
+            .await
+            .expect("the task does not panic")
     }
 }
 

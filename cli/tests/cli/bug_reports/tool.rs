@@ -19,7 +19,7 @@ async fn kafka_ui_3751_numbers_are_published_exactly_as_written() {
         "publish",
         "other.type.v1",
         "--schemas",
-        shop.folder.path().to_str().expect("text"),
+        shop.folder.path().to_str().expect("the text is UTF-8"),
         "--topic",
         "shop.orders",
         "--key-field",

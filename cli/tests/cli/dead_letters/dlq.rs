@@ -341,7 +341,7 @@ async fn dead_letters_of_a_recreated_topic_count_as_not_replayed() {
         .code(0)
         .rows()
         .try_into()
-        .expect("one");
+        .expect("there is one row");
     assert_eq!((&row["delete"], &row["keep"]), (&json!(0), &json!(3)));
     assert_eq!((replayed().await, replayed().await), (3, 0));
     mailbox.reach(6).await;

@@ -56,7 +56,7 @@ async fn referenced_records_are_shown_exported_and_replayed_unless_gone() {
         .expect("the admin client connects");
     let before = BTreeMap::from([(0, 1)]);
     let deleted = admin.delete_records(&mailbox.source, &before).await;
-    assert_eq!(deleted.expect("deleted"), before);
+    assert_eq!(deleted.expect("the records are deleted"), before);
     let gone = format!("{}: its original at {}/0@0 is gone", at(0), mailbox.source);
 
     let shown = mailbox.run(&["dlq", "show", &at(0)]).await.code(1);

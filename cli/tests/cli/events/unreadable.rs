@@ -93,7 +93,7 @@ async fn handle_all(kafka: &KafkaConfig, topic: &str, store: &Path) {
     let inbox = SqliteInbox::open(store, "readers", "").await;
     let router = Router::new()
         .on(async |_: Event<Cancelled>| {})
-        .with_inbox(inbox.expect("a store"));
+        .with_inbox(inbox.expect("the store opens"));
     let mut settings = ConsumerSettings::new("readers", [topic]);
     settings.stop_when = StopWhen::UntilEnd;
     let consumer = Consumer::new(kafka.clone(), settings, router)

@@ -39,7 +39,9 @@ impl Store {
         let rows = match self {
             Self::Sqlite(directory) => {
                 let address = Self::file(directory).display().to_string();
-                let mut store = SqliteConnection::connect(&address).await.expect("a store");
+                let mut store = SqliteConnection::connect(&address)
+                    .await
+                    .expect("the store opens");
                 let done = sqlx::query(sql).execute(&mut store).await;
                 done.expect("it is done").rows_affected()
             }
@@ -217,7 +219,9 @@ async fn missing(mailbox: &Mailbox, store: &Store) {
 /// Without its dead letters the group can still prove what was skipped, and no more what died.
 async fn without_letters(mailbox: &Mailbox, store: &Store) {
     let kafka = mailbox.kafka.config();
-    let admin = Admin::connect(&kafka, WITHIN).await.expect("Kafka");
+    let admin = Admin::connect(&kafka, WITHIN)
+        .await
+        .expect("the admin client connects");
     let letters = admin.describe_topic(&mailbox.letters).await;
     let end = letters.expect("a topic").partitions[0].high;
     let before = [(0, end)].into();
@@ -259,7 +263,7 @@ async fn sqlite_audit_proves_a_group_and_finds_tampering() {
     let directory = tempfile::tempdir().expect("a temporary folder is created");
     let inbox = SqliteInbox::open(&Store::file(&directory), &mailbox.group, "").await;
     let store = Store::Sqlite(directory);
-    tell(&mailbox, inbox.expect("a store"), &store).await;
+    tell(&mailbox, inbox.expect("the store opens"), &store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

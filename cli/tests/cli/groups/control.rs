@@ -118,7 +118,7 @@ impl Shop {
             topic: control_topic(&self.group),
             partition: Some(0),
             key: Some(info.key().into()),
-            value: Some(info.value().expect("JSON").into()),
+            value: Some(info.value().expect("it can be written as JSON").into()),
             headers: Headers::new(),
             timestamp_ms: None,
         };
@@ -412,5 +412,5 @@ async fn an_unanswered_command_is_reported_by_the_exit_code() {
     assert!(run.stderr.contains(&expected), "{}", run.stderr);
     assert!(run.stderr.contains("groups history"), "{}", run.stderr);
     over.store(true, Ordering::Relaxed);
-    polling.await.expect("it ends");
+    polling.await.expect("the task does not panic");
 }

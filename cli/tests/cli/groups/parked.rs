@@ -49,7 +49,7 @@ fn start_failing_member(
         })
         .raw(move |record: Record| {
             let value = serde_json::from_slice(record.value().expect("a value"));
-            let Happened { number } = value.expect("JSON");
+            let Happened { number } = value.expect("the value is JSON");
             let key = String::from_utf8_lossy(record.key().expect("a key"));
             std::future::ready(handle(key.into_owned(), number))
         });

@@ -55,7 +55,7 @@ impl Bench {
             .code(0);
         let inbox = bench.folder.path().join("inbox.db");
         let inbox = SqliteInbox::open(&inbox, &mailbox.group, "").await;
-        drop(inbox.expect("a store"));
+        drop(inbox.expect("the store opens"));
         Some(bench)
     }
 
@@ -192,7 +192,7 @@ async fn leaves() -> BTreeSet<String> {
     let files = std::fs::read_dir(folder.path()).expect("a folder");
     let names: Vec<String> = files
         .map(|file| {
-            file.expect("a file")
+            file.expect("the folder can be listed")
                 .file_name()
                 .to_string_lossy()
                 .into_owned()

@@ -48,7 +48,11 @@ impl Mailbox {
             .create()
             .expect("an admin");
         let deleted = admin.delete_topics(&[&self.letters], &AdminOptions::new());
-        deleted.await.expect("answered").remove(0).expect("deleted");
+        deleted
+            .await
+            .expect("the cluster answers")
+            .remove(0)
+            .expect("the topic is deleted");
         eventually("the topic can be created again", WITHIN, || async {
             self.kafka.create_topic(&self.letters, 1).await.ok()
         })
@@ -149,7 +153,7 @@ impl Mailbox {
             );
         }
         for receipt in pending {
-            receipt.await.expect("acknowledged");
+            receipt.await.expect("the brokers acknowledge the record");
         }
     }
 
@@ -202,11 +206,17 @@ impl Mailbox {
             let mut reader = Reader::open(&kafka, &reading, WITHIN).expect("the reader opens");
             let mut records = Vec::new();
             while !reader.at_end() {
-                records.extend(reader.next(Duration::from_secs(1)).expect("readable"));
+                records.extend(
+                    reader
+                        .next(Duration::from_secs(1))
+                        .expect("the topic can be read"),
+                );
             }
             records
         };
-        tokio::task::spawn_blocking(read).await.expect("read")
+        tokio::task::spawn_blocking(read)
+            .await
+            .expect("the task does not panic")
     }
 
     /// Waits until that many records were replayed.

@@ -177,7 +177,7 @@ async fn publish(case: &Case, publisher: &Publisher, kind: &str, freeze: usize) 
         );
     }
     for receipt in pending {
-        receipt.await.expect("acknowledged");
+        receipt.await.expect("the brokers acknowledge the record");
     }
 }
 

@@ -27,7 +27,7 @@ fn bytes(value: &Value) -> Option<Vec<u8>> {
         digits
             .iter()
             .position(|digit| *digit == byte)
-            .expect("base64") as u32
+            .expect("every byte is a base64 digit") as u32
     });
     let mut decoded = Vec::new();
     let (mut buffer, mut held) = (0_u32, 0);
@@ -228,7 +228,7 @@ async fn an_empty_share_group_dead_letter_needs_its_record() {
     let deleted = admin
         .delete_records(&mailbox.source, &BTreeMap::from([(0, 1)]))
         .await;
-    deleted.expect("deleted");
+    deleted.expect("the records are deleted");
     let run = mailbox
         .run(&["dlq", "replay", &mailbox.letters, "--execute"])
         .await
