@@ -1,10 +1,8 @@
 //! What members answer to commands, and when.
 
-use super::operator::{Operator, logging};
+use super::operator::{Operator, held, logging};
 use crate::support::{Gate, Log, Member, WITHIN};
 use evenkeel::control::{Action, Scope};
-use evenkeel::event::Record;
-use evenkeel::handler::Router;
 use evenkeel::testing::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,16 +54,7 @@ async fn a_pause_waits_for_handlers_and_a_resume_for_it() {
         return;
     };
     let (gate, started) = (Gate::closed(), Log::new());
-    let router = {
-        let (gate, started) = (gate.clone(), started.clone());
-        Router::new().raw(move |record: Record| {
-            let (gate, started) = (gate.clone(), started.clone());
-            async move {
-                started.push(record.offset());
-                gate.pass().await;
-            }
-        })
-    };
+    let router = held(&started, &gate, |_| Ok(()));
     let mut settings = case.settings();
     settings.revoke_timeout = WITHIN * 2;
     let member = Member::start(&case.kafka, settings, router);

@@ -5,13 +5,6 @@ use crate::support::{Case, Log, Member, WITHIN, guarded};
 use evenkeel::control::{Scope, control_topic};
 use evenkeel::testing::eventually;
 
-async fn ready_again(member: &Member) {
-    eventually("it is ready again", WITHIN, || async {
-        member.health.not_ready().is_empty().then_some(())
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hidden_control_topic_is_awaited_and_its_pauses_hold() {
     let Some((cluster, acl)) = guarded().await else {
@@ -61,7 +54,7 @@ async fn a_hidden_control_topic_is_awaited_and_its_pauses_hold() {
     let complaint = member.complaint("control_topic").await;
     assert!(complaint.contains(&control), "{complaint}");
     acl("permit").await;
-    ready_again(&member).await;
+    member.ready_again().await;
     case.resume(Scope::Group).await;
     handled.reach("records", 1).await;
 

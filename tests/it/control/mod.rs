@@ -11,7 +11,7 @@ use evenkeel::control::{Action, CommandOutcome, Scope};
 use evenkeel::event::Record;
 use evenkeel::handler::{HandlerError, Router};
 use evenkeel::testing::eventually;
-use operator::{Operator, in_order_by_key, load, logging, of, place};
+use operator::{Operator, held, in_order_by_key, load, logging, of, place};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -373,20 +373,10 @@ async fn a_skip_is_pending_while_the_records_handler_runs() {
         return;
     };
     let (gate, started) = (Gate::closed(), Log::new());
-    let router = {
-        let (gate, started) = (gate.clone(), started.clone());
-        Router::new().raw(move |record: Record| {
-            let (gate, started) = (gate.clone(), started.clone());
-            async move {
-                started.push(record.offset());
-                gate.pass().await;
-                match record.offset() {
-                    0 => Err(HandlerError::from(std::io::Error::other("not now"))),
-                    _ => Ok(()),
-                }
-            }
-        })
-    };
+    let router = held(&started, &gate, |offset| match offset {
+        0 => Err(HandlerError::from(std::io::Error::other("not now"))),
+        _ => Ok(()),
+    });
     let member = Member::start(&case.kafka, case.settings(), router);
     case.publish_rounds(&[0], 0..2).await;
     started.reach("handlers started", 2).await;

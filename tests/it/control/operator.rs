@@ -1,11 +1,11 @@
 //! Helper: an operator who gives commands to a group through its control topic, and reads the acknowledgements.
 
-use crate::support::{Case, Log, WITHIN};
+use crate::support::{Case, Gate, Log, WITHIN};
 use evenkeel::control::{
     Action, Command, CommandOutcome, Entry, History, Recorded, Scope, control_topic,
 };
 use evenkeel::event::{Headers, OutgoingRecord, Record};
-use evenkeel::handler::Router;
+use evenkeel::handler::{HandlerError, Router};
 use evenkeel::kafka::reader::LogRecord;
 use evenkeel::publisher::Publisher;
 use evenkeel::testing::eventually;
@@ -25,6 +25,24 @@ pub(crate) fn logging(handled: &Log<(Instant, Place)>) -> Router {
     Router::new().raw(move |record: Record| {
         let handled = handled.clone();
         async move { handled.push((Instant::now(), place(&record))) }
+    })
+}
+
+/// Logs the offset of each record, holds its handler until the gate opens, and then returns the
+/// outcome of that offset.
+pub(crate) fn held(
+    started: &Log<i64>,
+    gate: &Gate,
+    outcome: fn(i64) -> Result<(), HandlerError>,
+) -> Router {
+    let (started, gate) = (started.clone(), gate.clone());
+    Router::new().raw(move |record: Record| {
+        let (started, gate) = (started.clone(), gate.clone());
+        async move {
+            started.push(record.offset());
+            gate.pass().await;
+            outcome(record.offset())
+        }
     })
 }
 

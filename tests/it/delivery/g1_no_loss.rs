@@ -21,8 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_killed_under_load_lose_nothing_and_double_nothing() {
-    member_process::run_if_second().await;
-    let Some(case) = Case::new("it-g1", PARTITIONS).await else {
+    let Some(case) = member_process::case("it-g1", PARTITIONS).await else {
         return;
     };
     let directory = tempfile::tempdir().expect("a temporary folder is created");

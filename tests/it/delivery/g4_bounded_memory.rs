@@ -29,8 +29,7 @@ pub(crate) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_of_large_and_small_records_stays_bounded() {
-    member_process::run_if_second().await;
-    let Some(case) = Case::new("it-g4", 4).await else {
+    let Some(case) = member_process::case("it-g4", 4).await else {
         return;
     };
     let (small, large) = (noise(1024, 1), noise(900_000, 2));
@@ -76,8 +75,7 @@ const VALIDATED_BYTES_MAX: u64 = 288 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn payloads_waiting_for_the_store_cost_only_their_bytes() {
-    member_process::run_if_second().await;
-    let Some(case) = Case::new("it-g4", 1).await else {
+    let Some(case) = member_process::case("it-g4", 1).await else {
         return;
     };
     // Valid, and as a tree a hundred times as large: 1 GB for all of them.

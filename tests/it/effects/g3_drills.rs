@@ -78,8 +78,7 @@ async fn members_are_killed(test: &str, case: &Case, store: &Store) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite_killed_members_leave_one_effect_per_event() {
-    member_process::run_if_second().await;
-    let Some(case) = Case::new("it-drill", 6).await else {
+    let Some(case) = member_process::case("it-drill", 6).await else {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder is created");
@@ -89,8 +88,7 @@ async fn on_sqlite_killed_members_leave_one_effect_per_event() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres_killed_members_leave_one_effect_per_event() {
-    member_process::run_if_second().await;
-    let Some(case) = Case::new("it-drill", 6).await else {
+    let Some(case) = member_process::case("it-drill", 6).await else {
         return;
     };
     let Some(store) = in_postgres().await else {
@@ -136,8 +134,7 @@ async fn members_crash(test: &str, case: &Case, store: &Store) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite_a_crash_anywhere_leaves_one_effect() {
-    member_process::run_if_second().await;
-    let Some(case) = Case::new("it-crash", 3).await else {
+    let Some(case) = member_process::case("it-crash", 3).await else {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder is created");
@@ -147,8 +144,7 @@ async fn on_sqlite_a_crash_anywhere_leaves_one_effect() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres_a_crash_anywhere_leaves_one_effect() {
-    member_process::run_if_second().await;
-    let Some(case) = Case::new("it-crash", 3).await else {
+    let Some(case) = member_process::case("it-crash", 3).await else {
         return;
     };
     let Some(store) = in_postgres().await else {

@@ -1,7 +1,7 @@
 //! Topics that take smaller batches than clients make: no record is refused for the size of its neighbours, and order per key
 //! is kept.
 
-use crate::support::{Case, Log, Member, Step};
+use crate::support::{Case, Log, Member, Step, publish_by};
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Outcome, Router};
 use evenkeel::publisher::PublishError;
@@ -13,21 +13,11 @@ use std::time::Duration;
 /// Publishes steps of a few keys without waiting in between, and checks that all are on the log, in the order of their keys.
 async fn burst(case: &Case, records: u64, keys: u64) {
     let publisher = case.publisher();
-    let mut pending = Vec::new();
-    for number in 0..records {
-        let step = case.step(&publisher, &format!("k{}", number % keys), number / keys);
-        pending.push(
-            publisher
-                .enqueue_record(step)
-                .await
-                .expect("the buffer takes the record"),
-        );
-    }
-    for (number, receipt) in pending.into_iter().enumerate() {
-        if let Err(error) = receipt.await {
-            panic!("record {number}: {error}");
-        }
-    }
+    let step = |number: u64| {
+        let key = format!("k{}", number % keys);
+        case.step(&publisher, &key, number / keys)
+    };
+    publish_by(&publisher, (0..records).map(step)).await;
     let mut next: BTreeMap<String, u64> = BTreeMap::new();
     for record in case.read(&case.topic).await {
         let step: Step =
@@ -114,21 +104,9 @@ async fn lowering_the_limit_loses_no_record_that_fits() {
         let settings = BTreeMap::from([("max.message.bytes".to_owned(), limit.to_owned())]);
         let altered = admin.alter_topic(&case.topic, &settings).await;
         altered.expect("the broker alters the topic");
-        let mut pending = Vec::new();
-        for number in 0..2000 {
-            // Every key once: no order to keep.
-            let record = case.record(Some(&format!("{limit}-{number}")), noise(690));
-            pending.push(
-                publisher
-                    .enqueue_record(record)
-                    .await
-                    .expect("the buffer takes the record"),
-            );
-        }
-        for receipt in pending {
-            receipt.await.unwrap_or_else(|error| panic!("{error}"));
-            published += 1;
-        }
+        // Every key once: no order to keep.
+        let record = |number: u32| case.record(Some(&format!("{limit}-{number}")), noise(690));
+        published += publish_by(&publisher, (0..2000).map(record)).await.len();
     }
     assert_eq!(published, 4000);
 }

@@ -209,10 +209,7 @@ async fn a_recreated_topic_with_fewer_partitions_is_handled() {
     };
     publish(&fewer, "new", 150).await;
     all_handled("a running member", &handled, "new", 150).await;
-    eventually("it is ready again", 2 * WITHIN, || async {
-        member.health.not_ready().is_empty().then_some(())
-    })
-    .await;
+    member.ready_within(2 * WITHIN).await;
     // Others can be paused, and go on.
     let operator = Operator::of(Case {
         group: case.group.clone(),

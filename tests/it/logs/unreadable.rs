@@ -2,7 +2,7 @@
 
 use crate::control::operator::Operator;
 use crate::support::damage::{Damage, Damageable};
-use crate::support::{Case, Log, Member, WITHIN, set};
+use crate::support::{Case, Log, Member, WITHIN, publish_by, set};
 use evenkeel::consumer::{Consumer, ConsumerError, StopWhen};
 use evenkeel::control::{Action, CommandOutcome};
 use evenkeel::event::{OutgoingRecord, Record};
@@ -81,19 +81,10 @@ async fn publish_batch(case: &Case, values: &[&str], codec: &str) {
     set(&mut kafka, &format!("compression.type={codec}"));
     let publisher = Publisher::new(&kafka, PublisherSettings::new("/it"))
         .expect("the settings of the publisher are valid");
-    let mut receipts = Vec::new();
-    for value in values {
-        let record = case.record(Some("k"), value.to_string());
-        receipts.push(
-            publisher
-                .enqueue_record(record)
-                .await
-                .expect("the buffer takes the record"),
-        );
-    }
-    for receipt in receipts {
-        receipt.await.expect("the brokers acknowledge the record");
-    }
+    let records = values
+        .iter()
+        .map(|value| case.record(Some("k"), value.to_string()));
+    publish_by(&publisher, records).await;
 }
 
 /// It is named.
@@ -122,10 +113,7 @@ async fn an_unreadable_batch_stops_its_partition_and_is_skipped_whole() {
     // A record in the midst of the batch stands for all of it.
     world.skip(3).await;
     world.operator.offsets().reach(0, 7).await;
-    eventually("it is ready again", WITHIN, || async {
-        member.health.not_ready().is_empty().then_some(())
-    })
-    .await;
+    member.ready_again().await;
     let report = member.stop().await;
     assert!(report.clean, "{report:?}");
     let mut handled = handled.entries();

@@ -20,13 +20,6 @@ async fn acl(acl: &JavaProgram, cluster: &TestKafka, what: &str, of: &str) {
     done.expect("the ACL program succeeds");
 }
 
-async fn is_ready(member: &Member, within: Duration) {
-    eventually("it is ready again", within, || async {
-        member.health.not_ready().is_empty().then_some(())
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quiet_partition_readable_again_is_ready_without_records() {
     let Some((cluster, program)) = guarded().await else {
@@ -54,7 +47,7 @@ async fn a_quiet_partition_readable_again_is_ready_without_records() {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     acl(&program, &cluster, "permit", &case.topic).await;
-    is_ready(&member, Duration::from_secs(40)).await;
+    member.ready_within(Duration::from_secs(40)).await;
     case.publish([case.record(None, "v")]).await;
     case.all_committed().await;
     assert!(member.stop().await.clean);
@@ -83,7 +76,7 @@ async fn a_refused_member_is_not_ready_until_admitted() {
     acl(&program, &cluster, "admit", &case.group).await;
     case.publish([case.record(None, "v")]).await;
     handled.reach("records", 1).await;
-    is_ready(&member, WITHIN).await;
+    member.ready_again().await;
     case.all_committed().await;
     member.stop().await;
 }

@@ -182,10 +182,7 @@ async fn a_member_full_of_waiting_records_is_not_ready() {
     assert!(complaint.contains("50 of them failed"), "{complaint}");
     up.open();
     case.all_committed().await;
-    eventually("it is ready again", WITHIN, || async {
-        member.health.not_ready().is_empty().then_some(())
-    })
-    .await;
+    member.ready_again().await;
     assert_eq!(handled.len(), 2000);
     member.stop().await;
 }

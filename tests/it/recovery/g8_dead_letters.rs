@@ -79,13 +79,6 @@ async fn letters_reach(case: &Case, letters: usize) {
     .await;
 }
 
-async fn ready_again(member: &Member) {
-    eventually("it is ready again", WITHIN, || async {
-        member.health.not_ready().is_empty().then_some(())
-    })
-    .await;
-}
-
 /// It takes no other with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_oversized_dead_letter_is_shortened_or_a_reference() {
@@ -162,7 +155,7 @@ async fn a_forbidden_dead_letter_topic_stops_its_partition_until_permitted() {
     assert_eq!(offsets.committed_of(0).await, 1);
     acl("permit").await;
     offsets.reach(0, 3).await;
-    ready_again(&member).await;
+    member.ready_again().await;
     assert_eq!(member.stop().await.dead_letters, 1);
     let letters = case.read(&letters).await;
     assert_eq!(letters.len(), 1);

@@ -1,11 +1,10 @@
 //! G8: a record that cannot be read or handled never blocks its partition and never panics anything; it goes to the
 //! dead-letter topic byte for byte, and where that cannot be written, the partition waits and says so.
 
-use crate::support::{Case, Log, Member, Step, WITHIN, set};
+use crate::support::{Case, Log, Member, Step, set};
 use evenkeel::event::{Event, Headers, OutgoingRecord};
 use evenkeel::handler::{DeadReason, HandlerError, Outcome, Router, Stage};
 use evenkeel::kafka::reader::LogRecord;
-use evenkeel::testing::eventually;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -383,10 +382,7 @@ async fn an_unwritable_dead_letter_topic_stops_its_partition() {
     let altered = case.admin().await.alter_topic(&letters, &limit).await;
     altered.expect("the broker alters the topic");
     offsets.reach(0, 3).await;
-    eventually("it is ready again", WITHIN, || async {
-        member.health.not_ready().is_empty().then_some(())
-    })
-    .await;
+    member.ready_again().await;
     let report = member.stop().await;
     assert_eq!(
         (report.settled, report.dead_letters, report.clean),
@@ -421,10 +417,7 @@ async fn a_deleted_dead_letter_topic_is_recreated() {
         .await;
     handled.reach("good records", 1).await;
     case.offsets().reach(0, 2).await;
-    eventually("it is ready again", WITHIN, || async {
-        member.health.not_ready().is_empty().then_some(())
-    })
-    .await;
+    member.ready_again().await;
     assert_eq!(case.read(&letters).await.len(), 1);
     assert!(member.stop().await.clean);
 }

@@ -8,7 +8,7 @@ use crate::support::{Case, Log, Member, WITHIN, guarded};
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::Router;
 use evenkeel::recovery::retry_topic;
-use evenkeel::testing::{JavaProgram, TestKafka, eventually, unique};
+use evenkeel::testing::{JavaProgram, TestKafka, unique};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -153,9 +153,6 @@ async fn records_awaiting_a_retry_topic_come_once_in_order() {
         numbers.retain(|number| number != "parked");
         assert_eq!(numbers, expected, "{partition}");
     }
-    eventually("it is ready again", WITHIN, || async {
-        member.health.not_ready().is_empty().then_some(())
-    })
-    .await;
+    member.ready_again().await;
     assert!(member.stop().await.clean);
 }

@@ -366,8 +366,7 @@ fn start(case: &Case, store: &Path, fails: &Path) -> ChildProcess {
 /// It delays no other key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_failing_for_a_minute_keeps_its_order() {
-    member_process::run_if_second().await;
-    let Some(case) = Case::new("it-park", 6).await else {
+    let Some(case) = member_process::case("it-park", 6).await else {
         return;
     };
     let directory = tempfile::tempdir().expect("a temporary folder is created");

@@ -7,7 +7,7 @@ use evenkeel::control::Scope;
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Outcome, Router};
 use evenkeel::recovery::retry_topic;
-use evenkeel::testing::{eventually, unique};
+use evenkeel::testing::{JavaProgram, TestKafka, eventually, unique};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,10 +57,7 @@ async fn a_closed_retry_topic_blocks_only_its_own_partitions() {
 
     acl("permit").await;
     operator.all_committed().await;
-    eventually("it is ready again", WITHIN, || async {
-        member.health.not_ready().is_empty().then_some(())
-    })
-    .await;
+    member.ready_again().await;
     assert!(member.stop().await.clean);
     assert_eq!(handled.len(), 2, "each once");
 }
@@ -154,103 +151,102 @@ fn parks_after(case: &Case, delay: Duration) -> ConsumerSettings {
     settings
 }
 
-async fn ready_again(member: &Member) {
-    eventually("it is ready again", WITHIN, || async {
-        member.health.not_ready().is_empty().then_some(())
-    })
-    .await;
+/// A group on a Kafka that asks for permission. Its handler fails at `first` until `mended` opens.
+struct Guarded {
+    cluster: TestKafka,
+    acl: JavaProgram,
+    case: Case,
+    retry: String,
+    handled: Log<String>,
+    mended: Gate,
+}
+
+impl Guarded {
+    /// A group whose member parked `first` and stopped; none where there is no Kafka.
+    async fn new(name: &str) -> Option<Self> {
+        let (cluster, acl) = guarded().await?;
+        let case = Case::on(&cluster, name, 1).await;
+        let retry = retry_topic(&case.group, &case.topic);
+        let guarded = Self {
+            cluster,
+            acl,
+            case,
+            retry,
+            handled: Log::new(),
+            mended: Gate::closed(),
+        };
+        let (member, case) = (guarded.start(), &guarded.case);
+        case.publish([case.record(Some("k"), "first")]).await;
+        case.offsets().reach(0, 1).await;
+        assert!(member.stop().await.clean);
+        Some(guarded)
+    }
+
+    /// Starts a member.
+    fn start(&self) -> Member {
+        let router = failing(&self.handled, &self.mended, &["first"]);
+        let settings = parks_after(&self.case, Duration::from_millis(300));
+        Member::start(&self.case.kafka, settings, router)
+    }
+
+    /// Changes the rights on the retry topic.
+    async fn acl(&self, what: &str) {
+        let arguments = [self.cluster.brokers(), what, &self.retry];
+        self.acl
+            .run(&arguments, WITHIN)
+            .await
+            .expect("the ACL program succeeds");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hidden_retry_topic_blocks_its_partitions_at_start() {
-    let Some((cluster, acl)) = guarded().await else {
+    let Some(guarded) = Guarded::new("it-retry-hidden").await else {
         return;
     };
-    let case = Case::on(&cluster, "it-retry-hidden", 1).await;
-    let retry = retry_topic(&case.group, &case.topic);
-    let acl = async |what: &str| {
-        let arguments = [cluster.brokers(), what, &retry];
-        acl.run(&arguments, WITHIN)
-            .await
-            .expect("the ACL program succeeds")
-    };
-    let (handled, mended) = (Log::new(), Gate::closed());
-    let start = || {
-        let router = failing(&handled, &mended, &["first"]);
-        Member::start(
-            &case.kafka,
-            parks_after(&case, Duration::from_millis(300)),
-            router,
-        )
-    };
-    let member = start();
-    case.publish([case.record(Some("k"), "first")]).await;
-    case.offsets().reach(0, 1).await;
-    assert!(member.stop().await.clean);
-
-    acl("hide").await;
-    let member = start();
+    let Guarded { case, handled, .. } = &guarded;
+    guarded.acl("hide").await;
+    let member = guarded.start();
     case.publish([case.record(Some("k"), "second")]).await;
     let complaint = member.complaint("retry_partitions").await;
-    assert!(complaint.contains(&retry), "{complaint}");
+    assert!(complaint.contains(&guarded.retry), "{complaint}");
     assert!(
         complaint.contains("allow it DESCRIBE, READ and WRITE"),
         "{complaint}"
     );
-    mended.open();
-    acl("permit").await;
+    guarded.mended.open();
+    guarded.acl("permit").await;
     case.all_committed().await;
     handled.reach("records", 2).await;
     assert_eq!(handled.entries(), ["first", "second"]);
-    ready_again(&member).await;
+    member.ready_again().await;
 
     // Seen and not read: the partition is open by now, and what is parked from now on could not come back.
-    acl("close").await;
+    guarded.acl("close").await;
     let complaint = member.complaint("retry_partitions").await;
     assert!(complaint.contains("READ"), "{complaint}");
-    acl("permit").await;
-    ready_again(&member).await;
+    guarded.acl("permit").await;
+    member.ready_again().await;
     assert!(member.stop().await.clean);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreadable_retry_topic_blocks_its_partition_and_is_reported() {
-    let Some((cluster, acl)) = guarded().await else {
+    let Some(guarded) = Guarded::new("it-retry-unreadable").await else {
         return;
     };
-    let case = Case::on(&cluster, "it-retry-unreadable", 1).await;
-    let retry = retry_topic(&case.group, &case.topic);
-    let acl = async |what: &str| {
-        let arguments = [cluster.brokers(), what, &retry];
-        acl.run(&arguments, WITHIN)
-            .await
-            .expect("the ACL program succeeds")
-    };
-    let (handled, mended) = (Log::new(), Gate::closed());
-    let start = || {
-        let router = failing(&handled, &mended, &["first"]);
-        Member::start(
-            &case.kafka,
-            parks_after(&case, Duration::from_millis(300)),
-            router,
-        )
-    };
-    let member = start();
-    case.publish([case.record(Some("k"), "first")]).await;
-    case.offsets().reach(0, 1).await;
-    assert!(member.stop().await.clean);
-
-    acl("close").await;
-    mended.open();
-    let member = start();
+    let Guarded { case, handled, .. } = &guarded;
+    guarded.acl("close").await;
+    guarded.mended.open();
+    let member = guarded.start();
     case.publish([case.record(Some("k"), "second")]).await;
     let complaint = member.complaint("retry_partitions").await;
     assert!(complaint.contains("allow it DESCRIBE, READ"), "{complaint}");
     assert_eq!(handled.entries(), [""; 0]);
-    acl("permit").await;
+    guarded.acl("permit").await;
     handled.reach("records", 2).await;
     assert_eq!(handled.entries(), ["first", "second"]);
-    ready_again(&member).await;
+    member.ready_again().await;
     assert!(member.stop().await.clean);
 }
 

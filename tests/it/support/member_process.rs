@@ -100,6 +100,13 @@ impl Spec {
     }
 }
 
+/// A case of the first process; none where there is no Kafka. In the second process: is its member until it is killed, and
+/// does not return.
+pub(crate) async fn case(name: &str, partitions: i32) -> Option<Case> {
+    run_if_second().await;
+    Case::new(name, partitions).await
+}
+
 /// In the second process: is its member until it is killed, and does not return. Returns at once in the first one.
 pub(crate) async fn run_if_second() {
     if let Some(spec) = second_process::role() {

@@ -154,21 +154,7 @@ impl Case {
         &self,
         records: impl IntoIterator<Item = OutgoingRecord>,
     ) -> Vec<Receipt> {
-        let publisher = self.publisher();
-        let mut pending = Vec::new();
-        for record in records {
-            pending.push(
-                publisher
-                    .enqueue_record(record)
-                    .await
-                    .expect("the buffer takes the record"),
-            );
-        }
-        let mut receipts = Vec::with_capacity(pending.len());
-        for receipt in pending {
-            receipts.push(receipt.await.expect("the brokers acknowledge the record"));
-        }
-        receipts
+        publish_by(&self.publisher(), records).await
     }
 
     /// Publishes `count` records without a value's meaning, spread over `keys` keys.
@@ -350,6 +336,23 @@ impl Offsets {
     }
 }
 
+/// Publishes records by this publisher, and returns when all are acknowledged.
+pub(crate) async fn publish_by(
+    publisher: &Publisher,
+    records: impl IntoIterator<Item = OutgoingRecord>,
+) -> Vec<Receipt> {
+    let mut pending = Vec::new();
+    for record in records {
+        let queued = publisher.enqueue_record(record).await;
+        pending.push(queued.expect("the buffer takes the record"));
+    }
+    let mut receipts = Vec::with_capacity(pending.len());
+    for receipt in pending {
+        receipts.push(receipt.await.expect("the brokers acknowledge the record"));
+    }
+    receipts
+}
+
 /// A member of a group in this process.
 pub(crate) struct Member {
     pub(crate) health: Health,
@@ -440,6 +443,19 @@ impl Member {
             let mut components = self.health.components().into_iter();
             let reports = components.any(|name| name.starts_with("consumer "));
             (reports && self.health.not_ready().is_empty()).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until all of it is ready.
+    pub(crate) async fn ready_again(&self) {
+        self.ready_within(WITHIN).await;
+    }
+
+    /// Waits until all of it is ready, for at most this long.
+    pub(crate) async fn ready_within(&self, limit: Duration) {
+        eventually("it is ready again", limit, || async {
+            self.health.not_ready().is_empty().then_some(())
         })
         .await;
     }

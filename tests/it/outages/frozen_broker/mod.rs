@@ -9,7 +9,7 @@
 mod proxy;
 
 use crate::control::operator::Operator;
-use crate::support::{Case, Log, Member, set};
+use crate::support::{Case, Log, Member, publish_by, set};
 use evenkeel::control::Scope;
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Outcome, Router};
@@ -162,23 +162,14 @@ fn router(
 
 /// Publishes a record of this kind to each partition, and returns when all are acknowledged.
 async fn publish(case: &Case, publisher: &Publisher, kind: &str, freeze: usize) {
-    let mut pending = Vec::new();
-    for partition in 0..PARTITIONS {
-        let key = format!("{kind} {partition}");
-        let record = OutgoingRecord {
-            partition: Some(partition),
-            ..case.record(Some(&key), format!("{kind} {freeze}"))
-        };
-        pending.push(
-            publisher
-                .enqueue_record(record)
-                .await
-                .expect("the buffer takes the record"),
-        );
-    }
-    for receipt in pending {
-        receipt.await.expect("the brokers acknowledge the record");
-    }
+    let record = |partition: i32| OutgoingRecord {
+        partition: Some(partition),
+        ..case.record(
+            Some(&format!("{kind} {partition}")),
+            format!("{kind} {freeze}"),
+        )
+    };
+    publish_by(publisher, (0..PARTITIONS).map(record)).await;
 }
 
 /// Publishes until each member of each group handles something of this freeze, and everything of each partition is handled.
