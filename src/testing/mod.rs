@@ -89,6 +89,7 @@ pub use wait::eventually;
 pub use {
     certificate::Certificate,
     jvm::program::{JavaProgram, Libraries},
+    kafka::records::read_topic,
     kafka::secured::{Listener, PASSWORD, SecuredKafka, secured_kafka},
     kafka::shared::real_kafka,
     process::child::{ChildProcess, Finished},

@@ -51,7 +51,7 @@ async fn importing_a_file_twice_publishes_the_same_ids() {
         assert_eq!(imported.json()["complete"], true);
         assert!(!shop.path("orders.csv.progress").exists());
     }
-    let events = shop.published("shop.orders");
+    let events = shop.published("shop.orders").await;
     assert_eq!(events.len(), 1000);
     assert_eq!(ids(&events).len(), 500);
     assert_eq!(keys(&events).len(), 500);
@@ -83,7 +83,7 @@ async fn json_lines_from_standard_input_keep_the_order_of_keys() {
     let imported = child.finished(PATIENCE).await;
     assert_eq!(imported.code, Some(0), "{imported}");
     check_summary(&imported, 200, 200, 0);
-    let events = shop.published("shop.deliveries");
+    let events = shop.published("shop.deliveries").await;
     for article in keys(&events) {
         let quantities = events
             .iter()
@@ -117,7 +117,7 @@ async fn bad_lines_are_numbered_without_content_and_the_rest_imported() {
     }
     assert!(!imported.stderr.contains("secret"), "{imported}");
     assert_eq!(
-        keys(&shop.published("shop.orders")),
+        keys(&shop.published("shop.orders").await),
         HashSet::from(["o-0", "o-4"])
     );
 }
@@ -147,7 +147,7 @@ async fn on_error_stop_publishes_nothing_after_the_first_bad_line() {
     check_summary(&stopped, 3, 2, 0);
     assert!(stopped.stderr.contains("line 4: "), "{stopped}");
     assert!(stopped.stderr.contains("continues at line 4"), "{stopped}");
-    assert_eq!(shop.published("shop.orders").len(), 2);
+    assert_eq!(shop.published("shop.orders").await.len(), 2);
 
     let rest = shop
         .run(orders(), &["import", argument(&file), "--output", "json"])
@@ -155,7 +155,7 @@ async fn on_error_stop_publishes_nothing_after_the_first_bad_line() {
     assert_eq!(rest.code, Some(1), "{rest}");
     check_summary(&rest, 6, 4, 1);
     assert_eq!(rest.json()["resumed_after_line"], 3);
-    assert_eq!(shop.published("shop.orders").len(), 4);
+    assert_eq!(shop.published("shop.orders").await.len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,8 +164,8 @@ async fn after_ctrl_c_a_rerun_publishes_each_row_exactly_once() {
     let file = shop.file("orders.csv", &format!("{HEADER}{}", rows(0..MANY)));
     let import = [&["import", argument(&file), "--output", "json"], &SLOW[..]].concat();
     let child = shop.start(orders(), &import);
-    eventually("the first events are on the log", PATIENCE, || {
-        ready((!shop.published("shop.orders").is_empty()).then_some(()))
+    eventually("the first events are on the log", PATIENCE, || async {
+        (!shop.published("shop.orders").await.is_empty()).then_some(())
     })
     .await;
     child.signal("INT");
@@ -177,7 +177,7 @@ async fn after_ctrl_c_a_rerun_publishes_each_row_exactly_once() {
             .contains("the same command continues at line"),
         "{interrupted}"
     );
-    let first = shop.published("shop.orders").len() as u64;
+    let first = shop.published("shop.orders").await.len() as u64;
     assert!(first < MANY);
     check_summary(&interrupted, first + 1, first, 0);
 
@@ -187,7 +187,7 @@ async fn after_ctrl_c_a_rerun_publishes_each_row_exactly_once() {
     assert_eq!(rest.code, Some(0), "{rest}");
     check_summary(&rest, MANY + 1, MANY, 0);
     assert_eq!(rest.json()["resumed_after_line"], first + 1);
-    let events = shop.published("shop.orders");
+    let events = shop.published("shop.orders").await;
     assert_eq!(events.len() as u64, MANY);
     assert_eq!(ids(&events).len() as u64, MANY);
 }
@@ -215,7 +215,7 @@ async fn after_sigkill_no_row_is_missing_and_ids_are_stable() {
         rest.json()["resumed_after_line"].as_u64() > Some(1),
         "{rest}"
     );
-    let events = shop.published("shop.orders");
+    let events = shop.published("shop.orders").await;
     assert_eq!(ids(&events).len() as u64, MANY);
     assert_eq!(keys(&events).len() as u64, MANY);
 }
@@ -232,8 +232,8 @@ async fn after_ctrl_c_on_stdin_skip_lines_resumes_the_import() {
         .write_all(format!("{HEADER}{}", rows(0..100)).as_bytes())
         .await
         .expect("the import reads its input");
-    eventually("what was written is on the log", PATIENCE, || {
-        ready((shop.published("shop.orders").len() == 100).then_some(()))
+    eventually("what was written is on the log", PATIENCE, || async {
+        (shop.published("shop.orders").await.len() == 100).then_some(())
     })
     .await;
     child.signal("INT");
@@ -254,7 +254,7 @@ async fn after_ctrl_c_on_stdin_skip_lines_resumes_the_import() {
         )
         .await;
     assert_eq!(rest.code, Some(0), "{rest}");
-    let events = shop.published("shop.orders");
+    let events = shop.published("shop.orders").await;
     assert_eq!((events.len(), ids(&events).len()), (150, 150));
 }
 
@@ -272,7 +272,7 @@ async fn an_input_that_cannot_be_imported_is_named() {
     let folder = shop.path("folder.csv");
     std::fs::create_dir(&folder).expect("the folder is created");
     check(argument(&folder), "is a folder").await;
-    assert!(shop.published("shop.orders").is_empty());
+    assert!(shop.published("shop.orders").await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -289,7 +289,7 @@ async fn lines_that_end_in_cr_are_imported_like_any_other() {
         assert_eq!(imported.code, Some(0), "{imported}");
         check_summary(&imported, 7, 6, 0);
     }
-    assert_eq!(keys(&shop.published("shop.orders")).len(), 6);
+    assert_eq!(keys(&shop.published("shop.orders").await).len(), 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -306,7 +306,7 @@ async fn a_row_over_several_lines_is_exactly_one_order() {
     assert_eq!(imported.code, Some(1), "{imported}");
     check_summary(&imported, 7, 2, 1);
     assert!(imported.stderr.contains("line 4: "), "{imported}");
-    let events = shop.published("shop.orders");
+    let events = shop.published("shop.orders").await;
     assert_eq!(keys(&events), HashSet::from(["o-1", "o-3"]));
     let order = events.iter().find(|event| event.key == "o-1");
     assert_eq!(
@@ -337,7 +337,7 @@ async fn an_import_stops_at_quotes_that_hide_a_rows_end() {
         );
     }
     assert_eq!(
-        keys(&shop.published("shop.orders")),
+        keys(&shop.published("shop.orders").await),
         HashSet::from(["o-0", "o-1"])
     );
 }

@@ -1,8 +1,8 @@
 //! A cluster with the shop's topics, and running commands against it.
 
 use evenkeel::kafka::KafkaConfig;
-use evenkeel::kafka::reader::{Reader, Reading};
-use evenkeel::testing::{ChildProcess, Finished, KafkaKind, TestKafka};
+use evenkeel::kafka::reader::LogRecord;
+use evenkeel::testing::{ChildProcess, Finished, KafkaKind, TestKafka, read_topic};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -90,17 +90,11 @@ impl Shop {
     }
 
     /// All records of a topic, by partition and offset.
-    pub(crate) fn published(&self, topic: &str) -> Vec<Published> {
-        let second = Duration::from_secs(1);
-        let mut reader = Reader::open(&self.config, &Reading::whole([topic]), 10 * second)
-            .expect("the reader opens");
-        let mut events = Vec::new();
-        while !reader.at_end() {
-            let Some(record) = reader.next(second).expect("the topic can be read") else {
-                continue;
-            };
+    pub(crate) async fn published(&self, topic: &str) -> Vec<Published> {
+        let records = read_topic(&self.config, topic, PATIENCE).await.into_iter();
+        let event = |record: LogRecord| {
             let header = |name| text(record.headers.last(name).unwrap_or_default());
-            events.push(Published {
+            Published {
                 id: header("ce_id"),
                 ty: header("ce_type"),
                 source: header("ce_source"),
@@ -109,8 +103,9 @@ impl Shop {
                 offset: record.offset,
                 data: serde_json::from_slice(record.value.as_deref().unwrap_or_default())
                     .expect("the bytes are JSON"),
-            });
-        }
+            }
+        };
+        let mut events: Vec<Published> = records.map(event).collect();
         events.sort_by_key(|event| (event.partition, event.offset));
         events
     }

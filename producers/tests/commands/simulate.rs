@@ -47,7 +47,7 @@ async fn the_journal_locates_every_event_and_the_rate_is_kept() {
         .into_iter()
         .map(|line| (line["event_id"].as_str().expect("an id").to_owned(), line))
         .collect();
-    let events = shop.published("shop.orders");
+    let events = shop.published("shop.orders").await;
     assert_eq!((written.len(), events.len()), (400, 400));
     let mut sequences: HashMap<&str, u64> = HashMap::new();
     for event in &events {
@@ -86,7 +86,7 @@ async fn a_run_repeats_with_its_seed_and_name() {
         assert_eq!(simulated.code, Some(0), "{simulated}");
     }
     let mut seen: HashMap<String, (usize, Value)> = HashMap::new();
-    for mut event in shop.published("shop.orders") {
+    for mut event in shop.published("shop.orders").await {
         event.data["placed_at"].take();
         let (count, data) = seen
             .entry(event.id)
@@ -181,5 +181,5 @@ async fn after_ctrl_c_every_sent_event_is_journaled_and_logged() {
     let written = journal(&path);
     assert!(written.iter().all(|line| line["outcome"] == "acknowledged"));
     assert_eq!(simulated.json()["acknowledged"], written.len());
-    assert_eq!(shop.published("shop.orders").len(), written.len());
+    assert_eq!(shop.published("shop.orders").await.len(), written.len());
 }

@@ -36,7 +36,7 @@ async fn placed_and_cancelled_orders_are_where_their_receipts_say() {
     assert_eq!(cancelled.code, Some(0), "{cancelled}");
     assert_eq!(cancelled.stdout.lines().count(), 1);
 
-    let events = shop.published("shop.orders");
+    let events = shop.published("shop.orders").await;
     let types: Vec<_> = events.iter().map(|event| event.ty.as_str()).collect();
     assert_eq!(types, ["shop.order-placed.v1", "shop.order-cancelled.v1"]);
     let order = &events[0];
@@ -61,7 +61,7 @@ async fn the_ids_given_are_the_ids_published() {
         placed.stdout.contains("o-1") && placed.stdout.contains("e-1"),
         "{placed}"
     );
-    let events = shop.published("shop.orders");
+    let events = shop.published("shop.orders").await;
     assert_eq!(
         (events[0].id.as_str(), events[0].key.as_str()),
         ("e-1", "o-1")
@@ -91,7 +91,7 @@ async fn filling_delivers_every_article_once_with_repeatable_ids() {
     }
     let received = shop.run(stock(), &["receive", "article-001", "5"]).await;
     assert_eq!(received.code, Some(0), "{received}");
-    let events = shop.published("shop.deliveries");
+    let events = shop.published("shop.deliveries").await;
     assert_eq!(events.len(), 101);
     let ids: std::collections::HashSet<_> = events.iter().map(|event| &event.id).collect();
     assert_eq!(ids.len(), 51);
@@ -116,7 +116,7 @@ async fn an_invalid_payload_is_refused_without_showing_its_value() {
     assert_eq!(placed.code, Some(1), "{placed}");
     assert!(placed.stderr.contains("/customer_id"), "{placed}");
     assert!(!placed.stderr.contains("no good id"), "{placed}");
-    assert!(shop.published("shop.orders").is_empty());
+    assert!(shop.published("shop.orders").await.is_empty());
 }
 
 #[tokio::test]

@@ -20,11 +20,11 @@ use evenkeel::consumer::{Assignment, Consumer, ConsumerError, ConsumerSettings, 
 use evenkeel::event::{Event, EventType, Headers, OutgoingRecord};
 use evenkeel::handler::{Delivery, Outcome};
 use evenkeel::kafka::KafkaConfig;
-use evenkeel::kafka::reader::{LogRecord, Reader, Reading};
+use evenkeel::kafka::reader::LogRecord;
 use evenkeel::publisher::{Publisher, PublisherSettings, Receipt};
 use evenkeel::telemetry::Health;
 use evenkeel::testing::{
-    JavaProgram, Libraries, TestKafka, eventually, real_kafka, required, unique,
+    JavaProgram, Libraries, TestKafka, eventually, read_topic, real_kafka, required, unique,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -197,18 +197,7 @@ impl Case {
 
     /// Everything that `topic` holds.
     pub(crate) async fn read(&self, topic: &str) -> Vec<LogRecord> {
-        let (kafka, reading) = (self.kafka.clone(), Reading::whole([topic]));
-        let read = move || {
-            let mut reader = Reader::open(&kafka, &reading, LOOK_WITHIN).expect("the reader opens");
-            let mut records = Vec::new();
-            while !reader.at_end() {
-                records.extend(reader.next(LOOK_WITHIN).expect("the topic can be read"));
-            }
-            records
-        };
-        tokio::task::spawn_blocking(read)
-            .await
-            .expect("the task does not panic")
+        read_topic(&self.kafka, topic, WITHIN).await
     }
 }
 

@@ -59,9 +59,9 @@ mod tool;
 
 use crate::support::tool::run_command;
 use evenkeel::event::{Headers, OutgoingRecord};
-use evenkeel::kafka::reader::{LogRecord, Reader, Reading};
+use evenkeel::kafka::reader::LogRecord;
 use evenkeel::publisher::{Publisher, PublisherSettings};
-use evenkeel::testing::{ChildProcess, Finished, KafkaKind, TestKafka};
+use evenkeel::testing::{ChildProcess, Finished, KafkaKind, TestKafka, read_topic};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -119,24 +119,8 @@ impl Shop {
         }
     }
 
-    async fn read(&self, topic: &'static str) -> Vec<LogRecord> {
-        let config = self.kafka.config();
-        let read = move || {
-            let mut reader =
-                Reader::open(&config, &Reading::whole([topic]), WITHIN).expect("the reader opens");
-            let mut records = Vec::new();
-            while !reader.at_end() {
-                records.extend(
-                    reader
-                        .next(Duration::from_secs(1))
-                        .expect("the topic can be read"),
-                );
-            }
-            records
-        };
-        tokio::task::spawn_blocking(read)
-            .await
-            .expect("the task does not panic")
+    async fn read(&self, topic: &str) -> Vec<LogRecord> {
+        read_topic(&self.kafka.config(), topic, WITHIN).await
     }
 }
 

@@ -2,9 +2,11 @@
 
 use super::tool::{PATIENCE, command, run_on, start};
 use evenkeel::event::{Headers, OutgoingRecord};
-use evenkeel::kafka::reader::{LogRecord, Reader, Reading};
+use evenkeel::kafka::reader::LogRecord;
 use evenkeel::publisher::{Publisher, PublisherSettings};
-use evenkeel::testing::{ChildProcess, Finished, TestKafka, eventually, real_kafka, unique};
+use evenkeel::testing::{
+    ChildProcess, Finished, TestKafka, eventually, read_topic, real_kafka, unique,
+};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -201,22 +203,7 @@ impl Mailbox {
 
     /// Everything that a topic holds.
     pub(crate) async fn read(&self, topic: &str) -> Vec<LogRecord> {
-        let (kafka, reading) = (self.kafka.config(), Reading::whole([topic]));
-        let read = move || {
-            let mut reader = Reader::open(&kafka, &reading, WITHIN).expect("the reader opens");
-            let mut records = Vec::new();
-            while !reader.at_end() {
-                records.extend(
-                    reader
-                        .next(Duration::from_secs(1))
-                        .expect("the topic can be read"),
-                );
-            }
-            records
-        };
-        tokio::task::spawn_blocking(read)
-            .await
-            .expect("the task does not panic")
+        read_topic(&self.kafka.config(), topic, WITHIN).await
     }
 
     /// Waits until that many records were replayed.
