@@ -6,12 +6,12 @@ mod hidden;
 pub(crate) mod operator;
 mod pauses;
 
-use crate::support::{Gate, Log, Member, WITHIN};
+use crate::support::{Gate, Log, Member, WITHIN, place};
 use evenkeel::control::{Action, CommandOutcome, Scope};
 use evenkeel::event::Record;
 use evenkeel::handler::{HandlerError, Router};
 use evenkeel::testing::eventually;
-use operator::{Operator, held, in_order_by_key, load, logging, of, place};
+use operator::{Operator, held, in_order_by_key, load, logging, of};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,6 +1,6 @@
 //! Helper: an operator who gives commands to a group through its control topic, and reads the acknowledgements.
 
-use crate::support::{Case, Gate, Log, WITHIN};
+use crate::support::{Case, Gate, Log, Place, WITHIN, place};
 use evenkeel::control::{
     Action, Command, CommandOutcome, Entry, History, Recorded, Scope, control_topic,
 };
@@ -12,12 +12,6 @@ use evenkeel::testing::eventually;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-pub(crate) type Place = (i32, i64);
-
-pub(crate) fn place(record: &Record) -> Place {
-    (record.partition(), record.offset())
-}
 
 /// Logs what it handles.
 pub(crate) fn logging(handled: &Log<(Instant, Place)>) -> Router {

@@ -1,7 +1,7 @@
 //! Pauses: what they hold, and what goes on, and comes back, after them.
 
-use super::operator::{Operator, Place, in_order_by_key, logging, of};
-use crate::support::{Case, Log, Member, WITHIN};
+use super::operator::{Operator, in_order_by_key, logging, of};
+use crate::support::{Case, Log, Member, Place, WITHIN};
 use evenkeel::consumer::{Assignment, ConsumerSettings, StopWhen};
 use evenkeel::control::{Action, CommandOutcome, Scope, control_topic};
 use evenkeel::event::Record;

@@ -50,6 +50,13 @@ fn router(handled: &Log<String>, slow: &'static str, gate: &Gate) -> Router {
     })
 }
 
+/// Logs every value that is handled.
+fn logging(handled: &Log<String>) -> Router {
+    let open = Gate::closed();
+    open.open();
+    router(handled, "", &open)
+}
+
 /// Waits until all values of this kind are among those handled.
 async fn all_handled(who: &str, handled: &Log<String>, prefix: &str, count: usize) {
     eventually(
@@ -86,22 +93,16 @@ async fn records_written_after_a_truncation_are_handled() {
     set(&mut case.kafka, "reconnect.backoff.max.ms=500");
     let partition = directory.path().join(format!("data/{}-0", case.topic));
     let snapshot = directory.path().join("snapshot");
-    let opened = Gate::closed();
-    opened.open();
     publish(&case, "old", 500).await;
     copy(&partition, &snapshot);
     publish(&case, "lost", 500).await;
 
     let live = group_of(&case, "live");
     let at_live = Log::new();
-    let member = Member::start(&live.kafka, live.settings(), router(&at_live, "", &opened));
+    let member = Member::start(&live.kafka, live.settings(), logging(&at_live));
     // Stopped, with everything committed.
     let down = group_of(&case, "down");
-    let stopped = Member::start(
-        &down.kafka,
-        down.settings(),
-        router(&Log::new(), "", &opened),
-    );
+    let stopped = Member::start(&down.kafka, down.settings(), logging(&Log::new()));
     // Stopped, with everything settled behind a record that is not.
     let slow = group_of(&case, "slow");
     let (at_slow, gate) = (Log::new(), Gate::closed());
@@ -130,7 +131,7 @@ async fn records_written_after_a_truncation_are_handled() {
     assert!(member.stop().await.clean);
     for (who, case) in [("after a stop", &down), ("with settled ones above", &slow)] {
         let handled = Log::new();
-        let member = Member::start(&case.kafka, case.settings(), router(&handled, "", &opened));
+        let member = Member::start(&case.kafka, case.settings(), logging(&handled));
         all_handled(who, &handled, "new", 800).await;
         case.all_committed().await;
         assert!(
@@ -156,9 +157,8 @@ async fn a_member_starts_although_its_topic_appears_a_moment_later() {
         return;
     };
     case.delete_topic(&case.topic).await;
-    let (handled, opened) = (Log::new(), Gate::closed());
-    opened.open();
-    let member = Member::start(&case.kafka, case.settings(), router(&handled, "", &opened));
+    let handled = Log::new();
+    let member = Member::start(&case.kafka, case.settings(), logging(&handled));
     tokio::time::sleep(Duration::from_secs(1)).await;
     case.create_topic(&case.topic, 1, &[]).await;
     publish(&case, "late", 10).await;
@@ -172,9 +172,8 @@ async fn a_recreated_larger_topic_is_handled_from_its_beginning() {
         return;
     };
     set(&mut case.kafka, "log_level=3");
-    let (handled, opened) = (Log::new(), Gate::closed());
-    opened.open();
-    let member = Member::start(&case.kafka, case.settings(), router(&handled, "", &opened));
+    let handled = Log::new();
+    let member = Member::start(&case.kafka, case.settings(), logging(&handled));
     publish(&case, "old", 100).await;
     case.all_committed().await;
     case.recreate_topic(1).await;
@@ -197,9 +196,8 @@ async fn a_recreated_topic_with_fewer_partitions_is_handled() {
     let Some(case) = Case::new("it-fewer", 6).await else {
         return;
     };
-    let (handled, opened) = (Log::new(), Gate::closed());
-    opened.open();
-    let member = Member::start(&case.kafka, case.settings(), router(&handled, "", &opened));
+    let handled = Log::new();
+    let member = Member::start(&case.kafka, case.settings(), logging(&handled));
     publish(&case, "old", 100).await;
     case.all_committed().await;
     case.recreate_topic(2).await;
@@ -236,9 +234,8 @@ async fn an_offset_of_a_deleted_topic_is_not_resumed() {
     let Some(case) = Case::new("it-other-topic", 1).await else {
         return;
     };
-    let (handled, opened) = (Log::new(), Gate::closed());
-    opened.open();
-    let member = Member::start(&case.kafka, case.settings(), router(&handled, "", &opened));
+    let handled = Log::new();
+    let member = Member::start(&case.kafka, case.settings(), logging(&handled));
     publish(&case, "old", 20).await;
     case.all_committed().await;
     member.stop().await;
@@ -246,7 +243,7 @@ async fn an_offset_of_a_deleted_topic_is_not_resumed() {
     case.recreate_topic(1).await;
     publish(&case, "new", 50).await;
     commit_by_hand(&case, 20, &metadata).await;
-    let member = Member::start(&case.kafka, case.settings(), router(&handled, "", &opened));
+    let member = Member::start(&case.kafka, case.settings(), logging(&handled));
     all_handled("the next member", &handled, "new", 50).await;
     case.all_committed().await;
     assert!(is_noted(&member, "recreated"), "{:?}", member.notes());

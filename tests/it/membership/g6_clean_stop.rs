@@ -1,19 +1,13 @@
 //! G6: a clean stop drains, commits and leaves within its deadline, and the next start redelivers nothing settled.
 
 use super::g5_slow_handler::members;
-use crate::support::{Case, Gate, Log, Member, WITHIN, set};
+use crate::support::{Case, Gate, Log, Member, Place, WITHIN, place, set};
 use evenkeel::consumer::{StopWhen, Stopped};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
 use evenkeel::testing::eventually;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
-
-type Place = (i32, i64);
-
-fn place(record: &Record) -> Place {
-    (record.partition(), record.offset())
-}
 
 /// A handler that takes a few milliseconds and logs what it finished.
 fn slow_router(handled: &Log<Place>) -> Router {

@@ -17,7 +17,7 @@ pub(crate) mod second_process;
 mod topics;
 
 use evenkeel::consumer::{Assignment, Consumer, ConsumerError, ConsumerSettings, RunReport};
-use evenkeel::event::{Event, EventType, Headers, OutgoingRecord};
+use evenkeel::event::{Event, EventType, Headers, OutgoingRecord, Record};
 use evenkeel::handler::{Delivery, Outcome};
 use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::reader::LogRecord;
@@ -67,6 +67,13 @@ impl EventType for Step {
     fn key(&self) -> String {
         self.key.clone()
     }
+}
+
+/// Partition and offset of a record.
+pub(crate) type Place = (i32, i64);
+
+pub(crate) fn place(record: &Record) -> Place {
+    (record.partition(), record.offset())
 }
 
 /// A topic and a group that no other test uses, on one cluster.
