@@ -1,6 +1,7 @@
 //! G8: where a dead letter cannot be written as it should, or should not be: nothing is lost, nothing is skipped, and an alarm
 //! is raised and cleared.
 
+use crate::support::memory::noise;
 use crate::support::{Case, Log, Member, WITHIN, guarded};
 use evenkeel::consumer::ConsumerSettings;
 use evenkeel::event::{OutgoingRecord, Record};
@@ -54,21 +55,6 @@ fn record(case: &Case, key: &str, value: impl Into<bytes::Bytes>) -> OutgoingRec
 fn text(letter: &LogRecord, name: &str) -> String {
     let value = letter.headers.last(name).unwrap_or_default();
     String::from_utf8(value.to_vec()).expect("headers that we write are text")
-}
-
-/// Bytes that no compression makes smaller.
-fn noise(bytes: usize, seed: u64) -> Vec<u8> {
-    let step = |state: &mut u64| {
-        // The generator of Knuth's MMIX, whose upper bits are the random ones.
-        *state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        Some((*state >> 56) as u8)
-    };
-    let mut state = seed;
-    std::iter::from_fn(|| step(&mut state))
-        .take(bytes)
-        .collect()
 }
 
 /// Waits until that many letters are written: the last of them are on their way when a flood is stopped.

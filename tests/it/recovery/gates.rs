@@ -2,8 +2,8 @@
 //! of their records is lost, handled early or out of order.
 
 use crate::control::operator::Operator;
-use crate::delivery::g4_bounded_memory::{noise, resident_bytes_max};
 use crate::support::member_process::{self, Spec, Work};
+use crate::support::memory::{noise, resident_bytes_max};
 use crate::support::{Case, Log, Member, WITHIN, guarded};
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::Router;

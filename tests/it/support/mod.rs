@@ -11,6 +11,8 @@ pub(crate) mod damage;
 pub(crate) mod kcat;
 /// A member of a group as a process of its own, which can be killed.
 pub(crate) mod member_process;
+/// Memory of a process, and records that fill it.
+pub(crate) mod memory;
 /// A test of this binary as a process of its own.
 pub(crate) mod second_process;
 /// Topics created, grown and deleted.
@@ -32,13 +34,16 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// How long a test waits for what has to happen: long, because test machines are slow and a pass does not wait for it.
 pub(crate) const WITHIN: Duration = Duration::from_secs(60);
+
+/// The shortest `max.poll.interval.ms` that brokers and client allow.
+pub(crate) const POLL_INTERVAL_MAX: Duration = Duration::from_secs(6);
 
 /// How long one look at a cluster may take.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
@@ -170,6 +175,14 @@ impl Case {
         self.publish((0..count).map(record)).await;
     }
 
+    /// The ids of the group's members.
+    pub(crate) async fn members(&self) -> Vec<String> {
+        let group = self.admin().await.describe_group(&self.group).await;
+        let group = group.expect("the brokers describe the group");
+        let members = group.map(|group| group.members).unwrap_or_default();
+        members.into_iter().map(|member| member.member_id).collect()
+    }
+
     /// A look at this group's offsets.
     pub(crate) fn offsets(&self) -> Offsets {
         self.offsets_of(&self.topic, self.partitions)
@@ -225,6 +238,17 @@ pub(crate) async fn guarded() -> Option<(TestKafka, JavaProgram)> {
     );
     let acl = JavaProgram::new(source, Libraries::Kafka).await;
     Some((cluster, required(acl).expect("jars that the broker has")))
+}
+
+/// Waits until `since` is longer ago than a member may stay away.
+pub(crate) async fn outlast_the_poll_interval(since: Instant) {
+    let enough = POLL_INTERVAL_MAX + Duration::from_secs(2);
+    eventually(
+        "the longest time between polls has passed",
+        WITHIN,
+        || async { (since.elapsed() > enough).then_some(()) },
+    )
+    .await;
 }
 
 /// Shows what `RUST_LOG` asks for, to find out why a test fails.
