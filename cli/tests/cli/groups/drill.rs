@@ -81,7 +81,10 @@ fn start_member(mailbox: &Mailbox, group: &str, mails_twice: bool) -> Member {
 
 /// An event whose id is its number, in the partition of its key.
 fn event(mailbox: &Mailbox, ty: &str, key: &str, number: usize) -> OutgoingRecord {
-    mailbox.event(ty, &format!("id-{number}"), key, number)
+    OutgoingRecord {
+        partition: None,
+        ..mailbox.event(ty, &format!("id-{number}"), key, number)
+    }
 }
 
 fn arguments<'a>(mailbox: &'a Mailbox, more: &[&'a str]) -> Vec<&'a str> {

@@ -93,6 +93,20 @@ impl Mailbox {
         )
     }
 
+    /// An event in partition 0 of the source topic.
+    pub(crate) fn event(&self, ty: &str, id: &str, key: &str, number: usize) -> OutgoingRecord {
+        let headers: [(&str, &[u8]); 4] = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", id.as_bytes()),
+            ("ce_source", b"/test"),
+            ("ce_type", ty.as_bytes()),
+        ];
+        OutgoingRecord {
+            topic: self.source.clone(),
+            ..self.written(key, number, &headers)
+        }
+    }
+
     /// A dead letter with these headers in partition 0.
     pub(crate) fn written(
         &self,
@@ -110,21 +124,6 @@ impl Mailbox {
                 .map(|(name, value)| (name.as_bytes(), Some(*value)))
                 .collect(),
             timestamp_ms: None,
-        }
-    }
-
-    /// An event of the source topic, in the partition of its key.
-    pub(crate) fn event(&self, ty: &str, id: &str, key: &str, number: usize) -> OutgoingRecord {
-        let headers: [(&str, &[u8]); 4] = [
-            ("ce_specversion", b"1.0"),
-            ("ce_id", id.as_bytes()),
-            ("ce_source", b"/test"),
-            ("ce_type", ty.as_bytes()),
-        ];
-        OutgoingRecord {
-            topic: self.source.clone(),
-            partition: None,
-            ..self.written(key, number, &headers)
         }
     }
 
