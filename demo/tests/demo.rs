@@ -1,33 +1,35 @@
 //! Runs the real demo on the mock cluster: checks the printed object, and that no process is left
 //! behind.
 
-use std::io::{BufRead, BufReader};
+use evenkeel::testing::{ChildProcess, eventually};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+
+/// No run takes that long unless it hangs. The first builds the shop's binaries.
+const WITHIN: Duration = Duration::from_secs(900);
 
 /// The demo, on a cluster that every machine has.
 fn demo(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_shop-demo"));
+    let mut command = ChildProcess::command(env!("CARGO_BIN_EXE_shop-demo"));
     command
         .args(["--kafka", "mock", "--output", "json"])
         .args(arguments);
     command
 }
 
-#[test]
-fn ten_seconds_on_the_mock_cluster_balance() -> anyhow::Result<()> {
-    let output = demo(&["--for", "10s", "--rate", "40", "--seed", "1"])
-        .stderr(Stdio::inherit())
-        .output()?;
-    let text = String::from_utf8(output.stdout)?;
-    let report: serde_json::Value = serde_json::from_str(&text)?;
+#[tokio::test]
+async fn ten_seconds_on_the_mock_cluster_balance() {
+    let mut command = demo(&["--for", "10s", "--rate", "40", "--seed", "1"]);
+    command.stderr(Stdio::inherit());
+    let finished = ChildProcess::run(command, "", WITHIN).await.code(0);
+    let report = finished.json();
     assert_eq!(
-        text.lines().count(),
+        finished.stdout.lines().count(),
         1,
-        "one object and nothing else: {text}"
+        "one object and nothing else: {finished}"
     );
-    assert!(output.status.success(), "{report:#}");
     assert_eq!(report["balanced"], true, "{report:#}");
     for nothing in ["lost", "twice", "out_of_order", "dead_letters", "kills"] {
         assert_eq!(report[nothing], 0, "{nothing} in {report:#}");
@@ -51,43 +53,27 @@ fn ten_seconds_on_the_mock_cluster_balance() -> anyhow::Result<()> {
         effects.values().all(|effects| effects.as_u64() > Some(0)),
         "{report:#}"
     );
-    Ok(())
 }
 
-#[test]
+#[tokio::test]
 #[cfg(target_os = "linux")]
-fn neither_an_interrupt_nor_a_kill_leaves_a_process_behind() -> anyhow::Result<()> {
+async fn neither_an_interrupt_nor_a_kill_leaves_a_process_behind() {
     for (signal, code) in [("INT", Some(130)), ("KILL", None)] {
-        let directory = tempfile::tempdir()?;
+        let directory = tempfile::tempdir().expect("a temporary folder is created");
         let keep = directory.path().join("run");
-        let mut demo = demo(&["--for", "10m", "--rate", "5", "--keep"])
-            .arg(&keep)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let lines = BufReader::new(demo.stderr.take().expect("it is piped"));
-        let ready = lines
-            .lines()
-            .map_while(Result::ok)
-            .any(|line| line.contains("orders/s for"));
-        assert!(ready, "the demo ended before it came to the orders");
+        let mut command = demo(&["--for", "10m", "--rate", "5", "--keep"]);
+        command.arg(&keep).stdout(Stdio::null());
+        let demo = ChildProcess::start(command).expect("the binary was built with this test");
+        demo.printed("orders/s for", WITHIN).await;
         assert!(processes_with(&keep) >= 8, "every daemon names its store");
-        let pid = demo.id().to_string();
-        let sent = Command::new("sh")
-            .args(["-c", r#"kill -s "$1" "$2""#, "sh", signal, &pid])
-            .status()?;
-        assert!(sent.success());
-        assert_eq!(demo.wait()?.code(), code);
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while processes_with(&keep) > 0 {
-            assert!(
-                Instant::now() < deadline,
-                "processes are left after SIG{signal}"
-            );
-            std::thread::yield_now();
-        }
+        demo.signal(signal);
+        assert_eq!(demo.finished(WITHIN).await.code, code);
+        let what = format!("no process is left after SIG{signal}");
+        eventually(&what, Duration::from_secs(20), || async {
+            (processes_with(&keep) == 0).then_some(())
+        })
+        .await;
     }
-    Ok(())
 }
 
 /// The number of living processes with `path` in their command line, without the demo itself.

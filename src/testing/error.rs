@@ -40,7 +40,7 @@ pub enum StartError {
     /// time.
     #[error("{kind}: {reason}")]
     Unavailable {
-        /// `Docker`, `Java`, `mock cluster`, `PostgreSQL` or `Redis`.
+        /// `Docker`, `Java`, `mock cluster`, `PostgreSQL`, `Redis` or `program`.
         kind: &'static str,
         /// The reason, with the last lines that the program printed.
         reason: String,

@@ -1,5 +1,5 @@
-//! A Kafka that is found or started, for development and for tests; PostgreSQL, Redis, drills, names
-//! and waits for tests.
+//! A Kafka that is found or started, for development and for tests; PostgreSQL, Redis, drills,
+//! child processes, names and waits for tests.
 //!
 //! With the feature `dev-kafka`, which `evenkeel dev` and the demo use, this module has
 //! [`TestKafka`] and [`dev`]. The feature `testing` brings all of it.
@@ -58,7 +58,7 @@
 //! | `kafka/` | Kafka by Docker, Java or in this process, and a secured one |
 //! | `stores/` | PostgreSQL, PgBouncer and Redis as local processes |
 //! | `jvm/` | jars from Maven Central, and Java programs of tests |
-//! | `process/` | processes that end with this one, and the output of commands |
+//! | `process/` | a program under test, processes that end with this one, the output of commands |
 //! | `dev/` | a Kafka for development that outlives its command |
 //! | `drills/` | injected faults |
 //!
@@ -89,8 +89,10 @@ pub use wait::eventually;
 pub use {
     certificate::Certificate,
     jvm::program::{JavaProgram, Libraries},
+    kafka::records::read_topic,
     kafka::secured::{Listener, PASSWORD, SecuredKafka, secured_kafka},
     kafka::shared::real_kafka,
+    process::child::{ChildProcess, Finished},
     required::required,
     stores::pgbouncer::TestPgBouncer,
     stores::postgres::{TestPostgres, postgres},

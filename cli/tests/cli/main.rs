@@ -10,7 +10,7 @@
 //! - `connection`: the cluster that a command reaches, and why it reaches none; below it `acls`:
 //!   commands without the needed ACLs, and names that do not exist
 //! - `usage`: exit codes, configuration, completions, schemas: commands without a cluster
-//! - `support`: helpers
+//! - `support`: the binary as a process, members in this process, topics with dead letters
 
 mod bug_reports;
 mod connection;

@@ -1,7 +1,7 @@
 //! `outbox` and `store`: tables are migrated, committed events are published, waiting events are
 //! shown, and no password is printed.
 
-use crate::support::tool::{Cluster, command, end_of, run, run_command};
+use crate::support::tool::{Cluster, PATIENCE, command, run, run_command, start};
 use evenkeel::event::{Headers, OutgoingRecord};
 use evenkeel::outbox::SqliteOutbox;
 use evenkeel::testing::eventually;
@@ -46,12 +46,12 @@ impl Store {
             timestamp_ms: None,
         };
         let written = outbox.publish_records(&mut connection, &[record]).await;
-        written.expect("written");
+        written.expect("the outbox takes the records");
     }
 
     async fn status(&self) -> (Option<i32>, Value) {
         let run = run(&["outbox", "status", "--store", &self.address(), "-o", "json"]).await;
-        let status = serde_json::from_str(&run.out).expect("the text is JSON");
+        let status = serde_json::from_str(&run.stdout).expect("the text is JSON");
         (run.code, status)
     }
 }
@@ -75,25 +75,32 @@ async fn tables_are_created_once_and_never_by_a_dry_run() {
     for flags in [&[][..], &["--dry-run"]] {
         let dry = run(&[&migrate[..], flags].concat()).await.code(0);
         assert_eq!(
-            cells_of(&dry.out),
+            cells_of(&dry.stdout),
             [["outbox", "0", "1", "would be migrated"]]
         );
-        assert!(dry.err.contains("--execute"), "{}", dry.err);
+        assert!(dry.stderr.contains("--execute"), "{}", dry.stderr);
         assert!(!store.path().exists());
     }
     let none = run(&["outbox", "status", "--store", &store.address()])
         .await
         .code(1);
-    assert!(none.err.contains("evenkeel store migrate"), "{}", none.err);
+    assert!(
+        none.stderr.contains("evenkeel store migrate"),
+        "{}",
+        none.stderr
+    );
     let execute = [&migrate[..], &["--execute"]].concat();
     let first = run(&execute).await.code(0);
-    assert_eq!(cells_of(&first.out), [["outbox", "0", "1", "migrated"]]);
+    assert_eq!(cells_of(&first.stdout), [["outbox", "0", "1", "migrated"]]);
     let second = run(&execute).await.code(0);
-    assert_eq!(cells_of(&second.out), [["outbox", "1", "1", "up to date"]]);
+    assert_eq!(
+        cells_of(&second.stdout),
+        [["outbox", "1", "1", "up to date"]]
+    );
     let status = run(&["outbox", "status", "--store", &store.address()])
         .await
         .code(0);
-    assert!(status.out.contains("pending  0\n"), "{}", status.out);
+    assert!(status.stdout.contains("pending  0\n"), "{}", status.stdout);
 }
 
 #[tokio::test]
@@ -120,20 +127,20 @@ async fn a_relay_job_publishes_what_waits_and_names_held_keys() {
     ];
     let job = cluster.run(&job, "").await.code(1);
     assert!(
-        job.err.contains("1 events published") && job.err.contains("1 keys held"),
+        job.stderr.contains("1 events published") && job.stderr.contains("1 keys held"),
         "{}",
-        job.err
+        job.stderr
     );
     assert!(
-        job.err.contains("was refused"),
+        job.stderr.contains("was refused"),
         "the alarm is logged: {}",
-        job.err
+        job.stderr
     );
     let shown = cluster
         .run(&["consume", &cluster.topic, "-e", "-f", "%k=%s\\n"], "")
         .await
         .code(0);
-    assert_eq!(shown.out, "free=1\n");
+    assert_eq!(shown.stdout, "free=1\n");
     let (code, status) = store.status().await;
     let held = &status["held"][0];
     assert_eq!(
@@ -153,7 +160,7 @@ async fn a_daemon_publishes_until_sigterm_and_leaves_no_lease() {
     store.commit(&cluster.topic, "k", b"1").await;
     let mut relay = cluster.command(&["outbox", "relay"]);
     relay.env("EVENKEEL_STORE", store.address());
-    let relay = relay.spawn().expect("the binary starts");
+    let relay = start(relay);
     eventually(
         "the event is published",
         Duration::from_secs(30),
@@ -163,13 +170,13 @@ async fn a_daemon_publishes_until_sigterm_and_leaves_no_lease() {
         },
     )
     .await;
-    let pid = relay.id().expect("it runs").to_string();
-    let kill = std::process::Command::new("kill")
-        .args(["-TERM", &pid])
-        .status();
-    assert!(kill.expect("kill").success());
-    let ended = end_of(relay).await.code(0);
-    assert!(ended.err.contains("1 events published"), "{}", ended.err);
+    relay.signal("TERM");
+    let ended = relay.finished(PATIENCE).await.code(0);
+    assert!(
+        ended.stderr.contains("1 events published"),
+        "{}",
+        ended.stderr
+    );
     let (_, status) = store.status().await;
     assert_eq!(
         (&status["slots_free"], &status["relays"]),
@@ -198,7 +205,7 @@ async fn an_address_is_never_printed() {
             .env("RUST_LOG", "debug");
         let run = run_command(command, "").await;
         assert!(
-            !run.out.contains("hunter2") && !run.err.contains("hunter2"),
+            !run.stdout.contains("hunter2") && !run.stderr.contains("hunter2"),
             "{run:?}"
         );
         assert_ne!(run.code, None);
@@ -219,7 +226,7 @@ async fn in_postgres_inbox_tables_are_created_too() {
         .await
         .expect("the server creates a database");
     // What is printed makes them too, and then there is nothing to print.
-    let printed = run(&["store", "migrate", "--print"]).await.code(0).out;
+    let printed = run(&["store", "migrate", "--print"]).await.code(0).stdout;
     let by_hand = postgres
         .database()
         .await
@@ -233,8 +240,8 @@ async fn in_postgres_inbox_tables_are_created_too() {
         .expect("the statement succeeds");
     let print = ["store", "migrate", "--print", "--store", &by_hand];
     let again = run(&print).await.code(0);
-    assert_eq!(again.out, "");
-    assert!(again.err.contains("up to date"), "{}", again.err);
+    assert_eq!(again.stdout, "");
+    assert!(again.stderr.contains("up to date"), "{}", again.stderr);
     let of_sqlite = ["store", "migrate", "--print", "--store", "sqlite:x.db"];
     run(&of_sqlite).await.code(2);
     let migrate = ["store", "migrate", "--store", &url, "--execute"];
@@ -243,11 +250,11 @@ async fn in_postgres_inbox_tables_are_created_too() {
         ["outbox", "0", "1", "migrated"],
         ["inbox", "0", "4", "migrated"],
     ];
-    assert_eq!(cells_of(&first.out), made);
+    assert_eq!(cells_of(&first.stdout), made);
     let second = run(&migrate).await.code(0);
     let there = [
         ["outbox", "1", "1", "up to date"],
         ["inbox", "4", "4", "up to date"],
     ];
-    assert_eq!(cells_of(&second.out), there);
+    assert_eq!(cells_of(&second.stdout), there);
 }

@@ -1,10 +1,10 @@
 //! Topics on Apache Kafka: the mock cluster knows no admin requests.
 
-use crate::support::tool::{self, Run};
-use evenkeel::testing::{TestKafka, real_kafka, unique};
+use crate::support::tool;
+use evenkeel::testing::{Finished, TestKafka, real_kafka, unique};
 use serde_json::{Value, json};
 
-async fn run_on(kafka: &TestKafka, args: &[&str]) -> Run {
+async fn run_on(kafka: &TestKafka, args: &[&str]) -> Finished {
     tool::run_on(kafka, args, "").await
 }
 
@@ -25,7 +25,7 @@ async fn a_topic_is_created_listed_and_described() {
     ];
     run_on(kafka, &create).await.code(0);
     let again = run_on(kafka, &create).await.code(1);
-    assert!(again.err.contains("exists already"), "{}", again.err);
+    assert!(again.stderr.contains("exists already"), "{}", again.stderr);
     let mut tolerant = create.to_vec();
     tolerant.push("--if-not-exists");
     run_on(kafka, &tolerant).await.code(0);
@@ -39,7 +39,7 @@ async fn a_topic_is_created_listed_and_described() {
     assert_eq!(described["config"]["retention.ms"], "60000");
     assert_eq!(described["partitions"].as_array().map(Vec::len), Some(3));
     let unknown = run_on(kafka, &["topics", "describe", "no-such-topic"]).await;
-    assert!(unknown.code(1).err.contains("no-such-topic"));
+    assert!(unknown.code(1).stderr.contains("no-such-topic"));
 }
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn apply_shows_its_plan_first_and_acts_on_request() {
     let dry = ["topics", "apply", "--file", &path, "-o", "jsonl"];
     let mut real = dry.to_vec();
     real.push("--execute");
-    let step = |run: Run| -> (Value, Value) {
+    let step = |run: Finished| -> (Value, Value) {
         let row = run.rows().remove(0);
         (row["action"].clone(), row["done"].clone())
     };

@@ -19,7 +19,7 @@ async fn unreachable_brokers_are_named_within_seconds() {
         args.extend(["-b", &address, "--timeout", "2s"]);
         let started = Instant::now();
         let run = run(&args).await.code(4);
-        assert!(run.err.contains(&address), "{}", run.err);
+        assert!(run.stderr.contains(&address), "{}", run.stderr);
         assert!(started.elapsed() < Duration::from_secs(10));
     };
     check(&["consume", "t", "-e"]).await;
@@ -34,7 +34,7 @@ async fn unreachable_brokers_are_named_within_seconds() {
 async fn wrong_usage_has_its_own_exit_code() {
     let check = async |args: &[&str], expected: &str| {
         let run = run(args).await.code(2);
-        assert!(run.err.contains(expected), "{}", run.err);
+        assert!(run.stderr.contains(expected), "{}", run.stderr);
     };
     check(&[], "Usage").await;
     check(&["consume", "t", "-f", "%q"], "%q").await;
@@ -81,7 +81,7 @@ async fn a_secret_is_not_repeated_in_an_error() {
         "nonsense=1",
     ];
     let run = run(&args).await.code(2);
-    assert!(!run.err.contains("swordfish"), "{}", run.err);
+    assert!(!run.stderr.contains("swordfish"), "{}", run.stderr);
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn flags_override_the_environment_and_it_overrides_the_file() {
         if in_env {
             command.env("KAFKA_BROKERS", &env);
         }
-        run_command(command, "").await.code(4).err
+        run_command(command, "").await.code(4).stderr
     };
     assert!(attempt(false, &[]).await.contains(&file));
     assert!(attempt(true, &[]).await.contains(&env));
@@ -107,7 +107,7 @@ async fn flags_override_the_environment_and_it_overrides_the_file() {
 #[tokio::test]
 async fn an_unreadable_configuration_is_named() {
     let run = run(&["topics", "list", "--config", "/no/such/file.toml"]).await;
-    assert!(run.code(2).err.contains("/no/such/file.toml"));
+    assert!(run.code(2).stderr.contains("/no/such/file.toml"));
 }
 
 #[tokio::test]
@@ -150,13 +150,13 @@ async fn schema_files_are_checked_and_shown() {
     let listed = run(&["schemas", "list", "--schemas", &folder, "--output", "jsonl"]).await;
     assert_eq!(listed.code(0).rows()[0]["type"], "a.v1");
     let shown = run(&["schemas", "show", "a.v1", "--schemas", &folder]).await;
-    assert!(shown.code(0).out.contains("\"object\""));
+    assert!(shown.code(0).stdout.contains("\"object\""));
 }
 
 #[tokio::test]
 async fn shells_and_manuals_know_every_command() {
-    let bash = run(&["completions", "bash"]).await.code(0).out;
-    let man = run(&["man"]).await.code(0).out;
+    let bash = run(&["completions", "bash"]).await.code(0).stdout;
+    let man = run(&["man"]).await.code(0).stdout;
     for name in [
         "publish", "consume", "topics", "groups", "dlq", "schemas", "dev",
     ] {

@@ -1,33 +1,30 @@
 //! The orderboard's instances share their answers in Redis, and none depends on it.
 
-use crate::process::Daemon;
+use crate::process::{Daemon, WITHIN};
 use evenkeel::event::Event;
 use evenkeel::publisher::{Publisher, PublisherSettings};
-use evenkeel::testing::{KafkaKind, TestKafka, TestRedis, eventually, required};
+use evenkeel::testing::{ChildProcess, KafkaKind, TestKafka, TestRedis, eventually, required};
 use shop_schemas::{OrderLine, OrderPlaced, PaymentAuthorized, topics};
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 
 const ORDERBOARD: &str = env!("CARGO_BIN_EXE_orderboard");
-const WITHIN: Duration = Duration::from_secs(90);
 
 /// The output of `orderboard`, and whether it succeeded.
-fn board(arguments: &[&str], store: &Path, redis: &TestRedis) -> (bool, String) {
-    let output = Command::new(ORDERBOARD)
+async fn board(arguments: &[&str], store: &Path, redis: &TestRedis) -> (bool, String) {
+    let mut command = ChildProcess::command(ORDERBOARD);
+    command
         .args(arguments)
         .args(["--cache", redis.url(), "--store"])
-        .arg(store)
-        .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(said).unwrap())
+        .arg(store);
+    let finished = ChildProcess::run(command, "", WITHIN).await;
+    let said = [finished.stdout, finished.stderr].concat();
+    (finished.code == Some(0), said)
 }
 
 /// Waits until an instance prints `expected`.
 async fn says(arguments: &[&str], store: &Path, redis: &TestRedis, expected: &str) {
     eventually(expected, WITHIN, || async {
-        let (answered, said) = board(arguments, store, redis);
+        let (answered, said) = board(arguments, store, redis).await;
         (answered && said.contains(expected)).then_some(())
     })
     .await;
@@ -105,9 +102,9 @@ async fn any_instance_answers_from_the_cache_or_its_own_store() {
     says(&["show", "o-7"], &elsewhere, &redis, "o-7 is paid").await;
     says(&["show", "o-7"], &elsewhere, &redis, "authorization a-1").await;
     says(&["list", "--state", "paid"], &elsewhere, &redis, "o-7").await;
-    let (_, listed) = board(&["list", "--output", "jsonl"], &elsewhere, &redis);
+    let (_, listed) = board(&["list", "--output", "jsonl"], &elsewhere, &redis).await;
     assert_eq!(listed.lines().count(), ids.len(), "{listed}");
-    let (answered, said) = board(&["show", "o-99"], &store, &redis);
+    let (answered, said) = board(&["show", "o-99"], &store, &redis).await;
     assert!(
         !answered && said.contains("the order o-99 is unknown"),
         "{said}"
@@ -127,7 +124,7 @@ async fn any_instance_answers_from_the_cache_or_its_own_store() {
         "the cache does not answer",
     )
     .await;
-    let (answered, said) = board(&["show", "o-8"], &elsewhere, &redis);
+    let (answered, said) = board(&["show", "o-8"], &elsewhere, &redis).await;
     assert!(!answered && said.contains("there is no store"), "{said}");
 
     redis.start_again().await.unwrap();
@@ -145,5 +142,7 @@ async fn any_instance_answers_from_the_cache_or_its_own_store() {
     says(&["show", "o-19"], &elsewhere, &redis, "o-19 is placed").await;
     let daemons: Vec<Daemon> = daemons.into_iter().chain([third]).collect();
     daemons.iter().for_each(Daemon::stop);
-    daemons.into_iter().for_each(Daemon::ends_cleanly);
+    for daemon in daemons {
+        daemon.ends_cleanly().await;
+    }
 }

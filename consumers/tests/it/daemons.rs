@@ -1,6 +1,6 @@
 //! The whole shop: the real binaries, two instances of some, on a separate Apache Kafka.
 
-use crate::process::Daemon;
+use crate::process::{Daemon, WITHIN};
 use evenkeel::event::{Event, EventType};
 use evenkeel::publisher::{Publisher, PublisherSettings};
 use evenkeel::testing::{KafkaKind, eventually, real_kafka};
@@ -8,11 +8,9 @@ use shop_consumers::inventory;
 use shop_consumers::orderboard::{State, queries};
 use shop_schemas::{OrderCancelled, OrderLine, OrderPlaced, StockReceived, topics};
 use std::path::Path;
-use std::time::Duration;
 
 const ORDERS: usize = 30;
 const DELIVERIES: usize = 5;
-const WITHIN: Duration = Duration::from_secs(90);
 
 /// The binaries, with the number of instances on the service's store.
 const DAEMONS: [(&str, &str, usize); 5] = [
@@ -144,7 +142,9 @@ async fn every_event_has_one_effect_per_service_and_orders_end() {
         .await;
     }
     daemons.iter().for_each(Daemon::stop);
-    daemons.into_iter().for_each(Daemon::ends_cleanly);
+    for daemon in daemons {
+        daemon.ends_cleanly().await;
+    }
     for (service, _, _) in DAEMONS {
         let (all, twice) = effects(&path(service), "%").await;
         assert_eq!(twice, 0, "{service}");
@@ -152,13 +152,14 @@ async fn every_event_has_one_effect_per_service_and_orders_end() {
     }
     for (service, binary, _) in DAEMONS {
         let store = path(service);
-        let until_end = || {
-            Daemon::start(binary, kafka.brokers(), &store, &["--until-end"]).ends_cleanly();
+        let until_end = async || {
+            let daemon = Daemon::start(binary, kafka.brokers(), &store, &["--until-end"]);
+            daemon.ends_cleanly().await;
         };
         // Events without a waiting order may have arrived after the stop.
-        until_end();
+        until_end().await;
         let before = effects(&store, "%").await.0;
-        until_end();
+        until_end().await;
         assert_eq!(effects(&store, "%").await.0, before, "{service}");
     }
     let mut stock = queries::open(&path("inventory")).await.unwrap();

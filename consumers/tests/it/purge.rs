@@ -1,12 +1,9 @@
 //! A daemon deletes old inbox rows.
 
-use crate::process::Daemon;
+use crate::process::{Daemon, WITHIN};
 use evenkeel::inbox::{Claimed, Inbox, InboxKey, SqliteInbox};
 use evenkeel::testing::{KafkaKind, TestKafka, eventually};
 use shop_consumers::payments;
-use std::time::Duration;
-
-const WITHIN: Duration = Duration::from_secs(60);
 
 async fn handled(inbox: &SqliteInbox) -> i64 {
     sqlx::query_scalar("SELECT count(*) FROM evenkeel_inbox")
@@ -40,5 +37,5 @@ async fn a_running_daemon_forgets_what_is_older_than_its_retention() {
     })
     .await;
     daemon.stop();
-    daemon.ends_cleanly();
+    daemon.ends_cleanly().await;
 }

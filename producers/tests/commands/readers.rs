@@ -1,8 +1,9 @@
 //! Exit codes do not depend on the reader of the output, and no output is lost silently.
 
-use crate::shop::{Shop, finish, orders, stock};
+use crate::shop::{Shop, orders, stock};
 use std::fs::File;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
+use tokio::process::Command;
 
 /// A pipe whose reader has closed it.
 fn left() -> Stdio {
@@ -28,11 +29,11 @@ async fn exit_codes_ignore_departed_readers_and_full_disks_are_reported() {
     for (program, args, expected) in cases {
         let mut cut = program();
         cut.stdout(left());
-        let cut = finish(shop.start(cut, args));
+        let cut = shop.run(cut, args).await;
         assert_eq!(cut.code, Some(expected), "{args:?}: {cut}");
         let mut mute = program();
         mute.stderr(left());
-        let mute = finish(shop.start(mute, args));
+        let mute = shop.run(mute, args).await;
         assert_eq!(mute.code, Some(expected), "{args:?}: {mute}");
         if mute.stdout.is_empty() {
             continue;
@@ -40,7 +41,7 @@ async fn exit_codes_ignore_departed_readers_and_full_disks_are_reported() {
         let mut full = program();
         let device = File::options().write(true).open("/dev/full");
         full.stdout(device.expect("Linux has it"));
-        let full = finish(shop.start(full, args));
+        let full = shop.run(full, args).await;
         assert_eq!(full.code, Some(1), "{args:?}: {full}");
         for text in [
             "standard output cannot be written",

@@ -1,20 +1,16 @@
 //! A cluster with the shop's topics, and running commands against it.
 
 use evenkeel::kafka::KafkaConfig;
-use evenkeel::kafka::reader::{Reader, Reading};
-use evenkeel::testing::{KafkaKind, TestKafka};
+use evenkeel::kafka::reader::LogRecord;
+use evenkeel::testing::{ChildProcess, Finished, KafkaKind, TestKafka, read_topic};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::process::Command;
 
-/// The result of a command.
-pub(crate) struct Finished {
-    pub(crate) code: Option<i32>,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
+/// No wait of these tests takes that long unless a command hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An event on the log.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,28 +33,12 @@ pub(crate) struct Shop {
 
 /// The `orders` command, without broker variables of the test's environment.
 pub(crate) fn orders() -> Command {
-    command(env!("CARGO_BIN_EXE_orders"))
+    ChildProcess::command(env!("CARGO_BIN_EXE_orders"))
 }
 
 /// The `stock` command, likewise.
 pub(crate) fn stock() -> Command {
-    command(env!("CARGO_BIN_EXE_stock"))
-}
-
-fn command(program: &str) -> Command {
-    let mut command = Command::new(program);
-    for name in [
-        "KAFKA_BOOTSTRAP_SERVERS",
-        "KAFKA_BROKERS",
-        "BOOTSTRAP_SERVERS",
-    ] {
-        command.env_remove(name);
-    }
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
+    ChildProcess::command(env!("CARGO_BIN_EXE_stock"))
 }
 
 impl Shop {
@@ -99,30 +79,22 @@ impl Shop {
     }
 
     /// Starts a command against this cluster.
-    pub(crate) fn start(&self, mut command: Command, arguments: &[&str]) -> Child {
+    pub(crate) fn start(&self, mut command: Command, arguments: &[&str]) -> ChildProcess {
         command.args(["--brokers", self.brokers()]).args(arguments);
-        command
-            .spawn()
-            .expect("the binary was built with this test")
+        ChildProcess::start(command).expect("the binary was built with this test")
     }
 
     /// Runs a command against this cluster to its end.
-    pub(crate) fn run(&self, command: Command, arguments: &[&str]) -> Finished {
-        finish(self.start(command, arguments))
+    pub(crate) async fn run(&self, command: Command, arguments: &[&str]) -> Finished {
+        self.start(command, arguments).finished(PATIENCE).await
     }
 
     /// All records of a topic, by partition and offset.
-    pub(crate) fn published(&self, topic: &str) -> Vec<Published> {
-        let second = Duration::from_secs(1);
-        let mut reader = Reader::open(&self.config, &Reading::whole([topic]), 10 * second)
-            .expect("the reader opens");
-        let mut events = Vec::new();
-        while !reader.at_end() {
-            let Some(record) = reader.next(second).expect("reads") else {
-                continue;
-            };
+    pub(crate) async fn published(&self, topic: &str) -> Vec<Published> {
+        let records = read_topic(&self.config, topic, PATIENCE).await.into_iter();
+        let event = |record: LogRecord| {
             let header = |name| text(record.headers.last(name).unwrap_or_default());
-            events.push(Published {
+            Published {
                 id: header("ce_id"),
                 ty: header("ce_type"),
                 source: header("ce_source"),
@@ -131,8 +103,9 @@ impl Shop {
                 offset: record.offset,
                 data: serde_json::from_slice(record.value.as_deref().unwrap_or_default())
                     .expect("the bytes are JSON"),
-            });
-        }
+            }
+        };
+        let mut events: Vec<Published> = records.map(event).collect();
         events.sort_by_key(|event| (event.partition, event.offset));
         events
     }
@@ -142,40 +115,10 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("the bytes are UTF-8")
 }
 
-/// Waits for the end of a command.
-pub(crate) fn finish(child: Child) -> Finished {
-    let output = child.wait_with_output().expect("was started");
-    Finished {
-        code: output.status.code(),
-        stdout: text(&output.stdout),
-        stderr: text(&output.stderr),
-    }
-}
-
-/// Sends a signal such as `INT`.
-pub(crate) fn signal(child: &Child, name: &str) {
-    let status = Command::new("kill")
-        .args([&format!("-{name}"), &child.id().to_string()])
-        .status();
-    assert!(status.expect("kill is there").success());
-}
-
-impl Finished {
-    /// Standard output as one JSON document.
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self}"))
-    }
-}
-
-impl std::fmt::Display for Finished {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            code,
-            stdout,
-            stderr,
-        } = self;
-        write!(formatter, "code {code:?}\n{stdout}\n{stderr}")
-    }
+/// Runs a command to its end without a cluster.
+pub(crate) async fn run_alone(mut command: Command, arguments: &[&str]) -> Finished {
+    command.args(arguments);
+    ChildProcess::run(command, "", PATIENCE).await
 }
 
 /// A path as an argument.

@@ -1,20 +1,16 @@
 //! Rate, journal and summary of a simulation.
 
-use crate::shop::{Shop, argument, finish, orders, signal};
-use evenkeel::testing::eventually;
+use crate::shop::{PATIENCE, Shop, argument, orders};
+use evenkeel::testing::{ChildProcess, eventually};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::future::ready;
 use std::path::Path;
-use std::process::Child;
-use std::time::Duration;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn journal(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines()
-        .map(|line| serde_json::from_str(line).expect("whole lines"))
+        .map(|line| serde_json::from_str(line).expect("every line is JSON"))
         .collect()
 }
 
@@ -33,7 +29,7 @@ async fn the_journal_locates_every_event_and_the_rate_is_kept() {
         "--output",
         "json",
     ];
-    let simulated = shop.run(orders(), &[&run[..], &more].concat());
+    let simulated = shop.run(orders(), &[&run[..], &more].concat()).await;
     assert_eq!(simulated.code, Some(0), "{simulated}");
     let summary = simulated.json();
     assert_eq!(summary["published"], 400);
@@ -51,7 +47,7 @@ async fn the_journal_locates_every_event_and_the_rate_is_kept() {
         .into_iter()
         .map(|line| (line["event_id"].as_str().expect("an id").to_owned(), line))
         .collect();
-    let events = shop.published("shop.orders");
+    let events = shop.published("shop.orders").await;
     assert_eq!((written.len(), events.len()), (400, 400));
     let mut sequences: HashMap<&str, u64> = HashMap::new();
     for event in &events {
@@ -86,11 +82,11 @@ async fn a_run_repeats_with_its_seed_and_name() {
         "simulate", "--rate", "500", "--for", "1s", "--seed", "7", "--run-id", "run", "--quiet",
     ];
     for _ in 0..2 {
-        let simulated = shop.run(orders(), &run);
+        let simulated = shop.run(orders(), &run).await;
         assert_eq!(simulated.code, Some(0), "{simulated}");
     }
     let mut seen: HashMap<String, (usize, Value)> = HashMap::new();
-    for mut event in shop.published("shop.orders") {
+    for mut event in shop.published("shop.orders").await {
         event.data["placed_at"].take();
         let (count, data) = seen
             .entry(event.id)
@@ -107,8 +103,8 @@ async fn without_brokers_a_stop_meets_its_deadline_leaving_outcomes_unknown() {
     let mut shop = Shop::open().await;
     let path = shop.path("journal.jsonl");
     let child = without_brokers(&mut shop, &path, "1s").await;
-    signal(&child, "INT");
-    let simulated = finish(child);
+    child.signal("INT");
+    let simulated = child.finished(PATIENCE).await;
     assert_eq!(simulated.code, Some(130), "{simulated}");
     let unknown = journal(&path)
         .iter()
@@ -123,21 +119,17 @@ async fn a_second_signal_ends_at_once() {
     let mut shop = Shop::open().await;
     let path = shop.path("journal.jsonl");
     let mut child = without_brokers(&mut shop, &path, "1h").await;
-    let code = eventually("it ends", PATIENCE, || {
-        signal(&child, "INT");
-        ready(child.try_wait().expect("was started"))
+    eventually("it ends", PATIENCE, || {
+        child.signal("INT");
+        ready((!child.is_running()).then_some(()))
     })
-    .await
-    .code();
-    assert_eq!(code, Some(130));
-    assert!(
-        finish(child).stdout.is_empty(),
-        "it took the time for a summary"
-    );
+    .await;
+    let ended = child.finished(PATIENCE).await.code(130);
+    assert!(ended.stdout.is_empty(), "it took the time for a summary");
 }
 
 /// A simulation that has acknowledged events and then loses its brokers.
-async fn without_brokers(shop: &mut Shop, path: &Path, drain_timeout: &str) -> Child {
+async fn without_brokers(shop: &mut Shop, path: &Path, drain_timeout: &str) -> ChildProcess {
     let run = [
         "simulate",
         "--rate",
@@ -183,11 +175,11 @@ async fn after_ctrl_c_every_sent_event_is_journaled_and_logged() {
         ready((journal(&path).len() > 100).then_some(()))
     })
     .await;
-    signal(&child, "TERM");
-    let simulated = finish(child);
+    child.signal("TERM");
+    let simulated = child.finished(PATIENCE).await;
     assert_eq!(simulated.code, Some(143), "{simulated}");
     let written = journal(&path);
     assert!(written.iter().all(|line| line["outcome"] == "acknowledged"));
     assert_eq!(simulated.json()["acknowledged"], written.len());
-    assert_eq!(shop.published("shop.orders").len(), written.len());
+    assert_eq!(shop.published("shop.orders").await.len(), written.len());
 }

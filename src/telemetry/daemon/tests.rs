@@ -2,15 +2,19 @@
 
 use super::{Daemon, DaemonSettings, admin, recorder};
 use crate::telemetry::{Health, Metric};
+use crate::testing::{ChildProcess, eventually};
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
-use std::io::{BufRead, BufReader, Lines};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::process::Command;
 use tower::ServiceExt;
+
+/// No line of a log and no end takes that long unless a process hangs.
+const WITHIN: Duration = Duration::from_secs(30);
 
 fn settings(admin: Option<SocketAddr>) -> DaemonSettings {
     let mut settings = DaemonSettings::new("payments");
@@ -146,7 +150,7 @@ async fn a_daemon_is_ready_once_started_and_not_when_stopping() {
     std::net::TcpStream::connect(daemon.admin.unwrap()).unwrap();
     assert!(daemon.health.not_ready().is_empty());
     daemon.stop.cancel();
-    crate::testing::eventually("readiness ends", Duration::from_secs(10), async || {
+    eventually("readiness ends", Duration::from_secs(10), async || {
         let stopping = ("process".to_owned(), "stopping".to_owned());
         daemon.health.not_ready().contains(&stopping).then_some(())
     })
@@ -174,101 +178,60 @@ async fn a_daemon_that_never_drains() {
     std::future::pending::<()>().await;
 }
 
-struct Process {
-    child: Child,
-    log: Lines<BufReader<ChildStderr>>,
+/// Starts the process, with these variables.
+fn start(variables: &[(&str, &str)]) -> ChildProcess {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "--ignored", "--nocapture"])
+        .arg("telemetry::daemon::tests::a_daemon_that_never_drains")
+        .env("RUST_LOG", "info")
+        .env(SIGNALLED, "1")
+        .envs(variables.iter().copied())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    ChildProcess::start(command).unwrap()
 }
 
-impl Process {
-    fn start() -> Self {
-        Self::start_with(&[])
-    }
-
-    fn start_with(variables: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--ignored", "--nocapture"])
-            .arg("telemetry::daemon::tests::a_daemon_that_never_drains")
-            .env("RUST_LOG", "info")
-            .env(SIGNALLED, "1")
-            .envs(variables.iter().copied())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap()).lines();
-        Self { child, log }
-    }
-
-    fn wait_for(&mut self, text: &str) {
-        assert!(
-            self.log.any(|line| line.unwrap().contains(text)),
-            "the log ended without {text:?}"
-        );
-    }
-
-    /// Sends these signals, separated by blanks, in quick succession.
-    fn send(&self, signals: &str) {
-        let pid = self.child.id();
-        let kills = signals
-            .split(' ')
-            .map(|signal| format!("kill -{signal} {pid};"));
-        let status = Command::new("sh")
-            .arg("-c")
-            .arg(kills.collect::<String>())
-            .status()
-            .unwrap();
-        assert!(status.success());
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // The process has ended if the test passed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[test]
-fn the_first_signal_drains_and_a_later_one_exits() {
+#[tokio::test]
+async fn the_first_signal_drains_and_a_later_one_exits() {
     for (first, second, code) in [
         ("TERM", "TERM", 143),
         ("INT", "INT", 130),
         ("TERM", "INT", 130),
     ] {
-        let mut process = Process::start();
-        process.wait_for("started");
-        process.send(first);
-        process.wait_for("ends the process at once");
-        assert!(process.child.try_wait().unwrap().is_none(), "it drains");
+        let mut process = start(&[]);
+        process.printed("started", WITHIN).await;
+        process.signal(first);
+        process.printed("ends the process at once", WITHIN).await;
+        assert!(process.is_running(), "it drains");
         // Longer than a request may last.
-        std::thread::sleep(Duration::from_millis(1_100));
-        process.send(second);
-        process.wait_for("ending at once");
-        assert_eq!(process.child.wait().unwrap().code(), Some(code));
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        process.signal(second);
+        process.printed("ending at once", WITHIN).await;
+        process.finished(WITHIN).await.code(code);
     }
 }
 
-#[test]
-fn signals_in_quick_succession_ask_once() {
+#[tokio::test]
+async fn signals_in_quick_succession_ask_once() {
     for burst in ["TERM TERM", "TERM INT", "INT TERM TERM INT"] {
-        let mut process = Process::start();
-        process.wait_for("started");
-        process.send(burst);
-        process.wait_for("ends the process at once");
+        let mut process = start(&[]);
+        process.printed("started", WITHIN).await;
+        burst.split(' ').for_each(|signal| process.signal(signal));
+        process.printed("ends the process at once", WITHIN).await;
         // A signal that counted would have ended it by now.
-        std::thread::sleep(Duration::from_millis(300));
-        assert!(process.child.try_wait().unwrap().is_none(), "{burst}");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(process.is_running(), "{burst}");
     }
 }
 
-#[test]
-fn a_stop_from_within_leaves_the_first_signal_its_meaning() {
-    let mut process = Process::start_with(&[(STOPS_ITSELF, "1")]);
-    process.wait_for("started");
-    process.send("TERM");
-    process.wait_for("ends the process at once");
-    assert!(process.child.try_wait().unwrap().is_none(), "it drains");
+#[tokio::test]
+async fn a_stop_from_within_leaves_the_first_signal_its_meaning() {
+    let mut process = start(&[(STOPS_ITSELF, "1")]);
+    process.printed("started", WITHIN).await;
+    process.signal("TERM");
+    process.printed("ends the process at once", WITHIN).await;
+    assert!(process.is_running(), "it drains");
 }
 
 /// A host with its own subscriber, recorder and signal handlers nests the router.

@@ -3,7 +3,7 @@
 //! `start.rs` chooses the kind. `environment.rs` finds a running Kafka; `container/`, `java.rs` and
 //! `mock.rs` start one each, with the settings of `broker.rs`. All of them return a `TestKafka`
 //! (`cluster.rs`), whose `Backing` ends a started server. `shared.rs` keeps one for the process,
-//! and `secured/` starts one with authentication.
+//! and `secured/` starts one with authentication. `records.rs` reads a topic.
 
 pub(super) mod broker;
 pub(super) mod cluster;
@@ -11,6 +11,8 @@ pub(super) mod container;
 pub(super) mod environment;
 pub(super) mod java;
 pub(super) mod mock;
+#[cfg(feature = "testing")]
+pub(super) mod records;
 #[cfg(feature = "testing")]
 pub(super) mod secured;
 #[cfg(feature = "testing")]

@@ -5,9 +5,6 @@ use evenkeel::event::Record;
 use evenkeel::handler::Router;
 use evenkeel::publisher::{Publisher, PublisherSettings};
 use evenkeel::testing::{TestKafka, required, unique};
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 
 const CODECS: [&str; 4] = ["gzip", "snappy", "lz4", "zstd"];
 
@@ -17,21 +14,16 @@ async fn every_codec_of_producer_or_topic_is_written_and_read() {
     let Some(kafka) = required(TestKafka::start_with(&[]).await) else {
         return;
     };
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", kafka.brokers())
-        .create()
-        .expect("a client");
     for recompressed in [false, true] {
         for codec in CODECS {
-            let topic = unique("it-codec");
-            let mut new = NewTopic::new(&topic, 1, TopicReplication::Fixed(1));
-            if recompressed {
-                new = new.set("compression.type", codec);
-            }
-            let created = admin.create_topics([&new], &AdminOptions::new()).await;
-            let created = created.expect("the cluster answers");
-            assert!(created.iter().all(Result::is_ok), "{created:?}");
-            let case = Case::named(kafka.config(), topic, 1);
+            let case = Case::named(kafka.config(), unique("it-codec"), 1);
+            let by_the_brokers = [("compression.type", codec)];
+            let settings = if recompressed {
+                &by_the_brokers[..]
+            } else {
+                &[]
+            };
+            case.create_topic(&case.topic, 1, settings).await;
             let mut config = case.kafka.clone();
             if !recompressed {
                 set(&mut config, &format!("compression.type={codec}"));

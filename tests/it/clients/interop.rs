@@ -1,39 +1,13 @@
 //! Other programs read what we publish, and we read what they publish: kcat stands for them.
 
-use crate::support::{Case, Log, Member, Step};
+use crate::support::{Case, Log, Member, Step, kcat};
 use evenkeel::event::{Event, Record};
 use evenkeel::handler::Router;
-use std::io::Write;
-use std::process::{Command, Stdio};
 
-/// Runs kcat with these arguments and standard input, and returns what it says; none after saying that it is not there.
-fn kcat(case: &Case, arguments: &[&str], input: &str) -> Option<String> {
-    let started = Command::new("kcat")
-        .args(["-b", &case.kafka.brokers, "-t", &case.topic])
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn();
-    let mut child = match started {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            assert!(
-                std::env::var("EVENKEEL_REQUIRE_KAFKA").as_deref() != Ok("1"),
-                "EVENKEEL_REQUIRE_KAFKA=1 is set, so this test must not be skipped: kcat is not installed"
-            );
-            let test = std::thread::current().name().unwrap_or("a test").to_owned();
-            // Past the test harness, which keeps to itself what a passing test prints.
-            writeln!(std::io::stderr(), "skipped {test}: kcat is not installed")
-                .expect("standard error");
-            return None;
-        }
-        started => started.expect("kcat runs"),
-    };
-    let mut stdin = child.stdin.take().expect("piped");
-    stdin.write_all(input.as_bytes()).expect("kcat reads");
-    drop(stdin);
-    let output = child.wait_with_output().expect("kcat ends");
-    assert!(output.status.success(), "kcat: {}", output.status);
-    Some(String::from_utf8(output.stdout).expect("the bytes are UTF-8"))
+/// Runs kcat on the case's topic.
+async fn kcat(case: &Case, arguments: &[&str], input: &str) -> Option<String> {
+    let arguments = [&["-t", &case.topic][..], arguments].concat();
+    kcat::kcat(&case.kafka.brokers, &arguments, input).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,7 +19,7 @@ async fn kcat_reads_what_we_publish() {
     let record = case.step(&publisher, "order-1", 7);
     let id = String::from_utf8(record.headers.last("ce_id").expect("an id").to_vec());
     case.publish([record]).await;
-    let Some(seen) = kcat(&case, &["-C", "-e", "-q", "-f", "%p|%o|%k|%s|%h"], "") else {
+    let Some(seen) = kcat(&case, &["-C", "-e", "-q", "-f", "%p|%o|%k|%s|%h"], "").await else {
         return;
     };
     let mut fields = seen.splitn(5, '|');
@@ -58,7 +32,7 @@ async fn kcat_reads_what_we_publish() {
         "ce_specversion=1.0",
         "ce_source=/it",
         "ce_type=it.step.v1",
-        &format!("ce_id={}", id.expect("text")),
+        &format!("ce_id={}", id.expect("the text is UTF-8")),
     ] {
         assert!(headers.contains(&expected), "{expected} in {headers:?}");
     }
@@ -89,7 +63,10 @@ async fn kcats_records_are_read_as_events_and_plain_records() {
         "-H",
         "content-type=application/json",
     ];
-    if kcat(&case, &binary, "a:{\"key\":\"a\",\"number\":1}\n").is_none() {
+    if kcat(&case, &binary, "a:{\"key\":\"a\",\"number\":1}\n")
+        .await
+        .is_none()
+    {
         return;
     }
     let structured = "b\t{\"specversion\":\"1.0\",\"id\":\"k-2\",\"source\":\"/kcat\",\"type\":\"it.step.v1\",\"datacontenttype\":\"application/json\",\"data\":{\"key\":\"b\",\"number\":2}}\n";
@@ -99,8 +76,8 @@ async fn kcats_records_are_read_as_events_and_plain_records() {
         "-H",
         "content-type=application/cloudevents+json",
     ];
-    kcat(&case, &arguments, structured);
-    kcat(&case, &["-P", "-K:"], "c:plain text\n");
+    kcat(&case, &arguments, structured).await;
+    kcat(&case, &["-P", "-K:"], "c:plain text\n").await;
 
     let (events, records) = (Log::new(), Log::new());
     let (event_log, record_log) = (events.clone(), records.clone());
@@ -141,7 +118,7 @@ async fn keys_land_where_murmur2_puts_them() {
         .await;
     let lines: String = keys.iter().map(|key| format!("{key}:theirs\n")).collect();
     let arguments = ["-P", "-K:", "-X", "topic.partitioner=murmur2_random"];
-    if kcat(&case, &arguments, &lines).is_none() {
+    if kcat(&case, &arguments, &lines).await.is_none() {
         return;
     }
     let mut places: std::collections::BTreeMap<Vec<u8>, Vec<i32>> = Default::default();

@@ -27,7 +27,7 @@ fn replace(file: &Path) {
         SecuredKafka::token("admin", 0, LASTS.as_secs() as i64),
     )
     .expect("the file is written");
-    std::fs::rename(next, file).expect("renamed");
+    std::fs::rename(next, file).expect("the file is renamed");
 }
 
 /// Replaces the file now and again until it is dropped.
@@ -119,7 +119,8 @@ async fn every_client_continues_with_the_files_next_token() {
                 .await
         };
         let sent = tokio::time::timeout(WITHIN, sent).await;
-        sent.expect("in time").expect("acknowledged");
+        sent.expect("it ends in time")
+            .expect("the brokers acknowledge the record");
         eventually("it is handled and read", WITHIN, || async {
             let is_there =
                 handled.entries().contains(&number) && read.entries().contains(&(number as i64));

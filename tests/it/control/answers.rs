@@ -1,13 +1,13 @@
 //! What members answer to commands, and when.
 
-use super::desk::{Desk, held, logging};
+use super::operator::{Operator, held, logging};
 use crate::support::{Gate, Log, Member, WITHIN};
 use evenkeel::control::{Action, Scope};
 use evenkeel::testing::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_is_answered_once_for_its_scope() {
-    let Some(case) = Desk::new(2).await else {
+    let Some(case) = Operator::new(2).await else {
         return;
     };
     let start = || Member::start(&case.kafka, case.settings(), logging(&Log::new()));
@@ -50,7 +50,7 @@ async fn a_command_is_answered_once_for_its_scope() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_waits_for_handlers_and_a_resume_for_it() {
-    let Some(case) = Desk::new(1).await else {
+    let Some(case) = Operator::new(1).await else {
         return;
     };
     let (gate, started) = (Gate::closed(), Log::new());

@@ -1,6 +1,6 @@
 //! A control topic that may not be seen or read: what is paused is not known, and is not handled.
 
-use super::desk::{Desk, logging};
+use super::operator::{Operator, logging};
 use crate::support::{Case, Log, Member, WITHIN, guarded};
 use evenkeel::control::{Scope, control_topic};
 use evenkeel::testing::eventually;
@@ -10,11 +10,13 @@ async fn a_hidden_control_topic_is_awaited_and_its_pauses_hold() {
     let Some((cluster, acl)) = guarded().await else {
         return;
     };
-    let case = Desk::of(Case::on(&cluster, "it-control-hidden", 1).await);
+    let case = Operator::of(Case::on(&cluster, "it-control-hidden", 1).await);
     let control = control_topic(&case.group);
     let acl = async |what: &str| {
         let arguments = [cluster.brokers(), what, &control];
-        acl.run(&arguments, WITHIN).await.expect("done")
+        acl.run(&arguments, WITHIN)
+            .await
+            .expect("the ACL program succeeds")
     };
     let handled = Log::new();
     let start = || Member::start(&case.kafka, case.settings(), logging(&handled));
@@ -73,11 +75,13 @@ async fn a_control_topic_made_later_is_followed() {
     let Some((cluster, acl)) = guarded().await else {
         return;
     };
-    let case = Desk::of(Case::on(&cluster, "it-control-late", 1).await);
+    let case = Operator::of(Case::on(&cluster, "it-control-late", 1).await);
     let control = control_topic(&case.group);
     let acl = async |what: &str| {
         let arguments = [cluster.brokers(), what, &control];
-        acl.run(&arguments, WITHIN).await.expect("done")
+        acl.run(&arguments, WITHIN)
+            .await
+            .expect("the ACL program succeeds")
     };
     acl("uncreatable").await;
     let handled = Log::new();

@@ -2,16 +2,16 @@
 //! acknowledged.
 
 mod answers;
-pub(crate) mod desk;
 mod hidden;
+pub(crate) mod operator;
 mod pauses;
 
-use crate::support::{Gate, Log, Member, WITHIN};
-use desk::{Desk, held, in_order_by_key, load, logging, of, place};
+use crate::support::{Gate, Log, Member, WITHIN, place};
 use evenkeel::control::{Action, CommandOutcome, Scope};
 use evenkeel::event::Record;
 use evenkeel::handler::{HandlerError, Router};
 use evenkeel::testing::eventually;
+use operator::{Operator, held, in_order_by_key, load, logging, of};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 async fn pause_skip_and_resume_under_load_are_exact() {
     const PARTITIONS: i32 = 6;
     const PAUSED: i32 = 2;
-    let Some(case) = Desk::new(PARTITIONS).await else {
+    let Some(case) = Operator::new(PARTITIONS).await else {
         return;
     };
     let case = Arc::new(case);
@@ -117,7 +117,7 @@ async fn pause_skip_and_resume_under_load_are_exact() {
         [CommandOutcome::Skipped]
     );
     stop.store(true, Ordering::Relaxed);
-    let rounds = publishing.await.expect("published");
+    let rounds = publishing.await.expect("the task does not panic");
     case.all_committed().await;
     for member in members {
         assert!(member.stop().await.clean);
@@ -176,7 +176,7 @@ async fn pause_skip_and_resume_under_load_are_exact() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_survives_a_rebalance_and_a_full_restart() {
-    let Some(case) = Desk::new(4).await else {
+    let Some(case) = Operator::new(4).await else {
         return;
     };
     let handled = Log::new();
@@ -236,7 +236,7 @@ async fn a_pause_survives_a_rebalance_and_a_full_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn repeated_pauses_and_resumes_under_load_lose_and_duplicate_nothing() {
     const PARTITIONS: i32 = 4;
-    let Some(case) = Desk::new(PARTITIONS).await else {
+    let Some(case) = Operator::new(PARTITIONS).await else {
         return;
     };
     let case = Arc::new(case);
@@ -283,7 +283,7 @@ async fn repeated_pauses_and_resumes_under_load_lose_and_duplicate_nothing() {
             .await;
     }
     stop.store(true, Ordering::Relaxed);
-    let rounds = publishing.await.expect("published");
+    let rounds = publishing.await.expect("the task does not panic");
     case.all_committed().await;
     assert!(member.stop().await.clean);
     for partition in 0..PARTITIONS {
@@ -303,7 +303,7 @@ async fn repeated_pauses_and_resumes_under_load_lose_and_duplicate_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_waiting_for_retry_are_skipped_or_retried_at_once() {
-    let Some(case) = Desk::new(1).await else {
+    let Some(case) = Operator::new(1).await else {
         return;
     };
     let (attempts, works) = (Log::new(), Arc::new(AtomicBool::new(false)));
@@ -369,7 +369,7 @@ async fn records_waiting_for_retry_are_skipped_or_retried_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_skip_is_pending_while_the_records_handler_runs() {
-    let Some(case) = Desk::new(1).await else {
+    let Some(case) = Operator::new(1).await else {
         return;
     };
     let (gate, started) = (Gate::closed(), Log::new());
@@ -410,7 +410,7 @@ async fn a_skip_is_pending_while_the_records_handler_runs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_holds_until_removed_and_outlives_a_member() {
     const RATE: u32 = 50;
-    let Some(case) = Desk::new(2).await else {
+    let Some(case) = Operator::new(2).await else {
         return;
     };
     let handled = Log::new();
@@ -466,7 +466,7 @@ async fn a_rate_holds_until_removed_and_outlives_a_member() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_malformed_command_is_ignored_and_the_next_holds() {
-    let Some(case) = Desk::new(1).await else {
+    let Some(case) = Operator::new(1).await else {
         return;
     };
     let handled = Log::new();
@@ -498,7 +498,7 @@ async fn a_malformed_command_is_ignored_and_the_next_holds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parked_record_dropped_during_handling_does_not_wait_again() {
-    let Some(case) = Desk::new(1).await else {
+    let Some(case) = Operator::new(1).await else {
         return;
     };
     let (gate, attempts) = (Gate::closed(), Log::new());

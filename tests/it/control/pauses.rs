@@ -1,7 +1,7 @@
 //! Pauses: what they hold, and what goes on, and comes back, after them.
 
-use super::desk::{Desk, Place, in_order_by_key, logging, of};
-use crate::support::{Case, Log, Member, WITHIN};
+use super::operator::{Operator, in_order_by_key, logging, of};
+use crate::support::{Case, Log, Member, Place, WITHIN};
 use evenkeel::consumer::{Assignment, ConsumerSettings, StopWhen};
 use evenkeel::control::{Action, CommandOutcome, Scope, control_topic};
 use evenkeel::event::Record;
@@ -21,7 +21,7 @@ async fn a_partition_resumes_only_after_its_settled_offsets_are_committed() {
     let cluster: MockCluster<'static, DefaultProducerContext> =
         MockCluster::new(1).expect("the mock cluster starts");
     let kafka = KafkaConfig::new(cluster.bootstrap_servers());
-    let case = Desk::of(Case::named(kafka, unique("it-control-refused"), 1));
+    let case = Operator::of(Case::named(kafka, unique("it-control-refused"), 1));
     for topic in [&case.topic, &control_topic(&case.group)] {
         cluster
             .create_topic(topic, 1, 1)
@@ -48,7 +48,7 @@ async fn a_partition_resumes_only_after_its_settled_offsets_are_committed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_moved_while_paused_is_handled_when_it_returns() {
-    let Some(case) = Desk::new(2).await else {
+    let Some(case) = Operator::new(2).await else {
         return;
     };
     let handled = Log::new();
@@ -74,7 +74,7 @@ async fn a_partition_moved_while_paused_is_handled_when_it_returns() {
 async fn a_paused_run_is_not_idle() {
     // Records that were paused take a moment to come.
     const IDLE: Duration = Duration::from_secs(2);
-    let Some(case) = Desk::new(1).await else {
+    let Some(case) = Operator::new(1).await else {
         return;
     };
     let handled = Log::new();
@@ -100,7 +100,7 @@ async fn a_paused_run_is_not_idle() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_to_the_end_waits_for_what_is_paused() {
-    let Some(case) = Desk::new(2).await else {
+    let Some(case) = Operator::new(2).await else {
         return;
     };
     let handled = Log::new();
@@ -139,7 +139,7 @@ async fn a_run_to_the_end_waits_for_what_is_paused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_hold_where_the_brokers_assign() {
-    let Some(case) = Desk::new(4).await else {
+    let Some(case) = Operator::new(4).await else {
         return;
     };
     let handled = Log::new();
@@ -174,7 +174,7 @@ async fn commands_hold_where_the_brokers_assign() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_releases_a_record_waiting_for_its_attempt() {
-    let Some(case) = Desk::new(1).await else {
+    let Some(case) = Operator::new(1).await else {
         return;
     };
     let attempts = Log::new();
@@ -205,7 +205,7 @@ async fn a_pause_releases_a_record_waiting_for_its_attempt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_holds_parked_records_until_resumed_in_order() {
     const DELAY: Duration = Duration::from_millis(300);
-    let Some(case) = Desk::new(1).await else {
+    let Some(case) = Operator::new(1).await else {
         return;
     };
     let (attempts, done, works) = (Log::new(), Log::new(), Arc::new(AtomicBool::new(false)));

@@ -1,9 +1,9 @@
 //! G1: an offset is committed only when every record at or below it is settled, whatever is killed whenever.
 
-use crate::support::member::{self, EFFECTS, Process, Spec, Work};
+use crate::support::member_process::{self, EFFECTS, Spec, Work};
 use crate::support::{Case, WITHIN};
 use evenkeel::inbox::SqliteInbox;
-use evenkeel::testing::eventually;
+use evenkeel::testing::{ChildProcess, eventually};
 use sqlx::SqlitePool;
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -21,13 +21,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_killed_under_load_lose_nothing_and_double_nothing() {
-    let Some(case) = member::case("it-g1", PARTITIONS).await else {
+    let Some(case) = member_process::case("it-g1", PARTITIONS).await else {
         return;
     };
     let directory = tempfile::tempdir().expect("a temporary folder is created");
     let store = directory.path().join("effects.db");
     let inbox = SqliteInbox::open(&store, &case.group, EFFECTS).await;
-    let pool = inbox.expect("the store").pool().clone();
+    let pool = inbox.expect("the store opens").pool().clone();
 
     let load = publish_steps(&case);
     let kills = kill_members(&case, &store);
@@ -61,36 +61,31 @@ async fn publish_steps(case: &Case) -> HashSet<String> {
     }
     let mut ids = HashSet::new();
     for (id, receipt) in pending {
-        receipt.await.expect("acknowledged");
+        receipt.await.expect("the brokers acknowledge the record");
         ids.insert(String::from_utf8(id).expect("the bytes are UTF-8"));
     }
     ids
 }
 
 /// Runs three members and kills one after the other while the load lasts; each is started again at once.
-async fn kill_members(case: &Case, store: &Path) -> (usize, Vec<Process>) {
-    let spec = |slot: usize| Spec {
-        brokers: case.kafka.brokers.clone(),
-        properties: ["session.timeout.ms=6000", "heartbeat.interval.ms=300"]
-            .map(str::to_owned)
-            .into(),
-        group: case.group.clone(),
-        topic: case.topic.clone(),
-        // One member is a new one after each kill and costs a rebalance; the others come back as themselves.
-        instance: (slot > 0).then(|| format!("m{slot}")),
-        work: Work::Journal(store.to_owned()),
+async fn kill_members(case: &Case, store: &Path) -> (usize, Vec<ChildProcess>) {
+    let start = |slot: usize| {
+        let spec = Spec {
+            // One member is a new one after each kill and costs a rebalance; the others come back as themselves.
+            instance: (slot > 0).then(|| format!("m{slot}")),
+            ..Spec::new(case, Work::Journal(store.to_owned()))
+        };
+        spec.start(TEST)
     };
-    let mut members: Vec<Process> = (0..3)
-        .map(|slot| Process::start(TEST, &spec(slot)))
-        .collect();
+    let mut members: Vec<ChildProcess> = (0..3).map(start).collect();
     let (began, mut kills) = (Instant::now(), 0);
     let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + KILL_EVERY, KILL_EVERY);
     while began.elapsed() < LOAD_FOR {
         tick.tick().await;
         let slot = kills % members.len();
-        assert_eq!(members[slot].ended().map(|status| status.to_string()), None);
-        members[slot].kill();
-        members[slot] = Process::start(TEST, &spec(slot));
+        assert!(members[slot].is_running(), "a member ends by a kill only");
+        members[slot].kill().await;
+        members[slot] = start(slot);
         kills += 1;
     }
     (kills, members)

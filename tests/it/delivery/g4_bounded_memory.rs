@@ -1,8 +1,8 @@
 //! G4: records and bytes in flight are capped, whatever the backlog and however slow the handler.
 
-use crate::membership::g5_slow_handler::{members, outlast_the_poll_interval};
-use crate::support::member::{self, Process, Spec, Work};
-use crate::support::{Case, Log, Member, WITHIN, set};
+use crate::support::member_process::{self, Spec, Work};
+use crate::support::memory::{noise, resident_bytes_max};
+use crate::support::{Case, Log, Member, WITHIN, outlast_the_poll_interval, set};
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::Router;
 use evenkeel::testing::eventually;
@@ -15,21 +15,9 @@ const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
 /// The limit, the client's prefetch of 16 MiB and one fetch more, and what a test binary takes by itself.
 const RESIDENT_BYTES_MAX: u64 = 112 << 20;
 
-/// Bytes that no compression makes smaller, the same in every run.
-pub(crate) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    let mut next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
-    (0..bytes).map(|_| next()).collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_of_large_and_small_records_stays_bounded() {
-    let Some(case) = member::case("it-g4", 4).await else {
+    let Some(case) = member_process::case("it-g4", 4).await else {
         return;
     };
     let (small, large) = (noise(1024, 1), noise(900_000, 2));
@@ -43,25 +31,14 @@ async fn a_backlog_of_large_and_small_records_stays_bounded() {
     };
     // 80,000 KiB and 72 MB.
     case.publish((0..80_000).map(record)).await;
-    let spec = Spec {
-        brokers: case.kafka.brokers.clone(),
-        properties: [
-            "session.timeout.ms=6000",
-            "heartbeat.interval.ms=300",
-            "max.poll.interval.ms=6000",
-        ]
-        .map(str::to_owned)
-        .into(),
-        group: case.group.clone(),
-        topic: case.topic.clone(),
-        instance: None,
-        work: Work::Stall {
-            in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
-        },
+    let work = Work::Stall {
+        in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
     };
-    let mut member = Process::start(TEST, &spec);
+    let mut spec = Spec::new(&case, work);
+    spec.properties.push("max.poll.interval.ms=6000".to_owned());
+    let mut member = spec.start(TEST);
     let before = eventually("the member is in its group", WITHIN, || async {
-        Some(members(&case).await).filter(|members| members.len() == 1)
+        Some(case.members().await).filter(|members| members.len() == 1)
     })
     .await;
     outlast_the_poll_interval(Instant::now()).await;
@@ -72,11 +49,11 @@ async fn a_backlog_of_large_and_small_records_stays_bounded() {
         "it has taken what it may"
     );
     assert_eq!(
-        members(&case).await,
+        case.members().await,
         before,
         "a member whose handlers stand still is not evicted"
     );
-    assert_eq!(member.ended().map(|status| status.to_string()), None);
+    assert!(member.is_running(), "a member ends by a kill only");
 }
 
 const VALIDATED: &str =
@@ -86,7 +63,7 @@ const VALIDATED_BYTES_MAX: u64 = 288 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn payloads_waiting_for_the_store_cost_only_their_bytes() {
-    let Some(case) = member::case("it-g4", 1).await else {
+    let Some(case) = member_process::case("it-g4", 1).await else {
         return;
     };
     // Valid, and as a tree a hundred times as large: 1 GB for all of them.
@@ -99,14 +76,10 @@ async fn payloads_waiting_for_the_store_cost_only_their_bytes() {
     };
     case.publish((0..12).map(record)).await;
     let spec = Spec {
-        brokers: case.kafka.brokers.clone(),
         properties: Vec::new(),
-        group: case.group.clone(),
-        topic: case.topic.clone(),
-        instance: None,
-        work: Work::Validate,
+        ..Spec::new(&case, Work::Validate)
     };
-    let mut member = Process::start(VALIDATED, &spec);
+    let mut member = spec.start(VALIDATED);
     let (mut most, mut quiet) = (0, 0);
     while quiet < 6 {
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -120,23 +93,7 @@ async fn payloads_waiting_for_the_store_cost_only_their_bytes() {
         most = now;
         assert!(most < VALIDATED_BYTES_MAX, "{} MiB", most >> 20);
     }
-    assert_eq!(member.ended().map(|status| status.to_string()), None);
-}
-
-/// The most memory that a process has had.
-pub(crate) fn resident_bytes_max(process: u32) -> u64 {
-    let status =
-        std::fs::read_to_string(format!("/proc/{process}/status")).expect("a Linux process");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .expect("its peak");
-    let kib: u64 = line
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .expect("a number");
-    kib << 10
+    assert!(member.is_running(), "a member ends by a kill only");
 }
 
 /// Publishes `count` records of `bytes` bytes, lets a member that never finishes any take what it takes, and returns how
@@ -167,7 +124,7 @@ async fn taken(
     started.reach("handlers started", 8).await;
     // The client has fetched far more by the time the group's state was asked for a few times.
     for _ in 0..20 {
-        assert_eq!(members(case).await.len(), 1, "{group}");
+        assert_eq!(case.members().await.len(), 1, "{group}");
     }
     assert_eq!(started.len(), 8, "no more handlers than the concurrency");
     let report = member.stop().await;

@@ -5,6 +5,6 @@ mod g1_no_loss;
 /// G2: order per key, through retries too, and no waiting between keys.
 mod g2_key_order;
 /// G4: records, bytes and resident memory stay bounded under any backlog.
-pub(crate) mod g4_bounded_memory;
+mod g4_bounded_memory;
 /// Routers: events without a handler are counted, and a fallback handler receives them.
 mod routing;

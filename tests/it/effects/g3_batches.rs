@@ -95,7 +95,7 @@ async fn a_batch_of_duplicates_has_each_effect_once_in_order() {
     let directory = tempfile::tempdir().expect("a temporary folder is created");
     let path = directory.path().join("store.db");
     let inbox = SqliteInbox::open(&path, &case.group, SCHEMA).await;
-    let inbox = inbox.expect("the store");
+    let inbox = inbox.expect("the store opens");
     let largest = Largest::default();
     let router = Router::new().on_batch(book).with_state(largest.clone());
     let mut settings = case.settings();

@@ -1,13 +1,13 @@
 //! G3 under drills: on each transactional store, members that are killed, events that come twice, commits that are refused,
 //! crashes at every point of a delivery, and stores that are away: one effect for each event, in order, and balances add up.
 
-use crate::support::account::{self, CrashAt, Store};
-use crate::support::member::{self, Process, Spec, Work};
+use crate::support::balances::{self, CrashAt, Store};
+use crate::support::member_process::{self, Spec, Work};
 use crate::support::{Case, Member, WITHIN};
 use evenkeel::consumer::StopWhen;
 use evenkeel::event::OutgoingRecord;
 use evenkeel::testing::drills::{CrashPoint, Drills};
-use evenkeel::testing::{eventually, postgres};
+use evenkeel::testing::{ChildProcess, eventually, postgres};
 use std::time::{Duration, Instant};
 
 const ACCOUNTS: u64 = 40;
@@ -40,19 +40,6 @@ fn steps(case: &Case, numbers: std::ops::Range<u64>) -> Vec<OutgoingRecord> {
     twice.collect()
 }
 
-fn spec(case: &Case, work: Work) -> Spec {
-    Spec {
-        brokers: case.kafka.brokers.clone(),
-        properties: ["session.timeout.ms=6000", "heartbeat.interval.ms=300"]
-            .map(str::to_owned)
-            .into(),
-        group: case.group.clone(),
-        topic: case.topic.clone(),
-        instance: None,
-        work,
-    }
-}
-
 async fn settled(case: &Case, records: usize) {
     let offsets = case.offsets();
     eventually("everything is settled", 3 * WITHIN, || async {
@@ -64,15 +51,13 @@ async fn settled(case: &Case, records: usize) {
 
 /// Kills one of three members every 3 s while everything comes twice and a tenth of the commits is refused.
 async fn members_are_killed(test: &str, case: &Case, store: &Store) {
-    let spec = spec(
-        case,
-        Work::Account {
-            store: store.clone(),
-            refused: 0.1,
-            crash: None,
-        },
-    );
-    let mut members: Vec<Process> = (0..3).map(|_| Process::start(test, &spec)).collect();
+    let work = Work::Account {
+        store: store.clone(),
+        refused: 0.1,
+        crash: None,
+    };
+    let spec = Spec::new(case, work);
+    let mut members: Vec<ChildProcess> = (0..3).map(|_| spec.start(test)).collect();
     let (began, mut number, mut published, mut kills) = (Instant::now(), 0, 0, 0);
     let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + KILL_EVERY, KILL_EVERY);
     while began.elapsed() < drill_for() {
@@ -81,19 +66,19 @@ async fn members_are_killed(test: &str, case: &Case, store: &Store) {
         case.publish(batch).await;
         tick.tick().await;
         let slot = kills % members.len();
-        assert_eq!(members[slot].ended().map(|status| status.to_string()), None);
-        members[slot].kill();
-        members[slot] = Process::start(test, &spec);
+        assert!(members[slot].is_running(), "a member ends by a kill only");
+        members[slot].kill().await;
+        members[slot] = spec.start(test);
         kills += 1;
     }
     settled(case, published).await;
     assert!(kills >= 4, "{kills} kills");
-    account::check(store, ACCOUNTS, number).await;
+    balances::check(store, ACCOUNTS, number).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite_killed_members_leave_one_effect_per_event() {
-    let Some(case) = member::case("it-drill", 6).await else {
+    let Some(case) = member_process::case("it-drill", 6).await else {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder is created");
@@ -103,7 +88,7 @@ async fn on_sqlite_killed_members_leave_one_effect_per_event() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres_killed_members_leave_one_effect_per_event() {
-    let Some(case) = member::case("it-drill", 6).await else {
+    let Some(case) = member_process::case("it-drill", 6).await else {
         return;
     };
     let Some(store) = in_postgres().await else {
@@ -132,28 +117,24 @@ async fn members_crash(test: &str, case: &Case, store: &Store) {
             crash,
         };
         let crash = CrashAt { point, nth: 30 };
-        let member = Process::start(test, &spec(case, work(Some(crash))));
-        let member = std::sync::Mutex::new(member);
-        let ended = eventually(&format!("it crashes at {point:?}"), WITHIN, || async {
-            member.lock().expect("not poisoned").ended()
-        })
-        .await;
-        assert!(!ended.success(), "{point:?}: {ended}");
-        let after_crash = account::effects(store).await;
+        let member = Spec::new(case, work(Some(crash))).start(test);
+        let crashed = member.finished(WITHIN).await;
+        assert_ne!(crashed.code, Some(0), "it crashes at {point:?}");
+        let after_crash = balances::effects(store).await;
         assert!(
             after_crash < number * ACCOUNTS,
             "{point:?}: it crashed in the middle"
         );
-        let member = Process::start(test, &spec(case, work(None)));
+        let mut member = Spec::new(case, work(None)).start(test);
         settled(case, published).await;
-        drop(member);
-        account::check(store, ACCOUNTS, number).await;
+        member.kill().await;
+        balances::check(store, ACCOUNTS, number).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite_a_crash_anywhere_leaves_one_effect() {
-    let Some(case) = member::case("it-crash", 3).await else {
+    let Some(case) = member_process::case("it-crash", 3).await else {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder is created");
@@ -163,7 +144,7 @@ async fn on_sqlite_a_crash_anywhere_leaves_one_effect() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres_a_crash_anywhere_leaves_one_effect() {
-    let Some(case) = member::case("it-crash", 3).await else {
+    let Some(case) = member_process::case("it-crash", 3).await else {
         return;
     };
     let Some(store) = in_postgres().await else {
@@ -193,16 +174,16 @@ async fn all_drills_together_leave_one_effect_and_no_dead_letter() {
     let mut settings = case.settings();
     settings.stop_when = StopWhen::UntilEnd;
     settings.retry.backoff.initial = Duration::from_millis(5);
-    let router = account::router(&store, &case.group, Some(&drills)).await;
+    let router = balances::router(&store, &case.group, Some(&drills)).await;
     let service = drills.around(router);
     let report = Member::start(&case.kafka, settings, service).ended().await;
     assert_eq!(report.settled, published as u64);
     assert_eq!((report.dead_letters, report.parked), (0, 0));
     let drilled = drills.report();
-    drilled.check().expect("idempotent");
+    drilled.check().expect("the handlers are idempotent");
     let handler = drilled.handlers.values().next().expect("it was drilled");
     assert!(handler.refused > 20, "{handler:?}");
-    account::check(&store, ACCOUNTS, 20).await;
+    balances::check(&store, ACCOUNTS, 20).await;
 }
 
 /// PostgreSQL is stopped, then frozen: the breaker holds the handlers, no event is given up, and it goes on by itself.
@@ -222,7 +203,7 @@ async fn a_postgres_outage_costs_time_and_no_dead_letter() {
             .await
             .expect("the server creates a database"),
     );
-    let router = account::router(&store, &case.group, None).await;
+    let router = balances::router(&store, &case.group, None).await;
     let mut settings = case.settings();
     settings.retry.backoff.initial = Duration::from_millis(20);
     let member = Member::start(&case.kafka, settings, router);
@@ -245,7 +226,7 @@ async fn a_postgres_outage_costs_time_and_no_dead_letter() {
     }
     let report = member.stop().await;
     assert_eq!((report.dead_letters, report.parked), (0, 0));
-    account::check(&store, ACCOUNTS, 40).await;
+    balances::check(&store, ACCOUNTS, 40).await;
 }
 
 /// A handler's time is short, and what it waits for outside is long: its turn, the claim, the commit.
@@ -264,7 +245,7 @@ async fn a_frozen_postgres_shows_within_seconds_and_counts_no_attempt() {
             .await
             .expect("the server creates a database"),
     );
-    let router = account::router(&store, &case.group, None).await;
+    let router = balances::router(&store, &case.group, None).await;
     let mut settings = case.settings();
     settings.handler_timeout = Some(Duration::from_secs(1));
     settings.retry.attempts_max = 3;
@@ -296,7 +277,7 @@ async fn a_frozen_postgres_shows_within_seconds_and_counts_no_attempt() {
     settled(&case, published).await;
     let report = member.stop().await;
     assert_eq!((report.dead_letters, report.parked), (0, 0));
-    account::check(&store, ACCOUNTS, 10).await;
+    balances::check(&store, ACCOUNTS, 10).await;
 }
 
 enum Outage {

@@ -44,7 +44,7 @@ async fn store(case: &Case) -> (tempfile::TempDir, SqliteInbox) {
     let directory = tempfile::tempdir().expect("a temporary folder is created");
     let path = directory.path().join("store.db");
     let inbox = SqliteInbox::open(&path, &case.group, SCHEMA).await;
-    (directory, inbox.expect("the store"))
+    (directory, inbox.expect("the store opens"))
 }
 
 /// The balances add up.
@@ -169,7 +169,7 @@ async fn unsent_replies_are_sent_later_with_the_same_ids() {
         .with_inbox(inbox.clone());
     let step = case.step(&case.publisher(), "a", 1);
     let step_id = String::from_utf8(step.headers.last("ce_id").expect("an id").to_vec());
-    let step_id = step_id.expect("text");
+    let step_id = step_id.expect("the text is UTF-8");
     cluster.broker_down(-1).expect("the mock broker stops");
     case.publish([step]).await;
 

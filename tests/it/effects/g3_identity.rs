@@ -1,7 +1,6 @@
 //! G3 where records have no id: what stands at a known offset of a topic made anew is another record; and where an id comes
 //! again with other content.
 
-use crate::logs::lost_logs::recreate;
 use crate::support::{Case, Log, Member, Step};
 use evenkeel::event::{Event, OutgoingRecord, Record};
 use evenkeel::handler::{ReusedIds, Router};
@@ -35,7 +34,7 @@ async fn records_of_a_recreated_topic_are_new() {
     let member = Member::start(&case.kafka, case.settings(), raw(&handled, &inbox));
     publish("first").await;
     member.stop().await;
-    recreate(&case).await;
+    case.recreate_topic(1).await;
     let member = Member::start(&case.kafka, case.settings(), raw(&handled, &inbox));
     publish("second").await;
     let report = member.stop().await;

@@ -65,7 +65,7 @@ async fn an_event_produced_twice_has_one_effect_without_crashes() {
     let mut consumer = case.settings();
     consumer.stop_when = StopWhen::UntilEnd;
     consumer.retry.backoff.initial = Duration::from_millis(5);
-    let router = router(inbox.expect("the store"), &effects);
+    let router = router(inbox.expect("the store opens"), &effects);
     let report = Member::start(&case.kafka, consumer, router).ended().await;
     assert_eq!(report.settled, 2 * KEYS * NUMBERS);
     assert_eq!(report.duplicates, KEYS * NUMBERS);
@@ -90,7 +90,7 @@ async fn events_wait_for_redis_and_none_is_dead_lettered() {
     let mut consumer = case.settings();
     // So that an attempt which is counted shows.
     consumer.retry.attempts_max = 2;
-    let router = router(inbox.expect("the store"), &effects);
+    let router = router(inbox.expect("the store opens"), &effects);
     let member = Member::start(&case.kafka, consumer, router);
     let steps = steps(&case, KEYS, NUMBERS);
     // Few at first: an outage is when most of the attempts of the last seconds fail, and of each key one record is attempted.

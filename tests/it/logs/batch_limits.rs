@@ -4,31 +4,11 @@
 use crate::support::{Case, Log, Member, Step, publish_by};
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Outcome, Router};
-use evenkeel::kafka::admin::{Admin, NewTopic};
 use evenkeel::publisher::PublishError;
 use evenkeel::recovery::retry_topic;
 use evenkeel::testing::{TestKafka, real_kafka, required, unique};
 use std::collections::BTreeMap;
 use std::time::Duration;
-
-const WITHIN: Duration = Duration::from_secs(20);
-
-/// A topic with these settings.
-pub(crate) async fn create(case: &Case, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
-    let admin = Admin::connect(&case.kafka, WITHIN)
-        .await
-        .expect("the admin client connects");
-    let settings = settings
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let topic = NewTopic::new(topic)
-        .with_partitions(partitions)
-        .with_config(settings.collect());
-    admin
-        .create_topics(&[topic])
-        .await
-        .expect("the broker creates the topic");
-}
 
 /// Publishes steps of a few keys without waiting in between, and checks that all are on the log, in the order of their keys.
 async fn burst(case: &Case, records: u64, keys: u64) {
@@ -61,7 +41,7 @@ async fn a_burst_fits_into_a_topic_of_any_limit() {
         [("segment.bytes", "1048576")],
     ] {
         let case = Case::named(kafka.config(), unique("it-limit"), 2);
-        create(&case, &case.topic, 2, &settings).await;
+        case.create_topic(&case.topic, 2, &settings).await;
         burst(&case, 4000, 20).await;
     }
 }
@@ -82,13 +62,8 @@ async fn only_the_record_that_is_too_large_is_refused() {
         return;
     };
     let case = Case::named(kafka.config(), unique("it-limit"), 1);
-    create(
-        &case,
-        &case.topic,
-        1,
-        &[("max.message.bytes", "20000"), ("compression.type", "gzip")],
-    )
-    .await;
+    let settings = [("max.message.bytes", "20000"), ("compression.type", "gzip")];
+    case.create_topic(&case.topic, 1, &settings).await;
     let publisher = case.publisher();
     let mut pending = Vec::new();
     for number in 0..300 {
@@ -122,15 +97,13 @@ async fn lowering_the_limit_loses_no_record_that_fits() {
     let Some(case) = Case::new("it-limit", 1).await else {
         return;
     };
-    let admin = Admin::connect(&case.kafka, WITHIN)
-        .await
-        .expect("the admin client connects");
+    let admin = case.admin().await;
     let publisher = case.publisher();
     let mut published = 0;
     for limit in ["1048588", "20000"] {
         let settings = BTreeMap::from([("max.message.bytes".to_owned(), limit.to_owned())]);
         let altered = admin.alter_topic(&case.topic, &settings).await;
-        altered.expect("altered");
+        altered.expect("the broker alters the topic");
         // Every key once: no order to keep.
         let record = |number: u32| case.record(Some(&format!("{limit}-{number}")), noise(690));
         published += publish_by(&publisher, (0..2000).map(record)).await.len();
@@ -151,7 +124,7 @@ async fn a_record_too_large_to_park_is_dead_lettered() {
     };
     let retry = retry_topic(&case.group, &case.topic);
     let settings = [("max.message.bytes", "10000"), ("retention.ms", "-1")];
-    create(&case, &retry, 1, &settings).await;
+    case.create_topic(&retry, 1, &settings).await;
     let handled = Log::new();
     let router = {
         let handled = handled.clone();

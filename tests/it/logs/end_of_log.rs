@@ -42,7 +42,9 @@ async fn a_member_commits_past_the_markers_of_transactions() {
         write("taken back");
         producer.abort_transaction(within).expect("it aborts");
     };
-    tokio::task::spawn_blocking(transact).await.expect("done");
+    tokio::task::spawn_blocking(transact)
+        .await
+        .expect("the task does not panic");
     // Two records, a marker behind each.
     case.offsets().reach(0, 4).await;
     let report = member.stop().await;

@@ -1,7 +1,7 @@
 //! Logs that lose their end, and topics that are deleted and created again: no record that is there is passed over, and the loss
 //! shows. With `log_level=3`, so that nothing hangs on a line of librdkafka's log.
 
-use crate::control::desk::Desk;
+use crate::control::operator::Operator;
 use crate::support::{Case, Gate, Log, Member, WITHIN, assignment, set};
 use evenkeel::consumer::Assignment;
 use evenkeel::control::Scope;
@@ -9,8 +9,6 @@ use evenkeel::event::Record;
 use evenkeel::handler::{HandlerError, Outcome, Router};
 use evenkeel::kafka::KafkaConfig;
 use evenkeel::testing::{TestKafka, eventually, required, unique};
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
@@ -52,6 +50,13 @@ fn router(handled: &Log<String>, slow: &'static str, gate: &Gate) -> Router {
     })
 }
 
+/// Logs every value that is handled.
+fn logging(handled: &Log<String>) -> Router {
+    let open = Gate::closed();
+    open.open();
+    router(handled, "", &open)
+}
+
 /// Waits until all values of this kind are among those handled.
 async fn all_handled(who: &str, handled: &Log<String>, prefix: &str, count: usize) {
     eventually(
@@ -74,7 +79,7 @@ fn is_noted(member: &Member, reason: &str) -> bool {
 
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
-    assert!(copied.expect("cp").success());
+    assert!(copied.expect("cp runs").success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,22 +93,16 @@ async fn records_written_after_a_truncation_are_handled() {
     set(&mut case.kafka, "reconnect.backoff.max.ms=500");
     let partition = directory.path().join(format!("data/{}-0", case.topic));
     let snapshot = directory.path().join("snapshot");
-    let opened = Gate::closed();
-    opened.open();
     publish(&case, "old", 500).await;
     copy(&partition, &snapshot);
     publish(&case, "lost", 500).await;
 
     let live = group_of(&case, "live");
     let at_live = Log::new();
-    let member = Member::start(&live.kafka, live.settings(), router(&at_live, "", &opened));
+    let member = Member::start(&live.kafka, live.settings(), logging(&at_live));
     // Stopped, with everything committed.
     let down = group_of(&case, "down");
-    let stopped = Member::start(
-        &down.kafka,
-        down.settings(),
-        router(&Log::new(), "", &opened),
-    );
+    let stopped = Member::start(&down.kafka, down.settings(), logging(&Log::new()));
     // Stopped, with everything settled behind a record that is not.
     let slow = group_of(&case, "slow");
     let (at_slow, gate) = (Log::new(), Gate::closed());
@@ -119,7 +118,7 @@ async fn records_written_after_a_truncation_are_handled() {
     assert!(!holding.stop().await.clean);
 
     drop(cluster);
-    std::fs::remove_dir_all(&partition).expect("removed");
+    std::fs::remove_dir_all(&partition).expect("the folder is removed");
     copy(&snapshot, &partition);
     let cluster = required(TestKafka::start_in(directory.path()).await);
     let cluster = cluster.expect("it was there before");
@@ -132,7 +131,7 @@ async fn records_written_after_a_truncation_are_handled() {
     assert!(member.stop().await.clean);
     for (who, case) in [("after a stop", &down), ("with settled ones above", &slow)] {
         let handled = Log::new();
-        let member = Member::start(&case.kafka, case.settings(), router(&handled, "", &opened));
+        let member = Member::start(&case.kafka, case.settings(), logging(&handled));
         all_handled(who, &handled, "new", 800).await;
         case.all_committed().await;
         assert!(
@@ -151,53 +150,17 @@ async fn records_written_after_a_truncation_are_handled() {
     drop(cluster);
 }
 
-fn admin(kafka: &KafkaConfig) -> AdminClient<DefaultClientContext> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &kafka.brokers);
-    config.create().expect("an admin")
-}
-
-/// Deletes the topic, and creates it again under the same name.
-pub(crate) async fn recreate(case: &Case) {
-    recreate_with(case, case.partitions).await;
-}
-
-async fn recreate_with(case: &Case, partitions: i32) {
-    delete(case).await;
-    create(case, partitions).await;
-}
-
-async fn delete(case: &Case) {
-    let (admin, options) = (admin(&case.kafka), AdminOptions::new());
-    let deleted = admin.delete_topics(&[&case.topic], &options).await;
-    deleted
-        .expect("an answer")
-        .remove(0)
-        .expect("the topic is deleted");
-}
-
-async fn create(case: &Case, partitions: i32) {
-    let (admin, options) = (admin(&case.kafka), AdminOptions::new());
-    eventually("the topic can be created again", WITHIN, || async {
-        let topic = NewTopic::new(&case.topic, partitions, TopicReplication::Fixed(1));
-        let created = admin.create_topics([&topic], &options).await.ok()?;
-        created.into_iter().all(|one| one.is_ok()).then_some(())
-    })
-    .await;
-}
-
 /// Brokers may learn of a created topic after its creation was acknowledged.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_starts_although_its_topic_appears_a_moment_later() {
     let Some(case) = Case::new("it-later", 1).await else {
         return;
     };
-    delete(&case).await;
-    let (handled, opened) = (Log::new(), Gate::closed());
-    opened.open();
-    let member = Member::start(&case.kafka, case.settings(), router(&handled, "", &opened));
+    case.delete_topic(&case.topic).await;
+    let handled = Log::new();
+    let member = Member::start(&case.kafka, case.settings(), logging(&handled));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    create(&case, 1).await;
+    case.create_topic(&case.topic, 1, &[]).await;
     publish(&case, "late", 10).await;
     all_handled("the member", &handled, "late", 10).await;
     member.stop().await;
@@ -209,12 +172,11 @@ async fn a_recreated_larger_topic_is_handled_from_its_beginning() {
         return;
     };
     set(&mut case.kafka, "log_level=3");
-    let (handled, opened) = (Log::new(), Gate::closed());
-    opened.open();
-    let member = Member::start(&case.kafka, case.settings(), router(&handled, "", &opened));
+    let handled = Log::new();
+    let member = Member::start(&case.kafka, case.settings(), logging(&handled));
     publish(&case, "old", 100).await;
     case.all_committed().await;
-    recreate(&case).await;
+    case.recreate_topic(1).await;
     // A client learns of it only while records are published beyond its position.
     publish(&case, "new", 150).await;
     all_handled("a running member", &handled, "new", 150).await;
@@ -234,12 +196,11 @@ async fn a_recreated_topic_with_fewer_partitions_is_handled() {
     let Some(case) = Case::new("it-fewer", 6).await else {
         return;
     };
-    let (handled, opened) = (Log::new(), Gate::closed());
-    opened.open();
-    let member = Member::start(&case.kafka, case.settings(), router(&handled, "", &opened));
+    let handled = Log::new();
+    let member = Member::start(&case.kafka, case.settings(), logging(&handled));
     publish(&case, "old", 100).await;
     case.all_committed().await;
-    recreate_with(&case, 2).await;
+    case.recreate_topic(2).await;
     let fewer = Case {
         partitions: 2,
         ..group_of(&case, "unused")
@@ -248,19 +209,16 @@ async fn a_recreated_topic_with_fewer_partitions_is_handled() {
     all_handled("a running member", &handled, "new", 150).await;
     member.ready_within(2 * WITHIN).await;
     // Others can be paused, and go on.
-    let desk = Desk::of(Case {
+    let operator = Operator::of(Case {
         group: case.group.clone(),
         ..group_of(&case, "same")
     });
-    desk.pause(Scope::Group).await;
-    desk.resume(Scope::Group).await;
+    operator.pause(Scope::Group).await;
+    operator.resume(Scope::Group).await;
     publish(&fewer, "resumed", 50).await;
     all_handled("a resumed member", &handled, "resumed", 50).await;
     // And handles those that come again.
-    let more = admin(&case.kafka)
-        .create_partitions([&NewPartitions::new(&case.topic, 6)], &AdminOptions::new())
-        .await;
-    more.expect("answered").remove(0).expect("created");
+    case.grow_topic(6).await;
     publish(&case, "more", 150).await;
     all_handled("a running member", &handled, "more", 150).await;
     assert!(member.stop().await.clean);
@@ -276,17 +234,16 @@ async fn an_offset_of_a_deleted_topic_is_not_resumed() {
     let Some(case) = Case::new("it-other-topic", 1).await else {
         return;
     };
-    let (handled, opened) = (Log::new(), Gate::closed());
-    opened.open();
-    let member = Member::start(&case.kafka, case.settings(), router(&handled, "", &opened));
+    let handled = Log::new();
+    let member = Member::start(&case.kafka, case.settings(), logging(&handled));
     publish(&case, "old", 20).await;
     case.all_committed().await;
     member.stop().await;
     let metadata = case.offsets().metadata_of(0).await.expect("metadata");
-    recreate(&case).await;
+    case.recreate_topic(1).await;
     publish(&case, "new", 50).await;
     commit_by_hand(&case, 20, &metadata).await;
-    let member = Member::start(&case.kafka, case.settings(), router(&handled, "", &opened));
+    let member = Member::start(&case.kafka, case.settings(), logging(&handled));
     all_handled("the next member", &handled, "new", 50).await;
     case.all_committed().await;
     assert!(is_noted(&member, "recreated"), "{:?}", member.notes());
@@ -313,7 +270,9 @@ async fn commit_by_hand(case: &Case, offset: i64, metadata: &str) {
             .commit(&list, CommitMode::Sync)
             .expect("the offsets are committed");
     };
-    tokio::task::spawn_blocking(commit).await.expect("a commit");
+    tokio::task::spawn_blocking(commit)
+        .await
+        .expect("the task does not panic");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,12 +1,12 @@
 //! What a log may contain or lose: batch limits, transaction markers, lost and unreadable parts.
 
 /// Topics that accept smaller batches than clients make.
-pub(crate) mod batch_limits;
+mod batch_limits;
 /// Entries at the end of a partition that are no records are no lag.
 mod end_of_log;
 /// G1 where a log is truncated, or its topic recreated: the new records are handled, and the loss
 /// is reported.
-pub(crate) mod lost_logs;
+mod lost_logs;
 /// A batch that no client can read stops only its own partition, is named, and is skipped on
 /// command.
 mod unreadable;

@@ -1,6 +1,6 @@
 //! Batches that no client can read stop their own partition only, are named, and are skipped on command.
 
-use crate::control::desk::Desk;
+use crate::control::operator::Operator;
 use crate::support::damage::{Damage, Damageable};
 use crate::support::{Case, Log, Member, WITHIN, publish_by, set};
 use evenkeel::consumer::{Consumer, ConsumerError, StopWhen};
@@ -17,29 +17,29 @@ use tokio_util::sync::CancellationToken;
 /// A topic with a record, a batch of five at offset 1 that is damaged, and a record behind it; and a sound topic with one record.
 struct World {
     broker: Damageable,
-    desk: Desk,
+    operator: Operator,
     sound: String,
 }
 
 impl World {
     async fn new(damage: Damage, codec: &str) -> Option<Self> {
         let broker = required(Damageable::start().await)?;
-        let desk = Desk::of(Case::on(&broker.kafka, "it-unreadable", 1).await);
+        let operator = Operator::of(Case::on(&broker.kafka, "it-unreadable", 1).await);
         let sound = unique("it-readable");
         let created = broker.kafka.create_topic(&sound, 1).await;
         created.expect("the topic is created");
-        publish_batch(&desk, &["before"], "none").await;
-        publish_batch(&desk, &["1", "2", "3", "4", "5"], codec).await;
-        publish_batch(&desk, &["after"], "none").await;
+        publish_batch(&operator, &["before"], "none").await;
+        publish_batch(&operator, &["1", "2", "3", "4", "5"], codec).await;
+        publish_batch(&operator, &["after"], "none").await;
         let other = OutgoingRecord {
             topic: sound.clone(),
-            ..desk.record(None, "sound")
+            ..operator.record(None, "sound")
         };
-        desk.publish([other]).await;
-        broker.damage(&desk.topic, 1, damage);
+        operator.publish([other]).await;
+        broker.damage(&operator.topic, 1, damage);
         Some(Self {
             broker,
-            desk,
+            operator,
             sound,
         })
     }
@@ -47,20 +47,20 @@ impl World {
     /// A member of both topics, and what it handled.
     fn start(&self, properties: &[&str]) -> (Member, Log<String>) {
         let handled = Log::new();
-        let mut kafka = self.desk.kafka.clone();
+        let mut kafka = self.operator.kafka.clone();
         properties
             .iter()
             .for_each(|property| set(&mut kafka, property));
-        let mut settings = self.desk.settings();
+        let mut settings = self.operator.settings();
         settings.topics.push(self.sound.clone());
         (Member::start(&kafka, settings, router(&handled)), handled)
     }
 
     /// Skips a record, and waits until its owner says that it is done.
     async fn skip(&self, offset: i64) {
-        let record = self.desk.position(0, offset);
-        let (skip, _) = self.desk.command(Action::Skip { record }).await;
-        let outcomes = self.desk.acknowledged(&skip, &[0]).await;
+        let record = self.operator.position(0, offset);
+        let (skip, _) = self.operator.command(Action::Skip { record }).await;
+        let outcomes = self.operator.acknowledged(&skip, &[0]).await;
         assert_eq!(outcomes, [CommandOutcome::Skipped]);
     }
 }
@@ -101,18 +101,18 @@ async fn an_unreadable_batch_stops_its_partition_and_is_skipped_whole() {
             .then_some(complaint)
     })
     .await;
-    let record = format!("{}/0@1", world.desk.topic);
+    let record = format!("{}/0@1", world.operator.topic);
     for expected in [
         "codec 5",
-        &format!("groups skip {} --record {record}", world.desk.group),
+        &format!("groups skip {} --record {record}", world.operator.group),
     ] {
         assert!(complaint.contains(expected), "{expected}: {complaint}");
     }
-    world.desk.offsets_of(&world.sound, 1).reach(0, 1).await;
-    world.desk.offsets().reach(0, 1).await;
+    world.operator.offsets_of(&world.sound, 1).reach(0, 1).await;
+    world.operator.offsets().reach(0, 1).await;
     // A record in the midst of the batch stands for all of it.
     world.skip(3).await;
-    world.desk.offsets().reach(0, 7).await;
+    world.operator.offsets().reach(0, 7).await;
     member.ready_again().await;
     let report = member.stop().await;
     assert!(report.clean, "{report:?}");
@@ -135,10 +135,10 @@ async fn a_batch_with_a_wrong_checksum_is_not_passed_over() {
     })
     .await;
     assert!(complaint.contains("checksum"), "{complaint}");
-    world.desk.offsets_of(&world.sound, 1).reach(0, 1).await;
-    world.desk.offsets().reach(0, 1).await;
+    world.operator.offsets_of(&world.sound, 1).reach(0, 1).await;
+    world.operator.offsets().reach(0, 1).await;
     world.skip(1).await;
-    world.desk.offsets().reach(0, 7).await;
+    world.operator.offsets().reach(0, 7).await;
     assert!(member.stop().await.clean);
     let mut handled = handled.entries();
     handled.sort();
@@ -156,7 +156,7 @@ async fn a_batch_damaged_inside_is_found_by_its_silence() {
     };
     let (member, handled) = world.start(&[]);
     // Four of five records stand before the damage.
-    world.desk.offsets().reach(0, 5).await;
+    world.operator.offsets().reach(0, 5).await;
     let complaint = eventually("the silence is noticed", WITHIN * 2, || async {
         let complaints = member.health.not_ready();
         let complaint = complaints.into_iter().find(|(name, _)| name == "consumer");
@@ -165,7 +165,7 @@ async fn a_batch_damaged_inside_is_found_by_its_silence() {
     .await;
     assert!(complaint.contains("damaged inside"), "{complaint}");
     world.skip(5).await;
-    world.desk.offsets().reach(0, 7).await;
+    world.operator.offsets().reach(0, 7).await;
     assert!(member.stop().await.clean);
     let mut handled = handled.entries();
     handled.sort();
@@ -179,11 +179,11 @@ async fn a_bounded_run_ends_at_an_unreadable_batch() {
     let Some(world) = World::new(Damage::Codec(4), "gzip").await else {
         return;
     };
-    let (handled, desk) = (Log::new(), &world.desk);
-    let mut settings = desk.settings();
+    let (handled, operator) = (Log::new(), &world.operator);
+    let mut settings = operator.settings();
     settings.topics.push(world.sound.clone());
     settings.stop_when = StopWhen::UntilEnd;
-    let consumer = Consumer::new(desk.kafka.clone(), settings, router(&handled));
+    let consumer = Consumer::new(operator.kafka.clone(), settings, router(&handled));
     let run = consumer
         .expect("settings that can be used")
         .run(CancellationToken::new());
@@ -194,15 +194,18 @@ async fn a_bounded_run_ends_at_an_unreadable_batch() {
     let ConsumerError::Kafka(KafkaError::UnreadableBatch(batch)) = &error else {
         panic!("{error}");
     };
-    assert_eq!((&*batch.topic, batch.offset), (&*desk.topic, 1));
+    assert_eq!((&*batch.topic, batch.offset), (&*operator.topic, 1));
     assert!(batch.cause.contains("zstd"), "{error}");
     let mut handled = handled.entries();
     handled.sort();
     assert_eq!(handled, ["before", "sound"]);
-    assert_eq!(desk.offsets().committed_of(0).await, 1);
-    assert_eq!(desk.offsets_of(&world.sound, 1).committed_of(0).await, 1);
+    assert_eq!(operator.offsets().committed_of(0).await, 1);
+    assert_eq!(
+        operator.offsets_of(&world.sound, 1).committed_of(0).await,
+        1
+    );
 
-    let topics = [desk.topic.clone(), world.sound.clone()];
+    let topics = [operator.topic.clone(), world.sound.clone()];
     let (kafka, wait) = (world.broker.kafka.config(), Duration::from_secs(10));
     let read = move || {
         let mut reader =
@@ -216,7 +219,9 @@ async fn a_bounded_run_ends_at_an_unreadable_batch() {
         }
         (records, errors)
     };
-    let (mut records, errors) = tokio::task::spawn_blocking(read).await.expect("read");
+    let (mut records, errors) = tokio::task::spawn_blocking(read)
+        .await
+        .expect("the task does not panic");
     records.sort();
     assert_eq!(records, [b"before".to_vec(), b"sound".to_vec()]);
     assert_eq!(errors.len(), 1, "{errors:?}");

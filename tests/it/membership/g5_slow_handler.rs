@@ -1,35 +1,9 @@
 //! G5: a handler may take longer than the group allows between polls; one that is stuck is named.
 
-use crate::support::{Case, Gate, Log, Member, WITHIN, set};
+use crate::support::{Case, Gate, Log, Member, POLL_INTERVAL_MAX, outlast_the_poll_interval, set};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
-use evenkeel::kafka::admin::Admin;
-use evenkeel::testing::eventually;
 use std::time::{Duration, Instant};
-
-/// The shortest that brokers and client allow.
-const POLL_INTERVAL_MAX: Duration = Duration::from_secs(6);
-
-/// The ids of the group's members.
-pub(crate) async fn members(case: &Case) -> Vec<String> {
-    let admin = Admin::connect(&case.kafka, Duration::from_secs(10))
-        .await
-        .expect("the admin client connects");
-    let group = admin.describe_group(&case.group).await.expect("described");
-    let members = group.map(|group| group.members).unwrap_or_default();
-    members.into_iter().map(|member| member.member_id).collect()
-}
-
-/// Waits until `since` is longer ago than a member may stay away.
-pub(crate) async fn outlast_the_poll_interval(since: Instant) {
-    let enough = POLL_INTERVAL_MAX + Duration::from_secs(2);
-    eventually(
-        "the longest time between polls has passed",
-        WITHIN,
-        || async { (since.elapsed() > enough).then_some(()) },
-    )
-    .await;
-}
 
 /// It takes longer than the poll interval.
 #[tokio::test(flavor = "multi_thread")]
@@ -60,7 +34,7 @@ async fn a_slow_handler_keeps_its_member_and_is_named() {
     let began = Instant::now();
     let member = Member::start(&case.kafka, settings, router);
     done.reach("records of other keys", 36).await;
-    let before = members(&case).await;
+    let before = case.members().await;
     assert_eq!(before.len(), 1);
     let complaint = member.complaint("handlers").await;
     assert!(
@@ -69,7 +43,7 @@ async fn a_slow_handler_keeps_its_member_and_is_named() {
     );
     outlast_the_poll_interval(began).await;
     assert_eq!(
-        members(&case).await,
+        case.members().await,
         before,
         "the same member, not one that joined again"
     );
@@ -105,9 +79,9 @@ async fn a_blocking_handler_keeps_its_place_in_the_group() {
     });
     let member = Member::start(&case.kafka, case.settings(), router);
     member.joined().await;
-    let before = members(&case).await;
+    let before = case.members().await;
     case.all_committed().await;
-    assert_eq!(members(&case).await, before);
+    assert_eq!(case.members().await, before);
     assert_eq!(handled.entries(), [0]);
     member.stop().await;
 }

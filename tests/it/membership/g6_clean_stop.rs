@@ -1,19 +1,12 @@
 //! G6: a clean stop drains, commits and leaves within its deadline, and the next start redelivers nothing settled.
 
-use super::g5_slow_handler::members;
-use crate::support::{Case, Gate, Log, Member, WITHIN, set};
+use crate::support::{Case, Gate, Log, Member, Place, WITHIN, place, set};
 use evenkeel::consumer::{StopWhen, Stopped};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
 use evenkeel::testing::eventually;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
-
-type Place = (i32, i64);
-
-fn place(record: &Record) -> Place {
-    (record.partition(), record.offset())
-}
 
 /// A handler that takes a few milliseconds and logs what it finished.
 fn slow_router(handled: &Log<Place>) -> Router {
@@ -127,10 +120,7 @@ async fn a_member_that_stopped_leaves_its_group_at_once() {
     let first = Member::start(&case.kafka, case.settings(), slow_router(&handled));
     first.joined().await;
     assert!(first.stop().await.clean);
-    assert_eq!(
-        crate::membership::g5_slow_handler::members(&case).await,
-        Vec::<String>::new()
-    );
+    assert_eq!(case.members().await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,7 +141,7 @@ async fn a_stop_during_a_rebalance_leaves_the_group_at_once() {
         assert!(second.stop().await.clean);
         let what = format!("one that stopped after {joined_for_ms} ms is gone");
         eventually(&what, WITHIN, || async {
-            (members(&case).await.len() == 1).then_some(())
+            (case.members().await.len() == 1).then_some(())
         })
         .await;
     }

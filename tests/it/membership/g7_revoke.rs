@@ -1,19 +1,13 @@
 //! G7: on a revoke nothing new starts, what runs is drained up to a deadline and committed before the partition goes, and
 //! results that come later count for nothing.
 
-use crate::support::{Case, Gate, Log, Member, WITHIN, set};
+use crate::support::{Case, Gate, Log, Member, Place, WITHIN, place, set};
 use evenkeel::consumer::{Assignment, ConsumerSettings};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
 use evenkeel::testing::eventually;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
-
-type Place = (i32, i64);
-
-fn place(record: &Record) -> Place {
-    (record.partition(), record.offset())
-}
 
 /// A handler that takes `takes` and logs the starts and ends of its member.
 fn router(

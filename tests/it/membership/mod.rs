@@ -1,7 +1,7 @@
 //! G5, G6, G7: the place in the group, from the first assignment to a stop or a revoke.
 
 /// G5: slow handlers keep their member's place, and stuck ones are named.
-pub(crate) mod g5_slow_handler;
+mod g5_slow_handler;
 /// G6: a clean stop redelivers nothing; a stuck handler delays it up to its deadline only.
 mod g6_clean_stop;
 /// G7: revokes drain, commit and fence, with every assignor.

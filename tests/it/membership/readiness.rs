@@ -17,7 +17,7 @@ fn router(handled: &Log<String>) -> Router {
 
 async fn acl(acl: &JavaProgram, cluster: &TestKafka, what: &str, of: &str) {
     let done = acl.run(&[cluster.brokers(), what, of], WITHIN).await;
-    done.expect("done");
+    done.expect("the ACL program succeeds");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,7 +41,7 @@ async fn a_layer_that_pushes_back_holds_nothing_up_for_good() {
     settings.stop_when = StopWhen::UntilEnd;
     let consumer = Consumer::new(case.kafka.clone(), settings, handler).expect("it is usable");
     let run = tokio::time::timeout(WITHIN, consumer.run(CancellationToken::new()));
-    let report = run.await.expect("it ends").expect("it ends well");
+    let report = run.await.expect("it ends in time").expect("it ends well");
     assert_eq!(report.settled, 200);
 }
 

@@ -168,7 +168,7 @@ async fn a_coordinator_that_moves_is_followed() {
         scene
             .cluster
             .coordinator(coordinator, broker)
-            .expect("moved");
+            .expect("the mock cluster moves the coordinator");
         // Each move finds something to commit.
         scene.more(300).await;
         scene.all_committed().await;
@@ -223,7 +223,7 @@ async fn slow_round_trips_slow_commits_and_nothing_else() {
     scene
         .cluster
         .broker_round_trip_time(-1, Duration::from_millis(400))
-        .expect("slow");
+        .expect("the mock cluster delays its answers");
     scene.finish().await;
 }
 
@@ -273,7 +273,7 @@ async fn a_stop_without_brokers_ends_in_time_and_unclean() {
         .offsets()
         .committed()
         .await
-        .expect("answered")
+        .expect("the cluster answers")
         .values()
         .sum();
     assert!(

@@ -65,7 +65,7 @@ async fn a_broker_that_goes_away_leaves_an_unknown_outcome() {
     let first = publisher
         .publish_record(case.step(&publisher, "k", 0))
         .await;
-    assert_eq!(first.expect("published").offset, 0);
+    assert_eq!(first.expect("the brokers acknowledge the record").offset, 0);
     cluster.broker_down(-1).expect("the mock broker stops");
     let second = publisher
         .publish_record(case.step(&publisher, "k", 1))
@@ -102,7 +102,12 @@ async fn a_full_buffer_pushes_back_and_flush_counts_the_rest() {
     publisher.flush(WITHIN).await.expect("everything is sent");
     let mut offsets = Vec::new();
     for receipt in pending {
-        offsets.push(receipt.await.expect("acknowledged").offset);
+        offsets.push(
+            receipt
+                .await
+                .expect("the brokers acknowledge the record")
+                .offset,
+        );
     }
     assert!(
         offsets.iter().copied().eq(0..11),
@@ -144,7 +149,7 @@ async fn a_flapping_broker_leaves_no_gap_duplicate_or_disorder() {
         }
     }
     for receipt in pending {
-        receipt.await.expect("acknowledged");
+        receipt.await.expect("the brokers acknowledge the record");
     }
     let mut next: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
     for record in case.read(&case.topic).await {
@@ -181,8 +186,8 @@ async fn publishing_waits_for_the_acknowledgement() {
     assert_eq!(
         publishing
             .await
-            .expect("no panic")
-            .expect("published")
+            .expect("the task does not panic")
+            .expect("the brokers acknowledge the record")
             .offset,
         0
     );

@@ -1,26 +1,22 @@
 //! The outbox: what commits is published at least once and in order per key, what rolls back is not, whatever is killed.
 
-use crate::support::{Case, WITHIN, set};
+use crate::support::{Case, WITHIN, second_process, set};
 use evenkeel::event::{Headers, OutgoingRecord};
 use evenkeel::outbox::{
     OutboxStatus, OutboxStore, PostgresOutbox, Relay, RelayReport, RelaySettings, SqliteOutbox,
 };
-use evenkeel::testing::{eventually, postgres};
+use evenkeel::testing::{ChildProcess, eventually, postgres};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-/// Tells the second process that it is a relay, and which.
-const SPEC: &str = "EVENKEEL_IT_RELAY";
 
 const LEASE: Duration = Duration::from_secs(2);
 
@@ -31,49 +27,26 @@ struct Spec {
     store: String,
 }
 
-/// A relay in a process of its own; killed when dropped.
-struct Process(Child);
-
-impl Process {
-    /// Runs the test of this name again, as a relay.
-    fn start(test: &str, case: &Case, store: &str) -> Self {
-        let spec = Spec {
+impl Spec {
+    /// Runs the test of this name again as a relay of this store.
+    fn start(test: &str, case: &Case, store: &str) -> ChildProcess {
+        let spec = Self {
             brokers: case.kafka.brokers.clone(),
             store: store.to_owned(),
         };
-        let child = Command::new(std::env::current_exe().expect("the test binary"))
-            .args([test, "--exact", "--nocapture"])
-            .env(
-                SPEC,
-                serde_json::to_string(&spec).expect("it serialises to JSON"),
-            )
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn();
-        Self(child.expect("this test again, as a relay"))
+        second_process::start(test, &spec)
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        // SIGKILL; one that ended already needs none.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// In the second process: publishes until killed. Whether this is the second process.
-async fn is_relay() -> bool {
-    let Ok(spec) = std::env::var(SPEC) else {
-        return false;
+/// In the second process: publishes until it is killed, and does not return. Returns at once in the first one.
+async fn relay_if_second() {
+    let Some(spec) = second_process::role::<Spec>() else {
+        return;
     };
-    std::thread::spawn(|| {
-        // Nothing is ever written to it: its end is all there is to read.
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        std::process::exit(1);
-    });
-    let spec: Spec = serde_json::from_str(&spec).expect("our own JSON");
-    let store = OutboxStore::open(&spec.store).await.expect("an outbox");
+    second_process::end_with_the_first();
+    let store = OutboxStore::open(&spec.store)
+        .await
+        .expect("the outbox opens");
     let kafka = evenkeel::kafka::KafkaConfig::new(&spec.brokers);
     let case = Case::named(kafka, String::new(), 1);
     let ended = relay(&case, store).run(CancellationToken::new()).await;
@@ -110,7 +83,7 @@ impl Running {
     async fn stop(self) -> RelayReport {
         self.stop.cancel();
         let ended = tokio::time::timeout(WITHIN, self.run).await;
-        ended.expect("it ends").expect("it does not panic")
+        ended.expect("it ends in time").expect("it does not panic")
     }
 }
 
@@ -198,7 +171,7 @@ async fn kill_relays_while(
     mut writers: JoinSet<()>,
     committed: &Committed,
 ) {
-    let mut relays: Vec<Process> = (0..2).map(|_| Process::start(test, case, store)).collect();
+    let mut relays: Vec<ChildProcess> = (0..2).map(|_| Spec::start(test, case, store)).collect();
     let mut kills = 0;
     loop {
         let pause = Duration::from_millis(rand::rng().random_range(500..1_500));
@@ -207,7 +180,7 @@ async fn kill_relays_while(
                 .join_next()
                 .await
                 .transpose()
-                .expect("no panic")
+                .expect("the task does not panic")
                 .is_some()
             {}
         };
@@ -216,10 +189,10 @@ async fn kill_relays_while(
             break;
         }
         let victim = rand::rng().random_range(0..2);
-        relays[victim] = Process::start(test, case, store);
+        relays[victim] = Spec::start(test, case, store);
         kills += 1;
     }
-    let outbox = OutboxStore::open(store).await.expect("an outbox");
+    let outbox = OutboxStore::open(store).await.expect("the outbox opens");
     emptied(&outbox).await;
     drop(relays);
     let (published, records) = published(case).await;
@@ -240,9 +213,7 @@ async fn kill_relays_while(
 async fn on_postgres_commits_are_published_in_order_despite_killed_relays() {
     const NAME: &str =
         "publish::outbox::on_postgres_commits_are_published_in_order_despite_killed_relays";
-    if is_relay().await {
-        return;
-    }
+    relay_if_second().await;
     let (Some(case), Some(postgres)) = (Case::new("outbox-postgres", 4).await, postgres().await)
     else {
         return;
@@ -255,10 +226,10 @@ async fn on_postgres_commits_are_published_in_order_despite_killed_relays() {
         .max_connections(50)
         .connect(&url)
         .await
-        .expect("connections");
+        .expect("the pool connects");
     let outbox = PostgresOutbox::with_pool(pool.clone())
         .await
-        .expect("an outbox");
+        .expect("the outbox opens");
     let (mut writers, committed) = (JoinSet::new(), Committed::default());
     for writer in 0..50 {
         let (pool, outbox, committed) = (pool.clone(), outbox.clone(), committed.clone());
@@ -274,7 +245,7 @@ async fn on_postgres_commits_are_published_in_order_despite_killed_relays() {
                     .collect();
                 let mut transaction = pool.begin().await.expect("a transaction begins");
                 let written = outbox.publish_records(&mut transaction, &records).await;
-                written.expect("written");
+                written.expect("the outbox takes the records");
                 let delay = rand::rng().random_range(0..2_000);
                 tokio::time::sleep(Duration::from_millis(delay)).await;
                 if rand::rng().random_bool(0.05) {
@@ -296,9 +267,7 @@ async fn on_postgres_commits_are_published_in_order_despite_killed_relays() {
 async fn on_sqlite_commits_are_published_in_order_despite_killed_relays() {
     const NAME: &str =
         "publish::outbox::on_sqlite_commits_are_published_in_order_despite_killed_relays";
-    if is_relay().await {
-        return;
-    }
+    relay_if_second().await;
     let Some(case) = Case::new("outbox-sqlite", 4).await else {
         return;
     };
@@ -311,7 +280,7 @@ async fn on_sqlite_commits_are_published_in_order_despite_killed_relays() {
     let pool = SqlitePoolOptions::new()
         .max_connections(5)
         .connect_with(options);
-    let pool = pool.await.expect("connections");
+    let pool = pool.await.expect("the pool connects");
     let (mut writers, committed) = (JoinSet::new(), Committed::default());
     for writer in 0..5 {
         let (pool, outbox, committed) = (pool.clone(), outbox.clone(), committed.clone());
@@ -329,7 +298,7 @@ async fn on_sqlite_commits_are_published_in_order_despite_killed_relays() {
                     .await
                     .expect("a transaction");
                 let written = outbox.publish_records(&mut transaction, &records).await;
-                written.expect("written");
+                written.expect("the outbox takes the records");
                 let delay = rand::rng().random_range(0..40);
                 tokio::time::sleep(Duration::from_millis(delay)).await;
                 if rand::rng().random_bool(0.05) {
@@ -363,25 +332,23 @@ async fn case_on_postgres(name: &str) -> Option<(Case, PostgresOutbox, String)> 
 async fn commit(outbox: &PostgresOutbox, records: &[OutgoingRecord]) {
     let mut connection = outbox.pool().acquire().await.expect("a connection");
     let written = outbox.publish_records(&mut connection, records).await;
-    written.expect("written");
+    written.expect("the outbox takes the records");
 }
 
 #[tokio::test]
 async fn a_killed_relay_is_taken_over_when_its_lease_ends() {
     const NAME: &str = "publish::outbox::a_killed_relay_is_taken_over_when_its_lease_ends";
-    if is_relay().await {
-        return;
-    }
+    relay_if_second().await;
     let Some((case, outbox, url)) = case_on_postgres("outbox-takeover").await else {
         return;
     };
     let store = OutboxStore::from(outbox.clone());
-    let first = Process::start(NAME, &case, &url);
+    let mut first = Spec::start(NAME, &case, &url);
     status_where(&store, "the first relay has all slots", |status| {
         status.slots_free == 0
     })
     .await;
-    drop(first);
+    first.kill().await;
     let killed_at = Instant::now();
     let second = Running::start(relay(&case, store.clone()));
     commit(&outbox, &[record(&case, "k", "1")]).await;
@@ -465,7 +432,7 @@ async fn an_open_transaction_delays_only_its_keys_and_skips_nothing() {
     let written = outbox
         .publish_records(&mut idle, &[record(&case, "slow", "1")])
         .await;
-    written.expect("written");
+    written.expect("the outbox takes the records");
     let follower = {
         let (outbox, record) = (outbox.clone(), record(&case, "slow", "2"));
         tokio::spawn(async move { commit(&outbox, &[record]).await })
@@ -499,7 +466,7 @@ async fn an_open_transaction_delays_only_its_keys_and_skips_nothing() {
     .await;
     assert!(!follower.is_finished(), "its key waits");
     idle.commit().await.expect("the transaction commits");
-    follower.await.expect("written");
+    follower.await.expect("the task does not panic");
     emptied(&store).await;
     let slow: Vec<_> = ["1", "2"].map(str::to_owned).into();
     let expected = BTreeMap::from([("fast".to_owned(), fast), ("slow".to_owned(), slow)]);

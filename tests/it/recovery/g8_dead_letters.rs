@@ -1,12 +1,12 @@
 //! G8: where a dead letter cannot be written as it should, or should not be: nothing is lost, nothing is skipped, and an alarm
 //! is raised and cleared.
 
+use crate::support::memory::noise;
 use crate::support::{Case, Log, Member, WITHIN, guarded};
 use evenkeel::consumer::ConsumerSettings;
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Outcome, Router};
 use evenkeel::kafka::KafkaConfig;
-use evenkeel::kafka::admin::{Admin, NewTopic};
 use evenkeel::kafka::reader::LogRecord;
 use evenkeel::recovery::{DeadLetter, DeadLetterTopic, FloodGuardPolicy, retry_topic};
 use evenkeel::testing::{eventually, unique};
@@ -57,21 +57,6 @@ fn text(letter: &LogRecord, name: &str) -> String {
     String::from_utf8(value.to_vec()).expect("headers that we write are text")
 }
 
-/// Bytes that no compression makes smaller.
-fn noise(bytes: usize, seed: u64) -> Vec<u8> {
-    let step = |state: &mut u64| {
-        // The generator of Knuth's MMIX, whose upper bits are the random ones.
-        *state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        Some((*state >> 56) as u8)
-    };
-    let mut state = seed;
-    std::iter::from_fn(|| step(&mut state))
-        .take(bytes)
-        .collect()
-}
-
 /// Waits until that many letters are written: the last of them are on their way when a flood is stopped.
 async fn letters_reach(case: &Case, letters: usize) {
     eventually(&format!("{letters} letters"), WITHIN, || async {
@@ -86,13 +71,8 @@ async fn an_oversized_dead_letter_is_shortened_or_a_reference() {
     let Some(case) = Case::new("it-g8-large", 1).await else {
         return;
     };
-    let admin = Admin::connect(&case.kafka, WITHIN)
-        .await
-        .expect("the admin client connects");
-    let topic = NewTopic::new(letters_of(&case))
-        .with_partitions(1)
-        .with_setting("max.message.bytes", "10000");
-    admin.create_topics(&[topic]).await.expect("a small topic");
+    let limit = [("max.message.bytes", "10000")];
+    case.create_topic(&letters_of(&case), 1, &limit).await;
     // Whole with the message, whole without it, and neither.
     let sizes = [100, 8_900, 50_000];
     let value = |n: usize| noise(sizes[n % sizes.len()], n as u64);
@@ -107,7 +87,9 @@ async fn an_oversized_dead_letter_is_shortened_or_a_reference() {
     let letters = case.read(&letters_of(&case)).await;
     assert_eq!(letters.len(), 60);
     for letter in letters {
-        let n: usize = text(&letter, "__dlq.errors.offset").parse().expect("one");
+        let n: usize = text(&letter, "__dlq.errors.offset")
+            .parse()
+            .expect("an offset is a number");
         let message = text(&letter, "__dlq.errors.message").len();
         let refers = DeadLetter::read(letter.headers.iter()).is_reference;
         let value = Some(value(n)).filter(|_| !refers);
@@ -128,7 +110,9 @@ async fn a_forbidden_dead_letter_topic_stops_its_partition_until_permitted() {
     let letters = letters_of(&case);
     let acl = async |what: &str| {
         let arguments = [cluster.brokers(), what, &letters];
-        acl.run(&arguments, WITHIN).await.expect("done")
+        acl.run(&arguments, WITHIN)
+            .await
+            .expect("the ACL program succeeds")
     };
 
     let handled = Log::new();
@@ -232,7 +216,11 @@ async fn a_dead_letter_flood_stops_the_member_and_loses_nothing() {
     let letters = case.read(&letters_of(&case)).await;
     let mut offsets: Vec<usize> = letters
         .iter()
-        .map(|letter| text(letter, "__dlq.errors.offset").parse().expect("one"))
+        .map(|letter| {
+            text(letter, "__dlq.errors.offset")
+                .parse()
+                .expect("an offset is a number")
+        })
         .collect();
     offsets.sort_unstable();
     assert!(offsets.into_iter().eq(0..RECORDS), "each record once");
@@ -273,11 +261,15 @@ async fn one_topic_takes_all_dead_letters_of_a_group() {
         letters[0].partition, letters[1].partition,
         "a key has one partition"
     );
-    let admin = Admin::connect(&case.kafka, WITHIN)
+    let counts = case
+        .admin()
         .await
-        .expect("the admin client connects");
-    let counts = admin.partition_counts(&[one, letters_of(&case)]).await;
-    let counts: Vec<usize> = counts.expect("known").into_values().collect();
+        .partition_counts(&[one, letters_of(&case)])
+        .await;
+    let counts: Vec<usize> = counts
+        .expect("the brokers know the topics")
+        .into_values()
+        .collect();
     assert_eq!(counts, [5], "the larger of the two, and no other topic");
 }
 

@@ -176,7 +176,10 @@ async fn letters(case: &Case, values: &[&str], handler: impl Handle) -> Vec<LogR
     let run = tokio::spawn(consumer.run(stop.clone()));
     case.all_committed().await;
     stop.cancel();
-    let report = run.await.expect("no panic").expect("the run goes on");
+    let report = run
+        .await
+        .expect("the task does not panic")
+        .expect("the run goes on");
     assert!(report.clean);
     case.read(&format!("dlq.{}.{}", case.group, case.topic))
         .await

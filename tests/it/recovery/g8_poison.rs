@@ -1,12 +1,10 @@
 //! G8: a record that cannot be read or handled never blocks its partition and never panics anything; it goes to the
 //! dead-letter topic byte for byte, and where that cannot be written, the partition waits and says so.
 
-use crate::support::{Case, Log, Member, Step, WITHIN, set};
+use crate::support::{Case, Log, Member, Step, set};
 use evenkeel::event::{Event, Headers, OutgoingRecord};
 use evenkeel::handler::{DeadReason, HandlerError, Outcome, Router, Stage};
-use evenkeel::kafka::admin::{Admin, NewTopic};
 use evenkeel::kafka::reader::LogRecord;
-use evenkeel::testing::eventually;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -344,17 +342,9 @@ async fn an_unwritable_dead_letter_topic_stops_its_partition() {
         return;
     };
     let letters = format!("dlq.{}.{}", case.group, case.topic);
-    let admin = Admin::connect(&case.kafka, WITHIN)
-        .await
-        .expect("the admin client connects");
-    let limit = |bytes: &str| BTreeMap::from([("max.message.bytes".to_owned(), bytes.to_owned())]);
-    let topic = NewTopic::new(letters.clone())
-        .with_partitions(1)
-        .with_config(limit("100"));
-    admin
-        .create_topics(&[topic])
-        .await
-        .expect("a topic that takes nothing");
+    // It takes nothing.
+    let limit = [("max.message.bytes", "100")];
+    case.create_topic(&letters, 1, &limit).await;
     let publisher = case.publisher();
     let mut bad = case.record(Some("bad"), "no event");
     bad.partition = Some(0);
@@ -388,15 +378,11 @@ async fn an_unwritable_dead_letter_topic_stops_its_partition() {
 
     let member = Member::start(&case.kafka, settings, router(&handled));
     member.complaint("dead_letters").await;
-    admin
-        .alter_topic(&letters, &limit("1048588"))
-        .await
-        .expect("the broker alters the topic");
+    let limit = BTreeMap::from([("max.message.bytes".to_owned(), "1048588".to_owned())]);
+    let altered = case.admin().await.alter_topic(&letters, &limit).await;
+    altered.expect("the broker alters the topic");
     offsets.reach(0, 3).await;
-    eventually("it is ready again", WITHIN, || async {
-        member.health.not_ready().is_empty().then_some(())
-    })
-    .await;
+    member.ready_again().await;
     let report = member.stop().await;
     assert_eq!(
         (report.settled, report.dead_letters, report.clean),
@@ -423,7 +409,7 @@ async fn a_deleted_dead_letter_topic_is_recreated() {
     let member = Member::start(&case.kafka, settings, router(&handled));
     member.joined().await;
     let letters = format!("dlq.{}.{}", case.group, case.topic);
-    delete_topic(&case, &letters).await;
+    case.delete_topic(&letters).await;
     case.publish([case.record(Some("bad"), "no event")]).await;
     let complaint = member.complaint("dead_letters").await;
     assert!(complaint.contains(&letters), "{complaint}");
@@ -431,21 +417,7 @@ async fn a_deleted_dead_letter_topic_is_recreated() {
         .await;
     handled.reach("good records", 1).await;
     case.offsets().reach(0, 2).await;
-    eventually("it is ready again", WITHIN, || async {
-        member.health.not_ready().is_empty().then_some(())
-    })
-    .await;
+    member.ready_again().await;
     assert_eq!(case.read(&letters).await.len(), 1);
     assert!(member.stop().await.clean);
-}
-
-async fn delete_topic(case: &Case, topic: &str) {
-    use rdkafka::admin::{AdminClient, AdminOptions};
-    use rdkafka::client::DefaultClientContext;
-    let admin: AdminClient<DefaultClientContext> = rdkafka::ClientConfig::new()
-        .set("bootstrap.servers", &case.kafka.brokers)
-        .create()
-        .expect("an admin client");
-    let deleted = admin.delete_topics(&[topic], &AdminOptions::new()).await;
-    deleted.expect("answered").remove(0).expect("deleted");
 }

@@ -1,9 +1,9 @@
 //! While a retry topic cannot be read, the partitions that it belongs to wait: in bounded memory, all of them together, and none
 //! of their records is lost, handled early or out of order.
 
-use crate::control::desk::Desk;
-use crate::delivery::g4_bounded_memory::{noise, resident_bytes_max};
-use crate::support::member::{self, Process, Spec, Work};
+use crate::control::operator::Operator;
+use crate::support::member_process::{self, Spec, Work};
+use crate::support::memory::{noise, resident_bytes_max};
 use crate::support::{Case, Log, Member, WITHIN, guarded};
 use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::Router;
@@ -40,7 +40,9 @@ async fn with_parked(cluster: &TestKafka, partitions: i32) -> Case {
 async fn acl(acl: &JavaProgram, cluster: &TestKafka, what: &str, case: &Case) {
     let topic = retry_topic(&case.group, &case.topic);
     let arguments = [cluster.brokers(), what, &topic];
-    acl.run(&arguments, 3 * WITHIN).await.expect("done");
+    acl.run(&arguments, 3 * WITHIN)
+        .await
+        .expect("the ACL program succeeds");
 }
 
 /// `count` records for each partition, of `bytes` bytes at least, that begin with their number.
@@ -59,9 +61,7 @@ async fn publish(case: &Case, count: usize, bytes: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_awaiting_a_retry_topic_take_bounded_memory_together() {
-    if let Some(spec) = member::asked_for() {
-        return member::run(spec).await;
-    }
+    member_process::run_if_second().await;
     let Some((cluster, java)) = guarded().await else {
         return;
     };
@@ -69,17 +69,14 @@ async fn partitions_awaiting_a_retry_topic_take_bounded_memory_together() {
     // 173 MB.
     publish(&case, 8, 900_000).await;
     acl(&java, &cluster, "close", &case).await;
-    let spec = Spec {
-        brokers: case.kafka.brokers.clone(),
-        properties: vec!["heartbeat.interval.ms=300".to_owned()],
-        group: case.group.clone(),
-        topic: case.topic.clone(),
-        instance: None,
-        work: Work::Stall {
-            in_flight_bytes_max: 16 << 20,
-        },
+    let work = Work::Stall {
+        in_flight_bytes_max: 16 << 20,
     };
-    let mut member = Process::start(TEST, &spec);
+    let spec = Spec {
+        properties: vec!["heartbeat.interval.ms=300".to_owned()],
+        ..Spec::new(&case, work)
+    };
+    let mut member = spec.start(TEST);
     let mut most = 0;
     let mut quiet = 0;
     // Until it fetches no more.
@@ -95,7 +92,7 @@ async fn partitions_awaiting_a_retry_topic_take_bounded_memory_together() {
         most = now;
         assert!(most < RESIDENT_BYTES_MAX, "{} MiB", most >> 20);
     }
-    assert_eq!(member.ended().map(|status| status.to_string()), None);
+    assert!(member.is_running(), "a member ends by a kill only");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,8 +101,8 @@ async fn records_awaiting_a_retry_topic_come_once_in_order() {
     let Some((cluster, java)) = guarded().await else {
         return;
     };
-    let desk = Desk::of(with_parked(&cluster, 4).await);
-    let case = &desk;
+    let operator = Operator::of(with_parked(&cluster, 4).await);
+    let case = &operator;
     let other = unique("it-gates-open");
     let created = cluster.create_topic(&other, 2).await;
     created.expect("the topic is created");
@@ -136,8 +133,8 @@ async fn records_awaiting_a_retry_topic_come_once_in_order() {
     handled.reach("records of the other topic", 100).await;
     let is_waiting = |(topic, ..): &(String, i32, String)| *topic == case.topic;
     // What the client gave out of it is not handled yet, and nothing of it is committed.
-    desk.pause(desk.partition_scope(0)).await;
-    desk.resume(desk.partition_scope(0)).await;
+    operator.pause(operator.partition_scope(0)).await;
+    operator.resume(operator.partition_scope(0)).await;
     assert!(
         !handled.entries().iter().any(is_waiting),
         "not before it is read"

@@ -5,7 +5,6 @@ use evenkeel::consumer::{Consumer, ConsumerError, ConsumerSettings};
 use evenkeel::event::Record;
 use evenkeel::handler::{HandlerError, Outcome, Router};
 use evenkeel::kafka::KafkaError;
-use evenkeel::kafka::admin::{Admin, NewTopic};
 use evenkeel::recovery::retry_topic;
 use evenkeel::testing::{eventually, unique};
 use std::time::Duration;
@@ -48,16 +47,7 @@ impl Pair {
             group: stem,
             partitions: 1,
         };
-        let admin = Admin::connect(&ours.kafka, WITHIN)
-            .await
-            .expect("the admin client connects");
-        let topic = NewTopic::new(ours.topic.clone())
-            .with_partitions(1)
-            .with_replication(1);
-        admin
-            .create_topics(&[topic])
-            .await
-            .expect("the broker creates the topic");
+        ours.create_topic(&ours.topic, 1, &[]).await;
         let retry = retry_topic(&ours.group, &ours.topic);
         assert_eq!(retry, retry_topic(&theirs.group, &theirs.topic));
         Some(Self {
@@ -162,7 +152,7 @@ async fn a_group_with_colliding_own_topics_does_not_start() {
     let refused = tokio::time::timeout(WITHIN, second)
         .await
         .expect("it ends in time");
-    match refused.expect("no panic") {
+    match refused.expect("the task does not panic") {
         Err(ConsumerError::Kafka(KafkaError::Config(error))) => {
             let error = error.to_string();
             assert!(
@@ -173,5 +163,8 @@ async fn a_group_with_colliding_own_topics_does_not_start() {
         other => panic!("{other:?}"),
     }
     stop.cancel();
-    first.await.expect("no panic").expect("it ends well");
+    first
+        .await
+        .expect("the task does not panic")
+        .expect("it ends well");
 }

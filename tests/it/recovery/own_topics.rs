@@ -1,8 +1,7 @@
 //! The group's own topics, made badly by others or by defaults of the brokers, and sources that grow: nothing is lost in
 //! silence.
 
-use crate::control::desk::Desk;
-use crate::logs::batch_limits::create;
+use crate::control::operator::Operator;
 use crate::support::{Case, Member, WITHIN, set};
 use evenkeel::consumer::{
     Consumer, ConsumerError, ConsumerSettings, GroupTopic, GroupTopicState, GroupTopics,
@@ -18,14 +17,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-async fn admin(case: &Case) -> Admin {
-    let admin = Admin::connect(&case.kafka, WITHIN).await;
-    admin.expect("an admin")
-}
-
 async fn look(case: &Case, admin: &Admin) -> Vec<GroupTopic> {
     let own = GroupTopics::new(&case.group, [&case.topic]);
-    own.describe(admin).await.expect("a look")
+    own.describe(admin)
+        .await
+        .expect("the brokers show the topics")
 }
 
 async fn alter(admin: &Admin, topic: &str, setting: &str, value: &str) {
@@ -68,8 +64,7 @@ async fn own_topics_grow_with_their_source() {
     let member = Member::start(&case.kafka, settings, router());
     member.joined().await;
     case.publish([case.record(Some("first"), "bad")]).await;
-    let admin = admin(&case).await;
-    case.grow_topic(&admin, 3).await;
+    case.grow_topic(3).await;
     let record = |partition, value: &str| OutgoingRecord {
         partition: Some(partition),
         ..case.record(Some(value), value.to_owned())
@@ -114,7 +109,7 @@ async fn no_default_of_the_brokers_spoils_own_topics() {
     case.all_committed().await;
     let report = member.stop().await;
     assert_eq!((report.dead_letters, report.parked), (1, 1), "{report:?}");
-    for topic in look(&case, &admin(&case).await).await {
+    for topic in look(&case, &case.admin().await).await {
         assert_eq!(topic.state, GroupTopicState::Present, "{topic:?}");
         assert!(topic.faults.is_empty(), "{topic:?}");
         assert_eq!(topic.pending_changes(), None);
@@ -124,7 +119,9 @@ async fn no_default_of_the_brokers_spoils_own_topics() {
 /// What a run says that does not begin.
 async fn refusal(case: &Case) -> Option<ConsumerError> {
     let consumer = Consumer::new(case.kafka.clone(), parking(case), router());
-    let run = consumer.expect("settings").run(CancellationToken::new());
+    let run = consumer
+        .expect("the settings of the consumer are valid")
+        .run(CancellationToken::new());
     match tokio::time::timeout(Duration::from_secs(15), run).await {
         Ok(ended) => ended.err(),
         Err(_) => None,
@@ -149,7 +146,7 @@ async fn a_retry_topic_that_loses_records_is_refused_and_mended() {
             return;
         };
         let retry = retry_topic(&case.group, &case.topic);
-        create(&case, &retry, 1, &settings).await;
+        case.create_topic(&retry, 1, &settings).await;
         let refused = refusal(&case).await;
         let Some(ConsumerError::Kafka(error @ KafkaError::UnsafeTopic { .. })) = refused else {
             panic!("{fault}: {refused:?}");
@@ -157,9 +154,12 @@ async fn a_retry_topic_that_loses_records_is_refused_and_mended() {
         let told = error.to_string();
         let command = format!("evenkeel groups topics {} --execute", case.group);
         assert!(told.contains(fault) && told.ends_with(&command), "{told}");
-        let admin = admin(&case).await;
+        let admin = case.admin().await;
         for topic in look(&case, &admin).await {
-            topic.repair(&admin).await.expect("made");
+            topic
+                .repair(&admin)
+                .await
+                .expect("the brokers create the topic");
         }
         for topic in look(&case, &admin).await {
             assert_eq!(topic.pending_changes(), None, "{topic:?}");
@@ -178,7 +178,7 @@ async fn a_topic_made_unsafe_while_running_is_an_alarm() {
     };
     let member = Member::start(&case.kafka, parking(&case), router());
     member.joined().await;
-    let admin = admin(&case).await;
+    let admin = case.admin().await;
     let retry = retry_topic(&case.group, &case.topic);
     alter(&admin, &retry, "retention.ms", "604800000").await;
     let complaint = member.complaint("own_topics").await;
@@ -222,21 +222,24 @@ async fn deleted_parked_records_alarm_until_the_loss_is_accepted() {
     let Some(case) = Case::new("it-own", 1).await else {
         return;
     };
-    let desk = Desk::of(case);
-    let start = || Member::start(&desk.kafka, parking(&desk), router());
+    let operator = Operator::of(case);
+    let start = || Member::start(&operator.kafka, parking(&operator), router());
     let member = start();
-    let parked = |key: usize| desk.record(Some(&format!("k{key}")), "later");
-    desk.publish((0..5).map(parked)).await;
-    desk.all_committed().await;
-    let retry = retry_topic(&desk.group, &desk.topic);
-    desk.offsets_of(&retry, 1).reach(0, 0).await;
+    let parked = |key: usize| operator.record(Some(&format!("k{key}")), "later");
+    operator.publish((0..5).map(parked)).await;
+    operator.all_committed().await;
+    let retry = retry_topic(&operator.group, &operator.topic);
+    operator.offsets_of(&retry, 1).reach(0, 0).await;
     assert!(member.stop().await.clean);
 
-    let admin = admin(&desk).await;
+    let admin = operator.admin().await;
     let deleted = admin
         .delete_records(&retry, &BTreeMap::from([(0, 3)]))
         .await;
-    assert_eq!(deleted.expect("deleted"), BTreeMap::from([(0, 3)]));
+    assert_eq!(
+        deleted.expect("the records are deleted"),
+        BTreeMap::from([(0, 3)])
+    );
     for _ in 0..2 {
         // Again after a restart: nothing was stepped over.
         let member = start();
@@ -250,9 +253,9 @@ async fn deleted_parked_records_alarm_until_the_loss_is_accepted() {
     let action = Action::AcceptLoss {
         scope: Scope::Group,
     };
-    desk.command(action).await;
+    operator.command(action).await;
     member.joined().await;
-    desk.offsets_of(&retry, 1).reach(0, 3).await;
+    operator.offsets_of(&retry, 1).reach(0, 3).await;
     assert!(member.stop().await.clean);
     let member = start();
     member.joined().await;

@@ -1,14 +1,13 @@
 //! Parking: a key that fails waits in the retry topic with everything behind it, and nobody else waits with it.
 
-use crate::support::member::{self, EFFECTS, Process, Spec, Work};
+use crate::support::member_process::{self, EFFECTS, Spec, Work};
 use crate::support::{Case, Gate, Log, Member, WITHIN};
 use evenkeel::consumer::{AfterDeadLetter, ConsumerSettings};
 use evenkeel::event::{Headers, OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Outcome, Router};
 use evenkeel::inbox::SqliteInbox;
-use evenkeel::kafka::admin::Admin;
 use evenkeel::recovery::retry_topic;
-use evenkeel::testing::eventually;
+use evenkeel::testing::{ChildProcess, eventually};
 use sqlx::SqlitePool;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -216,7 +215,7 @@ async fn a_held_key_waits_until_its_dead_letter_is_replayed() {
     let offset = case.read(&case.topic).await.into_iter().find(|record| {
         record.key.as_deref() == Some(FAILING.as_bytes()) && record.value.as_deref() == Some(b"5")
     });
-    let offset = offset.expect("step 5").offset.to_string();
+    let offset = offset.expect("step 5 is a dead letter").offset.to_string();
     let mut headers = Headers::new();
     headers.push("evenkeel.parked.kind", Some(b"replay"));
     headers.push("evenkeel.parked.offset", Some(offset.as_bytes()));
@@ -265,10 +264,7 @@ async fn a_retry_topic_grows_with_its_source() {
     let effects = Effects::new();
     let member = Member::start(&kafka, settings(&case), effects.router(0, fails));
     member.joined().await;
-    let admin = Admin::connect(&case.kafka, WITHIN)
-        .await
-        .expect("the cluster");
-    case.grow_topic(&admin, 2).await;
+    case.grow_topic(2).await;
     let record = |number: u64| OutgoingRecord {
         partition: Some(1),
         ..case.record(Some(FAILING), number.to_string())
@@ -334,7 +330,7 @@ async fn publish_for(
         }
     }
     for receipt in receipts {
-        receipt.await.expect("acknowledged");
+        receipt.await.expect("the brokers acknowledge the record");
     }
 }
 
@@ -357,29 +353,20 @@ async fn p99(pool: &SqlitePool, published: &Published, from: i64, to: i64) -> i6
     taken[taken.len() * 99 / 100]
 }
 
-fn start(case: &Case, store: &Path, fails: &Path) -> Process {
-    let spec = Spec {
-        brokers: case.kafka.brokers.clone(),
-        properties: ["session.timeout.ms=6000", "heartbeat.interval.ms=300"]
-            .map(str::to_owned)
-            .into(),
-        group: case.group.clone(),
-        topic: case.topic.clone(),
-        instance: None,
-        work: Work::Fail {
-            store: store.to_owned(),
-            key: FAILING.to_owned(),
-            from: 5,
-            while_exists: fails.to_owned(),
-        },
+fn start(case: &Case, store: &Path, fails: &Path) -> ChildProcess {
+    let work = Work::Fail {
+        store: store.to_owned(),
+        key: FAILING.to_owned(),
+        from: 5,
+        while_exists: fails.to_owned(),
     };
-    Process::start(MINUTE_TEST, &spec)
+    Spec::new(case, work).start(MINUTE_TEST)
 }
 
 /// It delays no other key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_failing_for_a_minute_keeps_its_order() {
-    let Some(case) = member::case("it-park", 6).await else {
+    let Some(case) = member_process::case("it-park", 6).await else {
         return;
     };
     let directory = tempfile::tempdir().expect("a temporary folder is created");
@@ -388,8 +375,8 @@ async fn a_key_failing_for_a_minute_keeps_its_order() {
         directory.path().join("fails"),
     );
     let inbox = SqliteInbox::open(&store, &case.group, EFFECTS).await;
-    let pool = inbox.expect("the store").pool().clone();
-    let mut members: Vec<Process> = (0..3).map(|_| start(&case, &store, &fails)).collect();
+    let pool = inbox.expect("the store opens").pool().clone();
+    let mut members: Vec<ChildProcess> = (0..3).map(|_| start(&case, &store, &fails)).collect();
     let mut published = Published::new();
     // So that the baseline knows no start.
     publish_for(
@@ -404,7 +391,7 @@ async fn a_key_failing_for_a_minute_keeps_its_order() {
     let baseline = now_ms();
     publish_for(&case, &mut published, BASELINE, BASELINE / 4).await;
     let began = now_ms();
-    std::fs::write(&fails, "").expect("a file");
+    std::fs::write(&fails, "").expect("the file is written");
     let third = FAILS_FOR / 3;
     publish_for(&case, &mut published, third, Duration::from_secs(1)).await;
     let disturbed = now_ms();
@@ -418,7 +405,7 @@ async fn a_key_failing_for_a_minute_keeps_its_order() {
     let owner = members
         .iter_mut()
         .find(|member| i64::from(member.id()) == owner);
-    owner.expect("one of the members").kill();
+    owner.expect("one of the members").kill().await;
     members.push(start(&case, &store, &fails));
     publish_for(&case, &mut published, third, Duration::from_secs(1)).await;
     members.push(start(&case, &store, &fails));

@@ -40,6 +40,6 @@ async fn a_retry_waits_as_long_as_its_failure_asks() {
     assert_eq!(limited.len(), 3, "one failure, two successes: {calls:?}");
     let waited = limited[1] - limited[0];
     assert!(waited >= wait && waited < 3 * wait, "{waited:?}");
-    let other = of("other").next().expect("handled").1;
+    let other = of("other").next().expect("the other record is handled").1;
     assert!(other < limited[1], "the other key goes on meanwhile");
 }

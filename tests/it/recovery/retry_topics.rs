@@ -1,7 +1,6 @@
 //! Retry topics that are closed, gone or late: who waits for that, and who does not.
 
-use crate::control::desk::Desk;
-use crate::logs::batch_limits::create;
+use crate::control::operator::Operator;
 use crate::support::{Case, Gate, Log, Member, WITHIN, guarded};
 use evenkeel::consumer::ConsumerSettings;
 use evenkeel::control::Scope;
@@ -9,9 +8,6 @@ use evenkeel::event::{OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Outcome, Router};
 use evenkeel::recovery::retry_topic;
 use evenkeel::testing::{JavaProgram, TestKafka, eventually, unique};
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -19,14 +15,16 @@ async fn a_closed_retry_topic_blocks_only_its_own_partitions() {
     let Some((cluster, acl)) = guarded().await else {
         return;
     };
-    let desk = Desk::of(Case::on(&cluster, "it-retry-closed", 1).await);
+    let operator = Operator::of(Case::on(&cluster, "it-retry-closed", 1).await);
     let other = unique("it-retry-open");
     let created = cluster.create_topic(&other, 1).await;
     created.expect("the topic is created");
-    let closed = retry_topic(&desk.group, &desk.topic);
+    let closed = retry_topic(&operator.group, &operator.topic);
     let acl = async |what: &str| {
         let arguments = [cluster.brokers(), what, &closed];
-        acl.run(&arguments, WITHIN).await.expect("done")
+        acl.run(&arguments, WITHIN)
+            .await
+            .expect("the ACL program succeeds")
     };
     let handled = Log::new();
     let router = {
@@ -36,27 +34,29 @@ async fn a_closed_retry_topic_blocks_only_its_own_partitions() {
             async {}
         })
     };
-    let mut settings = desk.settings();
+    let mut settings = operator.settings();
     settings.topics.push(other.clone());
-    let member = Member::start(&desk.kafka, settings, router);
+    let member = Member::start(&operator.kafka, settings, router);
     member.joined().await;
 
     acl("hide").await;
     // When a partition goes on, its retry partition is looked up as at an assignment.
-    desk.pause(Scope::Group).await;
-    desk.resume(Scope::Group).await;
+    operator.pause(Scope::Group).await;
+    operator.resume(Scope::Group).await;
     let record = |topic: &str| OutgoingRecord {
         topic: topic.to_owned(),
-        ..desk.record(Some("k"), "v")
+        ..operator.record(Some("k"), "v")
     };
-    desk.publish([record(&desk.topic), record(&other)]).await;
+    operator
+        .publish([record(&operator.topic), record(&other)])
+        .await;
     let complaint = member.complaint("retry_partitions").await;
     assert!(complaint.starts_with("1 retry partition"), "{complaint}");
-    desk.offsets_of(&other, 1).reach(0, 1).await;
+    operator.offsets_of(&other, 1).reach(0, 1).await;
     assert_eq!(handled.entries(), [other]);
 
     acl("permit").await;
-    desk.all_committed().await;
+    operator.all_committed().await;
     member.ready_again().await;
     assert!(member.stop().await.clean);
     assert_eq!(handled.len(), 2, "each once");
@@ -92,7 +92,8 @@ async fn a_missing_retry_topic_blocks_no_source_commit() {
     let member = Member::start(&case.kafka, settings, router);
     case.publish([case.record(Some("k"), "fails")]).await;
     attempts.reach("attempts", 2).await;
-    delete(&case, &retry_topic(&case.group, &case.topic)).await;
+    case.delete_topic(&retry_topic(&case.group, &case.topic))
+        .await;
     // Settled now, and there is nothing to commit it to.
     gate.open();
     case.publish([case.record(Some("other"), "works")]).await;
@@ -119,20 +120,11 @@ async fn a_retry_topic_deleted_with_parked_records_is_an_alarm() {
     case.all_committed().await;
     // What waits is counted with the commits.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    delete(&case, &retry_topic(&case.group, &case.topic)).await;
+    case.delete_topic(&retry_topic(&case.group, &case.topic))
+        .await;
     let complaint = member.complaint("parked_records").await;
     assert!(complaint.contains("2 records of 2 keys"), "{complaint}");
     drop(member);
-}
-
-async fn delete(case: &Case, topic: &str) {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", &case.kafka.brokers)
-        .create()
-        .expect("a client");
-    let deleted = admin.delete_topics(&[topic], &AdminOptions::new()).await;
-    let deleted = deleted.expect("the cluster answers");
-    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
 }
 
 /// Handlers that log each value, and fail with those that begin with one of `fails` while the gate is closed.
@@ -200,7 +192,10 @@ impl Guarded {
     /// Changes the rights on the retry topic.
     async fn acl(&self, what: &str) {
         let arguments = [self.cluster.brokers(), what, &self.retry];
-        self.acl.run(&arguments, WITHIN).await.expect("done");
+        self.acl
+            .run(&arguments, WITHIN)
+            .await
+            .expect("the ACL program succeeds");
     }
 }
 
@@ -264,7 +259,9 @@ async fn a_retry_topic_created_later_is_used_by_running_members() {
     let retry = retry_topic(&case.group, &case.topic);
     let acl = async |what: &str| {
         let arguments = [cluster.brokers(), what, &retry];
-        acl.run(&arguments, WITHIN).await.expect("done")
+        acl.run(&arguments, WITHIN)
+            .await
+            .expect("the ACL program succeeds")
     };
     acl("uncreatable").await;
     let (handled, mended) = (Log::new(), Gate::closed());
@@ -286,7 +283,8 @@ async fn a_retry_topic_created_later_is_used_by_running_members() {
         .await;
     handled.reach("records without a retry topic", 2).await;
     acl("permit").await;
-    create(&case, &retry, 2, &[("retention.ms", "-1")]).await;
+    case.create_topic(&retry, 2, &[("retention.ms", "-1")])
+        .await;
     eventually("the running member parks", WITHIN, || async {
         case.publish([to(0, "later", "later"), to(1, "later", "later")])
             .await;

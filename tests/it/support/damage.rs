@@ -60,6 +60,7 @@ impl Damageable {
         };
         let file = File::options().write(true).open(&path);
         let file = file.expect("the log is writable");
-        file.write_all_at(&[byte], place as u64).expect("written");
+        file.write_all_at(&[byte], place as u64)
+            .expect("the log is writable");
     }
 }

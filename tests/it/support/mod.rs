@@ -3,25 +3,30 @@
 //!
 //! Looks at offsets through rdkafka directly, so that a mistake of the library's own looks cannot hide one of its commits.
 
-/// Accounts on either store. A doubled effect would show.
-pub(crate) mod account;
+/// Handlers that add to balances on either store. A doubled effect would show.
+pub(crate) mod balances;
 /// A broker whose log files can be damaged.
 pub(crate) mod damage;
+/// kcat.
+pub(crate) mod kcat;
 /// A member of a group as a process of its own, which can be killed.
-pub(crate) mod member;
+pub(crate) mod member_process;
+/// Memory of a process, and records that fill it.
+pub(crate) mod memory;
 /// A test of this binary as a process of its own.
-pub(crate) mod rerun;
+pub(crate) mod second_process;
+/// Topics created, grown and deleted.
+mod topics;
 
 use evenkeel::consumer::{Assignment, Consumer, ConsumerError, ConsumerSettings, RunReport};
-use evenkeel::event::{Event, EventType, Headers, OutgoingRecord};
+use evenkeel::event::{Event, EventType, Headers, OutgoingRecord, Record};
 use evenkeel::handler::{Delivery, Outcome};
 use evenkeel::kafka::KafkaConfig;
-use evenkeel::kafka::admin::Admin;
-use evenkeel::kafka::reader::{LogRecord, Reader, Reading};
+use evenkeel::kafka::reader::LogRecord;
 use evenkeel::publisher::{Publisher, PublisherSettings, Receipt};
 use evenkeel::telemetry::Health;
 use evenkeel::testing::{
-    JavaProgram, Libraries, TestKafka, eventually, real_kafka, required, unique,
+    JavaProgram, Libraries, TestKafka, eventually, read_topic, real_kafka, required, unique,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -29,13 +34,16 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// How long a test waits for what has to happen: long, because test machines are slow and a pass does not wait for it.
 pub(crate) const WITHIN: Duration = Duration::from_secs(60);
+
+/// The shortest `max.poll.interval.ms` that brokers and client allow.
+pub(crate) const POLL_INTERVAL_MAX: Duration = Duration::from_secs(6);
 
 /// How long one look at a cluster may take.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
@@ -64,6 +72,13 @@ impl EventType for Step {
     fn key(&self) -> String {
         self.key.clone()
     }
+}
+
+/// Partition and offset of a record.
+pub(crate) type Place = (i32, i64);
+
+pub(crate) fn place(record: &Record) -> Place {
+    (record.partition(), record.offset())
 }
 
 /// A topic and a group that no other test uses, on one cluster.
@@ -160,6 +175,14 @@ impl Case {
         self.publish((0..count).map(record)).await;
     }
 
+    /// The ids of the group's members.
+    pub(crate) async fn members(&self) -> Vec<String> {
+        let group = self.admin().await.describe_group(&self.group).await;
+        let group = group.expect("the brokers describe the group");
+        let members = group.map(|group| group.members).unwrap_or_default();
+        members.into_iter().map(|member| member.member_id).collect()
+    }
+
     /// A look at this group's offsets.
     pub(crate) fn offsets(&self) -> Offsets {
         self.offsets_of(&self.topic, self.partitions)
@@ -179,19 +202,6 @@ impl Case {
         }
     }
 
-    /// Adds partitions to the topic, and waits until the brokers show them: they acknowledge the change
-    /// before that.
-    pub(crate) async fn grow_topic(&self, admin: &Admin, partitions: usize) {
-        let grown = admin.grow_topic(&self.topic, partitions).await;
-        grown.expect("the brokers accept the partitions");
-        let topics = [self.topic.clone()];
-        eventually("the brokers show the partitions", WITHIN, || async {
-            let counts = admin.partition_counts(&topics).await.ok()?;
-            (counts.get(&self.topic) == Some(&partitions)).then_some(())
-        })
-        .await;
-    }
-
     /// Waits until the group has committed everything that the topic holds.
     pub(crate) async fn all_committed(&self) {
         let offsets = self.offsets();
@@ -207,16 +217,7 @@ impl Case {
 
     /// Everything that `topic` holds.
     pub(crate) async fn read(&self, topic: &str) -> Vec<LogRecord> {
-        let (kafka, reading) = (self.kafka.clone(), Reading::whole([topic]));
-        let read = move || {
-            let mut reader = Reader::open(&kafka, &reading, LOOK_WITHIN).expect("the reader opens");
-            let mut records = Vec::new();
-            while !reader.at_end() {
-                records.extend(reader.next(LOOK_WITHIN).expect("readable"));
-            }
-            records
-        };
-        tokio::task::spawn_blocking(read).await.expect("read")
+        read_topic(&self.kafka, topic, WITHIN).await
     }
 }
 
@@ -237,6 +238,17 @@ pub(crate) async fn guarded() -> Option<(TestKafka, JavaProgram)> {
     );
     let acl = JavaProgram::new(source, Libraries::Kafka).await;
     Some((cluster, required(acl).expect("jars that the broker has")))
+}
+
+/// Waits until `since` is longer ago than a member may stay away.
+pub(crate) async fn outlast_the_poll_interval(since: Instant) {
+    let enough = POLL_INTERVAL_MAX + Duration::from_secs(2);
+    eventually(
+        "the longest time between polls has passed",
+        WITHIN,
+        || async { (since.elapsed() > enough).then_some(()) },
+    )
+    .await;
 }
 
 /// Shows what `RUST_LOG` asks for, to find out why a test fails.
@@ -281,7 +293,9 @@ impl Offsets {
             });
             Some(committed.collect())
         };
-        tokio::task::spawn_blocking(look).await.expect("a look")
+        tokio::task::spawn_blocking(look)
+            .await
+            .expect("the task does not panic")
     }
 
     /// The committed offset of one partition, 0 before the first commit.
@@ -305,7 +319,9 @@ impl Offsets {
             let element = found.find_partition(&topic, partition)?;
             Some(element.metadata().to_owned())
         };
-        tokio::task::spawn_blocking(look).await.expect("a look")
+        tokio::task::spawn_blocking(look)
+            .await
+            .expect("the task does not panic")
     }
 
     /// Waits until the group has committed `offset` of this partition.
@@ -327,11 +343,16 @@ impl Offsets {
         let look = move || {
             let end = |partition| {
                 let watermarks = client.fetch_watermarks(&topic, partition, LOOK_WITHIN);
-                (partition, watermarks.expect("watermarks").1)
+                (
+                    partition,
+                    watermarks.expect("the brokers report the watermarks").1,
+                )
             };
             (0..partitions).map(end).collect()
         };
-        tokio::task::spawn_blocking(look).await.expect("a look")
+        tokio::task::spawn_blocking(look)
+            .await
+            .expect("the task does not panic")
     }
 }
 
@@ -347,7 +368,7 @@ pub(crate) async fn publish_by(
     }
     let mut receipts = Vec::with_capacity(pending.len());
     for receipt in pending {
-        receipts.push(receipt.await.expect("acknowledged"));
+        receipts.push(receipt.await.expect("the brokers acknowledge the record"));
     }
     receipts
 }
@@ -431,7 +452,7 @@ impl Member {
     /// Waits until it ends by itself.
     pub(crate) async fn ended(self) -> RunReport {
         let ended = tokio::time::timeout(WITHIN, self.run).await;
-        let report = ended.expect("it ends").expect("it does not panic");
+        let report = ended.expect("it ends in time").expect("it does not panic");
         report.expect("it ends well")
     }
 

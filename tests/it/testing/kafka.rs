@@ -2,15 +2,17 @@
 //!
 //! Uses rdkafka directly, so that a broken test kit is not mistaken for a broken library.
 
-use crate::support::rerun;
-use evenkeel::testing::{KafkaKind, StartError, TestKafka, eventually, real_kafka, unique};
+use super::{kind_of_second, second_process};
+use crate::support::kcat::kcat;
+use evenkeel::testing::{
+    ChildProcess, KafkaKind, StartError, TestKafka, eventually, real_kafka, unique,
+};
 use rdkafka::ClientConfig;
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 /// Stands before the brokers in what the process to be killed prints.
@@ -24,7 +26,10 @@ async fn round_trip(kafka: &TestKafka, topic: &str) {
     config.set("bootstrap.servers", kafka.brokers());
     let producer: FutureProducer = config.create().expect("a producer");
     let record = FutureRecord::to(topic).key("order-1").payload("placed");
-    let delivery = producer.send(record, WITHIN).await.expect("acknowledged");
+    let delivery = producer
+        .send(record, WITHIN)
+        .await
+        .expect("the brokers acknowledge the record");
 
     config
         .set("group.id", unique("it-kafka"))
@@ -118,7 +123,7 @@ async fn an_apache_kafka_of_our_own_ends_with_its_value() {
     {
         return;
     }
-    let shared = real_kafka().await.expect("asked before");
+    let shared = real_kafka().await.expect("there is a shared Kafka");
     let kafka = TestKafka::start(shared.kind()).await.expect("a second one");
     let brokers = kafka.brokers().to_owned();
     assert!(listens(&brokers), "{}", kafka.description());
@@ -128,7 +133,7 @@ async fn an_apache_kafka_of_our_own_ends_with_its_value() {
 
 #[tokio::test]
 async fn a_killed_process_leaves_no_kafka_behind() {
-    if let Some(kind) = rerun::asked_for() {
+    if let Some(kind) = kind_of_second() {
         let kafka = TestKafka::start(kind).await.expect("asked for by kind");
         println!("{BROKERS_MARK}{}", kafka.brokers());
         return std::future::pending().await;
@@ -139,24 +144,18 @@ async fn a_killed_process_leaves_no_kafka_behind() {
     if shared.kind() == KafkaKind::Auto {
         return;
     }
-    let mut child = rerun::this_test(
+    let mut command = second_process(
         "testing::kafka::a_killed_process_leaves_no_kafka_behind",
         shared.kind(),
-    )
-    .stdout(Stdio::piped())
-    .spawn()
-    .expect("this test again, as a process of its own");
-    let output = BufReader::new(child.stdout.take().expect("piped"));
-    let brokers = output
-        .lines()
-        .map_while(Result::ok)
-        .find_map(|line| Some(line.split_once(BROKERS_MARK)?.1.to_owned()))
-        .expect("it says where its Kafka is");
-    assert!(listens(&brokers));
-    child.kill().expect("the process is killed");
-    child.wait().expect("gone");
+    );
+    command.stdout(Stdio::piped());
+    let mut child = ChildProcess::start(command).expect("the test binary starts again");
+    let line = child.printed(BROKERS_MARK, 4 * WITHIN).await;
+    let (_, brokers) = line.split_once(BROKERS_MARK).expect("the mark");
+    assert!(listens(brokers));
+    child.kill().await;
     eventually("its Kafka is gone too", WITHIN, || async {
-        (!listens(&brokers)).then_some(())
+        (!listens(brokers)).then_some(())
     })
     .await;
 }
@@ -171,17 +170,9 @@ async fn kcat_sees_the_topics_of_the_shared_kafka() {
         .create_topic(&topic, 2)
         .await
         .expect("the topic is created");
-    let listing = match Command::new("kcat")
-        .args(["-L", "-b", kafka.brokers()])
-        .output()
-    {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("kcat is not installed: its view is not checked");
-            return;
-        }
-        listing => listing.expect("kcat runs"),
+    let Some(listing) = kcat(kafka.brokers(), &["-L"], "").await else {
+        return;
     };
-    let listing = String::from_utf8_lossy(&listing.stdout).into_owned();
     assert!(
         listing.contains(&format!("topic \"{topic}\" with 2 partitions")),
         "{listing}"

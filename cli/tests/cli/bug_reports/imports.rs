@@ -2,7 +2,7 @@
 //! half an order.
 
 use super::Shop;
-use crate::support::tool::Run;
+use evenkeel::testing::Finished;
 use serde_json::Value;
 
 const HEADER: &str = "order_id,customer_id,lines";
@@ -11,7 +11,7 @@ fn row(id: &str) -> String {
     format!("{id},c-1,article-001:2:870")
 }
 
-async fn import(shop: &Shop, name: &str, text: impl AsRef<[u8]>, more: &[&str]) -> Run {
+async fn import(shop: &Shop, name: &str, text: impl AsRef<[u8]>, more: &[&str]) -> Finished {
     let file = shop.file(name, text);
     let arguments = [&["import", &file, "--output", "json"], more].concat();
     shop.run("orders", &arguments, b"").await
@@ -41,7 +41,7 @@ fn whole(ids: &[&str]) -> Vec<(String, u64)> {
 async fn check(text: impl AsRef<[u8]>, more: &[&str], code: i32, says: &str, ids: &[&str]) {
     let shop = Shop::open().await;
     let run = import(&shop, "orders.csv", text, more).await.code(code);
-    assert!(run.err.contains(says), "{says:?}: {run:?}");
+    assert!(run.stderr.contains(says), "{says:?}: {run:?}");
     assert_eq!(orders(&shop).await, whole(ids), "{run:?}");
 }
 
@@ -248,9 +248,14 @@ async fn excavator_86_resuming_starts_after_the_last_imported_row() {
     let progress = shop.folder.path().join("orders.csv.progress");
     assert!(progress.exists());
     let file = shop.folder.path().join("orders.csv");
-    let again = ["import", file.to_str().expect("text"), "--output", "json"];
+    let again = [
+        "import",
+        file.to_str().expect("the text is UTF-8"),
+        "--output",
+        "json",
+    ];
     let run = shop.run("orders", &again, b"").await.code(1);
-    assert!(run.err.contains("continuing at line 3"), "{run:?}");
+    assert!(run.stderr.contains("continuing at line 3"), "{run:?}");
     assert_eq!(orders(&shop).await, whole(&["o-1", "o-3"]));
 }
 
@@ -263,13 +268,18 @@ async fn foreign_or_edited_progress_is_ignored_with_a_warning() {
         .await
         .code(1);
     let progress = shop.folder.path().join("orders.csv.progress");
-    let written = std::fs::read_to_string(&progress).expect("progress");
+    let written = std::fs::read_to_string(&progress).expect("the progress can be read");
     let other = Shop::open().await;
     let file = shop.folder.path().join("orders.csv");
-    let again = ["import", file.to_str().expect("text"), "--on-error", "stop"];
+    let again = [
+        "import",
+        file.to_str().expect("the text is UTF-8"),
+        "--on-error",
+        "stop",
+    ];
     let run = other.run("orders", &again, b"").await.code(1);
     assert!(
-        run.err
+        run.stderr
             .contains("it belongs to an import to another cluster"),
         "{run:?}"
     );
@@ -287,7 +297,7 @@ async fn foreign_or_edited_progress_is_ignored_with_a_warning() {
     ] {
         std::fs::write(&progress, edit).expect("the file is written");
         let run = shop.run("orders", &again, b"").await.code(1);
-        assert!(run.err.contains(says), "{says}: {run:?}");
+        assert!(run.stderr.contains(says), "{says}: {run:?}");
     }
 }
 

@@ -57,13 +57,12 @@ mod events;
 mod imports;
 mod tool;
 
-use crate::support::tool::Run;
+use crate::support::tool::run_command;
 use evenkeel::event::{Headers, OutgoingRecord};
-use evenkeel::kafka::reader::{LogRecord, Reader, Reading};
+use evenkeel::kafka::reader::LogRecord;
 use evenkeel::publisher::{Publisher, PublisherSettings};
-use evenkeel::testing::{KafkaKind, TestKafka};
+use evenkeel::testing::{ChildProcess, Finished, KafkaKind, TestKafka, read_topic};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -95,26 +94,17 @@ impl Shop {
     fn file(&self, name: &str, text: impl AsRef<[u8]>) -> String {
         let path = self.folder.path().join(name);
         std::fs::write(&path, text).expect("the folder is writable");
-        path.to_str().expect("text").to_owned()
+        path.to_str().expect("the text is UTF-8").to_owned()
     }
 
     /// Runs one of the workspace's programs to its end.
-    async fn run(&self, program: &str, arguments: &[&str], input: &[u8]) -> Run {
-        let mut command = tokio::process::Command::new(program_path(program));
+    async fn run(&self, program: &str, arguments: &[&str], input: &[u8]) -> Finished {
+        let mut command = ChildProcess::command(program_path(program));
         command
             .args(arguments)
             .current_dir(self.folder.path())
-            .env("KAFKA_BOOTSTRAP_SERVERS", self.kafka.brokers())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        let mut child = command.spawn().expect("the program starts");
-        let mut stdin = child.stdin.take().expect("it is piped");
-        // A program that fails early does not read its input.
-        let _ = tokio::io::AsyncWriteExt::write_all(&mut stdin, input).await;
-        drop(stdin);
-        crate::support::tool::end_of(child).await
+            .env("KAFKA_BOOTSTRAP_SERVERS", self.kafka.brokers());
+        run_command(command, input).await
     }
 
     async fn publish(&self, records: impl IntoIterator<Item = OutgoingRecord>) {
@@ -129,18 +119,8 @@ impl Shop {
         }
     }
 
-    async fn read(&self, topic: &'static str) -> Vec<LogRecord> {
-        let config = self.kafka.config();
-        let read = move || {
-            let mut reader =
-                Reader::open(&config, &Reading::whole([topic]), WITHIN).expect("the reader opens");
-            let mut records = Vec::new();
-            while !reader.at_end() {
-                records.extend(reader.next(Duration::from_secs(1)).expect("readable"));
-            }
-            records
-        };
-        tokio::task::spawn_blocking(read).await.expect("reads")
+    async fn read(&self, topic: &str) -> Vec<LogRecord> {
+        read_topic(&self.kafka.config(), topic, WITHIN).await
     }
 }
 

@@ -19,7 +19,7 @@ async fn kafka_ui_3751_numbers_are_published_exactly_as_written() {
         "publish",
         "other.type.v1",
         "--schemas",
-        shop.folder.path().to_str().expect("text"),
+        shop.folder.path().to_str().expect("the text is UTF-8"),
         "--topic",
         "shop.orders",
         "--key-field",
@@ -64,7 +64,7 @@ async fn jsonlines_68_byte_order_marks_before_lines_are_skipped() {
     let replay = ["dlq", "replay", "--from-file", &letters];
     let run = shop.run("evenkeel", &replay, b"").await;
     assert!(
-        run.err.contains("line 1: no text in topic"),
+        run.stderr.contains("line 1: no text in topic"),
         "the line is read: {run:?}"
     );
 }
@@ -90,7 +90,7 @@ async fn node_rdkafka_1050_every_build_has_tls_and_scram() {
         ];
         let run = shop.run("evenkeel", &arguments, b"").await;
         assert!(
-            !run.err.contains("not available") && !run.err.contains("No provider"),
+            !run.stderr.contains("not available") && !run.stderr.contains("No provider"),
             "{run:?}"
         );
     }
@@ -110,11 +110,11 @@ async fn claude_code_plugins_260_a_line_break_forges_no_row() {
     let list = ["dlq", "list", "dlq.payments.shop.orders"];
     let run = shop.run("evenkeel", &list, b"").await.code(0);
     assert!(
-        run.out.contains("forged") && !run.out.contains('\u{202e}'),
+        run.stdout.contains("forged") && !run.stdout.contains('\u{202e}'),
         "{run:?}"
     );
     let forged = |line: &str| line.starts_with("dlq.payments.shop.orders  forged");
-    assert!(!run.out.lines().any(forged), "{run:?}");
+    assert!(!run.stdout.lines().any(forged), "{run:?}");
 }
 
 /// Escapes reach a pipe as they are in JSON, and no terminal: there the tool strips them.
@@ -129,7 +129,7 @@ async fn escapes_of_records_do_not_leave_json() {
     .await;
     let arguments = ["consume", "shop.orders", "--until-end", "--output", "jsonl"];
     let run = shop.run("evenkeel", &arguments, b"").await.code(0);
-    assert!(!run.out.contains('\u{1b}'), "{run:?}");
+    assert!(!run.stdout.contains('\u{1b}'), "{run:?}");
     assert_eq!(run.rows()[0]["payload"], "\u{1b}[31m");
 }
 

@@ -2,12 +2,12 @@
 //! never that all is well.
 
 use crate::groups::commit;
-use crate::support::tool::{Run, run};
-use evenkeel::testing::{Listener, SecuredKafka, secured_kafka, unique};
+use crate::support::tool::run;
+use evenkeel::testing::{Finished, Listener, SecuredKafka, secured_kafka, unique};
 use serde_json::json;
 
 /// A command of a user.
-async fn run_as(kafka: &SecuredKafka, user: &str, args: &[&str]) -> Run {
+async fn run_as(kafka: &SecuredKafka, user: &str, args: &[&str]) -> Finished {
     let address = kafka.address(Listener::Sasl);
     let login = SecuredKafka::login(user);
     let mut args = args.to_vec();
@@ -36,10 +36,10 @@ async fn without_permissions_every_list_reports_the_missing_acl() {
     let check = async |args: &[&str], says: &[&str]| {
         let run = run_as(kafka, "nobody", args).await.code(1);
         for says in says {
-            assert!(run.err.contains(says), "{args:?}: {}", run.err);
+            assert!(run.stderr.contains(says), "{args:?}: {}", run.stderr);
         }
         for never in ["does not exist", "create it with", "there is no group"] {
-            assert!(!run.err.contains(never), "{args:?}: {}", run.err);
+            assert!(!run.stderr.contains(never), "{args:?}: {}", run.stderr);
         }
     };
     let no_topic = ["visible to User:nobody", "an ACL for DESCRIBE on topics"];
@@ -68,7 +68,10 @@ async fn without_permissions_every_list_reports_the_missing_acl() {
     check(&["groups", "pause", &group, "--why", "w"], &["DESCRIBE on"]).await;
 
     let all = run_as(kafka, "admin", &["topics", "list"]).await.code(0);
-    assert!(all.out.contains(&topic) && all.err.is_empty(), "{all:?}");
+    assert!(
+        all.stdout.contains(&topic) && all.stderr.is_empty(),
+        "{all:?}"
+    );
     run_as(kafka, "admin", &["dlq", "list"]).await.code(0);
 }
 
@@ -94,13 +97,13 @@ async fn partial_permissions_list_some_and_say_others_are_left_out() {
         .await
         .code(0);
     assert!(
-        topics.out.contains(&topic) && !topics.out.contains(&unseen),
+        topics.stdout.contains(&topic) && !topics.stdout.contains(&unseen),
         "{topics:?}"
     );
-    assert!(topics.err.contains("left out"), "{}", topics.err);
+    assert!(topics.stderr.contains("left out"), "{}", topics.stderr);
     let groups = run_as(kafka, "reader", &["groups", "list"]).await.code(0);
     assert!(
-        groups.out.contains(&group) && groups.err.contains("left out"),
+        groups.stdout.contains(&group) && groups.stderr.contains("left out"),
         "{groups:?}"
     );
     // None is there, and one would be seen.
@@ -108,26 +111,30 @@ async fn partial_permissions_list_some_and_say_others_are_left_out() {
     let typo = run_as(kafka, "reader", &["groups", "describe", &group[1..]])
         .await
         .code(1);
-    assert!(typo.err.contains("DESCRIBE on the group"), "{}", typo.err);
+    assert!(
+        typo.stderr.contains("DESCRIBE on the group"),
+        "{}",
+        typo.stderr
+    );
 
     // Of the group whose topic is hidden nobody can say how far it is.
     let lag = run_as(kafka, "reader", &["groups", "lag", &group])
         .await
         .code(0);
-    assert!(lag.out.contains(&topic), "{lag:?}");
+    assert!(lag.stdout.contains(&topic), "{lag:?}");
     let hidden = run_as(kafka, "reader", &["groups", "lag", &unseen])
         .await
         .code(1);
     assert!(
-        hidden.err.contains(&format!(
+        hidden.stderr.contains(&format!(
             "no topic that {unseen} has committed to is visible to User:reader"
         )),
         "{}",
-        hidden.err
+        hidden.stderr
     );
     let all = run_as(kafka, "reader", &["groups", "lag"]).await.code(1);
     assert!(
-        all.out.contains(&topic) && all.err.contains(&unseen),
+        all.stdout.contains(&topic) && all.stderr.contains(&unseen),
         "{all:?}"
     );
 }
@@ -149,7 +156,7 @@ async fn settings_that_may_not_be_seen_are_no_drift() {
         .await
         .code(1);
     assert!(
-        described.out.contains(&topic) && described.err.contains(&needed),
+        described.stdout.contains(&topic) && described.stderr.contains(&needed),
         "{described:?}"
     );
     let file = tempfile::NamedTempFile::new().expect("a file for the test");
@@ -181,10 +188,10 @@ async fn an_unknown_name_gets_a_suggestion() {
     let check = async |args: &[&str], says: &[&str], never: &[&str]| {
         let run = run_as(kafka, "admin", args).await.code(1);
         for says in says {
-            assert!(run.err.contains(says), "{args:?}: {}", run.err);
+            assert!(run.stderr.contains(says), "{args:?}: {}", run.stderr);
         }
         for never in never {
-            assert!(!run.err.contains(never), "{args:?}: {}", run.err);
+            assert!(!run.stderr.contains(never), "{args:?}: {}", run.stderr);
         }
     };
     let meant = format!("did you mean {topic}?");

@@ -3,8 +3,8 @@
 
 mod acls;
 
-use crate::support::tool::{Cluster, Run, command, run, run_command};
-use evenkeel::testing::{Listener, PASSWORD, SecuredKafka, secured_kafka};
+use crate::support::tool::{Cluster, command, run, run_command};
+use evenkeel::testing::{Finished, Listener, PASSWORD, SecuredKafka, secured_kafka};
 use serde_json::json;
 
 /// A file for `--config`, removed with the folder.
@@ -65,10 +65,10 @@ async fn config_show_names_the_origin_of_each_setting() {
     );
     assert_eq!(row("sasl.password")["value"], "***");
     assert!(
-        run.err
+        run.stderr
             .contains("KAFKA_CLIENT_ID of the environment overrides client.id"),
         "{}",
-        run.err
+        run.stderr
     );
     assert!(!format!("{run:?}").contains("hunter2"));
 
@@ -76,7 +76,7 @@ async fn config_show_names_the_origin_of_each_setting() {
     let mut shown = command(&["config", "show", "--origin", "--config", &path]);
     shown.env("KAFKA_CLIENT_ID", "you");
     shown.env("KAFKA_BOOTSTRAP_SERVERS", "env:1");
-    let table = run_command(shown, "").await.code(0).out;
+    let table = run_command(shown, "").await.code(0).stdout;
     assert!(table.contains(&format!("file {path}")), "{table}");
     assert!(
         table.contains("file:1") && !table.contains("env:1"),
@@ -90,8 +90,8 @@ async fn a_config_file_without_brokers_never_means_localhost_silently() {
     let refused = async |name: &str, text: &str, says: &str| {
         let (_dir, path) = config(name, text);
         let run = run(&["topics", "list", "--config", &path]).await.code(2);
-        assert!(run.err.contains(says), "{}", run.err);
-        assert!(!run.err.contains("hunter2"), "{}", run.err);
+        assert!(run.stderr.contains(says), "{}", run.stderr);
+        assert!(!run.stderr.contains("hunter2"), "{}", run.stderr);
     };
     refused("empty.toml", "", "brokers =").await;
     refused("other.toml", "brokerz = \"a:1\"", "brokerz").await;
@@ -111,7 +111,11 @@ async fn a_config_file_without_brokers_never_means_localhost_silently() {
 
     let (_dir, path) = config("c.toml", "[kafka]\nclient.id = \"x\"");
     let run = run(&["config", "show", "--config", &path]).await.code(0);
-    assert!(run.err.contains("using localhost:9092"), "{}", run.err);
+    assert!(
+        run.stderr.contains("using localhost:9092"),
+        "{}",
+        run.stderr
+    );
     let (_dir, path) = config(
         "c.properties",
         "bootstrap.servers=a:1\nsecurity.protocol=SSL\n",
@@ -120,7 +124,7 @@ async fn a_config_file_without_brokers_never_means_localhost_silently() {
         .await
         .code(0);
     assert!(
-        shown.out.contains("a:1") && shown.err.is_empty(),
+        shown.stdout.contains("a:1") && shown.stderr.is_empty(),
         "{shown:?}"
     );
 }
@@ -136,9 +140,9 @@ async fn flags_work_before_and_after_the_command() {
         .await
         .code(0);
     assert!(
-        published.err.contains("on cluster mockCluster"),
+        published.stderr.contains("on cluster mockCluster"),
         "{}",
-        published.err
+        published.stderr
     );
     // A closed port: a flag that is lost would find the cluster of the environment.
     for args in [
@@ -147,12 +151,12 @@ async fn flags_work_before_and_after_the_command() {
         &["topics", "list", "-b127.0.0.1:1", "--timeout=1s"],
     ] {
         let run = cluster.run(args, "").await.code(4);
-        assert!(run.err.contains("127.0.0.1:1"), "{}", run.err);
+        assert!(run.stderr.contains("127.0.0.1:1"), "{}", run.stderr);
     }
 }
 
 /// Asks for the topics of a secured listener.
-async fn list(kafka: &SecuredKafka, listener: Listener, properties: &[&str]) -> Run {
+async fn list(kafka: &SecuredKafka, listener: Listener, properties: &[&str]) -> Finished {
     let address = kafka.address(listener);
     let mut args = vec!["topics", "list", "--timeout", "6s", "-b", &address];
     for property in properties {
@@ -173,12 +177,12 @@ async fn every_tls_fault_is_reported_with_advice() {
         let run = list(kafka, listener, properties).await.code(4);
         for says in says {
             assert!(
-                run.err.contains(says),
+                run.stderr.contains(says),
                 "{listener:?} {properties:?}: {}",
-                run.err
+                run.stderr
             );
         }
-        assert!(!run.err.contains("check the address"), "{}", run.err);
+        assert!(!run.stderr.contains("check the address"), "{}", run.stderr);
     };
     let untrusted = [
         "is not trusted; it was issued by CN=evenkeel test authority",
@@ -212,7 +216,7 @@ async fn every_tls_fault_is_reported_with_advice() {
     assert!(
         known
             .code(1)
-            .err
+            .stderr
             .contains("no topic is visible to this client")
     );
 }
@@ -225,9 +229,9 @@ async fn every_login_fault_is_reported_with_advice() {
     let check = async |listener, properties: &[&str], code, says: &[&str]| {
         let run = list(kafka, listener, properties).await.code(code);
         for says in says {
-            assert!(run.err.contains(says), "{properties:?}: {}", run.err);
+            assert!(run.stderr.contains(says), "{properties:?}: {}", run.stderr);
         }
-        assert!(!run.err.contains(PASSWORD), "{}", run.err);
+        assert!(!run.stderr.contains(PASSWORD), "{}", run.stderr);
     };
     let login = SecuredKafka::login("admin");
     let login: Vec<&str> = login.iter().map(String::as_str).collect();
@@ -295,7 +299,7 @@ async fn a_token_file_logs_in_and_faults_give_advice() {
         let run = list(kafka, Listener::Tokens, &[&tokens[..], more].concat()).await;
         let run = run.code(code);
         for says in says {
-            assert!(run.err.contains(says), "{more:?}: {}", run.err);
+            assert!(run.stderr.contains(says), "{more:?}: {}", run.stderr);
         }
         // A good token lists; the others need not wait for the end of --timeout.
         let took = started.elapsed();
@@ -344,7 +348,7 @@ async fn a_token_file_logs_in_and_faults_give_advice() {
             &[failed, says, &path, "sasl.oauthbearer.config"],
         )
         .await;
-        assert!(!run.err.contains("planted"), "{}", run.err);
+        assert!(!run.stderr.contains("planted"), "{}", run.stderr);
     }
     // What is wrong with it only the broker finds: it is of the future.
     std::fs::write(&path, SecuredKafka::token("admin", 3000, 3600)).expect("the file is written");

@@ -106,7 +106,7 @@ async fn dead_letters_are_grouped_by_cause_and_filters_select_them() {
     ] {
         assert_eq!(list(&nothing).await, Vec::<Value>::new(), "{nothing:?}");
     }
-    let everywhere = mailbox.run(&["dlq", "ls"]).await.code(0).out;
+    let everywhere = mailbox.run(&["dlq", "ls"]).await.code(0).stdout;
     let table = everywhere
         .lines()
         .find(|line| line.contains(&mailbox.letters));
@@ -118,7 +118,11 @@ async fn dead_letters_are_grouped_by_cause_and_filters_select_them() {
         .run(&["dlq", "list", "--group", "nobody"])
         .await
         .code(1);
-    assert!(nobody.err.contains("no group nobody"), "{}", nobody.err);
+    assert!(
+        nobody.stderr.contains("no group nobody"),
+        "{}",
+        nobody.stderr
+    );
 }
 
 #[tokio::test]
@@ -156,7 +160,7 @@ async fn dead_letters_of_other_families_are_listed_shown_and_replayed() {
         .run(&["dlq", "show", &mailbox.letters, "0", "0"])
         .await
         .code(0)
-        .out;
+        .stdout;
     assert!(
         shown.contains(&format!("{}/1@200", mailbox.source)),
         "{shown}"
@@ -193,7 +197,11 @@ async fn a_dead_letter_is_shown_completely() {
         .publish([mailbox.letter("k", 0, "permanent", "no total"), binary])
         .await;
     let position = format!("{}/0@0", mailbox.letters);
-    let shown = mailbox.run(&["dlq", "show", &position]).await.code(0).out;
+    let shown = mailbox
+        .run(&["dlq", "show", &position])
+        .await
+        .code(0)
+        .stdout;
     for part in [
         "failed on      ",
         "no total",
@@ -211,7 +219,7 @@ async fn a_dead_letter_is_shown_completely() {
         .run(&["dlq", "show", &mailbox.letters, "0", "1"])
         .await
         .code(0)
-        .out;
+        .stdout;
     assert!(
         binary.contains("raw = 00 ff") && binary.contains("\nff ff ff ff\n"),
         "{binary}"
@@ -221,7 +229,7 @@ async fn a_dead_letter_is_shown_completely() {
         .run(&["dlq", "show", &position, "-o", "json"])
         .await
         .code(0)
-        .out;
+        .stdout;
     let json: Value = serde_json::from_str(&json).expect("the text is JSON");
     let exported = mailbox
         .run(&["dlq", "export", &mailbox.letters, "-n", "1"])
@@ -232,7 +240,7 @@ async fn a_dead_letter_is_shown_completely() {
     assert_eq!(exported[0]["failure"]["attempts"], 3);
     let absent = format!("{}/0@9", mailbox.letters);
     let absent = mailbox.run(&["dlq", "show", &absent]).await.code(1);
-    assert!(absent.err.contains("no record at"), "{}", absent.err);
+    assert!(absent.stderr.contains("no record at"), "{}", absent.stderr);
 }
 
 #[tokio::test]
@@ -252,7 +260,7 @@ async fn purge_deletes_from_the_start_and_reports_what_stays() {
         let run = mailbox.run(&args).await.code(0);
         let [row] = run.rows().try_into().expect("one partition");
         let seen = ["before", "delete", "keep", "done"].map(|name| row[name].clone());
-        (seen, run.err)
+        (seen, run.stderr)
     };
     let (dry, said) = purge_with(&["--all-replayed"]).await;
     assert_eq!(dry, [json!(2), json!(2), json!(3), json!(false)]);
@@ -333,7 +341,7 @@ async fn dead_letters_of_a_recreated_topic_count_as_not_replayed() {
         .code(0)
         .rows()
         .try_into()
-        .expect("one");
+        .expect("there is one row");
     assert_eq!((&row["delete"], &row["keep"]), (&json!(0), &json!(3)));
     assert_eq!((replayed().await, replayed().await), (3, 0));
     mailbox.reach(6).await;
@@ -368,7 +376,7 @@ async fn purge_spares_dead_letters_of_groups_with_ambiguous_names() {
         .run(&[&purge[..], &["--execute"]].concat())
         .await
         .code(0);
-    assert!(purged.err.contains("another"), "{}", purged.err);
+    assert!(purged.stderr.contains("another"), "{}", purged.stderr);
     let left = mailbox.read(&mailbox.letters).await;
     let offsets: Vec<i64> = left.iter().map(|record| record.offset).collect();
     assert_eq!(offsets, [1, 2]);
@@ -393,21 +401,21 @@ async fn purge_and_list_touch_dead_letters_only() {
     };
     let refused = purge(&mailbox.source, 1).await;
     let first = format!("{}/0@0 carries no failure headers", mailbox.source);
-    assert!(refused.err.contains(&first), "{}", refused.err);
+    assert!(refused.stderr.contains(&first), "{}", refused.stderr);
     for (topic, holds) in [
         ("retry.payments.shop.orders", "next attempt"),
         ("control.payments", "commands"),
         ("shop.orders", "events"),
     ] {
         let refused = purge(topic, 2).await;
-        assert!(refused.err.contains(holds), "{}", refused.err);
+        assert!(refused.stderr.contains(holds), "{}", refused.stderr);
     }
     let list = ["dlq", "list", &mailbox.source, "-o", "jsonl"];
     let listed = mailbox.run(&list).await.code(0);
     assert_eq!(listed.rows(), Vec::<Value>::new());
     assert!(
-        listed.err.contains("2 records carry no failure headers"),
+        listed.stderr.contains("2 records carry no failure headers"),
         "{}",
-        listed.err
+        listed.stderr
     );
 }

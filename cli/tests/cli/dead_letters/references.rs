@@ -45,7 +45,7 @@ async fn referenced_records_are_shown_exported_and_replayed_unless_gone() {
     };
     publish(&mailbox, 3).await;
     let at = |offset: usize| format!("{}/0@{offset}", mailbox.letters);
-    let shown = mailbox.run(&["dlq", "show", &at(0)]).await.code(0).out;
+    let shown = mailbox.run(&["dlq", "show", &at(0)]).await.code(0).stdout;
     assert!(
         shown.contains("{\"number\":0}") && shown.contains("large = xxx"),
         "{shown}"
@@ -56,18 +56,18 @@ async fn referenced_records_are_shown_exported_and_replayed_unless_gone() {
         .expect("the admin client connects");
     let before = BTreeMap::from([(0, 1)]);
     let deleted = admin.delete_records(&mailbox.source, &before).await;
-    assert_eq!(deleted.expect("deleted"), before);
+    assert_eq!(deleted.expect("the records are deleted"), before);
     let gone = format!("{}: its original at {}/0@0 is gone", at(0), mailbox.source);
 
     let shown = mailbox.run(&["dlq", "show", &at(0)]).await.code(1);
-    assert!(shown.err.contains(&gone), "{}", shown.err);
-    assert!(shown.out.contains("no card"), "{}", shown.out);
+    assert!(shown.stderr.contains(&gone), "{}", shown.stderr);
+    assert!(shown.stdout.contains("no card"), "{}", shown.stdout);
 
     let exported = mailbox
         .run(&["dlq", "export", &mailbox.letters])
         .await
         .code(1);
-    assert!(exported.err.contains(&gone), "{}", exported.err);
+    assert!(exported.stderr.contains(&gone), "{}", exported.stderr);
     let payloads: Vec<_> = exported
         .rows()
         .iter()
@@ -85,11 +85,13 @@ async fn referenced_records_are_shown_exported_and_replayed_unless_gone() {
         .run(&["dlq", "replay", &mailbox.letters, "--execute"])
         .await
         .code(1);
-    assert!(replayed.err.contains(&gone), "{}", replayed.err);
+    assert!(replayed.stderr.contains(&gone), "{}", replayed.stderr);
     assert!(
-        replayed.err.contains("replayed 2, failed 1, held back 0"),
+        replayed
+            .stderr
+            .contains("replayed 2, failed 1, held back 0"),
         "{}",
-        replayed.err
+        replayed.stderr
     );
     let records = mailbox.read(&mailbox.source).await;
     let back = &records[2..];

@@ -1,13 +1,14 @@
 //! A replay publishes each dead letter once and in order, through kills, stops and refused records.
 
-use crate::support::dead_letters::{Mailbox, header, number_of, signal};
-use crate::support::tool::{Run, end_of, run_on};
+use crate::support::dead_letters::{Mailbox, header, number_of};
+use crate::support::tool::{PATIENCE, run_on};
 use evenkeel::consumer::{Consumer, ConsumerSettings, StopWhen};
 use evenkeel::event::{Headers, OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Router};
 use evenkeel::kafka::RecordPosition;
 use evenkeel::kafka::reader::LogRecord;
 use evenkeel::recovery::{ReplayLogEntry, ReplayRun};
+use evenkeel::testing::Finished;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +16,7 @@ const COUNT: usize = 200;
 const KEYS: usize = 6;
 const PARTITIONS: usize = 3;
 
-fn numbers(run: &Run, names: [&str; 4]) -> [Value; 4] {
+fn numbers(run: &Finished, names: [&str; 4]) -> [Value; 4] {
     let [row] = run
         .rows()
         .try_into()
@@ -52,13 +53,17 @@ async fn a_dry_run_changes_nothing_and_a_replay_publishes_once() {
         numbers(&dry, names),
         [json!(3), json!(0), json!(0), json!(false)]
     );
-    assert!(dry.err.contains("--execute"), "{}", dry.err);
+    assert!(dry.stderr.contains("--execute"), "{}", dry.stderr);
     assert_eq!(mailbox.read(&mailbox.source).await.len(), 0);
     let topics = mailbox
         .run(&["topics", "list", "-o", "jsonl"])
         .await
         .code(0);
-    assert!(!topics.out.contains(&format!("replays.{}", mailbox.letters)));
+    assert!(
+        !topics
+            .stdout
+            .contains(&format!("replays.{}", mailbox.letters))
+    );
 
     let first = replay(&["--class", "transient", "--execute", "--limit", "1"]).await;
     assert_eq!(
@@ -106,7 +111,11 @@ async fn a_dry_run_changes_nothing_and_a_replay_publishes_once() {
         expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
     );
 
-    let shown = mailbox.run(&["dlq", "show", &replay_of]).await.code(0).out;
+    let shown = mailbox
+        .run(&["dlq", "show", &replay_of])
+        .await
+        .code(0)
+        .stdout;
     assert!(
         shown.contains(&format!("to {}/0@1 by ada", mailbox.source)),
         "{shown}"
@@ -139,7 +148,7 @@ async fn exported_dead_letters_are_edited_and_replayed_with_a_mark() {
         .run(&["dlq", "export", &mailbox.letters])
         .await
         .code(0)
-        .out;
+        .stdout;
     let first_two: Vec<&str> = exported.lines().take(2).collect();
     let edited = first_two
         .join("\n")
@@ -169,7 +178,7 @@ async fn exported_dead_letters_are_edited_and_replayed_with_a_mark() {
 
     let broken = format!("{}\n{{}}", first_two[0]);
     let refused = run_on(mailbox.kafka, &replay, &broken).await.code(1);
-    assert!(refused.err.contains("line 2"), "{}", refused.err);
+    assert!(refused.stderr.contains("line 2"), "{}", refused.stderr);
     assert_eq!(mailbox.read(&mailbox.source).await.len(), 3);
 }
 
@@ -182,14 +191,18 @@ async fn a_replay_killed_twice_and_resumed_publishes_once_in_order() {
     for reached in [40, 110] {
         let mut run = mailbox.start_replay(&["--rate", "50"]);
         mailbox.reach(reached).await;
-        run.kill().await.expect("it was still at work");
+        run.kill().await;
         let records = mailbox.read(&mailbox.source).await;
         assert!(records.len() < COUNT, "killed too late to show anything");
         // A kill may or may not fall between an acknowledgement and its mark. Here it does.
         let latest = records.iter().max_by_key(|record| record.timestamp_ms);
         unmark(&mailbox, latest.expect("some went back")).await;
     }
-    let run = end_of(mailbox.start_replay(&["-o", "jsonl"])).await.code(0);
+    let run = mailbox
+        .start_replay(&["-o", "jsonl"])
+        .finished(PATIENCE)
+        .await
+        .code(0);
     let records = mailbox.read(&mailbox.source).await;
     Mailbox::assert_once_and_in_order(&records, COUNT, KEYS);
     let done: u64 = ["replayed_before", "replayed"]
@@ -197,7 +210,11 @@ async fn a_replay_killed_twice_and_resumed_publishes_once_in_order() {
         .filter_map(|name| run.rows()[0][*name].as_u64())
         .sum();
     assert_eq!(done, COUNT as u64);
-    let nothing = end_of(mailbox.start_replay(&["-o", "jsonl"])).await.code(0);
+    let nothing = mailbox
+        .start_replay(&["-o", "jsonl"])
+        .finished(PATIENCE)
+        .await
+        .code(0);
     assert_eq!(nothing.rows()[0]["letters"], 0);
 }
 
@@ -209,7 +226,7 @@ async fn the_next_replay_ends_a_killed_one_that_was_complete() {
     mailbox
         .publish([mailbox.letter("k", 0, "transient", "m")])
         .await;
-    end_of(mailbox.start_replay(&[])).await.code(0);
+    mailbox.start_replay(&[]).finished(PATIENCE).await.code(0);
     let marks = format!("replays.{}", mailbox.letters);
     let latest_run = async || {
         let records = mailbox.read(&marks).await;
@@ -233,7 +250,7 @@ async fn the_next_replay_ends_a_killed_one_that_was_complete() {
     });
     let value = killed.value().expect("it can be written");
     mailbox.publish([note(&mailbox, &killed, value)]).await;
-    end_of(mailbox.start_replay(&[])).await.code(0);
+    mailbox.start_replay(&[]).finished(PATIENCE).await.code(0);
     assert!(latest_run().await.done);
     assert_eq!(mailbox.read(&mailbox.source).await.len(), 1);
 }
@@ -266,22 +283,22 @@ async fn a_second_replay_is_refused_and_a_stopped_one_resumes() {
     mailbox.publish_letters(60, KEYS, PARTITIONS).await;
     let running = mailbox.start_replay(&["--rate", "4", "--by", "ada"]);
     mailbox.reach(2).await;
-    let second = end_of(mailbox.start_replay(&[])).await.code(1);
+    let second = mailbox.start_replay(&[]).finished(PATIENCE).await.code(1);
     assert!(
-        second.err.contains("ada has been replaying"),
+        second.stderr.contains("ada has been replaying"),
         "{}",
-        second.err
+        second.stderr
     );
-    signal(&running, "-INT").await;
-    let stopped = end_of(running).await.code(130);
+    running.signal("INT");
+    let stopped = running.finished(PATIENCE).await.code(130);
     assert!(
-        stopped.err.contains("stopped") && stopped.err.contains("replayed"),
+        stopped.stderr.contains("stopped") && stopped.stderr.contains("replayed"),
         "{}",
-        stopped.err
+        stopped.stderr
     );
     let before = mailbox.read(&mailbox.source).await.len();
     assert!((2..60).contains(&before), "{before}");
-    end_of(mailbox.start_replay(&[])).await.code(0);
+    mailbox.start_replay(&[]).finished(PATIENCE).await.code(0);
     Mailbox::assert_once_and_in_order(&mailbox.read(&mailbox.source).await, 60, KEYS);
 }
 
@@ -292,7 +309,7 @@ async fn of_two_replays_that_begin_together_one_does_the_work() {
     };
     mailbox.publish_letters(30, KEYS, PARTITIONS).await;
     let both = [0, 1].map(|_| mailbox.start_replay(&["--rate", "20"]));
-    let [one, other] = both.map(end_of);
+    let [one, other] = both.map(|replay| replay.finished(PATIENCE));
     let (one, other) = tokio::join!(one, other);
     let mut codes = [one.code, other.code];
     codes.sort_unstable();
@@ -347,7 +364,7 @@ async fn a_replayed_record_returns_with_its_id_and_history() {
     for trip in 0..2 {
         assert_eq!(consume(&mailbox, true).await.len(), 1);
         let letter = format!("{}/0@{trip}", mailbox.letters);
-        let shown = mailbox.run(&["dlq", "show", &letter]).await.code(0).out;
+        let shown = mailbox.run(&["dlq", "show", &letter]).await.code(0).stdout;
         assert!(
             shown.contains("no stock") && shown.contains("permanent"),
             "{shown}"
@@ -402,9 +419,9 @@ async fn an_unpublishable_dead_letter_holds_back_only_its_key() {
     );
     let letter = format!("{}/0@1", mailbox.letters);
     assert!(
-        run.err.contains(&letter) && run.err.contains("max.message.bytes"),
+        run.stderr.contains(&letter) && run.stderr.contains("max.message.bytes"),
         "{}",
-        run.err
+        run.stderr
     );
     let numbers_of =
         async || -> Vec<usize> { mailbox.read(&small).await.iter().map(number_of).collect() };
@@ -439,9 +456,9 @@ async fn dead_letters_without_a_source_need_a_destination() {
     let replay = ["dlq", "replay", &mailbox.letters, "--execute"];
     let refused = mailbox.run(&replay).await.code(1);
     assert!(
-        refused.err.contains("--to") && refused.err.contains("/0@0"),
+        refused.stderr.contains("--to") && refused.stderr.contains("/0@0"),
         "{}",
-        refused.err
+        refused.stderr
     );
     let itself = [&replay[..], &["--to", &mailbox.letters]].concat();
     assert!(
@@ -449,7 +466,7 @@ async fn dead_letters_without_a_source_need_a_destination() {
             .run(&itself)
             .await
             .code(1)
-            .err
+            .stderr
             .contains("another --to")
     );
     let missing = [&replay[..], &["--to", "no-such-topic"]].concat();
@@ -458,7 +475,7 @@ async fn dead_letters_without_a_source_need_a_destination() {
             .run(&missing)
             .await
             .code(1)
-            .err
+            .stderr
             .contains("no-such-topic")
     );
     let named = [&replay[..], &["--to", &mailbox.source]].concat();

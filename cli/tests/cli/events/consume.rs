@@ -1,17 +1,19 @@
 //! `consume` prints the records of topics in every format, to the end or until it is stopped.
 
-use crate::support::tool::{Cluster, PATIENCE, end_of};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::ChildStdout;
+use crate::support::tool::{Cluster, PATIENCE, start};
+use evenkeel::testing::{ChildProcess, eventually};
+use std::io::BufRead;
 
 fn orders(count: usize) -> impl Iterator<Item = String> {
     (0..count).map(|number| format!("o-{number}"))
 }
 
-/// The next line of a command that goes on running.
-async fn next_line(lines: &mut Lines<BufReader<ChildStdout>>, why: &str) -> String {
-    let line = tokio::time::timeout(PATIENCE, lines.next_line()).await;
-    line.expect(why).expect("it can be read").expect(why)
+/// Waits until a command that goes on running has printed that many lines.
+async fn lines(consume: &ChildProcess, count: usize, why: &str) {
+    eventually(why, PATIENCE, || async {
+        (consume.stdout().matches('\n').count() == count).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -36,7 +38,7 @@ async fn an_empty_topic_ends_at_once() {
     let cluster = Cluster::with_topic(2).await;
     assert_eq!(cluster.records(&[]).await.len(), 0);
     let array = ["consume", &cluster.topic, "-e", "--output", "json"];
-    assert_eq!(cluster.run(&array, "").await.code(0).out, "[]\n");
+    assert_eq!(cluster.run(&array, "").await.code(0).stdout, "[]\n");
 }
 
 #[tokio::test]
@@ -47,7 +49,7 @@ async fn start_count_and_format_work_as_in_kcat() {
         let mut args = vec!["tail", "-e", "-f", r"%o:%k\n", "-t", &cluster.topic];
         args.extend(more);
         assert_eq!(
-            cluster.run(&args, "").await.code(0).out,
+            cluster.run(&args, "").await.code(0).stdout,
             expected,
             "{more:?}"
         );
@@ -65,36 +67,32 @@ async fn a_broken_pipe_ends_it_quietly() {
     let cluster = Cluster::with_topic(1).await;
     // More than a pipe and our own buffer hold, so that the rest of it has to be written after the pipe is closed.
     cluster.publish_orders(orders(5_000)).await;
-    let mut child = cluster
-        .command(&["consume", &cluster.topic, "-J"])
-        .spawn()
-        .expect("the binary starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-    next_line(&mut lines, "there are records").await;
-    drop(lines);
-    let run = end_of(child).await.code(0);
-    assert_eq!(run.err, "");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut command = cluster.command(&["consume", &cluster.topic, "-J"]);
+    command.stdout(writer);
+    let child = start(command);
+    let read = move || {
+        let mut line = String::new();
+        let mut reader = std::io::BufReader::with_capacity(1, reader);
+        reader.read_line(&mut line).expect("it can be read");
+        line
+    };
+    let line = tokio::task::spawn_blocking(read).await.expect("it is read");
+    assert!(line.ends_with('\n'), "there are records: {line:?}");
+    assert_eq!(child.finished(PATIENCE).await.code(0).stderr, "");
 }
 
 #[tokio::test]
 async fn it_follows_until_a_signal_and_exits_with_its_code() {
     let cluster = Cluster::with_topic(1).await;
-    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
         cluster.publish_orders(orders(1)).await;
-        let mut child = cluster
-            .command(&["consume", &cluster.topic, "-J", "-o", "-1"])
-            .spawn()
-            .expect("the binary starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        next_line(&mut lines, "a record that waits in a buffer is passed on").await;
+        let child = start(cluster.command(&["consume", &cluster.topic, "-J", "-o", "-1"]));
+        lines(&child, 1, "a record that waits in a buffer is passed on").await;
         cluster.publish_orders(orders(1)).await;
-        next_line(&mut lines, "it follows the topic").await;
-        let pid = child.id().expect("it runs").to_string();
-        let kill = tokio::process::Command::new("kill")
-            .args([signal, &pid])
-            .status();
-        assert!(kill.await.expect("kill is there").success());
-        end_of(child).await.code(code);
+        lines(&child, 2, "it follows the topic").await;
+        child.signal(signal);
+        child.finished(PATIENCE).await.code(code);
     }
 }
 
@@ -102,9 +100,9 @@ async fn it_follows_until_a_signal_and_exits_with_its_code() {
 async fn a_missing_topic_or_partition_is_named() {
     let cluster = Cluster::with_topic(2).await;
     let run = cluster.run(&["tail", "no-such-topic", "-e"], "").await;
-    assert!(run.code(1).err.contains("no-such-topic"));
+    assert!(run.code(1).stderr.contains("no-such-topic"));
     let run = cluster
         .run(&["tail", &cluster.topic, "-p", "7", "-e"], "")
         .await;
-    assert!(run.code(1).err.contains("no partition 7"));
+    assert!(run.code(1).stderr.contains("no partition 7"));
 }

@@ -40,8 +40,12 @@ async fn an_invalid_line_is_named_and_ends_the_run() {
     let lines = "{\"order_id\":\"o-1\",\"reason\":\"r\"}\n\n{\"order_id\":7}\n{\"order_id\":\"o-3\",\"reason\":\"r\"}\n";
     let args = ["publish", TYPE, "--topic", &cluster.topic];
     let run = cluster.run(&args, lines).await.code(1);
-    assert!(run.err.contains("line 3: "), "{}", run.err);
-    assert!(run.err.contains("published 1, failed 1"), "{}", run.err);
+    assert!(run.stderr.contains("line 3: "), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("published 1, failed 1"),
+        "{}",
+        run.stderr
+    );
     assert_eq!(cluster.records(&[]).await.len(), 1);
 }
 
@@ -52,7 +56,7 @@ async fn with_keep_going_all_valid_lines_are_published_in_order() {
     let args = ["publish", TYPE, "--topic", &cluster.topic, "--keep-going"];
     let run = cluster.run(&args, lines).await.code(1);
     for text in ["line 2: not JSON", "line 4: ", "published 3, failed 2"] {
-        assert!(run.err.contains(text), "{}", run.err);
+        assert!(run.stderr.contains(text), "{}", run.stderr);
     }
     let keys: Vec<Value> = cluster
         .records(&[])
@@ -113,9 +117,9 @@ async fn a_missing_topic_is_named_with_the_command_creating_it() {
     ];
     let run = cluster.run(&args, "").await.code(1);
     assert!(
-        run.err.contains("evenkeel topics create no-such-topic"),
+        run.stderr.contains("evenkeel topics create no-such-topic"),
         "{}",
-        run.err
+        run.stderr
     );
 }
 
@@ -124,7 +128,7 @@ async fn arguments_that_fit_no_line_are_a_usage_error() {
     let cluster = Cluster::with_topic(1).await;
     let check = async |args: &[&str], expected: &str| {
         let run = cluster.run(args, "{}\n").await.code(2);
-        assert!(run.err.contains(expected), "{}", run.err);
+        assert!(run.stderr.contains(expected), "{}", run.stderr);
     };
     check(&["publish", "no.such-type.v1"], "shop.order-placed.v1").await;
     check(

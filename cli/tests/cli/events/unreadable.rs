@@ -39,15 +39,15 @@ async fn an_unreadable_batch_is_named_and_other_topics_are_shown() {
 
     let consume = ["consume", "torn", "sound", "--until-end", "-f", "%t@%o\\n"];
     let shown = run_on(kafka, &consume, "").await.code(1);
-    let mut lines: Vec<&str> = shown.out.lines().collect();
+    let mut lines: Vec<&str> = shown.stdout.lines().collect();
     lines.sort_unstable();
     assert_eq!(lines, ["sound@0", "sound@1", "sound@2", "torn@0"]);
     let named = "torn/0 cannot be read at offset 1: its batch is compressed with codec 5";
-    assert!(shown.err.contains(named), "{}", shown.err);
+    assert!(shown.stderr.contains(named), "{}", shown.stderr);
 
     let lag = ["groups", "lag", "readers", "--max-age", "1h", "-o", "jsonl"];
     let lag = run_on(kafka, &lag, "").await.code(3);
-    assert!(lag.err.contains(named), "{}", lag.err);
+    assert!(lag.stderr.contains(named), "{}", lag.stderr);
     let rows = lag.rows();
     let of = |topic: &str| rows.iter().find(|row| row["topic"] == topic);
     assert_eq!(of("sound").expect("a row")["unreadable"], json!(null));
@@ -56,7 +56,7 @@ async fn an_unreadable_batch_is_named_and_other_topics_are_shown() {
     let table = run_on(kafka, &["groups", "lag", "readers"], "")
         .await
         .code(0);
-    assert!(table.out.contains("unreadable"), "{}", table.out);
+    assert!(table.stdout.contains("unreadable"), "{}", table.stdout);
 
     // The store knows the group by what it handles of the sound topic.
     let folder = tempfile::tempdir().expect("a temporary folder is created");
@@ -68,7 +68,7 @@ async fn an_unreadable_batch_is_named_and_other_topics_are_shown() {
         "audit", "--group", "readers", "--topic", "torn", "--store", &address, "-o", "json",
     ];
     let audited = run_on(kafka, &audit, "").await.code(3);
-    let report: Value = serde_json::from_str(&audited.out).expect("the text is JSON");
+    let report: Value = serde_json::from_str(&audited.stdout).expect("the text is JSON");
     assert_eq!(report["total"]["records"], 2, "{report}");
     assert_eq!(report["unreadable"]["count"], 1, "{report}");
     assert_eq!(report["unreadable"]["listed"][0]["offset"], 1, "{report}");
@@ -93,7 +93,7 @@ async fn handle_all(kafka: &KafkaConfig, topic: &str, store: &Path) {
     let inbox = SqliteInbox::open(store, "readers", "").await;
     let router = Router::new()
         .on(async |_: Event<Cancelled>| {})
-        .with_inbox(inbox.expect("a store"));
+        .with_inbox(inbox.expect("the store opens"));
     let mut settings = ConsumerSettings::new("readers", [topic]);
     settings.stop_when = StopWhen::UntilEnd;
     let consumer = Consumer::new(kafka.clone(), settings, router)

@@ -2,14 +2,12 @@
 //! contradicted records, on each store.
 
 use crate::support::dead_letters::Mailbox;
-use crate::support::member::{Happened, Running};
-use crate::support::tool::Run;
-use evenkeel::consumer::ConsumerSettings;
+use crate::support::member::{Handled, Happened, Member, settings};
 use evenkeel::event::{Event, EventType, OutgoingRecord};
 use evenkeel::handler::{HandlerError, Router};
 use evenkeel::inbox::{Inbox, PostgresInbox, SqliteInbox};
 use evenkeel::kafka::admin::Admin;
-use evenkeel::testing::{eventually, postgres};
+use evenkeel::testing::{Finished, postgres};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use std::path::PathBuf;
@@ -41,7 +39,9 @@ impl Store {
         let rows = match self {
             Self::Sqlite(directory) => {
                 let address = Self::file(directory).display().to_string();
-                let mut store = SqliteConnection::connect(&address).await.expect("a store");
+                let mut store = SqliteConnection::connect(&address)
+                    .await
+                    .expect("the store opens");
                 let done = sqlx::query(sql).execute(&mut store).await;
                 done.expect("it is done").rows_affected()
             }
@@ -67,11 +67,9 @@ impl Store {
     }
 }
 
-/// Starts a member that handles events, but gives up those of the key `dies` and parks those of the
-/// key `waits`.
-fn member(mailbox: &Mailbox, inbox: impl Inbox) -> Running {
-    let mut settings = ConsumerSettings::new(&mailbox.group, [&mailbox.source]);
-    settings.commit_interval = Duration::from_millis(100);
+/// Starts a member that dead-letters events numbered 10 to 19 and parks those numbered 20 to 29.
+fn start_member(mailbox: &Mailbox, inbox: impl Inbox) -> Member {
+    let mut settings = settings(&mailbox.group, &mailbox.source);
     settings.retry.attempts_max = 1;
     settings.retry.park_delays = vec![Duration::from_secs(3_600)];
     let router = Router::new()
@@ -81,16 +79,15 @@ fn member(mailbox: &Mailbox, inbox: impl Inbox) -> Running {
             _ => Ok(()),
         })
         .with_inbox(inbox);
-    Running::start(mailbox, settings, router)
+    Member::start(mailbox.kafka, settings, router, &Handled::default())
 }
 
 /// An event whose id is its key and its number.
 fn event(mailbox: &Mailbox, ty: &str, key: &str, number: usize) -> OutgoingRecord {
-    let id = format!("{key}-{number}");
-    mailbox.event(ty, &id, key, number)
+    mailbox.event(ty, &format!("{key}-{number}"), key, number)
 }
 
-async fn audit(mailbox: &Mailbox, store: &Store, more: &[&str]) -> Run {
+async fn audit(mailbox: &Mailbox, store: &Store, more: &[&str]) -> Finished {
     let address = store.address();
     let mut args = vec!["audit", "--group", &mailbox.group, "--topic"];
     args.extend([&mailbox.source, "--store", &address]);
@@ -125,23 +122,13 @@ async fn skip(mailbox: &Mailbox, offset: usize, publish: impl Future<Output = ()
     publish.await;
     let record = format!("{source}/0@{offset}");
     let skipped = order("skip", &["--record", &record, "--wait", "2s"]).await;
-    assert!(skipped.out.contains("pending"), "{skipped:?}");
+    assert!(skipped.stdout.contains("pending"), "{skipped:?}");
     order("resume", &["--topic", source]).await.code(0);
-}
-
-async fn settled(mailbox: &Mailbox) {
-    let lag = ["groups", "lag", &mailbox.group, "-o", "jsonl"];
-    eventually("the group has settled everything", WITHIN, || async {
-        let rows = mailbox.run(&lag).await.rows();
-        let own = rows.iter().find(|row| row["topic"] == mailbox.source)?;
-        (own["lag"] == 0).then_some(())
-    })
-    .await;
 }
 
 /// The whole story, on one store.
 async fn tell(mailbox: &Mailbox, inbox: impl Inbox, store: &Store) {
-    let member = member(mailbox, inbox);
+    let member = start_member(mailbox, inbox);
     let mine = |key, number| event(mailbox, Happened::TYPE, key, number);
     mailbox
         .publish([
@@ -160,9 +147,9 @@ async fn tell(mailbox: &Mailbox, inbox: impl Inbox, store: &Store) {
             },
         ])
         .await;
-    settled(mailbox).await;
+    mailbox.settled_by(&mailbox.group).await;
     skip(mailbox, 9, mailbox.publish([mine("skipped", 6)])).await;
-    settled(mailbox).await;
+    mailbox.settled_by(&mailbox.group).await;
     member.stop().await;
 
     let proven = report(mailbox, store, 0).await;
@@ -191,7 +178,7 @@ async fn tell(mailbox: &Mailbox, inbox: impl Inbox, store: &Store) {
     let behind = audit(mailbox, store, &["--max-lag", "0"]).await.code(3);
     assert!(
         behind
-            .err
+            .stderr
             .contains("1 records are not committed yet, more than 0")
     );
 
@@ -220,15 +207,21 @@ async fn missing(mailbox: &Mailbox, store: &Store) {
     audit(mailbox, store, &["--to", "2"]).await.code(0);
     let shown = audit(mailbox, store, &["--memory", "1"]).await.code(3);
     let place = format!("{}/0@2", mailbox.source);
-    assert!(shown.out.contains(&place), "{shown:?}");
-    assert!(shown.err.contains("1 missing, 0 doubled, 0 out of order"));
-    assert!(!shown.out.contains("number"), "no payload is shown");
+    assert!(shown.stdout.contains(&place), "{shown:?}");
+    assert!(
+        shown
+            .stderr
+            .contains("1 missing, 0 doubled, 0 out of order")
+    );
+    assert!(!shown.stdout.contains("number"), "no payload is shown");
 }
 
 /// Without its dead letters the group can still prove what was skipped, and no more what died.
 async fn without_letters(mailbox: &Mailbox, store: &Store) {
     let kafka = mailbox.kafka.config();
-    let admin = Admin::connect(&kafka, WITHIN).await.expect("Kafka");
+    let admin = Admin::connect(&kafka, WITHIN)
+        .await
+        .expect("the admin client connects");
     let letters = admin.describe_topic(&mailbox.letters).await;
     let end = letters.expect("a topic").partitions[0].high;
     let before = [(0, end)].into();
@@ -259,7 +252,7 @@ async fn of_another(mailbox: &Mailbox, store: &Store) {
         ]
     };
     let run = mailbox.run(&args("nobody")).await.code(1);
-    assert!(!run.err.contains(&address), "{run:?}");
+    assert!(!run.stderr.contains(&address), "{run:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -270,7 +263,7 @@ async fn sqlite_audit_proves_a_group_and_finds_tampering() {
     let directory = tempfile::tempdir().expect("a temporary folder is created");
     let inbox = SqliteInbox::open(&Store::file(&directory), &mailbox.group, "").await;
     let store = Store::Sqlite(directory);
-    tell(&mailbox, inbox.expect("a store"), &store).await;
+    tell(&mailbox, inbox.expect("the store opens"), &store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,21 +1,19 @@
 //! Live control: real members of a group in this process, commanded by the real binary.
 
-use crate::support::tool::{Run, run_on};
-use evenkeel::consumer::{Consumer, ConsumerSettings};
+use crate::support::member::{Handled, Member, settings};
+use crate::support::tool::run_on;
 use evenkeel::control::{MemberInfo, control_topic, control_topic_config};
 use evenkeel::event::{Headers, OutgoingRecord, Record};
 use evenkeel::handler::Router;
 use evenkeel::kafka::admin::{Admin, NewTopic};
 use evenkeel::publisher::{Publisher, PublisherSettings};
-use evenkeel::testing::{TestKafka, eventually, real_kafka, unique};
+use evenkeel::testing::{Finished, TestKafka, eventually, real_kafka, unique};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 /// How long a test waits for an expected state.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -43,16 +41,9 @@ impl Shop {
 
     /// A member that handles everything at once.
     fn member(&self) -> Member {
-        let stop = CancellationToken::new();
-        let mut settings = ConsumerSettings::new(&self.group, [&self.topic]);
-        settings.commit_interval = Duration::from_millis(100);
+        let settings = settings(&self.group, &self.topic);
         let router = Router::new().raw(async |_: Record| ());
-        let consumer = Consumer::new(self.kafka.config(), settings, router);
-        let run = consumer.expect("settings").run(stop.clone());
-        let run = tokio::spawn(async move {
-            run.await.expect("it ends well");
-        });
-        Member { stop, run }
+        Member::start(self.kafka, settings, router, &Handled::default())
     }
 
     /// Publishes that many records to a partition.
@@ -77,14 +68,14 @@ impl Shop {
     }
 
     /// Runs `groups COMMAND GROUP`.
-    async fn groups(&self, command: &str, more: &[&str]) -> Run {
+    async fn groups(&self, command: &str, more: &[&str]) -> Finished {
         let mut args = vec!["groups", command, &self.group];
         args.extend(more);
         run_on(self.kafka, &args, "").await
     }
 
     /// The same for a command that changes something, with JSON lines as output.
-    async fn order(&self, command: &str, more: &[&str]) -> Run {
+    async fn order(&self, command: &str, more: &[&str]) -> Finished {
         let mut args = more.to_vec();
         args.extend(["--why", "a bad deploy", "--by", "ada", "-o", "jsonl"]);
         self.groups(command, &args).await
@@ -127,7 +118,7 @@ impl Shop {
             topic: control_topic(&self.group),
             partition: Some(0),
             key: Some(info.key().into()),
-            value: Some(info.value().expect("JSON").into()),
+            value: Some(info.value().expect("it can be written as JSON").into()),
             headers: Headers::new(),
             timestamp_ms: None,
         };
@@ -174,19 +165,7 @@ async fn the_processes_behind_members_are_shown_until_they_stop() {
     one.stop().await;
 }
 
-struct Member {
-    stop: CancellationToken,
-    run: JoinHandle<()>,
-}
-
-impl Member {
-    async fn stop(self) {
-        self.stop.cancel();
-        self.run.await.expect("it does not panic");
-    }
-}
-
-fn outcomes(run: &Run) -> Vec<String> {
+fn outcomes(run: &Finished) -> Vec<String> {
     let outcome = |row: &Value| row["outcome"].as_str().unwrap_or_default().to_owned();
     run.rows().iter().map(outcome).collect()
 }
@@ -231,14 +210,14 @@ async fn a_running_group_obeys_commands_and_its_history_shows_them() {
         .await
         .code(3);
     let told = format!("{}/1 is paused since", shop.topic);
-    assert!(list.err.contains(&told), "{}", list.err);
-    let lag = shop.groups("lag", &[]).await.code(0).out;
+    assert!(list.stderr.contains(&told), "{}", list.stderr);
+    let lag = shop.groups("lag", &[]).await.code(0).stdout;
     assert_eq!(lag.matches("by ada: a bad deploy").count(), 1, "{lag}");
     for command in ["describe", "lag"] {
         let checked = shop.groups(command, &["--check"]).await.code(3);
-        assert!(checked.err.contains(&told), "{}", checked.err);
+        assert!(checked.stderr.contains(&told), "{}", checked.stderr);
     }
-    let table = shop.groups("describe", &[]).await.code(0).out;
+    let table = shop.groups("describe", &[]).await.code(0).stdout;
     assert_eq!(table.matches("by ada: a bad deploy").count(), 1, "{table}");
 
     shop.publish(1, 3).await;
@@ -261,9 +240,9 @@ async fn a_running_group_obeys_commands_and_its_history_shows_them() {
     let described = shop.groups("describe", &["-o", "jsonl"]).await.code(0);
     assert_eq!(described.rows()[0]["rate"]["records_per_second"], 50);
     assert!(
-        described.err.contains("50 records per second"),
+        described.stderr.contains("50 records per second"),
         "{}",
-        described.err
+        described.stderr
     );
     shop.order("rate", &["off"]).await.code(0);
     let retried = shop
@@ -302,7 +281,7 @@ async fn a_running_group_obeys_commands_and_its_history_shows_them() {
         )
         .await;
     assert!(later.code(0).rows().is_empty());
-    let table = shop.groups("history", &[]).await.code(0).out;
+    let table = shop.groups("history", &[]).await.code(0).stdout;
     assert!(
         table.contains(&format!("skip the record {record}")),
         "{table}"
@@ -336,16 +315,16 @@ async fn impossible_commands_are_refused_and_not_written() {
     };
     let no_topic = shop.order("pause", &[]).await.code(1);
     assert!(
-        no_topic.err.contains("there is no group"),
+        no_topic.stderr.contains("there is no group"),
         "{}",
-        no_topic.err
+        no_topic.stderr
     );
     shop.groups("history", &[]).await.code(1);
     let member = shop.member();
     shop.assigned(1).await;
     let check = async |command: &str, more: &[&str], expected: &str| {
         let run = shop.order(command, more).await.code(1);
-        assert!(run.err.contains(expected), "{}", run.err);
+        assert!(run.stderr.contains(expected), "{}", run.stderr);
     };
     check("pause", &["--topic", "no-such-topic"], &shop.topic).await;
     check(
@@ -362,9 +341,9 @@ async fn impossible_commands_are_refused_and_not_written() {
     check("retry-now", &[], "no member").await;
     let kept = shop.order("pause", &[]).await.code(0);
     assert!(
-        kept.err.contains("applies to members that start"),
+        kept.stderr.contains("applies to members that start"),
         "{}",
-        kept.err
+        kept.stderr
     );
     check(
         "resume",
@@ -430,8 +409,8 @@ async fn an_unanswered_command_is_reported_by_the_exit_code() {
         "no answer from {id} (host vm-7, pid 4711, admin 127.0.0.1:9101) for {}/0 ",
         shop.topic
     );
-    assert!(run.err.contains(&expected), "{}", run.err);
-    assert!(run.err.contains("groups history"), "{}", run.err);
+    assert!(run.stderr.contains(&expected), "{}", run.stderr);
+    assert!(run.stderr.contains("groups history"), "{}", run.stderr);
     over.store(true, Ordering::Relaxed);
-    polling.await.expect("it ends");
+    polling.await.expect("the task does not panic");
 }

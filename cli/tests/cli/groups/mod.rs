@@ -66,7 +66,11 @@ async fn lag_counts_what_is_unsettled_and_judges_it() {
     };
     judge(&["--threshold", "3"]).await.code(0);
     let behind = judge(&["--threshold", "2"]).await.code(3);
-    assert!(behind.err.contains("3 records behind"), "{}", behind.err);
+    assert!(
+        behind.stderr.contains("3 records behind"),
+        "{}",
+        behind.stderr
+    );
     judge(&["--max-age", "1h"]).await.code(0);
     judge(&["--max-age", "1ms"]).await.code(3);
 
@@ -134,7 +138,7 @@ async fn groups_are_listed_and_described() {
     assert_eq!(row.expect("the group is listed")["state"], "Empty");
 
     let described = run_on(kafka, &["groups", "describe", &group], "").await;
-    let described = described.code(0).out;
+    let described = described.code(0).stdout;
     let columns: Vec<&str> = described
         .lines()
         .find(|line| line.starts_with(&group))
@@ -144,5 +148,5 @@ async fn groups_are_listed_and_described() {
     assert_eq!(columns[1..6], [topic.as_str(), "0", "0", "0", "0"]);
 
     let unknown = run_on(kafka, &["groups", "describe", "no-such-group"], "").await;
-    assert!(unknown.code(1).err.contains("no-such-group"));
+    assert!(unknown.code(1).stderr.contains("no-such-group"));
 }

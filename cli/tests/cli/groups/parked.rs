@@ -2,8 +2,8 @@
 //! and to no other.
 
 use crate::support::dead_letters::{Mailbox, header};
-use crate::support::member::{Handled, Happened, Running};
-use crate::support::tool::end_of;
+use crate::support::member::{Handled, Happened, Member, settings};
+use crate::support::tool::PATIENCE;
 use evenkeel::consumer::{AfterDeadLetter, ConsumerSettings};
 use evenkeel::event::{Event, OutgoingRecord, Record};
 use evenkeel::handler::{HandlerError, Router};
@@ -16,72 +16,44 @@ use std::time::Duration;
 
 const WITHIN: Duration = Duration::from_secs(120);
 
-/// A member of the mailbox's group.
-struct Member {
-    handled: Handled,
-    running: Running,
+/// Starts a member that handles records, but those that `dies` picks.
+fn start_member(
+    mailbox: &Mailbox,
+    settings: ConsumerSettings,
+    dies: impl Fn(&str, usize) -> bool + Send + Sync + 'static,
+) -> Member {
+    start_failing_member(mailbox, settings, move |key, number| {
+        dies(key, number).then(|| HandlerError::permanent("no stock"))
+    })
 }
 
-impl Member {
-    /// Handles records, but those that `dies` picks.
-    fn start(
-        mailbox: &Mailbox,
-        settings: ConsumerSettings,
-        dies: impl Fn(&str, usize) -> bool + Send + Sync + 'static,
-    ) -> Self {
-        Self::start_failing(mailbox, settings, move |key, number| {
-            dies(key, number).then(|| HandlerError::permanent("no stock"))
+/// Starts a member that handles records, but those that `fails` picks.
+fn start_failing_member(
+    mailbox: &Mailbox,
+    settings: ConsumerSettings,
+    fails: impl Fn(&str, usize) -> Option<HandlerError> + Send + Sync + 'static,
+) -> Member {
+    let handled = Handled::default();
+    let list = Arc::clone(&handled);
+    let handle = Arc::new(move |key: String, number: usize| {
+        let failure = fails(&key, number);
+        list.lock()
+            .expect("no thread panicked with the lock")
+            .push((key, number));
+        failure.map_or(Ok(()), Err)
+    });
+    let handle_event = Arc::clone(&handle);
+    let router = Router::new()
+        .on(move |event: Event<Happened>| {
+            std::future::ready(handle_event(String::new(), event.data.number))
         })
-    }
-
-    /// Handles records, but those that `fails` picks.
-    fn start_failing(
-        mailbox: &Mailbox,
-        settings: ConsumerSettings,
-        fails: impl Fn(&str, usize) -> Option<HandlerError> + Send + Sync + 'static,
-    ) -> Self {
-        let handled = Handled::default();
-        let list = handled.clone();
-        let handle = Arc::new(move |key: String, number: usize| {
-            let failure = fails(&key, number);
-            list.push(key, number);
-            failure.map_or(Ok(()), Err)
+        .raw(move |record: Record| {
+            let value = serde_json::from_slice(record.value().expect("a value"));
+            let Happened { number } = value.expect("the value is JSON");
+            let key = String::from_utf8_lossy(record.key().expect("a key"));
+            std::future::ready(handle(key.into_owned(), number))
         });
-        let handle_event = Arc::clone(&handle);
-        let router = Router::new()
-            .on(move |event: Event<Happened>| {
-                std::future::ready(handle_event(String::new(), event.data.number))
-            })
-            .raw(move |record: Record| {
-                let value = serde_json::from_slice(record.value().expect("a value"));
-                let Happened { number } = value.expect("JSON");
-                let key = String::from_utf8_lossy(record.key().expect("a key"));
-                std::future::ready(handle(key.into_owned(), number))
-            });
-        let running = Running::start(mailbox, settings, router);
-        Self { handled, running }
-    }
-
-    fn handled(&self) -> Vec<(String, usize)> {
-        self.handled.entries()
-    }
-
-    /// The numbers of a key in the order in which they were handled.
-    fn of(&self, key: &str) -> Vec<usize> {
-        let handled = self.handled().into_iter();
-        let own = handled.filter(|(found, _)| found == key);
-        own.map(|(_, number)| number).collect()
-    }
-
-    async fn stop(self) {
-        self.running.stop().await;
-    }
-}
-
-fn settings(mailbox: &Mailbox) -> ConsumerSettings {
-    let mut settings = ConsumerSettings::new(&mailbox.group, [&mailbox.source]);
-    settings.commit_interval = Duration::from_millis(100);
-    settings
+    Member::start(mailbox.kafka, settings, router, &handled)
 }
 
 /// A record of the source topic.
@@ -95,7 +67,7 @@ fn record(mailbox: &Mailbox, (key, number): (&str, usize)) -> OutgoingRecord {
 /// Waits until a topic holds so many records.
 async fn reach(mailbox: &Mailbox, topic: &str, records: usize) {
     eventually(&format!("{records} records in {topic}"), WITHIN, || async {
-        let names = mailbox.run(&["topics", "list", "-o", "jsonl"]).await.out;
+        let names = mailbox.run(&["topics", "list", "-o", "jsonl"]).await.stdout;
         let is_there = names.contains(&format!("\"{topic}\""));
         (is_there && mailbox.read(topic).await.len() >= records).then_some(())
     })
@@ -111,18 +83,22 @@ async fn a_replay_killed_twice_returns_each_dead_letter_once() {
         return;
     };
     let retry = retry_topic(&mailbox.group, &mailbox.source);
-    let mut settings = settings(&mailbox);
+    let mut settings = settings(&mailbox.group, &mailbox.source);
     // Half of them die, which is what the guard is there to stop.
     settings.flood_guard = FloodGuardPolicy::OFF;
-    let member = Member::start(&mailbox, settings, |_, number| number % 2 == 0);
+    let member = start_member(&mailbox, settings, |_, number| number % 2 == 0);
     reach(&mailbox, &retry, 0).await;
     mailbox.publish_letters(COUNT, KEYS, 3).await;
     for reached in [1_000, 4_000] {
         let mut replay = mailbox.start_replay(&["--rate", "1500"]);
         reach(&mailbox, &retry, reached).await;
-        replay.kill().await.expect("it was still at work");
+        replay.kill().await;
     }
-    let done = end_of(mailbox.start_replay(&["-o", "jsonl"])).await.code(0);
+    let done = mailbox
+        .start_replay(&["-o", "jsonl"])
+        .finished(PATIENCE)
+        .await
+        .code(0);
     assert_eq!(done.rows()[0]["to"], json!(retry));
     // Half of them fail again, and come back after the end of the run that replayed them.
     reach(&mailbox, &mailbox.letters, COUNT + COUNT / 2).await;
@@ -166,11 +142,11 @@ async fn a_held_key_is_listed_and_continues_after_its_replay() {
     let Some(mailbox) = Mailbox::new(1).await else {
         return;
     };
-    let mut settings = settings(&mailbox);
+    let mut settings = settings(&mailbox.group, &mailbox.source);
     settings.after_dead_letter = AfterDeadLetter::HoldKey;
     let mended = Arc::new(AtomicBool::new(false));
     let is_mended = Arc::clone(&mended);
-    let member = Member::start(&mailbox, settings, move |key, number| {
+    let member = start_member(&mailbox, settings, move |key, number| {
         key == "held" && number == 3 && !is_mended.load(Ordering::SeqCst)
     });
     let steps = (0..6).flat_map(|number| ["held", "other"].map(|key| (key, number)));
@@ -204,7 +180,7 @@ async fn a_held_key_is_listed_and_continues_after_its_replay() {
             .run(&unknown)
             .await
             .code(1)
-            .err
+            .stderr
             .contains("parked list")
     );
     assert_eq!(
@@ -212,7 +188,7 @@ async fn a_held_key_is_listed_and_continues_after_its_replay() {
         (vec![0, 1, 2, 3], 6)
     );
     mended.store(true, Ordering::SeqCst);
-    end_of(mailbox.start_replay(&[])).await.code(0);
+    mailbox.start_replay(&[]).finished(PATIENCE).await.code(0);
     eventually("the key goes on", WITHIN, || async {
         (member.of("held") == [0, 1, 2, 3, 3, 4, 5]).then_some(())
     })
@@ -229,11 +205,11 @@ async fn commands_release_waiting_keys_and_drop_their_records() {
     let Some(mailbox) = Mailbox::new(2).await else {
         return;
     };
-    let mut settings = settings(&mailbox);
+    let mut settings = settings(&mailbox.group, &mailbox.source);
     settings.after_dead_letter = AfterDeadLetter::HoldKey;
     settings.retry.attempts_max = 1;
     settings.retry.park_delays = vec![Duration::from_secs(3_600); 9];
-    let member = Member::start_failing(&mailbox, settings, |key, number| match (key, number) {
+    let member = start_failing_member(&mailbox, settings, |key, number| match (key, number) {
         ("held", 1) => Some(HandlerError::permanent("no stock")),
         ("waits", 1) => Some(HandlerError::transient("not now")),
         _ => None,
@@ -266,10 +242,10 @@ async fn commands_release_waiting_keys_and_drop_their_records() {
         mailbox.run(&args).await
     };
     let refused = command("drop", "held").await.code(1);
-    assert!(refused.out.contains("release it instead"), "{refused:?}");
+    assert!(refused.stdout.contains("release it instead"), "{refused:?}");
     let released = command("release", "held").await.code(0);
     assert!(
-        released.out.contains("1 parked key is released"),
+        released.stdout.contains("1 parked key is released"),
         "{released:?}"
     );
     eventually("the held key goes on", WITHIN, || async {
@@ -299,7 +275,7 @@ async fn commands_release_waiting_keys_and_drop_their_records() {
         [Some("handler".to_owned()), Some("skipped".to_owned())]
     );
     let history = ["groups", "history", &mailbox.group, "-o", "jsonl"];
-    let history = mailbox.run(&history).await.code(0).out;
+    let history = mailbox.run(&history).await.code(0).stdout;
     assert!(
         history.contains("retry-now") && history.contains("\"drop\""),
         "{history}"
@@ -314,10 +290,14 @@ async fn describe_shows_the_dependency_that_a_group_waits_for() {
     };
     let is_down = Arc::new(AtomicBool::new(true));
     let answers = Arc::clone(&is_down);
-    let member = Member::start_failing(&mailbox, settings(&mailbox), move |_, _| {
-        let outage = || HandlerError::outage("refused").dependency("bank");
-        answers.load(Ordering::SeqCst).then(outage)
-    });
+    let member = start_failing_member(
+        &mailbox,
+        settings(&mailbox.group, &mailbox.source),
+        move |_, _| {
+            let outage = || HandlerError::outage("refused").dependency("bank");
+            answers.load(Ordering::SeqCst).then(outage)
+        },
+    );
     let records = (0..50).map(|number| record(&mailbox, (&format!("k{number}"), number)));
     mailbox.publish(records).await;
     let describe = ["groups", "describe", &mailbox.group, "-o", "jsonl"];
@@ -331,7 +311,7 @@ async fn describe_shows_the_dependency_that_a_group_waits_for() {
             (&status["dependency"], &status["reason"]),
             (&json!("bank"), &json!("refused"))
         );
-        assert!(run.err.contains("bank is down"), "{}", run.err);
+        assert!(run.stderr.contains("bank is down"), "{}", run.stderr);
         Some(())
     })
     .await;

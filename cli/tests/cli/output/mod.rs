@@ -3,9 +3,9 @@
 
 use crate::groups::commit;
 use crate::support::dead_letters::Mailbox;
-use crate::support::tool::{Run, command, run, run_command};
+use crate::support::tool::{command, run, run_command};
 use evenkeel::inbox::SqliteInbox;
-use evenkeel::testing::unique;
+use evenkeel::testing::{Finished, unique};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -55,7 +55,7 @@ impl Bench {
             .code(0);
         let inbox = bench.folder.path().join("inbox.db");
         let inbox = SqliteInbox::open(&inbox, &mailbox.group, "").await;
-        drop(inbox.expect("a store"));
+        drop(inbox.expect("the store opens"));
         Some(bench)
     }
 
@@ -88,7 +88,7 @@ impl Bench {
         command
     }
 
-    async fn run(&self, args: &[String]) -> Run {
+    async fn run(&self, args: &[String]) -> Finished {
         self.run_with(args, |_| {}).await
     }
 
@@ -96,7 +96,7 @@ impl Bench {
         &self,
         args: &[String],
         change: impl FnOnce(&mut tokio::process::Command),
-    ) -> Run {
+    ) -> Finished {
         let mut command = self.command(args);
         change(&mut command);
         run_command(command, "{\"order_id\":\"o-1\"}").await
@@ -192,7 +192,7 @@ async fn leaves() -> BTreeSet<String> {
     let files = std::fs::read_dir(folder.path()).expect("a folder");
     let names: Vec<String> = files
         .map(|file| {
-            file.expect("a file")
+            file.expect("the folder can be listed")
                 .file_name()
                 .to_string_lossy()
                 .into_owned()
@@ -252,18 +252,18 @@ async fn exit_codes_ignore_the_reader_and_lost_output_is_reported() {
             command.stdout(full);
         })
         .await;
-        match whole.out.is_empty() {
+        match whole.stdout.is_empty() {
             true => assert_eq!(full.code, whole.code, "{args:?}"),
             false => {
                 assert_eq!(full.code, Some(1), "{args:?}: {full:?}");
                 assert!(
-                    full.err.contains("standard output cannot be written"),
+                    full.stderr.contains("standard output cannot be written"),
                     "{args:?}: {full:?}"
                 );
             }
         }
         if args[0] == "publish" && whole.code == Some(0) {
-            assert!(full.err.contains("published 1, failed 0"), "{full:?}");
+            assert!(full.stderr.contains("published 1, failed 0"), "{full:?}");
         }
     }
     assert!(untried.is_empty(), "{untried:?}");
@@ -336,7 +336,7 @@ async fn the_names_in_json_are_a_promise() {
     ] {
         let run = bench.run(&bench.words(line)).await;
         let mut found = BTreeSet::new();
-        for row in run.out.lines() {
+        for row in run.stdout.lines() {
             let row: Value = serde_json::from_str(row).expect("every line is JSON");
             keys(&row, "", &mut found);
         }
@@ -369,13 +369,21 @@ async fn check_exits_with_3_for_problems_and_0_without() {
     ] {
         let listed = bench.run(&bench.words(line)).await;
         let checked = bench.run(&bench.words(&format!("{line} --check"))).await;
-        assert_eq!(checked.out.is_empty(), listed.out.is_empty(), "{line}");
+        assert_eq!(
+            checked.stdout.is_empty(),
+            listed.stdout.is_empty(),
+            "{line}"
+        );
         assert_eq!(
             (listed.code, checked.code),
             (Some(0), Some(3)),
             "{line}: {checked:?}"
         );
-        assert!(checked.err.contains(expected), "{line}: {}", checked.err);
+        assert!(
+            checked.stderr.contains(expected),
+            "{line}: {}",
+            checked.stderr
+        );
     }
 }
 
@@ -401,12 +409,15 @@ async fn groups_are_arguments_or_flags_and_missing_partitions_fail() {
         "topics describe SOURCE no-such-topic",
     ] {
         let part = bench.run(&bench.words(line)).await.code(1);
-        assert!(part.out.contains(&bench.mailbox.source), "{line}: {part:?}");
-        assert!(part.err.contains("no-such-"), "{line}: {part:?}");
+        assert!(
+            part.stdout.contains(&bench.mailbox.source),
+            "{line}: {part:?}"
+        );
+        assert!(part.stderr.contains("no-such-"), "{line}: {part:?}");
     }
     let lag = bench.words("groups lag GROUP --topic no-such-topic");
     let lag = bench.run(&lag).await.code(1);
-    assert!(lag.err.contains("no-such-topic"), "{lag:?}");
+    assert!(lag.stderr.contains("no-such-topic"), "{lag:?}");
     for line in [
         "consume SOURCE -e -p 99",
         "groups pause GROUP -t SOURCE -p 99 --why w",
@@ -415,9 +426,9 @@ async fn groups_are_arguments_or_flags_and_missing_partitions_fail() {
     ] {
         let missing = bench.run(&bench.words(line)).await.code(1);
         assert!(
-            missing.err.contains("has no partition 99, it has 1"),
+            missing.stderr.contains("has no partition 99, it has 1"),
             "{line}: {}",
-            missing.err
+            missing.stderr
         );
     }
 }
@@ -452,7 +463,7 @@ async fn kcats_o_is_a_position_and_ours_a_format() {
     };
     let shown = async |line: &str| {
         let run = bench.run(&bench.words(line)).await.code(0);
-        run.out.lines().count()
+        run.stdout.lines().count()
     };
     assert_eq!(shown("consume SOURCE -e -o -2").await, 2);
     assert_eq!(shown("consume SOURCE -e -o beginning -o jsonl").await, 3);
@@ -465,5 +476,5 @@ async fn kcats_o_is_a_position_and_ours_a_format() {
         .run(&bench.words("consume SOURCE -o yaml"))
         .await
         .code(2);
-    assert!(wrong.err.contains("jsonl"), "{}", wrong.err);
+    assert!(wrong.stderr.contains("jsonl"), "{}", wrong.stderr);
 }

@@ -1,15 +1,16 @@
 //! Helper: a topic, a group, and dead letters of every family.
 
-use super::tool::{Run, command, run_on};
+use super::tool::{PATIENCE, command, run_on, start};
 use evenkeel::event::{Headers, OutgoingRecord};
-use evenkeel::kafka::reader::{LogRecord, Reader, Reading};
+use evenkeel::kafka::reader::LogRecord;
 use evenkeel::publisher::{Publisher, PublisherSettings};
-use evenkeel::testing::{TestKafka, eventually, real_kafka, unique};
+use evenkeel::testing::{
+    ChildProcess, Finished, TestKafka, eventually, read_topic, real_kafka, unique,
+};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use std::time::Duration;
-use tokio::process::Child;
 
 /// How long a test waits for an expected state.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -49,7 +50,11 @@ impl Mailbox {
             .create()
             .expect("an admin");
         let deleted = admin.delete_topics(&[&self.letters], &AdminOptions::new());
-        deleted.await.expect("answered").remove(0).expect("deleted");
+        deleted
+            .await
+            .expect("the cluster answers")
+            .remove(0)
+            .expect("the topic is deleted");
         eventually("the topic can be created again", WITHIN, || async {
             self.kafka.create_topic(&self.letters, 1).await.ok()
         })
@@ -122,6 +127,18 @@ impl Mailbox {
         }
     }
 
+    /// Waits until a group has settled everything of the source topic.
+    pub(crate) async fn settled_by(&self, group: &str) {
+        let lag = ["groups", "lag", group, "-o", "jsonl"];
+        eventually("the group has settled everything", PATIENCE, || async {
+            let rows = self.run(&lag).await.rows();
+            let mut own = rows.iter().filter(|row| row["topic"] == self.source);
+            let first = own.next()?;
+            (first["lag"] == 0 && own.all(|row| row["lag"] == 0)).then_some(())
+        })
+        .await;
+    }
+
     /// Publishes records, and returns when all are acknowledged.
     pub(crate) async fn publish(&self, records: impl IntoIterator<Item = OutgoingRecord>) {
         let settings = PublisherSettings::new("/test");
@@ -137,7 +154,7 @@ impl Mailbox {
             );
         }
         for receipt in pending {
-            receipt.await.expect("acknowledged");
+            receipt.await.expect("the brokers acknowledge the record");
         }
     }
 
@@ -164,37 +181,28 @@ impl Mailbox {
     }
 
     /// Replays all dead letters.
-    pub(crate) async fn replay(&self) -> Run {
+    pub(crate) async fn replay(&self) -> Finished {
         let replay = ["dlq", "replay", &self.letters, "--execute"];
         self.run(&replay).await.code(0)
     }
 
     /// Runs a command to the end.
-    pub(crate) async fn run(&self, args: &[&str]) -> Run {
+    pub(crate) async fn run(&self, args: &[&str]) -> Finished {
         run_on(self.kafka, args, "").await
     }
 
     /// Starts to replay the dead letters.
-    pub(crate) fn start_replay(&self, more: &[&str]) -> Child {
+    pub(crate) fn start_replay(&self, more: &[&str]) -> ChildProcess {
         let mut command = command(&["dlq", "replay", &self.letters, "--execute"]);
         command
             .args(more)
             .env("KAFKA_BOOTSTRAP_SERVERS", self.kafka.brokers());
-        command.spawn().expect("the binary starts")
+        start(command)
     }
 
     /// Everything that a topic holds.
     pub(crate) async fn read(&self, topic: &str) -> Vec<LogRecord> {
-        let (kafka, reading) = (self.kafka.config(), Reading::whole([topic]));
-        let read = move || {
-            let mut reader = Reader::open(&kafka, &reading, WITHIN).expect("the reader opens");
-            let mut records = Vec::new();
-            while !reader.at_end() {
-                records.extend(reader.next(Duration::from_secs(1)).expect("readable"));
-            }
-            records
-        };
-        tokio::task::spawn_blocking(read).await.expect("read")
+        read_topic(&self.kafka.config(), topic, WITHIN).await
     }
 
     /// Waits until that many records were replayed.
@@ -229,13 +237,4 @@ pub(crate) fn number_of(record: &LogRecord) -> usize {
 pub(crate) fn header(headers: &Headers, name: &str) -> Option<String> {
     let value = headers.last(name)?;
     Some(String::from_utf8_lossy(value).into_owned())
-}
-
-/// Sends a signal to a command.
-pub(crate) async fn signal(child: &Child, signal: &str) {
-    let pid = child.id().expect("it runs").to_string();
-    let kill = tokio::process::Command::new("kill")
-        .args([signal, &pid])
-        .status();
-    assert!(kill.await.expect("kill is there").success());
 }

@@ -1,16 +1,18 @@
-//! Helper: a member of a group in this process, and the event that it handles.
+//! A member of a group in this process, and the events that it handles.
 
-use super::dead_letters::Mailbox;
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::EventType;
 use evenkeel::handler::{Delivery, Outcome};
+use evenkeel::testing::TestKafka;
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tower::Service;
 
-/// The event of the mailbox's records.
+/// An event with a number.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Happened {
     pub(crate) number: usize,
@@ -26,55 +28,63 @@ impl EventType for Happened {
 }
 
 /// Keys and numbers in the order in which they were handled.
-#[derive(Clone, Default)]
-pub(crate) struct Handled(Arc<Mutex<Vec<(String, usize)>>>);
+pub(crate) type Handled = Arc<Mutex<Vec<(String, usize)>>>;
 
-impl Handled {
-    /// Appends a record. Returns whether it was handled before.
-    pub(crate) fn push(&self, key: String, number: usize) -> bool {
-        let mut list = self.0.lock().expect("no thread panicked with the lock");
-        let handled = (key, number);
-        let is_again = list.contains(&handled);
-        list.push(handled);
-        is_again
-    }
-
-    /// All so far.
-    pub(crate) fn entries(&self) -> Vec<(String, usize)> {
-        let list = self.0.lock().expect("no thread panicked with the lock");
-        list.clone()
-    }
-}
-
-/// A consumer that runs until it is stopped.
-pub(crate) struct Running {
+/// A running member of a group.
+pub(crate) struct Member {
+    handled: Handled,
     stop: CancellationToken,
     run: JoinHandle<()>,
 }
 
-impl Running {
-    /// Starts a consumer on the mailbox's cluster.
-    pub(crate) fn start<H>(mailbox: &Mailbox, settings: ConsumerSettings, handler: H) -> Self
+impl Member {
+    /// Starts a member whose handlers log to `handled`.
+    pub(crate) fn start<H>(
+        kafka: &TestKafka,
+        settings: ConsumerSettings,
+        handler: H,
+        handled: &Handled,
+    ) -> Self
     where
-        H: tower::Service<Delivery, Response = Outcome, Error = Infallible, Future: Send>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        H: Service<Delivery, Response = Outcome, Error = Infallible, Future: Send>,
+        H: Clone + Send + Sync + 'static,
     {
-        let consumer = Consumer::new(mailbox.kafka.config(), settings, handler)
+        let consumer = Consumer::new(kafka.config(), settings, handler)
             .expect("the settings of the consumer are valid");
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let run = tokio::spawn(async move {
             consumer.run(stopped).await.expect("it ends well");
         });
-        Self { stop, run }
+        let handled = Arc::clone(handled);
+        Self { handled, stop, run }
     }
 
-    /// Stops it, and waits for its end.
+    /// All that it handled.
+    pub(crate) fn handled(&self) -> Vec<(String, usize)> {
+        self.handled
+            .lock()
+            .expect("no thread panicked with the lock")
+            .clone()
+    }
+
+    /// The numbers of a key in the order in which they were handled.
+    pub(crate) fn of(&self, key: &str) -> Vec<usize> {
+        let handled = self.handled().into_iter();
+        let own = handled.filter(|(found, _)| found == key);
+        own.map(|(_, number)| number).collect()
+    }
+
+    /// Asks it to stop, and waits until it has.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.run.await.expect("it does not panic");
     }
+}
+
+/// Defaults, but commits that come soon enough for a test.
+pub(crate) fn settings(group: &str, topic: &str) -> ConsumerSettings {
+    let mut settings = ConsumerSettings::new(group, [topic]);
+    settings.commit_interval = Duration::from_millis(100);
+    settings
 }

@@ -1,5 +1,5 @@
-//! What tests share: the binary as a child process, dead letters of every family, and members of a
-//! group.
+//! What tests share: the binary as a child process, members of a group, and dead letters of every
+//! family.
 
 pub(crate) mod dead_letters;
 pub(crate) mod member;

@@ -6,9 +6,9 @@
 //! here is that each member handles something that was published after the freeze. `EVENKEEL_LONG_TESTS=1` runs the long form,
 //! with a production's settings.
 
-mod way;
+mod proxy;
 
-use crate::control::desk::Desk;
+use crate::control::operator::Operator;
 use crate::support::{Case, Log, Member, publish_by, set};
 use evenkeel::control::Scope;
 use evenkeel::event::{OutgoingRecord, Record};
@@ -18,10 +18,10 @@ use evenkeel::kafka::admin::Admin;
 use evenkeel::publisher::Publisher;
 use evenkeel::testing::{TestKafka, required, unique};
 use futures_util::future::join_all;
+use proxy::{BrokerProxy, Passes};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use way::{Passes, Way};
 
 const GROUPS: usize = 3;
 const MEMBERS_PER_GROUP: usize = 8;
@@ -73,7 +73,7 @@ struct Handled {
 
 /// A group, its members and what they have handled.
 struct Group {
-    desk: Desk,
+    operator: Operator,
     members: Vec<Member>,
     handled: Log<Handled>,
 }
@@ -96,7 +96,7 @@ impl Group {
             member.joined().await;
         }
         Self {
-            desk: Desk::of(case),
+            operator: Operator::of(case),
             members,
             handled,
         }
@@ -174,7 +174,7 @@ async fn publish(case: &Case, publisher: &Publisher, kind: &str, freeze: usize) 
 
 /// Publishes until each member of each group handles something of this freeze, and everything of each partition is handled.
 async fn all_at_work(groups: &[Group], publisher: &Publisher, freeze: usize) {
-    let case = &groups[0].desk;
+    let case = &groups[0].operator;
     let publish_all = async {
         publish(case, publisher, FAILS_ONCE, freeze).await;
         loop {
@@ -202,7 +202,7 @@ async fn all_at_work(groups: &[Group], publisher: &Publisher, freeze: usize) {
         }
     };
     if tokio::time::timeout(AT_WORK_WITHIN, either).await.is_err() {
-        let shared = join_all(groups.iter().map(|group| shared_out(&group.desk))).await;
+        let shared = join_all(groups.iter().map(|group| shared_out(&group.operator))).await;
         panic!(
             "not at work {AT_WORK_WITHIN:?} after trouble {freeze}:\n{}\n{}",
             missing().join("\n"),
@@ -266,8 +266,8 @@ impl World {
     /// Checks that all members hear commands and can answer, and stops them.
     async fn end(self) {
         join_all(self.groups.iter().map(|group| async {
-            group.desk.pause(Scope::Group).await;
-            group.desk.resume(Scope::Group).await;
+            group.operator.pause(Scope::Group).await;
+            group.operator.resume(Scope::Group).await;
         }))
         .await;
         let members = self.groups.into_iter().flat_map(|group| group.members);
@@ -310,8 +310,8 @@ async fn ten_long_freezes_leave_every_member_at_work() {
 /// How long a real broker is fenced after it stood still is a matter of chance, and mostly of milliseconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_member_recovers_from_a_fenced_broker_naming_no_brokers() {
-    let way = Way::new().expect("a free port");
-    let advertised = format!("PLAINTEXT://{}", way.address());
+    let proxy = BrokerProxy::new().expect("a free port");
+    let advertised = format!("PLAINTEXT://{}", proxy.address());
     let settings = [
         ("advertised.listeners", &*advertised),
         ("inter.broker.listener.name", "PLAINTEXT"),
@@ -319,14 +319,14 @@ async fn every_member_recovers_from_a_fenced_broker_naming_no_brokers() {
     let Some(cluster) = required(TestKafka::start_with(&settings).await) else {
         return;
     };
-    way.lead_to(cluster.brokers());
-    let mut world = World::start(&cluster, &way.address(), FENCED_GROUPS, SHORT.clients).await;
+    proxy.forward_to(cluster.brokers());
+    let mut world = World::start(&cluster, &proxy.address(), FENCED_GROUPS, SHORT.clients).await;
     for _ in 0..FENCES {
-        way.let_pass(Passes::Nothing);
+        proxy.let_pass(Passes::Nothing);
         tokio::time::sleep(Duration::from_secs(7)).await;
-        way.let_pass(Passes::NoBrokers);
+        proxy.let_pass(Passes::NoBrokers);
         tokio::time::sleep(Duration::from_secs(3)).await;
-        way.let_pass(Passes::Everything);
+        proxy.let_pass(Passes::Everything);
         world.recovers("held up for 7 s, fenced for 3 s").await;
     }
     world.end().await;

@@ -27,7 +27,7 @@ fn bytes(value: &Value) -> Option<Vec<u8>> {
         digits
             .iter()
             .position(|digit| *digit == byte)
-            .expect("base64") as u32
+            .expect("every byte is a base64 digit") as u32
     });
     let mut decoded = Vec::new();
     let (mut buffer, mut held) = (0_u32, 0);
@@ -133,7 +133,7 @@ async fn springs_non_blocking_retries_are_listed_shown_and_replayed() {
         .run(&["dlq", "show", &format!("{}/0@0", mailbox.letters)])
         .await
         .code(0)
-        .out;
+        .stdout;
     for expected in [
         format!("failed on      {}/1@0", mailbox.source),
         "group          billing".to_owned(),
@@ -194,7 +194,7 @@ async fn dead_letters_of_share_groups_are_replayed_with_their_records() {
             .publish(letters(&mailbox, fixture, "__dlq.errors.topic"))
             .await;
         let at = format!("{}/0@1", mailbox.letters);
-        let shown = mailbox.run(&["dlq", "show", &at]).await.code(0).out;
+        let shown = mailbox.run(&["dlq", "show", &at]).await.code(0).stdout;
         assert!(
             shown.contains("{\"number\":1}") && shown.contains("ce_id = o-1"),
             "{shown}"
@@ -228,14 +228,18 @@ async fn an_empty_share_group_dead_letter_needs_its_record() {
     let deleted = admin
         .delete_records(&mailbox.source, &BTreeMap::from([(0, 1)]))
         .await;
-    deleted.expect("deleted");
+    deleted.expect("the records are deleted");
     let run = mailbox
         .run(&["dlq", "replay", &mailbox.letters, "--execute"])
         .await
         .code(1);
     let gone = format!("its original at {}/0@0 is gone", mailbox.source);
-    assert!(run.err.contains(&gone), "{}", run.err);
-    assert!(run.err.contains("replayed 1, failed 1"), "{}", run.err);
+    assert!(run.stderr.contains(&gone), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("replayed 1, failed 1"),
+        "{}",
+        run.stderr
+    );
     let records = mailbox.read(&mailbox.source).await;
     assert_eq!(records.len(), 2, "the one that is left, and its replay");
     assert_eq!(header(&records[1].headers, "ce_id").as_deref(), Some("o-1"));

@@ -56,7 +56,10 @@ async fn dead_letters_of_springs_recoverer_are_listed_shown_and_replayed() {
     let brokers = mailbox.kafka.brokers();
     let (source, group, letters) = (&mailbox.source, &mailbox.group, &mailbox.letters);
     let fails = ["fail", brokers, source, group, "3", letters];
-    spring.run(&fails, WITHIN).await.expect("three letters");
+    spring
+        .run(&fails, WITHIN)
+        .await
+        .expect("Spring writes three dead letters");
 
     let rows = mailbox.listed().await;
     assert_eq!(rows.len(), 1, "{rows:?}");
@@ -76,7 +79,7 @@ async fn dead_letters_of_springs_recoverer_are_listed_shown_and_replayed() {
         .run(&["dlq", "show", &format!("{letters}/1@1")])
         .await
         .code(0)
-        .out;
+        .stdout;
     for expected in [
         format!("failed on      {source}/1@1"),
         format!("group          {group}"),

@@ -1,4 +1,4 @@
-//! Helper: the way to the only broker, which can hold everything up, and can have the broker answer as one that is fenced.
+//! Helper: a proxy before the only broker, which can hold everything up, and can have the broker answer as one that is fenced.
 
 use std::collections::HashMap;
 use std::io::{Read, Result, Write};
@@ -21,7 +21,7 @@ pub(super) enum Passes {
 }
 
 /// Forwards connections to the broker. It ends with the process.
-pub(super) struct Way {
+pub(super) struct BrokerProxy {
     port: u16,
     shared: Arc<Shared>,
 }
@@ -35,7 +35,7 @@ struct Shared {
 /// API key and version of the requests of a connection that wait for their answers, by correlation id.
 type Requests = Arc<Mutex<HashMap<[u8; 4], (i16, i16)>>>;
 
-impl Way {
+impl BrokerProxy {
     /// Listens on a free port, before the broker does, which has to know the port.
     pub(super) fn new() -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -61,7 +61,7 @@ impl Way {
     }
 
     /// Where the broker is.
-    pub(super) fn lead_to(&self, broker: &str) {
+    pub(super) fn forward_to(&self, broker: &str) {
         let broker = broker.parse().expect("an address");
         self.shared.broker.set(broker).expect("the only broker");
     }

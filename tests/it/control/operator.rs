@@ -1,6 +1,6 @@
-//! Helper: where the commands of these tests are given, and looked at.
+//! Helper: an operator who gives commands to a group through its control topic, and reads the acknowledgements.
 
-use crate::support::{Case, Gate, Log, WITHIN};
+use crate::support::{Case, Gate, Log, Place, WITHIN, place};
 use evenkeel::control::{
     Action, Command, CommandOutcome, Entry, History, Recorded, Scope, control_topic,
 };
@@ -12,12 +12,6 @@ use evenkeel::testing::eventually;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-pub(crate) type Place = (i32, i64);
-
-pub(crate) fn place(record: &Record) -> Place {
-    (record.partition(), record.offset())
-}
 
 /// Logs what it handles.
 pub(crate) fn logging(handled: &Log<(Instant, Place)>) -> Router {
@@ -47,12 +41,12 @@ pub(crate) fn held(
 }
 
 /// A case with a publisher that stays: one for each command would take longer than the command.
-pub(crate) struct Desk {
+pub(crate) struct Operator {
     case: Case,
     publisher: Publisher,
 }
 
-impl std::ops::Deref for Desk {
+impl std::ops::Deref for Operator {
     type Target = Case;
 
     fn deref(&self) -> &Case {
@@ -60,7 +54,7 @@ impl std::ops::Deref for Desk {
     }
 }
 
-impl Desk {
+impl Operator {
     /// On the shared Apache Kafka; none where there is none.
     pub(crate) async fn new(partitions: i32) -> Option<Self> {
         let case = Case::new("it-control", partitions).await?;
@@ -86,8 +80,11 @@ impl Desk {
     /// Gives a command, and returns it with the moment at which it stood on the topic.
     pub(crate) async fn command(&self, action: Action) -> (Command, Instant) {
         let command = Command::new("ada", "a test", action).expect("a command");
-        self.write(&command.key(), Some(command.value().expect("JSON")))
-            .await;
+        self.write(
+            &command.key(),
+            Some(command.value().expect("it can be written as JSON")),
+        )
+        .await;
         (command, Instant::now())
     }
 
@@ -127,7 +124,7 @@ impl Desk {
             timestamp_ms: None,
         };
         let written = self.publisher.publish_record(record).await;
-        written.expect("written");
+        written.expect("the brokers acknowledge the record");
     }
 
     /// All that the control topic remembers.
@@ -180,11 +177,11 @@ impl Desk {
                 let mut record = self.record(Some(&key), round.to_string());
                 record.partition = Some(*partition);
                 let enqueued = self.publisher.enqueue_record(record).await;
-                pending.push(enqueued.expect("enqueued"));
+                pending.push(enqueued.expect("the buffer takes the record"));
             }
         }
         for receipt in pending {
-            receipt.await.expect("acknowledged");
+            receipt.await.expect("the brokers acknowledge the record");
         }
     }
 }
@@ -197,7 +194,7 @@ pub(crate) fn of(handled: &Log<(Instant, Place)>, partition: i32) -> Vec<(Instan
 
 /// Publishes rounds until told to stop; how many it published.
 pub(crate) fn load(
-    case: &Arc<Desk>,
+    case: &Arc<Operator>,
     partitions: i32,
     stop: &Arc<AtomicBool>,
 ) -> tokio::task::JoinHandle<usize> {

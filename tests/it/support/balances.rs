@@ -1,4 +1,4 @@
-//! Accounts on either store: each step adds its number to a balance and is written to a journal, in the handler's transaction.
+//! Balances of accounts on either store: each step adds its number to a balance and is written to a journal, in the handler's transaction.
 //!
 //! No unique key guards them, so that a doubled effect would show.
 
@@ -63,12 +63,12 @@ book!(book_in_postgres, PostgresTx);
 
 async fn open_sqlite(path: &std::path::Path, group: &str) -> SqliteInbox {
     let inbox = SqliteInbox::open(path, group, SQLITE).await;
-    inbox.expect("the store")
+    inbox.expect("the store opens")
 }
 
 async fn open_postgres(url: &str) -> PostgresInbox {
     let inbox = PostgresInbox::open(url, POSTGRES).await;
-    inbox.expect("the store")
+    inbox.expect("the store opens")
 }
 
 /// A router with the handler of this store, under drills if there are any.
@@ -107,7 +107,7 @@ pub(crate) async fn effects(store: &Store) -> u64 {
             sqlx::query_scalar(count).fetch_one(&pool).await
         }
     }
-    .expect("readable");
+    .expect("the journal can be read");
     count as u64
 }
 

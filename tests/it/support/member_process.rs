@@ -1,26 +1,20 @@
 //! A member of a group as a process of its own, which can be killed: a test of this binary run again.
-//!
-//! It ends when its standard input does, so a test that dies leaves no member behind.
 
-use super::account::{self, CrashAt, Store};
-use crate::support::{Case, Step, assignment};
+use super::balances::{self, CrashAt, Store};
+use super::{Case, Step, assignment, second_process};
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::{Event, EventType, Record};
 use evenkeel::handler::{Context, HandlerError, Router};
 use evenkeel::inbox::{BoxFuture, Claimed, Inbox, InboxError, InboxKey, SqliteInbox, SqliteTx};
 use evenkeel::kafka::KafkaConfig;
 use evenkeel::schema::Catalogue;
+use evenkeel::testing::ChildProcess;
 use evenkeel::testing::drills::Drills;
 use serde::{Deserialize, Serialize};
-use std::io::Read;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-
-/// Tells the second process that it is a member, and which.
-const SPEC: &str = "EVENKEEL_IT_MEMBER";
 
 /// A row per effect, without a unique constraint, so that a doubled effect would show.
 pub(crate) const EFFECTS: &str = "
@@ -85,72 +79,43 @@ impl Inbox for Silent {
     fn sent(&self, _: &InboxKey) {}
 }
 
-/// A running member; killed when dropped.
-pub(crate) struct Process(Child);
-
-impl Process {
-    /// Runs the test of this name, as libtest lists it, again as a member.
-    pub(crate) fn start(test: &str, spec: &Spec) -> Self {
-        let spec = serde_json::to_string(spec).expect("a specification is JSON");
-        let child = Command::new(std::env::current_exe().expect("the test binary"))
-            .args([test, "--exact", "--nocapture"])
-            .env(SPEC, spec)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn();
-        Self(child.expect("this test again, as a member"))
-    }
-
-    /// SIGKILL.
-    pub(crate) fn kill(&mut self) {
-        self.0.kill().expect("the process is killed");
-        self.0.wait().expect("reaped");
-    }
-
-    /// Its id.
-    pub(crate) fn id(&self) -> u32 {
-        self.0.id()
-    }
-
-    /// How it ended, if it did: a member that ends by itself has failed.
-    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
-        self.0.try_wait().expect("its state")
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // One that ended already needs no kill.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A case of the first process; none where there is no Kafka. The second process does here what it
-/// is to do, until killed.
-pub(crate) async fn case(name: &str, partitions: i32) -> Option<Case> {
-    match asked_for() {
-        Some(spec) => {
-            run(spec).await;
-            None
+impl Spec {
+    /// A member of the case's group, which notices the end of another one within seconds.
+    pub(crate) fn new(case: &Case, work: Work) -> Self {
+        Self {
+            brokers: case.kafka.brokers.clone(),
+            properties: ["session.timeout.ms=6000", "heartbeat.interval.ms=300"]
+                .map(str::to_owned)
+                .into(),
+            group: case.group.clone(),
+            topic: case.topic.clone(),
+            instance: None,
+            work,
         }
-        None => Case::new(name, partitions).await,
+    }
+
+    /// Runs the test of this name, as libtest lists it, again as this member.
+    pub(crate) fn start(&self, test: &str) -> ChildProcess {
+        second_process::start(test, self)
     }
 }
 
-/// In the second process: what it is to do.
-pub(crate) fn asked_for() -> Option<Spec> {
-    let spec = std::env::var(SPEC).ok()?;
-    Some(serde_json::from_str(&spec).expect("our own JSON"))
+/// A case of the first process; none where there is no Kafka. In the second process: is its member until it is killed, and
+/// does not return.
+pub(crate) async fn case(name: &str, partitions: i32) -> Option<Case> {
+    run_if_second().await;
+    Case::new(name, partitions).await
 }
 
-/// In the second process: does it until killed.
-pub(crate) async fn run(spec: Spec) {
-    std::thread::spawn(|| {
-        // Nothing is ever written to it: its end is all there is to read.
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        std::process::exit(1);
-    });
+/// In the second process: is its member until it is killed, and does not return. Returns at once in the first one.
+pub(crate) async fn run_if_second() {
+    if let Some(spec) = second_process::role() {
+        run(spec).await;
+    }
+}
+
+async fn run(spec: Spec) {
+    second_process::end_with_the_first();
     let mut kafka = KafkaConfig::new(&spec.brokers);
     for property in &spec.properties {
         kafka.set(property).expect("a property of librdkafka");
@@ -164,7 +129,7 @@ pub(crate) async fn run(spec: Spec) {
             let inbox = SqliteInbox::open(&store, &spec.group, EFFECTS).await;
             Router::new()
                 .on(journal)
-                .with_inbox(inbox.expect("the store"))
+                .with_inbox(inbox.expect("the store opens"))
         }
         Work::Fail {
             store,
@@ -185,7 +150,9 @@ pub(crate) async fn run(spec: Spec) {
                     }
                 }
             };
-            Router::new().on(fail).with_inbox(inbox.expect("the store"))
+            Router::new()
+                .on(fail)
+                .with_inbox(inbox.expect("the store opens"))
         }
         Work::Account {
             store,
@@ -197,7 +164,7 @@ pub(crate) async fn run(spec: Spec) {
             if let Some(CrashAt { point, nth }) = crash {
                 drills = drills.crash_at(point, nth);
             }
-            account::router(&store, &spec.group, Some(&drills)).await
+            balances::router(&store, &spec.group, Some(&drills)).await
         }
         Work::Stall {
             in_flight_bytes_max,
