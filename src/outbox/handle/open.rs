@@ -46,8 +46,14 @@ impl OutboxStore {
     /// [`OutboxError::Foreign`] if the store has no outbox, or one of another version, with the
     /// remedy; otherwise the errors of [`OutboxStore::open`] and [`OutboxStore::status`].
     pub async fn status_at(address: &str) -> Result<OutboxStatus, OutboxError> {
-        let opened = OPENERS.iter().find_map(|kind| (kind.open_unchanged)(address));
-        opened.ok_or_else(|| refusal(address))?.await?.status().await
+        let opened = OPENERS
+            .iter()
+            .find_map(|kind| (kind.open_unchanged)(address));
+        opened
+            .ok_or_else(|| refusal(address))?
+            .await?
+            .status()
+            .await
     }
 }
 

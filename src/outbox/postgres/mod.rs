@@ -98,7 +98,9 @@ fn store_at(address: &str) -> Option<Answer<'_, OutboxStore>> {
 fn unchanged_at(address: &str) -> Option<Answer<'_, OutboxStore>> {
     let url = url_in(address)?;
     Some(Box::pin(async move {
-        PostgresOutbox::open_unchanged(url).await.map(OutboxStore::from)
+        PostgresOutbox::open_unchanged(url)
+            .await
+            .map(OutboxStore::from)
     }))
 }
 

@@ -118,7 +118,9 @@ fn store_at(address: &str) -> Option<Answer<'_, OutboxStore>> {
 fn unchanged_at(address: &str) -> Option<Answer<'_, OutboxStore>> {
     let path = path_in(address)?;
     Some(Box::pin(async move {
-        SqliteOutbox::open_unchanged(path).await.map(OutboxStore::from)
+        SqliteOutbox::open_unchanged(path)
+            .await
+            .map(OutboxStore::from)
     }))
 }
 
