@@ -11,6 +11,7 @@
 //! | a worker does not answer | a handler blocks its thread | the advice of `spawn_blocking` |
 //! | nothing | ready | |
 
+use crate::consumer::commit::telemetry;
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::mailbox::{Message, Stuck};
 use crate::event::Record;
@@ -60,7 +61,7 @@ impl Watchdog {
     ///
     /// Called at each commit interval. Also updates the gauges of records and bytes in flight,
     /// which are then as old as that interval.
-    pub(crate) fn look(&mut self, partitions: usize) {
+    pub(crate) fn check(&mut self, partitions: usize) {
         let shared = &self.shared;
         self.in_flight.set(shared.in_flight() as f64);
         self.in_flight_bytes
@@ -79,14 +80,8 @@ impl Watchdog {
             )),
             Some((record, running_for)) => {
                 if warns {
-                    tracing::warn!(
-                        group = shared.group,
-                        record = ?record,
-                        running_for_s = running_for.as_secs(),
-                        handlers = stuck.handlers,
-                        partitions,
-                        "a handler has been running for long; its key waits, and its partition cannot be committed past it; handler_timeout would end it"
-                    );
+                    let longest = (record, *running_for);
+                    telemetry::handlers_stuck(&shared.group, longest, stuck.handlers, partitions);
                 }
                 Some(complaint(
                     stuck.handlers,
@@ -131,11 +126,7 @@ impl Watchdog {
         }
         let silent = self.shared.workers.len() - answered;
         if silent > 0 && warns {
-            tracing::warn!(
-                group = self.shared.group,
-                workers = silent,
-                "workers do not answer: a handler blocks their threads; move blocking work into spawn_blocking"
-            );
+            telemetry::workers_blocked(&self.shared.group, silent);
         }
         (all, silent)
     }

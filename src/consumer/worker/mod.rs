@@ -31,34 +31,26 @@
 //! | `running`, in its retry, between attempts | yes | lent to others |
 
 mod attempt;
-mod attempt_clock;
 mod counts;
+mod drill_report;
+mod first_attempt;
 mod item;
 mod memory;
-mod missing_headers;
-mod park;
 mod retry;
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::concurrency::Permits;
-use crate::consumer::shared::mailbox::{Burst, Mailbox, Message, Stuck};
-use crate::consumer::state::lanes::{LaneId, LaneKey, Lanes};
-use crate::consumer::state::offset_tracker::{Epoch, Settled};
-use crate::consumer::state::ordering_key::ordering_key;
-use crate::consumer::state::partition::Partition;
-use crate::consumer::state::settlement::{Settlement, Verdict};
-use crate::consumer::worker::attempt::{AttemptSlot, Finished, Running, poll_attempt};
+use crate::consumer::shared::mailbox::{Mailbox, Message, Stuck};
+use crate::consumer::state::lanes::{LaneId, Lanes};
+use crate::consumer::state::offset_tracker::Epoch;
+use crate::consumer::state::settlement::Verdict;
+use crate::consumer::worker::attempt::{AttemptSlot, Finished, Running};
 use crate::consumer::worker::counts::Counts;
+use crate::consumer::worker::drill_report::report_to_drill;
 use crate::consumer::worker::item::{Item, ItemSource};
 use crate::consumer::worker::memory::Pinned;
-use crate::consumer::worker::park::report_to_drill;
-use crate::consumer::worker::retry::{
-    RetryFuture, UnsettledRecord, bury, park_behind, recover, skip,
-};
-use crate::control::Command;
-use crate::event::Record;
-use crate::failure::panics::caught;
-use crate::handler::{Delivery, DeliveryScope, HandlerError, Outcome};
+use crate::consumer::worker::retry::{RetryFuture, bury};
+use crate::handler::{Delivery, DeliveryScope, Outcome};
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 use std::error::Error;
@@ -70,22 +62,6 @@ use std::time::{Duration, Instant};
 
 /// Records after which a worker yields to other tasks of its thread.
 const RECORDS_PER_TURN: usize = 1024;
-
-/// Why the first poll did not settle a record.
-///
-/// Each variant continues as a retry, except for a running first attempt.
-enum Unsettled<F> {
-    /// The handler is not ready.
-    Running(AttemptSlot<F>),
-    /// The handler returned an outcome that needs a retry or a dead letter.
-    Failed(Outcome),
-    /// A layer around the handler has no room. The retry waits for it.
-    NoRoom,
-    /// An operator requested the skip. No handler receives the record.
-    Skipped(Box<Command>),
-    /// Records of its key are parked. It must be parked behind them.
-    Behind,
-}
 
 /// A fence that is answered when no record of these epochs runs.
 struct Fence {
@@ -291,78 +267,6 @@ where
         records
     }
 
-    /// Starts a burst's records in order, or queues those that have to wait. A record that is done
-    /// at its first poll touches no shared state.
-    ///
-    /// Most records take this path only: no lane, no future on the heap (the slot is reused), and
-    /// no copy of the record.
-    fn admit(&mut self, burst: Burst, cx: &mut Context<'_>) {
-        let began = Instant::now();
-        let mut at_once = 0;
-        let mut settled = Settled::of(&burst.tracker);
-        let watched = self.shared.breakers.watches();
-        for (index, entry) in burst.entries.iter().enumerate() {
-            let Some(record) = burst.records.record(index) else {
-                break;
-            };
-            let partition = &burst.partitions[entry.partition as usize];
-            let must_wait = self.lanes.has_ready() || {
-                let key = lane_key(&self.shared, &record, entry.hash);
-                key.is_some_and(|key| self.lanes.is_occupied(key))
-            };
-            if must_wait || !self.permits.may_start() {
-                self.wait(burst.item(index, record));
-                continue;
-            }
-            if partition.is_fenced() {
-                self.counts.abandoned();
-                continue;
-            }
-            if joins_parked(&self.shared, partition, &record) {
-                self.keep_running(burst.item(index, record), None, Unsettled::Behind);
-                continue;
-            }
-            let copy = self.copy(&record);
-            let handed_out = copy.clone().unwrap_or(record);
-            match self.first_attempt(handed_out, 1, cx) {
-                Ok(settlement) => {
-                    settled.add(index);
-                    self.counts.settled(&partition.topic, settlement);
-                    at_once += 1;
-                    if watched && let Some(record) = burst.records.record(index) {
-                        self.shared.breakers.succeeded(&record, settlement);
-                    }
-                }
-                Err(unsettled) => {
-                    let Some(record) = copy.or_else(|| burst.records.record(index)) else {
-                        break;
-                    };
-                    self.keep_running(burst.item(index, record), None, unsettled);
-                }
-            }
-        }
-        drop(settled);
-        self.pinned.handed_out(&burst.records);
-        if at_once * 2 > burst.entries.len() {
-            let records = burst.entries.len() as u32;
-            self.counts.handler_ran_for(began.elapsed() / records);
-        }
-    }
-
-    /// Queues a record in its lane.
-    fn wait(&mut self, item: Item) {
-        let shared = &self.shared;
-        self.lanes
-            .wait(item, |item| lane_key(shared, &item.record, item.hash));
-    }
-
-    /// Copies the record to a buffer of its own, if handlers keep too many bursts for a few of
-    /// their records.
-    fn copy(&self, record: &Record) -> Option<Record> {
-        let is_needed = self.pinned.hands_out_copies();
-        is_needed.then(|| record.detached(Some(&self.shared.budget)))
-    }
-
     /// Copies records out of bursts of which few are left, because the byte limit is reached.
     ///
     /// Handles outside of this worker cannot be replaced, and a burst with such handles is left
@@ -375,185 +279,6 @@ where
             waiting.chain(running).for_each(each);
         });
         self.pinned.look();
-    }
-
-    /// Starts up to `limit` records whose turn it is, as long as there are permits.
-    fn start_waiting(&mut self, cx: &mut Context<'_>, limit: usize) -> usize {
-        let mut started = 0;
-        while started < limit && self.lanes.has_ready() && self.permits.may_start() {
-            let Some((lane, item)) = self.lanes.start_next() else {
-                break;
-            };
-            self.start(item, lane, cx);
-            started += 1;
-        }
-        started
-    }
-
-    /// Starts a record that has waited in its lane.
-    ///
-    /// A parked record is checked once more at its start: it may have been settled, put back or
-    /// marked to be dropped since it was handed out.
-    fn start(&mut self, mut item: Item, lane: LaneId, cx: &mut Context<'_>) {
-        if item.partition.is_fenced() {
-            self.abandon(&item);
-            self.lanes.finished(lane);
-            return;
-        }
-        let mut attempt = 1;
-        match &mut item.books {
-            ItemSource::Burst(..) => {
-                if joins_parked(&self.shared, &item.partition, &item.record) {
-                    return self.keep_running(item, Some(lane), Unsettled::Behind);
-                }
-            }
-            ItemSource::Parked { ticket, wait, .. } => {
-                let retry = item.partition.retry.as_ref();
-                let Some(until_now) = retry.and_then(|retry| retry.start(*ticket)) else {
-                    // The record before it waits again. So does this one, and is handed out again
-                    // in its turn.
-                    let ticket = *ticket;
-                    let retry = item.partition.retry.iter();
-                    retry.for_each(|retry| retry.change(|state| state.hand_back(ticket, 0)));
-                    self.abandon(&item);
-                    self.lanes.finished(lane);
-                    return;
-                };
-                *wait = until_now;
-                attempt = until_now.attempts.saturating_add(1);
-                let (control, epoch) = (&self.shared.control, item.partition.epoch);
-                if let Some(command) = control.take_drop(epoch, ticket.offset) {
-                    let skipped = Unsettled::Skipped(Box::new(command));
-                    return self.keep_running(item, Some(lane), skipped);
-                }
-            }
-        }
-        self.pinned.started(&item.record);
-        if let Some(copy) = self.copy(&item.record) {
-            item.record = copy;
-        }
-        match self.first_attempt(item.record.clone(), attempt, cx) {
-            Ok(settlement) => {
-                self.settle(&item, Verdict::Settled(settlement));
-                self.lanes.finished(lane);
-            }
-            Err(unsettled) => self.keep_running(item, Some(lane), unsettled),
-        }
-    }
-
-    /// Keeps a record running that its first poll did not settle. Its lane stays occupied.
-    ///
-    /// A record whose burst has other records keeps its share of their buffer until it is copied:
-    /// at the latest when its retry begins.
-    fn keep_running(
-        &mut self,
-        mut item: Item,
-        lane: Option<LaneId>,
-        unsettled: Unsettled<H::Future>,
-    ) {
-        let lane = lane.unwrap_or_else(|| {
-            let key = lane_key(&self.shared, &item.record, item.hash);
-            self.lanes.occupy(key)
-        });
-        self.permits.started();
-        let recovering = match unsettled {
-            Unsettled::Running(slot) => {
-                self.running
-                    .push(Running::first(item, lane, slot, self.now));
-                return;
-            }
-            Unsettled::Behind => park_behind(self.recovery(&mut item)),
-            Unsettled::NoRoom => match caught("cloning the handler", || self.handler.clone()) {
-                // The instance that polled for room has a place in the layers' queues. The record
-                // takes it.
-                Ok(fresh) => {
-                    let asked = std::mem::replace(&mut self.handler, fresh);
-                    recover(asked, self.recovery(&mut item), None)
-                }
-                Err(reason) => bury(self.recovery(&mut item), reason),
-            },
-            Unsettled::Failed(outcome) => self.recover(&mut item, outcome, self.now),
-            Unsettled::Skipped(command) => skip(self.recovery(&mut item), command),
-        };
-        self.running
-            .push(Running::recovering(item, lane, recovering, self.now));
-    }
-
-    /// Calls the handler and polls it once. A panic in either becomes an outcome.
-    ///
-    /// The future is placed in a slot of the heap that is reused.
-    fn first_attempt(
-        &mut self,
-        record: Record,
-        attempt: u32,
-        cx: &mut Context<'_>,
-    ) -> Result<Settlement, Unsettled<H::Future>> {
-        let control = &self.shared.control;
-        if control.has_skips()
-            && let Some(command) = control.skip_of(&record)
-        {
-            return Err(Unsettled::Skipped(Box::new(command)));
-        }
-        let delivery = self.delivery(record, attempt);
-        let mut slot = self.slots.pop().unwrap_or_else(|| Box::pin(None));
-        let called = caught("the handler", || match self.handler.poll_ready(cx) {
-            Poll::Ready(Ok(())) => {
-                slot.set(Some(self.handler.call(delivery)));
-                None
-            }
-            Poll::Ready(Err(error)) => {
-                let error = HandlerError::from(error.into());
-                Some(Unsettled::Failed(Outcome::Retry(error)))
-            }
-            Poll::Pending => Some(Unsettled::NoRoom),
-        });
-        let outcome = match called {
-            Ok(None) => match poll_attempt(&mut slot, cx) {
-                Poll::Ready(outcome) => outcome,
-                Poll::Pending => return Err(Unsettled::Running(slot)),
-            },
-            Ok(Some(unsettled)) => return Err(unsettled),
-            Err(reason) => Outcome::Dead(reason),
-        };
-        self.slots.push(slot);
-        Settlement::of(outcome).map_err(Unsettled::Failed)
-    }
-
-    /// The request of the handler service. A record's attempts are counted across its parking.
-    fn delivery(&self, record: Record, attempt: u32) -> Delivery {
-        Delivery {
-            record,
-            attempt,
-            scope: Arc::clone(&self.scope),
-        }
-    }
-
-    /// Starts the retry after the outcome of an attempt that began at `began`.
-    ///
-    /// The handler is cloned here, as each retry needs an instance of its own: `poll_ready` and
-    /// `call` of one instance belong together.
-    fn recover(&self, item: &mut Item, outcome: Outcome, began: Instant) -> RetryFuture {
-        match caught("cloning the handler", || self.handler.clone()) {
-            Ok(handler) => {
-                let mut recovery = self.recovery(item);
-                recovery.began = began;
-                recover(handler, recovery, Some(outcome))
-            }
-            Err(reason) => bury(self.recovery(item), reason),
-        }
-    }
-
-    /// The state for the retry of a record. It keeps no memory of its burst.
-    fn recovery(&self, item: &mut Item) -> UnsettledRecord {
-        item.record = item.record.detached(Some(&self.shared.budget));
-        let (ticket, wait) = item.wait();
-        UnsettledRecord::new(
-            Arc::clone(&self.shared),
-            self.delivery(item.record.clone(), wait.attempts.saturating_add(1)),
-            Arc::clone(&item.partition),
-            ticket,
-            wait,
-        )
     }
 
     /// Records the result where the record came from, and releases it. The lane is the caller's.
@@ -674,24 +399,4 @@ where
         }
         stuck
     }
-}
-
-/// The lane of a record. None if it is ordered with no other.
-fn lane_key<'a>(shared: &Shared, record: &'a Record, hash: u64) -> Option<LaneKey<'a>> {
-    let key = ordering_key(&shared.settings, record.key())?;
-    let topic = record.topic();
-    Some(LaneKey { hash, topic, key })
-}
-
-/// Whether a record has to be parked behind others of its key. If so, it counts as being written.
-///
-/// The common case, no waiting key in the partition, takes no lock.
-fn joins_parked(shared: &Shared, partition: &Partition, record: &Record) -> bool {
-    let retry = partition.retry.as_ref().filter(|retry| !retry.is_empty());
-    retry.is_some_and(|retry| {
-        retry.joins(
-            ordering_key(&shared.settings, record.key()),
-            record.offset(),
-        )
-    })
 }

@@ -39,19 +39,21 @@
 //! | 12.5 s | the dispatcher hands it out: attempt 7 succeeds | | |
 //! | 12.5 s | the records behind it follow, in order | | |
 
-use crate::consumer::settings::AfterDeadLetter;
+mod attempt_clock;
+mod dead_letter;
+mod missing_headers;
+mod park;
+mod waits;
+
 use crate::consumer::shared::Shared;
-use crate::consumer::shared::breakers::{Answer, Evidence, INBOX, Probe};
-use crate::consumer::shared::control::{Waiting, position};
-use crate::consumer::shared::dead_letters::{DeadLetterCause, WriteError};
+use crate::consumer::shared::breakers::{Answer, Evidence, INBOX};
+use crate::consumer::shared::control::Waiting;
 use crate::consumer::state::partition::Partition;
 use crate::consumer::state::settlement::{Settlement, Verdict};
-use crate::consumer::worker::attempt_clock::AttemptClock;
-use crate::control::{Command, CommandOutcome};
-use crate::event::Record;
+use crate::consumer::worker::retry::attempt_clock::AttemptClock;
+use crate::control::Command;
 use crate::failure::panics::{self, Guarded};
 use crate::handler::{Class, DeadReason, Delivery, Failure, HandlerError, Outcome, Stage};
-use crate::publisher::PublishError;
 use crate::recovery::RetryDecision;
 use crate::recovery::parked::RetryState;
 use crate::recovery::parking::Ticket;
@@ -64,10 +66,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tower::ServiceExt;
-
-/// How long a probe waits for a permit. If hanging handlers hold every permit, the probe runs
-/// without one.
-const PROBE_PERMIT_WITHIN: Duration = Duration::from_secs(1);
 
 /// The retry of a record, with the clock of its running attempt.
 pub(crate) struct RetryFuture {
@@ -433,179 +431,5 @@ impl UnsettledRecord {
         let control = &self.shared.control;
         let is_asked = control.has_skips();
         is_asked.then(|| control.skip_of(&self.delivery.record))?
-    }
-
-    /// Settles the record as an operator requested: written to the dead-letter topic, and not
-    /// handled.
-    ///
-    /// The acknowledgement follows the write. A member that dies in between skips again, which is
-    /// the same.
-    async fn skip(&self, command: &Command) -> Verdict {
-        let record = &self.delivery.record;
-        tracing::warn!(
-            group = self.shared.group,
-            record = ?record,
-            command = command.id,
-            by = command.by,
-            why = command.why,
-            "record skipped by an operator; writing it to the dead-letter topic"
-        );
-        let reason = DeadReason::new(
-            Stage::Skipped,
-            format!("skipped by {}: {}", command.by, command.why),
-        );
-        match self
-            .write_dead_letter(Class::Permanent, &reason, Some(command))
-            .await
-        {
-            Verdict::Settled(_) => {
-                let detail = "written to the dead-letter topic and settled";
-                let control = &self.shared.control;
-                control.skip_ended(&position(record), CommandOutcome::Skipped, detail);
-                Verdict::Settled(Settlement::Skipped)
-            }
-            abandoned => abandoned,
-        }
-    }
-
-    /// Writes the dead letter. The record is settled only after the brokers acknowledged it.
-    ///
-    /// First the flood guard, then the write, then the hold of the key: a hold without its dead
-    /// letter would never end.
-    pub(crate) async fn dead_letter(&self, class: Class, reason: &DeadReason) -> Verdict {
-        let record = &self.delivery.record;
-        tracing::error!(
-            group = self.shared.group,
-            record = ?record,
-            attempts = self.attempts,
-            class = class.as_str(),
-            stage = %reason.stage,
-            reason = reason.message,
-            "record failed for good; writing it to the dead-letter topic"
-        );
-        // Skips by an operator do not count as a flood.
-        let writer = &self.shared.dead_letters;
-        if self
-            .wait_for(writer.pass_flood_guard(reason))
-            .await
-            .is_none()
-        {
-            return Verdict::Abandoned;
-        }
-        let written = self.write_dead_letter(class, reason, None).await;
-        if written == Verdict::Settled(Settlement::Dead)
-            && self.shared.settings.after_dead_letter == AfterDeadLetter::HoldKey
-            && self.hold().await.is_none()
-        {
-            return Verdict::Abandoned;
-        }
-        written
-    }
-
-    /// Writes to the dead-letter topic until the brokers acknowledge it.
-    ///
-    /// The delay between tries follows the backoff of the policy, without an end: the record is not
-    /// lost, and the member is not ready.
-    async fn write_dead_letter(
-        &self,
-        class: Class,
-        reason: &DeadReason,
-        skip: Option<&Command>,
-    ) -> Verdict {
-        let Some(record) = self.whole_record().await else {
-            return Verdict::Abandoned;
-        };
-        let record: &Record = &record;
-        let given_up = DeadLetterCause {
-            class,
-            reason,
-            attempts: self.attempts,
-            first_failure: self.first_failure,
-            skip,
-        };
-        let mut dead_letter = self.shared.dead_letters.pending(record, given_up);
-        let backoff = self.shared.settings.retry.backoff;
-        let mut tries = 0_u32;
-        loop {
-            match dead_letter.write().await {
-                Ok(()) => break,
-                Err(WriteError::Publish(error @ PublishError::Fatal(_))) => {
-                    self.shared.abort(error.to_string());
-                    return Verdict::Abandoned;
-                }
-                Err(error) => {
-                    self.shared.group_topics_check.notify_one();
-                    tracing::error!(
-                        group = self.shared.group,
-                        record = ?record,
-                        %error,
-                        "the dead letter cannot be written; the record stays unsettled and the write is retried"
-                    )
-                }
-            }
-            tries = tries.saturating_add(1);
-            let delay = backoff.delay(tries, rand::random());
-            if self.wait_for(tokio::time::sleep(delay)).await.is_none() {
-                return Verdict::Abandoned;
-            }
-        }
-        Verdict::Settled(Settlement::Dead)
-    }
-
-    /// Waits until the next attempt may be made. Returns a probe if the attempt tests a dependency
-    /// that is down. None if the partition was revoked.
-    ///
-    /// Returns only when three things hold: the delay is over or an operator does not want to wait,
-    /// no breaker forbids the attempt, and a permit was taken back (a probe waits a second for it).
-    async fn wait(
-        &self,
-        delay: Duration,
-        outage_of: Option<&str>,
-        waiting: &Waiting,
-    ) -> Option<Option<Probe>> {
-        let shared = &self.shared;
-        let is_down = outage_of.is_some_and(|dependency| shared.breakers.is_open_for(dependency));
-        // The breaker decides when the dependency is tried again.
-        let mut delay = if is_down { Duration::ZERO } else { delay };
-        loop {
-            let lent = shared.permits.lend();
-            let waited = async {
-                waiting.unless_retried(tokio::time::sleep(delay)).await;
-                let probe = shared.breakers.may_try(outage_of).await;
-                let permit = lent.take_back();
-                match probe {
-                    // It runs even without a permit.
-                    Some(_) => drop(tokio::time::timeout(PROBE_PERMIT_WITHIN, permit).await),
-                    None => permit.await,
-                }
-                probe
-            };
-            let probe = tokio::select! {
-                probe = waited => probe,
-                () = self.partition.fenced() => return None,
-            };
-            // A breaker may have opened while the record waited for its permit.
-            if probe.is_some() || !shared.breakers.is_open() {
-                return Some(probe);
-            }
-            delay = Duration::ZERO;
-        }
-    }
-
-    /// Waits for `until` and lends its permit to other handlers meanwhile. None if the partition
-    /// was revoked.
-    ///
-    /// The permit is taken back after `until`: a result that is ready may wait for a permit.
-    pub(crate) async fn wait_for<T>(&self, until: impl Future<Output = T>) -> Option<T> {
-        let lent = self.shared.permits.lend();
-        let waited = async {
-            let value = until.await;
-            lent.take_back().await;
-            value
-        };
-        tokio::select! {
-            value = waited => Some(value),
-            () = self.partition.fenced() => None,
-        }
     }
 }

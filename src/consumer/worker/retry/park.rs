@@ -32,49 +32,15 @@ use crate::consumer::shared::dead_letters::{WriteError, told};
 use crate::consumer::state::ordering_key::ordering_key;
 use crate::consumer::state::settlement::{Settlement, Verdict};
 use crate::consumer::worker::retry::UnsettledRecord;
-use crate::event::{OutgoingRecord, Record};
+use crate::event::OutgoingRecord;
 use crate::handler::{Class, DeadReason, Failure, Stage};
 use crate::publisher::PublishError;
-use crate::recovery::RepetitionOutcome;
-use crate::recovery::parked::{self, Reason, RetryState, repetition};
-use crate::recovery::parking::Ticket;
-use std::sync::Arc;
+use crate::recovery::parked::{self, Reason, RetryState};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// The health component of a retry topic that cannot be written.
 const COMPONENT: &str = "retry_topics";
-
-/// Writes a note for a drill about the settlement of its repetition. Nothing waits for the write:
-/// if it fails, the drill reports that it has no answer.
-pub(crate) fn report_to_drill(
-    shared: Arc<Shared>,
-    record: Record,
-    ticket: Ticket,
-    settlement: Settlement,
-) {
-    let outcome = match settlement {
-        Settlement::Duplicate => RepetitionOutcome::Duplicate,
-        Settlement::Done => RepetitionOutcome::Done,
-        Settlement::Ignored => RepetitionOutcome::Ignored,
-        Settlement::Dead => RepetitionOutcome::Dead,
-        Settlement::Skipped => RepetitionOutcome::Skipped,
-        // A parked record stays in the retry topic.
-        Settlement::Parked => return,
-    };
-    let note = repetition::answer(&shared.group, &record, ticket.offset, outcome);
-    tokio::spawn(async move {
-        if let Err(error) = shared.dead_letters.send(note).await {
-            tracing::warn!(
-                group = shared.group,
-                ?record,
-                %outcome,
-                %error,
-                "the note about the settlement of a drill's repetition cannot be written"
-            );
-        }
-    });
-}
 
 impl UnsettledRecord {
     /// Parks a record of the source topic behind the others of its key.
