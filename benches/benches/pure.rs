@@ -21,7 +21,7 @@ mod commit_metadata;
 #[path = "../../src/consumer/state/lanes.rs"]
 mod lanes;
 #[allow(dead_code, unreachable_pub, reason = "only what is measured is called")]
-#[path = "../../src/consumer/state/offset_tracker.rs"]
+#[path = "../../src/consumer/state/offset_tracker/mod.rs"]
 mod offset_tracker;
 
 /// Nanoseconds an element, by benchmark.
