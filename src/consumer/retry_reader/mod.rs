@@ -22,14 +22,9 @@
 //! another client fetches it. With one client, a fetch would move the position of the reader, and a
 //! broker that does not answer would stop both.
 
-mod bootstrap;
-mod dispatch;
-mod fetch;
-mod gap_check;
+mod dispatcher;
 pub(crate) mod inspect;
-mod lookup;
 mod losses;
-mod read_errors;
 pub(crate) mod reader;
 pub(crate) mod retention;
-mod unread;
+mod telemetry;

@@ -77,7 +77,7 @@ impl Gaps {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consumer::retry_reader::gap_check::ReadOutcome::{End, Entry, Nothing};
+    use crate::consumer::retry_reader::reader::gap_check::ReadOutcome::{End, Entry, Nothing};
 
     fn missing(next: i64, came: &[ReadOutcome]) -> Option<(usize, i64)> {
         find(next, came.iter().copied()).map(|gap| (gap.at, gap.missing))

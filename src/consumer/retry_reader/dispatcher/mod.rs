@@ -22,7 +22,10 @@
 //! given 50, the second the rest that it needs: 10. In the next turn the other one is first, and
 //! what is left of the room goes to the 850.
 
-use crate::consumer::retry_reader::fetch::{FetchedRecord, Fetcher, PartitionFetch};
+mod fetch;
+
+use crate::consumer::retry_reader::dispatcher::fetch::{FetchedRecord, Fetcher, PartitionFetch};
+use crate::consumer::retry_reader::telemetry::{self, LoggedPartition};
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::clock::steady_ms;
 use crate::consumer::shared::mailbox::{Message, ParkedRecord};
@@ -190,11 +193,7 @@ impl Dispatcher {
         match begun.and_then(|()| self.fetcher.client()) {
             Ok((queue, _)) => self.shared.retry_topics.wakers().fetching = Some(queue),
             Err(error) => {
-                tracing::warn!(
-                    group = self.shared.group,
-                    %error,
-                    "parked records that are due cannot be fetched; they are fetched again"
-                );
+                telemetry::fetch_failed(&self.shared.group, &error);
                 for fetch in self.fetcher.end(true) {
                     give_up(&fetch, now_ms.saturating_add(FETCH_AGAIN_AFTER_MS));
                 }
@@ -334,6 +333,11 @@ impl Dispatcher {
         let Some(retry) = fetch.partition.retry.as_ref().filter(|_| !is_gone) else {
             return;
         };
+        let logged = LoggedPartition {
+            group: &self.shared.group,
+            topic: &retry.topic,
+            partition: fetch.partition.partition,
+        };
         let again_at = steady_ms().saturating_add(FETCH_AGAIN_AFTER_MS);
         let mut left = fetch.left().iter();
         for ticket in left.by_ref() {
@@ -349,13 +353,7 @@ impl Dispatcher {
                 break;
             }
             self.passed.remove(&(epoch, ticket.offset));
-            tracing::error!(
-                group = self.shared.group,
-                topic = %retry.topic,
-                partition = fetch.partition.partition,
-                offset = ticket.offset,
-                "a parked record is no longer in the retry topic: it was deleted there and is lost"
-            );
+            telemetry::record_lost(logged, ticket.offset);
             retry.change(|state| {
                 state.lose(*ticket);
                 // If it was not the first of its key, it is found missing again in its turn.

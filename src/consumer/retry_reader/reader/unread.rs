@@ -11,7 +11,7 @@
 //! | `asked` | `without` | the topic is absent |
 //! | `without` | `asked` | every five seconds |
 
-use crate::consumer::retry_reader::lookup::Question;
+use crate::consumer::retry_reader::reader::lookup::Question;
 use crate::consumer::state::offset_tracker::Epoch;
 use crate::consumer::state::partition::Partition;
 use std::collections::HashMap;

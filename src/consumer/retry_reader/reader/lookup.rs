@@ -17,7 +17,8 @@
 //! | was absent, exists now | | appeared: the source partition is opened again |
 
 use crate::consumer::group_topics;
-use crate::consumer::retry_reader::read_errors::ReadError;
+use crate::consumer::retry_reader::reader::read_errors::ReadError;
+use crate::consumer::retry_reader::telemetry;
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::retry_topics::Waker;
 use crate::consumer::state::partition::Partition;
@@ -114,11 +115,7 @@ impl Maker {
         let is_refused = match self.runtime.block_on(made) {
             Ok(()) => false,
             Err(error) => {
-                tracing::warn!(
-                    group = self.shared.group,
-                    %error,
-                    "retry topics cannot be created or given more partitions; create them"
-                );
+                telemetry::topics_not_created(&self.shared.group, &error);
                 !matches!(
                     error,
                     KafkaError::Unreachable { .. }

@@ -6,9 +6,11 @@
 //! records are handled again rather than lost. If Kafka deleted entries that were not settled, the
 //! loss is kept in the set and shown, and not passed over in silence.
 
-use crate::consumer::retry_reader::lookup::{Answer, LookupResult, Places};
-use crate::consumer::retry_reader::read_errors::ReadError;
-use crate::consumer::retry_reader::reader::{RetryReader, open};
+use crate::consumer::retry_reader::reader::RetryReader;
+use crate::consumer::retry_reader::reader::entries::open;
+use crate::consumer::retry_reader::reader::lookup::{Answer, LookupResult, Places};
+use crate::consumer::retry_reader::reader::read_errors::ReadError;
+use crate::consumer::retry_reader::telemetry;
 use crate::consumer::shared::retry_topics::{Bounds, DispatchRequest};
 use crate::consumer::state::assignments::PositionLoss;
 use crate::consumer::state::commit_metadata::{self, Decoded, Log, Tag};
@@ -58,12 +60,7 @@ impl RetryReader {
                     }
                 }
                 LookupResult::Appeared => {
-                    tracing::warn!(
-                        group = self.shared.group,
-                        topic = %retry.topic,
-                        partition = partition.partition,
-                        "the retry topic was created; the partition is opened again, so that no record overtakes parked ones"
-                    );
+                    telemetry::topic_appeared(self.logged(retry, partition.partition));
                     retry.set_gate(APPEARED);
                     self.shared.retry_topics.appeared.store(true, Release);
                 }
@@ -83,13 +80,7 @@ impl RetryReader {
     fn wait_for(&mut self, partition: &Arc<Partition>, retry: &RetryPartition, trouble: ReadError) {
         let number = partition.partition;
         if !self.troubles.has(&retry.topic, number) {
-            tracing::warn!(
-                group = self.shared.group,
-                topic = %retry.topic,
-                partition = number,
-                ?trouble,
-                "the parked records are unknown; the partition waits, and the lookup is retried"
-            );
+            telemetry::lookup_failed(self.logged(retry, number), &trouble);
         }
         self.troubles.add(&retry.topic, number, trouble);
         let at = Instant::now() + AGAIN_AFTER;
@@ -108,12 +99,7 @@ impl RetryReader {
         if retry.is_open() {
             return;
         }
-        tracing::warn!(
-            group = self.shared.group,
-            topic = %retry.topic,
-            partition = partition.partition,
-            "the retry topic does not exist and cannot be created: until it exists no record can be parked, and records that fail too often are dead-lettered"
-        );
+        telemetry::topic_absent(self.logged(retry, partition.partition));
         self.troubles.remove(&retry.topic, partition.partition);
         retry.set_gate(WITHOUT);
         self.shared.intake.wake();
@@ -158,15 +144,7 @@ impl RetryReader {
             state.begins_at(low, committed);
         }
         if let Some(first) = state.first_lost() {
-            let entries = state.lost();
-            tracing::error!(
-                group = self.shared.group,
-                topic = %retry.topic,
-                partition = number,
-                entries,
-                first,
-                "entries of the retry partition were deleted before they were settled; the records parked there are lost"
-            );
+            telemetry::entries_lost(self.logged(retry, number), state.lost(), first);
         }
         retry.change(|set| *set = state);
         self.shared.show_loss(partition);
