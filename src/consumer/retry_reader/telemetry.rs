@@ -111,12 +111,12 @@ pub(super) fn topics_not_created(group: &str, error: &KafkaError) {
 }
 
 /// Logs a failed lookup. The source partition waits.
-pub(super) fn lookup_failed(of: LoggedPartition<'_>, trouble: &ReadError) {
+pub(super) fn lookup_failed(of: LoggedPartition<'_>, error: &ReadError) {
     tracing::warn!(
         group = of.group,
         topic = %of.topic,
         partition = of.partition,
-        ?trouble,
+        trouble = ?error,
         "the parked records are unknown; the partition waits, and the lookup is retried"
     );
 }

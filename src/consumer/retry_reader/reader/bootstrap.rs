@@ -7,8 +7,8 @@
 //! loss is kept in the set and shown, and not passed over in silence.
 
 use crate::consumer::retry_reader::reader::RetryReader;
-use crate::consumer::retry_reader::reader::entries::open;
-use crate::consumer::retry_reader::reader::lookup::{Answer, LookupResult, Places};
+use crate::consumer::retry_reader::reader::entries::open_if_complete;
+use crate::consumer::retry_reader::reader::lookup::{LookupAnswer, LookupResult, PartitionOffsets};
 use crate::consumer::retry_reader::reader::read_errors::ReadError;
 use crate::consumer::retry_reader::telemetry;
 use crate::consumer::shared::retry_topics::{Bounds, DispatchRequest};
@@ -34,17 +34,17 @@ impl RetryReader {
     /// Sends lookups of unknown retry partitions, and starts to read those that were answered.
     ///
     /// Called on every turn. The lookups themselves run elsewhere.
-    pub(crate) fn look_up(&mut self) {
+    pub(crate) fn process_lookups(&mut self) {
         while let Ok(answer) = self.answers.try_recv() {
             self.take_answer(answer);
         }
-        for (question, topic, partitions) in self.unread.due() {
-            self.asker.ask(topic, partitions, question);
+        for (kind, topic, partitions) in self.unread.due() {
+            self.lookups.start(topic, partitions, kind);
         }
     }
 
     /// Applies the answer of a lookup to each of its partitions that is still assigned.
-    fn take_answer(&mut self, answer: Answer) {
+    fn take_answer(&mut self, answer: LookupAnswer) {
         for partition in answer.partitions {
             // It may have been revoked meanwhile.
             if !self.unread.answered(&partition) {
@@ -53,10 +53,10 @@ impl RetryReader {
             let Some(retry) = &partition.retry else {
                 continue;
             };
-            match &answer.told {
-                LookupResult::Found(places) => {
-                    if let Err(error) = self.begin(&partition, places) {
-                        self.wait_for(&partition, retry, error.into());
+            match &answer.result {
+                LookupResult::Found(offsets) => {
+                    if let Err(error) = self.start_reading(&partition, offsets) {
+                        self.look_up_later(&partition, retry, error.into());
                     }
                 }
                 LookupResult::Appeared => {
@@ -64,10 +64,10 @@ impl RetryReader {
                     retry.set_gate(APPEARED);
                     self.shared.retry_topics.appeared.store(true, Release);
                 }
-                LookupResult::Trouble(trouble) if !retry.is_open() => {
-                    self.wait_for(&partition, retry, trouble.clone());
+                LookupResult::Failed(error) if !retry.is_open() => {
+                    self.look_up_later(&partition, retry, error.clone());
                 }
-                LookupResult::Absent | LookupResult::Trouble(_) => {
+                LookupResult::Absent | LookupResult::Failed(_) => {
                     self.open_without(&partition, retry)
                 }
             }
@@ -77,14 +77,19 @@ impl RetryReader {
     /// Keeps the partition gated, because its parked records are unknown. The lookup is repeated.
     ///
     /// The source partition stays gated: it is not known which of its keys wait.
-    fn wait_for(&mut self, partition: &Arc<Partition>, retry: &RetryPartition, trouble: ReadError) {
+    fn look_up_later(
+        &mut self,
+        partition: &Arc<Partition>,
+        retry: &RetryPartition,
+        error: ReadError,
+    ) {
         let number = partition.partition;
-        if !self.troubles.has(&retry.topic, number) {
-            telemetry::lookup_failed(self.logged(retry, number), &trouble);
+        if !self.read_errors.has(&retry.topic, number) {
+            telemetry::lookup_failed(self.logged(retry, number), &error);
         }
-        self.troubles.add(&retry.topic, number, trouble);
+        self.read_errors.add(&retry.topic, number, error);
         let at = Instant::now() + AGAIN_AFTER;
-        self.unread.unknown.push((at, Arc::clone(partition)));
+        self.unread.to_look_up.push((at, Arc::clone(partition)));
     }
 
     /// Opens the partition without a retry topic: no record can be parked or wait. The lookup is
@@ -95,12 +100,12 @@ impl RetryReader {
     /// records cannot overtake what another member parked there.
     fn open_without(&mut self, partition: &Arc<Partition>, retry: &RetryPartition) {
         let at = Instant::now() + LOOKUP_INTERVAL;
-        self.unread.without.push((at, Arc::clone(partition)));
+        self.unread.without_topic.push((at, Arc::clone(partition)));
         if retry.is_open() {
             return;
         }
         telemetry::topic_absent(self.logged(retry, partition.partition));
-        self.troubles.remove(&retry.topic, partition.partition);
+        self.read_errors.remove(&retry.topic, partition.partition);
         retry.set_gate(WITHOUT);
         self.shared.intake.wake();
     }
@@ -108,7 +113,11 @@ impl RetryReader {
     /// Starts to read a partition from these offsets. An error is one of the client; the lookup is
     /// then repeated. The order matters: the parked set and the log are known before the partition
     /// is assigned to the client, so that no entry arrives before.
-    fn begin(&mut self, partition: &Arc<Partition>, places: &Places) -> KafkaResult<()> {
+    fn start_reading(
+        &mut self,
+        partition: &Arc<Partition>,
+        offsets: &PartitionOffsets,
+    ) -> KafkaResult<()> {
         let Some(retry) = &partition.retry else {
             return Ok(());
         };
@@ -119,8 +128,8 @@ impl RetryReader {
             found.error()?;
             Ok(found.offset().to_raw().unwrap_or(0).max(0))
         };
-        let (low, end) = (offset_in(&places.beginnings)?, offset_in(&places.ends)?);
-        let found = places
+        let (low, end) = (offset_in(&offsets.beginnings)?, offset_in(&offsets.ends)?);
+        let found = offsets
             .committed
             .iter()
             .find(|found| found.topic == *retry.topic && found.partition == number);
@@ -129,7 +138,8 @@ impl RetryReader {
         }
         let nothing = Committed::default();
         let found = found.unwrap_or(&nothing);
-        let (committed, decoded) = self.committed(partition, retry, found, places.topic_id, end);
+        let (committed, decoded) =
+            self.usable_commit(partition, retry, found, offsets.topic_id, end);
         let wait_max = self.shared.settings.retry.park_delay_max();
         let wait_max_ms = i64::try_from(wait_max.as_millis()).unwrap_or(i64::MAX);
         let start = committed.unwrap_or(low).max(low);
@@ -150,7 +160,7 @@ impl RetryReader {
         self.shared.show_loss(partition);
         let leader_epoch = committed.and(found.leader_epoch).max(leader_epoch);
         retry.reads(Log {
-            topic_id: places.topic_id,
+            topic_id: offsets.topic_id,
             leader_epoch,
         });
         forward(&self.consumer, &retry.topic, number, self.queue.target())?;
@@ -165,9 +175,9 @@ impl RetryReader {
             .retry_topics
             .bounds()
             .begin(&retry.topic, number, bounds);
-        self.troubles.remove(&retry.topic, number);
-        open(&self.shared, retry);
-        let partitions = self.followed.entry(Arc::clone(&retry.topic)).or_default();
+        self.read_errors.remove(&retry.topic, number);
+        open_if_complete(&self.shared, retry);
+        let partitions = self.assigned.entry(Arc::clone(&retry.topic)).or_default();
         partitions.insert(number, Arc::clone(partition));
         let begun = DispatchRequest::Begun(Arc::clone(partition));
         self.shared.retry_topics.send_to_dispatcher(begun);
@@ -179,7 +189,7 @@ impl RetryReader {
     ///
     /// Evidence of another log is another id of the topic, an offset beyond the end, or an earlier
     /// report that the position was lost.
-    fn committed(
+    fn usable_commit(
         &self,
         partition: &Partition,
         retry: &RetryPartition,

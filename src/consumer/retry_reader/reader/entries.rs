@@ -25,10 +25,10 @@ impl RetryReader {
     /// Processes consecutive messages of one partition. Returns false if further ones are fetched
     /// again.
     ///
-    /// Two doubts are resolved before an entry is added. The first entry of a partition may be of a
-    /// later leader than the committed offset: a seek with the leader epoch has the brokers check
-    /// it (KIP-320). And entries may be missing before one that arrived ([`gap_check`]).
-    pub(super) fn take_in(
+    /// Two doubts are resolved first. If the first entry has a later leader epoch than the committed
+    /// offset, a seek with the committed epoch has the brokers check for a truncation (KIP-320). And
+    /// entries may be missing before one that arrived ([`gap_check`]).
+    pub(super) fn process_run(
         &mut self,
         run: &[Message<'_>],
         partition: &Arc<Partition>,
@@ -44,14 +44,14 @@ impl RetryReader {
         {
             return false;
         }
-        let Some(gap) = gap_check::find(next, run.iter().map(outcome_of)) else {
-            return self.enter(run, partition, retry, now);
+        let Some(gap) = gap_check::find(next, run.iter().map(read_outcome)) else {
+            return self.add_entries(run, partition, retry, now);
         };
-        if self.gaps.is_known(partition.epoch, &gap) {
+        if self.gaps.was_fetched_again(partition.epoch, &gap) {
             telemetry::gap_stays(self.logged(retry, partition.partition), &gap);
-            return self.enter(run, partition, retry, now);
+            return self.add_entries(run, partition, retry, now);
         }
-        self.enter(&run[..gap.at], partition, retry, now);
+        self.add_entries(&run[..gap.at], partition, retry, now);
         self.fetch_gap(&gap, partition, retry);
         false
     }
@@ -64,7 +64,7 @@ impl RetryReader {
     /// A lost position is accepted only while nothing depends on it: before the gate opens, or
     /// while no key waits. Then the partition is read from its beginning. Otherwise it is an error,
     /// and the partition waits for an operator.
-    fn enter(
+    fn add_entries(
         &mut self,
         run: &[Message<'_>],
         partition: &Arc<Partition>,
@@ -73,19 +73,19 @@ impl RetryReader {
     ) -> bool {
         let entries = run.iter().filter(|message| message.error().is_none());
         retry.observe_leader_epoch(entries.filter_map(Message::leader_epoch).max());
-        let (mut is_position_lost, mut outlived) = (false, None);
-        let (mut trouble, mut is_read, mut foreign) = (None, false, None);
+        let (mut is_position_lost, mut truncated_at) = (false, None);
+        let (mut read_error, mut is_read, mut foreign) = (None, false, None);
         let owner = Owner {
             group: &self.shared.group,
             topic: &partition.topic,
         };
         retry.change(|state| {
             for message in run {
-                is_read |= matches!(outcome_of(message), ReadOutcome::Entry(_) | ReadOutcome::End(_));
+                is_read |= matches!(read_outcome(message), ReadOutcome::Entry(_) | ReadOutcome::End(_));
                 match message.error() {
                     None => {
                         if state.led_by(message.leader_epoch()) {
-                            outlived = Some(message.offset());
+                            truncated_at = Some(message.offset());
                         }
                         let headers: Headers = message.take_headers().iter().collect();
                         let name = ordering_key(&self.shared.settings, message.key());
@@ -108,13 +108,13 @@ impl RetryReader {
                         retry.topic, partition.partition, state.next()
                     )),
                     Some(error) => {
-                        trouble = Some(ClientError::MessageConsumption(error));
+                        read_error = Some(ClientError::MessageConsumption(error));
                     }
                 }
             }
         });
         let number = partition.partition;
-        if let Some(offset) = outlived {
+        if let Some(offset) = truncated_at {
             let place = (&*retry.topic, number);
             self.shared
                 .position_lost(place, PositionLoss::Truncated, None, Some(offset));
@@ -126,18 +126,18 @@ impl RetryReader {
             return false;
         }
         if let Some((offset, headers)) = foreign {
-            self.meet_foreign(retry, number, offset, &headers);
+            self.report_foreign_entry(retry, number, offset, &headers);
         }
         if is_read {
-            self.troubles.remove(&retry.topic, number);
+            self.read_errors.remove(&retry.topic, number);
         }
-        if let Some(error) = trouble {
-            if !self.troubles.has(&retry.topic, number) {
+        if let Some(error) = read_error {
+            if !self.read_errors.has(&retry.topic, number) {
                 telemetry::read_failed(self.logged(retry, number), &error);
             }
-            self.troubles.add(&retry.topic, number, error.into());
+            self.read_errors.add(&retry.topic, number, error.into());
         }
-        open(&self.shared, retry);
+        open_if_complete(&self.shared, retry);
         if is_read {
             self.shared.retry_topics.wake_dispatcher();
         }
@@ -149,7 +149,13 @@ impl RetryReader {
     ///
     /// The names `a.b` with topic `c` and `a` with topic `b.c` combine to the same retry topic.
     /// Each entry has its group and topic in its headers.
-    fn meet_foreign(&self, retry: &RetryPartition, number: i32, offset: i64, headers: &Headers) {
+    fn report_foreign_entry(
+        &self,
+        retry: &RetryPartition,
+        number: i32,
+        offset: i64,
+        headers: &Headers,
+    ) {
         if self
             .shared
             .retry_topics
@@ -186,7 +192,7 @@ impl RetryReader {
         let (topic, number) = (&retry.topic, partition.partition);
         let place = Offset::Offset(gap.missing);
         match self.consumer.seek(topic, number, place, SEEK_WITHIN) {
-            Ok(()) => self.gaps.asked(partition.epoch, gap),
+            Ok(()) => self.gaps.set_fetched_again(partition.epoch, gap),
             Err(error) => {
                 telemetry::gap_seek_failed(self.logged(retry, number), &error);
             }
@@ -195,11 +201,11 @@ impl RetryReader {
 }
 
 /// Maps a message to the offset that it reports.
-fn outcome_of(message: &Message<'_>) -> ReadOutcome {
+fn read_outcome(message: &Message<'_>) -> ReadOutcome {
     match message.error() {
         None => ReadOutcome::Entry(message.offset()),
         Some(RDKafkaErrorCode::PartitionEOF) => ReadOutcome::End(message.offset()),
-        Some(_) => ReadOutcome::Nothing,
+        Some(_) => ReadOutcome::Error,
     }
 }
 
@@ -207,7 +213,7 @@ fn outcome_of(message: &Message<'_>) -> ReadOutcome {
 ///
 /// Called after every change of a parked set that may complete it. The intake thread passes on what
 /// it kept.
-pub(crate) fn open(shared: &Shared, retry: &RetryPartition) {
+pub(crate) fn open_if_complete(shared: &Shared, retry: &RetryPartition) {
     if !retry.is_open() && retry.state().is_whole() {
         retry.set_gate(OPEN);
         shared.intake.wake();

@@ -6,9 +6,9 @@
 //! member does.
 //!
 //! The parked set of a partition must be complete before its first record is handled, and stay
-//! complete: every entry is added in the order of the log, or the partition is read again from
-//! where one is missing. Doubts, which each stop the run of messages and seek, are a later leader
-//! epoch than the committed one (truncation) and a gap.
+//! complete: every entry is added in the order of the log, or the partition is read again from the
+//! first missing one. Two doubts stop the run of messages and cause a seek: a later leader epoch
+//! than the committed one (the log may have been truncated), and a gap.
 //!
 //! | message | effect |
 //! |---|---|
@@ -29,7 +29,7 @@ mod unread;
 
 use crate::consumer::retry_reader::dispatcher::Dispatcher;
 use crate::consumer::retry_reader::reader::gap_check::Gaps;
-use crate::consumer::retry_reader::reader::lookup::{Answer, LookupThread};
+use crate::consumer::retry_reader::reader::lookup::{LookupAnswer, Lookups};
 use crate::consumer::retry_reader::reader::read_errors::ReadErrors;
 use crate::consumer::retry_reader::reader::unread::UnreadPartitions;
 use crate::consumer::retry_reader::telemetry::{self, LoggedPartition};
@@ -62,7 +62,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// The health component of retry partitions that cannot be read.
 const COMPONENT: &str = "retry_partitions";
 /// The longest wait for entries. Requests wake the thread.
-const QUIET: Duration = Duration::from_secs(1);
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// A request to the reader.
 pub(crate) enum ReaderRequest {
@@ -81,14 +81,14 @@ pub(crate) struct RetryReader {
     pub(crate) shared: Arc<Shared>,
     requests: mpsc::Receiver<ReaderRequest>,
     /// By the name of the retry topic and the partition's number.
-    pub(crate) followed: HashMap<Arc<str>, HashMap<i32, Arc<Partition>>>,
+    pub(crate) assigned: HashMap<Arc<str>, HashMap<i32, Arc<Partition>>>,
     /// Partitions that are not read yet.
     pub(crate) unread: UnreadPartitions,
     /// Looks partitions up, on threads of its own.
-    pub(crate) asker: LookupThread,
-    pub(crate) answers: mpsc::Receiver<Answer>,
+    pub(crate) lookups: Lookups,
+    pub(crate) answers: mpsc::Receiver<LookupAnswer>,
     /// Why partitions are not read.
-    pub(crate) troubles: ReadErrors,
+    pub(crate) read_errors: ReadErrors,
     /// When partitions with errors are read again.
     retry_at: Instant,
     /// Gaps that were fetched again once.
@@ -126,7 +126,7 @@ impl RetryReader {
         }
         config.set("auto.offset.reset", "earliest");
         let dispatcher = Dispatcher::new(Arc::clone(&shared), config, dispatcher, dispatched);
-        let (asker, answers) = LookupThread::new(
+        let (lookups, answers) = Lookups::new(
             Arc::clone(&shared),
             kafka.clone(),
             runtime,
@@ -136,11 +136,11 @@ impl RetryReader {
         let reader = Self {
             shared,
             requests,
-            followed: HashMap::new(),
+            assigned: HashMap::new(),
             unread: UnreadPartitions::default(),
-            asker,
+            lookups,
             answers,
-            troubles: ReadErrors::default(),
+            read_errors: ReadErrors::default(),
             retry_at: Instant::now(),
             gaps: Gaps::default(),
             messages: Messages::with_capacity(BURST_RECORDS),
@@ -166,11 +166,11 @@ impl RetryReader {
                     Err(mpsc::TryRecvError::Empty) => break,
                 }
             }
-            self.look_up();
-            self.read();
-            self.retry_failed();
+            self.process_lookups();
+            self.read_entries();
+            self.retry_read_errors();
             self.serve_events();
-            if let Some(state) = self.troubles.news() {
+            if let Some(state) = self.read_errors.take_change() {
                 self.shared.health.set_ready(COMPONENT, state);
             }
         }
@@ -193,7 +193,7 @@ impl RetryReader {
     fn forget(&mut self, epochs: &[Epoch]) {
         for partition in self.unread.forget(epochs) {
             if let Some(retry) = &partition.retry {
-                self.troubles.remove(&retry.topic, partition.partition);
+                self.read_errors.remove(&retry.topic, partition.partition);
             }
         }
         let gone = DispatchRequest::Gone(epochs.to_vec());
@@ -202,7 +202,7 @@ impl RetryReader {
         self.shared.control.forget_drops(epochs);
         self.shared.forget_losses(epochs);
         let mut gone = TopicPartitionList::new();
-        for (topic, partitions) in &mut self.followed {
+        for (topic, partitions) in &mut self.assigned {
             partitions.retain(|number, partition| {
                 let stays = !epochs.contains(&partition.epoch);
                 if !stays {
@@ -222,7 +222,7 @@ impl RetryReader {
                 .retry_topics
                 .bounds()
                 .forget(element.topic(), element.partition());
-            self.troubles
+            self.read_errors
                 .remove(&element.topic().into(), element.partition());
             // An unknown partition has no queue.
             let _ = unforward(&self.consumer, element.topic(), element.partition());
@@ -231,8 +231,8 @@ impl RetryReader {
 
     /// Waits for entries, for a request, or until a lookup is due. Adds the entries to their parked
     /// sets.
-    fn read(&mut self) {
-        let timeout = self.wait();
+    fn read_entries(&mut self) {
+        let timeout = self.wait_time();
         let mut messages = std::mem::replace(&mut self.messages, Messages::with_capacity(0));
         self.queue
             .wait_and_take(&mut messages, BURST_RECORDS, timeout);
@@ -249,11 +249,11 @@ impl RetryReader {
             let run = (at..messages.len()).map(|index| messages.get(index));
             let run: Vec<Message<'_>> = run.take_while(is_of_run).collect();
             at += run.len();
-            let followed = first.topic().and_then(|topic| self.followed.get(topic));
-            let followed = followed.and_then(|found| found.get(&first.partition()));
-            if let Some(partition) = followed.cloned()
+            let assigned = first.topic().and_then(|topic| self.assigned.get(topic));
+            let assigned = assigned.and_then(|found| found.get(&first.partition()));
+            if let Some(partition) = assigned.cloned()
                 && !interrupted.contains(&partition.epoch)
-                && !self.take_in(&run, &partition, now)
+                && !self.process_run(&run, &partition, now)
             {
                 interrupted.push(partition.epoch);
             }
@@ -262,22 +262,19 @@ impl RetryReader {
         self.messages = messages;
     }
 
-    /// Seeks partitions with read errors to their next offset. A partition that can be read again
-    /// then reports at least its end.
-    ///
-    /// A partition with an error is sought to the offset after its last entry. A seek that succeeds
-    /// makes the client report at least the end.
-    fn retry_failed(&mut self) {
-        if self.troubles.is_empty() || Instant::now() < self.retry_at {
+    /// Seeks partitions with read errors to the offset after their last entry. A partition that can
+    /// be read again then reports at least its end.
+    fn retry_read_errors(&mut self) {
+        if self.read_errors.is_empty() || Instant::now() < self.retry_at {
             return;
         }
         self.retry_at = Instant::now() + RETRY_INTERVAL;
-        for (topic, partitions) in &self.followed {
+        for (topic, partitions) in &self.assigned {
             for (number, partition) in partitions {
                 let Some(retry) = &partition.retry else {
                     continue;
                 };
-                if self.troubles.has(topic, *number) {
+                if self.read_errors.has(topic, *number) {
                     let place = Offset::Offset(retry.state().next());
                     if let Err(error) = self.consumer.seek(topic, *number, place, SEEK_WITHIN) {
                         tracing::debug!(
@@ -303,15 +300,14 @@ impl RetryReader {
     }
 
     /// How long to wait for entries: until a lookup or a retry is due.
-    fn wait(&self) -> Duration {
-        let mut wait = self
-            .unread
-            .next()
-            .map_or(QUIET, |next| next.saturating_duration_since(Instant::now()));
-        if !self.troubles.is_empty() {
+    fn wait_time(&self) -> Duration {
+        let mut wait = self.unread.next().map_or(WAIT_MAX, |next| {
+            next.saturating_duration_since(Instant::now())
+        });
+        if !self.read_errors.is_empty() {
             wait = wait.min(self.retry_at.saturating_duration_since(Instant::now()));
         }
-        wait.min(QUIET)
+        wait.min(WAIT_MAX)
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Workers, reader and dispatcher wake each other here. A wake is a flag and a message to a queue
 //! that the other thread waits on; `is_notified` makes many wakes one message, and is reset by the
-//! dispatcher *before* it looks, so that a record that becomes due afterwards sends another.
+//! dispatcher *before* it checks, so that a record that becomes due afterwards sends another.
 
 mod bounds;
 mod losses;
@@ -130,12 +130,13 @@ impl RetryTopics {
     /// Notifies the dispatcher that a parked record may be due. Repeated calls send one message.
     pub(crate) fn wake_dispatcher(&self) {
         if !self.is_notified.swap(true, AcqRel) {
-            self.send_to_dispatcher(DispatchRequest::Look);
+            self.send_to_dispatcher(DispatchRequest::CheckDue);
         }
     }
 
-    /// Called by the dispatcher before it checks: from now on it must be notified again.
-    pub(crate) fn has_looked(&self) {
+    /// Called by the dispatcher before it checks for due records. A record that becomes due later
+    /// notifies it again.
+    pub(crate) fn clear_notified(&self) {
         self.is_notified.store(false, Release);
     }
 
