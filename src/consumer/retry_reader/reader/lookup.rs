@@ -56,7 +56,7 @@ pub(crate) enum LookupResult {
     /// Their topic was created since the last lookup.
     Appeared,
     /// The parked records are unknown.
-    Trouble(ReadError),
+    Failed(ReadError),
 }
 
 /// The committed, first and end offsets of retry partitions.
@@ -77,7 +77,7 @@ pub(crate) enum LookupKind {
     /// All offsets of partitions that are to be read.
     Offsets,
     /// Whether a missing topic has been created.
-    Appeared,
+    Existence,
 }
 
 /// Whether the topic exists, with the leaders of its partitions.
@@ -86,7 +86,7 @@ enum Presence {
     Present(HashMap<i32, i32>),
     Absent,
     /// It is unknown whether the topic exists.
-    Trouble(ReadError),
+    Unknown(ReadError),
 }
 
 /// Creates missing topics and partitions, at a limited rate, for all lookups of a member: many
