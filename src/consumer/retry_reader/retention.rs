@@ -21,7 +21,7 @@
 //! hour and is deleted; 40 to 54 follow at 13:01.
 
 use crate::consumer::shared::Shared;
-use crate::consumer::shared::retry_topics::Bounds;
+use crate::consumer::shared::retry_topics::DeletionBounds;
 use crate::kafka::admin::Admin;
 use crate::kafka::reader::{Reader, Span};
 use crate::kafka::{KafkaConfig, KafkaError};
@@ -128,12 +128,12 @@ async fn deletable(
 ) -> Result<Option<i64>, KafkaError> {
     let (topic, partition) = place;
     let known = shared.retry_topics.bounds().get(topic, *partition).copied();
-    if let Some(unseen) = known.as_ref().and_then(Bounds::unseen) {
+    if let Some(unread) = known.as_ref().and_then(DeletionBounds::unread) {
         let span = Span {
             topic: Arc::clone(topic),
             partition: *partition,
-            start: unseen.start,
-            end: Some(unseen.end),
+            start: unread.start,
+            end: Some(unread.end),
         };
         let (for_read, kafka) = (Arc::clone(shared), kafka.clone());
         let read = move || first_foreign(&for_read, &kafka, span);
@@ -144,13 +144,13 @@ async fn deletable(
         })??;
         // It may have been revoked and assigned again meanwhile, with more entries settled before.
         if let Some(bounds) = shared.retry_topics.bounds().get(topic, *partition)
-            && bounds.unseen() == known.as_ref().and_then(Bounds::unseen)
+            && bounds.unread() == known.as_ref().and_then(DeletionBounds::unread)
         {
-            bounds.looked(foreign);
+            bounds.mark_read(foreign);
         }
     }
     let bounds = shared.retry_topics.bounds().get(topic, *partition).copied();
-    let known = bounds.filter(|bounds| bounds.unseen().is_none());
+    let known = bounds.filter(|bounds| bounds.unread().is_none());
     Ok(known.map(|bounds| bounds.deletable(committed)))
 }
 
@@ -192,24 +192,24 @@ mod tests {
 
     #[test]
     fn deletion_ends_at_the_first_entry_of_another_group() {
-        let mut bounds = Bounds::new(10, 10);
-        assert_eq!(bounds.unseen(), None);
+        let mut bounds = DeletionBounds::new(10, 10);
+        assert_eq!(bounds.unread(), None);
         assert_eq!(bounds.deletable(50), 50);
-        bounds.meet(Some(30));
-        bounds.meet(Some(40));
+        bounds.add_foreign(Some(30));
+        bounds.add_foreign(Some(40));
         assert_eq!(bounds.deletable(50), 30);
         assert_eq!(bounds.deletable(20), 20);
     }
 
     #[test]
     fn entries_settled_before_the_assignment_are_checked_once() {
-        let mut bounds = Bounds::new(10, 25);
-        assert_eq!(bounds.unseen(), Some(10..25));
-        bounds.looked(Some(12));
-        assert_eq!(bounds.unseen(), None);
+        let mut bounds = DeletionBounds::new(10, 25);
+        assert_eq!(bounds.unread(), Some(10..25));
+        bounds.mark_read(Some(12));
+        assert_eq!(bounds.unread(), None);
         assert_eq!(bounds.deletable(50), 12);
-        let mut bounds = Bounds::new(10, 25);
-        bounds.looked(None);
+        let mut bounds = DeletionBounds::new(10, 25);
+        bounds.mark_read(None);
         assert_eq!(bounds.deletable(50), 50);
     }
 }

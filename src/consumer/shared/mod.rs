@@ -28,7 +28,7 @@ pub(crate) mod stop_deadlines;
 
 use crate::consumer::report::{RunReport, Stopped};
 use crate::consumer::settings::ConsumerSettings;
-use crate::consumer::shared::breakers::{Affected, Breakers};
+use crate::consumer::shared::breakers::{BreakerTargets, Breakers};
 use crate::consumer::shared::concurrency::ConcurrencyLimit;
 use crate::consumer::shared::control::Control;
 use crate::consumer::shared::dead_letters::DeadLetterWriter;
@@ -131,7 +131,7 @@ impl Shared {
         let permits = ConcurrencyLimit::new(settings.concurrency, workers.len());
         let (readiness, control) = (Arc::new(readiness), Arc::new(control));
         let intake = Arc::<IntakeThread>::default();
-        let affected = Affected {
+        let targets = BreakerTargets {
             group: settings.group.clone(),
             health: health.clone(),
             readiness: Arc::clone(&readiness),
@@ -140,7 +140,7 @@ impl Shared {
             workers: workers.clone(),
             intake: Arc::clone(&intake),
         };
-        let breakers = Breakers::new(settings.breaker, affected);
+        let breakers = Breakers::new(settings.breaker, targets);
         Self {
             group: settings.group.clone(),
             breakers: Arc::new(breakers),
@@ -185,7 +185,7 @@ impl Shared {
     }
 
     /// Counts a record that was released unsettled after an attempt, if the run is ending.
-    pub(crate) fn left_unfinished(&self) {
+    pub(crate) fn count_unfinished(&self) {
         if self.end.has_begun() {
             self.counters.unfinished.fetch_add(1, Relaxed);
         }
@@ -196,12 +196,12 @@ impl Shared {
         self.counters.unfinished.load(Relaxed)
     }
 
-    /// Counts records that left, settled or not. Wakes intake if it waits and half of the limit is
+    /// Releases records from the in-flight limit, settled or not. Wakes intake if it waits and half of the limit is
     /// free.
     ///
     /// The half avoids a wake-up per record: intake would otherwise take single records at the
     /// limit.
-    pub(crate) fn left(&self, records: usize) {
+    pub(crate) fn release(&self, records: usize) {
         let before = self.in_flight.fetch_sub(records, Relaxed);
         if before - records <= self.settings.in_flight_records_max() / 2 && self.intake.waits() {
             self.intake.wake();

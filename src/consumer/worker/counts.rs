@@ -24,7 +24,7 @@ pub(crate) struct Counts {
     group: String,
     topics: Vec<TopicCounts>,
     /// Records no longer in flight, settled or not.
-    left: usize,
+    released: usize,
     abandoned: u64,
     handler_seconds: metrics::Histogram,
 }
@@ -44,7 +44,7 @@ impl Counts {
         Self {
             group: group.to_owned(),
             topics: Vec::new(),
-            left: 0,
+            released: 0,
             abandoned: 0,
             handler_seconds,
         }
@@ -52,7 +52,7 @@ impl Counts {
 
     /// Counts a settled record.
     pub(crate) fn settled(&mut self, topic: &Arc<str>, settlement: Settlement) {
-        self.left += 1;
+        self.released += 1;
         let known = self
             .topics
             .iter()
@@ -61,20 +61,20 @@ impl Counts {
         self.topics[index].settled[settlement as usize] += 1;
     }
 
-    /// Counts a parked record that left and is handed out again later.
+    /// Counts a parked record that was released and is handed out again later.
     pub(crate) fn put_back(&mut self) {
-        self.left += 1;
+        self.released += 1;
     }
 
     /// Counts a record that was released unsettled.
     pub(crate) fn abandoned(&mut self) {
-        self.left += 1;
+        self.released += 1;
         self.abandoned += 1;
     }
 
     /// Adds a handler's duration to the histogram. For handlers that are ready at their first poll,
     /// the mean of a burst is added once.
-    pub(crate) fn handler_ran_for(&self, duration: Duration) {
+    pub(crate) fn record_duration(&self, duration: Duration) {
         self.handler_seconds.record(duration.as_secs_f64());
     }
 
@@ -83,7 +83,7 @@ impl Counts {
     /// Called at the start and at the end of each part of a turn. Frees intake, so that it must
     /// come before the worker sleeps.
     pub(crate) fn report(&mut self, shared: &Shared) {
-        if self.left == 0 {
+        if self.released == 0 {
             return;
         }
         let counters = &shared.counters;
@@ -112,11 +112,11 @@ impl Counts {
                 }
             }
         }
-        shared.breakers.others(handled);
+        shared.breakers.count_attempts(handled);
         shared.dead_letters.handled(answered);
         let abandoned = std::mem::take(&mut self.abandoned);
         counters.abandoned.fetch_add(abandoned, Relaxed);
-        shared.left(std::mem::take(&mut self.left));
+        shared.release(std::mem::take(&mut self.released));
     }
 
     /// Adds a topic, with the counters of its outcomes. Returns its index.

@@ -6,7 +6,7 @@
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::mailbox::Burst;
 use crate::consumer::state::lanes::{LaneId, LaneKey};
-use crate::consumer::state::offset_tracker::Settled;
+use crate::consumer::state::offset_tracker::SettledBits;
 use crate::consumer::state::ordering_key::ordering_key;
 use crate::consumer::state::partition::Partition;
 use crate::consumer::state::settlement::{Settlement, Verdict};
@@ -14,7 +14,7 @@ use crate::consumer::worker::Worker;
 use crate::consumer::worker::attempt::{AttemptSlot, Running, poll_attempt};
 use crate::consumer::worker::item::{Item, ItemSource};
 use crate::consumer::worker::retry::{
-    RetryFuture, UnsettledRecord, bury, park_behind, recover, skip,
+    RetryFuture, UnsettledRecord, dead_letter_panicked, park_behind, retry, skip,
 };
 use crate::control::Command;
 use crate::event::Record;
@@ -33,13 +33,14 @@ enum Unsettled<F> {
     Running(AttemptSlot<F>),
     /// The handler returned an outcome that needs a retry or a dead letter.
     Failed(Outcome),
-    /// A layer around the handler has no room. The retry waits for it.
-    NoRoom,
+    /// The service is not ready: a layer around the handler has no room. The retry waits for it.
+    NotReady,
     /// An operator requested the skip. No handler receives the record.
     Skipped(Box<Command>),
     /// Records of its key are parked. It must be parked behind them.
-    Behind,
+    BehindParked,
 }
+
 impl<H> Worker<H>
 where
     H: tower::Service<Delivery, Response = Outcome> + Clone + Send + Sync + 'static,
@@ -53,9 +54,9 @@ where
     /// no copy of the record.
     pub(super) fn admit(&mut self, burst: Burst, cx: &mut Context<'_>) {
         let began = Instant::now();
-        let mut at_once = 0;
-        let mut settled = Settled::of(&burst.tracker);
-        let watched = self.shared.breakers.watches();
+        let mut done_at_first_poll = 0;
+        let mut settled = SettledBits::of(&burst.tracker);
+        let wants_successes = self.shared.breakers.wants_successes();
         for (index, entry) in burst.entries.iter().enumerate() {
             let Some(record) = burst.records.record(index) else {
                 break;
@@ -66,7 +67,7 @@ where
                 key.is_some_and(|key| self.lanes.is_occupied(key))
             };
             if must_wait || !self.permits.may_start() {
-                self.wait(burst.item(index, record));
+                self.enqueue(burst.item(index, record));
                 continue;
             }
             if partition.is_fenced() {
@@ -74,17 +75,17 @@ where
                 continue;
             }
             if joins_parked(&self.shared, partition, &record) {
-                self.keep_running(burst.item(index, record), None, Unsettled::Behind);
+                self.keep_running(burst.item(index, record), None, Unsettled::BehindParked);
                 continue;
             }
-            let copy = self.copy(&record);
+            let copy = self.copy_if_needed(&record);
             let handed_out = copy.clone().unwrap_or(record);
             match self.first_attempt(handed_out, 1, cx) {
                 Ok(settlement) => {
                     settled.add(index);
                     self.counts.settled(&partition.topic, settlement);
-                    at_once += 1;
-                    if watched && let Some(record) = burst.records.record(index) {
+                    done_at_first_poll += 1;
+                    if wants_successes && let Some(record) = burst.records.record(index) {
                         self.shared.breakers.succeeded(&record, settlement);
                     }
                 }
@@ -97,24 +98,24 @@ where
             }
         }
         drop(settled);
-        self.pinned.handed_out(&burst.records);
-        if at_once * 2 > burst.entries.len() {
+        self.retained.handed_out(&burst.records);
+        if done_at_first_poll * 2 > burst.entries.len() {
             let records = burst.entries.len() as u32;
-            self.counts.handler_ran_for(began.elapsed() / records);
+            self.counts.record_duration(began.elapsed() / records);
         }
     }
 
     /// Queues a record in its lane.
-    pub(super) fn wait(&mut self, item: Item) {
+    pub(super) fn enqueue(&mut self, item: Item) {
         let shared = &self.shared;
         self.lanes
-            .wait(item, |item| lane_key(shared, &item.record, item.hash));
+            .enqueue(item, |item| lane_key(shared, &item.record, item.hash));
     }
 
     /// Copies the record to a buffer of its own, if handlers keep too many bursts for a few of
     /// their records.
-    fn copy(&self, record: &Record) -> Option<Record> {
-        let is_needed = self.pinned.hands_out_copies();
+    fn copy_if_needed(&self, record: &Record) -> Option<Record> {
+        let is_needed = self.retained.hands_out_copies();
         is_needed.then(|| record.detached(Some(&self.shared.budget)))
     }
 
@@ -142,15 +143,19 @@ where
             return;
         }
         let mut attempt = 1;
-        match &mut item.books {
+        match &mut item.source {
             ItemSource::Burst(..) => {
                 if joins_parked(&self.shared, &item.partition, &item.record) {
-                    return self.keep_running(item, Some(lane), Unsettled::Behind);
+                    return self.keep_running(item, Some(lane), Unsettled::BehindParked);
                 }
             }
-            ItemSource::Parked { ticket, wait, .. } => {
+            ItemSource::Parked {
+                ticket,
+                retry_state,
+                ..
+            } => {
                 let retry = item.partition.retry.as_ref();
-                let Some(until_now) = retry.and_then(|retry| retry.start(*ticket)) else {
+                let Some(known_state) = retry.and_then(|retry| retry.start(*ticket)) else {
                     // The record before it waits again. So does this one, and is handed out again
                     // in its turn.
                     let ticket = *ticket;
@@ -160,8 +165,8 @@ where
                     self.lanes.finished(lane);
                     return;
                 };
-                *wait = until_now;
-                attempt = until_now.attempts.saturating_add(1);
+                *retry_state = known_state;
+                attempt = known_state.attempts.saturating_add(1);
                 let (control, epoch) = (&self.shared.control, item.partition.epoch);
                 if let Some(command) = control.take_drop(epoch, ticket.offset) {
                     let skipped = Unsettled::Skipped(Box::new(command));
@@ -169,8 +174,8 @@ where
                 }
             }
         }
-        self.pinned.started(&item.record);
-        if let Some(copy) = self.copy(&item.record) {
+        self.retained.started(&item.record);
+        if let Some(copy) = self.copy_if_needed(&item.record) {
             item.record = copy;
         }
         match self.first_attempt(item.record.clone(), attempt, cx) {
@@ -197,27 +202,27 @@ where
             self.lanes.occupy(key)
         });
         self.permits.started();
-        let recovering = match unsettled {
+        let retrying = match unsettled {
             Unsettled::Running(slot) => {
                 self.running
                     .push(Running::first(item, lane, slot, self.now));
                 return;
             }
-            Unsettled::Behind => park_behind(self.recovery(&mut item)),
-            Unsettled::NoRoom => match caught("cloning the handler", || self.handler.clone()) {
+            Unsettled::BehindParked => park_behind(self.unsettled_record(&mut item)),
+            Unsettled::NotReady => match caught("cloning the handler", || self.handler.clone()) {
                 // The instance that polled for room has a place in the layers' queues. The record
                 // takes it.
                 Ok(fresh) => {
-                    let asked = std::mem::replace(&mut self.handler, fresh);
-                    recover(asked, self.recovery(&mut item), None)
+                    let ready = std::mem::replace(&mut self.handler, fresh);
+                    retry(ready, self.unsettled_record(&mut item), None)
                 }
-                Err(reason) => bury(self.recovery(&mut item), reason),
+                Err(reason) => dead_letter_panicked(self.unsettled_record(&mut item), reason),
             },
-            Unsettled::Failed(outcome) => self.recover(&mut item, outcome, self.now),
-            Unsettled::Skipped(command) => skip(self.recovery(&mut item), command),
+            Unsettled::Failed(outcome) => self.retry_after(&mut item, outcome, self.now),
+            Unsettled::Skipped(command) => skip(self.unsettled_record(&mut item), command),
         };
         self.running
-            .push(Running::recovering(item, lane, recovering, self.now));
+            .push(Running::retrying(item, lane, retrying, self.now));
     }
 
     /// Calls the handler and polls it once. A panic in either becomes an outcome.
@@ -246,7 +251,7 @@ where
                 let error = HandlerError::from(error.into());
                 Some(Unsettled::Failed(Outcome::Retry(error)))
             }
-            Poll::Pending => Some(Unsettled::NoRoom),
+            Poll::Pending => Some(Unsettled::NotReady),
         });
         let outcome = match called {
             Ok(None) => match poll_attempt(&mut slot, cx) {
@@ -273,27 +278,32 @@ where
     ///
     /// The handler is cloned here, as each retry needs an instance of its own: `poll_ready` and
     /// `call` of one instance belong together.
-    pub(super) fn recover(&self, item: &mut Item, outcome: Outcome, began: Instant) -> RetryFuture {
+    pub(super) fn retry_after(
+        &self,
+        item: &mut Item,
+        outcome: Outcome,
+        began: Instant,
+    ) -> RetryFuture {
         match caught("cloning the handler", || self.handler.clone()) {
             Ok(handler) => {
-                let mut recovery = self.recovery(item);
-                recovery.began = began;
-                recover(handler, recovery, Some(outcome))
+                let mut unsettled = self.unsettled_record(item);
+                unsettled.began = began;
+                retry(handler, unsettled, Some(outcome))
             }
-            Err(reason) => bury(self.recovery(item), reason),
+            Err(reason) => dead_letter_panicked(self.unsettled_record(item), reason),
         }
     }
 
     /// The state for the retry of a record. It keeps no memory of its burst.
-    pub(super) fn recovery(&self, item: &mut Item) -> UnsettledRecord {
+    pub(super) fn unsettled_record(&self, item: &mut Item) -> UnsettledRecord {
         item.record = item.record.detached(Some(&self.shared.budget));
-        let (ticket, wait) = item.wait();
+        let (ticket, retry_state) = item.retry_state();
         UnsettledRecord::new(
             Arc::clone(&self.shared),
-            self.delivery(item.record.clone(), wait.attempts.saturating_add(1)),
+            self.delivery(item.record.clone(), retry_state.attempts.saturating_add(1)),
             Arc::clone(&item.partition),
             ticket,
-            wait,
+            retry_state,
         )
     }
 }

@@ -40,7 +40,7 @@ mod retry;
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::concurrency::Permits;
-use crate::consumer::shared::mailbox::{Mailbox, Message, Stuck};
+use crate::consumer::shared::mailbox::{Mailbox, Message, StuckHandlers};
 use crate::consumer::state::lanes::{LaneId, Lanes};
 use crate::consumer::state::offset_tracker::Epoch;
 use crate::consumer::state::settlement::Verdict;
@@ -48,8 +48,8 @@ use crate::consumer::worker::attempt::{AttemptSlot, Finished, Running};
 use crate::consumer::worker::counts::Counts;
 use crate::consumer::worker::drill_report::report_to_drill;
 use crate::consumer::worker::item::{Item, ItemSource};
-use crate::consumer::worker::memory::Pinned;
-use crate::consumer::worker::retry::{RetryFuture, bury};
+use crate::consumer::worker::memory::RetainedBursts;
+use crate::consumer::worker::retry::{RetryFuture, dead_letter_panicked};
 use crate::handler::{Delivery, DeliveryScope, Outcome};
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
@@ -83,7 +83,7 @@ where
     let scope = Arc::new(DeliveryScope::clone(&shared.scope));
     let mut worker = Worker {
         counts: Counts::new(&shared.group),
-        pinned: Pinned::new(shared.settings.in_flight_bytes_max, shared.workers.len()),
+        retained: RetainedBursts::new(shared.settings.in_flight_bytes_max, shared.workers.len()),
         lanes: Lanes::default(),
         running: FuturesUnordered::new(),
         slots: Vec::new(),
@@ -124,7 +124,7 @@ struct Worker<H: tower::Service<Delivery>> {
     /// Counts of this turn.
     counts: Counts,
     /// Watches the memory that handlers keep.
-    pinned: Pinned,
+    retained: RetainedBursts,
     /// Read once per turn, because a clock read per record would cost as much as a short handler.
     now: Instant,
     /// Whether the last message was received.
@@ -154,7 +154,7 @@ where
             records += self.start_waiting(cx, RECORDS_PER_TURN);
             if records == before {
                 if !self.lanes.has_ready() {
-                    self.permits.rest();
+                    self.permits.release_unused();
                     break;
                 }
                 if self.permits.poll_acquire(cx).is_pending() {
@@ -195,7 +195,7 @@ where
             match verdict {
                 Ok(verdict) => {
                     self.counts
-                        .handler_ran_for(self.now.saturating_duration_since(started_at));
+                        .record_duration(self.now.saturating_duration_since(started_at));
                     self.settle(&item, verdict);
                     self.permits.finished(self.lanes.has_ready());
                     self.lanes.finished(lane);
@@ -219,12 +219,12 @@ where
     ) {
         self.running.push(match unsettled {
             attempt::Unsettled::Failed(outcome) => {
-                let recovering = self.recover(&mut item, outcome, started_at);
-                Running::recovering(item, lane, recovering, started_at)
+                let retrying = self.retry_after(&mut item, outcome, started_at);
+                Running::retrying(item, lane, retrying, started_at)
             }
             attempt::Unsettled::Panicked(reason) => {
-                let burying = bury(self.recovery(&mut item), reason);
-                Running::burying(item, lane, burying, started_at)
+                let dead_lettering = dead_letter_panicked(self.unsettled_record(&mut item), reason);
+                Running::dead_lettering(item, lane, dead_lettering, started_at)
             }
             attempt::Unsettled::Lost(reason) => {
                 // It would panic again, and its lane must not stop unnoticed.
@@ -232,7 +232,7 @@ where
                     "writing the dead letter of {:?}: {}",
                     item.record, reason.message
                 ));
-                Running::recovering(item, lane, RetryFuture::never(), started_at)
+                Running::retrying(item, lane, RetryFuture::never(), started_at)
             }
         });
     }
@@ -250,16 +250,16 @@ where
                 }
                 Message::Parked(parked) => {
                     records += 1;
-                    self.wait(Item::parked(parked));
+                    self.enqueue(Item::parked(parked));
                 }
                 Message::Fence(epochs, answer) => self.fence(Fence { epochs, answer }),
-                Message::Stuck(after, answer) => {
+                Message::ReportStuck(after, answer) => {
                     // The watchdog may have stopped waiting.
-                    let _ = answer.send(self.stuck(after));
+                    let _ = answer.send(self.stuck_handlers(after));
                 }
                 Message::Compact => self.compact(),
                 // The message itself wakes the worker, which then checks its waiting records.
-                Message::Look => {}
+                Message::RecheckPermits => {}
                 Message::Close => self.closed = true,
             }
         }
@@ -278,27 +278,29 @@ where
             let waiting = lanes.waiting_mut().map(|item| &mut item.record);
             waiting.chain(running).for_each(each);
         });
-        self.pinned.look();
+        self.retained.measure();
     }
 
     /// Records the result where the record came from, and releases it. The lane is the caller's.
     fn settle(&mut self, item: &Item, verdict: Verdict) {
         let Verdict::Settled(settlement) = verdict else {
             if verdict == Verdict::Abandoned {
-                self.shared.left_unfinished();
+                self.shared.count_unfinished();
             }
-            if let (Verdict::PutBack(mut wait), Some(ticket)) = (verdict, item.wait().0) {
+            if let (Verdict::PutBack(mut retry_state), Some(ticket)) =
+                (verdict, item.retry_state().0)
+            {
                 let control = &self.shared.control;
                 if control.is_dropped(item.partition.epoch, ticket.offset) {
                     // It is dead-lettered instead, without a wait.
-                    wait.not_before_ms = 0;
+                    retry_state.not_before_ms = 0;
                 }
                 let retry = item.partition.retry.iter();
-                retry.for_each(|retry| retry.change(|state| state.put_back(ticket, wait)));
+                retry.for_each(|retry| retry.change(|state| state.put_back(ticket, retry_state)));
             }
             return self.abandon(item);
         };
-        match &item.books {
+        match &item.source {
             ItemSource::Burst(tracker, index) => tracker.settle(*index),
             ItemSource::Parked {
                 ticket,
@@ -316,22 +318,22 @@ where
                     .shared
                     .control
                     .take_drop(item.partition.epoch, ticket.offset);
-                self.shared.retry_topics.left();
+                self.shared.retry_topics.release_one();
             }
         }
         self.counts.settled(&item.partition.topic, settlement);
-        if self.shared.breakers.watches() {
+        if self.shared.breakers.wants_successes() {
             self.shared.breakers.succeeded(&item.record, settlement);
         }
     }
 
     /// Releases a record unsettled.
     fn abandon(&mut self, item: &Item) {
-        match item.books {
+        match item.source {
             ItemSource::Burst(..) => self.counts.abandoned(),
             ItemSource::Parked { .. } => {
                 self.counts.put_back();
-                self.shared.retry_topics.left();
+                self.shared.retry_topics.release_one();
             }
         }
     }
@@ -342,7 +344,7 @@ where
         let (mut purged, mut parked) = (0, 0);
         self.lanes.purge(|item| {
             let is_purged = fence.epochs.contains(&item.partition.epoch);
-            match item.books {
+            match item.source {
                 ItemSource::Burst(..) => purged += usize::from(is_purged),
                 ItemSource::Parked { .. } => parked += usize::from(is_purged),
             }
@@ -351,7 +353,7 @@ where
         (0..purged).for_each(|_| self.counts.abandoned());
         for _ in 0..parked {
             self.counts.put_back();
-            self.shared.retry_topics.left();
+            self.shared.retry_topics.release_one();
         }
         self.fences.push(fence);
     }
@@ -378,8 +380,8 @@ where
 
     /// The handlers that have been running for at least this long. Time between attempts does not
     /// count.
-    fn stuck(&self, after: Duration) -> Stuck {
-        let mut stuck = Stuck::default();
+    fn stuck_handlers(&self, after: Duration) -> StuckHandlers {
+        let mut stuck = StuckHandlers::default();
         for running in self.running.iter() {
             let Some((record, since)) = running.record().zip(running.running_since()) else {
                 continue;

@@ -11,7 +11,7 @@ use crate::consumer::retry_reader::reader::entries::open_if_complete;
 use crate::consumer::retry_reader::reader::lookup::{LookupAnswer, LookupResult, PartitionOffsets};
 use crate::consumer::retry_reader::reader::read_errors::ReadError;
 use crate::consumer::retry_reader::telemetry;
-use crate::consumer::shared::retry_topics::{Bounds, DispatchRequest};
+use crate::consumer::shared::retry_topics::{DeletionBounds, DispatchRequest};
 use crate::consumer::state::assignments::PositionLoss;
 use crate::consumer::state::commit_metadata::{self, Decoded, Log, Tag};
 use crate::consumer::state::partition::Partition;
@@ -170,7 +170,7 @@ impl RetryReader {
             set_leader_epoch(&assigned, &retry.topic, number, leader_epoch)?;
         }
         self.consumer.incremental_assign(&assigned)?;
-        let bounds = Bounds::new(low, start);
+        let bounds = DeletionBounds::new(low, start);
         self.shared
             .retry_topics
             .bounds()

@@ -160,7 +160,7 @@ impl RetryReader {
             .shared
             .retry_topics
             .bounds()
-            .meet_foreign(&retry.topic, number, offset)
+            .add_foreign_entry(&retry.topic, number, offset)
         {
             let (group, topic) = Owner::said(headers);
             telemetry::foreign_entry(self.logged(retry, number), offset, &group, &topic);

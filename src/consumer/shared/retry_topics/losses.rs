@@ -9,11 +9,11 @@ use std::sync::{Mutex, PoisonError};
 
 /// The lost entries of a consumer.
 #[derive(Default)]
-pub(crate) struct Losses(Mutex<All>);
+pub(crate) struct Losses(Mutex<AllLosses>);
 
 /// All losses of this member.
 #[derive(Default)]
-pub(crate) struct All {
+pub(crate) struct AllLosses {
     /// Lost entries by the epoch of their partition.
     pub(crate) entries: BTreeMap<u64, Loss>,
     /// Deleted retry topics, with the numbers of keys and records that were parked in them for this
@@ -44,7 +44,7 @@ impl Losses {
     pub(crate) fn change_all(
         &self,
         group: &str,
-        change: impl FnOnce(&mut All),
+        change: impl FnOnce(&mut AllLosses),
     ) -> Result<(), String> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut all);

@@ -12,7 +12,7 @@ mod bounds;
 mod losses;
 mod requests;
 
-pub(crate) use bounds::{AllBounds, Bounds};
+pub(crate) use bounds::{AllDeletionBounds, DeletionBounds};
 pub(crate) use losses::{Loss, Losses};
 pub(crate) use requests::DispatchRequest;
 
@@ -49,7 +49,7 @@ pub(crate) struct RetryTopics {
     /// Keys and records that wait in owned retry partitions.
     waiting: Mutex<Waiting>,
     /// Which entries of owned retry partitions may be deleted.
-    bounds: Mutex<AllBounds>,
+    bounds: Mutex<AllDeletionBounds>,
     wakers: Mutex<Wakers>,
     /// Whether the dispatcher has been notified and has not checked since.
     is_notified: AtomicBool,
@@ -109,7 +109,7 @@ impl RetryTopics {
     }
 
     /// Locks the bounds of all owned retry partitions.
-    pub(crate) fn bounds(&self) -> MutexGuard<'_, AllBounds> {
+    pub(crate) fn bounds(&self) -> MutexGuard<'_, AllDeletionBounds> {
         self.bounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -152,7 +152,7 @@ impl RetryTopics {
     }
 
     /// Releases the place of a parked record that left its worker.
-    pub(crate) fn left(&self) {
+    pub(crate) fn release_one(&self) {
         self.loaded.fetch_sub(1, Relaxed);
         self.wake_dispatcher();
     }

@@ -37,7 +37,7 @@ mod epoch;
 mod tracked_batch;
 
 pub(crate) use epoch::Epoch;
-pub(crate) use tracked_batch::{Settled, TrackedBatch};
+pub(crate) use tracked_batch::{SettledBits, TrackedBatch};
 
 use super::commit_metadata::Log;
 use std::collections::HashMap;
@@ -73,49 +73,49 @@ pub(crate) struct PartitionProgress {
 #[derive(Default)]
 pub(crate) struct OffsetTracker {
     /// The assignments in force.
-    tracks: HashMap<Epoch, Track>,
+    assignments: HashMap<Epoch, AssignmentProgress>,
     /// Batches with unsettled records, and some finished ones that were not dropped yet.
     batches: Vec<Arc<TrackedBatch>>,
     /// Batches admitted since finished ones were dropped.
-    finished_seen: usize,
+    admitted_since_compaction: usize,
 }
 
 /// The part of an assignment's progress that its batches do not show.
-struct Track {
+struct AssignmentProgress {
     next: Option<i64>,
     log: Log,
     may_step_back: bool,
     /// Offsets that earlier assignments settled. Every commit includes them until intake has passed
     /// them.
-    above: Vec<Range<i64>>,
+    settled_above: Vec<Range<i64>>,
 }
 
 impl OffsetTracker {
-    /// Starts to track an assignment. `above` lists the offsets above the committed one that are
-    /// settled already.
-    pub(crate) fn assign(&mut self, epoch: Epoch, above: &[Range<i64>]) {
-        let above = above.to_vec();
-        let track = Track {
+    /// Starts to track an assignment. `settled_above` lists the
+    /// offsets above the committed one that are settled already.
+    pub(crate) fn assign(&mut self, epoch: Epoch, settled_above: &[Range<i64>]) {
+        let settled_above = settled_above.to_vec();
+        let assignment = AssignmentProgress {
             next: None,
             log: Log::default(),
             may_step_back: false,
-            above,
+            settled_above,
         };
-        self.tracks.insert(epoch, track);
+        self.assignments.insert(epoch, assignment);
     }
 
     /// Sets the log that an assignment reads, as far as it is known. The metadata of its commits
     /// names it.
     pub(crate) fn reads(&mut self, epoch: Epoch, log: Log) {
-        if let Some(track) = self.tracks.get_mut(&epoch) {
-            track.log = log;
+        if let Some(assignment) = self.assignments.get_mut(&epoch) {
+            assignment.log = log;
         }
     }
 
     /// Updates the leader epoch from received records.
     pub(crate) fn observe_leader_epoch(&mut self, epoch: Epoch, leader_epoch: Option<i32>) {
-        if let Some(track) = self.tracks.get_mut(&epoch) {
-            track.log.leader_epoch = track.log.leader_epoch.max(leader_epoch);
+        if let Some(assignment) = self.assignments.get_mut(&epoch) {
+            assignment.log.leader_epoch = assignment.log.leader_epoch.max(leader_epoch);
         }
     }
 
@@ -123,15 +123,15 @@ impl OffsetTracker {
     /// offsets.
     pub(crate) fn fall_back(&mut self, epoch: Epoch) {
         self.forget_above(epoch);
-        if let Some(track) = self.tracks.get_mut(&epoch) {
-            track.may_step_back = true;
+        if let Some(assignment) = self.assignments.get_mut(&epoch) {
+            assignment.may_step_back = true;
         }
     }
 
     /// Discards the offsets that earlier assignments settled: they belong to other records now.
     pub(crate) fn forget_above(&mut self, epoch: Epoch) {
-        if let Some(track) = self.tracks.get_mut(&epoch) {
-            track.above.clear();
+        if let Some(assignment) = self.assignments.get_mut(&epoch) {
+            assignment.settled_above.clear();
         }
     }
 
@@ -140,22 +140,22 @@ impl OffsetTracker {
     /// Called after the commit of the revoke. A batch is shared by the assignments whose records
     /// arrived together.
     pub(crate) fn revoke(&mut self, epoch: Epoch) {
-        self.tracks.remove(&epoch);
-        let tracks = &self.tracks;
+        self.assignments.remove(&epoch);
+        let assignments = &self.assignments;
         // A batch with records of several epochs is kept until all of them are settled or revoked.
         self.batches.retain(|batch| {
             let mut open = batch.unsettled();
-            open.any(|entry| tracks.contains_key(&batch.epochs[entry.epoch as usize].epoch))
+            open.any(|entry| assignments.contains_key(&batch.epochs[entry.epoch as usize].epoch))
         });
-        self.finished_seen = 0;
+        self.admitted_since_compaction = 0;
     }
 
     /// Adds a received batch.
     pub(crate) fn admit(&mut self, mut batch: TrackedBatch) -> Arc<TrackedBatch> {
         batch.seal();
         for run in batch.epochs.iter().filter(|run| run.next > i64::MIN) {
-            if let Some(track) = self.tracks.get_mut(&run.epoch) {
-                track.advance(run.next);
+            if let Some(assignment) = self.assignments.get_mut(&run.epoch) {
+                assignment.advance(run.next);
             }
         }
         let batch = Arc::new(batch);
@@ -164,8 +164,8 @@ impl OffsetTracker {
         }
         // A scan of all batches on every call would cost more than keeping some finished ones for a
         // while.
-        self.finished_seen += 1;
-        if self.finished_seen * 2 > self.batches.len() {
+        self.admitted_since_compaction += 1;
+        if self.admitted_since_compaction * 2 > self.batches.len() {
             self.compact();
         }
         batch
@@ -175,15 +175,15 @@ impl OffsetTracker {
     /// the end of a partition after transaction markers, or records that an earlier assignment
     /// settled.
     pub(crate) fn advance(&mut self, epoch: Epoch, offset: i64) {
-        if let Some(track) = self.tracks.get_mut(&epoch) {
-            track.advance(offset);
+        if let Some(assignment) = self.assignments.get_mut(&epoch) {
+            assignment.advance(offset);
         }
     }
 
     /// Drops finished batches.
     fn compact(&mut self) {
         self.batches.retain(|batch| !batch.is_finished());
-        self.finished_seen = 0;
+        self.admitted_since_compaction = 0;
     }
 
     /// Returns the progress of every assigned partition, taken in one pass.
@@ -192,7 +192,8 @@ impl OffsetTracker {
     /// a bit is only ever set.
     pub(crate) fn positions(&mut self) -> Vec<PartitionProgress> {
         self.compact();
-        let mut open: HashMap<Epoch, Open> = HashMap::with_capacity(self.tracks.len());
+        let mut open: HashMap<Epoch, UnsettledOffsets> =
+            HashMap::with_capacity(self.assignments.len());
         for batch in &self.batches {
             for entry in batch.unsettled() {
                 let open = open
@@ -204,15 +205,15 @@ impl OffsetTracker {
                 open.offsets.push(entry.offset);
             }
         }
-        let position = |(&epoch, track): (&Epoch, &Track)| {
+        let position = |(&epoch, assignment): (&Epoch, &AssignmentProgress)| {
             let open = open.remove(&epoch).unwrap_or_default();
-            track.position(epoch, open)
+            assignment.position(epoch, open)
         };
-        self.tracks.iter().map(position).collect()
+        self.assignments.iter().map(position).collect()
     }
 }
 
-impl Track {
+impl AssignmentProgress {
     /// Raises `next`. Never lowers it.
     fn advance(&mut self, offset: i64) {
         self.next = Some(self.next.map_or(offset, |next| next.max(offset)));
@@ -221,13 +222,13 @@ impl Track {
     /// The progress with these unsettled records of the batches, and the settled offsets of earlier
     /// assignments above `next`: the gaps between those are unsettled records that were not read
     /// yet.
-    fn position(&self, epoch: Epoch, open: Open) -> PartitionProgress {
+    fn position(&self, epoch: Epoch, open: UnsettledOffsets) -> PartitionProgress {
         let first = open.first.map(|(offset, _)| offset);
         let mut unsettled = ranges(open.offsets);
         let mut end = self.next;
         if let Some(next) = self.next {
             let mut at = next;
-            for run in self.above.iter().filter(|run| run.end > next) {
+            for run in self.settled_above.iter().filter(|run| run.end > next) {
                 if run.start > at {
                     unsettled.push(at..run.start);
                 }
@@ -252,7 +253,7 @@ impl Track {
 
 /// The unsettled records of one assignment.
 #[derive(Default)]
-struct Open {
+struct UnsettledOffsets {
     first: Option<(i64, Instant)>,
     offsets: Vec<i64>,
 }

@@ -116,13 +116,13 @@ impl TrackedBatch {
 /// Settles records of one batch one after the other. It collects the bits of one word and writes
 /// them together: when the next word begins, and on drop. For records that are done at their first
 /// poll, this is one atomic operation for 64 of them.
-pub(crate) struct Settled<'a> {
+pub(crate) struct SettledBits<'a> {
     batch: &'a TrackedBatch,
     word: usize,
     bits: u64,
 }
 
-impl<'a> Settled<'a> {
+impl<'a> SettledBits<'a> {
     /// Settles records of this batch.
     pub(crate) fn of(batch: &'a TrackedBatch) -> Self {
         Self {
@@ -150,7 +150,7 @@ impl<'a> Settled<'a> {
     }
 }
 
-impl Drop for Settled<'_> {
+impl Drop for SettledBits<'_> {
     fn drop(&mut self) {
         self.flush();
     }

@@ -148,7 +148,7 @@ impl World {
         let free = member.running() < CONCURRENCY;
         let lanes = &mut member.workers[worker].lanes;
         if lanes.has_ready() || lanes.is_occupied(lane_key(&item)) || !free {
-            lanes.wait(item, |item| Some(lane_key(item)));
+            lanes.enqueue(item, |item| Some(lane_key(item)));
         } else {
             let lane = lanes.occupy(Some(lane_key(&item)));
             member.workers[worker].running.push((lane, item));

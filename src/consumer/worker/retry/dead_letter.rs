@@ -4,28 +4,20 @@ use crate::consumer::settings::AfterDeadLetter;
 use crate::consumer::shared::control::position;
 use crate::consumer::shared::dead_letters::{DeadLetterCause, WriteError};
 use crate::consumer::state::settlement::{Settlement, Verdict};
-use crate::consumer::worker::retry::UnsettledRecord;
+use crate::consumer::worker::retry::{UnsettledRecord, telemetry};
 use crate::control::{Command, CommandOutcome};
 use crate::event::Record;
 use crate::handler::{Class, DeadReason, Stage};
 use crate::publisher::PublishError;
 
 impl UnsettledRecord {
-    /// Settles the record as an operator requested: written to the dead-letter topic, and not
-    /// handled.
+    /// Dead-letters the record without handling it, as an operator requested.
     ///
-    /// The acknowledgement follows the write. A member that dies in between skips again, which is
-    /// the same.
+    /// The command is acknowledged after the write. If the member dies in between, the next one
+    /// skips the record again.
     pub(super) async fn skip(&self, command: &Command) -> Verdict {
         let record = &self.delivery.record;
-        tracing::warn!(
-            group = self.shared.group,
-            record = ?record,
-            command = command.id,
-            by = command.by,
-            why = command.why,
-            "record skipped by an operator; writing it to the dead-letter topic"
-        );
+        telemetry::record_skipped(self.logged(), command);
         let reason = DeadReason::new(
             Stage::Skipped,
             format!("skipped by {}: {}", command.by, command.why),
@@ -46,19 +38,10 @@ impl UnsettledRecord {
 
     /// Writes the dead letter. The record is settled only after the brokers acknowledged it.
     ///
-    /// First the flood guard, then the write, then the hold of the key: a hold without its dead
-    /// letter would never end.
+    /// The order is: flood guard, write, hold of the key. A hold without its dead letter would never
+    /// end.
     pub(crate) async fn dead_letter(&self, class: Class, reason: &DeadReason) -> Verdict {
-        let record = &self.delivery.record;
-        tracing::error!(
-            group = self.shared.group,
-            record = ?record,
-            attempts = self.attempts,
-            class = class.as_str(),
-            stage = %reason.stage,
-            reason = reason.message,
-            "record failed for good; writing it to the dead-letter topic"
-        );
+        telemetry::record_dead(self.logged(), class, reason);
         // Skips by an operator do not count as a flood.
         let writer = &self.shared.dead_letters;
         if self
@@ -71,7 +54,7 @@ impl UnsettledRecord {
         let written = self.write_dead_letter(class, reason, None).await;
         if written == Verdict::Settled(Settlement::Dead)
             && self.shared.settings.after_dead_letter == AfterDeadLetter::HoldKey
-            && self.hold().await.is_none()
+            && self.hold_key().await.is_none()
         {
             return Verdict::Abandoned;
         }
@@ -80,26 +63,26 @@ impl UnsettledRecord {
 
     /// Writes to the dead-letter topic until the brokers acknowledge it.
     ///
-    /// The delay between tries follows the backoff of the policy, without an end: the record is not
-    /// lost, and the member is not ready.
+    /// Tries for ever, with the backoff of the retry policy. Meanwhile the record is unsettled and
+    /// the member is not ready.
     async fn write_dead_letter(
         &self,
         class: Class,
         reason: &DeadReason,
         skip: Option<&Command>,
     ) -> Verdict {
-        let Some(record) = self.whole_record().await else {
+        let Some(record) = self.record_with_headers().await else {
             return Verdict::Abandoned;
         };
         let record: &Record = &record;
-        let given_up = DeadLetterCause {
+        let cause = DeadLetterCause {
             class,
             reason,
             attempts: self.attempts,
             first_failure: self.first_failure,
             skip,
         };
-        let mut dead_letter = self.shared.dead_letters.pending(record, given_up);
+        let mut dead_letter = self.shared.dead_letters.pending(record, cause);
         let backoff = self.shared.settings.retry.backoff;
         let mut tries = 0_u32;
         loop {
@@ -111,12 +94,7 @@ impl UnsettledRecord {
                 }
                 Err(error) => {
                     self.shared.group_topics_check.notify_one();
-                    tracing::error!(
-                        group = self.shared.group,
-                        record = ?record,
-                        %error,
-                        "the dead letter cannot be written; the record stays unsettled and the write is retried"
-                    )
+                    telemetry::dead_letter_not_written(self.logged(), &error);
                 }
             }
             tries = tries.saturating_add(1);

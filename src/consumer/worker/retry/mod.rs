@@ -43,14 +43,16 @@ mod attempt_clock;
 mod dead_letter;
 mod missing_headers;
 mod park;
+mod telemetry;
 mod waits;
 
 use crate::consumer::shared::Shared;
-use crate::consumer::shared::breakers::{Answer, Evidence, INBOX};
-use crate::consumer::shared::control::Waiting;
+use crate::consumer::shared::breakers::{Evidence, INBOX, ProbeAnswer};
+use crate::consumer::shared::control::RetryRegistration;
 use crate::consumer::state::partition::Partition;
 use crate::consumer::state::settlement::{Settlement, Verdict};
 use crate::consumer::worker::retry::attempt_clock::AttemptClock;
+use crate::consumer::worker::retry::telemetry::LoggedRecord;
 use crate::control::Command;
 use crate::failure::panics::{self, Guarded};
 use crate::handler::{Class, DeadReason, Delivery, Failure, HandlerError, Outcome, Stage};
@@ -70,7 +72,7 @@ use tower::ServiceExt;
 /// The retry of a record, with the clock of its running attempt.
 pub(crate) struct RetryFuture {
     pub(crate) future: Pin<Box<dyn Future<Output = Verdict> + Send>>,
-    pub(crate) activity: AttemptClock,
+    pub(crate) attempt_clock: AttemptClock,
 }
 
 impl RetryFuture {
@@ -78,7 +80,7 @@ impl RetryFuture {
     pub(crate) fn never() -> Self {
         Self {
             future: Box::pin(std::future::pending()),
-            activity: AttemptClock::default(),
+            attempt_clock: AttemptClock::default(),
         }
     }
 }
@@ -92,7 +94,7 @@ pub(crate) struct UnsettledRecord {
     pub(crate) partition: Arc<Partition>,
     /// Its ticket in the retry partition, if it is parked.
     pub(crate) ticket: Option<Ticket>,
-    pub(crate) wait: RetryState,
+    pub(crate) retry_state: RetryState,
     /// Attempts made, whatever the class of their failures.
     pub(crate) attempts: u32,
     /// Failures that count for the policy.
@@ -105,7 +107,7 @@ pub(crate) struct UnsettledRecord {
     failed_by: Vec<String>,
     /// When the last attempt began.
     pub(crate) began: Instant,
-    activity: AttemptClock,
+    attempt_clock: AttemptClock,
 }
 
 impl UnsettledRecord {
@@ -115,7 +117,7 @@ impl UnsettledRecord {
         delivery: Delivery,
         partition: Arc<Partition>,
         ticket: Option<Ticket>,
-        wait: RetryState,
+        retry_state: RetryState,
     ) -> Self {
         Self {
             shared,
@@ -123,31 +125,34 @@ impl UnsettledRecord {
             delivery,
             partition,
             ticket,
-            wait,
+            retry_state,
             transient_failures: 0,
             outage_failures: 0,
             first_failure: None,
             failed_by: Vec::new(),
             began: Instant::now(),
-            activity: AttemptClock::default(),
+            attempt_clock: AttemptClock::default(),
         }
     }
 }
 
 /// Parks a record behind the others of its key.
-pub(crate) fn park_behind(mut recovery: UnsettledRecord) -> RetryFuture {
-    let activity = recovery.activity.clone();
-    let future = Box::pin(async move { recovery.park_behind().await });
-    RetryFuture { future, activity }
+pub(crate) fn park_behind(mut unsettled: UnsettledRecord) -> RetryFuture {
+    let attempt_clock = unsettled.attempt_clock.clone();
+    let future = Box::pin(async move { unsettled.park_behind().await });
+    RetryFuture {
+        future,
+        attempt_clock,
+    }
 }
 
 /// Handles `outcome`, which is not a success. None if the first attempt is still to be made.
 ///
 /// The handler instance is held across the retry and cloned for each attempt; a panic in its clone
 /// or drop becomes an outcome.
-pub(crate) fn recover<H>(
+pub(crate) fn retry<H>(
     handler: H,
-    mut recovery: UnsettledRecord,
+    mut unsettled: UnsettledRecord,
     outcome: Option<Outcome>,
 ) -> RetryFuture
 where
@@ -155,96 +160,109 @@ where
     H::Error: Into<Box<dyn Error + Send + Sync>> + Send,
     H::Future: Send,
 {
-    let activity = recovery.activity.clone();
+    let attempt_clock = unsettled.attempt_clock.clone();
     let future = Box::pin(async move {
-        let waiting = Waiting::new(&recovery.shared.control, &recovery.delivery.record);
+        let registration =
+            RetryRegistration::new(&unsettled.shared.control, &unsettled.delivery.record);
         let mut handler = Guarded::new(handler);
         let outcome = match outcome {
             Some(outcome) => outcome,
             // The instance that waited for room holds a place in the layers' queues.
             None => match handler.exchanged() {
-                Ok(asked) => recovery.attempt(asked).await,
+                Ok(ready) => unsettled.attempt(ready).await,
                 Err(reason) => Outcome::Dead(reason),
             },
         };
-        let mut ended = recovery.judged(outcome);
-        let mut evidence = Evidence::OneOfMany;
+        let mut result = unsettled.classified(outcome);
+        let mut evidence = Evidence::FirstFailure;
         loop {
-            let step = match ended {
-                Ended::Settled(settlement) => {
+            let step = match result {
+                AttemptResult::Settled(settlement) => {
                     if settlement == Settlement::Done {
-                        recovery.shared.breakers.answered(&recovery.failed_by);
+                        unsettled.shared.breakers.close_for(&unsettled.failed_by);
                     }
                     return Verdict::Settled(settlement);
                 }
-                Ended::Dead(reason) => recovery.given_up(reason),
-                Ended::Failed(failure) => recovery.next_step(failure, evidence),
+                AttemptResult::Dead(reason) => unsettled.permanent_failure(reason),
+                AttemptResult::Failed(failure) => unsettled.next_step(failure, evidence),
             };
             if !matches!(step, Step::Abandon)
-                && let Some(command) = recovery.skip_command()
+                && let Some(command) = unsettled.skip_command()
             {
-                return recovery.skip(&command).await;
+                return unsettled.skip(&command).await;
             }
             let waited = match step {
                 Step::Abandon => return Verdict::Abandoned,
-                Step::Park(failure, delay) => return recovery.park(&failure, delay).await,
+                Step::Park(failure, delay) => return unsettled.park(&failure, delay).await,
                 Step::DeadLetter(class, reason) => {
-                    return recovery.dead_letter(class, &reason).await;
+                    return unsettled.dead_letter(class, &reason).await;
                 }
-                Step::TryAfter(delay, outage_of) => tokio::select! {
-                    waited = recovery.wait(delay, outage_of.as_deref(), &waiting) => waited,
-                    command = waiting.skipped() => return recovery.skip(&command).await,
+                Step::RetryAfter(delay, outage_of) => tokio::select! {
+                    waited = unsettled.wait(delay, outage_of.as_deref(), &registration) => waited,
+                    command = registration.skipped() => return unsettled.skip(&command).await,
                 },
             };
             let Some(probe) = waited else {
                 return Verdict::Abandoned;
             };
-            recovery.attempts = recovery.attempts.saturating_add(1);
-            recovery.delivery.attempt = recovery.attempts;
-            recovery.began = Instant::now();
+            unsettled.attempts = unsettled.attempts.saturating_add(1);
+            unsettled.delivery.attempt = unsettled.attempts;
+            unsettled.began = Instant::now();
             let outcome = match (handler.cloned(), &probe) {
-                (Ok(next), Some(probe)) => probe.watch(recovery.attempt(next)).await,
-                (Ok(next), None) => recovery.attempt(next).await,
+                (Ok(next), Some(probe)) => probe.run(unsettled.attempt(next)).await,
+                (Ok(next), None) => unsettled.attempt(next).await,
                 (Err(reason), _) => Outcome::Dead(reason),
             };
-            ended = recovery.judged(outcome);
-            evidence = Evidence::OneOfMany;
+            result = unsettled.classified(outcome);
+            evidence = Evidence::FirstFailure;
             if let Some(probe) = probe {
-                let answer = ended.answer_of(probe.dependency());
-                probe.ended(answer);
-                evidence = Evidence::StandsForAll;
+                let answer = result.probe_answer(probe.dependency());
+                probe.report(answer);
+                evidence = Evidence::FailedProbe;
             }
         }
     });
-    RetryFuture { future, activity }
+    RetryFuture {
+        future,
+        attempt_clock,
+    }
 }
 
 /// Dead-letters a record whose handler or retry panicked without an outcome. Runs no code of the
 /// service.
-pub(crate) fn bury(mut recovery: UnsettledRecord, reason: DeadReason) -> RetryFuture {
-    let activity = recovery.activity.clone();
+pub(crate) fn dead_letter_panicked(
+    mut unsettled: UnsettledRecord,
+    reason: DeadReason,
+) -> RetryFuture {
+    let attempt_clock = unsettled.attempt_clock.clone();
     let future = Box::pin(async move {
-        match recovery.given_up(reason) {
-            Step::DeadLetter(class, reason) => recovery.dead_letter(class, &reason).await,
+        match unsettled.permanent_failure(reason) {
+            Step::DeadLetter(class, reason) => unsettled.dead_letter(class, &reason).await,
             _ => Verdict::Abandoned,
         }
     });
-    RetryFuture { future, activity }
+    RetryFuture {
+        future,
+        attempt_clock,
+    }
 }
 
 /// Settles a record that an operator skipped, without a handler.
 ///
 /// The write to the dead-letter topic passes no flood guard: an operator asked for it.
-pub(crate) fn skip(mut recovery: UnsettledRecord, command: Box<Command>) -> RetryFuture {
+pub(crate) fn skip(mut unsettled: UnsettledRecord, command: Box<Command>) -> RetryFuture {
     // The announced attempt is not made.
-    recovery.attempts = recovery.attempts.saturating_sub(1);
-    let activity = recovery.activity.clone();
-    let future = Box::pin(async move { recovery.skip(&command).await });
-    RetryFuture { future, activity }
+    unsettled.attempts = unsettled.attempts.saturating_sub(1);
+    let attempt_clock = unsettled.attempt_clock.clone();
+    let future = Box::pin(async move { unsettled.skip(&command).await });
+    RetryFuture {
+        future,
+        attempt_clock,
+    }
 }
 
 /// The result of an attempt, without values of the service's types.
-enum Ended {
+enum AttemptResult {
     /// The handler succeeded, or recognised a duplicate, or ignored the record.
     Settled(Settlement),
     /// The handler asked for the dead-letter topic, or panicked.
@@ -253,26 +271,26 @@ enum Ended {
     Failed(Failure),
 }
 
-impl Ended {
+impl AttemptResult {
     /// The result of a probe of `dependency` that ended like this. A handler that failed otherwise
     /// had asked the dependency before. A handler that panicked may not have.
     ///
     /// What counts is whether the dependency was asked and answered, not whether the handler
     /// succeeded: a rejected payment proves that the bank is up.
-    fn answer_of(&self, dependency: &str) -> Answer {
+    fn probe_answer(&self, dependency: &str) -> ProbeAnswer {
         match self {
-            Self::Settled(Settlement::Done) => Answer::Yes,
-            Self::Settled(Settlement::Duplicate) if dependency == INBOX => Answer::Yes,
-            Self::Settled(_) => Answer::Unasked,
+            Self::Settled(Settlement::Done) => ProbeAnswer::Yes,
+            Self::Settled(Settlement::Duplicate) if dependency == INBOX => ProbeAnswer::Yes,
+            Self::Settled(_) => ProbeAnswer::NotAsked,
             Self::Failed(failure) => match (failure.class, failure.stage) {
-                (Class::Outage | Class::Timeout, _) => Answer::No,
-                (_, Stage::Panic) => Answer::Unasked,
-                (Class::Transient | Class::Permanent, _) => Answer::Yes,
+                (Class::Outage | Class::Timeout, _) => ProbeAnswer::No,
+                (_, Stage::Panic) => ProbeAnswer::NotAsked,
+                (Class::Transient | Class::Permanent, _) => ProbeAnswer::Yes,
             },
             Self::Dead(reason) => match reason.stage {
-                Stage::Handler => Answer::Yes,
-                Stage::Timeout => Answer::No,
-                _ => Answer::Unasked,
+                Stage::Handler => ProbeAnswer::Yes,
+                Stage::Timeout => ProbeAnswer::No,
+                _ => ProbeAnswer::NotAsked,
             },
         }
     }
@@ -281,7 +299,7 @@ impl Ended {
 /// What follows a failure.
 enum Step {
     /// Wait for that time, and until the dependency answers.
-    TryAfter(Duration, Option<String>),
+    RetryAfter(Duration, Option<String>),
     /// Write the record to the retry topic, and retry it after that time.
     Park(Failure, Duration),
     /// Write the record to the dead-letter topic.
@@ -301,7 +319,7 @@ impl UnsettledRecord {
         H: tower::Service<Delivery, Response = Outcome>,
         H::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let (delivery, activity) = (self.delivery.clone(), self.activity.clone());
+        let (delivery, attempt_clock) = (self.delivery.clone(), self.attempt_clock.clone());
         let handled = async move {
             match handler.oneshot(delivery).await {
                 Ok(outcome) => outcome,
@@ -309,7 +327,7 @@ impl UnsettledRecord {
             }
         };
         async move {
-            let _runs = activity.attempt();
+            let _runs = attempt_clock.start();
             match AssertUnwindSafe(handled).catch_unwind().await {
                 Ok(outcome) => outcome,
                 Err(panic) => Outcome::Dead(panics::told("the handler", panic)),
@@ -318,20 +336,22 @@ impl UnsettledRecord {
     }
 
     /// Classifies the outcome of an attempt.
-    fn judged(&self, outcome: Outcome) -> Ended {
+    fn classified(&self, outcome: Outcome) -> AttemptResult {
         match Settlement::of(outcome) {
-            Ok(settlement) => Ended::Settled(settlement),
-            Err(Outcome::Retry(error)) => Ended::Failed(error.judged(&self.shared.classifier)),
-            Err(Outcome::Dead(reason)) => Ended::Dead(reason),
+            Ok(settlement) => AttemptResult::Settled(settlement),
+            Err(Outcome::Retry(error)) => {
+                AttemptResult::Failed(error.judged(&self.shared.classifier))
+            }
+            Err(Outcome::Dead(reason)) => AttemptResult::Dead(reason),
             // Settlement::of has mapped successes.
             Err(Outcome::Done | Outcome::Duplicate | Outcome::Ignored) => {
-                Ended::Settled(Settlement::Done)
+                AttemptResult::Settled(Settlement::Done)
             }
         }
     }
 
     /// The step after a failure that no retry can mend.
-    fn given_up(&mut self, reason: DeadReason) -> Step {
+    fn permanent_failure(&mut self, reason: DeadReason) -> Step {
         self.first_failure.get_or_insert_with(Timestamp::now);
         self.shared.count_failure(Class::Permanent);
         Step::DeadLetter(Class::Permanent, reason)
@@ -354,12 +374,14 @@ impl UnsettledRecord {
         }
         let is_outage = match class {
             Class::Outage | Class::Timeout => {
-                let dependency = self.blame(&failure, evidence);
+                let dependency = self.report_outage(&failure, evidence);
                 // A single timeout means a slow record. With an open breaker, it means an outage.
                 class == Class::Outage || self.shared.breakers.is_open_for(&dependency)
             }
             Class::Transient | Class::Permanent => {
-                self.shared.breakers.failed_otherwise(&self.delivery.record);
+                self.shared
+                    .breakers
+                    .failed_without_outage(&self.delivery.record);
                 false
             }
         };
@@ -374,12 +396,12 @@ impl UnsettledRecord {
         };
         let class = failure.class;
         *failures = failures.saturating_add(1);
-        let (policy, rounds) = (&self.shared.settings.retry, self.wait.rounds);
+        let (policy, rounds) = (&self.shared.settings.retry, self.retry_state.rounds);
         let decided = policy.decide(class, *failures, rounds, rand::random());
         match policy.no_sooner(decided, failure.retry_after) {
             RetryDecision::RetryAfter(delay) => {
-                self.log_retry(&failure, delay);
-                Step::TryAfter(delay, outage_of)
+                telemetry::attempt_failed(self.logged(), &failure, delay);
+                Step::RetryAfter(delay, outage_of)
             }
             // Without a retry topic no record can be parked.
             RetryDecision::Park(delay) if self.partition.can_park() => Step::Park(failure, delay),
@@ -393,7 +415,7 @@ impl UnsettledRecord {
     ///
     /// Several dependencies may fail in turn. The order of `failed_by` is kept, so that a record
     /// that is handled at last closes the breakers of all of them.
-    fn blame(&mut self, failure: &Failure, evidence: Evidence) -> String {
+    fn report_outage(&mut self, failure: &Failure, evidence: Evidence) -> String {
         let dependency = match self.failed_by.last() {
             // A timeout names no dependency. The handler probably hangs where it failed before.
             Some(before) if failure.stage == Stage::Timeout => before.clone(),
@@ -404,26 +426,22 @@ impl UnsettledRecord {
             self.failed_by.remove(at);
         }
         self.failed_by.push(dependency.clone());
-        let evidence = known.map_or(evidence, |_| Evidence::KnownAlready);
+        let evidence = known.map_or(evidence, |_| Evidence::RepeatedFailure);
         let (record, took) = (&self.delivery.record, self.began.elapsed());
         let shared = &self.shared;
         shared
             .breakers
-            .outage(&dependency, record, &failure.message, took, evidence);
+            .count_outage(&dependency, record, &failure.message, took, evidence);
         dependency
     }
 
-    /// Logs a failed attempt that is repeated in place.
-    fn log_retry(&self, failure: &Failure, delay: Duration) {
-        tracing::warn!(
-            group = self.shared.group,
-            record = ?self.delivery.record,
-            attempt = self.attempts,
-            class = failure.class.as_str(),
-            error = failure.message,
-            retry_in_ms = delay.as_millis() as u64,
-            "attempt failed"
-        );
+    /// This record in a log line.
+    fn logged(&self) -> LoggedRecord<'_> {
+        LoggedRecord {
+            group: &self.shared.group,
+            record: &self.delivery.record,
+            attempts: self.attempts,
+        }
     }
 
     /// The command that requested the skip of the record, if there is one.

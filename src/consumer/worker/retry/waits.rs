@@ -1,7 +1,7 @@
 //! The waits of a retry: each ends when the partition is fenced, and lends the record's permit.
 
 use crate::consumer::shared::breakers::Probe;
-use crate::consumer::shared::control::Waiting;
+use crate::consumer::shared::control::RetryRegistration;
 use crate::consumer::worker::retry::UnsettledRecord;
 use std::future::Future;
 use std::time::Duration;
@@ -20,7 +20,7 @@ impl UnsettledRecord {
         &self,
         delay: Duration,
         outage_of: Option<&str>,
-        waiting: &Waiting,
+        registration: &RetryRegistration,
     ) -> Option<Option<Probe>> {
         let shared = &self.shared;
         let is_down = outage_of.is_some_and(|dependency| shared.breakers.is_open_for(dependency));
@@ -29,8 +29,10 @@ impl UnsettledRecord {
         loop {
             let lent = shared.permits.lend();
             let waited = async {
-                waiting.unless_retried(tokio::time::sleep(delay)).await;
-                let probe = shared.breakers.may_try(outage_of).await;
+                registration
+                    .wait_unless_retried(tokio::time::sleep(delay))
+                    .await;
+                let probe = shared.breakers.wait_until_allowed(outage_of).await;
                 let permit = lent.take_back();
                 match probe {
                     // It runs even without a permit.
