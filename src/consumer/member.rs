@@ -27,7 +27,7 @@ use crate::handler::{
 };
 use crate::kafka::{ConfigError, KafkaConfig};
 use crate::publisher::Publisher;
-use crate::telemetry::{Health, Part};
+use crate::telemetry::{Health, Reporter};
 use futures_util::FutureExt;
 use std::any::Any;
 use std::error::Error;
@@ -257,7 +257,7 @@ where
     /// # }
     /// ```
     pub async fn run(self, stop: CancellationToken) -> Result<RunReport, ConsumerError> {
-        let health = Part::new(
+        let health = Reporter::new(
             self.health.clone(),
             readiness::COMPONENT,
             &self.settings.group,
@@ -275,7 +275,7 @@ where
     /// refuse the id while the session of its previous owner lasts, also after that was killed.
     async fn run_once_free(
         self,
-        health: &Part,
+        health: &Reporter,
         stop: CancellationToken,
     ) -> Result<RunReport, ConsumerError> {
         let mut is_logged = false;
@@ -313,7 +313,7 @@ where
     /// a member that waits for its instance id.
     async fn run_as(
         self,
-        health: Part,
+        health: Reporter,
         stop: CancellationToken,
     ) -> Result<RunReport, ConsumerError> {
         let readiness = Readiness::joining(health.clone());

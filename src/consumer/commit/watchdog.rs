@@ -32,7 +32,8 @@ pub(crate) struct Watchdog {
     shared: Arc<Shared>,
     /// When to check again.
     next_check: Instant,
-    /// When to log again: after half of `stuck_handler_after`, so that warnings do not flood the log.
+    /// When to log again: after half of `stuck_handler_after`, so that warnings do not flood the
+    /// log.
     next_warning: Instant,
     /// Whether the health names stuck handlers.
     is_reported: bool,

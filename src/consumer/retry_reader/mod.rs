@@ -12,8 +12,9 @@
 //! | hand it to the worker of its key | `dispatcher` | dispatcher |
 //! | delete settled entries | `retention` | a task |
 //!
-//! `reader/unread` holds the partitions that are not read yet. The health reports `reader/read_errors`
-//! and `losses`. `inspect` reads parked records for operators, outside of the group.
+//! `reader/unread` holds the partitions that are not read yet. The health reports
+//! `reader/read_errors` and `losses`. `inspect` reads parked records for operators, outside of the
+//! group.
 //!
 //! # Why two threads and two clients
 //!

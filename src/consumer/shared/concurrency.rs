@@ -6,8 +6,8 @@
 //! handlers of all workers together, while each worker decides alone and without a lock whether it
 //! starts one. So each worker owns one permit, with which it always makes progress, and draws
 //! further ones from a shared pool. It keeps a drawn permit while records wait for it, and gives it
-//! back when no record waits, or when others wait and it has more than its fair share: no worker with
-//! many keys can starve the others.
+//! back when no record waits, or when others wait and it has more than its fair share: no worker
+//! with many keys can starve the others.
 //!
 //! # Lending
 //!

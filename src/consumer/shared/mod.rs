@@ -40,7 +40,7 @@ use crate::consumer::shared::stop_deadlines::RunEnd;
 use crate::consumer::state::offset_tracker::{Epoch, OffsetTracker};
 use crate::consumer::state::worker_partitioner::WorkerPartitioner;
 use crate::handler::{Class, Classifier, DeliveryScope};
-use crate::telemetry::{Metric, Part};
+use crate::telemetry::{Metric, Reporter};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -62,7 +62,7 @@ pub(crate) struct Shared {
     /// Writes dead letters and records to the group's other topics.
     pub(crate) dead_letters: DeadLetterWriter,
     /// This consumer's part of the process's health and metrics.
-    pub(crate) health: Part,
+    pub(crate) health: Reporter,
     /// Decides whether the consumer is ready.
     pub(crate) readiness: Arc<Readiness>,
     pub(crate) counters: Counters,
@@ -123,7 +123,7 @@ impl Shared {
         scope: DeliveryScope,
         classifier: Classifier,
         dead_letters: DeadLetterWriter,
-        health: Part,
+        health: Reporter,
         readiness: Readiness,
         control: Control,
     ) -> Self {
@@ -196,8 +196,8 @@ impl Shared {
         self.counters.unfinished.load(Relaxed)
     }
 
-    /// Releases records from the in-flight limit, settled or not. Wakes intake if it waits and half of the limit is
-    /// free.
+    /// Releases records from the in-flight limit, settled or not. Wakes intake if it waits and half
+    /// of the limit is free.
     ///
     /// The half avoids a wake-up per record: intake would otherwise take single records at the
     /// limit.

@@ -35,7 +35,7 @@
 //! ```
 
 use crate::consumer::state::partition::Partition;
-use crate::telemetry::Part;
+use crate::telemetry::Reporter;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -61,7 +61,7 @@ const LACKS_TOPIC: &str = "a subscribed topic does not exist";
 /// Reports of different threads may arrive in any order. Each changes only its own part of the
 /// state.
 pub(crate) struct Readiness {
-    health: Part,
+    health: Reporter,
     /// Locked while the health is set, so that the health sees the changes in their order.
     state: Mutex<State>,
     /// Whether a partition is unreadable. Saves the lock for every received record.
@@ -140,7 +140,7 @@ impl State {
 
 impl Readiness {
     /// Not ready until the group completes an assignment, possibly of no partition.
-    pub(crate) fn joining(health: Part) -> Self {
+    pub(crate) fn joining(health: Reporter) -> Self {
         let readiness = Self {
             health,
             state: Mutex::default(),
@@ -346,7 +346,7 @@ mod tests {
 
     fn joined() -> (Readiness, Health) {
         let health = Health::default();
-        let readiness = Readiness::joining(Part::new(health.clone(), COMPONENT, "payments"));
+        let readiness = Readiness::joining(Reporter::new(health.clone(), COMPONENT, "payments"));
         assert_eq!(reason(&health), "joining the group");
         readiness.assigned();
         assert_eq!(reason(&health), "");

@@ -3,7 +3,7 @@
 //! The address decides the kind of store: operators give one text for all kinds, and the tool needs
 //! no code per store.
 
-use super::port::Completions;
+use super::completion::Completions;
 use crate::inbox::InboxError;
 use crate::store_address::{StoreAddress, not_built_in};
 use std::sync::Arc;

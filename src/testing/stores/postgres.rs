@@ -5,7 +5,7 @@ use crate::telemetry::say;
 use crate::testing::certificate::Certificate;
 use crate::testing::names::free_port;
 use crate::testing::process::subprocess;
-use crate::testing::required::required;
+use crate::testing::skipped_tests::required;
 use crate::testing::{StartError, unique};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@ use super::server::{self, Server};
 use crate::telemetry::say;
 use crate::testing::StartError;
 use crate::testing::names::free_port;
-use crate::testing::required::required;
+use crate::testing::skipped_tests::required;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -25,9 +25,9 @@ impl RetryReader {
     /// Processes consecutive messages of one partition. Returns false if further ones are fetched
     /// again.
     ///
-    /// Two doubts are resolved first. If the first entry has a later leader epoch than the committed
-    /// offset, a seek with the committed epoch has the brokers check for a truncation (KIP-320). And
-    /// entries may be missing before one that arrived ([`gap_check`]).
+    /// Two doubts are resolved first. If the first entry has a later leader epoch than the
+    /// committed offset, a seek with the committed epoch has the brokers check for a truncation
+    /// (KIP-320). And entries may be missing before one that arrived ([`gap_check`]).
     pub(super) fn process_run(
         &mut self,
         run: &[Message<'_>],

@@ -5,10 +5,10 @@
 //!
 //! # Locks
 //!
-//! One mutex guards all entries. [`Breakers::publish`] reads the state and sets the health under that
-//! lock, so that the health never ends with an older state. Log lines and wake-ups follow after it.
-//! `is_open` and `wants_successes` are copies for the hot path: a stale value costs one attempt or
-//! one count.
+//! One mutex guards all entries. [`Breakers::publish`] reads the state and sets the health under
+//! that lock, so that the health never ends with an older state. Log lines and wake-ups follow
+//! after it. `is_open` and `wants_successes` are copies for the hot path: a stale value costs one
+//! attempt or one count.
 
 use crate::consumer::shared::breakers::record_kinds::RecordKinds;
 use crate::consumer::shared::breakers::telemetry;
@@ -20,7 +20,7 @@ use crate::consumer::shared::readiness::Readiness;
 use crate::consumer::state::settlement::Settlement;
 use crate::event::Record;
 use crate::recovery::{Breaker, BreakerPolicy, Change, ProbeId, SlidingCount};
-use crate::telemetry::{Metric, Part};
+use crate::telemetry::{Metric, Reporter};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,7 +38,7 @@ pub(crate) const ANSWERS: &str = "it answers again";
 pub(crate) struct BreakerTargets {
     pub(crate) group: String,
     /// For the gauge of open breakers.
-    pub(crate) health: Part,
+    pub(crate) health: Reporter,
     /// Becomes not ready while a breaker is open.
     pub(crate) readiness: Arc<Readiness>,
     /// Reports outages to operators.

@@ -5,9 +5,9 @@
 //! It reads no topic and owns no partition. The poll thread does (`poll/operator/`, `poll/pause`).
 //!
 //! A command reaches a record in one of three ways: as a mark that a worker finds before an attempt
-//! (skip, drop), as a notification of a retry that waits ([`RetryRegistration`]), or through the parked set.
-//! Marks exist only for records of owned partitions. `has_skips` and `has_drops` keep the hot path
-//! free of locks while no mark exists.
+//! (skip, drop), as a notification of a retry that waits ([`RetryRegistration`]), or through the
+//! parked set. Marks exist only for records of owned partitions. `has_skips` and `has_drops` keep
+//! the hot path free of locks while no mark exists.
 //!
 //! Notes to the control topic are best effort. The command is in force whether or not its
 //! acknowledgement arrives, and a failed write never stops a record.

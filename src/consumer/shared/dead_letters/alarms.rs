@@ -3,7 +3,7 @@
 //! One component shows both, in order: a flood, then the topics that cannot be written. An alarm of
 //! a record ends with its drop, so that a revoked record cannot leave it raised.
 
-use crate::telemetry::{Metric, Part};
+use crate::telemetry::{Metric, Reporter};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,7 @@ const COMPONENT: &str = "dead_letters";
 pub(crate) struct Alarms {
     /// For the labels of the gauges.
     group: String,
-    health: Part,
+    health: Reporter,
     /// Locked while the health is set, so that it shows the latest state.
     state: Mutex<State>,
 }
@@ -53,7 +53,7 @@ impl State {
 
 impl Alarms {
     /// No alarm is raised.
-    pub(crate) fn new(group: &str, health: Part) -> Self {
+    pub(crate) fn new(group: &str, health: Reporter) -> Self {
         Self {
             group: group.to_owned(),
             health,
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn the_end_of_one_alarm_clears_no_other() {
         let health = Health::default();
-        let alarms = Alarms::new("payments", Part::new(health.clone(), "consumer", ""));
+        let alarms = Alarms::new("payments", Reporter::new(health.clone(), "consumer", ""));
         let mut orders = alarms.for_topic("orders");
         let mut more_orders = alarms.for_topic("orders");
         let mut stock = alarms.for_topic("stock");

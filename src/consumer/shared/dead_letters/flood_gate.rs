@@ -126,14 +126,14 @@ impl FloodGate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::{Health, Part};
+    use crate::telemetry::{Health, Reporter};
     use futures_util::FutureExt;
 
     fn gate(run_max: u64) -> (FloodGate, Alarms, Health) {
         let health = Health::default();
         let alarms = Alarms::new(
             "payments",
-            Part::new(health.clone(), "consumer", "payments"),
+            Reporter::new(health.clone(), "consumer", "payments"),
         );
         let policy = FloodGuardPolicy {
             run_max,

@@ -26,7 +26,7 @@ use crate::kafka::{ConfigError, KafkaConfig};
 use crate::publisher::{PublishError, Publisher, PublisherSettings};
 use crate::recovery::DeadLetterTopic;
 use crate::recovery::dead_letter::{Failure, Form, dead_letter};
-use crate::telemetry::{Metric, Part, instance};
+use crate::telemetry::{Metric, Reporter, instance};
 use alarms::{Alarm, Alarms};
 use flood_gate::FloodGate;
 use jiff::Timestamp;
@@ -94,7 +94,7 @@ pub(crate) struct PendingDeadLetter<'a> {
 
 impl DeadLetterWriter {
     /// Connects to nothing.
-    pub(crate) fn new(settings: &ConsumerSettings, kafka: KafkaConfig, health: Part) -> Self {
+    pub(crate) fn new(settings: &ConsumerSettings, kafka: KafkaConfig, health: Reporter) -> Self {
         let group = &settings.group;
         Self {
             group: group.clone(),

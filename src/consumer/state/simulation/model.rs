@@ -1,4 +1,5 @@
-//! The model of the simulation: topics with their committed offsets, and members with their workers.
+//! The model of the simulation: topics with their committed offsets, and members with their
+//! workers.
 
 use crate::consumer::state::admission::InFlightLimit;
 use crate::consumer::state::commit_metadata::SettledAbove;

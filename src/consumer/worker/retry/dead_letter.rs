@@ -38,8 +38,8 @@ impl UnsettledRecord {
 
     /// Writes the dead letter. The record is settled only after the brokers acknowledged it.
     ///
-    /// The order is: flood guard, write, hold of the key. A hold without its dead letter would never
-    /// end.
+    /// The order is: flood guard, write, hold of the key. A hold without its dead letter would
+    /// never end.
     pub(crate) async fn dead_letter(&self, class: Class, reason: &DeadReason) -> Verdict {
         telemetry::record_dead(self.logged(), class, reason);
         // Skips by an operator do not count as a flood.

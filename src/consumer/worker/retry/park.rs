@@ -170,8 +170,8 @@ impl UnsettledRecord {
     /// Writes to the retry topic until the brokers acknowledge or refuse it, or the partition is
     /// revoked.
     ///
-    /// `record` is called for each try, so that no copy of a large record is kept during an outage of
-    /// the brokers.
+    /// `record` is called for each try, so that no copy of a large record is kept during an outage
+    /// of the brokers.
     async fn write_entry(&self, record: impl Fn() -> OutgoingRecord) -> WriteResult {
         let backoff = self.shared.settings.retry.backoff;
         let mut alarm = None;
