@@ -56,9 +56,9 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     /// Looks up the ids of the topics. A recreated topic has none of the records of the committed
     /// offsets, so that nothing more is committed for it.
     ///
-    /// After the poll thread learns of the epochs ([`Shared::recreated`]) it starts them anew. A
-    /// retry topic that was recreated ends the run instead: its parked records are lost, and the
-    /// offsets of those records in the source are committed.
+    /// The poll thread takes the epochs ([`Shared::add_recreated`]) and assigns their partitions
+    /// anew. A retry topic that was recreated ends the run instead: its parked records are lost,
+    /// and the offsets of those records in the source are committed.
     pub(super) fn compare_topics(&mut self) {
         if self.topics_compared_at.elapsed() < TOPICS_EVERY
             || self.shared.readiness.has_complained()
@@ -94,6 +94,6 @@ impl<C: ConsumerContext + 'static> Committer<C> {
             ));
         }
         let gone = gone.iter().map(|tracked| tracked.owned.epoch);
-        self.shared.recreated(gone);
+        self.shared.add_recreated(gone);
     }
 }

@@ -27,7 +27,7 @@ const COMPONENT: &str = "parked_records";
 
 impl Shared {
     /// Reports the lost entries of this partition's retry partition.
-    pub(crate) fn show_loss(&self, partition: &Partition) {
+    pub(crate) fn report_loss(&self, partition: &Partition) {
         let Some(retry) = &partition.retry else {
             return;
         };
@@ -97,7 +97,7 @@ impl Shared {
             };
             telemetry::loss_accepted(logged, entries);
         }
-        self.show_loss(partition);
+        self.report_loss(partition);
         entries
     }
 

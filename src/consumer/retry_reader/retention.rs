@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 /// The longest interval between deletions.
-const CLEAN_EVERY: Duration = Duration::from_secs(60);
+const DELETE_EVERY: Duration = Duration::from_secs(60);
 
 /// About how many snapshots of the committed offsets are kept: the resolution of the retention
 /// time.
@@ -51,20 +51,22 @@ pub(in crate::consumer) fn spawn(
 ) -> AbortOnDropHandle<()> {
     let shared = Arc::clone(shared);
     AbortOnDropHandle::new(tokio::spawn(async move {
-        let kept = shared.settings.retry_topic_retention;
-        let every = kept.clamp(Duration::from_secs(1), CLEAN_EVERY);
+        let retention = shared.settings.retry_topic_retention;
+        let interval = retention.clamp(Duration::from_secs(1), DELETE_EVERY);
         let (mut deleted, mut snapshots) = (Committed::new(), VecDeque::new());
         loop {
-            tokio::time::sleep(every).await;
-            let is_due = |(at, _): &(Instant, Committed)| at.elapsed() >= kept / SNAPSHOTS_MAX;
+            tokio::time::sleep(interval).await;
+            let is_due = |(at, _): &(Instant, Committed)| at.elapsed() >= retention / SNAPSHOTS_MAX;
             if snapshots.back().is_none_or(is_due) {
                 snapshots.push_back((Instant::now(), shared.retry_topics.committed()));
             }
             let mut due = Committed::new();
-            while let Some((_, snapshot)) = snapshots.pop_front_if(|(at, _)| at.elapsed() >= kept) {
+            while let Some((_, snapshot)) =
+                snapshots.pop_front_if(|(at, _)| at.elapsed() >= retention)
+            {
                 due = snapshot;
             }
-            if let Err(error) = clean(&shared, &kafka, &admin, due, &mut deleted).await {
+            if let Err(error) = delete_settled(&shared, &kafka, &admin, due, &mut deleted).await {
                 // Brokers may refuse it. Settled records then only take up space.
                 tracing::debug!(
                     group = shared.group,
@@ -80,7 +82,7 @@ pub(in crate::consumer) fn spawn(
 ///
 /// All topics are tried; the last error is returned. Offsets that were deleted are remembered, so
 /// that nothing is requested twice.
-async fn clean(
+async fn delete_settled(
     shared: &Arc<Shared>,
     kafka: &KafkaConfig,
     admin: &Admin,
@@ -103,7 +105,7 @@ async fn clean(
     if due.is_empty() {
         return Ok(());
     }
-    let mut refusal = Ok(());
+    let mut result = Ok(());
     for (topic, before) in due {
         match admin.delete_records(&topic, &before).await {
             Ok(firsts) => {
@@ -112,10 +114,10 @@ async fn clean(
                     places.map(|(partition, first)| ((Arc::clone(&topic), partition), first)),
                 );
             }
-            Err(error) => refusal = Err(error),
+            Err(error) => result = Err(error),
         }
     }
-    refusal
+    result
 }
 
 /// The offset before which a partition may be deleted. None if it is unknown or the partition was

@@ -252,7 +252,7 @@ impl Shared {
     }
 
     /// Registers assignments whose topics were recreated. The poll thread takes them.
-    pub(crate) fn recreated(&self, epochs: impl IntoIterator<Item = Epoch>) {
+    pub(crate) fn add_recreated(&self, epochs: impl IntoIterator<Item = Epoch>) {
         self.lock_recreated().extend(epochs);
     }
 

@@ -87,14 +87,14 @@ impl Counts {
             return;
         }
         let counters = &shared.counters;
-        let (mut handled, mut answered) = (0, 0);
+        let (mut settled, mut handled) = (0, 0);
         for counts in &mut self.topics {
             for settlement in Settlement::ALL {
                 let count = std::mem::take(&mut counts.settled[settlement as usize]);
                 if count > 0 {
                     counts.counters[settlement as usize].increment(count);
                     counters.settled.fetch_add(count, Relaxed);
-                    handled += count;
+                    settled += count;
                     match settlement {
                         Settlement::Duplicate => counters.duplicates.fetch_add(count, Relaxed),
                         Settlement::Dead => counters.dead_letters.fetch_add(count, Relaxed),
@@ -102,7 +102,7 @@ impl Counts {
                         Settlement::Ignored => counters.ignored.fetch_add(count, Relaxed),
                         Settlement::Done | Settlement::Skipped => 0,
                     };
-                    answered += match settlement {
+                    handled += match settlement {
                         Settlement::Done | Settlement::Duplicate => count,
                         Settlement::Ignored
                         | Settlement::Dead
@@ -112,8 +112,8 @@ impl Counts {
                 }
             }
         }
-        shared.breakers.count_attempts(handled);
-        shared.dead_letters.handled(answered);
+        shared.breakers.count_attempts(settled);
+        shared.dead_letters.handled(handled);
         let abandoned = std::mem::take(&mut self.abandoned);
         counters.abandoned.fetch_add(abandoned, Relaxed);
         shared.release(std::mem::take(&mut self.released));

@@ -251,7 +251,9 @@ impl Dispatcher {
     fn hand_out(&self, fetched: Vec<FetchedRecord>) {
         self.shared.admitted(fetched.len());
         let retry_topics = &self.shared.retry_topics;
-        retry_topics.loaded.fetch_add(fetched.len(), Relaxed);
+        retry_topics
+            .held_by_workers
+            .fetch_add(fetched.len(), Relaxed);
         for fetched in fetched {
             let FetchedRecord {
                 partition,
@@ -361,7 +363,7 @@ impl Dispatcher {
                 // If it was not the first of its key, it is found missing again in its turn.
                 state.hand_back(*ticket, 0);
             });
-            self.shared.show_loss(&fetch.partition);
+            self.shared.report_loss(&fetch.partition);
         }
         for ticket in missing {
             retry.change(|state| state.hand_back(*ticket, again_at));

@@ -157,9 +157,9 @@ impl RetryReader {
             telemetry::entries_lost(self.logged(retry, number), state.lost(), first);
         }
         retry.change(|set| *set = state);
-        self.shared.show_loss(partition);
+        self.shared.report_loss(partition);
         let leader_epoch = committed.and(found.leader_epoch).max(leader_epoch);
-        retry.reads(Log {
+        retry.set_log(Log {
             topic_id: offsets.topic_id,
             leader_epoch,
         });

@@ -39,7 +39,7 @@ impl RetryReader {
         };
         let next = retry.state().next();
         let first = run.iter().find(|message| message.error().is_none());
-        if let Some(epoch) = first.and_then(|first| retry.doubt(first.leader_epoch()))
+        if let Some(epoch) = first.and_then(|first| retry.check_first_entry(first.leader_epoch()))
             && self.verify_committed(partition.partition, retry, next, epoch)
         {
             return false;

@@ -316,18 +316,18 @@ impl Lookups {
         partitions: &[Arc<Partition>],
         committed: &[Committed],
     ) -> KafkaResult<PartitionOffsets> {
-        let ask = |offset| {
+        let offsets_at = |offset| {
             let places = list(topic, partitions, offset)?;
             self.consumer.offsets_for_times(places, ANSWER_WITHIN)
         };
-        let is_asked = |found: &&Committed| {
+        let is_wanted = |found: &&Committed| {
             let mut numbers = partitions.iter().map(|partition| partition.partition);
             numbers.any(|number| number == found.partition)
         };
         Ok(PartitionOffsets {
-            committed: committed.iter().filter(is_asked).cloned().collect(),
-            beginnings: ask(Offset::Beginning)?,
-            ends: ask(Offset::End)?,
+            committed: committed.iter().filter(is_wanted).cloned().collect(),
+            beginnings: offsets_at(Offset::Beginning)?,
+            ends: offsets_at(Offset::End)?,
             topic_id: topic_ids(self.consumer.client(), &[topic], ANSWER_WITHIN).remove(topic),
         })
     }

@@ -38,7 +38,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Partition and offset. With the topic in the value, a lookup does not copy the topic's name.
-type Place = (i32, i64);
+type PartitionOffset = (i32, i64);
 
 /// The live control of a consumer.
 #[derive(Default)]
@@ -46,7 +46,7 @@ pub(crate) struct Control {
     /// The state of the control topic. Written by the poll thread.
     state: Mutex<ControlState>,
     /// Records of owned partitions that are to be skipped.
-    skips: Mutex<HashMap<Place, Vec<(String, Command)>>>,
+    skips: Mutex<HashMap<PartitionOffset, Vec<(String, Command)>>>,
     /// Whether `skips` has an entry, for the check of every record.
     has_skips: AtomicBool,
     /// Parked records to be dropped, by their partition's epoch and their offset in the retry

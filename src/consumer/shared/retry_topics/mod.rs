@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 /// The most parked records that workers hold at a time.
-const LOADED_MAX: usize = 1024;
+const HELD_MAX: usize = 1024;
 
 /// Wakes the thread that reads the retry partitions, through its queue.
 pub(crate) type Waker = Arc<ForwardedQueue<LoggingContext>>;
@@ -41,7 +41,7 @@ pub(crate) struct RetryTopics {
     pub(crate) appeared: AtomicBool,
     pub(crate) losses: Losses,
     /// Parked records that workers hold.
-    pub(crate) loaded: AtomicUsize,
+    pub(crate) held_by_workers: AtomicUsize,
     /// Records that wait until their retry topic can be written.
     pub(crate) unwritten: AtomicUsize,
     /// Committed offsets of owned retry partitions.
@@ -153,13 +153,13 @@ impl RetryTopics {
 
     /// Releases the place of a parked record that left its worker.
     pub(crate) fn release_one(&self) {
-        self.loaded.fetch_sub(1, Relaxed);
+        self.held_by_workers.fetch_sub(1, Relaxed);
         self.wake_dispatcher();
     }
 
     /// Whether the bytes in flight forbid further parked records.
     pub(crate) fn is_full(&self, settings: &ConsumerSettings, held_bytes: usize) -> bool {
-        self.loaded.load(Relaxed) > 0 && held_bytes >= settings.in_flight_bytes_max
+        self.held_by_workers.load(Relaxed) > 0 && held_bytes >= settings.in_flight_bytes_max
     }
 
     /// How many more parked records may be handed out. They leave room for other records, by count
@@ -171,9 +171,9 @@ impl RetryTopics {
         if self.is_full(settings, held_bytes) {
             return 0;
         }
-        let loaded = self.loaded.load(Relaxed);
-        let most = LOADED_MAX.min(settings.in_flight_records_max() / 2).max(1);
-        most.saturating_sub(loaded)
+        let held = self.held_by_workers.load(Relaxed);
+        let most = HELD_MAX.min(settings.in_flight_records_max() / 2).max(1);
+        most.saturating_sub(held)
     }
 
     /// Locks the wakers. Hold it briefly: workers wake the dispatcher through it.
@@ -193,10 +193,10 @@ mod tests {
         assert!(most > 0 && most <= settings.in_flight_records_max() / 2);
         let full = settings.in_flight_bytes_max;
         assert_eq!(topics.room(&settings, full), most, "others hold all of it");
-        topics.loaded.store(1, Relaxed);
+        topics.held_by_workers.store(1, Relaxed);
         assert_eq!(topics.room(&settings, full - 1), most - 1);
         assert_eq!(topics.room(&settings, full), 0);
-        topics.loaded.store(most + 1, Relaxed);
+        topics.held_by_workers.store(most + 1, Relaxed);
         assert_eq!(topics.room(&settings, 0), 0);
     }
 }

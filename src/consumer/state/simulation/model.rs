@@ -96,7 +96,7 @@ pub(super) struct Member {
     pub(super) workers: Vec<Worker>,
     pub(super) assigned: HashMap<usize, Assignment>,
     pub(super) in_flight: usize,
-    pub(super) flow: InFlightLimit,
+    pub(super) limit: InFlightLimit,
 }
 
 impl Member {
@@ -106,7 +106,7 @@ impl Member {
             workers: (0..WORKERS).map(|_| Worker::default()).collect(),
             assigned: HashMap::new(),
             in_flight: 0,
-            flow: InFlightLimit::new(WINDOW, 1 << 20),
+            limit: InFlightLimit::new(WINDOW, 1 << 20),
         }
     }
 

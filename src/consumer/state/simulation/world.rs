@@ -77,7 +77,7 @@ impl World {
         }
         let partition = owned[self.random.below(owned.len())];
         let room = member
-            .flow
+            .limit
             .room(member.in_flight, 0)
             .min(1 + self.random.below(6));
         let topic = &mut self.topics[partition];
