@@ -17,10 +17,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const TOPICS_EVERY: Duration = Duration::from_secs(5);
 
 impl<C: ConsumerContext + 'static> Committer<C> {
-    /// Checks the brokers after a complaint: librdkafka reports that they are down, but not that
-    /// they are up again.
-    ///
-    /// Runs only while something was complained about.
+    /// Checks whether the brokers answer and the topics exist, after an error was reported:
+    /// librdkafka reports that brokers are down, but not that they are up again.
     pub(super) fn check_cluster(&self) {
         let readiness = &self.shared.readiness;
         if !readiness.has_complained() && !readiness.is_topic_lacking() {

@@ -25,9 +25,8 @@
 //!
 //! A synchronous commit blocks until the coordinator answers, also while it is loading or moving.
 //! On the poll thread that would keep the client from being polled (`max.poll.interval.ms`); on a
-//! worker it would stop handlers. The thread has nothing else to wait for, so that it also runs
-//! what must go on while the poll thread waits in a revoke: the watchdog and the checks of the
-//! cluster.
+//! worker it would stop handlers. The thread also runs what must continue while the poll thread
+//! waits in a revoke: the watchdog and the checks of the cluster.
 
 mod cluster_checks;
 mod due_commit;
@@ -66,8 +65,7 @@ pub(crate) struct Committer<C: ConsumerContext + 'static> {
     shared: Arc<Shared>,
     consumer: Arc<BaseConsumer<C>>,
     requests: mpsc::Receiver<CommitRequest>,
-    /// The partitions to commit for: those of [`CommitRequest::Assigned`] without the forgotten
-    /// ones.
+    /// The partitions to commit for: assigned by [`CommitRequest::Assigned`] and not forgotten.
     partitions: HashMap<Epoch, TrackedPartition>,
     /// The most bytes of metadata that the brokers accept.
     metadata_max: usize,
@@ -80,7 +78,7 @@ pub(crate) struct Committer<C: ConsumerContext + 'static> {
 }
 
 impl<C: ConsumerContext + 'static> Committer<C> {
-    /// Without partitions. The thread runs [`Committer::run`].
+    /// Creates a committer without partitions. The thread runs [`Committer::run`].
     pub(crate) fn new(
         shared: Arc<Shared>,
         consumer: Arc<BaseConsumer<C>>,
@@ -143,7 +141,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
         }
     }
 
-    /// Starts to commit for a partition, with its gauges.
+    /// Starts committing for a partition, with its gauges.
     fn track(&mut self, owned: OwnedPartition) {
         let tracked = TrackedPartition {
             metadata: None,
@@ -157,7 +155,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
         self.partitions.insert(tracked.owned.epoch, tracked);
     }
 
-    /// Stops to commit for these epochs, and sets their gauges to 0: series do not expire.
+    /// Stops committing for these epochs, and sets their gauges to 0: series do not expire.
     fn forget(&mut self, epochs: &[Epoch]) {
         for epoch in epochs {
             if let Some(tracked) = self.partitions.remove(epoch) {

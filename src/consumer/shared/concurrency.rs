@@ -13,8 +13,8 @@
 //!
 //! A handler that only waits (between attempts, for a dependency, for its dead letter) lends its
 //! permit to others and takes one back before it continues, so that waiting records use up no
-//! concurrency. A lent permit whose owner ends meanwhile is paid back: taken from the pool at once,
-//! or withheld from the next one that is returned (`owed`). The number of permits in circulation
+//! concurrency. If the owner ends before it takes a permit back, one leaves circulation: it is
+//! taken from the pool, or the next returned permit is withheld (`owed`). So the number of permits
 //! stays the same.
 //!
 //! # Holding
@@ -75,7 +75,7 @@ impl ConcurrencyLimit {
 impl ConcurrencyLimit {
     /// Lends the permit of a handler that only waits to others.
     ///
-    /// The drop of the result pays the debt, whatever becomes of the handler.
+    /// If the result is dropped without [`LentPermit::take_back`], one permit leaves circulation.
     pub(crate) fn lend(self: &Arc<Self>) -> LentPermit {
         self.give_back();
         LentPermit {
@@ -84,8 +84,8 @@ impl ConcurrencyLimit {
         }
     }
 
-    /// Holds all handlers, or allows them again. The caller has to notify the workers. Both revoke
-    /// a trial that was not used.
+    /// Holds all handlers, or allows them again. Cancels a trial that was not used. The caller
+    /// notifies the workers.
     pub(crate) fn set_held(&self, is_held: bool) {
         self.trials.store(0, Ordering::Relaxed);
         self.is_held.store(is_held, Ordering::Relaxed);
@@ -137,7 +137,7 @@ pub(crate) struct LentPermit {
 impl LentPermit {
     /// Waits until a permit is available again.
     ///
-    /// Cancel-safe: if it is dropped, the permit counts as lent, and the debt is noted.
+    /// Cancel-safe: a dropped wait counts as a permit that was not taken back.
     pub(crate) async fn take_back(mut self) {
         let _waiter = CountedWaiter::new(&self.pool);
         // The pool is never closed.
@@ -250,7 +250,7 @@ impl Permits {
 
     /// Waits in the pool's queue for one more permit. Ready when the worker holds it.
     ///
-    /// While handlers are held it gives up its place: the probe may need that permit.
+    /// While handlers are held it leaves the queue: the probe may need that permit.
     pub(crate) fn poll_acquire(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.pool.is_held() {
             // A permit that is queued or held here may be the one that the probe needs.

@@ -1,7 +1,7 @@
 //! The messages to a worker, and its mailbox.
 //!
 //! A worker is a task and must not block, so that its mailbox is a list behind a short lock and a
-//! waker, not a channel: the worker takes all messages with one lock and one swap of buffers, and a
+//! waker, not a channel. The worker takes all messages with one lock and one swap of buffers, and a
 //! burst of records is one message with one wake-up. The list has no limit of its own; the
 //! in-flight limit bounds the records in it.
 
@@ -34,7 +34,7 @@ pub(crate) struct BurstEntry {
     pub(crate) hash: u64,
 }
 
-/// A parked record that is due, or will start in its lane.
+/// A parked record that is due. It starts in its lane.
 pub(crate) struct ParkedRecord {
     pub(crate) record: Record,
     pub(crate) partition: Arc<Partition>,

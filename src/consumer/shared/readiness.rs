@@ -11,7 +11,7 @@
 //! | refused | an authorisation error of the group | an assignment, an accepted commit |
 //! | complaint | no broker, a refusal | an answer of the cluster, an assignment |
 //! | missing topic | an error of the client | a check by the committing thread |
-//! | unreadable partition | a read error | a record or a revoke; some by silence of the error |
+//! | unreadable partition | a read error | a record, a revoke, or 10 s without the error |
 //! | dependency down | a breaker that opens | the same breaker |
 //! | crowded | a stalled intake | room |
 //!
@@ -48,9 +48,8 @@ pub(crate) const POLL_LOOP: &str = "consumer_poll";
 /// The component of the consumer in the health.
 pub(crate) const COMPONENT: &str = "consumer";
 
-/// A partition counts as readable again after no read error was reported for this long. While it is
-/// unreadable, the client repeats the error. A readable partition may stay silent because it has no
-/// new record.
+/// A partition counts as readable after this time without a read error: the client repeats the
+/// error while the partition is unreadable. A readable partition need not have a new record.
 const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
 /// The reason for a missing topic. The client does not name it in its error.

@@ -4,8 +4,8 @@
 //!
 //! - A named lane is in `by_key` as long as a record of its key runs or waits. So a later record of
 //!   the key finds it, and cannot overtake.
-//! - At most one record of a lane runs. A lane is in `ready` exactly once if none of its records
-//!   runs and it was given a waiting one; it is not in `ready` while one runs.
+//! - At most one record of a lane runs. Meanwhile the lane is not in `ready`. A lane with waiting
+//!   records of which none runs is in `ready` exactly once.
 //! - Lanes are served in the order in which they became ready: a key with many records cannot
 //!   starve the others.
 //!

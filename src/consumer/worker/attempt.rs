@@ -8,8 +8,8 @@
 //! `catch_unwind` surrounds every call into code of the service: the call and the poll of the
 //! handler, the drop of its future, the conversion and the display of its error. A first panic
 //! dead-letters the record. A panic while that is done, which is a bug of this library, ends the
-//! run: the lane must not stop unnoticed. What was unwound is not used again, except for a slot
-//! that is emptied first.
+//! run: the lane must not stop unnoticed. A value that was unwound is not used again, except for a
+//! slot, which is emptied first.
 //!
 //! | panics | record | run |
 //! |---|---|---|
@@ -74,9 +74,8 @@ pub(crate) enum Unsettled {
     Lost(DeadReason),
 }
 
-/// A record that finished, or whose outcome needs a retry or a dead letter.
-///
-/// `verdict` is an error if the record must run on.
+/// A record whose future ended: finished, or in need of a retry or a dead letter (`verdict` is an
+/// error).
 pub(crate) struct Finished<F> {
     pub(crate) item: Item,
     pub(crate) lane: LaneId,
@@ -219,7 +218,7 @@ where
 
 /// Polls the future in the slot, and empties the slot when the future is done.
 ///
-/// A future that panicked is dropped here. If the drop panics as well, the first reason stands.
+/// A future that panicked is dropped here. If the drop panics as well, the first reason is kept.
 pub(crate) fn poll_attempt<F, E>(slot: &mut AttemptSlot<F>, cx: &mut Context<'_>) -> Poll<Outcome>
 where
     F: Future<Output = Result<Outcome, E>>,

@@ -2,8 +2,8 @@
 //! metrics once, at the end of the turn.
 //!
 //! A counter of a metric is an atomic that all threads write: one addition per record would cost as
-//! much as a short handler. In between, the limit of records in flight stays charged, which only
-//! delays intake by a turn.
+//! much as a short handler. Until then the records count as in flight, which delays intake by at
+//! most a turn.
 //!
 //! | settlement | run's counters | metrics |
 //! |---|---|---|
@@ -80,8 +80,8 @@ impl Counts {
 
     /// Adds the counts to the consumer's counters and metrics, and frees the in-flight limit.
     ///
-    /// Called at the start and at the end of each part of a turn. Frees intake, so that it must
-    /// come before the worker sleeps.
+    /// Called before each step of a turn, and before the worker sleeps: intake may wait for the
+    /// room that it frees.
     pub(crate) fn report(&mut self, shared: &Shared) {
         if self.released == 0 {
             return;

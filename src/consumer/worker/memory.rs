@@ -9,23 +9,23 @@
 //!
 //! # Two remedies
 //!
-//! - [`compact`], when the byte limit is reached: records that are all that is left of a burst are
-//!   copied out, if the copies are smaller by a fifth.
-//! - [`RetainedBursts`], before that: handlers may keep records beyond their delivery, where no copy can
-//!   replace them. If they keep too many buffers for few records, further records are handed out as
+//! - [`compact`], when the byte limit is reached: the last records of a burst are copied out, if the
+//!   copies are at least a fifth smaller than the burst.
+//! - [`RetainedBursts`], before that: handlers may keep records beyond their delivery, where no copy
+//!   can replace them. If they keep too many buffers for few records, further records are passed as
 //!   copies, so that a handler keeps its record only.
 //!
 //! # Example
 //!
 //! A burst of 1,000 records and 1 MB. 998 are done; two of 1 kB each wait for a slow service. Their
-//! copies take 2 kB, so that [`compact`] frees nearly 1 MB. With a handler that keeps one of the
-//! two, there are handles elsewhere: the burst stays, and counts as waste of 998 parts in 1,000.
+//! copies take 2 kB, so that [`compact`] frees nearly 1 MB. If a handler keeps one of the two,
+//! copies free nothing: the burst stays in memory, and 998 thousandths of it count as waste.
 
 use crate::event::{Record, RecordBatch};
 use hashbrown::HashMap;
 use std::sync::{Arc, Weak};
 
-/// How much larger a burst must be than copies of its remaining records: by one part in this many.
+/// A burst is copied if it is larger than the copies by more than one part in this many.
 const WORTH_COPYING: usize = 4;
 
 /// Visits every record handle of a worker.
@@ -86,7 +86,7 @@ impl BurstHandles {
 ///
 /// The measure is a lower bound: it assumes that each record of a burst has one handle.
 pub(crate) struct RetainedBursts {
-    /// Bursts that were handed out and not freed yet.
+    /// Bursts that were passed to handlers and not freed yet.
     bursts: Vec<Weak<RecordBatch>>,
     /// Bytes passed to handlers since the last check.
     unmeasured_bytes: usize,
@@ -137,9 +137,9 @@ impl RetainedBursts {
         }
     }
 
-    /// Computes again how much memory is kept for records that are done.
+    /// Measures how much memory is kept for records that are done, and decides about copies.
     ///
-    /// Costs a pass over the bursts that are kept. It runs once per quarter of the accepted waste.
+    /// Costs a pass over the kept bursts. It runs once per quarter of the accepted waste.
     pub(crate) fn measure(&mut self) {
         self.unmeasured_bytes = 0;
         let mut waste = 0;

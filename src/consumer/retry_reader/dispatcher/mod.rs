@@ -18,9 +18,10 @@
 //!
 //! # Example
 //!
-//! Two partitions have due records, 900 and 10, and there is room for 100. The first in turn is
-//! given 50, the second the rest that it needs: 10. In the next turn the other one is first, and
-//! what is left of the room goes to the 850.
+//! Two partitions have 900 and 10 due records, and there is room for 100. The first gets half of
+//! it,
+//! 50. The second needs 10 of the other 50. In the next turn the second partition comes first, and
+//! the remaining room goes to the 850 records of the first.
 
 mod fetch;
 

@@ -3,8 +3,8 @@
 //!
 //! The parked set starts from the group's own commit of the retry partition, exactly like a source
 //! partition. If that commit belongs to another log (recreated, truncated), the whole log is read:
-//! records are handled again rather than lost. If Kafka deleted entries that were not settled, the
-//! loss is kept in the set and shown, and not passed over in silence.
+//! records are handled again rather than lost. If Kafka deleted unsettled entries, the parked set
+//! keeps their number and the health reports it.
 
 use crate::consumer::retry_reader::reader::RetryReader;
 use crate::consumer::retry_reader::reader::entries::open_if_complete;
@@ -74,9 +74,8 @@ impl RetryReader {
         }
     }
 
-    /// Keeps the partition gated, because its parked records are unknown. The lookup is repeated.
-    ///
-    /// The source partition stays gated: it is not known which of its keys wait.
+    /// Repeats the lookup later. The source partition stays gated: it is not known which of its
+    /// keys wait.
     fn look_up_later(
         &mut self,
         partition: &Arc<Partition>,
@@ -95,9 +94,9 @@ impl RetryReader {
     /// Opens the partition without a retry topic: no record can be parked or wait. The lookup is
     /// repeated.
     ///
-    /// The service works without a retry topic, and worse: the log says how. The topic is looked
-    /// for every five seconds; when it appears, the partition is opened again, gated, so that its
-    /// records cannot overtake what another member parked there.
+    /// Without a retry topic no record can be parked. The topic is looked up every five seconds.
+    /// When it appears, the partition is gated and opened again, so that its records cannot
+    /// overtake records that another member parked there.
     fn open_without(&mut self, partition: &Arc<Partition>, retry: &RetryPartition) {
         let at = Instant::now() + LOOKUP_INTERVAL;
         self.unread.without_topic.push((at, Arc::clone(partition)));
@@ -110,9 +109,11 @@ impl RetryReader {
         self.shared.intake.wake();
     }
 
-    /// Starts to read a partition from these offsets. An error is one of the client; the lookup is
-    /// then repeated. The order matters: the parked set and the log are known before the partition
-    /// is assigned to the client, so that no entry arrives before.
+    /// Starts to read a partition from these offsets. After an error of the client the lookup is
+    /// repeated.
+    ///
+    /// The parked set and the log are set before the partition is assigned to the client, so that
+    /// no entry arrives before them.
     fn start_reading(
         &mut self,
         partition: &Arc<Partition>,

@@ -189,7 +189,7 @@ impl RetryReader {
         }
     }
 
-    /// Stops to read the partitions of revoked epochs, and removes all that was noted of them.
+    /// Stops reading the partitions of revoked epochs, and removes everything known about them.
     fn forget(&mut self, epochs: &[Epoch]) {
         for partition in self.unread.forget(epochs) {
             if let Some(retry) = &partition.retry {

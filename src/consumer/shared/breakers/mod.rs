@@ -17,7 +17,7 @@
 //!    breaker. Meanwhile trials, single records that have not failed, find out whether records that
 //!    use the dependency succeed although the probes fail.
 //! 5. If no record waits for it any more (revoked, skipped), it closes after a time, and the next
-//!    record finds out.
+//!    record tests the dependency.
 
 mod by_dependency;
 mod probe;

@@ -399,10 +399,8 @@ pub(crate) struct Note {
 /// connections.
 const PRODUCER_KEPT: Duration = Duration::from_secs(30);
 
-/// Writes notes one after the other, with a producer that is created on demand. Ends when the queue
-/// is closed.
-///
-/// Ends within seconds after the queue is closed, or is aborted by the run.
+/// Writes notes one after the other, with a producer that is created on demand. Ends after the
+/// queue was closed and its last note was written; the run aborts it if that takes long.
 pub(crate) async fn write_notes(
     group: String,
     kafka: KafkaConfig,

@@ -198,7 +198,7 @@ async fn publish(publisher: &Publisher, record: OutgoingRecord) -> Result<(), Pu
     publisher.publish_record(record).await.map(drop)
 }
 
-/// Describes a failed write to one of the group's own topics, with the command that mends the
+/// Describes a failed write to one of the group's own topics, with the command that repairs the
 /// topic.
 pub(crate) fn describe_write_error(group: &str, error: &WriteError) -> String {
     let command = group_topics::command(group);

@@ -1,8 +1,9 @@
 //! Entries of retry partitions that Kafka deleted before they were settled.
 //!
 //! Two kinds: entries that are missing at the beginning of a partition, and whole topics. A loss
-//! stays in the health until an operator accepts it, or the partition is revoked; its next owner
-//! finds it again. A deleted topic cannot be accepted: the group's offsets in it are gone as well.
+//! stays in the health until an operator accepts it or the partition is revoked; the next owner of
+//! the partition detects it again. The loss of a deleted topic cannot be accepted: the group's
+//! offsets in it are gone as well.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

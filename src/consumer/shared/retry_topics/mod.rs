@@ -4,9 +4,9 @@
 //! It makes no decision; [`Parking`](crate::recovery::parking::Parking), one per retry partition,
 //! does.
 //!
-//! Workers, reader and dispatcher wake each other here. A wake is a flag and a message to a queue
-//! that the other thread waits on; `is_notified` makes many wakes one message, and is reset by the
-//! dispatcher *before* it checks, so that a record that becomes due afterwards sends another.
+//! Workers, reader and dispatcher wake each other here. A wake sends a message to the queue on
+//! which the other thread waits. `is_notified` makes many wakes one message. The dispatcher resets
+//! it *before* it checks, so that a record that becomes due afterwards sends another message.
 
 mod bounds;
 mod losses;
@@ -165,8 +165,8 @@ impl RetryTopics {
     /// How many more parked records may be handed out. They leave room for other records, by count
     /// and by bytes.
     ///
-    /// Half of the limit at most: parked records that keep failing must not keep intake from new
-    /// ones.
+    /// At most half of the limit: parked records that keep failing must not stop the intake of new
+    /// records.
     pub(crate) fn room(&self, settings: &ConsumerSettings, held_bytes: usize) -> usize {
         if self.is_full(settings, held_bytes) {
             return 0;

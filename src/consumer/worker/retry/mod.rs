@@ -272,11 +272,11 @@ enum AttemptResult {
 }
 
 impl AttemptResult {
-    /// The result of a probe of `dependency` that ended like this. A handler that failed otherwise
-    /// had asked the dependency before. A handler that panicked may not have.
+    /// The result of a probe of `dependency` that ended like this.
     ///
-    /// What counts is whether the dependency was asked and answered, not whether the handler
-    /// succeeded: a rejected payment proves that the bank is up.
+    /// It tells whether the dependency answered, not whether the handler succeeded: a rejected
+    /// payment proves that the bank is up. A handler that failed without an outage counts as having
+    /// called the dependency; one that panicked does not.
     fn probe_answer(&self, dependency: &str) -> ProbeAnswer {
         match self {
             Self::Settled(Settlement::Done) => ProbeAnswer::Yes,
@@ -309,11 +309,10 @@ enum Step {
 }
 
 impl UnsettledRecord {
-    /// Calls the handler once it has room. A panic becomes an outcome, also in the conversion of a
+    /// Calls the handler once it is ready. A panic becomes an outcome, also in the conversion of a
     /// layer's error or in a drop: both happen before the future is ready.
     ///
-    /// The clock of the attempt runs while the service is not ready, too: a layer may be what is
-    /// stuck.
+    /// The attempt clock also runs while the service is not ready: a layer may be stuck.
     fn attempt<H>(&self, handler: H) -> impl Future<Output = Outcome> + use<H>
     where
         H: tower::Service<Delivery, Response = Outcome>,
@@ -350,7 +349,7 @@ impl UnsettledRecord {
         }
     }
 
-    /// The step after a failure that no retry can mend.
+    /// The step after a permanent failure.
     fn permanent_failure(&mut self, reason: DeadReason) -> Step {
         self.first_failure.get_or_insert_with(Timestamp::now);
         self.shared.count_failure(Class::Permanent);
@@ -359,8 +358,8 @@ impl UnsettledRecord {
 
     /// The step after a failed attempt. Reports the failure to the breakers and counts it.
     ///
-    /// A timeout counts as an outage while a breaker is open for its dependency: the handler hangs
-    /// there, and is not slow.
+    /// A timeout counts as an outage while a breaker is open for its dependency: the dependency
+    /// hangs, the handler is not slow.
     fn next_step(&mut self, mut failure: Failure, evidence: Evidence) -> Step {
         self.first_failure.get_or_insert_with(Timestamp::now);
         if let Some(reason) = failure.fatal {
@@ -413,8 +412,8 @@ impl UnsettledRecord {
 
     /// Reports the failure to the breakers. Returns the dependency that it is attributed to.
     ///
-    /// Several dependencies may fail in turn. The order of `failed_by` is kept, so that a record
-    /// that is handled at last closes the breakers of all of them.
+    /// Several dependencies may fail in turn. All are kept in `failed_by`, the latest last, so that
+    /// a record that is handled at last closes the breakers of all of them.
     fn report_outage(&mut self, failure: &Failure, evidence: Evidence) -> String {
         let dependency = match self.failed_by.last() {
             // A timeout names no dependency. The handler probably hangs where it failed before.
