@@ -21,7 +21,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     /// librdkafka reports that brokers are down, but not that they are up again.
     pub(super) fn check_cluster(&self) {
         let readiness = &self.shared.readiness;
-        if !readiness.has_complained() && !readiness.is_topic_lacking() {
+        if !readiness.has_complained() && !readiness.is_topic_missing() {
             return;
         }
         let mut all_exist = true;

@@ -53,7 +53,7 @@ pub(crate) const COMPONENT: &str = "consumer";
 const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
 /// The reason for a missing topic. The client does not name it in its error.
-const LACKS_TOPIC: &str = "a subscribed topic does not exist";
+const MISSING_TOPIC: &str = "a subscribed topic does not exist";
 
 /// The readiness of a consumer. Its threads share it.
 ///
@@ -116,7 +116,7 @@ impl State {
             .chain(self.down.values())
             .chain(&self.crowded)
             .map(String::as_str)
-            .chain(self.topic_missing.then_some(LACKS_TOPIC))
+            .chain(self.topic_missing.then_some(MISSING_TOPIC))
             .collect();
         match reasons[..] {
             [] if self.joined => Ok(()),
@@ -179,7 +179,7 @@ impl Readiness {
     }
 
     /// Whether a subscribed topic was missing at the last check.
-    pub(crate) fn is_topic_lacking(&self) -> bool {
+    pub(crate) fn is_topic_missing(&self) -> bool {
         self.state().topic_missing
     }
 
@@ -418,10 +418,10 @@ mod tests {
         readiness.refused("refused");
         readiness.topic_missing();
         readiness.cluster_answers();
-        assert_eq!(reason(&health), format!("refused; {LACKS_TOPIC}"));
+        assert_eq!(reason(&health), format!("refused; {MISSING_TOPIC}"));
         readiness.group_answers();
         readiness.assigned();
-        assert_eq!(reason(&health), LACKS_TOPIC);
+        assert_eq!(reason(&health), MISSING_TOPIC);
         readiness.topics_exist();
         assert_eq!(reason(&health), "");
     }

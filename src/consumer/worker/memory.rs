@@ -9,11 +9,11 @@
 //!
 //! # Two remedies
 //!
-//! - [`compact`], when the byte limit is reached: the last records of a burst are copied out, if the
-//!   copies are at least a fifth smaller than the burst.
-//! - [`RetainedBursts`], before that: handlers may keep records beyond their delivery, where no copy
-//!   can replace them. If they keep too many buffers for few records, further records are passed as
-//!   copies, so that a handler keeps its record only.
+//! - [`compact`], when the byte limit is reached: the last records of a burst are copied out, if
+//!   the copies are at least a fifth smaller than the burst.
+//! - [`RetainedBursts`], before that: handlers may keep records beyond their delivery, where no
+//!   copy can replace them. If they keep too many buffers for few records, further records are
+//!   passed as copies, so that a handler keeps its record only.
 //!
 //! # Example
 //!

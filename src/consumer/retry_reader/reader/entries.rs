@@ -81,7 +81,10 @@ impl RetryReader {
         };
         retry.change(|state| {
             for message in run {
-                is_read |= matches!(read_outcome(message), ReadOutcome::Entry(_) | ReadOutcome::End(_));
+                is_read |= matches!(
+                    read_outcome(message),
+                    ReadOutcome::Entry(_) | ReadOutcome::End(_)
+                );
                 match message.error() {
                     None => {
                         if state.led_by(message.leader_epoch()) {
