@@ -91,12 +91,10 @@ impl RetryReader {
         self.unread.to_look_up.push((at, Arc::clone(partition)));
     }
 
-    /// Opens the partition without a retry topic: no record can be parked or wait. The lookup is
-    /// repeated.
+    /// Opens the partition without a retry topic: no record can be parked or wait.
     ///
-    /// Without a retry topic no record can be parked. The topic is looked up every five seconds.
-    /// When it appears, the partition is gated and opened again, so that its records cannot
-    /// overtake records that another member parked there.
+    /// The topic is looked up every five seconds. When it appears, the partition is gated and opened
+    /// again, so that its records cannot overtake records that another member parked there.
     fn open_without(&mut self, partition: &Arc<Partition>, retry: &RetryPartition) {
         let at = Instant::now() + LOOKUP_INTERVAL;
         self.unread.without_topic.push((at, Arc::clone(partition)));
@@ -109,7 +107,7 @@ impl RetryReader {
         self.shared.intake.wake();
     }
 
-    /// Starts to read a partition from these offsets. After an error of the client the lookup is
+    /// Starts reading a partition from these offsets. After an error of the client the lookup is
     /// repeated.
     ///
     /// The parked set and the log are set before the partition is assigned to the client, so that
